@@ -4,22 +4,32 @@
 //! time; what comes meanwhile is put together, so that a burst of changes becomes one transaction.
 
 mod addon;
+mod addon_orders;
+mod addon_views;
 mod api_services;
 mod batch;
+mod configuration;
 mod deploys;
+mod edits;
 mod fences;
 mod held_back;
 mod in_record;
 mod input;
+mod jobs;
+mod judge;
 mod observation;
+mod order_queue;
 mod orders;
 mod orphans;
+mod pending;
 mod problems;
 mod rejected;
 mod replies;
 mod restored;
 mod results;
+mod serving;
 mod start;
+mod store_contents;
 mod surroundings;
 mod timers;
 mod together;
@@ -31,36 +41,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::events::{Event, Events, What};
-use crate::addon::AddonOutcome;
 use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
-use crate::control::job::Job;
-use crate::control::membership::{Membership, MembershipChange, Name, Note, Probing, Verdict};
-use crate::control::request::{
-    AddonRefused, Applied as ApplyDone, Edited, EditedBatch, Peer, Refused, Reply, Resumed, TornDown,
-};
-use crate::reconcile::Report;
+use crate::control::membership::{Membership, Name};
+use crate::control::request::{Peer, Refused, Reply, TornDown};
 use crate::reconcile::engine::ServicesByName;
 use crate::record::{Applied, StoreRevision, TornDown as TornDownBy};
-use crate::report::ApplyReport;
 use crate::store::last::Last;
 use crate::view::Table;
-use tcpgw_core::diff::{ChangeCounts, count};
+use tcpgw_core::diff::count;
 use tcpgw_core::health::{Health, Probe};
 use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
 use tcpgw_core::problem::ProblemList;
 use tcpgw_core::summary::Summary;
-use tcpgw_kernel::conntrack::Pair;
 
 use self::addon::Addon;
 use self::api_services::Held;
-use self::deploys::{Deploys, Reached};
+use self::deploys::Deploys;
 use self::held_back::HeldBack;
-pub use self::input::{Unvetted, Vet, Vetted};
+use self::jobs::Out;
+pub use self::judge::{Unvetted, Vet, Vetted};
 use self::observation::Observing;
-use self::orders::OrderQueue;
-pub use self::orders::{ApplyOrder, MOST_ORDERS, Order};
+use self::order_queue::OrderQueue;
+pub use self::order_queue::{ApplyOrder, MOST_ORDERS, Order};
 use self::orphans::{LastTrouble, Orphans};
+use self::pending::PendingReply;
 use self::problems::Judgement;
 use self::rejected::Rejected;
 use self::timers::Due;
@@ -101,35 +106,6 @@ impl Provider {
             Self::Api => "api",
         }
     }
-}
-
-/// Who waits for the kernel to have something.
-struct PendingReply {
-    wants: ReplyKind,
-    since: Instant,
-}
-
-/// What was accepted and written, and will be answered.
-enum ReplyKind {
-    Apply {
-        reply: Reply<Result<ApplyDone, Refused>>,
-        services: ChangeCounts,
-        backends: ChangeCounts,
-        warnings: Vec<String>,
-    },
-    Edit(Reply<Result<Edited, Refused>>, Box<Edited>),
-    Batch(Reply<Result<EditedBatch, Refused>>, Box<EditedBatch>),
-    /// A deploy was taken back.
-    Restored {
-        id: u64,
-        service: Name,
-        reason: String,
-        reply: Reply<Result<u64, Refused>>,
-    },
-    Pause(Reply<Result<Vec<String>, Refused>>),
-    Resume(Reply<Result<Resumed, Refused>>),
-    /// It is durable, and is answered so whatever the kernel says: that is told again.
-    Addon(Reply<Result<AddonOutcome, AddonRefused>>, Box<AddonOutcome>),
 }
 
 /// How far it is.
@@ -210,27 +186,6 @@ pub struct Core {
     view: View,
     started: Duration,
     namespace: u64,
-}
-
-/// A job that is out.
-struct Out {
-    pending_replies: Vec<PendingReply>,
-    /// How far deploys are when it is done.
-    reached: Vec<(u64, Reached)>,
-    cause: String,
-    known: Instant,
-}
-
-impl Out {
-    /// A job that nobody waits for.
-    fn errand(now: Now) -> Self {
-        Self {
-            pending_replies: Vec::new(),
-            reached: Vec::new(),
-            cause: String::new(),
-            known: now.instant,
-        }
-    }
 }
 
 /// What only the process knows of itself.
@@ -370,262 +325,11 @@ impl Core {
         matches!(self.phase, Phase::Running | Phase::TornDown)
     }
 
-    /// When [`Self::next_job`] may have something to do though nothing is heard.
-    pub fn wakes_at(&self) -> Option<Instant> {
-        let to_remember = self.due.next_remember().filter(|_| self.knows_what_to_remember());
-        let of_store = [self.deploys.next_time(), self.due.store, to_remember];
-        let of_store = of_store.into_iter().flatten().filter(|_| self.order_queue.is_idle());
-        let of_kernel = match self.phase {
-            _ if self.out.is_some() => None,
-            Phase::Waiting => self.due.retry,
-            Phase::Looking => None,
-            Phase::TornDown => self.due.next_record().filter(|_| self.is_teardown_unwritten()),
-            Phase::Running if self.held_back.awaits_first_judgement() => None,
-            Phase::Running => {
-                let times = [self.membership.next_deadline(), self.due.next()];
-                times.into_iter().flatten().min()
-            }
-        };
-        let of_problems = self.judgement.next_time();
-        let of_teardown = self.due.teardown.filter(|_| self.out.is_none());
-        of_store.chain(of_kernel).chain(of_problems).chain(of_teardown).min()
-    }
-
-    /// What the kernel should be asked or told now; `None` while a job is out, or there is nothing to do.
-    pub fn next_job(&mut self, now: Now) -> Option<Job> {
-        self.tell_problems(now);
-        if self.out.is_some() {
-            return None;
-        }
-        let job = self.choose(now)?;
-        // Changes have said already whom they are for.
-        self.out.get_or_insert_with(|| Out::errand(now));
-        Some(job)
-    }
-
-    fn choose(&mut self, now: Now) -> Option<Job> {
-        let is_early = self.due.retry.is_some_and(|at| at > now.instant);
-        match self.phase {
-            Phase::Waiting if self.ready && !is_early => {
-                self.due.retry = None;
-                self.phase = Phase::Looking;
-                return Some(Job::Look(self.wanted_summary()));
-            }
-            Phase::Waiting | Phase::Looking => return None,
-            Phase::TornDown | Phase::Running => {}
-        }
-        if let Some((by, _)) = self.teardown.first() {
-            let by = *by;
-            if self.remembers_first(now.instant) {
-                return None;
-            }
-            return Some(Job::Teardown(self.teardown_by(by, now)));
-        }
-        if self.phase == Phase::TornDown {
-            return self.note_teardown_again(now);
-        }
-        if self.held_back.awaits_first_judgement() {
-            return None;
-        }
-        for service in self.membership.tick(now.instant) {
-            self.unrecorded.insert(service.clone());
-            let service = service.into();
-            self.note(
-                What::Resumed {
-                    service,
-                    reason: "time",
-                    uid: None,
-                },
-                now,
-            );
-        }
-        if self.full.is_some() {
-            return if is_early { None } else { Some(self.run_in_full(now)) };
-        }
-        if self.due.take_late_record(now.instant) {
-            return Some(Job::Record(self.membership.serving().clone(), self.memo(now)));
-        }
-        self.change(now).or_else(|| self.due_job(now))
-    }
-
-    fn run_in_full(&mut self, now: Now) -> Job {
-        self.due.retry = None;
-        let change = self.settle(now);
-        self.after(&change, now);
-        self.cause = self.full.clone().unwrap_or_default();
-        self.take_along(now);
-        self.unrecorded.clear();
-        Job::All(self.membership.serving().clone(), self.memo(now))
-    }
-
-    fn change(&mut self, now: Now) -> Option<Job> {
-        let is_fresh = self.deploys.take_fresh();
-        if !self.membership.is_dirty() && self.waiting.is_empty() && self.unrecorded.is_empty() && !is_fresh {
-            self.known = None;
-            return None;
-        }
-        let change = self.settle(now);
-        self.after(&change, now);
-        let memo = self.change_memo(&change, now);
-        if change.is_empty() && memo.services.is_empty() {
-            for pending in std::mem::take(&mut self.waiting) {
-                self.answer(pending, Ok(&Report::default()), now);
-            }
-            self.reach(self.deploys.reached(&self.membership), now);
-            self.known = None;
-            self.cause.clear();
-            return None;
-        }
-        if self.cause.is_empty() {
-            "probes and drains".clone_into(&mut self.cause);
-        }
-        self.take_along(now);
-        Some(Job::Change(change, memo))
-    }
-
-    /// The next job is for all who wait.
-    fn take_along(&mut self, now: Now) {
-        self.deploys.take_fresh();
-        self.out = Some(Out {
-            pending_replies: std::mem::take(&mut self.waiting),
-            reached: self.deploys.reached(&self.membership),
-            cause: std::mem::take(&mut self.cause),
-            known: self.known.take().unwrap_or(now.instant),
-        });
-    }
-
-    fn settle(&mut self, now: Now) -> MembershipChange {
-        let health = &self.health;
-        let verdict = |endpoint: Endpoint| {
-            let view = health.get(endpoint.into());
-            let nothing = Verdict {
-                open: true,
-                ..Verdict::default()
-            };
-            view.map_or(nothing, |view| Verdict {
-                good: view.in_balance,
-                dead: view.dead,
-                open: matches!(view.state, tcpgw_core::health::State::Unknown { .. }),
-                failed: view.failed,
-                answered: view.answered,
-            })
-        };
-        let change = self.membership.settle(&verdict, now.instant);
-        self.probe(now.instant);
-        self.judgement.outdate();
-        change
-    }
-
-    /// Tells those who probe whom to probe.
-    fn probe(&mut self, now: Instant) {
-        for (endpoint, probing) in self.membership.take_probes() {
-            let forgets = match probing {
-                Probing::With(_) | Probing::Again(_) => false,
-                Probing::Anew(_) => true,
-                Probing::Stop => !self.deploys.asks(endpoint),
-            };
-            if forgets {
-                self.since.remove(&endpoint.into());
-                self.health.remove(endpoint.into());
-            }
-            if let Probing::With(params) | Probing::Again(params) | Probing::Anew(params) = probing {
-                let presumed = !forgets && self.membership.is_balanced(endpoint);
-                let target = tcpgw_core::health::Target { params, presumed };
-                self.health.upsert(endpoint.into(), target, now);
-            }
-            if matches!(probing, Probing::Again(_)) {
-                self.health.probe_now(endpoint.into(), now);
-            }
-        }
-    }
-
-    /// What follows from a change besides the job.
-    fn after(&mut self, change: &MembershipChange, now: Now) {
-        for note in &change.notes {
-            self.tell(note, now);
-        }
-        if !change.unbalanced.is_empty() {
-            self.due.forget(change.unbalanced.iter().copied(), now.instant + GRACE);
-        }
-        if !change.is_empty() {
-            self.due.record(now.instant);
-            self.due.tidy(now.instant);
-        }
-        self.due
-            .drains(!self.membership.draining_backends().is_empty(), now.instant);
-    }
-
-    fn tell(&mut self, note: &Note, now: Now) {
-        let what = match note.clone() {
-            Note::Draining(service, at, time) => What::Draining {
-                service: service.into(),
-                backend: at.into(),
-                seconds: time.as_secs(),
-            },
-            Note::Back(service, at) => What::Back {
-                service: service.into(),
-                backend: at.into(),
-            },
-            Note::Retired(service, at, over, flows) => What::Retired {
-                service: service.into(),
-                backend: at.into(),
-                reason: over.name(),
-                flows,
-            },
-            Note::NoneGood(service, kept) => What::NoneHealthy {
-                service: service.into(),
-                kept,
-            },
-        };
-        self.note(what, now);
-    }
-
     /// Notes an event, and logs it.
     pub fn note(&mut self, what: What, now: Now) -> Arc<Event> {
         let app = what.service().and_then(|service| self.app_of_service(service)).cloned();
         what.log(app.as_ref(), |names| self.naming_apps(names));
         self.events.note(what, app, now.unix)
-    }
-
-    fn teardown_by(&self, by: Peer, now: Now) -> TornDownBy {
-        TornDownBy {
-            at: now.unix.as_secs(),
-            uid: by.uid,
-            boot: self.boot.clone(),
-            pauses: self.pauses(now),
-        }
-    }
-
-    /// The kernel was changed.
-    fn changed(&mut self, now: Now) {
-        self.applied = Some(self.change_now(now));
-        self.due.record(now.instant);
-    }
-
-    /// The record says which file its services are of, also where the kernel need not change for that.
-    fn judge_origin(&mut self, now: Now) {
-        let Some(applied) = &self.applied else { return };
-        let origin = self.change_now(now).origin;
-        if applied.origin != origin {
-            let at = applied.at;
-            self.applied = Some(Applied {
-                at,
-                origin,
-                known: now.boot,
-                store: Some(self.store_revision()),
-            });
-            self.due.record_at_once(now.instant);
-        }
-    }
-
-    fn change_now(&self, now: Now) -> Applied {
-        let origin = self.file_origin.as_ref().filter(|_| self.file.is_some());
-        Applied {
-            at: now.unix.as_secs(),
-            origin: origin.map_or_else(|| self.origin.clone(), |path| path.to_string_lossy().into_owned()),
-            known: now.boot,
-            store: Some(self.store_revision()),
-        }
     }
 
     /// How far the store has got, as far as is known: one that is older can be told from it.
@@ -639,45 +343,6 @@ impl Core {
         } else {
             self.api.revision()
         }
-    }
-
-    fn due_job(&mut self, now: Now) -> Option<Job> {
-        let at = now.instant;
-        if self.due.take_drift() {
-            return Some(Job::Check(self.membership.serving().clone(), self.memo(now)));
-        }
-        if let Some(left) = self.due.take_forget(at) {
-            let left = left.into_iter().filter(|pair| !self.membership.is_balanced_there(pair));
-            let left: BTreeSet<Pair> = left.collect();
-            if !left.is_empty() {
-                return Some(Job::Forget(left));
-            }
-        }
-        if self.due.take_count(at) {
-            let draining = self.membership.draining_pairs();
-            if !draining.is_empty() {
-                return Some(Job::Count(draining));
-            }
-        }
-        if self.due.take_check(at) {
-            return Some(Job::Check(self.membership.serving().clone(), self.memo(now)));
-        }
-        if self.due.take_flush(at) {
-            return Some(Job::Flush(self.membership.serving().clone()));
-        }
-        if self.due.take_tidy(at) {
-            return Some(Job::Tidy(self.membership.serving().clone()));
-        }
-        if self.due.take_record(at) {
-            return Some(Job::Record(self.membership.serving().clone(), self.memo(now)));
-        }
-        None
-    }
-
-    /// The last job before the end, if the record is not up to date.
-    pub fn last_job(&mut self, now: Now) -> Option<Job> {
-        let has = self.phase == Phase::Running && self.full.is_none();
-        has.then(|| Job::Record(self.membership.serving().clone(), self.memo(now)))
     }
 
     /// Puts that into the membership.
@@ -699,88 +364,10 @@ impl Core {
         summary.complete_from(&self.removed.values().flatten().collect());
         summary
     }
-
-    /// The kernel has what somebody waits for, or did not take it.
-    fn answer(&mut self, pending: PendingReply, outcome: Result<&Report, Unheld<'_>>, now: Now) {
-        let PendingReply { wants, since } = pending;
-        let outcome = outcome.map_err(Refused::from);
-        // Whoever asked may be gone.
-        match wants {
-            ReplyKind::Apply {
-                reply,
-                services,
-                backends,
-                warnings,
-            } => {
-                let time = now.instant.saturating_duration_since(since);
-                let draining = self.membership.draining_backends().len();
-                let done = outcome.map(|report| {
-                    let report = Report {
-                        services,
-                        backends,
-                        ..report.clone()
-                    };
-                    applied(&report, draining, warnings, time)
-                });
-                drop(reply.send(done));
-            }
-            ReplyKind::Edit(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
-            ReplyKind::Batch(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
-            ReplyKind::Restored {
-                id,
-                service,
-                reason,
-                reply,
-            } => {
-                self.tell_deploy(id, &service, "undone", Some(reason), now);
-                drop(reply.send(outcome.map(|_| id)));
-            }
-            ReplyKind::Pause(reply) => drop(reply.send(outcome.map(|_| self.unrecorded_order()))),
-            ReplyKind::Resume(reply) => {
-                let warnings = self.unrecorded_order();
-                let resumed = |_: &Report| Resumed {
-                    resumed: true,
-                    warnings,
-                };
-                drop(reply.send(outcome.map(resumed)));
-            }
-            ReplyKind::Addon(reply, done) => drop(reply.send(Ok(*done))),
-        }
-    }
-}
-
-/// Why the kernel does not hold what was taken.
-#[derive(Debug, Clone, Copy)]
-enum Unheld<'a> {
-    /// It failed, and is told again.
-    Failed(&'a str),
-    /// A teardown came first.
-    TornDown(&'a str),
-}
-
-impl From<Unheld<'_>> for Refused {
-    fn from(unheld: Unheld<'_>) -> Self {
-        Self::Failed(match unheld {
-            Unheld::Failed(error) => {
-                format!("accepted, but not in effect in the kernel yet; the daemon tries again: {error}")
-            }
-            Unheld::TornDown(why) => format!("accepted, but not in effect in the kernel: {why}"),
-        })
-    }
 }
 
 /// Where changes that nobody ordered come from.
 fn origin(settings: &DaemonSettings) -> String {
     let path = settings.state.as_ref();
     path.map_or_else(|| "api".into(), |path| path.to_string_lossy().into_owned())
-}
-
-/// What an apply is answered.
-fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Duration) -> ApplyDone {
-    let report = ApplyReport::new(report, time, draining);
-    ApplyDone {
-        text: report.text(),
-        report: report.into(),
-        warnings,
-    }
 }

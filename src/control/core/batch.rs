@@ -1,9 +1,9 @@
 //! Batches: several services change in one transaction, or none does.
-
 use std::collections::BTreeSet;
 
-use super::input::{Judged, Unjudged, Vet};
-use super::orders::{OnWritten, Order, PendingWrite, Undecided, by};
+use super::judge::{Judged, Unjudged, Vet};
+use super::order_queue::{OnWritten, Order, PendingWrite, Undecided};
+use super::orders::by;
 use super::{Core, Name, Now};
 use crate::control::request::{BatchOrder, Edited, EditedBatch, MAX_BATCH, Refused, Reply};
 use crate::control::storage::Write;

@@ -6,7 +6,6 @@
 mod commands;
 mod steps;
 mod view;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use tcpgw_core::drain::Drain;
 use tcpgw_core::model::{self, Backend, Edits, Endpoint, Word as _};
 
 /// Deploys that may be under way.
-const MOST: usize = 1024;
+pub(super) const MOST: usize = 1024;
 /// New backends are probed so often until they answer, unless their service asks for more.
 const HASTE: Duration = Duration::from_millis(500);
 /// A step that the store did not take is tried again after this.
@@ -54,7 +53,7 @@ pub(super) struct New {
 
 /// One that is not over, or whose end the store does not know of.
 #[derive(Debug)]
-struct Deploy {
+pub(super) struct Deploy {
     service: Name,
     targets: Vec<Backend>,
     min: usize,
@@ -98,7 +97,7 @@ impl Deploy {
 }
 
 /// What taking one back comes to.
-enum Undo {
+pub(super) enum Undo {
     /// It probes still.
     End(u64),
     /// The service gets its old backends again.

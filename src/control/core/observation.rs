@@ -1,5 +1,4 @@
 //! When the gateway's surroundings are looked at, and what follows.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Whatever changes, this lies between two looks.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// A look that takes longer hangs.
-const LONGEST: Duration = Duration::from_secs(30);
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
 /// From one look at handshakes to the next, where the last one took little: so one that is not answered is told of at most this
 /// long after it is overdue.
 const HANDSHAKES_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,9 +1,8 @@
 //! What was refused because of what others had: a state file that claims a name, a port or an endpoint of another provider,
 //! and stored services that do not go together. It is judged again whenever something that it was judged by has changed.
-
 use std::sync::Arc;
 
-use super::orders::left_out;
+use super::store_contents::left_out;
 use super::{Core, Now, Provider};
 use crate::control::membership::Name;
 use crate::provider::News;

@@ -1,7 +1,6 @@
 //! Resources of the add-on that the file of last services tells of, because the store is lost: what the record of this boot, which is
 //! written before each change of the kernel, knows better.
-
-use super::orders::{OnWritten, PendingWrite};
+use super::order_queue::{OnWritten, PendingWrite};
 use super::{Core, Now};
 use crate::addon::{Registry, ResourceChange, Status};
 use crate::control::membership::Name;

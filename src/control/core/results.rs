@@ -1,8 +1,9 @@
 //! What follows from a job that was done, or that failed.
-
 use std::time::Instant;
 
-use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, Unheld};
+use super::jobs::Out;
+use super::pending::Unheld;
+use super::{Core, Now, Phase, RETRY, RETRY_MOST};
 use crate::control::events::What;
 use crate::control::job::{Done, JobOutcome};
 use crate::control::request::Refused;

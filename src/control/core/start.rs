@@ -1,6 +1,5 @@
 //! What becomes of the services that were served before this daemon: a provider defines them, somebody removed them, or they
 //! are nobody's and served on.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use tcpgw_core::problem::Kind;
     clippy::struct_excessive_bools,
     reason = "each is one fact, and all combinations occur"
 )]
-struct Facts {
+pub(super) struct Facts {
     /// The state file has been read and is good.
     has_file: bool,
     /// A state file is to be followed.

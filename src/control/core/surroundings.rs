@@ -1,13 +1,12 @@
 //! Services that are right in themselves and not possible here now, because of ports that local programs use, addresses
 //! that are not there, or backends that are the gateway itself. They are held back one by one, and judged again when the
 //! surroundings may have changed. What is served already stays, with a problem.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::held_back::{HeldService, is_possible_before, left, name_before};
-use super::input::{Unvetted, Vet};
+use super::judge::{Unvetted, Vet};
 use super::{Core, Now, Phase};
 use crate::control::claimed::Claimed;
 use crate::control::membership::Name;
@@ -20,13 +19,13 @@ use tcpgw_core::problem::{Kind, Problem};
 /// Pause between judgements while a port is in use: the kernel does not tell when a program stops to listen.
 const LISTENERS: Duration = Duration::from_secs(5);
 /// Pause between judgements where no check interval is set, or it is longer.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 /// How whoever orders something through the API takes a port over.
 pub(super) const TAKE_OVER: &str = "--take-over (of `tcpgw apply`, `service add` and `service set`)";
 
 /// Problems that a judgement of the surroundings finds.
-const KINDS: [Kind; 4] = [
+pub(super) const KINDS: [Kind; 4] = [
     Kind::HeldBack,
     Kind::SourceAddressGone,
     Kind::OwnBackend,

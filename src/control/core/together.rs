@@ -1,12 +1,11 @@
 //! Orders that wait at the same time. Those that have nothing to do with each other are judged together and written in one transaction
 //! of the store, so that they cost one look at the gateway and one flush of the disk; the store makes or refuses each by itself. What
 //! cannot be judged together, or is not plainly accepted, is taken one by one, as if it had come alone.
-
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
-use super::input::{Judged, ProviderSize, Unjudged, Vet};
-use super::orders::{Order, PendingWrite};
+use super::judge::{Judged, ProviderSize, Unjudged, Vet};
+use super::order_queue::{Order, PendingWrite};
 use super::{Core, Name, Now, Provider};
 use crate::addon::id::PlatformId;
 use crate::addon::{Decision, Request, Target};

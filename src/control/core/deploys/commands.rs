@@ -1,12 +1,13 @@
 //! Orders: a deploy begins, or shall be taken back.
-
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::{MOST, New, PendingStep, Stage, Undo};
-use crate::control::core::input::{ProviderSize, Unjudged, Vet};
-use crate::control::core::orders::{OnWritten, Order, PendingWrite, Undecided, by, missing};
+use crate::control::core::edits::missing;
+use crate::control::core::judge::{ProviderSize, Unjudged, Vet};
+use crate::control::core::order_queue::{OnWritten, Order, PendingWrite, Undecided};
+use crate::control::core::orders::by;
 use crate::control::core::{Core, Now, Phase, Provider};
 use crate::control::request::{ApplyOptions, DeployOrder, Peer, Refused, Reply, UndoOrder, Which};
 use crate::control::storage::Write;

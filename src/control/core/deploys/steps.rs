@@ -1,12 +1,13 @@
 //! Steps: what is written of a deploy, and what follows when it is.
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::{AGAIN, Deploy, HASTE, New, PendingStep, Stage};
-use crate::control::core::orders::{OnWritten, PendingWrite, missing, refused};
-use crate::control::core::{Core, Now, Phase, Provider, ReplyKind};
+use crate::control::core::edits::missing;
+use crate::control::core::order_queue::{OnWritten, PendingWrite, refused};
+use crate::control::core::pending::ReplyKind;
+use crate::control::core::{Core, Now, Phase, Provider};
 use crate::control::request::{Refused, Reply};
 use crate::control::storage::Write;
 use crate::store::{By, DeployStep, Phase as Stored, StoreError, superseded_by};

@@ -1,0 +1,281 @@
+//! Requests of platforms about resources: what they come to, and what follows when it is written.
+use std::collections::BTreeSet;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::judge::{Judged, ProviderSize, Unjudged, Vet};
+use super::order_queue::{OnWritten, Order, PendingWrite, Undecided, refused};
+use super::orders::by;
+use super::pending::ReplyKind;
+use super::{Core, Now, Phase, Provider};
+use crate::addon::id::PlanName;
+use crate::addon::settings::AddonSettings;
+use crate::addon::{AddonOutcome, BusyPorts, Decision, Facts, PortRefusal, PortSet, Refusal, Request, ResourceChange};
+use crate::control::membership::{Membership, Name};
+use crate::control::obstacle::ObstacleKind;
+use crate::control::request::{AddonOrder, AddonRefused, ApplyOptions, Refused, Reply};
+use crate::control::storage::Write;
+use crate::store::{By, StoreError};
+use tcpgw_core::model::{self, Edits, Service};
+
+/// Ports on which local programs turn out to listen that one request skips.
+const MOST_SKIPPED: usize = 64;
+
+/// What an accepted request makes, and who waits for it.
+pub(super) struct Provisioned {
+    pub(super) change: Option<ResourceChange>,
+    outcome: AddonOutcome,
+    reply: Reply<Result<AddonOutcome, AddonRefused>>,
+}
+
+/// Ports that services have which are no resources', asked one by one: there may be ten thousand services.
+#[derive(Debug)]
+pub(super) struct PortsOfOthers<'c> {
+    membership: &'c Membership,
+    /// Ports that the membership does not know.
+    others: PortSet,
+}
+
+impl BusyPorts for PortsOfOthers<'_> {
+    fn has(&self, port: NonZeroU16) -> bool {
+        self.others.contains(port) || self.membership.has_port(port)
+    }
+}
+
+/// Why a request is not carried out.
+pub(super) enum Undone {
+    /// The gateway is being looked at: it is decided later.
+    Pending,
+    /// It is refused.
+    Refused(AddonRefused),
+}
+
+impl<R: Into<AddonRefused>> From<R> for Undone {
+    fn from(refused: R) -> Self {
+        Self::Refused(refused.into())
+    }
+}
+
+impl PendingWrite {
+    /// What a request about a resource comes to, and whose it is.
+    pub(super) fn of_addon(
+        order: &AddonOrder,
+        decision: Decision,
+        edits: Edits,
+        judged: Judged,
+        reply: Reply<Result<AddonOutcome, AddonRefused>>,
+    ) -> (Self, By) {
+        let Decision { change, outcome } = decision;
+        let accepted = Self {
+            edits,
+            cause: format!(
+                "{} of app {} (uid {})",
+                order.what(),
+                outcome.resource().app,
+                order.by.uid
+            ),
+            drain: None,
+            warnings: judged.warnings,
+            obstacles: judged.obstacles,
+            then: OnWritten::Addon(Provisioned { change, outcome, reply }),
+        };
+        (accepted, by(order.by, &order.what()))
+    }
+}
+
+impl Provisioned {
+    pub(super) fn refuse(self, error: &StoreError) {
+        drop(self.reply.send(Err(AddonRefused::Daemon(refused(error)))));
+    }
+}
+
+impl From<Refusal> for AddonRefused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Resource(refusal)
+    }
+}
+
+impl From<PortRefusal> for AddonRefused {
+    fn from(refusal: PortRefusal) -> Self {
+        Self::Resource(refusal.into())
+    }
+}
+
+impl Core {
+    pub(super) fn take_addon(
+        &mut self,
+        order: AddonOrder,
+        reply: Reply<Result<AddonOutcome, AddonRefused>>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Result<Option<Write>, Undecided> {
+        let mut skipped = std::mem::take(&mut self.addon.skipped);
+        let known = self.judges_singly().and_then(|()| self.knows_resources());
+        let decided = known.map_err(|refused| Undone::Refused(AddonRefused::Daemon(refused)));
+        let decided = decided.and_then(|()| self.decide_addon(&order, &mut skipped, vet, now));
+        let (decision, edits, judged) = match decided {
+            Ok(decided) => decided,
+            Err(Undone::Pending) => {
+                self.addon.skipped = skipped;
+                return Err(Undecided(Box::new(Order::Addon(order, reply))));
+            }
+            Err(Undone::Refused(refused)) => {
+                drop(reply.send(Err(refused)));
+                return Ok(None);
+            }
+        };
+        let (accepted, by) = PendingWrite::of_addon(&order, decision, edits, judged, reply);
+        Ok(self.write(accepted, by, now))
+    }
+
+    /// What a request comes to without a look at the gateway, beside others that have these ports. `None`: it is refused, or changes
+    /// nothing.
+    pub(super) fn decide_beside(
+        &self,
+        order: &AddonOrder,
+        others: impl Iterator<Item = NonZeroU16>,
+        now: Now,
+    ) -> Option<(Decision, Edits)> {
+        let settings = self.addon.settings.as_ref()?;
+        let mut busy = self.ports_of_others();
+        busy.others.extend(others);
+        let facts = Facts {
+            plans: &settings.plans,
+            busy: &busy,
+            random: order.random,
+            now: now.unix,
+        };
+        let decision = self.addon.registry.decide(&order.request, facts).ok()?;
+        let edits = self.edits_of(Some(decision.change.as_ref()?), settings).ok()?;
+        Some((decision, edits))
+    }
+
+    fn decide_addon(
+        &self,
+        order: &AddonOrder,
+        skipped: &mut BTreeSet<NonZeroU16>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Result<(Decision, Edits, Judged), Undone> {
+        let settings = self.addon.settings.as_ref().ok_or(AddonRefused::Off)?;
+        let takes_port = matches!(order.request, Request::Provision(_));
+        let mut busy = takes_port.then(|| self.ports_of_others());
+        let nothing = PortSet::default();
+        while skipped.len() <= MOST_SKIPPED {
+            if let Some(busy) = &mut busy {
+                busy.others.extend(skipped.iter().copied());
+            }
+            let facts = Facts {
+                plans: &settings.plans,
+                busy: busy.as_ref().map_or(&nothing as &dyn BusyPorts, |busy| busy),
+                random: order.random,
+                now: now.unix,
+            };
+            let decision = self.addon.registry.decide(&order.request, facts)?;
+            let edits = self.edits_of(decision.change.as_ref(), settings)?;
+            let judged = self.judge_resource(&edits, vet)?;
+            let (Some(ResourceChange::Put(resource)), Request::Provision(_)) = (&decision.change, &order.request)
+            else {
+                return Ok((decision, edits, judged));
+            };
+            let mut obstacles = judged.obstacles.values().flatten();
+            match obstacles.next() {
+                None => return Ok((decision, edits, judged)),
+                Some(obstacle) if obstacle.kind == ObstacleKind::PortTaken => skipped.insert(resource.port),
+                // What is not served is not provisioned.
+                Some(obstacle) => return Err(AddonRefused::Daemon(Refused::Refused(obstacle.reason())).into()),
+            };
+        }
+        Err(AddonRefused::from(PortRefusal::Listening(MOST_SKIPPED)).into())
+    }
+
+    /// Ports that services have which are no resources', and those that are about to be free.
+    pub(super) fn ports_of_others(&self) -> PortsOfOthers<'_> {
+        // While it is in use the membership has all that is said, but for what is held back.
+        let is_in_use = self.phase == Phase::Running;
+        let others = (!is_in_use || !self.held_back.is_empty()).then(|| {
+            let others = self.said();
+            others.filter(|service| !is_in_use || self.held_back.contains(&service.name))
+        });
+        PortsOfOthers {
+            membership: &self.membership,
+            others: others.into_iter().flatten().map(|service| service.port).collect(),
+        }
+    }
+
+    fn judge_resource(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, Undone> {
+        if edits.is_empty() {
+            return Ok(Judged::default());
+        }
+        let standing = ProviderSize {
+            provider: Provider::Api,
+            before: self.api.len(),
+            after: 1,
+        };
+        let options = ApplyOptions {
+            allow_empty: true,
+            hold_back: true,
+            ..ApplyOptions::default()
+        };
+        self.judge(edits, standing, options, vet)
+            .map_err(|unjudged| match unjudged {
+                Unjudged::Pending => Undone::Pending,
+                Unjudged::Refused(refused) => AddonRefused::Daemon(refused).into(),
+            })
+    }
+
+    /// What a change of a resource is for its service.
+    fn edits_of(&self, change: Option<&ResourceChange>, settings: &AddonSettings) -> Result<Edits, AddonRefused> {
+        let mut edits = Edits::default();
+        match change {
+            None => {}
+            Some(ResourceChange::Remove(removed)) => {
+                let name: Name = removed.id.service().into();
+                if self.api.get(&name).is_some() {
+                    edits.gone.push(name);
+                }
+            }
+            Some(ResourceChange::Put(resource)) => {
+                let name = resource.id.service();
+                let before = self.addon.registry.get(resource.id);
+                let there = self.api.get(&name).map(|stored| &*stored.service);
+                let is_same =
+                    before.is_some_and(|before| before.plan == resource.plan && before.status == resource.status);
+                if is_same && there.is_some() {
+                    return Ok(edits);
+                }
+                let plan = |plan: &PlanName| settings.plans.by_name(plan.as_str());
+                // A plan that was taken out of the configuration stays what it was for those who have it.
+                let limit = plan(&resource.plan).map(|plan| plan.limit);
+                let service = if let Some(there) = there {
+                    Service {
+                        limit: limit.or(there.limit),
+                        ..there.clone()
+                    }
+                } else {
+                    let text = json!({"name": name, "port": resource.port, "backends": []}).to_string();
+                    let service = model::parse_service(text.as_bytes());
+                    let service = service.map_err(|problems| AddonRefused::Daemon(Refused::Invalid(problems)))?;
+                    Service { limit, ..service }
+                };
+                edits.put.push(Arc::new(service));
+            }
+        }
+        Ok(edits)
+    }
+
+    /// The change of a resource is on the disk.
+    pub(super) fn provisioned(&mut self, provisioned: Provisioned, now: Now) -> ReplyKind {
+        let Provisioned { change, outcome, reply } = provisioned;
+        if let Some(change) = &change {
+            self.addon.registry.commit(change, now.unix);
+            if let ResourceChange::Put(resource) = change {
+                self.deploys.look_at(&resource.id.service());
+            }
+            self.due.remember(now.instant);
+        }
+        ReplyKind::Addon(reply, Box::new(outcome))
+    }
+}

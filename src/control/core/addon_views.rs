@@ -1,0 +1,178 @@
+//! What the API and the page of an app show of resources.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Core, Now, Phase};
+use crate::addon::dialect::tcp_url;
+use crate::addon::id::{PlatformId, ResourceId, with_apps};
+use crate::addon::{PortUse, Refusal, Resource, ServiceState, Status, Target};
+use crate::control::membership::Name;
+use crate::control::request::{AddonRefused, AddonView, AppView, BindingView, ResourceList, ResourceView};
+use tcpgw_core::model::{Backend, BackendState};
+use tcpgw_core::problem::Severity;
+
+/// Resources of one app that are looked for in what is past.
+const MOST_OF_APP: usize = 100;
+
+impl Core {
+    /// Returns a resource.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there is none, or nobody knows.
+    pub fn resource(&self, target: &Target) -> Result<Arc<Resource>, AddonRefused> {
+        let doubt = self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
+        match self.addon.registry.find(target) {
+            Ok(resource) => Ok(Arc::clone(resource)),
+            Err(refusal) if doubt.is_none() => Err(refusal.into()),
+            // One that is not known may be there.
+            Err(refusal) => self
+                .knows_resources()
+                .map_or_else(|why| Err(AddonRefused::Daemon(why)), |()| Err(refusal.into())),
+        }
+    }
+
+    /// Returns the apps of those of these services that are, or were, of the add-on.
+    pub fn apps_of_services(&self, services: &BTreeSet<Name>) -> BTreeMap<Name, PlatformId> {
+        let known = services
+            .iter()
+            .filter_map(|service| Some((service.clone(), self.app_of_service(service)?.clone())));
+        known.collect()
+    }
+
+    /// Returns the services of an app: that of its resource, and then those of the resources that it had, the newest first.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there are none, or nobody knows.
+    pub fn services_of_app(&self, app: &PlatformId) -> Result<Vec<Name>, AddonRefused> {
+        let there = match self.resource(&Target::Any(app.clone())) {
+            Ok(resource) => Some(resource.id),
+            Err(AddonRefused::Resource(Refusal::Gone)) => None,
+            Err(refused) => return Err(refused),
+        };
+        let had = self.addon.registry.all_of_app(app, MOST_OF_APP);
+        let had = had.into_iter().filter(|id| Some(*id) != there);
+        Ok(there.into_iter().chain(had).map(|id| id.service().into()).collect())
+    }
+
+    /// Returns a problem whose words say of which apps the add-on's services are.
+    pub(super) fn with_apps(&self, problem: tcpgw_core::problem::Problem) -> tcpgw_core::problem::Problem {
+        let message = self.naming_apps(&problem.message);
+        tcpgw_core::problem::Problem { message, ..problem }
+    }
+
+    /// Returns a text that says of which apps the add-on's services in it are.
+    pub(super) fn naming_apps(&self, text: &str) -> String {
+        with_apps(text, |id| self.addon.app_of(id).cloned())
+    }
+
+    /// Returns what the page of a resource shows.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there is none, or nobody knows.
+    pub fn app(&self, id: ResourceId, now: Now) -> Result<AppView, AddonRefused> {
+        self.knows_resources().map_err(AddonRefused::Daemon)?;
+        let resource = self.addon.registry.get(id).cloned().ok_or(Refusal::NotFound)?;
+        let name = id.service();
+        let concerns =
+            |problem: &&tcpgw_core::problem::Problem| problem.service.as_ref().is_none_or(|service| *service == name);
+        let errors = self
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error);
+        Ok(AppView {
+            resource,
+            service: self.service(&name, now),
+            served: self.membership.serving().get(name.as_str()).cloned(),
+            is_torn_down: self.phase == Phase::TornDown,
+            errors: errors.filter(concerns).map(|problem| problem.kind).collect(),
+            mark: self.mark(),
+        })
+    }
+
+    /// Returns all resources.
+    pub fn resources(&self) -> Vec<Arc<Resource>> {
+        self.addon.registry.iter().cloned().collect()
+    }
+
+    /// Returns a resource, as the operator sees it.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there is none, or nobody knows.
+    pub fn resource_view(&self, target: &Target) -> Result<ResourceView, AddonRefused> {
+        self.resource(target).map(|resource| self.view_of(&resource))
+    }
+
+    /// Returns all resources by id, as the operator sees them.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: nobody knows.
+    pub fn resource_list(&self, now: Now) -> Result<ResourceList, AddonRefused> {
+        self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
+        let resources = self.addon.registry.iter();
+        Ok(ResourceList {
+            resources: resources.map(|resource| self.view_of(resource)).collect(),
+            ports: self.port_use(now),
+        })
+    }
+
+    pub(super) fn port_use(&self, now: Now) -> Option<PortUse> {
+        self.addon.settings.as_ref()?;
+        Some(self.addon.registry.port_use(&self.ports_of_others(), now.unix))
+    }
+
+    fn view_of(&self, resource: &Resource) -> ResourceView {
+        let settings = self.addon.settings.as_ref();
+        let service = resource.id.service();
+        let bindings = resource.bindings.iter();
+        ResourceView {
+            id: resource.id,
+            app: resource.app.clone(),
+            dialect: resource.dialect,
+            plan: resource.plan.clone(),
+            port: resource.port,
+            url: settings.map(|settings| tcp_url(&settings.host, resource.port)),
+            state: self.addon_state(&service).unwrap_or(ServiceState::Waiting),
+            service,
+            created: resource.created.as_secs(),
+            warning: self.doubt_about_resources().ok().flatten(),
+            bindings: bindings
+                .map(|(id, binding)| BindingView {
+                    id: id.clone(),
+                    app: binding.app.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Returns how a service is that belongs to a resource.
+    pub(super) fn addon_state(&self, service: &str) -> Option<ServiceState> {
+        let resource = self.addon.resource(service)?;
+        let stored = self.api.get(service);
+        // What is stored is what was ordered: a backend that fails its probes is active there.
+        let is_to_serve = |backend: &Backend| backend.state == BackendState::Active;
+        let has_backends = stored.is_some_and(|stored| stored.service.backends.iter().any(is_to_serve));
+        Some(match resource.status {
+            Status::Suspended => ServiceState::Suspended,
+            Status::Active if has_backends => ServiceState::Active,
+            Status::Active => ServiceState::Waiting,
+        })
+    }
+
+    pub(super) fn addon_states(&self) -> BTreeMap<Name, ServiceState> {
+        let names = self.addon.registry.iter().map(|resource| resource.id.service());
+        names
+            .filter_map(|name| Some((name.as_str().into(), self.addon_state(&name)?)))
+            .collect()
+    }
+
+    /// Returns the resource that a service belongs to.
+    pub(super) fn addon_view(&self, service: &str) -> Option<AddonView> {
+        let resource = self.addon.resource(service)?;
+        Some(AddonView {
+            id: resource.id,
+            app: resource.app.clone(),
+            plan: resource.plan.clone(),
+            state: self.addon_state(service)?,
+        })
+    }
+}

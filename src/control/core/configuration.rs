@@ -1,0 +1,106 @@
+//! The configuration while the daemon runs: reloads, refused ones, files that are gone.
+use super::{Core, Now};
+use crate::config::Config;
+use crate::config::daemon::DaemonSettings;
+use crate::view::problems::other_mark;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::problem::Kind;
+
+impl Core {
+    /// The configuration was to be read again, and is wrong.
+    pub fn reload_failed(&mut self, error: &str) {
+        let message = format!("the configuration was rejected, and the old one stays: {error}");
+        self.reload_failed = Some(message);
+        self.judge_configuration(None);
+    }
+
+    /// The files that a start reads were judged as they are now: `trouble` says why a daemon would not start with them as this
+    /// one runs.
+    pub fn next_start(&mut self, trouble: Option<&str>) {
+        if trouble.is_none() {
+            self.config.gone = None;
+        }
+        let message = trouble.map(|trouble| {
+            format!(
+                "the configuration was changed, and the next start of the daemon fails, or leaves out what it names: {trouble}; this daemon continues with the configuration that it has read before"
+            )
+        });
+        self.judge_configuration(message);
+    }
+
+    /// The configuration that was read before is gone: `error` says which, and what to do.
+    pub fn configuration_gone(&mut self, error: &str) {
+        let message = format!(
+            "{error}, and reload then; this daemon continues with the configuration that it has read before, and one that starts with a copy of it"
+        );
+        self.judge_configuration(Some(message));
+    }
+
+    /// The configuration was read, perhaps from the copy of one that is gone; it says this flow mark.
+    pub fn configuration_read(&mut self, flow_mark: FlowMark) {
+        self.configured_mark(flow_mark);
+        self.judge_configuration(None);
+    }
+
+    /// What a reload refused stays refused until one succeeds.
+    fn judge_configuration(&mut self, next_start: Option<String>) {
+        match self.reload_failed.clone().or(next_start) {
+            Some(message) => self.report(Kind::RejectedConfiguration, message),
+            None => self
+                .problems
+                .replace(&[Kind::RejectedConfiguration], self.config.gone.clone()),
+        }
+    }
+
+    /// The configuration was read again.
+    pub fn reload(&mut self, settings: DaemonSettings, config: Config, now: Now) {
+        self.reload_failed = None;
+        self.config.gone.clone_from(&config.gone);
+        self.judge_configuration(None);
+        // The file is read anew: what another one said is not judged as this one's.
+        self.rejected.forget();
+        self.configured_mark(config.flow_mark);
+        if config.protect_backends != self.config.protect_backends {
+            tracing::warn!("protect_backends has changed: it takes effect after a restart of the daemon");
+        }
+        if config.idle_timeout != self.config.idle_timeout {
+            tracing::warn!("idle_timeout has changed: it takes effect after a restart of the daemon");
+        }
+        let (mark, protect) = (self.config.flow_mark, self.config.protect_backends);
+        self.configured_to_protect = config.protect_backends;
+        let idle = self.config.idle_timeout;
+        self.config = config;
+        self.config.flow_mark = mark;
+        self.config.protect_backends = protect;
+        self.config.idle_timeout = idle;
+        self.addon.configure(self.config.addon.clone());
+        self.settings = settings;
+        self.origin = super::origin(&self.settings);
+        self.membership.set_all_failed(self.settings.all_failed);
+        self.judge_all = true;
+        self.due.set_check_interval(self.settings.check_interval, now.instant);
+        // Services of the store are judged by the new fences, too.
+        self.addresses_changed(now);
+    }
+
+    /// What the configuration says of the flow mark, which may be another one than that of the table in the kernel: the table's is used
+    /// as long as there is a table.
+    fn configured_mark(&mut self, wanted: FlowMark) {
+        let used = self.config.flow_mark;
+        if wanted == used {
+            return self.problems.resolve(Kind::OtherMark);
+        }
+        let message = other_mark(used, wanted, "the table's is used, and all is served as before");
+        self.report(Kind::OtherMark, message);
+    }
+
+    /// What is set.
+    pub fn settings(&self) -> &DaemonSettings {
+        &self.settings
+    }
+
+    /// The fences, and the mark.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}

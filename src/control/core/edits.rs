@@ -1,0 +1,171 @@
+//! Orders for single services: what they change, and whether they may.
+use std::sync::Arc;
+
+use super::judge::{Judged, ProviderSize, Unjudged, Vet};
+use super::order_queue::{Order, PendingWrite, Undecided};
+use super::{Core, Name, Now, Provider};
+use crate::control::request::{ApplyOptions, EditOrder, Edited, Refused, Reply, ServiceEdit};
+use crate::control::storage::Write;
+use crate::store::{Expect, StoredService};
+use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Service};
+
+impl ServiceEdit {
+    /// The command, as the history names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Put(_) => "service put",
+            Self::Patch(_) => "service set",
+            Self::Delete => "service rm",
+            Self::Drain(_) => "drain",
+            Self::Undrain(_) => "undrain",
+        }
+    }
+}
+
+/// There is nothing of that name.
+pub(super) fn missing(name: &str) -> Refused {
+    Refused::Missing(format!("there is no service \"{name}\"; `tcpgw service ls` lists them"))
+}
+
+pub(super) fn expected(expect: Expect, current: Option<&StoredService>) -> bool {
+    match expect {
+        // Whether there is one at all is known to those who know of orphans, too.
+        Expect::Anything | Expect::Present => true,
+        Expect::Absent => current.is_none(),
+        Expect::Revision(revision) => current.is_some_and(|current| current.revision == revision),
+    }
+}
+
+fn not_as_expected(name: &str, expect: Expect, current: Option<&StoredService>) -> String {
+    match current {
+        Some(current) if expect == Expect::Absent => format!(
+            "service \"{name}\" is there already, at revision {}; nothing was changed",
+            current.revision
+        ),
+        Some(current) => format!(
+            "service \"{name}\" is at revision {}, not as expected; nothing was changed",
+            current.revision
+        ),
+        None => format!("service \"{name}\" is not there; nothing was changed"),
+    }
+}
+
+/// The service with some of its backends, or all, in that state.
+fn with_state(service: &Service, which: &[Endpoint], state: BackendState) -> Result<Service, Refused> {
+    let known = |endpoint: &Endpoint| service.backends.iter().any(|backend| backend.endpoint == *endpoint);
+    if let Some(stranger) = which.iter().find(|endpoint| !known(endpoint)) {
+        return Err(Refused::Missing(format!(
+            "{stranger} is no backend of service \"{}\"; nothing was changed",
+            service.name
+        )));
+    }
+    let is_meant = |backend: &Backend| which.is_empty() || which.contains(&backend.endpoint);
+    let backends = service.backends.iter().map(|backend| Backend {
+        state: if is_meant(backend) { state } else { backend.state },
+        ..*backend
+    });
+    Ok(Service {
+        backends: backends.collect(),
+        ..service.clone()
+    })
+}
+
+impl Core {
+    pub(super) fn take_edit(
+        &mut self,
+        order: EditOrder,
+        reply: Reply<Result<Edited, Refused>>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Result<Option<Write>, Undecided> {
+        let judged = self.judges_singly().map_err(Unjudged::from);
+        let (edits, judged) = match judged.and_then(|()| self.judge_edit(&order, vet)) {
+            Ok(judged) => judged,
+            Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Edit(order, reply)))),
+            Err(Unjudged::Refused(refused)) => {
+                drop(reply.send(Err(refused)));
+                return Ok(None);
+            }
+        };
+        let (accepted, by) = PendingWrite::of_edit(order, edits, judged, reply);
+        Ok(self.write(accepted, by, now))
+    }
+
+    /// What a change of one service comes to, judged by what is known of that service alone.
+    pub(super) fn edits_of_service(&self, name: &Name, edit: &ServiceEdit, expect: Expect) -> Result<Edits, Refused> {
+        self.judge_owner(name, Provider::Api)?;
+        let current = self.api.get(name);
+        let orphan = self.orphans.get(name).map(|orphan| &orphan.service);
+        // What is not there cannot be changed, whatever was expected of it (RFC 9110, 13.2.1).
+        let is_there = current.is_some() || orphan.is_some();
+        if !is_there && !matches!(edit, ServiceEdit::Put(_)) {
+            return Err(missing(name));
+        }
+        if !expected(expect, current) || expect == Expect::Present && !is_there {
+            return Err(Refused::Conflict(
+                not_as_expected(name, expect, current),
+                current.cloned().map(Box::new),
+            ));
+        }
+        // Whoever changes an orphan defines it anew.
+        let there = || {
+            let current = current.map(|current| &current.service).or(orphan);
+            current.ok_or_else(|| missing(name))
+        };
+        let put = match edit {
+            ServiceEdit::Put(text) => Some(model::parse_service(text).map_err(Refused::Invalid)?),
+            ServiceEdit::Patch(text) => Some(model::patch_service(there()?, text).map_err(Refused::Invalid)?),
+            ServiceEdit::Delete => {
+                there()?;
+                None
+            }
+            ServiceEdit::Drain(which) => Some(with_state(there()?, which, BackendState::Draining)?),
+            ServiceEdit::Undrain(which) => Some(with_state(there()?, which, BackendState::Active)?),
+        };
+        let mut edits = Edits::default();
+        match put {
+            Some(service) if service.name != *name => {
+                let problem = Problem {
+                    place: "name".into(),
+                    message: format!("is \"{}\"; the service is \"{name}\", and keeps its name", service.name),
+                };
+                return Err(Refused::Invalid([problem].into_iter().collect()));
+            }
+            // One that is held back is judged anew.
+            Some(service)
+                if current.is_some_and(|current| *current.service == service) && !self.held_back.contains(name) => {}
+            Some(service) => edits.put.push(Arc::new(service)),
+            None => edits.gone.push(name.clone()),
+        }
+        Ok(edits)
+    }
+
+    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Judged), Unjudged> {
+        let edits = self.edits_of_service(&order.name, &order.edit, order.expect)?;
+        let judged = self.judge_edits(&edits, order.take_over, 1, vet)?;
+        Ok((edits, judged))
+    }
+
+    /// Judges changes of so many services together with all others.
+    pub(super) fn judge_edits(
+        &self,
+        edits: &Edits,
+        take_over: bool,
+        count: usize,
+        vet: &mut Vet<'_>,
+    ) -> Result<Judged, Unjudged> {
+        self.judge_resources(edits)?;
+        let options = ApplyOptions {
+            take_over,
+            // Whoever deletes the last one by its name means it.
+            allow_empty: true,
+            ..ApplyOptions::default()
+        };
+        let standing = ProviderSize {
+            provider: Provider::Api,
+            before: self.api.len(),
+            after: count,
+        };
+        self.judge(edits, standing, options, vet)
+    }
+}

@@ -1,0 +1,328 @@
+//! Which job for the kernel is next, and what follows from a change besides it.
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::deploys::Reached;
+use super::pending::PendingReply;
+use super::{Core, GRACE, Now, Phase};
+use crate::control::events::What;
+use crate::control::job::Job;
+use crate::control::membership::{MembershipChange, Note, Probing, Verdict};
+use crate::control::request::Peer;
+use crate::reconcile::Report;
+use crate::record::{Applied, TornDown as TornDownBy};
+use tcpgw_core::model::Endpoint;
+use tcpgw_kernel::conntrack::Pair;
+
+/// A job that is out.
+pub(super) struct Out {
+    pub(super) pending_replies: Vec<PendingReply>,
+    /// How far deploys are when it is done.
+    pub(super) reached: Vec<(u64, Reached)>,
+    pub(super) cause: String,
+    pub(super) known: Instant,
+}
+
+impl Out {
+    /// A job that nobody waits for.
+    fn errand(now: Now) -> Self {
+        Self {
+            pending_replies: Vec::new(),
+            reached: Vec::new(),
+            cause: String::new(),
+            known: now.instant,
+        }
+    }
+}
+
+impl Core {
+    /// When [`Self::next_job`] may have something to do though nothing is heard.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        let to_remember = self.due.next_remember().filter(|_| self.knows_what_to_remember());
+        let of_store = [self.deploys.next_time(), self.due.store, to_remember];
+        let of_store = of_store.into_iter().flatten().filter(|_| self.order_queue.is_idle());
+        let of_kernel = match self.phase {
+            _ if self.out.is_some() => None,
+            Phase::Waiting => self.due.retry,
+            Phase::Looking => None,
+            Phase::TornDown => self.due.next_record().filter(|_| self.is_teardown_unwritten()),
+            Phase::Running if self.held_back.awaits_first_judgement() => None,
+            Phase::Running => {
+                let times = [self.membership.next_deadline(), self.due.next()];
+                times.into_iter().flatten().min()
+            }
+        };
+        let of_problems = self.judgement.next_time();
+        let of_teardown = self.due.teardown.filter(|_| self.out.is_none());
+        of_store.chain(of_kernel).chain(of_problems).chain(of_teardown).min()
+    }
+
+    /// What the kernel should be asked or told now; `None` while a job is out, or there is nothing to do.
+    pub fn next_job(&mut self, now: Now) -> Option<Job> {
+        self.tell_problems(now);
+        if self.out.is_some() {
+            return None;
+        }
+        let job = self.choose(now)?;
+        // Changes have said already whom they are for.
+        self.out.get_or_insert_with(|| Out::errand(now));
+        Some(job)
+    }
+
+    fn choose(&mut self, now: Now) -> Option<Job> {
+        let is_early = self.due.retry.is_some_and(|at| at > now.instant);
+        match self.phase {
+            Phase::Waiting if self.ready && !is_early => {
+                self.due.retry = None;
+                self.phase = Phase::Looking;
+                return Some(Job::Look(self.wanted_summary()));
+            }
+            Phase::Waiting | Phase::Looking => return None,
+            Phase::TornDown | Phase::Running => {}
+        }
+        if let Some((by, _)) = self.teardown.first() {
+            let by = *by;
+            if self.remembers_first(now.instant) {
+                return None;
+            }
+            return Some(Job::Teardown(self.teardown_by(by, now)));
+        }
+        if self.phase == Phase::TornDown {
+            return self.note_teardown_again(now);
+        }
+        if self.held_back.awaits_first_judgement() {
+            return None;
+        }
+        for service in self.membership.tick(now.instant) {
+            self.unrecorded.insert(service.clone());
+            let service = service.into();
+            self.note(
+                What::Resumed {
+                    service,
+                    reason: "time",
+                    uid: None,
+                },
+                now,
+            );
+        }
+        if self.full.is_some() {
+            return if is_early { None } else { Some(self.run_in_full(now)) };
+        }
+        if self.due.take_late_record(now.instant) {
+            return Some(Job::Record(self.membership.serving().clone(), self.memo(now)));
+        }
+        self.change(now).or_else(|| self.due_job(now))
+    }
+
+    fn run_in_full(&mut self, now: Now) -> Job {
+        self.due.retry = None;
+        let change = self.settle(now);
+        self.after(&change, now);
+        self.cause = self.full.clone().unwrap_or_default();
+        self.take_along(now);
+        self.unrecorded.clear();
+        Job::All(self.membership.serving().clone(), self.memo(now))
+    }
+
+    pub(super) fn change(&mut self, now: Now) -> Option<Job> {
+        let is_fresh = self.deploys.take_fresh();
+        if !self.membership.is_dirty() && self.waiting.is_empty() && self.unrecorded.is_empty() && !is_fresh {
+            self.known = None;
+            return None;
+        }
+        let change = self.settle(now);
+        self.after(&change, now);
+        let memo = self.change_memo(&change, now);
+        if change.is_empty() && memo.services.is_empty() {
+            for pending in std::mem::take(&mut self.waiting) {
+                self.answer(pending, Ok(&Report::default()), now);
+            }
+            self.reach(self.deploys.reached(&self.membership), now);
+            self.known = None;
+            self.cause.clear();
+            return None;
+        }
+        if self.cause.is_empty() {
+            "probes and drains".clone_into(&mut self.cause);
+        }
+        self.take_along(now);
+        Some(Job::Change(change, memo))
+    }
+
+    /// The next job is for all who wait.
+    fn take_along(&mut self, now: Now) {
+        self.deploys.take_fresh();
+        self.out = Some(Out {
+            pending_replies: std::mem::take(&mut self.waiting),
+            reached: self.deploys.reached(&self.membership),
+            cause: std::mem::take(&mut self.cause),
+            known: self.known.take().unwrap_or(now.instant),
+        });
+    }
+
+    fn settle(&mut self, now: Now) -> MembershipChange {
+        let health = &self.health;
+        let verdict = |endpoint: Endpoint| {
+            let view = health.get(endpoint.into());
+            let nothing = Verdict {
+                open: true,
+                ..Verdict::default()
+            };
+            view.map_or(nothing, |view| Verdict {
+                good: view.in_balance,
+                dead: view.dead,
+                open: matches!(view.state, tcpgw_core::health::State::Unknown { .. }),
+                failed: view.failed,
+                answered: view.answered,
+            })
+        };
+        let change = self.membership.settle(&verdict, now.instant);
+        self.probe(now.instant);
+        self.judgement.outdate();
+        change
+    }
+
+    /// Tells those who probe whom to probe.
+    pub(super) fn probe(&mut self, now: Instant) {
+        for (endpoint, probing) in self.membership.take_probes() {
+            let forgets = match probing {
+                Probing::With(_) | Probing::Again(_) => false,
+                Probing::Anew(_) => true,
+                Probing::Stop => !self.deploys.asks(endpoint),
+            };
+            if forgets {
+                self.since.remove(&endpoint.into());
+                self.health.remove(endpoint.into());
+            }
+            if let Probing::With(params) | Probing::Again(params) | Probing::Anew(params) = probing {
+                let presumed = !forgets && self.membership.is_balanced(endpoint);
+                let target = tcpgw_core::health::Target { params, presumed };
+                self.health.upsert(endpoint.into(), target, now);
+            }
+            if matches!(probing, Probing::Again(_)) {
+                self.health.probe_now(endpoint.into(), now);
+            }
+        }
+    }
+
+    /// What follows from a change besides the job.
+    pub(super) fn after(&mut self, change: &MembershipChange, now: Now) {
+        for note in &change.notes {
+            self.tell(note, now);
+        }
+        if !change.unbalanced.is_empty() {
+            self.due.forget(change.unbalanced.iter().copied(), now.instant + GRACE);
+        }
+        if !change.is_empty() {
+            self.due.record(now.instant);
+            self.due.tidy(now.instant);
+        }
+        self.due
+            .drains(!self.membership.draining_backends().is_empty(), now.instant);
+    }
+
+    pub(super) fn tell(&mut self, note: &Note, now: Now) {
+        let what = match note.clone() {
+            Note::Draining(service, at, time) => What::Draining {
+                service: service.into(),
+                backend: at.into(),
+                seconds: time.as_secs(),
+            },
+            Note::Back(service, at) => What::Back {
+                service: service.into(),
+                backend: at.into(),
+            },
+            Note::Retired(service, at, over, flows) => What::Retired {
+                service: service.into(),
+                backend: at.into(),
+                reason: over.name(),
+                flows,
+            },
+            Note::NoneGood(service, kept) => What::NoneHealthy {
+                service: service.into(),
+                kept,
+            },
+        };
+        self.note(what, now);
+    }
+
+    fn teardown_by(&self, by: Peer, now: Now) -> TornDownBy {
+        TornDownBy {
+            at: now.unix.as_secs(),
+            uid: by.uid,
+            boot: self.boot.clone(),
+            pauses: self.pauses(now),
+        }
+    }
+
+    /// The kernel was changed.
+    pub(super) fn changed(&mut self, now: Now) {
+        self.applied = Some(self.change_now(now));
+        self.due.record(now.instant);
+    }
+
+    /// The record says which file its services are of, also where the kernel need not change for that.
+    pub(super) fn judge_origin(&mut self, now: Now) {
+        let Some(applied) = &self.applied else { return };
+        let origin = self.change_now(now).origin;
+        if applied.origin != origin {
+            let at = applied.at;
+            self.applied = Some(Applied {
+                at,
+                origin,
+                known: now.boot,
+                store: Some(self.store_revision()),
+            });
+            self.due.record_at_once(now.instant);
+        }
+    }
+
+    pub(super) fn change_now(&self, now: Now) -> Applied {
+        let origin = self.file_origin.as_ref().filter(|_| self.file.is_some());
+        Applied {
+            at: now.unix.as_secs(),
+            origin: origin.map_or_else(|| self.origin.clone(), |path| path.to_string_lossy().into_owned()),
+            known: now.boot,
+            store: Some(self.store_revision()),
+        }
+    }
+
+    fn due_job(&mut self, now: Now) -> Option<Job> {
+        let at = now.instant;
+        if self.due.take_drift() {
+            return Some(Job::Check(self.membership.serving().clone(), self.memo(now)));
+        }
+        if let Some(left) = self.due.take_forget(at) {
+            let left = left.into_iter().filter(|pair| !self.membership.is_balanced_there(pair));
+            let left: BTreeSet<Pair> = left.collect();
+            if !left.is_empty() {
+                return Some(Job::Forget(left));
+            }
+        }
+        if self.due.take_count(at) {
+            let draining = self.membership.draining_pairs();
+            if !draining.is_empty() {
+                return Some(Job::Count(draining));
+            }
+        }
+        if self.due.take_check(at) {
+            return Some(Job::Check(self.membership.serving().clone(), self.memo(now)));
+        }
+        if self.due.take_flush(at) {
+            return Some(Job::Flush(self.membership.serving().clone()));
+        }
+        if self.due.take_tidy(at) {
+            return Some(Job::Tidy(self.membership.serving().clone()));
+        }
+        if self.due.take_record(at) {
+            return Some(Job::Record(self.membership.serving().clone(), self.memo(now)));
+        }
+        None
+    }
+
+    /// The last job before the end, if the record is not up to date.
+    pub fn last_job(&mut self, now: Now) -> Option<Job> {
+        let has = self.phase == Phase::Running && self.full.is_none();
+        has.then(|| Job::Record(self.membership.serving().clone(), self.memo(now)))
+    }
+}

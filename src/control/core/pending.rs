@@ -1,0 +1,119 @@
+//! Orders that were accepted and wait for the kernel to hold them, and their answers.
+use std::time::{Duration, Instant};
+
+use super::{Core, Now};
+use crate::addon::AddonOutcome;
+use crate::control::membership::Name;
+use crate::control::request::{AddonRefused, Applied as ApplyDone, Edited, EditedBatch, Refused, Reply, Resumed};
+use crate::reconcile::Report;
+use crate::report::ApplyReport;
+use tcpgw_core::diff::ChangeCounts;
+
+/// Who waits for the kernel to have something.
+pub(super) struct PendingReply {
+    pub(super) wants: ReplyKind,
+    pub(super) since: Instant,
+}
+
+/// What was accepted and written, and will be answered.
+pub(super) enum ReplyKind {
+    Apply {
+        reply: Reply<Result<ApplyDone, Refused>>,
+        services: ChangeCounts,
+        backends: ChangeCounts,
+        warnings: Vec<String>,
+    },
+    Edit(Reply<Result<Edited, Refused>>, Box<Edited>),
+    Batch(Reply<Result<EditedBatch, Refused>>, Box<EditedBatch>),
+    /// A deploy was taken back.
+    Restored {
+        id: u64,
+        service: Name,
+        reason: String,
+        reply: Reply<Result<u64, Refused>>,
+    },
+    Pause(Reply<Result<Vec<String>, Refused>>),
+    Resume(Reply<Result<Resumed, Refused>>),
+    /// It is durable, and is answered so whatever the kernel says: that is told again.
+    Addon(Reply<Result<AddonOutcome, AddonRefused>>, Box<AddonOutcome>),
+}
+
+/// Why the kernel does not hold what was taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unheld<'a> {
+    /// It failed, and is told again.
+    Failed(&'a str),
+    /// A teardown came first.
+    TornDown(&'a str),
+}
+
+impl From<Unheld<'_>> for Refused {
+    fn from(unheld: Unheld<'_>) -> Self {
+        Self::Failed(match unheld {
+            Unheld::Failed(error) => {
+                format!("accepted, but not in effect in the kernel yet; the daemon tries again: {error}")
+            }
+            Unheld::TornDown(why) => format!("accepted, but not in effect in the kernel: {why}"),
+        })
+    }
+}
+
+/// What an apply is answered.
+pub(super) fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Duration) -> ApplyDone {
+    let report = ApplyReport::new(report, time, draining);
+    ApplyDone {
+        text: report.text(),
+        report: report.into(),
+        warnings,
+    }
+}
+
+impl Core {
+    /// The kernel has what somebody waits for, or did not take it.
+    pub(super) fn answer(&mut self, pending: PendingReply, outcome: Result<&Report, Unheld<'_>>, now: Now) {
+        let PendingReply { wants, since } = pending;
+        let outcome = outcome.map_err(Refused::from);
+        // Whoever asked may be gone.
+        match wants {
+            ReplyKind::Apply {
+                reply,
+                services,
+                backends,
+                warnings,
+            } => {
+                let time = now.instant.saturating_duration_since(since);
+                let draining = self.membership.draining_backends().len();
+                let done = outcome.map(|report| {
+                    let report = Report {
+                        services,
+                        backends,
+                        ..report.clone()
+                    };
+                    applied(&report, draining, warnings, time)
+                });
+                drop(reply.send(done));
+            }
+            ReplyKind::Edit(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
+            ReplyKind::Batch(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
+            ReplyKind::Restored {
+                id,
+                service,
+                reason,
+                reply,
+            } => {
+                self.tell_deploy(id, &service, "undone", Some(reason), now);
+                drop(reply.send(outcome.map(|_| id)));
+            }
+            ReplyKind::Pause(reply) => drop(reply.send(outcome.map(|_| self.unrecorded_order()))),
+            ReplyKind::Resume(reply) => {
+                let warnings = self.unrecorded_order();
+                let resumed = |_: &Report| Resumed {
+                    resumed: true,
+                    warnings,
+                };
+                drop(reply.send(outcome.map(resumed)));
+            }
+            ReplyKind::Addon(reply, done) => drop(reply.send(Ok(*done))),
+        }
+    }
+}

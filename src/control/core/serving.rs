@@ -1,0 +1,151 @@
+//! Pauses, teardown and resume.
+use super::pending::{PendingReply, ReplyKind, Unheld};
+use super::{Core, Now, Phase};
+use crate::control::events::What;
+use crate::control::membership::Pause;
+use crate::control::request::{PauseOrder, Peer, Refused, Reply, Resumed, TornDown};
+use crate::reconcile::{ReconcileError, Torn};
+use crate::record::TornDown as TornDownBy;
+use tcpgw_core::problem::Kind;
+
+impl Core {
+    /// A teardown is over.
+    pub(super) fn serve_again(&mut self, cause: &str, now: Now) {
+        self.phase = Phase::Running;
+        let torn = self.torn.take();
+        self.due.is_note_outdated = false;
+        self.full = Some(cause.to_owned());
+        let words = cause.to_owned();
+        self.note(What::ServesAgain { cause: words }, now);
+        self.because(cause, now);
+        self.want(now.instant);
+        self.pause_again(&torn.map(|torn| torn.pauses).unwrap_or_default(), now);
+        self.addresses_changed(now);
+        self.probe(now.instant);
+    }
+
+    /// Hold new connections of a service back for a time, or no longer.
+    pub fn pause(&mut self, order: &PauseOrder, reply: Reply<Result<Vec<String>, Refused>>, now: Now) {
+        let refused = match self.phase {
+            // What it has to keep of pauses is written already.
+            Phase::Running if !self.teardown.is_empty() => Some(Refused::Busy(
+                "everything is being torn down: nothing was changed".into(),
+            )),
+            Phase::Running => None,
+            Phase::TornDown => Some(Refused::Failed(super::TORN_DOWN.into())),
+            Phase::Waiting | Phase::Looking => {
+                Some(Refused::Busy("nothing is served yet: the daemon is starting".into()))
+            }
+        };
+        if let Some(refused) = refused {
+            return drop(reply.send(Err(refused)));
+        }
+        let service = order.name.to_string();
+        if !self.membership.wanted().contains_key(&order.name) {
+            return drop(reply.send(Err(super::edits::missing(&service))));
+        }
+        let uid = order.by.uid;
+        let pause = order.time.map(|time| Pause {
+            until: now.instant + time,
+            time,
+            since: now.unix.as_secs(),
+            uid,
+        });
+        if self.membership.pause(&order.name, pause) {
+            self.unrecorded([&order.name]);
+            self.due.record(now.instant);
+            let what = match order.time {
+                Some(time) => What::Paused {
+                    service,
+                    seconds: time.as_secs(),
+                    uid,
+                },
+                None => What::Resumed {
+                    service,
+                    reason: "asked",
+                    uid: Some(uid),
+                },
+            };
+            self.note(what, now);
+        }
+        self.because("pause", now);
+        let wants = ReplyKind::Pause(reply);
+        let since = now.instant;
+        self.waiting.push(PendingReply { wants, since });
+    }
+
+    /// Remove everything, and serve nothing until somebody says so.
+    pub fn teardown(&mut self, by: Peer, reply: Reply<Result<TornDown, Refused>>) {
+        self.teardown.push((by, reply));
+    }
+
+    /// Serve again after a teardown.
+    pub fn resume(&mut self, by: Peer, reply: Reply<Result<Resumed, Refused>>, now: Now) {
+        match self.phase {
+            Phase::Waiting | Phase::Looking => {
+                drop(reply.send(Err(Refused::Busy("the daemon is starting".into()))));
+            }
+            Phase::Running => drop(reply.send(Ok(Resumed::default()))),
+            Phase::TornDown => {
+                self.serve_again(&format!("resume (uid {})", by.uid), now);
+                let wants = ReplyKind::Resume(reply);
+                let since = now.instant;
+                self.waiting.push(PendingReply { wants, since });
+            }
+        }
+    }
+
+    pub(super) fn torn_down(&mut self, torn: Result<Torn, ReconcileError>, by: TornDownBy, now: Now) {
+        let answer = match torn {
+            Ok(torn) => {
+                self.phase = Phase::TornDown;
+                self.full = None;
+                self.table = None;
+                self.view.owns_table = false;
+                self.problems.resolve(Kind::KernelRefuses);
+                self.judgement.outdate();
+                self.problems.resolve(Kind::StaleFlows);
+                self.due.all_flushed();
+                self.forget_observations(now);
+                self.membership = crate::control::membership::Membership::new(self.settings.all_failed);
+                self.unrecorded.clear();
+                self.held_back.keep_nothing();
+                // Probes that are on their way belong to nobody from here on.
+                self.health.set([], now.instant);
+                self.end_deploys(now);
+                let flushed = torn.flushed;
+                self.note(What::TornDown { flushed, uid: by.uid }, now);
+                self.torn = Some(by);
+                self.overtaken(now);
+                Ok(TornDown {
+                    table_removed: torn.table,
+                    flows_flushed: torn.flushed,
+                    flows_not_flushed: torn.failed,
+                    not_lasting: torn.unwritten,
+                })
+            }
+            Err(error) => {
+                self.full = Some("a teardown that failed".into());
+                Err(Refused::Failed(error.to_string()))
+            }
+        };
+        for (_, reply) in std::mem::take(&mut self.teardown) {
+            let _ = reply.send(answer.clone());
+        }
+    }
+
+    /// Answers those whose change was taken, and torn down before the kernel held it.
+    fn overtaken(&mut self, now: Now) {
+        let why = "everything was torn down meanwhile, and nothing is served until `tcpgw resume`";
+        for pending in std::mem::take(&mut self.waiting) {
+            self.answer(pending, Err(Unheld::TornDown(why)), now);
+        }
+        self.known = None;
+        self.cause.clear();
+    }
+
+    /// Who tore the gateway down, while it is.
+    pub fn torn_down_by(&self) -> Option<&TornDownBy> {
+        self.torn.as_ref().filter(|_| self.phase == Phase::TornDown)
+    }
+}

@@ -1,0 +1,214 @@
+//! What the store holds: at the start, after a failure, and when a lost one can be read again.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::api_services::Held;
+use super::order_queue::Knowledge;
+use super::{Core, Now, Phase, Provider};
+use crate::control::storage::Opened;
+use crate::store::{Loaded, StoreError, StoredService};
+use tcpgw_core::model::{Edits, Problems, Service, State};
+use tcpgw_core::problem::Kind;
+
+/// After a failure of the store it is tried again so often.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// The services that go together by the rules of this version, and what speaks against the others. Those that were there
+/// first stay.
+fn compatible(loaded: Loaded) -> (Held, Vec<String>) {
+    let mut order: Vec<&StoredService> = loaded.services.iter().collect();
+    order.sort_by(|a, b| (a.revision, &a.service.name).cmp(&(b.revision, &b.service.name)));
+    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    admit(&mut kept, &order, &mut refused);
+    let refused: BTreeMap<Box<str>, String> = refused
+        .into_iter()
+        .map(|(name, why)| {
+            let why = left_out(&name, &why);
+            (name, why)
+        })
+        .collect();
+    let problems = refused.values().cloned().collect();
+    (Held::new(loaded, refused), problems)
+}
+
+/// Why a stored service is not served.
+pub(super) fn left_out(name: &str, why: &impl std::fmt::Display) -> String {
+    format!(
+        "service \"{name}\" of the store is left out: {why}; change it, or remove it with `tcpgw service rm {name}`"
+    )
+}
+
+/// Adds to `kept` what goes together with it, and to `refused` what does not: few tries where little does not.
+fn admit(kept: &mut Vec<Arc<Service>>, batch: &[&StoredService], refused: &mut Vec<(Box<str>, Problems)>) {
+    let with = batch.iter().map(|stored| Arc::clone(&stored.service));
+    let Err(problems) = State::new(kept.iter().cloned().chain(with.clone())) else {
+        return kept.extend(with);
+    };
+    if let [one] = batch {
+        return refused.push((one.service.name.clone(), problems));
+    }
+    let (first, second) = batch.split_at(batch.len() / 2);
+    admit(kept, first, refused);
+    admit(kept, second, refused);
+}
+
+impl Core {
+    /// What the store holds, before anything is wanted. Without it, what the API's services were is taken for them still: a store
+    /// that is lost must not end what is served.
+    pub fn opened(&mut self, opened: Result<Opened, StoreError>, now: Now) {
+        match opened {
+            Ok(opened) => {
+                self.observing.store_file = opened.file;
+                let (held, problems) = compatible(opened.loaded);
+                if !problems.is_empty() {
+                    self.reject("api", problems, now);
+                }
+                self.api = held;
+                self.addon.is_restored = opened.is_restored;
+                drop(self.addon.load(opened.resources, now));
+                self.addon.learn(self.api.services());
+                self.removed = opened.removed;
+                self.take_up(opened.unfinished, now);
+                self.store_trouble(opened.trouble.as_ref(), now);
+            }
+            Err(error) => {
+                tracing::error!("{error}; services of the API cannot be changed");
+                self.order_queue.lost = true;
+                self.store_trouble(Some(&error), now);
+            }
+        }
+    }
+
+    pub(super) fn remembered(&mut self, result: Result<(), String>, took: Duration, now: Now) {
+        self.due.remembered(took);
+        self.last_trouble.unwritten = result.err().map(|error| {
+            format!("{error}: a machine that boots with a lost file or store would not know these services")
+        });
+        if self.last_trouble.unwritten.is_some() {
+            self.due.remember(now.instant + REFRESH);
+        }
+        self.judge_last();
+    }
+
+    /// Whether a teardown has to wait: it leaves neither table nor record, so that a daemon that dies afterwards has told nobody of what
+    /// was served but by the file of last services.
+    pub(super) fn remembers_first(&mut self, now: Instant) -> bool {
+        let until = self.due.wait_for_last(now);
+        let is_next = self.due.has_to_remember() && self.order_queue.is_idle() && self.last_trouble.unwritten.is_none();
+        let waits = until > now && (is_next || self.order_queue.remembering);
+        if !waits {
+            self.due.teardown = None;
+        } else if is_next {
+            self.due.remember_at_once(now);
+        }
+        waits
+    }
+
+    pub(super) fn store_trouble(&mut self, trouble: Option<&StoreError>, now: Now) {
+        self.due.store = trouble.map(|_| now.instant + REFRESH);
+        if let Some(error) = trouble {
+            self.report(Kind::Store, format!("the store refuses changes: {error}"));
+        } else {
+            self.problems.resolve(Kind::Store);
+        }
+    }
+
+    /// After a failure of the store: what it holds, and whether it can be written again.
+    pub(super) fn refreshed(&mut self, refreshed: Result<Opened, StoreError>, now: Now) {
+        let opened = match refreshed {
+            Ok(opened) => opened,
+            Err(error) => {
+                if self.order_queue.resources == Knowledge::Doubtful {
+                    self.order_queue.resources = Knowledge::Unreadable;
+                }
+                return self.store_trouble(Some(&error), now);
+            }
+        };
+        self.order_queue.resources = Knowledge::Certain;
+        self.observing.store_file = opened.file;
+        if self.order_queue.lost {
+            return self.found_again(opened, now);
+        }
+        self.store_trouble(opened.trouble.as_ref(), now);
+        let (held, problems) = compatible(opened.loaded);
+        if problems.is_empty() {
+            self.problems.resolve(Kind::RejectedStore);
+        } else if problems != self.api.reasons() {
+            self.reject("api", problems, now);
+        }
+        let services = held.services().cloned();
+        // A change that failed may have been made all the same.
+        let mut edits = self.api.edits_to(&State::from_valid(services.collect()));
+        self.api = held;
+        let before = self.addon.load(opened.resources, now);
+        self.put_resumed(&mut edits, &before);
+        self.compare_deploys(opened.unfinished, now);
+        if !edits.is_empty() {
+            self.wanted_instead("the store", &edits, now);
+        }
+    }
+
+    /// A store that could not be opened at the start can be read now. What was taken for services of the API meanwhile is judged as
+    /// at a start: what the store does not know goes on as an orphan, unless the store knows that somebody removed it.
+    fn found_again(&mut self, opened: Opened, now: Now) {
+        tracing::info!("the store can be read: services of the API can be changed");
+        self.order_queue.lost = false;
+        self.addon.is_copy = false;
+        if matches!(self.phase, Phase::Waiting | Phase::Looking) {
+            return self.opened(Ok(opened), now);
+        }
+        self.store_trouble(opened.trouble.as_ref(), now);
+        let (held, problems) = compatible(opened.loaded);
+        if !problems.is_empty() {
+            self.reject("api", problems, now);
+        }
+        let presumed = std::mem::replace(&mut self.api, held);
+        let services = self.api.services().cloned();
+        let mut edits = presumed.edits_to(&State::from_valid(services.collect()));
+        let before = self.addon.load(opened.resources, now);
+        self.put_resumed(&mut edits, &before);
+        self.removed = opened.removed;
+        self.leave_out_claimed(&mut edits);
+        let gone = std::mem::take(&mut edits.gone);
+        let (removed, unknown): (Vec<_>, Vec<_>) = gone.into_iter().partition(|name| self.removed.contains_key(name));
+        edits.gone = removed;
+        let unknown = unknown.iter().filter_map(|name| presumed.get(name));
+        let unknown: Vec<Arc<Service>> = unknown.map(|stored| Arc::clone(&stored.service)).collect();
+        let orphans = unknown.iter().map(|service| (Service::clone(service), true));
+        self.orphan_found(orphans.collect(), now);
+        for service in unknown {
+            match self.orphans.get(&service.name).map(|orphan| &orphan.service) {
+                None => edits.gone.push(service.name.clone()),
+                Some(left) if *left != service => edits.put.push(Arc::clone(left)),
+                Some(_) => {}
+            }
+        }
+        self.compare_deploys(opened.unfinished, now);
+        self.wanted_instead("the store can be read again", &edits, now);
+        self.addresses_changed(now);
+        self.due.remember(now.instant);
+    }
+
+    /// Leaves out of the store's services what others have taken while it could not be read, with the reason.
+    fn leave_out_claimed(&mut self, edits: &mut Edits) {
+        let put = std::mem::take(&mut edits.put);
+        for service in put {
+            let alone = Edits {
+                put: vec![Arc::clone(&service)],
+                ..Edits::default()
+            };
+            match self.judge_books(&alone, Provider::Api) {
+                Ok(()) => edits.put.push(service),
+                Err(refused) => {
+                    let reason = left_out(&service.name, &refused.lines().join("; "));
+                    self.api.judged(&service.name, Some(reason));
+                }
+            }
+        }
+        let reasons = self.api.reasons();
+        if !reasons.is_empty() {
+            self.report_rejected(Provider::Api.name(), &reasons);
+        }
+    }
+}
