@@ -34,7 +34,7 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         Kind::OutsideFences => (
             "the fences of the configuration were changed after the service was added; it stays served",
             advice(
-                "move the fence and reload the daemon (SIGHUP), or change or remove the service, as the message says",
+                "change the fence and reload the daemon (SIGHUP), or change or remove the service, as the message says",
             ),
         ),
         Kind::SourceAddressGone => (
@@ -43,10 +43,10 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         ),
         Kind::OwnBackend => (
             "connections to such a backend end at the gateway itself",
-            advice("take the address off the gateway, or the backend out of the service"),
+            advice("remove the address from the gateway, or the backend from the service"),
         ),
         Kind::StaleFlows => (
-            "connections go on to backends that are none of the service any more",
+            "connections go on to backends that no longer belong to the service",
             advice("`tcpgw apply` again; the daemon tries again by itself"),
         ),
         Kind::RejectedState => (
@@ -64,13 +64,13 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             advice("the message says what the store needs; then the daemon takes changes again, or after a restart"),
         ),
         Kind::StoreMoved => (
-            "the daemon writes to a file that no path leads to: what is ordered through the API is lost when it ends",
+            "the daemon still writes to the old file: what is ordered through the API is lost when the daemon ends",
             advice(
                 "move the file back; else `tcpgw export >state.json`, restart the daemon, and `tcpgw apply state.json`",
             ),
         ),
         Kind::NotServed => (
-            "a boot, or whoever removed the table, took them out of the kernel, and only a daemon puts them there again",
+            "they were lost from the kernel in a boot, or with the table; only a daemon restores them",
             command("systemctl start tcpgw"),
         ),
         Kind::Unanswered => (
@@ -81,7 +81,7 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         ),
         Kind::ChecksStalled => (
             "the checks of routes, firewalls and conntrack have not ended, so that a new problem would not be found",
-            advice("see the daemon's log; a machine under much load, or a kernel that does not answer"),
+            advice("see the daemon's log; usual causes are a high load, or a kernel that does not answer"),
         ),
         Kind::DaemonUnreachable => (
             "the daemon could not be asked, so that its own findings are missing",
@@ -104,7 +104,7 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             advice("correct what the problem names; the daemon tries again every 10 s, and at a reload (SIGHUP)"),
         ),
         Kind::AddonPorts => (
-            "platforms get a refusal (422) when none is left; resources that there are keep their ports",
+            "when no port is left, platforms are refused (422); existing resources keep their ports",
             advice(
                 "more ports in `addon.ports`, or a shorter `addon.quarantine`, then `systemctl reload tcpgw`; `tcpgw addon ls` says which ports rest",
             ),
@@ -124,12 +124,12 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         Kind::LastServices => (
             "the second copy of the desired services, from which a machine without its state file or store serves after a boot, is damaged or cannot be written",
             advice(
-                "a damaged one: look whether services are missing, order these anew, and remove the file; else make room, or the directory of the store writable for the daemon",
+                "if the file is damaged, check whether services are missing, define these again, and remove the file; otherwise free space on the disk, or make the directory of the store writable for the daemon",
             ),
         ),
         Kind::Record => (
             "the next daemon may not know what is served, paused and drained, or that everything was torn down",
-            advice("make room in the run directory, or that directory and its files writable for the daemon"),
+            advice("free space in the run directory, or make the directory and its files writable for the daemon"),
         ),
         Kind::StoreLost => (
             "what was ordered in the last second before the loss, and the history, are not known; what is served goes on",
@@ -167,7 +167,7 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             ),
         ),
         Kind::AddressLost => (
-            "the daemon has seen the address here, and connections of clients to it; it is told for an hour",
+            "the daemon saw the address on this gateway, and connections of clients to it; it reports the loss for an hour",
             advice("give the gateway the address again (`ip address add`), unless it went on purpose"),
         ),
         Kind::IpForwardOff

@@ -143,7 +143,7 @@ fn services_that_can_be_passed_by_are_named() {
     let found = only(&with(open), "backends-exposed", Severity::Warning);
     assert_eq!(
         found.seen,
-        "1 service with `allow`, `deny` or `limit` can be passed by: web :20003"
+        "1 service with `allow`, `deny` or `limit` can be bypassed: web :20003"
     );
     let fix = found.fix.unwrap().to_string();
     assert!(

@@ -35,7 +35,7 @@ pub(super) fn fill(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             id,
             severity,
             format!("conntrack has {count} of {max} entries ({percent} %)"),
-            "when it is full, new connections are dropped, and handshakes are thrown out to make room; each entry takes \
+            "when it is full, new connections are dropped, and incomplete handshakes are removed to make room; each entry takes \
              some 300 bytes. The setting is the machine's: where this network namespace may not write it, change it outside"
                 .into(),
             Some(enlarge(max)),
@@ -109,11 +109,11 @@ pub(super) fn unmarked(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         diagnosis.broken(
             "flows-unmarked",
             format!(
-                "{} from services to their backends without our mark, such as one from {public} to {backend}",
+                "{} from services to their backends do not have tcpgw's mark, such as one from {public} to {backend}",
                 super::count(count, "flow")
             ),
             format!(
-                "another program overwrites the ct mark ({}): such flows are held to no limit, and are not flushed when their \
+                "another program overwrites the ct mark ({}): no limit applies to such flows, and they are not flushed when their \
                  backend leaves",
                 facts.mark
             ),

@@ -111,16 +111,16 @@ fn tell(
         "flow-mark-overwritten",
         if sure { Severity::Broken } else { Severity::Warning },
         format!(
-            "rule {} of chain {} of {} {} the whole ct mark of our flows",
+            "rule {} of chain {} of {} {} the whole ct mark of tcpgw's flows",
             done.rule,
             done.chain,
             whose(chain),
             if sure { "overwrites" } else { "may overwrite" },
         ),
         format!(
-            "without our mark ({mark}) a flow is held to no limit, is not masqueraded when it begins, and is not flushed when \
+            "without tcpgw's mark ({mark}) no limit applies to a flow, it is not masqueraded when it begins, and is not flushed when \
              its backend leaves. The best fix is to give that rule a mask that leaves this mark alone (`--mask {:#010x}`; `ct mark set ct mark and {:#010x} \
-             or ...`); the line keeps our flows from the rest of its chain",
+             or ...`); the line exempts tcpgw's flows from the rest of its chain",
             !mark.mask(),
             mark.mask()
         ),

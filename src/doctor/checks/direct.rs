@@ -34,11 +34,11 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         "backends-exposed",
         Severity::Warning,
         format!(
-            "{} with `allow`, `deny` or `limit` can be passed by: {}",
+            "{} with `allow`, `deny` or `limit` can be bypassed: {}",
             count(services.len(), "service"),
             some(&services)
         ),
-        "the gateway forwards packets from outside directly to a container's address if the sender has a route to it; such packets pass no service, and so none of its lists and limits"
+        "the gateway forwards packets from outside directly to a container's address if the sender has a route to it; the lists and limits of services do not apply to such packets"
             .into(),
         Some(advice(remedy(facts))),
     );

@@ -380,7 +380,7 @@ impl Context<'_> {
         } else if place.spares_few {
             "; it lets only a few addresses or ports of clients through"
         } else if self.by.is_some() {
-            "; clients that come by other interfaces are not concerned"
+            "; clients that come by other interfaces are not affected"
         } else {
             "; its rules cannot all be evaluated here, or concern some of the addresses or interfaces only"
         };

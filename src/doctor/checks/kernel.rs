@@ -23,7 +23,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
                 (None, Some(module)) => diagnosis.broken(
                     "kernel-feature-missing",
                     seen,
-                    "`apply` cannot make its rules without it",
+                    "`apply` cannot create its rules without it",
                     advice(format!(
                         "see whether `modprobe {module}` loads it; else run a kernel that was built with {}",
                         feature.config
@@ -32,7 +32,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
                 (None, None) => diagnosis.broken(
                     "kernel-feature-missing",
                     seen,
-                    "`apply` cannot make its rules without it",
+                    "`apply` cannot create its rules without it",
                     advice(format!("run a kernel that was built with {}", feature.config)),
                 ),
             }

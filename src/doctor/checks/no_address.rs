@@ -68,7 +68,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             },
             some(&cut_off)
         ),
-        "clients from outside have nothing to connect to",
+        "clients have no address of this gateway to which they can connect",
         advice(format!(
             "see `ip address`: is the interface to the clients up, and does it have its address? Interfaces without an address of the clients' family: {}",
             some(&spare)

@@ -166,7 +166,7 @@ pub(super) fn lost_addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             },
             some(lost)
         ),
-        "clients that connect there reach no service here, unless it went on purpose, to another gateway for example; this is told for an hour",
+        "clients that connect to it reach no service here; this is intended if the address was moved, to another gateway for example. The finding stays for an hour",
         advice("give the gateway the address again (`ip address add`, and wherever it is set at boot)"),
     );
 }

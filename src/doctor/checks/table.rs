@@ -18,7 +18,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         ),
         TableState::Gone => diagnosis.broken(
             "table-missing",
-            "the table inet tcpgw is gone, and `tcpgw apply` made it",
+            "the table inet tcpgw, which `tcpgw apply` created, is gone",
             "another program removed it (`nft flush ruleset` does, and so does a restart of the nftables service): no \
              service is reached, and connections that were established break",
             apply(),
@@ -47,7 +47,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.warning(
             "table-owned",
             format!("a running program owns the table inet tcpgw: netlink port {port}, {process}"),
-            "nobody else can change it meanwhile, `tcpgw apply` neither",
+            "no other program can change it as long as that one runs, not even `tcpgw apply`",
             advice("change services through that program, or end it"),
         );
     }
