@@ -29,7 +29,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub const BACKLOG: i32 = 4096;
 
 /// Serves until `stop`, and then lets those that are being served have their answers. While there is no seat for a connection, it
-/// and those behind it stay in the backlog.
+/// and those behind it stay in the backlog. Each request is answered by what is in `provider` when it comes, on connections that
+/// were open before, too.
 pub async fn serve(
     listener: TcpListener,
     provider: watch::Receiver<Arc<Provider>>,
@@ -73,9 +74,8 @@ async fn serve_within(
                 }
             },
         };
-        let provider = Arc::clone(&provider.borrow());
         // All that a proxy brings comes from it.
-        let visitor = if provider.is_behind_proxy() {
+        let visitor = if provider.borrow().is_behind_proxy() {
             Visitor::proxy()
         } else {
             Visitor::at(from.ip())
@@ -88,7 +88,7 @@ async fn serve_within(
             tracing::debug!(%from, "an address has too many connections to the provider API that ask nothing: one more was closed");
             continue;
         };
-        let (shared, ends) = (Arc::clone(&shared), ends.clone());
+        let (shared, provider, ends) = (Arc::clone(&shared), provider.clone(), ends.clone());
         connections.spawn(async move {
             let times = shared.times;
             let served = async {
@@ -129,26 +129,34 @@ async fn is_asked(stream: &TcpStream, patience: Duration, ends: &watch::Receiver
 async fn serve_one(
     stream: TcpStream,
     from: SocketAddr,
-    provider: Arc<Provider>,
+    providers: watch::Receiver<Arc<Provider>>,
     shared: Arc<Shared>,
     seat: &Seat,
     ends: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
     let times = shared.times;
-    let tls = provider.tls.clone();
+    let begun_with = Arc::clone(&providers.borrow());
+    let tls = begun_with.tls.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (provider, shared) = (Arc::clone(&provider), Arc::clone(&shared));
+        let (providers, begun_with, shared) = (providers.clone(), Arc::clone(&begun_with), Arc::clone(&shared));
         async move {
             seat.asked();
+            let provider = Arc::clone(&providers.borrow());
             let response: Response<Body> = answer(&provider, &shared, from.ip(), request).await;
             if response.extensions().get::<Authenticated>().is_some() {
                 seat.answered();
             } else {
                 seat.is_silent_again();
             }
+            // Encryption, and whether a proxy says who the client is, are settled when a connection begins.
+            let is_outdated = !Arc::ptr_eq(&begun_with, &providers.borrow());
             // A connection that is kept idle would keep its place from those that wait.
-            let response = if seat.is_crowded() { closing(response) } else { response };
+            let response = if is_outdated || seat.is_crowded() {
+                closing(response)
+            } else {
+                response
+            };
             Ok::<_, std::convert::Infallible>(response)
         }
     });
@@ -165,25 +173,47 @@ async fn serve_one(
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
     use std::time::SystemTime;
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
     use crate::addon::credentials::Secret;
     use crate::addon::id::ResourceId;
-    use crate::addon::settings::Section;
+    use crate::addon::settings::{AddonSettings, Section};
     use crate::api::provider::{Provider, read_credentials, session};
     use crate::secrets::Owners;
     use tcpgw_core::model::Fences;
+
+    const PASSWORD: &str = "0123456789abcdef";
 
     /// A provider that serves, whose daemon is played by the test.
     struct Served {
         at: SocketAddr,
         salt: Secret,
         asked: mpsc::Receiver<DaemonRequest>,
-        _providers: watch::Sender<Arc<Provider>>,
-        _directory: tempfile::TempDir,
+        providers: watch::Sender<Arc<Provider>>,
+        directory: tempfile::TempDir,
+    }
+
+    /// A provider whose files are in that directory, with its settings.
+    fn provider(directory: &Path, host: &str, password: &str) -> (AddonSettings, Provider) {
+        let file = directory.join("credentials.toml");
+        let text = format!("username = 'u'\npassword = '{password}'\nsso_salt = 'fedcba9876543210'");
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let section = format!(
+            "listen = '127.0.0.1:1024'\nhost = '{host}'\nports = '20000-20009'\ncredentials = '{}'\n\
+             plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]",
+            tcpgw_core::escape::path(&file)
+        );
+        let section: Section = toml::from_str(&section).unwrap();
+        let settings = section.check(&Fences::default()).unwrap();
+        let provider = Provider::load(&settings, &Owners::of_daemon()).unwrap();
+        (settings, provider)
     }
 
     async fn served(times: api::Times) -> Served {
@@ -193,19 +223,8 @@ mod tests {
     /// With so many open files.
     async fn served_within(times: api::Times, files: u64) -> Served {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("credentials.toml");
-        let text = "username = 'u'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'";
-        std::fs::write(&file, text).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let section = format!(
-            "listen = '127.0.0.1:1024'\nhost = 'gw.example.com'\nports = '20000-20009'\ncredentials = '{}'\n\
-             plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]",
-            tcpgw_core::escape::path(&file)
-        );
-        let section: Section = toml::from_str(&section).unwrap();
-        let settings = section.check(&Fences::default()).unwrap();
+        let (settings, provider) = provider(directory.path(), "gw.example.com", PASSWORD);
         let salt = read_credentials(&settings, &Owners::of_daemon()).unwrap().sso_salt;
-        let provider = Provider::load(&settings, &Owners::of_daemon()).unwrap();
         let (providers, current) = watch::channel(Arc::new(provider));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
@@ -222,8 +241,58 @@ mod tests {
             at,
             salt,
             asked,
-            _providers: providers,
-            _directory: directory,
+            providers,
+            directory,
+        }
+    }
+
+    /// A request for the catalog with that password.
+    fn catalog(password: &str) -> String {
+        let credentials = STANDARD.encode(format!("u:{password}"));
+        format!(
+            "GET /v2/catalog HTTP/1.1\r\nhost: x\r\nx-broker-api-version: 2.17\r\nauthorization: Basic {credentials}\r\n\r\n"
+        )
+    }
+
+    /// The next answer's head, on a connection that is kept.
+    async fn head(stream: &mut TcpStream) -> String {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap().into());
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut body = vec![0; length.unwrap().parse().unwrap()];
+        stream.read_exact(&mut body).await.unwrap();
+        head
+    }
+
+    /// After the settings were read again, a connection that was open before has its requests judged by the new ones, and ends.
+    #[tokio::test]
+    async fn connections_that_are_kept_follow_new_settings() {
+        let served = served(api::Times::default()).await;
+        let new = "another-password";
+        let mut lines = Vec::new();
+        for _ in 0..2 {
+            let mut line = TcpStream::connect(served.at).await.unwrap();
+            line.write_all(catalog(PASSWORD).as_bytes()).await.unwrap();
+            let head = head(&mut line).await;
+            assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("close"), "{head}");
+            lines.push(line);
+        }
+        let (_, provider) = provider(served.directory.path(), "gw.example.com", new);
+        served.providers.send_replace(Arc::new(provider));
+        for (line, (password, status)) in lines.iter_mut().zip([(PASSWORD, 401), (new, 200)]) {
+            line.write_all(catalog(password).as_bytes()).await.unwrap();
+            let answer = rest(line).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert!(answer.contains("connection: close"), "{answer}");
+        }
+        // One that begins afterwards is kept.
+        let mut line = TcpStream::connect(served.at).await.unwrap();
+        for _ in 0..2 {
+            line.write_all(catalog(new).as_bytes()).await.unwrap();
+            let head = head(&mut line).await;
+            assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("close"), "{head}");
         }
     }
 
