@@ -63,7 +63,7 @@ pub(super) fn identify(connection: &Connection) -> Result<(), Fault> {
 
 /// Looks whether it is whole; gives its version.
 pub(super) fn check(connection: &Connection) -> Result<i64, Fault> {
-    let mut problems = connection.prepare("PRAGMA quick_check(1)")?;
+    let mut problems = connection.prepare("PRAGMA integrity_check(1)")?;
     let problem: String = problems.query_row((), |row| row.get(0))?;
     if problem != "ok" {
         return Err(Fault::damage(problem));

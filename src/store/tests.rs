@@ -865,3 +865,30 @@ fn what_was_changed_by_hand_is_found() {
             .contains("deploy 1 is not what was written")
     );
 }
+
+/// A backup that is put back beside the log of the store that was there, whose pages belong to another file.
+#[test]
+fn the_log_of_a_later_store_beside_a_backup_is_damage() {
+    let place = place();
+    let mut store = Store::open(&place.path).unwrap();
+    set(&mut store, "a", 2000);
+    set(&mut store, "b", 2001);
+    drop(store);
+    let [backup, _] = files(&place.path);
+    for added in 1_u16..8 {
+        put_back(&place.path, &[backup.clone(), Vec::new()]);
+        let mut store = Store::open(&place.path).unwrap();
+        for n in 0..added {
+            set(&mut store, &format!("later-{n}"), 3000 + n);
+        }
+        drop(store);
+        let mut store = Store::open(&place.path).unwrap();
+        set(&mut store, "b", 2002);
+        let [_, log] = files(&place.path);
+        drop(store);
+        put_back(&place.path, &[backup.clone(), log]);
+        fs::remove_file(beside(&place.path, ".written")).unwrap();
+        let error = Store::open(&place.path).err();
+        assert!(matches!(error, Some(StoreError::Corrupt { .. })), "{added}: {error:?}");
+    }
+}

@@ -10,6 +10,7 @@ use crate::addon::id::{PlatformId, ResourceId, with_apps};
 use crate::date::utc_of;
 use crate::view::snapshot::DaemonView;
 use tcpgw_core::diff::count;
+use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem;
@@ -186,6 +187,8 @@ pub struct FamilyFacts {
     pub active: usize,
     /// How many of them answer probes, or are not probed.
     pub well: usize,
+    /// Number of them of which no probe has ended yet: whether they answer is not known.
+    pub unasked: usize,
     /// A backend that is to leave, answers probes and still gets new connections until another one does.
     pub stand_in: Option<SocketAddr>,
 }
@@ -206,6 +209,9 @@ impl<'a> ServiceFacts<'a> {
                 let health = backend.health.as_deref();
                 health.is_none_or(|health| IN_BALANCE.contains(&health))
             };
+            let is_unasked = |backend: &&BackendStatus| {
+                backend.health.as_deref() == Some(UNKNOWN) && backend.health_reason.is_none()
+            };
             let has_any = if is_told_of_drains {
                 active.clone().next().is_some()
             } else {
@@ -215,6 +221,7 @@ impl<'a> ServiceFacts<'a> {
                 family,
                 is_expected: is_chosen || has_any,
                 active: active.clone().count(),
+                unasked: active.clone().filter(is_unasked).count(),
                 well: active.filter(is_well).count(),
                 stand_in: None,
             })
@@ -345,6 +352,15 @@ fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> P
         (of.active, format!(" for {} clients", protocol(of.family)))
     };
     let Some(stand_in) = of.stand_in else {
+        if of.unasked == of.active {
+            let message = format!(
+                "{} waits for the first probes of its {}{for_whom}: {} until one answers",
+                service.title,
+                count(of.active, "backend"),
+                service.refusal(),
+            );
+            return Problem::new(Kind::NoHealthyBackend, message).with_severity(Severity::Warning);
+        }
         let message = format!(
             "{} has no healthy backend{for_whom}: none of {active} answers probes, see health_reason or the column LAST PROBE",
             service.title

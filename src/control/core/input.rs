@@ -171,6 +171,9 @@ impl Core {
 
     /// A probe has ended.
     pub fn probed(&mut self, id: u64, outcome: ProbeOutcome, now: Now) {
+        if self.judgement.awaits_probes {
+            self.judgement.outdate();
+        }
         let Some(change) = self.health.report(id, outcome, now.instant) else {
             return;
         };

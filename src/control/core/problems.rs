@@ -12,6 +12,7 @@ use crate::date::utc_of;
 use crate::view::problems::{FamilyFacts, ServiceFacts, service_problem};
 use crate::view::status::IN_BALANCE;
 use tcpgw_core::drain::Drain;
+use tcpgw_core::health::State;
 use tcpgw_core::model::{BackendState, Endpoint, Listen, Refusal, Service};
 use tcpgw_core::problem::{Kind, Problem, ProblemList, ProblemNews};
 use tcpgw_core::ruleset::name::Family;
@@ -28,6 +29,8 @@ pub(super) struct Judgement {
     /// A teardown was ended, and the kernel does not hold yet what is desired.
     is_resuming: bool,
     is_up_to_date: bool,
+    /// A service has no healthy backend: what is said of it changes with a probe that changes no state.
+    pub(super) awaits_probes: bool,
     not_before: Option<Instant>,
 }
 
@@ -146,6 +149,7 @@ impl Core {
         let is_serving = self.phase == Phase::Running;
         let wanted = self.membership.wanted().values().filter(|_| is_serving);
         let found: Vec<Problem> = wanted.filter_map(|service| self.service_problem(service)).collect();
+        self.judgement.awaits_probes = found.iter().any(|problem| problem.kind == Kind::NoHealthyBackend);
         self.problems
             .replace(&[Kind::NoActiveBackend, Kind::NoHealthyBackend], found);
     }
@@ -182,6 +186,17 @@ impl Core {
         })
     }
 
+    /// Returns whether no probe of a backend has ended since it belongs to the service. One that could not be sent, since the
+    /// gateway lacks an address or a socket, does not count, but for the first.
+    fn is_unasked(&self, service: &Service, endpoint: Endpoint) -> bool {
+        let Some(health) = self.health.get(endpoint.into()) else {
+            return false;
+        };
+        let never = health.last.is_none() && health.sent <= 1 && matches!(health.state, State::Unknown { .. });
+        // It has answered for another service, and is asked again for this one.
+        never || self.membership.is_unproven(&service.name, endpoint) && health.state == State::Healthy
+    }
+
     /// What a service has for clients of a family, if it listens in it.
     fn family_facts(&self, service: &Service, family: Family) -> Option<FamilyFacts> {
         let is_chosen = match &service.listen {
@@ -200,6 +215,9 @@ impl Core {
         let backends = backends.filter(|backend| Family::of(backend.endpoint.address) == family);
         let active = backends.clone().filter(|backend| backend.state == BackendState::Active);
         let well = active.clone().filter(|backend| is_well(backend.endpoint)).count();
+        let unasked = active
+            .clone()
+            .filter(|backend| self.is_unasked(service, backend.endpoint));
         let stand_in = || {
             let draining_backends = self.membership.draining_backends();
             let endpoints = draining_backends.of(&service.name).into_iter();
@@ -215,6 +233,7 @@ impl Core {
             is_expected: is_chosen == Some(true) || backends.clone().next().is_some(),
             active: active.count(),
             well,
+            unasked: unasked.count(),
             stand_in: if well == 0 {
                 stand_in().map(SocketAddr::from)
             } else {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tcpgw::control::events::{After, What};
 use tcpgw::control::request::Peer;
 use tcpgw_core::model::State;
 use tcpgw_core::problem::{Kind, Severity};
@@ -95,6 +96,50 @@ fn whoever_is_served_by_the_old_backend_is_served() {
     world.down.clear();
     world.wait(FOUND);
     assert_eq!(world.told(), []);
+}
+
+/// Returns the errors about services that were told as events so far.
+fn errors(world: &World) -> Vec<String> {
+    let events = world.core.follow(&After::Start).kept;
+    let told = events.iter().filter_map(|event| match &event.what {
+        What::Problem(problem) if problem.severity == Severity::Error => Some(problem.message.clone()),
+        _ => None,
+    });
+    told.collect()
+}
+
+/// A new service waits for its first probes: that is no error until one has failed, and is one then.
+#[test]
+fn a_backend_that_nobody_has_asked_yet_is_no_error() {
+    let mut world = World::new(file(&json!([V4])));
+    world.wait(FOUND);
+    let web = json!({"name": "web", "port": 20001, "backends": [V4], "drain_timeout": "1s"});
+    let with = |name: &str, backend: &str| {
+        let new = json!({"name": name, "port": 20002, "backends": [backend]});
+        Event::File(Box::new(services(&json!([web, new]))))
+    };
+    world.happen(with("new", OTHER_V4));
+    world.tells(
+        Severity::Warning,
+        Kind::NoHealthyBackend,
+        "waits for the first probes of its 1 backend",
+    );
+    world.wait(FOUND);
+    assert_eq!(world.told(), []);
+    // A backend that answers for another service is asked again for this one.
+    world.happen(with("other", OTHER_V4));
+    world.wait(FOUND);
+    assert_eq!((world.told(), errors(&world)), (Vec::new(), Vec::new()));
+    world.down.insert(at(V6));
+    world.happen(with("dead", V6));
+    world.tells(
+        Severity::Warning,
+        Kind::NoHealthyBackend,
+        "clients are refused until one answers",
+    );
+    world.wait(FOUND);
+    world.tells(Severity::Error, Kind::NoHealthyBackend, "none of 1 answers probes");
+    assert_eq!(errors(&world).len(), 1);
 }
 
 /// Between the order and the kernel's answer no client is served.
