@@ -11,7 +11,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use tcpgw_kernel::listeners::listeners;
 use tcpgw_kernel::route::monitor::{self as route_monitor, Notification};
-use tcpgw_kernel::route::{Link, RouteTo, Routes, WayIn};
+use tcpgw_kernel::route::{Link, RouteEntry, RouteTo, Routes, WayIn};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
@@ -33,6 +33,8 @@ const TOPOLOGY: &[&str] = &[
     "route add local 10.77.0.0/16 dev lo table 77",
     "rule add iif gw1 lookup 78",
     "route add 10.79.0.0/16 dev gw0 table 78",
+    "-6 rule add iif gw1 lookup 1078",
+    "-6 route add fd00:79::/32 dev gw0 table 1078",
 ];
 
 #[test]
@@ -104,6 +106,16 @@ fn addresses_links_and_routes_are_those_of_the_namespace() {
             Some(gw0(Some("192.0.2.254"))),
             "the gateway's own packets take another way"
         );
+        let mut entry = |address: &str, from: &str| routes.entry_in(ip(address), ip(from), gw1).unwrap();
+        let of = |network: &str, table| {
+            let network = network.parse().unwrap();
+            Some(RouteEntry { network, table })
+        };
+        assert_eq!(entry("10.79.0.1", "192.0.2.77"), of("10.79.0.0/16", 78));
+        assert_eq!(entry("10.2.0.11", "192.0.2.77"), of("0.0.0.0/0", 254));
+        assert_eq!(entry("fd00:79::1", "2001:db8::77"), of("fd00:79::/32", 1078));
+        assert_eq!(entry("2001:db8:5::1", "2001:db8::77"), of("::/0", 254));
+        assert_eq!(entry("10.9.0.1", "192.0.2.77"), None, "it refuses");
         for address in ["192.0.2.1", "2001:db8::1", "203.0.113.77", "127.0.0.9"] {
             assert!(routes.route_to(ip(address)).unwrap().unwrap().local, "{address}");
         }

@@ -146,6 +146,7 @@ impl Here {
                 configured_to_protect: self.configuration.config.protect_backends,
                 configuration: self.configuration.config.path().into(),
                 is_probed: false,
+                failing_probes: Arc::default(),
             };
             found.extend(observer::surroundings(&mut self.reader, &subject));
         }

@@ -170,6 +170,13 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             "the daemon saw the address on this gateway, and connections of clients to it; it reports the loss for an hour",
             advice("give the gateway the address again (`ip address add`), unless it went on purpose"),
         ),
+        Kind::ProbesMisrouted => (
+            "a daemon takes such backends for unhealthy, and sends them no new connections; probes are the gateway's own packets, to which no \
+             `ip rule iif INTERFACE` applies",
+            advice(
+                "give the gateway's own packets the clients' route, too (`ip rule add iif lo to NETWORK lookup TABLE`): the message has the line",
+            ),
+        ),
         Kind::IpForwardOff
         | Kind::Ipv6ForwardingOff
         | Kind::PacketsDropped

@@ -15,7 +15,7 @@ use tcpgw_kernel::firewall::{Chain, ForeignTable, OwnTable};
 use tcpgw_kernel::listeners::Listener;
 use tcpgw_kernel::requirements::Lack;
 use tcpgw_kernel::route::links::{Learned, Link, Neighbour};
-use tcpgw_kernel::route::{LocalAddresses, RouteTo};
+use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo};
 
 /// Something that was read, or why it could not be.
 pub type Fact<T> = Result<T, String>;
@@ -38,6 +38,24 @@ pub struct LostAnswers {
     pub clients: BTreeSet<IpAddr>,
     /// Clients that were served, to whom there is one.
     pub reached: BTreeSet<IpAddr>,
+}
+
+/// Addresses of backends whose last probe failed, with the source addresses of their probes; none: those that the routes select.
+pub type FailingProbes = BTreeMap<IpAddr, BTreeSet<IpAddr>>;
+
+/// Probes to a backend that do not go where packets of clients go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MisroutedProbe {
+    /// The backend.
+    pub backend: IpAddr,
+    /// The address that such probes are sent from; `None`: the one that the route selects.
+    pub source: Option<IpAddr>,
+    /// Their way; `None` where there is none, or one that refuses.
+    pub way: Option<RouteTo>,
+    /// The way of clients' packets.
+    pub clients: RouteTo,
+    /// The table that has the clients' way, and packets to which addresses may be sent by it.
+    pub entry: Option<RouteEntry>,
 }
 
 /// How much is looked at.
@@ -64,6 +82,8 @@ pub struct Subject {
     pub configuration: Arc<str>,
     /// Whether a daemon takes backends out of the balance that do not answer its probes.
     pub is_probed: bool,
+    /// What a daemon knows of probes that fail.
+    pub failing_probes: Arc<FailingProbes>,
 }
 
 impl Default for Subject {
@@ -75,6 +95,7 @@ impl Default for Subject {
             configured_to_protect: false,
             configuration: crate::config::DEFAULT_PATH.into(),
             is_probed: false,
+            failing_probes: Arc::default(),
         }
     }
 }
@@ -120,6 +141,8 @@ pub struct CheapFacts {
     pub answers: Fact<WaysOfAnswers>,
     /// Answers that have no way.
     pub lost_answers: Fact<LostAnswers>,
+    /// Probes that fail, and do not go where packets of clients go: some, where there are many.
+    pub misrouted_probes: Fact<Vec<MisroutedProbe>>,
     /// Other tables of nftables, with those of iptables-nft.
     pub firewall: Fact<Arc<Firewall>>,
     /// Tables of iptables-legacy.

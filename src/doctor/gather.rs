@@ -4,6 +4,7 @@ mod answers;
 mod cheap;
 mod lost;
 mod marks;
+mod probes;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,7 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         configured_to_protect: config.protect_backends,
         configuration: config.path().into(),
         is_probed: false,
+        failing_probes: Arc::default(),
     };
     let mut cheap = CheapReader::new(Effort::Thorough).read(&subject, Instant::now());
     if let Ok(links) = &mut cheap.links {

@@ -23,8 +23,8 @@ use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::Summary;
 
 pub use self::facts::{
-    CheapFacts, Effort, Fact, Facts, Firewall, LostAnswers, Subject, TableFacts, TableState, Ways, WaysOfAnswers,
-    WaysOut,
+    CheapFacts, Effort, Fact, Facts, FailingProbes, Firewall, LostAnswers, MisroutedProbe, Subject, TableFacts,
+    TableState, Ways, WaysOfAnswers, WaysOut,
 };
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
 pub use self::gather::{CheapReader, gather};
@@ -38,6 +38,7 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("ipv6-router-advertisements", Severity::Note),
     of(Kind::PacketsDropped),
     of(Kind::ProbesDropped),
+    of(Kind::ProbesMisrouted),
     of(Kind::PacketsUntracked),
     of(Kind::PortTranslatedElsewhere),
     of(Kind::FlowMarkOverwritten),

@@ -35,6 +35,7 @@ pub const KINDS: &[Kind] = &[
     Kind::BackendIsGateway,
     Kind::BackendsExposed,
     Kind::ProbesDropped,
+    Kind::ProbesMisrouted,
     Kind::FlowsOffloaded,
 ];
 

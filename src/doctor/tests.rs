@@ -1,6 +1,7 @@
 mod clients;
 mod packets;
 mod places;
+mod ways_of_probes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -105,6 +106,7 @@ fn well() -> Facts {
         ways_out: Ok(ways_out.into()),
         answers: Ok([((Family::V4, 3), way(2)), ((Family::V6, 3), way(2))].into()),
         lost_answers: Ok(LostAnswers::default()),
+        misrouted_probes: Ok(Vec::new()),
         firewall: Ok(Arc::default()),
         legacy: Ok(Arc::default()),
         legacy6: Ok(Arc::default()),

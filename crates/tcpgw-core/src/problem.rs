@@ -145,6 +145,8 @@ kinds! {
     BackendsExposed = "backends-exposed", Warning;
     /// Another table drops probes, or their answers.
     ProbesDropped = "probes-dropped", Warning;
+    /// Probes go another way than packets of clients, and fail.
+    ProbesMisrouted = "probes-misrouted", Warning;
     /// Another table sends flows past the rules.
     FlowsOffloaded = "flows-offloaded", Warning;
     /// conntrack has few buckets for the entries that it may have.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Now, Phase};
 use crate::control::observation::{Observation, ObservationRequest, StoreFile};
-use crate::doctor::{self, Subject};
+use crate::doctor::{self, FailingProbes, Subject};
 use crate::store::FileId;
 use tcpgw_core::escape;
+use tcpgw_core::health::ProbeOutcome;
 use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::Summary;
 
@@ -129,6 +130,11 @@ impl Core {
                 configured_to_protect: self.configured_to_protect,
                 configuration: self.config.path().into(),
                 is_probed: true,
+                failing_probes: Arc::new(if surroundings {
+                    self.failing_probes()
+                } else {
+                    FailingProbes::new()
+                }),
             },
             store: self
                 .observing
@@ -163,6 +169,26 @@ impl Core {
             health.is_some_and(|health| matches!(health.state.name(), "healthy" | "presumed"))
         };
         backends.filter(is_answering).collect()
+    }
+
+    /// Backends whose last probe failed, and those that are out of the balance because none could be sent.
+    fn failing_probes(&self) -> FailingProbes {
+        let backends = self.membership.wanted().values().flat_map(|service| &service.backends);
+        let failing = backends.map(|backend| backend.endpoint).filter(|endpoint| {
+            let health = self.health.get(SocketAddr::from(*endpoint));
+            health.is_some_and(|health| match health.last {
+                Some(outcome) => outcome != ProbeOutcome::Accepted,
+                None => health.sent > 0 && !health.in_balance,
+            })
+        });
+        let mut found = FailingProbes::new();
+        for endpoint in failing {
+            let service = self.membership.probed_for(endpoint);
+            let sources = service.into_iter().flat_map(|service| &service.source_addresses);
+            let of_family = sources.filter(|source| source.is_ipv4() == endpoint.address.is_ipv4());
+            found.entry(endpoint.address).or_default().extend(of_family.copied());
+        }
+        found
     }
 
     /// A look has ended.

@@ -21,6 +21,7 @@ mod reverse_path;
 mod samples;
 mod table;
 mod ways;
+mod ways_of_probes;
 
 use std::fmt::Display;
 
@@ -43,6 +44,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     ways::routes,
     ways::answers,
     ways::elsewhere,
+    ways_of_probes::check,
     reverse_path::check,
     conntrack::fill,
     ports::addresses,

@@ -36,6 +36,15 @@ const FAR6: [Ipv6Addr; 5] = [
     Ipv6Addr::new(0x2c00, 0, 0, 0, 0, 0, 0, 1),
 ];
 
+/// Addresses far away: that of documentation first.
+pub(super) fn far_away(family: Family) -> Vec<IpAddr> {
+    let more: Vec<IpAddr> = match family {
+        Family::V4 => FAR4.map(IpAddr::from).into(),
+        Family::V6 => FAR6.map(IpAddr::from).into(),
+    };
+    std::iter::once(far(family)).chain(more).collect()
+}
+
 /// A client and the backend that serves it, or has just served it.
 pub(super) type Served = (IpAddr, IpAddr);
 
@@ -123,12 +132,9 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// Addresses far away, each with whether the gateway's own packets have a way there.
     fn far_away(&mut self, family: Family) -> Result<Vec<(IpAddr, bool)>, NetlinkError> {
-        let more: Vec<IpAddr> = match family {
-            Family::V4 => FAR4.map(IpAddr::from).into(),
-            Family::V6 => FAR6.map(IpAddr::from).into(),
-        };
-        let all = std::iter::once(far(family)).chain(more);
-        all.map(|far| Ok((far, self.routes.way_to(far, None)?.is_some())))
+        far_away(family)
+            .into_iter()
+            .map(|far| Ok((far, self.routes.way_to(far, None)?.is_some())))
             .collect()
     }
 

@@ -11,6 +11,7 @@ use super::answers::{self, Served, served};
 use super::fact;
 use super::lost::AddressMemory;
 use super::marks::refused_marks;
+use super::probes::misrouted;
 use crate::view::UnmarkedFlows;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
@@ -128,6 +129,10 @@ impl CheapReader {
             Ok((answers, lost)) => (Ok(answers), Ok(lost)),
             Err(error) => (Err(error.clone()), Err(error)),
         };
+        let misrouted_probes = local
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|local| fact(misrouted(&subject.failing_probes, &inputs, some_links, local)));
         CheapFacts {
             effort: self.effort,
             mark: subject.mark,
@@ -142,6 +147,7 @@ impl CheapReader {
             local,
             answers,
             lost_answers,
+            misrouted_probes,
             ways,
             ways_left_out,
             firewall: Err(not_read()),
@@ -316,9 +322,9 @@ fn client_links(services: &Summary, links: &[Link], ways_out: Option<&WaysOut>) 
 
 /// An interface that clients come in by.
 #[derive(Debug, Clone, Copy)]
-struct Input {
-    family: Family,
-    index: u32,
+pub(super) struct Input {
+    pub(super) family: Family,
+    pub(super) index: u32,
     /// Whether a refusal must be that of a route: the interface forwards, and takes packets from far away.
     is_open: bool,
 }

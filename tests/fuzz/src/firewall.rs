@@ -103,6 +103,7 @@ fn gateway() -> Facts {
         ways_left_out: 0,
         answers: Ok(BTreeMap::new()),
         lost_answers: Ok(tcpgw::doctor::LostAnswers::default()),
+        misrouted_probes: Ok(Vec::new()),
         ways_out: Ok(families.map(|family| ((family, None), way(2))).into()),
         firewall: Ok(Arc::default()),
         legacy: Ok(Arc::default()),

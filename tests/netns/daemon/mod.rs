@@ -17,6 +17,7 @@ mod handshakes;
 mod links;
 mod locked_store;
 mod orders;
+mod probe_routes;
 mod rolling;
 mod shared;
 mod surroundings;

@@ -1,11 +1,12 @@
 //! Looks up where the kernel sends packets.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia},
 };
 use nix::errno::Errno;
 
@@ -27,6 +28,27 @@ pub struct RouteTo {
     pub local: bool,
     /// Whether the address is shared by several hosts: a broadcast, anycast or multicast address.
     pub shared: bool,
+}
+
+/// An entry of a routing table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteEntry {
+    /// Packets to which addresses it is for.
+    pub network: IpNet,
+    /// Number of the table, as in `ip route show table NUMBER`.
+    pub table: u32,
+}
+
+/// What is asked about a packet, besides where it is to go.
+#[derive(Clone, Copy, Debug, Default)]
+struct Question {
+    /// Where it comes from.
+    from: Option<IpAddr>,
+    /// The interface that it comes in by; `None`: this machine sends it.
+    input: Option<u32>,
+    mark: Option<u32>,
+    /// [`RouteFlags::FibMatch`] asks for the table's entry in place of the way.
+    flags: RouteFlags,
 }
 
 /// What the kernel would do with a packet that comes in.
@@ -60,7 +82,13 @@ impl<A: NetlinkExchange> Routes<A> {
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
     pub fn way_to(&mut self, address: IpAddr, from: Option<IpAddr>) -> Result<Option<RouteTo>, NetlinkError> {
-        match self.look_up(address, from, None, None) {
+        match self.look_up(
+            address,
+            Question {
+                from,
+                ..Question::default()
+            },
+        ) {
             Err(error) if error.errno().is_some_and(no_route) => Ok(None),
             other => other,
         }
@@ -94,7 +122,13 @@ impl<A: NetlinkExchange> Routes<A> {
         input: u32,
         mark: Option<u32>,
     ) -> Result<WayIn, NetlinkError> {
-        match self.look_up(address, Some(from), Some(input), mark) {
+        let question = Question {
+            from: Some(from),
+            input: Some(input),
+            mark,
+            ..Question::default()
+        };
+        match self.look_up(address, question) {
             Ok(Some(route)) => Ok(WayIn::Goes(route)),
             Ok(None) => Ok(WayIn::NoRoute),
             Err(error) => match error.errno() {
@@ -107,26 +141,51 @@ impl<A: NetlinkExchange> Routes<A> {
         }
     }
 
-    fn look_up(
-        &mut self,
-        address: IpAddr,
-        from: Option<IpAddr>,
-        input: Option<u32>,
-        mark: Option<u32>,
-    ) -> Result<Option<RouteTo>, NetlinkError> {
+    /// Returns the entry by which packets that come in by the interface `input` are sent on, as [`Routes::way_in`] tells it; `None` where
+    /// they are not.
+    ///
+    /// # Errors
+    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    pub fn entry_in(&mut self, address: IpAddr, from: IpAddr, input: u32) -> Result<Option<RouteEntry>, NetlinkError> {
+        // IPv6 always tells the table, and refuses to be asked for it.
+        let of_family = match address {
+            IpAddr::V4(_) => RouteFlags::LookupTable,
+            IpAddr::V6(_) => RouteFlags::default(),
+        };
+        let question = Question {
+            from: Some(from),
+            input: Some(input),
+            flags: RouteFlags::FibMatch | of_family,
+            ..Question::default()
+        };
         let mut found = None;
-        self.ask_for_route(address, from, (input, mark), |route| found = route_found(route))?;
+        match self.ask_for_route(address, question, |route| found = entry_found(route, address)) {
+            Ok(()) => Ok(found),
+            Err(error) if error.errno().is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn look_up(&mut self, address: IpAddr, question: Question) -> Result<Option<RouteTo>, NetlinkError> {
+        let mut found = None;
+        self.ask_for_route(address, question, |route| found = route_found(route))?;
         Ok(found)
     }
 
-    pub(super) fn ask_for_route(
+    fn ask_for_route(
         &mut self,
         address: IpAddr,
-        from: Option<IpAddr>,
-        (input, mark): (Option<u32>, Option<u32>),
+        question: Question,
         mut read: impl FnMut(&RouteMessage),
     ) -> Result<(), NetlinkError> {
+        let Question {
+            from,
+            input,
+            mark,
+            flags,
+        } = question;
         let mut request = RouteMessage::default();
+        request.header.flags = flags;
         (request.header.address_family, request.header.destination_prefix_length) = match address {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
@@ -182,6 +241,25 @@ fn route_found(message: &RouteMessage) -> Option<RouteTo> {
         local,
         shared,
     })
+}
+
+/// The attribute of a default route's network is missing.
+fn entry_found(message: &RouteMessage, address: IpAddr) -> Option<RouteEntry> {
+    let mut network = match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let mut table = u32::from(message.header.table);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => network = IpAddr::V4(*address),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => network = IpAddr::V6(*address),
+            RouteAttribute::Table(number) => table = *number,
+            _ => {}
+        }
+    }
+    let network = IpNet::new(network, message.header.destination_prefix_length).ok()?;
+    Some(RouteEntry { network, table })
 }
 
 const fn no_route(errno: Errno) -> bool {

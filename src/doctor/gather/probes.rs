@@ -1,0 +1,129 @@
+//! Whether probes that fail go the way of the clients' packets.
+//!
+//! Probes are the gateway's own packets: a rule for an incoming interface (`ip rule iif`, ip-rule(8)) does not apply to them, nor do the
+//! tables of VRFs.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::super::facts::{FailingProbes, MisroutedProbe};
+use super::answers::far_away;
+use super::cheap::Input;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo, Routes, WayIn};
+
+/// Addresses of backends that are looked at, each with some ten look-ups of routes.
+const MOST_BACKENDS: usize = 64;
+/// Interfaces that clients may come in by, which are asked about.
+const MOST_INPUTS: usize = 8;
+
+/// Looks up the ways of probes that fail, and those of clients' packets to the same addresses.
+pub(super) fn misrouted(
+    failing: &FailingProbes,
+    inputs: &[Input],
+    links: &[Link],
+    local: &LocalAddresses,
+) -> Result<Vec<MisroutedProbe>, NetlinkError> {
+    let mut found = Vec::new();
+    if failing.is_empty() {
+        return Ok(found);
+    }
+    let mut routes = Routes::open()?;
+    for (backend, sources) in failing.iter().take(MOST_BACKENDS) {
+        let forwarded = ways_of_clients(&mut routes, *backend, inputs, links)?;
+        let Some(first) = forwarded.first() else { continue };
+        // A probe whose source address the gateway does not have takes the one that the route selects.
+        let own = |source: &IpAddr| Some(*source).filter(|source| local.contains(source));
+        let mut sources: BTreeSet<Option<IpAddr>> = sources.iter().map(own).collect();
+        if sources.is_empty() {
+            sources.insert(None);
+        }
+        for source in sources {
+            let way = routes.way_to(*backend, source)?;
+            let is_same = |of: &WayOfClient| {
+                way.as_ref()
+                    .is_some_and(|way| (way.index, way.gateway) == (of.way.index, of.way.gateway))
+            };
+            if !forwarded.iter().any(is_same) {
+                let entry = routes.entry_in(*backend, first.from, first.input)?;
+                found.push(MisroutedProbe {
+                    backend: *backend,
+                    source,
+                    way,
+                    clients: first.way.clone(),
+                    entry: entry.map(|entry| careful(entry, *backend, links)),
+                });
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The way of packets of a client.
+struct WayOfClient {
+    from: IpAddr,
+    input: u32,
+    way: RouteTo,
+}
+
+/// Returns the ways of packets from several places far away: of several routes of the same weight the kernel takes one by the addresses.
+fn ways_of_clients(
+    routes: &mut Routes,
+    backend: IpAddr,
+    inputs: &[Input],
+    links: &[Link],
+) -> Result<Vec<WayOfClient>, NetlinkError> {
+    let family = Family::of(backend);
+    let mut indexes: Vec<u32> = inputs
+        .iter()
+        .filter(|input| input.family == family)
+        .map(|input| input.index)
+        .collect();
+    if indexes.is_empty() {
+        // The address of documentation may be refused.
+        for far in far_away(family) {
+            indexes.extend(routes.way_to(far, None)?.map(|way| way.index));
+        }
+    }
+    if indexes.is_empty() {
+        // No route leads to clients far away, but by a rule for some interface: they may come in anywhere.
+        let is_of_family = |(address, _): &(IpAddr, u8)| Family::of(*address) == family;
+        let all = links.iter().filter(|link| link.up && !link.loopback);
+        indexes.extend(
+            all.filter(|link| link.addresses.iter().any(is_of_family))
+                .map(|link| link.index),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    indexes.retain(|index| seen.insert(*index));
+    let mut found: Vec<WayOfClient> = Vec::new();
+    for input in indexes.into_iter().take(MOST_INPUTS) {
+        for from in far_away(family) {
+            let WayIn::Goes(way) = routes.way_in(backend, from, input)? else {
+                continue;
+            };
+            let is_known = |known: &WayOfClient| known.way == way;
+            if way.local || way.shared {
+                return Ok(Vec::new());
+            }
+            // A packet that leaves where it came in is none of a client outside.
+            if way.index != input && !found.iter().any(is_known) {
+                found.push(WayOfClient { from, input, way });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What a rule for the gateway's own packets may send by that table: not the addresses of networks that the gateway is attached to, nor all.
+fn careful(entry: RouteEntry, backend: IpAddr, links: &[Link]) -> RouteEntry {
+    let mut own = links.iter().flat_map(|link| &link.addresses);
+    if entry.network.prefix_len() == 0 || own.any(|(address, _)| entry.network.contains(address)) {
+        let network = backend.into();
+        return RouteEntry { network, ..entry };
+    }
+    entry
+}
