@@ -23,6 +23,7 @@ const PAUSE_PER_SERVICE: Duration = Duration::from_micros(100);
 
 /// When the services are judged anew.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each changes for reasons of its own")]
 pub(super) struct Judgement {
     /// The kernel has been made equal to what is desired once.
     has_begun: bool,
