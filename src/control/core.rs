@@ -1,7 +1,7 @@
-//! The daemon without its edges: what it knows, and what it does about what it hears.
+//! State machine of the daemon: takes messages and the time, and returns jobs, replies and events.
 //!
-//! Pure: takes messages and the time, and gives jobs, answers and events. No socket, no clock, no task. One job is out at a
-//! time; what comes meanwhile is put together, so that a burst of changes becomes one transaction.
+//! It is pure: it uses no socket, no clock and no task. At most one job runs at a time; changes that arrive meanwhile
+//! are merged, so that a burst of changes becomes one transaction.
 
 mod addon;
 mod addon_orders;
@@ -70,26 +70,26 @@ use self::problems::Judgement;
 use self::rejected::Rejected;
 use self::timers::Due;
 
-/// The time, by the clocks that matter.
+/// Current time by the clocks that the core uses.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// That only goes forward.
+    /// Monotonic time.
     pub instant: Instant,
-    /// Since 1970; somebody may set this clock.
+    /// Time since the Unix epoch; this clock may be set.
     pub unix: Duration,
-    /// Since the machine has started (`CLOCK_BOOTTIME`): the same clock for each process until it starts anew.
+    /// Time since the machine started (`CLOCK_BOOTTIME`), the same for all processes of one boot.
     pub boot: Duration,
 }
 
-/// What an order is told while nothing is served.
+/// Error for orders that need services to be served, while the gateway is torn down.
 const TORN_DOWN: &str = "the gateway is torn down and serves nothing: `tcpgw resume` ends that";
-/// Handshakes in flight to a backend that leaves get so long to be answered.
+/// Time that a backend has to answer handshakes in flight before it is taken out.
 const GRACE: Duration = Duration::from_millis(50);
-/// After a failure the kernel is tried again after this, and then after twice as long each time, up to a minute.
+/// Delay before the kernel is tried again after a failure. It doubles with each further failure, up to [`RETRY_MOST`].
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MOST: Duration = Duration::from_secs(60);
 
-/// Who says what a service should be.
+/// Source of the definition of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Provider {
     /// The state file.
@@ -99,7 +99,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// As people and the API call it.
+    /// Returns the name in the API and in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -108,79 +108,79 @@ impl Provider {
     }
 }
 
-/// How far it is.
+/// Phase of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// It waits for the providers' first word.
+    /// Waits until each provider has given its first state.
     Waiting,
-    /// It looks what the kernel has.
+    /// Reads the state of the kernel.
     Looking,
-    /// It keeps the kernel as it should be.
+    /// Keeps the kernel equal to the desired state.
     Running,
-    /// It was torn down, and serves nothing until somebody says so.
+    /// Torn down: serves nothing until it is resumed.
     TornDown,
 }
 
-/// What it knows and does.
+/// The state machine of the daemon.
 pub struct Core {
     settings: DaemonSettings,
     config: Config,
-    /// What the configuration, as it was read last, says of `protect_backends`; `config` has what is in effect.
+    /// `protect_backends` of the configuration as it was read last; `config` has the value in effect.
     configured_to_protect: bool,
     phase: Phase,
-    /// Every provider has said its first word.
+    /// Whether each provider has given its first state, or cannot.
     ready: bool,
     membership: Membership,
     health: Health,
     file: Option<Arc<State>>,
-    /// Where `file` was read from.
+    /// File that `file` was read from.
     file_origin: Option<PathBuf>,
     api: Held,
     addon: Addon,
     orphans: Orphans,
-    /// What an earlier daemon wanted, until that has been looked at.
+    /// Desired state of an earlier daemon, until it has been compared with the store and the kernel.
     last: Last,
     last_trouble: LastTrouble,
-    /// The kernel's name for this boot.
+    /// Boot id of the kernel.
     boot: String,
-    /// The last change of the kernel.
+    /// Last change of the kernel.
     applied: Option<Applied>,
-    /// Who tore the gateway down, if it is.
+    /// Author of the teardown, while the gateway is torn down.
     torn: Option<TornDownBy>,
-    /// Services of the API that were removed by an order, as they were before.
+    /// Services of the API that an order removed, as they were before.
     removed: BTreeMap<Name, Option<Service>>,
     held_back: HeldBack,
     rejected: Rejected,
-    /// Why the last reload left the old configuration in place, if it did.
+    /// Error of the last reload, if it failed.
     reload_failed: Option<String>,
-    /// What the file says next is judged as a whole.
+    /// Whether the next state of the file is judged as a whole, not only its changes.
     judge_all: bool,
     order_queue: OrderQueue,
     deploys: Deploys,
     origin: String,
     events: Events,
     due: Due,
-    /// The job that is out, by what it is for.
+    /// The job that runs, and its purpose.
     out: Option<Out>,
     waiting: Vec<PendingReply>,
-    /// Services of which something has changed that the record does not know: the next change of the kernel writes it down.
+    /// Services that changed without a change of the record; the next change of the kernel writes them there.
     unrecorded: BTreeSet<Name>,
-    /// What of the record could not be written the last time, and why.
+    /// Error of the last write of the record, if it failed.
     record_trouble: Option<String>,
-    /// Why nothing can be written into the run directory, as was seen there, whether anything had to be written since or not.
+    /// Reason why the run directory cannot be written, found by a check that does not depend on writes.
     run_dir_trouble: Option<String>,
     teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
-    /// A full run is due, and why.
+    /// Reason for a full run of the kernel, while one is due.
     full: Option<String>,
-    /// Why the next change happens.
+    /// Reason for the next change.
     cause: String,
-    /// When it was known.
+    /// Time at which the first cause of the next change was received.
     known: Option<Instant>,
     failures: u32,
     problems: ProblemList,
     judgement: Judgement,
     observing: Observing,
-    /// When backends were found to be as they are.
+    /// Time since when each backend has had its present state (Unix time in seconds).
     since: BTreeMap<SocketAddr, u64>,
     table: Option<Table>,
     view: View,
@@ -188,14 +188,14 @@ pub struct Core {
     namespace: u64,
 }
 
-/// What only the process knows of itself.
+/// Facts about its own process.
 #[derive(Debug, Clone, Default)]
 struct View {
     owns_table: bool,
 }
 
 impl Core {
-    /// Knows nothing yet.
+    /// Creates a core without any state of providers, store or kernel.
     pub fn new(settings: DaemonSettings, config: Config, namespace: u64, now: Now) -> Self {
         let membership = Membership::new(settings.all_failed);
         let health = Health::new(settings.max_probes);
@@ -249,12 +249,13 @@ impl Core {
         }
     }
 
-    /// The probes that are to be made.
+    /// Returns the health checks of all backends.
     pub fn health(&mut self) -> &mut Health {
         &mut self.health
     }
 
-    /// Probes to send now. They come from where clients' connections come from: a service's `source_addresses`, in turn.
+    /// Returns the probes to send now. Their source is an address that clients' connections get, too: the
+    /// `source_addresses` of the service in turn.
     pub fn due_probes(&mut self, now: Now) -> Vec<Probe> {
         let mut probes = self.health.due(now.instant);
         for probe in &mut probes {
@@ -269,27 +270,28 @@ impl Core {
         let service = self.membership.probed_for(endpoint).or_else(of_deploy)?;
         let is_of_family = |address: &&IpAddr| address.is_ipv4() == endpoint.address.is_ipv4();
         let addresses = || service.source_addresses.iter().filter(is_of_family);
-        // Numbers of probes go by all endpoints: with two of them one would always get the even ones.
+        // Rounds are numbered over all endpoints: with two source addresses, an endpoint could otherwise always get
+        // the same one.
         let round = usize::try_from(probe.round).unwrap_or_default();
         addresses().nth(round % addresses().count().max(1)).copied()
     }
 
-    /// Who serves, and who shall.
+    /// Returns the desired and the effective services.
     pub fn membership(&self) -> &Membership {
         &self.membership
     }
 
-    /// The mark of our flows.
+    /// Returns the mark of tcpgw's flows.
     pub fn mark(&self) -> FlowMark {
         self.config.flow_mark
     }
 
-    /// Whether the kernel holds what is desired, all of it, as far as is known.
+    /// Returns whether the kernel holds the whole desired state and no problem says otherwise.
     pub fn in_sync(&self) -> bool {
         self.holds() && !self.problems.iter().any(|problem| problem.kind.is_out_of_sync())
     }
 
-    /// Whether the kernel holds what is desired, as far as is known.
+    /// Returns whether no change of the kernel is due or under way.
     fn holds(&self) -> bool {
         self.phase == Phase::Running
             && self.full.is_none()
@@ -297,12 +299,12 @@ impl Core {
             && self.out.as_ref().is_none_or(|out| out.cause.is_empty())
     }
 
-    /// Whether a job is out.
+    /// Returns whether a job runs.
     pub fn is_busy(&self) -> bool {
         self.out.is_some()
     }
 
-    /// How it is, in a line.
+    /// Returns a summary of the state in one line.
     pub fn status_line(&self) -> String {
         let leaving = match self.membership.draining_backends().len() {
             0 => String::new(),
@@ -314,25 +316,25 @@ impl Core {
         format!("{services}{leaving}{problem}")
     }
 
-    /// Whether it has made the kernel equal to what is desired once.
+    /// Returns whether the kernel has been made equal to the desired state at least once, or the gateway is torn down.
     pub fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::TornDown) && self.full.is_none() && self.table.is_some()
             || self.phase == Phase::TornDown
     }
 
-    /// Whether it is known what the kernel holds: what was desired before has been compared with it.
+    /// Returns whether the state of the kernel is known and has been compared with the last desired state.
     fn has_looked(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::TornDown)
     }
 
-    /// Notes an event, and logs it.
+    /// Records an event, and logs it.
     pub fn note(&mut self, what: What, now: Now) -> Arc<Event> {
         let app = what.service().and_then(|service| self.app_of_service(service)).cloned();
         what.log(app.as_ref(), |names| self.naming_apps(names));
         self.events.note(what, app, now.unix)
     }
 
-    /// How far the store has got, as far as is known: one that is older can be told from it.
+    /// Returns the last known revision of the store, by which an older copy of the store can be recognised.
     fn store_revision(&self) -> StoreRevision {
         StoreRevision::new(&self.settings.store, self.known_revision())
     }
@@ -345,14 +347,14 @@ impl Core {
         }
     }
 
-    /// Puts that into the membership.
+    /// Passes the desired services to the membership.
     fn want(&mut self, now: Instant) {
         let of_name = |service: &Arc<Service>| (service.name.clone(), Arc::clone(service));
         let wanted: ServicesByName = self.desired().map(of_name).collect();
         self.membership.want_all(&wanted, now);
     }
 
-    /// What services may be called that only the kernel tells of.
+    /// Returns the services that rules in the kernel may belong to, for their names.
     fn wanted_summary(&self) -> Summary {
         // A service that is held back is in the kernel where it was before.
         let kept = self.last.kept.iter().filter(|kept| !kept.is_unserved);
@@ -360,13 +362,13 @@ impl Core {
         summary.complete_from(&self.desired().map(AsRef::as_ref).collect());
         let last = self.last.services.iter().map(|(_, service)| &**service);
         summary.complete_from(&last.collect());
-        // One that was removed a moment ago may be there still, and no record knows it.
+        // A service that was removed just now may still be in the kernel, and is in no record.
         summary.complete_from(&self.removed.values().flatten().collect());
         summary
     }
 }
 
-/// Where changes that nobody ordered come from.
+/// Returns the origin of changes that no order caused: the path of the state file, or "api".
 fn origin(settings: &DaemonSettings) -> String {
     let path = settings.state.as_ref();
     path.map_or_else(|| "api".into(), |path| path.to_string_lossy().into_owned())

@@ -1,4 +1,4 @@
-//! The add-on's resources: what a request changes of one is one change of the store, together with its service.
+//! Resources of the add-on. A change of a resource and of its service is one change of the store.
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -16,32 +16,32 @@ use tcpgw_core::model::PortRange;
 use tcpgw_core::model::{Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use tcpgw_core::problem::Kind;
 
-/// Between two looks whether ports run out.
+/// Interval between checks whether ports run out.
 const BETWEEN_PORTS: Duration = Duration::from_secs(2);
 
-/// What is said of a resource while the store cannot be read.
+/// Warning with a resource while the store cannot be read.
 const DOUBT: &str = "the store cannot be read: the resources are as they were known last, so that one that was changed in the last \
                      second before may be other, and no change is taken; `tcpgw status` says what the store needs";
 
-/// The resources, and what is configured for them.
+/// The resources, and their configuration.
 #[derive(Debug)]
 pub(super) struct Addon {
-    /// `None`: the add-on is off. Resources that there are keep their ports and services.
+    /// Settings; `None`: the add-on is off. Existing resources keep their ports and services.
     pub(super) settings: Option<AddonSettings>,
     pub(super) registry: Registry,
     /// Services of suspended resources, as they are served meanwhile.
     suspended: BTreeMap<Name, Arc<Service>>,
-    /// Apps of resources that were known when the daemon before this one ended, which the store may not hold.
+    /// Apps of resources that the daemon before this one knew and that the store may not hold.
     known_last: BTreeMap<ResourceId, PlatformId>,
-    /// Ports on which local programs listen, as the request found that is decided next.
+    /// Ports on which local programs listen, found by the request that is decided next.
     pub(super) skipped: BTreeSet<NonZeroU16>,
-    /// When it was judged whether ports run out.
+    /// Time of the last check whether ports run out.
     ports_judged: Option<Instant>,
-    /// The resources are those of the file of last services, because the store cannot be read.
+    /// Whether the resources come from the file of last services, because the store cannot be read.
     pub(super) is_copy: bool,
-    /// They were put into a new store from that file.
+    /// Whether the resources were put into a new store from that file.
     pub(super) is_restored: bool,
-    /// Changes of them that the record tells of, and that new store does not.
+    /// Changes of these resources that are in the record but not in the new store.
     pub(super) unsaved: Vec<ResourceChange>,
 }
 
@@ -73,7 +73,7 @@ impl Addon {
         self.settings = settings;
     }
 
-    /// What the store holds. Returns what was known before.
+    /// Replaces the resources by those of the store. Returns the resources known before.
     pub(super) fn load(&mut self, loaded: LoadedResources, now: Now) -> Registry {
         let (range, quarantine) = Self::ports(self.settings.as_ref());
         let registry = Registry::new(range, quarantine, loaded.resources, loaded.removed, now.unix);
@@ -90,7 +90,7 @@ impl Addon {
         self.known_last = last.apps.clone().into_iter().chain(removed).chain(there).collect();
     }
 
-    /// The app that a resource is for, or was for.
+    /// Returns the app that a resource belongs to, or belonged to.
     pub(super) fn app_of(&self, id: ResourceId) -> Option<&PlatformId> {
         self.registry.app_of(id).or_else(|| self.known_last.get(&id))
     }
@@ -99,12 +99,12 @@ impl Addon {
         self.registry.get(ResourceId::of_service(service)?)
     }
 
-    /// The service as it is served: new connections of a suspended one are reset.
+    /// Returns the service as it is served: one of a suspended resource resets new connections.
     pub(super) fn served<'s>(&'s self, service: &'s Arc<Service>) -> &'s Arc<Service> {
         self.suspended.get(&service.name).unwrap_or(service)
     }
 
-    /// Learns how services are now, before they are served.
+    /// Updates the list of suspended services for changed services, before they are served.
     pub(super) fn learn<'s>(&mut self, put: impl IntoIterator<Item = &'s Arc<Service>>) {
         for service in put {
             let is_suspended = self
@@ -119,17 +119,17 @@ impl Addon {
         }
     }
 
-    /// Services of suspended resources.
+    /// Returns the names of services of suspended resources.
     pub(super) fn suspended_names(&self) -> impl Iterator<Item = &Name> {
         self.suspended.keys()
     }
 
-    /// Whether the resource of a service is known.
+    /// Returns whether the service belongs to a known resource.
     pub(super) fn knows(&self, service: &str) -> bool {
         self.resource(service).is_some()
     }
 
-    /// Whether a service is not served because its resource is suspended.
+    /// Returns whether the service is not served because its resource is suspended.
     pub(super) fn is_suspended(&self, name: &str) -> bool {
         self.suspended.contains_key(name)
     }
@@ -141,8 +141,9 @@ impl Addon {
     }
 }
 
-/// New connections get a reset whatever `on_empty` says; established ones drain. Nobody is shown an address of the gateway, so
-/// that one that it does not have is no part of what is served.
+/// Returns the service of a suspended resource as it is served: new connections get a reset whatever `on_empty` says,
+/// established ones drain. `source_addresses` are left out, so that one that the gateway does not have cannot prevent
+/// this.
 pub(super) fn suspended(service: &Service) -> Service {
     Service {
         backends: Vec::new(),
@@ -158,10 +159,10 @@ impl Core {
         self.addon.app_of(ResourceId::of_service(service)?)
     }
 
-    /// Why what is known of resources may be out of date; `None` where it is what the store holds.
+    /// Returns a warning when the resources may be out of date; `None` when they are those of the store.
     ///
     /// # Errors
-    /// Nothing is known of them.
+    /// Fails when no resources are known.
     pub(super) fn doubt_about_resources(&self) -> Result<Option<String>, Refused> {
         match self.knows_resources() {
             Ok(()) => Ok(None),
@@ -170,7 +171,7 @@ impl Core {
         }
     }
 
-    /// The store cannot be read: its resources are known from the file of last services.
+    /// Uses the resources of the file of last services, because the store cannot be read.
     pub(super) fn copy_resources(&mut self, copy: &LastResources, now: Now) {
         let loaded = LoadedResources {
             resources: copy
@@ -184,7 +185,7 @@ impl Core {
         self.addon.is_copy = true;
     }
 
-    /// What is to be kept beside the store; `None` where it is not known.
+    /// Returns the resources to keep beside the store; `None` when they are not known.
     pub(super) fn resources_to_remember(&self) -> Option<LastResources> {
         let is_known = !self.is_store_lost() || self.addon.is_copy;
         is_known.then(|| LastResources {
@@ -193,7 +194,7 @@ impl Core {
         })
     }
 
-    /// Returns the apps of services whose resources nothing else keeps.
+    /// Returns the apps of services whose resources are in no other place.
     pub(super) fn apps_to_remember(&self) -> BTreeMap<ResourceId, PlatformId> {
         let ids = self
             .said()
@@ -203,7 +204,7 @@ impl Core {
             .collect()
     }
 
-    /// Judges from time to time whether ports run out: some come back with time alone.
+    /// Checks at intervals whether ports run out; some become free with time alone.
     pub(super) fn judge_ports(&mut self, now: Now) {
         let judged = self.addon.ports_judged;
         if judged.is_some_and(|at| now.instant.saturating_duration_since(at) < BETWEEN_PORTS) {
@@ -217,7 +218,7 @@ impl Core {
         }
     }
 
-    /// Whether the provider API is served as it should be; else why not.
+    /// Reports that the provider API is not served as configured (`trouble`: why), or that it is again (`None`).
     pub fn provider_api(&mut self, trouble: Option<String>) {
         match trouble {
             Some(why) => self.report(
@@ -228,7 +229,8 @@ impl Core {
         }
     }
 
-    /// Whether somebody may edit services in that way: the port, the limit and the end of a resource's are its plan's.
+    /// Refuses edits by API or CLI that a resource's service does not allow: its port, limit and removal follow its
+    /// plan.
     pub(super) fn judge_resources(&self, edits: &Edits) -> Result<(), Refused> {
         let mut problems = Vec::new();
         let mut refuse = |name: &str, message: String| {
@@ -271,7 +273,7 @@ impl Core {
             .map_err(Refused::Invalid)
     }
 
-    /// Adds to edits the services of resources that are suspended, or resumed, since `before`.
+    /// Adds the services of resources that were suspended or resumed since `before` to the edits.
     pub(super) fn put_resumed(&self, edits: &mut Edits, before: &Registry) {
         let status = |registry: &Registry, id| registry.get(id).map(|resource| resource.status);
         let resources = self.addon.registry.iter();
@@ -285,12 +287,13 @@ impl Core {
         }
     }
 
-    /// Leaves out of edits what resources' services would lose by a state that does not name them.
+    /// Removes from the edits the deletion of resources' services: a state that does not name them does not remove
+    /// them.
     pub(super) fn keep_resources(&self, edits: &mut Edits) {
         edits.gone.retain(|name| self.addon.resource(name).is_none());
     }
 
-    /// Whether a service's resource is suspended.
+    /// Fails when the resource of a service is suspended.
     pub(super) fn judge_suspended(&self, name: &str) -> Result<(), Refused> {
         match self.addon.resource(name) {
             Some(resource) if resource.status == Status::Suspended => Err(Refused::Refused(format!(

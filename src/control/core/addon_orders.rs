@@ -1,4 +1,4 @@
-//! Requests of platforms about resources: what they come to, and what follows when it is written.
+//! Requests of platforms about resources: their decision, and the steps after they are written.
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use crate::control::storage::Write;
 use crate::store::{By, StoreError};
 use tcpgw_core::model::{self, Edits, Service};
 
-/// Ports on which local programs turn out to listen that one request skips.
+/// Maximum number of ports that one request skips because local programs listen on them.
 const MOST_SKIPPED: usize = 64;
 
-/// What an accepted request makes, and who waits for it.
+/// Result of an accepted request, with the client that waits for it.
 pub(super) struct Provisioned {
     pub(super) change: Option<ResourceChange>,
     outcome: AddonOutcome,
     reply: Reply<Result<AddonOutcome, AddonRefused>>,
 }
 
-/// Ports that services have which are no resources', asked one by one: there may be ten thousand services.
+/// Ports of services that belong to no resource. They are looked up one by one, since there may be 10,000 services.
 #[derive(Debug)]
 pub(super) struct PortsOfOthers<'c> {
     membership: &'c Membership,
@@ -44,11 +44,11 @@ impl BusyPorts for PortsOfOthers<'_> {
     }
 }
 
-/// Why a request is not carried out.
+/// Reason why a request is not carried out.
 pub(super) enum Undone {
-    /// The gateway is being looked at: it is decided later.
+    /// The gateway is being examined, so the request is decided later.
     Pending,
-    /// It is refused.
+    /// The request is refused.
     Refused(AddonRefused),
 }
 
@@ -59,7 +59,7 @@ impl<R: Into<AddonRefused>> From<R> for Undone {
 }
 
 impl PendingWrite {
-    /// What a request about a resource comes to, and whose it is.
+    /// Returns the pending write of a decided request, and its author.
     pub(super) fn of_addon(
         order: &AddonOrder,
         decision: Decision,
@@ -130,8 +130,8 @@ impl Core {
         Ok(self.write(accepted, by, now))
     }
 
-    /// What a request comes to without a look at the gateway, beside others that have these ports. `None`: it is refused, or changes
-    /// nothing.
+    /// Decides a request without an examination of the gateway, next to requests that take the ports `others`. Returns
+    /// `None` when it is refused or changes nothing.
     pub(super) fn decide_beside(
         &self,
         order: &AddonOrder,
@@ -184,16 +184,16 @@ impl Core {
             match obstacles.next() {
                 None => return Ok((decision, edits, judged)),
                 Some(obstacle) if obstacle.kind == ObstacleKind::PortTaken => skipped.insert(resource.port),
-                // What is not served is not provisioned.
+                // A resource whose service cannot be served is not provisioned.
                 Some(obstacle) => return Err(AddonRefused::Daemon(Refused::Refused(obstacle.reason())).into()),
             };
         }
         Err(AddonRefused::from(PortRefusal::Listening(MOST_SKIPPED)).into())
     }
 
-    /// Ports that services have which are no resources', and those that are about to be free.
+    /// Returns the ports that are used or wanted by services that belong to no resource.
     pub(super) fn ports_of_others(&self) -> PortsOfOthers<'_> {
-        // While it is in use the membership has all that is said, but for what is held back.
+        // While the daemon runs, the membership has all defined services except those that are held back.
         let is_in_use = self.phase == Phase::Running;
         let others = (!is_in_use || !self.held_back.is_empty()).then(|| {
             let others = self.said();
@@ -226,7 +226,7 @@ impl Core {
             })
     }
 
-    /// What a change of a resource is for its service.
+    /// Returns the edits of the service for a change of its resource.
     fn edits_of(&self, change: Option<&ResourceChange>, settings: &AddonSettings) -> Result<Edits, AddonRefused> {
         let mut edits = Edits::default();
         match change {
@@ -247,7 +247,7 @@ impl Core {
                     return Ok(edits);
                 }
                 let plan = |plan: &PlanName| settings.plans.by_name(plan.as_str());
-                // A plan that was taken out of the configuration stays what it was for those who have it.
+                // Resources keep the limit of a plan that was removed from the configuration.
                 let limit = plan(&resource.plan).map(|plan| plan.limit);
                 let service = if let Some(there) = there {
                     Service {
@@ -266,7 +266,7 @@ impl Core {
         Ok(edits)
     }
 
-    /// The change of a resource is on the disk.
+    /// Applies a change of a resource that the store has written.
     pub(super) fn provisioned(&mut self, provisioned: Provisioned, now: Now) -> ReplyKind {
         let Provisioned { change, outcome, reply } = provisioned;
         if let Some(change) = &change {

@@ -1,4 +1,4 @@
-//! What the API and the page of an app show of resources.
+//! Views of resources for the API and for the page of an app.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::control::request::{AddonRefused, AddonView, AppView, BindingView, Res
 use tcpgw_core::model::{Backend, BackendState};
 use tcpgw_core::problem::Severity;
 
-/// Resources of one app that are looked for in what is past.
+/// Maximum number of former resources of one app that are searched.
 const MOST_OF_APP: usize = 100;
 
 impl Core {
     /// Returns a resource.
     ///
     /// # Errors
-    /// [`AddonRefused`]: there is none, or nobody knows.
+    /// Fails when there is no such resource, or when the resources are not known.
     pub fn resource(&self, target: &Target) -> Result<Arc<Resource>, AddonRefused> {
         let doubt = self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
         match self.addon.registry.find(target) {
@@ -31,7 +31,7 @@ impl Core {
         }
     }
 
-    /// Returns the apps of those of these services that are, or were, of the add-on.
+    /// Returns the apps of those services that belong, or belonged, to the add-on.
     pub fn apps_of_services(&self, services: &BTreeSet<Name>) -> BTreeMap<Name, PlatformId> {
         let known = services
             .iter()
@@ -39,10 +39,10 @@ impl Core {
         known.collect()
     }
 
-    /// Returns the services of an app: that of its resource, and then those of the resources that it had, the newest first.
+    /// Returns the services of an app: that of its resource, and then those of its former resources, the newest first.
     ///
     /// # Errors
-    /// [`AddonRefused`]: there are none, or nobody knows.
+    /// Fails when there are none, or when the resources are not known.
     pub fn services_of_app(&self, app: &PlatformId) -> Result<Vec<Name>, AddonRefused> {
         let there = match self.resource(&Target::Any(app.clone())) {
             Ok(resource) => Some(resource.id),
@@ -54,21 +54,21 @@ impl Core {
         Ok(there.into_iter().chain(had).map(|id| id.service().into()).collect())
     }
 
-    /// Returns a problem whose words say of which apps the add-on's services are.
+    /// Returns the problem with the names of apps added to services of the add-on in its message.
     pub(super) fn with_apps(&self, problem: tcpgw_core::problem::Problem) -> tcpgw_core::problem::Problem {
         let message = self.naming_apps(&problem.message);
         tcpgw_core::problem::Problem { message, ..problem }
     }
 
-    /// Returns a text that says of which apps the add-on's services in it are.
+    /// Returns the text with the names of apps added to services of the add-on.
     pub(super) fn naming_apps(&self, text: &str) -> String {
         with_apps(text, |id| self.addon.app_of(id).cloned())
     }
 
-    /// Returns what the page of a resource shows.
+    /// Returns the data of the page of a resource.
     ///
     /// # Errors
-    /// [`AddonRefused`]: there is none, or nobody knows.
+    /// Fails when there is no such resource, or when the resources are not known.
     pub fn app(&self, id: ResourceId, now: Now) -> Result<AppView, AddonRefused> {
         self.knows_resources().map_err(AddonRefused::Daemon)?;
         let resource = self.addon.registry.get(id).cloned().ok_or(Refusal::NotFound)?;
@@ -94,10 +94,10 @@ impl Core {
         self.addon.registry.iter().cloned().collect()
     }
 
-    /// Returns a resource, as the operator sees it.
+    /// Returns a resource as the operator sees it.
     ///
     /// # Errors
-    /// [`AddonRefused`]: there is none, or nobody knows.
+    /// Fails when there is no such resource, or when the resources are not known.
     pub fn resource_view(&self, target: &Target) -> Result<ResourceView, AddonRefused> {
         self.resource(target).map(|resource| self.view_of(&resource))
     }
@@ -105,7 +105,7 @@ impl Core {
     /// Returns all resources by id, as the operator sees them.
     ///
     /// # Errors
-    /// [`AddonRefused`]: nobody knows.
+    /// Fails when the resources are not known.
     pub fn resource_list(&self, now: Now) -> Result<ResourceList, AddonRefused> {
         self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
         let resources = self.addon.registry.iter();
@@ -144,11 +144,11 @@ impl Core {
         }
     }
 
-    /// Returns how a service is that belongs to a resource.
+    /// Returns the state of a service that belongs to a resource.
     pub(super) fn addon_state(&self, service: &str) -> Option<ServiceState> {
         let resource = self.addon.resource(service)?;
         let stored = self.api.get(service);
-        // What is stored is what was ordered: a backend that fails its probes is active there.
+        // The store has the ordered states, so a backend that fails its probes is active there.
         let is_to_serve = |backend: &Backend| backend.state == BackendState::Active;
         let has_backends = stored.is_some_and(|stored| stored.service.backends.iter().any(is_to_serve));
         Some(match resource.status {
@@ -165,7 +165,7 @@ impl Core {
             .collect()
     }
 
-    /// Returns the resource that a service belongs to.
+    /// Returns the resource of a service for its view.
     pub(super) fn addon_view(&self, service: &str) -> Option<AddonView> {
         let resource = self.addon.resource(service)?;
         Some(AddonView {

@@ -1,4 +1,4 @@
-//! What came in through the API, as the store has it.
+//! Services of the API, as the store holds them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use crate::control::membership::Name;
 use crate::store::{Change, Committed, Edit, Expect, Loaded, StoredService};
 use tcpgw_core::model::{Edits, Service, State};
 
-/// Services by name, with the revision of each and that of all.
+/// Services of the API by name, with the revision of each and of the store.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     revision: u64,
     services: BTreeMap<Name, StoredService>,
-    /// Those that do not go together with the others and are not served, with what speaks against each.
+    /// Services that conflict with others and are not served, with the reasons.
     refused: BTreeMap<Name, String>,
 }
 
 impl Held {
-    /// What a store holds, with the services that are not to be served, and why.
+    /// Creates it from the contents of a store; `refused`: services that are not served, with the reasons.
     pub(super) fn new(loaded: Loaded, refused: BTreeMap<Name, String>) -> Self {
         let services = loaded.services.into_iter();
         Self {
@@ -27,30 +27,30 @@ impl Held {
         }
     }
 
-    /// Of the last change.
+    /// Returns the revision of the last change of the store.
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Each that is to be served, by name.
+    /// Returns the services to serve, by name.
     pub(super) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         let all = self.services.values().map(|stored| &stored.service);
         all.filter(|service| !self.refused.contains_key(&service.name))
     }
 
-    /// Returns the services that are not served since they do not go together with others, those that were there first first.
+    /// Returns the services that are not served because they conflict with others, in the order of their revisions.
     pub(super) fn refused(&self) -> Vec<Arc<Service>> {
         let mut refused: Vec<&StoredService> = self.refused.keys().filter_map(|name| self.services.get(name)).collect();
         refused.sort_by(|a, b| (a.revision, &a.service.name).cmp(&(b.revision, &b.service.name)));
         refused.into_iter().map(|stored| Arc::clone(&stored.service)).collect()
     }
 
-    /// What speaks against each of them.
+    /// Returns the reasons why services are refused.
     pub(super) fn reasons(&self) -> Vec<String> {
         self.refused.values().cloned().collect()
     }
 
-    /// Serves a service that was refused; or gives another reason why it is not.
+    /// Marks a service as refused for a reason, or as accepted (`None`).
     pub(super) fn judged(&mut self, name: &Name, reason: Option<String>) {
         match reason {
             None => drop(self.refused.remove(name)),
@@ -58,22 +58,22 @@ impl Held {
         }
     }
 
-    /// Each, with its revision.
+    /// Returns all services with their revisions, by name.
     pub(super) fn stored(&self) -> impl Iterator<Item = &StoredService> {
         self.services.values()
     }
 
-    /// One.
+    /// Returns the service of this name, also if it is refused.
     pub(super) fn get(&self, name: &str) -> Option<&StoredService> {
         self.services.get(name)
     }
 
-    /// How many.
+    /// Returns the number of services.
     pub(super) fn len(&self) -> usize {
         self.services.len()
     }
 
-    /// Services that nobody has stored: a store that is lost must not end what is served.
+    /// Replaces the services by presumed ones with revision 0, so that a lost store does not end what is served.
     pub(super) fn presume(&mut self, services: impl Iterator<Item = Service>) {
         let stored = services.map(|service| StoredService {
             service: Arc::new(service),
@@ -82,14 +82,14 @@ impl Held {
         self.services = stored.map(|stored| (stored.service.name.clone(), stored)).collect();
     }
 
-    /// What makes all of it equal to a state.
+    /// Returns the edits that turn all services of the API into those of a state.
     pub(super) fn edits_to(&self, want: &State) -> Edits {
         let have = self.services.values().map(|stored| Arc::clone(&stored.service));
         let have = have.collect();
         want.edits_from(&State { services: have })
     }
 
-    /// That as a change of the store: what is to be changed has to be as it is known here.
+    /// Returns the edits as a change of the store, which requires the revisions known here.
     pub(super) fn change(&self, edits: &Edits) -> Change {
         let expect = |name: &str| {
             let known = self.services.get(name);
@@ -105,7 +105,7 @@ impl Held {
         }
     }
 
-    /// The store has made a change.
+    /// Applies a change that the store has made.
     pub(super) fn learn(&mut self, edits: &Edits, committed: &Committed) {
         for name in &edits.gone {
             self.services.remove(name);

@@ -22,7 +22,7 @@ impl Core {
         let (edits, Judged { warnings, obstacles }) = match judged.and_then(|()| self.judge_batch(&order, vet)) {
             Ok(judged) => judged,
             Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Batch(order, reply)))),
-            // Whoever asked may be gone.
+            // The client may have disconnected.
             Err(Unjudged::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
                 return Ok(None);
@@ -62,19 +62,19 @@ impl Core {
             edits.put.extend(one.put);
             edits.gone.extend(one.gone);
         }
-        // Against all others they are judged below; against each other nobody has yet.
+        // Conflicts within the batch; conflicts with other services are judged below.
         State::new(edits.put.iter().cloned()).map_err(Refused::Invalid)?;
         let judged = self.judge_edits(&edits, order.take_over, edits.put.len(), vet)?;
         Ok((edits, judged))
     }
 
-    /// What has become of a service that was among these edits.
+    /// Returns the result of the edits for one of their services.
     pub(super) fn edited_of(&self, name: &str, edits: &Edits, committed: &Committed, warnings: Vec<String>) -> Edited {
         let before = self.api.get(name);
         let put = edits.put.iter().find(|service| *service.name == *name);
         let is_gone = edits.gone.iter().any(|gone| **gone == *name);
         let after = put.or(before.map(|before| &before.service));
-        // The store knows no orphans.
+        // Orphans are not in the store.
         let is_orphan = self.orphans.get(name).is_some() && (put.is_some() || is_gone);
         let changed = committed.changed.iter().any(|changed| **changed == *name) || is_orphan;
         Edited {
@@ -115,7 +115,7 @@ fn invalid(place: String, message: String) -> Refused {
     Refused::Invalid([Problem { place, message }].into_iter().collect())
 }
 
-/// What is wrong with one of them says which one.
+/// Adds the index of the item to the places of its problems.
 fn placed(refused: Refused, at: usize) -> Refused {
     let Refused::Invalid(problems) = refused else {
         return refused;

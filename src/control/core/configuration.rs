@@ -1,4 +1,4 @@
-//! The configuration while the daemon runs: reloads, refused ones, files that are gone.
+//! Reloads of the configuration, rejected configurations, and files that are gone.
 use super::{Core, Now};
 use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
@@ -7,15 +7,14 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::Kind;
 
 impl Core {
-    /// The configuration was to be read again, and is wrong.
+    /// Reports that a reload failed because the configuration is wrong.
     pub fn reload_failed(&mut self, error: &str) {
         let message = format!("the configuration was rejected, and the old one stays: {error}");
         self.reload_failed = Some(message);
         self.judge_configuration(None);
     }
 
-    /// The files that a start reads were judged as they are now: `trouble` says why a daemon would not start with them as this
-    /// one runs.
+    /// Reports whether a daemon that starts now would accept its files; `trouble`: the reason why not.
     pub fn next_start(&mut self, trouble: Option<&str>) {
         if trouble.is_none() {
             self.config.gone = None;
@@ -28,7 +27,7 @@ impl Core {
         self.judge_configuration(message);
     }
 
-    /// The configuration that was read before is gone: `error` says which, and what to do.
+    /// Reports that the configuration in effect no longer exists; `error` says which file, and what to do.
     pub fn configuration_gone(&mut self, error: &str) {
         let message = format!(
             "{error}, and reload then; this daemon continues with the configuration that it has read before, and one that starts with a copy of it"
@@ -36,13 +35,13 @@ impl Core {
         self.judge_configuration(Some(message));
     }
 
-    /// The configuration was read, perhaps from the copy of one that is gone; it says this flow mark.
+    /// Takes the flow mark of the configuration that was read, which may be the copy of one that is gone.
     pub fn configuration_read(&mut self, flow_mark: FlowMark) {
         self.configured_mark(flow_mark);
         self.judge_configuration(None);
     }
 
-    /// What a reload refused stays refused until one succeeds.
+    /// Reports or resolves the problem with the configuration. A rejected reload stays reported until one succeeds.
     fn judge_configuration(&mut self, next_start: Option<String>) {
         match self.reload_failed.clone().or(next_start) {
             Some(message) => self.report(Kind::RejectedConfiguration, message),
@@ -52,12 +51,12 @@ impl Core {
         }
     }
 
-    /// The configuration was read again.
+    /// Takes new settings and configuration after a reload.
     pub fn reload(&mut self, settings: DaemonSettings, config: Config, now: Now) {
         self.reload_failed = None;
         self.config.gone.clone_from(&config.gone);
         self.judge_configuration(None);
-        // The file is read anew: what another one said is not judged as this one's.
+        // The file is read again: a rejection of the state of another file does not apply to it.
         self.rejected.forget();
         self.configured_mark(config.flow_mark);
         if config.protect_backends != self.config.protect_backends {
@@ -79,12 +78,12 @@ impl Core {
         self.membership.set_all_failed(self.settings.all_failed);
         self.judge_all = true;
         self.due.set_check_interval(self.settings.check_interval, now.instant);
-        // Services of the store are judged by the new fences, too.
+        // Services of the store are checked against the new fences, too.
         self.addresses_changed(now);
     }
 
-    /// What the configuration says of the flow mark, which may be another one than that of the table in the kernel: the table's is used
-    /// as long as there is a table.
+    /// Compares the configured flow mark with that of the table in the kernel, which stays in use as long as there is
+    /// a table.
     fn configured_mark(&mut self, wanted: FlowMark) {
         let used = self.config.flow_mark;
         if wanted == used {
@@ -94,12 +93,12 @@ impl Core {
         self.report(Kind::OtherMark, message);
     }
 
-    /// What is set.
+    /// Returns the settings in effect.
     pub fn settings(&self) -> &DaemonSettings {
         &self.settings
     }
 
-    /// The fences, and the mark.
+    /// Returns the configuration in effect: fences, flow mark and more.
     pub fn config(&self) -> &Config {
         &self.config
     }

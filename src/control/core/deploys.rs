@@ -18,26 +18,26 @@ use crate::store::{By, DeployStep, Phase as Stored};
 use tcpgw_core::drain::Drain;
 use tcpgw_core::model::{self, Backend, Edits, Endpoint, Word as _};
 
-/// Deploys that may be under way.
+/// Maximum number of deploys under way.
 pub(super) const MOST: usize = 1024;
-/// New backends are probed so often until they answer, unless their service asks for more.
+/// Longest interval between probes of new backends until they answer; a service may ask for a shorter one.
 const HASTE: Duration = Duration::from_millis(500);
-/// A step that the store did not take is tried again after this.
+/// Delay before a step is tried again that the store did not take.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// A step that is being written.
+/// Step of a deploy that is being written.
 pub(super) enum PendingStep {
-    /// It begins.
+    /// Begins the deploy.
     Begin(Box<New>, Reply<Result<u64, Refused>>),
-    /// The service has these backends no more.
+    /// Switches the service; these backends are removed from it.
     Switch(u64, Vec<Backend>),
-    /// The service is as it was before.
+    /// Restores the old backends, with the reason.
     Restore(u64, String, Reply<Result<u64, Refused>>),
-    /// It is over, and the service stays as it is.
+    /// Ends the deploy in this phase and for this reason; the service stays as it is.
     End(u64, Stored, String, Option<Reply<Result<u64, Refused>>>),
 }
 
-/// One that begins.
+/// A deploy that begins.
 pub(super) struct New {
     service: Name,
     targets: Vec<Backend>,
@@ -45,13 +45,13 @@ pub(super) struct New {
     timeout: Duration,
     drain: Option<Duration>,
     by: By,
-    /// Earlier ones of the service that are over, which is written together with this one.
+    /// Earlier deploys of the service that have ended, whose end is written together with this one.
     ends: Vec<u64>,
-    /// Earlier ones of the service that this one ends: they probe, or nobody was told of their end.
+    /// Earlier deploys of the service that this one ends: they probe, or their end was not reported.
     supersedes: Vec<u64>,
 }
 
-/// One that is not over, or whose end the store does not know of.
+/// A deploy that has not ended, or whose end the store does not know.
 #[derive(Debug)]
 pub(super) struct Deploy {
     service: Name,
@@ -62,14 +62,14 @@ pub(super) struct Deploy {
     /// The service's backends before the switch.
     before: Vec<Backend>,
     stage: Stage,
-    /// When its new backends were asked: only answers to later probes count.
+    /// Time at which probes of the new backends began; only results of later probes count.
     began: Instant,
-    /// Whether its end was told, though the store does not know of it.
+    /// Whether its end was reported, though the store does not know it.
     is_told: bool,
 }
 
 impl Deploy {
-    /// Whether its switch is written, as far as is known.
+    /// Returns whether the switch is written, as far as is known.
     fn is_switched(&self) -> bool {
         match &self.stage {
             Stage::Switching | Stage::Switched | Stage::Left => true,
@@ -78,7 +78,7 @@ impl Deploy {
         }
     }
 
-    /// What has become of the old backends when all have left.
+    /// Returns the text about the old backends for the end of the deploy.
     fn words_at_end(&self) -> &'static str {
         if self.old().next().is_some() {
             "the old backends have left"
@@ -89,92 +89,92 @@ impl Deploy {
         }
     }
 
-    /// Who leaves by it.
+    /// Returns the backends that the deploy replaces.
     fn old(&self) -> impl Iterator<Item = Endpoint> + '_ {
         let old = self.before.iter().map(|backend| backend.endpoint);
         old.filter(|old| !self.targets.iter().any(|target| target.endpoint == *old))
     }
 }
 
-/// What taking one back comes to.
+/// Steps that undo a deploy.
 pub(super) enum Undo {
-    /// It probes still.
+    /// Ends a deploy that still probes.
     End(u64),
-    /// The service gets its old backends again.
+    /// Gives the service its old backends again.
     Restore(u64, Edits),
 }
 
-/// How far it is.
+/// Stage of a deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
-    /// The new backends are asked, at most until then.
+    /// The new backends are probed, until this time at most.
     Probing(Instant),
-    /// Decided and written; the kernel does not hold it yet.
+    /// The switch is written; the kernel does not hold it yet.
     Switching,
-    /// The kernel has it.
+    /// The kernel holds the switch.
     Switched,
-    /// The old ones have left.
+    /// The old backends have drained.
     Left,
-    /// It is over, and the store is to be told, not before then. Those who ask are told already.
+    /// The deploy has ended; the store is told at this time or later. Callers are answered already.
     Ending(Stored, String, Instant),
 }
 
-/// What the kernel will hold of a deploy once a job is done.
+/// Progress of a deploy that a job of the kernel brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reached {
-    /// The old ones get no new connections.
+    /// The old backends get no new connections.
     Switched,
-    /// They have left.
+    /// The old backends have drained.
     Left,
 }
 
-/// Those that are not over.
+/// The deploys that have not ended.
 #[derive(Debug, Default)]
 pub(super) struct Deploys {
     live: BTreeMap<u64, Deploy>,
-    /// Who is asked for whom.
+    /// Deploys that probe an endpoint, by endpoint.
     asked: BTreeMap<Endpoint, BTreeSet<u64>>,
-    /// Something has happened to these.
+    /// Deploys to examine, since something has happened to them.
     look: BTreeSet<u64>,
     times: BTreeSet<(Instant, u64)>,
-    /// One has been switched, and the membership may hold that already.
+    /// Whether a deploy was switched that the kernel may already hold.
     fresh: bool,
 }
 
 impl Deploys {
-    /// Whether somebody waits for an answer of that endpoint.
+    /// Returns whether a deploy waits for probes of the endpoint.
     pub(super) fn asks(&self, endpoint: Endpoint) -> bool {
         self.asked.contains_key(&endpoint)
     }
 
-    /// The service that an endpoint shall belong to.
+    /// Returns the service of the first deploy that waits for probes of the endpoint.
     pub(super) fn service_of(&self, endpoint: Endpoint) -> Option<&Name> {
         let id = self.asked.get(&endpoint)?.first()?;
         self.live.get(id).map(|deploy| &deploy.service)
     }
 
-    /// Probes say something else of an endpoint.
+    /// Marks the deploys to examine after a probe of the endpoint.
     pub(super) fn probed(&mut self, endpoint: Endpoint) {
         self.look.extend(self.asked.get(&endpoint).into_iter().flatten());
     }
 
-    /// A service is not as it was when they began.
+    /// Marks the deploys of a service to examine, since the service has changed.
     pub(super) fn look_at(&mut self, service: &str) {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
         self.look.extend(of.map(|(id, _)| *id));
     }
 
-    /// When something is due that nobody tells.
+    /// Returns the time of the next timeout or retry.
     pub(super) fn next_time(&self) -> Option<Instant> {
         self.times.first().map(|(at, _)| *at)
     }
 
-    /// Whether what the membership says has to be looked at though it says nothing new.
+    /// Returns whether the progress of deploys has to be examined without a change of the membership, and resets that.
     pub(super) fn take_fresh(&mut self) -> bool {
         std::mem::take(&mut self.fresh)
     }
 
-    /// What the kernel holds of each, once it holds what the membership says.
+    /// Returns the progress of each deploy once the kernel holds the present membership.
     pub(super) fn reached(&self, membership: &Membership) -> Vec<(u64, Reached)> {
         let reached = self.live.iter().filter_map(|(id, deploy)| {
             let leaving = |endpoint| membership.draining_backends().get(&deploy.service, endpoint);
@@ -220,21 +220,21 @@ impl Deploys {
         Some(deploy)
     }
 
-    /// Puts it into another stage.
+    /// Puts a deploy into another stage.
     fn set(&mut self, id: u64, stage: Stage) {
         if let Some(deploy) = self.remove(id) {
             self.insert(id, Deploy { stage, ..deploy });
         }
     }
 
-    /// Those of a service that are over as far as anybody was told, and not in the store.
+    /// Returns the deploys of a service whose end was reported but is not in the store.
     fn told_of(&self, service: &str) -> Vec<u64> {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
         let told = of.filter(|(_, deploy)| deploy.is_told && matches!(deploy.stage, Stage::Ending(..)));
         told.map(|(id, _)| *id).collect()
     }
 
-    /// Those of a service that are in the way of another one: they probe, or only the store does not know of their end.
+    /// Returns the deploys of a service that prevent another one: they probe, or their end was not reported yet.
     fn in_the_way(&self, service: &str) -> Vec<u64> {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
         let blocks = of.filter(|(_, deploy)| match deploy.stage {
@@ -245,7 +245,7 @@ impl Deploys {
         blocks.map(|(id, _)| *id).collect()
     }
 
-    /// What the store is to be told of the end of one.
+    /// Returns the step that ends a deploy in the store, if it ends.
     fn end_of(&self, id: u64) -> Option<DeployStep> {
         match &self.live.get(&id)?.stage {
             Stage::Ending(phase, reason, _) => Some(DeployStep {
@@ -264,7 +264,7 @@ impl Deploys {
         }
     }
 
-    /// The last one of a service whose end was not told.
+    /// Returns the last deploy of a service whose end was not reported.
     fn last_of(&self, service: &str) -> Option<u64> {
         let is_live = |deploy: &Deploy| *deploy.service == *service && !deploy.is_told;
         let mut of = self.live.iter().rev().filter(|(_, deploy)| is_live(deploy));
@@ -273,7 +273,7 @@ impl Deploys {
 }
 
 impl Core {
-    /// Deploys that a daemon before this one has not finished.
+    /// Continues deploys that an earlier daemon has not finished.
     pub(super) fn take_up(&mut self, unfinished: Vec<Unfinished>, now: Now) {
         for Unfinished { deploy, before } in unfinished {
             let stage = if deploy.phase == Stored::Switched {
@@ -308,7 +308,8 @@ impl Core {
         }
     }
 
-    /// What the store says of deploys after it has failed: a step that failed may have been made all the same.
+    /// Compares deploys with those of the store after it has failed: a step that failed may have been made all the
+    /// same.
     pub(super) fn compare_deploys(&mut self, unfinished: Vec<Unfinished>, now: Now) {
         let known: BTreeSet<u64> = unfinished.iter().map(|unfinished| unfinished.deploy.id).collect();
         let over: Vec<u64> = self
@@ -330,7 +331,7 @@ impl Core {
         self.take_up(others, now);
     }
 
-    /// It is over: who was asked for it alone is asked no more.
+    /// Removes a deploy. Endpoints that only it probed are probed no more.
     fn forget(&mut self, id: u64) -> Option<Deploy> {
         let deploy = self.deploys.remove(id)?;
         for target in &deploy.targets {
@@ -343,8 +344,8 @@ impl Core {
         Some(deploy)
     }
 
-    /// The store cannot be told how it ended, and will be. It is decided all the same: whoever waits is answered, and a
-    /// daemon that dies before it is written leaves a deploy that the next one ends in the same way.
+    /// Ends a deploy whose outcome the store cannot record yet. Callers are answered at once and the outcome is
+    /// written later; a daemon that takes over before that ends the deploy in the same way.
     fn decided(&mut self, id: u64, phase: Stored, reason: &str, now: Now) {
         let Some(deploy) = self.deploys.live.get_mut(&id) else {
             return;
@@ -356,7 +357,7 @@ impl Core {
         self.tell_deploy(id, &service, phase.word(), Some(reason.to_owned()), now);
     }
 
-    /// The kernel holds what the membership said when this was asked of it.
+    /// Records the progress of deploys after a job of the kernel.
     pub(super) fn reach(&mut self, reached: Vec<(u64, Reached)>, now: Now) {
         for (id, reached) in reached {
             let Some(deploy) = self.deploys.live.get_mut(&id) else {
@@ -374,7 +375,7 @@ impl Core {
         }
     }
 
-    /// Everything was torn down: nothing is probed, and nothing drains.
+    /// Ends all deploys because everything was torn down.
     pub(super) fn end_deploys(&mut self, now: Now) {
         let ids: Vec<u64> = self.deploys.live.keys().copied().collect();
         for id in ids {

@@ -1,4 +1,4 @@
-//! Orders for single services: what they change, and whether they may.
+//! Orders for single services: their edits, and whether they are allowed.
 use std::sync::Arc;
 
 use super::judge::{Judged, ProviderSize, Unjudged, Vet};
@@ -10,7 +10,7 @@ use crate::store::{Expect, StoredService};
 use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Service};
 
 impl ServiceEdit {
-    /// The command, as the history names it.
+    /// Returns the command, as the history names it.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Put(_) => "service put",
@@ -22,14 +22,14 @@ impl ServiceEdit {
     }
 }
 
-/// There is nothing of that name.
+/// Returns the error for a service that does not exist.
 pub(super) fn missing(name: &str) -> Refused {
     Refused::Missing(format!("there is no service \"{name}\"; `tcpgw service ls` lists them"))
 }
 
 pub(super) fn expected(expect: Expect, current: Option<&StoredService>) -> bool {
     match expect {
-        // Whether there is one at all is known to those who know of orphans, too.
+        // Callers check for existence themselves, since they know of orphans, too.
         Expect::Anything | Expect::Present => true,
         Expect::Absent => current.is_none(),
         Expect::Revision(revision) => current.is_some_and(|current| current.revision == revision),
@@ -50,7 +50,8 @@ fn not_as_expected(name: &str, expect: Expect, current: Option<&StoredService>) 
     }
 }
 
-/// The service with some of its backends, or all, in that state.
+/// Returns the service with the given backends, or all if none is given, in the state `state`. Fails when one of them
+/// is no backend of the service.
 fn with_state(service: &Service, which: &[Endpoint], state: BackendState) -> Result<Service, Refused> {
     let known = |endpoint: &Endpoint| service.backends.iter().any(|backend| backend.endpoint == *endpoint);
     if let Some(stranger) = which.iter().find(|endpoint| !known(endpoint)) {
@@ -91,12 +92,12 @@ impl Core {
         Ok(self.write(accepted, by, now))
     }
 
-    /// What a change of one service comes to, judged by what is known of that service alone.
+    /// Returns the edits of an order for one service, judged by this service alone.
     pub(super) fn edits_of_service(&self, name: &Name, edit: &ServiceEdit, expect: Expect) -> Result<Edits, Refused> {
         self.judge_owner(name, Provider::Api)?;
         let current = self.api.get(name);
         let orphan = self.orphans.get(name).map(|orphan| &orphan.service);
-        // What is not there cannot be changed, whatever was expected of it (RFC 9110, 13.2.1).
+        // A service that does not exist cannot be changed, whatever was expected of it (RFC 9110, 13.2.1).
         let is_there = current.is_some() || orphan.is_some();
         if !is_there && !matches!(edit, ServiceEdit::Put(_)) {
             return Err(missing(name));
@@ -107,7 +108,7 @@ impl Core {
                 current.cloned().map(Box::new),
             ));
         }
-        // Whoever changes an orphan defines it anew.
+        // A change of an orphan defines it anew.
         let there = || {
             let current = current.map(|current| &current.service).or(orphan);
             current.ok_or_else(|| missing(name))
@@ -131,7 +132,7 @@ impl Core {
                 };
                 return Err(Refused::Invalid([problem].into_iter().collect()));
             }
-            // One that is held back is judged anew.
+            // A service that is held back is judged again.
             Some(service)
                 if current.is_some_and(|current| *current.service == service) && !self.held_back.contains(name) => {}
             Some(service) => edits.put.push(Arc::new(service)),
@@ -146,7 +147,7 @@ impl Core {
         Ok((edits, judged))
     }
 
-    /// Judges changes of so many services together with all others.
+    /// Judges edits of `count` services together with all other services.
     pub(super) fn judge_edits(
         &self,
         edits: &Edits,
@@ -157,7 +158,7 @@ impl Core {
         self.judge_resources(edits)?;
         let options = ApplyOptions {
             take_over,
-            // Whoever deletes the last one by its name means it.
+            // Deleting the last service by its name is intended.
             allow_empty: true,
             ..ApplyOptions::default()
         };

@@ -1,5 +1,5 @@
-//! Services that are outside of the configuration's fences: of the store, of an earlier state file, or orphans. What is served stays
-//! served, with a problem; what is not served is not put into the kernel.
+//! Services outside of the configuration's fences: of the store, of an earlier state file, or orphans. Those that are
+//! served stay served, with a problem; others are not put into the kernel.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use tcpgw_core::model::{Problem as Wrong, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
 
 impl Core {
-    /// Adds to what was found of services where they are outside of the fences; `before`: as they were served before. A default
-    /// keeps nothing back: a configuration that is gone must not end what was served.
+    /// Adds obstacles for services outside of the fences. `before`: services as they were served before. Defaults hold
+    /// nothing back: a configuration that is gone must not end what was served.
     pub(super) fn add_fences(&self, all: &State, before: &[Arc<Service>], found: &mut Obstacles) {
         let mut add = |service: &Service, kind, problem| {
             let service = service.name.clone();
@@ -37,7 +37,7 @@ impl Core {
         }
     }
 
-    /// The services for which there is no room: those that are served have theirs first.
+    /// Returns the services that exceed the maximum sizes. Services that are served are counted first.
     fn too_many<'s>(&self, all: &'s State) -> Vec<(&'s Service, Wrong)> {
         let is_served = |service: &&Service| {
             let held = self.held_back.contains(&service.name);
@@ -59,7 +59,7 @@ impl Core {
         over
     }
 
-    /// A service is served that the fences would not let in.
+    /// Returns the problem of a service that is served outside of the fences.
     pub(super) fn outside_fences(&self, service: &Service, obstacle: &Obstacle) -> Problem {
         let message = format!(
             "service \"{}\" :{} is served, and outside of the fences: {}; {}",
@@ -71,7 +71,7 @@ impl Core {
         Problem::new(Kind::OutsideFences, message)
     }
 
-    /// What to do about it.
+    /// Returns the advice for a service outside of the fences.
     pub(super) fn cure_of_fences(&self, service: &Service) -> String {
         let name = &service.name;
         let is_of_file = self.file.as_ref().is_some_and(|file| file.get(name).is_some());

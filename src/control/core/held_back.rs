@@ -1,4 +1,4 @@
-//! The services that are held back: why, and how they are served meanwhile.
+//! Services that are held back: the reasons, and how they are served meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,34 +15,37 @@ use tcpgw_core::problem::{Kind, Problem};
 #[derive(Debug, Default)]
 pub(super) struct HeldBack {
     services: BTreeMap<Name, HeldService>,
-    /// The services that were found at the start have been judged.
+    /// Whether the services found at the start have been judged.
     pub(super) has_judged: bool,
-    /// What is kept has given way to all that others claim once.
+    /// Whether kept services have given way once to all that others claim.
     pub(super) gave_way: bool,
-    /// They are judged when the look that goes on has ended.
+    /// Whether they are judged when the examination under way has ended.
     pub(super) awaits_look: bool,
-    /// Services that were served in this boot when the last process ended, and whose table somebody removed before this one began.
+    /// Services that the last process of this boot served, and whose table another process removed before this one
+    /// began.
     pub(super) former: Vec<Arc<Service>>,
-    /// Services as they were served until the machine booted, while a change of them was held back; until the first judgement.
+    /// Services as they were served before the machine booted, while a change of them was held back; until the first
+    /// judgement.
     pub(super) before: BTreeMap<Name, Arc<Service>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct HeldService {
     pub(super) why: Vec<Obstacle>,
-    /// As it is served meanwhile, if it was served before it was held back.
+    /// The service as it is served meanwhile, if it was served before it was held back.
     pub(super) kept: Option<Arc<Service>>,
-    /// As it was served before the machine booted or a teardown, where that has not been found possible since.
+    /// The service as it was served before a boot or a teardown, when this has not been found possible since.
     pub(super) before: Option<Arc<Service>>,
 }
 
 impl HeldBack {
-    /// Whether nothing is held back.
+    /// Returns whether no service is held back.
     pub(super) fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
 
-    /// Whether nobody knows yet what is possible here, and a look goes on: nothing is told to the kernel before it has ended.
+    /// Returns whether the services have not been judged yet and an examination is under way: the kernel is not
+    /// changed before it has ended.
     pub(super) fn awaits_first_judgement(&self) -> bool {
         !self.has_judged && self.awaits_look
     }
@@ -63,18 +66,18 @@ impl HeldBack {
         self.services.keys()
     }
 
-    /// Why a service is held back, in words.
+    /// Returns the reasons why a service is held back.
     pub(super) fn reasons(&self, name: &str) -> Vec<String> {
         let why = self.services.get(name).map(|held| &held.why);
         why.into_iter().flatten().map(Obstacle::reason).collect()
     }
 
-    /// The services that are served as they were before.
+    /// Returns the services that are served as they were before.
     pub(super) fn kept(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values().filter_map(|held| held.kept.as_ref())
     }
 
-    /// How services are served, or were before the machine booted, while what is desired of them is held back.
+    /// Returns held-back services as they are served, or were served before the machine booted.
     pub(super) fn to_remember(&self) -> impl Iterator<Item = Kept> {
         let of_held = self.services.values().filter_map(|held| {
             let service = held.kept.as_ref().or(held.before.as_ref())?;
@@ -87,14 +90,14 @@ impl HeldBack {
         })
     }
 
-    /// Nothing is served any more: what was is judged again when services are.
+    /// Marks kept services as not served after a teardown; they are judged again when services are.
     pub(super) fn keep_nothing(&mut self) {
         for held in self.services.values_mut() {
             held.before = held.kept.take().or_else(|| held.before.take());
         }
     }
 
-    /// Returns the former services of that name, or that listened there.
+    /// Returns the former services that have the name of this one, or its port and addresses.
     pub(super) fn former(&self, service: &Service) -> impl Iterator<Item = &Arc<Service>> {
         let is_it = move |former: &&Arc<Service>| {
             former.name == service.name || former.port == service.port && former.listen == service.listen
@@ -102,13 +105,13 @@ impl HeldBack {
         self.former.iter().filter(is_it)
     }
 
-    /// How services were served before the machine booted or a teardown that are held back, or may be found to be.
+    /// Returns the services that are or may be held back, as they were served before a boot or a teardown.
     pub(super) fn before(&self) -> impl Iterator<Item = &Arc<Service>> {
         let of_held = self.services.values().filter_map(|held| held.before.as_ref());
         of_held.chain(self.before.values())
     }
 
-    /// The next judgement decides of a service that is not served yet.
+    /// Adds a service that is not served yet, for the next judgement.
     pub(super) fn add(&mut self, name: &Name) {
         self.services.insert(name.clone(), HeldService::default());
     }
@@ -117,18 +120,18 @@ impl HeldBack {
         self.services.insert(name.clone(), held);
     }
 
-    /// Returns whether it was held back.
+    /// Removes a service. Returns whether it was held back.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         self.services.remove(name).is_some()
     }
 
-    /// Whether a port is to be looked at again soon.
+    /// Returns whether a port has to be examined again soon.
     pub(super) fn waits_for_port(&self) -> bool {
         let mut held = self.services.values();
         held.any(|held| held.waits_for_port() || held.before.is_some())
     }
 
-    /// What is kept gives way to what others claim. Returns the services that change by that, as they are served now.
+    /// Reduces kept services by what others claim. Returns the changed ones, as they are served now.
     pub(super) fn give_way(&mut self, claimed: &Claimed<'_>) -> Vec<(Name, Option<Arc<Service>>)> {
         let mut changed = Vec::new();
         for (name, held) in &mut self.services {
@@ -144,7 +147,7 @@ impl HeldBack {
     }
 }
 
-/// What is left of a service beside what others claim.
+/// Returns the part of a service that others do not claim.
 pub(super) fn left(claimed: &Claimed<'_>, service: Arc<Service>) -> Option<Arc<Service>> {
     let rest = claimed.leave(&service, true).rest(&service)?;
     Some(if rest == *service { service } else { Arc::new(rest) })
@@ -155,12 +158,13 @@ impl HeldService {
         self.why.iter().any(|obstacle| obstacle.kind == ObstacleKind::PortTaken)
     }
 
-    /// What is served follows what is said of it, but for where it listens and whom it reaches, which it may be held back for:
-    /// a limit, a network that is denied, a time is changed at once. `is_shared` tells of which endpoints another service has a say.
+    /// Applies a new definition to the kept service, except for its addresses and backends, for which it may be held
+    /// back: a limit, a denied network or a timeout changes at once. `is_shared`: whether another service has the
+    /// endpoint, too.
     pub(super) fn follow(&mut self, said: &Service, is_shared: impl Fn(Endpoint) -> bool) {
         let Some(kept) = self.kept.take() else { return };
         let has = |endpoint| said.backends.iter().any(|backend| backend.endpoint == endpoint);
-        // On what belongs to an endpoint all must agree whose it is, as it is served.
+        // All services of an endpoint must agree on the settings of the endpoint, as it is served.
         let mut endpoints = kept.backends.iter().map(|backend| backend.endpoint);
         let is_own = endpoints.all(|endpoint| has(endpoint) && !is_shared(endpoint));
         let terms = if is_own { said } else { &*kept };
@@ -195,12 +199,13 @@ impl HeldService {
     }
 }
 
-/// The name by which a service as it was before is looked at, beside what is desired of it. No service has such a name.
+/// Returns the name under which the earlier form of a service is judged next to its desired form. No service can have
+/// this name.
 pub(super) fn name_before(name: &str) -> Name {
     format!("{name} (before)").into()
 }
 
-/// Whether a service as it was before may be served, by what was found.
+/// Returns whether the earlier form of a service may be served, by the obstacles found.
 pub(super) fn is_possible_before(name: &str, found: &Obstacles) -> bool {
     let of_size = |obstacle: &Obstacle| obstacle.kind == ObstacleKind::FencedSize;
     let is_one_too_many = found.get(name).into_iter().flatten().any(of_size);

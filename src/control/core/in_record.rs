@@ -1,4 +1,4 @@
-//! What is left in the record for the next process: all of it, or what a change touches.
+//! Contents of the record for the next process: all of it, or the part that a change touches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::ServiceSummary;
 
 impl Core {
-    /// Returns what the record keeps besides what is served.
+    /// Returns the details that the record keeps besides the served services.
     pub(super) fn memo(&self, now: Now) -> Memo {
         let left = self.membership.draining_backends().iter();
         let applied = self.applied.clone().unwrap_or_else(|| self.change_now(now));
@@ -34,14 +34,14 @@ impl Core {
         }
     }
 
-    /// Returns the pauses that are in effect.
+    /// Returns the pauses in effect.
     pub(super) fn pauses(&self, now: Now) -> Vec<Pause> {
         let pauses = self.membership.paused();
         pauses.map(|(name, of)| pause(name, of, now)).collect()
     }
 
-    /// Returns what the record is to know before a change is made: of the services that it touches, and of those that nothing was
-    /// written of since they were touched.
+    /// Returns the details that the record needs before a change is made: of services that it touches, and of those
+    /// that changed since the record was written.
     pub(super) fn change_memo(&mut self, change: &MembershipChange, now: Now) -> ChangeMemo {
         let mut names = std::mem::take(&mut self.unrecorded);
         let changed = change.old.iter().chain(&change.new);
@@ -73,7 +73,7 @@ impl Core {
         }
     }
 
-    /// The services that are wanted, as their providers want them.
+    /// Returns the desired services as their providers define them.
     fn wanted_by_providers(&self) -> BTreeMap<Name, Arc<Service>> {
         let mut wanted = self.membership.wanted().clone();
         for name in self.addon.suspended_names() {
@@ -84,7 +84,8 @@ impl Core {
         wanted
     }
 
-    /// What is wanted of a service whose resource is suspended: it is served otherwise until that is resumed.
+    /// Returns the desired form of a service whose resource is suspended; it is served otherwise until the resource is
+    /// resumed.
     fn addon_wish(&self, name: &str) -> Option<&Arc<Service>> {
         self.addon.is_suspended(name).then_some(())?;
         self.api.get(name).map(|stored| &stored.service)
@@ -98,12 +99,12 @@ impl Core {
         }
     }
 
-    /// The record is to know of these with the next change.
+    /// Notes that the next change writes these services into the record.
     pub(super) fn unrecorded<'n>(&mut self, names: impl IntoIterator<Item = &'n Name>) {
         self.unrecorded.extend(names.into_iter().cloned());
     }
 
-    /// Returns, for whoever gave an order that only the record keeps, that it ends with the daemon; nothing where it was written.
+    /// Returns a warning when an order that only the record keeps could not be written and ends with the daemon.
     pub(super) fn unrecorded_order(&self) -> Vec<String> {
         let warning = self.record_trouble.as_ref().map(|trouble| {
             format!(
@@ -114,7 +115,8 @@ impl Core {
         warning.into_iter().collect()
     }
 
-    /// Whether anything could be written into the run directory, as it looks; else why not. Nothing is written for that.
+    /// Takes the result of a check of the run directory; `trouble`: why it cannot be written. The check writes
+    /// nothing.
     pub fn run_dir(&mut self, trouble: Option<String>, now: Now) {
         if self.run_dir_trouble != trouble {
             self.run_dir_trouble = trouble;
@@ -122,7 +124,7 @@ impl Core {
         }
     }
 
-    /// The record could be written, or not.
+    /// Reports or resolves the problem of a record that cannot be written.
     pub(super) fn judge_record(&mut self, now: Now) {
         let Some(trouble) = &self.record_trouble else {
             return match &self.run_dir_trouble {
@@ -146,7 +148,7 @@ impl Core {
         self.due.record_again(now.instant);
     }
 
-    /// Where it could not be written that everything was torn down, or the note of that has changed, it is written again.
+    /// Returns the job that writes the note of the teardown again, when it could not be written or has changed.
     pub(super) fn note_teardown_again(&mut self, now: Now) -> Option<Job> {
         let by = self.torn.clone()?;
         if !self.is_teardown_unwritten() || !self.due.take_record(now.instant) {
@@ -156,12 +158,12 @@ impl Core {
         Some(Job::NoteTeardown(by))
     }
 
-    /// Whether the note of the teardown is not as it should be.
+    /// Returns whether the note of the teardown is missing or outdated.
     pub(super) fn is_teardown_unwritten(&self) -> bool {
         self.record_trouble.is_some() || self.due.is_note_outdated
     }
 
-    /// The pauses of services that are removed while nothing is served end.
+    /// Ends the pauses of services that are removed while the gateway is torn down.
     pub(super) fn forget_pauses(&mut self, gone: &[Name], now: Now) {
         let Some(torn) = &mut self.torn else { return };
         let before = torn.pauses.len();
@@ -172,7 +174,7 @@ impl Core {
         }
     }
 
-    /// Services stay paused that an earlier process has paused.
+    /// Restores pauses that an earlier process has set.
     pub(super) fn pause_again(&mut self, pauses: &[Pause], now: Now) {
         let wanted: BTreeSet<Name> = self.membership.wanted().keys().cloned().collect();
         for pause in pauses.iter().filter(|pause| wanted.contains(&pause.service)) {

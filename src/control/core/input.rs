@@ -1,4 +1,4 @@
-//! What it is told: states of the providers, orders of the API, findings of probes and of those who watch the kernel.
+//! Input of the core: states of the providers, orders of the API, results of probes, and changes seen in the kernel.
 use super::judge::{ProviderSize, Unjudged, Vet};
 use super::orphans::Orphan;
 use super::{Core, Now, Phase, Provider};
@@ -10,7 +10,7 @@ use tcpgw_core::model::{Edits, Endpoint, State};
 use tcpgw_core::problem::Kind;
 
 impl Core {
-    /// Every provider has said its first word, or cannot.
+    /// Tells the core that each provider has given its first state, or cannot.
     pub fn begin(&mut self, now: Now) {
         if !self.ready {
             self.ready = true;
@@ -18,7 +18,8 @@ impl Core {
         }
     }
 
-    /// The file says something else. Returns whether that is decided: if not, [`Self::judges_again`] gives it again.
+    /// Takes a new state or error of the state file. Returns whether it is decided; if not, [`Self::judges_again`]
+    /// returns it again later.
     pub fn file_news(&mut self, news: News, vet: &mut Vet<'_>, now: Now) -> bool {
         let origin = self.origin.clone();
         let (state, warnings) = match news {
@@ -42,14 +43,14 @@ impl Core {
             before: self.file.as_ref().map_or(0, |file| file.services.len()),
             after: state.services.len(),
         };
-        // Another file says nothing about the services of the one before.
+        // Another file does not decide about services of the file before it.
         let is_other = self.file.is_some() && self.file_origin != self.settings.state;
         let dropped = if is_other {
             std::mem::take(&mut edits.gone)
         } else {
             Vec::new()
         };
-        // What was good by other settings is judged again.
+        // A state that was valid under other settings is judged again.
         let all = self.judge_all.then(|| state.edits_from(&nothing));
         let judged = self.judge(all.as_ref().unwrap_or(&edits), standing, options, vet);
         if let Err(Unjudged::Pending) = judged {
@@ -88,7 +89,7 @@ impl Core {
             "the daemon now follows another state file, which does not define them",
             now,
         );
-        // At the start nobody knows yet what is served: the first judgement decides.
+        // At the start it is not known yet which services are served: the first judgement decides.
         if self.held_back.has_judged {
             self.decide(&edits, obstacles);
             self.addresses_changed(now);
@@ -97,9 +98,9 @@ impl Core {
         true
     }
 
-    /// There will be no file until the settings say so: its services stay.
+    /// Stops following a state file: its services stay as orphans.
     pub fn no_file(&mut self, now: Now) {
-        // What it said first may not have been decided yet.
+        // The first state of the file may not be decided yet.
         self.begin(now);
         self.rejected.forget();
         self.problems.resolve(Kind::RejectedState);
@@ -134,7 +135,7 @@ impl Core {
         self.report(kind, format!("{what}: {told}{more}"));
     }
 
-    /// A provider wants some services otherwise than before; its own book says so already.
+    /// Applies edits of a provider, whose own list has them already.
     pub(super) fn wanted_instead(&mut self, cause: &str, edits: &Edits, now: Now) {
         self.addon.forget(&edits.gone);
         self.addon.learn(&edits.put);
@@ -169,7 +170,7 @@ impl Core {
         }
     }
 
-    /// A probe has ended.
+    /// Takes the result of a probe.
     pub fn probed(&mut self, id: u64, outcome: ProbeOutcome, now: Now) {
         if self.judgement.awaits_probes {
             self.judgement.outdate();
@@ -207,7 +208,7 @@ impl Core {
         }
     }
 
-    /// Somebody else has written to nftables: to our table, or perhaps to it.
+    /// Takes a change of nftables by another program; `ours`: whether it concerns the table of tcpgw.
     pub fn drift(&mut self, who: Option<String>, what: String, ours: bool, now: Now) {
         self.due.drift();
         if ours && self.phase == Phase::Running {
@@ -215,12 +216,13 @@ impl Core {
         }
     }
 
-    /// Links or their addresses were added, removed or renamed, or may have been: a check compares them with those in the table.
+    /// Schedules a check after links or their addresses changed, or may have: it compares them with those in the
+    /// table.
     pub fn links_changed(&mut self) {
         self.due.drift();
     }
 
-    /// Whether the file of the socket is gone, and why it cannot be made again.
+    /// Reports that the file of the socket is gone and why it cannot be created again, or resolves that (`None`).
     pub fn socket_gone(&mut self, why: Option<String>) {
         match why {
             None => self.problems.resolve(Kind::SocketGone),
@@ -231,7 +233,7 @@ impl Core {
         }
     }
 
-    /// Has the record written anew, which somebody has removed. After a teardown there is none.
+    /// Has the record written again that another process has removed. After a teardown there is none.
     pub fn record_lost(&mut self, now: Now) {
         if self.phase != Phase::TornDown {
             self.due.record_at_once(now.instant);
@@ -240,7 +242,7 @@ impl Core {
 }
 
 impl Refused {
-    /// One text for each thing that is wrong.
+    /// Returns one line for each error.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Self::Invalid(problems) => {

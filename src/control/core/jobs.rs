@@ -1,4 +1,4 @@
-//! Which job for the kernel is next, and what follows from a change besides it.
+//! Selection of the next job for the kernel, and the further effects of a change.
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -14,17 +14,17 @@ use crate::record::{Applied, TornDown as TornDownBy};
 use tcpgw_core::model::Endpoint;
 use tcpgw_kernel::conntrack::Pair;
 
-/// A job that is out.
+/// The job that runs.
 pub(super) struct Out {
     pub(super) pending_replies: Vec<PendingReply>,
-    /// How far deploys are when it is done.
+    /// Progress of deploys once the job is done.
     pub(super) reached: Vec<(u64, Reached)>,
     pub(super) cause: String,
     pub(super) known: Instant,
 }
 
 impl Out {
-    /// A job that nobody waits for.
+    /// Returns a job without clients that wait for it.
     fn errand(now: Now) -> Self {
         Self {
             pending_replies: Vec::new(),
@@ -36,7 +36,7 @@ impl Out {
 }
 
 impl Core {
-    /// When [`Self::next_job`] may have something to do though nothing is heard.
+    /// Returns the time at which [`Self::next_job`] has work without further input.
     pub fn wakes_at(&self) -> Option<Instant> {
         let to_remember = self.due.next_remember().filter(|_| self.knows_what_to_remember());
         let of_store = [self.deploys.next_time(), self.due.store, to_remember];
@@ -57,14 +57,14 @@ impl Core {
         of_store.chain(of_kernel).chain(of_problems).chain(of_teardown).min()
     }
 
-    /// What the kernel should be asked or told now; `None` while a job is out, or there is nothing to do.
+    /// Returns the next job for the kernel; `None` while a job runs, or when there is nothing to do.
     pub fn next_job(&mut self, now: Now) -> Option<Job> {
         self.tell_problems(now);
         if self.out.is_some() {
             return None;
         }
         let job = self.choose(now)?;
-        // Changes have said already whom they are for.
+        // Changes have set their replies already.
         self.out.get_or_insert_with(|| Out::errand(now));
         Some(job)
     }
@@ -149,7 +149,7 @@ impl Core {
         Some(Job::Change(change, memo))
     }
 
-    /// The next job is for all who wait.
+    /// Assigns all pending replies to the next job.
     fn take_along(&mut self, now: Now) {
         self.deploys.take_fresh();
         self.out = Some(Out {
@@ -182,7 +182,7 @@ impl Core {
         change
     }
 
-    /// Tells those who probe whom to probe.
+    /// Updates the probes to those that the membership asks for.
     pub(super) fn probe(&mut self, now: Instant) {
         for (endpoint, probing) in self.membership.take_probes() {
             let forgets = match probing {
@@ -205,7 +205,7 @@ impl Core {
         }
     }
 
-    /// What follows from a change besides the job.
+    /// Handles the effects of a change besides the job: events and timers.
     pub(super) fn after(&mut self, change: &MembershipChange, now: Now) {
         for note in &change.notes {
             self.tell(note, now);
@@ -255,13 +255,13 @@ impl Core {
         }
     }
 
-    /// The kernel was changed.
+    /// Records that the kernel was changed now.
     pub(super) fn changed(&mut self, now: Now) {
         self.applied = Some(self.change_now(now));
         self.due.record(now.instant);
     }
 
-    /// The record says which file its services are of, also where the kernel need not change for that.
+    /// Has the record name another state file as the origin, also when the kernel need not change.
     pub(super) fn judge_origin(&mut self, now: Now) {
         let Some(applied) = &self.applied else { return };
         let origin = self.change_now(now).origin;
@@ -320,7 +320,7 @@ impl Core {
         None
     }
 
-    /// The last job before the end, if the record is not up to date.
+    /// Returns the last job before the daemon ends, which writes the record.
     pub fn last_job(&mut self, now: Now) -> Option<Job> {
         let has = self.phase == Phase::Running && self.full.is_none();
         has.then(|| Job::Record(self.membership.serving().clone(), self.memo(now)))

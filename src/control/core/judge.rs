@@ -1,4 +1,4 @@
-//! Whether a change is accepted: by the rules of a state, by its size, by the owners of its services, by the gateway.
+//! Acceptance of changes: by the rules of a state, by sizes, by the owners of services, and by the gateway.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,53 +11,54 @@ use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
 use tcpgw_core::model::{Balance, Edits, Problem, Problems, Service, State};
 
-/// What the gateway itself says to a state.
+/// Result of the check of a state against the gateway.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vetted {
-    /// What keeps services of it from being served here now.
+    /// Obstacles that prevent its services from being served here now.
     pub obstacles: Vec<Obstacle>,
-    /// What is odd about it.
+    /// Warnings about it.
     pub warnings: Vec<Problem>,
 }
 
-/// What was accepted.
+/// An accepted change.
 #[derive(Debug, Default)]
 pub(super) struct Judged {
-    /// What is odd about it.
+    /// Warnings about it.
     pub(super) warnings: Vec<String>,
-    /// What keeps services of it from being served here now; they are to be held back.
+    /// Obstacles that prevent services of it from being served here now; these services are to be held back.
     pub(super) obstacles: Obstacles,
 }
 
-/// What a provider has, and would have.
+/// Number of services of a provider before and after a change.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProviderSize {
-    /// Which.
+    /// Provider of the services.
     pub(super) provider: Provider,
-    /// How many services it has.
+    /// Number of services before.
     pub(super) before: usize,
-    /// How many it would have.
+    /// Number of services after.
     pub(super) after: usize,
 }
 
-/// Why there is no [`Vetted`].
+/// Reason why there is no [`Vetted`] result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unvetted {
-    /// The look goes on. Whoever asked asks again when it has ended, which [`Core::look_ended`] is told.
+    /// The examination of the gateway is under way. The caller repeats the check when [`Core::look_ended`] was called.
     Pending,
-    /// It failed, in words.
+    /// The examination failed, with this error.
     Failed(String),
 }
 
-/// Looks at a state as the gateway does: the edge's part of judging it. The function tells which services are there already.
+/// Checks a state against the gateway; this is the part of judging that needs the system. The function argument tells
+/// which services exist already.
 pub type Vet<'a> = dyn FnMut(&State, &dyn Fn(&Service) -> bool) -> Result<Vetted, Unvetted> + 'a;
 
-/// Why something was not accepted.
+/// Reason why a change was not accepted.
 #[derive(Debug)]
 pub(super) enum Unjudged {
-    /// The gateway is being looked at: nothing is decided, and it is judged again.
+    /// The gateway is being examined: the change is not decided, and is judged again.
     Pending,
-    /// It is refused.
+    /// The change is refused.
     Refused(Refused),
 }
 
@@ -68,8 +69,8 @@ impl From<Refused> for Unjudged {
 }
 
 impl Core {
-    /// Whether a provider may want that beside what others want. By themselves the services have been found valid when they
-    /// were read. Only what is edited is looked at.
+    /// Checks edits of a provider against the other services, sizes, owners and the gateway. Each service has been
+    /// validated by itself when it was parsed. Only edited services are checked.
     pub(super) fn judge(
         &self,
         edits: &Edits,
@@ -88,7 +89,7 @@ impl Core {
         let edited = State {
             services: edits.put.clone(),
         };
-        // At the start the first judgement decides, when it is known what is served.
+        // At the start the first judgement decides, when it is known which services are served.
         let is_known = |service: &Service| options.take_over || !self.held_back.has_judged || self.is_known(service);
         let vetted = vet(&edited, &is_known).map_err(|unvetted| match unvetted {
             Unvetted::Pending => Unjudged::Pending,
@@ -111,7 +112,7 @@ impl Core {
         })
     }
 
-    /// Why a state file without services is refused.
+    /// Returns the error for a state file without services.
     pub(super) fn empty_file(&self, before: usize) -> String {
         let (are, all) = if before == 1 {
             ("is", "it shall go")
@@ -127,7 +128,7 @@ impl Core {
         )
     }
 
-    /// Why a state without services is not taken through the API.
+    /// Returns the error for a state without services from the API.
     fn empty_apply(&self) -> String {
         let names: Vec<&str> = self.api.stored().map(|stored| &*stored.service.name).collect();
         format!(
@@ -137,7 +138,7 @@ impl Core {
         )
     }
 
-    /// The part of [`Self::judge`] that is known without asking the system.
+    /// Checks what [`Self::judge`] can check without asking the system.
     pub(super) fn judge_books(&self, edits: &Edits, provider: Provider) -> Result<(), Refused> {
         let all = &self.with_orphans(edits);
         let sizes = self.config.fences_sizes().then(|| self.sizes_with(all));
@@ -150,9 +151,9 @@ impl Core {
         let problems: Problems = of_others.collect();
         problems.into_result().map_err(Refused::Invalid)?;
         let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
-        // The membership is all that is desired, while it is in use; the number of chains is known to those who count them.
+        // While the daemon runs, the membership has all desired services. It does not count the chains of round robin.
         if self.phase == Phase::Running && !has_turns {
-            // What is kept of those that are held back gives way.
+            // Kept services that are held back give way.
             let held = self.held_back.names().filter(|name| !all.touches(name));
             let held: Vec<&Name> = held.collect();
             let beside_kept;
@@ -172,9 +173,9 @@ impl Core {
                 .clashes(beside)
                 .into_result()
                 .map_err(Refused::Invalid)?;
-            // A suspended service is desired without its backends, and is to have them again.
+            // A suspended service is desired without its backends, and gets them again later.
             let suspended = self.addon.suspended_names().filter(|name| !all.touches(name));
-            // The membership knows their ports: only edits with backends can clash with what it lacks.
+            // The membership knows their ports: only edits with backends can conflict with the missing backends.
             let has_backends = all.put.iter().any(|service| !service.backends.is_empty());
             let other: BTreeMap<&str, &Arc<Service>> = suspended
                 .filter(|_| has_backends)
@@ -193,7 +194,7 @@ impl Core {
         State::new(all).map(|_| ()).map_err(Refused::Invalid)
     }
 
-    /// What its provider says of a service.
+    /// Returns a service as its provider defines it.
     fn said_of(&self, name: &str) -> Option<&Arc<Service>> {
         let of_file = self.file.as_ref().and_then(|file| file.get(name));
         let of_api = || self.api.get(name).map(|stored| &stored.service);
@@ -209,7 +210,7 @@ impl Core {
         })
     }
 
-    /// Whether a service of that name is another provider's.
+    /// Fails when another provider defines a service of that name.
     pub(super) fn judge_owner(&self, name: &str, provider: Provider) -> Result<(), Refused> {
         self.owner_problem(name, provider)
             .map_or(Ok(()), |problem| Err(Refused::Invalid([problem].into_iter().collect())))

@@ -1,4 +1,4 @@
-//! When the gateway's surroundings are looked at, and what follows.
+//! Timing of the observation of the gateway's surroundings, and the use of its results.
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use tcpgw_core::health::ProbeOutcome;
 use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::Summary;
 
-/// From one look to the next, where `check_interval` is not shorter.
+/// Interval between observations, unless `check_interval` is shorter.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// After a change of the surroundings: what comes with it is waited for.
+/// Delay after a change of the surroundings, in which further changes are collected.
 const DEBOUNCE: Duration = Duration::from_millis(200);
-/// Whatever changes, this lies between two looks.
+/// Minimum pause between two observations.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
-/// A look that takes longer hangs.
+/// Time after which an observation is reported as stalled.
 pub(super) const LONGEST: Duration = Duration::from_secs(30);
-/// From one look at handshakes to the next, where the last one took little: so one that is not answered is told of at most this
-/// long after it is overdue.
+/// Interval between observations of handshakes, if the last one was quick: an unanswered handshake is reported at most
+/// this long after it is overdue.
 const HANDSHAKES_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What keeps answers of backends from clients, or the clients' packets after those from backends.
+/// Problems that keep answers of backends from clients, or later packets of clients from backends.
 const LOSE_ANSWERS: [Kind; 8] = [
     Kind::IpForwardOff,
     Kind::Ipv6ForwardingOff,
@@ -37,23 +37,23 @@ const LOSE_ANSWERS: [Kind; 8] = [
     Kind::AnswersWithoutRoute,
 ];
 
-/// When the surroundings are looked at.
+/// Timing of observations.
 #[derive(Debug)]
 pub(super) struct Observing {
     next: Option<Instant>,
-    /// Since when a look is out.
+    /// Start of the observation under way.
     out_since: Option<Instant>,
-    /// Something has changed since the look that is out began.
+    /// Whether something has changed since the observation under way began.
     is_outdated: bool,
     not_before: Instant,
-    /// When handshakes are looked for next.
+    /// Time of the next observation of handshakes.
     handshakes_next: Option<Instant>,
     handshakes_not_before: Instant,
-    /// What is looked at, of this revision of what is desired.
+    /// Services to observe, for this revision of the desired services.
     services: Option<(u64, Arc<Summary>)>,
-    /// The file of the store, when it was opened.
+    /// Identity of the store's file when it was opened.
     pub(super) store_file: Option<FileId>,
-    /// Handshakes that no backend answered in time, by service.
+    /// Number of handshakes that no backend answered in time, by service.
     unanswered: BTreeMap<Box<str>, u64>,
 }
 
@@ -74,7 +74,7 @@ impl Observing {
 }
 
 impl Core {
-    /// Links, addresses, routes, rules or tables of others have changed, or may have.
+    /// Schedules an observation after links, addresses, routes, rules or foreign tables changed, or may have.
     pub fn surroundings_changed(&mut self, now: Now) {
         let of = &mut self.observing;
         of.is_outdated = true;
@@ -82,7 +82,7 @@ impl Core {
         of.next = Some(of.next.map_or(soon, |next| next.min(soon)));
     }
 
-    /// When [`Self::next_observation`] has something to do.
+    /// Returns the time at which [`Self::next_observation`] has work.
     pub fn observes_at(&self) -> Option<Instant> {
         if !self.is_observing() {
             return None;
@@ -101,7 +101,7 @@ impl Core {
         self.phase == Phase::Running && self.judgement.has_begun()
     }
 
-    /// What is to be looked at now; one look at a time.
+    /// Returns what to observe now; at most one observation is under way.
     pub fn next_observation(&mut self, now: Now) -> Option<ObservationRequest> {
         if self.observes_at().is_none_or(|at| at > now.instant) {
             return None;
@@ -146,7 +146,7 @@ impl Core {
         })
     }
 
-    /// The services that are desired, summed up once for each time that they change.
+    /// Returns the summary of the desired services, which is made once for each change of them.
     fn observed_services(&mut self) -> Arc<Summary> {
         let revision = self.membership.revision();
         if let Some((of, services)) = &self.observing.services
@@ -160,7 +160,8 @@ impl Core {
         services
     }
 
-    /// Backends whose last probe was answered, or that were in the balance before the daemon started and were not probed since.
+    /// Returns the backends whose last probe was answered, or that got connections before the daemon started and were
+    /// not probed since.
     fn answering(&self) -> BTreeSet<SocketAddr> {
         let backends = self.membership.wanted().values().flat_map(|service| &service.backends);
         let backends = backends.map(|backend| SocketAddr::from(backend.endpoint));
@@ -191,7 +192,7 @@ impl Core {
         found
     }
 
-    /// A look has ended.
+    /// Takes the result of an observation.
     pub fn observed(&mut self, observation: Observation, now: Now) {
         let of = &mut self.observing;
         of.out_since = None;
@@ -231,7 +232,7 @@ impl Core {
         }
     }
 
-    /// What is written to a file without a name is gone when the daemon ends.
+    /// Reports that the store's file was removed or replaced: data written to it are lost when the daemon ends.
     fn store_moved(&mut self, moved: StoreFile) {
         let path = escape::path(&self.settings.store);
         let what = match moved {
@@ -248,7 +249,7 @@ impl Core {
         );
     }
 
-    /// Nothing is served: what was seen does not matter any more.
+    /// Drops the results of observations when no service is served.
     pub(super) fn forget_observations(&mut self, now: Now) {
         self.problems.replace(doctor::KINDS, []);
         self.problems.resolve(Kind::Unanswered);
@@ -256,7 +257,7 @@ impl Core {
         self.observing.next = Some(now.instant);
     }
 
-    /// Handshakes of clients that no backend answered in time, by service.
+    /// Returns the number of handshakes that no backend answered in time, by service.
     pub(super) fn unanswered(&self) -> &BTreeMap<Box<str>, u64> {
         &self.observing.unanswered
     }

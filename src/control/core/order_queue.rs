@@ -16,28 +16,28 @@ use crate::control::request::{
 use crate::store::{By, StoreError};
 use tcpgw_core::model::{Edits, State};
 
-/// Number of orders that may wait: more than the API has connections, so that only those are refused who order and do not wait for
-/// the answer.
+/// Maximum number of waiting orders. It exceeds the number of connections of the API, so that only clients that send
+/// orders without waiting for the answers are refused.
 pub const MOST_ORDERS: usize = 256;
 
-/// What may be ordered.
+/// An order of the API.
 pub enum Order {
-    /// All services of the API shall be these.
+    /// Replaces all services of the API.
     Apply(ApplyOrder),
-    /// One service shall be otherwise.
+    /// Changes one service.
     Edit(EditOrder, Reply<Result<Edited, Refused>>),
-    /// Several services shall be otherwise, all or none.
+    /// Changes several services, all or none.
     Batch(BatchOrder, Reply<Result<EditedBatch, Refused>>),
-    /// A deploy.
+    /// Begins a deploy.
     Deploy(DeployOrder, Reply<Result<u64, Refused>>),
-    /// A deploy shall end, or be taken back.
+    /// Ends a deploy, or takes it back.
     Undo(UndoOrder, Reply<Result<u64, Refused>>),
-    /// A request about a resource of the add-on.
+    /// Carries out a request about a resource of the add-on.
     Addon(AddonOrder, Reply<Result<AddonOutcome, AddonRefused>>),
 }
 
 impl Order {
-    /// Whoever asked may be gone.
+    /// Answers with an error. The client may have disconnected.
     pub(super) fn refuse(self, why: Refused) {
         match self {
             Self::Apply(order) => drop(order.reply.send(Err(why))),
@@ -49,95 +49,95 @@ impl Order {
     }
 }
 
-/// An `apply` whose text has been read.
+/// An `apply` whose text has been parsed.
 pub struct ApplyOrder {
-    /// As it was asked for.
+    /// The request.
     pub apply: Apply,
-    /// What its text says.
+    /// The parsed state.
     pub state: State,
-    /// Who waits for it.
+    /// Channel for the answer.
     pub reply: Reply<Result<Applied, Refused>>,
 }
 
-/// An order of which nothing is decided, since the gateway is being looked at. It stays the first.
+/// An order that is not decided because the gateway is being examined. It stays the first in the queue.
 pub(super) struct Undecided(pub(super) Box<Order>);
 
-/// What goes on between orders and the store.
+/// Orders between the API and the store.
 #[derive(Default)]
 pub(super) struct OrderQueue {
-    /// Not looked at yet.
+    /// Orders that were not decided yet.
     pub(super) orders: VecDeque<Order>,
-    /// What is being written: one thing, or several that are one transaction.
+    /// Writes under way: one, or several in one transaction.
     pub(super) accepted: Vec<PendingWrite>,
-    /// How far orders are taken together.
+    /// State of the grouping of orders.
     pub(super) grouping: Grouping,
-    /// The store is looked at anew, or the file of last services is written.
+    /// Whether the store is being read again, or the file of last services is being written.
     pub(super) refreshing: bool,
-    /// The file of last services is being written.
+    /// Whether the file of last services is being written.
     pub(super) remembering: bool,
-    /// Nobody knows what it held.
+    /// Whether the contents of the store are unknown.
     pub(super) lost: bool,
-    /// Whether what is known of resources is what the store holds.
+    /// Whether the known resources are those of the store.
     pub(super) resources: Knowledge,
-    /// The id of a deploy that was just begun.
+    /// Id of a deploy that was just begun.
     pub(super) began: Option<u64>,
 }
 
-/// Whether something is known. A write that failed may have been made all the same.
+/// Certainty about the contents of the store. A write that failed may have been made all the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Knowledge {
     #[default]
     Certain,
-    /// The store is to be read before anything is decided.
+    /// The store has to be read before a decision.
     Doubtful,
-    /// The store was to be read, and could not be.
+    /// The store had to be read, and could not be.
     Unreadable,
 }
 
 impl OrderQueue {
-    /// Whether a resource is to be changed next, and the store has to be read before.
+    /// Returns whether the next order changes a resource and the store has to be read before.
     pub(super) fn reads_first(&self) -> bool {
         let is_next = matches!(self.orders.front(), Some(Order::Addon(..)));
         is_next && self.resources == Knowledge::Doubtful && !self.lost
     }
 
-    /// Whether what is known of resources is what the store holds.
+    /// Returns whether the known resources are those of the store.
     pub(super) fn is_certain_of_resources(&self) -> bool {
         self.resources == Knowledge::Certain && !self.lost
     }
 
-    /// Whether nothing is being written.
+    /// Returns whether nothing is being written.
     pub(super) fn is_idle(&self) -> bool {
         self.accepted.is_empty() && !self.refreshing
     }
 }
 
-/// What was accepted, and is being written.
+/// An accepted order that is being written.
 pub(super) struct PendingWrite {
     pub(super) edits: Edits,
-    /// Why the kernel changes, for people.
+    /// Reason for the change of the kernel, for people.
     pub(super) cause: String,
-    /// For those who begin to drain by it.
+    /// Drain time of backends that this order removes.
     pub(super) drain: Option<Duration>,
     pub(super) warnings: Vec<String>,
-    /// What keeps services of it from being served here now.
+    /// Obstacles that prevent services of it from being served here now.
     pub(super) obstacles: Obstacles,
     pub(super) then: OnWritten,
 }
 
-/// What follows when it is written.
+/// Action after the write.
 pub(super) enum OnWritten {
     Apply(Reply<Result<Applied, Refused>>),
     Edit(Box<str>, Reply<Result<Edited, Refused>>),
     Batch(Vec<Box<str>>, Reply<Result<EditedBatch, Refused>>),
     Deploy(PendingStep),
     Addon(Provisioned),
-    /// Resources are in the store as the record tells.
+    /// Nothing more: the resources in the store are as those of the record.
     Corrected,
 }
 
 impl PendingWrite {
-    /// What an edit of a service comes to, and whose it is.
+    /// Returns the pending write of an edit of a service, and its author.
     pub(super) fn of_edit(
         order: EditOrder,
         edits: Edits,
@@ -156,12 +156,12 @@ impl PendingWrite {
         (accepted, by(order.by, what))
     }
 
-    /// A step of a deploy that changes no service.
+    /// Returns the pending write of a step of a deploy that changes no service.
     pub(super) fn step(step: PendingStep) -> Self {
         Self::of_nobody(OnWritten::Deploy(step))
     }
 
-    /// What changes no service by itself.
+    /// Returns a pending write that itself changes no service.
     pub(super) fn of_nobody(then: OnWritten) -> Self {
         Self {
             edits: Edits::default(),
@@ -187,7 +187,7 @@ impl PendingWrite {
     }
 }
 
-/// What the store said, for whoever asked.
+/// Returns the error of the store as an answer to the client.
 pub(super) fn refused(error: &StoreError) -> Refused {
     match error {
         StoreError::Conflict { current, .. } => Refused::Conflict(error.to_string(), current.clone()),

@@ -1,4 +1,4 @@
-//! What is ordered through the API: judged, written to the store, and done, one after the other.
+//! Processing of orders of the API one by one: they are judged, written to the store, and carried out.
 use std::fmt::Write as _;
 
 use super::deploys::PendingStep;
@@ -28,8 +28,8 @@ impl Core {
         order.refuse(Refused::Busy(format!("{MOST_ORDERS} changes are waiting already")));
     }
 
-    /// What is to be written to the store now. Orders that wait at the same time and have nothing to do with each other are written together;
-    /// all others one after the other, so that each is judged by what those before it have made.
+    /// Returns the next write to the store. Waiting orders that are independent of each other are written together;
+    /// all others one by one, so that each is judged by the results of those before it.
     pub fn next_write(&mut self, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
         while self.order_queue.is_idle() {
             if self.due.take_store(now.instant) {
@@ -80,12 +80,12 @@ impl Core {
         None
     }
 
-    /// Whether the store cannot be read.
+    /// Returns whether the store cannot be read.
     pub(super) fn is_store_lost(&self) -> bool {
         self.order_queue.lost
     }
 
-    /// Whether it is known which resources there are. Without the store an unknown one is not one that there is not.
+    /// Fails when the resources are not known. Without the store, a resource that is not known may still exist.
     pub(super) fn knows_resources(&self) -> Result<(), Refused> {
         if self.order_queue.lost || self.order_queue.resources == Knowledge::Unreadable {
             let why = self.problems.get(Kind::Store).map(|problem| problem.message.as_str());
@@ -95,7 +95,7 @@ impl Core {
         Ok(())
     }
 
-    /// Whether orders can be judged.
+    /// Fails while the daemon starts, when orders cannot be judged.
     pub(super) fn judges(&self) -> Result<(), Refused> {
         match self.phase {
             Phase::Waiting | Phase::Looking => Err(Refused::Busy("the daemon is starting".into())),
@@ -103,7 +103,7 @@ impl Core {
         }
     }
 
-    /// Whether a whole state can be taken: what is not known of the store cannot be said to be in it already.
+    /// Fails when a whole state cannot be taken. A dry run only needs a daemon that has started.
     fn judges_stored(&self, options: &ApplyOptions) -> Result<(), Refused> {
         if options.dry_run {
             self.judges()
@@ -112,7 +112,7 @@ impl Core {
         }
     }
 
-    /// Whether single services can be changed: what is not known of the store cannot be said to be anybody's.
+    /// Fails when single services cannot be changed, because the daemon starts or the store cannot be read.
     pub(super) fn judges_singly(&self) -> Result<(), Refused> {
         self.judges()?;
         match self.problems.get(Kind::Store).filter(|_| self.order_queue.lost) {
@@ -143,7 +143,7 @@ impl Core {
             Err(Unjudged::Pending) => {
                 return Err(Undecided(Box::new(Order::Apply(ApplyOrder { apply, state, reply }))));
             }
-            // Whoever asked may be gone.
+            // The client may have disconnected.
             Err(Unjudged::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
                 return Ok(None);
@@ -170,7 +170,7 @@ impl Core {
         Ok(self.write(accepted, by, now))
     }
 
-    /// Says which services a state without any takes away.
+    /// Returns a warning that a state without services removes all services of the API.
     fn emptied(&self, state: &State, is_dry_run: bool) -> Option<String> {
         let names: Vec<&str> = self.api.stored().map(|stored| &*stored.service.name).collect();
         let (removes, stay) = if is_dry_run {
@@ -187,7 +187,7 @@ impl Core {
         })
     }
 
-    /// Has it written, if there is anything to be written.
+    /// Returns the write of an accepted order; carries it out at once when there is nothing to write.
     pub(super) fn write(&mut self, accepted: PendingWrite, by: By, now: Now) -> Option<Write> {
         let change = self.change_of(&accepted);
         if change.edits.is_empty() && change.resources.is_empty() {
@@ -214,7 +214,7 @@ impl Core {
         })
     }
 
-    /// What the store is to change for it.
+    /// Returns the change of the store for an accepted order.
     pub(super) fn change_of(&self, accepted: &PendingWrite) -> crate::store::Change {
         let resources: Vec<_> = match &accepted.then {
             OnWritten::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
@@ -230,7 +230,7 @@ impl Core {
         }
     }
 
-    /// The store has done what it was told.
+    /// Takes the result of a write to the store.
     pub fn written(&mut self, written: Written, now: Now) {
         let written = match written {
             Written::Refreshed(refreshed) => {
@@ -262,7 +262,7 @@ impl Core {
             Ok(committed) => {
                 self.store_trouble(None, now);
                 if self.order_queue.resources != Knowledge::Certain {
-                    // What failed before may have been made all the same.
+                    // A write that failed before may have been made all the same.
                     self.due.store = Some(now.instant);
                 }
                 self.carry_out(accepted, &committed, now);
@@ -301,7 +301,7 @@ impl Core {
         } = accepted;
         let since = now.instant;
         let is_apply = matches!(then, OnWritten::Apply(_));
-        // One that is taken back is judged when it is served.
+        // A deploy that is taken back is judged when it is served.
         let is_judged = !matches!(
             then,
             OnWritten::Deploy(PendingStep::Begin(..) | PendingStep::Restore(..) | PendingStep::End(..))
@@ -352,7 +352,7 @@ impl Core {
         }
     }
 
-    /// What waits for the kernel is stored, and waits no longer: nothing is served.
+    /// Answers orders that wait for the kernel while the gateway is torn down: they are stored, but not served.
     pub(super) fn answer_torn_down(&mut self, now: Now) {
         for mut pending in std::mem::take(&mut self.waiting) {
             if matches!(pending.wants, ReplyKind::Addon(..)) {
@@ -373,7 +373,8 @@ impl Core {
         }
     }
 
-    /// What edits of the API's services come to. What is not edited counts for nothing, and there may be ten thousand of it.
+    /// Returns the numbers of services and backends that edits change. Services without an edit are not visited, since
+    /// there may be 10,000.
     pub(super) fn counts(&self, edits: &Edits) -> (ChangeCounts, ChangeCounts) {
         let names = edits.put.iter().map(|service| &service.name).chain(&edits.gone);
         let old = names.filter_map(|name| {
@@ -386,7 +387,7 @@ impl Core {
     }
 }
 
-/// Who wants something, for the history.
+/// Returns the author of a change, for the history.
 pub(super) fn by(peer: crate::control::request::Peer, what: &str) -> By {
     By {
         uid: peer.uid,
@@ -395,7 +396,7 @@ pub(super) fn by(peer: crate::control::request::Peer, what: &str) -> By {
     }
 }
 
-/// What `tcpgw diff` would say.
+/// Returns the answer to a dry run: the text of `tcpgw diff`.
 pub(super) fn diff(changes: Changes, warnings: Vec<String>) -> Applied {
     let mut text = String::new();
     for change in &changes.services {

@@ -1,5 +1,5 @@
-//! Services that no provider defines any more: served until somebody removes them, or a provider defines their name, port or
-//! endpoint anew.
+//! Orphans: services that no provider defines any more. They are served until they are removed, or a provider defines
+//! their name, port or backend.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -18,19 +18,19 @@ use tcpgw_core::model::{Edits, Service, State};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Kind, Problem};
 
-/// Names in one event.
+/// Maximum number of names in one event.
 const MOST_NAMES: usize = 20;
 
 /// A service that no provider defines.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Orphan {
     pub(super) service: Arc<Service>,
-    /// Whether it is as its provider wanted it; else only what the kernel tells is known of it.
+    /// Whether it is as its provider defined it; otherwise only the fields in the kernel are known.
     pub(super) is_whole: bool,
 }
 
 impl Orphan {
-    /// One whose provider has said all of it.
+    /// Returns an orphan with the full definition of its provider.
     pub(super) fn whole(service: Arc<Service>) -> Self {
         Self {
             service,
@@ -43,20 +43,20 @@ impl Orphan {
     }
 }
 
-/// All of them, by name. None has a name or a port that a provider defines; an endpoint that a service of a provider has, too,
-/// is shared.
+/// The orphans by name. None has a name or a port that a provider defines; an endpoint may be shared with a provider's
+/// service.
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
     all: BTreeMap<Name, Orphan>,
 }
 
 impl Orphans {
-    /// One.
+    /// Returns the orphan of this name.
     pub(super) fn get(&self, name: &str) -> Option<&Orphan> {
         self.all.get(name)
     }
 
-    /// Each, by name.
+    /// Returns all orphans by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Orphan> {
         self.all.values()
     }
@@ -69,8 +69,8 @@ impl Orphans {
         self.all.values().map(|orphan| &orphan.service)
     }
 
-    /// Those that change by what a provider puts, and what is left of each. Those that it defines by name are not among
-    /// them.
+    /// Returns the orphans that change by a provider's services, and the remainder of each. Orphans that it defines by
+    /// name are left out.
     fn displaced_by<'s>(&'s self, put: &'s [Arc<Service>]) -> impl Iterator<Item = (&'s Arc<Service>, Left<'s>)> {
         let claimed = Claimed::by(put);
         let left = self
@@ -84,17 +84,18 @@ impl Orphans {
     }
 }
 
-/// What is wrong with the file of last services.
+/// Problems with the file of last services.
 #[derive(Debug, Default)]
 pub(super) struct LastTrouble {
-    /// Earlier ones could not be read.
+    /// Earlier files could not be read.
     pub(super) damaged: Option<Problem>,
-    /// It could not be written: why.
+    /// Reason why the file could not be written.
     pub(super) unwritten: Option<String>,
 }
 
 impl Core {
-    /// What the file of last services says; before anything is wanted. `boot` is the kernel's name for this boot.
+    /// Takes the contents of the file of last services, before any service is desired. `boot`: the boot id of the
+    /// kernel.
     pub fn served_last(&mut self, last: Last, boot: String) {
         for refused in &last.refused {
             tracing::error!(
@@ -105,23 +106,23 @@ impl Core {
         (self.last, self.boot) = (last, boot);
     }
 
-    /// Whether any service is wanted.
+    /// Returns whether any service is desired.
     pub fn is_serving(&self) -> bool {
         self.desired().next().is_some()
     }
 
-    /// Files of last services that were set aside, if there are any.
+    /// Reports files of last services that could not be read and were set aside.
     pub fn last_damaged(&mut self, problem: Option<Problem>) {
         self.last_trouble.damaged = problem;
         self.judge_last();
     }
 
-    /// Whether there is a note that the store was lost.
+    /// Reports or resolves the problem that the store was lost.
     pub fn store_lost(&mut self, problem: Option<Problem>) {
         self.problems.replace(&[Kind::StoreLost], problem);
     }
 
-    /// Whether the file of last services is as it should be.
+    /// Reports or resolves problems with the file of last services.
     pub(super) fn judge_last(&mut self) {
         let LastTrouble { damaged, unwritten } = &self.last_trouble;
         let unwritten = unwritten
@@ -137,7 +138,7 @@ impl Core {
         self.problems.replace(&[Kind::LastServices], found);
     }
 
-    /// A provider's edits, and what they take from orphans.
+    /// Returns a provider's edits together with the changes of orphans that follow from them.
     pub(super) fn with_orphans(&self, edits: &Edits) -> Edits {
         let mut all = edits.clone();
         if self.orphans.is_empty() {
@@ -157,14 +158,14 @@ impl Core {
         all
     }
 
-    /// What a provider's edits take from orphans that they do not name, by the orphan's name, in words.
+    /// Returns the names of orphans that a provider's edits change without naming them, with a text about the change.
     fn displacements<'s>(&'s self, edits: &'s Edits) -> impl Iterator<Item = (&'s Name, String)> {
         let displaced = self.orphans.displaced_by(&edits.put);
         let displaced = displaced.filter(|(orphan, _)| !edits.touches(&orphan.name));
         displaced.filter_map(|(orphan, left)| Some((&orphan.name, displacement(orphan, &left)?)))
     }
 
-    /// The same as warnings for whoever makes the edits.
+    /// Returns warnings about orphans that edits change.
     pub(super) fn warn_of_displacements(&self, edits: &Edits) -> Vec<String> {
         let mut displaced = self.displacements(edits).map(|(_, text)| text);
         let mut warnings: Vec<String> = displaced.by_ref().take(MOST_NAMES).collect();
@@ -178,7 +179,7 @@ impl Core {
         warnings
     }
 
-    /// Tells of what a provider's edits take from orphans.
+    /// Records an event for the orphans that a provider's edits change.
     pub(super) fn tell_displacements(&mut self, edits: &Edits, cause: &str, now: Now) {
         if self.orphans.is_empty() {
             return;
@@ -196,7 +197,7 @@ impl Core {
         }
     }
 
-    /// Removes all of them that the edits do not define.
+    /// Adds the removal of all orphans that the edits do not define.
     pub(super) fn prune(&self, edits: &mut Edits) {
         let names = self.orphans.all.keys();
         let names: Vec<Name> = names.filter(|name| !edits.touches(name)).cloned().collect();
@@ -210,7 +211,8 @@ impl Core {
         names.filter(|name| self.orphans.get(name).is_some()).cloned().collect()
     }
 
-    /// What leads from what the API has to what it would have, with the orphans that the edits take away or change.
+    /// Returns the changes from the services of the API to a state, including the orphans that the edits remove or
+    /// change.
     pub(super) fn differing(&self, state: &State, edits: &Edits) -> Changes {
         let all = self.with_orphans(edits);
         let touched = self.orphans.services().filter(|service| all.touches(&service.name));
@@ -220,7 +222,7 @@ impl Core {
         Changes::of_services(&old, &new)
     }
 
-    /// Edits, as [`Self::with_orphans`] gives them, are made.
+    /// Applies edits, as [`Self::with_orphans`] returns them, to the orphans.
     pub(super) fn learn_orphans(&mut self, edits: &Edits, now: Now) {
         for name in &edits.gone {
             if self.orphans.all.remove(name).is_some() {
@@ -241,7 +243,7 @@ impl Core {
         self.file.as_ref().is_some_and(|file| file.get(name).is_some()) || self.api.get(name).is_some()
     }
 
-    /// These have no provider any more.
+    /// Makes orphans of services that have no provider any more.
     pub(super) fn orphan(&mut self, services: impl IntoIterator<Item = Orphan>, reason: &str, now: Now) {
         let before = self.orphans.all.len();
         let mut names = Vec::new();
@@ -262,13 +264,14 @@ impl Core {
         self.due.remember(now.instant);
     }
 
-    /// Makes orphans of those of `found`, each with whether it is as its provider wanted it, that are left beside what providers define.
+    /// Makes orphans of the parts of `found` that providers do not define. Each item says whether it is as its
+    /// provider defined it.
     pub(super) fn orphan_found(&mut self, found: Vec<(Service, bool)>, now: Now) {
         let (mut orphans, mut displaced) = (Vec::new(), Vec::new());
         let claimed = Claimed::by(self.desired());
         for (service, is_whole) in found {
             let left = claimed.leave(&service, is_whole);
-            // Where a record is lost or old, the same service may have another name.
+            // If the record is lost or old, the same service may have another name.
             if is_whole && displacement(&service, &left).is_some() {
                 displaced.push(service.name.to_string());
             }
@@ -283,7 +286,7 @@ impl Core {
         self.orphan(orphans, "services that were served are defined by no provider", now);
     }
 
-    /// Says that there are orphans, and how they end.
+    /// Reports or resolves the problem that there are orphans.
     pub(super) fn judge_orphans(&mut self) {
         if self.orphans.is_empty() {
             return self.problems.resolve(Kind::Orphaned);
@@ -306,7 +309,7 @@ impl Core {
         self.problems.report(problem);
     }
 
-    /// The owners of what is desired, but for those of the file.
+    /// Returns the owners of the desired services other than those of the state file.
     pub(super) fn owners(&self) -> BTreeMap<Name, Owner> {
         let api = self.api.services().map(|service| (service.name.clone(), Owner::Api));
         let orphans = self
@@ -316,12 +319,13 @@ impl Core {
         api.chain(orphans).collect()
     }
 
-    /// Whether it is known what is desired, and what of it is held back. Until then the file of last services tells it.
+    /// Returns whether the desired and the held-back services are known. Until then the file of last services stays as
+    /// it is.
     pub(super) fn knows_what_to_remember(&self) -> bool {
         self.has_looked() && !self.held_back.awaits_first_judgement()
     }
 
-    /// What is to be kept for a machine that boots.
+    /// Returns the contents of the file of last services, for the next boot.
     pub(super) fn to_remember(&self, now: Now) -> Last {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let of_file = of_file.map(|service| (Owner::File, Arc::clone(service)));
@@ -346,7 +350,7 @@ impl Core {
         }
     }
 
-    /// What is to be written before the end, and where, if what is desired has changed since it was written.
+    /// Returns the file of last services to write before the daemon ends, with its path, if it is outdated.
     pub fn last_services(&self, now: Now) -> Option<(PathBuf, Last)> {
         let is_due = self.knows_what_to_remember() && self.due.has_to_remember();
         is_due.then(|| (Last::path(&self.settings.store), self.to_remember(now)))

@@ -1,4 +1,4 @@
-//! Orders that were accepted and wait for the kernel to hold them, and their answers.
+//! Accepted orders that wait for the kernel, and their answers.
 use std::time::{Duration, Instant};
 
 use super::{Core, Now};
@@ -9,13 +9,13 @@ use crate::reconcile::Report;
 use crate::report::ApplyReport;
 use tcpgw_core::diff::ChangeCounts;
 
-/// Who waits for the kernel to have something.
+/// A client that waits for a change of the kernel.
 pub(super) struct PendingReply {
     pub(super) wants: ReplyKind,
     pub(super) since: Instant,
 }
 
-/// What was accepted and written, and will be answered.
+/// Kind of the answer to an order that was accepted and written.
 pub(super) enum ReplyKind {
     Apply {
         reply: Reply<Result<ApplyDone, Refused>>,
@@ -34,14 +34,15 @@ pub(super) enum ReplyKind {
     },
     Pause(Reply<Result<Vec<String>, Refused>>),
     Resume(Reply<Result<Resumed, Refused>>),
-    /// It is durable, and is answered so whatever the kernel says: that is told again.
+    /// A request about a resource. It is answered as done even if the kernel fails, since it is stored and the kernel
+    /// is tried again.
     Addon(Reply<Result<AddonOutcome, AddonRefused>>, Box<AddonOutcome>),
 }
 
-/// Why the kernel does not hold what was taken.
+/// Reason why the kernel does not hold a change.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Unheld<'a> {
-    /// It failed, and is told again.
+    /// The change failed, and is tried again.
     Failed(&'a str),
     /// A teardown came first.
     TornDown(&'a str),
@@ -58,7 +59,7 @@ impl From<Unheld<'_>> for Refused {
     }
 }
 
-/// What an apply is answered.
+/// Returns the answer to an apply.
 pub(super) fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Duration) -> ApplyDone {
     let report = ApplyReport::new(report, time, draining);
     ApplyDone {
@@ -69,11 +70,11 @@ pub(super) fn applied(report: &Report, draining: usize, warnings: Vec<String>, t
 }
 
 impl Core {
-    /// The kernel has what somebody waits for, or did not take it.
+    /// Answers a client after the kernel was changed, or failed to be.
     pub(super) fn answer(&mut self, pending: PendingReply, outcome: Result<&Report, Unheld<'_>>, now: Now) {
         let PendingReply { wants, since } = pending;
         let outcome = outcome.map_err(Refused::from);
-        // Whoever asked may be gone.
+        // The client may have disconnected.
         match wants {
             ReplyKind::Apply {
                 reply,

@@ -1,4 +1,4 @@
-//! What is wrong, as far as the daemon knows: one list for everybody who asks, and an event for each that comes or goes.
+//! Problems known to the daemon: one list for all queries, and an event for each that begins or ends.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,16 +18,17 @@ use tcpgw_core::problem::{Kind, Problem, ProblemList, ProblemNews};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 
-/// From one time that all services are judged to the next, for each service: a small part of the loop's time.
+/// Minimum pause between two checks of all services, for each service; it keeps their share of the main loop's time
+/// small.
 const PAUSE_PER_SERVICE: Duration = Duration::from_micros(100);
 
-/// When the services are judged anew.
+/// Timing of the checks of services.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each changes for reasons of its own")]
 pub(super) struct Judgement {
-    /// The kernel has been made equal to what is desired once.
+    /// Whether the kernel has been made equal to the desired state once.
     has_begun: bool,
-    /// A teardown was ended, and the kernel does not hold yet what is desired.
+    /// Whether a teardown was ended and the kernel does not hold the desired state yet.
     is_resuming: bool,
     is_up_to_date: bool,
     /// A service has no healthy backend: what is said of it changes with a probe that changes no state.
@@ -36,17 +37,17 @@ pub(super) struct Judgement {
 }
 
 impl Judgement {
-    /// Something has changed that problems of services follow from.
+    /// Marks the check as outdated, after a change that affects problems of services.
     pub(super) fn outdate(&mut self) {
         self.is_up_to_date = false;
     }
 
-    /// When [`Core::tell_problems`] has something to do.
+    /// Returns the time at which [`Core::tell_problems`] has work.
     pub(super) fn next_time(&self) -> Option<Instant> {
         self.not_before.filter(|_| !self.is_up_to_date)
     }
 
-    /// Whether the kernel has been made equal to what is desired once.
+    /// Returns whether the kernel has been made equal to the desired state once.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
@@ -63,7 +64,7 @@ impl Judgement {
 }
 
 impl Core {
-    /// The problems, as they were when they were last told.
+    /// Returns the problems as they were last reported.
     pub fn problems(&self) -> &ProblemList {
         &self.problems
     }
@@ -72,14 +73,14 @@ impl Core {
         self.problems.report(Problem::new(kind, message));
     }
 
-    /// Finds what follows from how things are, and notes an event for each problem that came or went since the last time.
+    /// Updates the problems, and records an event for each that began or ended.
     pub(super) fn tell_problems(&mut self, now: Now) {
         self.judge_phase(now);
         self.judge_rejected_state();
         if self.judgement.take_due(self.membership.wanted().len(), now.instant) {
             self.judge_services();
         }
-        // Who starts knows too little to call anything new.
+        // During the start too little is known to report changes.
         if !self.judgement.has_begun {
             return;
         }
@@ -92,7 +93,7 @@ impl Core {
         }
     }
 
-    /// Says it where nothing can go on: the file was rejected at the start, and nobody knows what it said before.
+    /// Adds to a rejected state file that no service is served, when no earlier state is known.
     fn judge_rejected_state(&mut self) {
         const NOTHING: &str = "; no service is known from before, neither from the kernel nor from beside the store, so that none of the file is served";
         let is_nothing = self.has_looked() && self.file.is_none() && self.orphans.is_empty();
@@ -155,7 +156,7 @@ impl Core {
             .replace(&[Kind::NoActiveBackend, Kind::NoHealthyBackend], found);
     }
 
-    /// How many backends drain: those that shall, and those that leave, each once.
+    /// Returns the number of backends that drain, by definition or since they were removed.
     fn draining_of(&self, service: &Service) -> usize {
         let shall = service.backends.iter();
         let shall = shall.filter(|backend| backend.state == BackendState::Draining);
@@ -198,7 +199,7 @@ impl Core {
         never || self.membership.is_unproven(&service.name, endpoint) && health.state == State::Healthy
     }
 
-    /// What a service has for clients of a family, if it listens in it.
+    /// Returns the facts of a service for clients of a family, if it listens in this family.
     fn family_facts(&self, service: &Service, family: Family) -> Option<FamilyFacts> {
         let is_chosen = match &service.listen {
             Listen::Everywhere => None,

@@ -1,5 +1,5 @@
-//! What was refused because of what others had: a state file that claims a name, a port or an endpoint of another provider,
-//! and stored services that do not go together. It is judged again whenever something that it was judged by has changed.
+//! Definitions that were refused because of other services: a state file that claims a name, port or endpoint of
+//! another provider, and stored services that conflict. They are judged again when one of the reasons has changed.
 use std::sync::Arc;
 
 use super::store_contents::left_out;
@@ -9,36 +9,36 @@ use crate::provider::News;
 use tcpgw_core::model::{Edits, State};
 use tcpgw_core::problem::Kind;
 
-/// The state file that was refused last, if it may be accepted as it is at another time.
+/// The state file that was refused last, if it may be accepted unchanged at another time.
 #[derive(Debug, Default)]
 pub(super) struct Rejected {
-    /// News that nothing is decided of yet: the gateway is being looked at.
+    /// A state that is not decided because the gateway is being examined.
     pending: Option<News>,
     file: Option<(Arc<State>, Vec<String>)>,
-    /// Something has changed since.
+    /// Whether one of the reasons has changed since.
     is_due: bool,
 }
 
 impl Rejected {
-    /// The file says something else, or there is none.
+    /// Forgets the refused state, since the file has changed or is not followed any more.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// These news are judged again when the gateway has been looked at.
+    /// Keeps a state until the gateway has been examined.
     pub(super) fn wait_with(&mut self, news: News) {
         self.pending = Some(news);
     }
 
-    /// What it was judged by has changed, or may have.
+    /// Marks the refused state to be judged again, since one of the reasons may have changed.
     pub(super) fn again(&mut self) {
         self.is_due = self.file.is_some();
     }
 }
 
 impl Core {
-    /// Returns the state of the file that is to be judged again, since nothing was decided of it, or it was refused and the
-    /// reasons may be gone: [`Self::file_news`] does.
+    /// Returns the state of the file that [`Self::file_news`] has to judge again: one that was not decided, or was
+    /// refused for reasons that may be gone.
     pub fn judges_again(&mut self) -> Option<News> {
         if let Some(news) = self.rejected.pending.take() {
             return Some(news);
@@ -48,7 +48,8 @@ impl Core {
         Some(News::State(Arc::clone(state), Vec::new()))
     }
 
-    /// The state file cannot be used as things are. What is refused for the same reasons as before is no news.
+    /// Refuses the state file because of other services. A refusal for the same reasons as before is not reported
+    /// again.
     pub(super) fn refuse_file(&mut self, state: Arc<State>, why: Vec<String>, now: Now) {
         let known = self.rejected.file.replace((state, why.clone()));
         let is_told = self.problems.get(Kind::RejectedState).is_some();
@@ -57,7 +58,7 @@ impl Core {
         }
     }
 
-    /// Services have changed that others may have been refused because of.
+    /// Judges refused definitions again after services have changed.
     pub(super) fn judge_refused_again(&mut self, now: Now) {
         self.rejected.again();
         if self.problems.get(Kind::RejectedStore).is_some() {
@@ -65,7 +66,7 @@ impl Core {
         }
     }
 
-    /// Judges stored services that did not go together with others by what is there now.
+    /// Judges the stored services again that conflicted with others.
     pub(super) fn judge_refused(&mut self) {
         for service in self.api.refused() {
             let name: &Name = &service.name;

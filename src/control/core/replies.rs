@@ -1,4 +1,4 @@
-//! What it tells of itself.
+//! Views of the daemon's state for the API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::Summary;
 
 impl Core {
-    /// What it knows, without asking the kernel.
+    /// Returns a snapshot of the state, without a query of the kernel.
     pub fn look(&mut self, now: Now) -> Snapshot {
         self.tell_problems(now);
         let shown: Vec<Service> = self.shown().collect();
@@ -57,7 +57,7 @@ impl Core {
         leaving.cloned().collect()
     }
 
-    /// All services by name, whoever they came from.
+    /// Returns the services of all providers, by name.
     pub fn services(&self) -> List {
         let mut services: Vec<Listed> = self.listed().collect();
         services.sort_unstable_by(|a, b| a.service.name.cmp(&b.service.name));
@@ -88,7 +88,7 @@ impl Core {
         }
     }
 
-    /// One of them, and how it is.
+    /// Returns a service with its state.
     pub fn service(&self, name: &str, now: Now) -> Option<ServiceView> {
         let of_file = self.file.as_ref().and_then(|file| file.get(name)).map(listed_file);
         let of_api = || self.api.get(name).map(listed_api);
@@ -142,12 +142,12 @@ impl Core {
         views.collect()
     }
 
-    /// The events after that one, and those that come.
+    /// Returns the events after the given one, and a receiver of later ones.
     pub fn follow(&self, after: &After) -> Followed {
         self.events.follow(after)
     }
 
-    /// Returns what is told of the daemon itself.
+    /// Returns the view of the daemon itself.
     pub fn daemon(&self) -> DaemonView {
         DaemonView {
             pid: std::process::id(),
@@ -166,7 +166,8 @@ impl Core {
         }
     }
 
-    /// The services as people want to see them: who is wanted and out of the balance is shown as wanted, with its health.
+    /// Returns the services for display: a desired backend that gets no new connections is shown as desired, with its
+    /// health.
     fn shown(&self) -> impl Iterator<Item = Service> + '_ {
         let wanted = self.membership.wanted();
         let ghosts = self
@@ -195,7 +196,7 @@ impl Core {
 
     fn health_views(&self) -> BTreeMap<std::net::SocketAddr, HealthView> {
         let wanted = self.membership.wanted().values().flat_map(|service| &service.backends);
-        // What leaves is probed until it has left.
+        // Draining backends are probed until they are removed.
         let leaving = self
             .membership
             .draining_backends()
@@ -239,7 +240,7 @@ impl Core {
     }
 }
 
-/// Seconds, rounded up: what has not ended has a second left.
+/// Returns the seconds, rounded up, so that what has not ended has a second left.
 fn seconds_up(left: std::time::Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }

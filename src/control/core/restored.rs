@@ -1,5 +1,5 @@
-//! Resources of the add-on that the file of last services tells of, because the store is lost: what the record of this boot, which is
-//! written before each change of the kernel, knows better.
+//! Corrections of resources that come from the file of last services, because the store is lost. The record of this
+//! boot, which is written before each change of the kernel, may be newer.
 use super::order_queue::{OnWritten, PendingWrite};
 use super::{Core, Now};
 use crate::addon::{Registry, ResourceChange, Status};
@@ -12,7 +12,7 @@ use tcpgw_core::model::Edits;
 use tcpgw_core::owner::Owner;
 
 impl Core {
-    /// Suspends, resumes and removes resources as a record says that is newer than the file of last services.
+    /// Suspends, resumes and removes resources according to a record that is newer than the file of last services.
     pub(super) fn correct_resources(&mut self, recorded: &Recorded, now: Now) {
         if !self.addon.is_copy && !self.addon.is_restored {
             return;
@@ -65,7 +65,7 @@ impl Core {
         corrected.collect()
     }
 
-    /// Writes what [`Self::correct_resources`] has found to the new store.
+    /// Returns the write of the corrections that [`Self::correct_resources`] found to the new store.
     pub(super) fn save_corrections(&mut self, now: Now) -> Option<Write> {
         let resources = std::mem::take(&mut self.addon.unsaved);
         if resources.is_empty() {
@@ -86,7 +86,7 @@ impl Core {
     }
 }
 
-/// The names of the services of resources that are removed.
+/// Returns the names of services whose resources are removed.
 fn removed(changes: &[ResourceChange]) -> impl Iterator<Item = Name> {
     changes.iter().filter_map(|change| match change {
         ResourceChange::Remove(removed) => Some(removed.id.service().into()),

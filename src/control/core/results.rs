@@ -1,4 +1,4 @@
-//! What follows from a job that was done, or that failed.
+//! Use of the results of jobs.
 use std::time::Instant;
 
 use super::jobs::Out;
@@ -13,7 +13,7 @@ use tcpgw_core::model::Endpoint;
 use tcpgw_core::problem::Kind;
 
 impl Core {
-    /// A job was done.
+    /// Takes the result of a job.
     pub fn done(&mut self, outcome: JobOutcome, now: Now) {
         let Some(out) = self.out.take() else { return };
         if let Some(table) = outcome.table {
@@ -73,7 +73,7 @@ impl Core {
         self.judge_record(now);
     }
 
-    /// The kernel has taken a change.
+    /// Takes the report of a change that the kernel has made.
     fn told(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
         self.full = None;
         self.failures = 0;
@@ -81,7 +81,8 @@ impl Core {
         self.committed(out, report, at, now);
     }
 
-    /// So many stale flows could not be deleted: only they are tried again, ever more rarely.
+    /// Reports flows of removed backends that could not be deleted, and schedules another attempt, at growing
+    /// intervals.
     fn unflushed(&mut self, failed: u64, now: Now) {
         if failed == 0 {
             return;
@@ -179,7 +180,8 @@ impl Core {
                     self.note(What::Repaired { what }, now);
                     self.due.record(now.instant);
                 } else if checked.report.transactions > 0 {
-                    // Nobody else has written: what depends on links could not be changed when these did.
+                    // No other program has written: settings that depend on links could not be changed when the links
+                    // did.
                     let out = Out {
                         cause: "the gateway's links, addresses or timeouts have changed".into(),
                         ..out
@@ -204,7 +206,7 @@ impl Core {
                 let text = error.to_string();
                 self.note(What::Failed { error: text.clone() }, now);
                 for (_, reply) in std::mem::take(&mut self.teardown) {
-                    // Whoever asked may be gone.
+                    // The client may have disconnected.
                     let _ = reply.send(Err(Refused::Failed(text.clone())));
                 }
                 self.report(Kind::KernelRefuses, text);

@@ -9,7 +9,7 @@ use crate::record::TornDown as TornDownBy;
 use tcpgw_core::problem::Kind;
 
 impl Core {
-    /// A teardown is over.
+    /// Ends a teardown, and serves again.
     pub(super) fn serve_again(&mut self, cause: &str, now: Now) {
         self.phase = Phase::Running;
         let torn = self.torn.take();
@@ -24,10 +24,10 @@ impl Core {
         self.probe(now.instant);
     }
 
-    /// Hold new connections of a service back for a time, or no longer.
+    /// Pauses new connections of a service for a time, or resumes them.
     pub fn pause(&mut self, order: &PauseOrder, reply: Reply<Result<Vec<String>, Refused>>, now: Now) {
         let refused = match self.phase {
-            // What it has to keep of pauses is written already.
+            // The teardown has read the pauses to keep already.
             Phase::Running if !self.teardown.is_empty() => Some(Refused::Busy(
                 "everything is being torn down: nothing was changed".into(),
             )),
@@ -74,12 +74,12 @@ impl Core {
         self.waiting.push(PendingReply { wants, since });
     }
 
-    /// Remove everything, and serve nothing until somebody says so.
+    /// Orders a teardown: everything is removed, and nothing is served until a resume.
     pub fn teardown(&mut self, by: Peer, reply: Reply<Result<TornDown, Refused>>) {
         self.teardown.push((by, reply));
     }
 
-    /// Serve again after a teardown.
+    /// Serves again after a teardown.
     pub fn resume(&mut self, by: Peer, reply: Reply<Result<Resumed, Refused>>, now: Now) {
         match self.phase {
             Phase::Waiting | Phase::Looking => {
@@ -110,7 +110,7 @@ impl Core {
                 self.membership = crate::control::membership::Membership::new(self.settings.all_failed);
                 self.unrecorded.clear();
                 self.held_back.keep_nothing();
-                // Probes that are on their way belong to nobody from here on.
+                // Results of probes under way are ignored from here on.
                 self.health.set([], now.instant);
                 self.end_deploys(now);
                 let flushed = torn.flushed;
@@ -134,7 +134,7 @@ impl Core {
         }
     }
 
-    /// Answers those whose change was taken, and torn down before the kernel held it.
+    /// Answers clients whose change was accepted but torn down before the kernel held it.
     fn overtaken(&mut self, now: Now) {
         let why = "everything was torn down meanwhile, and nothing is served until `tcpgw resume`";
         for pending in std::mem::take(&mut self.waiting) {
@@ -144,7 +144,7 @@ impl Core {
         self.cause.clear();
     }
 
-    /// Who tore the gateway down, while it is.
+    /// Returns the author of the teardown, while the gateway is torn down.
     pub fn torn_down_by(&self) -> Option<&TornDownBy> {
         self.torn.as_ref().filter(|_| self.phase == Phase::TornDown)
     }

@@ -1,5 +1,5 @@
-//! What becomes of the services that were served before this daemon: a provider defines them, somebody removed them, or they
-//! are nobody's and served on.
+//! Treatment of services that were served before this daemon: a provider defines them, they were removed, or they
+//! become orphans and stay served.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,33 +17,33 @@ use tcpgw_core::model::{BackendState, Endpoint, Service, State};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::Kind;
 
-/// What is known of the providers when the kernel has been looked at.
+/// Facts about the providers at the time when the kernel has been read.
 #[derive(Debug, Clone, Copy)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is one fact, and all combinations occur"
 )]
 pub(super) struct Facts {
-    /// The state file has been read and is good.
+    /// Whether the state file has been read and is valid.
     has_file: bool,
-    /// A state file is to be followed.
+    /// Whether a state file is to be followed.
     follows_file: bool,
-    /// What was served by a file came from that one.
+    /// Whether the services of a file came from that file.
     is_same_file: bool,
-    /// The store could not be read.
+    /// Whether the store could not be read.
     is_store_lost: bool,
 }
 
-/// What becomes of a service that was served and that no provider defines.
+/// Treatment of a service that was served and that no provider defines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disposition {
-    /// Somebody removed it: its backends drain.
+    /// It was removed: its backends drain.
     Removed,
-    /// It is the file's, which could not be read.
+    /// It belongs to the file, which could not be read.
     OfFile,
-    /// It is the API's, whose store could not be read.
+    /// It belongs to the API, whose store could not be read.
     OfApi,
-    /// It is nobody's, and served.
+    /// It has no provider, and stays served.
     Orphan,
 }
 
@@ -62,19 +62,19 @@ impl Facts {
     fn of_file(self) -> Disposition {
         match (self.follows_file, self.has_file) {
             (true, false) => Disposition::OfFile,
-            // A file that shrinks is a wish.
+            // Removing a service from the file is intended.
             (true, true) if self.is_same_file => Disposition::Removed,
-            // Another file says nothing about this service, and none says nothing at all.
+            // Another file, or none, does not decide about this service.
             _ => Disposition::Orphan,
         }
     }
 
-    /// Neither the record nor the file of last services knows it. Nobody is taken for its provider: what a provider is thought to have
-    /// ends when that provider says nothing of it.
+    /// Returns the treatment of a service that neither the record nor the file of last services knows. It is not
+    /// assigned to a provider, since a provider that does not define it would end it.
     fn of_nobody(served: &Adopted, is_removed: bool) -> Disposition {
         let mut backends = served.serving.backends.iter();
         let is_reached = backends.any(|backend| backend.state == BackendState::Active);
-        // What nobody knows and no client reaches is what a removed service leaves.
+        // An unknown service without connections of clients is the rest of a removed one.
         if is_removed || !is_reached {
             Disposition::Removed
         } else {
@@ -85,12 +85,12 @@ impl Facts {
 
 /// Services that the kernel does not hold.
 struct Former {
-    /// Those that were wanted before and that nothing in the kernel stands for: after a boot, when somebody removed the table or them, or
-    /// where they were held back all the time.
+    /// Services that were desired before and are not in the kernel: after a boot, when another program removed the
+    /// table or them, or when they were held back all the time.
     wanted: Vec<Adopted>,
-    /// As they were served in this boot until somebody removed the table.
+    /// Services as they were served in this boot until the table was removed.
     served: Vec<Arc<Service>>,
-    /// As they were served until the machine booted, of those of which a change was held back.
+    /// Services as they were served until the machine booted, of which a change was held back.
     kept: BTreeMap<Box<str>, Arc<Service>>,
 }
 
@@ -100,11 +100,12 @@ impl Former {
         let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last, is_last_newer));
         let mut recorded = recorded.unwrap_or_default();
         if found.has_table {
-            // Somebody has taken them out of the table, unless the record could not be written when they were removed.
+            // Another program has removed them from the table, or the record could not be written when they were
+            // removed.
             let names: BTreeSet<&str> = adopted.iter().map(|of| &*of.serving.name).collect();
             recorded.retain(|known| known.owner != Some(Owner::Removed) && !names.contains(&*known.serving.name));
         }
-        // What no rule tells of it is as it was wanted: others with an endpoint of it agree on that.
+        // Fields that no rule contains are as they were desired: other services of an endpoint have the same ones.
         let served = recorded.iter().map(|known| {
             Arc::new(Service {
                 drain_timeout: known.wanted.drain_timeout,
@@ -114,7 +115,7 @@ impl Former {
             })
         });
         let served = served.collect();
-        // What a newer record does not know of what this boot has served was not served.
+        // A service of this boot that a newer record does not have was not served.
         let is_all_lost = last.boot != boot || !found.has_table && found.recorded.is_none();
         let of_last = last
             .services
@@ -128,7 +129,8 @@ impl Former {
             is_suspended: false,
         });
         let of_last: Vec<Adopted> = of_last.collect();
-        // Somebody may have made it in the kernel alone since: an endpoint is probed as those say who are known to have it.
+        // Another program may have created it in the kernel since: known services of an endpoint determine how it is
+        // probed.
         let whole = recorded.iter().chain(&of_last).filter(|known| known.is_whole);
         let whole: Vec<Arc<Service>> = whole.map(|known| Arc::new(known.wanted.clone())).collect();
         let claimed = Claimed::by(&whole);
@@ -139,7 +141,7 @@ impl Former {
         }
         let mut wanted: Vec<Adopted> = Vec::new();
         for candidates in [recorded, of_last] {
-            // Who was removed, and drains, has given up its name and its port.
+            // A removed service that drains has given up its name and its port.
             let there = adopted
                 .iter()
                 .chain(&wanted)
@@ -162,8 +164,8 @@ impl Former {
     }
 }
 
-/// The state file that services are of which are a file's: as the record and the file of last services of this boot say. Where
-/// they differ, one of them was written too early to know, and nobody knows.
+/// Returns the state file that the file's services came from, by the record and by the file of last services of this
+/// boot. Returns `None` when they differ, since one of them is outdated.
 fn origin_of_file(applied: Option<&Applied>, last: &Last, boot: &str) -> Option<PathBuf> {
     let Some(applied) = applied else {
         return last.origin.clone();
@@ -173,7 +175,7 @@ fn origin_of_file(applied: Option<&Applied>, last: &Last, boot: &str) -> Option<
     (!is_doubtful).then_some(origin)
 }
 
-/// What was found in the kernel, for people.
+/// Returns a text about the services found in the kernel.
 fn words(adopted: &[Adopted]) -> String {
     let backends: usize = adopted.iter().map(|served| served.serving.backends.len()).sum();
     if adopted.is_empty() {
@@ -187,7 +189,7 @@ fn words(adopted: &[Adopted]) -> String {
 }
 
 impl Core {
-    /// What the kernel holds is known: what is desired is worked out beside it.
+    /// Works out the desired state when the state of the kernel is known.
     pub(super) fn started(&mut self, found: Found, now: Now) {
         let last = std::mem::take(&mut self.last);
         self.addon.remember_apps(&last);
@@ -250,8 +252,7 @@ impl Core {
         self.note(What::Started { version, adopted }, now);
     }
 
-    /// Decides what becomes of services that were served and that no provider defines: who wants them still, and which are
-    /// nobody's.
+    /// Decides about services that were served and that no provider defines. Returns the orphans.
     fn settle_owners(
         &mut self,
         adopted: &[Adopted],
@@ -277,7 +278,7 @@ impl Core {
                 Disposition::Orphan => orphans.push((served.wanted.clone(), served.is_whole)),
             }
         }
-        // A file that was never good says nothing: what there is stays.
+        // A file that was never valid decides nothing: its services stay.
         if !facts.has_file && facts.follows_file {
             let kept = claimed::beside(of_file, self.api.services());
             self.file = Some(Arc::new(State::from_valid(kept.into_iter().map(Arc::new).collect())));
@@ -291,8 +292,8 @@ impl Core {
         orphans
     }
 
-    /// What the kernel does not know of a service is as those say who want it: a drain that the record does not know yet
-    /// has the time that its service gives.
+    /// Returns a service of the kernel with fields from its definition that the kernel does not hold: a drain that the
+    /// record does not know has the time of its service.
     fn completed(&self, adopted: Adopted) -> Service {
         let mut service = adopted.serving;
         let file = self.file.as_ref().and_then(|file| file.get(&service.name));
@@ -304,7 +305,8 @@ impl Core {
         service
     }
 
-    /// Nothing was known of what is served when the file said its first word: a broken template must not wipe a gateway.
+    /// Rejects an empty first state of the file when services are served: a broken template must not remove all
+    /// services.
     fn doubt_empty_file(&mut self, adopted: &[Adopted], former: &[Adopted], now: Now) {
         let of_file = adopted.iter().chain(former);
         let of_file = of_file.filter(|served| matches!(served.owner, Some(Owner::File) | None));

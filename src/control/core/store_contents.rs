@@ -1,4 +1,4 @@
-//! What the store holds: at the start, after a failure, and when a lost one can be read again.
+//! Contents of the store: at the start, after a failure, and when a lost store can be read again.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use crate::store::{Loaded, StoreError, StoredService};
 use tcpgw_core::model::{Edits, Problems, Service, State};
 use tcpgw_core::problem::Kind;
 
-/// After a failure of the store it is tried again so often.
+/// Interval between attempts after a failure of the store.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// The services that go together by the rules of this version, and what speaks against the others. Those that were there
-/// first stay.
+/// Returns the services of the store with those marked as refused that conflict with earlier ones by the rules of this
+/// version, and the reasons.
 fn compatible(loaded: Loaded) -> (Held, Vec<String>) {
     let mut order: Vec<&StoredService> = loaded.services.iter().collect();
     order.sort_by(|a, b| (a.revision, &a.service.name).cmp(&(b.revision, &b.service.name)));
@@ -32,14 +32,14 @@ fn compatible(loaded: Loaded) -> (Held, Vec<String>) {
     (Held::new(loaded, refused), problems)
 }
 
-/// Why a stored service is not served.
+/// Returns the reason why a stored service is not served.
 pub(super) fn left_out(name: &str, why: &impl std::fmt::Display) -> String {
     format!(
         "service \"{name}\" of the store is left out: {why}; change it, or remove it with `tcpgw service rm {name}`"
     )
 }
 
-/// Adds to `kept` what goes together with it, and to `refused` what does not: few tries where little does not.
+/// Adds services that fit to `kept`, and the others to `refused`, by bisection: few conflicts need few attempts.
 fn admit(kept: &mut Vec<Arc<Service>>, batch: &[&StoredService], refused: &mut Vec<(Box<str>, Problems)>) {
     let with = batch.iter().map(|stored| Arc::clone(&stored.service));
     let Err(problems) = State::new(kept.iter().cloned().chain(with.clone())) else {
@@ -54,8 +54,8 @@ fn admit(kept: &mut Vec<Arc<Service>>, batch: &[&StoredService], refused: &mut V
 }
 
 impl Core {
-    /// What the store holds, before anything is wanted. Without it, what the API's services were is taken for them still: a store
-    /// that is lost must not end what is served.
+    /// Takes the contents of the store, before any service is desired. If the store cannot be read, the services of
+    /// the API stay as they were: a lost store must not end what is served.
     pub fn opened(&mut self, opened: Result<Opened, StoreError>, now: Now) {
         match opened {
             Ok(opened) => {
@@ -91,8 +91,8 @@ impl Core {
         self.judge_last();
     }
 
-    /// Whether a teardown has to wait: it leaves neither table nor record, so that a daemon that dies afterwards has told nobody of what
-    /// was served but by the file of last services.
+    /// Returns whether a teardown has to wait for the file of last services. A teardown removes table and record, so
+    /// that only this file tells a later daemon which services were served.
     pub(super) fn remembers_first(&mut self, now: Instant) -> bool {
         let until = self.due.wait_for_last(now);
         let is_next = self.due.has_to_remember() && self.order_queue.is_idle() && self.last_trouble.unwritten.is_none();
@@ -114,7 +114,7 @@ impl Core {
         }
     }
 
-    /// After a failure of the store: what it holds, and whether it can be written again.
+    /// Takes the contents of the store after it had failed, and whether it can be written again.
     pub(super) fn refreshed(&mut self, refreshed: Result<Opened, StoreError>, now: Now) {
         let opened = match refreshed {
             Ok(opened) => opened,
@@ -149,8 +149,9 @@ impl Core {
         }
     }
 
-    /// A store that could not be opened at the start can be read now. What was taken for services of the API meanwhile is judged as
-    /// at a start: what the store does not know goes on as an orphan, unless the store knows that somebody removed it.
+    /// Takes the contents of a store that could not be opened at the start. Services presumed to be of the API are
+    /// judged as at a start: those that the store does not know become orphans, unless the store knows that they were
+    /// removed.
     fn found_again(&mut self, opened: Opened, now: Now) {
         tracing::info!("the store can be read: services of the API can be changed");
         self.order_queue.lost = false;

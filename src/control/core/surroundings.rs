@@ -1,6 +1,6 @@
-//! Services that are right in themselves and not possible here now, because of ports that local programs use, addresses
-//! that are not there, or backends that are the gateway itself. They are held back one by one, and judged again when the
-//! surroundings may have changed. What is served already stays, with a problem.
+//! Services that are valid but cannot be served here now, because of ports that local programs use, addresses that the
+//! gateway does not have, or backends that are the gateway itself. Each is held back by itself, and judged again when
+//! the surroundings may have changed. A service that is served already stays served, with a problem.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::control::request::Refused;
 use tcpgw_core::model::{Edits, Problems, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
 
-/// Pause between judgements while a port is in use: the kernel does not tell when a program stops to listen.
+/// Interval between judgements while a port is in use: the kernel does not report when a program stops listening.
 const LISTENERS: Duration = Duration::from_secs(5);
-/// Pause between judgements where no check interval is set, or it is longer.
+/// Interval between judgements where no check interval is set, or a longer one.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
-/// How whoever orders something through the API takes a port over.
+/// Options by which clients of the API take a port over.
 pub(super) const TAKE_OVER: &str = "--take-over (of `tcpgw apply`, `service add` and `service set`)";
 
 /// Problems that a judgement of the surroundings finds.
@@ -32,10 +32,10 @@ pub(super) const KINDS: [Kind; 4] = [
     Kind::OutsideFences,
 ];
 
-/// What keeps services from being served here now, by their names.
+/// Obstacles that prevent services from being served here now, by service.
 pub(super) type Obstacles = BTreeMap<Name, Vec<Obstacle>>;
 
-/// Puts obstacles together by service.
+/// Groups obstacles by service.
 pub(super) fn by_service(obstacles: impl IntoIterator<Item = Obstacle>) -> Obstacles {
     let mut of = Obstacles::new();
     for obstacle in obstacles {
@@ -44,7 +44,7 @@ pub(super) fn by_service(obstacles: impl IntoIterator<Item = Obstacle>) -> Obsta
     of
 }
 
-/// Refuses what is not possible here now, for those who wait for an answer.
+/// Fails when there are obstacles, for clients that wait for an answer.
 pub(super) fn refuse(obstacles: &[Obstacle]) -> Result<(), Refused> {
     let is_taken = |obstacle: &&Obstacle| obstacle.kind == ObstacleKind::PortTaken;
     let others = obstacles.iter().filter(|obstacle| !is_taken(obstacle));
@@ -63,20 +63,20 @@ pub(super) fn refuse(obstacles: &[Obstacle]) -> Result<(), Refused> {
 }
 
 impl Core {
-    /// Links, addresses or listeners have changed, or may have.
+    /// Schedules a judgement after links, addresses or listeners changed, or may have.
     pub fn addresses_changed(&mut self, now: Now) {
         self.due.judge(now.instant);
     }
 
-    /// A look at the gateway has ended: whoever waits for it asks again.
+    /// Judges again when an examination of the gateway has ended for which the judgement waits.
     pub fn look_ended(&mut self, now: Now) {
         if self.held_back.awaits_look {
             self.addresses_changed(now);
         }
     }
 
-    /// Services are edited, which were looked at before: `obstacles` were found. As long as nothing is held back and nothing lost
-    /// there is no more to find, and the others, of which there may be ten thousand, are not judged again.
+    /// Schedules a judgement after edits whose `obstacles` are known. While nothing is held back and nothing lost, the
+    /// other services, which may be 10,000, are not judged again.
     pub(super) fn edited(&mut self, obstacles: &Obstacles, now: Now) {
         let is_well = obstacles.is_empty()
             && self.held_back.has_judged
@@ -87,13 +87,13 @@ impl Core {
         }
     }
 
-    /// Whether [`Self::judge_surroundings`] has something to do.
+    /// Returns whether [`Self::judge_surroundings`] has work.
     pub fn is_judgement_due(&self, now: Now) -> bool {
         self.phase == Phase::Running && self.due.is_judgement_due(now.instant)
     }
 
-    /// Judges what is held back by what the gateway is like now, and at the start all that is not served already; finds which
-    /// services that are served have lost what they need. `vet` need not look for warnings.
+    /// Judges held-back services by the present state of the gateway, and at the start all that are not served
+    /// already; finds served services that have lost what they need. `vet` need not return warnings.
     pub fn judge_surroundings(&mut self, vet: &mut Vet<'_>, now: Now) {
         self.due.judge_later();
         self.judge_refused();
@@ -149,7 +149,7 @@ impl Core {
         if !edits.is_empty() {
             self.wanted_instead("the gateway's addresses and listeners", &edits, now);
         }
-        // What is held back may have given way to others by that.
+        // Held-back services may have given way to others by these edits.
         self.lost_surroundings(&all, &found);
         if is_blind {
             return self.look_again(now);
@@ -158,7 +158,7 @@ impl Core {
         self.rejected.again();
     }
 
-    /// Services as they were served before the machine booted or a teardown, by names of their own.
+    /// Returns services as they were served before a boot or a teardown, under names of their own.
     fn served_before(&self) -> Vec<Arc<Service>> {
         let named = self.held_back.before().map(|before| {
             Arc::new(Service {
@@ -169,7 +169,7 @@ impl Core {
         named.collect()
     }
 
-    /// What is held back is served as it was before the machine booted, where that is possible now.
+    /// Serves held-back services as before the machine booted, where this is possible now.
     fn serve_as_before(&mut self, all: &State, found: &Obstacles, edits: &mut Edits) {
         let held = all.services.iter().filter(|service| {
             let held = self.held_back.get(&service.name);
@@ -191,12 +191,13 @@ impl Core {
         }
     }
 
-    /// A look has failed: what waits for it is judged again soon.
+    /// Schedules a judgement after an examination failed.
     pub(super) fn look_again(&mut self, now: Now) {
         self.due.judge_by(now.instant + LISTENERS);
     }
 
-    /// The first look has failed: what is served already goes on as it is, and nothing else is begun.
+    /// Returns obstacles for all services after the first examination failed: those that are served stay, and no other
+    /// is begun.
     fn not_looked_at(&self, all: &State, why: &str) -> Obstacles {
         let obstacles = all
             .services
@@ -205,7 +206,7 @@ impl Core {
         by_service(obstacles)
     }
 
-    /// The next judgement; a change is told by itself, but for listeners.
+    /// Schedules the next judgement. Changes are reported by the system, except those of listeners.
     fn judge_later(&mut self, now: Now) {
         let interval = self.settings.check_interval.unwrap_or(LONGEST).min(LONGEST);
         let pause = if self.held_back.waits_for_port() {
@@ -216,16 +217,16 @@ impl Core {
         self.due.judge(now.instant + pause);
     }
 
-    /// Whether a service is served, or is about to be, where this one listens.
+    /// Returns whether a service is served, or is about to be, where this one listens.
     pub(super) fn is_known(&self, service: &Service) -> bool {
-        // Its record may be a second older than its addresses.
+        // The former service may be known with addresses that are a second out of date.
         let is_former = |former: &Arc<Service>| former.port == service.port;
         self.membership.serving_at(service).is_some()
             || self.held_back.former(service).any(is_former)
             || self.held_back.has_judged && self.membership.is_known(service)
     }
 
-    /// Returns those obstacles that a service has not in what is served of it already.
+    /// Returns the obstacles that do not apply to what is served of the service already.
     pub(super) fn new_obstacles(&self, service: &Service, found: Option<&Vec<Obstacle>>) -> Vec<Obstacle> {
         let known: Vec<&Arc<Service>> = self.known_of(service).collect();
         let found = found.into_iter().flatten();
@@ -233,13 +234,13 @@ impl Core {
         new.cloned().collect()
     }
 
-    /// Returns what is served of a service, or is about to be, or was until somebody removed the table.
+    /// Returns the forms in which a service is served, is about to be, or was until the table was removed.
     fn known_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Service>> {
         let there = self.membership.serving_at(service);
         let serving = self.membership.serving().get(&service.name).into_iter().chain(there);
         let wanted = self.membership.wanted().get(&service.name);
         let wanted = wanted.filter(|_| self.held_back.has_judged);
-        // One that is suspended gets back what it had, if it had it.
+        // A suspended service gets its backends back.
         let suspended = self.api.get(&service.name).map(|stored| &stored.service);
         let is_kept = self.held_back.contains(&service.name);
         let suspended = suspended.filter(|_| !is_kept && self.addon.is_suspended(&service.name));
@@ -249,7 +250,7 @@ impl Core {
             .chain(self.held_back.former(service))
     }
 
-    /// Holds a service back, or releases it if there is no reason. Returns whether what is desired of it changes by that.
+    /// Holds a service back, or releases it if there is no reason. Returns whether its desired form changes.
     fn hold_back(&mut self, service: &Service, why: Vec<Obstacle>) -> bool {
         let name = &service.name;
         if why.is_empty() {
@@ -261,7 +262,7 @@ impl Core {
             held.before = held.before.take().or(before).filter(|_| held.kept.is_none());
             return false;
         }
-        // At the start everything was wanted before it was judged.
+        // At the start everything was desired before it was judged.
         let kept = if self.held_back.has_judged {
             let wanted = self.membership.wanted().get(name).cloned();
             wanted.or_else(|| self.renamed(service))
@@ -279,13 +280,14 @@ impl Core {
         true
     }
 
-    /// Returns what was found of a service at the start. A record that is older than what is said may know it by another name.
+    /// Returns a service as it was found at the start. A record that is older than the definition may know it by
+    /// another name.
     fn found(&self, service: &Service) -> Option<Arc<Service>> {
         let found = self.membership.serving().get(&service.name).cloned();
         found.or_else(|| self.renamed(service))
     }
 
-    /// Returns what is served where a service listens, if nobody says anything of its name any more.
+    /// Returns the service that is served where this one listens, if no provider defines its name any more.
     fn renamed(&self, service: &Service) -> Option<Arc<Service>> {
         let there = self.membership.serving_at(service)?;
         let is_another = self.said().any(|said| said.name == there.name);
@@ -297,7 +299,7 @@ impl Core {
         })
     }
 
-    /// Returns what edits come to, as far as nothing is held back. What is served and held back follows as far as it can, and
+    /// Returns the edits without what is held back. A held-back service follows its definition as far as it can, and
     /// gives way to what others claim.
     pub(super) fn possible(&mut self, edits: &Edits) -> Edits {
         let served = edits.put.iter().map(|service| Arc::clone(self.addon.served(service)));
@@ -325,7 +327,7 @@ impl Core {
             }
         }
         let changed = if std::mem::replace(&mut self.held_back.gave_way, true) {
-            // What is kept goes together with all that was there before.
+            // A kept service fits to all that was there before.
             self.held_back.give_way(&Claimed::by(&new))
         } else {
             let others = self.said().filter(|service| !self.held_back.contains(&service.name));
@@ -352,7 +354,7 @@ impl Core {
         possible
     }
 
-    /// Puts the problems that follow into the list.
+    /// Updates the problems of held-back services and of served ones that lost what they need.
     fn lost_surroundings(&mut self, all: &State, found: &Obstacles) {
         let mut problems = Vec::new();
         for service in &all.services {
@@ -396,14 +398,15 @@ impl Core {
         self.problems.replace(&KINDS, problems);
     }
 
-    /// What all providers say, possible here or not.
+    /// Returns the services as all providers define them, whether possible here or not.
     pub(super) fn said(&self) -> impl Iterator<Item = &Arc<Service>> {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let orphans = self.orphans.iter().map(|orphan| &orphan.service);
         of_file.chain(self.api.services()).chain(orphans)
     }
 
-    /// What is to be served: what all providers say, without what is held back, and with what is kept instead.
+    /// Returns the services to serve: those of all providers without the held-back ones, and with their kept forms
+    /// instead.
     pub(super) fn desired(&self) -> impl Iterator<Item = &Arc<Service>> {
         let possible = self.said().filter(|service| !self.held_back.contains(&service.name));
         possible
@@ -411,7 +414,7 @@ impl Core {
             .chain(self.held_back.kept().map(|kept| self.addon.served(kept)))
     }
 
-    /// Decides of services that a provider puts which of them are held back.
+    /// Holds back services that a provider defines and that have obstacles, and releases others.
     pub(super) fn decide(&mut self, edits: &Edits, mut obstacles: Obstacles) {
         for service in &edits.put {
             let why = obstacles.remove(&service.name).unwrap_or_default();
@@ -419,7 +422,7 @@ impl Core {
         }
     }
 
-    /// Adds the services that are held back and stay: an order decides of them anew.
+    /// Adds held-back services that a state does not change to the edits, so that an order decides about them again.
     pub(super) fn add_held_back(&self, edits: &mut Edits, state: &State) {
         let held = state
             .services

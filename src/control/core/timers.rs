@@ -1,4 +1,4 @@
-//! What is to be done later, and when.
+//! Times of later work.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -6,25 +6,26 @@ use std::time::{Duration, Instant};
 use super::{RETRY, RETRY_MOST};
 use tcpgw_kernel::conntrack::Pair;
 
-/// From the first drain until its flows are counted: handshakes have been answered, or forgotten, by then.
+/// Delay from the first drain to the first count of its flows: by then handshakes have been answered, or deleted.
 const FIRST_COUNT: Duration = Duration::from_millis(200);
-/// From one count to the next: at least this, and ten times as long as a count takes.
+/// Minimum interval between counts; it is at least ten times as long as a count takes.
 const COUNT: Duration = Duration::from_millis(500);
-/// From a change until the record is written: at least this, and fifty times as long as writing it takes.
+/// Minimum delay from a change to a write of the record; it is at least fifty times as long as a write takes.
 const RECORD: Duration = Duration::from_secs(1);
-/// From an attempt to write the record that failed until the next: at least this.
+/// Minimum delay from a failed write of the record to the next attempt.
 const RECORD_AGAIN: Duration = Duration::from_secs(5);
-/// A record that is due for so long goes before further changes, which would keep it out for ever.
+/// Time after which an overdue record is written before further changes, which could otherwise postpone it without
+/// end.
 const LATE: Duration = Duration::from_secs(5);
-/// So long a teardown waits for the file of last services.
+/// Maximum time that a teardown waits for the file of last services.
 const LAST: Duration = Duration::from_secs(2);
-/// From a change until counters of what is gone are removed.
+/// Delay from a change to the removal of counters of removed services and backends.
 const TIDY: Duration = Duration::from_secs(10);
 
-/// The times at which something is due; `None`: never, as things are.
+/// Times at which work is due; `None`: never, as things are.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    /// The next attempt after a failure.
+    /// Next attempt after a failure.
     pub(super) retry: Option<Instant>,
     drift: bool,
     forget: Option<(Instant, BTreeSet<Pair>)>,
@@ -33,20 +34,20 @@ pub(super) struct Due {
     check_interval: Option<Duration>,
     tidy: Option<Instant>,
     record: Option<Instant>,
-    /// The next attempt to delete flows that could not be deleted.
+    /// Next attempt to delete flows that could not be deleted.
     flush: Option<Instant>,
     flush_failures: u32,
-    /// The services are judged again by what the gateway is like.
+    /// Next judgement of the services by the state of the gateway.
     judge: Option<Instant>,
-    /// The next attempt after the store has failed; not one of [`Self::next`].
+    /// Next attempt after a failure of the store; not part of [`Self::next`].
     pub(super) store: Option<Instant>,
     record_pause: Duration,
-    /// When the file of last services is to be written; not one of [`Self::next`].
+    /// Next write of the file of last services; not part of [`Self::next`].
     remember: Option<Instant>,
-    /// The note of a teardown is not what it should say.
+    /// Whether the note of a teardown is outdated.
     pub(super) is_note_outdated: bool,
     remember_pause: Duration,
-    /// Until then a teardown waits for that file; not one of [`Self::next`].
+    /// End of a teardown's wait for that file; not part of [`Self::next`].
     pub(super) teardown: Option<Instant>,
 }
 
@@ -60,7 +61,7 @@ impl Due {
         }
     }
 
-    /// The first of these times.
+    /// Returns the first of these times.
     pub(super) fn next(&self) -> Option<Instant> {
         let forget = self.forget.as_ref().map(|(at, _)| *at);
         let times = [
@@ -81,17 +82,17 @@ impl Due {
         self.check = interval.map(|interval| now + interval);
     }
 
-    /// The services are to be judged again at that time.
+    /// Schedules the judgement of services at this time.
     pub(super) fn judge(&mut self, at: Instant) {
         self.judge = Some(at);
     }
 
-    /// They are to be judged again at that time, if not before.
+    /// Schedules the judgement of services at this time, or earlier if it is so already.
     pub(super) fn judge_by(&mut self, at: Instant) {
         self.judge = Some(self.judge.map_or(at, |before| before.min(at)));
     }
 
-    /// They are to be judged, at a time that nobody knows yet.
+    /// Cancels the judgement of services until the next one is scheduled.
     pub(super) fn judge_later(&mut self) {
         self.judge = None;
     }
@@ -100,7 +101,7 @@ impl Due {
         self.judge.is_some_and(|at| at <= now)
     }
 
-    /// Somebody else has written, or may have.
+    /// Schedules a check at once, since another program has written to nftables, or may have.
     pub(super) fn drift(&mut self) {
         self.drift = true;
     }
@@ -109,7 +110,7 @@ impl Due {
         self.store.take_if(|at| *at <= now).is_some()
     }
 
-    /// Some flows could not be deleted: they are tried again, each time after twice as long.
+    /// Schedules another attempt to delete flows, with a delay that doubles each time.
     pub(super) fn flush_again(&mut self, now: Instant) {
         if self.flush.is_none() {
             let pause = RETRY.saturating_mul(1 << self.flush_failures.min(16)).min(RETRY_MOST);
@@ -118,7 +119,7 @@ impl Due {
         }
     }
 
-    /// No flow is left that should have been deleted.
+    /// Cancels attempts to delete flows, since none is left.
     pub(super) fn all_flushed(&mut self) {
         self.flush = None;
         self.flush_failures = 0;
@@ -143,7 +144,7 @@ impl Due {
         Some(all)
     }
 
-    /// Whether anybody drains.
+    /// Starts or stops counting flows of draining backends.
     pub(super) fn drains(&mut self, any: bool, now: Instant) {
         if any {
             self.count.get_or_insert(now + FIRST_COUNT);
@@ -156,7 +157,7 @@ impl Due {
         self.count.take_if(|at| *at <= now).is_some()
     }
 
-    /// A count has taken so long.
+    /// Schedules the next count, after one that took `took`.
     pub(super) fn counted(&mut self, any_left: bool, took: Duration, now: Instant) {
         if any_left {
             self.count = Some(now + COUNT.max(took.saturating_mul(10)));
@@ -175,7 +176,7 @@ impl Due {
         true
     }
 
-    /// Something was taken away.
+    /// Schedules the removal of unused counters.
     pub(super) fn tidy(&mut self, now: Instant) {
         self.tidy.get_or_insert(now + TIDY);
     }
@@ -184,12 +185,12 @@ impl Due {
         self.tidy.take_if(|at| *at <= now).is_some()
     }
 
-    /// The record is not up to date.
+    /// Schedules a write of the record.
     pub(super) fn record(&mut self, now: Instant) {
         self.record.get_or_insert(now + self.record_pause);
     }
 
-    /// The record could not be written.
+    /// Schedules a write of the record after one has failed.
     pub(super) fn record_again(&mut self, now: Instant) {
         self.record.get_or_insert(now + self.record_pause.max(RECORD_AGAIN));
     }
@@ -198,7 +199,7 @@ impl Due {
         self.record
     }
 
-    /// What was removed must not come back when the daemon dies now.
+    /// Schedules immediate writes, so that removed services do not come back when the daemon dies.
     pub(super) fn record_at_once(&mut self, now: Instant) {
         (self.record, self.remember) = (Some(now), Some(now));
     }
@@ -207,22 +208,22 @@ impl Due {
         self.record.take_if(|at| *at <= now).is_some()
     }
 
-    /// Whether the record is due for so long that changes have to wait.
+    /// Returns whether the record is overdue for so long that changes have to wait, and resets that.
     pub(super) fn take_late_record(&mut self, now: Instant) -> bool {
         self.record.take_if(|at| *at + LATE <= now).is_some()
     }
 
-    /// The file of last services is not up to date.
+    /// Schedules a write of the file of last services.
     pub(super) fn remember(&mut self, now: Instant) {
         self.remember.get_or_insert(now + self.remember_pause);
     }
 
-    /// It is to be written without a pause.
+    /// Schedules an immediate write of the file of last services.
     pub(super) fn remember_at_once(&mut self, now: Instant) {
         self.remember = Some(now);
     }
 
-    /// Until when a teardown waits for that file.
+    /// Returns the end of a teardown's wait for the file of last services.
     pub(super) fn wait_for_last(&mut self, now: Instant) -> Instant {
         *self.teardown.get_or_insert(now + LAST)
     }
@@ -239,12 +240,12 @@ impl Due {
         self.remember
     }
 
-    /// Writing it has taken so long.
+    /// Sets the delay for the file of last services by the duration of the last write.
     pub(super) fn remembered(&mut self, took: Duration) {
         self.remember_pause = RECORD.max(took.saturating_mul(10));
     }
 
-    /// Writing it has taken so long.
+    /// Sets the delay for the record by the duration of the last write.
     pub(super) fn recorded(&mut self, took: Duration) {
         self.record_pause = RECORD.max(took.saturating_mul(50));
     }

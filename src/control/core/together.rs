@@ -1,6 +1,6 @@
-//! Orders that wait at the same time. Those that have nothing to do with each other are judged together and written in one transaction
-//! of the store, so that they cost one look at the gateway and one flush of the disk; the store makes or refuses each by itself. What
-//! cannot be judged together, or is not plainly accepted, is taken one by one, as if it had come alone.
+//! Orders that wait at the same time. Independent ones are judged together and written in one transaction of the
+//! store, so that they cost one examination of the gateway and one flush of the disk; the store makes or refuses each
+//! by itself. Orders that cannot be judged together, or are not simply accepted, are taken one by one.
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
@@ -13,52 +13,52 @@ use crate::control::request::{ApplyOptions, Refused};
 use crate::control::storage::Write;
 use tcpgw_core::model::{Edits, State};
 
-/// Most orders that are written together.
+/// Maximum number of orders that are written together.
 const MOST_TOGETHER: usize = 64;
-/// Most backends of the services that are judged together, but for the last one: the loop serves nobody else meanwhile.
+/// Number of backends after which no further order joins a group, since the main loop does nothing else meanwhile.
 const MOST_BACKENDS: usize = 4096;
 
-/// How far orders are taken together.
+/// State of the grouping of orders.
 #[derive(Debug, Default)]
 pub(super) struct Grouping {
-    /// So many of the first orders are being looked at together; those that come meanwhile are not.
+    /// Number of the first orders that are being examined together; later ones are not.
     looked_at: Option<usize>,
-    /// So many of the first orders are taken one by one.
+    /// Number of the first orders that are taken one by one.
     singly: usize,
 }
 
 impl Grouping {
-    /// Has at least so many of the first orders taken one by one.
+    /// Has at least `count` of the first orders taken one by one.
     pub(super) fn take_singly(&mut self, count: usize) {
         self.singly = self.singly.max(count);
     }
 
-    /// The first order was taken by itself.
+    /// Notes that the first order was taken by itself.
     pub(super) fn is_taken(&mut self) {
         self.singly = self.singly.saturating_sub(1);
     }
 }
 
-/// What has become of the orders that wait first.
+/// Result of taking the first orders together.
 pub(super) enum Together {
-    /// They are to be written.
+    /// The orders are to be written.
     Taken(Write),
-    /// The gateway is being looked at.
+    /// The gateway is being examined.
     Pending,
-    /// The first one is to be taken by itself.
+    /// The first order is to be taken by itself.
     Singly,
 }
 
-/// Orders that have nothing to do with each other, as each would be decided alone.
+/// Independent orders, as each would be decided alone.
 #[derive(Default)]
 struct Group {
-    /// What each changes. A request about a resource has its decision.
+    /// Edits of each order; a request about a resource has its decision, too.
     members: Vec<(Edits, Option<Decision>)>,
-    /// All of that.
+    /// All edits.
     edits: Edits,
-    /// The services that they are about.
+    /// Names of the services that the orders are about.
     names: BTreeSet<Name>,
-    /// What platforms call the resources of which they are.
+    /// Platforms' ids of the resources that the orders are about.
     apps: BTreeSet<PlatformId>,
 }
 
@@ -79,7 +79,7 @@ impl Group {
 }
 
 impl Core {
-    /// Takes the orders that wait first, if several can be taken together.
+    /// Takes the first waiting orders, if several can be taken together.
     pub(super) fn take_together(&mut self, vet: &mut Vet<'_>, now: Now) -> Together {
         let grouping = &mut self.order_queue.grouping;
         let most = grouping.looked_at.take().unwrap_or(MOST_TOGETHER);
@@ -104,7 +104,7 @@ impl Core {
         }
     }
 
-    /// The orders that wait first, up to one that depends on them, or that is not plainly accepted.
+    /// Returns the first waiting orders, up to one that depends on them or is not simply accepted.
     fn first_group(&self, most: usize, now: Now) -> Group {
         let mut group = Group::default();
         for order in self.order_queue.orders.iter().take(most) {
@@ -115,7 +115,7 @@ impl Core {
         group
     }
 
-    /// Adds an order to a group. `None`: it has to be taken by itself.
+    /// Adds an order to a group. Returns `None` when it has to be taken by itself.
     fn join(&self, order: &Order, group: &mut Group, now: Now) -> Option<()> {
         let (edits, decision, apps) = match order {
             Order::Edit(order, _) if !order.take_over => {
@@ -140,14 +140,14 @@ impl Core {
         let put = edits.put.iter().map(|service| &service.name);
         let names: Vec<Name> = put.chain(&edits.gone).cloned().chain(resource).collect();
         let is_of_others = |name| group.names.contains(name);
-        // What changes nothing is answered at once.
+        // An order that changes nothing is answered at once.
         if names.is_empty() || names.iter().any(is_of_others) || apps.iter().any(|app| group.apps.contains(app)) {
             return None;
         }
         if !self.orphans_removed_by(&edits).is_empty() {
             return None;
         }
-        // Each is accepted alone, too: the store may refuse the others.
+        // Each must be acceptable alone, too: the store may refuse the others.
         self.judge_books(&edits, Provider::Api).ok()?;
         group.names.extend(names);
         group.apps.extend(apps);
@@ -156,7 +156,7 @@ impl Core {
     }
 
     fn judge_group(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, Unjudged> {
-        // Against all others they are judged below; against each other nobody has yet.
+        // Conflicts within the group; conflicts with other services are judged below.
         State::new(edits.put.iter().cloned()).map_err(Refused::Invalid)?;
         let standing = ProviderSize {
             provider: Provider::Api,
