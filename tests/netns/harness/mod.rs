@@ -33,6 +33,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const TOPOLOGY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/vagrant/topology");
 const NAMESPACES: &str = "/run/netns";
+/// Pauses of [`wait_until`].
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 
 /// One topology of its own, and a directory for its files.
 pub(crate) struct Net {
@@ -124,16 +127,20 @@ impl Place {
 }
 
 /// Polls until `condition` holds, and says whether it did in time.
+///
+/// The longer it has waited, the longer are its pauses: most conditions are a request or a process, and the processor that
+/// they take is what other tests wait for.
 pub(crate) fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {
         if condition() {
             return true;
         }
-        if start.elapsed() >= timeout {
+        let waited = start.elapsed();
+        if waited >= timeout {
             return false;
         }
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep((waited / 16).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
     }
 }
 
