@@ -20,11 +20,12 @@ pub(crate) mod state;
 pub(crate) mod views;
 pub(crate) mod wire;
 
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, Once, PoisonError};
+use std::sync::{Condvar, Mutex, Once, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -153,7 +154,7 @@ pub(crate) fn namespaces(prefix: &str) -> Vec<String> {
     names.filter(|name| name.starts_with(prefix)).collect()
 }
 
-/// The right to have a topology: many at a time, or one alone.
+/// The right to have a topology: some at a time, or one alone. Who wants to be alone waits until no other wants one.
 struct Turn {
     weight: usize,
 }
@@ -161,10 +162,16 @@ struct Turn {
 static TAKEN: Mutex<usize> = Mutex::new(0);
 static FREED: Condvar = Condvar::new();
 const ALL: usize = usize::MAX / 2;
+/// How many there may be at a time; `vagrant/test` sets it below the number of threads, so that those that wait to be alone
+/// keep no other test from running.
+const MOST_TOPOLOGIES: &str = "TCPGW_MOST_TOPOLOGIES";
 
 impl Turn {
     fn shared() -> Self {
-        Self::take(1, |taken| taken < ALL)
+        static MOST: OnceLock<usize> = OnceLock::new();
+        let most = || env::var(MOST_TOPOLOGIES).map_or(ALL, |most| most.parse().expect("a number of topologies"));
+        let most = *MOST.get_or_init(most);
+        Self::take(1, |taken| taken < most)
     }
 
     fn alone() -> Self {
