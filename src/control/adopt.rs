@@ -1,4 +1,4 @@
-//! Services out of what the kernel holds, for a daemon that takes over what an earlier run or the CLI has left.
+//! Services made from the state of the kernel, for a daemon that takes over from an earlier process or the CLI.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,20 +20,20 @@ use tcpgw_core::summary::{ServiceSettings, ServiceSummary, Summary, balance_code
 /// A service that was served before this daemon.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Adopted {
-    /// As the kernel holds it.
+    /// The service as the kernel holds it.
     pub(crate) serving: Service,
-    /// As it was desired, as far as is known.
+    /// The service as it was desired, as far as is known.
     pub(crate) wanted: Service,
-    /// Whose it was; `None`: nothing tells.
+    /// Its owner; `None`: unknown.
     pub(crate) owner: Option<Owner>,
-    /// Whether `wanted` is what its provider said: else what no rule tells has its default.
+    /// Whether `wanted` is as its provider defined it; otherwise fields that no rule contains have their defaults.
     pub(crate) is_whole: bool,
     /// Whether it was served without backends because its resource of the add-on was suspended.
     pub(crate) is_suspended: bool,
 }
 
 impl Adopted {
-    /// It was suspended, and nobody knows its resource any more: no client reaches its backends until somebody says so.
+    /// Keeps new connections from the backends of a suspended service whose resource is not known any more.
     pub(crate) fn stay_suspended(&mut self) {
         for backend in &mut self.wanted.backends {
             backend.state = BackendState::Draining;
@@ -42,8 +42,8 @@ impl Adopted {
     }
 }
 
-/// What the kernel holds, or held, as services. Record and file of last services say what the rules do not tell: the record, unless
-/// `is_last_newer` ([`Last::is_newer`]).
+/// Returns the services that the kernel holds, or held. Fields that are in no rule come from the record, or from the
+/// file of last services if `is_last_newer` ([`Last::is_newer`]).
 pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last, is_last_newer: bool) -> Vec<Adopted> {
     let left = recorded.map(|recorded| &recorded.left);
     let recorded = recorded.and_then(|recorded| Some((&recorded.summary, recorded.details.as_ref()?)));
@@ -62,7 +62,7 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last,
         let name = &*serving.name;
         let details = recorded.and_then(|(_, details)| details.get(name).cloned());
         let details = details.or_else(|| known.contains_key(name).then(Details::default));
-        // A change took it away, and was not made, or by half.
+        // A change removed it, and was made in part or not at all.
         let was_removed = || left.is_some_and(|left| left.has_listen_key(&serving));
         let removed = Details {
             owner: Owner::Removed,
@@ -96,8 +96,8 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last,
     services.map(adopt).collect()
 }
 
-/// A service as the record knows it, which somebody may have damaged in the kernel, with the backends that only the kernel has: a record
-/// that could not be written is older. `None`: it is said to listen elsewhere.
+/// Returns a service as the record knows it, since it may have been damaged in the kernel, with the backends that only
+/// the kernel has: a record that could not be written is older. Returns `None` when the record has it on another port.
 fn undamaged(recorded: &ServiceSummary, serving: &Service) -> Option<Service> {
     let mut whole = service(recorded, &mut BTreeSet::new()).filter(|whole| whole.port == serving.port)?;
     let known: BTreeSet<Endpoint> = whole.backends.iter().map(|backend| backend.endpoint).collect();
@@ -158,7 +158,8 @@ fn service(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Option<S
     })
 }
 
-/// One that only the kernel knows is called by where it listens, so that it can be named, exported and removed.
+/// Returns the name of a service. One that only the kernel knows is named by its port and address, so that it can be
+/// exported and removed.
 fn name(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Box<str> {
     if let Some(name) = &summary.name {
         return name.clone();

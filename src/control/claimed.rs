@@ -1,5 +1,5 @@
-//! What services claim that others may have had: names, ports on the same address, endpoints on other terms; and what is left
-//! of a service beside them.
+//! Conflicts between services over names, ports on the same address, and endpoints with different settings; and the
+//! part of a service that remains beside others.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -9,7 +9,7 @@ use super::membership::overlap;
 use tcpgw_core::model::shared::Terms;
 use tcpgw_core::model::{BackendState, Endpoint, Service};
 
-/// What some services claim. They are valid together.
+/// Claims of some services, which do not conflict with each other.
 #[derive(Debug, Default)]
 pub(crate) struct Claimed<'s> {
     names: BTreeMap<&'s str, &'s Service>,
@@ -18,29 +18,29 @@ pub(crate) struct Claimed<'s> {
     terms: Vec<(&'s Service, Terms)>,
 }
 
-/// Of the services that have an endpoint, those that are asked about it. They agree, so that one speaks for all.
+/// Services that have an endpoint. They agree on its settings, so that one of them is compared.
 #[derive(Debug)]
 struct Sharing {
     first: usize,
-    /// The first that says something about it: in which it does not drain.
+    /// The first service in which the endpoint is active, so that its settings apply.
     binding: Option<usize>,
 }
 
-/// What is left of a service beside others.
+/// The part of a service that remains beside others.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Left<'s> {
     /// All of it.
     Whole,
-    /// It is changed: what is not known of it is taken over from a service that has an endpoint of it, too.
+    /// All of it, with unknown settings taken from a service that has one of its endpoints, too.
     Completed(Service),
-    /// What remains without some endpoints, which this service has on other terms.
+    /// The service without some endpoints, which this other service has with different settings.
     Part(Service, &'s Service),
     /// Nothing: this service has its name, or listens where it does.
     Nothing(&'s Service),
 }
 
 impl<'s> Claimed<'s> {
-    /// Of these.
+    /// Collects the claims of these services.
     pub(crate) fn by(services: impl IntoIterator<Item = &'s Arc<Service>>) -> Self {
         let mut claimed = Self::default();
         for service in services {
@@ -61,8 +61,9 @@ impl<'s> Claimed<'s> {
         claimed
     }
 
-    /// Returns what is left of a service. An endpoint stays if it can be shared: if those who have it say the same of it.
-    /// `is_whole`: it is as its provider wanted it; else nothing is known of its `health`, which no rule tells.
+    /// Returns the part of a service that remains. An endpoint remains if the services that have it agree on its
+    /// settings. `is_whole`: the service is as its provider defined it; otherwise its `health`, which is in no rule,
+    /// is unknown.
     pub(crate) fn leave(&self, service: &Service, is_whole: bool) -> Left<'s> {
         if let Some(other) = self.where_is(service) {
             return Left::Nothing(other);
@@ -83,7 +84,7 @@ impl<'s> Claimed<'s> {
         Left::Part(rest, other)
     }
 
-    /// The service that has this one's name, or listens where it does.
+    /// Returns the service that has this one's name, or listens where it does.
     fn where_is(&self, service: &Service) -> Option<&'s Service> {
         let mut there = self.ports.get(&service.port).into_iter().flatten();
         let same = self.names.get(&*service.name);
@@ -91,13 +92,13 @@ impl<'s> Claimed<'s> {
             .copied()
     }
 
-    /// A service that has the endpoint on other terms than these.
+    /// Returns a service that has the endpoint with other settings than these.
     fn differing(&self, terms: &Terms, endpoint: Endpoint) -> Option<&'s Service> {
         let (service, others) = self.terms.get(self.endpoints.get(&endpoint)?.binding?)?;
         terms.differences(others, endpoint).map(|_| *service)
     }
 
-    /// Returns the service with the probes of one that has an endpoint of it, if they differ.
+    /// Returns the service with the probe settings of another one that has one of its endpoints, if they differ.
     pub(crate) fn completed(&self, service: &Service) -> Option<Service> {
         let mut backends = service.backends.iter();
         let sharing = backends.find_map(|backend| self.endpoints.get(&backend.endpoint))?;
@@ -110,7 +111,7 @@ impl<'s> Claimed<'s> {
 }
 
 impl Left<'_> {
-    /// Returns the service as it is left, which may have lost all its backends; `None`: nothing is left of it.
+    /// Returns the remaining service, which may have lost all its backends; `None`: nothing remains.
     pub(crate) fn rest(self, service: &Service) -> Option<Service> {
         match self {
             Left::Whole => Some(service.clone()),
@@ -119,16 +120,16 @@ impl Left<'_> {
         }
     }
 
-    /// The same without a service that has lost all its backends to others.
+    /// Returns the remaining service; `None`: nothing remains, or it has lost all its backends to others.
     pub(crate) fn reached(self, service: &Service) -> Option<Service> {
         let loses = matches!(self, Left::Part(..));
         self.rest(service).filter(|rest| !(loses && rest.backends.is_empty()))
     }
 }
 
-/// What is left of services that were found beside those that others want: each with whether it is as its provider wanted
-/// it. A service that has lost all its backends to others is not left. What was found is called as a record says, which may
-/// be older than what others want.
+/// Returns the parts of found services that remain beside the desired ones `others`. Each found service comes with
+/// whether it is as its provider defined it. A service that has lost all its backends is left out. Found services have
+/// the names of a record, which may be outdated.
 pub(crate) fn beside<'s, 'f>(
     found: impl IntoIterator<Item = (&'f Service, bool)>,
     others: impl IntoIterator<Item = &'s Arc<Service>>,
@@ -140,7 +141,7 @@ pub(crate) fn beside<'s, 'f>(
         .collect()
 }
 
-/// Returns what is taken from an orphan, in words; `None`: nothing, or its name is defined anew.
+/// Returns a text about what an orphan loses; `None`: nothing, or its name is defined again.
 pub(crate) fn displacement(orphan: &Service, left: &Left<'_>) -> Option<String> {
     const MOST: usize = 5;
     let is = format!(

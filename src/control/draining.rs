@@ -1,5 +1,5 @@
-//! The backends that leave, found by service and endpoint, by service, and by deadline. An endpoint may leave one service
-//! and go on in another.
+//! Draining backends, found by service and endpoint, by service, and by deadline. An endpoint may drain in one service
+//! and be active in another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -8,31 +8,31 @@ use super::membership::Name;
 use tcpgw_core::drain::Drain;
 use tcpgw_core::model::{Backend, Endpoint};
 
-/// A backend on its way out of a service.
+/// A backend that is being removed from a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainingBackend {
     /// The service that its flows came through, or the one that listens there now.
     pub service: Name,
     /// The service that it was a backend of, which events name.
     pub of: Name,
-    /// As it was.
+    /// The backend as it was.
     pub backend: Backend,
-    /// How far it is.
+    /// State of the drain.
     pub drain: Drain,
-    /// How long the whole drain may take, once it has begun.
+    /// Maximum duration of the drain from its beginning.
     pub time: Duration,
 }
 
-/// How much time a drain has that another process has begun.
+/// Time left for a drain that another process has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLeft {
-    /// Until its flows are flushed.
+    /// Time until its flows are flushed.
     pub left: Duration,
-    /// How long the whole drain may take.
+    /// Maximum duration of the whole drain.
     pub whole: Duration,
 }
 
-/// All of them.
+/// All draining backends.
 #[derive(Debug, Default)]
 pub struct DrainingBackends {
     all: BTreeMap<(Endpoint, Name), DrainingBackend>,
@@ -41,34 +41,34 @@ pub struct DrainingBackends {
 }
 
 impl DrainingBackends {
-    /// That of a service.
+    /// Returns the draining backend of a service.
     pub fn get(&self, service: &Name, endpoint: Endpoint) -> Option<&DrainingBackend> {
         self.all.get(&(endpoint, service.clone()))
     }
 
-    /// Those of an endpoint: it may leave several services.
+    /// Returns the draining backends with an endpoint, which may drain in several services.
     pub fn of_endpoint(&self, endpoint: Endpoint) -> impl Iterator<Item = &DrainingBackend> {
         let from = self.all.range((endpoint, Name::default())..);
         from.take_while(move |((of, _), _)| *of == endpoint)
             .map(|(_, leaving)| leaving)
     }
 
-    /// Each, in order.
+    /// Returns all draining backends, by endpoint and service.
     pub fn iter(&self) -> impl Iterator<Item = &DrainingBackend> {
         self.all.values()
     }
 
-    /// How many.
+    /// Returns the number of draining backends.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether no backend drains.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// Those of a service.
+    /// Returns the endpoints that drain in a service.
     pub fn of(&self, service: &str) -> Vec<Endpoint> {
         self.of
             .get(service)
@@ -76,14 +76,14 @@ impl DrainingBackends {
             .unwrap_or_default()
     }
 
-    /// Whether one of a service still gets new connections.
+    /// Returns whether a backend that is being removed from a service still gets new connections.
     pub fn any_serving(&self, service: &Name) -> bool {
         let of = self.of.get(service).into_iter().flatten();
         of.filter_map(|endpoint| self.get(service, *endpoint))
             .any(|leaving| leaving.drain == Drain::Serving)
     }
 
-    /// Notes one, in place of what was known of it.
+    /// Adds a draining backend, or replaces it.
     pub fn put(&mut self, leaving: DrainingBackend) {
         let endpoint = leaving.backend.endpoint;
         self.remove(&leaving.service, endpoint);
@@ -94,7 +94,7 @@ impl DrainingBackends {
         self.all.insert((endpoint, leaving.service.clone()), leaving);
     }
 
-    /// Forgets one.
+    /// Removes a draining backend.
     pub fn remove(&mut self, service: &Name, endpoint: Endpoint) -> Option<DrainingBackend> {
         let leaving = self.all.remove(&(endpoint, service.clone()))?;
         if let Some(of) = self.of.get_mut(service) {
@@ -109,12 +109,12 @@ impl DrainingBackends {
         Some(leaving)
     }
 
-    /// The next deadline.
+    /// Returns the next deadline.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
-    /// The services of those whose deadline has passed.
+    /// Returns the services of backends whose deadline has passed.
     pub fn late(&self, now: Instant) -> impl Iterator<Item = &Name> {
         let late = self.deadlines.iter().take_while(move |(deadline, ..)| *deadline <= now);
         late.map(|(.., service)| service)

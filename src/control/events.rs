@@ -1,4 +1,4 @@
-//! What happened, for logs, followers of the API and those who come later.
+//! Events for the log, for followers of the API, and for clients that ask for past events.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,16 +13,16 @@ use crate::addon::id::PlatformId;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{EndedProblem, Problem};
 
-/// Events that are kept for those who come later.
+/// Number of past events that are kept.
 const KEPT: usize = 1024;
-/// Events that a slow follower may be behind before it misses some.
+/// Number of events that a slow follower may be behind before it misses some.
 const BEHIND: usize = 256;
 
-/// What names an event among those of all daemons: another daemon has another epoch. Opaque to everybody else.
+/// Id of an event among those of all daemons: each daemon has an epoch of its own. Opaque to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventId {
     epoch: Arc<str>,
-    /// Counts from 1 since the daemon started.
+    /// Number of the event, from 1 since the daemon started.
     number: u64,
 }
 
@@ -38,208 +38,208 @@ impl Serialize for EventId {
     }
 }
 
-/// Which events somebody wants who follows.
+/// Position from which a client follows events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum After {
-    /// All that are kept.
+    /// All events that are kept.
     Start,
-    /// Those after this one, by its id, whichever daemon it was given by.
+    /// Events after the one with this id, which an earlier daemon may have given.
     Event(Box<str>),
-    /// Those that come.
+    /// Future events only.
     Now,
 }
 
-/// Events that were, and a place to hear those that come.
+/// Past events, and a receiver of future ones.
 #[derive(Debug)]
 pub struct Followed {
-    /// How many between the asked one and the first of `kept` are not kept any more. `None`: that cannot be told, since the
-    /// asked one is of another daemon.
+    /// Number of events between the given one and the first of `kept` that are not kept any more. `None`: unknown,
+    /// since the given one is of another daemon.
     pub missed: Option<u64>,
-    /// Those that are still kept.
+    /// Past events that are still kept.
     pub kept: Vec<Arc<Event>>,
-    /// Those that come.
+    /// Receiver of future events.
     pub coming: broadcast::Receiver<Arc<Event>>,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// Its name.
+    /// Id of the event.
     pub id: EventId,
-    /// Seconds since 1970.
+    /// Time in seconds since the Unix epoch, to the millisecond.
     pub at: f64,
-    /// What.
+    /// Content of the event.
     #[serde(flatten)]
     pub what: What,
-    /// The app of the service that it is about, where that is, or was, of the add-on.
+    /// App of the event's service, if the service belongs or belonged to the add-on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app: Option<PlatformId>,
 }
 
-/// What happened.
+/// Content of an event.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
-    /// The daemon runs.
+    /// The daemon has started.
     Started {
-        /// Its version.
+        /// Version of the daemon.
         version: &'static str,
-        /// What it found in the kernel, in words.
+        /// Summary of what it found in the kernel.
         adopted: String,
     },
-    /// The kernel was made equal to what is desired.
+    /// The kernel was made equal to the desired state.
     Committed {
-        /// Why: who wanted what, in words.
+        /// Reason: the file, command, deploy or check that led to the change.
         cause: String,
-        /// Elements added and deleted.
+        /// Number of elements added and deleted.
         elements: usize,
-        /// Transactions.
+        /// Number of transactions.
         transactions: usize,
-        /// Flows flushed.
+        /// Number of flows deleted.
         flushed: u64,
-        /// Handshakes forgotten.
+        /// Number of unanswered handshakes deleted.
         forgotten: u64,
-        /// Microseconds from when the change was known until it was committed.
+        /// Microseconds from the first cause of the change to the commit.
         micros: u64,
     },
-    /// A state was not taken.
+    /// A state was rejected.
     Rejected {
-        /// Whose: a provider.
+        /// Provider whose state was rejected.
         provider: String,
-        /// Why.
+        /// Errors in it.
         problems: Vec<String>,
     },
-    /// Something is wrong from now on.
+    /// A problem has begun.
     Problem(Problem),
-    /// That is over.
+    /// A problem has ended.
     ProblemEnded(EndedProblem),
-    /// The kernel did not do as asked; it will be tried again.
+    /// A change of the kernel failed; it will be tried again.
     Failed {
-        /// What it said.
+        /// The error.
         error: String,
     },
-    /// What probes say of a backend has changed.
+    /// The health of a backend has changed.
     Health {
-        /// The service.
+        /// Name of the service.
         service: String,
-        /// The backend.
+        /// Address of the backend.
         backend: SocketAddr,
-        /// See [`HealthView::state`](crate::view::snapshot::HealthView::state).
+        /// New state, see [`HealthView::state`](crate::view::snapshot::HealthView::state).
         state: &'static str,
-        /// Why.
+        /// Reason of the state, if the last probe failed.
         reason: Option<String>,
     },
-    /// No backend of a service is healthy: the last good ones stay, or there are none.
+    /// No backend of a service is healthy: the last healthy ones stay in use, or there are none.
     NoneHealthy {
-        /// The service.
+        /// Name of the service.
         service: String,
-        /// How many stay in the balance all the same.
+        /// Number of unhealthy backends that still get new connections.
         kept: usize,
     },
-    /// A backend leaves.
+    /// A backend drains.
     Draining {
-        /// The service.
+        /// Name of the service.
         service: String,
-        /// The backend.
+        /// Address of the backend.
         backend: SocketAddr,
-        /// Seconds until its flows are flushed.
+        /// Seconds until its flows are deleted.
         seconds: u64,
     },
-    /// A backend that was leaving gets new connections again.
+    /// A draining backend gets new connections again.
     Back {
-        /// The service.
+        /// Name of the service.
         service: String,
-        /// The backend.
+        /// Address of the backend.
         backend: SocketAddr,
     },
-    /// A backend has left.
+    /// A backend has drained and was removed.
     Retired {
-        /// The service.
+        /// Name of the service.
         service: String,
-        /// The backend.
+        /// Address of the backend.
         backend: SocketAddr,
-        /// `ended` (no flow was left), `deadline`, `dead`.
+        /// Reason: `ended` (no flow was left), `deadline`, or `dead`.
         reason: &'static str,
-        /// Flows that were left at the last count.
+        /// Number of its flows at the last count.
         flows: Option<u64>,
     },
-    /// A deploy is a step further.
+    /// A deploy has reached another phase.
     Deploy {
-        /// Its id; the event has one of its own.
+        /// Id of the deploy; `id` in JSON is that of the event.
         #[serde(rename = "deploy")]
         id: u64,
-        /// The service.
+        /// Name of the service.
         service: String,
-        /// `probing`, `switched` (the kernel has it: the old backends may be told to end), `drained`, `failed`, `undone`.
+        /// New phase: `probing`, `switched` (the kernel holds it: the old backends can be told to end), `drained`,
+        /// `failed`, `undone`.
         phase: &'static str,
-        /// Why, for people.
+        /// Reason of the phase, for people.
         reason: Option<String>,
     },
     /// New connections of a service are dropped for a time, so that clients wait.
     Paused {
-        /// The service.
+        /// Name of the service.
         service: String,
-        /// For how many seconds.
+        /// Duration in seconds.
         seconds: u64,
-        /// The user id of who wanted it.
+        /// User id of the client that ordered it.
         uid: u32,
     },
-    /// They are let in again.
+    /// A service gets new connections again after a pause.
     Resumed {
-        /// The service.
+        /// Name of the service.
         service: String,
-        /// `asked`, or `time` (that was over).
+        /// Reason: `asked` (a client ordered it), or `time` (the pause has ended).
         reason: &'static str,
-        /// The user id of who asked; `None`: nobody did.
+        /// User id of the client that ordered it; `None`: the pause has ended by itself.
         uid: Option<u32>,
     },
-    /// Services have no provider any more; they are served until somebody removes them or defines them anew.
+    /// Services have no provider any more. They are served until they are removed or defined again.
     Orphaned {
-        /// How many.
+        /// Number of services.
         count: usize,
         /// Their names, 20 at most.
         names: Vec<String>,
-        /// Why.
+        /// Reason why they have no provider.
         reason: String,
     },
-    /// Services that no provider defined any more have ended or lost backends: a provider claims their ports, or their
-    /// backends on other terms.
+    /// Orphans were removed, or lost backends: a provider claims their ports, or their backends with other settings.
     Displaced {
-        /// How many.
+        /// Number of orphans.
         count: usize,
         /// Their names, 20 at most.
         names: Vec<String>,
-        /// Whose wish, in words.
+        /// Reason, for people.
         reason: String,
     },
-    /// Somebody else wrote to the table, or removed it.
+    /// Another program wrote to the table, or removed it.
     Drift {
-        /// Who, as far as the kernel tells: `nft (1234)`.
+        /// Program, as far as the kernel tells it: `nft (1234)`.
         who: Option<String>,
-        /// What was done, in words.
+        /// Description of the change.
         what: String,
     },
-    /// The table is as it should be again.
+    /// The table was restored after a change by another program.
     Repaired {
-        /// What it took, in words.
+        /// Description of what was restored.
         what: String,
     },
     /// The table and the flows were removed by `teardown`.
     TornDown {
-        /// Flows deleted.
+        /// Number of flows deleted.
         flushed: u64,
-        /// The user id of who wanted it.
+        /// User id of the client that ordered it.
         uid: u32,
     },
-    /// A teardown is over: what is desired is served again.
+    /// A teardown has ended: the desired services are served again.
     ServesAgain {
-        /// Who wanted it, in words.
+        /// Reason: the order that ended it, with its author.
         cause: String,
     },
 }
 
 impl What {
-    /// Returns the service that it is about, where it is about one.
+    /// Returns the service of the event, if it is about one.
     pub fn service(&self) -> Option<&str> {
         match self {
             Self::Problem(problem) => problem.service.as_deref(),
@@ -265,8 +265,8 @@ impl What {
         }
     }
 
-    /// Writes it to the log: what somebody must act on as a warning, all other changes of state as information. `app`: that of its
-    /// service; `naming_apps` adds the apps to names of services.
+    /// Writes the event to the log: as a warning if a person must act on it, other changes of state as information.
+    /// `app`: the app of its service; `naming_apps`: adds apps to the names of services.
     pub fn log(&self, app: Option<&PlatformId>, naming_apps: impl Fn(&str) -> String) {
         let app = app.map(tracing::field::display);
         match self {
@@ -341,13 +341,13 @@ impl What {
     }
 }
 
-/// A field that may hold what others chose. Text that is escaped already stays as it is, and a field given as a string would be
-/// escaped once more.
+/// Returns a log field for text that others chose. Escaped text stays as it is; a plain string field would be escaped
+/// once more.
 fn safe(text: Option<&str>) -> Option<tracing::field::DisplayValue<String>> {
     text.map(|text| tracing::field::display(escape::text(text)))
 }
 
-/// The last events, and those who follow.
+/// The last events, and the channel to followers.
 #[derive(Debug)]
 pub struct Events {
     kept: VecDeque<Arc<Event>>,
@@ -357,7 +357,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// None yet. No other daemon has, or had, the same epoch.
+    /// Creates an empty list of events. No other daemon may have, or have had, the same epoch.
     pub fn new(epoch: &str) -> Self {
         Self {
             kept: VecDeque::with_capacity(KEPT),
@@ -369,7 +369,7 @@ impl Events {
 }
 
 impl Events {
-    /// Notes one, with the app of its service; `now` is the time since 1970.
+    /// Adds an event with the app of its service, and sends it to followers; `now`: time since the Unix epoch.
     pub fn note(&mut self, what: What, app: Option<PlatformId>, now: Duration) -> Arc<Event> {
         let event = Arc::new(Event {
             id: EventId {
@@ -385,18 +385,18 @@ impl Events {
             self.kept.pop_front();
         }
         self.kept.push_back(Arc::clone(&event));
-        // Nobody may be following.
+        // There may be no follower.
         let _ = self.followers.send(Arc::clone(&event));
         event
     }
 
-    /// Returns the number of an event of this daemon, from its id.
+    /// Returns the number of an event of this daemon from its id.
     fn number(&self, id: &str) -> Option<u64> {
         let number = id.strip_prefix(&*self.epoch)?.strip_prefix('-')?.parse().ok()?;
         (1..self.next).contains(&number).then_some(number)
     }
 
-    /// Returns the events after one that are still kept, and a place to hear those that come.
+    /// Returns the events after the given position that are still kept, and a receiver of future ones.
     pub fn follow(&self, after: &After) -> Followed {
         let coming = self.followers.subscribe();
         let (known, all) = match after {

@@ -1,6 +1,7 @@
-//! Handshakes of clients that are not complete after [`PATIENCE`], by service and address family, and what follows from them.
+//! Client handshakes that are not complete after [`PATIENCE`], by service and address family, and the problems that
+//! follow.
 //!
-//! Pure: [`HandshakeTracker`] is told of flows, look by look.
+//! It is pure: each observation passes its flows to [`HandshakeTracker`].
 
 mod completed;
 mod failing;
@@ -16,70 +17,72 @@ use tcpgw_core::ruleset::name::Family;
 
 pub use self::tracker::HandshakeTracker;
 
-/// A handshake that takes longer has failed, or is about to: a client sends its SYN again after 1 s and 3 s.
+/// Time after which a handshake has failed, or is about to: a client sends its SYN again after 1 s and 3 s.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// Handshakes that are answered and not confirmed are taken for clients that are not served where so many of them fail, by address:
-/// anybody can forge a SYN from an address that does not answer.
+/// Number of client addresses from which answered but unconfirmed handshakes show that clients are not served. A few
+/// prove nothing, since SYNs can be forged from addresses that do not answer.
 const ENOUGH_CLIENTS: usize = 3;
 
-/// Services that are followed, for each family.
+/// Maximum number of services that are followed, for each family.
 const MOST_SERVICES: usize = 4096;
 
-/// How completed handshakes were heard of since the look before.
+/// Source of knowledge about completed handshakes since the last observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hearing {
-    /// The kernel told of all, as far as its messages were not lost.
+    /// The kernel reported all of them, except for lost messages.
     All,
-    /// It was not asked for some of the time: whether nobody is served is not known.
+    /// The kernel was not asked for some of the time: it is unknown whether clients were served.
     Part,
-    /// It tells of none: those are known that are listed.
+    /// The kernel does not report them: only listed flows are known.
     None,
 }
 
-/// Overdue handshakes of one service, with clients of one address family. They are told on for some time when conntrack has
-/// forgotten them: clients that give up come again, and until the next ones are overdue nothing else would be seen of them.
+/// Overdue handshakes of one service, of clients of one address family. They are reported for some time after
+/// conntrack has removed them: clients that give up try again, and until their next handshakes are overdue nothing
+/// else would show them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Overdue {
-    /// That no backend answered, at this look.
+    /// Number that no backend answered, at this observation.
     pub unanswered: u64,
-    /// The same at the last look that had any overdue handshake.
+    /// Number that no backend answered, at the last observation with overdue handshakes.
     pub last_unanswered: u64,
-    /// That a backend answered, and the client did not confirm, at the last look that had any.
+    /// Number that a backend answered and the client did not confirm, at the last observation with overdue handshakes.
     pub last_unconfirmed: u64,
-    /// What these show beside what clients of any service say.
+    /// Evidence from these clients, compared with clients of any service.
     pub anywhere: Evidence,
-    /// What those of them show that came again, beside what clients of the same service and family say.
+    /// Evidence from those of them that tried again, compared with clients of the same service and family.
     pub of_service: Evidence,
-    /// Whether a client was not answered, and nothing says that others of the service and family are served: since it began to fail
-    /// none was, or not for a minute. Where many are banned, for a longer time than usual.
+    /// Whether a client was not answered and nothing shows that others of the service and family are served: none was
+    /// since it began to fail, or for a minute. Where many are banned, this takes longer than usual.
     pub is_unserved: bool,
-    /// Whether others of the service and family are served.
+    /// Whether other clients of the service and family are served.
     pub others_complete: bool,
-    /// Whether one of them was there some seconds ago. Of others it is only told that nobody is served.
+    /// Whether an overdue handshake was there in the last seconds. Older ones are only reported if no client is
+    /// served.
     pub is_recent: bool,
 }
 
-/// What clients that do not confirm handshakes show, beside others that are served.
+/// Evidence from clients that do not confirm handshakes, compared with others that are served.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// Their addresses in the last minute; no more than [`ENOUGH_CLIENTS`] are counted.
+    /// Number of their addresses in the last minute, at most [`ENOUGH_CLIENTS`].
     pub clients: usize,
     /// Whether handshakes of others were completed since the first of theirs began.
     pub is_complete: bool,
-    /// Whether others were served in the last minute while enough clients did not confirm their handshakes: that these go on proves
-    /// nothing.
+    /// Whether others were served in the last minute while enough clients did not confirm their handshakes, so that
+    /// further ones prove nothing.
     pub is_refuted: bool,
 }
 
 impl Evidence {
-    /// Whether it shows that answers do not reach clients. Anybody can forge SYNs, which backends answer: some of one client are no
-    /// proof.
+    /// Returns whether it shows that answers do not reach clients. Handshakes of a single client are no proof, since
+    /// SYNs can be forged and backends answer them.
     const fn shows_outage(&self) -> bool {
         self.clients >= ENOUGH_CLIENTS && !self.is_complete && !self.is_refuted
     }
 }
 
-/// What a look found.
+/// Result of an observation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HandshakeReport {
     /// Services that have, or had, overdue handshakes, by name and family.
@@ -87,8 +90,8 @@ pub struct HandshakeReport {
 }
 
 impl HandshakeReport {
-    /// The problems that follow. `port` tells a service's port, if there is such a service; `has_cause`: another check has found
-    /// what may keep answers from clients.
+    /// Returns the problems that follow. `port`: returns the port of a service, if it exists; `has_cause`: another
+    /// check has found what may keep answers from clients.
     pub fn problems(&self, port: impl Fn(&str) -> Option<u16>, has_cause: bool) -> Vec<Problem> {
         let mut words: BTreeMap<(&str, Severity), Vec<String>> = BTreeMap::new();
         for ((name, family), overdue) in &self.services {
@@ -106,7 +109,7 @@ impl HandshakeReport {
         problems.collect()
     }
 
-    /// Returns how many handshakes of clients no backend answered in time, by service.
+    /// Returns the number of handshakes that no backend answered in time, by service.
     pub fn unanswered(&self) -> BTreeMap<Box<str>, u64> {
         let mut by_service = BTreeMap::new();
         for ((name, _), overdue) in &self.services {
@@ -117,7 +120,7 @@ impl HandshakeReport {
 }
 
 impl Overdue {
-    /// Returns how bad it is; `None`: it is over.
+    /// Returns the severity; `None`: the problem has ended.
     fn severity(&self, has_cause: bool) -> Option<Severity> {
         let is_caused = has_cause && !self.anywhere.is_complete;
         let are_lost = is_caused || self.anywhere.shows_outage() || self.of_service.shows_outage();

@@ -1,4 +1,4 @@
-//! What the kernel is told: one job at a time, and what it came to.
+//! Jobs for the kernel, of which one runs at a time, and their results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,69 +13,69 @@ use tcpgw_core::summary::Summary;
 use tcpgw_kernel::KernelError;
 use tcpgw_kernel::conntrack::{Deletion, Pair};
 
-/// One thing to do.
+/// A job for the kernel.
 #[derive(Debug)]
 pub enum Job {
-    /// Look what is in the kernel.
+    /// Read the state of the kernel.
     Look(Summary),
     /// Make the kernel equal to these services, whatever it holds.
     All(ServicesByName, Memo),
-    /// Put some services in the place of others, with what is to be written down before.
+    /// Replace some services by others; the memo is written to the record before.
     Change(MembershipChange, ChangeMemo),
-    /// Delete the handshakes that these backends of services have not answered.
+    /// Delete handshakes that these backends of services have not answered.
     Forget(BTreeSet<Pair>),
-    /// Count the flows of these backends, each of the service that it leaves.
+    /// Count the flows of these backends, each with the service that it leaves.
     Count(BTreeMap<Pair, Name>),
-    /// See whether somebody else has written, and put it right.
+    /// Find changes by other programs, and restore the table.
     Check(ServicesByName, Memo),
-    /// Delete the flows that none of these services explains, and look at nothing else.
+    /// Delete the flows that belong to none of these services, without other checks.
     Flush(ServicesByName),
-    /// Remove the counters of what is gone.
+    /// Remove the counters of removed services and backends.
     Tidy(ServicesByName),
-    /// Leave the record.
+    /// Write the record.
     Record(ServicesByName, Memo),
-    /// Remove everything; by whom.
+    /// Remove everything, with this note of the teardown.
     Teardown(TornDown),
-    /// Write again that everything was removed; by whom.
+    /// Write the note of the teardown again.
     NoteTeardown(TornDown),
 }
 
-/// What it came to.
+/// Result of a job.
 #[derive(Debug)]
 pub enum Done {
-    /// Of [`Job::Look`].
+    /// Result of [`Job::Look`].
     Looked(Result<Found, ReconcileError>),
-    /// Of [`Job::All`].
+    /// Result of [`Job::All`].
     All(Result<Report, ReconcileError>),
-    /// Of [`Job::Change`]: `None` where a full run is due.
+    /// Result of [`Job::Change`]; `None`: a full run is needed.
     Changed(Result<Option<Report>, ReconcileError>),
-    /// Of [`Job::Forget`].
+    /// Result of [`Job::Forget`].
     Forgot(Result<Deletion, KernelError>),
-    /// Of [`Job::Count`].
+    /// Result of [`Job::Count`].
     Counted(Result<BTreeMap<(Name, SocketAddr), u64>, KernelError>),
-    /// Of [`Job::Check`].
+    /// Result of [`Job::Check`].
     Checked(Result<Checked, ReconcileError>),
-    /// Of [`Job::Flush`].
+    /// Result of [`Job::Flush`].
     Flushed(Result<Report, ReconcileError>),
-    /// Of [`Job::Tidy`].
+    /// Result of [`Job::Tidy`].
     Tidied(Result<(), ReconcileError>),
-    /// Of [`Job::Record`] and [`Job::NoteTeardown`].
+    /// Result of [`Job::Record`] and [`Job::NoteTeardown`].
     Recorded,
-    /// Of [`Job::Teardown`].
+    /// Result of [`Job::Teardown`].
     TornDown(Result<Torn, ReconcileError>, TornDown),
 }
 
-/// A job that was done.
+/// A job that has ended.
 #[derive(Debug)]
 pub struct JobOutcome {
-    /// What it came to.
+    /// Result of the job.
     pub done: Done,
-    /// When the kernel had been told; of a change, before its flows were swept.
+    /// Time at which the kernel had been changed, before its flows were deleted.
     pub at: Instant,
-    /// How long it took.
+    /// Duration of the job.
     pub took: Duration,
-    /// The table afterwards, where the job may have changed it.
+    /// The table afterwards, if the job may have changed it.
     pub table: Option<Option<Table>>,
-    /// What of the record could not be written the last time, and why.
+    /// Error of the last write of the record, if it failed.
     pub record_trouble: Option<String>,
 }

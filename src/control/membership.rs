@@ -1,7 +1,7 @@
-//! What the kernel should hold: out of what is desired, what probes say, and what is still leaving.
+//! Desired contents of the kernel, from the desired services, the results of probes, and the draining backends.
 //!
-//! Pure, and incremental: only services that something happened to are worked out anew. Owns which backend is in the
-//! balance and which leaves; knows neither probes nor the kernel.
+//! It is pure and incremental: only services to which something happened are worked out again. It owns which backend
+//! gets new connections and which one drains; it knows neither probes nor the kernel.
 
 mod services;
 mod settle;
@@ -23,67 +23,67 @@ use tcpgw_core::model::shared::{Terms, disagreement};
 use tcpgw_core::model::{BackendState, Edits, Endpoint, Health, Listen, Problem, Problems, Service};
 use tcpgw_kernel::conntrack::Pair;
 
-/// A service's name.
+/// Name of a service.
 pub type Name = Box<str>;
 
-/// What probes say of a backend.
+/// Result of the probes of a backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// It may get new connections.
+    /// Whether it may get new connections.
     pub good: bool,
-    /// It can answer nobody any more, whatever it had.
+    /// Whether it cannot answer any client any more, so that its flows need not drain.
     pub dead: bool,
-    /// Nobody knows yet.
+    /// Whether the result is not known yet.
     pub open: bool,
-    /// When it last left the balance because its probes failed.
+    /// Time at which it last stopped getting new connections because its probes failed.
     pub failed: Option<Instant>,
-    /// When the last probe that was answered was sent.
+    /// Time at which the last answered probe was sent.
     pub answered: Option<Instant>,
 }
 
-/// What happened, for people.
+/// A change of a backend or service, for events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    /// A backend gets no new connections any more, and leaves.
+    /// A backend gets no new connections any more, and drains for this time at most.
     Draining(Name, Endpoint, Duration),
-    /// One that was leaving serves again.
+    /// A draining backend gets new connections again.
     Back(Name, Endpoint),
-    /// It has left; flows at the last count.
+    /// A backend has drained and was removed; its number of flows at the last count.
     Retired(Name, Endpoint, Over, Option<u64>),
-    /// No backend of a service is good, and so many stay in all the same.
+    /// No backend of a service is healthy, and this number of them stay in use.
     NoneGood(Name, usize),
 }
 
-/// What is to be done about the probes of an endpoint.
+/// Change of the probes of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probing {
-    /// It is probed in this way; what is known of it stays.
+    /// Probe it with these settings; its results so far stay.
     With(Health),
-    /// The same, and at once: a service that has it, too, waits for an answer.
+    /// Probe it with these settings, and at once: another service that has it waits for a result.
     Again(Health),
-    /// What is known of it is forgotten, and it is probed as a new one: another service has it now.
+    /// Probe it as a new endpoint and forget its results: another service has it now.
     Anew(Health),
-    /// It is not probed any more.
+    /// Stop probing it.
     Stop,
 }
 
-/// From what the kernel was told to what it should be told.
+/// Change of the kernel's services.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MembershipChange {
-    /// Services as they were; those that are not here are new.
+    /// Services as they were; services of `new` that are not here are added.
     pub old: Vec<Arc<Service>>,
-    /// Services as they shall be; those that are not here go.
+    /// Services as they will be; services of `old` that are not here are removed.
     pub new: Vec<Arc<Service>>,
-    /// Services that stay as they are and have some of the same endpoints: what belongs to these stays for them.
+    /// Unchanged services that share endpoints with changed ones: entries for these endpoints stay.
     pub beside: Vec<Arc<Service>>,
-    /// What to say of it.
+    /// Events for the change.
     pub notes: Vec<Note>,
-    /// Who left the balance of a service: handshakes that they have not answered are to be forgotten.
+    /// Backends that get no new connections any more: handshakes that they have not answered are to be deleted.
     pub unbalanced: BTreeSet<Pair>,
 }
 
 impl MembershipChange {
-    /// Whether the kernel has nothing to learn.
+    /// Returns whether the kernel need not change.
     pub fn is_empty(&self) -> bool {
         self.old.is_empty() && self.new.is_empty()
     }
@@ -92,7 +92,7 @@ impl MembershipChange {
 /// An endpoint in one of the services that have it.
 type Member = (Endpoint, Name);
 
-/// Who serves, who shall, and who leaves.
+/// Desired services, services in the kernel, and draining backends.
 #[derive(Debug, Default)]
 pub struct Membership {
     all_failed: AllFailed,
@@ -101,22 +101,23 @@ pub struct Membership {
     revision: u64,
     serving: Services,
     draining_backends: DrainingBackends,
-    /// Left for good; the kernel has not been told.
+    /// Members that have drained, before the kernel is changed.
     retired: BTreeSet<Member>,
-    /// Wanted as draining, and drained.
+    /// Members that are defined as draining, and have drained.
     drained: BTreeSet<Member>,
-    /// Another service has the endpoint now, and likely another container: it serves on until another backend of its service is
-    /// good, and then leaves without a drain.
+    /// Members whose endpoint belongs to another service now, and likely to another container: such a one gets
+    /// connections until another backend of its service is healthy, and is then removed without a drain.
     moved: BTreeSet<Member>,
-    /// Who gets new connections, or would but for a pause.
+    /// Members that get new connections, or would if their service were not paused.
     balanced: BTreeSet<Member>,
-    /// Who came to a service at that time, and is one of another, too: it has to answer a later probe first.
+    /// Members of a service whose endpoint another service has, too, with the time at which they were added: each has
+    /// to answer a later probe first.
     unproven: BTreeMap<Member, Instant>,
     /// Services none of whose backends is good.
     failed: BTreeSet<Name>,
     dirty: BTreeSet<Name>,
     probing: ProbingChanges,
-    /// Instead of the service's own time, for those who begin to drain by what is desired now.
+    /// Drain times that replace those of the services, for backends that begin to drain by the present change.
     drain_within: BTreeMap<Name, Duration>,
     /// Services that get no new connections for a time.
     paused: BTreeMap<Name, Pause>,
@@ -125,31 +126,31 @@ pub struct Membership {
 /// A pause of a service's new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
-    /// Time at which new connections are accepted again again.
+    /// Time at which new connections are accepted again.
     pub until: Instant,
-    /// How long all of it is to last.
+    /// Duration of the whole pause.
     pub time: Duration,
-    /// When it began, in seconds since 1970.
+    /// Begin, in seconds since the Unix epoch.
     pub since: u64,
-    /// The user who ordered it.
+    /// User id of the client that ordered it.
     pub uid: u32,
 }
 
-/// Endpoints about whose probes something may be otherwise.
+/// Endpoints whose probes may change.
 #[derive(Debug, Default)]
 struct ProbingChanges {
-    /// Some service wants them.
+    /// Endpoints that a service wants.
     wanted: BTreeSet<Endpoint>,
-    /// Some service has given them away.
+    /// Endpoints that a service has given up.
     released: BTreeSet<Endpoint>,
-    /// See [`Probing::Anew`].
+    /// Endpoints for [`Probing::Anew`].
     anew: BTreeSet<Endpoint>,
-    /// See [`Probing::Again`].
+    /// Endpoints for [`Probing::Again`].
     again: BTreeSet<Endpoint>,
 }
 
 impl Pause {
-    /// Returns what is told of it.
+    /// Returns the pause for display.
     pub fn view(&self) -> PauseView {
         PauseView {
             since: self.since,
@@ -160,7 +161,7 @@ impl Pause {
 }
 
 impl Membership {
-    /// Nobody serves yet.
+    /// Creates a membership without services.
     pub fn new(all_failed: AllFailed) -> Self {
         Self {
             all_failed,
@@ -168,7 +169,7 @@ impl Membership {
         }
     }
 
-    /// Takes over what is in the kernel, and how much time those that drain there have left.
+    /// Takes over the services in the kernel, with the times left for backends that drain there.
     pub fn adopt(&mut self, services: Vec<Service>, left: &BTreeMap<(Endpoint, Name), TimeLeft>, now: Instant) {
         for service in services {
             for backend in &service.backends {
@@ -195,7 +196,7 @@ impl Membership {
         }
     }
 
-    /// Whether those that were good last stay when all fail.
+    /// Sets whether the last healthy backends stay in use when all fail.
     pub fn set_all_failed(&mut self, all_failed: AllFailed) {
         if self.all_failed != all_failed {
             self.all_failed = all_failed;
@@ -203,7 +204,7 @@ impl Membership {
         }
     }
 
-    /// All that is desired from now on.
+    /// Replaces all desired services.
     pub fn want_all(&mut self, services: &BTreeMap<Name, Arc<Service>>, now: Instant) {
         let wanted = &self.wanted.all;
         let gone = wanted.keys().filter(|name| !services.contains_key(*name));
@@ -217,7 +218,7 @@ impl Membership {
         self.edit(&edits, now);
     }
 
-    /// Some services are desired otherwise from now on.
+    /// Changes some desired services.
     pub fn edit(&mut self, edits: &Edits, now: Instant) {
         self.revision += 1;
         let before = self.members_before(&edits.put);
@@ -237,7 +238,7 @@ impl Membership {
         }
     }
 
-    /// The services that have had an endpoint of these.
+    /// Returns the services that have an endpoint of these now.
     fn members_before(&self, services: &[Arc<Service>]) -> BTreeSet<Member> {
         let members = endpoints_of(services).into_iter().flat_map(|endpoint| {
             let names = self.wanted.of_endpoint(endpoint);
@@ -246,7 +247,7 @@ impl Membership {
         members.collect()
     }
 
-    /// What is desired of one service from now on.
+    /// Sets or removes the desired form of one service.
     fn want(&mut self, name: &Name, service: Option<Arc<Service>>) {
         self.dirty.insert(name.clone());
         let old = self.wanted.get(name).cloned();
@@ -274,18 +275,18 @@ impl Membership {
             self.moved.remove(&member);
             self.probing.wanted.insert(endpoint);
         }
-        // Who is gone, and listened there, leaves to this one what still drains.
+        // Backends that drain in a removed service that listened there are handed over to this one.
         let before = self.serving.on_port(service.port);
         self.dirty.extend(before.map(|service| service.name.clone()));
         self.wanted.put(service);
     }
 
-    /// An endpoint that comes to a service may be another container than the one that others knew: it has to answer first.
-    /// In a service that only gets another name, nothing changes.
+    /// Handles endpoints that are new to a service. Such an endpoint may be another container than the one that other
+    /// services know, so it has to answer a probe first, unless the service only gets another name.
     ///
-    /// One that no service keeps that had it has moved: nothing that is known of it holds, and flows of before are stale.
+    /// An endpoint that no service keeps has moved: its results are forgotten, and its earlier flows are stale.
     ///
-    /// `keepers`: for each endpoint, whether a service keeps it that had it, which is found out once, however many it comes to.
+    /// `keepers`: caches for each endpoint whether a service keeps it, however many services it is added to.
     fn welcome(
         &mut self,
         service: &Service,
@@ -296,7 +297,7 @@ impl Membership {
         for backend in &service.backends {
             let endpoint = backend.endpoint;
             let member = (endpoint, service.name.clone());
-            // It is a keeper itself.
+            // The service itself keeps the endpoint.
             if before.contains(&member) || self.serves_there(service, endpoint) {
                 continue;
             }
@@ -317,7 +318,7 @@ impl Membership {
         }
     }
 
-    /// Whether a service that is wanted with an endpoint had it before.
+    /// Returns whether a desired service with the endpoint had it before.
     fn is_kept(&self, endpoint: Endpoint, before: &BTreeSet<Member>) -> bool {
         self.wanted.of_endpoint(endpoint).any(|name| {
             let service = self.wanted.get(name);
@@ -343,18 +344,18 @@ impl Membership {
         self.moved.extend(left);
     }
 
-    /// Whether the kernel has that endpoint as one of this service, under this name or another one.
+    /// Returns whether the kernel has the endpoint in this service, under this name or another one.
     fn serves_there(&self, service: &Service, endpoint: Endpoint) -> bool {
         let there = self.serving.where_listens(service);
         let mut told = there.chain(self.serving.get(&service.name));
         told.any(|told| backend_of(told, endpoint).is_some())
     }
 
-    /// What other services have that these edits claim: ports on the same address, endpoints on other terms. The edits are
-    /// valid among themselves.
+    /// Returns the conflicts of edits with other services: ports on the same address, endpoints with other settings.
+    /// The edits are valid among themselves.
     pub fn clashes(&self, edits: &Edits) -> Problems {
         let mut problems = Vec::new();
-        // Those who share an endpoint agree, so that one of them speaks for all.
+        // Services that share an endpoint agree, so that one of them is compared.
         let speakers: BTreeMap<Endpoint, (&Name, Terms)> = endpoints_of(&edits.put)
             .into_iter()
             .filter_map(|endpoint| Some((endpoint, self.speaker(endpoint, edits)?)))
@@ -381,7 +382,8 @@ impl Membership {
         problems.into_iter().collect()
     }
 
-    /// A service that these edits leave as it is and that says something about an endpoint, with what it says.
+    /// Returns a service that the edits do not change and in which the endpoint is active, with its settings for the
+    /// endpoint.
     fn speaker(&self, endpoint: Endpoint, edits: &Edits) -> Option<(&Name, Terms)> {
         let mut others = self.wanted.of_endpoint(endpoint).filter(|name| !edits.touches(name));
         others.find_map(|name| {
@@ -391,7 +393,7 @@ impl Membership {
         })
     }
 
-    /// Whether a service has that port which is desired, or which the kernel was told of last.
+    /// Returns whether a desired service, or one in the kernel, has this port.
     pub fn has_port(&self, port: NonZeroU16) -> bool {
         self.wanted
             .on_port(port)
@@ -400,26 +402,26 @@ impl Membership {
             .is_some()
     }
 
-    /// Whether a service is wanted where this one is.
+    /// Returns whether a desired service has the port and addresses of this one.
     pub fn is_known(&self, service: &Service) -> bool {
         let mut there = self.wanted.on_port(service.port);
         there.any(|known| known.listen == service.listen)
     }
 
-    /// The service that the kernel was told of where this one listens.
+    /// Returns the service in the kernel that has the port and addresses of this one.
     pub fn serving_at(&self, service: &Service) -> Option<&Arc<Service>> {
         let mut there = self.serving.on_port(service.port);
         there.find(|known| known.listen == service.listen)
     }
 
-    /// Those of a service who begin to drain because of what is desired now have so much time, instead of what the service
-    /// says.
+    /// Sets the drain time of a service's backends that begin to drain by the present change, in place of the
+    /// service's own.
     pub fn drain_within(&mut self, name: &str, time: Duration) {
         self.drain_within.insert(name.into(), time);
     }
 
-    /// A service gets no new connections until then, whoever is good: they are dropped, so that clients try again. `None`:
-    /// it gets them again. Whether anything is otherwise.
+    /// Pauses a service until the given time: its new connections are dropped, so that clients try again; or ends the
+    /// pause (`None`). Returns whether anything changed.
     pub fn pause(&mut self, name: &str, pause: Option<Pause>) -> bool {
         let before = match pause {
             Some(pause) => self.paused.insert(name.into(), pause),
@@ -431,18 +433,18 @@ impl Membership {
         before != pause
     }
 
-    /// Returns the pause of a service, if it gets no new connections now.
+    /// Returns the pause of a service, if it is paused.
     pub fn pause_of(&self, name: &str) -> Option<Pause> {
         self.paused.get(name).copied()
     }
 
-    /// Probes say something else of an endpoint.
+    /// Has the services of an endpoint worked out again, since the result of its probes changed.
     pub fn judged(&mut self, endpoint: Endpoint) {
         let names: Vec<Name> = self.services_of(endpoint).into_iter().cloned().collect();
         self.dirty.extend(names);
     }
 
-    /// So many flows were found of those that leave, by a count that began after they left the balance.
+    /// Takes counts of flows of draining backends, from a count that began after they stopped getting new connections.
     pub fn counted(&mut self, counts: &BTreeMap<(Name, Endpoint), u64>, now: Instant) -> Vec<Note> {
         let mut notes = Vec::new();
         for ((name, endpoint), flows) in counts {
@@ -451,10 +453,10 @@ impl Membership {
         notes
     }
 
-    /// Time has passed; whose pause is over.
+    /// Handles deadlines. Returns the services whose pause has ended.
     pub fn tick(&mut self, now: Instant) -> Vec<Name> {
         self.dirty.extend(self.draining_backends.late(now).cloned());
-        // A handful: whoever pauses a service watches it.
+        // Few services are paused at a time.
         let over = self.paused.iter().filter(|(_, pause)| pause.until <= now);
         let over: Vec<Name> = over.map(|(name, _)| name.clone()).collect();
         for name in &over {
@@ -463,21 +465,21 @@ impl Membership {
         over
     }
 
-    /// When [`Self::tick`] has something to do.
+    /// Returns the time at which [`Self::tick`] has work.
     pub fn next_deadline(&self) -> Option<Instant> {
         let pauses = self.paused.values().map(|pause| pause.until).min();
         self.draining_backends.next_deadline().into_iter().chain(pauses).min()
     }
 
-    /// Whether something happened that was not worked out yet.
+    /// Returns whether services have to be worked out again.
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// Endpoints that are to be probed from now on, and how; or no longer.
+    /// Returns the changes of probes since the last call.
     pub fn take_probes(&mut self) -> BTreeMap<Endpoint, Probing> {
         let mut looked = std::mem::take(&mut self.probing.wanted);
-        // Who leaves is known when what is desired has been worked out.
+        // Draining backends are known when the desired state has been worked out.
         let is_settled = self.dirty.is_empty();
         if is_settled {
             looked.append(&mut self.probing.released);
@@ -495,7 +497,8 @@ impl Membership {
         probes
     }
 
-    /// The service that says how an endpoint is probed: one in which it is active, else one that it leaves.
+    /// Returns the service whose settings an endpoint is probed with: one in which it is active, else one that has it
+    /// or that it leaves.
     pub fn probed_for(&self, endpoint: Endpoint) -> Option<&Arc<Service>> {
         let wanted = self
             .wanted
@@ -516,32 +519,32 @@ impl Membership {
         decides.or_else(leaves)
     }
 
-    /// What the kernel was told last.
+    /// Returns the services in the kernel.
     pub fn serving(&self) -> &BTreeMap<Name, Arc<Service>> {
         &self.serving.all
     }
 
-    /// Returns a number that becomes another one whenever what is desired does.
+    /// Returns a number that changes with the desired services.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// What is desired.
+    /// Returns the desired services.
     pub fn wanted(&self) -> &BTreeMap<Name, Arc<Service>> {
         &self.wanted.all
     }
 
-    /// Services whose new connections are held back.
+    /// Returns the paused services.
     pub fn paused(&self) -> impl Iterator<Item = (&Name, &Pause)> {
         self.paused.iter()
     }
 
-    /// Who leaves.
+    /// Returns the draining backends.
     pub fn draining_backends(&self) -> &DrainingBackends {
         &self.draining_backends
     }
 
-    /// The pairs by which flows of those that drain are known, with the service that they leave.
+    /// Returns the pairs that identify flows of draining backends, with the service that they leave.
     pub fn draining_pairs(&self) -> BTreeMap<Pair, Name> {
         let draining = self
             .draining_backends
@@ -555,24 +558,24 @@ impl Membership {
         pairs.collect()
     }
 
-    /// Whether an endpoint has come to that service from others and has not answered since: it gets no new connections of it,
-    /// whatever is known of it there.
+    /// Returns whether an endpoint was added to the service while another one has it, and has not answered since: it
+    /// gets no new connections of this service.
     pub fn is_unproven(&self, name: &str, endpoint: Endpoint) -> bool {
         !self.unproven.is_empty() && self.unproven.contains_key(&(endpoint, name.into()))
     }
 
-    /// Those of whom that is so.
+    /// Returns all endpoints of which [`Self::is_unproven`] holds.
     pub fn unproven(&self) -> impl Iterator<Item = (&Name, Endpoint)> {
         self.unproven.keys().map(|(endpoint, name)| (name, *endpoint))
     }
 
-    /// Whether an endpoint gets new connections of some service, or would but for a pause.
+    /// Returns whether an endpoint gets new connections of some service, or would if it were not paused.
     pub fn is_balanced(&self, endpoint: Endpoint) -> bool {
         let next = self.balanced.range((endpoint, Name::default())..).next();
         next.is_some_and(|(of, _)| *of == endpoint)
     }
 
-    /// Whether the service of that pair sends new connections to its backend, or would but for a pause.
+    /// Returns whether the service of the pair sends new connections to its backend, or would if it were not paused.
     pub fn is_balanced_there(&self, pair: &Pair) -> bool {
         let (Some(port), Ok(endpoint)) = (pair.public_port.try_into().ok(), Endpoint::try_from(pair.backend)) else {
             return false;
@@ -587,7 +590,7 @@ impl Membership {
         there.any(|service| self.balanced.contains(&(endpoint, service.name.clone())))
     }
 
-    /// The services that an endpoint belongs to, or leaves.
+    /// Returns the services that an endpoint belongs to, or leaves.
     pub fn services_of(&self, endpoint: Endpoint) -> BTreeSet<&Name> {
         let leaving = self
             .draining_backends
@@ -597,13 +600,13 @@ impl Membership {
     }
 }
 
-/// The endpoints of some services, each once.
+/// Returns the endpoints of the services, each once.
 fn endpoints_of(services: &[Arc<Service>]) -> BTreeSet<Endpoint> {
     let backends = services.iter().flat_map(|service| &service.backends);
     backends.map(|backend| backend.endpoint).collect()
 }
 
-/// The pairs by which flows of an endpoint that came through a service are known.
+/// Returns the pairs that identify flows of an endpoint that came through a service.
 fn pairs(service: &Service, endpoint: Endpoint) -> impl Iterator<Item = Pair> + '_ {
     let (public_port, backend) = (service.port.get(), SocketAddr::from(endpoint));
     let addresses = match &service.listen {

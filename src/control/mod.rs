@@ -1,7 +1,7 @@
-//! What the daemon decides: which services there shall be, what the kernel should hold, which orders are carried out, and what is
-//! told of it. Values and the time come in, what is to be done goes out.
+//! Decisions of the daemon: desired services, contents of the kernel, execution of orders, and views of all this. It
+//! takes values and the time, and returns jobs.
 //!
-//! Owns membership, orders, deploys, events and requests. Knows no thread, socket, file or clock: these are
+//! It owns membership, orders, deploys, events and requests. It uses no thread, socket, file or clock: these are
 //! [`daemon`](crate::daemon)'s.
 
 pub(crate) mod adopt;

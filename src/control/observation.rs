@@ -1,4 +1,4 @@
-//! Looks at the gateway's surroundings: what is asked for, and what was seen.
+//! Observations of the gateway's surroundings: the request and the result.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,34 +12,34 @@ use crate::doctor::Subject;
 use crate::store::FileId;
 use tcpgw_core::problem::Problem;
 
-/// What is to be looked at.
+/// What to observe.
 #[derive(Debug, Clone)]
 pub struct ObservationRequest {
-    /// The services, and what the configuration says of them.
+    /// Services and configuration to check against.
     pub subject: Subject,
     /// Backends that answer probes, as far as is known.
     pub answering: Arc<BTreeSet<SocketAddr>>,
-    /// Where the store is, and which file it was when it was opened.
+    /// Path of the store, and the identity of its file when it was opened.
     pub store: Option<(PathBuf, FileId)>,
-    /// Whether to look at the surroundings.
+    /// Whether to observe the surroundings.
     pub surroundings: bool,
-    /// Whether to look at handshakes.
+    /// Whether to observe handshakes.
     pub handshakes: bool,
 }
 
-/// What has become of a file that the daemon has open.
+/// State of a file that the daemon has open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreFile {
-    /// It is where it was.
+    /// It is still at its path.
     Same,
-    /// There is none any more.
+    /// There is no file at its path any more.
     Gone,
-    /// Another one is in its place.
+    /// Another file is at its path.
     Other,
 }
 
 impl StoreFile {
-    /// Compares with the file that is there now. `None`: nobody knows.
+    /// Compares with the file at the path. Returns `None` when that file cannot be examined.
     pub fn look(path: &Path, opened: FileId) -> Option<Self> {
         match FileId::of(path) {
             Ok(file) if file == opened => Some(Self::Same),
@@ -50,15 +50,15 @@ impl StoreFile {
     }
 }
 
-/// What was seen.
+/// Result of an observation.
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
-    /// What is wrong with the surroundings, where these were asked for.
+    /// Problems of the surroundings, if these were requested.
     pub surroundings: Option<Vec<Problem>>,
-    /// What has become of the file of the store, where surroundings were asked for and it is known.
+    /// State of the store's file, if surroundings were requested and it is known.
     pub store: Option<StoreFile>,
-    /// Handshakes, where these were asked for and could be read.
+    /// Handshakes, if these were requested and could be read.
     pub handshakes: Option<HandshakeReport>,
-    /// Handshakes need not be looked for sooner.
+    /// Minimum time until the next observation of handshakes.
     pub pause: Duration,
 }

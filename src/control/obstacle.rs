@@ -1,4 +1,4 @@
-//! What keeps a service from being served on this gateway now.
+//! Obstacles that prevent a service from being served on this gateway now.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tcpgw_core::model::{Endpoint, Problem, Service};
 
-/// What keeps a service from being served on this gateway now. It may be over later.
+/// An obstacle that prevents a service from being served on this gateway now. It may vanish later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
-    /// The service's name.
+    /// Name of the service.
     pub service: Box<str>,
-    /// What it is.
+    /// Kind of the obstacle.
     pub kind: ObstacleKind,
-    /// The same in words.
+    /// Description with its place.
     pub problem: Problem,
 }
 
@@ -32,19 +32,19 @@ pub enum ObstacleKind {
     FencedBackend(Endpoint),
     /// The configuration allows no more services, or no more backends.
     FencedSize,
-    /// Nobody could look whether it has others.
+    /// The gateway could not be examined, so other obstacles are unknown.
     NotLookedAt,
 }
 
 impl ObstacleKind {
-    /// Whether it is the configuration's, not the gateway's.
+    /// Returns whether it comes from the configuration and not from the gateway.
     pub fn is_fence(self) -> bool {
         matches!(self, Self::FencedPort(_) | Self::FencedBackend(_) | Self::FencedSize)
     }
 }
 
 impl Obstacle {
-    /// Returns what it is in words, without the service's name.
+    /// Returns the description without the service's name.
     pub fn reason(&self) -> String {
         let message = &self.problem.message;
         match self.kind {
@@ -56,7 +56,7 @@ impl Obstacle {
         }
     }
 
-    /// Returns it in words for whoever ordered it, with the way around it that the order has.
+    /// Returns the description for the client that ordered the service, with the option that overrides the obstacle.
     pub fn told_with(&self, way_around: &str) -> String {
         match self.kind {
             ObstacleKind::PortTaken => {
@@ -69,10 +69,10 @@ impl Obstacle {
         }
     }
 
-    /// Whether a service that is served has it, too, so that it is no reason not to serve it.
+    /// Returns whether a served service has it, too, so that it is no reason not to serve it.
     pub fn is_in(&self, served: &Service) -> bool {
         match self.kind {
-            // Of what is served as it is nobody says it: see `not_looked_at`.
+            // Services that are served unchanged get no such obstacle: see `not_looked_at`.
             ObstacleKind::PortTaken | ObstacleKind::NotLookedAt => false,
             ObstacleKind::FencedPort(port) => served.port == port,
             ObstacleKind::FencedSize => true,
@@ -84,8 +84,8 @@ impl Obstacle {
     }
 }
 
-/// Returns what stands for the obstacles that a service may have beside what is served of it, where nobody could look; `None`
-/// if it needs nothing that `served` has not.
+/// Returns an obstacle for a service when the gateway could not be examined; `None` if the service needs nothing that
+/// `served` does not have already.
 pub fn not_looked_at<'a>(
     service: &Service,
     served: impl IntoIterator<Item = &'a Arc<Service>>,

@@ -1,4 +1,4 @@
-//! What is asked of a running daemon, and what it answers. The API asks; the daemon's loop answers, one after the other.
+//! Requests to a running daemon, and its answers. The API sends them; the daemon's main loop answers them one by one.
 
 mod deploys;
 mod services;
@@ -27,66 +27,65 @@ pub use self::services::{
     PauseView, ServiceEdit, ServiceView,
 };
 
-/// Where an answer goes.
+/// Channel for an answer.
 pub type Reply<T> = oneshot::Sender<T>;
 
-/// One question or order.
+/// A query or an order.
 #[derive(Debug)]
 pub enum DaemonRequest {
-    /// What the gateway is meant to do, and how it is, as far as the loop knows without asking the kernel.
+    /// Return the desired state and the present one, as far as the main loop knows them without a query of the kernel.
     Snapshot(Reply<Snapshot>),
-    /// Replace the services that came in through the API.
+    /// Replace the services of the API.
     Apply(Apply, Reply<Result<Applied, Refused>>),
-    /// The events after that one that are still kept, and those that come.
+    /// Return the events after the given position that are still kept, and a receiver of future ones.
     Follow(After, Reply<Followed>),
-    /// Remove the table and our flows, and do nothing until something new is desired.
+    /// Remove the table and the flows of tcpgw, and serve nothing until a resume.
     Teardown(Peer, Reply<Result<TornDown, Refused>>),
-    /// Serve again after a teardown; whether there had been one.
+    /// Serve again after a teardown.
     Resume(Peer, Reply<Result<Resumed, Refused>>),
-    /// All services, whoever they came from.
+    /// Return all services, of all providers.
     Services(Reply<List>),
-    /// One of them.
+    /// Return one service.
     Service(Box<str>, Reply<Option<ServiceView>>),
-    /// Change one that came in through the API.
+    /// Change one service of the API.
     Edit(EditOrder, Reply<Result<Edited, Refused>>),
-    /// Change several that came in through the API, all or none.
+    /// Change several services of the API, all or none.
     Batch(BatchOrder, Reply<Result<EditedBatch, Refused>>),
-    /// Hold new connections of a service back for a time, or no longer.
-    /// The answer: what is odd about it.
+    /// Pause new connections of a service for a time, or resume them. The answer contains warnings.
     Pause(PauseOrder, Reply<Result<Vec<String>, Refused>>),
-    /// Begin a deploy; its id when that is on the disk.
+    /// Begin a deploy. The answer is its id, when it is stored.
     Deploy(DeployOrder, Reply<Result<u64, Refused>>),
-    /// End a deploy that probes, or put back what was before it while the old backends drain; its id when that is on the
-    /// disk and in the kernel.
+    /// End a deploy that probes, or restore the old backends while they drain. The answer is its id, when that is
+    /// stored and in the kernel.
     Undo(UndoOrder, Reply<Result<u64, Refused>>),
-    /// The deploys that are not over.
+    /// Return the deploys that have not ended.
     Deploys(Reply<Vec<DeployView>>),
-    /// Provision, change or remove a resource of the add-on; what it came to when that is on the disk.
+    /// Provision, change or remove a resource of the add-on. The answer comes when that is stored.
     Addon(AddonOrder, Reply<Result<AddonOutcome, AddonRefused>>),
-    /// One resource of the add-on.
+    /// Return one resource of the add-on.
     Resource(Target, Reply<Result<Arc<Resource>, AddonRefused>>),
-    /// The services that an app has and had, the newest first.
+    /// Return the services that an app has and had, the newest first.
     ServicesOfApp(PlatformId, Reply<Result<Vec<Box<str>>, AddonRefused>>),
-    /// The apps of those of these services that are, or were, the add-on's.
+    /// Return the apps of those services that belong, or belonged, to the add-on.
     AppsOfServices(BTreeSet<Box<str>>, Reply<BTreeMap<Box<str>, PlatformId>>),
-    /// What the page of one resource shows.
+    /// Return the data of the page of one resource.
     AppPage(ResourceId, Reply<Result<AppView, AddonRefused>>),
-    /// One resource of the add-on, as the operator sees it.
+    /// Return one resource of the add-on, as the operator sees it.
     ResourceView(Target, Reply<Result<ResourceView, AddonRefused>>),
-    /// All resources of the add-on, by id, as the operator sees them.
+    /// Return all resources of the add-on by id, as the operator sees them.
     Resources(Reply<Result<ResourceList, AddonRefused>>),
-    /// Read the store.
+    /// Read from the store.
     Query(Query),
 }
 
-/// Who asks: the process at the other end of the socket, as the kernel knew it when it connected.
+/// The client: the process at the other end of the socket, as the kernel knew it when it connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Peer {
-    /// Its user.
+    /// User id.
     pub uid: u32,
-    /// Its group.
+    /// Group id.
     pub gid: u32,
-    /// Its process number, where it is one in the daemon's own namespace of them.
+    /// Process id, if it has one in the daemon's process namespace.
     pub pid: Option<i32>,
 }
 
@@ -99,7 +98,7 @@ pub struct AddonOrder {
     pub through: Dialect,
     /// Random bits for the id of a new resource.
     pub random: u64,
-    /// By whom.
+    /// Author.
     pub by: Peer,
 }
 
@@ -107,7 +106,7 @@ impl AddonOrder {
     /// Returns an order with random bits of the system.
     ///
     /// # Errors
-    /// The system gives none.
+    /// Fails when the system returns no random bits.
     pub fn new(request: Request, through: Dialect, by: Peer) -> Result<Self, getrandom::Error> {
         let random = getrandom::u64()?;
         Ok(Self {
@@ -118,7 +117,7 @@ impl AddonOrder {
         })
     }
 
-    /// Returns what is ordered in a few words, for the history: `addon provision through heroku`.
+    /// Returns a description for the history: `addon provision through heroku`.
     pub fn what(&self) -> String {
         let word = match &self.request {
             Request::Provision(_) => "provision",
@@ -136,52 +135,52 @@ impl AddonOrder {
     }
 }
 
-/// All resources, and the ports that they get.
+/// All resources, and the use of their ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceList {
-    /// By id.
+    /// Resources by id.
     pub resources: Vec<ResourceView>,
-    /// The ports; `None` where the add-on is off.
+    /// Use of the ports; `None`: the add-on is off.
     pub ports: Option<PortUse>,
 }
 
 /// A resource, as the operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceView {
-    /// Our own id of the resource.
+    /// Id that tcpgw gave the resource.
     pub id: ResourceId,
-    /// The app that it is for, as the platform calls it.
+    /// App of the resource, by the platform's id.
     pub app: PlatformId,
     /// The provider API through which it was provisioned; `local` for the command line.
     pub dialect: Dialect,
-    /// Its plan.
+    /// Plan of the resource.
     pub plan: PlanName,
-    /// Its public port.
+    /// Public port.
     pub port: NonZeroU16,
     /// `TCP_URL`; `None` while the add-on is off.
     pub url: Option<String>,
-    /// The name of its service.
+    /// Name of its service.
     pub service: String,
-    /// How that is.
+    /// State of its service.
     pub state: ServiceState,
-    /// Seconds since 1970 when it was provisioned.
+    /// Time at which it was provisioned, in seconds since the Unix epoch.
     pub created: u64,
-    /// Its bindings.
+    /// Bindings of Open Service Broker.
     pub bindings: Vec<BindingView>,
-    /// Why this may be out of date, in words; `None`: it is what the store holds.
+    /// Reason why this may be out of date; `None`: it is as in the store.
     pub warning: Option<String>,
 }
 
 /// A binding of Open Service Broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingView {
-    /// The binding's id, as the platform calls it.
+    /// Id of the binding, by the platform.
     pub id: PlatformId,
-    /// The app that it was made for.
+    /// App that it was made for.
     pub app: Option<PlatformId>,
 }
 
-/// What the owner of an app is shown.
+/// Data for the page of an app.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AppView {
     /// The resource.
@@ -192,103 +191,103 @@ pub struct AppView {
     pub served: Option<Arc<Service>>,
     /// Whether the gateway was torn down, so that nothing is served.
     pub is_torn_down: bool,
-    /// The kinds of errors of the whole gateway and of this service.
+    /// Kinds of errors of the whole gateway and of this service.
     pub errors: BTreeSet<Kind>,
     /// The mark of the gateway's flows.
     pub mark: FlowMark,
 }
 
-/// Why a request about a resource was not carried out. Nothing was changed.
+/// Reason why a request about a resource was not carried out. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddonRefused {
-    /// By the add-on's own rules.
+    /// The rules of the add-on refuse it.
     Resource(Refusal),
-    /// By the daemon.
+    /// The daemon refuses it.
     Daemon(Refused),
     /// The configuration has no `[addon]`.
     Off,
 }
 
-/// `apply`, through the daemon.
+/// An `apply` through the daemon.
 #[derive(Debug, Clone)]
 pub struct Apply {
-    /// The state file's text.
+    /// Text of the state file.
     pub state: Vec<u8>,
-    /// Where it came from, as the record says it.
+    /// Origin of the state, as the record names it.
     pub origin: String,
-    /// How it is applied.
+    /// Options.
     pub options: ApplyOptions,
-    /// By whom.
+    /// Author.
     pub by: Peer,
 }
 
-/// How a state is applied.
+/// Options of an apply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ApplyOptions {
-    /// Say what would change, and change nothing.
+    /// Whether to report the changes without making them.
     pub dry_run: bool,
-    /// Accept ports on which a local program listens.
+    /// Whether to accept ports on which a local program listens.
     pub take_over: bool,
-    /// Accept a state without services.
+    /// Whether to accept a state without services.
     pub allow_empty: bool,
-    /// Remove services that no provider defines any more, unless the state defines them.
+    /// Whether to remove services that no provider defines any more, unless the state defines them.
     pub prune: bool,
-    /// Hold services back that are not possible here now, instead of refusing all.
+    /// Whether to hold services back that are not possible here now, instead of refusing all.
     pub hold_back: bool,
-    /// Instead of each service's `drain_timeout`.
+    /// Drain time in place of each service's `drain_timeout`.
     pub drain: Option<Duration>,
 }
 
-/// What an apply came to.
+/// Result of an apply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Applied<R = AnyReport> {
-    /// What `tcpgw apply -o json` (or `diff -o json`, for a dry run) prints.
+    /// Output of `tcpgw apply -o json` (or `diff -o json`, for a dry run).
     pub report: R,
-    /// The line that `tcpgw apply` (or the lines that `diff`) prints.
+    /// Output of `tcpgw apply` (or `diff`, for a dry run).
     pub text: String,
     /// Warnings about the state.
     pub warnings: Vec<String>,
 }
 
-/// What a teardown removed.
+/// Result of a teardown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TornDown {
     /// Whether there was a table.
     pub table_removed: bool,
-    /// Flows that were deleted.
+    /// Number of flows deleted.
     pub flows_flushed: u64,
-    /// Flows that could not be deleted.
+    /// Number of flows that could not be deleted.
     pub flows_not_flushed: u64,
-    /// Why it does not last: it could not be written, and the next daemon serves again.
+    /// Reason why the teardown ends with the daemon: it could not be written down.
     #[serde(default)]
     pub not_lasting: Option<String>,
 }
 
-/// What a resume came to.
+/// Result of a resume.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resumed {
-    /// Whether there had been a teardown.
+    /// Whether the gateway had been torn down.
     pub resumed: bool,
-    /// What is odd about it.
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
-/// Why the daemon did not do it.
+/// Reason why the daemon refused a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// The input is wrong: exit code 2, HTTP 422.
     Invalid(Problems),
-    /// For the operator's own good, or because of another provider: exit code 1, HTTP 409.
+    /// The request is refused to prevent damage, or because of another provider: exit code 1, HTTP 409.
     Refused(String),
-    /// There is nothing of that name: exit code 1, HTTP 404.
+    /// There is no service or deploy of that name: exit code 1, HTTP 404.
     Missing(String),
-    /// The service is not as expected: exit code 1, HTTP 409 with the service as it is, if it is there.
+    /// The service is not as expected: exit code 1, HTTP 409 with the present service, if it exists.
     Conflict(String, Option<Box<StoredService>>),
     /// The store does not take changes, and nothing was changed: exit code 1, HTTP 507.
     Store(String),
-    /// Too much waits already, and nothing was changed: exit code 1, HTTP 503.
+    /// Too many orders wait, or the daemon is starting, and nothing was changed: exit code 1, HTTP 503.
     Busy(String),
-    /// The kernel did not do as asked: exit code 1, HTTP 500.
+    /// The kernel or the system failed: exit code 1, HTTP 500.
     Failed(String),
 }

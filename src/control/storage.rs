@@ -1,4 +1,4 @@
-//! What is asked of the store, and what comes of it.
+//! Writes to the store and queries of it, with their results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,70 +13,70 @@ use crate::store::{
 };
 use tcpgw_core::model::{Endpoint, Service};
 
-/// Number of questions that may wait. Each holds a connection of the API.
+/// Maximum number of waiting queries. Each holds a connection of the API.
 pub const WAITING: usize = 64;
 
-/// One thing to do.
+/// A write to the store.
 #[derive(Debug)]
 pub enum Write {
     /// Change services.
     Change(Change, By, Duration),
-    /// Change services several times, in one transaction: each change is made, or refused, by itself.
+    /// Make several changes in one transaction; each is made or refused by itself.
     Together(Vec<(Change, By)>, Duration),
     /// Change services, and remove orphans with them.
     RemoveOrphans(Box<OrphanRemoval>),
-    /// Note that a deploy begins.
+    /// Record the begin of a deploy.
     Begin(NewDeploy, By, Duration),
-    /// Note how a deploy goes on.
+    /// Record a further phase of a deploy.
     Step(crate::store::DeployStep, Duration),
-    /// Keep what is desired in the file of last services.
+    /// Write the desired services to the file of last services.
     Remember(PathBuf, Box<Last>),
-    /// After a failure: see whether it can be written again, and what it holds.
+    /// Read the store again after a failure, and find out whether it can be written.
     Refresh,
 }
 
-/// A change of services that removes orphans, too. The store knows no orphans: that they are removed is durable when the file of
-/// last services does not have them, and nobody is answered before.
+/// A change of services that also removes orphans. The store has no orphans: their removal is durable when the file of
+/// last services does not have them, and the client is answered after that.
 #[derive(Debug)]
 pub struct OrphanRemoval {
     /// What the store is to change; it may be nothing but the names of orphans.
     pub change: Change,
-    /// Who wants it.
+    /// Author.
     pub by: By,
-    /// When, since 1970.
+    /// Time since the Unix epoch.
     pub at: Duration,
-    /// The file of last services.
+    /// Path of the file of last services.
     pub path: PathBuf,
-    /// What that file is to say if the change is not made.
+    /// Contents of that file if the change is not made.
     pub before: Last,
-    /// The orphans.
+    /// Names of the orphans.
     pub orphans: BTreeSet<Box<str>>,
 }
 
-/// What it came to.
+/// Result of a write.
 #[derive(Debug)]
 pub enum Written {
-    /// Of [`Write::Change`] and [`Write::RemoveOrphans`].
+    /// Result of [`Write::Change`] and [`Write::RemoveOrphans`].
     Changed(Result<Committed, StoreError>),
-    /// Of [`Write::Together`]: of each change, in the same order.
+    /// Results of [`Write::Together`], one for each change in the same order.
     Together(Vec<Result<Committed, StoreError>>),
-    /// Of [`Write::Begin`]: its id.
+    /// Result of [`Write::Begin`]: the id of the deploy.
     Began(Result<u64, StoreError>),
-    /// Of [`Write::Step`].
+    /// Result of [`Write::Step`].
     Stepped(Result<(), StoreError>),
-    /// Of [`Write::Remember`], and how long it took.
+    /// Result of [`Write::Remember`], and its duration.
     Remembered(Result<(), String>, Duration),
-    /// Of [`Write::Refresh`].
+    /// Result of [`Write::Refresh`].
     Refreshed(Result<Opened, StoreError>),
 }
 
-/// Why a question was not answered.
+/// Reason why a query was not answered.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum QueryError {
-    /// Too many others wait.
+    /// Too many queries wait.
     #[error("{WAITING} requests to the store are waiting already")]
     Busy,
-    /// The thread has ended.
+    /// The thread that reads the store has ended.
     #[error("the thread that reads the store has ended")]
     Gone,
     /// The store cannot be read.
@@ -84,19 +84,19 @@ pub enum QueryError {
     Store(#[from] StoreError),
 }
 
-/// What is only read.
+/// A query of the store.
 #[derive(Debug)]
 pub enum Query {
-    /// What changed.
+    /// Return entries of the history.
     History(HistoryFilter, Reply<Result<Vec<HistoryEntry>, QueryError>>),
-    /// One deploy.
+    /// Return one deploy.
     Deploy(u64, Reply<Result<Option<Recorded>, QueryError>>),
-    /// Deploys of a service, or all; so many at most.
+    /// Return deploys of a service, or of all, up to this number.
     Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, QueryError>>),
 }
 
 impl Query {
-    /// Whether nobody waits for the answer any more.
+    /// Returns whether no client waits for the answer any more.
     pub fn is_abandoned(&self) -> bool {
         match self {
             Self::History(_, reply) => reply.is_closed(),
@@ -105,7 +105,7 @@ impl Query {
         }
     }
 
-    /// Answers with an error. Whoever asked may be gone.
+    /// Answers with an error. The client may have disconnected.
     pub fn refuse(self, error: QueryError) {
         match self {
             Self::History(_, reply) => drop(reply.send(Err(error))),
@@ -115,39 +115,39 @@ impl Query {
     }
 }
 
-/// A deploy as the store knows it.
+/// A deploy as the store has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
     /// The deploy, as it was last written.
     pub deploy: Deploy,
-    /// Backends that its switch took away; none before that, or where the history does not go back so far.
+    /// Backends that its switch removed; empty before the switch, or where the history does not go back so far.
     pub old: Vec<Endpoint>,
 }
 
-/// What a store holds that could be opened.
+/// Contents of an opened store.
 #[derive(Debug)]
 pub struct Opened {
     /// The services.
     pub loaded: Loaded,
-    /// Services that somebody removed and nobody made again, by name, as they were before.
+    /// Services that were removed and not defined again, by name, as they were before.
     pub removed: BTreeMap<Box<str>, Option<Service>>,
     /// The resources of the add-on.
     pub resources: LoadedResources,
-    /// They were taken from the file of last services a moment ago, since the store is new.
+    /// Whether the resources were just taken from the file of last services, since the store is new.
     pub is_restored: bool,
-    /// Deploys that a daemon before this one has not finished.
+    /// Deploys that an earlier daemon has not finished.
     pub unfinished: Vec<Unfinished>,
-    /// The file that was opened, as far as that could be found out.
+    /// Identity of the opened file, if it could be determined.
     pub file: Option<FileId>,
-    /// Why nothing can be written, if so.
+    /// Error that prevents writes, if there is one.
     pub trouble: Option<StoreError>,
 }
 
-/// A deploy that is not over.
+/// A deploy that has not ended.
 #[derive(Debug)]
 pub struct Unfinished {
     /// The deploy, as it was last written.
     pub deploy: Deploy,
-    /// Its service before it was switched, if it was.
+    /// Its service before the switch, if it was switched.
     pub before: Option<Service>,
 }

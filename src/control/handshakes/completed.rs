@@ -1,35 +1,37 @@
-//! Completed flows, look by look: whether there are new ones.
+//! Detection of new completed flows from observation to observation.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// Completed flows that are remembered. Of more, new ones are found among the first.
+/// Maximum number of completed flows that are remembered. Of more, new ones are found among the first.
 pub(super) const MOST_COMPLETED: usize = 4096;
 
 /// Completed flows of one service, or of all.
 ///
-/// The kernel lists flows in the order of their places in its hash table, which a flow keeps as long as it lives, and puts a new one
-/// in front of those that share its place. So where only the first ones are remembered, a flow that was not there at the look before
-/// is new if one that was there follows it. Behind the last of those come flows that may be old, and were not read.
+/// The kernel lists flows in the order of their hash table buckets, which a flow keeps as long as it lives, and puts a
+/// new one in front of the others of its bucket. So if only the first flows are remembered, a flow that was not there
+/// at the last observation is new if a known one follows it. Flows after the last known one may be old ones that were
+/// not read before.
 #[derive(Debug, Default)]
 pub(super) struct Completed {
-    /// Those of the look before.
+    /// Flows of the last observation.
     known: BTreeSet<u32>,
     /// Whether there were more.
     was_full: bool,
-    /// Whether they are not listed: only what is heard is known.
+    /// Whether the flows are not listed, so that only reported handshakes are known.
     is_unlisted: bool,
-    /// When that was.
+    /// Time of the last observation.
     looked_at: Option<Instant>,
     look: Look,
-    /// Lower bound of when the last one was completed: the look before the one that found it or heard of it.
+    /// Lower bound for the time of the last completed handshake: the observation before the one that found it or
+    /// received it.
     pub(super) last_new: Option<Instant>,
-    /// When it was last asked for them.
+    /// Time at which completed flows were last asked for.
     pub(super) last_wanted: Option<Instant>,
 }
 
-/// The look that is going on.
+/// The observation under way.
 #[derive(Debug, Default)]
 struct Look {
     seen: BTreeSet<u32>,
@@ -51,14 +53,14 @@ impl Completed {
         self.is_unlisted
     }
 
-    /// Whether no further one is remembered.
+    /// Returns whether no further flow is remembered.
     pub(super) fn is_full(&self) -> bool {
         self.is_unlisted || self.look.seen.len() >= MOST_COMPLETED
     }
 
-    /// Notes a flow, in the order of the kernel.
+    /// Adds a flow, in the order of the kernel.
     pub(super) fn note(&mut self, id: u32, client: IpAddr) {
-        // A flow may be shown twice.
+        // A flow may be listed twice.
         if self.is_full() || !self.look.seen.insert(id) {
             return;
         }
@@ -69,7 +71,7 @@ impl Completed {
         }
     }
 
-    /// Ends a look; `is_cut`: not all flows were shown. Returns the clients that have new flows.
+    /// Ends an observation; `is_cut`: not all flows were listed. Returns the clients that have new flows.
     pub(super) fn end(&mut self, is_cut: bool, now: Instant) -> BTreeSet<IpAddr> {
         let is_full = is_cut || self.is_full();
         let mut look = std::mem::take(&mut self.look);
@@ -78,7 +80,7 @@ impl Completed {
         }
         self.was_full = is_full;
         self.known = look.seen;
-        // Whether those of the first look are new cannot be told.
+        // It is unknown whether flows of the first observation are new.
         let Some(before) = self.looked_at.replace(now) else {
             return BTreeSet::new();
         };
@@ -88,22 +90,22 @@ impl Completed {
         look.new
     }
 
-    /// Notes that handshakes were completed at some time after `since`, as the kernel told at once.
+    /// Notes that handshakes were completed at some time after `since`, as the kernel reported.
     pub(super) fn heard(&mut self, since: Instant) {
         self.last_new = self.last_new.max(Some(since));
     }
 
-    /// Ends a look that failed.
+    /// Ends an observation that failed.
     pub(super) fn abandon(&mut self) {
         self.look = Look::default();
     }
 
-    /// Whether handshakes were completed since `begin`, as far as is known.
+    /// Returns whether handshakes were completed since `begin`, as far as is known.
     pub(super) fn any_since(&self, begin: Instant) -> bool {
         self.last_new.is_some_and(|at| at >= begin)
     }
 
-    /// How many flows are remembered.
+    /// Returns the number of remembered flows.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.known.len()

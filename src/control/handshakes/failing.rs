@@ -1,31 +1,33 @@
 //! Clients of one service that no backend answers, and whether others were served meanwhile.
 //!
-//! A client that fails while others are served (a backend bans it, say) is no proof that nobody is served, and goes on to be none when
-//! it tries again. One that begins to fail after the last client was served may be the first one of an outage. Where several proved
-//! to be banned already (a whole network, or scanners), one that is not known is believed only after a time in which others would
-//! have been served.
+//! A client that fails while others are served (one that a backend bans, for example) does not show an outage, also
+//! when it tries again. A client that begins to fail after the last client was served may be the first one of an
+//! outage. If several proved to be banned already (a whole network, or scanners), an unknown client shows an outage
+//! only after a time in which others would have been served.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Clients that are remembered. Where more fail, those that began last are: they tell of an outage.
+/// Maximum number of clients that are remembered. Of more, those that began to fail last are, since they show an
+/// outage.
 pub(super) const MOST_FAILING: usize = 64;
-/// A client that was served shows for so long that those which have failed since before it are not all.
+/// Time for which a served client shows that clients that have failed since before are exceptions.
 pub(super) const SERVED_COUNTS: Duration = Duration::from_secs(60);
-/// A client that failed while others were served, and was not served itself, is known as banned for so long.
+/// Time for which a client that failed while others were served, and was not served itself, counts as banned.
 const BAN_COUNTS: Duration = Duration::from_secs(15 * 60);
-/// So often must clients have begun to fail with others served next, within [`BAN_COUNTS`], for more of them to be expected.
+/// Number of false alarms within [`BAN_COUNTS`] after which more are expected. A false alarm: clients began to fail,
+/// and another was served next.
 const OFTEN: usize = 3;
-/// Times between clients that were served, of which the long ones are known.
+/// Maximum number of remembered times between served clients.
 const MOST_GAPS: usize = 15;
-/// The place of the one that counts, of the longest first: one or two of them may be outages.
+/// Index of the time that counts, of the longest first: one or two longer ones may be outages.
 const LONG_GAP: usize = 2;
-/// Where clients often begin to fail, nobody must have been served for so many times that time.
+/// Number of such times for which no client must have been served, where false alarms are frequent.
 const GAPS: u32 = 3;
-/// Longest time for which others must not be served there; less than [`SERVED_COUNTS`].
+/// Maximum of that time; less than [`SERVED_COUNTS`].
 const MOST_PATIENCE: Duration = Duration::from_secs(45);
-/// Clients that were served last, which are remembered.
+/// Maximum number of remembered clients that were served last.
 const MOST_SERVED: usize = 64;
 
 /// Clients that no backend answers.
@@ -34,22 +36,22 @@ pub(super) struct Failing {
     clients: BTreeMap<IpAddr, Client>,
     /// Clients that were served last.
     served: BTreeMap<IpAddr, Served>,
-    /// When the first of those began to fail that were not known as failing when a client was served last.
+    /// Time at which the first client began to fail that was not known as failing when a client was served last.
     unserved_since: Option<Instant>,
-    /// The last times at which a client was served next.
+    /// Times of the last false alarms.
     false_alarms: VecDeque<Instant>,
-    /// When any client was served last.
+    /// Time at which any client was served last.
     last_served: Option<Instant>,
-    /// The last times between clients that were served.
+    /// Last times between served clients.
     gaps: VecDeque<Duration>,
 }
 
-/// One client.
+/// A client that fails.
 #[derive(Debug)]
 struct Client {
-    /// When the first of its handshakes began that was not answered, after it was last served itself.
+    /// Begin of the first of its handshakes that was not answered, after it was last served itself.
     since: Instant,
-    /// The last look at which one was overdue.
+    /// Last observation at which one was overdue.
     last: Instant,
     /// Whether others were served after it began to fail.
     is_banned: bool,
@@ -59,7 +61,7 @@ struct Client {
 #[derive(Debug)]
 struct Served {
     last: Instant,
-    /// How often it had failed before. An address may stand for several clients, some of which are banned.
+    /// Number of times that it had failed before. An address may stand for several clients, some of which are banned.
     after_failing: usize,
 }
 
@@ -73,7 +75,7 @@ impl Failing {
         self.clients.len().max(self.served.len())
     }
 
-    /// Notes an overdue handshake that no backend answered.
+    /// Adds an overdue handshake that no backend answered.
     pub(super) fn note(&mut self, client: IpAddr, begin: Instant, now: Instant) {
         let served = self.served.get(&client);
         if served.is_some_and(|served| begin <= served.last) {
@@ -105,7 +107,7 @@ impl Failing {
         self.clients.insert(client, new);
     }
 
-    /// Notes that a client was served at some time after `at`: what is known of it begins anew.
+    /// Notes that a client was served at some time after `at`, which resets its failures.
     pub(super) fn served(&mut self, client: IpAddr, at: Instant) {
         let has_failed = self.clients.get(&client).is_some_and(|known| known.since <= at);
         if has_failed {
@@ -125,7 +127,7 @@ impl Failing {
         served.after_failing += usize::from(has_failed);
     }
 
-    /// Notes when any client of the service was served last, as far as is known.
+    /// Notes the time at which any client of the service was served last, as far as is known.
     pub(super) fn any_served(&mut self, at: Instant) {
         if self.last_served.is_some_and(|last| last >= at) {
             return;
@@ -143,12 +145,13 @@ impl Failing {
         }
     }
 
-    /// Whether a client fails though nothing says that others are served.
+    /// Returns whether a client fails and nothing shows that others are served.
     pub(super) fn is_any_unserved(&self) -> bool {
         self.clients.values().any(|client| self.is_unserved(client))
     }
 
-    /// Whether that is to be believed: it is a client that was served before, or enough time has passed for others to come.
+    /// Returns whether the failures show an outage: a client fails that was served before, or enough time has passed
+    /// for others to be served.
     pub(super) fn is_outage(&self, now: Instant) -> bool {
         let since = self.unserved_since.or(self.last_served);
         let is_long = since.is_none_or(|since| now.saturating_duration_since(since) >= self.patience(now));
@@ -159,7 +162,8 @@ impl Failing {
         })
     }
 
-    /// How long nobody must have been served for one to be believed that was never.
+    /// Returns the time for which no client must have been served before a client that was never served shows an
+    /// outage.
     fn patience(&self, now: Instant) -> Duration {
         let first = self.false_alarms.get(OFTEN - 1);
         if first.is_none_or(|at| now.saturating_duration_since(*at) >= BAN_COUNTS) {
@@ -171,7 +175,8 @@ impl Failing {
         (long * GAPS).min(MOST_PATIENCE)
     }
 
-    /// Forgets clients that have not failed for some time, but those that tell of an outage, and those that are banned for longer.
+    /// Forgets clients that have not failed for some time, except those that show an outage; banned ones are kept
+    /// longer.
     pub(super) fn forget_old(&mut self, now: Instant) {
         let unserved: BTreeSet<IpAddr> = self
             .clients

@@ -1,8 +1,9 @@
-//! What is remembered of handshakes from look to look.
+//! Memory of handshakes from observation to observation.
 //!
-//! conntrack does not say how old a flow is (a SYN that is sent again begins its timeout anew, and timestamps are off by
-//! default), so a handshake is overdue that was there at two looks, so far apart. It forgets one some seconds after the client
-//! has given up, so a service whose clients are not served is remembered until one of them is.
+//! conntrack does not tell the age of a flow (a repeated SYN restarts its timeout, and timestamps are off by default),
+//! so a handshake is overdue if it was there at two observations that are far enough apart. conntrack removes it some
+//! seconds after the client has given up, so a service whose clients are not served is remembered until one of them
+//! is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,49 +15,49 @@ use super::unconfirmed::Unconfirmed;
 use super::{ENOUGH_CLIENTS, Evidence, HandshakeReport, Hearing, MOST_SERVICES, Overdue, PATIENCE};
 use tcpgw_core::ruleset::name::Family;
 
-/// One that takes longer may become overdue: the flows that are completed beside it are noted from then on, so that new ones can
-/// be told later.
+/// Age from which a handshake may become overdue: completed flows are recorded from then on, so that new ones can be
+/// recognised later.
 pub(super) const SUSPICIOUS: Duration = Duration::from_millis(900);
-/// A service that had no overdue handshake for so long is begun with anew.
+/// Time without overdue handshakes after which the completed flows of a service are recorded from scratch.
 const FORGOTTEN: Duration = Duration::from_secs(60);
-/// Of overdue handshakes it is told so long after the last of them was there.
+/// Time for which overdue handshakes are reported after the last of them was there.
 pub(super) const RECENT: Duration = Duration::from_secs(10);
-/// That nobody is served is remembered so long after the last client tried, unless one is served.
+/// Time for which it is remembered after the last attempt of a client that no client is served, unless one is.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(60);
-/// Handshakes that are followed.
+/// Maximum number of handshakes that are followed.
 pub(super) const MOST_HANDSHAKES: usize = 100_000;
-/// Completed flows that one look is shown: reading them takes some milliseconds.
+/// Maximum number of completed flows that one observation processes, which takes some milliseconds.
 pub(super) const MOST_SHOWN: u32 = 8192;
-/// Services whose completed flows are listed, for each family.
+/// Maximum number of services whose completed flows are listed, for each family.
 const MOST_LISTED: usize = 256;
 
-/// Remembers from look to look.
+/// Tracker of handshakes from observation to observation.
 #[derive(Debug, Default)]
 pub struct HandshakeTracker {
     pub(super) first_seen: BTreeMap<u32, Instant>,
     still_there: BTreeMap<u32, Instant>,
-    /// When the last look ended, and how long after the one before.
+    /// End of the last observation, and the time since the one before.
     last_look: Option<(Instant, Option<Duration>)>,
-    /// Whether this look has handshakes that may be overdue at the next one.
+    /// Whether this observation has handshakes that may be overdue at the next one.
     may_be_overdue: bool,
-    /// Whether the last one had.
+    /// Whether the last observation had.
     is_suspicious: bool,
-    /// Completed flows that this look was shown.
+    /// Number of completed flows of this observation.
     shown: u32,
-    /// Of all services together.
+    /// Completed flows of all services together.
     all_completed: Completed,
     pub(super) families: [OfFamily; 2],
 }
 
-/// What is known of clients of one address family, by service.
+/// Handshakes of clients of one address family, by service.
 #[derive(Debug, Default)]
 pub(super) struct OfFamily {
     pub(super) completed: BTreeMap<Box<str>, Completed>,
-    /// Overdue handshakes of the look that is going on.
+    /// Overdue handshakes of the observation under way.
     overdue: BTreeMap<Box<str>, NowOverdue>,
     /// Services with handshakes that are not overdue and take long.
     suspicious: BTreeSet<Box<str>>,
-    /// Services with others that are not overdue.
+    /// Services with other handshakes that are not overdue.
     begun: BTreeSet<Box<str>>,
     /// Clients that did not confirm a handshake.
     unconfirmed: Unconfirmed,
@@ -65,56 +66,57 @@ pub(super) struct OfFamily {
     pub(super) remembered: BTreeMap<Box<str>, Remembered>,
 }
 
-/// Overdue handshakes of one service at one look.
+/// Overdue handshakes of one service at one observation.
 #[derive(Debug)]
 struct NowOverdue {
     unanswered: u64,
     unconfirmed: u64,
-    /// When the first of them began.
+    /// Begin of the first of them.
     begin: Instant,
-    /// When the first and the last one began that a backend answered.
+    /// Begin of the first and the last one that a backend answered.
     first_answered: Option<Instant>,
     last_answered: Option<Instant>,
 }
 
-/// Overdue handshakes of one service, at this look or one before.
+/// Overdue handshakes of one service, at this observation or an earlier one.
 #[derive(Debug)]
 pub(super) struct Remembered {
     last: NowOverdue,
-    /// That no backend answered, at the last look that had any; while clients are not served, none does not count.
+    /// Number that no backend answered, at the last observation with overdue ones; an observation without any is
+    /// ignored while clients are not served.
     last_unanswered: u64,
-    /// The last look at which there were any.
+    /// Last observation with overdue handshakes.
     last_there: Instant,
-    /// The last look at which any handshake of the service was not complete.
+    /// Last observation at which any handshake of the service was incomplete.
     last_begun: Instant,
-    /// Whether a client is not answered though nothing says that others are served, and that is believed.
+    /// Whether an outage is shown: a client is not answered, and others would have been served.
     is_unserved: bool,
-    /// Whether something says that others are served beside those that are not answered.
+    /// Whether something shows that others are served besides the clients that are not answered.
     are_served: bool,
     /// Whether others of the service were completed since the first of them began.
     others_complete: bool,
-    /// What clients that are served say of those that do not confirm their handshakes: clients of any service, and of this one.
+    /// Evidence of served clients against unconfirmed handshakes: of clients of any service, and of this one.
     of_any: Refutation,
     of_own: Refutation,
 }
 
-/// What says that handshakes without confirmation are forged, and not such whose answers are lost.
+/// Evidence that unconfirmed handshakes are forged, and their answers not lost.
 #[derive(Debug, Default, Clone, Copy)]
 struct Refutation {
     /// Whether a handshake was completed after these began.
     is_complete: bool,
-    /// When a client was served last while enough did not confirm their handshakes to be believed.
+    /// Time at which a client was served last while enough did not confirm their handshakes.
     refuted: Option<Instant>,
 }
 
 impl HandshakeTracker {
-    /// Notes a handshake of a client that is not complete, by the id of its flow; `is_answered`: the backend's SYN-ACK was seen.
+    /// Adds an incomplete handshake of a client, by the id of its flow; `is_answered`: the backend's SYN-ACK was seen.
     pub fn handshake(&mut self, id: u32, service: &str, client: IpAddr, is_answered: bool, now: Instant) {
         if self.still_there.len() >= MOST_HANDSHAKES && !self.still_there.contains_key(&id) {
             return;
         }
         let since = *self.first_seen.get(&id).unwrap_or(&now);
-        // A flow that changes its place may be shown twice.
+        // A flow that changes its bucket may be listed twice.
         if self.still_there.insert(id, since).is_some() {
             return;
         }
@@ -125,8 +127,8 @@ impl HandshakeTracker {
         family.handshake(service, client, is_answered, since, now);
     }
 
-    /// Returns whether [`Self::completed`] is to be told of completed flows now. `are_few`: telling of all of them costs little, so
-    /// that it is done from the moment that a handshake begins.
+    /// Returns whether completed flows are to be passed to [`Self::completed`] now. `are_few`: listing all of them
+    /// costs little, so that it is done as soon as a handshake begins.
     pub fn wants_completed(&mut self, are_few: bool, now: Instant) -> bool {
         let wants = self
             .families
@@ -142,7 +144,7 @@ impl HandshakeTracker {
         wants
     }
 
-    /// Notes a completed flow. Returns whether more are wanted.
+    /// Adds a completed flow. Returns whether more are wanted.
     pub fn completed(&mut self, id: u32, service: &str, client: IpAddr) -> bool {
         if self.shown >= MOST_SHOWN {
             return false;
@@ -157,8 +159,8 @@ impl HandshakeTracker {
         self.shown < MOST_SHOWN && (!self.all_completed.is_full() || followed.any(|of| !of.is_full()))
     }
 
-    /// Notes a handshake that was completed at some time after `since`, as the kernel told at once: of a connection that has ended,
-    /// maybe, so that no list of flows has it.
+    /// Adds a handshake that was completed at some time after `since`, as the kernel reported at once. Its connection
+    /// may have ended, so that no list of flows has it.
     pub fn heard(&mut self, service: &str, client: IpAddr, since: Instant) {
         self.all_completed.heard(since);
         let family = &mut self.families[index(client)];
@@ -170,12 +172,13 @@ impl HandshakeTracker {
         }
     }
 
-    /// Whether [`Self::heard`] is to be told of handshakes from now on: some client waits long, or may at the next look, or did.
+    /// Returns whether [`Self::heard`] needs reports of handshakes from now on: some client waits long, may at the
+    /// next observation, or did.
     pub fn is_suspicious(&self) -> bool {
         self.is_suspicious || self.remembers()
     }
 
-    /// Ends a look. `hearing`: what [`Self::heard`] was told since the one before.
+    /// Ends an observation. `hearing`: completeness of the reports to [`Self::heard`] since the last one.
     pub fn end(&mut self, hearing: Hearing, now: Instant) -> HandshakeReport {
         self.first_seen = std::mem::take(&mut self.still_there);
         self.is_suspicious = std::mem::take(&mut self.may_be_overdue);
@@ -194,7 +197,7 @@ impl HandshakeTracker {
         report
     }
 
-    /// Ends a look that failed: what was seen before it stays.
+    /// Ends an observation that failed; what was known before it stays.
     pub fn abandon(&mut self) {
         self.still_there.clear();
         self.shown = 0;
@@ -208,7 +211,7 @@ impl HandshakeTracker {
         }
     }
 
-    /// Forgets what is remembered of all services but those that are there.
+    /// Forgets all services except those for which `is_there` returns true.
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         for family in &mut self.families {
             family.remembered.retain(|name, _| is_there(name));
@@ -218,19 +221,20 @@ impl HandshakeTracker {
         }
     }
 
-    /// Whether anything is known of a service.
+    /// Returns whether anything is known of a service.
     pub fn knows_any(&self) -> bool {
         let knows = |of: &OfFamily| !of.remembered.is_empty() || !of.completed.is_empty() || !of.unconfirmed.is_empty();
         self.families.iter().any(knows)
     }
 
-    /// Whether anything is remembered of a service.
+    /// Returns whether overdue handshakes of a service are remembered.
     pub fn remembers(&self) -> bool {
         self.families.iter().any(|family| !family.remembered.is_empty())
     }
 }
 
-/// The client by which an address counts: of IPv6 its network of 64 bits, of which one host may have all addresses.
+/// Returns the address that stands for a client: for IPv6 its network of 64 bits, since one host may have all
+/// addresses of it.
 fn client_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -339,7 +343,7 @@ impl OfFamily {
         for (name, overdue) in std::mem::take(&mut self.overdue) {
             match self.remembered.get_mut(&name) {
                 Some(of) => of.overdue_again(overdue, now),
-                // Nobody has listened for others meanwhile: the next look judges.
+                // Completed handshakes were not reported meanwhile: the next observation decides.
                 None if hearing == Hearing::Part => {}
                 None => {
                     self.remembered.insert(name, Remembered::new(overdue, now));
@@ -354,7 +358,7 @@ impl OfFamily {
             let completed = completed.filter(|of| hearing == Hearing::All || !of.is_unlisted());
             if let Some(failing) = self.failing.get_mut(name).filter(|_| hearing != Hearing::Part) {
                 failing.forget_old(now);
-                // Of one that is not followed nobody says that it is dead.
+                // A service that is not followed is never called dead.
                 of.is_unserved = completed.is_some() && failing.is_outage(now);
                 of.are_served = completed.is_none() || !failing.is_any_unserved();
             }
@@ -368,8 +372,8 @@ impl OfFamily {
         report
     }
 
-    /// Forgets services of which nothing is to be told; not those with clients that failed a short time ago: what is known of them
-    /// tells how to take it when they try again.
+    /// Forgets services without anything to report, except those with clients that failed a short time ago, which are
+    /// needed to judge their next attempts.
     fn forget(&mut self, now: Instant) {
         let failing = &self.failing;
         self.remembered.retain(|name, of| {
@@ -399,14 +403,14 @@ impl Remembered {
         }
     }
 
-    /// Notes that there are overdue handshakes again, or still.
+    /// Replaces the overdue handshakes by those of this observation.
     fn overdue_again(&mut self, overdue: NowOverdue, now: Instant) {
         let last_unanswered = if overdue.unanswered == 0 && self.is_unserved {
             self.last_unanswered
         } else {
             overdue.unanswered
         };
-        // Enough clients that do not confirm are no proof while some are served, nor is it when they go on, or come again.
+        // Unconfirmed handshakes are no proof while some clients are served, nor when they continue or come again.
         let go_on = |of: Refutation| Refutation {
             is_complete: false,
             ..of
@@ -419,8 +423,8 @@ impl Remembered {
         };
     }
 
-    /// Judges whether others are completed; once there are no overdue ones it is enough that one was. `clients`: how many of them did
-    /// not confirm a handshake.
+    /// Judges whether others are completed; once there are no overdue ones, a single one is enough. `clients`: number
+    /// of clients that did not confirm a handshake.
     fn judge(&mut self, of_service: Option<&Completed>, of_all: &Completed, clients: usize, now: Instant) {
         self.others_complete |= of_service.is_none_or(|of| of.any_since(self.last.begin));
         self.of_any.judge(of_all, &self.last, clients, now);
@@ -431,14 +435,14 @@ impl Remembered {
         }
     }
 
-    /// Whether it is still told of.
+    /// Returns whether it is still reported.
     fn is_told(&self, now: Instant) -> bool {
         let is_dead =
             self.is_unserved || self.last.unconfirmed > 0 && !(self.of_any.is_complete && self.of_own.is_complete);
         self.is_recent(now) || is_dead && now.saturating_duration_since(self.last_begun) < REMEMBERED
     }
 
-    /// Whether those that are served say for some time yet what to think of handshakes without confirmation.
+    /// Returns whether served clients still decide how unconfirmed handshakes are judged.
     fn is_refuted(&self, now: Instant) -> bool {
         [self.of_any, self.of_own].iter().any(|of| of.is_refuted(now))
     }
@@ -471,7 +475,7 @@ impl Refutation {
         let any_since = |begin: Option<Instant>| begin.is_some_and(|begin| completed.any_since(begin));
         let last_new = completed.last_new;
         let is_recent = last_new.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
-        // conntrack may know one that was answered for a minute, though its client has given up long before.
+        // conntrack may keep an answered handshake for a minute, though its client gave up long before.
         let is_after_all = any_since(overdue.last_answered);
         self.is_complete |= is_after_all || is_recent && any_since(overdue.first_answered);
         if is_after_all && clients >= ENOUGH_CLIENTS {

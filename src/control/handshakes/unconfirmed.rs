@@ -1,7 +1,7 @@
 //! Clients that do not confirm handshakes which a backend has answered.
 //!
-//! Either the answers do not reach them, or somebody forges their SYNs. A client that is not served comes again, from another port;
-//! of forged ones few do, unless they are made so.
+//! Either the answers do not reach them, or their SYNs are forged. A real client that is not served tries again, from
+//! another port; few forged ones do, unless they are made to.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::{ENOUGH_CLIENTS, MOST_SERVICES};
 
-/// A client that failed longer ago is not counted.
+/// Time after which a client that failed is not counted any more.
 const CLIENT_COUNTS: Duration = Duration::from_secs(60);
-/// Clients that are remembered. Of more, those that came first are.
+/// Maximum number of clients of one service that are remembered. Of more, the first ones are.
 const MOST_CLIENTS: usize = 512;
-/// The same of all services together; three of each are remembered beside.
+/// Maximum number of clients of all services together; three of each service are remembered in any case.
 const MOST_OF_ALL: usize = 50_000;
-/// Handshakes that begin so far apart are two attempts. Looks are apart by a second.
+/// Time between two handshakes of a client that makes them two attempts. Observations are one second apart.
 const COMES_AGAIN: Duration = Duration::from_millis(1500);
 
 /// Clients of all services of one address family.
@@ -28,18 +28,18 @@ pub(super) struct Unconfirmed {
 /// Clients of one service, by address.
 type Clients = BTreeMap<IpAddr, Client>;
 
-/// One client.
+/// A client that did not confirm a handshake.
 #[derive(Debug)]
 struct Client {
-    /// When the first and the last of its handshakes began.
+    /// Begin of the first and the last of its handshakes.
     first: Instant,
     last: Instant,
-    /// The last look at which one was overdue.
+    /// Last observation at which one was overdue.
     seen: Instant,
 }
 
 impl Unconfirmed {
-    /// Notes an overdue handshake.
+    /// Adds an overdue handshake.
     pub(super) fn note(&mut self, service: &str, client: IpAddr, begin: Instant, now: Instant) {
         if !self.services.contains_key(service) {
             if self.services.len() >= MOST_SERVICES {
@@ -69,7 +69,7 @@ impl Unconfirmed {
         self.services.is_empty()
     }
 
-    /// Forgets all services but those that are there.
+    /// Forgets all services except those for which `is_there` returns true.
     pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.services.retain(|name, _| is_there(name));
     }
@@ -82,7 +82,7 @@ impl Unconfirmed {
         self.count = self.services.values().map(BTreeMap::len).sum();
     }
 
-    /// Returns how many clients of a service there are, and how many of them came again; no more than [`ENOUGH_CLIENTS`] are counted.
+    /// Returns the number of clients of a service, and of those that tried again; each is at most [`ENOUGH_CLIENTS`].
     pub(super) fn counts(&self, service: &str) -> [usize; 2] {
         let Some(clients) = self.services.get(service) else {
             return [0; 2];

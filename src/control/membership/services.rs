@@ -44,13 +44,13 @@ impl Services {
         there.filter_map(|(_, name)| self.all.get(name))
     }
 
-    /// Those that listen where this one does, on one address at least.
+    /// Returns the services that share the port and an address with this one.
     pub(super) fn where_listens<'s>(&'s self, service: &'s Service) -> impl Iterator<Item = &'s Arc<Service>> {
         let there = self.on_port(service.port);
         there.filter(|other| overlap(&other.listen, &service.listen))
     }
 
-    /// Those that have that endpoint.
+    /// Returns the names of the services that have the endpoint.
     pub(super) fn of_endpoint(&self, endpoint: Endpoint) -> impl Iterator<Item = &Name> + Clone {
         let from = self.by_endpoint.range((endpoint, Name::default())..);
         from.take_while(move |(of, _)| *of == endpoint).map(|(_, name)| {
@@ -65,12 +65,12 @@ impl Services {
     }
 }
 
-/// That endpoint in a service.
+/// Returns the backend of a service with this endpoint.
 pub(super) fn backend_of(service: &Service, endpoint: Endpoint) -> Option<&Backend> {
     service.backends.iter().find(|backend| backend.endpoint == endpoint)
 }
 
-/// Whether there is an address that both listen on.
+/// Returns whether both include a common address.
 pub(in crate::control) fn overlap(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::At(a), Listen::At(b)) => !a.is_disjoint(b),
@@ -78,8 +78,8 @@ pub(in crate::control) fn overlap(a: &Listen, b: &Listen) -> bool {
     }
 }
 
-/// Counts the services that are visited because they have some endpoint: how the work grows with the number of those that share
-/// one.
+/// Counter of services that are visited because they have an endpoint; it shows how the work grows with the number of
+/// services that share one.
 #[cfg(test)]
 pub(super) mod visits {
     use std::cell::Cell;

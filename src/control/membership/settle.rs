@@ -1,4 +1,4 @@
-//! Works out what the kernel should be told of the services that something happened to.
+//! Computation of the change of the kernel for services to which something happened.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use tcpgw_core::health::longest_fall;
 use tcpgw_core::model::{Backend, BackendState, Endpoint, Refusal, Service};
 use tcpgw_core::ruleset::name::Family;
 
-/// What probes say of an endpoint, whatever the service.
+/// Returns the result of the probes of an endpoint, for all services.
 type Judge<'j> = dyn Fn(Endpoint) -> Verdict + 'j;
 
 impl Membership {
-    /// Works out what the kernel should be told. It is taken for told from then on.
+    /// Returns the change of the kernel. From then on it counts as made.
     pub fn settle(&mut self, verdict: &Judge<'_>, now: Instant) -> MembershipChange {
         let mut change = MembershipChange::default();
-        // Those that are gone first: what they leave may fall to one that is there.
+        // Removed services come first: their draining backends may be handed over to a present one.
         let gone = self.dirty.iter().filter(|name| self.wanted.get(name).is_none());
         for name in gone.cloned().collect::<Vec<_>>() {
             self.depart(&name, &mut change, now);
@@ -37,13 +37,13 @@ impl Membership {
             self.replace(&name, Some(new), &mut change);
         }
         let draining_backends = &self.draining_backends;
-        // Who still serves until somebody better is there begins to drain later.
+        // Drain times stay for backends that get connections until they are replaced, and drain later.
         self.drain_within.retain(|name, _| draining_backends.any_serving(name));
         change.beside = self.beside(&change);
         change
     }
 
-    /// Those that a change leaves as they are and that share endpoints with those that it does not.
+    /// Returns the unchanged services that share endpoints with changed ones.
     fn beside(&self, change: &MembershipChange) -> Vec<Arc<Service>> {
         let changed = || change.old.iter().chain(&change.new);
         let names: BTreeSet<&Name> = changed().map(|service| &service.name).collect();
@@ -57,7 +57,7 @@ impl Membership {
         services.cloned().collect()
     }
 
-    /// Notes who was there and is not wanted any more.
+    /// Handles backends in the kernel that are not desired any more.
     fn depart(&mut self, name: &Name, change: &mut MembershipChange, now: Instant) {
         let Some(old) = self.serving.get(name).cloned() else {
             return;
@@ -69,8 +69,8 @@ impl Membership {
             let member: Member = (endpoint, name.clone());
             let is_wanted = self.wanted.has(to, endpoint);
             let has_moved = !is_wanted && self.moved.contains(&member);
-            // What it has from here is stale where it is somebody else's now. But who gets new connections still goes on with
-            // that until another one takes over: see `happens`.
+            // Flows of an endpoint that has moved are stale. A backend that still gets new connections keeps them
+            // until another one replaces it: see `happens`.
             if has_moved && !self.balanced.contains(&member) {
                 self.draining_backends.remove(name, endpoint);
                 continue;
@@ -96,7 +96,7 @@ impl Membership {
         self.dirty.extend(heir);
     }
 
-    /// What is known of an endpoint in one service holds for it in that which has taken its place.
+    /// Hands the state of an endpoint over from a service to the one that replaced it.
     fn inherit(&mut self, name: &Name, heir: &Name, endpoint: Endpoint) {
         if let Some(leaving) = self.draining_backends.remove(name, endpoint)
             && self.draining_backends.get(heir, endpoint).is_none()
@@ -111,7 +111,7 @@ impl Membership {
         }
     }
 
-    /// Who listens where a service did that is not wanted any more.
+    /// Returns the desired service that listens where a removed one did.
     fn heir(&self, old: &Service) -> Option<Name> {
         if self.wanted.get(&old.name).is_some() {
             return None;
@@ -120,7 +120,7 @@ impl Membership {
         Some(heir.name.clone())
     }
 
-    /// A service that is not wanted, as long as somebody drains.
+    /// Returns the form of a removed service in the kernel, as long as one of its backends drains.
     fn ghost(
         &mut self,
         name: &Name,
@@ -137,7 +137,7 @@ impl Membership {
         })
     }
 
-    /// A service that is wanted.
+    /// Returns the form of a desired service in the kernel.
     fn present(
         &mut self,
         service: &Arc<Service>,
@@ -183,7 +183,7 @@ impl Membership {
         }
     }
 
-    /// Notes who has answered since it came to a service.
+    /// Ends the proof of backends that have answered since they were added to a service.
     fn prove(&mut self, service: &Service, verdict: &Judge<'_>) {
         if self.unproven.is_empty() {
             return;
@@ -199,7 +199,7 @@ impl Membership {
         }
     }
 
-    /// What probes say of an endpoint as one of a service.
+    /// Returns the result of the probes of an endpoint in a service.
     fn verdict_in(&self, name: &Name, endpoint: Endpoint, verdict: &Judge<'_>) -> Verdict {
         let verdict = verdict(endpoint);
         if self.unproven.is_empty() || !self.unproven.contains_key(&(endpoint, name.clone())) {
@@ -212,7 +212,8 @@ impl Membership {
         }
     }
 
-    /// Who gets new connections: those that are good; where none is, those that were last, with all of their wave.
+    /// Returns the backends that get new connections: the healthy ones, or if there are none, the last ones that were,
+    /// with all of their wave.
     fn active(&mut self, service: &Service, verdict: &Judge<'_>, change: &mut MembershipChange) -> BTreeSet<Endpoint> {
         let name = &service.name;
         let wanted = service.backends.iter();
@@ -233,7 +234,7 @@ impl Membership {
             }
             if self.all_failed == AllFailed::Keep {
                 let leaving = self.draining_backends.of(name).into_iter();
-                // Who leaves and drains was replaced on purpose, whatever became of it.
+                // A backend that drains was replaced on purpose, whatever its health.
                 let leaving =
                     leaving.filter(|endpoint| backend_of(service, *endpoint).is_none() && of_family(*endpoint));
                 let there = wanted
@@ -258,7 +259,7 @@ impl Membership {
         active
     }
 
-    /// Those of a service that leave, as they shall be in the kernel.
+    /// Returns the draining backends of a service as they will be in the kernel.
     fn drained_by(
         &mut self,
         name: &Name,
@@ -293,7 +294,7 @@ impl Membership {
         backends
     }
 
-    /// A backend of a service leaves that, or the one that listens there now, if it has not begun to.
+    /// Begins to remove a backend from a service, or from the one that listens there now, if this has not begun.
     fn leave(&mut self, service: &Name, backend: &Backend, of: &Name) {
         let known = self.draining_backends.get(service, backend.endpoint);
         let (drain, time) = known.map_or((Drain::Serving, Duration::ZERO), |leaving| {
@@ -356,7 +357,7 @@ impl Membership {
         }
     }
 
-    /// While it is paused nobody gets a new connection, and who knocks hears nothing.
+    /// Returns the form of a paused service in the kernel: no backend gets new connections, and SYNs are dropped.
     fn unless_paused(&self, service: Service) -> Service {
         if !self.paused.contains_key(&service.name) {
             return service;
@@ -372,7 +373,7 @@ impl Membership {
         }
     }
 
-    /// Notes who gets new connections, but for a pause.
+    /// Notes the backends that get new connections, regardless of a pause.
     fn rebalance(&mut self, name: &Name, old: Option<&Service>, new: Option<&Service>, change: &mut MembershipChange) {
         let services = [old, new].into_iter().flatten();
         for (service, backend) in
@@ -392,9 +393,9 @@ impl Membership {
         }
     }
 
-    /// Puts a service in the place of what the kernel was told of it.
+    /// Replaces the form of a service in the kernel.
     fn replace(&mut self, name: &Name, new: Option<Service>, change: &mut MembershipChange) {
-        // What retired while it was worked out has been left out already.
+        // Backends that were removed meanwhile have been left out already.
         self.dirty.remove(name);
         let old = self.serving.get(name).cloned();
         for backend in old.iter().flat_map(|old| &old.backends) {
@@ -411,7 +412,7 @@ impl Membership {
         }
         change.old.extend(old);
         if let Some(new) = new {
-            // Of most services all is served as it is wanted: one copy is enough.
+            // Most services are served as they are desired, and share one copy.
             let wanted = self.wanted.get(name).filter(|wanted| ***wanted == new);
             let new = wanted.cloned().unwrap_or_else(|| Arc::new(new));
             change.new.push(Arc::clone(&new));

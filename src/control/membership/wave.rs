@@ -1,16 +1,17 @@
-//! Which backends failed together, so that what made them fail is likely one thing: a probe that is wrong, a way that is cut.
+//! Backends that failed together, so that the cause is likely one: a wrong probe, a broken path.
 //!
-//! Where no backend of a service is good, all of one *wave* go on getting connections. A wave is those that left the
-//! balance no earlier than a window of time before the last of them did. The window is what probes need to find out about
-//! one cause ([`tcpgw_core::health::longest_fall`]): whoever left earlier had another cause.
+//! If no backend of a service is healthy, all backends of one *wave* keep getting connections. A wave is the set of
+//! backends that stopped getting connections at most a window of time before the last one did. The window is the time
+//! that probes need to detect one cause ([`tcpgw_core::health::longest_fall`]): backends that failed earlier had
+//! another cause.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tcpgw_core::model::Endpoint;
 
-/// The last wave: of these endpoints, with the time at which each left the balance because its probes failed, if it ever
-/// did.
+/// Returns the last wave of these endpoints, each with the time at which it stopped getting connections because its
+/// probes failed, if it did.
 pub(super) fn last_wave(
     failed: impl IntoIterator<Item = (Endpoint, Option<Instant>)>,
     window: Duration,

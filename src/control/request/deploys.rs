@@ -1,4 +1,4 @@
-//! Orders about deploys, and what is told of them.
+//! Orders about deploys, and views of them.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -9,75 +9,75 @@ use serde_json::Value;
 
 use super::Peer;
 
-/// A new version of a service is up: its backends shall be these from the moment at which they answer.
+/// An order of a deploy: switches the service to new backends when they answer probes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeployOrder {
-    /// The service.
+    /// Name of the service.
     pub service: Box<str>,
     /// The new backends, as in the state file: `"IP:PORT"`, or an object with a weight.
     pub targets: Vec<Value>,
-    /// So many of them have to answer; `None`: all.
+    /// Minimum number of targets that must answer; `None`: all.
     pub min: Option<usize>,
-    /// How long they may take.
+    /// Maximum time until they answer.
     pub timeout: Duration,
-    /// How long the old ones' flows may live after the switch, instead of the service's `drain_timeout`.
+    /// Drain time of the old backends after the switch, in place of the service's `drain_timeout`.
     pub drain: Option<Duration>,
-    /// Whether a deploy of the service that probes still is ended by this one, instead of refusing this one.
+    /// Whether to end a deploy of the service that still probes; otherwise this one is refused.
     pub supersede: bool,
-    /// By whom.
+    /// Author.
     pub by: Peer,
 }
 
-/// A deploy that shall not go on, or be taken back.
+/// An order that ends a deploy, or takes it back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndoOrder {
-    /// Which.
+    /// The deploy.
     pub which: Which,
-    /// By whom.
+    /// Author.
     pub by: Peer,
 }
 
-/// Which deploy.
+/// Selection of a deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// That of this id.
+    /// The deploy with this id.
     Id(u64),
-    /// The last one of this service.
+    /// The last deploy of this service.
     Last(Box<str>),
 }
 
-/// A deploy that is not over, or that the store does not know to be over.
+/// A deploy that has not ended, or whose end the store does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeployView {
-    /// Its id.
+    /// Id of the deploy.
     pub id: u64,
-    /// The service.
+    /// Name of the service.
     pub service: String,
-    /// `probing`; `switching` (decided, and the kernel does not hold it yet); `switched`: new connections go to the new
-    /// backends, the old ones drain and may be told to end; `drained`, `failed` or `undone`: over, and the store does not
-    /// know that yet.
+    /// Phase: `probing`; `switching` (decided, and the kernel does not hold it yet); `switched`: new connections go to
+    /// the new backends, the old ones drain and can be told to end; `drained`, `failed` or `undone`: ended, and the
+    /// store does not know that yet.
     pub phase: Cow<'static, str>,
-    /// Why it is over, if it is.
+    /// Reason why it ended, if it has.
     pub reason: Option<String>,
     /// The new backends.
     pub targets: Vec<TargetView>,
-    /// The old backends that are none of the new ones.
+    /// Old backends that are not among the new ones.
     pub old: Vec<SocketAddr>,
-    /// Of the old ones: how many have left.
+    /// Number of old backends that have drained.
     pub left: usize,
-    /// Flows of the old ones, of the last count.
+    /// Number of flows of the old backends, at the last count.
     pub flows: Option<u64>,
-    /// Seconds until the targets have taken too long, or the old ones' flows are flushed.
+    /// Seconds until the timeout of the probes, or until the old backends' flows are deleted.
     pub seconds_left: Option<u64>,
 }
 
-/// A new backend.
+/// A new backend of a deploy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetView {
-    /// Where.
+    /// Address of the backend.
     pub backend: SocketAddr,
-    /// What probes say: see [`HealthView::state`](super::HealthView::state).
+    /// State by probes: see [`HealthView::state`](super::HealthView::state).
     pub health: Cow<'static, str>,
-    /// Why the last probe failed, if it did.
+    /// Reason why the last probe failed, if it did.
     pub reason: Option<String>,
 }

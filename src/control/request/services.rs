@@ -1,4 +1,4 @@
-//! Orders about one service, and what is told of it.
+//! Orders about services, and views of them.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -13,38 +13,38 @@ use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::store::Expect;
 use tcpgw_core::model::{Endpoint, Service};
 
-/// One service shall be otherwise.
+/// An order that changes one service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EditOrder {
-    /// Its name.
+    /// Name of the service.
     pub name: Box<str>,
-    /// How.
+    /// The change.
     pub edit: ServiceEdit,
-    /// As it has to be for that.
+    /// Condition on the present service.
     pub expect: Expect,
-    /// Accept a port on which a local program listens.
+    /// Whether to accept a port on which a local program listens.
     pub take_over: bool,
-    /// For backends that begin to drain by this, instead of the service's `drain_timeout`.
+    /// Drain time of backends that begin to drain by this, in place of the service's `drain_timeout`.
     pub drain: Option<Duration>,
-    /// By whom.
+    /// Author.
     pub by: Peer,
 }
 
-/// Most services that one [`BatchOrder`] may change.
+/// Maximum number of services that one [`BatchOrder`] may change.
 pub const MAX_BATCH: usize = 1024;
 
-/// Several services shall be otherwise: all of them, in one transaction, or none.
+/// An order that changes several services in one transaction: all of them, or none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchOrder {
     /// The changes, each of another service; at most [`MAX_BATCH`].
     pub items: Vec<BatchItem>,
-    /// Revision that the store has to have; `None`: any.
+    /// Revision that the store must have; `None`: any.
     pub revision: Option<u64>,
-    /// Accept ports on which a local program listens.
+    /// Whether to accept ports on which a local program listens.
     pub take_over: bool,
-    /// For backends that begin to drain by this, instead of each service's `drain_timeout`.
+    /// Drain time of backends that begin to drain by this, in place of each service's `drain_timeout`.
     pub drain: Option<Duration>,
-    /// By whom.
+    /// Author.
     pub by: Peer,
 }
 
@@ -53,143 +53,143 @@ pub struct BatchOrder {
 pub struct BatchItem {
     /// Name of the service.
     pub name: Box<str>,
-    /// How it changes.
+    /// The change.
     pub edit: ServiceEdit,
-    /// As it has to be for that.
+    /// Condition on the present service.
     pub expect: Expect,
 }
 
-/// What has become of a batch. It is on the disk and in the kernel.
+/// Result of a batch. It is stored and in the kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EditedBatch {
     /// Revision of the store.
     pub revision: u64,
-    /// Whether something is not as it was.
+    /// Whether anything changed.
     pub changed: bool,
-    /// The services, in the batch's order, each by its name; without warnings of their own.
+    /// Results by service, in the batch's order; without warnings of their own.
     pub services: Vec<(Box<str>, Edited)>,
-    /// What is odd about them.
+    /// Warnings about them.
     pub warnings: Vec<String>,
 }
 
-/// How a service shall be otherwise.
+/// A change of a service.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServiceEdit {
-    /// So, whatever it was: the JSON of a service, as in the state file. A name in it must be the order's.
+    /// Defines the service by its JSON, as in the state file, whatever it was. A name in it must be the order's.
     Put(Vec<u8>),
-    /// As it is but for this JSON (RFC 7396).
+    /// Changes the fields in this JSON merge patch (RFC 7396).
     Patch(Vec<u8>),
-    /// Not at all.
+    /// Removes the service.
     Delete,
-    /// These backends, or all if there are none, get no new connections any more (`draining`).
+    /// Drains these backends, or all if none is given: they get no new connections any more.
     Drain(Vec<Endpoint>),
-    /// These backends, or all if there are none, get new connections again (`active`).
+    /// Activates these backends, or all if none is given: they get new connections again.
     Undrain(Vec<Endpoint>),
 }
 
-/// What has become of an edit. It is on the disk and in the kernel.
+/// Result of an edit. It is stored and in the kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edited {
-    /// As it is now; `None`: it is not there any more.
+    /// The service now; `None`: it was removed.
     pub service: Option<Arc<Service>>,
-    /// Of the service's last change; of the store's if it is gone.
+    /// Revision of the service's last change; that of the store if it was removed.
     pub revision: u64,
-    /// It was not there before.
+    /// Whether the service did not exist before.
     pub created: bool,
-    /// Something is not as it was.
+    /// Whether anything changed.
     pub changed: bool,
-    /// What is odd about it.
+    /// Warnings about the service.
     pub warnings: Vec<String>,
 }
 
-/// A service, whoever it came from.
+/// A service of any provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listed {
-    /// As it is desired.
+    /// The desired service.
     pub service: Arc<Service>,
-    /// Whose: `api` or `file`.
+    /// Name of its provider: `api`, `file` or `orphan`.
     pub provider: &'static str,
-    /// Of its last change; `None` for another provider's.
+    /// Revision of its last change; `None` for another provider's.
     pub revision: Option<u64>,
-    /// Why it is not possible here now, and held back; empty if it is not.
+    /// Reasons why it is held back; empty if it is not.
     pub held_back: Vec<String>,
-    /// Its new connections are held back by this.
+    /// Pause of its new connections, if it is paused.
     pub paused: Option<PauseView>,
-    /// The resource of the add-on that it belongs to.
+    /// Resource of the add-on that it belongs to.
     pub addon: Option<AddonView>,
 }
 
 /// The resource that a service belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddonView {
-    /// Our own id of the resource.
+    /// Id that tcpgw gave the resource.
     pub id: ResourceId,
-    /// The app that it is for, as the platform calls it.
+    /// App of the resource, by the platform's id.
     pub app: PlatformId,
-    /// Its plan.
+    /// Plan of the resource.
     pub plan: PlanName,
-    /// How the service is.
+    /// State of the service.
     pub state: ServiceState,
 }
 
 /// A pause of a service's new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseView {
-    /// When it was ordered, in seconds since 1970.
+    /// Begin, in seconds since the Unix epoch.
     pub since: u64,
-    /// When new connections are accepted again, in seconds since 1970.
+    /// End, in seconds since the Unix epoch.
     pub until: u64,
-    /// The user who ordered it.
+    /// User id of the client that ordered it.
     pub uid: u32,
 }
 
 /// All services by name, and the revision of the store.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct List {
-    /// Of the store: grows by one with each change.
+    /// Revision of the store; it grows by one with each change.
     pub revision: u64,
-    /// By name.
+    /// Services by name.
     pub services: Vec<Listed>,
 }
 
-/// All that is known of one service without asking the kernel.
+/// A service with all that is known of it without a query of the kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceView {
     /// The service.
     pub listed: Listed,
-    /// New connections are dropped for so many seconds more.
+    /// Seconds for which new connections are still dropped; `None`: it is not paused.
     pub paused_for: Option<u64>,
-    /// Its backends, those that leave among them, by endpoint.
+    /// Its backends by endpoint, including draining ones.
     pub backends: Vec<BackendView>,
-    /// Whether the kernel holds all that is desired of it.
+    /// Whether the kernel holds its desired form.
     pub in_kernel: bool,
-    /// The deploy that is not over, if there is one.
+    /// The deploy that has not ended, if there is one.
     pub deploy: Option<super::DeployView>,
 }
 
-/// One backend of a service.
+/// A backend of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendView {
-    /// Where.
+    /// Address of the backend.
     pub backend: SocketAddr,
-    /// As desired: `active`, `draining`, or `gone` (it is not desired any more and has flows still).
+    /// Desired state: `active`, `draining`, or `gone` (not defined any more, and still with flows).
     pub desired: Cow<'static, str>,
     /// Whether it gets new connections.
     pub balanced: bool,
-    /// What probes say: see [`HealthView::state`](super::HealthView::state).
+    /// State by probes: see [`HealthView::state`](super::HealthView::state).
     pub health: Option<Cow<'static, str>>,
-    /// Why the last probe failed, if it did.
+    /// Reason why the last probe failed, if it did.
     pub reason: Option<String>,
-    /// Whether it leaves: it has flows to end, or waits for a replacement.
+    /// Whether it is being removed: its flows have to end, or it waits for a replacement.
     pub leaving: bool,
-    /// Flows that are left, of the last count, if it leaves.
+    /// Number of its flows at the last count, while it drains.
     pub flows: Option<u64>,
-    /// Seconds until they are flushed.
+    /// Seconds until its flows are deleted.
     pub seconds_left: Option<u64>,
 }
 
 impl BackendView {
-    /// Returns whether probes let it serve.
+    /// Returns whether its health allows new connections.
     pub fn is_serving(&self) -> bool {
         matches!(self.health.as_deref(), Some("healthy" | "failing"))
     }
@@ -206,19 +206,19 @@ impl ServiceView {
         active.peek().is_some() && self.in_kernel && active.all(|backend| backend.balanced && backend.is_serving())
     }
 
-    /// Whether no backend leaves.
+    /// Returns whether no backend drains and the kernel holds the desired form.
     pub fn is_drained(&self) -> bool {
         self.in_kernel && !self.backends.iter().any(|backend| backend.leaving)
     }
 }
 
-/// New connections of a service are dropped for a time, so that clients wait; or no longer.
+/// An order that pauses a service's new connections, so that clients wait, or resumes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PauseOrder {
-    /// The service, whoever it came from.
+    /// Name of the service, of any provider.
     pub name: Box<str>,
-    /// How long; `None`: no longer.
+    /// Duration; `None`: resume.
     pub time: Option<Duration>,
-    /// By whom.
+    /// Author.
     pub by: Peer,
 }

@@ -1,4 +1,4 @@
-//! Orders: a deploy begins, or shall be taken back.
+//! Orders that begin a deploy, or take one back.
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::control::storage::Write;
 use crate::store::{DeployStep, NewDeploy, Phase as Stored};
 use tcpgw_core::model::{self, BackendState, Edits, Problem, Problems, Service};
 
-/// How a running deploy is superseded.
+/// Option that supersedes a deploy under way.
 const SUPERSEDE: &str = "--supersede of `tcpgw deploy`";
 
 impl Core {
@@ -29,7 +29,7 @@ impl Core {
         let new = match judged.and_then(|()| self.judge_deploy(&order, vet)) {
             Ok(new) => new,
             Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Deploy(order, reply)))),
-            // Whoever asked may be gone.
+            // The client may have disconnected.
             Err(Unjudged::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
                 return Ok(None);
@@ -79,7 +79,7 @@ impl Core {
         })
     }
 
-    /// Returns the service with its targets alone, and how many of these have to answer.
+    /// Returns the service with its targets alone, and the number of targets that have to answer.
     fn judge_targets(&self, order: &DeployOrder) -> Result<(Service, usize), Refused> {
         let name = &order.service;
         self.judge_owner(name, Provider::Api)?;
@@ -205,7 +205,7 @@ fn asked_by(peer: Peer) -> String {
     format!("asked for by uid {}", peer.uid)
 }
 
-/// The service with these backends.
+/// Returns the service with these backends.
 fn with_targets(service: &Service, targets: &[Value]) -> Result<Service, Problems> {
     let problem = |message: &str| Problem {
         place: "targets".into(),

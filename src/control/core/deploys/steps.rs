@@ -1,4 +1,4 @@
-//! Steps: what is written of a deploy, and what follows when it is.
+//! Steps of deploys: what is written of them, and the actions after the write.
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use tcpgw_core::health::{self, State, Target};
 use tcpgw_core::model::{self, Backend, Edits, Service, Word};
 
 impl Core {
-    /// What is to be written of deploys now.
+    /// Returns the next write of a deploy, if one is due.
     pub(in crate::control::core) fn next_step(&mut self, now: Now) -> Option<Write> {
         if matches!(self.phase, Phase::Waiting | Phase::Looking) {
             return None;
@@ -40,7 +40,7 @@ impl Core {
         None
     }
 
-    /// One whose new backends are asked: whether enough have answered.
+    /// Examines a deploy that probes: switches it when enough targets have answered, ends it after its timeout.
     fn probing(&mut self, id: u64, deadline: Instant, now: Now) -> Option<Write> {
         let deploy = self.deploys.live.get(&id)?;
         if let Err(refused) = self.judge_suspended(&deploy.service) {
@@ -79,7 +79,7 @@ impl Core {
         Some(self.end(id, Stored::Failed, reason, None, now))
     }
 
-    /// Enough have answered: the service gets its new backends, if it still may.
+    /// Switches the service to its new backends, if it still may.
     fn switch(&mut self, id: u64, now: Now) -> Write {
         let (edits, before) = match self.switched(id) {
             Ok(switched) => switched,
@@ -125,7 +125,7 @@ impl Core {
         Ok((edits, before))
     }
 
-    /// It is over, once that is written.
+    /// Ends a deploy, once that is written.
     pub(super) fn end(
         &mut self,
         id: u64,
@@ -145,7 +145,7 @@ impl Core {
         Write::Step(step, now.unix)
     }
 
-    /// A step is on the disk.
+    /// Continues a deploy after a step was written.
     pub(in crate::control::core) fn stepped(&mut self, step: PendingStep, now: Now) -> Option<ReplyKind> {
         match step {
             PendingStep::Begin(new, reply) => {
@@ -158,7 +158,7 @@ impl Core {
                     self.decided(*earlier, Stored::Undone, &superseded_by(id), now);
                 }
                 self.begun(id, *new, now);
-                // Not before: targets that both have are still probed.
+                // This comes last: targets of both deploys stay probed.
                 for earlier in superseded {
                     self.forget(earlier);
                 }
@@ -196,7 +196,7 @@ impl Core {
         None
     }
 
-    /// The store did not take a step.
+    /// Handles a step that the store did not write.
     pub(in crate::control::core) fn step_failed(&mut self, step: PendingStep, error: &StoreError, now: Now) {
         let again = now.instant + AGAIN;
         match step {
@@ -214,7 +214,7 @@ impl Core {
                 self.forget(id);
                 drop(reply.map(|reply| reply.send(Err(refused(error)))));
             }
-            // Another error is gone at some time, and until then it is tried again.
+            // Other errors may pass; until then the step is tried again.
             PendingStep::End(id, phase, reason, reply) => {
                 self.decided(id, phase, &reason, now);
                 drop(reply.map(|reply| reply.send(Ok(id))));
@@ -237,7 +237,7 @@ impl Core {
         };
         for target in &deploy.targets {
             let at = SocketAddr::from(target.endpoint);
-            // Who is probed already is asked once more, at once.
+            // An endpoint that is probed already is probed once more, at once.
             if self.health.probe_now(at, now.instant) {
                 continue;
             }
@@ -253,7 +253,7 @@ impl Core {
         self.tell_deploy(id, &new.service, Stored::Probing.word(), None, now);
     }
 
-    /// This program, where nobody else is known.
+    /// Returns this program as the author of a change without a client.
     pub(in crate::control::core) fn own(&self) -> By {
         By {
             uid: 0,
@@ -263,7 +263,7 @@ impl Core {
     }
 }
 
-/// Whoever deploys waits for it.
+/// Shortens the interval of probes, since a client waits for the deploy.
 fn hasty(params: model::Health) -> model::Health {
     model::Health {
         interval: Some(params.interval.map_or(HASTE, |interval| interval.min(HASTE))),

@@ -1,4 +1,4 @@
-//! What is told of deploys that are not over.
+//! Views of deploys that have not ended.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tcpgw_core::drain::Drain;
 use tcpgw_core::model::{Endpoint, Word as _};
 
 impl Core {
-    /// The deploys that are not over.
+    /// Returns the deploys that have not ended.
     pub fn deploys(&self, now: Now) -> Vec<DeployView> {
         self.deploys
             .live
@@ -19,7 +19,7 @@ impl Core {
             .collect()
     }
 
-    /// The last deploy of a service, if it is not over.
+    /// Returns the last deploy of a service, if it has not ended.
     pub(in crate::control::core) fn deploy_of(&self, service: &str, now: Now) -> Option<DeployView> {
         self.deploy(self.deploys.last_of(service)?, now)
     }
