@@ -24,7 +24,7 @@ pub(crate) struct Adopted {
     pub(crate) serving: Service,
     /// The service as it was desired, as far as is known.
     pub(crate) wanted: Service,
-    /// Its owner; `None`: unknown.
+    /// Owner of the service; `None`: unknown.
     pub(crate) owner: Option<Owner>,
     /// Whether `wanted` is as its provider defined it; otherwise fields that no rule contains have their defaults.
     pub(crate) is_whole: bool,

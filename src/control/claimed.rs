@@ -29,9 +29,9 @@ struct Sharing {
 /// The part of a service that remains beside others.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Left<'s> {
-    /// All of it.
+    /// The whole service.
     Whole,
-    /// All of it, with unknown settings taken from a service that has one of its endpoints, too.
+    /// The whole service, with unknown settings taken from a service that has one of its endpoints, too.
     Completed(Service),
     /// The service without some endpoints, which this other service has with different settings.
     Part(Service, &'s Service),

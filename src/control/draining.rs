@@ -32,7 +32,7 @@ pub struct TimeLeft {
     pub whole: Duration,
 }
 
-/// All draining backends.
+/// The draining backends of all services.
 #[derive(Debug, Default)]
 pub struct DrainingBackends {
     all: BTreeMap<(Endpoint, Name), DrainingBackend>,

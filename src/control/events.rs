@@ -61,7 +61,7 @@ pub struct Followed {
     pub coming: broadcast::Receiver<Arc<Event>>,
 }
 
-/// An event.
+/// An event of the gateway with its id and time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
     /// Id of the event.
@@ -198,7 +198,7 @@ pub enum What {
     Orphaned {
         /// Number of services.
         count: usize,
-        /// Their names, 20 at most.
+        /// Names of the services, 20 at most.
         names: Vec<String>,
         /// Reason why they have no provider.
         reason: String,
@@ -207,7 +207,7 @@ pub enum What {
     Displaced {
         /// Number of orphans.
         count: usize,
-        /// Their names, 20 at most.
+        /// Names of the orphans, 20 at most.
         names: Vec<String>,
         /// Reason, for people.
         reason: String,

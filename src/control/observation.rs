@@ -12,7 +12,7 @@ use crate::doctor::Subject;
 use crate::store::FileId;
 use tcpgw_core::problem::Problem;
 
-/// What to observe.
+/// Request for an observation.
 #[derive(Debug, Clone)]
 pub struct ObservationRequest {
     /// Services and configuration to check against.
@@ -30,9 +30,9 @@ pub struct ObservationRequest {
 /// State of a file that the daemon has open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreFile {
-    /// It is still at its path.
+    /// The file is still at its path.
     Same,
-    /// There is no file at its path any more.
+    /// The file is not at its path any more.
     Gone,
     /// Another file is at its path.
     Other,

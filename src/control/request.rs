@@ -135,7 +135,7 @@ impl AddonOrder {
     }
 }
 
-/// All resources, and the use of their ports.
+/// The resources of the add-on, and the use of their ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceList {
     /// Resources by id.
@@ -185,7 +185,7 @@ pub struct BindingView {
 pub struct AppView {
     /// The resource.
     pub resource: Arc<Resource>,
-    /// Its service.
+    /// Service of the resource.
     pub service: Option<ServiceView>,
     /// The service as new connections meet it now; `None`: it is not served.
     pub served: Option<Arc<Service>>,
@@ -280,7 +280,7 @@ pub enum Refused {
     Invalid(Problems),
     /// The request is refused to prevent damage, or because of another provider: exit code 1, HTTP 409.
     Refused(String),
-    /// There is no service or deploy of that name: exit code 1, HTTP 404.
+    /// The service or deploy does not exist: exit code 1, HTTP 404.
     Missing(String),
     /// The service is not as expected: exit code 1, HTTP 409 with the present service, if it exists.
     Conflict(String, Option<Box<StoredService>>),

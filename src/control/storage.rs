@@ -39,7 +39,7 @@ pub enum Write {
 /// last services does not have them, and the client is answered after that.
 #[derive(Debug)]
 pub struct OrphanRemoval {
-    /// What the store is to change; it may be nothing but the names of orphans.
+    /// Change of the store; it may consist of the names of orphans only.
     pub change: Change,
     /// Author.
     pub by: By,
@@ -148,6 +148,6 @@ pub struct Opened {
 pub struct Unfinished {
     /// The deploy, as it was last written.
     pub deploy: Deploy,
-    /// Its service before the switch, if it was switched.
+    /// Service before the switch, if it was switched.
     pub before: Option<Service>,
 }

@@ -132,7 +132,7 @@ pub(super) enum OnWritten {
     Batch(Vec<Box<str>>, Reply<Result<EditedBatch, Refused>>),
     Deploy(PendingStep),
     Addon(Provisioned),
-    /// Nothing more: the resources in the store are as those of the record.
+    /// The correction of resources in the store needs no further action.
     Corrected,
 }
 

@@ -37,13 +37,13 @@ pub(super) struct Facts {
 /// Treatment of a service that was served and that no provider defines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disposition {
-    /// It was removed: its backends drain.
+    /// The service was removed: its backends drain.
     Removed,
-    /// It belongs to the file, which could not be read.
+    /// The service belongs to the file, which could not be read.
     OfFile,
-    /// It belongs to the API, whose store could not be read.
+    /// The service belongs to the API, whose store could not be read.
     OfApi,
-    /// It has no provider, and stays served.
+    /// The service has no provider, and stays served.
     Orphan,
 }
 

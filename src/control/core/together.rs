@@ -54,7 +54,7 @@ pub(super) enum Together {
 struct Group {
     /// Edits of each order; a request about a resource has its decision, too.
     members: Vec<(Edits, Option<Decision>)>,
-    /// All edits.
+    /// Edits of all orders together.
     edits: Edits,
     /// Names of the services that the orders are about.
     names: BTreeSet<Name>,

@@ -41,7 +41,7 @@ struct Look {
 }
 
 impl Completed {
-    /// Of which none is remembered.
+    /// Creates one that remembers no flows.
     pub(super) fn unlisted() -> Self {
         Self {
             is_unlisted: true,

@@ -1,4 +1,4 @@
-//! Whole outages, second by second: what is told while clients come, are served, or are not.
+//! Whole outages, second by second: reports while clients come, are served, or are not.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use super::*;
 
 const A: &str = "a";
 const B: &str = "b";
-/// Somebody whom the backend bans.
+/// A client that the backend bans.
 const BANNED: u32 = 1;
-/// Others, by address.
+/// Other clients, by address.
 const REAL: u32 = 100;
 const FORGED: u32 = 1000;
 
@@ -20,14 +20,14 @@ enum Fate {
     Served,
     /// Served, and ended with a reset before the next look.
     Reset,
-    /// No backend answers.
+    /// The handshake is not answered by a backend.
     Unanswered,
     /// The client does not confirm what the backend answers.
     Unconfirmed,
 }
 use Fate::{Reset, Served, Unanswered, Unconfirmed};
 
-/// A client that comes at some second.
+/// A client that connects at some second.
 #[derive(Clone, Copy)]
 struct Attempt {
     service: &'static str,
@@ -36,12 +36,12 @@ struct Attempt {
     fate: Fate,
 }
 
-/// Clients that come each so many seconds.
+/// Returns attempts of a client of service [`A`] at these seconds.
 fn each(seconds: impl Iterator<Item = u32>, client: u32, fate: Fate) -> Vec<Attempt> {
     of(A, seconds, client, fate)
 }
 
-/// Clients of this service.
+/// Returns attempts of a client of this service at these seconds.
 fn of(service: &'static str, seconds: impl Iterator<Item = u32>, client: u32, fate: Fate) -> Vec<Attempt> {
     let attempt = |second| Attempt {
         service,
@@ -52,13 +52,14 @@ fn of(service: &'static str, seconds: impl Iterator<Item = u32>, client: u32, fa
     seconds.map(attempt).collect()
 }
 
-/// What is told of [`A`], a look a second. `old`: as many flows have been there from the start, of which 10 a second end.
+/// Returns the reports about [`A`], with one observation a second. `old`: number of flows that exist from the start,
+/// of which 10 end each second.
 fn told(attempts: &[Attempt], old: u32, seconds: u32) -> Vec<Option<Severity>> {
     let address = |client: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + client));
     told_of(attempts, address, old, seconds)
 }
 
-/// The same of clients with these addresses.
+/// Returns the same for clients with these addresses.
 fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seconds: u32) -> Vec<Option<Severity>> {
     let (mut tracker, start) = (HandshakeTracker::default(), Instant::now());
     let mut told = Vec::new();
@@ -75,7 +76,7 @@ fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seco
                 Unanswered | Unconfirmed | Reset => {}
             }
         }
-        // The places in the kernel's table are as chance has it.
+        // The order of the kernel's hash table is random.
         completed.sort_by_key(|(id, ..)| id.wrapping_mul(0x9e37_79b1));
         if tracker.wants_completed(old < 4096, now) {
             completed
@@ -100,7 +101,7 @@ fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seco
     told
 }
 
-/// What is told from each second on at which it changes.
+/// Returns each second at which the report changes, with the new report.
 fn changes(told: &[Option<Severity>]) -> Vec<(usize, Option<Severity>)> {
     let mut changes: Vec<(usize, Option<Severity>)> = Vec::new();
     for (second, severity) in told.iter().enumerate() {
@@ -215,7 +216,7 @@ fn forged_handshakes_are_an_error_until_somebody_is_served_and_not_again_while_t
     }
 }
 
-/// What is left of an outage in which backends were silent says nothing of the answers of the next one.
+/// Backends that were silent in one outage say nothing about the answers in the next one.
 #[test]
 fn an_outage_of_answers_is_told_shortly_after_one_of_backends() {
     let mut all = Vec::new();
@@ -230,7 +231,7 @@ fn an_outage_of_answers_is_told_shortly_after_one_of_backends() {
     assert!(broken.iter().all(|told| *told == ERROR), "{told:?}");
 }
 
-/// Old flows that end make room among those that are remembered: the ones that move up are not new.
+/// Old flows that end make room for others among the remembered ones; these are not new.
 #[test]
 fn old_flows_are_never_taken_for_new_ones() {
     let most = u32::try_from(MOST_COMPLETED).unwrap();
@@ -257,7 +258,7 @@ fn clients_that_fail_are_remembered_up_to_a_number() {
     assert_eq!(told[150], ERROR);
 }
 
-/// Their connections are never there when flows are listed.
+/// Connections that end with a reset are never there when flows are listed.
 #[test]
 fn clients_that_end_with_a_reset_are_served() {
     // One that is banned, beside others.
@@ -270,7 +271,7 @@ fn clients_that_end_with_a_reset_are_served() {
     assert_eq!(changes(&told(&all, 0, 60)), [(3, ERROR), (21, WARNING), (35, None)]);
 }
 
-/// Many addresses that a backend bans, each of which comes once.
+/// Tests many addresses that a backend bans, each of which tries once.
 #[test]
 fn a_network_that_is_banned_is_an_error_a_few_times_while_others_are_served() {
     for pause in [5, 11, 20] {
@@ -322,7 +323,8 @@ fn answers_of_one_service_that_are_lost_are_an_error_while_another_is_served() {
     assert!(told.iter().all(|told| *told != ERROR), "{told:?}");
 }
 
-/// A slow machine looks less often: a handshake may be overdue at the look after the one that saw it first.
+/// Tests a slow machine, which observes less often: a handshake may be overdue at the observation after the first one
+/// that saw it.
 #[test]
 fn nobody_is_called_dead_before_others_could_be_heard() {
     for (pause, is_served) in [(1, true), (4, true), (10, true), (4, false)] {
@@ -371,7 +373,7 @@ fn outages_that_come_again_are_told_each_time() {
     assert_eq!(false_alarms.count(), 0, "{:?}", changes(&told));
 }
 
-/// As where all networks of a country are.
+/// Tests a ban of whole networks.
 #[test]
 fn many_that_are_banned_and_often_try_are_no_error_while_others_are_served() {
     for (of_each, addresses) in [(3, 250), (10, 100_000), (40, 100_000)] {
@@ -396,7 +398,7 @@ fn one_that_is_banned_in_the_network_of_one_that_is_served_is_an_error_once() {
     assert_eq!(changes(&told_of(&all, address, 0, 120)), [(3, ERROR), (6, WARNING)]);
 }
 
-/// Somebody looks which ports there are, and confirms no handshake.
+/// Tests a port scan, which confirms no handshake.
 #[test]
 fn a_scan_of_many_services_hides_no_dead_one() {
     let names: Vec<String> = (0..1000).map(|number| format!("s{number:04}")).collect();
@@ -439,7 +441,7 @@ fn forged_handshakes_that_come_in_bursts_are_an_error_once() {
     assert!(errors.iter().all(|second| *second < 31), "{errors:?}");
 }
 
-/// As where a proxy or a NAT has one address for all of them.
+/// Tests a proxy or a NAT, which has one address for all clients.
 #[test]
 fn some_that_are_banned_behind_the_address_of_one_that_is_served_are_no_error() {
     let mut all = each(0..200, REAL, Unanswered);
@@ -449,7 +451,7 @@ fn some_that_are_banned_behind_the_address_of_one_that_is_served_are_no_error() 
     assert_eq!(errors, 0, "{:?}", changes(&told));
 }
 
-/// A page that opens some connections, and then none for a while.
+/// Tests clients that open some connections, and then none for a while.
 #[test]
 fn clients_that_come_in_bursts_beside_many_that_are_banned_are_no_error() {
     let mut all = Vec::new();

@@ -143,7 +143,7 @@ pub struct PauseView {
     pub uid: u32,
 }
 
-/// All services by name, and the revision of the store.
+/// The services of all providers by name, and the revision of the store.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct List {
     /// Revision of the store; it grows by one with each change.
@@ -159,7 +159,7 @@ pub struct ServiceView {
     pub listed: Listed,
     /// Seconds for which new connections are still dropped; `None`: it is not paused.
     pub paused_for: Option<u64>,
-    /// Its backends by endpoint, including draining ones.
+    /// Backends of the service by endpoint, including draining ones.
     pub backends: Vec<BackendView>,
     /// Whether the kernel holds its desired form.
     pub in_kernel: bool,
@@ -196,7 +196,7 @@ impl BackendView {
 }
 
 impl ServiceView {
-    /// Whether every backend that shall be active is healthy and gets new connections, and there is one.
+    /// Returns whether there are active backends, and all of them are healthy and get new connections.
     pub fn is_healthy(&self) -> bool {
         let mut active = self
             .backends
