@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Recipe: a new version of an app whose servers are containers of Docker, on the gateway itself.
+# Recipe: deploys a new version of an app whose servers are containers of Docker, on the gateway itself.
 #
-#   docker run the new -> tcpgw deploy --until switched -> docker stop the old -> tcpgw wait --for drained -> docker rm
+#   docker run the new containers -> tcpgw deploy --until switched -> docker stop the old ones -> tcpgw wait --for drained -> docker rm
 #
-# It plays with a Docker engine of its own in a network namespace, which leaves nothing behind. It needs root, cc, and docker.io
-# of Debian.
+# The script starts a Docker engine of its own in a network namespace, and leaves nothing behind. It needs root, cc, and
+# Debian's docker.io.
 #
-#   recipes/docker.sh           TCPGW_BINARY=target/debug/tcpgw for another binary
+#   recipes/docker.sh           TCPGW_BINARY=target/debug/tcpgw uses another binary
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=recipes/lib.sh
 . recipes/lib.sh
 
-# docker stop: SIGTERM, and SIGKILL after so many seconds. Sessions are cut before, so that clients are told.
+# Seconds from SIGTERM to SIGKILL in `docker stop`. The drain ends earlier, so that clients get a reset while the server still runs.
 grace=5
 drain=3s
 
@@ -23,22 +23,22 @@ main() {
     build_image
 
     say "Version 1: two containers, in a network of their own"
-    # No --publish: tcpgw is who publishes the port.
+    # Without --publish, because tcpgw publishes the port.
     docker network create --subnet 172.30.0.0/24 app
     docker run --detach --name v1-a --network app app v1-a
-    # Process 1 of a container ignores SIGTERM if it has no handler of its own (--init helps): there is always one.
+    # Process 1 of a container ignores SIGTERM if it has no handler for it (`docker run --init` helps). This server is an example.
     docker run --detach --name v1-b --network app app v1-b deaf
     tcpgw service add app --port "$port" --backend "$(endpoint v1-a)" --backend "$(endpoint v1-b)" --on-retire reset
     tcpgw wait app --for healthy
 
     say "Docker's firewall: what it did not publish itself is not let in"
-    # Docker drops what is forwarded to its networks and not published by it (by the policy of FORWARD). The daemon's
-    # probes come from the gateway itself, and are not forwarded: they see nothing of it.
-    # Doctor judges by what the daemon has on record, a second after each change.
+    # Docker drops packets that are forwarded to its networks and that it has not published (by the policy of FORWARD). The
+    # daemon's probes come from the gateway itself and are not forwarded, so that they are not affected.
+    # `tcpgw doctor` reads the daemon's record, which is written one second after each change.
     sleep 1
     tcpgw doctor && fail "doctor should have seen that Docker drops what is forwarded"
-    # So let pass what tcpgw has marked. Docker never touches DOCKER-USER; after a boot the line has to come again,
-    # from the unit that starts Docker, for one.
+    # Accept the flows that tcpgw has marked. Docker does not change DOCKER-USER. After a boot the rule must be added again,
+    # for example by the unit that starts Docker.
     iptables -I DOCKER-USER -m connmark --mark 0x800000/0x800000 -j ACCEPT
     await "doctor still objects" quietly tcpgw doctor
     note "now doctor has nothing to object to"
@@ -52,7 +52,7 @@ main() {
     tcpgw deploy app --target "$(endpoint v2-a)" --target "$(endpoint v2-b)" --until switched --drain-timeout "$drain" 2>&1
 
     say "3. The old ones are told to end"
-    # Connections that were made just before may still be in their accept queues: give them a moment to be taken.
+    # Connections that were established just before may still be in the servers' accept queues: wait until they are accepted.
     sleep 0.5
     docker stop -t "$grace" v1-a v1-b
 
@@ -70,7 +70,7 @@ endpoint() {
     echo "$(on_engine container inspect --format '{{.NetworkSettings.Networks.app.IPAddress}}' "$1"):3000"
 }
 
-# From scratch: no registry is asked for anything.
+# The image is built from scratch, so that no registry is needed.
 build_image() {
     mkdir "$files/image"
     build_app "$files/image/app" -static
@@ -88,15 +88,15 @@ iptables() {
     on gateway iptables "$@"
 }
 
-# An engine whose network is the gateway's, and whose files, mounts and processes are its own: they end with its first process.
+# Starts an engine in the gateway's network namespace, with files, mounts and processes of its own, which end with its first process.
 start_docker() {
     for program in dockerd docker; do
         type -P "$program" >/dev/null || fail "no $program: apt-get install docker.io"
     done
-    # A machine that forwards already keeps its policy; Docker sets DROP where it turns forwarding on itself.
+    # Docker sets the policy to DROP only if it switches forwarding on itself. Therefore forwarding is off here.
     on gateway sysctl -qw net.ipv4.ip_forward=0
     echo '{}' >"$files/engine.json"
-    # `ip netns exec` would hide the control groups.
+    # `ip netns exec` would hide the control groups from the engine.
     nsenter --net="/run/netns/$prefix-gateway" \
         unshare --mount --pid --fork --kill-child --mount-proc sh -c 'mount -t tmpfs tmpfs /run && exec "$@"' sh \
         dockerd --host "unix://$files/docker.sock" --config-file "$files/engine.json" --data-root "$files/docker/data" \
@@ -109,13 +109,13 @@ start_docker() {
 put_away() {
     [ -n "${engine-}" ] || return 0
     [ "$code" -eq 0 ] || tail -n 20 "$files/dockerd.log" >&2
-    # With the first process of its PID namespace all others go, the containers', too.
+    # All processes of the PID namespace end with its first process, the containers' processes included.
     { pkill -KILL --parent "$engine"; wait "$engine"; } 2>/dev/null || true
     for group in /sys/fs/cgroup/"$prefix" /sys/fs/cgroup/*/"$prefix"; do
         [ ! -d "$group" ] || await "$group cannot be removed" remove_group "$group"
     done
 }
-# What was killed leaves its group a moment later.
+# A killed process leaves its control group a moment later.
 remove_group() { find "$1" -depth -type d -exec rmdir {} + 2>/dev/null; [ ! -d "$1" ]; }
 
 main

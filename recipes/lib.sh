@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The stage of the recipes: a gateway with its daemon, machines behind it and clients in front of it, in network
-# namespaces that end with the script. What is worth copying is in the recipes themselves.
+# The environment in which the recipes run: a gateway with its daemon, machines behind it and clients in front of it, in
+# network namespaces that end with the script. The steps to copy are in the recipes themselves.
 
 public=203.0.113.1
 port=20003
