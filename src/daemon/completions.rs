@@ -1,4 +1,4 @@
-//! Listening for completed handshakes while some are overdue, in the thread that looks at them.
+//! Reports of completed handshakes while some are overdue, received in the thread that observes handshakes.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,20 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::conntrack::{Completion, CompletionMonitor};
 use tcpgw_kernel::netlink::socket::NetlinkError;
 
-/// Messages of the kernel, between two looks, that are many: it is listened less often then.
+/// Number of messages between two observations from which receiving them pauses.
 const MANY: usize = 10_000;
-/// After a look with many messages nobody listens for so long, so that they cost little where connections are many. Whoever is
-/// served is seen for a minute.
+/// Duration of that pause, so that many connections cost little. A client that was served counts for a minute.
 const REST: Duration = Duration::from_secs(7);
 
-/// Hears of completed handshakes between looks, as long as that is wanted.
+/// Receiver of completed handshakes between observations, as long as they are wanted.
 #[derive(Debug, Default)]
 pub(super) struct CompletionListener {
     listening: Option<Listening>,
-    /// It is not listened before that.
+    /// Time before which nothing is received.
     not_before: Option<Instant>,
-    /// Whether the kernel tells nothing in this network namespace.
+    /// Whether the kernel reports nothing in this network namespace.
     is_deaf: bool,
-    /// Whether it was told that listening fails.
+    /// Whether a failure to receive was logged.
     is_told: bool,
 }
 
@@ -29,12 +28,13 @@ pub(super) struct CompletionListener {
 struct Listening {
     monitor: CompletionMonitor,
     mark: FlowMark,
-    /// What is heard next was completed after that.
+    /// Time after which the handshakes received next were completed.
     since: Instant,
 }
 
 impl CompletionListener {
-    /// Shows what was heard since the last look, each with a time after which it was completed. Returns how it was listened.
+    /// Passes the handshakes received since the last observation to `each`, with a time after which they were
+    /// completed. Returns the completeness of these reports.
     pub(super) fn drain(&mut self, now: Instant, mut each: impl FnMut(Completion, Instant)) -> Hearing {
         if self.is_deaf {
             return Hearing::None;
@@ -58,7 +58,7 @@ impl CompletionListener {
         Hearing::All
     }
 
-    /// Goes on to listen, begins to, or ends it, as is wanted until the next look.
+    /// Begins, continues or ends to receive reports until the next observation.
     pub(super) fn listen(&mut self, is_wanted: bool, mark: FlowMark, now: Instant) {
         if !is_wanted || self.listening.as_ref().is_some_and(|of| of.mark != mark) {
             self.listening = None;
@@ -83,7 +83,8 @@ impl CompletionListener {
         }
     }
 
-    /// Without it, connections that end with a reset are seen by chance only.
+    /// Logs the first failure to receive reports; without them, connections that end with a reset are noticed by
+    /// chance only.
     fn tell(&mut self, error: &NetlinkError) {
         if !std::mem::replace(&mut self.is_told, true) {
             tracing::warn!(%error, "failed to hear of completed handshakes");

@@ -1,4 +1,5 @@
-//! The thread that talks to the kernel: one job after the other, so that there is one writer and the loop never waits.
+//! The thread that changes the kernel: it runs one job after the other, so that there is one writer and the main loop
+//! never waits.
 
 use std::sync::mpsc as jobs;
 use std::thread;
@@ -13,7 +14,7 @@ use crate::view::Table;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_kernel::Kernel;
 
-/// The thread, seen from the loop.
+/// Handle of the kernel thread.
 #[derive(Debug)]
 pub struct Worker {
     jobs: Option<jobs::SyncSender<Job>>,
@@ -21,10 +22,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts it. The engine belongs to the network namespace of whoever made it.
+    /// Starts the thread. The engine belongs to the network namespace of the thread that created it.
     ///
     /// # Errors
-    /// That no thread can be had.
+    /// Fails when no thread can be started.
     pub fn start<K: Kernel + Send + 'static>(
         engine: Engine<K>,
         links: impl FnMut() -> Option<Links> + Send + 'static,
@@ -41,12 +42,12 @@ impl Worker {
         })
     }
 
-    /// Gives it a job; it must have done the one before. Whether it still works.
+    /// Starts a job; the job before must have ended. Returns whether the thread still works.
     pub fn give(&self, job: Job) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
     }
 
-    /// Ends it, and with it its sockets.
+    /// Ends the thread, and with it its sockets.
     pub fn end(mut self) {
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take()
@@ -99,7 +100,7 @@ fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<
     }
 }
 
-/// Does one job.
+/// Runs one job.
 pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> Done {
     match job {
         Job::Look(guide) => Done::Looked(engine.look(&guide)),

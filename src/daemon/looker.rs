@@ -1,5 +1,6 @@
-//! The thread that looks at the gateway for those who judge what is desired: local addresses, routes, listeners. Such a look takes
-//! a millisecond usually, and as long as the kernel likes; the loop that serves the API does not wait for it.
+//! The thread that examines the gateway for the judgement of services: local addresses, routes, listeners. An
+//! examination usually takes a millisecond, and as long as the kernel takes; the main loop that serves the API does
+//! not wait for it.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc as questions;
@@ -16,35 +17,35 @@ use tcpgw_kernel::listeners::ListenersError;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::Routes;
 
-/// A look that has not ended by then is given up: what waits for it is refused.
+/// Time after which an examination is given up and changes that wait for it are refused.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who wants to know. Each has at most one question.
+/// Part of the daemon that asks for an examination. Each has at most one question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asker {
     /// The state file.
     File,
-    /// What is held back, and what has lost what it needs.
+    /// The judgement of held-back services and of lost addresses.
     Surroundings,
     /// An order of the API.
     Order,
 }
 
 const ASKERS: usize = 3;
-/// What was found may be otherwise after this: it is looked at again.
+/// Time after which a result is outdated.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What is to be looked at.
+/// Services to examine.
 #[derive(Debug, Clone, PartialEq)]
 struct Question {
     services: Vec<Arc<Service>>,
-    /// Which of them are there already, in the same order.
+    /// Whether each of the services exists already, in the same order.
     known: Vec<bool>,
-    /// Whether to look for what is odd, too.
+    /// Whether to look for warnings, too.
     warns: bool,
 }
 
-/// What was found.
+/// Result of an examination.
 #[derive(Debug)]
 pub(super) struct Answer {
     asker: Asker,
@@ -56,12 +57,12 @@ pub(super) struct Answer {
 enum Slot {
     #[default]
     Empty,
-    /// Since then.
+    /// A question, and the time since which it waits for an answer.
     Asked(Arc<Question>, Instant),
     Answered(Arc<Question>, Result<Vetted, String>, Instant),
 }
 
-/// The thread, seen from the loop.
+/// Handle of the thread.
 #[derive(Debug)]
 pub(super) struct Looker {
     questions: questions::Sender<(Asker, Arc<Question>)>,
@@ -69,10 +70,11 @@ pub(super) struct Looker {
 }
 
 impl Looker {
-    /// Starts it, in the network namespace of this thread. It ends when the looker is dropped and its last look is over.
+    /// Starts the thread in the network namespace of this one. It ends when the handle is dropped and its last
+    /// examination has ended.
     ///
     /// # Errors
-    /// That no thread can be had.
+    /// Fails when no thread can be started.
     pub(super) fn start() -> std::io::Result<(Self, answers::Receiver<Answer>)> {
         let ((questions, asked), (answers, found)) = (mpsc::channel(), answers::channel(1));
         thread::Builder::new().name("looker".into()).spawn(move || {
@@ -85,7 +87,11 @@ impl Looker {
         Ok((looker, found))
     }
 
-    /// Returns what was found, if that was looked at; else it is looked at.
+    /// Returns the result of an examination of this state if there is a recent one; otherwise starts one, unless one
+    /// of this asker is under way, and fails with [`Unvetted::Pending`].
+    ///
+    /// # Errors
+    /// Fails with [`Unvetted::Failed`] when the examination failed, or does not end in time.
     pub(super) fn vet(
         &mut self,
         asker: Asker,
@@ -109,7 +115,7 @@ impl Looker {
                 *slot = Slot::Asked(before, since);
                 return Err(if is_late { late() } else { Unvetted::Pending });
             }
-            // What is asked now is another question.
+            // The answer belongs to another question.
             Slot::Answered(..) | Slot::Empty => {}
         }
         let question = Arc::new(question);
@@ -122,12 +128,13 @@ impl Looker {
         Err(Unvetted::Pending)
     }
 
-    /// Takes note of what was found.
+    /// Stores an answer.
     pub(super) fn answered(&mut self, answer: Answer, now: Instant) {
         self.slots[answer.asker as usize] = Slot::Answered(answer.question, answer.found, now);
     }
 
-    /// When a look that has not ended is to be given up; `None`: none goes on, or it was given up.
+    /// Returns the time at which an examination under way is to be given up; `None`: none is under way, or it was
+    /// given up.
     pub(super) fn gives_up_at(&self, now: Instant) -> Option<Instant> {
         let times = self.slots.iter().filter_map(|slot| match slot {
             Slot::Asked(_, since) => Some(*since + PATIENCE).filter(|at| *at > now),

@@ -1,7 +1,7 @@
-//! `tcpgw daemon`, the process: its event loop, and the threads that talk to the kernel, the store and the service manager.
+//! The process `tcpgw daemon`: its main loop, and the threads that use the kernel, the store and the service manager.
 //!
-//! Owns what waits, reads clocks and listens. Decides nothing: the loop hands what came to [`control`](crate::control), and does what
-//! that says. Nothing is shared but messages.
+//! It owns waiting, clocks and sockets, and decides nothing: the main loop passes its input to
+//! [`control`](crate::control) and carries out the returned jobs. Threads share messages only.
 
 mod completions;
 pub mod kernel_thread;

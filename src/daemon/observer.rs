@@ -1,5 +1,6 @@
-//! The thread that looks at the gateway's surroundings: what would keep clients from being served, and handshakes that are not
-//! answered. It only reads, with sockets of its own, so that neither the loop nor the writer of the kernel ever waits for it.
+//! The thread that observes the gateway's surroundings: what would keep clients from being served, and unanswered
+//! handshakes. It only reads, with sockets of its own, so that neither the main loop nor the kernel thread waits for
+//! it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,24 +21,26 @@ use tcpgw_kernel::conntrack::{Conntrack, TcpState};
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::Routes;
 
-/// So many flows are decoded in some milliseconds.
+/// Number of flows that are decoded in some milliseconds.
 const FEW_FLOWS: u32 = 4096;
-/// Handshakes are looked for again after this many times what the last look took: 2 % of the time.
+/// Pause between observations of handshakes, as a multiple of the processor time of the last one: they take 2 % of the
+/// time.
 const PAUSE: u32 = 50;
-/// But no later than that, so that an outage is told in time.
+/// Maximum of that pause, so that an outage is reported in time.
 const MOST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The thread, seen from the loop.
+/// Handle of the thread.
 #[derive(Debug)]
 pub struct Observer {
     requests: requests::SyncSender<ObservationRequest>,
 }
 
 impl Observer {
-    /// Starts it, in the network namespace of this thread. It ends when the observer is dropped and its last look is over.
+    /// Starts the thread in the network namespace of this one. It ends when the handle is dropped and its last
+    /// observation has ended.
     ///
     /// # Errors
-    /// That no thread can be had.
+    /// Fails when no thread can be started.
     pub fn start(results: results::Sender<Observation>) -> std::io::Result<Self> {
         let (sender, receiver) = requests::sync_channel(1);
         thread::Builder::new()
@@ -46,7 +49,7 @@ impl Observer {
         Ok(Self { requests: sender })
     }
 
-    /// Asks for one look; the one before must be over. Returns whether it is taken.
+    /// Requests an observation; the one before must have ended. Returns whether the thread accepted it.
     pub fn ask(&self, request: ObservationRequest) -> bool {
         self.requests.try_send(request).is_ok()
     }
@@ -86,12 +89,12 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
     }
 }
 
-/// The time that this thread has worked, in the kernel or not: on a busy machine a look takes longer and costs no more.
+/// Returns the processor time of this thread, which does not grow while a busy machine delays an observation.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
-/// Looks once at what would keep clients from being served, in the network namespace of this thread.
+/// Returns the problems that would keep clients from being served, in the network namespace of this thread.
 pub fn surroundings(reader: &mut CheapReader, subject: &Subject) -> Vec<Problem> {
     let facts = reader.read(subject, Instant::now());
     let mut problems = doctor::problems(&doctor::examine_cheap(&facts));

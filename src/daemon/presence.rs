@@ -1,7 +1,8 @@
-//! What a running daemon leaves in the run directory, so that who finds no socket knows whether a daemon runs, or was killed.
+//! The presence file of a daemon in the run directory. When there is no socket, it tells whether a daemon runs or was
+//! killed.
 //!
-//! It is written at the start and removed at an end in good order. The lock of the network namespace tells whether its daemon
-//! lives. Knows nothing of sockets and of what a daemon does.
+//! It is written at the start and removed at a regular end. The lock of the network namespace tells whether the daemon
+//! runs. This module knows nothing of sockets and of a daemon's work.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -12,24 +13,24 @@ use serde::{Deserialize, Serialize};
 use crate::lock::Lock;
 use crate::run_file;
 
-/// Bytes of it at most.
+/// Maximum size of the file in bytes.
 const MOST: u64 = 8192;
 
-/// Which daemon.
+/// Contents of the presence file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
-    /// Its process.
+    /// Process id of the daemon.
     pub pid: u32,
     /// Where it listens.
     pub socket: PathBuf,
 }
 
-/// Whether it is still there.
+/// State of the daemon that wrote a presence file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// It runs.
+    /// The daemon runs.
     Running(Presence),
-    /// It ended, and not in good order.
+    /// The daemon has ended irregularly.
     Gone(Presence),
 }
 
@@ -38,30 +39,30 @@ fn file(directory: &Path, namespace: u64) -> PathBuf {
 }
 
 impl Presence {
-    /// Leaves it. Whoever writes holds the lock.
+    /// Writes the file. The caller must hold the lock.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Fails when the file cannot be written.
     pub fn leave(&self, directory: &Path, namespace: u64) -> io::Result<()> {
         let mut file = run_file::create(&file(directory, namespace))?;
         file.write_all(&serde_json::to_vec(self)?)
     }
 
-    /// Whether the last daemon has left one.
+    /// Returns whether there is a presence file.
     pub fn is_there(directory: &Path, namespace: u64) -> bool {
         file(directory, namespace).symlink_metadata().is_ok()
     }
 
-    /// Takes it away: the daemon ends in good order.
+    /// Removes the file at a regular end.
     pub fn withdraw(directory: &Path, namespace: u64) {
         let _ = fs::remove_file(file(directory, namespace));
     }
 
-    /// Finds what the last daemon left, if it runs or was killed.
+    /// Returns the state of the last daemon, if it runs or was killed.
     pub fn find(directory: &Path, namespace: u64) -> Option<Found> {
         let content = run_file::read(&file(directory, namespace), MOST).ok()?;
         let presence: Self = serde_json::from_slice(&content.bytes).ok()?;
-        // Of a user who may not see the lock, what /proc says is the best that there is.
+        // For a user who may not examine the lock, /proc gives the best answer.
         let lives = Lock::is_held(directory, namespace).unwrap_or_else(|_| is_daemon(presence.pid));
         Some(if lives {
             Found::Running(presence)

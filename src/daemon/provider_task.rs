@@ -1,4 +1,4 @@
-//! The task that serves the add-on's provider API: begun, told of new settings, and ended with the daemon's loop.
+//! The task that serves the add-on's provider API: its start, its settings, and its end with the daemon.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::api::provider::{BACKLOG, Provider, serve};
 use crate::control::request::DaemonRequest;
 use crate::secrets::Owners;
 
-/// Between two tries to serve it.
+/// Interval between attempts to serve the API.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// The task, if the add-on is on and can be served.
+/// Handle of the task, which exists if the add-on is on and its API can be served.
 pub(super) struct ProviderTask {
     requests: mpsc::Sender<DaemonRequest>,
     running: Option<Running>,
-    /// Whether it is as configured.
+    /// Whether the API is served as configured.
     is_configured: bool,
-    /// When to look at it again.
+    /// Time of the next check.
     again: Instant,
 }
 
@@ -36,7 +36,7 @@ struct Running {
 }
 
 impl ProviderTask {
-    /// Returns one that does not run yet. `requests` leads to the daemon's loop.
+    /// Creates a handle without a task. `requests` leads to the daemon's main loop.
     pub(super) fn new(requests: mpsc::Sender<DaemonRequest>) -> Self {
         Self {
             requests,
@@ -46,10 +46,10 @@ impl ProviderTask {
         }
     }
 
-    /// Makes it as the settings say, reading their files anew. What is served stays if that fails.
+    /// Configures the API, with its files read again. If that fails, the API is served as before.
     ///
     /// # Errors
-    /// Why it is not as they say, in words.
+    /// Fails with a message when the API cannot be served as configured.
     pub(super) fn configure(&mut self, settings: Option<&AddonSettings>) -> Result<(), String> {
         let configured = self.try_configure(settings);
         self.is_configured = configured.is_ok();
@@ -70,7 +70,7 @@ impl ProviderTask {
         let listen = settings.listen;
         let unusable = |error: std::io::Error| format!("failed to listen on {listen} (addon.listen): {error}");
         let listener = std::net::TcpListener::bind(listen).map_err(unusable)?;
-        // Once more, for a longer backlog than the standard library asks for.
+        // The standard library listens with a shorter backlog.
         let backlog = Backlog::new(BACKLOG).map_err(|error| unusable(error.into()))?;
         nix::sys::socket::listen(&listener, backlog).map_err(|error| unusable(error.into()))?;
         listener.set_nonblocking(true).map_err(unusable)?;
@@ -97,7 +97,7 @@ impl ProviderTask {
         Ok(())
     }
 
-    /// Whether it is to be configured again: it is not as configured, or has ended by itself.
+    /// Returns whether to configure the API again, because it is not served as configured or its task has ended.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         if now < self.again {
             return false;
@@ -106,12 +106,12 @@ impl ProviderTask {
         !self.is_configured || self.running.as_ref().is_some_and(|running| running.task.is_finished())
     }
 
-    /// When it is to be looked at again.
+    /// Returns the time of the next check.
     pub(super) fn wakes_at(&self) -> Instant {
         self.again
     }
 
-    /// Requests that are being served get their answers.
+    /// Ends the task. Requests under way are still answered.
     pub(super) fn end(&mut self) -> Option<JoinHandle<()>> {
         let running = self.running.take()?;
         let _ = running.stop.send(());

@@ -1,4 +1,4 @@
-//! The daemon's edges, put together: sockets, signals, files and clocks around the [`Core`].
+//! Main loop of the daemon: sockets, signals, files and clocks around the [`Core`].
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -54,52 +54,52 @@ use tcpgw_kernel::route::Routes;
 use tcpgw_kernel::route::monitor::{self as route_monitor, Notification};
 use tcpgw_kernel::{Kernel, KernelError};
 
-/// Questions that may wait to be answered.
+/// Maximum number of requests that wait for the main loop.
 const ASKS: usize = 64;
-/// Until what was read at the start has been worked on, and memory that it took is given back.
+/// Delay until memory is returned to the system that the start needed.
 const FIRST_TRIM: Duration = Duration::from_secs(3);
-/// How long another tcpgw that is at work may take.
+/// Maximum time to wait for another tcpgw that holds the lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the daemon did not start, or ended.
+/// Reason why the daemon did not start, or ended.
 #[derive(Debug, Error)]
 pub enum DaemonError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Another one writes here.
+    /// Another tcpgw writes in this network namespace.
     #[error("{0}; a network namespace has one writer, and a daemon holds that role as long as it runs")]
     Lock(#[from] LockError),
-    /// The kernel does not answer.
+    /// The kernel does not answer, or refuses.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// No socket to the kernel.
+    /// The socket to the kernel cannot be opened.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The API's socket.
+    /// The socket of the API cannot be used.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The group that may use the socket.
+    /// The group that may use the socket does not exist.
     #[error("failed to find the group {0:?} (socket_group): there is none of that name")]
     Group(String),
-    /// No prober.
+    /// The prober cannot be started, or has ended.
     #[error(transparent)]
     Probe(#[from] ProbeError),
-    /// The system refused something else.
+    /// Another system call failed.
     #[error("failed to {what}: {source}")]
     Io {
-        /// What was to be done.
+        /// The failed action.
         what: &'static str,
-        /// The system's answer.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The thread that writes the store is gone.
+    /// The thread that writes the store has ended.
     #[error("the thread that writes the store has died: this is a bug in tcpgw, please report it")]
     Store,
     /// A task that lives as long as the daemon has ended.
     #[error("the task that {0} has ended: this is a bug in tcpgw, please report it")]
     Task(&'static str),
-    /// The thread that talks to the kernel is gone.
+    /// The thread that changes the kernel has ended.
     #[error("the thread that talks to the kernel has died: this is a bug in tcpgw, please report it")]
     Worker,
 }
@@ -109,7 +109,7 @@ fn io(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
 }
 
 impl Now {
-    /// It is now.
+    /// Reads the clocks.
     pub fn read() -> Self {
         Self {
             instant: Instant::now(),
@@ -121,10 +121,10 @@ impl Now {
     }
 }
 
-/// Runs until it is told to end. Forwarding goes on after that as it is.
+/// Runs until a signal ends it. The kernel forwards as before after that.
 ///
 /// # Errors
-/// [`DaemonError`].
+/// Fails when the daemon cannot start, or a part of it has ended: see [`DaemonError`].
 pub fn run(
     given: &Given,
     settings: DaemonSettings,
@@ -143,12 +143,12 @@ pub fn run(
         daemon.end().await;
         ended
     });
-    // A reader of the kernel may be in the middle of something long.
+    // A thread that reads the kernel may still need long.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
 
-/// Changes how much is logged.
+/// Sets the level of the log.
 pub type SetLevel = Box<dyn Fn(LogLevel)>;
 
 struct Daemon {
@@ -169,22 +169,22 @@ struct Daemon {
     observations: mpsc::Receiver<Observation>,
     looker: Looker,
     looks: mpsc::Receiver<Answer>,
-    /// When a look that goes on is given up.
+    /// Time at which an examination under way is given up.
     gives_up_at: Option<Instant>,
     file: Option<File>,
     signals: Signals,
     manager: Manager,
     pulse: LoopPulse,
     _watching: Option<Watching>,
-    /// When the service manager may be told how it is.
+    /// Time at which the status for the service manager is updated next.
     status_at: Instant,
-    /// When memory that was freed is given back to the system next.
+    /// Time at which freed memory is returned to the system next.
     trim_at: Instant,
     stop: Option<oneshot::Sender<()>>,
     api: Api,
     provider_api: ProviderTask,
     socket: Socket,
-    /// Where a new socket goes, when its file was removed.
+    /// Channel for a new socket, after its file was removed.
     renewed: mpsc::Sender<UnixListener>,
     socket_at: Instant,
     start_files: StartFiles,
@@ -196,11 +196,11 @@ struct Daemon {
 
 type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
 
-/// The task that serves the API; `None` once it has ended.
+/// The task that serves the API; `None` after it has ended.
 struct Api(Option<JoinHandle<()>>);
 
 impl Api {
-    /// Waits for its end, which never comes while all is well.
+    /// Waits for the end of the task, which is an error.
     async fn gone(&mut self) {
         match &mut self.0 {
             Some(task) => {
@@ -215,14 +215,14 @@ impl Api {
     }
 }
 
-/// An `apply` whose text has been read.
+/// An `apply` whose text has been parsed.
 struct Parsed {
     apply: Apply,
     state: Result<State, Problems>,
     reply: Reply<Result<Applied, Refused>>,
 }
 
-/// The state file, being watched.
+/// The state file that is followed.
 struct File {
     news: mpsc::Receiver<News>,
     task: JoinHandle<()>,
@@ -265,7 +265,7 @@ impl Daemon {
             .netns_cookie()
             .map_err(io("identify the network namespace (needs Linux 5.14)"))?;
         let lock = Lock::take(run_dir, namespace, LOCK_TIMEOUT)?;
-        // Before anything is read: what is written from here on is heard.
+        // This comes before the first read of the kernel, so that no change is missed.
         let drift = NftablesMonitor::open(kernel.port())?
             .listen()
             .map_err(io("watch nftables"))?;
@@ -297,7 +297,7 @@ impl Daemon {
                 let _ = stopped.await;
             },
         ))));
-        // As many as are in flight, which is bounded.
+        // The number of reports is bounded by that of probes in flight.
         let (reports, probed) = mpsc::unbounded_channel();
         let thread = Prober::start(reports)?;
         let file = settings.state.as_ref().map(|path| File::watch(path, &config));
@@ -404,7 +404,7 @@ impl Daemon {
         }
     }
 
-    /// What came at the same time goes into the same transaction.
+    /// Takes input that arrived at the same time, so that it becomes one transaction.
     fn take_what_is_there(&mut self) {
         const MOST: usize = 4096;
         for _ in 0..MOST {
@@ -424,9 +424,9 @@ impl Daemon {
     }
 
     fn act(&mut self) -> Result<(), DaemonError> {
-        /// Between two looks whether the socket is there.
+        /// Interval between checks that the socket exists.
         const SOCKET: Duration = Duration::from_secs(2);
-        /// Between two looks whether the service manager knows how it is.
+        /// Interval between updates of the status for the service manager.
         const STATUS: Duration = Duration::from_secs(1);
         const TRIM: Duration = Duration::from_secs(60);
         let now = Now::read();
@@ -495,15 +495,15 @@ impl Daemon {
         Ok(())
     }
 
-    /// What keeps the provider API from being served keeps nothing else.
+    /// Serves the provider API as configured. Its failure affects nothing else.
     fn serve_provider_api(&mut self) {
         let settings = self.core.config().addon.clone();
         let served = self.provider_api.configure(settings.as_ref());
         self.core.provider_api(served.err());
     }
 
-    /// Somebody may have removed the run directory: nobody could reach the daemon any more, another writer would find no lock, and
-    /// who finds the daemon killed would not know that it ran.
+    /// Restores files of the run directory that another process has removed: without them the daemon could not be
+    /// reached, another writer would find no lock, and it would be unknown that a killed daemon ran.
     fn look_for_files(&mut self, now: Now) {
         let locked = self.lock.renew().map_err(DaemonError::from);
         let locked = locked.and_then(|is_new| Ok(self.socket.renew_lock()? || is_new));
@@ -527,7 +527,7 @@ impl Daemon {
         self.look_for_socket();
     }
 
-    /// What somebody wrote into the configuration may stop the next start, long after it was written.
+    /// Checks changed files of the configuration, since an error in them would stop a later start.
     fn look_for_configuration(&mut self) {
         let (settings, config) = (self.core.settings(), self.core.config());
         let Some(judged) = self.start_files.judge_changed(&self.given, settings, config) else {
@@ -543,7 +543,7 @@ impl Daemon {
         self.core.next_start(trouble.map(|error| error.to_string()).as_deref());
     }
 
-    /// Somebody may have removed the file of the socket.
+    /// Restores the file of the socket if another process has removed it.
     fn look_for_socket(&mut self) {
         if self.socket.is_there() {
             return self.core.socket_gone(None);
@@ -554,7 +554,7 @@ impl Daemon {
         match renewed {
             Ok(listener) => {
                 tracing::warn!("the socket had been removed: it was created again");
-                // The task that serves takes it at once.
+                // The task that serves the API takes it at once.
                 let _ = self.renewed.try_send(listener);
             }
             Err(error) => self.core.socket_gone(Some(error.to_string())),
@@ -592,7 +592,7 @@ impl Daemon {
 
     fn answer(&mut self, ask: DaemonRequest) {
         let now = Now::read();
-        // Whoever asked may be gone.
+        // The client may have disconnected.
         match ask {
             DaemonRequest::Snapshot(reply) => drop(reply.send(self.core.look(now))),
             DaemonRequest::Follow(after, reply) => drop(reply.send(self.core.follow(&after))),
@@ -620,7 +620,7 @@ impl Daemon {
             }
             DaemonRequest::Apply(apply, reply) => {
                 let parsed = self.parsed.0.clone();
-                // A large state would hold everything up.
+                // Parsing a large state would delay the main loop.
                 tokio::task::spawn_blocking(move || {
                     let state = tcpgw_core::model::parse(&apply.state);
                     let _ = parsed.blocking_send(Parsed { apply, state, reply });
@@ -665,7 +665,7 @@ impl Daemon {
         }
     }
 
-    /// What depends on links, addresses, routes, routing rules or forwarding begins here.
+    /// Reacts to changes of links, addresses, routes, routing rules or forwarding.
     fn network_changed(&mut self, changed: Notification) {
         tracing::debug!(?changed, "links, addresses, routes or their settings have changed");
         if changed.links || changed.addresses {
@@ -702,7 +702,7 @@ impl Daemon {
         self.manager.ready(&self.core.status_line());
     }
 
-    /// The file may be another one, and what it may say has changed.
+    /// Follows the state file again, since its path or the rules for it may have changed.
     fn rewatch(&mut self, settings: &DaemonSettings, config: &Config) {
         if let Some(file) = self.file.take() {
             file.task.abort();
@@ -713,13 +713,13 @@ impl Daemon {
         }
     }
 
-    /// Leaves everything as it is, with a record for the next one.
+    /// Ends the daemon and writes a record for the next one. The kernel stays as it is.
     async fn end(mut self) {
         const ANSWERS: Duration = Duration::from_secs(1);
         self.manager.stopping();
         drop(self.stop.take());
         let provider_api = self.provider_api.end();
-        // Those who wait for an answer get none from here on.
+        // Clients that still wait get no answer from here on.
         self.requests.close();
         if let Some(mut api) = self.api.0.take()
             && tokio::time::timeout(ANSWERS, &mut api).await.is_err()
@@ -734,7 +734,7 @@ impl Daemon {
         drop(self.socket);
         Presence::withdraw(&self.run_dir, self.namespace);
         if let Some(worker) = self.worker.take() {
-            // The job that is out must be done before another one is given.
+            // The job under way must end before another one is given.
             while self.core.is_busy() {
                 match self.outcomes.recv().await {
                     Some(outcome) => self.core.done(outcome, Now::read()),
@@ -760,15 +760,15 @@ impl Daemon {
     }
 }
 
-/// What the configuration says is in effect; without the copy a start after its loss would not know it.
+/// Keeps a copy of the configuration in effect, for a start after its loss.
 fn keep_copy(config: &Config, given: &Given) {
     if let Err(error) = copy::keep(config, &given.copy()) {
         tracing::warn!("{error}");
     }
 }
 
-/// The configuration as it is in effect, and its own flow mark. A table that is there was made with its mark, and so were its flows:
-/// with another one all of them would be strangers.
+/// Returns the configuration in effect, and the flow mark that it names. The mark of an existing table stays in use,
+/// since flows with another mark would not be recognised.
 fn settle_configuration(config: Config, given: &Given, kernel: &mut Linux) -> (Config, FlowMark) {
     keep_copy(&config, given);
     let wanted_mark = config.flow_mark;
@@ -776,14 +776,14 @@ fn settle_configuration(config: Config, given: &Given, kernel: &mut Linux) -> (C
     (Config { flow_mark, ..config }, wanted_mark)
 }
 
-/// The flow mark of the table in the kernel; `None` where there is no table, or it does not tell.
+/// Returns the flow mark of the table in the kernel; `None`: there is no table, or it names none.
 fn mark_of_table(kernel: &mut Linux) -> Option<FlowMark> {
     let comment = kernel.comment();
     let comment = comment.inspect_err(|error| tracing::warn!(%error, "failed to read the table's flow mark"));
     comment.ok().flatten().as_deref().and_then(skeleton::mark_of)
 }
 
-/// The gateway's links and addresses; `None` where they cannot be listed.
+/// Returns the gateway's links and addresses; `None` when they cannot be listed.
 fn own_links() -> Option<tcpgw_core::ruleset::links::Links> {
     let links = Routes::open().and_then(|mut routes| routes.own_links());
     links
@@ -791,7 +791,8 @@ fn own_links() -> Option<tcpgw_core::ruleset::links::Links> {
         .ok()
 }
 
-/// Probes in flight have a socket each; what a service manager gives at first (1,024) is for programs that use `select`.
+/// Raises the limit of open files, since each probe in flight has a socket. The initial limit of service managers
+/// (1,024) is meant for programs that use `select`.
 fn allow_many_sockets() {
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
@@ -800,11 +801,11 @@ fn allow_many_sockets() {
     }
 }
 
-/// As many probes as there may be open files beside those that everything else needs: the API's connections and looks, the
-/// store, netlink.
+/// Returns the number of probes that the limit of open files allows beside the API's connections, the store and
+/// netlink.
 fn probes_within(wanted: NonZeroUsize, files: u64, has_addon: bool) -> NonZeroUsize {
     const OTHERS: u64 = 320;
-    /// What the provider API needs besides its connections.
+    /// Number of files that the provider API needs besides its connections.
     const ADDON: u64 = 10;
     let connections = u64::try_from(seats_within(files)).unwrap_or(u64::MAX);
     let others = OTHERS + if has_addon { connections + ADDON } else { 0 };
@@ -812,7 +813,7 @@ fn probes_within(wanted: NonZeroUsize, files: u64, has_addon: bool) -> NonZeroUs
     wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
 }
 
-/// Settings that the limit of open files allows.
+/// Returns the settings with `max_probes` reduced to what the limit of open files allows.
 fn within_limits(settings: DaemonSettings, has_addon: bool) -> DaemonSettings {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
     let max_probes = probes_within(settings.max_probes, files, has_addon);
@@ -826,7 +827,7 @@ fn within_limits(settings: DaemonSettings, has_addon: bool) -> DaemonSettings {
     DaemonSettings { max_probes, ..settings }
 }
 
-/// Whoever looks at the run directory knows that a daemon runs, and where it listens.
+/// Writes the presence file.
 fn leave_presence(settings: &DaemonSettings, run_dir: &Path, namespace: u64) -> Presence {
     let presence = Presence {
         pid: std::process::id(),
@@ -842,8 +843,8 @@ fn note_presence(presence: &Presence, run_dir: &Path, namespace: u64) {
     }
 }
 
-/// What was desired before. Without it a lost file or store may cost services when the machine boots, and nothing before. What
-/// cannot be read is set aside, before a new one is written.
+/// Returns the last desired services. Without them, a lost state file or store may cost services at the next boot. A
+/// file that cannot be read is set aside.
 fn last_services(settings: &DaemonSettings) -> Last {
     let path = Last::path(&settings.store);
     match Last::load(&path) {
@@ -870,10 +871,10 @@ fn socket_settings(settings: &DaemonSettings) -> Result<SocketSettings, DaemonEr
     })
 }
 
-/// Returns the number of the group that may use the socket.
+/// Returns the id of the group that may use the socket.
 ///
 /// # Errors
-/// [`DaemonError::Group`].
+/// Fails with [`DaemonError::Group`] when there is no such group.
 pub(super) fn group_of(settings: &DaemonSettings) -> Result<Option<u32>, DaemonError> {
     let group = settings.socket_group.as_deref().map(|name| {
         let found = nix::unistd::Group::from_name(name).ok().flatten();

@@ -1,4 +1,4 @@
-//! What the service manager is told (`sd_notify(3)`), and the watchdog. Without a service manager nothing is told.
+//! Messages to the service manager (`sd_notify(3)`), and the watchdog. Without a service manager no message is sent.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,46 +13,47 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// One thing that the worker does may take so long. Reading a table of 200,000 elements back takes seconds.
+/// Maximum duration of one job of the kernel thread. Reading a table of 200,000 elements takes seconds.
 pub const LONGEST_JOB: Duration = Duration::from_secs(60);
 
-/// Longest sleep of the loop while nothing is due and nobody watches.
+/// Longest sleep of the main loop while no work is due and there is no watchdog.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// How long a service manager that reads nothing is waited for, each time that it is told something.
+/// Maximum time to wait for a service manager that reads no messages, for each message.
 const LONGEST_SEND: Duration = Duration::from_millis(200);
 
-/// More of a status than anybody reads.
+/// Maximum length of a status in characters.
 const LONGEST_STATUS: usize = 200;
 
-/// Talks to the service manager that `NOTIFY_SOCKET` names.
+/// Connection to the service manager that `NOTIFY_SOCKET` names.
 #[derive(Debug, Default)]
 pub struct Manager {
     status: String,
 }
 
 impl Manager {
-    /// The daemon serves: its socket is there, and the kernel holds what is desired, or it is known why not.
+    /// Reports that the daemon serves: its socket exists, and the kernel holds the desired state, or the status tells
+    /// why not.
     pub fn ready(&mut self, status: &str) {
         self.status = one_line(status);
         tell(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
     }
 
-    /// The settings are being read again; [`Manager::ready`] ends it, whatever came of it.
+    /// Reports that the settings are being read again; [`Manager::ready`] ends this, also after an error.
     pub fn reloading(&mut self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
-            // systemd 253 and newer would end a service that does not say when.
+            // systemd 253 and newer end a service whose message lacks the time.
             Err(error) => tracing::debug!(%error, "failed to read the clock"),
         }
     }
 
-    /// The daemon ends. What it forwards goes on.
+    /// Reports that the daemon ends. The kernel forwards as before.
     pub fn stopping(&mut self) {
         tell(&[NotifyState::Stopping]);
     }
 
-    /// One line for `systemctl status`; told when it is another than the last.
+    /// Sends a line for `systemctl status` if it has changed.
     pub fn status(&mut self, status: &str) {
         let status = one_line(status);
         if self.status != status {
@@ -62,11 +63,11 @@ impl Manager {
     }
 }
 
-/// Ends the daemon, through the service manager, when the loop or its worker hangs: an owner of the table that hangs keeps
-/// everybody else from changing it.
+/// Watchdog: lets the service manager end the daemon when the main loop or the kernel thread hangs, since the owner of
+/// a table keeps other programs from changing it.
 ///
-/// The service manager is told by a thread of its own, so that the pause between two messages depends neither on what is
-/// due in the loop nor on how long one turn of it takes.
+/// The messages are sent by a thread of their own, so that their interval depends neither on the work of the main loop
+/// nor on the duration of one iteration.
 #[derive(Debug)]
 pub struct Watchdog {
     limit: Option<Duration>,
@@ -74,19 +75,19 @@ pub struct Watchdog {
     turns: Weak<Heart>,
 }
 
-/// Held by the worker alone: when it is dropped, the worker is gone.
+/// Sign of life of the kernel thread, held by it alone: when it is dropped, the thread has ended.
 #[derive(Debug)]
 pub struct Pulse(Arc<Heart>);
 
-/// Held by the loop alone.
+/// Sign of life of the main loop, held by it alone.
 #[derive(Debug)]
 pub struct LoopPulse {
     heart: Arc<Heart>,
-    /// Pause between two turns of the loop at most.
+    /// Maximum pause between two iterations of the main loop.
     interval: Option<Duration>,
 }
 
-/// The watchdog's thread; it ends with the value.
+/// Handle of the watchdog's thread, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Watching {
     _stop: SyncSender<()>,
@@ -97,7 +98,7 @@ struct Heart {
     start: Instant,
     /// Milliseconds from `start` to the last sign of life in a job; [`IDLE`] between jobs.
     beat: AtomicU64,
-    /// Milliseconds from `start` to the begin of the loop's turn; [`IDLE`] where there are no turns.
+    /// Milliseconds from `start` to the begin of the main loop's iteration; [`IDLE`] where there are none.
     turn: AtomicU64,
 }
 
@@ -122,8 +123,8 @@ impl Heart {
         self.note(&self.beat, now);
     }
 
-    /// Whether the last sign of life is no older than that, or none is expected, and the turn is no longer than
-    /// [`LONGEST_JOB`] or that, whichever is longer.
+    /// Returns whether the last sign of life is at most `limit` ago, or none is expected, and the iteration lasts no
+    /// longer than the greater of [`LONGEST_JOB`] and `limit`.
     fn is_alive(&self, now: Instant, limit: Duration) -> bool {
         let since = now.saturating_duration_since(self.start);
         let is_within = |mark: &AtomicU64, limit: Duration| {
@@ -135,7 +136,8 @@ impl Heart {
 }
 
 impl Watchdog {
-    /// As the service manager asks for (`WATCHDOG_USEC`), with the worker's and the loop's part of it.
+    /// Creates the watchdog that the service manager asks for (`WATCHDOG_USEC`), with the signs of life of the kernel
+    /// thread and the main loop.
     pub fn new() -> (Self, Pulse, LoopPulse) {
         let mut micros = 0;
         let is_on = sd_notify::watchdog_enabled(false, &mut micros);
@@ -153,23 +155,23 @@ impl Watchdog {
         (watchdog, Pulse(worker), LoopPulse { heart: turns, interval })
     }
 
-    /// Pause between two messages to the service manager; `None`: nobody watches. Half of the limit is what systemd asks
-    /// for; this leaves as much again for a machine that is busy.
+    /// Returns the interval between messages to the service manager; `None`: there is no watchdog. systemd asks for
+    /// half of the limit; a quarter leaves room for a busy machine.
     fn interval(&self) -> Option<Duration> {
         self.limit.map(|limit| limit / 4)
     }
 
-    /// Whether the loop has begun a turn or got on in it within the limit, is in it no longer than [`LONGEST_JOB`], and the worker is
-    /// idle or no longer at one thing than that.
+    /// Returns whether the main loop gave a sign of life within the limit and its iteration lasts no longer than
+    /// [`LONGEST_JOB`], and the kernel thread is idle or its job lasts no longer than that.
     pub fn is_alive(&self, now: Instant) -> bool {
         let lives = |heart: &Weak<Heart>, limit| heart.upgrade().is_some_and(|heart| heart.is_alive(now, limit));
         lives(&self.turns, self.limit.unwrap_or(LONGEST_JOB)) && lives(&self.worker, LONGEST_JOB)
     }
 
-    /// Starts the thread, if somebody watches.
+    /// Starts the thread, if the service manager asks for a watchdog.
     ///
     /// # Errors
-    /// That no thread can be had.
+    /// Fails when no thread can be started.
     pub fn start(self) -> io::Result<Option<Watching>> {
         let Some(interval) = self.interval() else {
             return Ok(None);
@@ -196,19 +198,19 @@ impl Watchdog {
 }
 
 impl LoopPulse {
-    /// A turn begins.
+    /// Marks the begin of an iteration.
     pub fn beat(&self, now: Instant) {
         self.heart.note(&self.heart.turn, now);
         self.heart.beat(now);
     }
 
-    /// A step of the turn is done: with much to do a turn may take longer than the limit. A step by itself may not, nor may a turn
-    /// go on for ever by ever more steps.
+    /// Marks the end of a step: an iteration with much work may exceed the limit, but a single step may not, nor may
+    /// the iteration exceed [`LONGEST_JOB`].
     pub fn step_done(&self, now: Instant) {
         self.heart.beat(now);
     }
 
-    /// When the loop goes on at the latest, if the next thing is due at `due`.
+    /// Returns the time at which the main loop continues at the latest, if the next work is due at `due`.
     pub fn wakes_at(&self, now: Instant, due: Option<Instant>) -> Instant {
         let latest = now + self.interval.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         due.map_or(latest, |due| due.min(latest))
@@ -216,7 +218,7 @@ impl LoopPulse {
 }
 
 impl Pulse {
-    /// Does one thing.
+    /// Runs a job.
     pub fn during<T>(&self, job: impl FnOnce() -> T) -> T {
         struct Rest<'a>(&'a Heart);
         impl Drop for Rest<'_> {
@@ -241,8 +243,7 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Sends a message to a service manager's socket; `@` begins an abstract name. One that reads nothing any more is not waited for
-/// for long.
+/// Sends a message to the socket of a service manager; `@` begins an abstract name. Waits at most [`LONGEST_SEND`].
 fn send(to: &OsStr, message: &str) -> io::Result<()> {
     let to = match to.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
@@ -253,7 +254,7 @@ fn send(to: &OsStr, message: &str) -> io::Result<()> {
     socket.send_to_addr(message.as_bytes(), &to).map(drop)
 }
 
-/// A line break would begin another message.
+/// Replaces control characters, since a line break would begin another message.
 fn one_line(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(LONGEST_STATUS).map(plain).collect()

@@ -1,7 +1,7 @@
-//! What a daemon that starts would make of the configuration: for commands beside a daemon that does not run, and for a daemon
-//! that runs with what it has read before.
+//! Check whether a daemon could start with the present files: for commands while no daemon runs, and for a daemon that
+//! runs with what it has read before.
 //!
-//! Reads files, and changes nothing.
+//! It reads files, and changes nothing.
 
 use std::fs;
 use std::io;
@@ -20,22 +20,22 @@ use crate::secrets::{Owners, SecretError};
 use crate::state_file::SourceError;
 use tcpgw_core::problem::{Kind, Problem};
 
-/// Why a daemon would not start, or would start without serving the provider API.
+/// Reason why a daemon would not start, or would start without serving the provider API.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The configuration is not accepted.
     #[error("{}", .0.line())]
     Config(#[from] ConfigError),
-    /// What it names is not there.
+    /// The daemon itself could not start.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
-    /// The provider API cannot be served.
+    /// The provider API could not be served.
     #[error(transparent)]
     Provider(#[from] ProviderError),
 }
 
 impl StartError {
-    /// Whether it is a matter of who asks: the daemon may be another user, who may read the file.
+    /// Returns whether the cause is that this user may not read a file, which the user of the daemon may.
     pub fn is_by_user(&self) -> bool {
         let is_denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
         match self {
@@ -64,11 +64,11 @@ impl StartError {
     }
 }
 
-/// Looks for what a configuration names and a daemon needs that starts: the group of its socket, and the files of the provider
-/// API, which must belong to these owners.
+/// Checks that a starting daemon would find what the configuration names: the group of its socket, and the files of
+/// the provider API, which must belong to these owners.
 ///
 /// # Errors
-/// [`StartError`].
+/// Fails when one of them is missing or not accepted.
 pub fn judge(settings: &DaemonSettings, config: &Config, owners: &Owners) -> Result<(), StartError> {
     group_of(settings)?;
     if let Some(addon) = &config.addon {
@@ -77,7 +77,7 @@ pub fn judge(settings: &DaemonSettings, config: &Config, owners: &Owners) -> Res
     Ok(())
 }
 
-/// The files that a start depends on, watched by a daemon that runs.
+/// The files that a start depends on, as a running daemon watches them.
 #[derive(Debug)]
 pub(super) struct StartFiles {
     /// Files besides the configuration.
@@ -85,11 +85,11 @@ pub(super) struct StartFiles {
     known: Vec<Option<Identity>>,
 }
 
-/// What tells that a file is another one, or was changed: device, inode, size, change and modification time.
+/// Identity and version of a file: device, inode, size, change and modification time.
 type Identity = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl StartFiles {
-    /// Returns those of a configuration that has just been read.
+    /// Returns the files of a configuration that has just been read.
     pub(super) fn new(given: &Given, config: &Config) -> Self {
         let mut files = Self {
             named: named(config),
@@ -99,7 +99,7 @@ impl StartFiles {
         files
     }
 
-    /// Judges the files if one of them was changed since the last time; `None` if none was.
+    /// Checks the files if one of them was changed since the last call; `None`: none was.
     pub(super) fn judge_changed(
         &mut self,
         given: &Given,
@@ -125,7 +125,7 @@ impl StartFiles {
     }
 }
 
-/// Files that the configuration names, and that a start reads.
+/// Returns the files that the configuration names and that a start reads.
 fn named(config: &Config) -> Vec<PathBuf> {
     let Some(addon) = &config.addon else {
         return Vec::new();

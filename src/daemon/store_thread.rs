@@ -1,7 +1,7 @@
-//! The thread that writes the store: what is acknowledged is on the disk, and the loop never waits for one.
+//! The thread that writes the store: acknowledged changes are on the disk, and the main loop never waits for a disk.
 //!
-//! Writes and questions have a queue each. A write goes before all questions that wait; a question that finds its queue
-//! full is refused, and no number of them keeps a write out.
+//! Writes and queries have a queue each. A write goes before all waiting queries; a query that finds its queue full is
+//! refused, and no number of queries delays a write.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,22 +25,23 @@ use crate::store::{
 use tcpgw_core::model::{Service, parse_service};
 use tcpgw_core::owner::Owner;
 
-/// Opens a store and reads what it holds. The resources of the add-on, which a platform knows and nobody can order anew, are put
-/// into a store that has just been made from `last`, the second copy of what an earlier one held. `recorded` is the revision that the
-/// record of this boot knows: unlike `last`, it is written before a change is acknowledged. `now` is the time since 1970.
+/// Opens a store and reads its contents. Resources of the add-on, which a platform knows and cannot order again, are
+/// restored from `last` if the store is new. `recorded`: revision in the record of this boot, which is written before
+/// a change is acknowledged, unlike `last`. `now`: time since the Unix epoch.
 ///
 /// # Errors
-/// [`StoreError`]; a store that can be read and not written is no error, unless resources are to be put into it.
+/// Fails when the store cannot be read, is older than `last` or `recorded`, or lacks writes. A store that cannot be
+/// written is no error, unless resources have to be restored.
 pub fn open(path: &Path, last: &Last, recorded: u64, now: Duration) -> Result<(Store, Opened), StoreError> {
     let mut store = Store::open(path)?;
     let mut opened = read(&mut store)?;
     let found = opened.loaded.revision;
-    // What counts on from an earlier one, and got no further, is new, too.
+    // A store that continues the revisions of an earlier one, and has no further ones, is new, too.
     let is_new = (found == 0 || found == last.revision)
         && opened.loaded.services.is_empty()
         && opened.removed.is_empty()
         && opened.resources == LoadedResources::default();
-    // Who removed that file goes by the store, whatever was there.
+    // If the file of last services was removed, the store is accepted as it is.
     let is_known = !last.boot.is_empty();
     let known = if is_known && !is_new {
         last.revision.max(recorded)
@@ -85,10 +86,11 @@ pub fn open(path: &Path, last: &Last, recorded: u64, now: Duration) -> Result<(S
     Ok((store, opened))
 }
 
-/// What resources are restored from.
+/// Source of restored resources.
 const RESTORED_FROM: &str = "the file of last services beside it";
 
-/// Returns what puts the resources of an earlier store, and their services, into a new one; `None` if there were none.
+/// Returns the change that puts the resources of an earlier store, and their services, into a new one; `None`: there
+/// were none.
 fn restored(last: &Last) -> Option<Change> {
     let known = last.resources.as_ref()?;
     let names: BTreeSet<String> = known.resources.iter().map(|resource| resource.id.service()).collect();
@@ -122,7 +124,7 @@ fn refresh(store: &mut Store) -> Result<Opened, StoreError> {
     read(store)?;
     let probed = store.probe();
     let opened = read(store)?;
-    // What cannot be written can be read.
+    // A store that cannot be written can still be read.
     Ok(Opened {
         trouble: probed.err().or(opened.trouble),
         ..opened
@@ -138,7 +140,7 @@ fn unfinished(store: &mut Store) -> Result<Vec<Unfinished>, StoreError> {
     with_before.collect()
 }
 
-/// A deploy's service before its last change by it, from the history: that is written with the change.
+/// Returns a deploy's service before the last change by it, from the history, which is written with the change.
 fn before(store: &mut Store, deploy: &Deploy) -> Result<Option<Service>, StoreError> {
     let filter = HistoryFilter {
         services: vec![deploy.service.clone()],
@@ -165,25 +167,25 @@ fn recorded(store: &mut Store, id: u64) -> Result<Option<Recorded>, StoreError> 
     Ok(Some(Recorded { deploy, old }))
 }
 
-/// What the thread is told to do.
+/// An order for the thread.
 #[derive(Debug)]
 enum Order {
     Write(Box<Write>),
     Query(Query),
-    /// Move the store's log into its file.
+    /// Moves the store's log into its file.
     Checkpoint,
 }
 
-/// How long after a write the store's log is moved into its file, unless writes and questions keep the thread busy: what is copied of the
-/// file alone, or loses its log, lacks no more than that.
+/// Delay from a write to the move of the store's log into its file, unless writes and queries keep the thread busy. A
+/// copy of the file alone, or a file that loses its log, lacks the changes of this time at most.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 
-/// The thread has ended: it is told nothing any more.
+/// The thread has ended and takes no orders any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the thread that writes the store has ended")]
 pub struct Gone;
 
-/// The thread, seen from the loop.
+/// Handle of the thread.
 pub struct StoreThread {
     writes: mpsc::Sender<Write>,
     queries: mpsc::Sender<Query>,
@@ -191,11 +193,11 @@ pub struct StoreThread {
 }
 
 impl StoreThread {
-    /// Opens the store and starts the thread. Without a store there is a thread, too, which refuses everything. Where the store is older
-    /// than what is `recorded`, `last` knows that from here on.
+    /// Opens the store and starts the thread. If the store cannot be opened, the thread refuses all orders. If it is
+    /// older than `recorded`, that revision is put into `last`.
     ///
     /// # Errors
-    /// That no thread can be had.
+    /// Fails when no thread can be started.
     pub fn start(
         path: &Path,
         last: &mut Last,
@@ -237,15 +239,15 @@ impl StoreThread {
         Ok((store_thread, opened))
     }
 
-    /// A thread that does what `work` does, until both queues are closed or the results are not wanted any more. If it
-    /// panics, both queues and `results` close.
+    /// Starts a thread that runs `work` for each order, until both queues are closed or no results are wanted any
+    /// more. If it panics, both queues and `results` are closed.
     fn working(
         results: mpsc::Sender<Written>,
         mut work: impl FnMut(Order) -> Option<Written> + Send + 'static,
     ) -> std::io::Result<Self> {
         let (writes, mut to_write) = mpsc::channel(1);
         let (queries, mut to_read) = mpsc::channel(WAITING);
-        // It only waits, for two queues and a time: no I/O.
+        // The runtime only waits for two queues and a time; it needs no I/O.
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let thread = thread::Builder::new().name("store".into()).spawn(move || {
             let mut checkpoint = None;
@@ -269,10 +271,10 @@ impl StoreThread {
         })
     }
 
-    /// Writes. There is one write at a time: the next one is given after the result of the one before has come.
+    /// Gives the thread a write. There is one write at a time: the next one must follow the result of the one before.
     ///
     /// # Errors
-    /// The thread has ended.
+    /// Fails when the thread has ended.
     pub fn write(&self, write: Write) -> Result<(), Gone> {
         self.writes.try_send(write).map_err(|error| {
             debug_assert!(matches!(error, TrySendError::Closed(_)), "one write at a time");
@@ -280,7 +282,7 @@ impl StoreThread {
         })
     }
 
-    /// Reads. If too many questions wait, this one is refused.
+    /// Gives the thread a query, or refuses it when too many wait.
     pub fn query(&self, query: Query) {
         match self.queries.try_send(query) {
             Ok(()) => {}
@@ -289,7 +291,7 @@ impl StoreThread {
         }
     }
 
-    /// Ends it after what it has been told.
+    /// Ends the thread after the orders that it has.
     pub fn end(self) {
         drop((self.writes, self.queries));
         if self.thread.join().is_err() {
@@ -298,7 +300,8 @@ impl StoreThread {
     }
 }
 
-/// The next order, a write before any question, and a checkpoint when it is time for one and nothing else is to be done; `None` when there will be none.
+/// Returns the next order: a write before any query, and a checkpoint when one is due and nothing else waits; `None`
+/// when the queues are closed.
 fn next(
     runtime: &Runtime,
     writes: &mut mpsc::Receiver<Write>,
@@ -333,7 +336,8 @@ fn with<T>(
     }
 }
 
-/// Does [`Write::Refresh`]. A store that could not be opened because of what may pass is tried again, as at a start.
+/// Carries out [`Write::Refresh`]. A store that could not be opened for a reason that may pass is opened again, as at
+/// a start.
 pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last: &Last, recorded: u64) -> Written {
     if store.as_ref().is_err_and(StoreError::may_pass) {
         let now = SystemTime::now()
@@ -353,7 +357,7 @@ pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last:
     perform(store, Write::Refresh)
 }
 
-/// Does one thing, or says why not; without a store nothing is done.
+/// Carries out a write, or returns the error of a store that could not be opened.
 pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
     match write {
         Write::Refresh => Written::Refreshed(with(store, refresh)),
@@ -374,7 +378,8 @@ pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
     }
 }
 
-/// Writes the file of last services first: a store that then refuses the change leaves the orphans where they were.
+/// Removes orphans. The file of last services is written first: if the store then refuses the change, the file is
+/// restored.
 fn remove_orphans(store: &mut Store, removal: &OrphanRemoval) -> Result<Committed, StoreError> {
     let OrphanRemoval { path, before, .. } = removal;
     let saved = before.without(&removal.orphans).save(path);
@@ -392,7 +397,7 @@ fn remove_orphans(store: &mut Store, removal: &OrphanRemoval) -> Result<Committe
     changed
 }
 
-/// Whoever asked may be gone.
+/// Answers a query. The client may have disconnected.
 fn answer(store: &mut Result<Store, StoreError>, query: Query) {
     match query {
         Query::History(filter, reply) => {

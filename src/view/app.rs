@@ -1,6 +1,6 @@
-//! Connections, traffic and drops of one app's service, out of looks at the kernel that follow each other.
+//! Connections, traffic and drops of one app's service, from consecutive samples of the kernel.
 //!
-//! Pure, and bounded: what is kept from one look for the next is 32 bytes for each of at most so many flows.
+//! It is pure and bounded: a sample keeps 32 bytes for each flow, up to a given number of flows.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,23 +15,23 @@ use tcpgw_core::ruleset::name::SetName;
 use tcpgw_kernel::Counted;
 use tcpgw_kernel::conntrack::Flow;
 
-/// Counters of a service, and of each backend.
+/// Number of counters of a service, and of each backend.
 const COUNTERS: usize = 6;
 
 /// A service that listens on every address, and its backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppSubject {
     port: NonZeroU16,
-    /// In order.
+    /// Backends in order.
     backends: Vec<Endpoint>,
 }
 
-/// One look at a service.
+/// A sample of a service under way.
 #[derive(Debug)]
 pub struct AppLook<'a> {
     subject: &'a AppSubject,
     began: Instant,
-    /// Time since the look before, where there was one that can be compared with.
+    /// Time since the last sample, if there is one to compare with.
     interval: Option<Duration>,
     earlier: Option<EarlierCounters>,
     traffic: Option<Second>,
@@ -41,49 +41,49 @@ pub struct AppLook<'a> {
     all: FlowCounts,
 }
 
-/// The counters of the look before, of the backends that there were.
+/// Counters of the last sample, for the backends of that time.
 #[derive(Debug)]
 struct EarlierCounters {
     subject: AppSubject,
     counters: Vec<Counted>,
 }
 
-/// What a look leaves for the next one.
+/// Data of a sample that the next one needs.
 #[derive(Debug)]
 pub struct EarlierLook {
     began: Instant,
     counters: EarlierCounters,
-    /// `None`: there were too many flows.
+    /// Traffic of flows; `None`: there were too many flows.
     samples: Option<First>,
 }
 
-/// What was seen of a service.
+/// Result of a sample of a service.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AppReading {
-    /// The time over which rates were taken; `None`: there are none yet.
+    /// Time over which rates were measured; `None`: there are none yet.
     pub interval: Option<Duration>,
-    /// Its flows, those to backends that have left among them.
+    /// Flows of the service, including those to removed backends.
     pub flows: FlowCounts,
-    /// What was dropped before a backend was chosen.
+    /// Drops before a backend was chosen.
     pub drops: ServiceDrops,
-    /// Its backends.
+    /// Results by backend.
     pub backends: BTreeMap<SocketAddr, BackendReading>,
 }
 
-/// What was seen of a backend.
+/// Result of a sample of a backend.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BackendReading {
-    /// Its flows of this service.
+    /// Flows of the backend in this service.
     pub flows: FlowCounts,
-    /// Their traffic, before the limit took its share. `None`: conntrack does not count it, there was no look before, or there are
-    /// too many flows.
+    /// Traffic of these flows before the limit. `None`: conntrack does not count it, there was no sample before, or
+    /// there are too many flows.
     pub rates: Option<Rates>,
-    /// What was dropped.
+    /// Drops of the backend.
     pub drops: BackendDrops,
 }
 
 impl AppSubject {
-    /// Returns a service with that port and these backends.
+    /// Creates a service with this port and these backends.
     pub fn new(port: NonZeroU16, backends: impl IntoIterator<Item = SocketAddr>) -> Self {
         let backends = backends.into_iter().filter_map(|backend| backend.try_into().ok());
         let mut backends: Vec<Endpoint> = backends.collect();
@@ -92,12 +92,12 @@ impl AppSubject {
         Self { port, backends }
     }
 
-    /// Returns its public port.
+    /// Returns the public port.
     pub fn port(&self) -> NonZeroU16 {
         self.port
     }
 
-    /// Returns the counters that [`AppLook::end`] wants to know.
+    /// Returns the counters that [`AppLook::end`] needs.
     pub fn counters(&self) -> Vec<(SetName, Box<[u8]>)> {
         let backends = self.backends.iter().flat_map(|backend| backend_counters(*backend));
         service_counters(self.port).into_iter().chain(backends).collect()
@@ -105,7 +105,7 @@ impl AppSubject {
 }
 
 impl<'a> AppLook<'a> {
-    /// Begins a look. `counts_traffic`: conntrack counts packets and bytes.
+    /// Begins a sample. `counts_traffic`: whether conntrack counts packets and bytes.
     pub fn begin(subject: &'a AppSubject, earlier: Option<EarlierLook>, counts_traffic: bool, now: Instant) -> Self {
         let earlier = earlier.filter(|earlier| earlier.counters.subject.port == subject.port);
         let interval = earlier
@@ -126,7 +126,7 @@ impl<'a> AppLook<'a> {
         }
     }
 
-    /// Notes a flow of the service. `room` is how many more can be kept for the next look.
+    /// Adds a flow of the service. `room`: number of further flows that can be kept for the next sample.
     pub fn note(&mut self, flow: &Flow, room: &mut usize) {
         self.all.count(flow.tcp_state);
         let backend = Endpoint::try_from(flow.backend);
@@ -150,7 +150,7 @@ impl<'a> AppLook<'a> {
         }
     }
 
-    /// Ends the look. `counters` are those of [`AppSubject::counters`], in their order.
+    /// Ends the sample. `counters`: those of [`AppSubject::counters`], in their order.
     pub fn end(self, counters: Vec<Counted>) -> (AppReading, EarlierLook) {
         let earlier = self.earlier.as_ref().zip(self.interval);
         let traffic = self.traffic.as_ref().zip(self.interval);
@@ -193,14 +193,14 @@ impl EarlierCounters {
     }
 }
 
-/// The counters of the service (0), or of a backend (its place, and 1).
+/// Returns the counters of the service (place 0), or of a backend (its index plus 1).
 fn of_place(counters: &[Counted], place: usize) -> &[Counted] {
     let begin = place * COUNTERS;
     counters.get(begin..begin + COUNTERS).unwrap_or_default()
 }
 
 impl AppReading {
-    /// Returns what was dropped for all backends together.
+    /// Returns the drops of all backends together.
     pub fn backend_drops(&self) -> BackendDrops {
         let drops = self.backends.values().map(|backend| backend.drops);
         drops.reduce(BackendDrops::and).unwrap_or_default()

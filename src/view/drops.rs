@@ -1,4 +1,4 @@
-//! What the rules dropped or reset, by reason, from the counters that packets fill.
+//! Packets that the rules dropped or reset, by reason, from the counters that the rules update.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,19 +16,19 @@ use tcpgw_core::ruleset::rows::{endpoint_bytes, port_bytes, read_address, read_e
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Counted;
 
-/// Packets that got no further for one reason, since the service or backend is in the table.
+/// Packets that were dropped for one reason, since the service or backend is in the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// Merged ones count once.
+    /// Number of packets; merged ones (GRO) count once.
     pub packets: u64,
-    /// IP headers included.
+    /// Number of bytes, including IP headers.
     pub bytes: u64,
-    /// Between two looks; `None` where there was one.
+    /// Rate between two samples; `None`: there was one sample only.
     pub packets_per_second: Option<f64>,
 }
 
 impl Dropped {
-    /// Returns these and others. Without the rate of either the sum has none.
+    /// Returns the sum. It has no rate if one of both has none.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let rates = self.packets_per_second.zip(other.packets_per_second);
@@ -40,37 +40,37 @@ impl Dropped {
     }
 }
 
-/// Of a service.
+/// Drops of a service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceDrops {
-    /// SYNs that `allow` or `deny` kept out.
+    /// Number of SYNs refused by `allow` or `deny`.
     pub refused: Dropped,
-    /// SYNs that found no active backend.
+    /// Number of SYNs that found no active backend.
     pub no_backend: Dropped,
-    /// SYNs of clients with as many flows or handshakes as they may have (`client`).
+    /// Number of SYNs of clients that had their maximum of flows or handshakes (`client`).
     pub over_client: Dropped,
-    /// SYNs while the service had as many flows as it may have (`max_flows`).
+    /// Number of SYNs while the service had its maximum of flows (`max_flows`).
     pub over_flows: Dropped,
-    /// Not a SYN, and of no tracked flow; reset where `on_retire` says so.
+    /// Number of packets other than SYN that belong to no tracked flow; they are reset if `on_retire` says so.
     pub stale: Dropped,
-    /// INVALID for conntrack.
+    /// Number of packets that conntrack calls INVALID.
     pub invalid: Dropped,
 }
 
-/// Of a backend.
+/// Drops of a backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackendDrops {
-    /// Over the limit, to it.
+    /// Packets to the backend over the limit.
     pub over_limit_to: Dropped,
-    /// Over the limit, from it.
+    /// Packets from the backend over the limit.
     pub over_limit_from: Dropped,
-    /// From it, and INVALID for conntrack.
+    /// Packets from the backend that conntrack calls INVALID.
     pub invalid_from: Dropped,
-    /// From it (`preserve`), of a flushed flow; reset.
+    /// Packets of deleted flows from the backend (`preserve`); they are reset.
     pub stale_from: Dropped,
-    /// SYNs that it refused because it still held their source port; they were repeated.
+    /// Number of SYNs that the backend refused because it still held their source port; they were repeated.
     pub port_reused: Dropped,
-    /// From outside, to it, and not through a service (`protect_backends`).
+    /// Packets from outside to the backend that did not come through a service (`protect_backends`).
     pub direct: Dropped,
 }
 
@@ -86,12 +86,13 @@ impl ServiceDrops {
         }
     }
 
-    /// Returns what [`service_counters`] hold. `earlier` is another look, so long before.
+    /// Returns the drops by the values of [`service_counters`]. `earlier`: values of an earlier sample, and the time
+    /// since then.
     pub fn counted(counted: &[Counted], earlier: Option<(&[Counted], Duration)>) -> Self {
         Self::by_reason(|reason| dropped_under_key(counted, earlier, reason))
     }
 
-    /// Each reason in words.
+    /// Returns each reason as text.
     pub fn reasons(&self) -> [(&'static str, Dropped); 6] {
         [
             ("refused by allow or deny", self.refused),
@@ -116,7 +117,7 @@ impl BackendDrops {
         }
     }
 
-    /// Returns these and others.
+    /// Returns the sum.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -129,12 +130,13 @@ impl BackendDrops {
         }
     }
 
-    /// Returns what [`backend_counters`] hold. `earlier` is another look, so long before.
+    /// Returns the drops by the values of [`backend_counters`]. `earlier`: values of an earlier sample, and the time
+    /// since then.
     pub fn counted(counted: &[Counted], earlier: Option<(&[Counted], Duration)>) -> Self {
         Self::by_reason(|reason| dropped_under_key(counted, earlier, reason))
     }
 
-    /// Each reason in words.
+    /// Returns each reason as text.
     pub fn reasons(&self) -> [(&'static str, Dropped); 6] {
         [
             ("over the limit to it", self.over_limit_to),
@@ -147,7 +149,7 @@ impl BackendDrops {
     }
 }
 
-/// The sets that have to be read for a [`DropCounts`].
+/// Returns the sets to read for a [`DropCounts`].
 pub fn sets() -> Vec<SetName> {
     let services = Scope::ALL.into_iter().flat_map(sets_of_services);
     services
@@ -155,7 +157,7 @@ pub fn sets() -> Vec<SetName> {
         .collect()
 }
 
-/// In the order of [`ByReason`].
+/// Returns the sets in the order of [`ByReason`].
 fn sets_of_services(scope: Scope) -> [SetName; 6] {
     [
         SetName::Refused(scope),
@@ -167,7 +169,7 @@ fn sets_of_services(scope: Scope) -> [SetName; 6] {
     ]
 }
 
-/// In the order of [`ByReason`].
+/// Returns the sets in the order of [`ByReason`].
 fn sets_of_backends(family: Family) -> [SetName; 6] {
     [
         SetName::OverTo(family),
@@ -201,22 +203,22 @@ fn dropped_under_key(now: &[Counted], then: Option<(&[Counted], Duration)>, reas
     }
 }
 
-/// Packets and bytes for each reason, of which a service and a backend have six.
+/// Number of packets and bytes for each reason; a service and a backend have six each.
 type ByReason = [(u64, u64); 6];
 
-/// One look at the counters.
+/// A sample of the counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DropCounts {
-    /// By position in the summary. Most have never dropped anything.
+    /// Drops of services by position in the summary; most have none.
     services: BTreeMap<usize, ByReason>,
-    /// By place.
+    /// Drops of backends by place.
     backends: BTreeMap<usize, ByReason>,
-    /// Packets under keys of no service and no backend: they have left.
+    /// Number of packets counted for removed services and backends.
     pub others: u64,
 }
 
 impl DropCounts {
-    /// Takes in what was counted in a set.
+    /// Adds the counters of a set.
     pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &Places) {
         let Some((reason, of)) = owner(set) else { return };
         for Counted { key, packets, bytes } in counted {
@@ -232,7 +234,7 @@ impl DropCounts {
                         is_known = true;
                     }
                 }
-                // The counter is the endpoint's: each service that has it shows it.
+                // A counter belongs to the endpoint: each service that has it shows it.
                 Owner::Backend(family) => {
                     let endpoint = read_endpoint(family, key).map(SocketAddr::from);
                     for at in endpoint.into_iter().flat_map(|endpoint| places.of_backend(endpoint)) {
@@ -247,7 +249,7 @@ impl DropCounts {
         }
     }
 
-    /// Of a service, by its position. `earlier` is another look, so long before.
+    /// Returns the drops of a service by its position. `earlier`: an earlier sample, and the time since then.
     pub fn of_service(&self, at: usize, earlier: Option<(&Self, Duration)>) -> ServiceDrops {
         ServiceDrops::by_reason(|reason| {
             dropped(
@@ -259,7 +261,7 @@ impl DropCounts {
         })
     }
 
-    /// Of a backend, by its place.
+    /// Returns the drops of a backend by its place. `earlier`: an earlier sample, and the time since then.
     pub fn of_backend(&self, at: usize, earlier: Option<(&Self, Duration)>) -> BackendDrops {
         BackendDrops::by_reason(|reason| {
             dropped(
@@ -283,7 +285,7 @@ fn dropped(
     Dropped {
         packets,
         bytes,
-        // They begin anew with a new table.
+        // A new table begins with new counters.
         packets_per_second: then.map(|(then, time)| per_second(packets.saturating_sub(count(then).0), time)),
     }
 }
@@ -309,7 +311,7 @@ fn service(scope: Scope, key: &[u8], summary: &Summary) -> Option<usize> {
             let port = read_port(key.get(4..)?)?.get();
             let from = summary.services.partition_point(|service| service.port < port);
             let service = summary.services.get(from)?;
-            // It takes every address, so it is alone on its port.
+            // A service without addresses is the only one on its port.
             (service.port == port && service.addresses.is_empty()).then_some(from)
         }
         Scope::At(family) => {

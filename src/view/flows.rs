@@ -1,4 +1,4 @@
-//! One flow, as it is shown, and which ones are.
+//! View of a flow, and the selection of flows.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -10,39 +10,39 @@ use super::{NoService, ServiceName, ServicesView};
 use tcpgw_core::summary::FlowVerdict;
 use tcpgw_kernel::conntrack::{Flow, Selection, TcpState, Traffic};
 
-/// A flow.
+/// View of a flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlowView<'a> {
-    /// Who connects.
+    /// Address of the client.
     pub client: SocketAddr,
-    /// What it connects to.
+    /// Address that the client connects to.
     pub public: SocketAddr,
-    /// The service there; `None` when there is none or its name is not known.
+    /// Name of the service there; `None`: there is none, or its name is not known.
     pub service: Option<Cow<'a, str>>,
-    /// Who answers.
+    /// Address of the backend.
     pub backend: SocketAddr,
-    /// What the backend sees as its peer.
+    /// Address of the peer as the backend sees it.
     pub seen_as: SocketAddr,
-    /// What the state says of it.
+    /// State of the backend in the service: active, draining, or stale.
     pub standing: FlowVerdict,
-    /// The state of the connection, as conntrack names it.
+    /// State of the connection, as conntrack names it.
     pub state: Option<TcpState>,
     /// Seconds since its first packet.
     pub age_seconds: Option<u64>,
-    /// Seconds until conntrack forgets it if no packet comes.
+    /// Seconds until conntrack removes it if no packet comes.
     pub timeout_seconds: Option<u32>,
-    /// What came for the backend.
+    /// Traffic to the backend.
     pub to_backend: Option<TrafficView>,
-    /// What came from it.
+    /// Traffic from the backend.
     pub from_backend: Option<TrafficView>,
 }
 
-/// Traffic of one direction, before the limit took its share.
+/// Traffic of one direction, before the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficView {
-    /// Merged ones (GRO) count once.
+    /// Number of packets; merged ones (GRO) count once.
     pub packets: u64,
-    /// IP headers included.
+    /// Number of bytes, including IP headers.
     pub bytes: u64,
 }
 
@@ -53,7 +53,7 @@ impl From<Traffic> for TrafficView {
 }
 
 impl<'a> FlowView<'a> {
-    /// As it stands at `now`, in nanoseconds since 1970.
+    /// Returns the view of a flow at `now`, in nanoseconds since the Unix epoch.
     pub fn new(flow: &Flow, services: &'a ServicesView, now: u64) -> Self {
         let service = services.summary.service_at(flow.public);
         Self {
@@ -72,20 +72,20 @@ impl<'a> FlowView<'a> {
     }
 }
 
-/// Which flows are shown.
+/// Selection of flows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     selection: Selection,
-    /// Of a service on chosen addresses: these.
+    /// Addresses of a service that listens on chosen ones.
     addresses: Vec<IpAddr>,
 }
 
 impl Wanted {
-    /// Those of a service, of a backend, of clients in a network. By its port, flows of a service that is gone are wanted,
-    /// too.
+    /// Selects the flows of a service, of a backend, and of clients in a network. A port also selects flows of a
+    /// removed service.
     ///
     /// # Errors
-    /// [`NoService`].
+    /// Fails with [`NoService`] when the named service does not exist.
     pub fn new(
         service: Option<&ServiceName>,
         backend: Option<SocketAddr>,
@@ -118,12 +118,12 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// What the kernel is asked for.
+    /// Returns the part of the selection that the kernel evaluates.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 
-    /// Whether a flow that the kernel showed is wanted.
+    /// Returns whether a flow that the kernel returned is selected.
     pub fn matches(&self, flow: &Flow) -> bool {
         self.addresses.is_empty() || self.addresses.contains(&flow.public.ip())
     }

@@ -1,7 +1,7 @@
-//! What is shown of a gateway at work: its flows, who is behind one, and how its services are.
+//! Views of a working gateway: its flows, the client behind a connection, and the state of its services.
 //!
-//! Pure: takes what the kernel and the record said, and the time; gives values that serialize to the documented JSON.
-//! Knows neither how it is asked nor how it is printed.
+//! It is pure: it takes data of the kernel and the record, and the time, and returns values that serialize to the
+//! documented JSON. It knows neither how data are read nor how they are printed.
 
 pub mod app;
 pub mod drops;
@@ -30,12 +30,12 @@ use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::{FlowVerdict, ServiceSummary, Summary};
 use tcpgw_kernel::About;
 
-/// What the gateway is meant to do, as far as kernel and record tell.
+/// Services of the gateway, as far as kernel and record tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServicesView {
     /// The services.
     pub summary: Summary,
-    /// Backends in the kernel whose service is not known: they are leaving, or drain.
+    /// Backends in the kernel whose service is not known: they drain.
     pub unplaced: BTreeSet<SocketAddr>,
     /// The table, if there is one.
     pub table: Option<Table>,
@@ -45,36 +45,36 @@ pub struct ServicesView {
     pub is_edited: bool,
     /// The last apply that changed the table.
     pub applied: Option<Applied>,
-    /// Whose the services are that have a name, as the record says; those of a state file are left out. `None` if it does not, or
-    /// a daemon knows better.
+    /// Owners of the named services by the record, without those of a state file. `None`: the record has none, or a
+    /// daemon knows them.
     pub owners: Option<BTreeMap<Box<str>, Owner>>,
-    /// Services whose new connections are held back, as the record says; none where a daemon knows better.
+    /// Paused services by the record; empty if a daemon knows them.
     pub pauses: Vec<Pause>,
-    /// The mark that the table gives its flows.
+    /// Mark that the table gives its flows.
     pub mark: FlowMark,
-    /// The mark in the configuration.
+    /// Mark in the configuration.
     pub configured: FlowMark,
 }
 
 /// The table in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// The kernel's number for it.
+    /// Handle of the table.
     pub handle: u64,
-    /// The generation of the ruleset, of all tables in this network namespace together.
+    /// Generation of the ruleset, of all tables in this network namespace together.
     pub generation: u32,
-    /// Its comment, which tells the version of its rules, the flow mark and the room of its sets.
+    /// Comment of the table: version of its rules, flow mark, and sizes of its sets.
     pub comment: Option<String>,
-    /// `dormant`, `owner`, `persist`.
+    /// Flags: `dormant`, `owner`, `persist`.
     pub flags: Vec<Cow<'static, str>>,
-    /// The netlink port of the socket that owns it, mostly a process' number.
+    /// Netlink port of the socket that owns it, usually a process id.
     pub owner: Option<u32>,
-    /// How many elements its largest sets can hold before it is made anew with more room.
+    /// Number of elements that its largest sets can hold before the table is replaced by one with larger sets.
     pub room: Option<u32>,
 }
 
 impl Table {
-    /// As the kernel told it.
+    /// Returns the view of a table that the kernel has returned.
     pub fn new(about: About, generation: u32) -> Self {
         use tcpgw_core::ruleset::name::{Family, SetName};
         let names = [(1, "dormant"), (2, "owner"), (4, "persist")];
@@ -92,13 +92,13 @@ impl Table {
 }
 
 impl ServicesView {
-    /// Whose a service is, as far as the record says.
+    /// Returns the owner of a service, as far as the record tells.
     pub fn owner(&self, name: &str) -> Option<Owner> {
         let owners = self.owners.as_ref()?;
         Some(owners.get(name).copied().unwrap_or(Owner::File))
     }
 
-    /// What a flow from `public` to `backend` is.
+    /// Returns the state of the backend of a flow from `public` to `backend`.
     pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> FlowVerdict {
         match self.summary.standing(public, backend) {
             FlowVerdict::Stale if self.unplaced.contains(&backend) => FlowVerdict::Draining,
@@ -107,12 +107,12 @@ impl ServicesView {
     }
 }
 
-/// How a service is named on the command line.
+/// Name of a service on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceName {
-    /// By its name, or as the service of an app's resource: `app:APP_ID`, which the daemon replaces by its name.
+    /// A name, or the app of a resource: `app:APP_ID`, which the daemon replaces by the name of its service.
     Name(Box<str>),
-    /// By its port, and an address where it listens on chosen ones: `:20003`, `203.0.113.1:20003`.
+    /// A port, and an address for a service on chosen addresses: `:20003`, `203.0.113.1:20003`.
     ListensAt(Option<IpAddr>, u16),
 }
 
@@ -151,10 +151,10 @@ impl std::fmt::Display for ServiceName {
     }
 }
 
-/// Reads an endpoint as people and programs name one: `10.2.0.11:3000`, `[fd00::11]:3000`.
+/// Parses an endpoint: `10.2.0.11:3000`, `[fd00::11]:3000`.
 ///
 /// # Errors
-/// What is accepted, if it is none.
+/// Fails with the accepted forms.
 pub fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
     let endpoint: SocketAddr = text.parse().map_err(
         |_| "must be IP:PORT, an IPv6 address in brackets: 10.2.0.11:3000, [fd00::11]:3000 or [::ffff:10.2.0.1]:3000",
@@ -166,28 +166,28 @@ pub fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
     Ok(SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port()))
 }
 
-/// Why a name stands for no service.
+/// Reason why a name stands for no service.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoService {
-    /// None is called so.
+    /// No service has this name.
     #[error("there is no service named \"{0}\" here; `tcpgw status` lists those there are")]
     Name(Box<str>),
-    /// None is, and some have no name.
+    /// No service has this name, and some services have no known name.
     #[error(
         "there is no service named \"{0}\" here, but the names of {1} are not known: there is no record of the apply that \
          made them; name it by its port, as :20003"
     )]
     Unnamed(Box<str>, usize),
-    /// None listens there.
+    /// No service listens there.
     #[error("no service listens on port {0} here; `tcpgw status` lists those there are")]
     ListensAt(u16),
 }
 
 impl ServiceName {
-    /// The service that it stands for, of these.
+    /// Returns the service with this name.
     ///
     /// # Errors
-    /// [`NoService`].
+    /// Fails with [`NoService`] when there is none.
     pub fn find<'a>(&self, summary: &'a Summary) -> Result<&'a ServiceSummary, NoService> {
         let is_it = |service: &&ServiceSummary| match self {
             Self::Name(name) => service.name.as_ref() == Some(name),
@@ -207,21 +207,21 @@ impl ServiceName {
     }
 }
 
-/// What conntrack notes of flows; `None` where it could not be read.
+/// Data that conntrack records of flows; `None`: the setting could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Noted {
-    /// Packets and bytes: `net.netfilter.nf_conntrack_acct`.
+    /// Whether packets and bytes are counted: `net.netfilter.nf_conntrack_acct`.
     pub traffic: Option<bool>,
-    /// When they began: `net.netfilter.nf_conntrack_timestamp`.
+    /// Whether the begin is recorded: `net.netfilter.nf_conntrack_timestamp`.
     pub begin: Option<bool>,
 }
 
-/// What would have to be switched on.
+/// A setting that would have to be switched on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {
-    /// What is not known without it.
+    /// Data that are missing without it.
     pub missing: Vec<Cow<'static, str>>,
-    /// The setting that conntrack lacks.
+    /// The setting.
     pub sysctl: Cow<'static, str>,
 }
 
@@ -237,7 +237,7 @@ impl std::fmt::Display for Hint {
 }
 
 impl Noted {
-    /// That packets and bytes are not counted, if so.
+    /// Returns a hint if packets and bytes are not counted.
     pub fn traffic_hint(self) -> Option<Hint> {
         (self.traffic == Some(false)).then_some(Hint {
             missing: vec!["packets".into(), "bytes".into()],
@@ -245,7 +245,7 @@ impl Noted {
         })
     }
 
-    /// All that is not noted.
+    /// Returns hints for all data that are not recorded.
     pub fn hints(self) -> Vec<Hint> {
         let begin = (self.begin == Some(false)).then_some(Hint {
             missing: vec!["age".into()],

@@ -1,4 +1,4 @@
-//! What is wrong with the services, in words and as data.
+//! Problems of the services, as text and as data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,12 +18,12 @@ use tcpgw_core::ruleset::name::Family;
 
 pub use tcpgw_core::problem::{Kind, Problem, Severity};
 
-/// Names in one problem.
+/// Maximum number of names in one problem.
 const MOST_NAMES: usize = 20;
-/// At most so many flows that should not be there are told one by one.
+/// Maximum number of stale flows that are reported one by one.
 const MOST_PAIRS: usize = 10;
 
-/// `apps`: those of the add-on's services, where a daemon tells of them.
+/// Returns the problems. `apps`: the apps of the add-on's services, if a daemon knows them.
 pub(super) fn find(
     status: &Status<'_>,
     services: &ServicesView,
@@ -31,14 +31,14 @@ pub(super) fn find(
     apps: Option<&BTreeMap<Box<str>, PlatformId>>,
 ) -> Vec<Problem> {
     let names: BTreeSet<&str> = status.services.iter().filter_map(|of| of.name.as_deref()).collect();
-    // Whether it is of the gateway as a whole, or of a service that is shown. What is held back is not in the kernel, so that no
-    // service is shown for it.
+    // Selects problems of the whole gateway, and of shown services. A held-back service is not in the kernel and thus
+    // not shown.
     let is_shown = |problem: &&Problem| {
         let name = problem.service.as_deref().filter(|_| problem.kind != Kind::HeldBack);
         name.is_none_or(|name| names.contains(name))
     };
     let mut problems: Vec<Problem> = found.iter().filter(is_shown).cloned().collect();
-    // What is here is not what was meant.
+    // The services are in another network namespace.
     let is_elsewhere = found.iter().any(|problem| problem.kind == Kind::OtherNamespace);
     let is_explained = is_elsewhere && services.table.is_none();
     if !is_explained && status.daemon.is_none_or(|daemon| !is_without_table(daemon)) {
@@ -81,7 +81,7 @@ pub(super) fn find(
     problems
 }
 
-/// Returns the problem that services are served which no provider defines any more, as the record says.
+/// Returns the problem of services that no provider defines any more, by the record.
 pub fn orphaned_services(services: &ServicesView) -> Option<Problem> {
     let names = services
         .summary
@@ -94,7 +94,8 @@ pub fn orphaned_services(services: &ServicesView) -> Option<Problem> {
     (!names.is_empty()).then(|| orphaned(&names, true))
 }
 
-/// Returns the problem that no provider defines these services any more. `are_served`: not while the gateway is torn down.
+/// Returns the problem that no provider defines these services any more. `are_served`: false while the gateway is torn
+/// down.
 pub fn orphaned(names: &[&str], are_served: bool) -> Problem {
     let (is, it) = if names.len() == 1 {
         ("is", "it")
@@ -115,7 +116,7 @@ pub fn orphaned(names: &[&str], are_served: bool) -> Problem {
     Problem::new(Kind::Orphaned, message)
 }
 
-/// The first names, and how many there are besides.
+/// Returns the first names, and the number of further ones.
 pub fn some_of(names: &[&str]) -> String {
     let shown = names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(MOST_NAMES) {
@@ -124,10 +125,10 @@ pub fn some_of(names: &[&str]) -> String {
     }
 }
 
-/// Returns the problem that a service is paused and no daemon is there that could end it, if so: the record tells of the pause.
+/// Returns the problem of a service that is paused by the record while no daemon runs that could end the pause.
 fn held(service: &ServiceStatus<'_>, services: &ServicesView) -> Option<Problem> {
     let name = service.name.as_deref().filter(|_| !service.reachable)?;
-    // A handful: whoever pauses a service watches it.
+    // Few services are paused at a time.
     let pause = services.pauses.iter().find(|pause| *pause.service == *name)?;
     let message = format!(
         "{} is paused by uid {} since {} UTC, until {} UTC, and only a daemon ends that, which does not run: clients that connect \
@@ -142,7 +143,7 @@ fn held(service: &ServiceStatus<'_>, services: &ServicesView) -> Option<Problem>
     Some(of(service, None, problem))
 }
 
-/// Whether the daemon says why there may be no table.
+/// Returns whether the daemon has a problem that explains a missing table.
 fn is_without_table(daemon: &DaemonView) -> bool {
     let kinds = [Kind::Starting, Kind::TornDown];
     daemon.problems.iter().any(|problem| kinds.contains(&problem.kind))
@@ -157,45 +158,45 @@ fn of(service: &ServiceStatus<'_>, backend: Option<SocketAddr>, problem: Problem
     }
 }
 
-/// What decides whether a service has a problem of its own.
+/// Facts that decide whether a service has a problem.
 #[derive(Debug)]
 pub struct ServiceFacts<'a> {
-    /// Its name and where it listens, for people.
+    /// Name and addresses, for people.
     pub title: String,
-    /// Its name.
+    /// Name of the service.
     pub name: Option<&'a str>,
-    /// Its public port.
+    /// Public port.
     pub port: u16,
-    /// How many active backends it has.
+    /// Number of active backends.
     pub active: usize,
-    /// How many draining ones.
+    /// Number of draining backends.
     pub draining: usize,
-    /// The families that it listens in.
+    /// Facts for each family that it listens in.
     pub families: Vec<FamilyFacts>,
-    /// What a client gets that meets no backend: a reset, or nothing.
+    /// Whether clients that meet no backend get a reset; otherwise their packets are dropped.
     pub resets_when_empty: Option<bool>,
 }
 
-/// What a service has for clients of one family.
+/// Facts of a service for clients of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FamilyFacts {
     /// The family.
     pub family: Family,
     /// Whether clients of the family are expected: the service has a backend of it, or listens on a chosen address of it.
     pub is_expected: bool,
-    /// How many active backends it has of the family.
+    /// Number of active backends of the family.
     pub active: usize,
-    /// How many of them answer probes, or are not probed.
+    /// Number of them that answer probes, or are not probed.
     pub well: usize,
-    /// Number of them of which no probe has ended yet: whether they answer is not known.
+    /// Number of them without the result of a probe yet.
     pub unasked: usize,
-    /// A backend that is to leave, answers probes and still gets new connections until another one does.
+    /// A backend that is to be removed, answers probes, and still gets new connections until another one answers.
     pub stand_in: Option<SocketAddr>,
 }
 
 impl<'a> ServiceFacts<'a> {
-    /// `is_told_of_drains`: a daemon tells apart who drains because it was ordered to, and who drains because it is gone from the
-    /// service. Where none does, either counts as a backend of the service.
+    /// Returns the facts of a service. `is_told_of_drains`: whether a daemon distinguishes backends that drain by
+    /// order from those that were removed. Otherwise both count as backends of the service.
     fn of(service: &'a ServiceStatus<'_>, is_told_of_drains: bool) -> Self {
         let active = service.backends.iter().filter(|backend| backend.weight.is_some());
         let active = active.count();
@@ -237,7 +238,7 @@ impl<'a> ServiceFacts<'a> {
         }
     }
 
-    /// What a client gets that meets no backend.
+    /// Returns the effect on clients that meet no backend.
     fn refusal(&self) -> &'static str {
         match self.resets_when_empty {
             Some(true) => "clients are refused",
@@ -247,8 +248,8 @@ impl<'a> ServiceFacts<'a> {
     }
 }
 
-/// Returns why a service does not serve all of its clients, if it does not: those of a family that it has backends of, or a chosen
-/// address, count.
+/// Returns the reason why a service does not serve all of its clients, if so: clients of a family count if the service
+/// has a backend or a chosen address of it.
 pub fn service_problem(service: &ServiceFacts<'_>) -> Option<Problem> {
     let is_served = |of: &&FamilyFacts| of.well > 0;
     let is_without = |of: &&FamilyFacts| of.is_expected && of.active == 0;
@@ -260,7 +261,7 @@ pub fn service_problem(service: &ServiceFacts<'_>) -> Option<Problem> {
         empty_family(service, of.family)
     } else {
         let dead = families().filter(is_dead);
-        // One that nobody stands in for comes first: its clients are not served.
+        // A family that no backend serves comes first.
         let of = dead.min_by_key(|of| of.stand_in.is_some())?;
         let is_all = families().find(is_served).is_none();
         none_answers(service, of, is_all)
@@ -272,7 +273,7 @@ pub fn service_problem(service: &ServiceFacts<'_>) -> Option<Problem> {
     })
 }
 
-/// `my-app :20003`
+/// Returns the name and the addresses of a service: `my-app :20003`.
 pub fn title(service: &ServiceStatus<'_>) -> String {
     let name = service.name.as_deref().unwrap_or("(unnamed)");
     let listen_keys: Vec<String> = service
@@ -314,7 +315,7 @@ fn table(services: &ServicesView, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What to say of a table with another flow mark than that of the configuration: `effect` is what comes of it.
+/// Returns the message about a table whose flow mark differs from the configured one; `effect`: the consequence.
 pub fn other_mark(theirs: FlowMark, ours: FlowMark, effect: &str) -> String {
     format!(
         "the table marks its flows with {theirs}, the configuration says {ours}: {effect}. Put `flow_mark = \"{theirs}\"` back into the \
@@ -333,7 +334,7 @@ fn empty(service: &ServiceFacts<'_>) -> Problem {
     Problem::new(Kind::NoActiveBackend, message)
 }
 
-/// One whose active backends are all of the other family.
+/// Returns the problem of a service whose active backends are all of the other family.
 fn empty_family(service: &ServiceFacts<'_>, family: Family) -> Problem {
     let message = format!(
         "{} has no active backend for {} clients: {}",
@@ -344,7 +345,7 @@ fn empty_family(service: &ServiceFacts<'_>, family: Family) -> Problem {
     Problem::new(Kind::NoActiveBackend, message)
 }
 
-/// One that has active backends of a family, but none that answers.
+/// Returns the problem of a service without a backend of a family that answers probes.
 fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> Problem {
     let (active, for_whom) = if is_all {
         (service.active, String::new())
@@ -377,7 +378,7 @@ fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> P
     Problem::new(Kind::NoHealthyBackend, message).with_severity(Severity::Warning)
 }
 
-/// As people call it.
+/// Returns the name of the family for people.
 fn protocol(family: Family) -> &'static str {
     match family {
         Family::V4 => "IPv4",

@@ -1,7 +1,7 @@
-//! Traffic per second, from two looks at conntrack's counters.
+//! Traffic per second, from two samples of conntrack's counters.
 //!
-//! A sum over a backend's flows would jump by all that a flow ever carried when it begins or is forgotten, so each flow is
-//! compared with itself: 32 bytes of memory for each.
+//! The sum over a backend's flows would jump by the whole traffic of a flow when it begins or is removed, so each flow
+//! is compared with itself, for which 32 bytes are kept.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -10,19 +10,19 @@ use serde::{Deserialize, Serialize};
 
 use tcpgw_kernel::conntrack::{Counters, Flow, Traffic};
 
-/// The first look.
+/// First sample.
 #[derive(Debug, Default)]
 pub struct First {
     samples: Vec<Sample>,
 }
 
-/// The second look, beside the first.
+/// Second sample, compared with the first.
 #[derive(Debug)]
 pub struct Second {
-    /// In order of key, each once.
+    /// Flows of the first sample in order of key, each once.
     samples: Vec<Sample>,
     moved: Vec<Moved>,
-    /// Flows without counters: they began before conntrack was told to count.
+    /// Number of flows without counters: they began before conntrack counted.
     pub uncounted: u64,
 }
 
@@ -31,7 +31,7 @@ struct Sample {
     key: u64,
     bytes_to: u64,
     bytes_from: u64,
-    /// Modulo 2^32: a second has fewer.
+    /// Packets modulo 2^32, which is enough for the difference.
     packets_to: u32,
     packets_from: u32,
 }
@@ -45,23 +45,23 @@ struct Moved {
 /// Traffic of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
-    /// Merged packets count once.
+    /// Packets per second; merged ones (GRO) count once.
     pub packets_per_second: f64,
-    /// IP headers included.
+    /// Bytes per second, including IP headers.
     pub bytes_per_second: f64,
 }
 
-/// Traffic of a backend. Before its limit took its share: conntrack counts a packet when it comes.
+/// Traffic of a backend before its limit: conntrack counts a packet when it arrives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
-    /// To it.
+    /// Traffic to the backend.
     pub to: Rate,
-    /// From it.
+    /// Traffic from the backend.
     pub from: Rate,
 }
 
 impl Rates {
-    /// These and others.
+    /// Returns the sum of two rates.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let sum = |a: Rate, b: Rate| Rate {
@@ -76,16 +76,16 @@ impl Rates {
 }
 
 impl First {
-    /// Notes a flow.
+    /// Adds a flow.
     pub fn note(&mut self, flow: &Flow) {
         if let Some(counters) = flow.counters {
             self.samples.push(Sample::of(flow, &counters));
         }
     }
 
-    /// Ends the look. `places` is how many backends there are.
+    /// Ends the sample. `places`: number of backends.
     pub fn end(mut self, places: usize) -> Second {
-        // One that was shown twice stands twice: the later look has the larger counters.
+        // A flow may be listed twice: the later entry has the larger counters.
         self.samples
             .sort_unstable_by_key(|sample| (sample.key, sample.bytes_to));
         self.samples.dedup_by(|later, kept| {
@@ -104,8 +104,8 @@ impl First {
 }
 
 impl Second {
-    /// Adds what a flow has moved since the first look to the backend at that place: all it ever moved, if it is new. What
-    /// one moved that was forgotten since is lost.
+    /// Adds the traffic of a flow since the first sample to the backend at this place; a new flow counts with all of
+    /// its traffic. Traffic of flows that were removed since is lost.
     pub fn note(&mut self, place: usize, flow: &Flow) {
         let Some(counters) = flow.counters else {
             self.uncounted += 1;
@@ -118,7 +118,7 @@ impl Second {
             .binary_search_by_key(&now.key, |sample| sample.key)
             .ok()
             .map(|at| &mut self.samples[at])
-            // Else a client has used its port again, and the kernel its memory.
+            // Otherwise the flow is a new one with the same key.
             .filter(|then| now.bytes_to >= then.bytes_to && now.bytes_from >= then.bytes_from);
         let Some(then) = then else {
             moved.add(counters);
@@ -138,11 +138,11 @@ impl Second {
                 now.bytes_from - then.bytes_from,
             ),
         });
-        // Should it be shown twice.
+        // The flow may be listed twice.
         *then = now;
     }
 
-    /// The rates of the backend at that place, over the time between the begins of both looks.
+    /// Returns the rates of the backend at this place; `time`: time between the begins of both samples.
     pub fn rates(&self, place: usize, time: Duration) -> Rates {
         let rate = |traffic: Traffic| Rate {
             packets_per_second: per_second(traffic.packets, time),
@@ -156,7 +156,7 @@ impl Second {
     }
 }
 
-/// So many in that time, to a tenth.
+/// Returns `count` per second, to a tenth.
 pub fn per_second(count: u64, time: Duration) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "rates are rounded anyway")]
     let count = count as f64;

@@ -1,4 +1,4 @@
-//! How the services are.
+//! State of the services.
 
 mod facts;
 mod limit;
@@ -22,40 +22,40 @@ use crate::view::snapshot::{DaemonView, DrainView};
 use tcpgw_core::problem::{MOST_OF_KIND, few};
 use tcpgw_core::summary::FlowVerdict;
 
-/// All of it.
+/// Output of `tcpgw status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status<'a> {
-    /// Whether nothing is unhealthy.
+    /// Whether there is no problem that makes the state bad.
     pub ok: bool,
-    /// What is wrong, the worst first.
+    /// Problems, the worst first.
     pub problems: Vec<Problem>,
-    /// In order of port and addresses.
+    /// Services in order of port and addresses.
     pub services: Vec<ServiceStatus<'a>>,
     /// Flows to backends of these services.
     pub flows: FlowCounts,
-    /// Flows that should have been flushed.
+    /// Flows that should have been deleted.
     pub stale: StrangersView,
-    /// Flows of services that are gone, to backends that are leaving.
+    /// Flows of removed services, to backends that drain.
     pub leaving: StrangersView,
-    /// Packets that were dropped for services and backends that are gone.
+    /// Number of packets dropped for removed services and backends.
     pub other_drops: u64,
-    /// Between which looks rates were taken.
+    /// Samples between which rates were measured.
     pub sample: Option<Sampled>,
     /// The table.
     pub table: Option<Cow<'a, Table>>,
-    /// The last apply that changed it.
+    /// Last apply that changed the table.
     #[serde(serialize_with = "when_and_whence")]
     pub applied: Option<Cow<'a, Applied>>,
-    /// What conntrack does not note.
+    /// Hints about data that conntrack does not record.
     pub hints: Vec<Hint>,
-    /// The backends that leave; `None` without a daemon.
+    /// Draining backends; `None` without a daemon.
     pub drains: Option<Vec<Drain>>,
-    /// The daemon, if it was asked.
+    /// State of the daemon, if it was queried.
     #[serde(skip_deserializing)]
     pub daemon: Option<&'a DaemonView>,
 }
 
-/// Writes when an apply was and where its state came from. What else the record keeps of it is of no use to readers.
+/// Writes the time and the origin of an apply; the other fields are of no use to readers.
 #[expect(clippy::ref_option, reason = "serde hands the field over by reference")]
 fn when_and_whence<S: Serializer>(applied: &Option<Cow<'_, Applied>>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
@@ -69,55 +69,55 @@ fn when_and_whence<S: Serializer>(applied: &Option<Cow<'_, Applied>>, serializer
     shown.serialize(serializer)
 }
 
-/// Two looks.
+/// Interval over which rates were measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
-    /// Seconds between them.
+    /// Length in seconds.
     pub seconds: f64,
-    /// Flows that conntrack does not count: they began before it was told to.
+    /// Number of flows that conntrack does not count: they began before it counted.
     pub flows_not_counted: u64,
 }
 
-/// Flows whose backend is not one of the service that they came through.
+/// Flows whose backend does not belong to the service that they came through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StrangersView {
-    /// How many.
+    /// Number of flows.
     pub flows: u64,
-    /// Who they are; at most 1,000.
+    /// Pairs of port and backend; at most 1,000.
     pub pairs: Vec<Stranger>,
 }
 
-/// One service.
+/// State of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus<'a> {
-    /// Its name, where it is known.
+    /// Name, if it is known.
     pub name: Option<Cow<'a, str>>,
-    /// Its public port.
+    /// Public port.
     pub port: u16,
-    /// Where it listens; empty for every local address.
+    /// Addresses that it listens on; empty for every local address.
     pub addresses: Cow<'a, BTreeSet<IpAddr>>,
-    /// Which provider it comes from: `file`, `api`, or `orphan` for none any more. Without a daemon this is what the record
-    /// says; `None` without a record.
+    /// Provider: `file`, `api`, or `orphan` for none any more. Without a daemon it comes from the record; `None`
+    /// without a record.
     pub provider: Option<Cow<'static, str>>,
-    /// Whether it has an active backend that can be reached, and that answers where it is probed.
+    /// Whether it has an active backend that clients can reach, and that answers if it is probed.
     pub healthy: bool,
-    /// Whether it was removed, and is only here until its backends have drained.
+    /// Whether it was removed, and stays until its backends have drained.
     pub leaving: bool,
-    /// How it is if it belongs to a resource of the add-on: `active`, `waiting` (no backend has been registered) or `suspended`;
-    /// `None` for all others.
+    /// State of a service of the add-on: `active`, `waiting` (no backend has been registered) or `suspended`; `None`
+    /// for all others.
     pub addon: Option<ServiceState>,
-    /// How new connections are spread.
+    /// Method by which new connections are distributed.
     pub balance: Cow<'static, str>,
-    /// What each backend may receive and send.
+    /// Limit of what each backend may receive and send.
     pub limit: Option<LimitView>,
-    /// Its flows.
+    /// Flows of the service.
     pub flows: FlowCounts,
-    /// Handshakes of clients that backends which answer probes have left unanswered for more than 3 s, at the daemon's last
-    /// look; `None` without a daemon.
+    /// Number of handshakes that healthy backends left unanswered for more than 3 s, at the daemon's last observation;
+    /// `None` without a daemon.
     pub unanswered: Option<u64>,
-    /// What got no further, by reason.
+    /// Drops by reason.
     pub drops: ServiceDrops,
-    /// Its backends, in order.
+    /// Backends in order.
     pub backends: Vec<BackendStatus>,
     #[serde(skip)]
     pub(super) resets_when_empty: Option<bool>,
@@ -126,57 +126,57 @@ pub struct ServiceStatus<'a> {
     pub(super) reachable: bool,
 }
 
-/// One backend.
+/// State of a backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendStatus {
-    /// Its endpoint.
+    /// Address of the backend.
     pub backend: SocketAddr,
-    /// Active or draining.
+    /// State in the service: active or draining.
     pub state: FlowVerdict,
-    /// Its share of new connections; `None` while it drains.
+    /// Weight for new connections; `None` while it drains.
     pub weight: Option<u16>,
-    /// What the daemon's probes found, see [`HealthView::state`](crate::view::snapshot::HealthView::state); `None` where nobody
-    /// probes.
+    /// State by the daemon's probes, see [`HealthView::state`](crate::view::snapshot::HealthView::state); `None`: it
+    /// is not probed.
     pub health: Option<Cow<'static, str>>,
-    /// Why the last probe failed, if it did.
+    /// Reason why the last probe failed, if it did.
     pub health_reason: Option<String>,
-    /// Its flows.
+    /// Flows of the backend.
     pub flows: FlowCounts,
-    /// Traffic, before the limit took its share.
+    /// Traffic before the limit.
     pub rates: Option<Rates>,
-    /// That traffic as a part of the limit: above 1 the rest is dropped.
+    /// Traffic as a fraction of the limit: above 1 the rest is dropped.
     pub of_limit: Option<OfLimit>,
-    /// What got no further, by reason.
+    /// Drops by reason.
     pub drops: BackendDrops,
-    /// Source ports in use, by gateway address; none where it sees its clients.
+    /// Source ports in use, by gateway address; empty if it sees the clients' addresses.
     pub source_ports: Vec<SourcePorts>,
 }
 
 /// Source ports of one gateway address towards one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePorts {
-    /// The gateway's address.
+    /// Address of the gateway.
     pub address: IpAddr,
-    /// In use.
+    /// Number of ports in use.
     pub used: u64,
-    /// There are.
+    /// Number of ports that exist.
     pub of: u64,
 }
 
-/// A backend that leaves.
+/// A draining backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
-    /// The service's name.
+    /// Name of the service.
     pub service: Option<String>,
-    /// Its public port.
+    /// Public port of the service.
     pub port: u16,
-    /// The backend.
+    /// Address of the backend.
     pub backend: SocketAddr,
-    /// Flows that are left, of the last count.
+    /// Number of its flows at the last count.
     pub flows: Option<u64>,
-    /// Seconds until they are flushed.
+    /// Seconds until they are deleted.
     pub seconds_left: Option<u64>,
-    /// See [`DrainView::waits_for`].
+    /// Reason why it is still there, see [`DrainView::waits_for`].
     pub waits_for: Cow<'static, str>,
 }
 
@@ -194,7 +194,7 @@ impl From<&DrainView> for Drain {
 }
 
 impl<'a> Status<'a> {
-    /// Out of what was found.
+    /// Creates the status from the facts.
     pub fn new(facts: &Facts<'a>) -> Self {
         let all = facts.services.summary.services.iter().enumerate();
         let wanted = all.filter(|(at, _)| facts.only.is_none_or(|only| only == *at));
@@ -241,12 +241,12 @@ impl<'a> Status<'a> {
 }
 
 impl ServiceStatus<'_> {
-    /// Whether it serves nobody on purpose.
+    /// Returns whether it has no backends on purpose.
     pub fn is_idle(&self) -> bool {
         self.leaving || self.addon.is_some_and(ServiceState::is_idle)
     }
 
-    /// Whether it has no active backend at all.
+    /// Returns whether it has no active backend.
     pub fn is_empty(&self) -> bool {
         self.backends.iter().all(|backend| backend.weight.is_none())
     }

@@ -1,4 +1,4 @@
-//! How many flows each backend has, counted while they are listed.
+//! Number of flows of each backend, counted while they are listed.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,22 +9,22 @@ use super::ServicesView;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::{Flow, TcpState};
 
-/// Pairs of port and backend that no service has, and that are told apart. More are only counted: there could be as many
-/// as there are flows.
+/// Maximum number of pairs of port and backend without a service that are listed. More are only counted, since there
+/// could be as many as flows.
 const MOST_STRANGERS: usize = 1000;
 
-/// All backends in one row, service after service, so that what is known of them can be kept in plain vectors.
+/// Places of all backends in one list, service after service, so that data about them can be kept in plain vectors.
 #[derive(Debug)]
 pub struct Places {
-    /// Where each service's backends begin, and where the last one's end.
+    /// Place of the first backend of each service, and the end of the last service.
     starts: Vec<usize>,
-    /// Of each service in order of endpoint.
+    /// Backends of each service in order of endpoint.
     backends: Vec<SocketAddr>,
     by_endpoint: Vec<(SocketAddr, usize)>,
 }
 
 impl Places {
-    /// Of all services.
+    /// Creates the places of the backends of all services.
     pub fn new(summary: &Summary) -> Self {
         let (mut starts, mut backends) = (vec![0], Vec::new());
         for service in &summary.services {
@@ -42,23 +42,23 @@ impl Places {
         }
     }
 
-    /// How many backends there are.
+    /// Returns the number of backends.
     pub fn len(&self) -> usize {
         self.backends.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no backends.
     pub fn is_empty(&self) -> bool {
         self.backends.is_empty()
     }
 
-    /// Where a service's backends are, with their endpoints.
+    /// Returns the places and endpoints of a service's backends.
     pub fn of_service(&self, service: usize) -> impl Iterator<Item = (usize, SocketAddr)> + '_ {
         let range = self.starts[service]..self.starts[service + 1];
         range.clone().zip(self.backends[range].iter().copied())
     }
 
-    /// Where a flow's backend is, if the service that it came through has it.
+    /// Returns the place of a flow's backend, if the service that it came through has it.
     pub fn of_flow(&self, summary: &Summary, flow: &Flow) -> Option<usize> {
         let service = summary.position_at(flow.public)?;
         let (begin, end) = (self.starts[service], self.starts[service + 1]);
@@ -66,7 +66,7 @@ impl Places {
         Some(begin + at)
     }
 
-    /// Where a backend is: a place in each service that has it.
+    /// Returns the places of a backend: one in each service that has it.
     pub fn of_backend(&self, backend: SocketAddr) -> impl Iterator<Item = usize> + '_ {
         let from = self.by_endpoint.partition_point(|(of, _)| *of < backend);
         let same = self.by_endpoint[from..]
@@ -76,19 +76,19 @@ impl Places {
     }
 }
 
-/// Flows by how far their connections are.
+/// Number of flows by the state of their connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowCounts {
-    /// The handshake is not over.
+    /// Number of flows whose handshake is not complete.
     pub handshake: u64,
-    /// Both ends talk.
+    /// Number of established flows.
     pub established: u64,
-    /// One end has closed it, or both; conntrack keeps such entries for a while.
+    /// Number of flows that one end or both have closed; conntrack keeps such entries for a while.
     pub closing: u64,
 }
 
 impl FlowCounts {
-    /// Counts one more flow.
+    /// Counts a flow.
     pub fn count(&mut self, state: Option<TcpState>) {
         use TcpState::{Established, None as Fresh, SynRecv, SynSent, SynSent2};
         *match state {
@@ -99,12 +99,12 @@ impl FlowCounts {
         } += 1;
     }
 
-    /// All of them.
+    /// Returns the number of all flows.
     pub fn total(self) -> u64 {
         self.handshake + self.established + self.closing
     }
 
-    /// These and others.
+    /// Returns the sum.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -115,31 +115,31 @@ impl FlowCounts {
     }
 }
 
-/// What was counted of one backend.
+/// Counts of one backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackendTally {
-    /// Its flows.
+    /// Flows of the backend.
     pub flows: FlowCounts,
-    /// How many source ports of which gateway address lead to it.
+    /// Number of source ports in use, by gateway address.
     pub source_ports: Vec<(IpAddr, u64)>,
 }
 
-/// A port and a backend that no service has together.
+/// A port and a backend that no service combines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stranger {
-    /// The public port.
+    /// Public port.
     pub port: u16,
-    /// The backend.
+    /// Address of the backend.
     pub backend: SocketAddr,
-    /// How many flows there are between them.
+    /// Number of flows between them.
     pub flows: u64,
 }
 
-/// Flows whose backend is not one of the service that they came through.
+/// Flows whose backend does not belong to the service that they came through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Strangers {
     pairs: BTreeMap<(u16, SocketAddr), u64>,
-    /// All of them.
+    /// Number of all these flows.
     pub total: u64,
 }
 
@@ -152,7 +152,7 @@ impl Strangers {
         }
     }
 
-    /// Who they are; of many not all, but [`Strangers::total`] has them.
+    /// Returns the pairs, up to a maximum number; [`Strangers::total`] counts all flows.
     pub fn pairs(&self) -> Vec<Stranger> {
         let pairs = self.pairs.iter();
         pairs
@@ -165,21 +165,21 @@ impl Strangers {
     }
 }
 
-/// What was counted so far.
+/// Counts of flows.
 #[derive(Debug)]
 pub struct Tally<'a> {
     services: &'a ServicesView,
     places: &'a Places,
-    /// By place.
+    /// Counts of backends by place.
     pub backends: Vec<BackendTally>,
-    /// Flows that should have been flushed.
+    /// Flows that should have been deleted.
     pub stale: Strangers,
-    /// Flows to backends that are leaving.
+    /// Flows to backends that drain.
     pub leaving: Strangers,
 }
 
 impl<'a> Tally<'a> {
-    /// Nothing yet.
+    /// Creates an empty tally for these services.
     pub fn new(services: &'a ServicesView, places: &'a Places) -> Self {
         Self {
             services,
@@ -190,7 +190,7 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// One more; where its backend is.
+    /// Counts a flow. Returns the place of its backend.
     pub fn count(&mut self, flow: &Flow) -> Option<usize> {
         let Some(at) = self.places.of_flow(&self.services.summary, flow) else {
             match self.services.standing(flow.public, flow.backend) {

@@ -1,22 +1,22 @@
-//! Flows that our rules made and that have lost our mark.
+//! Flows that the rules of tcpgw created and that have lost their mark.
 
 use std::net::SocketAddr;
 
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::Flow;
 
-/// Flows from a service to one of its backends that do not bear our mark: somebody overwrote it, so that they are held to no
-/// limit, and are not flushed when their backend leaves.
+/// Flows from a service to one of its backends without the mark of tcpgw: another program overwrote it, so that no
+/// limit applies to them, and they are not deleted when their backend is removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnmarkedFlows {
     /// How many there are.
     pub count: u64,
-    /// The service's address and the backend of one of them.
+    /// Address of the service and of the backend of one of them.
     pub example: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl UnmarkedFlows {
-    /// Counts a flow without our mark, if it is one of them.
+    /// Counts a flow without the mark, if it belongs to a service and its backend.
     pub fn add(&mut self, services: &Summary, flow: &Flow) {
         let service = services
             .position_at(flow.public)

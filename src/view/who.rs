@@ -1,4 +1,4 @@
-//! Who is behind what a backend sees.
+//! The client behind a connection that a backend sees.
 
 use std::net::SocketAddr;
 
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 use super::Hint;
 use super::flows::FlowView;
 
-/// The answer.
+/// Output of `tcpgw who`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Who<'a> {
-    /// What the backend sees.
+    /// Address that the backend sees.
     pub seen_as: SocketAddr,
     /// The backend, if it was named.
     pub backend: Option<SocketAddr>,
-    /// Every flow that fits. Several, if several backends see the same.
+    /// Matching flows: several if several backends see the same address.
     pub flows: Vec<FlowView<'a>>,
-    /// What conntrack does not note.
+    /// Hints about data that conntrack does not record.
     pub hints: Vec<Hint>,
 }
 
 impl Who<'_> {
-    /// Why there may be none.
+    /// Returns the message for no matching flow, with possible reasons.
     pub fn nobody(&self) -> String {
         let who = match self.backend {
             Some(backend) => format!("{backend} sees no connection"),

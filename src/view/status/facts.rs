@@ -1,4 +1,4 @@
-//! What was found out of the services, and what it says of each.
+//! Facts about the services, and the state of each that follows.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -19,36 +19,37 @@ use tcpgw_core::owner::Owner;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{FlowVerdict, ServiceSummary, balance_name};
 
-/// Source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports from 1024 on).
+/// Number of source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports
+/// from 1024 on).
 pub const SOURCE_PORTS: u64 = 64_512;
 
-/// What probes say of a backend that gets new connections.
+/// Health states of backends that get new connections.
 pub const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];
 
-/// What was found out.
+/// Facts for the status.
 #[derive(Debug)]
 pub struct Facts<'a> {
-    /// What the gateway is meant to do.
+    /// The services.
     pub services: &'a ServicesView,
-    /// Where the backends are.
+    /// Places of the backends.
     pub places: &'a Places,
-    /// The flows.
+    /// Flows by backend.
     pub tally: Tally<'a>,
-    /// The traffic, where conntrack counts it.
+    /// Traffic, if conntrack counts it.
     pub traffic: Option<Second>,
-    /// The counters.
+    /// Counters of drops.
     pub drops: DropCounts,
-    /// The counters at the first look.
+    /// Counters of drops at the first sample.
     pub earlier: Option<DropCounts>,
-    /// The time between the begins of both looks.
+    /// Time between the begins of both samples.
     pub time: Duration,
-    /// What conntrack notes.
+    /// Data that conntrack records.
     pub noted: Noted,
-    /// The one service that is asked for.
+    /// Position of the only service to show.
     pub only: Option<usize>,
-    /// What a daemon knows.
+    /// State of the daemon.
     pub daemon: Option<&'a Snapshot>,
-    /// What was found besides, where no daemon was asked.
+    /// Problems found by the command itself, if no daemon was queried.
     pub found: &'a [Problem],
 }
 
@@ -101,7 +102,8 @@ impl Facts<'_> {
         }
     }
 
-    /// Without a daemon a name and no backends have to do: whether it is suspended is not known.
+    /// Returns the state of an add-on service. Without a daemon it follows from its name and backends: whether it is
+    /// suspended is not known.
     fn addon(&self, name: &str, service: &ServiceSummary) -> Option<ServiceState> {
         if let Some(daemon) = self.daemon {
             return daemon.addon.get(name).copied();
@@ -133,13 +135,13 @@ impl Facts<'_> {
         }
     }
 
-    /// Whether a backend answers probes, or there are none.
+    /// Returns whether a backend answers probes, or is not probed.
     fn is_well(&self, service: &ServiceSummary, backend: SocketAddr) -> bool {
         self.health(service, backend)
             .is_none_or(|state| IN_BALANCE.contains(&state))
     }
 
-    /// What probes found of a backend, as one of that service; `None` where nobody probes.
+    /// Returns the health of a backend in this service; `None`: it is not probed.
     fn health(&self, service: &ServiceSummary, backend: SocketAddr) -> Option<&'static str> {
         let daemon = self.daemon?;
         let state = daemon.health.get(&backend)?.state;
@@ -160,7 +162,7 @@ impl Facts<'_> {
         let weight = service.active.get(&backend).copied();
         let found = self.daemon.and_then(|daemon| daemon.health.get(&backend));
         let rates = self.traffic.as_ref().map(|traffic| traffic.rates(place, self.time));
-        // Buckets and source ports are the endpoint's, whatever service its flows came through.
+        // Rate limits and source ports belong to the endpoint, whatever service its flows came through.
         let together = |traffic: &Second| {
             let of_each = self
                 .places
@@ -187,7 +189,7 @@ impl Facts<'_> {
         }
     }
 
-    /// Those of which some are used, in the order in which they were met.
+    /// Returns the source ports in use, by gateway address in the order of their first use.
     fn source_ports(&self, backend: SocketAddr) -> Vec<SourcePorts> {
         let mut all: Vec<SourcePorts> = Vec::new();
         let places = self.places.of_backend(backend);

@@ -1,20 +1,20 @@
-//! A limit, and how much of it is used.
+//! A limit, and the used fraction of it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::view::rates::{Rate, Rates};
 use tcpgw_core::model::{Limit, LimitDirection};
 
-/// A limit.
+/// View of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitView {
     /// Packets per second.
     pub packets_per_second: u32,
     /// Bytes per second.
     pub bytes_per_second: u64,
-    /// Packets at once after a pause.
+    /// Number of packets that may pass at once after a pause.
     pub burst: u32,
-    /// Whether both directions share it.
+    /// Whether both directions share the limit.
     pub shared: bool,
 }
 
@@ -29,19 +29,19 @@ impl From<Limit> for LimitView {
     }
 }
 
-/// How much of a limit is used; 1 is all of it.
+/// Used fraction of a limit; 1 is all of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct OfLimit {
-    /// To the backend.
+    /// Fraction of traffic to the backend.
     pub to: Option<f64>,
-    /// From it.
+    /// Fraction of traffic from the backend.
     pub from: Option<f64>,
-    /// Both, of a shared limit.
+    /// Fraction of traffic of both directions, for a shared limit.
     pub shared: Option<f64>,
 }
 
 impl OfLimit {
-    /// Returns how much of a limit that traffic is: of its packets or its bytes, whichever is more.
+    /// Returns the fraction of a limit that traffic uses: of its packets or its bytes, whichever is larger.
     pub fn new(rates: Rates, limit: LimitView) -> Self {
         let part = |rate: Rate| {
             #[expect(clippy::cast_precision_loss, reason = "a part is rounded anyway")]
@@ -66,7 +66,7 @@ impl OfLimit {
         }
     }
 
-    /// The larger of what there is.
+    /// Returns the largest fraction.
     pub fn most(&self) -> f64 {
         [self.to, self.from, self.shared]
             .into_iter()
