@@ -205,11 +205,11 @@ def targets(raw):
 def behind(raw):
     seconds = raw["provision"]["seconds"]
     ratio = median(seconds["memory"]) / median(seconds["nginx"])
-    return [f"Provisioning, the flush aside, takes {ratio:.1f} times as long as an answer of nginx that keeps nothing."] if ratio > 1 else []
+    return [f"Provisioning, without the flush, takes {ratio:.1f} times as long as an answer of nginx, which stores nothing."] if ratio > 1 else []
 
 
 def report(raw):
-    shared = (f"When it began, {raw['load'][0]:.1f} programs wanted a processor (load average of a minute)"
+    shared = (f"When the section began, {raw['load'][0]:.1f} processes waited for a processor (load average of one minute)"
               + (f"; the benchmark had priority over them (nice {raw['nice']})." if raw["nice"] < 0 else "."))
     return "\n\n".join((shared, report_provision(raw["provision"]), report_many(raw), report_pages(raw)))
 
@@ -221,13 +221,13 @@ def report_provision(raw):
     at_once = raw["at once"]
     rate = at_once["count"] / at_once["seconds"]
     return "\n".join(["### Provisioning", "",
-                      "Scalingo's request, one after the other on one connection, in the daemon's first hundreds of resources. What was "
-                      "answered is in the store; where that is on a disk, the disk was told to keep it. The lines are interleaved. The disk's file "
-                      f"system: {raw['filesystem']}.", "",
+                      "Requests of the dialect Scalingo, one after the other on one connection, for the daemon's first hundreds of resources. Each "
+                      "answered resource is in the store; if the store is on a disk, it was flushed. The lines were measured alternately. The disk's "
+                      f"file system is {raw['filesystem']}.", "",
                       *table(("", "median", "90 %", "99 %"), rows), "",
-                      f"Those that wait at the same time share a flush. {at_once['count']} provisions by {at_once['connections']} connections, the store on "
-                      f"disk: {rate:,.0f} in a second, each in {median(at_once['each']) * 1000:.1f} ms (median; 99 %: "
-                      f"{percentile(at_once['each'], 99) * 1000:.1f} ms), the time of the programs that ask included."])
+                      f"Requests that wait at the same time share a flush. {at_once['count']} provisions over {at_once['connections']} connections, with the "
+                      f"store on a disk, ran at {rate:,.0f} per second. Each took {median(at_once['each']) * 1000:.1f} ms (median; 99 %: "
+                      f"{percentile(at_once['each'], 99) * 1000:.1f} ms), including the time of the requesting programs."])
 
 
 def report_many(raw):
@@ -238,11 +238,12 @@ def report_many(raw):
                                     percentile(one["page"], 99)))]
                   for count, one in sorted((int(count), one) for count, one in raw["one by one"].items())]
     return "\n".join([f"### {raw['resources']:,} resources", "",
-                      "One after the other, the store in memory, at so many resources; the machine's processors are shared with who asks:", "",
+                      "Requests one after the other, with the store in memory, at this number of resources. The requesting program shares the "
+                      "machine's processors:", "",
                       *table(("resources", "provision, median", "99 %", "the daemon's processor time of each",
                               "page without containers, median", "99 %"), provisions), "",
-                      f"The others were provisioned by {CONNECTIONS} connections in {raw['seconds']:.1f} s. Resident memory of the daemon "
-                      "with none, a minute after that, and a minute after it was started again with them:", "",
+                      f"The other resources were provisioned over {CONNECTIONS} connections in {raw['seconds']:.1f} s. The resident memory of the daemon "
+                      "without resources, a minute after that, and a minute after it was restarted with them:", "",
                       *table(("", "memory", "more than with none"), rows)])
 
 
@@ -259,8 +260,9 @@ def report_pages(raw):
                                      (max(part["first"]), median(part["again"]), percentile(part["again"], 99))),
                      f"{part['share'] * 100:.1f} %"])
     return "\n".join([f"### An app's page at {raw['resources']:,} resources", "",
-                      "Of an app with two containers, up to 20 times in a second, by one browser. A first view is that of a page which nobody has had open "
-                      f"for a while, on a new connection: it waits a moment for a reading of conntrack. The page has {raw['pages']['with']['bytes']:,} bytes.", "",
+                      "One browser requests the page of an app with two containers, up to 20 times per second. A first view is a request on a new "
+                      "connection for a page that has not been open for a while; it waits for a reading of conntrack. "
+                      f"The page has {raw['pages']['with']['bytes']:,} bytes.", "",
                       *table(("connections of the app", "first view, slowest", "later, median", "later, 99 %", "the daemon's share of one CPU"),
                              rows)])
 

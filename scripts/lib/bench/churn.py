@@ -55,8 +55,8 @@ def behind(raw):
         results = by_line(raw, scenario)
         ours, theirs = results.get("tcpgw"), results.get(scenario.lines[0])
         if ours and theirs and ours is not theirs and kept(ours) < CLOSE * kept(theirs):
-            found.append(f"Sustained churn, {scenario.title}: {kept(ours):.2f} of its connections/s are left at the end, of "
-                         f"{LINES[scenario.lines[0]]} {kept(theirs):.2f}.")
+            found.append(f"Sustained churn, {scenario.title}: the rate at the end is {kept(ours):.2f} of that at the beginning; with "
+                         f"{LINES[scenario.lines[0]]} it is {kept(theirs):.2f}.")
     return found
 
 
@@ -86,12 +86,13 @@ def row(line, result):
 
 
 INTRODUCTION = """\
-New connections, 256 at a time, as fast as they go (or at a fixed rate, where it says so): connect, request, answer of 64
-bytes, close. A backend that closes first holds the peer's address and port for 60 s (TIME_WAIT) with the last timestamp of
-the connection. A SYN from there with a lower timestamp, of another client say, is answered with a bare ACK (PAWS,
-RFC 7323), and has to be repeated. `PAWSTimewait` and `TCPTimeWaitOverflow` are the backends' counters, `TCPSynRetrans` the
-clients', `insert_failed`, `search_restart` and the entries conntrack's on the gateway. "nft" are hand-written rules of the
-usual kind: `dnat to numgen random mod N map {...}` and `masquerade`.
+Clients open new connections, 256 at a time, as fast as possible (or at a fixed rate, where the text says so): connect, request,
+answer of 64 bytes, close. A backend that closes first holds the peer's address and port for 60 s (TIME_WAIT), with the last
+timestamp of the connection. If a SYN from the same address and port has a lower timestamp, because it is of another client for
+example, the backend answers with a bare ACK (PAWS, RFC 7323), and the client has to repeat the SYN. `PAWSTimewait` and
+`TCPTimeWaitOverflow` are counters of the backends, `TCPSynRetrans` of the clients, and `insert_failed`, `search_restart` and the
+entries of conntrack on the gateway. "nft" means hand-written rules of the usual kind: `dnat to numgen random mod N map {...}` and
+`masquerade`.
 """
 
 

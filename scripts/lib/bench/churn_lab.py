@@ -47,19 +47,19 @@ class Scenario:
 
 SCENARIOS = (
     Scenario("one", "one client, backends close first",
-             "Its ports come round every few seconds, and its timestamps only grow.", ("conntrack", "tcpgw")),
+             "The client uses each port again every few seconds, and its timestamps only grow.", ("conntrack", "tcpgw")),
     Scenario("client", "one client, it closes first",
-             "It holds its ports itself; `net.ipv4.tcp_tw_reuse=1` there lets it use them again after a second.",
+             "The client holds its ports itself; with `net.ipv4.tcp_tw_reuse=1` it uses them again after a second.",
              ("tcpgw",), seconds=30, client_closes=True),
     Scenario("swap", "two services exchange their backends",
-             "After a third of the time the endpoints of two services, on two public addresses, change places, and the flows "
-             "of before are flushed. Towards each public address a client has timestamps of its own, so that some "
-             "backends hear of a time that has passed.", ("nft", "tcpgw"), swap=True),
+             "After a third of the time the endpoints of two services, on two public addresses, change places, and the earlier "
+             "flows are flushed. A client has other timestamps towards each public address, so that some backends get lower "
+             "timestamps than before.", ("nft", "tcpgw"), swap=True),
     Scenario("crowd", "4,000 clients behind one address, backends close first",
              "Each client has timestamps of its own. After some seconds all of the 64,512 ports to each of the four backends "
              "are in TIME_WAIT, and are used again.", ("nft", "tcpgw"), crowd=True),
     Scenario("rate", "4,000 clients, 3,000 connections/s to one backend",
-             "The same with a rate that one address can not sustain: 64,512 ports in 65 s are 992 per second.",
+             "The rate is higher than one address can sustain: 64,512 ports in 65 s are 992 per second.",
              ("tcpgw", "tcpgw4"), seconds=45, crowd=True, backends=("b1",), rate=3000),
 )
 

@@ -250,8 +250,8 @@ def behind(_raw):
 
 def report(raw):
     return "\n".join([
-        f"{raw['services']:,} services with {raw['backends']} backends each; one namespace beside the gateway has the addresses of",
-        "all backends and answers the probes, at the usual pace (10 s when healthy). The figures of the daemon are its process's alone.",
+        f"There are {raw['services']:,} services with {raw['backends']} backends each. A second namespace has the addresses of all",
+        "backends and answers the probes, at the usual interval (10 s while healthy). The daemon's figures are those of its process.",
         "",
         *report_changes(raw), *report_load(raw), *report_drift(raw), *report_starts(raw),
         plot(NAME, "changes", "how long changes take"),
@@ -271,14 +271,14 @@ def report_changes(raw):
                      ms(found["answered"], 50) if "answered" in found else ""])
     return [
         "### One service changes", "",
-        "The kernel's part is `micros` of the event `committed`: from when the new state was accepted (read, parsed and judged",
-        "before) until the last transaction was acknowledged: comparing the states, compiling the services that differ, passing it",
-        "to the thread that talks to the kernel, the transactions; not flushing. As the operator sees it: from `rename()`, or from",
-        "sending the whole state to `POST /v1/apply`, until the event came to a follower. That has in it the 10 ms for which a",
-        "file must be quiet, reading, parsing and judging all services, and for the API writing the store to disk. A backend that",
-        "is replaced: until the old one gets no new connections; a new one serves when probes say that it is healthy. Its service has",
-        "three for a moment. Where no other service has, a set and a rule of the kernel come and go, and taking a rule away costs",
-        "the kernel 5 to 8 ms.", "",
+        "\"Kernel\" is `micros` of the event `committed`: the time from the acceptance of the new state (which was read, parsed and",
+        "checked before) until the last transaction was acknowledged. It includes comparing the states, compiling the services that",
+        "differ, passing the change to the kernel thread, and the transactions, but not flushing. \"Seen\" is the operator's view: the",
+        "time from `rename()`, or from sending the whole state to `POST /v1/apply`, until a follower got the event. It also includes",
+        "the 10 ms for which a file must not change, reading, parsing and checking all services, and, for the API, writing the store to",
+        "disk. When a backend is replaced, the time ends when the old one gets no new connections; the new one serves when probes have",
+        "found it healthy. The service has three backends for a moment. If no other service has three, a set and a rule are added to",
+        "the kernel and removed again, and removing a rule takes the kernel 5 to 8 ms.", "",
         *table(("", "changes", "transactions", "kernel, ms, p50", "p99", "seen, ms, p50", "p99", "answer, ms, p50"), rows), "",
     ]
 
@@ -293,9 +293,9 @@ def report_load(raw):
     return [
         "### At rest and at work", "",
         *table(("", "for", "CPU, of a core", "user, s", "kernel, s", "MB", "probes/s"), rows), "",
-        f"At work the first backend of {run['changed']:,} services was replaced, with a whole new file each time; the daemon made",
-        f"{run['transactions']:,} transactions in {run['commits']:,} commits of it ({run['elements']:,} elements), drains and probes",
-        "of the new backends included. CPU at rest has in it what softirq does with the probes' packets on the daemon's time.", "",
+        f"At work, the first backend of {run['changed']:,} services was replaced, each time by a whole new file. The daemon made",
+        f"{run['transactions']:,} transactions in {run['commits']:,} commits ({run['elements']:,} elements), including drains and probes",
+        "of the new backends. CPU at rest includes the softirq time for the probes' packets that is accounted to the daemon.", "",
     ]
 
 
@@ -308,7 +308,7 @@ def report_drift(raw):
                      f"{median(fixed):.0f}", f"{min(fixed):.0f} to {max(fixed):.0f}"])
     return [
         "### Repairs", "",
-        "With `--no-owner`; somebody else's `nft` is run. Times are those of the events `drift` and `repaired`.", "",
+        "The daemon runs with `--no-owner`, and `nft` changes the table. The times are those of the events `drift` and `repaired`.", "",
         *table(("", "runs", "nft itself, ms", "from its start until heard, ms", "from then until repaired, ms", "all runs"), rows), "",
     ]
 
@@ -323,8 +323,8 @@ def report_starts(raw):
         rows.append([words, len(runs), f"{median(seconds):.2f} s", f"{low:.2f} to {high:.2f}",
                      f"{median([run['cpu'] for run in runs]):.2f} s", f"{median(whole):.2f} s" if whole else ""])
     return ["### Starts", "",
-            "From exec until the daemon says `READY=1`. With an empty kernel each service then has a part of its backends; the others",
-            "follow as probes find them healthy.", "",
+            "The time from exec until the daemon reports `READY=1`. With an empty kernel each service then has a part of its backends;",
+            "the others are added when probes have found them healthy.", "",
             *table(("", "runs", "median", "all runs", "CPU until then", "all backends healthy"), rows), ""]
 
 

@@ -136,14 +136,14 @@ def slower_with_more(raw):
 
 def report(raw):
     return "\n".join([
-        "A client, a gateway and four servers, each in a network namespace, veth between them; everything shares the CPUs.",
-        "Every service has four backends, one per server, and no endpoint is in two services. The client chooses a service at",
-        "random, for plain lines one of the servers' addresses (as many as a balanced line has endpoints). A round runs every",
-        f"load through every line, in turn forwards and backwards; {raw['rounds']} rounds. Conntrack is emptied before each run, and one",
-        "client address is used, whose timestamps only grow, so that TIME_WAIT has no part in it (that is the matter of churn).",
-        "Backends are random in all lines, but nftlb's, which takes turns. HAProxy and nginx have two threads or workers with",
-        "`SO_REUSEPORT`. tcpgw with limits has limits that nothing reaches. CPU is that of the whole machine, clients and servers",
-        "included. `tcpgw / it` is the median of the ratios within a round, with tcpgw at as many services; for tcpgw itself it is",
+        "A client, a gateway and four servers run in a network namespace each, with veth links; all share the CPUs. Every",
+        "service has four backends, one on each server, and no endpoint is in two services. The client chooses a service at",
+        "random; in lines without balancing, one of the servers' addresses (as many as there are endpoints). A round runs every",
+        f"load with every line, alternately forwards and backwards; there are {raw['rounds']} rounds. Conntrack is emptied before each run.",
+        "There is one client address, whose timestamps only grow, so that TIME_WAIT has no effect (the section on churn measures",
+        "that). Backends are chosen at random, except by nftlb, which uses turns. HAProxy and nginx have two threads or workers with",
+        "`SO_REUSEPORT`. The limits of \"tcpgw with limits\" are never reached. CPU is that of the whole machine, including clients",
+        "and servers. `tcpgw / it` is the median of the ratios within a round, to tcpgw with as many services; for tcpgw itself it is",
         "that line / tcpgw with 1 service.",
         "",
         *trouble(raw),
@@ -155,8 +155,8 @@ def report(raw):
         "",
         "### First packet: connect() to a random service",
         "",
-        "One connection after the other. A proxy's handshake ends at the gateway, before it has asked a server: its figures are",
-        "not those of a way to a server and back, which all others are.",
+        "The connections are opened one after the other. A proxy completes the handshake at the gateway, before it connects to a",
+        "server. Its figures therefore do not include the way to a server and back, as all others do.",
         "",
         *latency_table(raw),
         "",
@@ -250,8 +250,8 @@ def growth(raw):
     if not said:
         return []
     return [f"p50 at 30,000 services, of that at 1: {'; '.join(said)}.",
-            "What routing with conntrack shows of that is not the gateway's rules: clients, conntrack and servers meet other",
-            "ports and addresses each time, and what they look up is in no cache.", ""]
+            "The part of this increase that routing with conntrack also has is not due to the gateway's rules: clients, conntrack",
+            "and servers use other ports and addresses each time, and their lookups miss the caches.", ""]
 
 
 def plots(raw):

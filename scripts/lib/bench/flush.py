@@ -136,15 +136,15 @@ def report(raw):
     whole, part = faster(raw), faster(raw, "flush_seconds")
     return "\n".join([
         f"{raw['flows']:,} established flows of one service are in conntrack ({raw['buckets']:,} buckets),",
-        f"{raw['deleted']:,} of each backend. One backend leaves: `{raw['commands']['tcpgw']}` changes the rules, waits until",
-        "packets that met the old ones are through, and deletes the flows of that backend. Against it:",
-        f"`{raw['commands']['conntrack']}` ({raw['conntrack_version']}), which only deletes.",
+        f"{raw['deleted']:,} for each backend. One backend leaves: `{raw['commands']['tcpgw']}` changes the rules, waits until",
+        "packets that matched the old rules have passed, and deletes the flows of that backend. It is compared with",
+        f"`{raw['commands']['conntrack']}` ({raw['conntrack_version']}), which only deletes flows.",
         "",
         *table(("", "median", "interval", "user space", "kernel", "peak MB"), rows),
         "",
         f"`conntrack -D` takes {median(whole):.1f} times as long as the whole of `tcpgw apply` ({spread(whole)}), and "
         f"{median(part):.1f} times as long as its flush ({spread(part)}), in {len(whole)} interleaved pairs. The kernel's walk",
-        "over its table, which both need once, is most of what tcpgw takes.",
+        "through its table, which both need once, takes most of tcpgw's time.",
         "",
         plot(NAME, "seconds", "seconds of each run"),
     ])

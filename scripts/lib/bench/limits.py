@@ -257,7 +257,7 @@ def behind(raw):
     sentences = []
     for case, found in by_case(raw).items():
         if found["most"] > 1 + CLOSE:
-            sentences.append(f"The limit lets {100 * found['most'] - 100:.0f} % more through than promised ({case.words()}).")
+            sentences.append(f"The limit lets {100 * found['most'] - 100:.0f} % more pass than promised ({case.words()}).")
         if found["ratio"] < 1 - CLOSE:
             sentences.append(f"{100 - 100 * found['ratio']:.0f} % of what the limit promises was not delivered ({case.words()}).")
     return sentences
@@ -273,14 +273,14 @@ def report(raw):
     return "\n".join([
         f"A backend with `\"limit\": {{\"pps\": {limit['pps']}, \"burst\": {limit['burst']}}}` is promised a burst of "
         f"{limit['burst']:,} packets and {limit['burst'] * limit['mtu'] / 1e6:g} MB,",
-        f"then {limit['pps']:,} packets and {limit['pps'] * limit['mtu'] / 1e6:g} MB per second, whichever is reached first: bytes by full",
-        "packets, packets by small ones. What is offered comes from the client (or the backend) to the gateway, what is",
-        f"delivered left it on the other side, both by the counters of its interfaces, every {INTERVAL * 1000:.0f} ms for {raw['seconds']:g} s: IP bytes, and",
-        "packets as the kernel sees them (one that the offloads merged is one). TCP slows down where packets are dropped:",
-        f"iperf3 (`{raw['commands']['full']}`) offers less than it could; the small packets",
-        f"(`{raw['commands']['small']}`) come at {raw['offered_small']:,} per second whatever happens.",
+        f"and then {limit['pps']:,} packets and {limit['pps'] * limit['mtu'] / 1e6:g} MB per second. Full packets reach the limit in bytes",
+        "first, and small ones the limit in packets. \"Offered\" is what arrives at the gateway from the client (or the backend), and",
+        "\"delivered\" what leaves it on the other side, by the counters of its interfaces,",
+        f"every {INTERVAL * 1000:.0f} ms for {raw['seconds']:g} s: IP bytes, and packets as the kernel counts them (a merged packet is one).",
+        f"TCP slows down when packets are dropped, so that iperf3 (`{raw['commands']['full']}`) offers less than it could. The small",
+        f"packets (`{raw['commands']['small']}`) are sent at {raw['offered_small']:,} per second in any case.",
         "",
-        *table(("load", "offered", "promised", "delivered", "delivered / promised", "most of it at any time", "rate after the burst / promised"), rows),
+        *table(("load", "offered", "promised", "delivered", "delivered / promised", "largest ratio at any time", "rate after the burst / promised"), rows),
         "",
         plot(NAME, "bytes", "full packets: bytes over time"),
         "",

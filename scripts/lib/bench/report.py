@@ -9,10 +9,11 @@ from bench.sections import all_sections
 INTRODUCTION = """\
 # Benchmarks
 
-Made by `scripts/bench`, which installs the peers, builds a release, measures in network namespaces of one machine, and
-writes this file, the plots and the raw data. A section that was not run again keeps its earlier data; each says when
-and where it was measured. Machines differ, so read the ratios. Figures are medians of interleaved runs; in brackets is
-the interval that holds the true median with 95 % confidence (below six runs: all that was seen).
+`scripts/bench` writes this page: it installs the other programs, builds a release, measures in network namespaces of one
+machine, and writes the page, the plots and the raw data. A section that was not run again keeps its earlier data; each
+section says when and where it was measured. Machines differ: compare the ratios, and not the absolute figures. Figures are
+medians of interleaved runs. Brackets contain the interval that includes the true median with 95 % confidence (with fewer than six
+runs: the smallest and the largest value).
 """
 
 
@@ -73,7 +74,7 @@ def where_behind(measured):
 
 
 def origin(section, raw):
-    quick = " **A quick run: too short to mean anything.**" if raw["quick"] else ""
+    quick = " **A quick run, which is too short for valid figures.**" if raw["quick"] else ""
     return (f"Measured {facts.describe(raw['facts'])}, by `{raw['command']}` in {raw['seconds']:.0f} s; every run: "
             f"[raw/{section.NAME}.json](raw/{section.NAME}.json).{quick}")
 

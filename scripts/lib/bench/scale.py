@@ -157,7 +157,7 @@ def behind(_):
 
 
 def report(raw):
-    return "\n\n".join((f"Load average of the machine at the begin: {', '.join(f'{load:.1f}' for load in raw['load'])}, two cores.",
+    return "\n\n".join((f"Load average of the machine at the beginning: {', '.join(f'{load:.1f}' for load in raw['load'])}, two cores.",
                         report_probes(raw["probes"]), report_floods(raw["floods"]), report_connections(raw["connections"])))
 
 
@@ -166,8 +166,8 @@ def report_probes(probes):
              ("silent", f"every second, {SILENT} of them do not answer"))
     rows = [[f"{probes[name]['backends']:,}, {what}", f"{median(probes[name]['entries']):,.0f}", f"{max(probes[name]['entries']):,}"]
             for name, what in names]
-    return "\n".join(["### What probes leave in conntrack", "",
-                      "`conntrack -C` in the gateway's namespace once a second, with no clients.", "",
+    return "\n".join(["### Entries of probes in conntrack", "",
+                      "The output of `conntrack -C` in the gateway's namespace, once a second, without clients.", "",
                       *table(("backends, probed", "median", "most"), rows)])
 
 
@@ -182,8 +182,8 @@ def report_floods(floods):
             "" if clients is None else f"{clients['slow']} of {clients['clients']}",
         ])
     return "\n".join(["### SYNs from invented addresses, to a service with one backend", "",
-                      f"Meanwhile {CLIENTS} clients connect, 20 in a second; one that has no connection after 10 s has failed. Ports "
-                      "held is the number of entries in conntrack while the flood goes on.", "",
+                      f"During the flood {CLIENTS} clients connect, 20 per second; a client without a connection after 10 s has failed. \"Ports "
+                      "held\" is the number of entries in conntrack during the flood.", "",
                       *table(("SYNs/s", "limit", "backend answers", "ports held", "clients that failed", "that took over 0.9 s"),
                              rows)])
 
@@ -195,9 +195,10 @@ def report_connections(found):
         rows.append([f"{flows:,}", f"{part['observer']['look'] * 1000:,.0f} ms", f"{part['observer']['pause']:,.1f} s",
                      f"{part['observer']['share'] * 100:.1f} %", f"{part['observer']['daemon'] * 100:.1f} %",
                      *(f"{median([run['seconds'] for run in part[way]]):.2f} s" for way in ("status", "alone"))])
-    return "\n".join(["### What looking costs beside many connections", "",
-                      "One service, established connections in conntrack. The daemon's thread that counts unanswered handshakes: CPU "
-                      "time of one look, time between two, share of one CPU; beside it the share of the whole daemon.", "",
+    return "\n".join(["### Cost of the daemon's looks at many connections", "",
+                      "One service has established connections in conntrack. The table shows, for the daemon's thread that counts unanswered "
+                      "handshakes, the CPU time of one look, the time between two, and its share of one CPU; and the share of the whole "
+                      "daemon.", "",
                       *table(("connections", "a look", "between two", "its share", "the daemon's", "`status`, by the daemon",
                               "`status`, without one"), rows)])
 
