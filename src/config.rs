@@ -305,4 +305,6 @@ fn joined<T: fmt::Display>(items: &[T]) -> String {
 }
 
 #[cfg(test)]
+mod document_tests;
+#[cfg(test)]
 mod tests;
