@@ -4,6 +4,8 @@ mod absent;
 mod addon;
 mod amount;
 mod apply;
+#[cfg(test)]
+mod architecture_tests;
 mod check;
 mod completions;
 mod configuration;

@@ -58,6 +58,7 @@ mod store;
 mod survive;
 mod table;
 mod timeouts;
+mod tutorial;
 mod unit;
 mod up;
 mod uplinks;

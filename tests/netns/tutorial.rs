@@ -1,0 +1,135 @@
+//! What the tutorial shows is what happens, when each of its command lines is typed a moment after the one before.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use super::harness::shell::TCPGW;
+
+const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
+/// Stands before the output of each command, and its number.
+const MARK: &str = "tutorial-command";
+/// What makes a machine of its own: nothing of it outlives its first process. `sudo` is not needed there, and the package starts the daemon.
+const MACHINE: &str = r#"
+set -u
+exec 2>&1
+mount -t tmpfs none /run
+mkdir -p /run/netns bin
+[ ! -d /etc/tcpgw ] || mount -t tmpfs none /etc/tcpgw
+printf '#!/bin/sh\nexec "$@"\n' >bin/sudo
+chmod 755 bin/sudo
+PATH=$PWD/bin:$PATH:/usr/sbin:/sbin
+export TCPGW_STORE=$PWD/tcpgw.db TCPGW_CONFIG=/dev/null
+ip link set lo up
+echo 1 >/proc/sys/net/ipv4/ip_forward
+tcpgw daemon 2>daemon.log &
+for _ in $(seq 100); do tcpgw status -q >/dev/null 2>&1 && break; sleep 0.1; done
+disown
+"#;
+
+/// Command lines of the blocks that show a console, and what each prints.
+fn shown() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
+    for block in TUTORIAL.split("```").skip(1).step_by(2) {
+        for line in block.strip_prefix("console\n").unwrap_or_default().lines() {
+            match (line.strip_prefix("$ "), commands.last_mut()) {
+                (Some(command), _) => commands.push((command, Vec::new())),
+                (None, Some((_, output))) if !line.is_empty() => output.push(line),
+                (None, _) => {}
+            }
+        }
+    }
+    commands
+}
+
+/// Whether a line is what is shown, apart from what differs from run to run: times, and how connections are spread (in the client's
+/// counts, and in rows of backends).
+fn is_like(line: &str, shown: &str) -> bool {
+    let is_of_backend = shown.trim_start().starts_with("10.2.0.");
+    let may_differ = |word: &str| {
+        let is_number = word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(char::is_alphabetic);
+        is_number && !word.contains("10.2.0.") && (is_of_backend || word.contains(['.', ':', '-', ',', '}']))
+    };
+    let shape = |word: &str| {
+        let mut shape: Vec<char> = word.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        shape.dedup_by(|one, other| *one == '0' && *other == '0');
+        shape
+    };
+    let (line, shown): (Vec<&str>, Vec<&str>) = (line.split_whitespace().collect(), shown.split_whitespace().collect());
+    line.len() == shown.len()
+        && line
+            .iter()
+            .zip(shown)
+            .all(|(word, shown)| *word == shown || may_differ(word) && may_differ(shown) && shape(word) == shape(shown))
+}
+
+/// The lines that are shown and that did not come, in this order.
+fn missing<'s>(output: &str, shown: &[&'s str]) -> Vec<&'s str> {
+    let mut lines = output.lines();
+    let missing = shown.iter().filter(|shown| !lines.any(|line| is_like(line, shown)));
+    missing.copied().collect()
+}
+
+#[test]
+fn each_command_line_prints_what_the_tutorial_shows() {
+    let commands = shown();
+    assert!(commands.len() >= 14, "{commands:?}");
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in ["scripts", "examples"] {
+        symlink(root.join(name), directory.path().join(name)).expect("a link");
+    }
+    fs::create_dir(directory.path().join("bin")).expect("a directory");
+    symlink(TCPGW, directory.path().join("bin/tcpgw")).expect("a link");
+    let mut script = MACHINE.to_owned();
+    for (number, (command, _)) in commands.iter().enumerate() {
+        let _ = writeln!(script, "echo {MARK} {number}\n{command}\nsleep 1.2");
+    }
+    let output = Command::new("timeout")
+        .args([
+            "--kill-after=5",
+            "300",
+            "unshare",
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+        ])
+        .args(["bash", "-m", "-c", &script])
+        .current_dir(directory.path())
+        .output()
+        .expect("unshare runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let mut wrong = Vec::new();
+    for (number, (command, shown)) in commands.iter().enumerate() {
+        let (begin, end) = (format!("{MARK} {number}\n"), format!("{MARK} {}\n", number + 1));
+        let part = printed.split_once(&begin).map_or("", |(_, rest)| rest);
+        let part = part.split_once(&end).map_or(part, |(part, _)| part);
+        let missing = missing(part, shown);
+        if !missing.is_empty() {
+            wrong.push(format!("$ {command}\n{part}does not have {missing:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{errors}", wrong.join("\n"));
+}
+
+#[test]
+fn only_times_and_the_spread_may_differ_from_what_is_shown() {
+    assert!(is_like(
+        "3 elements changed in 26.6 ms",
+        "3 elements changed in 1.25 ms"
+    ));
+    assert!(is_like(
+        r#"{"ok": 20, "answers": {"c3": 20}}"#,
+        r#"{"ok": 20, "answers": {"c3": 7}}"#
+    ));
+    assert!(!is_like(r#"{"answers": {"c3": 20}}"#, r#"{"answers": {"c1": 20}}"#));
+    assert!(!is_like("listens on 10.2.0.11:3000", "listens on 10.2.0.12:3000"));
+    assert!(!is_like("deploy 1 of my-app: undone", "deploy 1 of my-app: switched"));
+    assert_eq!(missing("a\nb 1.5\nc", &["b 2.25", "c", "d"]), ["d"]);
+}
