@@ -1,7 +1,7 @@
 //! `tcpgw completions`, and the completing that its script asks for.
 //!
 //! The script runs `tcpgw` with the words so far and [`VARIABLE`] set. Commands, options, values and files come from the command
-//! line's definition; services and deploys from the daemon, if one answers in time.
+//! line's definition; services, their backends and deploys from the daemon, if one answers in time.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -10,13 +10,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use clap::{Arg, Args, Command, FromArgMatches as _};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches as _};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{EnvCompleter, Shells};
 use serde::de::DeserializeOwned;
 
 use super::{Code, Failure, Global, Outcome, help, print};
-use crate::api::answers::{DeployList, ServiceList};
+use crate::api::answers::{DeployList, ServiceAnswer, ServiceList};
+use crate::api::client::Target;
 
 /// Names the shell that a run completes for. Set by the script alone.
 const VARIABLE: &str = "TCPGW_COMPLETE";
@@ -106,6 +107,17 @@ fn with_candidates(program: Command) -> Command {
     let program = program.mut_subcommand("deploys", |deploys| {
         add(deploys, &|_, argument| argument.get_id() == "id", deploy_ids)
     });
+    // A backend that drains already, or does not, is no use there.
+    let program =
+        [("drain", "active"), ("undrain", "draining")]
+            .into_iter()
+            .fold(program, |program, (name, desired)| {
+                program.mut_subcommand(name, |command| {
+                    add(command, &|_, argument| argument.get_id() == "backends", move || {
+                        backends(name, desired)
+                    })
+                })
+            });
     program.mut_subcommand("man", |man| {
         add(man, &|_, argument| argument.get_id() == "command", commands)
     })
@@ -143,6 +155,20 @@ fn services() -> Vec<CompletionCandidate> {
     names.filter(is_name).take(MOST).map(CompletionCandidate::new).collect()
 }
 
+/// The backends in this state of the service that the command names.
+fn backends(command: &str, desired: &str) -> Vec<CompletionCandidate> {
+    let service = given().and_then(|matches| {
+        let of_command = matches.subcommand_matches(command)?;
+        of_command.get_one::<String>("service").cloned()
+    });
+    let answer: Option<ServiceAnswer> = service.and_then(|name| asked(Target::of_service(&name, "").as_str()));
+    let backends = answer.iter().flat_map(|answer| &answer.backends);
+    backends
+        .filter(|view| view.desired == desired)
+        .map(|view| CompletionCandidate::new(view.backend.to_string()))
+        .collect()
+}
+
 fn deploy_ids() -> Vec<CompletionCandidate> {
     let list: Option<DeployList> = asked("/v1/deploys");
     let ids = list.iter().flat_map(|list| &list.deploys).map(|deploy| deploy.id);
@@ -152,12 +178,13 @@ fn deploy_ids() -> Vec<CompletionCandidate> {
 }
 
 /// What the daemon answers, of the socket that the command line names; `None` where none answers in time.
-fn asked<T: DeserializeOwned + Send + 'static>(target: &'static str) -> Option<T> {
+fn asked<T: DeserializeOwned + Send + 'static>(target: &str) -> Option<T> {
     let (sender, answer) = mpsc::channel();
+    let target = target.to_owned();
     thread::spawn(move || {
         let answer = global()
             .and_then(|global| global.daemon().ok()?)?
-            .get(target)
+            .get(&target)
             .ok()?
             .json()
             .ok()?;
@@ -166,10 +193,14 @@ fn asked<T: DeserializeOwned + Send + 'static>(target: &'static str) -> Option<T
     answer.recv_timeout(PATIENCE).ok()
 }
 
+/// What an incomplete command line says so far.
+fn given() -> Option<ArgMatches> {
+    help::command().ignore_errors(true).try_get_matches_from(words()).ok()
+}
+
 /// The options of all commands in an incomplete command line.
 fn global() -> Option<Global> {
-    let matches = help::command().ignore_errors(true).try_get_matches_from(words()).ok()?;
-    let mut global = Global::from_arg_matches(&matches).ok()?;
+    let mut global = Global::from_arg_matches(&given()?).ok()?;
     // The prompt is no place for warnings.
     global.quiet = true;
     Some(global)

@@ -108,7 +108,7 @@ fn table(list: &DeployList, extent: Extent) -> Result<(), Failure> {
         Column::left("BEGAN").usual(2),
         Column::left("BY").names(6).usual(3),
         Column::left("TARGETS").words(12).usual(1),
-        Column::left("REASON").words(12).usual(4),
+        Column::left("REASON").wrapped(),
     ];
     let rows = list.deploys.iter().map(|deploy| {
         vec![

@@ -7,11 +7,15 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::table::{Extent, wrap};
 use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::answers::{EventAnswer, EventList, Reply};
 use crate::api::client::Target;
 use crate::date::utc;
 use tcpgw_core::escape;
+
+/// Before what an event has more than one line of a terminal, in columns: the width of its date and time, and a space.
+const INDENT: usize = 20;
 
 /// Show what the daemon did and observed, one event per line
 ///
@@ -66,7 +70,7 @@ fn show(global: &Global, json: &impl Serialize, event: &EventAnswer) -> Result<(
         Output::Json => serde_json::to_string(json)
             .map_err(io::Error::from)
             .and_then(|line| write_line(screen::json(), &line)),
-        Output::Table | Output::Wide => write_line(screen::stdout(), &words(event)),
+        Output::Table | Output::Wide => write_line(screen::stdout(), &in_lines(words(event), global.extent())),
     };
     written.map_err(|source| Failure::Io {
         what: "write to standard output",
@@ -77,6 +81,14 @@ fn show(global: &Global, json: &impl Serialize, event: &EventAnswer) -> Result<(
 fn write_line(mut out: impl Write, line: &str) -> io::Result<()> {
     writeln!(out, "{line}")?;
     out.flush()
+}
+
+/// On a terminal a long line goes on in indented ones; what reads a pipe gets one line for each event.
+fn in_lines(line: String, extent: Extent) -> String {
+    match extent {
+        Extent::Width(width) => wrap(&line, 0, INDENT, width),
+        Extent::Usual | Extent::All => line,
+    }
 }
 
 /// `2026-11-25 13:40:57 committed cause="api: apply" elements=8 id=5f3a-17`
@@ -149,6 +161,18 @@ mod tests {
         );
         let some = of(Some(3));
         assert!(some.starts_with("lagged missed=3 reason=\"this many events"), "{some}");
+    }
+
+    #[test]
+    fn a_long_event_has_several_lines_on_a_terminal_only() {
+        let line = "2026-11-30 07:54:51 deploy deploy=1 phase=undone reason=\"asked for by uid 0\" service=my-app id=18ec.287-16";
+        assert_eq!(in_lines(line.to_owned(), Extent::Usual), line);
+        assert_eq!(in_lines(line.to_owned(), Extent::Width(200)), line);
+        assert_eq!(
+            in_lines(line.to_owned(), Extent::Width(60)),
+            "2026-11-30 07:54:51 deploy deploy=1 phase=undone reason=\"asked\n                    for by uid 0\" service=my-app\n                    \
+             id=18ec.287-16"
+        );
     }
 
     #[test]

@@ -86,10 +86,10 @@ fn table(list: &HistoryList, extent: Extent) -> Result<(), Failure> {
     const COLUMNS: &[Column] = &[
         Column::right("REVISION"),
         Column::left("AT").usual(2),
-        Column::left("BY").names(6).usual(3),
+        Column::left("BY").names(6),
         Column::left("WHAT").usual(1),
         Column::left("SERVICE").names(8),
-        Column::left("CHANGE").words(24),
+        Column::left("CHANGE").wrapped(),
     ];
     let rows = list.entries.iter().map(|entry| {
         let [old, new] = [&entry.old, &entry.new].map(|service| service.as_deref().and_then(members));

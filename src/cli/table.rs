@@ -3,12 +3,14 @@
 
 mod cell;
 mod layout;
+mod wrap;
 
 use std::io::{self, Write};
 
 pub(super) use self::cell::Cell;
 pub(super) use self::layout::{Column, Extent};
 use self::layout::{Layout, Natural};
+pub(super) use self::wrap::wrap;
 use super::Failure;
 
 /// Rows that are held back to see how wide they are.

@@ -623,6 +623,14 @@ fn completions_know_services_and_deploys() {
         assert_eq!(completed(&server, words), ["web"], "{words:?}");
     }
     assert_eq!(completed(&server, &["deploys", "4"]), ["41"]);
+    let both = ["10.2.0.1:80", "10.2.0.2:80"];
+    assert_eq!(completed(&server, &["drain", "web", "10"]), both);
+    assert_eq!(
+        completed(&server, &["drain", "-q", "web", "10.2.0.1:80", "10.2.0.2"]),
+        ["10.2.0.2:80"]
+    );
+    // Only a backend that drains can be undrained.
+    assert_eq!(completed(&server, &["undrain", "web", "10"]), [""; 0]);
     assert_eq!(completed(&server, &["undr"]), ["undrain"]);
     assert_eq!(completed(&server, &["man", "rollb"]), ["rollback"]);
     // A name that is not there yet, and a daemon that is not asked or not there.

@@ -3,9 +3,12 @@
 use unicode_width::UnicodeWidthStr as _;
 
 use super::cell::{Cell, Part};
+use super::wrap::wrap;
 
 /// Between two columns.
 const GAP: &str = "  ";
+/// Before the lines below a row, in columns.
+const INDENT: usize = 10;
 
 /// A column of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub(in crate::cli) struct Column {
     rank: Rank,
     /// How narrow cells may become, and which part of them goes; `None`: they keep their width.
     shorten: Option<(usize, Part)>,
+    /// Whether its cells go into lines of their own below their rows, where the terminal is too narrow. Of the last column.
+    wraps: bool,
 }
 
 /// Which side of a column its cells keep to.
@@ -56,6 +61,7 @@ impl Column {
             side,
             rank,
             shorten,
+            wraps: false,
         }
     }
 
@@ -89,6 +95,11 @@ impl Column {
     pub(in crate::cli) const fn words(self, least: usize) -> Self {
         let shorten = Some((least, Part::End));
         Self { shorten, ..self }
+    }
+
+    /// Its cells are whole, in lines below their rows where the terminal is too narrow. For the last column.
+    pub(in crate::cli) const fn wrapped(self) -> Self {
+        Self { wraps: true, ..self }
     }
 
     pub(super) fn title(&self) -> &'static str {
@@ -128,6 +139,8 @@ pub(super) struct Layout {
     shown: Vec<(usize, Column, usize)>,
     /// Whether cells are brought to the width of their column.
     fits: bool,
+    /// The place among the cells of the one that follows in lines of its own, and the width of these.
+    below: Option<(usize, usize)>,
 }
 
 impl Layout {
@@ -151,10 +164,21 @@ impl Layout {
                 return Self {
                     shown: widths(of_rank(most).collect()),
                     fits: false,
+                    below: None,
                 };
             }
             Extent::Width(width) => width,
         };
+        if let Some((last, others)) = columns.split_last().filter(|(last, _)| last.wraps) {
+            let usual = of_rank(Rank::Usual(u8::MAX)).map(|(_, _, natural)| natural.width);
+            if last.rank != Rank::All && total(&usual.collect::<Vec<_>>()) > width {
+                let natural = natural.get(..others.len()).unwrap_or(natural);
+                return Self {
+                    below: Some((others.len(), width)),
+                    ..Self::new(others, natural, extent)
+                };
+            }
+        }
         let mut ranks: Vec<Rank> = columns.iter().map(|column| column.rank).collect();
         ranks.sort_unstable();
         ranks.dedup();
@@ -191,6 +215,7 @@ impl Layout {
         Self {
             shown: shown.map(|((at, column, _), width)| (at, column, width)).collect(),
             fits: true,
+            below: None,
         }
     }
 
@@ -200,8 +225,20 @@ impl Layout {
         join(titles.map(|(_, column, width)| (column.title.to_owned(), column.side, *width)))
     }
 
-    /// The line of a row.
+    /// The line of a row, and those of the cell that is below it.
     pub(super) fn line(&self, cells: &[Cell]) -> String {
+        let mut line = self.row(cells);
+        let below = self.below.and_then(|(at, width)| Some((cells.get(at)?, width)));
+        let below = below.filter(|(cell, _)| cell.width() > 0);
+        if let Some((cell, width)) = below {
+            let text = cell.within(usize::MAX, Part::End);
+            line.push('\n');
+            line.push_str(&wrap(&text, INDENT, INDENT, width));
+        }
+        line
+    }
+
+    fn row(&self, cells: &[Cell]) -> String {
         join(self.shown.iter().filter_map(|(at, column, width)| {
             let cell = cells.get(*at)?;
             let text = match column.shorten {

@@ -47,7 +47,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 /// What to do: the table takes the setting over when a daemon starts, and at an `apply`.
 fn remedy(facts: &CheapFacts) -> String {
     let file = &facts.configuration;
-    let put_into_effect = "restart the daemon, or run `tcpgw apply` where there is none";
+    let put_into_effect = "restart the daemon (without a daemon: run `tcpgw apply`)";
     if facts.configured_to_protect {
         format!("`protect_backends = true` of {file} is not in effect yet: {put_into_effect}")
     } else if is_no_configuration(file) {
