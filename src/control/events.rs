@@ -189,9 +189,9 @@ pub enum What {
     Resumed {
         /// Name of the service.
         service: String,
-        /// Reason: `asked` (a client ordered it), or `time` (the pause has ended).
+        /// Reason: `asked` (a client ordered it), `time` (the pause has ended), or `suspended` (the resource of its app was suspended).
         reason: &'static str,
-        /// User id of the client that ordered it; `None`: the pause has ended by itself.
+        /// User id of the client that ordered it; `None`: nobody did.
         uid: Option<u32>,
     },
     /// Services have no provider any more. They are served until they are removed or defined again.

@@ -39,6 +39,8 @@ use crate::clock::next_step;
 use crate::looking::{IsKnown, Looking};
 use crate::states::{desired, links};
 
+mod paused;
+
 const NAMESPACE: u64 = 9;
 const FIRST: u16 = 9001;
 const LAST: u16 = 9005;

@@ -174,7 +174,7 @@ impl Core {
         }
     }
 
-    /// Restores pauses that an earlier process has set.
+    /// Restores pauses that an earlier process has set, except those of services whose resource is suspended.
     pub(super) fn pause_again(&mut self, pauses: &[Pause], now: Now) {
         let wanted: BTreeSet<Name> = self.membership.wanted().keys().cloned().collect();
         for pause in pauses.iter().filter(|pause| wanted.contains(&pause.service)) {
@@ -186,6 +186,7 @@ impl Core {
             };
             self.membership.pause(&pause.service, Some(again));
         }
+        self.end_pauses_of_suspended(now);
     }
 }
 

@@ -157,6 +157,7 @@ impl Core {
                 self.because(cause, now);
                 let possible = self.possible(edits);
                 self.membership.edit(&possible, now.instant);
+                self.end_pauses_of_suspended(now);
                 self.probe(now.instant);
             }
             Phase::Waiting | Phase::Looking => {}

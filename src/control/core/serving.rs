@@ -2,7 +2,7 @@
 use super::pending::{PendingReply, ReplyKind, Unheld};
 use super::{Core, Now, Phase};
 use crate::control::events::What;
-use crate::control::membership::Pause;
+use crate::control::membership::{Name, Pause};
 use crate::control::request::{PauseOrder, Peer, Refused, Reply, Resumed, TornDown};
 use crate::reconcile::{ReconcileError, Torn};
 use crate::record::TornDown as TornDownBy;
@@ -44,6 +44,9 @@ impl Core {
         if !self.membership.wanted().contains_key(&order.name) {
             return drop(reply.send(Err(super::edits::missing(&service))));
         }
+        if let (Some(_), Err(refused)) = (order.time, self.judge_suspended(&service)) {
+            return drop(reply.send(Err(refused)));
+        }
         let uid = order.by.uid;
         let pause = order.time.map(|time| Pause {
             until: now.instant + time,
@@ -72,6 +75,23 @@ impl Core {
         let wants = ReplyKind::Pause(reply);
         let since = now.instant;
         self.waiting.push(PendingReply { wants, since });
+    }
+
+    /// Ends the pauses of services whose resource of the add-on is suspended: their new connections are reset instead of dropped, since
+    /// clients would wait in vain.
+    pub(super) fn end_pauses_of_suspended(&mut self, now: Now) {
+        let paused = self.membership.paused().map(|(name, _)| name);
+        let over: Vec<Name> = paused.filter(|name| self.addon.is_suspended(name)).cloned().collect();
+        for name in over {
+            self.membership.pause(&name, None);
+            self.unrecorded([&name]);
+            let resumed = What::Resumed {
+                service: name.into(),
+                reason: "suspended",
+                uid: None,
+            };
+            self.note(resumed, now);
+        }
     }
 
     /// Orders a teardown: everything is removed, and nothing is served until a resume.

@@ -80,11 +80,16 @@ fn an_app_is_served_but_while_it_is_suspended() {
     ask(&net, "PUT", &resource, json!({"plan": "large"})).is(200);
     held.echo(b"through another plan").expect("it lives");
 
+    // A pause has clients wait: that ends with the suspension, and does not come back.
+    net.cli(&["pause", "app:my-app", "--for", "10m"]).ok();
     assert_eq!(ask(&net, "POST", &format!("{resource}/suspend"), "").status, 204);
     assert!(
         wait_until(PATIENCE, || to.iter().all(|to| is_reset(&net, *to))),
         "new connections are reset"
     );
+    let refused = net.cli(&["pause", "app:my-app"]).exits(1);
+    assert!(refused.stderr.contains("suspended"), "{}", refused.stderr);
+    assert!(to.iter().all(|to| is_reset(&net, *to)));
     assert_eq!(addon_state(&net, &daemon), "suspended");
     let shown = net.cli(&["status", "--interval", "0s"]).ok();
     assert!(shown.starts_with("ok: ") && shown.contains("SUSPENDED"), "{shown}");
