@@ -54,6 +54,8 @@ pub enum GatewayRequest {
 pub enum GatewayEvent {
     /// The backends are those of the request with this number.
     Balanced(u64),
+    /// The daemon could not be told of the latest request, and why; it is told again.
+    NotTold(String),
     /// The replacement is done: new connections go to the new backends.
     Switched,
     /// The replacement failed, and why; connections go where they went before.
@@ -236,6 +238,7 @@ impl<T: Fn(GatewayEvent)> Gateway<T> {
                     return done;
                 }
                 Err(error) => {
+                    (self.tell)(GatewayEvent::NotTold(error.to_string()));
                     if !std::mem::replace(&mut self.has_failed, true) {
                         let why = format!("the gateway was not told where connections go, and is told again: {error}");
                         (self.tell)(GatewayEvent::Say(why));

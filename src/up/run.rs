@@ -39,10 +39,13 @@ use super::record::{AppPlace, Places, RecordError};
 use super::supervisor::{Action, Input, InstanceId, Phase, Supervisor, TCP};
 use crate::api::client::{Client, ClientError};
 use tcpgw_core::escape;
+use tcpgw_core::model::duration;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 
 /// How often the daemon is looked after.
 const WATCH: Duration = Duration::from_secs(1);
+/// How long `tcpgw up scale` waits until the gateway knows of fewer processes.
+const SCALE: Duration = Duration::from_secs(5);
 
 /// What `tcpgw up` is told.
 pub struct UpSettings<'a> {
@@ -177,6 +180,13 @@ struct Waiter {
     answers: SyncSender<Answer>,
 }
 
+/// Whoever waits until the gateway knows of fewer instances.
+struct ScaleWaiter {
+    answers: SyncSender<Answer>,
+    /// When it is answered that the gateway does not know.
+    until: Instant,
+}
+
 /// All of it.
 struct Up<'a> {
     settings: &'a UpSettings<'a>,
@@ -209,6 +219,9 @@ struct Up<'a> {
     keeps_daemon: bool,
     next_watch: Instant,
     waiter: Option<Waiter>,
+    scale_waiters: Vec<ScaleWaiter>,
+    /// Why the daemon could not be told last where connections go.
+    not_told: Option<String>,
     stop_waiters: Vec<SyncSender<Answer>>,
     formation: Formation,
     signals: u32,
@@ -240,11 +253,10 @@ impl Up<'_> {
         let mut insisted = None;
         while !self.supervisor.is_over() {
             let now = Instant::now();
-            let next = self
-                .supervisor
-                .next_time()
-                .unwrap_or(self.next_watch)
-                .min(self.next_watch);
+            let waiters = self.scale_waiters.iter().map(|waiter| waiter.until);
+            let next = waiters
+                .chain(self.supervisor.next_time())
+                .fold(self.next_watch, Instant::min);
             match heard.recv_timeout(next.saturating_duration_since(now)) {
                 Ok(event) => insisted = self.take(event).or(insisted),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -253,6 +265,7 @@ impl Up<'_> {
             let now = Instant::now();
             let actions = self.supervisor.tick(now);
             self.does(actions);
+            self.answer_scale_waiters(now);
             if now >= self.next_watch {
                 self.next_watch = now + WATCH;
                 self.watch_daemon();
@@ -297,6 +310,9 @@ impl Up<'_> {
     /// All processes are to end, and the resource goes.
     fn stop(&mut self) {
         self.answer_waiter(Answer::Failed("it is ending".into()));
+        for waiter in std::mem::take(&mut self.scale_waiters) {
+            let _ = waiter.answers.try_send(Answer::Failed("it is ending".into()));
+        }
         if let Some(orders) = &self.orders {
             let _ = orders.send(GatewayRequest::End);
         }
@@ -392,7 +408,14 @@ impl Up<'_> {
     fn hear(&mut self, news: GatewayEvent) {
         let now = Instant::now();
         let actions = match news {
-            GatewayEvent::Balanced(number) => self.supervisor.take(Input::Balanced(number), now),
+            GatewayEvent::Balanced(number) => {
+                self.not_told = None;
+                self.supervisor.take(Input::Balanced(number), now)
+            }
+            GatewayEvent::NotTold(why) => {
+                self.not_told = Some(why);
+                return;
+            }
             GatewayEvent::Switched => {
                 let actions = self.supervisor.take(Input::Switched, now);
                 self.output
@@ -424,6 +447,25 @@ impl Up<'_> {
         }
     }
 
+    /// Answers those who wait until processes that are scaled away get no connections any more.
+    fn answer_scale_waiters(&mut self, now: Instant) {
+        let leaving: Vec<String> = self.supervisor.leaving().collect();
+        let is_over = |waiter: &mut ScaleWaiter| leaving.is_empty() || waiter.until <= now;
+        for waiter in self.scale_waiters.extract_if(.., is_over) {
+            let answer = if leaving.is_empty() {
+                Answer::Done
+            } else {
+                let why = self.not_told.as_deref().unwrap_or("the daemon has not answered");
+                Answer::Failed(format!(
+                    "the gateway was not told within {} where connections go ({why}): {} go on to get connections, and end when it is told",
+                    duration::show(SCALE),
+                    leaving.join(", ")
+                ))
+            };
+            let _ = waiter.answers.try_send(answer);
+        }
+    }
+
     /// Starts the daemon again where it has ended, if that is for `tcpgw up` to do.
     fn watch_daemon(&mut self) {
         if self.signals > 0 || !self.keeps_daemon {
@@ -449,7 +491,7 @@ fn state_of(phase: Phase) -> &'static str {
     match phase {
         Phase::Running(_) => "running",
         Phase::Waiting(_) => "waiting",
-        Phase::Leaving(..) => "leaving",
+        Phase::Leaving(_) => "leaving",
         Phase::Ending(_) | Phase::Killed => "ending",
         Phase::Ended(_) => "ended",
     }

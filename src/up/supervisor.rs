@@ -21,8 +21,6 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub const WELL: Duration = Duration::from_secs(10);
 /// How long the network of a process stays after its end, so that the ends of its connections reach the clients.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long the gateway may take to send no new connections to a process before it is told to end all the same.
-const LEAVE: Duration = Duration::from_secs(5);
 
 /// Tells one instance from all others, of the past too.
 pub type InstanceId = u32;
@@ -36,7 +34,7 @@ pub enum Input {
     Restart(Vec<TypeName>),
     /// So many instances are to run.
     Scale(Formation),
-    /// The gateway sends connections to what [`Action::Balance`] of this number, or an earlier one, named, or cannot be told.
+    /// The gateway sends connections to what [`Action::Balance`] of this number named.
     Balanced(u64),
     /// The gateway has switched to the new instances, which all have answered.
     Switched,
@@ -85,8 +83,9 @@ pub enum Phase {
     Running(Instant),
     /// It has ended by itself and is started again then.
     Waiting(Instant),
-    /// It gets no new connections once the gateway knows, and is told to end then, or at that time.
-    Leaving(u64, Instant),
+    /// It gets no new connections once the gateway knows [`Action::Balance`] of that number, and is told to end then. Until that it is
+    /// in use.
+    Leaving(u64),
     /// It was told to end, and is killed then.
     Ending(Instant),
     /// It was killed.
@@ -170,6 +169,15 @@ impl Supervisor {
         self.rollout.is_some()
     }
 
+    /// Returns the names of instances that are to end, and get connections until the gateway knows.
+    pub fn leaving(&self) -> impl Iterator<Item = String> {
+        let leaving = self
+            .instances
+            .values()
+            .filter(|one| matches!(one.phase, Phase::Leaving(_)));
+        leaving.map(Instance::name)
+    }
+
     /// Whether all was to end, and has.
     pub fn is_over(&self) -> bool {
         self.is_stopping && self.instances.is_empty()
@@ -178,8 +186,8 @@ impl Supervisor {
     /// Returns when [`Self::tick`] has something to do.
     pub fn next_time(&self) -> Option<Instant> {
         let times = self.instances.values().filter_map(|instance| match instance.phase {
-            Phase::Waiting(at) | Phase::Leaving(_, at) | Phase::Ending(at) | Phase::Ended(at) => Some(at),
-            Phase::Running(_) | Phase::Killed => None,
+            Phase::Waiting(at) | Phase::Ending(at) | Phase::Ended(at) => Some(at),
+            Phase::Running(_) | Phase::Leaving(_) | Phase::Killed => None,
         });
         times.min()
     }
@@ -204,8 +212,8 @@ impl Supervisor {
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let late = |instance: &Instance| match instance.phase {
-            Phase::Waiting(at) | Phase::Leaving(_, at) | Phase::Ending(at) | Phase::Ended(at) => at <= now,
-            Phase::Running(_) | Phase::Killed => false,
+            Phase::Waiting(at) | Phase::Ending(at) | Phase::Ended(at) => at <= now,
+            Phase::Running(_) | Phase::Leaving(_) | Phase::Killed => false,
         };
         let ids: Vec<InstanceId> = self
             .instances()
@@ -218,7 +226,6 @@ impl Supervisor {
                     self.set(id, Phase::Running(now));
                     actions.push(Action::StartAgain(id));
                 }
-                Some(Phase::Leaving(..)) => self.terminate(id, now, &mut actions),
                 Some(Phase::Ending(_)) => {
                     let name = self.name(id);
                     let grace = tcpgw_core::model::duration::show(self.grace);
@@ -266,7 +273,7 @@ impl Supervisor {
         match self.instances.get(&id).map(|one| one.phase) {
             // There is no process.
             Some(Phase::Waiting(_)) => self.forget(id, actions),
-            Some(Phase::Running(_) | Phase::Leaving(..)) => {
+            Some(Phase::Running(_) | Phase::Leaving(_)) => {
                 self.set(id, Phase::Ending(now + self.grace));
                 actions.push(Action::Terminate(id));
             }
@@ -357,6 +364,8 @@ impl Supervisor {
         for id in rollout.old {
             self.terminate(id, now, actions);
         }
+        // Nobody but the new ones gets connections, whatever the gateway was told of before.
+        self.left(self.number, now, actions);
         self.balance(false, actions);
     }
 
@@ -386,7 +395,7 @@ impl Supervisor {
         for id in leaving {
             let is_balanced = self.balanced.contains(&id);
             if is_balanced && matches!(self.instances.get(&id).map(|one| one.phase), Some(Phase::Running(_))) {
-                self.set(id, Phase::Leaving(self.number + 1, now + LEAVE));
+                self.set(id, Phase::Leaving(self.number + 1));
             } else {
                 self.terminate(id, now, actions);
             }
@@ -395,7 +404,7 @@ impl Supervisor {
     }
 
     fn left(&mut self, number: u64, now: Instant, actions: &mut Vec<Action>) {
-        let has_left = |one: &Instance| matches!(one.phase, Phase::Leaving(of, _) if of <= number);
+        let has_left = |one: &Instance| matches!(one.phase, Phase::Leaving(of) if of <= number);
         let ids: Vec<InstanceId> = self
             .instances()
             .filter(|(_, one)| has_left(one))

@@ -143,13 +143,38 @@ fn who_is_scaled_away_ends_when_the_gateway_knows() {
         supervisor.take(Input::Balanced(2), now),
         [Action::Terminate(2), Action::Terminate(3)]
     );
+}
+
+/// It has connections of clients as long as the gateway does not know, be it for an hour.
+#[test]
+fn who_is_scaled_away_serves_on_beside_a_gateway_that_says_nothing() {
+    let (mut supervisor, start) = running(2, 0);
+    let now = start + Duration::from_secs(3600);
+    supervisor.take(Input::Scale(formation(&[("tcp", 1)])), start);
+    assert_eq!(supervisor.tick(now), []);
+    assert_eq!(supervisor.leaving().collect::<Vec<_>>(), ["tcp.2"]);
+    assert_eq!(supervisor.take(Input::Balanced(2), now), [Action::Terminate(2)]);
+    assert_eq!(supervisor.leaving().count(), 0);
+
+    // Scaled again before: what the gateway is told last counts.
+    let (mut supervisor, now) = running(3, 0);
+    supervisor.take(Input::Scale(formation(&[("tcp", 2)])), now);
+    supervisor.take(Input::Scale(formation(&[("tcp", 1)])), now);
+    assert_eq!(supervisor.leaving().collect::<Vec<_>>(), ["tcp.2", "tcp.3"]);
+    let actions = supervisor.take(Input::Balanced(3), now);
+    assert_eq!(actions, [Action::Terminate(2), Action::Terminate(3)]);
+
+    // A restart replaces all that had connections.
     let (mut supervisor, now) = running(2, 0);
-    supervisor.take(Input::Scale(formation(&[("tcp", 0)])), now);
+    supervisor.take(Input::Scale(formation(&[("tcp", 1)])), now);
+    supervisor.take(Input::Restart(vec![kind("tcp")]), now);
     assert_eq!(
-        supervisor.tick(now + LEAVE),
-        [Action::Terminate(1), Action::Terminate(2)],
-        "a gateway that says nothing is not waited for"
+        supervisor.take(Input::Switched, now),
+        [Action::Terminate(1), Action::Terminate(2)]
     );
+    let (mut supervisor, now) = running(2, 0);
+    supervisor.take(Input::Scale(formation(&[("tcp", 1)])), now);
+    assert_eq!(supervisor.take(Input::Stop, now), [Action::Terminate(1), Action::Terminate(2)]);
 }
 
 #[test]

@@ -133,6 +133,8 @@ impl<'a> Up<'a> {
             keeps_daemon: false,
             next_watch: Instant::now(),
             waiter: None,
+            scale_waiters: Vec::new(),
+            not_told: None,
             stop_waiters: Vec::new(),
             formation: files.formation,
             signals: 0,

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use super::{Up, Waiter, state_of};
+use super::{SCALE, ScaleWaiter, Up, Waiter, state_of};
 use crate::up::control::{Answer, ProcessPlace, ReceivedRequest, Request, Shown};
 use crate::up::formation;
 use crate::up::network::gateway_of;
@@ -38,8 +38,13 @@ impl Up<'_> {
             Some(_) if is_ending => give(&answers, Answer::Failed("it is ending".into())),
             Some(Request::Restart(names)) => self.restart(&names, answers),
             Some(Request::Scale(words)) => {
-                let outcome = self.scale(&words);
-                give(&answers, outcome.map_or_else(|refused| refused, |()| Answer::Done));
+                match self.scale(&words) {
+                    Ok(()) => self.scale_waiters.push(ScaleWaiter {
+                        answers,
+                        until: Instant::now() + SCALE,
+                    }),
+                    Err(refused) => give(&answers, refused),
+                }
             }
             Some(Request::Stop) => {
                 self.signals = 1;

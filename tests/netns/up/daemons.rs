@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -51,6 +52,42 @@ fn a_daemon_that_is_there_is_used_and_goes_on() {
         ["table inet tcpgw", "the store", "the lock of the socket"],
         "they are the daemon's"
     );
+}
+
+/// It serves clients as long as the kernel sends them to it, and the command says so.
+#[test]
+fn who_is_scaled_away_beside_a_dead_daemon_serves_on_until_there_is_another() {
+    let net = Net::new();
+    let config = crate::addon::platform::configure(&net, "20000-20009", "");
+    let mut daemon = net.daemon_without_state(&["--config", &config]);
+    let mut app = net.app("app", &format!("tcp: {TCP}\n"));
+    app.start(&["--plan", "large", "-m", "tcp=2"], 2);
+    daemon.kill();
+    let mut scale = app.command(&["scale", "tcp=1"]);
+    let scale = std::thread::spawn(move || scale.output().expect("failed to run tcpgw up scale"));
+    let begin = Instant::now();
+    let connects = app.ask_until(|| scale.is_finished() && begin.elapsed() > Duration::from_secs(7));
+    let told = scale.join().expect("it does not panic");
+    let words = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert_eq!(told.status.code(), Some(1), "{words}");
+    assert!(words.contains("tcp.2 go on to get connections") && words.contains("no daemon answers"), "{words}");
+    assert_eq!(connects.failed, Vec::<String>::new(), "{}", app.printed());
+    assert!(connects.names.contains("tcp.2"), "{connects:?}");
+    assert_eq!(app.ps()[1]["state"], "leaving");
+
+    daemon.start();
+    let mut left = 0;
+    let connects = app.ask_until(|| {
+        left += usize::from(app.ps().len() == 1);
+        left > 20
+    });
+    assert_eq!(connects.failed, Vec::<String>::new(), "{}", app.printed());
+    assert_eq!(app.serving(), 1);
+    app.cli(&["scale", "tcp=2"]).ok();
+    assert!(wait_until(PATIENCE, || app.serving() == 2), "{}", app.printed());
+    app.cli(&["scale", "tcp=1"]).ok();
+    assert_eq!(app.serving(), 1, "who is answered by 0 is served as ordered");
+    app.stop(Signal::SIGINT);
 }
 
 #[test]
