@@ -174,7 +174,10 @@ fn who_is_scaled_away_serves_on_beside_a_gateway_that_says_nothing() {
     );
     let (mut supervisor, now) = running(2, 0);
     supervisor.take(Input::Scale(formation(&[("tcp", 1)])), now);
-    assert_eq!(supervisor.take(Input::Stop, now), [Action::Terminate(1), Action::Terminate(2)]);
+    assert_eq!(
+        supervisor.take(Input::Stop, now),
+        [Action::Terminate(1), Action::Terminate(2)]
+    );
 }
 
 #[test]

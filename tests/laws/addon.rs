@@ -39,6 +39,7 @@ use crate::clock::next_step;
 use crate::looking::{IsKnown, Looking};
 use crate::states::{desired, links};
 
+mod deploys;
 mod paused;
 
 const NAMESPACE: u64 = 9;
@@ -425,6 +426,8 @@ struct World {
     judgements: usize,
     /// Most changes that were written in one transaction.
     most_together: usize,
+    /// Nobody answers probes.
+    silent: bool,
 }
 
 fn config() -> Config {
@@ -492,6 +495,7 @@ impl World {
             held: false,
             judgements: 0,
             most_together: 0,
+            silent: false,
         };
         world.start(Fake::default());
         world.run();
@@ -689,7 +693,12 @@ impl World {
                 return;
             }
             for probe in probes {
-                self.core.probed(probe.id, health::ProbeOutcome::Accepted, now);
+                let outcome = if self.silent {
+                    health::ProbeOutcome::TimedOut
+                } else {
+                    health::ProbeOutcome::Accepted
+                };
+                self.core.probed(probe.id, outcome, now);
             }
         }
         panic!("it never rests");

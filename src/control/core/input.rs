@@ -139,6 +139,9 @@ impl Core {
     pub(super) fn wanted_instead(&mut self, cause: &str, edits: &Edits, now: Now) {
         self.addon.forget(&edits.gone);
         self.addon.learn(&edits.put);
+        for name in &edits.gone {
+            self.deploys.look_at(name);
+        }
         self.tell_displacements(edits, cause, now);
         let edits = &self.with_orphans(edits);
         self.learn_orphans(edits, now);

@@ -37,15 +37,13 @@ impl Up<'_> {
             }
             Some(_) if is_ending => give(&answers, Answer::Failed("it is ending".into())),
             Some(Request::Restart(names)) => self.restart(&names, answers),
-            Some(Request::Scale(words)) => {
-                match self.scale(&words) {
-                    Ok(()) => self.scale_waiters.push(ScaleWaiter {
-                        answers,
-                        until: Instant::now() + SCALE,
-                    }),
-                    Err(refused) => give(&answers, refused),
-                }
-            }
+            Some(Request::Scale(words)) => match self.scale(&words) {
+                Ok(()) => self.scale_waiters.push(ScaleWaiter {
+                    answers,
+                    until: Instant::now() + SCALE,
+                }),
+                Err(refused) => give(&answers, refused),
+            },
             Some(Request::Stop) => {
                 self.signals = 1;
                 self.output.say("system", "`tcpgw up stop` received, starting shutdown");

@@ -93,7 +93,11 @@ fn a_suspended_app_cannot_be_paused() {
     );
     assert!(!world.is_paused());
     assert_eq!(world.connect(port), RESET);
-    assert_eq!(world.pause(false), Ok(Vec::new()), "who ends a pause that there is none of has it ended");
+    assert_eq!(
+        world.pause(false),
+        Ok(Vec::new()),
+        "who ends a pause that there is none of has it ended"
+    );
     world.happens(&Event::Resume(0));
     assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
     world.end().expect("all is as it is said");

@@ -215,6 +215,27 @@ fn a_deploy_ends_with_a_suspension() {
     assert_eq!(services(&daemon)[0]["service"]["backends"], json!([]));
 }
 
+/// Who waits for a deploy of an app that has gone is told at once, and why.
+#[test]
+fn a_deploy_ends_with_its_app() {
+    let net = Net::new();
+    let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    let (resource, _) = provisioned(&net, Dialect::Scalingo, "my-app");
+    let silent = endpoints("b2", 3999);
+    let deploy = net.begin(&["deploy", "app:my-app", "--target", &silent[0], "--timeout", "60s"]);
+    daemon.hears(0, &json!({"event": "deploy", "phase": "probing"}));
+    assert_eq!(deprovision(&net, &resource).status, 204);
+    let ended = daemon.hears(0, &json!({"event": "deploy", "phase": "failed"}));
+    let told = deploy.wait();
+    assert_eq!(told.status, 1, "{told}");
+    for text in [ended["reason"].to_string(), told.stderr] {
+        assert!(
+            text.contains("the add-on of app my-app was deprovisioned; nothing was switched"),
+            "{text}"
+        );
+    }
+}
+
 /// It gets back what it had: meanwhile nobody takes that on other terms, through the API, by a file, or beside a dead daemon.
 #[test]
 fn a_suspended_service_keeps_its_claims() {

@@ -43,7 +43,7 @@ impl Core {
     /// Examines a deploy that probes: switches it when enough targets have answered, ends it after its timeout.
     fn probing(&mut self, id: u64, deadline: Instant, now: Now) -> Option<Write> {
         let deploy = self.deploys.live.get(&id)?;
-        if let Err(refused) = self.judge_suspended(&deploy.service) {
+        if let Err(refused) = self.judge_still_served(&deploy.service) {
             let reason = format!("{}; nothing was switched", refused.lines().join("; "));
             return Some(self.end(id, Stored::Failed, reason, None, now));
         }
@@ -77,6 +77,19 @@ impl Core {
         };
         let reason = format!("not answered in time: {}{wanted}; nothing was switched", bad.join(", "));
         Some(self.end(id, Stored::Failed, reason, None, now))
+    }
+
+    /// Checks that a service can still be switched: it was neither removed nor suspended, and no other provider defines it.
+    fn judge_still_served(&self, name: &str) -> Result<(), Refused> {
+        self.judge_suspended(name)?;
+        self.judge_owner(name, Provider::Api)?;
+        if self.api.get(name).is_some() {
+            return Ok(());
+        }
+        Err(Refused::Missing(match self.app_of_service(name) {
+            Some(app) => format!("the add-on of app {app} was deprovisioned"),
+            None => format!("service \"{name}\" was removed"),
+        }))
     }
 
     /// Switches the service to its new backends, if it still may.
