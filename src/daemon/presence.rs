@@ -21,7 +21,7 @@ const MOST: u64 = 8192;
 pub struct Presence {
     /// Process id of the daemon.
     pub pid: u32,
-    /// Where it listens.
+    /// Path of its socket.
     pub socket: PathBuf,
 }
 

@@ -39,9 +39,9 @@ pub struct ServicesView {
     pub unplaced: BTreeSet<SocketAddr>,
     /// The table, if there is one.
     pub table: Option<Table>,
-    /// Why the table's rules are not those of this program, if they are not.
+    /// Reason why the table's rules are not those of this program, if they are not.
     pub changed: Option<String>,
-    /// Whether somebody edited them: they are not those of another version.
+    /// Whether the rules were edited: they are not those of another version.
     pub is_edited: bool,
     /// The last apply that changed the table.
     pub applied: Option<Applied>,
@@ -169,16 +169,16 @@ pub fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
 /// Reason why a name stands for no service.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoService {
-    /// No service has this name.
+    /// The name is that of no service.
     #[error("there is no service named \"{0}\" here; `tcpgw status` lists those there are")]
     Name(Box<str>),
-    /// No service has this name, and some services have no known name.
+    /// The name is that of no service, and some services have no known name.
     #[error(
         "there is no service named \"{0}\" here, but the names of {1} are not known: there is no record of the apply that \
          made them; name it by its port, as :20003"
     )]
     Unnamed(Box<str>, usize),
-    /// No service listens there.
+    /// The port is that of no service.
     #[error("no service listens on port {0} here; `tcpgw status` lists those there are")]
     ListensAt(u16),
 }

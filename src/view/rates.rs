@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use tcpgw_kernel::conntrack::{Counters, Flow, Traffic};
 
-/// First sample.
+/// The first sample of the counters.
 #[derive(Debug, Default)]
 pub struct First {
     samples: Vec<Sample>,
 }
 
-/// Second sample, compared with the first.
+/// The second sample of the counters, compared with the first.
 #[derive(Debug)]
 pub struct Second {
     /// Flows of the first sample in order of key, each once.

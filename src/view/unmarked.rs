@@ -9,7 +9,7 @@ use tcpgw_kernel::conntrack::Flow;
 /// limit applies to them, and they are not deleted when their backend is removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnmarkedFlows {
-    /// How many there are.
+    /// Number of such flows.
     pub count: u64,
     /// Address of the service and of the backend of one of them.
     pub example: Option<(SocketAddr, SocketAddr)>,
