@@ -1,4 +1,4 @@
-//! Why problems that the daemon tells of matter, and what to do about each.
+//! Causes and fixes of problems that the daemon reports.
 
 use super::finding::{Fix, advice, command};
 use tcpgw_core::problem::Kind;

@@ -1,4 +1,4 @@
-//! Which clients a rule is about: all of them, where what it asks for covers every value that a client may have.
+//! Clients that a rule matches: all of them, if its conditions cover every value that a client may have.
 
 use super::judge::{Holds, holds_for};
 use super::packet::{Packet, Value};
@@ -6,10 +6,10 @@ use tcpgw_kernel::firewall::{Field, Load, Relation, Rule, Test};
 
 /// A range of values, in network byte order.
 type Range<'a> = (&'a [u8], &'a [u8]);
-/// The same as numbers: the first and the last.
+/// A range as numbers: the first and the last one.
 pub(super) type Span = (u128, u128);
 
-/// Whether ranges of a field in which clients differ have the values of all clients.
+/// Returns whether ranges of a field in which clients differ include the values of all clients.
 pub(super) fn covers(field: Field, ranges: &[Range<'_>]) -> Holds {
     let length = ranges.first().map_or(0, |(from, _)| from.len());
     let fits = |(from, to): &Range<'_>| from.len() == length && to.len() == length && from <= to;
@@ -20,12 +20,12 @@ pub(super) fn covers(field: Field, ranges: &[Range<'_>]) -> Holds {
     covers_of_length(field, length, &ranges)
 }
 
-/// As [`covers`], of whole addresses and ports.
+/// Returns the same as [`covers`] for whole addresses and ports.
 pub(super) fn spans_cover(field: Field, ranges: &[Span]) -> Holds {
     covers_of_length(field, length_of(field), ranges)
 }
 
-/// Whether the field is an address or a port, whose values are numbers in network byte order.
+/// Returns whether the field is an address or a port, whose values are numbers in network byte order.
 const fn is_number(field: Field) -> bool {
     matches!(
         field,
@@ -45,7 +45,7 @@ fn covers_of_length(field: Field, length: usize, ranges: &[Span]) -> Holds {
     let bits = 8 * u32::try_from(length).unwrap_or(16);
     let last = u128::MAX >> (128 - bits);
     let (first, last) = match (field, length) {
-        // 0.0.0.0/8 and what is behind multicast are nobody's addresses, nor is the port 0 anybody's.
+        // 0.0.0.0/8, addresses above multicast and port 0 belong to no client.
         (Field::Source4 | Field::Dest4, 4) => (1 << 24, 0xdfff_ffff),
         (Field::Source6 | Field::Dest6, 16) => (1, (0xff_u128 << 120) - 1),
         (Field::SourcePort | Field::DestPort, 2) => (1, last),
@@ -54,7 +54,7 @@ fn covers_of_length(field: Field, length: usize, ranges: &[Span]) -> Holds {
     if cover(ranges, first, last) {
         return Holds::Yes;
     }
-    // Nearly all clients take a port behind the first 1023, and an address of the Internet.
+    // Nearly all clients use a port above 1023, and an address of the Internet.
     let most = match (field, length) {
         (Field::SourcePort | Field::DestPort, 2) => cover(ranges, 1024, last),
         (Field::Source6 | Field::Dest6, 16) => cover(ranges, 2 << 124, (4 << 124) - 1),
@@ -63,9 +63,9 @@ fn covers_of_length(field: Field, length: usize, ranges: &[Span]) -> Holds {
     if most { Holds::Unknown } else { Holds::SomeClients }
 }
 
-/// Whether ranges have all from one number to another.
+/// Returns whether ranges include all numbers from one to another.
 fn cover(ranges: &[Span], first: u128, last: u128) -> bool {
-    // Most lists are too small by far: those need not be sorted.
+    // Most lists are far too small, so they need not be sorted.
     let size = ranges.iter().fold(0_u128, |size, (from, to)| {
         size.saturating_add((to - from).saturating_add(1))
     });
@@ -91,7 +91,7 @@ fn number(bytes: &[u8]) -> u128 {
     bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
-/// Whether a comparison of a field in which clients differ holds for all of them.
+/// Returns whether a comparison of a field in which clients differ holds for all of them.
 pub(super) fn compare_clients(load: Load, mask: Option<&[u8]>, relation: Relation, value: &[u8]) -> Holds {
     if !is_number(load.field) || mask.is_some() || value.is_empty() || value.len() > 16 {
         return Holds::SomeClients;
@@ -116,17 +116,18 @@ pub(super) fn compare_clients(load: Load, mask: Option<&[u8]>, relation: Relatio
     covers(load.field, &ranges)
 }
 
-/// The clients that a rule is about.
+/// Clients that a rule matches.
 pub(super) struct About {
     pub(super) field: Field,
-    /// Whether all else holds that it asks.
+    /// Whether all other conditions surely hold.
     pub(super) sure: bool,
     pub(super) spans: Vec<Span>,
 }
 
-/// The clients that a rule is about, where one list or network of them is all that keeps it from being about each.
+/// Returns the clients that a rule matches, if one list or network of clients is the only condition that clients
+/// differ in.
 pub(super) fn ranges_of(packet: &Packet, rule: &Rule) -> Option<About> {
-    /// Whoever lists more has single clients in mind.
+    /// Maximum length of the list; a longer one is meant for single clients.
     const MOST: usize = 100;
     let of = |holds: Holds| rule.tests.iter().filter(move |test| holds_for(packet, test) == holds);
     let mut some = of(Holds::SomeClients);
@@ -160,9 +161,10 @@ pub(super) fn ranges_of(packet: &Packet, rule: &Rule) -> Option<About> {
     })
 }
 
-/// Whether one list of clients, or network, is all that keeps a rule from being about each client, and nearly nobody is on it.
+/// Returns whether one list or network of excluded clients is the only condition that clients differ in, and includes
+/// few of them.
 pub(super) fn spares_few(packet: &Packet, rule: &Rule) -> bool {
-    /// One of so many, at most.
+    /// Divisor of all values that gives the maximum size of such a list.
     const FEW: u128 = 16;
     let mut some = rule
         .tests
@@ -195,7 +197,7 @@ pub(super) fn spares_few(packet: &Packet, rule: &Rule) -> bool {
         _ => return false,
     };
     let all = match load.field {
-        // Those of the Internet are an eighth of all.
+        // Addresses of the Internet are an eighth of all.
         Field::Source6 | Field::Dest6 => u128::MAX / 8,
         Field::SourcePort | Field::DestPort => u16::MAX.into(),
         _ => u32::MAX.into(),
@@ -209,7 +211,7 @@ pub(super) fn spares_few(packet: &Packet, rule: &Rule) -> bool {
     })
 }
 
-/// What begins with some bytes, or has them under the mask of a network.
+/// Returns the numbers that begin with some bytes, or have them under the mask of a network.
 fn network(load: Load, mask: Option<&[u8]>, from: &[u8], to: &[u8]) -> Option<Span> {
     let length = length_of(load.field);
     let free = length
@@ -218,7 +220,7 @@ fn network(load: Load, mask: Option<&[u8]>, from: &[u8], to: &[u8]) -> Option<Sp
     let rest = match mask {
         Some(mask) if mask.len() == from.len() => {
             let bits = u32::try_from(8 * mask.len()).ok()?;
-            // Of a network all bits that count come first.
+            // The bits of a network's mask come first.
             let hosts = !number(mask) & (u128::MAX >> (128 - bits));
             (hosts & hosts.wrapping_add(1) == 0).then_some(hosts)?
         }

@@ -1,4 +1,4 @@
-//! What the doctor looks at: plain data, gathered elsewhere.
+//! Facts for the doctor: plain data, read elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -17,72 +17,73 @@ use tcpgw_kernel::requirements::Lack;
 use tcpgw_kernel::route::links::{Learned, Link, Neighbour};
 use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo};
 
-/// Something that was read, or why it could not be.
+/// Data that were read, or the error that prevented it.
 pub type Fact<T> = Result<T, String>;
 
-/// The way to each address; `None` where there is none, or one that refuses.
+/// Routes to addresses; `None`: there is no route, or one that refuses.
 pub type Ways = BTreeMap<IpAddr, Option<RouteTo>>;
 
-/// The way far away, by the address that packets come from.
+/// Routes to remote clients, by the source address of packets.
 pub type WaysOut = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
 
-/// The way far away, by the interface that answers of backends come in by.
+/// Routes to remote clients, by the interface by which answers of backends come in.
 pub type WaysOfAnswers = BTreeMap<(Family, u32), Option<RouteTo>>;
 
-/// Answers that have no way, or one that refuses.
+/// Answers without a route, or with one that refuses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LostAnswers {
-    /// Backends whose answers have no way to any client far away, though the gateway's own packets have one.
+    /// Backends whose answers have no route to any remote client, though the gateway's own packets have one.
     pub backends: BTreeSet<IpAddr>,
-    /// Clients that were served, to whom there is no way now.
+    /// Clients that were served, and to whom there is no route now.
     pub clients: BTreeSet<IpAddr>,
-    /// Clients that were served, to whom there is one.
+    /// Clients that were served, and to whom there is a route.
     pub reached: BTreeSet<IpAddr>,
 }
 
-/// Addresses of backends whose last probe failed, with the source addresses of their probes; none: those that the routes select.
+/// Addresses of backends whose last probe failed, with the source addresses of their probes; empty: those that the
+/// routes select.
 pub type FailingProbes = BTreeMap<IpAddr, BTreeSet<IpAddr>>;
 
-/// Probes to a backend that do not go where packets of clients go.
+/// Probes to a backend that do not take the route of clients' packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MisroutedProbe {
-    /// The backend.
+    /// Address of the backend.
     pub backend: IpAddr,
-    /// The address that such probes are sent from; `None`: the one that the route selects.
+    /// Source address of such probes; `None`: the one that the route selects.
     pub source: Option<IpAddr>,
-    /// Their way; `None` where there is none, or one that refuses.
+    /// Route of the probes; `None`: there is none, or one that refuses.
     pub way: Option<RouteTo>,
-    /// The way of clients' packets.
+    /// Route of clients' packets.
     pub clients: RouteTo,
-    /// The table that has the clients' way, and packets to which addresses may be sent by it.
+    /// Table with the clients' route, and the network that it may be used for.
     pub entry: Option<RouteEntry>,
 }
 
-/// How much is looked at.
+/// Amount of data to examine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
     /// A sample, for checks that are repeated every few seconds: at most some milliseconds of work.
     Quick,
-    /// As much as somebody who waits for the answer wants to know.
+    /// All data that a user who waits for the answer may want.
     Thorough,
 }
 
-/// What is looked at.
+/// Subject of the checks.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// Services whose surroundings are looked at.
+    /// Services whose surroundings are checked.
     pub services: Arc<Summary>,
-    /// The mark of our flows.
+    /// Mark of tcpgw's flows.
     pub mark: FlowMark,
     /// Whether the table in the kernel lets new connections from outside reach backends through services only.
     pub protect_backends: bool,
-    /// Whether the configuration says that it shall, for people.
+    /// Whether the configuration has this setting on, for people.
     pub configured_to_protect: bool,
-    /// The file of the configuration, for people: [`crate::config::Config::path`].
+    /// Path of the configuration, for people: [`crate::config::Config::path`].
     pub configuration: Arc<str>,
-    /// Whether a daemon takes backends out of the balance that do not answer its probes.
+    /// Whether a daemon takes backends out of use that do not answer its probes.
     pub is_probed: bool,
-    /// What a daemon knows of probes that fail.
+    /// Failing probes that a daemon knows.
     pub failing_probes: Arc<FailingProbes>,
 }
 
@@ -102,148 +103,148 @@ impl Default for Subject {
 
 /// Facts that cost little to read.
 ///
-/// A reading is about three system calls for each sysctl (17, and 4 for each interface with an address) and two for each backend
-/// address (at most [`Effort::most_ways`]), and two to six netlink dumps. What grows with other programs' rules or with flows, and
-/// what a program has to be started for, [`super::CheapReader`] reads again only when what the last reading took allows it;
-/// other tables of nftables only after their generation has changed, too, unless their rules look into sets whose elements end by
-/// themselves.
+/// A reading takes about three system calls for each sysctl (17, and 4 for each interface with an address), two for
+/// each backend address (at most [`Effort::most_ways`]), and two to six netlink dumps. Data that grow with other
+/// programs' rules or with flows, and data for which a program has to be started, are read again by
+/// [`super::CheapReader`] only when the duration of the last reading allows it; other tables of nftables only after
+/// their generation has changed, too, unless their rules use sets whose elements expire by themselves.
 #[derive(Debug, Clone)]
 pub struct CheapFacts {
-    /// How much was, and is, looked at.
+    /// Amount of data to examine.
     pub effort: Effort,
-    /// The mark of our flows.
+    /// Mark of tcpgw's flows.
     pub mark: FlowMark,
     /// Whether the table in the kernel lets new connections from outside reach backends through services only.
     pub protect_backends: bool,
-    /// Whether the configuration says that it shall, for people.
+    /// Whether the configuration has this setting on, for people.
     pub configured_to_protect: bool,
-    /// The file of the configuration, for people: [`crate::config::Config::path`].
+    /// Path of the configuration, for people: [`crate::config::Config::path`].
     pub configuration: Arc<str>,
-    /// Whether a daemon takes backends out of the balance that do not answer its probes.
+    /// Whether a daemon takes backends out of use that do not answer its probes.
     pub is_probed: bool,
-    /// The services, as the kernel or the last `apply` tells them.
+    /// The services, by the kernel or the last `apply`.
     pub services: Arc<Summary>,
-    /// Settings by their names, `net.ipv4.ip_forward`; what this kernel does not have is missing.
+    /// Settings by name, such as `net.ipv4.ip_forward`; settings that this kernel does not have are missing.
     pub sysctls: BTreeMap<String, String>,
     /// The interfaces.
     pub links: Fact<Vec<Link>>,
-    /// All addresses that the gateway takes for its own.
+    /// Addresses that the gateway takes as its own.
     pub local: Fact<LocalAddresses>,
-    /// The way to each backend's address, of packets that come in where clients do; `None` where there is none, or one that
+    /// Routes to backends' addresses, for packets that come in where clients do; `None`: there is none, or one that
     /// refuses.
     pub ways: Fact<Ways>,
-    /// Backends whose ways were not looked for, because there are too many.
+    /// Number of backends whose routes were not looked up, because there are too many.
     pub ways_left_out: usize,
-    /// The way to clients far away, for packets from each of the gateway's own addresses, or from any (`None`).
+    /// Routes to remote clients, for packets from each of the gateway's own addresses, or from any (`None`).
     pub ways_out: Fact<WaysOut>,
-    /// The way to clients far away, for answers that come in by each interface behind which there are backends. One that could
-    /// not be found out is missing.
+    /// Routes to remote clients, for answers that come in by each interface that leads to backends; unknown ones are
+    /// missing.
     pub answers: Fact<WaysOfAnswers>,
-    /// Answers that have no way.
+    /// Answers without a route.
     pub lost_answers: Fact<LostAnswers>,
-    /// Probes that fail, and do not go where packets of clients go: some, where there are many.
+    /// Failing probes that do not take the route of clients' packets: some of them, if there are many.
     pub misrouted_probes: Fact<Vec<MisroutedProbe>>,
-    /// Other tables of nftables, with those of iptables-nft.
+    /// Other tables of nftables, including those of iptables-nft.
     pub firewall: Fact<Arc<Firewall>>,
     /// Tables of iptables-legacy.
     pub legacy: Fact<Arc<Vec<Chain>>>,
     /// Tables of ip6tables-legacy.
     pub legacy6: Fact<Arc<Vec<Chain>>>,
-    /// Marks that other programs' rules give packets, and with which routing refuses packets to backends that it lets pass without
-    /// one; or answers of backends (`true`).
+    /// Marks that other programs' rules give packets, and with which routing refuses packets to backends that it
+    /// forwards without a mark; or answers of backends (`true`).
     pub refused_marks: Fact<BTreeSet<(Family, bool, u32)>>,
-    /// Flows to our backends without our mark.
+    /// Flows to backends without tcpgw's mark.
     pub unmarked: Fact<UnmarkedFlows>,
-    /// Addresses that the gateway had at an earlier look, and has no more, with the connections of clients that there were then to services
-    /// that listen on all addresses.
+    /// Addresses that the gateway had at an earlier reading and has lost, with the number of connections of clients to
+    /// services on all addresses at that time.
     pub lost_addresses: BTreeMap<IpAddr, u64>,
-    /// `IPReversePathFilter`: packets that the reverse path filter has dropped.
+    /// Number of packets that the reverse path filter has dropped (`IPReversePathFilter`).
     pub reverse_path_drops: Option<u64>,
 }
 
-/// Everything that the doctor knows.
+/// All facts for the doctor.
 ///
-/// What is not among the [`CheapFacts`] may take a second on a large gateway: flows and neighbours are listed, descriptors of
-/// all processes searched.
+/// Those that are not among the [`CheapFacts`] may take a second on a large gateway: flows and neighbours are listed,
+/// and the descriptors of all processes searched.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// What costs little to read.
+    /// Facts that cost little to read.
     pub cheap: CheapFacts,
-    /// The kernel's release, `6.1.0-18-amd64`.
+    /// Release of the kernel, such as `6.1.0-18-amd64`.
     pub release: String,
-    /// Our table.
+    /// The table of tcpgw.
     pub table: Fact<TableFacts>,
-    /// How long flows live in silence, if the configuration says it.
+    /// Idle timeout of flows in the configuration, if set.
     pub idle_timeout: Option<Duration>,
-    /// The flow mark of the configuration; that of the table is the one that flows bear.
+    /// Flow mark of the configuration; flows have that of the table.
     pub configured_mark: FlowMark,
-    /// Services that no provider defines any more, as the record says.
+    /// Problem of services that no provider defines any more, by the record.
     pub orphaned: Option<Problem>,
-    /// Services that are not served while no daemon runs.
+    /// Problem of services that are not served while no daemon runs.
     pub unserved: Option<Problem>,
-    /// Who was seen on the links.
+    /// Neighbours on the links.
     pub neighbours: Fact<Vec<Neighbour>>,
-    /// What bridges learned.
+    /// Entries that bridges have learned.
     pub learned: Fact<Vec<Learned>>,
-    /// What conntrack counts.
+    /// Counters of conntrack.
     pub stats: Fact<Stats>,
-    /// Flows by backend and by the address that it sees them come from.
+    /// Number of flows by backend and source address.
     pub ports_in_use: Fact<BTreeMap<(SocketAddr, IpAddr), u32>>,
-    /// SYNs that met a connection which the backend still held, by backend.
+    /// Number of SYNs that met a connection which the backend still held, by backend.
     pub reused: Fact<BTreeMap<SocketAddr, u64>>,
-    /// What this kernel lacks.
+    /// Features that this kernel lacks.
     pub lacks: Fact<Vec<Lack>>,
     /// Whether conntrack filters flows in the kernel.
     pub conntrack_filter: Fact<bool>,
-    /// Sockets that listen, with their processes where these are known.
+    /// Listening sockets, with their processes if known.
     pub listeners: Fact<Vec<(Listener, Option<String>)>>,
 }
 
 /// Other tables of nftables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Firewall {
-    /// Their chains.
+    /// Chains of these tables.
     pub chains: Vec<Chain>,
-    /// Tables whose chains see frames, which nobody judged.
+    /// Tables whose chains see frames, which are not judged.
     pub unjudged: Vec<ForeignTable>,
-    /// Our own table.
+    /// The table of tcpgw.
     pub own_table: Option<OwnTable>,
-    /// Whether their rules look into sets that change without news of it.
+    /// Whether rules use sets that change without a notification.
     pub changes_silently: bool,
 }
 
-/// Our table.
+/// The table of tcpgw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableFacts {
-    /// How it compares with what was written.
+    /// Comparison with the table that was written.
     pub state: TableState,
-    /// The mark in its comment.
+    /// Flow mark in its comment.
     pub mark: Option<FlowMark>,
-    /// The port id of the socket that owns it, and the process that this is as a rule.
+    /// Port id of the socket that owns it, and the process that usually has this id.
     pub owner: Option<(u32, Option<String>)>,
-    /// The process of the daemon that says, by its socket, that it is the owner.
+    /// Process id of the daemon that claims, by its socket, to be the owner.
     pub daemon: Option<u32>,
 }
 
-/// How our table compares with what was written.
+/// Comparison of the table of tcpgw with the one that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableState {
-    /// There is none, and none is on record.
+    /// The table does not exist, and is not recorded.
     Absent,
-    /// It is on record, and gone.
+    /// The table is recorded, and does not exist.
     Gone,
-    /// It is what was written last.
+    /// The table is as it was written last.
     AsWritten,
-    /// It is one of this program, and there is no record of it.
+    /// The table is of this program, and not recorded.
     Unrecorded,
-    /// Its rules are ours, and its elements are not those that were written.
+    /// The rules are as written, but the elements are not.
     Changed,
-    /// It has other rules than this program makes. Its comment.
+    /// The rules are not those of this program; with the table's comment.
     Other(Option<String>),
 }
 
 impl Effort {
-    /// Backend addresses whose ways are looked for; each takes the kernel some microseconds.
+    /// Returns the maximum number of backend addresses whose routes are looked up, in some microseconds each.
     pub const fn most_ways(self) -> usize {
         match self {
             Self::Quick => 500,
@@ -251,7 +252,7 @@ impl Effort {
         }
     }
 
-    /// Rules of other tables that are looked at in all, some tens of nanoseconds each.
+    /// Returns the maximum number of evaluations of other tables' rules, in some tens of nanoseconds each.
     pub const fn most_rules(self) -> usize {
         match self {
             Self::Quick => 50_000,
@@ -261,24 +262,24 @@ impl Effort {
 }
 
 impl CheapFacts {
-    /// A setting that is a number.
+    /// Returns a setting that is a number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.sysctls.get(name)?.trim().parse().ok()
     }
 
-    /// Returns the chains of other programs that could be read, those of one tool at a time.
+    /// Returns the chains of other programs that could be read, one tool at a time.
     pub fn known_chains(&self) -> impl Iterator<Item = &[Chain]> + '_ {
         let nft = self.firewall.iter().map(|firewall| firewall.chains.as_slice());
         let legacy = [&self.legacy, &self.legacy6].into_iter().flatten();
         nft.chain(legacy.map(|chains| chains.as_slice()))
     }
 
-    /// Every backend's endpoint.
+    /// Returns the endpoints of all backends.
     pub fn backends(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.services.services.iter().flat_map(ServiceSummary::backends)
     }
 
-    /// Whether a family has backends, or no family has any.
+    /// Returns whether there are backends of the family; without any backend, true for IPv4.
     pub fn uses(&self, family: Family) -> bool {
         let mut any = false;
         for backend in self.backends() {
@@ -290,7 +291,7 @@ impl CheapFacts {
         !any && family == Family::V4
     }
 
-    /// The interface of that number.
+    /// Returns the interface with this index.
     pub fn link(&self, index: u32) -> Option<&Link> {
         self.links.as_ref().ok()?.iter().find(|link| link.index == index)
     }

@@ -1,24 +1,24 @@
-//! What the doctor says.
+//! Findings of the doctor.
 
 use std::fmt;
 
 use serde::Serialize;
 use tcpgw_core::problem;
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Traffic breaks, or will as soon as there is some.
+    /// Traffic is broken, or will be as soon as there is some.
     Broken,
-    /// It may bite.
+    /// Traffic may be broken.
     Warning,
-    /// Good to know.
+    /// Information without an effect on traffic.
     Note,
 }
 
 impl Severity {
-    /// What a problem of the gateway is as a finding.
+    /// Returns the severity of a finding for that of a problem.
     pub const fn of(severity: problem::Severity) -> Self {
         match severity {
             problem::Severity::Error => Self::Broken,
@@ -37,28 +37,28 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One thing that is, or may be, wrong.
+/// A finding: something that is, or may be, wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is called, always; in kebab case, and never another's.
+    /// Permanent and unique name of the finding, in kebab case.
     pub id: &'static str,
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What was seen.
+    /// Observation.
     pub seen: String,
-    /// Why that matters.
+    /// Effect and reason.
     pub cause: String,
-    /// A command that puts it right, or words where there is none; `None` where nothing needs to be done.
+    /// Command that solves it, or advice if there is no command; `None`: nothing needs to be done.
     pub fix: Option<Fix>,
 }
 
-/// What to do.
+/// Solution of a finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fix {
-    /// A line to type as root.
+    /// A command line for root.
     Command(String),
-    /// What no line can do.
+    /// Advice, where no single command helps.
     Advice(String),
 }
 
@@ -72,23 +72,23 @@ impl fmt::Display for Fix {
 /// A check that could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Unchecked {
-    /// What was to be looked at.
+    /// Subject of the check.
     pub check: String,
-    /// Why it could not be.
+    /// Reason why it could not be made.
     pub reason: String,
 }
 
-/// What was found, and what could not be looked at.
+/// Findings, and checks that could not be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
-    /// The worst first.
+    /// Findings, the worst first.
     pub findings: Vec<Finding>,
-    /// In no order that means anything.
+    /// Checks that could not be made, in no particular order.
     pub unchecked: Vec<Unchecked>,
 }
 
 impl Diagnosis {
-    /// How many there are of a severity.
+    /// Returns the number of findings of a severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.findings
             .iter()
@@ -96,13 +96,13 @@ impl Diagnosis {
             .count()
     }
 
-    /// Adds findings, and puts all in order again.
+    /// Adds findings, and restores the order.
     pub fn add(&mut self, findings: impl IntoIterator<Item = Finding>) {
         self.findings.extend(findings);
         self.findings.sort_by_key(|finding| finding.severity);
     }
 
-    /// Adds findings before all others that are as bad.
+    /// Adds findings before all others of their severity.
     pub fn add_first(&mut self, findings: impl IntoIterator<Item = Finding>) {
         let others = std::mem::take(&mut self.findings);
         self.add(findings);
@@ -148,7 +148,7 @@ impl Diagnosis {
         }
     }
 
-    /// What was read, or a note that this check could not be made.
+    /// Returns the fact, or records that the check could not be made.
     pub(super) fn known<'a, T>(&mut self, check: &str, fact: &'a Result<T, String>) -> Option<&'a T> {
         match fact {
             Ok(fact) => Some(fact),

@@ -1,4 +1,4 @@
-//! Reads what the doctor looks at. Changes nothing, and asks for no lock.
+//! Reads the facts for the doctor. It changes nothing, and takes no lock.
 
 mod answers;
 mod cheap;
@@ -32,7 +32,7 @@ use tcpgw_kernel::netlink::socket::Netlink;
 use tcpgw_kernel::requirements;
 use tcpgw_kernel::route::links;
 
-/// Looks at the network namespace that this thread is in.
+/// Reads all facts in the network namespace of this thread.
 pub fn gather(run_dir: &Path, config: &Config) -> Facts {
     let configured_mark = config.flow_mark;
     let TableReading {
@@ -42,7 +42,7 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         orphaned,
         unserved,
     } = read_table(run_dir, config);
-    // The flows are those of the table, whatever the configuration says now.
+    // Flows have the mark of the table, whatever the configuration says now.
     let mark = table
         .as_ref()
         .ok()
@@ -96,7 +96,7 @@ fn ports_in_use(mark: FlowMark) -> Fact<BTreeMap<(SocketAddr, IpAddr), u32>> {
     fact(listed).map(|()| found)
 }
 
-/// Nothing where there is no table, or one of another version.
+/// Returns the number of SYNs that met a connection which a backend still held; empty without a table of this version.
 fn reused() -> Fact<BTreeMap<SocketAddr, u64>> {
     let mut kernel = Linux::open().map_err(|error| error.to_string())?;
     let mut found = BTreeMap::new();
@@ -120,7 +120,7 @@ fn reused() -> Fact<BTreeMap<SocketAddr, u64>> {
     Ok(found)
 }
 
-/// Who listens on a service's port; processes are looked up for those only.
+/// Returns the sockets that listen on ports of services; processes are looked up for these only.
 fn listening(services: &Summary) -> Fact<Vec<(tcpgw_kernel::listeners::Listener, Option<String>)>> {
     let ports: BTreeSet<u16> = services.services.iter().map(|service| service.port).collect();
     if ports.is_empty() {

@@ -1,4 +1,4 @@
-//! What processes of `tcpgw up` and the outside send each other, as other programs' chains see it.
+//! Check of other programs' chains for packets between processes of `tcpgw up` and the outside.
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
@@ -22,7 +22,7 @@ pub(in super::super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     judge_all(facts, &apps(facts), diagnosis);
 }
 
-/// Looks at the packets of one app only.
+/// Checks the packets of one app only.
 pub(in super::super) fn check_one(facts: &CheapFacts, id: &str, diagnosis: &mut Diagnosis) {
     let mut apps = apps(facts);
     apps.retain(|app| app.prefix == app_link::process_prefix(id));
@@ -107,7 +107,7 @@ fn judge(facts: &CheapFacts, apps: &[App], (chains, chain, base): (&[Chain], &Ch
     );
 }
 
-/// What becomes of the first packet of a connection to the outside, or of its answer.
+/// Returns the verdict on the first packet of a connection to the outside, and on its answer.
 fn fate(facts: &CheapFacts, app: &App, chains: &[Chain], chain: &Chain) -> PacketVerdict {
     let mut all = PacketVerdict::Passes;
     let outside = outside(facts, Family::V4);

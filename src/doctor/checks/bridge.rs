@@ -1,4 +1,5 @@
-//! Bridges that ask the rules (`br_netfilter`): a container that is balanced to itself needs hairpin mode.
+//! Check of bridges that pass their packets to nftables (`br_netfilter`): a container that connects to itself through
+//! a service needs hairpin mode.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -70,7 +71,7 @@ fn one(facts: &Facts, links: &[Link], bridge: &Link, addresses: &[IpAddr], diagn
     );
 }
 
-/// The ports that these backends are behind; `None` when not all of them were seen yet.
+/// Returns the ports that these backends are behind; `None` when some have not been seen yet.
 fn ports_of(facts: &Facts, bridge: &Link, addresses: &[IpAddr]) -> Option<BTreeSet<u32>> {
     let neighbours = facts.neighbours.as_ref().ok()?;
     let learned = facts.learned.as_ref().ok()?;

@@ -1,4 +1,4 @@
-//! The size of conntrack's table, what it counts, and its settings.
+//! Checks of the size of conntrack's table, its counters, and its settings.
 
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
@@ -6,7 +6,8 @@ use super::count;
 
 const NEARLY_FULL: u64 = 80;
 const FULL: u64 = 95;
-/// Entries for each bucket above which look-ups become slow: the kernel's default is one, and two by each direction.
+/// Number of entries for each bucket above which look-ups become slow. The kernel's default is one connection for each
+/// bucket, with an entry for each direction.
 const LONG_CHAIN: u64 = 8;
 const LONG_TIMEOUT: u64 = 86_400;
 
@@ -99,7 +100,7 @@ fn counters(facts: &Facts, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// What a rule did that writes to the ct mark, whoever it belongs to.
+/// Reports flows whose mark another program's rule has overwritten.
 pub(super) fn unmarked(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(unmarked) = diagnosis.known("flows without our mark", &facts.unmarked) else {
         return;

@@ -1,4 +1,5 @@
-//! Rules of others that overwrite our bits of the ct mark: limits, masquerading and flushing then miss the flow.
+//! Check of other programs' rules that overwrite the bits of tcpgw's ct mark: limits, masquerading and flushing then
+//! miss the flow.
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
@@ -10,7 +11,7 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite};
 
-/// Backends that are looked at one by one: rules that write marks are seldom about one of them.
+/// Maximum number of backends that are checked one by one; rules that write marks rarely depend on the backend.
 const SAMPLES: usize = 8;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
@@ -45,7 +46,7 @@ fn overwrites(effect: Effect, mark: FlowMark) -> Option<MarkWrite> {
     }
 }
 
-/// The rule of a base chain, or of those it leads to, that most surely overwrites our bits.
+/// Returns the rule of a base chain, or of those that it jumps to, that most surely overwrites tcpgw's bits.
 fn worst(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base) -> Option<(Done, MarkWrite)> {
     let mut worst: Option<(Done, MarkWrite)> = None;
     let mut look = |packet: &Packet| {
@@ -81,7 +82,8 @@ fn worst(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base) -> Opt
     worst
 }
 
-/// Which packets of a flow a chain sees after the flow has our mark: (an answer, no first one).
+/// Returns the kinds of packets, as (answer, later than the handshake), that a chain sees after the flow has tcpgw's
+/// mark.
 fn kinds(base: Base) -> Vec<(bool, bool)> {
     let is_marked = match base.hook {
         Hook::Forward | Hook::Postrouting => true,
@@ -128,7 +130,7 @@ fn tell(
     );
 }
 
-/// A line that takes our flows out of the chain before the rule comes.
+/// Returns a command that exempts tcpgw's flows from the chain before the rule.
 fn spare(mark: FlowMark, chains: &[Chain], base: &Chain, name: &str) -> Fix {
     let table = &base.table;
     if table.owned {

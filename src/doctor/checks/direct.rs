@@ -1,4 +1,4 @@
-//! Ways to backends that lead past their services, and with that past access lists and limits.
+//! Check of paths to backends that bypass their services, and with that access lists and limits.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     );
 }
 
-/// What to do: the table takes the setting over when a daemon starts, and at an `apply`.
+/// Returns the advice. The table takes the setting over when a daemon starts, and at an `apply`.
 fn remedy(facts: &CheapFacts) -> String {
     let file = &facts.configuration;
     let put_into_effect = "restart the daemon (without a daemon: run `tcpgw apply`)";
@@ -59,12 +59,12 @@ fn remedy(facts: &CheapFacts) -> String {
     }
 }
 
-/// Whether it is the file that stands for none.
+/// Returns whether the file stands for no configuration.
 fn is_no_configuration(file: &str) -> bool {
     file == "/dev/null"
 }
 
-/// The interfaces that clients come in by, where these forward.
+/// Returns the interfaces by which clients come in and that forward.
 fn outside(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
     let ways = facts.ways_out.iter().flatten();
     let links = ways

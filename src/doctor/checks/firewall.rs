@@ -1,4 +1,5 @@
-//! Other programs' chains that packets of ours pass: what drops them, takes them off conntrack, or past the limits.
+//! Check of other programs' chains that packets of services pass: rules that drop them, exempt them from conntrack, or
+//! send them past the limits.
 
 use std::net::SocketAddr;
 
@@ -10,9 +11,9 @@ use super::{count, other_links, quoted, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test, Verdict};
 
-/// Which packets are judged: whether it is an answer, and whether the handshake is over.
+/// Kinds of packets that are judged, as (answer, later than the handshake).
 pub(super) const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
-/// Backends that are looked at one by one at the least, and at the most.
+/// Minimum and maximum number of backends that are checked one by one.
 const FEWEST_SAMPLES: usize = 8;
 const MOST_SAMPLES: usize = 1000;
 
@@ -55,7 +56,7 @@ fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Other programs' chains that could be read: those of nftables, those of iptables-legacy, and those of ip6tables-legacy.
+/// Returns the chains of other programs that could be read: of nftables, of iptables-legacy, and of ip6tables-legacy.
 pub(super) fn foreign_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosis) -> Vec<&'a [Chain]> {
     let firewall = diagnosis.known("other tables of nftables", &facts.firewall);
     let firewall = firewall.map(|firewall| firewall.chains.as_slice());
@@ -74,7 +75,7 @@ pub(super) fn sees(family: TableFamily, packet: Family) -> bool {
     }
 }
 
-/// `table ip filter of iptables-nft`
+/// Returns the table of a chain for people: `table ip filter of iptables-nft`.
 pub(super) fn whose(chain: &Chain) -> String {
     let table = &chain.table;
     match program(chain) {
@@ -83,7 +84,7 @@ pub(super) fn whose(chain: &Chain) -> String {
     }
 }
 
-/// The program that makes such a table, if it is one of iptables' kinds.
+/// Returns the program of iptables' family that made the table, if it was one.
 pub(super) fn program(chain: &Chain) -> Option<&'static str> {
     let table = &chain.table;
     let is_iptables = ["filter", "nat", "mangle", "raw", "security"].contains(&table.name.as_str())
@@ -97,7 +98,7 @@ pub(super) fn program(chain: &Chain) -> Option<&'static str> {
     })
 }
 
-/// Whether it is the gateway's own packets that a chain sees: probes of backends and their answers.
+/// Returns whether a chain sees the gateway's own packets: probes of backends and their answers.
 pub(super) fn is_probes(base: Base) -> bool {
     matches!(base.hook, Hook::Input | Hook::Output)
 }
@@ -118,7 +119,7 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
         let samples = samples(facts, family, most);
         let (mut nothing_arrives, mut is_told) = (false, false);
         for (reply, later) in KINDS {
-            // Where no packet gets to a backend, no answer comes; and translation is a matter of first packets.
+            // If no packet reaches a backend, no answer comes; and translation concerns first packets only.
             if (reply || later) && (base.nat || nothing_arrives) {
                 continue;
             }
@@ -126,7 +127,7 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
             if is_probes(base) && (later || reply != (base.hook == Hook::Input)) {
                 continue;
             }
-            // What happens to first packets happens to most of the others, too.
+            // Later packets mostly meet the same verdict as first ones.
             if later && is_told {
                 continue;
             }
@@ -141,7 +142,7 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
             let packets = samples.iter().map(of_sample);
             let packets: Vec<(&Sample<'_>, Packets)> =
                 packets.filter(|(_, packets)| !packets.seen.is_empty()).collect();
-            // One for all, to which most chains do nothing.
+            // Most chains pass a packet for any backend.
             let is_known = !of_all.seen.is_empty();
             if !is_known && packets.is_empty() {
                 continue;
@@ -194,9 +195,9 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
     }
 }
 
-/// What looking at a rule costs: more where it looks into a large set.
+/// Returns the cost of evaluating a rule, which grows with the sets that it uses.
 fn effort(rule: &Rule) -> usize {
-    /// Elements that cost as much as a rule.
+    /// Number of elements that cost as much as a rule.
     const ELEMENTS: usize = 8;
     let elements = |test: &Test| match test {
         Test::In { elements, .. } => elements.as_ref().map_or(0, Vec::len),
@@ -215,7 +216,7 @@ fn may_drop(chain: &Chain) -> bool {
     !chain.rules.iter().all(passes)
 }
 
-/// What happens to packets of ours in one base chain.
+/// Effects of one base chain on packets of services.
 #[derive(Default)]
 struct Trouble {
     ends: Vec<(Option<SocketAddr>, RulePlace)>,
@@ -233,10 +234,10 @@ pub(super) struct Context<'a> {
     pub(super) family: Family,
     /// Whether the packets are answers.
     pub(super) reply: bool,
-    /// Whether they are none of the first two packets of a connection.
+    /// Whether the packets come after the first two of a connection.
     pub(super) later: bool,
     pub(super) looked_at: usize,
-    /// The interfaces that the clients come by, if some clients are meant only.
+    /// Interfaces of the clients, if only some clients are concerned.
     pub(super) by: Option<String>,
 }
 
@@ -313,12 +314,12 @@ impl Trouble {
 }
 
 impl Context<'_> {
-    /// `chain FORWARD of table filter of iptables-nft`
+    /// Returns the name of the chain: `chain FORWARD of table filter of iptables-nft`.
     pub(super) fn name(&self) -> String {
         format!("chain {} of {}", self.chain.name, whose(self.chain))
     }
 
-    /// What ends a packet at that place.
+    /// Returns the rule or policy that ends a packet at this place.
     pub(super) fn place_of_end(&self, place: &RulePlace) -> String {
         match place.rule {
             None => "its policy is drop, and no rule lets them pass".to_owned(),
@@ -327,7 +328,7 @@ impl Context<'_> {
         }
     }
 
-    /// Packets of clients that come by some interfaces.
+    /// Returns the description of packets of clients that come in by some interfaces.
     fn what_of_clients(&self, interfaces: &str) -> String {
         let later = if self.later { "later " } else { "" };
         let (what, end) = if self.reply {

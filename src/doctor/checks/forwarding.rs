@@ -94,7 +94,7 @@ fn setting(family: Family, link: &Link) -> String {
     }
 }
 
-/// One whose setting was not read forwards as the switch says.
+/// Returns whether a link forwards; without a setting of its own, the switch for all decides.
 pub(super) fn forwards(facts: &CheapFacts, family: Family, link: &Link) -> bool {
     let on = |name: &str| facts.number(name).map(|value| value != 0);
     let all = on(switch(family));
@@ -104,16 +104,16 @@ pub(super) fn forwards(facts: &CheapFacts, family: Family, link: &Link) -> bool 
     }
 }
 
-/// What comes in by an interface.
+/// Traffic that comes in by an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     /// Answers of backends, and clients among the containers.
     Answers,
-    /// Clients.
+    /// Packets of clients.
     Clients,
-    /// Perhaps clients: it has a public address.
+    /// Possibly packets of clients: the interface has a public address.
     PerhapsClients,
-    /// Perhaps clients: it has an address, and services listen on all.
+    /// Possibly packets of clients: the interface has an address, and services listen on all.
     OtherClients,
 }
 
@@ -156,7 +156,7 @@ fn roles(facts: &CheapFacts, family: Family) -> Vec<(&Link, Role)> {
     if let Some(way) = far {
         add(way.index, Role::Clients);
     }
-    // Policy routing may lead answers another way than the gateway's own packets.
+    // Policy routing may route answers differently from the gateway's own packets.
     for ((of, _), out) in facts.answers.iter().flatten() {
         if let Some(out) = out.as_ref().filter(|_| *of == family) {
             add(out.index, Role::Clients);
@@ -176,11 +176,11 @@ fn roles(facts: &CheapFacts, family: Family) -> Vec<(&Link, Role)> {
                 .ok()
                 .and_then(|ways| ways.get(&(family, Some(*address)))?.as_ref());
             if services.iter().any(|service| service.addresses.contains(address)) {
-                // Packets to it may still all come by another interface.
+                // Packets to it may still all come in by another interface.
                 let sure = leaves.is_none_or(|way| way.index == link.index);
                 add(link.index, if sure { Role::Clients } else { Role::PerhapsClients });
             } else if everywhere && far.is_none() && leaves.is_some_and(|way| way.index == link.index) {
-                // Only policy routing, by the address that packets come from, knows a way to clients far away.
+                // Only policy routing by source address knows a route to remote clients.
                 add(link.index, Role::Clients);
             } else if everywhere && (is_public(*address) || far.is_none()) {
                 add(link.index, Role::PerhapsClients);
@@ -195,7 +195,7 @@ fn roles(facts: &CheapFacts, family: Family) -> Vec<(&Link, Role)> {
         .collect()
 }
 
-/// Returns whether there are interfaces that clients may come in by, and none of them forwards. Containers do not count: they
+/// Returns whether clients may come in by some interfaces and none of these forwards. Containers do not count: they
 /// come in where answers do.
 fn no_client_link_forwards(facts: &CheapFacts, family: Family, roles: &[(&Link, Role)]) -> bool {
     let mut clients = roles.iter().filter(|(_, role)| *role != Role::Answers).peekable();
@@ -220,7 +220,8 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// With forwarding on, a value of 1 means that they are ignored (`ip-sysctl.rst`, `accept_ra`).
+/// Reports interfaces that ignore router advertisements: with forwarding on, this is the effect of the value 1
+/// (`ip-sysctl.rst`, `accept_ra`).
 fn advertisements(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     if facts.number("net.ipv6.conf.all.forwarding") != Some(1) || !facts.uses(Family::V6) {
         return;

@@ -1,4 +1,4 @@
-//! Hop limits (TTL) that other programs' rules give packets of ours, and with which these do not arrive.
+//! Check of other programs' rules that give packets of services a hop limit (TTL) with which they do not arrive.
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
@@ -8,9 +8,9 @@ use super::samples::{Kind, Packets, packet_mark, samples, walk_all};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook};
 
-/// Backends that are looked at.
+/// Maximum number of backends that are checked.
 const MOST_SAMPLES: usize = 16;
-/// With this, or less, a router drops what it would send on (RFC 791, RFC 8200: it counts down first).
+/// Hop limit with which a router drops a packet that it would forward (RFC 791, RFC 8200: it decrements first).
 const USED_UP: u8 = 1;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
@@ -33,7 +33,8 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Of what leaves with such a limit only answers are judged, and only where a router leads to the clients: the host on the link takes it.
+/// Judges a chain. Of leaving packets only answers are judged, and only if a router leads to the clients: a host on
+/// the link accepts any limit.
 fn judge(
     facts: &CheapFacts,
     chains: &[Chain],
@@ -62,7 +63,7 @@ fn judge(
         let mut worst: Option<(Holds, String, u8)> = None;
         for sample in samples(facts, family, MOST_SAMPLES) {
             let packets = Packets::of(facts, chain, base, kind, Some(&sample));
-            // Who writes last and for sure is the one.
+            // The last rule that surely writes decides.
             for done in walk_all(facts, chains, chain, (Some(&sample), &packets)).1 {
                 let Effect::HopLimit(limit) = done.effect else { continue };
                 let is_worse = worst.as_ref().is_none_or(|(holds, ..)| *holds < done.holds);

@@ -1,9 +1,9 @@
-//! What this kernel can do.
+//! Check of the kernel's features.
 
 use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, advice};
 
-/// The oldest release that the tests run on.
+/// Oldest release that the tests run on.
 const TESTED: (u32, u32) = (6, 1);
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {

@@ -1,4 +1,4 @@
-//! The line that lets packets of ours pass a chain of another program's, and where it must be written down to last.
+//! Commands that let packets of services pass a chain of another program, and where to make them permanent.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{Hook, Verdict};
 
 impl Context<'_> {
-    /// Who made the chain, and where a change of it must be written down to last.
+    /// Returns the program that made the chain, and where to make a change of it permanent.
     pub(super) fn lasting(&self) -> &'static str {
         let has = |name: &str| {
             self.chains
@@ -30,7 +30,7 @@ impl Context<'_> {
         }
     }
 
-    /// A line that lets packets of ours pass, in front of all other rules.
+    /// Returns a command that lets packets of services pass before all other rules.
     pub(super) fn let_pass(&self) -> Fix {
         let table = &self.chain.table;
         if table.owned && table.name == "firewalld" {
@@ -42,7 +42,7 @@ impl Context<'_> {
             return advice("the table is owned by a running program: allow the forwarding in its configuration");
         }
         let hook = self.base.hook;
-        // Chains of interfaces know nothing of conntrack.
+        // Chains of interfaces cannot match conntrack's data.
         let sees_marks = !hook.is_of_interfaces() && (hook != Hook::Prerouting || self.base.priority > DSTNAT);
         let (xt, nft) = if is_probes(self.base) || (!sees_marks && shows_backend(self.base, self.reply)) {
             match self.by_backends() {
@@ -72,7 +72,7 @@ impl Context<'_> {
         }
     }
 
-    /// A line that lets all packets from and to links pass whose names begin so, in front of all other rules.
+    /// Returns a command that lets all packets from and to links with these name prefixes pass before all other rules.
     pub(super) fn let_links_pass(&self, prefixes: &[&str]) -> Fix {
         let table = &self.chain.table;
         if table.owned {
@@ -107,7 +107,7 @@ impl Context<'_> {
         lines.collect::<Vec<_>>().join(" && ")
     }
 
-    /// Docker keeps one for lines like this, and jumps to it before all else.
+    /// Returns the chain for the rule. Docker has one for users' rules, and jumps to it before all else.
     fn first_chain(&self) -> &str {
         const FOR_USERS: &str = "DOCKER-USER";
         let jumps = self
@@ -118,9 +118,9 @@ impl Context<'_> {
         if jumps { FOR_USERS } else { &self.chain.name }
     }
 
-    /// Before our rules have seen the packet there is no mark.
+    /// Returns matches by the ports of services, since packets have no mark before tcpgw's rules.
     fn by_ports(&self) -> (Vec<String>, String) {
-        /// What `-m multiport` takes; a range counts twice.
+        /// Maximum number of ranges for `-m multiport`; a range counts twice.
         const AT_ONCE: usize = 7;
         let ports = self
             .facts
@@ -143,7 +143,7 @@ impl Context<'_> {
         (xt, format!("tcp {end} {{ {} }}", range_list(&ranges, ", ")))
     }
 
-    /// Nothing where there are too many.
+    /// Returns matches by backends; `None` when there are too many.
     fn by_backends(&self) -> Option<(Vec<String>, String)> {
         const MOST: usize = 64;
         let (address, port, end) = if self.reply {

@@ -1,4 +1,4 @@
-//! Marks that other programs' rules give packets of ours, and with which routing refuses them.
+//! Check of other programs' rules that give packets of services a mark with which routing refuses them.
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
@@ -8,7 +8,7 @@ use super::samples::{Kind, Packets, packet_mark, samples, walk_all};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{Chain, Effect, Hook};
 
-/// Backends that are looked at.
+/// Maximum number of backends that are checked.
 const MOST_SAMPLES: usize = 16;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
@@ -24,7 +24,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// The route of what is forwarded is looked up once, behind prerouting.
+/// Judges a chain. The route of a forwarded packet is looked up once, after prerouting.
 fn judge(
     facts: &CheapFacts,
     chains: &[Chain],
@@ -50,14 +50,14 @@ fn judge(
         let packets = Packets::of(facts, chain, base, kind, Some(&sample));
         let (_, done) = walk_all(facts, chains, chain, (Some(&sample), &packets));
         let writes = done.iter().filter(|done| matches!(done.effect, Effect::PacketMark(_)));
-        // Who writes last and for sure is the one.
+        // The last rule that surely writes decides.
         for done in writes {
             let Effect::PacketMark(write) = done.effect else {
                 continue;
             };
             let marks = write.all_of_zero();
             let is_it = marks.contains(&mark);
-            // One of several is that of some packets only.
+            // One of several marks concerns some packets only.
             let holds = if marks.len() > 1 {
                 done.holds.min(Holds::Unknown)
             } else {

@@ -1,4 +1,4 @@
-//! The checks, by what they look at.
+//! The checks, by subject.
 
 pub(super) mod apps;
 mod bridge;
@@ -29,9 +29,10 @@ use super::facts::{CheapFacts, Facts};
 use super::finding::Diagnosis;
 use tcpgw_core::diff::count;
 
-/// Those that need no more than [`CheapFacts`], so that a daemon can make them again and again: what keeps clients from being
-/// served. To add a check, add it here or to [`COSTLY`], and its findings to [`super::FINDINGS`] and to the table in the
-/// manual; what is found here and is no note needs a kind of problem, too (see [`super::KINDS`]).
+/// Checks that need no more than [`CheapFacts`], so that a daemon can repeat them; they find what keeps clients from
+/// being served. To add a check, add it here or to [`COSTLY`], and its findings to [`super::FINDINGS`] and to the
+/// table in the manual. A finding of this list that is more than a note needs a kind of problem, too (see
+/// [`super::KINDS`]).
 pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     forwarding::check,
     firewall::check,
@@ -55,7 +56,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     direct::check,
 ];
 
-/// All others.
+/// The other checks.
 pub(super) const COSTLY: &[fn(&Facts, &mut Diagnosis)] = &[
     table::check,
     kernel::check,
@@ -67,10 +68,10 @@ pub(super) const COSTLY: &[fn(&Facts, &mut Diagnosis)] = &[
     offload::check,
 ];
 
-/// How many things a line names.
+/// Maximum number of items that a message names.
 const SHOWN: usize = 5;
 
-/// `a, b, c and 7 more`
+/// Returns a list for people: `a, b, c and 7 more`.
 fn some<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     let mut items = items.into_iter();
     let text = items
@@ -85,12 +86,13 @@ fn some<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// The name of an interface's setting as `sysctl` takes it: a dot in the interface's name is a slash there (`sysctl(8)`).
+/// Returns the name of an interface's setting for `sysctl`, where a dot in the interface's name is written as a slash
+/// (`sysctl(8)`).
 fn sysctl(family: &str, link: &str, setting: &str) -> String {
     quoted(&format!("net.{family}.conf.{}.{setting}", link.replace('.', "/")))
 }
 
-/// A word of a line to type: quoted where a shell would take it for more than a word.
+/// Returns a word for a command line, quoted if a shell would not take it as one word.
 fn quoted(word: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./@:,=+".contains(letter);
     if word.chars().all(is_plain) {
@@ -100,7 +102,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Ports as `20000,20005-20009`, which sysctls and nft both read.
+/// Returns ports as ranges.
 fn ranges(ports: &std::collections::BTreeSet<u16>) -> Vec<(u16, u16)> {
     let mut ranges: Vec<(u16, u16)> = Vec::new();
     for port in ports {

@@ -1,4 +1,4 @@
-//! Ports of services that another table translates, too.
+//! Check of other tables that translate ports of services, too.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -15,9 +15,9 @@ use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
 use tcpgw_kernel::nftables::nat_order::DSTNAT;
 
-/// The priority of our chain for the gateway's own connections.
+/// Priority of tcpgw's chain for the gateway's own connections.
 const DSTNAT_OUTPUT: i32 = -100;
-/// Ports that are looked at one by one.
+/// Maximum number of ports that are checked one by one.
 const MOST_PORTS: usize = 500;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
@@ -37,7 +37,7 @@ fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
     }
 }
 
-/// What the gateway itself sends: connections of programs that run on it to services, and the daemon's probes to backends.
+/// Judges the gateway's own connections: those of local programs to services, and the daemon's probes of backends.
 fn judge_own_connections(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
     let is_translated = |packet: &Packet| {
         let (_, done) = walk(chains, chain, packet);
@@ -183,8 +183,8 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
     );
 }
 
-/// Returns whether the chain was made after ours, if that is known: our table says which ones there were when it was made, and a
-/// chain of a table that was made later is later, too.
+/// Returns whether the chain was made after tcpgw's, if that is known: the table of tcpgw records the chains that
+/// existed before it, and a chain of a later table is later, too.
 fn is_later(facts: &CheapFacts, chain: &Chain) -> Option<bool> {
     let own = facts.firewall.as_ref().ok()?.own_table.as_ref()?;
     let is_older = own.older.as_ref().and_then(|older| older.has(chain));
@@ -229,7 +229,7 @@ fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<P
         .collect()
 }
 
-/// The ports of services that a rule of the table names, and translates.
+/// Returns the ports of services that a translating rule of the table matches.
 fn named_ports(chains: &[Chain], base: &Chain, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
     let mut named = BTreeSet::new();
     let rules = chains
@@ -247,7 +247,7 @@ fn named_ports(chains: &[Chain], base: &Chain, ports: &BTreeSet<u16>) -> BTreeSe
     named
 }
 
-/// The ranges of ports that a rule asks for; all of them where it asks for none.
+/// Returns the ranges of ports that a rule matches: all ports if it does not match ports.
 fn destinations(rule: &Rule) -> Vec<(u16, u16)> {
     let port = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
     for test in &rule.tests {

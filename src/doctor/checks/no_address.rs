@@ -1,4 +1,5 @@
-//! Whether the gateway has an address that clients from outside can connect to, and a link that they come in by.
+//! Checks whether the gateway has an address that clients from outside can connect to, and a link by which they come
+//! in.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,8 +12,8 @@ use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::route::links::Link;
 
-/// Services that listen on all addresses, of a gateway that has none but those towards its backends, while it has an interface
-/// that could have one.
+/// Reports services that listen on all addresses when the gateway has no addresses except those towards its backends,
+/// and an interface that could have one.
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let (Ok(links), Ok(local)) = (&facts.links, &facts.local) else {
         return;
@@ -40,7 +41,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         )
         .map(Family::of)
         .collect();
-    // Clients on the backends' own link are somebody's wish where there is no other.
+    // Clients on the backends' own link are intended if there is no other link.
     let spare: Vec<&str> = links
         .iter()
         .filter(|link| !link.loopback && link.master.is_none() && !inner.contains(&link.index))
@@ -76,8 +77,8 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     );
 }
 
-/// Services whose clients come in by links that have no carrier: the routes and addresses of such a link stay, and nobody comes in.
-/// Where another link has a carrier and an address, clients may be there.
+/// Reports services whose clients come in by links without a carrier, whose routes and addresses stay. The severity is
+/// lower if another link has a carrier and an address, where clients may be.
 pub(super) fn carrier(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Ok(links) = &facts.links else { return };
     let inner = inner_links(facts);

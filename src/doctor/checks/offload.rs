@@ -1,4 +1,4 @@
-//! What interfaces do to many packets at once.
+//! Checks of interfaces that merge packets.
 
 use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};

@@ -1,4 +1,4 @@
-//! Clients that come by other interfaces than those far away: what drops only theirs.
+//! Check of chains that drop only packets of clients that come in by other interfaces than those of remote clients.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{Base, Chain};
 
-/// Interfaces that are looked at.
+/// Maximum number of interfaces that are checked.
 const MOST_LINKS: usize = 32;
-/// Backends that are looked at for each.
+/// Maximum number of backends that are checked for each interface.
 const MOST_SAMPLES: usize = 8;
 
-/// A base chain of another program's, and packets of a family.
+/// A base chain of another program, and packets of a family.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
     pub(super) facts: &'a CheapFacts,
@@ -29,15 +29,15 @@ pub(super) struct Seen<'a> {
     pub(super) mark: Option<u32>,
 }
 
-/// Tells of packets that a chain drops for sure, if they come by an interface that is not the first for clients. Where the chain
-/// drops those of all clients, that is told already.
+/// Reports packets that a chain surely drops if they come in by an interface other than the first for clients. If the
+/// chain drops those of all clients, this is reported elsewhere.
 pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diagnosis) {
     if is_probes(seen.base) {
         return;
     }
     let mut dropped: BTreeMap<(Severity, bool, bool), (RulePlace, Vec<String>)> = BTreeMap::new();
     let links = other_outside(seen.facts, seen.family).into_iter();
-    // By the link that has an app's gateway address nobody comes.
+    // No client comes in by the link that has an app's gateway address.
     let links = links.filter(|link| !app_link::is_of_app(&link.name));
     for link in links.take(MOST_LINKS) {
         for (reply, later) in KINDS
@@ -45,7 +45,8 @@ pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diag
             .filter(|kind| !seen.base.nat || *kind == (false, false))
         {
             if let Some(place) = seen.ends(&link, reply, later, samples) {
-                // Whoever lets only some interfaces in means it, unless the others lead to the world, too.
+                // A rule set that admits only some interfaces is intended, unless the others lead to remote networks,
+                // too.
                 let is_wish = place.rule.is_none() && !leads_far(seen.facts, link.index);
                 let severity = if is_wish { Severity::Note } else { Severity::Warning };
                 let entry = dropped.entry((severity, reply, later));
@@ -69,7 +70,7 @@ pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diag
         };
         let told = diagnosis.findings.len();
         context.dropped(&[(None, place)], "drops", severity, diagnosis);
-        // The same of the other family.
+        // The finding is the same as that of the other family.
         if let Some((last, before)) = diagnosis.findings.split_last()
             && before.len() == told
             && before.iter().any(|finding| finding.seen == last.seen)
@@ -79,7 +80,8 @@ pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diag
     }
 }
 
-/// Whether packets from an address of an interface go far away by it: an uplink of its own, by rules of policy routing.
+/// Returns whether an interface is an uplink of its own: packets from one of its addresses to remote networks leave by
+/// it.
 fn leads_far(facts: &CheapFacts, index: u32) -> bool {
     let Ok(ways) = &facts.ways_out else { return false };
     let own = facts.link(index).into_iter().flat_map(|link| &link.addresses);
@@ -88,7 +90,7 @@ fn leads_far(facts: &CheapFacts, index: u32) -> bool {
 }
 
 impl Seen<'_> {
-    /// Returns where packets of clients that come by an interface end, to or from whichever backend.
+    /// Returns the rule or policy that ends packets of clients that come in by an interface, to or from any backend.
     fn ends(&self, link: &Interface, reply: bool, later: bool, samples: &[Sample<'_>]) -> Option<RulePlace> {
         let kind = Kind {
             family: self.family,

@@ -1,4 +1,4 @@
-//! Source ports, the gateway's own ports, and addresses that services listen on.
+//! Checks of source ports, the gateway's own ports, and addresses that services listen on.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -8,10 +8,12 @@ use super::super::finding::{Diagnosis, Severity, advice, command};
 use super::{count, range_list, ranges, some};
 use tcpgw_core::summary::ServiceSummary;
 
-/// 1024 to 65535: what masquerading picks from for a client port above 1023 (`nf_nat_l4proto_unique_tuple`).
+/// Number of ports from 1024 to 65535, from which masquerading chooses for a client port above 1023
+/// (`nf_nat_l4proto_unique_tuple`).
 const SNAT_PORTS: u32 = 64_512;
 const NEARLY_ALL: u32 = 80;
-/// The kernel tries some 250 ports at random; when one of a hundred is free, one of twelve new connections finds none.
+/// Percentage at which new connections fail: the kernel tries some 250 ports at random, and with one of a hundred
+/// free, one of twelve new connections finds none.
 const ALL: u32 = 99;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
@@ -144,7 +146,8 @@ fn covers(service: &ServiceSummary, listener: SocketAddr) -> bool {
         && (service.addresses.is_empty() || address.is_unspecified() || service.addresses.contains(&address))
 }
 
-/// Clients of the others are served, or [`super::no_address`] tells that there are none.
+/// Reports lost addresses if services listen on all addresses. Clients of the remaining addresses are served; if none
+/// remains, [`super::no_address`] reports that.
 pub(super) fn lost_addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let services = &facts.services.services;
     if facts.lost_addresses.is_empty() || services.iter().all(|service| !service.addresses.is_empty()) {
@@ -190,7 +193,7 @@ pub(super) fn addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         })
         .collect();
     if !gone.is_empty() {
-        // As the daemon tells it service by service.
+        // The severity agrees with the daemon's reports for each service.
         let has_none = |service: &ServiceSummary| {
             !service.addresses.is_empty() && !service.addresses.iter().any(|address| local.contains(address))
         };

@@ -1,4 +1,5 @@
-//! Source ports that are used again while backends still hold them, and source addresses that the gateway has lost.
+//! Checks of source ports that are reused while backends still hold them, and of source addresses that the gateway has
+//! lost.
 
 use std::net::SocketAddr;
 
@@ -6,14 +7,14 @@ use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::{count, some};
 
-/// As in `nf_nat_l4proto_unique_tuple`, 1024 to 65535.
+/// Number of ports from 1024 to 65535, as in `nf_nat_l4proto_unique_tuple`.
 const SNAT_PORTS: u32 = 64_512;
-/// Where this share of the ports is taken, one in 150 new connections finds no free one among the 96 that the kernel looks
-/// at, and gets one that is still in `TIME_WAIT` (0.95 to the power of 96).
+/// Percentage of used ports at which one in 150 new connections finds no free port among the 96 that the kernel tries,
+/// and gets one that is still in `TIME_WAIT` (0.95 to the power of 96).
 const TAKEN_PERCENT: u32 = 95;
 
-/// A note while there is room: ports were taken again after conntrack had forgotten flows, or an endpoint had moved. A
-/// warning while there is none: then it goes on.
+/// Reports reused ports: as a note while ports are free, since conntrack may have removed flows or an endpoint may
+/// have moved; as a warning when they are used up, since this will continue.
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(reused) = diagnosis.known("source ports that were used again", &facts.reused) else {
         return;

@@ -1,4 +1,5 @@
-//! The reverse path filter: in strict mode a packet must come in where one to its sender would go out.
+//! Check of the reverse path filter: in strict mode a packet must come in by the interface by which one to its sender
+//! would leave.
 //!
 //! Source: `Documentation/networking/ip-sysctl.rst`, `rp_filter`.
 
@@ -34,7 +35,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Clients far away that come to an address of this link, while packets to them leave by another one.
+/// Reports remote clients that connect to an address of this link while packets to them leave by another one.
 fn clients(facts: &CheapFacts, link: &Link, diagnosis: &mut Diagnosis) {
     let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways_out) else {
         return;
@@ -63,7 +64,7 @@ fn clients(facts: &CheapFacts, link: &Link, diagnosis: &mut Diagnosis) {
             Some(drops) if drops > 0 => format!("; it has dropped {} here so far", count_packets(drops)),
             _ => String::new(),
         };
-        // A link that has an address need not be one that clients come in by.
+        // Clients need not come in by a link that has an address.
         let severity = if is_chosen { Severity::Broken } else { Severity::Warning };
         diagnosis.found(
             ID,
@@ -81,7 +82,7 @@ fn clients(facts: &CheapFacts, link: &Link, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Backends in a network of this link, while packets to them leave by another one.
+/// Reports backends in a network of this link while packets to them leave by another one.
 fn backends(facts: &CheapFacts, link: &Link, diagnosis: &mut Diagnosis) {
     let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways) else {
         return;
@@ -131,7 +132,7 @@ fn out_by(facts: &CheapFacts, way: Option<&RouteTo>) -> String {
     }
 }
 
-/// The larger one of `all` and the link's own counts, so 2 (loose) wins.
+/// Returns the command for loose mode: the larger one of the values for `all` and the link counts, so 2 (loose) wins.
 fn loose(link: &str) -> super::super::finding::Fix {
     command(format!("sysctl -w {}=2", sysctl("ipv4", link, "rp_filter")))
 }

@@ -1,4 +1,4 @@
-//! Packets of ours as other programs' chains see them: of backends, by the interfaces and addresses at each place.
+//! Packets of services as other programs' chains see them: by backend, interface, address and hook.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,20 +13,20 @@ use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook};
 use tcpgw_kernel::route::RouteTo;
 use tcpgw_kernel::route::links::Link;
 
-/// Links below each other that are looked at.
+/// Maximum number of nested links that are checked.
 const MOST_LEVELS: usize = 4;
-/// Our own translation.
+/// Priority of tcpgw's translation.
 pub(super) const DSTNAT: i32 = -100;
-/// Where answers of backends get the public address.
+/// Priority at which answers of backends get the public address.
 const SRCNAT: i32 = 100;
 
-/// One backend of one service, as packets show it.
+/// A backend of a service.
 pub(super) struct Sample<'a> {
     pub(super) backend: SocketAddr,
     service: &'a ServiceSummary,
 }
 
-/// Returns a packet as a chain sees it; `None` where it comes by no interface that the chain is hooked to.
+/// Returns a packet as a chain sees it; `None` when it comes in by no interface that the chain is attached to.
 fn as_seen(facts: &CheapFacts, chain: &Chain, base: Base, mut packet: Packet) -> Option<Packet> {
     let interface = match base.hook {
         Hook::Ingress => packet.input.as_mut()?,
@@ -46,8 +46,8 @@ fn is_hooked(chain: &Chain, name: &str) -> bool {
     chain.devices.iter().any(|device| device.is(name))
 }
 
-/// Whether a chain is hooked to what all packets of an interface pass below it: the link of a VLAN, or every port of a bridge or a
-/// bond.
+/// Returns whether a chain is attached below an interface to all that its packets pass: the link of a VLAN, or every
+/// port of a bridge or a bond.
 fn is_hooked_below(facts: &CheapFacts, chain: &Chain, index: u32, levels: usize) -> bool {
     let Some(levels) = levels.checked_sub(1) else {
         return false;
@@ -62,16 +62,16 @@ fn is_hooked_below(facts: &CheapFacts, chain: &Chain, index: u32, levels: usize)
     parent.is_some_and(is_hooked) || (ports.peek().is_some() && ports.all(is_hooked))
 }
 
-/// Packets of one kind, by each interface that clients come in by.
+/// Packets of one kind, for each interface by which clients come in.
 pub(super) struct Packets {
-    /// Those that the chain sees.
+    /// Packets that the chain sees.
     pub(super) seen: Vec<Packet>,
-    /// Whether those of some interface pass the chain by.
+    /// Whether packets of some interface do not pass the chain.
     passes: bool,
 }
 
 impl Packets {
-    /// Those of a kind and a backend, as a chain sees them.
+    /// Returns the packets of a kind and a backend, as a chain sees them.
     pub(super) fn of(facts: &CheapFacts, chain: &Chain, base: Base, kind: Kind, sample: Option<&Sample<'_>>) -> Self {
         let outside = outside(facts, kind.family);
         let outside = outside.iter().map(Some).chain(outside.is_empty().then_some(None));
@@ -79,7 +79,7 @@ impl Packets {
         Self::seen_by(facts, chain, base, packets)
     }
 
-    /// The same of clients that come by one interface.
+    /// Returns the packets of clients that come in by one interface.
     pub(super) fn by(
         facts: &CheapFacts,
         chain: &Chain,
@@ -103,7 +103,8 @@ impl Packets {
 }
 
 impl Sample<'_> {
-    /// Whether the service is one for clients that come by an interface: it listens on an address of it, or on all.
+    /// Returns whether clients that come in by an interface can use the service: it listens on an address of the
+    /// interface, or on all.
     pub(super) fn is_met_by(&self, facts: &CheapFacts, outside: &Interface) -> bool {
         let addresses = &self.service.addresses;
         let link = facts.link(outside.index);
@@ -116,15 +117,15 @@ impl Sample<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Kind {
     pub(super) family: Family,
-    /// Whether it goes from the server to the client.
+    /// Whether the packet goes from the server to the client.
     pub(super) reply: bool,
-    /// Whether it is none of the first two packets of its connection.
+    /// Whether the packet comes after the first two of its connection.
     pub(super) later: bool,
-    /// The mark of packets, if that is known.
+    /// Mark of the packets, if it is known.
     pub(super) mark: Option<u32>,
 }
 
-/// Walks with each of the packets. What becomes of those of some interfaces only is doubtful.
+/// Walks a chain with each of the packets. The verdict is doubtful if it differs between interfaces.
 pub(super) fn walk_all(
     facts: &CheapFacts,
     chains: &[Chain],
@@ -148,7 +149,7 @@ pub(super) fn walk_all(
     (fate, done)
 }
 
-/// What becomes of packets of two kinds together: they end for sure where both do, or where one of them is enough.
+/// Returns the common verdict of two kinds of packets: they surely end if both do, or one of them if `one_is_enough`.
 pub(super) fn merged(fate: PacketVerdict, other: PacketVerdict, one_is_enough: bool) -> PacketVerdict {
     match (fate, other) {
         (PacketVerdict::Unjudged, _) | (_, PacketVerdict::Unjudged) => PacketVerdict::Unjudged,
@@ -162,8 +163,8 @@ pub(super) fn merged(fate: PacketVerdict, other: PacketVerdict, one_is_enough: b
     }
 }
 
-/// Walks for each address that clients may connect to, where a packet still has it. All clients of a service are meant where the address is
-/// one that the service names, or where none is left.
+/// Walks a chain with each address that clients may connect to, at hooks where packets still have it. All clients of a
+/// service are concerned if the address is one that the service names, or if packets to no other address pass.
 fn walk_addresses(
     facts: &CheapFacts,
     chains: &[Chain],
@@ -196,7 +197,7 @@ fn walk_addresses(
     (fate, done)
 }
 
-/// The addresses that a service names; else those of the interface that clients far away come in by.
+/// Returns the addresses that a service names, otherwise those of the interface by which remote clients come in.
 fn public_addresses(facts: &CheapFacts, base: Base, packet: &Packet, service: &ServiceSummary) -> Vec<IpAddr> {
     const MOST: usize = 8;
     let is_of_family = |address: &IpAddr| Family::of(*address) == packet.family;
@@ -237,12 +238,12 @@ pub(super) fn samples(facts: &CheapFacts, family: Family, most: usize) -> Vec<Sa
             })
     });
     let all: Vec<Sample<'_>> = of_family.collect();
-    // Spread over all services: neighbours are mostly alike.
+    // Samples are spread over all services, since neighbours are mostly alike.
     let step = all.len().div_ceil(most).max(1);
     all.into_iter().step_by(step).collect()
 }
 
-/// Whether packets have the backend's address at that place, or the one that clients see.
+/// Returns whether packets have the backend's address at this hook, rather than the one that clients see.
 pub(super) const fn shows_backend(base: Base, reply: bool) -> bool {
     match base.hook {
         Hook::Prerouting => reply || base.priority > DSTNAT,
@@ -253,8 +254,8 @@ pub(super) const fn shows_backend(base: Base, reply: bool) -> bool {
     }
 }
 
-/// Returns the interfaces that clients come in by: the one that the way to clients far away leads to. Where there is no such way,
-/// clients are near, and those are meant that have addresses and lead to no backend.
+/// Returns the interfaces by which clients come in: the one of the route to remote clients, or if there is no such
+/// route, those with addresses that lead to no backend.
 pub(super) fn outside(facts: &CheapFacts, family: Family) -> Vec<Interface> {
     let far = facts.ways_out.as_ref().ok();
     let far = far.and_then(|ways| ways.get(&(family, None))?.as_ref());
@@ -264,7 +265,7 @@ pub(super) fn outside(facts: &CheapFacts, family: Family) -> Vec<Interface> {
     }
 }
 
-/// Returns further interfaces that clients may come in by, besides those of [`outside`].
+/// Returns further interfaces by which clients may come in, besides those of [`outside`].
 pub(super) fn other_outside(facts: &CheapFacts, family: Family) -> Vec<Interface> {
     let first = outside(facts, family);
     let mut others = near(facts, family);
@@ -289,7 +290,7 @@ fn near(facts: &CheapFacts, family: Family) -> Vec<Interface> {
         .collect()
 }
 
-/// Returns the mark of packets of ours, if it is known: 0 where no rule and nothing else writes marks.
+/// Returns the mark of packets of services, if it is known: 0 if no rule or filter writes marks.
 pub(super) fn packet_mark(facts: &CheapFacts) -> Option<u32> {
     let of_nft = facts.firewall.as_ref().ok()?.chains.iter();
     let of_legacy = facts

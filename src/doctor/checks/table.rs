@@ -1,4 +1,4 @@
-//! Our own table.
+//! Check of tcpgw's own table.
 
 use super::super::facts::{Facts, TableState};
 use super::super::finding::{Diagnosis, advice};

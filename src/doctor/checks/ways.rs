@@ -1,4 +1,4 @@
-//! The ways to the backends.
+//! Checks of routes to backends, and of answers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -79,8 +79,8 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Clients fail by missing routes where nothing takes a backend out of the balance, or where all that a service has of one family
-/// have none.
+/// Returns the severity of missing routes: clients fail if no daemon takes a backend out of use, or if no backend of
+/// one family of a service has a route.
 fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> Severity {
     if !facts.is_probed || facts.services.services.iter().any(|service| is_cut_off(service, ways)) {
         Severity::Broken
@@ -89,7 +89,7 @@ fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> Severity {
     }
 }
 
-/// Whether all active backends of one family are without a route.
+/// Returns whether all active backends of one family are without a route.
 fn is_cut_off(service: &ServiceSummary, ways: &Ways) -> bool {
     let leads_nowhere = |way: &Option<RouteTo>| way.as_ref().is_none_or(|way| way.shared);
     let is_lost = |address: IpAddr| ways.get(&address).is_some_and(leads_nowhere);
@@ -100,8 +100,8 @@ fn is_cut_off(service: &ServiceSummary, ways: &Ways) -> bool {
     families.into_values().any(|lost| lost)
 }
 
-/// Backends with private addresses to which the default route leads: their own network's route is gone, as a rule. A router
-/// on the side of the clients may also know the way to them.
+/// Reports backends with private addresses to which the default route leads: the route of their own network is usually
+/// gone. A router on the clients' side may also know the way to them.
 pub(super) fn elsewhere(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let (Ok(ways), Ok(out)) = (&facts.ways, &facts.ways_out) else {
         return;
@@ -138,11 +138,12 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Clients of whom one tells that nobody gets answers.
+/// Number of clients without answers that show an outage.
 const SEVERAL: usize = 3;
 
-/// Answers come in by the backends' interface, and policy routing may have another way for them than for the gateway's own
-/// packets. A route that refuses may be somebody's wish: networks are blocked so, and containers are kept from the Internet.
+/// Reports answers without a route. They come in by the backends' interface, and policy routing may route them
+/// differently from the gateway's own packets. A route that refuses may be intended, to block networks, or to keep
+/// containers from the Internet.
 pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(lost) = diagnosis.known("routes of answers", &facts.lost_answers) else {
         return;
@@ -195,7 +196,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     mtu(&facts.cheap, diagnosis);
 }
 
-/// A backend on the link, or the router to it, that does not answer ARP or neighbour solicitations.
+/// Reports backends on the link, or routers to them, that do not answer ARP or neighbour solicitations.
 fn neighbours(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(neighbours) = diagnosis.known("neighbours that do not answer", &facts.neighbours) else {
         return;
@@ -231,7 +232,7 @@ fn neighbours(facts: &Facts, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Packets that come in larger than they can go on.
+/// Reports interfaces towards backends with a smaller MTU than that of the clients' interface.
 fn mtu(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let (Ok(ways), Ok(out)) = (&facts.ways, &facts.ways_out) else {
         return;

@@ -1,4 +1,4 @@
-//! Probes that go another way than packets of clients.
+//! Check of probes that take another route than packets of clients.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use super::super::finding::{Diagnosis, advice, command};
 use super::{SHOWN, count, some};
 use tcpgw_kernel::route::{RouteEntry, RouteTo};
 
-/// `RT_TABLE_MAIN`.
+/// Number of the table `main` (`RT_TABLE_MAIN`).
 const MAIN: u32 = 254;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
@@ -45,7 +45,8 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     diagnosis.warning("probes-misrouted", seen, cause, fix);
 }
 
-/// `iif lo`: packets that this host sends, ip-rule(8).
+/// Returns the command that gives probes the clients' route; `iif lo` matches packets that this host sends, see
+/// ip-rule(8).
 fn line(probe: &MisroutedProbe) -> Option<String> {
     let RouteEntry { network, table } = probe.entry?;
     let ip = if probe.backend.is_ipv4() { "ip" } else { "ip -6" };

@@ -1,4 +1,4 @@
-//! Whether answers of backends have a way to clients.
+//! Routes of answers of backends to clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,13 +13,13 @@ use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::links::Link;
 use tcpgw_kernel::route::{Routes, WayIn};
 
-/// Pairs of a client and its backend that are looked at.
+/// Maximum number of pairs of a client and its backend that are examined.
 const MOST_CLIENTS: usize = 64;
-/// Flows that are read for them.
+/// Maximum number of flows that are read for them.
 const MOST_FLOWS: usize = 4096;
 
-/// One address in the networks of each regional registry, beside that of documentation, which gateways refuse at times with other
-/// networks that nobody has. Only routes to them are looked up: no packet is sent.
+/// An address in the networks of each regional registry. Gateways sometimes refuse the address of documentation with
+/// other networks that have no hosts. Only routes to these addresses are looked up: no packet is sent.
 const FAR4: [Ipv4Addr; 6] = [
     Ipv4Addr::new(23, 0, 2, 1),
     Ipv4Addr::new(62, 0, 2, 1),
@@ -36,7 +36,7 @@ const FAR6: [Ipv6Addr; 5] = [
     Ipv6Addr::new(0x2c00, 0, 0, 0, 0, 0, 0, 1),
 ];
 
-/// Addresses far away: that of documentation first.
+/// Returns addresses of remote networks: that of documentation first.
 pub(super) fn far_away(family: Family) -> Vec<IpAddr> {
     let more: Vec<IpAddr> = match family {
         Family::V4 => FAR4.map(IpAddr::from).into(),
@@ -48,7 +48,8 @@ pub(super) fn far_away(family: Family) -> Vec<IpAddr> {
 /// A client and the backend that serves it, or has just served it.
 pub(super) type Served = (IpAddr, IpAddr);
 
-/// Returns some clients whose handshake was completed, and whose connections conntrack still has: those of the last minutes.
+/// Returns some clients whose handshake was completed, and whose connections conntrack still has: those of the last
+/// minutes.
 pub(super) fn served(mark: FlowMark) -> Fact<Vec<Served>> {
     let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
     let mut found = BTreeSet::new();
@@ -66,7 +67,7 @@ pub(super) fn served(mark: FlowMark) -> Fact<Vec<Served>> {
     Ok(found.into_iter().collect())
 }
 
-/// Looks for the ways of answers: to clients far away, and to those that were served.
+/// Looks up the routes of answers: to remote clients, and to clients that were served.
 pub(super) fn answers(
     ways: &Ways,
     links: &[Link],
@@ -88,7 +89,7 @@ pub(super) fn answers(
         let Some(way) = way.as_ref().filter(|way| !way.local) else {
             continue;
         };
-        // The gateway's own packets have a way there, and answers have none.
+        // The gateway's own packets have a route there, and answers have none.
         let mut is_lost = false;
         let mut out = None;
         for (far, goes) in &away[&family] {
@@ -121,16 +122,16 @@ pub(super) fn answers(
     Ok((found, lost))
 }
 
-/// What is asked for answers.
+/// State of the look-up of routes.
 struct Asking<'a> {
     routes: Routes,
     links: &'a [Link],
-    /// Whether a refusal must be that of a route, by the backends' interface.
+    /// Whether a refusal on this interface must come from a route.
     open: BTreeMap<(Family, u32), bool>,
 }
 
 impl Asking<'_> {
-    /// Addresses far away, each with whether the gateway's own packets have a way there.
+    /// Returns addresses of remote networks, each with whether the gateway's own packets have a route there.
     fn far_away(&mut self, family: Family) -> Result<Vec<(IpAddr, bool)>, NetlinkError> {
         far_away(family)
             .into_iter()
@@ -138,8 +139,9 @@ impl Asking<'_> {
             .collect()
     }
 
-    /// The way of an answer of a backend, which comes in by that interface. A blackhole looks like a reverse path filter, and an
-    /// unreachable route like an interface that does not forward, unless it is known that it is neither.
+    /// Returns the route of a backend's answer that comes in by this interface. A blackhole looks like a reverse path
+    /// filter, and an unreachable route like an interface that does not forward, unless both are known not to be the
+    /// cause.
     fn way(&mut self, client: IpAddr, backend: IpAddr, index: u32) -> Result<WayIn, NetlinkError> {
         let way = self.routes.way_in(client, backend, index)?;
         if way != WayIn::Refused {

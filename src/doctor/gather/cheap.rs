@@ -1,4 +1,4 @@
-//! What the checks read that are repeated all the time.
+//! Reader of the facts for checks that are repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ use tcpgw_kernel::nftables::table::generation;
 use tcpgw_kernel::route::links::{self, Link};
 use tcpgw_kernel::route::{LocalAddresses, RouteTo, Routes, WayIn};
 
-/// Addresses of documentation, which nobody has: the way to them is the way to clients far away.
+/// Addresses of documentation, which no host has: the route to them is that to remote clients.
 const FAR: [(Family, IpAddr); 2] = [
     (Family::V4, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
     (
@@ -30,16 +30,16 @@ const FAR: [(Family, IpAddr); 2] = [
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
     ),
 ];
-/// What grows with other programs' rules or with flows is read again after this many times what the last reading took: 2 % of
-/// the time at most.
+/// Pause between readings of data that grow with other programs' rules or with flows, as a multiple of the duration of
+/// the last reading: they take 2 % of the time at most.
 const PAUSE: u32 = 50;
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// Reads [`CheapFacts`], again and again, and keeps what need not be read anew.
+/// Reader of [`CheapFacts`] that keeps data which need not be read again.
 #[derive(Debug)]
 pub struct CheapReader {
     effort: Effort,
-    /// With their generation.
+    /// Other tables, with their generation.
     firewall: Option<(u32, Known<Arc<Firewall>>)>,
     legacy: Option<Known<Arc<Vec<Chain>>>>,
     legacy6: Option<Known<Arc<Vec<Chain>>>>,
@@ -48,7 +48,7 @@ pub struct CheapReader {
     addresses: AddressMemory,
 }
 
-/// Something as it was read last.
+/// Data as they were read last.
 #[derive(Debug)]
 struct Known<T> {
     not_before: Instant,
@@ -56,7 +56,7 @@ struct Known<T> {
 }
 
 impl<T: Clone> Known<T> {
-    /// Reads, and notes when it may be read again: `now`, and some times what it takes, later.
+    /// Reads, and sets the time of the next reading: after `now` and a multiple of the duration of this one.
     fn new(now: Instant, read: impl FnOnce() -> Fact<T>) -> Self {
         let begun = Instant::now();
         let read = read();
@@ -67,7 +67,7 @@ impl<T: Clone> Known<T> {
         }
     }
 
-    /// Reads again if it may be, and returns what was read last.
+    /// Reads again if it is time, and returns the last data.
     fn refreshed(known: &mut Option<Self>, now: Instant, read: impl FnOnce() -> Fact<T>) -> Fact<T> {
         if let Some(known) = known.as_ref().filter(|known| now < known.not_before) {
             return known.read.clone();
@@ -77,7 +77,7 @@ impl<T: Clone> Known<T> {
 }
 
 impl CheapReader {
-    /// Returns one that knows nothing yet.
+    /// Creates a reader without data.
     pub const fn new(effort: Effort) -> Self {
         Self {
             effort,
@@ -90,7 +90,7 @@ impl CheapReader {
         }
     }
 
-    /// Looks at the network namespace that this thread is in.
+    /// Reads the facts in the network namespace of this thread.
     pub fn read(&mut self, subject: &Subject, now: Instant) -> CheapFacts {
         let served = Known::refreshed(&mut self.served, now, || served(subject.mark));
         let legacy = |family| fact(firewall::legacy(family).map(Arc::new));
