@@ -15,6 +15,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
 use super::answers::EventAnswer;
 use super::error::ApiError;
+use super::hints::{Asker, worded_json_for};
 use super::limits::FOLLOWERS;
 use super::params::Params;
 use super::routes::{Shared, json};
@@ -45,7 +46,7 @@ pub(super) async fn events(
         return Err(ApiError::busy(&format!("{FOLLOWERS} others follow the events already")));
     };
     let followed = ask(after).await?;
-    Ok(stream(&shared, followed, place, service))
+    Ok(stream(&shared, followed, place, service, Asker::of(&headers)))
 }
 
 /// Whether an event is about a service; about any, where none is named.
@@ -59,7 +60,13 @@ fn last_seen(headers: &HeaderMap) -> Option<String> {
     Some(header.to_str().unwrap_or("unknown").trim().to_owned())
 }
 
-fn stream(shared: &Shared, followed: Followed, place: OwnedSemaphorePermit, service: Option<Box<str>>) -> Response {
+fn stream(
+    shared: &Shared,
+    followed: Followed,
+    place: OwnedSemaphorePermit,
+    service: Option<Box<str>>,
+    asker: Asker,
+) -> Response {
     let Followed { missed, kept, coming } = followed;
     let mut ends = shared.ends.clone();
     let end = async move {
@@ -70,12 +77,12 @@ fn stream(shared: &Shared, followed: Followed, place: OwnedSemaphorePermit, serv
         .into_iter()
         .filter(|event| concerns(event, service.as_deref()))
         .collect();
-    let kept = first.chain(kept.into_iter().map(|event| told(&event)));
+    let kept = first.chain(kept.into_iter().map(move |event| told(&event, asker)));
     let coming = BroadcastStream::new(coming).filter_map(move |event| {
         // It is free again when nobody follows any more.
         let _ = &place;
         match event {
-            Ok(event) => concerns(&event, service.as_deref()).then(|| told(&event)),
+            Ok(event) => concerns(&event, service.as_deref()).then(|| told(&event, asker)),
             Err(BroadcastStreamRecvError::Lagged(missed)) => Some(lagged(Some(missed))),
         }
     });
@@ -85,14 +92,14 @@ fn stream(shared: &Shared, followed: Followed, place: OwnedSemaphorePermit, serv
     Sse::new(events).keep_alive(keep_alive).into_response()
 }
 
-/// `id`, `event` and `data` of one; the data says it all.
-fn told(event: &Event) -> sse::Event {
+/// Returns `id`, `event` and `data` of an event. The data has all of it, with messages in the words of whoever follows.
+fn told(event: &Event, asker: Asker) -> sse::Event {
     let data = serde_json::to_value(event).unwrap_or_default();
     let kind = data["event"].as_str().unwrap_or("event").to_owned();
     sse::Event::default()
         .id(event.id.to_string())
         .event(kind)
-        .data(data.to_string())
+        .data(worded_json_for(asker, data.to_string()))
 }
 
 /// A follower was too slow, came too late, or followed another daemon before: then nobody knows how many it missed.

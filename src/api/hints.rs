@@ -5,6 +5,7 @@
 //! stays a command for everybody.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 use axum::http::{HeaderMap, header};
 
@@ -14,21 +15,32 @@ pub const USER_AGENT: &str = concat!("tcpgw/", env!("CARGO_PKG_VERSION"));
 /// Commands, and the requests that do the same; `{}` stands for the command's next word. The first that fits counts.
 const TABLE: &[(&str, &str)] = &[
     ("service ls", "GET /v1/services"),
+    ("service rm", "DELETE /v1/services/NAME"),
     ("service rm {}", "DELETE /v1/services/{}"),
+    ("service set", "PATCH /v1/services/NAME"),
     ("service set {} --take-over", "PATCH /v1/services/{}?take_over=true"),
     ("service set {}", "PATCH /v1/services/{}"),
     ("apply", "POST /v1/apply"),
     ("apply FILE", "POST /v1/apply"),
+    ("apply state.json", "POST /v1/apply"),
+    ("apply -o json", "POST /v1/apply"),
+    ("apply --prune", "POST /v1/apply?prune=true"),
     ("rollback {}", "POST /v1/services/{}/rollback"),
     ("history {}", "GET /v1/history?service={}"),
+    ("deploy", "POST /v1/services/NAME/deploys"),
     ("deploys", "GET /v1/deploys"),
     ("deploys {}", "GET /v1/deploys/{}"),
     ("resume", "POST /v1/resume"),
     ("resume {}", "POST /v1/services/{}/resume"),
     ("teardown", "POST /v1/teardown"),
     ("status", "GET /v1/status"),
+    ("export", "GET /v1/export"),
     ("export > FILE", "GET /v1/export"),
+    ("export >state.json", "GET /v1/export"),
     ("export --provider file", "GET /v1/export?provider=file"),
+    ("export --provider file > {}", "GET /v1/export?provider=file"),
+    ("pause", "POST /v1/services/NAME/pause"),
+    ("undrain", "POST /v1/services/NAME/undrain"),
     ("addon ls", "GET /v1/addon/resources"),
     ("addon deprovision {}", "DELETE /v1/addon/resources/{}"),
     ("addon plan {} PLAN", "POST /v1/addon/resources/{}/plan"),
@@ -41,7 +53,15 @@ const PHRASES: &[(&str, &str)] = &[
         "the parameter take_over=true",
     ),
     ("--supersede of `tcpgw deploy`", "the field `supersede`"),
+    ("--allow-empty", "the parameter allow_empty=true"),
 ];
+
+/// Commands that no request does, which a program is told as they are.
+#[cfg(test)]
+const WITHOUT_REQUEST: &[&str] = &["up", "daemon", "doctor", "check FILE", "diff", "--socket none status"];
+
+/// Length of a string in an answer, in bytes, up to which its hints are worded: no message of the daemon is longer.
+const LONGEST_MESSAGE: usize = 64 * 1024;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,9 +99,104 @@ pub(super) fn worded(message: &str) -> Cow<'_, str> {
     }
 }
 
+/// Returns JSON with its messages in the words of whoever asks: as it is, outside of a request.
+pub(super) fn worded_json(text: String) -> String {
+    worded_json_for(ASKER.try_with(|asker| *asker).unwrap_or_default(), text)
+}
+
+/// Returns JSON with its messages in the words of whoever asked for it.
+pub(super) fn worded_json_for(asker: Asker, text: String) -> String {
+    let mut out = WordedJson {
+        asker,
+        ..WordedJson::new(Vec::with_capacity(text.len()))
+    };
+    // Writing to memory does not fail.
+    let written = out.write_all(text.as_bytes()).map(|()| out.inner);
+    let worded = written.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    worded.unwrap_or(text)
+}
+
+/// A writer of JSON whose messages are worded for whoever asks.
+#[derive(Debug)]
+pub(super) struct WordedJson<W> {
+    inner: W,
+    asker: Asker,
+    /// The string that has begun, without its quotes.
+    string: Option<Vec<u8>>,
+    is_escaped: bool,
+}
+
+impl<W: Write> WordedJson<W> {
+    /// Words what is written to `inner` for whoever asks in this task: made outside of a request, it changes nothing.
+    pub(super) fn new(inner: W) -> Self {
+        Self {
+            inner,
+            asker: ASKER.try_with(|asker| *asker).unwrap_or_default(),
+            string: None,
+            is_escaped: false,
+        }
+    }
+
+    /// Returns the writer below; a string that has not ended is lost.
+    pub(super) fn into_inner(self) -> W {
+        self.inner
+    }
+
+    fn end_string(&mut self) -> io::Result<()> {
+        let Some(string) = self.string.take() else {
+            return Ok(());
+        };
+        match std::str::from_utf8(&string) {
+            Ok(text) if text.len() <= LONGEST_MESSAGE => self.inner.write_all(for_api(text).as_bytes()),
+            _ => self.inner.write_all(&string),
+        }
+    }
+}
+
+impl<W: Write> Write for WordedJson<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.asker == Asker::Cli {
+            return self.inner.write(bytes);
+        }
+        let mut rest = bytes;
+        while let Some(at) = rest
+            .iter()
+            .position(|byte| matches!(byte, b'"' | b'\\') || self.is_escaped)
+        {
+            let (before, from) = rest.split_at(at);
+            match &mut self.string {
+                None => self.inner.write_all(before)?,
+                Some(string) => string.extend_from_slice(before),
+            }
+            let byte = from[0];
+            if byte == b'"' && !self.is_escaped {
+                if self.string.is_some() {
+                    self.end_string()?;
+                } else {
+                    self.string = Some(Vec::new());
+                }
+                self.inner.write_all(b"\"")?;
+            } else if let Some(string) = &mut self.string {
+                string.push(byte);
+                self.is_escaped = byte == b'\\' && !self.is_escaped;
+            }
+            rest = &from[1..];
+        }
+        match &mut self.string {
+            None => self.inner.write_all(rest)?,
+            Some(string) => string.extend_from_slice(rest),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
 /// Returns the message with requests instead of commands.
 pub fn for_api(message: &str) -> Cow<'_, str> {
-    if !message.contains("tcpgw ") {
+    if !message.contains("tcpgw ") && !PHRASES.iter().any(|(phrase, _)| message.contains(phrase)) {
         return Cow::Borrowed(message);
     }
     let mut message = message.to_owned();
@@ -153,12 +268,101 @@ mod tests {
                 a.len() == b.len()
                     && a.iter()
                         .zip(&b)
-                        .all(|(a, b)| a == b || a.starts_with('{') && *b == "{}")
+                        .all(|(a, b)| a == b || a.starts_with('{') && ["{}", "NAME"].contains(b))
             };
             assert!(
                 routes.iter().any(|(known, route)| *known == method && is_same(route)),
                 "{command}: {request}"
             );
+        }
+    }
+
+    #[test]
+    fn every_command_that_the_daemon_names_has_its_request() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folders = [
+            "src/control",
+            "src/view",
+            "src/store",
+            "src/addon",
+            "src/provider",
+            "src/api",
+            "src/daemon",
+        ];
+        let others = ["src/reconcile", "src/record", "src/config", "crates/tcpgw-core/src"];
+        let mut unknown = std::collections::BTreeSet::new();
+        let mut found = 0;
+        for folder in folders.iter().chain(&others) {
+            for text in sources(&root.join(folder)) {
+                for command in commands(&text) {
+                    found += 1;
+                    let is_known = request(&command).is_some() || WITHOUT_REQUEST.contains(&command.as_str());
+                    if !is_known {
+                        unknown.insert(command);
+                    }
+                }
+            }
+        }
+        assert!(found > 30, "{found} commands are found");
+        assert!(unknown.is_empty(), "no request is known for {unknown:?}");
+    }
+
+    /// Returns the program's text of each source below a folder, without comments and tests.
+    fn sources(folder: &std::path::Path) -> Vec<String> {
+        let mut texts = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+            let is_left_out =
+                ["tests", "tests.rs", "hints.rs", "client", "check", "openapi.json"].contains(&name.as_str());
+            if is_left_out {
+                continue;
+            }
+            if path.is_dir() {
+                texts.extend(sources(&path));
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let program = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                let lines = program.lines().filter(|line| !line.trim_start().starts_with("//"));
+                // A string goes on in the next line behind a backslash.
+                texts.push(lines.collect::<Vec<_>>().join("\n"));
+            }
+        }
+        texts
+    }
+
+    /// Returns the commands that a source names in its messages, with `{}` for what is filled in.
+    fn commands(text: &str) -> Vec<String> {
+        let joined: Vec<&str> = text.split("\\\n").map(str::trim_start).collect();
+        let joined = joined.concat();
+        let named = joined.split("`tcpgw ").skip(1);
+        let named = named.filter_map(|rest| rest.split('`').next());
+        let filled = named.map(|command| {
+            let words = command
+                .split(' ')
+                .map(|word| if word.starts_with('{') { "{}" } else { word });
+            words.collect::<Vec<_>>().join(" ")
+        });
+        filled.collect()
+    }
+
+    #[tokio::test]
+    async fn json_is_worded_for_programs_only() {
+        let text =
+            r#"{"a \"`tcpgw status`": ["see `tcpgw service ls` \\", "`"], "message": "\"`tcpgw resume`\"", "n": 7}"#;
+        let told = r#"{"a \"`GET /v1/status`": ["see `GET /v1/services` \\", "`"], "message": "\"`POST /v1/resume`\"", "n": 7}"#;
+        assert_eq!(worded_json(text.into()), text);
+        for (asker, wanted) in [(Asker::Cli, text), (Asker::Api, told)] {
+            let worded = for_asker(asker, async { worded_json(text.into()) }).await;
+            assert_eq!(worded, wanted);
+            // As it comes: byte by byte.
+            let bytes = for_asker(asker, async {
+                let mut out = WordedJson::new(Vec::new());
+                for byte in text.as_bytes() {
+                    out.write_all(&[*byte]).unwrap();
+                }
+                out.inner
+            });
+            assert_eq!(String::from_utf8(bytes.await).unwrap(), wanted);
         }
     }
 

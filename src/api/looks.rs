@@ -15,6 +15,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
+use super::hints::WordedJson;
 use super::limits::{LOOKS, PIECE, PIECES, Times};
 use crate::observe::{Asker, ObserveError};
 use tcpgw_kernel::Kernel;
@@ -55,15 +56,15 @@ impl Looks {
         // The receiver goes with the connection.
         let wanted = pieces.clone();
         let asker = Asker::who_may_go(move || wanted.is_closed());
+        let mut out = WordedJson::new(BufWriter::with_capacity(PIECE, Pipe(pieces.clone())));
         tokio::task::spawn_blocking(move || {
-            let mut out = BufWriter::with_capacity(PIECE, Pipe(pieces.clone()));
             let done = open().and_then(|mut kernel| {
                 work(&mut *kernel, &mut out, &asker)?;
                 Ok(out.flush()?)
             });
             if let Err(error) = done {
                 // What is left in it is not to be sent.
-                let _ = out.into_parts();
+                let _ = out.into_inner().into_parts();
                 let _ = pieces.blocking_send(Err(error.into()));
             }
             drop(place);

@@ -180,7 +180,7 @@ impl Shared {
 
 pub(super) fn json(value: &impl Serialize) -> Response {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => ([(header::CONTENT_TYPE, super::JSON)], text + "\n").into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, super::JSON)], hints::worded_json(text + "\n")).into_response(),
         Err(error) => ApiError::failed(format!("failed to write JSON: {error}")).into_response(),
     }
 }

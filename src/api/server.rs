@@ -101,7 +101,7 @@ fn admit(stream: &UnixStream) -> Result<Peer, fn() -> ApiError> {
     let pid = peer.pid().filter(|pid| *pid > 0);
     if pid.is_some_and(is_elsewhere) {
         return Err(|| {
-            let message = "this daemon serves another network namespace than yours: run the command in the daemon's";
+            let message = "this daemon serves another network namespace than yours: ask it from within the daemon's";
             ApiError::new(StatusCode::FORBIDDEN, "other_namespace", message)
         });
     }

@@ -361,7 +361,7 @@ fn services_are_added_set_and_removed() {
     let ServiceEdit::Put(put) = &add.edit else {
         panic!("{add:?}")
     };
-    let service = tcpgw_core::model::parse_service(put).expect("a service");
+    let service = tcpgw_core::model::parse_service_named(&add.name, put).expect("a service");
     assert_eq!(
         (&*service.name, service.backends[1].weight.get(), service.labels.len()),
         ("new", 5, 2)

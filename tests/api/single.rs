@@ -14,7 +14,7 @@ use tcpgw::control::request::{
 };
 use tcpgw::control::storage::{Query, QueryError, Recorded};
 use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
-use tcpgw_core::model::{Endpoint, Service, parse_service, patch_service};
+use tcpgw_core::model::{Endpoint, Service, parse_service, parse_service_named, patch_service};
 
 /// What single services are, and what was ordered of them.
 pub(crate) struct Single {
@@ -273,7 +273,7 @@ impl Single {
             return Err(Refused::Conflict("the service is not as expected".into(), stored));
         }
         let service = match &order.edit {
-            ServiceEdit::Put(text) => Some(parse_service(text).map_err(Refused::Invalid)?),
+            ServiceEdit::Put(text) => Some(parse_service_named(&order.name, text).map_err(Refused::Invalid)?),
             ServiceEdit::Patch(patch) => {
                 let there = &current.as_ref().expect("it is there").service;
                 Some(patch_service(there, patch).map_err(Refused::Invalid)?)

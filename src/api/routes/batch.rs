@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::services::{expected, named, object, tag};
+use super::services::{expected, object, tag};
 use super::{Shared, json};
 use crate::api::answers::{BatchAnswer, BatchItemAnswer, ServiceFields};
 use crate::api::body::Kind;
@@ -93,7 +93,7 @@ fn read(item: Item, at: usize) -> Result<BatchItem, ApiError> {
     let name = params::name(&item.name).map_err(|message| ApiError::invalid(&place(".name"), message))?;
     let bytes = |json: Box<RawValue>| json.get().as_bytes().to_vec();
     let edit = match (item.put, item.patch, item.delete) {
-        (Some(put), None, false) => ServiceEdit::Put(named(&name, bytes(put))),
+        (Some(put), None, false) => ServiceEdit::Put(bytes(put)),
         (None, Some(patch), false) => ServiceEdit::Patch(bytes(patch)),
         (None, None, true) => ServiceEdit::Delete,
         _ => {

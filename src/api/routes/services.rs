@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::{Shared, json};
 use crate::api::answers::{EditAnswer, ServiceAnswer, ServiceList};
@@ -119,7 +118,7 @@ pub(in crate::api) async fn replace(
 ) -> Result<Response, ApiError> {
     let (mut order, headers) = order(request, true)?;
     let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
-    order.edit = ServiceEdit::Put(named(&order.name, text));
+    order.edit = ServiceEdit::Put(text);
     shared.edit(order).await
 }
 
@@ -323,18 +322,6 @@ pub(super) fn expected(headers: &HeaderMap, may_be_absent: bool) -> Result<Expec
         (None, Some(_)) => Err(ApiError::bad("header if-none-match makes no sense here")),
         (Some(_), Some(_)) => Err(ApiError::bad("headers if-match and if-none-match do not go together")),
     }
-}
-
-/// The JSON of a service with its name, which may be left out where the path says it.
-pub(super) fn named(name: &str, text: Vec<u8>) -> Vec<u8> {
-    let has_none = matches!(serde_json::from_slice(&text), Ok(Value::Object(object)) if !object.contains_key("name"));
-    let Some(at) = text.iter().position(|byte| *byte == b'{').filter(|_| has_none) else {
-        return text;
-    };
-    let rest = &text[at + 1..];
-    let is_empty = rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
-    let member = format!("\"name\":\"{name}\"{}", if is_empty { "" } else { "," });
-    [&text[..=at], member.as_bytes(), rest].concat()
 }
 
 /// A small object; nothing at all is an empty one.

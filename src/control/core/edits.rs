@@ -114,7 +114,7 @@ impl Core {
             current.ok_or_else(|| missing(name))
         };
         let put = match edit {
-            ServiceEdit::Put(text) => Some(model::parse_service(text).map_err(Refused::Invalid)?),
+            ServiceEdit::Put(text) => Some(model::parse_service_named(name, text).map_err(Refused::Invalid)?),
             ServiceEdit::Patch(text) => Some(model::patch_service(there()?, text).map_err(Refused::Invalid)?),
             ServiceEdit::Delete => {
                 there()?;

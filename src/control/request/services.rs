@@ -75,7 +75,7 @@ pub struct EditedBatch {
 /// A change of a service.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServiceEdit {
-    /// Defines the service by its JSON, as in the state file, whatever it was. A name in it must be the order's.
+    /// Replaces the service by this JSON, as in the state file. The name may be left out, and must be the order's otherwise.
     Put(Vec<u8>),
     /// Changes the fields in this JSON merge patch (RFC 7396).
     Patch(Vec<u8>),

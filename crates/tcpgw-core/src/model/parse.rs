@@ -20,7 +20,7 @@ use super::problem::{Place, Problems};
 use super::{Service, State};
 
 pub use self::access::MAX_SOURCE_ADDRESSES;
-pub use self::one::{parse_service, patch_service};
+pub use self::one::{parse_service, parse_service_named, patch_service};
 pub(super) use self::service::{DEFAULT_BURST_SECONDS, DEFAULT_MTU};
 pub use self::service::{DRAIN_TIMEOUT, IDLE_TIMEOUTS};
 

@@ -14,6 +14,22 @@ pub fn parse_service(text: &[u8]) -> Result<Service, Problems> {
     validate(&tree(text)?, Problems::default())
 }
 
+/// Reads a service whose name is known from elsewhere and may be left out of the text. A name that is given is kept, also if it
+/// is another one.
+///
+/// # Errors
+///
+/// Fails as [`parse_service`] does.
+pub fn parse_service_named(name: &str, text: &[u8]) -> Result<Service, Problems> {
+    let mut json = tree(text)?;
+    if let Json::Object(members) = &mut json
+        && !members.iter().any(|(key, _)| key == "name")
+    {
+        members.insert(0, ("name".to_owned(), Json::String(name.to_owned())));
+    }
+    validate(&json, Problems::default())
+}
+
 /// Changes a service by a JSON merge patch (RFC 7396) of its written form: a member replaces the one that is there,
 /// objects are merged, `null` takes a field back to its default. Places are fields of the service that comes out.
 ///
@@ -105,6 +121,26 @@ mod tests {
         let service = parsed(service)?;
         let patched = patch_service(&service, patch.as_bytes()).map_err(|problems| problems.to_string())?;
         Ok(write::service_value(&patched))
+    }
+
+    #[test]
+    fn a_name_that_is_left_out_is_the_one_that_is_known() {
+        let named = |text: &str| parse_service_named("a", text.as_bytes()).map(|service| service.name.to_string());
+        assert_eq!(named(r#"{"port": 1, "backends": []}"#).as_deref(), Ok("a"));
+        assert_eq!(named(r#"{"port": 1, "backends": [], "name": "b"}"#).as_deref(), Ok("b"));
+        for wrong in [
+            "{}",
+            "[]",
+            "{",
+            r#"{"name": null, "port": 1, "backends": []}"#,
+            r#""a""#,
+        ] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+        let twice = named(r#"{"port": 1, "port": 2, "backends": []}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(twice.contains("is given twice"), "{twice}");
     }
 
     #[test]
