@@ -66,7 +66,8 @@ pub(super) fn drain(global: &Global, arguments: &Drain) -> Outcome {
 pub(super) fn undrain(global: &Global, arguments: &Undrain) -> Outcome {
     let daemon = global.must_daemon(ORDERS)?;
     let edited = order(&daemon, &arguments.chosen, "/undrain", None)?;
-    told(global, &arguments.chosen, &edited, "active")
+    let state = if edited.changed { "active again" } else { "active" };
+    told(global, &arguments.chosen, &edited, state)
 }
 
 fn order(

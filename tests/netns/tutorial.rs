@@ -24,9 +24,22 @@ PATH=$PWD/bin:$PATH:/usr/sbin:/sbin
 export TCPGW_STORE=$PWD/tcpgw.db TCPGW_CONFIG=/dev/null
 ip link set lo up
 echo 1 >/proc/sys/net/ipv4/ip_forward
-tcpgw daemon 2>daemon.log &
-for _ in $(seq 100); do tcpgw status -q >/dev/null 2>&1 && break; sleep 0.1; done
-disown
+start() {
+    tcpgw daemon 2>daemon.log &
+    daemon=$!
+    disown
+    for _ in $(seq 100); do tcpgw status -q >/dev/null 2>&1; [ $? -le 1 ] && [ -S /run/tcpgw/tcpgw.sock ] && break; sleep 0.1; done
+}
+start
+"#;
+/// What a boot takes away: processes, the table, the containers, and what is in `/run`. Then the unit starts the daemon.
+const BOOT: &str = r#"
+kill "$daemon"
+while kill -0 "$daemon" 2>/dev/null; do sleep 0.1; done
+scripts/containers down
+nft flush ruleset
+rm -rf /run/tcpgw
+start
 "#;
 
 /// Command lines of the blocks that show a console, and what each prints.
@@ -42,6 +55,14 @@ fn shown() -> Vec<(&'static str, Vec<&'static str>)> {
         }
     }
     commands
+}
+
+/// The commands of the block that is typed after a boot.
+fn after_boot() -> &'static str {
+    let (_, rest) = TUTORIAL
+        .split_once("```sh\nsudo reboot\n```\n\n```sh\n")
+        .expect("a boot");
+    rest.split_once("```").expect("an end").0
 }
 
 /// Whether a line is what is shown, apart from what differs from run to run: times, and how connections are spread (in the client's
@@ -87,6 +108,12 @@ fn each_command_line_prints_what_the_tutorial_shows() {
     for (number, (command, _)) in commands.iter().enumerate() {
         let _ = writeln!(script, "echo {MARK} {number}\n{command}\nsleep 1.2");
     }
+    let _ = writeln!(
+        script,
+        "{BOOT}echo {MARK} {}\n{}echo {MARK} end $?",
+        commands.len(),
+        after_boot()
+    );
     let output = Command::new("timeout")
         .args([
             "--kill-after=5",
@@ -116,6 +143,12 @@ fn each_command_line_prints_what_the_tutorial_shows() {
         }
     }
     assert!(wrong.is_empty(), "{}\n{errors}", wrong.join("\n"));
+    let (_, booted) = printed
+        .split_once(&format!("{MARK} {}\n", commands.len()))
+        .expect("a boot");
+    assert!(booted.contains("\nok: 1 service, 1 backend, "), "{booted}");
+    assert!(booted.contains("10.2.0.13:3000  healthy"), "{booted}");
+    assert!(booted.ends_with(&format!("{MARK} end 0\n")), "{booted}");
 }
 
 #[test]
