@@ -1,6 +1,6 @@
-//! Access lists of services as a flow is judged by them: whether the service that a flow came through denies its client now.
+//! Access lists of services, applied to flows: whether the service that a flow came through denies its client now.
 //!
-//! Owns the lookup in the lists. Knows nothing of the kernel.
+//! It owns the look-up in the lists, and knows nothing of the kernel.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,11 +11,11 @@ use tcpgw_core::model::network;
 use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::conntrack::{Flow, TcpState};
 
-/// The `allow` and `deny` lists of all services that have any.
+/// The `allow` and `deny` lists of services that have any.
 #[derive(Debug)]
 pub struct AccessLists<'a> {
     summary: &'a Summary,
-    /// By the service's position in the summary.
+    /// Lists by the position of the service in the summary.
     lists: BTreeMap<usize, Lists>,
 }
 
@@ -44,13 +44,13 @@ impl<'a> AccessLists<'a> {
         Self { summary, lists }
     }
 
-    /// Whether no service has a list.
+    /// Returns whether no service has a list.
     pub fn is_empty(&self) -> bool {
         self.lists.is_empty()
     }
 
-    /// Returns the position of the service that a flow came through, if that denies the flow's client and the connection is not
-    /// over.
+    /// Returns the position of the service that a flow came through, if it denies the flow's client and the connection
+    /// has not ended.
     pub fn denied_by(&self, flow: &Flow) -> Option<usize> {
         if matches!(flow.tcp_state, Some(TcpState::TimeWait | TcpState::Close)) {
             return None;
@@ -75,7 +75,7 @@ impl Lists {
 }
 
 impl Ranges {
-    /// What is no network was written by a program that is not this one, and holds nobody.
+    /// Parses networks. Text that is no network comes from another program, and matches no client.
     fn of(texts: &[Box<str>]) -> Self {
         let networks: Vec<IpNet> = texts.iter().filter_map(|text| network::parse(text).ok()).collect();
         let range = |network: &IpNet| (network.network(), network.broadcast());

@@ -1,5 +1,5 @@
-//! Connections that are up of clients that a service denies now: lists judge new connections only, so these go on until they
-//! are counted and flushed here.
+//! Established connections of clients that a service denies now: access lists judge new connections only, so these
+//! continue until they are counted and deleted here.
 
 use std::collections::BTreeMap;
 
@@ -13,42 +13,42 @@ use tcpgw_kernel::conntrack::Deletion;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::{InFlight, Kernel, KernelError, reading};
 
-/// How often the flows are looked at until none is found.
+/// Maximum number of passes over the flows until none is found.
 const PASSES: u32 = 50;
 
-/// Flows that go on though their clients are denied.
+/// Flows that continue though their clients are denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeniedFlows {
-    /// All of them.
+    /// Number of all such flows.
     pub flows: u64,
-    /// Of each service that has any.
+    /// Services that have such flows.
     pub services: Vec<DeniedOfService>,
 }
 
-/// Of one service.
+/// Such flows of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeniedOfService {
-    /// Its name, where it is known.
+    /// Name of the service, if it is known.
     pub name: Option<Box<str>>,
-    /// Its public port.
+    /// Public port.
     pub port: u16,
-    /// How many flows of denied clients it has.
+    /// Number of flows of denied clients.
     pub flows: u64,
 }
 
-/// What was flushed.
+/// Result of deleting such flows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeniedFlushed {
-    /// Flows that were deleted.
+    /// Number of flows that were deleted.
     pub flushed: u64,
-    /// Flows that could not be deleted.
+    /// Number of flows that could not be deleted.
     pub failed: u64,
 }
 
-/// Counts the flows that go on though their clients are denied. `only` is the position of the one service that is asked about.
+/// Counts the flows that continue though their clients are denied. `only`: position of the only service to count.
 ///
 /// # Errors
-/// Those of [`Kernel::flows`].
+/// Fails when [`Kernel::flows`] fails.
 pub fn count_denied(
     kernel: &mut dyn Kernel,
     mark: FlowMark,
@@ -82,10 +82,10 @@ pub fn count_denied(
     })
 }
 
-/// Deletes the flows of clients that are denied, those included whose first packet passed just before the lists changed.
+/// Deletes the flows of denied clients, including those whose first packet passed just before the lists changed.
 ///
 /// # Errors
-/// Those of [`Kernel::sweep`]; [`NetlinkError::Overrun`] where pass after pass lost answers.
+/// Fails when [`Kernel::sweep`] fails, and with [`NetlinkError::Overrun`] when every pass loses answers.
 pub fn flush_denied(
     kernel: &mut dyn Kernel,
     mark: FlowMark,
@@ -124,7 +124,7 @@ pub fn flush_denied(
 }
 
 impl DeniedFlows {
-    /// The sentence that tells people, if there is anything to tell.
+    /// Returns the sentence about these flows for people, if there are any.
     pub fn words(&self) -> Option<String> {
         const SHOWN: usize = 5;
         if self.flows == 0 {

@@ -1,4 +1,4 @@
-//! One writer per network namespace: a lock file in the run directory.
+//! Lock of a network namespace, which has one writer: a lock file in the run directory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -15,7 +15,7 @@ use tcpgw_core::escape;
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The right to write. It ends with the value, or with the process, however it dies.
+/// The lock. It is released when the value is dropped, or the process ends in any way.
 #[derive(Debug)]
 pub struct Lock {
     file: Option<Flock<File>>,
@@ -24,39 +24,40 @@ pub struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Dropping a `Flock` that cannot be unlocked panics. Then it ends with the process.
+        // Dropping a `Flock` that cannot be unlocked panics. The lock then ends with the process.
         if let Some(Err((file, _))) = self.file.take().map(Flock::unlock) {
             std::mem::forget(file);
         }
     }
 }
 
-/// Why the right was not had.
+/// Reason why the lock could not be taken.
 #[derive(Debug, Error)]
 pub enum LockError {
-    /// Another process writes, and did not end in time.
+    /// Another process holds the lock, and did not release it in time.
     #[error("another tcpgw is at work here: {holder}; waited {waited:?}")]
     Held {
-        /// Its process number and command.
+        /// Process id and command of the holder.
         holder: String,
-        /// How long was waited.
+        /// Time for which it was waited.
         waited: Duration,
     },
     /// The lock file could not be opened.
     #[error("failed to lock {}: {source}", tcpgw_core::escape::path(path))]
     File {
-        /// The file.
+        /// Path of the lock file.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
 impl Lock {
-    /// Takes the lock of that network namespace, waiting for it up to `timeout`.
+    /// Takes the lock of the network namespace, waiting for it up to `timeout`.
     ///
     /// # Errors
-    /// [`LockError`].
+    /// Fails with [`LockError::Held`] when another process keeps it, and with [`LockError::File`] when the file cannot
+    /// be opened or locked.
     pub fn take(directory: &Path, namespace: u64, timeout: Duration) -> Result<Self, LockError> {
         let path = directory.join(format!("netns-{namespace}.lock"));
         let fail = |source| LockError::File {
@@ -68,10 +69,10 @@ impl Lock {
         let begin = Instant::now();
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                // Whoever held it may have removed the file, see `discard`: the next one would lock another.
+                // The last holder may have removed the file, see `discard`: the next process would lock another one.
                 Ok(locked) if !run_file::is_at(&locked, &path) => file = run_file::open_lock(&path).map_err(fail)?,
                 Ok(mut locked) => {
-                    // It is held whether its file says by whom or not: the disk may be full.
+                    // The lock is held even if the holder cannot be written to its file, for example on a full disk.
                     if let Err(error) = sign(&mut locked) {
                         tracing::debug!(%error, path = %tcpgw_core::escape::path(&path), "failed to write who holds the lock");
                     }
@@ -96,7 +97,7 @@ impl Lock {
     }
 }
 
-/// Returns who holds the lock of that network namespace, if anybody does and it can be told. Makes no file.
+/// Returns the holder of the lock of the network namespace, if it is held and the holder is known. It creates no file.
 pub fn held_by(directory: &Path, namespace: u64) -> Option<String> {
     let path = directory.join(format!("netns-{namespace}.lock"));
     fs::symlink_metadata(&path).ok()?;
@@ -108,10 +109,12 @@ pub fn held_by(directory: &Path, namespace: u64) -> Option<String> {
 }
 
 impl Lock {
-    /// Takes it again where somebody has removed its file, so that others find it held; returns whether that was so.
+    /// Takes the lock again if another process has removed its file, so that others find it held. Returns whether this
+    /// was so.
     ///
     /// # Errors
-    /// [`LockError`]: also that another process has it now.
+    /// Fails with [`LockError::Held`] when another process holds it now, and with [`LockError::File`] when the file
+    /// cannot be opened or locked.
     pub fn renew(&mut self) -> Result<bool, LockError> {
         if self.file.as_ref().is_some_and(|file| run_file::is_at(file, &self.path)) {
             return Ok(false);
@@ -141,7 +144,7 @@ impl Lock {
         Ok(true)
     }
 
-    /// Removes the file with the lock: nothing of tcpgw is left in the namespace.
+    /// Removes the file with the lock, so that nothing of tcpgw is left for the namespace.
     pub fn discard(self) {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, path = %escape::path(&self.path), "failed to remove the lock file");
@@ -150,10 +153,10 @@ impl Lock {
 }
 
 impl Lock {
-    /// Whether another process holds the lock of that network namespace.
+    /// Returns whether another process holds the lock of the network namespace.
     ///
     /// # Errors
-    /// [`io::ErrorKind::PermissionDenied`] where this user may not see it.
+    /// Fails with [`io::ErrorKind::PermissionDenied`] when this user may not open the file.
     pub fn is_held(directory: &Path, namespace: u64) -> io::Result<bool> {
         let path = directory.join(format!("netns-{namespace}.lock"));
         let mut options = OpenOptions::new();

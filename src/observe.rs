@@ -1,7 +1,7 @@
-//! Looks at a gateway at work: asks the kernel for what the views show. For the command line and the API, so that both show
-//! the same.
+//! Queries of a working gateway: reads from the kernel what the views show, for the command line and the API, so that
+//! both show the same.
 //!
-//! Changes nothing, and needs no record: what is meant to be there is given to it.
+//! It changes nothing, and needs no record: the desired services are passed to it.
 
 use std::fmt;
 use std::fs;
@@ -28,27 +28,27 @@ use tcpgw_core::problem::Problem;
 use tcpgw_kernel::conntrack::{Flow, Selection};
 use tcpgw_kernel::{Kernel, KernelError};
 
-/// Why there was nothing to see.
+/// Reason why a query failed.
 #[derive(Debug, Error)]
 pub enum ObserveError {
-    /// The kernel did not tell.
+    /// The kernel failed or refused.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// There is no such service.
+    /// The named service does not exist.
     #[error(transparent)]
     NoService(#[from] NoService),
-    /// What was asked cannot be.
+    /// The addresses are of different families.
     #[error("{0} and {1} are addresses of different families; a backend only sees addresses of its own family")]
     Families(SocketAddr, SocketAddr),
-    /// Whoever asked has gone.
+    /// The client has disconnected.
     #[error("the request was cancelled")]
     Gone,
-    /// Whoever asked does not listen any more.
+    /// The output could not be written.
     #[error("failed to write what was seen: {0}")]
     Write(#[from] io::Error),
 }
 
-/// What conntrack notes of connections that begin now, in the network namespace of this thread.
+/// Returns the data that conntrack records of new connections, in the network namespace of this thread.
 pub fn noted() -> Noted {
     let is_on = |name| {
         let value = fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
@@ -60,7 +60,7 @@ pub fn noted() -> Noted {
     }
 }
 
-/// Since 1970, by the clock that conntrack notes begins with.
+/// Returns the time since the Unix epoch, by the clock that conntrack records begins with.
 pub fn now() -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -71,26 +71,27 @@ fn nanoseconds() -> u64 {
     u64::try_from(now().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Longest time for which a look waits without asking whether it is still wanted.
+/// Longest time for which a query waits without checking that it is still wanted.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// A flow that is nobody's is looked at again after this: from the end of a drain until its flows are flushed it is less.
+/// Delay after which a stale flow is checked again; it exceeds the time from the end of a drain to the deletion of its
+/// flows.
 const FLUSHED: Duration = Duration::from_millis(500);
 
-/// Whoever asked for a look, who may go away before it ends.
+/// Client of a query, which may disconnect before the end.
 #[derive(Clone, Default)]
 pub struct Asker(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
 
 impl Asker {
-    /// One who may go away; `is_gone` tells.
+    /// Creates a client that may disconnect; `is_gone` tells whether it has.
     pub fn who_may_go(is_gone: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(is_gone)))
     }
 
-    /// Lets time pass.
+    /// Waits for a time.
     ///
     /// # Errors
-    /// [`ObserveError::Gone`] as soon as nobody wants the look any more.
+    /// Fails with [`ObserveError::Gone`] as soon as the client has disconnected.
     pub fn pause(&self, kernel: &mut dyn Kernel, time: Duration) -> Result<(), ObserveError> {
         let Some(is_gone) = &self.0 else {
             kernel.pause(time);
@@ -115,21 +116,22 @@ impl fmt::Debug for Asker {
     }
 }
 
-/// Which status is wanted.
+/// Query of the status.
 #[derive(Debug, Clone, Default)]
 pub struct StatusQuery {
-    /// Of this service only.
+    /// Only service to show.
     pub service: Option<ServiceName>,
-    /// How long packets and drops are counted for rates; zero for none.
+    /// Time over which rates are measured; zero for none.
     pub interval: Duration,
-    /// Who wants it.
+    /// Client of the query.
     pub asker: Asker,
 }
 
-/// Looks, twice if there is an interval, and hands out what was seen. `daemon` is what a daemon knows besides.
+/// Takes one sample, or two if there is an interval, and passes the status to `tell`. `daemon`: the state of a daemon.
 ///
 /// # Errors
-/// [`ObserveError::Kernel`], [`ObserveError::NoService`].
+/// Fails with [`ObserveError::Kernel`] when the kernel cannot be read, [`ObserveError::NoService`] when the named
+/// service does not exist, and [`ObserveError::Gone`] when the client has disconnected.
 pub fn status<T>(
     kernel: &mut dyn Kernel,
     services: &ServicesView,
@@ -172,7 +174,7 @@ pub fn status<T>(
         }
     })?;
     if tally.stale.total > 0 {
-        // Those whose time is just over are being flushed.
+        // Flows whose drain has just ended are being deleted.
         query.asker.pause(kernel, FLUSHED)?;
         let mut again = Tally::new(services, &places);
         each(kernel, services.mark, &wanted, |flow| {
@@ -216,7 +218,7 @@ fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &Places) -> 
     }
     for set in drops::sets() {
         let counted = match kernel.counted(set) {
-            // Another version's table, or one that has just been removed.
+            // The table is of another version, or has just been removed.
             Err(KernelError::Netlink(error)) if error.errno() == Some(Errno::ENOENT) => Vec::new(),
             other => other?,
         };
@@ -225,31 +227,32 @@ fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &Places) -> 
     Ok(counts)
 }
 
-/// Which flows are wanted.
+/// Query of flows.
 #[derive(Debug, Clone, Default)]
 pub struct FlowsQuery {
-    /// Of this service only.
+    /// Only service to show.
     pub service: Option<ServiceName>,
-    /// Of this backend only.
+    /// Only backend to show.
     pub backend: Option<SocketAddr>,
-    /// Of clients in this network only.
+    /// Only network of clients to show.
     pub client: Option<IpNet>,
 }
 
-/// A list that is written while it is read.
+/// Output of flows that is written while they are read.
 pub trait List {
-    /// Comes first.
+    /// Writes the begin.
     fn begin(&mut self, hints: &[Hint]) -> io::Result<()>;
-    /// One flow.
+    /// Writes a flow.
     fn flow(&mut self, flow: &FlowView<'_>) -> io::Result<()>;
-    /// Comes last, if the kernel did not fail.
+    /// Writes the end, unless the kernel failed.
     fn end(&mut self) -> io::Result<()>;
 }
 
-/// Writes the flows as the kernel shows them, in no order, until all were shown or writing fails.
+/// Writes the flows as the kernel returns them, in no order, until all were written or writing fails.
 ///
 /// # Errors
-/// [`ObserveError::Kernel`], [`ObserveError::NoService`], [`ObserveError::Write`].
+/// Fails with [`ObserveError::Kernel`] when the kernel cannot be read, [`ObserveError::NoService`] when the named
+/// service does not exist, and [`ObserveError::Write`] when writing fails.
 pub fn flows(
     kernel: &mut dyn Kernel,
     services: &ServicesView,
@@ -283,7 +286,7 @@ pub struct JsonFlows<W: Write> {
 }
 
 impl<W: Write> JsonFlows<W> {
-    /// Writes there.
+    /// Creates an output that writes to `out`.
     pub fn new(out: W) -> Self {
         Self { out, count: 0 }
     }
@@ -307,10 +310,11 @@ impl<W: Write> List for JsonFlows<W> {
     }
 }
 
-/// Who is behind what a backend sees.
+/// Returns the client behind a connection that a backend sees.
 ///
 /// # Errors
-/// [`ObserveError::Kernel`], [`ObserveError::Families`].
+/// Fails with [`ObserveError::Kernel`] when the kernel cannot be read, [`ObserveError::Families`] when the addresses
+/// are of different families, and [`ObserveError::NoService`] when the named service does not exist.
 pub fn who<'a>(
     kernel: &mut dyn Kernel,
     services: &'a ServicesView,
@@ -335,7 +339,7 @@ pub fn who<'a>(
             ControlFlow::Continue(())
         })?;
         found.sort_by_key(|flow| (flow.backend, flow.client, flow.id));
-        // One may have been shown twice.
+        // A flow may be listed twice.
         found.dedup_by_key(|flow| (flow.backend, flow.client, flow.id));
     }
     if let Some(service) = service {
@@ -355,13 +359,13 @@ pub fn who<'a>(
     })
 }
 
-/// Backends that are shown with an indent for each level, which makes the text of many three times as long.
+/// Maximum number of backends in indented JSON, which makes the text of many three times as long.
 const MOST_INDENTED: usize = 1000;
 
 /// Writes a status as JSON: indented, unless it has many backends.
 ///
 /// # Errors
-/// Those of writing.
+/// Fails when writing fails.
 pub fn write_status(mut out: impl Write, status: &Status<'_>) -> io::Result<()> {
     let backends: usize = status.services.iter().map(|service| service.backends.len()).sum();
     if backends <= MOST_INDENTED {
@@ -372,10 +376,10 @@ pub fn write_status(mut out: impl Write, status: &Status<'_>) -> io::Result<()> 
     out.flush()
 }
 
-/// JSON for people and scripts: indented, with a line feed at its end.
+/// Writes JSON for people and scripts: indented, with a line feed at its end.
 ///
 /// # Errors
-/// Those of `out`.
+/// Fails when writing to `out` fails.
 pub fn write_json(mut out: impl Write, value: &impl serde::Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut out, value)?;
     writeln!(out)?;

@@ -1,4 +1,4 @@
-//! What is checked against the gateway itself before anything is changed.
+//! Checks of a state against the gateway itself, before anything is changed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,16 +16,16 @@ use tcpgw_kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, 
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::{LocalAddresses, Routes};
 
-/// Routes that are looked up; each takes the kernel some microseconds.
+/// Maximum number of routes that are looked up, in some microseconds each.
 const MOST_ROUTES: usize = 1000;
 
-/// Above this part of the conntrack table that is free, nothing is said of it.
+/// Divisor of the conntrack table's size: a warning is given when less than this part of it is free.
 const CROWDED: u64 = 10;
 
 /// Returns backends that are the gateway itself or no single host, and source addresses that are not its own.
 ///
 /// # Errors
-/// Those of asking the kernel.
+/// Fails when the kernel cannot be queried.
 pub fn obstacles(routes: &mut Routes, state: &State) -> Result<Vec<Obstacle>, NetlinkError> {
     let local = local(routes, state)?;
     let mut obstacles: Vec<Obstacle> = own_backends(state, &local).collect();
@@ -34,8 +34,9 @@ pub fn obstacles(routes: &mut Routes, state: &State) -> Result<Vec<Obstacle>, Ne
     Ok(obstacles)
 }
 
-/// Returns a state without the services that are held back by obstacles that are not in what is served of them already,
-/// and with what is served of these, or `before`, which are possible, where nothing is; and the obstacles that held them back.
+/// Returns a state without the services that are held back, and the obstacles of these. A held-back service is kept as
+/// it is served, or as it is in `before` if it is not served. Obstacles that apply to what is served already do not
+/// count.
 pub fn possible(
     state: &State,
     obstacles: impl Iterator<Item = Obstacle>,
@@ -69,11 +70,11 @@ pub fn possible(
     (State { services }, held_back)
 }
 
-/// What may be meant, and does not work yet: addresses that are not there, forwarding that is off, backends without a
-/// route, a conntrack table without room.
+/// Returns warnings about parts of a state that may be intended and do not work yet: addresses that the gateway does
+/// not have, forwarding that is off, backends without a route, a conntrack table without room.
 ///
 /// # Errors
-/// Those of asking the kernel.
+/// Fails when the kernel cannot be queried.
 pub fn warnings(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, NetlinkError> {
     let local = local(routes, state)?;
     let mut warnings: Vec<Problem> = missing_addresses(state, &local)
@@ -84,7 +85,7 @@ pub fn warnings(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, Netl
     Ok(warnings)
 }
 
-/// Those in the table `local`, and those that state and rules of routing make local besides.
+/// Returns the addresses in the table `local`, and those of the state that routing rules make local, too.
 fn local(routes: &mut Routes, state: &State) -> Result<LocalAddresses, NetlinkError> {
     let mut local = routes.local_addresses()?;
     for service in &state.services {
@@ -118,7 +119,8 @@ fn own_backends<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterato
     })
 }
 
-/// The state file alone does not tell which addresses are those of broadcasts: it does not know the masks.
+/// Returns the backends with a broadcast or anycast address, which the state alone does not show, since it has no
+/// network masks.
 fn shared_backends(routes: &mut Routes, state: &State) -> Result<Vec<Obstacle>, NetlinkError> {
     let backends = state.services.iter();
     let backends = backends.flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
@@ -172,7 +174,8 @@ fn missing_addresses<'a>(state: &'a State, local: &'a LocalAddresses) -> impl It
     })
 }
 
-/// A preserved backend answers its client by way of the gateway, so the gateway must know the way to it.
+/// Returns backends of services with `preserve` without a route: such a backend answers its client through the
+/// gateway.
 fn unreachable(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, NetlinkError> {
     let preserving = state
         .services
@@ -191,7 +194,7 @@ fn unreachable(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, Netli
     Ok(problems)
 }
 
-/// Interfaces that clients and answers come in by, and that do not forward.
+/// Returns problems of interfaces by which clients and answers come in, and that do not forward.
 fn forwarding(state: &State) -> impl Iterator<Item = Problem> + use<> {
     let found = doctor::examine_forwarding(Summary::from(state)).into_iter();
     found
@@ -205,8 +208,8 @@ fn forwarding(state: &State) -> impl Iterator<Item = Problem> + use<> {
         })
 }
 
-/// New connections get in while the conntrack table has room. The limit is the system's, and each network namespace may
-/// have so many flows (`__nf_conntrack_alloc`); 0 is none.
+/// Returns a problem if the conntrack table has little room for new connections. The limit is the system's, and each
+/// network namespace may have this number of flows (`__nf_conntrack_alloc`); 0 means no limit.
 fn crowded() -> Option<Problem> {
     let read = |name| fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok();
     let number = |name| read(name)?.trim().parse::<u64>().ok();
@@ -224,7 +227,7 @@ fn crowded() -> Option<Problem> {
 /// Returns new services on ports where a local program listens.
 ///
 /// # Errors
-/// Those of asking the kernel.
+/// Fails when the kernel cannot be queried.
 pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result<Vec<Obstacle>, ListenersError> {
     let new = state.services.iter().map(AsRef::as_ref);
     let new: Vec<&Service> = new.filter(|service| !is_known(service)).collect();
@@ -276,7 +279,7 @@ fn overlaps(listen: &Listen, listener: SocketAddr) -> bool {
         _ if address.is_loopback() => false,
         Listen::Everywhere => true,
         Listen::At(addresses) => addresses.iter().any(|own| match address {
-            // `::` takes IPv4 too, unless the program said otherwise, which cannot be seen from outside.
+            // `::` includes IPv4, unless the program has switched that off, which is not visible from outside.
             IpAddr::V6(any) if any.is_unspecified() => true,
             IpAddr::V4(any) if any.is_unspecified() => own.is_ipv4(),
             _ => *own == address,

@@ -1,23 +1,23 @@
-//! The sockets of [`tcpgw_core::health`]: a thread that does TCP handshakes, hundreds at a time, and says how they ended.
+//! Prober: the sockets of [`tcpgw_core::health`]. A thread makes TCP handshakes, hundreds at a time, and reports their
+//! outcomes.
 //!
-//! A probe is three system calls where it is answered: `setsockopt`, `connect`, and a `connect` to `AF_UNSPEC` that
-//! takes the socket back, to be used again. On the wire it is three packets: SYN, SYN-ACK, RST. The ACK is held back,
-//! and the reset overtakes it, so the backend's kernel has answered for its listener while its program is not woken: it
-//! never accepts a connection that is reset at once. The ACK is only delayed: should this thread be kept from its work
-//! for longer than that (200 ms), the program accepts, and sees a reset.
+//! A probe that is answered takes three system calls: `setsockopt`, `connect`, and a `connect` to `AF_UNSPEC`, which
+//! disconnects the socket for its next use. On the wire it is three packets: SYN, SYN-ACK, RST. The ACK is delayed, and
+//! the reset overtakes it, so the backend's kernel has answered for its listener while its program is not woken: it
+//! does not accept a connection that is reset at once. If this thread is delayed for longer than the ACK (200 ms), the
+//! program accepts the connection, and sees a reset.
 //!
-//! A lost SYN is sent again after 1 s, by the kernel, and no more once the probe's time is up: taking the socket back
-//! ends that, too.
+//! The kernel repeats a lost SYN after 1 s, until the probe times out and its socket is disconnected.
 //!
-//! A reset leaves no `TIME_WAIT` on either side, so no source port is used up. The gateway's conntrack forgets a probe with
-//! its reset, and one that was not answered 2 s after its last SYN: sockets have a priority of their own
-//! ([`tcpgw_core::ruleset::stmt::PROBE_PRIORITY`]), by which the rules give their flows timeouts of their own. So that it does
-//! not count them until it collects them by itself, their entries are looked up when their time is over.
+//! A reset leaves no `TIME_WAIT` on either side, so no source port is used up. The gateway's conntrack removes a probe
+//! with its reset, and one that was not answered 2 s after its last SYN: sockets have a priority
+//! ([`tcpgw_core::ruleset::stmt::PROBE_PRIORITY`]) by which the rules give their flows other timeouts. conntrack counts
+//! expired entries until they are looked up or collected, so their entries are looked up after the timeout.
 //!
 //! Probes go from the gateway's own sockets to a backend's real address. They are not translated, carry no flow mark,
 //! and are neither limited nor counted.
 //!
-//! Source: `tcp_rcv_synsent_state_process` in `net/ipv4/tcp_input.c` (which holds back the ACK), `tcp_disconnect` in
+//! Source: `tcp_rcv_synsent_state_process` in `net/ipv4/tcp_input.c` (which delays the ACK), `tcp_disconnect` in
 //! `net/ipv4/tcp.c`, `tcp_check_req` in `net/ipv4/tcp_minisocks.c` (the reset at the other side), connect(2).
 
 mod errno;
@@ -41,34 +41,35 @@ use self::pool::Pool;
 use tcpgw_core::health::{Probe, ProbeOutcome};
 use tcpgw_kernel::conntrack::Collector;
 
-/// While that many are on their way, answers are gathered for a moment: waking up for each costs more than the rest.
+/// Number of probes in flight from which answers are collected for a moment, since waking up for each one costs more
+/// than the rest.
 const CROWD: usize = 8;
 const MOMENT: Duration = Duration::from_millis(1);
 const EVENTS: usize = 256;
-/// The token of the command channel; sockets count from 0.
+/// Token of the command channel; sockets count from 0.
 const WAKE: u64 = u64::MAX;
 
-/// How a probe ended.
+/// Result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// Which: [`Probe::id`].
+    /// Id of the probe, see [`Probe::id`].
     pub id: u64,
-    /// How.
+    /// Outcome of the probe.
     pub outcome: ProbeOutcome,
 }
 
-/// Why there can be no probes.
+/// Reason why no probes can be made.
 #[derive(Debug, Error)]
 pub enum ProbeError {
-    /// The system refused what the thread needs.
+    /// The system refused a resource of the thread.
     #[error("failed to start probing: {0}")]
     Start(#[from] io::Error),
-    /// The thread has ended: nobody listens for its reports, or `epoll_wait` failed, which was logged.
+    /// The thread has ended, because its reports are not received any more or `epoll_wait` failed, which was logged.
     #[error("failed to probe: its thread has ended")]
     Gone,
 }
 
-/// Who began a connection, and towards whom.
+/// Source and destination of a connection.
 type Flow = (SocketAddr, SocketAddr);
 
 enum Command {
@@ -76,21 +77,21 @@ enum Command {
     Cancel(Vec<u64>),
 }
 
-/// The thread. It ends with this value.
+/// Handle of the prober's thread, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Prober {
-    /// Always there until it is dropped.
+    /// Channel for commands; it exists until the handle is dropped.
     commands: Option<Sender<Command>>,
     wake: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Prober {
-    /// Starts it, in the network namespace of the calling thread. Reports come in batches, never empty ones; each probe
-    /// is reported once, unless it was cancelled.
+    /// Starts the thread, in the network namespace of the calling thread. Reports come in batches that are never
+    /// empty; each probe is reported once, unless it was cancelled.
     ///
     /// # Errors
-    /// [`ProbeError::Start`].
+    /// Fails with [`ProbeError::Start`] when the system refuses a resource.
     pub fn start(reports: UnboundedSender<Vec<Report>>) -> Result<Self, ProbeError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = Arc::new(EventFd::from_flags(flags).map_err(io::Error::from)?);
@@ -120,10 +121,10 @@ impl Prober {
         })
     }
 
-    /// Sends these.
+    /// Sends probes.
     ///
     /// # Errors
-    /// [`ProbeError::Gone`].
+    /// Fails with [`ProbeError::Gone`] when the thread has ended.
     pub fn probe(&self, probes: Vec<Probe>) -> Result<(), ProbeError> {
         if probes.is_empty() {
             return Ok(());
@@ -131,10 +132,10 @@ impl Prober {
         self.command(Command::Probe(probes))
     }
 
-    /// Gives these up. Reports of some may be on their way.
+    /// Cancels probes. Reports of some of them may still arrive.
     ///
     /// # Errors
-    /// [`ProbeError::Gone`].
+    /// Fails with [`ProbeError::Gone`] when the thread has ended.
     pub fn cancel(&self, ids: Vec<u64>) -> Result<(), ProbeError> {
         if ids.is_empty() {
             return Ok(());
@@ -150,7 +151,7 @@ impl Prober {
     }
 
     fn wake(&self) {
-        // It fails when it was written to 2^64 times. Nobody needs to read it: each write is an edge.
+        // A write fails after 2^64 of them. The counter need not be read: each write is an edge.
         let _ = self.wake.write(1);
     }
 }
@@ -160,20 +161,21 @@ impl Drop for Prober {
         self.commands = None;
         self.wake();
         if let Some(thread) = self.thread.take() {
-            // It never panics, and if it did, there would be nothing to do about it here.
+            // The thread does not panic, and a panic could not be handled here.
             let _ = thread.join();
         }
     }
 }
 
-/// How long an unanswered probe stays in conntrack after its end, at most: its last SYN may have gone out a moment before.
+/// Maximum time for which an unanswered probe stays in conntrack after its end, since its last SYN may have been sent
+/// just before.
 const FORGOTTEN: Duration = Duration::from_secs(3);
 
 struct Thread {
     pool: Pool,
-    /// Looks up what conntrack should forget; `None` where it cannot be asked.
+    /// Deletes entries of conntrack; `None`: conntrack cannot be used.
     collector: Option<Collector>,
-    /// Unanswered probes, and when conntrack's time for them is over.
+    /// Unanswered probes, with the times when conntrack's timeouts for them have passed.
     unanswered: VecDeque<(Instant, Flow)>,
     commands: Receiver<Command>,
     reports: UnboundedSender<Vec<Report>>,
@@ -210,7 +212,7 @@ impl Thread {
         }
     }
 
-    /// Does as commanded; `false` once there will be no more commands.
+    /// Executes commands. Returns `false` when the channel is closed.
     fn obey(&mut self, now: Instant, reports: &mut Vec<Report>) -> bool {
         loop {
             match self.commands.try_recv() {
@@ -224,7 +226,7 @@ impl Thread {
         }
     }
 
-    /// Has conntrack forget what has ended.
+    /// Deletes entries of ended probes from conntrack.
     fn collect(&mut self, now: Instant) {
         let ended = self.pool.take_ended();
         let Some(collector) = &mut self.collector else { return };
@@ -249,7 +251,7 @@ impl Thread {
             return EpollTimeout::NONE;
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        // Rounded up, lest it wakes too early, again and again.
+        // The time is rounded up, so that the thread does not wake too early repeatedly.
         let millis = left.as_nanos().div_ceil(1_000_000);
         EpollTimeout::try_from(millis).unwrap_or(EpollTimeout::MAX)
     }

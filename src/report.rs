@@ -1,4 +1,4 @@
-//! What an apply came to, for people and for scripts.
+//! Reports of an apply, for people and for scripts.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 use crate::reconcile::Report;
 use tcpgw_core::diff::{ChangeCounts, ServiceChange, count};
 
-/// What an apply came to: `tcpgw apply -o json`.
+/// Result of an apply: the output of `tcpgw apply -o json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ApplyReport {
     /// Numbers of services that were added, changed and removed.
     pub services: ChangeCounts,
-    /// Numbers of backends.
+    /// Numbers of backends that were added, changed and removed.
     pub backends: ChangeCounts,
-    /// Flows that were deleted.
+    /// Number of flows that were deleted.
     pub flows_flushed: u64,
-    /// Handshakes that were forgotten, so that clients retry at another backend.
+    /// Number of unanswered handshakes that were deleted, so that clients retry at another backend.
     pub handshakes_forgotten: u64,
-    /// Flows that could not be deleted.
+    /// Number of flows that could not be deleted.
     pub flows_not_flushed: u64,
-    /// Elements that were added and deleted.
+    /// Number of elements that were added and deleted.
     pub elements: usize,
-    /// Transactions.
+    /// Number of transactions.
     pub transactions: usize,
-    /// Why the table was replaced, if it was.
+    /// Reason why the table was replaced, if it was.
     pub rebuilt: Option<String>,
     /// Time that all of it took, in milliseconds.
     pub milliseconds: f64,
@@ -33,13 +33,13 @@ pub struct ApplyReport {
     pub kernel_milliseconds: f64,
     /// Time that the deletion of flows took, in milliseconds.
     pub flush_milliseconds: f64,
-    /// Backends that begin to drain.
+    /// Number of backends that begin to drain.
     #[serde(default)]
     pub draining: usize,
 }
 
 impl ApplyReport {
-    /// Reports what was done in that time, and how many backends begin to drain by it.
+    /// Creates a report; `time`: duration of the apply; `draining`: number of backends that begin to drain.
     pub fn new(report: &Report, time: Duration, draining: usize) -> Self {
         Self {
             services: report.services,
@@ -84,26 +84,26 @@ impl ApplyReport {
     }
 }
 
-/// What an apply would do: `tcpgw diff -o json`.
+/// Result of a dry run: the output of `tcpgw diff -o json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DiffReport {
     /// Whether anything would change.
     pub changed: bool,
-    /// Why the table would be replaced, if it would.
+    /// Reason why the table would be replaced, if it would.
     pub rebuild: Option<String>,
-    /// What would change, by service.
+    /// Changes by service.
     pub services: Vec<ServiceChange>,
-    /// Flows that would be flushed.
+    /// Number of flows that would be deleted.
     pub flows: u64,
 }
 
-/// What an apply or a dry run came to.
+/// Result of an apply or a dry run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum AnyReport {
-    /// It was done.
+    /// Result of an apply.
     Apply(ApplyReport),
-    /// It was looked what it would do.
+    /// Result of a dry run.
     Diff(DiffReport),
 }
 

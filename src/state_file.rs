@@ -1,4 +1,4 @@
-//! Where a state comes from: a file or standard input, never more of it than [`MAX_STATE_BYTES`].
+//! Input of a state: a file or standard input, up to [`MAX_STATE_BYTES`].
 
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal, Read};
@@ -16,13 +16,13 @@ use crate::writers::{self, Exposed, Trusted};
 
 const FIRST_CHUNK: usize = 64 << 10;
 
-/// Why an input could not be read.
+/// Reason why an input could not be read.
 #[derive(Debug, Error)]
 pub enum SourceError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("{}: no such file", tcpgw_core::escape::path(.0))]
     Missing(PathBuf),
-    /// It is a directory.
+    /// The path is a directory.
     #[error("{}: is a directory, not a file", tcpgw_core::escape::path(.0))]
     Directory(PathBuf),
     /// Opening or reading failed.
@@ -30,49 +30,50 @@ pub enum SourceError {
     Unreadable {
         /// The file, or `-`.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the system.
         source: io::Error,
     },
-    /// Others may write it, and root does what it says.
+    /// Other users may write the file, and root acts on its content.
     #[error(
         "{}: {exposed}, and root does what the file says: {}",
         tcpgw_core::escape::path(file),
         exposed.remedy()
     )]
     Writable {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Who may, and why.
+        /// Users who may write it, and the reason.
         exposed: Exposed,
     },
-    /// It may never end, or never begin.
+    /// The path is a pipe, a socket or a device, which may never begin or end.
     #[error("{}: is a pipe, a socket or a device, not a file", tcpgw_core::escape::path(.0))]
     NotAFile(PathBuf),
-    /// It is a FIFO, which somebody may write to some time, or nobody ever.
+    /// The path is a FIFO, which may never have a writer.
     #[error(
         "{}: is a FIFO, not a file, and nobody may ever write to it: give its content on standard input (`-`)",
         tcpgw_core::escape::path(.0)
     )]
     Fifo(PathBuf),
-    /// There is more of it than is read.
+    /// The file exceeds the maximum size.
     #[error("{}: is larger than {} MiB", tcpgw_core::escape::path(.0), MAX_STATE_BYTES >> 20)]
     TooLarge(PathBuf),
 }
 
-/// What a file is read for.
+/// Purpose of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// Settings and fences: those of root are root's to write.
+    /// Settings and fences: if root reads them, only root may be able to write them.
     Configuration,
-    /// Services: these may be another user's to write.
+    /// Services: another user may be able to write them.
     State,
 }
 
-/// Reads a state file, or standard input when the path is `-`. What the caller has open already (a pipe of `<(...)`, a terminal) is
-/// waited for as standard input is.
+/// Reads a state file, or standard input when the path is `-`. A file that the caller has opened already (a pipe of
+/// `<(...)`, a terminal) is read until its end, like standard input.
 ///
 /// # Errors
-/// [`SourceError`]; a FIFO, a socket and a device are refused at once.
+/// Fails with [`SourceError`] when the file cannot be read, is too large, or may be written by others; a FIFO, a
+/// socket and a device are refused at once.
 pub fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     if path == Path::new("-") {
         read_from(io::stdin().lock(), 0, path)
@@ -81,12 +82,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     }
 }
 
-/// Reads a regular file, or `/dev/null`, even one whose name is `-`. Waits for nobody.
+/// Reads a regular file, or `/dev/null`, also one whose name is `-`. It never waits for a writer.
+///
+/// # Errors
+/// Fails like [`read`].
 pub fn read_file(path: &Path, input: Input) -> Result<Vec<u8>, SourceError> {
     read_opened(path, open(path), input, false)
 }
 
-/// Waits for nobody who may open the other end of a FIFO.
+/// Opens a file without waiting for the other end of a FIFO.
 fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(O_NONBLOCK).open(path)
 }
@@ -117,7 +121,7 @@ fn read_opened(path: &Path, opened: io::Result<File>, input: Input, takes_stdin:
             };
             return Err(refused(path.to_owned()));
         }
-        // It is read like standard input: until its end.
+        // The file is read like standard input: until its end.
         let unset = fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()));
         unset.map_err(|error| unreadable(error.into()))?;
     }
@@ -129,20 +133,21 @@ fn read_opened(path: &Path, opened: io::Result<File>, input: Input, takes_stdin:
     read_from(file, size, path)
 }
 
-/// Whether it is a terminal, or a pipe without a name, of which the caller has made the other end. Source: `magic.h` of Linux,
-/// `PIPEFS_MAGIC`.
+/// Returns whether the file is a terminal, or a pipe without a name, whose other end the caller has made. Source:
+/// `magic.h` of Linux, `PIPEFS_MAGIC`.
 fn is_of_caller(file: &File) -> bool {
     const PIPEFS: FsType = FsType(0x5049_5045);
     file.is_terminal() || fstatfs(file).is_ok_and(|system| system.filesystem_type() == PIPEFS)
 }
 
-/// Whether it is `/dev/null`. Source: `null(4)`.
+/// Returns whether the file is `/dev/null`. Source: `null(4)`.
 fn is_null(metadata: &Metadata) -> bool {
     metadata.file_type().is_char_device() && metadata.rdev() == nix::sys::stat::makedev(1, 3)
 }
 
-/// Whoever may write the file decides what the gateway does. Root takes no orders from everybody, and no settings from anybody
-/// else; a state file that is given to another user or group is used, with a warning.
+/// Refuses files that others may write, since their content decides what the gateway does: for root those that
+/// everybody may write, and settings that any other user may write. A state file of another user or group is accepted
+/// with a warning.
 fn check_writers(path: &Path, metadata: &Metadata, input: Input) -> Result<(), SourceError> {
     if !metadata.is_file() {
         return Ok(());
@@ -167,7 +172,7 @@ fn check_writers(path: &Path, metadata: &Metadata, input: Input) -> Result<(), S
     Ok(())
 }
 
-/// One byte of room beyond the expected size tells "all read" from "there is more".
+/// Reads all of an input. One byte of room beyond the expected size shows whether there is more.
 fn read_from(mut from: impl Read, expected: usize, path: &Path) -> Result<Vec<u8>, SourceError> {
     let unreadable = |source| SourceError::Unreadable {
         path: path.to_owned(),

@@ -1,15 +1,15 @@
-//! The steps of a path, as the kernel walks it through links.
+//! Steps of a path, as the kernel follows it through symbolic links.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path};
 
-/// As the kernel (`MAXSYMLINKS`).
+/// Maximum number of symbolic links, as in the kernel (`MAXSYMLINKS`).
 pub(crate) const MOST_LINKS: usize = 40;
-/// Steps of the longest path that the kernel takes, through all links.
+/// Maximum number of steps of a path that the kernel accepts, through all symbolic links.
 pub(crate) const MOST_STEPS: usize = 4096;
 
-/// Puts the steps of a path before those that are still to be walked: names, and `..`.
+/// Puts the steps of a path, which are names and `..`, before those that are still to be followed.
 pub(crate) fn push_front(ahead: &mut VecDeque<OsString>, path: &Path) {
     for component in path.components().rev() {
         match component {

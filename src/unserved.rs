@@ -1,4 +1,5 @@
-//! Services that were ordered of a daemon and that the kernel does not hold, while no daemon runs that would put them there.
+//! Services that were ordered from a daemon and that the kernel does not hold, while no daemon runs that would restore
+//! them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,24 +15,25 @@ use tcpgw_core::diff::count;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Kind, Problem};
 
-/// Where a daemon keeps its store, as far as its environment and the configuration tell.
+/// Returns the path of a daemon's store, as far as the environment and the configuration tell.
 pub fn store_path(config: &Config) -> PathBuf {
     let named = std::env::var_os("TCPGW_STORE").filter(|path| !path.is_empty());
     let named = named.map(PathBuf::from).or_else(|| config.daemon.store.clone());
     named.unwrap_or_else(|| DEFAULT_STORE.into())
 }
 
-/// What a daemon of this network namespace wanted last. In another boot namespaces had other numbers.
+/// Returns the last desired services of a daemon of this network namespace. In another boot, namespaces had other
+/// numbers.
 ///
 /// # Errors
-/// The file is there, and cannot be read or is damaged.
+/// Fails when the file exists and cannot be read or is damaged.
 pub fn last_here(store: &Path, namespace: u64) -> Result<Option<Last>, LastError> {
     let last = Last::load(&Last::path(store))?;
     Ok(last.filter(|last| last.namespace == namespace || last.boot != boot_id()))
 }
 
-/// Returns the problem that services of the API, or orphans, are not served, where no daemon runs. What cannot be read is a problem,
-/// too.
+/// Returns the problem that services of the API, or orphans, are not served while no daemon runs; also if the file of
+/// last services cannot be read.
 pub fn problem(config: &Config, namespace: u64, services: &ServicesView) -> Option<Problem> {
     match last_here(&store_path(config), namespace) {
         Ok(last) => find(services, &last?, &boot_id()),
@@ -39,7 +41,7 @@ pub fn problem(config: &Config, namespace: u64, services: &ServicesView) -> Opti
     }
 }
 
-/// In the boot in which `last` was written, the record says what was removed since.
+/// Returns the problem. In the boot in which `last` was written, the record tells which services were removed since.
 fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
     let of_kernel = services.summary.services.iter();
     let of_kernel: BTreeSet<&str> = of_kernel.filter_map(|service| service.name.as_deref()).collect();
@@ -54,7 +56,7 @@ fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
         last.boot != boot || last.unserved.contains(name) || is_recorded
     };
     let of_others = last.services.iter().filter(|(owner, _)| *owner != Owner::File);
-    // Nobody is served by those without backends, or by suspended ones.
+    // Services without backends and suspended ones serve no client.
     let of_others = of_others.filter(|(_, service)| !service.backends.is_empty());
     let names = of_others.map(|(_, service)| &*service.name);
     let names = names.filter(|name| !of_kernel.contains(name) && !suspended.contains(*name) && is_wanted(name));

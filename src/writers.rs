@@ -1,7 +1,7 @@
-//! Who else may change what a file says: its owner and its mode, and those of every directory on the way to it, through all
-//! symbolic links.
+//! Users who may change the content of a file besides the trusted ones: by owner and mode of the file, and of every
+//! directory on the path to it, through all symbolic links.
 //!
-//! Knows nothing of what the file holds, and of what becomes of one that others may write.
+//! It knows nothing of the content, and of the treatment of a file that others may write.
 //!
 //! Source: `path_resolution(7)`, `unlink(2)` (the sticky bit), `symlink(7)`.
 
@@ -20,7 +20,8 @@ const BY_GROUP: u32 = 0o020;
 const BY_ALL: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// Users and groups that may change a file: root, this process' own, and whoever called it by `sudo` or `pkexec`.
+/// Users and groups that may change a file: root, those of this process, and the user who called it by `sudo` or
+/// `pkexec`.
 #[derive(Debug, Clone)]
 pub struct Trusted {
     users: Vec<u32>,
@@ -28,15 +29,15 @@ pub struct Trusted {
 }
 
 impl Trusted {
-    /// Returns those of this process.
+    /// Returns the trusted users and groups of this process.
     pub fn here() -> Self {
         let mut trusted = Self {
             users: vec![0, nix::unistd::geteuid().as_raw()],
             groups: vec![0, nix::unistd::getegid().as_raw()],
         };
-        // Where root of the machine is nobody in this user namespace, "/" belongs to nobody.
+        // In a user namespace without the machine's root, "/" belongs to the overflow user.
         trusted.users.extend(fs::metadata("/").ok().map(|root| root.uid()));
-        // Only root's environment is of use here, and nobody else can set that.
+        // Only root's environment counts, and other users cannot set that.
         let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
         if nix::unistd::geteuid().is_root() {
             trusted.users.extend(number("SUDO_UID"));
@@ -47,7 +48,7 @@ impl Trusted {
     }
 }
 
-/// Why somebody else may change what a file says.
+/// Reason why another user may change the content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposed {
     what: What,
@@ -72,23 +73,23 @@ enum How {
 }
 
 impl Exposed {
-    /// Whether everybody may, or might have put it there: into a directory that everybody may write.
+    /// Returns whether everybody may change it, or may have created it in a directory that everybody may write.
     pub fn is_to_everybody(&self) -> bool {
         self.how == How::Everybody || self.is_planted
     }
 
-    /// Whether it is given to another user or group, or a link of theirs stands on the way. A directory that a group may write
-    /// is none: some systems have such ones by default, `/usr/local` for example.
+    /// Returns whether the file belongs to another user or group, or a link of another user is on the path. A
+    /// directory that a group may write does not count: some systems have these by default, such as `/usr/local`.
     pub fn is_of_another(&self) -> bool {
         !(self.what == What::Directory && matches!(self.how, How::Group(_)))
     }
 
-    /// Whether it is mounted read-only here, as the volumes of containers are: their modes say little.
+    /// Returns whether it is mounted read-only, like volumes of containers, whose modes mean little.
     pub fn is_read_only(&self) -> bool {
         self.is_read_only
     }
 
-    /// Returns what to type so that nobody else may.
+    /// Returns the command that takes the permission away.
     pub fn remedy(&self) -> String {
         let path = escape::path(&self.path);
         match self.how {
@@ -113,7 +114,7 @@ impl Exposed {
     }
 }
 
-/// Returns the one that lets more users write; the first, if both are alike.
+/// Returns the reason that lets more users write; the first, if both are alike.
 fn worse(one: Option<Exposed>, other: Option<Exposed>) -> Option<Exposed> {
     let rank = |exposed: &Exposed| {
         (
@@ -146,8 +147,8 @@ impl fmt::Display for Exposed {
     }
 }
 
-/// Returns the first reason for which others may change what the file says, if there is any. `file` is that of the open file,
-/// which stands at the end of `path`. A descriptor that the caller has opened (`/dev/stdin`) is the caller's own.
+/// Returns the first reason why others may change the content of the file, if there is one. `file`: metadata of the
+/// open file at the end of `path`. A descriptor that the caller has opened (`/dev/stdin`) is trusted.
 pub fn exposed(path: &Path, file: &Metadata, trusted: &Trusted) -> Option<Exposed> {
     let way = match walk(path, trusted) {
         Way::Descriptor => return None,
@@ -177,7 +178,7 @@ enum Way {
     Descriptor,
 }
 
-/// Goes from `/` to the file, through every link. What is missing ends the way.
+/// Follows the path from `/` to the file, through every link. A step that does not exist ends it.
 fn walk(path: &Path, trusted: &Trusted) -> Way {
     let mut at = PathBuf::from("/");
     let mut ahead = VecDeque::new();
@@ -200,7 +201,7 @@ fn walk(path: &Path, trusted: &Trusted) -> Way {
         let Ok(entry) = here.symlink_metadata() else { break };
         found = worse(found, exposed_entry(&at, &directory, &here, &entry, trusted));
         if entry.is_symlink() {
-            // What is there is an open file, and no place.
+            // The entry is an open file and not a path.
             if at.starts_with("/proc") {
                 return Way::Descriptor;
             }
@@ -220,11 +221,11 @@ fn walk(path: &Path, trusted: &Trusted) -> Way {
     found.map_or(Way::Safe, Way::Exposed)
 }
 
-/// Why others may put another entry in the place of this one.
+/// Returns the reason why others may replace this entry.
 fn exposed_entry(at: &Path, directory: &Metadata, here: &Path, entry: &Metadata, trusted: &Trusted) -> Option<Exposed> {
     let is_sticky = directory.mode() & STICKY != 0;
     let how = writer(directory, trusted)?;
-    // In a sticky directory an entry is replaced by its owner and by the directory's alone.
+    // In a sticky directory, only the owners of the entry and of the directory can replace it.
     if !is_sticky {
         return Some(Exposed::new(What::Directory, how, at));
     }

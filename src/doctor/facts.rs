@@ -64,7 +64,7 @@ pub struct MisroutedProbe {
 pub enum Effort {
     /// A sample, for checks that are repeated every few seconds: at most some milliseconds of work.
     Quick,
-    /// All data that a user who waits for the answer may want.
+    /// The full data, for a user who waits for the answer.
     Thorough,
 }
 

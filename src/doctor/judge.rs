@@ -1,21 +1,22 @@
-//! What becomes of a packet of ours in somebody else's chains, as far as their rules can be judged from outside.
+//! Verdict on a packet of a service in other programs' chains, as far as their rules can be judged.
 //!
-//! Four answers to whether a rule is meant: yes, no, for some clients, and not known. A rule that drops some clients is
-//! somebody's wish; one that drops for reasons that are not known may be trouble.
+//! There are four answers to whether a rule matches: yes, no, for some clients, and unknown. A rule that drops some
+//! clients is intended; one that drops for unknown reasons may be a problem.
 
 use super::clients::{Span, compare_clients, covers, ranges_of, spans_cover, spares_few};
 use super::packet::{Packet, Value};
 use tcpgw_kernel::firewall::{Chain, Effect, Element, Field, Hook, Load, Relation, Rule, Test, Verdict};
 
-/// Rules that are looked at for one packet.
+/// Maximum number of rules that are evaluated for one packet.
 const MOST_RULES: usize = 200_000;
-/// `nf_tables` itself goes no deeper (`NFT_JUMP_STACK_SIZE`).
+/// Maximum depth of jumps, as in `nf_tables` (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 16;
 
-/// Ranges of clients that rules drop which are remembered for one packet: who drops all needs few.
+/// Maximum number of ranges of dropped clients that are remembered for one packet; rules that drop all clients need
+/// few.
 const MOST_RANGES: usize = 1000;
 
-/// How sure it is that a rule is meant.
+/// Certainty that a rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Holds {
     No,
@@ -24,41 +25,41 @@ pub(super) enum Holds {
     Yes,
 }
 
-/// Where a packet ends: a rule of a chain, or the chain's policy.
+/// Rule or policy that ends a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RulePlace {
     pub(super) chain: String,
-    /// Counted from 1; `None` is the policy.
+    /// Number of the rule, from 1; `None`: the policy.
     pub(super) rule: Option<usize>,
     pub(super) rejects: bool,
-    /// Whether the rule is meant for what exceeds a rate.
+    /// Whether the rule matches packets that exceed a rate.
     pub(super) exceeds: bool,
-    /// Whether it is meant for all clients but a few.
+    /// Whether the rule matches all clients but a few.
     pub(super) spares_few: bool,
 }
 
-/// What becomes of a packet in one base chain.
+/// Verdict of a base chain on a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PacketVerdict {
     Passes,
-    /// A rule that cannot be judged decides.
+    /// The verdict depends on a rule that cannot be judged.
     MayEnd(RulePlace),
     Ends(RulePlace),
-    /// There are too many rules.
+    /// The chain has too many rules.
     Unjudged,
 }
 
-/// Something that a chain does to a packet besides letting it pass.
+/// An effect of a chain on a packet besides the verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Done {
     pub(super) effect: Effect,
     pub(super) chain: String,
-    /// Counted from 1.
+    /// Number of the rule, from 1.
     pub(super) rule: usize,
     pub(super) holds: Holds,
 }
 
-/// What becomes of a packet in a base chain, and what is done to it there.
+/// Returns the verdict of a base chain on a packet, and its effects.
 pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (PacketVerdict, Vec<Done>) {
     let mut walk = Walk {
         chains: chains.iter().filter(|chain| chain.table == base.table).collect(),
@@ -109,16 +110,17 @@ enum End {
 struct Walk<'a> {
     chains: Vec<&'a Chain>,
     packet: &'a Packet,
-    /// Whether the packet has the address of a client, and not one of the gateway's own in its place.
+    /// Whether the packet has the address of a client, rather than one of the gateway's own in its place.
     shows_client: bool,
     left: usize,
-    /// The chains that it is in.
+    /// Names of the chains that the packet is in.
     path: Vec<&'a str>,
-    /// Whether a rule that may be meant lets it pass.
+    /// Whether a rule that may match accepts the packet.
     accepts: bool,
     may_end: Option<RulePlace>,
     done: Vec<Done>,
-    /// Ranges of a field in which clients differ that rules drop, each for itself only some clients; and whether that is sure.
+    /// Ranges of a field in which clients differ that rules drop, each only some clients by itself; and whether that
+    /// is sure.
     dropped: Vec<(Field, bool, Span)>,
 }
 
@@ -165,7 +167,7 @@ impl<'a> Walk<'a> {
                     PacketStep::End(end) => return end,
                 }
             }
-            // Who translates or takes off conntrack also lets the packet out of the chain.
+            // A rule that surely translates the packet also ends the chain for it.
             if rule.effects.contains(&Effect::Dnat) && holds.min(certain) == Holds::Yes {
                 return End::Accepted;
             }
@@ -173,7 +175,7 @@ impl<'a> Walk<'a> {
         End::Through
     }
 
-    /// Whether a rule that drops some clients is the last of several that together drop all.
+    /// Returns whether a rule that drops some clients is the last of several that together drop all.
     fn with_those_before(&mut self, rule: &Rule) -> Holds {
         let Some(about) = ranges_of(self.packet, rule) else {
             return Holds::SomeClients;
@@ -204,7 +206,7 @@ impl<'a> Walk<'a> {
             (Verdict::Return, _) => return leaving(own),
             (Verdict::Jump(to) | Verdict::Goto(to), _) => {
                 let chain = self.chains.iter().find(|chain| chain.name == *to).copied();
-                // The kernel takes no circles: one was not read right, and would be walked until no rules are left.
+                // The kernel refuses circular jumps; one that was misread is not followed.
                 if let Some(chain) = chain.filter(|chain| !self.path.contains(&chain.name.as_str())) {
                     self.path.push(&chain.name);
                     let end = self.chain(chain, certain, depth + 1);
@@ -225,7 +227,7 @@ impl<'a> Walk<'a> {
 
 enum PacketStep {
     Next,
-    /// Who knows whether the rules that follow are reached.
+    /// It is uncertain whether the following rules are reached.
     Doubt,
     End(End),
 }
@@ -238,7 +240,7 @@ fn leaving(own: Holds) -> PacketStep {
     }
 }
 
-/// The verdict, or those that a map may give.
+/// Returns the verdict, or those that a map may give.
 fn verdicts<'a>(packet: &Packet, verdict: &'a Verdict, holds: Holds) -> Vec<(&'a Verdict, Holds)> {
     const UNREAD: Verdict = Verdict::Unknown(String::new());
     match verdict {
@@ -247,7 +249,7 @@ fn verdicts<'a>(packet: &Packet, verdict: &'a Verdict, holds: Holds) -> Vec<(&'a
             let each = elements.iter().filter(|(_, verdict)| !plain.contains(verdict));
             let each =
                 each.map(|(element, verdict)| (verdict, is_in(packet, key, std::slice::from_ref(element), false)));
-            // Elements that are about some clients each may be about all of them together.
+            // Elements for some clients each may together cover all clients.
             let of = |verdict: &Verdict| {
                 let elements = elements.iter().filter(|(_, of)| of == verdict);
                 elements.map(|(element, _)| element.clone()).collect::<Vec<_>>()
@@ -266,7 +268,7 @@ fn verdicts<'a>(packet: &Packet, verdict: &'a Verdict, holds: Holds) -> Vec<(&'a
     }
 }
 
-/// Whether all tests of a rule hold.
+/// Returns whether all tests of a rule hold.
 pub(super) fn all_hold(packet: &Packet, rule: &Rule) -> Holds {
     let mut holds = Holds::Yes;
     for test in &rule.tests {
@@ -311,7 +313,7 @@ const fn negate(holds: Holds, negated: bool) -> Holds {
     }
 }
 
-/// A mark of which our bits are asked is another one for sure where these differ.
+/// Returns whether a comparison with a ct mark surely fails, because bits of tcpgw's mark differ.
 fn is_another_mark(packet: &Packet, load: Load, mask: Option<&[u8]>, value: &[u8]) -> bool {
     let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     match (packet.ours, number(value)) {
@@ -324,7 +326,7 @@ fn is_another_mark(packet: &Packet, load: Load, mask: Option<&[u8]>, value: &[u8
 }
 
 fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation, value: &[u8]) -> Holds {
-    // Under a mask without bits nothing is asked: nft writes an address with the prefix length 0 so.
+    // A mask without bits compares nothing: nft writes an address with the prefix length 0 this way.
     if mask.is_some_and(|mask| !mask.is_empty() && mask.iter().all(|byte| *byte == 0)) {
         let is_zero = value.iter().all(|byte| *byte == 0);
         match relation {
@@ -338,7 +340,7 @@ fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation,
         Relation::Differs if is_another_mark(packet, load, mask, value) => return Holds::Yes,
         _ => {}
     }
-    // Where others mark packets, those that they do not mean have no mark: a rule that is about these may be meant.
+    // If other rules mark packets, unmarked packets are those that no rule matched, and a rule may be about these.
     if load.field == Field::Mark && packet.mark.is_none() {
         let unmarked = Packet {
             mark: Some(0),
@@ -357,7 +359,7 @@ fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation,
     for (byte, mask) in bytes.iter_mut().zip(mask.unwrap_or_default()) {
         *byte &= mask;
     }
-    // A name may be compared by how it begins.
+    // A name may be compared by its prefix.
     let length = value.len().min(bytes.len());
     let order = bytes[..length].cmp(&value[..length]);
     let is_native = matches!(
@@ -376,7 +378,10 @@ fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation,
     if holds { Holds::Yes } else { Holds::No }
 }
 
-/// The bytes of a key, field by field, or why they are not known.
+/// Returns the bytes of a key, field by field.
+///
+/// # Errors
+/// Fails with the certainty that follows when a field is unknown or differs between clients.
 fn key_value(packet: &Packet, key: &[Load]) -> Result<Vec<Vec<u8>>, Holds> {
     let mut unknown = None;
     let mut parts = Vec::new();
@@ -390,8 +395,9 @@ fn key_value(packet: &Packet, key: &[Load]) -> Result<Vec<Vec<u8>>, Holds> {
     unknown.map_or(Ok(parts), Err)
 }
 
-/// Whether one of the elements is meant. Those that are about some clients only are about all of them where they cover all values
-/// that may be. Where nearly all clients are meant, it is not clear what becomes of them; the few others may be `spared`.
+/// Returns whether one of the elements matches. Elements for some clients together match all if they cover all
+/// possible values. If nearly all clients match, the result is uncertain, unless the few others are the point
+/// (`spared`).
 fn is_in(packet: &Packet, key: &[Load], elements: &[Element], spared: bool) -> Holds {
     let covers = |field, ranges: &[_]| match covers(field, ranges) {
         Holds::Unknown if spared => Holds::SomeClients,
@@ -411,7 +417,7 @@ fn is_in(packet: &Packet, key: &[Load], elements: &[Element], spared: bool) -> H
     let mut differ = parts.iter().filter(|(_, value, _)| *value == Value::Differs);
     let differs = differ.next().filter(|_| differ.next().is_none());
     let mut best = Holds::No;
-    // What elements cover of the one part in which clients differ, where all else of them holds.
+    // Ranges that elements cover of the only part in which clients differ, if all other parts match.
     let mut covered = Vec::new();
     for element in elements {
         let mut holds = Holds::Yes;

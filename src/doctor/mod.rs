@@ -1,9 +1,9 @@
-//! What would break traffic on this gateway, may, or is good to know.
+//! The doctor: finds what breaks, or may break, traffic through this gateway.
 //!
-//! [`gather()`] reads the kernel into plain [`Facts`]; [`examine`] says what they mean. A check whose facts could not be
+//! [`gather()`] reads the kernel into plain [`Facts`]; [`examine`] draws conclusions. A check whose facts could not be
 //! read is named in the diagnosis, never left out.
 //!
-//! The checks that keep clients from being served need [`CheapFacts`] only: a [`CheapReader`] reads these in some
+//! The checks for what keeps clients from being served need [`CheapFacts`] only: a [`CheapReader`] reads these in some
 //! milliseconds, without starting a program, and [`examine_cheap`] judges them.
 
 mod advice;
@@ -30,8 +30,8 @@ pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
 pub use self::gather::{CheapReader, gather};
 pub use self::problems::{KINDS, absent_addresses, add_of_daemon, finding, problems};
 
-/// Every finding there can be, with the worst that it is: names are for ever. What is a problem of the gateway, too, is as bad as
-/// [`Kind::severity`] says.
+/// The possible findings, each with its worst severity; the names are permanent. A finding that is also a problem of
+/// the gateway has the severity of [`Kind::severity`].
 pub const FINDINGS: &[(&str, Severity)] = &[
     of(Kind::IpForwardOff),
     of(Kind::Ipv6ForwardingOff),
@@ -85,17 +85,17 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("table-of-another-mark", worst(Kind::OtherMark)),
 ];
 
-/// The finding of a kind of problem, under the same name.
+/// Returns the finding of a kind of problem, under the same name.
 const fn of(kind: Kind) -> (&'static str, Severity) {
     (kind.id(), worst(kind))
 }
 
-/// How bad a finding is that tells of the same as a kind of problem.
+/// Returns the worst severity of a finding for a kind of problem.
 const fn worst(kind: Kind) -> Severity {
     Severity::of(kind.severity())
 }
 
-/// What the facts mean.
+/// Returns the findings of all checks.
 pub fn examine(facts: &Facts) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
     for check in checks::COSTLY {
@@ -106,7 +106,7 @@ pub fn examine(facts: &Facts) -> Diagnosis {
     diagnosis
 }
 
-/// What the facts mean that cost little to read.
+/// Returns the findings of the checks that need cheap facts only.
 pub fn examine_cheap(facts: &CheapFacts) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
     cheap(facts, &mut diagnosis);
@@ -114,7 +114,7 @@ pub fn examine_cheap(facts: &CheapFacts) -> Diagnosis {
     diagnosis
 }
 
-/// Returns what is found about forwarding alone, for services that are not there yet.
+/// Returns the findings about forwarding, for services that may not exist yet.
 pub fn examine_forwarding(services: Summary) -> Vec<Finding> {
     let mut diagnosis = Diagnosis::default();
     let subject = Subject {
@@ -126,7 +126,7 @@ pub fn examine_forwarding(services: Summary) -> Vec<Finding> {
     diagnosis.findings
 }
 
-/// Returns which rules of other programs keep the processes of the app with that id, which `tcpgw up` runs, from the outside.
+/// Returns the rules of other programs that keep processes of `tcpgw up` from the outside, for the app with this id.
 pub fn examine_app(id: &str) -> Vec<Finding> {
     let facts = CheapReader::new(Effort::Quick).read(&Subject::default(), Instant::now());
     let mut diagnosis = Diagnosis::default();

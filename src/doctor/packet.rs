@@ -1,4 +1,4 @@
-//! A packet of ours as a rule of somebody else's sees it.
+//! A packet of a service as a rule of another program sees it.
 
 use std::net::IpAddr;
 
@@ -13,61 +13,61 @@ const RTN_UNICAST: u32 = 1;
 const RTN_LOCAL: u32 = 2;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
-/// `IPS_DST_NAT`.
+/// Bit of a translated destination in the status of conntrack (`IPS_DST_NAT`).
 const STATUS_DNAT: u32 = 32;
 
-/// An interface.
+/// An interface that a packet passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Interface {
     pub(super) index: u32,
     pub(super) name: String,
-    /// Whether the packet is seen at a link below it, which has another name and number.
+    /// Whether the packet is seen at a link below the interface, which has another name and index.
     pub(super) below: bool,
 }
 
-/// What is known of the packet; `None` is not known.
+/// Known properties of a packet; `None`: unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Packet {
     pub(super) family: Family,
     pub(super) input: Option<Interface>,
     pub(super) output: Option<Interface>,
-    /// The backend, or the public address before it is translated.
+    /// Address of the backend, or the public address before the translation.
     pub(super) server: Option<IpAddr>,
     pub(super) port: Option<u16>,
-    /// Whether it goes from the server to the client.
+    /// Whether the packet goes from the server to the client.
     pub(super) reply: bool,
-    /// Whether it is none of the first two packets of its connection, which are the SYN and the answer to it.
+    /// Whether it comes after the first two packets of its connection, which are the SYN and its answer.
     pub(super) later: bool,
     /// Whether conntrack has seen it.
     pub(super) tracked: bool,
-    /// Whether our rules have marked and translated its flow already.
+    /// Mark of its flow, if the rules of tcpgw have already marked and translated it.
     pub(super) ours: Option<FlowMark>,
-    /// The packet's own mark (`meta mark`): 0 where nobody marks packets, `None` where somebody may have marked it.
+    /// Mark of the packet (`meta mark`): 0 if no rule marks packets, `None` if a rule may have marked it.
     pub(super) mark: Option<u32>,
-    /// Set where the client is known, as the server is not.
+    /// Client of a connection from an app to the outside, whose server is unknown.
     pub(super) from_app: Option<FromApp>,
 }
 
-/// The client of a connection that a process of `tcpgw up` has made to the outside.
+/// Client of a connection that a process of `tcpgw up` has made to the outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FromApp {
-    /// An address of the app's network.
+    /// Address in the app's network.
     pub(super) client: IpAddr,
-    /// The bits that mark flows of services, which this one has not.
+    /// Mark of services' flows, which this connection does not have.
     pub(super) mark: FlowMark,
 }
 
-/// The value of a field.
+/// Value of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Is(Vec<u8>),
-    /// It differs from client to client, and from one program's rules to another's.
+    /// The value differs between clients, or between programs' rules.
     Differs,
     Unknown,
 }
 
 impl Packet {
-    /// The flags of a handshake: a SYN, its answer, and what completes it.
+    /// Returns the TCP flags of a handshake: those of a SYN, of its answer, and of later packets.
     const fn tcp_flags(&self) -> u8 {
         const SYN: u8 = 2;
         const ACK: u8 = 16;
@@ -78,10 +78,10 @@ impl Packet {
         }
     }
 
-    /// The bits of `ct state`, with that of iptables.
+    /// Returns the bits of `ct state`, with that of iptables.
     pub(super) fn state(&self) -> u32 {
         if !self.tracked {
-            // `nft_ct_get_eval`: what has no entry.
+            // A packet without an entry is INVALID (`nft_ct_get_eval`).
             return ct_state::INVALID;
         }
         let translated = if self.ours.is_some() { ct_state::DNAT } else { 0 };
@@ -93,7 +93,7 @@ impl Packet {
             }
     }
 
-    /// The value of a field under a mask: of marks only our bits are known.
+    /// Returns the value of a field under a mask: of marks only the bits of tcpgw are known.
     pub(super) fn value(&self, load: Load, mask: Option<&[u8]>) -> Value {
         let value = self.whole(load.field, mask);
         match value {
@@ -141,7 +141,7 @@ impl Packet {
                 _ => Value::Differs,
             },
             Field::CtDirection => Value::Is(vec![u8::from(self.reply)]),
-            // Before our rules it is to the gateway, then to a backend.
+            // Before the rules of tcpgw the destination is the gateway, afterwards a backend.
             Field::DestType if self.from_app.is_some() => native(RTN_UNICAST),
             Field::DestType => match (self.reply, self.ours, self.server) {
                 (false, None, _) if self.input.is_some() || self.output.is_none() => native(RTN_LOCAL),

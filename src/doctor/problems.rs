@@ -1,4 +1,4 @@
-//! What the doctor finds, as problems of the gateway.
+//! Findings of the doctor as problems of the gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use super::finding::{Diagnosis, Finding, Fix, Severity};
 use tcpgw_core::problem::{self, Kind, Problem};
 use tcpgw_core::summary::{ServiceSummary, Summary};
 
-/// Addresses of services that are looked at.
+/// Maximum number of services' addresses that are examined.
 const MOST_ADDRESSES: usize = 1000;
 
-/// What the cheap checks can find, and [`absent_addresses`]: all that is no note has one of these kinds.
+/// Kinds of problems that the cheap checks and [`absent_addresses`] can find.
 pub const KINDS: &[Kind] = &[
     Kind::IpForwardOff,
     Kind::Ipv6ForwardingOff,
@@ -39,11 +39,11 @@ pub const KINDS: &[Kind] = &[
     Kind::FlowsOffloaded,
 ];
 
-/// Returns the problems that findings stand for. Notes are none.
+/// Returns the problems of findings; notes have none.
 pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
     for problem in diagnosis.findings.iter().filter_map(problem) {
-        // Several chains may drop packets: of each kind there is one problem.
+        // Several chains may drop packets: there is one problem of each kind.
         match problems.iter_mut().find(|known| known.kind == problem.kind) {
             Some(known) => {
                 known.severity = known.severity.min(problem.severity);
@@ -55,7 +55,7 @@ pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
     problems
 }
 
-/// Returns what the doctor says of a problem that the daemon, or its absence, tells of.
+/// Returns the finding for a problem that the daemon, or its absence, reports.
 pub fn finding(problem: &Problem) -> Finding {
     let (cause, fix) = advice::of(problem.kind).unwrap_or_else(|| {
         let cause = "the daemon found it at its last look, some seconds ago at most, and the look of this command did not: it is over, \
@@ -71,11 +71,11 @@ pub fn finding(problem: &Problem) -> Finding {
     }
 }
 
-/// Problems of the daemon that are told one by one.
+/// Maximum number of the daemon's problems that are reported one by one.
 const MOST_PROBLEMS: usize = 50;
 
-/// Adds the problems that the daemon tells of, and makes those that were found here, too, as bad as there: the exit codes of
-/// `status` and `doctor` agree.
+/// Adds the daemon's problems, and gives findings of the same kind the severity that the daemon reports, so that the
+/// exit codes of `status` and `doctor` agree.
 pub fn add_of_daemon(diagnosis: &mut Diagnosis, problems: &[Problem]) {
     let mut worst: BTreeMap<&str, Severity> = BTreeMap::new();
     for problem in problems {
@@ -88,7 +88,7 @@ pub fn add_of_daemon(diagnosis: &mut Diagnosis, problems: &[Problem]) {
         let mut same = diagnosis.findings.iter_mut().filter(|finding| finding.id == id);
         let Some(first) = same.next() else { continue };
         first.severity = severity;
-        // Several chains may drop packets, and not all for sure.
+        // Several chains may drop packets, and some of them not surely.
         same.for_each(|finding| finding.severity = finding.severity.max(severity));
         found.insert(id);
     }
@@ -97,7 +97,7 @@ pub fn add_of_daemon(diagnosis: &mut Diagnosis, problems: &[Problem]) {
 }
 
 fn problem(finding: &Finding) -> Option<Problem> {
-    // Told service by service, see [`absent_addresses`].
+    // The daemon reports it for each service, see [`absent_addresses`].
     if finding.severity == Severity::Note || finding.id == "address-not-local" {
         return None;
     }
@@ -117,11 +117,11 @@ fn problem(finding: &Finding) -> Option<Problem> {
     Some(Problem::new(kind, message).with_severity(severity))
 }
 
-/// Returns a problem for each service that listens on addresses which the gateway does not have: an error where it has none
-/// of them.
+/// Returns a problem for each service that listens on addresses which the gateway does not have: an error if it has
+/// none of them.
 ///
 /// # Errors
-/// The first of `is_local`.
+/// Fails with the first error of `is_local`.
 pub fn absent_addresses<E>(
     services: &Summary,
     is_local: &mut impl FnMut(IpAddr) -> Result<bool, E>,

@@ -1,4 +1,4 @@
-//! Sockets that probe, again and again: a socket costs more to make and to close than to use.
+//! Sockets for probes, which are reused: opening and closing a socket costs more than using it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,14 +18,15 @@ use tcpgw_core::health::{Probe, ProbeOutcome};
 use tcpgw_core::ruleset::stmt::PROBE_PRIORITY;
 use tcpgw_kernel::ffi;
 
-/// Sockets of one kind that are kept while there is nothing for them to do.
+/// Maximum number of idle sockets of one kind that are kept.
 const KEPT: usize = 256;
-/// ICMP errors that are taken out of a socket's queue at a time. A SYN that is sent again a few times gets fewer.
+/// Maximum number of ICMP errors that are read from a socket's queue at a time. A SYN that is repeated a few times
+/// causes fewer.
 const MOST_ERRORS: usize = 64;
 
 pub(super) struct Pool {
     epoll: Epoll,
-    /// By token.
+    /// Places of sockets by token.
     places: Vec<ProbePlace>,
     /// Tokens of places without a socket.
     vacant: Vec<usize>,
@@ -47,7 +48,7 @@ struct Socket {
     kind: Kind,
 }
 
-/// What a socket can be used for again: once bound to an address, it takes no other one by itself.
+/// Kind of a socket for its reuse: once bound to an address, it does not choose another one by itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
     family: Family,
@@ -60,9 +61,9 @@ enum Family {
     V6,
 }
 
-/// A probe that is over.
+/// A probe that has ended.
 pub(super) struct Ended {
-    /// Its connection.
+    /// Source and destination of its connection.
     pub(super) flow: (SocketAddr, SocketAddr),
     /// Whether it was answered, and so ended with a reset.
     pub(super) answered: bool,
@@ -96,23 +97,23 @@ impl Pool {
         self.by_id.len()
     }
 
-    /// Sockets that are there, used or not.
+    /// Returns the number of open sockets, used or not.
     #[cfg(test)]
     pub(super) fn sockets(&self) -> usize {
         self.places.iter().filter(|place| place.socket.is_some()).count()
     }
 
-    /// Probes that have ended since this was last asked.
+    /// Returns the probes that have ended since the last call.
     pub(super) fn take_ended(&mut self) -> Vec<Ended> {
         std::mem::take(&mut self.ended)
     }
 
-    /// When the next probe's time is up.
+    /// Returns the time of the next timeout.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Sends a SYN. A report, where that already says it all.
+    /// Sends a SYN. Returns a report if the probe has already ended.
     pub(super) fn start(&mut self, probe: Probe, now: Instant) -> Option<Report> {
         let outcome = match self.try_start(probe, now) {
             Ok(()) => return None,
@@ -160,7 +161,8 @@ impl Pool {
         }
     }
 
-    /// A socket with that address, if the gateway has it. It is bound anew each time: the address may have gone since.
+    /// Returns a socket that is bound to the address, if the gateway has it. It is bound again each time, since the
+    /// address may have been removed.
     fn bound(&mut self, family: Family, source: IpAddr) -> Option<usize> {
         let kind = Kind { family, is_bound: true };
         let token = self.socket(kind).ok()?;
@@ -174,11 +176,11 @@ impl Pool {
         None
     }
 
-    /// What an event of a socket means.
+    /// Handles an event of a socket. Returns a report if its probe has ended.
     pub(super) fn happened(&mut self, token: u64, events: EpollFlags) -> Option<Report> {
         let token = usize::try_from(token).ok()?;
         let place = self.places.get(token)?;
-        // A socket that was just taken back has events, too.
+        // A socket that was just disconnected has events, too.
         let (Some(socket), Some(flight)) = (&place.socket, place.flight) else {
             return None;
         };
@@ -187,7 +189,7 @@ impl Pool {
         Some(Report { id: flight.id, outcome })
     }
 
-    /// Those whose time is up.
+    /// Ends the probes that have timed out, and returns their reports.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<Report> {
         let mut reports = Vec::new();
         while let Some((deadline, token)) = self.deadlines.first().copied()
@@ -208,7 +210,7 @@ impl Pool {
         }
     }
 
-    /// Takes a socket back from what it does.
+    /// Ends the probe of a socket, and makes the socket idle.
     fn end(&mut self, token: usize, answered: bool) -> Option<Flight> {
         let place = self.places.get_mut(token)?;
         let flight = place.flight.take()?;
@@ -220,7 +222,7 @@ impl Pool {
             self.ended.push(Ended { flow, answered });
         }
         let idle = self.idle.entry(socket.kind).or_default();
-        // Nothing more comes to a socket that is not connected, so that its queue is emptied after that.
+        // A disconnected socket receives nothing more, so its queue is emptied after that.
         let is_free = ffi::disconnect(socket.fd.as_fd()).is_ok() && socket.forget_errors();
         if is_free && idle.len() < KEPT {
             idle.push(token);
@@ -246,8 +248,8 @@ impl Pool {
     }
 }
 
-/// Gives the socket the priority by which the rules know probes, so that they leave nothing in conntrack. Without it
-/// (it takes `CAP_NET_ADMIN`) they stay there as long as any other connection.
+/// Gives a socket the priority by which the rules recognise probes, so that they leave nothing in conntrack. If this
+/// fails (it needs `CAP_NET_ADMIN`), probes stay there as long as other connections.
 fn prioritize(fd: &OwnedFd) {
     let priority = i32::try_from(PROBE_PRIORITY).unwrap_or_default();
     if let Err(errno) = set_int(fd, nix::libc::SOL_SOCKET, nix::libc::SO_PRIORITY, priority) {
@@ -268,7 +270,7 @@ impl Socket {
         };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(domain, SockType::Stream, flags, SockProtocol::Tcp)?;
-        // For the day that this process is killed: the kernel closes its sockets, with a reset.
+        // If this process is killed, the kernel closes its sockets with a reset.
         let linger = nix::libc::linger {
             l_onoff: 1,
             l_linger: 0,
@@ -276,7 +278,7 @@ impl Socket {
         setsockopt(&fd, sockopt::Linger, &linger)?;
         prioritize(&fd);
         if kind.is_bound {
-            // A port of its own for each destination, chosen when it is known.
+            // The port is chosen for each destination when it is known.
             set_int(&fd, nix::libc::IPPROTO_IP, nix::libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
         }
         Ok(Self { fd, kind })
@@ -286,7 +288,7 @@ impl Socket {
         bind(self.fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))
     }
 
-    /// Where it is connected from.
+    /// Returns the local address of the connection.
     fn local(&self) -> Option<SocketAddr> {
         let at: SockaddrStorage = getsockname(self.fd.as_raw_fd()).ok()?;
         let v4 = at.as_sockaddr_in().map(|at| SocketAddr::from((at.ip(), at.port())));
@@ -295,7 +297,8 @@ impl Socket {
 
     fn connect(&self, endpoint: SocketAddr) -> Result<(), ProbeOutcome> {
         let quick = (nix::libc::IPPROTO_TCP, nix::libc::TCP_QUICKACK);
-        // Held back for longer than it takes to send the reset. The kernel forgets it when the socket is taken back.
+        // The ACK is delayed for longer than it takes to send the reset. The kernel resets this option when the socket
+        // is disconnected.
         set_int(&self.fd, quick.0, quick.1, 0).map_err(local)?;
         match connect(self.fd.as_raw_fd(), &SockaddrStorage::from(endpoint)) {
             Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
@@ -303,25 +306,25 @@ impl Socket {
         }
     }
 
-    /// What became of its handshake, if that is over.
+    /// Returns the outcome of the handshake, if it has ended.
     fn outcome(&self, events: EpollFlags) -> Option<ProbeOutcome> {
         let has_ended = events.contains(EpollFlags::EPOLLHUP);
         if has_ended || events.contains(EpollFlags::EPOLLERR) {
             match getsockopt(&self.fd, sockopt::SocketError) {
-                // There is something in the error queue, and that has not ended the handshake: an ICMP error that came while
-                // the kernel was busy with the socket, say.
+                // The error queue is not empty, though the handshake has not ended: for example after an ICMP error
+                // that arrived while the kernel was busy with the socket.
                 Ok(0) if !has_ended => self.forget_errors(),
                 Ok(0) => return Some(local(Errno::ECONNABORTED)),
                 Ok(errno) => return Some(errno::of_answer(Errno::from_raw(errno))),
                 Err(errno) => return Some(errno::of_answer(errno)),
             };
         }
-        // It cannot be written to before it is connected.
+        // A socket is not writable before it is connected.
         events.contains(EpollFlags::EPOLLOUT).then_some(ProbeOutcome::Accepted)
     }
 
-    /// Empties the error queue. ICMP errors for a SYN are put there though nobody has asked for that (`IP_RECVERR`), stay
-    /// when the socket is disconnected, and each later handshake would have them as its error. Says whether it is empty.
+    /// Empties the error queue, and returns whether it is empty. ICMP errors for a SYN are put there without
+    /// `IP_RECVERR`, stay when the socket is disconnected, and would be the error of each later handshake.
     fn forget_errors(&self) -> bool {
         let read = || {
             recv(

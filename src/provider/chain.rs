@@ -1,4 +1,4 @@
-//! The way from `/` to a file, through every symbolic link: where a change of any step would show.
+//! Path from `/` to a file, through every symbolic link: the places where a change of any step would show.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
@@ -8,29 +8,29 @@ use std::path::{Path, PathBuf};
 
 use crate::steps::{MOST_LINKS, MOST_STEPS, push_front};
 
-/// The way, as it is now.
+/// The path, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chain {
-    /// The directories on the way, and the names in each that are on it.
+    /// Directories of the path, with the names in each that belong to it.
     pub(super) directories: BTreeMap<PathBuf, Names>,
-    /// The end of the way, if there is one.
+    /// End of the path, if it exists.
     pub(super) end: Option<End>,
     signature: Vec<ChainStep>,
 }
 
-/// Names in a directory; whether each is the file itself.
+/// Names in a directory, each with whether it is the file itself.
 pub(super) type Names = BTreeMap<OsString, bool>;
 
-/// What stands at the end.
+/// End of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct End {
-    /// Where, without any link.
+    /// Path without symbolic links.
     pub(super) path: PathBuf,
-    /// Whether reading it ends: neither a pipe nor a device.
+    /// Whether reading it ends: it is neither a pipe nor a device.
     pub(super) is_readable: bool,
 }
 
-/// What tells one content from the next, without reading it.
+/// Identity and version of a step, known without reading its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ChainStep {
     device: u64,
@@ -42,7 +42,7 @@ struct ChainStep {
 
 impl ChainStep {
     fn of(metadata: &Metadata) -> Self {
-        // What else changes in a directory is no concern of ours.
+        // Other changes in a directory do not matter.
         let is_own = !metadata.is_dir();
         let own = |at: (i64, i64)| if is_own { at } else { (0, 0) };
         Self {
@@ -56,7 +56,7 @@ impl ChainStep {
 }
 
 impl Chain {
-    /// Walks from `/`; the path is absolute. What is missing, or may not be looked at, ends the way.
+    /// Follows a path from `/`; it must be absolute. A step that does not exist or cannot be examined ends it.
     pub(super) fn walk(path: &Path) -> Self {
         let mut chain = Self {
             directories: BTreeMap::new(),

@@ -1,4 +1,5 @@
-//! The state file, followed: by inotify where the filesystem has it, and by looking every few seconds everywhere.
+//! Follower of the state file: by inotify where the filesystem supports it, and by checks every few seconds
+//! everywhere.
 
 mod look;
 
@@ -20,13 +21,13 @@ use super::{Bad, News};
 use crate::config::Config;
 use tcpgw_kernel::ffi::InotifyHandle;
 
-/// Contents in a row that are passed over because somebody wrote while they were read, before one counts all the same.
+/// Maximum number of consecutive contents that are ignored because they were written to while being read.
 const PATIENCE: u32 = 50;
-/// Reads of what was heard, before all else has its turn.
+/// Maximum number of reads from inotify before other work.
 const HEARD_AT_ONCE: usize = 64;
 
-/// Follows one state file. Each content that differs from the one before is told once, when nobody is writing it; changes
-/// that come in a burst are told as one.
+/// Follower of one state file. Each content that differs from the last one is reported once, when it is not being
+/// written; changes in a burst are reported as one.
 #[derive(Debug)]
 pub struct FileProvider {
     path: PathBuf,
@@ -41,7 +42,7 @@ pub struct FileProvider {
     trouble: Option<String>,
 }
 
-/// What inotify tells of.
+/// Places that inotify watches.
 type Watched = BTreeMap<WatchDescriptor, WatchedPlace>;
 
 #[derive(Debug, Clone)]
@@ -51,13 +52,13 @@ enum WatchedPlace {
 }
 
 impl FileProvider {
-    /// Begins to follow the file, which need not be there; the fences are those of the configuration. The first news are of
-    /// what there is now.
+    /// Begins to follow the file, which need not exist; the fences are those of the configuration. The first news
+    /// describe the present content.
     ///
-    /// Without inotify (no instance is left: `fs.inotify.max_user_instances`) the file is looked at every 5 s.
+    /// Without inotify (no instance is left: `fs.inotify.max_user_instances`) the file is checked every 5 s.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O and time.
+    /// Panics outside of a tokio runtime with I/O and time.
     pub fn watch(path: &Path, config: Arc<Config>) -> Self {
         let now = Instant::now();
         let mut pace = Pace::new(now);
@@ -82,20 +83,20 @@ impl FileProvider {
         provider
     }
 
-    /// Where the file is.
+    /// Returns the absolute path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Other fences: what the file says is judged again, and told whatever it is.
+    /// Sets other fences: the content is judged again, and reported in any case.
     pub fn reload(&mut self, config: Arc<Config>) {
         self.config = config;
         self.seen.forget();
         self.pace.hear(FileEvent::Moved, Instant::now());
     }
 
-    /// Waits for the next news. May be dropped at any time and called again; nothing is lost. While nobody waits nothing is
-    /// read, and then only what is there last.
+    /// Waits for the next news. The future may be dropped at any time without loss. While it is not awaited, nothing
+    /// is read, and afterwards only the last content.
     pub async fn next(&mut self) -> News {
         loop {
             let due = tokio::time::Instant::from_std(self.pace.due());
@@ -108,7 +109,7 @@ impl FileProvider {
             match step {
                 Step::Heard(events) => self.listened(events),
                 Step::Looked(look) => {
-                    // What was heard while the file was read tells whether somebody was writing.
+                    // Events that arrived while the file was read tell whether it was being written.
                     self.drain();
                     self.job = None;
                     let news = match look {
@@ -173,8 +174,9 @@ impl FileProvider {
         news
     }
 
-    /// What is bad counts when it is still the same a while later, and nobody wrote in between. An editor moves the old file
-    /// away before it writes the new one; and what a writer has cut off can be read before it is heard of.
+    /// Returns whether an error is to be checked again: it counts when it is still the same a while later and nothing
+    /// was written in between. An editor moves the old file away before it writes the new one; and a file that a
+    /// writer has truncated can be read before the event arrives.
     fn doubts(&mut self, print: &Print) -> bool {
         self.seen.print.is_some() && self.doubted.replace(print.clone()).as_ref() != Some(print)
     }
@@ -229,7 +231,7 @@ impl FileProvider {
             return Some(FileEvent::Moved);
         }
         match self.watched.get(&event.wd) {
-            // Its place is not known before the look that began to watch it is over.
+            // The place of a watch is not known before the check that created it has ended.
             None if self.job.is_none() || mask.contains(Flags::IN_IGNORED) => None,
             Some(_) if mask.intersects(gone) => Some(FileEvent::Moved),
             None | Some(WatchedPlace::File) if mask.contains(Flags::IN_MODIFY) => Some(FileEvent::Writing),

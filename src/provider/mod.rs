@@ -1,5 +1,5 @@
-//! Providers: those who say what the gateway should do. Each delivers whole states, never changes; one that is lost leaves
-//! its last good state behind.
+//! Providers: sources of the desired state. Each delivers whole states, never changes; if one is lost, its last valid
+//! state stays in effect.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,27 +13,28 @@ mod chain;
 pub mod file;
 mod pace;
 
-/// What a provider says.
+/// Message of a provider.
 #[derive(Debug)]
 pub enum News {
-    /// All that it wants, within the fences, and what is odd about it. What it has said before is shared with that.
+    /// Whole state of the provider, within the fences, with warnings. Unchanged services are shared with its last
+    /// state.
     State(Arc<State>, Vec<Problem>),
-    /// What it says now cannot be used: the last good state stays.
+    /// The present state cannot be used: the last valid state stays in effect.
     Bad(Bad),
 }
 
-/// Why a state cannot be used.
+/// Reason why a state cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Bad {
-    /// It could not be read.
+    /// The state could not be read.
     #[error("{0}")]
     Unreadable(String),
-    /// It is not valid, or goes beyond a fence.
+    /// The state is invalid, or exceeds a fence.
     #[error("{}: {problems}", tcpgw_core::escape::path(file))]
     Invalid {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// All that is wrong.
+        /// Errors in it.
         problems: Problems,
     },
 }
@@ -45,7 +46,7 @@ impl From<SourceError> for Bad {
 }
 
 impl Bad {
-    /// One text for each thing that is wrong, with the file and the place.
+    /// Returns one line for each error, with the file and the place.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Self::Unreadable(text) => vec![text.clone()],

@@ -1,28 +1,28 @@
-//! When a file that changes is looked at. Takes `now`, has no clock.
+//! Timing of the checks of a changing file. It takes `now` and reads no clock.
 
 use std::time::{Duration, Instant};
 
-/// So long nothing may happen until the file is read.
+/// Time without events after which the file is read.
 const QUIET: Duration = Duration::from_millis(10);
-/// So long a burst may put that off.
+/// Maximum time by which a burst of events delays that.
 const BURST: Duration = Duration::from_millis(100);
-/// So long what is bad must stay the same to count: longer than a filesystem takes to cut a file off.
+/// Time for which an error must stay the same to count: longer than a filesystem takes to truncate a file.
 const DOUBT: Duration = Duration::from_millis(500);
-/// So long a writer that has not closed the file may rest until what there is counts as all.
+/// Time without writes after which the content of a file that is not closed counts as complete.
 const STEADY: Duration = Duration::from_secs(1);
-/// How often is looked without any hint, for filesystems that give none.
+/// Interval of checks without events, for filesystems without inotify.
 const POLL: Duration = Duration::from_secs(5);
 
-/// What is heard of the file.
+/// Event of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileEvent {
-    /// Somebody is writing and will close it.
+    /// A writer has begun, and will close the file.
     Writing,
-    /// A writer has closed it.
+    /// A writer has closed the file.
     Written,
-    /// It was replaced whole, or is gone.
+    /// The file was replaced as a whole, or is gone.
     Replaced,
-    /// Something on the way to it has changed.
+    /// A step of the path to the file has changed.
     Moved,
 }
 
@@ -34,16 +34,16 @@ struct Pending {
     was_written: bool,
 }
 
-/// Why the file is looked at.
+/// Reason for a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// Something was heard: read it.
+    /// There were events: read the file.
     Hint,
-    /// Nothing was heard: read it if it does not look the same.
+    /// There were no events: read the file if it looks different.
     Poll,
 }
 
-/// What was heard and not looked at yet.
+/// Events without a check since.
 #[derive(Debug)]
 pub(super) struct Pace {
     pending: Option<Pending>,
@@ -73,7 +73,7 @@ impl Pace {
         });
     }
 
-    /// When to look next.
+    /// Returns the time of the next check.
     pub(super) fn due(&self) -> Instant {
         match self.pending {
             None => self.poll,
@@ -82,7 +82,7 @@ impl Pace {
         }
     }
 
-    /// Looking begins: what was heard until now is done with.
+    /// Begins a check, which covers all events until now.
     pub(super) fn begin(&mut self, now: Instant) -> Reason {
         self.poll = now + POLL;
         match self.pending.take() {
@@ -91,22 +91,22 @@ impl Pace {
         }
     }
 
-    /// Whether somebody wrote since looking began: what was read may be a part of it, or a mixture.
+    /// Returns whether the file was written since the check began: what was read may be incomplete or mixed.
     pub(super) fn was_written(&self) -> bool {
         self.pending.is_some_and(|pending| pending.was_written)
     }
 
-    /// Looks again soon: what was seen may not last.
+    /// Schedules a check soon, since the file may still change.
     pub(super) fn again(&mut self, now: Instant) {
         self.poll = self.poll.min(now + STEADY);
     }
 
-    /// Reads again once a burst would be over.
+    /// Schedules a read after the end of a burst.
     pub(super) fn retry(&mut self, now: Instant) {
         self.read_at(now + BURST);
     }
 
-    /// Reads again when what is bad counts.
+    /// Schedules a read for the time when an error counts.
     pub(super) fn doubt(&mut self, now: Instant) {
         self.read_at(now + DOUBT);
     }

@@ -108,12 +108,12 @@ impl CheapReader {
         }
     }
 
-    /// As [`CheapReader::read`], without other programs' tables and without flows.
+    /// Reads the facts of [`CheapReader::read`] without other programs' tables and without flows.
     pub fn read_ways(&self, subject: &Subject) -> CheapFacts {
         self.read_ways_of(subject, &[])
     }
 
-    /// As [`CheapReader::read_ways`], with the ways to clients that are served.
+    /// Reads the facts of [`CheapReader::read_ways`], and the routes to clients that are served.
     fn read_ways_of(&self, subject: &Subject, served: &[Served]) -> CheapFacts {
         let services = &subject.services;
         let not_read = || "this was not read".to_owned();
@@ -206,8 +206,8 @@ impl CheapReader {
     }
 }
 
-/// Looks for flows to our backends without our mark. The kernel walks its whole table for it, as for a list of our flows (some
-/// 0.4 s for a million entries), and shows only flows that somebody translated and that are not ours: none as a rule.
+/// Finds flows to backends without tcpgw's mark. The kernel walks its whole table for this, as for a list of tcpgw's
+/// flows (some 0.4 s for a million entries), and returns only translated flows without the mark: usually none.
 fn unmarked_flows(subject: &Subject) -> Fact<UnmarkedFlows> {
     let mut found = UnmarkedFlows::default();
     let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
@@ -215,7 +215,7 @@ fn unmarked_flows(subject: &Subject) -> Fact<UnmarkedFlows> {
     fact(read).map(|()| found)
 }
 
-/// Shows the address of each connection that clients have to a service that listens on all addresses.
+/// Passes the public address of each connection of a client to a service that listens on all addresses.
 fn connections(subject: &Subject, mut each: impl FnMut(IpAddr)) -> Fact<()> {
     let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
     let read = conntrack.for_each(subject.mark, |flow| {
@@ -227,7 +227,8 @@ fn connections(subject: &Subject, mut each: impl FnMut(IpAddr)) -> Fact<()> {
     fact(read)
 }
 
-/// Links without an address, which no packet to a backend leaves by, are ports of bridges: there may be a thousand of them.
+/// Reads the settings. Links without an address that no route to a backend uses are left out: they are ports of
+/// bridges, of which there may be a thousand.
 fn sysctls(links: &[Link], ways: Option<&Ways>) -> BTreeMap<String, String> {
     const PLAIN: &[&str] = &[
         "net.ipv4.ip_forward",
@@ -279,7 +280,7 @@ fn sysctls(links: &[Link], ways: Option<&Ways>) -> BTreeMap<String, String> {
     read
 }
 
-/// The addresses that services name are asked for one by one: there are few.
+/// Returns the local addresses. Addresses that services name are looked up one by one: there are few.
 fn local(services: &Summary) -> Result<LocalAddresses, NetlinkError> {
     let mut routes = Routes::open()?;
     let mut local = routes.local_addresses()?;
@@ -291,8 +292,8 @@ fn local(services: &Summary) -> Result<LocalAddresses, NetlinkError> {
     Ok(local)
 }
 
-/// Returns where clients come in, as far as that can be known: by the way to clients far away, and by the interfaces that have
-/// the addresses that services listen on.
+/// Returns the interfaces by which clients come in, as far as they can be known: by the route to remote clients, and
+/// by the addresses that services listen on.
 fn client_links(services: &Summary, links: &[Link], ways_out: Option<&WaysOut>) -> Vec<Input> {
     let by_way = Family::BOTH.into_iter().filter_map(|family| {
         let way = ways_out?.get(&(family, None))?.as_ref()?;
@@ -320,17 +321,17 @@ fn client_links(services: &Summary, links: &[Link], ways_out: Option<&WaysOut>) 
         .collect()
 }
 
-/// An interface that clients come in by.
+/// An interface by which clients come in.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Input {
     pub(super) family: Family,
     pub(super) index: u32,
-    /// Whether a refusal must be that of a route: the interface forwards, and takes packets from far away.
+    /// Whether a refusal must come from a route: the interface forwards, and accepts packets from remote networks.
     is_open: bool,
 }
 
-/// Whether packets from that address that are refused behind an interface are refused by a route: the interface forwards, and packets
-/// from there to the gateway itself are taken. These would be refused for their source alone.
+/// Returns whether a refusal of packets from this address by this interface must come from a route: the interface
+/// forwards, and accepts packets from there to the gateway itself, which would be refused for their source alone.
 pub(super) fn is_open(links: &[Link], from: IpAddr, index: u32) -> bool {
     let family = Family::of(from);
     let name = links.iter().find(|link| link.index == index).map(|link| &link.name);
@@ -355,7 +356,7 @@ fn ways(services: &Summary, inputs: &[Input], effort: Effort) -> (Fact<Ways>, us
         .flat_map(ServiceSummary::backends)
         .map(|backend| backend.ip())
         .collect();
-    // Spread over all: neighbours are mostly alike.
+    // The sample is spread over all addresses, since neighbours are mostly alike.
     let step = addresses.len().div_ceil(effort.most_ways()).max(1);
     let looked_at = addresses.iter().step_by(step);
     let left_out = addresses.len() - looked_at.len();
@@ -369,8 +370,8 @@ fn read_ways<'a>(addresses: impl Iterator<Item = &'a IpAddr>, inputs: &[Input]) 
         .collect()
 }
 
-/// The way of a packet from far away, by the first interface from which there is one. Where the kernel does not tell it, the
-/// one that the gateway's own packets take.
+/// Returns the route of a packet from a remote network, by the first interface from which there is one. If the kernel
+/// does not tell it, this is the route of the gateway's own packets.
 fn way(routes: &mut Routes, address: IpAddr, inputs: &[Input]) -> Result<Option<RouteTo>, NetlinkError> {
     let family = Family::of(address);
     let mut told = false;

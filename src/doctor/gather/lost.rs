@@ -1,7 +1,7 @@
-//! Addresses on which clients had connections, and which the gateway has no more.
+//! Addresses on which clients had connections, and which the gateway has lost.
 //!
-//! The kernel does not remember an address that is taken away: it is known by two looks that are compared, and by the connections of
-//! clients that there still are then. Nobody else knows whether that was somebody's wish.
+//! The kernel does not remember a removed address: it is found by comparing two readings, and by the remaining
+//! connections of clients. Whether the removal was intended is unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,19 +11,19 @@ use super::super::facts::Fact;
 use crate::doctor::checks::forwarding::is_link_local;
 use tcpgw_kernel::route::LocalAddresses;
 
-/// So long it is told of an address: it may have been given away for good, or to another gateway.
+/// Time for which a lost address is reported: it may have been moved for good, or to another gateway.
 const TOLD: Duration = Duration::from_secs(3600);
-/// Addresses that are told of.
+/// Maximum number of addresses that are reported.
 const MOST: usize = 1000;
-/// Connections are counted again after this many times what the last count took.
+/// Pause until connections are counted again, as a multiple of the duration of the last count.
 const PAUSE: u32 = 50;
 
-/// What is kept of earlier looks.
+/// Memory of earlier readings.
 #[derive(Debug)]
 pub(super) struct AddressMemory {
     before: LocalAddresses,
     lost: BTreeMap<IpAddr, Lost>,
-    /// No count before that.
+    /// Time before which connections are not counted again.
     not_before: Option<Instant>,
 }
 
@@ -34,7 +34,7 @@ struct Lost {
 }
 
 impl AddressMemory {
-    /// Returns one that knows nothing yet.
+    /// Creates an empty memory.
     pub(super) const fn new() -> Self {
         Self {
             before: LocalAddresses {
@@ -46,14 +46,14 @@ impl AddressMemory {
         }
     }
 
-    /// Returns the addresses that were there, and are not among `local`.
+    /// Returns the addresses that were there before and are not among `local`.
     pub(super) fn missing(&self, local: &LocalAddresses) -> Vec<IpAddr> {
         let known = self.before.addresses.iter().chain(self.lost.keys());
         known.filter(|address| !local.contains(address)).copied().collect()
     }
 
-    /// Compares with the addresses that there are now. `count`, which is called only where one has gone, shows the address that each
-    /// connection of a client was made to.
+    /// Compares with the present addresses. `count` is called only if an address is gone; it passes the public address
+    /// of each connection of a client.
     pub(super) fn look(
         &mut self,
         local: &LocalAddresses,
@@ -92,7 +92,7 @@ impl AddressMemory {
         self.before = local.clone();
     }
 
-    /// Returns those that are gone, with the connections of clients that there were then.
+    /// Returns the lost addresses, with the number of connections of clients when each was lost.
     pub(super) fn lost(&self) -> BTreeMap<IpAddr, u64> {
         let lost = self.lost.iter();
         lost.map(|(address, lost)| (*address, lost.connections)).collect()

@@ -1,4 +1,4 @@
-//! The ways of packets that other programs' rules have marked.
+//! Routes of packets that other programs' rules have marked.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,10 +10,11 @@ use tcpgw_kernel::firewall::Effect;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::{Routes, WayIn};
 
-/// Marks that are asked for.
+/// Maximum number of marks that are examined.
 const MOST_MARKS: usize = 32;
 
-/// Asks for the ways of packets with each mark that a rule writes: to one backend behind each interface, and back.
+/// Looks up the routes of packets with each mark that a rule writes: to one backend behind each interface, and back.
+/// Returns the marks that are refused.
 pub(super) fn refused_marks(facts: &CheapFacts) -> Result<BTreeSet<(Family, bool, u32)>, NetlinkError> {
     let mut refused = BTreeSet::new();
     let marks = written(facts);
@@ -59,7 +60,8 @@ fn written(facts: &CheapFacts) -> BTreeSet<u32> {
     marks.filter(|mark| *mark != 0).take(MOST_MARKS).collect()
 }
 
-/// Where clients come in: by the way to those far away; where there is none, by links with addresses that lead to no backend.
+/// Returns the interfaces by which clients come in: that of the route to remote clients, or if there is none, those
+/// with addresses that lead to no backend.
 fn inputs(facts: &CheapFacts, family: Family, inside: &BTreeSet<(Family, u32)>) -> Vec<u32> {
     let far = facts.ways_out.as_ref().ok();
     if let Some(far) = far.and_then(|ways| ways.get(&(family, None))?.as_ref()) {

@@ -1,7 +1,7 @@
-//! Whether probes that fail go the way of the clients' packets.
+//! Comparison of the routes of failing probes with those of clients' packets.
 //!
-//! Probes are the gateway's own packets: a rule for an incoming interface (`ip rule iif`, ip-rule(8)) does not apply to them, nor do the
-//! tables of VRFs.
+//! Probes are the gateway's own packets: a rule for an incoming interface (`ip rule iif`, ip-rule(8)) does not apply
+//! to them, nor do the tables of VRFs.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,12 +14,13 @@ use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::links::Link;
 use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo, Routes, WayIn};
 
-/// Addresses of backends that are looked at, each with some ten look-ups of routes.
+/// Maximum number of backend addresses that are examined, each with some ten look-ups of routes.
 const MOST_BACKENDS: usize = 64;
-/// Interfaces that clients may come in by, which are asked about.
+/// Maximum number of interfaces by which clients may come in that are examined.
 const MOST_INPUTS: usize = 8;
 
-/// Looks up the ways of probes that fail, and those of clients' packets to the same addresses.
+/// Looks up the routes of failing probes and those of clients' packets to the same addresses, and returns the probes
+/// whose routes differ.
 pub(super) fn misrouted(
     failing: &FailingProbes,
     inputs: &[Input],
@@ -34,7 +35,7 @@ pub(super) fn misrouted(
     for (backend, sources) in failing.iter().take(MOST_BACKENDS) {
         let forwarded = ways_of_clients(&mut routes, *backend, inputs, links)?;
         let Some(first) = forwarded.first() else { continue };
-        // A probe whose source address the gateway does not have takes the one that the route selects.
+        // A probe whose source address the gateway does not have uses the one that the route selects.
         let own = |source: &IpAddr| Some(*source).filter(|source| local.contains(source));
         let mut sources: BTreeSet<Option<IpAddr>> = sources.iter().map(own).collect();
         if sources.is_empty() {
@@ -62,14 +63,15 @@ pub(super) fn misrouted(
     Ok(found)
 }
 
-/// The way of packets of a client.
+/// Route of a client's packets.
 struct WayOfClient {
     from: IpAddr,
     input: u32,
     way: RouteTo,
 }
 
-/// Returns the ways of packets from several places far away: of several routes of the same weight the kernel takes one by the addresses.
+/// Returns the routes of packets from several remote addresses: of several routes of the same weight the kernel
+/// chooses one by the addresses.
 fn ways_of_clients(
     routes: &mut Routes,
     backend: IpAddr,
@@ -89,7 +91,7 @@ fn ways_of_clients(
         }
     }
     if indexes.is_empty() {
-        // No route leads to clients far away, but by a rule for some interface: they may come in anywhere.
+        // Only a rule for some interface knows a route to remote clients, so clients may come in anywhere.
         let is_of_family = |(address, _): &(IpAddr, u8)| Family::of(*address) == family;
         let all = links.iter().filter(|link| link.up && !link.loopback);
         indexes.extend(
@@ -109,7 +111,7 @@ fn ways_of_clients(
             if way.local || way.shared {
                 return Ok(Vec::new());
             }
-            // A packet that leaves where it came in is none of a client outside.
+            // A packet that leaves where it came in is not one of a client outside.
             if way.index != input && !found.iter().any(is_known) {
                 found.push(WayOfClient { from, input, way });
             }
@@ -118,7 +120,8 @@ fn ways_of_clients(
     Ok(found)
 }
 
-/// What a rule for the gateway's own packets may send by that table: not the addresses of networks that the gateway is attached to, nor all.
+/// Restricts the network of a rule for the gateway's own packets: it must not include networks that the gateway is
+/// attached to, nor all addresses.
 fn careful(entry: RouteEntry, backend: IpAddr, links: &[Link]) -> RouteEntry {
     let mut own = links.iter().flat_map(|link| &link.addresses);
     if entry.network.prefix_len() == 0 || own.any(|(address, _)| entry.network.contains(address)) {

@@ -1,4 +1,4 @@
-//! The table in the kernel, compared with what was written last.
+//! The table in the kernel, compared with the one that was written last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,20 +22,20 @@ use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::netlink::socket::Netlink;
 use tcpgw_kernel::{Kernel, KernelError, Seen};
 
-/// What was written last, and what was about to be written after it.
+/// The last written record, and changes that were begun after it.
 struct Written {
-    /// With the changes of the journal that were begun.
+    /// Record with the begun changes of the journal.
     record: Record,
-    /// The services as they were before these.
+    /// Services before these changes.
     before: Summary,
-    /// Those changes.
+    /// The begun changes.
     changes: Vec<Entry>,
-    /// The record was written before its table, whose number nobody knew.
+    /// Whether the record was written before its table, whose number was not known yet.
     is_announced: bool,
 }
 
 impl Written {
-    /// In a kernel of that generation.
+    /// Creates it for a kernel of this generation.
     fn new(record: Record, generation: u32) -> Self {
         let Record { head, ruleset } = record;
         let before = head.summary.clone();
@@ -51,21 +51,21 @@ impl Written {
         }
     }
 
-    /// Whether its backends were protected.
+    /// Returns whether backends were protected.
     fn protects(&self) -> bool {
         self.record.ruleset.protects()
     }
 
-    /// What may be in the kernel.
+    /// Returns the services that the kernel may hold.
     fn guide(&self) -> Summary {
         let mut guide = self.record.head.summary.clone();
         guide.complete_by_listen_keys(&self.record.head.left);
         guide
     }
 
-    /// Whether all that the kernel holds was written by tcpgw, as far as services tell: those that the journal does not name are as
-    /// the record says, and those that it names have no backends but the old and the new ones, and all that were active before and
-    /// after each change. The process that makes a change writes the journal before it, and the record after it.
+    /// Returns whether tcpgw has written all that the kernel holds, as far as services show: services without a change
+    /// are as in the record, and others have only old and new backends, and all of those that are active before and
+    /// after each change. A process writes the journal before a change, and the record after it.
     fn explains(&self, kernel: &Ruleset) -> bool {
         if self.changes.is_empty() && !self.is_announced {
             return false;
@@ -91,8 +91,8 @@ impl Written {
         })
     }
 
-    /// The backends that a service was about to get, by one change or another, and those that are active after each of them;
-    /// `None` if no change is about it.
+    /// Returns the backends that a service was to get by its changes, and those that are active after each of them;
+    /// `None`: no change is about it.
     fn backends_of(&self, name: &str) -> Option<(BTreeSet<SocketAddr>, BTreeSet<SocketAddr>)> {
         let services = self.changes.iter().flat_map(|entry| &entry.services);
         let about = services.filter(|service| &*service.name == name);
@@ -124,21 +124,21 @@ fn by_place(services: &Summary) -> BTreeMap<(u16, &BTreeSet<std::net::IpAddr>), 
         .collect()
 }
 
-/// What is known of the table.
+/// Reading of the table.
 pub(super) struct TableReading {
     /// The table itself.
     pub(super) table: Fact<TableFacts>,
-    /// Its services; where it is gone or cannot be read, those that were written last.
+    /// Services of the table; if it is gone or cannot be read, those that were written last.
     pub(super) services: Summary,
-    /// Whether it lets new connections from outside reach their backends through services only.
+    /// Whether it lets new connections from outside reach backends through services only.
     pub(super) protects: bool,
-    /// That some of the services are orphans.
+    /// Problem that some of the services are orphans.
     pub(super) orphaned: Option<Problem>,
-    /// That services are not served while no daemon runs.
+    /// Problem that services are not served while no daemon runs.
     pub(super) unserved: Option<Problem>,
 }
 
-/// Reads the table of this network namespace, its services, and whether some are orphans.
+/// Reads the table of this network namespace, its services, and the problems of orphans and unserved services.
 pub(super) fn read_table(run_dir: &Path, config: &Config) -> TableReading {
     let mark = config.flow_mark;
     let mut kernel = match Linux::open() {
@@ -175,7 +175,7 @@ pub(super) fn read_table(run_dir: &Path, config: &Config) -> TableReading {
     let orphaned = orphaned_services(&named);
     let is_gone = |table: &TableFacts| matches!(table.state, TableState::Absent | TableState::Gone);
     let unserved = match &table {
-        // What was written last is not there.
+        // The services that were written last are gone.
         Ok(table) if is_gone(table) => unserved::problem(
             config,
             namespace,
@@ -219,7 +219,7 @@ fn compare(
             } else {
                 TableState::Absent
             };
-            // What should be there is what all other checks are about.
+            // The other checks examine the services that should be there.
             (facts(state, None), guide, written.is_some_and(Written::protects))
         }
         Seen::Ours { ruleset, .. } => {
@@ -240,7 +240,7 @@ fn compare(
     })
 }
 
-/// A socket's port id is the process id of the program that made it, unless it has several.
+/// Returns the process of a netlink port: the port id of a program's first socket is its process id.
 fn process_name(port: u32) -> Option<String> {
     let name = fs::read(format!("/proc/{port}/comm")).ok()?;
     let name = tcpgw_core::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));

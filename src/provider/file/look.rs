@@ -1,4 +1,4 @@
-//! One look at the file, which may take as long as the disk and the parser do: never in the event loop.
+//! A check of the file, which may take as long as the disk and the parser do, and never runs in the event loop.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::fs::MetadataExt;
@@ -15,30 +15,30 @@ use crate::provider::{Bad, News};
 use crate::state_file::{self, Input, SourceError};
 use tcpgw_core::model::{self, Problems, State};
 
-/// How often the way may change while it is being watched, before the next look has to do.
+/// Maximum number of changes of the path while it is being watched, before the next check handles them.
 const MOST_WALKS: usize = 8;
 
-/// What tells one content from the next.
+/// Fingerprint of a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Print {
-    /// Its size and hash.
+    /// Size and hash of the content.
     Content(usize, u64),
-    /// There is no file; as people are told.
+    /// The file does not exist; with the message for people.
     Missing(String),
-    /// Why it could not be read, as people are told.
+    /// The file could not be read; with the message for people.
     Unreadable(String),
 }
 
-/// What was seen before.
+/// Results of earlier checks.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
-    /// The way at the last look.
+    /// Path at the last check.
     pub(super) chain: Option<Chain>,
-    /// The way when the file was read.
+    /// Path when the file was read.
     pub(super) read: Option<Chain>,
-    /// What was read then.
+    /// Fingerprint of what was read then.
     pub(super) print: Option<Print>,
-    /// The last state that was told.
+    /// Last state that was reported.
     pub(super) told: Arc<State>,
 }
 
@@ -48,15 +48,15 @@ impl Seen {
     }
 }
 
-/// Whether the file is read.
+/// Condition for reading the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wish {
     Read,
-    /// When it is another than was read, and the same as at the last look.
+    /// The file is read if it differs from what was read, and has not changed since the last check.
     ReadIfChanged,
 }
 
-/// What a look needs.
+/// Input of a check.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) path: PathBuf,
@@ -67,22 +67,22 @@ pub(super) struct Request {
     pub(super) wish: Wish,
 }
 
-/// What a look came to.
+/// Result of a check.
 #[derive(Debug)]
 pub(super) struct Look {
     pub(super) config: Arc<Config>,
     pub(super) watched: Watched,
     pub(super) chain: Chain,
-    /// Why not all of the way could be watched.
+    /// Reason why some part of the path could not be watched.
     pub(super) trouble: Option<String>,
-    /// It is another, and may be another still at the next look.
+    /// Whether the file differs from what was read, and may still change until the next check.
     pub(super) may_change: bool,
-    /// What was read, and the news if it is another content.
+    /// Fingerprint of what was read, and the news if the content differs.
     pub(super) read: Option<(Print, Option<News>)>,
 }
 
 impl Request {
-    /// Watches the way first and reads then, so that a change after the reading is heard.
+    /// Watches the path before it reads the file, so that no later change is missed.
     pub(super) fn run(self) -> Look {
         let mut chain = Chain::walk(&self.path);
         let mut watched = Watched::new();
@@ -98,7 +98,7 @@ impl Request {
                 }
             }
             for old in self.watched.keys().filter(|old| !watched.contains_key(old)) {
-                // The kernel has forgotten those whose inode is gone.
+                // The kernel has already removed watches whose inode is gone.
                 let _ = inotify.rm_watch(*old);
             }
         }
@@ -177,7 +177,7 @@ fn hash(text: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Whether what was just created is filled by a writer that will close it: a link never is.
+/// Returns whether a writer will close the file that was just created; this is not so for a link.
 pub(super) fn will_be_written(path: &Path) -> bool {
     let metadata = path.symlink_metadata();
     metadata.is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 1)
