@@ -150,8 +150,8 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             advice("more `source_addresses` or backends"),
         ),
         Kind::OverLimit => (
-            "a backend gets or sends more than its service's `limit`; what is over is dropped",
-            advice("raise `limit`, or add backends, if this is not intended"),
+            "a backend gets or sends more than its service's `limit`, or a service has its `max_flows`; what is over is dropped",
+            advice("raise `limit` or `max_flows`, or add backends, if this is not intended"),
         ),
         Kind::NoTable => ("no service works without the table", command("tcpgw apply FILE")),
         Kind::TableDormant => ("none of the table's rules work", command("tcpgw apply FILE")),

@@ -49,6 +49,7 @@ pub(super) fn find(
             let held = held(service, services);
             problems.extend(held.or_else(|| service_problem(&ServiceFacts::of(service, status.daemon.is_some()))));
         }
+        problems.extend(over_flows(service));
         for backend in &service.backends {
             problems.extend(unhealthy(service, backend));
             problems.extend(over_limit(service, backend));
@@ -427,6 +428,16 @@ fn source_ports(service: &ServiceStatus<'_>, backend: &BackendStatus, ports: &So
         backend.backend
     );
     of(service, Some(backend.backend), Problem::new(Kind::SourcePorts, message))
+}
+
+/// Returns the problem of a service that has its `max_flows`, if a client was turned away between both looks.
+fn over_flows(service: &ServiceStatus<'_>) -> Option<Problem> {
+    let rate = service.drops.over_flows.packets_per_second.filter(|rate| *rate > 0.0)?;
+    let message = format!(
+        "{}: {rate} SYNs/s of new clients are dropped, since the service has its max_flows: raise it, or end idle connections",
+        title(service)
+    );
+    Some(of(service, None, Problem::new(Kind::OverLimit, message)))
 }
 
 fn over_limit(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Problem> {

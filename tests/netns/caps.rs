@@ -41,6 +41,18 @@ fn a_service_has_no_more_flows_than_it_may() {
         for conn in &mut held {
             conn.echo(b"goes on").expect("what is up goes on");
         }
+        let status = std::thread::scope(|scope| {
+            let clients = scope.spawn(|| (0..5).filter(|n| enter(&net, family, 200 + n, 2001).is_some()).count());
+            let status = net.json(&["status", "--interval", "1s"], 0);
+            assert_eq!(clients.join().expect("the clients"), 0, "it is full");
+            status
+        });
+        let told = &status["problems"][0];
+        assert_eq!(
+            (&told["kind"], &told["service"]),
+            (&json!("over_limit"), &json!("small")),
+            "{status:#}"
+        );
         held.pop().expect("five").reset().expect("a reset");
         assert!(
             wait_until(PATIENCE, || enter(&net, family, 101, 2001).is_some()),

@@ -185,7 +185,7 @@ kinds! {
     BackendUnhealthy = "backend-unhealthy", Warning;
     /// A gateway address has few source ports left towards a backend.
     SourcePorts = "source-ports", Warning;
-    /// Packets were dropped over the limit between both looks.
+    /// Packets over the limit, or new connections over `max_flows`, were dropped between both looks.
     OverLimit = "over-limit", Warning;
 }
 
