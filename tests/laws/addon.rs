@@ -390,6 +390,102 @@ fn a_flush_that_fails_acknowledges_none_of_those_that_were_written_together() {
     }
 }
 
+/// Fences that are drawn narrower end nothing, and are judged for what is added: a resource outside of them follows its platform.
+#[test]
+fn a_resource_outside_of_narrowed_fences_follows_its_platform() {
+    let fences = [
+        (format!("ports = \"{}-{LAST}\"", FIRST + 2), FIRST + 2),
+        ("backends = [\"10.9.0.1\", \"10.9.9.9\"]".to_owned(), FIRST),
+        ("max_services = 1".to_owned(), FIRST),
+        ("max_backends = 1".to_owned(), FIRST),
+    ];
+    for (fence, first) in fences {
+        for is_read_again in [true, false] {
+            let mut world = World::new();
+            world.does([Event::Provision(Dialect::Scalingo, 0, 0, None), Event::Register(0, 2)]);
+            let port = world.known[&0].as_ref().unwrap().port;
+            assert_eq!(port.get(), FIRST + 1);
+            world.config = config_with(&fence, first, &PLANS);
+            if is_read_again {
+                world
+                    .core
+                    .reload(DaemonSettings::default(), world.config.clone(), world.time());
+            } else {
+                world.restart();
+            }
+            world.wait(Duration::from_secs(70));
+            let problems = world.core.problems().iter();
+            let told: Vec<&str> = problems
+                .filter(|problem| problem.kind == Kind::OutsideFences)
+                .map(|problem| &*problem.message)
+                .collect();
+            // Of services that are too many it is any.
+            let names_cure = told.iter().any(|told| told.contains("tcpgw addon deprovision app-0"));
+            assert!(!told.is_empty() && (names_cure || fence.contains("max_")), "{told:?}");
+            for _ in 0..2 {
+                world.does([Event::Suspend(0)]);
+                assert_eq!(world.connect(port), ConnectOutcome::Empty { reset: true }, "{fence}");
+                world.does([Event::Resume(0)]);
+                assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)), "{fence}");
+            }
+            world.does([Event::Plan(0, 1)]);
+            let service = world.known[&0].as_ref().unwrap().id.service();
+            world.edit(&service, ServiceEdit::Drain(Vec::new()));
+            world.run();
+            assert_eq!(world.refused, Vec::<Refused>::new(), "{fence}");
+            // One more backend is another matter for those fences that are about backends.
+            world.does([Event::Register(0, 3)]);
+            let is_about_backends = fence.contains("backends");
+            assert_eq!(
+                world.refused.len(),
+                usize::from(is_about_backends),
+                "{:?}",
+                world.refused
+            );
+            world.edit(
+                &service,
+                ServiceEdit::Patch(br#"{"backends": ["10.9.0.1:80"]}"#.to_vec()),
+            );
+            world.run();
+            assert_eq!(
+                world.refused.len(),
+                usize::from(is_about_backends),
+                "{:?}",
+                world.refused
+            );
+            world.check().unwrap();
+            world.does([Event::Deprovision(0)]);
+            assert_eq!(world.known[&0], None);
+        }
+    }
+}
+
+/// After a boot it is not served outside of the fences, and its platform's orders are taken all the same.
+#[test]
+fn a_resource_that_the_fences_hold_back_follows_its_platform_and_stays_held_back() {
+    let mut world = World::new();
+    world.does([Event::Provision(Dialect::Scalingo, 0, 0, None), Event::Register(0, 2)]);
+    let port = world.known[&0].as_ref().unwrap().port;
+    world.config = config_with(&format!("ports = \"{}-{LAST}\"", FIRST + 2), FIRST + 2, &PLANS);
+    world.boot();
+    world.wait(Duration::from_secs(10));
+    for event in [
+        Event::Suspend(0),
+        Event::Plan(0, 1),
+        Event::Resume(0),
+        Event::Plan(0, 2),
+    ] {
+        world.does([event]);
+        assert!(!matches!(world.connect(port), ConnectOutcome::Backend(_)));
+        assert!(world.core.problems().get(Kind::HeldBack).is_some());
+    }
+    world.check().unwrap();
+    world.config = config();
+    world.core.reload(DaemonSettings::default(), config(), world.time());
+    world.wait(Duration::from_secs(70));
+    assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
+}
+
 /// An answer that is still to come, and what it is about.
 struct Asked {
     app: usize,
@@ -399,6 +495,9 @@ struct Asked {
 
 struct World {
     core: Core,
+    /// What the next daemon reads.
+    config: Config,
+    boot: String,
     engine: Option<Engine<Fake>>,
     store: Result<Store, StoreError>,
     directory: tempfile::TempDir,
@@ -408,6 +507,8 @@ struct World {
     begin: Instant,
     asked: Vec<Asked>,
     edits: Vec<oneshot::Receiver<Result<Edited, Refused>>>,
+    /// Edits that were refused.
+    refused: Vec<Refused>,
     /// What was acknowledged last of each app; `None`: that there is none.
     known: BTreeMap<usize, Option<Arc<Resource>>>,
     /// Apps of which a request was not answered, or with an error of the store.
@@ -431,7 +532,12 @@ struct World {
 }
 
 fn config() -> Config {
-    let plans: Vec<String> = PLANS
+    config_with("", FIRST, &PLANS)
+}
+
+/// With these fences, ports from `first` on, and plans: name and packets per second.
+fn config_with(fences: &str, first: u16, plans: &[(&str, u32)]) -> Config {
+    let plans: Vec<String> = plans
         .iter()
         .enumerate()
         .map(|(at, (name, pps))| {
@@ -439,8 +545,8 @@ fn config() -> Config {
         })
         .collect();
     let text = format!(
-        "[addon]\nlisten = \"127.0.0.1:9443\"\nhost = \"gateway.example.com\"\nports = \"{FIRST}-{LAST}\"\nquarantine = \"{}s\"\n\
-         credentials = \"/nowhere\"\nplans = [{}]",
+        "[fences]\n{fences}\n[addon]\nlisten = \"127.0.0.1:9443\"\nhost = \"gateway.example.com\"\nports = \"{first}-{LAST}\"\n\
+         quarantine = \"{}s\"\ncredentials = \"/nowhere\"\nplans = [{}]",
         QUARANTINE.as_secs(),
         plans.join(", ")
     );
@@ -475,6 +581,8 @@ impl World {
         };
         let mut world = Self {
             core: Core::new(DaemonSettings::default(), config(), NAMESPACE, time),
+            config: config(),
+            boot: record::boot_id(),
             engine: None,
             store: Err(StoreError::NoDeploy(0)),
             directory,
@@ -484,6 +592,7 @@ impl World {
             begin: now,
             asked: Vec::new(),
             edits: Vec::new(),
+            refused: Vec::new(),
             known: BTreeMap::new(),
             uncertain: BTreeSet::new(),
             provisions: BTreeMap::new(),
@@ -516,7 +625,7 @@ impl World {
             store: path.clone(),
             ..DaemonSettings::default()
         };
-        self.core = Core::new(settings, config(), NAMESPACE, self.time());
+        self.core = Core::new(settings, self.config.clone(), NAMESPACE, self.time());
         let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
         let opened = match store_thread::open(&path, &last, 0, self.unix) {
             Ok((store, opened)) => {
@@ -529,7 +638,7 @@ impl World {
             }
         };
         self.core.opened(opened, self.time());
-        self.core.served_last(last, record::boot_id());
+        self.core.served_last(last, self.boot.clone());
         self.looking.restart();
         self.core.begin(self.time());
     }
@@ -543,6 +652,24 @@ impl World {
         let mut fake = self.engine.take().unwrap().into_kernel();
         fake.restart();
         self.start(fake);
+    }
+
+    /// The machine boots, and another daemon starts.
+    fn boot(&mut self) {
+        self.wait(Duration::from_secs(10));
+        let record = self.directory.path().join(format!("netns-{NAMESPACE}.state"));
+        std::fs::remove_file(record).unwrap();
+        self.boot = format!("after {}", self.boot);
+        self.engine = None;
+        self.store = Err(StoreError::NoDeploy(0));
+        self.start(Fake::default());
+    }
+
+    fn does(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.happen(&event);
+            self.run();
+        }
     }
 
     fn time(&self) -> Now {
@@ -764,8 +891,15 @@ impl World {
             Err(TryRecvError::Closed) => panic!("a request is not answered"),
         });
         self.asked = asked;
-        self.edits
-            .retain_mut(|answer| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
+        let refused = &mut self.refused;
+        self.edits.retain_mut(|answer| match answer.try_recv() {
+            Err(TryRecvError::Empty) => true,
+            Ok(Err(why)) => {
+                refused.push(why);
+                false
+            }
+            Ok(Ok(_)) | Err(TryRecvError::Closed) => false,
+        });
     }
 
     fn heard(&mut self, app: usize, request: &Request, answer: Result<AddonOutcome, AddonRefused>) {

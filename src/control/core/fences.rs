@@ -1,39 +1,92 @@
 //! Services outside of the configuration's fences: of the store, of an earlier state file, or orphans. Those that are
-//! served stay served, with a problem; others are not put into the kernel.
+//! served stay served, with a problem, and can be changed otherwise; others are not put into the kernel.
 
 use std::sync::Arc;
 
 use super::Core;
 use super::surroundings::Obstacles;
+use crate::addon::id::ResourceId;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
-use tcpgw_core::model::{Problem as Wrong, Service, State};
+use crate::control::request::Refused;
+use tcpgw_core::model::{Edits, Endpoint, Problem as Wrong, Problems, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
+
+fn add(found: &mut Obstacles, service: &Service, kind: ObstacleKind, problem: Wrong) {
+    let service = service.name.clone();
+    let obstacle = Obstacle {
+        service: service.clone(),
+        kind,
+        problem,
+    };
+    found.entry(service).or_default().push(obstacle);
+}
 
 impl Core {
     /// Adds obstacles for services outside of the fences. `before`: services as they were served before. Defaults hold
     /// nothing back: a configuration that is gone must not end what was served.
     pub(super) fn add_fences(&self, all: &State, before: &[Arc<Service>], found: &mut Obstacles) {
-        let mut add = |service: &Service, kind, problem| {
-            let service = service.name.clone();
-            let obstacle = Obstacle {
-                service: service.clone(),
-                kind,
-                problem,
-            };
-            found.entry(service).or_default().push(obstacle);
-        };
-        for service in all.services.iter().chain(before) {
-            if let Some(problem) = self.config.check_port(service).filter(|_| self.config.fences_ports()) {
-                add(service, ObstacleKind::FencedPort(service.port), problem);
-            }
-            for (endpoint, problem) in self.config.refused_backends(service) {
-                add(service, ObstacleKind::FencedBackend(endpoint), problem);
-            }
-        }
+        self.add_ports_and_backends(all.services.iter().chain(before), found);
         if self.config.fences_sizes() {
             for (service, problem) in self.too_many(all) {
-                add(service, ObstacleKind::FencedSize, problem);
+                add(found, service, ObstacleKind::FencedSize, problem);
             }
+        }
+    }
+
+    fn add_ports_and_backends<'s>(&self, services: impl IntoIterator<Item = &'s Arc<Service>>, found: &mut Obstacles) {
+        for service in services {
+            if let Some(problem) = self.config.check_port(service).filter(|_| self.config.fences_ports()) {
+                add(found, service, ObstacleKind::FencedPort(service.port), problem);
+            }
+            for (endpoint, problem) in self.config.refused_backends(service) {
+                add(found, service, ObstacleKind::FencedBackend(endpoint), problem);
+            }
+        }
+    }
+
+    /// Whether a change that came in through the API stays within the fences. Only what it adds is judged: ports, backends, and numbers
+    /// that grow. What was let in before the fences were drawn narrower can be suspended, drained and deployed.
+    /// `holds_back`: a service that is held back stays so, and is not judged for what it has had before, either.
+    pub(super) fn judge_added(&self, edits: &Edits, holds_back: bool) -> Result<(), Refused> {
+        let is_judged_whole = |service: &Service| !holds_back && self.held_back.contains(&service.name);
+        let sizes = self.config.fences_sizes().then(|| {
+            let all = &self.with_orphans(edits);
+            let (before, after) = (self.sizes_with(&Edits::default()), self.sizes_with(all));
+            let is_whole = edits.put.iter().any(|service| is_judged_whole(service));
+            let grown = |before: usize, after: usize| if is_whole || after > before { after } else { 0 };
+            self.config
+                .check_sizes(grown(before.0, after.0), grown(before.1, after.1))
+        });
+        let mut problems: Vec<Wrong> = sizes.into_iter().flatten().collect();
+        for service in &edits.put {
+            let of_api = self.api.get(&service.name).map(|stored| &stored.service);
+            let there = of_api.or_else(|| self.orphans.get(&service.name).map(|orphan| &orphan.service));
+            let there = there.filter(|_| !is_judged_whole(service));
+            if there.is_none_or(|there| there.port != service.port) {
+                problems.extend(self.config.check_port(service));
+            }
+            let has = |endpoint: Endpoint| {
+                there.is_some_and(|there| there.backends.iter().any(|backend| backend.endpoint == endpoint))
+            };
+            let added = self
+                .config
+                .refused_backends(service)
+                .filter(|(endpoint, _)| !has(*endpoint));
+            problems.extend(added.map(|(_, problem)| problem));
+        }
+        let problems: Problems = problems.into_iter().collect();
+        problems.into_result().map_err(Refused::Invalid)
+    }
+
+    /// Adds to what was found of services that are held back where they are outside of the fences.
+    pub(super) fn add_fences_of_held(&self, edits: &Edits, found: &mut Obstacles) {
+        for service in &edits.put {
+            let Some(held) = self.held_back.get(&service.name) else {
+                continue;
+            };
+            self.add_ports_and_backends([service], found);
+            let sizes = held.why.iter().filter(|why| why.kind == ObstacleKind::FencedSize);
+            found.entry(service.name.clone()).or_default().extend(sizes.cloned());
         }
     }
 
@@ -75,8 +128,11 @@ impl Core {
     pub(super) fn cure_of_fences(&self, service: &Service) -> String {
         let name = &service.name;
         let is_of_file = self.file.as_ref().is_some_and(|file| file.get(name).is_some());
+        let resource = ResourceId::of_service(name).and_then(|id| self.addon.registry.get(id));
         let change = if is_of_file {
             format!("change it in {}", self.origin)
+        } else if let Some(resource) = resource {
+            format!("remove it with `tcpgw addon deprovision {}`", resource.app)
         } else {
             format!("change it with `tcpgw service set {name}`, or remove it with `tcpgw service rm {name}`")
         };

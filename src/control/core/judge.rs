@@ -78,7 +78,10 @@ impl Core {
         options: ApplyOptions,
         vet: &mut Vet<'_>,
     ) -> Result<Judged, Unjudged> {
-        self.judge_books(edits, standing.provider)?;
+        match standing.provider {
+            Provider::File => self.judge_books(edits, Provider::File)?,
+            Provider::Api => self.judge_change(edits, options.hold_back)?,
+        }
         let ProviderSize { before, after, .. } = standing;
         if after == 0 && before > 0 && !options.allow_empty {
             return Err(Unjudged::Refused(Refused::Refused(match standing.provider {
@@ -95,7 +98,10 @@ impl Core {
             Unvetted::Pending => Unjudged::Pending,
             Unvetted::Failed(why) => Unjudged::Refused(Refused::Failed(why)),
         })?;
-        let found = by_service(vetted.obstacles);
+        let mut found = by_service(vetted.obstacles);
+        if standing.provider == Provider::Api && options.hold_back {
+            self.add_fences_of_held(edits, &mut found);
+        }
         let services = edited.services.iter();
         let obstacles = services.flat_map(|service| self.new_obstacles(service, found.get(&service.name)));
         let obstacles: Vec<Obstacle> = obstacles.collect();
@@ -138,14 +144,27 @@ impl Core {
         )
     }
 
-    /// Checks what [`Self::judge`] can check without asking the system.
+    /// Checks services by what is known without asking the system: the fences, and all other services.
     pub(super) fn judge_books(&self, edits: &Edits, provider: Provider) -> Result<(), Refused> {
-        let all = &self.with_orphans(edits);
-        let sizes = self.config.fences_sizes().then(|| self.sizes_with(all));
+        let sizes = self
+            .config
+            .fences_sizes()
+            .then(|| self.sizes_with(&self.with_orphans(edits)));
         let sizes = sizes.map(|(services, backends)| self.config.check_sizes(services, backends));
         let fences = edits.put.iter().flat_map(|service| self.config.check_service(service));
         let problems: Problems = sizes.into_iter().flatten().chain(fences).collect();
         problems.into_result().map_err(Refused::Invalid)?;
+        self.judge_beside_others(edits, provider)
+    }
+
+    /// The same for a change that came in through the API, see [`Self::judge_added`].
+    pub(super) fn judge_change(&self, edits: &Edits, holds_back: bool) -> Result<(), Refused> {
+        self.judge_added(edits, holds_back)?;
+        self.judge_beside_others(edits, Provider::Api)
+    }
+
+    fn judge_beside_others(&self, edits: &Edits, provider: Provider) -> Result<(), Refused> {
+        let all = &self.with_orphans(edits);
         let names = edits.put.iter().map(|service| &service.name);
         let of_others = names.filter_map(|name| self.owner_problem(name, provider));
         let problems: Problems = of_others.collect();
@@ -202,7 +221,7 @@ impl Core {
         of_file.or_else(of_api).or_else(orphan)
     }
 
-    fn sizes_with(&self, edits: &Edits) -> (usize, usize) {
+    pub(super) fn sizes_with(&self, edits: &Edits) -> (usize, usize) {
         let untouched = self.said().filter(|service| !edits.touches(&service.name));
         let all = untouched.chain(&edits.put);
         all.fold((0, 0), |(services, backends), service| {

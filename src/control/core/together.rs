@@ -148,7 +148,7 @@ impl Core {
             return None;
         }
         // Each must be acceptable alone, too: the store may refuse the others.
-        self.judge_books(&edits, Provider::Api).ok()?;
+        self.judge_change(&edits, false).ok()?;
         group.names.extend(names);
         group.apps.extend(apps);
         group.add(edits, decision);

@@ -196,7 +196,7 @@ impl Core {
             put: vec![service],
             gone: Vec::new(),
         };
-        self.judge_books(&edits, Provider::Api)?;
+        self.judge_change(&edits, false)?;
         Ok(Undo::Restore(id, edits))
     }
 }

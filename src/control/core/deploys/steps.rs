@@ -134,7 +134,7 @@ impl Core {
                 ..Service::clone(&current.service)
             }));
         }
-        self.judge_books(&edits, Provider::Api)?;
+        self.judge_change(&edits, false)?;
         Ok((edits, before))
     }
 
