@@ -486,6 +486,45 @@ fn a_resource_that_the_fences_hold_back_follows_its_platform_and_stays_held_back
     assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
 }
 
+/// Two apps share a container, which has one limit, and the plan's was changed in the configuration since: neither can have the new one,
+/// and that is no reason to serve who is suspended, or not to serve who is resumed.
+#[test]
+fn apps_that_share_a_container_are_suspended_and_resumed_though_their_plan_was_changed() {
+    let mut world = World::new();
+    world.does([
+        Event::Provision(Dialect::Scalingo, 0, 0, None),
+        Event::Provision(Dialect::Scalingo, 1, 0, None),
+        Event::Register(0, 1),
+    ]);
+    let resources = [0, 1].map(|at| world.known[&at].clone().unwrap());
+    world.edit(
+        &resources[1].id.service(),
+        ServiceEdit::Patch(br#"{"backends": ["10.9.0.1:80"]}"#.to_vec()),
+    );
+    world.does([Event::Suspend(1)]);
+    let mut plans = PLANS;
+    plans[0].1 = 123;
+    world.config = config_with("", FIRST, &plans);
+    world
+        .core
+        .reload(DaemonSettings::default(), world.config.clone(), world.time());
+    let limit = |world: &World, at: usize| {
+        let service = world.core.service(&resources[at].id.service(), world.time());
+        service.unwrap().listed.service.limit.unwrap().pps
+    };
+    for event in [Event::Resume(1), Event::Suspend(0), Event::Suspend(1), Event::Resume(0), Event::Resume(1)] {
+        world.does([event]);
+        assert_eq!((limit(&world, 0), limit(&world, 1)), (100, 100));
+    }
+    assert_eq!(world.refused, []);
+    for resource in &resources {
+        assert!(matches!(world.connect(resource.port), ConnectOutcome::Backend(_)));
+    }
+    // Alone it gets the new one.
+    world.does([Event::Deprovision(1), Event::Wait(400), Event::Suspend(0), Event::Resume(0)]);
+    assert_eq!(limit(&world, 0), 123);
+}
+
 /// An answer that is still to come, and what it is about.
 struct Asked {
     app: usize,

@@ -174,8 +174,15 @@ impl Core {
                 now: now.unix,
             };
             let decision = self.addon.registry.decide(&order.request, facts)?;
-            let edits = self.edits_of(decision.change.as_ref(), settings)?;
-            let judged = self.judge_resource(&edits, vet)?;
+            let mut edits = self.edits_of(decision.change.as_ref(), settings)?;
+            let mut judged = self.judge_resource(&edits, vet);
+            let is_of_status = matches!(order.request, Request::Suspend(_) | Request::Resume(_));
+            if is_of_status && matches!(judged, Err(Undone::Refused(_))) {
+                // Where the plan has another limit now, which a service with the same container has not, the old one stays.
+                edits = self.with_limits_kept(edits);
+                judged = self.judge_resource(&edits, vet);
+            }
+            let judged = judged?;
             let (Some(ResourceChange::Put(resource)), Request::Provision(_)) = (&decision.change, &order.request)
             else {
                 return Ok((decision, edits, judged));
@@ -224,6 +231,16 @@ impl Core {
                 Unjudged::Pending => Undone::Pending,
                 Unjudged::Refused(refused) => AddonRefused::Daemon(refused).into(),
             })
+    }
+
+    /// The edits without what they change of limits.
+    fn with_limits_kept(&self, mut edits: Edits) -> Edits {
+        for service in &mut edits.put {
+            if let Some(there) = self.api.get(&service.name) {
+                Arc::make_mut(service).limit = there.service.limit;
+            }
+        }
+        edits
     }
 
     /// Returns the edits of the service for a change of its resource.
