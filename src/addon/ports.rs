@@ -329,7 +329,16 @@ impl PortPool {
         self.resting.insert(port.port, port.until);
     }
 
-    /// Returns how long a port still rests. Never longer than the quarantine, whatever the clock was set to meanwhile.
+    /// Lets no port rest longer than the quarantine from now on: the clock may have been set back since it was given back, or the quarantine
+    /// been shortened.
+    pub fn limit_rests(&mut self, now: Duration) {
+        let longest = self.rest_until(now);
+        for until in self.resting.values_mut() {
+            *until = longest.min(*until);
+        }
+    }
+
+    /// Returns how long a port still rests. Never longer than the quarantine, also where [`Self::limit_rests`] was not called yet.
     fn rests(&self, port: NonZeroU16, now: Duration) -> Option<Duration> {
         let left = self.resting.get(&port)?.checked_sub(now)?;
         Some(left.min(self.quarantine)).filter(|left| !left.is_zero())
@@ -482,5 +491,16 @@ mod tests {
             matches!(resting, Err(PortRefusal::Resting { seconds: 3600, .. })),
             "{resting:?}"
         );
+        // It has begun when that was seen first, and ends.
+        for seconds in [0, 10, 1800] {
+            pool.limit_rests(before + Duration::from_secs(seconds));
+        }
+        let wish = |pool: &PortPool, now| pool.choose(Some(port(20_000)), &PortSet::default(), now);
+        let almost = wish(&pool, before + Duration::from_secs(3595));
+        assert!(
+            matches!(almost, Err(PortRefusal::Resting { seconds: 5, .. })),
+            "{almost:?}"
+        );
+        assert_eq!(wish(&pool, before + HOUR), Ok(port(20_000)));
     }
 }

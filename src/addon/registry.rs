@@ -264,6 +264,11 @@ impl Registry {
         self.ports.configure(range, quarantine);
     }
 
+    /// Lets no port rest longer than the quarantine from now on, whatever the clock was when it was given back.
+    pub fn limit_rests(&mut self, now: Duration) {
+        self.ports.limit_rests(now);
+    }
+
     /// Returns how many ports are left; `busy` are ports that others have.
     pub fn port_use(&self, busy: &dyn BusyPorts, now: Duration) -> PortUse {
         self.ports.usage(busy, now)

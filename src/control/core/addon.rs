@@ -211,6 +211,9 @@ impl Core {
             return;
         }
         self.addon.ports_judged = Some(now.instant);
+        if self.addon.settings.is_some() {
+            self.addon.registry.limit_rests(now.unix);
+        }
         let usage = self.port_use(now).filter(|_| self.doubt_about_resources().is_ok());
         match usage.filter(PortUse::is_scarce) {
             Some(usage) => self.report(Kind::AddonPorts, usage.warning()),
