@@ -87,11 +87,16 @@ pub enum PlanError {
     Description(PlanName),
 }
 
-/// All plans, in the configuration's order; never empty.
+/// All plans, in the configuration's order; empty only where the add-on is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plans(Vec<Plan>);
 
 impl Plans {
+    /// Returns those of an add-on that is off.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// # Errors
     /// [`PlanError`] where plans do not go together.
     pub fn new(plans: Vec<Plan>) -> Result<Self, PlanError> {

@@ -103,6 +103,16 @@ pub enum Request {
     Unbind(Target, PlatformId),
 }
 
+impl Request {
+    /// Returns whether it can be carried out where no plans are configured.
+    pub fn needs_no_plan(&self) -> bool {
+        match self {
+            Self::Suspend(_) | Self::Resume(_) | Self::Deprovision(_) | Self::Unbind(..) => true,
+            Self::Provision(_) | Self::ChangePlan(..) | Self::Bind(..) => false,
+        }
+    }
+}
+
 /// What a decision depends on besides the resources.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'f> {

@@ -20,7 +20,7 @@ use tcpgw_core::model::{Limit, LimitDirection};
 /// How long a port rests that was given back, if nothing else is configured.
 const QUARANTINE: Duration = Duration::from_secs(3600);
 /// Longest quarantine.
-const MAX_QUARANTINE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const MAX_QUARANTINE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Bytes that a packet stands for in a limit.
 const MTU: u32 = 1500;
 /// Burst, in seconds of the rate, if nothing else is configured.

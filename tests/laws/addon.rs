@@ -525,6 +525,42 @@ fn apps_that_share_a_container_are_suspended_and_resumed_though_their_plan_was_c
     assert_eq!(limit(&world, 0), 123);
 }
 
+/// The section was taken out of the configuration: who has gone can be removed all the same, and its port rests when it is back.
+#[test]
+fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
+    for is_read_again in [true, false] {
+        let mut world = World::new();
+        world.does([Event::Provision(Dialect::Scalingo, 0, 0, None), Event::Register(0, 2)]);
+        let port = world.known[&0].as_ref().unwrap().port;
+        world.config = Config::default();
+        if is_read_again {
+            world
+                .core
+                .reload(DaemonSettings::default(), Config::default(), world.time());
+        } else {
+            world.restart();
+        }
+        world.wait(Duration::from_secs(70));
+        world.does([Event::Suspend(0)]);
+        assert_eq!(world.connect(port), ConnectOutcome::Empty { reset: true });
+        world.does([Event::Resume(0)]);
+        assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
+        let service = world.core.service(&world.known[&0].as_ref().unwrap().id.service(), world.time());
+        assert_eq!(service.unwrap().listed.service.limit.unwrap().pps, 100, "its plan stays");
+        world.does([Event::Deprovision(0)]);
+        assert_eq!(world.known[&0], None);
+        world.config = config();
+        world.core.reload(DaemonSettings::default(), config(), world.time());
+        // It is given again after the quarantine that is configured.
+        world.does([Event::Provision(Dialect::Scalingo, 1, 0, None)]);
+        assert_ne!(world.known[&1].as_ref().unwrap().port, port);
+        world.wait(QUARANTINE + Duration::from_secs(10));
+        world.does([Event::Provision(Dialect::Scalingo, 2, 0, None)]);
+        assert_eq!(world.known[&2].as_ref().unwrap().port, port);
+        world.end().unwrap();
+    }
+}
+
 /// An answer that is still to come, and what it is about.
 struct Asked {
     app: usize,

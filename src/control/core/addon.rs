@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Now};
 use crate::addon::id::{PlatformId, ResourceId};
-use crate::addon::settings::AddonSettings;
+use crate::addon::settings::{AddonSettings, MAX_QUARANTINE};
 use crate::addon::{PortUse, Registry, Resource, ResourceChange, Status};
 use crate::control::membership::Name;
 use crate::control::request::Refused;
@@ -49,7 +49,7 @@ impl Addon {
     pub(super) fn new(settings: Option<AddonSettings>) -> Self {
         let (range, quarantine) = Self::ports(settings.as_ref());
         Self {
-            registry: Registry::new(range, quarantine, [], [], std::time::Duration::ZERO),
+            registry: Registry::new(range, quarantine, [], [], Duration::ZERO),
             suspended: BTreeMap::new(),
             known_last: BTreeMap::new(),
             skipped: BTreeSet::new(),
@@ -61,8 +61,9 @@ impl Addon {
         }
     }
 
-    pub(super) fn ports(settings: Option<&AddonSettings>) -> (PortRange, std::time::Duration) {
-        settings.map_or((PortRange::DEFAULT, std::time::Duration::ZERO), |settings| {
+    /// A port that is given back while the add-on is off rests for as long as the quarantine is that is configured next.
+    pub(super) fn ports(settings: Option<&AddonSettings>) -> (PortRange, Duration) {
+        settings.map_or((PortRange::DEFAULT, MAX_QUARANTINE), |settings| {
             (settings.ports, settings.quarantine)
         })
     }

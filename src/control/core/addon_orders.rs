@@ -10,9 +10,7 @@ use super::order_queue::{OnWritten, Order, PendingWrite, Undecided, refused};
 use super::orders::by;
 use super::pending::ReplyKind;
 use super::{Core, Now, Phase, Provider};
-use crate::addon::id::PlanName;
-use crate::addon::settings::AddonSettings;
-use crate::addon::{AddonOutcome, BusyPorts, Decision, Facts, PortRefusal, PortSet, Refusal, Request, ResourceChange};
+use crate::addon::{AddonOutcome, BusyPorts, Decision, Facts, Plans, PortRefusal, PortSet, Refusal, Request, ResourceChange};
 use crate::control::membership::{Membership, Name};
 use crate::control::obstacle::ObstacleKind;
 use crate::control::request::{AddonOrder, AddonRefused, ApplyOptions, Refused, Reply};
@@ -148,7 +146,7 @@ impl Core {
             now: now.unix,
         };
         let decision = self.addon.registry.decide(&order.request, facts).ok()?;
-        let edits = self.edits_of(Some(decision.change.as_ref()?), settings).ok()?;
+        let edits = self.edits_of(Some(decision.change.as_ref()?), &settings.plans).ok()?;
         Some((decision, edits))
     }
 
@@ -159,7 +157,13 @@ impl Core {
         vet: &mut Vet<'_>,
         now: Now,
     ) -> Result<(Decision, Edits, Judged), Undone> {
-        let settings = self.addon.settings.as_ref().ok_or(AddonRefused::Off)?;
+        let none = Plans::none();
+        let plans = match &self.addon.settings {
+            Some(settings) => &settings.plans,
+            // Resources that there are can be suspended, resumed and removed.
+            None if order.request.needs_no_plan() => &none,
+            None => return Err(AddonRefused::Off.into()),
+        };
         let takes_port = matches!(order.request, Request::Provision(_));
         let mut busy = takes_port.then(|| self.ports_of_others());
         let nothing = PortSet::default();
@@ -168,13 +172,13 @@ impl Core {
                 busy.others.extend(skipped.iter().copied());
             }
             let facts = Facts {
-                plans: &settings.plans,
+                plans,
                 busy: busy.as_ref().map_or(&nothing as &dyn BusyPorts, |busy| busy),
                 random: order.random,
                 now: now.unix,
             };
             let decision = self.addon.registry.decide(&order.request, facts)?;
-            let mut edits = self.edits_of(decision.change.as_ref(), settings)?;
+            let mut edits = self.edits_of(decision.change.as_ref(), plans)?;
             let mut judged = self.judge_resource(&edits, vet);
             let is_of_status = matches!(order.request, Request::Suspend(_) | Request::Resume(_));
             if is_of_status && matches!(judged, Err(Undone::Refused(_))) {
@@ -244,7 +248,7 @@ impl Core {
     }
 
     /// Returns the edits of the service for a change of its resource.
-    fn edits_of(&self, change: Option<&ResourceChange>, settings: &AddonSettings) -> Result<Edits, AddonRefused> {
+    fn edits_of(&self, change: Option<&ResourceChange>, plans: &Plans) -> Result<Edits, AddonRefused> {
         let mut edits = Edits::default();
         match change {
             None => {}
@@ -263,9 +267,8 @@ impl Core {
                 if is_same && there.is_some() {
                     return Ok(edits);
                 }
-                let plan = |plan: &PlanName| settings.plans.by_name(plan.as_str());
                 // Resources keep the limit of a plan that was removed from the configuration.
-                let limit = plan(&resource.plan).map(|plan| plan.limit);
+                let limit = plans.by_name(resource.plan.as_str()).map(|plan| plan.limit);
                 let service = if let Some(there) = there {
                     Service {
                         limit: limit.or(there.limit),
