@@ -1,11 +1,13 @@
 //! The task that serves the add-on's provider API: its start, its settings, and its end with the daemon.
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::Backlog;
-use tokio::net::TcpListener;
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -30,6 +32,8 @@ pub(super) struct ProviderTask {
 
 struct Running {
     listen: SocketAddr,
+    /// The listener, which the task serves. It is closed when the task and this have ended.
+    socket: OwnedFd,
     settings: watch::Sender<Arc<Provider>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -62,19 +66,22 @@ impl ProviderTask {
             return Ok(());
         };
         let provider = Arc::new(Provider::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?);
-        let is_same = |running: &&Running| running.listen == settings.listen && !running.task.is_finished();
-        if let Some(running) = self.running.as_ref().filter(is_same) {
+        // One that has ended by itself must not keep its port.
+        self.running.take_if(|running| running.task.is_finished());
+        let listen = settings.listen;
+        if let Some(running) = self.running.as_ref().filter(|running| running.listen == listen) {
             running.settings.send_replace(provider);
             return Ok(());
         }
-        let listen = settings.listen;
-        let unusable = |error: std::io::Error| format!("failed to listen on {listen} (addon.listen): {error}");
-        let listener = std::net::TcpListener::bind(listen).map_err(unusable)?;
-        // The standard library listens with a shorter backlog.
-        let backlog = Backlog::new(BACKLOG).map_err(|error| unusable(error.into()))?;
-        nix::sys::socket::listen(&listener, backlog).map_err(|error| unusable(error.into()))?;
-        listener.set_nonblocking(true).map_err(unusable)?;
-        let listener = TcpListener::from_std(listener).map_err(unusable)?;
+        let old = self
+            .running
+            .as_ref()
+            .filter(|running| running.listen.port() == listen.port());
+        let listener = listener(listen, old.map(|old| old.socket.as_fd()));
+        let listener = listener
+            .map_err(|error| format!("failed to listen on {listen} (addon.listen): {error}{}", cause(&error)))?;
+        let socket = listener.as_fd().try_clone_to_owned();
+        let socket = socket.map_err(|error| format!("failed to listen on {listen} (addon.listen): {error}"))?;
         self.end();
         let (settings, current) = watch::channel(provider);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -90,6 +97,7 @@ impl ProviderTask {
         tracing::info!(%listen, "serves the provider API");
         self.running = Some(Running {
             listen,
+            socket,
             settings,
             stop,
             task,
@@ -116,5 +124,161 @@ impl ProviderTask {
         let running = self.running.take()?;
         let _ = running.stop.send(());
         Some(running.task)
+    }
+}
+
+/// What to do about it.
+fn cause(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; `ss -ltnp` shows which program listens there",
+        _ => "",
+    }
+}
+
+/// Returns a listener there. `old` is one of this daemon on another address of the same port, which stays until this one listens, and
+/// where this one cannot: as long as it takes to listen, both may have the port.
+fn listener(listen: SocketAddr, old: Option<BorrowedFd<'_>>) -> io::Result<TcpListener> {
+    let socket = if listen.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // Connections of an earlier daemon that are ending do not keep the port.
+    socket.set_reuseaddr(true)?;
+    let share = |fd: BorrowedFd<'_>, is_shared: bool| setsockopt(&fd, sockopt::ReusePort, &is_shared);
+    let Some(old) = old else {
+        socket.bind(listen)?;
+        return socket.listen(BACKLOG);
+    };
+    // The kernel compares both when one is bound, and again when it begins to listen.
+    share(socket.as_fd(), true)?;
+    share(old, true)?;
+    let listener = socket.bind(listen).and_then(|()| socket.listen(BACKLOG));
+    share(old, false)?;
+    let listener = listener?;
+    share(listener.as_fd(), false)?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::addon::settings::Section;
+    use tcpgw_core::model::Fences;
+
+    fn settings(directory: &Path, listen: SocketAddr) -> AddonSettings {
+        let file = directory.join("credentials.toml");
+        std::fs::write(
+            &file,
+            "username = 'u'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'",
+        )
+        .unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let section = format!(
+            "listen = '{listen}'\nhost = 'gw.example.com'\nports = '20000-20009'\ncredentials = '{}'\nbehind_proxy = true\n\
+             plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]",
+            tcpgw_core::escape::path(&file)
+        );
+        let section: Section = toml::from_str(&section).unwrap();
+        section.check(&Fences::default()).unwrap()
+    }
+
+    /// Whether somebody answers there.
+    async fn is_served(at: SocketAddr) -> bool {
+        let exchange = async {
+            let mut stream = TcpStream::connect(at).await?;
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            io::Result::Ok(answer)
+        };
+        let answer = timeout(Duration::from_secs(30), exchange).await.expect("it ends");
+        answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 404 "))
+    }
+
+    async fn is_served_soon(at: SocketAddr, expected: bool) {
+        let turns = async {
+            while is_served(at).await != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        let turned = timeout(Duration::from_secs(30), turns).await;
+        turned.unwrap_or_else(|_| panic!("{at} is not served: {expected}"));
+    }
+
+    fn task() -> ProviderTask {
+        ProviderTask::new(mpsc::channel(1).0)
+    }
+
+    /// From loopback to all addresses, and back, on one port.
+    #[tokio::test]
+    async fn the_address_is_changed_while_the_port_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let at = |address: [u8; 4]| SocketAddr::from((address, port));
+        let (loopback, other) = (at([127, 0, 0, 1]), at([127, 0, 0, 2]));
+        let mut task = task();
+        for (listen, is_everywhere) in [
+            (loopback, false),
+            (at([0; 4]), true),
+            (loopback, false),
+            (SocketAddr::from(([0_u16; 8], port)), true),
+            (at([0; 4]), true),
+            (other, false),
+        ] {
+            task.configure(Some(&settings(directory.path(), listen))).unwrap();
+            // Until the old one is closed, which its task does, connections may still come to it.
+            let here = if listen == other { other } else { loopback };
+            is_served_soon(here, true).await;
+            if !is_everywhere {
+                let elsewhere = if listen == other { loopback } else { other };
+                is_served_soon(elsewhere, false).await;
+            }
+            // Another daemon does not get the port.
+            let another = TcpSocket::new_v4().unwrap();
+            another.set_reuseaddr(true).unwrap();
+            let refused = another.bind(if listen.is_ipv4() { listen } else { loopback });
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::AddrInUse, "{listen}");
+        }
+        task.end();
+    }
+
+    /// Somebody else has the port on another address: the old listener goes on, and shares its port with nobody.
+    #[tokio::test]
+    async fn the_old_address_is_served_while_the_new_one_cannot_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let theirs = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = theirs.local_addr().unwrap().port();
+        let (loopback, all) = (
+            SocketAddr::from(([127, 0, 0, 1], port)),
+            SocketAddr::from(([0; 4], port)),
+        );
+        let mut task = task();
+        task.configure(Some(&settings(directory.path(), loopback))).unwrap();
+        for _ in 0..2 {
+            let refused = task.configure(Some(&settings(directory.path(), all))).unwrap_err();
+            assert!(refused.contains("in use") && refused.contains("ss -ltnp"), "{refused}");
+            assert!(is_served(loopback).await);
+            let another = TcpSocket::new_v4().unwrap();
+            another.set_reuseport(true).unwrap();
+            assert!(another.bind(loopback).is_err());
+        }
+        drop(theirs);
+        task.configure(Some(&settings(directory.path(), all))).unwrap();
+        is_served_soon(SocketAddr::from(([127, 0, 0, 2], port)), true).await;
+        task.end();
     }
 }

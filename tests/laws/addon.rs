@@ -512,7 +512,13 @@ fn apps_that_share_a_container_are_suspended_and_resumed_though_their_plan_was_c
         let service = world.core.service(&resources[at].id.service(), world.time());
         service.unwrap().listed.service.limit.unwrap().pps
     };
-    for event in [Event::Resume(1), Event::Suspend(0), Event::Suspend(1), Event::Resume(0), Event::Resume(1)] {
+    for event in [
+        Event::Resume(1),
+        Event::Suspend(0),
+        Event::Suspend(1),
+        Event::Resume(0),
+        Event::Resume(1),
+    ] {
         world.does([event]);
         assert_eq!((limit(&world, 0), limit(&world, 1)), (100, 100));
     }
@@ -521,7 +527,12 @@ fn apps_that_share_a_container_are_suspended_and_resumed_though_their_plan_was_c
         assert!(matches!(world.connect(resource.port), ConnectOutcome::Backend(_)));
     }
     // Alone it gets the new one.
-    world.does([Event::Deprovision(1), Event::Wait(400), Event::Suspend(0), Event::Resume(0)]);
+    world.does([
+        Event::Deprovision(1),
+        Event::Wait(400),
+        Event::Suspend(0),
+        Event::Resume(0),
+    ]);
     assert_eq!(limit(&world, 0), 123);
 }
 
@@ -545,8 +556,14 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         assert_eq!(world.connect(port), ConnectOutcome::Empty { reset: true });
         world.does([Event::Resume(0)]);
         assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
-        let service = world.core.service(&world.known[&0].as_ref().unwrap().id.service(), world.time());
-        assert_eq!(service.unwrap().listed.service.limit.unwrap().pps, 100, "its plan stays");
+        let service = world
+            .core
+            .service(&world.known[&0].as_ref().unwrap().id.service(), world.time());
+        assert_eq!(
+            service.unwrap().listed.service.limit.unwrap().pps,
+            100,
+            "its plan stays"
+        );
         world.does([Event::Deprovision(0)]);
         assert_eq!(world.known[&0], None);
         world.config = config();

@@ -26,7 +26,7 @@ use crate::control::request::DaemonRequest;
 /// After an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` allows.
-pub const BACKLOG: i32 = 4096;
+pub const BACKLOG: u32 = 4096;
 
 /// Serves until `stop`, and then lets those that are being served have their answers. While there is no seat for a connection, it
 /// and those behind it stay in the backlog. Each request is answered by what is in `provider` when it comes, on connections that

@@ -10,7 +10,9 @@ use super::order_queue::{OnWritten, Order, PendingWrite, Undecided, refused};
 use super::orders::by;
 use super::pending::ReplyKind;
 use super::{Core, Now, Phase, Provider};
-use crate::addon::{AddonOutcome, BusyPorts, Decision, Facts, Plans, PortRefusal, PortSet, Refusal, Request, ResourceChange};
+use crate::addon::{
+    AddonOutcome, BusyPorts, Decision, Facts, Plans, PortRefusal, PortSet, Refusal, Request, ResourceChange,
+};
 use crate::control::membership::{Membership, Name};
 use crate::control::obstacle::ObstacleKind;
 use crate::control::request::{AddonOrder, AddonRefused, ApplyOptions, Refused, Reply};
