@@ -206,6 +206,13 @@ text_id!(
     check_guid
 );
 
+impl Guid {
+    /// Returns whether that is this id; upper and lower case are the same.
+    pub fn is(&self, id: &str) -> bool {
+        self.as_str().eq_ignore_ascii_case(id)
+    }
+}
+
 fn check_platform_id(text: &str) -> Result<(), IdError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte);
     match text {

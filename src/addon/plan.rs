@@ -6,6 +6,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::id::{Guid, PlanName};
+use super::resource::Resource;
 use tcpgw_core::model::Limit;
 
 /// Maximum length of a plan's description, in bytes.
@@ -126,6 +127,14 @@ impl Plans {
     /// Returns the plan of this id.
     pub fn by_id(&self, id: &str) -> Option<&Plan> {
         self.0.iter().find(|plan| plan.id.as_str().eq_ignore_ascii_case(id))
+    }
+
+    /// Returns the plan that a resource has: that of its id. One whose id is not known has that of its name.
+    pub fn of(&self, resource: &Resource) -> Option<&Plan> {
+        match &resource.plan_id {
+            Some(id) => self.by_id(id.as_str()),
+            None => self.by_name(resource.plan.as_str()),
+        }
     }
 
     /// Returns all of them.

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::fingerprint::Fingerprint;
-use super::id::{PlanName, PlatformId, ResourceId};
+use super::id::{Guid, PlanName, PlatformId, ResourceId};
 use super::lifecycle::{Event, Existence, LifecycleStep, Tombstones, step};
-use super::plan::Plans;
+use super::plan::{Plan, Plans};
 use super::ports::{BusyPorts, PortPool, PortRefusal, PortUse, Quarantined};
 use super::resource::{Binding, Dialect, MAX_BINDINGS, Owner, Resource, Status};
 use tcpgw_core::model::PortRange;
@@ -45,8 +45,9 @@ pub struct Provision {
 pub enum WantedPlan {
     /// By its name.
     Named(PlanName),
-    /// By an id that is not in the catalog (OSB). It may be that of a plan that has left it, which those who have it keep.
-    Unlisted,
+    /// By its id (OSB), which may be that of a plan that has left the catalog, and that those who have it keep. `None`: by a text that is
+    /// no plan's id.
+    Id(Option<Guid>),
 }
 
 impl From<PlanName> for WantedPlan {
@@ -56,19 +57,42 @@ impl From<PlanName> for WantedPlan {
 }
 
 impl WantedPlan {
-    /// Returns whether this may be the plan that a resource has.
+    /// Returns whether this may be the plan that a resource has, in the words of whoever asks: whoever names plans by name means the one
+    /// that is called so.
     fn is_of(&self, resource: &Resource, plans: &Plans) -> bool {
-        match self {
-            Self::Named(name) => *name == resource.plan,
-            Self::Unlisted => plans.by_name(resource.plan.as_str()).is_none(),
+        match (self, &resource.plan_id) {
+            (Self::Named(name), _) => *name == resource.plan,
+            (Self::Id(Some(id)), Some(of)) => id.is(of.as_str()),
+            (Self::Id(None), Some(_)) => false,
+            // A plan of which only the name is known has left the catalog, or is the one of that name.
+            (Self::Id(id), None) => {
+                let listed = |id: &Guid| plans.by_id(id.as_str()).map(|plan| &plan.name);
+                let there = plans.by_name(resource.plan.as_str()).map(|plan| &plan.name);
+                id.as_ref().and_then(listed) == there
+            }
         }
     }
 
-    /// Returns its name, if it can be given to a resource.
-    fn to_give(&self, plans: &Plans) -> Result<&PlanName, Refusal> {
+    /// Returns the plan, if it can be given to a resource.
+    fn to_give<'p>(&self, plans: &'p Plans) -> Result<&'p Plan, Refusal> {
         match self {
-            Self::Named(name) => known_plan(name, plans).map(|()| name),
-            Self::Unlisted => Err(Refusal::UnlistedPlan),
+            Self::Named(name) => plans.by_name(name.as_str()).ok_or_else(|| Refusal::UnknownPlan {
+                name: name.to_string(),
+                known: plans.names(),
+            }),
+            Self::Id(id) => {
+                let plan = id.as_ref().and_then(|id| plans.by_id(id.as_str()));
+                plan.ok_or(Refusal::UnlistedPlan)
+            }
+        }
+    }
+
+    /// Returns whether a change to this plan leaves a resource as it is. The plan that it has may have left the configuration: it stays
+    /// with those who have it.
+    fn leaves(&self, resource: &Resource, plans: &Plans) -> bool {
+        match self.to_give(plans) {
+            Ok(plan) => plans.of(resource).is_some_and(|there| there.id == plan.id),
+            Err(_) => self.is_of(resource, plans),
         }
     }
 }
@@ -361,18 +385,19 @@ impl Registry {
             step(Existence::Known(resource.status), event, tombstones(resource.dialect)),
             request,
         ) {
-            // The plan that it has may have left the configuration: it stays with those who have it.
-            (LifecycleStep::SetPlan, Request::ChangePlan(_, plan)) if plan.is_of(resource, facts.plans) => {
+            (LifecycleStep::SetPlan, Request::ChangePlan(_, plan)) if plan.leaves(resource, facts.plans) => {
                 Ok(unchanged(resource))
             }
             (LifecycleStep::SetPlan, Request::ChangePlan(_, plan)) => {
                 let plan = plan.to_give(facts.plans)?;
-                Ok(edited(resource, |after| after.plan = plan.clone()))
+                Ok(edited(resource, |after| {
+                    (after.plan, after.plan_id) = (plan.name.clone(), Some(plan.id.clone()));
+                }))
             }
             (LifecycleStep::SetStatus(status), _) => Ok(edited(resource, |after| after.status = status)),
             (LifecycleStep::Remove, _) => Ok(self.remove(resource, facts.now)),
-            (LifecycleStep::Bind, Request::Bind(_, _, WantedPlan::Unlisted, _))
-                if !WantedPlan::Unlisted.is_of(resource, facts.plans) =>
+            (LifecycleStep::Bind, Request::Bind(_, _, plan @ WantedPlan::Id(_), _))
+                if plan.to_give(facts.plans).is_err() && !plan.is_of(resource, facts.plans) =>
             {
                 Err(Refusal::UnlistedPlan)
             }
@@ -395,6 +420,20 @@ impl Registry {
     /// Returns the change that a resource was suspended or resumed.
     pub fn with_status(resource: &Arc<Resource>, status: Status) -> Option<ResourceChange> {
         edited(resource, |after| after.status = status).change
+    }
+
+    /// Returns the resources whose plan is called otherwise in the configuration now, with its new name, and those of whose plan only the
+    /// name was known, with its id.
+    pub fn with_plans_named(&self, plans: &Plans) -> Vec<ResourceChange> {
+        let renamed = self.resources.values().filter_map(|resource| {
+            let plan = plans.of(resource)?;
+            let named = edited(resource, |after| {
+                after.plan = plan.name.clone();
+                after.plan_id.get_or_insert_with(|| plan.id.clone());
+            });
+            named.change
+        });
+        renamed.collect()
     }
 
     /// Takes note of a change that is durable.
@@ -475,7 +514,8 @@ impl Registry {
                     app: wanted.app.clone(),
                     uuid: wanted.uuid.clone(),
                     owner: wanted.owner.clone(),
-                    plan: plan.clone(),
+                    plan: plan.name.clone(),
+                    plan_id: Some(plan.id.clone()),
                     port,
                     status: Status::Active,
                     bindings: BTreeMap::new(),
@@ -566,16 +606,6 @@ fn unchanged(resource: &Arc<Resource>) -> Decision {
         change: None,
         outcome: AddonOutcome::Unchanged(Arc::clone(resource)),
     }
-}
-
-fn known_plan(name: &PlanName, plans: &Plans) -> Result<(), Refusal> {
-    plans
-        .by_name(name.as_str())
-        .map(drop)
-        .ok_or_else(|| Refusal::UnknownPlan {
-            name: name.to_string(),
-            known: plans.names(),
-        })
 }
 
 fn tombstones(dialect: Dialect) -> Tombstones {

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::{Serialize, Serializer};
 
 use super::fingerprint::Fingerprint;
-use super::id::{PlanName, PlatformId, ResourceId};
+use super::id::{Guid, PlanName, PlatformId, ResourceId};
 use tcpgw_core::model::Word;
 
 /// The provider API through which a resource was provisioned.
@@ -135,8 +135,12 @@ pub struct Resource {
     pub uuid: Option<PlatformId>,
     /// To whom it belongs (OSB only).
     pub owner: Option<Owner>,
-    /// The plan.
+    /// The plan's name: that which the plan had when the configuration was read last that has it.
     pub plan: PlanName,
+    /// The plan's id, by which it is known whatever its name becomes; `None`: not known, because an earlier version wrote it, or the plan was
+    /// not in the configuration since. The store keeps it beside the resource.
+    #[serde(skip)]
+    pub plan_id: Option<Guid>,
     /// The public port.
     pub port: NonZeroU16,
     /// Whether it is in use.

@@ -1,4 +1,4 @@
-//! What resources and bindings were asked for with, beside the resources: a table of its own, made when it is needed, so that a version
+//! What resources and bindings were asked for with, and the ids of plans, beside the resources: a table of its own, made when it is needed, so that a version
 //! that does not know it reads and writes the store as before.
 //!
 //! A row names the checksum of the resource that it was written with. Where another version has changed the resource since, the row
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Fault;
 use super::seal::Seal;
-use crate::addon::id::{PlatformId, ResourceId};
+use crate::addon::id::{Guid, PlatformId, ResourceId};
 use crate::addon::{Fingerprint, Resource};
 
 const TABLE: &str = "
@@ -20,9 +20,11 @@ CREATE TABLE IF NOT EXISTS resource_asked (
 ) STRICT;
 ";
 
-/// What one resource and its bindings were asked for with.
+/// What one resource and its bindings were asked for with, and the id of its plan.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Asked {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    plan: Option<Guid>,
     instance: Option<Fingerprint>,
     bindings: BTreeMap<PlatformId, Fingerprint>,
 }
@@ -36,6 +38,7 @@ impl Asked {
 
     /// Adds it to the resource.
     pub(super) fn complete(self, resource: &mut Resource) {
+        resource.plan_id = self.plan;
         resource.asked = self.instance;
         for (id, fingerprint) in self.bindings {
             if let Some(binding) = resource.bindings.get_mut(&id) {
@@ -47,6 +50,7 @@ impl Asked {
     fn of(resource: &Resource) -> Self {
         let of_bindings = resource.bindings.iter();
         Self {
+            plan: resource.plan_id.clone(),
             instance: resource.asked.clone(),
             bindings: of_bindings
                 .filter_map(|(id, binding)| Some((id.clone(), binding.asked.clone()?)))
@@ -140,6 +144,7 @@ mod tests {
             uuid: None,
             owner: None,
             plan: "free".parse().unwrap(),
+            plan_id: None,
             port: NonZeroU16::new(20_000).unwrap(),
             status: Status::Active,
             bindings: [
@@ -150,6 +155,25 @@ mod tests {
             created: Duration::ZERO,
             asked: number.map(asked),
         }
+    }
+
+    /// The id is beside the resource, whose own text is as an earlier version reads and writes it.
+    #[test]
+    fn the_id_of_a_plan_is_read_as_it_was_written() {
+        let mut connection = store();
+        let with_plan = Resource {
+            plan_id: Some("5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11".parse().unwrap()),
+            ..resource(1, None)
+        };
+        put(&mut connection, &with_plan);
+        let loaded = |connection: &Connection| resources::load(connection).unwrap().resources;
+        assert_eq!(loaded(&connection), [with_plan]);
+        let body = "SELECT body FROM resources";
+        let body: String = connection.query_row(body, (), |row| row.get(0)).unwrap();
+        assert!(!body.contains("5f0e3bd2"), "{body}");
+        // An earlier version knows nothing of it, and changes the resource.
+        connection.execute("DELETE FROM resource_asked", ()).unwrap();
+        assert_eq!(loaded(&connection), [resource(1, None)]);
     }
 
     fn store() -> Connection {

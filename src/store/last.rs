@@ -410,6 +410,7 @@ mod tests {
     fn resource() -> Resource {
         let mut resource: Resource = serde_json::from_str(RESOURCE).unwrap();
         resource.asked = Some(crate::addon::Fingerprint::of(&serde_json::json!({"foo": 1})));
+        resource.plan_id = Some("5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11".parse().unwrap());
         resource
     }
 

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use serde_json::json;
 use tcpgw::addon::id::{PlatformId, ResourceId};
 use tcpgw::addon::{
-    AddonOutcome, Binding, Dialect, Owner, Provision, Refusal, Request, Resource, Status, Target, WantedPlan,
+    AddonOutcome, Binding, Dialect, Owner, Provision, Refusal, Request, Resource, ResourceChange, Status, Target,
+    WantedPlan,
 };
 use tcpgw::config::Config;
 use tcpgw::config::daemon::DaemonSettings;
@@ -578,6 +579,57 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
     }
 }
 
+/// The id is what tells plans apart: a new name finds those who have the plan, the old one used again takes nobody over. A store of an
+/// earlier version, which has names only, is brought up to that when it is read first.
+#[test]
+fn a_plan_whose_name_was_changed_keeps_its_resources() {
+    for is_read_again in [true, false] {
+        let mut world = World::new();
+        world.does([Event::Provision(Dialect::Osb, 0, 0, None), Event::Register(0, 2)]);
+        let made = world.known[&0].clone().unwrap();
+        let service = made.id.service();
+        let earlier = Resource {
+            plan_id: None,
+            ..Resource::clone(&made)
+        };
+        let change = tcpgw::store::Change {
+            resources: vec![ResourceChange::Put(Arc::new(earlier))],
+            ..tcpgw::store::Change::default()
+        };
+        let by = By {
+            uid: 0,
+            pid: 0,
+            what: "test".into(),
+        };
+        world.store.as_mut().unwrap().commit(&change, &by, world.unix).unwrap();
+        world.restart();
+        world.wait(Duration::from_secs(10));
+        let stored = |world: &mut World| {
+            let store = world.store.as_mut().unwrap();
+            store.resources().unwrap().resources.pop().unwrap()
+        };
+        assert_eq!(stored(&mut world), *made);
+        for (small, pps) in [(None, 100), (Some(("small", 7)), 150)] {
+            let plans: Vec<(&str, u32)> = [("tiny", pps), PLANS[1], PLANS[2]].into_iter().chain(small).collect();
+            world.config = config_with("", FIRST, &plans);
+            if is_read_again {
+                world
+                    .core
+                    .reload(DaemonSettings::default(), world.config.clone(), world.time());
+            } else {
+                world.restart();
+            }
+            world.wait(Duration::from_secs(10));
+            world.does([Event::Suspend(0), Event::Resume(0)]);
+            for resource in [stored(&mut world), Resource::clone(&world.core.resources()[0])] {
+                assert_eq!((resource.plan.as_str(), &resource.plan_id), ("tiny", &made.plan_id));
+            }
+            let limit = world.core.service(&service, world.time()).unwrap().listed.service.limit;
+            assert_eq!(limit.unwrap().pps, pps);
+        }
+    }
+}
+
 /// An answer that is still to come, and what it is about.
 struct Asked {
     app: usize,
@@ -844,7 +896,7 @@ impl World {
                         known.plan.clone().into(),
                         binding,
                     ),
-                    None => Request::Bind(target(at), id, WantedPlan::Unlisted, binding),
+                    None => Request::Bind(target(at), id, WantedPlan::Id(None), binding),
                 };
                 self.request(at, request);
             }

@@ -84,7 +84,7 @@ impl Provider {
             },
             body: &bytes,
         };
-        let answer = match dialect::parse(self.dialect, &received, &self.plans) {
+        let answer = match dialect::parse(self.dialect, &received) {
             Err(answer) => answer,
             Ok(call) => self.does(&call),
         };

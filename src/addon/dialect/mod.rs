@@ -148,9 +148,9 @@ impl Answer {
 ///
 /// # Errors
 /// The answer to a request that cannot be understood.
-pub fn parse(dialect: Dialect, exchange: &Exchange<'_>, plans: &Plans) -> Result<Call, Answer> {
+pub fn parse(dialect: Dialect, exchange: &Exchange<'_>) -> Result<Call, Answer> {
     match dialect {
-        Dialect::Osb => osb::parse(exchange, plans),
+        Dialect::Osb => osb::parse(exchange),
         Dialect::Scalingo | Dialect::Heroku | Dialect::CleverCloud | Dialect::Local => {
             resources::parse(dialect, exchange)
         }

@@ -19,17 +19,17 @@ pub const SUPPORTED_VERSIONS: std::ops::RangeInclusive<u32> = 13..=17;
 const SERVICE_ID: &str = "0f6c1d8e-5f0c-4c55-9d1b-7c2f6a3be4d1";
 const SERVICE_NAME: &str = "tcp-gateway";
 
-pub(super) fn parse(exchange: &Exchange<'_>, plans: &Plans) -> Result<Call, Answer> {
+pub(super) fn parse(exchange: &Exchange<'_>) -> Result<Call, Answer> {
     supported(exchange.version)?;
     match exchange.path {
         ["catalog"] => only(exchange, Method::Get).map(|()| Call::Catalog),
-        ["service_instances", instance] => self::instance(exchange, instance, plans),
+        ["service_instances", instance] => self::instance(exchange, instance),
         ["service_instances", instance, "last_operation"] => {
             only(exchange, Method::Get)?;
             Ok(Call::LastOperation(target(instance)?))
         }
         ["service_instances", instance, "service_bindings", binding] => {
-            self::binding(exchange, instance, binding, plans)
+            self::binding(exchange, instance, binding)
         }
         [
             "service_instances",
@@ -67,7 +67,7 @@ fn supported(version: Option<&str>) -> Result<(), Answer> {
     }
 }
 
-fn instance(exchange: &Exchange<'_>, instance: &str, plans: &Plans) -> Result<Call, Answer> {
+fn instance(exchange: &Exchange<'_>, instance: &str) -> Result<Call, Answer> {
     let target = || target(instance);
     let request = match exchange.method {
         Method::Get => return Ok(Call::Show(target()?)),
@@ -86,7 +86,7 @@ fn instance(exchange: &Exchange<'_>, instance: &str, plans: &Plans) -> Result<Ca
                 uuid: None,
                 owner: Some(owner),
                 plan: {
-                    let plan = plan(body.get("plan_id"), plans)?;
+                    let plan = plan(body.get("plan_id"))?;
                     no_maintenance(&body)?;
                     plan
                 },
@@ -103,7 +103,7 @@ fn instance(exchange: &Exchange<'_>, instance: &str, plans: &Plans) -> Result<Ca
             fixed_parameters(&body)?;
             match body.get("plan_id") {
                 None | Some(Value::Null) => return Ok(Call::Keep(target()?)),
-                given => Request::ChangePlan(target()?, plan(given, plans)?),
+                given => Request::ChangePlan(target()?, plan(given)?),
             }
         }
         Method::Delete => {
@@ -115,7 +115,7 @@ fn instance(exchange: &Exchange<'_>, instance: &str, plans: &Plans) -> Result<Ca
     Ok(Call::Change(request))
 }
 
-fn binding(exchange: &Exchange<'_>, instance: &str, binding: &str, plans: &Plans) -> Result<Call, Answer> {
+fn binding(exchange: &Exchange<'_>, instance: &str, binding: &str) -> Result<Call, Answer> {
     let (target, binding) = (target(instance)?, id("binding_id", binding)?);
     let request = match exchange.method {
         Method::Get => return Ok(Call::ShowBinding(target, binding)),
@@ -123,7 +123,7 @@ fn binding(exchange: &Exchange<'_>, instance: &str, binding: &str, plans: &Plans
             let body = object(Dialect::Osb, exchange.body)?;
             service(body.get("service_id"))?;
             objects(&body, &["context", "parameters", "bind_resource"])?;
-            let plan = plan(body.get("plan_id"), plans)?;
+            let plan = plan(body.get("plan_id"))?;
             let plan_id = body.get("plan_id").and_then(Value::as_str).unwrap_or_default();
             let asked = json!({"plan_id": plan_id.to_ascii_lowercase(), "parameters": parameters(&body)});
             let resource = body.get("bind_resource").and_then(|resource| resource.get("app_guid"));
@@ -194,11 +194,9 @@ fn service(given: Option<&Value>) -> Result<(), Answer> {
     }
 }
 
-fn plan(given: Option<&Value>, plans: &Plans) -> Result<WantedPlan, Answer> {
+fn plan(given: Option<&Value>) -> Result<WantedPlan, Answer> {
     match given {
-        Some(Value::String(id)) => Ok(plans
-            .by_id(id)
-            .map_or(WantedPlan::Unlisted, |plan| plan.name.clone().into())),
+        Some(Value::String(id)) => Ok(WantedPlan::Id(id.parse().ok())),
         None | Some(Value::Null) => Err(invalid("plan_id is missing")),
         Some(_) => Err(invalid("plan_id must be a string")),
     }
@@ -328,7 +326,7 @@ pub(super) fn shown(call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway
             let mut body = dashboard(resource, gateway);
             body["service_id"] = SERVICE_ID.into();
             // A plan that was taken out of the catalog has no id any more.
-            if let Some(plan) = gateway.plans.by_name(resource.plan.as_str()) {
+            if let Some(plan) = gateway.plans.of(resource) {
                 body["plan_id"] = plan.id.as_str().into();
             }
             Answer::new(200, body)

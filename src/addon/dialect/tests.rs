@@ -25,7 +25,7 @@ fn send(dialect: Dialect, method: Method, path: &str, body: &str) -> Result<Call
         version: Some("2.17"),
         body: body.as_bytes(),
     };
-    parse(dialect, &exchange, &plans())
+    parse(dialect, &exchange)
 }
 
 #[track_caller]
@@ -182,7 +182,7 @@ fn an_update_of_nothing_is_answered_as_an_update() {
             pages,
             plans: &plans,
         };
-        let change = Request::ChangePlan(Target::Any("a".parse().unwrap()), WantedPlan::Unlisted);
+        let change = Request::ChangePlan(Target::Any("a".parse().unwrap()), WantedPlan::Id(None));
         let changed = answer(Dialect::Osb, &change, &Ok(AddonOutcome::Changed(resource())), gateway);
         let kept = shown(Dialect::Osb, &call, &Ok(resource()), gateway);
         assert_eq!((kept.status, kept.body.clone()), (200, Some(expected)));
@@ -236,14 +236,12 @@ fn parameters_and_the_plan_of_a_binding_are_told_apart() {
     of_bodies(&instance);
     of_bodies(&|body| binding(body).1.asked);
     let (plan, first) = binding(&osb_body());
-    assert_eq!(plan, WantedPlan::Named("free".parse().unwrap()));
+    assert_eq!(plan, WantedPlan::Id(Some(PLAN.parse().unwrap())));
     let (plan, again) = binding(&osb_with("plan_id", PLAN.to_ascii_uppercase().into()));
-    assert_eq!(
-        (plan, again.asked),
-        (WantedPlan::Named("free".parse().unwrap()), first.asked.clone())
-    );
+    assert!(matches!(plan, WantedPlan::Id(Some(id)) if id.is(PLAN)));
+    assert_eq!(again.asked, first.asked);
     let (plan, other) = binding(&osb_with("plan_id", "left".into()));
-    assert_eq!(plan, WantedPlan::Unlisted);
+    assert_eq!(plan, WantedPlan::Id(None));
     assert_ne!(other.asked, first.asked);
 }
 
@@ -335,7 +333,7 @@ fn versions_of_osb_are_told_apart() {
             version,
             body: &[],
         };
-        parse(Dialect::Osb, &exchange, &plans()).map_err(|answer| answer.status)
+        parse(Dialect::Osb, &exchange).map_err(|answer| answer.status)
     };
     for good in ["2.13", "2.14", "2.17", " 2.15 "] {
         assert_eq!(with(Some(good)), Ok(Call::Catalog), "{good}");
@@ -362,6 +360,7 @@ fn resource() -> Arc<Resource> {
         uuid: None,
         owner: None,
         plan: "free".parse().unwrap(),
+            plan_id: None,
         port: NonZeroU16::new(20_003).unwrap(),
         status: Status::Active,
         bindings: BTreeMap::new(),

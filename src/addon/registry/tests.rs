@@ -17,9 +17,16 @@ fn plan(name: &str) -> WantedPlan {
     WantedPlan::Named(name.parse().unwrap())
 }
 
+const FREE: &str = "00000000-0000-0000-0000-000000000000";
+const LARGE: &str = "00000000-0000-0000-0000-000000000001";
+const OTHER: &str = "00000000-0000-0000-0000-0000000000ab";
+
 fn plans() -> Plans {
-    let plan = |(at, name)| Plan::example(name, &format!("00000000-0000-0000-0000-00000000000{at}"));
-    Plans::new(["free", "large"].into_iter().enumerate().map(plan).collect()).unwrap()
+    plans_of(&[("free", FREE), ("large", LARGE)])
+}
+
+fn plans_of(plans: &[(&str, &str)]) -> Plans {
+    Plans::new(plans.iter().map(|(name, id)| Plan::example(name, id)).collect()).unwrap()
 }
 
 /// A registry with what its requests depend on.
@@ -53,6 +60,14 @@ impl World {
             self.registry.commit(change, self.now);
         }
         Ok(decision.outcome)
+    }
+
+    /// The configuration has these plans now, by name and id.
+    fn configure(&mut self, plans: &[(&str, &str)]) {
+        self.plans = plans_of(plans);
+        for change in self.registry.with_plans_named(&self.plans) {
+            self.registry.commit(&change, self.now);
+        }
     }
 
     fn provision(&mut self, dialect: Dialect, app: &str) -> Result<AddonOutcome, Refusal> {
@@ -141,32 +156,134 @@ fn other_parameters_are_a_conflict_where_they_are_known() {
 #[test]
 fn an_instance_whose_plan_left_the_catalog_is_bound_and_asked_for_again() {
     let mut world = World::new(20_009);
-    let unlisted = Provision {
-        plan: WantedPlan::Unlisted,
+    let wanted = |plan| Provision {
+        plan,
         ..wanted(Dialect::Osb, "app")
     };
-    assert_eq!(
-        world.request(&Request::Provision(unlisted.clone())),
-        Err(Refusal::UnlistedPlan)
-    );
-    let made = created(world.provision(Dialect::Osb, "app"));
+    let left_plan = || WantedPlan::Id(Some(FREE.parse().unwrap()));
+    let listed = WantedPlan::Id(Some(LARGE.parse().unwrap()));
+    for none in [WantedPlan::Id(None), WantedPlan::Id(Some(OTHER.parse().unwrap()))] {
+        let refused = world.request(&Request::Provision(wanted(none)));
+        assert_eq!(refused, Err(Refusal::UnlistedPlan));
+    }
+    let made = created(world.request(&Request::Provision(wanted(left_plan()))));
     let target = Target::App(Dialect::Osb, id("app"));
-    let bind = Request::Bind(target.clone(), id("b"), WantedPlan::Unlisted, binding_of("bound", None));
-    let change = Request::ChangePlan(target, WantedPlan::Unlisted);
-    assert_eq!(world.request(&bind), Err(Refusal::UnlistedPlan));
-    assert_eq!(world.request(&change), Err(Refusal::UnlistedPlan));
-    assert!(matches!(
-        world.request(&Request::Provision(unlisted.clone())),
-        Err(Refusal::Conflict(_))
-    ));
+    let bind = Request::Bind(target.clone(), id("b"), left_plan(), binding_of("bound", None));
+    let change = Request::ChangePlan(target.clone(), left_plan());
     let left = Plan::example("large", "00000000-0000-0000-0000-000000000001");
     world.plans = Plans::new(vec![left]).unwrap();
     assert_eq!(
-        world.request(&Request::Provision(unlisted)),
+        world.request(&Request::Provision(wanted(left_plan()))),
         Ok(AddonOutcome::Unchanged(Arc::clone(&made)))
     );
     assert_eq!(world.request(&change), Ok(AddonOutcome::Unchanged(made)));
     created(world.request(&bind));
+    // Another plan is another one, whether it is in the catalog or not.
+    for other in [WantedPlan::Id(None), WantedPlan::Id(Some(OTHER.parse().unwrap()))] {
+        assert!(matches!(
+            world.request(&Request::Provision(wanted(other.clone()))),
+            Err(Refusal::Conflict(_))
+        ));
+        let bind = Request::Bind(target.clone(), id("c"), other.clone(), binding_of("bound", None));
+        assert_eq!(world.request(&bind), Err(Refusal::UnlistedPlan));
+        let change = Request::ChangePlan(target.clone(), other);
+        assert_eq!(world.request(&change), Err(Refusal::UnlistedPlan));
+    }
+    assert!(matches!(
+        world.request(&Request::Provision(wanted(listed))),
+        Err(Refusal::Conflict(_))
+    ));
+}
+
+/// Whoever names plans by their ids gets the same answers, and whoever names them by name means what is called so now.
+#[test]
+fn a_plan_whose_name_was_changed_is_the_same_plan() {
+    let mut world = World::new(20_009);
+    let by_id = |id: &str| WantedPlan::Id(Some(id.to_ascii_uppercase().parse().unwrap()));
+    let of_broker = |plan| {
+        Request::Provision(Provision {
+            plan,
+            ..wanted(Dialect::Osb, "osb")
+        })
+    };
+    created(world.request(&of_broker(by_id(FREE))));
+    created(world.provision(Dialect::Scalingo, "app"));
+    // The old name is that of another plan now.
+    world.configure(&[("tiny", FREE), ("free", OTHER), ("large", LARGE)]);
+    let names: Vec<&str> = world.registry.iter().map(|resource| resource.plan.as_str()).collect();
+    assert_eq!(names, ["tiny", "tiny"]);
+    assert!(world.registry.with_plans_named(&world.plans).is_empty(), "once");
+    let is_unchanged = |outcome| matches!(outcome, Ok(AddonOutcome::Unchanged(_)));
+    assert!(is_unchanged(world.request(&of_broker(by_id(FREE)))));
+    assert!(matches!(
+        world.request(&of_broker(by_id(OTHER))),
+        Err(Refusal::Conflict(_))
+    ));
+    let broker = Target::App(Dialect::Osb, id("osb"));
+    assert!(is_unchanged(
+        world.request(&Request::ChangePlan(broker.clone(), by_id(FREE)))
+    ));
+    let app = Target::App(Dialect::Scalingo, id("app"));
+    assert!(is_unchanged(
+        world.request(&Request::ChangePlan(app.clone(), plan("tiny")))
+    ));
+    let again = Provision {
+        plan: plan("tiny"),
+        ..wanted(Dialect::Scalingo, "app")
+    };
+    assert!(is_unchanged(world.request(&Request::Provision(again))));
+    for (target, other) in [(broker, by_id(OTHER)), (app, plan("free"))] {
+        match world.request(&Request::ChangePlan(target, other)) {
+            Ok(AddonOutcome::Changed(resource)) => {
+                assert_eq!(resource.plan.as_str(), "free");
+                assert!(resource.plan_id.as_ref().unwrap().is(OTHER));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A name that is used again takes nobody over who had another plan of that name.
+#[test]
+fn a_plan_that_left_is_not_the_next_one_of_its_name() {
+    let mut world = World::new(20_009);
+    let made = created(world.provision(Dialect::Scalingo, "app"));
+    world.configure(&[("free", OTHER)]);
+    let there = world.registry.get(made.id).unwrap();
+    assert_eq!((there, world.plans.of(there)), (&made, None));
+    // A platform that knows plans by name sends the same again; and its user chooses the new one.
+    let again = world.provision(Dialect::Scalingo, "app");
+    assert_eq!(again, Ok(AddonOutcome::Unchanged(made)));
+    let change = Request::ChangePlan(Target::App(Dialect::Scalingo, id("app")), plan("free"));
+    match world.request(&change) {
+        Ok(AddonOutcome::Changed(resource)) => assert!(resource.plan_id.as_ref().unwrap().is(OTHER)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A store of an earlier version has names only: the id is that of the plan which is called so when it is read first.
+#[test]
+fn a_plan_that_is_known_by_its_name_gets_its_id() {
+    let mut world = World::new(20_009);
+    let made = created(world.provision(Dialect::Osb, "app"));
+    let earlier = Arc::new(Resource {
+        plan_id: None,
+        ..Resource::clone(&made)
+    });
+    world.registry.commit(&ResourceChange::Put(Arc::clone(&earlier)), NOW);
+    // Requests find it the same plan before, too.
+    let by_id = Provision {
+        plan: WantedPlan::Id(Some(FREE.parse().unwrap())),
+        ..wanted(Dialect::Osb, "app")
+    };
+    let again = world.request(&Request::Provision(by_id));
+    assert_eq!(again, Ok(AddonOutcome::Unchanged(Arc::clone(&earlier))));
+    world.configure(&[("large", LARGE)]);
+    assert_eq!(world.registry.get(made.id), Some(&earlier), "it is not known");
+    world.configure(&[("free", FREE)]);
+    assert_eq!(world.registry.get(made.id), Some(&made));
+    world.configure(&[("tiny", FREE)]);
+    assert_eq!(world.registry.get(made.id).unwrap().plan.as_str(), "tiny");
 }
 
 /// A request may be delivered again at any time.

@@ -205,7 +205,7 @@ impl Visit<'_> {
             body: &body,
         };
         let gateway = self.gateway();
-        let call = match dialect::parse(dialect, &exchange, gateway.plans) {
+        let call = match dialect::parse(dialect, &exchange) {
             Ok(call) => call,
             Err(answer) => return Ok(answer),
         };

@@ -43,6 +43,8 @@ pub(super) struct Addon {
     pub(super) is_restored: bool,
     /// Changes of these resources that are in the record but not in the new store.
     pub(super) unsaved: Vec<ResourceChange>,
+    /// Plans may have other names than resources say, or resources may not have the ids of their plans yet.
+    pub(super) has_plans_to_name: bool,
 }
 
 impl Addon {
@@ -57,6 +59,7 @@ impl Addon {
             is_copy: false,
             is_restored: false,
             unsaved: Vec::new(),
+            has_plans_to_name: false,
             settings,
         }
     }
@@ -72,12 +75,14 @@ impl Addon {
         let (range, quarantine) = Self::ports(settings.as_ref());
         self.registry.configure(range, quarantine);
         self.settings = settings;
+        self.has_plans_to_name = true;
     }
 
     /// Replaces the resources by those of the store. Returns the resources known before.
     pub(super) fn load(&mut self, loaded: LoadedResources, now: Now) -> Registry {
         let (range, quarantine) = Self::ports(self.settings.as_ref());
         let registry = Registry::new(range, quarantine, loaded.resources, loaded.removed, now.unix);
+        self.has_plans_to_name = true;
         std::mem::replace(&mut self.registry, registry)
     }
 

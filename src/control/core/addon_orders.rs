@@ -264,13 +264,15 @@ impl Core {
                 let name = resource.id.service();
                 let before = self.addon.registry.get(resource.id);
                 let there = self.api.get(&name).map(|stored| &*stored.service);
-                let is_same =
-                    before.is_some_and(|before| before.plan == resource.plan && before.status == resource.status);
+                let is_same = before.is_some_and(|before| {
+                    (&before.plan, &before.plan_id, before.status)
+                        == (&resource.plan, &resource.plan_id, resource.status)
+                });
                 if is_same && there.is_some() {
                     return Ok(edits);
                 }
                 // Resources keep the limit of a plan that was removed from the configuration.
-                let limit = plans.by_name(resource.plan.as_str()).map(|plan| plan.limit);
+                let limit = plans.of(resource).map(|plan| plan.limit);
                 let service = if let Some(there) = there {
                     Service {
                         limit: limit.or(there.limit),
@@ -286,6 +288,32 @@ impl Core {
             }
         }
         Ok(edits)
+    }
+
+    /// Writes what plans are called now, and the ids of those of which resources knew the name only, so that later changes of names find
+    /// them. No order is being written.
+    pub(super) fn save_plans(&mut self, now: Now) -> Option<Write> {
+        let settings = self.addon.settings.as_ref()?;
+        if self.is_store_lost() || !std::mem::take(&mut self.addon.has_plans_to_name) {
+            return None;
+        }
+        let resources = self.addon.registry.with_plans_named(&settings.plans);
+        if resources.is_empty() {
+            return None;
+        }
+        for change in &resources {
+            self.addon.registry.commit(change, now.unix);
+        }
+        self.order_queue.accepted = vec![PendingWrite::of_nobody(OnWritten::Corrected)];
+        let by = By {
+            what: "plans".into(),
+            ..self.own()
+        };
+        let change = crate::store::Change {
+            resources,
+            ..crate::store::Change::default()
+        };
+        Some(Write::Change(change, by, now.unix))
     }
 
     /// Applies a change of a resource that the store has written.

@@ -40,7 +40,7 @@ impl Core {
                 (self.order_queue.refreshing, self.order_queue.remembering) = (true, true);
                 return Some(self.remember_now(now));
             }
-            if let Some(write) = self.save_corrections(now) {
+            if let Some(write) = self.save_corrections(now).or_else(|| self.save_plans(now)) {
                 return Some(write);
             }
             if let Some(write) = self.next_step(now) {

@@ -204,7 +204,7 @@ impl AppPage<'_> {
         let resource = &self.app.resource;
         let served = self.app.served.as_deref().or_else(|| self.service());
         let limit = served.and_then(|service| service.limit);
-        let plan = self.gateway.plans.by_name(resource.plan.as_str());
+        let plan = self.gateway.plans.of(resource);
         html! {
             p {
                 strong { (resource.plan) }

@@ -70,6 +70,7 @@ fn app(backends: Vec<BackendView>) -> AppView {
             uuid: None,
             owner: None,
             plan: "small".parse().unwrap(),
+            plan_id: None,
             port: service.port,
             status: Status::Active,
             bindings: std::collections::BTreeMap::new(),
