@@ -252,7 +252,7 @@ mod tests {
                 uuid: None,
                 owner: None,
                 plan: "free".parse().unwrap(),
-            plan_id: None,
+                plan_id: None,
                 port,
                 status: Status::Active,
                 bindings: BTreeMap::new(),

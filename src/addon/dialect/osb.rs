@@ -28,9 +28,7 @@ pub(super) fn parse(exchange: &Exchange<'_>) -> Result<Call, Answer> {
             only(exchange, Method::Get)?;
             Ok(Call::LastOperation(target(instance)?))
         }
-        ["service_instances", instance, "service_bindings", binding] => {
-            self::binding(exchange, instance, binding)
-        }
+        ["service_instances", instance, "service_bindings", binding] => self::binding(exchange, instance, binding),
         [
             "service_instances",
             instance,

@@ -360,7 +360,7 @@ fn resource() -> Arc<Resource> {
         uuid: None,
         owner: None,
         plan: "free".parse().unwrap(),
-            plan_id: None,
+        plan_id: None,
         port: NonZeroU16::new(20_003).unwrap(),
         status: Status::Active,
         bindings: BTreeMap::new(),

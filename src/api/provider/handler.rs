@@ -60,12 +60,14 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Authenticated;
 
-/// Answers a request.
+/// Answers a request. `asks` is called once the client has shown that it may ask, or has sent all of a request that shows so itself:
+/// before that, its connection makes room for others.
 pub(super) async fn answer(
     provider: &Provider,
     shared: &Shared,
     from: IpAddr,
     request: Request<Incoming>,
+    asks: &(dyn Fn() + Sync),
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let from = client(provider, from, &parts.headers);
@@ -74,7 +76,12 @@ pub(super) async fn answer(
     }
     let segments: Vec<String> = parts.uri.path().split('/').skip(1).map(decoded).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let visit = Visit { provider, shared, from };
+    let visit = Visit {
+        provider,
+        shared,
+        from,
+        asks,
+    };
     match segments.as_slice() {
         ["v2", path @ ..] => visit.platform(Dialect::Osb, path, &parts, body).await,
         ["scalingo", "sso"] => visit.sign_on(Dialect::Scalingo, &parts, body).await,
@@ -111,6 +118,7 @@ struct Visit<'v> {
     provider: &'v Provider,
     shared: &'v Shared,
     from: IpAddr,
+    asks: &'v (dyn Fn() + Sync),
 }
 
 impl Visit<'_> {
@@ -126,6 +134,7 @@ impl Visit<'_> {
         let response = if let Err(refused) = self.admit(dialect, &parts.headers) {
             *refused
         } else {
+            (self.asks)();
             let mut response = match self.call(dialect, path, parts, body).await {
                 Ok(answer) => rendered(dialect, answer),
                 Err(refused) => *refused,
@@ -302,6 +311,7 @@ impl Visit<'_> {
             },
             _ => return not_allowed("GET, POST", "Only GET and POST sign on."),
         };
+        (self.asks)();
         let fields = fields(&text);
         let (salt, now) = (&self.provider.credentials.sso_salt, since_1970());
         let named = match sso::verify(dialect, &fields, salt.expose(), now) {
@@ -344,6 +354,7 @@ impl Visit<'_> {
             let text = "You are not signed on to this page, or were so more than an hour ago: open it from your platform's dashboard.";
             return page::message(StatusCode::FORBIDDEN, text);
         };
+        (self.asks)();
         let times = self.page_times();
         let asked = asking::ask(&self.shared.requests, &times, times.answer, |reply| {
             DaemonRequest::AppPage(id, reply)

@@ -218,7 +218,7 @@ impl Seat {
         self.displaced.notified().await;
     }
 
-    /// Notes that a whole request has come: the connection is not closed for others.
+    /// Notes that a request has come of a client that may ask it: the connection is not closed for others.
     pub(super) fn asked(&self) {
         self.all.taken().speaks(self.client, self.number);
     }

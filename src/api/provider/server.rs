@@ -141,9 +141,9 @@ async fn serve_one(
     let service = service_fn(move |request: Request<Incoming>| {
         let (providers, begun_with, shared) = (providers.clone(), Arc::clone(&begun_with), Arc::clone(&shared));
         async move {
-            seat.asked();
             let provider = Arc::clone(&providers.borrow());
-            let response: Response<Body> = answer(&provider, &shared, from.ip(), request).await;
+            let asks = || seat.asked();
+            let response: Response<Body> = answer(&provider, &shared, from.ip(), request, &asks).await;
             if response.extensions().get::<Authenticated>().is_some() {
                 seat.answered();
             } else {
@@ -337,12 +337,23 @@ mod tests {
         }
     }
 
-    /// Two addresses have all seats, one with connections that send nothing, one with heads that do not end.
+    /// Two addresses have all seats, one with connections that send nothing, one with requests that do not end: heads, or bodies of single
+    /// sign-on, which is asked for without credentials.
     #[tokio::test]
     async fn connections_that_ask_nothing_make_room_for_others() {
+        for begin in [
+            "GET /v2/catalog HTTP/1.1\r\n",
+            "POST /heroku/sso HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n=",
+        ] {
+            make_room_for_others(begin).await;
+        }
+    }
+
+    async fn make_room_for_others(begin: &str) {
         let times = api::Times {
             head: Duration::from_secs(600),
             body: Duration::from_secs(600),
+            body_piece: Duration::from_secs(600),
             ..api::Times::default()
         };
         let provider = served_within(times, 80).await;
@@ -358,7 +369,7 @@ mod tests {
         for number in 0..20_u8 {
             let mut stream = from(2 + number % 2).await;
             if number % 2 == 0 {
-                stream.write_all(b"GET /v2/catalog HTTP/1.1\r\n").await.unwrap();
+                stream.write_all(begin.as_bytes()).await.unwrap();
             }
             held.push(stream);
         }
