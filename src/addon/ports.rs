@@ -120,7 +120,7 @@ pub struct PortUse {
     pub range: Box<str>,
     /// How many it has.
     pub all: usize,
-    /// Ports that resources or other services have.
+    /// Ports that resources, other services or, as far as requests of the last hour found, local programs have.
     pub used: usize,
     /// Ports in quarantine, by number.
     pub resting: Vec<RestingPort>,

@@ -1766,7 +1766,7 @@ fn flush(fake: &mut Fake, is_flushed: impl Fn(SetName) -> bool) {
 }
 
 /// Local programs listen on these ports.
-fn vetted(listening: &BTreeSet<u16>, state: &State, is_known: &IsKnown<'_>) -> Vetted {
+pub(crate) fn vetted(listening: &BTreeSet<u16>, state: &State, is_known: &IsKnown<'_>) -> Vetted {
     let new = state.services.iter().filter(|service| !is_known(service));
     let taken = new.filter(|service| listening.contains(&service.port.get()));
     let obstacles = taken.map(|service| Obstacle {

@@ -18,7 +18,7 @@ use tcpgw::addon::{
 };
 use tcpgw::config::Config;
 use tcpgw::config::daemon::DaemonSettings;
-use tcpgw::control::core::{Core, Now, Order, Vetted};
+use tcpgw::control::core::{Core, Now, Order};
 use tcpgw::control::request::{AddonOrder, AddonRefused, EditOrder, Edited, Peer, Refused, ServiceEdit};
 use tcpgw::control::storage::{Write, Written};
 use tcpgw::daemon::kernel_thread::perform;
@@ -630,6 +630,43 @@ fn a_plan_whose_name_was_changed_keeps_its_resources() {
     }
 }
 
+/// Whoever gets no port is told that the operator knows: of local programs, too.
+#[test]
+fn ports_on_which_local_programs_listen_are_no_free_ones() {
+    let mut world = World::new();
+    world.listening = (FIRST..=LAST).collect();
+    let usage = |world: &World| {
+        let ports = world.core.resource_list(world.time()).unwrap().ports.unwrap();
+        (ports.used, ports.free())
+    };
+    assert_eq!(usage(&world), (1, 4), "nobody has asked");
+    world.does([Event::Provision(Dialect::Scalingo, 0, 0, None)]);
+    assert!(!world.known.contains_key(&0), "it is refused");
+    world.wait(Duration::from_secs(5));
+    assert_eq!(usage(&world), (5, 0));
+    let told = world.core.problems().get(Kind::AddonPorts).expect("it is told");
+    assert!(told.message.contains("5 of 5 are in use"), "{told:?}");
+    // One is free again, which the next request finds; it says nothing of those behind.
+    world.listening.remove(&(FIRST + 2));
+    world.does([Event::Provision(Dialect::Scalingo, 0, 0, None)]);
+    assert_eq!(world.known[&0].as_ref().unwrap().port.get(), FIRST + 2);
+    assert_eq!(usage(&world), (5, 0));
+    world.listening.clear();
+    world.does([Event::Provision(Dialect::Scalingo, 1, 0, None)]);
+    assert_eq!(world.known[&1].as_ref().unwrap().port.get(), FIRST + 1);
+    world.wait(Duration::from_secs(3600));
+    assert_eq!(usage(&world), (3, 2));
+    world.wait(Duration::from_secs(5));
+    assert!(
+        world
+            .core
+            .problems()
+            .get(Kind::AddonPorts)
+            .is_none_or(|told| !told.message.contains("no public"))
+    );
+    world.end().unwrap();
+}
+
 /// An answer that is still to come, and what it is about.
 struct Asked {
     app: usize,
@@ -671,6 +708,8 @@ struct World {
     judgements: usize,
     /// Most changes that were written in one transaction.
     most_together: usize,
+    /// Ports on which local programs listen.
+    listening: BTreeSet<u16>,
     /// Nobody answers probes.
     silent: bool,
 }
@@ -748,6 +787,7 @@ impl World {
             held: false,
             judgements: 0,
             most_together: 0,
+            listening: BTreeSet::new(),
             silent: false,
         };
         world.start(Fake::default());
@@ -930,7 +970,10 @@ impl World {
             let now = self.time();
             let mut idle = true;
             let looking = &mut self.looking;
-            let vet = &mut |_: &State, _: &IsKnown<'_>| looking.vet(now.instant, Vetted::default);
+            let listening = &self.listening;
+            let vet = &mut |state: &State, is_known: &IsKnown<'_>| {
+                looking.vet(now.instant, || crate::absence::vetted(listening, state, is_known))
+            };
             if self.core.is_judgement_due(now) {
                 self.judgements += 1;
                 self.core.judge_surroundings(vet, now);

@@ -19,6 +19,9 @@ use tcpgw_core::problem::Kind;
 /// Interval between checks whether ports run out.
 const BETWEEN_PORTS: Duration = Duration::from_secs(2);
 
+/// Ports on which a request found local programs count as theirs for so long, unless a later request finds otherwise.
+const LISTENED: Duration = Duration::from_secs(3600);
+
 /// Warning with a resource while the store cannot be read.
 const DOUBT: &str = "the store cannot be read: the resources are as they were known last, so that one that was changed in the last \
                      second before may be other, and no change is taken; `tcpgw status` says what the store needs";
@@ -35,6 +38,8 @@ pub(super) struct Addon {
     known_last: BTreeMap<ResourceId, PlatformId>,
     /// Ports on which local programs listen, found by the request that is decided next.
     pub(super) skipped: BTreeSet<NonZeroU16>,
+    /// Ports on which requests found local programs, and when they did last.
+    listened: BTreeMap<NonZeroU16, Instant>,
     /// Time of the last check whether ports run out.
     ports_judged: Option<Instant>,
     /// Whether the resources come from the file of last services, because the store cannot be read.
@@ -55,6 +60,7 @@ impl Addon {
             suspended: BTreeMap::new(),
             known_last: BTreeMap::new(),
             skipped: BTreeSet::new(),
+            listened: BTreeMap::new(),
             ports_judged: None,
             is_copy: false,
             is_restored: false,
@@ -76,6 +82,23 @@ impl Addon {
         self.registry.configure(range, quarantine);
         self.settings = settings;
         self.has_plans_to_name = true;
+    }
+
+    /// Takes note of the ports that a request for any port has skipped because of local programs, and of the one that it got.
+    pub(super) fn learn_listened(&mut self, skipped: &BTreeSet<NonZeroU16>, given: Option<NonZeroU16>, now: Now) {
+        // Ports are tried in their order.
+        if let Some(given) = given {
+            self.listened = self.listened.split_off(&given);
+            self.listened.remove(&given);
+        }
+        self.listened.extend(skipped.iter().map(|port| (*port, now.instant)));
+    }
+
+    /// Ports that local programs have, as far as it is known.
+    pub(super) fn listened(&self, now: Now) -> impl Iterator<Item = NonZeroU16> {
+        let is_known = move |at: Instant| now.instant.saturating_duration_since(at) < LISTENED;
+        let listened = self.listened.iter().filter(move |(_, at)| is_known(**at));
+        listened.map(|(port, _)| *port)
     }
 
     /// Replaces the resources by those of the store. Returns the resources known before.

@@ -11,7 +11,7 @@ use super::orders::by;
 use super::pending::ReplyKind;
 use super::{Core, Now, Phase, Provider};
 use crate::addon::{
-    AddonOutcome, BusyPorts, Decision, Facts, Plans, PortRefusal, PortSet, Refusal, Request, ResourceChange,
+    AddonOutcome, BusyPorts, Decision, Facts, Plans, PortRefusal, PortSet, Provision, Refusal, Request, ResourceChange,
 };
 use crate::control::membership::{Membership, Name};
 use crate::control::obstacle::ObstacleKind;
@@ -35,7 +35,7 @@ pub(super) struct Provisioned {
 pub(super) struct PortsOfOthers<'c> {
     membership: &'c Membership,
     /// Ports that the membership does not know.
-    others: PortSet,
+    pub(super) others: PortSet,
 }
 
 impl BusyPorts for PortsOfOthers<'_> {
@@ -115,6 +115,15 @@ impl Core {
         let known = self.judges_singly().and_then(|()| self.knows_resources());
         let decided = known.map_err(|refused| Undone::Refused(AddonRefused::Daemon(refused)));
         let decided = decided.and_then(|()| self.decide_addon(&order, &mut skipped, vet, now));
+        if let Request::Provision(Provision { port: None, .. }) = &order.request
+            && !matches!(decided, Err(Undone::Pending))
+        {
+            let given = decided.as_ref().ok().and_then(|(decision, ..)| match &decision.change {
+                Some(ResourceChange::Put(resource)) => Some(resource.port),
+                _ => None,
+            });
+            self.addon.learn_listened(&skipped, given, now);
+        }
         let (decision, edits, judged) = match decided {
             Ok(decided) => decided,
             Err(Undone::Pending) => {

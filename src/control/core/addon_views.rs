@@ -117,7 +117,9 @@ impl Core {
 
     pub(super) fn port_use(&self, now: Now) -> Option<PortUse> {
         self.addon.settings.as_ref()?;
-        Some(self.addon.registry.port_use(&self.ports_of_others(), now.unix))
+        let mut busy = self.ports_of_others();
+        busy.others.extend(self.addon.listened(now));
+        Some(self.addon.registry.port_use(&busy, now.unix))
     }
 
     fn view_of(&self, resource: &Resource) -> ResourceView {
