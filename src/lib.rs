@@ -30,6 +30,7 @@ mod steps;
 pub mod store;
 pub mod unserved;
 pub mod up;
+pub mod vanished;
 pub mod view;
 pub mod web;
 pub mod writers;

@@ -1,5 +1,6 @@
 //! Lock of a network namespace, which has one writer: a lock file in the run directory.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use thiserror::Error;
 
+use crate::record::boot_id;
 use crate::run_file;
 use tcpgw_core::escape;
 
@@ -27,6 +29,60 @@ impl Drop for Lock {
         // Dropping a `Flock` that cannot be unlocked panics. The lock then ends with the process.
         if let Some(Err((file, _))) = self.file.take().map(Flock::unlock) {
             std::mem::forget(file);
+        }
+    }
+}
+
+/// Text that a process writes into the file of a lock that it takes. It stays there when the lock is released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// The process that holds the lock, or held it last.
+    pub pid: u32,
+    /// Inode of its network namespace (`net:[4026531840]` in `namespaces(7)`): the cookie in the file's name cannot be looked up from
+    /// outside. `None`: it was not known.
+    pub inode: Option<u64>,
+    /// The kernel's name for the boot: cookies and inodes begin anew with it.
+    pub boot: String,
+}
+
+impl Signature {
+    /// Largest size of a signature, in bytes.
+    const MOST: u64 = 128;
+
+    /// Returns the signature of this thread.
+    pub fn own() -> Self {
+        let link = fs::read_link("/proc/thread-self/ns/net").ok();
+        let inode = link.and_then(|link| link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok());
+        Self {
+            pid: std::process::id(),
+            inode,
+            boot: boot_id(),
+        }
+    }
+
+    /// Returns the signature in the lock file of a network namespace; `None` if it cannot be read, or if an earlier version has written only its
+    /// process id.
+    pub fn of(directory: &Path, namespace: u64) -> Option<Self> {
+        let content = run_file::read(&directory.join(format!("netns-{namespace}.lock")), Self::MOST).ok()?;
+        Self::read(&String::from_utf8(content.bytes).ok()?)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        Some(Self {
+            pid: words.next()?.parse().ok()?,
+            inode: words.next()?.parse().ok(),
+            boot: words.next()?.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, inode, boot } = self;
+        match inode {
+            Some(inode) => write!(f, "{pid} {inode} {boot}"),
+            None => write!(f, "{pid} - {boot}"),
         }
     }
 }
@@ -144,6 +200,20 @@ impl Lock {
         Ok(true)
     }
 
+    /// Takes the lock that has this signature, if it is there and nobody holds it. Waits for nobody, and makes and writes no file.
+    pub fn of_nobody(directory: &Path, namespace: u64, signature: &Signature) -> Option<Self> {
+        let path = directory.join(format!("netns-{namespace}.lock"));
+        let file = run_file::open_lock_there(&path).ok()?;
+        let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+        let is_same =
+            run_file::is_at(&locked, &path) && Signature::of(directory, namespace).as_ref() == Some(signature);
+        let lock = Self {
+            file: Some(locked),
+            path,
+        };
+        is_same.then_some(lock)
+    }
+
     /// Removes the file with the lock, so that nothing of tcpgw is left for the namespace.
     pub fn discard(self) {
         if let Err(error) = fs::remove_file(&self.path) {
@@ -179,13 +249,18 @@ impl Lock {
 fn sign(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
-    write!(file, "{}", std::process::id())
+    write!(file, "{}", Signature::own())
 }
 
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let _ = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));
-    let Ok(pid) = text.trim().parse::<u32>() else {
+    // What else is there may be cut off.
+    let Some(pid) = text
+        .split_ascii_whitespace()
+        .next()
+        .and_then(|pid| pid.parse::<u32>().ok())
+    else {
         return "an unknown process".into();
     };
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

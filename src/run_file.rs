@@ -102,21 +102,37 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(O_NOFOLLOW | O_NONBLOCK)
-            .open(path);
-        match opened {
-            Ok(file) => {
-                accept(&file.metadata()?, &directory)?;
-                return Ok(file);
-            }
+        match open_lock_there(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(explained(error)),
+            opened => return opened,
         }
     }
     Err(io::Error::other("another process makes and removes it all the time"))
+}
+
+/// Opens a file that processes lock, for reading and writing, if it is there.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn open_lock_there(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+        .open(path)
+        .map_err(explained)?;
+    accept(&file.metadata()?, &directory_of(path)?)?;
+    Ok(file)
+}
+
+/// Makes sure that a file is one that [`read`] would read, of any length.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn check(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path);
+    accept(&file.map_err(explained)?.metadata()?, &directory_of(path)?)
 }
 
 /// Makes a new file for writing, in the place of what an earlier process has left there. Its mode is 0600; where the directory

@@ -17,6 +17,7 @@ use crate::observe::now;
 use crate::reconcile::{Options, ReconcileError, Report};
 use crate::record::{Applied, since_boot};
 use crate::report::{ApplyReport, DiffReport};
+use crate::vanished;
 use tcpgw_core::diff::count;
 
 #[derive(Debug, Args)]
@@ -130,6 +131,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         return Err(not_flushed(report.failed));
     }
     denied.tell(global)?;
+    vanished::remove_files(&global.run_dir);
     Ok(Code::Success)
 }
 
@@ -157,6 +159,9 @@ fn through(global: &Global, daemon: &Client, arguments: &Arguments, text: Vec<u8
     }
     if let Some(denied) = denied {
         denied.tell(global)?;
+    }
+    if !arguments.dry_run {
+        vanished::remove_files(&global.run_dir);
     }
     Ok(Code::Success)
 }

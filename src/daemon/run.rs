@@ -366,6 +366,7 @@ impl Daemon {
             if self.core.is_up() && !was_up {
                 was_up = true;
                 self.manager.ready(&self.core.status_line());
+                remove_files_of_vanished_namespaces(&self.run_dir);
             }
             let wake = self.wakes_at();
             tokio::select! {
@@ -856,6 +857,18 @@ fn last_services(settings: &DaemonSettings) -> Last {
             }
             Last::default()
         }
+    }
+}
+
+/// What it does takes some milliseconds, and half a second at most: the loop does not wait for it.
+fn remove_files_of_vanished_namespaces(run_dir: &Path) {
+    let run_dir = run_dir.to_owned();
+    let remove = move || {
+        crate::vanished::remove_files(&run_dir);
+    };
+    let thread = std::thread::Builder::new().name("run-files".into()).spawn(remove);
+    if let Err(error) = thread {
+        tracing::debug!(%error, "failed to look for files of network namespaces that are gone");
     }
 }
 

@@ -62,6 +62,7 @@ mod tutorial;
 mod unit;
 mod up;
 mod uplinks;
+mod vanished;
 mod who;
 mod words;
 mod writers;
