@@ -25,7 +25,7 @@ pub struct DeniedFlows {
     pub services: Vec<DeniedOfService>,
 }
 
-/// Such flows of one service.
+/// Flows of denied clients of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeniedOfService {
     /// Name of the service, if it is known.

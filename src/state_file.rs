@@ -278,7 +278,7 @@ mod tests {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
         let writing = std::thread::spawn(move || {
-            // Whoever reads has to wait.
+            // The reader has to wait for this.
             std::thread::sleep(std::time::Duration::from_millis(50));
             writer.write_all(b"x")
         });

@@ -230,7 +230,7 @@ mod tests {
         adopted.map(|adopted| adopted.serving).collect()
     }
 
-    /// What was written and read back as services makes the same rules.
+    /// Services that are written and read back make the same rules.
     #[test]
     fn what_is_adopted_is_what_was_there() {
         let text = include_bytes!("../../examples/all-fields.json");
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(compile(&adopted, &links), compile(&state, &links));
     }
 
-    /// Every field of a state, those that no rule tells too.
+    /// Fields that no rule contains are tested, too.
     #[test]
     fn the_record_gives_back_all_that_was_wanted() {
         let state = tcpgw_core::model::parse(include_bytes!("../../examples/all-fields.json")).unwrap();
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(tcpgw_core::model::State::new(wanted).unwrap(), state);
     }
 
-    /// A name that no state file accepts could not be exported, nor named in an order.
+    /// Services without an accepted name could not be exported, nor named in an order.
     #[test]
     fn what_has_no_name_gets_one_that_is_accepted() {
         let text = r#"{"version": 1, "services": [

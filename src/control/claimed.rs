@@ -35,7 +35,7 @@ pub(crate) enum Left<'s> {
     Completed(Service),
     /// The service without some endpoints, which this other service has with different settings.
     Part(Service, &'s Service),
-    /// Nothing: this service has its name, or listens where it does.
+    /// The service is displaced: this one has its name, or listens where it does.
     Nothing(&'s Service),
 }
 
@@ -191,7 +191,7 @@ mod tests {
         beside(found.iter().map(|service| (&**service, is_whole)), others)
     }
 
-    /// A record that is older than the store does not know their names.
+    /// Tests services that a record which is older than the store knows by other names.
     #[test]
     fn what_others_define_by_name_or_port_is_not_left() {
         let found = services(
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(&*other.name, "web");
     }
 
-    /// No rule tells how a backend is probed.
+    /// Tests probe settings, which are in no rule.
     #[test]
     fn probes_that_are_not_known_are_those_of_who_shares_the_endpoint() {
         let found = services(r#"{"name": "found", "port": 2001, "backends": ["10.2.0.11:80"]}"#);

@@ -189,9 +189,10 @@ pub enum What {
     Resumed {
         /// Name of the service.
         service: String,
-        /// Reason: `asked` (a client ordered it), `time` (the pause has ended), or `suspended` (the resource of its app was suspended).
+        /// Reason: `asked` (a client ordered it), `time` (the pause has ended), or `suspended` (the resource of
+        /// its app was suspended).
         reason: &'static str,
-        /// User id of the client that ordered it; `None`: nobody did.
+        /// User id of the client that ordered it; `None`: the pause was not ended by a client.
         uid: Option<u32>,
     },
     /// Services have no provider any more. They are served until they are removed or defined again.
@@ -444,7 +445,7 @@ mod tests {
         assert_eq!(follow(&events, &After::Now), (Some(0), vec![]));
         assert_eq!(follow(&events, &of("a-2")), (Some(0), vec![3]));
         assert_eq!(follow(&events, &of("a-3")), (Some(0), vec![]));
-        // Of a daemon before this one, which had more or fewer; or of nobody.
+        // The id is of an earlier daemon with more or fewer events, or of none.
         for other in ["b-2", "b-3", "b-99", "a-99", "a-0", "2", "", "a", "a-", "a-x", "a-2-2"] {
             assert_eq!(follow(&events, &of(other)), (None, vec![1, 2, 3]), "{other:?}");
         }

@@ -50,7 +50,7 @@ pub enum Note {
     Back(Name, Endpoint),
     /// A backend has drained and was removed; its number of flows at the last count.
     Retired(Name, Endpoint, Over, Option<u64>),
-    /// Each backend of a service is unhealthy, and this number of them stay in use.
+    /// The backends of a service are all unhealthy, and this number of them stay in use.
     NoneGood(Name, usize),
 }
 

@@ -237,7 +237,7 @@ mod tests {
         };
         looker.answered(answer(&question), now);
         assert_eq!(ask(&mut looker, now), Ok("x".into()));
-        // The next one is looked at anew, and so is one that nobody has taken in time.
+        // The next question is examined again, and so is one whose answer was not taken in time.
         assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
         let (_, question) = thread.try_recv().unwrap();
         looker.answered(answer(&question), now);
@@ -274,7 +274,7 @@ mod tests {
         );
         let (_, question) = thread.try_recv().unwrap();
         assert_eq!(&*question.services[0].name, "b");
-        // What is known matters, too.
+        // Questions differ by the known services, too.
         let found = Ok(warned("b"));
         looker.answered(Answer { asker, question, found }, now);
         assert_eq!(
@@ -293,7 +293,7 @@ mod tests {
         let later = now + PATIENCE;
         assert_eq!(looker.gives_up_at(later), None);
         assert!(matches!(ask(&mut looker, later), Err(Unvetted::Failed(why)) if why.contains("within 10 s")));
-        // It has ended all the same.
+        // The examination has ended all the same.
         let (asker, question) = thread.try_recv().unwrap();
         let found = Ok(warned("a"));
         looker.answered(Answer { asker, question, found }, later);

@@ -327,8 +327,8 @@ mod tests {
     }
 
     proptest! {
-        /// The thread tells the service manager every `interval`, as long as the daemon is alive: so it has to be, at any
-        /// time, whatever is due in the loop and however long its turns take, up to the limit less one sleep.
+        /// Checks that the daemon is alive at any time, whatever is due in the main loop, since the thread sends
+        /// messages every `interval` only while it is.
         #[test]
         fn the_loop_is_alive_whatever_is_due(
             limit in 100_u64..600_000, turns in prop::collection::vec((prop::option::of(0_u64..10_000_000), 0_u64..=70), 1..50),

@@ -484,7 +484,7 @@ mod tests {
             found: 7,
         };
         assert_eq!(refused, Err(older(8)));
-        // Somebody has removed the file of last services, to go by this one.
+        // The file of last services was removed, so that the store is accepted as it is.
         drop(open(&path, &Last::default(), 8, Duration::ZERO).unwrap());
         let newer = Last {
             revision: 8,
@@ -552,12 +552,12 @@ mod tests {
             for _ in 0..4 {
                 assert_eq!(opens(&last), Err(StoreError::Incomplete(cut.clone())), "{number}");
             }
-            // Whoever else writes hides nothing.
+            // Changes by another process hide nothing.
             Store::open(&cut).unwrap().probe().unwrap();
             assert_eq!(opens(&last), Err(StoreError::Incomplete(cut.clone())), "{number}");
             store.checkpoint().unwrap();
         }
-        // Somebody has removed the file of last services, to go by this one; and then it is whole.
+        // The file of last services was removed, so that the store is accepted; then the store is complete.
         assert_eq!(opens(&Last::default()), Ok(()));
         assert_eq!(opens(&last), Ok(()));
         drop(store);

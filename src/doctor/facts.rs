@@ -162,7 +162,7 @@ pub struct CheapFacts {
     pub reverse_path_drops: Option<u64>,
 }
 
-/// All facts for the doctor.
+/// The facts for all checks of the doctor.
 ///
 /// Those that are not among the [`CheapFacts`] may take a second on a large gateway: flows and neighbours are listed,
 /// and the descriptors of all processes searched.

@@ -227,7 +227,7 @@ impl<'a> Walk<'a> {
 
 enum PacketStep {
     Next,
-    /// It is uncertain whether the following rules are reached.
+    /// The following rules may or may not be reached.
     Doubt,
     End(End),
 }

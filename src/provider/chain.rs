@@ -155,7 +155,7 @@ mod tests {
     }
 
     impl Chain {
-        /// Another way to the same end.
+        /// Checks that the end of the path is the same, and returns the other chain for comparison.
         fn only(self, other: &Self) -> Self {
             assert_eq!(self.end, other.end);
             other.clone()

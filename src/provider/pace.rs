@@ -37,9 +37,9 @@ struct Pending {
 /// Reason for a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// There were events: read the file.
+    /// The file had events, and is read.
     Hint,
-    /// There were no events: read the file if it looks different.
+    /// The file had no events, and is read if it looks different.
     Poll,
 }
 

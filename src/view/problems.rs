@@ -183,7 +183,8 @@ pub struct ServiceFacts<'a> {
 pub struct FamilyFacts {
     /// The family.
     pub family: Family,
-    /// Whether clients of the family are expected: the service has a backend of it, or listens on a chosen address of it.
+    /// Whether clients of the family are expected: the service has a backend of it, or listens on a chosen address of
+    /// it.
     pub is_expected: bool,
     /// Number of active backends of the family.
     pub active: usize,

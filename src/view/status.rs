@@ -25,7 +25,7 @@ use tcpgw_core::summary::FlowVerdict;
 /// Output of `tcpgw status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status<'a> {
-    /// Whether there is no problem that makes the state bad.
+    /// Whether no problem is an error.
     pub ok: bool,
     /// Problems, the worst first.
     pub problems: Vec<Problem>,

@@ -1,7 +1,7 @@
 //! Deploys: new backends are probed, the service is switched to them in one transaction, the old ones drain.
 //!
-//! Every step is written to the store before it is done, the switch together with the change of the service: a daemon that
-//! dies leaves a deploy that either never happened or is finished by the next one.
+//! Every step is written to the store before it is done, the switch together with the change of the service: a daemon
+//! that dies leaves a deploy that either never happened or is finished by the next one.
 
 mod commands;
 mod steps;

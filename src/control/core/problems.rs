@@ -188,14 +188,14 @@ impl Core {
         })
     }
 
-    /// Returns whether no probe of a backend has ended since it belongs to the service. One that could not be sent, since the
-    /// gateway lacks an address or a socket, does not count, but for the first.
+    /// Returns whether no probe of a backend has ended since it belongs to the service. One that could not be sent,
+    /// since the gateway lacks an address or a socket, does not count, but for the first.
     fn is_unasked(&self, service: &Service, endpoint: Endpoint) -> bool {
         let Some(health) = self.health.get(endpoint.into()) else {
             return false;
         };
         let never = health.last.is_none() && health.sent <= 1 && matches!(health.state, State::Unknown { .. });
-        // It has answered for another service, and is asked again for this one.
+        // The backend has answered for another service, and is probed again for this one.
         never || self.membership.is_unproven(&service.name, endpoint) && health.state == State::Healthy
     }
 

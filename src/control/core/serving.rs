@@ -77,8 +77,8 @@ impl Core {
         self.waiting.push(PendingReply { wants, since });
     }
 
-    /// Ends the pauses of services whose resource of the add-on is suspended: their new connections are reset instead of dropped, since
-    /// clients would wait in vain.
+    /// Ends the pauses of services whose resource of the add-on is suspended: their new connections are reset instead
+    /// of dropped, since clients would wait in vain.
     pub(super) fn end_pauses_of_suspended(&mut self, now: Now) {
         let paused = self.membership.paused().map(|(name, _)| name);
         let over: Vec<Name> = paused.filter(|name| self.addon.is_suspended(name)).cloned().collect();

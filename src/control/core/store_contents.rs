@@ -191,7 +191,8 @@ impl Core {
         self.due.remember(now.instant);
     }
 
-    /// Leaves out services of the store that conflict with services defined while it could not be read, with the reason.
+    /// Leaves out services of the store that conflict with services defined while it could not be read, with the
+    /// reason.
     fn leave_out_claimed(&mut self, edits: &mut Edits) {
         let put = std::mem::take(&mut edits.put);
         for service in put {

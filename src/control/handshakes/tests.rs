@@ -68,9 +68,9 @@ fn a_handshake_is_overdue_that_was_there_at_two_looks() {
     assert_eq!(gone.unanswered(), [(A.into(), 0)].into());
 }
 
-/// Looks once a second at clients that try again and again, each of which gives up after 4 s: conntrack knows a handshake for 5 s
-/// from its last SYN, which is sent at 0, 1 and 3 s. Returns what was told after each second. `mended_at`: from that second on
-/// clients are served.
+/// Looks once a second at clients that try again and again, each of which gives up after 4 s: conntrack knows a
+/// handshake for 5 s from its last SYN, which is sent at 0, 1 and 3 s. Returns what was told after each second.
+/// `mended_at`: from that second on clients are served.
 fn outage(client: IpAddr, of_each: impl Fn(u32) -> u32, seconds: u32, mended_at: u32) -> Vec<Option<Severity>> {
     let mut tracker = HandshakeTracker::default();
     let start = Instant::now();
@@ -314,8 +314,8 @@ fn completed_flows_are_asked_for_once_a_handshake_takes_long() {
     assert_eq!(severity(&tracker.end(Hearing::All, overdue)), Some(Severity::Error));
 }
 
-/// One look at handshakes that backends have answered, each of the client with that last byte, while flows of a service are
-/// completed.
+/// One look at handshakes that backends have answered, each of the client with that last byte, while flows of a
+/// service are completed.
 fn look_at_answered(
     tracker: &mut HandshakeTracker,
     clients: &[u8],

@@ -238,7 +238,7 @@ fn old_flows_are_never_taken_for_new_ones() {
     for old in [most / 4, most + 1000, 2 * most] {
         let outage = each((0..30).step_by(3), REAL, Unanswered);
         assert_eq!(changes(&told(&outage, old, 30)), [(3, ERROR)], "{old}");
-        // Of those that are served where there are more than are remembered, some are seen.
+        // Some served clients are seen though there are more flows than are remembered.
         let mut all = outage;
         all.extend(each(0..30, REAL + 1, Served));
         let told = told(&all, old, 30);
@@ -254,7 +254,7 @@ fn clients_that_fail_are_remembered_up_to_a_number() {
     }
     let told = told(&all, 0, 160);
     assert_eq!(told[59], WARNING, "one was served");
-    // Those that began to fail last are among them.
+    // The clients that began to fail last are among the remembered ones.
     assert_eq!(told[150], ERROR);
 }
 

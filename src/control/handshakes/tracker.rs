@@ -430,7 +430,7 @@ impl Remembered {
         self.of_any.judge(of_all, &self.last, clients, now);
         match of_service {
             Some(of) => self.of_own.judge(of, &self.last, clients, now),
-            // Of one that is not followed nobody says that it is dead.
+            // A service that is not followed is never called dead.
             None => self.of_own.is_complete = true,
         }
     }

@@ -75,7 +75,8 @@ pub struct EditedBatch {
 /// A change of a service.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServiceEdit {
-    /// Replaces the service by this JSON, as in the state file. The name may be left out, and must be the order's otherwise.
+    /// Replaces the service by this JSON, as in the state file. The name may be left out, and must be the order's
+    /// otherwise.
     Put(Vec<u8>),
     /// Changes the fields in this JSON merge patch (RFC 7396).
     Patch(Vec<u8>),

@@ -1,10 +1,12 @@
-//! Whether the interfaces that clients, answers and containers come in by forward.
+//! Check of the interfaces by which clients, answers and containers come in: whether they forward.
 //!
-//! IPv4 asks the interface that a packet comes in by, and nothing else: `ip_forward` only writes to all interfaces, and is what
-//! later ones begin with (`ip_route_input_slow`). IPv6 asks the switch for all, and where that is off, from Linux 6.17 on, the
-//! interface's `force_forwarding` (`ip6_forward`); an interface's own `forwarding` is about router advertisements.
+//! IPv4 uses the setting of the incoming interface only: `ip_forward` writes to all interfaces, and is the initial
+//! value of later ones (`ip_route_input_slow`). IPv6 uses the switch for all interfaces, and if that is off, from
+//! Linux 6.17 on, the incoming interface's `force_forwarding` (`ip6_forward`); an interface's own `forwarding` is
+//! about router advertisements.
 //!
-//! Source: `net/ipv4/route.c`, `net/ipv4/devinet.c`, `net/ipv6/ip6_output.c`, `Documentation/networking/ip-sysctl.rst`.
+//! Source: `net/ipv4/route.c`, `net/ipv4/devinet.c`, `net/ipv6/ip6_output.c`,
+//! `Documentation/networking/ip-sysctl.rst`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -110,7 +110,8 @@ fn answers_on_their_last_way_are_judged() {
     }
 }
 
-/// An app of `tcpgw up` beside other programs' rules: what it and the outside send each other is judged apart from services.
+/// An app of `tcpgw up` beside other programs' rules: what it and the outside send each other is judged apart from
+/// services.
 #[test]
 fn packets_of_apps_are_judged() {
     const SERVICES: &str = "-A FORWARD -m connmark --mark 0x00800000/0x00800000 -j ACCEPT\n";

@@ -76,7 +76,8 @@ fn what_a_set_holds_decides() {
     }
 }
 
-/// Before it is translated a packet has a public address: one that the service names, or one of the interface to the world.
+/// Before it is translated a packet has a public address: one that the service names, or one of the interface to the
+/// world.
 #[test]
 fn addresses_that_clients_connect_to_are_known() {
     let drops_at = |address: [u8; 4]| {

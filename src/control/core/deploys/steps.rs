@@ -79,7 +79,8 @@ impl Core {
         Some(self.end(id, Stored::Failed, reason, None, now))
     }
 
-    /// Checks that a service can still be switched: it was neither removed nor suspended, and no other provider defines it.
+    /// Checks that a service can still be switched: it was neither removed nor suspended, and no other provider
+    /// defines it.
     fn judge_still_served(&self, name: &str) -> Result<(), Refused> {
         self.judge_suspended(name)?;
         self.judge_owner(name, Provider::Api)?;
