@@ -1,4 +1,4 @@
-//! What changes between two states of the services, as data and as words.
+//! Differences between two states of the services, as data and as text.
 
 mod change;
 mod compare;
@@ -17,7 +17,7 @@ use self::compare::for_each;
 pub use self::words::count;
 use crate::summary::Summary;
 
-/// Every service that differs between two states.
+/// All services that differ between two states.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
     /// Sorted by port and addresses.
@@ -33,7 +33,7 @@ impl Changes {
         Self { services }
     }
 
-    /// Tells whether nothing changes.
+    /// Returns whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
     }

@@ -1,51 +1,51 @@
-//! How a backend leaves: a state machine for one backend of one service.
+//! State machine of one draining backend of one service.
 //!
-//! Pure: takes what happened and the time. Knows neither the kernel nor who counts the flows.
+//! Pure: takes events and the time. Knows neither the kernel nor how flows are counted.
 
 use std::time::{Duration, Instant};
 
-/// Where a backend is on its way out.
+/// State of a backend that is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drain {
-    /// It gets new connections still: no backend that stays has answered a probe yet.
+    /// The backend still gets new connections, because no backend that stays has answered a probe yet.
     Serving,
-    /// It gets none; those it has may end by themselves.
+    /// The backend gets no new connections; its flows may end by themselves.
     Draining {
-        /// When what is left will be flushed.
+        /// Time at which the remaining flows are flushed.
         deadline: Instant,
-        /// Flows at the last count; `None` before the first.
+        /// Number of flows at the last count; `None` before the first count.
         flows: Option<u64>,
     },
 }
 
-/// What happens to a backend that leaves.
+/// Event that concerns a draining backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Happens {
-    /// Another one takes over. Its flows may go on for so long.
+    /// Another backend takes over; the flows may continue for this time.
     Replaced(Duration),
-    /// There is nobody else any more.
+    /// No other backend is left, so the service needs this one.
     Needed,
-    /// So many flows go on, of a count that began after it left the balance.
+    /// Number of flows, from a count that began after the backend got its last new connection.
     Counted(u64),
-    /// It is known to be gone: it can answer nobody.
+    /// The backend is dead: it does not answer probes any more.
     Died,
-    /// Time has passed.
+    /// Nothing but time has passed.
     Nothing,
 }
 
-/// Why a backend has left for good; what is left of its flows is to be flushed.
+/// Reason why draining is over and the remaining flows are to be flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
     /// No flow was left.
     Ended,
-    /// Its time was up.
+    /// The drain timeout has passed.
     Deadline,
-    /// It was dead.
+    /// The backend was dead.
     Dead,
 }
 
 impl Over {
-    /// As events name it.
+    /// Returns the name of the reason in events.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ended => "ended",
@@ -56,20 +56,21 @@ impl Over {
 }
 
 impl Drain {
-    /// It gets no new connections, and its flows may go on for so long.
+    /// Returns the state of a backend that stops getting new connections at `now` and drains for at most `time`.
     pub fn draining(time: Duration, now: Instant) -> Self {
         let deadline = after(now, time);
         Self::Draining { deadline, flows: None }
     }
 
-    /// What becomes of it.
+    /// Returns the state after `happens`.
     ///
     /// # Errors
-    /// [`Over`] when it has left.
+    ///
+    /// Fails with the reason when draining is over.
     pub fn next(self, happens: Happens, now: Instant) -> Result<Self, Over> {
         match (self, happens) {
             (Self::Serving, Happens::Replaced(time)) => Self::draining(time, now).unless_over(now),
-            // Who leaves and is dead is of no use, but nobody better is there, either.
+            // A dead backend is of no use, but no better one is available, either.
             (Self::Serving, _) | (Self::Draining { .. }, Happens::Needed) => Ok(Self::Serving),
             (Self::Draining { .. }, Happens::Died) => Err(Over::Dead),
             (Self::Draining { .. }, Happens::Counted(0)) => Err(Over::Ended),
@@ -82,7 +83,7 @@ impl Drain {
         }
     }
 
-    /// When time alone changes something.
+    /// Returns the time at which draining ends if no event ends it earlier; `None` in [`Drain::Serving`].
     pub fn deadline(self) -> Option<Instant> {
         match self {
             Self::Serving => None,
@@ -90,7 +91,7 @@ impl Drain {
         }
     }
 
-    /// Flows at the last count.
+    /// Returns the number of flows at the last count; `None` before the first one.
     pub fn flows(self) -> Option<u64> {
         match self {
             Self::Serving => None,
@@ -106,7 +107,7 @@ impl Drain {
     }
 }
 
-/// A time that no clock reaches is as good as none.
+/// Returns `now + time`, with `time` limited to a year so that the sum cannot overflow.
 fn after(now: Instant, time: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
     now + time.min(FAR)
@@ -118,7 +119,7 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(30);
 
-    /// Every state with everything that can happen, before the deadline, at it and after it.
+    /// Tries every state with every event, before the deadline, at it and after it.
     #[test]
     fn every_transition() {
         use Drain::{Draining, Serving};

@@ -1,8 +1,9 @@
-//! Text that others chose (names of processes, comments, file names), made safe to show on a terminal and in a log.
+//! Escaping of foreign text (names of processes, comments, file names) for terminals and logs.
 //!
-//! A terminal obeys control characters: a name can clear the screen, set its title, or print a line that looks like one of ours.
-//! [`text`] is for the place where such text comes in: what it gives is one line. [`Screen`] is for the place where text goes out:
-//! whatever was forgotten on the way, no control character reaches a terminal but line ends, tabs and colours.
+//! A terminal obeys control characters: a name can clear the screen, set its title, or print a line that looks like one
+//! of tcpgw. [`text`] is for the place where such text comes in: its result is one line. [`Screen`] is for the place
+//! where text goes out: even if a text was not escaped before, no control character reaches a terminal except line
+//! ends, tabs and colours.
 //!
 //! Source: ECMA-48 (control functions), UAX #9 (directional formatting characters), UTS #55 (how they mislead readers).
 
@@ -13,7 +14,8 @@ use std::path::Path;
 /// The longest sequence that selects a colour which is let pass.
 const LONGEST_COLOR: usize = 16;
 
-/// Returns the text on one line: control characters and those that reorder or hide text are spelled out, `\n` or `\u{1b}`.
+/// Returns the text on one line: control characters, and characters that reorder or hide text, are written as escapes
+/// such as `\n` or `\u{1b}`.
 pub fn text(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -26,15 +28,17 @@ pub fn text(text: &str) -> String {
     safe
 }
 
-/// Words that begin the lines which say that something is wrong.
+/// Prefixes of the lines with which tcpgw reports trouble.
 const LABELS: [&str; 3] = ["error:", "warning:", "note:"];
 
-/// Returns the lines of a text, each as [`text`] does. One that would pass for an error, a warning or a note is indented.
+/// Returns the lines of a text, each escaped as [`text`] does. A line that looks like an error, a warning or a note of
+/// tcpgw is indented.
 pub fn lines(given: &str) -> String {
     each_line(given, text)
 }
 
-/// Returns the lines of a text, which may have colours. One that would pass for an error, a warning or a note is indented.
+/// Returns the lines of a text, which may contain colours. A line that looks like an error, a warning or a note of
+/// tcpgw is indented.
 pub fn indented(given: &str) -> String {
     each_line(given, str::to_owned)
 }
@@ -52,7 +56,7 @@ fn each_line(given: &str, show: impl Fn(&str) -> String) -> String {
     safe
 }
 
-/// The line without the colours that it begins with.
+/// Returns the line without the colour sequences that it begins with.
 fn uncolored(mut line: &str) -> &str {
     while let Color::Whole(length) = color(line.as_bytes()) {
         line = &line[length..];
@@ -60,12 +64,12 @@ fn uncolored(mut line: &str) -> &str {
     line
 }
 
-/// Returns a path as [`text`] does, for messages.
+/// Returns a path, escaped as [`text`] does, for messages.
 pub fn path(path: &Path) -> String {
     text(&path.to_string_lossy())
 }
 
-/// Whether a terminal would obey the character instead of showing it, or a reader be misled by it.
+/// Returns whether a terminal would obey the character instead of showing it, or it would mislead a reader.
 fn is_risky(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -73,25 +77,25 @@ fn is_risky(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// How what is not shown as it is is spelled.
+/// Syntax of the escapes that replace risky characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Text,
     Json,
 }
 
-/// A terminal, pipe or file that people and programs read. Line ends, tabs and colours (SGR) pass; other control characters,
-/// those that reorder or hide text, and bytes that are no UTF-8 are spelled out.
+/// A terminal, pipe or file that people and programs read. Line ends, tabs and colours (SGR) pass; other control
+/// characters, those that reorder or hide text, and bytes that are no UTF-8 are escaped.
 #[derive(Debug)]
 pub struct Screen<W: Write> {
     out: W,
     form: Form,
-    /// The begin of a character or of a colour whose end has not come yet.
+    /// The first bytes of a character or colour sequence whose end has not been written yet.
     rest: Vec<u8>,
 }
 
 impl<W: Write> Screen<W> {
-    /// For text.
+    /// Creates a screen for text.
     pub fn text(out: W) -> Self {
         let form = Form::Text;
         Self {
@@ -101,7 +105,7 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    /// For JSON, which stays the same document.
+    /// Creates a screen for JSON; escapes keep the document equal.
     pub fn json(out: W) -> Self {
         let form = Form::Json;
         Self {
@@ -185,7 +189,7 @@ enum Color {
     No,
 }
 
-/// Whether bytes begin with `ESC [ digits and semicolons m`.
+/// Parses a colour sequence (`ESC [`, digits and semicolons, `m`) at the begin of the bytes.
 fn color(bytes: &[u8]) -> Color {
     let is_inner = |byte: &&u8| matches!(byte, b'0'..=b'9' | b';');
     match bytes {
@@ -203,7 +207,7 @@ fn color(bytes: &[u8]) -> Color {
     }
 }
 
-/// Whether bytes may be the begin of a character of several.
+/// Returns whether the bytes may be the begin of a character of more than one byte.
 fn is_begun(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }

@@ -1,11 +1,11 @@
-//! Which backends live: whom to probe, and when, and what the answers mean. No clock and no socket: [`crate::probe`]
-//! has those.
+//! Health of backends: which endpoints to probe, when, and what the outcomes mean. Has no clock and no socket: the
+//! program's module `probe` has those.
 //!
-//! An `interval` is from one probe's start to that of the next, up to a tenth more or less; it is rounded up to 20 ms,
-//! and to `timeout` where there was no answer: an endpoint has one probe at a time.
+//! An `interval` is the time from the start of one probe to the start of the next, varied by up to a tenth. It is
+//! rounded up to 20 ms, and to `timeout` where a probe got no answer, because an endpoint has one probe at a time.
 //!
-//! What it costs does not grow with the number of endpoints but by its logarithm: [`Health::due`], [`Health::report`]
-//! and [`Health::upsert`] look at nothing but what they are about.
+//! The cost of [`Health::due`], [`Health::report`] and [`Health::upsert`] grows with the logarithm of the number of
+//! endpoints.
 
 mod machine;
 mod schedule;
@@ -21,94 +21,96 @@ use self::machine::{Silence, Streaks};
 use self::schedule::{Class, Schedule};
 use crate::model;
 
-/// Probes at a time, unless it is said otherwise. Dead endpoints hold one for as long as their `timeout`, so this many
-/// divided by that is how many of them can be asked in a second.
+/// Default number of probes in flight. A dead endpoint occupies one for its whole `timeout`, so this number divided by
+/// the timeout in seconds is how many dead endpoints can be probed per second.
 pub const MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
-/// The least pause after the gateway itself could not probe.
+/// Shortest pause after a probe that the gateway itself could not send.
 const LOCAL_PAUSE: Duration = Duration::from_secs(1);
-/// Far enough for any clock: intervals are validated to be shorter.
+/// Longest pause that is added to a time, so that the sum cannot overflow. Validated intervals are shorter.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// An endpoint to be probed.
+/// Settings of an endpoint that is to be probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
-    /// How.
+    /// Probe settings of the endpoint.
     pub params: model::Health,
-    /// Whether it was in the balance before anybody could have asked. Only looked at when the endpoint is new here.
+    /// Whether the endpoint was in the balance before it could be probed. Used only when the endpoint is new.
     pub presumed: bool,
 }
 
 /// A probe to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// Its number, for [`Health::report`]; never used twice.
+    /// Number of the probe, for [`Health::report`]; never used twice.
     pub id: u64,
-    /// Whom to ask.
+    /// Address and port to probe.
     pub endpoint: SocketAddr,
-    /// How long the handshake may take.
+    /// Time within which the handshake must be answered.
     pub timeout: Duration,
     /// Number of this probe among those of its endpoint; wraps around.
     pub round: u32,
-    /// Which of the gateway's addresses it comes from, if that is there; else the one that routing chooses.
+    /// Source address of the probe, if the gateway has it; otherwise routing chooses one.
     pub source: Option<IpAddr>,
 }
 
-/// A change of what is thought of an endpoint.
+/// Change of the state of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HealthChange {
-    /// Whose.
+    /// Endpoint whose state changed.
     pub endpoint: SocketAddr,
-    /// What it was.
+    /// State before the change.
     pub from: State,
-    /// What it is. Equal to `from` where only `dead` has changed, or somebody waited for an answer ([`Health::probe_now`]).
+    /// State after the change. Equal to `from` where only `dead` has changed, or where the outcome was requested by
+    /// [`Health::probe_now`].
     pub to: State,
-    /// Whether it is known to be dead: see [`View::dead`].
+    /// Whether the endpoint is dead: see [`View::dead`].
     pub dead: bool,
-    /// What the last probe came to.
+    /// Outcome of the last probe.
     pub reason: ProbeOutcome,
 }
 
 impl HealthChange {
-    /// Whether the endpoint enters or leaves the balance.
+    /// Returns whether the endpoint enters or leaves the balance.
     pub const fn moves(&self) -> bool {
         self.from.in_balance() != self.to.in_balance()
     }
 }
 
-/// What is known of an endpoint.
+/// What is known about one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
-    /// What is thought of it.
+    /// State of the endpoint.
     pub state: State,
-    /// Whether it gets new connections.
+    /// Whether the endpoint gets new connections.
     pub in_balance: bool,
-    /// Whether it ever was in the balance: healthy, or presumed to be.
+    /// Whether the endpoint was ever in the balance, as healthy or as presumed healthy.
     pub ever_healthy: bool,
-    /// Whether it is known to be dead: `fall` probes in a row got no answer, or two in a row "unreachable" from the
-    /// network. An endpoint that refuses is not: a program that shuts down in good order closes its listener first.
+    /// Whether the endpoint is known to be dead: `fall` probes in a row got no answer, or two in a row got
+    /// "unreachable" from the network. An endpoint that refuses is not dead: a program that shuts down in good order
+    /// closes its listener first.
     pub dead: bool,
-    /// How its last probe ended, of those that say something about it.
+    /// Outcome of the last probe, without outcomes of kind [`ProbeOutcome::Local`].
     pub last: Option<ProbeOutcome>,
-    /// When the last probe that was answered was sent.
+    /// Time at which the last answered probe was sent.
     pub answered: Option<Instant>,
-    /// When it last left the balance because its probes failed.
+    /// Time at which the endpoint last left the balance because its probes failed.
     pub failed: Option<Instant>,
     /// Number of probes that were sent to it, answered or not.
     pub sent: u32,
-    /// Since when its state has this name.
+    /// Time since which the state has its present name.
     pub since: Instant,
 }
 
-/// How probes have ended since the start.
+/// Numbers of probes since the start, by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HealthCounts {
-    /// Answered.
+    /// Number of probes that were answered.
     pub accepted: u64,
-    /// Refused, timed out, unreachable.
+    /// Number of probes that were refused, timed out or found the backend unreachable.
     pub failed: u64,
-    /// Not sent, or given up, for want of something on the gateway.
+    /// Number of probes that were not sent or given up because the gateway lacked a resource.
     pub local: u64,
-    /// What was wanting the last time.
+    /// Error of the last such probe.
     pub last_local: Option<SystemError>,
 }
 
@@ -132,7 +134,7 @@ struct Endpoint {
     last: Option<ProbeOutcome>,
     answered: Option<Instant>,
     failed: Option<Instant>,
-    /// Somebody waits for the answer to a probe that is not sent yet.
+    /// Whether a caller of [`Health::probe_now`] waits for the outcome of a probe that is not sent yet.
     awaited: bool,
     since: Instant,
     round: u32,
@@ -141,9 +143,9 @@ struct Endpoint {
 
 #[derive(Debug, Clone, Copy)]
 enum Waits {
-    /// For its turn.
+    /// For its next probe, which is due at this time.
     Until(Instant, Class),
-    /// For the answer to that probe, and then whether it goes on at once.
+    /// For the outcome of this probe. The flag tells whether the next probe follows at once.
     Answer(u64, bool),
 }
 
@@ -161,7 +163,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Nobody yet, and at most that many probes at a time.
+    /// Creates an empty set of endpoints. `max_in_flight` is the largest number of probes in flight.
     pub fn new(max_in_flight: NonZeroUsize) -> Self {
         Self {
             endpoints: BTreeMap::new(),
@@ -173,7 +175,7 @@ impl Health {
         }
     }
 
-    /// Probe these and nobody else. Those that were there keep what is known of them.
+    /// Replaces the set of probed endpoints. Endpoints that stay keep their state.
     pub fn set(&mut self, targets: impl IntoIterator<Item = (SocketAddr, Target)>, now: Instant) {
         let targets: BTreeMap<SocketAddr, Target> = targets.into_iter().collect();
         let gone: Vec<SocketAddr> = self
@@ -190,8 +192,8 @@ impl Health {
         }
     }
 
-    /// Probe this one, too, or in another way. A new one is probed at once, before all routine; one that is presumed to
-    /// be healthy, somewhen within its interval.
+    /// Adds an endpoint or changes its settings. A new one is probed at once, before all routine probes; one that is
+    /// presumed to be healthy is probed within its interval.
     pub fn upsert(&mut self, endpoint: SocketAddr, target: Target, now: Instant) {
         let Some(known) = self.endpoints.get_mut(&endpoint) else {
             self.insert(endpoint, target, now);
@@ -235,8 +237,8 @@ impl Health {
         self.endpoints.insert(endpoint, known);
     }
 
-    /// Probe it no more, and forget it. Says whether it was there. A probe that is on its way is among
-    /// [`Self::take_cancelled`], and its report will be ignored.
+    /// Removes an endpoint and its state. Returns whether it existed. A probe of it that is in flight is added to
+    /// [`Self::take_cancelled`], and its report is ignored.
     pub fn remove(&mut self, endpoint: SocketAddr) -> bool {
         let Some(known) = self.endpoints.remove(&endpoint) else {
             return false;
@@ -253,8 +255,9 @@ impl Health {
         true
     }
 
-    /// Probe it at once, before all routine; if a probe is on its way, as soon as that ends. The first answer from then on
-    /// is a [`HealthChange`], whatever the state was. Says whether it is there.
+    /// Requests a probe of the endpoint at once, before all routine probes; if one is in flight, directly after it. The
+    /// first outcome of a probe that starts from then on is a [`HealthChange`] if it was accepted, even if the state
+    /// stays the same. Returns whether the endpoint exists.
     pub fn probe_now(&mut self, endpoint: SocketAddr, now: Instant) -> bool {
         let Some(known) = self.endpoints.get_mut(&endpoint) else {
             return false;
@@ -271,8 +274,8 @@ impl Health {
         true
     }
 
-    /// The probes to send now: each must be reported, or was cancelled. To be called again at [`Self::next_at`], after
-    /// reports, and after endpoints were added.
+    /// Returns the probes to send now. Each of them must be reported, unless it is cancelled. Call it again at
+    /// [`Self::next_at`], after reports, and after endpoints were added.
     pub fn due(&mut self, now: Instant) -> Vec<Probe> {
         let mut probes = Vec::new();
         self.schedule.open(now);
@@ -303,14 +306,14 @@ impl Health {
         probes
     }
 
-    /// When [`Self::due`] will have something, if nothing happens before; it may be past. `None` while nobody is there,
-    /// or as many probes are on their way as may be.
+    /// Returns the time at which [`Self::due`] has probes if nothing else happens; it may be in the past. `None` while
+    /// there is no endpoint, or while the largest number of probes is in flight.
     pub fn next_at(&self) -> Option<Instant> {
         self.schedule.next_at()
     }
 
-    /// Takes note of how a probe ended, and says what that changes. Ignored where the endpoint has left since, even if
-    /// it came back.
+    /// Records the outcome of a probe and returns the change of state that follows. Ignored if the endpoint was removed
+    /// since, even if it was added again.
     pub fn report(&mut self, id: u64, outcome: ProbeOutcome, now: Instant) -> Option<HealthChange> {
         let flight = self.flights.remove(&id)?;
         self.schedule.land(flight.class);
@@ -333,34 +336,34 @@ impl Health {
         change
     }
 
-    /// What is known of an endpoint.
+    /// Returns what is known about an endpoint; `None` if it is not probed.
     pub fn get(&self, endpoint: SocketAddr) -> Option<View> {
         self.endpoints.get(&endpoint).map(Endpoint::view)
     }
 
-    /// What is known of all, by endpoint.
+    /// Returns what is known about all endpoints, sorted by endpoint.
     pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, View)> {
         self.endpoints.iter().map(|(endpoint, known)| (*endpoint, known.view()))
     }
 
-    /// Probes of endpoints that left, since this was last asked: they need not be waited for.
+    /// Returns and forgets the probes in flight of endpoints that were removed: the caller need not wait for them.
     pub fn take_cancelled(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.cancelled)
     }
 
-    /// Probes on their way.
+    /// Returns the number of probes in flight.
     pub fn in_flight(&self) -> usize {
         self.flights.len()
     }
 
-    /// How probes have ended.
+    /// Returns the numbers of probes by outcome.
     pub const fn counts(&self) -> HealthCounts {
         self.counts
     }
 }
 
 impl Endpoint {
-    /// `tells`: whether it is a change for somebody even if nothing is otherwise.
+    /// Records the outcome of a probe. `tells`: whether to return a change even if the state stays the same.
     fn learn(
         &mut self,
         endpoint: SocketAddr,
@@ -416,7 +419,8 @@ impl Endpoint {
             _ => Class::Out,
         };
         if matches!(outcome, ProbeOutcome::Local(_)) {
-            // An interval may be an hour: who is new, or waited for, would have no chance for so long.
+            // An interval may be an hour: an endpoint that is new, or whose probe was requested, must not wait that
+            // long.
             let is_urgent = self.awaited || class == Class::First;
             let pause = if is_urgent {
                 LOCAL_PAUSE
@@ -462,8 +466,8 @@ impl HealthCounts {
     }
 }
 
-/// The longest time from when an endpoint stops answering until it leaves the balance, as long as its probes need not wait
-/// for those of others: the window in which endpoints leave that stopped answering at the same time.
+/// Returns the longest time from the moment when an endpoint stops answering until it leaves the balance, if its probes
+/// need not wait for those of others. Endpoints that stopped answering at the same time leave within this time.
 pub fn longest_fall(params: &model::Health) -> Duration {
     spread::longest_fall(params)
 }

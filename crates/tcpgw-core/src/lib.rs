@@ -1,7 +1,8 @@
-//! What tcpgw decides without the kernel, a clock or a file: values in, values out.
+//! Decisions of tcpgw that need neither the kernel nor a clock nor a file: values in, values out.
 //!
-//! A state file's text becomes a [`model::State`], [`ruleset`] turns that into the contents of nftables sets, [`plan`] compares these
-//! with what the kernel holds. [`health`] and [`drain`] are state machines that are told the time.
+//! The text of a state file becomes a [`model::State`], [`ruleset`] turns that into the contents of nftables sets,
+//! [`plan`] compares these with what the kernel holds. [`health`] and [`drain`] are state machines that get the time as
+//! an argument.
 //!
 //! Owns every decision that can be made from values alone. Knows nothing of sockets, files, clocks, netlink or tokio.
 

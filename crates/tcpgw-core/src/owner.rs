@@ -1,5 +1,5 @@
-//! Whose a service is, and what of it no rule tells: what the record and the file of last services keep, so that a provider
-//! that is lost takes nothing with it.
+//! Owner of a service, and those of its settings that the rules do not contain. The record and the file of last
+//! services keep them, so that a service survives the loss of its provider.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::model::{Service, Word as _, write};
 
-/// Fields that the summary in a record has.
+/// Fields that the summary in a record contains.
 const SUMMARIZED: [&str; 12] = [
     "name",
     "port",
@@ -24,25 +24,26 @@ const SUMMARIZED: [&str; 12] = [
     "deny",
 ];
 
-/// Who defines a service.
+/// Owner of a service: what defines it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "&'static str")]
 pub enum Owner {
-    /// A state file: the daemon's, or one that `tcpgw apply` put into the kernel without a daemon.
+    /// A state file: the daemon's, or one that `tcpgw apply` wrote to the kernel without a daemon.
     #[default]
     File,
     /// The API of the daemon.
     Api,
-    /// Nobody any more; it is served until somebody says otherwise.
+    /// No provider any more. The service stays in effect until a provider or an operator changes it.
     Orphan,
-    /// Nobody that is known: an orphan of which the kernel alone tells, so that what no rule tells of it is not known.
+    /// No known provider: an orphan that is known from the kernel alone, so that settings which rules do not contain
+    /// are lost.
     Found,
-    /// Nobody; it was removed and its backends drain.
+    /// No provider: the service was removed, and its backends drain.
     Removed,
 }
 
 impl Owner {
-    /// As people call it.
+    /// Returns the name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Found => Self::Orphan.word(),
@@ -50,7 +51,7 @@ impl Owner {
         }
     }
 
-    /// As records call it.
+    /// Returns the name in records.
     fn word(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -61,7 +62,7 @@ impl Owner {
         }
     }
 
-    /// Whether no provider defines it, and it is served.
+    /// Returns whether the service is in effect and no provider defines it.
     pub fn is_orphan(self) -> bool {
         matches!(self, Self::Orphan | Self::Found)
     }
@@ -79,7 +80,7 @@ impl From<Owner> for &'static str {
 }
 
 impl From<String> for Owner {
-    /// An owner that only a newer version knows has no provider here.
+    /// Reads a name of a record. An owner that only a newer version knows counts as an orphan.
     fn from(name: String) -> Self {
         let all = [Self::File, Self::Api, Self::Found, Self::Removed];
         let known = all.into_iter().find(|owner| owner.word() == name);
@@ -87,16 +88,17 @@ impl From<String> for Owner {
     }
 }
 
-/// Whose a service is, and what its provider wants beyond what the rules and the summary tell.
+/// Owner of a service, and the settings that its provider wants beyond those in the rules and the summary.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
-    /// Its owner.
+    /// Owner of the service.
     #[serde(rename = "o", default, skip_serializing_if = "Owner::is_default")]
     pub owner: Owner,
-    /// Members of its JSON: those that no summary has, and those that are served otherwise than its provider wants.
+    /// Members of the service's JSON: those that summaries do not contain, and those that are in effect with other
+    /// values than its provider wants.
     #[serde(rename = "f", default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
-    /// Whether it is served without backends because the resource of the add-on that it belongs to is suspended.
+    /// Whether the service is in effect without backends because the add-on resource that it belongs to is suspended.
     #[serde(rename = "s", default, skip_serializing_if = "is_false")]
     pub is_suspended: bool,
 }
@@ -106,17 +108,17 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// Details by the service's name; a service that is in the same record and not here has the default ones.
+/// Details by name of the service; a service of the same record without an entry has the default ones.
 pub type AllDetails = BTreeMap<Box<str>, Details>;
 
-/// The owners of services that do not belong to a state file.
+/// Returns the owners of the services that do not belong to a state file.
 pub fn owners(details: &AllDetails) -> BTreeMap<Box<str>, Owner> {
     let owned = details.iter().filter(|(_, details)| details.owner != Owner::File);
     owned.map(|(name, details)| (name.clone(), details.owner)).collect()
 }
 
 impl Details {
-    /// Of a service that is wanted like this, and served like that.
+    /// Creates the details of a service from its wanted and its effective form.
     pub fn new(owner: Owner, wanted: &Service, serving: &Service) -> Self {
         let Value::Object(mut fields) = write::service_value(wanted) else {
             return Self {
@@ -139,19 +141,19 @@ impl Details {
         }
     }
 
-    /// The same of a service that is suspended, or not.
+    /// Returns the details with this value of `is_suspended`.
     #[must_use]
     pub fn suspended(self, is_suspended: bool) -> Self {
         Self { is_suspended, ..self }
     }
 
-    /// Whether a record need not say it.
+    /// Returns whether all details are defaults, so that a record may leave them out.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
-    /// A service as it was wanted, out of one that was read from rules and summary. `None` if what is kept is not accepted by
-    /// this version.
+    /// Returns a service as it was wanted, from one that was read from rules and summary. Returns `None` if this
+    /// version does not accept the kept fields.
     pub fn complete(&self, service: &Service) -> Option<Service> {
         if self.fields.is_empty() {
             return Some(service.clone());
@@ -183,7 +185,7 @@ mod tests {
             r#"{"name": "a", "port": 2001, "backends": ["10.0.0.1:1", {"address": "10.0.0.2", "port": 1, "weight": 3}],
                 "drain_timeout": "5m", "labels": {"k": "v"}, "health": {"fall": 9}}"#,
         );
-        // Paused, and one backend is unhealthy and gone.
+        // Paused, and one unhealthy backend is left out.
         let serving = service(
             r#"{"name": "a", "port": 2001, "on_empty": "drop",
                 "backends": [{"address": "10.0.0.1", "port": 1, "state": "draining"}]}"#,

@@ -1,9 +1,10 @@
-//! From what the kernel has to what it should have: the transactions in between.
+//! Transactions that turn one ruleset into another.
 //!
-//! A packet may read one set before a transaction and the next one after it. So a service whose slots become fewer, or
-//! are picked in another way, is changed in three: first what is new is added, and the slots that will go are pointed at
-//! backends that stay; then the old way of picking goes; then the slots. A SYN finds a backend whichever of its looks is
-//! the first one after a transaction, as long as no second transaction overtakes it on its way.
+//! A packet may read one set before a transaction and the next one after it. So a service that gets fewer slots, or
+//! another rule to choose them, is changed in three transactions: the first adds what is new and points the slots that
+//! will go to backends that stay; the second removes the old rule; the third removes the slots. A SYN finds a backend
+//! whichever of its lookups is the first one after a transaction, unless a second transaction is committed before its
+//! last lookup.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -17,23 +18,23 @@ use crate::ruleset::step::{Batch, ListenKey, PlanStep, Retimed};
 /// The transactions that make one ruleset out of another: none, one, or up to three.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan<'a> {
-    /// In order; none of them is empty.
+    /// The transactions in order; none of them is empty.
     pub steps: Vec<PlanStep<'a>>,
 }
 
 impl Plan<'_> {
-    /// Whether there is nothing to do.
+    /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Elements added and deleted.
+    /// Returns the number of elements that are added and deleted.
     pub fn elements(&self) -> usize {
         self.steps.iter().map(PlanStep::elements).sum()
     }
 }
 
-/// What leads from `have` to `want`.
+/// Returns the transactions that turn `have` into `want`.
 pub fn plan<'a>(have: &'a Ruleset, want: &'a Ruleset) -> Plan<'a> {
     let mut planner = Planner {
         have,
@@ -127,7 +128,7 @@ impl<'a> Planner<'a> {
         self.steps[TIDY].delete(name, row);
     }
 
-    /// The slots that a service shall have.
+    /// Returns the slots that a service shall have.
     fn slots_of(&self, listen_scope: ListenScope, listening: &[u8]) -> Vec<&'a [u8]> {
         let Some(rows) = self.want.rows(SetName::Slots(listen_scope)) else {
             return Vec::new();
@@ -136,8 +137,9 @@ impl<'a> Planner<'a> {
         (0..).map_while(slot).collect()
     }
 
-    /// A packet that entered the rules before a transaction finds the chains of that transaction empty, so a service that
-    /// has clients is sent to a chain one transaction after the chain was made.
+    /// Plans the changes of round-robin chains. A packet that entered the rules before a transaction sees the chains of
+    /// that transaction as empty, so a service with clients is sent to a chain one transaction after the chain was
+    /// created.
     fn turns(&mut self) {
         let (have, want) = (self.have.turns(), self.want.turns());
         let listen_keys: BTreeSet<&ListenKey> = have.keys().chain(want.keys()).collect();
@@ -164,7 +166,7 @@ impl<'a> Planner<'a> {
     fn chains(&mut self) {
         let (had, wanted) = (self.have.asked(), self.want.asked());
         if had != wanted {
-            // The rows of these sets come and go in this step, too.
+            // The rows of these sets are added and removed in this step, too.
             self.steps[PREPARE].asked = Some((had, wanted));
         }
         let (had, wanted) = (self.have.turn_chains(), self.want.turn_chains());
@@ -189,7 +191,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Whether the service of that key has slots in that reach.
+/// Returns whether the service of this key has slots in this scope.
 pub(crate) fn has_slots(ruleset: &Ruleset, listen_scope: ListenScope, service_key: &[u8]) -> bool {
     let listening = match listen_scope {
         ListenScope::Any(_) => service_key.get(4..).unwrap_or_default(),

@@ -1,7 +1,7 @@
-//! What is wrong with a gateway: one type and one list for `status`, `/v1/healthz`, events, exit codes, the service
-//! manager's status line and `doctor`.
+//! Problems of a gateway: one type and one list for `status`, `/v1/healthz`, events, exit codes, the service manager's
+//! status line and `doctor`.
 //!
-//! Owns the kinds of problems and how bad each is. Knows nothing of who finds them.
+//! Owns the kinds of problems and their severities. Knows nothing of the checks that find them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,36 +9,36 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// One thing that is wrong.
+/// A problem of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// How bad it is.
+    /// Severity of the problem.
     pub severity: Severity,
-    /// What it is.
+    /// Kind of the problem.
     pub kind: Kind,
-    /// The service that has it, where there is one with a name.
+    /// Name of the service that has it, if any.
     pub service: Option<String>,
-    /// The public port.
+    /// Public port of the service.
     pub port: Option<u16>,
-    /// The backend.
+    /// Backend that has it, if any.
     pub backend: Option<SocketAddr>,
-    /// What is wrong and what to do.
+    /// Description of what is wrong and what to do.
     pub message: String,
 }
 
-/// How bad it is.
+/// Severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Clients are not served, or what somebody ordered is not in effect: `status` exits with 1, `/v1/healthz` answers 503.
+    /// Clients are not served, or an order is not in effect: `status` exits with 1, `/v1/healthz` answers 503.
     Error,
-    /// Something needs a look.
+    /// The problem needs attention.
     Warning,
 }
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])+ $kind:ident = $id:literal, $severity:ident;)+) => {
-        /// What can be wrong.
+        /// Kind of a problem.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum Kind {
@@ -46,17 +46,17 @@ macro_rules! kinds {
         }
 
         impl Kind {
-            /// Every kind.
+            /// All kinds.
             pub const ALL: &[Self] = &[$(Self::$kind),+];
 
-            /// The identifier of the `doctor` finding that tells of it, in kebab case.
+            /// Returns the identifier of the `doctor` finding about it, in kebab case.
             pub const fn id(self) -> &'static str {
                 match self {
                     $(Self::$kind => $id,)+
                 }
             }
 
-            /// How bad it is, unless whoever finds it knows better.
+            /// Returns the usual severity of this kind; a check may set another one.
             pub const fn severity(self) -> Severity {
                 match self {
                     $(Self::$kind => Severity::$severity,)+
@@ -71,11 +71,11 @@ kinds! {
     Starting = "starting", Error;
     /// Everything was removed by `teardown`, and nothing was ordered since.
     TornDown = "torn-down", Error;
-    /// There is no table of tcpgw.
+    /// The table of tcpgw does not exist.
     NoTable = "no-table", Error;
     /// The table is switched off.
     TableDormant = "table-dormant", Error;
-    /// The kernel refuses what it is told, or does not answer.
+    /// The kernel refuses a request, or does not answer.
     KernelRefuses = "kernel-refuses", Error;
     /// A service has no active backend.
     NoActiveBackend = "no-active-backend", Error;
@@ -93,15 +93,15 @@ kinds! {
     OutsideFences = "outside-fences", Warning;
     /// Flows are left that should have been flushed.
     StaleFlows = "stale-flows", Error;
-    /// The state file was rejected, so that what it says is not in effect.
+    /// The state file was rejected, so that its contents are not in effect.
     RejectedState = "rejected-state", Error;
-    /// The services in the store do not go together.
+    /// The services in the store conflict with each other.
     RejectedStore = "rejected-store", Error;
-    /// The store does not take changes.
+    /// The store cannot be written.
     Store = "store", Error;
     /// The file of the store was removed or replaced while the daemon runs.
     StoreMoved = "store-moved", Error;
-    /// Handshakes of clients are not completed: an error where these are all there is.
+    /// Handshakes of clients are not completed: an error if this holds for all handshakes.
     Unanswered = "unanswered", Error;
     /// IPv4 packets are not forwarded.
     IpForwardOff = "ip-forward-off", Error;
@@ -109,13 +109,13 @@ kinds! {
     Ipv6ForwardingOff = "ipv6-forwarding-off", Error;
     /// Another table drops packets between clients and backends.
     PacketsDropped = "packets-dropped", Error;
-    /// Another table takes packets of services off conntrack.
+    /// Another table makes packets of services bypass conntrack.
     PacketsUntracked = "packets-untracked", Error;
     /// Another table translates connections to a service.
     PortTranslatedElsewhere = "port-translated-elsewhere", Error;
-    /// Another program's rule writes over our bits of the ct mark.
+    /// A rule of another program overwrites the bits of the ct mark that belong to tcpgw.
     FlowMarkOverwritten = "flow-mark-overwritten", Error;
-    /// Flows from services to their backends do not have our mark.
+    /// Flows from services to their backends do not have the mark of tcpgw.
     FlowsUnmarked = "flows-unmarked", Error;
     /// The reverse path filter drops packets of clients or backends.
     ReversePathFilter = "reverse-path-filter", Error;
@@ -133,53 +133,54 @@ kinds! {
     NoCarrier = "no-carrier", Error;
     /// A service shows its backends an address that the gateway does not have.
     SourceAddressNotLocal = "source-address-not-local", Error;
-    /// There is no route to a backend; a warning where probes take it out of the balance and its service has others.
+    /// No route leads to a backend; a warning where probes take it out of the balance and its service has others.
     BackendWithoutRoute = "backend-without-route", Error;
     /// The default route leads to backends with private addresses.
     BackendByDefaultRoute = "backend-by-default-route", Warning;
-    /// There is no route for answers to clients; a warning where some clients have one.
+    /// No route leads to clients for answers; a warning where some clients have one.
     AnswersWithoutRoute = "answers-without-route", Error;
     /// A backend's address is the gateway's own.
     BackendIsGateway = "backend-is-gateway", Error;
-    /// Clients reach backends past their services, and with that past limits and access lists.
+    /// Clients can reach backends directly, and so bypass limits and access lists.
     BackendsExposed = "backends-exposed", Warning;
     /// Another table drops probes, or their answers.
     ProbesDropped = "probes-dropped", Warning;
-    /// Probes go another way than packets of clients, and fail.
+    /// Probes take another route than packets of clients, and fail.
     ProbesMisrouted = "probes-misrouted", Warning;
-    /// Another table sends flows past the rules.
+    /// Another table offloads flows, so that they bypass the rules.
     FlowsOffloaded = "flows-offloaded", Warning;
-    /// conntrack has few buckets for the entries that it may have.
+    /// conntrack has too few buckets for the entries that it may have.
     ConntrackLongChains = "conntrack-long-chains", Warning;
-    /// A daemon is at work, and nobody answers where its socket should be.
+    /// A daemon runs, but its socket does not answer.
     DaemonUnreachable = "daemon-unreachable", Warning;
-    /// The checks of the surroundings have not ended for long.
+    /// The checks of the surroundings have not ended for a long time.
     ChecksStalled = "checks-stalled", Warning;
-    /// The daemon that ran here was killed or has crashed, and nothing has started it again.
+    /// The daemon that ran here was killed or has crashed, and was not started again.
     DaemonGone = "daemon-gone", Error;
-    /// The daemon that answers is of another network namespace than the command.
+    /// The daemon that answers runs in another network namespace than the command.
     OtherNamespace = "other-namespace", Warning;
-    /// The daemon's socket is gone, and cannot be made again.
+    /// The daemon's socket is gone, and cannot be created again.
     SocketGone = "socket-gone", Warning;
     /// The table's rules are not those of this program; a warning where another version made them.
     TableChanged = "table-changed", Error;
-    /// The table and the configuration say different flow marks.
+    /// The table and the configuration have different flow marks.
     OtherMark = "other-mark", Warning;
     /// The add-on's provider API is not served.
     ProviderApi = "provider-api", Warning;
     /// Few public ports are left for resources of the add-on, or none.
     AddonPorts = "addon-ports", Warning;
-    /// The configuration is not accepted: a daemon that runs goes on with its old one, and none starts.
+    /// The configuration is not accepted: a running daemon keeps its old one, and a new one does not start.
     RejectedConfiguration = "rejected-configuration", Warning;
-    /// Services that no provider defines any more are served on.
+    /// Services that no provider defines any more are still in effect.
     Orphaned = "orphaned", Warning;
-    /// What is desired could not be written beside the store, for a machine that boots with a lost file or store.
+    /// The desired services could not be written beside the store, so that a machine that boots with a lost file or
+    /// store does not find them.
     LastServices = "last-services", Warning;
     /// The record in the run directory cannot be written.
     Record = "record", Warning;
-    /// The store was lost, and a new one is in its place: what was ordered just before may be undone.
+    /// The store was lost and replaced by a new one: the last orders may be undone.
     StoreLost = "store-lost", Warning;
-    /// New connections of a service are held back for a time, by order.
+    /// New connections of a service are held back for a time by a pause.
     Paused = "paused", Warning;
     /// A backend does not answer the daemon's probes.
     BackendUnhealthy = "backend-unhealthy", Warning;
@@ -190,12 +191,12 @@ kinds! {
 }
 
 impl Kind {
-    /// Returns it as events, `status` and the log write it.
+    /// Returns the name in events, `status` and the log, in snake case.
     pub fn word(self) -> String {
         self.id().replace('-', "_")
     }
 
-    /// Whether it says that the kernel does not hold what somebody ordered.
+    /// Returns whether the kernel does not hold what was ordered.
     pub fn is_out_of_sync(self) -> bool {
         matches!(
             self,
@@ -203,7 +204,7 @@ impl Kind {
         )
     }
 
-    /// Whether an event of its own tells of it, so that the log has it already.
+    /// Returns whether this kind has an event of its own, so that the log contains it already.
     fn is_told_otherwise(self) -> bool {
         matches!(
             self,
@@ -218,7 +219,7 @@ impl Kind {
 }
 
 impl Problem {
-    /// One of the gateway as a whole.
+    /// Creates a problem of the gateway as a whole.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
             severity: kind.severity(),
@@ -230,7 +231,7 @@ impl Problem {
         }
     }
 
-    /// The same of a service, by its name.
+    /// Returns the problem, attributed to a service.
     #[must_use]
     pub fn of_service(self, name: impl Into<String>, port: u16) -> Self {
         Self {
@@ -240,7 +241,7 @@ impl Problem {
         }
     }
 
-    /// The same of a backend.
+    /// Returns the problem, attributed to a backend.
     #[must_use]
     pub fn of_backend(self, backend: SocketAddr) -> Self {
         Self {
@@ -249,13 +250,13 @@ impl Problem {
         }
     }
 
-    /// The same, as bad as that.
+    /// Returns the problem with this severity.
     #[must_use]
     pub fn with_severity(self, severity: Severity) -> Self {
         Self { severity, ..self }
     }
 
-    /// Returns what makes it another one: the same problem can be found twice, in other words.
+    /// Returns the identity of the problem: the same problem can be found twice with different messages.
     fn key(&self) -> Key {
         Key {
             severity: self.severity,
@@ -266,7 +267,7 @@ impl Problem {
         }
     }
 
-    /// Writes to the log that it is there.
+    /// Logs the problem: as an error or a warning, or for debugging if an event of its own reports it.
     pub fn log(&self) {
         let Self { kind, message, .. } = self;
         let kind = kind.word();
@@ -278,18 +279,18 @@ impl Problem {
     }
 }
 
-/// A problem that is over.
+/// A problem that has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EndedProblem {
-    /// How bad it was.
+    /// Severity that it had.
     pub severity: Severity,
-    /// What it was.
+    /// Kind that it had.
     pub kind: Kind,
-    /// The service that had it, where there is one with a name.
+    /// Name of the service that had it, if any.
     pub service: Option<String>,
-    /// The public port.
+    /// Public port of the service.
     pub port: Option<u16>,
-    /// The backend.
+    /// Backend that had it, if any.
     pub backend: Option<SocketAddr>,
 }
 
@@ -313,16 +314,17 @@ impl From<Problem> for EndedProblem {
     }
 }
 
-/// Returns whether nothing in it is an error.
+/// Returns whether none of the problems is an error.
 pub fn is_ok<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> bool {
     problems.into_iter().all(|problem| problem.severity != Severity::Error)
 }
 
-/// Problems of one kind and severity that are told one by one to whoever asks for all: 10,000 services with 8 backends each may have
-/// 90,000.
+/// Number of problems of one kind and severity that are listed one by one: 10,000 services with 8 backends each may
+/// have 90,000.
 pub const MOST_OF_KIND: usize = 1000;
 
-/// Returns sorted problems as they are told: of those of one kind and severity beyond [`MOST_OF_KIND`] only how many there are.
+/// Returns sorted problems for output: those of one kind and severity beyond [`MOST_OF_KIND`] are replaced by their
+/// number.
 pub fn few<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Vec<Cow<'a, Problem>> {
     let mut told = Vec::new();
     let mut counted: BTreeMap<(Severity, Kind), usize> = BTreeMap::new();
@@ -346,13 +348,13 @@ pub fn few<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Vec<Cow<'a, P
 /// Serializes sorted problems as [`few`] returns them.
 ///
 /// # Errors
-/// Those of the serializer.
+///
+/// Fails when the serializer fails.
 pub fn serialize_few<S: Serializer>(problems: &[Problem], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(few(problems))
 }
 
-/// Sorts problems, the worst first, and removes those that were found before: of two that differ in words alone the first
-/// stays.
+/// Sorts problems, the worst first, and removes duplicates: of two that differ in the message alone the first stays.
 pub fn sort(problems: &mut Vec<Problem>) {
     let mut seen = BTreeSet::new();
     problems.retain(|problem| seen.insert(problem.key()));
@@ -368,24 +370,24 @@ struct Key {
     backend: Option<SocketAddr>,
 }
 
-/// The problems that are there now, and what was said of them.
+/// Present problems, and those that were reported by the last call of [`ProblemList::news`].
 #[derive(Debug, Clone, Default)]
 pub struct ProblemList {
     there: BTreeMap<Key, Problem>,
     told: BTreeMap<Key, Problem>,
 }
 
-/// A problem that came or went since the last call of [`ProblemList::news`].
+/// A problem that began or ended since the last call of [`ProblemList::news`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProblemNews {
-    /// It is there.
+    /// The problem began.
     Began(Problem),
-    /// It is over.
+    /// The problem ended.
     Ended(Problem),
 }
 
 impl ProblemList {
-    /// Notes a problem; the same one again has the later words.
+    /// Adds a problem, or replaces the message of one that is known.
     pub fn report(&mut self, problem: Problem) {
         self.resolve_where(|known| {
             known.kind == problem.kind
@@ -394,29 +396,29 @@ impl ProblemList {
         self.there.insert(problem.key(), problem);
     }
 
-    /// Forgets the problems of a kind.
+    /// Removes the problems of a kind.
     pub fn resolve(&mut self, kind: Kind) {
         self.resolve_where(|problem| problem.kind == kind);
     }
 
-    /// Forgets the problems that are so.
+    /// Removes the problems for which `is_over` returns true.
     pub fn resolve_where(&mut self, is_over: impl Fn(&Problem) -> bool) {
         self.there.retain(|_, problem| !is_over(problem));
     }
 
-    /// Puts what a check has found in the place of what it found before: all problems of its kinds.
+    /// Replaces all problems of these kinds by what a check has found.
     pub fn replace(&mut self, kinds: &[Kind], found: impl IntoIterator<Item = Problem>) {
         self.resolve_where(|problem| kinds.contains(&problem.kind));
         self.there
             .extend(found.into_iter().map(|problem| (problem.key(), problem)));
     }
 
-    /// The first problem of a kind.
+    /// Returns the first problem of a kind.
     pub fn get(&self, kind: Kind) -> Option<&Problem> {
         self.iter().find(|problem| problem.kind == kind)
     }
 
-    /// All of them, the worst first.
+    /// Returns all problems, the worst first.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.there.values()
     }
@@ -426,7 +428,7 @@ impl ProblemList {
         is_ok(self.iter())
     }
 
-    /// Takes what came and went since the last call. One that both came and went is not told.
+    /// Returns the problems that began or ended since the last call. A problem that did both is left out.
     pub fn news(&mut self) -> Vec<ProblemNews> {
         if self.there.is_empty() && self.told.is_empty() {
             return Vec::new();
@@ -442,7 +444,7 @@ impl ProblemList {
         news
     }
 
-    /// All in one line: the worst, and how many there are besides; `None` if there are none.
+    /// Returns the message of the worst problem and the number of others, as one line; `None` if there are none.
     pub fn line(&self) -> Option<String> {
         let first = &self.iter().next()?.message;
         Some(match self.there.len() - 1 {

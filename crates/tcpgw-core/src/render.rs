@@ -1,4 +1,4 @@
-//! The ruleset as nft text: what `nft -f` would load, and what `nft list table inet tcpgw` would show of it.
+//! The ruleset as nft text: input for `nft -f`, in the form in which `nft list table inet tcpgw` shows it.
 
 use std::fmt::{self, Write};
 
@@ -17,9 +17,9 @@ use crate::ruleset::stmt::concat;
 use crate::ruleset::text::{key, range};
 use crate::ruleset::timeouts::{KernelTimeouts, TcpState, Timeouts};
 
-/// Writes the whole table. Loading it replaces the table that is there, in one transaction.
+/// Writes the whole table. Loading the text replaces an existing table in one transaction.
 pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Result {
-    // `delete` fails on a table that is not there, so it is made first.
+    // `delete` fails on a table that does not exist, so it is created first.
     writeln!(out, "table inet tcpgw\ndelete table inet tcpgw")?;
     writeln!(
         out,
@@ -55,7 +55,7 @@ fn object(out: &mut dyn Write, timeouts: Timeouts, kernel: &KernelTimeouts) -> f
     };
     writeln!(out, "\tct timeout {timeouts} {{")?;
     writeln!(out, "\t\tprotocol tcp\n\t\tl3proto {l3proto}")?;
-    // nft lists what differs from the kernel's own.
+    // nft lists only what differs from the kernel's own values.
     let said = |(state, seconds): (TcpState, u32)| {
         (seconds != state.default_seconds()).then(|| format!("{state} : {seconds}"))
     };

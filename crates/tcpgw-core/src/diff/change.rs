@@ -1,19 +1,19 @@
-//! What a change does to a service and to its backends.
+//! Changes of one service and of its backends.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// What a change does to one service.
+/// Change of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceChange {
-    /// Whether it is added, changed or removed.
+    /// Whether the service is added, changed or removed.
     pub kind: Kind,
-    /// Name, where it is known.
+    /// Name of the service, if known.
     pub name: Option<String>,
-    /// Public port.
+    /// Public port of the service.
     pub port: u16,
-    /// Addresses that it listens on; empty for every local one.
+    /// Addresses that the service listens on; empty if it listens on all local ones.
     pub addresses: Vec<IpAddr>,
     /// Backends that change.
     pub backends: Vec<BackendChange>,
@@ -23,24 +23,24 @@ pub struct ServiceChange {
     pub flows: u64,
 }
 
-/// Whether a service is added, changed or removed.
+/// Kind of change of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// It was not there before.
+    /// The service exists only in the new state.
     Added,
-    /// It is there before and after, and differs.
+    /// The service exists in both states and differs.
     Changed,
-    /// It is not there afterwards.
+    /// The service exists only in the old state.
     Removed,
 }
 
-/// What happens to a backend.
+/// Change of one backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendChange {
-    /// Address and port.
+    /// Address and port of the backend.
     pub backend: SocketAddr,
-    /// What happens to it.
+    /// Kind of change.
     pub change: What,
     /// Weight after the change, or before it if the backend is removed.
     pub weight: Option<u16>,
@@ -48,30 +48,30 @@ pub struct BackendChange {
     pub flows: u64,
 }
 
-/// What happens to a backend.
+/// Kind of change of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
-    /// It gets new connections.
+    /// The backend is new and gets new connections.
     Added,
-    /// It is no longer there; its flows are flushed.
+    /// The backend is removed, and its flows are flushed.
     Removed,
-    /// It gets no new connections.
+    /// The backend gets no new connections any more.
     Draining,
-    /// It gets new connections again.
+    /// The backend drained, and gets new connections again.
     Active,
-    /// It gets another share of new connections.
+    /// The backend's share of new connections changes.
     Weight,
 }
 
 /// Numbers of services or backends that change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeCounts {
-    /// Number of added ones.
+    /// Number that are added.
     pub added: usize,
-    /// Number of changed ones.
+    /// Number that are changed.
     pub changed: usize,
-    /// Number of removed ones.
+    /// Number that are removed.
     pub removed: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Finds the services that differ between two summaries.
+//! Calls `each` with every difference between two summaries, sorted by port and addresses.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -57,7 +57,7 @@ fn change(
     let kind = match (old, new) {
         (None, _) => Kind::Added,
         (_, None) => Kind::Removed,
-        // A name that only one side knows is no change.
+        // A name that only one side knows is not a change.
         _ if backends.is_empty() && settings.is_empty() => return None,
         _ => Kind::Changed,
     };

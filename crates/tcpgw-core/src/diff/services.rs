@@ -1,4 +1,4 @@
-//! Changes from services to services, with the fields that the kernel does not hold.
+//! Differences between two lists of services, including fields that the kernel does not hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::summary::Summary;
 type PortAndAddresses = (u16, Vec<IpAddr>);
 
 impl Changes {
-    /// Returns what leads from some services to others, all fields counted.
+    /// Returns the differences between two lists of services, in all fields.
     pub fn of_services(old: &[&Service], new: &[&Service]) -> Self {
         let summary = |services: &[&Service]| services.iter().copied().collect::<Summary>();
         let mut changes = Self::between(&summary(old), &summary(new), &BTreeMap::new()).services;
@@ -49,7 +49,7 @@ impl Changes {
         Self { services: changes }
     }
 
-    /// Returns the number of services and of backends that they touch.
+    /// Returns how many services and how many backends change.
     pub fn counts(&self) -> (ChangeCounts, ChangeCounts) {
         let (mut services, mut backends) = (ChangeCounts::default(), ChangeCounts::default());
         for change in &self.services {
@@ -67,9 +67,11 @@ fn listen_key(service: &Service) -> PortAndAddresses {
     (service.port.get(), addresses)
 }
 
-/// Returns the changes of fields that a [`Summary`] does not tell. `None`: it is new, and what is not the default is told.
+/// Returns the changes of fields that a [`Summary`] does not contain. If `old` is `None`, returns the values that are
+/// not the default.
 fn outside_kernel(old: Option<&Service>, new: &Service) -> Vec<String> {
-    // Whoever adds a field decides here whether the summary tells it.
+    // The pattern names every field, so that a new field does not compile until it is decided here whether the summary
+    // contains it.
     let Service {
         name: _,
         port: _,
@@ -161,7 +163,7 @@ mod tests {
         Changes::of_services(&[old], &[new])
     }
 
-    /// The paths of all fields, those in objects, too.
+    /// Returns the paths of all fields, including those of nested objects.
     fn paths(value: &Value) -> Vec<Vec<String>> {
         let fields = value.as_object().into_iter().flatten();
         fields
@@ -202,7 +204,7 @@ mod tests {
                 );
             }
         }
-        // Without these there is no service.
+        // A service needs these.
         let named: BTreeSet<String> = all.as_object().unwrap().keys().cloned().collect();
         let left: Vec<&String> = named.difference(&seen).collect();
         assert_eq!(left, ["backends", "name", "port"]);

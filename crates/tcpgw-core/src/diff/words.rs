@@ -1,4 +1,4 @@
-//! Words for what changes: counted things, the settings of a service, and the line of a service.
+//! Text for changes: counted nouns, the settings of a service, and the line of a service.
 
 use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,7 @@ use crate::diff::change::{Kind, ServiceChange, What};
 use crate::model::duration;
 use crate::summary::{ServiceSettings, balance_name};
 
-/// Returns a number and what is counted, in the plural where it is not one: `1 backend`, `2 addresses`.
+/// Returns a number with its noun, in the plural unless the number is 1: `1 backend`, `2 addresses`.
 pub fn count<N: Copy + fmt::Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
     if number == N::from(1) {
         format!("{number} {what}")
@@ -174,7 +174,7 @@ pub(super) fn setting_changes(old: &ServiceSettings, new: &ServiceSettings) -> V
 }
 
 impl fmt::Display for ServiceChange {
-    /// `~ my-app :20003  + 10.2.0.13:3000  - 10.2.0.11:3000 (12 flows will be flushed)`
+    /// Writes a line such as `~ my-app :20003  + 10.2.0.13:3000  - 10.2.0.11:3000 (12 flows will be flushed)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = match self.kind {
             Kind::Added => '+',

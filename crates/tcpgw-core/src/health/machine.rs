@@ -1,4 +1,4 @@
-//! What one endpoint's probes come to. No time in it: when to probe is not its business.
+//! State machine of the probes of one endpoint. Has no notion of time: when to probe is decided elsewhere.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -8,22 +8,23 @@ use std::num::NonZeroU16;
 pub struct SystemError {
     /// Number of the error, as in `errno(3)`.
     pub number: i32,
-    /// What `strerror(3)` says of it.
+    /// Text of the error, as of `strerror(3)`.
     pub text: &'static str,
 }
 
-/// How a probe ended.
+/// Outcome of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeOutcome {
     /// The handshake was answered.
     Accepted,
-    /// A reset: the host lives, and nothing listens there.
+    /// The backend sent a reset: the host lives, and no program listens on the port.
     Refused,
-    /// No answer in time.
+    /// No answer came within the timeout.
     TimedOut,
-    /// The network says that it leads nowhere.
+    /// The network reported that the address cannot be reached.
     Unreachable(SystemError),
-    /// The gateway itself could not ask: no descriptor, port or memory was left. Says nothing about the backend.
+    /// The gateway could not send the probe, because it lacked a descriptor, a port or memory. Says nothing about the
+    /// backend.
     Local(SystemError),
 }
 
@@ -43,45 +44,45 @@ fn lower(text: &str) -> String {
     text.to_lowercase()
 }
 
-/// The name of the state of an endpoint of which nobody knows yet.
+/// Name of the state of an endpoint that was not probed yet.
 pub const UNKNOWN: &str = "unknown";
 
-/// What is thought of an endpoint.
+/// State of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// New: it has never answered. Out of the balance.
+    /// New, and no probe was answered yet. Not in the balance.
     Unknown {
-        /// Failures so far, less than `fall`.
+        /// Number of failures so far, less than `fall`.
         failed: u16,
     },
     /// Found in the kernel by a daemon that just started, and not answered since. In the balance.
     Presumed {
-        /// Failures so far, less than `fall`.
+        /// Number of failures so far, less than `fall`.
         failed: u16,
     },
-    /// Its last probe was answered. In the balance.
+    /// The last probe was answered. In the balance.
     Healthy,
-    /// Its last probes failed, but not enough of them. In the balance.
+    /// The last probes failed, but fewer than `fall`. In the balance.
     Failing {
-        /// Failures in a row, less than `fall`.
+        /// Number of failures in a row, less than `fall`.
         failed: NonZeroU16,
     },
-    /// It failed `fall` times in a row. Out of the balance.
+    /// At least `fall` probes in a row failed. Not in the balance.
     Unhealthy,
-    /// Its last probes were answered, but not enough of them. Out of the balance.
+    /// The last probes were answered, but fewer than `rise`. Not in the balance.
     Rising {
-        /// Answers in a row, less than `rise`.
+        /// Number of answers in a row, less than `rise`.
         passed: NonZeroU16,
     },
 }
 
 impl State {
-    /// Whether it gets new connections.
+    /// Returns whether the endpoint gets new connections.
     pub const fn in_balance(self) -> bool {
         matches!(self, Self::Presumed { .. } | Self::Healthy | Self::Failing { .. })
     }
 
-    /// In one word, for people and JSON.
+    /// Returns the name of the state as one word, for people and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unknown { .. } => UNKNOWN,
@@ -93,7 +94,7 @@ impl State {
         }
     }
 
-    /// The state after one more probe.
+    /// Returns the state after one more probe.
     #[must_use]
     pub(super) fn after(self, outcome: ProbeOutcome, streaks: Streaks) -> Self {
         match outcome {
@@ -129,17 +130,17 @@ impl State {
     }
 }
 
-/// How many probes it takes.
+/// Numbers of equal outcomes in a row that change the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Streaks {
-    /// Answers in a row until an endpoint is healthy.
+    /// Number of answers in a row until an endpoint is healthy.
     pub(super) rise: NonZeroU16,
-    /// Failures in a row until it is not.
+    /// Number of failures in a row until an endpoint is unhealthy.
     pub(super) fall: NonZeroU16,
 }
 
-/// How long there has been no sign of life. A refusal is one: a program that shuts down in good order closes its
-/// listener first, and serves on.
+/// Numbers of probes in a row without a sign of life. A refusal is one: a program that shuts down in good order closes
+/// its listener first and continues to serve its connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Silence {
     silent: u16,
@@ -147,7 +148,7 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// The silence after one more probe.
+    /// Returns the silence after one more probe.
     #[must_use]
     pub(super) const fn after(self, outcome: ProbeOutcome) -> Self {
         match outcome {
@@ -167,8 +168,8 @@ impl Silence {
         }
     }
 
-    /// Whether the endpoint is known to be dead: `fall` probes in a row got no answer, or the network said twice in a
-    /// row that nothing is there (once, where `fall` is 1).
+    /// Returns whether the endpoint is dead: `fall` probes in a row got no answer, or the network reported it
+    /// unreachable twice in a row (once, where `fall` is 1).
     pub(super) fn is_death(self, fall: NonZeroU16) -> bool {
         const TOLD: u16 = 2;
         self.silent >= fall.get() || self.unreachable >= fall.get().min(TOLD)

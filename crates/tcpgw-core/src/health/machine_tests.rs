@@ -38,7 +38,7 @@ const fn rising(passed: u16) -> State {
 }
 use State::{Healthy, Unhealthy};
 
-/// From, after an answer, after a failure: of whatever kind. Nothing else is a state when it takes 3 either way.
+/// State, state after an answer, and state after a failure of any kind. With thresholds of 3 there are no other states.
 const BY_THREE: [(State, State, State); 12] = [
     (unknown(0), rising(1), unknown(1)),
     (unknown(1), rising(1), unknown(2)),
@@ -54,7 +54,7 @@ const BY_THREE: [(State, State, State); 12] = [
     (rising(2), Healthy, Unhealthy),
 ];
 
-/// The same when one is enough.
+/// The same with thresholds of 1.
 const BY_ONE: [(State, State, State); 4] = [
     (unknown(0), Healthy, Unhealthy),
     (presumed(0), Healthy, Unhealthy),
@@ -90,7 +90,7 @@ const fn streaks(rise: u16, fall: u16) -> Streaks {
     }
 }
 
-/// A service's `rise` and `fall` may change at any time: what was counted then may be more than enough.
+/// A service's `rise` and `fall` may change at any time, so that the streak counted so far exceeds them.
 #[test]
 fn counts_beyond_a_lowered_threshold_end_at_the_next_probe() {
     let lowered = streaks(1, 1);
@@ -157,7 +157,7 @@ fn what_counts_as_death() {
     }
 }
 
-/// The same rules said once more, by looking back at everything that happened.
+/// Decides by the same rules from the whole history of outcomes.
 fn is_in_balance(presumed: bool, history: &[ProbeOutcome], rise: usize, fall: usize) -> bool {
     let told: Vec<bool> = history
         .iter()

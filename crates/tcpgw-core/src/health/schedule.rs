@@ -1,22 +1,22 @@
-//! Whose turn it is. Every turn is in one queue, by time; queues share the probes that may be on their way at a time,
-//! so that none of them can keep the others waiting.
+//! Schedule of probes: one queue by time for each class of endpoints. The queues share the number of probes in flight
+//! in such a way that no class keeps the others waiting.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-/// Routine is sent at most this often: waking up costs more than a probe.
+/// Shortest time between two batches of routine probes: waking up costs more than a probe.
 const GRAIN: Duration = Duration::from_millis(20);
 
-/// Why an endpoint is probed.
+/// Class of a probe, by the state of its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// It is new, or somebody waits for it.
+    /// The endpoint is new, or its outcome was requested.
     First,
-    /// It is in the balance: may it stay?
+    /// The endpoint is in the balance, and may have to leave it.
     In,
-    /// It is out: may it come back? Mostly, no, and it takes the whole timeout to find out.
+    /// The endpoint is out of the balance. Most such probes take the whole timeout.
     Out,
 }
 
@@ -29,10 +29,10 @@ pub(super) struct Schedule {
     max_in_flight: usize,
     turns: [BTreeSet<(Instant, SocketAddr)>; 3],
     flying: [usize; 3],
-    /// When routine was last sent.
+    /// Time of the last batch of routine probes.
     last: Option<Instant>,
     routine: bool,
-    /// Whether somebody whose turn it was had to wait for others to land.
+    /// Whether a probe that was due had to wait for others to end.
     crowded: bool,
 }
 
@@ -56,13 +56,13 @@ impl Schedule {
         self.turns[class as usize].remove(&(at, endpoint));
     }
 
-    /// A probe of that class has ended.
+    /// Records that a probe of this class has ended.
     pub(super) fn land(&mut self, class: Class) {
         let flying = &mut self.flying[class as usize];
         *flying = flying.saturating_sub(1);
     }
 
-    /// Begins to hand out turns.
+    /// Begins a batch: decides whether routine probes may be sent now.
     pub(super) fn open(&mut self, now: Instant) {
         let waited = self.last.is_none_or(|last| now >= last + GRAIN);
         self.routine = waited || self.crowded;
@@ -72,7 +72,7 @@ impl Schedule {
         self.crowded = false;
     }
 
-    /// Whose turn it is, and counts it as on its way.
+    /// Returns the next endpoint that is due and counts its probe as in flight.
     pub(super) fn pop(&mut self, now: Instant) -> Option<(Class, SocketAddr)> {
         for class in Class::ALL {
             let turns = &self.turns[class as usize];
@@ -104,7 +104,8 @@ impl Schedule {
             .min()
     }
 
-    /// Those in the balance always have a quarter, new ones an eighth, and those that are out at most half.
+    /// Returns whether another probe of this class may be sent. Endpoints in the balance always have a quarter of the
+    /// probes in flight, new ones an eighth, and those out of the balance at most half.
     fn has_room(&self, class: Class) -> bool {
         let [first, inside, out] = self.flying;
         let max = self.max_in_flight;

@@ -1,4 +1,5 @@
-//! When an endpoint's next probe is due: spread so that thousands of them do not come in lumps, the same in every run.
+//! Times of the next probes: spread so that thousands of endpoints are not probed at the same time, and equal in every
+//! run.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -6,22 +7,22 @@ use std::time::Duration;
 use super::machine::State;
 use crate::model;
 
-/// Until an endpoint is healthy, where its service names no interval.
+/// Interval until an endpoint is healthy, where its service sets none.
 const EAGER: Duration = Duration::from_secs(2);
-/// From then on.
+/// Interval of healthy endpoints, where their service sets none.
 const CALM: Duration = Duration::from_secs(10);
 
-/// What waking up together, and the way of an answer, may add to an interval.
+/// Upper bound of what batching and the delay of an answer add to an interval.
 const ROUNDING: Duration = Duration::from_millis(100);
 
-/// From one probe's start to that of the next, before it is spread.
+/// Returns the time from one probe's start to that of the next, before it is spread.
 pub(super) fn interval(params: &model::Health, state: State) -> Duration {
     let calm = matches!(state, State::Healthy | State::Presumed { failed: 0 });
     params.interval.unwrap_or(if calm { CALM } else { EAGER })
 }
 
-/// The longest time from when an endpoint stops answering until it leaves the balance, as long as its probes need not
-/// wait for others.
+/// Returns the longest time from the moment when an endpoint stops answering until it leaves the balance, if its probes
+/// need not wait for others.
 pub(super) fn longest_fall(params: &model::Health) -> Duration {
     let most = |interval: Duration| interval.saturating_add(interval / 10).saturating_add(ROUNDING);
     let first = most(interval(params, State::Healthy));
@@ -31,13 +32,14 @@ pub(super) fn longest_fall(params: &model::Health) -> Duration {
     first.saturating_add(others).saturating_add(params.timeout)
 }
 
-/// Up to a tenth more or less, by endpoint and round.
+/// Returns the interval, longer or shorter by up to a tenth, depending on endpoint and round.
 pub(super) fn jittered(interval: Duration, endpoint: SocketAddr, round: u32) -> Duration {
     let thousandths = hash(endpoint, round) % 201;
     scaled(interval, 900 + thousandths)
 }
 
-/// Some part of one such, by endpoint: endpoints that were asked at the same time part here, and stay evenly spread.
+/// Returns a part of an interval that depends on the endpoint: endpoints that were probed at the same time are spread
+/// evenly over the interval.
 pub(super) fn phase(interval: Duration, endpoint: SocketAddr) -> Duration {
     let thousandths = hash(endpoint, u32::MAX) % 1000;
     scaled(jittered(interval, endpoint, 0), 1 + thousandths)
@@ -61,7 +63,8 @@ fn hash(endpoint: SocketAddr, round: u32) -> u64 {
         .fold(0, |hash, word| mixed(hash ^ word))
 }
 
-/// `SplitMix64`'s step (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// Returns the result of one step of `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// generators", 2014).
 const fn mixed(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

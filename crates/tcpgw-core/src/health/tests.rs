@@ -42,14 +42,14 @@ fn at_most(n: usize) -> Health {
     Health::new(NonZeroUsize::new(n).expect("not none"))
 }
 
-/// Health, a clock, and endpoints that answer as they are told, after a while.
+/// Health, a clock, and endpoints that answer with a given outcome after a given time.
 struct World {
     health: Health,
     now: Instant,
     coming: BTreeSet<(Instant, u64, u16)>,
     answers: fn(u16, Duration) -> (ProbeOutcome, Duration),
     start: Instant,
-    /// When each probe was sent, and to whom.
+    /// Time and endpoint (port) of each probe.
     sent: Vec<(Duration, u16)>,
     changes: Vec<(Duration, HealthChange)>,
     wakeups: usize,
@@ -234,7 +234,7 @@ fn our_own_troubles_say_nothing_about_a_backend() {
     );
 }
 
-/// Not after a whole interval, which may be an hour: nobody would be asked for so long.
+/// A pause of a whole interval would be too long: it may be an hour.
 #[test]
 fn who_is_new_or_waited_for_is_asked_again_soon_after_our_own_trouble() {
     let lack = ProbeOutcome::Local(NO_DESCRIPTOR);
@@ -253,7 +253,7 @@ fn who_is_new_or_waited_for_is_asked_again_soon_after_our_own_trouble() {
     let now = fails(&mut health, now);
     let id = health.due(now)[0].id;
     assert!(health.report(id, ProbeOutcome::Accepted, now).is_some());
-    // Somebody waits for it.
+    // A caller waits for it.
     assert!(health.probe_now(endpoint(1), now));
     let now = fails(&mut health, now);
     let id = health.due(now)[0].id;
@@ -320,7 +320,7 @@ fn one_that_is_wanted_while_it_is_asked_is_asked_again() {
     assert_eq!(whom(&health.due(now)), [1]);
 }
 
-/// An answer to a probe that was sent before does not count.
+/// The answer to a probe that was sent before does not count.
 #[test]
 fn the_answer_that_somebody_waits_for_is_a_change() {
     let (mut health, start) = (Health::default(), Instant::now());
@@ -355,7 +355,7 @@ fn the_answer_that_somebody_waits_for_is_a_change() {
     assert_eq!(ask(&mut health, ProbeOutcome::Accepted, false), None);
 }
 
-/// Silent or refusing, whenever it begins, whatever is set.
+/// For endpoints that are silent or refuse, from any moment on, with several settings.
 #[test]
 fn nobody_stays_longer_than_the_longest_fall() {
     for (interval, timeout, fall) in [(None, 2.0, 3), (None, 5.0, 3), (Some(0.5), 2.0, 1), (Some(5.0), 1.0, 5)] {
@@ -409,7 +409,7 @@ fn a_shorter_interval_holds_from_now_on() {
     assert!(health.next_at().is_some_and(|at| at <= now + seconds(0.11)));
 }
 
-/// Thousands that come at once, the calm afterwards, and what it takes of the loop.
+/// Thousands of endpoints that are added at once, their steady state, and the number of wake-ups.
 #[test]
 fn forty_thousand_are_spread() {
     for first in [target(), presumed()] {
@@ -438,7 +438,7 @@ fn forty_thousand_are_spread() {
     }
 }
 
-/// A host with a quarter of all dies: the others are asked as before, and new ones are not kept waiting.
+/// A quarter of all endpoints dies: the others are probed as before, and new ones are not delayed.
 #[test]
 fn the_dead_do_not_keep_the_living_waiting() {
     let mut world = World::new(at_most(128), |port, at| {
@@ -492,7 +492,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is done in whatever order: at most one probe for each, never more than may be, nobody is forgotten.
+    /// For operations in any order: at most one probe for each endpoint, never more in flight than allowed, and each
+    /// endpoint is probed again.
     #[test]
     fn nobody_is_forgotten(steps in prop::collection::vec(step(), 0..120), max in 1..6_usize) {
         let outcomes = [ProbeOutcome::Accepted, ProbeOutcome::Refused, ProbeOutcome::TimedOut, DEAD, ProbeOutcome::Local(NO_DESCRIPTOR)];
@@ -531,7 +532,7 @@ proptest! {
             prop_assert_eq!(health.in_flight(), flying.len());
             prop_assert!(flying.len() <= max);
         }
-        // Everybody's turn comes.
+        // Every endpoint is probed.
         let mut asked = BTreeSet::new();
         for _ in 0..200 {
             for (_, id) in std::mem::take(&mut flying) {

@@ -1,4 +1,4 @@
-//! Addresses and endpoints as text, and which of them may stand where.
+//! Addresses and endpoints as text, and rules about which addresses are accepted for what.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -9,54 +9,54 @@ use thiserror::Error;
 use super::Endpoint;
 use super::problem::Quoted;
 
-/// Why a text is not an IP address.
+/// Reason why a text is not an IP address.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AddressError {
-    /// No address at all.
+    /// The text is not an address.
     #[error("{} is not an IP address", Quoted(.0))]
     Malformed(String),
-    /// A name; tcpgw resolves none.
+    /// The text is a host name; tcpgw resolves none.
     #[error("{} is a host name, which is not resolved; write an IP address", Quoted(.0))]
     HostName(String),
-    /// `fe80::1%eth0`.
+    /// The address has a zone, as in `fe80::1%eth0`.
     #[error("{} has a zone id; write the address without it", Quoted(.0))]
     ZoneId(String),
-    /// `::ffff:10.0.0.1`.
+    /// The address is an IPv4-mapped IPv6 address, as `::ffff:10.0.0.1`.
     #[error("{} is an IPv4-mapped IPv6 address; write {}", Quoted(.0), .1)]
     Mapped(String, Ipv4Addr),
-    /// `010.0.0.1`, which some programs read as octal.
+    /// The address has leading zeros, as `010.0.0.1`, which some programs read as octal.
     #[error("{} has leading zeros, which could be octal; write the numbers without them", Quoted(.0))]
     LeadingZeros(String),
-    /// `[2001:db8::1]` where no port follows.
+    /// The address has brackets although no port follows, as `[2001:db8::1]`.
     #[error("{} is in brackets; write the address alone", Quoted(.0))]
     Bracketed(String),
-    /// `10.0.0.0/24` where one address is meant.
+    /// The text is a network, as `10.0.0.0/24`, where one address is expected.
     #[error("{} is a network; write one address", Quoted(.0))]
     Network(String),
-    /// `10.0.0.1:80` where an address alone is meant.
+    /// The text has a port, as `10.0.0.1:80`, where only an address is expected.
     #[error("{} has a port in it; write the address alone", Quoted(.0))]
     WithPort(String),
 }
 
-/// Why a text is not `IP:port` or `[IP6]:port`.
+/// Reason why a text is not `IP:port` or `[IP6]:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EndpointError {
-    /// The address is not one.
+    /// The part before the port is not an address.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// An address alone.
+    /// The text is an address without a port.
     #[error("{} has no port; write {}", Quoted(.0), .1)]
     MissingPort(String, String),
-    /// `2001:db8::1:80`, which may or may not end in a port.
+    /// The IPv6 address has no brackets, as `2001:db8::1:80`, so that its last part may or may not be a port.
     #[error("{} has an IPv6 address without brackets; write [IP6]:port", Quoted(.0))]
     Unbracketed(String),
-    /// `[10.0.0.1]:80`.
+    /// The IPv4 address has brackets, as `[10.0.0.1]:80`.
     #[error("{} has brackets, which are for IPv6; write IP:port", Quoted(.0))]
     NeedlessBrackets(String),
-    /// Not a number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("{} is not a port; must be a number from 1 to 65535", Quoted(.0))]
     Port(String),
-    /// None of the two shapes.
+    /// The text has neither of the two forms.
     #[error("{} is not an endpoint; write IP:port or [IP6]:port", Quoted(.0))]
     Malformed(String),
 }
@@ -100,7 +100,8 @@ pub fn parse(text: &str) -> Result<IpAddr, AddressError> {
 impl FromStr for Endpoint {
     type Err = EndpointError;
 
-    /// Reads `IP:port` or `[IP6]:port`. Whether the address may stand behind a service is [`refusal_as_backend`]'s.
+    /// Reads `IP:port` or `[IP6]:port`. Does not check whether the address is accepted for a backend: see
+    /// [`refusal_as_backend`].
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let (address, port) = match text.strip_prefix('[') {
             Some(rest) => bracketed(text, rest)?,
@@ -113,7 +114,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// What kind of address this is that cannot stand behind a service, if it is one.
+/// Returns the kind of the address, if addresses of this kind are not accepted for backends.
 pub fn refusal_as_backend(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address, where clouds keep their metadata"),
@@ -122,7 +123,7 @@ pub fn refusal_as_backend(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// What kind of address this is that a service cannot listen on, if it is one.
+/// Returns the kind of the address, if a service cannot listen on addresses of this kind.
 pub fn refusal_as_local(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_unspecified() => Some("the unspecified address"),

@@ -1,8 +1,8 @@
-//! What services may not share: names, ports on the same address, the round-robin chains; and endpoints on which they do not
-//! agree.
+//! Rules across services: names must be unique, ports unique on each address, the numbers of some features bounded, and
+//! services that share an endpoint must agree on its settings.
 //!
 //! Collects what each service claims while it is read, and compares the claims at the end by sorting: the cost is that
-//! of a sort, whatever the services say.
+//! of a sort, whatever the services contain.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,18 +13,18 @@ use super::problem::Problems;
 use super::shared::{Terms, disagreement};
 use super::{Balance, ClientCaps, Endpoint, Listen, Service, State};
 
-/// The most round-robin services: each costs a chain in the kernel.
+/// Largest number of round-robin services: each needs a chain in the kernel.
 pub const MAX_ROUND_ROBIN: usize = 256;
 
-/// The most services with `max_flows`, and the most different numbers of `client.flows` and of `client.handshakes_per_second`: each
-/// costs a rule that every new connection meets.
+/// Largest number of services with `max_flows`, and largest number of different values of `client.flows` and of
+/// `client.handshakes_per_second`: each costs a rule that every new connection passes.
 pub const MAX_FLOW_CAPS: usize = 64;
 
-/// The most different values of `idle_timeout`: each costs an object in the kernel for each address family, and rules that new
-/// connections meet.
+/// Largest number of different values of `idle_timeout`: each needs an object in the kernel for each address family,
+/// and rules that new connections pass.
 pub const MAX_IDLE_TIMEOUTS: usize = 16;
 
-/// How services are called in places: as in the file, by name when there is no file, not at all when there is only one.
+/// How messages name services: by index in a file, by name when there is no file, not at all when there is only one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Naming {
     #[default]
@@ -36,12 +36,12 @@ enum Naming {
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     naming: Naming,
-    /// By index, ascending; those that have one.
+    /// Names by index, ascending, of the services that have one.
     names: Vec<(usize, Box<str>)>,
-    /// A service on every address has one row with `None`, another has one for each address.
+    /// Ports. A service on every address has one row with `None`, another has one row for each address.
     ports: Vec<(NonZeroU16, usize, Option<IpAddr>)>,
     endpoints: Vec<Row>,
-    /// By index; those that could be read as a whole.
+    /// Terms by index, of the services that could be read completely.
     terms: BTreeMap<usize, Terms>,
     round_robin: Vec<usize>,
     flow_caps: Vec<usize>,
@@ -51,7 +51,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Those of services that were not read from a file.
+    /// Returns the claims of services that were not read from a file.
     pub(crate) fn of(state: &State) -> Self {
         let mut claims = Self {
             naming: Naming::ByName,
@@ -75,7 +75,7 @@ impl Claims {
         claims
     }
 
-    /// Those of a service by itself.
+    /// Returns empty claims for a service by itself.
     pub(crate) fn of_one() -> Self {
         Self {
             naming: Naming::Alone,
@@ -83,7 +83,7 @@ impl Claims {
         }
     }
 
-    /// The claims of the next service. What could not be read of it claims nothing.
+    /// Returns the claims of the service with this index, to be filled. Fields that could not be read claim nothing.
     pub(crate) fn service(&mut self, index: usize) -> Claim<'_> {
         Claim { index, claims: self }
     }
@@ -198,8 +198,8 @@ impl Claims {
         }
     }
 
-    /// Of the rows of one endpoint: those that stand twice in one service, and those whose service does not agree with the
-    /// first one that says anything about it.
+    /// Finds the clashes in the rows of one endpoint: those that occur twice in one service, and those whose service
+    /// disagrees with the first one that has terms for the endpoint.
     fn endpoint_clashes<'r>(&self, rows: &'r [Row], found: &mut Vec<(&'r Row, &'r Row, Option<String>)>) {
         for (first, later) in rows.iter().zip(rows.iter().skip(1)) {
             if first.1 == later.1 {
@@ -235,10 +235,10 @@ impl Claims {
     }
 }
 
-/// An endpoint, the service that has it, and its place in the list.
+/// An endpoint, the index of the service that has it, and its position in the service's list.
 type Row = (Endpoint, usize, usize);
 
-/// What one service claims.
+/// Claims of one service.
 #[derive(Debug)]
 pub(crate) struct Claim<'c> {
     index: usize,
@@ -283,12 +283,12 @@ impl Claim<'_> {
         }
     }
 
-    /// A backend, by its position in the list.
+    /// Adds a backend, with its position in the list.
     pub(crate) fn endpoint(&mut self, position: usize, endpoint: Endpoint) {
         self.claims.endpoints.push((endpoint, self.index, position));
     }
 
-    /// What it says of its backends, once all of it was read.
+    /// Adds the settings of its backends, once the whole service was read.
     pub(crate) fn terms(&mut self, service: &Service) {
         if !service.backends.is_empty() {
             self.claims.terms.insert(self.index, Terms::of(service));
@@ -296,7 +296,8 @@ impl Claim<'_> {
     }
 }
 
-/// Of sorted rows, those whose key is that of an earlier row, each with the first of that key.
+/// Returns the rows whose key is that of an earlier row, each with the first row of that key. `rows` must be sorted by
+/// key.
 fn clashes<T: Copy, K: PartialEq>(rows: &[T], key: impl Fn(&T) -> K) -> Vec<(T, T)> {
     rows.chunk_by(|a, b| key(a) == key(b))
         .filter_map(|same| same.split_first())
@@ -304,7 +305,7 @@ fn clashes<T: Copy, K: PartialEq>(rows: &[T], key: impl Fn(&T) -> K) -> Vec<(T, 
         .collect()
 }
 
-/// Of the rows of one port, sorted by service: the first clash of each service with an earlier one.
+/// Adds the first clash of each service with an earlier one. `rows` are those of one port, sorted by service.
 fn port_clashes(
     rows: &[(NonZeroU16, usize, Option<IpAddr>)],
     found: &mut Vec<(usize, usize, NonZeroU16, Option<IpAddr>)>,

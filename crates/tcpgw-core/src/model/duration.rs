@@ -1,4 +1,4 @@
-//! Durations as people write them: `500ms`, `30s`, `5m`, `1h`.
+//! Durations as text with a unit: `500ms`, `30s`, `5m`, `1h`.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use thiserror::Error;
 
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
-/// Why a text is not a duration.
+/// Reason why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DurationError {
-    /// Not a whole number and a unit.
+    /// The text is not a whole number and a unit.
     #[error("must be a duration like 500ms, 30s, 5m or 1h")]
     Malformed,
-    /// A number alone.
+    /// The text is a number without a unit.
     #[error("has no unit; must be a duration like 500ms, 30s, 5m or 1h")]
     NoUnit,
-    /// More milliseconds than 64 bits hold.
+    /// The duration has more milliseconds than 64 bits hold.
     #[error("must be a shorter duration")]
     TooLong,
 }
@@ -41,7 +41,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         .ok_or(DurationError::TooLong)
 }
 
-/// The shortest text that [`parse`] reads as this duration; fractions of a millisecond are dropped.
+/// Returns the shortest text that [`parse`] reads as this duration; fractions of a millisecond are dropped.
 pub fn show(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis == 0 {

@@ -1,4 +1,4 @@
-//! What an operator lets states have at most: ports, networks, numbers.
+//! Bounds that an operator sets for states: ports, networks, numbers.
 
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroUsize};
@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::network;
 
-/// What no state may go beyond; what is `None` was not set.
+/// Bounds that no state may exceed; `None` where none was set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fences {
@@ -20,9 +20,9 @@ pub struct Fences {
     /// The networks that backends may be in; never empty, aggregated. Not set: all.
     #[serde(default, deserialize_with = "deserialize_networks")]
     pub backends: Option<Vec<IpNet>>,
-    /// How many services there may be.
+    /// Largest number of services.
     pub max_services: Option<NonZeroUsize>,
-    /// How many backends all services together may have.
+    /// Largest number of backends of all services together.
     pub max_backends: Option<NonZeroUsize>,
 }
 
@@ -42,7 +42,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// 1024 to 65535.
+    /// The range 1024 to 65535.
     pub const DEFAULT: Self = Self {
         first: NonZeroU16::new(1024).unwrap(),
         last: NonZeroU16::MAX,
@@ -53,17 +53,17 @@ impl PortRange {
         (first <= last).then_some(Self { first, last })
     }
 
-    /// Returns them, the lowest first.
+    /// Returns the ports, the lowest first.
     pub fn iter(self) -> impl Iterator<Item = NonZeroU16> {
         (self.first.get()..=self.last.get()).filter_map(NonZeroU16::new)
     }
 
-    /// Returns the first and the last of them.
+    /// Returns the first and the last port.
     pub fn bounds(self) -> (NonZeroU16, NonZeroU16) {
         (self.first, self.last)
     }
 
-    /// Whether the port is one of them.
+    /// Returns whether the port is in the range.
     pub fn contains(self, port: NonZeroU16) -> bool {
         (self.first..=self.last).contains(&port)
     }

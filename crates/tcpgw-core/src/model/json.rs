@@ -10,10 +10,10 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Se
 
 use super::problem::Quoted;
 
-/// The most values in a tree.
+/// Largest number of values in a tree.
 pub(crate) const MAX_VALUES: usize = 1 << 20;
 
-/// One JSON value.
+/// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Json {
     Null,

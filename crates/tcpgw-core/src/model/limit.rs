@@ -1,36 +1,36 @@
-//! What a limit comes to in the kernel's terms.
+//! Limits in the terms of the kernel.
 
 use super::problem::Problem;
 use super::{Limit, State};
 
 /// The kernel counts in nanoseconds: `(rate + burst) x 10^9` has to fit in 64 bits (`nft_limit_init`,
-/// `net/netfilter/nft_limit.c`; older kernels wrap in silence instead of refusing).
+/// `net/netfilter/nft_limit.c`; older kernels overflow silently instead of refusing).
 const MAX_RATE_AND_BURST: u64 = u64::MAX / 1_000_000_000;
 
-/// The highest rate, in packets per second.
+/// Highest rate of a limit, in packets per second.
 pub const MAX_PPS: u32 = 1_000_000;
 
-/// Handshakes may take one part in so many of a limit. A connection that is opened, used and closed costs each side at least
-/// four segments, one of which belongs to the handshake.
+/// Divisor of a limit that gives the part for handshakes. A connection that is opened, used and closed costs each side
+/// at least four segments, one of which belongs to the handshake.
 const HANDSHAKE_SHARE: u32 = 4;
 
 // A bucket of packets always fits, so only bytes are checked.
 const _: () = assert!(MAX_PPS as u64 + u32::MAX as u64 <= MAX_RATE_AND_BURST);
 
 impl Limit {
-    /// The rate of the byte bucket, in bytes per second.
+    /// Returns the rate of the byte bucket, in bytes per second.
     pub fn bytes_per_second(&self) -> u64 {
         u64::from(self.pps) * u64::from(self.mtu)
     }
 
-    /// The burst to ask the kernel for in the byte bucket. It holds rate + burst there, so this is one second's rate
-    /// less than the packets' burst. nft takes 1 to 2^32 - 1.
+    /// Returns the burst of the byte bucket to pass to the kernel, in bytes. The kernel's bucket holds rate + burst, so
+    /// this is the packets' burst less one second's rate. nft accepts 1 to 2^32 - 1.
     pub fn byte_burst(&self) -> u32 {
         u32::try_from(self.wanted_byte_burst()).unwrap_or(u32::MAX).max(1)
     }
 
-    /// The part of it that SYN and SYN-ACK segments may take, so that a flood of them leaves the rest to connections that
-    /// are established.
+    /// Returns the part of the limit that SYN and SYN-ACK segments may use, so that a flood of them leaves the rest to
+    /// established connections.
     #[must_use]
     pub fn handshakes(&self) -> Self {
         Self {
@@ -40,12 +40,12 @@ impl Limit {
         }
     }
 
-    /// Whether the kernel's 32 bits cut the byte burst.
+    /// Returns whether the byte burst exceeds 32 bits, so that the kernel gets a smaller one.
     pub fn is_byte_burst_capped(&self) -> bool {
         self.wanted_byte_burst() > u64::from(u32::MAX)
     }
 
-    /// Whether the kernel can count these bytes.
+    /// Returns whether the kernel can count the bytes of this limit.
     pub fn fits_kernel(&self) -> bool {
         self.bytes_per_second() + u64::from(self.byte_burst()) <= MAX_RATE_AND_BURST
     }
@@ -55,7 +55,7 @@ impl Limit {
     }
 }
 
-/// What is legal but not kept to the letter.
+/// Returns warnings about limits that are valid but that the kernel cannot hold exactly.
 pub fn warnings(state: &State) -> Vec<Problem> {
     state
         .services

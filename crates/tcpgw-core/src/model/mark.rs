@@ -1,4 +1,4 @@
-//! The ct mark that our flows carry.
+//! The ct mark of flows that belong to tcpgw.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,29 +6,33 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use thiserror::Error;
 
-/// The bits of the ct mark that say "ours": `mark & mask == value`.
+/// Value and mask that identify flows of tcpgw: `mark & mask == value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowMark {
     value: u32,
     mask: u32,
 }
 
-/// Why this is not a mark.
+/// Reason why a value is not a flow mark.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FlowMarkError {
-    /// Not a number, or two with a slash.
+    /// The text is neither a number nor two numbers with a slash.
     #[error("must be a number like 0x00800000, or value/mask")]
     Malformed,
-    /// Every unmarked flow would be ours.
+    /// The value is zero, so that every unmarked flow would match.
     #[error("must not be zero: every unmarked flow would be taken for ours")]
     Zero,
-    /// No mark could ever match.
+    /// The value has bits outside the mask, so that no mark would match.
     #[error("the value {0:#010x} has bits outside the mask {1:#010x}")]
     OutsideMask(u32, u32),
 }
 
 impl FlowMark {
-    /// A mark whose value is not zero and lies inside the mask.
+    /// Creates a mark.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the value is zero or has bits outside the mask.
     pub fn new(value: u32, mask: u32) -> Result<Self, FlowMarkError> {
         match value {
             0 => Err(FlowMarkError::Zero),
@@ -37,24 +41,24 @@ impl FlowMark {
         }
     }
 
-    /// Whether a flow with this ct mark is ours.
+    /// Returns whether a flow with this ct mark belongs to tcpgw.
     pub fn matches(self, mark: u32) -> bool {
         mark & self.mask == self.value
     }
 
-    /// What the masked bits are for our flows; never zero.
+    /// Returns the value of the masked bits of tcpgw's flows; never zero.
     pub fn value(self) -> u32 {
         self.value
     }
 
-    /// The bits that are ours to write; all other bits of a mark are left as they are.
+    /// Returns the bits that tcpgw may write; it leaves all other bits of a mark as they are.
     pub fn mask(self) -> u32 {
         self.mask
     }
 }
 
 impl Default for FlowMark {
-    /// Bit 23.
+    /// Returns bit 23 as value and mask.
     fn default() -> Self {
         Self {
             value: 1 << 23,

@@ -1,6 +1,5 @@
-//! The desired state: what operators write, parsed and validated.
-//!
-//! Owns every rule about what a state may say. Knows nothing of nftables, conntrack, sockets or clocks.
+//! The desired state as operators write it: parsing and validation. Knows nothing of nftables, conntrack, sockets or
+//! clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -36,15 +35,19 @@ pub use self::parse::{
 pub use self::problem::{MAX_PROBLEMS, Problem, Problems};
 pub use self::word::Word;
 
-/// Everything the gateway should do: its services, sorted by name.
+/// Desired state of the gateway: its services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// The services, sorted by name, names unique. Shared, not copied: there may be ten thousand of them.
+    /// The services, sorted by name; names are unique. Shared, not copied: there may be ten thousand of them.
     pub services: Vec<Arc<Service>>,
 }
 
 impl State {
-    /// Puts services together that are valid one by one; the problems are those between them.
+    /// Creates a state from services that are valid one by one.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the conflicts between the services.
     pub fn new(services: impl IntoIterator<Item = impl Into<Arc<Service>>>) -> Result<Self, Problems> {
         let state = Self::from_valid(services.into_iter().map(Into::into).collect());
         let mut problems = Problems::default();
@@ -53,20 +56,20 @@ impl State {
         Ok(state)
     }
 
-    /// Services that have been found valid together, or as a part of what was.
+    /// Creates a state from services that are already known to be valid together.
     pub fn from_valid(mut services: Vec<Arc<Service>>) -> Self {
         services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         services.shrink_to_fit();
         Self { services }
     }
 
-    /// A service by its name.
+    /// Returns the service of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Service>> {
         let at = self.services.binary_search_by(|service| (*service.name).cmp(name));
         at.ok().and_then(|at| self.services.get(at))
     }
 
-    /// The same, but a service that is in `other`, too, is held once by both: comparing the two is cheap from then on.
+    /// Makes both states share services that are equal in both, so that comparing the two is cheap from then on.
     pub fn share(&mut self, other: &Self) {
         let mut others = other.services.iter().peekable();
         for service in &mut self.services {
@@ -77,7 +80,7 @@ impl State {
         }
     }
 
-    /// What has to be edited to make this out of `old`.
+    /// Returns the edits that turn `old` into this state.
     pub fn edits_from(&self, old: &Self) -> Edits {
         let (mut olds, mut edits) = (old.services.iter().peekable(), Edits::default());
         for service in &self.services {
@@ -98,66 +101,66 @@ impl State {
     }
 }
 
-/// What is to be changed of a state.
+/// Services to write and to remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edits {
-    /// Services that are new, or other than before; sorted by name.
+    /// Services that are new or changed; sorted by name.
     pub put: Vec<Arc<Service>>,
-    /// Names of services that are not there any more; sorted.
+    /// Names of services that are removed; sorted.
     pub gone: Vec<Box<str>>,
 }
 
 impl Edits {
-    /// Whether nothing is to be changed.
+    /// Returns whether there is no edit.
     pub fn is_empty(&self) -> bool {
         self.put.is_empty() && self.gone.is_empty()
     }
 
-    /// Whether it is about a service of that name.
+    /// Returns whether a service of this name is written or removed.
     pub fn touches(&self, name: &str) -> bool {
         let put = self.put.binary_search_by(|service| (*service.name).cmp(name));
         put.is_ok() || self.gone.binary_search_by(|gone| (**gone).cmp(name)).is_ok()
     }
 }
 
-/// One public TCP port and what stands behind it.
+/// One public TCP port and the backends that serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// Unique, 1 to 63 of `a-z 0-9 - _ .`, starting with a letter or digit.
+    /// Unique name: 1 to 63 of `a-z 0-9 - _ .`, starting with a letter or digit.
     pub name: Box<str>,
-    /// The public port.
+    /// Public port.
     pub port: NonZeroU16,
-    /// Where it listens.
+    /// Addresses that the service listens on.
     pub listen: Listen,
-    /// Sorted by endpoint, each endpoint once.
+    /// Backends, sorted by endpoint, each endpoint once.
     pub backends: Vec<Backend>,
-    /// How new connections are spread.
+    /// Rule by which new connections are distributed to the backends.
     pub balance: Balance,
-    /// What each backend may send and receive.
+    /// Rate limit of each backend.
     pub limit: Option<Limit>,
-    /// Flows that it may have at once, of each address family.
+    /// Largest number of concurrent flows of the service, for each address family.
     pub max_flows: Option<u32>,
-    /// What each client may have and begin.
+    /// Limits of each client.
     pub client: ClientCaps,
-    /// How long conntrack keeps a connection on which nothing is sent, established or half-closed, in whole seconds. `None`: the
-    /// configuration's value, or else the kernel's.
+    /// Time after which conntrack drops a connection without traffic, established or half-closed, in whole seconds.
+    /// `None`: the configuration's value, or else the kernel's.
     pub idle_timeout: Option<Duration>,
-    /// What a late packet of a flushed flow gets.
+    /// Answer to late packets of a flushed flow.
     pub on_retire: Refusal,
-    /// What a SYN gets while there is no active backend of its family.
+    /// Answer to a SYN while there is no active backend of its family.
     pub on_empty: Refusal,
-    /// Whose address a backend sees.
+    /// Source address that a backend sees.
     pub source: SourceMode,
-    /// The gateway's addresses that backends see, if more than the one that masquerading would choose: at most
+    /// Gateway addresses that backends see, instead of the one that masquerading would choose; at most
     /// [`MAX_SOURCE_ADDRESSES`] of each family. Backends of a family that has none here are masqueraded.
     pub source_addresses: BTreeSet<IpAddr>,
-    /// Which clients may connect.
+    /// Clients that may connect.
     pub access: Access,
-    /// How long a draining backend's flows may live.
+    /// Longest time for which flows of a draining backend may continue.
     pub drain_timeout: Duration,
-    /// The handshake probe.
+    /// Settings of the handshake probe.
     pub health: Health,
-    /// Free strings for the platform's own use.
+    /// Labels: strings that tcpgw does not interpret.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -172,9 +175,9 @@ impl Service {
 /// The local addresses that a service listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// Every local address but loopback, both families.
+    /// All local addresses except loopback, of both families.
     Everywhere,
-    /// These addresses only; never empty.
+    /// Only these addresses; never empty.
     At(BTreeSet<IpAddr>),
 }
 
@@ -197,7 +200,8 @@ impl TryFrom<SocketAddr> for Endpoint {
     type Error = TryFromIntError;
 
     /// # Errors
-    /// That the port is 0.
+    ///
+    /// Fails when the port is 0.
     fn try_from(at: SocketAddr) -> Result<Self, Self::Error> {
         Ok(Self {
             address: at.ip(),
@@ -215,19 +219,19 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// One container endpoint of a service.
+/// One backend (a container's endpoint) of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend {
-    /// Where it listens.
+    /// Address and port of the backend.
     pub endpoint: Endpoint,
-    /// Its share of new connections, 1 to 256.
+    /// Relative share of new connections, 1 to 256.
     pub weight: NonZeroU16,
-    /// Whether it gets new connections.
+    /// Whether the backend gets new connections.
     pub state: BackendState,
 }
 
 impl Backend {
-    /// One that gets new connections, like any other.
+    /// Creates a backend of weight 1 that gets new connections.
     pub fn active(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
@@ -240,92 +244,92 @@ impl Backend {
 /// Whether a backend gets new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BackendState {
-    /// It does.
+    /// The backend gets new connections.
     Active,
-    /// It does not, but its flows, limits and counters go on.
+    /// The backend gets no new connections; its flows, limits and counters continue.
     Draining,
 }
 
-/// How new connections are spread over the active backends.
+/// Rule by which new connections are distributed over the active backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Balance {
-    /// By a hash of the client's address and port, by weight.
+    /// Hash of the client's address and port, by weight.
     ClientHash,
-    /// At random, by weight.
+    /// Random choice, by weight.
     Random,
-    /// By a hash of the client's address.
+    /// Hash of the client's address.
     SourceHash,
-    /// In turn.
+    /// One backend after the other.
     RoundRobin,
 }
 
-/// What each backend of a service may send and receive.
+/// Rate limit of each backend of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limit {
-    /// Packets per second, 1 to 1,000,000.
+    /// Rate in packets per second, 1 to 1,000,000.
     pub pps: u32,
-    /// Packets that may come at once after a pause; at least 1.
+    /// Number of packets that may pass at once after a pause; at least 1.
     pub burst: u32,
-    /// One bucket for each direction, or one for both.
+    /// Whether the directions have one bucket each or share one.
     pub direction: LimitDirection,
-    /// Bytes that a packet stands for in the byte bucket, 68 to 65,535.
+    /// Size in bytes that a packet is counted as in the byte bucket, 68 to 65,535.
     pub mtu: u32,
 }
 
-/// What each client of a service may have and begin. A client is an address of IPv4 or a network of 64 bits of IPv6.
+/// Limits of each client of a service. A client is an IPv4 address or an IPv6 network of 64 bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientCaps {
-    /// Flows at once.
+    /// Largest number of concurrent flows.
     pub flows: Option<u32>,
-    /// New connections per second.
+    /// Largest number of new connections per second.
     pub handshakes_per_second: Option<u32>,
 }
 
-/// Whether the two directions share a bucket.
+/// Whether the two directions of a limit share a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LimitDirection {
-    /// To and from the backend have a bucket each.
+    /// Packets to and from the backend have a bucket each.
     Each,
-    /// To and from the backend share one.
+    /// Packets to and from the backend share one bucket.
     Shared,
 }
 
-/// How a packet is turned away.
+/// Way in which a packet is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
-    /// In silence.
+    /// The packet is dropped.
     Drop,
-    /// With a TCP reset.
+    /// The packet is answered with a TCP reset.
     Reset,
 }
 
-/// Whose address a backend sees.
+/// Source address that a backend sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SourceMode {
-    /// The gateway's internal address.
+    /// An address of the gateway.
     Masquerade,
-    /// The client's; the backend must route back through the gateway.
+    /// The client's address; the backend must route its answers through the gateway.
     Preserve,
 }
 
-/// Which clients may open connections. Networks are aggregated: none lies in another, neighbours are merged.
+/// Clients that may open connections. Networks are aggregated: none contains another, neighbours are merged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
-    /// When present, nobody else may; never an empty list.
+    /// If present, only these clients may connect; never empty.
     pub allow: Option<Vec<IpNet>>,
-    /// These may not, whatever `allow` says.
+    /// These clients may not connect, even if `allow` contains them.
     pub deny: Vec<IpNet>,
 }
 
-/// The handshake probe of a daemon.
+/// Settings of a daemon's handshake probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Health {
-    /// Pause between probes; `None`: 2 s until healthy, then 10 s.
+    /// Time between the starts of two probes; `None`: 2 s until the backend is healthy, then 10 s.
     pub interval: Option<Duration>,
-    /// How long a handshake may take.
+    /// Time within which a handshake must be answered.
     pub timeout: Duration,
-    /// Successes in a row until a backend is healthy.
+    /// Number of successes in a row until a backend is healthy.
     pub rise: NonZeroU16,
-    /// Failures in a row until it is not.
+    /// Number of failures in a row until a backend is unhealthy.
     pub fall: NonZeroU16,
 }

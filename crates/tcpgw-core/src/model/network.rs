@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::address::{self, AddressError};
 use super::problem::Quoted;
 
-/// Why a text is not a network.
+/// Reason why a text is not a network.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NetworkError {
     /// The part before the slash is not an address.
@@ -17,7 +17,7 @@ pub enum NetworkError {
     /// The part after the slash is not a prefix length.
     #[error("{} has no prefix length; after the slash goes a number from 0 to {}", Quoted(.0), .1)]
     Prefix(String, u8),
-    /// Bits are set that the prefix does not cover.
+    /// The address has bits set that the prefix does not cover.
     #[error("{} is an address inside a network; the network is {}, the address alone is {}", Quoted(.0), .1, .2)]
     HostBits(String, IpNet, IpAddr),
 }
@@ -38,7 +38,8 @@ pub fn parse(text: &str) -> Result<IpNet, NetworkError> {
     Ok(net)
 }
 
-/// The fewest networks that cover the same addresses, sorted: IPv4 first, none inside another, neighbours merged.
+/// Returns the fewest networks that cover the same addresses, sorted: IPv4 first, none inside another, neighbours
+/// merged.
 pub fn aggregate(networks: &Vec<IpNet>) -> Vec<IpNet> {
     let mut fewest = IpNet::aggregate(networks);
     fewest.sort_unstable();

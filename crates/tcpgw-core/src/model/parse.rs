@@ -1,4 +1,4 @@
-//! From JSON to a [`State`], or to everything that is wrong with it.
+//! Conversion of JSON to a [`State`], or to the list of everything that is wrong with it.
 //!
 //! Services are converted one by one while the text is read, so that no tree of the whole document exists.
 
@@ -24,7 +24,7 @@ pub use self::one::{parse_service, parse_service_named, patch_service};
 pub(super) use self::service::{DEFAULT_BURST_SECONDS, DEFAULT_MTU};
 pub use self::service::{DRAIN_TIMEOUT, IDLE_TIMEOUTS};
 
-/// The version of the format that is understood.
+/// Version of the format that is accepted.
 pub const VERSION: u64 = 1;
 
 /// Size of the largest text that is parsed, in bytes.
@@ -32,7 +32,11 @@ pub const MAX_STATE_BYTES: usize = 64 << 20;
 
 const SMALLEST: &str = r#"the smallest state is {"version": 1, "services": []}"#;
 
-/// Reads and validates a state. Total: any bytes give a state or its problems, all of them.
+/// Reads and validates a state. Accepts any bytes.
+///
+/// # Errors
+///
+/// Fails with all problems of the text (the first [`super::MAX_PROBLEMS`] in full).
 pub fn parse(text: &[u8]) -> Result<State, Problems> {
     let text = check_text(text, SMALLEST)?;
     let mut draft = Draft::default();
@@ -69,7 +73,7 @@ impl Draft {
     }
 }
 
-/// How deep the reader is: above the services, or in their list.
+/// Nesting level of the reader: above the services, or in their list.
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
     Document,
@@ -90,7 +94,7 @@ impl Reader<'_> {
                     &Place::Document,
                     format_args!("must be an object, not {found}; {SMALLEST}"),
                 );
-                // Nothing else is worth saying then.
+                // Missing members are not worth reporting then.
                 (self.draft.has_version, self.draft.has_services) = (true, true);
             }
             Level::Services => {
@@ -227,7 +231,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// Editors look up the schema there; what it is does not matter.
+/// Checks the type of `$schema` only: it is for editors, and its value is not used.
 fn check_schema(json: &Json, place: &Place<'_>, problems: &mut Problems) {
     if !matches!(json, Json::String(_)) {
         problems.add(
@@ -245,7 +249,7 @@ fn check_version(json: &Json, place: &Place<'_>, problems: &mut Problems) {
     }
 }
 
-/// `smallest` says what is least expected.
+/// Checks size and encoding. `smallest` is the example of a document that an error for an empty text gives.
 fn check_text<'t>(text: &'t [u8], smallest: &str) -> Result<&'t str, Problems> {
     let refuse = |place: String, message: &str| {
         let mut problems = Problems::default();
@@ -273,7 +277,7 @@ fn check_text<'t>(text: &'t [u8], smallest: &str) -> Result<&'t str, Problems> {
     })
 }
 
-/// Counts like `serde_json`: from 1, columns in bytes.
+/// Returns line and column of a byte as `serde_json` counts them: from 1, columns in bytes.
 fn line_and_column(text: &[u8], at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let line = before.split(|byte| *byte == b'\n').count();

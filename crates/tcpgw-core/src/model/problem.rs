@@ -1,23 +1,23 @@
-//! What is wrong with an input: all of it at once, each with its place.
+//! Problems of an input: all of them at once, each with its place.
 //!
-//! Owns how places and lists of problems read. Knows nothing of what is checked.
+//! Owns how places and lists of problems are shown. Knows nothing of what is checked.
 
 use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How many problems of one input are kept; of the others only the number.
+/// Number of problems of one input that are kept; further ones are only counted.
 pub const MAX_PROBLEMS: usize = 100;
 
 const MAX_QUOTED_CHARS: usize = 64;
 
-/// One thing that is wrong (or, as a warning, odd).
+/// One error in an input, or one warning about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Where: a JSON path, a line and column, or a service by name.
+    /// Place of the problem: a JSON path, a line and column, or a service by name.
     pub place: String,
-    /// What is wrong and what is accepted, as a lowercase fragment.
+    /// Description of what is wrong and what is accepted, as a lowercase fragment.
     pub message: String,
 }
 
@@ -35,7 +35,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Adds one. Nothing is formatted once the list is full.
+    /// Adds a problem. Formats nothing once the list is full.
     pub fn add(&mut self, place: &dyn fmt::Display, message: impl fmt::Display) {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(Problem {
@@ -47,7 +47,7 @@ impl Problems {
         }
     }
 
-    /// Adds one in front of all others, so that it is shown whatever else there is.
+    /// Adds a problem in front of all others, so that it is shown even if the list is full.
     pub fn add_first(&mut self, place: &dyn fmt::Display, message: impl fmt::Display) {
         if self.problems.len() == MAX_PROBLEMS {
             self.problems.pop();
@@ -62,22 +62,22 @@ impl Problems {
         );
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no problem.
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }
 
-    /// How many there are, with those that were not kept.
+    /// Returns the number of problems, including those that were not kept.
     pub fn total(&self) -> usize {
         self.problems.len() + self.more
     }
 
-    /// Those that were kept, in the order of the input.
+    /// Returns the problems that were kept, in the order of the input.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.problems.iter()
     }
 
-    /// `Ok` when there is none.
+    /// Returns `Ok` when there is no problem, otherwise the problems as an error.
     pub fn into_result(self) -> Result<(), Self> {
         if self.is_empty() { Ok(()) } else { Err(self) }
     }
@@ -119,7 +119,7 @@ impl fmt::Display for Problems {
 
 impl Error for Problems {}
 
-/// A JSON path that costs nothing until it is shown.
+/// A JSON path that is formatted only when it is shown.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Place<'a> {
     Document,
@@ -156,7 +156,7 @@ fn is_plain(key: &str) -> bool {
         && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// Text of the input in quotes: escaped, so that it cannot drive a terminal, and cut when it is long.
+/// Text of the input in quotes: escaped, so that it cannot control a terminal, and cut when it is long.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {

@@ -1,27 +1,27 @@
-//! One endpoint in several services: what they have to agree on.
+//! Settings on which services that share an endpoint must agree.
 //!
-//! Buckets, source addresses and probes belong to the endpoint, whatever service a connection came through; the kernel's sets
-//! are keyed by it. So services in which it is active must say the same about these. One in which it drains says
-//! nothing: there it is only waited for.
+//! Limits, source addresses and probes belong to the endpoint, whatever service a connection used; the kernel's sets
+//! are keyed by it. So services in which it is active must have the same settings. A service in which it drains does
+//! not count: it only waits for the endpoint's flows to end.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{BackendState, Endpoint, Health, Limit, Service, SourceMode};
 
-/// What a service says about its backends that belongs to their endpoints.
+/// Settings of a service that belong to the endpoints of its backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
     limit: Option<Limit>,
     source: SourceMode,
     source_addresses: BTreeSet<IpAddr>,
     health: Health,
-    /// Endpoints of which it says nothing.
+    /// Endpoints that drain in this service, so that its settings do not apply to them.
     draining: BTreeSet<Endpoint>,
 }
 
 impl Terms {
-    /// Those of a service.
+    /// Returns the settings of a service.
     pub fn of(service: &Service) -> Self {
         let draining = service.backends.iter();
         let draining = draining.filter(|backend| backend.state == BackendState::Draining);
@@ -34,12 +34,13 @@ impl Terms {
         }
     }
 
-    /// Whether they are about that endpoint, which is one of the service's.
+    /// Returns whether the settings apply to this endpoint, which must be one of the service's.
     pub fn bind(&self, endpoint: Endpoint) -> bool {
         !self.draining.contains(&endpoint)
     }
 
-    /// The fields in which these differ from others for an endpoint that both have, if any.
+    /// Returns the names of the fields in which two services differ for an endpoint that both have; `None` if they
+    /// agree.
     pub fn differences(&self, other: &Self, endpoint: Endpoint) -> Option<String> {
         if !self.bind(endpoint) || !other.bind(endpoint) {
             return None;
@@ -64,7 +65,7 @@ impl Terms {
     }
 }
 
-/// Why two services cannot share an endpoint: `site` is where the other one has it.
+/// Returns the message for two services that disagree about an endpoint. `site` names the other one's backend.
 pub fn disagreement(endpoint: Endpoint, site: &str, differing: &str) -> String {
     format!(
         "{endpoint} is also {site}, with another {differing}: limit, source, source_addresses and health belong to the \

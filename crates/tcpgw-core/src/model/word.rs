@@ -1,13 +1,13 @@
-//! The words that the enums of a state are written as.
+//! Words that stand for the variants of a state's enums.
 
 use super::{BackendState, Balance, LimitDirection, Refusal, SourceMode};
 
-/// A choice that is written as a word, in state files and in what is shown.
+/// An enum whose variants are written as words, in state files and in output.
 pub trait Word: Copy + PartialEq + 'static {
-    /// Every choice with its word.
+    /// Every variant with its word.
     const WORDS: &'static [(&'static str, Self)];
 
-    /// The word of this one.
+    /// Returns the word of this variant.
     fn word(self) -> &'static str {
         Self::WORDS
             .iter()

@@ -1,4 +1,5 @@
-//! A state as it is written: what the parser reads back as the same state, and nothing that goes without saying.
+//! Serialization of a state: text that the parser reads back as the same state, without fields that have their
+//! defaults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,8 +16,8 @@ use super::{
     State, duration,
 };
 
-/// The state file of a state: pretty-printed JSON with an end of line. Services are sorted by name, fields come in the
-/// order of the documentation.
+/// Returns the text of a state file: pretty-printed JSON with a newline at the end. Services are sorted by name, fields
+/// have the order of the documentation.
 pub fn state_text(state: &State) -> String {
     let document = Document {
         version: VERSION,
@@ -25,17 +26,17 @@ pub fn state_text(state: &State) -> String {
     format!("{}\n", text(&document, true))
 }
 
-/// One service as compact JSON.
+/// Returns one service as compact JSON.
 pub fn service_text(service: &Service) -> String {
     text(&Written::from(service), false)
 }
 
-/// One service as JSON.
+/// Returns one service as JSON.
 pub fn service_value(service: &Service) -> Value {
     serde_json::to_value(Written::from(service)).unwrap_or_default()
 }
 
-/// Strings, numbers, lists and objects with keys that are strings can always be written to memory.
+/// Serializes to memory. This cannot fail for strings, numbers, lists and objects whose keys are strings.
 fn text(what: &impl Serialize, pretty: bool) -> String {
     let written = if pretty {
         serde_json::to_string_pretty(what)
@@ -46,7 +47,7 @@ fn text(what: &impl Serialize, pretty: bool) -> String {
 }
 
 impl Serialize for Service {
-    /// As in a state file, without the fields that have their defaults.
+    /// Serializes as in a state file, without the fields that have their defaults.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Written::from(self).serialize(serializer)
     }
@@ -149,7 +150,7 @@ struct WrittenHealth {
     fall: Option<NonZeroU16>,
 }
 
-/// `None` for what goes without saying.
+/// Returns `None` if the value is the default.
 fn unless<T: PartialEq>(value: T, default: &T) -> Option<T> {
     (value != *default).then_some(value)
 }

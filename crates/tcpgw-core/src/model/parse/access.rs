@@ -1,4 +1,4 @@
-//! Where a service listens and whom it lets in.
+//! Addresses that a service listens on, and clients that it admits.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::model::json::Json;
 use crate::model::problem::{Place, Problems};
 use crate::model::{Listen, address, network};
 
-/// The most `source_addresses` of one family.
+/// Largest number of `source_addresses` of one family.
 pub const MAX_SOURCE_ADDRESSES: usize = 16;
 
 pub(super) fn listen(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Listen> {

@@ -9,7 +9,7 @@ use crate::model::json::Json;
 use crate::model::problem::{Place, Problems};
 use crate::model::{Backend, BackendState, Endpoint, address};
 
-/// The most active backends of a service.
+/// Largest number of active backends of a service.
 pub(super) const MAX_ACTIVE: usize = 256;
 
 const MAX_WEIGHT: u16 = 256;

@@ -1,4 +1,4 @@
-//! The members of an object: known or not, once or twice.
+//! Members of an object, checked for unknown and repeated keys.
 
 use crate::model::json::Json;
 use crate::model::problem::{Place, Problems};
@@ -11,7 +11,7 @@ pub(super) struct Fields<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Fields<'a, N> {
-    /// Takes an object apart. `None` when it is not an object.
+    /// Reads the members of an object. Returns `None` when the value is not an object.
     pub(super) fn of(
         json: &'a Json,
         place: &'a Place<'a>,
@@ -39,7 +39,7 @@ impl<'a, const N: usize> Fields<'a, N> {
         Some(Self { place, known, values })
     }
 
-    /// Reads a field that has to be there. `None` when there was a problem.
+    /// Reads a required field. Returns `None` when there was a problem.
     pub(super) fn required<T>(
         &self,
         key: &str,
@@ -54,7 +54,7 @@ impl<'a, const N: usize> Fields<'a, N> {
         None
     }
 
-    /// Reads a field that may be left out. `None` when there was a problem.
+    /// Reads an optional field. Returns `None` when there was a problem.
     pub(super) fn or<T>(
         &self,
         key: &str,

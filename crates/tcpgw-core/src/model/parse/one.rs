@@ -1,4 +1,4 @@
-//! One service by itself, as an API gets it: whole, or as a change of one that is there.
+//! A single service as an API gets it: complete, or as a change of an existing one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,14 @@ use crate::model::json::Json;
 use crate::model::problem::{Place, Problems};
 use crate::model::{Service, write};
 
-/// Reads and validates one service of JSON. Places are its fields (`limit.pps`). What services may not share is not
-/// looked at: see [`State::new`](crate::model::State::new).
+/// Reads and validates one service of JSON. Places in problems are its fields (`limit.pps`). Does not check conflicts
+/// with other services: see [`State::new`](crate::model::State::new).
 pub fn parse_service(text: &[u8]) -> Result<Service, Problems> {
     validate(&tree(text)?, Problems::default())
 }
 
-/// Reads a service whose name is known from elsewhere and may be left out of the text. A name that is given is kept, also if it
-/// is another one.
+/// Reads a service whose name is known and may be left out of the text. A name in the text is kept, even if it is a
+/// different one. A name that is given is kept, also if it is another one.
 ///
 /// # Errors
 ///
@@ -30,11 +30,11 @@ pub fn parse_service_named(name: &str, text: &[u8]) -> Result<Service, Problems>
     validate(&json, Problems::default())
 }
 
-/// Changes a service by a JSON merge patch (RFC 7396) of its written form: a member replaces the one that is there,
-/// objects are merged, `null` takes a field back to its default. Places are fields of the service that comes out.
+/// Changes a service by a JSON merge patch (RFC 7396) of its written form: a member replaces the existing one, objects
+/// are merged, `null` resets a field to its default. Places in problems are fields of the resulting service.
 ///
-/// A field that follows from another does so again unless it was set apart: `{"limit": {"pps": 7}}` leaves a burst of
-/// its own alone, and makes a default one 70.
+/// A field whose default depends on another one keeps its value only if it was set explicitly: `{"limit": {"pps": 7}}`
+/// leaves an explicit burst unchanged, and changes a default one to 70.
 pub fn patch_service(service: &Service, patch: &[u8]) -> Result<Service, Problems> {
     let patch = tree(patch)?;
     let mut problems = Problems::default();
@@ -69,7 +69,7 @@ fn validate(json: &Json, mut problems: Problems) -> Result<Service, Problems> {
     }
 }
 
-/// The depth is that of the patch, which the parser bounds.
+/// Merges `patch` into `target`. The recursion is as deep as the patch, which the parser bounds.
 fn merge(target: &mut Json, patch: &Json, place: &Place<'_>, problems: &mut Problems) {
     let Json::Object(changes) = patch else {
         *target = patch.clone();
@@ -102,7 +102,7 @@ fn merge(target: &mut Json, patch: &Json, place: &Place<'_>, problems: &mut Prob
     members.extend(merged);
 }
 
-/// Whoever takes back what no service has, has mistyped it.
+/// Returns whether a null in a patch names a field that services do not have.
 fn is_unknown(place: &Place<'_>) -> bool {
     matches!(place, Place::Key(Place::Document, key) if !service::FIELDS.contains(key))
 }
@@ -228,7 +228,7 @@ mod tests {
         }
     }
 
-    /// The examples of RFC 7396, appendix A.
+    /// Tries the examples of RFC 7396, appendix A.
     #[test]
     fn merging_is_that_of_the_rfc() {
         for (original, patch, result) in [

@@ -1,4 +1,4 @@
-//! One service.
+//! Parsing of one service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,17 +20,17 @@ const MAX_LABEL_KEY: usize = 63;
 const MAX_LABEL_VALUE: usize = 1024;
 const MAX_STREAK: u16 = 1000;
 const MAX_FLOWS: u32 = 1_000_000;
-/// The kernel walks a client's flows when it begins a new one: 1,000 of them take it some 0.1 ms.
+/// The kernel walks all flows of a client when a new one begins: 1,000 of them take about 0.1 ms.
 const MAX_CLIENT_FLOWS: u32 = 1000;
 const MAX_CLIENT_HANDSHAKES: u32 = 100_000;
 pub(in crate::model) const DEFAULT_MTU: u32 = 1500;
 const MIN_MTU: u32 = 68;
 const MAX_MTU: u32 = 65_535;
 pub(in crate::model) const DEFAULT_BURST_SECONDS: u32 = 10;
-/// How long a draining backend's flows may live, where a state does not say.
+/// Default of `drain_timeout`: longest time for which flows of a draining backend may continue.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
-/// What `idle_timeout` may be. The kernel counts in ticks of its clock and 31 bits: 24 days, where there are 1,000 in a second.
+/// Range of `idle_timeout`. The kernel counts in ticks of its clock and 31 bits: 24 days at 1,000 ticks per second.
 pub const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(20 * 24 * 3600);
 const MIN_PROBE: Duration = Duration::from_millis(1);
 const MAX_PROBE: Duration = Duration::from_secs(3600);
@@ -56,7 +56,7 @@ pub(super) const FIELDS: [&str; 18] = [
     "labels",
 ];
 
-/// Reads one service; what it could read of it takes part in the checks across services even when the rest is wrong.
+/// Reads one service. Fields that could be read take part in the checks across services even when others are wrong.
 pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, problems: &mut Problems) -> Option<Service> {
     let fields = Fields::of(json, place, &FIELDS, problems)?;
     let name = fields.required("name", problems, name);
@@ -208,7 +208,7 @@ fn optional_number(range: RangeInclusive<u32>) -> impl FnOnce(&Json, &Place<'_>,
     move |json, place, problems| value::number(range)(json, place, problems).map(Some)
 }
 
-/// conntrack counts in seconds.
+/// Reads an `idle_timeout` in whole seconds, the unit of conntrack.
 fn idle_timeout(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Duration> {
     let timeout = value::duration(IDLE_TIMEOUTS)(json, place, problems)?;
     if timeout.subsec_nanos() != 0 {

@@ -7,7 +7,7 @@ use crate::model::{BackendState, Balance, LimitDirection, Listen, MAX_PROBLEMS, 
 mod across;
 mod fields;
 
-/// The problems of a text, one per line as shown.
+/// Returns the problems of a text, one per line as shown.
 fn problems(text: &str) -> Vec<String> {
     parse(text.as_bytes())
         .unwrap_err()
@@ -16,7 +16,7 @@ fn problems(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A state with one service that has these members besides a name, a port and one backend.
+/// Returns a state with one service that has these members besides a name, a port and one backend.
 fn with(members: &str) -> String {
     let comma = if members.is_empty() { "" } else { "," };
     format!(r#"{{"version":1,"services":[{{"name":"a","port":20003,"backends":["10.2.0.11:3000"]{comma}{members}}}]}}"#)
@@ -42,7 +42,7 @@ fn assert_one_problem(text: &str, expected: &str) {
     );
 }
 
-/// Each of these members of a service is the one thing wrong with it.
+/// Asserts that each of these members of a service is refused with exactly this problem.
 fn assert_refused(cases: &[(&str, &str)]) {
     for (members, expected) in cases {
         let dot = if expected.starts_with('[') { "" } else { "." };

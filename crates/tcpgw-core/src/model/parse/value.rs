@@ -40,7 +40,7 @@ pub(super) fn positive<T: TryFrom<std::num::NonZeroU16>>(
     }
 }
 
-/// Gives a string, called by `what` when it is not one.
+/// Returns a string, or reports that the value is not `what`.
 pub(super) fn string<'j>(json: &'j Json, what: &str, place: &Place<'_>, problems: &mut Problems) -> Option<&'j str> {
     if let Json::String(text) = json {
         return Some(text);
@@ -49,7 +49,7 @@ pub(super) fn string<'j>(json: &'j Json, what: &str, place: &Place<'_>, problems
     None
 }
 
-/// Gives the items of a list, called by `what` when it is not one.
+/// Returns the items of a list, or reports that the value is not a list of `what`.
 pub(super) fn list<'j>(json: &'j Json, what: &str, place: &Place<'_>, problems: &mut Problems) -> Option<&'j [Json]> {
     if let Json::List(items) = json {
         return Some(items);
@@ -58,7 +58,7 @@ pub(super) fn list<'j>(json: &'j Json, what: &str, place: &Place<'_>, problems: 
     None
 }
 
-/// Reads one word of a choice.
+/// Reads one of the words of an enum.
 pub(super) fn word<W: Word>(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<W> {
     let found = match json {
         Json::String(text) => W::WORDS

@@ -1,4 +1,4 @@
-//! What services must not do to each other, and how problems are listed.
+//! Rules across services, and the form of lists of problems.
 
 use super::*;
 
@@ -109,7 +109,8 @@ fn services_share_endpoints_on_whose_terms_they_agree() {
             ),
         }
     }
-    // One in which it drains has no say, and all others are measured by the first that has.
+    // A service in which the endpoint drains does not count; all others are compared with the first service in which it
+    // is active.
     let drains =
         r#"{"name":"c","port":3,"backends":[{"address":"10.0.0.1","port":80,"state":"draining"}],"limit":{"pps":9}}"#;
     let (first, last) = (service("a", 1, ""), service("b", 2, ""));

@@ -1,4 +1,4 @@
-//! What each field accepts and refuses.
+//! Accepted and refused values of each field.
 
 use super::*;
 
