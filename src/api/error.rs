@@ -60,7 +60,7 @@ impl ApiError {
 
     /// The daemon's loop has ended.
     pub(super) fn ending() -> Self {
-        let message = "the daemon is ending; nothing was done";
+        let message = "the daemon is ending; nothing was done, try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message)
     }
 
@@ -130,6 +130,7 @@ impl From<Refused> for ApiError {
             }
             Refused::Store(message) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store", message),
             Refused::Busy(message) => Self::busy(&message),
+            Refused::Ending => Self::ending(),
             Refused::Failed(message) => Self::failed(message),
         }
     }

@@ -78,7 +78,7 @@ pub struct Times {
     pub look: Duration,
     /// Between two signs of life to a follower of events.
     pub keep_alive: Duration,
-    /// Until those that are being served have their answers, when the daemon ends.
+    /// Until those that are being served have their answers, when the daemon ends; longer than the daemon's loop takes for them.
     pub goodbye: Duration,
 }
 
@@ -96,7 +96,7 @@ impl Default for Times {
             order: seconds(120),
             look: seconds(60),
             keep_alive: seconds(15),
-            goodbye: seconds(3),
+            goodbye: seconds(8),
         }
     }
 }

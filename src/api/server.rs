@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -28,6 +30,8 @@ use crate::control::request::{DaemonRequest, Peer};
 
 /// After an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long connections go on when the end has come, so that what was sent before is read.
+pub(super) const MOMENT: Duration = Duration::from_millis(100);
 /// What is answered where there is no room for more connections.
 const HEALTH: &str = "/v1/healthz";
 
@@ -47,6 +51,25 @@ pub async fn serve(
     // Each lane has its own places for looks, followers, waiters and large bodies.
     let reserved = routes::router(requests.clone(), settings.clone(), ends.clone());
     let common = routes::router(requests, settings, ends.clone());
+    let seat = |stream: UnixStream, connections: &mut JoinSet<()>| {
+        let Some(place) = stream.peer_cred().ok().and_then(|peer| lanes.enter(peer.uid())) else {
+            return turn_away(stream);
+        };
+        let router = if place.lane() == Lane::Reserved {
+            &reserved
+        } else {
+            &common
+        };
+        let router = TowerToHyperService::new(router.clone());
+        let ends = ends.clone();
+        connections.spawn(async move {
+            match admit(&stream) {
+                Ok(peer) => serve_in(place.lane(), stream, Admitted { peer, router }, times, ends).await,
+                Err(refusal) => refuse(stream, times, ends, refusal).await,
+            }
+            drop(place);
+        });
+    };
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
     loop {
@@ -66,31 +89,36 @@ pub async fn serve(
                 }
             },
         };
-        let Some(place) = stream.peer_cred().ok().and_then(|peer| lanes.enter(peer.uid())) else {
-            turn_away(stream);
-            continue;
-        };
-        let router = if place.lane() == Lane::Reserved {
-            &reserved
-        } else {
-            &common
-        };
-        let router = TowerToHyperService::new(router.clone());
-        let ends = ends.clone();
-        connections.spawn(async move {
-            match admit(&stream) {
-                Ok(peer) => serve_in(place.lane(), stream, Admitted { peer, router }, times, ends).await,
-                Err(refusal) => refuse(stream, times, ends, refusal).await,
-            }
-            drop(place);
-        });
+        seat(stream, &mut connections);
     }
-    drop(listener);
+    // They connected before the end, and may have asked already.
+    for stream in waiting(listener) {
+        seat(stream, &mut connections);
+    }
+    sleep(MOMENT).await;
     let _ = ending.send(true);
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(times.goodbye, all).await.is_err() {
         tracing::debug!("some connections to the API were cut");
     }
+}
+
+/// Closes the listener, and returns the connections that nobody has accepted yet. Whoever connects from here on is refused.
+fn waiting(listener: UnixListener) -> Vec<UnixStream> {
+    let Ok(listener) = listener.into_std() else {
+        return Vec::new();
+    };
+    // No new ones come into its queue, and those that are there stay.
+    if let Err(error) = shutdown(listener.as_raw_fd(), Shutdown::Read) {
+        tracing::debug!(%error, "failed to close the queue of the socket");
+    }
+    // It does not block; its queue is no longer than the system allows.
+    let accepted = std::iter::from_fn(|| listener.accept().ok());
+    let streams = accepted.filter_map(|(stream, _)| {
+        stream.set_nonblocking(true).ok()?;
+        UnixStream::from_std(stream).ok()
+    });
+    streams.collect()
 }
 
 /// Who is at the other end; or why nobody is served there.

@@ -11,6 +11,7 @@ mod batch;
 mod configuration;
 mod deploys;
 mod edits;
+mod ending;
 mod fences;
 mod held_back;
 mod in_record;

@@ -288,6 +288,8 @@ pub enum Refused {
     Store(String),
     /// Too many orders wait, or the daemon is starting, and nothing was changed: exit code 1, HTTP 503.
     Busy(String),
+    /// The daemon is ending, and nothing was changed: exit code 1, HTTP 503.
+    Ending,
     /// The kernel or the system failed: exit code 1, HTTP 500.
     Failed(String),
 }

@@ -1,5 +1,7 @@
 //! Main loop of the daemon: sockets, signals, files and clocks around the [`Core`].
 
+mod ending;
+
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -446,11 +448,7 @@ impl Daemon {
             self.core.judge_surroundings(vet, now);
         }
         self.pulse.step_done(Instant::now());
-        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::Order, state, known, now.instant);
-        if let Some(write) = self.core.next_write(vet, now) {
-            let store_thread = self.store_thread.as_ref().ok_or(DaemonError::Store)?;
-            store_thread.write(write).map_err(|_| DaemonError::Store)?;
-        }
+        self.write(now)?;
         self.pulse.step_done(Instant::now());
         if let Some(request) = self.core.next_observation(now)
             && !self.observer.ask(request)
@@ -458,12 +456,7 @@ impl Daemon {
             tracing::error!("the thread that looks at the surroundings has died");
         }
         self.pulse.step_done(Instant::now());
-        if let Some(job) = self.core.next_job(now) {
-            let given = self.worker.as_ref().is_some_and(|worker| worker.give(job));
-            if !given {
-                return Err(DaemonError::Worker);
-            }
-        }
+        self.give_job(now)?;
         self.pulse.step_done(Instant::now());
         let (due, cancelled) = (self.core.due_probes(now), self.core.health().take_cancelled());
         if !cancelled.is_empty() {
@@ -494,6 +487,26 @@ impl Daemon {
             self.manager.status(&self.core.status_line());
         }
         Ok(())
+    }
+
+    /// Gives the store's thread what is to be written now.
+    fn write(&mut self, now: Now) -> Result<(), DaemonError> {
+        let looker = &mut self.looker;
+        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::Order, state, known, now.instant);
+        if let Some(write) = self.core.next_write(vet, now) {
+            let store_thread = self.store_thread.as_ref().ok_or(DaemonError::Store)?;
+            store_thread.write(write).map_err(|_| DaemonError::Store)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the kernel's thread its next job.
+    fn give_job(&mut self, now: Now) -> Result<(), DaemonError> {
+        let Some(job) = self.core.next_job(now) else {
+            return Ok(());
+        };
+        let given = self.worker.as_ref().is_some_and(|worker| worker.give(job));
+        if given { Ok(()) } else { Err(DaemonError::Worker) }
     }
 
     /// Serves the provider API as configured. Its failure affects nothing else.
@@ -712,52 +725,6 @@ impl Daemon {
             Some(path) => self.file = Some(File::watch(path, config)),
             None => self.core.no_file(Now::read()),
         }
-    }
-
-    /// Ends the daemon and writes a record for the next one. The kernel stays as it is.
-    async fn end(mut self) {
-        const ANSWERS: Duration = Duration::from_secs(1);
-        self.manager.stopping();
-        drop(self.stop.take());
-        let provider_api = self.provider_api.end();
-        // Clients that still wait get no answer from here on.
-        self.requests.close();
-        if let Some(mut api) = self.api.0.take()
-            && tokio::time::timeout(ANSWERS, &mut api).await.is_err()
-        {
-            api.abort();
-        }
-        if let Some(mut task) = provider_api
-            && tokio::time::timeout(ANSWERS, &mut task).await.is_err()
-        {
-            task.abort();
-        }
-        drop(self.socket);
-        Presence::withdraw(&self.run_dir, self.namespace);
-        if let Some(worker) = self.worker.take() {
-            // The job under way must end before another one is given.
-            while self.core.is_busy() {
-                match self.outcomes.recv().await {
-                    Some(outcome) => self.core.done(outcome, Now::read()),
-                    None => break,
-                }
-            }
-            if let Some(job) = self.core.last_job(Now::read()) {
-                worker.give(job);
-                let _ = self.outcomes.recv().await;
-            }
-            worker.end();
-        }
-        self.written.close();
-        if let Some(store_thread) = self.store_thread.take() {
-            store_thread.end();
-        }
-        if let Some((path, last)) = self.core.last_services(Now::read())
-            && let Err(error) = last.save(&path)
-        {
-            tracing::warn!("failed to write {}: {error}", tcpgw_core::escape::path(&path));
-        }
-        tracing::info!("ended; the kernel forwards as before");
     }
 }
 

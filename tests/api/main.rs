@@ -3,6 +3,7 @@
 mod cli;
 mod cli_deploy;
 mod deploys;
+mod ending;
 mod harness;
 mod hostile;
 #[path = "../json_schema/mod.rs"]

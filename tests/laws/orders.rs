@@ -1,6 +1,8 @@
 //! The daemon's core with a store on disk and a kernel in memory, under orders: whatever is ordered, and whenever the daemon
 //! dies, each order happened as a whole or not at all, what was acknowledged stays, and the kernel holds what the store says.
 
+mod ending;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -436,6 +436,10 @@ fn told(refused: &Refused) -> (u16, String) {
         }
         // Something else was changed meanwhile: the same again may do.
         Refused::Conflict(text, _) | Refused::Busy(text) => (503, text.clone()),
+        Refused::Ending => (
+            503,
+            "the gateway is restarting; nothing was done, try again later".into(),
+        ),
     }
 }
 

@@ -20,7 +20,7 @@ use super::places::{Places, Seat, Visitor};
 use super::traffic::TrafficObserver;
 use crate::addon::throttle::Throttle;
 use crate::api;
-use crate::api::server::{answering, closing};
+use crate::api::server::{MOMENT, answering, closing};
 use crate::control::request::DaemonRequest;
 
 /// After an error of `accept` that lasts, such as too many open files.
@@ -60,6 +60,11 @@ async fn serve_within(
         traffic: TrafficObserver::new(settings.open),
     });
     let mut connections = JoinSet::new();
+    let stop = async {
+        stop.await;
+        // They connected before the end, and may have asked already.
+        sleep(MOMENT).await;
+    };
     tokio::pin!(stop);
     loop {
         let (stream, from) = tokio::select! {

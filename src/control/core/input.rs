@@ -254,6 +254,7 @@ impl Refused {
                 let more = (more > 0).then(|| format!("and {more} more"));
                 problems.iter().map(ToString::to_string).chain(more).collect()
             }
+            Self::Ending => vec!["the daemon is ending; nothing was done, try again later".to_owned()],
             Self::Refused(text)
             | Self::Missing(text)
             | Self::Conflict(text, _)

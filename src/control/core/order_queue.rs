@@ -64,6 +64,7 @@ pub(super) struct Undecided(pub(super) Box<Order>);
 
 /// Orders between the API and the store.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is true or false whatever the others are")]
 pub(super) struct OrderQueue {
     /// Orders that were not decided yet.
     pub(super) orders: VecDeque<Order>,
@@ -79,6 +80,8 @@ pub(super) struct OrderQueue {
     pub(super) lost: bool,
     /// Whether the known resources are those of the store.
     pub(super) resources: Knowledge,
+    /// Whether the daemon is to end: no more orders are taken.
+    pub(super) ending: bool,
     /// Id of a deploy that was just begun.
     pub(super) began: Option<u64>,
 }

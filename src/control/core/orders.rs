@@ -20,8 +20,11 @@ use tcpgw_core::model::{Edits, Service, State};
 use tcpgw_core::problem::Kind;
 
 impl Core {
-    /// Takes an order, or refuses it if too many wait.
+    /// Takes an order, or refuses it if too many wait or the daemon is to end.
     pub fn order(&mut self, order: Order) {
+        if self.order_queue.ending {
+            return order.refuse(Refused::Ending);
+        }
         if self.order_queue.orders.len() < MOST_ORDERS {
             return self.order_queue.orders.push_back(order);
         }
@@ -39,6 +42,9 @@ impl Core {
             if self.knows_what_to_remember() && self.due.take_remember(now.instant) {
                 (self.order_queue.refreshing, self.order_queue.remembering) = (true, true);
                 return Some(self.remember_now(now));
+            }
+            if self.order_queue.ending {
+                return None;
             }
             if let Some(write) = self.save_corrections(now).or_else(|| self.save_plans(now)) {
                 return Some(write);

@@ -46,6 +46,8 @@ pub(super) enum Unheld<'a> {
     Failed(&'a str),
     /// A teardown came first.
     TornDown(&'a str),
+    /// The daemon ends first.
+    Ending,
 }
 
 impl From<Unheld<'_>> for Refused {
@@ -55,6 +57,9 @@ impl From<Unheld<'_>> for Refused {
                 format!("accepted, but not in effect in the kernel yet; the daemon tries again: {error}")
             }
             Unheld::TornDown(why) => format!("accepted, but not in effect in the kernel: {why}"),
+            Unheld::Ending => {
+                "accepted, but not in effect in the kernel yet: the daemon is ending, and the next one puts it into effect".into()
+            }
         })
     }
 }

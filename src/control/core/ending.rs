@@ -1,0 +1,37 @@
+//! The end of the daemon: what was accepted before it is carried out and answered, and nothing else is accepted.
+use super::pending::Unheld;
+use super::{Core, Now};
+use crate::control::request::Refused;
+
+impl Core {
+    /// The daemon is to end. Orders that wait, and those that still come, are refused. What is being written to the store, or waits for the
+    /// kernel, goes on.
+    pub fn refuse_orders(&mut self) {
+        self.order_queue.ending = true;
+        for order in std::mem::take(&mut self.order_queue.orders) {
+            order.refuse(Refused::Ending);
+        }
+    }
+
+    /// Whether somebody waits for an answer that the store or the kernel has yet to give.
+    pub fn owes_answers(&self) -> bool {
+        let is_out = self.out.as_ref().is_some_and(|out| !out.pending_replies.is_empty());
+        is_out || !self.waiting.is_empty() || !self.order_queue.accepted.is_empty() || !self.teardown.is_empty()
+    }
+
+    /// The daemon ends before what was accepted is in the kernel: whoever waits for that is told. Of what is still being written to the
+    /// store nobody knows what comes of it: those who wait for it get no answer from here.
+    pub fn give_up(&mut self, now: Now) {
+        let out = self.out.as_mut().map(|out| std::mem::take(&mut out.pending_replies));
+        let waiting = std::mem::take(&mut self.waiting);
+        for pending in out.into_iter().flatten().chain(waiting) {
+            self.answer(pending, Err(Unheld::Ending), now);
+        }
+        self.order_queue.accepted.clear();
+        for (_, reply) in std::mem::take(&mut self.teardown) {
+            let text = "the daemon ended before it was known that everything is torn down: look at `tcpgw status`";
+            // Whoever asked may be gone.
+            let _ = reply.send(Err(Refused::Failed(text.into())));
+        }
+    }
+}

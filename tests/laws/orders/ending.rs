@@ -1,0 +1,111 @@
+//! The daemon is told to end, whatever goes on: all who ordered something are answered, and the answer is true.
+
+use proptest::prelude::*;
+use tcpgw_core::model::Service;
+
+use super::*;
+
+/// What a service shall be like: which one, and its limit, by which it is known again.
+fn orders() -> impl Strategy<Value = Vec<(usize, u32)>> {
+    prop::collection::vec((0..SERVICES.len(), 1..1000_u32), 1..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn who_orders_before_the_end_gets_a_true_answer(
+        early in orders(), late in orders(), written in 0..3_usize, is_refused in any::<bool>(),
+    ) {
+        let mut world = World::new();
+        world.held = true;
+        let mut waiting: Vec<_> = early.into_iter().map(|order| world.ask(order)).collect();
+        let now = world.time();
+        // So much of it is with the store, or waits for the kernel.
+        let mut out = None;
+        for _ in 0..written {
+            if let Some(write) = out.take() {
+                prop_assert!(world.keep(write, now));
+            }
+            out = world.core.next_write(&mut |_, _| Ok(Vetted::default()), now);
+        }
+        if is_refused {
+            world.engine().kernel().fail_next(Call::Commit, Fail::Refused(Errno::ENOMEM));
+            world.troubled = true;
+        }
+        world.core.refuse_orders();
+        waiting.extend(late.into_iter().map(|order| world.ask(order)));
+        if let Some(write) = out.take() {
+            prop_assert!(world.keep(write, now));
+        }
+        while world.core.owes_answers() {
+            prop_assert!(world.core.next_write(&mut |_, _| Ok(Vetted::default()), now).is_none());
+            let Some(job) = world.core.next_job(now) else { break };
+            let done = perform(world.engine(), job);
+            world.core.done(JobOutcome {
+                done,
+                at: now.instant,
+                took: Duration::ZERO,
+                table: None,
+                record_trouble: None,
+            }, now);
+        }
+        world.core.give_up(now);
+        let loaded = world.store.as_mut().unwrap().load().unwrap();
+        let mut last = BTreeMap::new();
+        for (which, pps, mut answer) in waiting {
+            match answer.try_recv() {
+                Ok(Ok(_)) => drop(last.insert(which, pps)),
+                Ok(Err(Refused::Ending)) => {}
+                Ok(Err(Refused::Failed(text))) if is_refused => {
+                    prop_assert!(text.contains("not in effect in the kernel yet"), "{}", text);
+                    last.insert(which, pps);
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+        for (which, pps) in last {
+            let stored = loaded.services.iter().find(|stored| *stored.service.name == *SERVICES[which]);
+            prop_assert_eq!(stored.and_then(|stored| limit(&stored.service)), Some(pps));
+        }
+    }
+}
+
+fn limit(service: &Service) -> Option<u32> {
+    service.limit.as_ref().map(|limit| limit.pps)
+}
+
+type Asked = (usize, u32, oneshot::Receiver<Result<Edited, Refused>>);
+
+impl World {
+    fn ask(&mut self, (which, pps): (usize, u32)) -> Asked {
+        self.edit(
+            which,
+            ServiceEdit::Patch(json!({"limit": {"pps": pps}}).to_string().into_bytes()),
+        );
+        let (_, answer) = self.edits.pop().unwrap();
+        (which, pps, answer)
+    }
+}
+
+/// What is not in the kernel in time is told, and is not lost.
+#[test]
+fn what_the_kernel_does_not_take_in_time_is_told_as_such() {
+    let mut world = World::new();
+    world.held = true;
+    let (_, _, mut answer) = world.ask((0, 77));
+    let now = world.time();
+    let write = world.core.next_write(&mut |_, _| Ok(Vetted::default()), now).unwrap();
+    assert!(world.keep(write, now));
+    world.core.refuse_orders();
+    assert!(world.core.owes_answers());
+    world.core.give_up(now);
+    assert!(!world.core.owes_answers());
+    let refused = answer.try_recv().unwrap().unwrap_err();
+    assert!(
+        matches!(&refused, Refused::Failed(text) if text.contains("the next one puts it into effect")),
+        "{refused:?}"
+    );
+    let loaded = world.store.as_mut().unwrap().load().unwrap();
+    assert!(loaded.services.iter().any(|stored| limit(&stored.service) == Some(77)));
+}
