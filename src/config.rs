@@ -45,7 +45,7 @@ pub struct Config {
     pub addon: Option<addon::settings::AddonSettings>,
     /// All that it says, as it was read.
     pub text: Option<Arc<str>>,
-    /// That the file is gone, and what is in effect in its place.
+    /// That the file is gone or not accepted, and what is in effect in its place.
     pub gone: Option<problem::Problem>,
 }
 
@@ -123,17 +123,33 @@ struct Document {
 }
 
 impl Config {
-    /// Reads the file that was named, which must exist, or the one at [`DEFAULT_PATH`], which may be missing: then its copy, if there is
-    /// one, says what it said last.
+    /// Reads the file that was named, which must exist and be accepted, or the one at [`DEFAULT_PATH`], which may be missing: then its copy, if
+    /// there is one, says what it said last. So it does where the file is not accepted.
     ///
     /// # Errors
-    /// [`ConfigError`]; what is wrong with the copy is in [`Config::gone`].
+    /// [`ConfigError`] of a file that was named, or that has no copy; why a copy is used, and what is wrong with it, is in [`Config::gone`].
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         Self::load_beside(path, &copy::path(None))
     }
 
-    /// The same with the copy there.
+    /// Reads the same file to judge it: one that is not accepted is an error, though it has a copy.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load_strictly(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_strictly_beside(path, &copy::path(None))
+    }
+
+    /// [`Config::load`] with the copy there.
     fn load_beside(path: Option<&Path>, copy: &Path) -> Result<Self, ConfigError> {
+        match path {
+            Some(path) => Self::read(path),
+            None => Self::accepted_or_copy(Path::new(DEFAULT_PATH), copy),
+        }
+    }
+
+    /// [`Config::load_strictly`] with the copy there.
+    fn load_strictly_beside(path: Option<&Path>, copy: &Path) -> Result<Self, ConfigError> {
         match path {
             Some(path) => Self::read(path),
             None => Self::read_or_copy(Path::new(DEFAULT_PATH), copy),
@@ -193,6 +209,11 @@ impl Config {
     /// Whether there is a fence around their number.
     pub fn fences_sizes(&self) -> bool {
         self.fences.max_services.is_some() || self.fences.max_backends.is_some()
+    }
+
+    /// As [`Config::read_or_copy`], but the copy also takes the place of a file that is refused.
+    fn accepted_or_copy(path: &Path, copy: &Path) -> Result<Self, ConfigError> {
+        Self::read_or_copy(path, copy).or_else(|error| copy::instead_of(path, copy, error))
     }
 
     fn read_or_copy(path: &Path, copy: &Path) -> Result<Self, ConfigError> {

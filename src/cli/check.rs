@@ -5,7 +5,7 @@ use tcpgw_core::diff::count;
 use tcpgw_core::model::{State, warnings};
 
 pub(super) fn run(global: &Global, file: &File) -> Outcome {
-    let config = global.config()?;
+    let config = global.strict_config()?;
     let state = global.state(file, &config)?;
     let backends = backends(&state);
     match global.output {

@@ -203,12 +203,21 @@ impl Global {
         })
     }
 
+    /// The configuration in effect: where the file at the default path is gone or not accepted, that of its copy, with a warning.
     pub(super) fn config(&self) -> Result<Config, Failure> {
-        let config = Config::load(self.config.as_deref())?;
+        Ok(self.warned(Config::load(self.config.as_deref())?))
+    }
+
+    /// The configuration for a command that judges files and changes nothing: one that is not accepted is an error.
+    pub(super) fn strict_config(&self) -> Result<Config, Failure> {
+        Ok(self.warned(Config::load_strictly(self.config.as_deref())?))
+    }
+
+    fn warned(&self, config: Config) -> Config {
         if let Some(gone) = &config.gone {
             self.warn(&gone.message);
         }
-        Ok(config)
+        config
     }
 
     /// Reads and validates a state file, fences included.

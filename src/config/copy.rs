@@ -1,5 +1,6 @@
-//! A copy of the configuration at its default path, as it was used last, beside the store. Where that file is gone, which nobody
-//! orders, the copy goes on to say what it said: fences, protected backends, the flow mark, the daemon's settings, the add-on.
+//! A copy of the configuration at its default path, as it was accepted last, beside the store. Where that file is gone, which nobody
+//! orders, or is not accepted at a start, the copy goes on to say what it said: fences, protected backends, the flow mark, the daemon's
+//! settings, the add-on.
 //!
 //! A configuration that was named has to be there, and has no copy.
 
@@ -56,14 +57,8 @@ pub(super) fn in_place_of(file: &Path, copy: &Path) -> Config {
         // Nothing was set, so that nothing is lost.
         Ok(None) => Config::default(),
         Ok(Some((config, _))) if config.says_nothing() => Config::default(),
-        Ok(Some((mut config, is_trusted))) => {
-            let is_partial = !is_trusted && (config.addon.is_some() || config.daemon != Section::default());
-            let without = if is_partial {
-                (config.addon, config.daemon) = (None, Section::default());
-                ", without its [daemon] and [addon], since it belongs to another user than this process"
-            } else {
-                ""
-            };
+        Ok(Some((config, is_trusted))) => {
+            let (mut config, without) = believed(config, is_trusted);
             let message = format!(
                 "{gone}; what it said last is in effect, from {copied}{without}: put it back, for example `cp {copied} {shown}`, or create \
                  an empty file to use the defaults; where a daemon runs, reload it then"
@@ -79,6 +74,36 @@ pub(super) fn in_place_of(file: &Path, copy: &Path) -> Config {
             ..Config::default()
         },
     }
+}
+
+/// Returns the configuration in the place of a file that is there and is refused with `error`: what the copy says. Whatever somebody wrote into the
+/// file, or who may write to it, the copy is what was accepted before.
+///
+/// # Errors
+/// `error`, where there is no copy that can be used.
+pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result<Config, ConfigError> {
+    let Ok(Some((config, is_trusted))) = load(file, copy) else {
+        return Err(error);
+    };
+    let (mut config, without) = believed(config, is_trusted);
+    let message = format!(
+        "the configuration is not accepted: {}; what it said when it was accepted last is in effect, from {}{without}: correct the file; \
+         where a daemon runs, reload it then",
+        error.line(),
+        tcpgw_core::escape::path(copy)
+    );
+    config.gone = Some(problem(message));
+    Ok(config)
+}
+
+/// What is used of a copy, and what to say of the rest. What it says of files and sockets is not believed if somebody else may have written it.
+fn believed(mut config: Config, is_trusted: bool) -> (Config, &'static str) {
+    if is_trusted || (config.addon.is_none() && config.daemon == Section::default()) {
+        return (config, "");
+    }
+    (config.addon, config.daemon) = (None, Section::default());
+    let without = ", without its [daemon] and [addon], since it belongs to another user than this process";
+    (config, without)
 }
 
 fn problem(message: String) -> Problem {
@@ -152,7 +177,7 @@ fn save(text: &str, copy: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -218,6 +243,69 @@ mod tests {
         save(config.text.as_deref().unwrap(), &place.copy()).unwrap();
         fs::remove_file(place.file()).unwrap();
         assert_eq!(place.load(), Config::default());
+    }
+
+    /// Whatever is wrong with the file, a start uses what was accepted before; what only judges the file refuses it.
+    #[test]
+    fn what_was_accepted_last_takes_the_place_of_a_file_that_is_not_accepted() {
+        let place = Place::new();
+        let started = || Config::accepted_or_copy(&place.file(), &place.copy());
+        let damaged: [(&[u8], &str); 4] = [
+            (b"protect_backends = true\n[fences", "line 2"),
+            (b"idle_tmeout = 3", "idle_tmeout"),
+            (b"\xff\xfe", "UTF-8"),
+            (b"[addon]\nhost = 1", "line 2"),
+        ];
+        let refused = |words: &str| {
+            let error = started().unwrap_err().line();
+            assert!(error.contains(words), "{error}");
+        };
+        fs::write(place.file(), damaged[0].0).unwrap();
+        refused("line 2");
+        save(TEXT, &place.copy()).unwrap();
+        let used = |words: &str| {
+            let config = started().unwrap();
+            assert!(config.protect_backends && config.fences.ports.is_some());
+            let told = config.gone.unwrap();
+            assert_eq!(
+                (told.kind, told.severity),
+                (Kind::RejectedConfiguration, Severity::Error)
+            );
+            let text = told.message;
+            assert!(
+                text.contains(words) && text.contains("correct the file") && text.contains("config.toml.last"),
+                "{text}"
+            );
+            assert!(!text.contains('\n'), "{text}");
+            Config::read_or_copy(&place.file(), &place.copy()).unwrap_err();
+        };
+        for (bytes, words) in damaged {
+            fs::write(place.file(), bytes).unwrap();
+            used(words);
+        }
+        fs::remove_file(place.file()).unwrap();
+        fs::create_dir(place.file()).unwrap();
+        used("is a directory");
+        fs::remove_dir(place.file()).unwrap();
+        // Others may write it: what it says is not believed.
+        fs::write(place.file(), "protect_backends = false").unwrap();
+        fs::set_permissions(place.file(), fs::Permissions::from_mode(0o666)).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            used("root does what the file says");
+        }
+        fs::set_permissions(place.file(), fs::Permissions::from_mode(0o600)).unwrap();
+        let config = started().unwrap();
+        assert!(
+            config.gone.is_none() && !config.protect_backends,
+            "it is accepted again"
+        );
+        // A copy that is damaged, too, says nothing.
+        fs::write(place.file(), "[fences").unwrap();
+        fs::write(place.copy(), TEXT).unwrap();
+        refused("line 1");
+        // One that was named has to be accepted.
+        save(TEXT, &place.copy()).unwrap();
+        Config::load_beside(Some(&place.file()), &place.copy()).unwrap_err();
     }
 
     #[test]

@@ -15,18 +15,21 @@ pub struct Given {
 }
 
 impl Given {
-    /// Reads the configuration and puts what was given before it.
+    /// Reads the configuration and puts what was given before it. Where the file is not accepted, its copy is used, if it has one.
     ///
     /// # Errors
     /// [`ConfigError`]: nothing of a file that is wrong is used.
     pub fn load(&self) -> Result<(DaemonSettings, Config), ConfigError> {
-        let config = Config::load_beside(self.config.as_deref(), &self.copy())?;
+        Ok(self.with(Config::load_beside(self.config.as_deref(), &self.copy())?))
+    }
+
+    fn with(&self, config: Config) -> (DaemonSettings, Config) {
         let mut settings = self.merge(&config);
         settings.state = settings
             .state
             .map(|path| std::path::absolute(&path).unwrap_or(path))
             .or_else(|| default_state(Path::new(DEFAULT_STATE)));
-        Ok((settings, config))
+        (settings, config)
     }
 
     /// Reads the configuration again, for a daemon that runs with these. A file that is gone says nothing: a default state file
@@ -35,7 +38,7 @@ impl Given {
     /// # Errors
     /// [`ConfigError`]; [`ConfigError::Gone`].
     pub fn reload(&self, settings: &DaemonSettings, config: &Config) -> Result<(DaemonSettings, Config), ConfigError> {
-        let (mut new, read) = self.load()?;
+        let (mut new, read) = self.with(Config::load_strictly_beside(self.config.as_deref(), &self.copy())?);
         let is_gone = read.file.is_none() || read.gone.is_some();
         if let Some(path) = config.file.as_ref().filter(|_| is_gone) {
             return Err(ConfigError::Gone(path.clone()));
@@ -55,6 +58,12 @@ impl Given {
     #[must_use]
     pub fn copy(&self) -> PathBuf {
         copy::path(self.section.store.as_deref())
+    }
+
+    /// Whether the configuration has a copy, which a start uses if the file is not accepted then.
+    #[must_use]
+    pub fn has_copy(&self) -> bool {
+        self.config.is_none() && self.copy().symlink_metadata().is_ok()
     }
 
     /// The file that [`Given::load`] reads.

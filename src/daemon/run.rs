@@ -554,7 +554,9 @@ impl Daemon {
         let trouble = judged
             .err()
             .filter(|error| !(is_told && matches!(error, StartError::Provider(_))));
-        self.core.next_start(trouble.map(|error| error.to_string()).as_deref());
+        let uses_copy = matches!(trouble, Some(StartError::Config(_))) && self.given.has_copy();
+        self.core
+            .next_start(trouble.map(|error| error.to_string()).as_deref(), uses_copy);
     }
 
     /// Restores the file of the socket if another process has removed it.

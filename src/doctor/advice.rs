@@ -110,7 +110,7 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             ),
         ),
         Kind::RejectedConfiguration => (
-            "the daemon cannot start with this configuration, also not after a crash or a boot; a running daemon continues with its old one",
+            "what the file says is not in effect: a running daemon continues with its old configuration, and one that starts uses the copy of what was accepted last, or cannot start where there is none",
             advice(
                 "correct the file (the message names the place), then `systemctl reload tcpgw`, or `systemctl start tcpgw` where none runs",
             ),

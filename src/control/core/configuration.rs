@@ -14,14 +14,20 @@ impl Core {
         self.judge_configuration(None);
     }
 
-    /// Reports whether a daemon that starts now would accept its files; `trouble`: the reason why not.
-    pub fn next_start(&mut self, trouble: Option<&str>) {
+    /// Reports whether a daemon that starts now would accept its files. `trouble`: the reason why not; `uses_copy`: whether it would
+    /// start with the copy of what this one has read.
+    pub fn next_start(&mut self, trouble: Option<&str>, uses_copy: bool) {
         if trouble.is_none() {
             self.config.gone = None;
         }
         let message = trouble.map(|trouble| {
+            let next = if uses_copy {
+                "uses a copy of that"
+            } else {
+                "fails, or leaves out what it names"
+            };
             format!(
-                "the configuration was changed, and the next start of the daemon fails, or leaves out what it names: {trouble}; this daemon continues with the configuration that it has read before"
+                "the configuration was changed, and is not accepted as it is: {trouble}; this daemon continues with the configuration that it has read before, and the next start {next}"
             )
         });
         self.judge_configuration(message);
