@@ -64,7 +64,10 @@ pub(super) struct Undecided(pub(super) Box<Order>);
 
 /// Orders between the API and the store.
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is true or false whatever the others are")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is true or false whatever the others are"
+)]
 pub(super) struct OrderQueue {
     /// Orders that were not decided yet.
     pub(super) orders: VecDeque<Order>,
