@@ -58,11 +58,27 @@ fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
     let of_others = last.services.iter().filter(|(owner, _)| *owner != Owner::File);
     // Services without backends and suspended ones serve no client.
     let of_others = of_others.filter(|(_, service)| !service.backends.is_empty());
+    // Without a record the kernel's services have no names: they are known by their ports.
+    let unnamed = services
+        .summary
+        .services
+        .iter()
+        .filter(|service| service.name.is_none());
+    let unnamed: BTreeSet<u16> = unnamed.map(|service| service.port).collect();
+    let of_others = of_others.filter(|(_, service)| !unnamed.contains(&service.port.get()));
     let names = of_others.map(|(_, service)| &*service.name);
     let names = names.filter(|name| !of_kernel.contains(name) && !suspended.contains(*name) && is_wanted(name));
     let names: Vec<&str> = names.collect();
     if names.is_empty() {
-        return None;
+        let is_lost = last.boot == boot && of_kernel.is_empty() && !unnamed.is_empty();
+        return is_lost.then(|| {
+            Problem::new(
+                Kind::Record,
+                "the record in the run directory is missing or damaged, so that the names, owners, drains and pauses of what the kernel \
+                 serves are not known from it, and no daemon runs: start it (`systemctl start tcpgw`, or `tcpgw daemon`), which knows the \
+                 names, and pauses that are not over",
+            )
+        });
     }
     let (are, they, serves) = if names.len() == 1 {
         ("is", "it", "serves it")
@@ -116,6 +132,20 @@ mod tests {
 
     fn told(services: &ServicesView, last: &Last) -> Option<String> {
         find(services, last, NOW).map(|problem| problem.message)
+    }
+
+    #[test]
+    fn without_a_record_services_of_the_kernel_are_known_by_their_ports() {
+        let mut services = kernel(&["a", "b"], None);
+        for service in &mut services.summary.services {
+            service.name = None;
+        }
+        let problem = find(&services, &last(NOW, Owner::Api), NOW).unwrap();
+        assert_eq!(problem.kind, Kind::Record);
+        assert!(problem.message.contains("missing or damaged"), "{}", problem.message);
+        services.summary.services.retain(|service| service.port == 2001);
+        let text = told(&services, &last(NOW, Owner::Api)).unwrap();
+        assert!(text.contains("not in the kernel") && text.contains(": b;"), "{text}");
     }
 
     #[test]

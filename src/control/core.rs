@@ -170,6 +170,8 @@ pub struct Core {
     record_trouble: Option<String>,
     /// Reason why the run directory cannot be written, found by a check that does not depend on writes.
     run_dir_trouble: Option<String>,
+    /// Consequences of a record that was missing or damaged at the start, until a reload.
+    record_lost: Option<String>,
     teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
     /// Reason for a full run of the kernel, while one is due.
     full: Option<String>,
@@ -231,6 +233,7 @@ impl Core {
             unrecorded: BTreeSet::new(),
             record_trouble: None,
             run_dir_trouble: None,
+            record_lost: None,
             teardown: Vec::new(),
             full: None,
             cause: String::new(),

@@ -129,7 +129,9 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         ),
         Kind::Record => (
             "the next daemon may not know what is served, paused and drained, or that everything was torn down",
-            advice("free space in the run directory, or make the directory and its files writable for the daemon"),
+            advice(
+                "free space in the run directory, or make the directory and its files writable for the daemon; after a record that was lost, `systemctl reload tcpgw` ends the message",
+            ),
         ),
         Kind::StoreLost => (
             "what was ordered in the last second before the loss, and the history, are not known; what is served goes on",

@@ -17,6 +17,7 @@ use thiserror::Error;
 use super::asked::Asked;
 use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::{Removed, Resource};
+use crate::record::Pause;
 use crate::run_file;
 use tcpgw_core::model::{Service, parse_service, write};
 use tcpgw_core::owner::Owner;
@@ -56,6 +57,8 @@ pub struct Last {
     pub resources: Option<LastResources>,
     /// The apps of services of the add-on whose resources are not among [`Last::resources`].
     pub apps: BTreeMap<ResourceId, PlatformId>,
+    /// Pauses in effect when this was written: a second copy of what the record of that boot says.
+    pub pauses: Vec<Pause>,
 }
 
 /// A service as it is served while a change of it is held back.
@@ -121,6 +124,8 @@ struct Document<T> {
     /// By the resource's id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     apps: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pauses: Vec<Pause>,
 }
 
 /// The resources as they are written.
@@ -281,6 +286,7 @@ impl Last {
                 .iter()
                 .filter_map(|(id, app)| Some((id.parse().ok()?, app.parse().ok()?)))
                 .collect(),
+            pauses: document.pauses,
             ..Self::default()
         };
         for entry in document.services {
@@ -354,6 +360,7 @@ impl Last {
                 .iter()
                 .map(|(id, app)| (id.to_string(), app.to_string()))
                 .collect(),
+            pauses: self.pauses.clone(),
         };
         let json = serde_json::to_string(&document)?;
         let checksum = crc32fast::hash(json.as_bytes());
@@ -435,6 +442,13 @@ mod tests {
                 removed: vec![serde_json::from_str(REMOVED).unwrap()],
             }),
             apps: [("daaaaaaaaaaa".parse().unwrap(), "third".parse().unwrap())].into(),
+            pauses: vec![Pause {
+                service: "a".into(),
+                since: 1,
+                uid: 2,
+                until: Duration::from_secs(3),
+                time: Duration::from_secs(4),
+            }],
         }
     }
 

@@ -60,6 +60,10 @@ impl Core {
     /// Takes new settings and configuration after a reload.
     pub fn reload(&mut self, settings: DaemonSettings, config: Config, now: Now) {
         self.reload_failed = None;
+        // The operator knows of it.
+        if self.record_lost.take().is_some() {
+            self.judge_record(now);
+        }
         self.config.gone.clone_from(&config.gone);
         self.judge_configuration(None);
         // The file is read again: a rejection of the state of another file does not apply to it.

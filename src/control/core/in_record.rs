@@ -127,8 +127,9 @@ impl Core {
     /// Reports or resolves the problem of a record that cannot be written.
     pub(super) fn judge_record(&mut self, now: Now) {
         let Some(trouble) = &self.record_trouble else {
-            return match &self.run_dir_trouble {
-                Some(trouble) => self.report(Kind::Record, not_to_be_written(trouble)),
+            let unwritable = self.run_dir_trouble.as_deref().map(not_to_be_written);
+            return match unwritable.or_else(|| self.record_lost.clone()) {
+                Some(message) => self.report(Kind::Record, message),
                 None => self.problems.resolve(Kind::Record),
             };
         };

@@ -347,6 +347,7 @@ impl Core {
             refused: self.last.refused.clone(),
             resources: self.resources_to_remember(),
             apps: self.apps_to_remember(),
+            pauses: self.pauses(now),
         }
     }
 

@@ -57,6 +57,7 @@ impl Core {
         if self.membership.pause(&order.name, pause) {
             self.unrecorded([&order.name]);
             self.due.record(now.instant);
+            self.due.remember_at_once(now.instant);
             let what = match order.time {
                 Some(time) => What::Paused {
                     service,

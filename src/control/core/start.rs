@@ -12,6 +12,7 @@ use crate::control::events::What;
 use crate::reconcile::engine::Found;
 use crate::record::Applied;
 use crate::store::last::Last;
+use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
 use tcpgw_core::model::{BackendState, Endpoint, Service, State};
 use tcpgw_core::owner::Owner;
@@ -188,6 +189,13 @@ fn words(adopted: &[Adopted]) -> String {
     )
 }
 
+/// Returns the names of services that have no backends in the kernel for new connections.
+fn silent(adopted: &[Adopted]) -> BTreeSet<Box<str>> {
+    let serves = |service: &Service| service.backends.iter().any(|of| of.state == BackendState::Active);
+    let silent = adopted.iter().filter(|of| !serves(&of.serving));
+    silent.map(|of| of.wanted.name.clone()).collect()
+}
+
 impl Core {
     /// Works out the desired state when the state of the kernel is known.
     pub(super) fn started(&mut self, found: Found, now: Now) {
@@ -216,12 +224,21 @@ impl Core {
         let origin = origin_of_file(origin, &last, &self.boot);
         (self.last.refused, self.last.revision) = (last.refused, last.revision);
         let words = words(&adopted);
+        let silent = silent(&adopted);
         self.doubt_empty_file(&adopted, &former, now);
         let orphans = self.settle_owners(&adopted, &former, origin);
         self.orphan_found(orphans, now);
         let services: Vec<Service> = adopted.into_iter().map(|adopted| self.completed(adopted)).collect();
+        let is_record_lost = found.has_table && found.recorded.is_none() && found.torn_down.is_none();
+        let is_of_here = last.boot == self.boot && last.namespace == self.namespace;
         let (drains, pauses) = match found.recorded {
             Some(recorded) => (recorded.deadlines, recorded.pauses),
+            // A service that has backends in the kernel was resumed since.
+            None if is_record_lost && is_of_here => {
+                let pauses = last.pauses.into_iter();
+                let pauses = pauses.filter(|pause| silent.contains(&pause.service) && !pause.left(now.boot).is_zero());
+                (Vec::new(), pauses.collect())
+            }
             None => (Vec::new(), Vec::new()),
         };
         let left = drains.into_iter().filter_map(|deadline| {
@@ -247,9 +264,39 @@ impl Core {
         self.full = Some("start".into());
         self.want(now.instant);
         self.pause_again(&pauses, now);
+        if is_record_lost {
+            self.record_lost = Some(self.without_record(silent));
+            self.judge_record(now);
+        }
         self.addresses_changed(now);
         self.probe(now.instant);
         self.note(What::Started { version, adopted }, now);
+    }
+
+    /// Returns what follows from a record that was missing or damaged at the start. `silent`: services that had no backends in the
+    /// kernel for new connections.
+    fn without_record(&self, silent: BTreeSet<Box<str>>) -> String {
+        let wanted = self.membership.wanted();
+        let serves = |service: &Service| service.backends.iter().any(|of| of.state == BackendState::Active);
+        let (paused, ended): (Vec<Box<str>>, Vec<Box<str>>) = silent
+            .into_iter()
+            .filter(|name| wanted.get(name).is_some_and(|service| serves(service)))
+            .partition(|name| self.membership.pause_of(name).is_some());
+        let told = |names: &[Box<str>], what: &str| {
+            let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+            (!names.is_empty()).then(|| format!("; {what}: {}", some_of(&names)))
+        };
+        let paused = told(&paused, "paused still, by the copy beside the store").unwrap_or_default();
+        let ended = told(
+            &ended,
+            "without backends for new connections until then, so that a pause of them may have ended with the record",
+        );
+        format!(
+            "the record in the run directory was missing or damaged when the daemon started, though there was a table in the kernel: what is \
+             served goes on, and backends that drain have all of their time again{paused}{}; look whether services have to be paused \
+             (`tcpgw pause`), then reload the daemon to end this message",
+            ended.unwrap_or_default()
+        )
     }
 
     /// Decides about services that were served and that no provider defines. Returns the orphans.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tcpgw::control::request::{PauseOrder, Peer, Resumed, TornDown};
-use tcpgw::record::RecordFile;
+use tcpgw::record::{RecordFile, boot_id};
+use tcpgw::store::last::Last;
 use tcpgw_core::problem::{Kind, Severity};
 
 use super::told::{V4, file};
@@ -61,6 +62,21 @@ impl World {
         self.core.resume(BY, reply, now);
         self.run();
         answer.try_recv().unwrap().unwrap()
+    }
+
+    fn restart_without_record(&mut self, last: Last, is_damaged: bool) {
+        let record = self.directory.path().join(format!("netns-{NAMESPACE}.state"));
+        if is_damaged {
+            let bytes = fs::read(&record).unwrap();
+            fs::write(&record, &bytes[..bytes.len() / 2]).unwrap();
+        } else {
+            fs::remove_file(&record).unwrap();
+        }
+        let mut fake = self.engine.take().unwrap().into_kernel();
+        fake.restart();
+        self.start(fake);
+        self.core.served_last(last, boot_id());
+        self.run();
     }
 
     fn record_problem(&self) -> Option<String> {
@@ -190,4 +206,57 @@ fn a_run_directory_that_takes_nothing_is_told_at_once() {
     let now = world.time();
     world.core.run_dir(None, now);
     assert_eq!(world.record_problem(), None);
+}
+
+/// A record that is gone while the table stays is told, and a pause goes on by the copy beside the store; where that does not know it,
+/// its end is told, too.
+#[test]
+fn a_record_that_is_lost_is_told_and_ends_no_pause_in_silence() {
+    const PAUSE: Duration = Duration::from_secs(600);
+    for (has_copy, is_damaged) in [(true, false), (true, true), (false, false)] {
+        let mut world = World::new(file(&json!([V4])));
+        world.wait(AGAIN);
+        assert_eq!(world.record_problem(), None);
+        assert_eq!(world.pause("web", Some(PAUSE)), [""; 0]);
+        let before = world.core.services().services[0].paused;
+        let (_, last) = world.core.last_services(world.time()).expect("it is written at once");
+        let last = if has_copy { last } else { Last::default() };
+        world.restart_without_record(last, is_damaged);
+        let told = world.record_problem().expect("it is told");
+        assert!(told.contains("missing or damaged"), "{told}");
+        let after = world.core.services().services[0].paused;
+        if has_copy {
+            assert_eq!(after, before);
+            assert!(told.contains("paused still") && told.contains("web"), "{told}");
+            world.wait(PAUSE);
+            assert_eq!(world.core.services().services[0].paused, None, "it ends at its time");
+        } else {
+            assert_eq!(after, None);
+            assert!(told.contains("may have ended with the record: web"), "{told}");
+        }
+        let now = world.time();
+        world
+            .core
+            .reload(world.core.settings().clone(), world.core.config().clone(), now);
+        assert_eq!(world.record_problem(), None);
+        // The next daemon finds the record that this one has written; one on a machine that has booted needs none.
+        world.wait(AGAIN);
+        world.happen(Event::Restart);
+        assert_eq!(world.record_problem(), None);
+    }
+}
+
+/// Whoever resumed a service is not overruled by an older copy.
+#[test]
+fn a_copy_that_is_older_than_a_resume_pauses_nothing() {
+    let mut world = World::new(file(&json!([V4])));
+    world.wait(AGAIN);
+    world.pause("web", Some(Duration::from_secs(600)));
+    let (_, last) = world.core.last_services(world.time()).unwrap();
+    world.pause("web", None);
+    world.wait(AGAIN);
+    world.restart_without_record(last, false);
+    assert_eq!(world.core.services().services[0].paused, None);
+    let told = world.record_problem().unwrap();
+    assert!(!told.contains("web"), "{told}");
 }
