@@ -27,6 +27,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
@@ -375,10 +376,24 @@ impl Store {
                 }
                 if let Some(written) = written {
                     self.note_written(written);
+                    self.leave_room();
                 }
                 Ok(done)
             }
             Err(fault) => Err(self.suffer(fault)),
+        }
+    }
+
+    /// Moves the log into the file as long as there is room for that: the file may grow by as much as the log has. Otherwise the log would
+    /// fill a small file system, and could not be moved any more. What fails here is in the log still.
+    fn leave_room(&self) {
+        let log = fs::metadata(beside(&self.path, "-wal")).map_or(0, |log| log.len());
+        if room_beside(&self.path) >= log.saturating_mul(2) {
+            return;
+        }
+        if let Some(Err(fault)) = self.connection.as_ref().map(schema::checkpoint) {
+            let error = fault.at(&self.path);
+            tracing::debug!("failed to move the log of the store into its file: {error}");
         }
     }
 
@@ -466,6 +481,21 @@ impl Store {
 fn try_to_write(connection: &mut Connection) -> Result<(), Fault> {
     in_transaction(connection, schema::touch)?;
     schema::checkpoint(connection)
+}
+
+/// Returns how many bytes this process can write on the file system of a file. Where that is not known or has no bound, it is
+/// [`u64::MAX`].
+fn room_beside(path: &Path) -> u64 {
+    let Ok(room) = statvfs(path) else { return u64::MAX };
+    let blocks = if nix::unistd::geteuid().is_root() {
+        room.blocks_free()
+    } else {
+        room.blocks_available()
+    };
+    if room.blocks() == 0 {
+        return u64::MAX;
+    }
+    blocks.saturating_mul(room.fragment_size())
 }
 
 impl Drop for Store {

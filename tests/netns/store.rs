@@ -127,6 +127,38 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
     });
 }
 
+/// What changes are kept in is the file: the log goes into it while there is room for both.
+#[test]
+fn the_log_does_not_fill_a_small_disk() {
+    with_own_mounts(|| {
+        const SIZE: u64 = 1 << 20;
+        let directory = tempfile::tempdir().expect("a directory");
+        tmpfs(directory.path(), &SIZE.to_string());
+        let path = directory.path().join("store.db");
+        let mut store = Store::open(&path).expect("there is room");
+        let mut done = 0;
+        let error = loop {
+            if let Err(error) = commit(&mut store, &put("a", 100 + u16::try_from(done % 2).expect("0 or 1"))) {
+                break error;
+            }
+            done += 1;
+            assert!(done < 50_000);
+        };
+        assert!(matches!(error, StoreError::Full(_)), "{error}");
+        let length = |name| fs::metadata(directory.path().join(name)).map_or(0, |file| file.len());
+        let (file, log) = (length("store.db"), length("store.db-wal"));
+        assert!(
+            file > SIZE / 2 && log < SIZE / 8,
+            "{done} changes: {file} and {log} bytes"
+        );
+        drop(store);
+        let mut store = Store::open(&path).expect("it is whole");
+        assert_eq!(store.load().expect("it is whole").revision, done);
+        drop(store);
+        unmount(directory.path());
+    });
+}
+
 #[test]
 fn a_read_only_file_system_is_read_and_written_again_when_it_can_be() {
     with_own_mounts(|| {
