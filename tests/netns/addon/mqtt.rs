@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::platform::{configure, daemon};
 use crate::harness::daemon::Daemon;
-use crate::harness::sample::{PATIENCE, Program, SAMPLE, all_arrive};
+use crate::harness::sample::{PATIENCE, Program, RESET, SAMPLE, UNHEARD, all_arrive};
 use crate::harness::{Net, wait_until};
 
 /// The clients' keepalive, in seconds: after 1.5 times that they notice that nobody answers.
@@ -100,6 +100,8 @@ struct Redeploy {
     switched: Instant,
     flushed: Option<Instant>,
     back: Instant,
+    /// What the subscriber had printed when it was back.
+    printed: String,
 }
 
 #[track_caller]
@@ -134,6 +136,7 @@ fn redeploy(broker: Broker, on_retire: &str) -> Redeploy {
     }
     subscriber.prints("subscribed", 2);
     let back = Instant::now();
+    let printed = subscriber.printed();
 
     // All readings arrive, and the publisher knows it.
     let acknowledged = all_arrive(&mut publisher, &subscriber, READINGS);
@@ -142,6 +145,7 @@ fn redeploy(broker: Broker, on_retire: &str) -> Redeploy {
         switched,
         flushed,
         back,
+        printed,
     }
 }
 
@@ -170,6 +174,8 @@ fn clients_of_a_deaf_broker_are_back_after_their_keepalive() {
     // The first attempt comes within a second of that.
     println!("the subscriber was back after {took:?}");
     assert!(took < notices + Duration::from_secs(4), "{took:?}");
+    let printed = redeployed.printed;
+    assert!(printed.contains(UNHEARD) && !printed.contains(RESET), "{printed}");
 }
 
 /// The next packet is answered with a reset: that of a keepalive at the latest.
@@ -179,6 +185,9 @@ fn clients_of_a_deaf_broker_are_back_after_their_next_packet_where_it_is_reset()
     let took = redeployed.back - redeployed.flushed.expect("it was flushed");
     println!("the subscriber was back after {took:?}");
     assert!(took < Duration::from_secs(KEEPALIVE + 2), "{took:?}");
+    // The time alone does not tell that from a lost reset.
+    let printed = redeployed.printed;
+    assert!(printed.contains(RESET) && !printed.contains(UNHEARD), "{printed}");
 }
 
 /// npm and shells stand between the broker and whoever signals: each documented way of starting it passes SIGTERM on.

@@ -13,6 +13,11 @@ pub(crate) const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/m
 /// Nothing that it does takes so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What a client prints whose connection was reset.
+pub(crate) const RESET: &str = "ECONNRESET";
+/// What a client prints that has heard nothing for 1.5 times its keepalive.
+pub(crate) const UNHEARD: &str = "Keepalive timeout";
+
 /// Where the sample's libraries are: `scripts/test-libraries` installs them.
 pub(crate) fn libraries() -> PathBuf {
     super::libraries::libraries("mqtt-sample/node_modules", "aedes", "mqtt")
