@@ -54,7 +54,7 @@ fn link(index: u32, name: &str, address: &str) -> Link {
     }
 }
 
-/// A gateway that is well: `ext` to the world, `br0` to the backends.
+/// Returns the facts of a healthy gateway: `ext` leads to the world, `br0` to the backends.
 fn well() -> Facts {
     let sysctls = [
         ("net.ipv4.ip_forward", "1"),
@@ -184,7 +184,7 @@ fn firewall_of(facts: &mut Facts) -> &mut Firewall {
     Arc::make_mut(facts.cheap.firewall.as_mut().unwrap())
 }
 
-/// What is found, once something was changed.
+/// Returns the findings after a change of the facts.
 fn with(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
     let mut facts = well();
     change(&mut facts);
@@ -200,14 +200,14 @@ fn with(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
             finding.id
         );
     }
-    // What the daemon finds has a kind of its own in its list.
+    // A finding that the daemon can make has a kind in its list.
     let found = examine_cheap(&facts.cheap);
     let problems = problems(&found);
     let kinds: BTreeSet<&str> = problems.iter().map(|problem| problem.kind.id()).collect();
     let told = |finding: &&Finding| finding.severity < Severity::Note && finding.id != "address-not-local";
     let ids: BTreeSet<&str> = found.findings.iter().filter(told).map(|finding| finding.id).collect();
     assert_eq!(kinds, ids);
-    // And is as bad there.
+    // The severity is the same there.
     for problem in &problems {
         let same = found.findings.iter().filter(|finding| finding.id == problem.kind.id());
         let worst = same.map(|finding| finding.severity).min();
@@ -243,7 +243,7 @@ fn line(finding: &Finding) -> &str {
 #[test]
 fn nothing_is_found_where_nothing_is_wrong() {
     let diagnosis = examine(&well());
-    // One note, since there is a limit and packets are not merged: none at all.
+    // There is no note about merged packets either, since none are merged.
     assert_eq!(diagnosis, Diagnosis::default());
 }
 
@@ -308,7 +308,7 @@ fn names_are_kebab_case_and_unique() {
 
 #[test]
 fn a_finding_is_as_bad_as_the_problem_that_tells_of_the_same() {
-    // Under another name each.
+    // The problems have different names.
     let others = [
         ("table-missing", Kind::NoTable),
         ("table-of-another-mark", Kind::OtherMark),
@@ -337,7 +337,7 @@ fn what_the_daemon_tells_is_in_the_diagnosis_and_as_bad_as_there() {
             let mut diagnosis = well.clone();
             add_of_daemon(&mut diagnosis, std::slice::from_ref(&problem));
             only(&diagnosis.findings, kind.id(), expected);
-            // Whatever was found here: once for sure and once perhaps, or not at all.
+            // The doctor's own findings are one that is sure and one that is not, or none.
             for own in [Severity::Broken, Severity::Warning, Severity::Note] {
                 let mut diagnosis = well.clone();
                 for severity in [own, Severity::Warning] {
@@ -486,7 +486,7 @@ fn forwarding() {
         "ipv6-forwarding-off",
         Severity::Broken,
     );
-    // Each interface that is used is asked, and the switch for all is none for IPv4.
+    // Only the settings of used interfaces count; the switch for all does not for IPv4.
     for (link, severity) in [
         ("ext", Severity::Broken),
         ("br0", Severity::Broken),
@@ -526,7 +526,7 @@ fn forwarding() {
         "{}",
         found.seen
     );
-    // A dot in a name is a slash to sysctl, and what a shell would take for more than a word is quoted.
+    // A dot in a name is a slash for sysctl, and a name is quoted if a shell would not take it as one word.
     for (name, quoted) in [
         ("ext.100", "net.ipv4.conf.ext/100.forwarding"),
         ("e$x", "'net.ipv4.conf.e$x.forwarding'"),
@@ -572,7 +572,7 @@ fn reverse_path() {
     );
     assert_eq!(line(&found), "sysctl -w net.ipv4.conf.ext.rp_filter=2");
     assert!(with(elsewhere("203.0.113.1", "2")).is_empty());
-    // 2 for all is more than 1 for one.
+    // The value 2 for all interfaces exceeds 1 for one.
     let loose = |facts: &mut Facts| {
         elsewhere("203.0.113.1", "1")(facts);
         set("net.ipv4.conf.all.rp_filter", "2")(facts);
@@ -805,7 +805,7 @@ fn no_address_for_clients() {
         facts.cheap.local.as_mut().unwrap().addresses.insert(ip("203.0.113.1"));
     };
     assert!(is_found(&is_down).is_some());
-    // An address of loopback that is announced, one of the other family, and a gateway with one interface.
+    // Tests an announced loopback address, one of the other family, and a gateway with one interface.
     assert_eq!(
         is_found(&|facts| facts
             .cheap
@@ -850,13 +850,13 @@ fn a_link_to_the_clients_without_a_carrier() {
             "ext has no carrier, and clients of 2 services come in by it: chosen :20004, web :20003"
         )
     );
-    // Some may be on another link.
+    // Clients may be on another link.
     let other = |links: &mut Vec<Link>| {
         cut(links);
         links.push(link(9, "lan", "192.168.7.1"));
     };
     assert_eq!(found(&other).unwrap().severity, Severity::Warning);
-    // That of the backends is the probes' matter.
+    // The backends' link is examined by probes.
     assert_eq!(found(&|links| links[1].no_carrier = true), None);
 }
 
@@ -909,9 +909,9 @@ fn answers_without_a_way_are_an_error_where_nobody_gets_any() {
     assert_eq!(found(&[], &[], &["198.51.100.1"]), None);
     assert_eq!(found(&["10.2.0.11"], &[], &[]), Some(Severity::Broken));
     assert_eq!(found(&["10.2.0.11"], &["198.51.100.1"], &[]), Some(Severity::Broken));
-    // Containers that are kept from the Internet, and clients inside.
+    // Containers may be kept from the Internet while clients are inside.
     assert_eq!(found(&["10.2.0.11"], &[], &["172.16.0.1"]), Some(Severity::Warning));
-    // A network that is blocked, or all that there are.
+    // One network may be blocked, or all networks.
     let some = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
     assert_eq!(found(&[], &some, &["172.16.0.1"]), Some(Severity::Warning));
     assert_eq!(found(&[], &some[..2], &[]), Some(Severity::Warning));
@@ -1075,7 +1075,7 @@ fn our_table() {
     );
 }
 
-/// The chains of a `filter` table whose `FORWARD` has these rules, and of other chains.
+/// Returns a change of the facts: a `filter` table with these rules in `FORWARD`, and with other chains.
 fn saved(policy: &str, rules: &str) -> impl FnOnce(&mut Facts) + use<> {
     let text = format!("*filter\n:FORWARD {policy} [0:0]\n:OTHER - [0:0]\n{rules}\nCOMMIT\n");
     move |facts| facts.cheap.legacy = Ok(Arc::new(parse_save(TableFamily::Ip, &text)))
@@ -1126,7 +1126,7 @@ fn rules_of_others_are_followed() {
         let found = with(saved("DROP", &format!("{ANSWERS}{doubtful}")));
         only(&found, "packets-dropped", Severity::Warning);
     }
-    // One backend of two.
+    // One of two backends is concerned.
     let found = with(saved("ACCEPT", "-A FORWARD -d 10.2.0.12/32 -j DROP"));
     let found = only(&found, "packets-dropped", Severity::Broken);
     assert!(
@@ -1134,7 +1134,7 @@ fn rules_of_others_are_followed() {
         "{}",
         found.seen
     );
-    // Answers alone.
+    // Only answers are dropped.
     let found = with(saved("DROP", "-A FORWARD -m conntrack --ctstate NEW -j ACCEPT"));
     assert!(
         only(&found, "packets-dropped", Severity::Broken)
@@ -1199,7 +1199,7 @@ fn fixes_are_lines_for_whoever_made_the_table() {
         line(&found[0]),
         "nft insert rule ip mine c tcp dport { 20003-20004 } accept"
     );
-    // What frames do is not known here.
+    // The effects of frames' rules are unknown.
     let mut facts = well();
     firewall_of(&mut facts)
         .unjudged
@@ -1287,7 +1287,7 @@ fn the_chain_that_was_made_last_gets_the_connections() {
     for (own, severity, says) in [
         (own(21, Some(older(3, true))), Severity::Warning, "made before"),
         (own(21, Some(older(3, false))), Severity::Warning, "made before"),
-        // The table is older, and the chain is not.
+        // The table is older, but the chain is not.
         (own(21, Some(older(2, true))), Severity::Broken, "made after"),
         (own(21, Some(older(2, false))), Severity::Warning, "cannot be seen here"),
         (own(21, None), Severity::Warning, "cannot be seen here"),
@@ -1301,7 +1301,7 @@ fn the_chain_that_was_made_last_gets_the_connections() {
         let found = only(&found, id, severity);
         assert!(found.cause.contains(says), "{own:?}: {}", found.cause);
     }
-    // iptables-legacy has one chain, whose table was there or was not.
+    // iptables-legacy has one chain, whose table existed before or did not.
     let docker =
         "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp --dport 20003 -j DNAT --to-destination 172.17.0.2:80\n";
     for (legacy4, severity) in [(true, Severity::Warning), (false, Severity::Broken)] {
@@ -1331,9 +1331,9 @@ fn rules_that_overwrite_the_mark_are_found() {
         "-A POSTROUTING -j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff",
         "-A POSTROUTING -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
         "-A POSTROUTING -p udp -j CONNMARK --set-xmark 0x1/0xffffffff",
-        // Our bits are set.
+        // The mark of tcpgw is already set, so this rule does not match.
         "-A POSTROUTING -m connmark --mark 0x0 -j CONNMARK --set-xmark 0x1/0xffffffff",
-        // Before our rules write theirs.
+        // This rule runs before those of tcpgw write the mark.
         "-A PREROUTING -m conntrack --ctstate NEW -j CONNMARK --set-xmark 0x1/0xffffffff",
     ] {
         let found = with(mangle(spares));
@@ -1357,7 +1357,7 @@ fn rules_that_overwrite_the_mark_are_found() {
         let found = only(&found, id, Severity::Broken);
         assert_eq!(line(&found), format!("iptables-legacy -t mangle -I {line_to_type}"));
     }
-    // The packet's mark may have had our bits from the ct mark; some clients only.
+    // The packet's mark may have the bits of tcpgw from the ct mark, or only some clients are concerned.
     for doubtful in [
         format!(
             "-A PREROUTING -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff\n-A POSTROUTING {SAVE}"

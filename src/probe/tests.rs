@@ -46,7 +46,7 @@ fn listener(address: &str) -> (TcpListener, SocketAddr) {
     (listener, at)
 }
 
-/// A port on which nobody listens: it is held, not open.
+/// Returns a port that is bound, and not listened on.
 fn closed(address: &str) -> (socket2::Socket, SocketAddr) {
     let at: SocketAddr = (address.parse::<std::net::IpAddr>().expect("an address"), 0).into();
     let socket = socket2::Socket::new(socket2::Domain::for_address(at), socket2::Type::STREAM, None).expect("a socket");
@@ -59,7 +59,7 @@ fn closed(address: &str) -> (socket2::Socket, SocketAddr) {
     (socket, at)
 }
 
-/// A listener whose queue is full, so that it answers no more.
+/// Returns a listener whose queue is full, so that it answers no further handshakes.
 fn full(address: &str) -> (TcpListener, SocketAddr, Vec<TcpStream>) {
     let (listener, at) = listener(address);
     listen(&listener, Backlog::new(0).expect("a backlog")).expect("a small backlog");
@@ -90,7 +90,7 @@ fn one_socket_asks_again_and_again_and_leaves_nothing() {
     for address in ["127.0.0.1", "::1"] {
         let mut pool = pool();
         let (listener, open) = listener(address);
-        // What another connection with this port, which was somebody else's before, has left.
+        // Earlier connections of other programs with this port may have left states.
         let before = states_of(open.port()).len();
         let (_held, closed) = closed(address);
         let (_listener, full, waiting) = full(address);
@@ -117,7 +117,7 @@ fn one_socket_asks_again_and_again_and_leaves_nothing() {
             assert_eq!(ask(&mut pool, id, endpoint, timeout), expected, "{address}, {id}");
         }
         assert_eq!((pool.sockets(), pool.in_flight(), pool.deadline()), (1, 0, None));
-        // 0A is LISTEN, 06 TIME_WAIT. Whoever is kept from sending the reset for long is accepted first.
+        // 0A is LISTEN, 06 TIME_WAIT. If the reset is delayed for long, the connection is accepted first.
         listener.set_nonblocking(true).expect("an option");
         while listener.accept().is_ok() {}
         let states = states_of(open.port());
@@ -172,7 +172,7 @@ fn sockets_of_a_crowd_are_not_kept_for_ever() {
 
 #[test]
 fn an_address_that_cannot_be_asked_is_our_own_trouble() {
-    // Link-local, and nobody said on which link.
+    // A link-local address without a link.
     let nowhere = "[fe80::1]:1".parse().expect("an address");
     assert_eq!(ask(&mut pool(), 1, nowhere, LONG), errno::local(Errno::EINVAL));
 }
@@ -195,7 +195,7 @@ fn what_errors_mean() {
         assert_eq!(errno::of_connect(errno), Unreachable(errno::described(errno)));
         assert_eq!(errno::of_answer(errno), Unreachable(errno::described(errno)));
     }
-    // An ICMPv6 "administratively prohibited".
+    // The answer is an ICMPv6 "administratively prohibited".
     assert_eq!(
         errno::of_answer(Errno::EACCES),
         Unreachable(errno::described(Errno::EACCES))

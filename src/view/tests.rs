@@ -1,4 +1,4 @@
-//! The views over flows and counters that never were.
+//! Tests of the views with artificial flows and counters.
 
 mod status;
 
@@ -55,7 +55,7 @@ fn standing_is_that_of_the_pair_and_leaving_backends_drain() {
         ("203.0.113.9:2000", "10.0.0.3:80", FlowVerdict::Draining),
         ("203.0.113.1:2000", "10.0.0.9:80", FlowVerdict::Stale),
         ("203.0.113.1:2000", "10.0.0.8:80", FlowVerdict::Draining),
-        // Another service's endpoint.
+        // The endpoint belongs to another service.
         ("203.0.113.1:2000", "10.0.0.4:80", FlowVerdict::Stale),
         ("203.0.113.1:2001", "10.0.0.4:80", FlowVerdict::Active),
         ("203.0.113.2:2001", "10.0.0.4:80", FlowVerdict::Stale),
@@ -136,7 +136,7 @@ fn a_rate_is_what_each_flow_moved() {
     }
     let mut second = first.end(2);
     second.note(0, &grown(1, 110));
-    // A client used its port again, and the kernel its memory.
+    // A client reused its port, and the kernel its memory.
     second.note(0, &grown(3, 2));
     second.note(1, &grown(4, 7));
     second.note(1, &flow(5, "203.0.113.1:2000", "10.0.0.1:80"));
@@ -321,7 +321,7 @@ fn counters(to: (u64, u64), from: (u64, u64)) -> Counters {
     }
 }
 
-/// One of `web`, with the same traffic both ways.
+/// Returns a flow of `web` with the same traffic in both directions.
 fn counted(client: u16, packets: u64, bytes: u64) -> Flow {
     Flow {
         counters: Some(counters((packets, bytes), (packets, bytes))),

@@ -1,4 +1,4 @@
-//! Handshakes look by look, without a kernel.
+//! Tests of handshakes by single observations, without a kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
@@ -9,7 +9,7 @@ use super::*;
 
 const A: &str = "a";
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
-/// One of the other family.
+/// Client of the other family.
 const CLIENT_6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
 
 fn client(last: u8) -> IpAddr {
@@ -28,7 +28,7 @@ fn look(tracker: &mut HandshakeTracker, begun: &[(u32, bool)], completed: &[u32]
     tracker.end(Hearing::All, now)
 }
 
-/// What is told of clients of IPv4.
+/// Returns the report about IPv4 clients of service `a`.
 fn of_a(report: &HandshakeReport) -> Overdue {
     report.services[&(A.into(), Family::V4)]
 }
@@ -48,7 +48,7 @@ fn a_handshake_is_overdue_that_was_there_at_two_looks() {
     assert_eq!(first.services.len(), 0);
     let early = look(&mut tracker, &[(1, false)], &[], start + Duration::from_secs(2));
     assert_eq!(early.services.len(), 0);
-    // Number 2 came back as another flow of that id: it was gone at the look before.
+    // Flow 2 is another one with the same id: it was gone at the last observation.
     let second = look(&mut tracker, &[(1, false), (2, false)], &[], start + PATIENCE);
     let expected = Overdue {
         unanswered: 1,
@@ -78,7 +78,7 @@ fn outage(client: IpAddr, of_each: impl Fn(u32) -> u32, seconds: u32, mended_at:
     for second in 0..seconds {
         let now = start + Duration::from_secs(second.into());
         for begun in (0..=second).filter(|begun| begun % 9 == 0 && *begun < mended_at) {
-            // Looks that are apart by a second may miss one at its end.
+            // Observations one second apart may miss a handshake at its end.
             if second - begun < 8 && begun + 3 < mended_at {
                 tracker.handshake(begun, A, client, false, now);
             }
@@ -93,7 +93,7 @@ fn outage(client: IpAddr, of_each: impl Fn(u32) -> u32, seconds: u32, mended_at:
     told
 }
 
-/// Clients that give up and come again leave times in which no handshake is overdue.
+/// Clients that give up and try again leave times in which no handshake is overdue.
 #[test]
 fn a_service_is_told_of_until_a_client_is_served() {
     for client in [CLIENT, CLIENT_6] {
@@ -123,7 +123,7 @@ fn a_service_that_serves_some_is_warned_of_without_a_break() {
     );
 }
 
-/// Nobody knows whether one is served that nobody asks for.
+/// A service without further clients gives no sign whether clients are served.
 #[test]
 fn a_service_that_nobody_tries_is_forgotten() {
     let mut tracker = HandshakeTracker::default();
@@ -163,7 +163,7 @@ fn clients_of_one_family_do_not_hide_those_of_the_other() {
             assert_eq!(problems.len(), 1);
         }
     }
-    // Both in the same words are one problem.
+    // Clients of both families become one problem.
     let now = start + Duration::from_secs(30);
     for (id, client) in [(1, CLIENT_6), (2, CLIENT)] {
         tracker.handshake(id, A, client, false, now);
@@ -203,7 +203,7 @@ fn what_is_remembered_ends_with_the_service_and_not_with_a_look_that_fails() {
     assert_eq!(look(&mut tracker, &[], &[], at(7)), HandshakeReport::default());
 }
 
-/// conntrack knows those that backends have answered for a minute.
+/// conntrack keeps handshakes that backends have answered for a minute.
 #[test]
 fn answers_that_reach_clients_again_are_no_error_while_old_ones_are_remembered() {
     let mut tracker = HandshakeTracker::default();
@@ -225,7 +225,7 @@ fn answers_that_reach_clients_again_are_no_error_while_old_ones_are_remembered()
     assert_eq!(after(&[], &[5, 6], 80 + RECENT.as_secs()), None);
 }
 
-/// Flows that were there when the first of them began prove nothing.
+/// Flows that existed when the first of them began prove nothing.
 #[test]
 fn flows_from_before_do_not_hide_that_nobody_gets_in_any_more() {
     let mut tracker = HandshakeTracker::default();
@@ -266,7 +266,7 @@ fn flows_from_before_do_not_hide_that_nobody_gets_in_any_more() {
     assert_eq!(severity(&look(&mut tracker, &[], &[7, 9], at(44))), None);
 }
 
-/// One client behind a way that is cut: whoever is served while it waits shows that the service works.
+/// Tests one client behind a broken path: clients that are served while it waits show that the service works.
 #[test]
 fn one_that_fails_while_others_are_completed_is_no_error() {
     for are_few in [true, false] {
@@ -291,7 +291,7 @@ fn one_that_fails_while_others_are_completed_is_no_error() {
     }
 }
 
-/// Where flows are many they are not noted for each handshake, but for those that take long.
+/// If there are many flows, they are recorded only for handshakes that take long.
 #[test]
 fn completed_flows_are_asked_for_once_a_handshake_takes_long() {
     let mut tracker = HandshakeTracker::default();
@@ -367,7 +367,7 @@ fn what_one_client_does_not_confirm_is_no_error() {
             .map(|problem| problem.severity);
         assert_eq!(with_cause, expected.map(|_| Severity::Error), "a cause is known");
     }
-    // A backend does not answer: nobody can forge that.
+    // An unanswered handshake of a backend cannot be forged.
     tracker.handshake(9, A, client(9), false, at(300));
     look_at_answered(&mut tracker, &[1], (A, &[]), at(300));
     tracker.handshake(9, A, client(9), false, at(303));

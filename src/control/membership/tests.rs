@@ -25,13 +25,13 @@ fn endpoint(last: u8) -> Endpoint {
         .unwrap()
 }
 
-/// Backends of 10.2.0.0/24 by their last number.
+/// Returns service "web" with backends in 10.2.0.0/24 by their last number.
 fn web(backends: &[u8]) -> Arc<Service> {
     let texts: Vec<String> = backends.iter().map(|last| format!("\"10.2.0.{last}:80\"")).collect();
     service("web", 8000, &texts.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// A membership, with the numbers of good and of dead backends.
+/// A membership, with the numbers of healthy and of dead backends.
 struct Play {
     membership: Membership,
     good: BTreeSet<u8>,
@@ -137,7 +137,8 @@ impl Play {
         self.settle();
     }
 
-    /// `1 2-`: 1 is active and 2 drains; `-` alone: there is no such service.
+    /// Returns the backends of a service in the kernel, such as `1 2-`: 1 is active and 2 drains; `-` alone: there is
+    /// no such service.
     fn seen(&self, name: &str) -> String {
         let Some(service) = self.membership.serving().get(name) else {
             return "-".into();
@@ -332,7 +333,7 @@ fn a_service_that_drains_is_inherited_later_too() {
     play.want("shop", Some(service("shop", 8000, &["\"10.2.0.3:80\""])));
     play.settle();
     assert_eq!((play.seen("web"), play.seen("shop")), ("-".into(), "1- 3".into()));
-    // Somebody else takes over, and once more.
+    // Another service takes over, twice.
     for name in ["market", "fair"] {
         play.want("shop", None);
         play.want("market", None);
@@ -362,7 +363,7 @@ fn an_endpoint_that_moves_leaves_nothing_behind() {
     assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
 }
 
-/// "web" and "shop" on ports 8000 and 9000, with one backend each.
+/// Returns "web" and "shop" on ports 8000 and 9000, with one backend each.
 fn each(web_has: u8, shop_has: u8) -> Vec<Arc<Service>> {
     let shop = service("shop", 9000, &[&format!("\"10.2.0.{shop_has}:80\"")]);
     vec![web(&[web_has]), shop]
@@ -379,7 +380,7 @@ fn serving_each(web_has: u8, shop_has: u8) -> Play {
     play
 }
 
-/// Nobody else is there yet: connections to a container that may be another one are better than none.
+/// A container that may be another one gets connections while there is no other backend.
 #[test]
 fn services_that_swap_backends_serve_on_until_the_new_ones_have_answered() {
     let mut play = serving_each(1, 2);
@@ -423,7 +424,7 @@ fn who_moves_is_not_missed_before_its_successor_answers() {
         play.judge(3, false);
         play.wait(TIME);
         assert_eq!((play.seen("web"), play.seen("shop")), ("1".into(), "1".into()));
-        // It comes back before it has left.
+        // The backend comes back before it was removed.
         let put = each(1, 2);
         play.edit(&Edits { put, gone: Vec::new() });
         play.settle();
@@ -431,7 +432,7 @@ fn who_moves_is_not_missed_before_its_successor_answers() {
     }
 }
 
-/// Under another name and on the same port, too.
+/// The service may also get another name on the same port.
 #[test]
 fn who_moves_away_from_a_service_that_is_renamed_serves_on_there() {
     let mut play = serving_each(1, 2);
@@ -455,7 +456,7 @@ fn who_moves_away_from_a_service_that_is_renamed_serves_on_there() {
     assert!(play.membership.draining_backends().is_empty() && play.membership.moved.is_empty());
 }
 
-/// What is known of 10.2.0.1:80, which was in "web" on port 8000, when it is wanted so in one change.
+/// Tests the state of 10.2.0.1:80, which was in "web" on port 8000, after one change of the services.
 #[test]
 fn who_comes_to_another_service_has_to_answer_first() {
     let at = ["\"10.2.0.1:80\""];
@@ -690,7 +691,7 @@ fn what_others_claim_is_refused() {
     assert_eq!(clash(&[limited(&shared), limited(&web(&[1, 2]))], &[]), "");
 }
 
-/// "web" on port 8000 with 10.2.0.1 and 10.2.0.2, "alt" on port 8080 with these, too.
+/// Returns "web" on port 8000 with 10.2.0.1 and 10.2.0.2, and "alt" on port 8080 with these, too.
 fn sharing() -> Play {
     let mut play = Play::serving(&[1, 2]);
     play.want("alt", Some(alt(&[1, 2])));
@@ -799,7 +800,7 @@ fn one_that_fails_leaves_both_and_a_moved_one_leaves_neither_behind() {
     assert!(play.membership.draining_backends().is_empty());
 }
 
-/// It stays in one of the services that had it, so it is still the same container.
+/// An endpoint that stays in one of its services is still the same container.
 #[test]
 fn one_that_changes_one_of_two_services_drains_there() {
     let mut play = sharing();
@@ -854,7 +855,7 @@ fn an_order_for_this_change_only() {
     assert_eq!(play.seen("web"), "2- 3");
 }
 
-/// So many services with the same 8 endpoints.
+/// Returns edits that add these services with the same 8 endpoints.
 fn all_sharing(services: std::ops::Range<u16>, pps: u32) -> Edits {
     let backends: Vec<String> = (1..=8).map(|last| format!("\"10.2.0.{last}:80\"")).collect();
     let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
@@ -866,8 +867,8 @@ fn all_sharing(services: std::ops::Range<u16>, pps: u32) -> Edits {
     }
 }
 
-/// What it takes to add as many services as there are, to change all of them, and to take them away, while probes say
-/// something new of each endpoint.
+/// Returns the number of visits for adding a number of services, changing all of them, and removing them, while the
+/// result of each endpoint's probes changes.
 fn visits_of(services: u16) -> usize {
     let mut play = Play::new();
     play.good = (1..=8).collect();

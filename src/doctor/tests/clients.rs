@@ -1,4 +1,4 @@
-//! Rules of others that are about all clients, though they name some.
+//! Tests of other programs' rules that concern all clients, though they name some.
 
 use super::*;
 use tcpgw_kernel::firewall::{Element, Field, Load, Relation, Test, Verdict};
@@ -22,7 +22,7 @@ fn within(key: &[Load], elements: &[Element], negated: bool) -> Test {
     }
 }
 
-/// What is said of rules that drop what is asked for, of the packets to backends.
+/// Returns the findings about rules that drop packets to backends on these conditions.
 fn said(tests: Vec<Test>) -> Vec<Finding> {
     let to_backends = within(&[PORT], &[element(&[0x0b, 0xb8], &[0x0b, 0xb8])], false);
     let rule = |test| Rule {
@@ -37,7 +37,7 @@ fn said(tests: Vec<Test>) -> Vec<Finding> {
 
 const SOURCE: Load = load(Field::Source4, 4);
 const PORT: Load = load(Field::DestPort, 2);
-/// The port 3000, as it is padded in a set of several fields.
+/// Port 3000, padded as in a set of several fields.
 const THREE_THOUSAND: [u8; 4] = [0x0b, 0xb8, 0, 0];
 
 fn joined(parts: &[&[u8]]) -> Vec<u8> {
@@ -58,7 +58,7 @@ fn sets_that_have_all_clients_drop_all() {
         within(&[SOURCE, PORT], &halves, false),
         within(&[load(Field::InName, 16), SOURCE], &[by_link], false),
         within(&[SOURCE], &[element(&[1, 0, 0, 0], &[223, 255, 255, 255])], false),
-        // A list of those that may come, and nobody is on it.
+        // The list of admitted clients is empty.
         within(&[SOURCE], &[], true),
         Test::Compare {
             load: SOURCE,
@@ -114,7 +114,7 @@ fn rules_that_spare_a_few_clients_are_told() {
         let found = only(&found, "packets-dropped", Severity::Warning);
         assert!(found.seen.contains("lets only a few"), "{}", found.seen);
     }
-    // Half of all are let through, or a few are dropped.
+    // Half of all clients are admitted, or a few are dropped.
     for test in [
         differs(Some(vec![0x80, 0, 0, 0]), [0; 4]),
         within(&[SOURCE], &[element(&[203, 0, 113, 1], &[203, 0, 113, 1])], false),
@@ -132,7 +132,7 @@ fn a_map_that_drops_all_clients_is_told() {
             (of, verdict.clone())
         });
         let rule = Rule {
-            // Of answers the address is that of the backend.
+            // The source address of answers is that of the backend.
             tests: vec![within(&[PORT], &[element(&[0x0b, 0xb8], &[0x0b, 0xb8])], false)],
             verdict: Verdict::Map(vec![SOURCE], Some(elements.collect())),
             ..Rule::default()

@@ -1,4 +1,4 @@
-//! What is known of packets: flags, marks, interfaces, and where answers show what.
+//! Tests of the known properties of packets: flags, marks, interfaces, and the addresses of answers.
 
 use super::*;
 use tcpgw_kernel::firewall::{Field, Load, Relation, Test, Verdict};
@@ -71,7 +71,7 @@ fn without_a_default_route_clients_are_near() {
         facts.cheap.protect_backends = false;
     });
     only(&found, "backends-exposed", Severity::Warning);
-    // Two networks of clients, of which one gets through.
+    // One of two networks of clients is admitted.
     let found = with(|facts| {
         near(facts);
         let links = facts.cheap.links.as_mut().unwrap();
@@ -81,7 +81,7 @@ fn without_a_default_route_clients_are_near() {
     only(&found, "packets-dropped", Severity::Warning);
 }
 
-/// Behind the translation of sources, answers have the public address and port.
+/// After the translation of sources, answers have the public address and port.
 #[test]
 fn answers_on_their_last_way_are_judged() {
     let drops = |port: u16, priority: i32| {
@@ -110,7 +110,7 @@ fn answers_on_their_last_way_are_judged() {
     }
 }
 
-/// An app of `tcpgw up` beside other programs' rules: what it and the outside send each other is judged apart from
+/// Tests an app of `tcpgw up` beside other programs' rules: its packets to and from the outside are judged apart from
 /// services.
 #[test]
 fn packets_of_apps_are_judged() {
@@ -133,7 +133,7 @@ fn packets_of_apps_are_judged() {
         assert!(with_app("DROP", passing).is_empty(), "{passing}");
     }
     assert!(with_app("ACCEPT", "-A FORWARD -p tcp --dport 25 -j DROP").is_empty());
-    // For all that is known, it is the source of some answers.
+    // The network may be the source of some answers.
     let found = with_app("DROP", "-A FORWARD -s 10.213.0.0/16 -j ACCEPT");
     assert!(
         only(&found, "packets-dropped", Severity::Warning)
@@ -154,7 +154,7 @@ fn packets_of_apps_are_judged() {
         );
         assert!(found.seen.contains("drops what processes"), "{}", found.seen);
     }
-    // Services are not reached, which is an error of its own.
+    // Services are not reached either, which is a finding of its own.
     let found = with(|facts| {
         let links = facts.cheap.links.as_mut().unwrap();
         links.push(link(8, "tcpup0123abcd", "10.213.7.1"));

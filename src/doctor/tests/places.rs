@@ -1,4 +1,4 @@
-//! Drops at interfaces, before conntrack, and by what sets hold.
+//! Tests of drops at interfaces, before conntrack, and by the elements of sets.
 
 use super::*;
 use tcpgw_kernel::firewall::{Device, Element, Field, Load, Relation, Test, Verdict, ct_state};
@@ -76,8 +76,7 @@ fn what_a_set_holds_decides() {
     }
 }
 
-/// Before it is translated a packet has a public address: one that the service names, or one of the interface to the
-/// world.
+/// Before the translation a packet has a public address: one that the service names, or one of the outer interface.
 #[test]
 fn addresses_that_clients_connect_to_are_known() {
     let drops_at = |address: [u8; 4]| {
@@ -106,7 +105,7 @@ fn addresses_that_clients_connect_to_are_known() {
         found.seen
     );
     assert!(with(nft(drops_at([203, 0, 113, 2]))).is_empty());
-    // With a second address, those who listen on both are reached by it.
+    // With a second address, services on all addresses can still be reached.
     let second = |facts: &mut Facts| {
         let address = (ip("203.0.113.2"), 24);
         facts.cheap.links.as_mut().unwrap()[0].addresses.push(address);
@@ -187,7 +186,7 @@ fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
         assert!(found.seen.contains(says), "{}", found.seen);
         assert_eq!(line(&found), fix);
     }
-    // One of no family of ours, of ports that nobody serves, of interfaces that nobody uses.
+    // These rules concern other families, ports without a service, or unused interfaces.
     let ether = |value: [u8; 2]| {
         drops(vec![Test::Compare {
             load: load(Field::EtherType, 2),
@@ -224,7 +223,7 @@ fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
     );
 }
 
-/// What has no entry in conntrack is invalid to a rule.
+/// A packet without an entry in conntrack is invalid to a rule.
 #[test]
 fn at_ingress_conntrack_knows_nothing() {
     let state = |bits: u32| {
@@ -241,7 +240,7 @@ fn at_ingress_conntrack_knows_nothing() {
     assert!(with(nft(state(ct_state::NEW))).is_empty());
 }
 
-/// The link of a VLAN, and all ports of a bridge or a bond.
+/// Tests the link of a VLAN, and all ports of a bridge or a bond.
 #[test]
 fn drops_below_interfaces_are_found_where_all_packets_pass() {
     let hooked = |hook, devices: &[&str], rules| {
@@ -284,7 +283,7 @@ fn drops_below_interfaces_are_found_where_all_packets_pass() {
         assert_eq!(broken(&found) > 0, expected, "{devices:?}: {found:#?}");
         assert_eq!(found.is_empty(), !expected, "{devices:?}: {found:#?}");
     }
-    // The name of the interface below is not that of the one above.
+    // The name of the lower interface differs from that of the upper one.
     let name = |name: &str| {
         let mut value = name.as_bytes().to_vec();
         value.resize(16, 0);
@@ -303,7 +302,7 @@ fn drops_below_interfaces_are_found_where_all_packets_pass() {
     );
 }
 
-/// A second uplink, without a default route: clients come by it, too.
+/// Tests a second uplink without a default route, by which clients come in, too.
 #[test]
 fn what_drops_clients_of_one_interface_only_is_told() {
     let by_name = |name: &str| Test::Compare {
@@ -340,12 +339,12 @@ fn what_drops_clients_of_one_interface_only_is_told() {
         found.seen
     );
     assert!(with(|facts| second(facts, vec![by_name("off")])).is_empty());
-    // Where the clients far away are dropped it is an error, and the others are no news.
+    // Dropped remote clients are an error, and the other ones are not reported again.
     for tests in [vec![by_name("ext")], Vec::new()] {
         let found = with(|facts| second(facts, tests));
         only(&found, "packets-dropped", Severity::Broken);
     }
-    // Whoever lets the first in only means it, unless the other one is an uplink of its own.
+    // Admitting only the first uplink is intended, unless the other one leads to remote networks.
     let only_ext = |facts: &mut Facts| {
         second(facts, vec![by_name("off")]);
         let chain = firewall_of(facts).chains.last_mut().unwrap();
@@ -369,7 +368,7 @@ fn what_drops_clients_of_one_interface_only_is_told() {
         out.insert((Family::V4, Some(ip("198.51.100.1"))), by_router);
     };
     only(&with(uplink), "packets-dropped", Severity::Warning);
-    // A service that listens on an address of another interface is none for these clients.
+    // A service on an address of another interface is not for these clients.
     let chosen = Test::Compare {
         load: load(Field::Dest4, 4),
         mask: None,

@@ -1,4 +1,4 @@
-//! Probes that go another way than packets of clients.
+//! Tests of probes that take another route than packets of clients.
 
 use super::*;
 use tcpgw_kernel::route::RouteEntry;

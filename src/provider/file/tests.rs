@@ -1,4 +1,4 @@
-//! Every way in which people and programs replace a file.
+//! Tests of the ways in which people and programs replace a file.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::*;
 use tcpgw_core::model::State;
 
-/// Longer than any of it takes, on a machine that is busy.
+/// Time that is longer than any of the steps takes, on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
-/// Longer than a change takes to be seen. What comes later than that is not noticed by the tests that say "no news".
+/// Time that is longer than a change takes to be seen. Tests for "no news" do not notice later changes.
 const SILENCE: Duration = Duration::from_millis(700);
 
 fn text(port: u16) -> String {
@@ -24,7 +24,7 @@ struct Followed {
 }
 
 impl Followed {
-    /// Port 2000 is told when this returns.
+    /// Creates a followed file; port 2000 has been reported when this returns.
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("state.json"), text(2000)).unwrap();
@@ -256,7 +256,7 @@ async fn a_file_that_is_not_there_yet() {
     followed.tells(2000).await;
 }
 
-/// Tells how many news a storm of changes made, and checks that they end with the last one.
+/// Makes many changes, checks that the news end with the last one, and returns the number of news.
 async fn storm(followed: &mut Followed, last: u16, change: impl Fn(u16) + Send + 'static) -> usize {
     let writer = tokio::task::spawn_blocking(move || (2001..=last).for_each(change));
     for told in 1.. {
@@ -287,7 +287,7 @@ async fn many_renames_are_few_news() {
 
 #[tokio::test]
 async fn many_writes_in_place_are_few_news_and_never_half_of_one() {
-    // Where cutting a file off does not wait for a disk.
+    // Truncating a file there does not wait for a disk.
     let memory = Path::new("/dev/shm");
     let directory = if memory.is_dir() {
         tempfile::tempdir_in(memory).unwrap()

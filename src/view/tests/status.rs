@@ -1,4 +1,4 @@
-//! The status as a whole: its figures, its problems.
+//! Tests of the whole status: its figures and its problems.
 
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ fn what_is_unhealthy_comes_first() {
     );
 }
 
-/// Each family that a service has backends of, or a chosen address, has clients.
+/// Clients are expected in each family of a service's backends, or of its chosen addresses.
 #[test]
 fn a_family_that_nobody_serves_is_an_error() {
     let dual = |ipv4: &str| {
@@ -203,7 +203,7 @@ fn many_strangers_are_counted_and_not_all_told() {
     assert_eq!(last, "4990 more flows should have been flushed");
 }
 
-/// Nobody lets its clients in again by itself.
+/// A pause does not end by itself without a daemon.
 #[test]
 fn a_pause_without_a_daemon_is_called_so() {
     let mut services = services();
@@ -226,13 +226,13 @@ fn a_pause_without_a_daemon_is_called_so() {
     ] {
         assert!(told[0].message.contains(part), "{}", told[0].message);
     }
-    // One that gets connections is not held, whatever an old record says.
+    // A service that gets connections is not paused, whatever an old record says.
     services.pauses[0].service = "web".into();
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
     assert!(status.problems.iter().all(|problem| problem.kind != Kind::Paused));
 }
 
-/// A tenth of the largest gateway, all of whose backends are dead: whoever asks takes 128 MiB for all.
+/// Tests a tenth of the largest gateway, all of whose backends are dead: a client accepts at most 128 MiB.
 #[test]
 fn a_status_of_many_dead_backends_is_of_moderate_size() {
     const SERVICES: usize = 1000;
@@ -290,7 +290,7 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
     );
     let mut json = Vec::new();
     crate::observe::write_status(&mut json, &status).unwrap();
-    // Problems do not grow any further.
+    // The number of problems does not grow further with the gateway.
     let problems = serde_json::to_vec(&(&status.problems, &known.daemon)).unwrap().len();
     println!("{} bytes, {problems} of them problems", json.len());
     let largest = (json.len() - problems) * 10 + problems;
