@@ -161,7 +161,7 @@ fn elements(out: &mut dyn Write, name: SetName, spec: &SetSpec, rows: Option<&Ro
     writeln!(out, " }}")
 }
 
-/// One element, as nft writes it.
+/// Returns one element as nft writes it.
 fn element(name: SetName, spec: &SetSpec, row: &[u8]) -> Option<String> {
     let mut text = if spec.interval {
         range(spec, row)?

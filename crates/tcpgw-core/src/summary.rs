@@ -1,5 +1,5 @@
-//! The services of a state or a ruleset in short: small enough to keep beside the kernel, and enough to describe and count changes
-//! and to judge flows.
+//! Summary of the services of a state or a ruleset: small enough to keep beside the kernel, and sufficient to describe
+//! and count changes and to judge flows.
 
 mod kernel;
 mod service;
@@ -15,19 +15,19 @@ use crate::model::{Listen, Service, State};
 /// All services, sorted by port and addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Sorted by port and addresses.
+    /// Services, sorted by port and addresses.
     pub services: Vec<ServiceSummary>,
 }
 
-/// What a state says of a flow.
+/// Verdict of a state on a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlowVerdict {
-    /// Its backend is active.
+    /// The flow's backend is active.
     Active,
-    /// Its backend is draining.
+    /// The flow's backend is draining.
     Draining,
-    /// Its service has no such backend, so it must be flushed.
+    /// The service has no such backend, so the flow must be flushed.
     Stale,
 }
 
@@ -46,7 +46,7 @@ impl<'a> FromIterator<&'a Service> for Summary {
 }
 
 impl Summary {
-    /// Judges a flow from the address `public` to `backend`.
+    /// Returns the verdict on a flow from the address `public` to `backend`.
     pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> FlowVerdict {
         match self.service_at(public) {
             Some(service) if service.active.contains_key(&backend) => FlowVerdict::Active,
@@ -55,7 +55,7 @@ impl Summary {
         }
     }
 
-    /// Tells whether there is a service with the port and addresses of this one.
+    /// Returns whether a service with the port and addresses of this one exists.
     pub fn has_listen_key(&self, service: &Service) -> bool {
         let nowhere = BTreeSet::new();
         let addresses = match &service.listen {
@@ -90,7 +90,8 @@ impl Summary {
             .map(|at| from + at)
     }
 
-    /// Adds the services of `other` whose names this one does not have, and that listen where none of this one does.
+    /// Adds the services of `other` whose names this summary does not have, and which do not listen where one of its
+    /// services does.
     pub fn complete_from(&mut self, other: &Self) {
         let names: BTreeSet<Option<&str>> = self.services.iter().map(|service| service.name.as_deref()).collect();
         let is_new = |service: &&ServiceSummary| {
@@ -105,7 +106,7 @@ impl Summary {
         self.services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
     }
 
-    /// Adds the services of `other` that listen where none of this one does, whatever their names are.
+    /// Adds the services of `other` that do not listen where a service of this summary does, whatever their names are.
     pub fn complete_by_listen_keys(&mut self, other: &Self) {
         let is_new = |service: &&ServiceSummary| {
             let from = self.services.partition_point(|known| known.port < service.port);

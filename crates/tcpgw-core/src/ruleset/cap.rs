@@ -1,34 +1,36 @@
-//! Caps on flows and handshakes: how they are told apart, and how their sets are called.
+//! Caps on flows and handshakes, and the names of their sets.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A cap. Services with the same cap of clients share a rule and the set that counts; a cap of flows is one service's own.
+/// A cap. Services with the same client cap share a rule and the set that counts; a cap of flows belongs to one
+/// service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cap {
-    /// How many handshakes per second each client may begin.
+    /// Largest number of handshakes per second that each client may begin.
     ClientHandshakes(u32),
-    /// How many flows each client may have.
+    /// Largest number of concurrent flows of each client.
     ClientFlows(u32),
-    /// How many flows a service may have.
+    /// Largest number of concurrent flows of one service.
     Flows(FlowCap),
 }
 
-/// How many flows one service may have.
+/// Cap of the flows of one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowCap {
-    /// So many.
+    /// Largest number of flows.
     pub flows: u32,
-    /// The service's port.
+    /// Port of the service.
     pub port: u16,
-    /// The first of its addresses; `None` where it listens on every one.
+    /// First of its addresses; `None` if it listens on all.
     pub address: Option<IpAddr>,
 }
 
-/// The most clients that one set counts. Those that do not fit are not capped: whoever invents addresses must not shut everybody out.
+/// Largest number of clients that one set counts. Clients that do not fit are not capped: spoofed addresses must not
+/// lock everyone out.
 pub const CLIENT_SET_SIZE: u32 = 1 << 16;
 
-/// Milliseconds until the rate of a client that is silent is forgotten; its bucket is full by then.
+/// Time in milliseconds after which the rate of a silent client is forgotten; its bucket is full by then.
 pub const CLIENT_MILLISECONDS: u64 = 10_000;
 
 impl fmt::Display for Cap {
@@ -49,7 +51,7 @@ impl fmt::Display for Cap {
 }
 
 impl Cap {
-    /// The cap of that name, if it is one.
+    /// Returns the cap with this name; `None` if the name is not that of a cap.
     pub fn parse(name: &str) -> Option<Self> {
         let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number > 0);
         let parsed = if let Some(rest) = name.strip_prefix("handshakes_") {

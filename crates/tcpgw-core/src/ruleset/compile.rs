@@ -1,4 +1,4 @@
-//! From the desired state to the ruleset.
+//! Compilation of the desired state to a ruleset.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -21,19 +21,19 @@ use crate::model::{
 /// `IPPROTO_TCP`, as the first field of a service key.
 pub const TCP: [u8; 4] = [6, 0, 0, 0];
 
-/// What the kernel should hold for that state. `links` are those by which backends may be reached, and on which a client could
-/// stand beside its backend.
+/// Returns what the kernel should hold for a state. `links` are the links by which backends may be reached, and on
+/// which a client could be on the same link as its backend.
 pub fn compile(state: &State, links: &Links) -> Ruleset {
     compile_services(state.services.iter().map(AsRef::as_ref).collect(), links)
 }
 
-/// The same of some services.
+/// Returns what the kernel should hold for some services.
 pub fn compile_services(mut services: Vec<&Service>, links: &Links) -> Ruleset {
     let mut builder = Builder {
         deciding: deciding(&services),
         ..Builder::default()
     };
-    // In the order of keys, so that there is little to sort.
+    // In the order of keys, so that little is left to sort.
     services.sort_by_key(|service| service.port);
     for service in &services {
         builder.service(service);
@@ -43,9 +43,10 @@ pub fn compile_services(mut services: Vec<&Service>, links: &Links) -> Ruleset {
     builder.finish()
 }
 
-/// Of endpoints in several services: the name of the one whose limit and source hold. They agree (see
-/// [`crate::model::State::new`]) but where an endpoint is on its way from one of them to another: there, one in which it is active
-/// decides, and of several the one with the highest limit, so that no client gets less than it was promised.
+/// Returns, for each endpoint in several services, the name of the service whose limit and source mode apply. The
+/// services agree (see [`crate::model::State::new`]) except while an endpoint moves from one to another: then a service
+/// in which it is active decides, and of several the one with the highest limit, so that no client gets less than it
+/// was promised.
 fn deciding<'s>(services: &[&'s Service]) -> BTreeMap<Endpoint, &'s str> {
     let backends = services.iter().flat_map(|service| {
         let drains = |backend: &Backend| backend.state == BackendState::Draining;
@@ -63,7 +64,7 @@ fn deciding<'s>(services: &[&'s Service]) -> BTreeMap<Endpoint, &'s str> {
 }
 
 impl Ruleset {
-    /// Returns the part that depends on the links; `preserves`: as it is where some service preserves its clients' addresses.
+    /// Returns the part that depends on the links. `preserves`: whether some service preserves its clients' addresses.
     pub fn of_links(links: &Links, preserves: bool) -> Self {
         let mut builder = Builder::default();
         builder.links(links, preserves);
@@ -71,7 +72,7 @@ impl Ruleset {
     }
 }
 
-/// The limits of an element.
+/// Returns the limits of an element for a limit of a service.
 pub fn limits(limit: &Limit) -> Limits {
     Limits {
         packet_rate: limit.pps.into(),
@@ -81,7 +82,7 @@ pub fn limits(limit: &Limit) -> Limits {
     }
 }
 
-/// The buckets of a limit, as rows have them.
+/// The buckets of a limit in the form of rows.
 struct Buckets {
     all: [u8; LIMITS_LEN],
     handshakes: [u8; LIMITS_LEN],
@@ -100,13 +101,13 @@ impl Buckets {
 
 #[derive(Default)]
 struct Builder<'s> {
-    /// See [`deciding`].
+    /// Result of [`deciding`].
     deciding: BTreeMap<Endpoint, &'s str>,
     sets: BTreeMap<SetName, Rows>,
     turns: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>,
 }
 
-/// A public address of a service, as keys have it.
+/// A public address of a service in the form of keys.
 struct ListenKeyBytes {
     scope: Scope,
     listening: Vec<u8>,
@@ -292,7 +293,7 @@ impl Builder<'_> {
         }
         for (number, endpoint) in (0_u32..).zip(&slots) {
             let (bytes, len) = endpoint_bytes(*endpoint);
-            // numgen and jhash leave their number in the machine's own byte order.
+            // numgen and jhash store their number in the machine's byte order.
             self.push(
                 SetName::Slots(listen_scope),
                 &[&listen_key.listening, &number.to_ne_bytes(), &bytes[..len]],
@@ -300,7 +301,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Every slot has an address, so that any number of them takes part.
+    /// Adds an address for every slot, so that any number of addresses can be used.
     fn sources(&mut self, service: &Service, family: Family, backend: &[u8]) {
         let addresses = service.source_addresses.iter();
         let own: Vec<&IpAddr> = addresses.filter(|address| Family::of(**address) == family).collect();
@@ -339,7 +340,7 @@ impl Builder<'_> {
     }
 }
 
-/// The rule of the `spread` chain that is about a service with so many slots, if one is.
+/// Returns the rule of the `spread` chain for a service with this number of slots, if it needs one.
 fn spread_rule(service: &Service, slots: u16) -> Option<SpreadRule> {
     let idle = service.idle_seconds();
     let by = |choice| SpreadRule::Slots(Width { choice, slots, idle });
@@ -350,7 +351,7 @@ fn spread_rule(service: &Service, slots: u16) -> Option<SpreadRule> {
     }
 }
 
-/// An address as data.
+/// Returns an address as bytes.
 fn address_bytes(address: &IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -358,7 +359,7 @@ fn address_bytes(address: &IpAddr) -> Vec<u8> {
     }
 }
 
-/// An interface's name as a key field.
+/// Returns the name of an interface as a key field.
 pub fn interface_bytes(name: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
     for (to, from) in bytes[..15].iter_mut().zip(name.bytes()) {
@@ -379,7 +380,7 @@ mod tests {
         parse_service(text.as_bytes()).unwrap()
     }
 
-    /// An endpoint moves from one service to another, which has another limit.
+    /// An endpoint moves from one service to another one with another limit.
     #[test]
     fn where_an_endpoint_moves_no_client_gets_less_than_it_was_promised() {
         let links: Links = ["eth0".to_owned()].into();

@@ -1,35 +1,36 @@
-//! The gateway's links, as far as the rules depend on them: their names, and which address of the gateway a backend behind each
-//! of them is to see.
+//! The gateway's links, as far as the rules depend on them: their names, and the gateway address that backends behind
+//! each of them see.
 //!
-//! `masquerade` chooses an address for each flow, and the kernel deletes such flows when the link goes down or the address is
-//! removed (`net/netfilter/nf_nat_masquerade.c`). A flow that is given the same address by `snat` stays.
+//! `masquerade` chooses an address for each flow, and the kernel deletes such flows when the link goes down or the
+//! address is removed (`net/netfilter/nf_nat_masquerade.c`). A flow that gets the same address by `snat` stays.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::scope::Family;
 
-/// Links by name, loopback excepted.
+/// Links by name, except loopback.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Links(BTreeMap<String, Link>);
 
-/// One link.
+/// A network link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Link {
-    /// Whether it is switched on.
+    /// Whether the link is administratively up.
     pub up: bool,
-    /// The address that masquerading would choose on it, where there is no choice.
+    /// IPv4 address that masquerading would choose on the link, if it does not depend on the backend.
     pub source_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
+    /// IPv6 address that masquerading would choose on the link, if it does not depend on the backend.
     pub source_v6: Option<Ipv6Addr>,
 }
 
-/// An address of a link that new flows may use: of global scope, no secondary or temporary one, not deprecated, and in use.
+/// An address of a link that new flows may use: of global scope, neither secondary nor temporary, not deprecated, and
+/// not tentative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkAddress {
     /// The address.
     pub address: IpAddr,
-    /// Length of its network's prefix, in bits.
+    /// Length of the prefix, in bits.
     pub prefix_len: u8,
 }
 
@@ -39,12 +40,12 @@ impl Links {
         self.0.insert(name, link);
     }
 
-    /// Returns the names.
+    /// Returns the names of the links.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// Returns the links that have a source address of that family, with the address.
+    /// Returns the links that have a source address of this family, with the address.
     pub fn sources(&self, family: Family) -> impl Iterator<Item = (&str, IpAddr)> {
         self.0.iter().filter_map(move |(name, link)| {
             let source = match family {
@@ -55,8 +56,8 @@ impl Links {
         })
     }
 
-    /// Whether flows may now have to leave by another link, or from another address, than before: a link that has addresses of
-    /// its own was switched on or off, came or went, or has other addresses.
+    /// Returns whether flows may now leave by another link or from another address than before: a link with addresses
+    /// was switched on or off, was added or removed, or its addresses changed.
     pub fn leads_elsewhere(&self, before: &Self) -> bool {
         let of = |links: &Self| {
             let mut links = links.0.clone();
@@ -68,7 +69,7 @@ impl Links {
 }
 
 impl FromIterator<String> for Links {
-    /// Links without addresses.
+    /// Creates links without addresses.
     fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
         Self(names.into_iter().map(|name| (name, Link::default())).collect())
     }
@@ -81,7 +82,7 @@ impl<const N: usize> From<[String; N]> for Links {
 }
 
 impl Link {
-    /// Returns the link with those addresses.
+    /// Creates a link with these addresses.
     pub fn new(up: bool, addresses: &[LinkAddress]) -> Self {
         let only = |family| only_source(addresses.iter().filter(move |of| Family::of(of.address) == family));
         Self {
@@ -98,9 +99,10 @@ impl Link {
     }
 }
 
-/// Masquerading prefers the address whose network the next hop is in (`inet_select_addr`, `net/ipv4/devinet.c`; RFC 6724 for
-/// IPv6), so an address that is a network of its own counts only where there is no other. With several networks the choice
-/// depends on the backend, and masquerading makes it.
+/// Returns the address that masquerading chooses, if it does not depend on the backend. Masquerading prefers the
+/// address whose network contains the next hop (`inet_select_addr`, `net/ipv4/devinet.c`; RFC 6724 for IPv6), so an
+/// address with a host prefix counts only if the link has no other. With several networks the choice depends on the
+/// backend, and is left to masquerading.
 fn only_source<'a>(addresses: impl Iterator<Item = &'a LinkAddress> + Clone) -> Option<IpAddr> {
     let is_host = |of: &&LinkAddress| of.prefix_len >= if of.address.is_ipv4() { 32 } else { 128 };
     let single = |mut addresses: Vec<IpAddr>| {

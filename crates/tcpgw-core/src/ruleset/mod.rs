@@ -1,7 +1,7 @@
-//! What the kernel should hold, or does hold: the content of the table's sets.
+//! Contents of the table's sets: what the kernel should hold, or does hold.
 //!
-//! Owns the ruleset's shape (names, keys, rules) and the way from a [`State`](crate::model::State) to it. Knows nothing
-//! of netlink.
+//! Owns the form of the ruleset (names, keys, rules) and the compilation of a [`State`](crate::model::State) to it.
+//! Knows nothing of netlink.
 
 pub mod cap;
 pub mod compile;
@@ -28,7 +28,7 @@ use skeleton::Asked;
 use spec::SetSpec;
 use timeouts::{KernelTimeouts, Timeouts};
 
-/// The objects with timeouts to which these rules of a `spread` chain refer, and other chains do not.
+/// Returns the objects with timeouts that only these rules of a `spread` chain refer to.
 pub fn idle_timeouts(listen_scope: ListenScope, rules: &BTreeSet<SpreadRule>) -> BTreeSet<Timeouts> {
     let idle = rules.iter().filter_map(|rule| rule.idle());
     idle.map(|seconds| Timeouts::Idle(listen_scope.family(), seconds))
@@ -44,19 +44,19 @@ pub struct Ruleset {
     timeouts: KernelTimeouts,
 }
 
-/// What a change that was interrupted left behind, or has made and not used yet.
+/// Objects that a change left behind when it was interrupted, or has created and not used yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Idle {
     /// Width sets without elements.
     pub widths: BTreeSet<(ListenScope, SpreadRule)>,
-    /// Chains that no service takes turns in.
+    /// Chains of round-robin services that no service uses.
     pub turns: BTreeSet<RoundRobinChain>,
-    /// The optional sets that the rules ask, where those are others than the ones that have elements.
+    /// Optional sets that the rules look up, if they differ from the sets that have elements.
     pub asked: Option<Asked>,
 }
 
 impl Ruleset {
-    /// Out of sorted rows; empty sets may be among them.
+    /// Creates a ruleset from sorted rows; empty sets are left out.
     pub fn new(sets: BTreeMap<SetName, Rows>, turns: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>) -> Self {
         let sets = sets.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
         Self {
@@ -67,18 +67,19 @@ impl Ruleset {
         }
     }
 
-    /// The same where conntrack's sysctls say that.
+    /// Returns the ruleset with these values of conntrack's sysctls.
     #[must_use]
     pub fn with_timeouts(self, timeouts: KernelTimeouts) -> Self {
         Self { timeouts, ..self }
     }
 
-    /// What the objects with timeouts follow.
+    /// Returns the values of conntrack's sysctls that the objects with timeouts follow.
     pub fn timeouts(&self) -> &KernelTimeouts {
         &self.timeouts
     }
 
-    /// The same in a table that has these width sets and chains, in use or not, and whose rules ask these optional sets.
+    /// Returns the ruleset as part of a table that has these width sets and chains, used or not, and whose rules look
+    /// up these optional sets.
     #[must_use]
     pub fn among(
         mut self,
@@ -97,7 +98,8 @@ impl Ruleset {
         self
     }
 
-    /// The same, with every backend among those that new connections from outside reach through services only, or with none.
+    /// Returns the ruleset with every backend protected, or with none. New connections from outside reach a protected
+    /// backend only through services.
     #[must_use]
     pub fn protecting(mut self, protect: bool) -> Self {
         for family in Family::BOTH {
@@ -117,34 +119,34 @@ impl Ruleset {
         self
     }
 
-    /// Whether there are backends that new connections from outside reach through services only.
+    /// Returns whether any backend is protected: reachable for new connections from outside only through services.
     pub fn protects(&self) -> bool {
         Family::BOTH
             .iter()
             .any(|family| self.sets.contains_key(&SetName::Protected(*family)))
     }
 
-    /// The sets that have elements.
+    /// Returns the sets that have elements.
     pub fn sets(&self) -> &BTreeMap<SetName, Rows> {
         &self.sets
     }
 
-    /// The elements of one.
+    /// Returns the elements of a set; `None` if it has none.
     pub fn rows(&self, name: SetName) -> Option<&Rows> {
         self.sets.get(&name)
     }
 
-    /// Which chain counts the turns of a service: by reach and service key.
+    /// Returns the chain of each round-robin service, by scope and service key.
     pub fn turns(&self) -> &BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain> {
         &self.turns
     }
 
-    /// The chains that count turns.
+    /// Returns the chains of round-robin services, used or not.
     pub fn turn_chains(&self) -> BTreeSet<&RoundRobinChain> {
         self.turns.values().chain(&self.idle.turns).collect()
     }
 
-    /// The numbers of slots that there are sets for.
+    /// Returns the rules of a `spread` chain for which sets exist, with or without elements.
     pub fn widths(&self, listen_scope: ListenScope) -> BTreeSet<SpreadRule> {
         let width = |name: &SetName| match name {
             SetName::Spread(of, width) if *of == listen_scope => Some(*width),
@@ -158,24 +160,25 @@ impl Ruleset {
             .collect()
     }
 
-    /// The objects with timeouts that only some services need, in use or not.
+    /// Returns the objects with timeouts that only some services need, used or not.
     pub fn idle_timeouts(&self) -> BTreeSet<Timeouts> {
         let of = |listen_scope: ListenScope| idle_timeouts(listen_scope, &self.widths(listen_scope));
         ListenScope::ALL.into_iter().flat_map(of).collect()
     }
 
-    /// The optional sets that the rules ask: those that have elements, unless somebody else changed these.
+    /// Returns the optional sets that the rules look up: those that have elements, unless another program changed
+    /// these.
     pub fn asked(&self) -> Asked {
         let filled = || self.sets.keys().copied().filter(|name| name.is_optional());
         self.idle.asked.clone().unwrap_or_else(|| filled().collect())
     }
 
-    /// All elements.
+    /// Returns the number of elements of all sets.
     pub fn len(&self) -> usize {
         self.sets.values().map(Rows::len).sum::<usize>() + self.turns.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether no set has an element.
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty() && self.turns.is_empty()
     }

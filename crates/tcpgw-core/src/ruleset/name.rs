@@ -8,93 +8,95 @@ pub use super::round_robin::RoundRobinChain;
 pub use super::scope::{Family, ListenScope, Scope};
 pub use super::spread::{SlotChoice, SpreadRule, Width};
 
-/// Every set and map of the table.
+/// A set or map of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetName {
-    /// The services of a scope.
+    /// Services of a scope.
     Services(Scope),
-    /// Those that have an `allow` or `deny` list.
+    /// Services with an `allow` or `deny` list.
     Restricted(Scope),
-    /// Those that have an `allow` list.
+    /// Services with an `allow` list.
     AllowOnly(Scope),
-    /// Those whose late packets get a reset instead of silence.
+    /// Services whose late packets are answered with a reset instead of being dropped.
     RetireReset(Scope),
-    /// Those that have no backend and answer a SYN with a reset.
+    /// Services without a backend that answer a SYN with a reset.
     EmptyReset(ListenScope),
-    /// Service and client network: let in by an `allow` list.
+    /// Service and client network that an `allow` list admits.
     Allowed(ListenScope),
-    /// Service and client network: kept out by a `deny` list.
+    /// Service and client network that a `deny` list excludes.
     Denied(ListenScope),
-    /// Services that a rule of the `spread` chain is about: those with this many slots, with this cap, or with this timeout.
+    /// Services to which one rule of the `spread` chain applies: those with this many slots, this cap, or this timeout.
     Spread(ListenScope, SpreadRule),
-    /// What is counted for a cap: clients with their rates or numbers of flows, or flows.
+    /// Elements that a cap counts: clients with their rates or numbers of flows, or flows.
     Capped(ListenScope, Cap),
     /// Services whose slot is picked by a hash of the client's address.
     Hashed(ListenScope),
-    /// Round-robin services, each with the chain that counts its turns.
+    /// Round-robin services, each with its own chain, which counts the turns.
     RoundRobin(ListenScope),
-    /// Service and slot number: the backend.
+    /// Backend of a service and slot number.
     Slots(ListenScope),
     /// Backends with a limit.
     Limited(Family),
-    /// Backends without one.
+    /// Backends without a limit.
     Unlimited(Family),
     /// Backends that see their clients' own addresses.
     Preserved(Family),
-    /// Backend and slot number: the gateway's address that the backend sees.
+    /// Gateway address that the backend sees, by backend and slot number.
     Sources(Family),
-    /// Interface: the gateway's address that backends behind it see.
+    /// Gateway address that backends behind an interface see.
     LinkSources(Family),
-    /// What a limited backend may still receive.
+    /// Bucket of packets to a limited backend.
     LimitTo(Family),
-    /// What a limited backend may still send.
+    /// Bucket of packets from a limited backend.
     LimitFrom(Family),
-    /// What a limited backend may still receive or send, of one bucket.
+    /// Bucket of packets to and from a limited backend, shared by both directions.
     LimitBoth(Family),
-    /// How many handshakes a limited backend may still receive.
+    /// Bucket of handshakes to a limited backend.
     HandshakesTo(Family),
-    /// How many answers to handshakes a limited backend may still send.
+    /// Bucket of answers to handshakes from a limited backend.
     HandshakesFrom(Family),
-    /// How many segments of handshakes a limited backend may still receive or send, of one bucket.
+    /// Bucket of handshake segments to and from a limited backend, shared by both directions.
     HandshakesBoth(Family),
-    /// Backends that new connections from outside reach through services only.
+    /// Protected backends: new connections from outside reach them only through services.
     Protected(Family),
-    /// Pairs of an interface with itself: a client on its backend's link.
+    /// Pairs of an interface with itself, for clients on their backend's link.
     SameLink,
-    /// Counts SYNs that an access list refused.
+    /// Counters of SYNs that an access list refused.
     Refused(Scope),
-    /// Counts SYNs of clients that are over a cap of theirs.
+    /// Counters of SYNs of clients that exceed one of their caps.
     OverClient(Scope),
-    /// Counts SYNs to services that have as many flows as they may.
+    /// Counters of SYNs to services that have reached their `max_flows`.
     OverFlows(Scope),
-    /// Counts SYNs that found no backend.
+    /// Counters of SYNs that found no backend.
     NoBackend(Scope),
-    /// Counts packets of no tracked flow.
+    /// Counters of packets that belong to no tracked flow.
     Stale(Scope),
-    /// Counts INVALID packets to services.
+    /// Counters of INVALID packets to services.
     Invalid(Scope),
-    /// Counts packets over the limit, to a backend.
+    /// Counters of packets over the limit, to a backend.
     OverTo(Family),
-    /// Counts packets over the limit, from a backend.
+    /// Counters of packets over the limit, from a backend.
     OverFrom(Family),
-    /// Counts INVALID packets from a backend.
+    /// Counters of INVALID packets from a backend.
     InvalidFrom(Family),
-    /// Counts packets of flushed flows from a backend that sees its clients' addresses.
+    /// Counters of packets of flushed flows from a backend that sees its clients' addresses.
     StaleFrom(Family),
-    /// Counts packets from outside to a protected backend that did not come through a service.
+    /// Counters of packets from outside to a protected backend that did not come through a service.
     Direct(Family),
-    /// Counts SYNs that a backend answered with an acknowledgement of an earlier connection: it still holds the port.
+    /// Counters of SYNs that a backend answered with an acknowledgement of an earlier connection, because it still
+    /// holds the port.
     Reused(Family),
-    /// Who wanted to connect to what and got those answers, for as long as it takes to come again.
+    /// Addresses and ports of connection attempts that got such answers, kept until a client would have repeated its
+    /// SYN.
     Challenged(Family),
-    /// Backends whose bucket is empty: what they may still receive and send in errors of ICMP.
+    /// Backends whose bucket is empty, with a reserve for ICMP errors in both directions.
     Reserve(Family),
-    /// Counts flows to a backend that was shown its client's address, and may speak to it even after it has left.
+    /// Counters of flows to a backend that has seen its client's address, and may send to it even after it was removed.
     Acquainted(Family),
 }
 
 impl SetName {
-    /// Returns every set that is always there: all but those of the rules of `spread` chains.
+    /// Returns the sets that always exist: all except those of the rules of `spread` chains.
     pub fn fixed() -> Vec<Self> {
         let mut names = Vec::new();
         for scope in Scope::ALL {
@@ -151,7 +153,7 @@ impl SetName {
         names
     }
 
-    /// Tells whether packets add its elements, and not tcpgw.
+    /// Returns whether packets add the elements, and not tcpgw.
     pub fn is_counter(self) -> bool {
         matches!(
             self,
@@ -174,8 +176,8 @@ impl SetName {
         )
     }
 
-    /// Tells whether rules look into it only while it has elements: most gateways leave it empty, and many packets would be looked
-    /// up.
+    /// Returns whether rules look up the set only while it has elements: on most gateways it is empty, and a lookup
+    /// would cost time for many packets.
     pub fn is_optional(self) -> bool {
         matches!(
             self,
@@ -194,8 +196,8 @@ impl SetName {
         )
     }
 
-    /// Returns the sets that hold the keys of a counter set: an element whose key is in none of them is out of date. No set is
-    /// returned where elements stay.
+    /// Returns the sets that hold the keys of a counter set: an element whose key is in none of them is outdated.
+    /// Returns none for sets whose elements are kept.
     pub fn owners(self) -> Vec<Self> {
         match self {
             Self::Refused(scope)
@@ -218,7 +220,7 @@ impl SetName {
         }
     }
 
-    /// Returns how its elements name a service; `None`: they name none.
+    /// Returns how the elements name a service; `None` if they name none.
     pub fn scope(self) -> Option<Scope> {
         match self {
             Self::Services(scope)
@@ -276,7 +278,7 @@ impl SetName {
     }
 }
 
-/// Returns the number that a text begins with, and what follows it.
+/// Returns the number that a text begins with, and the rest of the text.
 fn parse_number(text: &str) -> Option<(NonZeroU32, &str)> {
     let (digits, rest) = text.split_at(text.find('_')?);
     Some((digits.parse().ok()?, rest))
@@ -288,7 +290,7 @@ fn parse_reach(suffix: &str) -> Option<ListenScope> {
         .find(|listen_scope| listen_scope.to_string() == suffix)
 }
 
-/// A cap and a reach, as names of sets end.
+/// Reads a cap and a scope from the end of a set's name.
 fn parse_cap(text: &str) -> Option<(ListenScope, Cap)> {
     let listen_scope = ListenScope::ALL
         .into_iter()

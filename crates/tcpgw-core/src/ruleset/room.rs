@@ -1,8 +1,8 @@
-//! How large the big sets are made.
+//! Sizes of the largest sets.
 //!
-//! A hash of fixed size takes an element in half the time of one that grows by itself (80,000 elements: 0.07 s of kernel
-//! time instead of 0.12 s, Linux 6.18), so the sets that hold most are made with room, 8 bytes of kernel memory for each
-//! bucket. When they are full the table is made anew with twice the room, in one transaction.
+//! A hash of fixed size takes an element in half the time of one that grows by itself (80,000 elements: 0.07 s of
+//! kernel time instead of 0.12 s, Linux 6.18), so the largest sets are created with a size; each bucket costs 8 bytes
+//! of kernel memory. When they are full, the table is created again with twice the size, in one transaction.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,25 +11,25 @@ use super::Ruleset;
 use super::name::SetName;
 use super::scope::{Family, ListenScope, Scope};
 
-/// How often the room of the big sets was doubled.
+/// Number of times that the size of the largest sets was doubled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Room(u8);
 
-/// What they hold at first.
+/// Initial size of the sets, in elements.
 const FIRST: u32 = 1 << 16;
-/// Doubled so often, a set could hold 256 slots of every port.
+/// Largest number of doublings: a set then holds 256 slots of every port.
 const MOST: u8 = 8;
-/// A service on every address is a port: there are no more.
+/// Size of sets of services that listen on all addresses: one for each port.
 const PORTS: u32 = 1 << 16;
 
 impl Room {
-    /// The least that holds a ruleset.
+    /// Returns the smallest size that holds a ruleset.
     pub fn of(ruleset: &Ruleset) -> Self {
         let holds = |room: &Self| ruleset.sets().iter().all(|(name, rows)| room.holds(*name, rows.len()));
         (0..MOST).map(Self).find(holds).unwrap_or(Self(MOST))
     }
 
-    /// How many elements a set is made for; `None` if it grows by itself.
+    /// Returns the number of elements that a set is created for; `None` if it grows by itself.
     pub fn size(self, name: SetName) -> Option<u32> {
         match name {
             SetName::Slots(ListenScope::Any(_)) | SetName::Limited(_) | SetName::Unlimited(_) => Some(FIRST << self.0),
@@ -38,13 +38,13 @@ impl Room {
         }
     }
 
-    /// Whether a set can hold so many.
+    /// Returns whether a set can hold this number of elements.
     pub fn holds(self, name: SetName, elements: usize) -> bool {
         self.size(name)
             .is_none_or(|size| u32::try_from(elements).is_ok_and(|elements| elements <= size))
     }
 
-    /// The sets whose size the room decides.
+    /// Returns the sets whose size depends on the number of doublings.
     pub fn decides() -> [SetName; 6] {
         let [v4, v6] = Family::BOTH;
         [

@@ -7,7 +7,7 @@ use crate::ruleset::scope::ListenScope;
 /// The chain that counts the turns of one round-robin service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoundRobinChain {
-    /// Scope whose slots it picks from.
+    /// Scope whose slots the chain picks from.
     pub listen_scope: ListenScope,
     /// Number of slots, 1 to 256.
     pub width: u16,
@@ -16,10 +16,10 @@ pub struct RoundRobinChain {
 }
 
 impl RoundRobinChain {
-    /// Returns the chain of this name; `None`: it is the name of another chain.
+    /// Returns the chain with this name; `None` if it is not the name of such a chain.
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("turn")?;
-        // The order does not matter: "_at_v4" and "_v4" are no prefixes of each other.
+        // The order does not matter: neither "_at_v4" nor "_v4" is a prefix of the other.
         let listen_scope = ListenScope::ALL
             .into_iter()
             .find(|listen_scope| rest.starts_with(&listen_scope.to_string()))?;

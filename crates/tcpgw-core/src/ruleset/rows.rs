@@ -1,7 +1,7 @@
-//! The elements of one set, packed: a table of fixed-size rows, sorted.
+//! Elements of one set, packed as a sorted table of rows of equal size.
 //!
-//! A gateway may hold a million elements; as packed rows they are a few bytes each, they compare as `memcmp`, and two
-//! sets are told apart in one pass.
+//! A gateway may hold a million elements; a packed row takes a few bytes, rows compare as `memcmp`, and two sets are
+//! compared in one pass.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -11,8 +11,8 @@ use super::scope::Family;
 use super::spec::{LIMITS_LEN, SetSpec};
 use crate::model::Endpoint;
 
-/// Rows of one set: key, end of the range for interval sets, data, limits; as the kernel has them, numbers big-endian,
-/// every field padded to four bytes.
+/// Rows of one set: key, end of the range for interval sets, data, limits; in the form of the kernel: numbers
+/// big-endian, every field padded to four bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
     identity_len: usize,
@@ -23,18 +23,18 @@ pub struct Rows {
 /// The two limits of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Packets per second.
+    /// Rate in packets per second.
     pub packet_rate: u64,
-    /// Packets at once.
+    /// Burst in packets.
     pub packet_burst: u32,
-    /// Bytes per second.
+    /// Rate in bytes per second.
     pub byte_rate: u64,
-    /// Bytes at once, above one second's rate.
+    /// Burst in bytes, above one second's rate.
     pub byte_burst: u32,
 }
 
 impl Limits {
-    /// As they stand in a row.
+    /// Returns the limits in the form of a row.
     pub fn to_bytes(self) -> [u8; LIMITS_LEN] {
         let mut bytes = [0; LIMITS_LEN];
         bytes[..8].copy_from_slice(&self.packet_rate.to_be_bytes());
@@ -44,7 +44,7 @@ impl Limits {
         bytes
     }
 
-    /// From the end of a row.
+    /// Reads the limits from the end of a row.
     pub fn from_bytes(bytes: [u8; LIMITS_LEN]) -> Self {
         let [
             p0,
@@ -81,19 +81,19 @@ impl Limits {
     }
 }
 
-/// How a row of one set differs from the same row of another.
+/// Difference between two sets in one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference<'a> {
-    /// Only the first has it.
+    /// Row that only the first set has.
     Gone(&'a [u8]),
-    /// Only the second has it.
+    /// Row that only the second set has.
     New(&'a [u8]),
-    /// Both have it, with other data or limits: first, second.
+    /// Row of the first set and row of the second one, which has other data or limits.
     Changed(&'a [u8], &'a [u8]),
 }
 
 impl Rows {
-    /// No rows yet, of a set made like that.
+    /// Creates an empty list of rows for this kind of set.
     pub fn new(spec: &SetSpec) -> Self {
         Self {
             identity_len: spec.identity_len(),
@@ -102,7 +102,7 @@ impl Rows {
         }
     }
 
-    /// Rows out of packed bytes; `None` if they are not whole rows in order, each identity once.
+    /// Creates rows from packed bytes; `None` if the bytes are not whole rows in order with each identity once.
     pub fn from_packed(spec: &SetSpec, bytes: Vec<u8>) -> Option<Self> {
         let rows = Self {
             bytes,
@@ -111,15 +111,16 @@ impl Rows {
         (rows.bytes.len().is_multiple_of(rows.row_len) && rows.is_sorted()).then_some(rows)
     }
 
-    /// The rows as they are packed.
+    /// Returns the packed bytes.
     pub fn packed(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Adds a row, made of those parts in that order. Call [`Self::sort`] when all are there.
+    /// Adds a row that consists of these parts in this order. Call [`Self::sort`] when all rows are added.
     ///
     /// # Panics
-    /// If the parts do not add up to a row: a mistake in this program, never in its input.
+    ///
+    /// Panics if the parts do not add up to a row. This is a mistake in the program; no input causes it.
     pub fn push(&mut self, parts: &[&[u8]]) {
         let before = self.bytes.len();
         for part in parts {
@@ -139,34 +140,34 @@ impl Rows {
         self.bytes = order.concat();
     }
 
-    /// Whether the rows are in order, each identity once.
+    /// Returns whether the rows are in order, each identity once.
     pub fn is_sorted(&self) -> bool {
         self.iter()
             .zip(self.iter().skip(1))
             .all(|(a, b)| a[..self.identity_len] < b[..self.identity_len])
     }
 
-    /// How many there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.row_len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// All of them, in order.
+    /// Returns all rows, in order.
     pub fn iter(&self) -> ChunksExact<'_, u8> {
         self.bytes.chunks_exact(self.row_len)
     }
 
-    /// Whether a row begins with that identity.
+    /// Returns whether a row has this identity.
     pub fn contains(&self, identity: &[u8]) -> bool {
         self.find(identity).is_some()
     }
 
-    /// The row of that identity.
+    /// Returns the row with this identity.
     pub fn find(&self, identity: &[u8]) -> Option<&[u8]> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
@@ -181,7 +182,7 @@ impl Rows {
         None
     }
 
-    /// The rows of both but for those that are the same at the front and at the back: most changes are small.
+    /// Returns the rows of both sets without equal blocks at the front and at the end: most changes are small.
     fn without_common_ends<'a>(&'a self, other: &'a Self) -> (ChunksExact<'a, u8>, ChunksExact<'a, u8>) {
         let block = self.row_len * 128;
         let (mut ours, mut theirs) = (self.packed(), other.packed());
@@ -200,7 +201,7 @@ impl Rows {
         (ours.chunks_exact(self.row_len), theirs.chunks_exact(self.row_len))
     }
 
-    /// What differs, in order of identity.
+    /// Calls `each` with every difference, in the order of identities.
     pub fn differences<'a>(&'a self, other: &'a Self, mut each: impl FnMut(Difference<'a>)) {
         let (ours, theirs) = self.without_common_ends(other);
         let (mut ours, mut theirs) = (ours.peekable(), theirs.peekable());
@@ -232,13 +233,13 @@ impl<'a> IntoIterator for &'a Rows {
     }
 }
 
-/// A port as a key field.
+/// Returns a port as a key field.
 pub fn port_bytes(port: NonZeroU16) -> [u8; 4] {
     let [high, low] = port.get().to_be_bytes();
     [high, low, 0, 0]
 }
 
-/// A key or data of address and port: the bytes, and how many of them count.
+/// Returns address and port as a key or as data: the bytes, and how many of them are used.
 pub fn endpoint_bytes(endpoint: Endpoint) -> ([u8; 20], usize) {
     let mut bytes = [0; 20];
     let len = match endpoint.address {
@@ -255,7 +256,7 @@ pub fn endpoint_bytes(endpoint: Endpoint) -> ([u8; 20], usize) {
     (bytes, len + 4)
 }
 
-/// An address out of the front of a key.
+/// Reads an address from the front of a key.
 pub fn read_address(family: Family, bytes: &[u8]) -> Option<IpAddr> {
     match family {
         Family::V4 => Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?))),
@@ -263,12 +264,12 @@ pub fn read_address(family: Family, bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// A port out of the front of a key.
+/// Reads a port from the front of a key.
 pub fn read_port(bytes: &[u8]) -> Option<NonZeroU16> {
     NonZeroU16::new(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?))
 }
 
-/// An endpoint out of the front of a key or of data.
+/// Reads an endpoint from the front of a key or of data.
 pub fn read_endpoint(family: Family, bytes: &[u8]) -> Option<Endpoint> {
     let address = read_address(family, bytes)?;
     let port = read_port(bytes.get(family.address_len()..)?)?;

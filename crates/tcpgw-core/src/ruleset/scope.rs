@@ -1,4 +1,4 @@
-//! Address families, and the ways in which a packet names a service.
+//! Address families, and the two ways in which keys name a service.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,14 +6,14 @@ use std::net::IpAddr;
 /// An address family. Its text, `v4` or `v6`, is part of the names of sets and chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// IPv4.
+    /// IPv4 addresses.
     V4,
-    /// IPv6.
+    /// IPv6 addresses.
     V6,
 }
 
 impl Family {
-    /// Both, in the order of the ruleset.
+    /// Both families, in the order of the ruleset.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
     /// Returns the family of an address.
@@ -42,7 +42,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// How a packet names a service: by port alone, or by address and port.
+/// Form of the key of a service: by port alone, or by address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// Services on every local address; one set serves both families.
@@ -52,7 +52,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// All three, in the order of the ruleset.
+    /// All three scopes, in the order of the ruleset.
     pub const ALL: [Self; 3] = [Self::Any, Self::At(Family::V4), Self::At(Family::V6)];
 
     /// Returns the scopes within a family that lead to the backends of a service of this scope.
@@ -83,7 +83,7 @@ pub enum ListenScope {
 }
 
 impl ListenScope {
-    /// All four, in the order of the ruleset.
+    /// All four scopes, in the order of the ruleset.
     pub const ALL: [Self; 4] = [
         Self::Any(Family::V4),
         Self::At(Family::V4),
@@ -91,7 +91,7 @@ impl ListenScope {
         Self::At(Family::V6),
     ];
 
-    /// Returns its family.
+    /// Returns the family of the scope.
     pub fn family(self) -> Family {
         match self {
             Self::Any(family) | Self::At(family) => family,

@@ -1,8 +1,9 @@
-//! The chains and rules. They are the same whatever the services are: services, backends and limits are elements of
-//! sets. Three things follow the elements: `spread` chains have a rule for each number of slots in use, each round-robin
-//! service has a chain of its own that counts its turns, and sets that few gateways use are asked while they hold anything.
+//! Chains and rules of the table. They do not depend on the services: services, backends and limits are elements of
+//! sets. Three things follow the elements: `spread` chains have a rule for each number of slots in use, each
+//! round-robin service has a chain of its own that counts its turns, and sets that few gateways use are looked up only
+//! while they have elements.
 //!
-//! `rules/README.md` draws the packet's way through them.
+//! `rules/README.md` shows the path of packets through them.
 
 mod backends;
 mod entries;
@@ -21,25 +22,26 @@ use super::stmt::{Pick, Stmt, service_in};
 use super::timeouts::Timeouts;
 use crate::model::FlowMark;
 
-/// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
+/// Version of the rules, which the table's comment contains. Raise it with every change of the rules or of a set's
+/// form.
 pub const VERSION: u32 = 6;
 
-/// The table's comment: what the rules are, so that a reader of the kernel knows before it compares them.
+/// Returns the table's comment, which tells a reader of the kernel the version of the rules before it compares them.
 pub fn comment(mark: FlowMark, room: Room) -> String {
     format!("{}, flow mark {mark}, room {room}", name())
 }
 
-/// The version of the rules that a comment tells.
+/// Returns the version of the rules that a table's comment names.
 pub fn version_of(comment: &str) -> Option<u32> {
     part(comment, "tcpgw skeleton ")
 }
 
-/// The flow mark that a comment tells.
+/// Returns the flow mark that a table's comment names.
 pub fn mark_of(comment: &str) -> Option<FlowMark> {
     part(comment, "flow mark ")
 }
 
-/// The room that a comment tells.
+/// Returns the size of the largest sets that a table's comment names.
 pub fn room_of(comment: &str) -> Option<Room> {
     part(comment, "room ")
 }
@@ -52,45 +54,45 @@ fn part<T: FromStr>(comment: &str, name: &str) -> Option<T> {
         .ok()
 }
 
-/// What the comments of all tables with these rules begin with.
+/// Returns the beginning of the comments of all tables with these rules.
 pub fn name() -> String {
     format!("tcpgw skeleton {VERSION}")
 }
 
-/// Where a base chain sees packets (include/uapi/linux/netfilter.h, `enum nf_inet_hooks`).
+/// Hook of a base chain (include/uapi/linux/netfilter.h, `enum nf_inet_hooks`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     /// Before the routing decision.
     Prerouting,
-    /// For the gateway itself.
+    /// Packets to the gateway itself.
     Input,
-    /// From the gateway itself.
+    /// Packets from the gateway itself.
     Output,
-    /// Before it leaves.
+    /// After the routing decision, before packets leave.
     Postrouting,
 }
 
-/// What makes a chain a base chain.
+/// Properties of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Base {
-    /// Where.
+    /// Hook of the chain.
     pub hook: Hook,
-    /// Whether it is of type `nat`, which sees only the first packet of a flow; else `filter`.
+    /// Whether the chain is of type `nat`, which sees only the first packet of a flow; otherwise `filter`.
     pub nat: bool,
-    /// When, among the others there.
+    /// Priority among the chains of the hook.
     pub priority: i32,
-    /// How nft writes that.
+    /// Priority as nft writes it.
     pub priority_name: &'static str,
 }
 
 /// A chain and its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// Its name.
+    /// Name of the chain.
     pub name: String,
-    /// Where it is hooked, if it is.
+    /// Properties of a base chain; `None` for other chains.
     pub base: Option<Base>,
-    /// Its rules, in order.
+    /// Rules in order.
     pub rules: Vec<Vec<Stmt>>,
 }
 
@@ -122,11 +124,11 @@ fn goto(chain: &str) -> Stmt {
     Stmt::Goto(chain.into())
 }
 
-/// The sets that are asked while they hold anything, and do. Most gateways have no limits, say, and no packet of theirs
-/// should look for some.
+/// Optional sets that have elements and are looked up. Most gateways have no limits, for example, and their packets
+/// should not look for any.
 pub type Asked = BTreeSet<SetName>;
 
-/// Every chain that does not depend on the services, each after those that it goes to.
+/// Returns every chain that does not depend on the services, each after those that it goes to.
 pub fn fixed(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
     let mut chains = Vec::new();
     for scope in Scope::ALL {
@@ -155,7 +157,7 @@ pub fn fixed(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
     chains
 }
 
-/// Whether it can find anything where it looks.
+/// Returns whether a statement can match: it does not look up an optional set without elements.
 fn may_match(stmt: &Stmt, asked: &Asked) -> bool {
     match stmt {
         Stmt::In(_, set) => !set.is_optional() || asked.contains(set),
@@ -165,12 +167,12 @@ fn may_match(stmt: &Stmt, asked: &Asked) -> bool {
     }
 }
 
-/// The chain that has a rule for each number of slots in use.
+/// Returns the name of the chain that has a rule for each number of slots in use.
 pub fn spread_name(listen_scope: ListenScope) -> String {
     format!("spread{listen_scope}")
 }
 
-/// That chain's rules.
+/// Returns the `spread` chain with these rules.
 pub fn spread(listen_scope: ListenScope, rules: &BTreeSet<SpreadRule>, mark: FlowMark) -> Chain {
     let rules = rules.iter().flat_map(|rule| match rule {
         SpreadRule::Cap(cap) => capped(listen_scope, *cap, mark),
@@ -196,7 +198,7 @@ fn slots(listen_scope: ListenScope, width: Width, mark: FlowMark) -> Vec<Stmt> {
     ]
 }
 
-/// A service whose slot is chosen elsewhere, and whose timeouts are its own.
+/// Returns the rule for services whose slot is chosen in another chain and that have their own timeouts.
 fn idle(listen_scope: ListenScope, seconds: NonZeroU32, mark: FlowMark) -> Vec<Stmt> {
     vec![
         service_in(
@@ -209,7 +211,7 @@ fn idle(listen_scope: ListenScope, seconds: NonZeroU32, mark: FlowMark) -> Vec<S
     ]
 }
 
-/// A flow that finds no room in the set of its service's flows does not get the mark.
+/// Returns the rules of a cap. A flow for which the set of its service's flows has no space does not get the mark.
 fn capped(listen_scope: ListenScope, cap: Cap, mark: FlowMark) -> Vec<Vec<Stmt>> {
     let scope = listen_scope.scope();
     let service = service_in(scope, SetName::Spread(listen_scope, SpreadRule::Cap(cap)));
@@ -233,7 +235,7 @@ fn capped(listen_scope: ListenScope, cap: Cap, mark: FlowMark) -> Vec<Vec<Stmt>>
     }
 }
 
-/// The chain of one round-robin service.
+/// Returns the chain of one round-robin service.
 pub fn turn(turn: &RoundRobinChain) -> Chain {
     Chain::new(
         turn.to_string(),

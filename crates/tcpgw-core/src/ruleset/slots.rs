@@ -1,4 +1,4 @@
-//! From weights to slots: how many a service has, and which backend stands in each.
+//! Conversion of weights to slots: the number of slots of a service, and the backend in each.
 
 use std::num::NonZeroU16;
 
@@ -8,12 +8,13 @@ use crate::model::Endpoint;
 /// A backend's share of new connections.
 pub type Share = (Endpoint, NonZeroU16);
 
-/// Up to here every number of slots is made exactly; above, the slots are 128 or 256.
+/// Largest number of slots that has a rule of its own for every value; larger numbers are 128 or 256.
 const EXACT_SLOTS: usize = 64;
 const MOST_SLOTS: usize = 256;
 
-/// The slots of a service that is balanced at random or by a hash of the client's address and port: a number of them that the ruleset can hold, filled in proportion
-/// to the weights, the same backend never twice in a row where that can be helped.
+/// Returns the slots of a service that is balanced at random or by a hash of the client's address and port: a number of
+/// slots that the ruleset has a rule for, filled in proportion to the weights, if possible without the same backend
+/// twice in a row.
 pub fn spread(shares: &[Share]) -> Vec<Endpoint> {
     let exact = total(&reduced(shares));
     let width = match exact {
@@ -24,13 +25,13 @@ pub fn spread(shares: &[Share]) -> Vec<Endpoint> {
     interleave(shares, width)
 }
 
-/// The slots of a round-robin service: as the weights say, at most 256.
+/// Returns the slots of a round-robin service, in proportion to the weights; at most 256.
 pub fn round_robin(shares: &[Share]) -> Vec<Endpoint> {
     interleave(shares, total(&reduced(shares)).min(MOST_SLOTS))
 }
 
-/// The slots of a service that is balanced by source hash. Each slot prefers the backends in an order of its own
-/// (rendezvous hashing), and each backend takes its share of slots and no more, so that the balance is exact and a
+/// Returns the slots of a service that is balanced by source hash. Each slot prefers the backends in an order of its
+/// own (rendezvous hashing), and each backend gets exactly its share of slots, so that the balance is exact and a
 /// change of backends moves few slots.
 pub fn source_hash(shares: &[Share]) -> Vec<Endpoint> {
     let mut left = apportion(shares, usize::from(HASH_SLOTS));
@@ -62,7 +63,7 @@ fn total(weights: &[usize]) -> usize {
     weights.iter().sum()
 }
 
-/// Shares `slots` out by weight, by the largest remainder; nobody goes empty while there are as many slots as shares.
+/// Divides `slots` by weight, by the largest remainder. Each share gets a slot if there are as many slots as shares.
 fn apportion(shares: &[Share], slots: usize) -> Vec<usize> {
     let weights = reduced(shares);
     let whole = total(&weights).max(1);
@@ -87,7 +88,7 @@ fn apportion(shares: &[Share], slots: usize) -> Vec<usize> {
     counts
 }
 
-/// Smooth weighted round-robin: at each step the backend that is owed most.
+/// Orders slots by smooth weighted round-robin: each step takes the backend that is furthest behind its share.
 fn interleave(shares: &[Share], width: usize) -> Vec<Endpoint> {
     let counts = apportion(shares, width);
     let whole = i64::try_from(total(&counts)).unwrap_or(i64::MAX);
@@ -104,7 +105,8 @@ fn interleave(shares: &[Share], width: usize) -> Vec<Endpoint> {
         .collect()
 }
 
-/// How much a slot likes a backend: FNV-1a over both, then the finalizer of `MurmurHash3`, so that near endpoints differ.
+/// Returns the rendezvous hash of a slot and a backend: FNV-1a over both, then the finalizer of `MurmurHash3`, so that
+/// similar endpoints differ.
 fn score(slot: u16, endpoint: Endpoint) -> u64 {
     let (bytes, len) = super::rows::endpoint_bytes(endpoint);
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -181,7 +183,7 @@ mod tests {
             }
             let share = f64::from(u32::try_from(moved).unwrap()) / f64::from(n) / 256.0;
             println!("{n} backends, one leaves: {:.1} % of the slots move", share * 100.0);
-            // The least possible is 1/n; what is more pays for shares that are exact.
+            // The optimum is 1/n; the rest is the cost of exact shares.
             assert!(share < 1.8 / f64::from(n), "{n}: {share}");
         }
     }

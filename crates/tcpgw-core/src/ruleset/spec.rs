@@ -1,48 +1,48 @@
-//! What each set is made of: its key, its data, and what its elements carry.
+//! Structure of each set: its key, its data, and what its elements carry.
 
 use super::cap::Cap;
 use super::name::SetName;
 use super::scope::{Family, ListenScope, Scope};
 
-/// One part of a packet, or of what is picked for it, in a key or in data.
+/// A part of a packet or of its flow, in a key or in data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// The layer 4 protocol; it widens a port to a key that is hashed (a key of 2 bytes would become a bitmap).
+    /// Layer 4 protocol; it widens a port to a key that is hashed (a key of 2 bytes would become a bitmap).
     L4Proto,
-    /// The TCP source port.
+    /// TCP source port of the packet.
     SourcePort,
-    /// The TCP destination port.
+    /// TCP destination port of the packet.
     DestPort,
-    /// The source address.
+    /// Source address of the packet.
     SourceAddress(Family),
-    /// The destination address.
+    /// Destination address of the packet.
     DestAddress(Family),
-    /// The address of the client whose flow it is.
+    /// Address of the flow's client.
     ClientAddress(Family),
-    /// The port of that client.
+    /// Port of the flow's client.
     ClientPort,
-    /// The address that this client wanted.
+    /// Address that the flow's client connected to.
     PublicAddress(Family),
-    /// The port that it wanted.
+    /// Port that the flow's client connected to.
     PublicPort,
-    /// The address of the backend that its flow leads to.
+    /// Address of the flow's backend.
     BackendAddress(Family),
-    /// The port of that backend.
+    /// Port of the flow's backend.
     BackendPort,
-    /// The interface that the packet came in on.
+    /// Interface on which the packet came in.
     InInterface,
-    /// The interface that it leaves by.
+    /// Interface by which the packet leaves.
     OutInterface,
-    /// A slot number.
+    /// Slot number.
     Slot,
-    /// The source address without the half that names a host in its network (IPv6).
+    /// Upper 64 bits of the source address (IPv6): the network without the host part.
     SourceNetwork,
-    /// The number of the packet's flow.
+    /// Number of the packet's flow.
     FlowId,
 }
 
 impl Field {
-    /// Bytes that mean something.
+    /// Returns the number of bytes that carry the value.
     pub fn width(self) -> usize {
         match self {
             Self::L4Proto => 1,
@@ -58,75 +58,75 @@ impl Field {
         }
     }
 
-    /// Bytes that it takes in a register.
+    /// Returns the number of bytes that the field occupies in a register.
     pub fn padded(self) -> usize {
         self.width().next_multiple_of(4)
     }
 }
 
-/// What the elements of a set carry besides their key.
+/// What the elements of a set carry in addition to their key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
-    /// Nothing.
+    /// No payload.
     Nothing,
-    /// A backend: address and port.
+    /// Address and port of a backend.
     Endpoint(Family),
-    /// An address.
+    /// An address, as map data.
     Address(Family),
-    /// Where to go on: a round-robin service's own chain.
+    /// Chain of a round-robin service, as a verdict.
     Chain,
     /// Two limits, in packets and in bytes.
     Limits,
     /// A counter; packets add the elements.
     Counter,
-    /// A limit of packets per second; packets add the elements, and they are forgotten.
+    /// A limit in packets per second; packets add the elements, and these expire.
     Rate(u32),
-    /// How many flows there may be; packets add the elements, and they go with the last of their flows.
+    /// A largest number of flows; packets add the elements, and an element is removed with the last of its flows.
     Flows(u32),
-    /// That its flow is there; packets add as many elements as the number says, and they go with their flows.
+    /// A flow itself; packets add at most this number of elements, and an element is removed with its flow.
     OneFlow(u32),
-    /// Nothing, and not for long: packets add the elements.
+    /// No payload, for a short time; packets add the elements.
     Moment,
-    /// A limit that is the same for all, for as long as it is asked for; packets add the elements.
+    /// A limit that is the same for all elements; packets add the elements, and unused ones expire.
     Reserve,
 }
 
-/// How a set is made.
+/// Structure of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetSpec {
-    /// The parts of the key.
+    /// Parts of the key.
     pub key: Vec<Field>,
-    /// What elements carry.
+    /// What the elements carry.
     pub payload: Payload,
-    /// Whether elements are ranges.
+    /// Whether the elements are ranges.
     pub interval: bool,
 }
 
-/// The most elements that packets may add to one counter set. A million services and backends would fit; past it,
-/// packets are still dropped, and no longer counted.
+/// Largest number of elements that packets may add to one counter set. A million services and backends fit; further
+/// packets are dropped as usual, but not counted.
 pub const COUNTER_SET_SIZE: u32 = 1 << 20;
 
-/// The most elements of a set that forgets. Whoever does not fit is not remembered.
+/// Largest number of elements of a set whose elements expire. Further keys are not remembered.
 pub const MOMENT_SET_SIZE: u32 = 1 << 16;
 
-/// Milliseconds until an element of such a set is forgotten: a client repeats its SYN within a few milliseconds, or after
-/// 1 s and 3 s (RFC 6298).
+/// Time in milliseconds until an element of such a set expires: a client repeats its SYN within a few milliseconds, or
+/// after 1 s and 3 s (RFC 6298).
 pub const MOMENT_MILLISECONDS: u64 = 5000;
 
-/// Packets per second of a reserve.
+/// Rate of a reserve, in packets per second.
 pub const RESERVE_RATE: u64 = 1;
 
-/// Packets of a reserve that may come at once after a pause.
+/// Burst of a reserve, in packets.
 pub const RESERVE_BURST: u32 = 10;
 
-/// Milliseconds after which a reserve that nobody used is forgotten; it is full again before.
+/// Time in milliseconds after which an unused reserve expires; it is full again before.
 pub const RESERVE_MILLISECONDS: u64 = 60_000;
 
-/// Bytes of a row's limits: packets/s, packet burst, bytes/s, byte burst.
+/// Number of bytes of a row's limits: packets/s, packet burst, bytes/s, byte burst.
 pub const LIMITS_LEN: usize = 8 + 4 + 8 + 4;
 
 impl SetSpec {
-    /// How that set is made.
+    /// Returns the structure of a set.
     pub fn of(name: SetName) -> Self {
         use Field::{DestAddress, DestPort, InInterface, OutInterface, Slot, SourceAddress};
         let plain = |key: Vec<Field>| Self {
@@ -194,12 +194,12 @@ impl SetSpec {
         }
     }
 
-    /// Bytes of a key.
+    /// Returns the number of bytes of a key.
     pub fn key_len(&self) -> usize {
         self.key.iter().map(|field| field.padded()).sum()
     }
 
-    /// Bytes of the data of a map, 0 for a set and for a verdict.
+    /// Returns the number of bytes of the data of a map; 0 for a set and for a verdict.
     pub fn data_len(&self) -> usize {
         match self.payload {
             Payload::Endpoint(family) => family.address_len() + 4,
@@ -208,12 +208,12 @@ impl SetSpec {
         }
     }
 
-    /// Bytes that tell one element from another: the key, and the end of its range.
+    /// Returns the number of bytes that identify an element: the key, and the end of its range.
     pub fn identity_len(&self) -> usize {
         self.key_len() * if self.interval { 2 } else { 1 }
     }
 
-    /// Bytes of a row: identity, data and limits.
+    /// Returns the number of bytes of a row: identity, data and limits.
     pub fn row_len(&self) -> usize {
         self.identity_len() + self.data_len() + if self.payload == Payload::Limits { LIMITS_LEN } else { 0 }
     }
@@ -232,14 +232,15 @@ fn counted(listen_scope: ListenScope, cap: Cap) -> SetSpec {
     }
 }
 
-/// A client of a service. One of IPv6 is a whole network of 64 bits, since anybody has as many addresses in it as they like.
+/// Returns the key of a client of a service. An IPv6 client is a network of 64 bits, since a host can use any address
+/// in it.
 pub fn client_key(listen_scope: ListenScope) -> Vec<Field> {
     let mut key = vec![Field::SourceAddress(listen_scope.family())];
     key.extend(listening_key(listen_scope.scope()));
     key
 }
 
-/// Who wants to connect to what, of a first packet.
+/// Returns the key of a connection attempt: source and destination of a first packet.
 pub fn attempt_key(family: Family) -> Vec<Field> {
     vec![
         Field::SourceAddress(family),
@@ -249,7 +250,7 @@ pub fn attempt_key(family: Family) -> Vec<Field> {
     ]
 }
 
-/// The key under which a packet finds its service.
+/// Returns the key under which a packet finds its service.
 pub fn service_key(scope: Scope) -> Vec<Field> {
     match scope {
         Scope::Any => vec![Field::L4Proto, Field::DestPort],
@@ -257,7 +258,7 @@ pub fn service_key(scope: Scope) -> Vec<Field> {
     }
 }
 
-/// The same without the protocol: where more follows, the key is wide enough.
+/// Returns the service key without the protocol, for keys that are wide enough because of further fields.
 pub fn listening_key(scope: Scope) -> Vec<Field> {
     match scope {
         Scope::Any => vec![Field::DestPort],

@@ -1,11 +1,11 @@
-//! What the rules of the `spread` chains tell apart: numbers of slots, caps and idle timeouts.
+//! Kinds of rules in `spread` chains: numbers of slots, caps and idle timeouts.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
 use super::cap::Cap;
 
-/// What chooses among the slots of a service, where each number of slots has a rule of its own.
+/// Function that chooses among the slots of a service, for balances that have a rule for each number of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SlotChoice {
     /// A hash of the client's address and port.
@@ -15,10 +15,10 @@ pub enum SlotChoice {
 }
 
 impl SlotChoice {
-    /// Both, in the order of the ruleset.
+    /// Both functions, in the order of the ruleset.
     pub const BOTH: [Self; 2] = [Self::ClientHash, Self::Random];
 
-    /// Returns the beginning of the names of its sets.
+    /// Returns the beginning of the names of the sets.
     pub(super) const fn prefix(self) -> &'static str {
         match self {
             Self::ClientHash => "width",
@@ -27,14 +27,14 @@ impl SlotChoice {
     }
 }
 
-/// A number of slots, and what chooses among them.
+/// A number of slots, and the function that chooses among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Width {
-    /// What chooses among them.
+    /// Function that chooses among the slots.
     pub choice: SlotChoice,
     /// Number of slots, 1 to 256.
     pub slots: u16,
-    /// Idle timeout of the service in seconds; `None`: the kernel's.
+    /// Idle timeout of the service in seconds; `None`: that of the kernel.
     pub idle: Option<NonZeroU32>,
 }
 
@@ -68,11 +68,11 @@ impl fmt::Display for Width {
     }
 }
 
-/// What a `spread` chain has a rule for, in the order of the rules. Caps are checked before a backend is chosen. Idle timeouts come
-/// last: while a service changes its balance, the rule for its slots finds it first.
+/// Kind of a rule of a `spread` chain, in the order of the rules. Caps are checked before a backend is chosen. Idle
+/// timeouts come last: while a service changes its balance, the rule for its slots finds it first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SpreadRule {
-    /// A cap.
+    /// Cap of clients or flows.
     Cap(Cap),
     /// A number of slots.
     Slots(Width),
@@ -91,7 +91,7 @@ impl SpreadRule {
         Self::Slots(Width::random(slots))
     }
 
-    /// Idle timeout of the service in seconds; `None`: the kernel's.
+    /// Returns the idle timeout of the service in seconds; `None`: that of the kernel.
     pub const fn idle(self) -> Option<NonZeroU32> {
         match self {
             Self::Cap(_) => None,

@@ -1,4 +1,4 @@
-//! One transaction of a plan, as values: what it adds to the table's sets and chains, and what it removes.
+//! One transaction of a plan as values: what it adds to the table's sets and chains, and what it removes.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,14 +11,14 @@ use super::timeouts::{KernelTimeouts, Timeouts};
 /// Rows of one set that a transaction adds or deletes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Batch<'a> {
-    /// Every row of a set.
+    /// All rows of a set.
     All(&'a Rows),
-    /// These.
+    /// Some rows of a set.
     Some(Vec<Cow<'a, [u8]>>),
 }
 
 impl Batch<'_> {
-    /// How many.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         match self {
             Self::All(rows) => rows.len(),
@@ -26,12 +26,12 @@ impl Batch<'_> {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The rows.
+    /// Returns the rows.
     pub fn rows(&self) -> Box<dyn Iterator<Item = &[u8]> + '_> {
         match self {
             Self::All(rows) => Box::new(rows.iter()),
@@ -40,59 +40,59 @@ impl Batch<'_> {
     }
 }
 
-/// A service's key in a reach.
+/// Key of a service in a scope.
 pub type ListenKey = (ListenScope, Box<[u8]>);
 
-/// Timeouts of flows that conntrack's sysctls do not say any more.
+/// Changed timeouts of flows, after conntrack's sysctls changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retimed {
-    /// What they say.
+    /// New values of the sysctls.
     pub timeouts: KernelTimeouts,
-    /// The rules of the `spread` chains as they are: rules hold on to the objects, and tell which of them there are.
+    /// Present rules of the `spread` chains, which refer to the objects and tell which of them exist.
     pub spreads: BTreeMap<ListenScope, BTreeSet<SpreadRule>>,
-    /// The optional sets that the rules ask as they are.
+    /// Optional sets that the present rules look up.
     pub asked: Asked,
 }
 
-/// One transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at last the sets,
-/// chains and timeouts that nothing refers to any more.
+/// One transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at
+/// last the sets, chains and timeouts that nothing refers to any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlanStep<'a> {
-    /// Timeouts to write anew, before all else.
+    /// Timeouts to write again, before all else.
     pub retimed: Option<Retimed>,
-    /// Objects with timeouts to make, and what conntrack's sysctls say.
+    /// Objects with timeouts to create, with the values of conntrack's sysctls.
     pub new_timeouts: BTreeMap<Timeouts, KernelTimeouts>,
-    /// Width sets to make.
+    /// Width sets to create.
     pub new_widths: BTreeSet<(ListenScope, SpreadRule)>,
-    /// Chains that count turns, to make.
+    /// Chains of round-robin services to create.
     pub new_turns: BTreeSet<RoundRobinChain>,
-    /// `spread` chains to write anew, with a rule for each of these widths.
+    /// `spread` chains to write again, with these rules.
     pub spreads: BTreeMap<ListenScope, BTreeSet<SpreadRule>>,
-    /// The optional sets that the rules ask before it and after it, where these differ.
+    /// Optional sets that the rules look up before the transaction and after it, if these differ.
     pub asked: Option<(Asked, Asked)>,
-    /// Turns to delete.
+    /// Elements of round-robin services to delete.
     pub delete_turns: BTreeSet<ListenKey>,
-    /// Rows to delete; their data does not matter.
+    /// Rows to delete; their data is not used.
     pub delete: BTreeMap<SetName, Batch<'a>>,
     /// Rows to add.
     pub add: BTreeMap<SetName, Batch<'a>>,
-    /// Turns to add.
+    /// Elements of round-robin services to add.
     pub add_turns: BTreeMap<ListenKey, RoundRobinChain>,
     /// Width sets to remove.
     pub old_widths: BTreeSet<(ListenScope, SpreadRule)>,
-    /// Chains to remove.
+    /// Chains of round-robin services to remove.
     pub old_turns: BTreeSet<RoundRobinChain>,
-    /// Objects with timeouts to remove. Flows that are up go by conntrack's sysctls from then on.
+    /// Objects with timeouts to remove. Established flows follow conntrack's sysctls from then on.
     pub old_timeouts: BTreeSet<Timeouts>,
 }
 
 impl<'a> PlanStep<'a> {
-    /// Whether it does nothing.
+    /// Returns whether the step does nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Elements that it adds or deletes.
+    /// Returns the number of elements that the step adds or deletes.
     pub fn elements(&self) -> usize {
         let rows = self
             .delete

@@ -1,4 +1,4 @@
-//! The vocabulary of the rules: what a rule may ask of a packet and do with it, and how nft writes that.
+//! Matches and statements of rules, and their nft syntax.
 
 use std::fmt;
 
@@ -8,23 +8,23 @@ use super::spec::{Field, listening_key, service_key};
 use super::timeouts::{SYN_RECV_SECONDS, SYN_SENT_SECONDS, Timeouts};
 use crate::model::FlowMark;
 
-/// `ct state` bits (`include/uapi/linux/netfilter/nf_conntrack_common.h`, `NF_CT_STATE_BIT`).
+/// Values of `ct state` (`include/uapi/linux/netfilter/nf_conntrack_common.h`, `NF_CT_STATE_BIT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CtState {
-    /// Tracked, and answered before or related to such a flow.
+    /// The packet belongs to a flow that was answered, or is related to such a flow.
     EstablishedOrRelated,
-    /// The first packet of a flow.
+    /// The packet is the first one of a flow.
     New,
-    /// The first packet of a flow, or left alone by conntrack.
+    /// The packet is the first one of a flow, or is not tracked.
     NewOrUntracked,
-    /// What conntrack cannot place.
+    /// The packet belongs to no flow that conntrack could accept.
     Invalid,
-    /// Left alone by conntrack.
+    /// The packet is not tracked by conntrack.
     Untracked,
 }
 
 impl CtState {
-    /// The bits that `ct state` is masked with.
+    /// Returns the bit mask for `ct state`.
     pub fn bits(self) -> u32 {
         match self {
             Self::EstablishedOrRelated => 2 | 4,
@@ -36,130 +36,133 @@ impl CtState {
     }
 }
 
-/// A direction of a flow, as conntrack has it.
+/// Direction of a packet in its flow, as conntrack defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From the client.
+    /// From the client to the backend.
     Original,
-    /// From the backend.
+    /// From the backend to the client.
     Reply,
 }
 
-/// How the slot number is found.
+/// Computation of a slot number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// By a hash of the client's address and port, among this many.
+    /// Hash of the client's address and port, modulo this number.
     Client(u16),
-    /// By a hash of the client's address.
+    /// Hash of the client's address, modulo [`HASH_SLOTS`].
     Hash,
-    /// In turn among this many.
+    /// Counter, modulo this number.
     RoundRobin(u16),
-    /// At random among this many.
+    /// Random number, modulo this number.
     Random(u16),
 }
 
-/// Slots of a service that is balanced by source hash: fixed, so that a change of backends moves few clients.
+/// Number of slots of a service that is balanced by source hash: fixed, so that a change of backends moves few clients.
 pub const HASH_SLOTS: u16 = 256;
 
-/// Slots of a backend whose service has several source addresses: as many as there may be.
+/// Number of slots of a backend whose service has several source addresses: the largest number of addresses.
 pub const SOURCE_SLOTS: u16 = 16;
 const _: () = assert!(SOURCE_SLOTS as usize == crate::model::MAX_SOURCE_ADDRESSES);
 
-/// Seed of the hashes: fixed, so that a re-created rule sends clients where they were.
+/// Seed of the hashes: fixed, so that a rule that is created again sends clients to the same slots.
 pub const HASH_SEED: u32 = 0x7463_7067;
 
-/// The priority of probes' sockets (`SO_PRIORITY`), by which their packets are known: `tcp` and a number that leaves them in the
-/// queue of all others (`TC_PRIO_BESTEFFORT`). A mark would do as well, but rules of routing go by marks, and programs copy them to
-/// flows.
+/// Priority of probes' sockets (`SO_PRIORITY`), by which rules recognize their packets: `tcp` in ASCII, and a number
+/// that leaves them in the same queue as other packets (`TC_PRIO_BESTEFFORT`). A mark would do as well, but routing
+/// rules match marks, and programs copy them to flows.
 pub const PROBE_PRIORITY: u32 = 0x7463_7060;
 
-/// Slot numbers are below this.
+/// Upper bound of slot numbers.
 pub const SLOT_MODULUS: u32 = 65536;
 
-/// One match or statement of a rule.
+/// A match or statement of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stmt {
-    /// A TCP segment.
+    /// Matches TCP segments.
     Tcp,
-    /// Not a TCP segment.
+    /// Matches packets that are not TCP segments.
     NotTcp,
-    /// Came in by loopback, or did not.
+    /// Matches packets that came in by loopback, or that did not.
     InLoopback(bool),
-    /// Does not leave by loopback, which all packets to local addresses do.
+    /// Matches packets that do not leave by loopback, as all packets to local addresses do.
     OutNotLoopback,
-    /// Of this family.
+    /// Matches packets of this family.
     Family(Family),
-    /// In that conntrack state.
+    /// Matches packets in this conntrack state.
     CtState(CtState),
-    /// Its flow bears our mark, or does not.
+    /// Matches packets whose flow has the mark of tcpgw, or does not.
     Marked(FlowMark, bool),
-    /// Goes in that direction.
+    /// Matches packets of this direction of their flow.
     Direction(Direction),
-    /// Its flow was given a new destination.
+    /// Matches packets whose flow was given a new destination.
     StatusDnat,
-    /// The handshake of its flow is complete.
+    /// Matches packets of flows whose handshake is complete.
     StatusAssured,
-    /// It is not.
+    /// Matches packets of flows whose handshake is not complete.
     Unassured,
-    /// Is the first segment of a handshake, or is not.
+    /// Matches the first segment of a handshake, or all other segments.
     Syn(bool),
-    /// Answers the first segment of a handshake and agrees.
+    /// Matches the second segment of a handshake (SYN and ACK).
     SynAck,
-    /// Carries nothing but an acknowledgement, as far as its flags say.
+    /// Matches segments whose flags say nothing but ACK.
     BareAck,
-    /// Carries data: it has a first byte behind its TCP header.
+    /// Matches segments with data: they have a first byte behind the TCP header.
     HasData,
-    /// Its flow waits for the answer to a SYN, as what is left of the flow's time tells: a bare acknowledgement changes neither.
+    /// Matches packets whose flow waits for the answer to a SYN. The remaining time of the flow tells this; a bare
+    /// acknowledgement changes neither.
     SynUnanswered,
-    /// Was sent by one of the daemon's probes: its socket has our priority.
+    /// Matches packets of the daemon's probes, by the priority of their sockets.
     Probe,
-    /// Its flow is one of TCP, whatever the packet itself is: an ICMP error is of the flow that it is about.
+    /// Matches packets whose flow is TCP, whatever the packet itself is: an ICMP error belongs to the flow that it
+    /// reports on.
     FlowOfTcp(Family),
-    /// Its destination is a local address, or is not.
+    /// Matches packets whose destination is a local address, or is not.
     LocalDest(bool),
-    /// Came in by an interface that does not lead to its destination.
+    /// Matches packets that came in by an interface that does not lead to their destination.
     FromOutside,
-    /// Did not come in by an interface: it is the gateway's own, or a bridge that filters (`br_netfilter`) sends it on.
+    /// Matches packets without an incoming interface: the gateway's own, or those that a filtering bridge
+    /// (`br_netfilter`) passes on.
     InNowhere,
-    /// Its destination is a loopback address.
+    /// Matches packets whose destination is a loopback address.
     DestLoopback(Family),
-    /// The key is in the set.
+    /// Matches packets whose key is in the set.
     In(Vec<Field>, SetName),
-    /// Count it under that key.
+    /// Counts the packet under this key.
     Count(Vec<Field>, SetName),
-    /// Take that key out of the set.
+    /// Removes this key from the set.
     Forget(Vec<Field>, SetName),
-    /// Mark the flow as ours.
+    /// Sets the mark of tcpgw on the flow.
     MarkFlow(FlowMark),
-    /// How long conntrack keeps the flow.
+    /// Sets the timeouts that conntrack applies to the flow.
     Timeouts(Timeouts),
-    /// Take the timestamp option away.
+    /// Removes the TCP timestamp option.
     StripTimestamp,
-    /// Send the flow to the backend in that slot.
+    /// Translates the destination of the flow to the backend in the chosen slot.
     Dnat(ListenScope, Pick),
-    /// Go on where the service counts its turns.
+    /// Goes to the chain in which the service counts its turns.
     Turns(ListenScope),
-    /// Leave this chain.
+    /// Leaves this chain.
     Return,
-    /// Drop the packet.
+    /// Drops the packet.
     Drop,
-    /// Drop the packet and answer with a TCP reset.
+    /// Drops the packet and answers with a TCP reset.
     Reset,
-    /// Give the flow one of the addresses that its backend is to see, if there are any.
+    /// Translates the source of the flow to one of the addresses that its backend is to see, if any is set.
     Snat(Family),
-    /// Give the packet the source address of the link that it leaves by, for now: the flow is not changed.
+    /// Sets the packet's source address to that of its outgoing link for a moment, without changing the flow.
     PretendLinkSource(Family),
-    /// Give the packet the source address back that it had when it came.
+    /// Restores the packet's original source address.
     RestoreSource(Family),
-    /// Its source is a local address.
+    /// Matches packets whose source is a local address.
     LocalSource,
-    /// Give the flow the source address of the link that it leaves by, if the link has one.
+    /// Translates the source of the flow to the address of its outgoing link, if the link has one.
     SnatToLink(Family),
-    /// Give the flow the gateway's own address.
+    /// Translates the source of the flow to the gateway's own address.
     Masquerade,
-    /// Go on in that chain, and do not come back.
+    /// Continues in this chain and does not return.
     Goto(String),
-    /// Visit that chain.
+    /// Calls this chain.
     Jump(String),
 }
 
@@ -193,7 +196,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// `a . b . c`
+/// Returns the fields in nft's syntax of a concatenation: `a . b . c`.
 pub fn concat(fields: &[Field]) -> String {
     fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(" . ")
 }
@@ -226,7 +229,7 @@ impl fmt::Display for Stmt {
             Self::Syn(false) => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
             Self::SynAck => f.write_str("tcp flags syn,ack / fin,syn,rst,ack"),
             Self::BareAck => f.write_str("tcp flags ack / fin,syn,rst,psh,ack"),
-            // nft has no word for it; the load fails where nothing is.
+            // nft has no keyword for this; the load fails for packets without data.
             Self::HasData => f.write_str("@ih,0,8 >= 0x0"),
             Self::SynUnanswered => write!(
                 f,
@@ -238,7 +241,7 @@ impl fmt::Display for Stmt {
                 PROBE_PRIORITY >> 16,
                 PROBE_PRIORITY & 0xffff
             ),
-            // nft reads ports of a flow only where it knows its protocols.
+            // nft accepts ports of a flow only where its protocols are known.
             Self::FlowOfTcp(Family::V4) => f.write_str("ip version 4 ct protocol tcp"),
             Self::FlowOfTcp(Family::V6) => f.write_str("ip6 version 6 ct protocol tcp"),
             Self::LocalDest(true) => f.write_str("fib daddr type local"),
@@ -302,7 +305,7 @@ impl fmt::Display for Stmt {
     }
 }
 
-/// How nft writes what makes a backend see the gateway's address on a link.
+/// Returns the nft syntax of the statements that make a backend see the gateway's address on a link.
 fn link_source(stmt: &Stmt) -> String {
     let link = Field::OutInterface;
     match stmt {
@@ -319,32 +322,32 @@ fn link_source(stmt: &Stmt) -> String {
     }
 }
 
-/// A packet's service is in that set.
+/// Returns a match of packets whose service is in the set.
 pub fn service_in(scope: Scope, set: SetName) -> Stmt {
     Stmt::In(service_key(scope), set)
 }
 
-/// Count the packet under its service.
+/// Returns a statement that counts the packet under its service.
 pub fn count_service(scope: Scope, set: SetName) -> Stmt {
     Stmt::Count(service_key(scope), set)
 }
 
-/// Whoever a packet goes to.
+/// Returns the key of the packet's destination.
 pub fn receiver(family: Family) -> Vec<Field> {
     vec![Field::DestAddress(family), Field::DestPort]
 }
 
-/// Whoever a packet comes from.
+/// Returns the key of the packet's source.
 pub fn sender(family: Family) -> Vec<Field> {
     vec![Field::SourceAddress(family), Field::SourcePort]
 }
 
-/// Whoever answers in the packet's flow, whichever way the packet goes.
+/// Returns the key of the flow's backend, for packets of both directions.
 pub fn answering(family: Family) -> Vec<Field> {
     vec![Field::BackendAddress(family), Field::BackendPort]
 }
 
-/// Who wanted to connect to what, whichever way the packet goes.
+/// Returns the key of the connection attempt (client and public address), for packets of both directions.
 pub fn attempt(family: Family) -> Vec<Field> {
     vec![
         Field::ClientAddress(family),
@@ -354,7 +357,7 @@ pub fn attempt(family: Family) -> Vec<Field> {
     ]
 }
 
-/// The service and the client.
+/// Returns the key of service and client.
 pub fn visitor(listen_scope: ListenScope) -> Vec<Field> {
     let mut key = listening_key(listen_scope.scope());
     key.push(Field::SourceAddress(listen_scope.family()));

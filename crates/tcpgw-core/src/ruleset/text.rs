@@ -1,4 +1,4 @@
-//! Keys of elements as nft writes them.
+//! Keys of elements in nft's syntax.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::name::{Family, SetName};
 use super::rows::{read_address, read_port};
 use super::spec::{Field, SetSpec};
 
-/// A key, as nft writes it; `None` if it is too short for the set.
+/// Returns a key in nft's syntax; `None` if it is too short for the set.
 pub fn key(name: SetName, bytes: &[u8]) -> Option<String> {
     Some(fields(&SetSpec::of(name).key, bytes)?.join(" . "))
 }
@@ -45,7 +45,7 @@ fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
     Some(texts)
 }
 
-/// The network of an access list's row, as a state has it: with its prefix, also where that is a single address.
+/// Returns the network of an access list's row as a state has it: with its prefix, even for a single address.
 pub fn network(name: SetName, row: &[u8]) -> Option<String> {
     let range = range(&SetSpec::of(name), row)?;
     let text = range.rsplit(" . ").next()?;
@@ -55,7 +55,7 @@ pub fn network(name: SetName, row: &[u8]) -> Option<String> {
     )
 }
 
-/// A service and a network: the last field is the range.
+/// Returns a range in nft's syntax: the key's fields, the last of them as the range.
 pub(crate) fn range(spec: &SetSpec, row: &[u8]) -> Option<String> {
     let (first, last) = row.get(..spec.identity_len())?.split_at(spec.key_len());
     let (mut texts, ends) = (fields(&spec.key, first)?, fields(&spec.key, last)?);

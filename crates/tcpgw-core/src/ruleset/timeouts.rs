@@ -1,5 +1,5 @@
-//! How long conntrack keeps flows of ours, and of our probes: objects of the table, one of each kind for each family, and one for
-//! each value of `idle_timeout`.
+//! Timeouts of conntrack for flows of tcpgw and for its probes: objects of the table, one of each kind for each family,
+//! and one for each value of `idle_timeout`.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -13,36 +13,36 @@ use super::scope::Family;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u16)]
 pub enum TcpState {
-    /// A SYN that was not answered.
+    /// A SYN was sent and not answered.
     SynSent = 1,
-    /// A SYN-ACK that was not acknowledged.
+    /// A SYN-ACK was sent and not acknowledged.
     SynRecv = 2,
     /// The handshake is complete.
     Established = 3,
     /// One side sent a FIN.
     FinWait = 4,
-    /// That was acknowledged: the connection is half-closed.
+    /// The FIN was acknowledged: the connection is half-closed.
     CloseWait = 5,
     /// The other side sent a FIN, too.
     LastAck = 6,
-    /// Both were acknowledged.
+    /// Both FINs were acknowledged.
     TimeWait = 7,
     /// One side sent a reset.
     Close = 8,
-    /// Whatever the state, one side repeats what it has sent.
+    /// In any state: one side retransmits.
     Retransmits = 10,
-    /// Whatever the state, data was not acknowledged.
+    /// In any state: data was not acknowledged.
     Unacknowledged = 11,
 }
 
 impl TcpState {
-    /// The number of its attribute.
+    /// Returns the number of the policy's attribute.
     pub const fn attribute(self) -> u16 {
         self as u16
     }
 
-    /// The kernel's own seconds (`tcp_timeouts` in `net/netfilter/nf_conntrack_proto_tcp.c`). nft takes them for what goes
-    /// without saying.
+    /// Returns the kernel's default in seconds (`tcp_timeouts` in `net/netfilter/nf_conntrack_proto_tcp.c`). nft does
+    /// not list timeouts with these values.
     pub const fn default_seconds(self) -> u32 {
         match self {
             Self::SynSent | Self::FinWait | Self::TimeWait => 120,
@@ -72,24 +72,24 @@ impl fmt::Display for TcpState {
     }
 }
 
-/// What conntrack's sysctls say (`nf_conntrack_tcp_timeout_*`), in seconds, of all that this program has no reason to decide. An object
-/// keeps the values that it was made with, so they are compared, and written again.
+/// Values of conntrack's sysctls (`nf_conntrack_tcp_timeout_*`), in seconds, for the states that tcpgw has no reason to
+/// decide. An object keeps the values that it was created with, so they are compared, and written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelTimeouts {
-    /// `established`.
+    /// Value of `established`.
     pub established: u32,
-    /// `fin_wait`.
+    /// Value of `fin_wait`.
     pub fin_wait: u32,
-    /// `last_ack`.
+    /// Value of `last_ack`.
     pub last_ack: u32,
-    /// `max_retrans`.
+    /// Value of `max_retrans`.
     pub retransmits: u32,
-    /// `unacknowledged`.
+    /// Value of `unacknowledged`.
     pub unacknowledged: u32,
 }
 
 impl Default for KernelTimeouts {
-    /// The kernel's own.
+    /// Returns the defaults of the kernel.
     fn default() -> Self {
         Self {
             established: TcpState::Established.default_seconds(),
@@ -102,7 +102,8 @@ impl Default for KernelTimeouts {
 }
 
 impl KernelTimeouts {
-    /// What `seconds` tells of each sysctl, by its name without `nf_conntrack_tcp_timeout_`; the kernel's own where it tells nothing.
+    /// Returns the values that `seconds` gives for the sysctls, by name without `nf_conntrack_tcp_timeout_`; the
+    /// kernel's default where it gives none.
     pub fn told_by(mut seconds: impl FnMut(&str) -> Option<u32>) -> Self {
         let default = Self::default();
         let mut told = |name, default| seconds(name).unwrap_or(default);
@@ -115,7 +116,7 @@ impl KernelTimeouts {
         }
     }
 
-    /// The same, with flows that live so long in silence, if that is said.
+    /// Returns the values with this timeout of silent established flows, if any.
     #[must_use]
     pub fn with_idle(self, idle: Option<Duration>) -> Self {
         let seconds = idle.map(|idle| u32::try_from(idle.as_secs()).unwrap_or(u32::MAX));
@@ -125,7 +126,7 @@ impl KernelTimeouts {
         }
     }
 
-    /// What the policy of an object for flows says of them, if it says anything.
+    /// Returns the values in the policy of an object for flows; `None` if it lacks one.
     pub fn of_policy(seconds: impl Fn(TcpState) -> Option<u32>) -> Option<Self> {
         Some(Self {
             established: seconds(TcpState::Established)?,
@@ -137,43 +138,44 @@ impl KernelTimeouts {
     }
 }
 
-/// Seconds until conntrack forgets a SYN that nobody answers. With the kernel's 120 s 538 spoofed SYNs per second hold every
-/// SNAT port of a backend; with this, 9,216 do. A client repeats its SYN after 1, 3 and 7 s (RFC 6298), and each one begins the
-/// time anew. One that comes later is a new flow, which costs its client nothing.
+/// Time in seconds until conntrack forgets a SYN that is not answered. With the kernel's 120 s, 538 spoofed SYNs per
+/// second hold every SNAT port of a backend; with this, 9,216 do. A client repeats its SYN after 1, 3 and 7 s (RFC
+/// 6298), and each one restarts the time. A later one is a new flow, which costs its client nothing.
 pub const SYN_SENT_SECONDS: u32 = 7;
 
-/// Seconds until conntrack forgets a handshake that the client does not complete: long enough for three SYN-ACKs of a backend (RFC
-/// 6298: after 1 and 3 s), which do not begin the time anew; a client that got none of them repeats its SYN, as a new flow. It is
-/// shorter than [`SYN_SENT_SECONDS`], so that what is left of the time tells the two apart. 12,902 spoofed SYNs per second that a
-/// backend answers hold every SNAT port of it.
+/// Time in seconds until conntrack forgets a handshake that the client does not complete: long enough for three
+/// SYN-ACKs of a backend (RFC 6298: after 1 and 3 s), which do not restart the time; a client that got none of them
+/// repeats its SYN, as a new flow. It is shorter than [`SYN_SENT_SECONDS`], so that the remaining time distinguishes
+/// the two. 12,902 spoofed SYNs per second that a backend answers hold every SNAT port of it.
 pub const SYN_RECV_SECONDS: u32 = 5;
 
-/// Seconds until conntrack forgets a closed flow, and frees its SNAT port: a little longer than Linux backends hold theirs
-/// (`TCP_TIMEWAIT_LEN`, 60 s), so that a port that is free here is free there. The kernel's 120 s would hold every port for
-/// another minute in which nobody needs it.
+/// Time in seconds until conntrack forgets a closed flow and frees its SNAT port: a little longer than Linux backends
+/// hold theirs (`TCP_TIMEWAIT_LEN`, 60 s), so that a port that is free here is free there. The kernel's 120 s would
+/// hold every port for another minute without need.
 pub const TIME_WAIT_SECONDS: u32 = 65;
 
-/// Seconds until conntrack forgets a flow that was reset: none. As long as it remembers it, a SYN from the same port is of that
-/// flow if the backend sent the reset (`nf_conntrack_tcp_packet`), and goes to that backend, which may be gone.
+/// Time in seconds until conntrack forgets a flow that was reset: none. As long as conntrack remembers it, a SYN from
+/// the same port belongs to that flow if the backend sent the reset (`nf_conntrack_tcp_packet`), and goes to that
+/// backend, which may be gone.
 pub const CLOSE_SECONDS: u32 = 0;
 
-/// Seconds until conntrack forgets a probe that was not answered: longer than the kernel waits before it sends a SYN again
-/// for the first time (RFC 6298, 1 s). Answered ones end at once, with a reset.
+/// Time in seconds until conntrack forgets a probe that was not answered: longer than the kernel waits before it
+/// repeats a SYN for the first time (RFC 6298, 1 s). Answered probes end at once, with a reset.
 const PROBE_SECONDS: u32 = 2;
 
 /// An object with timeouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timeouts {
-    /// Of flows through services.
+    /// Timeouts of flows through services.
     Flows(Family),
-    /// Of flows through services that say themselves how many seconds a silent flow lives.
+    /// Timeouts of flows through services with an `idle_timeout`, in seconds.
     Idle(Family, NonZeroU32),
-    /// Of the daemon's probes.
+    /// Timeouts of the daemon's probes.
     Probes(Family),
 }
 
 impl Timeouts {
-    /// Every object that is always there.
+    /// Objects that always exist.
     pub const FIXED: [Self; 4] = [
         Self::Flows(Family::V4),
         Self::Flows(Family::V6),
@@ -181,7 +183,7 @@ impl Timeouts {
         Self::Probes(Family::V6),
     ];
 
-    /// Of flows of that family; of those that stay up for so many seconds in silence, if that is said.
+    /// Returns the object for flows of this family, with this `idle_timeout` in seconds, if any.
     pub const fn of_flows(family: Family, idle: Option<NonZeroU32>) -> Self {
         match idle {
             None => Self::Flows(family),
@@ -189,20 +191,20 @@ impl Timeouts {
         }
     }
 
-    /// The family of its flows.
+    /// Returns the family of the flows.
     pub const fn family(self) -> Family {
         match self {
             Self::Flows(family) | Self::Idle(family, _) | Self::Probes(family) => family,
         }
     }
 
-    /// Whether it follows conntrack's sysctls.
+    /// Returns whether the object follows conntrack's sysctls.
     pub const fn follows_sysctls(self) -> bool {
         !matches!(self, Self::Probes(_))
     }
 
-    /// Seconds for the states that it says something about. A half-closed session may be as silent as any other, and lives as long:
-    /// the kernel's 60 s would cut it.
+    /// Returns the timeouts in seconds of the states that the object sets. A half-closed session may be as silent as
+    /// any other, and lives as long: the kernel's 60 s would cut it.
     pub fn policy(self, kernel: &KernelTimeouts) -> Vec<(TcpState, u32)> {
         use TcpState::{
             Close, CloseWait, Established, FinWait, LastAck, Retransmits, SynRecv, SynSent, TimeWait, Unacknowledged,

@@ -1,4 +1,4 @@
-//! Reads the summary of the services from the sets of the table.
+//! Reading of the services' summary from the sets of the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +16,8 @@ use crate::ruleset::stmt::SOURCE_SLOTS;
 use crate::summary::service::{ServiceSettings, ServiceSummary, balance_code, socket};
 
 impl Summary {
-    /// Returns what can be read of the services from the kernel. Names, draining backends, and which listen keys are one service,
-    /// are not in the kernel: they are taken from `guide`, the best other knowledge.
+    /// Returns what the kernel tells about the services. Names, draining backends, and which listen keys belong to one
+    /// service are not in the kernel: they are taken from `guide`, another summary that knows them.
     pub fn of_kernel(ruleset: &Ruleset, guide: &Self) -> Self {
         let mut listen_keys: ListenKeys = BTreeMap::new();
         for scope in Scope::ALL {
@@ -83,12 +83,12 @@ impl Summary {
             service.learn_networks(&known.settings);
             service.learn_sources(&known.settings);
             for backend in known.backends() {
-                // One that is active in another service may drain here, but only a record can tell.
+                // A backend that is active in another service may drain here, but only a record tells that.
                 let has_slots = service.listens_in(Family::of(backend.ip())) && !known.draining.contains(&backend);
                 if has_slots && active.contains(&backend) || service.active.contains_key(&backend) {
                     continue;
                 }
-                // One that no listen key leads to has no slots, active or not.
+                // A backend that no listen key leads to has no slots, active or not.
                 let weight = known
                     .active
                     .get(&backend)
@@ -106,7 +106,7 @@ impl Summary {
     }
 }
 
-/// Tells whether the kernel has a backend in one of the sets of limited and unlimited ones.
+/// Returns whether the kernel has a backend in a set of limited or unlimited ones.
 fn is_limited(ruleset: &Ruleset, backend: SocketAddr) -> bool {
     let family = Family::of(backend.ip());
     backend_key(backend).is_some_and(|key| {
@@ -214,7 +214,7 @@ fn read_slots(ruleset: &Ruleset, listen_scope: ListenScope, services: &mut Liste
         let service = read_listen_key(listen_scope.scope(), key).and_then(|listen_key| services.get_mut(&listen_key));
         if let (true, Some(service)) = (*of == listen_scope, service) {
             service.settings.balance = Some(balance_code(Balance::RoundRobin));
-            // Its chain is the one place in the kernel that has a name.
+            // Only its chain has a name in the kernel.
             service.name = Some(chain.service.clone());
         }
     }

@@ -13,13 +13,13 @@ use crate::ruleset::name::Family;
 /// The summary of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSummary {
-    /// Name; `None`: it was read from the kernel alone.
+    /// Name; `None` if the summary was read from the kernel alone.
     #[serde(rename = "n")]
     pub name: Option<Box<str>>,
-    /// Public port.
+    /// Public port of the service.
     #[serde(rename = "p")]
     pub port: u16,
-    /// Addresses that it listens on; empty for every local one.
+    /// Addresses that the service listens on; empty for all local ones.
     #[serde(rename = "a")]
     pub addresses: BTreeSet<IpAddr>,
     /// Backends that get new connections, with their weights.
@@ -28,7 +28,7 @@ pub struct ServiceSummary {
     /// Backends that get no new connections.
     #[serde(rename = "d")]
     pub draining: BTreeSet<SocketAddr>,
-    /// Its other settings.
+    /// Settings apart from the backends.
     #[serde(rename = "s")]
     pub settings: ServiceSettings,
 }
@@ -71,18 +71,18 @@ impl ServiceSummary {
         (self.port, &self.addresses)
     }
 
-    /// Tells whether both listen on at least one common address.
+    /// Returns whether both services listen on a common address and port.
     pub(super) fn meets(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.addresses, &other.addresses);
         self.port == other.port && (ours.is_empty() || theirs.is_empty() || !ours.is_disjoint(theirs))
     }
 
-    /// Returns all its backends, the active ones first.
+    /// Returns all backends, the active ones first.
     pub fn backends(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.active.keys().chain(&self.draining).copied()
     }
 
-    /// Adds what was read of it at another address.
+    /// Adds what was read of the service at another address.
     pub(super) fn merge(&mut self, other: Self) {
         if self.active.is_empty() {
             self.settings.balance = other.settings.balance;
@@ -107,7 +107,7 @@ impl ServiceSummary {
         merge(&mut self.settings.deny, other.settings.deny);
     }
 
-    /// Tells whether it listens on an address of this family.
+    /// Returns whether the service listens on an address of this family.
     pub fn listens_in(&self, family: Family) -> bool {
         self.addresses.is_empty() || self.addresses.iter().any(|address| Family::of(*address) == family)
     }
@@ -117,14 +117,14 @@ impl ServiceSummary {
         backends.find(|backend| Family::of(backend.ip()) == family).copied()
     }
 
-    /// Adds known source addresses of families that have no backends, which are in no set.
+    /// Adds known source addresses of families without backends, which are in no set.
     pub(super) fn learn_sources(&mut self, known: &ServiceSettings) {
         let unseen = |address: &&IpAddr| self.active_in(Family::of(**address)).is_none();
         let learned: Vec<IpAddr> = known.source_addresses.iter().filter(unseen).copied().collect();
         self.settings.source_addresses.extend(learned);
     }
 
-    /// Adds known networks of families that it does not listen in, which are in no set.
+    /// Adds known networks of families in which the service does not listen, which are in no set.
     pub(super) fn learn_networks(&mut self, known: &ServiceSettings) {
         let unseen = Family::BOTH.map(|family| !self.listens_in(family));
         let learn = |ours: &mut Vec<Box<str>>, theirs: &[Box<str>]| {
@@ -161,39 +161,40 @@ impl fmt::Display for ServiceSummary {
 /// Settings of a service apart from its backends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSettings {
-    /// Code of the balance, as of [`balance_code`]; `None`: it was read from the kernel alone and the service has no slots.
+    /// Code of the balance, see [`balance_code`]; `None` if it was read from the kernel alone and the service has no
+    /// slots.
     #[serde(rename = "b")]
     pub balance: Option<u8>,
     /// Limit: packets per second, burst in packets, MTU in bytes, and whether the directions share a bucket.
     #[serde(rename = "l")]
     pub limit: Option<(u32, u32, u32, bool)>,
-    /// Maximum number of flows at once in each address family.
+    /// Largest number of concurrent flows in each address family.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub max_flows: Option<u32>,
-    /// Maximum number of flows at once, and of handshakes per second, of each client.
+    /// Largest number of concurrent flows, and of handshakes per second, of each client.
     #[serde(rename = "c", default)]
     pub client: (Option<u32>, Option<u32>),
-    /// Idle timeout in seconds, if it has one of its own; the kernel tells it only of a service with slots.
+    /// Idle timeout in seconds, if the service has its own; the kernel contains it only for a service with slots.
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<NonZeroU32>,
-    /// Whether late packets get a reset.
+    /// Whether late packets are answered with a reset.
     #[serde(rename = "r")]
     pub retire_reset: bool,
-    /// Whether SYNs get a reset while there is no backend; the kernel tells it only of a service that has none in one family or
-    /// both.
+    /// Whether SYNs are answered with a reset while there is no backend; the kernel contains it only for a service that
+    /// has none in one family or both.
     #[serde(rename = "e")]
     pub empty_reset: Option<bool>,
     /// Whether backends see their clients' addresses.
     #[serde(rename = "v")]
     pub preserve: bool,
-    /// Addresses of the gateway that backends see; empty where they are masqueraded. The kernel tells only those of families that
-    /// have backends.
+    /// Gateway addresses that backends see; empty if they are masqueraded. The kernel contains only those of families
+    /// that have backends.
     #[serde(rename = "z", default)]
     pub source_addresses: BTreeSet<IpAddr>,
     /// Networks that may connect; `None`: all.
     #[serde(rename = "y")]
     pub allow: Option<Vec<Box<str>>>,
-    /// Networks that may not.
+    /// Networks that may not connect.
     #[serde(rename = "x")]
     pub deny: Vec<Box<str>>,
 }
@@ -211,7 +212,7 @@ fn limit_numbers(limit: &Limit) -> (u32, u32, u32, bool) {
     )
 }
 
-/// Returns the code of a balance in the record. 0 was written for `random` while that meant what is `client-hash` now.
+/// Returns the code of a balance in the record. 0 was written for `random` while that meant the present `client-hash`.
 pub fn balance_code(balance: Balance) -> u8 {
     match balance {
         Balance::ClientHash => 0,

@@ -1,12 +1,13 @@
-//! What goes to backends and comes from them.
+//! Chains for packets to backends and from them.
 
 use super::Chain;
 use crate::ruleset::name::{Family, ListenScope, Scope, SetName};
 use crate::ruleset::spec::Field;
 use crate::ruleset::stmt::{CtState, Direction, Stmt, answering, attempt, receiver, sender, service_in};
 
-/// Towards a backend by what conntrack says of its flow: in `guard` the packet still has the service's address. Segments of a
-/// handshake need room in two buckets, their own and that of all segments, so that the limit holds for all together.
+/// Returns the chains that apply limits. Packets to a backend are matched by what conntrack knows of their flow: in
+/// `guard` they still have the service's address. Segments of a handshake need space in two buckets, their own and that
+/// of all segments, so that the limit holds for all together.
 pub(super) fn policing(family: Family) -> Vec<Chain> {
     let (to, from) = (format!("over_to_{family}"), format!("over_from_{family}"));
     let asking = |tcp: &[Stmt], key: &[Field], set, then| [tcp, &[Stmt::In(key.to_vec(), set), then]].concat();
@@ -62,8 +63,8 @@ pub(super) fn policing(family: Family) -> Vec<Chain> {
     ]
 }
 
-/// ICMP errors of flows to limited backends: within the backend's buckets, or, so that path MTU discovery works while these are
-/// empty, within a small reserve.
+/// Returns the chains for ICMP errors of flows to limited backends: the backend's buckets apply, and a small reserve,
+/// so that path MTU discovery works while these are empty.
 pub(super) fn errors(family: Family) -> Vec<Chain> {
     use Stmt::{Count, Direction as Towards, Drop, FlowOfTcp, Goto, In, Return};
     let backend = || answering(family);
@@ -150,8 +151,8 @@ pub(super) fn unknown(family: Family) -> Vec<Chain> {
     ]
 }
 
-/// Whoever comes straight from outside to a protected backend gets nothing; whoever comes through a service has a local
-/// destination here.
+/// Returns the chain that drops packets which reach a protected backend directly from outside. Packets through a
+/// service have a local destination here.
 pub(super) fn direct(family: Family) -> Chain {
     Chain::new(
         format!("direct_{family}"),
@@ -168,8 +169,9 @@ pub(super) fn drop_direct(family: Family) -> Chain {
     Chain::new(format!("drop_direct_{family}"), vec![vec![count], vec![Stmt::Drop]])
 }
 
-/// A SYN that is answered with a bare acknowledgement met a connection that the backend still holds. The client resets that
-/// one when it gets the answer, and repeats its SYN; if that was in vain, the backend is told so from here.
+/// Returns the chain for SYNs that are answered with a bare acknowledgement, because the backend still holds an earlier
+/// connection. The client resets that one when it gets the answer, and repeats its SYN; if the answer comes again, the
+/// gateway resets the backend's connection.
 pub(super) fn challenge(family: Family) -> Chain {
     Chain::new(
         format!("challenge_{family}"),

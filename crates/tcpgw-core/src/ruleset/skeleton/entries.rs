@@ -1,4 +1,4 @@
-//! The base chains, and what they share.
+//! The base chains, and the chains that they share.
 
 use super::{Asked, Chain, Hook, goto, sources};
 use crate::model::FlowMark;
@@ -43,7 +43,7 @@ pub(super) fn entries(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
     chains
 }
 
-/// Packets of flows that bear our mark.
+/// Returns the chains for packets of flows that have tcpgw's mark.
 fn flows_of_ours(limited: &[Family]) -> [Chain; 8] {
     use Stmt::{
         BareAck, CtState as State, Direction as Towards, InNowhere, Jump, NotTcp, Return, SynAck, SynUnanswered,
@@ -59,7 +59,7 @@ fn flows_of_ours(limited: &[Family]) -> [Chain; 8] {
     let mut answers = vec![vec![Unassured, goto("unsettled")]];
     answers.extend(by_family(limited, "police_from"));
     let error = if limited.is_empty() { Return } else { goto("errors") };
-    // What the gateway itself reports is of packets that have been counted.
+    // ICMP errors that the gateway itself sends concern packets that were already counted.
     let mut errors = vec![vec![InNowhere, Return]];
     errors.extend(by_family(limited, "errors"));
     let mut known = vec![
@@ -83,7 +83,7 @@ fn flows_of_ours(limited: &[Family]) -> [Chain; 8] {
     ]
 }
 
-/// First packets that may go straight to a protected backend.
+/// Returns the rules for first packets that may go directly to a protected backend.
 fn direct(asked: &Asked) -> Rules {
     let protected = |family: &Family| asked.contains(&SetName::Protected(*family));
     let rule = |family| {
@@ -96,12 +96,12 @@ fn direct(asked: &Asked) -> Rules {
     Family::BOTH.into_iter().filter(protected).map(rule).collect()
 }
 
-/// What is not the first segment of a handshake nor of a flow of ours goes on behind these, and `direct` comes before the
-/// former.
+/// Returns the first rules of both guards. Behind them continue only packets that are neither the first segment of a
+/// handshake nor part of a flow of tcpgw; `direct` comes before the rule for first segments.
 fn first_looks(mark: FlowMark, limited: &[Family], direct: Rules) -> Rules {
     let mut rules = Vec::new();
     if limited.is_empty() {
-        // There is nothing to count, and only first packets may be wrong.
+        // Nothing is counted then, and only first packets may be wrong.
         rules.push(vec![Stmt::StatusAssured, Stmt::Return]);
     }
     rules.push(vec![Stmt::Marked(mark, true), goto("known")]);
@@ -137,7 +137,7 @@ fn guard_output(mark: FlowMark, limited: &[Family]) -> Rules {
     rules
 }
 
-/// The daemon's probes leave conntrack as soon as they have ended.
+/// Returns the chain that makes conntrack forget the daemon's probes as soon as they have ended.
 fn probe() -> Chain {
     let rule = |family| vec![Stmt::Family(family), Stmt::Timeouts(Timeouts::Probes(family))];
     Chain::new("probe", Family::BOTH.map(rule).to_vec())
@@ -183,7 +183,8 @@ fn settle() -> Rules {
     rules
 }
 
-/// Of type `nat`: it sees the first packet of each flow, whose backend `guard` could not know; `guard` sees the rest.
+/// Returns the rules of `police`. Its type is `nat`: it sees the first packet of each flow, whose backend `guard` could
+/// not know; `guard` sees the others.
 fn police(mark: FlowMark, limited: &[Family]) -> Rules {
     if limited.is_empty() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! From a service's port and addresses to a backend, or not.
+//! Chains from a service's port and addresses to a backend or a refusal.
 
 use super::{Chain, goto, spread_name};
 use crate::model::FlowMark;
@@ -104,7 +104,8 @@ pub(super) fn choosing(listen_scope: ListenScope, mark: FlowMark) -> Vec<Chain> 
     vec![Chain::new(format!("empty{listen_scope}"), empty), pick, choose]
 }
 
-/// Most services are `client-hash`, so their sets are asked first, and one lookup says both that it is a service and how wide.
+/// Returns the chain that finds the service of a SYN. Most services are `client-hash`, so their sets are looked up
+/// first, and one lookup finds both the service and its number of slots.
 pub(super) fn find(family: Family) -> Chain {
     let reaches = [ListenScope::Any(family), ListenScope::At(family)];
     let restricted = |listen_scope: ListenScope| {
@@ -125,7 +126,7 @@ pub(super) fn find(family: Family) -> Chain {
     Chain::new(format!("find_{family}"), rules)
 }
 
-/// A SYN that comes again after it was answered with a bare acknowledgement.
+/// Returns the rule for a SYN that is repeated after it was answered with a bare acknowledgement.
 fn again(family: Family) -> Vec<Stmt> {
     let challenged = SetName::Challenged(family);
     vec![

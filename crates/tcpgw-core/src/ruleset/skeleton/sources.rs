@@ -1,4 +1,4 @@
-//! Which source address a backend sees.
+//! Chains that choose the source address that a backend sees.
 
 use super::{Asked, Chain};
 use crate::model::FlowMark;
@@ -46,9 +46,9 @@ fn own_address(family: Family, asked: &Asked) -> Stmt {
     }
 }
 
-/// The address that masquerading would choose, by `snat`, if it is a local address still. Only a packet's own addresses can be
-/// asked for in the table of routes, so the packet gets it for as long as that takes. An address of a packet that was changed twice
-/// leaves its checksums as they were.
+/// Returns the chains that set, by `snat`, the address that masquerading would choose, if it is still a local address.
+/// `fib` can look up only a packet's own addresses, so the packet has this address for the time of the lookup. An
+/// address that is changed and restored leaves the packet's checksums as they were.
 pub(super) fn by_link(family: Family) -> [Chain; 2] {
     let known = format!("known_source_{family}");
     [
