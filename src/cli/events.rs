@@ -170,8 +170,8 @@ mod tests {
         assert_eq!(in_lines(line.to_owned(), Extent::Width(200)), line);
         assert_eq!(
             in_lines(line.to_owned(), Extent::Width(60)),
-            "2026-11-30 07:54:51 deploy deploy=1 phase=undone reason=\"asked\n                    for by uid 0\" service=my-app\n                    \
-             id=18ec.287-16"
+            "2026-11-30 07:54:51 deploy deploy=1 phase=undone\n                    reason=\"asked for by uid 0\"\n                    \
+             service=my-app id=18ec.287-16"
         );
     }
 
