@@ -12,8 +12,8 @@ use tcpgw::addon::Dialect;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring};
 
 use super::platform::{
-    DIALECTS, PASSWORD, ask, ask_with, authorization, change_plan, configure, daemon, deprovision, listens, provision,
-    provisioned, read, request, services, standard_headers, write_credentials,
+    DIALECTS, Line, PASSWORD, SMALL, ask, ask_with, authorization, change_plan, configure, daemon, deprovision,
+    listens, provision, provisioned, read, request, services, standard_headers, write_credentials,
 };
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
@@ -155,10 +155,17 @@ fn plans_and_credentials_are_read_again() {
     let config = configure(&net, "20000-20009", "");
     let daemon = daemon(&net, &config);
     let (path, _) = provisioned(&net, Dialect::Scalingo, "my-app");
+    let (instance, _) = provisioned(&net, Dialect::Osb, "instance");
+    let catalog = request("GET", "/v2/catalog", &standard_headers(), "");
+    let mut kept = net.within("gateway", Line::new).expect("a connection");
+    kept.exchange(catalog.as_bytes()).expect("an answer").is(200);
     write_credentials(&net, "another-password-of-tests");
     let text = fs::read_to_string(&config).expect("a configuration");
     let plan = "[[addon.plans]]\nname = \"huge\"\nid = \"5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c13\"\npps = 50000\n";
-    fs::write(&config, format!("{}{plan}", text.replace("pps = 500\n", "pps = 501\n"))).expect("failed to write");
+    let text = text
+        .replace("pps = 500\n", "pps = 501\n")
+        .replace("name = \"small\"", "name = \"tiny\"");
+    fs::write(&config, format!("{text}{plan}")).expect("failed to write");
     daemon.signal(Signal::SIGHUP);
     let headers = format!(
         "{}x-broker-api-version: 2.17\r\n",
@@ -167,13 +174,28 @@ fn plans_and_credentials_are_read_again() {
     let is_new = || ask_with(&net, "GET", "/v2/catalog", &headers, "").status == 200;
     assert!(wait_until(PATIENCE, is_new));
     assert_eq!(ask(&net, "GET", "/v2/catalog", "").status, 401, "the old password");
-    assert_eq!(
-        services(&daemon)[0]["service"]["limit"]["pps"],
-        500,
-        "until its plan is changed"
+    // It may have been closed meanwhile, since it was idle.
+    let of_kept = kept.exchange(catalog.as_bytes());
+    assert!(
+        of_kept.as_ref().map_or(true, |reply| reply.status == 401),
+        "{of_kept:?}"
     );
+    // A plan with another name is the same plan.
+    let (method, of_instance, body) = provision(Dialect::Osb, "instance", "small");
+    ask_with(&net, method, &of_instance, &headers, &body.to_string()).is(200);
+    assert_eq!(ask_with(&net, "GET", &instance, &headers, "").is(200)["plan_id"], SMALL);
+    ask_with(&net, "PUT", &path, &headers, "{\"plan\":\"tiny\"}").is(200);
+    let limits = || {
+        let limits = services(&daemon).into_iter();
+        let mut limits: Vec<u64> = limits
+            .filter_map(|service| service["service"]["limit"]["pps"].as_u64())
+            .collect();
+        limits.sort_unstable();
+        limits
+    };
+    assert_eq!(limits(), [500, 500], "until its plan is changed");
     ask_with(&net, "PUT", &path, &headers, "{\"plan\":\"huge\"}").is(200);
-    assert_eq!(services(&daemon)[0]["service"]["limit"]["pps"], 50_000);
+    assert_eq!(limits(), [500, 50_000]);
 }
 
 #[test]
