@@ -41,7 +41,7 @@ impl Serialize for EventId {
 /// Position from which a client follows events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum After {
-    /// All events that are kept.
+    /// The events that are kept, from the first one on.
     Start,
     /// Events after the one with this id, which an earlier daemon may have given.
     Event(Box<str>),
@@ -129,7 +129,7 @@ pub enum What {
         /// Reason of the state, if the last probe failed.
         reason: Option<String>,
     },
-    /// No backend of a service is healthy: the last healthy ones stay in use, or there are none.
+    /// The backends of a service are all unhealthy: the last healthy ones stay in use, or there are none.
     NoneHealthy {
         /// Name of the service.
         service: String,

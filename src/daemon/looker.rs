@@ -210,7 +210,7 @@ mod tests {
         }
     }
 
-    /// A looker whose thread is played by the test.
+    /// Returns a looker whose thread is simulated by the test.
     fn looker() -> (Looker, questions::Receiver<(Asker, Arc<Question>)>) {
         let (questions, asked) = mpsc::channel();
         let slots = Default::default();

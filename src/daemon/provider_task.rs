@@ -127,7 +127,7 @@ impl ProviderTask {
     }
 }
 
-/// What to do about it.
+/// Returns the advice for an error.
 fn cause(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "; `ss -ltnp` shows which program listens there",
@@ -190,7 +190,7 @@ mod tests {
         section.check(&Fences::default()).unwrap()
     }
 
-    /// Whether somebody answers there.
+    /// Returns whether a server answers at this address.
     async fn is_served(at: SocketAddr) -> bool {
         let exchange = async {
             let mut stream = TcpStream::connect(at).await?;
@@ -219,7 +219,7 @@ mod tests {
         ProviderTask::new(mpsc::channel(1).0)
     }
 
-    /// From loopback to all addresses, and back, on one port.
+    /// Tests the change from loopback to all addresses, and back, on one port.
     #[tokio::test]
     async fn the_address_is_changed_while_the_port_stays() {
         let directory = tempfile::tempdir().unwrap();

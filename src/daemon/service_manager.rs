@@ -363,7 +363,7 @@ mod tests {
         assert!(!watchdog.is_alive(start));
     }
 
-    /// With many services one turn has much to do: that is told from a hang by the steps of it that are done.
+    /// Tests an iteration with much work, which differs from a hang by its finished steps.
     #[test]
     fn a_turn_that_gets_on_is_no_hang_and_one_that_never_ends_is() {
         let limit = Duration::from_secs(4);

@@ -422,13 +422,13 @@ mod tests {
     use super::*;
     use crate::store::{DeployStep, NewDeploy, written};
 
-    /// A question, and its answer.
+    /// Returns a query, and the channel of its answer.
     fn question() -> (Query, oneshot::Receiver<Result<Option<Recorded>, QueryError>>) {
         let (reply, answer) = oneshot::channel();
         (Query::Deploy(1, reply), answer)
     }
 
-    /// The first change of a store: a service.
+    /// Returns the first change of a store, which adds a service.
     fn a_service() -> (Change, By) {
         let service = parse_service(br#"{"name": "a", "port": 2001, "backends": []}"#).unwrap();
         let change = Change {
@@ -503,7 +503,7 @@ mod tests {
         std::fs::copy(written::path(path), written::path(to)).unwrap();
     }
 
-    /// Whatever was acknowledged last, whether the store's revision and the record tell of it or not.
+    /// Tests the last acknowledged write, whether it changes the store's revision and the record or not.
     #[test]
     fn a_store_whose_log_was_lost_is_found_by_its_last_write() {
         let directory = tempfile::tempdir().unwrap();
@@ -565,7 +565,7 @@ mod tests {
         assert_eq!(opens(&last), Ok(()), "what was closed is whole");
     }
 
-    /// The first changes of a store were in its log alone.
+    /// Tests a store whose first changes were in its log alone.
     #[test]
     fn a_store_that_has_lost_all_that_it_had_is_told() {
         let directory = tempfile::tempdir().unwrap();

@@ -70,7 +70,8 @@ impl Addon {
         }
     }
 
-    /// A port that is given back while the add-on is off rests for as long as the quarantine is that is configured next.
+    /// Returns the range and the quarantine of ports. A port that is given back while the add-on is off is in
+    /// quarantine for the time that is configured next.
     pub(super) fn ports(settings: Option<&AddonSettings>) -> (PortRange, Duration) {
         settings.map_or((PortRange::DEFAULT, MAX_QUARANTINE), |settings| {
             (settings.ports, settings.quarantine)

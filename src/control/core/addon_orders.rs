@@ -248,7 +248,7 @@ impl Core {
             })
     }
 
-    /// The edits without what they change of limits.
+    /// Returns the edits without their changes of limits.
     fn with_limits_kept(&self, mut edits: Edits) -> Edits {
         for service in &mut edits.put {
             if let Some(there) = self.api.get(&service.name) {

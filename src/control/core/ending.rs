@@ -13,7 +13,7 @@ impl Core {
         }
     }
 
-    /// Whether somebody waits for an answer that the store or the kernel has yet to give.
+    /// Returns whether a client waits for an answer that depends on the store or the kernel.
     pub fn owes_answers(&self) -> bool {
         let is_out = self.out.as_ref().is_some_and(|out| !out.pending_replies.is_empty());
         is_out || !self.waiting.is_empty() || !self.order_queue.accepted.is_empty() || !self.teardown.is_empty()

@@ -157,7 +157,7 @@ impl Core {
         self.judge_beside_others(edits, provider)
     }
 
-    /// The same for a change that came in through the API, see [`Self::judge_added`].
+    /// Checks the same for a change from the API, see [`Self::judge_added`].
     pub(super) fn judge_change(&self, edits: &Edits, holds_back: bool) -> Result<(), Refused> {
         self.judge_added(edits, holds_back)?;
         self.judge_beside_others(edits, Provider::Api)

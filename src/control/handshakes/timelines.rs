@@ -133,7 +133,7 @@ fn one_that_is_banned_is_an_error_until_another_is_served_and_never_again() {
     }
 }
 
-/// One host may have all addresses of a network of 64 bits.
+/// Addresses of a network of 64 bits may all belong to one host.
 #[test]
 fn ever_new_addresses_of_one_ipv6_network_are_an_error_a_few_times() {
     let network = |client: u32| u128::from(if client >= FORGED { FORGED } else { client }) << 64;
@@ -178,7 +178,7 @@ fn an_outage_is_an_error_within_seconds_with_one_that_is_banned_and_without() {
     }
 }
 
-/// One address may stand for many clients: what is known of it begins anew when it is served.
+/// Clients may share an address: its failures are reset when it is served.
 #[test]
 fn each_outage_of_the_same_client_is_told() {
     let mut all = Vec::new();

@@ -8,9 +8,10 @@ use tokio::time::{sleep_until, timeout};
 use super::{Daemon, Presence};
 use crate::control::core::Now;
 
-/// How long connections may stay on which nobody waits for the store or the kernel.
+/// Time for which connections stay that wait for neither the store nor the kernel.
 const CONNECTIONS: Duration = Duration::from_secs(1);
-/// How long the store and the kernel may take for what was accepted; after that those who wait for it are told so.
+/// Time that the store and the kernel may take for accepted orders; after that, clients that wait for them are told
+/// so.
 const ANSWERS: Duration = Duration::from_secs(5);
 /// Between two looks whether something is due.
 const STEP: Duration = Duration::from_millis(10);
