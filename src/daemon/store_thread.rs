@@ -19,6 +19,7 @@ use crate::control::storage::{
 };
 use crate::store::last::Last;
 use crate::store::lost;
+use crate::store::written;
 use crate::store::{
     By, Change, Committed, Deploy, Edit, Expect, HistoryFilter, LoadedResources, Phase, Store, StoreError,
 };
@@ -33,6 +34,7 @@ use tcpgw_core::owner::Owner;
 /// Fails when the store cannot be read, is older than `last` or `recorded`, or lacks writes. A store that cannot be
 /// written is no error, unless resources have to be restored.
 pub fn open(path: &Path, last: &Last, recorded: u64, now: Duration) -> Result<(Store, Opened), StoreError> {
+    written::set_aside(path);
     let mut store = Store::open(path)?;
     let mut opened = read(&mut store)?;
     let found = opened.loaded.revision;
@@ -566,6 +568,22 @@ mod tests {
     }
 
     /// Tests a store whose first changes were in its log alone.
+    #[test]
+    fn an_empty_count_of_writes_is_told_and_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let (change, by) = a_service();
+        let (mut store, _) = open(&path, &Last::default(), 0, Duration::ZERO).unwrap();
+        store.commit(&change, &by, Duration::ZERO).unwrap();
+        drop(store);
+        assert_eq!(lost::problem(&path), None);
+        std::fs::write(written::path(&path), "").unwrap();
+        let (_, opened) = open(&path, &Last::default(), 0, Duration::ZERO).unwrap();
+        assert_eq!(opened.loaded.services.len(), 1);
+        let told = lost::problem(&path).unwrap().message;
+        assert!(told.contains("store.db.written.damaged"), "{told}");
+    }
+
     #[test]
     fn a_store_that_has_lost_all_that_it_had_is_told() {
         let directory = tempfile::tempdir().unwrap();

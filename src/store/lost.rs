@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, system};
 use super::last::Last;
+use super::written;
 use crate::run_file;
 use tcpgw_core::problem::{Kind, Problem};
 
@@ -39,10 +40,11 @@ pub(crate) fn note(store: &Path, last: &Last, now: std::time::Duration) -> Resul
     write().map_err(|error| system(&path, &error))
 }
 
-/// Returns the problem that a store was lost, until the note is removed.
+/// Returns the problem that a store was lost, until the note is removed, or that the count of its acknowledged writes was damaged.
 pub fn problem(store: &Path) -> Option<Problem> {
     let is_there = path(store).symlink_metadata().is_ok();
-    is_there.then(|| Problem::new(Kind::StoreLost, words(store)))
+    let lost = is_there.then(|| Problem::new(Kind::StoreLost, words(store)));
+    lost.or_else(|| written::problem(store))
 }
 
 fn words(store: &Path) -> String {

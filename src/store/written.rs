@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use crate::run_file;
+use tcpgw_core::escape;
+use tcpgw_core::problem::{Kind, Problem};
 
 /// The file has no more bytes.
 const MOST: u64 = 64;
@@ -39,6 +41,44 @@ pub(super) fn note(store: &Path, number: u64) -> io::Result<()> {
     file.write_all(text(number).as_bytes())
 }
 
+/// Gives a file whose number cannot be believed (empty, torn, changed) another name, so that it is not written over and
+/// [`problem`] tells of it. What cannot be renamed is logged.
+pub fn set_aside(store: &Path) {
+    let path = path(store);
+    if path.symlink_metadata().is_err() || read(store).is_some() {
+        return;
+    }
+    let aside = aside(store);
+    match std::fs::rename(&path, &aside) {
+        Ok(()) => tracing::error!(
+            "{} is damaged; it is kept as {}",
+            escape::path(&path),
+            escape::path(&aside)
+        ),
+        Err(error) => tracing::error!("{} is damaged; failed to keep it beside: {error}", escape::path(&path)),
+    }
+}
+
+/// Returns the problem that the number of acknowledged writes was not known when the store was opened, until somebody removes the file
+/// that was set aside.
+pub fn problem(store: &Path) -> Option<Problem> {
+    let aside = aside(store);
+    aside.symlink_metadata().is_ok().then(|| {
+        let message = format!(
+            "{} was damaged, and is kept as {aside}: if {store} lost its log at the same time, what was ordered last may be missing, and \
+             nothing else tells: compare `tcpgw service ls` and `tcpgw addon ls` with what was ordered, then remove {aside}",
+            escape::path(&path(store)),
+            aside = escape::path(&aside),
+            store = escape::path(store),
+        );
+        Problem::new(Kind::StoreLost, message)
+    })
+}
+
+fn aside(store: &Path) -> PathBuf {
+    super::beside(store, ".written.damaged")
+}
+
 fn text(number: u64) -> String {
     let number = format!("{number:020}");
     format!("{number} {:08x}\n", crc32fast::hash(number.as_bytes()))
@@ -47,6 +87,28 @@ fn text(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_says_nothing_is_told_until_somebody_removes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("tcpgw.db");
+        set_aside(&store);
+        assert_eq!(problem(&store), None, "there never was one");
+        note(&store, 7).unwrap();
+        set_aside(&store);
+        assert_eq!((problem(&store), read(&store)), (None, Some(7)));
+        for damaged in ["", "0000", "00000000000000000007 00000000\n"] {
+            std::fs::write(path(&store), damaged).unwrap();
+            set_aside(&store);
+            let told = problem(&store).unwrap();
+            assert_eq!(told.kind, Kind::StoreLost);
+            assert!(told.message.contains("tcpgw.db.written.damaged"), "{}", told.message);
+            assert!(!path(&store).exists());
+            note(&store, 8).unwrap();
+            std::fs::remove_file(aside(&store)).unwrap();
+            assert_eq!(problem(&store), None);
+        }
+    }
 
     #[test]
     fn a_number_is_believed_as_it_was_written_only() {
