@@ -19,9 +19,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::nftables::expr::{Expr, Value};
 use crate::nftables::monitor::NftablesMonitor;
 
-/// Has all threads take memory from one heap; to be called before there is a second thread. With a heap for each, as it is without
-/// this, what a large change took for a moment stays with the thread that took it: [`release_memory`] gives back the end of the
-/// first heap, and of no other (glibc's malloc/malloc.c, `mtrim`).
+/// Makes all threads use one heap; call it before there is a second thread. With a heap for each thread, which is the
+/// default, memory of a large change stays with the thread that allocated it: [`release_memory`] returns the end of the
+/// first heap only (glibc's malloc/malloc.c, `mtrim`).
 pub fn share_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: `mallopt` takes two numbers, and locks what it changes (glibc's malloc/malloc.c).
@@ -71,19 +71,19 @@ impl InotifyHandle {
         Self(Arc::new(inotify))
     }
 
-    /// Has the event loop of this thread wait for it.
+    /// Registers it with the event loop of this thread.
     pub fn listen(self) -> io::Result<AsyncFd<Self>> {
         // SAFETY: the descriptor is that of the instance, which is its only owner, cannot be taken out of the `Arc` while
         // `InotifyHandle` holds it, and is closed after `AsyncFd` has let go of it.
         Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
     }
 
-    /// To add watches elsewhere.
+    /// Returns the instance, to add watches elsewhere.
     pub fn inotify(&self) -> Arc<Inotify> {
         Arc::clone(&self.0)
     }
 
-    /// What there is now.
+    /// Returns the events that are available now.
     pub fn read_events(&self) -> nix::Result<Vec<InotifyEvent>> {
         self.0.read_events()
     }
@@ -96,7 +96,7 @@ impl AsRawFd for InotifyHandle {
 }
 
 impl NftablesMonitor {
-    /// Has the event loop of this thread wait for it.
+    /// Registers it with the event loop of this thread.
     pub fn listen(self) -> io::Result<AsyncFd<Self>> {
         // SAFETY: the descriptor is that of the netlink socket, which `NftablesMonitor` owns, keeps to itself, and closes after
         // `AsyncFd` has let go of it.
@@ -165,10 +165,11 @@ pub fn local_time(seconds_since_1970: i64) -> (i32, i32, i32) {
     (parts.tm_hour, parts.tm_min, parts.tm_sec)
 }
 
-/// The cookie of the network namespace that a socket belongs to: unique until the machine restarts.
+/// Returns the cookie of the network namespace that a socket belongs to: unique until the machine restarts.
 ///
 /// # Errors
-/// The errno of `getsockopt(SO_NETNS_COOKIE)`; `ENOPROTOOPT` before Linux 5.14.
+///
+/// Fails with the errno of `getsockopt(SO_NETNS_COOKIE)`; `ENOPROTOOPT` before Linux 5.14.
 pub fn netns_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut cookie = 0u64;
     let mut length = socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
@@ -215,7 +216,7 @@ impl nftnl::expr::Expression for Generic<'_> {
         // SAFETY: the name is a C string; libnftnl copies what it is given, and lengths are those of the values.
         unsafe {
             let expr = NonNull::new(sys::nftnl_expr_alloc(self.0.kind.as_ptr()));
-            // Out of memory, or a kind that this libnftnl never heard of; both of which the process cannot survive.
+            // Out of memory, or a kind that this libnftnl does not know; the process cannot continue in either case.
             let expr = expr.unwrap_or_else(|| std::process::abort());
             for (number, value) in &self.0.attributes {
                 match value {
@@ -240,7 +241,7 @@ pub fn add_expression(rule: &mut nftnl::Rule<'_>, expr: &Expr) {
     rule.add_expr(&Generic(expr));
 }
 
-/// The netlink message for an object of `nftnl`.
+/// Returns the netlink message for an object of `nftnl`.
 pub(crate) fn message(object: &impl nftnl::NlMsg, seq: u32, kind: nftnl::MsgType) -> Vec<u8> {
     let room = usize::try_from(nftnl::nft_nlmsg_maxsize()).unwrap_or(1 << 17);
     // Words, because the headers within must be aligned.

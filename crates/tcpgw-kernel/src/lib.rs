@@ -1,6 +1,6 @@
-//! What is asked of the kernel, and how: the seam that everything else goes through, and the netlink behind it.
+//! Access to the kernel: the trait `Kernel`, and its implementation by netlink.
 //!
-//! Owns the wire. It must not know services, files or policies: it takes and returns plain values.
+//! Owns the wire format. Knows no services, files or policies: it takes and returns plain values.
 
 pub mod conntrack;
 #[cfg(feature = "fake")]
@@ -33,122 +33,123 @@ use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::step::PlanStep;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
-/// How often [`reading`] tries.
+/// Number of attempts of [`reading`].
 const READINGS: u32 = 4;
 
-/// What the kernel has, at one generation.
+/// State of the table at one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     /// The generation at which it was read.
     pub generation: u32,
-    /// The table.
+    /// The table as it was found.
     pub table: Seen,
 }
 
 /// The table as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// There is none.
+    /// The table does not exist.
     Absent,
-    /// Its rules are those of this program.
+    /// The table has the rules of this program.
     Ours {
         /// The kernel's number for the table.
         handle: u64,
-        /// What its sets hold.
+        /// Contents of its sets.
         ruleset: Ruleset,
-        /// What they could hold.
+        /// Sizes of its sets.
         room: Room,
     },
-    /// Its rules are of another version, or somebody changed them.
+    /// The table has the rules of another version, or another program changed them.
     Other {
         /// The kernel's number for the table.
         handle: u64,
-        /// Its comment, which may tell the version.
+        /// Comment of the table, which may contain the version.
         comment: Option<String>,
-        /// What its sets hold, as far as it can be read.
+        /// Contents of its sets, as far as they can be read.
         ruleset: Ruleset,
     },
 }
 
-/// What tells one state of the kernel's rules from another without reading them.
+/// Values that identify a state of the kernel's rules without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// Grows with each transaction of anyone in the network namespace.
     pub generation: u32,
-    /// The number of our table, if it is there.
+    /// Number of the table, if it exists.
     pub table: Option<u64>,
 }
 
-/// Making the table, with as much of [`Kernel::ownership`] as the kernel can.
+/// Creation of the table, with as much of [`Kernel::ownership`] as the kernel supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
-    /// It is not there yet.
+    /// The table does not exist yet.
     New(Room),
-    /// Another one is removed in the same transaction.
+    /// The present table is removed in the same transaction.
     Replace(Room),
 }
 
-/// One transaction.
+/// A transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Commit<'a> {
-    /// The generation that it was made for; any other is refused.
+    /// Generation that the transaction was made for; the kernel refuses it at any other.
     pub generation: u32,
-    /// The mark of our flows, which the rules set and ask for.
+    /// Mark of tcpgw's flows, which the rules set and match.
     pub mark: FlowMark,
-    /// Whether the table is made, too.
+    /// Whether the table is created, too.
     pub build: Option<Build>,
-    /// What else is done.
+    /// Other changes of the transaction.
     pub step: &'a PlanStep<'a>,
     /// Counters to delete, which packets have added.
     pub forget: &'a [(SetName, Vec<Box<[u8]>>)],
 }
 
-/// What packets have counted under one key.
+/// Counter of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counted {
     /// The service or the backend.
     pub key: Box<[u8]>,
-    /// Packets.
+    /// Number of packets.
     pub packets: u64,
-    /// Bytes, with IP headers.
+    /// Number of bytes, including IP headers.
     pub bytes: u64,
 }
 
 /// Packets that met the rules as they were before the last transaction, and whose flows no sweep can see yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InFlight {
-    /// There is no flow at all, not even one whose first packet is on its way.
+    /// No flow exists, not even one whose first packet is in the stack.
     NoFlows,
-    /// There are none any more.
+    /// No such packet is left.
     Through,
-    /// There is no telling: sweep again, later.
+    /// It is not known: sweep again later.
     Unknown,
 }
 
-/// The table, without what is in it.
+/// Properties of the table, without its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
     /// The kernel's number for it.
     pub handle: u64,
-    /// Its comment, which tells its skeleton, flow mark and room.
+    /// Comment, which contains the skeleton, the flow mark and the room.
     pub comment: Option<String>,
     /// `NFT_TABLE_F_*` of `include/uapi/linux/netfilter/nf_tables.h`: 1 is dormant, 2 owner, 4 persist.
     pub flags: u32,
-    /// The netlink port of the socket that owns it; mostly its process' number.
+    /// Netlink port of the socket that owns it; usually the number of its process.
     pub owner: Option<u32>,
 }
 
-/// Everything that is asked of the kernel. [`linux::Linux`] asks it, [`fake::Fake`] plays it.
+/// Operations of the kernel that tcpgw uses. Implemented by [`linux::Linux`] and, for tests, by [`fake::Fake`].
 pub trait Kernel {
-    /// What tells this state of the rules from another.
+    /// Returns the values that identify the present state of the rules.
     fn identity(&mut self) -> Result<Identity, KernelError>;
     /// Reads the table. Slow for a large one: the kernel walks a set from its beginning for every 32 KiB that it lists.
     fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError>;
-    /// The table's comment, which tells its skeleton and flow mark, if there is a table.
+    /// Returns the table's comment, which contains its skeleton and flow mark; `None` if there is no table.
     fn comment(&mut self) -> Result<Option<String>, KernelError>;
-    /// What the table is like, if there is one.
+    /// Returns the properties of the table; `None` if there is none.
     fn about(&mut self) -> Result<Option<About>, KernelError>;
-    /// What new tables are to be; [`Ownership::Owned`] also takes over what is there, with [`Kernel::adopt`].
+    /// Returns the ownership of new tables; with [`Ownership::Owned`], [`Kernel::adopt`] also takes over the present
+    /// table.
     fn ownership(&self) -> Ownership;
     /// Takes over the table as it was at that generation, if it is to be owned: nothing in it changes, and no packet is
     /// lost.
@@ -158,11 +159,11 @@ pub trait Kernel {
     fn adopt(&mut self, generation: u32) -> Result<Adoption, KernelError>;
     /// Carries out a transaction, whole or not at all, and gives the generation after it.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError>;
-    /// Removes the table; whether it was there.
+    /// Removes the table. Returns whether it existed.
     fn remove(&mut self) -> Result<bool, KernelError>;
-    /// What conntrack's sysctls say now.
+    /// Returns the present values of conntrack's sysctls.
     fn timeouts(&mut self) -> KernelTimeouts;
-    /// What packets have counted in a set.
+    /// Returns the counters of a set.
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError>;
     /// Returns what packets have counted under each of these keys, in their order, none where nothing was: one look-up for each,
     /// however large the sets are.
@@ -176,21 +177,22 @@ pub trait Kernel {
         selection: &Selection,
         each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
     ) -> Result<(), KernelError>;
-    /// The marked flow that a backend sees as coming from there: one look, however many flows there are.
+    /// Returns the marked flow that a backend sees as coming from `seen_as`, by one lookup, however many flows there
+    /// are.
     fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError>;
     /// Deletes the marked flows that `judge` condemns, in one pass.
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError>;
     /// Deletes the marked flows of a few pairs of service and backend.
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError>;
-    /// Waits for the packets that are on their way through the old rules, and says whether they are through.
+    /// Waits for the packets that are in the stack under the old rules, and returns whether they have left it.
     fn settle(&mut self) -> Result<InFlight, KernelError>;
-    /// The time of its clock.
+    /// Returns the time of the kernel's clock.
     fn now(&self) -> Instant;
     /// Lets time pass.
     fn pause(&mut self, time: Duration);
 }
 
-/// Why the kernel did not do as asked.
+/// Reason why the kernel did not carry out a request.
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// Reading or sending failed; nothing was changed.
@@ -199,7 +201,7 @@ pub enum KernelError {
     /// The transaction was refused; nothing was changed.
     #[error("the kernel refused the transaction, nothing was changed: {}", Refusals(.0))]
     Refused(Vec<Refused>),
-    /// Somebody else committed in between; nothing was changed.
+    /// Another program committed a transaction in between; nothing was changed.
     #[error("the ruleset was changed by somebody else at the same time")]
     Outdated,
     /// The transaction was sent and the answer was lost.

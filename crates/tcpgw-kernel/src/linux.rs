@@ -1,4 +1,4 @@
-//! The kernel itself.
+//! Implementation of the trait `Kernel` by the kernel of this machine.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -23,9 +23,9 @@ use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
-/// How often the table is read again because somebody wrote meanwhile.
+/// Number of times that the table is read again because of a concurrent write.
 const READS: u32 = 30;
-/// How often a transaction is sent again because somebody wrote to another table meanwhile.
+/// Number of times that a transaction is sent again because of a concurrent write to another table.
 const SENDS: u32 = 100;
 
 /// A packet is well through the stack after this.
@@ -40,7 +40,7 @@ pub struct Linux {
     /// Whether the kernel has tables that persist, once it was asked.
     persists: Option<bool>,
     conntrack: Conntrack,
-    /// Once others got in between.
+    /// Watch of the table, once another program has written.
     watch: Option<Watch>,
     /// The generation at which the table was as it is, as far as the watch tells.
     watched: Option<u32>,
@@ -75,22 +75,23 @@ impl Linux {
         restarting(|| table::generation(&mut self.nft))
     }
 
-    /// The cookie of the network namespace: unique until the machine restarts.
+    /// Returns the cookie of the network namespace: unique until the machine restarts.
     ///
     /// # Errors
-    /// That of `getsockopt`.
+    ///
+    /// Fails with the error of `getsockopt`.
     pub fn netns_cookie(&self) -> std::io::Result<u64> {
         crate::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&self.nft))
     }
 
-    /// The netlink port of the socket that writes, by which notifications tell this process' transactions from others', and
-    /// the kernel the table's owner.
+    /// Returns the netlink port of the socket that writes. By it notifications distinguish this process' transactions
+    /// from others, and the kernel identifies the table's owner.
     pub const fn port(&self) -> u32 {
         self.nft.port()
     }
 
-    /// Whether the kernel has tables that persist. Asked for before, not learnt by a refusal: of a large transaction there
-    /// would be more refusals than fit into the socket.
+    /// Returns whether the kernel has persistent tables. Asked beforehand, not learnt by a refusal: a large transaction
+    /// would cause more refusals than fit into the socket.
     fn persists(&mut self) -> Result<bool, NetlinkError> {
         if let Some(persists) = self.persists {
             return Ok(persists);
@@ -103,7 +104,7 @@ impl Linux {
         Ok(persists)
     }
 
-    /// What a table that is made now is.
+    /// Returns the ownership that a new table gets on this kernel.
     fn attainable(&mut self) -> Result<Ownership, NetlinkError> {
         let wanted = self.ownership;
         if wanted == Ownership::Plain || self.persists()? {
@@ -147,7 +148,7 @@ impl Linux {
         }
     }
 
-    /// Notes that others write, so that from now on it is heard to what.
+    /// Begins to watch the table, so that from now on writes of others to it are noticed.
     fn watch(&mut self) -> Result<&mut Watch, NetlinkError> {
         match &mut self.watch {
             Some(watch) => Ok(watch),
@@ -155,7 +156,7 @@ impl Linux {
         }
     }
 
-    /// The generation now, if nobody has written to our table since that one.
+    /// Returns the present generation, if no program has written to the table since the given one.
     fn later(&mut self, generation: u32) -> Result<Option<u32>, NetlinkError> {
         let now = self.generation()?;
         let Some(watch) = self.watch.as_mut().filter(|_| self.watched == Some(generation)) else {
@@ -180,7 +181,7 @@ impl Linux {
             match self.send(&sealed) {
                 Err(KernelError::Outdated) => {}
                 done => {
-                    // What was heard of it would look like another's.
+                    // Notifications about it would look like those of another program.
                     self.watched = None;
                     return done.map(|()| next_generation(generation));
                 }
@@ -196,8 +197,8 @@ impl Linux {
         Err(KernelError::Outdated)
     }
 
-    /// The NAT chains of others that there are. The transaction that names them is for a generation that was read before: it is
-    /// refused if one was made or removed since. Without them the order of chains is not known, and nothing else is lost.
+    /// Returns the NAT chains of other programs. The transaction that names them is for a generation that was read
+    /// before: it is refused if one was created or removed since. Without them only the order of chains is unknown.
     fn older_chains(&mut self) -> Option<OlderChains> {
         let chains = firewall::without_rules(&mut self.nft)
             .inspect_err(|error| tracing::debug!(%error, "failed to list the chains of others"))
@@ -229,10 +230,11 @@ impl Linux {
     }
 }
 
-/// One attempt to read the table; it may have changed meanwhile.
+/// Reads the table once; it may change meanwhile.
 ///
 /// # Errors
-/// Those of [`NetlinkExchange::request`] and [`NetlinkExchange::dump`].
+///
+/// Fails when the kernel cannot be read: see [`NetlinkExchange::request`] and [`NetlinkExchange::dump`].
 pub fn read(from: &mut impl NetlinkExchange, mark: FlowMark) -> Result<Seen, NetlinkError> {
     let Some(found) = restarting(|| table::table(from))? else {
         return Ok(Seen::Absent);
@@ -261,7 +263,8 @@ fn cpus_online() -> libc::c_long {
     answer.ok().flatten().unwrap_or(1)
 }
 
-/// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in `net/netfilter/nf_tables_api.c`).
+/// Returns the generation after `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in
+/// `net/netfilter/nf_tables_api.c`).
 pub(crate) fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
@@ -358,7 +361,7 @@ impl Kernel for Linux {
         }
     }
 
-    /// Of the network namespace of the calling thread, as all of `/proc/sys/net` is.
+    /// Reads the sysctls of the calling thread's network namespace, as all of `/proc/sys/net`.
     fn timeouts(&mut self) -> KernelTimeouts {
         KernelTimeouts::told_by(|name| {
             let path = format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{name}");

@@ -1,9 +1,6 @@
-//! Which local TCP sockets listen, and whose they are.
-//!
-//! The kernel is asked for listeners alone (`NETLINK_SOCK_DIAG`), so that the time does not grow with the connections of the
-//! machine. Where the module for it (`tcp_diag`) is missing, all sockets are read from `/proc`. Both follow the network namespace
-//! of the calling thread. Source: `sock_diag(7)`, `inet_diag_dump_icsk` in `net/ipv4/inet_diag.c`, `tcp4_seq_show` in
-//! `net/ipv4/tcp_ipv4.c`, `net/ipv6/tcp_ipv6.c`.
+//! Listening local TCP sockets and their processes. Where the module for it (`tcp_diag`) is missing, all sockets are
+//! read from `/proc`. Both follow the network namespace of the calling thread. Source: `sock_diag(7)`,
+//! `inet_diag_dump_icsk` in `net/ipv4/inet_diag.c`, `tcp4_seq_show` in `net/ipv4/tcp_ipv4.c`, `net/ipv6/tcp_ipv6.c`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,13 +29,13 @@ pub const PATIENCE: Duration = Duration::from_millis(500);
 /// A local socket that takes connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listener {
-    /// Where; `[::]` may stand for IPv4 too, which `/proc` does not tell.
+    /// Address of the socket; `[::]` may include IPv4, which `/proc` does not tell.
     pub addr: SocketAddr,
-    /// What names it in `/proc/PID/fd`.
+    /// Number of the socket in `/proc/PID/fd`.
     pub inode: u64,
 }
 
-/// Why the listeners are not known.
+/// Reason why the listeners could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read {path}: {source}")]
 pub struct ListenersError {
@@ -46,18 +43,21 @@ pub struct ListenersError {
     source: io::Error,
 }
 
-/// All listening TCP sockets of this thread's network namespace, IPv4 and IPv6, in order.
+/// Returns all listening TCP sockets of this thread's network namespace, IPv4 and IPv6, sorted.
 ///
 /// # Errors
-/// When `/proc` cannot be read, and the kernel does not answer either. A kernel without IPv6 is none.
+///
+/// Fails when the kernel does not answer and `/proc` cannot be read. A kernel without IPv6 is no error.
 pub fn listeners() -> Result<Vec<Listener>, ListenersError> {
     find(&|_| true)
 }
 
-/// As [`listeners`], on these ports alone: others, of which there may be tens of thousands, cost little.
+/// Returns the listeners on these ports, as [`listeners`] does: others, of which there may be tens of thousands, cost
+/// little.
 ///
 /// # Errors
-/// Those of [`listeners`].
+///
+/// Fails as [`listeners`] does.
 pub fn listeners_on(ports: &BTreeSet<u16>) -> Result<Vec<Listener>, ListenersError> {
     find(&|port| ports.contains(&port))
 }
@@ -73,7 +73,7 @@ fn find(is_wanted: &dyn Fn(u16) -> bool) -> Result<Vec<Listener>, ListenersError
     Ok(found.into_iter().collect())
 }
 
-/// As the kernel tells for the asking.
+/// Returns the listeners by `NETLINK_SOCK_DIAG`.
 fn diagnosed(is_wanted: &dyn Fn(u16) -> bool) -> Result<BTreeSet<Listener>, NetlinkError> {
     let mut socket = Netlink::sock_diag()?;
     restarting(|| {
@@ -113,7 +113,8 @@ fn encode(writer: &mut Writer, seq: u32, request: &SockDiagMessage) {
     writer.end(open);
 }
 
-/// The port of a socket that is not decoded yet: `id.idiag_sport` of `struct inet_diag_msg` (`include/uapi/linux/inet_diag.h`).
+/// Returns the port of a socket that is not decoded yet: `id.idiag_sport` of `struct inet_diag_msg`
+/// (`include/uapi/linux/inet_diag.h`).
 fn local_port(message: &Message<'_>) -> Option<u16> {
     let port = message.payload.get(4..)?.first_chunk()?;
     Some(u16::from_be_bytes(*port))
@@ -135,7 +136,7 @@ fn decode(message: &Message<'_>) -> Result<Listener, Malformed> {
     }
 }
 
-/// As `/proc` lists them among all others.
+/// Returns the listeners from `/proc`, which lists them among all other sockets.
 fn listed(is_wanted: &dyn Fn(u16) -> bool) -> Result<BTreeSet<Listener>, ListenersError> {
     let mut found = BTreeSet::new();
     for path in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
@@ -152,21 +153,22 @@ fn listed(is_wanted: &dyn Fn(u16) -> bool) -> Result<BTreeSet<Listener>, Listene
     Ok(found)
 }
 
-/// The process that has the socket open, as `name (pid)`; `None` when it is gone or hidden from us.
+/// Returns the process that has the socket open, as `name (pid)`; `None` when it is gone or hidden.
 ///
-/// Looks through the open files of all processes: ask only when there is something to say.
+/// Reads the open files of all processes: call it only for a message.
 pub fn process_of(inode: u64) -> Option<String> {
     processes_of(&BTreeSet::from([inode]), Duration::MAX).remove(&inode)
 }
 
-/// The processes that have these sockets open, as `name (pid)` by socket: of those that are gone, hidden from us, or not found
-/// within that time, none. Looks once through the open files of all processes.
+/// Returns the processes that have these sockets open, as `name (pid)` by socket, without those that are gone, hidden,
+/// or not found within `patience`. Reads the open files of all processes once.
 pub fn processes_of(inodes: &BTreeSet<u64>, patience: Duration) -> BTreeMap<u64, String> {
     let begin = Instant::now();
     processes_while(inodes, || begin.elapsed() <= patience)
 }
 
-/// As [`processes_of`]; asks before each process and each open file, of which one process may have a million, whether to go on.
+/// Returns what [`processes_of`] does; calls `goes_on` before each process and each open file, of which one process may
+/// have a million.
 fn processes_while(inodes: &BTreeSet<u64>, mut goes_on: impl FnMut() -> bool) -> BTreeMap<u64, String> {
     let mut found = BTreeMap::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -192,13 +194,13 @@ fn processes_while(inodes: &BTreeSet<u64>, mut goes_on: impl FnMut() -> bool) ->
     found
 }
 
-/// `socket:[4242]`
+/// Returns the number in a link such as `socket:[4242]`.
 fn socket(target: &std::path::Path) -> Option<u64> {
     let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
     inode.parse().ok()
 }
 
-/// One line, if it is of a listening socket.
+/// Reads a line of `/proc/net/tcp`; `None` if it is not that of a listening socket.
 fn parse(line: &str) -> Option<Listener> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace();
@@ -214,7 +216,7 @@ fn parse(line: &str) -> Option<Listener> {
     })
 }
 
-/// The kernel prints the words of an address as numbers in this machine's byte order.
+/// Reads an address. The kernel prints its words as numbers in this machine's byte order.
 fn parse_ip(digits: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let digits = digits.get(at * 8..at * 8 + 8)?;

@@ -8,7 +8,7 @@ use super::wire;
 use crate::netlink::socket::{Netlink, NetlinkError};
 use crate::netlink::tlv::Writer;
 
-/// So many answers fit into the socket.
+/// Number of requests whose answers fit into the socket.
 const AT_ONCE: usize = 64;
 
 /// Looks entries up, so that conntrack drops those whose time is over. It changes no others.

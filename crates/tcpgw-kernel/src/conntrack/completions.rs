@@ -17,7 +17,7 @@ use tcpgw_core::model::FlowMark;
 const GROUP: libc::c_int = 2;
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`
 const NEW: u16 = 0x100;
-/// Of the reader's network namespace.
+/// Sysctl that enables events, of the reader's network namespace.
 const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
 /// Most messages that one [`CompletionMonitor::drain`] reads. What is left waits in the kernel, or is lost there.
 const AT_ONCE: usize = 20_000;
@@ -25,9 +25,9 @@ const AT_ONCE: usize = 20_000;
 /// A handshake that was completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// Who connected.
+    /// Address of the client.
     pub client: SocketAddr,
-    /// What it connected to.
+    /// Address that the client connected to.
     pub public: SocketAddr,
 }
 
@@ -50,8 +50,8 @@ impl CompletionMonitor {
         Ok(Self { socket, mark })
     }
 
-    /// Whether the kernel tells of them at all in the network namespace of this thread: it was built so, and
-    /// `net.netfilter.nf_conntrack_events` is not 0.
+    /// Returns whether the kernel reports completed handshakes in the network namespace of this thread: it was built
+    /// so, and `net.netfilter.nf_conntrack_events` is not 0.
     pub fn is_told() -> bool {
         fs::read_to_string(EVENTS).is_ok_and(|value| value.trim() != "0")
     }
@@ -86,7 +86,7 @@ impl CompletionMonitor {
     }
 }
 
-/// Whether a flow of ours has just been completed: a message tells of the state only when that changed.
+/// Returns whether a flow of tcpgw has just been completed: a message contains the state only when that changed.
 fn is_completed(mark: FlowMark, flow: &Flow) -> bool {
     owns(mark, flow) && flow.status.assured() && flow.tcp_state == Some(TcpState::Established)
 }

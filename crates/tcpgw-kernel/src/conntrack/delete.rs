@@ -12,12 +12,12 @@ use crate::netlink::tlv::{Nack, Writer};
 const WHAT: &str = "delete flows";
 /// Most flows that are deleted by one `sendmsg`.
 const CHUNK: usize = 1024;
-/// What the kernel accounts for one refusal that waits to be read, in bytes, generously.
+/// Upper estimate of the bytes that the kernel accounts for one refusal that waits to be read.
 const REFUSAL: usize = 2048;
 /// Failures of which the details are kept.
 const EXAMPLES: usize = 16;
 
-/// What deleting came to.
+/// Result of a deletion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deletion {
     /// Flows that were deleted.
@@ -43,7 +43,7 @@ impl Deletion {
         self.failures.truncate(EXAMPLES);
     }
 
-    /// Lost answers are no error: whoever deletes looks again.
+    /// Records lost answers as incomplete instead of an error: the caller looks again.
     pub(super) fn unless_lost(&mut self, answer: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
         match answer {
             Err(error) if error.is_passing() => {
@@ -73,9 +73,9 @@ impl Deletion {
 /// A flow that could not be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Which.
+    /// Key of the flow that was not deleted.
     pub key: FlowKey,
-    /// Why: `EBUSY` when it is offloaded to a flow table.
+    /// Error of the kernel: `EBUSY` when the flow is offloaded to a flow table.
     pub errno: i32,
 }
 
@@ -94,7 +94,7 @@ impl Deletes {
         })
     }
 
-    /// So many that the refusal of all of them fits the socket's buffer.
+    /// Returns the number of deletes whose refusals fit the socket's buffer.
     pub(super) fn chunk(&self) -> usize {
         (self.netlink.receive_buffer() / REFUSAL).clamp(1, CHUNK)
     }

@@ -1,6 +1,5 @@
-//! One tracked TCP connection, as ctnetlink tells it.
-//!
-//! Source: `include/uapi/linux/netfilter/nfnetlink_conntrack.h`, `nf_conntrack_common.h`, `nf_conntrack_tcp.h`.
+//! A tracked TCP connection as ctnetlink reports it. `include/uapi/linux/netfilter/nfnetlink_conntrack.h`,
+//! `nf_conntrack_common.h`, `nf_conntrack_tcp.h`.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,27 +12,27 @@ use crate::netlink::tlv::{Attr, Attrs, Malformed, Message};
 /// A tracked TCP connection through the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Who connects: the source of the original direction.
+    /// Client: the source of the original direction.
     pub client: SocketAddr,
-    /// What the client connects to: the destination of the original direction.
+    /// Address that the client connects to: the destination of the original direction.
     pub public: SocketAddr,
-    /// Who answers: the source of the reply direction.
+    /// Backend: the source of the reply direction.
     pub backend: SocketAddr,
-    /// What the backend sees as its client: the destination of the reply direction.
+    /// Client's address as the backend sees it: the destination of the reply direction.
     pub seen_as: SocketAddr,
     /// Tells this entry from a later one with the same addresses (`CTA_ID`).
     pub id: u32,
     /// The conntrack mark.
     pub mark: u32,
-    /// What conntrack knows about it.
+    /// Status bits of the entry.
     pub status: Status,
-    /// Where the connection is in its life; `None` in answers that leave it out.
+    /// State of the TCP connection; `None` in answers without it.
     pub tcp_state: Option<TcpState>,
     /// The conntrack zone of the original direction.
     pub zone: u16,
     /// Seconds until conntrack forgets it if no packet comes.
     pub timeout: Option<u32>,
-    /// Where `net.netfilter.nf_conntrack_acct` is on.
+    /// Traffic, if `net.netfilter.nf_conntrack_acct` is on.
     pub counters: Option<Counters>,
     /// Nanoseconds since 1970, where `net.netfilter.nf_conntrack_timestamp` is on.
     pub started: Option<u64>,
@@ -42,16 +41,16 @@ pub struct Flow {
 /// Traffic of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// From the client to the backend.
+    /// Traffic from the client to the backend.
     pub to: Traffic,
-    /// From the backend to the client.
+    /// Traffic from the backend to the client.
     pub from: Traffic,
 }
 
 /// Traffic of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// As conntrack saw them: a merged one (GRO) counts once.
+    /// Number of packets as conntrack saw them: a merged one (GRO) counts once.
     pub packets: u64,
     /// IP headers included.
     pub bytes: u64,
@@ -62,27 +61,27 @@ pub struct Traffic {
 pub struct Status(pub u32);
 
 impl Status {
-    /// A packet came back.
+    /// Returns whether a packet of the reply direction was seen.
     pub const fn seen_reply(self) -> bool {
         self.0 & 2 != 0
     }
 
-    /// The handshake was completed: not dropped early when the table is full.
+    /// Returns whether the handshake was completed, so that the flow is not dropped early when the table is full.
     pub const fn assured(self) -> bool {
         self.0 & 4 != 0
     }
 
-    /// Its source is translated.
+    /// Returns whether the source is translated.
     pub const fn snat(self) -> bool {
         self.0 & 16 != 0
     }
 
-    /// Its destination is translated.
+    /// Returns whether the destination is translated.
     pub const fn dnat(self) -> bool {
         self.0 & 32 != 0
     }
 
-    /// It is being removed.
+    /// Returns whether the entry is being removed.
     pub const fn dying(self) -> bool {
         self.0 & 512 != 0
     }
@@ -91,7 +90,7 @@ impl Status {
 /// `enum tcp_conntrack` of `nf_conntrack_tcp.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpState {
-    /// No packet yet.
+    /// No packet was seen yet.
     None,
     /// The client's SYN was seen.
     SynSent,
@@ -99,19 +98,19 @@ pub enum TcpState {
     SynRecv,
     /// The handshake is complete.
     Established,
-    /// One side closed.
+    /// One side closed the connection.
     FinWait,
     /// The other side acknowledged that.
     CloseWait,
-    /// Both sides closed.
+    /// Both sides closed the connection.
     LastAck,
     /// Waiting for late packets.
     TimeWait,
-    /// Ended by a reset.
+    /// A reset ended the connection.
     Close,
     /// Both sides sent a SYN.
     SynSent2,
-    /// One that this program does not know.
+    /// A state that this program does not know.
     Other(u8),
 }
 
@@ -134,7 +133,7 @@ impl From<u8> for TcpState {
 }
 
 impl std::fmt::Display for TcpState {
-    /// As `conntrack -L` writes it.
+    /// Writes the state as `conntrack -L` does.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::None => "NONE",
@@ -166,7 +165,7 @@ impl<'de> Deserialize<'de> for TcpState {
     }
 }
 
-/// What names one flow, and only that: its original addresses, its zone and its id.
+/// Identity of one flow: its original addresses, its zone and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
     pub(super) client: SocketAddr,
@@ -182,7 +181,7 @@ impl std::fmt::Display for FlowKey {
 }
 
 impl Flow {
-    /// What names it.
+    /// Returns the identity of the flow.
     pub const fn key(&self) -> FlowKey {
         FlowKey {
             client: self.client,
@@ -272,7 +271,7 @@ struct Tuple {
 }
 
 impl Tuple {
-    /// `None` when it is of another protocol.
+    /// Reads a tuple; `None` if it is of another protocol.
     fn decode(attrs: Attrs<'_>) -> Result<Option<Self>, Malformed> {
         let (mut ips, mut ports, mut zone) = ((None, None), None, None);
         for attr in attrs {

@@ -1,4 +1,4 @@
-//! Handshakes that are not complete, and flows that were answered, picked by the kernel.
+//! Flows selected by status: handshakes that are not complete, and flows that were answered.
 
 use std::ops::ControlFlow;
 

@@ -47,15 +47,15 @@ const QUEUE: usize = 4;
 /// ours, one takes 1.4 s and the other 0.42 s.
 const FILTERED_PAIRS: usize = 3;
 
-/// A flow that our rules made: another program's DNAT does not bear our mark.
+/// Returns whether the rules of tcpgw made the flow: the DNAT of other programs does not set its mark.
 fn owns(mark: FlowMark, flow: &Flow) -> bool {
     mark.matches(flow.mark) && flow.status.dnat()
 }
 
-/// Whether the kernel is asked to filter by addresses.
+/// Place where flows are filtered by addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PairFilter {
-    /// It is asked, and not again once it refused.
+    /// In the kernel, until it refuses once.
     #[default]
     Kernel,
     /// All our flows are listed and filtered here.
@@ -69,25 +69,25 @@ pub struct Pair {
     pub public: Option<IpAddr>,
     /// The service's port.
     pub public_port: u16,
-    /// Where its connections go.
+    /// Address and port of the backend.
     pub backend: SocketAddr,
 }
 
 impl Pair {
-    /// Whether a flow is of this pair.
+    /// Returns whether a flow belongs to this pair.
     pub fn matches(&self, flow: &Flow) -> bool {
         self.backend == flow.backend
             && self.public_port == flow.public.port()
             && self.public.is_none_or(|public| public == flow.public.ip())
     }
 
-    /// Returns that of some pairs that a flow is of.
+    /// Returns the value of the pair that a flow belongs to.
     pub fn of_flow<'p, T>(pairs: &'p BTreeMap<Self, T>, flow: &Flow) -> Option<&'p T> {
         let there = pairs.get(&Self::of(flow, Some(flow.public.ip())));
         there.or_else(|| pairs.get(&Self::of(flow, None)))
     }
 
-    /// Whether a flow is of one of some pairs.
+    /// Returns whether a flow belongs to one of the pairs.
     pub fn any_of(pairs: &BTreeSet<Self>, flow: &Flow) -> bool {
         let there = Self::of(flow, Some(flow.public.ip()));
         pairs.contains(&there) || pairs.contains(&Self::of(flow, None))
@@ -105,26 +105,28 @@ impl Pair {
 /// Access to conntrack, of the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Conntrack {
-    /// Two sockets, so that flows can be deleted while they are being listed: the kernel's walk goes bucket by bucket and
-    /// begins a bucket again when the entry it stopped at is gone, which at worst shows a flow twice.
+    /// One of two sockets, so that flows can be deleted while they are being listed: the kernel walks bucket by bucket
+    /// and begins a bucket again when the entry at which it stopped is gone, which at worst lists a flow twice.
     lists: Netlink,
     deletes: Deletes,
     filter: PairFilter,
 }
 
 impl Conntrack {
-    /// Opens it.
+    /// Opens the sockets.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
     pub fn open() -> Result<Self, NetlinkError> {
         Self::with(PairFilter::Kernel)
     }
 
-    /// Opens it, and says who filters by addresses.
+    /// Opens the sockets. `filter` tells where flows are filtered by addresses.
     ///
     /// # Errors
-    /// As [`Conntrack::open`].
+    ///
+    /// Fails as [`Conntrack::open`] does.
     pub fn with(filter: PairFilter) -> Result<Self, NetlinkError> {
         let deletes = Deletes::open()?;
         Ok(Self {
@@ -134,7 +136,7 @@ impl Conntrack {
         })
     }
 
-    /// Whether the kernel is (still) asked to filter by addresses.
+    /// Returns where flows are filtered by addresses now.
     pub const fn filter(&self) -> PairFilter {
         self.filter
     }
@@ -153,8 +155,8 @@ impl Conntrack {
         })
     }
 
-    /// Shows TCP flows whose destination somebody translated, and that do not bear our mark. The kernel walks all its entries, and
-    /// shows few.
+    /// Shows TCP flows whose destination was translated and that do not have the mark of tcpgw. The kernel walks all
+    /// its entries, and shows few.
     ///
     /// # Errors
     /// As [`Conntrack::for_each`].
@@ -245,19 +247,21 @@ impl Conntrack {
         })
     }
 
-    /// Whether this network namespace has no flow, anyone's: the kernel would walk those of all namespaces to find that.
-    /// Entries count from their first packet on, before they are confirmed (`__nf_conntrack_alloc`).
+    /// Returns whether this network namespace has no flow of any program: listing would make the kernel walk the flows
+    /// of all namespaces. Entries count from their first packet on, before they are confirmed (`__nf_conntrack_alloc`).
     ///
     /// # Errors
-    /// The kernel could not be asked, or refused: those of [`Netlink::request`].
+    ///
+    /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
     pub fn has_none(&mut self) -> Result<bool, NetlinkError> {
         Ok(self.entries()? == Some(0))
     }
 
-    /// Our flow that `backend` sees as coming from `seen_as`, in conntrack's default zone.
+    /// Returns the flow of tcpgw that `backend` sees as coming from `seen_as`, in conntrack's default zone.
     ///
     /// # Errors
-    /// The kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
+    ///
+    /// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::request`].
     pub fn who(
         &mut self,
         mark: FlowMark,
@@ -302,8 +306,8 @@ impl Conntrack {
         Ok(())
     }
 
-    /// The kernel walks the whole table for the few flows of a pair; a second thread deletes them meanwhile (0.46 s
-    /// instead of 0.53 s for 50,000 of 1,000,000).
+    /// Deletes the flows of a pair. The kernel walks the whole table for them; a second thread deletes them meanwhile
+    /// (0.46 s instead of 0.53 s for 50,000 of 1,000,000).
     fn flush_pair(&mut self, mark: FlowMark, pair: &Pair) -> Result<Deletion, NetlinkError> {
         let Self { lists, deletes, .. } = self;
         let most = deletes.chunk();
@@ -320,7 +324,7 @@ impl Conntrack {
                 most,
                 |flow| pair.matches(flow),
                 |chunk| {
-                    // It fails when the worker did; that error is told below.
+                    // Sending fails when the other thread failed; its error is returned below.
                     let _ = sender.send(mem::take(chunk));
                     Ok(())
                 },

@@ -1,4 +1,4 @@
-//! Some of our flows, which the kernel picks where it can.
+//! Selections of flows, filtered by the kernel if it can.
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -13,23 +13,23 @@ use crate::netlink::socket::{Netlink, NetlinkError};
 use crate::netlink::tlv::{Message, Writer};
 use tcpgw_core::model::FlowMark;
 
-/// Which of our flows; what is `None` does not matter.
+/// Conditions for flows of tcpgw; `None` is no condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Whose clients are in this network.
+    /// Network of the client.
     pub client: Option<IpNet>,
-    /// That were sent to this address of the gateway.
+    /// Gateway address that the client connected to.
     pub public: Option<IpAddr>,
-    /// That were sent to this port of the gateway.
+    /// Gateway port that the client connected to.
     pub public_port: Option<u16>,
-    /// That this backend got.
+    /// Backend of the flow.
     pub backend: Option<SocketAddr>,
-    /// That their backend sees as coming from there.
+    /// Client's address as the backend sees it.
     pub seen_as: Option<SocketAddr>,
 }
 
 impl Selection {
-    /// Whether a flow is one of them.
+    /// Returns whether a flow meets all conditions.
     pub fn matches(&self, flow: &Flow) -> bool {
         self.client.is_none_or(|net| net.contains(&flow.client.ip()))
             && self.public.is_none_or(|ip| ip == flow.public.ip())
@@ -38,14 +38,14 @@ impl Selection {
             && self.seen_as.is_none_or(|seen_as| seen_as == flow.seen_as)
     }
 
-    /// The one client, if the network is no larger.
+    /// Returns the only address of the client network, if it has just one.
     fn lone_client(&self) -> Option<IpAddr> {
         self.client
             .filter(|net| net.prefix_len() == net.max_prefix_len())
             .map(|net| net.addr())
     }
 
-    /// Whether all its addresses are of one family, and of which: no flow has two.
+    /// Returns the address family of all addresses, if any. Fails if there are two, which no flow has.
     fn family(&self) -> Result<Option<wire::Ip>, Contradiction> {
         let addresses = [
             self.client.map(|net| net.addr()),
@@ -134,7 +134,7 @@ impl Conntrack {
     }
 }
 
-/// By a socket of its own: closing it is the one way to end a dump of a million flows early.
+/// Lists flows through a socket of its own: only closing it ends a dump of a million flows early.
 pub(super) fn dump(
     show: &mut impl FnMut(&Message<'_>) -> Result<ControlFlow<()>, NetlinkError>,
     build: impl FnOnce(&mut Writer, u32),

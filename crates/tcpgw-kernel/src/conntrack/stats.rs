@@ -1,4 +1,4 @@
-//! What conntrack counts about itself, and whether it can filter.
+//! Statistics of conntrack, and the test whether it can filter.
 
 use nix::errno::Errno;
 
@@ -24,7 +24,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Reads them.
+    /// Reads the counters.
     ///
     /// # Errors
     /// The kernel could not be read: those of [`NetlinkExchange::dump`].
@@ -50,10 +50,11 @@ impl Stats {
     }
 }
 
-/// Whether the kernel can filter flows by address: it refuses a filter that makes no sense only if it reads it.
+/// Returns whether the kernel can filter flows by address: it refuses an invalid filter only if it reads filters.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+///
+/// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
 pub fn can_filter(socket: &mut impl NetlinkExchange) -> Result<bool, NetlinkError> {
     match socket.dump("ask conntrack for its filter", wire::senseless_filter, |_| Ok(())) {
         Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ERANGE)) => Ok(true),

@@ -1,6 +1,4 @@
-//! The requests that are sent to ctnetlink.
-//!
-//! Source: `net/netfilter/nf_conntrack_netlink.c`, `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
+//! Requests to ctnetlink. `net/netfilter/nf_conntrack_netlink.c`, `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -59,7 +57,7 @@ const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 /// `CTA_STATS_GLOBAL_ENTRIES`
 pub(super) const CTA_STATS_ENTRIES: u16 = 1;
 
-// Of each CPU.
+// Counters of each CPU.
 pub(super) const CTA_STATS_INVALID: u16 = 4;
 pub(super) const CTA_STATS_INSERT_FAILED: u16 = 9;
 pub(super) const CTA_STATS_DROP: u16 = 10;
@@ -110,11 +108,11 @@ pub(super) fn dump(writer: &mut Writer, seq: u32, mark: FlowMark) {
     writer.message(header, Family::default(), |w| write_mark(w, mark));
 }
 
-/// What the bits of a flow's status must be that are in the mask.
+/// Values that the masked bits of a flow's status must have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StatusFilter {
     pub(super) value: u32,
-    /// Not 0, which the kernel refuses.
+    /// Bits to compare; not 0, which the kernel refuses.
     pub(super) mask: u32,
 }
 
@@ -234,7 +232,7 @@ pub(super) fn delete(writer: &mut Writer, seq: u32, acked: bool, key: &FlowKey) 
     });
 }
 
-/// Which end of a direction.
+/// End of a direction.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Side {
     Source,
@@ -267,7 +265,7 @@ impl Ip {
         }
     }
 
-    /// `AF_INET`, `AF_INET6`.
+    /// Returns the header with `AF_INET` or `AF_INET6`.
     fn header(self) -> Family {
         let family = match self {
             Self::V4 => 2,
@@ -280,7 +278,7 @@ impl Ip {
     }
 }
 
-/// What flows are filtered by.
+/// Addresses that flows are filtered by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filter {
     /// Without one the kernel filters by nothing but the mark (seen on 6.18).
@@ -290,20 +288,20 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Whether it leaves the kernel nothing to filter by.
+    /// Returns whether the kernel has nothing to filter by.
     pub(super) fn is_empty(&self) -> bool {
         self.original.can_be_asked().is_empty() && self.reply.can_be_asked().is_empty()
     }
 }
 
-/// One direction.
+/// Both ends of a direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
     pub(super) source: End,
     pub(super) destination: End,
 }
 
-/// One end of one direction.
+/// Source or destination of a direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) ip: Option<IpAddr>,
@@ -311,7 +309,7 @@ pub(super) struct End {
 }
 
 impl Ends {
-    /// Without addresses of IPv6.
+    /// Returns the ends without IPv6 addresses.
     fn can_be_asked(self) -> Self {
         let end = |end: End| End {
             ip: end.ip.filter(IpAddr::is_ipv4),
@@ -327,8 +325,8 @@ impl Ends {
         self.source == End::default() && self.destination == End::default()
     }
 
-    /// In this machine's byte order. The kernel wants the protocol wherever it gets a port, and no flags at all would
-    /// ask for everything.
+    /// Returns the filter's flags, in this machine's byte order. The kernel needs the protocol wherever it gets a port,
+    /// and no flags at all would select all flows.
     fn flags(self) -> u32 {
         const PROTOCOL: u32 = 8;
         let bit = |is: bool, bit| if is { bit } else { 0 };

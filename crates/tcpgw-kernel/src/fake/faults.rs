@@ -1,4 +1,4 @@
-//! What a test can make the kernel in memory fail with.
+//! Faults that a test can inject into the kernel in memory.
 
 use nix::errno::Errno;
 
@@ -29,14 +29,14 @@ pub enum Call {
     Settle,
 }
 
-/// How a call fails.
+/// Way in which a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fail {
     /// Another program commits just before it.
     Outdated,
-    /// It does nothing, and its answer is lost.
+    /// The call does nothing, and its answer is lost.
     UnknownBefore,
-    /// It does all, and its answer is lost.
+    /// The call is carried out, and its answer is lost.
     UnknownAfter,
     /// The kernel refuses it.
     Refused(Errno),
@@ -44,7 +44,8 @@ pub enum Fail {
     Netlink,
 }
 
-/// When the process that asks is killed: no call is answered after it, until [`Fake::restart`](super::Fake::restart).
+/// Moment at which the calling process is killed: no call is answered after it, until
+/// [`Fake::restart`](super::Fake::restart).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crash {
     /// Number of the call, from 0 since the last restart.

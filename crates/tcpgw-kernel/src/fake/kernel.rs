@@ -1,4 +1,4 @@
-//! What the kernel in memory answers to each call.
+//! Answers of the kernel in memory to each call.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;

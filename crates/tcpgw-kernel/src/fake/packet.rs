@@ -1,4 +1,5 @@
-//! The way of a SYN through the rules, from set to set, so that a transaction may fall between any two of its steps.
+//! Path of a SYN through the rules, from set to set, so that a transaction may be committed between any two of its
+//! steps.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
@@ -15,32 +16,32 @@ use tcpgw_core::ruleset::stmt::HASH_SLOTS;
 /// The first segment of a handshake, to a local address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Syn {
-    /// From.
+    /// Address of the client.
     pub client: SocketAddr,
-    /// To.
+    /// Address that the client connects to.
     pub public: SocketAddr,
 }
 
-/// What becomes of it.
+/// Result of a connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectOutcome {
-    /// It goes to a backend.
+    /// The SYN goes to a backend.
     Backend(SocketAddr),
-    /// It is dropped: the access lists say so.
+    /// An access list drops the SYN.
     Refused,
     /// The service has no backend: it is answered with a reset, or dropped.
     Empty {
-        /// With a reset.
+        /// Whether the answer is a reset.
         reset: bool,
     },
-    /// It left the rules without a backend, and is dropped on its way to the gateway's own stack.
+    /// The SYN left the rules without a backend, and is dropped on its way to the gateway's own stack.
     Missed,
-    /// It is no service's: the gateway's own stack answers.
+    /// The SYN is for no service: the gateway's own stack answers.
     Foreign,
 }
 
 impl Syn {
-    /// What conntrack makes of it, masqueraded, before the backend answers.
+    /// Returns the flow that conntrack creates for it, masqueraded, before the backend answers.
     pub fn flow(&self, backend: SocketAddr, mark: FlowMark, id: u32) -> Flow {
         Flow {
             client: self.client,
@@ -62,7 +63,7 @@ impl Syn {
         Family::of(self.public.ip())
     }
 
-    /// As the keys that are hashed alone have it.
+    /// Returns the key of the service in the form of keys that consist of it alone.
     fn service(&self, scope: Scope) -> Vec<u8> {
         match scope {
             Scope::Any => [&TCP, self.listening(scope).as_slice()].concat(),
@@ -70,7 +71,7 @@ impl Syn {
         }
     }
 
-    /// As the keys that go on have it.
+    /// Returns the key of the service in the form of keys that continue after it.
     fn listening(&self, scope: Scope) -> Vec<u8> {
         let mut key = match scope {
             Scope::Any => Vec::new(),
@@ -94,7 +95,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// One packet. It reads the rules as they are when it enters a hook, and each set as it is when it gets there
-/// (`nft_do_chain`, `net/netfilter/nf_tables_core.c`); what it reads from one of its steps on is of the new generation.
+/// (`nft_do_chain`, `net/netfilter/nf_tables_core.c`); from one of its steps on it reads the new generation.
 #[derive(Debug)]
 pub struct Walk<'a> {
     old: &'a View,
@@ -104,12 +105,12 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// No transaction falls into it.
+    /// Creates a walk without a transaction.
     pub fn steady(view: &'a View) -> Self {
         Self::across(view, view, 0)
     }
 
-    /// One falls into it, before the step of that number.
+    /// Creates a walk during which a transaction is committed, before the step of that number.
     pub fn across(old: &'a View, new: &'a View, change: usize) -> Self {
         Self {
             old,
@@ -119,7 +120,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Where the packet ends, with `pick` for what the rules draw, and how many steps it took.
+    /// Returns where the packet ends and the number of steps, with `pick` as the random number of the rules.
     pub fn syn(mut self, syn: &Syn, pick: u32) -> (ConnectOutcome, usize) {
         let outcome = self.way(syn, pick);
         (outcome, self.steps)
@@ -159,7 +160,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// `None` where the rules end and the packet goes on.
+    /// Returns where the packet ends; `None` if the rules end and the packet continues.
     fn find(&mut self, rules: &FakeTable, syn: &Syn, reaches: [ListenScope; 2], pick: u32) -> Option<ConnectOutcome> {
         for listen_scope in reaches {
             if rules.asks(SetName::Restricted(listen_scope.scope())) && !self.may_enter(syn, listen_scope) {
@@ -200,7 +201,7 @@ impl<'a> Walk<'a> {
         let service = syn.service(listen_scope.scope());
         for rule in rules.spread(listen_scope) {
             let slots = match rule {
-                // Nobody here is over a cap.
+                // No client exceeds a cap here.
                 SpreadRule::Cap(_) => continue,
                 SpreadRule::Slots(width) => Some(width.slots),
                 SpreadRule::Idle(_) => None,
@@ -218,7 +219,7 @@ impl<'a> Walk<'a> {
         ControlFlow::Continue(())
     }
 
-    /// `None` where the rules end and the packet goes on.
+    /// Returns where the packet ends; `None` if the rules end and the packet continues.
     fn choose(&mut self, rules: &FakeTable, syn: &Syn, listen_scope: ListenScope, pick: u32) -> Option<ConnectOutcome> {
         let service = syn.service(listen_scope.scope());
         if self.contains(SetName::Hashed(listen_scope), &service)
@@ -240,7 +241,7 @@ impl<'a> Walk<'a> {
         Some(ConnectOutcome::Empty { reset })
     }
 
-    /// A slot that is not there lets the packet go on to the next rule.
+    /// Returns the backend of a slot. If the slot does not exist, the packet continues with the next rule.
     fn slot(&mut self, syn: &Syn, listen_scope: ListenScope, number: u32) -> Option<ConnectOutcome> {
         let key = [syn.listening(listen_scope.scope()).as_slice(), &number.to_ne_bytes()].concat();
         let data = self.look()?.data(SetName::Slots(listen_scope), &key)?;

@@ -1,4 +1,4 @@
-//! A table in memory, and what a transaction may do to it.
+//! A table in memory, and the effects of transactions on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ struct Element {
 pub(super) struct FakeTable {
     handle: u64,
     ownership: Ownership,
-    /// The port of the socket that owns it.
+    /// Port of the socket that owns the table.
     owner: Option<u32>,
     mark: FlowMark,
     room: Room,
@@ -86,7 +86,7 @@ impl FakeTable {
         (self.ownership, self.owner) = (Ownership::Owned, Some(port));
     }
 
-    /// That socket was closed.
+    /// Records that this socket was closed.
     pub(super) fn orphan(&mut self, port: u32) {
         if self.owner == Some(port) {
             (self.ownership, self.owner) = (Ownership::Persist, None);
@@ -190,7 +190,7 @@ impl FakeTable {
         Some(&self.sets.get(&set)?.get(key)?.rest)
     }
 
-    /// Whether a range of an interval set holds the key.
+    /// Returns whether a range of an interval set contains the key.
     pub(super) fn covers(&self, set: SetName, key: &[u8]) -> bool {
         let holds = |identity: &[u8]| {
             let (first, last) = identity.split_at(identity.len() / 2);
@@ -209,7 +209,7 @@ impl FakeTable {
         self.spreads.get(&listen_scope).into_iter().flatten().copied()
     }
 
-    /// Whether the rules look into that set.
+    /// Returns whether the rules look into the set.
     pub(super) fn asks(&self, set: SetName) -> bool {
         !set.is_optional() || self.asked.contains(&set)
     }

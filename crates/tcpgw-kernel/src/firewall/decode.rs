@@ -1,4 +1,4 @@
-//! Expressions of `nf_tables` as tests, effects and verdicts.
+//! Decoding of `nf_tables` expressions to tests, effects and verdicts.
 
 use std::collections::BTreeMap;
 
@@ -26,9 +26,9 @@ const MOST_VALUE: usize = 64;
 /// A set that rules look into.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SetContent {
-    /// How many bytes a key has.
+    /// Length of a key in bytes.
     pub(super) key_len: usize,
-    /// What it holds, where it was read.
+    /// Elements of the set; `None` if they were not read.
     pub(super) elements: Option<Vec<(Element, Verdict)>>,
     /// Whether it has an element that stands for all others.
     pub(super) catch_all: bool,
@@ -44,7 +44,7 @@ pub(super) struct Decoded {
     pub(super) unread: Vec<String>,
 }
 
-/// One rule, out of its list of expressions.
+/// Decodes a rule from its list of expressions.
 pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> Result<Decoded, Malformed> {
     let mut reader = Reader {
         family,
@@ -68,7 +68,7 @@ pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> R
     })
 }
 
-/// What a register holds: a field, perhaps masked.
+/// Content of a register: a field, perhaps masked.
 #[derive(Debug, Clone)]
 struct Held {
     load: Load,
@@ -86,9 +86,9 @@ const NOTHING: Held = Held {
 struct Reader<'a> {
     family: TableFamily,
     sets: Sets<'a>,
-    /// By 4-byte slot.
+    /// Fields by 4-byte slot.
     registers: BTreeMap<u32, Held>,
-    /// What the value of a slot would write to the ct mark; a missing one is not known.
+    /// Value that a slot would write to the ct mark; a missing one is unknown.
     marks: BTreeMap<u32, MarkWrite>,
     /// The same of the packet's mark.
     packet_marks: BTreeMap<u32, MarkWrite>,
@@ -251,7 +251,7 @@ impl Reader<'_> {
         self.registers.insert(slot(register), held);
     }
 
-    /// Nothing is known any more of what a register holds.
+    /// Records that the content of a register is unknown.
     fn unknown(&mut self, register: u32) {
         let slot = slot(register);
         self.registers.remove(&slot);
@@ -260,7 +260,7 @@ impl Reader<'_> {
         self.bytes.remove(&slot);
     }
 
-    /// One of `count` numbers from `offset` on is put into a register.
+    /// Records that a register gets one of `count` numbers from `offset` on.
     fn number_made(&mut self, register: u32, count: u32, offset: u32) {
         if let Some(write) = MarkWrite::one_of(count, offset) {
             self.marks.insert(slot(register), write);
@@ -268,7 +268,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The destination register of most expressions is their first attribute, of some the second: both are then unknown.
+    /// Records that the first and the second attribute may be destination registers, whose content is then unknown.
     fn forget(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
         for kind in [1, 2] {
             if let Some(register) = parts.get(kind)?.and_then(|attr| attr.be32().ok()) {
@@ -291,7 +291,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Of all that may be written the hop limit is known, where the rule says it.
+    /// Decodes a write to the payload. Only the hop limit is followed, if the rule gives its value.
     fn write_payload(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
         const NETWORK: u32 = 1;
         let place: u32 = if self.is_ipv6() { 7 } else { 8 };
@@ -305,7 +305,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Where headers of both families may come, a rule says first which one it means.
+    /// Returns whether the rule is about IPv6. In tables of both families a rule tests the family first.
     fn is_ipv6(&self) -> bool {
         match self.family {
             TableFamily::Ip6 => true,
@@ -422,7 +422,7 @@ impl Reader<'_> {
             to: vec![0xff; content.key_len],
         });
         match parts.get(3)?.map(|attr| attr.be32()).transpose()? {
-            // It gives the verdict where no other element does: who cannot tell the others from it does not know.
+            // The element gives the verdict where no other one does: without the others the verdict is unknown.
             Some(VERDICT_REGISTER) => self.rule.verdict = Verdict::Map(key, elements.filter(|_| catch_all.is_none())),
             destination => {
                 self.rule.tests.push(Test::In {
@@ -439,7 +439,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The fields that lie one behind the other from a register on, each padded to 4 bytes.
+    /// Returns the fields that lie one behind the other from a register on, each padded to 4 bytes.
     fn key(&self, register: u32, width: Option<usize>) -> Vec<Load> {
         let mut at = slot(register);
         let mut key = Vec::new();
@@ -514,7 +514,7 @@ impl Reader<'_> {
     }
 }
 
-/// What an operation with the bits of a register would write.
+/// Returns what an operation on the bits of a register would write.
 fn bitwise_mark(
     marks: &BTreeMap<u32, MarkWrite>,
     from: u32,
@@ -543,7 +543,7 @@ fn bitwise_mark(
     })
 }
 
-/// A verdict, out of its attributes.
+/// Reads a verdict from its attributes.
 pub(super) fn read_verdict(payload: &[u8]) -> Result<Verdict, Malformed> {
     let parts = Parts(payload);
     let chain = || parts.text(elem::VERDICT_CHAIN).map(str::to_owned);

@@ -1,4 +1,4 @@
-//! What rules write to conntrack's mark.
+//! Writes of rules to conntrack's mark.
 
 /// A write to the ct mark of a flow. Each bit becomes `(before & keep) ^ flip`, but for those that are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,20 +12,20 @@ pub struct MarkWrite {
 }
 
 impl MarkWrite {
-    /// What leaves the mark as it is.
+    /// Write that leaves the mark unchanged.
     pub const SAME: Self = Self {
         keep: u32::MAX,
         flip: 0,
         unknown: 0,
     };
-    /// What writes nobody knows what to all bits.
+    /// Write of unknown values to all bits.
     pub const UNKNOWN: Self = Self {
         keep: 0,
         flip: 0,
         unknown: u32::MAX,
     };
 
-    /// Returns what writes a constant.
+    /// Returns the write of a constant.
     pub const fn constant(value: u32) -> Self {
         Self {
             keep: 0,
@@ -44,12 +44,14 @@ impl MarkWrite {
         }
     }
 
-    /// `--set-xmark value/mask`: the bits of the mask are cleared, then those of the value turned round.
+    /// Returns the write of `--set-xmark value/mask`: the bits of the mask are cleared, then those of the value
+    /// inverted.
     pub const fn set(value: u32, mask: u32) -> Self {
         Self::SAME.masked(!mask, value)
     }
 
-    /// `--save-mark`: these bits of the ct mark are cleared, then those of the packet's mark turned round.
+    /// Returns the write of `--save-mark`: these bits of the ct mark are cleared, then those that are set in the
+    /// packet's mark inverted.
     pub const fn save(ct_mask: u32, packet_mask: u32) -> Self {
         Self {
             keep: !ct_mask,
@@ -103,24 +105,24 @@ impl MarkWrite {
         })
     }
 
-    /// What a mark without bits becomes, if that is known.
+    /// Returns what a mark of zero becomes, if that is known.
     pub const fn of_zero(self) -> Option<u32> {
         if self.unknown == 0 { Some(self.flip) } else { None }
     }
 
-    /// Whether these bits are surely the same afterwards, if they have that value before.
+    /// Returns whether these bits certainly keep this value.
     pub const fn keeps(self, value: u32, mask: u32) -> bool {
         self.unknown & mask == 0 && ((value & self.keep) ^ self.flip) & mask == value & mask
     }
 
-    /// Whether it is known what these bits are afterwards.
+    /// Returns whether the value of these bits is known afterwards.
     pub const fn is_known(self, mask: u32) -> bool {
         self.unknown & mask == 0
     }
 }
 
-/// What a `CONNMARK` target does, by `struct xt_connmark_tginfo1` and `2`: ct mark, ct mask, packet's mask; in the second the
-/// direction and width of a shift; the mode. `None` where it writes no ct mark.
+/// Decodes a `CONNMARK` target from `struct xt_connmark_tginfo1` and `2`: ct mark, ct mask, packet's mask; in the
+/// second the direction and width of a shift; the mode. Returns `None` if it writes no ct mark.
 pub(super) fn connmark(revision: u32, info: &[u8]) -> Option<Target> {
     const SET: u8 = 0;
     const SAVE: u8 = 1;
@@ -147,7 +149,7 @@ pub(super) fn connmark(revision: u32, info: &[u8]) -> Option<Target> {
     }
 }
 
-/// What a `CONNMARK` target does.
+/// Effect of a `CONNMARK` target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     Writes(MarkWrite),

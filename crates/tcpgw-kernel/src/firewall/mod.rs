@@ -1,7 +1,8 @@
-//! Everyone's chains and rules, as far as they can be understood: what each rule asks of a packet, and what it does.
+//! Chains and rules of other programs, decoded as far as they can be understood: the conditions of each rule, and its
+//! effects.
 //!
-//! Owns reading and decoding, from `nf_tables` and from what `iptables-legacy-save` prints. What a rule means for anyone's
-//! packets is the caller's to judge. What is not understood is said to be unknown, never left out.
+//! Owns reading and decoding, from `nf_tables` and from the output of `iptables-legacy-save`. What a rule means for
+//! packets is decided by the caller. What is not understood is reported as unknown, never left out.
 //!
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nf_tables_api.c`.
 
@@ -18,34 +19,34 @@ pub use self::mark::MarkWrite;
 pub use self::read::{OwnTable, Unread, owner, read, without_rules};
 pub use self::save::{LegacyError, has_legacy_nat, legacy, parse as parse_save};
 
-/// One chain.
+/// A chain of any program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     /// The table that it is in.
     pub table: ForeignTable,
-    /// Its name.
+    /// Name of the chain.
     pub name: String,
-    /// The kernel's number for it, in its table. None of iptables-legacy.
+    /// The kernel's number of the chain in its table; `None` for iptables-legacy.
     pub handle: Option<u64>,
-    /// Where it is hooked, if it is.
+    /// Properties of a base chain; `None` for other chains.
     pub base: Option<Base>,
     /// The interfaces whose packets it sees, where it is hooked to interfaces ([`Hook::is_of_interfaces`]).
     pub devices: Vec<Device>,
-    /// Its rules, in order.
+    /// Rules in order.
     pub rules: Vec<Rule>,
 }
 
 /// An interface that a chain is hooked to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Its name, or how the names of several begin.
+    /// Name of the interface, or prefix of the names of several.
     pub name: String,
-    /// Whether it stands for all interfaces whose names begin like this.
+    /// Whether the name is a prefix.
     pub is_prefix: bool,
 }
 
 impl Device {
-    /// Whether an interface of that name is meant.
+    /// Returns whether an interface of this name is meant.
     pub fn is(&self, name: &str) -> bool {
         if self.is_prefix {
             name.starts_with(&self.name)
@@ -55,35 +56,35 @@ impl Device {
     }
 }
 
-/// Whose chain it is.
+/// Table of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ForeignTable {
-    /// What packets it sees.
+    /// Address family of the table.
     pub family: TableFamily,
-    /// Its name.
+    /// Name of the table.
     pub name: String,
-    /// Whether it is the other, older kind of iptables.
+    /// Whether the table belongs to iptables-legacy.
     pub legacy: bool,
     /// Whether a running program keeps others from changing it (`flags owner`).
     pub owned: bool,
-    /// The kernel's number for it: a table that is made later has a larger one. None of iptables-legacy.
+    /// The kernel's number of the table: a table that is created later has a larger one. `None` for iptables-legacy.
     pub handle: Option<u64>,
 }
 
-/// What packets a table sees.
+/// Address family of a table, which decides which packets it sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TableFamily {
     /// IPv4 and IPv6.
     Inet,
-    /// IPv4.
+    /// IPv4 packets.
     Ip,
-    /// IPv6.
+    /// IPv6 packets.
     Ip6,
     /// Frames of a bridge.
     Bridge,
     /// Everything on an interface.
     Netdev,
-    /// ARP.
+    /// ARP packets.
     Arp,
 }
 
@@ -100,90 +101,90 @@ impl std::fmt::Display for TableFamily {
     }
 }
 
-/// Where a chain sees packets.
+/// Hook of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
     /// Before the routing decision.
     Prerouting,
-    /// For this machine itself.
+    /// Packets to this machine.
     Input,
-    /// For others.
+    /// Packets that are forwarded.
     Forward,
-    /// From this machine itself.
+    /// Packets from this machine.
     Output,
-    /// Before it leaves.
+    /// After the routing decision, before packets leave.
     Postrouting,
-    /// At an interface, before all else: conntrack has not seen the packet.
+    /// Incoming packets of an interface, before all else: conntrack has not seen them.
     Ingress,
-    /// At an interface, after all else.
+    /// Outgoing packets of an interface, after all else.
     Egress,
-    /// Of a bridge.
+    /// Hook of a bridge or of ARP.
     Other,
 }
 
 impl Hook {
-    /// Whether chains there see packets of some interfaces only.
+    /// Returns whether chains of this hook see packets of some interfaces only.
     pub const fn is_of_interfaces(self) -> bool {
         matches!(self, Self::Ingress | Self::Egress)
     }
 }
 
-/// What makes a chain a base chain.
+/// Properties of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Base {
-    /// Where.
+    /// Hook of the chain.
     pub hook: Hook,
     /// Whether it sees the first packet of a flow only.
     pub nat: bool,
-    /// When, among the others there.
+    /// Priority among the chains of the hook.
     pub priority: i32,
     /// Whether packets that no rule decided on are dropped.
     pub drops: bool,
 }
 
-/// One rule.
+/// A rule of a chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// All of these must hold.
+    /// Conditions, all of which must hold.
     pub tests: Vec<Test>,
-    /// What it does besides.
+    /// Effects apart from the verdict.
     pub effects: Vec<Effect>,
-    /// What becomes of the packet.
+    /// Verdict on the packet.
     pub verdict: Verdict,
 }
 
-/// What becomes of a packet.
+/// Verdict on a packet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Verdict {
     /// The next rule decides.
     #[default]
     Continue,
-    /// This base chain lets it pass.
+    /// This base chain accepts the packet.
     Accept,
-    /// It is gone.
+    /// The packet is dropped.
     Drop,
-    /// It is gone, and its sender is told.
+    /// The packet is dropped, and its sender is notified.
     Reject,
-    /// The calling chain goes on.
+    /// The calling chain continues.
     Return,
-    /// That chain, and then the next rule.
+    /// That chain decides, and then the next rule.
     Jump(String),
-    /// That chain.
+    /// That chain decides.
     Goto(String),
-    /// What the map says; `None` where it was not read.
+    /// The map decides; its elements are `None` if they were not read.
     Map(Vec<Load>, Option<Vec<(Element, Verdict)>>),
-    /// Something that decides, and is not understood.
+    /// Something decides that is not understood.
     Unknown(String),
 }
 
-/// What a rule does besides deciding.
+/// Effect of a rule apart from its verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// Another destination (`dnat`, `redirect`).
+    /// The destination is translated (`dnat`, `redirect`).
     Dnat,
-    /// Conntrack shall not look at it.
+    /// Conntrack ignores the packet.
     Notrack,
-    /// Later packets of the flow take a short cut past all rules.
+    /// Later packets of the flow bypass all rules.
     Offload,
     /// The ct mark is written.
     CtMark(MarkWrite),
@@ -191,94 +192,95 @@ pub enum Effect {
     RestoreMark,
     /// The packet's mark is written: of its bits, not those of the ct mark.
     PacketMark(MarkWrite),
-    /// The hop limit (TTL) becomes that.
+    /// The hop limit (TTL) is set to this value.
     HopLimit(u8),
 }
 
-/// What a rule asks of a packet.
+/// Condition of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Test {
     /// A comparison of (some bits of) a field.
     Compare {
-        /// What is compared.
+        /// Field that is compared.
         load: Load,
-        /// The bits of it.
+        /// Bits of it that are compared; `None` for all.
         mask: Option<Vec<u8>>,
-        /// How.
+        /// Comparison.
         relation: Relation,
-        /// With what.
+        /// Value that the field is compared with.
         value: Vec<u8>,
     },
-    /// One of these, or none of them.
+    /// A lookup in a set.
     In {
-        /// What is looked up.
+        /// Key that is looked up.
         key: Vec<Load>,
-        /// Where; `None` where it was not read.
+        /// Elements of the set; `None` if they were not read.
         elements: Option<Vec<Element>>,
-        /// Whether it must not be there.
+        /// Whether the key must not be in the set.
         negated: bool,
     },
-    /// Holds for some clients: a limit for each of them, a list of addresses.
+    /// A condition that holds for some clients: a limit for each of them, a list of addresses.
     Sometimes,
-    /// Holds for no packet.
+    /// A condition that holds for no packet.
     Never,
-    /// Holds for what exceeds a rate that all packets share.
+    /// A condition that holds for packets over a rate that all packets share.
     Exceeds,
-    /// Something that is not understood.
+    /// A condition that is not understood.
     Unknown(String),
 }
 
-/// How a field is compared.
+/// Comparison of a field with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// The same, as far as the value goes.
+    /// Equal in the bytes of the value.
     Equal,
-    /// Not the same.
+    /// Not equal.
     Differs,
-    /// Less.
+    /// Less than the value.
     Less,
-    /// Less, or the same.
+    /// Less than the value or equal.
     AtMost,
-    /// More.
+    /// Greater than the value.
     More,
-    /// More, or the same.
+    /// Greater than the value or equal.
     AtLeast,
 }
 
-/// An element of a set: one value, or all from one to another.
+/// An element of a set: one value, or a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
-    /// The first.
+    /// First value.
     pub from: Vec<u8>,
-    /// The last.
+    /// Last value.
     pub to: Vec<u8>,
 }
 
-/// A part of a packet, or of what is known about it.
+/// A field, as a rule loads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// What.
+    /// Field that is loaded.
     pub field: Field,
-    /// How many of its bytes, from the first.
+    /// Number of its bytes, from the first on.
     pub len: usize,
 }
 
-/// What a rule may look at. Addresses and ports are in network byte order, marks and conntrack's bits in this machine's.
+/// Field that a rule may look at. Addresses and ports are in network byte order, marks and conntrack's bits in this
+/// machine's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {
-    /// The family, as `NFPROTO_*`.
+    /// Family, as `NFPROTO_*`.
     Family,
-    /// The family, as the type of an Ethernet frame.
+    /// Family, as the type of an Ethernet frame.
     EtherType,
-    /// TCP, UDP and so on.
+    /// Protocol, such as TCP or UDP.
     Protocol,
-    /// The name of the interface that it came in by.
+    /// Name of the incoming interface.
     InName,
-    /// The number of that interface.
+    /// Number of the incoming interface.
     InIndex,
-    /// The name of the interface that it leaves by.
+    /// Name of the outgoing interface.
     OutName,
-    /// The number of that interface.
+    /// Number of the outgoing interface.
     OutIndex,
     /// The IPv4 source address.
     Source4,
@@ -296,32 +298,32 @@ pub enum Field {
     TcpFlags,
     /// `ct state`, with `STATE_DNAT` of iptables as well.
     CtState,
-    /// `ct status`.
+    /// Bits of `ct status`.
     CtStatus,
-    /// `ct mark`.
+    /// Value of `ct mark`.
     CtMark,
-    /// `ct direction`.
+    /// Value of `ct direction`.
     CtDirection,
-    /// `meta mark`.
+    /// Value of `meta mark`.
     Mark,
     /// The type of the route to the destination (`RTN_LOCAL` and so on), in this machine's byte order.
     DestType,
-    /// Something about the sender: whether there is a route back, say.
+    /// A property of the sender, such as whether there is a route back.
     Sender,
-    /// Anything else.
+    /// Any other field.
     Other,
 }
 
 /// `ct state` bits; those of iptables' `--ctstate` are the same as far as they go.
 pub mod ct_state {
-    /// What conntrack cannot place.
+    /// Packet that conntrack cannot assign to a flow.
     pub const INVALID: u32 = 1;
-    /// Answered before.
+    /// Packet of a flow that was answered.
     pub const ESTABLISHED: u32 = 2;
     /// The first packet of a flow.
     pub const NEW: u32 = 8;
-    /// Left alone by conntrack.
+    /// Packet that is not tracked.
     pub const UNTRACKED: u32 = 64;
-    /// Only iptables has it: translated. Far from the bits of nft.
+    /// Packet of a translated flow; only iptables has this state. Its bit is far from those of nft.
     pub const DNAT: u32 = 1 << 16;
 }

@@ -1,4 +1,5 @@
-//! Another program that is asked what only it can tell: without a shell, bounded in time and in what it may print.
+//! Execution of another program for data that only it can give: without a shell, with bounds for its time and its
+//! output.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -14,14 +15,14 @@ const MOST_ERROR: usize = 4096;
 /// Between two looks whether it has ended.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How long it may take, and how much it may print.
+/// Bounds for the time and the output of a program.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) time: Duration,
     pub(super) bytes: usize,
 }
 
-/// What it said.
+/// Output of a program.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) status: ExitStatus,

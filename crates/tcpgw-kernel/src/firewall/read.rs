@@ -26,19 +26,19 @@ const HOOK_DEVICES: u16 = 4;
 const DEVICE_NAME: u16 = 1;
 const DEVICE_PREFIX: u16 = 2;
 
-/// What was left out of a reading, and why.
+/// Information about what a reading left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unread {
-    /// Tables that see frames instead of packets, and have chains that may drop.
+    /// Tables of families that see frames instead of packets, with chains that may drop.
     pub other_families: Vec<ForeignTable>,
-    /// Our own table, which is left out.
+    /// The table of tcpgw, which is left out.
     pub own_table: Option<OwnTable>,
     /// Whether rules look into sets whose elements end by themselves, or are added by packets: what was read of these is old after
     /// some time, and the generation of the rules stays the same.
     pub changes_silently: bool,
 }
 
-/// What is read of our own table.
+/// What is read of the table of tcpgw.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnTable {
     /// The kernel's number for it.
@@ -70,10 +70,11 @@ pub fn without_rules(socket: &mut impl NetlinkExchange) -> Result<Vec<Chain>, Ne
     })
 }
 
-/// The port id of the socket that owns our table, if one does.
+/// Returns the port id of the socket that owns the table of tcpgw, if any.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+///
+/// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
 pub fn owner(socket: &mut impl NetlinkExchange) -> Result<Option<u32>, NetlinkError> {
     const TABLE_OWNER: u16 = 7;
     restarting(|| {
@@ -275,7 +276,7 @@ fn base(family: TableFamily, message: &Message<'_>) -> Result<Option<Base>, Malf
     }))
 }
 
-/// The interfaces of a base chain, if it is hooked to some.
+/// Returns the interfaces that a base chain is hooked to.
 fn devices(message: &Message<'_>) -> Result<Vec<Device>, Malformed> {
     let mut devices = Vec::new();
     let Some(hook) = attrs(message)?.first(CHAIN_HOOK)? else {

@@ -26,34 +26,34 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const RTN_LOCAL: u32 = 2;
 
-/// Why the older rules could not be looked into.
+/// Reason why the rules of iptables-legacy could not be read.
 #[derive(Debug, Error)]
 pub enum LegacyError {
     /// The list of tables could not be read.
     #[error("failed to read {path}: {source}")]
     Names {
-        /// The file.
+        /// Path of the list.
         path: &'static str,
-        /// Why not.
+        /// Error of reading it.
         source: io::Error,
     },
-    /// There are tables, and no program to read them with.
+    /// Tables exist, and the program that reads them does not.
     #[error("there are iptables-legacy tables ({tables}), and {program} is not installed to read them with")]
     Missing {
-        /// The tables.
+        /// Names of the tables.
         tables: String,
-        /// The program.
+        /// Name of the program.
         program: &'static str,
     },
     /// The program failed.
     #[error("{program} failed: {reason}")]
     Failed {
-        /// The program.
+        /// Name of the program.
         program: &'static str,
-        /// What it said.
+        /// What the program reported.
         reason: String,
     },
-    /// Something in netlink.
+    /// Netlink failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
 }
@@ -76,11 +76,12 @@ pub fn has_legacy_nat(family: TableFamily) -> io::Result<bool> {
     }
 }
 
-/// The chains of iptables-legacy; none where the kernel has no such tables in this network namespace. Where it has, a program is
-/// run, for 5 s at most.
+/// Returns the chains of iptables-legacy; none if the kernel has no such tables in this network namespace. If it has,
+/// this runs a program, for at most 5 s.
 ///
 /// # Errors
-/// [`LegacyError`].
+///
+/// Fails with [`LegacyError`] when the list of tables cannot be read or the program fails.
 pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
     // They are listed only once they were used, and only root may look.
     let path = names_file(family);
@@ -115,7 +116,7 @@ pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
     Ok(parse(family, &String::from_utf8_lossy(&said.output)))
 }
 
-/// The chains in what `iptables-save` prints.
+/// Reads the chains from the output of `iptables-save`.
 pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
     let mut chains: Vec<Chain> = Vec::new();
     let mut table = String::new();
@@ -201,7 +202,7 @@ fn base(table: &str, chain: &str, policy: &str) -> Base {
     }
 }
 
-/// The words of a line, in which a comment may be quoted.
+/// Returns the words of a line, in which a comment may be quoted.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let (mut word, mut quoted, mut begun) = (String::new(), false, false);
@@ -369,7 +370,7 @@ struct Counting<'a> {
 }
 
 impl Counting<'_> {
-    /// What it asks; nothing where it holds for every packet.
+    /// Returns the condition; `None` if it holds for every packet.
     fn test(self) -> Option<Test> {
         let of = |option: &str| self.options.iter().find(|(name, ..)| *name == option);
         let value = |option: &str| of(option).and_then(|(_, value, _)| value.parse::<u32>().ok());
@@ -431,7 +432,7 @@ fn is_connmark_hint(test: &Test) -> bool {
     matches!(test, Test::Unknown(what) if what == CONNMARK)
 }
 
-/// One more option of `-j CONNMARK`: what it writes is known once all were seen.
+/// Adds an option of `-j CONNMARK`: what it writes is known only after the last one.
 fn connmark(rule: &mut Rule, option: &str, value: &str) {
     let (text, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
     let write = match rule.effects.last_mut() {
@@ -521,7 +522,7 @@ fn one_of(field: Field, len: usize, value: Vec<u8>, negated: bool) -> Test {
     compare(field, len, equal(negated), value)
 }
 
-/// A name, or what names begin with when it ends in `+`.
+/// Returns the test for an interface's name, or for a prefix of names if it ends in `+`.
 fn interface(field: Field, name: &str, negated: bool) -> Test {
     let mut bytes = name.trim_end_matches('+').as_bytes().to_vec();
     if !name.ends_with('+') {
@@ -540,7 +541,7 @@ fn port_test(field: Field, value: &str, negated: bool) -> Option<Test> {
     ranges.map(|ranges| port_list(field, &ranges, negated))
 }
 
-/// `SYN,ACK`
+/// Returns the bits of flags such as `SYN,ACK`.
 fn flag_bits(names: &str) -> Option<u8> {
     names.split(',').try_fold(0, |bits, name| {
         Some(
@@ -559,7 +560,7 @@ fn flag_bits(names: &str) -> Option<u8> {
     })
 }
 
-/// The bits as `xt_conntrack` has them.
+/// Returns the bits of states as `xt_conntrack` defines them.
 fn state_bits(value: &str) -> u32 {
     value
         .split(',')

@@ -1,4 +1,4 @@
-//! The sets that rules look into.
+//! Sets that rules look into.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ const MOST_SETS: usize = 2000;
 const MOST_ELEMENTS: usize = 20_000;
 /// The most elements of named sets that rules are told of, all rules taken together.
 const MOST_TOLD: usize = 50_000;
-/// `NFT_DATA_VALUE_MAXLEN`.
+/// Longest key in bytes: `NFT_DATA_VALUE_MAXLEN`.
 const LONGEST_KEY: u32 = 64;
 const SET_ANONYMOUS: u32 = 1;
 const INTERVAL_END: u32 = 1;
@@ -27,7 +27,7 @@ const ELEMENT_FLAGS: u16 = 3;
 /// The table's family and name, and the set's name.
 pub(super) type Name = (TableFamily, String, String);
 
-/// Everyone's sets: those without a name with what they hold, the others as far as they were asked for.
+/// Sets of other programs: those without a name with their elements, the others as far as they were read.
 pub(super) struct Sets {
     found: BTreeMap<Name, Set>,
     left: usize,
@@ -37,10 +37,9 @@ pub(super) struct Sets {
 
 struct Set {
     interval: bool,
-    /// Its elements may be other ones at any time without a change that anybody is told of: they end by themselves, or packets add
-    /// them.
+    /// Whether the elements may change at any time without a notification: they expire, or packets add them.
     changes_silently: bool,
-    /// It is not read: its elements are too many, or they could not be read.
+    /// Whether the set is not read: it has too many elements, or they could not be read.
     is_closed: bool,
     content: SetContent,
 }
@@ -107,7 +106,7 @@ impl Sets {
         Some(&set.content)
     }
 
-    /// Reads a set that has a name, unless it cannot be read or holds too much. `open` opens a socket for it.
+    /// Reads a named set, unless it cannot be read or has too many elements. `open` opens a socket for it.
     pub(super) fn look_into<A: NetlinkExchange>(&mut self, name: &Name, open: impl Fn() -> Result<A, NetlinkError>) {
         let left = self.left;
         let Some(set) = self.found.get_mut(name) else {
@@ -135,7 +134,7 @@ impl Sets {
                 set.content.catch_all = catch_all;
                 set.content.elements = Some(spans(listed, set.interval));
             }
-            // Whoever looks next need not try again.
+            // The next caller need not try again.
             Ok(()) => set.is_closed = true,
             Err(error) => {
                 set.is_closed = true;
@@ -144,11 +143,11 @@ impl Sets {
         }
     }
 
-    /// Whether a rule can be told what sets hold: every rule has them for itself.
+    /// Returns whether a rule can get the elements of these sets: every rule has a copy of its own.
     pub(super) fn afford<'a>(&mut self, names: impl Iterator<Item = &'a Name>) -> bool {
         let of = |name: &Name| {
             let elements = self.found.get(name)?.content.elements.as_ref()?;
-            // What is empty costs something, too.
+            // An empty set costs something, too.
             Some(elements.len() + 1)
         };
         let costs: usize = names.filter_map(of).sum();
@@ -191,7 +190,7 @@ fn spans(listed: Vec<Listed>, interval: bool) -> Vec<(Element, Verdict)> {
     if interval { intervals(listed) } else { singles(listed) }
 }
 
-/// One element as it is listed.
+/// An element as the kernel lists it.
 struct Listed {
     key: Vec<u8>,
     key_end: Option<Vec<u8>>,
@@ -199,7 +198,7 @@ struct Listed {
     verdict: Verdict,
 }
 
-/// `None` is the element that stands for all others.
+/// Reads an element; `None` is the one that stands for all others.
 fn element(payload: &[u8]) -> Result<Option<Listed>, Malformed> {
     let value = |kind| -> Result<Option<Vec<u8>>, Malformed> {
         let Some(attr) = Attrs::new(payload).first(kind)? else {
@@ -234,7 +233,8 @@ fn singles(listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
     listed.into_iter().map(single).collect()
 }
 
-/// In a tree an interval is two elements: its first value, and the first one behind it.
+/// Converts the elements of a tree to intervals. A tree has two elements for each: its first value, and the first one
+/// behind it.
 fn intervals(mut listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
     listed.sort_by(|a, b| a.key.cmp(&b.key).then(b.ends.cmp(&a.ends)));
     let mut found = Vec::new();

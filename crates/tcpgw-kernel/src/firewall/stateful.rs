@@ -1,4 +1,4 @@
-//! Expressions and matches that count: what they ask of a packet depends on packets before it.
+//! Conditions that depend on earlier packets, such as limits and quotas.
 //!
 //! Source: `net/netfilter/nft_quota.c`, `nft_connlimit.c`, `nft_dynset.c`, `include/uapi/linux/netfilter/xt_*.h`.
 
@@ -10,7 +10,7 @@ use crate::nftables::nft::{LIST_ELEM, expr};
 /// `NFT_QUOTA_F_INV`, `NFT_CONNLIMIT_F_INV`: what exceeds it is meant.
 const OVER: u32 = 1;
 
-/// What a `quota`, `connlimit` or `dynset` asks; `None` is nothing: it holds for every packet.
+/// Returns the condition of a `quota`, `connlimit` or `dynset`; `None` if it holds for every packet.
 pub(super) fn test(name: &str, parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
     Ok(match name {
         "quota" => quota(parts)?,
@@ -45,8 +45,8 @@ fn connections(parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
     })
 }
 
-/// What is added to a set holds unless the set is full; what a set keeps for each client is about some of them, but for what
-/// holds for each.
+/// Returns the condition of an update of a set: adding an element succeeds unless the set is full; a limit for each
+/// element applies to some clients.
 fn of_set(parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
     const OPERATION: u16 = 2;
     const EXPRESSION: u16 = 7;
@@ -87,7 +87,8 @@ fn of_set(parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
     Ok(None)
 }
 
-/// What a match of iptables that counts asks; `None` where it is not understood. `info` is its structure.
+/// Returns the conditions of a match of iptables that depends on earlier packets; `None` if it is not understood.
+/// `info` is its structure.
 pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Option<Vec<Test>> {
     let word = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     let half = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes));
@@ -129,7 +130,8 @@ pub(super) const COUNTING: [&str; 7] = [
 /// `XT_RECENT_SET` of `--set`.
 pub(super) const RECENT_SET: u8 = 2;
 
-/// `--set` holds always. Who comes more than once in some time is a client by itself; who came at all may be each.
+/// Returns the condition of `-m recent`. `--set` always matches; a hit count above 1 selects single clients, any other
+/// may match every client.
 pub(super) fn recent(does: u8, hits: u32, inverted: bool) -> Option<Test> {
     match (does & RECENT_SET != 0, inverted) {
         (true, false) => None,
@@ -142,7 +144,7 @@ pub(super) fn recent(does: u8, hits: u32, inverted: bool) -> Option<Test> {
 /// The probability 1.0.
 pub(super) const CERTAIN: u32 = 1 << 31;
 
-/// A probability, or every so many packets, counted from 0.
+/// Returns the condition of `-m statistic`: a probability, or every n-th packet, counted from 0.
 pub(super) fn statistic(random: bool, value: u32, inverted: bool) -> Option<Test> {
     let (always, never) = if random {
         (value >= CERTAIN, value == 0)
@@ -157,7 +159,8 @@ pub(super) fn statistic(random: bool, value: u32, inverted: bool) -> Option<Test
     }
 }
 
-/// More connections than a limit, or no more; of all clients together or of each.
+/// Returns the condition of `-m connlimit`: more connections than a limit, or at most as many; of all clients together
+/// or of each.
 pub(super) fn connlimit(of_all: bool, limit: u32, up_to: bool) -> Option<Test> {
     match (up_to, limit) {
         (false, 0) => None,
@@ -168,7 +171,7 @@ pub(super) fn connlimit(of_all: bool, limit: u32, up_to: bool) -> Option<Test> {
     }
 }
 
-/// More than a rate, or no more; for each client or for others together.
+/// Returns the condition of `-m hashlimit`: above a rate, or up to it; for each client or for groups.
 pub(super) fn hashlimit(of_clients: bool, above: bool) -> Test {
     match (above, of_clients) {
         (true, true) => Test::Sometimes,

@@ -1,11 +1,9 @@
-//! Matches of iptables, which `nf_tables` carries as they are (`nft_compat`).
-//!
-//! Source: `include/uapi/linux/netfilter/xt_*.h`.
+//! Matches of iptables that `nf_tables` carries unchanged (`nft_compat`). `include/uapi/linux/netfilter/xt_*.h`.
 
 use super::stateful;
 use super::{Element, Field, Load, Relation, Test, ct_state};
 
-/// What a match asks, as tests.
+/// Returns the conditions of a match.
 pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
     let read = match (name, revision) {
         ("comment", _) => Some(Vec::new()),
@@ -40,7 +38,7 @@ pub(super) fn compare(field: Field, len: usize, relation: Relation, value: Vec<u
     }
 }
 
-/// A range of ports, in this machine's byte order; nothing for all of them.
+/// Returns the condition for a range of ports, in this machine's byte order; `None` for the range of all ports.
 pub(super) fn port_range(field: Field, from: u16, to: u16, negated: bool) -> Option<Test> {
     if (from, to, negated) == (0, u16::MAX, false) {
         return None;
@@ -60,7 +58,7 @@ pub(super) fn port_list(field: Field, ranges: &[(u16, u16)], negated: bool) -> T
     }
 }
 
-/// `struct xt_tcp`, `struct xt_udp`.
+/// Decodes `struct xt_tcp` and `struct xt_udp`.
 fn ports(protocol: &str, info: &[u8]) -> Option<Vec<Test>> {
     const UDP: u8 = 17;
     if protocol == "udp" {
@@ -83,7 +81,7 @@ fn ports(protocol: &str, info: &[u8]) -> Option<Vec<Test>> {
     Some(tests)
 }
 
-/// `--tcp-flags`: of the flags of the mask just these are set.
+/// Returns the condition of `--tcp-flags`: of the flags of the mask exactly these are set.
 pub(super) fn tcp_flags(mask: u8, flags: u8, negated: bool) -> Test {
     Test::Compare {
         load: Load {
@@ -96,7 +94,7 @@ pub(super) fn tcp_flags(mask: u8, flags: u8, negated: bool) -> Test {
     }
 }
 
-/// `struct xt_multiport_v1`: flags, count, ports[15], whether a port begins a range [15], invert.
+/// Decodes `struct xt_multiport_v1`: flags, count, ports[15], whether a port begins a range [15], invert.
 fn multiport(info: &[u8]) -> Option<Vec<Test>> {
     const LIST: usize = 15;
     let (flags, count) = (*info.first()?, usize::from(*info.get(1)?));
@@ -118,7 +116,7 @@ fn multiport(info: &[u8]) -> Option<Vec<Test>> {
     Some(vec![port_list(field, &ranges, negated)])
 }
 
-/// `struct xt_conntrack_mtinfo1` to `3`: eight addresses, two numbers, five of 16 bits, and the flags.
+/// Decodes `struct xt_conntrack_mtinfo1` to `3`: eight addresses, two numbers, five of 16 bits, and the flags.
 fn conntrack(revision: u32, info: &[u8]) -> Option<Vec<Test>> {
     const STATE: u16 = 1;
     const ALIAS: u16 = 1 << 13;
@@ -139,7 +137,7 @@ fn conntrack(revision: u32, info: &[u8]) -> Option<Vec<Test>> {
     Some(tests)
 }
 
-/// Any of these bits of `--ctstate`, which are nft's for the first four.
+/// Returns the condition of `--ctstate` for any of these bits, the first four of which are equal to nft's.
 pub(super) fn state(mask: u32, negated: bool) -> Test {
     const DNAT: u32 = 1 << 7;
     const UNTRACKED: u32 = 1 << 8;
@@ -160,7 +158,7 @@ pub(super) fn state(mask: u32, negated: bool) -> Test {
     }
 }
 
-/// `struct xt_addrtype_info_v1`: the types of source and destination as bits, and flags.
+/// Decodes `struct xt_addrtype_info_v1`: the types of source and destination as bits, and flags.
 fn address_type(info: &[u8]) -> Option<Vec<Test>> {
     const INVERT_DEST: u32 = 2;
     let (source, dest, flags) = (half(info, 0)?, half(info, 2)?, word(info, 4)?);
@@ -171,7 +169,7 @@ fn address_type(info: &[u8]) -> Option<Vec<Test>> {
     Some(vec![dest_types(types, flags & INVERT_DEST != 0)])
 }
 
-/// The route to the destination is of one of these types.
+/// Returns the condition that the route to the destination has one of these types.
 pub(super) fn dest_types(types: impl Iterator<Item = u32>, negated: bool) -> Test {
     let element = |kind: u32| Element {
         from: kind.to_ne_bytes().to_vec(),
@@ -187,7 +185,7 @@ pub(super) fn dest_types(types: impl Iterator<Item = u32>, negated: bool) -> Tes
     }
 }
 
-/// `struct xt_mark_mtinfo1`, `struct xt_connmark_mtinfo1`.
+/// Decodes `struct xt_mark_mtinfo1` and `struct xt_connmark_mtinfo1`.
 fn mark(field: Field, info: &[u8]) -> Option<Vec<Test>> {
     let (value, mask, inverted) = (word(info, 0)?, word(info, 4)?, *info.get(8)? != 0);
     Some(vec![masked_mark(field, value, mask, inverted)])

@@ -1,6 +1,6 @@
-//! One request and its answers: what a dump, an ACK or a refusal means, wherever the answers come from.
+//! A request and its answers: meaning of dumps, ACKs and refusals, independent of where the answers come from.
 //!
-//! Knows neither sockets nor what is asked.
+//! Knows neither sockets nor the subject of requests.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -11,7 +11,7 @@ use crate::netlink::tlv::{Message, Messages, Nack, Reply, Writer};
 /// `NLM_F_DUMP_INTR`.
 const DUMP_INTERRUPTED: u16 = 0x10;
 
-/// Who answers: a socket, or a recording of one.
+/// Source of answers: a socket, or a recording.
 pub trait NetlinkExchange {
     /// Sends the one request that `build` writes with the sequence number that it is given; that number.
     ///
@@ -58,11 +58,12 @@ pub trait NetlinkExchange {
         }
     }
 
-    /// As [`NetlinkExchange::dump`], until `each` breaks off. Nothing of the dump is read after that, or after an error, so a socket is
-    /// of no more use: closing it ends the dump.
+    /// Sends a dump request as [`NetlinkExchange::dump`] does, until `each` breaks off. Nothing of the dump is read
+    /// after that, or after an error, so the socket cannot be used again: closing it ends the dump.
     ///
     /// # Errors
-    /// The dump cannot be read: those of [`NetlinkExchange::dump`].
+    ///
+    /// Fails when the dump cannot be read: see [`NetlinkExchange::dump`].
     fn dump_until(
         mut self,
         what: &'static str,
@@ -133,7 +134,7 @@ pub trait NetlinkExchange {
     }
 }
 
-/// One receive of the answers to `seq`; whether it was the last. What fails in between is kept in `failure`.
+/// Receives answers to `seq` once and returns whether they were the last. Failures are stored in `failure`.
 fn answers(
     from: &mut impl NetlinkExchange,
     what: &'static str,

@@ -1,4 +1,4 @@
-//! Answers of a kernel, kept and read again without one: for tests, and for fuzzing what reads them.
+//! Recorded answers of a kernel, for tests and for fuzzing of the readers.
 
 use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::NetlinkError;
@@ -15,14 +15,14 @@ impl<'a> Recorded<'a> {
         Self(answers)
     }
 
-    /// What has not been read.
+    /// Returns the answers that were not read yet.
     pub const fn rest(&self) -> &'a [u8] {
         self.0
     }
 }
 
 impl NetlinkExchange for Recorded<'_> {
-    /// The number is that of the next answer, so that a part of a recording is a recording.
+    /// Returns the number of the next answer as that of the request, so that a part of a recording is a recording.
     fn ask(&mut self, _: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
         let seq = Messages::new(self.0)
             .next()
@@ -59,7 +59,7 @@ fn is_last(message: &Message<'_>) -> bool {
     !matches!(message.reply(), Ok(Reply::Data(_) | Reply::Noop))
 }
 
-/// Keeps what another one answers.
+/// A wrapper that records the answers of another exchange.
 #[derive(Debug)]
 pub struct Recorder<A> {
     from: A,
@@ -67,7 +67,7 @@ pub struct Recorder<A> {
 }
 
 impl<A: NetlinkExchange> Recorder<A> {
-    /// Nothing yet.
+    /// Creates an empty recorder.
     pub const fn new(from: A) -> Self {
         Self {
             from,
@@ -75,7 +75,7 @@ impl<A: NetlinkExchange> Recorder<A> {
         }
     }
 
-    /// All that was answered since the last call.
+    /// Returns all answers since the last call.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.answers)
     }

@@ -1,6 +1,6 @@
-//! A netlink socket, with every way it fails as a typed error.
+//! A netlink socket, with a typed error for every way in which it fails.
 //!
-//! Owns sending, receiving and sequence numbers. What answers mean is [`NetlinkExchange`]'s.
+//! Owns sending, receiving and sequence numbers. The meaning of answers belongs to [`NetlinkExchange`].
 //!
 //! Source: `net/netlink/af_netlink.c`.
 
@@ -32,45 +32,45 @@ const PART: usize = 128 * 1024;
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// Most parts of one `sendmsg` (`UIO_MAXIOV`).
 const MAX_PARTS: usize = 1024;
-/// What `netlink_sendmsg` wants free beside the message.
+/// Bytes that `netlink_sendmsg` needs free in addition to the message.
 const SEND_OVERHEAD: usize = 32;
-/// How often [`restarting`] tries.
+/// Number of attempts of [`restarting`].
 const ATTEMPTS: u32 = 8;
 
-/// Why netlink did not do what was asked.
+/// Reason why a netlink operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
-    /// No socket.
+    /// The socket could not be opened.
     #[error("failed to open a netlink socket: {0}{hint}", hint = hint(.0))]
     Open(#[source] io::Error),
     /// A socket option was refused.
     #[error("failed to set {option} on a netlink socket: {source}{hint}", hint = hint(.source))]
     Configure {
-        /// Its name.
+        /// Name of the option.
         option: &'static str,
-        /// The kernel's answer.
+        /// Error of the kernel.
         source: io::Error,
     },
     /// An attribute did not fit.
     #[error(transparent)]
     Encode(#[from] TooLong),
-    /// No thread to read or write beside this one.
+    /// No thread could be started to read or write beside this one.
     #[error("failed to start a thread: {0}")]
     Thread(#[source] io::Error),
     /// The request did not leave.
     #[error("failed to send a request of {bytes} bytes to {what}: {source}{hint}", hint = send_hint(.source, *.bytes))]
     Send {
-        /// What was to be done.
+        /// Description of the operation.
         what: &'static str,
         /// The size of the request.
         bytes: usize,
-        /// The kernel's answer.
+        /// Error of the kernel.
         source: io::Error,
     },
     /// The answer could not be read.
     #[error("failed to receive a netlink answer: {0}")]
     Receive(#[source] io::Error),
-    /// No answer for [`TIMEOUT_SECONDS`].
+    /// No answer came for [`TIMEOUT_SECONDS`].
     #[error("failed to receive a netlink answer: none came within {TIMEOUT_SECONDS} s")]
     Timeout,
     /// Answers were lost (`ENOBUFS`): the outcome is unknown, read the kernel again.
@@ -79,21 +79,21 @@ pub enum NetlinkError {
     /// An answer was longer than the receive buffer, and was lost; the buffer has grown meanwhile.
     #[error("failed to receive a netlink answer: it has {0} bytes, more than the buffer")]
     Truncated(usize),
-    /// An answer makes no sense.
+    /// An answer is malformed.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// What was read changed meanwhile (`NLM_F_DUMP_INTR`): read it again.
+    /// The data changed while it was read (`NLM_F_DUMP_INTR`): read it again.
     #[error("failed to read a consistent state: it changed meanwhile")]
     Interrupted,
-    /// It changed every time.
+    /// The data changed during every attempt.
     #[error(
         "failed to read a consistent state: others changed it during each of {0} attempts; find the program that writes nftables all the time (`nft monitor`)"
     )]
     Unsettled(u32),
-    /// The kernel refused.
+    /// The kernel refused the request.
     #[error("failed to {what}: {nack}{hint}", hint = hint(&io::Error::from_raw_os_error(.nack.errno)))]
     Refused {
-        /// What was to be done.
+        /// Description of the operation.
         what: &'static str,
         /// The kernel's answer.
         nack: Nack,
@@ -101,7 +101,7 @@ pub enum NetlinkError {
 }
 
 impl NetlinkError {
-    /// The kernel's errno, where it gave one.
+    /// Returns the kernel's errno, if there is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { nack, .. } => Some(nack.error()),
@@ -112,7 +112,7 @@ impl NetlinkError {
         }
     }
 
-    /// Whether an answer was lost or is inconsistent, so that asking again may go well.
+    /// Returns whether an answer was lost or is inconsistent, so that a new attempt may succeed.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Overrun | Self::Truncated(_) | Self::Interrupted)
     }
@@ -128,8 +128,9 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A transaction must go out in one piece, and root of a user namespace may not go beyond the system's limit, half of
-/// what the buffer then has (`sk_setsockopt` in `net/core/sock.c`).
+/// Returns a hint on why sending failed. A transaction must be sent in one piece, and root of a user namespace may not
+/// exceed the system's limit, which is half of the size that the buffer then has (`sk_setsockopt` in
+/// `net/core/sock.c`).
 fn send_hint(error: &io::Error, bytes: usize) -> String {
     if error.raw_os_error() == Some(libc::EMSGSIZE) {
         let least = bytes.saturating_add(SEND_OVERHEAD).div_ceil(2);
@@ -142,10 +143,12 @@ fn send_hint(error: &io::Error, bytes: usize) -> String {
     }
 }
 
-/// Repeats what only reads a few times while it [is passing](NetlinkError::is_passing) why it fails.
+/// Repeats a read a few times as long as its error [is passing](NetlinkError::is_passing).
 ///
 /// # Errors
-/// [`NetlinkError::Unsettled`] when the last attempt was interrupted; any other error of the last attempt.
+///
+/// Fails with [`NetlinkError::Unsettled`] when the last attempt was interrupted, and otherwise with the error of the
+/// last attempt.
 pub fn restarting<T>(mut attempt: impl FnMut() -> Result<T, NetlinkError>) -> Result<T, NetlinkError> {
     for _ in 1..ATTEMPTS {
         match attempt() {
@@ -159,7 +162,7 @@ pub fn restarting<T>(mut attempt: impl FnMut() -> Result<T, NetlinkError>) -> Re
     })
 }
 
-/// One netlink socket. It belongs to the network namespace of the thread that opened it, for ever.
+/// A netlink socket. It belongs to the network namespace of the thread that opened it.
 pub struct Netlink {
     socket: ffi::MnlSocket,
     port: u32,
@@ -209,13 +212,13 @@ impl Netlink {
         })
     }
 
-    /// Its number in the network namespace, which the kernel knows the socket by: the first one of a process mostly has that
-    /// process' number.
+    /// Returns the number of the socket in the network namespace: the first one of a process usually has the process'
+    /// number.
     pub const fn port(&self) -> u32 {
         self.port
     }
 
-    /// A sequence number that was not used on this socket for long; never 0, which notifications have.
+    /// Returns a sequence number that was not used on this socket for a long time; never 0, which notifications have.
     pub fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.checked_add(1).unwrap_or(1);
         self.seq
@@ -226,7 +229,8 @@ impl Netlink {
         self.seq = self.seq.max(seq);
     }
 
-    /// Bytes of answers that may wait in the kernel, as it accounts them (about 2 KiB for a small one).
+    /// Returns the number of bytes of answers that may wait in the kernel, as it accounts them (about 2 KiB for a small
+    /// one).
     pub const fn receive_buffer(&self) -> usize {
         self.receive_buffer
     }
@@ -253,10 +257,11 @@ impl Netlink {
         }
     }
 
-    /// The answers that are there already, if any.
+    /// Returns the answers that are available already, if any.
     ///
     /// # Errors
-    /// As [`NetlinkExchange::recv`], without the timeout.
+    ///
+    /// Fails as [`NetlinkExchange::recv`] does, without the timeout.
     pub fn try_recv(&mut self) -> Result<Option<Messages<'_>>, NetlinkError> {
         Ok(self
             .receive(MsgFlags::MSG_DONTWAIT)?
@@ -306,7 +311,7 @@ impl Netlink {
             .map_err(|source| NetlinkError::Configure { option: name, source })
     }
 
-    /// Failing here is no error yet: `sendmsg` says EMSGSIZE if it mattered.
+    /// Enlarges the send buffer. A failure is no error yet: `sendmsg` fails with EMSGSIZE if it matters.
     fn grow_send_buffer(&mut self, bytes: usize) {
         let needed = bytes.saturating_add(SEND_OVERHEAD);
         if needed <= self.send_buffer {
@@ -318,7 +323,7 @@ impl Netlink {
         self.send_buffer = nix::sys::socket::getsockopt(&self.socket, sockopt::SndBuf).unwrap_or(self.send_buffer);
     }
 
-    /// Length of what was received, `None` when there was nothing in time.
+    /// Returns the length of what was received; `None` when nothing came in time.
     fn receive(&mut self, flags: MsgFlags) -> Result<Option<usize>, NetlinkError> {
         let fd = self.socket.as_fd().as_raw_fd();
         loop {
@@ -332,7 +337,7 @@ impl Netlink {
                     return Err(NetlinkError::Truncated(length));
                 }
                 Ok((length, true)) => return Ok(Some(length)),
-                // Another process' message: only the kernel is to be believed.
+                // A message of another process: only those of the kernel are accepted.
                 Ok((_, false)) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(None),
                 Err(Errno::ENOBUFS) => return Err(NetlinkError::Overrun),

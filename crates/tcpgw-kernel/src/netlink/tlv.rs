@@ -38,9 +38,9 @@ pub struct Family {
 pub struct Header {
     /// `nlmsg_type`; for netfilter `subsystem << 8 | message`.
     pub kind: u16,
-    /// `NLM_F_*`.
+    /// Flags `NLM_F_*`.
     pub flags: u16,
-    /// Comes back in the answers to this message.
+    /// Sequence number, which the answers to this message repeat.
     pub seq: u32,
 }
 
@@ -60,12 +60,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// An empty one.
+    /// Creates an empty writer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty one with room for `bytes`.
+    /// Creates an empty writer with memory for `bytes`.
     pub fn with_capacity(bytes: usize) -> Self {
         Self {
             buffer: Vec::with_capacity(bytes),
@@ -73,7 +73,7 @@ impl Writer {
         }
     }
 
-    /// A whole netfilter message: header, `nfgenmsg`, and the attributes that `fill` writes.
+    /// Writes a whole netfilter message: header, `nfgenmsg`, and the attributes that `fill` writes.
     pub fn message(&mut self, header: Header, family: Family, fill: impl FnOnce(&mut Self)) {
         let open = self.begin(header, family);
         fill(self);
@@ -114,7 +114,7 @@ impl Writer {
         }
     }
 
-    /// An attribute of bytes.
+    /// Writes an attribute of bytes.
     pub fn attr(&mut self, kind: u16, value: &[u8]) {
         let Ok(length) = u16::try_from(value.len() + ATTR_LEN) else {
             self.too_long = true;
@@ -126,32 +126,32 @@ impl Writer {
         self.raw(value);
     }
 
-    /// An attribute of one byte.
+    /// Writes an attribute of one byte.
     pub fn u8(&mut self, kind: u16, value: u8) {
         self.attr(kind, &[value]);
     }
 
-    /// An attribute of 16 bits in network byte order.
+    /// Writes an attribute of 16 bits in network byte order.
     pub fn be16(&mut self, kind: u16, value: u16) {
         self.attr(kind, &value.to_be_bytes());
     }
 
-    /// An attribute of 32 bits in network byte order.
+    /// Writes an attribute of 32 bits in network byte order.
     pub fn be32(&mut self, kind: u16, value: u32) {
         self.attr(kind, &value.to_be_bytes());
     }
 
-    /// An attribute of 64 bits in network byte order.
+    /// Writes an attribute of 64 bits in network byte order.
     pub fn be64(&mut self, kind: u16, value: u64) {
         self.attr(kind, &value.to_be_bytes());
     }
 
-    /// An attribute of 32 bits in this machine's byte order.
+    /// Writes an attribute of 32 bits in this machine's byte order.
     pub fn ne32(&mut self, kind: u16, value: u32) {
         self.attr(kind, &value.to_ne_bytes());
     }
 
-    /// An attribute of text, ended by a NUL.
+    /// Writes an attribute of text, ended by a NUL.
     pub fn str(&mut self, kind: u16, value: &str) {
         let Ok(length) = u16::try_from(value.len() + 1 + ATTR_LEN) else {
             self.too_long = true;
@@ -164,7 +164,7 @@ impl Writer {
         self.pad();
     }
 
-    /// An attribute of the attributes that `fill` writes.
+    /// Writes an attribute that contains the attributes that `fill` writes.
     pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(&[0; 2]);
@@ -179,18 +179,19 @@ impl Writer {
         }
     }
 
-    /// Bytes as they are, padded to 4: a fixed structure in front of attributes, or whole messages made elsewhere.
+    /// Writes bytes as they are, padded to 4: a fixed structure in front of attributes, or whole messages made
+    /// elsewhere.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
         self.pad();
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     pub fn len(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Whether nothing was written.
+    /// Returns whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
@@ -201,18 +202,20 @@ impl Writer {
         self.too_long = false;
     }
 
-    /// What was written.
+    /// Returns what was written.
     ///
     /// # Errors
-    /// [`TooLong`] when an attribute did not fit its length field.
+    ///
+    /// Fails when an attribute did not fit its length field.
     pub fn bytes(&self) -> Result<&[u8], TooLong> {
         if self.too_long { Err(TooLong) } else { Ok(&self.buffer) }
     }
 
-    /// What was written, for good.
+    /// Returns what was written and consumes the writer.
     ///
     /// # Errors
-    /// [`TooLong`] when an attribute did not fit its length field.
+    ///
+    /// Fails when an attribute did not fit its length field.
     pub fn finish(self) -> Result<Vec<u8>, TooLong> {
         if self.too_long { Err(TooLong) } else { Ok(self.buffer) }
     }

@@ -1,4 +1,4 @@
-//! Which part of the kernel does what, so that a refusal can say what is missing.
+//! Kernel options that provide each feature, so that the message about a refusal can name what is missing.
 
 use std::fmt;
 
@@ -24,7 +24,8 @@ const fn feature(module: &'static str, option: &'static str) -> Feature {
     Feature { module, option }
 }
 
-/// What is likely missing when the kernel refuses this with that error. (`net/netfilter/Kconfig` and `Makefile`)
+/// Returns what is probably missing when the kernel refuses this with that error (`net/netfilter/Kconfig` and
+/// `Makefile`).
 pub(crate) fn missing(subject: &Subject, expression: Option<&str>, error: Errno) -> Option<Feature> {
     if !matches!(error, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) {
         return None;

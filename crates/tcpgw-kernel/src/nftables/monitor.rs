@@ -1,8 +1,8 @@
-//! Who else writes to our table, as the kernel tells it: notifications of `nf_tables`, up to the one of the generation that
+//! Monitor of writes by other programs to the table: notifications of `nf_tables`, up to the one of the generation that
 //! ends a transaction and names the process.
 //!
-//! The kernel spends time on telling it to whoever listens. A table that is owned can only be written to by its owner, so
-//! there is nothing to hear about it then but the end of the ownership, which is not told.
+//! Each listener costs the kernel time. Only its owner can write to an owned table, so nothing is to be monitored then
+//! but the end of the ownership, which is not notified.
 //!
 //! Sources: `nf_tables_commit`, `nft_commit_notify` and `nf_tables_gen_notify` in `net/netfilter/nf_tables_api.c`.
 
@@ -22,49 +22,49 @@ const WRITERS: usize = 8;
 /// Characters of a process' name (`TASK_COMM_LEN`, without its NUL).
 const NAME: usize = 15;
 
-/// Hears every commit in the network namespace of the thread that opened it. Does not block.
+/// Receives notifications of every commit in the network namespace of the thread that opened it. Does not block.
 #[derive(Debug)]
 pub struct NftablesMonitor {
     socket: Netlink,
     ear: Decoder,
 }
 
-/// What others did to our table.
+/// Change of the table by other programs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TableChange {
-    /// Nothing.
+    /// The table was not changed.
     #[default]
     Untouched,
-    /// They wrote to it, or may have.
+    /// The table was changed, or may have been.
     Touched,
-    /// They removed it, and did not make it again.
+    /// The table was removed and not created again.
     Gone,
 }
 
-/// What was heard of others since the last time.
+/// Changes by others since the last call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableNotification {
-    /// The generation after the last transaction, anyone's, if there was one.
+    /// Generation after the last transaction of any program, if there was one.
     pub generation: Option<u32>,
-    /// Whether anyone else ended a transaction, on whichever table, or may have.
+    /// Whether another program ended a transaction on any table, or may have.
     pub by_others: bool,
-    /// What they did to our table.
+    /// Change of the table.
     pub table: TableChange,
-    /// Who wrote to our table, as far as the kernel tells; the first few of them.
+    /// Threads that wrote to the table, as far as the kernel reports them; the first few.
     pub who: BTreeSet<Writer>,
     /// Whether notifications were lost: anything may have happened.
     pub lost: bool,
-    /// Whether there may be more to hear at once.
+    /// Whether more notifications may be available at once.
     pub more: bool,
 }
 
 impl TableNotification {
-    /// Whether the table has to be looked at.
+    /// Returns whether the table has to be checked.
     pub fn is_drift(&self) -> bool {
         self.table != TableChange::Untouched || self.lost
     }
 
-    /// Who wrote to our table, in words: `nft (1234)`.
+    /// Returns the writers as text: `nft (1234)`.
     pub fn by(&self) -> Option<String> {
         let names: Vec<_> = self.who.iter().map(ToString::to_string).collect();
         (!names.is_empty()).then(|| names.join(", "))
@@ -74,9 +74,9 @@ impl TableNotification {
 /// A thread that committed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Writer {
-    /// Its number, which is its process' if that has no more threads, in the first PID namespace of the machine.
+    /// Number of the thread in the first PID namespace of the machine; that of its process if it has no other threads.
     pub pid: u32,
-    /// Its name, without control characters: up to 15 characters that it chose itself.
+    /// Name of the thread without control characters: up to 15 characters that it chose itself.
     pub name: String,
 }
 
@@ -87,11 +87,12 @@ impl fmt::Display for Writer {
 }
 
 impl NftablesMonitor {
-    /// From now on. `own` is the netlink port of the socket that writes for this process, see
-    /// [`Linux::port`](crate::linux::Linux::port): what it does is no drift.
+    /// Begins to monitor. `own` is the netlink port of the socket that writes for this process, see
+    /// [`Linux::port`](crate::linux::Linux::port): its transactions are ignored.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
     pub fn open(own: u32) -> Result<Self, NetlinkError> {
         let socket = Netlink::netfilter()?;
         socket.join(GROUP)?;
@@ -101,10 +102,12 @@ impl NftablesMonitor {
         })
     }
 
-    /// What is there to hear. A transaction whose messages are not all there yet is told the next time.
+    /// Returns the changes that the available notifications report. A transaction whose messages are incomplete is
+    /// reported by a later call.
     ///
     /// # Errors
-    /// [`NetlinkError::Receive`].
+    ///
+    /// Fails with [`NetlinkError::Receive`].
     pub fn drain(&mut self) -> Result<TableNotification, NetlinkError> {
         for _ in 0..AT_ONCE {
             match self.socket.try_recv() {
@@ -133,17 +136,17 @@ impl AsRawFd for NftablesMonitor {
     }
 }
 
-/// Makes sense of notifications, wherever they come from. Keeps as much as it tells, however much it hears.
+/// Decoder of notifications from any source. Its memory is bounded by what it reports.
 #[derive(Debug)]
 pub struct Decoder {
     own: u32,
     heard: TableNotification,
-    /// By the transaction that has not ended.
+    /// Change by the transaction that has not ended.
     fate: TableChange,
 }
 
 impl Decoder {
-    /// For all but the socket with this port.
+    /// Creates a decoder that ignores the socket with this port.
     pub fn new(own: u32) -> Self {
         Self {
             own,
@@ -152,7 +155,7 @@ impl Decoder {
         }
     }
 
-    /// Hears these.
+    /// Decodes these messages.
     pub fn hear(&mut self, messages: Messages<'_>) {
         for message in messages {
             match message {
@@ -164,13 +167,13 @@ impl Decoder {
         }
     }
 
-    /// Some were lost.
+    /// Records that messages were lost.
     pub fn lose(&mut self) {
         self.heard.lost = true;
         self.heard.by_others = true;
     }
 
-    /// What was heard since the last time, up to the last transaction that ended.
+    /// Returns the changes since the last call, up to the last transaction that ended.
     pub fn take(&mut self) -> TableNotification {
         std::mem::take(&mut self.heard)
     }

@@ -1,11 +1,8 @@
-//! Which NAT chains of other programs run before ours, among those of the same priority.
-//!
-//! A NAT chain that is registered later runs before earlier ones of its priority, and the first that translates a connection decides
-//! (`nf_hook_entries_grow` in `net/netfilter/core.c`, `nf_nat_register_fn` in `net/netfilter/nf_nat_core.c`). The kernel does not
-//! list this order: its list of hooks (`nfnetlink_hook`) has no chains of type `nat`, and a chain's number says nothing about chains of
-//! other tables. So the transaction that makes our table writes down, in the user data of our own NAT chain, which chains there are;
-//! all others are later. `nft` neither prints nor restores that user data: a table that somebody loaded from a listing has none, and
-//! then the order is not known.
+//! Order of the NAT chains of other programs and of tcpgw among those of the same priority. The kernel does not list
+//! this order: its list of hooks (`nfnetlink_hook`) has no chains of type `nat`, and a chain's number says nothing
+//! about chains of other tables. So the transaction that makes our table writes down, in the user data of our own NAT
+//! chain, which chains there are; all others are later. `nft` neither prints nor restores that user data: a table that
+//! somebody loaded from a listing has none, and then the order is not known.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +63,8 @@ impl OlderChains {
         (found || self.complete).then_some(found)
     }
 
-    /// As user data of a chain. Chains for which there is no room are left out, and then it is not [`OlderChains::complete`].
+    /// Returns the chains as user data. Chains that do not fit are left out, and then the list is not
+    /// [`OlderChains::complete`].
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![KIND, 0, 0];
         let mut complete = self.complete;
@@ -111,7 +109,7 @@ impl OlderChains {
     }
 }
 
-/// Seven bits in a byte, the lowest first; the highest bit says that more follow.
+/// Writes a number with seven bits in each byte, the lowest first; the highest bit tells that more follow.
 fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
     while number > 0x7f {
         bytes.push(number.to_le_bytes()[0] | 0x80);

@@ -11,7 +11,7 @@ pub(crate) const F_EXCL: u16 = 0x200;
 pub(crate) const F_CREATE: u16 = 0x400;
 pub(crate) const F_DUMP: u16 = 0x300;
 
-/// `NFPROTO_INET`.
+/// Family `NFPROTO_INET`.
 pub(crate) const INET: u8 = 1;
 
 pub(crate) const fn message(kind: u16) -> u16 {
@@ -45,7 +45,7 @@ pub(crate) mod table {
     pub(crate) const HANDLE: u16 = 4;
     pub(crate) const USERDATA: u16 = 6;
     pub(crate) const OWNER: u16 = 7;
-    /// `NFTNL_UDATA_TABLE_COMMENT`.
+    /// Kind `NFTNL_UDATA_TABLE_COMMENT`.
     pub(crate) const COMMENT: u8 = 0;
 }
 
@@ -88,7 +88,7 @@ pub(crate) mod set {
     pub(crate) const F_CONCAT: u32 = 0x80;
     pub(crate) const F_EXPR: u32 = 0x100;
 
-    /// `NFT_DATA_VERDICT`.
+    /// Data type `NFT_DATA_VERDICT`.
     pub(crate) const VERDICTS: u32 = 0xffff_ff00;
 }
 
@@ -105,7 +105,7 @@ pub(crate) mod elem {
     pub(crate) const VERDICT: u16 = 2;
     pub(crate) const VERDICT_CODE: u16 = 1;
     pub(crate) const VERDICT_CHAIN: u16 = 2;
-    /// `NFT_GOTO`.
+    /// Verdict `NFT_GOTO`.
     pub(crate) const GOTO: u32 = (-4_i32).cast_unsigned();
 }
 
@@ -120,11 +120,11 @@ pub(crate) mod expr {
     pub(crate) const LIMIT_FLAGS: u16 = 5;
     pub(crate) const LIMIT_PACKETS: u32 = 0;
     pub(crate) const LIMIT_BYTES: u32 = 1;
-    /// `NFT_LIMIT_F_INV`.
+    /// Flag `NFT_LIMIT_F_INV`.
     pub(crate) const LIMIT_OVER: u32 = 1;
     pub(crate) const CONNLIMIT_COUNT: u16 = 1;
     pub(crate) const CONNLIMIT_FLAGS: u16 = 2;
-    /// `NFT_CONNLIMIT_F_INV`.
+    /// Flag `NFT_CONNLIMIT_F_INV`.
     pub(crate) const CONNLIMIT_OVER: u32 = 1;
     pub(crate) const COUNTER_BYTES: u16 = 1;
     pub(crate) const COUNTER_PACKETS: u16 = 2;
@@ -141,11 +141,11 @@ pub(crate) mod object {
     pub(crate) const TIMEOUTS: u16 = 3;
 }
 
-/// `NFTA_LIST_ELEM`.
+/// Attribute `NFTA_LIST_ELEM`.
 pub(crate) const LIST_ELEM: u16 = 1;
-/// `NFTA_GEN_ID`.
+/// Attribute `NFTA_GEN_ID`.
 pub(crate) const GEN_ID: u16 = 1;
-/// `NFTA_GEN_PROC_PID`.
+/// Attribute `NFTA_GEN_PROC_PID`.
 pub(crate) const GEN_PID: u16 = 2;
-/// `NFTA_GEN_PROC_NAME`.
+/// Attribute `NFTA_GEN_PROC_NAME`.
 pub(crate) const GEN_NAME: u16 = 3;

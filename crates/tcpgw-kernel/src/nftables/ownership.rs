@@ -1,26 +1,27 @@
-//! Whom the kernel lets write to the table, and whether the table outlives the socket that made it.
+//! Ownership of the table: which processes may write to it, and whether it outlives the socket that created it.
 //!
-//! Sources: `nf_tables_newtable`, `nf_tables_updtable` and `nft_rcv_nl_event` in `net/netfilter/nf_tables_api.c`. The flag
-//! `persist` came with Linux 6.9, where a table that persists and has no owner (an orphan) can be taken by one, too.
+//! Sources: `nf_tables_newtable`, `nf_tables_updtable` and `nft_rcv_nl_event` in `net/netfilter/nf_tables_api.c`. The
+//! flag `persist` came with Linux 6.9, where a socket can also become the owner of a table that persists and has no
+//! owner (an orphan).
 
-/// `NFT_TABLE_F_DORMANT`.
+/// Flag `NFT_TABLE_F_DORMANT`.
 pub(crate) const DORMANT: u32 = 1;
 const OWNER: u32 = 2;
 const PERSIST: u32 = 4;
 
-/// What the table is to be. Owned without persisting is not among it: such a table would vanish with its socket.
+/// Ownership of a table. Owned without persisting is no variant: such a table would vanish with its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ownership {
-    /// Anybody's, and it can never be owned. All that there is before Linux 6.9.
+    /// Any process may write, and the table can never be owned. The only ownership before Linux 6.9.
     Plain,
-    /// Anybody's, and it can be owned later.
+    /// Any process may write, and the table can be owned later.
     Persist,
-    /// Of the socket that makes it, and anybody's after that was closed.
+    /// Only the socket that created the table may write, and any process after it was closed.
     Owned,
 }
 
 impl Ownership {
-    /// `NFT_TABLE_F_*`.
+    /// Returns the flags `NFT_TABLE_F_*`.
     pub const fn flags(self) -> u32 {
         match self {
             Self::Plain => 0,
@@ -29,7 +30,8 @@ impl Ownership {
         }
     }
 
-    /// That of a table with these `NFT_TABLE_F_*`. One that is owned and does not persist counts as owned: it is not ours.
+    /// Returns the ownership of a table with these `NFT_TABLE_F_*`. One that is owned and does not persist counts as
+    /// owned by another process.
     pub const fn of(flags: u32) -> Self {
         match (flags & OWNER != 0, flags & PERSIST != 0) {
             (true, _) => Self::Owned,
@@ -39,20 +41,21 @@ impl Ownership {
     }
 }
 
-/// What came of taking the table over.
+/// Result of taking the table over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adoption {
-    /// Nothing: it is not wanted (see [`Kernel::ownership`](crate::Kernel::ownership)), or the kernel has no such thing.
+    /// The table is not to be owned (see [`Kernel::ownership`](crate::Kernel::ownership)), or the kernel does not
+    /// support it.
     Unwanted,
-    /// There is no table; the next one will be owned.
+    /// The table does not exist; the next one will be owned.
     Absent,
-    /// It was owned by this very socket before.
+    /// This socket owned the table before.
     Owned,
-    /// It was an orphan and is owned now; the generation after that. Nothing in it changed.
+    /// The table was an orphan and is owned now; the generation after that. Nothing in it changed.
     Adopted(u32),
-    /// It was made without the flag `persist` and can never be owned: it has to be made anew.
+    /// The table was created without the flag `persist` and can never be owned: it has to be created again.
     Plain,
-    /// It is owned by the socket with this netlink port, which is mostly its process' number.
+    /// The socket with this netlink port owns the table; the port is usually its process' number.
     Foreign(u32),
 }
 

@@ -24,33 +24,33 @@ pub(super) const NLMSGERR_ATTR_OFFS: u16 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to decode a netlink answer: {what}")]
 pub struct Malformed {
-    /// What was wrong, in words.
+    /// Description of what is wrong.
     pub what: &'static str,
 }
 
 impl Malformed {
-    /// Bytes that are wrong in the way that `what` names.
+    /// Creates the error with a description of what is wrong.
     pub const fn new(what: &'static str) -> Self {
         Self { what }
     }
 }
 
-/// One received message.
+/// A received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// `nlmsg_type`.
+    /// Type of the message: `nlmsg_type`.
     pub kind: u16,
-    /// `NLM_F_*`.
+    /// Flags `NLM_F_*`.
     pub flags: u16,
-    /// Of the request that it answers; 0 in notifications.
+    /// Sequence number of the request that it answers; 0 in notifications.
     pub seq: u32,
     /// The port id of the socket whose request it answers.
     pub pid: u32,
-    /// What follows the header.
+    /// Payload after the header.
     pub payload: &'a [u8],
 }
 
-/// What a message is in the protocol.
+/// Role of a message in the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// A message of the subsystem.
@@ -61,7 +61,7 @@ pub enum Reply<'a> {
     Nack(Nack),
     /// A dump ended, with an error if it could not be completed.
     Done(Option<Nack>),
-    /// Says nothing.
+    /// No meaning (`NLMSG_NOOP`).
     Noop,
     /// Data was lost.
     Overrun,
@@ -72,16 +72,16 @@ pub enum Reply<'a> {
 pub struct Nack {
     /// The errno, positive.
     pub errno: i32,
-    /// Of the message that was refused.
+    /// Sequence number of the message that was refused.
     pub seq: u32,
-    /// The kernel's words.
+    /// Text of the kernel, if any.
     pub message: Option<String>,
-    /// Where in the refused message, its header included, the bad attribute begins.
+    /// Offset of the bad attribute in the refused message, its header included.
     pub offset: Option<u32>,
 }
 
 impl Nack {
-    /// The errno as a value to match on.
+    /// Returns the errno as a value to match on.
     pub fn error(&self) -> Errno {
         Errno::from_raw(self.errno)
     }
@@ -120,10 +120,11 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The `nfgenmsg` and the attributes after it.
+    /// Returns the `nfgenmsg` and the attributes after it.
     ///
     /// # Errors
-    /// [`Malformed`] when the message is shorter than that.
+    ///
+    /// Fails when the message is shorter than its header.
     pub fn family(&self) -> Result<(Family, Attrs<'a>), Malformed> {
         match self.payload.split_first_chunk::<FAMILY_LEN>() {
             Some((&[family, version, high, low], rest)) => Ok((
@@ -138,7 +139,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The errno of `NLMSG_ERROR` or `NLMSG_DONE`, positive.
+    /// Returns the errno of `NLMSG_ERROR` or `NLMSG_DONE`, positive.
     fn errno(&self) -> Result<i32, Malformed> {
         let (code, _) = self
             .payload
@@ -147,7 +148,8 @@ impl<'a> Message<'a> {
         Ok(i32::from_ne_bytes(*code).checked_neg().unwrap_or(i32::MAX))
     }
 
-    /// Where the extended ACK of an `NLMSG_ERROR` begins: after the code and the request, or its header if capped.
+    /// Returns the attributes of the extended ACK of an `NLMSG_ERROR`: after the code and the request, or its header if
+    /// capped.
     fn error_attrs(&self) -> Option<&'a [u8]> {
         let request = self.payload.get(4..)?;
         let length = match self.flags & CAPPED {
@@ -183,12 +185,12 @@ impl<'a> Message<'a> {
 pub struct Messages<'a>(&'a [u8]);
 
 impl<'a> Messages<'a> {
-    /// Of all of `bytes`.
+    /// Returns an iterator over the messages in `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// What has not been read yet.
+    /// Returns the bytes that were not read yet.
     pub const fn bytes(&self) -> &'a [u8] {
         self.0
     }
@@ -232,15 +234,16 @@ impl<'a> Iterator for Messages<'a> {
 pub struct Attrs<'a>(&'a [u8]);
 
 impl<'a> Attrs<'a> {
-    /// Of all of `bytes`.
+    /// Returns an iterator over the attributes in `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// The first attribute of that type.
+    /// Returns the first attribute of this type.
     ///
     /// # Errors
-    /// [`Malformed`] when what stands before it is.
+    ///
+    /// Fails when an attribute before it is malformed.
     pub fn first(self, kind: u16) -> Result<Option<Attr<'a>>, Malformed> {
         for attr in self {
             let attr = attr?;
@@ -279,62 +282,65 @@ impl<'a> Iterator for Attrs<'a> {
     }
 }
 
-/// One attribute.
+/// An attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr<'a> {
-    /// Its type, without the flags for nesting and byte order.
+    /// Type without the flags for nesting and byte order.
     pub kind: u16,
-    /// Its value.
+    /// Value of the attribute.
     pub payload: &'a [u8],
 }
 
 impl<'a> Attr<'a> {
-    /// One byte.
+    /// Reads one byte.
     ///
     /// # Errors
-    /// [`Malformed`] when it is not one byte long; likewise for the others.
+    ///
+    /// Fails when the value has another length; likewise for the other types.
     pub fn u8(&self) -> Result<u8, Malformed> {
         self.array().map(|[byte]| byte)
     }
 
-    /// 16 bits in network byte order.
+    /// Reads 16 bits in network byte order.
     pub fn be16(&self) -> Result<u16, Malformed> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// 32 bits in network byte order.
+    /// Reads 32 bits in network byte order.
     pub fn be32(&self) -> Result<u32, Malformed> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// 64 bits in network byte order.
+    /// Reads 64 bits in network byte order.
     pub fn be64(&self) -> Result<u64, Malformed> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// 32 bits in this machine's byte order.
+    /// Reads 32 bits in this machine's byte order.
     pub fn ne32(&self) -> Result<u32, Malformed> {
         self.array().map(u32::from_ne_bytes)
     }
 
-    /// Text up to the first NUL.
+    /// Reads text up to the first NUL.
     ///
     /// # Errors
-    /// [`Malformed`] when it is no UTF-8.
+    ///
+    /// Fails when the text is not UTF-8.
     pub fn str(&self) -> Result<&'a str, Malformed> {
         let text = self.payload.split(|byte| *byte == 0).next().unwrap_or_default();
         str::from_utf8(text).map_err(|_| Malformed::new("text that is no UTF-8"))
     }
 
-    /// The attributes in it.
+    /// Returns the attributes that the value contains.
     pub const fn nested(&self) -> Attrs<'a> {
         Attrs::new(self.payload)
     }
 
-    /// Exactly `N` bytes.
+    /// Reads exactly `N` bytes.
     ///
     /// # Errors
-    /// [`Malformed`] when there are more or fewer.
+    ///
+    /// Fails when the value has another length.
     pub fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
         self.payload
             .try_into()

@@ -34,9 +34,9 @@ pub(super) const CT_DST_IP6: u32 = 22;
 pub(super) const CT_ID: u32 = 23;
 pub(super) const ORIGINAL: u8 = 0;
 pub(super) const REPLY: u8 = 1;
-/// `IPS_DST_NAT`.
+/// Status bit `IPS_DST_NAT`.
 pub(super) const STATUS_DNAT: u32 = 32;
-/// `IPS_ASSURED`.
+/// Status bit `IPS_ASSURED`.
 pub(super) const STATUS_ASSURED: u32 = 4;
 
 pub(super) const NETWORK_HEADER: u32 = 1;
@@ -62,11 +62,11 @@ pub(super) const SYN: u8 = 0x02;
 pub(super) const SYN_ACK: u8 = 0x12;
 pub(super) const ACK: u8 = 0x10;
 
-/// `NFT_BYTEORDER_HTON`.
+/// Operation `NFT_BYTEORDER_HTON`.
 pub(super) const BYTEORDER_HTON: u32 = 1;
-/// `NFT_EXTHDR_OP_TCPOPT`.
+/// Operation `NFT_EXTHDR_OP_TCPOPT`.
 pub(super) const TCP_OPTION: u32 = 1;
-/// `TCPOPT_TIMESTAMP`.
+/// Option `TCPOPT_TIMESTAMP`.
 pub(super) const TIMESTAMP: u8 = 8;
 
 pub(super) const OBJECT_CT_TIMEOUT: u32 = 7;

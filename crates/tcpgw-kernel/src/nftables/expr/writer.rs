@@ -13,7 +13,7 @@ use crate::nftables::expr::numbers::{
 use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::spec::Field;
 
-/// One expression of a rule.
+/// An expression of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expr {
     /// Name of its kind, such as `meta`.
@@ -31,7 +31,7 @@ pub enum Value {
     U32(u32),
     /// Bytes in the order in which the kernel compares them.
     Bytes(Vec<u8>),
-    /// A name.
+    /// A name of an object or chain.
     Text(CString),
 }
 
