@@ -1,6 +1,5 @@
-//! The operator's own file: what no state may go beyond, the flow mark, and the daemon's settings.
-//!
-//! Owns the file's format and the fences. The rules about states themselves are [`tcpgw_core::model`]'s.
+//! Configuration file of the operator: fences for states, the flow mark, and the daemon's settings. The rules about
+//! states themselves are [`tcpgw_core::model`]'s.
 
 pub mod copy;
 pub mod daemon;
@@ -23,7 +22,7 @@ use crate::state_file::{self, Input, SourceError};
 use tcpgw_core::model::{Endpoint, Fences, FlowMark, PortRange, Problem, Service, State};
 use tcpgw_core::problem;
 
-/// Where the file is looked for when nobody names one.
+/// Path of the file if none is given.
 pub const DEFAULT_PATH: &str = "/etc/tcpgw/config.toml";
 
 /// The operator's settings.
@@ -31,58 +30,58 @@ pub const DEFAULT_PATH: &str = "/etc/tcpgw/config.toml";
 pub struct Config {
     /// The file that was read; `None` when there was none and all is default.
     pub file: Option<PathBuf>,
-    /// What no state may go beyond.
+    /// Bounds for states.
     pub fences: Fences,
     /// The mark of our flows.
     pub flow_mark: FlowMark,
     /// Whether new connections from outside reach backends through services only.
     pub protect_backends: bool,
-    /// How long a connection on which nothing is sent stays up, of services that do not say it.
+    /// Time for which a silent connection stays up, for services without an `idle_timeout`.
     pub idle_timeout: Option<Duration>,
-    /// What it says to the daemon.
+    /// Section about the daemon.
     pub daemon: Section,
     /// The add-on; `None`: it is off.
     pub addon: Option<addon::settings::AddonSettings>,
-    /// All that it says, as it was read.
+    /// Text of the file, as it was read.
     pub text: Option<Arc<str>>,
     /// That the file is gone or not accepted, and what is in effect in its place.
     pub gone: Option<problem::Problem>,
 }
 
-/// Why the file could not be used.
+/// Reason why the file cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("failed to read the configuration: {0}")]
     Source(#[from] SourceError),
-    /// It was there when the daemon started, and is not any more.
+    /// The file existed when the daemon started, and does not any more.
     #[error(
         "{}: the file existed before and does not exist any more: put it back, or create an empty file to use the defaults",
         tcpgw_core::escape::path(.0)
     )]
     Gone(PathBuf),
-    /// It is not UTF-8.
+    /// The file is not UTF-8.
     #[error("{}: must be TOML in UTF-8", tcpgw_core::escape::path(.0))]
     Encoding(PathBuf),
-    /// It is not TOML, or says something that is not accepted. Carries the line and column.
+    /// The file is not TOML, or has a value that is not accepted. The error has the line and column.
     #[error("{}: {}", tcpgw_core::escape::path(path), explained(source))]
     Invalid {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error of the parser.
         source: Box<toml::de::Error>,
     },
-    /// The section `[addon]` does not go together.
+    /// The settings in section `[addon]` contradict each other.
     #[error("{}: {source}", tcpgw_core::escape::path(path))]
     Addon {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error of the section.
         source: Box<addon::settings::SettingsError>,
     },
 }
 
-/// The place with the line of the file, and the message on one line: a key in it may have line breaks.
+/// Returns the place with the line of the file, and the message on one line: a key in it may have line breaks.
 fn explained(error: &toml::de::Error) -> String {
     let text = error.to_string();
     let text = text.trim_end();
@@ -156,7 +155,7 @@ impl Config {
         }
     }
 
-    /// Whether all of it is default.
+    /// Returns whether all settings are defaults.
     fn says_nothing(&self) -> bool {
         let of_file = Self {
             file: None,
@@ -167,7 +166,7 @@ impl Config {
         of_file == Self::default()
     }
 
-    /// Every way in which a state goes beyond a fence, with the service and the fence.
+    /// Returns every violation of a fence by a state, with the service and the fence.
     pub fn check(&self, state: &State) -> Vec<Problem> {
         let backends = state.services.iter().map(|service| service.backends.len()).sum();
         let mut problems = self.check_sizes(state.services.len(), backends);
@@ -177,7 +176,7 @@ impl Config {
         problems
     }
 
-    /// Every way in which one service goes beyond a fence.
+    /// Returns every violation of a fence by one service.
     pub fn check_service<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Problem> + 'a {
         let backends = self.refused_backends(service).map(|(_, problem)| problem);
         self.check_port(service).into_iter().chain(backends)
@@ -188,7 +187,7 @@ impl Config {
         self.fences.ports.is_some()
     }
 
-    /// Whether there may not be so many services, with so many backends in all.
+    /// Returns the problems of this number of services and of their backends together.
     pub fn check_sizes(&self, services: usize, backends: usize) -> Vec<Problem> {
         let sizes = [
             ("services", "max_services", services, self.fences.max_services),
@@ -206,7 +205,7 @@ impl Config {
             .collect()
     }
 
-    /// Whether there is a fence around their number.
+    /// Returns whether the number of services or of backends is limited.
     pub fn fences_sizes(&self) -> bool {
         self.fences.max_services.is_some() || self.fences.max_backends.is_some()
     }
@@ -258,7 +257,7 @@ impl Config {
         })
     }
 
-    /// Returns what is wrong with its port.
+    /// Returns the problem with the service's port, if it is outside of the fence.
     pub fn check_port(&self, service: &Service) -> Option<Problem> {
         let set = self.fences.ports.as_deref();
         let ranges = set.unwrap_or(&[PortRange::DEFAULT]);
@@ -274,7 +273,7 @@ impl Config {
         })
     }
 
-    /// Returns its backends that are outside of the fence, and what to say of each.
+    /// Returns the backends that are outside of the fence, each with its problem.
     pub fn refused_backends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (Endpoint, Problem)> + 'a {
         self.fences.backends.iter().flat_map(move |networks| {
             service

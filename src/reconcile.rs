@@ -1,7 +1,7 @@
-//! Makes the kernel equal to what is desired: look, plan, commit, sweep.
+//! Reconciliation of the kernel with the desired services: observe, plan, commit, sweep.
 //!
-//! What must be flushed follows from the desired state and the flows that there are, never from a memory of events: a
-//! run that died in the middle is finished by the next one.
+//! What must be flushed follows from the desired state and the present flows, never from a memory of events: a run that
+//! was interrupted is completed by the next one.
 
 mod commit;
 pub mod engine;
@@ -32,22 +32,22 @@ use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::{Kernel, KernelError, reading};
 
-/// What the kernel should hold.
+/// Desired contents of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
-    /// The services.
+    /// Summary of the services.
     pub summary: Summary,
-    /// The elements.
+    /// Elements of the sets.
     pub ruleset: Ruleset,
 }
 
 impl Desired {
-    /// For a state, on a gateway with those links.
+    /// Creates the desired contents for a state, on a gateway with these links.
     pub fn new(state: &State, links: &Links) -> Self {
         Self::of(state.services.iter().map(AsRef::as_ref).collect(), links)
     }
 
-    /// The same, with every backend protected from connections that do not come through a service, or with none.
+    /// Returns the contents with every backend protected from connections that bypass the services, or with none.
     #[must_use]
     pub fn protecting(self, protect: bool) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Desired {
         }
     }
 
-    /// For some services.
+    /// Creates the desired contents for some services.
     pub fn of(services: Vec<&Service>, links: &Links) -> Self {
         Self {
             summary: services.iter().copied().collect(),
@@ -64,7 +64,7 @@ impl Desired {
         }
     }
 
-    /// The same where conntrack's sysctls say that.
+    /// Returns the contents with these values of conntrack's sysctls.
     #[must_use]
     pub fn with_timeouts(self, timeouts: KernelTimeouts) -> Self {
         Self {
@@ -74,94 +74,94 @@ impl Desired {
     }
 }
 
-/// How to apply.
+/// Options of an apply.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// How long the flows of retired backends may go on.
+    /// Time for which flows of removed backends may continue.
     pub drain: Duration,
 }
 
-/// What was done.
+/// Result of an apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Services.
+    /// Numbers of changed services.
     pub services: ChangeCounts,
-    /// Backends.
+    /// Numbers of changed backends.
     pub backends: ChangeCounts,
-    /// Elements added and deleted.
+    /// Number of elements added and deleted.
     pub elements: usize,
-    /// Transactions sent.
+    /// Number of transactions.
     pub transactions: usize,
-    /// Established flows that were deleted.
+    /// Number of established flows that were deleted.
     pub flushed: u64,
-    /// Unanswered handshakes that were deleted.
+    /// Number of unanswered handshakes that were deleted.
     pub forgotten: u64,
-    /// Flows that could not be deleted.
+    /// Number of flows that could not be deleted.
     pub failed: u64,
-    /// Why the table was made anew.
+    /// Reason why the table was created again.
     pub rebuilt: Option<String>,
-    /// Whether anything was changed that a SYN on its way may have read before.
+    /// Whether something was removed that a SYN in the stack may have read before.
     pub retired: bool,
-    /// Time in the kernel: sending transactions.
+    /// Time spent on sending transactions.
     pub committing: Duration,
-    /// Time in which packets got through and flows were deleted.
+    /// Time spent on waiting for packets in the stack and on deleting flows.
     pub flushing: Duration,
 }
 
-/// What a teardown removed.
+/// Result of a teardown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Torn {
-    /// Whether there was a table.
+    /// Whether the table existed.
     pub table: bool,
-    /// Flows that were deleted.
+    /// Number of flows that were deleted.
     pub flushed: u64,
-    /// Flows that could not be deleted.
+    /// Number of flows that could not be deleted.
     pub failed: u64,
-    /// Why it could not be written down that everything was removed, by somebody: the next daemon serves again.
+    /// Reason why the note of the teardown could not be written: without it the next daemon serves again.
     pub unwritten: Option<String>,
 }
 
-/// Why the kernel is not as desired.
+/// Reason why the kernel could not be reconciled.
 #[derive(Debug, Error)]
 pub enum ReconcileError {
-    /// The kernel did not do as asked.
+    /// The kernel did not carry out a request.
     #[error("{}{source}", owner.as_ref().map(|owner| format!("service {owner}: ")).unwrap_or_default())]
     Kernel {
-        /// The service that it is about.
+        /// Name of the service that it concerns.
         owner: Option<String>,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: KernelError,
     },
-    /// Some of a change's transactions were committed, and then one was not.
+    /// Some transactions of a change were committed, and then one failed.
     #[error("stopped between two transactions: clients are served, but not yet as desired; run again: {0}")]
     Halfway(#[source] KernelError),
-    /// The rules are as desired, but not all flows were looked at.
+    /// The rules are as desired, but not all flows were checked.
     #[error("applied; stale flows may be left: {0}; run again")]
     Unswept(#[source] KernelError),
-    /// Others wrote all the time.
+    /// Other programs wrote to the kernel during every attempt.
     #[error("others changed the ruleset during each of {ATTEMPTS} attempts; no change is incomplete, run again")]
     Busy,
-    /// Nobody but its owner may write to the table.
+    /// Only its owner may write to the table.
     #[error(
         "the table inet tcpgw is owned by another program (netlink port {0}, mostly that process' number): nobody else can \
          change it; end that program first"
     )]
     Foreign(u32),
-    /// What may not come back cannot be written down.
+    /// The note that keeps removed services from coming back cannot be written.
     #[error(
         "failed to write {0}, which has to say that services no provider defines were removed; nothing was changed; make it writable, then try \
          again"
     )]
     Unrecorded(String),
-    /// The flows in the kernel bear another mark.
+    /// The flows in the kernel have another mark.
     #[error(
         "the table in the kernel marks its flows with {theirs}, the configuration says {ours}: put `flow_mark = \"{theirs}\"` back into the \
          configuration. Only if {ours} is meant, run `tcpgw teardown` first, which ends every service and its connections"
     )]
     OtherMark {
-        /// In the table.
+        /// Mark in the table.
         theirs: FlowMark,
-        /// In the configuration.
+        /// Mark in the configuration.
         ours: FlowMark,
     },
 }
@@ -172,7 +172,7 @@ impl From<KernelError> for ReconcileError {
     }
 }
 
-/// Brings a kernel to what is desired, and keeps a record of it.
+/// Reconciles a kernel with the desired services, and keeps a record of it.
 pub struct Reconciler<'a, K: Kernel> {
     kernel: &'a mut K,
     store: &'a RecordFile,
@@ -182,13 +182,13 @@ pub struct Reconciler<'a, K: Kernel> {
     drains: Vec<Deadline>,
     pauses: Vec<Pause>,
     details: AllDetails,
-    /// Whether the record could not be written before: that is told once.
+    /// Whether the record could not be written before; this is reported once.
     had_trouble: bool,
     must_record: bool,
 }
 
 impl<'a, K: Kernel> Reconciler<'a, K> {
-    /// For that kernel, whose network namespace has that cookie.
+    /// Creates a reconciler for a kernel whose network namespace has this cookie.
     pub fn new(kernel: &'a mut K, store: &'a RecordFile, namespace: u64, mark: FlowMark) -> Self {
         Self {
             kernel,
@@ -204,7 +204,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         }
     }
 
-    /// Changes nothing that it could not write down before: with `must`, since what is removed would come back otherwise.
+    /// Returns the reconciler with the rule that each change is recorded before it is made. With `must`, a change that
+    /// cannot be recorded is not made, since what it removes would come back otherwise.
     #[must_use]
     pub fn recording_first(self, must: bool) -> Self {
         Self {
@@ -213,28 +214,29 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         }
     }
 
-    /// Leaves in the record who applied what it is about to apply.
+    /// Returns the reconciler with the origin of the next apply, for the record.
     #[must_use]
     pub fn signed(mut self, applied: Applied) -> Self {
         self.applied = Some(applied);
         self
     }
 
-    /// Leaves in the record until when backends drain.
+    /// Returns the reconciler with the ends of drains, for the record.
     #[must_use]
     fn draining_until(mut self, drains: Vec<Deadline>) -> Self {
         self.drains = drains;
         self
     }
 
-    /// Leaves in the record which services are paused.
+    /// Returns the reconciler with the paused services, for the record.
     #[must_use]
     fn pausing(mut self, pauses: Vec<Pause>) -> Self {
         self.pauses = pauses;
         self
     }
 
-    /// Leaves in the record whose the services are. What is not said is a file's.
+    /// Returns the reconciler with the owners of services, for the record. A service without an entry belongs to a
+    /// file.
     #[must_use]
     pub fn detailed(mut self, details: AllDetails) -> Self {
         self.details = details;
@@ -257,10 +259,11 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         self
     }
 
-    /// What would change, and how many flows would be flushed.
+    /// Returns what would change, and how many flows would be flushed.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel or the record cannot be read.
     pub fn diff(&mut self, known: &Known, desired: &Desired) -> Result<(Changes, u64), ReconcileError> {
         let standings = &desired.summary;
         let mut flows: BTreeMap<(u16, SocketAddr), u64> = BTreeMap::new();
@@ -276,10 +279,11 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         Ok((Changes::between(&known.summary, &desired.summary, &flows), total))
     }
 
-    /// Counts the flows that go on though these services deny their clients.
+    /// Counts the established flows of clients that these services deny.
     ///
     /// # Errors
-    /// Those of [`count_denied`].
+    ///
+    /// Fails as [`count_denied`] does.
     pub fn denied(&mut self, summary: &Summary) -> Result<DeniedFlows, KernelError> {
         count_denied(self.kernel, self.mark, summary, None)
     }
@@ -292,7 +296,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         flush_denied(self.kernel, self.mark, summary, None)
     }
 
-    /// Whether the kernel's rules differ from what is desired, flows aside.
+    /// Returns whether the kernel's rules differ from what is desired, flows aside.
     pub fn differs(known: &Known, desired: &Desired) -> bool {
         !matches!(known.table, Table::Ours(_)) || known.ruleset != desired.ruleset
     }
@@ -339,7 +343,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             drained.map_err(ReconcileError::Unswept)?;
         }
         let known = self.commit(known, desired, &mut report)?;
-        // Who wrote at the same time may have sent clients anywhere.
+        // A program that wrote at the same time may have sent clients to any backend.
         let quick = quick.filter(|_| known.trusted);
         // A run that died before it swept may have changed the rules a moment ago.
         let changed = report.retired || !trusted;
@@ -354,13 +358,15 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         Ok(report)
     }
 
-    /// Removes everything: the table, then our flows. `by` is left for the next daemon, which does not serve again by itself; `None` where there is no daemon: one that starts serves.
+    /// Removes the table, then all flows of tcpgw. `by` is the note for the next daemon, which then does not serve by
+    /// itself; `None` without a daemon: one that starts serves.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel refuses, or another program owns the table.
     pub fn teardown(&mut self, by: Option<&TornDown>) -> Result<Torn, ReconcileError> {
         let noted = by.map_or_else(|| self.store.forget_torn_down(), |by| self.store.save_torn_down(by));
-        // An operator in need is not refused: whoever asked is told that it does not last.
+        // The teardown is not refused for that: the caller reports that it does not last.
         let unwritten = noted.is_err().then(|| self.store.trouble()).flatten();
         let unwritten = unwritten.filter(|_| by.is_some());
         if let Some(error) = &unwritten {

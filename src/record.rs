@@ -1,8 +1,8 @@
-//! What tcpgw put into the kernel last, kept in the run directory. Reading the table back takes longer than writing it,
-//! so the next run trusts this record while nobody else has committed. With its [`journal`] it tells at any time what the kernel
-//! cannot: names, owners, drains, pauses.
+//! Record of what tcpgw last put into the kernel, in the run directory. Reading the table takes longer than writing it,
+//! so the next run uses this record unless another program has committed. With its [`journal`] it contains what the
+//! kernel does not: names, owners, drains, pauses.
 //!
-//! A record that is missing, torn or outdated costs time, and that knowledge, and nothing else.
+//! A record that is missing, torn or outdated costs time and these details, and nothing else.
 
 mod boot;
 mod encoding;
@@ -30,7 +30,7 @@ const MOST_BYTES: u64 = 256 << 20;
 /// The largest note of a teardown that is read, in bytes: more than 10,000 pauses need.
 const MOST_BYTES_TORN: u64 = 4 << 20;
 
-/// Where the record of a network namespace is. One process writes there at a time.
+/// Files of the record of a network namespace. One process writes them at a time.
 #[derive(Debug, Clone)]
 pub struct RecordFile {
     path: PathBuf,
@@ -38,14 +38,14 @@ pub struct RecordFile {
     checksum: Cell<Option<u32>>,
     /// The length of the journal, once this process has made sure of it.
     length: Cell<Option<u64>>,
-    /// Why the record or its journal could not be written the last time.
+    /// Reason why the record or its journal could not be written the last time.
     unwritten: RefCell<Option<String>>,
-    /// Why the note of a teardown could not be written, or removed, the last time.
+    /// Reason why the note of a teardown could not be written, or removed, the last time.
     unnoted: RefCell<Option<String>>,
 }
 
 impl RecordFile {
-    /// In that directory, of that network namespace.
+    /// Creates the paths for a network namespace, in this directory.
     pub fn new(directory: &Path, namespace: u64) -> Self {
         Self {
             path: directory.join(format!("netns-{namespace}.state")),
@@ -56,8 +56,8 @@ impl RecordFile {
         }
     }
 
-    /// Returns the file that could not be written the last time, and why: what the next process has to know is not there. `None`: all
-    /// of it is there.
+    /// Returns the file that could not be written the last time, and the reason: the next process lacks its data.
+    /// `None` if all was written.
     pub fn trouble(&self) -> Option<String> {
         self.unnoted
             .borrow()
@@ -77,7 +77,7 @@ impl RecordFile {
         record
     }
 
-    /// Returns the text of the last record, without the elements: that is all one needs who only looks.
+    /// Returns the text of the last record, without the elements, which is enough for display.
     pub fn load_head(&self) -> Option<Head> {
         let content = self.read()?;
         let mut head: Head = serde_json::from_slice(take(&mut checked(&content.bytes)?)?).ok()?;
@@ -106,7 +106,7 @@ impl RecordFile {
         read(&self.path, MOST_BYTES)
     }
 
-    /// Adds what the journal says to a record that was read from there.
+    /// Applies the journal's entries to a record that was read.
     fn complete(&self, head: &mut Head, record: &run_file::Content) {
         let checksum = record.bytes.last_chunk().map(|checksum| u32::from_le_bytes(*checksum));
         self.checksum.set(checksum);
@@ -120,10 +120,11 @@ impl RecordFile {
         }
     }
 
-    /// Writes one, whole or not at all. It ends the journal.
+    /// Writes the record, whole or not at all, and ends the journal.
     ///
     /// # Errors
-    /// Those of the file system.
+    ///
+    /// Fails when the files cannot be written.
     pub fn save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
         let saved = self.try_save(head, ruleset);
         note_failure(&self.unwritten, &self.path, &saved);
@@ -218,16 +219,17 @@ impl RecordFile {
         self.path.with_extension("journal")
     }
 
-    /// The teardown that nothing has ended yet, if there is one.
+    /// Returns the last teardown, unless something was applied since.
     pub fn load_torn_down(&self) -> Option<TornDown> {
         let content = run_file::read(&self.torn_down(), MOST_BYTES_TORN).ok()?;
         serde_json::from_slice(&content.bytes).ok()
     }
 
-    /// Keeps who tore the gateway down.
+    /// Writes the note of a teardown.
     ///
     /// # Errors
-    /// Those of the file system.
+    ///
+    /// Fails when the file cannot be written.
     pub fn save_torn_down(&self, torn: &TornDown) -> io::Result<()> {
         let temporary = self.path.with_extension("torn-down.new");
         let bytes = serde_json::to_vec(torn).map_err(io::Error::other)?;
@@ -240,10 +242,11 @@ impl RecordFile {
         saved
     }
 
-    /// Forgets the teardown.
+    /// Removes the note of a teardown.
     ///
     /// # Errors
-    /// Those of the file system, but not that there is none.
+    ///
+    /// Fails when the file exists and cannot be removed.
     pub fn forget_torn_down(&self) -> io::Result<()> {
         let forgotten = match fs::remove_file(self.torn_down()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -257,10 +260,11 @@ impl RecordFile {
         self.path.with_extension("torn-down")
     }
 
-    /// Forgets it.
+    /// Removes the record.
     ///
     /// # Errors
-    /// Those of the file system, but not that there is none.
+    ///
+    /// Fails when the file exists and cannot be removed.
     pub fn remove(&self) -> io::Result<()> {
         self.checksum.set(None);
         self.length.set(None);
@@ -276,7 +280,7 @@ impl RecordFile {
     }
 }
 
-/// Keeps why that file could not be written, or that it could.
+/// Stores the reason why a file could not be written, or that it could.
 fn note_failure(kept: &RefCell<Option<String>>, path: &Path, written: &io::Result<()>) {
     let failure = written.as_ref().err();
     kept.replace(failure.map(|error| format!("{}: {error}", tcpgw_core::escape::path(path))));
@@ -296,7 +300,8 @@ fn read(path: &Path, most: u64) -> Option<run_file::Content> {
     }
 }
 
-/// No fsync: a record that a crash of the machine tears is of another boot anyway. Returns its checksum.
+/// Writes a record without fsync: a record that a crash of the machine tears is of another boot anyway. Returns its
+/// checksum.
 fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<u32> {
     let file = BufWriter::with_capacity(1 << 16, run_file::create(path)?);
     Ok(encode(file, head, ruleset)?.1)

@@ -23,16 +23,16 @@ const MAGIC: &str = "# tcpgw copy of the configuration 1 ";
 /// A configuration that is read is not larger, the first line aside.
 const MOST_BYTES: u64 = MAX_STATE_BYTES as u64 + 100;
 
-/// Why the copy does not say what the configuration said.
+/// Reason why the copy cannot replace the configuration.
 #[derive(Debug, Error)]
 enum CopyError {
-    /// It is there and could not be read.
+    /// The copy exists and could not be read.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is not as it was written.
+    /// The copy is damaged.
     #[error("is damaged")]
     Damaged,
-    /// This version does not accept it.
+    /// This version does not accept the copy.
     #[error("is not accepted: {}", .0.line())]
     Invalid(ConfigError),
 }
@@ -126,7 +126,7 @@ fn load(file: &Path, copy: &Path) -> Result<Option<(Config, bool)>, CopyError> {
     Ok(Some((config, content.trusted)))
 }
 
-/// What follows the first line, if that is right.
+/// Returns the text after the first line, if the checksum is right.
 fn checked(bytes: &[u8]) -> Option<&[u8]> {
     let rest = bytes.strip_prefix(MAGIC.as_bytes())?;
     let (checksum, rest) = rest.split_at_checked(8)?;
@@ -206,7 +206,7 @@ mod tests {
             Config::read_or_copy(&self.file(), &self.copy()).unwrap()
         }
 
-        /// What is told of it, and whether that is an error.
+        /// Returns the message about the copy, and whether it is an error.
         fn told(&self) -> Option<(String, bool)> {
             let told = self.load().gone?;
             assert_eq!(told.kind, Kind::RejectedConfiguration);
@@ -350,7 +350,7 @@ mod tests {
         let entries = fs::read_dir(place.copy().parent().unwrap()).unwrap();
         let entries: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(entries, [OsStr::new("config.toml.last")]);
-        // One that was named has to be there.
+        // A configuration whose path is given must exist.
         let named = Config::parse(&place.file(), TEXT.as_bytes()).unwrap();
         let other = place.directory.path().join("other");
         keep(&named, &other).unwrap();

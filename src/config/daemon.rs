@@ -1,4 +1,4 @@
-//! What the daemon is told once: by its command line, the environment, and `[daemon]` in the configuration.
+//! Settings of the daemon: from its command line, the environment, and `[daemon]` in the configuration.
 //!
 //! Owns the keys, their ranges and defaults, and which of them wait for a restart.
 
@@ -14,15 +14,15 @@ pub use self::value::{
     AllFailed, CheckInterval, GroupName, LogFormat, LogLevel, MaxProbes, SettingError, SocketMode, SocketPath,
 };
 
-/// Where the daemon listens when nobody says otherwise.
+/// Default path of the daemon's socket.
 pub const DEFAULT_SOCKET: &str = "/run/tcpgw/tcpgw.sock";
-/// Where the daemon keeps what must outlive it when nobody says otherwise.
+/// Default path of the daemon's store.
 pub const DEFAULT_STORE: &str = "/var/lib/tcpgw/tcpgw.db";
 
-/// The state file that the daemon follows when nobody says otherwise and it is there.
+/// Default path of the state file, which the daemon follows if it exists.
 pub const DEFAULT_STATE: &str = "/etc/tcpgw/state.json";
 
-/// What one place (the file; or the command line with the environment) says; what is `None` it does not say.
+/// Settings from one source: the file, or the command line with the environment. `None` if the source does not set it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Section {
@@ -38,10 +38,10 @@ pub struct Section {
     /// The mode of the socket.
     #[serde(default)]
     pub socket_mode: Option<SocketMode>,
-    /// How logs are written.
+    /// Format of logs.
     #[serde(default)]
     pub log_format: Option<LogFormat>,
-    /// How much is logged.
+    /// Level of logs.
     #[serde(default)]
     pub log_level: Option<LogLevel>,
     /// Whether the table is owned.
@@ -50,10 +50,10 @@ pub struct Section {
     /// The pause between full checks.
     #[serde(default)]
     pub check_interval: Option<CheckInterval>,
-    /// What happens when all backends of a service fail.
+    /// Balance while all backends of a service fail.
     #[serde(default)]
     pub all_failed: Option<AllFailed>,
-    /// Probes in flight.
+    /// Largest number of probes in flight.
     #[serde(default)]
     pub max_probes: Option<MaxProbes>,
     /// Whether a file without services is accepted.
@@ -62,13 +62,13 @@ pub struct Section {
     /// Whether ports of local programs are accepted.
     #[serde(default)]
     pub take_over: Option<bool>,
-    /// What outlives the daemon.
+    /// Path of the store.
     #[serde(default, deserialize_with = "value::deserialize_path")]
     pub store: Option<PathBuf>,
 }
 
 impl Section {
-    /// What this says, and where it says nothing, what the other says.
+    /// Returns these settings, completed by `other` where they are not set.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl Section {
     }
 }
 
-/// All that the daemon is told, with the defaults.
+/// All settings of the daemon, with the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DaemonSettings {
     /// The state file, absolute; `None`: only the API provides services.
@@ -100,23 +100,23 @@ pub struct DaemonSettings {
     pub socket_group: Option<String>,
     /// The mode of the socket, never writable for everybody.
     pub socket_mode: u32,
-    /// How logs are written.
+    /// Format of logs.
     pub log_format: LogFormat,
-    /// How much is logged.
+    /// Level of logs.
     pub log_level: LogLevel,
-    /// Whether the daemon owns the table where the kernel can do that, so that nobody else changes it.
+    /// Whether the daemon owns the table where the kernel supports it, so that no other program changes it.
     pub owner: bool,
     /// The pause between full checks of the kernel, 1 s to 24 h; `None`: never without a reason.
     pub check_interval: Option<Duration>,
-    /// What happens when all backends of a service fail.
+    /// Balance while all backends of a service fail.
     pub all_failed: AllFailed,
-    /// How many probes may be in flight at once, 1 to 16384.
+    /// Largest number of probes in flight, 1 to 16384.
     pub max_probes: NonZeroUsize,
     /// Whether a state without services is accepted over a gateway that has some.
     pub allow_empty: bool,
     /// Whether ports are accepted on which a local program listens.
     pub take_over: bool,
-    /// What must outlive the daemon.
+    /// Path of the store.
     pub store: PathBuf,
 }
 
@@ -147,7 +147,8 @@ impl From<Section> for DaemonSettings {
 }
 
 impl DaemonSettings {
-    /// What holds after `new` was read while the daemon runs, and the keys whose new values wait for a restart.
+    /// Returns the settings in effect after `new` was read while the daemon runs, and the keys whose new values wait
+    /// for a restart.
     #[must_use]
     pub fn reloaded(&self, new: Self) -> (Self, Vec<&'static str>) {
         let waiting = [

@@ -35,7 +35,7 @@ fn read(text: &str) -> (Config, DaemonSettings) {
     (config, settings)
 }
 
-/// The settings that are in effect on a machine with a state file at its default path.
+/// Returns the settings that are in effect on a machine with a state file at its default path.
 fn defaults() -> DaemonSettings {
     DaemonSettings {
         state: Some(DEFAULT_STATE.into()),

@@ -1,16 +1,16 @@
-//! What the command line and the configuration say together, read at a start and again.
+//! Settings from the command line and the configuration together, read at a start and again at a reload.
 
 use std::path::{Path, PathBuf};
 
 use super::daemon::{DEFAULT_STATE, DaemonSettings, Section};
 use super::{Config, ConfigError, DEFAULT_PATH, copy};
 
-/// Where settings come from: enough to read them again.
+/// Sources of settings, from which they can be read again.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
     /// The configuration that was named.
     pub config: Option<PathBuf>,
-    /// What the command line and the environment say, which goes before the file.
+    /// Settings of the command line and the environment, which take precedence over the file.
     pub section: Section,
 }
 
@@ -48,13 +48,13 @@ impl Given {
         Ok((new, read))
     }
 
-    /// What was given, then what the file says, then the defaults.
+    /// Returns the given settings, completed by those of the file, then by the defaults.
     #[must_use]
     pub fn merge(&self, config: &Config) -> DaemonSettings {
         self.section.clone().or(config.daemon.clone()).into()
     }
 
-    /// The copy of the configuration at its default path.
+    /// Returns the path of the copy of the configuration at its default path.
     #[must_use]
     pub fn copy(&self) -> PathBuf {
         copy::path(self.section.store.as_deref())
@@ -66,14 +66,14 @@ impl Given {
         self.config.is_none() && self.copy().symlink_metadata().is_ok()
     }
 
-    /// The file that [`Given::load`] reads.
+    /// Returns the file that [`Given::load`] reads.
     #[must_use]
     pub fn file(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
     }
 }
 
-/// The state file at the place where it is looked for, whether it can be read or not.
+/// Returns the default path of the state file if a file exists there, readable or not.
 fn default_state(path: &Path) -> Option<PathBuf> {
     path.symlink_metadata().is_ok().then(|| path.to_owned())
 }

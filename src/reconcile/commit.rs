@@ -1,4 +1,4 @@
-//! The transactions: made for what is known, and made anew when that was wrong.
+//! Commit of the transactions: planned for the known contents, and planned again when these were wrong.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         Err(lost.map_or(ReconcileError::Busy, ReconcileError::from))
     }
 
-    /// The generation afterwards, and the room of a table that was made.
+    /// Commits once. Returns the generation afterwards, and the room of a table that was created.
     fn commit_once(
         &mut self,
         known: &Known,
@@ -146,7 +146,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     }
 }
 
-/// A set that cannot hold what the first step of a plan adds to what it has; the others only take away.
+/// Returns a set that cannot hold what the first step of a plan adds to it; the others only remove.
 pub(super) fn full(room: Room, had: impl Fn(SetName) -> usize, step: &PlanStep<'_>) -> Option<SetName> {
     let count = |batches: &BTreeMap<SetName, Batch<'_>>, name| batches.get(&name).map_or(0, Batch::len);
     Room::decides().into_iter().find(|name| {
@@ -160,7 +160,7 @@ fn retires(steps: &[PlanStep<'_>]) -> bool {
     steps.iter().any(|step| step.delete.keys().any(owning))
 }
 
-/// What is desired, with the backends that leave kept among those that have limits, sources and counters.
+/// Returns what is desired, with the backends that leave kept in the sets of limits, sources and counters.
 pub(super) fn with_leaving(have: &Ruleset, desired: &Desired) -> Ruleset {
     let mut sets = desired.ruleset.sets().clone();
     for family in Family::BOTH {

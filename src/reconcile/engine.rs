@@ -1,7 +1,7 @@
-//! The reconciler of a process that stays: it remembers what the kernel holds, so that a change costs what it changes,
-//! and reads the kernel only when somebody else may have written.
+//! Reconciler of a process that stays: it caches what the kernel holds, so that the cost of a change depends on the
+//! change alone, and reads the kernel only when another program may have written.
 //!
-//! After any error it forgets what it cached, and the next run is a full one.
+//! After any error it drops the cache, and the next run is a full one.
 
 mod cached;
 mod change;
@@ -28,7 +28,7 @@ use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::{Deletion, Pair, Selection};
 use tcpgw_kernel::{About, Commit, Kernel, KernelError, reading};
 
-/// Above this many endpoints, one pass over all our flows is cheaper than a look for each.
+/// Largest number of endpoints that are looked up one by one; for more, one pass over all flows is cheaper.
 const FEW: usize = 3;
 
 /// Numbers of flows by service and backend.
@@ -37,25 +37,25 @@ pub type FlowsOfMembers = BTreeMap<(Box<str>, SocketAddr), u64>;
 /// Services by name.
 pub type ServicesByName = BTreeMap<Box<str>, Arc<Service>>;
 
-/// What was found in the kernel, before anything is changed.
+/// Contents of the kernel before anything is changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The services.
+    /// Summary of the services.
     pub summary: Summary,
     /// Whether there is a table.
     pub has_table: bool,
-    /// What the record says, if there is one of this boot.
+    /// Contents of the record, if there is one of this boot.
     pub recorded: Option<Recorded>,
     /// The teardown that nothing has ended yet.
     pub torn_down: Option<TornDown>,
 }
 
-/// What a look at the whole table found.
+/// Result of a check of the whole table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Whether the rules or elements were not as they had been left.
     pub drifted: bool,
-    /// What was done about it.
+    /// Result of the repair.
     pub report: Report,
 }
 
@@ -70,13 +70,13 @@ pub struct Engine<K: Kernel> {
     links: Links,
     timeouts: KernelTimeouts,
     cached: Option<CachedState>,
-    /// What the table was left with when a change of links or timeouts could not be written into it; `cached` is `None` then.
+    /// Links and timeouts that the table has when a change of them could not be written; `cached` is `None` then.
     left: Option<Surroundings>,
     found: Option<Known>,
 }
 
 impl<K: Kernel> Engine<K> {
-    /// For that kernel, whose network namespace has that cookie.
+    /// Creates an engine for a kernel whose network namespace has this cookie.
     pub fn new(kernel: K, store: RecordFile, namespace: u64, mark: FlowMark) -> Self {
         Self {
             kernel,
@@ -93,24 +93,25 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    /// The same, and new connections from outside reach backends through services only, or past them, too.
+    /// Returns the engine with backends protected or not: whether new connections from outside reach them through
+    /// services only.
     #[must_use]
     pub fn protecting(self, protect: bool) -> Self {
         Self { protect, ..self }
     }
 
-    /// The same, and how long a flow lives in silence, where its service does not say it: as long as conntrack's sysctl says, or so long.
+    /// Returns the engine with this idle timeout for services without their own; `None` for that of conntrack's sysctl.
     #[must_use]
     pub fn idling(self, idle: Option<Duration>) -> Self {
         Self { idle, ..self }
     }
 
-    /// The kernel.
+    /// Returns the kernel.
     pub fn kernel(&mut self) -> &mut K {
         &mut self.kernel
     }
 
-    /// The kernel, for the next one.
+    /// Returns the kernel, for the next engine.
     pub fn into_kernel(self) -> K {
         self.kernel
     }
@@ -119,10 +120,12 @@ impl<K: Kernel> Engine<K> {
         Reconciler::new(&mut self.kernel, &self.store, self.namespace, self.mark)
     }
 
-    /// What is in the kernel, before anything is changed. `guide` names what only the kernel knows.
+    /// Reads the contents of the kernel before anything is changed. `guide` gives the names of services that only the
+    /// kernel knows.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel cannot be read.
     pub fn look(&mut self, guide: &Summary) -> Result<Found, ReconcileError> {
         let mut reconciler = self.reconciler();
         let mut known = reconciler.look(guide)?;
@@ -161,10 +164,11 @@ impl<K: Kernel> Engine<K> {
         Ok(report)
     }
 
-    /// Looks whether the kernel is as it was left, and puts it right. Costs little as long as nobody else has written.
+    /// Checks whether the kernel is as it was left, and repairs it. Costs little unless another program has written.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel refuses or cannot be read.
     pub fn check(&mut self, services: &ServicesByName, memo: Memo) -> Result<Checked, ReconcileError> {
         self.follow_timeouts();
         let identity = self.kernel.identity()?;
@@ -177,7 +181,7 @@ impl<K: Kernel> Engine<K> {
         let known = self.reconciler().read(&desired.summary)?;
         let differs = Reconciler::<K>::differs(&known, &desired);
         let drifted = match left {
-            // Others have written if it is neither as it was left nor as it is to be.
+            // Another program has written if the table is neither as it was left nor as desired.
             Some(left) => differs && Reconciler::<K>::differs(&known, &self.desired_within(services, &left)),
             None => differs,
         };
@@ -237,10 +241,11 @@ impl<K: Kernel> Engine<K> {
         Ok(())
     }
 
-    /// Deletes the flows that none of these services explains, whatever the table holds.
+    /// Deletes the flows that belong to none of these services, whatever the table holds.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel refuses or cannot be read.
     pub fn flush_stale(&mut self, services: &ServicesByName) -> Result<Report, ReconcileError> {
         let summary: Summary = services.values().map(AsRef::as_ref).collect();
         let mut report = Report::default();
@@ -259,10 +264,11 @@ impl<K: Kernel> Engine<K> {
         })
     }
 
-    /// How many flows go on to each of these backends through its service.
+    /// Returns the number of established flows of each of these backends through its service.
     ///
     /// # Errors
-    /// [`KernelError`].
+    ///
+    /// Fails when the kernel cannot be read.
     pub fn count(&mut self, pairs: &BTreeMap<Pair, Box<str>>) -> Result<FlowsOfMembers, KernelError> {
         let Self { kernel, mark, .. } = self;
         let backends: BTreeSet<SocketAddr> = pairs.keys().map(|pair| pair.backend).collect();
@@ -320,7 +326,7 @@ impl<K: Kernel> Engine<K> {
         Ok(())
     }
 
-    /// Leaves the record for the next process, or for the CLI.
+    /// Writes the record for the next process, or for the command line.
     pub fn record(&mut self, services: &ServicesByName, memo: Memo) {
         let Some(cached) = self.cached.clone() else { return };
         let Some(table) = cached.identity.table else { return };
@@ -345,7 +351,7 @@ impl<K: Kernel> Engine<K> {
         self.reconciler().teardown(Some(by))
     }
 
-    /// Writes again that everything was removed, and by whom, where that has failed.
+    /// Writes the note of the teardown again if it could not be written before.
     pub fn note_teardown(&self, by: &TornDown) {
         if let Err(error) = self.store.save_torn_down(by) {
             tracing::debug!(%error, "failed to write that the gateway is torn down");
@@ -357,10 +363,11 @@ impl<K: Kernel> Engine<K> {
         self.store.trouble()
     }
 
-    /// What the table is like, and the generation.
+    /// Returns the properties of the table, and the generation.
     ///
     /// # Errors
-    /// [`KernelError`].
+    ///
+    /// Fails when the kernel cannot be read.
     pub fn about(&mut self) -> Result<(Option<About>, u32), KernelError> {
         let identity = self.kernel.identity()?;
         Ok((self.kernel.about()?, identity.generation))

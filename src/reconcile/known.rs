@@ -1,4 +1,4 @@
-//! What is in the kernel: read, or taken from the record; and the record that is left for the next run.
+//! Contents of the kernel, read or taken from the record; and the record for the next run.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,36 +20,36 @@ use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::nftables::ownership::Adoption;
 use tcpgw_kernel::{Identity, Kernel, KernelError, Seen, reading};
 
-/// What is in the kernel, as far as it is known.
+/// Contents of the kernel, as far as they are known.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// The generation at which this was so.
+    /// Generation at which the contents were read.
     pub(super) generation: u32,
     pub(super) table: Table,
-    /// What the sets hold.
+    /// Contents of the sets.
     pub(super) ruleset: Ruleset,
-    /// What they could hold.
+    /// Sizes of the sets.
     pub(super) room: Room,
     /// The services, with names and draining backends as far as the record tells them.
     pub summary: Summary,
-    /// What the record says of them, if there is one of this boot, whether the kernel is as it says or not.
+    /// Contents of the record, if there is one of this boot, whether the kernel agrees with it or not.
     pub recorded: Option<Recorded>,
     /// Whether the flows were swept since.
     pub(super) swept: bool,
     pub(super) trusted: bool,
 }
 
-/// What a record says of services, whichever version wrote it.
+/// Contents of a record about services, of any version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The services that were served.
     pub summary: Summary,
-    /// Whose they are; `None` in a record of an earlier build.
+    /// Owners of the services; `None` in a record of an earlier build.
     pub details: Option<AllDetails>,
     /// Services that were served before the last changes, and no longer there after them. The kernel holds one still if such a
     /// change was not made, or by half.
     pub left: Summary,
-    /// Until when backends drain.
+    /// Ends of drains.
     pub deadlines: Vec<Deadline>,
     /// Services whose new connections are held back.
     pub pauses: Vec<Pause>,
@@ -76,14 +76,14 @@ impl Recorded {
         self.applied.as_ref().map_or(Duration::ZERO, |applied| applied.known)
     }
 
-    /// What may be in the kernel.
+    /// Returns a summary of what may be in the kernel.
     fn guide(&self) -> Summary {
         let mut guide = self.summary.clone();
         guide.complete_by_listen_keys(&self.left);
         guide
     }
 
-    /// Whether a service of that name was served, and was not removed.
+    /// Returns whether a service of this name was in effect and not removed.
     fn serves(&self, name: &str) -> bool {
         let mut services = self.summary.services.iter();
         let details = self.details.as_ref().and_then(|details| details.get(name));
@@ -97,22 +97,22 @@ pub(super) enum Table {
     Absent,
     Ours(u64),
     Other(Option<String>),
-    /// It has our rules, but was made without the flag `persist`, and is to be owned.
+    /// The table has the right rules, but was created without the flag `persist`, and is to be owned.
     Plain,
 }
 
 impl Known {
-    /// Whether new connections from outside reach backends through services only.
+    /// Returns whether new connections from outside reach backends through services only.
     pub fn protects(&self) -> bool {
         self.ruleset.protects()
     }
 
-    /// How long conntrack keeps flows now, if there is a table of ours.
+    /// Returns the present timeouts of conntrack, if the table exists.
     pub fn timeouts(&self) -> Option<&KernelTimeouts> {
         matches!(self.table, Table::Ours(_)).then(|| self.ruleset.timeouts())
     }
 
-    /// Whether what depends on the gateway's links is other than desired.
+    /// Returns whether the elements that depend on the gateway's links differ from the desired ones.
     pub fn has_other_links(&self, desired: &Ruleset) -> bool {
         let of_links = Family::BOTH.map(SetName::LinkSources);
         let differs = |name: SetName| self.ruleset.rows(name) != desired.rows(name);
@@ -137,7 +137,7 @@ impl Known {
         })
     }
 
-    /// What was left in the kernel, for the record.
+    /// Returns the known contents after a commit, for the record.
     pub(super) fn left(generation: u32, table: u64, room: Room) -> Self {
         Self {
             generation,
@@ -151,12 +151,12 @@ impl Known {
         }
     }
 
-    /// Whether there is a table of tcpgw.
+    /// Returns whether a table of tcpgw exists.
     pub fn has_table(&self) -> bool {
         self.table != Table::Absent
     }
 
-    /// What tells whether the kernel is as it was then; a table that is not ours is never.
+    /// Returns the identity of the kernel's rules at that time; a table with other rules has none.
     pub(super) fn identity(&self) -> Identity {
         let table = match self.table {
             Table::Ours(handle) => Some(handle),
@@ -168,13 +168,13 @@ impl Known {
         }
     }
 
-    /// Whether the table says that this version made it, and has other rules.
+    /// Returns whether the table's comment is of this version although its rules differ.
     pub fn is_edited(&self) -> bool {
         let own = format!("{},", skeleton::name());
         matches!(&self.table, Table::Other(Some(comment)) if comment.starts_with(&own))
     }
 
-    /// Why the table has to be made anew, if it has to be.
+    /// Returns the reason why the table has to be created again, if there is one.
     pub fn rebuild(&self) -> Option<String> {
         match &self.table {
             Table::Other(comment) => Some(match comment {
@@ -189,10 +189,12 @@ impl Known {
 }
 
 impl<K: Kernel> Reconciler<'_, K> {
-    /// What is in the kernel: from the record while nobody else has written, else by reading it all.
+    /// Returns the contents of the kernel: from the record unless another program has written, otherwise by reading
+    /// them.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel cannot be read.
     pub fn look(&mut self, desired: &Summary) -> Result<Known, ReconcileError> {
         let identity = self.kernel.identity()?;
         let record = self.store.load().map(|Record { head, ruleset }| Record {
@@ -211,10 +213,10 @@ impl<K: Kernel> Reconciler<'_, K> {
                 trusted: true,
             }),
             record => {
-                // Another version's record cannot be trusted to say what the table holds, but whose it is.
+                // The record of another version is not trusted about the contents of the table, but about owners it is.
                 let recorded = record.map(|record| Recorded::from(record.head));
                 let mut guide = recorded.as_ref().map(Recorded::guide).unwrap_or_default();
-                // It may be older than services that somebody has made since.
+                // The record may be older than services that were created since.
                 guide.complete_from(desired);
                 let mut known = self.read(&guide)?;
                 if let Some(recorded) = &recorded {
@@ -225,7 +227,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         }
     }
 
-    /// Who tore the gateway down in this boot, if nothing was applied since.
+    /// Returns the teardown of this boot, if nothing was applied since.
     pub(super) fn torn_down(&self) -> Option<TornDown> {
         self.store.load_torn_down().filter(|torn| torn.boot == boot_id())
     }
@@ -266,11 +268,12 @@ impl<K: Kernel> Reconciler<'_, K> {
         Err(ReconcileError::Busy)
     }
 
-    /// The services, for those who only look: from the record while nobody else has written, else from the kernel, with
-    /// the names that the record has. Goes by the flow mark of the table.
+    /// Returns the services for display: from the record unless another program has written, otherwise from the kernel,
+    /// with the names of the record. Uses the flow mark of the table.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel cannot be read.
     pub fn services(&mut self) -> Result<ServicesView, ReconcileError> {
         let identity = self.kernel.identity()?;
         let about = self.kernel.about()?;
@@ -336,7 +339,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         Ok(())
     }
 
-    /// What the record says, whichever version wrote it, in a kernel of that generation.
+    /// Returns the contents of the record, of any version, in a kernel at this generation.
     pub(super) fn recorded(&self, generation: u32) -> Option<Recorded> {
         self.head_of_here(generation).map(Recorded::from)
     }
@@ -349,7 +352,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         head.namespace == self.namespace && head.boot == boot_id()
     }
 
-    /// What the record says besides elements, whichever version wrote it, in a kernel of that generation.
+    /// Returns the head of the record, of any version, in a kernel at this generation.
     fn head_of_here(&self, generation: u32) -> Option<Head> {
         let head = self.store.load_head()?.at(generation);
         self.is_of_this_boot(&head).then_some(head)
@@ -388,7 +391,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         }
     }
 
-    /// The mark of the flows that the table in the kernel makes, if it tells.
+    /// Returns the flow mark of the table in the kernel, if its comment contains it.
     pub(super) fn mark_in_kernel(&mut self) -> Result<Option<FlowMark>, ReconcileError> {
         Ok(self.kernel.comment()?.as_deref().and_then(skeleton::mark_of))
     }
@@ -408,11 +411,12 @@ impl<K: Kernel> Reconciler<'_, K> {
         }
     }
 
-    /// Writes down what is about to be changed, as far as it differs from what is written already: whoever dies in the midst of it
-    /// leaves nothing in the kernel that no record explains.
+    /// Records what is about to be changed, as far as it differs from the present record: a process that is killed
+    /// meanwhile leaves nothing in the kernel that no record explains.
     ///
     /// # Errors
-    /// Those of the file system.
+    ///
+    /// Fails when the record cannot be written.
     pub(super) fn announce(&mut self, known: &Known, desired: &Desired) -> std::io::Result<()> {
         let recorded = known.recorded.as_ref();
         let recorded = recorded.and_then(|recorded| Some((recorded, recorded.details.as_ref()?)));
@@ -439,7 +443,7 @@ impl<K: Kernel> Reconciler<'_, K> {
                 services,
             })
         } else {
-            // No table has that number: nobody takes it for what is in the kernel.
+            // No table has that number, so no process takes the record for the contents of the kernel.
             let head = self.head(known, u64::MAX, desired);
             self.store.save(&head, &Ruleset::default())
         }
@@ -469,7 +473,7 @@ impl<K: Kernel> Reconciler<'_, K> {
 }
 
 impl<K: Kernel> Reconciler<'_, K> {
-    /// There is a table again.
+    /// Removes the note of a teardown: there is a table again.
     fn end_teardown(&self) {
         if let Err(error) = self.store.forget_torn_down() {
             tracing::debug!(%error, "failed to remove the note of a teardown");
@@ -482,7 +486,7 @@ pub(super) fn unannounced(error: &std::io::Error) {
     tracing::warn!(%error, "failed to write down a change before it is made; if tcpgw is killed now, the next run may not know whose the services are");
 }
 
-/// The program and the rules that it makes: a record of others says nothing about a table of ours.
+/// Returns the versions of the program and of its rules: a record of others says nothing about this version's table.
 fn program() -> String {
     format!("{}, {}", env!("CARGO_PKG_VERSION"), skeleton::name())
 }

@@ -1,4 +1,4 @@
-//! Whose element the kernel refused.
+//! The service whose element the kernel refused.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::KernelError;
 use tcpgw_kernel::nftables::transaction::{Refused, Subject};
 
-/// The service that a refusal is about.
+/// Returns the service that a refusal concerns.
 pub(super) fn owner(error: &KernelError, summary: &Summary) -> Option<String> {
     let KernelError::Refused(refused) = error else {
         return None;

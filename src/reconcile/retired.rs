@@ -1,25 +1,26 @@
-//! Which pairs of service and backend a change retires: a few of them are found faster than all our flows are listed.
+//! Pairs of service and backend that a change removes: looking up a few of them is faster than listing all flows.
 
 use std::net::IpAddr;
 
 use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::conntrack::Pair;
 
-/// Above this many retired backends, one pass over all our flows is cheaper than a look for each.
+/// Largest number of removed backends that are looked up one by one; for more, one pass over all flows is cheaper.
 const FEW_PAIRS: usize = 4;
 
-/// What has to happen to a pair for its flows to be looked at.
+/// Condition under which the flows of a pair are checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaves {
-    /// Its backend gets no new connections any more: handshakes that it has not answered are forgotten.
+    /// The backend gets no new connections any more: handshakes that it has not answered are forgotten.
     Balance,
-    /// Its backend is gone.
+    /// The backend is removed.
     Service,
 }
 
-/// The pairs of service and backend that are gone, if they are few and nothing else needs a look at the flows.
+/// Returns the pairs of service and backend that are removed, if they are few and no other reason requires a pass over
+/// all flows.
 pub(super) fn few_retired(old: &Summary, new: &Summary, leaves: Leaves) -> Option<Vec<Pair>> {
-    // Nothing changed: whoever runs it again wants to be sure, so look at every flow.
+    // Nothing changed: a repeated run is meant as a check, so every flow is looked at.
     if old == new {
         return None;
     }

@@ -1,4 +1,4 @@
-//! The flows: stale ones are deleted, at once or when they had time to end.
+//! Flows: stale ones are deleted, at once or after the drain time.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         })
     }
 
-    /// Deletes all our flows; how many were deleted, and how many are left.
+    /// Deletes all flows of tcpgw. Returns how many were deleted, and how many are left.
     pub(super) fn sweep_all(&mut self) -> Result<(u64, u64), KernelError> {
         let (mut flushed, mut failed) = (0, 0);
         self.until_none(true, |this| {
@@ -133,7 +133,7 @@ fn is_condemned(summary: &Summary, flow: &Flow) -> bool {
     }
 }
 
-/// Whether both ends have closed it.
+/// Returns whether both ends have closed the connection.
 pub(super) fn is_over(flow: &Flow) -> bool {
     matches!(flow.tcp_state, Some(TcpState::TimeWait | TcpState::Close))
 }

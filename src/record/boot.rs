@@ -12,7 +12,7 @@ pub fn since_boot() -> Duration {
     time.map_or(Duration::ZERO, Duration::from)
 }
 
-/// The kernel's name for this boot (`/proc/sys/kernel/random/boot_id`).
+/// Returns the kernel's name for this boot (`/proc/sys/kernel/random/boot_id`).
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }

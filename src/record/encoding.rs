@@ -11,20 +11,21 @@ use tcpgw_core::ruleset::spec::SetSpec;
 
 const MAGIC: &[u8; 8] = b"tcpgw-r1";
 
-/// What was put into the kernel.
+/// Record of what was put into the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// What is known of it besides its elements.
+    /// All but the elements.
     pub head: Head,
-    /// The elements.
+    /// Elements of the sets.
     pub ruleset: Ruleset,
 }
 
 impl Record {
-    /// As it is written.
+    /// Returns the bytes of the record.
     ///
     /// # Errors
-    /// None that could be met: a head is text and numbers.
+    ///
+    /// Never fails: a head is text and numbers.
     pub fn encode(&self) -> io::Result<Vec<u8>> {
         Ok(encode(Vec::new(), &self.head, &self.ruleset)?.0)
     }
@@ -122,7 +123,8 @@ fn put(out: &mut impl Write, part: &[u8]) -> io::Result<()> {
     out.write_all(part)
 }
 
-/// What follows the magic, of a file that is not torn; whoever may write here may write to the kernel.
+/// Returns the bytes after the magic, if the checksum is right. A process that may write here may write to the kernel,
+/// too.
 pub(super) fn checked(bytes: &[u8]) -> Option<&[u8]> {
     let (content, checksum) = bytes.split_last_chunk()?;
     let whole = crc32fast::hash(content) == u32::from_le_bytes(*checksum);

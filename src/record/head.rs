@@ -1,4 +1,4 @@
-//! What a record says besides the elements of the sets.
+//! Contents of a record apart from the elements of the sets.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,22 +30,22 @@ pub struct Head {
     pub mark: String,
     /// Whether the flows were swept after it.
     pub swept: bool,
-    /// Who wrote it, and when; `None` in a record of an earlier build.
+    /// Origin and time of the last apply; `None` in a record of an earlier build.
     #[serde(default)]
     pub applied: Option<Applied>,
-    /// Until when backends drain. Only a daemon knows.
+    /// Ends of drains. Only a daemon knows them.
     #[serde(default)]
     pub deadlines: Vec<Deadline>,
     /// Services whose new connections are held back. Only a daemon knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pauses: Vec<Pause>,
-    /// Whose the services are, and what only their providers know; `None` in a record of an earlier build.
+    /// Owners of the services, and what only their providers know; `None` in a record of an earlier build.
     #[serde(default)]
     pub details: Option<AllDetails>,
-    /// What the objects with timeouts follow.
+    /// Values of conntrack's sysctls that the objects with timeouts follow.
     #[serde(default)]
     pub timeouts: KernelTimeouts,
-    /// The services.
+    /// Summary of the services.
     pub summary: Summary,
     /// Whether another user wrote it: it names services, and says nothing of what the kernel holds.
     #[serde(skip)]
@@ -59,13 +59,13 @@ pub struct Head {
 }
 
 impl Head {
-    /// Whether the kernel is as it was left.
+    /// Returns whether the kernel is as it was left.
     pub fn holds(&self, identity: Identity) -> bool {
         !self.is_hint && self.generation == identity.generation && Some(self.table) == identity.table
     }
 }
 
-/// A teardown that nothing has ended yet.
+/// A teardown after which nothing was applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TornDown {
     /// Seconds since 1970.
@@ -84,9 +84,9 @@ pub struct TornDown {
 pub struct Applied {
     /// Seconds since 1970, at its begin.
     pub at: u64,
-    /// Where the state came from: a file, or `-` for standard input.
+    /// Origin of the state: a file, or `-` for standard input.
     pub origin: String,
-    /// When what is written beside this was so, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`).
+    /// Time since the machine's start (`CLOCK_BOOTTIME`) at which the contents of the record were current.
     #[serde(default)]
     pub known: Duration,
     /// The daemon's store at that time; `None` in what an earlier build wrote, or who knows no store.
@@ -94,17 +94,17 @@ pub struct Applied {
     pub store: Option<StoreRevision>,
 }
 
-/// How far a store had got.
+/// Revision of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreRevision {
-    /// Where it is. What is not UTF-8 in its path is replaced.
+    /// Path of the store; bytes that are not UTF-8 are replaced.
     pub path: String,
-    /// Its revision.
+    /// Revision of the store.
     pub revision: u64,
 }
 
 impl StoreRevision {
-    /// Of the store at that path.
+    /// Creates the revision of the store at this path.
     pub fn new(path: &Path, revision: u64) -> Self {
         Self {
             path: path.to_string_lossy().into_owned(),
@@ -116,19 +116,19 @@ impl StoreRevision {
 /// The end of a drain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadline {
-    /// The service, as the summary beside it calls it.
+    /// Name of the service in the summary beside it.
     pub service: Box<str>,
-    /// The backend.
+    /// Address and port of the backend.
     pub backend: SocketAddr,
-    /// When its flows are flushed, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`), which nobody can
-    /// set. A record of another boot is not read.
+    /// Time since the machine's start (`CLOCK_BOOTTIME`) at which the flows are flushed. A record of another boot is
+    /// not read.
     pub until: Duration,
-    /// How long the whole drain may take.
+    /// Length of the whole drain.
     pub time: Duration,
 }
 
 impl Deadline {
-    /// What is left of it at that time, since the machine's start: never more than the whole.
+    /// Returns the time that is left of it at `boot`, the time since the machine's start: at most the whole.
     pub fn left(&self, boot: Duration) -> Duration {
         self.until.saturating_sub(boot).min(self.time)
     }
@@ -137,20 +137,20 @@ impl Deadline {
 /// A pause of a service's new connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// The service.
+    /// Name of the service.
     pub service: Box<str>,
-    /// When it began, in seconds since 1970.
+    /// Time of its beginning, in seconds since 1970.
     pub since: u64,
     /// The user who ordered it.
     pub uid: u32,
-    /// When it ends, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`).
+    /// Time of its end, since the machine's start (`CLOCK_BOOTTIME`).
     pub until: Duration,
-    /// How long all of it was to last.
+    /// Length of the whole pause.
     pub time: Duration,
 }
 
 impl Pause {
-    /// What is left of it at that time, since the machine's start: never more than the whole.
+    /// Returns the time that is left of it at `boot`, the time since the machine's start: at most the whole.
     pub fn left(&self, boot: Duration) -> Duration {
         self.until.saturating_sub(boot).min(self.time)
     }

@@ -31,7 +31,7 @@ pub(super) const MOST_BYTES: u64 = 64 << 20;
 pub struct Entry {
     /// The generation on top of which it is sent to the kernel; `None`: the kernel has nothing to learn.
     pub awaits: Option<u32>,
-    /// Who made it, and when.
+    /// Origin and time of the change.
     pub applied: Option<Applied>,
     /// The services that it touches.
     pub services: Vec<ServiceEntry>,
@@ -40,16 +40,16 @@ pub struct Entry {
 /// A service after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceEntry {
-    /// Its name.
+    /// Name of the service.
     #[serde(rename = "n")]
     pub name: Box<str>,
-    /// As it is served; `None`: no longer.
+    /// Summary of the service; `None` if it was removed.
     #[serde(rename = "s")]
     pub summary: Option<ServiceSummary>,
-    /// Its owner, and what only that one knows.
+    /// Owner, and what only its provider knows.
     #[serde(rename = "d", default, skip_serializing_if = "Details::is_default")]
     pub details: Details,
-    /// Until when its backends drain.
+    /// Ends of its drains.
     #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
     pub deadlines: Vec<Deadline>,
     /// The pause of its new connections.
@@ -57,14 +57,14 @@ pub struct ServiceEntry {
     pub pause: Option<Pause>,
 }
 
-/// What a record keeps of services.
+/// Contents of a record about services.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept<'a> {
     /// The services that the record describes.
     pub summary: &'a Summary,
-    /// Whose they are.
+    /// Owners of the services.
     pub details: &'a AllDetails,
-    /// Until when backends drain.
+    /// Ends of drains.
     pub deadlines: &'a [Deadline],
     /// Services whose new connections are held back.
     pub pauses: &'a [Pause],
@@ -97,7 +97,7 @@ impl Kept<'_> {
         entries
     }
 
-    /// Returns what leads from this to `new`, service by service.
+    /// Returns the entries that lead from this to `new`, service by service.
     pub fn difference(&self, new: &Kept<'_>) -> Vec<ServiceEntry> {
         let (old, new) = (self.entries(), new.entries());
         let gone = old.keys().filter(|name| !new.contains_key(*name));
@@ -109,7 +109,7 @@ impl Kept<'_> {
 }
 
 impl ServiceEntry {
-    /// A service that is served no longer.
+    /// Returns the entry of a service that was removed.
     pub fn gone(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -217,7 +217,7 @@ impl Replay {
         let mut services: Vec<ServiceSummary> = self.services.into_values().chain(self.unnamed).collect();
         services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
         let listen_keys: BTreeSet<(u16, &BTreeSet<IpAddr>)> = services.iter().map(ServiceSummary::listen_key).collect();
-        // Who was there last knows it best.
+        // The last service at an address is the one to keep.
         let mut left: BTreeMap<(u16, BTreeSet<IpAddr>), ServiceSummary> = BTreeMap::new();
         for service in self.left {
             if !listen_keys.contains(&service.listen_key()) {

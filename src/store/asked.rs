@@ -30,13 +30,13 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// `None`: it is not known.
+    /// Returns the parameters of a resource; `None` if they are not known.
     pub(super) fn known_of(resource: &Resource) -> Option<Self> {
         let asked = Self::of(resource);
         (asked != Self::default()).then_some(asked)
     }
 
-    /// Adds it to the resource.
+    /// Adds the parameters to the resource.
     pub(super) fn complete(self, resource: &mut Resource) {
         resource.plan_id = self.plan;
         resource.asked = self.instance;
@@ -59,7 +59,7 @@ impl Asked {
     }
 }
 
-/// Writes what this resource, which has this checksum, was asked for with.
+/// Writes the parameters of this resource, which has this checksum.
 pub(super) fn put(transaction: &Transaction<'_>, resource: &Resource, of: i64) -> Result<(), Fault> {
     let asked = Asked::of(resource);
     if asked == Asked::default() {
@@ -80,7 +80,7 @@ pub(super) fn remove(transaction: &Transaction<'_>, id: ResourceId) -> Result<()
     Ok(())
 }
 
-/// Adds what is known to resources.
+/// Adds the known parameters to resources.
 pub(super) fn complete(connection: &Connection, resources: &mut [Resource]) -> Result<(), Fault> {
     if !is_there(connection)? {
         return Ok(());
@@ -211,7 +211,7 @@ mod tests {
         schema::verify(&connection).unwrap();
     }
 
-    /// It knows neither the table nor the members: it reads and writes resources alone.
+    /// The other version knows neither the table nor the members: it reads and writes resources alone.
     #[test]
     fn another_version_reads_the_store_and_its_changes_hold() {
         let mut connection = store();

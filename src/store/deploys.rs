@@ -13,7 +13,7 @@ use tcpgw_core::model::word::Word;
 
 const COLUMNS: &str = "id, service, targets, details, uid, pid, what, phase, reason, began, updated, revision, crc";
 
-/// How far a deploy is.
+/// Phase of a deploy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// The new backends are probed; the service is as it was.
@@ -24,7 +24,7 @@ pub enum Phase {
     Drained,
     /// Over: the new backends did not answer, and nothing was switched.
     Failed,
-    /// Over: ended by somebody, or by a crash; the service is as it was.
+    /// Over: undone by an operator or by a crash; the service is as it was.
     Undone,
 }
 
@@ -39,12 +39,12 @@ impl Word for Phase {
 }
 
 impl Phase {
-    /// Whether nothing comes after it.
+    /// Returns whether the phase is final.
     pub fn is_over(self) -> bool {
         !matches!(self, Self::Probing | Self::Switched)
     }
 
-    /// Whether that one may come next; the same one may, with another reason, until it is over.
+    /// Returns whether `next` may follow; the same phase may follow with another reason until it is final.
     pub fn may_become(self, next: Self) -> bool {
         match self {
             Self::Probing => next != Self::Drained,
@@ -57,11 +57,11 @@ impl Phase {
 /// A deploy that is to begin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewDeploy {
-    /// The service.
+    /// Name of the service.
     pub service: Box<str>,
     /// The new backends.
     pub targets: Vec<Endpoint>,
-    /// What else whoever goes on with it has to know; kept as it is.
+    /// Further data for the process that continues the deploy; stored unchanged.
     pub details: Value,
     /// Ends of earlier deploys that could not be written so far; written together with this one.
     pub ends: Vec<DeployStep>,
@@ -74,41 +74,41 @@ pub fn superseded_by(id: u64) -> String {
     format!("superseded by deploy {id}; nothing was switched")
 }
 
-/// How a deploy goes on.
+/// Next step of a deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeployStep {
     /// Number of the deploy.
     pub id: u64,
-    /// Its phase from now on.
+    /// Phase from now on.
     pub phase: Phase,
-    /// Why, for people; `None` leaves what was said.
+    /// Reason, for people; `None` keeps the present one.
     pub reason: Option<String>,
 }
 
 /// A deploy as far as it is known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deploy {
-    /// Never given twice.
+    /// Number of the deploy, never used twice.
     pub id: u64,
-    /// The service.
+    /// Name of the service.
     pub service: String,
     /// The new backends.
     pub targets: Vec<Endpoint>,
-    /// As they were given.
+    /// Further data, as given in [`NewDeploy::details`].
     pub details: Value,
-    /// The user id of who wanted it.
+    /// User id of the process that ordered it.
     pub uid: u32,
-    /// Its process id; 0: unknown.
+    /// Process id; 0 if unknown.
     pub pid: u32,
-    /// The command.
+    /// Command that ordered it.
     pub what: String,
-    /// How far it is.
+    /// Phase of the deploy.
     pub phase: Phase,
-    /// Why, for people.
+    /// Reason for the phase, for people.
     pub reason: Option<String>,
-    /// Since 1970.
+    /// Time at which it began, since 1970.
     pub began: Duration,
-    /// Of the last step, since 1970.
+    /// Time of the last step, since 1970.
     pub updated: Duration,
     /// The store's revision that its last change of the service made.
     pub revision: Option<u64>,
@@ -270,7 +270,7 @@ pub(super) fn begin(
     Ok(deploy.id)
 }
 
-/// With the revision of the change that goes with it, if it changed something.
+/// Writes a step, with the revision of the change that belongs to it, if any.
 pub(super) fn step(
     transaction: &Transaction<'_>,
     step: &DeployStep,

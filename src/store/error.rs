@@ -1,4 +1,4 @@
-//! What a store may answer instead, and what to do about it.
+//! Errors of a store, and advice for each.
 
 use std::path::{Path, PathBuf};
 
@@ -10,32 +10,32 @@ use super::StoredService;
 use super::deploys::Phase;
 use tcpgw_core::model::word::Word as _;
 
-/// Why a store did not do as asked. Unless it says otherwise, nothing was changed.
+/// Reason why a store did not carry out a request. Unless it says otherwise, nothing was changed.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum StoreError {
-    /// It can be read, not written.
+    /// The store can be read and not written.
     #[error(
         "{} cannot be written: {why}; nothing was changed; make it writable, then try again",
         tcpgw_core::escape::path(path)
     )]
     ReadOnly {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// What forbids it.
+        /// Reason.
         why: String,
     },
-    /// Its file system has no room.
+    /// The file system of the store is full.
     #[error("no space is left for {}; nothing was changed; make room on its file system, then try again", tcpgw_core::escape::path(.0))]
     Full(PathBuf),
-    /// It is not what was written.
+    /// The store is damaged.
     #[error(
         "{path} is damaged: {what}; write down what is served (`tcpgw export > FILE`), move {path} and {path}-wal away, \
          restart the daemon, and bring the services back (`tcpgw apply FILE`)", path = tcpgw_core::escape::path(path)
     )]
     Corrupt {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the damage.
         what: String,
     },
     /// A newer program has written it.
@@ -44,71 +44,71 @@ pub enum StoreError {
         tcpgw_core::escape::path(path)
     )]
     Newer {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// Its schema.
+        /// Version of its schema.
         version: i64,
-        /// The newest that is known.
+        /// Newest version that is known.
         known: i64,
     },
-    /// It was put in the place of one that was changed since.
+    /// The store was replaced by an older one.
     #[error(
         "{path} is older than what was served last: it is at revision {found}, and {known} was there; what is served goes on; put the \
          newer one in its place, or, to go by this one, remove {path}.last, and restart the daemon", path = tcpgw_core::escape::path(path)
     )]
     Older {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// The revision that was served.
+        /// Revision that was in effect.
         known: u64,
-        /// Its revision.
+        /// Revision of the store.
         found: u64,
     },
-    /// It does not have all that was acknowledged.
+    /// The store lacks writes that were acknowledged.
     #[error(
         "{path} lacks changes that were acknowledged: its log {path}-wal was removed or cut, or it was copied without its log; what is served \
          goes on; put the log or a newer store in its place, or, to go by this one, remove {path}.written, and restart the daemon",
         path = tcpgw_core::escape::path(.0)
     )]
     Incomplete(PathBuf),
-    /// Another process has it.
+    /// Another process uses the store.
     #[error(
         "{} is in use by {holder}; one process at a time may have it",
         tcpgw_core::escape::path(path)
     )]
     Locked {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// Which process, as far as the system tells.
+        /// The process, as far as it is known.
         holder: String,
     },
-    /// The system failed to read or write. Whether a change was made is open: load again.
+    /// Reading or writing failed. Whether a change was made is unknown: load again.
     #[error("failed to use {}: {what}", tcpgw_core::escape::path(path))]
     Io {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         what: String,
     },
-    /// It was opened anew, and is not at the revision that was known: load again.
+    /// The store was opened again, and is not at the known revision: load again.
     #[error(
         "{} is at revision {found} instead of {known}; nothing was changed; it has to be read again",
         tcpgw_core::escape::path(path)
     )]
     Moved {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
         /// The revision that was known.
         known: u64,
-        /// Its revision.
+        /// Revision of the store.
         found: u64,
     },
     /// A service is not as the change expects it.
     #[error("service \"{name}\" {}; nothing was changed", conflict(current.as_deref()))]
     Conflict {
-        /// The service.
+        /// Name of the service.
         name: Box<str>,
-        /// As it is; `None`: it is not there.
+        /// Present service; `None` if it does not exist.
         current: Option<Box<StoredService>>,
     },
     /// The store has changed since.
@@ -116,7 +116,7 @@ pub enum StoreError {
     Behind {
         /// The revision that the change was made for.
         expected: u64,
-        /// The store's.
+        /// Revision of the store.
         current: u64,
     },
     /// The file of last services, the only one that knows orphans, cannot be written.
@@ -128,28 +128,28 @@ pub enum StoreError {
     Last {
         /// The file of last services.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         what: String,
     },
-    /// There is no such deploy, or it is forgotten.
+    /// The deploy does not exist, or is forgotten.
     #[error("there is no deploy {0}")]
     NoDeploy(u64),
     /// A deploy of this service has not switched yet.
     #[error("deploy {id} of service \"{service}\" is under way; wait for it, or end it first")]
     Deploying {
-        /// The service.
+        /// Name of the service.
         service: Box<str>,
         /// Number of the deploy.
         id: u64,
     },
-    /// A deploy does not go from this phase to that.
+    /// A deploy cannot go from one phase to the other.
     #[error("deploy {id} is {}, it cannot become {}", from.word(), to.word())]
     Phase {
         /// Number of the deploy.
         id: u64,
-        /// Where it is.
+        /// Present phase.
         from: Phase,
-        /// Where it was to go.
+        /// Requested phase.
         to: Phase,
     },
 }
@@ -162,7 +162,8 @@ fn conflict(current: Option<&StoredService>) -> String {
 }
 
 impl StoreError {
-    /// Whether a store that could not be opened because of it may be opened later though nobody touches the file.
+    /// Returns whether a store that could not be opened because of this error may be opened later without a repair of
+    /// the file.
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
@@ -170,7 +171,7 @@ impl StoreError {
         )
     }
 
-    /// Whether the store itself is in trouble, not what was asked of it.
+    /// Returns whether the store itself has failed, and not the request.
     pub fn is_trouble(&self) -> bool {
         matches!(
             self,
@@ -186,11 +187,11 @@ impl StoreError {
     }
 }
 
-/// What may go wrong within a transaction, before it is known which file it was.
+/// Error within a transaction, before the path of the file is known.
 #[derive(Debug)]
 pub(super) enum Fault {
     Sql(rusqlite::Error),
-    /// What was read is not what was written.
+    /// The data is not what was written.
     Damage(String),
     Store(StoreError),
 }

@@ -1,4 +1,4 @@
-//! What changed, when, and by whom. Bounded: the oldest is forgotten.
+//! History: what changed, when, and which process ordered it. Bounded: the oldest entries are removed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,36 +23,36 @@ pub struct HistoryEntry {
     pub id: u64,
     /// The store's revision that the change made; several services may change in one.
     pub revision: u64,
-    /// Since 1970.
+    /// Time of the change, since 1970.
     pub at: Duration,
-    /// The user id of who wanted it.
+    /// User id of the process that ordered it.
     pub uid: u32,
-    /// Its process id; 0: unknown.
+    /// Process id; 0 if unknown.
     pub pid: u32,
-    /// The command.
+    /// Command that ordered it.
     pub what: String,
     /// The deploy that it was part of.
     pub deploy: Option<u64>,
     /// The service's name.
     pub service: String,
-    /// As it was, as JSON; `None`: it was not there.
+    /// Service before the change, as JSON; `None` if it did not exist.
     pub old: Option<Box<RawValue>>,
-    /// As it is since; `None`: it was deleted.
+    /// Service after the change, as JSON; `None` if it was deleted.
     pub new: Option<Box<RawValue>>,
 }
 
-/// Which entries of the history.
+/// Conditions for entries of the history.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HistoryFilter {
-    /// Of these services only; empty: of all.
+    /// Names of services; empty for all.
     pub services: Vec<String>,
-    /// Not before that time since 1970.
+    /// Earliest time, since 1970.
     pub since: Option<Duration>,
-    /// Of this deploy only.
+    /// Number of the deploy that the entries belong to.
     pub deploy: Option<u64>,
     /// Older than this entry: the id of the last one that was seen gives the next page.
     pub before: Option<u64>,
-    /// So many at most.
+    /// Largest number of entries.
     pub limit: usize,
 }
 
@@ -64,13 +64,13 @@ pub(super) struct Entry<'e> {
     pub(super) new: Option<&'e str>,
 }
 
-/// One change being noted.
+/// A change that is being written to the history.
 pub(super) struct History<'t> {
     transaction: &'t Transaction<'t>,
     by: &'t By,
     at: i64,
     deploy: Option<i64>,
-    /// Of the newest entry.
+    /// Number of the newest entry.
     last: i64,
 }
 

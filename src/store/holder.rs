@@ -1,10 +1,11 @@
-//! Which process has a file locked.
+//! Process that holds the lock of a file.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// By `/proc/locks`: opening the file to ask would end this process's own locks on it.
+/// Returns the process that holds the lock, from `/proc/locks`: opening the file to ask would end this process' own
+/// locks on it.
 pub(super) fn of(path: &Path) -> String {
     let pid = fs::metadata(path).ok().and_then(|file| {
         let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -25,7 +26,7 @@ pub(super) fn of(path: &Path) -> String {
     }
 }
 
-/// `1: POSIX  ADVISORY  WRITE 1234 08:01:5678 1073741824 1073742335`, see proc(5).
+/// Finds the process in lines such as `1: POSIX  ADVISORY  WRITE 1234 08:01:5678 1073741824 1073742335`, see proc(5).
 fn find(locks: &str, inode: u64) -> Option<u32> {
     locks.lines().find_map(|line| {
         let mut words = line.split_whitespace().skip(1);

@@ -1,7 +1,7 @@
-//! The services that were desired last, and the add-on's resources, kept in a file beside the store: what a machine that boots
-//! without its state file, or with a lost store, goes on to serve.
+//! File of last services: the services that were desired last, and the add-on's resources, beside the store. A machine
+//! that boots without its state file, or with a lost store, continues with these.
 //!
-//! It is a second copy. While the state file and the store are there, they say what is desired.
+//! It is a second copy, which is not used while the state file and the store exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -25,31 +25,31 @@ use tcpgw_core::problem::{Kind, Problem, Severity};
 
 /// The first line: the format, and the checksum of what follows.
 const MAGIC: &str = "tcpgw last services 1 ";
-/// No file of so many services is larger.
+/// Upper bound of the size of the file, in bytes.
 const MOST_BYTES: u64 = 256 << 20;
 
 /// Endings of files that were set aside, after the name of the file of last services.
 const ASIDE: [&str; 4] = [".damaged", ".damaged.1", ".damaged.2", ".damaged.3"];
 
-/// What was desired last.
+/// Contents of the file of last services.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Last {
     /// The kernel's name for the boot in which it was written.
     pub boot: String,
     /// The cookie of the network namespace.
     pub namespace: u64,
-    /// When this was so, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`). Zero where the version that wrote it
-    /// did not say.
+    /// Time since the machine's start (`CLOCK_BOOTTIME`) at which the contents were current. Zero if the version that
+    /// wrote it did not store it.
     pub known: Duration,
     /// The revision of the store when this was written, or the last one that was known.
     pub revision: u64,
     /// The state file that the services of the provider `file` come from.
     pub origin: Option<PathBuf>,
-    /// The services, and whose they are.
+    /// Services with their owners.
     pub services: Vec<(Owner, Arc<Service>)>,
     /// Names of those that the kernel did not hold when this was written: held back, say.
     pub unserved: BTreeSet<Box<str>>,
-    /// How some of them are served while what is desired of them is held back.
+    /// Services that are in effect in an older form while a change of them is held back.
     pub kept: Vec<Kept>,
     /// Services that this version does not accept; they are kept for one that does.
     pub refused: Vec<Refused>,
@@ -64,7 +64,7 @@ pub struct Last {
 /// A service as it is served while a change of it is held back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kept {
-    /// It, by the name of what is desired.
+    /// Effective form of the service, under the name of the desired one.
     pub service: Arc<Service>,
     /// The kernel did not hold it when this was written: it was not possible either since the machine booted.
     pub is_unserved: bool,
@@ -73,7 +73,7 @@ pub struct Kept {
 /// The add-on's resources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastResources {
-    /// Those that there are.
+    /// Present resources.
     pub resources: Vec<Arc<Resource>>,
     /// The last [`MOST_REMOVED`] that were deprovisioned, in the order in which they were.
     pub removed: Vec<Removed>,
@@ -87,22 +87,22 @@ pub const MOST_REMOVED: usize = 1000;
 pub struct Refused {
     owner: Owner,
     text: String,
-    /// Why.
+    /// Reason why it is not accepted.
     pub problems: String,
 }
 
-/// Why it was not read.
+/// Reason why the file was not read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LastError {
-    /// It is there and could not be read.
+    /// The file exists and could not be read.
     #[error("failed to read {}: {message}", tcpgw_core::escape::path(path))]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The system's answer.
         message: String,
     },
-    /// It is not as it was written.
+    /// The file is damaged.
     #[error("{} is damaged: the services that were served last are not known from it", tcpgw_core::escape::path(.0))]
     Damaged(PathBuf),
 }
@@ -121,7 +121,7 @@ struct Document<T> {
     kept: Vec<KeptEntry<T>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resources: Option<Box<RawValue>>,
-    /// By the resource's id.
+    /// Apps, by the id of the resource.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     apps: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -133,13 +133,13 @@ struct Document<T> {
 struct ResourcesDocument<R, D> {
     resources: Vec<R>,
     removed: Vec<D>,
-    /// What the resources were asked for with, by id.
+    /// Parameters with which the resources were requested, by id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     asked: BTreeMap<String, Asked>,
 }
 
 impl LastResources {
-    /// `None` for what this version does not accept.
+    /// Reads resources; `None` if this version does not accept them.
     fn decode(text: &str) -> Option<Self> {
         let read: serde_json::Result<ResourcesDocument<Resource, Removed>> = serde_json::from_str(text);
         let read = read.inspect_err(|error| tracing::error!("resources of the add-on are not accepted: {error}"));
@@ -191,17 +191,18 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Last {
-    /// The file that belongs to a store.
+    /// Returns the path of the file that belongs to a store.
     pub fn path(store: &Path) -> PathBuf {
         let mut name = store.file_name().unwrap_or_default().to_owned();
         name.push(".last");
         store.with_file_name(name)
     }
 
-    /// Reads it; `None` where there is none.
+    /// Reads the file; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`LastError`].
+    ///
+    /// Fails when the file exists and cannot be read, or is damaged.
     pub fn load(path: &Path) -> Result<Option<Self>, LastError> {
         let failed = |error: io::Error| LastError::Io {
             path: path.to_owned(),
@@ -249,8 +250,8 @@ impl Last {
         Some(Problem::new(Kind::LastServices, message).with_severity(severity))
     }
 
-    /// Whether it says more of a network namespace in a boot than what was known there at that time: services that it does not name
-    /// have been removed since.
+    /// Returns whether the file is newer than what was known of a network namespace in a boot: services that it does
+    /// not name have been removed since.
     pub fn is_newer(&self, known: Duration, boot: &str, namespace: u64) -> bool {
         // What this version does not accept may be served all the same.
         let is_complete = self.refused.is_empty();

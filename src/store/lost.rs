@@ -1,5 +1,5 @@
-//! The note beside a store that was made in the place of a lost one. It stays until an operator removes it: nobody else knows whether
-//! what was ordered just before the loss has to be ordered again.
+//! Note beside a store that replaced a lost one. It stays until an operator removes it: only an operator knows whether
+//! the last orders before the loss have to be repeated.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use super::written;
 use crate::run_file;
 use tcpgw_core::problem::{Kind, Problem};
 
-/// Returns where the note of a store is.
+/// Returns the path of a store's note.
 pub fn path(store: &Path) -> PathBuf {
     let mut name = store.file_name().unwrap_or_default().to_owned();
     name.push(".lost");
     store.with_file_name(name)
 }
 
-/// Writes the note; it is on the disk when this returns. `now` is the time since 1970, `last` what is known of the lost store.
+/// Writes the note to the disk before it returns. `now` is the time since 1970, `last` what is known of the lost store.
 ///
 /// # Errors
 /// [`StoreError`] that the file cannot be written.

@@ -1,11 +1,13 @@
-//! What came in through the API, on disk: services, what changed when and by whom, deploys.
+//! Store of what came in through the API: services, the history of changes, deploys.
 //!
-//! One SQLite file, which one process has at a time, and one thread of it. What is acknowledged is on the disk
-//! (`synchronous=FULL`), and what a kill or a power cut interrupts did not happen. A change is added to a write-ahead log, the file `-wal`
-//! beside the store, and costs one flush of the disk. [`checkpoint`](Store::checkpoint), opening and closing move it into
-//! the file, so that a store at rest is one file, which can be copied, and read where nothing can be written. The log's index is in memory,
-//! not in a file `-shm`, as nobody else has the store. Rows have checksums: SQLite has none in the file, and a log that belongs to an
-//! older copy of the file is found by them. Nothing here looks at a clock: times come from the caller, as time since 1970.
+//! One SQLite file, used by one process at a time, in one thread. Acknowledged changes are on the disk
+//! (`synchronous=FULL`), and a change that a kill or a power cut interrupts is not made. A change is added to a
+//! write-ahead log, the file `-wal` beside the store, and costs one flush of the disk.
+//! [`checkpoint`](Store::checkpoint), opening and closing move it into the file, so that a store that is not open is
+//! one file, which can be copied, and read where nothing can be written. The log's index is in memory and not in a file
+//! `-shm`, since no other process uses the store. Rows have checksums: SQLite has none in the file, and a log that
+//! belongs to an older copy of the file is found by them. The store reads no clock: times come from the caller, as time
+//! since 1970.
 
 mod asked;
 mod deploys;
@@ -41,10 +43,10 @@ pub use self::history::{HistoryEntry, HistoryFilter};
 pub use self::resources::LoadedResources;
 pub use self::services::{Change, Committed, Edit, Expect, Loaded, StoredService};
 
-/// How long the process that has the store may take to let go of it.
+/// Time for which opening waits for another process to release the store.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How much of the past is kept.
+/// Bounds of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
     /// Entries of the history, at most; at least the last one stays.
@@ -65,18 +67,18 @@ impl Default for Keep {
     }
 }
 
-/// Who changes something, and how it came about.
+/// Process that orders a change, and the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct By {
-    /// The user id of the API's peer.
+    /// User id of the API's peer.
     pub uid: u32,
-    /// Its process id; 0: unknown.
+    /// Process id; 0 if unknown.
     pub pid: u32,
     /// The command: `apply`, `service set`, `deploy`.
     pub what: String,
 }
 
-/// Which file a path leads to: another one once somebody has put another file there.
+/// Identity of a file: it differs once the path leads to another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
     device: u64,
@@ -84,10 +86,11 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// Of the file that is there now.
+    /// Returns the identity of the file that exists now.
     ///
     /// # Errors
-    /// Those of `stat`.
+    ///
+    /// Fails when `stat` fails.
     pub fn of(path: &Path) -> io::Result<Self> {
         let file = fs::metadata(path)?;
         Ok(Self {
@@ -102,19 +105,19 @@ impl FileId {
 pub struct Store {
     path: PathBuf,
     keep: Keep,
-    /// `None` after an error that leaves open what the connection knows: it is opened again.
+    /// Connection; `None` after an error that leaves its state unknown: it is opened again.
     connection: Option<Connection>,
     /// The file that was opened.
     file: Option<FileId>,
-    /// Its log.
+    /// File of the log.
     log: Option<FileId>,
-    /// More writes were acknowledged than it had when it was opened.
+    /// Whether more writes were acknowledged than the store had when it was opened.
     lacks_writes: bool,
-    /// Opened to be read only: it cannot be written, or could not be when it was opened.
+    /// Whether the store was opened for reading only: it cannot be written, or could not be when it was opened.
     read_only: bool,
-    /// What the caller has seen.
+    /// Revision that the caller has seen.
     revision: i64,
-    /// Why the last change of the disk failed, unless one has worked since.
+    /// Reason why the last write failed, unless one has succeeded since.
     trouble: Option<StoreError>,
 }
 
@@ -129,7 +132,7 @@ impl Store {
         Self::open_with(path, Keep::default())
     }
 
-    /// As [`open`](Self::open), with another bound of what is kept of the past.
+    /// Opens a store as [`open`](Self::open) does, with these bounds of the history.
     pub fn open_with(path: &Path, keep: Keep) -> Result<Self, StoreError> {
         if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             create(path)?;
@@ -149,17 +152,17 @@ impl Store {
         Ok(store)
     }
 
-    /// Whether changes can be written, as far as the last attempt tells.
+    /// Returns whether changes can be written, as far as the last attempt tells.
     pub fn is_writable(&self) -> bool {
         self.trouble.is_none()
     }
 
-    /// Why changes cannot be written: at the last attempt, of which opening the store was the first.
+    /// Returns the reason why the last attempt to write failed; opening the store was the first attempt.
     pub fn trouble(&self) -> Option<&StoreError> {
         self.trouble.as_ref()
     }
 
-    /// Whether it had lost writes that were acknowledged when it was opened, as the [file beside it](written) tells.
+    /// Returns whether the store lacked acknowledged writes when it was opened, as the [file beside it](written) tells.
     pub fn lacks_writes(&self) -> bool {
         self.lacks_writes
     }
@@ -175,30 +178,32 @@ impl Store {
         Ok(())
     }
 
-    /// Which file it is; `None`: that could not be found out.
+    /// Returns the identity of the file; `None` if it is unknown.
     pub fn file(&self) -> Option<FileId> {
         self.file
     }
 
-    /// Where it is.
+    /// Returns the path of the store.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All services, and the revision that they make up.
+    /// Returns all services, and the revision of the store.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or read.
     pub fn load(&mut self) -> Result<Loaded, StoreError> {
         let loaded = self.read(|connection, _| services::load(connection))?;
         self.revision = number(loaded.revision);
         Ok(loaded)
     }
 
-    /// All resources of the add-on.
+    /// Returns all resources of the add-on.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or read.
     pub fn resources(&mut self) -> Result<LoadedResources, StoreError> {
         self.read(|connection, _| resources::load(connection))
     }
@@ -242,10 +247,11 @@ impl Store {
         }
     }
 
-    /// Has a store that has just been made count on from the revision of the one before it, so that it never passes for an older one.
+    /// Sets the revision of a new store to at least that of the one before it, so that it does not look older.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or written.
     pub fn count_on_from(&mut self, revision: u64) -> Result<(), StoreError> {
         self.revision = self.write(|transaction, _| schema::raise_revision(transaction, number(revision)))?;
         Ok(())
@@ -271,18 +277,20 @@ impl Store {
         self.read(|connection, _| schema::checkpoint(connection))
     }
 
-    /// What changed, the newest first.
+    /// Returns the entries of the history that meet the filter, the newest first.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or read.
     pub fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, StoreError> {
         self.read(|connection, _| history::read(connection, filter))
     }
 
-    /// Services that were removed by somebody and are not there, by name, as they were before.
+    /// Returns the services that were removed and do not exist, by name, in their last form.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or read.
     pub fn removed(&mut self) -> Result<BTreeMap<Box<str>, Option<Service>>, StoreError> {
         self.read(|connection, _| history::removed(connection))
     }
@@ -304,26 +312,29 @@ impl Store {
         self.write(|transaction, _| deploys::step(transaction, step, None, at))
     }
 
-    /// One deploy. `None`: there is none of that id, or it is forgotten.
+    /// Returns a deploy; `None` if it does not exist, or is forgotten.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or read.
     pub fn deploy(&mut self, id: u64) -> Result<Option<Deploy>, StoreError> {
         self.read(|connection, _| deploys::one(connection, id))
     }
 
-    /// Deploys, of one service or of all, the newest first.
+    /// Returns the deploys of one service or of all, the newest first.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or read.
     pub fn deploys(&mut self, service: Option<&str>, limit: usize) -> Result<Vec<Deploy>, StoreError> {
         self.read(|connection, _| deploys::list(connection, service, limit))
     }
 
-    /// Deploys that are not over, the oldest first: what a daemon that was killed has to finish or undo.
+    /// Returns the deploys that are not over, the oldest first: a daemon that was killed has to finish or undo them.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or read.
     pub fn unfinished_deploys(&mut self) -> Result<Vec<Deploy>, StoreError> {
         self.read(|connection, _| deploys::unfinished(connection))
     }
@@ -361,7 +372,8 @@ impl Store {
             return Err(self.closed());
         };
         let before = connection.total_changes();
-        // Of one that has lost something nothing is counted before somebody accepts it: it would catch up with what was acknowledged.
+        // Writes to a store that lacks acknowledged ones are not counted before it is accepted: its count would reach
+        // the acknowledged one.
         let counts = !self.lacks_writes;
         let counted = |transaction: &Transaction<'_>| {
             let done = work(transaction, &self.keep)?;
@@ -397,14 +409,15 @@ impl Store {
         }
     }
 
-    /// Before anything is acknowledged. What cannot be noted is on the disk all the same.
+    /// Writes the number of acknowledged writes, before the acknowledgement. If that fails, the change is on the disk
+    /// all the same.
     fn note_written(&self, written: u64) {
         if let Err(error) = written::note(&self.path, written) {
             tracing::debug!(%error, "failed to note how many writes of the store were acknowledged");
         }
     }
 
-    /// Takes note of an error. Whatever leaves open what is in the file makes it be read again.
+    /// Stores an error. After one that leaves the contents of the file unknown, the file is opened again.
     fn suffer(&mut self, fault: Fault) -> StoreError {
         let error = fault.at(&self.path);
         if error.is_trouble() {
@@ -512,7 +525,7 @@ fn open_locked(path: &Path) -> Result<Connection, Fault> {
         return Err(read_only(path).into());
     }
     connection.busy_timeout(LOCK_TIMEOUT)?;
-    // What is no store, or is damaged, is left as it is, and so is its log.
+    // A file that is no store, or is damaged, is left as it is, and so is its log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // Before anything is read, which some settings do: it keeps the log's index in memory.
     connection.pragma_update_and_check(None, "locking_mode", "exclusive", |_| Ok(()))?;
@@ -564,7 +577,7 @@ fn open_unwritable(path: &Path, fault: Fault) -> Result<(Connection, StoreError)
     }
 }
 
-/// What SQLite keeps beside the file: the log, and what an earlier version of this program had instead.
+/// Endings of SQLite's files beside the store: the log, and the journal of an earlier version of this program.
 const LOGS: [&str; 2] = ["-wal", "-journal"];
 
 /// Opens the file alone, whatever is beside it, and locks nothing.
@@ -573,7 +586,7 @@ fn open_as_it_is(path: &Path) -> Result<Connection, Fault> {
     Ok(Connection::open_with_flags(as_uri(path, "immutable=1"), flags)?)
 }
 
-/// The path as a URI of SQLite. Its parameters come after the path.
+/// Returns the path as a URI of SQLite, with these parameters.
 fn as_uri(path: &Path, parameters: &str) -> String {
     use std::fmt::Write as _;
 
@@ -589,8 +602,8 @@ fn as_uri(path: &Path, parameters: &str) -> String {
     uri
 }
 
-/// What is kept of the file in memory, in KiB, negative as SQLite has it (`cache_size`): a change touches some pages, and the system
-/// keeps the others.
+/// Size of the page cache in KiB, negative as SQLite has it (`cache_size`): a change touches some pages, and the system
+/// caches the others.
 const CACHE: i64 = -512;
 
 fn settle(connection: &Connection) -> Result<(), Fault> {
@@ -619,7 +632,7 @@ fn in_transaction_of<T>(
     Ok(done)
 }
 
-/// Does it within a transaction, or has nothing of it stay there.
+/// Runs `work` within a transaction, and reverts its changes if it fails.
 fn or_nothing<T>(transaction: &Transaction<'_>, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     transaction.execute_batch("SAVEPOINT part")?;
     let done = work();
@@ -653,7 +666,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
         }
     });
     remove(&new).map_err(fail)?;
-    // Whoever was faster may have tidied this one up, too.
+    // Another process may have removed this one, too.
     if !path.exists() {
         made?;
     }
@@ -662,7 +675,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
         .map_err(fail)
 }
 
-/// Removes what those that were killed while they made this store have left.
+/// Removes files of processes that were killed while they created this store.
 fn tidy(path: &Path) {
     let Some(start) = path.file_name().map(|name| format!("{}.new-", name.to_string_lossy())) else {
         return;
@@ -699,7 +712,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Nobody else reads who may reach what. By name: closing a file that SQLite has open would end its locks.
+/// Makes the store private to its user. By name: closing a file that SQLite has open would end its locks.
 fn restrict(path: &Path) {
     let is_open = fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o077 != 0);
     if is_open && let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o600)) {
@@ -713,7 +726,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// SQLite counts in 64 bits with a sign.
+/// Returns the number for SQLite, which counts in 64 bits with a sign.
 fn number(counter: u64) -> i64 {
     i64::try_from(counter).unwrap_or(i64::MAX)
 }

@@ -9,16 +9,16 @@ use super::seal::Seal;
 use super::{asked, number};
 use crate::addon::{MAX_REMOVED, Removed, Resource, ResourceChange};
 
-/// What a store holds of the add-on.
+/// The add-on's data in a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadedResources {
     /// The resources, by id.
     pub resources: Vec<Resource>,
-    /// Those that were removed, in the order in which they were.
+    /// Removed resources, in the order of their removal.
     pub removed: Vec<Removed>,
 }
 
-/// How many resources there are, and the sum of their checksums, so that none gets lost unseen.
+/// Number of resources and sum of their checksums, so that the loss of one is noticed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct ResourceHead {
     resources: i64,
@@ -26,7 +26,7 @@ struct ResourceHead {
 }
 
 impl ResourceHead {
-    /// A store that never had a resource has none.
+    /// Reads the head; a store that never had a resource has none.
     fn read(connection: &Connection) -> Result<Self, Fault> {
         let query = "SELECT resources, sum, crc FROM resource_head";
         let row = connection.query_row(query, (), |row| {

@@ -9,7 +9,7 @@ use super::{counter, resources, services};
 /// "tgw1" in ASCII: what `file` and SQLite's shell show as the application's id.
 const APPLICATION: i64 = 0x7467_7731;
 
-/// One for each version of the schema; a store is brought from one to the next. Never changed once released.
+/// Statements of each version of the schema; a store is migrated from one to the next. Never changed once released.
 const MIGRATIONS: [&str; 2] = [
     "
 CREATE TABLE head (
@@ -53,7 +53,7 @@ pub(super) fn create(connection: &mut Connection) -> Result<(), Fault> {
     Ok(transaction.commit()?)
 }
 
-/// Looks whether this is a store.
+/// Checks whether the file is a store.
 pub(super) fn identify(connection: &Connection) -> Result<(), Fault> {
     if connection.pragma_query_value(None, "application_id", |row| row.get::<_, i64>(0))? == APPLICATION {
         return Ok(());
@@ -61,7 +61,7 @@ pub(super) fn identify(connection: &Connection) -> Result<(), Fault> {
     Err(Fault::damage("it is not a store of tcpgw"))
 }
 
-/// Looks whether it is whole; gives its version.
+/// Checks whether the store is whole. Returns its version.
 pub(super) fn check(connection: &Connection) -> Result<i64, Fault> {
     let mut problems = connection.prepare("PRAGMA integrity_check(1)")?;
     let problem: String = problems.query_row((), |row| row.get(0))?;
@@ -126,13 +126,13 @@ pub(super) fn verify(connection: &Connection) -> Result<Head, Fault> {
     Ok(head)
 }
 
-/// What holds of the whole store.
+/// Values of the whole store.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) revision: i64,
-    /// How many.
+    /// Number of services.
     pub(super) services: i64,
-    /// Of the services' checksums, so that none gets lost unseen.
+    /// Sum of the services' checksums, so that the loss of one is noticed.
     pub(super) sum: i64,
     pub(super) history_bytes: i64,
 }

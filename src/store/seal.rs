@@ -2,7 +2,7 @@
 
 use crc32fast::Hasher;
 
-/// Over fields, each with its length, so that no two rows of other fields are the same.
+/// Checksum over fields, each with its length, so that no two rows of other fields are the same.
 pub(super) struct Seal(Hasher);
 
 impl Seal {

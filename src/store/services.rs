@@ -1,4 +1,4 @@
-//! The services and how they are changed.
+//! The services, and their changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,25 +16,25 @@ use tcpgw_core::model::{self, Service, write};
 /// A service and the revision of its last change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredService {
-    /// The service.
+    /// The service itself.
     pub service: Arc<Service>,
     /// The store's revision that its last change made.
     pub revision: u64,
 }
 
-/// What a store holds.
+/// Services of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// Of the last change; 0 in a store that was never changed.
+    /// Revision of the last change; 0 in a store that was never changed.
     pub revision: u64,
     /// Sorted by name.
     pub services: Vec<StoredService>,
 }
 
-/// What is to be changed, all of it or nothing.
+/// A change, made as a whole or not at all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Change {
-    /// In this order.
+    /// Edits, in this order.
     pub edits: Vec<Edit>,
     /// The revision of the whole store that this change was made for.
     pub expect: Option<u64>,
@@ -44,26 +44,26 @@ pub struct Change {
     pub resources: Vec<crate::addon::ResourceChange>,
 }
 
-/// What is to be changed of one service.
+/// Change of one service.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Edit {
-    /// It shall be so.
+    /// Write this service.
     Put(Arc<Service>, Expect),
-    /// It shall not be.
+    /// Remove the service of this name.
     Delete(Box<str>, Expect),
 }
 
-/// How a service has to be for a change of it.
+/// Condition that a service must meet for a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Expect {
-    /// As it may be.
+    /// No condition.
     #[default]
     Anything,
-    /// Not there.
+    /// The service must not exist.
     Absent,
-    /// There.
+    /// The service must exist.
     Present,
-    /// Of this revision.
+    /// The service must have this revision.
     Revision(u64),
 }
 
@@ -78,10 +78,10 @@ impl Expect {
     }
 }
 
-/// What has become of a change.
+/// Result of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Of the store, now.
+    /// Revision of the store after the change.
     pub revision: u64,
     /// Services that are not as they were, each once, by name.
     pub changed: Vec<Box<str>>,
@@ -103,7 +103,7 @@ impl Row {
         }
     }
 
-    /// From name, revision, body and checksum.
+    /// Reads name, revision, body and checksum.
     pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self, Fault> {
         let read = Self {
             name: row.get(0)?,

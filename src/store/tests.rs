@@ -59,7 +59,7 @@ fn names(store: &mut Store) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// What makes all that is there equal to a state, and fails if that has changed meanwhile.
+/// Returns the change that makes all services equal to a state, and that fails if they have changed meanwhile.
 fn replace(have: &Loaded, want: &State) -> Change {
     let services = have.services.iter().map(|stored| Arc::clone(&stored.service));
     let edits = want.edits_from(&State {
@@ -435,7 +435,7 @@ fn a_deploy_is_followed_to_its_end() {
         .map(|deploy| (deploy.id, deploy.phase))
         .collect();
     assert_eq!(open, [(1, Phase::Switched), (2, Phase::Probing)]);
-    // While the old backends drain the next one may begin.
+    // While the old backends drain the next deploy may begin.
     let next = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(14)).unwrap();
     store.deploy_update(&step(id, Phase::Drained, None), at(15)).unwrap();
     store
@@ -596,7 +596,7 @@ fn one_that_becomes_writable_is_written_again() {
     store.connection = None;
     store.read_only = true;
     assert_eq!(set(&mut store, "a", 2001), 2);
-    // Somebody else has changed it meanwhile.
+    // Another process has changed it meanwhile.
     store.connection = None;
     let mut other = Store::open(&place.path).unwrap();
     other.load().unwrap();
@@ -667,7 +667,7 @@ fn a_log_that_was_left_behind_is_not_played_into_a_new_store() {
     assert!(!left.exists());
 }
 
-/// As it was made before there was a log.
+/// Creates a store in the form from before there was a log.
 fn with_journal(path: &Path) {
     let connection = Connection::open(path).unwrap();
     let mode: String = connection
@@ -691,7 +691,7 @@ fn one_of_a_version_that_had_no_log_is_taken_and_given_back() {
     assert_eq!(names(&mut store), [("a".into(), 1), ("b".into(), 2)]);
 }
 
-/// The file and the log of a process that is killed now.
+/// Returns the file and the log of a process that is killed now.
 fn files(path: &Path) -> [Vec<u8>; 2] {
     ["", "-wal"].map(|end| fs::read(beside(path, end)).unwrap_or_default())
 }
@@ -755,7 +755,7 @@ fn what_a_killed_one_left_in_its_log_is_there_and_in_the_file_after_a_checkpoint
     }
 }
 
-/// Somebody has put another store with its log in the place of one that is open, and did not end the daemon before.
+/// Another store with its log replaces one that is open, while the daemon still runs.
 #[test]
 fn the_log_of_another_store_survives_the_end_of_the_one_before() {
     let (place, other) = (place(), place());
@@ -866,7 +866,7 @@ fn what_was_changed_by_hand_is_found() {
     );
 }
 
-/// A backup that is put back beside the log of the store that was there, whose pages belong to another file.
+/// A backup is restored beside the log of the later store, whose pages belong to another file.
 #[test]
 fn the_log_of_a_later_store_beside_a_backup_is_damage() {
     let place = place();

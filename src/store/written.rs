@@ -1,9 +1,10 @@
-//! How many writes of a store were acknowledged, in a file beside it.
+//! Number of acknowledged writes of a store, in a file beside it.
 //!
-//! The store counts its writes itself. What is acknowledged is on the disk with its number, and then the number goes into this file,
-//! which is not flushed: it may lag behind, and is never ahead of the store. Where it is ahead all the same, the store has lost what was
-//! acknowledged: its log was removed or cut, or it was copied without its log. The revision does not tell all of that: steps of deploys,
-//! bindings and suspensions do not raise it, and it is not in the record before the kernel has changed.
+//! The store counts its writes itself. An acknowledged change is on the disk with its number, and then the number is
+//! written to this file, which is not flushed: it may lag behind, and is never ahead of the store. If it is ahead all
+//! the same, the store has lost acknowledged writes: its log was removed or cut, or it was copied without its log. The
+//! revision does not tell all of that: steps of deploys, bindings and suspensions do not raise it, and it is not in the
+//! record before the kernel has changed.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -16,15 +17,15 @@ use crate::run_file;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{Kind, Problem};
 
-/// The file has no more bytes.
+/// Upper bound of the file's size in bytes.
 const MOST: u64 = 64;
 
-/// Returns where the file of a store is.
+/// Returns the path of a store's file.
 pub fn path(store: &Path) -> PathBuf {
     super::beside(store, ".written")
 }
 
-/// Returns the number; `None` where there is none that can be believed, such as one that is torn.
+/// Returns the number; `None` if there is none or it is torn.
 pub(super) fn read(store: &Path) -> Option<u64> {
     let content = run_file::read(&path(store), MOST).ok()?;
     let text = std::str::from_utf8(&content.bytes).ok()?;
@@ -32,7 +33,7 @@ pub(super) fn read(store: &Path) -> Option<u64> {
     (self::text(number) == text).then_some(number)
 }
 
-/// Writes it.
+/// Writes the number.
 pub(super) fn note(store: &Path, number: u64) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).mode(0o600);

@@ -18,7 +18,7 @@ use tcpgw_core::model::FlowMark;
 /// A feature that is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lack {
-    /// The feature.
+    /// Feature that is missing.
     pub feature: Feature,
     /// Answer of the kernel.
     pub answer: String,

@@ -20,34 +20,34 @@ const LONGEST_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_PROBES: usize = 16_384;
 const WORLD_WRITABLE: u32 = 0o002;
 
-/// Why a setting is not accepted.
+/// Reason why a setting is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SettingError {
-    /// Not a mode.
+    /// The value is not a file mode.
     #[error("must be a mode of octal digits, like \"0660\"")]
     Mode,
-    /// Everybody could order the daemon about.
+    /// The mode lets every user give orders to the daemon.
     #[error("would let every user of this machine give orders to the daemon; choose a group with socket_group")]
     WorldWritable,
-    /// Not a path.
+    /// The path is not absolute.
     #[error("must be an absolute path")]
     Relative,
-    /// Longer than the kernel takes.
+    /// The path is longer than the kernel accepts.
     #[error("is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have")]
     LongPath,
-    /// An empty text.
+    /// The text is empty.
     #[error("is empty; leave it out for the default")]
     Empty,
-    /// Not a name of a group.
+    /// The value is not a name of a group.
     #[error("must be the name of a group, at most {MAX_GROUP_NAME} characters without spaces, \":\" and \"/\"")]
     Group,
-    /// A pause that would keep the machine busy, or that nobody lives to see.
+    /// The pause is outside of its range.
     #[error("must be 1s to 24h, or 0s for never")]
     Interval,
-    /// Not a duration.
+    /// The value is not a duration.
     #[error(transparent)]
     Duration(#[from] DurationError),
-    /// Out of range.
+    /// The number of probes is out of range.
     #[error("must be a number from 1 to {MAX_PROBES}")]
     Probes,
 }
@@ -78,15 +78,16 @@ impl FromStr for SocketMode {
     }
 }
 
-/// Where the socket is.
+/// Path of the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketPath(pub(super) PathBuf);
 
 impl SocketPath {
-    /// A path that the kernel takes.
+    /// Creates a path that the kernel accepts.
     ///
     /// # Errors
-    /// [`SettingError::Empty`] and [`SettingError::LongPath`].
+    ///
+    /// Fails when the path is empty or too long.
     pub fn new(path: PathBuf) -> Result<Self, SettingError> {
         match path.as_os_str().as_bytes().len() {
             0 => Err(SettingError::Empty),
@@ -142,7 +143,7 @@ impl FromStr for CheckInterval {
     }
 }
 
-/// How many probes may be in flight.
+/// Largest number of probes in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxProbes(pub(super) NonZeroUsize);
 
@@ -177,7 +178,7 @@ impl<'de> Deserialize<'de> for MaxProbes {
     }
 }
 
-/// How logs are written.
+/// Format of logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -188,20 +189,20 @@ pub enum LogFormat {
     Json,
 }
 
-/// How much is logged.
+/// Level of logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Failures.
+    /// Only failures.
     Error,
     /// Failures, and what may lead to them.
     Warn,
-    /// Also changes of state.
+    /// In addition, changes of state.
     #[default]
     Info,
-    /// Also the conditions that led to them.
+    /// In addition, the conditions that led to them.
     Debug,
-    /// Also every message to the kernel.
+    /// In addition, every message to the kernel.
     Trace,
 }
 
@@ -217,14 +218,14 @@ impl From<LogLevel> for tracing::Level {
     }
 }
 
-/// What happens when all backends of a service fail.
+/// Balance while all backends of a service fail.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AllFailed {
     /// The last ones that answered: the probes may be wrong, and there is no better backend.
     #[default]
     Keep,
-    /// None: clients get what `on_empty` says.
+    /// No backends: clients get the answer of `on_empty`.
     Empty,
 }
 

@@ -1,4 +1,4 @@
-//! What the engine remembers of the table, so that a change costs what it changes.
+//! The engine's cache of the table, because of which the cost of a change depends on the change alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::Asked;
 use tcpgw_kernel::Identity;
 
-/// What it knows besides the services themselves.
+/// Cached contents of the table, apart from the services themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CachedState {
     pub(super) identity: Identity,
@@ -53,7 +53,7 @@ impl CachedState {
         }
     }
 
-    /// The optional sets that the rules ask: those that have elements.
+    /// Returns the optional sets that the rules look up: those that have elements.
     pub(super) fn asked(&self) -> Asked {
         let filled = self
             .elements

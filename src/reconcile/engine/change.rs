@@ -1,4 +1,4 @@
-//! Changes some services, without reading the kernel.
+//! Changes of some services without reading the kernel.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl<K: Kernel> Engine<K> {
             let begin = self.kernel.now();
             match self.kernel.commit(&commit) {
                 Ok(generation) => cached.identity.generation = generation,
-                // Whoever wrote may have written to our table: the full run finds out.
+                // The other program may have written to the table: the full run finds out.
                 Err(KernelError::Outdated | KernelError::Unknown(_)) => return Ok(None),
                 Err(source) if at > 0 => return Err(ReconcileError::Halfway(source)),
                 Err(source) => {
@@ -116,7 +116,7 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    /// Deletes the flows of what the change has taken away.
+    /// Deletes the flows of what the change has removed.
     fn flush(&mut self, old: &Summary, new: &Summary, report: &mut Report) -> Result<(), KernelError> {
         let mark = self.mark;
         let few = if old == new {
@@ -147,7 +147,7 @@ pub(super) fn preserves(service: &Service) -> bool {
     service.source == SourceMode::Preserve
 }
 
-/// Links are every preserving service's together.
+/// Returns the rules without those for links, which all preserving services share.
 fn without_links(ruleset: &Ruleset) -> Ruleset {
     let mut sets = ruleset.sets().clone();
     sets.remove(&SetName::SameLink);

@@ -1,4 +1,4 @@
-//! What is left in the record for the next process.
+//! Data for the next process that the record keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use crate::record::{Applied, Deadline, Entry, Pause, ServiceEntry};
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{AllDetails, Details, Owner};
 
-/// What is left in the record for the next process.
+/// Data for the next process that the record keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memo {
-    /// Who applied what there is, and when.
+    /// Origin and time of the last apply.
     pub applied: Applied,
-    /// Until when backends drain.
+    /// Ends of drains.
     pub drains: Vec<Deadline>,
     /// Services whose new connections are held back.
     pub pauses: Vec<Pause>,
     /// The services as those who define them want them; one that is served and not here was removed.
     pub wanted: ServicesByName,
-    /// Whose they are, where it is no file's.
+    /// Owners of services that do not belong to a file.
     pub owners: BTreeMap<Box<str>, Owner>,
     /// Services whose resource of the add-on is suspended.
     pub suspended: BTreeSet<Box<str>>,
 }
 
 impl Memo {
-    /// What the record keeps of services that are served like this.
+    /// Returns the details in the record for the services in effect.
     pub(super) fn details(&self, serving: &ServicesByName) -> AllDetails {
         let of = |serving: &Arc<Service>| {
             let name = &serving.name;
@@ -43,17 +43,17 @@ impl Memo {
     }
 }
 
-/// What a change leaves in the record, of the services that it touches.
+/// Data that a change writes to the record, about the services that it touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeMemo {
-    /// Who made it, and when.
+    /// Origin and time of the change.
     pub applied: Applied,
-    /// The services.
+    /// Services of the change.
     pub services: Vec<ServiceEntry>,
 }
 
 impl ChangeMemo {
-    /// What is written down before it is made.
+    /// Returns the journal's entry, which is written before the change is made.
     pub(super) fn entry(self, awaits: Option<u32>) -> Entry {
         Entry {
             awaits,

@@ -10,7 +10,7 @@ use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_kernel::{Commit, Kernel, KernelError};
 
-/// What the table says of the gateway besides services.
+/// Links and timeouts of the gateway that the table follows.
 #[derive(Debug, Clone)]
 pub(super) struct Surroundings {
     pub(super) links: Links,

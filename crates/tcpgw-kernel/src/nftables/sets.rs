@@ -14,7 +14,7 @@ use tcpgw_core::ruleset::spec::{
 use tcpgw_core::ruleset::stmt::SLOT_MODULUS;
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
-/// What an element that came without limits of its own would get. tcpgw adds none of those, so this is for whoever does.
+/// Limits of an element that is added without limits of its own. tcpgw adds none of those; other programs might.
 const LEAST: Limits = Limits {
     packet_rate: 1,
     packet_burst: 1,
@@ -22,7 +22,7 @@ const LEAST: Limits = Limits {
     byte_burst: 1,
 };
 
-/// The attributes of a set.
+/// Writes the attributes of a set.
 pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32) {
     let spec = SetSpec::of(name);
     writer.str(set::TABLE, TABLE);
@@ -115,7 +115,7 @@ fn describe(writer: &mut Writer, spec: &SetSpec, size: Option<u32>) {
     }
 }
 
-/// The two limit expressions of an element.
+/// Writes the two limit expressions of an element.
 pub(crate) fn write_limits(writer: &mut Writer, limits: Limits) {
     for (rate, burst, kind) in [
         (limits.packet_rate, limits.packet_burst, expr::LIMIT_PACKETS),
@@ -137,7 +137,7 @@ fn limit_data(writer: &mut Writer, rate: u64, burst: u32, kind: u32) {
     writer.be32(expr::LIMIT_TYPE, kind);
 }
 
-/// True while there are more flows than that.
+/// Writes the expression that is true while there are more flows than this number.
 fn flows_over(writer: &mut Writer, flows: u32) {
     writer.str(expr::NAME, "connlimit");
     writer.nest(expr::DATA, |writer| {
@@ -146,7 +146,7 @@ fn flows_over(writer: &mut Writer, flows: u32) {
     });
 }
 
-/// One element, out of a packed row.
+/// Writes one element from a packed row.
 pub(crate) fn write_element(writer: &mut Writer, spec: &SetSpec, row: &[u8], identity_only: bool) {
     let (key, rest) = row.split_at(spec.key_len());
     let (end, rest) = rest.split_at(spec.identity_len() - spec.key_len());
@@ -174,7 +174,7 @@ pub(crate) fn write_element(writer: &mut Writer, spec: &SetSpec, row: &[u8], ide
     });
 }
 
-/// One element of a map of verdicts.
+/// Writes one element of a map of verdicts.
 pub(crate) fn write_goto(writer: &mut Writer, key: &[u8], chain: &str) {
     writer.nest(nft::LIST_ELEM, |writer| {
         writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
@@ -187,7 +187,7 @@ pub(crate) fn write_goto(writer: &mut Writer, key: &[u8], chain: &str) {
     });
 }
 
-/// The attributes of an object that tells conntrack how long to keep flows.
+/// Writes the attributes of an object with timeouts of conntrack.
 pub(crate) fn write_timeouts(writer: &mut Writer, timeouts: Timeouts, kernel: &KernelTimeouts) {
     writer.str(object::TABLE, TABLE);
     writer.str(object::NAME, &timeouts.to_string());
@@ -211,12 +211,12 @@ fn endpoint_fields(family: Family) -> [Field; 2] {
     [Field::DestAddress(family), Field::DestPort]
 }
 
-/// nft's number for a concatenation: six bits for each part's type (`TYPE_BITS` in nftables' `datatype.h`).
+/// Returns nft's number for a concatenation: six bits for each part's type (`TYPE_BITS` in nftables' `datatype.h`).
 fn concat_type(fields: &[Field]) -> u32 {
     fields.iter().fold(0, |number, field| number << 6 | datatype(*field))
 }
 
-/// nft's number for a type (`enum datatypes` in nftables' `datatype.h`).
+/// Returns nft's number for a type (`enum datatypes` in nftables' `datatype.h`).
 fn datatype(field: Field) -> u32 {
     match field {
         Field::L4Proto => 12,
@@ -235,8 +235,9 @@ fn datatype(field: Field) -> u32 {
     }
 }
 
-/// What nft keeps with a set so that it can print `typeof`. Layout: nftables' `udata.h` and libnftnl's `udata.h`; the
-/// values were read from sets that nft 1.0.6 made, in this machine's byte order. A wrong one makes `nft list` crash.
+/// Returns what nft stores with a set so that it can print `typeof`. Layout: nftables' `udata.h` and libnftnl's
+/// `udata.h`; the values were read from sets that nft 1.0.6 made, in this machine's byte order. A wrong value makes
+/// `nft list` crash.
 fn userdata(spec: &SetSpec) -> Vec<u8> {
     const BIG_ENDIAN: u32 = 2;
     const KEY_BYTEORDER: u8 = 0;

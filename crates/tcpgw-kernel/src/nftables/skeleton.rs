@@ -17,13 +17,13 @@ pub const TABLE: &str = "tcpgw";
 
 const ACK: u16 = 4;
 
-/// A chain, without its rules.
+/// Returns the message that adds a chain without its rules.
 pub fn new_chain(chain: &Chain, seq: u32) -> Vec<u8> {
     let table = table();
     without_ack(ffi::message(&nft_chain(chain, &table), seq, MsgType::Add))
 }
 
-/// A chain, without its rules, that keeps the names of chains which are older than it.
+/// Returns the message that adds a chain without its rules, with the list of the chains that are older.
 pub fn new_chain_after(chain: &Chain, older: &OlderChains, seq: u32) -> Vec<u8> {
     with_attr(new_chain(chain, seq), nft::chain::USERDATA, &older.encode())
 }
@@ -40,7 +40,7 @@ fn with_attr(mut message: Vec<u8>, kind: u16, payload: &[u8]) -> Vec<u8> {
     message
 }
 
-/// A rule at the end of a chain.
+/// Returns the message that appends a rule to a chain.
 pub fn new_rule(chain: &str, rule: &[Stmt], seq: u32) -> Vec<u8> {
     let table = table();
     let chain = NftChain::new(c_string(chain), &table);
@@ -51,14 +51,14 @@ pub fn new_rule(chain: &str, rule: &[Stmt], seq: u32) -> Vec<u8> {
     without_ack(ffi::message(&nft_rule, seq, MsgType::Add))
 }
 
-/// The end of all rules of a chain.
+/// Returns the message that removes all rules of a chain.
 pub fn flush_chain(chain: &str, seq: u32) -> Vec<u8> {
     let table = table();
     let chain = NftChain::new(c_string(chain), &table);
     without_ack(ffi::message(&Rule::new(&chain), seq, MsgType::Del))
 }
 
-/// The end of a chain.
+/// Returns the message that removes a chain.
 pub fn delete_chain(chain: &str, seq: u32) -> Vec<u8> {
     let table = table();
     without_ack(ffi::message(&NftChain::new(c_string(chain), &table), seq, MsgType::Del))
@@ -93,7 +93,8 @@ fn nft_chain<'a>(chain: &Chain, table: &'a Table) -> NftChain<'a> {
     nft
 }
 
-/// libnftnl's wrapper asks for an ACK on every message; hundreds of them overrun the socket (one at the end is enough).
+/// Removes the request for an ACK, which libnftnl's wrapper adds to every message: hundreds of ACKs overrun the socket,
+/// and one at the end is enough.
 fn without_ack(mut message: Vec<u8>) -> Vec<u8> {
     if let Some([low, high]) = message.get_mut(6..8).and_then(|flags| flags.first_chunk_mut()) {
         [*low, *high] = (u16::from_ne_bytes([*low, *high]) & !ACK).to_ne_bytes();

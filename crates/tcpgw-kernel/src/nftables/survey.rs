@@ -1,4 +1,4 @@
-//! Which sets, chains and objects the table has, and whether they are made as this program makes them.
+//! Inventory of the sets, chains and objects of the table, and whether they have the form that this program gives them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

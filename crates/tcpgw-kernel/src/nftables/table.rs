@@ -14,7 +14,7 @@ pub struct ListedTable {
     pub handle: u64,
     /// Comment, which names the version of the skeleton, the flow mark and the room of the sets.
     pub comment: Option<String>,
-    /// Flags, `NFT_TABLE_F_*`.
+    /// Flags `NFT_TABLE_F_*`.
     pub flags: u32,
     /// Netlink port of the socket that owns it; `None`: it has no owner.
     pub owner: Option<u32>,

@@ -1,5 +1,5 @@
-//! Whether anybody writes to our table, where others write to theirs all the time: the generation is everyone's, so it
-//! alone cannot tell.
+//! Watch for writes of other programs to the table while these write to their own tables all the time: the generation
+//! counts all tables, so it alone does not tell.
 
 use crate::netlink::socket::{Netlink, NetlinkError};
 use crate::netlink::tlv::{Attrs, Message, Reply};
@@ -9,8 +9,8 @@ use crate::nftables::transaction::Transaction;
 
 /// `NFNLGRP_NFTABLES` (`include/uapi/linux/netfilter/nfnetlink.h`).
 pub(crate) const GROUP: libc::c_int = 7;
-/// In every message but that of a new generation the first attribute names the table
-/// (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE` and so on).
+/// First attribute of every message but that of a new generation, which names the table (`NFTA_TABLE_NAME`,
+/// `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE` and so on).
 const NAMES_TABLE: u16 = 1;
 
 /// Hears every commit. While there is one, the kernel spends time on telling it: have it in times of trouble only.
@@ -18,14 +18,14 @@ const NAMES_TABLE: u16 = 1;
 pub(crate) struct Watch(Netlink);
 
 impl Watch {
-    /// From now on.
+    /// Begins to watch.
     pub(crate) fn open() -> Result<Self, NetlinkError> {
         let socket = Netlink::netfilter()?;
         socket.join(GROUP)?;
         Ok(Self(socket))
     }
 
-    /// Whether anybody wrote to our table since the last call, or may have.
+    /// Returns whether another program wrote to the table since the last call, or may have.
     pub(crate) fn touched(&mut self) -> Result<bool, NetlinkError> {
         self.wait_for_writers()?;
         let mut touched = false;
@@ -43,15 +43,15 @@ impl Watch {
         }
     }
 
-    /// A commit is visible before its messages are out, but it holds a lock until they are. An empty transaction takes
-    /// that lock, too (`nf_tables_valid_genid`).
+    /// Waits until the notifications of visible commits are sent. A commit is visible before its messages are sent, but
+    /// it holds a lock until then. An empty transaction takes that lock, too (`nf_tables_valid_genid`).
     fn wait_for_writers(&mut self) -> Result<(), NetlinkError> {
         let nothing = Transaction::begin(None, self.0.next_seq()).seal()?;
         self.0.send("wait for others to commit", &nothing.parts())
     }
 }
 
-/// Whether a notification may be of a change of our table: what cannot be read may be.
+/// Returns whether a notification may be about the table. One that cannot be read may be.
 pub fn is_about_us(message: &Message<'_>) -> bool {
     match message.reply() {
         Ok(Reply::Ack | Reply::Noop) => false,

@@ -22,11 +22,11 @@ pub struct Feature {
     pub module: Option<&'static str>,
     /// First release that has it, if later than 5.14, which tcpgw needs in any case.
     pub since: Option<&'static str>,
-    /// What tcpgw does without it; `None`: it cannot work.
+    /// What tcpgw does without the feature; `None` if it cannot work.
     pub fallback: Option<&'static str>,
 }
 
-/// What is sent to ask for a feature.
+/// Objects that are sent to test for a feature.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     pub(super) flags: u32,

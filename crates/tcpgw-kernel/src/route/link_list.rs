@@ -21,7 +21,7 @@ const LINK_HEADER_LEN: usize = 16;
 pub struct Link {
     /// Number in this network namespace.
     pub index: u32,
-    /// Name.
+    /// Name of the link.
     pub name: String,
     /// Kind, such as `veth` or `bridge`; `None` for hardware and loopback.
     pub kind: Option<String>,

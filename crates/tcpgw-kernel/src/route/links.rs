@@ -54,9 +54,9 @@ const NUD_FAILED: u16 = 0x20;
     reason = "each is one fact, and all combinations occur"
 )]
 pub struct Link {
-    /// Its number in this network namespace.
+    /// Number of the link in this network namespace.
     pub index: u32,
-    /// Its name.
+    /// Name of the link.
     pub name: String,
     /// Whether it is switched on.
     pub up: bool,
@@ -66,26 +66,26 @@ pub struct Link {
     pub loopback: bool,
     /// Bytes in the longest packet that it takes.
     pub mtu: u32,
-    /// What it is a port of.
+    /// Number of the link that it is a port of.
     pub master: Option<u32>,
-    /// Of a VLAN, the link that its frames come by.
+    /// For a VLAN, the link by which its frames come.
     pub parent: Option<u32>,
     /// Whether it is a bridge, and whether that one alone asks the rules for IPv4 and for IPv6.
     pub bridge: Option<[bool; 2]>,
-    /// As a port of a bridge: whether it sends packets back to where they came from.
+    /// As a port of a bridge: whether it sends packets back by the port on which they came in.
     pub hairpin: Option<bool>,
     /// Whether a program for XDP sees its packets first.
     pub xdp: bool,
     /// Whether traffic control sees packets that come in (`ingress`, `clsact`): its filters may drop some. Those that are attached
     /// by the system call `bpf` (tcx) are not known.
     pub classifies: bool,
-    /// Its addresses, with the lengths of their networks' prefixes.
+    /// Addresses, with the lengths of their prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// What it does to many packets at once; `None` where it cannot tell, or was not asked: see [`read_offloads`].
+    /// Offloads of the interface; `None` where they are unknown or were not read: see [`read_offloads`].
     pub offloads: Option<Offloads>,
 }
 
-/// What an interface does to many packets at once.
+/// Offloads of an interface that handle many packets at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offloads {
     /// Received packets are merged so that they cannot be told apart again.
@@ -96,14 +96,14 @@ pub struct Offloads {
     pub gso: bool,
 }
 
-/// Who was seen on a link.
+/// A neighbour on a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
-    /// The link.
+    /// Number of the link.
     pub link: u32,
-    /// Its IP address.
+    /// IP address of the neighbour.
     pub address: IpAddr,
-    /// Its hardware address, if it ever answered.
+    /// Hardware address, if it ever answered.
     pub hardware: Option<Vec<u8>>,
     /// Whether it did not answer when it was last asked.
     pub failed: bool,
@@ -114,16 +114,17 @@ pub struct Neighbour {
 pub struct Learned {
     /// The hardware address.
     pub hardware: Vec<u8>,
-    /// The port.
+    /// Number of the port.
     pub port: u32,
-    /// The bridge.
+    /// Number of the bridge.
     pub bridge: u32,
 }
 
-/// All links, without their offloads.
+/// Returns all links, without their offloads.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+///
+/// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
 pub fn links() -> Result<Vec<Link>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut links = restarting(|| {
@@ -179,10 +180,11 @@ pub fn read_offloads(links: &mut [Link]) {
     }
 }
 
-/// Who was seen on which link, by IP address.
+/// Returns the neighbours of all links.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+///
+/// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
 pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
     let mut socket = Netlink::route()?;
     restarting(|| {
@@ -195,10 +197,11 @@ pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
     })
 }
 
-/// What bridges learned.
+/// Returns the hardware addresses that bridges learned.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+///
+/// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
 pub fn learned() -> Result<Vec<Learned>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut request = [0; 12];
@@ -243,7 +246,7 @@ fn dump(
 
 const SHORT: Malformed = Malformed::new("an answer that is shorter than its header");
 
-/// `struct ifinfomsg`: family, type (at 2), index (at 4), flags (at 8), change.
+/// Reads `struct ifinfomsg`: family, type (at 2), index (at 4), flags (at 8), change.
 fn link(payload: &[u8]) -> Result<Link, Malformed> {
     let (header, attrs) = payload.split_first_chunk::<16>().ok_or(SHORT)?;
     let flags = number(header, 8);
@@ -296,7 +299,8 @@ fn read_kind(infos: &Attrs<'_>, link: &mut Link) -> Result<bool, Malformed> {
     Ok(text(INFO_KIND)? == Some("vlan"))
 }
 
-/// The link of a discipline that classifies what comes in. `struct tcmsg`: family, padding, index (at 4), handle, parent, info.
+/// Returns the link of a queueing discipline that classifies incoming packets. Reads `struct tcmsg`: family, padding,
+/// index (at 4), handle, parent, info.
 fn classifying(payload: &[u8]) -> Result<Option<u32>, Malformed> {
     let (header, attrs) = payload.split_first_chunk::<20>().ok_or(SHORT)?;
     let kind = Attrs::new(attrs).first(TCA_KIND)?.map(|attr| text(attr.payload));
@@ -304,7 +308,7 @@ fn classifying(payload: &[u8]) -> Result<Option<u32>, Malformed> {
     Ok(is_one.then(|| number(header, 4)))
 }
 
-/// `struct ifaddrmsg`: family, prefix length, flags, scope, index.
+/// Reads `struct ifaddrmsg`: family, prefix length, flags, scope, index.
 fn own_address(payload: &[u8]) -> Result<Option<(u32, IpAddr, u8)>, Malformed> {
     let (header, attrs) = payload.split_first_chunk::<8>().ok_or(SHORT)?;
     let (mut local, mut address) = (None, None);
@@ -320,7 +324,7 @@ fn own_address(payload: &[u8]) -> Result<Option<(u32, IpAddr, u8)>, Malformed> {
     Ok(found.map(|address| (number(header, 4), address, header[1])))
 }
 
-/// `struct ndmsg`: family, padding, index (at 4), state (at 8), flags, type.
+/// Reads `struct ndmsg`: family, padding, index (at 4), state (at 8), flags, type.
 fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>, Malformed> {
     let (header, attrs) = payload.split_first_chunk::<12>().ok_or(SHORT)?;
     let address = Attrs::new(attrs).first(NDA_DST)?.and_then(|attr| ip(attr.payload));

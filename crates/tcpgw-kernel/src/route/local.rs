@@ -15,7 +15,7 @@ use crate::netlink::socket::{NetlinkError, restarting};
 use crate::route::Routes;
 use crate::route::message::decode;
 
-/// `RT_TABLE_LOCAL`.
+/// Number of the routing table `RT_TABLE_LOCAL`.
 const LOCAL_TABLE: u8 = 255;
 
 /// The addresses that a machine takes for its own.

@@ -15,7 +15,7 @@ use crate::netlink::socket::{NetlinkError, restarting};
 use crate::route::Routes;
 use crate::route::message::{decode, encode};
 
-/// Where packets to an address go.
+/// Route of packets to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteTo {
     /// Number of the interface.
@@ -39,10 +39,10 @@ pub struct RouteEntry {
     pub table: u32,
 }
 
-/// What is asked about a packet, besides where it is to go.
+/// Properties of a packet apart from its destination.
 #[derive(Clone, Copy, Debug, Default)]
 struct Question {
-    /// Where it comes from.
+    /// Source address of the packet.
     from: Option<IpAddr>,
     /// The interface that it comes in by; `None`: this machine sends it.
     input: Option<u32>,
@@ -51,15 +51,15 @@ struct Question {
     flags: RouteFlags,
 }
 
-/// What the kernel would do with a packet that comes in.
+/// Result of a route lookup for an incoming packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WayIn {
-    /// It is sent on, or delivered, as this says.
+    /// The packet is forwarded or delivered by this route.
     Goes(RouteTo),
     /// There is no route, or one that refuses.
     NoRoute,
-    /// It is dropped, perhaps because of its source address or because its interface does not forward. Where it would go is not
-    /// known.
+    /// The packet is dropped, perhaps because of its source address or because its interface does not forward. Its
+    /// route is not known.
     Refused,
 }
 
@@ -243,7 +243,7 @@ fn route_found(message: &RouteMessage) -> Option<RouteTo> {
     })
 }
 
-/// The attribute of a default route's network is missing.
+/// Reads an entry of a routing table. A default route has no attribute for its network.
 fn entry_found(message: &RouteMessage, address: IpAddr) -> Option<RouteEntry> {
     let mut network = match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

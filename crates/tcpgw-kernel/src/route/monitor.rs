@@ -40,7 +40,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(60);
 
-/// What has changed, or may have, since the last notification.
+/// Changes since the last notification, certain or possible.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -51,7 +51,7 @@ pub struct Notification {
     pub links: bool,
     /// Addresses of this machine were added or removed, among them local routes to single addresses or prefixes.
     pub addresses: bool,
-    /// Other routes.
+    /// Whether routes changed.
     pub routes: bool,
     /// Routing rules (`ip rule`).
     pub rules: bool,
@@ -158,7 +158,7 @@ impl Debounce {
         *last = now;
     }
 
-    /// When the notification is due; `None` while there is nothing to tell.
+    /// Returns the time at which the notification is due; `None` while there is no change.
     fn due(&self) -> Option<Instant> {
         self.burst.map(|(first, last)| (last + QUIET).min(first + LONGEST))
     }
@@ -184,7 +184,7 @@ pub fn follow() -> mpsc::Receiver<Notification> {
 type Messages = std::pin::Pin<Box<dyn Stream<Item = Notification> + Send>>;
 type Driver = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The messages come as long as the driver is polled, which ends when one of the connections has died.
+/// Opens the connections. Messages come as long as the driver is polled, which ends when one of the connections fails.
 fn connect() -> io::Result<(Driver, Messages)> {
     let (connection, _, messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
     let (mut settings, _, of_settings) =

@@ -40,7 +40,7 @@ impl<A: NetlinkExchange> Routes<A> {
     }
 }
 
-/// `IFA_F_SECONDARY` is `IFA_F_TEMPORARY` with IPv6.
+/// Returns the address if new flows may use it. `IFA_F_SECONDARY` is `IFA_F_TEMPORARY` with IPv6.
 fn for_new_flows(message: &AddressMessage) -> Option<LinkAddress> {
     use AddressHeaderFlags as Flag;
     let unfit = Flag::Secondary | Flag::Deprecated | Flag::Tentative | Flag::Dadfailed;

@@ -6,7 +6,7 @@ use crate::netlink::tlv::{Attrs, FAMILY_LEN, HEADER_LEN, Messages, Nack};
 use crate::nftables::nft::{self, elem, expr, rule};
 use tcpgw_core::ruleset::name::SetName;
 
-/// What a message is about, as the error says when the kernel refuses it.
+/// Subject of a message, for the error when the kernel refuses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// The beginning or the end of the batch.
@@ -15,7 +15,7 @@ pub enum Subject {
     Table,
     /// A timeout object.
     Timeouts,
-    /// A set.
+    /// A set or map.
     Set(SetName),
     /// A chain.
     Chain(String),
@@ -41,7 +41,7 @@ pub struct Sealed {
 /// A message that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// What the message is about.
+    /// Subject of the refused message.
     pub subject: Subject,
     /// Key of the element, if the kernel names one.
     pub element: Option<Box<[u8]>>,

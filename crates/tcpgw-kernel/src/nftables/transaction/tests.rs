@@ -44,7 +44,7 @@ fn nack(seq: u32, offset: Option<usize>) -> Nack {
     }
 }
 
-/// The messages of a batch that are about such things, with the offset of each attribute of the list of that kind.
+/// Returns the messages of a batch with such subjects, with the offset of each attribute of the list of that kind.
 fn messages(sealed: &Sealed, about: fn(&Subject) -> bool, list: u16) -> Vec<(u32, Vec<usize>)> {
     let mut found = Vec::new();
     for message in sealed.pieces.iter().flat_map(|piece| Messages::new(piece)) {
