@@ -1,5 +1,6 @@
-//! Configuration file of the operator: fences for states, the flow mark, and the daemon's settings. The rules about
-//! states themselves are [`tcpgw_core::model`]'s.
+//! Configuration file of the operator: fences for states, the flow mark, and the daemon's settings.
+//!
+//! Owns the file's format and the fences. The rules about states themselves belong to [`tcpgw_core::model`].
 
 pub mod copy;
 pub mod daemon;
@@ -210,7 +211,7 @@ impl Config {
         self.fences.max_services.is_some() || self.fences.max_backends.is_some()
     }
 
-    /// As [`Config::read_or_copy`], but the copy also takes the place of a file that is refused.
+    /// Reads the file as [`Config::read_or_copy`] does, but the copy also replaces a file that is refused.
     fn accepted_or_copy(path: &Path, copy: &Path) -> Result<Self, ConfigError> {
         Self::read_or_copy(path, copy).or_else(|error| copy::instead_of(path, copy, error))
     }

@@ -100,7 +100,7 @@ pub struct Report {
     pub failed: u64,
     /// Reason why the table was created again.
     pub rebuilt: Option<String>,
-    /// Whether something was removed that a SYN in the stack may have read before.
+    /// Whether something was changed that a SYN in the stack may have read before.
     pub retired: bool,
     /// Time spent on sending transactions.
     pub committing: Duration,
@@ -288,10 +288,11 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         count_denied(self.kernel, self.mark, summary, None)
     }
 
-    /// Ends the flows of clients that these services deny.
+    /// Deletes the flows of clients that these services deny.
     ///
     /// # Errors
-    /// Those of [`flush_denied`].
+    ///
+    /// Fails as [`flush_denied`] does.
     pub fn flush_denied(&mut self, summary: &Summary) -> Result<DeniedFlushed, KernelError> {
         flush_denied(self.kernel, self.mark, summary, None)
     }

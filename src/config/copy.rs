@@ -96,7 +96,8 @@ pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result
     Ok(config)
 }
 
-/// What is used of a copy, and what to say of the rest. What it says of files and sockets is not believed if somebody else may have written it.
+/// Returns what is used of a copy, and the note about the rest. Paths of files and sockets are not used if another user
+/// may have written it.
 fn believed(mut config: Config, is_trusted: bool) -> (Config, &'static str) {
     if is_trusted || (config.addon.is_none() && config.daemon == Section::default()) {
         return (config, "");
@@ -299,7 +300,7 @@ mod tests {
             config.gone.is_none() && !config.protect_backends,
             "it is accepted again"
         );
-        // A copy that is damaged, too, says nothing.
+        // A copy that is damaged, too, is not used.
         fs::write(place.file(), "[fences").unwrap();
         fs::write(place.copy(), TEXT).unwrap();
         refused("line 1");

@@ -98,7 +98,7 @@ pub struct DaemonSettings {
     pub socket: PathBuf,
     /// The group that may use the socket; `None`: that of the process.
     pub socket_group: Option<String>,
-    /// The mode of the socket, never writable for everybody.
+    /// Mode of the socket, never writable for all users.
     pub socket_mode: u32,
     /// Format of logs.
     pub log_format: LogFormat,

@@ -140,10 +140,11 @@ impl<K: Kernel> Engine<K> {
         Ok(found)
     }
 
-    /// Makes the kernel equal to these services, whatever it holds, and flushes what is stale.
+    /// Makes the kernel equal to these services, whatever it holds, and flushes stale flows.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel refuses or cannot be read.
     pub fn apply_all(&mut self, services: &ServicesByName, memo: Memo) -> Result<Report, ReconcileError> {
         self.cached = None;
         self.follow_timeouts();
@@ -257,7 +258,8 @@ impl<K: Kernel> Engine<K> {
     /// Deletes the handshakes that these backends, which left the balance of a service, have not answered.
     ///
     /// # Errors
-    /// [`KernelError`].
+    ///
+    /// Fails when the kernel refuses or cannot be read.
     pub fn forget(&mut self, pairs: &BTreeSet<Pair>) -> Result<Deletion, KernelError> {
         self.kernel.sweep(self.mark, &mut |flow| {
             !flow.status.seen_reply() && Pair::any_of(pairs, flow)
@@ -302,10 +304,11 @@ impl<K: Kernel> Engine<K> {
         })
     }
 
-    /// Removes the counters of services and backends that are gone.
+    /// Removes the counters of services and backends that no longer exist.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel refuses or cannot be read.
     pub fn tidy(&mut self, services: &ServicesByName) -> Result<(), ReconcileError> {
         let Some(mut cached) = self.cached.take() else {
             return Ok(());
@@ -341,10 +344,11 @@ impl<K: Kernel> Engine<K> {
             .remember(&known, &desired, true);
     }
 
-    /// Removes the table and all our flows.
+    /// Removes the table and all flows of tcpgw.
     ///
     /// # Errors
-    /// [`ReconcileError`].
+    ///
+    /// Fails when the kernel refuses, or another program owns the table.
     pub fn teardown(&mut self, by: &TornDown) -> Result<super::Torn, ReconcileError> {
         self.cached = None;
         self.found = None;

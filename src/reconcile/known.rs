@@ -119,8 +119,9 @@ impl Known {
         differs(SetName::SameLink) || of_links.into_iter().any(differs)
     }
 
-    /// Returns the services of `last`, which was written in this boot, that belong to no state file and should be in the kernel and are
-    /// not: somebody has removed the table, say. What a record does not have, and was not held back, was removed by its provider.
+    /// Returns the services of `last`, which was written in this boot, that belong to no state file and are missing in
+    /// the kernel, for example because another program removed the table. A service that the record does not have, and
+    /// that was not held back, was removed by its provider.
     pub fn lost<'a>(&'a self, last: &'a Last) -> impl Iterator<Item = (Owner, &'a str)> {
         let found: BTreeSet<&str> = self
             .summary
@@ -232,11 +233,13 @@ impl<K: Kernel> Reconciler<'_, K> {
         self.store.load_torn_down().filter(|torn| torn.boot == boot_id())
     }
 
-    /// Takes over what is known, if the kernel is to keep others from the table ([`Kernel::ownership`]): an orphan becomes
-    /// ours as it is, and a table that cannot be owned will be made anew by [`Reconciler::apply`], which calls this itself.
+    /// Takes over the table, if the kernel is to keep others from it ([`Kernel::ownership`]): an orphan becomes owned
+    /// without a change, and a table that cannot be owned is created again by [`Reconciler::apply`], which calls this
+    /// itself.
     ///
     /// # Errors
-    /// [`ReconcileError::Foreign`], [`ReconcileError::Busy`], [`ReconcileError::Kernel`].
+    ///
+    /// Fails with [`ReconcileError::Foreign`], [`ReconcileError::Busy`] and [`ReconcileError::Kernel`].
     pub fn own(&mut self, known: Known) -> Result<Known, ReconcileError> {
         let mut known = known;
         for _ in 0..ATTEMPTS {
@@ -314,8 +317,8 @@ impl<K: Kernel> Reconciler<'_, K> {
         Ok(services)
     }
 
-    /// Backends that no record tells of leave the service that their flows came through: a process that died before it
-    /// wrote its record has left nothing else to know it by.
+    /// Assigns backends that no record contains to the service of their flows, as draining: a process that was killed
+    /// before it wrote its record leaves no other information.
     pub(super) fn place(&mut self, known: &mut Known) -> Result<(), KernelError> {
         let unplaced = unplaced(&known.ruleset, &known.summary);
         if unplaced.is_empty() {
@@ -481,7 +484,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     }
 }
 
-/// Says that a change could not be written down before it is made.
+/// Logs that a change could not be recorded before it is made.
 pub(super) fn unannounced(error: &std::io::Error) {
     tracing::warn!(%error, "failed to write down a change before it is made; if tcpgw is killed now, the next run may not know whose the services are");
 }
@@ -491,8 +494,8 @@ fn program() -> String {
     format!("{}, {}", env!("CARGO_PKG_VERSION"), skeleton::name())
 }
 
-/// Backends whose service is not known: those that leave while their flows may go on, and draining ones that no record
-/// tells of.
+/// Returns the backends whose service is not known: those that were removed while their flows continue, and draining
+/// ones that no record contains.
 fn unplaced(ruleset: &Ruleset, summary: &Summary) -> BTreeSet<SocketAddr> {
     let mut backends = BTreeSet::new();
     for family in Family::BOTH {

@@ -47,7 +47,7 @@ pub struct Head {
     pub timeouts: KernelTimeouts,
     /// Summary of the services.
     pub summary: Summary,
-    /// Whether another user wrote it: it names services, and says nothing of what the kernel holds.
+    /// Whether another user wrote it: it is used for the names of services, and not for the contents of the kernel.
     #[serde(skip)]
     pub is_hint: bool,
     /// The journal: what was to be changed since. [`Head::at`] puts it into the rest.

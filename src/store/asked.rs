@@ -1,8 +1,8 @@
-//! What resources and bindings were asked for with, and the ids of plans, beside the resources: a table of its own, made when it is needed, so that a version
-//! that does not know it reads and writes the store as before.
+//! Parameters with which resources and bindings were requested, and the ids of plans: a table of its own, created when
+//! it is needed, so that a version that does not know it reads and writes the store as before.
 //!
-//! A row names the checksum of the resource that it was written with. Where another version has changed the resource since, the row
-//! says nothing.
+//! A row has the checksum of the resource that it was written with. If another version has changed the resource since,
+//! the row is ignored.
 
 use std::collections::BTreeMap;
 

@@ -228,7 +228,7 @@ impl Fault {
             return corrupt(what);
         };
         match code.code {
-            // Unknown is among others what SQLite says of a schema that is not ours: no such table.
+            // Unknown is, among others, SQLite's code for a schema that is not that of a store: no such table.
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown => corrupt(what),
             ErrorCode::DiskFull => StoreError::Full(path.to_owned()),
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Locked {

@@ -53,7 +53,8 @@ pub struct Last {
     pub kept: Vec<Kept>,
     /// Services that this version does not accept; they are kept for one that does.
     pub refused: Vec<Refused>,
-    /// The add-on's resources; `None`: whoever wrote the file did not know them, or this version does not accept them.
+    /// The add-on's resources; `None` if the version that wrote the file did not know them, or this version does not
+    /// accept them.
     pub resources: Option<LastResources>,
     /// The apps of services of the add-on whose resources are not among [`Last::resources`].
     pub apps: BTreeMap<ResourceId, PlatformId>,
@@ -218,10 +219,11 @@ impl Last {
             .ok_or_else(|| LastError::Damaged(path.to_owned()))
     }
 
-    /// Gives a file that could not be read another name, so that nothing is written over it. More than four are not kept.
+    /// Renames a file that could not be read, so that it is not overwritten. At most four are kept.
     ///
     /// # Errors
-    /// Those of the file system.
+    ///
+    /// Fails when the file cannot be renamed.
     pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
         let mut names = aside(path);
         let free = names.clone().find(|name| name.symlink_metadata().is_err());
@@ -368,10 +370,11 @@ impl Last {
         Ok(format!("{MAGIC}{checksum:08x}\n{json}"))
     }
 
-    /// Writes it, whole or not at all; it is on the disk when this returns.
+    /// Writes the file, whole or not at all; it is on the disk when this returns.
     ///
     /// # Errors
-    /// Those of the file system.
+    ///
+    /// Fails when the file cannot be written.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".new");

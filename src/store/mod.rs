@@ -219,9 +219,9 @@ impl Store {
         Ok(committed)
     }
 
-    /// Makes several changes in one transaction, which is flushed once: each of them is made, or refused, by itself, as by
-    /// [`commit`](Self::commit) one after the other. Returns what has become of each. If the transaction fails, that is the answer to
-    /// all of them.
+    /// Makes several changes in one transaction, which is flushed once. Each of them is made or refused separately, as
+    /// [`commit`](Self::commit) one after the other would do. Returns the result of each. If the transaction fails, its
+    /// error is the result of all.
     pub fn commit_together(&mut self, changes: &[(Change, By)], at: Duration) -> Vec<Result<Committed, StoreError>> {
         let path = self.path.clone();
         let one = |transaction: &Transaction<'_>, keep: &Keep, change, by| {
@@ -257,10 +257,12 @@ impl Store {
         Ok(())
     }
 
-    /// Writes what tells nothing, to see whether changes can be written: after that [`trouble`](Self::trouble) says it anew.
+    /// Writes a value without meaning, to see whether changes can be written: [`trouble`](Self::trouble) is up to date
+    /// after that.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or written.
     pub fn probe(&mut self) -> Result<(), StoreError> {
         self.write(|transaction, _| schema::touch(transaction))
     }
@@ -303,11 +305,12 @@ impl Store {
         self.write(|transaction, keep| deploys::begin(transaction, deploy, by, at, keep))
     }
 
-    /// Notes how a deploy goes on without a change of its service. One that changes it goes with that change:
+    /// Records a step of a deploy without a change of its service. A step with a change belongs to that change:
     /// [`Change::deploy`].
     ///
     /// # Errors
-    /// [`StoreError::NoDeploy`], [`StoreError::Phase`]; [`StoreError`].
+    ///
+    /// Fails when the deploy does not exist or cannot go to that phase, or the store cannot be written: [`StoreError`].
     pub fn deploy_update(&mut self, step: &DeployStep, at: Duration) -> Result<(), StoreError> {
         self.write(|transaction, _| deploys::step(transaction, step, None, at))
     }
@@ -430,8 +433,8 @@ impl Store {
         error
     }
 
-    /// Closes the file, which moves the log into it and removes the log; by its name, under which there may be the log of another store, that
-    /// somebody has put in the place of this one: it stays.
+    /// Closes the file, which moves the log into it. Removes the log, except if its name belongs to the log of another
+    /// store that replaced this one.
     fn close(&mut self) {
         let Some(connection) = self.connection.take() else {
             return;

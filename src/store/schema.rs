@@ -100,7 +100,7 @@ fn upgrade(transaction: &Transaction<'_>, from: usize, migrations: &[&str]) -> R
     )?)
 }
 
-/// Compares all that says what is desired with its checksums. What is past is compared when it is read.
+/// Compares all rows about the desired services with their checksums. The history is compared when it is read.
 pub(super) fn verify(connection: &Connection) -> Result<Head, Fault> {
     let head = Head::read(connection)?;
     let (mut count, mut sum) = (0_i64, 0_i64);

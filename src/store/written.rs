@@ -42,8 +42,8 @@ pub(super) fn note(store: &Path, number: u64) -> io::Result<()> {
     file.write_all(text(number).as_bytes())
 }
 
-/// Gives a file whose number cannot be believed (empty, torn, changed) another name, so that it is not written over and
-/// [`problem`] tells of it. What cannot be renamed is logged.
+/// Renames a file whose number is invalid (empty, torn, changed), so that it is not overwritten and [`problem`] reports
+/// it. A failure to rename is logged.
 pub fn set_aside(store: &Path) {
     let path = path(store);
     if path.symlink_metadata().is_err() || read(store).is_some() {
@@ -60,8 +60,8 @@ pub fn set_aside(store: &Path) {
     }
 }
 
-/// Returns the problem that the number of acknowledged writes was not known when the store was opened, until somebody removes the file
-/// that was set aside.
+/// Returns the problem that the number of acknowledged writes was not known when the store was opened, until the
+/// renamed file is removed.
 pub fn problem(store: &Path) -> Option<Problem> {
     let aside = aside(store);
     aside.symlink_metadata().is_ok().then(|| {

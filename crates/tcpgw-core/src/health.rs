@@ -256,8 +256,8 @@ impl Health {
     }
 
     /// Requests a probe of the endpoint at once, before all routine probes; if one is in flight, directly after it. The
-    /// first outcome of a probe that starts from then on is a [`HealthChange`] if it was accepted, even if the state
-    /// stays the same. Returns whether the endpoint exists.
+    /// first accepted outcome of a probe that starts from then on is a [`HealthChange`], even if the state stays the
+    /// same. Returns whether the endpoint exists.
     pub fn probe_now(&mut self, endpoint: SocketAddr, now: Instant) -> bool {
         let Some(known) = self.endpoints.get_mut(&endpoint) else {
             return false;

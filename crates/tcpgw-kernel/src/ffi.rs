@@ -268,7 +268,7 @@ pub fn keep_memory() {
         (libc::M_TRIM_THRESHOLD, c_int::MAX),
         (libc::M_TOP_PAD, AT_ONCE),
     ] {
-        // SAFETY: no pointers; an allocator that knows no such option says so and goes on as it was.
+        // SAFETY: no pointers; an allocator that does not know the option returns an error and changes nothing.
         unsafe {
             libc::mallopt(option, value);
         }

@@ -73,7 +73,7 @@ pub enum Seen {
 /// Values that identify a state of the kernel's rules without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// Grows with each transaction of anyone in the network namespace.
+    /// Counter of the transactions of all programs in the network namespace.
     pub generation: u32,
     /// Number of the table, if it exists.
     pub table: Option<u64>,
@@ -155,7 +155,8 @@ pub trait Kernel {
     /// lost.
     ///
     /// # Errors
-    /// [`KernelError::Outdated`] if somebody wrote to it since; those of [`Kernel::commit`].
+    ///
+    /// Fails with [`KernelError::Outdated`] if another program wrote to it since, and as [`Kernel::commit`] does.
     fn adopt(&mut self, generation: u32) -> Result<Adoption, KernelError>;
     /// Carries out a transaction, whole or not at all, and gives the generation after it.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError>;
@@ -223,7 +224,7 @@ pub fn reading<T>(mut attempt: impl FnMut() -> Result<T, KernelError>) -> Result
     attempt()
 }
 
-/// More refusals than these say nothing new: most follow from the first.
+/// Number of refusals that a message lists: most follow from the first.
 const SHOWN_REFUSALS: usize = 5;
 
 struct Refusals<'a>(&'a [Refused]);

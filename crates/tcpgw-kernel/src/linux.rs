@@ -240,7 +240,8 @@ pub fn read(from: &mut impl NetlinkExchange, mark: FlowMark) -> Result<Seen, Net
         return Ok(Seen::Absent);
     };
     let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
-    // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
+    // Each part is repeated separately: while another program commits every millisecond, there is time for one part,
+    // and not for all.
     let mut survey = restarting(|| survey::survey(from, room))?;
     let ours = chains::skeleton_is_ours(from, mark, &mut survey)?
         && found.flags & DORMANT == 0
@@ -285,7 +286,7 @@ impl Kernel for Linux {
             let generation = self.generation()?;
             self.watched = Some(generation);
             let read = read(&mut self.nft, mark);
-            // Dumps of elements say nothing of changes in between; the generation does.
+            // Dumps of elements do not report changes in between; the generation does.
             let settled = match self.generation()? {
                 now if now == generation => Some(now),
                 _ => self.later(generation)?,

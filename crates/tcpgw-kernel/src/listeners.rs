@@ -1,6 +1,9 @@
-//! Listening local TCP sockets and their processes. Where the module for it (`tcp_diag`) is missing, all sockets are
-//! read from `/proc`. Both follow the network namespace of the calling thread. Source: `sock_diag(7)`,
-//! `inet_diag_dump_icsk` in `net/ipv4/inet_diag.c`, `tcp4_seq_show` in `net/ipv4/tcp_ipv4.c`, `net/ipv6/tcp_ipv6.c`.
+//! Listening local TCP sockets and their processes.
+//!
+//! The kernel is asked for listeners alone (`NETLINK_SOCK_DIAG`), so that the time does not grow with the connections
+//! of the machine. Where the module for it (`tcp_diag`) is missing, all sockets are read from `/proc`. Both follow the
+//! network namespace of the calling thread. Source: `sock_diag(7)`, `inet_diag_dump_icsk` in `net/ipv4/inet_diag.c`,
+//! `tcp4_seq_show` in `net/ipv4/tcp_ipv4.c`, `net/ipv6/tcp_ipv6.c`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -105,7 +105,7 @@ impl FromStr for SocketPath {
     }
 }
 
-/// The name of a group; whether there is one shows when the socket is made.
+/// Name of a group; whether it exists is found out when the socket is created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupName(pub(super) String);
 

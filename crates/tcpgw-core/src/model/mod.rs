@@ -1,5 +1,6 @@
-//! The desired state as operators write it: parsing and validation. Knows nothing of nftables, conntrack, sockets or
-//! clocks.
+//! The desired state as operators write it: parsing and validation.
+//!
+//! Owns every rule about the contents of a state. Knows nothing of nftables, conntrack, sockets or clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

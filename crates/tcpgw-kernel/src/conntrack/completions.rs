@@ -1,8 +1,6 @@
-//! Handshakes that are completed, as the kernel tells of them.
-//!
-//! A connection that ends with a reset is forgotten at once, so that none of them may be there when flows are listed. Source:
-//! `ctnetlink_conntrack_event` in `net/netfilter/nf_conntrack_netlink.c`. With `net.netfilter.nf_conntrack_events` = 2 (the default
-//! since Linux 5.19) the kernel tells only of flows that began while somebody listened, and nothing with 0.
+//! Completed handshakes, as the kernel reports them. Source: `ctnetlink_conntrack_event` in
+//! `net/netfilter/nf_conntrack_netlink.c`. With `net.netfilter.nf_conntrack_events` = 2 (the default since Linux 5.19)
+//! the kernel tells only of flows that began while somebody listened, and nothing with 0.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -31,8 +29,9 @@ pub struct Completion {
     pub public: SocketAddr,
 }
 
-/// Hears of completed handshakes, in the network namespace of the thread that opened it. While one is open, each connection through
-/// this host costs the kernel four or five messages; those that are not read in time are lost once 8 MiB wait.
+/// Monitor of completed handshakes, in the network namespace of the thread that opened it. While one is open, each
+/// connection through this host costs the kernel four or five messages; those that are not read in time are lost once 8
+/// MiB wait.
 #[derive(Debug)]
 pub struct CompletionMonitor {
     socket: Netlink,
@@ -56,11 +55,12 @@ impl CompletionMonitor {
         fs::read_to_string(EVENTS).is_ok_and(|value| value.trim() != "0")
     }
 
-    /// Shows the handshakes of our flows that were completed since the last time, as far as the kernel could keep them. Returns how
-    /// many messages were read.
+    /// Calls `each` with the handshakes of tcpgw's flows that were completed since the last call, as far as the kernel
+    /// could keep them. Returns the number of messages that were read.
     ///
     /// # Errors
-    /// [`NetlinkError::Receive`].
+    ///
+    /// Fails with [`NetlinkError::Receive`].
     pub fn drain(&mut self, mut each: impl FnMut(Completion)) -> Result<usize, NetlinkError> {
         for read in 0..AT_ONCE {
             match self.socket.try_recv() {

@@ -1,5 +1,6 @@
-//! A tracked TCP connection as ctnetlink reports it. `include/uapi/linux/netfilter/nfnetlink_conntrack.h`,
-//! `nf_conntrack_common.h`, `nf_conntrack_tcp.h`.
+//! A tracked TCP connection as ctnetlink reports it.
+//!
+//! Source: `include/uapi/linux/netfilter/nfnetlink_conntrack.h`, `nf_conntrack_common.h`, `nf_conntrack_tcp.h`.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,7 +31,7 @@ pub struct Flow {
     pub tcp_state: Option<TcpState>,
     /// The conntrack zone of the original direction.
     pub zone: u16,
-    /// Seconds until conntrack forgets it if no packet comes.
+    /// Number of seconds until conntrack forgets it if no packet comes.
     pub timeout: Option<u32>,
     /// Traffic, if `net.netfilter.nf_conntrack_acct` is on.
     pub counters: Option<Counters>,

@@ -12,13 +12,15 @@ const ASSURED: u32 = 4;
 const DST_NAT: u32 = 32;
 
 impl Conntrack {
-    /// Shows our flows whose handshake is not complete, until `each` breaks off.
+    /// Calls `each` with the flows of tcpgw whose handshake is not complete, until it breaks off.
     ///
-    /// The kernel filters by status (`ctnetlink_filter_match`, Linux 5.16 and newer; an older one shows all our flows, which
-    /// are filtered here), so of a million established flows none is sent.
+    /// The kernel filters by status (`ctnetlink_filter_match`, Linux 5.16 and newer; an older one lists all flows of
+    /// tcpgw, which are filtered here), so of a million established flows none is sent.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`NetlinkExchange::dump`](crate::netlink::exchange::NetlinkExchange::dump).
+    ///
+    /// Fails when the kernel cannot be read: see
+    /// [`NetlinkExchange::dump`](crate::netlink::exchange::NetlinkExchange::dump).
     pub fn handshakes(
         &mut self,
         mark: FlowMark,
@@ -41,10 +43,12 @@ impl Conntrack {
         })
     }
 
-    /// Shows our flows whose handshake was completed, until `each` breaks off.
+    /// Calls `each` with the flows of tcpgw whose handshake was completed, until it breaks off.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`NetlinkExchange::dump`](crate::netlink::exchange::NetlinkExchange::dump).
+    ///
+    /// Fails when the kernel cannot be read: see
+    /// [`NetlinkExchange::dump`](crate::netlink::exchange::NetlinkExchange::dump).
     pub fn completed(
         &mut self,
         mark: FlowMark,

@@ -81,16 +81,18 @@ impl Selection {
 /// Addresses of both families are asked for.
 struct Contradiction;
 
-/// The kernel walks its whole table, which takes it milliseconds, once for each family that it filters. Up to so many entries are all
-/// asked for in one walk.
+/// Number of entries up to which all are listed in one walk. The kernel walks its whole table, which takes
+/// milliseconds, once for each family that it filters.
 const FEW: u32 = 2_000;
 
 impl Conntrack {
-    /// Shows those of our flows, one by one, until `each` breaks off. One that changes its place meanwhile may be shown
-    /// twice.
+    /// Calls `each` with the selected flows of tcpgw, until it breaks off. A flow that moves in the table meanwhile may
+    /// be listed twice.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`NetlinkExchange::dump`](crate::netlink::exchange::NetlinkExchange::dump).
+    ///
+    /// Fails when the kernel cannot be read: see
+    /// [`NetlinkExchange::dump`](crate::netlink::exchange::NetlinkExchange::dump).
     pub fn select(
         &mut self,
         mark: FlowMark,

@@ -1,4 +1,6 @@
-//! Requests to ctnetlink. `net/netfilter/nf_conntrack_netlink.c`, `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
+//! Requests to ctnetlink.
+//!
+//! Source: `net/netfilter/nf_conntrack_netlink.c`, `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -65,7 +67,7 @@ pub(super) const CTA_STATS_EARLY_DROP: u16 = 11;
 pub(super) const CTA_STATS_SEARCH_RESTART: u16 = 13;
 pub(super) const CTA_STATS_CHAIN_TOOLONG: u16 = 15;
 
-/// Asks how many flows there are, of anyone.
+/// Requests the number of flows of all programs.
 pub(super) fn stats(writer: &mut Writer, seq: u32) {
     let header = Header {
         kind: STATS,

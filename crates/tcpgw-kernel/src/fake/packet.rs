@@ -190,7 +190,7 @@ impl<'a> Walk<'a> {
             || !self.contains(SetName::AllowOnly(listen_scope.scope()), &service)
     }
 
-    /// Breaks with where the packet ends, if it does, and goes on where it comes back.
+    /// Breaks with the place where the packet ends, if it ends here, and continues where it returns.
     fn spread(
         &mut self,
         rules: &FakeTable,

@@ -265,7 +265,7 @@ impl Work<'_> {
             self.table.timeouts = retimed.timeouts;
         }
         for (timeouts, kernel) in &step.new_timeouts {
-            // An object that says something else than the others is taken for somebody else's.
+            // An object with other timeouts is taken for that of another program.
             if *kernel != self.table.timeouts || !self.table.idle_timeouts.insert(*timeouts) {
                 self.refuse(Subject::Timeouts, None, Errno::EEXIST);
             }

@@ -90,7 +90,7 @@ struct Reader<'a> {
     registers: BTreeMap<u32, Held>,
     /// Value that a slot would write to the ct mark; a missing one is unknown.
     marks: BTreeMap<u32, MarkWrite>,
-    /// The same of the packet's mark.
+    /// Value that a slot would write to the packet's mark.
     packet_marks: BTreeMap<u32, MarkWrite>,
     /// The bytes that start at a slot; `None` for one that comes from the packet.
     bytes: BTreeMap<u32, Vec<Option<u8>>>,
@@ -532,7 +532,7 @@ fn bitwise_mark(
         },
         (OR, first) => {
             let second = of(parts.number(SECOND)?);
-            // With bits that nobody knows, a mark that is kept whole keeps those that are set.
+            // With unknown bits, a mark that is kept whole keeps those that are set.
             let whole = [first, second]
                 .into_iter()
                 .flatten()

@@ -5,7 +5,7 @@
 pub struct MarkWrite {
     /// Bits that are kept.
     pub keep: u32,
-    /// Bits that are then turned round.
+    /// Bits that are inverted afterwards.
     pub flip: u32,
     /// Bits that come from elsewhere: the packet's mark, say.
     pub unknown: u32,
@@ -34,7 +34,7 @@ impl MarkWrite {
         }
     }
 
-    /// Returns the same, with a mask and other bits turned round.
+    /// Returns the write with a mask applied and other bits inverted.
     #[must_use]
     pub const fn masked(self, mask: u32, xor: u32) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl MarkWrite {
         }
     }
 
-    /// Returns what writes a number from `offset` on, of so many; `None` where these are not all that some bits can be.
+    /// Returns the write of one of `count` numbers from `offset` on; `None` if these are not all values of some bits.
     pub fn one_of(count: u32, offset: u32) -> Option<Self> {
         let bits = count.checked_sub(1)?;
         (count.is_power_of_two() && offset & bits == 0).then_some(Self {

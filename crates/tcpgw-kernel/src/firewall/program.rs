@@ -165,7 +165,7 @@ mod tests {
             time: Duration::from_millis(100),
             ..BOUNDS
         };
-        // It closes its output and goes on; it ends, and leaves the pipe to another; it says nothing.
+        // Closes its output and continues; ends and leaves the pipe to another process; prints nothing.
         for line in ["exec sleep 60 >&- 2>&-", "sleep 2 & exit 0", "exec sleep 60"] {
             let error = sh(line, short).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{line}");

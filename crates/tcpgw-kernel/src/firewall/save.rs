@@ -68,7 +68,8 @@ fn names_file(family: TableFamily) -> &'static str {
 /// Returns whether iptables-legacy has its table `nat` in this network namespace.
 ///
 /// # Errors
-/// Those of reading the kernel's list of tables; only root may look.
+///
+/// Fails when the kernel's list of tables cannot be read, which only root may do.
 pub fn has_legacy_nat(family: TableFamily) -> io::Result<bool> {
     match fs::read_to_string(names_file(family)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

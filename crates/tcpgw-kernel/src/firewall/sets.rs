@@ -31,7 +31,7 @@ pub(super) type Name = (TableFamily, String, String);
 pub(super) struct Sets {
     found: BTreeMap<Name, Set>,
     left: usize,
-    /// Whether a set was read whose elements come or go without a change that anybody is told of.
+    /// Whether a set was read whose elements are added or removed without a notification.
     pub(super) changes_silently: bool,
 }
 

@@ -1,4 +1,6 @@
-//! Matches of iptables that `nf_tables` carries unchanged (`nft_compat`). `include/uapi/linux/netfilter/xt_*.h`.
+//! Matches of iptables that `nf_tables` carries unchanged (`nft_compat`).
+//!
+//! Source: `include/uapi/linux/netfilter/xt_*.h`.
 
 use super::stateful;
 use super::{Element, Field, Load, Relation, Test, ct_state};

@@ -13,10 +13,11 @@ const DUMP_INTERRUPTED: u16 = 0x10;
 
 /// Source of answers: a socket, or a recording.
 pub trait NetlinkExchange {
-    /// Sends the one request that `build` writes with the sequence number that it is given; that number.
+    /// Sends the one request that `build` writes with the sequence number that it gets. Returns that number.
     ///
     /// # Errors
-    /// Those of sending, and [`NetlinkError::Encode`]; nothing was done then.
+    ///
+    /// Fails when the request cannot be encoded or sent; nothing was done then.
     fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError>;
 
     /// Waits for answers.

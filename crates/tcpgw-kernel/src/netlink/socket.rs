@@ -199,10 +199,11 @@ impl Netlink {
         Self::open(mnl::Bus::SockDiag)
     }
 
-    /// Hears what the kernel tells this multicast group of the socket's subsystem.
+    /// Subscribes to this multicast group of the socket's subsystem.
     ///
     /// # Errors
-    /// [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Configure`].
     pub fn join(&self, group: libc::c_int) -> Result<(), NetlinkError> {
         ffi::set_int_option(self.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group).map_err(|source| {
             NetlinkError::Configure {

@@ -49,7 +49,7 @@ pub fn elements(socket: &mut impl NetlinkExchange, found: &Found) -> Result<(Rul
         })?;
         rows.sort();
         if !rows.is_sorted() {
-            // Of one moment it can only list the same element again, as it does while it makes a set larger.
+            // At one moment it can only list the same element again, as it does while it enlarges a set.
             return Err(NetlinkError::Interrupted);
         }
         sets.insert(name, rows);

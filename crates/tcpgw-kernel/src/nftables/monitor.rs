@@ -181,7 +181,7 @@ impl Decoder {
     fn note(&mut self, message: &Message<'_>) {
         let removed = message.kind == nft::message(msg::DEL_TABLE);
         let made = message.kind == nft::message(msg::NEW_TABLE);
-        // Of a large transaction one message is enough.
+        // One message of a large transaction is enough.
         let enough = self.fate != TableChange::Untouched && !removed && !made;
         if message.pid == self.own || enough || !is_about_us(message) {
             return;

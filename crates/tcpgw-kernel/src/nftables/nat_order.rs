@@ -1,8 +1,12 @@
-//! Order of the NAT chains of other programs and of tcpgw among those of the same priority. The kernel does not list
-//! this order: its list of hooks (`nfnetlink_hook`) has no chains of type `nat`, and a chain's number says nothing
-//! about chains of other tables. So the transaction that makes our table writes down, in the user data of our own NAT
-//! chain, which chains there are; all others are later. `nft` neither prints nor restores that user data: a table that
-//! somebody loaded from a listing has none, and then the order is not known.
+//! Order of the NAT chains of other programs and of tcpgw among those of the same priority.
+//!
+//! A NAT chain that is registered later runs before earlier ones of its priority, and the first that translates a
+//! connection decides (`nf_hook_entries_grow` in `net/netfilter/core.c`, `nf_nat_register_fn` in
+//! `net/netfilter/nf_nat_core.c`). The kernel does not list this order: its list of hooks (`nfnetlink_hook`) has no
+//! chains of type `nat`, and a chain's number says nothing about chains of other tables. So the transaction that
+//! creates the table stores, in the user data of tcpgw's own NAT chain, which chains exist; all others are later. `nft`
+//! neither prints nor restores that user data: a table that was loaded from a listing has none, and then the order is
+//! not known.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +23,7 @@ const LEGACY_4: u8 = 2;
 const LEGACY_6: u8 = 4;
 const FAMILIES: [(u8, TableFamily); 3] = [(1, TableFamily::Inet), (2, TableFamily::Ip), (10, TableFamily::Ip6)];
 
-/// The NAT chains of other programs, at the hook and the priority of ours, that were there when our table was made.
+/// NAT chains of other programs, at the hook and the priority of tcpgw's, that existed when the table was created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OlderChains {
     /// Chains of nftables: family, number of the table, number of the chain in it.
@@ -50,7 +54,7 @@ impl OlderChains {
         }
     }
 
-    /// Returns whether a chain was there before ours; `None` if that is not known.
+    /// Returns whether a chain existed before tcpgw's; `None` if that is not known.
     pub fn has(&self, chain: &Chain) -> Option<bool> {
         match (chain.table.legacy, chain.table.family) {
             (true, TableFamily::Ip6) => return Some(self.legacy6),

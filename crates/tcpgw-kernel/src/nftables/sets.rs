@@ -63,7 +63,7 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
             });
         }
         Payload::Flows(flows) => writer.nest(set::EXPR, |writer| flows_over(writer, flows)),
-        // Any number of flows is over none: whoever found room in the set goes on.
+        // Any number of flows is over zero: a flow for which the set has space continues.
         Payload::OneFlow(_) => writer.nest(set::EXPR, |writer| flows_over(writer, 0)),
         Payload::Reserve => {
             writer.be64(set::TIMEOUT, RESERVE_MILLISECONDS);

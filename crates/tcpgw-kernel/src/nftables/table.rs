@@ -20,7 +20,7 @@ pub struct ListedTable {
     pub owner: Option<u32>,
 }
 
-/// Returns the generation id of the ruleset, which every transaction in this network namespace changes, whoever commits it.
+/// Returns the generation id of the ruleset, which every transaction in this network namespace changes, of any program.
 ///
 /// # Errors
 /// Fails when the kernel refuses the request, or when its answer cannot be read or has no generation id.

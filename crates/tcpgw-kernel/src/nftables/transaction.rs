@@ -28,8 +28,8 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Begins a transaction. With a generation, the kernel refuses it (ERESTART) if anyone else has committed since; 0 and `None`
-    /// ask for no check. The first message has the sequence number after `seq`.
+    /// Begins a transaction. With a generation, the kernel refuses it (ERESTART) if another program has committed
+    /// since; 0 and `None` ask for no check. The first message has the sequence number after `seq`.
     pub fn begin(generation: Option<u32>, seq: u32) -> Self {
         let mut this = Self {
             pieces: vec![Writer::new()],

@@ -13,7 +13,7 @@ pub(crate) const GROUP: libc::c_int = 7;
 /// `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE` and so on).
 const NAMES_TABLE: u16 = 1;
 
-/// Hears every commit. While there is one, the kernel spends time on telling it: have it in times of trouble only.
+/// Monitor of every commit. Each one costs the kernel time: open it only when it is needed.
 #[derive(Debug)]
 pub(crate) struct Watch(Netlink);
 

@@ -264,7 +264,7 @@ fn link(payload: &[u8]) -> Result<Link, Malformed> {
             // The kernel takes any bytes but a slash, a colon and white space.
             IFLA_IFNAME => link.name = text(attr.payload),
             IFLA_MTU => link.mtu = attr.ne32()?,
-            // Of other kinds it may be a link elsewhere, such as the other end of a veth.
+            // For other kinds it may be a link elsewhere, such as the other end of a veth.
             IFLA_LINK => below = Some(attr.ne32()?),
             IFLA_MASTER => link.master = Some(attr.ne32()?),
             IFLA_XDP => {

@@ -137,7 +137,7 @@ fn own_route(message: &RouteMessage, found: &mut LocalAddresses) {
         RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::from(*address)),
         _ => None,
     });
-    // A route to everywhere has no destination; nobody means that all addresses are the gateway's.
+    // A route to all destinations has no attribute for it; it does not mean that all addresses are the gateway's.
     let Some(address) = address else { return };
     let length = message.header.destination_prefix_length;
     match IpNet::new(address, length) {

@@ -32,9 +32,9 @@ const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Ipv6Rule,
 ];
 const GROUPS_OF_SETTINGS: [MulticastGroup; 2] = [MulticastGroup::Ipv4Netconf, MulticastGroup::Ipv6Netconf];
-/// A burst has ended when nothing was heard for so long.
+/// Time without a notification after which a burst has ended.
 const QUIET: Duration = Duration::from_millis(50);
-/// A burst that does not end is told of after this.
+/// Longest delay of the notification of a burst that does not end.
 const LONGEST: Duration = Duration::from_secs(1);
 /// Pause before a connection that died is opened again, doubled up to [`RETRY_MOST`] as long as that fails.
 const RETRY: Duration = Duration::from_millis(100);

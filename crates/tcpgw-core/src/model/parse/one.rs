@@ -15,7 +15,7 @@ pub fn parse_service(text: &[u8]) -> Result<Service, Problems> {
 }
 
 /// Reads a service whose name is known and may be left out of the text. A name in the text is kept, even if it is a
-/// different one. A name that is given is kept, also if it is another one.
+/// different one.
 ///
 /// # Errors
 ///
