@@ -33,7 +33,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a credentials file says.
+/// Contents of a credentials file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
@@ -69,10 +69,10 @@ impl ProviderCredentials {
     }
 }
 
-/// Why a credentials file cannot be used. Shows nothing of what is in it.
+/// Reason why a credentials file cannot be used. Shows nothing of its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CredentialsError {
-    /// It is no TOML with these three keys.
+    /// The file is not TOML with these three keys.
     #[error("must be TOML with the keys username, password and sso_salt, each a string, and no other")]
     Format,
     /// The same of the credentials for another provider.

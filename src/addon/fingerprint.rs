@@ -1,4 +1,4 @@
-//! What a platform asked for, in a form of fixed length: enough to tell whether a request that comes again asks for the same.
+//! Fingerprint of a platform's request, of fixed length: tells whether a repeated request asks for the same.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -17,10 +17,10 @@ pub const MAX_PLAN_NAME: usize = 63;
 
 const RESOURCE_ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// Why a text is no id.
+/// Reason why a text is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum IdError {
-    /// Nothing.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
     /// Too many bytes.
@@ -32,10 +32,10 @@ pub enum IdError {
     /// No id of ours.
     #[error("must be {RESOURCE_ID_LENGTH} characters of a-z and 2-7")]
     Resource,
-    /// Not a plan's name.
+    /// The text is not the name of a plan.
     #[error("must be 1 to {MAX_PLAN_NAME} characters of a-z, 0-9 and - _ . and begin with a letter or digit")]
     Plan,
-    /// Not a GUID.
+    /// The text is not a GUID.
     #[error("must be a GUID such as 5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11")]
     Guid,
 }
@@ -74,7 +74,7 @@ impl ResourceId {
 
 const SERVICE_PREFIX: &str = "addon-";
 
-/// Whether a text names the service of a resource.
+/// Returns whether a text names the service of a resource.
 pub fn names_service(text: &str) -> bool {
     text.match_indices(SERVICE_PREFIX).any(|(at, prefix)| {
         let name = text.get(at..at + prefix.len() + RESOURCE_ID_LENGTH);

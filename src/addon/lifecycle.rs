@@ -1,15 +1,15 @@
-//! What a request does to a resource, by whether and how it exists. No values here: only which step follows.
+//! Transitions of a resource: the step that follows a request, by the state of the resource. Contains no values.
 
 use super::resource::Status;
 
-/// How a resource exists, for a request about it.
+/// State of the resource that a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Existence {
-    /// It was never there, or was forgotten.
+    /// The resource never existed, or its removal is no longer remembered.
     Unknown,
-    /// It is there.
+    /// The resource exists, with this status.
     Known(Status),
-    /// It was deprovisioned.
+    /// The resource was deprovisioned.
     Removed,
 }
 
@@ -18,30 +18,30 @@ pub enum Existence {
 pub enum Event {
     /// A new resource.
     Provision,
-    /// Another plan.
+    /// A change of the plan.
     ChangePlan,
-    /// New connections shall be reset.
+    /// A suspension: new connections shall be reset.
     Suspend,
-    /// The end of that.
+    /// The end of a suspension.
     Resume,
-    /// Its end.
+    /// A removal of the resource.
     Deprovision,
-    /// A binding.
+    /// A new binding.
     Bind,
     /// The end of a binding.
     Unbind,
 }
 
-/// What an id that was deprovisioned means to a dialect.
+/// Meaning of a deprovisioned id in a dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tombstones {
-    /// It is free for a new resource.
+    /// The id can be used for a new resource.
     Free,
-    /// It is never used again (Heroku).
+    /// The id is never used again (Heroku).
     Kept,
 }
 
-/// What follows.
+/// Step that follows a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LifecycleStep {
     /// A resource is made.
@@ -50,9 +50,9 @@ pub enum LifecycleStep {
     Compare,
     /// The plan is replaced.
     SetPlan,
-    /// Its status becomes that.
+    /// The status of the resource becomes this one.
     SetStatus(Status),
-    /// It is as requested already.
+    /// The resource is already as requested.
     Nothing,
     /// The resource is removed.
     Remove,

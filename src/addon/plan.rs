@@ -53,7 +53,7 @@ impl fmt::Display for Price {
     }
 }
 
-/// One plan.
+/// A plan: its name, id, limits, price and description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Unique among the plans.
@@ -62,16 +62,16 @@ pub struct Plan {
     pub id: Guid,
     /// The limit of each container.
     pub limit: Limit,
-    /// What it costs.
+    /// Price of the plan.
     pub price: Price,
-    /// For people; at most 1024 bytes.
+    /// Description for people; at most 1024 bytes.
     pub description: String,
 }
 
-/// Why plans cannot be used.
+/// Reason why plans cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PlanError {
-    /// There is none.
+    /// There are no plans.
     #[error("there must be at least one plan")]
     None,
     /// Two plans have one name.
@@ -98,8 +98,10 @@ impl Plans {
         Self(Vec::new())
     }
 
+    /// Returns the set of these plans.
+    ///
     /// # Errors
-    /// [`PlanError`] where plans do not go together.
+    /// [`PlanError`] if there are no plans, two have the same name or id, or a description is too long.
     pub fn new(plans: Vec<Plan>) -> Result<Self, PlanError> {
         let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for plan in &plans {

@@ -10,7 +10,7 @@ use super::id::PlatformId;
 
 /// Maximum length of a template, in bytes.
 const MAX_LEN: usize = 2048;
-/// What stands for the app.
+/// Placeholder of the app.
 const APP: &str = "{app}";
 /// All but what RFC 3986, 2.3 calls unreserved.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -19,7 +19,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlatformUrl(String);
 
-/// Why a text is no such URL.
+/// Reason why a text is no such URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "addon.platform_url must be a URL with http or https and a host, of {MAX_LEN} bytes at most, such as \

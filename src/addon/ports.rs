@@ -16,7 +16,7 @@ use tcpgw_core::model::PortRange;
 pub struct Quarantined {
     /// The port that was given back.
     pub port: NonZeroU16,
-    /// When its quarantine ends.
+    /// End of its quarantine, since 1970.
     pub until: Duration,
 }
 
@@ -60,7 +60,7 @@ impl PortSet {
 
 /// Ports that others than resources have.
 pub trait BusyPorts: fmt::Debug {
-    /// Returns whether somebody has a port.
+    /// Returns whether a port is in use.
     fn has(&self, port: NonZeroU16) -> bool;
 }
 
@@ -97,7 +97,7 @@ impl fmt::Debug for PortSet {
     }
 }
 
-/// What helps where ports run out.
+/// Advice for the case that no ports are left.
 const REMEDY: &str = "let `addon.ports` have more ports, or `addon.quarantine` be shorter, and reload the daemon \
                       (`systemctl reload tcpgw`); `tcpgw addon ls` says which ports rest";
 
@@ -113,12 +113,12 @@ fn resting_of(count: usize) -> String {
     }
 }
 
-/// How many ports of the range are left, and which rest.
+/// Use of the port range: ports in use, and ports in quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortUse {
     /// The range that ports are taken from.
     pub range: Box<str>,
-    /// How many it has.
+    /// Number of ports in the range.
     pub all: usize,
     /// Ports that resources, other services or, as far as requests of the last hour found, local programs have.
     pub used: usize,
@@ -131,7 +131,7 @@ pub struct PortUse {
 pub struct RestingPort {
     /// The port.
     pub port: NonZeroU16,
-    /// When it may be given again, in seconds since 1970.
+    /// Time from which the port can be given again, in seconds since 1970.
     pub until: u64,
 }
 
@@ -163,10 +163,10 @@ impl PortUse {
     }
 }
 
-/// Why no port was given.
+/// Reason why no port was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PortRefusal {
-    /// None is left.
+    /// No port is left.
     #[error(
         "no public port is left in {range}: {used} of {all} {} in use{}; {REMEDY}",
         are(*used),
@@ -175,7 +175,7 @@ pub enum PortRefusal {
     Exhausted {
         /// The range that ports are taken from.
         range: PortRange,
-        /// How many it has.
+        /// Number of ports in the range.
         all: usize,
         /// Ports that resources, other services or local programs have.
         used: usize,
@@ -203,7 +203,7 @@ pub enum PortRefusal {
     Resting {
         /// The port that was asked for.
         port: NonZeroU16,
-        /// How long it still rests.
+        /// Remaining time of the quarantine, in seconds.
         seconds: u64,
     },
 }
@@ -227,7 +227,7 @@ impl PortRefusal {
     }
 }
 
-/// Which ports are given, and which rest.
+/// Ports of the range that are given, and ports in quarantine.
 #[derive(Debug, Clone)]
 pub struct PortPool {
     range: PortRange,

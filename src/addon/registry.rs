@@ -30,7 +30,7 @@ pub struct Provision {
     pub app: PlatformId,
     /// Scalingo's `uuid`.
     pub uuid: Option<PlatformId>,
-    /// To whom it belongs (OSB).
+    /// Organization and space that the instance belongs to (OSB).
     pub owner: Option<Owner>,
     /// The plan.
     pub plan: WantedPlan,
@@ -43,10 +43,10 @@ pub struct Provision {
 /// The plan that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WantedPlan {
-    /// By its name.
+    /// The plan of this name.
     Named(PlanName),
-    /// By its id (OSB), which may be that of a plan that has left the catalog, and that those who have it keep. `None`: by a text that is
-    /// no plan's id.
+    /// The plan of this id (OSB), which can be a plan that is no longer in the catalog and that existing instances keep.
+    /// `None`: the request has a text that is no plan's id.
     Id(Option<Guid>),
 }
 
@@ -57,8 +57,7 @@ impl From<PlanName> for WantedPlan {
 }
 
 impl WantedPlan {
-    /// Returns whether this may be the plan that a resource has, in the words of whoever asks: whoever names plans by name means the one
-    /// that is called so.
+    /// Returns whether this names the plan that a resource has. A name means the plan that has this name now.
     fn is_of(&self, resource: &Resource, plans: &Plans) -> bool {
         match (self, &resource.plan_id) {
             (Self::Named(name), _) => *name == resource.plan,
@@ -97,14 +96,14 @@ impl WantedPlan {
     }
 }
 
-/// Which resource a request is about. A provider API sees its own resources only.
+/// Resource that a request is about. A provider API has access to its own resources only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// By our id.
+    /// The resource with this id, which tcpgw has given.
     Id(Dialect, ResourceId),
-    /// By the platform's id.
+    /// The resource of the app with this id, which the platform has given.
     App(Dialect, PlatformId),
-    /// By the app's id or that of a binding, of whatever provider API (the command line).
+    /// The resource of the app or of the binding with this id, of any provider API (the command line).
     Any(PlatformId),
 }
 
@@ -113,13 +112,13 @@ pub enum Target {
 pub enum Request {
     /// A new resource.
     Provision(Provision),
-    /// Another plan.
+    /// A change of the plan.
     ChangePlan(Target, WantedPlan),
-    /// New connections shall be reset.
+    /// A suspension: new connections shall be reset.
     Suspend(Target),
-    /// The end of that.
+    /// The end of a suspension.
     Resume(Target),
-    /// Its end.
+    /// A removal of the resource.
     Deprovision(Target),
     /// A binding of this id, to a resource of this plan.
     Bind(Target, PlatformId, WantedPlan, Binding),
@@ -137,7 +136,7 @@ impl Request {
     }
 }
 
-/// What a decision depends on besides the resources.
+/// Facts besides the resources that a decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'f> {
     /// The plans.
@@ -150,7 +149,7 @@ pub struct Facts<'f> {
     pub now: Duration,
 }
 
-/// What has to be durable before a request is answered.
+/// Change that has to be durable before a request is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResourceChange {
     /// A resource is new or other than before.
@@ -165,26 +164,26 @@ pub enum ResourceChange {
 pub struct Removed {
     /// The id that the resource had.
     pub id: ResourceId,
-    /// Where it came from.
+    /// Provider API that the resource was made by.
     pub dialect: Dialect,
     /// The app that the resource was for, as the platform calls it.
     pub app: PlatformId,
     /// Its port, and until when that rests.
     pub port: Quarantined,
-    /// When it was deprovisioned, since 1970.
+    /// Time at which it was deprovisioned, since 1970.
     pub at: Duration,
 }
 
-/// What a request came to.
+/// Outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddonOutcome {
     /// The resource or the binding is new.
     Created(Arc<Resource>),
-    /// It was changed.
+    /// The resource was changed.
     Changed(Arc<Resource>),
-    /// It was so already.
+    /// The resource was already as requested.
     Unchanged(Arc<Resource>),
-    /// It was removed; this is how it was.
+    /// The resource was removed; the value is its last state.
     Removed(Arc<Resource>),
 }
 
@@ -199,36 +198,36 @@ impl AddonOutcome {
     }
 }
 
-/// What to do, and what to answer then.
+/// Decision about a request: the change to write, and the answer that follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// To be made durable and committed first.
+    /// Change that has to be durable and committed before the answer.
     pub change: Option<ResourceChange>,
-    /// To be answered then.
+    /// Outcome to answer with.
     pub outcome: AddonOutcome,
 }
 
-/// Why a request is refused. Nothing was changed.
+/// Reason why a request is refused. A refused request changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// There is no such plan.
+    /// No plan has this name.
     #[error("there is no plan {name:?}; the plans are {known}")]
     UnknownPlan {
-        /// As it was asked for.
+        /// Name in the request.
         name: String,
-        /// Those that there are.
+        /// Names of the plans that exist.
         known: String,
     },
-    /// There is no plan of this id.
+    /// No plan of the catalog has this id.
     #[error("plan_id is not that of a plan in the catalog")]
     UnlistedPlan,
-    /// There is no such resource.
+    /// The resource does not exist.
     #[error("there is no such resource")]
     NotFound,
-    /// It was deprovisioned.
+    /// The resource was deprovisioned.
     #[error("the resource was deprovisioned")]
     Gone,
-    /// There is no such binding.
+    /// The binding does not exist.
     #[error("there is no such binding")]
     NoBinding,
     /// The same id with other values.
@@ -255,7 +254,7 @@ impl Refusal {
     }
 }
 
-/// All resources.
+/// All resources, with indexes by app and binding.
 #[derive(Debug, Clone)]
 pub struct Registry {
     resources: BTreeMap<ResourceId, Arc<Resource>>,
@@ -651,7 +650,7 @@ fn difference(there: &Resource, wanted: &Provision, plans: &Plans) -> Option<Str
 struct RemovedResources {
     order: VecDeque<Removed>,
     ids: BTreeMap<ResourceId, Dialect>,
-    /// How many of `order` are of this app.
+    /// Number of entries in `order` for each app.
     apps: BTreeMap<(Dialect, PlatformId), usize>,
 }
 

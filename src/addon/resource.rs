@@ -16,11 +16,11 @@ use tcpgw_core::model::Word;
 pub enum Dialect {
     /// The Open Service Broker API.
     Osb,
-    /// Scalingo's.
+    /// Scalingo's add-on provider API.
     Scalingo,
     /// Heroku's, version 3.
     Heroku,
-    /// Clever Cloud's.
+    /// Clever Cloud's add-on provider API.
     CleverCloud,
     /// No platform: the command line of the gateway.
     Local,
@@ -49,12 +49,12 @@ impl Word for Status {
     const WORDS: &'static [(&'static str, Self)] = &[("active", Self::Active), ("suspended", Self::Suspended)];
 }
 
-/// How the service of a resource is, as `status` says it.
+/// State of a resource's service, as in `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceState {
-    /// It has backends that are to serve.
+    /// The service has backends that get connections.
     Active,
-    /// No backend is to serve: nobody has deployed yet, or the app is scaled to nothing, by removing or draining all of them.
+    /// No backend gets connections: nothing was deployed yet, or all backends were removed or drain.
     Waiting,
     /// Its resource is suspended.
     Suspended,
@@ -69,7 +69,7 @@ impl Word for ServiceState {
 }
 
 impl ServiceState {
-    /// Returns whether it serves nobody on purpose, so that this is no fault of the gateway's.
+    /// Returns whether the service has no backends on purpose, so that this is no fault of the gateway.
     pub fn is_idle(self) -> bool {
         self != Self::Active
     }
@@ -100,13 +100,13 @@ written_as_word!(Dialect);
 written_as_word!(Status);
 written_as_word!(ServiceState);
 
-/// To whom an OSB instance belongs. The same id with another owner is another instance.
+/// Organization and space that an OSB instance belongs to. The same id with another owner is another instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owner {
-    /// `organization_guid`.
+    /// Value of `organization_guid`.
     pub organization: PlatformId,
-    /// `space_guid`.
+    /// Value of `space_guid`.
     pub space: PlatformId,
 }
 
@@ -127,13 +127,13 @@ pub struct Binding {
 pub struct Resource {
     /// Our own id of the resource.
     pub id: ResourceId,
-    /// Where it came from.
+    /// Provider API that the resource was made by.
     pub dialect: Dialect,
     /// The app: unique among the resources that exist.
     pub app: PlatformId,
     /// Scalingo's `uuid`, if one was sent: it tells requests apart instead of the app.
     pub uuid: Option<PlatformId>,
-    /// To whom it belongs (OSB only).
+    /// Organization and space that the instance belongs to (OSB only).
     pub owner: Option<Owner>,
     /// The plan's name: that which the plan had when the configuration was read last that has it.
     pub plan: PlanName,
@@ -147,7 +147,7 @@ pub struct Resource {
     pub status: Status,
     /// Its bindings, by id (OSB only).
     pub bindings: BTreeMap<PlatformId, Binding>,
-    /// When it was provisioned, since 1970.
+    /// Time at which it was provisioned, since 1970.
     pub created: Duration,
     /// The parameters that it was provisioned with (OSB only); `None`: not known. The store keeps it beside the resource.
     #[serde(skip)]

@@ -17,9 +17,9 @@ use tcpgw_core::model::limit::MAX_PPS;
 use tcpgw_core::model::{Fences, PortRange};
 use tcpgw_core::model::{Limit, LimitDirection};
 
-/// How long a port rests that was given back, if nothing else is configured.
+/// Default quarantine of a port that was given back.
 const QUARANTINE: Duration = Duration::from_secs(3600);
-/// Longest quarantine.
+/// Maximum quarantine.
 pub(crate) const MAX_QUARANTINE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Bytes that a packet stands for in a limit.
 const MTU: u32 = 1500;
@@ -61,17 +61,17 @@ fn one_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D:
     PortRange::deserialize(deserializer).map_err(D::Error::custom)
 }
 
-/// How the provider API is encrypted.
+/// Transport of the provider API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
-    /// By TLS, with the certificate chain and the key of these files (PEM).
+    /// TLS, with the certificate chain and the key of these files (PEM).
     Tls {
-        /// The certificates.
+        /// File of the certificate chain.
         certificate: PathBuf,
         /// The private key.
         key: PathBuf,
     },
-    /// By a proxy in front of it, or not at all on loopback.
+    /// No TLS: a proxy in front encrypts, or the address is loopback.
     Plain {
         /// Whether a proxy tells the client's address.
         behind_proxy: bool,
@@ -81,19 +81,19 @@ pub enum Transport {
 /// The section, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddonSettings {
-    /// Where the provider API listens.
+    /// Address that the provider API listens on.
     pub listen: SocketAddr,
-    /// How it is encrypted.
+    /// Transport of the provider API: TLS or plain.
     pub transport: Transport,
     /// The public name or address of the gateway; an IPv6 address without brackets.
     pub host: String,
-    /// Where public ports are taken from.
+    /// Range of public ports.
     pub ports: PortRange,
-    /// How long a port rests that was given back.
+    /// Time for which a port is not given again after it was given back.
     pub quarantine: Duration,
     /// The credentials file.
     pub credentials: PathBuf,
-    /// Where an app's page leads back to.
+    /// URL of the platform that an app's page links back to.
     pub platform: Option<PlatformUrl>,
     /// The plans.
     pub plans: Plans,
@@ -115,7 +115,7 @@ impl AddonSettings {
     }
 }
 
-/// Why a section cannot be used. The key is named.
+/// Reason why a section cannot be used. Each message names the key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SettingsError {
     /// The provider API would be open to the network without encryption.

@@ -13,10 +13,10 @@ use thiserror::Error;
 
 use super::resource::Dialect;
 
-/// How far a platform's clock may be ahead of this machine's.
+/// Maximum time that a platform's clock may be ahead of this machine's.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// Why nobody is signed on.
+/// Reason why a sign-on is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SsoRefusal {
     /// The provider API has none.
@@ -42,7 +42,7 @@ pub enum SsoRefusal {
 /// The fields of a request.
 pub type Fields = BTreeMap<String, String>;
 
-/// How a platform's request is made.
+/// Format of a platform's sign-on request.
 struct Rules {
     /// The field with the resource's id.
     id: &'static str,
@@ -50,14 +50,14 @@ struct Rules {
     tokens: &'static [Token],
     /// Units of `timestamp` in a second.
     per_second: u64,
-    /// Maximum age.
+    /// Maximum age of a token.
     max_age: Duration,
 }
 
 struct Token {
     field: &'static str,
     digest: fn(&str) -> String,
-    /// Whose values are joined by colons.
+    /// Parts whose values are joined by colons.
     parts: &'static [Part],
 }
 
@@ -235,7 +235,7 @@ mod tests {
             .collect()
     }
 
-    /// Heroku's documentation has this example of a token.
+    /// The example of a token in Heroku's documentation is accepted.
     #[test]
     fn herokus_own_example_is_accepted() {
         let fields = fields(&[
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(verify(Dialect::Heroku, &fields, "other", NOW), Err(SsoRefusal::Wrong));
     }
 
-    /// The form of Heroku's single sign-on, with the names that Heroku's own SDK declares for it.
+    /// Returns the form of Heroku's single sign-on, with the names that Heroku's own SDK declares.
     fn sent_by_heroku() -> Fields {
         let sha256 = hex::<Sha256>(&format!("abc:{SALT}:1267597772:user_1:a@b.c"));
         let sha1 = hex::<Sha1>(&format!("abc:{SALT}:1267597772"));

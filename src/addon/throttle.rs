@@ -1,4 +1,4 @@
-//! How often an address may send wrong credentials. Right ones are never held back.
+//! Limit of wrong credentials per client address. Correct ones are never held back.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ const REFILL: Duration = Duration::from_secs(6);
 /// Maximum number of addresses that are remembered; the one that failed longest ago is forgotten first.
 const MAX_CLIENTS: usize = 10_000;
 
-/// Who has failed of late.
+/// Clients that sent wrong credentials recently.
 #[derive(Debug, Default)]
 pub struct Throttle {
     clients: BTreeMap<Client, Bucket>,
@@ -23,7 +23,7 @@ pub struct Client(IpAddr);
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    /// When it is full again.
+    /// Time at which the bucket is full again.
     full: Instant,
 }
 

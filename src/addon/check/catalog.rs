@@ -15,16 +15,16 @@ const MAX_SCHEMA: usize = 64 << 10;
 /// Deepest nesting of a schema that is looked through.
 const MAX_DEPTH: usize = 64;
 
-/// What a catalog says that instances of a plan can do.
+/// Ability that a catalog declares for the instances of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ability {
-    /// To be fetched.
+    /// Instances can be fetched.
     Retrievable,
-    /// That their bindings are fetched.
+    /// Bindings of instances can be fetched.
     BindingsRetrievable,
-    /// To be bound.
+    /// Instances can be bound.
     Bindable,
-    /// To have another plan.
+    /// The plan of an instance can be changed.
     Updateable,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Offer {
     pub(super) plan_id: String,
     /// Another plan of the same offering.
     pub(super) other_plan_id: Option<String>,
-    /// What the catalog says that instances of the plan can do.
+    /// Abilities that the catalog declares for instances of the plan.
     pub(super) abilities: BTreeSet<Ability>,
     /// The version of the plan's `maintenance_info`.
     pub(super) maintenance: Option<String>,
@@ -87,14 +87,14 @@ impl Offer {
     }
 }
 
-/// Each offering with its place in the catalog.
+/// Returns each offering with its place in the catalog.
 fn services(got: &Exchange) -> impl Iterator<Item = (String, &Value)> {
     let services = got.member("services").and_then(Value::as_array);
     let services = services.into_iter().flatten().enumerate();
     services.map(|(at, service)| (format!("services[{at}]."), service))
 }
 
-/// Each plan with its place in the catalog.
+/// Returns each plan with its place in the catalog.
 fn plans(got: &Exchange) -> impl Iterator<Item = (String, &Value)> {
     services(got).flat_map(|(at, service)| {
         let plans = service["plans"].as_array().into_iter().flatten().enumerate();
@@ -170,7 +170,7 @@ pub(super) fn plan_objects(_: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-/// `1.2.3`, `1.2.3-rc.1+build`
+/// Returns whether a text is a semantic version, such as `1.2.3` or `1.2.3-rc.1+build`.
 fn is_semantic_version(text: &str) -> bool {
     let (rest, build) = text
         .split_once('+')
@@ -249,14 +249,14 @@ pub(super) fn schemas(_: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-/// Whether there is something to check of schemas.
+/// Returns whether the catalog has schemas to check.
 pub(super) fn has_schemas(catalog: &Value) -> bool {
     let services = catalog["services"].as_array().into_iter().flatten();
     let mut plans = services.flat_map(|service| service["plans"].as_array().into_iter().flatten());
     plans.any(|plan| plan["schemas"].is_object())
 }
 
-/// The same offerings and plans must have the same ids each time.
+/// Checks that offerings and plans have the same ids as when the catalog was fetched first.
 pub(super) fn is_stable(context: &Context, got: &Exchange) -> Judgement {
     is_catalog(context, got)?;
     let ids = |catalog: &Value| -> BTreeSet<String> {

@@ -1,4 +1,4 @@
-//! What a run knows: what it was told, what the provider offers, and what has been made there.
+//! State of a run: its settings, the provider's offer, and the things made at the provider.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::message::{Content, Effect, Exchange};
 use crate::addon::Dialect;
 use crate::addon::credentials::ProviderCredentials;
 
-/// What a run is told.
+/// Settings of a run.
 #[derive(Debug, Clone)]
 pub struct CheckSettings {
     /// The provider API.
@@ -30,7 +30,7 @@ pub struct CheckSettings {
     pub organization: String,
     /// The platform's space (OSB).
     pub space: String,
-    /// What instances are provisioned with: `parameters` (OSB) or `options`.
+    /// Options that instances are provisioned with: `parameters` (OSB) or `options`.
     pub parameters: Map<String, Value>,
     /// The manifest of the provider.
     pub manifest: Option<Value>,
@@ -40,7 +40,7 @@ pub struct CheckSettings {
     pub poll_limit: Duration,
 }
 
-/// Why nothing can be checked.
+/// Reason why nothing can be checked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SettingsError {
     /// The plan is not known.
@@ -51,7 +51,7 @@ pub enum SettingsError {
     SamePlan,
 }
 
-/// What was made at the provider.
+/// Thing that the run made at the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Thing {
     /// An instance (OSB), by its id.
@@ -65,7 +65,7 @@ pub(super) enum Thing {
 /// Whether a thing is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// It was asked for, and no answer says what became of that.
+    /// The thing was requested, and no answer says whether it was made.
     Perhaps,
     There,
     Gone,
@@ -88,7 +88,7 @@ pub(super) struct Context {
     pub(super) now: Duration,
     /// The catalog (OSB).
     pub(super) catalog: Option<Value>,
-    /// What of it is used.
+    /// The offering and plan that the run uses.
     pub(super) offer: Option<Offer>,
     /// The plan to provision by and the one to change to: ids (OSB) or names.
     pub(super) plan: String,
@@ -188,7 +188,7 @@ impl Context {
         self.made.iter().find(|made| made.thing == *thing)
     }
 
-    /// Whether the id is known by which the main resource is named in paths.
+    /// Returns whether the id is known by which paths name the main resource.
     fn is_addressable(&self) -> bool {
         match self.settings.dialect {
             Dialect::Osb | Dialect::Heroku => true,

@@ -1,11 +1,11 @@
-//! What checks of all dialects ask of an answer.
+//! Checks of an answer that are the same in all dialects.
 
 use serde_json::Value;
 
 use super::message::{Content, End, Exchange};
 use super::{Judgement, failure, warning};
 
-/// The status must be one of these, and what was begun must have succeeded.
+/// Checks that the status is one of these, and that an operation which was begun has succeeded.
 pub(super) fn status(got: &Exchange, wanted: &[u16]) -> Judgement {
     ended(got)?;
     if wanted.contains(&got.status()) {
@@ -18,7 +18,7 @@ pub(super) fn status(got: &Exchange, wanted: &[u16]) -> Judgement {
     )))
 }
 
-/// The status should be one of these. Another one that refuses is a warning, one that does not is a failure.
+/// Checks that the status is one of these. Another status of an error is a warning, a status of success is a failure.
 pub(super) fn refusal(got: &Exchange, wanted: &[u16]) -> Judgement {
     match got.status() {
         status if wanted.contains(&status) => Ok(()),
@@ -27,7 +27,7 @@ pub(super) fn refusal(got: &Exchange, wanted: &[u16]) -> Judgement {
     }
 }
 
-/// The request must be refused because of its credentials.
+/// Checks that the request was refused because of its credentials.
 pub(super) fn unauthorized(got: &Exchange) -> Judgement {
     if got.status() == 429 {
         return Err(warning(
@@ -37,7 +37,7 @@ pub(super) fn unauthorized(got: &Exchange) -> Judgement {
     status(got, &[401])
 }
 
-/// An operation that went on after its answer must have succeeded.
+/// Checks that an operation which went on after its answer has succeeded.
 pub(super) fn ended(got: &Exchange) -> Judgement {
     match &got.end {
         None | Some(End::Succeeded) => Ok(()),
@@ -46,13 +46,13 @@ pub(super) fn ended(got: &Exchange) -> Judgement {
     }
 }
 
-/// `200`, `200 or 201`
+/// Returns the statuses in words: `200`, `200 or 201`.
 fn listed(statuses: &[u16]) -> String {
     let texts: Vec<String> = statuses.iter().map(u16::to_string).collect();
     texts.join(" or ")
 }
 
-/// The body must be a JSON object.
+/// Checks that the body is a JSON object.
 pub(super) fn object(got: &Exchange) -> Judgement {
     match &got.answer.content {
         Content::Json(Value::Object(_)) => Ok(()),

@@ -14,17 +14,17 @@ use crate::addon::sso::Fields;
 
 /// The version of the Open Service Broker API that the checks are about.
 const OSB_VERSION: &str = "2.17";
-/// What Heroku accepts.
+/// Media type that Heroku accepts.
 const HEROKU_MEDIA: &str = "application/vnd.heroku-addons+json; version=3";
 /// Longest text of a body that is no JSON, in characters.
 const MAX_TEXT: usize = 200;
 
-/// Where a path begins.
+/// URL that a path is relative to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathBase {
-    /// At the provider API's URL.
+    /// The provider API's URL.
     Base,
-    /// It is the URL of single sign-on.
+    /// The URL of single sign-on.
     SignOn,
 }
 
@@ -46,7 +46,7 @@ pub enum Version {
     Usual,
     /// No version is named.
     Missing,
-    /// Another one.
+    /// Another version.
     Other(&'static str),
 }
 
@@ -63,10 +63,10 @@ pub enum Body {
     Text(&'static str),
 }
 
-/// What a request changes if it succeeds.
+/// Effect of a request at the provider if it succeeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Nothing.
+    /// No effect.
     Nothing,
     /// The catalog is known then.
     Lists,
@@ -92,7 +92,7 @@ impl Effect {
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// Where the path begins.
+    /// URL that the path is relative to.
     pub place: PathBase,
     /// The path behind the place, with a query.
     pub path: String,
@@ -244,9 +244,9 @@ impl Content {
 pub struct Answer {
     /// The status code.
     pub status: u16,
-    /// `Content-Type`.
+    /// Value of `Content-Type`.
     pub media: Option<String>,
-    /// `X-Broker-API-Request-Identity` (OSB).
+    /// Value of `X-Broker-API-Request-Identity` (OSB).
     pub identity: Option<String>,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<Duration>,
@@ -256,13 +256,13 @@ pub struct Answer {
     pub took: Duration,
 }
 
-/// How an asynchronous operation ended.
+/// End of an asynchronous operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     Succeeded,
     /// The provider says so.
     Failed(String),
-    /// It was given up.
+    /// The run stopped waiting for the end, for this reason.
     GivenUp(String),
 }
 
@@ -272,7 +272,7 @@ pub(super) struct Exchange {
     pub(super) request: Request,
     pub(super) identity: String,
     pub(super) answer: Answer,
-    /// How it ended, if the answer was that it is in progress.
+    /// End of the operation, if the answer was that it is in progress.
     pub(super) end: Option<End>,
 }
 

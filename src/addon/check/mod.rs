@@ -23,7 +23,7 @@ use self::context::Context;
 use self::message::Exchange;
 use super::Dialect;
 
-/// What an answer lacks.
+/// Flaw of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Flaw {
     /// Whether the rule says MUST. Where it says SHOULD, RECOMMENDED or MAY, the flaw is a warning.
@@ -47,7 +47,7 @@ fn warning(why: impl Into<String>) -> Flaw {
     }
 }
 
-/// What a check depends on. Where that is missing the check is skipped, and the reason is told.
+/// Precondition of a check. If it is not met, the check is skipped and the reason is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
     /// The catalog.
@@ -80,7 +80,7 @@ enum Need {
     SignOn,
 }
 
-/// What a check does.
+/// Way in which a check is carried out.
 #[derive(Clone, Copy)]
 enum Act {
     /// Sends a request, and judges its answer.
@@ -93,11 +93,11 @@ enum Act {
     Each(fn(&Context, &Exchange) -> Judgement),
 }
 
-/// A check.
+/// A check with its rule, the source of the rule, and its preconditions.
 #[derive(Clone, Copy)]
 struct Check {
     name: &'static str,
-    /// What the rule says.
+    /// Text of the rule.
     rule: &'static str,
     /// The document and the section.
     source: &'static str,
@@ -138,7 +138,7 @@ impl Check {
     }
 }
 
-/// The checks of a dialect, in their order.
+/// Returns the checks of a dialect, in their order.
 fn checks(dialect: Dialect) -> Vec<Check> {
     match dialect {
         Dialect::Osb => osb::CHECKS.concat(),

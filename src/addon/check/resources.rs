@@ -13,7 +13,7 @@ use crate::addon::Dialect;
 
 pub(super) use self::requests::removing;
 
-/// What differs between the dialects.
+/// Differences between the dialects.
 pub(super) struct Rules {
     dialect: Dialect,
     /// The field that names the app.
@@ -24,12 +24,12 @@ pub(super) struct Rules {
     removed_rule: &'static str,
     /// Statuses of what is removed once more.
     removed_again: &'static [u16],
-    /// What the documents say besides.
+    /// Further rules in the dialect's documents.
     says: &'static [Says],
     sources: Sources,
 }
 
-/// What the documents of some dialects say.
+/// Rules that only some dialects' documents have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Says {
     /// The same request again makes nothing new.

@@ -19,16 +19,16 @@ use crate::addon::Dialect;
 /// Answers that may be missing, one after the other, before the provider is taken for gone.
 const MAX_LOST: u32 = 3;
 
-/// What a run wants.
+/// Next action that a run needs from its caller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
-    /// To have this sent, and to be told what came of it. The text names the request (OSB).
+    /// Send this request, and pass the answer to the run. The text identifies the request (OSB).
     Send(Box<Request>, String),
-    /// Nothing more.
+    /// The run has ended.
     End,
 }
 
-/// What is under way.
+/// Stage of a run.
 enum Stage {
     /// The next check.
     Ready,
@@ -36,7 +36,7 @@ enum Stage {
     Asked(Box<Request>),
     /// The end of an operation is asked for.
     Polling(Box<Poll>),
-    /// What was made is removed: the things that are left, and how often the first was tried.
+    /// Things that the run made are removed: those that are left, and the number of tries for the first one.
     Cleaning {
         left: Vec<usize>,
         tries: u32,
@@ -50,7 +50,7 @@ enum Stage {
     Over,
 }
 
-/// A run.
+/// State machine of a run: gives requests out, takes answers in, and collects findings.
 pub struct Run {
     context: Context,
     checks: Vec<Check>,
@@ -61,7 +61,7 @@ pub struct Run {
     answered: Vec<(&'static str, usize)>,
     findings: Vec<Finding>,
     lost: u32,
-    /// Why the checks that follow are skipped.
+    /// Reason why the remaining checks are skipped.
     ended: Option<String>,
     identities: u32,
 }
@@ -294,7 +294,7 @@ impl Run {
         Next::Send(Box::new(request), self.identity())
     }
 
-    /// The name of the request that was sent last.
+    /// Returns the identity of the request that was sent last.
     fn identity(&self) -> String {
         self.context.id(&format!("request {}", self.identities))
     }

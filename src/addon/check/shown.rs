@@ -1,6 +1,7 @@
-//! How requests and answers are shown: short, and without what is secret in them.
+//! Short forms of requests and answers for people, without secrets.
 //!
-//! What a provider gives an app (`credentials`, `config`) are passwords of others. Tokens of single sign-on let in whoever has them.
+//! `credentials` and `config`, which a provider gives to an app, hold passwords. A token of single sign-on gives access to
+//! anyone who has it.
 
 use serde_json::{Map, Value};
 
@@ -8,12 +9,12 @@ use super::message::{Body, Content, End, Exchange, Request};
 
 /// Longest text, in characters.
 const MAX_SHOWN: usize = 600;
-/// What stands for a secret.
+/// Replacement of a secret.
 const HIDDEN: &str = "(hidden)";
 /// Deepest nesting that is looked through for secrets; what is deeper is hidden.
 const MAX_DEPTH: usize = 16;
 
-/// `PUT /v2/service_instances/ID {"plan_id":"..."}`
+/// Returns a request in the form `PUT /v2/service_instances/ID {"plan_id":"..."}`.
 pub(super) fn request(request: &Request, place: &str) -> String {
     let method = request.method.name();
     let body = match &request.body {
@@ -31,7 +32,7 @@ pub(super) fn request(request: &Request, place: &str) -> String {
     cut(&format!("{method} {place}{}{body}", request.path))
 }
 
-/// `201 {"id":"..."}`
+/// Returns an answer in the form `201 {"id":"..."}`.
 pub(super) fn answer(got: &Exchange) -> String {
     let body = match &got.answer.content {
         Content::Empty => String::new(),

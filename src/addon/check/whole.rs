@@ -1,4 +1,4 @@
-//! What holds for every answer of a run.
+//! Checks of all answers of a run.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub(super) fn osb_error(_: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-/// The errors of the other dialects: what a platform shows its user.
+/// Checks the errors of the dialects other than OSB: they need a message that a platform can show to its user.
 pub(super) fn resources_error(_: &Context, got: &Exchange) -> Judgement {
     if !is_refusal(got) || got.request.place == PathBase::SignOn || got.status() == 401 {
         return Ok(());

@@ -24,7 +24,7 @@ pub use self::osb::{SUPPORTED_VERSIONS, catalog};
 /// A method of HTTP that provider APIs use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
-    /// Reads.
+    /// `GET`: reads.
     Get,
     /// Creates, or acts.
     Post,
@@ -32,12 +32,12 @@ pub enum Method {
     Put,
     /// Changes a part.
     Patch,
-    /// Removes.
+    /// `DELETE`: removes.
     Delete,
 }
 
 impl Method {
-    /// As a request names it.
+    /// Returns the method's name in a request.
     pub fn name(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -64,7 +64,7 @@ pub struct Exchange<'r> {
     pub body: &'r [u8],
 }
 
-/// What a request asks for.
+/// Meaning of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// A change.
@@ -77,13 +77,13 @@ pub enum Call {
     Keep(Target),
     /// A binding as it is (OSB).
     ShowBinding(Target, super::id::PlatformId),
-    /// How the last change of a resource went (OSB).
+    /// State of the last operation of a resource (OSB).
     LastOperation(Target),
-    /// How the last change of a binding went (OSB).
+    /// State of the last operation of a binding (OSB).
     LastBindingOperation(Target, super::id::PlatformId),
 }
 
-/// An answer.
+/// An answer: status code and body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// The status code.
@@ -92,12 +92,12 @@ pub struct Answer {
     pub body: Option<Value>,
 }
 
-/// What answers tell of the gateway.
+/// Properties of the gateway that answers contain.
 #[derive(Debug, Clone, Copy)]
 pub struct Gateway<'g> {
     /// The public name or address.
     pub host: &'g str,
-    /// Where an app's page is, if it is known: the start of a URL to which the resource's id is added.
+    /// Start of the URL of an app's page, to which the resource's id is added; `None`: not known.
     pub pages: Option<&'g str>,
     /// The plans.
     pub plans: &'g Plans,

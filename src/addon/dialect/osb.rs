@@ -157,7 +157,8 @@ fn id(name: &str, text: &str) -> Result<PlatformId, Answer> {
     text.parse().map_err(|why: IdError| invalid(&format!("{name} {why}")))
 }
 
-/// An organization or a space: any text, which stands in no path. It is kept as it is if it could, else as its hash.
+/// Returns the id of an organization or a space. Any text is accepted, since it is in no path: a text that is no valid id is
+/// replaced by its hash.
 fn owner_id(body: &Map<String, Value>, name: &str) -> Result<PlatformId, Answer> {
     match body.get(name) {
         Some(Value::String(text)) if !text.is_empty() => match text.parse() {
@@ -168,7 +169,7 @@ fn owner_id(body: &Map<String, Value>, name: &str) -> Result<PlatformId, Answer>
     }
 }
 
-/// No parameters are the same as empty ones.
+/// Returns the parameters. Absent parameters are the same as an empty object.
 fn parameters(body: &Map<String, Value>) -> Value {
     match body.get("parameters") {
         None | Some(Value::Null) => Value::Object(Map::new()),
@@ -210,7 +211,7 @@ fn objects(body: &Map<String, Value>, names: &[&str]) -> Result<(), Answer> {
     Ok(())
 }
 
-/// No plan of the catalog has a `maintenance_info`, so that no version is the catalog's.
+/// Refuses a version of `maintenance_info`, since no plan of the catalog has one.
 fn no_maintenance(body: &Map<String, Value>) -> Result<(), Answer> {
     let version = body.get("maintenance_info").and_then(|info| info.get("version"));
     match version {
@@ -223,7 +224,7 @@ fn no_maintenance(body: &Map<String, Value>) -> Result<(), Answer> {
     }
 }
 
-/// The parameters that an instance has are those of its provision: an update of them is not supported.
+/// Refuses an update of parameters: an instance keeps those of its provision.
 fn fixed_parameters(body: &Map<String, Value>) -> Result<(), Answer> {
     let given = body.get("parameters").and_then(Value::as_object);
     let is_asked = given.is_some_and(|parameters| !parameters.is_empty());
@@ -234,7 +235,7 @@ fn fixed_parameters(body: &Map<String, Value>) -> Result<(), Answer> {
     Ok(())
 }
 
-/// Whoever removes says what: a request that does not is malformed. A plan that has left the catalog does not keep an instance.
+/// Checks that a DELETE names service and plan. A plan that is no longer in the catalog is accepted.
 fn service_and_plan(exchange: &Exchange<'_>) -> Result<(), Answer> {
     for name in ["service_id", "plan_id"] {
         if exchange.query.get(name).is_none_or(String::is_empty) {

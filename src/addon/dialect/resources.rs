@@ -10,7 +10,7 @@ use crate::addon::registry::{AddonOutcome, Provision, Refusal, Request, Target};
 use crate::addon::resource::{Dialect, Resource};
 use tcpgw_core::model::Word as _;
 
-/// How one of them differs from the others. Sources: Scalingo's add-on provider boilerplate and API tester; Heroku's add-on partner
+/// Differences between these dialects. Sources: Scalingo's add-on provider boilerplate and API tester; Heroku's add-on partner
 /// API reference, version 3; Clever Cloud's add-on provider documentation.
 struct Rules {
     /// The field that names the app.
@@ -21,7 +21,7 @@ struct Rules {
     by_app: bool,
     /// Whether there are `suspend` and `resume`.
     suspends: bool,
-    /// Status codes.
+    /// Status code of a new resource.
     created: u16,
     removed: u16,
     /// The same id with other values.
@@ -63,7 +63,7 @@ const CLEVER_CLOUD: Rules = Rules {
     unknown: 404,
 };
 
-/// What no platform sends; `options` of the command line come as values.
+/// Status of requests that no platform sends; `options` of the command line come as values.
 const UNPROCESSABLE: u16 = 422;
 
 fn rules(dialect: Dialect) -> &'static Rules {
@@ -154,7 +154,7 @@ fn plan(dialect: Dialect, body: &Map<String, Value>) -> Result<PlanName, Answer>
     }
 }
 
-/// An id that cannot be one of ours is one that there is not.
+/// Returns the resource that an id names. A text that cannot be an id is answered like an unknown id.
 fn target(dialect: Dialect, rules: &Rules, id: &str, unknown: u16) -> Result<Target, Answer> {
     let target = if rules.by_app {
         id.parse().ok().map(|app| Target::App(dialect, app))

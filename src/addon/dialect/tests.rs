@@ -93,7 +93,7 @@ fn what_cannot_be_understood_has_its_status() {
     }
 }
 
-/// Whoever is told 405 is told what else is allowed, and that is.
+/// Each method that an answer 405 names as allowed is accepted.
 #[test]
 fn the_methods_that_are_allowed_are_those_that_are_understood() {
     let methods = [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete];
@@ -163,7 +163,7 @@ fn an_update_of_parameters_is_refused_and_not_passed_over() {
     }
 }
 
-/// An update that changes nothing is answered as one that changes something, and not as a fetch.
+/// An update that changes nothing gets the answer of an update, and not that of a fetch.
 #[test]
 fn an_update_of_nothing_is_answered_as_an_update() {
     let plans = plans();
@@ -192,7 +192,7 @@ fn an_update_of_nothing_is_answered_as_an_update() {
     }
 }
 
-/// The catalog has no `maintenance_info`: no version is right.
+/// The catalog has no `maintenance_info`, so every version is a conflict.
 #[test]
 fn a_version_of_maintenance_that_is_not_the_catalogs_is_a_conflict() {
     assert!(catalog(&plans())["services"][0]["plans"][0]["maintenance_info"].is_null());
@@ -216,7 +216,7 @@ fn binding(body: &str) -> (WantedPlan, Binding) {
     }
 }
 
-/// A request that comes again is told from one of the same id that asks for something else.
+/// A repeated request is told from a request with the same id and other values.
 #[test]
 fn parameters_and_the_plan_of_a_binding_are_told_apart() {
     let instance = |body: &str| provision(send(Dialect::Osb, Method::Put, "service_instances/i", body)).asked;
@@ -245,7 +245,7 @@ fn parameters_and_the_plan_of_a_binding_are_told_apart() {
     assert_ne!(other.asked, first.asked);
 }
 
-/// They are no part of a path, so that the standard leaves their characters to the platform.
+/// Organizations and spaces are not part of a path, so the standard leaves their characters to the platform.
 #[test]
 fn organizations_and_spaces_are_any_text_but_none() {
     let owner = |name: &str, value: Value| {

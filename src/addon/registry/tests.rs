@@ -62,7 +62,7 @@ impl World {
         Ok(decision.outcome)
     }
 
-    /// The configuration has these plans now, by name and id.
+    /// Replaces the plans of the configuration by these, given by name and id.
     fn configure(&mut self, plans: &[(&str, &str)]) {
         self.plans = plans_of(plans);
         for change in self.registry.with_plans_named(&self.plans) {
@@ -118,7 +118,7 @@ fn the_same_request_again_gets_the_same_answer() {
     );
 }
 
-/// What is not known, of resources of an older store, is not compared.
+/// Parameters that an older store does not have are not compared.
 #[test]
 fn other_parameters_are_a_conflict_where_they_are_known() {
     let mut world = World::new(20_009);
@@ -152,7 +152,7 @@ fn other_parameters_are_a_conflict_where_they_are_known() {
     }
 }
 
-/// OSB names plans by ids, of which one that has left the catalog has none.
+/// OSB names plans by ids. A plan that has left the catalog and whose id is not known has none.
 #[test]
 fn an_instance_whose_plan_left_the_catalog_is_bound_and_asked_for_again() {
     let mut world = World::new(20_009);
@@ -195,7 +195,7 @@ fn an_instance_whose_plan_left_the_catalog_is_bound_and_asked_for_again() {
     ));
 }
 
-/// Whoever names plans by their ids gets the same answers, and whoever names them by name means what is called so now.
+/// A request that names plans by id gets the same answers after a change of the name; a name means the plan that has it now.
 #[test]
 fn a_plan_whose_name_was_changed_is_the_same_plan() {
     let mut world = World::new(20_009);
@@ -243,7 +243,7 @@ fn a_plan_whose_name_was_changed_is_the_same_plan() {
     }
 }
 
-/// A name that is used again takes nobody over who had another plan of that name.
+/// A new plan with the name of an earlier one does not take over the earlier plan's resources.
 #[test]
 fn a_plan_that_left_is_not_the_next_one_of_its_name() {
     let mut world = World::new(20_009);
@@ -261,7 +261,7 @@ fn a_plan_that_left_is_not_the_next_one_of_its_name() {
     }
 }
 
-/// A store of an earlier version has names only: the id is that of the plan which is called so when it is read first.
+/// A store of an earlier version has names only: a plan gets the id of the plan that has its name at the first start.
 #[test]
 fn a_plan_that_is_known_by_its_name_gets_its_id() {
     let mut world = World::new(20_009);
@@ -286,7 +286,7 @@ fn a_plan_that_is_known_by_its_name_gets_its_id() {
     assert_eq!(world.registry.get(made.id).unwrap().plan.as_str(), "tiny");
 }
 
-/// A request may be delivered again at any time.
+/// A request can be delivered again at any time.
 #[test]
 fn a_plan_that_left_the_configuration_stays_with_those_who_have_it() {
     let mut world = World::new(20_009);

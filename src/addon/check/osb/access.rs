@@ -1,4 +1,4 @@
-//! Who may ask, in which version, and what is offered.
+//! Checks of credentials, of API versions and of the catalog.
 
 use super::super::message::{Effect, Login, Version};
 use super::super::{Act, Check, Need, catalog, judge};

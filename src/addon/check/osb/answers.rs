@@ -1,4 +1,4 @@
-//! What answers of a broker have to be.
+//! Checks of a broker's answers.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::super::{Flaw, Judgement, failure, warning};
 /// Longest `operation`, in characters.
 const MAX_OPERATION: usize = 10_000;
 
-/// Whether the answer says that the operation must be asked for with `accepts_incomplete`.
+/// Returns whether the answer says that the operation requires `accepts_incomplete`.
 pub(in super::super) fn wants_asynchronous(got: &Exchange) -> bool {
     got.status() == 422 && got.member("error").is_some_and(|error| error == "AsyncRequired")
 }
@@ -29,7 +29,7 @@ pub(super) fn error_code(got: &Exchange, wanted: &str) -> Judgement {
     }
 }
 
-/// 202 may come only where it was asked for.
+/// Checks that 202 comes only if the request accepted an asynchronous operation.
 pub(super) fn asked_for_202(got: &Exchange) -> Judgement {
     if got.status() == 202 && !got.request.path.contains("accepts_incomplete=true") {
         return Err(failure("the status is 202 without accepts_incomplete=true"));
@@ -69,7 +69,7 @@ pub(super) fn is_removed(got: &Exchange) -> Judgement {
     operation_body(got)
 }
 
-/// The body of an answer that says that something was begun or done.
+/// Checks the body of an answer that says that an operation was begun or is done.
 pub(super) fn operation_body(got: &Exchange) -> Judgement {
     judge::object(got)?;
     let body = got.json().unwrap_or(&Value::Null);
@@ -179,7 +179,7 @@ pub(super) fn binding_body(context: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-/// `443`, `9000-9010`
+/// Returns whether a text is a port or a range of ports: `443`, `9000-9010`.
 pub(super) fn is_port_range(text: &str) -> bool {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.parse::<u16>(), last.parse::<u16>()) {

@@ -1,4 +1,4 @@
-//! What a broker has to refuse before anything is there.
+//! Checks of the requests that a broker has to refuse before an instance exists.
 
 use serde_json::json;
 

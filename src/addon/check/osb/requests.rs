@@ -1,4 +1,4 @@
-//! What a platform of Open Service Broker sends.
+//! Requests as a platform sends them by the Open Service Broker API.
 
 use serde_json::{Value, json};
 

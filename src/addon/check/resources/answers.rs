@@ -1,4 +1,4 @@
-//! What answers of a provider have to be.
+//! Checks of a provider's answers.
 
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ pub(super) fn resource_id(context: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-/// The body that describes a resource.
+/// Checks the body that describes a resource.
 pub(super) fn described(got: &Exchange) -> Judgement {
     judge::object(got)?;
     let members = [
@@ -75,7 +75,8 @@ pub(super) fn urls(_: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-/// The same resource again. A dialect that says nothing of it may do otherwise.
+/// Checks that the answer has the same resource as before. A difference is a warning if the dialect's documents do not require
+/// it.
 pub(super) fn is_same(context: &Context, got: &Exchange) -> Judgement {
     let rules = rules_of(context);
     let flaw = |why: String| {
@@ -103,7 +104,7 @@ pub(super) fn is_same(context: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-/// What a dialect's documents do not have is a warning.
+/// Turns a failure into a warning where the dialect's documents do not describe changes of plans.
 pub(super) fn undocumented(context: &Context, judgement: Judgement) -> Judgement {
     match judgement {
         Err(flaw) if !rules_of(context).say(Says::PlanChange) => Err(warning(flaw.why)),

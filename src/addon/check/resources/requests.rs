@@ -1,4 +1,4 @@
-//! What a platform sends.
+//! Requests as a platform sends them.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::addon::Dialect;
 use crate::addon::dialect::Method;
 use crate::addon::sso;
 
-/// What stands in a path as it is (RFC 3986, 2.3).
+/// Characters that are percent-encoded in a segment of a path: all but the unreserved ones (RFC 3986, 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Returns the thing that a request for a purpose makes.

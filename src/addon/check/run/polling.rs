@@ -16,11 +16,11 @@ const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// An operation that is asked after.
 pub(super) struct Poll {
-    /// What began the operation.
+    /// The exchange that began the operation.
     exchange: Exchange,
     pub(super) request: Request,
     spent: Duration,
-    /// Where to go on.
+    /// Things that are left and tries, to go on with the removal afterwards; `None`: the operation belongs to a check.
     pub(super) cleaning: Option<(Vec<usize>, u32)>,
 }
 

@@ -1,18 +1,18 @@
-//! What a run found.
+//! Findings of a run.
 
 use serde::Serialize;
 
-/// What came of a check.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The rule is kept.
     Pass,
-    /// What is recommended, or usual, is not done.
+    /// Something that is recommended or usual is missing.
     Warn,
     /// The rule is broken.
     Fail,
-    /// It could not be checked.
+    /// The rule could not be checked.
     Skip,
 }
 
@@ -21,28 +21,28 @@ pub enum Verdict {
 pub struct Finding {
     /// Name of the check.
     pub name: &'static str,
-    /// What came of it.
+    /// Result of the check.
     pub verdict: Verdict,
-    /// What is wrong, or why nothing was checked.
+    /// The flaw, or the reason why the check was skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// What was sent.
+    /// The request, without secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sent: Option<String>,
-    /// What came.
+    /// The answer, without secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub came: Option<String>,
-    /// What the rule says.
+    /// Text of the rule.
     pub rule: &'static str,
     /// Document and section of the rule.
     pub source: &'static str,
 }
 
-/// What a run came to.
+/// Result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// All checks.
+    /// Findings of all checks.
     pub findings: Vec<Finding>,
-    /// What may have been left at the provider, each with what removes it.
+    /// Things that may be left at the provider, each with the request that removes it.
     pub left: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What a run does about operations that take their time, answers that do not come, interruptions, and what it made.
+//! Behaviour of a run with slow operations, lost answers and interruptions, and removal of what it made.
 
 use super::*;
 
@@ -140,7 +140,7 @@ fn a_provider_that_does_not_answer_is_left_alone_soon() {
     }
 }
 
-/// Whatever an answer was lost for, what may have been made is removed, or told where it cannot be.
+/// After a lost answer, things that may have been made are removed, or reported where they cannot be removed.
 #[test]
 fn what_was_made_is_removed_when_an_answer_is_lost() {
     for dialect in DIALECTS {
@@ -204,7 +204,7 @@ fn an_interrupted_run_removes_what_it_made() {
     }
 }
 
-/// A broker that makes what it should refuse, and one that refuses to remove: nothing is forgotten.
+/// Things made by a broker that should have refused the request, or that refuses to remove them, are removed or reported.
 #[test]
 fn what_a_bad_broker_made_is_removed_or_told() {
     let mut provider = Provider::new(Dialect::Osb);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What is wrong with an answer.
+/// Flaw that a test puts into an answer.
 #[derive(Debug, Clone)]
 enum Wrong {
     /// The request has another status than it would, and does nothing.
@@ -97,7 +97,7 @@ fn is_found(dialect: Dialect, at: &str, wrong: &Wrong, check: &str, verdict: Ver
     );
 }
 
-/// Every request: a provider that answers it with 500 fails that check, and no other.
+/// For every request: a provider that answers it with 500 fails that check, and no other.
 #[test]
 fn a_request_that_goes_wrong_fails_its_check() {
     for dialect in DIALECTS {
@@ -116,7 +116,7 @@ fn a_request_that_goes_wrong_fails_its_check() {
     }
 }
 
-/// Every request that has to be refused: a provider that takes it fails that check, and no other.
+/// For every request that has to be refused: a provider that accepts it fails that check, and no other.
 #[test]
 fn a_request_that_is_taken_fails_its_check() {
     for name in [
@@ -371,7 +371,7 @@ fn what_is_wrong_in_a_provider_of_resources_is_found_where_it_belongs() {
     }
 }
 
-/// The id that Heroku's provider gives is not that which requests name, and is compared with the next one only.
+/// Heroku's provider gives an id that requests do not use; it is only compared with the id in the next answer.
 #[test]
 fn herokus_id_is_a_text() {
     for (id, verdict) in [(json!(""), Fail), (json!([1]), Fail), (json!(17), Warn)] {
@@ -383,7 +383,7 @@ fn herokus_id_is_a_text() {
     }
 }
 
-/// Every check that judges what others got has something wrong here that it finds.
+/// Checks that the cases have a flaw for every check that judges answers of other checks.
 #[track_caller]
 fn covers(dialect: Dialect, cases: &[Case]) {
     let found: BTreeSet<&str> = cases.iter().map(|(_, _, check, _)| *check).collect();
