@@ -33,7 +33,7 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Bounds for states.
     pub fences: Fences,
-    /// The mark of our flows.
+    /// Mark of tcpgw's flows.
     pub flow_mark: FlowMark,
     /// Whether new connections from outside reach backends through services only.
     pub protect_backends: bool,
@@ -227,10 +227,11 @@ impl Config {
         Self::parse(path, &state_file::read_file(path, Input::Configuration)?)
     }
 
-    /// Reads what stands in the file at `path`.
+    /// Parses the contents of the file at `path`.
     ///
     /// # Errors
-    /// [`ConfigError::Encoding`] and [`ConfigError::Invalid`].
+    ///
+    /// Fails with [`ConfigError::Encoding`] and [`ConfigError::Invalid`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
         let text = std::str::from_utf8(bytes).map_err(|_| ConfigError::Encoding(path.to_owned()))?;
         let document: Document = toml::from_str(text).map_err(|source| ConfigError::Invalid {

@@ -305,7 +305,9 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// Makes the kernel equal to what is desired.
     ///
     /// # Errors
-    /// [`ReconcileError`]; the kernel is then as it was, or, if that says so, as after one of a plan's transactions.
+    ///
+    /// Fails with [`ReconcileError`]; the kernel is then as before, or, with [`ReconcileError::Halfway`], as after one
+    /// of the plan's transactions.
     pub fn apply(&mut self, known: Known, desired: &Desired, options: &Options) -> Result<Report, ReconcileError> {
         let looked = known.generation;
         let known = self.own(known)?;

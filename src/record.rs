@@ -199,7 +199,7 @@ impl RecordFile {
         Ok(())
     }
 
-    /// Makes the journal this process' own, with the entries that are there and whole. Returns its length.
+    /// Prepares the journal for this process, with its complete entries. Returns its length.
     fn begin_journal(&self, checksum: u32) -> io::Result<u64> {
         let there = read(&self.journal(), journal::MOST_BYTES);
         let there = there.map(|content| content.bytes).unwrap_or_default();

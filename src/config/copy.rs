@@ -136,11 +136,12 @@ fn checked(bytes: &[u8]) -> Option<&[u8]> {
     (checksum == crc32fast::hash(text)).then_some(text)
 }
 
-/// Writes the copy, whole or not at all, if the configuration was read from the file at its default path and the copy says
-/// something else. It is on the disk when this returns.
+/// Writes the copy, whole or not at all, if the configuration was read from the file at its default path and the copy
+/// differs. It is on the disk when this returns.
 ///
 /// # Errors
-/// Those of the file system, with the path.
+///
+/// Fails when the copy cannot be written, with its path.
 pub fn keep(config: &Config, copy: &Path) -> Result<(), String> {
     let is_default = config.file.as_deref() == Some(Path::new(super::DEFAULT_PATH));
     match &config.text {

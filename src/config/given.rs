@@ -15,10 +15,11 @@ pub struct Given {
 }
 
 impl Given {
-    /// Reads the configuration and puts what was given before it. Where the file is not accepted, its copy is used, if it has one.
+    /// Reads the configuration and completes the given settings by it.
     ///
     /// # Errors
-    /// [`ConfigError`]: nothing of a file that is wrong is used.
+    ///
+    /// Fails when the file cannot be read or is not accepted; nothing of it is used then.
     pub fn load(&self) -> Result<(DaemonSettings, Config), ConfigError> {
         Ok(self.with(Config::load_beside(self.config.as_deref(), &self.copy())?))
     }
@@ -32,11 +33,13 @@ impl Given {
         (settings, config)
     }
 
-    /// Reads the configuration again, for a daemon that runs with these. A file that is gone says nothing: a default state file
-    /// that was followed is followed still, and a configuration that was there has to be there.
+    /// Reads the configuration again, for a daemon that runs with these settings. A missing file changes nothing: a
+    /// default state file that was followed is still followed, and a configuration that existed must still exist.
     ///
     /// # Errors
-    /// [`ConfigError`]; [`ConfigError::Gone`].
+    ///
+    /// Fails when the file cannot be read or is not accepted, and with [`ConfigError::Gone`] when it does not exist any
+    /// more.
     pub fn reload(&self, settings: &DaemonSettings, config: &Config) -> Result<(DaemonSettings, Config), ConfigError> {
         let (mut new, read) = self.with(Config::load_strictly_beside(self.config.as_deref(), &self.copy())?);
         let is_gone = read.file.is_none() || read.gone.is_some();

@@ -42,7 +42,8 @@ pub(super) fn few_retired(old: &Summary, new: &Summary, leaves: Leaves) -> Optio
             if stays_active || still_draining {
                 continue;
             }
-            // Its unanswered handshakes have to be told from the rest, or it serves the same port at another address.
+            // Its unanswered handshakes have to be separated from others, or it serves the same port at another
+            // address.
             if new
                 .services
                 .iter()

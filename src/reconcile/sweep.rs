@@ -72,8 +72,8 @@ impl<K: Kernel> Reconciler<'_, K> {
         Ok((flushed, failed))
     }
 
-    /// Repeats `pass` until the last packet was through before it that met the rules as they were before the change, or
-    /// where that cannot be told, until it finds nothing.
+    /// Repeats `pass` until it was run after the last packet that met the rules as they were before the change has left
+    /// the stack, or where that is not known, until it finds nothing.
     pub(super) fn until_none(
         &mut self,
         changed: bool,

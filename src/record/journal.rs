@@ -243,10 +243,11 @@ pub fn header(record: u32) -> Vec<u8> {
     [MAGIC.as_slice(), &record.to_le_bytes()].concat()
 }
 
-/// Returns an entry as it is appended: its length, its checksum, its text.
+/// Returns an entry in the form in which it is appended: its length, its checksum, its text.
 ///
 /// # Errors
-/// [`std::io::ErrorKind::Other`] when its text has 4 GiB or more.
+///
+/// Fails with [`std::io::ErrorKind::Other`] when its text has 4 GiB or more.
 pub fn frame(entry: &Entry) -> std::io::Result<Vec<u8>> {
     let text = serde_json::to_vec(entry).map_err(std::io::Error::other)?;
     let length = u32::try_from(text.len()).map_err(std::io::Error::other)?;

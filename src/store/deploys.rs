@@ -220,7 +220,7 @@ pub(super) fn begin(
     keep: &Keep,
 ) -> Result<u64, Fault> {
     for end in &new.ends {
-        // A write that failed may have been made all the same.
+        // A write that failed may have been made nevertheless.
         if one(transaction, end.id)?.is_some_and(|deploy| deploy.phase.may_become(end.phase)) {
             step(transaction, end, None, at)?;
         }

@@ -47,7 +47,7 @@ pub struct Last {
     pub origin: Option<PathBuf>,
     /// Services with their owners.
     pub services: Vec<(Owner, Arc<Service>)>,
-    /// Names of those that the kernel did not hold when this was written: held back, say.
+    /// Names of services that the kernel did not hold when this was written, for example because they were held back.
     pub unserved: BTreeSet<Box<str>>,
     /// Services that are in effect in an older form while a change of them is held back.
     pub kept: Vec<Kept>,
@@ -255,7 +255,7 @@ impl Last {
     /// Returns whether the file is newer than what was known of a network namespace in a boot: services that it does
     /// not name have been removed since.
     pub fn is_newer(&self, known: Duration, boot: &str, namespace: u64) -> bool {
-        // What this version does not accept may be served all the same.
+        // A service that this version does not accept may be in effect nevertheless.
         let is_complete = self.refused.is_empty();
         is_complete && self.boot == boot && self.namespace == namespace && self.known > known
     }

@@ -20,7 +20,8 @@ pub fn path(store: &Path) -> PathBuf {
 /// Writes the note to the disk before it returns. `now` is the time since 1970, `last` what is known of the lost store.
 ///
 /// # Errors
-/// [`StoreError`] that the file cannot be written.
+///
+/// Fails when the file cannot be written.
 pub(crate) fn note(store: &Path, last: &Last, now: std::time::Duration) -> Result<(), StoreError> {
     let path = path(store);
     let resources = last.resources.as_ref().map_or(0, |known| known.resources.len());

@@ -167,10 +167,11 @@ impl Store {
         self.lacks_writes
     }
 
-    /// Takes it as it is, whatever it has lost: what is acknowledged counts from here on.
+    /// Accepts the store as it is, whatever it has lost: what is acknowledged counts from here on.
     ///
     /// # Errors
-    /// The store cannot be opened or read: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or written.
     pub fn accept(&mut self) -> Result<(), StoreError> {
         let written = self.read(|connection, _| schema::written(connection))?;
         self.lacks_writes = false;
@@ -208,11 +209,12 @@ impl Store {
         self.read(|connection, _| resources::load(connection))
     }
 
-    /// Makes a change, all of it or nothing; when this returns, it is on the disk. A change that changes nothing writes
+    /// Makes a change, as a whole or not at all; when this returns, it is on the disk. A change without effect writes
     /// nothing.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where a service is not as expected; [`StoreError`].
+    ///
+    /// Fails with [`StoreError::Conflict`] when a service is not as expected, and when the store cannot be written.
     pub fn commit(&mut self, change: &Change, by: &By, at: Duration) -> Result<Committed, StoreError> {
         let committed = self.write(|transaction, keep| services::commit(transaction, change, by, at, keep))?;
         self.revision = number(committed.revision);
@@ -267,11 +269,12 @@ impl Store {
         self.write(|transaction, _| schema::touch(transaction))
     }
 
-    /// Moves what is in the log into the file, flushes that, and empties the log. What fails here is in the log still, and nothing
-    /// is lost.
+    /// Moves the contents of the log into the file, flushes the file, and empties the log. If this fails, the contents
+    /// are still in the log, and nothing is lost.
     ///
     /// # Errors
-    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
+    ///
+    /// Fails when the store cannot be opened or written.
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
         if self.read_only || self.connection.is_none() {
             return Ok(());
@@ -297,10 +300,12 @@ impl Store {
         self.read(|connection, _| history::removed(connection))
     }
 
-    /// Notes that a deploy begins, in the phase [`Phase::Probing`]; gives its id, which is never given again.
+    /// Records the beginning of a deploy, in the phase [`Phase::Probing`]. Returns its id, which is never used again.
     ///
     /// # Errors
-    /// [`StoreError::Deploying`] while an earlier one of this service probes; [`StoreError`].
+    ///
+    /// Fails with [`StoreError::Deploying`] while an earlier deploy of this service probes, and when the store cannot
+    /// be written.
     pub fn deploy_begin(&mut self, deploy: &NewDeploy, by: &By, at: Duration) -> Result<u64, StoreError> {
         self.write(|transaction, keep| deploys::begin(transaction, deploy, by, at, keep))
     }
@@ -413,7 +418,7 @@ impl Store {
     }
 
     /// Writes the number of acknowledged writes, before the acknowledgement. If that fails, the change is on the disk
-    /// all the same.
+    /// nevertheless.
     fn note_written(&self, written: u64) {
         if let Err(error) = written::note(&self.path, written) {
             tracing::debug!(%error, "failed to note how many writes of the store were acknowledged");
@@ -648,8 +653,8 @@ fn or_nothing<T>(transaction: &Transaction<'_>, work: impl FnOnce() -> Result<T,
     done
 }
 
-/// Makes an empty store under another name first, so that a file of this name always is a whole store: an empty one is one
-/// that has lost its content.
+/// Creates an empty store under another name first, so that a file of this name is always a whole store: an empty file
+/// is one that has lost its contents.
 fn create(path: &Path) -> Result<(), StoreError> {
     let fail = |error: io::Error| system(path, &error);
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());

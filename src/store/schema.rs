@@ -43,7 +43,7 @@ CREATE TABLE resource_head (
 ",
 ];
 
-/// Makes the tables of an empty file.
+/// Creates the tables of an empty file.
 pub(super) fn create(connection: &mut Connection) -> Result<(), Fault> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
@@ -168,7 +168,7 @@ impl Head {
     }
 }
 
-/// Makes the revision this one, unless it is higher already. Returns what it is then.
+/// Raises the revision to this one, unless it is higher already. Returns the resulting revision.
 pub(super) fn raise_revision(transaction: &Transaction<'_>, revision: i64) -> Result<i64, Fault> {
     let mut head = Head::read(transaction)?;
     if head.revision < revision {

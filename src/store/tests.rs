@@ -363,7 +363,7 @@ fn a_deploy_begins_together_with_the_end_of_another() {
     let ended = store.deploy(first).unwrap().unwrap();
     assert_eq!((ended.phase, ended.reason.as_deref()), (Phase::Failed, Some("no room")));
     assert_eq!(store.deploy(second).unwrap().unwrap().phase, Phase::Probing);
-    // Told again, it is over already.
+    // The step is repeated, and is over already.
     let third = NewDeploy {
         ends: vec![step(first, Phase::Failed, None), step(second, Phase::Undone, None)],
         ..new_deploy("a")

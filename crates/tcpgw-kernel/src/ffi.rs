@@ -30,7 +30,7 @@ pub fn share_heap() {
     }
 }
 
-/// Gives memory that was freed back to the system. The allocator keeps what a large change took for a moment, as long as something
+/// Returns freed memory to the system. The allocator keeps what a large change used for a moment, as long as memory
 /// above it is in use.
 pub fn release_memory() {
     #[cfg(target_env = "gnu")]
@@ -258,8 +258,8 @@ pub(crate) fn message(object: &impl nftnl::NlMsg, seq: u32, kind: nftnl::MsgType
         .to_vec()
 }
 
-/// Makes the allocator keep what is freed, in one piece: a run lives for a moment, and giving memory back to the kernel
-/// only to fault it in again takes a third of its time.
+/// Makes the allocator keep freed memory in one piece: a run is short, and returning memory to the kernel only to fault
+/// it in again takes a third of its time.
 pub fn keep_memory() {
     const LARGEST_PIECE: c_int = 32 << 20;
     const AT_ONCE: c_int = 16 << 20;

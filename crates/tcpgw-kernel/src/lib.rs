@@ -169,9 +169,9 @@ pub trait Kernel {
     /// Returns what packets have counted under each of these keys, in their order, none where nothing was: one look-up for each,
     /// however large the sets are.
     fn counters(&mut self, keys: &[(SetName, Box<[u8]>)]) -> Result<Vec<Counted>, KernelError>;
-    /// Looks at every marked flow.
+    /// Calls `each` with every marked flow.
     fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError>;
-    /// Looks at some marked flows until `each` breaks off.
+    /// Calls `each` with some marked flows until it breaks off.
     fn select(
         &mut self,
         mark: FlowMark,
@@ -210,10 +210,11 @@ pub enum KernelError {
     Unknown(#[source] NetlinkError),
 }
 
-/// Repeats what only reads a few times when answers were lost.
+/// Repeats a read a few times when answers were lost.
 ///
 /// # Errors
-/// That of the last attempt.
+///
+/// Fails with the error of the last attempt.
 pub fn reading<T>(mut attempt: impl FnMut() -> Result<T, KernelError>) -> Result<T, KernelError> {
     for _ in 1..READINGS {
         match attempt() {

@@ -47,19 +47,21 @@ pub struct Linux {
 }
 
 impl Linux {
-    /// Opens the sockets; new tables persist, where the kernel can do that, so that they can be owned later.
+    /// Opens the sockets. New tables persist, where the kernel supports it, so that they can be owned later.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
     pub fn open() -> Result<Self, NetlinkError> {
         Self::open_for(Ownership::Persist)
     }
 
-    /// Opens the sockets; new tables are such, as far as the kernel can do that. A table that this owns is an orphan as soon
-    /// as this is dropped.
+    /// Opens the sockets. New tables get this ownership, as far as the kernel supports it. A table that it owns becomes
+    /// an orphan as soon as it is dropped.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
     pub fn open_for(ownership: Ownership) -> Result<Self, NetlinkError> {
         Ok(Self {
             ownership,

@@ -19,9 +19,9 @@ use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::{Commit, Kernel, KernelError};
 
 impl<K: Kernel> Engine<K> {
-    /// Puts some services in the place of others, and flushes the flows of backends that are gone. `beside`: services that
-    /// stay and share endpoints with these. `memo` is written down before. `Ok(None)`: it does not know what the kernel holds, or the change does not fit: a
-    /// full run is due.
+    /// Puts some services in the place of others, and flushes the flows of backends that are gone. `beside`: services
+    /// that stay and share endpoints with these. `memo` is written down before. `Ok(None)`: it does not know what the
+    /// kernel holds, or the change does not fit: a full run is due.
     ///
     /// # Errors
     /// [`ReconcileError`]; a full run is due then, too.

@@ -11,7 +11,7 @@ use crate::netlink::tlv::Writer;
 /// Number of requests whose answers fit into the socket.
 const AT_ONCE: usize = 64;
 
-/// Looks entries up, so that conntrack drops those whose time is over. It changes no others.
+/// Looks entries up, so that conntrack drops those that have expired. Does not change any others.
 #[derive(Debug)]
 pub struct Collector {
     netlink: Netlink,
@@ -21,17 +21,19 @@ impl Collector {
     /// Opens a socket, in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
     pub fn open() -> Result<Self, NetlinkError> {
         Ok(Self {
             netlink: Netlink::netfilter()?,
         })
     }
 
-    /// Looks up the flows of these TCP connections: who began it, and towards whom.
+    /// Looks up the flows of these TCP connections, each given by client and destination.
     ///
     /// # Errors
-    /// [`NetlinkError::Send`], [`NetlinkError::Encode`], [`NetlinkError::Receive`].
+    ///
+    /// Fails with [`NetlinkError::Send`], [`NetlinkError::Encode`] and [`NetlinkError::Receive`].
     pub fn collect(&mut self, flows: &[(SocketAddr, SocketAddr)]) -> Result<(), NetlinkError> {
         for flows in flows.chunks(AT_ONCE) {
             let mut writer = Writer::new();

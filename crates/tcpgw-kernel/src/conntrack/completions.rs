@@ -1,6 +1,9 @@
-//! Completed handshakes, as the kernel reports them. Source: `ctnetlink_conntrack_event` in
-//! `net/netfilter/nf_conntrack_netlink.c`. With `net.netfilter.nf_conntrack_events` = 2 (the default since Linux 5.19)
-//! the kernel tells only of flows that began while somebody listened, and nothing with 0.
+//! Completed handshakes, as the kernel reports them.
+//!
+//! A connection that ends with a reset is forgotten at once, so that a list of flows may contain none of them. Source:
+//! `ctnetlink_conntrack_event` in `net/netfilter/nf_conntrack_netlink.c`. With `net.netfilter.nf_conntrack_events` = 2
+//! (the default since Linux 5.19) the kernel reports only flows that began while a listener existed, and nothing with
+//! 0.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -42,7 +45,8 @@ impl CompletionMonitor {
     /// Begins to listen.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
     pub fn open(mark: FlowMark) -> Result<Self, NetlinkError> {
         let socket = Netlink::netfilter()?;
         socket.join(GROUP)?;
@@ -65,7 +69,7 @@ impl CompletionMonitor {
         for read in 0..AT_ONCE {
             match self.socket.try_recv() {
                 Ok(None) => return Ok(read),
-                // One message in each: this group is never told several at once.
+                // One message in each: this group never gets several at once.
                 Ok(Some(messages)) => {
                     let changed = messages.filter_map(Result::ok).filter(|message| message.kind == NEW);
                     // What cannot be read is a flow of something else.

@@ -58,7 +58,7 @@ pub enum PairFilter {
     /// In the kernel, until it refuses once.
     #[default]
     Kernel,
-    /// All our flows are listed and filtered here.
+    /// In user space, from a list of all flows of tcpgw.
     UserSpace,
 }
 
@@ -191,10 +191,12 @@ impl Conntrack {
         Ok(outcome)
     }
 
-    /// Lists our flows once and deletes those that `judge` says are stale. Takes a constant amount of memory.
+    /// Lists the flows of tcpgw once and deletes those for which `judge` returns true. Uses a constant amount of
+    /// memory.
     ///
     /// # Errors
-    /// As [`Conntrack::for_each`] and [`Conntrack::delete`].
+    ///
+    /// Fails as [`Conntrack::for_each`] and [`Conntrack::delete`] do.
     pub fn sweep(&mut self, mark: FlowMark, judge: impl FnMut(&Flow) -> bool) -> Result<Deletion, NetlinkError> {
         let mut outcome = Deletion::default();
         if self.has_none()? {
@@ -210,10 +212,11 @@ impl Conntrack {
         Ok(outcome)
     }
 
-    /// Deletes all our flows of these pairs.
+    /// Deletes all flows of tcpgw of these pairs.
     ///
     /// # Errors
-    /// As [`Conntrack::sweep`].
+    ///
+    /// Fails as [`Conntrack::sweep`] does.
     pub fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, NetlinkError> {
         let pairs: BTreeSet<Pair> = pairs.iter().copied().collect();
         let mut outcome = Deletion::default();

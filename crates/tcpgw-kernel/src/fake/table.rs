@@ -295,7 +295,7 @@ impl Work<'_> {
             self.table.spreads.insert(*listen_scope, widths.clone());
         }
         if let Some((had, wanted)) = &step.asked {
-            // The chains that differ are told from what they were said to be.
+            // The chains that differ are found from the sets that they were said to look up.
             if self.table.asked != *had {
                 self.refuse(Subject::Rule("guard".into()), None, Errno::EINVAL);
             }

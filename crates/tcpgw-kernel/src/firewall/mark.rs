@@ -7,7 +7,7 @@ pub struct MarkWrite {
     pub keep: u32,
     /// Bits that are inverted afterwards.
     pub flip: u32,
-    /// Bits that come from elsewhere: the packet's mark, say.
+    /// Bits whose value is not known, for example because it comes from the packet's mark.
     pub unknown: u32,
 }
 

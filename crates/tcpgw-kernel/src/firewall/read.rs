@@ -47,11 +47,12 @@ pub struct OwnTable {
     pub older: Option<OlderChains>,
 }
 
-/// Reads every chain but those of our own table. `open` opens further sockets like `socket`, for sets that may be too large to be
-/// listed to the end.
+/// Reads every chain except those of tcpgw's table. `open` opens further sockets like `socket`, for sets that may be
+/// too large to be listed completely.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+///
+/// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
 pub fn read<A: NetlinkExchange>(
     socket: &mut impl NetlinkExchange,
     open: impl Fn() -> Result<A, NetlinkError>,
@@ -59,10 +60,11 @@ pub fn read<A: NetlinkExchange>(
     restarting(|| read_once(socket, &open))
 }
 
-/// Reads every chain but those of our own table, without rules.
+/// Reads every chain except those of tcpgw's table, without rules.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+///
+/// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
 pub fn without_rules(socket: &mut impl NetlinkExchange) -> Result<Vec<Chain>, NetlinkError> {
     restarting(|| {
         let tables = tables(socket, &mut None)?;

@@ -363,7 +363,7 @@ impl Options<'_> {
     }
 }
 
-/// A match that counts, and what it was told.
+/// An iptables match that depends on earlier packets, with its options.
 struct Counting<'a> {
     name: &'a str,
     /// Options with their first value, and whether they are negated.

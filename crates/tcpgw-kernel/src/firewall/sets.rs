@@ -15,7 +15,7 @@ use crate::nftables::nft::{LIST_ELEM, elem, msg, set};
 const MOST_SETS: usize = 2000;
 /// The most elements of a named set that are read: the kernel walks a set from its beginning for every 32 KiB that it lists.
 const MOST_ELEMENTS: usize = 20_000;
-/// The most elements of named sets that rules are told of, all rules taken together.
+/// Largest number of elements of named sets that are copied into rules, all rules taken together.
 const MOST_TOLD: usize = 50_000;
 /// Longest key in bytes: `NFT_DATA_VALUE_MAXLEN`.
 const LONGEST_KEY: u32 = 64;

@@ -23,7 +23,9 @@ pub trait NetlinkExchange {
     /// Waits for answers.
     ///
     /// # Errors
-    /// [`NetlinkError::Timeout`], [`NetlinkError::Overrun`], [`NetlinkError::Truncated`], [`NetlinkError::Receive`].
+    ///
+    /// Fails with [`NetlinkError::Timeout`], [`NetlinkError::Overrun`], [`NetlinkError::Truncated`] and
+    /// [`NetlinkError::Receive`].
     fn recv(&mut self) -> Result<Messages<'_>, NetlinkError>;
 
     /// Sends the dump request that `build` writes (with the given sequence number) and hands each answer to `each`.
@@ -84,10 +86,11 @@ pub trait NetlinkExchange {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Sends the one request that `build` writes, which must ask for an ACK, and hands its answers to `each`.
+    /// Sends the one request that `build` writes, which must ask for an ACK, and calls `each` with its answers.
     ///
     /// # Errors
-    /// The kernel refuses it, or its answers cannot be read: those of [`NetlinkExchange::dump`].
+    ///
+    /// Fails when the kernel refuses the request, or its answers cannot be read: see [`NetlinkExchange::dump`].
     fn request(
         &mut self,
         what: &'static str,

@@ -173,28 +173,31 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens one to netfilter.
+    /// Opens a socket to netfilter.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
     pub fn netfilter() -> Result<Self, NetlinkError> {
         Self::open(mnl::Bus::Netfilter)
     }
 
-    /// Opens one to addresses, links and routes, with strict checks of dump requests.
+    /// Opens a socket to addresses, links and routes, with strict checks of dump requests.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
     pub fn route() -> Result<Self, NetlinkError> {
         let netlink = Self::open(mnl::Bus::Route)?;
         netlink.enable("NETLINK_GET_STRICT_CHK", libc::NETLINK_GET_STRICT_CHK)?;
         Ok(netlink)
     }
 
-    /// Opens one to the sockets of the network namespace.
+    /// Opens a socket to the sockets of the network namespace.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    ///
+    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
     pub fn sock_diag() -> Result<Self, NetlinkError> {
         Self::open(mnl::Bus::SockDiag)
     }
@@ -239,7 +242,8 @@ impl Netlink {
     /// Sends messages in one `sendmsg`, however long they are: a netfilter batch must not be split.
     ///
     /// # Errors
-    /// [`NetlinkError::Send`]; nothing was done then.
+    ///
+    /// Fails with [`NetlinkError::Send`]; nothing was done then.
     pub fn send(&mut self, what: &'static str, parts: &[IoSlice<'_>]) -> Result<(), NetlinkError> {
         if parts.len() > MAX_PARTS {
             let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();

@@ -34,7 +34,7 @@ pub(crate) fn missing(subject: &Subject, expression: Option<&str>, error: Errno)
         Subject::Rule(_) => of_expression(expression?),
         // Base chains of type `nat` are the only ones that are not of nf_tables itself.
         Subject::Chain(_) => Some(feature("nft_chain_nat", "CONFIG_NFT_NAT")),
-        // Nothing in our sets but buckets needs more.
+        // Only buckets need more than nf_tables itself, of all sets of the table.
         Subject::Set(name) if SetSpec::of(*name).payload == Payload::Limits => of_expression("limit"),
         Subject::Set(name) if matches!(SetSpec::of(*name).payload, Payload::Flows(_) | Payload::OneFlow(_)) => {
             of_expression("connlimit")

@@ -17,7 +17,7 @@ use crate::nftables::watch::{GROUP, is_about_us};
 
 /// Most datagrams of one [`NftablesMonitor::drain`]: others may write without end.
 const AT_ONCE: usize = 1024;
-/// Most writers that are told apart in one [`TableNotification`].
+/// Largest number of writers that are listed in one [`TableNotification`].
 const WRITERS: usize = 8;
 /// Characters of a process' name (`TASK_COMM_LEN`, without its NUL).
 const NAME: usize = 15;

@@ -12,9 +12,9 @@ use std::collections::BTreeSet;
 
 use crate::firewall::{Chain, Hook, TableFamily};
 
-/// The priority of our NAT chains, which is that of nearly all programs.
+/// Priority of tcpgw's NAT chains, which is that of nearly all programs.
 pub const DSTNAT: i32 = -100;
-/// Our kind of user data. nft knows 0, a comment, and passes over all others.
+/// Kind of tcpgw's user data. nft uses 0 for a comment, and ignores all others.
 const KIND: u8 = 200;
 /// User data ends at 256 bytes (`NFT_USERDATA_MAXLEN`), of which two are its kind and length.
 const MOST_BYTES: usize = 254;

@@ -1,4 +1,4 @@
-//! Looks up where the kernel sends packets.
+//! Lookup of the routes that the kernel chooses for packets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -140,7 +140,7 @@ impl NetlinkSerializable for AnyMessage {
     fn serialize(&self, _: &mut [u8]) {}
 }
 
-/// Makes one notification of a burst of messages. Takes the time as an argument.
+/// Merges a burst of messages into one notification. Takes the time as an argument.
 #[derive(Debug, Default)]
 struct Debounce {
     told: Notification,

@@ -36,8 +36,8 @@ impl Transaction {
         });
     }
 
-    /// Makes the table, its sets, chains and rules, without elements. `older` are the NAT chains that are there before it; `None`:
-    /// they are not known.
+    /// Creates the table, its sets, chains and rules, without elements. `older` are the NAT chains that exist before
+    /// it; `None` if they are not known.
     pub fn new_table(&mut self, mark: FlowMark, room: Room, ownership: Ownership, older: Option<&OlderChains>) {
         self.message(msg::NEW_TABLE, nft::F_CREATE | nft::F_EXCL, Subject::Table, |writer| {
             let comment = rules::comment(mark, room);
