@@ -123,19 +123,22 @@ struct Document {
 }
 
 impl Config {
-    /// Reads the file that was named, which must exist and be accepted, or the one at [`DEFAULT_PATH`], which may be missing: then its copy, if
-    /// there is one, says what it said last. So it does where the file is not accepted.
+    /// Reads the file at `path`, which must exist and be accepted, or else the one at [`DEFAULT_PATH`]: if that is
+    /// missing or not accepted, its copy is used, if there is one.
     ///
     /// # Errors
-    /// [`ConfigError`] of a file that was named, or that has no copy; why a copy is used, and what is wrong with it, is in [`Config::gone`].
+    ///
+    /// Fails when a file at `path`, or one without a copy, cannot be read or is not accepted. The reason why a copy is
+    /// used, and the problem with the copy, are in [`Config::gone`].
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         Self::load_beside(path, &copy::path(None))
     }
 
-    /// Reads the same file to judge it: one that is not accepted is an error, though it has a copy.
+    /// Reads the same file for a check: one that is not accepted is an error, even if it has a copy.
     ///
     /// # Errors
-    /// [`ConfigError`].
+    ///
+    /// Fails when the file cannot be read or is not accepted.
     pub fn load_strictly(path: Option<&Path>) -> Result<Self, ConfigError> {
         Self::load_strictly_beside(path, &copy::path(None))
     }

@@ -156,9 +156,10 @@ impl RecordFile {
     /// Appends a change to the journal of the record that was read or written last.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`] when there is no such record, [`io::ErrorKind::FileTooLarge`] when the journal is full, and those
-    /// of the file system. The journal is then as it was, and takes no entry until a record is written: what knows of a change knows of
-    /// those before it.
+    ///
+    /// Fails with [`io::ErrorKind::NotFound`] when there is no such record, with [`io::ErrorKind::FileTooLarge`] when
+    /// the journal is full, and when the file cannot be written. The journal is then as before, and takes no entry
+    /// until a record is written: a journal with a change also has those before it.
     pub fn append(&self, entry: &Entry) -> io::Result<()> {
         let appended = self.try_append(entry);
         if appended.is_err() {

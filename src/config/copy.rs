@@ -1,8 +1,8 @@
-//! A copy of the configuration at its default path, as it was accepted last, beside the store. Where that file is gone, which nobody
-//! orders, or is not accepted at a start, the copy goes on to say what it said: fences, protected backends, the flow mark, the daemon's
-//! settings, the add-on.
+//! Copy of the configuration at its default path as it was last accepted, beside the store. If that file is lost, or is
+//! not accepted at a start, the copy stays in effect: fences, protected backends, the flow mark, the daemon's settings,
+//! the add-on.
 //!
-//! A configuration that was named has to be there, and has no copy.
+//! A configuration whose path is given must exist, and has no copy.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -76,11 +76,12 @@ pub(super) fn in_place_of(file: &Path, copy: &Path) -> Config {
     }
 }
 
-/// Returns the configuration in the place of a file that is there and is refused with `error`: what the copy says. Whatever somebody wrote into the
-/// file, or who may write to it, the copy is what was accepted before.
+/// Returns the configuration of the copy in place of a file that is refused with `error`. Whatever the file contains,
+/// and whatever its permissions are, the copy is what was accepted before.
 ///
 /// # Errors
-/// `error`, where there is no copy that can be used.
+///
+/// Fails with `error` if there is no copy that can be used.
 pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result<Config, ConfigError> {
     let Ok(Some((config, is_trusted))) = load(file, copy) else {
         return Err(error);

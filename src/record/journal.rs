@@ -1,13 +1,14 @@
-//! The journal: what has changed since the record was written. Each change is appended before it is made, so that no process that
-//! dies leaves services in the kernel whose names, owners and drains nobody knows.
+//! Journal of the changes since the record was written. Each change is appended before it is made, so that a process
+//! that is killed leaves no services in the kernel whose names, owners and drains are not known.
 //!
-//! An entry costs what the change costs, whatever there is besides. The record, which costs what there is, follows later and ends
-//! the journal. A journal belongs to the record whose checksum it bears, and is nothing beside another one.
+//! The cost of an entry depends on the change alone. The record, whose cost depends on all services, follows later and
+//! ends the journal. A journal belongs to the record whose checksum it contains, and is not valid for another one.
 //!
-//! The kernel could keep this itself, in the userdata of elements and with the transaction; but that has 256 bytes
-//! (`NFT_USERDATA_MAXLEN` in `include/uapi/linux/netfilter/nf_tables.h`), labels alone have more, and a drain whose end changes would
-//! be a transaction. An entry names the generation on top of which its transaction is sent instead: the kernel refuses a
-//! transaction for another one, so an entry is known not to have been made as long as the generation is still that one.
+//! The kernel could store this itself, in the user data of elements and with the transaction; but that has 256 bytes
+//! (`NFT_USERDATA_MAXLEN` in `include/uapi/linux/netfilter/nf_tables.h`), labels alone may be longer, and a drain whose
+//! end changes would be a transaction. An entry names the generation on top of which its transaction is sent instead:
+//! the kernel refuses a transaction for another one, so an entry was not made as long as the generation is still that
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

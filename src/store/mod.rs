@@ -122,12 +122,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a store, makes it if there is none (the file with mode 0600, its directory 0700), and looks whether it is
-    /// whole. One that can be read but not written opens, too: see [`trouble`](Self::trouble).
+    /// Opens a store, creates it if there is none (the file with mode 0600, its directory 0700), and checks whether it
+    /// is whole. One that can be read but not written is opened, too: see [`trouble`](Self::trouble).
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`], [`StoreError::Newer`], [`StoreError::Locked`], [`StoreError::Io`]; what keeps it from being
-    /// made, if there is none.
+    ///
+    /// Fails with [`StoreError::Corrupt`], [`StoreError::Newer`], [`StoreError::Locked`] and [`StoreError::Io`], and
+    /// when a new store cannot be created.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Self::open_with(path, Keep::default())
     }

@@ -142,10 +142,11 @@ pub fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Takes a descriptor over that this process was started with; each number once, before any other file is opened.
+/// Takes over a descriptor that this process was started with; each number once, before any other file is opened.
 ///
 /// # Errors
-/// `EBADF` where there is none of that number.
+///
+/// Fails with `EBADF` when no descriptor has that number.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: an integer and no pointers.
     if number <= libc::STDERR_FILENO || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
@@ -275,10 +276,11 @@ pub fn keep_memory() {
     }
 }
 
-/// Asks an interface for one of the old `ethtool_value` settings.
+/// Reads one of the old `ethtool_value` settings of an interface.
 ///
 /// # Errors
-/// The errno of `SIOCETHTOOL`, `EOPNOTSUPP` where the interface knows no such thing.
+///
+/// Fails with the errno of `SIOCETHTOOL`; `EOPNOTSUPP` where the interface does not have the setting.
 pub(crate) fn ethtool_value(interface: &str, command: u32) -> io::Result<u32> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 

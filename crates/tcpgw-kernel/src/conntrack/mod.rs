@@ -1,11 +1,11 @@
-//! The flows that conntrack knows: listed, found and deleted.
+//! The flows in conntrack: listed, found and deleted.
 //!
-//! Only flows that carry our mark, are TCP and have a translated destination exist here; the kernel filters by the mark,
-//! and everything is checked again in user space. Which of them are stale is the caller's to say.
+//! Only TCP flows with the mark of tcpgw and a translated destination are handled here; the kernel filters by the mark,
+//! and everything is checked again in user space. Which of them are stale is decided by the caller.
 //!
-//! Deletes are of single flows, by original addresses, zone and id: a `DELETE` that names a filter whose flags are 0,
-//! or no tuple, empties the machine's whole table, and one that names an IPv6 address spares exactly the flows it should
-//! delete; with this there is no way to write either. Batches of them are also the faster way.
+//! Each delete is of a single flow, by original addresses, zone and id: a `DELETE` that names a filter whose flags are
+//! 0, or no tuple, empties the machine's whole table, and one that names an IPv6 address spares exactly the flows that
+//! it should delete; this interface cannot express either. Batches of single deletes are also faster.
 //!
 //! Source: `net/netfilter/nf_conntrack_netlink.c`.
 
@@ -236,10 +236,12 @@ impl Conntrack {
         Ok(outcome)
     }
 
-    /// Returns how many entries conntrack has in this network namespace, those of others included; `None` where it does not say.
+    /// Returns the number of entries in conntrack in this network namespace, including those of other programs; `None`
+    /// where the kernel does not report it.
     ///
     /// # Errors
-    /// The kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
+    ///
+    /// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::request`].
     pub fn entries(&mut self) -> Result<Option<u32>, NetlinkError> {
         restarting(|| {
             let mut entries = None;

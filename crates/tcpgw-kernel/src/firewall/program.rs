@@ -31,11 +31,12 @@ pub(super) struct Said {
     pub(super) error: Vec<u8>,
 }
 
-/// Runs a program to its end, with nothing to read. It is killed when it goes beyond its bounds.
+/// Runs a program to its end, with an empty standard input. It is killed when it exceeds its bounds.
 ///
 /// # Errors
-/// [`io::ErrorKind::NotFound`] where there is none; [`io::ErrorKind::TimedOut`] and [`io::ErrorKind::FileTooLarge`] when it was
-/// killed; those of the system.
+///
+/// Fails with [`io::ErrorKind::NotFound`] when the program does not exist, with [`io::ErrorKind::TimedOut`] and
+/// [`io::ErrorKind::FileTooLarge`] when it was killed, and with errors of the system.
 pub(super) fn run(program: &str, arguments: &[&str], bounds: Bounds) -> io::Result<Said> {
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C");

@@ -28,14 +28,15 @@ pub trait NetlinkExchange {
     /// [`NetlinkError::Receive`].
     fn recv(&mut self) -> Result<Messages<'_>, NetlinkError>;
 
-    /// Sends the dump request that `build` writes (with the given sequence number) and hands each answer to `each`.
+    /// Sends the dump request that `build` writes (with the given sequence number) and calls `each` with each answer.
     ///
     /// After an error of `each` the rest of the dump is read and dropped, so that the socket stays usable.
     ///
     /// # Errors
-    /// The first error of `each`; [`NetlinkError::Interrupted`] when the kernel says that its answer is inconsistent
-    /// (see [`restarting`](crate::netlink::socket::restarting)); [`NetlinkError::Refused`]; those of [`NetlinkExchange::ask`] and
-    /// [`NetlinkExchange::recv`].
+    ///
+    /// Fails with the first error of `each`, with [`NetlinkError::Interrupted`] when the kernel reports that its answer
+    /// is inconsistent (see [`restarting`](crate::netlink::socket::restarting)), with [`NetlinkError::Refused`], and as
+    /// [`NetlinkExchange::ask`] and [`NetlinkExchange::recv`] do.
     fn dump(
         &mut self,
         what: &'static str,
@@ -108,12 +109,14 @@ pub trait NetlinkExchange {
 
     /// Reads refusals until the message `last`, which must ask for an ACK, is answered.
     ///
-    /// `refused` gets every NACK, that of `last` and those of forgotten requests included. Without `CAP_NET_ADMIN`
-    /// netfilter refuses all that was sent together by one NACK, of the first message: there an error of `refused` ends
-    /// the waiting.
+    /// `refused` gets every NACK, including that of `last` and those of earlier requests. Without `CAP_NET_ADMIN`
+    /// netfilter refuses all messages of a `sendmsg` by one NACK, of the first message: there an error of `refused`
+    /// ends the waiting.
     ///
     /// # Errors
-    /// Those of [`NetlinkExchange::recv`]: what was sent may have been carried out; the first one of `refused`.
+    ///
+    /// Fails as [`NetlinkExchange::recv`] does, and then the request may have been carried out; and with the first
+    /// error of `refused`.
     fn acks(
         &mut self,
         last: u32,

@@ -1,8 +1,9 @@
-//! Follows links, addresses, routes, rules and settings of interfaces with rtnetlink's multicast groups, and tells of them in short,
-//! debounced [`Notification`]s. What changed exactly is not told: whoever is notified reads what it needs.
+//! Monitor of links, addresses, routes, rules and settings of interfaces by rtnetlink's multicast groups, with short,
+//! debounced [`Notification`]s. They do not contain the changes: the receiver reads what it needs.
 //!
-//! A message whose attributes the codec cannot read is not heard, so readers look at intervals, too. The codec does not know
-//! settings (`RTM_NEWNETCONF`) at all, so that these have a connection of their own, and of their messages only the type is read.
+//! A message whose attributes the codec cannot read is lost, so receivers also read at intervals. The codec does not
+//! know settings (`RTM_NEWNETCONF`) at all, so these have a connection of their own, and only the type of their
+//! messages is read.
 //!
 //! Sources: `rtnl_notify` in `net/core/rtnetlink.c`, `netlink_overrun` in `net/netlink/af_netlink.c`; for settings
 //! `inet_netconf_notify_devconf` in `net/ipv4/devinet.c` and `inet6_netconf_notify_devconf` in `net/ipv6/addrconf.c`.
@@ -169,11 +170,11 @@ impl Debounce {
     }
 }
 
-/// Begins to follow the network namespace of the calling thread, in a task of the current runtime. From the return on
-/// nothing is missed. At most one notification waits in the channel; what comes meanwhile is added to the next one.
+/// Begins to monitor the network namespace of the calling thread, in a task of the current runtime. No change after the
+/// return is missed. At most one notification waits in the channel; later changes are added to the next one.
 ///
-/// A connection that cannot be opened, or that dies, is opened again in the task, and what may have been missed is told as
-/// [`Notification::LOST`]. The task ends when the receiver is dropped.
+/// A connection that cannot be opened, or that fails, is opened again in the task, and changes that may have been
+/// missed are reported as [`Notification::LOST`]. The task ends when the receiver is dropped.
 pub fn follow() -> mpsc::Receiver<Notification> {
     let (sender, receiver) = mpsc::channel(1);
     let first = connect();

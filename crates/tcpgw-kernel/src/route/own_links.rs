@@ -13,10 +13,11 @@ use crate::netlink::socket::{NetlinkError, restarting};
 use tcpgw_core::ruleset::links::{Link, LinkAddress, Links};
 
 impl<A: NetlinkExchange> Routes<A> {
-    /// Returns what the rules depend on of all links but loopback.
+    /// Returns the properties of all links except loopback that the rules depend on.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`NetlinkExchange::dump`].
+    ///
+    /// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
     pub fn own_links(&mut self) -> Result<Links, NetlinkError> {
         let addresses = restarting(|| {
             let mut addresses: BTreeMap<u32, Vec<LinkAddress>> = BTreeMap::new();

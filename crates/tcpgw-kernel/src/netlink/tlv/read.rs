@@ -98,10 +98,11 @@ impl std::fmt::Display for Nack {
 }
 
 impl<'a> Message<'a> {
-    /// Tells ACKs, refusals and ends of dumps from data.
+    /// Distinguishes ACKs, refusals and ends of dumps from data.
     ///
     /// # Errors
-    /// [`Malformed`] when an answer is too short to be what it says.
+    ///
+    /// Fails when an answer is too short for its type.
     pub fn reply(&self) -> Result<Reply<'a>, Malformed> {
         Ok(match self.kind {
             NLMSG_NOOP => Reply::Noop,
