@@ -93,7 +93,7 @@ fn addresses_links_and_routes_are_those_of_the_namespace() {
         set("all/rp_filter", "0");
         set("gw1/rp_filter", "0");
         set("gw1/forwarding", "0");
-        let mut way_in = || routes.way_in(behind_rule, ip("192.0.2.77"), gw1).unwrap();
+        let mut way_in = || routes.way_in(behind_rule, ip("192.0.2.77"), gw1, None).unwrap();
         assert_eq!(way_in(), WayIn::Refused);
         set("gw1/forwarding", "1");
         let direct = RouteTo {
@@ -106,7 +106,7 @@ fn addresses_links_and_routes_are_those_of_the_namespace() {
             Some(gw0(Some("192.0.2.254"))),
             "the gateway's own packets take another way"
         );
-        let mut entry = |address: &str, from: &str| routes.entry_in(ip(address), ip(from), gw1).unwrap();
+        let mut entry = |address: &str, from: &str| routes.entry_in(ip(address), ip(from), gw1, None).unwrap();
         let of = |network: &str, table| {
             let network = network.parse().unwrap();
             Some(RouteEntry { network, table })

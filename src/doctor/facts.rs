@@ -33,16 +33,15 @@ pub type WaysOfAnswers = BTreeMap<(Family, u32), Option<RouteTo>>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LostAnswers {
     /// Backends whose answers have no route to any remote client, though the gateway's own packets have one.
-    pub backends: BTreeSet<IpAddr>,
+    pub backends: BTreeSet<SocketAddr>,
     /// Clients that were served, and to whom there is no route now.
     pub clients: BTreeSet<IpAddr>,
     /// Clients that were served, and to whom there is a route.
     pub reached: BTreeSet<IpAddr>,
 }
 
-/// Addresses of backends whose last probe failed, with the source addresses of their probes; empty: those that the
-/// routes select.
-pub type FailingProbes = BTreeMap<IpAddr, BTreeSet<IpAddr>>;
+/// Backends whose last probe failed, with the source addresses of their probes; empty: those that the routes select.
+pub type FailingProbes = BTreeMap<SocketAddr, BTreeSet<IpAddr>>;
 
 /// Probes to a backend that do not take the route of clients' packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +102,9 @@ impl Default for Subject {
 
 /// Facts that cost little to read.
 ///
-/// A reading takes about three system calls for each sysctl (17, and 4 for each interface with an address), two for
-/// each backend address (at most [`Effort::most_ways`]), and two to six netlink dumps. Data that grow with other
+/// A reading takes about three system calls for each sysctl (17, and 4 for each interface with an address), four for
+/// each backend address (at most [`Effort::most_ways`]; for each backend, if policy routing asks for ports), and three
+/// to seven netlink dumps. Data that grow with other
 /// programs' rules or with flows, and data for which a program has to be started, are read again by
 /// [`super::CheapReader`] only when the duration of the last reading allows it; other tables of nftables only after
 /// their generation has changed, too, unless their rules use sets whose elements expire by themselves.
@@ -130,9 +130,12 @@ pub struct CheapFacts {
     pub links: Fact<Vec<Link>>,
     /// Addresses that the gateway takes as its own.
     pub local: Fact<LocalAddresses>,
-    /// Routes to backends' addresses, for packets that come in where clients do; `None`: there is none, or one that
-    /// refuses.
+    /// Routes to backends' addresses, for packets that come in where clients do; `None`: there is none to any backend
+    /// there, or one that refuses.
     pub ways: Fact<Ways>,
+    /// Backends without a route, or with one that refuses, at addresses where other backends have one: policy routing
+    /// may ask for ports.
+    pub refused_ports: BTreeSet<SocketAddr>,
     /// Number of backends whose routes were not looked up, because there are too many.
     pub ways_left_out: usize,
     /// Routes to remote clients, for packets from each of the gateway's own addresses, or from any (`None`).

@@ -102,6 +102,7 @@ fn well() -> Facts {
         ]),
         local: Ok(LocalAddresses::from_iter(["203.0.113.1", "10.2.0.1"].map(ip))),
         ways: Ok(backends.map(|address| (address, way(3))).into()),
+        refused_ports: BTreeSet::new(),
         ways_left_out: 0,
         ways_out: Ok(ways_out.into()),
         answers: Ok([((Family::V4, 3), way(2)), ((Family::V6, 3), way(2))].into()),
@@ -895,7 +896,8 @@ fn routes_that_are_missing_are_an_error_where_clients_fail() {
 fn answers_without_a_way_are_an_error_where_nobody_gets_any() {
     let found = |backends: &[&str], clients: &[&str], reached: &[&str]| {
         let set = |of: &[&str]| of.iter().copied().map(ip).collect::<BTreeSet<_>>();
-        let (backends, clients, reached) = (set(backends), set(clients), set(reached));
+        let backends = backends.iter().map(|backend| (ip(backend), 3000).into()).collect();
+        let (clients, reached) = (set(clients), set(reached));
         let found = with(|facts| {
             facts.cheap.lost_answers = Ok(LostAnswers {
                 backends,

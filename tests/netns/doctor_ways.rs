@@ -141,6 +141,101 @@ fn answers_that_policy_routing_refuses_are_found_before_a_client_comes() {
 }
 
 #[test]
+fn rules_of_policy_routing_for_ports_are_found_before_a_client_comes() {
+    let net = Net::new();
+    let _servers = [3000, 3001].map(|port| net.serve("b1", port, Behaviour::Greet));
+    net.apply(state([
+        service("web", PORT, &["b1"], 3000, json!({})),
+        service("other", PORT + 1, &["b1"], 3001, json!({})),
+    ]));
+    let sh = |line: &str| drop(net.sh("gateway", line).ok());
+    sh("ip route replace default via 203.0.113.10 && ip -6 route replace default via 2001:db8:1::10");
+    let is_well = || {
+        let said = doctor(&net);
+        assert!(said.bad().is_empty(), "{:#}", said.json);
+    };
+    // Rules for other protocols, ports and directions, as ordinary gateways have them.
+    for other in [
+        "ipproto udp dport 3000",
+        "ipproto tcp sport 3000",
+        "ipproto tcp dport 2000-2999",
+    ] {
+        for ip in ["ip", "ip -6"] {
+            sh(&format!("{ip} rule add iif ext {other} blackhole prio 90"));
+        }
+    }
+    sh(
+        "ip rule add iif lo ipproto tcp dport 25 prohibit prio 90 && ip rule add ipproto tcp dport 22 lookup main prio 90",
+    );
+    is_well();
+    for family in 0..2 {
+        passes(&net, family);
+    }
+    let ip = ["ip", "ip -6"];
+    let cases = [
+        (
+            0,
+            "iif ext ipproto tcp dport 3000",
+            "blackhole",
+            "backend-without-route",
+        ),
+        (
+            0,
+            "iif ext to 10.2.0.0/24 ipproto tcp",
+            "prohibit",
+            "backend-without-route",
+        ),
+        (
+            0,
+            "iif br0 ipproto tcp sport 3000",
+            "unreachable",
+            "answers-without-route",
+        ),
+        (
+            0,
+            "iif br0 ipproto tcp sport 3000",
+            "blackhole",
+            "answers-without-route",
+        ),
+        (
+            1,
+            "iif ext ipproto tcp dport 3000",
+            "unreachable",
+            "backend-without-route",
+        ),
+        (
+            1,
+            "iif br0 ipproto tcp sport 2900-3000",
+            "blackhole",
+            "answers-without-route",
+        ),
+    ];
+    for (family, of, end, finding) in cases {
+        sh(&format!("{} rule add {of} {end} prio 100", ip[family]));
+        let said = doctor(&net);
+        let found = said.one(finding, "broken");
+        let port = if of.contains(" to ") { "10.2.0.11" } else { ":3000" };
+        assert!(found["seen"].to_string().contains(port), "{of} {end}: {found:#}");
+        assert!(!found["seen"].to_string().contains(":3001"), "{of} {end}: {found:#}");
+        let status = net.cli(&["status", "--interval", "0s"]);
+        assert_eq!(status.status, 1, "{of} {end}: {status}");
+        breaks(&net, family);
+        sh(&format!("{} rule del prio 100", ip[family]));
+        sh("conntrack -F 2>/dev/null");
+        is_well();
+        passes(&net, family);
+    }
+    // Only a rule for the port gives packets a route at all.
+    sh("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.ext.rp_filter=0 net.ipv4.conf.br0.rp_filter=0");
+    sh(
+        "ip rule add iif ext ipproto tcp dport 3000-3001 lookup 77 prio 100 && ip route add 10.2.0.0/24 dev br0 table 77",
+    );
+    sh("ip rule add iif ext to 10.2.0.0/24 unreachable prio 101");
+    passes(&net, 0);
+    is_well();
+}
+
+#[test]
 fn a_backend_that_the_default_route_leads_to_is_found() {
     let net = Net::new();
     let _servers = web(&net);

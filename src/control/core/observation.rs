@@ -187,7 +187,7 @@ impl Core {
             let service = self.membership.probed_for(endpoint);
             let sources = service.into_iter().flat_map(|service| &service.source_addresses);
             let of_family = sources.filter(|source| source.is_ipv4() == endpoint.address.is_ipv4());
-            found.entry(endpoint.address).or_default().extend(of_family.copied());
+            found.entry(endpoint.into()).or_default().extend(of_family.copied());
         }
         found
     }

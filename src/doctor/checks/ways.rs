@@ -1,7 +1,7 @@
 //! Checks of routes to backends, and of answers.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts, Ways};
 use super::super::finding::{Diagnosis, Severity, advice};
@@ -35,8 +35,25 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             ),
             cause("connections that are balanced to them are never answered"),
             Some(advice(format!(
-                "see `ip route get {first}`, and add a route (`ip route add`), or take the backends out of the state"
+                "see `ip route get {first}` and `ip rule` (`ip -6 rule`), and add a route (`ip route add`), or take the backends \
+                 out of the state"
             ))),
+        );
+    }
+    let refused = &facts.refused_ports;
+    if !refused.is_empty() {
+        diagnosis.found(
+            "backend-without-route",
+            severity,
+            format!(
+                "there is no route to {}, or one that refuses: {}; other ports there have one",
+                count(refused.len(), "backend"),
+                some(refused)
+            ),
+            cause("connections that are balanced to them are never answered: a rule of policy routing asks for ports"),
+            Some(advice(
+                "see `ip rule` (`ip -6 rule`) for rules with `dport`, `sport` or `ipproto`, and correct them",
+            )),
         );
     }
     let shared: Vec<&IpAddr> = ways
@@ -82,7 +99,13 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 /// Returns the severity of missing routes: clients fail if no daemon takes a backend out of use, or if no backend of
 /// one family of a service has a route.
 fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> Severity {
-    if !facts.is_probed || facts.services.services.iter().any(|service| is_cut_off(service, ways)) {
+    if !facts.is_probed
+        || facts
+            .services
+            .services
+            .iter()
+            .any(|service| is_cut_off(service, ways, &facts.refused_ports))
+    {
         Severity::Broken
     } else {
         Severity::Warning
@@ -90,12 +113,13 @@ fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> Severity {
 }
 
 /// Returns whether all active backends of one family are without a route.
-fn is_cut_off(service: &ServiceSummary, ways: &Ways) -> bool {
+fn is_cut_off(service: &ServiceSummary, ways: &Ways, refused: &BTreeSet<SocketAddr>) -> bool {
     let leads_nowhere = |way: &Option<RouteTo>| way.as_ref().is_none_or(|way| way.shared);
-    let is_lost = |address: IpAddr| ways.get(&address).is_some_and(leads_nowhere);
+    let is_lost =
+        |backend: &SocketAddr| ways.get(&backend.ip()).is_some_and(leads_nowhere) || refused.contains(backend);
     let mut families: BTreeMap<Family, bool> = BTreeMap::new();
     for backend in service.active.keys() {
-        *families.entry(Family::of(backend.ip())).or_insert(true) &= is_lost(backend.ip());
+        *families.entry(Family::of(backend.ip())).or_insert(true) &= is_lost(backend);
     }
     families.into_values().any(|lost| lost)
 }
@@ -165,11 +189,11 @@ pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     } else {
         is_broken = lost.reached.is_empty();
         seen = format!(
-            "answers of {} of backends have no route to clients far away, or one that refuses: {}",
-            count(lost.backends.len(), "address"),
+            "answers of {} have no route to clients far away, or one that refuses: {}",
+            count(lost.backends.len(), "backend"),
             some(&lost.backends)
         );
-        cause = "answers of the backends there are dropped; the gateway's own packets have a route, so it is a rule of policy routing \
+        cause = "answers of these backends are dropped; the gateway's own packets have a route, so it is a rule of policy routing \
                  that stops them";
     }
     diagnosis.found(
@@ -178,7 +202,7 @@ pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         seen,
         cause.into(),
         Some(advice(
-            "see `ip rule` and `ip route show table all` (with `-6` for IPv6) for rules with `iif` or `from`, and for routes that say blackhole, \
+            "see `ip rule` and `ip route show table all` (with `-6` for IPv6) for rules with `iif`, `from`, `ipproto` or `sport`, and for routes that say blackhole, \
              unreachable or prohibit; give the rule's table a default route",
         )),
     );

@@ -1,11 +1,11 @@
 //! Routes of answers of backends to clients.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::ControlFlow;
 
 use super::super::facts::{Fact, LostAnswers, Ways, WaysOfAnswers};
-use super::cheap::{far, is_open};
+use super::cheap::{PortsByAddress, far, is_open, ports_from};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::conntrack::Conntrack;
@@ -46,7 +46,7 @@ pub(super) fn far_away(family: Family) -> Vec<IpAddr> {
 }
 
 /// A client and the backend that serves it, or has just served it.
-pub(super) type Served = (IpAddr, IpAddr);
+pub(super) type Served = (IpAddr, SocketAddr);
 
 /// Returns some clients whose handshake was completed, and whose connections conntrack still has: those of the last
 /// minutes.
@@ -55,7 +55,7 @@ pub(super) fn served(mark: FlowMark) -> Fact<Vec<Served>> {
     let mut found = BTreeSet::new();
     let mut read = 0;
     let listed = conntrack.completed(mark, |flow| {
-        found.insert((flow.client.ip(), flow.backend.ip()));
+        found.insert((flow.client.ip(), flow.backend));
         read += 1;
         if found.len() >= MOST_CLIENTS || read >= MOST_FLOWS {
             ControlFlow::Break(())
@@ -70,6 +70,7 @@ pub(super) fn served(mark: FlowMark) -> Fact<Vec<Served>> {
 /// Looks up the routes of answers: to remote clients, and to clients that were served.
 pub(super) fn answers(
     ways: &Ways,
+    ports: &PortsByAddress,
     links: &[Link],
     served: &[Served],
 ) -> Result<(WaysOfAnswers, LostAnswers), NetlinkError> {
@@ -89,30 +90,35 @@ pub(super) fn answers(
         let Some(way) = way.as_ref().filter(|way| !way.local) else {
             continue;
         };
-        // The gateway's own packets have a route there, and answers have none.
-        let mut is_lost = false;
-        let mut out = None;
-        for (far, goes) in &away[&family] {
-            match asking.way(*far, *backend, way.index)? {
-                WayIn::Goes(route) => {
-                    out = Some(route);
-                    break;
+        let of_address = ports.get(backend).into_iter().flatten();
+        for backend in of_address.map(|port| SocketAddr::new(*backend, *port)) {
+            // The gateway's own packets have a route there, and answers have none.
+            let mut is_lost = false;
+            let mut out = None;
+            for (far, goes) in &away[&family] {
+                match asking.way(*far, backend, way.index)? {
+                    WayIn::Goes(route) => {
+                        out = Some(route);
+                        break;
+                    }
+                    WayIn::NoRoute => {
+                        is_lost |= goes;
+                        found.entry((family, way.index)).or_insert(None);
+                    }
+                    WayIn::Refused => {}
                 }
-                WayIn::NoRoute => {
-                    is_lost |= goes;
-                    found.entry((family, way.index)).or_insert(None);
-                }
-                WayIn::Refused => {}
             }
-        }
-        if out.is_some() {
-            found.insert((family, way.index), out);
-        } else if is_lost {
-            lost.backends.insert(*backend);
+            if out.is_some() {
+                found.insert((family, way.index), out);
+            } else if is_lost {
+                lost.backends.insert(backend);
+            }
         }
     }
     for (client, backend) in served {
-        let Some(Some(way)) = ways.get(backend) else { continue };
+        let Some(Some(way)) = ways.get(&backend.ip()) else {
+            continue;
+        };
         match asking.way(*client, *backend, way.index)? {
             WayIn::Goes(_) => drop(lost.reached.insert(*client)),
             WayIn::NoRoute => drop(lost.clients.insert(*client)),
@@ -135,15 +141,17 @@ impl Asking<'_> {
     fn far_away(&mut self, family: Family) -> Result<Vec<(IpAddr, bool)>, NetlinkError> {
         far_away(family)
             .into_iter()
-            .map(|far| Ok((far, self.routes.way_to(far, None)?.is_some())))
+            .map(|far| Ok((far, self.routes.way_to(far, None, None)?.is_some())))
             .collect()
     }
 
     /// Returns the route of a backend's answer that comes in by this interface. A blackhole looks like a reverse path
     /// filter, and an unreachable route like an interface that does not forward, unless both are known not to be the
     /// cause.
-    fn way(&mut self, client: IpAddr, backend: IpAddr, index: u32) -> Result<WayIn, NetlinkError> {
-        let way = self.routes.way_in(client, backend, index)?;
+    fn way(&mut self, client: IpAddr, backend: SocketAddr, index: u32) -> Result<WayIn, NetlinkError> {
+        let ports = Some(ports_from(backend.port()));
+        let backend = backend.ip();
+        let way = self.routes.way_in(client, backend, index, ports)?;
         if way != WayIn::Refused {
             return Ok(way);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use tcpgw_kernel::firewall::{self, Chain, TableFamily};
 use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
 use tcpgw_kernel::nftables::table::generation;
 use tcpgw_kernel::route::links::{self, Link};
-use tcpgw_kernel::route::{LocalAddresses, RouteTo, Routes, WayIn};
+use tcpgw_kernel::route::{LocalAddresses, RouteTo, Routes, TcpPorts, WayIn};
 
 /// Addresses of documentation, which no host has: the route to them is that to remote clients.
 const FAR: [(Family, IpAddr); 2] = [
@@ -30,6 +30,8 @@ const FAR: [(Family, IpAddr); 2] = [
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
     ),
 ];
+/// Port of a client whose packets are looked up: a usual one (`net.ipv4.ip_local_port_range`).
+const CLIENT_PORT: u16 = 50_000;
 /// Pause between readings of data that grow with other programs' rules or with flows, as a multiple of the duration of
 /// the last reading: they take 2 % of the time at most.
 const PAUSE: u32 = 50;
@@ -122,9 +124,13 @@ impl CheapReader {
         let local = fact(local(services));
         let ways_out = ways_out(local.as_ref().ok());
         let inputs = client_links(services, some_links, ways_out.as_ref().ok());
-        let (ways, ways_left_out) = ways(services, &inputs, self.effort);
+        let (ports, ways_left_out) = looked_at(services, self.effort);
+        let (ways, refused_ports) = match fact(ways(&ports, &inputs)) {
+            Ok((ways, refused)) => (Ok(ways), refused),
+            Err(error) => (Err(error), BTreeSet::new()),
+        };
         let answers = ways.as_ref().map_err(Clone::clone);
-        let answers = answers.and_then(|ways| fact(answers::answers(ways, some_links, served)));
+        let answers = answers.and_then(|ways| fact(answers::answers(ways, &ports, some_links, served)));
         let (answers, lost_answers) = match answers {
             Ok((answers, lost)) => (Ok(answers), Ok(lost)),
             Err(error) => (Err(error.clone()), Err(error)),
@@ -149,6 +155,7 @@ impl CheapReader {
             lost_answers,
             misrouted_probes,
             ways,
+            refused_ports,
             ways_left_out,
             firewall: Err(not_read()),
             legacy: Err(not_read()),
@@ -345,44 +352,93 @@ pub(super) fn is_open(links: &[Link], from: IpAddr, index: u32) -> bool {
     };
     let setting = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"));
     let forwards = family == Family::V6 || setting.is_ok_and(|value| value.trim() != "0");
-    let takes = || Routes::open().and_then(|mut routes| routes.way_in(*own, from, index));
+    let takes = || Routes::open().and_then(|mut routes| routes.way_in(*own, from, index, None));
     forwards && takes().is_ok_and(|way| matches!(way, WayIn::Goes(_)))
 }
 
-fn ways(services: &Summary, inputs: &[Input], effort: Effort) -> (Fact<Ways>, usize) {
-    let addresses: BTreeSet<IpAddr> = services
-        .services
-        .iter()
-        .flat_map(ServiceSummary::backends)
-        .map(|backend| backend.ip())
-        .collect();
-    // The sample is spread over all addresses, since neighbours are mostly alike.
-    let step = addresses.len().div_ceil(effort.most_ways()).max(1);
-    let looked_at = addresses.iter().step_by(step);
-    let left_out = addresses.len() - looked_at.len();
-    (fact(read_ways(looked_at, inputs)), left_out)
+/// Ports of backends, by address.
+pub(super) type PortsByAddress = BTreeMap<IpAddr, BTreeSet<u16>>;
+
+/// Ports of a client's packet to a backend.
+pub(super) const fn ports_to(backend: u16) -> TcpPorts {
+    TcpPorts {
+        source: CLIENT_PORT,
+        destination: backend,
+    }
 }
 
-fn read_ways<'a>(addresses: impl Iterator<Item = &'a IpAddr>, inputs: &[Input]) -> Result<Ways, NetlinkError> {
+/// Ports of a backend's answer.
+pub(super) const fn ports_from(backend: u16) -> TcpPorts {
+    TcpPorts {
+        source: backend,
+        destination: CLIENT_PORT,
+    }
+}
+
+/// Returns the backends whose routes are looked up, and the number of addresses that are left out. One backend of an
+/// address stands for all of them, unless a rule of policy routing asks for ports.
+fn looked_at(services: &Summary, effort: Effort) -> (PortsByAddress, usize) {
+    let mut all = PortsByAddress::new();
+    for backend in services.services.iter().flat_map(ServiceSummary::backends) {
+        all.entry(backend.ip()).or_default().insert(backend.port());
+    }
+    // Without an answer, more is looked up than would be necessary.
+    let by_port = Routes::open().and_then(|mut routes| routes.routes_by_port());
+    let most_ports = match by_port {
+        Ok(false) => 1,
+        Ok(true) | Err(_) => (effort.most_ways() / all.len().max(1)).max(1),
+    };
+    // The sample is spread over all addresses, since neighbours are mostly alike.
+    let step = all.len().div_ceil(effort.most_ways()).max(1);
+    let number = all.len();
+    let sample: PortsByAddress = all
+        .into_iter()
+        .step_by(step)
+        .map(|(address, ports)| (address, ports.into_iter().take(most_ports).collect()))
+        .collect();
+    let left_out = number - sample.len();
+    (sample, left_out)
+}
+
+/// Returns the routes to backends' addresses, and the backends without one at addresses where others have one.
+fn ways(backends: &PortsByAddress, inputs: &[Input]) -> Result<(Ways, BTreeSet<SocketAddr>), NetlinkError> {
     let mut routes = Routes::open()?;
-    addresses
-        .map(|address| Ok((*address, way(&mut routes, *address, inputs)?)))
-        .collect()
+    let (mut ways, mut refused) = (Ways::new(), BTreeSet::new());
+    for (address, ports) in backends {
+        let (mut found, mut without) = (None, Vec::new());
+        for port in ports {
+            match way(&mut routes, SocketAddr::new(*address, *port), inputs)? {
+                Some(way) => drop(found.get_or_insert(way)),
+                None => without.push(SocketAddr::new(*address, *port)),
+            }
+        }
+        if found.is_some() {
+            refused.extend(without);
+        }
+        ways.insert(*address, found);
+    }
+    Ok((ways, refused))
 }
 
 /// Returns the route of a packet from a remote network, by the first interface from which there is one. If the kernel
 /// does not tell it, this is the route of the gateway's own packets.
-fn way(routes: &mut Routes, address: IpAddr, inputs: &[Input]) -> Result<Option<RouteTo>, NetlinkError> {
+fn way(routes: &mut Routes, backend: SocketAddr, inputs: &[Input]) -> Result<Option<RouteTo>, NetlinkError> {
+    let ports = Some(ports_to(backend.port()));
+    let address = backend.ip();
     let family = Family::of(address);
     let mut told = false;
     for input in inputs.iter().filter(|input| input.family == family) {
-        match routes.way_in(address, far(family), input.index)? {
+        match routes.way_in(address, far(family), input.index, ports)? {
             WayIn::Goes(route) => return Ok(Some(route)),
             WayIn::NoRoute => told = true,
             WayIn::Refused => told |= input.is_open,
         }
     }
-    if told { Ok(None) } else { routes.way_to(address, None) }
+    if told {
+        Ok(None)
+    } else {
+        routes.way_to(address, None, ports)
+    }
 }
 
 pub(super) fn far(family: Family) -> IpAddr {
@@ -400,7 +456,7 @@ fn ways_out(local: Option<&LocalAddresses>) -> Fact<WaysOut> {
         // Only IPv4 has a reverse path filter.
         let own = own.filter(|address| family == Family::V4 && address.is_ipv4() && !address.is_loopback());
         for from in own.map(Some).chain([None]) {
-            let way = routes.way_to(far, from).map_err(|error| error.to_string())?;
+            let way = routes.way_to(far, from, None).map_err(|error| error.to_string())?;
             found.insert((family, from), way);
         }
     }

@@ -1,10 +1,10 @@
 //! Routes of packets that other programs' rules have marked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
-use super::cheap::far;
+use super::cheap::{far, ports_from, ports_to};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::Effect;
 use tcpgw_kernel::netlink::socket::NetlinkError;
@@ -23,6 +23,7 @@ pub(super) fn refused_marks(facts: &CheapFacts) -> Result<BTreeSet<(Family, bool
     };
     let mut routes = Routes::open()?;
     let mut seen = BTreeSet::new();
+    let backends: BTreeMap<IpAddr, u16> = facts.backends().map(|backend| (backend.ip(), backend.port())).collect();
     for (address, way) in ways {
         let family = Family::of(*address);
         let Some(way) = way
@@ -34,11 +35,16 @@ pub(super) fn refused_marks(facts: &CheapFacts) -> Result<BTreeSet<(Family, bool
         let inputs = inputs(facts, family, &seen);
         let asked = inputs.into_iter().map(|input| (false, *address, far(family), input));
         for (reply, to, from, input) in asked.chain([(true, far(family), *address, way.index)]) {
-            if !matches!(routes.way_in(to, from, input)?, WayIn::Goes(_)) {
+            let port = backends.get(address).copied();
+            let ports = port.map(if reply { ports_from } else { ports_to });
+            if !matches!(routes.way_in(to, from, input, ports)?, WayIn::Goes(_)) {
                 continue;
             }
             for mark in &marks {
-                if !matches!(routes.way_in_marked(to, from, input, Some(*mark))?, WayIn::Goes(_)) {
+                if !matches!(
+                    routes.way_in_marked(to, from, input, ports, Some(*mark))?,
+                    WayIn::Goes(_)
+                ) {
                     refused.insert((family, reply, *mark));
                 }
             }

@@ -4,17 +4,17 @@
 //! to them, nor do the tables of VRFs.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{FailingProbes, MisroutedProbe};
 use super::answers::far_away;
-use super::cheap::Input;
+use super::cheap::{Input, ports_to};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::links::Link;
 use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo, Routes, WayIn};
 
-/// Maximum number of backend addresses that are examined, each with some ten look-ups of routes.
+/// Maximum number of backends that are examined, each with some ten look-ups of routes.
 const MOST_BACKENDS: usize = 64;
 /// Maximum number of interfaces by which clients may come in that are examined.
 const MOST_INPUTS: usize = 8;
@@ -33,7 +33,9 @@ pub(super) fn misrouted(
     }
     let mut routes = Routes::open()?;
     for (backend, sources) in failing.iter().take(MOST_BACKENDS) {
+        let ports = Some(ports_to(backend.port()));
         let forwarded = ways_of_clients(&mut routes, *backend, inputs, links)?;
+        let backend = backend.ip();
         let Some(first) = forwarded.first() else { continue };
         // A probe whose source address the gateway does not have uses the one that the route selects.
         let own = |source: &IpAddr| Some(*source).filter(|source| local.contains(source));
@@ -42,19 +44,19 @@ pub(super) fn misrouted(
             sources.insert(None);
         }
         for source in sources {
-            let way = routes.way_to(*backend, source)?;
+            let way = routes.way_to(backend, source, ports)?;
             let is_same = |of: &WayOfClient| {
                 way.as_ref()
                     .is_some_and(|way| (way.index, way.gateway) == (of.way.index, of.way.gateway))
             };
             if !forwarded.iter().any(is_same) {
-                let entry = routes.entry_in(*backend, first.from, first.input)?;
+                let entry = routes.entry_in(backend, first.from, first.input, ports)?;
                 found.push(MisroutedProbe {
-                    backend: *backend,
+                    backend,
                     source,
                     way,
                     clients: first.way.clone(),
-                    entry: entry.map(|entry| careful(entry, *backend, links)),
+                    entry: entry.map(|entry| careful(entry, backend, links)),
                 });
                 break;
             }
@@ -74,10 +76,12 @@ struct WayOfClient {
 /// chooses one by the addresses.
 fn ways_of_clients(
     routes: &mut Routes,
-    backend: IpAddr,
+    backend: SocketAddr,
     inputs: &[Input],
     links: &[Link],
 ) -> Result<Vec<WayOfClient>, NetlinkError> {
+    let ports = Some(ports_to(backend.port()));
+    let backend = backend.ip();
     let family = Family::of(backend);
     let mut indexes: Vec<u32> = inputs
         .iter()
@@ -87,7 +91,7 @@ fn ways_of_clients(
     if indexes.is_empty() {
         // The address of documentation may be refused.
         for far in far_away(family) {
-            indexes.extend(routes.way_to(far, None)?.map(|way| way.index));
+            indexes.extend(routes.way_to(far, None, None)?.map(|way| way.index));
         }
     }
     if indexes.is_empty() {
@@ -104,7 +108,7 @@ fn ways_of_clients(
     let mut found: Vec<WayOfClient> = Vec::new();
     for input in indexes.into_iter().take(MOST_INPUTS) {
         for from in far_away(family) {
-            let WayIn::Goes(way) = routes.way_in(backend, from, input)? else {
+            let WayIn::Goes(way) = routes.way_in(backend, from, input, ports)? else {
                 continue;
             };
             let is_known = |known: &WayOfClient| known.way == way;

@@ -1,6 +1,6 @@
 //! Other programs' rules, as nftables tells them and as `iptables-save` prints them, and what the doctor makes of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -100,6 +100,7 @@ fn gateway() -> Facts {
         links: Ok(vec![link(2, "ext"), link(3, "br0")]),
         local: Ok(public.into_iter().collect()),
         ways: Ok(backends.map(|backend| (backend.ip(), way(3))).collect()),
+        refused_ports: BTreeSet::new(),
         ways_left_out: 0,
         answers: Ok(BTreeMap::new()),
         lost_answers: Ok(tcpgw::doctor::LostAnswers::default()),

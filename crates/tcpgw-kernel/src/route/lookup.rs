@@ -7,6 +7,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia},
+    rule::{RuleAttribute, RuleMessage},
 };
 use nix::errno::Errno;
 
@@ -14,6 +15,9 @@ use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{NetlinkError, restarting};
 use crate::route::Routes;
 use crate::route::message::{decode, encode};
+
+/// Number of the protocol TCP (`IPPROTO_TCP`).
+const TCP: u8 = 6;
 
 /// Route of packets to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +43,16 @@ pub struct RouteEntry {
     pub table: u32,
 }
 
+/// The ports of a TCP packet, which rules may ask for (`ip rule ipproto tcp dport 80`). The kernel has such rules since 4.17, and
+/// takes ports in look-ups since 4.18; older ones ignore them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpPorts {
+    /// Port of the sender.
+    pub source: u16,
+    /// Port of the receiver.
+    pub destination: u16,
+}
+
 /// Properties of a packet apart from its destination.
 #[derive(Clone, Copy, Debug, Default)]
 struct Question {
@@ -47,6 +61,8 @@ struct Question {
     /// The interface that it comes in by; `None`: this machine sends it.
     input: Option<u32>,
     mark: Option<u32>,
+    /// `None`: the protocol is not told, and no rule for a protocol or a port applies.
+    ports: Option<TcpPorts>,
     /// [`RouteFlags::FibMatch`] asks for the table's entry in place of the way.
     flags: RouteFlags,
 }
@@ -69,7 +85,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// # Errors
     /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteTo>, NetlinkError> {
-        let mut found = self.way_to(address, None)?;
+        let mut found = self.way_to(address, None, None)?;
         if let Some(route) = &mut found {
             route.name = self.link_name(route.index)?;
         }
@@ -77,18 +93,22 @@ impl<A: NetlinkExchange> Routes<A> {
     }
 
     /// Returns where packets to `address` go, as [`Routes::route_to`] does, for packets from one of the gateway's own addresses where
-    /// one is given, and without the interface's name, which would take another request.
+    /// one is given, and for TCP packets with these ports; without the interface's name, which would take another request.
     ///
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
-    pub fn way_to(&mut self, address: IpAddr, from: Option<IpAddr>) -> Result<Option<RouteTo>, NetlinkError> {
-        match self.look_up(
-            address,
-            Question {
-                from,
-                ..Question::default()
-            },
-        ) {
+    pub fn way_to(
+        &mut self,
+        address: IpAddr,
+        from: Option<IpAddr>,
+        ports: Option<TcpPorts>,
+    ) -> Result<Option<RouteTo>, NetlinkError> {
+        let question = Question {
+            from,
+            ports,
+            ..Question::default()
+        };
+        match self.look_up(address, question) {
             Err(error) if error.errno().is_some_and(no_route) => Ok(None),
             other => other,
         }
@@ -99,7 +119,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
     pub fn is_shared(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
-        Ok(self.way_to(address, None)?.is_some_and(|way| way.shared))
+        Ok(self.way_to(address, None, None)?.is_some_and(|way| way.shared))
     }
 
     /// Returns where packets go that come in by the interface `input`, from another machine's address. `ip rule iif` applies, and so do
@@ -107,8 +127,14 @@ impl<A: NetlinkExchange> Routes<A> {
     ///
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
-    pub fn way_in(&mut self, address: IpAddr, from: IpAddr, input: u32) -> Result<WayIn, NetlinkError> {
-        self.way_in_marked(address, from, input, None)
+    pub fn way_in(
+        &mut self,
+        address: IpAddr,
+        from: IpAddr,
+        input: u32,
+        ports: Option<TcpPorts>,
+    ) -> Result<WayIn, NetlinkError> {
+        self.way_in_marked(address, from, input, ports, None)
     }
 
     /// Returns where packets that bear a mark go (`ip rule fwmark`), as [`Routes::way_in`] does.
@@ -120,12 +146,14 @@ impl<A: NetlinkExchange> Routes<A> {
         address: IpAddr,
         from: IpAddr,
         input: u32,
+        ports: Option<TcpPorts>,
         mark: Option<u32>,
     ) -> Result<WayIn, NetlinkError> {
         let question = Question {
             from: Some(from),
             input: Some(input),
             mark,
+            ports,
             ..Question::default()
         };
         match self.look_up(address, question) {
@@ -146,7 +174,13 @@ impl<A: NetlinkExchange> Routes<A> {
     ///
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
-    pub fn entry_in(&mut self, address: IpAddr, from: IpAddr, input: u32) -> Result<Option<RouteEntry>, NetlinkError> {
+    pub fn entry_in(
+        &mut self,
+        address: IpAddr,
+        from: IpAddr,
+        input: u32,
+        ports: Option<TcpPorts>,
+    ) -> Result<Option<RouteEntry>, NetlinkError> {
         // IPv6 always tells the table, and refuses to be asked for it.
         let of_family = match address {
             IpAddr::V4(_) => RouteFlags::LookupTable,
@@ -155,6 +189,7 @@ impl<A: NetlinkExchange> Routes<A> {
         let question = Question {
             from: Some(from),
             input: Some(input),
+            ports,
             flags: RouteFlags::FibMatch | of_family,
             ..Question::default()
         };
@@ -164,6 +199,25 @@ impl<A: NetlinkExchange> Routes<A> {
             Err(error) if error.errno().is_some() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Tells whether a rule of policy routing asks for the protocol or the ports of packets, so that packets to one address may take
+    /// several ways.
+    ///
+    /// # Errors
+    /// Fails when the kernel cannot be asked, or refuses: those of [`NetlinkExchange::dump`].
+    pub fn routes_by_port(&mut self) -> Result<bool, NetlinkError> {
+        restarting(|| {
+            let mut found = false;
+            let request = RouteNetlinkMessage::GetRule(RuleMessage::default());
+            self.dump("list rules of policy routing", &request, |message| {
+                if let RouteNetlinkMessage::NewRule(rule) = decode(message)? {
+                    found |= rule.attributes.iter().any(asks_for_ports);
+                }
+                Ok(())
+            })?;
+            Ok(found)
+        })
     }
 
     fn look_up(&mut self, address: IpAddr, question: Question) -> Result<Option<RouteTo>, NetlinkError> {
@@ -182,6 +236,7 @@ impl<A: NetlinkExchange> Routes<A> {
             from,
             input,
             mark,
+            ports,
             flags,
         } = question;
         let mut request = RouteMessage::default();
@@ -197,6 +252,13 @@ impl<A: NetlinkExchange> Routes<A> {
         }
         request.attributes.extend(input.map(RouteAttribute::Iif));
         request.attributes.extend(mark.map(RouteAttribute::Mark));
+        if let Some(ports) = ports {
+            request.attributes.extend([
+                RouteAttribute::IpProto(TCP),
+                RouteAttribute::Sport(ports.source),
+                RouteAttribute::Dport(ports.destination),
+            ]);
+        }
         let request = RouteNetlinkMessage::GetRoute(request);
         restarting(|| {
             self.0.request(
@@ -260,6 +322,13 @@ fn entry_found(message: &RouteMessage, address: IpAddr) -> Option<RouteEntry> {
     }
     let network = IpNet::new(network, message.header.destination_prefix_length).ok()?;
     Some(RouteEntry { network, table })
+}
+
+const fn asks_for_ports(attribute: &RuleAttribute) -> bool {
+    matches!(
+        attribute,
+        RuleAttribute::IpProtocol(_) | RuleAttribute::SourcePortRange(_) | RuleAttribute::DestinationPortRange(_)
+    )
 }
 
 const fn no_route(errno: Errno) -> bool {

@@ -16,7 +16,7 @@ mod tests;
 
 pub use self::link_list::Link;
 pub use self::local::LocalAddresses;
-pub use self::lookup::{RouteEntry, RouteTo, WayIn};
+pub use self::lookup::{RouteEntry, RouteTo, TcpPorts, WayIn};
 use crate::netlink::socket::{Netlink, NetlinkError};
 
 /// Access to rtnetlink, of the network namespace of the thread that opened it.
