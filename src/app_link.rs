@@ -1,4 +1,4 @@
-//! What the links of an app that `tcpgw up` runs are called, so that they are known for what they are without a record.
+//! Names of the links of an app that `tcpgw up` runs, by which they are recognized without a record.
 
 /// Begins the name of the link that has the gateway's address; the app's id follows.
 const GATEWAY: &str = "tcpup";

@@ -1,5 +1,5 @@
-//! Files of the run directory, which processes of several users share: the daemon's user owns the directory, and root's commands
-//! work in it.
+//! Files of the run directory, which processes of several users share: the daemon's user owns the directory, and root's
+//! commands work in it.
 //!
 //! Whoever owns the directory can put anything there: a symbolic link to a file that only root may write, a FIFO that nobody
 //! ever writes to, a file of another user. So nothing here follows a link, waits for a peer, or reads without a bound, and no
@@ -18,7 +18,7 @@ use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, faccessat};
 
-/// What was read, and whether it can be believed.
+/// Contents of a file, and whether its owner can be trusted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Content {
     /// The bytes of the file.
@@ -27,7 +27,8 @@ pub struct Content {
     pub trusted: bool,
 }
 
-/// Returns whether an open file is the one of that name. Whoever holds a lock may have removed its file: the next one would lock another.
+/// Returns whether an open file is still the one of that name. The holder of a lock may have removed the file, and a new one
+/// may have been made.
 pub fn is_at(file: &File, path: &Path) -> bool {
     let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
     let opened = file.metadata().map(identity).ok();
@@ -65,8 +66,9 @@ pub fn read(path: &Path, most: u64) -> io::Result<Content> {
     })
 }
 
-/// Returns why nothing can be written into a directory now, as far as that is known without writing: it is read-only, belongs to somebody
-/// else, or its file system is full. `None` where there is none: whoever writes makes it.
+/// Returns the reason why nothing can be written into a directory now, as far as that is known without writing: it is
+/// read-only, belongs to another user, or its file system is full. `None` if the directory does not exist, since it is made on
+/// the first write.
 pub fn unwritable(directory: &Path) -> Option<io::Error> {
     let may = AccessFlags::W_OK | AccessFlags::X_OK;
     match faccessat(AT_FDCWD, directory, may, AtFlags::AT_EACCESS) {
@@ -85,8 +87,8 @@ pub fn unwritable(directory: &Path) -> Option<io::Error> {
     is_full.then(|| Errno::ENOSPC.into())
 }
 
-/// Opens a file that processes lock, for reading and writing, and makes it if there is none. A new one belongs to the owner of
-/// the directory, with mode 0600: whoever can open it can hold the lock.
+/// Opens a lock file for reading and writing, and creates it if it is missing. A new file belongs to the owner of the
+/// directory, with mode 0600: any process that can open it can hold the lock.
 ///
 /// # Errors
 /// Those of [`read`], and those of the file system.
@@ -230,7 +232,7 @@ fn accept(file: &Metadata, directory: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// `open(2)` says ELOOP for a symbolic link, ENXIO for a FIFO or a socket that nobody serves.
+/// Explains errors of `open(2)`: ELOOP is a symbolic link, ENXIO a FIFO or a socket that no process serves.
 fn explained(error: io::Error) -> io::Error {
     let what = match error.raw_os_error().map(nix::errno::Errno::from_raw) {
         Some(nix::errno::Errno::ELOOP) => "is a symbolic link: remove it",
@@ -250,7 +252,7 @@ mod tests {
 
     const MOST: u64 = 100;
 
-    /// Everything that another user could put into the place of a file.
+    /// Puts everything into the directory that another user could put into the place of a file.
     fn plants(directory: &Path) -> Vec<&'static str> {
         let at = |name: &str| directory.join(name);
         fs::write(at("victim"), "precious").unwrap();

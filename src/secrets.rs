@@ -1,7 +1,7 @@
-//! Files of secrets: credentials and private keys. Who may own one, and who may read it.
+//! Files of secrets, which are credentials and private keys, with their permitted owners and readers.
 //!
-//! The file belongs to root or to the user that reads it, and nobody else may read or write it. Root's commands also read those
-//! of the user that the daemon runs as: what they show and send is what that daemon goes by.
+//! The file belongs to root or to the user that reads it, and no other user may read or write it. Root's commands also read
+//! those of the user that the daemon runs as, since that daemon uses them.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
@@ -17,10 +17,10 @@ const MAX_FILE: u64 = 256 << 10;
 /// The user of the unit that comes with this program (`dist/systemd/tcpgw.service`).
 const UNIT_USER: &str = "tcpgw";
 
-/// Why a file of secrets is not used.
+/// Reason why a file of secrets is not used.
 #[derive(Debug, Error)]
 pub enum SecretError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{0}")]
     Unreadable(#[from] io::Error),
     /// Others than its owner may read or write it. The number is its mode.
@@ -31,22 +31,22 @@ pub enum SecretError {
     Exposed {
         /// Path of the file.
         path: PathBuf,
-        /// Its mode.
+        /// Mode of the file.
         mode: u32,
     },
-    /// It belongs to another user.
+    /// The file belongs to another user.
     #[error("belongs to {owner}, who is neither {accepted}: chown {to} {}", escape::path(path))]
     Foreign {
         /// Path of the file.
         path: PathBuf,
-        /// Its owner.
+        /// Owner of the file.
         owner: String,
-        /// Who could own it.
+        /// Permitted owners.
         accepted: &'static str,
         /// The user to give it to.
         to: String,
     },
-    /// It belongs to root, and the daemon is another user.
+    /// The file belongs to root, and the daemon runs as another user.
     #[error(
         "belongs to root, so that the daemon, which runs as {daemon}, cannot read it: chown {to} {}",
         escape::path(path)
@@ -70,7 +70,7 @@ pub struct Owners {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reader {
-    /// Whoever is to use the file.
+    /// The program that is to use the file.
     Daemon,
     /// A command beside a daemon of that user, if it is known.
     Command { daemon: Option<u32> },
@@ -79,7 +79,7 @@ enum Reader {
 }
 
 impl Owners {
-    /// Root and the user of this process: for the daemon itself.
+    /// Returns root and the user of this process: for the daemon itself.
     pub fn of_daemon() -> Self {
         Self {
             process: nix::unistd::geteuid().as_raw(),
@@ -87,8 +87,8 @@ impl Owners {
         }
     }
 
-    /// For a command: root, the user of this process, and, if that is root, the user that the daemon runs as, who is the owner of
-    /// the run directory or the user of the unit.
+    /// Returns, for a command: root, the user of this process, and, if that is root, the user that the daemon runs as, who is
+    /// the owner of the run directory or the user of the unit.
     pub fn beside_daemon(run_dir: &Path) -> Self {
         Self {
             reader: Reader::Command {
@@ -98,7 +98,8 @@ impl Owners {
         }
     }
 
-    /// As [`Owners::beside_daemon`], for a command that says whether a daemon that starts could use the file.
+    /// Returns the same as [`Owners::beside_daemon`], for a command that checks whether a daemon that starts could use the
+    /// file.
     pub fn judging(run_dir: &Path) -> Self {
         Self {
             reader: Reader::Judge {
@@ -165,7 +166,7 @@ impl Owners {
     }
 }
 
-/// Reads a file that nobody but its owner may read.
+/// Reads a file that only its owner may read.
 ///
 /// # Errors
 /// [`SecretError`].
@@ -219,13 +220,13 @@ fn unit_user() -> Option<u32> {
     User::from_name(UNIT_USER).ok().flatten().map(|user| user.uid.as_raw())
 }
 
-/// The name of a user, for `chown`; the number where there is no name.
+/// Returns the name of a user, for `chown`; the number if the user has no name.
 fn name(uid: u32) -> String {
     let named = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     named.map_or_else(|| uid.to_string(), |user| escape::text(&user.name).clone())
 }
 
-/// A user, for people.
+/// Returns a user in words, for people.
 fn user(uid: u32) -> String {
     match name(uid) {
         name if name == uid.to_string() => format!("uid {uid}"),
@@ -233,7 +234,7 @@ fn user(uid: u32) -> String {
     }
 }
 
-/// The first directory on the way to a file that this user may not enter.
+/// Returns the first directory on the path to a file that this user may not enter.
 fn closed_directory(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     let mut way: Vec<&Path> = path.ancestors().collect();
@@ -256,7 +257,7 @@ mod tests {
         Owners { process, reader }
     }
 
-    /// Who may own the file, for each reader.
+    /// Each reader accepts the permitted owners, and no others.
     #[test]
     fn a_file_is_roots_its_readers_or_for_root_the_daemons() {
         let daemon = Some(DAEMON);

@@ -17,7 +17,7 @@ use crate::lock::{Lock, Signature};
 use crate::run_file;
 use tcpgw_core::escape;
 
-/// What tcpgw keeps for a network namespace beside its lock, in the order in which it is removed.
+/// Suffixes of the files that tcpgw keeps for a network namespace beside its lock, in the order in which they are removed.
 const ENDINGS: [&str; 7] = [
     "journal.new",
     "journal",
@@ -43,7 +43,7 @@ pub fn remove_files(run_dir: &Path) -> usize {
     remove_files_of(run_dir, &Processes::default())
 }
 
-/// Does it, with the processes that are seen there.
+/// Does the same as [`remove_files`], with the processes that are visible through `processes`.
 pub fn remove_files_of(run_dir: &Path, processes: &Processes) -> usize {
     let own = Signature::own();
     let mut others = signed(run_dir);
@@ -127,7 +127,7 @@ fn signed(run_dir: &Path) -> BTreeMap<u64, Signature> {
         .collect()
 }
 
-/// The number in `netns-5.lock`.
+/// Returns the number in a name such as `netns-5.lock`.
 fn cookie(name: &str) -> Option<u64> {
     let number = name.strip_prefix("netns-")?.strip_suffix(".lock")?;
     // As it is written: no sign, no zero before it.

@@ -1,5 +1,5 @@
-//! Resources of apps whose `tcpgw up` has ended without removing them, where the run directory does not tell of it: a boot empties that, while the
-//! store stays, and a run directory may be that of another network namespace.
+//! Resources of apps whose `tcpgw up` has ended without removing them, and of which the run directory has no record: a boot
+//! empties the run directory while the store stays, or the run directory is that of another network namespace.
 //!
 //! Such a resource is of nobody's platform (`local`), its app has a name as [`AppId`] makes it, its service has no backends but in networks of
 //! apps, and none of a label of the service, a lock of the run directory and a link of this network namespace says that the app lives.
@@ -25,7 +25,7 @@ const MOST_ENTRIES: usize = 10_000;
 /// Tells whether the app with an id lives, or why that cannot be known.
 pub type Lives<'l> = dyn Fn(&str) -> Result<bool, String> + 'l;
 
-/// What was removed from a store that no daemon has.
+/// Resources that were removed from a store that no daemon uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// The apps whose resources were removed.
@@ -36,7 +36,7 @@ pub struct Swept {
     pub serves_others: bool,
 }
 
-/// Whether the app with this id lives, as far as the run directory and the links of this network namespace tell.
+/// Returns whether the app with this id lives, as far as the run directory and the links of this network namespace tell.
 ///
 /// # Errors
 /// The run directory or the links cannot be listed.
@@ -182,7 +182,7 @@ fn removal(resource: &Resource, rest: Duration, now: Duration) -> ResourceChange
     })
 }
 
-/// Whether all that a store holds, and all that it remembers, is of apps of `tcpgw up`.
+/// Returns whether everything in a store, including what it remembers of removed resources, belongs to apps of `tcpgw up`.
 fn is_of_up(store: &mut Store, loaded: &Loaded, resources: &LoadedResources) -> Result<bool, StoreError> {
     let here = resources.resources.iter().map(|one| (one.id, one.dialect, &one.app));
     let gone = resources.removed.iter().map(|one| (one.id, one.dialect, &one.app));
@@ -228,12 +228,12 @@ mod tests {
         }
     }
 
-    /// A store with a resource for each app, whose service has one backend.
+    /// Returns a store with a resource for each app, whose service has one backend.
     fn store_with(apps: &[(&str, Dialect, &str)]) -> (tempfile::TempDir, PathBuf) {
         store_of(apps, &json!({}))
     }
 
-    /// The same, whose services have these labels.
+    /// Returns the same, with these labels on the services.
     fn store_of(apps: &[(&str, Dialect, &str)], labels: &Value) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");

@@ -31,29 +31,29 @@ use serde::{Deserialize, Serialize};
 
 use tcpgw_kernel::ffi;
 
-/// What the holder is called, by which the program knows what it is to do.
+/// Name of the holder process (`argv[0]`), by which the program knows what to do.
 pub const HOLDER: &str = "tcpgw-up-holder";
 const INIT: &str = "tcpgw-up-init";
-/// What starts the daemon that ends with `tcpgw up` is called.
+/// Name of the process that starts the daemon of `tcpgw up`.
 pub const DAEMON: &str = "tcpgw-up-daemon";
-/// This program, whatever has become of its file.
+/// Path of this program, also when its file was replaced or removed.
 pub const THIS: &str = "/proc/self/exe";
 
-/// On the pipe from `tcpgw up`: the network is there.
+/// Message on the pipe from `tcpgw up`: the network is ready.
 pub const GO: u8 = b'g';
-/// On the same: end the process group by SIGTERM.
+/// Message on the pipe from `tcpgw up`: end the process group by SIGTERM.
 pub const TERMINATE: u8 = b't';
 
-/// What the helpers are told.
+/// Instructions for the helpers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// The process id of `tcpgw up`.
     pub parent: i32,
     /// The network namespace that the process had before, as a path; `None`: a new one.
     pub join: Option<PathBuf>,
-    /// Its address.
+    /// Address of the process.
     pub address: Ipv4Addr,
-    /// The gateway's.
+    /// Address of the gateway.
     pub gateway: Ipv4Addr,
     /// The file that takes the place of `/etc/resolv.conf`, if that will not do.
     pub resolver: Option<PathBuf>,
@@ -63,11 +63,11 @@ pub struct Spec {
     pub report: RawFd,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Whether the process belongs to the terminal of whoever has started it, and to its session.
+    /// Whether the process keeps the terminal and the session of its caller.
     pub interactive: bool,
 }
 
-/// What the helpers tell.
+/// Report of a helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
@@ -75,11 +75,11 @@ pub enum Report {
     Ready,
     /// The command runs, by this number in the namespace of `tcpgw up`.
     Started(i32),
-    /// It has ended by itself with this code.
+    /// The process has ended by itself, with this exit code.
     Exited(i32),
-    /// A signal has ended it.
+    /// The process was ended by this signal.
     Signaled(i32),
-    /// It could not be started.
+    /// The process could not be started.
     Failed(String),
 }
 
@@ -184,7 +184,7 @@ fn hold(spec: &Spec, pipes: &mut Pipes) -> Result<(), String> {
     Ok(())
 }
 
-/// What the machine mounts later is seen; what is mounted here is not seen outside.
+/// Makes the mounts receive later mounts of the machine, keeps own mounts inside, and mounts the resolver's file.
 fn set_mounts(spec: &Spec) -> Result<(), String> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(failed("separate the mounts"))?;
@@ -258,7 +258,7 @@ fn seen_outside(outside: Option<&OwnedFd>, own: Option<&Path>) -> Option<i32> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// Does what `tcpgw up` says, and ends when it is gone.
+/// Executes the orders of `tcpgw up` from the pipe, and exits when it is closed, which ends all processes of the namespace.
 fn obey(mut pipe: File, group: Pid, is_ending: &AtomicBool) {
     let mut byte = [0];
     loop {

@@ -20,7 +20,7 @@ use thiserror::Error;
 const LONGEST_LINE: u64 = 1 << 20;
 /// Connections at once.
 const MOST: usize = 16;
-/// How long a client may take to ask.
+/// Maximum time that a client may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers that may wait for a client.
 const WAITING: usize = 64;
@@ -72,29 +72,29 @@ pub struct Shown {
     pub state: String,
     /// Its address and port.
     pub address: String,
-    /// How long it has been running, in seconds.
+    /// Time since the process was started, in seconds.
     pub seconds: Option<u64>,
-    /// How often it has ended by itself.
+    /// Number of times that the process has ended by itself.
     pub ends: u32,
 }
 
 /// The network and the environment of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessPlace {
-    /// Its address.
+    /// Address of the process.
     pub address: Ipv4Addr,
-    /// The gateway's.
+    /// Address of the gateway.
     pub gateway: Ipv4Addr,
-    /// What takes the place of `/etc/resolv.conf`.
+    /// File that takes the place of `/etc/resolv.conf`.
     pub resolver: Option<PathBuf>,
-    /// Its variables.
+    /// Environment variables of the process.
     pub variables: BTreeMap<String, String>,
 }
 
-/// Why a request was not answered.
+/// Reason why a request was not answered.
 #[derive(Debug, Error)]
 pub enum ControlError {
-    /// Nobody is there.
+    /// No `tcpgw up` runs in this directory.
     #[error("no `tcpgw up` runs in this directory")]
     Nobody,
     /// The connection failed.
@@ -103,10 +103,10 @@ pub enum ControlError {
     /// Another user has the socket.
     #[error("the socket of `tcpgw up` is served by uid {0}, and not by root or this user")]
     Stranger(u32),
-    /// It was refused.
+    /// The request was refused.
     #[error("{0}")]
     Refused(String),
-    /// What was asked for is wrong.
+    /// The request has an invalid value.
     #[error("{0}")]
     Wrong(String),
 }

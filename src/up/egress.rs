@@ -19,9 +19,9 @@ use tcpgw_kernel::netlink::exchange::NetlinkExchange as _;
 use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
 use tcpgw_kernel::nftables::expr;
 
-/// `NF_IP_PRI_FILTER`.
+/// Priority `NF_IP_PRI_FILTER`.
 const FILTER: i32 = 0;
-/// `NF_IP_PRI_NAT_SRC`.
+/// Priority `NF_IP_PRI_NAT_SRC`.
 const SOURCE_NAT: i32 = 100;
 
 /// Returns the name of an app's table.
@@ -83,7 +83,7 @@ pub fn remove(id: &AppId) -> Result<(), NetlinkError> {
     commit(emptied(&table(id)), "remove the table of an app")
 }
 
-/// A batch that removes the table whether it is there or not.
+/// Returns a batch that removes the table, whether it exists or not.
 fn emptied(table: &Table) -> Batch {
     let mut batch = Batch::new();
     batch.add(table, MsgType::Add);
@@ -95,7 +95,7 @@ fn table(id: &AppId) -> Table {
     Table::new(CString::new(table_name(id)).unwrap_or_default(), ProtoFamily::Inet)
 }
 
-/// Whether the packet leaves by a link to a process of the app.
+/// Adds a match of the output interface: a link to a process of the app (`yes`), or any other (not `yes`).
 fn leaves_by(rule: &mut Rule<'_>, id: &AppId, yes: bool) {
     let links = InterfaceName::StartingWith(CString::new(link_prefix(id)).unwrap_or_default());
     rule.add_expr(&nft_expr!(meta oifname));

@@ -9,7 +9,7 @@ use thiserror::Error;
 /// Maximum size of such a file, in bytes.
 pub const MAX_SIZE: u64 = 1 << 20;
 
-/// Why a file cannot be used.
+/// Reason why a file cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum EnvFileError {
     /// A value that the environment cannot hold.
@@ -17,7 +17,7 @@ pub enum EnvFileError {
     Nul(usize),
 }
 
-/// What a file says.
+/// Contents of an environment file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvFile {
     /// Keys and values in its order; the later of two with one key counts.
@@ -49,7 +49,7 @@ pub fn parse(text: &str) -> Result<EnvFile, EnvFileError> {
     Ok(file)
 }
 
-/// Why a line is no variable that is neither empty nor a comment.
+/// Returns why a line is ignored; `None`: it is empty or a comment.
 fn passed_over(line: &str) -> Option<&'static str> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
@@ -65,7 +65,7 @@ fn passed_over(line: &str) -> Option<&'static str> {
     }
 }
 
-/// What becomes of a value that looks as if it were another one.
+/// Returns a remark about a value that can be mistaken for another one.
 fn doubt(value: &str) -> Option<&'static str> {
     let first = value.chars().next()?;
     let is_quoted = value.len() > 1 && value.ends_with(first);

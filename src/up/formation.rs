@@ -1,4 +1,4 @@
-//! How many instances of each process type run: `tcp=2,web=1`, `all=1`.
+//! Number of instances of each process type: `tcp=2,web=1`, `all=1`.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ pub const MAX_INSTANCES: u32 = 32;
 /// Maximum number of instances of all types. While they are restarted there are twice as many, in a network of 253 addresses.
 pub const MAX_TOTAL: u32 = 100;
 
-/// Why a text is no formation.
+/// Reason why a text is no formation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FormationError {
-    /// Not `NAME=NUMBER`.
+    /// The text is not `NAME=NUMBER`.
     #[error("{0:?} is not TYPE=NUMBER, such as tcp=2 or all=1")]
     Form(String),
     /// The number is none, or too large.
@@ -23,9 +23,9 @@ pub enum FormationError {
     /// The Procfile has no such type.
     #[error("the Procfile has no process type {name:?}; it has {known}")]
     Unknown {
-        /// As it was asked for.
+        /// Name in the formation.
         name: String,
-        /// Those that there are.
+        /// Names of the process types that exist.
         known: String,
     },
     /// All together are too many.

@@ -1,6 +1,6 @@
-//! What the daemon is asked: the app's resource, and which of its processes get connections.
+//! Requests to the daemon: the app's resource, and the processes of the app that get connections.
 //!
-//! A thread of its own, so that nothing else waits for the daemon: it takes orders, and tells what came of them.
+//! Runs in its own thread, so that nothing else waits for the daemon: it takes requests, and reports their results as events.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -16,17 +16,17 @@ use crate::api::client::{Answer, Client, ClientError, Target};
 use tcpgw_core::model::duration;
 use tcpgw_core::problem::Kind;
 
-/// How long new processes may take to answer when others are to be replaced by them.
+/// Maximum time for new processes to answer, when they replace others.
 const REPLACE: &str = "30s";
 /// The same for additional ones: after that they are registered all the same, and get connections when they answer.
 const ADD: &str = "10s";
-/// How often the daemon is asked how far a deploy is.
+/// Interval between questions about the progress of a deploy.
 const LOOK: Duration = Duration::from_millis(200);
 /// After a failure, until the next attempt.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a daemon may take to start.
+/// Maximum time for a daemon to start.
 const START: Duration = Duration::from_secs(15);
-/// How long the end of the resource is tried for.
+/// Time for which the removal of the resource is tried.
 const END: Duration = Duration::from_secs(5);
 
 /// A request to the gateway's thread.
@@ -49,7 +49,7 @@ pub enum GatewayRequest {
     End,
 }
 
-/// What the gateway's thread tells of its requests.
+/// Result or progress of a request to the gateway's thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GatewayEvent {
     /// The backends are those of the request with this number.
@@ -69,11 +69,11 @@ pub enum GatewayEvent {
 /// The resource of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// What the daemon says `TCP_URL` is; `None` where the add-on is off.
+    /// Value of `TCP_URL`; `None`: the add-on is off.
     pub url: Option<String>,
     /// Its public port.
     pub port: u16,
-    /// Its plan.
+    /// Plan of the resource.
     pub plan: String,
     /// The name of its service.
     pub service: String,
@@ -97,7 +97,7 @@ pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16
     })
 }
 
-/// Has the app's service say whose it is.
+/// Labels the app's service with its owner.
 ///
 /// # Errors
 /// The daemon does not answer, or refuses.
@@ -157,7 +157,7 @@ pub struct Gateway<T: Fn(GatewayEvent)> {
 enum DeployOutcome {
     Switched,
     Failed(String),
-    /// It was undone, because another request came.
+    /// The deploy was undone, because another request came.
     Interrupted,
 }
 

@@ -1,4 +1,4 @@
-//! What the things of an app are called: links, tables, files and the add-on's app all follow from one short id.
+//! Names of an app's objects: links, tables, files and the add-on's app are all derived from one short id.
 
 use std::fmt;
 use std::path::Path;

@@ -1,7 +1,8 @@
-//! Cleaning up: the links, rules and resource of an app, and what apps share, which the last app of a network namespace removes.
+//! Cleaning up: the links, rules and resource of an app, and the things that apps share, which the last app of a network
+//! namespace removes.
 //!
-//! Every step can be repeated, and needs nothing that an earlier one has removed: whoever is killed while it cleans up leaves the
-//! rest to the next.
+//! Every step can be repeated, and needs nothing that an earlier step has removed: if a process is killed while it cleans up,
+//! the next one goes on.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,9 +26,9 @@ use crate::app_link;
 use crate::lock;
 use tcpgw_kernel::route::Routes;
 
-/// How long a daemon may take to end.
+/// Maximum time for a daemon to end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long it may take without a word.
+/// Time after which the user is told that tcpgw waits for a daemon to end.
 const UNSAID: Duration = Duration::from_millis(300);
 /// Whether this machine forwards IPv4 packets, in the network namespace of the thread that asks.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -181,14 +182,14 @@ pub fn remove_apps(daemon: &Client, places: &Places, network: &Network, dead: Ve
     Ok(())
 }
 
-/// What the last app of a network namespace takes with it.
+/// Shared things that the last app of a network namespace removes.
 #[derive(Debug)]
 pub struct SharedCleanup<'a> {
-    /// Where the notes are.
+    /// Files of the network namespace in the run directory.
     pub places: &'a Places,
     /// The daemon's socket.
     pub socket: &'a Path,
-    /// What apps shared.
+    /// Record of the things that apps share.
     pub shared: Shared,
     /// Whether the daemon has services of others, which go on being served.
     pub serves_others: bool,
@@ -218,9 +219,9 @@ impl SharedCleanup<'_> {
     }
 }
 
-/// What is needed to clean up.
+/// Inputs of the cleaning.
 pub struct Cleaning<'c> {
-    /// Where the notes are.
+    /// Files of the network namespace in the run directory.
     pub places: &'c Places,
     /// The network.
     pub network: &'c Network,
@@ -228,7 +229,7 @@ pub struct Cleaning<'c> {
     pub socket: &'c Path,
     /// The store of a daemon that is started.
     pub store: &'c Path,
-    /// How long ports of that store rest when they are given back.
+    /// Quarantine of the ports of that store.
     pub rest: Duration,
     /// Removes the gateway's table, where no daemon runs.
     pub teardown: &'c dyn Fn() -> Result<(), String>,
@@ -236,8 +237,8 @@ pub struct Cleaning<'c> {
     pub say: &'c dyn Fn(&str),
 }
 
-/// Cleans up after whoever was killed; returns after how many, and how many live. First after those that the run directory tells of, then
-/// after those that only the store knows.
+/// Cleans up after apps whose `tcpgw up` was killed; returns their number, and the number of apps that live. Handles the apps
+/// with a record in the run directory first, then those that only the store knows.
 ///
 /// # Errors
 /// What could not be removed.
@@ -274,7 +275,8 @@ pub fn clean(cleaning: &Cleaning<'_>) -> Result<(usize, usize), String> {
     Ok((number + abandoned, living))
 }
 
-/// A resource goes by way of the daemon: the one that answers, or one that is started for it, if a `tcpgw up` had started it.
+/// Cleans up after the apps with a record. A resource is removed by the daemon: by the running one, or by one that is started
+/// for this, if a `tcpgw up` had started the earlier one.
 ///
 /// # Errors
 /// What could not be removed.

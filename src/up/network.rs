@@ -29,12 +29,12 @@ use crate::app_link;
 pub const PREFIX: u8 = 24;
 /// The networks of apps are part of this one.
 const POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 16);
-/// What a process's own link is called.
+/// Name of the link inside a process's network namespace.
 const INNER: &str = "eth0";
 /// No answer of the kernel takes so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why the network is not as it should be.
+/// Reason why the network could not be set up or read.
 #[derive(Debug, Error)]
 pub enum NetworkError {
     /// No way to ask.
@@ -43,9 +43,9 @@ pub enum NetworkError {
     /// The kernel refused, or did not answer.
     #[error("failed to {what}: {why}")]
     Kernel {
-        /// What was to be done.
+        /// Operation that failed.
         what: String,
-        /// The answer.
+        /// Answer of the kernel.
         why: String,
     },
     /// All networks are in use.
@@ -53,16 +53,16 @@ pub enum NetworkError {
     NoNetwork,
 }
 
-/// Whose the links of an app are.
+/// Owner of an app's links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It has none.
+    /// The app has no links.
     NoLinks,
-    /// Those of a `tcpgw up` that lives, or may live: the number of its process.
+    /// A `tcpgw up` that lives, or may live, with this process number.
     Living(u32),
-    /// Those of one that has ended.
+    /// A `tcpgw up` that has ended.
     Ended,
-    /// They do not say: they were made a moment ago, or by an earlier version.
+    /// Not known: the links were made a moment ago, or by an earlier version.
     Unknown,
 }
 
@@ -241,7 +241,7 @@ impl Network {
         self.add_neighbour(index, address, inner_mac(address))
     }
 
-    /// Whom an address belongs to is known without asking, whatever `arp_ignore` says.
+    /// Adds a permanent neighbour entry, so that no ARP request is needed, whatever `arp_ignore` says.
     fn add_neighbour(&self, link: u32, address: Ipv4Addr, mac: [u8; 6]) -> Result<(), NetworkError> {
         let neighbour = self.handle.neighbours().add(link, address.into());
         let neighbour = neighbour.link_layer_address(&mac).state(NeighbourState::Permanent);
@@ -293,7 +293,7 @@ impl Network {
         Ok(self.apps()?.get(id).copied().unwrap_or(Standing::NoLinks))
     }
 
-    /// Whether an address is one that apps have.
+    /// Returns whether an address is in the pool of addresses of apps.
     pub fn is_of_apps(address: IpAddr) -> bool {
         matches!(address, IpAddr::V4(address) if POOL.contains(&address))
     }
@@ -372,19 +372,19 @@ fn link_name(id: &AppId, number: u32) -> String {
     format!("{}{}", link_prefix(id), number % 10_000)
 }
 
-/// The hardware address of a process's own link.
+/// Returns the hardware address of the link inside a process's network namespace.
 fn inner_mac(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x74, a, b, c, d]
 }
 
-/// That of the link to it.
+/// Returns the hardware address of the gateway's end of that link.
 fn outer_mac(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x06, 0x74, a, b, c, d]
 }
 
-/// Has a link say whose it is.
+/// Adds the owner as an alias to a new link.
 fn owned(link: LinkMessageBuilder<LinkUnspec>, owner: &Owner) -> LinkMessageBuilder<LinkUnspec> {
     link.append_extra_attribute(LinkAttribute::IfAlias(owner.to_string()))
 }
@@ -403,7 +403,7 @@ fn name_of(link: &LinkMessage) -> Option<&str> {
     })
 }
 
-/// The number of the last address of a network that a host can have.
+/// Returns the number of the last host address of a network.
 fn hosts_of(network: Ipv4Net) -> u32 {
     u32::from(network.broadcast()) - u32::from(network.network()) - 1
 }

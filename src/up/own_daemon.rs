@@ -22,37 +22,37 @@ use crate::run_file;
 pub const PLAN: &str = "up";
 /// Public ports in that configuration.
 const PORTS: (u16, u16) = (20_000, 29_999);
-/// How long a daemon may take to begin, and to end.
+/// Maximum time for a daemon to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Longest line of its log that is passed on, in bytes.
 const LONGEST_LINE: u64 = 8 << 10;
 
-/// Why there is no daemon.
+/// Reason why no daemon runs.
 #[derive(Debug, Error)]
 pub enum OwnDaemonError {
     /// Its files could not be written, or it could not be started.
     #[error("failed to {what} of tcpgw up: {source}")]
     Start {
-        /// What was to be done.
+        /// Operation that failed.
         what: &'static str,
         /// The system's answer.
         source: io::Error,
     },
-    /// It has ended.
+    /// The daemon has ended.
     #[error("the daemon that tcpgw up has started has ended: {0}")]
     Ended(String),
-    /// It does not answer.
+    /// The daemon does not answer.
     #[error("the daemon that tcpgw up has started does not answer within {PATIENCE:?}: {0}")]
     Silent(ClientError),
 }
 
-/// Where a daemon keeps its things.
+/// Files and directories of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// Its configuration; `None`: the usual one.
     pub config: Option<PathBuf>,
-    /// Its socket.
+    /// Path of its socket.
     pub socket: PathBuf,
     /// Its run directory.
     pub run_dir: PathBuf,
@@ -105,7 +105,7 @@ pub fn configuration(
     text
 }
 
-/// Writes such a configuration, with credentials that nobody knows, into a directory, and returns its path.
+/// Writes such a configuration, with random credentials, into a directory, and returns its path.
 ///
 /// # Errors
 /// [`OwnDaemonError::Start`].
@@ -195,7 +195,7 @@ impl OwnDaemon {
         self.child.id()
     }
 
-    /// Whether it has ended.
+    /// Returns whether the daemon has ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -217,7 +217,7 @@ impl Drop for OwnDaemon {
     }
 }
 
-/// What a daemon logs.
+/// Log output of a daemon.
 #[derive(Debug)]
 pub struct Log(Option<BufReader<ChildStderr>>);
 

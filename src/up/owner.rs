@@ -1,7 +1,9 @@
-//! Which `tcpgw up` has made something: a process, by more than its number, which another process may have later.
+//! Identity of a `tcpgw up` process that owns something. It is more than the process number, which another process may get
+//! later.
 //!
-//! It is noted where the thing itself is: as the alias of a link, as a label of a service, beside the number of a daemon. So what a killed
-//! one has left is told from what is a living one's also where the run directory is another, or was removed.
+//! It is written at the object itself: as the alias of a link, as a label of a service, beside the number of a daemon. So the
+//! remains of a killed `tcpgw up` are told from the objects of a living one even if the run directory is another one, or was
+//! removed.
 //!
 //! Sources: `proc_pid_stat(5)` (`starttime`), `pid_namespaces(7)`, `net/core/dev.c` (`dev_set_alias`).
 
@@ -14,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::boot_id;
 
-/// How the text begins, so that an alias is known for what it is.
+/// Prefix of the text, by which an alias of tcpgw is recognized.
 const WORDS: &str = "tcpgw-up";
 /// The name of the label of a service that has it.
 pub const LABEL: &str = "tcpgw-up";
@@ -23,9 +25,9 @@ pub const LABEL: &str = "tcpgw-up";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Owner {
-    /// Its number.
+    /// Process number.
     pub pid: u32,
-    /// When it was started, in ticks of the clock since the boot.
+    /// Start time of the process, in clock ticks since the boot.
     started: u64,
     /// The namespace in which that is its number.
     namespace: u64,
@@ -59,7 +61,7 @@ impl Owner {
         })
     }
 
-    /// Whether it lives. `true`, too, where that cannot be known: it is a process of another container, say.
+    /// Returns whether the process lives. Returns `true`, too, if this cannot be known, as for a process of another container.
     pub fn lives(&self) -> bool {
         let boot = boot_id();
         if !boot.is_empty() && boot != self.boot {
@@ -124,13 +126,13 @@ impl TryFrom<String> for Owner {
     }
 }
 
-/// The number of the namespace of process numbers that this process is in.
+/// Returns the inode number of this process's PID namespace.
 fn namespace() -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
 }
 
-/// The state of a process and when it was started; `None` where `/proc` is not as it should be.
+/// Returns the state and the start time of a process; `None`: its text in `/proc` has an unexpected form.
 fn stat(pid: u32) -> io::Result<Option<(char, u64)>> {
     let text = fs::read(format!("/proc/{pid}/stat"))?;
     let text = String::from_utf8_lossy(&text);

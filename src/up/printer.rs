@@ -10,11 +10,11 @@ const LEAST_WIDTH: usize = 6;
 const COLORS: [u8; 6] = [36, 33, 32, 35, 31, 34];
 const WHITE: u8 = 37;
 
-/// How lines look.
+/// Format of printed lines.
 #[derive(Debug, Clone)]
 pub struct Printer {
     width: usize,
-    /// By process type; `None`: no colours.
+    /// Colours by process type; `None`: no colours.
     colors: Option<BTreeMap<String, u8>>,
 }
 

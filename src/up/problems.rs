@@ -1,4 +1,4 @@
-//! Problems of the app's service, as the daemon knows them: every app that shares a daemon hears of its own, whoever has started that.
+//! Problems of the app's service, as the daemon reports them. Every app that shares a daemon prints its own problems.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::api::client::{Answer, Client};
 use tcpgw_core::escape;
 
-/// How often the daemon is asked. What is over within that time is not told.
+/// Interval between questions to the daemon. A problem that is over within that time is not reported.
 const LOOK: Duration = Duration::from_secs(2);
 /// Problems of one app that are told at most.
 const MOST: usize = 16;
@@ -57,8 +57,8 @@ impl AppProblems {
     }
 }
 
-/// Asks the daemon again and again, until `end` closes or `tell` says that nobody listens any more. A daemon that does not answer is not
-/// this one's to tell of.
+/// Polls the daemon, until `end` closes or `tell` returns false, which means that its receiver has ended. A daemon that does
+/// not answer is not reported here.
 pub fn follow(socket: &Path, service: &str, end: &Receiver<()>, tell: impl Fn(String) -> bool) {
     let mut problems = AppProblems::default();
     while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {

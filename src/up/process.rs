@@ -17,7 +17,7 @@ use nix::unistd::pipe2;
 
 use super::container::{GO, HOLDER, Report, Spec, TERMINATE, THIS};
 
-/// What programs take the terminal's size to be.
+/// Size that programs see on the terminal.
 const SIZE: Winsize = Winsize {
     ws_row: 24,
     ws_col: 80,
@@ -27,23 +27,23 @@ const SIZE: Winsize = Winsize {
 /// Longest line that a helper writes.
 const LONGEST_REPORT: u64 = 16 << 10;
 
-/// Where a process reads and writes.
+/// Standard streams of a process.
 #[derive(Debug)]
 pub enum Streams {
     /// A terminal of its own, whose other end is [`Started::output`].
     Terminal,
-    /// Those of this process.
+    /// The streams of this process.
     Inherited,
 }
 
 /// A process that was started.
 #[derive(Debug)]
 pub struct Started {
-    /// To end it by.
+    /// Handle of the process, to end it.
     pub process: Process,
-    /// What its helpers tell.
+    /// Reports of its helpers.
     pub reports: Reports,
-    /// What it writes, if that is not inherited.
+    /// Output of the process; `None`: it is inherited.
     pub output: Option<Output>,
 }
 
@@ -108,7 +108,7 @@ pub fn start(
     })
 }
 
-/// A terminal that gives on what is written as it is.
+/// Opens a pseudo-terminal that passes output on unchanged.
 fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     let OpenptyResult { master, slave } = openpty(&SIZE, None)?;
     for end in [&master, &slave] {
@@ -216,7 +216,7 @@ pub fn path_of(file: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_fd().as_raw_fd()))
 }
 
-/// That a process has started, for people; its number is above 0 where it is known.
+/// Returns a sentence for people that a process has started, with its number if that is above 0.
 pub fn started_with(pid: i32) -> String {
     if pid > 0 {
         format!("started with pid {pid}")

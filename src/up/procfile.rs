@@ -42,9 +42,9 @@ impl fmt::Display for TypeName {
 /// A process type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessType {
-    /// Its name.
+    /// Name of the type.
     pub name: TypeName,
-    /// What `sh -c` is given.
+    /// Command for `sh -c`.
     pub command: String,
 }
 
@@ -57,17 +57,17 @@ pub struct Procfile {
     pub ignored: Vec<usize>,
 }
 
-/// Why a Procfile cannot be used.
+/// Reason why a Procfile cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ProcfileError {
     /// A name stands there twice.
     #[error("line {line}: {name} is defined already, on line {first}: give each process type a name of its own")]
     Twice {
-        /// The name.
+        /// Name that occurs twice.
         name: TypeName,
-        /// Where it stands again.
+        /// Line of the second occurrence.
         line: usize,
-        /// Where it stands first.
+        /// Line of the first occurrence.
         first: usize,
     },
     /// A name is too long.
@@ -79,10 +79,10 @@ pub enum ProcfileError {
     /// A command cannot be run.
     #[error("line {0}: a command must not contain a NUL character")]
     Nul(usize),
-    /// There are too many process types.
+    /// The file has too many process types.
     #[error("there are more than {MAX_TYPES} process types")]
     TooMany,
-    /// There is none.
+    /// The file has no process type.
     #[error("defines no process type: write a line such as `tcp: npm run start-tcp`")]
     Empty,
 }
@@ -130,7 +130,7 @@ impl Procfile {
     }
 }
 
-/// `/^([A-Za-z0-9_-]+):\s*(.+)$/`
+/// Splits a line into name and command, by the pattern `/^([A-Za-z0-9_-]+):\s*(.+)$/`.
 fn entry(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = line.split_once(':')?;
     // White space as foreman's `\s` has it.

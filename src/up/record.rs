@@ -1,7 +1,7 @@
-//! What `tcpgw up` notes in the run directory, so that whoever comes later can clean up after one that was killed.
+//! Records of `tcpgw up` in the run directory, by which a later command can clean up after one that was killed.
 //!
-//! `up-NAMESPACE-ID/` belongs to an app: its lock is held as long as its `tcpgw up` lives. `up-NAMESPACE.json` is what all apps of a
-//! network namespace share, and `up-NAMESPACE.lock` is held while anything of that is changed.
+//! `up-NAMESPACE-ID/` belongs to an app: its lock is held as long as its `tcpgw up` lives. `up-NAMESPACE.json` has the things
+//! that all apps of a network namespace share, and `up-NAMESPACE.lock` is held during changes of these.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
@@ -22,19 +22,19 @@ use tcpgw_core::escape;
 
 /// Maximum size of a note, in bytes.
 const MAX_SIZE: u64 = 64 << 10;
-/// How long another `tcpgw up` may take to begin or to end.
+/// Maximum time for another `tcpgw up` to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Why the notes cannot be kept.
+/// Reason why the records cannot be kept.
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// The file system said no.
     #[error("failed to {what} {}: {source}", escape::path(path))]
     File {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
-        /// On which file.
+        /// File of the operation.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
@@ -47,18 +47,18 @@ pub enum RecordError {
     Busy,
 }
 
-/// What is noted of an app.
+/// Record of an app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The directory of its Procfile.
     pub directory: PathBuf,
-    /// Its network.
+    /// Network of the app.
     pub network: String,
-    /// What the add-on knows it by; `None`: it has no resource.
+    /// Id of the app in the add-on; `None`: the app has no resource.
     pub app: Option<String>,
 }
 
-/// What is noted of a network namespace.
+/// Record of the things that the apps of a network namespace share.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shared {
     /// The daemon that a `tcpgw up` has started, by its process number.
@@ -70,11 +70,11 @@ pub struct Shared {
     pub config: Option<PathBuf>,
     /// The daemon's store, if there was none before.
     pub store: Option<PathBuf>,
-    /// Where forwarding was switched on: the virtual links that there were.
+    /// Virtual links that existed when forwarding was switched on; `None`: `tcpgw up` has not switched it on.
     pub forwarding: Option<BTreeSet<String>>,
 }
 
-/// Where the notes of a network namespace are.
+/// Paths of the records of a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     run_dir: PathBuf,
@@ -91,7 +91,7 @@ pub struct SharedLock {
 /// The directory of an app, which no other process has.
 #[derive(Debug)]
 pub struct AppPlace {
-    /// The directory.
+    /// Path of the directory.
     pub path: PathBuf,
     _lock: Flock<File>,
 }
@@ -214,7 +214,7 @@ impl Places {
         Ok((dead, living))
     }
 
-    /// Whether a `tcpgw up` of the app with this id lives, in whatever network namespace that has this run directory.
+    /// Returns whether a `tcpgw up` of the app with this id lives, in any network namespace that uses this run directory.
     ///
     /// # Errors
     /// The run directory cannot be listed.
@@ -347,7 +347,7 @@ fn try_lock(path: &Path) -> Result<Result<Flock<File>, File>, RecordError> {
     }
 }
 
-/// What another user may have written is not believed.
+/// Reads a record; `None` if it is missing, invalid, or may have been written by another user.
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let content = run_file::read(path, MAX_SIZE).ok()?;
     content.trusted.then(|| serde_json::from_slice(&content.bytes).ok())?

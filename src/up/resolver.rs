@@ -18,7 +18,7 @@ use ipnet::Ipv4Net;
 use super::network::gateway_of;
 
 const CONFIGURATION: &str = "/etc/resolv.conf";
-/// What systemd-resolved asks itself.
+/// File with the upstream resolvers of systemd-resolved.
 const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 const PORT: u16 = 53;
 /// Largest message by UDP, in bytes (EDNS).
@@ -27,17 +27,17 @@ const LARGEST: usize = 65_535;
 const WORKERS: usize = 8;
 /// Connections at once.
 const CONNECTIONS: usize = 32;
-/// How long an answer may take.
+/// Maximum time for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How processes resolve names.
+/// Name resolution of the processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Way {
-    /// As the machine does.
+    /// The same resolvers as the machine's.
     Same,
-    /// By what that file names.
+    /// The resolvers in this file.
     File(PathBuf),
-    /// By a relay to this resolver.
+    /// A relay to this resolver.
     Relay(IpAddr),
 }
 
@@ -87,7 +87,7 @@ fn servers(text: &str) -> impl Iterator<Item = IpAddr> {
     text.lines().filter_map(server_of)
 }
 
-/// The same with one resolver, the gateway.
+/// Returns the text of a `resolv.conf` with the gateway as its only resolver.
 fn rewritten(text: &str, gateway: Ipv4Addr) -> String {
     let mut lines = vec![format!("nameserver {gateway}")];
     lines.extend(text.lines().filter(|line| server_of(line).is_none()).map(str::to_owned));

@@ -42,24 +42,24 @@ use tcpgw_core::escape;
 use tcpgw_core::model::duration;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 
-/// How often the daemon is looked after.
+/// Interval between checks that the daemon lives.
 const WATCH: Duration = Duration::from_secs(1);
-/// How long `tcpgw up scale` waits until the gateway knows of fewer processes.
+/// Maximum time that `tcpgw up scale` waits until the gateway has fewer processes.
 const SCALE: Duration = Duration::from_secs(5);
 
-/// What `tcpgw up` is told.
+/// Settings of `tcpgw up`.
 pub struct UpSettings<'a> {
-    /// The Procfile.
+    /// Path of the Procfile.
     pub procfile: PathBuf,
     /// The files of variables, the later before the earlier; `None`: `.env` beside the Procfile, if it is there.
     pub env_files: Option<Vec<PathBuf>>,
-    /// What is said about the number of instances; nothing: one of each type.
+    /// Number of instances as given on the command line; empty: one of each type.
     pub formation: Vec<String>,
     /// The plan, if one is asked for.
     pub plan: Option<String>,
     /// The public port, if one is asked for.
     pub port: Option<NonZeroU16>,
-    /// From SIGTERM to SIGKILL.
+    /// Time from SIGTERM to SIGKILL.
     pub grace: Duration,
     /// Whether lines are coloured.
     pub colors: bool,
@@ -71,11 +71,11 @@ pub struct UpSettings<'a> {
     pub socket: PathBuf,
     /// The store of a daemon that is started.
     pub store: PathBuf,
-    /// How long a port of that store rests when it is given back.
+    /// Quarantine of the ports of that store.
     pub rest: Duration,
     /// The operator's configuration, if there is one.
     pub config: Option<PathBuf>,
-    /// What the configuration says.
+    /// Text of the configuration.
     pub text: String,
     /// Whether that has a section `[addon]`.
     pub has_addon: bool,
@@ -85,29 +85,29 @@ pub struct UpSettings<'a> {
     pub teardown: &'a dyn Fn() -> Result<(), String>,
 }
 
-/// Why `tcpgw up` does not run.
+/// Reason why `tcpgw up` does not run.
 #[derive(Debug, Error)]
 pub enum UpError {
     /// The Procfile is wrong.
     #[error("{}: {error}", escape::path(file))]
     Procfile {
-        /// The file.
+        /// Path of the Procfile.
         file: PathBuf,
-        /// What is wrong.
+        /// Error in the Procfile.
         error: ProcfileError,
     },
     /// A file of variables is wrong.
     #[error("{}: {error}", escape::path(file))]
     EnvFile {
-        /// The file.
+        /// Path of the environment file.
         file: PathBuf,
-        /// What is wrong.
+        /// Error in the environment file.
         error: EnvFileError,
     },
     /// The formation is wrong.
     #[error("--formation: {0}")]
     Formation(#[from] FormationError),
-    /// What was asked for cannot be meant.
+    /// The arguments are contradictory or invalid.
     #[error("{0}")]
     Usage(String),
     /// Something is in the way.
@@ -122,7 +122,7 @@ pub enum UpError {
     /// Rules could not be made.
     #[error(transparent)]
     Rules(#[from] NetlinkError),
-    /// There is no daemon.
+    /// No daemon is available.
     #[error(transparent)]
     Daemon(#[from] OwnDaemonError),
     /// The daemon refused.
@@ -131,18 +131,18 @@ pub enum UpError {
     /// The system refused.
     #[error("failed to {what}: {source}")]
     System {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
         /// The system's answer.
         source: io::Error,
     },
-    /// Not all could be removed.
+    /// Some things could not be removed.
     #[error("not everything was removed: {0}; `tcpgw up stop` tries again")]
     Left(String),
 }
 
 impl UpError {
-    /// Whether the input is at fault, not the machine.
+    /// Returns whether the input is at fault, not the machine.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
@@ -155,14 +155,14 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> UpError {
     move |source| UpError::System { what, source }
 }
 
-/// What the loop hears.
+/// Event of the main loop.
 enum Event {
     Report(InstanceId, Report),
     Ended(InstanceId),
     Gateway(GatewayEvent),
     Control(ReceivedRequest),
     Signal(u8),
-    /// Nobody reads what is printed any more.
+    /// Standard output is closed.
     Closed,
 }
 
@@ -175,15 +175,15 @@ struct InstancePlace {
     pid: Option<i32>,
 }
 
-/// Whoever waits for a restart.
+/// Client that waits for the end of a restart.
 struct Waiter {
     answers: SyncSender<Answer>,
 }
 
-/// Whoever waits until the gateway knows of fewer instances.
+/// Client that waits until the gateway has fewer instances.
 struct ScaleWaiter {
     answers: SyncSender<Answer>,
-    /// When it is answered that the gateway does not know.
+    /// Time at which the client is told that the gateway has not confirmed.
     until: Instant,
 }
 
@@ -193,10 +193,10 @@ struct Up<'a> {
     directory: PathBuf,
     types: Vec<ProcessType>,
     variables: BTreeMap<String, String>,
-    /// Where processes listen.
+    /// Port that processes listen on.
     port: u16,
     id: AppId,
-    /// This process, as owner of what it makes.
+    /// Identity of this process, as owner of links and services.
     owner: Owner,
     places: Places,
     place: AppPlace,
@@ -208,7 +208,7 @@ struct Up<'a> {
     running: BTreeMap<InstanceId, InstancePlace>,
     one_offs: BTreeMap<usize, OneOff>,
     next_link: u32,
-    /// How many processes of `tcpgw up run` there have been.
+    /// Number of processes of `tcpgw up run` so far.
     runs: u32,
     orders: Option<Sender<GatewayRequest>>,
     /// The app's problems are told as long as this is there.
@@ -220,7 +220,7 @@ struct Up<'a> {
     next_watch: Instant,
     waiter: Option<Waiter>,
     scale_waiters: Vec<ScaleWaiter>,
-    /// Why the daemon could not be told last where connections go.
+    /// Reason why the latest backends could not be given to the daemon.
     not_told: Option<String>,
     stop_waiters: Vec<SyncSender<Answer>>,
     formation: Formation,
@@ -307,7 +307,7 @@ impl Up<'_> {
         None
     }
 
-    /// All processes are to end, and the resource goes.
+    /// Ends all processes, and removes the resource.
     fn stop(&mut self) {
         self.answer_waiter(Answer::Failed("it is ending".into()));
         for waiter in std::mem::take(&mut self.scale_waiters) {
@@ -486,7 +486,7 @@ impl Up<'_> {
     }
 }
 
-/// What the instances of a type are doing, for `tcpgw up ps`.
+/// Returns the state of an instance in words, for `tcpgw up ps`.
 fn state_of(phase: Phase) -> &'static str {
     match phase {
         Phase::Running(_) => "running",
@@ -497,7 +497,7 @@ fn state_of(phase: Phase) -> &'static str {
     }
 }
 
-/// Has the daemon told, by a thread of its own, where connections go.
+/// Starts the thread that gives the daemon the app's backends.
 fn tell_daemon(
     socket: PathBuf,
     app: String,
@@ -523,7 +523,7 @@ fn tell_problems(socket: PathBuf, service: String, events: Sender<Event>) -> io:
     Ok(going_on)
 }
 
-/// Whether the app has a process that gets connections.
+/// Returns whether the app has a process type that gets connections.
 fn has_tcp(types: &[ProcessType]) -> bool {
     types.iter().any(|one| one.name.as_str() == TCP)
 }

@@ -19,26 +19,26 @@ pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A process that has run for so long is well: its next end counts as the first.
 pub const WELL: Duration = Duration::from_secs(10);
-/// How long the network of a process stays after its end, so that the ends of its connections reach the clients.
+/// Time for which the network of a process stays after its end, so that the ends of its connections reach the clients.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Tells one instance from all others, of the past too.
 pub type InstanceId = u32;
 
-/// An event.
+/// Event for the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A process has ended, or could not be started.
     Ended(InstanceId),
     /// The instances of these types are to be replaced by new ones.
     Restart(Vec<TypeName>),
-    /// So many instances are to run.
+    /// Number of instances that are to run.
     Scale(Formation),
     /// The gateway sends connections to what [`Action::Balance`] of this number named.
     Balanced(u64),
     /// The gateway has switched to the new instances, which all have answered.
     Switched,
-    /// It has not, and sends connections where it did before.
+    /// The gateway has not switched, and sends connections where it did before.
     NotSwitched,
     /// All processes are to end.
     Stop,
@@ -79,33 +79,33 @@ pub enum Action {
 /// State of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It runs since then.
+    /// The process runs since this time.
     Running(Instant),
-    /// It has ended by itself and is started again then.
+    /// The process has ended by itself, and is started again at this time.
     Waiting(Instant),
-    /// It gets no new connections once the gateway knows [`Action::Balance`] of that number, and is told to end then. Until that it is
-    /// in use.
+    /// The process gets no new connections once the gateway has confirmed [`Action::Balance`] of this number, and is told to
+    /// end then. Until then it is in use.
     Leaving(u64),
-    /// It was told to end, and is killed then.
+    /// The process was told to end, and is killed at this time.
     Ending(Instant),
-    /// It was killed.
+    /// The process was killed.
     Killed,
-    /// It has ended; its network goes then.
+    /// The process has ended; its network is removed at this time.
     Ended(Instant),
 }
 
 /// An instance of a process type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// Its type.
+    /// Process type.
     pub kind: TypeName,
     /// Its number within the type, from 1.
     pub index: u32,
-    /// Its state.
+    /// State of the instance.
     pub phase: Phase,
-    /// How often it has ended by itself.
+    /// Number of times that the process has ended by itself.
     pub ends: u32,
-    /// How often in a row without having run well.
+    /// Number of such ends in a row, without a time of [`WELL`] in between.
     failures: u32,
 }
 
@@ -127,14 +127,14 @@ struct Rollout {
     new: Vec<InstanceId>,
 }
 
-/// All instances.
+/// State machine of all instances.
 #[derive(Debug)]
 pub struct Supervisor {
     grace: Duration,
     instances: BTreeMap<InstanceId, Instance>,
     next: InstanceId,
     rollout: Option<Rollout>,
-    /// What the gateway was told last.
+    /// Instances that the gateway was told last.
     balanced: Vec<InstanceId>,
     number: u64,
     is_stopping: bool,
@@ -164,7 +164,7 @@ impl Supervisor {
         self.instances.get(&id)
     }
 
-    /// Whether a restart of [`TCP`] waits for its new instances to answer.
+    /// Returns whether a restart of [`TCP`] waits for its new instances to answer.
     pub fn is_restarting(&self) -> bool {
         self.rollout.is_some()
     }
@@ -178,7 +178,7 @@ impl Supervisor {
         leaving.map(Instance::name)
     }
 
-    /// Whether all was to end, and has.
+    /// Returns whether all processes were to end, and have ended.
     pub fn is_over(&self) -> bool {
         self.is_stopping && self.instances.is_empty()
     }

@@ -12,7 +12,7 @@ fn formation(pairs: &[(&str, u32)]) -> Formation {
     pairs.iter().map(|(name, number)| (kind(name), *number)).collect()
 }
 
-/// A supervisor with so many instances of `tcp` and `web`, which are numbered in that order, and its time.
+/// Returns a supervisor with these numbers of `tcp` and `web`, which are numbered in that order, and its time.
 fn running(tcp: u32, web: u32) -> (Supervisor, Instant) {
     let (mut supervisor, now) = (Supervisor::new(GRACE), Instant::now());
     let actions = supervisor.take(Input::Scale(formation(&[("tcp", tcp), ("web", web)])), now);
@@ -145,7 +145,7 @@ fn who_is_scaled_away_ends_when_the_gateway_knows() {
     );
 }
 
-/// It has connections of clients as long as the gateway does not know, be it for an hour.
+/// An instance that is scaled away keeps its connections until the gateway has confirmed, even for an hour.
 #[test]
 fn who_is_scaled_away_serves_on_beside_a_gateway_that_says_nothing() {
     let (mut supervisor, start) = running(2, 0);
@@ -234,7 +234,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec(one, 0..60)
 }
 
-/// What the outside world makes of the actions: which processes run and have a network.
+/// Model of the effects of actions: processes that run, and those that have a network.
 #[derive(Default)]
 struct World {
     processes: BTreeSet<InstanceId>,

@@ -1,4 +1,4 @@
-//! Which network namespaces there are, as far as processes, mounts and open descriptors name them.
+//! Network namespaces that exist, as far as processes, mounts and open descriptors refer to them.
 //!
 //! Source: `namespaces(7)` (what keeps a namespace alive), `proc_pid_mountinfo(5)`, `proc_pid_fdinfo(5)`, `proc(5)` (`hidepid`), `d_path` in
 //! `fs/d_path.c`.
@@ -21,14 +21,14 @@ const MOST_THREADS: usize = 16_384;
 const MOST_DESCRIPTORS: usize = 131_072;
 const MOST_BYTES: usize = 32 << 20;
 
-/// How often a thread that ends is looked at again, and the pause before that.
+/// Number of times that a thread which is ending is looked at again, and the pause before that.
 const LOOKS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Where all processes are seen.
+/// The process file system through which all processes are visible.
 #[derive(Debug, Clone)]
 pub struct Processes {
-    /// Where the process file system is.
+    /// Path of the process file system.
     pub proc: PathBuf,
     /// Inode of the PID namespace that contains all of them.
     pub pid_namespace: u64,
@@ -43,7 +43,7 @@ impl Default for Processes {
     }
 }
 
-/// Why it is not known which namespaces there are.
+/// Reason why the existing namespaces cannot be determined.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unsure(pub(super) String);
 
@@ -71,9 +71,9 @@ impl Processes {
         Ok(look.networks)
     }
 
-    /// In a PID namespace of its own (a container), and with a process file system that hides processes, some are missing in `/proc`, and with
-    /// them what they name: that of the first PID namespace has all. Whoever has no number in the PID namespace of a process file
-    /// system has no `self` there.
+    /// Checks that `/proc` shows all processes. In a PID namespace of its own (a container), and with a process file system
+    /// that hides processes, some are missing, and with them the namespaces that they refer to; the first PID namespace has
+    /// all. A process without a number in the PID namespace of a process file system has no `self` there.
     fn see_all(&self) -> Result<(), Unsure> {
         let own = read_link(&self.proc.join("self/ns/pid")).ok();
         let own = own.and_then(|link| inode(&link, "pid"));
@@ -97,7 +97,7 @@ struct Look {
     mounts: BTreeSet<u64>,
     /// Mount namespaces that mounts and descriptors name.
     named_mounts: BTreeSet<u64>,
-    /// Whose list of mounts was read: the namespace, and the root directory, which bounds what is listed.
+    /// Mount lists that were read: the namespace, and the root directory, which bounds the list.
     listed: BTreeSet<(u64, u64, u64)>,
     threads: usize,
     descriptors: usize,
@@ -198,8 +198,9 @@ impl Look {
         Ok(true)
     }
 
-    /// A namespace that was opened where it is mounted (`/run/netns/NAME`) has the name of that place, and none when it is not mounted there
-    /// any more. Its inode is told without asking a file system, which may not answer. A file with the same number is none, and does no harm.
+    /// Collects the namespace of an open descriptor. A namespace that was opened at a mount (`/run/netns/NAME`) has the name of
+    /// that place, and none if it is not mounted there any more. Its inode is read without asking a file system, which may not
+    /// answer. Another file with the same inode number does no harm.
     fn descriptor(&mut self, thread: &Path, descriptor: &fs::DirEntry) -> io::Result<()> {
         let link = read_link(&descriptor.path())?;
         if link.starts_with(['/', '(']) {
@@ -220,8 +221,8 @@ impl Look {
     }
 }
 
-/// Whether a line of `mountinfo` is that of a process file system at `/proc` that does not show all: of several mounts there the last one
-/// counts, and one that was covered and hides some makes nobody sure.
+/// Returns whether a line of `mountinfo` is a process file system at `/proc` that does not show all processes. A mount that is
+/// covered by a later one counts, too, which is on the safe side.
 fn hides_processes(line: &str) -> bool {
     let Some((mount, system)) = line.split_once(" - ") else {
         return false;
@@ -237,13 +238,13 @@ fn hides_processes(line: &str) -> bool {
         })
 }
 
-/// The inode in `net:[4026531840]`.
+/// Returns the inode in `net:[4026531840]`.
 pub(super) fn inode(link: &str, kind: &str) -> Option<u64> {
     let number = link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?;
     number.parse().ok()
 }
 
-/// Whether a thread has ended: it is no longer there, or waits for its parent to ask how it ended (`Z`, `X`).
+/// Returns whether a thread has ended: it is no longer there, or waits for its parent to collect its exit status (`Z`, `X`).
 fn is_dead(thread: &Path) -> bool {
     match fs::read(thread.join("stat")) {
         Err(error) => is_gone(&error),
@@ -257,7 +258,7 @@ fn is_dead(thread: &Path) -> bool {
     }
 }
 
-/// What files of a process or thread say that is ending, or has ended.
+/// Returns whether an error of reading a file of a process or thread means that it is ending, or has ended.
 fn is_gone(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::ENOENT | Errno::ESRCH | Errno::EINVAL))

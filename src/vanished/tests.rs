@@ -16,7 +16,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// With its first process, and this one.
+    /// Returns a process tree with its first process, and this one.
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let processes = Processes {

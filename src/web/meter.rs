@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-/// From this part on a limit is nearly used up.
+/// Fraction from which a limit counts as nearly used up.
 const NEAR: f64 = 0.8;
 
 /// Returns a bar for a part of a limit, 1 being all of it, with the percentage beside it. More than all fills the bar and is marked

@@ -13,18 +13,18 @@ use maud::{DOCTYPE, Markup, html};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
-/// What a page may do: use the two files above, and ask its own server for itself again.
+/// Content security policy: a page may use the two files above, and request its own server.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-/// What stands around the content of a page.
+/// Frame around the content of a page.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout<'l> {
     /// The heading, and the beginning of the title.
     pub heading: &'l str,
-    /// What the page is about, under the heading and in the title.
+    /// Subject of the page, under the heading and in the title.
     pub subject: Option<&'l str>,
-    /// Where the page leads back to: text and URL.
+    /// Link back: text and URL.
     pub back: Option<(&'l str, &'l str)>,
 }
 

@@ -39,7 +39,7 @@ pub fn bytes(bytes: f64) -> String {
     format!("{text} {}", UNITS[unit])
 }
 
-/// Three digits, without zeros at the end of a fraction.
+/// Formats a value with three digits, without trailing zeros of a fraction.
 fn significant(value: f64) -> String {
     let places = match value {
         value if value >= 99.95 => 0,

@@ -1,5 +1,5 @@
-//! How `tcpgw up` begins: reads the files, cleans up after others, makes the network, finds a daemon or starts one, and provisions
-//! the app.
+//! Start of `tcpgw up`: reads the files, cleans up after others, makes the network, finds a daemon or starts one, and
+//! provisions the app.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,12 +30,12 @@ use crate::up::record::{AppPlace, Places, Record, RecordError};
 use crate::up::supervisor::Supervisor;
 use crate::up::{abandoned, control, egress, env_file, leftovers, resolver};
 
-/// Where processes listen, if nothing else is said.
+/// Default port that processes listen on.
 const PORT: &str = "5000";
 /// Lines of `.env` that are not as they look which are told one by one.
 const MOST_DOUBTS: usize = 20;
 
-/// What the files say.
+/// Contents of the files.
 struct Files {
     directory: PathBuf,
     procfile: Procfile,
@@ -262,7 +262,7 @@ impl<'a> Up<'a> {
         self.tell_abandoned(swept);
     }
 
-    /// What could not be removed does not keep the app from running.
+    /// Reports the result of a removal. A failure does not keep the app from running.
     fn tell_abandoned(&self, removed: Result<Vec<String>, String>) {
         match removed {
             Ok(apps) => {
@@ -492,8 +492,8 @@ fn read_text(file: &Path) -> Result<String, UpError> {
     String::from_utf8(bytes).map_err(|_| wrong(&"it must be UTF-8"))
 }
 
-/// Passes signals on. Whoever sends more than are of use, two at the beginning and three later, does not wait for anything any more:
-/// processes die with this one, and what is left is removed by the next.
+/// Passes signals on. More signals than have a meaning (one during the start, two later) end this process at once: its children
+/// die with it, and the next `tcpgw up` removes what is left.
 fn listen_to_signals(events: Sender<Event>, serves: Arc<AtomicBool>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate, mut hangup) = {

@@ -1,4 +1,4 @@
-//! How `tcpgw up` ends: what it has made is removed, and what apps share goes with the last one.
+//! End of `tcpgw up`: removes the things that it has made, and, as the last app, those that apps share.
 
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Receiver;
@@ -10,7 +10,7 @@ use crate::up::control::Answer;
 use crate::up::gateway::{self, GatewayEvent};
 use crate::up::leftovers::{self, SharedCleanup};
 
-/// How long the daemon may take to remove the resource when all processes have ended.
+/// Maximum time for the daemon to remove the resource after all processes have ended.
 const END: Duration = Duration::from_secs(6);
 /// The same after a second signal.
 const END_AT_ONCE: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl Up<'_> {
         }
     }
 
-    /// What apps share goes with the last one.
+    /// Removes the shared things, if this is the last app.
     pub(super) fn leave(self, is_deprovisioned: bool) -> Result<(), String> {
         let Self {
             places,

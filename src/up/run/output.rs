@@ -1,4 +1,4 @@
-//! What is printed: by a thread of its own, so that nothing but the processes themselves waits for a terminal that stands still.
+//! Output of `tcpgw up`, by a thread of its own, so that only the app's processes wait for a terminal that is stopped.
 
 use std::io::{self, Write as _};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
@@ -14,21 +14,21 @@ use tcpgw_kernel::ffi;
 
 /// Lines that may wait to be printed.
 const WAITING_LINES: usize = 256;
-/// How long what processes have written may take to be printed at the end.
+/// Maximum time at the end for printing the output of processes.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// What prints.
+/// Sender of lines to the printer.
 #[derive(Clone)]
 pub(super) struct Output(pub(super) SyncSender<(String, Vec<u8>)>);
 
 impl Output {
-    /// A line of `tcpgw up`'s own. Where nobody reads, nobody misses it, and nothing waits for it.
+    /// Prints a line of `tcpgw up` itself. Does not wait: the line is dropped if the queue is full or the printer has ended.
     pub(super) fn say(&self, name: &str, line: &str) {
         let _ = self.0.try_send((name.to_owned(), escape::text(line).into_bytes()));
     }
 }
 
-/// The time of the day, as the user's clock shows it.
+/// Returns the time of the day in the local time zone.
 fn clock() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (hour, minute, second) = ffi::local_time(i64::try_from(now.as_secs()).unwrap_or_default());
@@ -67,7 +67,7 @@ pub(super) fn pass_on(mut log: Log, output: Output) -> io::Result<()> {
     std::thread::Builder::new().name("log".into()).spawn(work).map(drop)
 }
 
-/// The printer ends when nobody has anything to say any more; a terminal that stands still is not waited for.
+/// Waits until the printer has ended, for [`FLUSH`] at most, since a terminal may be stopped.
 pub(super) fn finish_printing(printer: &JoinHandle<()>) {
     let begin = Instant::now();
     while !printer.is_finished() && begin.elapsed() < FLUSH {

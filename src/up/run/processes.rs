@@ -1,4 +1,4 @@
-//! How a process of the app is started, and listened to.
+//! Start and supervision of an app's processes.
 
 use std::os::fd::AsFd as _;
 use std::sync::mpsc;
@@ -14,10 +14,10 @@ use crate::up::process::{self, Process, Started, Streams};
 use crate::up::supervisor::InstanceId;
 use tcpgw_core::escape;
 
-/// How long a helper may take to make its namespaces.
+/// Maximum time for a helper to make its namespaces.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long what a process has written is waited for when it has ended: a process of its own that lives on may hold its output open.
+/// Maximum time to wait for the remaining output of a process that has ended: a child of it may hold the output open.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
 impl Up<'_> {

@@ -1,4 +1,4 @@
-//! What the other commands ask of a running `tcpgw up`.
+//! Requests of the other commands to a running `tcpgw up`.
 
 use std::net::Ipv4Addr;
 use std::sync::mpsc::SyncSender;
@@ -190,7 +190,7 @@ impl Up<'_> {
     }
 }
 
-/// A client that does not read is not waited for.
+/// Sends an answer. Does not wait for a client that does not read.
 fn give(answers: &SyncSender<Answer>, answer: Answer) {
     let _ = answers.try_send(answer);
 }
