@@ -45,7 +45,7 @@ pub struct Config {
     pub addon: Option<addon::settings::AddonSettings>,
     /// Text of the file, as it was read.
     pub text: Option<Arc<str>>,
-    /// That the file is gone or not accepted, and what is in effect in its place.
+    /// Problem that the file is missing or not accepted, and what is in effect instead.
     pub gone: Option<problem::Problem>,
 }
 
@@ -143,7 +143,7 @@ impl Config {
         Self::load_strictly_beside(path, &copy::path(None))
     }
 
-    /// [`Config::load`] with the copy there.
+    /// Loads the configuration as [`Config::load`] does, with this path of the copy.
     fn load_beside(path: Option<&Path>, copy: &Path) -> Result<Self, ConfigError> {
         match path {
             Some(path) => Self::read(path),
@@ -151,7 +151,7 @@ impl Config {
         }
     }
 
-    /// [`Config::load_strictly`] with the copy there.
+    /// Loads the configuration as [`Config::load_strictly`] does, with this path of the copy.
     fn load_strictly_beside(path: Option<&Path>, copy: &Path) -> Result<Self, ConfigError> {
         match path {
             Some(path) => Self::read(path),

@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(place.load(), Config::default());
     }
 
-    /// Whatever is wrong with the file, a start uses what was accepted before; what only judges the file refuses it.
+    /// Breaks the file in several ways: a start uses what was accepted before, and a check refuses the file.
     #[test]
     fn what_was_accepted_last_takes_the_place_of_a_file_that_is_not_accepted() {
         let place = Place::new();

@@ -63,7 +63,7 @@ impl Given {
         copy::path(self.section.store.as_deref())
     }
 
-    /// Whether the configuration has a copy, which a start uses if the file is not accepted then.
+    /// Returns whether the configuration has a copy, which a start uses if the file is not accepted then.
     #[must_use]
     pub fn has_copy(&self) -> bool {
         self.config.is_none() && self.copy().symlink_metadata().is_ok()

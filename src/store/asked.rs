@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS resource_asked (
 ) STRICT;
 ";
 
-/// What one resource and its bindings were asked for with, and the id of its plan.
+/// Parameters with which one resource and its bindings were requested, and the id of its plan.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Asked {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// The id is beside the resource, whose own text is as an earlier version reads and writes it.
+    /// Reads the id from beside the resource, whose own text has the form that an earlier version reads and writes.
     #[test]
     fn the_id_of_a_plan_is_read_as_it_was_written() {
         let mut connection = store();
@@ -211,7 +211,7 @@ mod tests {
         schema::verify(&connection).unwrap();
     }
 
-    /// The other version knows neither the table nor the members: it reads and writes resources alone.
+    /// Lets a version that knows neither the table nor the members read and write resources.
     #[test]
     fn another_version_reads_the_store_and_its_changes_hold() {
         let mut connection = store();

@@ -16,7 +16,7 @@ use tcpgw_core::model::{Service, parse_service};
 
 const COLUMNS: &str = "id, revision, at, uid, pid, what, deploy, service, old, new, crc";
 
-/// One change of one service.
+/// A change of one service.
 #[derive(Debug, Clone)]
 pub struct HistoryEntry {
     /// Grows by one with each entry.

@@ -755,7 +755,7 @@ fn what_a_killed_one_left_in_its_log_is_there_and_in_the_file_after_a_checkpoint
     }
 }
 
-/// Another store with its log replaces one that is open, while the daemon still runs.
+/// Replaces an open store by another one with its log, while the daemon still runs.
 #[test]
 fn the_log_of_another_store_survives_the_end_of_the_one_before() {
     let (place, other) = (place(), place());
@@ -866,7 +866,7 @@ fn what_was_changed_by_hand_is_found() {
     );
 }
 
-/// A backup is restored beside the log of the later store, whose pages belong to another file.
+/// Restores a backup beside the log of the later store, whose pages belong to another file.
 #[test]
 fn the_log_of_a_later_store_beside_a_backup_is_damage() {
     let place = place();

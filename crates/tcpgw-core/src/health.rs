@@ -76,7 +76,7 @@ impl HealthChange {
     }
 }
 
-/// What is known about one endpoint.
+/// Known data about one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
     /// State of the endpoint.
@@ -143,9 +143,9 @@ struct Endpoint {
 
 #[derive(Debug, Clone, Copy)]
 enum Waits {
-    /// For its next probe, which is due at this time.
+    /// Wait for the next probe, which is due at this time.
     Until(Instant, Class),
-    /// For the outcome of this probe. The flag tells whether the next probe follows at once.
+    /// Wait for the outcome of this probe. The flag tells whether the next probe follows at once.
     Answer(u64, bool),
 }
 

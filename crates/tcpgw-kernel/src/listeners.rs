@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(process_of(0), None);
     }
 
-    /// Where the kernel lacks the module there is nothing to compare.
+    /// Compares both ways, unless the kernel lacks the module.
     #[test]
     fn both_ways_find_the_same() {
         let sockets: Vec<TcpListener> = (0..20).filter_map(|_| TcpListener::bind("127.0.0.1:0").ok()).collect();
@@ -293,7 +293,7 @@ mod tests {
         assert!(processes_of(&inodes, Duration::MAX).len() >= sockets.len());
     }
 
-    /// However many files one process has open.
+    /// Checks this for a process with many open files.
     #[test]
     fn the_search_for_processes_ends_when_its_time_is_over() {
         let sockets: Vec<TcpListener> = (0..50).filter_map(|_| TcpListener::bind("127.0.0.1:0").ok()).collect();

@@ -193,16 +193,16 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Only failures.
+    /// Failures only.
     Error,
     /// Failures, and what may lead to them.
     Warn,
-    /// In addition, changes of state.
+    /// Failures, causes of failures, and changes of state.
     #[default]
     Info,
-    /// In addition, the conditions that led to them.
+    /// All of these, and the conditions that led to changes of state.
     Debug,
-    /// In addition, every message to the kernel.
+    /// All of these, and every message to the kernel.
     Trace,
 }
 

@@ -19,12 +19,13 @@ use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::{Commit, Kernel, KernelError};
 
 impl<K: Kernel> Engine<K> {
-    /// Puts some services in the place of others, and flushes the flows of backends that are gone. `beside`: services
-    /// that stay and share endpoints with these. `memo` is written down before. `Ok(None)`: it does not know what the
-    /// kernel holds, or the change does not fit: a full run is due.
+    /// Replaces some services, and flushes the flows of backends that are removed. `beside`: services that stay and
+    /// share endpoints with these. `memo` is recorded first. Returns `Ok(None)` if the contents of the kernel are not
+    /// known, or the change does not fit into its sets: a full run is due then.
     ///
     /// # Errors
-    /// [`ReconcileError`]; a full run is due then, too.
+    ///
+    /// Fails when the kernel refuses the change, or it cannot be recorded; a full run is due then, too.
     pub fn change(
         &mut self,
         old: &[Arc<Service>],

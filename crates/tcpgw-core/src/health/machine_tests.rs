@@ -90,7 +90,7 @@ const fn streaks(rise: u16, fall: u16) -> Streaks {
     }
 }
 
-/// A service's `rise` and `fall` may change at any time, so that the streak counted so far exceeds them.
+/// Lowers a service's `rise` and `fall`, so that the streak counted so far exceeds them.
 #[test]
 fn counts_beyond_a_lowered_threshold_end_at_the_next_probe() {
     let lowered = streaks(1, 1);

@@ -234,7 +234,7 @@ fn our_own_troubles_say_nothing_about_a_backend() {
     );
 }
 
-/// A pause of a whole interval would be too long: it may be an hour.
+/// Checks that the pause is not a whole interval, which may be an hour.
 #[test]
 fn who_is_new_or_waited_for_is_asked_again_soon_after_our_own_trouble() {
     let lack = ProbeOutcome::Local(NO_DESCRIPTOR);
@@ -320,7 +320,7 @@ fn one_that_is_wanted_while_it_is_asked_is_asked_again() {
     assert_eq!(whom(&health.due(now)), [1]);
 }
 
-/// The answer to a probe that was sent before does not count.
+/// Checks that the answer to a probe that was sent before does not count.
 #[test]
 fn the_answer_that_somebody_waits_for_is_a_change() {
     let (mut health, start) = (Health::default(), Instant::now());
@@ -355,7 +355,7 @@ fn the_answer_that_somebody_waits_for_is_a_change() {
     assert_eq!(ask(&mut health, ProbeOutcome::Accepted, false), None);
 }
 
-/// For endpoints that are silent or refuse, from any moment on, with several settings.
+/// Tries endpoints that are silent or refuse, from any moment on, with several settings.
 #[test]
 fn nobody_stays_longer_than_the_longest_fall() {
     for (interval, timeout, fall) in [(None, 2.0, 3), (None, 5.0, 3), (Some(0.5), 2.0, 1), (Some(5.0), 1.0, 5)] {
@@ -438,7 +438,7 @@ fn forty_thousand_are_spread() {
     }
 }
 
-/// A quarter of all endpoints dies: the others are probed as before, and new ones are not delayed.
+/// Lets a quarter of all endpoints die: the others are probed as before, and new ones are not delayed.
 #[test]
 fn the_dead_do_not_keep_the_living_waiting() {
     let mut world = World::new(at_most(128), |port, at| {
@@ -492,7 +492,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// For operations in any order: at most one probe for each endpoint, never more in flight than allowed, and each
+    /// Runs operations in any order: at most one probe for each endpoint, never more in flight than allowed, and each
     /// endpoint is probed again.
     #[test]
     fn nobody_is_forgotten(steps in prop::collection::vec(step(), 0..120), max in 1..6_usize) {

@@ -24,7 +24,8 @@ pub const MAX_FLOW_CAPS: usize = 64;
 /// and rules that new connections pass.
 pub const MAX_IDLE_TIMEOUTS: usize = 16;
 
-/// How messages name services: by index in a file, by name when there is no file, not at all when there is only one.
+/// Form in which messages name services: by index in a file, by name when there is no file, not at all when there is
+/// only one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Naming {
     #[default]

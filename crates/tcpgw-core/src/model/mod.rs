@@ -124,7 +124,7 @@ impl Edits {
     }
 }
 
-/// One public TCP port and the backends that serve it.
+/// A public TCP port and the backends that serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// Unique name: 1 to 63 of `a-z 0-9 - _ .`, starting with a letter or digit.
@@ -220,7 +220,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// One backend (a container's endpoint) of a service.
+/// A backend (a container's endpoint) of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend {
     /// Address and port of the backend.
@@ -242,7 +242,7 @@ impl Backend {
     }
 }
 
-/// Whether a backend gets new connections.
+/// State of a backend, which decides whether it gets new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BackendState {
     /// The backend gets new connections.
@@ -260,7 +260,7 @@ pub enum Balance {
     Random,
     /// Hash of the client's address.
     SourceHash,
-    /// One backend after the other.
+    /// Backends one after the other.
     RoundRobin,
 }
 
@@ -286,7 +286,7 @@ pub struct ClientCaps {
     pub handshakes_per_second: Option<u32>,
 }
 
-/// Whether the two directions of a limit share a bucket.
+/// Assignment of buckets to the two directions of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LimitDirection {
     /// Packets to and from the backend have a bucket each.

@@ -12,7 +12,7 @@ pub const MAX_PROBLEMS: usize = 100;
 
 const MAX_QUOTED_CHARS: usize = 64;
 
-/// One error in an input, or one warning about it.
+/// An error in an input, or a warning about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Place of the problem: a JSON path, a line and column, or a service by name.

@@ -380,7 +380,7 @@ mod tests {
         parse_service(text.as_bytes()).unwrap()
     }
 
-    /// An endpoint moves from one service to another one with another limit.
+    /// Moves an endpoint from one service to another one with another limit.
     #[test]
     fn where_an_endpoint_moves_no_client_gets_less_than_it_was_promised() {
         let links: Links = ["eth0".to_owned()].into();

@@ -64,7 +64,7 @@ impl Field {
     }
 }
 
-/// What the elements of a set carry in addition to their key.
+/// Payload that the elements of a set carry in addition to their key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
     /// No payload.
@@ -96,7 +96,7 @@ pub enum Payload {
 pub struct SetSpec {
     /// Parts of the key.
     pub key: Vec<Field>,
-    /// What the elements carry.
+    /// Payload of the elements.
     pub payload: Payload,
     /// Whether the elements are ranges.
     pub interval: bool,

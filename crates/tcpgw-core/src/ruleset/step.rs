@@ -1,4 +1,4 @@
-//! One transaction of a plan as values: what it adds to the table's sets and chains, and what it removes.
+//! A transaction of a plan as values: what it adds to the table's sets and chains, and what it removes.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,8 +54,8 @@ pub struct Retimed {
     pub asked: Asked,
 }
 
-/// One transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at
-/// last the sets, chains and timeouts that nothing refers to any more.
+/// A transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at last
+/// the sets, chains and timeouts that nothing refers to any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlanStep<'a> {
     /// Timeouts to write again, before all else.

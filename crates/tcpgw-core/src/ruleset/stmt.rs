@@ -39,9 +39,9 @@ impl CtState {
 /// Direction of a packet in its flow, as conntrack defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From the client to the backend.
+    /// Packets from the client to the backend.
     Original,
-    /// From the backend to the client.
+    /// Packets from the backend to the client.
     Reply,
 }
 

@@ -29,9 +29,9 @@ pub enum TcpState {
     TimeWait = 7,
     /// One side sent a reset.
     Close = 8,
-    /// In any state: one side retransmits.
+    /// A retransmission, in any state.
     Retransmits = 10,
-    /// In any state: data was not acknowledged.
+    /// Unacknowledged data, in any state.
     Unacknowledged = 11,
 }
 

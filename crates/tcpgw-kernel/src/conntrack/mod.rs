@@ -55,10 +55,10 @@ fn owns(mark: FlowMark, flow: &Flow) -> bool {
 /// Place where flows are filtered by addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PairFilter {
-    /// In the kernel, until it refuses once.
+    /// Filter of the kernel, until it refuses once.
     #[default]
     Kernel,
-    /// In user space, from a list of all flows of tcpgw.
+    /// Filter in user space, on a list of all flows of tcpgw.
     UserSpace,
 }
 

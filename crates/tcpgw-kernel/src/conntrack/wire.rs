@@ -296,7 +296,7 @@ impl Filter {
     }
 }
 
-/// Both ends of a direction.
+/// Source and destination of a direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
     pub(super) source: End,

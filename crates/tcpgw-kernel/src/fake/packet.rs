@@ -94,8 +94,9 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// One packet. It reads the rules as they are when it enters a hook, and each set as it is when it gets there
-/// (`nft_do_chain`, `net/netfilter/nf_tables_core.c`); from one of its steps on it reads the new generation.
+/// A packet on its way through the rules. It reads the rules as they are when it enters a hook, and each set as it is
+/// when it gets there (`nft_do_chain`, `net/netfilter/nf_tables_core.c`); from one of its steps on it reads the new
+/// generation.
 #[derive(Debug)]
 pub struct Walk<'a> {
     old: &'a View,

@@ -38,7 +38,7 @@ pub struct Unread {
     pub changes_silently: bool,
 }
 
-/// What is read of the table of tcpgw.
+/// Data that is read of the table of tcpgw.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnTable {
     /// The kernel's number for it.

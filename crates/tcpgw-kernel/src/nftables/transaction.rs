@@ -1,4 +1,4 @@
-//! One transaction as netlink messages, which is encoded before any of it is sent.
+//! A transaction as netlink messages, encoded before any of it is sent.
 
 mod sealed;
 mod steps;

@@ -68,11 +68,11 @@ pub struct Link {
     pub mtu: u32,
     /// Number of the link that it is a port of.
     pub master: Option<u32>,
-    /// For a VLAN, the link by which its frames come.
+    /// Number of the link by which the frames of a VLAN come.
     pub parent: Option<u32>,
     /// Whether it is a bridge, and whether that one alone asks the rules for IPv4 and for IPv6.
     pub bridge: Option<[bool; 2]>,
-    /// As a port of a bridge: whether it sends packets back by the port on which they came in.
+    /// Whether a port of a bridge sends packets back by the port on which they came in.
     pub hairpin: Option<bool>,
     /// Whether a program for XDP sees its packets first.
     pub xdp: bool,

@@ -9,7 +9,7 @@ fn kinds<'a>(rules: impl Iterator<Item = &'a [Stmt]>) -> BTreeSet<&'static std::
     rules.flat_map(expr::rule).map(|expr| expr.kind).collect()
 }
 
-/// Every statement of the rules is part of a test.
+/// Checks that every statement of the rules is part of a test.
 #[test]
 fn everything_that_the_rules_do_is_asked_for() {
     let mark = FlowMark::default();
