@@ -84,7 +84,7 @@ pub fn counted(socket: &mut impl NetlinkExchange, name: SetName) -> Result<Vec<C
 ///
 /// # Errors
 /// Fails when the kernel refuses the request or its answer cannot be read: those of
-/// [`NetlinkExchange::request`](crate::netlink::exchange::NetlinkExchange::request).
+/// [`NetlinkExchange::request`].
 pub fn counter(
     socket: &mut impl NetlinkExchange,
     name: SetName,

@@ -96,7 +96,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// one is given, and for TCP packets with these ports; without the interface's name, which would take another request.
     ///
     /// # Errors
-    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
     pub fn way_to(
         &mut self,
         address: IpAddr,
@@ -117,7 +117,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// Tells whether several hosts share an address: the broadcast address of an attached network, or an anycast address of routers.
     ///
     /// # Errors
-    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
     pub fn is_shared(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
         Ok(self.way_to(address, None, None)?.is_some_and(|way| way.shared))
     }
@@ -126,7 +126,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// forwarding and the reverse path filter of this interface (`ip_route_input_slow`, IPv4 only).
     ///
     /// # Errors
-    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
     pub fn way_in(
         &mut self,
         address: IpAddr,
@@ -140,7 +140,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// Returns where packets that bear a mark go (`ip rule fwmark`), as [`Routes::way_in`] does.
     ///
     /// # Errors
-    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
     pub fn way_in_marked(
         &mut self,
         address: IpAddr,
@@ -173,7 +173,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// they are not.
     ///
     /// # Errors
-    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
     pub fn entry_in(
         &mut self,
         address: IpAddr,
