@@ -1,6 +1,5 @@
-//! What probing costs: `probes [COUNT [SECONDS [ADDRESS:PORT [MAX_IN_FLIGHT]]]]` probes that many endpoints, at
-//! consecutive addresses, and says how much of a core and how much memory this process takes for it, after 15 seconds
-//! of warming up.
+//! Cost of probing: `probes [COUNT [SECONDS [ADDRESS:PORT [MAX_IN_FLIGHT]]]]` probes that many endpoints, at consecutive
+//! addresses, and prints the processor time and memory that this process takes for it, after 15 seconds of warming up.
 //!
 //! Without an address it listens on one port of 127.0.0.0/8 itself. The kernel then answers its own SYNs, and that
 //! counts, too.
@@ -71,7 +70,7 @@ async fn run(
     Ok(())
 }
 
-/// The loop of a daemon.
+/// Runs the probes as the loop of a daemon does.
 async fn drive(
     health: &mut Health,
     prober: &Prober,

@@ -10,7 +10,7 @@ pub(crate) struct Cpu {
     kernel: f64,
 }
 
-/// So far.
+/// Returns the processor time of this process so far.
 pub(crate) fn cpu() -> Result<Cpu, nix::Error> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let seconds = |time: nix::sys::time::TimeVal| {

@@ -16,7 +16,7 @@ use crate::outcome::{Durations, Errors};
 use crate::protocol::Ask;
 use crate::{Close, To, clock};
 
-/// What to do.
+/// Parameters of the run.
 pub(crate) struct Plan {
     pub(crate) to: To,
     pub(crate) seconds: Duration,
@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     pub(crate) patience: Duration,
 }
 
-/// What one thread, or all, did.
+/// Counts of one thread, or of all.
 #[derive(Default)]
 struct Done {
     /// Finished within each second, from the beginning.
@@ -41,7 +41,7 @@ struct Done {
     errors: Errors,
 }
 
-/// For so many seconds, and until what is under way then has ended.
+/// Runs for this many seconds, and until the connections that are open then have ended.
 pub(crate) fn run(plan: &Plan) -> Result<Value, Box<dyn Error>> {
     let begin = Instant::now();
     let mut done = Done::default();
@@ -238,7 +238,7 @@ impl Done {
 }
 
 impl Open {
-    /// Whether it is over.
+    /// Returns whether the connection is over.
     fn go_on(
         &mut self,
         flags: EpollFlags,

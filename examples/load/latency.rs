@@ -1,4 +1,4 @@
-//! How long `connect()` takes, one connection after the other: what a client waits for its first answer.
+//! Latency of `connect()`, one connection after the other: the time until a client gets its first answer.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use crate::outcome::{Durations, Errors};
 use crate::protocol::Ask;
 use crate::{To, clock};
 
-/// So many connections. Each is asked for one byte, and closed by the server, before the next: nothing of it is under way then.
+/// Opens this many connections. Each requests one byte, and is closed by the server before the next one is opened.
 pub(crate) fn run(to: &To, samples: usize, patience: Duration) -> Result<Value, Box<dyn Error>> {
     let mut opener = Opener::new(to, 0);
     let (mut connects, mut errors) = (Durations::default(), Errors::default());

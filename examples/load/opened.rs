@@ -19,7 +19,7 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    /// `thread` makes the choices of several threads differ.
+    /// Returns an opener. `thread` makes the choices of several threads differ.
     pub(crate) fn new(to: &To, thread: usize) -> Self {
         Self {
             targets: Targets::new(&to.targets, to.seed, thread),
@@ -28,7 +28,7 @@ impl Opener {
         }
     }
 
-    /// A socket bound to its client's address, and where it is to connect.
+    /// Returns a socket bound to its client's address, and the address to connect to.
     pub(crate) fn next(&mut self, blocking: bool) -> io::Result<(Socket, SocketAddr)> {
         let target = self.targets.pick();
         let kind = if blocking {
@@ -46,7 +46,7 @@ impl Opener {
         Ok((socket, target))
     }
 
-    /// One whose handshake is under way.
+    /// Returns a socket whose handshake is in progress.
     pub(crate) fn begin(&mut self) -> io::Result<Socket> {
         let (socket, target) = self.next(false)?;
         match socket.connect(&target.into()) {

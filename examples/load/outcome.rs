@@ -1,4 +1,4 @@
-//! What clients count: what was done, what failed, how long it took.
+//! Counts of clients: actions done, failures, durations.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use serde::Serialize;
 pub(crate) struct Errors(BTreeMap<String, u64>);
 
 impl Errors {
-    /// One more.
+    /// Counts a failure of this kind.
     pub(crate) fn count(&mut self, what: impl Into<String>) {
         *self.0.entry(what.into()).or_default() += 1;
     }
 
-    /// One more, of the system.
+    /// Counts an error of the system.
     pub(crate) fn count_io(&mut self, error: &std::io::Error) {
         match error.raw_os_error() {
             Some(number) => self.count(format!("{:?}", Errno::from_raw(number))),
@@ -25,7 +25,7 @@ impl Errors {
         }
     }
 
-    /// Another thread's.
+    /// Adds the counts of another thread.
     pub(crate) fn add(&mut self, other: Self) {
         for (what, number) in other.0 {
             *self.0.entry(what).or_default() += number;
@@ -33,11 +33,11 @@ impl Errors {
     }
 }
 
-/// How long each of many things took.
+/// Durations of many actions.
 #[derive(Debug, Default)]
 pub(crate) struct Durations(Vec<u64>);
 
-/// In microseconds.
+/// Percentiles in microseconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Percentiles {
     p50: f64,
@@ -47,22 +47,22 @@ pub(crate) struct Percentiles {
     p999: f64,
     max: f64,
     mean: f64,
-    /// How many took 0.9 s or longer: a SYN was lost, and sent again after one second.
+    /// Number of durations of 0.9 s or longer: a SYN was lost, and sent again after one second.
     retried: usize,
 }
 
 impl Durations {
-    /// One more.
+    /// Adds a duration.
     pub(crate) fn push(&mut self, duration: Duration) {
         self.0.push(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Another thread's.
+    /// Adds the durations of another thread.
     pub(crate) fn add(&mut self, mut other: Self) {
         self.0.append(&mut other.0);
     }
 
-    /// None, if there was nothing.
+    /// Returns the percentiles; `None`: no duration was added.
     pub(crate) fn percentiles(mut self) -> Option<Percentiles> {
         self.0.sort_unstable();
         let micros = |nanos: u64| Duration::from_nanos(nanos).as_secs_f64() * 1e6;

@@ -1,11 +1,11 @@
-//! What a client asks of the server: the first 16 bytes of a connection, and of every request on it.
+//! Request of a client to the server: the first 16 bytes of a connection, and of every request on it.
 
 /// Bytes of a request.
 pub(crate) const LEN: usize = 16;
 
 const MAGIC: [u8; 7] = *b"load 1 ";
 
-/// What the server is to do.
+/// Action of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// Answer with so many bytes, and wait for the next request.
@@ -19,7 +19,7 @@ pub(crate) enum Ask {
 }
 
 impl Ask {
-    /// As it is sent.
+    /// Returns the bytes to send.
     pub(crate) fn to_bytes(self) -> [u8; LEN] {
         let (letter, number) = match self {
             Self::Answer(number) => (b'a', number),
@@ -34,7 +34,7 @@ impl Ask {
         bytes
     }
 
-    /// As it was sent; nothing, if that is no request.
+    /// Returns the request in these bytes; `None`: they are no request.
     pub(crate) fn from_bytes(bytes: [u8; LEN]) -> Option<Self> {
         let (head, number) = bytes.split_at(8);
         let number = u64::from_be_bytes(number.try_into().ok()?);

@@ -15,7 +15,7 @@ use crate::outcome::{Durations, Errors};
 use crate::protocol::{Ask, LEN};
 use crate::{To, clock};
 
-/// What to do.
+/// Parameters of the run.
 pub(crate) struct Plan {
     pub(crate) to: To,
     pub(crate) seconds: Duration,
@@ -32,7 +32,7 @@ struct Done {
     open: usize,
 }
 
-/// For so many seconds; connections are opened before. One that breaks is counted, and not opened again.
+/// Runs for this many seconds; connections are opened before. A connection that breaks is counted, and not opened again.
 pub(crate) fn run(plan: &Plan) -> Result<Value, Box<dyn Error>> {
     let mut done = Done::default();
     let results: Vec<io::Result<Done>> = thread::scope(|scope| {

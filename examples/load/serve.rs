@@ -18,7 +18,7 @@ use crate::protocol::{Ask, LEN};
 
 const BACKLOG: i32 = 65_535;
 const CHUNK: usize = 256 * 1024;
-/// Of the events, the number that stands for the signal.
+/// Number in the events that stands for the signal.
 const SIGNAL: u64 = u64::MAX;
 
 #[derive(Default, Serialize)]
@@ -31,7 +31,7 @@ struct Counts {
     broken: u64,
 }
 
-/// Until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(addresses: &[SocketAddr]) -> Result<Value, Box<dyn Error>> {
     let mut stop = SigSet::empty();
     stop.add(Signal::SIGTERM);
@@ -53,7 +53,7 @@ pub(crate) fn run(addresses: &[SocketAddr]) -> Result<Value, Box<dyn Error>> {
 struct Server {
     epoll: Epoll,
     listeners: Vec<Socket>,
-    /// By the number of their sockets.
+    /// Connections by the number of their sockets.
     connections: Vec<Option<Connection>>,
     counts: Counts,
     buffer: Vec<u8>,
@@ -64,7 +64,7 @@ struct Connection {
     ask: Waiting,
 }
 
-/// What a connection waits for.
+/// State of a connection: the event that it waits for.
 enum Waiting {
     Request { bytes: [u8; LEN], have: usize },
     Room { left: u64, then_close: bool },
@@ -78,7 +78,7 @@ impl Waiting {
     };
 }
 
-/// What becomes of a connection after an event.
+/// State of a connection after an event.
 enum Next {
     Wait,
     Close,
@@ -233,12 +233,12 @@ impl Connection {
     }
 }
 
-/// What there is; none, if there is nothing yet; 0 at the end.
+/// Reads the available bytes; `None`: nothing is available yet; 0: the end.
 fn take(socket: &Socket, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
     waits(recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT))
 }
 
-/// As many bytes as there is room for; none, if there is no room.
+/// Writes as many bytes as fit; `None`: none fit.
 fn give(socket: &Socket, bytes: &[u8]) -> Result<Option<usize>, Errno> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     waits(send(socket.as_raw_fd(), bytes, flags))

@@ -16,13 +16,14 @@ use crate::{Direction, To, clock};
 
 const CHUNK: usize = 256 * 1024;
 
-/// What one connection moved.
+/// Number of bytes that one connection moved.
 struct Moved {
     bytes: u64,
     took: Duration,
 }
 
-/// For so many seconds, on so many connections at a time, each with a thread of its own. Bytes are counted where they arrive.
+/// Runs for this many seconds on this many connections at a time, each with a thread of its own. Bytes are counted by their
+/// receiver.
 pub(crate) fn run(
     to: &To,
     seconds: Duration,

@@ -1,4 +1,4 @@
-//! Which addresses and ports: ranges, and a random choice from them.
+//! Ranges of addresses and ports, and a random choice from them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -12,7 +12,7 @@ pub(crate) struct Range {
     ports: u16,
 }
 
-/// Consecutive addresses.
+/// A range of consecutive addresses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sources {
     first: IpAddr,
@@ -28,7 +28,7 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    /// `seed` and `thread` make a choice that can be repeated.
+    /// Returns a choice that `seed` and `thread` make repeatable.
     pub(crate) fn new(ranges: &[Range], seed: u64, thread: usize) -> Self {
         Self {
             ranges: ranges.to_vec(),
@@ -37,7 +37,7 @@ impl Targets {
         }
     }
 
-    /// One of them.
+    /// Returns one of the targets.
     pub(crate) fn pick(&mut self) -> SocketAddr {
         let mut number = self.random.below(self.total);
         for range in &self.ranges {
@@ -64,7 +64,7 @@ impl Range {
 }
 
 impl Sources {
-    /// The address of that number, in turn.
+    /// Returns the address of that number, starting again after the last one.
     pub(crate) fn at(&self, number: usize) -> IpAddr {
         plus(self.first, number as u64 % u64::from(self.count))
     }

@@ -1,5 +1,5 @@
-//! What the API answers: the types that the daemon writes and the command line reads. Unknown fields, which a newer daemon may add,
-//! are passed over.
+//! Answers of the API: the types that the daemon writes and the command line reads. Unknown fields, which a newer daemon may
+//! add, are ignored.
 
 mod addon;
 mod deploy;

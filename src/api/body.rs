@@ -56,7 +56,7 @@ pub(super) async fn read(
     }
 }
 
-/// How long a body is, as its head says.
+/// Returns the length of a body that its head announces.
 pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
     let length = headers.get(header::CONTENT_LENGTH)?;
     length.to_str().ok()?.parse().ok()
@@ -90,7 +90,7 @@ fn too_large() -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
-/// What a body may say that it is.
+/// Accepted media types of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// JSON.

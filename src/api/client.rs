@@ -34,9 +34,9 @@ pub use self::target::Target;
 /// Longest time from a request to the end of its answer, and until the next line of an answer that has no end. The server has
 /// given an answer to everything by then: orders take up to 125 s, a look at the kernel up to 65 s and its interval.
 pub const PATIENCE: Duration = Duration::from_secs(180);
-/// From a request until whoever waits is told that the daemon does not answer.
+/// Time after a request at which the caller is told that the daemon does not answer.
 pub const SLOW: Duration = Duration::from_secs(3);
-/// Until a daemon says who it is: whoever has typed a command wants to know soon that a daemon hangs.
+/// Maximum time for a daemon to say who it is. It is short, so that the user of a command soon learns that a daemon hangs.
 const GREETING: Duration = Duration::from_millis(2500);
 
 /// A daemon that serves this network namespace.
@@ -157,7 +157,7 @@ impl Client {
         self.answer(begun?, since + patience.max(SLOW), largest(target))
     }
 
-    /// It has said nothing for so long.
+    /// Returns the error for a daemon that has not answered for this time.
     fn hung(&self, waited: Duration) -> ClientError {
         ClientError::Hung {
             path: self.path.clone(),
@@ -235,7 +235,8 @@ impl Client {
         }
     }
 
-    /// Whoever listens decides what the caller believes and does. Source: `unix(7)`, `SO_PEERCRED`: the user who called `listen`.
+    /// Checks that the daemon's user is trusted, since its answers decide what the caller believes and does. Source: `unix(7)`,
+    /// `SO_PEERCRED`: the user who called `listen`.
     fn check_peer(&self, uid: u32) -> Result<(), ClientError> {
         if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! How the API says no.
+//! Error answers of the API.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,18 +15,18 @@ use tcpgw_core::model::{Problem, Problems, write};
 /// Code of everything that is not there.
 pub const NOT_FOUND: &str = "not_found";
 
-/// What went wrong: a status code and one JSON document.
+/// An error answer: a status code and a JSON document.
 #[derive(Debug, Error)]
 #[error("{message}")]
 pub struct ApiError {
     status: StatusCode,
     /// One word for programs.
     code: &'static str,
-    /// What is wrong and what to do, for people.
+    /// Description of the error and of what to do, for people.
     message: String,
     /// All that is wrong with the input.
     problems: Problems,
-    /// What else is told: the service as it is, where it is not as expected; a deploy that was undone.
+    /// Further member: the service as it is, if it is not as expected; a deploy that was undone.
     more: Option<Box<(&'static str, Value)>>,
 }
 
@@ -41,30 +41,31 @@ impl ApiError {
         }
     }
 
-    /// The request cannot be meant.
+    /// Returns the error for a request that is not valid.
     pub(super) fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    /// There is nothing of that name: no path, service, backend, deploy or resource. Of what was removed nothing is kept that
-    /// would tell it from what never was, so 410 is never used.
+    /// Returns the error for an unknown path, service, backend, deploy or resource. Nothing is kept of removed ones that would
+    /// tell them from those that never existed, so 410 is never used.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, NOT_FOUND, message)
     }
 
-    /// There is too much to do: nothing was done.
+    /// Returns the error for a daemon with too much to do: nothing was done.
     pub(super) fn busy(what: &str) -> Self {
         let message = format!("{what}; nothing was done, try again later");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
     }
 
-    /// The daemon's loop has ended.
+    /// Returns the error for a daemon whose loop has ended.
     pub(super) fn ending() -> Self {
         let message = "the daemon is ending; nothing was done, try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message)
     }
 
-    /// Of an order that was refused. `is_conditional`: it said what it expected to be there, so that a conflict is 412, not 409.
+    /// Returns the error for an order that was refused. `is_conditional`: the order said what it expected to exist, so that a
+    /// conflict is 412, not 409.
     pub(super) fn of_order(refused: Refused, is_conditional: bool) -> Self {
         let is_unexpected = is_conditional && matches!(refused, Refused::Conflict(..));
         let error = Self::from(refused);
@@ -75,18 +76,18 @@ impl ApiError {
         }
     }
 
-    /// The same with another status code.
+    /// Returns the same error with another status code.
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 
-    /// With what else is told.
+    /// Adds a further member.
     pub(super) fn with(mut self, key: &'static str, value: Value) -> Self {
         self.more = Some(Box::new((key, value)));
         self
     }
 
-    /// One thing is wrong with the body.
+    /// Returns the error for a body with one problem.
     pub(super) fn invalid(place: &str, message: impl std::fmt::Display) -> Self {
         let mut problems = Problems::default();
         problems.add(&place, message);
@@ -161,7 +162,7 @@ impl From<AddonRefused> for ApiError {
     }
 }
 
-/// Of a question: orders come back as [`Refused`].
+/// Translates the error of a query: orders come back as [`Refused`].
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         match error {
@@ -184,7 +185,7 @@ impl From<ObserveError> for ApiError {
 }
 
 impl ApiError {
-    /// The document and its length.
+    /// Returns the document and its length.
     pub(super) fn text(&self) -> (usize, String) {
         let mut error = json!({"code": self.code, "message": hints::worded(&self.message)});
         if !self.problems.is_empty() {

@@ -49,12 +49,13 @@ pub(super) async fn events(
     Ok(stream(&shared, followed, place, service, Asker::of(&headers)))
 }
 
-/// Whether an event is about a service; about any, where none is named.
+/// Returns whether an event is about a service; about any, if none is named.
 fn concerns(event: &Event, service: Option<&str>) -> bool {
     service.is_none_or(|service| event.what.service() == Some(service))
 }
 
-/// What an `EventSource` sends when it comes back. What cannot be read is no id of an event of this daemon.
+/// Returns the id that an `EventSource` sends when it connects again. An id that cannot be read is no id of an event of this
+/// daemon.
 fn last_seen(headers: &HeaderMap) -> Option<String> {
     let header = headers.get("last-event-id")?;
     Some(header.to_str().unwrap_or("unknown").trim().to_owned())
@@ -92,7 +93,7 @@ fn stream(
     Sse::new(events).keep_alive(keep_alive).into_response()
 }
 
-/// Returns `id`, `event` and `data` of an event. The data has all of it, with messages in the words of whoever follows.
+/// Returns `id`, `event` and `data` of an event. The data has all members, with messages worded for this client.
 fn told(event: &Event, asker: Asker) -> sse::Event {
     let data = serde_json::to_value(event).unwrap_or_default();
     let kind = data["event"].as_str().unwrap_or("event").to_owned();
@@ -102,7 +103,8 @@ fn told(event: &Event, asker: Asker) -> sse::Event {
         .data(worded_json_for(asker, data.to_string()))
 }
 
-/// A follower was too slow, came too late, or followed another daemon before: then nobody knows how many it missed.
+/// Returns the event that tells a follower that it missed events, because it was too slow, came too late, or followed another
+/// daemon before (the number is not known then).
 fn lagged(missed: Option<u64>) -> sse::Event {
     let lagged = EventAnswer::lagged(missed);
     let event = sse::Event::default().event(&lagged.event);

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 use axum::http::{HeaderMap, header};
 
-/// What the command line calls itself, in the header `user-agent`.
+/// Value of the header `user-agent` that the command line sends.
 pub const USER_AGENT: &str = concat!("tcpgw/", env!("CARGO_PKG_VERSION"));
 
 /// Commands, and the requests that do the same; `{}` stands for the command's next word. The first that fits counts.
@@ -63,7 +63,7 @@ const WITHOUT_REQUEST: &[&str] = &["up", "daemon", "doctor", "check FILE", "diff
 /// Length of a string in an answer, in bytes, up to which its hints are worded: no message of the daemon is longer.
 const LONGEST_MESSAGE: usize = 64 * 1024;
 
-/// Who asks.
+/// Kind of client, by which hints in messages are worded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Asker {
     /// The command line of tcpgw.
@@ -86,12 +86,12 @@ tokio::task_local! {
     static ASKER: Asker;
 }
 
-/// Runs a request's handler: errors that it answers with are worded for whoever asks.
+/// Runs a request's handler: its error messages are worded for this kind of client.
 pub(super) async fn for_asker<F: Future>(asker: Asker, handler: F) -> F::Output {
     ASKER.scope(asker, handler).await
 }
 
-/// Returns the message in the words of whoever asks: as it is, outside of a request.
+/// Returns the message, worded for the client of the current request; unchanged outside of a request.
 pub(super) fn worded(message: &str) -> Cow<'_, str> {
     match ASKER.try_with(|asker| *asker).unwrap_or_default() {
         Asker::Cli => Cow::Borrowed(message),
@@ -99,12 +99,12 @@ pub(super) fn worded(message: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns JSON with its messages in the words of whoever asks: as it is, outside of a request.
+/// Returns JSON with its messages worded for the client of the current request; unchanged outside of a request.
 pub(super) fn worded_json(text: String) -> String {
     worded_json_for(ASKER.try_with(|asker| *asker).unwrap_or_default(), text)
 }
 
-/// Returns JSON with its messages in the words of whoever asked for it.
+/// Returns JSON with its messages worded for this kind of client.
 pub(super) fn worded_json_for(asker: Asker, text: String) -> String {
     let mut out = WordedJson {
         asker,
@@ -116,7 +116,7 @@ pub(super) fn worded_json_for(asker: Asker, text: String) -> String {
     worded.unwrap_or(text)
 }
 
-/// A writer of JSON whose messages are worded for whoever asks.
+/// A writer of JSON whose messages are worded for a kind of client.
 #[derive(Debug)]
 pub(super) struct WordedJson<W> {
     inner: W,
@@ -127,7 +127,7 @@ pub(super) struct WordedJson<W> {
 }
 
 impl<W: Write> WordedJson<W> {
-    /// Words what is written to `inner` for whoever asks in this task: made outside of a request, it changes nothing.
+    /// Returns a writer to `inner` for the client of the current request. Outside of a request it changes nothing.
     pub(super) fn new(inner: W) -> Self {
         Self {
             inner,

@@ -1,22 +1,22 @@
-//! Places for connections: who gets one, and in which lane.
+//! Places for connections, in three lanes with limits of their own.
 //!
-//! Root and the daemon's own user have a lane that nobody else can fill. Everybody else shares the common one, each user up to a
-//! share of it. Who finds no place there gets one in the narrow lane, where health is told and all else refused. Nobody waits
-//! for a place: a connection that finds none is closed.
+//! Root and the daemon's own user have a lane that no other user can fill. All others share the common lane, each user up to a
+//! share of it. A connection that finds no place there gets one in the narrow lane, where health is told and all else refused.
+//! No connection waits for a place: one that finds none is closed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::limits::{CONNECTIONS, NARROW, NARROW_SHARE, RESERVED, SHARE};
 
-/// Where a connection is served.
+/// Lane that a connection is served in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lane {
-    /// Of root and the daemon's user alone.
+    /// Lane of root and the daemon's user alone.
     Reserved,
-    /// Of everybody.
+    /// Lane of all users.
     Common,
-    /// Of those for whom there is no room in the others.
+    /// Lane of connections for which the others have no room.
     Narrow,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct LanePlace {
 }
 
 impl Lanes {
-    /// All free. The reserved lane is for these users.
+    /// Returns lanes without connections. The reserved lane is for these users.
     pub(super) fn new(privileged: Vec<u32>) -> Arc<Self> {
         Arc::new(Self {
             privileged,
@@ -44,7 +44,7 @@ impl Lanes {
         })
     }
 
-    /// A place for a connection of that user; `None`: there is none.
+    /// Returns a place for a connection of that user; `None`: none is free.
     pub(super) fn enter(self: &Arc<Self>, uid: u32) -> Option<LanePlace> {
         let is_privileged = self.privileged.contains(&uid);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ impl Lanes {
 }
 
 impl LanePlace {
-    /// Where it is.
+    /// Returns the lane of the place.
     pub(super) fn lane(&self) -> Lane {
         self.lane
     }

@@ -1,4 +1,4 @@
-//! What the API bears: whoever goes beyond gets an error, and costs nobody else anything.
+//! Limits of the API. A request beyond a limit gets an error, and does not harm other clients.
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use tcpgw_core::model::MAX_STATE_BYTES;
 
 /// Connections that are served at once, of everybody but root and the daemon's user. Idle ones count.
 pub const CONNECTIONS: usize = 128;
-/// Those of them that one user may have.
+/// Maximum number of these connections per user.
 pub const SHARE: usize = 96;
 /// Connections of root and the daemon's user besides.
 pub const RESERVED: usize = 32;
-/// Connections beyond those: asked for health they are answered, and refused whatever else (503). Still more are closed.
+/// Connections beyond those: requests for health are answered, all others refused (503). Still more connections are closed.
 pub const NARROW: usize = 32;
-/// Those of them that one user may have.
+/// Maximum number of these connections per user.
 pub const NARROW_SHARE: usize = 16;
 /// Followers of events at once.
 pub const FOLLOWERS: usize = 32;
-/// Those who wait for a service or a deploy at once.
+/// Requests that wait for a service or a deploy at once.
 pub const WAITERS: usize = 64;
 /// The longest time that one request waits for a service or a deploy.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);
-/// Between two looks of who waits, if nothing happens.
+/// Interval between two looks of a waiting request, if nothing happens.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The longest time that new connections can be held back.
 pub const MAX_PAUSE: Duration = Duration::from_secs(3600);
 /// The longest time that the targets of a deploy can be given to answer.
 pub const MAX_DEPLOY: Duration = Duration::from_secs(3600);
-/// Entries of a list that are given at once, if nobody says otherwise.
+/// Default number of entries that a list gives at once.
 pub const PAGE: usize = 100;
-/// At most.
+/// Maximum number of entries that a list gives at once.
 pub const MAX_PAGE: usize = 1000;
 /// Looks at the kernel at once; each has a thread and sockets.
 pub const LOOKS: usize = 4;
@@ -44,7 +44,7 @@ pub const HEAD: usize = 32 << 10;
 pub const HEADERS: usize = 64;
 /// Path and query of a request.
 pub const URI: usize = 16 << 10;
-/// What is written ahead of a slow reader, in pieces of [`PIECE`].
+/// Number of pieces that are written ahead of a slow reader, each of [`PIECE`] bytes.
 pub const PIECES: usize = 4;
 /// One piece of a long answer.
 pub const PIECE: usize = 64 << 10;
@@ -55,7 +55,7 @@ pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of what a caller says an apply comes from.
 pub const LONGEST_ORIGIN: usize = 4096;
 
-/// How long things may take.
+/// Maximum times of the steps of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
     /// Until the head of a request is there; an idle connection is closed after it, too.
@@ -66,7 +66,7 @@ pub struct Times {
     pub body_piece: Duration,
     /// Until all of a body is there.
     pub body: Duration,
-    /// Until somebody takes more of an answer.
+    /// Until the client takes more of an answer.
     pub write: Duration,
     /// Until a place is free: in the loop's queue, for a look, for a large body.
     pub turn: Duration,

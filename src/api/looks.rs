@@ -23,7 +23,7 @@ use tcpgw_kernel::Kernel;
 /// Opens a kernel for one look, on the thread that looks.
 pub type Open = Arc<dyn Fn() -> Result<Box<dyn Kernel>, ObserveError> + Send + Sync>;
 
-/// Who looks.
+/// Access to the kernel for requests, with a limited number of looks at once.
 #[derive(Clone)]
 pub(super) struct Looks {
     open: Open,
@@ -42,7 +42,8 @@ impl Looks {
         }
     }
 
-    /// What `work` writes, as JSON. An error before the first piece has gone is the answer; a later one cuts it short.
+    /// Returns what `work` writes, as JSON. An error before the first piece was sent is the answer; a later one cuts the answer
+    /// short.
     pub(super) async fn stream<W>(&self, patience: Duration, work: W) -> Result<Response, ApiError>
     where
         W: FnOnce(&mut dyn Kernel, &mut dyn Write, &Asker) -> Result<(), ObserveError> + Send + 'static,

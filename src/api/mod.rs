@@ -1,7 +1,7 @@
 //! The local API: HTTP and JSON over a unix socket, for the command line, scripts and control planes of this machine.
 //!
-//! Asks the daemon's loop through a bounded queue, and reads the kernel by itself. Whoever may connect may do all of it:
-//! the socket's mode and group say who that is. Everything that a client can make grow is bounded, see [`limits`].
+//! Asks the daemon's loop through a bounded queue, and reads the kernel by itself. Every client that may connect may do all of
+//! it: the socket's mode and group decide who may. Everything that a client can make grow is bounded, see [`limits`].
 
 pub mod answers;
 mod asking;
@@ -36,14 +36,14 @@ use tcpgw_kernel::{Kernel, KernelError};
 
 const JSON: &str = "application/json";
 
-/// How the API is served.
+/// Settings of the API server.
 #[derive(Clone)]
 pub struct ApiSettings {
     /// Opens the kernel for a look; each look opens it anew, on a thread of its own.
     pub open: Open,
-    /// How long things may take.
+    /// Maximum times of the steps of a request.
     pub times: Times,
-    /// Users with connections of their own, which nobody else can use up.
+    /// Users with connections of their own, which no other user can use up.
     pub privileged: Vec<u32>,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Debug for ApiSettings {
 }
 
 impl Default for ApiSettings {
-    /// The kernel of this machine.
+    /// Returns settings for the kernel of this machine.
     fn default() -> Self {
         let open = || -> Result<Box<dyn Kernel>, _> { Ok(Box::new(Linux::open().map_err(KernelError::from)?)) };
         Self {

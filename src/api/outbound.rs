@@ -35,7 +35,7 @@ const HEAD: usize = 64 << 10;
 const HEADERS: usize = 128;
 /// Largest file of certificates, in bytes.
 const BUNDLE: u64 = 4 << 20;
-/// Where systems keep the certificates that they trust: Debian, Fedora, SUSE, Alpine.
+/// Files in which systems keep their trusted certificates: Debian, Fedora, SUSE, Alpine.
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -56,16 +56,16 @@ pub struct BaseUrl {
     path: String,
 }
 
-/// Why a text is no such URL.
+/// Reason why a text is no such URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum UrlError {
-    /// Not an absolute URL of HTTP.
+    /// The text is not an absolute URL of HTTP.
     #[error("must be a URL that begins with https:// or http:// and has a host")]
     Form,
-    /// It has a user.
+    /// The URL has a user.
     #[error("must not have a user name or password: other users of this machine could read them")]
     User,
-    /// It has a query or a fragment.
+    /// The URL has a query or a fragment.
     #[error("must not have a query (?) or a fragment (#)")]
     Query,
 }
@@ -109,7 +109,7 @@ impl BaseUrl {
         })
     }
 
-    /// Whether what is sent can be read on the way: without encryption, to another machine.
+    /// Returns whether requests can be read on the way: without encryption, to another machine.
     pub fn is_readable_by_others(&self) -> bool {
         let is_loopback = match self.host.parse::<std::net::IpAddr>() {
             Ok(address) => address.is_loopback(),
@@ -119,15 +119,15 @@ impl BaseUrl {
     }
 }
 
-/// Why no client can be made.
+/// Reason why no client can be made.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The certificates cannot be read.
     #[error("failed to read the certificates of {}: {why}", tcpgw_core::escape::path(path))]
     Certificates {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Description of the error.
         why: String,
     },
     /// No file of certificates is there.
@@ -138,13 +138,13 @@ pub enum ClientError {
     Tls(#[from] tokio_rustls::rustls::Error),
 }
 
-/// Why there is no answer.
+/// Reason why there is no answer.
 #[derive(Debug, Error)]
 pub enum Failed {
-    /// It took too long.
+    /// The answer took longer than this.
     #[error("no whole answer within {} s (--timeout)", .0.as_secs_f32())]
     Late(Duration),
-    /// Nobody can be reached.
+    /// The server cannot be reached.
     #[error("failed to connect: {0}")]
     Connect(io::Error),
     /// The server is not the one that it should be, or does not speak TLS.
@@ -161,7 +161,7 @@ pub enum Failed {
     Large,
 }
 
-/// An answer.
+/// An answer of the server.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The status code.
@@ -174,11 +174,11 @@ pub struct Reply {
     pub took: Duration,
 }
 
-/// A client.
+/// A client for requests to another server.
 #[derive(Clone)]
 pub struct OutboundClient {
     timeout: Duration,
-    /// None where nothing is encrypted.
+    /// Connector for TLS; `None`: nothing is encrypted.
     tls: Option<TlsConnector>,
 }
 

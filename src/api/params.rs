@@ -1,4 +1,4 @@
-//! What a request's query says. A word that is not known is an error: `dryrun=true` must not be an apply.
+//! Query parameters of a request. An unknown parameter is an error: `dryrun=true` must not be an apply.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -19,7 +19,7 @@ use crate::addon::id::PlatformId;
 use crate::control::request::{DaemonRequest, Peer};
 use tcpgw_core::model::duration;
 
-/// What a service is named by that belongs to an app's resource.
+/// Prefix of the name of a service that belongs to an app's resource.
 const APP: &str = "app:";
 
 /// The query, decoded.
@@ -53,7 +53,7 @@ impl FromRequestParts<Shared> for Params {
 }
 
 impl Params {
-    /// Each at most once, and no others.
+    /// Checks that each parameter is known and given at most once.
     pub(super) fn known(self, known: &[&'static str]) -> Result<Known, ApiError> {
         let mut values = BTreeMap::new();
         for (name, value) in self.pairs {
@@ -106,7 +106,7 @@ impl Known {
         self.read(name, str::parse)
     }
 
-    /// How many entries of a list.
+    /// Returns the number of entries that a list may have.
     pub(super) fn limit(&mut self) -> Result<usize, ApiError> {
         let read = |text: &str| match text.parse() {
             Ok(limit) if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
@@ -115,13 +115,13 @@ impl Known {
         Ok(self.read("limit", read)?.unwrap_or(PAGE))
     }
 
-    /// The name of a service.
+    /// Returns the name of a service.
     pub(super) fn service(&mut self) -> Result<Option<Box<str>>, ApiError> {
         let read = |text: &str| name(text).map_err(|_| "is no name of a service");
         self.read("service", read)
     }
 
-    /// The names of the services: several where an app is named that has had several; none: of all.
+    /// Returns the names of the services: several if an app is named that has had several; none: all services.
     pub(super) fn services(&mut self) -> Result<Vec<Box<str>>, ApiError> {
         let named = self.service()?;
         if self.of_app.is_empty() {
@@ -130,7 +130,7 @@ impl Known {
         Ok(std::mem::take(&mut self.of_app))
     }
 
-    /// Whether that one is given.
+    /// Returns whether this parameter is given.
     pub(super) fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
@@ -172,11 +172,11 @@ impl FromRequestParts<Shared> for Name {
 /// An order about the service that the path names.
 #[derive(Debug)]
 pub(super) struct ServiceRequest {
-    /// Who gives it.
+    /// User and process of the client.
     pub(super) by: Peer,
     /// The name of the service.
     pub(super) name: Box<str>,
-    /// What the query says.
+    /// Parameters of the query.
     pub(super) params: Params,
     /// The headers.
     pub(super) headers: HeaderMap,

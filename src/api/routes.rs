@@ -1,4 +1,4 @@
-//! What can be asked for, and how it is answered.
+//! Routes of the API and their handlers.
 
 mod addon;
 mod batch;
@@ -33,7 +33,7 @@ use crate::view::snapshot::Snapshot;
 /// The document that says all of this to programs.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
-/// Every route there is, with its method.
+/// Returns every route with its method and handler.
 fn table() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
     vec![
         ("GET", "/v1/status", get(kernel::status)),
@@ -79,12 +79,12 @@ fn table() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
     ]
 }
 
-/// Every route there is: method and path.
+/// Returns every route: method and path.
 pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     table().into_iter().map(|(method, path, _)| (method, path))
 }
 
-/// What handlers share.
+/// State that handlers share.
 #[derive(Clone)]
 pub(super) struct Shared {
     requests: mpsc::Sender<DaemonRequest>,
@@ -124,7 +124,7 @@ pub(super) fn router(
         .with_state(shared)
 }
 
-/// Errors name what to do in the words of whoever asks.
+/// Words the advice in errors for the client of the request.
 async fn word_hints(request: Request, next: Next) -> Response {
     let asker = Asker::of(request.headers());
     hints::for_asker(asker, next.run(request)).await
@@ -167,7 +167,7 @@ impl Shared {
         self.ask(self.times.answer, DaemonRequest::Snapshot).await
     }
 
-    /// A JSON body, and the place of a large one.
+    /// Reads a body of this kind, and returns it with the place of a large one.
     async fn read(
         &self,
         headers: &HeaderMap,

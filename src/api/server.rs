@@ -30,9 +30,9 @@ use crate::control::request::{DaemonRequest, Peer};
 
 /// After an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long connections go on when the end has come, so that what was sent before is read.
+/// Time for which connections go on after the end was requested, so that earlier requests are read.
 pub(super) const MOMENT: Duration = Duration::from_millis(100);
-/// What is answered where there is no room for more connections.
+/// Path that is answered when there is no room for more connections.
 const HEALTH: &str = "/v1/healthz";
 
 /// Serves the API until `stop`, and then lets those that are being served have their answers.
@@ -103,7 +103,7 @@ pub async fn serve(
     }
 }
 
-/// Closes the listener, and returns the connections that nobody has accepted yet. Whoever connects from here on is refused.
+/// Closes the listener, and returns the connections that were not accepted yet. Later connections are refused.
 fn waiting(listener: UnixListener) -> Vec<UnixStream> {
     let Ok(listener) = listener.into_std() else {
         return Vec::new();
@@ -121,7 +121,7 @@ fn waiting(listener: UnixListener) -> Vec<UnixStream> {
     streams.collect()
 }
 
-/// Who is at the other end; or why nobody is served there.
+/// Returns the peer of a connection, or the error by which it is refused.
 fn admit(stream: &UnixStream) -> Result<Peer, fn() -> ApiError> {
     let peer = stream.peer_cred().map_err(|_| -> fn() -> ApiError {
         || ApiError::failed("failed to see who is at the other end of the connection")
@@ -140,7 +140,7 @@ fn admit(stream: &UnixStream) -> Result<Peer, fn() -> ApiError> {
     })
 }
 
-/// Whether a process is in another network namespace, as far as that can be seen.
+/// Returns whether a process is in another network namespace, as far as that is visible.
 fn is_elsewhere(pid: i32) -> bool {
     let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
     // Of this thread: the process' first one may be elsewhere.
@@ -221,7 +221,8 @@ async fn refuse(stream: UnixStream, times: Times, ends: watch::Receiver<bool>, r
 
 /// Serves one connection until it ends, or `ends` says so and it has its answer.
 ///
-/// Whoever sends nothing more is taken for gone: a waiter or a follower that was ended must not keep its place. See [`answering`].
+/// A client that shuts down its sending side is taken for gone: a waiter or a follower that was ended must not keep its place.
+/// See [`answering`].
 async fn connection<I, S>(stream: I, service: S, times: Times, ends: watch::Receiver<bool>)
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -230,7 +231,8 @@ where
     serve_http(stream, service, times, ends, false).await;
 }
 
-/// The same for clients whose requests are all answered soon: one that has shut down its sending side gets its answer, too.
+/// Serves a connection like [`connection`], for clients whose requests are all answered soon: one that has shut down its
+/// sending side gets its answer, too.
 pub(super) async fn answering<I, S>(stream: I, service: S, times: Times, ends: watch::Receiver<bool>)
 where
     I: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! The socket file: there is one daemon for it, and nobody can connect before mode and group are set.
+//! The socket file: only one daemon uses it, and no client can connect before mode and group are set.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -15,18 +15,18 @@ use crate::run_file;
 /// The longest path that a socket address holds (`sun_path` of `unix(7)`, with its zero at the end).
 const LONGEST_PATH: usize = 107;
 
-/// Where the socket is, and who may connect.
+/// Path, mode and group of the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketSettings {
     /// The socket file.
     pub path: PathBuf,
-    /// Its permissions, such as `0o660`: whoever may write may connect.
+    /// Permissions of the socket, such as `0o660`: users who may write may connect.
     pub mode: u32,
     /// The number of its group; `None` leaves that of the process.
     pub group: Option<u32>,
 }
 
-/// Why there is no socket.
+/// Reason why the socket cannot be made.
 #[derive(Debug, Error)]
 pub enum SocketError {
     /// Another daemon has it.
@@ -41,9 +41,9 @@ pub enum SocketError {
     /// The file system said no.
     #[error("failed to {what} {}: {source}", tcpgw_core::escape::path(path))]
     File {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
-        /// On which file.
+        /// File of the operation.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
@@ -53,7 +53,7 @@ pub enum SocketError {
 /// A socket that is listened on. Its file goes with it, if it is still this one's.
 #[derive(Debug)]
 pub struct Socket {
-    /// Accepts connections and does not block; until somebody takes it.
+    /// Accepts connections without blocking; `None` after it was taken.
     listener: Option<UnixListener>,
     path: PathBuf,
     file: (u64, u64),
@@ -90,12 +90,12 @@ impl Socket {
 }
 
 impl Socket {
-    /// Whether its file is still there.
+    /// Returns whether its file is still there.
     pub fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.file)
     }
 
-    /// Takes the lock again where somebody has removed its file; returns whether that was so.
+    /// Takes the lock again if its file was removed; returns whether that was so.
     ///
     /// # Errors
     /// [`SocketError`]: also that another daemon has it now.
@@ -108,7 +108,7 @@ impl Socket {
         Ok(true)
     }
 
-    /// Makes the file again, after somebody has removed it; returns what accepts its connections.
+    /// Makes the socket again after its file was removed; returns the new listener.
     ///
     /// # Errors
     /// [`SocketError`]: also that somebody else has the name now.
@@ -139,7 +139,7 @@ fn make_directory(path: &Path) -> Result<(), SocketError> {
     })
 }
 
-/// Binds it in a directory that nobody else can enter, until it is as it should be.
+/// Binds the socket in a directory that no other user can enter, until its mode and group are set.
 fn bind_beside(settings: &SocketSettings) -> Result<(UnixListener, (u64, u64)), SocketError> {
     let path = &settings.path;
     let hidden = beside(path, ".new");
@@ -172,7 +172,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Two daemons that begin at the same moment would each find nobody on the socket.
+/// Takes the lock of the socket, so that two daemons that start at the same moment cannot both use it.
 fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
     let file = beside(path, ".lock");
     let fail = |source| SocketError::File {
@@ -198,7 +198,7 @@ pub(crate) fn remove_lock(path: &Path) {
     }
 }
 
-/// Whether there may be a new socket of that name.
+/// Makes room for a new socket of that name: removes an abandoned one, and fails if a daemon answers there.
 fn make_way(path: &Path) -> Result<(), SocketError> {
     let fail = |source| SocketError::File {
         what: "look at",

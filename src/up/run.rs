@@ -187,7 +187,7 @@ struct ScaleWaiter {
     until: Instant,
 }
 
-/// All of it.
+/// State of a running `tcpgw up`.
 struct Up<'a> {
     settings: &'a UpSettings<'a>,
     directory: PathBuf,

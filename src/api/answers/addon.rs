@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::request::ResourceView;
 
-/// What has become of an order about a resource.
+/// Result of a request that changes a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceAnswer {
     /// The resource as it is now; `None`: it was deprovisioned.

@@ -19,12 +19,12 @@ pub struct DeployList {
     pub deploys: Vec<DeployAnswer>,
 }
 
-/// A deploy.
+/// A deploy, from the record and its progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeployAnswer {
-    /// Its id.
+    /// Id of the deploy.
     pub id: u64,
-    /// The service.
+    /// Name of the service.
     pub service: String,
     /// The new backends.
     pub targets: Vec<SocketAddr>,
@@ -36,15 +36,15 @@ pub struct DeployAnswer {
     /// Process id of who ordered it; 0: unknown.
     #[serde(default)]
     pub pid: u32,
-    /// The command.
+    /// Command that began the deploy.
     pub what: String,
     /// `probing`, `switching`, `switched`, `drained`, `failed` or `undone`.
     pub phase: Cow<'static, str>,
-    /// Why it is over, or has switched, for people.
+    /// Reason why the deploy is over, or has switched, for people.
     pub reason: Option<String>,
-    /// When it began, in seconds since 1970.
+    /// Time at which it began, in seconds since 1970.
     pub began: f64,
-    /// When its last step was, in seconds since 1970.
+    /// Time of its last step, in seconds since 1970.
     pub updated: f64,
     /// Revision of the store that its last change of the service made.
     #[serde(default)]
@@ -53,7 +53,7 @@ pub struct DeployAnswer {
     /// this one told them in `progress` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<Vec<SocketAddr>>,
-    /// How far it is, while it is not over, or the store does not know that.
+    /// Progress, while the deploy is not over, or the store does not know that it is.
     pub progress: Option<DeployView>,
 }
 

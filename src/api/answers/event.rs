@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 
 use super::Reply;
 
-/// The answer to `GET /v1/events` of whoever does not follow.
+/// Answer to `GET /v1/events` of a client that does not follow.
 #[derive(Debug, Clone, Deserialize)]
 pub struct EventList {
-    /// How many between the asked one and the first of `events` are not kept any more; `None`: that is not known, since the asked one
-    /// is of another daemon.
+    /// Number of events between the requested one and the first of `events` that are no longer kept; `None`: not known, since
+    /// the requested one is of another daemon.
     pub missed: Option<u64>,
     /// The oldest first.
     pub events: Vec<Reply<EventAnswer>>,
@@ -22,12 +22,12 @@ pub struct EventAnswer {
     /// Its id; `lagged` has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// When it happened, in seconds since 1970; `lagged` has none.
+    /// Time of the event, in seconds since 1970; `lagged` has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<f64>,
-    /// What happened: `committed`, `health`, ...
+    /// Kind of the event: `committed`, `health`, ...
     pub event: String,
-    /// What else is told of it, by name.
+    /// Further members of the event, by name.
     #[serde(flatten)]
     pub members: Map<String, Value>,
 }

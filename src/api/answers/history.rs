@@ -22,14 +22,14 @@ pub struct HistoryAnswer {
     pub id: u64,
     /// Revision of the store that the change made; several services may change in one.
     pub revision: u64,
-    /// When it was made, in seconds since 1970.
+    /// Time at which it was made, in seconds since 1970.
     pub at: f64,
     /// User id of who ordered it.
     pub uid: u32,
     /// Process id of who ordered it; 0: unknown.
     #[serde(default)]
     pub pid: u32,
-    /// The command.
+    /// Command that made it.
     pub what: String,
     /// The deploy that it was part of.
     pub deploy: Option<u64>,

@@ -45,7 +45,7 @@ impl ServiceFields {
 pub struct ServiceList {
     /// Revision of the store: grows by one with each change.
     pub revision: u64,
-    /// By name.
+    /// Services, ordered by name.
     pub services: Vec<ListedAnswer>,
 }
 
@@ -69,7 +69,7 @@ pub struct ListedAnswer {
     pub provider: Cow<'static, str>,
     /// Revision of its last change; `None` for a service that is not the API's.
     pub revision: Option<u64>,
-    /// Why it cannot be served here now, and is held back; empty if it is not.
+    /// Reasons why the service cannot be served here now, and is held back; empty if it is not.
     #[serde(default)]
     pub held_back: Vec<String>,
     /// The pause of its new connections.
@@ -100,7 +100,7 @@ pub struct ServiceAnswer {
     pub provider: Cow<'static, str>,
     /// Revision of its last change; `None` for a service that is not the API's.
     pub revision: Option<u64>,
-    /// Why it cannot be served here now, and is held back; empty if it is not.
+    /// Reasons why the service cannot be served here now, and is held back; empty if it is not.
     #[serde(default)]
     pub held_back: Vec<String>,
     /// The pause of its new connections.
@@ -119,7 +119,7 @@ pub struct ServiceAnswer {
     pub drained: bool,
     /// The deploy that is not over.
     pub deploy: Option<DeployView>,
-    /// What is odd about the order that this answers; `None`: it answers no order.
+    /// Warnings about the order that this answers; `None`: it answers no order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warnings: Option<Vec<String>>,
 }
@@ -144,7 +144,7 @@ impl From<ServiceView> for ServiceAnswer {
     }
 }
 
-/// What has become of a change of one service. It is on the disk and in the kernel.
+/// Result of a change of one service. The change is on the disk and in the kernel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EditAnswer {
     /// The service as it is now; `None`: it was removed.
@@ -155,7 +155,7 @@ pub struct EditAnswer {
     pub created: bool,
     /// Whether something is not as it was.
     pub changed: bool,
-    /// What is odd about it.
+    /// Warnings about the order.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
@@ -172,7 +172,7 @@ impl From<Edited> for EditAnswer {
     }
 }
 
-/// What has become of a change of several services in one request.
+/// Result of a change of several services in one request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BatchAnswer {
     /// Revision of the store.
@@ -181,7 +181,7 @@ pub struct BatchAnswer {
     pub changed: bool,
     /// The services, in the order of the request.
     pub services: Vec<BatchItemAnswer>,
-    /// What is odd about them.
+    /// Warnings about the order.
     #[serde(default)]
     pub warnings: Vec<String>,
 }

@@ -36,7 +36,7 @@ pub(super) fn largest(target: &str) -> usize {
     }
 }
 
-/// What comes back. It ends in time, and is no larger than answers of its kind are, or it is refused.
+/// Answer of a daemon. Its time and its size are limited; an answer beyond a limit is an error.
 #[derive(Debug)]
 pub struct Answer<'a> {
     pub(super) client: &'a Client,
@@ -46,7 +46,7 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// The next piece, within that time; `None` at the end.
+    /// Returns the next piece within that time; `None` at the end.
     fn next(&mut self, left: Duration) -> Result<Option<Bytes>, ClientError> {
         let begin = Instant::now();
         loop {
@@ -64,7 +64,7 @@ impl Answer<'_> {
         }
     }
 
-    /// All of it.
+    /// Returns the whole body.
     ///
     /// # Errors
     /// [`ClientError::Late`]; [`ClientError::Connection`], if it was cut or is too large.
@@ -83,7 +83,7 @@ impl Answer<'_> {
         }
     }
 
-    /// All of it, read as JSON.
+    /// Returns the whole body, read as JSON.
     ///
     /// # Errors
     /// Those of [`Answer::text`]; [`ClientError::Connection`], if it is not understood.
@@ -134,7 +134,7 @@ impl Answer<'_> {
     }
 }
 
-/// Whether JSON takes no more memory, once read, than an answer may.
+/// Returns whether JSON takes no more memory, once read, than an answer may.
 pub(super) fn is_modest(text: &[u8]) -> bool {
     let (mut objects, mut values) = (0_usize, 0_usize);
     let (mut in_string, mut is_escaped) = (false, false);

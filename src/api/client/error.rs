@@ -1,4 +1,4 @@
-//! Why a daemon did not do what it was asked.
+//! Errors of requests to a daemon.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use thiserror::Error;
 
 use tcpgw_core::model::Problems;
 
-/// Why the daemon did not do as asked.
+/// Reason why the daemon did not do as requested.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// Nobody listens there.
+    /// No daemon listens there.
     #[error("no daemon answers on {}: {source}", tcpgw_core::escape::path(path))]
     NoDaemon {
         /// Path of the socket that was tried.
@@ -33,7 +33,7 @@ pub enum ClientError {
         tcpgw_core::escape::path(.0)
     )]
     OtherNamespace(PathBuf),
-    /// It takes connections, or has taken too many, and says nothing.
+    /// The daemon takes connections, or has taken too many, and does not answer.
     #[error(
         "the daemon behind {}{} has not answered for {waited:?}: it hangs, or has too much to do. `tcpgw --socket none status` \
          looks at the kernel without it; nothing is changed beside it: `systemctl restart tcpgw`", tcpgw_core::escape::path(path), process(*pid)
@@ -43,7 +43,7 @@ pub enum ClientError {
         path: PathBuf,
         /// The process that listens there, where the kernel tells.
         pid: Option<i32>,
-        /// How long was waited.
+        /// Time for which an answer was awaited.
         waited: Duration,
     },
     /// Another user listens there.
@@ -75,20 +75,20 @@ pub enum ClientError {
     Connection {
         /// Path of the socket that was tried.
         path: PathBuf,
-        /// What failed.
+        /// Description of the failure.
         why: String,
     },
-    /// It did not take the state.
+    /// The daemon refused the state as invalid.
     #[error("{0}")]
     Invalid(Problems),
-    /// It answered with an error.
+    /// The daemon answered with an error.
     #[error("{message}")]
     Refused {
         /// The status code of HTTP.
         status: u16,
         /// One word for programs.
         code: String,
-        /// What is wrong.
+        /// Message of the daemon.
         message: String,
     },
 }

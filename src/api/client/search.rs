@@ -10,15 +10,15 @@ use tcpgw_kernel::ffi;
 /// Instead of a socket: work on the kernel without a daemon.
 pub const NOBODY: &str = "none";
 
-/// Where the daemon listens if nobody says otherwise.
+/// Default path of the daemon's socket.
 pub const DEFAULT_SOCKET: &str = "/run/tcpgw/tcpgw.sock";
 
-/// Where a daemon is looked for.
+/// Socket at which a daemon is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At<'p> {
-    /// At a socket that somebody named for this command: a daemon must be there. With [`NOBODY`] for one, nobody is asked.
+    /// A socket that was named for this command: a daemon must be there. [`NOBODY`] means that no daemon is asked.
     Named(&'p Path),
-    /// At the socket where daemons of this gateway listen: there may be none.
+    /// The socket at which daemons of this gateway usually listen: there may be no daemon.
     Usual(&'p Path),
 }
 
@@ -34,18 +34,18 @@ pub fn find(at: At<'_>) -> Result<Option<Client>, ClientError> {
     })
 }
 
-/// Who is at the socket.
+/// Result of looking for a daemon.
 #[derive(Debug)]
 pub enum Found {
     /// The daemon of this network namespace.
     Daemon(Client),
-    /// Nobody, or nobody was to be asked.
+    /// No daemon listens there, or none was to be asked.
     Nobody,
-    /// That of another one, behind this socket.
+    /// A daemon of another network namespace, behind this socket.
     Elsewhere(PathBuf),
 }
 
-/// The same, and who is there instead.
+/// Looks for a daemon like [`find`], and distinguishes the cases in which there is none.
 ///
 /// # Errors
 /// As [`find`].
@@ -66,7 +66,7 @@ pub fn search(at: At<'_>) -> Result<Found, ClientError> {
     }
 }
 
-/// The cookie of this process' network namespace.
+/// Returns the cookie of this process's network namespace.
 ///
 /// # Errors
 /// Those of the system; before Linux 5.14 there is none.

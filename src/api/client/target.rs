@@ -7,12 +7,12 @@ use std::fmt::{self, Write};
 pub struct Target(String);
 
 impl Target {
-    /// Of a path.
+    /// Returns the target of a path.
     pub fn new(path: &str) -> Self {
         Self(path.to_owned())
     }
 
-    /// Of a service, and what is below it.
+    /// Returns the target of a service, with the rest of the path.
     pub fn of_service(name: &str, below: &str) -> Self {
         let mut target = Self("/v1/services/".to_owned());
         target.encode(name);
@@ -20,7 +20,7 @@ impl Target {
         target
     }
 
-    /// Of an app's resource of the add-on, and what is below it.
+    /// Returns the target of an app's resource of the add-on, with the rest of the path.
     pub fn of_resource(app: &str, below: &str) -> Self {
         let mut target = Self("/v1/addon/resources/".to_owned());
         target.encode(app);
@@ -38,7 +38,7 @@ impl Target {
         }
     }
 
-    /// With a parameter, if there is one.
+    /// Adds a parameter, if it has a value.
     #[must_use]
     pub fn with(mut self, name: &str, value: Option<&dyn fmt::Display>) -> Self {
         let Some(value) = value else { return self };
@@ -49,7 +49,7 @@ impl Target {
         self
     }
 
-    /// As it is asked for.
+    /// Returns path and query, as they are sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }

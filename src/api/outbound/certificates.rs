@@ -1,4 +1,4 @@
-//! Which certificates of servers are accepted, and why one is not, in words.
+//! Acceptance of servers' certificates, and reasons in words why one is refused.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// How webpki calls the certificate of an authority that a server shows as its own. It comes after the times were found to be right.
+/// Error of webpki for the certificate of an authority that a server uses as its own. It comes after the times were found to be
+/// right.
 const AUTHORITY_AS_SERVER: &str = "CaUsedAsEndEntity";
 
 /// Accepts what authorities have signed, and the very certificates that the user has named, although they are authorities': a certificate that
@@ -112,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// A certificate that signs itself, for `gateway.example.com`.
+    /// Returns a self-signed certificate for `gateway.example.com`.
     fn made(is_ca: IsCa) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(["gateway.example.com".to_owned()]).unwrap();
         params.is_ca = is_ca;
@@ -127,7 +128,7 @@ mod tests {
         made(IsCa::Ca(BasicConstraints::Unconstrained))
     }
 
-    /// What a client says to a server that shows this certificate, in the year 2020 + `years`.
+    /// Returns the client's error about a server with this certificate, in the year 2020 + `years`.
     fn shown(
         named: &[CertificateDer<'static>],
         shown: &CertificateDer<'_>,

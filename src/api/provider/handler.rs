@@ -40,15 +40,15 @@ const INVALID: &str = "nothing was changed: the gateway's settings do not allow 
                        service, too, which must have the same limit; the gateway's log says which";
 const FAILED: &str = "the gateway cannot carry it out at the moment; its log says why. Ask the same again later";
 const BUSY: &str = "The gateway is busy and did not answer in time. That alone keeps no client from being served. Try again in a minute.";
-/// How long a page waits for its place among what the daemon does, and for each answer.
+/// Maximum time that a page waits for its place in the daemon's queue, and for each answer.
 const PAGE_TURN: Duration = Duration::from_secs(2);
 const PAGE_ANSWER: Duration = Duration::from_secs(3);
-/// How long a page waits for the first reading of its app's traffic.
+/// Maximum time that a page waits for the first reading of its app's traffic.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// Deploys that a page shows.
 const DEPLOYS: usize = 5;
 
-/// What all connections share.
+/// State that all connections share.
 pub(super) struct Shared {
     pub(super) requests: mpsc::Sender<DaemonRequest>,
     pub(super) times: Times,
@@ -149,7 +149,7 @@ impl Visit<'_> {
         identified(dialect, response, &parts.headers)
     }
 
-    /// Whether the request has the credentials.
+    /// Checks that the request has the credentials.
     fn admit(&self, dialect: Dialect, headers: &HeaderMap) -> Result<(), Box<Response<Body>>> {
         let given = headers
             .get(header::AUTHORIZATION)
@@ -386,7 +386,7 @@ impl Visit<'_> {
         shown.response()
     }
 
-    /// A person does not wait as long as a platform.
+    /// Returns the times for pages, which are shorter than those for platforms, since a person waits.
     fn page_times(&self) -> Times {
         Times {
             turn: self.shared.times.turn.min(PAGE_TURN),
@@ -403,7 +403,7 @@ impl Visit<'_> {
         observer.look(resource.id, subject, app.mark, FIRST_LOOK).await
     }
 
-    /// `None`: the store does not answer in time.
+    /// Returns the last deploys of an app; `None`: the store does not answer in time.
     async fn last_deploys(&self, app: &AppView, times: &Times) -> Option<Vec<Deploy>> {
         let service = app.resource.id.service();
         let query = |reply| DaemonRequest::Query(Query::Deploys(Some(service), DEPLOYS, reply));

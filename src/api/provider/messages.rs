@@ -52,7 +52,7 @@ pub(super) fn rendered(dialect: Dialect, answer: Answer) -> Response<Body> {
     response
 }
 
-/// OSB wants its name for a request back.
+/// Adds the name that an OSB platform gave its request to the answer.
 pub(super) fn identified(dialect: Dialect, mut response: Response<Body>, asked: &HeaderMap) -> Response<Body> {
     const NAME: &str = "x-broker-api-request-identity";
     if let Some(identity) = asked.get(NAME).filter(|_| dialect == Dialect::Osb) {

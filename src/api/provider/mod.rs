@@ -27,14 +27,14 @@ use crate::addon::credentials::{Credentials, CredentialsError, ProviderCredentia
 use crate::addon::settings::{AddonSettings, Transport};
 use crate::secrets::{self, Owners, SecretError};
 
-/// What is served, and to whom.
+/// Settings and credentials of the provider API.
 pub struct Provider {
     settings: AddonSettings,
     credentials: Credentials,
     tls: Option<TlsAcceptor>,
 }
 
-/// Why the provider API cannot be served.
+/// Reason why the provider API cannot be served.
 #[derive(Debug, Error)]
 pub enum ProviderError {
     /// A file cannot be read.
@@ -54,7 +54,7 @@ pub enum ProviderError {
         key: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Reason why it is not used.
         source: Box<SecretError>,
     },
     /// The credentials cannot be used.
@@ -64,7 +64,7 @@ pub enum ProviderError {
         key: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Reason why they cannot be used.
         source: CredentialsError,
     },
     /// Certificate or key cannot be used.
@@ -74,7 +74,7 @@ pub enum ProviderError {
         key: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Description of the error.
         why: String,
     },
 }
@@ -97,12 +97,12 @@ impl Provider {
         })
     }
 
-    /// Whether a proxy tells the client's address.
+    /// Returns whether a proxy tells the client's address.
     fn is_behind_proxy(&self) -> bool {
         self.settings.transport == Transport::Plain { behind_proxy: true }
     }
 
-    /// Whether browsers come by HTTPS.
+    /// Returns whether browsers use HTTPS.
     fn is_secure(&self) -> bool {
         self.settings.transport != Transport::Plain { behind_proxy: false }
     }
@@ -124,8 +124,8 @@ pub fn read_credentials(settings: &AddonSettings, owners: &Owners) -> Result<Cre
     })
 }
 
-/// Reads a file of the credentials for another provider. `key` is how errors call the file. Its owner must be among these,
-/// and nobody else may read it.
+/// Reads a file of the credentials for another provider. `key` is the name of the file in errors. Its owner must be among
+/// these, and no other user may read it.
 ///
 /// # Errors
 /// [`ProviderError`].
@@ -144,7 +144,7 @@ pub fn read_provider_credentials(
     })
 }
 
-/// What is to be in `addon.tls_cert`.
+/// Expected contents of `addon.tls_cert`.
 const CERTIFICATES: &str = "the server's certificate first, then those of the authorities between it and the root";
 
 fn acceptor(certificate: &Path, key: &Path, owners: &Owners) -> Result<TlsAcceptor, ProviderError> {

@@ -1,8 +1,9 @@
-//! Seats for connections, and places to serve them: so many in all, and a share for each client.
+//! Seats for connections, and places to serve them: a limited number in all, and a share for each client.
 //!
-//! A connection that was accepted has a seat. That costs a descriptor and little memory, so that there are many. Whoever has sent
-//! something is served when a place is free, clients that have few places first. Those for whom there is no seat stay in the kernel's
-//! backlog, unless a client that has more seats, or places, holds one with a connection that asks nothing: that one is closed.
+//! A connection that was accepted has a seat. That costs a descriptor and little memory, so that there are many. A connection
+//! that has sent something is served when a place is free, clients that have few places first. Connections for which there is
+//! no seat stay in the kernel's backlog, unless a client that has more seats, or places, holds one with a connection that asks
+//! nothing: that one is closed.
 
 mod taken;
 
@@ -18,7 +19,7 @@ use crate::addon::throttle::Client;
 
 /// Connections that are served at once.
 const PLACES: usize = 256;
-/// Those of them that one client may have.
+/// Maximum number of these connections per client.
 const PLACE_SHARE: usize = 128;
 /// Connections that are accepted at once, as far as the limit of open files allows.
 pub(crate) const SEATS: usize = 2048;
@@ -27,8 +28,8 @@ const DESCRIPTORS_PER_SEAT: u64 = 4;
 /// A client that has its share of seats is waited for as long as it got an answer within this time. After that its further
 /// connections are closed, so that they do not keep others in the backlog.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// The same where the limit of open files leaves so few seats that whoever means well needs all of its share. Longer than an answered
-/// connection is kept that asks nothing more: it is then that seats of such a client are free again.
+/// The same where the limit of open files leaves so few seats that a well-behaved client needs all of its share. Longer than an
+/// answered connection without a further request is kept: after that, seats of such a client are free again.
 const PROGRESS_OF_FEW: Duration = Duration::from_secs(12);
 /// A connection that asks nothing for so long may be closed for one of a client that has fewer.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -44,7 +45,7 @@ pub(super) struct Places {
     left: Notify,
 }
 
-/// Who wants a seat.
+/// A client that wants a seat.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Visitor {
     client: Client,
@@ -69,7 +70,7 @@ pub(super) struct ConnectionPlace {
     number: u64,
 }
 
-/// Somebody who waits for a place. One that was given and not taken is free again.
+/// A request for a place. A place that was given and not taken is free again.
 struct Waiting<'s> {
     seat: &'s Seat,
     given: oneshot::Receiver<()>,
@@ -229,7 +230,7 @@ impl Seat {
         self.all.taken().is_silent(self.client, self.number, silent);
     }
 
-    /// Whether others wait for a place, or soon will.
+    /// Returns whether other clients wait for a place, or soon will.
     pub(super) fn is_crowded(&self) -> bool {
         self.all.taken().is_crowded(self.client, PLACES)
     }
@@ -299,7 +300,7 @@ mod tests {
         seats
     }
 
-    /// A client that has its share and is not answered is closed, and others come in.
+    /// A client that has its share and gets no answers has further connections closed, and other clients come in.
     #[tokio::test]
     async fn one_client_leaves_seats_for_others() {
         let places = places(400, SHORT);
@@ -321,7 +322,7 @@ mod tests {
         );
     }
 
-    /// A client that has its share and is being answered is waited for, as are all when there is no seat at all.
+    /// A client that has its share and gets answers is waited for, like all clients when no seat is left.
     #[tokio::test]
     async fn who_is_answered_is_waited_for() {
         let places = places(16, LONG);
@@ -359,7 +360,8 @@ mod tests {
         assert!(seats[PLACE_SHARE].place(LONG).await.is_some());
     }
 
-    /// So many clients hold all seats and all places with connections that ask nothing, those in places after the first bytes.
+    /// Clients that hold all seats and places with connections that ask nothing, some after their first bytes, do not keep
+    /// others out.
     #[tokio::test]
     async fn nobody_waits_for_those_that_ask_nothing() {
         for holders in [2_u8, 3, 40] {
@@ -431,7 +433,7 @@ mod tests {
         assert!(timeout(SHORT, other.displaced()).await.is_err());
     }
 
-    /// A place that is given to somebody who does not wait any more is free again.
+    /// A place that is given to a connection that does not wait any more is free again.
     #[tokio::test]
     async fn places_are_not_lost() {
         let places = places(u64::MAX, SHORT);

@@ -122,7 +122,7 @@ async fn serve_within(
     }
 }
 
-/// Waits until something was sent. Whoever sends nothing needs no place.
+/// Waits until the client has sent something: a silent connection needs no place.
 async fn is_asked(stream: &TcpStream, patience: Duration, ends: &watch::Receiver<bool>) -> bool {
     let mut ends = ends.clone();
     tokio::select! {
@@ -204,7 +204,7 @@ mod tests {
         directory: tempfile::TempDir,
     }
 
-    /// A provider whose files are in that directory, with its settings.
+    /// Returns a provider with its files in that directory, and its settings.
     fn provider(directory: &Path, host: &str, password: &str) -> (AddonSettings, Provider) {
         let file = directory.join("credentials.toml");
         let text = format!("username = 'u'\npassword = '{password}'\nsso_salt = 'fedcba9876543210'");
@@ -225,7 +225,7 @@ mod tests {
         served_within(times, u64::MAX).await
     }
 
-    /// With so many open files.
+    /// Starts a provider with this limit of open files.
     async fn served_within(times: api::Times, files: u64) -> Served {
         let directory = tempfile::tempdir().unwrap();
         let (settings, provider) = provider(directory.path(), "gw.example.com", PASSWORD);
@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    /// A request for the catalog with that password.
+    /// Returns a request for the catalog with that password.
     fn catalog(password: &str) -> String {
         let credentials = STANDARD.encode(format!("u:{password}"));
         format!(
@@ -259,7 +259,7 @@ mod tests {
         )
     }
 
-    /// The next answer's head, on a connection that is kept.
+    /// Returns the head of the next answer, on a connection that is kept.
     async fn head(stream: &mut TcpStream) -> String {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -301,7 +301,7 @@ mod tests {
         }
     }
 
-    /// All that comes until the connection is closed.
+    /// Returns everything that comes until the connection is closed.
     async fn rest(stream: &mut TcpStream) -> String {
         let mut answer = String::new();
         let read = timeout(Duration::from_secs(60), stream.read_to_string(&mut answer));
@@ -309,7 +309,7 @@ mod tests {
         answer
     }
 
-    /// A daemon that answers nothing: a browser is told so, in words, within the time that a page waits.
+    /// If the daemon does not answer, a browser gets a message within the time that a page waits.
     #[tokio::test]
     async fn a_page_does_not_wait_for_a_daemon_that_hangs() {
         let times = api::Times {
@@ -387,7 +387,7 @@ mod tests {
         }
     }
 
-    /// A body that has begun and does not end in time is answered in the dialect's words, also where bytes trickle in all the
+    /// A body that has begun and does not end in time is answered by an error of the dialect, even if bytes trickle in all the
     /// while; the connection ends, and nothing is ordered.
     #[tokio::test]
     async fn a_slow_body_is_given_up() {

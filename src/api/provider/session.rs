@@ -1,4 +1,4 @@
-//! Who was signed on may read one resource's page for a while: a cookie that only this gateway can make.
+//! Sessions of signed-on users: a cookie that only this gateway can make allows to read one resource's page for a limited time.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use sha2::Sha256;
 use crate::addon::credentials::Secret;
 use crate::addon::id::ResourceId;
 
-/// How long a session lasts.
+/// Duration of a session.
 const LASTS: Duration = Duration::from_secs(3600);
 const NAME: &str = "tcpgw_app";
 

@@ -1,4 +1,4 @@
-//! Why a certificate or a key cannot be used, and what to write instead.
+//! Messages about certificates and keys that cannot be used, with advice.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use tokio_rustls::rustls::Error;
 
 use tcpgw_core::escape;
 
-/// What a key may be.
+/// Kinds of keys that are accepted.
 const KEYS: &str = "RSA of 2,048 bits or more, ECDSA on P-256 or P-384, or Ed25519";
 
-/// The file is no PEM.
+/// Returns the message for a file that is no PEM.
 pub(super) fn no_pem(error: &pem::Error, wanted: &str) -> String {
     let why = match error {
         pem::Error::MissingSectionEnd { .. } => "a section that begins (-----BEGIN) does not end (-----END)",
@@ -21,7 +21,7 @@ pub(super) fn no_pem(error: &pem::Error, wanted: &str) -> String {
     format!("is no PEM: {why}; write {wanted}, each from -----BEGIN to -----END")
 }
 
-/// The file has nothing of what is wanted.
+/// Returns the message for a file without what is wanted.
 pub(super) fn nothing_in_it(what: &str, wanted: &str) -> String {
     format!(
         "has no {what} (PEM, -----BEGIN {}-----); write {wanted}",
@@ -29,7 +29,7 @@ pub(super) fn nothing_in_it(what: &str, wanted: &str) -> String {
     )
 }
 
-/// The file has no key that can be read.
+/// Returns the message for a file without a readable key.
 pub(super) fn no_key(error: &pem::Error, is_encrypted: bool) -> String {
     let wanted = "the key of addon.tls_cert, not encrypted (PKCS#8, PKCS#1 or SEC1)";
     match error {
@@ -43,12 +43,12 @@ pub(super) fn no_key(error: &pem::Error, is_encrypted: bool) -> String {
     }
 }
 
-/// The key is of a kind that is not known.
+/// Returns the message for a key of an unknown kind.
 pub(super) fn other_key(_: &Error) -> String {
     format!("has a key that cannot be used: it must be {KEYS}")
 }
 
-/// Certificate and key cannot be used together.
+/// Returns the message for a certificate and a key that do not fit together.
 pub(super) fn no_pair(error: &Error, key: &Path) -> String {
     let key = escape::path(key);
     match error {

@@ -25,21 +25,21 @@ use tcpgw_kernel::conntrack::{Flow, Selection};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The thread rests this many times as long as its last pass took: at most 5 % of one processor.
 const REST: u32 = 20;
-/// How long an app is read after its page was shown last.
+/// Time for which an app is read after its page was shown last.
 const WATCHED: Duration = Duration::from_secs(20);
 /// Apps that are read at once; beyond, the one whose page was shown longest ago gives way.
 const MOST: usize = 256;
 /// Flows whose counters are kept from one pass for the next, of all apps: 32 bytes each.
 const SAMPLES: usize = 200_000;
 
-/// What was seen of an app, or why nothing was.
+/// Last reading of an app, or the reason why there is none.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// When.
+    /// Time of the reading.
     pub(super) at: Instant,
     /// Whether conntrack counts packets and bytes; `None`: that is not known.
     pub(super) counts_traffic: Option<bool>,
-    /// What.
+    /// The reading, or the error.
     pub(super) reading: Result<AppReading, String>,
 }
 
@@ -66,13 +66,13 @@ struct Watched {
     subject: Arc<AppSubject>,
     mark: FlowMark,
     shown: Instant,
-    /// It was not read yet as it is now.
+    /// Whether the app has not been read yet in its present state.
     is_awaited: bool,
     seen: Option<Arc<Seen>>,
     earlier: Option<EarlierLook>,
 }
 
-/// What a pass reads of one app.
+/// Data for reading one app in a pass.
 struct Task {
     id: ResourceId,
     subject: Arc<AppSubject>,
@@ -191,7 +191,7 @@ impl State {
         self.apps.insert(id, app);
     }
 
-    /// Whether an app waits for a reading: it is new, or has other containers.
+    /// Returns whether an app waits for a reading: it is new, or has other containers.
     fn is_awaited(&self) -> bool {
         self.apps.values().any(|app| app.is_awaited)
     }
@@ -218,7 +218,7 @@ impl State {
     }
 }
 
-/// The thread. It ends when no page is open any more, or all is over.
+/// Runs the thread. It ends when no page is open any more, or the server has ended.
 fn read_all(shared: &Shared) {
     let mut rested = Instant::now();
     let mut next = rested;
@@ -268,7 +268,7 @@ fn read_all(shared: &Shared) {
     }
 }
 
-/// The time that this thread has worked, in the kernel or not.
+/// Returns the processor time that this thread has used, in the kernel and outside.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

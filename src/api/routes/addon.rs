@@ -110,7 +110,7 @@ fn plan_named(text: &str) -> Result<PlanName, ApiError> {
 }
 
 impl Shared {
-    /// Has a resource changed, and tells how it is then.
+    /// Gives an order about a resource to the daemon, and returns the resource as it is afterwards.
     async fn order(&self, app: PlatformId, request: Request, by: Peer) -> Result<Response, ApiError> {
         let order = AddonOrder::new(request, Dialect::Local, by);
         let order = order.map_err(|_| ApiError::failed("the system gave no random numbers; nothing was changed"))?;

@@ -26,7 +26,7 @@ struct Daemon<'a> {
     view: &'a DaemonView,
     /// Services that it serves.
     services: usize,
-    /// How many backends there are by what probes say of them.
+    /// Number of backends by state of health.
     health: BTreeMap<&'static str, usize>,
     drains: &'a [DrainView],
 }

@@ -21,12 +21,12 @@ use crate::api::params::{Id, Name, Params, ServiceRequest};
 use crate::control::request::{DaemonRequest, DeployOrder, DeployView, Peer, UndoOrder, Which};
 use crate::control::storage::Query;
 
-/// How long targets may take, if nobody says otherwise.
+/// Default time for targets to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a deploy is waited for, if nobody says otherwise.
+/// Default time to wait for a deploy.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// What is waited for.
+/// Phase of a deploy that a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
     Begun,
@@ -45,7 +45,7 @@ impl Until {
     }
 }
 
-/// Whether a deploy has come that far.
+/// Returns whether a deploy has reached that phase.
 fn has_reached(deploy: &DeployAnswer, until: Until) -> bool {
     match until {
         Until::Begun => true,
@@ -59,7 +59,7 @@ impl Shared {
         self.ask(self.times.answer, DaemonRequest::Deploys).await
     }
 
-    /// One that is over between the two questions is over in the record.
+    /// Returns a deploy. The progress is asked for first, so that a deploy that ends in between is over in the record.
     async fn deploy(&self, id: u64) -> Result<DeployAnswer, ApiError> {
         let views = self.views().await?;
         let query = |reply| DaemonRequest::Query(Query::Deploy(id, reply));

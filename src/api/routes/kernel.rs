@@ -1,4 +1,4 @@
-//! What the kernel shows.
+//! Routes that show the state of the kernel.
 
 use std::io::Write;
 use std::time::Duration;
@@ -81,7 +81,7 @@ pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) ->
     shared.looks.stream(Duration::ZERO, work).await
 }
 
-/// The flows of clients that are denied now.
+/// Returns the flows of clients that are denied now.
 pub(in crate::api) async fn denied(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
     let Snapshot { services, .. } = shared.look().await?;
@@ -93,7 +93,7 @@ pub(in crate::api) async fn denied(State(shared): State<Shared>, params: Params)
     shared.looks.stream(Duration::ZERO, work).await
 }
 
-/// The flows of clients that a state would deny.
+/// Returns the flows of clients that a state would deny.
 pub(in crate::api) async fn would_be_denied(
     State(shared): State<Shared>,
     params: Params,

@@ -1,4 +1,4 @@
-//! What changed, and all services as a state file.
+//! Routes of the history, and of all services as a state file.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -20,9 +20,9 @@ use crate::control::request::{DaemonRequest, EditOrder, Listed, PauseOrder, Peer
 use crate::store::Expect;
 use tcpgw_core::model::{self, Endpoint, Service, duration};
 
-/// How long new connections are held back, if nobody says otherwise.
+/// Default time for which new connections are held back.
 const PAUSE: Duration = Duration::from_secs(30);
-/// What a list of services may be narrowed to.
+/// Providers that a list of services can be limited to.
 const PROVIDERS: [&str; 3] = ["api", "file", "orphan"];
 
 pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
@@ -192,7 +192,7 @@ pub(in crate::api) async fn resume(
 }
 
 impl Shared {
-    /// All that is known of one service.
+    /// Returns the full view of one service.
     pub(super) async fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
         let asked = self.ask(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
         asked.await?.ok_or_else(|| {
@@ -202,7 +202,7 @@ impl Shared {
         })
     }
 
-    /// Some of a service's backends get no new connections any more, or get them again.
+    /// Applies an edit that takes backends of a service out of the balance, or puts them back.
     async fn hold(
         &self,
         order: EditOrder,
@@ -250,7 +250,7 @@ impl Shared {
     }
 }
 
-/// A service as it is shown, with its revision as a tag.
+/// Returns the answer that shows a service, with its revision as entity tag.
 pub(super) fn shown(answer: &ServiceAnswer) -> Response {
     let mut response = json(answer);
     if let Some(revision) = answer.revision {
@@ -265,7 +265,7 @@ pub(super) fn tag(response: &mut Response, revision: u64) {
     }
 }
 
-/// An order that deletes, until it says something else, and the headers.
+/// Returns an order for a removal, which the caller changes for other edits, and the headers.
 fn order(request: ServiceRequest, may_be_absent: bool) -> Result<(EditOrder, HeaderMap), ApiError> {
     let ServiceRequest {
         by,
@@ -285,7 +285,7 @@ fn order(request: ServiceRequest, may_be_absent: bool) -> Result<(EditOrder, Hea
     Ok((order, headers))
 }
 
-/// What is not there cannot be changed.
+/// Requires that the service exists, if the order expects nothing else.
 fn present(mut order: EditOrder) -> EditOrder {
     if order.expect == Expect::Anything {
         order.expect = Expect::Present;
@@ -324,7 +324,7 @@ pub(super) fn expected(headers: &HeaderMap, may_be_absent: bool) -> Result<Expec
     }
 }
 
-/// A small object; nothing at all is an empty one.
+/// Reads a small object; an empty body is an empty object.
 pub(super) fn object<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
     let text = if text.trim_ascii().is_empty() { b"{}" } else { text };
     // A list of its fields would do for serde.
@@ -334,7 +334,7 @@ pub(super) fn object<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(text).map_err(|error| ApiError::invalid("body", error))
 }
 
-/// A duration in a body.
+/// Reads a duration in a body.
 pub(super) fn span(place: &str, text: Option<&str>, most: Duration) -> Result<Option<Duration>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     match duration::parse(text) {

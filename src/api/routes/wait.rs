@@ -20,12 +20,12 @@ use crate::control::events::Event;
 use crate::control::request::{After, DaemonRequest};
 use tcpgw_core::model::duration;
 
-/// How long is waited for a service, if nobody says otherwise.
+/// Default time to wait for a service.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Events come in bursts: one look sees what all of one have made.
 const BURST: Duration = Duration::from_millis(5);
 
-/// Somebody who waits: looks, pauses until something happens, and looks again.
+/// A waiting request: it looks, pauses until something happens, and looks again.
 pub(super) struct WaitRequest {
     events: broadcast::Receiver<Arc<Event>>,
     ends: watch::Receiver<bool>,

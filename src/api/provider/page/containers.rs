@@ -75,7 +75,7 @@ fn row(
     ]
 }
 
-/// How the app as a whole stands.
+/// State of the app as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ContainerState {
     Suspended,

@@ -1,4 +1,4 @@
-//! What was dropped, why, and what the owner can do about it.
+//! Dropped packets and connections, with reasons, and advice for the owner.
 
 use maud::{Markup, html};
 

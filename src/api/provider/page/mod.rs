@@ -23,7 +23,7 @@ use crate::web::{self, Layout, units};
 use tcpgw_core::escape;
 use tcpgw_core::model::{Limit, LimitDirection, Service, duration};
 
-/// From this age on the page says how old a reading is.
+/// Age from which the page shows how old a reading is.
 const LATE: Duration = Duration::from_secs(5);
 
 /// All that a page shows.
@@ -34,7 +34,7 @@ pub(super) struct AppPage<'p> {
     pub(super) platform: Option<String>,
     /// Connections, traffic and drops; `None`: they are being read for the first time.
     pub(super) seen: Option<&'p Seen>,
-    /// How long ago that was read.
+    /// Age of that reading.
     pub(super) age: Duration,
     /// The last deploys, the newest first; `None`: the store did not answer.
     pub(super) deploys: Option<&'p [Deploy]>,
@@ -123,7 +123,7 @@ impl AppPage<'_> {
         self.seen?.reading.as_ref().ok()
     }
 
-    /// Whether another look in a moment shows more.
+    /// Returns whether another look soon will show more.
     fn is_measuring(&self) -> bool {
         let Some(seen) = self.seen else { return true };
         let Ok(reading) = &seen.reading else { return false };

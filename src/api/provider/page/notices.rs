@@ -1,4 +1,4 @@
-//! What an owner has to know first: why the app is not served, or not as ordered.
+//! Notices for an app's owner: reasons why the app is not served, or not as ordered.
 
 use maud::{Markup, html};
 
@@ -65,13 +65,14 @@ fn find(app: &AppView) -> Vec<String> {
     found
 }
 
-/// Whether new connections get to the containers that answer: the gateway is not torn down, and the app is served and not paused.
+/// Returns whether new connections reach the containers that answer: the gateway is not torn down, and the app is served and
+/// not paused.
 pub(super) fn lets_connections_in(app: &AppView) -> bool {
     let is_paused = app.service.as_ref().is_some_and(|view| view.paused_for.is_some());
     !app.is_torn_down && app.served.is_some() && !is_paused
 }
 
-/// Why no container gets new connections, if none does.
+/// Returns why no container gets new connections; `None`: one does.
 fn unreached(backends: &[BackendView]) -> Option<&'static str> {
     if backends.is_empty() || backends.iter().any(|backend| backend.balanced) {
         return None;
@@ -88,7 +89,7 @@ fn unreached(backends: &[BackendView]) -> Option<&'static str> {
     })
 }
 
-/// Whether an error keeps clients of a service with answering containers from being served.
+/// Returns whether an error keeps clients of a service with answering containers from being served.
 fn is_fault(kind: Kind) -> bool {
     !matches!(
         kind,

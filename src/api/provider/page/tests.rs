@@ -278,7 +278,7 @@ fn each_state_has_its_words() {
     );
 }
 
-/// What is not known is not said: while nobody is let in, containers that answer get no connections either.
+/// The page does not blame containers while no connections are let in, since those that answer get none either.
 #[test]
 fn a_container_is_not_blamed_while_nobody_is_let_in() {
     type Change = fn(&mut AppView);
@@ -310,7 +310,7 @@ fn a_container_is_not_blamed_while_nobody_is_let_in() {
     assert!(page.contains("all of them are set aside or drain"), "{page}");
 }
 
-/// Nothing is to be waited for, and nothing to be mended by the owner.
+/// The page of a suspended app says only that it is suspended: the owner has nothing to wait for or to mend.
 #[test]
 fn a_suspended_app_is_told_so_and_nothing_else() {
     let waiting = BackendView {

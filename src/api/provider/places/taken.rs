@@ -1,4 +1,4 @@
-//! What clients have: seats, places, and connections that ask nothing. Pure but for those that it tells; `now` is an argument.
+//! Seats, places and silent connections of all clients. Pure except for its notifications; `now` is an argument.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::addon::throttle::Client;
 
-/// What all clients have.
+/// Seats and places of all clients.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     seats: usize,
@@ -19,17 +19,17 @@ pub(super) struct Taken {
     clients: BTreeMap<Client, Share>,
 }
 
-/// What one client has.
+/// Seats and places of one client.
 #[derive(Debug)]
 struct Share {
     seats: usize,
     places: usize,
     most_places: usize,
-    /// When it came, or was answered last.
+    /// Time at which the client came, or was answered last.
     progress: Instant,
     /// Connections that ask nothing, by the numbers of their seats.
     silent: BTreeMap<u64, Silent>,
-    /// Those that wait for a place, the first one first.
+    /// Connections that wait for a place, the first one first.
     waiting: VecDeque<(u64, oneshot::Sender<()>)>,
 }
 
@@ -42,13 +42,13 @@ pub(super) struct Silent {
     displaced: Arc<Notify>,
 }
 
-/// What somebody who wants a seat gets.
+/// Decision about a client that wants a seat.
 pub(super) enum Admission {
     /// One with that number, and what tells it to leave.
     Seat(u64, Arc<Notify>),
     /// All are taken.
     Full,
-    /// As before, or the client has its share: until then something may change.
+    /// The client has to wait, as before or because it has its share: until this time something may change.
     Until(Instant),
     /// The client has its share, and nothing happens there.
     Stalled,
@@ -84,12 +84,12 @@ impl Taken {
         self.clients.get(&client).map_or(0, |share| share.seats)
     }
 
-    /// When a client that has seats came, or was answered last.
+    /// Returns the time at which a client that has seats came, or was answered last.
     pub(super) fn progress_of(&self, client: Client) -> Option<Instant> {
         self.clients.get(&client).map(|share| share.progress)
     }
 
-    /// Whether nobody has more than one seat more.
+    /// Returns whether no client has more than one seat more than this number.
     pub(super) fn is_among_largest(&self, seats: usize) -> bool {
         self.clients.values().all(|share| share.seats <= seats + 1)
     }
@@ -123,14 +123,14 @@ impl Taken {
         }
     }
 
-    /// A whole request has come.
+    /// Notes that a whole request has come.
     pub(super) fn speaks(&mut self, client: Client, number: u64) {
         if let Some(share) = self.clients.get_mut(&client) {
             share.silent.remove(&number);
         }
     }
 
-    /// One that has a place asks nothing again.
+    /// Notes that a connection with a place asks nothing again.
     pub(super) fn is_silent(&mut self, client: Client, number: u64, silent: Silent) {
         if let Some(share) = self.clients.get_mut(&client) {
             let in_place_since = Some(silent.since);
@@ -150,7 +150,7 @@ impl Taken {
         }
     }
 
-    /// Whether a client waits for a place, or soon will.
+    /// Returns whether a client waits for a place, or soon will.
     pub(super) fn is_crowded(&self, client: Client, places: usize) -> bool {
         let own = self.clients.get(&client);
         self.places >= places || own.is_some_and(|share| share.places >= share.most_places)
@@ -210,7 +210,7 @@ impl Taken {
         )
     }
 
-    /// The same of places, where all are taken.
+    /// Does the same for places, if all are taken.
     pub(super) fn displace_place(
         &mut self,
         client: Client,
@@ -275,7 +275,7 @@ impl Taken {
         self.places == 0
     }
 
-    /// How many clients have something.
+    /// Returns the number of clients that have something.
     #[cfg(test)]
     pub(super) fn clients(&self) -> usize {
         self.clients.len()
