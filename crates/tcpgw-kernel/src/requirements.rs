@@ -46,7 +46,7 @@ pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<Lack>, NetlinkE
     Ok(lacks)
 }
 
-/// Tells whether a table can outlive its owner, and be taken over by another one (Linux 6.9).
+/// Returns whether a table can outlive its owner, and be taken over by another one (Linux 6.9).
 ///
 /// # Errors
 /// Fails when the kernel cannot be asked or its answer cannot be read: those of [`Netlink::send`] and [`Netlink::try_recv`]. Fails

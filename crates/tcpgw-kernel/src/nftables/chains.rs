@@ -14,7 +14,7 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
 use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain};
 
-/// Tells whether the objects, sets, chains and rules are those that this program makes for the round-robin services and numbers of
+/// Returns whether the objects, sets, chains and rules are those that this program makes for the round-robin services and numbers of
 /// slots in `found`. The elements of the sets do not matter. Writes the timeouts and the optional sets that the rules look into to
 /// `found`.
 ///
@@ -50,7 +50,7 @@ pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain>
     chains.map(|chain| (chain.name.clone(), chain)).collect()
 }
 
-/// Tells whether the table has these chains and no others.
+/// Returns whether the table has these chains and no others.
 ///
 /// # Errors
 /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
@@ -73,7 +73,7 @@ pub fn chains_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String,
     Ok(all_ours && seen == chains.len())
 }
 
-/// Tells whether the table has the rules of these chains and no others.
+/// Returns whether the table has the rules of these chains and no others.
 ///
 /// # Errors
 /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].

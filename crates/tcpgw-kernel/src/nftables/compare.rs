@@ -2,7 +2,7 @@
 
 use crate::netlink::tlv::{Attr, Attrs, Writer};
 
-/// Tells whether the kernel lists every attribute that it was sent, unchanged, and as many of each kind. It may list further
+/// Returns whether the kernel lists every attribute that it was sent, unchanged, and as many of each kind. It may list further
 /// kinds, such as handles and counters.
 pub(super) fn matches(sent: &[u8], listed: &[u8]) -> bool {
     // libnftnl sends the name of an object without its NUL.

@@ -28,7 +28,7 @@ pub struct LocalAddresses {
 }
 
 impl LocalAddresses {
-    /// Tells whether an address is one of them.
+    /// Returns whether an address is one of them.
     pub fn contains(&self, address: &IpAddr) -> bool {
         self.addresses.contains(address) || self.networks.iter().any(|network| network.contains(address))
     }

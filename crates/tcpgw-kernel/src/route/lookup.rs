@@ -114,7 +114,7 @@ impl<A: NetlinkExchange> Routes<A> {
         }
     }
 
-    /// Tells whether several hosts share an address: the broadcast address of an attached network, or an anycast address of routers.
+    /// Returns whether several hosts share an address: the broadcast address of an attached network, or an anycast address of routers.
     ///
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
@@ -201,7 +201,7 @@ impl<A: NetlinkExchange> Routes<A> {
         }
     }
 
-    /// Tells whether a rule of policy routing asks for the protocol or the ports of packets, so that packets to one address may take
+    /// Returns whether a rule of policy routing asks for the protocol or the ports of packets, so that packets to one address may take
     /// several ways.
     ///
     /// # Errors

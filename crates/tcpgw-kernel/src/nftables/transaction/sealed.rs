@@ -71,7 +71,7 @@ impl Sealed {
         self.pieces.iter().map(Vec::len).sum()
     }
 
-    /// Tells whether there is nothing between the beginning and the end.
+    /// Returns whether there is nothing between the beginning and the end.
     pub fn is_empty(&self) -> bool {
         self.origins.len() <= 1
     }
