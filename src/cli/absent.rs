@@ -1,5 +1,5 @@
-//! What is to be said where a command works without the daemon: one was killed, listens elsewhere, or is of another network
-//! namespace.
+//! Problems to report where a command works without the daemon: the daemon was killed, listens elsewhere, or is of another
+//! network namespace.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use tcpgw_core::escape;
 use tcpgw_core::problem::{Kind, Problem};
 
 impl Global {
-    /// The daemon, or what is to be said of there being none.
+    /// Returns the daemon, or the problem to report if there is none.
     pub(super) fn daemon_or_why(&self) -> Result<Result<Client, Option<Problem>>, ClientError> {
         Ok(match client::search(self.socket_at())? {
             Found::Daemon(client) => Ok(client),
@@ -20,7 +20,7 @@ impl Global {
         })
     }
 
-    /// The process of the daemon that runs in this network namespace, as far as its note in the run directory tells.
+    /// Returns the process of the daemon that runs in this network namespace, as far as its file in the run directory tells.
     pub(super) fn running_daemon(&self) -> Option<u32> {
         match Presence::find(&self.run_dir, client::namespace().ok()?) {
             Some(presence::Found::Running(there)) => Some(there.pid),
@@ -28,8 +28,9 @@ impl Global {
         }
     }
 
-    /// What is to be said of the daemon of this network namespace, which was not asked: it was killed, or it is at work. One that
-    /// leaves no trace of itself (its file is gone, or it is of an older version) is known by the lock.
+    /// Returns the problem to report about the daemon of this network namespace, which was not asked: it was killed, or it is
+    /// running. A daemon whose file is missing (it was removed, or the daemon is of an older version) is recognized by the
+    /// lock.
     pub(super) fn absent(&self) -> Option<Problem> {
         let namespace = client::namespace().ok()?;
         match Presence::find(&self.run_dir, namespace) {

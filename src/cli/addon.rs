@@ -175,7 +175,7 @@ fn manifest(global: &Global, arguments: &Manifest) -> Outcome {
     Ok(Code::Success)
 }
 
-/// `tcpgw env`
+/// Runs `tcpgw env`.
 pub(super) fn env(global: &Global, app: &App) -> Outcome {
     let resource = resource(global, app)?;
     let Some(url) = &resource.url else {
@@ -225,7 +225,7 @@ fn order(global: &Global, app: &App, method: &str, below: &str, body: Vec<u8>) -
     Ok(Code::Success)
 }
 
-/// `tcp://gateway.example.com:20003, plan free, waiting`
+/// Returns a resource in words: `tcp://gateway.example.com:20003, plan free, waiting`.
 fn told(resource: &ResourceView) -> String {
     let at = match &resource.url {
         Some(url) => escape::text(url),
@@ -272,7 +272,7 @@ fn list(global: &Global) -> Outcome {
 /// Ports that rest which `addon ls` names; `-o json` has all.
 const MOST_RESTING: usize = 20;
 
-/// `ports 20000-20004: 3 of 5 in use, 1 free`, and a line for each that rests.
+/// Returns `ports 20000-20004: 3 of 5 in use, 1 free`, and a line for each port in quarantine.
 fn ports(usage: &PortUse) -> String {
     let (all, used, free, resting) = (usage.all, usage.used, usage.free(), &usage.resting);
     let range = escape::text(&usage.range);

@@ -1,6 +1,6 @@
 //! Numbers and times as people read them in tables.
 
-/// `1234`, `56.7k`, `8.9M`
+/// Returns a number in short form: `1234`, `56.7k`, `8.9M`.
 pub(super) fn short(number: f64) -> String {
     let units = ["", "k", "M", "G", "T", "P", "E"];
     let (mut number, mut at) = (number, 0);
@@ -12,7 +12,7 @@ pub(super) fn short(number: f64) -> String {
     format!("{number:.places$}{}", units[at])
 }
 
-/// `12s`, `3m20s`, `5h01m`, `2d03h`
+/// Returns a time span: `12s`, `3m20s`, `5h01m`, `2d03h`.
 pub(super) fn span(seconds: u64) -> String {
     let two = |large: u64, by: u64, unit, small: u64, small_unit| {
         format!("{}{unit}{:02}{small_unit}", large / by, large % by / small)

@@ -1,4 +1,4 @@
-//! `tcpgw apply`
+//! The command `tcpgw apply`.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -135,7 +135,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     Ok(Code::Success)
 }
 
-/// With one writer, which is the daemon.
+/// Applies by the daemon, which is the only writer.
 fn through(global: &Global, daemon: &Client, arguments: &Arguments, text: Vec<u8>) -> Outcome {
     let options = ApplyOptions {
         dry_run: arguments.dry_run,
@@ -180,7 +180,7 @@ fn untold(failure: Failure) -> Failure {
     }
 }
 
-/// What the record says of this apply.
+/// Returns the record's entry about this apply.
 fn signature(file: &File) -> Applied {
     Applied {
         at: now().as_secs(),

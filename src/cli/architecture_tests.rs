@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const PAGE: &str = include_str!("../../docs/internals/architecture.md");
 
-/// The folders and files of `src/`, line by line, as they are drawn: names, a bar, and what they do.
+/// Returns the folders and files of `src/`, line by line, as they are drawn: names, a bar, and their purpose.
 fn lines() -> Vec<Vec<&'static str>> {
     let (_, rest) = PAGE.split_once("```layers\n").expect("a picture");
     let (picture, _) = rest.split_once("```").expect("its end");
@@ -23,7 +23,7 @@ fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The files of a folder that are part of the program.
+/// Returns the files of a folder that are part of the program.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -39,7 +39,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files.into_iter().filter(is_source).chain(below).collect()
 }
 
-/// The code of a file, without comments and the tests at its end.
+/// Returns the code of a file, without comments and the tests at its end.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).expect("a text");
     let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
@@ -48,7 +48,7 @@ fn code(path: &Path) -> String {
     code.join("\n")
 }
 
-/// The folder or file of `src/` that a file belongs to: `src/cli/table/cell.rs` to `cli`.
+/// Returns the folder or file of `src/` that a file belongs to: `src/cli/table/cell.rs` to `cli`.
 fn owner(path: &Path) -> String {
     let inside = path.strip_prefix(src()).expect("below src");
     let first = inside
@@ -60,7 +60,7 @@ fn owner(path: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// What a text uses of the crate: `crate::view::status` is `view`.
+/// Returns the modules of the crate that a text uses: `crate::view::status` is `view`.
 fn used(code: &str) -> BTreeSet<&str> {
     let paths = code.split("crate::").skip(1);
     paths

@@ -1,4 +1,4 @@
-//! `tcpgw check`
+//! The command `tcpgw check`.
 
 use super::{Code, File, Global, Outcome, Output, print, print_json};
 use tcpgw_core::diff::count;

@@ -21,7 +21,7 @@ use crate::api::client::Target;
 
 /// Names the shell that a run completes for. Set by the script alone.
 const VARIABLE: &str = "TCPGW_COMPLETE";
-/// How long whoever has pressed a key waits for the daemon.
+/// Maximum time that a completion waits for the daemon.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The most names that are offered: more than anybody reads.
 const MOST: usize = 10_000;
@@ -83,13 +83,13 @@ pub(super) fn complete_if_asked() -> Option<ExitCode> {
     })
 }
 
-/// The command line that is completed, the program's name first: what the script says behind `--`.
+/// Returns the command line that is completed, the program's name first: the words after `--` in the script's call.
 fn words() -> Vec<OsString> {
     let words: Vec<OsString> = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
     if words.is_empty() { vec!["tcpgw".into()] } else { words }
 }
 
-/// The command line with what the daemon knows for values.
+/// Adds values that the daemon knows to the command line.
 fn with_candidates(program: Command) -> Command {
     let names: Vec<String> = program
         .get_subcommands()
@@ -155,7 +155,7 @@ fn services() -> Vec<CompletionCandidate> {
     names.filter(is_name).take(MOST).map(CompletionCandidate::new).collect()
 }
 
-/// The backends in this state of the service that the command names.
+/// Returns the backends in this state of the service that the command names.
 fn backends(command: &str, desired: &str) -> Vec<CompletionCandidate> {
     let service = given().and_then(|matches| {
         let of_command = matches.subcommand_matches(command)?;
@@ -177,7 +177,7 @@ fn deploy_ids() -> Vec<CompletionCandidate> {
         .collect()
 }
 
-/// What the daemon answers, of the socket that the command line names; `None` where none answers in time.
+/// Returns the answer of the daemon at the socket that the command line names; `None`: none answers in time.
 fn asked<T: DeserializeOwned + Send + 'static>(target: &str) -> Option<T> {
     let (sender, answer) = mpsc::channel();
     let target = target.to_owned();
@@ -193,12 +193,12 @@ fn asked<T: DeserializeOwned + Send + 'static>(target: &str) -> Option<T> {
     answer.recv_timeout(PATIENCE).ok()
 }
 
-/// What an incomplete command line says so far.
+/// Returns the arguments of an incomplete command line.
 fn given() -> Option<ArgMatches> {
     help::command().ignore_errors(true).try_get_matches_from(words()).ok()
 }
 
-/// The options of all commands in an incomplete command line.
+/// Returns the options of all commands in an incomplete command line.
 fn global() -> Option<Global> {
     let mut global = Global::from_arg_matches(&given()?).ok()?;
     // The prompt is no place for warnings.

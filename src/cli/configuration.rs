@@ -10,16 +10,16 @@ use tcpgw_core::problem::{Kind, Problem, Severity};
 /// The configuration as far as it can be used, and what a daemon that starts would make of it.
 #[derive(Debug, Default)]
 pub(super) struct Configuration {
-    /// What the file says; the defaults where it is not accepted.
+    /// Contents of the file; the defaults if it is not accepted.
     pub(super) config: Config,
-    /// Why no daemon starts with it, or why a part of it is not in effect.
+    /// Reason why no daemon starts with it, or why a part of it is not in effect.
     pub(super) problem: Option<Problem>,
-    /// Why this user cannot tell.
+    /// Reason why this user cannot judge it.
     pub(super) unchecked: Option<String>,
 }
 
 impl Global {
-    /// The configuration, judged as a daemon that starts judges it.
+    /// Returns the configuration, judged as a daemon that starts judges it.
     pub(super) fn judged_config(&self) -> Configuration {
         let given = Given {
             config: self.config.clone(),
@@ -50,7 +50,8 @@ impl Global {
 }
 
 impl Configuration {
-    /// What is wrong with it, beside what is known of the daemon, which was not asked: one that runs goes on with what it has read.
+    /// Returns the problem of the configuration, given the problem of the daemon, which was not asked: a daemon that runs goes
+    /// on with the configuration that it has read.
     pub(super) fn problem_beside(&self, daemon: Option<&Problem>) -> Option<Problem> {
         let problem = self.problem.clone()?;
         let is_running = daemon.is_some_and(|why| why.kind == Kind::DaemonUnreachable);
@@ -62,7 +63,8 @@ impl Configuration {
     }
 }
 
-/// What this user may not read need not be wrong; only root sees that a file belongs to another user and leaves it at that.
+/// Returns why this user cannot judge the configuration: a file that this user may not read need not be wrong. `None`: root
+/// sees that a file belongs to another user, and the rest of the configuration is used.
 fn by_user(error: &StartError, is_used: bool) -> Option<String> {
     let is_root = nix::unistd::geteuid().is_root();
     (!is_root || !is_used).then(|| format!("{error}{}", defaults(is_used)))

@@ -77,7 +77,7 @@ pub(super) struct Arguments {
     store: Option<PathBuf>,
 }
 
-/// Where the daemon's settings come from, to read them now and at every reload.
+/// Returns the sources of the daemon's settings, which are read at the start and at every reload.
 pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Failure> {
     let socket = global
         .socket

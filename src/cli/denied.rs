@@ -10,21 +10,21 @@ use tcpgw_core::diff::count;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Kernel;
 
-/// What became of the connections of denied clients.
+/// Result for the connections of denied clients.
 #[derive(Debug)]
 pub(super) enum Denied {
-    /// They go on.
+    /// The connections go on.
     GoingOn(DeniedFlows),
-    /// They were ended.
+    /// The connections were ended.
     Flushed(DeniedFlushed),
 }
 
-/// What scripts read of connections of denied clients.
+/// Members of the JSON output about connections of denied clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct DeniedCounts {
-    /// How many go on, or would; `None`: they could not be counted.
+    /// Number of connections that go on, or would; `None`: they could not be counted.
     denied_flows: Option<u64>,
-    /// How many were ended; `None` for what only looks.
+    /// Number of connections that were ended; `None` for commands that only look.
     #[serde(skip_serializing_if = "Option::is_none")]
     denied_flows_flushed: Option<u64>,
 }

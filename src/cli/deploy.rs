@@ -1,4 +1,4 @@
-//! `tcpgw deploy`
+//! The command `tcpgw deploy`.
 
 mod hook;
 mod progress;
@@ -19,7 +19,7 @@ use tcpgw_core::model::duration;
 
 /// One look takes so long, if nothing happens: then progress is shown, and signals are seen.
 const PIECE: Duration = Duration::from_millis(500);
-/// How long a daemon may be away, as one that is restarted is.
+/// Maximum time that a daemon may be absent, as during a restart.
 const AWAY: Duration = Duration::from_secs(10);
 /// Between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -121,7 +121,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     .follow(&signals, deploy)
 }
 
-/// Whoever follows a deploy.
+/// State of a command that follows a deploy.
 struct Follower<'a> {
     global: &'a Global,
     daemon: &'a Client,
@@ -189,7 +189,7 @@ impl Follower<'_> {
         self.end(deploy, code).map(Some)
     }
 
-    /// New connections go to the new backends.
+    /// Runs `--on-switched`, if it is given and the deploy replaces backends.
     fn switched(&mut self, deploy: &DeployAnswer) {
         let Some(command) = &self.arguments.on_switched else {
             return;
@@ -226,8 +226,8 @@ impl Follower<'_> {
         Ok(code)
     }
 
-    /// How far it is now. A daemon that is being restarted is waited for.
-    /// A signal that comes while it hangs ends the command.
+    /// Returns the deploy's present state. Waits for a daemon that is being restarted. A signal during that wait ends the
+    /// command.
     fn look(&mut self, signals: &Signals) -> Result<Result<Reply<DeployAnswer>, u8>, Failure> {
         let until = if self.is_switched { "drained" } else { "switched" };
         let target = Target::new(&format!("/v1/deploys/{}", self.id))
@@ -268,7 +268,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Why nobody knows how far the deploy is.
+    /// Returns the error for a deploy whose state is unknown, since the daemon does not answer.
     fn lost(&self, waited: Duration, why: &ClientError) -> Failure {
         let seen = if self.is_switched {
             "new connections go to the new backends"
@@ -283,7 +283,8 @@ impl Follower<'_> {
         ))
     }
 
-    /// How long a daemon that hangs is waited for, from that time on: until the time of the deploy's probes is over.
+    /// Returns the time for which a daemon that hangs is waited for, from that time on: until the time of the deploy's probes
+    /// is over.
     fn patience(&self, from: Instant) -> Duration {
         let left = (self.begun + self.arguments.timeout).saturating_duration_since(from);
         let least = if self.is_switched { AWAY } else { client::SLOW + PAUSE };
@@ -308,7 +309,7 @@ impl Follower<'_> {
     }
 }
 
-/// What is to become of a deploy, if this command is to end.
+/// Returns what shall happen with the deploy if this command ends, by the user's answer or by the phase.
 fn choose(signals: &Signals, deploy: &DeployAnswer) -> Choice {
     let unasked = if deploy.phase == "probing" {
         Choice::Undo

@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     Ok(Code::Success)
 }
 
-/// `deploy 7 of web: undone (asked)`
+/// Returns a deploy in one line: `deploy 7 of web: undone (asked)`.
 pub(super) fn line(deploy: &DeployAnswer) -> String {
     let reason = deploy.reason.as_ref();
     let reason = reason.map(|reason| format!(": {}", escape::text(reason)));

@@ -1,4 +1,4 @@
-//! `tcpgw diff`
+//! The command `tcpgw diff`.
 
 use std::fmt::Write;
 use std::time::Duration;

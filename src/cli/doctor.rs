@@ -1,4 +1,4 @@
-//! `tcpgw doctor`
+//! The command `tcpgw doctor`.
 
 use std::fmt::Write;
 
@@ -67,7 +67,8 @@ pub(super) fn run(global: &Global) -> Outcome {
     })
 }
 
-/// Nobody but the daemon changes a table that the daemon owns, whether it is asked and answers or not.
+/// Treats a table that a running daemon owns as unchanged, since no other program can change it, whether the daemon answers or
+/// not.
 fn judge_owned(table: &mut TableFacts, daemon: Option<u32>) {
     table.daemon = daemon.filter(|pid| table.owner.as_ref().is_some_and(|(port, _)| port == pid));
     if table.daemon.is_some() && matches!(table.state, TableState::Changed | TableState::Unrecorded) {
@@ -75,18 +76,18 @@ fn judge_owned(table: &mut TableFacts, daemon: Option<u32>) {
     }
 }
 
-/// The daemon of this network namespace. One that does not answer says nothing about the table.
+/// State of the daemon of this network namespace. A daemon that does not answer says nothing about the table.
 enum Daemon {
-    /// It tells of itself.
+    /// The daemon answers, with its view and its problems.
     Answers {
         view: serde_json::Value,
         problems: Vec<Problem>,
     },
-    /// There is one, or something else behind its socket, and it does not answer. Why.
+    /// A daemon, or something else behind its socket, does not answer, for this reason.
     Silent(String),
-    /// Nobody was asked, and what is to be said of that, if anything.
+    /// No daemon was asked; the problem to report about that, if any.
     Absent(Option<Problem>),
-    /// There may be one, and this user may not ask it. Why.
+    /// A daemon may run, but this user may not ask it, for this reason.
     Forbidden(String),
 }
 
@@ -108,7 +109,7 @@ impl Daemon {
         }
     }
 
-    /// Whether none runs, as far as anybody knows.
+    /// Returns whether no daemon is known to run.
     fn is_dead(&self) -> bool {
         match self {
             Self::Absent(problem) => problem.as_ref().is_none_or(|problem| problem.kind == Kind::DaemonGone),
@@ -116,12 +117,12 @@ impl Daemon {
         }
     }
 
-    /// Whether one runs that takes backends out of the balance.
+    /// Returns whether a daemon runs, or may run, that takes backends out of the balance.
     fn may_probe(&self) -> bool {
         matches!(self, Self::Answers { .. } | Self::Forbidden(_))
     }
 
-    /// What is to be said of one that does not answer.
+    /// Returns the findings about a daemon that does not answer.
     fn findings(&self) -> Vec<Finding> {
         match self {
             Self::Forbidden(_) | Self::Answers { .. } => Vec::new(),
@@ -142,7 +143,7 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// What is to be said of a configuration that no daemon starts with. One that runs may have said it.
+    /// Returns the finding about a configuration that no daemon starts with, unless a running daemon has reported it.
     fn judge_configuration(&self, configuration: &Configuration) -> Option<Finding> {
         let problem = match self {
             Self::Absent(why) => configuration.problem_beside(why.as_ref())?,
@@ -155,7 +156,7 @@ impl Daemon {
         }
     }
 
-    /// What only the daemon knows, where it could not be asked.
+    /// Returns the checks that only the daemon can do, if it could not be asked.
     fn unchecked(&self) -> Option<Unchecked> {
         let Self::Forbidden(reason) = self else {
             return None;

@@ -8,7 +8,7 @@ use clap::{Command, CommandFactory as _, Parser as _};
 
 use super::Cli;
 
-/// Where documents, scripts and units are.
+/// Directories and files of documents, scripts and units.
 const PLACES: [&str; 9] = [
     "README.md",
     "docs",
@@ -147,7 +147,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// With `pipefail`, a reader that ends before its writer makes the writer fail with SIGPIPE now and then, and so the whole pipeline.
+/// With `pipefail`, a reader that ends before its writer sometimes makes the writer fail with SIGPIPE, and so the whole
+/// pipeline.
 #[test]
 fn readers_of_a_pipe_in_scripts_read_to_its_end() {
     let ends_early = |command: &str| {
@@ -198,7 +199,7 @@ fn files() -> Vec<PathBuf> {
     all.filter(is_text).collect()
 }
 
-/// What follows `tcpgw` in the commands of a shell's text that run it.
+/// Returns the words after `tcpgw` in the commands of a shell text that run it.
 pub(super) fn command_lines(text: &str) -> Vec<Vec<String>> {
     commands(text).iter().filter_map(|words| of_tcpgw(words)).collect()
 }
@@ -213,7 +214,7 @@ fn walk(place: &Path) -> Vec<PathBuf> {
     paths.iter().flat_map(|path| walk(path)).collect()
 }
 
-/// What a file holds of shell: the blocks of a document, the commands of a unit, or all of a script.
+/// Returns the shell text in a file: the blocks of a document, the commands of a unit, or all of a script.
 fn shell_of(path: &Path) -> Vec<String> {
     let text = read(path);
     let extension = path.extension().map(|of| of.to_string_lossy().into_owned());
@@ -232,7 +233,7 @@ fn shell_of(path: &Path) -> Vec<String> {
     }
 }
 
-/// The blocks that are marked as shell. Of a console's the lines after a prompt.
+/// Returns the blocks that are marked as shell. Of a console block, the lines after a prompt.
 fn blocks(text: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut lines = text.lines();
@@ -257,7 +258,8 @@ fn blocks(text: &str) -> Vec<String> {
     blocks
 }
 
-/// What stands between backticks on one line, as it is shown. A text of Rust may go on in the next line after a backslash.
+/// Returns the texts between backticks on one line, as they are shown. A Rust text may go on in the next line after a
+/// backslash.
 fn spans(text: &str) -> Vec<String> {
     let mut joined = String::new();
     let mut goes_on = false;
@@ -276,7 +278,7 @@ fn spans(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What follows `tcpgw` in a command that runs it.
+/// Returns the words after `tcpgw` in a command that runs it.
 fn of_tcpgw(words: &[String]) -> Option<Vec<String>> {
     const ALONE: [&str; 15] = [
         "sudo", "quietly", "time", "exec", "command", "if", "then", "else", "elif", "while", "until", "do", "!", "{",
@@ -303,7 +305,7 @@ fn of_tcpgw(words: &[String]) -> Option<Vec<String>> {
     None
 }
 
-/// Whether there are commands and options of these names; nothing is said of values.
+/// Checks that commands and options of these names exist. Values are not checked.
 fn check_names(command: &Command, arguments: &[String]) -> Result<(), String> {
     let mut command = command.clone();
     // Global options belong to all that is below, then.
@@ -349,7 +351,8 @@ fn check_names(command: &Command, arguments: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// The simple commands of a shell's text, as words without quotes. Redirections, comments and texts that are fed in are left out.
+/// Returns the simple commands of a shell text, as words without quotes. Redirections, comments and here-documents are left
+/// out.
 fn commands(text: &str) -> Vec<Vec<String>> {
     let mut splitter = Splitter::default();
     let mut chars = text.chars().peekable();
@@ -415,7 +418,7 @@ struct Splitter {
     word: Option<String>,
     /// Whether the next word is a redirection's, and whether it ends a text that follows.
     redirects: Option<bool>,
-    /// What ends the texts that begin with the next line.
+    /// Delimiters of the here-documents that begin with the next line.
     delimiters: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Writes why a command fails. A daemon does not wait for ever for whoever should read that.
+//! Output of the error by which a command fails. A daemon waits for a reader of it for a limited time.
 
 use std::io;
 use std::sync::mpsc;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::{Failure, Global, Output, screen};
 
-/// How long the last words of the daemon may take when it ends.
+/// Maximum time for the daemon's last lines when it ends.
 pub(super) const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Says why a command fails. `is_daemon`: it waits [`LAST_LINES`] at most for whoever reads it.
+/// Prints the error by which a command fails. `is_daemon`: waits [`LAST_LINES`] at most for it to be written.
 pub(super) fn report(global: &Global, failure: &Failure, is_daemon: bool) {
     let json = match failure {
         Failure::Invalid { file, problems } if global.output == Output::Json => {
@@ -41,7 +41,7 @@ pub(super) fn report(global: &Global, failure: &Failure, is_daemon: bool) {
     }
 }
 
-/// Does it on a thread of its own, which is waited for so long at most: it may hang until the process ends.
+/// Runs `write` on a thread of its own, and waits for it this long at most: it may hang until the process ends.
 pub(super) fn within(time: Duration, write: impl FnOnce() + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     let started = thread::Builder::new().spawn(move || {

@@ -1,4 +1,4 @@
-//! `tcpgw events`
+//! The command `tcpgw events`.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -83,7 +83,7 @@ fn write_line(mut out: impl Write, line: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// On a terminal a long line goes on in indented ones; what reads a pipe gets one line for each event.
+/// Breaks a long line into indented lines on a terminal; elsewhere each event is one line.
 fn in_lines(line: String, extent: Extent) -> String {
     match extent {
         Extent::Width(width) => wrap(&line, 0, INDENT, width),
@@ -91,7 +91,7 @@ fn in_lines(line: String, extent: Extent) -> String {
     }
 }
 
-/// `2026-11-25 13:40:57 committed cause="api: apply" elements=8 id=5f3a-17`
+/// Returns an event in one line: `2026-11-25 13:40:57 committed cause="api: apply" elements=8 id=5f3a-17`.
 fn words(event: &EventAnswer) -> String {
     let mut line = String::new();
     if let Some(at) = event.at {
@@ -120,7 +120,7 @@ fn words(event: &EventAnswer) -> String {
     line
 }
 
-/// Why some are missing before those that follow.
+/// Returns the line that says why events are missing before the following ones.
 fn lagged(missed: Option<u64>) -> String {
     let (missed, why) = match missed {
         Some(missed) => (
@@ -135,7 +135,7 @@ fn lagged(missed: Option<u64>) -> String {
     format!(" missed={missed} reason={why:?}")
 }
 
-/// `1.3ms`
+/// Returns a duration in short form: `1.3ms`.
 fn took(micros: f64) -> String {
     format!("{:.1}ms", micros / 1000.0)
 }

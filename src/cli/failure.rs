@@ -1,4 +1,4 @@
-//! Why a command failed, and the exit codes.
+//! Failures of commands, and the exit codes.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use tcpgw_kernel::KernelError;
 use tcpgw_kernel::listeners::ListenersError;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 
-/// Why a command failed.
+/// Reason why a command failed.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
     /// The input is wrong.
@@ -80,7 +80,7 @@ impl From<ObserveError> for Failure {
 }
 
 impl Failure {
-    /// 2 for what the caller got wrong, 1 for everything else.
+    /// Returns the exit code: 2 for an error of the caller, 1 for every other one.
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Invalid { .. } | Self::Config(_) | Self::Source(_) | Self::Usage(_) => 2,
@@ -90,7 +90,7 @@ impl Failure {
     }
 }
 
-/// The option by which a command waits longer for the lock.
+/// Returns the option by which a command waits longer for the lock.
 pub(super) fn option_of(error: &LockError) -> &'static str {
     match error {
         LockError::Held { holder, .. } if holder.contains(" daemon") => {
@@ -122,23 +122,22 @@ impl std::fmt::Display for Invalid<'_> {
     }
 }
 
-/// What a command came to.
+/// Result of a command.
 pub(super) type Outcome = Result<Code, Failure>;
 
 /// The exit codes of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
     Success,
-    /// For `diff`: there are changes; for `apply`: it is not finished; for `status`: something is unhealthy; for `who`:
-    /// nobody.
+    /// `diff`: there are changes; `apply`: it is not finished; `status`: something is unhealthy; `who`: no client was found.
     Failure,
     /// Ended by that signal.
     Signal(u8),
-    /// That of a command that was run.
+    /// Exit code of a command that was run.
     Other(u8),
 }
 
-/// What is wrong with what was ordered of a service is wrong input.
+/// Returns a function that treats the daemon's errors about an order for a service as wrong input.
 pub(super) fn of_service(name: &str) -> impl Fn(ClientError) -> Failure {
     move |error| match error {
         ClientError::Invalid(problems) => Failure::Invalid {

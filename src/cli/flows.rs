@@ -1,4 +1,4 @@
-//! `tcpgw flows`
+//! The command `tcpgw flows`.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::net::SocketAddr;
@@ -67,7 +67,7 @@ fn screen_of(global: &Global) -> Screen<StdoutLock<'static>> {
     }
 }
 
-/// As [`observe::flows`], by way of the daemon.
+/// Prints the flows like [`observe::flows`], by the daemon.
 fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), Failure> {
     let target = Target::new("/v1/flows")
         .with("service", query.service.as_ref().map(|service| service as _))
@@ -198,7 +198,7 @@ fn number(number: Option<u64>) -> String {
     number.map_or_else(|| "-".into(), shown)
 }
 
-/// The same table of a few flows, without columns of what conntrack does not note.
+/// Returns the same table for a few flows, without columns of values that conntrack does not record.
 pub(super) fn table(flows: &[FlowView<'_>], hints: &[Hint], extent: Extent) -> io::Result<Vec<u8>> {
     let mut table = Table::new(Vec::new(), extent);
     table.begin(hints)?;

@@ -1,4 +1,4 @@
-//! What commands need that work on the kernel: sockets, the lock, the record.
+//! Access to the kernel for commands that work without a daemon: sockets, the lock, the record.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Of the network namespace of this process.
+    /// Opens the kernel in the network namespace of this process.
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
         let mut kernel = Linux::open()?;
         // Whoever may not ask may not write either: say so before anything else fails because of it.
@@ -41,7 +41,7 @@ impl Gateway {
         })
     }
 
-    /// The right to write.
+    /// Takes the lock that allows to write.
     pub(super) fn lock(&mut self, global: &Global, timeout: Duration) -> Result<Lock, Failure> {
         // Whoever may not write rules is told that, and not that a directory is another's.
         self.kernel.identity()?;
@@ -52,12 +52,13 @@ impl Gateway {
         Reconciler::new(&mut self.kernel, &self.store, self.namespace, config.flow_mark)
     }
 
-    /// What it is meant to do.
+    /// Returns the services that the record defines.
     pub(super) fn services(&mut self, config: &Config) -> Result<ServicesView, Failure> {
         Ok(self.reconciler(config).services()?)
     }
 
-    /// Whether the table lets new connections from outside reach backends through services only. What cannot be read does not.
+    /// Returns whether the table lets new connections from outside reach backends through services only; `false` if the table
+    /// cannot be read.
     pub(super) fn protects(&mut self, services: &ServicesView) -> bool {
         let mut holds_some = |family| {
             let held = self.kernel.counted(SetName::Protected(family));
@@ -66,7 +67,7 @@ impl Gateway {
         services.table.is_some() && Family::BOTH.into_iter().any(&mut holds_some)
     }
 
-    /// What the state means here, beside services of others.
+    /// Returns the desired table of the state here, beside services of other providers.
     pub(super) fn desired(&mut self, state: &State, others: &[Service], config: &Config) -> Result<Desired, Failure> {
         let services = || state.services.iter().map(AsRef::as_ref).chain(others);
         let links = self.routes.own_links()?;

@@ -94,7 +94,7 @@ pub(super) struct Global {
     pub(super) configured: OnceCell<PathBuf>,
 }
 
-/// How to print.
+/// Format of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
     /// Sentences and tables for people; on a terminal, tables have the columns that fit
@@ -126,7 +126,7 @@ impl Global {
         !self.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && stream.is_terminal()
     }
 
-    /// How much of a table is shown.
+    /// Returns the part of a table that is shown.
     pub(super) fn extent(&self) -> Extent {
         match self.output {
             Output::Wide => Extent::All,
@@ -135,18 +135,18 @@ impl Global {
         }
     }
 
-    /// The daemon that keeps this network namespace, if there is one.
+    /// Returns the daemon of this network namespace, if there is one.
     pub(super) fn daemon(&self) -> Result<Option<Client>, Failure> {
         Ok(client::find(self.socket_at())?)
     }
 
-    /// Where the daemon is looked for: at the socket that was named, else at that of the configuration.
+    /// Returns the socket at which the daemon is looked for: the one that was named, else that of the configuration.
     pub(super) fn socket_at(&self) -> At<'_> {
         let named = self.socket.as_deref().filter(|socket| !socket.is_empty());
         named.map_or_else(|| At::Usual(self.usual_socket()), |named| At::Named(Path::new(named)))
     }
 
-    /// The socket of the configuration. One that cannot be read is warned of, and the default takes its place.
+    /// Returns the socket of the configuration. If that cannot be read, warns and returns the default.
     pub(super) fn usual_socket(&self) -> &Path {
         self.configured.get_or_init(|| {
             // Who may write to it is said by commands that use the rest of it.
@@ -167,7 +167,7 @@ impl Global {
         })
     }
 
-    /// The daemon, for what needs one; `what` is what only a daemon does.
+    /// Returns the daemon, for commands that need one; `what` is the action that only a daemon can do.
     pub(super) fn must_daemon(&self, what: &str) -> Result<Client, Failure> {
         self.daemon_or_why()?.map_err(|why| {
             Failure::Refused(match why {
@@ -180,7 +180,7 @@ impl Global {
         })
     }
 
-    /// Whether a report for people is not wanted: only its exit code is.
+    /// Returns whether only the exit code is wanted, and no report for people.
     pub(super) fn is_silent(&self) -> bool {
         self.quiet && self.output != Output::Json
     }
@@ -192,7 +192,7 @@ impl Global {
         }
     }
 
-    /// The configuration for a command that only looks: one that cannot be read is warned of, and the defaults take its place.
+    /// Returns the configuration for a command that only looks. If it cannot be read, warns and returns the defaults.
     pub(super) fn config_for_looking(&self) -> Config {
         self.config().unwrap_or_else(|error| {
             for line in error.to_string().lines() {
@@ -203,12 +203,13 @@ impl Global {
         })
     }
 
-    /// The configuration in effect: where the file at the default path is gone or not accepted, that of its copy, with a warning.
+    /// Returns the configuration in effect: if the file at the default path is gone or not accepted, that of its copy, with a
+    /// warning.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         Ok(self.warned(Config::load(self.config.as_deref())?))
     }
 
-    /// The configuration for a command that judges files and changes nothing: one that is not accepted is an error.
+    /// Returns the configuration for a command that judges files and changes nothing: one that is not accepted is an error.
     pub(super) fn strict_config(&self) -> Result<Config, Failure> {
         Ok(self.warned(Config::load_strictly(self.config.as_deref())?))
     }
@@ -247,7 +248,7 @@ impl Global {
         Ok(state)
     }
 
-    /// Whoever sees nothing happen is told what is waited for.
+    /// Says on a terminal that standard input is awaited.
     pub(super) fn say_if_terminal(&self, file: &File) {
         if file.file.as_os_str() == "-" && io::stdin().is_terminal() && !self.quiet {
             let _ = writeln!(screen::stderr(), "reading the state from standard input");

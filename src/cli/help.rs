@@ -4,7 +4,7 @@ use clap::{Arg, Args, Command, CommandFactory as _};
 
 use super::{Cli, Code, Outcome, print, usage};
 
-/// What `tcpgw`, `tcpgw help` and `tcpgw --help` print. It fits on a terminal of 80 columns and 24 lines.
+/// Output of `tcpgw`, `tcpgw help` and `tcpgw --help`. It fits on a terminal of 80 columns and 24 lines.
 const OVERVIEW: &str = "\
 A TCP gateway in front of containers, done by nftables in the kernel
 
@@ -30,7 +30,7 @@ tcpgw help COMMAND: options and examples of a command
 tcpgw help options: options of all commands (-o json, -q, --socket, ...)
 ";
 
-/// Where the commands stand in a line of the overview.
+/// Columns of the commands in a line of the overview.
 #[cfg(test)]
 const PLACES: [usize; 2] = [14, 47];
 
@@ -233,13 +233,13 @@ pub(super) struct Arguments {
     topic: Vec<String>,
 }
 
-/// The command line with its help texts.
+/// Returns the command line with its help texts.
 pub(super) fn command() -> Command {
     let command = Cli::command().help_template(OVERVIEW);
     with_examples(command, "")
 }
 
-/// The command with the help of all commands below it.
+/// Returns the command with the help of all commands below it.
 fn with_examples(command: Command, above: &str) -> Command {
     let names: Vec<String> = command
         .get_subcommands()
@@ -276,7 +276,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
 }
 
-/// The options of all commands.
+/// Returns the help of the options of all commands.
 fn options() -> String {
     const ABOUT: &str = "Options that every command takes, before or behind its name\n\n{all-args}\n";
     let shown = |option: &Arg| option.clone().hide_short_help(false).hide_long_help(false);
@@ -309,7 +309,7 @@ mod tests {
             .collect()
     }
 
-    /// The names of the commands that a line leads to.
+    /// Returns the names of the commands that a line leads to.
     fn path_of(line: &[String]) -> String {
         let matches = command().try_get_matches_from(std::iter::once("tcpgw").chain(line.iter().map(String::as_str)));
         let matches = matches.unwrap_or_else(|error| panic!("{line:?}: {error}"));

@@ -107,7 +107,7 @@ fn table(list: &HistoryList, extent: Extent) -> Result<(), Failure> {
         .print(rows)
 }
 
-/// What was ordered: `apply`, `deploy 7`.
+/// Returns the order of an entry: `apply`, `deploy 7`.
 fn order(entry: &HistoryAnswer) -> String {
     let what = escape::text(&entry.what);
     match entry.deploy {
@@ -116,7 +116,7 @@ fn order(entry: &HistoryAnswer) -> String {
     }
 }
 
-/// The service, and the app that it is, or was, of.
+/// Returns the service, and the app that it belongs or belonged to.
 fn service_and_app(entry: &HistoryAnswer) -> String {
     let service = escape::text(&entry.service);
     match &entry.app {
@@ -125,12 +125,12 @@ fn service_and_app(entry: &HistoryAnswer) -> String {
     }
 }
 
-/// The fields of a service.
+/// Returns the fields of a service.
 fn members(service: &RawValue) -> Option<Map<String, Value>> {
     serde_json::from_str(service.get()).ok()
 }
 
-/// What changed from what to what: `backends +10.2.0.3:80 -10.2.0.1:80; limit.pps 1000 -> 500`.
+/// Returns the differences: `backends +10.2.0.3:80 -10.2.0.1:80; limit.pps 1000 -> 500`.
 fn change(old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) -> String {
     let (old, new) = match (old, new) {
         (None, _) => return "added".into(),
@@ -147,7 +147,7 @@ fn change(old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) ->
     }
 }
 
-/// The fields that differ, those of objects inside by their paths.
+/// Collects the fields that differ; those of nested objects by their paths.
 fn fields(path: &str, old: &Map<String, Value>, new: &Map<String, Value>, changes: &mut Vec<String>) {
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     for name in names {
@@ -168,7 +168,7 @@ fn fields(path: &str, old: &Map<String, Value>, new: &Map<String, Value>, change
     }
 }
 
-/// `+added -removed`
+/// Returns the added and removed items: `+added -removed`.
 fn items(old: &[Value], new: &[Value]) -> String {
     let missing = |all: &[Value], from: &[Value], sign: char| {
         let missing = all.iter().filter(|item| !from.contains(item));
@@ -189,7 +189,7 @@ fn shown(value: Option<&Value>) -> String {
     value.map_or_else(|| "default".into(), fields::plain)
 }
 
-/// A user by name, if this machine knows it.
+/// Returns the name of a user, if this machine knows it.
 pub(super) fn user(uid: u32) -> String {
     let known = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid));
     known.ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)

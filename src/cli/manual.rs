@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     Ok(Code::Success)
 }
 
-/// The command line, complete, with the options of all commands in each command.
+/// Returns the complete command line, with the options of all commands in each command.
 fn program() -> Command {
     let mut program = help::command();
     program.build();
@@ -93,7 +93,7 @@ fn page_of(command: &Command) -> Man {
         .manual("TCP gateway")
 }
 
-/// The page of tcpgw as a whole.
+/// Returns the page of tcpgw as a whole.
 fn overview(program: &Command) -> io::Result<Vec<u8>> {
     let page = page_of(program);
     let mut text = Vec::new();
@@ -111,7 +111,7 @@ fn overview(program: &Command) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The page of a command, with a section for each command below it.
+/// Returns the page of a command, with a section for each command below it.
 fn command_page(command: &Command) -> io::Result<Vec<u8>> {
     let own = with_own_options(command);
     let page = page_of(&own);
@@ -129,7 +129,7 @@ fn command_page(command: &Command) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// A section for each command below this one, and for those below them.
+/// Appends a section for each command below this one, and for those below them.
 fn append_commands_below(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
     for below in commands(command) {
         let own = with_own_options(below);
@@ -154,7 +154,7 @@ fn append_commands_below(command: &Command, text: &mut Vec<u8>) -> io::Result<()
     Ok(())
 }
 
-/// What stands below the options in `--help`.
+/// Appends the text below the options in `--help`.
 fn append_examples(command: &Command, page: &Man, heading: &str, text: &mut Vec<u8>) -> io::Result<()> {
     if command.get_after_help().is_some() || command.get_after_long_help().is_some() {
         let mut examples = Vec::new();
@@ -171,7 +171,7 @@ fn append_examples(command: &Command, page: &Man, heading: &str, text: &mut Vec<
     Ok(())
 }
 
-/// The command without the options that every command takes: they are on the page of tcpgw.
+/// Returns the command without the options that every command takes: they are on the page of tcpgw.
 fn with_own_options(command: &Command) -> Command {
     command.clone().mut_args(|argument| {
         let is_common = argument.is_global_set() || ["help", "version"].contains(&argument.get_id().as_str());
@@ -184,7 +184,7 @@ fn has_options(command: &Command) -> bool {
     command.get_arguments().any(|argument| !argument.is_hide_set())
 }
 
-/// A section without its heading.
+/// Returns a section without its heading.
 fn without_heading(section: &[u8]) -> String {
     let text = String::from_utf8_lossy(section);
     let lines = text.split_inclusive('\n').filter(|line| !line.starts_with(".SH "));

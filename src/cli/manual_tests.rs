@@ -34,7 +34,7 @@ fn each_option_of_the_daemon_is_a_key_of_the_configuration() {
     assert!(INSTALL.contains("`TCPGW_RUN_DIR`"));
 }
 
-/// What the first column of the tables of a page names: `daemon.state` is `state`.
+/// Returns the names in the first column of the tables of a page: `daemon.state` is `state`.
 fn keys_of(page: &str) -> Vec<&str> {
     let rows = page
         .lines()
@@ -98,7 +98,7 @@ fn it_has_every_key_of_the_status() {
     assert_eq!(lacks.collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
-/// The names of all properties in a schema, those in the schemas that it refers to included.
+/// Collects the names of all properties in a schema, and in the schemas that it refers to.
 fn gather(document: &Value, schema: &Value, seen: &mut Vec<String>, keys: &mut Vec<String>) {
     if let Some(name) = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
         if !seen.iter().any(|known| known == name) {

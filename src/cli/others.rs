@@ -1,7 +1,7 @@
 //! Services in the kernel that a direct `apply` does not define and leaves alone: those of a daemon's API and orphans.
 //!
-//! A state file, whether the daemon follows it or `apply` reads it, is one provider: what an earlier one has put into the
-//! kernel is replaced. What belongs to nobody that is known stays.
+//! A state file, whether the daemon follows it or `apply` reads it, is one provider: services that an earlier one has put into
+//! the kernel are replaced. Services whose owner is not known stay.
 
 mod last;
 #[cfg(test)]
@@ -28,20 +28,20 @@ use tcpgw_core::summary::Summary;
 /// Names in one line.
 const MOST_NAMES: usize = 20;
 
-/// Those that stay, and those that go.
+/// Services of other providers that stay, and those that are removed.
 #[derive(Debug, Default)]
 pub(super) struct Others {
-    /// As the kernel holds them, and shall go on to.
+    /// The services as the kernel holds them, and as they stay.
     pub(super) services: Vec<Service>,
     details: AllDetails,
     pruned: Vec<(Owner, Box<str>)>,
     prunes: bool,
-    /// What the state takes from orphans, in words.
+    /// Orphans that the state takes over, in words.
     displaced: Vec<String>,
-    /// Those of the API and orphans that the kernel does not hold, and that the state does not define.
+    /// Services of the API and orphans that the kernel does not hold, and that the state does not define.
     waiting: Vec<(Owner, Box<str>)>,
     last: Option<(PathBuf, Last)>,
-    /// Nothing is left of what was served: the machine has booted.
+    /// Whether nothing is left of the services, since the machine has booted.
     is_all_lost: bool,
 }
 
@@ -174,12 +174,12 @@ impl Others {
         Ok(others)
     }
 
-    /// Whether a service of that name is among those that stay.
+    /// Returns whether a service of that name is among those that stay.
     pub(super) fn stays(&self, name: &str) -> bool {
         self.services.iter().any(|service| *service.name == *name)
     }
 
-    /// Their names.
+    /// Returns the names of those that stay.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.services.iter().map(|service| &*service.name)
     }
@@ -242,7 +242,7 @@ impl Others {
         }
     }
 
-    /// Whose the services are from now on.
+    /// Returns the owners of the services from now on.
     pub(super) fn details_with(&self, state: &State) -> AllDetails {
         let of_state = state.services.iter().filter_map(|service| {
             let details = Details::new(Owner::File, service, service);
@@ -252,7 +252,7 @@ impl Others {
     }
 }
 
-/// Why a state may not stand beside a service of the API; `None`: it may.
+/// Returns why a state may not stand beside a service of the API; `None`: it may.
 fn refusal(of_api: &Service, left: &Left<'_>) -> Option<Problem> {
     let name = &of_api.name;
     let (by, message) = match left {

@@ -1,4 +1,4 @@
-//! What is checked against the gateway itself before anything is changed.
+//! Checks against the gateway itself before anything is changed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,11 +45,11 @@ pub(super) fn refuse_taken(taken: &[Obstacle]) -> Result<(), Failure> {
     }
 }
 
-/// What is made of a state of which some services are held back.
+/// The part of a state that can be served, and the services that are held back.
 pub(super) struct Possible {
     /// The state without them, and with what is served of them already, or was before the machine booted.
     pub(super) state: State,
-    /// Their names.
+    /// Names of the services that are held back.
     pub(super) held: BTreeSet<Box<str>>,
 }
 

@@ -7,7 +7,7 @@ use crate::cli::global::{Global, Output};
 use crate::cli::screen;
 use std::io;
 
-/// Whoever reads no further has read enough.
+/// Treats a closed standard output (SIGPIPE) as success.
 pub(super) fn unless_closed(printed: Result<(), Failure>) -> Result<(), Failure> {
     match printed {
         Err(Failure::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -28,7 +28,7 @@ fn assert_made(document: &str, made: &str) {
     );
 }
 
-/// A text on one line of a table.
+/// Returns a text for a cell of a table, on one line.
 fn cell(text: &str) -> String {
     text.split_whitespace()
         .collect::<Vec<_>>()

@@ -68,7 +68,7 @@ pub(super) fn apply<R: DeserializeOwned>(
     Ok((applied.report, denied))
 }
 
-/// Where the state comes from, as the record says it.
+/// Returns the origin of the state for the record.
 pub(super) fn origin(file: &File) -> String {
     // What is relative means nothing to who reads it elsewhere.
     let origin = if file.file.as_os_str() == "-" {

@@ -1,4 +1,4 @@
-//! `tcpgw render`
+//! The command `tcpgw render`.
 
 use super::{Code, File, Global, Outcome, print};
 use tcpgw_core::ruleset::compile::compile;

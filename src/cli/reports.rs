@@ -1,11 +1,11 @@
-//! What apply and diff came to, as JSON: the report, and what became of connections of denied clients.
+//! JSON output of `apply` and `diff`: the report, and the result for connections of denied clients.
 
 use serde::Serialize;
 
 use super::denied::DeniedCounts;
 use super::{Failure, print_json};
 
-/// The JSON of `tcpgw apply -o json` and `diff -o json`, whoever did it.
+/// The JSON of `tcpgw apply -o json` and `diff -o json`, with and without a daemon.
 #[derive(Serialize)]
 pub(super) struct ReportJson<'r, R> {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! What documents show of outputs is what this version prints, as far as it does not depend on the machine.
+//! Outputs in documents are compared with those of this version, as far as they do not depend on the machine.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use tcpgw_core::summary::Summary;
 const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
 const STATUS: &str = include_str!("../../docs/reference/status.md");
 
-/// What stands between two marks of a text, for the first time.
+/// Returns the first text between two marks.
 fn between<'t>(text: &'t str, begin: &str, end: &str) -> &'t str {
     let (_, rest) = text.split_once(begin).expect(begin);
     rest.split_once(end).expect(end).0
@@ -30,7 +30,8 @@ fn the_version_of_the_rules_is_the_one_that_status_shows() {
     }
 }
 
-/// Of the smallest useful state. What the other commands of the page print is compared by a test with packets.
+/// The diff of the tutorial is that of the smallest useful state. A packet test compares the outputs of the other commands on
+/// that page.
 #[test]
 fn the_diff_of_the_tutorial_is_what_differs() {
     let state = tcpgw_core::model::parse(between(TUTORIAL, "```json\n", "```").as_bytes()).expect("a good state");

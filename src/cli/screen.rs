@@ -1,4 +1,4 @@
-//! Where the commands write: nothing reaches a terminal but through here, since what they show is not all ours.
+//! Output of the commands. All output to a terminal goes through here, since it contains foreign text.
 
 use std::io::{self, ErrorKind, StderrLock, StdoutLock, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,27 +10,27 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tcpgw_core::escape::Screen;
 
-/// How long standard error may take nothing, in all, before what is written there is left out.
+/// Total time that standard error may take nothing, before output to it is dropped.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A pipe that takes anything takes so many bytes at once, and so does a terminal whose reader is slow.
 const PIECE: usize = 256;
 
-/// Standard output, for text.
+/// Returns standard output, for text.
 pub(super) fn stdout() -> Screen<StdoutLock<'static>> {
     Screen::text(io::stdout().lock())
 }
 
-/// Standard output, for JSON.
+/// Returns standard output, for JSON.
 pub(super) fn json() -> Screen<StdoutLock<'static>> {
     Screen::json(io::stdout().lock())
 }
 
-/// Standard error.
+/// Returns standard error, with foreign text escaped.
 pub(super) fn stderr() -> Screen<StandardError> {
     Screen::text(terminal())
 }
 
-/// Standard error as it is, for what moves the cursor; all else is escaped before.
+/// Returns standard error without escaping, for control sequences that move the cursor.
 pub(super) fn terminal() -> StandardError {
     Bounded {
         out: io::stderr().lock(),
@@ -40,11 +40,11 @@ pub(super) fn terminal() -> StandardError {
 
 static STDERR: Patience = Patience::new(PATIENCE);
 
-/// Standard error. A pipe that nobody reads takes nothing once it is full: a command that waits for it neither ends at its deadline nor
-/// at Ctrl-C. So it waits for [`PATIENCE`] in all, and then leaves out what finds no room.
+/// Standard error with a limit of waiting. A pipe that is not read takes nothing once it is full: a command that waits for it
+/// ends neither at its deadline nor at Ctrl-C. So it waits for [`PATIENCE`] in all, and then drops output that does not fit.
 pub(super) type StandardError = Bounded<'static, StderrLock<'static>>;
 
-/// How much longer somebody waits.
+/// Remaining time to wait.
 #[derive(Debug)]
 pub(super) struct Patience(Mutex<Duration>);
 

@@ -1,4 +1,4 @@
-//! `tcpgw service`
+//! The command `tcpgw service`.
 
 pub(super) mod fields;
 pub(super) mod options;
@@ -60,7 +60,7 @@ struct List {
     provider: Option<String>,
 }
 
-/// The API separates labels by commas.
+/// Checks a label: it must have no comma, since the API separates labels by commas.
 fn wanted_label(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || text.starts_with('=') || text.contains(',') {
         return Err("must be KEY or KEY=VALUE, without commas");
@@ -117,7 +117,7 @@ struct How {
 }
 
 impl How {
-    /// What has to be there for it.
+    /// Returns the condition of the order, as the value of `if-match`.
     fn expected(&self) -> String {
         self.if_revision
             .map_or_else(|| "*".into(), |revision| format!("\"{revision}\""))
@@ -233,12 +233,12 @@ fn table(list: &ServiceList, extent: Extent) -> Result<(), Failure> {
     TextTable::new(screen::stdout(), COLUMNS, extent).print(rows)
 }
 
-/// The revision of a service of the API.
+/// Returns the revision of a service of the API in words.
 fn revision(revision: Option<u64>) -> String {
     revision.map_or("-".into(), |revision| revision.to_string())
 }
 
-/// The provider, and what keeps clients out.
+/// Returns the provider, and the reasons that keep clients out.
 fn provider(listed: &ListedAnswer) -> String {
     let state = listed.addon.as_ref().map(|addon| addon.state);
     let words = [

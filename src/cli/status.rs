@@ -1,4 +1,4 @@
-//! `tcpgw status`
+//! The command `tcpgw status`.
 
 mod text;
 
@@ -24,7 +24,7 @@ use tcpgw_core::problem::{Kind, Problem};
 
 /// Between two looks while waiting; a look at a full conntrack table takes longer itself.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long the last look after waiting may take, besides its interval.
+/// Maximum time of the last look after waiting, besides its interval.
 const LAST: Duration = Duration::from_secs(10);
 
 /// Show the state of services and backends: flows, traffic against the limit, drops; exit with 1 if something is unhealthy
@@ -83,7 +83,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     )
 }
 
-/// Whether nothing is unhealthy in time.
+/// Waits until nothing is unhealthy. Returns `false` when the time is over.
 fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<bool, Failure> {
     let begin = Instant::now();
     loop {
@@ -114,18 +114,18 @@ struct Here {
     gateway: Gateway,
     configuration: Configuration,
     reader: CheapReader,
-    /// That a daemon of another network namespace has answered.
+    /// The problem that a daemon of another network namespace has answered.
     elsewhere: Option<Problem>,
 }
 
-/// Who is asked.
+/// Source of the status: the kernel or the daemon.
 enum Source {
     Kernel(Box<Here>),
     Daemon(Client),
 }
 
 impl Here {
-    /// Why no daemon was asked, and what it would have found.
+    /// Returns the reason why no daemon was asked, and the problems that it would have found.
     fn found(&mut self, global: &Global, services: &ServicesView) -> Vec<Problem> {
         let why = self.elsewhere.clone().or_else(|| global.absent());
         let configuration = self.configuration.problem_beside(why.as_ref());

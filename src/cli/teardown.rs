@@ -1,4 +1,4 @@
-//! `tcpgw teardown`
+//! The command `tcpgw teardown`.
 
 use std::time::Duration;
 

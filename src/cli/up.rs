@@ -1,4 +1,4 @@
-//! `tcpgw up`
+//! The command `tcpgw up`.
 
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::up::record::{Places, socket_in};
 use crate::up::run::{self, UpError, UpSettings, directory_of};
 use tcpgw_core::problem::Kind;
 
-/// How long another tcpgw may hold the lock when the table is removed.
+/// Maximum time to wait for another tcpgw that holds the lock when the table is removed.
 const LOCK: Duration = Duration::from_secs(10);
 
 /// Run the processes of a Procfile, each in its own network namespace, with a public port for `tcp`
@@ -143,7 +143,7 @@ fn start(global: &Global, arguments: &Arguments) -> Outcome {
     Ok(run::run(&settings)?.map_or(Code::Success, Code::Signal))
 }
 
-/// The store of a daemon that is started.
+/// Returns the store of a daemon that is started.
 fn store(config: &Config) -> PathBuf {
     let named = env::var_os("TCPGW_STORE").filter(|store| !store.is_empty());
     named.map_or_else(
@@ -152,12 +152,12 @@ fn store(config: &Config) -> PathBuf {
     )
 }
 
-/// How long a port rests when it is given back; not in the configuration that `tcpgw up` writes itself.
+/// Returns the quarantine of ports; zero in the configuration that `tcpgw up` writes itself.
 fn rest(config: &Config) -> Duration {
     config.addon.as_ref().map_or(Duration::ZERO, |addon| addon.quarantine)
 }
 
-/// The socket of the daemon, whether it is there or not.
+/// Returns the socket of the daemon, whether it exists or not.
 fn socket(global: &Global) -> Result<PathBuf, Failure> {
     let named = global
         .socket
@@ -173,7 +173,7 @@ fn socket(global: &Global) -> Result<PathBuf, Failure> {
     Ok(named.unwrap_or_else(configured))
 }
 
-/// The daemon of this network namespace; `None`: one may be started.
+/// Returns the daemon of this network namespace; `None`: one may be started.
 fn find(global: &Global) -> Result<Option<Client>, Failure> {
     let socket = socket(global)?;
     match client::search(client::At::Named(&socket)) {
@@ -206,7 +206,7 @@ fn namespace() -> Result<u64, Failure> {
     })
 }
 
-/// The notes of this network namespace, and the directory of the app.
+/// Returns the records of this network namespace, and the directory of the app.
 fn place(global: &Global, procfile: &Path) -> Result<(Places, PathBuf), Failure> {
     let directory = directory_of(procfile)?;
     let places = Places::new(&global.run_dir, namespace()?).map_err(UpError::from)?;

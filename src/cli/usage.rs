@@ -1,5 +1,5 @@
-//! What clap says of arguments: errors of usage, help, the version. Arguments and variables are in it as they were given, so that
-//! line breaks in them are spelled out.
+//! Texts of clap about arguments: errors of usage, help, the version. They contain arguments and variables as they were given,
+//! so that line breaks in them are spelled out.
 
 use std::error::Error as _;
 use std::io::{self, IsTerminal as _, Write};
@@ -58,7 +58,7 @@ fn text(mut error: clap::Error, colored: bool) -> String {
     format!("{first}{}", escape::indented(rest))
 }
 
-/// A value with its foreign text on one line; `None`: it has none, or is unchanged.
+/// Returns a value with its foreign text on one line; `None`: it has none, or is unchanged.
 fn escaped(kind: ContextKind, value: &ContextValue) -> Option<ContextValue> {
     let is_risky = |text: &String| escape::text(text) != *text;
     match value {

@@ -1,4 +1,4 @@
-//! `tcpgw wait`
+//! The command `tcpgw wait`.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tcpgw_core::model::duration;
 
 /// The longest that one request waits: a daemon that hangs is noticed soon after.
 const PIECE: Duration = Duration::from_secs(1);
-/// How long the daemon may take at least to say what is still amiss.
+/// Minimum time for the daemon to say what is still missing.
 const LAST: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub(super) struct Wait {
     timeout: Duration,
 }
 
-/// What is waited for.
+/// Condition that the command waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum What {
     /// Every active backend is healthy and gets new connections
@@ -92,7 +92,7 @@ pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: Wh
     )))
 }
 
-/// What is still amiss with a backend.
+/// Returns why a backend does not meet the condition; `None`: it does.
 fn why(backend: &BackendView, what: What) -> Option<String> {
     let name = backend.backend;
     match what {

@@ -1,4 +1,4 @@
-//! `tcpgw who`
+//! The command `tcpgw who`.
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -80,7 +80,7 @@ pub(super) struct Arguments {
     strict: bool,
 }
 
-/// Where and how requests are sent.
+/// Client, URLs and settings for sending requests.
 struct Edge {
     client: OutboundClient,
     base: BaseUrl,
@@ -88,7 +88,7 @@ struct Edge {
     settings: CheckSettings,
 }
 
-/// What ends the checks before their end.
+/// Signals that end the checks early.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -187,7 +187,7 @@ fn json_file(option: &str, path: &Path) -> Result<Value, Failure> {
 }
 
 impl Edge {
-    /// Does what the run wants until its end, or until a second signal.
+    /// Executes the actions of the run until its end, or until a second signal.
     async fn drive(&self, global: &Global, run: &mut Run, signals: &mut Signals, printer: &mut Printer) {
         loop {
             let next = run.next(since_1970());
@@ -257,11 +257,11 @@ fn since_1970() -> Duration {
         .unwrap_or_default()
 }
 
-/// What a signal came to.
+/// Effect of a signal.
 enum Taken {
     /// The request that is under way is left, and what was made is removed.
     Interrupted,
-    /// Nothing but removal was under way, and goes on.
+    /// Only a removal was in progress, which goes on.
     Ignored,
     /// All is left.
     Ended,

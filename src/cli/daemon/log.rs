@@ -1,8 +1,8 @@
-//! The daemon's log, written by a thread of its own: whoever logs never waits for whoever reads.
+//! The daemon's log, written by a thread of its own, so that logging never waits for a reader of the log.
 //!
-//! A pipe, a terminal or a journal that nobody reads takes nothing more once it is full. The loop would hang there, and with it
-//! the API, the probes and the service manager's watchdog. Here lines wait in a queue of bounded size instead; what does not fit
-//! is left out and counted, and the number is logged when the log is read again.
+//! A pipe, a terminal or a journal that is not read takes nothing more once it is full. The loop would hang there, and with it
+//! the API, the probes and the service manager's watchdog. Here lines wait in a queue of bounded size instead; lines that do
+//! not fit are dropped and counted, and the number is logged when the log is read again.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 /// Bytes of lines that may wait.
 const MOST_BYTES: usize = 1 << 20;
-/// From one try to the next where the log does not take anything at the moment.
+/// Pause between two tries to write when the log takes nothing.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Where lines wait for the thread that writes them. Copies are of the same queue.
+/// Queue of lines for the thread that writes them. Clones share the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
     shared: Arc<Shared>,
@@ -33,7 +33,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Waiting {
     lines: VecDeque<Vec<u8>>,
-    /// Of these lines.
+    /// Total size of these lines.
     bytes: usize,
     /// Whether the thread writes a line that it has taken out.
     is_writing: bool,
@@ -48,7 +48,7 @@ impl Shared {
 }
 
 impl Log {
-    /// The log on standard error. `tell` is called with the number of lines that were left out, when all that waited has been
+    /// Starts the log on standard error. `tell` is called with the number of dropped lines, after all waiting lines have been
     /// written; it may log.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
-//! What is run at the switch.
+//! The command of `--on-switched`.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
-/// What it is told.
+/// Values in the command's environment.
 pub(super) struct Switch<'a> {
     pub(super) service: &'a str,
     pub(super) deploy: u64,
@@ -13,7 +13,7 @@ pub(super) struct Switch<'a> {
     pub(super) new: &'a str,
 }
 
-/// Runs it to its end; says how it failed.
+/// Runs the command and waits for its end. Returns an error in words if it failed.
 pub(super) fn run(command: &str, of: &Switch<'_>) -> Result<(), String> {
     // Standard output is for the result of the deploy.
     let out = io::stderr()

@@ -1,4 +1,4 @@
-//! How far a deploy is, for people: one line that is rewritten on a terminal, one line for each phase elsewhere.
+//! Progress of a deploy, for people: one line that is rewritten on a terminal, one line for each phase elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -59,7 +59,7 @@ impl Progress {
     }
 }
 
-/// What is said once at each phase.
+/// Returns the line that is printed once at each phase.
 fn at_phase(deploy: &DeployAnswer) -> Option<String> {
     let has_old = !deploy.old().is_empty();
     match &*deploy.phase {
@@ -79,7 +79,7 @@ fn at_phase(deploy: &DeployAnswer) -> Option<String> {
     }
 }
 
-/// What changes from moment to moment.
+/// Returns the line that is updated within a phase.
 fn now(deploy: &DeployAnswer) -> Option<String> {
     let progress = deploy.progress.as_ref()?;
     let left = progress.seconds_left;

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM, and what whoever sent them wants.
+//! Handling of SIGINT and SIGTERM during a deploy, with a question to the user.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use crate::cli::{Failure, screen};
 
-/// From a signal until an order that is not answered is left.
+/// Time after a signal for which the answer to an order is still awaited.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// What is to become of the deploy.
+/// Decision about the deploy when the command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
     Undo,
@@ -27,7 +27,7 @@ enum Said {
     Line(String),
 }
 
-/// Listens from its own thread, so that whoever waits for the daemon hears of it.
+/// Receives signals in a thread of its own, so that they reach a thread that waits for the daemon.
 pub(super) struct Signals {
     said: Mutex<UnboundedReceiver<Said>>,
     held: Mutex<Option<u8>>,
@@ -72,7 +72,7 @@ impl Signals {
         })
     }
 
-    /// The signal that came, if one did.
+    /// Returns the signal that came, if any.
     pub(super) fn caught(&self) -> Option<u8> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         if held.is_some() {
@@ -107,7 +107,7 @@ impl Signals {
         }
     }
 
-    /// Asks, where somebody can answer. One more signal is an answer, too: go on.
+    /// Asks the user, if standard input and standard error are terminals. Another signal counts as the answer to go on.
     pub(super) fn ask(&self) -> Option<Choice> {
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             return None;

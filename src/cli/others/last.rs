@@ -1,4 +1,4 @@
-//! What the daemon's file of last services says of the services that others define, and what an `apply` writes to it.
+//! Use of the daemon's file of last services: services of other providers in it, and changes that an `apply` writes to it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::store::last::Last;
 use tcpgw_core::model::{Service, State};
 use tcpgw_core::owner::Owner;
 
-/// Those of the API and orphans that a daemon served before the machine booted, that the kernel does not hold and that the state does not
-/// define.
+/// Returns the services of the API and orphans that a daemon served before the machine booted, that the kernel does not hold
+/// and that the state does not define.
 pub(super) fn waiting(last: &Last, found: &[Adopted], state: &State) -> Vec<(Owner, Box<str>)> {
     let is_there = |name: &str| found.iter().any(|found| *found.wanted.name == *name);
     let waiting = last.services.iter().filter(|(owner, service)| {
@@ -54,8 +54,8 @@ impl Others {
         kept.map(|kept| Arc::clone(&kept.service)).collect()
     }
 
-    /// Notes for a daemon that starts that the kernel has lost services which nobody has removed, before the record says no more that
-    /// they were served.
+    /// Notes, for the next start of a daemon, that the kernel has lost services which were not removed by an order, before the
+    /// record is replaced by one without them.
     pub(in crate::cli) fn remember_lost(&mut self, global: &Global) {
         let of_boot = self.last.as_mut().filter(|(_, last)| last.boot == boot_id());
         let Some((path, last)) = of_boot else { return };
@@ -91,7 +91,7 @@ impl Others {
         })
     }
 
-    /// Whether orphans are removed: the record of before would have them come back.
+    /// Returns whether orphans are removed: otherwise the earlier record would bring them back.
     pub(in crate::cli) fn prunes_orphans(&self) -> bool {
         let waiting = self.waiting.iter().filter(|_| self.prunes);
         self.pruned.iter().chain(waiting).any(|(owner, _)| owner.is_orphan())
@@ -109,8 +109,8 @@ impl Others {
         }
     }
 
-    /// What was held back of a state file that this one replaces is not to come back when a daemon starts. `held`: services of this one
-    /// that are held back.
+    /// Removes services that were held back of a state file which this one replaces, so that they do not come back when a
+    /// daemon starts. `held`: services of this one that are held back.
     pub(in crate::cli) fn forget_replaced(&self, global: &Global, held: &BTreeSet<Box<str>>) {
         let left = (!self.prunes).then(|| self.left(held)).flatten();
         if let Some((path, left)) = left
@@ -123,7 +123,7 @@ impl Others {
         }
     }
 
-    /// What the file of last services is to say then; `None`: what it says.
+    /// Returns the new contents of the file of last services; `None`: it stays as it is.
     fn left(&self, held: &BTreeSet<Box<str>>) -> Option<(&Path, Last)> {
         let (path, last) = self.last.as_ref()?;
         let is_pruned = |name: &str| {

@@ -33,7 +33,7 @@ fn an_endpoint_is_shared_with_a_service_of_the_api() {
     assert_eq!(others.displaced, Vec::<String>::new());
 }
 
-/// Nothing is left in the kernel of what the API had, and a daemon that starts serves it.
+/// The kernel has lost the services of the API, and a daemon that starts will serve them, so their ports are still taken.
 #[test]
 fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
     let last = Last {
@@ -61,7 +61,7 @@ fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
     assert_eq!(said_through_api(&last, &[], &not_held, "earlier").count(), 1);
 }
 
-/// Nothing in the kernel tells that a service of the API which is suspended has these backends.
+/// The kernel does not show the backends of a suspended service of the API.
 #[test]
 fn what_a_suspended_service_has_is_not_replaced() {
     let suspended = r#"{"name": "own", "port": 20005, "backends": []}"#;
@@ -132,7 +132,7 @@ fn a_service_of_the_api_is_not_replaced() {
     }
 }
 
-/// An export that is applied again.
+/// An export that is applied again leaves the services to the API.
 #[test]
 fn what_says_the_same_leaves_it_to_the_api() {
     let (others, left) = settled(Owner::Api, OWN, OWN, false);

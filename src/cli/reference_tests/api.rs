@@ -10,7 +10,7 @@ use super::{assert_made, cell};
 use crate::api::OPENAPI;
 
 const PAGE: &str = "docs/reference/api.md";
-/// What is below this line is made; what is above is written by hand.
+/// Mark in the page: the text below it is generated; the text above it is written by hand.
 const MARK: &str = "<!-- Below this line the page is made from the OpenAPI document. -->\n";
 
 #[test]
@@ -38,7 +38,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// A section for each tag, with its operations.
+/// Writes a section for each tag, with its operations.
 fn write_routes(page: &mut String, document: &Value) {
     page.push_str("\n## Routes\n");
     let mut written = 0;
@@ -166,7 +166,7 @@ fn write_bodies(page: &mut String, document: &Value) {
     }
 }
 
-/// What all of several objects have, then what each of them has besides. They are told apart by the key `event`.
+/// Writes the members that all of several objects have, then the further ones of each. The key `event` tells them apart.
 fn write_variants(page: &mut String, variants: &[&Value]) {
     let is_common = |key: &String| variants.iter().all(|of| !of["properties"][key].is_null());
     for (number, variant) in variants.iter().enumerate() {
@@ -188,7 +188,7 @@ fn write_variants(page: &mut String, variants: &[&Value]) {
     }
 }
 
-/// A table of some keys of an object, if there are any.
+/// Writes a table of some keys of an object, if there are any.
 fn write_table(page: &mut String, object: &Value, keys: &[(&String, &Value)]) {
     if !keys.is_empty() {
         page.push_str("\n| key | type | meaning |\n| --- | --- | --- |\n");
@@ -198,7 +198,7 @@ fn write_table(page: &mut String, object: &Value, keys: &[(&String, &Value)]) {
     }
 }
 
-/// A row for each key, those of objects in it included.
+/// Writes a row for each key, and for the keys of nested objects.
 fn write_keys(rows: &mut String, above: &str, schema: &Value) {
     for (key, property) in entries(&schema["properties"]) {
         write_key(rows, above, key, property, schema);
@@ -215,7 +215,7 @@ fn write_key(rows: &mut String, above: &str, key: &str, property: &Value, object
     write_keys(rows, &format!("{name}[]."), &property["items"]);
 }
 
-/// What a schema accepts, in words: a link to the schema that it names, or its type and its bounds.
+/// Returns in words what a schema accepts: a link to the schema that it names, or its type and its bounds.
 fn accepted(schema: &Value) -> String {
     match schema["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
         Some(name) => format!("[`{name}`](#{})", name.to_lowercase()),
@@ -280,7 +280,7 @@ fn shape(schema: &Value) -> String {
     cell(&said)
 }
 
-/// A value as JSON has it, a string without its quotes.
+/// Returns a value as JSON, a string without its quotes.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -51,7 +51,7 @@ fn the_page_of_commands_is_what_the_help_says() {
     assert_made(PAGE, &page);
 }
 
-/// A section for a command, and one for each command below it.
+/// Writes a section for a command, and one for each command below it.
 fn write_command(page: &mut String, command: &Command, above: &str, level: usize) {
     let name = format!("{above} {}", command.get_name());
     let about = command.get_long_about().or(command.get_about()).expect("a description");
@@ -83,7 +83,7 @@ fn write_command(page: &mut String, command: &Command, above: &str, level: usize
     }
 }
 
-/// A table of arguments and options, if there are any.
+/// Writes a table of arguments and options, if there are any.
 fn write_arguments<'a>(page: &mut String, arguments: impl Iterator<Item = &'a Arg>) {
     let mut rows = arguments.peekable();
     if rows.peek().is_some() {
@@ -94,7 +94,7 @@ fn write_arguments<'a>(page: &mut String, arguments: impl Iterator<Item = &'a Ar
     }
 }
 
-/// `-f`, `--file FILE` of an option; `[FILE]` of another argument.
+/// Returns the spelling: `-f`, `--file FILE` of an option; `[FILE]` of another argument.
 fn spelling(argument: &Arg) -> String {
     let takes_value = argument.get_num_args().is_some_and(|range| range.takes_values());
     let values = argument.get_value_names().unwrap_or_default();
@@ -120,7 +120,7 @@ fn spelling(argument: &Arg) -> String {
     short.into_iter().chain(long).collect::<Vec<_>>().join(", ")
 }
 
-/// What an argument says, what it accepts, its default and its variable.
+/// Returns the help of an argument, its values, its default and its variable.
 fn meaning(argument: &Arg) -> String {
     let help = argument.get_long_help().or(argument.get_help()).expect("a description");
     let mut text = sentence(&cell(&help.to_string()));
@@ -157,7 +157,7 @@ fn meaning(argument: &Arg) -> String {
     text
 }
 
-/// A help text, which has no full stop at its end, as a sentence. A default in brackets stays at its end.
+/// Returns a help text, which has no full stop at its end, as a sentence. A default in brackets stays at its end.
 fn sentence(text: &str) -> String {
     let text = text.trim_end();
     match text.split_once(" [default: ") {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use tcpgw_core::escape;
 
-/// A backend of a list, or an item of another one: `10.2.0.1:80=2 (draining)`.
+/// Returns a backend of a list, or an item of another one: `10.2.0.1:80=2 (draining)`.
 pub(in crate::cli) fn one(item: &Value) -> String {
     let Some(fields) = item.as_object() else {
         return text_of(item);
@@ -21,7 +21,7 @@ pub(in crate::cli) fn one(item: &Value) -> String {
     format!("{address}:{}{}{state}", item["port"], weight.unwrap_or_default())
 }
 
-/// A value without the signs of JSON: `pps 1000, burst 500`, `10.0.0.0/8 192.0.2.1`.
+/// Returns a value without the punctuation of JSON: `pps 1000, burst 500`, `10.0.0.0/8 192.0.2.1`.
 pub(in crate::cli) fn plain(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
@@ -34,7 +34,8 @@ pub(in crate::cli) fn plain(value: &Value) -> String {
     }
 }
 
-/// A string without what could drive a terminal; what is neither a string of JSON nor missing is shown as it is written.
+/// Returns a string without control characters for the terminal; a value that is neither a JSON string nor missing is shown as
+/// it is written.
 pub(super) fn text_of(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),

@@ -74,7 +74,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// What they say, as JSON; fields to be reset are null.
+    /// Returns the given options as JSON; fields to be reset are null.
     pub(super) fn json(&self, reset: &[String]) -> Result<Value, Failure> {
         let mut service = self.file()?;
         for field in reset {
@@ -147,7 +147,7 @@ impl Options {
     }
 }
 
-/// A field, or one of an object in it: `limit.burst`.
+/// Sets a field, or one of a nested object: `limit.burst`.
 fn put(service: &mut Map<String, Value>, field: &str, value: Value) {
     let Some((outer, inner)) = field.split_once('.') else {
         service.insert(field.to_owned(), value);
@@ -160,7 +160,7 @@ fn put(service: &mut Map<String, Value>, field: &str, value: Value) {
     there[inner] = value;
 }
 
-/// `10.2.0.11:3000`, or with a weight `10.2.0.11:3000=5`.
+/// Parses a backend: `10.2.0.11:3000`, or with a weight `10.2.0.11:3000=5`.
 pub(in crate::cli) fn backend(text: &str) -> Result<Value, String> {
     let Some((address, weight)) = text.split_once('=') else {
         return Ok(json!(endpoint(text)?));

@@ -21,7 +21,7 @@ use tcpgw_core::summary::FlowVerdict;
 /// More problems than these are counted only.
 const MOST_PROBLEMS: usize = 30;
 
-/// How a status is shown.
+/// Format of a status.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
     /// Seconds since 1970.
@@ -61,7 +61,7 @@ pub(super) fn write(out: &mut impl Write, status: &Status<'_>, look: Look) -> io
     notes(out, status, look)
 }
 
-/// `2 services, 5 backends (1 draining), 123 flows`
+/// Returns the line of sums: `2 services, 5 backends (1 draining), 123 flows`.
 fn sum(status: &Status<'_>) -> String {
     let all = || status.services.iter().flat_map(|service| &service.backends);
     let draining = all().filter(|backend| backend.state == FlowVerdict::Draining).count();
@@ -136,7 +136,7 @@ fn services(out: &mut impl Write, status: &Status<'_>, extent: Extent) -> io::Re
     table.end().map(drop)
 }
 
-/// What a service is called that is here: whatever the problems say of it comes before what its backends do.
+/// Returns the word in the column STATE. Problems of the service take precedence over the states of its backends.
 fn state_of(service: &ServiceStatus<'_>, problems: &[Problem]) -> &'static str {
     let of_it = || {
         let named = problems.iter();
@@ -182,7 +182,7 @@ fn service_cells(service: &ServiceStatus<'_>, problems: &[Problem]) -> Vec<Cell>
     cells
 }
 
-/// Whether new connections are sent to it, as far as its health says so.
+/// Returns whether new connections are sent to it, as far as its health says so.
 fn is_up(backend: &BackendStatus) -> bool {
     let health = backend.health.as_deref();
     backend.weight.is_some() && health.is_none_or(|health| IN_BALANCE.contains(&health))
@@ -252,7 +252,7 @@ fn limit(limit: LimitView) -> String {
     format!("{}/s{shared}", limit.packets_per_second)
 }
 
-/// `1310 (1203/s)`
+/// Returns the number of drops: `1310 (1203/s)`.
 fn dropped(reasons: &[(&'static str, Dropped)]) -> String {
     let packets: u64 = reasons.iter().map(|(_, dropped)| dropped.packets).sum();
     let rates = reasons.iter().filter_map(|(_, dropped)| dropped.packets_per_second);
@@ -264,7 +264,7 @@ fn dropped(reasons: &[(&'static str, Dropped)]) -> String {
     }
 }
 
-/// `117 over the limit to it (12/s), 3 invalid from it`
+/// Returns the reasons of drops: `117 over the limit to it (12/s), 3 invalid from it`.
 fn because(reasons: &[(&'static str, Dropped)]) -> String {
     let told = reasons.iter().filter(|(_, dropped)| dropped.packets > 0);
     let words: Vec<String> = told
@@ -277,7 +277,7 @@ fn because(reasons: &[(&'static str, Dropped)]) -> String {
     if words.is_empty() { "-".into() } else { words.join(", ") }
 }
 
-/// What a backend is for new connections, in one word. One that nobody probes, or has not probed yet, is active.
+/// Returns the state of a backend for new connections, in one word. A backend that is not probed, or not yet, is active.
 fn state_of_backend(backend: &BackendStatus) -> String {
     match (backend.state, backend.health.as_deref()) {
         (FlowVerdict::Draining, _) => "draining",
@@ -342,7 +342,7 @@ fn notes(out: &mut impl Write, status: &Status<'_>, look: Look) -> io::Result<()
     Ok(())
 }
 
-/// `rates: over 1.0 s; 3 flows began before conntrack counted packets`
+/// Writes the line of rates: `rates: over 1.0 s; 3 flows began before conntrack counted packets`.
 fn rates(out: &mut impl Write, status: &Status<'_>, sample: Sampled, is_whole: bool) -> io::Result<()> {
     write!(out, "rates: over {:.1} s", sample.seconds)?;
     let mut backends = status.services.iter().flat_map(|service| &service.backends);
@@ -359,7 +359,8 @@ fn rates(out: &mut impl Write, status: &Status<'_>, sample: Sampled, is_whole: b
     writeln!(out)
 }
 
-/// `inet tcpgw, version 6 of its rules, flow mark 0x00800000/0x00800000, 65536 backends fit; flags persist; nftables generation 2`
+/// Returns the line of the table: `inet tcpgw, version 6 of its rules, flow mark 0x00800000/0x00800000, 65536 backends fit;
+/// flags persist; nftables generation 2`.
 fn about(table: &Table) -> String {
     let comment = table.comment.as_deref();
     let version = comment.and_then(skeleton::version_of);
@@ -383,7 +384,7 @@ fn about(table: &Table) -> String {
     parts.join("; ")
 }
 
-/// `draining: web :20003, 10.2.0.9:80: 3 flows, 12 s left`
+/// Writes the line of a drain: `draining: web :20003, 10.2.0.9:80: 3 flows, 12 s left`.
 fn write_drain(out: &mut impl Write, drain: &Drain) -> io::Result<()> {
     let name = drain.service.as_deref().unwrap_or("(unnamed)");
     write!(out, "draining: {name} :{}, {}", drain.port, drain.backend)?;

@@ -68,7 +68,7 @@ fn shown(status: &Value, extent: Extent) -> String {
     String::from_utf8(out).expect("text")
 }
 
-/// The lines of the table.
+/// Returns the lines of the table.
 fn table(status: &Value, extent: Extent) -> Vec<String> {
     let text = shown(status, extent);
     let lines = text.lines().skip_while(|line| !line.starts_with("SERVICE"));

@@ -3,7 +3,7 @@
 use tcpgw_core::escape;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// What stands for the part that was left out. One column wide.
+/// Replacement of a part that was left out, one column wide.
 const ELLIPSIS: char = '…';
 
 /// Text in a row. Control characters in it are spelled out.
@@ -13,18 +13,18 @@ pub(in crate::cli) struct Cell {
     shorten: Shorten,
 }
 
-/// Which part of a cell goes if its column is too narrow.
+/// Part of a cell that is left out if its column is too narrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shorten {
-    /// As its column says.
+    /// Shortened as its column specifies.
     ByColumn,
-    /// None: people copy it.
+    /// Never shortened, since people copy it.
     Never,
-    /// What stands before the last so many columns.
+    /// Shortened before this many last columns, which are kept.
     Before(usize),
 }
 
-/// Which part of a cell goes if nothing else is said of it.
+/// Part of the cells of a column that is left out by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// The middle: names often differ at their ends.
@@ -34,7 +34,7 @@ pub(super) enum Part {
 }
 
 impl Cell {
-    /// A cell that is never shortened: an address, or anything else that is copied into other commands.
+    /// Returns a cell that is never shortened: an address, or anything else that is copied into other commands.
     pub(in crate::cli) fn whole(text: impl AsRef<str>) -> Self {
         Self {
             text: escape::text(text.as_ref()),
@@ -42,7 +42,7 @@ impl Cell {
         }
     }
 
-    /// A cell of two parts, of which the second is never shortened.
+    /// Returns a cell of two parts, of which the second is never shortened.
     pub(in crate::cli) fn ending(begin: &str, end: &str) -> Self {
         let end = escape::text(end);
         Self {
@@ -55,7 +55,7 @@ impl Cell {
         self.text.width()
     }
 
-    /// The least width to which it can be brought in a column whose cells keep `least` columns.
+    /// Returns the least width to which it can be shortened in a column whose cells keep `least` columns.
     pub(super) fn floor(&self, least: usize) -> usize {
         let width = self.width();
         match self.shorten {
@@ -65,7 +65,7 @@ impl Cell {
         }
     }
 
-    /// The text in at most so many columns, if it may be shortened; else the whole.
+    /// Returns the text in at most this many columns, if it may be shortened; else the whole text.
     pub(super) fn within(&self, width: usize, part: Part) -> String {
         if self.width() <= width {
             return self.text.clone();
@@ -99,7 +99,7 @@ impl From<&str> for Cell {
     }
 }
 
-/// The begin of a text, in at most so many columns.
+/// Returns the beginning of a text, in at most this many columns.
 fn first(text: &str, width: usize) -> &str {
     let mut used = 0;
     let mut chars = text.char_indices();
@@ -110,7 +110,7 @@ fn first(text: &str, width: usize) -> &str {
     end.map_or(text, |(at, _)| &text[..at])
 }
 
-/// The end of a text, in at most so many columns.
+/// Returns the end of a text, in at most this many columns.
 fn last(text: &str, width: usize) -> &str {
     let mut used = 0;
     let mut chars = text.char_indices().rev();

@@ -1,4 +1,4 @@
-//! Which columns a table shows and how wide they are.
+//! Layout of a table: the columns that it shows, and their widths.
 
 use unicode_width::UnicodeWidthStr as _;
 
@@ -16,44 +16,44 @@ pub(in crate::cli) struct Column {
     title: &'static str,
     side: Side,
     rank: Rank,
-    /// How narrow cells may become, and which part of them goes; `None`: they keep their width.
+    /// Least width of its cells, and the part of them that is left out; `None`: they keep their width.
     shorten: Option<(usize, Part)>,
     /// Whether its cells go into lines of their own below their rows, where the terminal is too narrow. Of the last column.
     wraps: bool,
 }
 
-/// Which side of a column its cells keep to.
+/// Alignment of the cells of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Left,
     Right,
 }
 
-/// When a column is shown. Columns of one rank come and go together.
+/// Condition under which a column is shown. Columns of one rank are shown or hidden together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Always,
-    /// Unless the terminal is too narrow: high numbers go first.
+    /// Hidden if the terminal is too narrow: high numbers first.
     Usual(u8),
-    /// Where the terminal is wide enough: low numbers come first.
+    /// Shown if the terminal is wide enough: low numbers first.
     Wide(u8),
-    /// Where all columns are asked for.
+    /// Shown if all columns are requested.
     All,
 }
 
-/// How much of a table is shown.
+/// Part of a table that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Extent {
     /// The usual columns, whole: what reads it is no terminal.
     Usual,
     /// All columns, whole.
     All,
-    /// What fits into so many columns of a terminal.
+    /// The columns that fit into this width of a terminal.
     Width(usize),
 }
 
 impl Column {
-    /// A column of text.
+    /// Returns a column of text, aligned left.
     pub(in crate::cli) const fn left(title: &'static str) -> Self {
         let (side, rank, shorten) = (Side::Left, Rank::Always, None);
         Self {
@@ -65,7 +65,7 @@ impl Column {
         }
     }
 
-    /// A column of numbers.
+    /// Returns a column of numbers, aligned right.
     pub(in crate::cli) const fn right(title: &'static str) -> Self {
         Self {
             side: Side::Right,
@@ -73,31 +73,31 @@ impl Column {
         }
     }
 
-    /// Left out on a terminal that is too narrow for it; high ranks go first.
+    /// Hides the column on a terminal that is too narrow for it; high ranks first.
     pub(in crate::cli) const fn usual(self, rank: u8) -> Self {
         let rank = Rank::Usual(rank);
         Self { rank, ..self }
     }
 
-    /// Shown on a terminal that has room for it only; low ranks come first.
+    /// Shows the column only on a terminal that has room for it; low ranks first.
     pub(in crate::cli) const fn wide(self, rank: u8) -> Self {
         let rank = Rank::Wide(rank);
         Self { rank, ..self }
     }
 
-    /// Its cells lose their middle, down to this width, where the terminal is too narrow.
+    /// Shortens cells in the middle, down to this width, if the terminal is too narrow.
     pub(in crate::cli) const fn names(self, least: usize) -> Self {
         let shorten = Some((least, Part::Middle));
         Self { shorten, ..self }
     }
 
-    /// Its cells lose their end, down to this width, where the terminal is too narrow.
+    /// Shortens cells at the end, down to this width, if the terminal is too narrow.
     pub(in crate::cli) const fn words(self, least: usize) -> Self {
         let shorten = Some((least, Part::End));
         Self { shorten, ..self }
     }
 
-    /// Its cells are whole, in lines below their rows where the terminal is too narrow. For the last column.
+    /// Puts whole cells into lines below their rows if the terminal is too narrow. For the last column.
     pub(in crate::cli) const fn wrapped(self) -> Self {
         Self { wraps: true, ..self }
     }
@@ -111,7 +111,7 @@ impl Column {
     }
 }
 
-/// How wide a column would be if there were room for all.
+/// Width of a column if there is room for all columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Natural {
     width: usize,
@@ -219,13 +219,13 @@ impl Layout {
         }
     }
 
-    /// The line of titles.
+    /// Returns the line of titles.
     pub(super) fn head(&self) -> String {
         let titles = self.shown.iter();
         join(titles.map(|(_, column, width)| (column.title.to_owned(), column.side, *width)))
     }
 
-    /// The line of a row, and those of the cell that is below it.
+    /// Returns the line of a row, and those of the cell that is below it.
     pub(super) fn line(&self, cells: &[Cell]) -> String {
         let mut line = self.row(cells);
         let below = self.below.and_then(|(at, width)| Some((cells.get(at)?, width)));

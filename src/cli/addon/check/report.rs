@@ -1,4 +1,4 @@
-//! What `tcpgw addon check` prints, and the exit code.
+//! Output and exit code of `tcpgw addon check`.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -10,7 +10,7 @@ use crate::addon::check::{Finding, Report, Verdict};
 use crate::cli::{Code, Failure, Global, Outcome, Output, print_json, screen};
 use tcpgw_core::diff::count;
 
-/// How often `-v` must be given to see what was sent and came of checks that passed.
+/// Number of `-v` from which requests and answers of passed checks are shown.
 const DETAILS: u8 = 1;
 
 #[derive(Serialize)]
@@ -30,7 +30,7 @@ pub(super) struct Printer {
     is_silent: bool,
     is_verbose: bool,
     printed: usize,
-    /// Whoever reads no further does not keep what was made from being removed.
+    /// Error of printing, which does not keep things from being removed at the provider.
     failed: Option<io::Error>,
 }
 
@@ -62,7 +62,7 @@ impl Printer {
     }
 }
 
-/// One line for what is well, and what was sent, what came and what the rule says for what is not.
+/// Returns one line for a check that passed, and, for others, also request, answer and rule.
 fn lines(finding: &Finding, is_verbose: bool) -> String {
     let word = match finding.verdict {
         Verdict::Pass => "PASS",
