@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let seconds: u64 = arg(1).unwrap_or("20").parse()?;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let own = SocketAddr::from(([127, 1, 0, 0], listener.local_addr()?.port()));
-    // Nobody comes here unless this process was kept from sending a reset in time.
+    // Connections are only accepted here if this process was kept from sending a reset in time.
     std::thread::spawn(move || while listener.accept().is_ok() {});
     let first: SocketAddr = arg(2).map_or(Ok(own), str::parse)?;
     let max: NonZeroUsize = arg(3).map_or(Ok(MAX_IN_FLIGHT), str::parse)?;

@@ -1,9 +1,9 @@
 //! Files of the run directory, which processes of several users share: the daemon's user owns the directory, and root's
 //! commands work in it.
 //!
-//! Whoever owns the directory can put anything there: a symbolic link to a file that only root may write, a FIFO that nobody
-//! ever writes to, a file of another user. So nothing here follows a link, waits for a peer, or reads without a bound, and no
-//! file is used before its type and its owner are known. Knows neither what the files hold nor who locks them.
+//! The owner of the directory can put anything there: a symbolic link to a file that only root may write, a FIFO that no
+//! process writes to, a file of another user. So nothing here follows a link, waits for a peer, or reads without a bound, and
+//! no file is used before its type and its owner are known. Does not know the contents of the files, nor who locks them.
 //!
 //! Source: `open(2)` (`O_NOFOLLOW`, `O_EXCL`, `O_NONBLOCK`), `fifo(7)`.
 
@@ -55,7 +55,7 @@ pub fn read(path: &Path, most: u64) -> io::Result<Content> {
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
-    // It may grow while it is read.
+    // The file may grow while it is read.
     file.by_ref().take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(too_large());

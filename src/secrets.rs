@@ -183,7 +183,7 @@ pub fn read(path: &Path, owners: &Owners) -> Result<Vec<u8>, SecretError> {
     Ok(contents(file)?)
 }
 
-/// Reads a file beside one of secrets that everybody may read: a certificate.
+/// Reads a file beside a file of secrets that all users may read: a certificate.
 ///
 /// # Errors
 /// Those of the file system; of another kind where it is no regular file, or larger than 256 KiB.
@@ -192,7 +192,7 @@ pub fn read_public(path: &Path, owners: &Owners) -> io::Result<Vec<u8>> {
     contents(file)
 }
 
-/// Opens a regular file; a pipe in its place does not make anybody wait.
+/// Opens a regular file. Does not block on a pipe in its place.
 fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
     let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(read(&path, &Owners::judging(&run_dir)).unwrap(), b"secret");
         let error = read(&path, &Owners::of_daemon()).unwrap_err();
         assert!(matches!(error, SecretError::Foreign { .. }), "{error}");
-        // Nobody else may write or read it, whoever owns it.
+        // No other user may write or read it, whoever the owner is.
         for mode in [0o620, 0o602, 0o640, 0o604] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = read(&path, &Owners::beside_daemon(&run_dir)).unwrap_err();

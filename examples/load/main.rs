@@ -39,7 +39,7 @@ enum Command {
         #[arg(long, required = true)]
         listen: Vec<std::net::SocketAddr>,
     },
-    /// As many connections as go through: connect, request, answer, close
+    /// Connect, send a request, read the answer and close, as often as possible
     Connect {
         #[command(flatten)]
         to: To,
@@ -54,7 +54,7 @@ enum Command {
         /// Bytes of the answer
         #[arg(long, default_value_t = 64)]
         answer: u64,
-        /// Who closes first
+        /// Side that closes first
         #[arg(long, value_enum, default_value_t = Close::Server)]
         close: Close,
         /// Give a connection up after so many seconds
@@ -65,7 +65,7 @@ enum Command {
     Latency {
         #[command(flatten)]
         to: To,
-        /// Connections
+        /// Number of connections
         #[arg(long, default_value_t = 10_000)]
         samples: usize,
         /// Give a connection up after so many seconds
@@ -85,16 +85,16 @@ enum Command {
         #[arg(long, default_value_t = 64)]
         answer: u64,
     },
-    /// As many bytes as go through
+    /// Send as many bytes as possible
     Stream {
         #[command(flatten)]
         to: To,
         #[command(flatten)]
         for_long: ForLong,
-        /// Connections
+        /// Number of connections
         #[arg(long, default_value_t = 4)]
         connections: usize,
-        /// Which way the bytes go
+        /// Direction of the bytes
         #[arg(long, value_enum)]
         direction: Direction,
     },
@@ -102,20 +102,20 @@ enum Command {
 
 #[derive(Args, Clone)]
 struct To {
-    /// What to connect to: ADDRESS[+COUNT]:PORT[+COUNT], several times if need be
+    /// Targets: ADDRESS[+COUNT]:PORT[+COUNT], several times if need be
     #[arg(long = "target", required = true)]
     targets: Vec<Range>,
     /// The clients' addresses, in turn: ADDRESS[+COUNT]; the machine must have a local route to them
     #[arg(long)]
     sources: Option<Sources>,
-    /// Of the random choice of targets
+    /// Seed of the random choice of targets
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
 #[derive(Args, Clone, Copy)]
 struct ForLong {
-    /// Seconds
+    /// Duration in seconds
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Threads, each with its share of what is under way
@@ -123,16 +123,16 @@ struct ForLong {
     threads: usize,
 }
 
-/// Who closes a connection first, and so keeps it in `TIME_WAIT`.
+/// Side that closes a connection first, and so keeps it in `TIME_WAIT`.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Close {
     Client,
     Server,
-    /// The client, with a reset: nobody waits.
+    /// The client closes, with a reset, so that no side has to wait.
     Reset,
 }
 
-/// Which way the bytes of a stream go.
+/// Direction of the bytes of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Direction {
     /// From the client to the server.

@@ -42,7 +42,7 @@ pub(crate) fn run(addresses: &[SocketAddr]) -> Result<Value, Box<dyn Error>> {
     server
         .epoll
         .add(&signal, EpollEvent::new(EpollFlags::EPOLLIN, SIGNAL))?;
-    // Whoever started it can wait for this line.
+    // The program that started the server can wait for this line.
     println!("{}", json!({"listening": addresses}));
     server.serve()?;
     let mut report = serde_json::to_value(&server.counts)?;

@@ -491,7 +491,7 @@ mod tests {
             matches!(resting, Err(PortRefusal::Resting { seconds: 3600, .. })),
             "{resting:?}"
         );
-        // It has begun when that was seen first, and ends.
+        // The quarantine has begun when its excess was noticed, and ends.
         for seconds in [0, 10, 1800] {
             pool.limit_rests(before + Duration::from_secs(seconds));
         }

@@ -153,7 +153,7 @@ impl Client {
             timeout(patience.saturating_sub(SLOW), asked).await.ok()
         });
         let begun = begun.unwrap_or_else(|| Err(self.hung(since.elapsed())));
-        // What has begun may be large.
+        // An answer that has begun may be large.
         self.answer(begun?, since + patience.max(SLOW), largest(target))
     }
 
@@ -230,7 +230,7 @@ impl Client {
     fn failed(&self, why: &dyn fmt::Display) -> ClientError {
         ClientError::Connection {
             path: self.path.clone(),
-            // It may quote what came from the other end.
+            // The error may quote bytes of the other end.
             why: tcpgw_core::escape::text(&why.to_string()),
         }
     }
@@ -317,7 +317,7 @@ impl Client {
                     source,
                 },
             })?;
-        // Of the process that called `listen` (unix(7)); 0 in a namespace of processes that it is not in.
+        // The peer is the process that called `listen` (unix(7)); 0 in a PID namespace that it is not in.
         let peer = stream.peer_cred().map_err(|error| self.failed(&error))?;
         self.pid.set(peer.pid().filter(|pid| *pid > 0));
         self.check_peer(peer.uid())?;

@@ -80,7 +80,7 @@ fn stream(
         .collect();
     let kept = first.chain(kept.into_iter().map(move |event| told(&event, asker)));
     let coming = BroadcastStream::new(coming).filter_map(move |event| {
-        // It is free again when nobody follows any more.
+        // The place is free again when the client has left.
         let _ = &place;
         match event {
             Ok(event) => concerns(&event, service.as_deref()).then(|| told(&event, asker)),

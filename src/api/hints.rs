@@ -1,8 +1,8 @@
 //! The words of hints: errors name what to do as a command of the command line, and a program that speaks HTTP itself is told
 //! the request that does the same.
 //!
-//! Messages are written with commands, in backticks: `` `tcpgw service ls` ``. What has no request of its own (`tcpgw doctor`)
-//! stays a command for everybody.
+//! Messages are written with commands, in backticks: `` `tcpgw service ls` ``. Commands without a request of their own
+//! (`tcpgw doctor`) stay commands for all clients.
 
 use std::borrow::Cow;
 use std::io::{self, Write};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tcpgw_core::model::MAX_STATE_BYTES;
 
-/// Connections that are served at once, of everybody but root and the daemon's user. Idle ones count.
+/// Connections that are served at once, of all users but root and the daemon's user. Idle ones count.
 pub const CONNECTIONS: usize = 128;
 /// Maximum number of these connections per user.
 pub const SHARE: usize = 96;

@@ -64,7 +64,7 @@ impl Looks {
                 Ok(out.flush()?)
             });
             if let Err(error) = done {
-                // What is left in it is not to be sent.
+                // The buffered rest of the answer is not sent.
                 let _ = out.into_inner().into_parts();
                 let _ = pieces.blocking_send(Err(error.into()));
             }

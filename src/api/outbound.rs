@@ -304,7 +304,7 @@ fn connector(authorities: Option<&Path>) -> Result<TlsConnector, ClientError> {
         return Err(wrong("there is none that can be used (PEM)".into()));
     }
     let provider = Arc::new(ring::default_provider());
-    // Those of the system are authorities, and no servers.
+    // The system's certificates are those of authorities, and not of servers.
     let servers = if authorities.is_some() {
         certificates
     } else {

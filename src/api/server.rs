@@ -91,7 +91,7 @@ pub async fn serve(
         };
         seat(stream, &mut connections);
     }
-    // They connected before the end, and may have asked already.
+    // Clients that connected before the end may have sent a request already.
     for stream in waiting(listener) {
         seat(stream, &mut connections);
     }
@@ -112,7 +112,7 @@ fn waiting(listener: UnixListener) -> Vec<UnixStream> {
     if let Err(error) = shutdown(listener.as_raw_fd(), Shutdown::Read) {
         tracing::debug!(%error, "failed to close the queue of the socket");
     }
-    // It does not block; its queue is no longer than the system allows.
+    // The listener does not block; its queue is no longer than the system allows.
     let accepted = std::iter::from_fn(|| listener.accept().ok());
     let streams = accepted.filter_map(|(stream, _)| {
         stream.set_nonblocking(true).ok()?;
@@ -143,7 +143,7 @@ fn admit(stream: &UnixStream) -> Result<Peer, fn() -> ApiError> {
 /// Returns whether a process is in another network namespace, as far as that is visible.
 fn is_elsewhere(pid: i32) -> bool {
     let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
-    // Of this thread: the process' first one may be elsewhere.
+    // The namespace of this thread: the process's first one may be in another.
     let here = namespace("thread-self");
     namespace(&pid.to_string()).is_some_and(|there| here.is_some_and(|here| here != there))
 }
@@ -156,7 +156,7 @@ fn turn_away(stream: UnixStream) {
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nretry-after: 1\r\n\
          connection: close\r\n\r\n"
     );
-    // It does not block, and whoever asked may be gone.
+    // The socket does not block, and the client may have gone.
     if let Ok(mut stream) = stream.into_std() {
         let _ = stream.write_all((head + &body).as_bytes());
     }

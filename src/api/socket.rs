@@ -111,7 +111,7 @@ impl Socket {
     /// Makes the socket again after its file was removed; returns the new listener.
     ///
     /// # Errors
-    /// [`SocketError`]: also that somebody else has the name now.
+    /// [`SocketError`]: also that another program has made a file of that name.
     pub fn renew(&mut self, settings: &SocketSettings) -> Result<UnixListener, SocketError> {
         make_directory(&self.path)?;
         make_way(&self.path)?;
@@ -182,7 +182,7 @@ fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
     };
     let opened = run_file::open_lock(&file).map_err(fail)?;
     match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-        // Whoever held it may have removed the file: the next one would lock another.
+        // The former holder may have removed the file: the next process would lock another one.
         Ok(lock) if !run_file::is_at(&lock, &file) => self::lock(path),
         Ok(lock) => Ok(lock),
         Err((_, Errno::EWOULDBLOCK)) => Err(SocketError::InUse(path.to_owned())),
@@ -215,7 +215,7 @@ fn make_way(path: &Path) -> Result<(), SocketError> {
         Ok(_) => Err(SocketError::InUse(path.to_owned())),
         Err(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(()),
-            // Its queue is full: somebody is there.
+            // The queue is full, so a program listens there.
             io::ErrorKind::WouldBlock => Err(SocketError::InUse(path.to_owned())),
             _ => Err(fail(error)),
         },

@@ -191,7 +191,7 @@ fn signature(file: &File) -> Applied {
 }
 
 fn tell(global: &Global, report: &Report, others: &Others, denied: &Denied, time: Duration) -> Result<(), Failure> {
-    // Those that leave have left when this is said.
+    // The backends that leave have left when this is printed.
     let report = ApplyReport::new(report, time, 0);
     match global.output {
         Output::Json => ReportJson {

@@ -23,7 +23,7 @@ use crate::api::client::Target;
 const VARIABLE: &str = "TCPGW_COMPLETE";
 /// Maximum time that a completion waits for the daemon.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The most names that are offered: more than anybody reads.
+/// Maximum number of names that are offered.
 const MOST: usize = 10_000;
 /// zsh runs a file of its function path as the function, and expects that to complete.
 const ZSH_AUTOLOAD: &str = "\
@@ -149,7 +149,7 @@ fn services() -> Vec<CompletionCandidate> {
     let list: Option<ServiceList> = asked("/v1/services");
     let services = list.iter().flat_map(|list| &list.services);
     let names = services.map(|listed| listed.service.name());
-    // What is no name of a service would not be taken, and must not reach the shell.
+    // Other texts would not be accepted as names, and must not reach the shell.
     let is_name =
         |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     names.filter(is_name).take(MOST).map(CompletionCandidate::new).collect()

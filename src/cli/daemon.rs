@@ -121,7 +121,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let (set_level, log) = start_logs(global, &settings);
     let ended = crate::daemon::run(&given, settings, config, &global.run_dir, set_level).map_err(Failure::from);
     if log.is_some_and(|log| !log.flush(LAST_LINES)) {
-        // Nobody reads standard error: a message there would wait for ever, and the daemon with it.
+        // Standard error is not read: a message there would wait for ever, and the daemon with it.
         std::process::exit(ended.err().map_or(0, |failure| failure.code().into()));
     }
     ended.map(|()| Code::Success)

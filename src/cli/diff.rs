@@ -32,7 +32,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     if let Some(daemon) = global.daemon()? {
         let options = ApplyOptions {
             dry_run: true,
-            // It only says what would be.
+            // The order only reports the differences, so every confirmation is given.
             take_over: true,
             allow_empty: true,
             prune: arguments.prune,
@@ -113,7 +113,7 @@ pub(super) fn show(
         text += "~ the gateway's links or their addresses have changed, and the rules will follow\n";
     }
     if differs && text.is_empty() {
-        // Elements that no word stands for: somebody changed the table, or the order of slots differs.
+        // Elements that the description leaves out differ: the table was changed, or the order of slots differs.
         text += "~ the elements in the kernel differ from the state and will be put right\n";
     }
     print(&text)?;

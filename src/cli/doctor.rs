@@ -25,7 +25,7 @@ pub(super) fn run(global: &Global) -> Outcome {
         let owner = view["pid"].as_u64().filter(|_| view["owns_table"] == true);
         let owner = owner.and_then(|pid| u32::try_from(pid).ok());
         table.daemon = owner.filter(|_| table.owner.is_some());
-        // It notes what it has written a while later, and hears at once of what others write.
+        // The daemon records its own writes a moment later, and learns at once of other programs' writes.
         if view["in_sync"] == true && matches!(table.state, TableState::Changed | TableState::Unrecorded) {
             table.state = TableState::AsWritten;
         }
@@ -33,7 +33,7 @@ pub(super) fn run(global: &Global) -> Outcome {
     let mut diagnosis = doctor::examine(&facts);
     match &daemon {
         Daemon::Answers { problems, .. } => doctor::add_of_daemon(&mut diagnosis, problems),
-        // What it does not do any more may be why the rest is as it is.
+        // The daemon's failure may be the cause of the other findings.
         _ => diagnosis.add_first(daemon.findings()),
     }
     diagnosis.add(daemon.judge_configuration(&configuration));

@@ -98,7 +98,7 @@ fn files_that_documents_name_are_there() {
         for word in in_blocks.chain(in_sentences) {
             let named = word.trim_end_matches(['.', ',', ':', ';']).trim_start_matches("./");
             let directory = named.split_once('/').map_or("", |(directory, _)| directory);
-            // What is to be filled in is no name of a file.
+            // Placeholders are not names of files.
             let last = named.rsplit('/').next().unwrap_or_default();
             let stem = last.split('.').next().unwrap_or_default();
             let is_placeholder = stem.len() > 1 && stem != "README" && stem.chars().all(|c| c.is_ascii_uppercase());
@@ -245,7 +245,7 @@ fn blocks(text: &str) -> Vec<String> {
         let block: Vec<&str> = block.collect();
         match language {
             "sh" | "bash" => blocks.push(block.join("\n")),
-            // Without a language it shows what a command prints.
+            // A block without a language shows the output of a command.
             "console" | "" => {
                 let typed = block
                     .iter()
@@ -312,7 +312,7 @@ fn check_names(command: &Command, arguments: &[String]) -> Result<(), String> {
     command.build();
     let mut arguments = arguments;
     while let [first, rest @ ..] = arguments {
-        // What is to be filled in.
+        // Placeholders are not checked.
         if !command.has_subcommands() || first.starts_with('-') || first.contains(['{', '$']) {
             break;
         }

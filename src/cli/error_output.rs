@@ -46,7 +46,7 @@ pub(super) fn within(time: Duration, write: impl FnOnce() + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     let started = thread::Builder::new().spawn(move || {
         write();
-        // Nobody may wait any more.
+        // The receiver may have stopped waiting.
         let _ = done.send(());
     });
     if started.is_ok() {

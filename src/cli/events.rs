@@ -103,7 +103,7 @@ fn words(event: &EventAnswer) -> String {
         return line + &lagged(event.members.get("missed").and_then(Value::as_u64));
     }
     for (key, value) in event.members.iter().filter(|(_, value)| !value.is_null()) {
-        // What the JSON calls so is not understood at first sight.
+        // The key of the JSON is not understood at first sight.
         let key = if key == "adopted" { "in_kernel" } else { key };
         let _ = match value {
             Value::Number(micros) if key == "micros" => {

@@ -26,7 +26,7 @@ impl Gateway {
     /// Opens the kernel in the network namespace of this process.
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
         let mut kernel = Linux::open()?;
-        // Whoever may not ask may not write either: say so before anything else fails because of it.
+        // A user who may not read may not write either: report that before anything else fails because of it.
         kernel.identity()?;
         let namespace = kernel.netns_cookie().map_err(|source| Failure::Io {
             what: "identify the network namespace (needs Linux 5.14)",
@@ -43,7 +43,7 @@ impl Gateway {
 
     /// Takes the lock that allows to write.
     pub(super) fn lock(&mut self, global: &Global, timeout: Duration) -> Result<Lock, Failure> {
-        // Whoever may not write rules is told that, and not that a directory is another's.
+        // A user who may not write rules gets that error, and not one about another user's directory.
         self.kernel.identity()?;
         Ok(Lock::take(&global.run_dir, self.namespace, timeout)?)
     }

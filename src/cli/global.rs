@@ -149,7 +149,7 @@ impl Global {
     /// Returns the socket of the configuration. If that cannot be read, warns and returns the default.
     pub(super) fn usual_socket(&self) -> &Path {
         self.configured.get_or_init(|| {
-            // Who may write to it is said by commands that use the rest of it.
+            // Warnings about users who may write to the file are printed by commands that use the rest of it.
             let quiet = tracing::subscriber::NoSubscriber::new();
             let config = tracing::subscriber::with_default(quiet, || Config::load(self.config.as_deref()));
             let section = match config {

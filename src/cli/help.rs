@@ -265,7 +265,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return Ok(Code::Success);
     }
     let words = ["tcpgw"].into_iter().chain(arguments.topic.iter().map(String::as_str));
-    // It says what there is instead if there is no such command.
+    // The error names similar commands if there is no such command.
     match command().try_get_matches_from(words.chain(["--help"])) {
         Ok(_) => Ok(Code::Success),
         Err(error) => {

@@ -139,7 +139,7 @@ fn change(old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) ->
     };
     let mut changes = Vec::new();
     fields("", old, new, &mut changes);
-    // What happened to its resource changes nothing of a service.
+    // Changes of the resource do not change the service.
     if changes.is_empty() {
         "-".into()
     } else {

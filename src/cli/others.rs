@@ -67,7 +67,7 @@ pub(super) fn look(
     let is_last_newer =
         recorded.is_some_and(|recorded| of_last.is_newer(recorded.known(), &boot_id(), gateway.namespace));
     let adopted = adopt(&known.summary, recorded, of_last, is_last_newer);
-    // Without a record nobody knows whose a service is.
+    // Without a record the owners of services are not known.
     let is_orphan = known.recorded.is_none();
     let not_held: BTreeSet<Box<str>> = last
         .iter()
@@ -93,7 +93,7 @@ pub(super) fn look(
     let said = last
         .iter()
         .flat_map(|last| said_through_api(last, &of_others, &not_held, &boot_id()));
-    // One that is suspended or held back is not whole in the kernel.
+    // A suspended service, or one that is held back, is not complete in the kernel.
     let said = said.map(|service| (service.name.clone(), Service::clone(service)));
     let said: BTreeMap<Box<str>, Service> = said.collect();
     let mut others =
@@ -135,7 +135,7 @@ impl Others {
         }
         let claimed = Claimed::by(&state.services);
         if !prune {
-            // What the kernel does not hold is made by whoever says the same of it.
+            // A state that has the same service as the API creates it, if the kernel does not hold it.
             let is_said = |of_api: &Service| state.get(&of_api.name).is_some_and(|service| **service == *of_api);
             let others = said.values().filter(|of_api| !is_said(of_api));
             problems.extend(others.filter_map(|of_api| refusal(of_api, &claimed.leave(of_api, true))));

@@ -70,7 +70,7 @@ pub(super) fn apply<R: DeserializeOwned>(
 
 /// Returns the origin of the state for the record.
 pub(super) fn origin(file: &File) -> String {
-    // What is relative means nothing to who reads it elsewhere.
+    // A relative path has no meaning for readers of the record in other directories.
     let origin = if file.file.as_os_str() == "-" {
         PathBuf::from("-")
     } else {

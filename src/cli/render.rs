@@ -8,7 +8,7 @@ use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 pub(super) fn run(global: &Global, file: &File) -> Outcome {
     let config = global.strict_config()?;
     let state = global.state(file, &config)?;
-    // Which links there are is known on the gateway only; without privilege they may be of another machine anyway.
+    // Links are known on the gateway only; without privilege they may be those of another machine anyway.
     let timeouts = KernelTimeouts::default().with_idle(config.idle_timeout);
     let ruleset = compile(&state, &Links::default())
         .protecting(config.protect_backends)

@@ -96,7 +96,7 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
             (Duration::ZERO, Some(patience)),
             |status, _| Ok(status.ok),
         ) {
-            // It may come.
+            // The service may be added later.
             Err(Failure::Look(ObserveError::NoService(_))) => false,
             Err(Failure::Daemon(ClientError::Refused { code, .. })) if code == NOT_FOUND => false,
             other => other?,

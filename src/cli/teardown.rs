@@ -16,7 +16,7 @@ pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
 
 /// Removes everything, where no daemon is at work.
 pub(super) fn without_daemon(global: &Global, lock_timeout: Duration) -> Result<TornDown, Failure> {
-    // What is removed bears the mark that the table names, whatever the configuration says.
+    // Flows to be removed have the mark that the table names, whatever the configuration says.
     let config = global.config_for_looking();
     let mut gateway = Gateway::open(global)?;
     let lock = gateway.lock(global, lock_timeout)?;

@@ -241,7 +241,7 @@ fn stop(global: &Global, procfile: &Path) -> Outcome {
     let (places, directory) = place(global, procfile)?;
     match ControlClient::connect(&socket_in(&directory)) {
         Ok(client_of_up) => match client_of_up.ask(&Request::Stop, |_| {}) {
-            // It has ended before it could say so.
+            // `tcpgw up` has ended before it could answer.
             Ok(()) | Err(ControlError::Connection(_)) => {}
             Err(error) => return Err(refused(&error)),
         },

@@ -44,7 +44,7 @@ fn text(mut error: clap::Error, colored: bool) -> String {
     } else {
         rendered.to_string()
     };
-    // What refused a value may quote it, and help shows variables.
+    // An error about a value may quote the value, and the help shows variables.
     let source = error.source().map(ToString::to_string);
     let variables = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TCPGW_"));
     let variables = variables.map(|(_, value)| value.to_string_lossy().into_owned());

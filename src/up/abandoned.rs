@@ -1,8 +1,9 @@
 //! Resources of apps whose `tcpgw up` has ended without removing them, and of which the run directory has no record: a boot
 //! empties the run directory while the store stays, or the run directory is that of another network namespace.
 //!
-//! Such a resource is of nobody's platform (`local`), its app has a name as [`AppId`] makes it, its service has no backends but in networks of
-//! apps, and none of a label of the service, a lock of the run directory and a link of this network namespace says that the app lives.
+//! Such a resource belongs to no platform (`local`), its app has a name as [`AppId`] makes it, all backends of its service are
+//! in networks of apps, and none of a label of the service, a lock of the run directory and a link of this network namespace
+//! says that the app lives.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -57,7 +58,7 @@ fn is_abandoned(
     let Some(id) = AppId::in_app(app).filter(|_| is_local) else {
         return Ok(false);
     };
-    // Its `tcpgw up` may be one of another network namespace, with another run directory.
+    // The app's `tcpgw up` may run in another network namespace, with another run directory.
     if owner
         .and_then(|owner| owner.parse::<Owner>().ok())
         .is_some_and(|owner| owner.lives())

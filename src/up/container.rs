@@ -111,7 +111,7 @@ impl Pipes {
     }
 
     fn tell(&mut self, report: &Report) {
-        // Where nobody reads any more, `tcpgw up` has ended, and this process does, too.
+        // If the pipe has no reader, `tcpgw up` has ended, and this process ends, too.
         if let Ok(mut line) = serde_json::to_vec(report) {
             line.push(b'\n');
             let _ = self.report.write_all(&line);

@@ -197,7 +197,7 @@ fn converse(stream: &UnixStream, connection: usize, ask: &dyn Fn(ReceivedRequest
 
 /// Passes answers on until the last.
 fn answer(stream: &UnixStream, answers: SyncSender<Answer>, given: &Receiver<Answer>) -> io::Result<()> {
-    // It ends with the sender that was given away.
+    // The loop ends when the sender that was given away is dropped.
     drop(answers);
     while let Ok(answer) = given.recv() {
         send(stream, &answer)?;

@@ -191,7 +191,7 @@ impl<T: Fn(GatewayEvent)> Gateway<T> {
                 }
                 GatewayRequest::Replace(targets) => match self.replace(&targets) {
                     Ok(DeployOutcome::Switched) => {
-                        // What was said of the old ones meanwhile is out of date.
+                        // Requests about the old backends that came meanwhile are out of date.
                         self.waiting
                             .retain(|order| !matches!(order, GatewayRequest::Balance { .. }));
                         (self.tell)(GatewayEvent::Switched);

@@ -145,13 +145,13 @@ pub fn end_orphan(places: &Places, socket: &Path, is_alone: bool, say: &dyn Fn(&
         match answering {
             Ok(Some(process)) if process == expected && is_orphan => {
                 if !std::mem::replace(&mut is_told, true) {
-                    // It has said itself that this is its number.
+                    // The daemon itself has reported this process number.
                     let _ = kill(Pid::from_raw(process.cast_signed()), Signal::SIGTERM);
                 }
             }
             Ok(_) => return,
             Err(_) if lock::held_by(places.run_dir(), places.namespace()).is_none() => return,
-            // It begins or ends.
+            // The daemon is starting or ending.
             Err(_) => {}
         }
         let waited = begin.elapsed();

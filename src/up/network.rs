@@ -319,7 +319,7 @@ impl Network {
 
     fn remove(&self, index: u32) -> Result<(), NetworkError> {
         match self.wait("remove a link", self.handle.link().del(index).execute()) {
-            // It went by itself, with the namespace of its peer.
+            // The kernel has removed the link with the namespace of its peer.
             Err(_) if !self.links()?.iter().any(|link| link.header.index == index) => Ok(()),
             other => other,
         }

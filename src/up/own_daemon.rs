@@ -79,7 +79,7 @@ pub fn configuration(
     }
     let credentials = toml::Value::String(credentials.to_string_lossy().into_owned());
     let has_key = |key: &str| before.parse::<toml::Table>().is_ok_and(|table| table.contains_key(key));
-    // What the rules of the app's network do already; said here, it is no problem that the daemon tells of.
+    // The rules of the app's network do this already; the setting keeps the daemon from reporting a problem.
     let mut text = if has_key("protect_backends") {
         String::new()
     } else {
@@ -119,7 +119,8 @@ pub fn write_configuration(
         what: "write the daemon's configuration",
         source,
     };
-    // One that is free now; where another program takes it, only the provider API is missing, which nobody was told of.
+    // Takes a port that is free now. If another program takes it meanwhile, only the provider API is missing, whose address was
+    // given to no platform.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(fail)?;
     let listen = listener.local_addr().map_err(fail)?.port();
     drop(listener);

@@ -71,7 +71,7 @@ impl Owner {
             return true;
         }
         match stat(self.pid) {
-            // One that waits to be reaped has ended.
+            // A process that waits to be reaped has ended.
             Ok(Some((state, started))) => started == self.started && !matches!(state, 'Z' | 'X'),
             Ok(None) => true,
             Err(error) => !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
@@ -175,7 +175,7 @@ mod tests {
         assert!(of_child.lives());
         child.kill().unwrap();
         let begin = std::time::Instant::now();
-        // It is not reaped yet.
+        // The child is not reaped yet.
         while of_child.lives() && begin.elapsed() < std::time::Duration::from_secs(10) {
             std::thread::yield_now();
         }

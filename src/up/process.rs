@@ -144,7 +144,7 @@ impl Process {
 
     /// Sends SIGTERM to its process group.
     pub fn terminate(&mut self) {
-        // Where nobody reads any more, it has ended.
+        // The process has ended if the pipe has no reader.
         let _ = self.say(TERMINATE);
     }
 
@@ -204,7 +204,7 @@ impl Output {
                 Ok(0) => return,
                 Ok(length) => each(buffer.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // EIO: nobody has the other end any more (`pty(7)`).
+                // EIO: no process has the other end open (`pty(7)`).
                 Err(_) => return,
             }
         }

@@ -140,7 +140,7 @@ impl Places {
         let begin = Instant::now();
         loop {
             match try_lock(&path)? {
-                // Whoever held it may have removed the file: the next one would lock another.
+                // The former holder may have removed the file: the next process would lock another one.
                 Ok(lock) if !run_file::is_at(&lock, &path) => {}
                 Ok(lock) => return Ok(SharedLock { path, _lock: lock }),
                 Err(_) if begin.elapsed() >= PATIENCE => return Err(RecordError::Busy),
@@ -232,7 +232,7 @@ impl Places {
                 .and_then(|name| name.strip_prefix("up-")?.rsplit_once('-'));
             let is_its =
                 ids.is_some_and(|(namespace, app)| namespace.bytes().all(|byte| byte.is_ascii_digit()) && app == id);
-            // What cannot be known is left alone.
+            // A lock that cannot be tried counts as held.
             if is_its && !matches!(try_lock(&entry.path().join("lock")), Ok(Ok(_))) {
                 return Ok(true);
             }

@@ -116,7 +116,7 @@ fn answer_all(questions: &UdpSocket, network: Ipv4Net, resolver: SocketAddr) {
     loop {
         match questions.recv_from(&mut buffer) {
             Ok((length, from)) if is_within(network, from) => {
-                // Whoever gets no answer asks again.
+                // A client without an answer asks again.
                 if let Ok(length) = ask(resolver, &mut buffer, length) {
                     let _ = questions.send_to(buffer.get(..length).unwrap_or_default(), from);
                 }

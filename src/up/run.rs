@@ -473,7 +473,7 @@ impl Up<'_> {
         }
         let is_there = match &mut self.daemon {
             Some(daemon) => !daemon.has_ended(),
-            // Of another `tcpgw up`, with which it ends.
+            // The daemon is a child of another `tcpgw up`, and ends with it.
             None => UnixStream::connect(&self.settings.socket).is_ok(),
         };
         if is_there {

@@ -364,7 +364,7 @@ impl Supervisor {
         for id in rollout.old {
             self.terminate(id, now, actions);
         }
-        // Nobody but the new ones gets connections, whatever the gateway was told of before.
+        // Only the new instances get connections, whatever the gateway was told before.
         self.left(self.number, now, actions);
         self.balance(false, actions);
     }

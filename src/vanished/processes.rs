@@ -140,7 +140,7 @@ impl Look {
             let seen = self.try_thread(thread);
             match seen {
                 Ok(()) => return Ok(true),
-                // One that is ending loses its namespaces before it is called dead.
+                // A thread that is ending loses its namespaces before its state says so.
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(unsure(thread, &error)),
             }
@@ -190,7 +190,7 @@ impl Look {
             within(self.descriptors, MOST_DESCRIPTORS, "open descriptors")?;
             match descriptor.and_then(|descriptor| self.descriptor(thread, &descriptor)) {
                 Ok(()) => {}
-                // It was closed meanwhile.
+                // The descriptor was closed meanwhile.
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(unsure(&directory, &error)),
             }
@@ -249,7 +249,7 @@ fn is_dead(thread: &Path) -> bool {
     match fs::read(thread.join("stat")) {
         Err(error) => is_gone(&error),
         Ok(text) => {
-            // Its name may have parentheses, too.
+            // The name of the program may have parentheses, too.
             let after = text.iter().rposition(|byte| *byte == b')').map(|at| at + 2);
             after
                 .and_then(|at| text.get(at))

@@ -114,7 +114,7 @@ fn threads_mounts_and_descriptors_name_namespaces() {
     let machine = Machine::new();
     assert_eq!(machine.sees(), Ok(vec![NET]));
     machine.thread("7", "8", 102);
-    // Of the same root directory the list of mounts is read once: this one has another.
+    // The list of mounts is read once per root directory: this process has another one.
     machine.process("9", NET);
     machine.mounts(
         "9",
@@ -130,7 +130,7 @@ fn threads_mounts_and_descriptors_name_namespaces() {
     ] {
         machine.opens("9", descriptor, link);
     }
-    // One that was opened where it was mounted, and is not any more.
+    // A namespace that was opened at a mount which no longer exists.
     fs::create_dir_all(machine.proc("9/task/9/fdinfo")).unwrap();
     fs::write(
         machine.proc("9/task/9/fdinfo/5"),
@@ -171,7 +171,7 @@ fn nobody_is_sure_who_does_not_see_everything() {
         fs::write(machine.proc("9/task/9/fd"), "").unwrap();
     });
     assert!(forbidden.contains("9/fd"), "{forbidden}");
-    // One that lives, and shows no namespace.
+    // A living process that shows no namespace.
     let without = why(&|machine| {
         machine.process("9", NET);
         fs::remove_file(machine.proc("9/task/9/ns/net")).unwrap();
@@ -195,7 +195,7 @@ fn who_has_ended_is_left_out() {
     }
     fs::create_dir_all(machine.proc("11")).unwrap();
     fs::create_dir_all(machine.proc("12/task/12")).unwrap();
-    // Its first thread has ended, and with it its descriptors cannot be read there.
+    // The first thread has ended, so that the descriptors cannot be read there.
     machine.process("13", NET);
     machine.thread("13", "14", 102);
     fs::remove_file(machine.proc("13/task/13/ns/net")).unwrap();

@@ -27,7 +27,7 @@ pub fn byte_rate(rate: f64) -> String {
 pub fn bytes(bytes: f64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let (mut value, mut unit) = (bytes.max(0.0), 0);
-    // What would be rounded up to 1000 belongs to the next unit.
+    // A value that would be rounded up to 1000 belongs to the next unit.
     while value >= 999.5 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;

@@ -292,7 +292,7 @@ impl Context {
                         made.id = made.id.take().or(id);
                     }
                 } else if (400..500).contains(&status) && made.presence == Presence::Perhaps {
-                    // What is refused has changed nothing. There is nothing to remove, and nothing that was removed.
+                    // A refused request has changed nothing, so there is nothing to remove.
                     self.made.retain(|made| made.thing != *thing);
                 }
             }

@@ -110,7 +110,7 @@ impl Run {
                         return self.send(request);
                     }
                 }
-                // Nobody told what came of it.
+                // The caller did not pass an answer to the run, so the request is sent again.
                 Stage::Asked(request) => return self.ask(*request),
                 Stage::Removing { request, left, tries } => {
                     self.stage = Stage::Removing {
@@ -262,7 +262,7 @@ impl Run {
     }
 
     fn reason_to_skip(&self, check: Check) -> Option<String> {
-        // What was answered can be judged, whatever ended the run.
+        // Answers that came can be judged, whatever ended the run.
         let needs_provider = matches!(check.act, Act::Ask(..));
         if let Some(why) = self.ended.as_ref().filter(|_| needs_provider) {
             return Some(why.clone());

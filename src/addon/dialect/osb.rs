@@ -307,7 +307,7 @@ pub(super) fn shown(call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway
     let is_operation = matches!(call, Call::LastOperation(_) | Call::LastBindingOperation(..));
     let resource = match found {
         Ok(resource) => resource,
-        // Whoever asks how a removal went is told that it is gone.
+        // A question after a removal is answered with 410.
         Err(Refusal::Gone) if is_operation => return error(410, "Gone", &Refusal::Gone.to_string()),
         Err(refusal) => return error(404, "NotFound", &refusal.to_string()),
     };

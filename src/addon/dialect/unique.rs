@@ -1,4 +1,4 @@
-//! JSON in which no object has a key twice: which one is meant would be anybody's guess.
+//! JSON in which no object has a key twice, since the meaning of such an object would be undefined.
 
 use std::fmt;
 

@@ -300,7 +300,7 @@ fn a_plan_that_left_the_configuration_stays_with_those_who_have_it() {
         world.request(&Request::ChangePlan(target.clone(), plan("free"))),
         unchanged
     );
-    // Nobody gets it any more.
+    // No new resource can get the plan any more.
     let new = world.provision(Dialect::Heroku, "other");
     assert!(matches!(new, Err(Refusal::UnknownPlan { .. })), "{new:?}");
     assert!(matches!(

@@ -71,7 +71,7 @@ pub fn search(at: At<'_>) -> Result<Found, ClientError> {
 /// # Errors
 /// Those of the system; before Linux 5.14 there is none.
 pub fn namespace() -> io::Result<u64> {
-    // One of this process: its namespace is ours.
+    // A socket of this process is in its network namespace.
     let socket = std::os::unix::net::UnixDatagram::unbound()?;
     ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket))
 }

@@ -161,7 +161,7 @@ impl Visit<'_> {
         let mut throttle = self.shared.throttle.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = throttle.fail(self.from, Instant::now());
         drop(throttle);
-        // Whoever tries without end does not fill the log.
+        // Attempts without end do not fill the log.
         if wait.is_none() {
             tracing::warn!(from = %self.from, "the provider API was asked with wrong credentials");
         }
@@ -335,7 +335,7 @@ impl Visit<'_> {
                 let cookie = session::begin(salt, resource.id, self.provider.is_secure(), now);
                 page::redirect(&format!("/apps/{}", resource.id), &cookie)
             }
-            // Who may sign on to nothing is told nothing of what there is.
+            // The page does not tell which resources exist to a client that may not sign on.
             Ok(Err(_)) => page::message(StatusCode::FORBIDDEN, "There is no such add-on."),
             Err(_) => page::message(StatusCode::SERVICE_UNAVAILABLE, BUSY),
         }
@@ -445,7 +445,7 @@ fn told(refused: &Refused) -> (u16, String) {
 
 fn method(method: &HttpMethod) -> Option<Method> {
     match *method {
-        // Of an answer to HEAD the head is sent only.
+        // Only the head of an answer to HEAD is sent.
         HttpMethod::GET | HttpMethod::HEAD => Some(Method::Get),
         HttpMethod::POST => Some(Method::Post),
         HttpMethod::PUT => Some(Method::Put),

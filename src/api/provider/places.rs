@@ -106,7 +106,7 @@ impl Places {
         let seats = seats_within(files);
         Self {
             seats,
-            // One client leaves a quarter to others.
+            // A client that has its share leaves a quarter to others.
             seat_share: (seats - seats / 4).max(1),
             patience: if seats < SEATS { PROGRESS_OF_FEW } else { PROGRESS },
             silence: SILENCE,
@@ -124,7 +124,7 @@ impl Places {
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
-            // From here on nobody who leaves is missed.
+            // Connections that leave from here on are noticed.
             left.as_mut().enable();
             match self.admit(visitor, Instant::now()) {
                 Admission::Seat(number, displaced) => {
@@ -166,7 +166,7 @@ impl Places {
         }
         match taken.displace_seat(client, now, self.silence) {
             Displaced::Later(at) => Admission::Until(at),
-            // What keeps others in the backlog are connections of those that have most.
+            // The clients with most connections keep others in the backlog.
             Displaced::Nobody if own > 0 && taken.is_among_largest(own) => waits_for_own(),
             Displaced::Told | Displaced::Nobody => Admission::Full,
         }
@@ -244,7 +244,7 @@ impl Seat {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.given.close();
-        // It was given, and nobody has taken it.
+        // The place was given, and not taken.
         if self.given.try_recv().is_ok() {
             drop(self.seat.new_place());
         }
@@ -402,7 +402,7 @@ mod tests {
                 let place = timeout(LONG, seat.place(LONG)).await.unwrap();
                 assert!(place.is_some(), "{holders}");
                 assert!(begin.elapsed() < LONG / 4, "{holders}: it waits for the others");
-                // The holders' further connections keep nobody waiting.
+                // Further connections of the holders do not keep others waiting.
                 assert!(timeout(LONG, places.seat(visitor(0))).await.is_ok());
                 connections.push(tokio::spawn(async move { drop((place, seat)) }));
             }

@@ -62,7 +62,7 @@ async fn serve_within(
     let mut connections = JoinSet::new();
     let stop = async {
         stop.await;
-        // They connected before the end, and may have asked already.
+        // Clients that connected before the end may have sent a request already.
         sleep(MOMENT).await;
     };
     tokio::pin!(stop);
@@ -233,7 +233,7 @@ mod tests {
         let (providers, current) = watch::channel(Arc::new(provider));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        // Questions are taken, and answered by nobody.
+        // Requests are taken, and never answered.
         let (requests, asked) = mpsc::channel(4);
         let settings = api::ApiSettings {
             times,
@@ -292,7 +292,7 @@ mod tests {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
             assert!(answer.contains("connection: close"), "{answer}");
         }
-        // One that begins afterwards is kept.
+        // A connection that begins afterwards is kept.
         let mut line = TcpStream::connect(served.at).await.unwrap();
         for _ in 0..2 {
             line.write_all(catalog(new).as_bytes()).await.unwrap();

@@ -116,7 +116,7 @@ impl TrafficObserver {
                     .map(|app| (app.is_awaited, app.seen.clone()));
                 match app {
                     Some((false, Some(seen))) => return Some(seen),
-                    // It had to give way to others.
+                    // The app was removed to make room for others.
                     None => return None,
                     Some(_) => over.await,
                 }
@@ -302,7 +302,7 @@ fn pass(open: &Open, mut tasks: Vec<Task>, counts_traffic: bool, mut room: usize
         let read = match (look, counters) {
             (Some(look), Ok(counters)) => Ok(look.end(counters)),
             (_, Err(error)) => Err(error.to_string()),
-            // One port, one app: the other is about to go.
+            // Two apps with one port: the other one is about to be removed.
             (None, Ok(_)) => Err("its port is another app's".to_owned()),
         };
         (task.id, read)

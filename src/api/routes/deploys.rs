@@ -121,7 +121,7 @@ pub(in crate::api) async fn begin(
         supersede: order.supersede,
         by,
     };
-    // Before it begins: whoever cannot wait has begun nothing.
+    // The place is taken before the deploy begins, so that a request that cannot wait begins nothing.
     let waiter = match until {
         Until::Begun => None,
         _ => Some(WaitRequest::new(&shared, MAX_WAIT).await?),
@@ -133,7 +133,7 @@ pub(in crate::api) async fn begin(
         None => shared.deploy(id).await?,
         Some(waiter) => shared.follow(id, until, waiter).await?,
     };
-    // Whoever does not wait is told that it has begun, whatever came of it.
+    // A request that does not wait is answered that the deploy has begun, whatever its result.
     let code = match &*shown.phase {
         "failed" if until != Until::Begun => "failed",
         "undone" if until != Until::Begun => "undone",

@@ -111,7 +111,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         edge.drive(global, &mut run, &mut signals, &mut printer).await;
         Ok::<_, Failure>(signals.came)
     })?;
-    // A look-up of a name that hangs is nobody's to wait for.
+    // A look-up of a name that hangs is not waited for.
     runtime.shutdown_background();
     conclude(global, arguments, &run.report(), printer, signal)
 }

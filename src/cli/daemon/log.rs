@@ -64,7 +64,7 @@ impl Log {
         let log = Self {
             shared: Arc::clone(&shared),
         };
-        // It is not waited for: it may hang for as long as nobody reads, and ends with the process.
+        // The thread is never joined: it may hang as long as the log is not read, and ends with the process.
         thread::Builder::new()
             .name("log".into())
             .spawn(move || shared.write_all(out, tell))?;
@@ -110,7 +110,7 @@ impl Shared {
     fn write_all(&self, mut out: impl Write, tell: impl Fn(u64)) {
         loop {
             let line = self.next(&tell);
-            // Whoever logs can do nothing about an error, and a log of it would meet the same.
+            // An error cannot be logged, since that would fail in the same way.
             let _ = write(&mut out, &line);
             self.waiting().is_writing = false;
             self.changed.notify_all();

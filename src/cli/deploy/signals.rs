@@ -121,7 +121,7 @@ impl Signals {
             let reader = thread::Builder::new().name("answer".into());
             let spawned = reader.spawn(move || {
                 let mut line = String::new();
-                // At its end nobody can answer any more.
+                // The end of the input means that no answer will come.
                 let read = io::stdin().lock().read_line(&mut line).unwrap_or(0);
                 let line = if read == 0 { "g".into() } else { line };
                 let _ = sender.send(Said::Line(line));

@@ -56,7 +56,7 @@ fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
     Others::settle([].into_iter(), &said, &mut web, true).unwrap();
     // In the boot that served it, it was removed.
     assert_eq!(said_through_api(&last, &[], &BTreeSet::new(), "earlier").count(), 0);
-    // Or somebody has removed the table.
+    // The kernel may have lost the services because the table was removed.
     let not_held = BTreeSet::from(["own".into()]);
     assert_eq!(said_through_api(&last, &[], &not_held, "earlier").count(), 1);
 }
@@ -98,7 +98,7 @@ fn what_a_suspended_service_has_is_not_replaced() {
             "{refused}"
         );
         settle(found.clone(), same).unwrap();
-        // What says the same leaves it to the API, or serves what nobody serves.
+        // The same definition leaves a service to the API, or serves it if it is not served.
         let is_held = !found.is_empty();
         assert_eq!(settle(found, OWN).unwrap(), usize::from(!is_held));
     }
@@ -154,7 +154,7 @@ fn what_a_state_takes_from_an_orphan_is_said() {
     let others = settled(Owner::Orphan, OWN, limit, false).0.unwrap();
     assert_eq!(others.services[0].backends.len(), 1);
     assert!(others.displaced[0].contains("10.2.0.12:3000"), "{others:?}");
-    // Its name is defined anew.
+    // The state defines another service of the same name.
     let name = r#"{"name": "own", "port": 20006, "backends": []}"#;
     let others = settled(Owner::Orphan, OWN, name, false).0.unwrap();
     assert!(others.services.is_empty() && others.displaced.is_empty(), "{others:?}");

@@ -71,7 +71,7 @@ fn sum(status: &Status<'_>) -> String {
     };
     let unhealthy = status.services.iter();
     let unhealthy = unhealthy.filter(|service| !service.healthy && !service.is_idle());
-    // Without a daemon the kernel has no backends of one that is paused.
+    // Without a daemon the kernel has no backends of a paused service.
     let paused = status.problems.iter().filter(|problem| problem.kind == Kind::Paused);
     let paused: BTreeSet<&str> = paused.filter_map(|problem| problem.service.as_deref()).collect();
     let is_paused = |service: &&ServiceStatus<'_>| service.name.as_deref().is_some_and(|name| paused.contains(name));

@@ -63,7 +63,7 @@ impl<'a> Up<'a> {
         let lock = places.lock()?;
         let place = places.take(&id)?;
         let network = Network::open()?;
-        // It may have another run directory.
+        // The other `tcpgw up` may have another run directory.
         if let Standing::Living(pid) = network.standing(&id.to_string())? {
             if place.record().is_none() {
                 place.remove();
@@ -205,7 +205,7 @@ impl<'a> Up<'a> {
             Client::connect(&self.settings.socket)?
         };
         gateway::wait_until_started(&daemon)?;
-        // One that a `tcpgw up` has started reaches its own apps by their gateways' addresses.
+        // A daemon that a `tcpgw up` has started reaches its own apps by their gateways' addresses.
         let is_ups = shared.daemon.is_some() && gateway::process_of(&daemon)? == shared.daemon;
         self.keeps_daemon = is_ups;
         leftovers::remove_apps(&daemon, &self.places, &self.network, dead).map_err(UpError::Left)?;
@@ -253,7 +253,7 @@ impl<'a> Up<'a> {
         let swept = abandoned::sweep_store(store, *rest, &lives).and_then(|swept| {
             let mut shared = self.places.shared();
             if swept.is_of_up && shared.store.is_none() {
-                // It goes with the last app, as if it had been made for this one.
+                // The store is removed with the last app, as if it had been made for this one.
                 shared.store = Some(store.clone());
                 self.places.set_shared(&shared).map_err(|error| error.to_string())?;
             }
@@ -283,7 +283,7 @@ impl<'a> Up<'a> {
         let plan = self.settings.plan.as_deref().unwrap_or(own_daemon::PLAN);
         let port = self.settings.port;
         let mut outcome = gateway::provision(daemon, app, plan, port);
-        // It may be there from a run that was killed, with another plan or port.
+        // The resource may exist from a run that was killed, with another plan or port.
         if let Err(ClientError::Refused { status: 409 | 422, .. }) = outcome
             && gateway::deprovision(daemon, app).is_ok()
         {
@@ -329,7 +329,7 @@ impl<'a> Up<'a> {
             shared.store = Some(settings.store.clone());
         }
         shared.config.clone_from(&config);
-        // Noted before it starts: whoever cleans up must know that there may be a table.
+        // Recorded before the daemon starts: a later clean-up must know that there may be a table.
         shared.daemon = Some(0);
         shared.starter = Some(self.owner.clone());
         self.places.set_shared(&shared)?;

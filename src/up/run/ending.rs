@@ -72,7 +72,7 @@ impl Up<'_> {
             daemon.stop();
         }
         let removed = leftovers::remove_network(&network, &id);
-        // One that could not be removed is left for `tcpgw up stop`.
+        // A network that could not be removed is left for `tcpgw up stop`.
         if is_deprovisioned && removed.is_ok() {
             place.remove();
         } else {

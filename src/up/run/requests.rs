@@ -114,7 +114,7 @@ impl Up<'_> {
         }
         self.waiter = Some(Waiter { answers });
         self.does(actions);
-        // Nothing is to be waited for where no connections are switched.
+        // No switch of connections has to be waited for.
         if !self.supervisor.is_restarting() {
             self.answer_waiter(Answer::Done);
         }

@@ -49,7 +49,7 @@ impl Later {
             return answer;
         }
         if !request.path.contains("accepts_incomplete=true") {
-            // It had to be refused before anything was done.
+            // The request had to be refused before anything was done.
             let undo = match request.method {
                 Method::Put => Some(Request::new(
                     Method::Delete,
@@ -156,7 +156,7 @@ fn what_was_made_is_removed_when_an_answer_is_lost() {
                 }
             });
             let there = provider.registry.iter().len();
-            // Without the provider's id nobody can remove it.
+            // Without the provider's id the resource cannot be removed.
             let has_own_ids = [Dialect::Scalingo, Dialect::CleverCloud].contains(&dialect);
             assert_eq!(
                 there,
@@ -189,7 +189,7 @@ fn an_interrupted_run_removes_what_it_made() {
                 let answer = provider.answer(&request, &identity);
                 sent += 1;
                 if sent == after {
-                    // Its answer came, and nobody heard it.
+                    // The request was answered, but the run did not receive the answer.
                     run.interrupt("interrupted");
                     continue;
                 }

@@ -60,7 +60,7 @@ fn mutated(dialect: Dialect, at: &str, wrong: &Wrong) -> Report {
             return Ok(provider.answer(request, identity));
         }
         is_done = true;
-        // Who refuses does nothing; who takes what is to be refused does something else than what was asked.
+        // A refusal does nothing; accepting a request that is to be refused does something else than was requested.
         let mut answer = if matches!(wrong, Wrong::Status(_)) {
             let mut refusal = Provider::new(dialect).answer(&Request::new(Method::Get, "/nothing"), identity);
             refusal.media = Some("application/json".into());
@@ -88,7 +88,7 @@ fn is_found(dialect: Dialect, at: &str, wrong: &Wrong, check: &str, verdict: Ver
         "{dialect:?}: {wrong:?} at {at}: {:#?}",
         of(&report, &[Fail, Warn])
     );
-    // What was asked for may be there, and nobody knows its id.
+    // The requested resource may exist, and its id is not known.
     let is_unknown = |left: &String| matches!(wrong, Wrong::Status(_)) && left.contains("has not told");
     assert!(
         report.left.iter().all(is_unknown),
@@ -358,7 +358,7 @@ fn what_is_wrong_in_a_provider_of_resources_is_found_where_it_belongs() {
             is_found(dialect, at, wrong, check, *verdict);
         }
         if dialect != Dialect::Heroku {
-            // What is made cannot be removed by a wrong id, and the run says so.
+            // A resource cannot be removed by a wrong id, and the run says so.
             for id in [json!(17), json!(""), json!("x".repeat(256))] {
                 let report = mutated(dialect, "provision", &Wrong::Member("/id", id));
                 let found = of(&report, &[Fail]);

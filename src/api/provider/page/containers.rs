@@ -130,7 +130,7 @@ fn state(backend: &BackendView, standing: ContainerState) -> Markup {
 }
 
 fn health(backend: &BackendView, standing: ContainerState) -> Markup {
-    // What was known of it is of the time before: it is not probed.
+    // The known health is that of before the suspension: now it is not probed.
     if standing == ContainerState::Suspended {
         return html! { "not probed" };
     }

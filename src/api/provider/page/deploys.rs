@@ -23,7 +23,7 @@ pub(super) fn deploys(app: &AppView, deploys: Option<&[Deploy]>) -> Markup {
         let progress = current.filter(|current| current.id == deploy.id);
         let phase = progress.map_or(deploy.phase.word(), |progress| &progress.phase);
         let reason = progress.and_then(|progress| progress.reason.as_deref());
-        // That of one that went well says nothing to its owner.
+        // The reason of a deploy that succeeded is of no use to the app's owner.
         let reason = reason
             .or(deploy.reason.as_deref())
             .filter(|_| phase != Phase::Drained.word());

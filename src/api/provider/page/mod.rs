@@ -127,7 +127,7 @@ impl AppPage<'_> {
     fn is_measuring(&self) -> bool {
         let Some(seen) = self.seen else { return true };
         let Ok(reading) = &seen.reading else { return false };
-        // Its containers get no traffic, of which there could be a rate, but for what drains.
+        // Containers of a suspended app have no traffic of which there could be a rate, unless they drain.
         if self.is_suspended() && reading.flows == FlowCounts::default() {
             return false;
         }

@@ -95,7 +95,7 @@ fn is_fault(kind: Kind) -> bool {
         kind,
         // Said in words of their own.
         Kind::TornDown | Kind::HeldBack | Kind::NoActiveBackend | Kind::NoHealthyBackend | Kind::Unanswered | Kind::Store
-        // Of what is to be, not of what is served.
+        // About the desired state, and not about the one in effect.
         | Kind::RejectedState | Kind::RejectedStore | Kind::Starting
     )
 }

@@ -175,7 +175,7 @@ impl Taken {
             let Some((number, give)) = share.waiting.pop_front() else {
                 return;
             };
-            // Who has gone needs none.
+            // A connection that has gone does not need the place.
             if give.send(()).is_ok() {
                 self.places += 1;
                 share.places += 1;
