@@ -45,7 +45,8 @@ pub struct Credentials {
     pub sso_salt: Secret,
 }
 
-/// The credentials by which this program asks another provider: those of a platform. How long they have to be is not for it to say.
+/// The credentials by which this program acts as a platform towards another provider. Their minimum lengths are the provider's
+/// matter.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProviderCredentials {

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::limits::Times;
 use crate::control::request::{DaemonRequest, Reply};
 
-/// Asks the loop, and waits for what it says.
+/// Sends a request to the loop, and waits for its answer.
 pub(super) async fn ask<T>(
     requests: &mpsc::Sender<DaemonRequest>,
     times: &Times,

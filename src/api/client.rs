@@ -71,7 +71,7 @@ struct Told {
 }
 
 impl Client {
-    /// Asks who is there.
+    /// Connects, and asks the daemon for its identity.
     ///
     /// # Errors
     /// [`ClientError`]
@@ -166,7 +166,7 @@ impl Client {
         }
     }
 
-    /// Says that it has not answered for [`SLOW`], and is waited for.
+    /// Returns a message that the daemon has not answered for [`SLOW`], and that the command waits for it.
     pub fn is_slow(&self) -> String {
         format!(
             "the daemon behind {}{} has not answered for {SLOW:?}: it hangs, or has too much to do; waiting for it",
@@ -175,7 +175,7 @@ impl Client {
         )
     }
 
-    /// Asks for it by any method, with headers of its own.
+    /// Sends a request by any method, with additional headers.
     ///
     /// # Errors
     /// [`ClientError`]

@@ -103,8 +103,8 @@ fn told(event: &Event, asker: Asker) -> sse::Event {
         .data(worded_json_for(asker, data.to_string()))
 }
 
-/// Returns the event that tells a follower that it missed events, because it was too slow, came too late, or followed another
-/// daemon before (the number is not known then).
+/// Returns the event that tells a follower that it missed events: it was too slow, came too late, or followed another daemon
+/// before (the number is not known then).
 fn lagged(missed: Option<u64>) -> sse::Event {
     let lagged = EventAnswer::lagged(missed);
     let event = sse::Event::default().event(&lagged.event);

@@ -56,7 +56,7 @@ const PHRASES: &[(&str, &str)] = &[
     ("--allow-empty", "the parameter allow_empty=true"),
 ];
 
-/// Commands that no request does, which a program is told as they are.
+/// Commands without a request of their own, which API clients see unchanged.
 #[cfg(test)]
 const WITHOUT_REQUEST: &[&str] = &["up", "daemon", "doctor", "check FILE", "diff", "--socket none status"];
 
@@ -74,7 +74,7 @@ pub enum Asker {
 }
 
 impl Asker {
-    /// Returns who asks, by the header `user-agent`.
+    /// Returns the kind of client, by the header `user-agent`.
     pub fn of(headers: &HeaderMap) -> Self {
         let agent = headers.get(header::USER_AGENT);
         let is_cli = agent.is_some_and(|agent| agent.as_bytes().starts_with(b"tcpgw/"));
@@ -210,7 +210,7 @@ pub fn for_api(message: &str) -> Cow<'_, str> {
     Cow::Owned(parts.collect::<Vec<_>>().join("`"))
 }
 
-/// Returns the request that does what the command does.
+/// Returns the request that corresponds to a command.
 fn request(command: &str) -> Option<String> {
     let words: Vec<&str> = command.split_whitespace().collect();
     TABLE.iter().find_map(|(pattern, request)| {

@@ -52,13 +52,13 @@ pub const PIECE: usize = 64 << 10;
 pub const INTERVAL: Duration = Duration::from_secs(60);
 /// The longest time that backends can be given to drain: that of `drain_timeout` in a state.
 pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
-/// Bytes of what a caller says an apply comes from.
+/// Longest origin of an apply, as given by the caller, in bytes.
 pub const LONGEST_ORIGIN: usize = 4096;
 
 /// Maximum times of the steps of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
-    /// Until the head of a request is there; an idle connection is closed after it, too.
+    /// Until the head of a request is complete; an idle connection is closed after this time, too.
     pub head: Duration,
     /// The same where there is no room for more connections.
     pub narrow_head: Duration,
@@ -78,7 +78,8 @@ pub struct Times {
     pub look: Duration,
     /// Between two signs of life to a follower of events.
     pub keep_alive: Duration,
-    /// Until those that are being served have their answers, when the daemon ends; longer than the daemon's loop takes for them.
+    /// Until the connections that are being served have their answers, when the daemon ends; longer than the daemon's loop
+    /// takes for them.
     pub goodbye: Duration,
 }
 

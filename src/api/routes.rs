@@ -30,7 +30,7 @@ use super::{ApiSettings, asking, body, events};
 use crate::control::request::{DaemonRequest, Reply};
 use crate::view::snapshot::Snapshot;
 
-/// The document that says all of this to programs.
+/// The OpenAPI document of these routes.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
 /// Returns every route with its method and handler.
@@ -154,7 +154,7 @@ async fn read_first(State(times): State<Times>, request: Request, next: Next) ->
 }
 
 impl Shared {
-    /// Asks the loop, and waits for what it says.
+    /// Sends a request to the loop, and waits for its answer.
     pub(super) async fn ask<T>(
         &self,
         patience: Duration,

@@ -28,7 +28,7 @@ use super::stall::Stalling;
 use super::{ApiSettings, routes};
 use crate::control::request::{DaemonRequest, Peer};
 
-/// After an error of `accept` that lasts, such as too many open files.
+/// Pause after an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Time for which connections go on after the end was requested, so that earlier requests are read.
 pub(super) const MOMENT: Duration = Duration::from_millis(100);
@@ -148,7 +148,7 @@ fn is_elsewhere(pid: i32) -> bool {
     namespace(&pid.to_string()).is_some_and(|there| here.is_some_and(|here| here != there))
 }
 
-/// Closes a connection for which there is no place, with an answer to whatever it would have asked.
+/// Closes a connection for which there is no place, with an answer to any request.
 fn turn_away(stream: UnixStream) {
     let error = ApiError::busy("there are too many connections already");
     let (length, body) = error.text();

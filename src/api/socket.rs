@@ -29,7 +29,7 @@ pub struct SocketSettings {
 /// Reason why the socket cannot be made.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// Another daemon has it.
+    /// Another daemon uses the socket.
     #[error("another daemon answers on {}; it serves there until it ends", tcpgw_core::escape::path(.0))]
     InUse(PathBuf),
     /// Something else has its name.
@@ -38,7 +38,7 @@ pub enum SocketError {
     /// The path does not fit into a socket address.
     #[error("{} is too long for a socket: {LONGEST_PATH} bytes at most, with some to spare", tcpgw_core::escape::path(.0))]
     TooLong(PathBuf),
-    /// The file system said no.
+    /// An operation on the file system failed.
     #[error("failed to {what} {}: {source}", tcpgw_core::escape::path(path))]
     File {
         /// Operation that failed.
@@ -50,7 +50,7 @@ pub enum SocketError {
     },
 }
 
-/// A socket that is listened on. Its file goes with it, if it is still this one's.
+/// A listening socket. Dropping it removes its file, if that is still this socket's.
 #[derive(Debug)]
 pub struct Socket {
     /// Accepts connections without blocking; `None` after it was taken.
@@ -61,7 +61,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds it. A file that a dead daemon left is replaced.
+    /// Binds the socket. The file of a dead daemon is replaced.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -79,7 +79,7 @@ impl Socket {
         })
     }
 
-    /// Returns what accepts connections and does not block.
+    /// Returns the listener, which does not block.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when it has been taken already.
@@ -125,7 +125,7 @@ impl Socket {
     }
 }
 
-/// Makes the directory of the socket, if it is not there.
+/// Makes the directory of the socket, if it does not exist.
 fn make_directory(path: &Path) -> Result<(), SocketError> {
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A stream whose writes fail once nothing could be written for that long.
+/// A stream whose writes fail after no progress for a time.
 #[derive(Debug)]
 pub(super) struct Stalling<S> {
     stream: S,

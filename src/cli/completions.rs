@@ -129,7 +129,7 @@ fn is_named(argument: &Arg, name: &str) -> bool {
         .is_some_and(|names| names.iter().any(|of| of.as_str() == name))
 }
 
-/// Gives the arguments of this command and of those below it that `wants` accepts these candidates.
+/// Sets the candidates for those arguments of this command, and of the commands below it, that `wants` accepts.
 fn add<C>(command: Command, wants: &dyn Fn(&str, &Arg) -> bool, candidates: C) -> Command
 where
     C: Fn() -> Vec<CompletionCandidate> + Clone + Send + Sync + 'static,

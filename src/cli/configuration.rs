@@ -7,7 +7,7 @@ use crate::daemon::start::{self, StartError};
 use crate::secrets::Owners;
 use tcpgw_core::problem::{Kind, Problem, Severity};
 
-/// The configuration as far as it can be used, and what a daemon that starts would make of it.
+/// The configuration as far as it can be used, with the judgement of a daemon that starts.
 #[derive(Debug, Default)]
 pub(super) struct Configuration {
     /// Contents of the file; the defaults if it is not accepted.

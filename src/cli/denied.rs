@@ -55,12 +55,12 @@ impl Denied {
         Ok(Self::GoingOn(daemon.get(target.as_str()).and_then(Answer::json)?))
     }
 
-    /// Asks the daemon what would be if the services were those of that state.
+    /// Asks the daemon about the connections that a state would deny.
     pub(super) fn if_applied(daemon: &Client, state: Vec<u8>) -> Result<Self, Failure> {
         Ok(Self::GoingOn(daemon.post("/v1/denied", state).and_then(Answer::json)?))
     }
 
-    /// Returns what scripts read of them. `None`: they could not be counted.
+    /// Returns the members for JSON. `None`: the connections could not be counted.
     pub(super) fn counts(denied: Option<&Self>, is_dry: bool) -> DeniedCounts {
         let (going_on, flushed) = match denied {
             None => (None, 0),

@@ -17,11 +17,11 @@ use crate::api::client::{self, Answer, Client, ClientError, Target};
 use crate::api::orders::{DeployBody, json};
 use tcpgw_core::model::duration;
 
-/// One look takes so long, if nothing happens: then progress is shown, and signals are seen.
+/// Maximum time of one question to the daemon: after that, progress is shown, and signals are handled.
 const PIECE: Duration = Duration::from_millis(500);
 /// Maximum time that a daemon may be absent, as during a restart.
 const AWAY: Duration = Duration::from_secs(10);
-/// Between two attempts to reach it.
+/// Pause between two attempts to reach the daemon.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Replace the backends of a service by new ones, once the new ones answer
@@ -167,7 +167,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Takes note of how far it is; gives the exit code once that is far enough.
+    /// Records the state of the deploy; returns the exit code once the deploy has come far enough.
     fn see(&mut self, deploy: &Reply<DeployAnswer>) -> Result<Option<Code>, Failure> {
         self.progress.show(deploy);
         match &*deploy.phase {

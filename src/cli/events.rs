@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     Err(Failure::Refused("the daemon has ended".into()))
 }
 
-/// Prints an event: as JSON as it came, or in words.
+/// Prints an event: as the JSON that came, or in words.
 fn show(global: &Global, json: &impl Serialize, event: &EventAnswer) -> Result<(), Failure> {
     let written = match global.output {
         Output::Json => serde_json::to_string(json)

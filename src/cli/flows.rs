@@ -105,7 +105,7 @@ fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), F
     Ok(())
 }
 
-/// A table that is written while it is read.
+/// A table that is written while the flows are read.
 pub(super) struct Table<W: Write>(Option<TextTable<W>>);
 
 impl<W: Write> Table<W> {
@@ -119,7 +119,7 @@ impl<W: Write> Table<W> {
 }
 
 impl<W: Write> List for Table<W> {
-    /// Columns of what conntrack does not note are left out.
+    /// Begins the table, without columns of values that conntrack does not record.
     fn begin(&mut self, hints: &[Hint]) -> io::Result<()> {
         for missing in hints.iter().flat_map(|hint| &hint.missing) {
             let columns: &[&str] = match &**missing {

@@ -185,7 +185,7 @@ impl Global {
         self.quiet && self.output != Output::Json
     }
 
-    /// Says something to people who watch.
+    /// Prints a message for people, unless `--quiet` is given.
     pub(super) fn say(&self, text: &str) {
         if !self.quiet {
             let _ = writeln!(screen::stderr(), "{text}");
@@ -255,7 +255,7 @@ impl Global {
         }
     }
 
-    /// Says why columns are empty where all are shown. Otherwise such columns are left out.
+    /// Says why columns are empty if all columns are shown. Otherwise such columns are left out.
     pub(super) fn hint(&self, hints: &[Hint]) {
         if !self.quiet && self.output == Output::Wide {
             for hint in hints {
@@ -264,7 +264,7 @@ impl Global {
         }
     }
 
-    /// Says what is wrong besides that for which a command fails.
+    /// Prints a further error besides the one for which a command fails.
     pub(super) fn error(&self, text: &str) {
         let label = if self.colors(&io::stderr()) {
             "\u{1b}[1;31merror:\u{1b}[0m"

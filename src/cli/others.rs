@@ -184,7 +184,7 @@ impl Others {
         self.services.iter().map(|service| &*service.name)
     }
 
-    /// Says which stay, and which of those that go come back.
+    /// Reports the services that stay, and those that are removed and will come back.
     pub(super) fn tell(&self, global: &Global) {
         for (owner, whose) in [
             (Owner::Api, "of the daemon's API"),

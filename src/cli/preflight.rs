@@ -20,7 +20,7 @@ pub(super) fn look(global: &Global, gateway: &mut Gateway, state: &State) -> Res
     Ok(obstacles)
 }
 
-/// Fails when there are such obstacles.
+/// Fails if there are such obstacles.
 pub(super) fn refuse(file: &File, obstacles: &[Obstacle]) -> Result<(), Failure> {
     let problems = obstacles.iter().map(|obstacle| obstacle.problem.clone()).collect();
     tcpgw_core::model::Problems::into_result(problems).map_err(|problems| Failure::Invalid {
@@ -76,7 +76,7 @@ pub(super) fn possible(
     (!held.is_empty()).then_some(Possible { state: possible, held })
 }
 
-/// Returns those services that nothing keeps from being served here.
+/// Returns the services that no obstacle keeps from being served here.
 pub(super) fn unhindered(
     gateway: &mut Gateway,
     config: &Config,

@@ -37,7 +37,7 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print_on(screen::json(), &(text + "\n"))
 }
 
-/// Prints what was done: its view as JSON, or a sentence.
+/// Prints the result of an order: its view as JSON, or a sentence.
 pub(super) fn show(global: &Global, view: &impl serde::Serialize, text: &str) -> Outcome {
     match global.output {
         Output::Json => print_json(view)?,

@@ -18,7 +18,7 @@ pub(super) struct ReportJson<'r, R> {
 }
 
 impl<R: Serialize> ReportJson<'_, R> {
-    /// Prints it, with the keys in the order that they have when a daemon tells them.
+    /// Prints the report, with the keys in the same order as by a daemon.
     pub(super) fn print(&self) -> Result<(), Failure> {
         let value = serde_json::to_value(self).map_err(|error| Failure::Io {
             what: "write JSON",

@@ -109,7 +109,7 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
     }
 }
 
-/// The kernel, and what is known besides.
+/// The kernel, and further sources of facts.
 struct Here {
     gateway: Gateway,
     configuration: Configuration,

@@ -79,7 +79,7 @@ impl<W: Write> TextTable<W> {
             })
     }
 
-    /// Writes what is still held back.
+    /// Writes the rows that are still buffered.
     pub(super) fn end(mut self) -> io::Result<W> {
         self.release()?;
         self.out.flush()?;

@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue};
 use super::screen;
 use tcpgw_core::escape;
 
-/// Prints it where it belongs, with colours on a terminal.
+/// Prints the text on standard output or standard error, with colours on a terminal.
 pub(super) fn print(error: clap::Error) -> io::Result<()> {
     let wants_colors = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let is_error = error.use_stderr();

@@ -142,7 +142,7 @@ fn failed<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String {
     move |error| format!("failed to {what}: {error}")
 }
 
-/// Dies with the parent, which must be that one.
+/// Makes this process die with its parent. Fails if the parent is not this one.
 fn die_with(parent: Option<i32>) -> Result<(), String> {
     set_pdeathsig(Signal::SIGKILL).map_err(failed("ask for a signal at the end of tcpgw up"))?;
     match parent {
@@ -292,7 +292,7 @@ fn collect(pipes: &mut Pipes, pid: Pid, is_ending: &AtomicBool) {
     }
 }
 
-/// Becomes the daemon, which ends in good order when `tcpgw up`, whose number comes first, does.
+/// Becomes the daemon, which ends in good order when `tcpgw up` ends, whose process number comes first.
 fn become_daemon(arguments: &[OsString]) -> ExitCode {
     let [parent, arguments @ ..] = arguments else {
         return ExitCode::from(2);
@@ -310,7 +310,7 @@ fn become_daemon(arguments: &[OsString]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Returns what a shell would: the code, or 128 and the signal.
+/// Returns the exit code as a shell has it: the code, or 128 and the signal.
 pub fn code_of(status: std::process::ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)

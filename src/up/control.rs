@@ -16,13 +16,13 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Longest request and answer, in bytes.
+/// Maximum length of a request and of an answer, in bytes.
 const LONGEST_LINE: u64 = 1 << 20;
-/// Connections at once.
+/// Maximum number of connections at once.
 const MOST: usize = 16;
 /// Maximum time that a client may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Answers that may wait for a client.
+/// Maximum number of answers that wait for a client.
 const WAITING: usize = 64;
 
 /// A request of a client.
@@ -61,7 +61,7 @@ pub enum Answer {
     Place(ProcessPlace),
 }
 
-/// A process as it is shown.
+/// A process in the list of `tcpgw up ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     /// Its name, `tcp.1`.
@@ -246,7 +246,7 @@ fn next<T: serde::de::DeserializeOwned>(reader: &mut BufReader<&UnixStream>) -> 
 pub struct ControlClient(UnixStream);
 
 impl ControlClient {
-    /// Connects to the one behind that socket.
+    /// Connects to the `tcpgw up` behind that socket.
     ///
     /// # Errors
     /// No `tcpgw up` listens there, the connection fails, or another user serves the socket.
@@ -261,7 +261,7 @@ impl ControlClient {
         }
     }
 
-    /// Asks, and hands out each answer until the last, which is not handed out.
+    /// Sends a request, and passes on each answer but the last one.
     ///
     /// # Errors
     /// The connection fails or ends before the last answer, or the request is refused.
@@ -279,7 +279,7 @@ impl ControlClient {
         }
     }
 
-    /// Asks, and returns the one answer.
+    /// Sends a request, and returns its only answer.
     ///
     /// # Errors
     /// The connection fails or ends without an answer, or the request is refused.

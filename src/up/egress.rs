@@ -29,7 +29,7 @@ pub fn table_name(id: &AppId) -> String {
     format!("tcpup_{id}")
 }
 
-/// Makes the table, in the place of one that is there.
+/// Makes the table, and replaces an existing one.
 ///
 /// # Errors
 /// [`NetlinkError`].
@@ -75,7 +75,7 @@ pub fn install(id: &AppId, network: Ipv4Net) -> Result<(), NetlinkError> {
     commit(batch, "make the table of an app")
 }
 
-/// Removes the table, if it is there.
+/// Removes the table, if it exists.
 ///
 /// # Errors
 /// [`NetlinkError`].

@@ -20,7 +20,7 @@ pub enum EnvFileError {
 /// Contents of an environment file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvFile {
-    /// Keys and values in its order; the later of two with one key counts.
+    /// Keys and values in the order of the file; of two with one key the later one counts.
     pub variables: Vec<(String, String)>,
     /// Lines, by number from 1, that are likely to mean something else than they do, and what they do.
     pub doubts: Vec<(usize, &'static str)>,

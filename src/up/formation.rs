@@ -17,7 +17,7 @@ pub enum FormationError {
     /// The text is not `NAME=NUMBER`.
     #[error("{0:?} is not TYPE=NUMBER, such as tcp=2 or all=1")]
     Form(String),
-    /// The number is none, or too large.
+    /// The number is invalid, or too large.
     #[error("{0:?}: the number must be 0 to {MAX_INSTANCES}")]
     Number(String),
     /// The Procfile has no such type.
@@ -28,7 +28,7 @@ pub enum FormationError {
         /// Names of the process types that exist.
         known: String,
     },
-    /// All together are too many.
+    /// The total number of instances is too large.
     #[error("{0} processes in all are too many: {MAX_TOTAL} at most")]
     Total(u32),
 }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 /// Maximum number of characters of a directory's name in the name of an app.
 const MAX_WORD: usize = 40;
 
-/// An app, by its directory and the network namespace that it is in.
+/// Identity of an app: its directory and its network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppId {
     number: u32,
@@ -45,7 +45,7 @@ impl AppId {
         (app.to_string() == digits).then_some(app)
     }
 
-    /// Returns the id, in digits, that the name of an add-on's app has at its end, if it is a name as [`app`](Self::app) makes it.
+    /// Returns the id, in digits, at the end of the name of an add-on's app, if it is a name as [`app`](Self::app) makes it.
     pub fn in_app(app: &str) -> Option<&str> {
         let (word, id) = app.strip_prefix("up-")?.rsplit_once('-')?;
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');

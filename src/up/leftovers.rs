@@ -196,7 +196,7 @@ pub struct SharedCleanup<'a> {
 }
 
 impl SharedCleanup<'_> {
-    /// Removes it, once no daemon runs that a `tcpgw up` has started; `teardown` removes the gateway's table.
+    /// Removes the shared things, once no daemon runs that a `tcpgw up` has started; `teardown` removes the gateway's table.
     ///
     /// # Errors
     /// What could not be removed.

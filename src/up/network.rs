@@ -31,7 +31,7 @@ pub const PREFIX: u8 = 24;
 const POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 16);
 /// Name of the link inside a process's network namespace.
 const INNER: &str = "eth0";
-/// No answer of the kernel takes so long.
+/// Maximum time for an answer of the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reason why the network could not be set up or read.
@@ -74,7 +74,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Opens it.
+    /// Opens the access.
     ///
     /// # Errors
     /// [`NetworkError::Open`].
@@ -259,7 +259,7 @@ impl Network {
         }
     }
 
-    /// Returns whose the links of each app are that has some here, by the app's id.
+    /// Returns the owner of the links of each app that has some here, by the app's id.
     ///
     /// # Errors
     /// The kernel does not list the links.
@@ -285,7 +285,7 @@ impl Network {
         Ok(apps)
     }
 
-    /// Returns whose the links of the app with this id are.
+    /// Returns the owner of the links of the app with this id.
     ///
     /// # Errors
     /// The kernel does not list the links.
@@ -298,7 +298,7 @@ impl Network {
         matches!(address, IpAddr::V4(address) if POOL.contains(&address))
     }
 
-    /// Removes all links of an app, and with them their addresses and routes; returns how many there were.
+    /// Removes all links of an app, and with them their addresses and routes; returns their number.
     ///
     /// # Errors
     /// The kernel does not list the links, or does not remove one of them.

@@ -31,7 +31,7 @@ const LONGEST_LINE: u64 = 8 << 10;
 /// Reason why no daemon runs.
 #[derive(Debug, Error)]
 pub enum OwnDaemonError {
-    /// Its files could not be written, or it could not be started.
+    /// The daemon's files could not be written, or it could not be started.
     #[error("failed to {what} of tcpgw up: {source}")]
     Start {
         /// Operation that failed.
@@ -201,7 +201,7 @@ impl OwnDaemon {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Ends it in good order, or by force where that takes too long.
+    /// Ends the daemon in good order, or by force if that takes too long.
     pub fn stop(mut self) {
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
         let begin = Instant::now();

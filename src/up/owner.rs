@@ -18,7 +18,7 @@ use crate::record::boot_id;
 
 /// Prefix of the text, by which an alias of tcpgw is recognized.
 const WORDS: &str = "tcpgw-up";
-/// The name of the label of a service that has it.
+/// Name of the label on the app's service that holds the owner.
 pub const LABEL: &str = "tcpgw-up";
 
 /// A process that runs `tcpgw up`, or did.

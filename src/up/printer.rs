@@ -50,7 +50,7 @@ impl Printer {
     }
 }
 
-/// Makes lines of what a process writes.
+/// Splitter of a process's output into lines.
 #[derive(Debug, Default)]
 pub struct Lines {
     rest: Vec<u8>,
@@ -74,7 +74,7 @@ impl Lines {
         }
     }
 
-    /// Hands out what has no end, if there is any.
+    /// Passes on the rest without a line end, if there is any.
     pub fn end(&mut self, mut each: impl FnMut(&[u8])) {
         if !self.rest.is_empty() {
             each(chomp(&self.rest));

@@ -12,13 +12,13 @@ use tcpgw_core::escape;
 
 /// Interval between questions to the daemon. A problem that is over within that time is not reported.
 const LOOK: Duration = Duration::from_secs(2);
-/// Problems of one app that are told at most.
+/// Maximum number of an app's problems that are reported.
 const MOST: usize = 16;
 
 /// Problems of one service: those that were told, and those that were there at the last look.
 #[derive(Debug, Default)]
 pub struct AppProblems {
-    /// Words of each kind.
+    /// Message of each kind of problem at the last look.
     seen: BTreeMap<String, String>,
     told: BTreeMap<String, String>,
 }

@@ -51,11 +51,11 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Process {
     holder: Child,
-    /// Its end is the end of everything within.
+    /// Pipe to the helper: closing it ends all processes within.
     control: Option<File>,
 }
 
-/// Tells what the helpers of a process tell.
+/// Receiver of the helpers' reports.
 #[derive(Debug)]
 pub struct Reports(BufReader<File>);
 
@@ -134,7 +134,7 @@ impl Process {
         File::open(format!("/proc/{}/ns/net", self.id()))
     }
 
-    /// Says that the network is there.
+    /// Tells the helper that the network is ready.
     ///
     /// # Errors
     /// Those of the system.
@@ -155,7 +155,7 @@ impl Process {
         }
     }
 
-    /// Kills it with everything that it has started.
+    /// Kills the process with everything that it has started.
     pub fn kill(&mut self) {
         self.control = None;
         let _ = self.holder.kill();
@@ -184,7 +184,7 @@ impl AsFd for Reports {
 }
 
 impl Reports {
-    /// Returns the next one; `None` when the helpers have ended.
+    /// Returns the next report; `None` when the helpers have ended.
     pub fn next_report(&mut self) -> Option<Report> {
         let mut line = String::new();
         let read = (&mut self.0).take(LONGEST_REPORT).read_line(&mut line).ok()?;
@@ -196,7 +196,7 @@ impl Reports {
 }
 
 impl Output {
-    /// Hands out what the process writes until the last one that has its terminal has ended.
+    /// Passes on the process's output until the last process with its terminal has ended.
     pub fn read(mut self, mut each: impl FnMut(&[u8])) {
         let mut buffer = [0; 16 << 10];
         loop {
@@ -225,7 +225,7 @@ pub fn started_with(pid: i32) -> String {
     }
 }
 
-/// Returns what foreman says of the end of a process.
+/// Returns the words by which foreman reports the end of a process.
 pub fn words_of(report: Option<&Report>) -> String {
     match report {
         Some(Report::Exited(code)) => format!("exited with code {code}"),

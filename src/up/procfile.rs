@@ -60,7 +60,7 @@ pub struct Procfile {
 /// Reason why a Procfile cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ProcfileError {
-    /// A name stands there twice.
+    /// A name occurs twice.
     #[error("line {line}: {name} is defined already, on line {first}: give each process type a name of its own")]
     Twice {
         /// Name that occurs twice.

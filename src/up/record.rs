@@ -20,7 +20,7 @@ use super::owner::Owner;
 use crate::run_file;
 use tcpgw_core::escape;
 
-/// Maximum size of a note, in bytes.
+/// Maximum size of a record, in bytes.
 const MAX_SIZE: u64 = 64 << 10;
 /// Maximum time for another `tcpgw up` to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Reason why the records cannot be kept.
 #[derive(Debug, Error)]
 pub enum RecordError {
-    /// The file system said no.
+    /// An operation on the file system failed.
     #[error("failed to {what} {}: {source}", escape::path(path))]
     File {
         /// Operation that failed.
@@ -42,7 +42,7 @@ pub enum RecordError {
     /// The app runs already.
     #[error("`tcpgw up` runs in this directory already (process {0}); `tcpgw up stop` ends it")]
     Running(String),
-    /// Another one begins or ends, and does not come to an end.
+    /// Another `tcpgw up` is starting or ending, and has not finished in time.
     #[error("another `tcpgw up` of this network namespace has been beginning or ending for {PATIENCE:?}")]
     Busy,
 }
@@ -81,14 +81,14 @@ pub struct Places {
     namespace: u64,
 }
 
-/// The right to change what apps share.
+/// The lock that allows changes of the things that apps share.
 #[derive(Debug)]
 pub struct SharedLock {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
-/// The directory of an app, which no other process has.
+/// The directory of an app, locked by this process.
 #[derive(Debug)]
 pub struct AppPlace {
     /// Path of the directory.
@@ -97,7 +97,7 @@ pub struct AppPlace {
 }
 
 impl Places {
-    /// Returns those of the network namespace with this cookie; makes the run directory.
+    /// Returns the paths for the network namespace with this cookie; makes the run directory.
     ///
     /// # Errors
     /// The run directory cannot be made.
@@ -250,12 +250,12 @@ impl Places {
         Ok(path)
     }
 
-    /// Returns what is noted of the network namespace.
+    /// Returns the record of the network namespace.
     pub fn shared(&self) -> Shared {
         read(&self.named(".json")).unwrap_or_default()
     }
 
-    /// Notes it.
+    /// Writes the record of the network namespace.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -271,19 +271,19 @@ impl Places {
 }
 
 impl SharedLock {
-    /// Removes its file with it.
+    /// Removes the lock's file with the lock.
     pub fn discard(self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl AppPlace {
-    /// Returns what is noted of the app, if anything is.
+    /// Returns the record of the app, if there is one.
     pub fn record(&self) -> Option<Record> {
         read(&self.path.join("record.json"))
     }
 
-    /// Notes it.
+    /// Writes the record of the app.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -353,7 +353,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     content.trusted.then(|| serde_json::from_slice(&content.bytes).ok())?
 }
 
-/// Writes it beside, and puts it in place.
+/// Writes a record to a new file, and puts that in place of the old one.
 pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), RecordError> {
     let fail = |source| RecordError::File {
         what: "write",

@@ -94,7 +94,7 @@ fn rewritten(text: &str, gateway: Ipv4Addr) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Serves until the process ends.
+/// Starts the relay, which serves until the process ends.
 fn relay(network: Ipv4Net, resolver: SocketAddr) -> io::Result<()> {
     let at = SocketAddr::new(gateway_of(network).into(), PORT);
     let questions = Arc::new(UdpSocket::bind(at)?);
@@ -128,7 +128,7 @@ fn answer_all(questions: &UdpSocket, network: Ipv4Net, resolver: SocketAddr) {
     }
 }
 
-/// Asks, with what is in the buffer, and puts the answer there.
+/// Sends the question in the buffer to the resolver, and puts the answer into the buffer.
 fn ask(resolver: SocketAddr, buffer: &mut [u8], length: usize) -> io::Result<usize> {
     let any: IpAddr = if resolver.is_ipv4() {
         Ipv4Addr::LOCALHOST.into()

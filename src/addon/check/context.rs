@@ -71,7 +71,7 @@ pub(super) enum Presence {
     Gone,
 }
 
-/// A thing that was asked for.
+/// A thing that the run requested.
 #[derive(Debug, Clone)]
 pub(super) struct Made {
     pub(super) thing: Thing,
@@ -82,7 +82,7 @@ pub(super) struct Made {
 
 pub(super) struct Context {
     pub(super) settings: CheckSettings,
-    /// Makes the ids of this run.
+    /// Seed of the ids of this run.
     seed: [u8; 16],
     /// Time since 1970.
     pub(super) now: Duration,
@@ -159,7 +159,7 @@ impl Context {
         )
     }
 
-    /// Returns the id of the instance, or that which the platform gives the app.
+    /// Returns the id of the instance, or the id that the platform gave the app.
     pub(super) fn main_id(&self) -> String {
         match self.settings.dialect {
             Dialect::CleverCloud => format!("addon_{}", self.id("main")),
@@ -196,7 +196,7 @@ impl Context {
         }
     }
 
-    /// Returns why a check that needs this cannot be done.
+    /// Returns why a check with this precondition cannot be done; `None`: it can.
     pub(super) fn lacks(&self, need: Need) -> Option<&'static str> {
         let offer = self.offer.as_ref();
         let offers = |ability| offer.is_some_and(|offer| offer.abilities.contains(&ability));
@@ -247,7 +247,7 @@ impl Context {
         (!is_met).then_some(reason)
     }
 
-    /// Takes note of a request before its answer is known.
+    /// Records a request before its answer is known.
     pub(super) fn begins(&mut self, effect: &Effect) {
         if let Effect::Creates(thing) = effect
             && self.find(thing).is_none_or(|made| made.presence == Presence::Gone)
@@ -261,7 +261,7 @@ impl Context {
         }
     }
 
-    /// Takes note of what an exchange has come to.
+    /// Records the result of an exchange.
     pub(super) fn settles(&mut self, exchange: &Exchange) {
         let (status, is_success) = (exchange.status(), exchange.is_success());
         match &exchange.request.effect {
@@ -314,7 +314,7 @@ impl Context {
 }
 
 impl Context {
-    /// Takes note of the catalog, and chooses from it.
+    /// Records the catalog, and chooses offering and plans from it.
     fn learns(&mut self, catalog: &Value) {
         self.catalog = Some(catalog.clone());
         self.offer = Offer::choose(catalog, &self.settings);
@@ -326,7 +326,7 @@ impl Context {
     }
 }
 
-/// Returns the id that a provider gave to what it made.
+/// Returns the id that a provider gave to the thing that it made.
 fn provider_id(exchange: &Exchange) -> Option<String> {
     let Content::Json(body) = &exchange.answer.content else {
         return None;

@@ -103,7 +103,7 @@ impl Kind {
     }
 }
 
-/// Members of an object that must be there, and of this type.
+/// Checks that an object has these members, each of this type.
 pub(super) fn required(object: &Value, at: &str, members: &[(&str, Kind)]) -> Judgement {
     for (name, kind) in members {
         match object.get(name) {
@@ -115,7 +115,7 @@ pub(super) fn required(object: &Value, at: &str, members: &[(&str, Kind)]) -> Ju
     Ok(())
 }
 
-/// Members of an object that must be of this type if they are there.
+/// Checks that these members of an object are of this type, if they are present.
 pub(super) fn optional(object: &Value, at: &str, members: &[(&str, Kind)]) -> Judgement {
     for (name, kind) in members {
         match object.get(name) {

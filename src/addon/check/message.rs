@@ -31,7 +31,7 @@ pub enum PathBase {
 /// The credentials of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Login {
-    /// The right ones.
+    /// Correct credentials.
     Right,
     /// The right user name with a wrong password.
     Wrong,
@@ -42,7 +42,7 @@ pub enum Login {
 /// The version that a request names (OSB).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// The one that the checks are about.
+    /// The version that the checks are about.
     Usual,
     /// No version is named.
     Missing,
@@ -59,7 +59,7 @@ pub enum Body {
     Json(Value),
     /// The fields of a form; with `GET` they are the query.
     Form(Fields),
-    /// Text that is said to be JSON, and is not.
+    /// Text that is declared as JSON, and is not.
     Text(&'static str),
 }
 
@@ -68,13 +68,13 @@ pub enum Body {
 pub(super) enum Effect {
     /// No effect.
     Nothing,
-    /// The catalog is known then.
+    /// The catalog is known afterwards.
     Lists,
-    /// The thing is there then.
+    /// The thing exists afterwards.
     Creates(Thing),
-    /// The thing is gone then.
+    /// The thing is gone afterwards.
     Removes(Thing),
-    /// The thing has this plan then.
+    /// The thing has this plan afterwards.
     Changes(Thing, String),
 }
 
@@ -94,7 +94,7 @@ pub struct Request {
     pub method: Method,
     /// URL that the path is relative to.
     pub place: PathBase,
-    /// The path behind the place, with a query.
+    /// The path below that URL, with a query.
     pub path: String,
     /// The credentials.
     pub login: Login,
@@ -248,7 +248,7 @@ pub struct Answer {
     pub media: Option<String>,
     /// Value of `X-Broker-API-Request-Identity` (OSB).
     pub identity: Option<String>,
-    /// `Retry-After`, in seconds.
+    /// Value of `Retry-After`, in seconds.
     pub retry_after: Option<Duration>,
     /// The body.
     pub content: Content,
@@ -260,7 +260,7 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     Succeeded,
-    /// The provider says so.
+    /// The operation has failed, for this reason.
     Failed(String),
     /// The run stopped waiting for the end, for this reason.
     GivenUp(String),

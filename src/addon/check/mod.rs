@@ -99,7 +99,7 @@ struct Check {
     name: &'static str,
     /// Text of the rule.
     rule: &'static str,
-    /// The document and the section.
+    /// Document and section of the rule.
     source: &'static str,
     needs: &'static [Need],
     act: Act,

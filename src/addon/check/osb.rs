@@ -28,7 +28,7 @@ const DEPROVISIONING: &str = "OSB 2.17, Deprovisioning";
 const POLLING: &str = "OSB 2.17, Polling Last Operation for Service Instances";
 const MANDATORY: &str = "400 if mandatory data is missing";
 const UNKNOWN: &str = "400 for an id that is not in the catalog";
-/// No offering and no plan has it.
+/// An id that no offering and no plan has.
 const NOWHERE: &str = "00000000-0000-4000-8000-000000000000";
 
 /// All checks, in their order.

@@ -22,7 +22,7 @@ pub(super) struct Rules {
     created_rule: &'static str,
     removed: &'static [u16],
     removed_rule: &'static str,
-    /// Statuses of what is removed once more.
+    /// Status codes of a second removal.
     removed_again: &'static [u16],
     /// Further rules in the dialect's documents.
     says: &'static [Says],
@@ -32,7 +32,7 @@ pub(super) struct Rules {
 /// Rules that only some dialects' documents have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Says {
-    /// The same request again makes nothing new.
+    /// A repeated request makes nothing new.
     Idempotent,
     /// The plan can be changed.
     PlanChange,

@@ -16,7 +16,7 @@ use super::message::{Answer, Exchange, PathBase, Request};
 use super::{Act, Check, Flaw, Judgement, checks, osb, shown};
 use crate::addon::Dialect;
 
-/// Answers that may be missing, one after the other, before the provider is taken for gone.
+/// Number of missing answers in a row after which the provider is taken for gone.
 const MAX_LOST: u32 = 3;
 
 /// Next action that a run needs from its caller.
@@ -34,7 +34,7 @@ enum Stage {
     Ready,
     /// The answer to a check's own request is awaited.
     Asked(Box<Request>),
-    /// The end of an operation is asked for.
+    /// The state of an operation is polled.
     Polling(Box<Poll>),
     /// Things that the run made are removed: those that are left, and the number of tries for the first one.
     Cleaning {
@@ -87,7 +87,7 @@ impl Run {
         })
     }
 
-    /// Returns what to do next. `now` is the time since 1970.
+    /// Returns the next action. `now` is the time since 1970.
     pub fn next(&mut self, now: Duration) -> Next {
         self.context.now = now;
         loop {
@@ -149,7 +149,7 @@ impl Run {
         }
     }
 
-    /// Returns the name of the check that is at work; none when the checks are over.
+    /// Returns the name of the current check; empty when the checks are over.
     pub fn name(&self) -> &'static str {
         self.checks.get(self.at).map_or("", |check| check.name)
     }
@@ -173,12 +173,12 @@ impl Run {
         true
     }
 
-    /// Returns what has been found so far.
+    /// Returns the findings so far.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// Returns what the run came to.
+    /// Returns the result of the run.
     pub fn report(self) -> Report {
         let left = self.left();
         Report {
@@ -187,7 +187,7 @@ impl Run {
         }
     }
 
-    /// Returns what may still be at the provider.
+    /// Returns the things that may still be at the provider.
     pub fn left(&self) -> Vec<String> {
         let there = self.context.made.iter().filter(|made| made.presence != Presence::Gone);
         there
@@ -212,7 +212,7 @@ impl Run {
         self.context.settings.dialect == Dialect::Osb
     }
 
-    /// Returns the request of a check, or takes note of what came of it without one.
+    /// Returns the request of a check, or records the result of a check that needs none.
     fn begin(&mut self, check: Check) -> Option<Request> {
         if let Some(reason) = self.reason_to_skip(check) {
             self.finish(check, Verdict::Skip, Some(reason), None);
@@ -332,7 +332,7 @@ impl Run {
         None
     }
 
-    /// Judges the answer to the check that is at work.
+    /// Judges the answer to the current check.
     fn settle(&mut self, exchange: Exchange) {
         self.stage = Stage::Ready;
         let Some(check) = self.checks.get(self.at).copied() else {
@@ -398,7 +398,7 @@ impl Run {
     }
 }
 
-/// Returns a path that says that the platform can wait.
+/// Returns the path with the parameter that says that the platform can wait.
 fn incomplete(path: &str) -> String {
     if path.contains("accepts_incomplete=") {
         return path.to_owned();

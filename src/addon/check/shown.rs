@@ -11,7 +11,7 @@ use super::message::{Body, Content, End, Exchange, Request};
 const MAX_SHOWN: usize = 600;
 /// Replacement of a secret.
 const HIDDEN: &str = "(hidden)";
-/// Deepest nesting that is looked through for secrets; what is deeper is hidden.
+/// Deepest nesting that is searched for secrets; deeper values are hidden.
 const MAX_DEPTH: usize = 16;
 
 /// Returns a request in the form `PUT /v2/service_instances/ID {"plan_id":"..."}`.

@@ -11,7 +11,7 @@ use super::{Judgement, failure, warning};
 use crate::addon::Dialect;
 use crate::addon::dialect::Method;
 
-/// Within which Heroku should have an answer, and after which it gives up.
+/// Times within which Heroku should have an answer, and after which it gives up.
 const HEROKU_TIMES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(25));
 
 fn is_refusal(got: &Exchange) -> bool {

@@ -9,8 +9,8 @@ use crate::control::request::ResourceView;
 pub struct ResourceAnswer {
     /// The resource as it is now; `None`: it was deprovisioned.
     pub resource: Option<ResourceView>,
-    /// Whether it was not there before.
+    /// Whether the resource did not exist before.
     pub created: bool,
-    /// Whether something is not as it was.
+    /// Whether the order changed anything.
     pub changed: bool,
 }

@@ -31,9 +31,9 @@ pub struct DeployAnswer {
     /// The order, as it was given.
     #[serde(default)]
     pub details: Value,
-    /// User id of who ordered it.
+    /// User id of the peer that ordered it.
     pub uid: u32,
-    /// Process id of who ordered it; 0: unknown.
+    /// Process id of the peer that ordered it; 0: unknown.
     #[serde(default)]
     pub pid: u32,
     /// Command that began the deploy.
@@ -99,7 +99,7 @@ impl DeployAnswer {
         self.phase == "drained" || self.has_failed()
     }
 
-    /// Returns whether it ended without having replaced the backends for good.
+    /// Returns whether the deploy ended without having replaced the backends for good.
     pub fn has_failed(&self) -> bool {
         matches!(&*self.phase, "failed" | "undone")
     }

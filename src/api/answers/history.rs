@@ -24,23 +24,23 @@ pub struct HistoryAnswer {
     pub revision: u64,
     /// Time at which it was made, in seconds since 1970.
     pub at: f64,
-    /// User id of who ordered it.
+    /// User id of the peer that ordered it.
     pub uid: u32,
-    /// Process id of who ordered it; 0: unknown.
+    /// Process id of the peer that ordered it; 0: unknown.
     #[serde(default)]
     pub pid: u32,
     /// Command that made it.
     pub what: String,
-    /// The deploy that it was part of.
+    /// The deploy that the change was part of.
     pub deploy: Option<u64>,
     /// The service's name.
     pub service: String,
     /// The app of the service, if that is, or was, of the add-on.
     #[serde(default)]
     pub app: Option<PlatformId>,
-    /// The service as it was, as JSON of the state file; `None`: it was not there.
+    /// The service before the change, as JSON of the state file; `None`: it did not exist.
     pub old: Option<Box<RawValue>>,
-    /// The service as it is since; `None`: it was deleted.
+    /// The service after the change; `None`: it was deleted.
     pub new: Option<Box<RawValue>>,
 }
 

@@ -50,7 +50,7 @@ pub struct ServiceList {
 }
 
 impl ServiceList {
-    /// Tells those services of a list for which `is_meant` holds.
+    /// Returns the services of a list for which `is_meant` holds.
     pub fn new(list: &List, is_meant: impl Fn(&Listed) -> bool) -> Self {
         let services = list.services.iter().filter(|listed| is_meant(listed));
         Self {
@@ -109,7 +109,7 @@ pub struct ServiceAnswer {
     pub paused_for: Option<u64>,
     /// The resource of the add-on that it belongs to.
     pub addon: Option<AddonView>,
-    /// Its backends, those that leave among them, by endpoint.
+    /// Backends of the service, including those that leave, ordered by endpoint.
     pub backends: Vec<BackendView>,
     /// Whether the kernel holds all that is desired of it.
     pub in_kernel: bool,
@@ -151,9 +151,9 @@ pub struct EditAnswer {
     pub service: Option<ServiceFields>,
     /// Revision of the service's last change; of the store's if it was removed.
     pub revision: u64,
-    /// Whether it was not there before.
+    /// Whether the service did not exist before.
     pub created: bool,
-    /// Whether something is not as it was.
+    /// Whether the order changed anything.
     pub changed: bool,
     /// Warnings about the order.
     #[serde(default)]
@@ -177,7 +177,7 @@ impl From<Edited> for EditAnswer {
 pub struct BatchAnswer {
     /// Revision of the store.
     pub revision: u64,
-    /// Whether something is not as it was.
+    /// Whether the order changed anything.
     pub changed: bool,
     /// The services, in the order of the request.
     pub services: Vec<BatchItemAnswer>,
@@ -195,8 +195,8 @@ pub struct BatchItemAnswer {
     pub service: Option<ServiceFields>,
     /// Revision of the service's last change; of the store's if it was removed.
     pub revision: u64,
-    /// Whether it was not there before.
+    /// Whether the service did not exist before.
     pub created: bool,
-    /// Whether something is not as it was.
+    /// Whether the order changed anything.
     pub changed: bool,
 }

@@ -24,7 +24,7 @@ pub(super) struct NamedServers {
 }
 
 impl NamedServers {
-    /// Returns what trusts these authorities, and servers with one of the certificates `named`.
+    /// Returns a verifier that trusts these authorities, and servers with one of the certificates `named`.
     pub(super) fn new(
         authorities: RootCertStore,
         named: Vec<CertificateDer<'static>>,
@@ -86,7 +86,7 @@ impl ServerCertVerifier for NamedServers {
     }
 }
 
-/// Returns why a handshake failed, and what helps.
+/// Returns the reason why a handshake failed, in words, with advice.
 pub(super) fn in_words(error: &io::Error) -> String {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match tls {

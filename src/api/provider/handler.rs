@@ -104,7 +104,7 @@ fn nothing() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "there is nothing here")
 }
 
-/// Returns the client's address: a proxy says it last in `x-forwarded-for`.
+/// Returns the client's address: with a proxy, the last one in `x-forwarded-for`.
 fn client(provider: &Provider, from: IpAddr, headers: &HeaderMap) -> IpAddr {
     if !provider.is_behind_proxy() {
         return from;

@@ -40,7 +40,7 @@ pub enum ProviderError {
     /// A file cannot be read.
     #[error("{key} {}: {source}", tcpgw_core::escape::path(path))]
     File {
-        /// The key that names it.
+        /// Key of the configuration that names the file.
         key: &'static str,
         /// Path of the file.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum ProviderError {
     /// A file of secrets is not used.
     #[error("{key} {}: {source}", tcpgw_core::escape::path(path))]
     Secret {
-        /// The key that names it.
+        /// Key of the configuration that names the file.
         key: &'static str,
         /// Path of the file.
         path: PathBuf,

@@ -23,7 +23,7 @@ const PLACES: usize = 256;
 const PLACE_SHARE: usize = 128;
 /// Connections that are accepted at once, as far as the limit of open files allows.
 pub(crate) const SEATS: usize = 2048;
-/// The part of all descriptors that connections may have: one in so many.
+/// Descriptors of the process per seat: the part of them that connections may have.
 const DESCRIPTORS_PER_SEAT: u64 = 4;
 /// A client that has its share of seats is waited for as long as it got an answer within this time. After that its further
 /// connections are closed, so that they do not keep others in the backlog.
@@ -31,7 +31,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 /// The same where the limit of open files leaves so few seats that a well-behaved client needs all of its share. Longer than an
 /// answered connection without a further request is kept: after that, seats of such a client are free again.
 const PROGRESS_OF_FEW: Duration = Duration::from_secs(12);
-/// A connection that asks nothing for so long may be closed for one of a client that has fewer.
+/// Time without a request after which a connection may be closed for one of a client that has fewer.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// All seats and places.
@@ -94,7 +94,7 @@ impl Visitor {
     }
 }
 
-/// Returns how many connections may be open at once where so many files may.
+/// Returns the number of seats for this limit of open files.
 pub(crate) fn seats_within(files: u64) -> usize {
     let part = usize::try_from(files / DESCRIPTORS_PER_SEAT).unwrap_or(usize::MAX);
     part.clamp(1, SEATS)
@@ -174,7 +174,7 @@ impl Places {
 }
 
 impl Seat {
-    /// Waits so long for a place.
+    /// Waits for a place, for this time at most.
     pub(super) async fn place(&self, patience: Duration) -> Option<ConnectionPlace> {
         let end = Instant::now() + patience;
         let (give, given) = oneshot::channel();
@@ -219,12 +219,12 @@ impl Seat {
         self.displaced.notified().await;
     }
 
-    /// Notes that a request has come of a client that may ask it: the connection is not closed for others.
+    /// Records a request of a client that has the right to make it: the connection is not closed for others.
     pub(super) fn asked(&self) {
         self.all.taken().speaks(self.client, self.number);
     }
 
-    /// Notes that its client, who has not shown that it may ask, was answered: from now on the connection asks nothing again.
+    /// Records an answer to a client that has not shown such a right: from now on the connection counts as silent again.
     pub(super) fn is_silent_again(&self) {
         let silent = Silent::since(Instant::now(), &self.displaced);
         self.all.taken().is_silent(self.client, self.number, silent);

@@ -23,7 +23,7 @@ use crate::api;
 use crate::api::server::{MOMENT, answering, closing};
 use crate::control::request::DaemonRequest;
 
-/// After an error of `accept` that lasts, such as too many open files.
+/// Pause after an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` allows.
 pub const BACKLOG: u32 = 4096;
@@ -195,7 +195,7 @@ mod tests {
 
     const PASSWORD: &str = "0123456789abcdef";
 
-    /// A provider that serves, whose daemon is played by the test.
+    /// A running provider, whose daemon is played by the test.
     struct Served {
         at: SocketAddr,
         salt: Secret,

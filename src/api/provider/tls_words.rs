@@ -21,7 +21,7 @@ pub(super) fn no_pem(error: &pem::Error, wanted: &str) -> String {
     format!("is no PEM: {why}; write {wanted}, each from -----BEGIN to -----END")
 }
 
-/// Returns the message for a file without what is wanted.
+/// Returns the message for a file that lacks the expected items.
 pub(super) fn nothing_in_it(what: &str, wanted: &str) -> String {
     format!(
         "has no {what} (PEM, -----BEGIN {}-----); write {wanted}",

@@ -27,7 +27,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 /// Time for which an app is read after its page was shown last.
 const WATCHED: Duration = Duration::from_secs(20);
-/// Apps that are read at once; beyond, the one whose page was shown longest ago gives way.
+/// Number of apps that are read at once; beyond, the one whose page was shown longest ago is dropped.
 const MOST: usize = 256;
 /// Flows whose counters are kept from one pass for the next, of all apps: 32 bytes each.
 const SAMPLES: usize = 200_000;
@@ -43,7 +43,7 @@ pub(super) struct Seen {
     pub(super) reading: Result<AppReading, String>,
 }
 
-/// The thread, seen from those who answer requests.
+/// Handle of the thread for handlers of requests.
 pub(super) struct TrafficObserver(Arc<Shared>);
 
 struct Shared {
@@ -158,7 +158,7 @@ impl Shared {
 }
 
 impl Watched {
-    /// Returns what was left for the look that begins now.
+    /// Takes the rest of the previous look, for the look that begins now.
     fn take(&mut self) -> Option<EarlierLook> {
         self.is_awaited = false;
         self.earlier.take()
@@ -196,7 +196,7 @@ impl State {
         self.apps.values().any(|app| app.is_awaited)
     }
 
-    /// Takes what is to be read, and forgets apps whose pages were closed.
+    /// Returns the apps to read, and forgets apps whose pages were closed.
     fn tasks(&mut self, now: Instant) -> Vec<Task> {
         self.apps
             .retain(|_, app| now.saturating_duration_since(app.shown) < WATCHED);

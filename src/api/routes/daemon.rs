@@ -19,12 +19,12 @@ use crate::control::request::{Apply, ApplyOptions, DaemonRequest, Peer};
 use crate::view::snapshot::{DaemonView, DrainView};
 use tcpgw_core::problem;
 
-/// The daemon, and what it does just now.
+/// The daemon, and its current state.
 #[derive(Debug, Serialize)]
 struct Daemon<'a> {
     #[serde(flatten)]
     view: &'a DaemonView,
-    /// Services that it serves.
+    /// Number of services that it serves.
     services: usize,
     /// Number of backends by state of health.
     health: BTreeMap<&'static str, usize>,

@@ -71,7 +71,7 @@ impl Shared {
         Ok(DeployAnswer::alone(record, &views))
     }
 
-    /// Waits until it has come that far, or time is over.
+    /// Waits until a deploy has reached the phase, or the time is over.
     async fn follow(&self, id: u64, until: Until, mut waiter: WaitRequest) -> Result<DeployAnswer, ApiError> {
         loop {
             let deploy = self.deploy(id).await?;

@@ -38,7 +38,7 @@ pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -
     Ok(response)
 }
 
-/// Creates a service that is not there, whose name the body has.
+/// Creates a service that does not exist, with the name in the body.
 pub(in crate::api) async fn create(
     State(shared): State<Shared>,
     Extension(by): Extension<Peer>,

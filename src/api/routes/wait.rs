@@ -22,7 +22,7 @@ use tcpgw_core::model::duration;
 
 /// Default time to wait for a service.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Events come in bursts: one look sees what all of one have made.
+/// Pause after an event, since events come in bursts: the next look covers the whole burst.
 const BURST: Duration = Duration::from_millis(5);
 
 /// A waiting request: it looks, pauses until something happens, and looks again.
@@ -34,7 +34,7 @@ pub(super) struct WaitRequest {
 }
 
 impl WaitRequest {
-    /// Begins to listen: what happens after the first look is not missed.
+    /// Begins to listen, so that events after the first look are not missed.
     pub(super) async fn new(shared: &Shared, time: Duration) -> Result<Self, ApiError> {
         let Ok(place) = Arc::clone(&shared.waiters).try_acquire_owned() else {
             return Err(ApiError::busy(&format!("{WAITERS} others are waiting already")));
@@ -49,7 +49,7 @@ impl WaitRequest {
         })
     }
 
-    /// Waits until it may be otherwise. `false`: time is over, or the daemon ends.
+    /// Waits until the state may have changed. Returns `false` if the time is over, or the daemon ends.
     pub(super) async fn pause(&mut self) -> bool {
         if Instant::now() >= self.deadline {
             return false;

@@ -259,7 +259,7 @@ fn since_1970() -> Duration {
 
 /// Effect of a signal.
 enum Taken {
-    /// The request that is under way is left, and what was made is removed.
+    /// The current request is abandoned, and the things that were made are removed.
     Interrupted,
     /// Only a removal was in progress, which goes on.
     Ignored,

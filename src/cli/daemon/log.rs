@@ -37,7 +37,7 @@ struct Waiting {
     bytes: usize,
     /// Whether the thread writes a line that it has taken out.
     is_writing: bool,
-    /// Lines that did not fit, since this was last told.
+    /// Number of dropped lines since the last report.
     lost: u64,
 }
 
@@ -71,7 +71,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Waits until all has been written, for so long at most, and says whether it has been.
+    /// Waits until all lines have been written, for this time at most. Returns whether they have been.
     pub(super) fn flush(&self, within: Duration) -> bool {
         let end = Instant::now() + within;
         let mut waiting = self.shared.waiting();
@@ -137,7 +137,7 @@ impl Shared {
     }
 }
 
-/// Writes all of it. Others may have made the file one that does not wait.
+/// Writes a whole line. Another process may have made the file non-blocking.
 fn write(out: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
         match out.write(rest) {

@@ -359,8 +359,7 @@ fn rates(out: &mut impl Write, status: &Status<'_>, sample: Sampled, is_whole: b
     writeln!(out)
 }
 
-/// Returns the line of the table: `inet tcpgw, version 6 of its rules, flow mark 0x00800000/0x00800000, 65536 backends fit;
-/// flags persist; nftables generation 2`.
+/// Returns the line about the table: version of its rules, flow mark, size, flags, generation.
 fn about(table: &Table) -> String {
     let comment = table.comment.as_deref();
     let version = comment.and_then(skeleton::version_of);

@@ -44,7 +44,7 @@ enum Rank {
 /// Part of a table that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Extent {
-    /// The usual columns, whole: what reads it is no terminal.
+    /// The usual columns, whole: the output is no terminal.
     Usual,
     /// All columns, whole.
     All,

@@ -94,7 +94,7 @@ pub(super) fn last_operation(context: &Context, got: &Exchange) -> Judgement {
     state(got).map(drop)
 }
 
-/// Returns the state that an answer of `last_operation` tells.
+/// Returns the state in an answer of `last_operation`.
 pub(in super::super) fn state(got: &Exchange) -> Result<&str, Flaw> {
     judge::object(got)?;
     let body = got.json().unwrap_or(&Value::Null);

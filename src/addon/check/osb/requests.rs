@@ -154,7 +154,7 @@ pub(super) fn deprovisioning(context: &Context, ids: &[&str]) -> Request {
     .effect(Effect::Removes(context.main_thing()))
 }
 
-/// Returns the request that removes a thing, whatever has become of it.
+/// Returns the request that removes a thing, whatever its state.
 pub(in super::super) fn removing(context: &Context, thing: &Thing) -> Option<Request> {
     let path = match thing {
         Thing::Instance(id) => instance_path(id),
@@ -166,7 +166,7 @@ pub(in super::super) fn removing(context: &Context, thing: &Thing) -> Option<Req
     Some(request.effect(Effect::Removes(thing.clone())))
 }
 
-/// Returns the request that asks how an operation goes.
+/// Returns the request for the state of an operation.
 pub(in super::super) fn polling(context: &Context, thing: &Thing, operation: Option<&str>) -> Option<Request> {
     let path = match thing {
         Thing::Instance(id) => instance_path(id),

@@ -15,7 +15,7 @@ use crate::addon::sso;
 /// Characters that are percent-encoded in a segment of a path: all but the unreserved ones (RFC 3986, 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Returns the thing that a request for a purpose makes.
+/// Returns the thing that a request for this purpose makes.
 fn thing(context: &Context, purpose: &str) -> Thing {
     match purpose {
         "main" => context.main_thing(),
@@ -27,7 +27,7 @@ pub(super) fn creating(context: &Context, purpose: &str) -> Request {
     Request::new(Method::Post, "").effect(Effect::Creates(thing(context, purpose)))
 }
 
-/// Returns what a platform sends to provision.
+/// Returns the body of a request to provision.
 pub(super) fn body(context: &Context, purpose: &str) -> Value {
     let Thing::Resource(app) = thing(context, purpose) else {
         return Value::Null;
@@ -55,7 +55,7 @@ pub(super) fn body(context: &Context, purpose: &str) -> Value {
     body
 }
 
-/// Returns the path of what was provisioned: by the provider's id, or with Heroku by the platform's.
+/// Returns the path of the provisioned resource: by the provider's id, or with Heroku by the platform's.
 pub(super) fn resource_path(context: &Context) -> String {
     path_of(context, &context.main_thing()).unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use super::super::message::{Answer, Exchange, Request};
 use super::super::{osb, resources};
 use super::{MAX_LOST, Run, Stage};
 
-/// Times that a removal is tried.
+/// Number of tries of a removal.
 const REMOVALS: u32 = 2;
 
 impl Run {

@@ -9,12 +9,12 @@ use super::super::message::{Answer, Effect, End, Exchange, Request};
 use super::super::osb;
 use super::{MAX_LOST, Run, Stage};
 
-/// Time between two questions after an operation, unless the provider says another.
+/// Time between two questions about an operation, unless the provider says another.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time between them.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// An operation that is asked after.
+/// An operation whose state is polled.
 pub(super) struct Poll {
     /// The exchange that began the operation.
     exchange: Exchange,
@@ -25,7 +25,7 @@ pub(super) struct Poll {
 }
 
 impl Run {
-    /// Begins to ask after an operation that is in progress.
+    /// Begins to poll an operation that is in progress.
     pub(super) fn poll(
         &mut self,
         exchange: Exchange,

@@ -16,7 +16,7 @@ pub enum Verdict {
     Skip,
 }
 
-/// A check with what came of it. Texts are the provider's: they are not safe to show on a terminal.
+/// A check with its result. Texts are the provider's: they are not safe to show on a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Name of the check.

@@ -42,7 +42,7 @@ pub(super) struct AppPage<'p> {
     pub(super) now: u64,
 }
 
-/// Leads a browser to a page, with the cookie that opens it.
+/// Redirects a browser to a page, with the cookie that opens it.
 pub(super) fn redirect(to: &str, cookie: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
@@ -56,7 +56,7 @@ pub(super) fn redirect(to: &str, cookie: &str) -> Response<Body> {
     response
 }
 
-/// Returns a page that says why there is nothing to see.
+/// Returns a page with the reason why nothing is shown.
 pub(super) fn message(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = web::message(status, "TCP gateway", text);
     if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -6,7 +6,7 @@ use crate::addon::Status;
 use crate::control::request::{AppView, BackendView};
 use tcpgw_core::problem::Kind;
 
-/// Returns what is out of the ordinary, the worst first. It names nothing of other apps or of the gateway's inside.
+/// Returns the notices, the worst first. They name nothing of other apps or of the gateway's inside.
 pub(super) fn notices(app: &AppView) -> Markup {
     let notices = find(app);
     html! {

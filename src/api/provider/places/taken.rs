@@ -37,14 +37,14 @@ struct Share {
 #[derive(Debug)]
 pub(super) struct Silent {
     since: Instant,
-    /// Since when it has a place, if it has one.
+    /// Time since which the connection has a place; `None`: it has none.
     in_place_since: Option<Instant>,
     displaced: Arc<Notify>,
 }
 
 /// Decision about a client that wants a seat.
 pub(super) enum Admission {
-    /// One with that number, and what tells it to leave.
+    /// A seat with that number, and the signal that tells its connection to leave.
     Seat(u64, Arc<Notify>),
     /// All are taken.
     Full,
@@ -57,7 +57,7 @@ pub(super) enum Admission {
 /// Whether a connection that asks nothing is closed for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Displaced {
-    /// One was told to leave.
+    /// A connection was told to leave.
     Told,
     /// One may be, at that time.
     Later(Instant),
@@ -94,7 +94,7 @@ impl Taken {
         self.clients.values().all(|share| share.seats <= seats + 1)
     }
 
-    /// Gives a seat. Returns its number, and what tells its connection to leave.
+    /// Gives a seat. Returns its number, and the signal that tells its connection to leave.
     pub(super) fn sit(&mut self, client: Client, most_places: usize, now: Instant) -> (u64, Arc<Notify>) {
         self.numbers += 1;
         self.seats += 1;
@@ -162,7 +162,7 @@ impl Taken {
         }
     }
 
-    /// Gives the places that are free, of so many: first to clients that have few.
+    /// Gives the free ones of this many places: first to clients that have few.
     pub(super) fn give_places(&mut self, places: usize, now: Instant) {
         while self.places < places {
             let mut waiting = self.clients.values_mut();
