@@ -3,12 +3,14 @@
 use jiff::Timestamp;
 use jiff::fmt::strtime;
 
-/// Returns a date and time in UTC, of seconds since 1970. Too many stand for the last date that is known, in the year 9999.
+/// Returns a date and time in UTC, of seconds since 1970. Larger values give the last date that can be represented, in the year
+/// 9999.
 pub fn utc_of(seconds: u64) -> String {
     utc(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
-/// Returns a date and time in UTC, of seconds since 1970. Too many or too few stand for the last or first date that is known.
+/// Returns a date and time in UTC, of seconds since 1970. Values out of range give the first or the last date that can be
+/// represented.
 pub fn utc(seconds: i64) -> String {
     let beyond = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
     let time = Timestamp::from_second(seconds).unwrap_or(beyond);

@@ -23,7 +23,7 @@ use nix::unistd::{AccessFlags, faccessat};
 pub struct Content {
     /// The bytes of the file.
     pub bytes: Vec<u8>,
-    /// Whether the file belongs to root or to this process' user. What the directory's owner wrote is a hint to root, no more.
+    /// Whether the file belongs to root or to this process's user. Other contents are no more than a hint to root.
     pub trusted: bool,
 }
 
@@ -112,7 +112,7 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     Err(io::Error::other("another process makes and removes it all the time"))
 }
 
-/// Opens a file that processes lock, for reading and writing, if it is there.
+/// Opens a lock file for reading and writing, if it exists.
 ///
 /// # Errors
 /// Those of [`read`].
@@ -127,7 +127,7 @@ pub fn open_lock_there(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes sure that a file is one that [`read`] would read, of any length.
+/// Checks that [`read`] would accept a file, whatever its length.
 ///
 /// # Errors
 /// Those of [`read`].
@@ -158,7 +158,7 @@ pub fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens a file that is there to append to it.
+/// Opens an existing file to append to it.
 ///
 /// # Errors
 /// Those of [`read`].

@@ -12,9 +12,9 @@ use nix::unistd::{Uid, User};
 use tcpgw_core::escape;
 use thiserror::Error;
 
-/// The largest file, in bytes.
+/// Maximum size of a file, in bytes.
 const MAX_FILE: u64 = 256 << 10;
-/// The user of the unit that comes with this program (`dist/systemd/tcpgw.service`).
+/// User in the unit that comes with this program (`dist/systemd/tcpgw.service`).
 const UNIT_USER: &str = "tcpgw";
 
 /// Reason why a file of secrets is not used.
@@ -23,7 +23,7 @@ pub enum SecretError {
     /// The file cannot be read.
     #[error("{0}")]
     Unreadable(#[from] io::Error),
-    /// Others than its owner may read or write it. The number is its mode.
+    /// Users other than the owner may read or write the file. The number is its mode.
     #[error(
         "others than its owner may read or write it (mode {mode:04o}): chmod 600 {}",
         escape::path(path)
@@ -43,7 +43,7 @@ pub enum SecretError {
         owner: String,
         /// Permitted owners.
         accepted: &'static str,
-        /// The user to give it to.
+        /// The user that the file has to be given to.
         to: String,
     },
     /// The file belongs to root, and the daemon runs as another user.
@@ -56,7 +56,7 @@ pub enum SecretError {
         path: PathBuf,
         /// The daemon's user.
         daemon: String,
-        /// The same, for `chown`.
+        /// The daemon's user, for `chown`.
         to: String,
     },
 }
@@ -72,9 +72,9 @@ pub struct Owners {
 enum Reader {
     /// The program that is to use the file.
     Daemon,
-    /// A command beside a daemon of that user, if it is known.
+    /// A command beside a daemon of this user, if the user is known.
     Command { daemon: Option<u32> },
-    /// A command that says whether a daemon of that user could use it.
+    /// A command that checks whether a daemon of this user could use the file.
     Judge { daemon: Option<u32> },
 }
 
@@ -147,7 +147,7 @@ impl Owners {
         })
     }
 
-    /// Says what helps where the system does not let this user read a file.
+    /// Adds advice to the error that this user may not read a file.
     fn explained(&self, path: &Path, error: io::Error) -> io::Error {
         if error.kind() != io::ErrorKind::PermissionDenied {
             return error;

@@ -27,11 +27,11 @@ const ENDINGS: [&str; 7] = [
     "new",
     "state",
 ];
-/// Entries of the run directory that are looked at, and namespaces whose files are removed at a time.
+/// Maximum number of entries of the run directory that are looked at, and of namespaces whose files are removed at a time.
 const MOST_ENTRIES: usize = 16_384;
 const MOST_AT_A_TIME: usize = 256;
 
-/// Removes the files of network namespaces that are gone from a run directory. Returns of how many.
+/// Removes the files of network namespaces that are gone from a run directory. Returns the number of those namespaces.
 ///
 /// Where there are files of other namespaces, all processes are looked at, twice if there is something to remove: some milliseconds, and
 /// half a second at most. Nothing is removed where this process may not see all of them, as it is for users other than root, in a
@@ -107,7 +107,7 @@ fn is_gone(signature: &Signature, living: &BTreeSet<u64>) -> bool {
     signature.inode.is_some_and(|inode| !living.contains(&inode))
 }
 
-/// Removes all but the lock: nothing, where one of them is not what tcpgw would have made.
+/// Removes all files but the lock. Removes nothing if one of them is not of the kind that tcpgw makes.
 fn remove_files_beside(run_dir: &Path, namespace: u64) -> io::Result<()> {
     let path = |ending: &&str| run_dir.join(format!("netns-{namespace}.{ending}"));
     let there = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
@@ -118,7 +118,7 @@ fn remove_files_beside(run_dir: &Path, namespace: u64) -> io::Result<()> {
     files.iter().try_for_each(fs::remove_file)
 }
 
-/// Returns who has signed the locks in a run directory last, by the cookie of the network namespace.
+/// Returns the last signature in each lock of a run directory, by the cookie of the network namespace.
 fn signed(run_dir: &Path) -> BTreeMap<u64, Signature> {
     let entries = fs::read_dir(run_dir).into_iter().flatten().take(MOST_ENTRIES).flatten();
     let namespaces = entries.filter_map(|entry| cookie(entry.file_name().to_str()?));

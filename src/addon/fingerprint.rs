@@ -20,7 +20,7 @@ impl Fingerprint {
     }
 }
 
-/// Returns the id that stands for a text which is no [`PlatformId`] itself: `sha256:` and 64 digits.
+/// Returns the replacement of a text which is no [`PlatformId`] itself: `sha256:` and 64 digits.
 ///
 /// # Errors
 /// None: the form is that of an id.

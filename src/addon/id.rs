@@ -29,7 +29,7 @@ pub enum IdError {
     /// A character outside of the set for platforms' ids.
     #[error("must consist of letters, digits and - . _ ~ : @ only (ASCII)")]
     Character,
-    /// No id of ours.
+    /// The text is no id that tcpgw gives.
     #[error("must be {RESOURCE_ID_LENGTH} characters of a-z and 2-7")]
     Resource,
     /// The text is not the name of a plan.

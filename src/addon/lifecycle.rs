@@ -46,7 +46,7 @@ pub enum Tombstones {
 pub enum LifecycleStep {
     /// A resource is made.
     Create,
-    /// The request is compared with the resource that is there: the same again, or a conflict.
+    /// The request is compared with the existing resource: a repetition, or a conflict.
     Compare,
     /// The plan is replaced.
     SetPlan,
@@ -62,11 +62,11 @@ pub enum LifecycleStep {
     Unbind,
     /// Refused: there is no such resource.
     NotFound,
-    /// Refused: it was there, and is gone.
+    /// Refused: the resource existed, and is gone.
     Gone,
 }
 
-/// Returns what follows on a request.
+/// Returns the step that follows a request.
 pub fn step(existence: Existence, event: Event, tombstones: Tombstones) -> LifecycleStep {
     use Existence::{Known, Removed, Unknown};
     use Status::{Active, Suspended};

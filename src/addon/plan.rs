@@ -93,7 +93,7 @@ pub enum PlanError {
 pub struct Plans(Vec<Plan>);
 
 impl Plans {
-    /// Returns those of an add-on that is off.
+    /// Returns the empty set, for an add-on that is off.
     pub const fn none() -> Self {
         Self(Vec::new())
     }
@@ -131,7 +131,7 @@ impl Plans {
         self.0.iter().find(|plan| plan.id.as_str().eq_ignore_ascii_case(id))
     }
 
-    /// Returns the plan that a resource has: that of its id. One whose id is not known has that of its name.
+    /// Returns the plan of a resource: by its id, or by its name if the id is not known.
     pub fn of(&self, resource: &Resource) -> Option<&Plan> {
         match &resource.plan_id {
             Some(id) => self.by_id(id.as_str()),
@@ -139,7 +139,7 @@ impl Plans {
         }
     }
 
-    /// Returns all of them.
+    /// Returns all plans.
     pub fn iter(&self) -> impl Iterator<Item = &Plan> {
         self.0.iter()
     }

@@ -12,7 +12,7 @@ use super::id::PlatformId;
 const MAX_LEN: usize = 2048;
 /// Placeholder of the app.
 const APP: &str = "{app}";
-/// All but what RFC 3986, 2.3 calls unreserved.
+/// Characters that are percent-encoded: all but the unreserved ones (RFC 3986, 2.3).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// An HTTP or HTTPS URL in which `{app}` stands for the app, as the platform calls it.

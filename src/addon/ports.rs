@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use tcpgw_core::model::PortRange;
 
-/// A port that was given back, and when it may be given again, as time since 1970.
+/// A port that was given back, and the time until which it rests, since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quarantined {
@@ -58,7 +58,7 @@ impl PortSet {
     }
 }
 
-/// Ports that others than resources have.
+/// Ports in use by services or programs other than resources.
 pub trait BusyPorts: fmt::Debug {
     /// Returns whether a port is in use.
     fn has(&self, port: NonZeroU16) -> bool;
@@ -116,11 +116,11 @@ fn resting_of(count: usize) -> String {
 /// Use of the port range: ports in use, and ports in quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortUse {
-    /// The range that ports are taken from.
+    /// Range of public ports.
     pub range: Box<str>,
     /// Number of ports in the range.
     pub all: usize,
-    /// Ports that resources, other services or, as far as requests of the last hour found, local programs have.
+    /// Number of ports in use by resources, other services or, as far as requests of the last hour found, local programs.
     pub used: usize,
     /// Ports in quarantine, by number.
     pub resting: Vec<RestingPort>,
@@ -147,7 +147,7 @@ impl PortUse {
         self.free() < fewest
     }
 
-    /// Returns what is to be said where they are scarce.
+    /// Returns a warning for the case that ports are scarce.
     pub fn warning(&self) -> String {
         let Self { range, all, used, .. } = self;
         let left = match self.free() {
@@ -173,35 +173,35 @@ pub enum PortRefusal {
         resting_of(*resting)
     )]
     Exhausted {
-        /// The range that ports are taken from.
+        /// Range of public ports.
         range: PortRange,
         /// Number of ports in the range.
         all: usize,
-        /// Ports that resources, other services or local programs have.
+        /// Number of ports in use by resources, other services or local programs.
         used: usize,
         /// Ports in quarantine.
         resting: usize,
     },
-    /// Local programs have those that were tried.
+    /// Local programs listen on all ports that were tried.
     #[error(
         "local programs listen on all of the {0} public ports that were tried; addon.ports should be another range"
     )]
     Listening(usize),
-    /// The port that was asked for is not in the range.
+    /// The requested port is not in the range.
     #[error("port {port} is not in {range}")]
     OutOfRange {
-        /// The port that was asked for.
+        /// The requested port.
         port: NonZeroU16,
-        /// The range that ports are taken from.
+        /// Range of public ports.
         range: PortRange,
     },
-    /// The port that was asked for is in use.
+    /// The requested port is in use.
     #[error("port {0} is in use")]
     InUse(NonZeroU16),
-    /// The port that was asked for was given back a short time ago.
+    /// The requested port was given back a short time ago.
     #[error("port {port} was given back a short time ago; it can be had again in {seconds} s")]
     Resting {
-        /// The port that was asked for.
+        /// The requested port.
         port: NonZeroU16,
         /// Remaining time of the quarantine, in seconds.
         seconds: u64,
@@ -209,8 +209,8 @@ pub enum PortRefusal {
 }
 
 impl PortRefusal {
-    /// Returns the words for a platform, whose users read them: what the operator is to do, whom the problem `addon_ports` tells, is nothing to
-    /// them.
+    /// Returns the message for a platform, whose users read it. It leaves out advice for the operator, who gets that by the
+    /// problem `addon_ports`.
     pub fn for_platform(&self) -> String {
         match self {
             Self::Exhausted { range, .. } => {
@@ -247,12 +247,12 @@ impl PortPool {
         }
     }
 
-    /// Changes the range and the quarantine; what was given stays given.
+    /// Changes the range and the quarantine. Ports in use stay so.
     pub fn configure(&mut self, range: PortRange, quarantine: Duration) {
         (self.range, self.quarantine) = (range, quarantine);
     }
 
-    /// Returns the port to give: the wished one, or the lowest that is free. `busy` are ports that others have.
+    /// Returns the port to give: the requested one, or the lowest that is free. `busy` are ports of others.
     ///
     /// # Errors
     /// [`PortRefusal`].
@@ -291,7 +291,7 @@ impl PortPool {
         })
     }
 
-    /// Returns how many ports are left; `busy` are ports that others have.
+    /// Returns the use of the range; `busy` are ports of others.
     pub fn usage(&self, busy: &dyn BusyPorts, now: Duration) -> PortUse {
         let is_used = |port: &NonZeroU16| self.given.contains(*port) || busy.has(*port);
         let resting = self.resting.keys();
@@ -311,18 +311,18 @@ impl PortPool {
         }
     }
 
-    /// Notes that a port is given.
+    /// Marks a port as given.
     pub fn give(&mut self, port: NonZeroU16) {
         self.given.insert(port);
         self.resting.remove(&port);
     }
 
-    /// Returns until when a port rests that is given back now.
+    /// Returns the end of the quarantine of a port that is given back now.
     pub fn rest_until(&self, now: Duration) -> Duration {
         now.saturating_add(self.quarantine)
     }
 
-    /// Notes that a port was given back. Forgets ports whose quarantine is over.
+    /// Records that a port was given back. Forgets ports whose quarantine is over.
     pub fn take_back(&mut self, port: Quarantined, now: Duration) {
         self.given.remove(port.port);
         self.resting.retain(|_, until| *until > now);

@@ -24,9 +24,9 @@ pub const MAX_REMOVED: usize = 50_000;
 /// A resource to provision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
-    /// The provider API that asks.
+    /// Provider API of the request.
     pub dialect: Dialect,
-    /// The app that the resource is for, as the platform calls it.
+    /// The platform's id of the app.
     pub app: PlatformId,
     /// Scalingo's `uuid`.
     pub uuid: Option<PlatformId>,
@@ -34,7 +34,7 @@ pub struct Provision {
     pub owner: Option<Owner>,
     /// The plan.
     pub plan: WantedPlan,
-    /// The port that is asked for; `None`: any.
+    /// Requested port; `None`: any.
     pub port: Option<NonZeroU16>,
     /// The parameters (OSB); `None`: not to be compared.
     pub asked: Option<Fingerprint>,
@@ -72,7 +72,7 @@ impl WantedPlan {
         }
     }
 
-    /// Returns the plan, if it can be given to a resource.
+    /// Returns the plan, or the error if it cannot be given to a resource.
     fn to_give<'p>(&self, plans: &'p Plans) -> Result<&'p Plan, Refusal> {
         match self {
             Self::Named(name) => plans.by_name(name.as_str()).ok_or_else(|| Refusal::UnknownPlan {
@@ -166,9 +166,9 @@ pub struct Removed {
     pub id: ResourceId,
     /// Provider API that the resource was made by.
     pub dialect: Dialect,
-    /// The app that the resource was for, as the platform calls it.
+    /// The platform's id of the app.
     pub app: PlatformId,
-    /// Its port, and until when that rests.
+    /// Port of the resource, and the end of its quarantine.
     pub port: Quarantined,
     /// Time at which it was deprovisioned, since 1970.
     pub at: Duration,
@@ -245,7 +245,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns the words for a platform, whose users read them.
+    /// Returns the message for a platform, whose users read it.
     pub fn for_platform(&self) -> String {
         match self {
             Self::Port(refusal) => refusal.for_platform(),
@@ -267,7 +267,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Returns the registry that holds these, as they were made durable: `removed` in the order in which they were removed.
+    /// Returns the registry of these durable resources: `removed` in the order of the removals.
     pub fn new(
         range: PortRange,
         quarantine: Duration,
@@ -302,7 +302,7 @@ impl Registry {
         self.ports.limit_rests(now);
     }
 
-    /// Returns how many ports are left; `busy` are ports that others have.
+    /// Returns the use of the port range; `busy` are ports of others.
     pub fn port_use(&self, busy: &dyn BusyPorts, now: Duration) -> PortUse {
         self.ports.usage(busy, now)
     }
@@ -317,7 +317,7 @@ impl Registry {
         self.resources.get(&id)
     }
 
-    /// Returns the last resources that were deprovisioned, at most `most`, in the order in which they were.
+    /// Returns the last deprovisioned resources, at most `most`, in the order of the removals.
     pub fn removed(&self, most: usize) -> impl Iterator<Item = &Removed> {
         let order = &self.removed.order;
         order.range(order.len().saturating_sub(most)..)
@@ -333,8 +333,8 @@ impl Registry {
         })
     }
 
-    /// Returns the resources that an app has and had, at most `most`: those that were deprovisioned last come first after the one
-    /// that there is.
+    /// Returns the present and former resources of an app, at most `most`: the present one, then the others from the latest
+    /// removal on.
     pub fn all_of_app(&self, app: &PlatformId, most: usize) -> Vec<ResourceId> {
         let there = self.by_app.get(app).copied();
         let is_known = self.removed.has(&Target::Any(app.clone()));
@@ -365,7 +365,7 @@ impl Registry {
         })
     }
 
-    /// Returns what a request comes to. Changes nothing: the caller makes the change durable, and then commits it.
+    /// Returns the decision about a request. Changes nothing: the caller makes the change durable, and then commits it.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -411,18 +411,18 @@ impl Registry {
         }
     }
 
-    /// Returns the change that a resource was deprovisioned.
+    /// Returns the change by which a resource is deprovisioned.
     pub fn deprovisioned(&self, resource: &Arc<Resource>, now: Duration) -> Option<ResourceChange> {
         self.remove(resource, now).change
     }
 
-    /// Returns the change that a resource was suspended or resumed.
+    /// Returns the change by which a resource is suspended or resumed.
     pub fn with_status(resource: &Arc<Resource>, status: Status) -> Option<ResourceChange> {
         edited(resource, |after| after.status = status).change
     }
 
-    /// Returns the resources whose plan is called otherwise in the configuration now, with its new name, and those of whose plan only the
-    /// name was known, with its id.
+    /// Returns the resources whose plan has another name in the configuration now, with that name, and those of whose plan only
+    /// the name was known, with its id.
     pub fn with_plans_named(&self, plans: &Plans) -> Vec<ResourceChange> {
         let renamed = self.resources.values().filter_map(|resource| {
             let plan = plans.of(resource)?;
@@ -435,7 +435,7 @@ impl Registry {
         renamed.collect()
     }
 
-    /// Takes note of a change that is durable.
+    /// Applies a change that is durable.
     pub fn commit(&mut self, change: &ResourceChange, now: Duration) {
         match change {
             ResourceChange::Put(resource) => {
@@ -530,7 +530,7 @@ impl Registry {
         }
     }
 
-    /// Returns an id that no resource has or had, as far as is remembered.
+    /// Returns an id that no resource has or had, as far as removed ones are remembered.
     fn fresh_id(&self, random: u64) -> ResourceId {
         let ids = (0..=u64::MAX).map(|step| ResourceId::from_random(random.wrapping_add(step)));
         let mut unused = ids.filter(|id| !self.resources.contains_key(id) && !self.removed.has_id(*id));
@@ -614,7 +614,7 @@ fn tombstones(dialect: Dialect) -> Tombstones {
     }
 }
 
-/// Returns in what a resource differs from one that is asked for again.
+/// Returns the difference between a resource and a repeated request for it; `None`: they agree.
 fn difference(there: &Resource, wanted: &Provision, plans: &Plans) -> Option<String> {
     let of_other = there.dialect != wanted.dialect;
     let (app, plan) = (&there.app, &there.plan);

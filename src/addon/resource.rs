@@ -135,7 +135,7 @@ pub struct Resource {
     pub uuid: Option<PlatformId>,
     /// Organization and space that the instance belongs to (OSB only).
     pub owner: Option<Owner>,
-    /// The plan's name: that which the plan had when the configuration was read last that has it.
+    /// Name of the plan, as in the last configuration that had the plan.
     pub plan: PlanName,
     /// The plan's id, by which it is known whatever its name becomes; `None`: not known, because an earlier version wrote it, or the plan was
     /// not in the configuration since. The store keeps it beside the resource.
@@ -143,7 +143,7 @@ pub struct Resource {
     pub plan_id: Option<Guid>,
     /// The public port.
     pub port: NonZeroU16,
-    /// Whether it is in use.
+    /// Whether the resource is in use or suspended.
     pub status: Status,
     /// Its bindings, by id (OSB only).
     pub bindings: BTreeMap<PlatformId, Binding>,

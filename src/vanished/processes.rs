@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub struct Processes {
     /// Path of the process file system.
     pub proc: PathBuf,
-    /// Inode of the PID namespace that contains all of them.
+    /// Inode of the PID namespace that contains all processes.
     pub pid_namespace: u64,
 }
 
@@ -131,7 +131,7 @@ impl Look {
         Ok(())
     }
 
-    /// Returns whether it lives.
+    /// Reads a thread. Returns whether the thread lives.
     fn thread(&mut self, thread: &Path) -> Result<bool, Unsure> {
         for look in 0..LOOKS {
             if look > 0 {
@@ -177,7 +177,7 @@ impl Look {
         Ok(())
     }
 
-    /// Returns whether they could be read: a thread that has just ended has none.
+    /// Reads the descriptors of a thread. Returns whether they could be read: a thread that has just ended has none.
     fn descriptors(&mut self, thread: &Path) -> Result<bool, Unsure> {
         let directory = thread.join("fd");
         let open = match fs::read_dir(&directory) {

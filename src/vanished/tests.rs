@@ -9,7 +9,7 @@ const NET: u64 = 101;
 const MOUNT: u64 = 201;
 const PID: u64 = 301;
 
-/// Processes as a directory shows them.
+/// A directory that looks like `/proc`.
 struct Machine {
     directory: tempfile::TempDir,
     processes: Processes,
@@ -94,7 +94,7 @@ impl Machine {
         self.run_dir().join(format!("netns-{cookie}.{ending}"))
     }
 
-    /// Files of that namespace that are there.
+    /// Returns the number of files of that namespace that are left.
     fn left(&self, cookie: u64) -> usize {
         let endings = ENDINGS.iter().copied().chain(["lock", "other"]);
         endings

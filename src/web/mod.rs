@@ -60,7 +60,7 @@ pub fn response(status: StatusCode, layout: &Layout<'_>, content: &Markup) -> Re
     response
 }
 
-/// Returns a page that says one thing.
+/// Returns a page with one message.
 pub fn message(status: StatusCode, heading: &str, text: &str) -> Response<Body> {
     let layout = Layout {
         heading,

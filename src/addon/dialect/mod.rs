@@ -26,9 +26,9 @@ pub use self::osb::{SUPPORTED_VERSIONS, catalog};
 pub enum Method {
     /// `GET`: reads.
     Get,
-    /// Creates, or acts.
+    /// `POST`: creates, or acts.
     Post,
-    /// Creates or replaces.
+    /// `PUT`: creates or replaces.
     Put,
     /// Changes a part.
     Patch,
@@ -71,11 +71,11 @@ pub enum Call {
     Change(Request),
     /// The catalog (OSB).
     Catalog,
-    /// A resource as it is.
+    /// The present state of a resource.
     Show(Target),
     /// An update that changes nothing (OSB).
     Keep(Target),
-    /// A binding as it is (OSB).
+    /// The present state of a binding (OSB).
     ShowBinding(Target, super::id::PlatformId),
     /// State of the last operation of a resource (OSB).
     LastOperation(Target),
@@ -144,7 +144,7 @@ impl Answer {
     }
 }
 
-/// Returns what a request asks for.
+/// Returns the meaning of a request.
 ///
 /// # Errors
 /// The answer to a request that cannot be understood.
@@ -213,7 +213,7 @@ fn object(dialect: Dialect, body: &[u8]) -> Result<Map<String, Value>, Answer> {
     }
 }
 
-/// Returns the port that `options` or `parameters` ask for: a number, or a text of one.
+/// Returns the port requested in `options` or `parameters`: a number, or a text of one.
 fn wished_port(options: Option<&Value>) -> Result<Option<NonZeroU16>, &'static str> {
     const WRONG: &str = "port must be a number from 1 to 65535";
     let port = match options {

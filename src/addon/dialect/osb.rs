@@ -15,7 +15,7 @@ use crate::addon::resource::{Binding, Dialect, Owner, Resource};
 
 /// The minor versions of major version 2 that are understood.
 pub const SUPPORTED_VERSIONS: std::ops::RangeInclusive<u32> = 13..=17;
-/// The id of the service offering. It is the same on every gateway, since what it offers is the same.
+/// Id of the service offering. It is the same on every gateway, since all gateways offer the same.
 const SERVICE_ID: &str = "0f6c1d8e-5f0c-4c55-9d1b-7c2f6a3be4d1";
 const SERVICE_NAME: &str = "tcp-gateway";
 
@@ -201,7 +201,7 @@ fn plan(given: Option<&Value>) -> Result<WantedPlan, Answer> {
     }
 }
 
-/// Refuses members that are there and are no objects.
+/// Refuses members that are present and are no objects.
 fn objects(body: &Map<String, Value>, names: &[&str]) -> Result<(), Answer> {
     for name in names {
         if !matches!(body.get(*name), None | Some(Value::Null | Value::Object(_))) {
@@ -333,7 +333,7 @@ pub(super) fn shown(call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway
     }
 }
 
-/// Returns the body that answers a provision: where the resource's page is.
+/// Returns the body that answers a provision: the URL of the resource's page.
 fn dashboard(resource: &Resource, gateway: Gateway<'_>) -> Value {
     match gateway.pages {
         Some(pages) => json!({"dashboard_url": format!("{pages}{}", resource.id)}),

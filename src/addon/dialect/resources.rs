@@ -17,7 +17,7 @@ struct Rules {
     app: &'static str,
     /// The field that identifies the request, if one is sent.
     uuid: Option<&'static str>,
-    /// Whether the path names a resource by the platform's id instead of ours.
+    /// Whether the path names a resource by the platform's id instead of the id that tcpgw has given.
     by_app: bool,
     /// Whether there are `suspend` and `resume`.
     suspends: bool,
@@ -26,7 +26,7 @@ struct Rules {
     removed: u16,
     /// The same id with other values.
     conflict: u16,
-    /// A change of what there is not.
+    /// Status code of a change of an unknown resource.
     unknown: u16,
 }
 
