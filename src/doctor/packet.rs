@@ -36,8 +36,8 @@ pub(super) struct Packet {
     pub(super) port: Option<u16>,
     /// Whether the packet goes from the server to the client.
     pub(super) reply: bool,
-    /// Whether it comes after the first two packets of its connection, which are the SYN and its answer.
-    pub(super) later: bool,
+    /// Place in its connection.
+    pub(super) stage: Stage,
     /// Whether conntrack has seen it.
     pub(super) tracked: bool,
     /// Mark of its flow, if the rules of tcpgw have already marked and translated it.
@@ -46,6 +46,17 @@ pub(super) struct Packet {
     pub(super) mark: Option<u32>,
     /// Client of a connection from an app to the outside, whose server is unknown.
     pub(super) from_app: Option<FromApp>,
+}
+
+/// Place of a packet in its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The SYN, or the answer to it.
+    Handshake,
+    /// A later packet without data.
+    Later,
+    /// A later packet with data, which has PSH.
+    Data,
 }
 
 /// Client of a connection that a process of `tcpgw up` has made to the outside.
@@ -67,14 +78,16 @@ pub(super) enum Value {
 }
 
 impl Packet {
-    /// Returns the TCP flags of a handshake: those of a SYN, of its answer, and of later packets.
+    /// Returns its TCP flags.
     const fn tcp_flags(&self) -> u8 {
         const SYN: u8 = 2;
+        const PSH: u8 = 8;
         const ACK: u8 = 16;
-        match (self.later, self.reply) {
-            (false, false) => SYN,
-            (false, true) => SYN | ACK,
-            (true, _) => ACK,
+        match (self.stage, self.reply) {
+            (Stage::Handshake, false) => SYN,
+            (Stage::Handshake, true) => SYN | ACK,
+            (Stage::Later, _) => ACK,
+            (Stage::Data, _) => PSH | ACK,
         }
     }
 
@@ -86,7 +99,7 @@ impl Packet {
         }
         let translated = if self.ours.is_some() { ct_state::DNAT } else { 0 };
         translated
-            | if self.reply || self.later {
+            | if self.reply || self.stage != Stage::Handshake {
                 ct_state::ESTABLISHED
             } else {
                 ct_state::NEW

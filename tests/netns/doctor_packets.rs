@@ -34,6 +34,15 @@ fn rules_about_flags_and_marks_are_judged() {
             chain("forward priority 0", "tcp sport 3000 tcp flags & (syn|ack) == ack drop"),
             "nft delete table inet mine",
         ),
+        // The handshake passes, and no byte after it.
+        (
+            chain("forward priority 0", "tcp flags & psh == psh drop"),
+            "nft delete table inet mine",
+        ),
+        (
+            "iptables-legacy -I FORWARD -p tcp --tcp-flags PSH,ACK PSH,ACK -j DROP".into(),
+            "iptables-legacy -F FORWARD",
+        ),
         (
             chain("forward priority 0", "meta mark 0 drop"),
             "nft delete table inet mine",

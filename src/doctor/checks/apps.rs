@@ -3,7 +3,7 @@
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
 use super::super::judge::{PacketVerdict, RulePlace, walk};
-use super::super::packet::{FromApp, Interface, Packet};
+use super::super::packet::{FromApp, Interface, Packet, Stage};
 use super::firewall::{Context, foreign_chains, sees};
 use super::samples::{merged, of_link, outside, packet_mark};
 use super::some;
@@ -125,7 +125,7 @@ fn fate(facts: &CheapFacts, app: &App, chains: &[Chain], chain: &Chain) -> Packe
                 server: None,
                 port: None,
                 reply,
-                later: false,
+                stage: Stage::Handshake,
                 tracked: true,
                 ours: None,
                 mark: packet_mark(facts),

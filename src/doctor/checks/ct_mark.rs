@@ -69,6 +69,7 @@ fn worst(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base) -> Opt
                 family,
                 reply,
                 later,
+                data: false,
                 mark: packet_mark(facts),
             };
             let samples = backends.iter().map(Some).chain(backends.is_empty().then_some(None));

@@ -13,6 +13,15 @@ use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test,
 
 /// Kinds of packets that are judged, as (answer, later than the handshake).
 pub(super) const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+/// The same, and packets with data, as (answer, later than the handshake, with data).
+const KINDS_AND_DATA: [(bool, bool, bool); 6] = [
+    (false, false, false),
+    (true, false, false),
+    (false, true, false),
+    (true, true, false),
+    (false, true, true),
+    (true, true, true),
+];
 /// Minimum and maximum number of backends that are checked one by one.
 const FEWEST_SAMPLES: usize = 8;
 const MOST_SAMPLES: usize = 1000;
@@ -118,7 +127,7 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
         }
         let samples = samples(facts, family, most);
         let (mut nothing_arrives, mut is_told) = (false, false);
-        for (reply, later) in KINDS {
+        for (reply, later, data) in KINDS_AND_DATA {
             // If no packet reaches a backend, no answer comes; and translation concerns first packets only.
             if (reply || later) && (base.nat || nothing_arrives) {
                 continue;
@@ -135,6 +144,7 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
                 family,
                 reply,
                 later,
+                data,
                 mark,
             };
             let of_all = Packets::of(facts, chain, base, kind, None);

@@ -58,6 +58,7 @@ fn judge(
             family,
             reply,
             later,
+            data: false,
             mark: packet_mark(facts),
         };
         let mut worst: Option<(Holds, String, u8)> = None;

@@ -43,6 +43,7 @@ fn judge(
         family,
         reply,
         later: false,
+        data: false,
         mark: packet_mark(facts),
     };
     let mut worst: Option<(Holds, String)> = None;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::super::judge::{Holds, walk};
-use super::super::packet::{Interface, Packet};
+use super::super::packet::{Interface, Packet, Stage};
 use super::firewall::{foreign_chains, sees, whose};
 use super::samples::{Kind, outside, packet, packet_mark, samples};
 use super::{count, some};
@@ -74,6 +74,7 @@ fn judge_own_connections(facts: &CheapFacts, chains: &[Chain], chain: &Chain, ba
         family,
         reply: false,
         later: false,
+        data: false,
         mark: packet_mark(facts),
     };
     let families = Family::BOTH
@@ -219,7 +220,7 @@ fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<P
                 server,
                 port: Some(service.port),
                 reply: false,
-                later: false,
+                stage: Stage::Handshake,
                 tracked: true,
                 ours: None,
                 mark,

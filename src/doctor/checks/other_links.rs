@@ -96,6 +96,7 @@ impl Seen<'_> {
             family: self.family,
             reply,
             later,
+            data: false,
             mark: self.mark,
         };
         let fate = |sample: Option<&Sample<'_>>| {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::CheapFacts;
 use super::super::judge::{Done, PacketVerdict, walk};
-use super::super::packet::{Interface, Packet};
+use super::super::packet::{Interface, Packet, Stage};
 use super::firewall::is_probes;
 use super::forwarding::is_link_local;
 use tcpgw_core::ruleset::name::Family;
@@ -121,6 +121,8 @@ pub(super) struct Kind {
     pub(super) reply: bool,
     /// Whether the packet comes after the first two of its connection.
     pub(super) later: bool,
+    /// Whether the packet carries data, of those that come later.
+    pub(super) data: bool,
     /// Mark of the packets, if it is known.
     pub(super) mark: Option<u32>,
 }
@@ -319,6 +321,7 @@ pub(super) fn packet(
         family,
         reply,
         later,
+        data,
         mark,
     } = kind;
     let outside = outside.cloned();
@@ -342,7 +345,11 @@ pub(super) fn packet(
             }
         }),
         reply,
-        later,
+        stage: match (later, data) {
+            (false, _) => Stage::Handshake,
+            (true, false) => Stage::Later,
+            (true, true) => Stage::Data,
+        },
         tracked,
         ours: is_ours.then_some(facts.mark),
         mark,
