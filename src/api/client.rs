@@ -44,7 +44,7 @@ const GREETING: Duration = Duration::from_millis(2500);
 pub struct Client {
     path: PathBuf,
     runtime: Runtime,
-    /// The process that listens, where the kernel tells.
+    /// Process that listens, if the kernel tells.
     pid: Cell<Option<i32>>,
 }
 

@@ -15,10 +15,10 @@ pub struct DeployBody {
     /// Minimum number of targets that must answer; `None`: all.
     #[serde(default)]
     pub min: Option<usize>,
-    /// How long the targets may take to answer.
+    /// Maximum time for the targets to answer.
     #[serde(default)]
     pub timeout: Option<String>,
-    /// How long flows of the old backends may live, instead of the service's `drain_timeout`.
+    /// Maximum time that flows of the old backends live, instead of the service's `drain_timeout`.
     #[serde(default)]
     pub drain_timeout: Option<String>,
     /// Whether a deploy of the service that is still probing is ended by this one, instead of refusing this one.

@@ -35,9 +35,10 @@ pub(super) const MOMENT: Duration = Duration::from_millis(100);
 /// Path that is answered when there is no room for more connections.
 const HEALTH: &str = "/v1/healthz";
 
-/// Serves the API until `stop`, and then lets those that are being served have their answers.
+/// Serves the API until `stop`, and then lets the requests in progress get their answers.
 ///
-/// What comes through `renewed` takes the place of the listener. What is asked goes to `requests`; what the kernel shows is read here. Dropping the future ends all connections at once.
+/// A listener from `renewed` takes the place of the present one. Requests go to the daemon's loop by `requests`; the state of
+/// the kernel is read here. Dropping the future ends all connections at once.
 pub async fn serve(
     mut listener: UnixListener,
     mut renewed: mpsc::Receiver<UnixListener>,

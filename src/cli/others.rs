@@ -45,8 +45,8 @@ pub(super) struct Others {
     is_all_lost: bool,
 }
 
-/// Looks at the kernel, and finds the services in it that are not for a state file to replace. With `prune` none are. What the
-/// state says of a service of the API as it is already is taken out of it.
+/// Reads the kernel, and finds the services in it that a state file must not replace. With `prune` there are none. Services of
+/// the API that the state defines in the same way are taken out of the state.
 pub(super) fn look(
     gateway: &mut Gateway,
     config: &Config,
@@ -109,8 +109,8 @@ pub(super) fn look(
 }
 
 impl Others {
-    /// Decides what becomes of services that others define, beside those of a state. `said` are those of the API, by name, as
-    /// far as they are known as they were put there: of one that is suspended or held back the kernel has not all.
+    /// Decides which services of other providers stay beside a state. `said` are those of the API, by name, as far as their
+    /// definitions are known: the kernel does not have all of a service that is suspended or held back.
     ///
     /// # Errors
     /// One problem for each service of the API that the state would change.

@@ -11,7 +11,8 @@ use crate::preflight;
 use tcpgw_core::model::{Service, State};
 use tcpgw_core::summary::Summary;
 
-/// Returns what keeps services from being served here, but for listeners; warns of what only does not work yet.
+/// Returns the obstacles to serving services here, except listeners; warns of obstacles that do not keep services from being
+/// served.
 pub(super) fn look(global: &Global, gateway: &mut Gateway, state: &State) -> Result<Vec<Obstacle>, Failure> {
     let obstacles = preflight::obstacles(&mut gateway.routes, state)?;
     for warning in preflight::warnings(&mut gateway.routes, state)? {
@@ -47,14 +48,15 @@ pub(super) fn refuse_taken(taken: &[Obstacle]) -> Result<(), Failure> {
 
 /// The part of a state that can be served, and the services that are held back.
 pub(super) struct Possible {
-    /// The state without them, and with what is served of them already, or was before the machine booted.
+    /// The state without the services that are held back, but with their definitions that are in effect already, or were before
+    /// the machine booted.
     pub(super) state: State,
     /// Names of the services that are held back.
     pub(super) held: BTreeSet<Box<str>>,
 }
 
-/// Returns what is possible of a state; `None` if all of it is. Warns of each service that is held back. `before`: services as
-/// [`Others::before`](super::others::Others::before) returns them.
+/// Returns the part of a state that can be served; `None`: all of it can. Warns of each service that is held back. `before`:
+/// services as [`Others::before`](super::others::Others::before) returns them.
 pub(super) fn possible(
     global: &Global,
     state: &State,

@@ -12,8 +12,8 @@ use crate::api::client::{Answer, Client, ClientError, Target};
 use crate::control::request::{Applied, ApplyOptions};
 use tcpgw_core::model::duration;
 
-/// Sends a state that was read from that file, and prints what the daemon made of it; that, and what became of connections of
-/// denied clients. A dry run is answered with a [`DiffReport`](crate::report::DiffReport), anything else with an
+/// Sends a state that was read from that file to the daemon, and prints and returns its report, and the result for connections
+/// of denied clients. A dry run is answered with a [`DiffReport`](crate::report::DiffReport), anything else with an
 /// [`ApplyReport`](crate::report::ApplyReport).
 pub(super) fn apply<R: DeserializeOwned>(
     global: &Global,

@@ -154,8 +154,8 @@ impl Here {
     }
 }
 
-/// Looks, twice if there is an interval, and hands out what was seen, with the JSON if it came as such. The daemon has as long as
-/// `patience` says to answer.
+/// Reads the status, twice if there is an interval, and passes it to `tell`, with the JSON if it came as such. The daemon has
+/// to answer within `patience`.
 fn look<T>(
     global: &Global,
     source: &mut Source,

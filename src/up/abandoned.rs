@@ -20,7 +20,7 @@ use crate::addon::{Dialect, Quarantined, Removed, Resource, ResourceChange};
 use crate::api::client::{Answer, Client, ClientError};
 use crate::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, LoadedResources, Store, StoreError};
 
-/// Entries of the history that are looked through: what `tcpgw up` has made for itself has fewer.
+/// Maximum number of entries of the history that are read: a store that `tcpgw up` has made has fewer.
 const MOST_ENTRIES: usize = 10_000;
 
 /// Tells whether the app with an id lives, or why that cannot be known.
@@ -69,7 +69,7 @@ fn is_abandoned(
     Ok(backends.into_iter().all(is_of_apps) && !lives(id)?)
 }
 
-/// Removes what was left behind in the store of a daemon, and returns the apps that it was of.
+/// Removes abandoned resources from the store of a daemon, and returns the apps that they belonged to.
 ///
 /// # Errors
 /// The daemon does not answer or refuses, or it cannot be known who lives.
@@ -108,8 +108,8 @@ pub fn remove(daemon: &Client, lives: &Lives<'_>) -> Result<Vec<String>, String>
     Ok(removed)
 }
 
-/// Removes what was left behind in a store that no daemon has open, before one would serve it. Ports rest for `rest`. A store that another daemon
-/// has is left to that, and so is one that is not there.
+/// Removes abandoned resources from a store that no daemon has open, before a daemon would serve it. Ports rest for `rest`.
+/// Does nothing if another daemon has the store, or if it does not exist.
 ///
 /// # Errors
 /// The store cannot be read or written, or it cannot be known who lives.

@@ -18,11 +18,12 @@ use tcpgw_core::problem::Kind;
 
 /// Maximum time for new processes to answer, when they replace others.
 const REPLACE: &str = "30s";
-/// The same for additional ones: after that they are registered all the same, and get connections when they answer.
+/// Maximum time for additional processes to answer: after that they are registered all the same, and get connections when they
+/// answer.
 const ADD: &str = "10s";
 /// Interval between questions about the progress of a deploy.
 const LOOK: Duration = Duration::from_millis(200);
-/// After a failure, until the next attempt.
+/// Pause after a failure, until the next attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Maximum time for a daemon to start.
 const START: Duration = Duration::from_secs(15);
@@ -54,11 +55,11 @@ pub enum GatewayRequest {
 pub enum GatewayEvent {
     /// The backends are those of the request with this number.
     Balanced(u64),
-    /// The daemon could not be told of the latest request, and why; it is told again.
+    /// The latest request could not be given to the daemon, for this reason; it is sent again.
     NotTold(String),
     /// The replacement is done: new connections go to the new backends.
     Switched,
-    /// The replacement failed, and why; connections go where they went before.
+    /// The replacement failed, for this reason; connections go where they went before.
     NotSwitched(String),
     /// A line for the user.
     Say(String),
@@ -79,7 +80,7 @@ pub struct Resource {
     pub service: String,
 }
 
-/// Provisions the app, or finds that it is. With another plan than before the plan is changed.
+/// Provisions the app, unless it is provisioned already. Changes the plan if it is another one.
 ///
 /// # Errors
 /// The daemon does not answer, or refuses: it has no add-on, no such plan, or no free port.
@@ -162,7 +163,8 @@ enum DeployOutcome {
 }
 
 impl<T: Fn(GatewayEvent)> Gateway<T> {
-    /// Returns what does the orders of an app by the daemon behind that socket. Flows of processes that leave live for `grace`.
+    /// Returns the gateway of an app, which carries out its requests by the daemon behind that socket. Flows of processes that
+    /// leave live for `grace`.
     pub fn new(socket: PathBuf, app: String, grace: Duration, orders: Receiver<GatewayRequest>, tell: T) -> Self {
         Self {
             socket,

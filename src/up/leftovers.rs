@@ -33,7 +33,7 @@ const UNSAID: Duration = Duration::from_millis(300);
 /// Whether this machine forwards IPv4 packets, in the network namespace of the thread that asks.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Removes links and rules of an app; what was there is gone even where one of them fails.
+/// Removes links and rules of an app. Removes the one even if the removal of the other fails.
 ///
 /// # Errors
 /// What could not be removed, and why.
@@ -45,7 +45,7 @@ pub fn remove_network(network: &Network, id: &AppId) -> Result<(), String> {
     rules.and(links.map(drop))
 }
 
-/// Switches forwarding on where it was off, and returns the names of the virtual links that there were then.
+/// Switches forwarding on if it is off, and returns the names of the virtual links that existed then; `None`: it was on.
 ///
 /// # Errors
 /// Those of the system.
@@ -58,7 +58,8 @@ pub fn forward() -> io::Result<Option<BTreeSet<String>>> {
     Ok(Some(links))
 }
 
-/// Switches it off again, unless links of other programs have come meanwhile: they may need it, and would not switch it on again.
+/// Switches forwarding off again, unless links of other programs have appeared meanwhile: they may need it, and would not
+/// switch it on again.
 fn forward_no_more(before: &BTreeSet<String>) -> io::Result<()> {
     let now = virtual_links()?;
     let new: Vec<&str> = now.difference(before).map(String::as_str).collect();
@@ -82,8 +83,8 @@ fn virtual_links() -> io::Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Returns the directories of those that have ended here without cleaning up, and the ids of the apps that live: by the locks of the run
-/// directory, and by the owners of links, which may have another run directory, or one that was removed.
+/// Returns the directories of apps whose `tcpgw up` has ended here without cleaning up, and the ids of the apps that live: by
+/// the locks of the run directory, and by the owners of links, which may have another run directory, or one that was removed.
 ///
 /// # Errors
 /// The run directory or the links cannot be listed.
@@ -98,9 +99,9 @@ pub fn survey(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, BTre
     Ok((dead, living))
 }
 
-/// Returns the same. Links and rules of apps without a resource go at once, and so do those that the run directory does not know of and whose
-/// owners have ended. Those of others go with the resource ([`remove_apps`]): the daemon would have to say that it cannot reach their
-/// processes.
+/// Returns the same, and removes at once the links and rules of apps without a resource, and of apps without a record whose
+/// owners have ended. Those of other apps are removed with the resource ([`remove_apps`]): otherwise the daemon would report
+/// that it cannot reach their processes.
 ///
 /// # Errors
 /// What could not be removed.
@@ -133,8 +134,9 @@ pub fn remove_networks<'p>(
     Ok(())
 }
 
-/// Ends a daemon that a `tcpgw up` had started which is gone, and waits until it has ended: it has been told to end, or soon will be, and
-/// meanwhile it answers no more, or answers and then ends, and keeps another one from starting. `say` gets a line if that takes a while.
+/// Ends a daemon whose `tcpgw up` is gone, and waits until it has ended. Such a daemon was told to end, or soon will be;
+/// meanwhile it does not answer, or answers and then ends, and keeps another one from starting. `say` gets a line if that takes
+/// a while.
 pub fn end_orphan(places: &Places, socket: &Path, is_alone: bool, say: &dyn Fn(&str)) {
     let shared = places.shared();
     let Some(expected) = shared.daemon else { return };
@@ -165,7 +167,7 @@ pub fn end_orphan(places: &Places, socket: &Path, is_alone: bool, say: &dyn Fn(&
     }
 }
 
-/// Removes the resources of apps that have ended, their links and rules, and what was noted of them.
+/// Removes the resources of apps that have ended, their links and rules, and their records.
 ///
 /// # Errors
 /// What the daemon said, or what could not be removed.

@@ -408,7 +408,8 @@ fn hosts_of(network: Ipv4Net) -> u32 {
     u32::from(network.broadcast()) - u32::from(network.network()) - 1
 }
 
-/// Gives out the addresses of an app's network, each again as late as possible: neighbours and flows remember who had it.
+/// Allocator of the addresses of an app's network. An address is used again as late as possible, since neighbours and flows
+/// remember its last owner.
 #[derive(Debug)]
 pub struct Addresses {
     network: Ipv4Net,
@@ -417,8 +418,8 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Returns those of a network but the gateway's. Where it begins depends on `seed`, so that the next run of an app, after one
-    /// that was killed, takes others than those that the gateway may have.
+    /// Returns the addresses of a network except the gateway's. The first one depends on `seed`, so that the next run of an
+    /// app, after one that was killed, takes other addresses than those that the gateway may remember.
     pub fn new(network: Ipv4Net, seed: u32) -> Self {
         let hosts = hosts_of(network);
         Self {

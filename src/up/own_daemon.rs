@@ -64,7 +64,7 @@ pub struct OwnDaemon {
     child: Child,
 }
 
-/// Returns the text of a configuration with a section `[addon]`: what there is, and that.
+/// Returns the text of an existing configuration with a section `[addon]` added.
 pub fn configuration(
     before: &str,
     host: Ipv4Addr,
@@ -145,7 +145,7 @@ pub fn write_configuration(
 }
 
 impl OwnDaemon {
-    /// Starts one, and waits until it answers; returns it with its log. It ends with the thread that calls this.
+    /// Starts a daemon, and waits until it answers; returns it with its log. The daemon ends with the thread that calls this.
     ///
     /// # Errors
     /// [`OwnDaemonError`].

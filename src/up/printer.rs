@@ -19,7 +19,7 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// Returns the printer for these process types, of each of which there are so many instances.
+    /// Returns the printer for these process types, given with their numbers of instances.
     pub fn new<'t>(types: impl IntoIterator<Item = (&'t str, u32)>, colors: bool) -> Self {
         let types: Vec<(&str, u32)> = types.into_iter().collect();
         let most = types.iter().map(|(_, number)| *number).max().unwrap_or_default();
@@ -57,7 +57,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Takes some output, and hands out the lines that end in it, without their ends.
+    /// Takes some output, and passes on the lines that end in it, without their ends.
     pub fn push(&mut self, mut output: &[u8], mut each: impl FnMut(&[u8])) {
         while let Some(end) = output.iter().position(|byte| *byte == b'\n') {
             let (line, rest) = output.split_at(end);

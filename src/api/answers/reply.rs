@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// An answer as it is understood, and as it came. It is written as it came, with fields that are not understood, the names of fields
-/// in alphabetical order.
+/// A parsed answer together with its JSON. It is written as that JSON, including unknown fields, with the names of fields in
+/// alphabetical order.
 #[derive(Debug, Clone)]
 pub struct Reply<T> {
     answer: T,

@@ -90,7 +90,8 @@ impl TrafficObserver {
         }))
     }
 
-    /// Returns the last reading of an app, which is read from now on; waits so long for the first. `None`: there is none yet.
+    /// Returns the last reading of an app, which is read from now on; waits for the first one for a limited time. `None`: there
+    /// is none yet.
     pub(super) async fn look(
         &self,
         id: ResourceId,
@@ -315,7 +316,7 @@ fn all_failed(tasks: &[Task], error: &ObserveError) -> Vec<(ResourceId, Read)> {
     tasks.iter().map(failed).collect()
 }
 
-/// Shows the flows of these apps, and others where that costs less than to have the kernel pick them.
+/// Lists the flows of these apps, and others if that costs less than a selection by the kernel.
 fn list_flows(kernel: &mut dyn Kernel, tasks: &[Task], mut each: impl FnMut(&Flow)) -> Result<(), ObserveError> {
     let Some(first) = tasks.first() else {
         return Ok(());

@@ -22,8 +22,9 @@ pub(super) fn waiting(last: &Last, found: &[Adopted], state: &State) -> Vec<(Own
     waiting.map(|(owner, service)| (*owner, service.name.clone())).collect()
 }
 
-/// Services of the API as they were put there, of those that this boot serves, whole or not, or holds back, or that are `not_held` by the
-/// kernel. Of another boot nothing but the file tells: a daemon that starts serves all of them again.
+/// Returns the API's services as they were defined, of those that this boot serves, completely or not, or holds back, or that
+/// are `not_held` by the kernel. Services of another boot are known by the file only: a daemon that starts serves all of them
+/// again.
 pub(super) fn said_through_api<'a>(
     last: &'a Last,
     found: &'a [(Owner, Adopted)],
@@ -43,8 +44,8 @@ pub(super) fn said_through_api<'a>(
 }
 
 impl Others {
-    /// Services of a state as they were served before the machine booted while a change of them was held back, and as nothing
-    /// serves them now.
+    /// Returns services of a state as they were served before the machine booted while a change of them was held back, and as
+    /// nothing serves them now.
     pub(in crate::cli) fn before(&self, state: &State) -> Vec<Arc<Service>> {
         let Some((_, last)) = &self.last else {
             return Vec::new();
@@ -73,8 +74,8 @@ impl Others {
         }
     }
 
-    /// Orphans that are to be removed are not to come back when a daemon starts: only the file of last services says so, and it says it
-    /// before they are removed.
+    /// Removes the orphans that are to be removed from the file of last services, before they are removed from the kernel:
+    /// otherwise they would come back when a daemon starts.
     ///
     /// # Errors
     /// The file cannot be written: nothing is to be changed.
