@@ -16,6 +16,7 @@ use tcpgw_kernel::listeners::Listener;
 use tcpgw_kernel::requirements::Lack;
 use tcpgw_kernel::route::links::{Learned, Link, Neighbour};
 use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo};
+use tcpgw_kernel::xfrm::Policies;
 
 /// Data that were read, or the error that prevented it.
 pub type Fact<T> = Result<T, String>;
@@ -156,6 +157,8 @@ pub struct CheapFacts {
     /// Marks that other programs' rules give packets, and with which routing refuses packets to backends that it
     /// forwards without a mark; or answers of backends (`true`).
     pub refused_marks: Fact<BTreeSet<(Family, bool, u32)>>,
+    /// Policies of IPsec.
+    pub ipsec: Fact<Arc<Policies>>,
     /// Flows to backends without tcpgw's mark.
     pub unmarked: Fact<UnmarkedFlows>,
     /// Addresses that the gateway had at an earlier reading and has lost, with the number of connections of clients to

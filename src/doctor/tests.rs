@@ -112,6 +112,7 @@ fn well() -> Facts {
         legacy: Ok(Arc::default()),
         legacy6: Ok(Arc::default()),
         refused_marks: Ok(BTreeSet::new()),
+        ipsec: Ok(Arc::default()),
         unmarked: Ok(crate::view::UnmarkedFlows::default()),
         lost_addresses: BTreeMap::new(),
         reverse_path_drops: Some(0),

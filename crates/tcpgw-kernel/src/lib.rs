@@ -13,6 +13,7 @@ pub mod netlink;
 pub mod nftables;
 pub mod requirements;
 pub mod route;
+pub mod xfrm;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@ mod direct;
 mod firewall;
 pub(super) mod forwarding;
 mod hop_limit;
+mod ipsec;
 mod kernel;
 mod let_pass;
 mod marks;
@@ -41,6 +42,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     ct_mark::check,
     marks::check,
     hop_limit::check,
+    ipsec::check,
     conntrack::unmarked,
     ways::routes,
     ways::answers,

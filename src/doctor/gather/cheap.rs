@@ -21,6 +21,7 @@ use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
 use tcpgw_kernel::nftables::table::generation;
 use tcpgw_kernel::route::links::{self, Link};
 use tcpgw_kernel::route::{LocalAddresses, RouteTo, Routes, TcpPorts, WayIn};
+use tcpgw_kernel::xfrm::{self, Policies};
 
 /// Addresses of documentation, which no host has: the route to them is that to remote clients.
 const FAR: [(Family, IpAddr); 2] = [
@@ -45,6 +46,7 @@ pub struct CheapReader {
     firewall: Option<(u32, Known<Arc<Firewall>>)>,
     legacy: Option<Known<Arc<Vec<Chain>>>>,
     legacy6: Option<Known<Arc<Vec<Chain>>>>,
+    ipsec: Option<Known<Arc<Policies>>>,
     unmarked: Option<Known<UnmarkedFlows>>,
     served: Option<Known<Vec<Served>>>,
     addresses: AddressMemory,
@@ -86,6 +88,7 @@ impl CheapReader {
             firewall: None,
             legacy: None,
             legacy6: None,
+            ipsec: None,
             unmarked: None,
             served: None,
             addresses: AddressMemory::new(),
@@ -100,6 +103,7 @@ impl CheapReader {
             firewall: self.firewall(now),
             legacy: Known::refreshed(&mut self.legacy, now, || legacy(TableFamily::Ip)),
             legacy6: Known::refreshed(&mut self.legacy6, now, || legacy(TableFamily::Ip6)),
+            ipsec: Known::refreshed(&mut self.ipsec, now, || fact(xfrm::policies().map(Arc::new))),
             unmarked: Known::refreshed(&mut self.unmarked, now, || unmarked_flows(subject)),
             ..self.read_ways_of(subject, &served.unwrap_or_default())
         };
@@ -161,6 +165,7 @@ impl CheapReader {
             legacy: Err(not_read()),
             legacy6: Err(not_read()),
             refused_marks: Err(not_read()),
+            ipsec: Err(not_read()),
             unmarked: Err(not_read()),
             lost_addresses: BTreeMap::new(),
             reverse_path_drops: reverse_path_drops(),

@@ -109,6 +109,7 @@ fn gateway() -> Facts {
         firewall: Ok(Arc::default()),
         legacy: Ok(Arc::default()),
         legacy6: Ok(Arc::default()),
+        ipsec: Ok(Arc::default()),
         unmarked: Ok(tcpgw::view::UnmarkedFlows::default()),
         lost_addresses: BTreeMap::new(),
         refused_marks: Ok(std::collections::BTreeSet::from([

@@ -202,6 +202,14 @@ impl Netlink {
         Self::open(mnl::Bus::SockDiag)
     }
 
+    /// Opens one to the policies of IPsec.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    pub fn xfrm() -> Result<Self, NetlinkError> {
+        Self::open(mnl::Bus::Xfrm)
+    }
+
     /// Subscribes to this multicast group of the socket's subsystem.
     ///
     /// # Errors
