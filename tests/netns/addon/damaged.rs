@@ -151,8 +151,9 @@ fn what_a_damaged_store_says_is_to_be_done_loses_nothing() {
     apps.are_as_before(&net);
 
     // To the letter.
-    let problem = daemon.ask("GET", "/v1/healthz", "").expect("an answer").json()["problems"][0].clone();
-    let message = problem["message"].as_str().expect("words");
+    let status = net.cli(&["status", "--interval", "0s", "-o", "json"]).exits(1);
+    let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    let message = status["problems"][0]["message"].as_str().expect("words");
     let file = net.file("FILE").to_string_lossy().into_owned();
     let typed = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
