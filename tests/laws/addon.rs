@@ -408,9 +408,7 @@ fn a_resource_outside_of_narrowed_fences_follows_its_platform() {
             assert_eq!(port.get(), FIRST + 1);
             world.config = config_with(&fence, first, &PLANS);
             if is_read_again {
-                world
-                    .core
-                    .reload(DaemonSettings::default(), world.config.clone(), world.time());
+                world.core.reload(world.settings(), world.config.clone(), world.time());
             } else {
                 world.restart();
             }
@@ -482,7 +480,7 @@ fn a_resource_that_the_fences_hold_back_follows_its_platform_and_stays_held_back
     }
     world.check().unwrap();
     world.config = config();
-    world.core.reload(DaemonSettings::default(), config(), world.time());
+    world.core.reload(world.settings(), config(), world.time());
     world.wait(Duration::from_secs(70));
     assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
 }
@@ -506,9 +504,7 @@ fn apps_that_share_a_container_are_suspended_and_resumed_though_their_plan_was_c
     let mut plans = PLANS;
     plans[0].1 = 123;
     world.config = config_with("", FIRST, &plans);
-    world
-        .core
-        .reload(DaemonSettings::default(), world.config.clone(), world.time());
+    world.core.reload(world.settings(), world.config.clone(), world.time());
     let limit = |world: &World, at: usize| {
         let service = world.core.service(&resources[at].id.service(), world.time());
         service.unwrap().listed.service.limit.unwrap().pps
@@ -546,9 +542,7 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         let port = world.known[&0].as_ref().unwrap().port;
         world.config = Config::default();
         if is_read_again {
-            world
-                .core
-                .reload(DaemonSettings::default(), Config::default(), world.time());
+            world.core.reload(world.settings(), Config::default(), world.time());
         } else {
             world.restart();
         }
@@ -568,7 +562,7 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         world.does([Event::Deprovision(0)]);
         assert_eq!(world.known[&0], None);
         world.config = config();
-        world.core.reload(DaemonSettings::default(), config(), world.time());
+        world.core.reload(world.settings(), config(), world.time());
         // It is given again after the quarantine that is configured.
         world.does([Event::Provision(Dialect::Scalingo, 1, 0, None)]);
         assert_ne!(world.known[&1].as_ref().unwrap().port, port);
@@ -613,9 +607,7 @@ fn a_plan_whose_name_was_changed_keeps_its_resources() {
             let plans: Vec<(&str, u32)> = [("tiny", pps), PLANS[1], PLANS[2]].into_iter().chain(small).collect();
             world.config = config_with("", FIRST, &plans);
             if is_read_again {
-                world
-                    .core
-                    .reload(DaemonSettings::default(), world.config.clone(), world.time());
+                world.core.reload(world.settings(), world.config.clone(), world.time());
             } else {
                 world.restart();
             }
@@ -799,17 +791,20 @@ impl World {
         world
     }
 
+    fn settings(&self) -> DaemonSettings {
+        DaemonSettings {
+            store: self.directory.path().join("store.db"),
+            ..DaemonSettings::default()
+        }
+    }
+
     fn start(&mut self, fake: Fake) {
-        let path = self.directory.path().join("store.db");
+        let path = self.settings().store;
         let record = record::RecordFile::new(self.directory.path(), NAMESPACE);
         let mut engine = Engine::new(fake, record, NAMESPACE, FlowMark::default());
         engine.set_links(links());
         self.engine = Some(engine);
-        let settings = DaemonSettings {
-            store: path.clone(),
-            ..DaemonSettings::default()
-        };
-        self.core = Core::new(settings, self.config.clone(), NAMESPACE, self.time());
+        self.core = Core::new(self.settings(), self.config.clone(), NAMESPACE, self.time());
         let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
         let opened = match store_thread::open(&path, &last, 0, self.unix) {
             Ok((store, opened)) => {
