@@ -2,7 +2,6 @@
 //! RFC 5961, 3.2), which finds no flow any more, since conntrack forgets a flow with the reset (`close : 0`).
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,13 +11,14 @@ use crate::harness::Net;
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::listen_at;
 
 /// Long enough for an answer, on a busy machine, too.
 const SOON: Duration = Duration::from_secs(3);
 
 /// What the client of a connection sees whose last data is lost between the gateway and it, and that the backend resets then.
 fn end_of_a_client(net: &Net, public: &str) -> ErrorKind {
-    let b1 = net.within("b1", || TcpListener::bind("[::]:3000")).expect("a listener");
+    let b1 = net.within("b1", || listen_at("[::]:3000")).expect("a listener");
     let mut conn = net.connect("client", at(public, 2001)).expect("it listens");
     let (mut accepted, _) = b1.accept().expect("a connection");
     conn.send(b"hello").expect("it goes out");
@@ -74,7 +74,7 @@ fn a_backend_is_always_told() {
     let net = Net::new();
     net.apply(state([service("a", 2001, &["b1"], 3000, json!({}))]));
     for public in PUBLIC {
-        let b1 = net.within("b1", || TcpListener::bind("[::]:3000")).expect("a listener");
+        let b1 = net.within("b1", || listen_at("[::]:3000")).expect("a listener");
         let mut conn = net.connect("client", at(public, 2001)).expect("it listens");
         let (mut accepted, _) = b1.accept().expect("a connection");
         accepted.set_read_timeout(Some(PATIENCE)).expect("an option");

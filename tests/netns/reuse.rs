@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::harness::brief::{service, state};
 use crate::harness::client::{PATIENCE, connect_from};
 use crate::harness::conntrack::Tracked;
 use crate::harness::plan::{self, BACKENDS, PUBLIC, PUBLIC_2, at};
-use crate::harness::server::Behaviour;
+use crate::harness::server::{Behaviour, listen_at};
 use crate::harness::wire::{ACK, RST, SYN, lines};
 use crate::harness::{Net, wait_until};
 
@@ -62,7 +62,7 @@ fn a_port_whose_connection_was_reset_is_free_at_once() {
         })
         .collect();
     let connect = |(client, service)| net.within("client", || connect_from(Some(client), service, PATIENCE));
-    let b1 = net.within("b1", || TcpListener::bind("[::]:3000")).expect("a listener");
+    let b1 = net.within("b1", || listen_at("[::]:3000")).expect("a listener");
     for pair in &clients {
         let mut conn = connect(*pair).expect("it listens");
         let (accepted, _) = b1.accept().expect("a connection");
@@ -95,7 +95,7 @@ fn a_port_whose_connection_was_reset_is_free_at_once() {
 fn a_port_that_is_reset_again_and_again_is_balanced_anew_each_time() {
     let net = Net::new();
     let serving = |host: &'static str| {
-        let listener = net.within(host, || TcpListener::bind("[::]:3000")).expect("a listener");
+        let listener = net.within(host, || listen_at("[::]:3000")).expect("a listener");
         thread::spawn(move || {
             // Each says its name, and resets what it has not read.
             while let Ok((mut stream, _)) = listener.accept() {

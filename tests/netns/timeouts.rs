@@ -12,7 +12,7 @@ use crate::harness::client::{Conn, PATIENCE};
 use crate::harness::conntrack::Tracked;
 use crate::harness::forge::Segment;
 use crate::harness::plan::{PUBLIC, addresses, at};
-use crate::harness::server::Behaviour;
+use crate::harness::server::{Behaviour, listen_at};
 use crate::harness::wire::ACK;
 use crate::harness::{Net, wait_until};
 use crate::retire::open;
@@ -90,9 +90,7 @@ fn a_daemon_follows_them_while_it_runs() {
 fn a_half_closed_session_may_be_silent_as_long_as_any_other() {
     let net = Net::new();
     net.apply(limited()).ok();
-    let listener = net
-        .within("b1", || std::net::TcpListener::bind("[::]:3000"))
-        .expect("a listener");
+    let listener = net.within("b1", || listen_at("[::]:3000")).expect("a listener");
     let [first, _] = PUBLIC;
     let client = net
         .within("client", || TcpStream::connect(at(first, 8000)))
@@ -228,9 +226,7 @@ fn a_half_closed_session_is_as_long_lived_as_its_service_says() {
         3000,
         json!({"idle_timeout": format!("{SILENT}s"), "on_retire": "reset"}),
     )]));
-    let listener = net
-        .within("b1", || std::net::TcpListener::bind("[::]:3000"))
-        .expect("a listener");
+    let listener = net.within("b1", || listen_at("[::]:3000")).expect("a listener");
     let mut halves = PUBLIC.map(|public| {
         let client = net.within("client", || TcpStream::connect(at(public, 8000)));
         let (server, _) = listener.accept().expect("a connection");

@@ -1,7 +1,7 @@
 //! TCP servers in a host: one thread and one epoll each, so that thousands of connections cost little.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +11,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Net, plan};
+use super::client::PATIENCE;
+use super::{Net, plan, wait_until};
 
 /// What a server does with its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +124,7 @@ fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
-    socket.bind(&SockAddr::from(at))?;
+    once_free(|| socket.bind(&SockAddr::from(at)))?;
     socket.listen(4096)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -321,4 +322,23 @@ impl Client {
                 .expect("failed to watch a connection");
         }
     }
+}
+
+/// Listens at an address.
+pub(crate) fn listen_at(at: &str) -> io::Result<TcpListener> {
+    once_free(|| TcpListener::bind(at))
+}
+
+/// Binds an address, and waits while a listener that was closed a moment ago is still open in a process that another thread is
+/// starting: it has copies of all descriptors until it executes its program.
+fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let mut bound = bind();
+    wait_until(PATIENCE, || {
+        let is_in_use = matches!(&bound, Err(error) if error.kind() == ErrorKind::AddrInUse);
+        if is_in_use {
+            bound = bind();
+        }
+        !is_in_use
+    });
+    bound
 }
