@@ -138,7 +138,7 @@ fn established_connections_outlive_every_change_that_keeps_their_backend() {
     }
 }
 
-/// What may become of a service at b1 and b2 while they stay.
+/// Returns changes of a service at b1 and b2 after which both backends remain.
 fn changes_of_web() -> Vec<(&'static str, Value)> {
     let hosts = ["b1", "b2"];
     let all = backends(&hosts, 3000);

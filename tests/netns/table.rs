@@ -1,4 +1,4 @@
-//! What the kernel holds after `apply`: the golden cases' witnesses, reading back, repair, replacement.
+//! State of the kernel after `apply`: the golden cases' witnesses, reading back, repair, replacement.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! How long conntrack keeps flows of services.
+//! Timeouts that conntrack applies to flows of services.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -129,7 +129,7 @@ fn ends(conn: &mut Conn, kind: ErrorKind) {
 
 /// Seconds that a session may be silent in these tests: more than an emulated machine needs from one packet to the next.
 const SILENT: u32 = 5;
-/// How long it takes at most until a session that is silent from now on is over.
+/// Longest time until a session that is silent from now on has ended.
 const OVER: Duration = Duration::from_secs(20);
 
 fn is_tracked(net: &Net, conns: &[Conn]) -> bool {
@@ -138,7 +138,7 @@ fn is_tracked(net: &Net, conns: &[Conn]) -> bool {
     locals.any(|local| tracked.iter().any(|flow| flow.client == local))
 }
 
-/// One container in four services: a session is as long-lived as its service says, and silence ends it.
+/// Sessions of one container in four services end after the idle timeout of their own service.
 #[test]
 fn a_silent_session_ends_after_the_idle_timeout_of_its_service() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! What the tutorial shows is what happens, when each of its command lines is typed a moment after the one before.
+//! The tutorial's command lines, typed one right after another, print the output that the tutorial shows.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +11,8 @@ use super::harness::shell::TCPGW;
 const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
 /// Stands before the output of each command, and its number.
 const MARK: &str = "tutorial-command";
-/// What makes a machine of its own: nothing of it outlives its first process. `sudo` is not needed there, and the package starts the daemon.
+/// Script that runs the tutorial as on a machine of its own: its processes and mounts end with its first process. `sudo` is
+/// replaced by a script that only runs its arguments, and the daemon is started as the package does.
 const MACHINE: &str = r#"
 set -u
 exec 2>&1
@@ -32,7 +33,8 @@ start() {
 }
 start
 "#;
-/// What a boot takes away: processes, the table, the containers, and what is in `/run`. Then the unit starts the daemon.
+/// Script with the effects of a boot: it removes processes, the table, the containers and the files in `/run`, and then starts
+/// the daemon as its unit does.
 const BOOT: &str = r#"
 kill "$daemon"
 while kill -0 "$daemon" 2>/dev/null; do sleep 0.1; done
@@ -65,8 +67,8 @@ fn after_boot() -> &'static str {
     rest.split_once("```").expect("an end").0
 }
 
-/// Whether a line is what is shown, apart from what differs from run to run: times, and how connections are spread (in the client's
-/// counts, and in what counts flows: a client's port may be used twice).
+/// Returns true when a line equals the shown one, apart from values that differ from run to run: times, and the spread of
+/// connections (in the client's counts, and in counts of flows, because a client's port may be used twice).
 fn is_like(line: &str, shown: &str) -> bool {
     let counts_flows =
         shown.trim_start().starts_with("10.2.0.") || shown.starts_with("my-app :") || shown.ends_with(" flows");

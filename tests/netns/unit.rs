@@ -1,4 +1,4 @@
-//! What the shipped unit forbids, the daemon does not need.
+//! The daemon does not need what the shipped systemd unit forbids.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +32,7 @@ fn members(name: &str) -> BTreeSet<String> {
     words.flat_map(members).collect()
 }
 
-/// What `SystemCallFilter=` allows: see systemd.exec(5).
+/// Returns the system calls that `SystemCallFilter=` allows: see systemd.exec(5).
 fn allowed(unit: &str) -> BTreeSet<String> {
     let mut allowed = BTreeSet::new();
     for filter in unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {

@@ -128,7 +128,7 @@ fn a_process_holds_a_namespace() {
     assert_eq!(remove_files_of(&run_dir, &processes), 0);
 }
 
-/// Whether root sees all processes here, and all mounts: not in a container.
+/// Returns true when root sees all processes and all mounts here, which is not so in a container.
 fn sees_everything() -> bool {
     let line = r#"[ "$(readlink /proc/self/ns/pid)" = "pid:[4026531836]" ] && readlink /proc/1/ns/net && ! grep -q hidepid /proc/self/mountinfo &&
         ! cat /proc/[0-9]*/mountinfo 2>/dev/null | grep -q ' mnt:\[' && ! ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q ' mnt:\['"#;

@@ -57,7 +57,7 @@ fn each_of_two_hundred_connections_is_found() {
     }
 }
 
-/// What conntrack itself says.
+/// Returns the clients of a backend according to conntrack.
 fn held_by(seen_as: &SocketAddr, net: &Net) -> Vec<SocketAddr> {
     let flows = net.conntrack().into_iter().filter(|flow| flow.seen_as == *seen_as);
     flows.map(|flow| flow.client).collect()

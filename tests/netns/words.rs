@@ -1,4 +1,4 @@
-//! What `apply`, `diff` and `teardown` say, as words and as JSON, and their exit codes.
+//! Output of `apply`, `diff` and `teardown` as text and as JSON, and their exit codes.
 
 use std::fs;
 use std::net::SocketAddr;

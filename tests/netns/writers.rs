@@ -1,4 +1,5 @@
-//! Who else writes, and what is refused: locks, other tcpgw, other nft users, the kernel itself, missing capabilities.
+//! Conflicts with other writers, and requests that are refused: locks, other instances of tcpgw, other nft users, the kernel
+//! itself, missing capabilities.
 
 use std::fs;
 use std::io::Write;

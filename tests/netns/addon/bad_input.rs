@@ -1,4 +1,4 @@
-//! What no platform should send: each gets the answer of its dialect, and nothing is half made.
+//! Requests that no platform should send get the error of their dialect and change nothing.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -91,7 +91,7 @@ fn what_makes_no_sense_is_refused_as_the_dialect_says() {
     is_untouched(&daemon);
 }
 
-/// Nothing was made, and nothing written.
+/// Asserts that no service was made, that the store was not written, and that the log has no escape character.
 #[track_caller]
 fn is_untouched(daemon: &Daemon<'_>) {
     assert_eq!(services(daemon), Vec::<Value>::new());
@@ -301,7 +301,8 @@ fn other_parameters_of_the_same_id_are_a_conflict() {
     again();
 }
 
-/// Those who have a plan keep it when it leaves the catalog: their platform knows it by an id that is nowhere else.
+/// An instance whose plan left the catalog keeps the plan and can be bound: its platform knows the plan by an id that is stored
+/// with the instance only.
 #[test]
 fn an_instance_whose_plan_left_the_catalog_is_bound_still() {
     let net = Net::new();
@@ -339,7 +340,8 @@ fn an_instance_whose_plan_left_the_catalog_is_bound_still() {
     assert_eq!(deprovision(&net, &path).status, 200);
 }
 
-/// Slow ones are cut off, many of one address leave room for others, and what is no HTTP harms nobody.
+/// Slow clients are cut off, many connections from one address leave room for other addresses, and input that is not HTTP does no
+/// harm.
 #[test]
 fn slow_clients_and_many_are_borne() {
     let net = Net::new();

@@ -17,7 +17,7 @@ use crate::harness::client::PATIENCE;
 use crate::harness::plan::at;
 use crate::harness::{Net, wait_until};
 
-/// What Chromium is started with: by root, without a screen, and without a wish to tell anybody of it.
+/// Options of Chromium: it runs as root, without a screen, and without requests of its own to the network.
 const OPTIONS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
@@ -119,7 +119,7 @@ impl<'n> Browser<'n> {
         self.devtools("Emulation.setEmulatedMedia", &features);
     }
 
-    /// Where it has asked for something since the last call.
+    /// Returns the URLs that the browser has requested since the last call.
     #[track_caller]
     pub(super) fn requests(&self) -> Vec<String> {
         let entries = self.order("/se/log", &json!({"type": "performance"}));
@@ -132,7 +132,7 @@ impl<'n> Browser<'n> {
             .collect()
     }
 
-    /// What it complained of since the last call: violations of the policy, errors of scripts.
+    /// Returns the entries of the browser's log since the last call: violations of the page's policy, and errors of scripts.
     #[track_caller]
     pub(super) fn complaints(&self) -> Vec<String> {
         let entries = self.order("/se/log", &json!({"type": "browser"}));

@@ -1,4 +1,4 @@
-//! `tcpgw addon check`: this program's own provider API in all dialects, and a broker that somebody else has written.
+//! `tcpgw addon check` against this program's own provider API in all dialects, and against a broker of another project.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -178,7 +178,7 @@ fn broker(net: &Net, later: &str) -> Running {
     panic!("the broker has ended: {}", running.wait());
 }
 
-/// Where openbrokerapi 4.7.3 departs from the standard, and why. It must fail there, and nowhere else.
+/// Checks that openbrokerapi 4.7.3 must fail, with the reason of each. No other check may fail.
 const FAILURES: [&str; 4] = [
     // Its `check_version` lets the exception of a number that is none pass, and answers 500.
     "version-malformed",
@@ -189,7 +189,7 @@ const FAILURES: [&str; 4] = [
     // That answer has a description which is empty.
     "error-bodies",
 ];
-/// What it SHOULD do, and does not.
+/// Recommendations ("SHOULD") of the standard that openbrokerapi does not follow.
 const WARNINGS: [&str; 2] = [
     // It does not compare `maintenance_info` with its catalog, which has none.
     "provision-maintenance-conflict",

@@ -181,7 +181,7 @@ fn manifests(net: &Net, config: &str) {
     assert!(refused.stderr.contains("no [addon]"), "{}", refused.stderr);
 }
 
-/// What an app is called names its service, wherever a service is named.
+/// A command that takes the name of a service also takes the name of its app.
 #[test]
 fn an_app_names_its_service() {
     let net = Net::new();

@@ -24,7 +24,7 @@ fn is_served(net: &Net, port: u16) -> bool {
     })
 }
 
-/// What `status` says of the gateway: its kinds of errors.
+/// Returns the kinds of the problems with severity `error` that the API's health check reports.
 fn errors(daemon: &Daemon<'_>) -> Vec<String> {
     let told = daemon.ask("GET", "/v1/healthz", "").expect("an answer").json();
     let problems = told["problems"].as_array().expect("a list").iter();

@@ -1,4 +1,4 @@
-//! What each platform gets, request by request.
+//! Responses of the provider API in each platform's dialect, request by request.
 
 use serde_json::{Value, json};
 use tcpgw::addon::Dialect;

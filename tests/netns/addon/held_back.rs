@@ -20,7 +20,7 @@ use crate::harness::{Net, wait_until};
 /// An address that the gateway does not have at first.
 const LATER: &str = "10.2.0.250";
 
-/// Who answers a client; `None`: it is reset.
+/// Returns the name of the backend that answers a client, or `None` when the connection is reset.
 fn answered(net: &Net, to: SocketAddr) -> Result<Option<String>, ErrorKind> {
     let greeting = net.within("client", || {
         connect(to, Duration::from_secs(1)).and_then(|mut client| client.greeting())
@@ -61,7 +61,8 @@ fn served(net: &Net, daemon: &Daemon<'_>) -> (String, u16, Value) {
     (resource, port, service)
 }
 
-/// Its new form is not possible, so the old one is served on; suspended, it is not.
+/// A service whose new form is not possible is served in its old form; when its resource is suspended, the old form is not
+/// served.
 #[test]
 fn what_is_served_of_a_service_that_is_held_back_is_suspended() {
     let net = Net::new();

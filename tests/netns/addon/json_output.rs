@@ -1,4 +1,4 @@
-//! What every command prints with `-o json`: one JSON document on standard output, or JSON lines, or nothing; never other text.
+//! Every command with `-o json` prints one JSON document, JSON lines or nothing to standard output, and never other text.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ use crate::harness::brief::{service, state};
 use crate::harness::server::Behaviour;
 use crate::harness::shell::TCPGW;
 
-/// What is on standard output.
+/// Kind of the text on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Printed {
     Document,
     Lines,
-    /// Nothing: what there is to say of a failure is on standard error.
+    /// Nothing: the message about a failure is on standard error.
     Nothing,
     /// Text of a format of its own, whatever `-o` says.
     Text,
@@ -107,7 +107,7 @@ const TABLE: &[(&str, i32, Printed)] = &[
     ("resume", 0, Document),
 ];
 
-/// Those that serve until they are ended.
+/// Commands that run until they are ended.
 const SERVE: [&str; 2] = ["daemon", "up"];
 
 #[test]

@@ -75,7 +75,7 @@ fn provisioned_at_once(prefix: &str, count: u32) -> BTreeMap<u32, u16> {
     ports
 }
 
-/// What has no seat waits in the backlog, and is answered.
+/// A connection beyond the limit waits in the listen backlog and is answered later.
 #[test]
 fn few_descriptors_are_enough_for_many_connections() {
     let net = Net::new();
@@ -126,7 +126,8 @@ fn a_thousand_at_once_get_a_thousand_ports() {
     assert_eq!(services(&daemon).len(), 1000);
 }
 
-/// What was acknowledged is there after a kill, once; what was not is made by the same request again, once.
+/// An acknowledged resource exists exactly once after a kill; a request without an acknowledgement makes exactly one resource
+/// when it is repeated.
 #[test]
 fn kills_lose_and_double_nothing() {
     let net = Net::new();

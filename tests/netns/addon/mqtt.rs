@@ -13,17 +13,17 @@ use crate::harness::daemon::Daemon;
 use crate::harness::sample::{PATIENCE, Program, RESET, SAMPLE, UNHEARD, all_arrive};
 use crate::harness::{Net, wait_until};
 
-/// The clients' keepalive, in seconds: after 1.5 times that they notice that nobody answers.
+/// The clients' keepalive in seconds. A client notices after 1.5 times this value that the broker does not answer.
 const KEEPALIVE: u64 = 2;
 /// Readings of a publisher, and how many of them in a second.
 const READINGS: usize = 300;
 const PER_SECOND: &str = "50";
 
-/// Which broker.
+/// Broker that a test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broker {
     Aedes,
-    /// It ignores SIGTERM.
+    /// An Aedes broker that ignores SIGTERM.
     Deaf,
     Mosquitto,
 }
@@ -100,7 +100,7 @@ struct Redeploy {
     switched: Instant,
     flushed: Option<Instant>,
     back: Instant,
-    /// What the subscriber had printed when it was back.
+    /// Output of the subscriber up to its reconnection.
     printed: String,
 }
 
@@ -165,7 +165,8 @@ fn clients_of_mosquitto_are_back_at_once() {
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
-/// Nobody tells them: they notice by their keepalive.
+/// Clients of a broker that ignores SIGTERM, with retirement by `drop`, get no reset: they notice by their keepalive and
+/// reconnect.
 #[test]
 fn clients_of_a_deaf_broker_are_back_after_their_keepalive() {
     let redeployed = redeploy(Broker::Deaf, "drop");
@@ -190,7 +191,7 @@ fn clients_of_a_deaf_broker_are_back_after_their_next_packet_where_it_is_reset()
     assert!(printed.contains(RESET) && !printed.contains(UNHEARD), "{printed}");
 }
 
-/// npm and shells stand between the broker and whoever signals: each documented way of starting it passes SIGTERM on.
+/// Each documented way of starting the broker passes SIGTERM on to it, although npm and shells stand between.
 #[test]
 fn sigterm_reaches_the_broker_whichever_way_it_was_started() {
     let readme = fs::read_to_string(format!("{SAMPLE}/README.md")).expect("the sample has a README");

@@ -17,10 +17,10 @@ use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
-/// What an app may be called at its wildest.
+/// App name with the most unusual characters that are valid.
 const APP: &str = "my-app.~_@x:javascript:alert-1-and-a-long-name-that-has-no-blank-where-a-line-could-be-broken";
 const HOSTILE: &str = "</p><script>window.acted = 1</script><img src=x onerror='window.acted = 2'><b onmouseover=1>";
-/// A container where nobody is.
+/// Container address where no server listens.
 const NOBODY: &str = r#"{"backends": ["10.2.0.250:1"]}"#;
 
 fn configure(net: &Net) -> String {
@@ -102,7 +102,7 @@ if (seen < 40) wrong.push("texts " + seen);
 return wrong;
 "#;
 
-/// How much wider the page is than the window, and what sticks out.
+/// Script that returns how much wider the page is than the window, and the elements that extend beyond it.
 const TOO_WIDE: &str = "const width = document.documentElement.clientWidth;
 const out = [...document.querySelectorAll('main *, header *')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().right > width + 1);
 return [document.documentElement.scrollWidth - width, ...out.map((e) => e.outerHTML.slice(0, 200))];";

@@ -54,7 +54,7 @@ impl Reply {
     }
 }
 
-/// Where the provider API is.
+/// Returns the address of the provider API.
 pub(super) fn address() -> SocketAddr {
     at("127.0.0.1", 9443)
 }
@@ -188,7 +188,7 @@ pub(super) fn read(stream: &mut impl BufRead) -> io::Result<Reply> {
     })
 }
 
-/// What a platform of that dialect sends to provision for an app: method, path and body.
+/// Returns the request with which a platform of that dialect provisions a resource for an app: method, path and body.
 pub(super) fn provision(dialect: Dialect, app: &str, plan: &str) -> (&'static str, String, Value) {
     match dialect {
         Dialect::Osb => {

@@ -1,4 +1,4 @@
-//! What the clients of an app get: before a backend is registered, while it serves, and while its resource is suspended.
+//! Connections of an app's clients: before a backend is registered, while it serves, and while its resource is suspended.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
-/// Whether a client is reset at once, as it is where nobody is behind a port.
+/// Returns true when a client's connection is refused at once, as at a port without a listener.
 fn is_reset(net: &Net, to: SocketAddr) -> bool {
     let refused = net.within("client", || connect(to, PATIENCE).map(drop));
     refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -35,7 +35,7 @@ fn is_served(net: &Net, to: SocketAddr) -> bool {
     })
 }
 
-/// What `status` says of the one service, and that nothing is an error.
+/// Returns the add-on state of the only service in `status`. Asserts that the service's health check and problems have no error.
 #[track_caller]
 fn addon_state(net: &Net, daemon: &Daemon<'_>) -> Value {
     assert_eq!(daemon.ask("GET", "/v1/healthz", "").expect("an answer").status, 200);
@@ -160,7 +160,7 @@ fn an_app_that_is_scaled_to_nothing_waits_and_one_that_fails_is_unhealthy() {
     assert!(!shown.stdout.contains("WAITING"), "{shown}");
 }
 
-/// Its port, its limit and its end are the plan's: nobody else changes them by mistake.
+/// The port, limit and end of a resource's service belong to its plan: other changes to them by mistake are refused.
 #[test]
 fn a_service_of_a_resource_is_the_platforms() {
     let net = Net::new();
@@ -215,7 +215,7 @@ fn a_deploy_ends_with_a_suspension() {
     assert_eq!(services(&daemon)[0]["service"]["backends"], json!([]));
 }
 
-/// Who waits for a deploy of an app that has gone is told at once, and why.
+/// A client that waits for a deploy is told at once, with the reason, when the app is deprovisioned.
 #[test]
 fn a_deploy_ends_with_its_app() {
     let net = Net::new();

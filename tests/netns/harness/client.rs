@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::Net;
 
-/// How long anything that should work at once may take on a busy machine.
+/// Longest time that an action which should succeed at once may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections after which clients slow down.
 const MANY: u32 = 20_000;
@@ -25,11 +25,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Conn {
     stream: BufReader<TcpStream>,
-    /// How long the handshake took.
+    /// Time that the handshake took.
     pub(crate) took: Duration,
 }
 
-/// What a greeting server says first.
+/// First line that a greeting server sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Greeting {
     pub(crate) backend: String,
@@ -103,7 +103,7 @@ impl Conn {
         Ok(bytes)
     }
 
-    /// How long reads and writes may take from now on.
+    /// Sets the timeout of later reads and writes.
     pub(crate) fn patience(&mut self, timeout: Duration) {
         let stream = self.stream.get_ref();
         stream.set_read_timeout(Some(timeout)).expect("failed to set a timeout");
@@ -125,10 +125,10 @@ impl Conn {
     }
 }
 
-/// What became of many short connections.
+/// Results of many short connections.
 #[derive(Debug, Default)]
 pub(crate) struct Spread {
-    /// How many got a greeting from each backend.
+    /// Number of greetings from each backend.
     pub(crate) backends: BTreeMap<String, usize>,
     pub(crate) failures: Vec<String>,
     /// The longest time from the SYN to the greeting.

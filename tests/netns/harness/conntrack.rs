@@ -1,4 +1,4 @@
-//! What conntrack in the gateway knows.
+//! Reads the conntrack table of the gateway.
 
 use std::net::SocketAddr;
 
@@ -8,11 +8,11 @@ use super::{Net, plan};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tracked {
     pub(crate) client: SocketAddr,
-    /// Whom the client talks to: the public address.
+    /// Address that the client connected to: the public address.
     pub(crate) public: SocketAddr,
-    /// Who answers: the backend.
+    /// Address of the backend, which answers.
     pub(crate) backend: SocketAddr,
-    /// Whom the backend answers: the client, or the gateway.
+    /// Destination of the backend's replies: the client, or the gateway.
     pub(crate) seen_as: SocketAddr,
     pub(crate) state: String,
     /// Seconds until it is forgotten.

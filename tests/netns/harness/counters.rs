@@ -1,4 +1,4 @@
-//! What the kernel counts: on a host's interfaces, and in tcpgw's sets.
+//! Reads the kernel's counters: those of a host's interfaces, and those in tcpgw's sets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,14 +38,14 @@ impl Sub for Counters {
 }
 
 impl Net {
-    /// How often the client, or a backend that answered it, had to send its part of a handshake again: what shows that one
-    /// was lost, however slow the machine is.
+    /// Returns how often the client, or a backend that answered it, retransmitted its part of a handshake. A retransmission shows
+    /// that a packet was lost, however slow the machine is.
     pub(crate) fn handshakes_again(&self) -> u64 {
         let hosts = BACKENDS.into_iter().chain(["client"]);
         hosts.map(|host| self.syns_again(host)).sum()
     }
 
-    /// How often a host had to send a SYN again, or a SYN-ACK.
+    /// Returns how often a host retransmitted a SYN or a SYN-ACK.
     pub(crate) fn syns_again(&self, host: &str) -> u64 {
         let table = self.within(host, || fs::read_to_string("/proc/thread-self/net/netstat"));
         let table = table.expect("failed to read the counters");
@@ -79,7 +79,7 @@ impl Net {
 }
 
 impl Net {
-    /// What a counting set of tcpgw's table says: packets by key, such as `tcp . 80`.
+    /// Reads a counting set of tcpgw's table: packets by key, such as `tcp . 80`.
     pub(crate) fn tally(&self, set: &str) -> BTreeMap<String, u64> {
         let listed = self
             .run("gateway", &["nft", "-j", "list", "set", "inet", "tcpgw", set])
@@ -102,7 +102,7 @@ impl Net {
         elements.iter().map(read).collect()
     }
 
-    /// What that says of one key; nothing was counted when the key is not there.
+    /// Returns the count of one key in such a set, or 0 when the key is absent.
     pub(crate) fn tallied(&self, set: &str, key: &str) -> u64 {
         self.tally(set).get(key).copied().unwrap_or_default()
     }

@@ -30,13 +30,13 @@ pub(crate) struct Daemon<'n> {
     options: Vec<String>,
     variables: Vec<(&'static str, String)>,
     store: PathBuf,
-    /// Whether it is told of a state file.
+    /// True when the daemon is started with a state file.
     with_state: bool,
     child: Option<Child>,
     relay: Child,
 }
 
-/// What the API answered.
+/// Response of the API.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -155,7 +155,7 @@ impl Net {
         self.spawn("gateway", &self.asking(args))
     }
 
-    /// What such a command prints as JSON.
+    /// Runs a command with `-o json` and returns the JSON that it prints.
     #[track_caller]
     pub(crate) fn told(&self, args: &[&str]) -> Value {
         let printed = self.cli(&[args, &["-o", "json"]].concat()).ok();
@@ -272,7 +272,7 @@ impl Daemon<'_> {
             .unwrap_or(-1)
     }
 
-    /// What it has logged, of all its lives.
+    /// Returns the log of all processes of this daemon so far.
     pub(crate) fn logged(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
@@ -295,7 +295,7 @@ impl Daemon<'_> {
         self.ask("POST", target, &body.to_string()).expect("an answer")
     }
 
-    /// Whether it has told the kernel all, every backend has been judged, and nobody leaves any more.
+    /// Returns true when the kernel has the whole desired state, `healthy` backends are healthy, and no backend is draining.
     pub(crate) fn is_settled(&self, healthy: u64) -> bool {
         // It may not listen yet.
         let Ok(answer) = self.ask("GET", "/v1/daemon", "") else {
@@ -305,7 +305,7 @@ impl Daemon<'_> {
         daemon["in_sync"] == true && daemon["health"]["healthy"] == healthy && daemon["drains"] == Value::Array(vec![])
     }
 
-    /// Waits until so many backends are healthy, all has been told to the kernel, and nobody leaves.
+    /// Waits until so many backends are healthy, the kernel has the whole desired state, and no backend is draining.
     #[track_caller]
     pub(crate) fn settles(&self, healthy: u64) {
         let settled = wait_until(PATIENCE * 2, || self.is_settled(healthy));
@@ -320,7 +320,7 @@ impl Daemon<'_> {
         answer.ok()["events"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Those of one kind.
+    /// Returns the events of one kind.
     pub(crate) fn events_of(&self, kind: &str) -> Vec<Value> {
         let mut events = self.events();
         events.retain(|event| event["event"] == kind);
@@ -347,7 +347,7 @@ impl Daemon<'_> {
     }
 }
 
-/// Which of its daemon's events one is, counted from 1: the last part of its id.
+/// Returns the number of an event among its daemon's events, counted from 1: the last part of its id.
 pub(crate) fn number(event: &Value) -> Option<u64> {
     event["id"].as_str()?.rsplit('-').next()?.parse().ok()
 }
@@ -423,7 +423,7 @@ fn pass_on(client: &UnixStream, to: &Path) {
     });
 }
 
-/// How long something takes.
+/// Runs `work` and returns its result with the time that it took.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let begin = Instant::now();
     let done = work();

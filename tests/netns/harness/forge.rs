@@ -158,12 +158,13 @@ pub(crate) struct Forger {
 }
 
 impl Forger {
-    /// What the host's own rules drop counts as sent.
+    /// Sends a segment. A segment that the host's own rules drop counts as sent.
     pub(crate) fn send(&self, segment: &Segment) -> io::Result<()> {
         self.send_packet(segment.dst.ip(), &segment.bytes())
     }
 
-    /// Reports to the sender of such a segment that nobody listens, in a packet of that many bytes.
+    /// Sends an ICMP error to the sender of such a segment, in a packet of that many bytes, which reports that the port is
+    /// closed.
     pub(crate) fn refuse(&self, segment: &Segment, size: usize) -> io::Result<()> {
         self.send_packet(segment.src.ip(), &segment.refusal(size))
     }
@@ -198,7 +199,7 @@ impl Forger {
     }
 }
 
-/// One side of a TCP connection without a TCP stack: its address belongs to nobody, so no kernel interferes.
+/// One side of a TCP connection without a TCP stack. Its address belongs to no host, so no kernel interferes.
 pub(crate) struct RawFlow {
     forger: Forger,
     arriving: Capture,
@@ -240,7 +241,7 @@ impl RawFlow {
         self.send(ACK, &[]);
     }
 
-    /// What arrives for this side.
+    /// Returns the capture of the packets that arrive for this side.
     pub(crate) fn arriving(&self) -> &Capture {
         &self.arriving
     }
@@ -266,7 +267,7 @@ impl Net {
             .unwrap_or_else(|e| panic!("failed to send {segment:?}: {e}"));
     }
 
-    /// Begins a connection from `local`, an address that nobody has, with only a SYN, sent from `host`.
+    /// Begins a connection from `local`, an address that no host has, with only a SYN, sent from `host`.
     pub(crate) fn raw_syn(&self, host: &str, local: SocketAddr, remote: SocketAddr) -> RawFlow {
         let arriving = self.capture(host, move |packet: &Packet| !packet.outgoing && packet.dst == local);
         let flow = RawFlow {

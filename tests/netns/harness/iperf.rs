@@ -6,7 +6,7 @@ use super::Net;
 use super::client::PATIENCE;
 use super::shell::Running;
 
-/// What a run moved, by its own account.
+/// Amount of data that a run moved, as iperf reports it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Moved {
     /// Bytes that the receiver got.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::shell::TCPGW;
 
-/// Where `scripts/test-libraries` has installed these, in `directory` of `target/`; `library` is one of them, and `tests` the name of
-/// the tests that need it, for who has no network.
+/// Returns the directory below `target/` where `scripts/test-libraries` has installed these libraries. `library` is one of them.
+/// `tests` is the name of the tests that need them: the error message tells those without a network to skip these tests.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! What nftables, links and records in the gateway say.
+//! Reads the nftables rules, links and records of the gateway.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use tcpgw_kernel::{Identity, Kernel};
 use super::Net;
 
 impl Net {
-    /// What tells this state of the gateway's rules from others.
+    /// Returns the identity of the present state of the gateway's rules, which differs from that of other states.
     pub(crate) fn identity(&self) -> Identity {
         self.within("gateway", || Linux::open().map(|mut kernel| kernel.identity()))
             .expect("a netlink socket")

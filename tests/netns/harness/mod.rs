@@ -76,7 +76,7 @@ impl Net {
         }
     }
 
-    /// What the names of this topology's namespaces begin with.
+    /// Returns the prefix of the names of this topology's namespaces.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -162,8 +162,8 @@ struct Turn {
 static TAKEN: Mutex<usize> = Mutex::new(0);
 static FREED: Condvar = Condvar::new();
 const ALL: usize = usize::MAX / 2;
-/// How many there may be at a time; `vagrant/test` sets it below the number of threads, so that those that wait to be alone
-/// keep no other test from running.
+/// Environment variable with the largest number of topologies at a time. `vagrant/test` sets it below the number of threads, so
+/// that tests that wait to be alone keep no other test from running.
 const MOST_TOPOLOGIES: &str = "TCPGW_MOST_TOPOLOGIES";
 
 impl Turn {

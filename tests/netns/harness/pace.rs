@@ -1,5 +1,5 @@
-//! How much this machine can carry, for tests whose load has to fit it: an emulated one forwards a tenth of the packets
-//! that others do, and loses what it has no time for, which is no limit's doing.
+//! Measures the load that this machine can carry, for tests whose load has to fit it. An emulated machine forwards a tenth of the
+//! packets that others do, and loses packets that it has no time for, which is not the effect of a limit.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::{Net, plan, wait_until};
 
 /// Packets that are sent to find out.
 const SAMPLE: u32 = 1000;
-/// Nobody listens there; a reset is not answered.
+/// Port without a listener. A reset gets no answer.
 const NOWHERE: u16 = 9;
 
 impl Net {

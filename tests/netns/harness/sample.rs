@@ -8,17 +8,17 @@ use std::time::Duration;
 use super::shell::Running;
 use super::{Net, wait_until};
 
-/// Where the sample is.
+/// Directory of the sample.
 pub(crate) const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mqtt");
-/// Nothing that it does takes so long.
+/// Longest time to wait for any step of the sample; each takes much less.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a client prints whose connection was reset.
+/// Text that a client prints when its connection was reset.
 pub(crate) const RESET: &str = "ECONNRESET";
-/// What a client prints that has heard nothing for 1.5 times its keepalive.
+/// Text that a client prints when it has received nothing for 1.5 times its keepalive.
 pub(crate) const UNHEARD: &str = "Keepalive timeout";
 
-/// Where the sample's libraries are: `scripts/test-libraries` installs them.
+/// Returns the directory of the sample's libraries, which `scripts/test-libraries` installs.
 pub(crate) fn libraries() -> PathBuf {
     super::libraries::libraries("mqtt-sample/node_modules", "aedes", "mqtt")
 }
@@ -45,7 +45,7 @@ impl Program {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// How many whole lines begin with a word.
+    /// Returns how many complete lines begin with a word.
     pub(crate) fn count(&self, word: &str) -> usize {
         self.printed()
             .lines()

@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::client::PATIENCE;
 use super::{Net, plan, wait_until};
 
-/// What a server does with its connections.
+/// Behaviour of a server towards its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Behaviour {
     /// Says `"HOST CLIENT:PORT\n"`, then echoes.
@@ -132,7 +132,7 @@ fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
 
 const STOP: u64 = 0;
 const LISTENER: u64 = 1;
-/// What a peer that does not read may leave unsent.
+/// Largest number of bytes that may wait for a peer that does not read.
 const MOST_UNSENT: usize = 1 << 20;
 const CHUNK: usize = 1 << 16;
 

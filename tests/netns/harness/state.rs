@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::plan;
 
-/// What tcpgw marks its flows with unless it is told otherwise.
+/// Mark that tcpgw sets on its flows by default.
 pub(crate) const FLOW_MARK: u32 = 1 << 23;
 
 /// A state of these services.

@@ -1,4 +1,4 @@
-//! What tcpgw shows of its work, as data.
+//! Reads the JSON views of tcpgw.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ pub(crate) struct Held {
     pub(crate) host: &'static str,
     pub(crate) public: SocketAddr,
     pub(crate) client: SocketAddr,
-    /// What the backend said.
+    /// Greeting of the backend.
     pub(crate) greeting: Greeting,
 }
 

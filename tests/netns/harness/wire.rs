@@ -34,7 +34,7 @@ pub(crate) const ICMPV6: u8 = 58;
 #[derive(Debug, Clone)]
 pub(crate) struct Packet {
     pub(crate) at: Instant,
-    /// Whether the host sends it.
+    /// True when the host sends the packet, false when it receives it.
     pub(crate) outgoing: bool,
     pub(crate) protocol: u8,
     /// Ports are 0 when it is not TCP.
@@ -53,17 +53,17 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// Whether these TCP flags are all set.
+    /// Returns true when the packet is TCP and has all of these flags.
     pub(crate) fn has(&self, flags: u8) -> bool {
         self.protocol == TCP && self.flags & flags == flags
     }
 
-    /// Whether it is a first SYN.
+    /// Returns true when the packet is the SYN that opens a connection.
     pub(crate) fn opens(&self) -> bool {
         self.has(SYN) && !self.has(ACK)
     }
 
-    /// Whether it goes between these two, either way.
+    /// Returns true when the packet goes from one of these addresses to the other, in either direction.
     pub(crate) fn between(&self, one: SocketAddr, other: SocketAddr) -> bool {
         (self.src, self.dst) == (one, other) || (self.src, self.dst) == (other, one)
     }
@@ -112,7 +112,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// What it has so far.
+    /// Returns the packets captured so far.
     pub(crate) fn so_far(&self) -> Vec<Packet> {
         self.lock().clone()
     }

@@ -1,4 +1,4 @@
-//! What keeps `tcpgw up` from beginning: it says so, and leaves nothing.
+//! Conditions under which `tcpgw up` cannot begin: it reports them and leaves nothing behind.
 
 use nix::sys::signal::Signal;
 

@@ -1,4 +1,4 @@
-//! Which daemon an app uses, and how several apps share it.
+//! Selection of the daemon that an app uses, and apps that share one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -54,7 +54,8 @@ fn a_daemon_that_is_there_is_used_and_goes_on() {
     );
 }
 
-/// It serves clients as long as the kernel sends them to it, and the command says so.
+/// A process that is scaled away while the daemon is dead keeps serving, because the kernel still sends clients to it; the
+/// command reports this.
 #[test]
 fn who_is_scaled_away_beside_a_dead_daemon_serves_on_until_there_is_another() {
     let net = Net::new();
@@ -163,7 +164,7 @@ print("deaf", flush=True)
 time.sleep(1000)
 "#;
 
-/// Each hears of its own app, whoever has started the daemon; and nobody of one that was killed.
+/// Each app is told of its own problems only, whichever app has started the daemon.
 #[test]
 fn each_app_is_told_of_its_own_problems_only() {
     let net = Net::new();

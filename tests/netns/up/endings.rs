@@ -1,4 +1,4 @@
-//! How `tcpgw up` ends, and that nothing outlives it.
+//! `tcpgw up` ends in each documented way and leaves no process or file behind.
 
 use std::time::{Duration, Instant};
 

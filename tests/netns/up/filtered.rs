@@ -12,7 +12,8 @@ use crate::harness::{Net, wait_until};
 const CONNECT: &str =
     "/usr/bin/python3 -c 'import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)'";
 
-/// Docker's rules, and a firewall that somebody wrote.
+/// Docker's rules, and a firewall written by hand: commands that set them up, the advice that is expected, and commands that
+/// remove them.
 const RULES: [(&str, &str, &str); 2] = [
     (
         "iptables-nft -N DOCKER-USER; iptables-nft -A DOCKER-USER -j RETURN; iptables-nft -A FORWARD -j DOCKER-USER; \

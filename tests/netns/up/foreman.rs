@@ -27,12 +27,12 @@ LATER=first
 LATER=second
 ";
 
-/// What was printed, without the times and without numbers of processes.
+/// Printed lines, without times and process numbers.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Printed {
     /// The lines of each process and about it, as they follow each other.
     lines: BTreeMap<String, Vec<String>>,
-    /// How often each was started. Whether that is told before or after its first lines is chance.
+    /// Start messages of each process. Their order relative to the process's first lines varies.
     starts: BTreeMap<String, Vec<String>>,
     /// The program's own lines from the signal on, and `END` for each end of a process. What comes before is each program's own.
     shutdown: Vec<String>,
@@ -68,7 +68,7 @@ fn parse(printed: &str) -> Printed {
     found
 }
 
-/// Waits until a child has ended, and leaves it unreaped, so that its number is nobody else's.
+/// Waits until a child has ended, and leaves it unreaped, so that its process number cannot be reused.
 fn has_ended(process: Pid) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     let is_over = || !matches!(waitid(Id::Pid(process), flags), Ok(WaitStatus::StillAlive));

@@ -1,4 +1,4 @@
-//! What becomes of an app whose `tcpgw up` is killed.
+//! Recovery of an app after its `tcpgw up` was killed.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn stop_cleans_up_after_it() {
     assert_eq!(app.processes(), Vec::<i32>::new());
 }
 
-/// Whether a daemon of this test runs, or is on its way out.
+/// Returns true when a daemon of this test runs or is about to end.
 fn has_daemon(net: &Net) -> bool {
     let socket = net.socket().to_string_lossy().into_owned();
     let all = std::fs::read_dir("/proc").expect("there is /proc").flatten();
@@ -62,7 +62,7 @@ fn has_daemon(net: &Net) -> bool {
         .any(|line| line.contains(&socket))
 }
 
-/// What a boot does: links, tables and the run directory are gone, and the store stays.
+/// Simulates a boot: removes links, tables and the run directory, and keeps the store.
 fn boot(net: &Net) {
     assert!(wait_until(PATIENCE, || !has_daemon(net)), "the daemon lives on");
     let links = "for l in $(ip -o link | cut -d: -f2 | cut -d@ -f1 | grep -E '^ *(tu[0-9a-f]{8}-|tcpup)'); do ip link del $l 2>/dev/null; done";
@@ -220,7 +220,8 @@ fn what_a_living_one_has_made_is_its_own_in_whatever_run_directory() {
     assert_eq!(net.left_by_up(), Vec::<String>::new());
 }
 
-/// It has the socket and the lock of the network namespace until then.
+/// The next `tcpgw up` waits for the daemon of one that was killed: that daemon holds the socket and the lock of the network
+/// namespace until it ends.
 #[test]
 fn the_next_one_waits_for_the_daemon_of_one_that_was_killed() {
     let net = Net::new();

@@ -24,9 +24,9 @@ use serde_json::Value;
 use crate::harness::shell::{Ran, TCPGW};
 use crate::harness::{Net, wait_until};
 
-/// Nothing here takes so long.
+/// Longest time to wait for any step of these tests; each takes much less.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Where clients find the gateway.
+/// Public address of the gateway.
 const PUBLIC: [u8; 4] = [203, 0, 113, 1];
 
 /// A server that tells each client its name, and ends at SIGTERM.
@@ -53,7 +53,7 @@ const TCP: &str = "exec /usr/bin/python3 server.py";
 struct App<'n> {
     net: &'n Net,
     name: String,
-    /// What runs it, if anything does.
+    /// Running process of `tcpgw up`, if there is one.
     child: Option<Child>,
 }
 
@@ -142,7 +142,8 @@ impl App<'_> {
         assert!(wait_until(PATIENCE, || self.serving() == serving), "{}", self.printed());
     }
 
-    /// How many of its `tcp` processes get connections; none as long as the kernel has not been told of all.
+    /// Returns how many of the app's `tcp` processes get connections, or 0 while the kernel does not have the whole desired
+    /// state.
     fn serving(&self) -> usize {
         let Some(port) = self.port() else { return 0 };
         let status = self.net.cli(&["status", "-o", "json", "--interval", "0s"]);
@@ -162,7 +163,7 @@ impl App<'_> {
         backends.unwrap_or_default().iter().filter(is_serving).count()
     }
 
-    /// Its public port, as it was told last.
+    /// Returns the app's public port, as it was printed last.
     fn port(&self) -> Option<u16> {
         let printed = self.printed();
         let url = printed
@@ -279,7 +280,7 @@ impl App<'_> {
     }
 }
 
-/// What became of connections.
+/// Results of connections.
 #[derive(Debug, Default)]
 struct Connects {
     all: usize,
@@ -288,7 +289,7 @@ struct Connects {
     names: std::collections::BTreeSet<String>,
 }
 
-/// What a server says to who connects.
+/// Connects to a server and returns the text that it sends.
 fn hear(server: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -327,7 +328,7 @@ impl Net {
         i32::try_from(shared["daemon"].as_i64()?).ok()
     }
 
-    /// What `tcpgw up` has made and left in the gateway: links, tables and files.
+    /// Returns the names of what `tcpgw up` has left in the gateway: links, tables and files.
     fn left_by_up(&self) -> Vec<String> {
         let links = self.sh("gateway", "ip -o link | cut -d: -f2").ok();
         let links = links.lines().map(str::trim).filter(|name| name.starts_with("tu"));

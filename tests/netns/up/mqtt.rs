@@ -8,7 +8,7 @@ use super::App;
 use crate::harness::Net;
 use crate::harness::sample::{Program, SAMPLE, UNHEARD, all_arrive, libraries};
 
-/// The clients' keepalive, in seconds: after 1.5 times that they notice that nobody answers.
+/// The clients' keepalive in seconds. A client notices after 1.5 times this value that the broker does not answer.
 const KEEPALIVE: u64 = 2;
 /// Readings of the publisher; 50 come in a second.
 const READINGS: usize = 300;

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::TCP;
 use crate::harness::Net;
 
-/// Where the resolver of the test listens.
+/// Address where the resolver of the test listens.
 const RESOLVER: &str = "127.0.0.9:53";
 
 /// Says 192.0.2.7 of every name (RFC 1035, 4.1), and nothing of its other types.

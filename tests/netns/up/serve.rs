@@ -1,4 +1,4 @@
-//! What an app has, and what becomes of its connections.
+//! Environment of an app's processes, and its connections.
 
 use std::time::{Duration, Instant};
 
