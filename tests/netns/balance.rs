@@ -1,4 +1,4 @@
-//! Who gets a new connection.
+//! Distribution of new connections over the backends.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -268,7 +268,7 @@ fn no_syn_was_lost(net: &Net, spreads: [Spread; 2]) {
     }
 }
 
-/// Which backend each client of the crowd gets.
+/// Returns the backend that each client of the crowd gets.
 fn places(net: &Net, port: u16) -> BTreeMap<IpAddr, String> {
     let clients = (0..CLIENTS).flat_map(|n| crowd(n).into_iter().zip(PUBLIC));
     let place = |(client, address)| {

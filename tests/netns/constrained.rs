@@ -142,7 +142,7 @@ fn few_descriptors() {
     daemon.wait().exits(0);
 }
 
-/// Every bit of it may be wrong: `apply` does its work, and nobody who is connected notices.
+/// With any damage to the record `apply` does its work, and established connections go on.
 #[test]
 fn a_record_that_is_damaged_costs_time_only() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! What the doctor says about a gateway that is well, and about one whose forwarding, table, ways or settings are not.
+//! Findings of `doctor` about a healthy gateway, and about one with faults in its forwarding, table, routes or settings.
 //!
 //! Where something breaks traffic: it is broken for real, a connection shows that, and after the printed line was typed
 //! another one shows that it passes.
@@ -15,10 +15,10 @@ use crate::harness::server::{Behaviour, Server};
 use crate::harness::state::FLOW_MARK;
 
 pub(crate) const PORT: u16 = 20003;
-/// How long a connection that is not to come about is waited for.
+/// Time to wait for a connection that is expected to fail.
 pub(crate) const SHORT: Duration = Duration::from_millis(400);
 
-/// What one run of the doctor said.
+/// Output of one run of `doctor`.
 pub(crate) struct Said {
     pub(crate) status: i32,
     pub(crate) json: Value,
@@ -77,7 +77,7 @@ pub(crate) fn web(net: &Net) -> Vec<Server> {
     servers.into()
 }
 
-/// Whether a client outside gets through to a backend.
+/// Returns true when a client outside gets a greeting from a backend.
 pub(crate) fn reaches(net: &Net, family: usize, patience: Duration) -> bool {
     let to = at(PUBLIC[family], PORT);
     net.within("client", || {

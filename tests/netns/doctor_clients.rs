@@ -119,7 +119,7 @@ fn what_may_drop_all_clients_is_a_warning() {
     passes(&net, 0);
 }
 
-/// What fail2ban and its like keep: addresses that end by themselves.
+/// Sets of banned addresses with timeouts, as fail2ban and similar programs keep them, are judged by their present members.
 #[test]
 fn bans_are_judged_by_whom_they_have_now() {
     let net = Net::new();

@@ -25,7 +25,7 @@ fn a_policy_of_drop_in_iptables_is_found_in_both_kinds_and_families() {
     }
 }
 
-/// What `iptables-save` shows on a machine with Docker and one published container.
+/// Output of `iptables-save` on a machine with Docker and one published container.
 const DOCKER: &str = "*filter
 :INPUT ACCEPT [0:0]
 :FORWARD DROP [0:0]
@@ -107,7 +107,8 @@ fn ufw_is_found() {
     assert!(cause.contains("ufw default allow routed"), "{cause}");
 }
 
-/// The forwarding part of firewalld's table, which by default accepts what was translated, whoever did it.
+/// Returns the forwarding part of firewalld's table. By default firewalld accepts each connection with a translated destination,
+/// whichever program translated it.
 fn firewalld(translated: &str) -> String {
     format!(
         "table inet firewalld {{
@@ -389,7 +390,7 @@ fn a_chain_that_is_newer_than_its_table_gets_the_connections() {
     assert!(cause("warning").contains("cannot be seen here"));
 }
 
-/// Whether a connection that a client outside opens is one of ours to `tcpgw flows`.
+/// Returns true when `tcpgw flows` lists a connection that a client outside opens.
 fn is_marked(net: &Net) -> bool {
     let to = at(PUBLIC[0], PORT);
     let mut conn = net

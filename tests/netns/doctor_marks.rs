@@ -58,7 +58,7 @@ fn marks_that_lead_nowhere_are_found() {
     }
 }
 
-/// One of several marks is that of some clients only.
+/// A computed mark is reported when one of its possible values leads to a blackhole, as some clients get that value.
 #[test]
 fn a_mark_that_is_computed_is_found_where_it_may_lead_nowhere() {
     let net = Net::new();

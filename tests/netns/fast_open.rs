@@ -62,7 +62,7 @@ fn asked(stream: &mut TcpStream) {
     stream.read_exact(&mut request).expect("a request");
 }
 
-/// What there was of data with a SYN, lest a test shows nothing.
+/// Returns true when a received SYN carries the whole request. Without such a SYN a test would prove nothing.
 fn was_early(packets: &[Packet]) -> bool {
     packets
         .iter()

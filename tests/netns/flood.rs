@@ -13,7 +13,7 @@ use crate::harness::plan::{self, NOBODY, PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::wire::SYN;
 
-/// A SYN of the running number, from ports of an address that nobody has.
+/// Returns a function that makes the SYN of a running number, from ports of an address that no host has.
 fn syn(family: usize, port: u16) -> impl FnMut(u64) -> Segment {
     move |number| {
         let from = 1024 + u16::try_from(number % 60_000).expect("a port");

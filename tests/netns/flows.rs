@@ -90,7 +90,7 @@ fn every_kind_of_client_is_listed_and_nobody_else() {
     assert_eq!(table.lines().count(), 1 + truth(&port(8001)).len(), "{table}");
 }
 
-/// What one end and the other know.
+/// Returns the expected entry of a flow, from what its client and its backend know.
 fn as_it_is(held: &Held) -> String {
     let (name, port) = if held.public.port() == 8000 {
         ("web", 3000)

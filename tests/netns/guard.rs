@@ -1,4 +1,4 @@
-//! What is not a connection, or not wanted as one, and how it is counted.
+//! Packets that belong to no connection, unwanted connections, and their counters.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -228,7 +228,7 @@ fn lists_of_clients_judge_new_connections() {
     assert_eq!(net.tallied("refused_at_v6", &format!("{} . 2002", PUBLIC[1])), 1);
 }
 
-/// Whether a SYN from that address gets in; if not, it gets no answer, and the refusal is counted.
+/// Returns true when a SYN from that address gets in. Asserts that otherwise it gets no answer and the refusal is counted.
 #[track_caller]
 fn enters(net: &Net, from: IpAddr, to: SocketAddr) -> bool {
     let total = || -> u64 {

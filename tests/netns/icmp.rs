@@ -126,7 +126,7 @@ fn errors_from_a_backend_reach_the_client_at_once() {
     }
 }
 
-/// One connection, and errors of 1 KB about it from its client, as fast as that can send.
+/// Errors of 1 KB about one connection, sent by its client as fast as possible, stay within the limit of the backend.
 #[test]
 fn errors_are_within_the_limit_of_the_backend() {
     const SENT: u32 = 3000;

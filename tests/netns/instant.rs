@@ -114,7 +114,7 @@ fn turn(kernel: &mut Linux, have: &Ruleset, want: &Ruleset) {
     }
 }
 
-/// From an address that nobody has: what answers it gets end on their way.
+/// Returns the SYN of a running number, from an address that no host has, so that no client receives the answers.
 fn syn(number: u64) -> Segment {
     let port = PORTS.start + u16::try_from(number % PORTS.len() as u64).expect("a port");
     let port_of_client = u16::try_from(1024 + number / 7 % 60000).expect("a port");

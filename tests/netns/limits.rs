@@ -87,7 +87,7 @@ impl Run {
         }
     }
 
-    /// What passed the limit until the last packet was missing, when the bucket was empty, and what passed in all.
+    /// Measures what passed the limit until the last loss, when the bucket was empty, and what passed in all.
     fn bytes(&self, net: &Net, family: usize, time: u32) -> (&Self, [Moved; 2]) {
         let _server = net.iperf_server(self.backend, 3001);
         let to = at(PUBLIC[family], self.port);
@@ -109,7 +109,7 @@ impl Run {
     }
 }
 
-/// What packets moved, in bytes as the kernel counts them and as they would be on a wire without offloads.
+/// Amount of data in packets: bytes as the kernel counts them, and as they would be on a wire without offloads.
 #[derive(Debug)]
 struct Moved {
     bytes: u64,
@@ -128,7 +128,7 @@ impl Moved {
     }
 }
 
-/// Where in a capture a packet of the same connection is missing before this one. Nothing here reorders packets.
+/// Returns the positions in a capture before which a packet of the same connection is missing. Packets are not reordered here.
 fn after_losses(packets: &[Packet]) -> impl Iterator<Item = usize> {
     let mut next = BTreeMap::new();
     let gap = move |packet: &Packet| {
@@ -157,9 +157,9 @@ fn on_the_wire(packet: &Packet) -> u64 {
     u64::try_from(packet.payload + segments * header).expect("packets are short")
 }
 
-/// What is offered to each limit, for how long.
+/// Load on each limit, and its duration.
 struct Load {
-    /// Of the limit. So is the burst, a second's worth: a busy machine may keep the sender waiting for so long, and the
+    /// Rate of the limit, and its burst: a second's worth. A busy machine may keep the sender waiting for a second, and the
     /// bucket must not run over.
     pps: u32,
     offered: u32,
@@ -178,8 +178,9 @@ impl Load {
         }
     }
 
-    /// Of what is due for the time that it took. Where the machine was too busy to offer packets in time, at least what is
-    /// due for the planned time: the bucket does not grow while it is full.
+    /// Asserts that the packets which passed after the burst are within 2 % of those due for the time that passed. Where the
+    /// machine was too busy to offer packets in time, at least those due for the planned time must have passed: the bucket does
+    /// not grow while it is full.
     #[track_caller]
     fn within_two_percent(&self, passed: u64, seconds: f64) {
         let due = |seconds: f64| f64::from(self.pps) * seconds;
@@ -305,7 +306,7 @@ fn limited_and_free(net: &Net, pps: u32) -> Vec<Server> {
         .into()
 }
 
-/// What passed of what was sent; the rest was counted as over the limit.
+/// Packets that passed, of those that were sent. The rest was counted as over the limit.
 #[derive(Debug)]
 struct Passed {
     sent: u64,
@@ -327,7 +328,7 @@ impl Passed {
     }
 }
 
-/// An open connection through which duplicates of one empty segment go, which nobody answers.
+/// An open connection through which duplicates of one empty segment are sent, which its other end does not answer.
 struct Flow<'a> {
     net: &'a Net,
     from: &'static str,
@@ -338,7 +339,7 @@ struct Flow<'a> {
     forger: Forger,
     segment: Segment,
     arriving: Capture,
-    /// What counts what is over, if anything does.
+    /// Set that counts the packets over the limit, if there is one.
     over: Option<&'static str>,
 }
 

@@ -16,7 +16,8 @@ use crate::harness::server::listen_at;
 /// Long enough for an answer, on a busy machine, too.
 const SOON: Duration = Duration::from_secs(3);
 
-/// What the client of a connection sees whose last data is lost between the gateway and it, and that the backend resets then.
+/// Returns the error that a client gets when the last data of its connection is lost between the gateway and the client, and the
+/// backend resets the connection then.
 fn end_of_a_client(net: &Net, public: &str) -> ErrorKind {
     let b1 = net.within("b1", || listen_at("[::]:3000")).expect("a listener");
     let mut conn = net.connect("client", at(public, 2001)).expect("it listens");
@@ -55,8 +56,8 @@ fn the_client_is_told_where_late_packets_are_answered() {
     }
 }
 
-/// What the kernel does by itself: it knows a flow that was reset for 10 s, the acknowledgement reaches the backend, and the
-/// backend's second reset is one that the client takes.
+/// Without tcpgw the kernel lets the backend answer: it keeps a flow that was reset for 10 s, the client's acknowledgement
+/// reaches the backend, and the client accepts the backend's second reset.
 #[test]
 fn the_kernel_alone_lets_the_backend_answer() {
     let net = Net::new();

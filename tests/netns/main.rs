@@ -1,4 +1,4 @@
-//! What tcpgw does to real packets, in network namespaces. Needs root.
+//! Effects of tcpgw on real packets, in network namespaces. Needs root.
 //!
 //! `harness` owns the topology and the tools; every other module is one topic's cases.
 

@@ -56,7 +56,7 @@ fn root_applies_its_own_file_from_a_shared_directory_and_no_planted_one() {
     net.run_with("gateway", &[TCPGW, "apply", "-"], &given).exits(0);
 }
 
-/// What the daemon follows may become another's at any time; what it serves goes on.
+/// A followed file that becomes writable by everybody is not followed any more; the services go on.
 #[test]
 fn a_followed_file_that_everybody_may_write_is_not_followed() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! Who may write to the table: an owner that is a process with the library in it, the CLI, other programs.
+//! Programs that may write to the table: an owner that is a process with the library in it, the CLI, other programs.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::harness::{Net, wait_until};
 const LIST: [&str; 5] = ["nft", "list", "table", "inet", "tcpgw"];
 const SOON: Duration = Duration::from_secs(10);
 
-/// What others do to tables that are not theirs.
+/// Commands with which another program attacks a table that it does not own.
 const ATTACKS: [&str; 6] = [
     "delete table inet tcpgw",
     "flush table inet tcpgw",

@@ -147,7 +147,8 @@ fn nothing_is_left_and_nothing_is_counted() {
     }
 }
 
-/// Where every third backend is silent. Others' connections live long, so that conntrack's own collector seldom comes by.
+/// Probes do not fill conntrack where every third backend is silent. Other connections have long timeouts here, so conntrack's
+/// own collector seldom runs.
 #[test]
 fn probes_do_not_fill_conntrack() {
     const ROUNDS: usize = 10;
@@ -173,13 +174,13 @@ fn probes_do_not_fill_conntrack() {
     assert!(wait_until(PATIENCE, || entries(&net) == 0), "{:?}", net.conntrack());
 }
 
-/// What conntrack counts, whether its time is over or not.
+/// Returns the number of entries that conntrack counts, including expired ones.
 fn entries(net: &Net) -> usize {
     let count = net.sh("gateway", "cat /proc/sys/net/netfilter/nf_conntrack_count").ok();
     count.trim().parse().expect("a number")
 }
 
-/// A container that lets in nobody but the source addresses of its service.
+/// Probes have the source addresses of their service: a container that accepts no other addresses is healthy.
 #[test]
 fn probes_come_from_where_clients_come_from() {
     let net = Net::new();

@@ -132,7 +132,8 @@ fn a_daemon_protects_every_backend_that_comes() {
     );
 }
 
-/// Whether `doctor`, and `status` of whoever answers, say that backends can be passed by, with a configuration of that text.
+/// Returns the fix that `doctor` names for backends that can be reached without the gateway, and whether `status` without a daemon
+/// reports them, both with a configuration of that text.
 fn told_of(net: &Net, text: &str) -> (Option<String>, bool) {
     let doctor = with_config(net, text, &["-o", "json", "doctor"]);
     let doctor: Value = serde_json::from_str(&doctor.stdout).unwrap_or_else(|error| panic!("{error}: {doctor}"));

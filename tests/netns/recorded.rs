@@ -1,4 +1,4 @@
-//! What a real kernel answers, kept and read again without it, is the same.
+//! Recorded answers of a real kernel, read again without the kernel, give the same result.
 //!
 //! `TCPGW_SEEDS=DIRECTORY` writes the answers there, in small pieces: what fuzzing begins with (`scripts/fuzz`).
 

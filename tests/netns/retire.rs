@@ -1,4 +1,4 @@
-//! Backends that leave: what becomes of their flows, and of nobody else's.
+//! Backends that leave: the end of their flows, while other flows go on.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::harness::shell::TCPGW;
 use crate::harness::wire::{ACK, Packet, lines};
 use crate::harness::{Net, wait_until};
 
-/// How soon a client gets in whose backend was dead and left.
+/// Time within which a client gets in whose backend was dead and left.
 const SOON: Duration = Duration::from_secs(3);
 
 #[test]
@@ -394,7 +394,7 @@ fn of_an_old_flow(packet: &Packet) -> bool {
     !packet.outgoing && packet.dst.port() == 3000 && !packet.opens()
 }
 
-/// Whether new connections go to b2 alone.
+/// Returns true when new connections go to b2 alone.
 pub(crate) fn switched(net: &Net) -> bool {
     let slots = net.sh("gateway", "nft list map inet tcpgw slots_v4").ok();
     slots.contains("10.2.0.12") && !slots.contains("10.2.0.11")

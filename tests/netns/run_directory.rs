@@ -24,7 +24,7 @@ use super::store::{tmpfs, with_own_mounts};
 const DAEMON: u32 = 59_123;
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Where nothing can be written `status` says so before anything has to be.
+/// A run directory where nothing can be written is reported before a change needs it.
 #[test]
 fn a_run_directory_without_room_is_told_before_it_is_needed() {
     with_own_mounts(|| {

@@ -41,7 +41,7 @@ const NAMESPACE: u64 = 7;
 const NOTIFICATIONS: i32 = 7;
 /// `NFT_MSG_NEWSETELEM` and `NFT_MSG_DELSETELEM` of `nf_tables`' subsystem.
 const ELEMENTS: [u16; 2] = [0xa0c, 0xa0e];
-/// What the counters of elements are made to say, so that those that were made anew show.
+/// Values that the counters of elements are set to, so that elements which were made anew can be recognised.
 const COUNTED: (u64, u64) = (5, 500);
 
 #[test]
@@ -73,7 +73,7 @@ fn the_kernel_goes_where_the_states_lead() {
 #[derive(Clone)]
 struct Sequence(Vec<(Trouble, String)>);
 
-/// What others do, or a run that died.
+/// Interference by other programs, or by a run that was killed.
 #[derive(Debug, Clone)]
 enum Trouble {
     None,
@@ -353,7 +353,7 @@ fn run<K: Kernel>(kernel: &mut K, store: &RecordFile, want: &Desired) -> Result<
     })
 }
 
-/// What the sets hold; `None` without a table.
+/// Returns the contents of the sets, or `None` without a table.
 fn seen(linux: &mut Linux) -> Result<Option<Ruleset>, TestCaseError> {
     let observed = linux.observe(FlowMark::default());
     match observed.map_err(|error| TestCaseError::fail(error.to_string()))?.table {
@@ -366,7 +366,7 @@ fn told<T: fmt::Debug>(outcome: &Result<T, KernelError>) -> String {
     format!("{outcome:?}")
 }
 
-/// What would have to be done, by set and key.
+/// Returns the differences from the wanted ruleset, by set and key.
 fn differences(has: Option<&Ruleset>, want: &Desired) -> String {
     let Some(has) = has else {
         return "there is no table".to_owned();
@@ -398,7 +398,7 @@ fn pick(ruleset: &Ruleset, set: Index) -> Option<(SetName, &Rows)> {
     sets.iter().nth(at).map(|(name, rows)| (*name, rows))
 }
 
-/// Those whose keys belong to services or backends.
+/// Returns the sets of counters whose keys belong to services or backends.
 fn counters() -> impl Iterator<Item = SetName> {
     let counts = |set: &SetName| set.is_counter() && !set.owners().is_empty();
     SetName::fixed().into_iter().filter(counts)

@@ -148,7 +148,7 @@ fn busy(addresses: Value) -> Value {
     state([service("busy", 2001, &["b1"], 3000, more)])
 }
 
-/// Which address the backend sees.
+/// Returns the client's address as the backend sees it.
 fn seen(net: &Net, from: SocketAddr, to: SocketAddr) -> IpAddr {
     let greeting = net.within("client", || {
         let mut conn = connect_from(Some(from), to, PATIENCE)?;

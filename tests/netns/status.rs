@@ -140,7 +140,7 @@ fn waiting_ends_when_all_is_well_or_the_time_is_over() {
     net.tcpgw(&["status", "--timeout", "1s"]).exits(2);
 }
 
-/// What may go on for a while is not what was forgotten.
+/// Flows of a backend that drains are no problem, while stale flows would be one.
 #[test]
 fn backends_that_leave_are_no_problem_while_they_may() {
     let net = Net::new();

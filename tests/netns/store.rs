@@ -17,7 +17,7 @@ mod child;
 
 use child::{Acknowledged, command};
 
-/// Runs with mounts that nobody else sees, and that vanish with it.
+/// Runs a test with mounts that no other process sees, and that end with it.
 pub(crate) fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNS).expect("a new mount namespace (it needs CAP_SYS_ADMIN)");
@@ -127,7 +127,7 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
     });
 }
 
-/// What changes are kept in is the file: the log goes into it while there is room for both.
+/// Changes fill the store's file rather than its log: the log is written into the file while there is room for both.
 #[test]
 fn the_log_does_not_fill_a_small_disk() {
     with_own_mounts(|| {
@@ -233,14 +233,14 @@ fn killed_at_each_call_that_writes_it_is_whole() {
     assert!(killed >= 100, "{killed}");
 }
 
-/// One file of a disk that loses, when the power is cut, what was not flushed.
+/// One file of a disk that loses in a power cut whatever was not flushed.
 #[derive(Clone, Default)]
 struct Flushed {
-    /// What is sure to be there.
+    /// Contents that are certainly on the disk.
     sure: Vec<u8>,
-    /// What was done since, in order.
+    /// Later writes, in order.
     unsure: Vec<Done>,
-    /// Its name is in the directory, and that was flushed.
+    /// True when its name is in the directory, and the directory was flushed.
     is_named: bool,
 }
 
@@ -287,7 +287,7 @@ fn bytes(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// What a line of strace does to the disk; `Some` with what was said to the test.
+/// Applies a line of strace to the disk. Returns the text when the line wrote to the test.
 fn replay(line: &str, disk: &mut BTreeMap<String, Flushed>) -> Option<String> {
     let (_, line) = line.split_once(' ').expect("a process");
     let (call, rest) = line.trim_start().split_once('(')?;
@@ -333,8 +333,8 @@ fn replay(line: &str, disk: &mut BTreeMap<String, Flushed>) -> Option<String> {
     None
 }
 
-/// What was acknowledged was flushed before, and whatever part of the rest has reached the disk harms nothing. The order in which a disk
-/// writes is its own.
+/// Acknowledged changes were flushed before, and any part of the rest that has reached the disk does no harm. The disk may write
+/// in any order.
 #[test]
 fn what_was_acknowledged_outlives_a_power_cut() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -15,7 +15,7 @@ use crate::harness::shell::TCPGW;
 enum Printed {
     Document,
     Lines,
-    /// Nothing: the message about a failure is on standard error.
+    /// Nothing, because the message about a failure is on standard error.
     Nothing,
     /// Text of a format of its own, whatever `-o` says.
     Text,

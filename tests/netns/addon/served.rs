@@ -236,7 +236,8 @@ fn a_deploy_ends_with_its_app() {
     }
 }
 
-/// It gets back what it had: meanwhile nobody takes that on other terms, through the API, by a file, or beside a dead daemon.
+/// A suspended service keeps its claims until it is resumed: meanwhile no other service takes one of its backends on other terms,
+/// neither through the API nor by an `apply` beside a stopped daemon.
 #[test]
 fn a_suspended_service_keeps_its_claims() {
     let net = Net::new();
@@ -274,7 +275,7 @@ fn a_suspended_service_keeps_its_claims() {
     assert!(wait_until(PATIENCE * 2, || is_served(&net, to)), "as before");
 }
 
-/// What stands in the way of a change does not stand in the way of a resumption: it was served with that before.
+/// A fault that makes a change impossible does not prevent a resumption, because the service was served with that fault before.
 #[test]
 fn a_resumption_restores_what_was_served() {
     let net = Net::new();

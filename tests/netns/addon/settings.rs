@@ -1,4 +1,4 @@
-//! What the operator configures: ports, files, encryption; and what is wrong with it.
+//! Settings of the operator: ports, files, encryption; and the messages about errors in them.
 
 use std::fs;
 use std::io::BufReader;
@@ -115,7 +115,7 @@ fn ports_of_others_are_skipped() {
     }));
 }
 
-/// What is wrong with the provider API's files is told, and nothing else minds.
+/// An unusable file of the provider API is reported and stops the provider API only.
 #[test]
 fn files_that_cannot_be_used_stop_the_provider_api_only() {
     let net = Net::new();

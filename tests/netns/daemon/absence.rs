@@ -1,4 +1,4 @@
-//! What is lost takes no service with it: files, keys, stores and records, as an operator loses them.
+//! Loss of files, keys, stores and records, as an operator loses them, ends no service.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -459,7 +459,7 @@ fn a_machine_that_boots_without_its_files_serves() {
     serves(&net, &[2001, 2002]);
 }
 
-/// What a file says is served again after a boot; what only a daemon knows is missed.
+/// Services of a file are served again after a boot; `status` names the services that only a daemon can restore.
 #[test]
 fn status_names_what_only_a_daemon_would_serve() {
     let net = Net::new();
@@ -524,7 +524,7 @@ fn a_teardown_ends_by_a_word_alone() {
     serves(&net, &[2001, 2002]);
 }
 
-/// Where the kernel alone tells of services, nobody knows that they are a state file's.
+/// Without any record `apply` removes none of the services in the kernel, because they may be other than a state file's.
 #[test]
 fn apply_with_no_record_at_all_removes_nothing() {
     let net = Net::new();
@@ -609,7 +609,7 @@ fn an_orphan_that_cannot_be_forgotten_is_not_pruned() {
     assert!(net.connect("client", at(PUBLIC[0], 2001)).is_err());
 }
 
-/// What the kernel has lost of the API is not replaced by the first `apply` either.
+/// After the kernel has lost its table, the first `apply` does not take the port of an API service either.
 #[test]
 fn a_port_of_the_api_is_not_taken_after_the_table_was_lost() {
     let net = Net::new();
@@ -647,7 +647,7 @@ fn a_service_of_the_api_outlives_a_lost_table_an_apply_and_a_lost_store() {
     provider_of(&net, "api", "orphan");
 }
 
-/// Somebody empties the map of slots while no daemon runs, and the file that defines a service is away.
+/// Services return after the map of slots was flushed while no daemon ran, although the file that defines one of them is absent.
 #[test]
 fn what_is_taken_out_of_the_table_without_a_daemon_comes_back() {
     let net = Net::new();

@@ -13,7 +13,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 use crate::retire::{flows, open, until};
 
-/// How long the daemon needs to write its record, and more.
+/// Time within which the daemon has written its record.
 const RECORDED: Duration = Duration::from_millis(2500);
 
 #[test]

@@ -1,4 +1,4 @@
-//! The daemon stays up and answers, whoever asks and however little there is to do.
+//! The daemon keeps running and answers, under many requests and with nothing to do.
 
 use std::fs::{self, Permissions};
 use std::io::{self, PipeReader, PipeWriter, Write as _};
@@ -18,7 +18,7 @@ use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
-/// Nothing is due in the loop for a minute: no services, or none any more, and no checks.
+/// The watchdog is fed while no work is due in the loop: without services, after a teardown, and without checks.
 #[test]
 fn an_idle_daemon_keeps_its_watchdog_fed() {
     const WATCHDOG: Duration = Duration::from_secs(4);
@@ -58,7 +58,7 @@ fn an_idle_daemon_keeps_its_watchdog_fed() {
     daemon.stop();
 }
 
-/// Many who read what takes long to read, and somebody who writes.
+/// The daemon stays up while many clients read a history that takes long to read, and one client writes.
 #[test]
 fn readers_of_the_store_do_not_end_the_daemon() {
     const READERS: usize = 120;
@@ -133,7 +133,8 @@ fn a_daemon_that_hangs_is_named_soon() {
     assert!(net.cli(&["events"]).status == 0);
 }
 
-/// What a daemon that stands still has changed last is in its journal, and not in its record: nobody else is accused of that.
+/// The last change of a daemon that then hangs is in its journal and not in its record, so the change is not reported as another
+/// program's.
 #[test]
 fn a_daemon_that_hangs_after_a_change_is_what_the_doctor_says_first() {
     for options in [&["--no-owner"][..], &[]] {
@@ -195,8 +196,8 @@ fn a_daemon_that_hangs_after_a_change_is_what_the_doctor_says_first() {
     }
 }
 
-/// What is wrong with the configuration is a problem before the daemon is started anew: in the daemon's own list while it runs, and
-/// in that of commands when none runs.
+/// A configuration with which no daemon could start is a problem before the daemon is restarted: in the daemon's own list while
+/// it runs, and in that of commands when none runs.
 #[test]
 fn a_configuration_that_no_daemon_starts_with_is_a_problem() {
     let net = Net::new();

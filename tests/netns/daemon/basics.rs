@@ -1,4 +1,4 @@
-//! Who gets connections at each moment, and what is said of it.
+//! Backends that get connections at each moment, and the events about them.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
@@ -19,7 +19,7 @@ fn eager() -> Value {
     json!({"health": {"interval": "100ms", "timeout": "1s", "fall": 2}, "drain_timeout": "2s"})
 }
 
-/// One family's backends, as health events name them.
+/// Returns the IPv4 endpoint of a backend, as health events name it.
 fn four(host: &str) -> String {
     crate::harness::brief::endpoints(host, 3000)[0].clone()
 }
@@ -32,7 +32,7 @@ fn ipv4(name: &str, port: u16, hosts: &[&str], more: &Value) -> Value {
     service(name, port, &[], 0, fields)
 }
 
-/// Asserts that these get connections, and nobody else.
+/// Asserts that exactly these hosts get connections.
 #[track_caller]
 fn served_by(net: &Net, hosts: &[&str]) {
     let expected: Vec<String> = hosts.iter().map(ToString::to_string).collect();
@@ -251,7 +251,7 @@ fn one_daemon_for_one_namespace() {
     served_by(&net, &["b1"]);
 }
 
-/// What systemd hears of a `Type=notify-reload` service with a watchdog (`sd_notify(3)`).
+/// A daemon under systemd sends the messages of a `Type=notify-reload` service with a watchdog (`sd_notify(3)`).
 #[test]
 fn the_service_manager_is_told() {
     let net = Net::new();

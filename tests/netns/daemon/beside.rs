@@ -49,8 +49,8 @@ fn an_apply_beside_a_dead_daemon_keeps_pauses_and_drains() {
         .is_ok()));
 }
 
-/// What was ordered of a drain holds: its flows are flushed when their time is over, not with the first `apply` beside the dead
-/// daemon, and not as late as the service alone would have it.
+/// An ordered drain keeps its deadline: its flows are flushed at that time, neither by the first `apply` beside the dead daemon,
+/// nor as late as the service's own drain time.
 #[test]
 fn an_apply_beside_a_dead_daemon_keeps_deadlines_of_drains() {
     let net = Net::new();

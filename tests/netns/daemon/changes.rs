@@ -31,7 +31,7 @@ fn name(at: u16) -> String {
     format!("s{at}")
 }
 
-/// One change that was asked for, and what was answered.
+/// One requested change, and its response.
 #[derive(Debug)]
 struct Asked {
     begin: Instant,
@@ -39,7 +39,7 @@ struct Asked {
     service: String,
     /// The revision that was asked for.
     expected: Option<u64>,
-    /// The label that is set, whose value is nobody else's.
+    /// Label that is set, whose value no other request sets.
     label: (String, String),
     is_patch: bool,
     status: u16,
@@ -47,7 +47,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// Of the service, as the answer says it.
+    /// Returns the service's revision according to the response.
     fn revision(&self) -> u64 {
         let told = match self.status {
             200 => &self.body["revision"],
@@ -57,7 +57,7 @@ impl Asked {
     }
 }
 
-/// One client that changes services, each time another way.
+/// Changes services as one client, in a random way each time.
 fn change(net: &Net, client: usize, changes: usize, asked: &Mutex<Vec<Asked>>) {
     let mut random = Random::of(client as u64);
     for change in 0..changes {
@@ -248,7 +248,8 @@ fn remount_for(daemon: &Daemon<'_>, at: &Path, option: &str) {
     assert!(status.expect("nsenter runs").success());
 }
 
-/// It refuses both kinds of change with a sentence that says so, `status` fails and says it, too, and what serves goes on.
+/// Asserts that both kinds of change are refused with this reason, that `status` fails with the same reason, and that services
+/// stay served.
 #[track_caller]
 fn refuses(net: &Net, why: &str) {
     let is_told = |ran: &Ran| ran.stderr.contains(why) && ran.stderr.contains("store");
@@ -280,7 +281,7 @@ fn serves(net: &Net, host: &str) {
     }
 }
 
-/// It takes changes: a deploy to that host.
+/// Asserts that the daemon accepts changes, by a deploy to that host.
 #[track_caller]
 fn takes(net: &Net, host: &str) {
     let is_well = || net.cli(&["status", "--interval", "0s"]).status == 0;

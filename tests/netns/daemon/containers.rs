@@ -16,7 +16,7 @@ pub(super) const SERVICES: [(&str, u16, &str); 2] = [("drops", 2001, "drop"), ("
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What goes on meanwhile.
+/// Load during the tests.
 pub(super) const AMOUNT: Amount = Amount {
     rate: 500,
     clients: 16,
@@ -30,7 +30,7 @@ pub(super) struct Container {
     pub(super) port: u16,
     /// Not before then its flows may be flushed.
     deadline: Option<Instant>,
-    /// When its server was about to close.
+    /// Time just before its server was closed.
     closed: Option<Instant>,
 }
 
@@ -41,7 +41,7 @@ impl Container {
         container
     }
 
-    /// One that does not listen yet.
+    /// Makes a container that does not listen yet.
     pub(super) fn new(host: &'static str, port: u16) -> Self {
         Self {
             server: None,
@@ -52,7 +52,7 @@ impl Container {
         }
     }
 
-    /// It listens from now on, if it does not already.
+    /// Starts to listen, unless the container already does.
     pub(super) fn listen(&mut self, net: &Net) {
         let name = format!("{}:{}", self.host, self.port);
         let serve = || net.serve_as(&name, self.host, at("::", self.port), Behaviour::Greet);
@@ -63,12 +63,12 @@ impl Container {
         std::net::SocketAddr::new(plan::addresses(self.host)[family], self.port).to_string()
     }
 
-    /// It is asked to leave now, and may keep its flows for so long.
+    /// Notes that the container has to leave from now on, and may keep its flows for the time `drain`.
     pub(super) fn leave(&mut self, drain: Duration) {
         self.deadline = Some(Instant::now() + drain);
     }
 
-    /// It was not replaced after all.
+    /// Notes that the container stays after all.
     pub(super) fn stay(&mut self) {
         self.deadline = None;
     }
@@ -79,7 +79,8 @@ impl Container {
         drop(self.server.take());
     }
 
-    /// Whether one of its sessions may have ended that way, where an answer may have been on its way for so long.
+    /// Returns true when one of this container's sessions may have ended that way. `slow` is the longest time for which an answer
+    /// may have been on its way.
     fn explains(&self, ended: &Ended, slow: Duration) -> bool {
         let by_its_server = self.closed.is_some_and(|closed| ended.at >= closed);
         let at_the_deadline = |moment| self.deadline.is_some_and(|deadline| moment >= deadline);
@@ -92,7 +93,7 @@ impl Container {
     }
 }
 
-/// Whether one of these explains how a session has ended.
+/// Returns true when the container of that session explains its end.
 fn explains(containers: &[Container], ended: &Ended, slow: Duration) -> bool {
     let (host, port) = ended.backend.split_once(':').expect("a name of ours");
     let is_its = |container: &&Container| container.host == host && container.port.to_string() == port;
@@ -116,8 +117,9 @@ pub(super) fn others_have_no_flows(net: &Net, serving: &[String]) {
 /// A drain's time begins when it is decided, and its line in the log is written after the kernel has been told.
 const LOGGED_LATER: Duration = Duration::from_millis(50);
 
-/// By its own log the daemon has flushed nobody before the time that it gave; how many it has flushed, and the least that was
-/// left over (with `LOGGED_LATER`). Clients cannot tell so exactly: an answer may be on its way when its flow goes.
+/// Asserts from the daemon's log that it flushed no backend before its deadline. Returns the number of flushed backends, and the
+/// least time by which a flush came after the deadline (with `LOGGED_LATER`). Clients cannot measure this exactly: an answer may
+/// be on its way when its flow is removed.
 #[track_caller]
 pub(super) fn deadlines_were_kept(log: &str) -> (usize, Duration) {
     let mut given: BTreeMap<&str, (Duration, Duration)> = BTreeMap::new();

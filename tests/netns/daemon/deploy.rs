@@ -1,4 +1,4 @@
-//! Deploys by the command line under traffic; the daemon, or who deploys, is killed meanwhile.
+//! Deploys by the command line under traffic, while the daemon or the deploying command is killed.
 //!
 //! `TCPGW_DEPLOYS` (default 10, times `TCPGW_SOAK`) new versions are deployed; `TCPGW_KILLS` (default 8, times `TCPGW_SOAK`) is how often somebody is killed.
 
@@ -23,11 +23,11 @@ use crate::harness::shell::Ran;
 use crate::harness::state::FLOW_MARK;
 use crate::harness::{Net, wait_until};
 
-/// What the services say of those who leave.
+/// Drain time of the services.
 const DRAIN: Duration = Duration::from_secs(3);
-/// What deploys say that do not want to wait so long.
+/// Drain time that short deploys ask for.
 const SHORT: Duration = Duration::from_secs(1);
-/// Where versions run in turn.
+/// Hosts where versions run in turn.
 const HOSTS: [[&str; 2]; 2] = [["b1", "b2"], ["b3", "b4"]];
 
 /// Two services with a version of two containers each, by the family's index.
@@ -91,7 +91,7 @@ impl<'n> Fleet<'n> {
         mem::replace(&mut self.serving[family], new)
     }
 
-    /// Nobody leaves any more, and store, history and kernel agree on what serves.
+    /// Asserts that no backend drains any more, and that store, history and kernel agree on the backends that serve.
     #[track_caller]
     fn finished(&self, daemon: &Daemon<'_>) {
         daemon.settles(4);
@@ -135,7 +135,7 @@ fn deploys(net: &Net, service: &str) -> Vec<Value> {
     told["deploys"].as_array().expect("a list").clone()
 }
 
-/// What the history says of a service is what was deployed, and where it ends is what the service is: that is given.
+/// Asserts that a service's history holds exactly the finished deploys and ends with the present service. Returns that service.
 #[track_caller]
 fn history_agrees(net: &Net, name: &str) -> Value {
     let told = net.told(&["history", name, "--limit", "1000"]);
@@ -166,16 +166,16 @@ fn history_agrees(net: &Net, name: &str) -> Value {
     shown["service"].clone()
 }
 
-/// What becomes of the old containers of a deploy, and what who deploys waits for.
+/// End of the old containers of a deploy, and the point until which the deploying command waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// A hook tells them to end at the switch.
     Told,
-    /// They are told to end when the command has returned at the switch.
+    /// The containers are told to end when the command has returned at the switch.
     Closed,
-    /// They do not care, and the command returns when their time is over.
+    /// The containers ignore the deploy, and the command returns when their drain time is over.
     Flushed,
-    /// They do not care, and the next deploys begin meanwhile.
+    /// The containers ignore the deploy, and the next deploys begin meanwhile.
     Left,
 }
 
@@ -289,7 +289,8 @@ fn over(net: &Net, service: &str, than: u64) -> Option<Value> {
     found.filter(|deploy| deploy["id"].as_u64() > Some(than))
 }
 
-/// One deploy in which somebody is killed: what came of it, as the exit code of who deployed and the phase say.
+/// Runs one deploy during which the daemon or the deploying command is killed. Returns the result of the command and the deploy,
+/// if one was begun.
 fn disturbed(
     fleet: &mut Fleet<'_>,
     daemon: &mut Daemon<'_>,

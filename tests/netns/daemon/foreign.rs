@@ -14,7 +14,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 use crate::retire::open;
 
-/// What the daemon promises when it does not own the table.
+/// Documented time of a repair when the daemon does not own the table.
 const REPAIR: Duration = Duration::from_secs(5);
 
 const ELEMENT: &str = "nft add element inet tcpgw services '{ tcp . 65000 }'";
@@ -133,7 +133,8 @@ fn what_others_do_is_repaired() {
     assert_eq!(lived, held);
 }
 
-/// What becomes of those who talk while the rules are gone is luck; new ones are served at once afterwards.
+/// New connections are served right after a repair. Connections that exchange data while the rules are absent may or may not go
+/// on.
 #[test]
 fn traffic_goes_on_after_a_repair() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! What is told while conntrack's table fills, and what becomes of clients when it is full.
+//! Reports about conntrack's table while it fills, and the fate of connections when it is full.
 //!
 //! `nf_conntrack_max` is the machine's, and no network namespace can have another (`nf_conntrack_standalone_init_net`), but each counts its
 //! own entries against it. So the table of this gateway is filled for real.
@@ -24,7 +24,7 @@ fn setting(name: &str) -> u32 {
     text.trim().parse().expect("a number")
 }
 
-/// Established connections of others, which conntrack throws out for nobody.
+/// Established connections of others, which conntrack does not drop to make room.
 struct Crowd<'n> {
     net: &'n Net,
     max: u32,
@@ -60,7 +60,7 @@ fn entry(number: u32) -> Injected {
     }
 }
 
-/// What `status` and healthz say of conntrack, which must be the same.
+/// Returns the statuses of healthz and `status`, and the problems of conntrack.
 fn told(net: &Net, daemon: &Daemon<'_>) -> (u16, i32, Vec<(String, String)>) {
     let ran = net.cli(&["status", "-o", "json", "--interval", "0s"]);
     let status: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));

@@ -1,4 +1,4 @@
-//! Whom conntrack does not list is seen as served all the same, and each service is judged by its own clients.
+//! Clients that conntrack no longer lists count as served, and each service is judged by its own clients.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const OPTIONS: &[&str] = &["--check-interval", "1s"];
 /// Lets only probes in, which come from the gateway itself.
 const ONLY_PROBES: &str = "nft 'table ip fw { chain in { type filter hook input priority 0; tcp dport 3000 tcp flags syn ip ttl != 64 drop; }; }'";
 
-/// What is told of handshakes.
+/// Returns the problem about unanswered handshakes, if the daemon reports one.
 fn unanswered(daemon: &Daemon<'_>) -> Option<Value> {
     let status = daemon.get("/v1/daemon");
     let problems = status["problems"].as_array().expect("a list");
@@ -74,7 +74,7 @@ fn clients_that_end_with_a_reset_are_served() {
     );
 }
 
-/// One service whose answers are lost is dead, however many clients others serve.
+/// Lost answers of one service are an error of that service, however many clients another service has.
 #[test]
 fn lost_answers_of_one_service_are_told_while_another_is_served() {
     let net = Net::new();

@@ -14,7 +14,7 @@ use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
-/// What is said of the store, if anything.
+/// Returns the message of the problem about the store, if there is one.
 fn trouble(daemon: &Daemon<'_>) -> Option<String> {
     let view = daemon.get("/v1/daemon");
     let mut problems = view["problems"].as_array().into_iter().flatten();

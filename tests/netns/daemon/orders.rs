@@ -38,7 +38,7 @@ fn begin<'n>(net: &'n Net, hosts: &[&str]) -> (Daemon<'n>, [Server; 4]) {
     (daemon, servers)
 }
 
-/// Who gets new connections.
+/// Returns the backends that get new connections.
 #[track_caller]
 fn serves(net: &Net) -> Vec<String> {
     net.spread("client", public(), 20).into_keys().collect()

@@ -93,7 +93,8 @@ impl<'n> Platform<'n> {
         old.close();
     }
 
-    /// Nobody leaves any more, nothing of the old ones is left, and the kernel is as the file says.
+    /// Asserts that no backend drains any more, that no flow of an old container is left, and that the kernel agrees with the
+    /// file.
     #[track_caller]
     fn finished(&self, daemon: &Daemon<'_>) {
         daemon.settles(8);

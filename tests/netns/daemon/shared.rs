@@ -163,7 +163,7 @@ fn a_dead_container_keeps_no_service_of_a_healthy_one_waiting() {
     }
 }
 
-/// Blue and green change places, as a change of the file: nobody who connects meanwhile is refused.
+/// Two services swap their containers by a change of the file, and no client is refused meanwhile.
 #[test]
 fn services_that_swap_containers_refuse_nobody() {
     let net = Net::new();

@@ -187,7 +187,8 @@ fn a_backend_that_becomes_the_gateway_itself_is_a_problem_and_a_new_one_is_held_
     has_no_problem(&daemon, "own_backend");
 }
 
-/// Somebody waits for the answer: it is refused, unless that is asked for. At a later start each is held back by itself.
+/// The API refuses an impossible request, because its client waits for the answer, unless the client asks to hold it back. At a
+/// later start each impossible service is held back by itself.
 #[test]
 fn the_api_refuses_or_holds_back_as_it_is_asked() {
     let net = Net::new();
@@ -318,7 +319,7 @@ fn is_served_by_v4(net: &Net, port: u16, by: &str) -> bool {
     greeting.is_ok_and(|greeting| greeting.backend == by)
 }
 
-/// What is held back at a start gives way to all that others claim.
+/// A service that is held back at a start gives way to the claims of all others.
 #[test]
 fn what_is_held_back_at_a_start_stands_in_nobodys_way() {
     for table_is_lost in [false, true] {

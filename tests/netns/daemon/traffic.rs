@@ -12,17 +12,17 @@ use crate::harness::{Net, wait_until};
 
 /// A session that does not answer for so long has lost its peer.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How often a session says something.
+/// Time between two messages of a session.
 const BEAT: Duration = Duration::from_millis(250);
 
-/// How a session ended.
+/// End of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// Its server closed it.
+    /// The server closed the session.
     Closed,
     /// A reset.
     Reset,
-    /// Nothing came back any more.
+    /// No answer arrived any more.
     Silent,
 }
 
@@ -33,11 +33,11 @@ pub(super) struct Ended {
     pub(super) backend: String,
     pub(super) end: End,
     pub(super) at: Instant,
-    /// When the session had said what was not answered any more.
+    /// Time of the last message of the session, which got no answer.
     pub(super) said: Instant,
 }
 
-/// What goes on between a client and some services.
+/// Traffic between a client and some services.
 pub(super) struct Traffic {
     over: AtomicBool,
     /// Each client's count of beginnings and ends: odd while a request is out, or a session is about to begin.
@@ -51,7 +51,7 @@ pub(super) struct Traffic {
     pub(super) refused: Mutex<Vec<String>>,
 }
 
-/// How much of it.
+/// Amount of traffic.
 pub(super) struct Amount {
     /// Short requests a second.
     pub(super) rate: u32,

@@ -17,7 +17,7 @@ use crate::harness::shell::Ran;
 use crate::harness::wire::SYN;
 use crate::harness::{Net, wait_until};
 
-/// How long a connection that is not to come about is waited for.
+/// Time to wait for a connection that is expected to fail.
 const SHORT: Duration = Duration::from_millis(400);
 /// Pause between clients that wait for the handshake, each of which sends its SYN four times in so long.
 const WAITS: Duration = Duration::from_secs(7);
@@ -25,7 +25,7 @@ const WAITS: Duration = Duration::from_secs(7);
 const ROUND: Duration = Duration::from_secs(9);
 const OPTIONS: &[&str] = &["--check-interval", "1s"];
 
-/// Whether a client is greeted.
+/// Returns true when a client gets a greeting.
 fn is_served(net: &Net, to: SocketAddr) -> bool {
     net.within("client", || {
         connect(to, SHORT).and_then(|mut client| client.greeting()).is_ok()
@@ -103,7 +103,7 @@ fn breaks_and_mends(
     daemon.hears(before, &json!({"event": "problem_ended", "kind": kind}));
 }
 
-/// What Docker loads, as far as it matters for others.
+/// The part of Docker's rules that matters for other programs.
 const DOCKER: &str = "*filter
 :FORWARD DROP [0:0]
 :DOCKER-USER - [0:0]
@@ -568,7 +568,7 @@ fn an_outage_is_told_beside_many_old_connections_some_of_which_end() {
     }
 }
 
-/// Whoever sends one packet must not have a gateway taken out of service.
+/// Forged SYNs from one address are a warning at most and do not make the gateway unhealthy.
 #[test]
 fn a_forged_syn_makes_no_gateway_unhealthy() {
     let net = Net::new();
@@ -651,7 +651,7 @@ fn some_that_are_not_answered_among_others_are_a_warning() {
 }
 
 impl Net {
-    /// Whether one of the crowd gets no answer.
+    /// Returns true when a client of the crowd cannot connect within `SHORT`.
     fn connect_short(&self, to: SocketAddr) -> bool {
         let from = SocketAddr::new(crate::harness::plan::crowd(7)[0], 0);
         let connect = || crate::harness::client::connect_from(Some(from), to, SHORT);
@@ -659,7 +659,7 @@ impl Net {
     }
 }
 
-/// Orders go on into a file that nobody finds any more.
+/// A store file that was removed or replaced is reported, because the daemon keeps writing to a file that has no name any more.
 #[test]
 fn a_store_that_is_removed_or_replaced_is_told() {
     let net = Net::new();
@@ -758,7 +758,7 @@ fn without_a_daemon_status_looks_itself() {
     net.tcpgw(&["status", "--interval", "0s"]).exits(0);
 }
 
-/// What the doctor, which asks the daemon, says of it.
+/// Returns the findings of `doctor`, which asks the daemon.
 fn findings(net: &Net) -> Vec<(String, String)> {
     findings_of(&net.cli(&["doctor", "-o", "json"]))
 }
@@ -771,7 +771,7 @@ fn findings_of(ran: &Ran) -> Vec<(String, String)> {
         .collect()
 }
 
-/// One fact, one severity: what makes `status` fail makes `doctor` fail, and nothing else does.
+/// A problem with the severity `error` makes both `status` and `doctor` fail, and no other problem does.
 #[test]
 fn doctor_and_status_agree_about_what_is_an_error() {
     let net = Net::new();

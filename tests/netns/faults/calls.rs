@@ -44,7 +44,7 @@ impl Scene {
         }
     }
 
-    /// What the log of a run that nothing happens to says.
+    /// Returns how often a run without injected faults makes this system call.
     fn calls(&mut self, name: &str, forget: bool) -> usize {
         let log = self.net.file("calls");
         let log = log.to_str().expect("temporary paths are text").to_owned();
@@ -54,7 +54,7 @@ impl Scene {
         calls.lines().filter(|line| line.contains(&format!("{name}("))).count()
     }
 
-    /// One run, in which something happens.
+    /// Runs once with this fault injected.
     fn run(&mut self, injection: &str, forget: bool) -> Ran {
         self.prepare(forget);
         let name = injection.split(':').next().unwrap_or_default();
@@ -95,7 +95,7 @@ impl Scene {
         self.still.echo(b"on").expect("others go on");
     }
 
-    /// Whatever came of a run, it is what the run says, and the next one finishes.
+    /// Asserts that the kernel is as the run reports, whether it failed or not, and that the next run finishes the work.
     #[track_caller]
     fn assert_true(&mut self, ran: &Ran, when: &str) {
         self.still.echo(b"on").expect("others go on");
@@ -155,7 +155,7 @@ fn answers_that_are_late_are_waited_for() {
     scene.assert_done("every second one");
 }
 
-/// What a run does not get it can do without, or it says so; and what it says is true.
+/// A run either does without a refused system call or reports the error, and its report is true.
 #[test]
 fn a_run_that_gets_an_error_says_so_and_the_next_one_finishes() {
     let mut scene = Scene::new();

@@ -18,7 +18,7 @@ use crate::harness::{Net, wait_until};
 use crate::injector::{Injected, inject};
 use crate::retire::until;
 
-/// Of the service that only injected flows have.
+/// Port of the service that only injected flows have.
 const PORT: u16 = 8001;
 /// Hosts whose tables are walked too, since all namespaces share one.
 const NEIGHBOURS: [&str; 4] = ["peer", "routed", "b3", "b4"];
@@ -129,7 +129,7 @@ fn a_full_table_keeps_new_clients_out_and_is_emptied_by_an_apply() {
     assert!(!again.stderr.contains("nf_conntrack_max"), "{again}");
 }
 
-/// One run, with the most memory that it ever had, as far as looking at it every half millisecond tells.
+/// Runs a command and returns its result with the largest memory that it had, sampled every half millisecond.
 fn measured(net: &Net, args: &[&str]) -> (Ran, u64) {
     let limit = format!("--data={MOST_DATA}");
     let mut run = net.spawn("gateway", &[&["prlimit", &limit, TCPGW], args].concat());

@@ -23,7 +23,7 @@ use crate::harness::{Net, wait_until};
 use crate::retire::{open, switched, until};
 
 const ROUNDS: usize = 60;
-/// Of the rolling service: always there.
+/// Backend of the rolling service that is always present.
 const STAYS: &str = "b1";
 /// Connections to the rolling service that are kept open, whatever becomes of them.
 const KEPT: usize = 60;
@@ -64,7 +64,8 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next() {
     assert!(tally.changed >= rounds / 20, "{tally}");
 }
 
-/// A drain is the longest time that a run takes, and the one in which somebody loses patience.
+/// A drain that is interrupted by a signal is finished by the next run. Draining is the longest part of a run, and the likeliest
+/// that a user interrupts.
 #[test]
 fn a_drain_that_is_interrupted_is_finished_by_the_next_run() {
     let net = Net::new();
@@ -101,7 +102,7 @@ fn a_drain_that_is_interrupted_is_finished_by_the_next_run() {
     }
 }
 
-/// One of many states: `web` stays at b1 and b2, `rolls` at b1, all else changes.
+/// Returns a random state: `web` stays at b1 and b2, `rolls` at b1, all else changes.
 fn changing(random: &mut Random) -> Value {
     let mut weight = |host: &str| backends_with(&[host], 3000, &json!({"weight": random.below(4) + 1}));
     let of_web = [weight("b1"), weight("b2")].concat();
@@ -146,7 +147,7 @@ impl Traffic {
         }
     }
 
-    /// What became of the short connections while `work` went on.
+    /// Runs `work` under traffic, and returns the results of the short connections with that of `work`.
     fn during<T>(&self, net: &Net, work: impl FnOnce() -> T) -> (Vec<Spread>, T) {
         let more = || {
             thread::sleep(PAUSE);
@@ -214,16 +215,16 @@ impl Traffic {
     }
 }
 
-/// What the kills met.
+/// Moments at which the kills hit.
 #[derive(Debug, Default)]
 struct Tally {
     rounds: usize,
     hit: usize,
     /// The rules were changed when it died.
     changed: usize,
-    /// They were neither what they had been nor what was wanted.
+    /// The rules were neither the old nor the wanted ones.
     between: usize,
-    /// They were as wanted, and flows were left to flush.
+    /// The rules were the wanted ones, and flows were left to flush.
     unswept: usize,
     /// Runs that were left to their end.
     healed: usize,
@@ -253,9 +254,9 @@ struct Killer<'a> {
     net: &'a Net,
     traffic: &'a Traffic,
     random: Random,
-    /// What some run wanted last.
+    /// State that the last run wanted.
     wanted: Value,
-    /// How long a run takes, by whether many services come or go.
+    /// Time that a run takes, by whether many services come or go.
     takes: [Duration; 2],
     kept: Vec<Conn>,
     tally: Tally,

@@ -1,4 +1,4 @@
-//! What goes wrong around a run: it is killed, refused, starved of memory or room, or others write at the same time.
+//! Faults around a run: it is killed, refused, starved of memory or room, or others write at the same time.
 //!
 //! Each test ends with the same question: is the kernel what the file says, and did anyone notice who should not have?
 
@@ -31,13 +31,14 @@ use crate::harness::plan;
 /// Between two short connections of one client.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What the kernel should hold for a state; none of those here is `preserve`, so only links with addresses matter.
+/// Returns the ruleset that the kernel should have for a state. No service here is `preserve`, so only links with addresses
+/// matter.
 fn wanted(state: &Value) -> Ruleset {
     let state = tcpgw_core::model::parse(state.to_string().as_bytes()).expect("a state");
     compile(&state, &plan::gateway_links())
 }
 
-/// What the kernel holds, read by this process.
+/// Returns the table of the kernel, read by this process.
 fn held(net: &Net) -> Seen {
     let read = || Linux::open().expect("sockets").observe(FlowMark::default());
     net.within("gateway", read).expect("a table can be read").table
@@ -50,7 +51,7 @@ fn assert_holds(net: &Net, state: &Value, when: &str) {
     assert!(is(&held, state), "{when}: the table differs from the file: {held:?}");
 }
 
-/// Whether a table is what the state says.
+/// Returns true when a table agrees with the state.
 fn is(held: &Seen, state: &Value) -> bool {
     matches!(held, Seen::Ours { ruleset, .. } if *ruleset == wanted(state))
 }
@@ -124,12 +125,12 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// How often a long test does what it does: as its own variable says, else `usual` times `TCPGW_SOAK` (1).
+/// Returns the number of rounds of a long test: the value of its own variable, else `usual` times `TCPGW_SOAK` (1).
 pub(crate) fn rounds(variable: &str, usual: usize) -> usize {
     number(variable).unwrap_or_else(|| usual * number("TCPGW_SOAK").unwrap_or(1).max(1))
 }
 
-/// What the caller of the tests says.
+/// Returns the number in an environment variable, if that is set.
 pub(crate) fn number(variable: &str) -> Option<usize> {
     let text = env::var(variable).ok()?;
     Some(

@@ -113,7 +113,7 @@ fn buffers_that_stay_small_are_no_harm_until_a_transaction_does_not_fit() {
     assert_holds(&net, &big, "with buffers that grow");
 }
 
-/// Whoever has too little memory says so or is ended, with the kernel as it was or as it was to be.
+/// A run with too little memory reports this or is ended, and leaves the kernel either as before or as wanted.
 #[test]
 fn too_little_memory_changes_nothing_or_all() {
     let net = Net::new();
@@ -218,10 +218,10 @@ fn a_full_or_read_only_run_directory_is_said_and_harms_nothing() {
     net.tcpgw(&["diff", &file]).exits(0);
 }
 
-/// Of a record.
+/// Change of a record's head.
 type Change = fn(&mut Head);
 
-/// What the record says is believed only while it can be true.
+/// A record of another boot, namespace, generation, table, version or ruleset is not believed, and neither is a damaged one.
 #[test]
 fn a_record_of_something_else_is_not_believed() {
     let net = Net::new();

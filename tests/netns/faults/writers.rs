@@ -27,7 +27,7 @@ fn web(hosts: &[&str], more: Value) -> Value {
     service("web", 8000, hosts, 3000, more)
 }
 
-/// What makes one ruleset of another, whatever the generation is, as whole transactions.
+/// Returns the transactions that change one ruleset into another; they apply to any generation.
 fn transactions(have: &Ruleset, want: &Ruleset) -> Vec<Vec<u8>> {
     let steps = plan(have, want).steps;
     let encode = |step| {
