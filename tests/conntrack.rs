@@ -1,4 +1,4 @@
-//! What the conntrack part does to a real table, each time in a network namespace of its own. Needs root.
+//! Requests of the conntrack module to a real table, each test in a network namespace of its own. Needs root.
 
 mod injector;
 

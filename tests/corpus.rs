@@ -1,4 +1,4 @@
-//! What fuzzing has found worth keeping holds still: `tests/fuzz` without cargo-fuzz.
+//! The inputs that fuzzing has found still pass: `tests/fuzz` without cargo-fuzz.
 
 use std::fs;
 use std::path::Path;

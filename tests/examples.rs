@@ -1,4 +1,4 @@
-//! What `examples/` shows is what the program accepts.
+//! The files in `examples/` are accepted by the program.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

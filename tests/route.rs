@@ -1,4 +1,4 @@
-//! What is read about addresses, links, routes and listeners, in a network namespace of its own. Needs root.
+//! Reading of addresses, links, routes and listeners, in a network namespace of its own. Needs root.
 
 use std::{
     io::Write as _,
@@ -136,7 +136,7 @@ fn listeners_are_those_of_the_namespace() {
 
 /// Longer than any burst on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Nothing more is told after this.
+/// Time without a notification after which no more are expected.
 const QUIET: Duration = Duration::from_millis(500);
 
 #[test]

@@ -595,7 +595,7 @@ fn the_manual_knows_them() {
     }
 }
 
-/// What a shell offers behind these words, the last of which is incomplete.
+/// Returns the words that a shell offers after these ones, the last of which is incomplete.
 fn completed(server: &Server, words: &[&str]) -> Vec<String> {
     let output = command(server, &[&["--", "tcpgw"], words].concat())
         .env("TCPGW_COMPLETE", "bash")
@@ -644,7 +644,7 @@ fn completions_know_services_and_deploys() {
     }
 }
 
-/// Whoever waits ends at its deadline and at a signal, also where nobody reads what it says.
+/// A command that waits ends at its deadline and on a signal, even when its standard error is a full pipe that is never read.
 #[test]
 fn commands_end_whose_standard_error_nobody_reads() {
     use std::io::{ErrorKind, Write as _};

@@ -1,4 +1,4 @@
-//! The end of the server: whoever has connected is answered.
+//! End of the API server: every connected client gets a response.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use crate::harness::{PATIENCE, times};
 
-/// They are in the socket's queue, with their requests, when the end comes: nobody has accepted them yet.
+/// Clients whose connections and requests wait in the socket's queue when the server ends get a response, although the server had
+/// not accepted them.
 #[test]
 fn who_waits_to_be_accepted_at_the_end_is_answered() {
     const CLIENTS: usize = 24;

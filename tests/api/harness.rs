@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::single::Single;
 
-/// Nothing here takes so long: whoever waits for that long has failed.
+/// Longest time that anything here may take; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 const STATE: &str = r#"{"version":1,"services":[
@@ -35,7 +35,7 @@ const STATE: &str = r#"{"version":1,"services":[
     {"name":"sick","port":20004,"backends":["10.2.0.3:80"]},
     {"name":"void","port":20005,"backends":[]}]}"#;
 
-/// What the loop does with what it is asked.
+/// Behaviour of the daemon's loop when it gets a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loop {
     /// Answers.
@@ -57,7 +57,7 @@ pub(crate) struct Server {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// What the loop knows, and what it was told.
+/// State of the daemon's loop, and the requests that it got.
 pub(crate) struct Told {
     pub(crate) look: Snapshot,
     pub(crate) events: Events,
@@ -331,7 +331,7 @@ fn look() -> Snapshot {
     }
 }
 
-/// That of this process.
+/// Returns the cookie of this process's network namespace.
 fn namespace() -> u64 {
     let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
     tcpgw_kernel::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).expect("Linux 5.14")
@@ -391,14 +391,14 @@ pub(crate) fn connect(path: &Path) -> UnixStream {
     stream
 }
 
-/// What came back.
+/// Response of the server.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// 0 if nothing did.
+    /// HTTP status, or 0 when no response arrived.
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
-    /// Whether all of it came.
+    /// True when the whole response arrived.
     pub(crate) whole: bool,
 }
 

@@ -12,8 +12,8 @@ pub(crate) fn schema() -> Value {
     serde_json::from_str(include_str!("../../docs/reference/tcpgw.schema.json")).expect("JSON")
 }
 
-/// What the parser says that a schema cannot: relations between values, kinds of addresses, the size of durations, and numbers
-/// that JSON has two texts for.
+/// Messages of the parser about rules that a schema cannot express: relations between values, kinds of addresses, the size of
+/// durations, and numbers that JSON writes in two ways.
 const BEYOND: &[&str] = &[
     "must be a duration from ",
     "must be a shorter duration",

@@ -16,7 +16,7 @@ use tcpgw::control::storage::{Query, QueryError, Recorded};
 use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
 use tcpgw_core::model::{Endpoint, Service, parse_service, parse_service_named, patch_service};
 
-/// What single services are, and what was ordered of them.
+/// Services of the routes for single services, and the orders that the routes sent.
 pub(crate) struct Single {
     pub(crate) services: BTreeMap<String, ServiceView>,
     pub(crate) edits: Vec<EditOrder>,
@@ -26,12 +26,12 @@ pub(crate) struct Single {
     pub(crate) undos: Vec<UndoOrder>,
     pub(crate) views: Vec<DeployView>,
     pub(crate) records: BTreeMap<u64, Deploy>,
-    /// What a deploy comes to at each look: the next of these, the last one for ever.
+    /// Phases and reasons of a deploy at successive requests. The last one is repeated.
     pub(crate) script: Vec<(Phase, Option<&'static str>)>,
     pub(crate) filters: Vec<HistoryFilter>,
     /// The store cannot be read.
     pub(crate) unreadable: bool,
-    /// Whom the store remembers to have been there before a switch.
+    /// Backends that the store remembers from before a switch.
     pub(crate) old: Vec<Endpoint>,
 }
 

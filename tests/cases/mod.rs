@@ -78,7 +78,7 @@ pub(crate) fn compose(skeleton: &str, case: &str) -> String {
     text + CLOSING
 }
 
-/// What stands before the first block, and the blocks, each with the empty line behind it.
+/// Splits a listing into the text before the first block, and the blocks, each with the empty line after it.
 pub(crate) fn split(text: &str) -> (&str, Vec<&str>) {
     let body = text.strip_suffix(CLOSING).expect("a table ends with a brace");
     let mut starts: Vec<usize> = body.match_indices('\t').map(|(at, _)| at).collect();

@@ -1,4 +1,4 @@
-//! What `scripts/install` puts into a tree, as a package would.
+//! Files that `scripts/install` puts into a tree, as a package would.
 
 use std::fs;
 use std::path::{Path, PathBuf};

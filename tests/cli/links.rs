@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the README may have, so that it is read to its end.
+/// Largest size of the README, so that it is read to its end.
 const MAX_LINES: usize = 200;
 const MAX_BYTES: usize = 12 * 1024;
 
@@ -12,7 +12,7 @@ pub(crate) fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
-/// Whether a document has one section with that anchor: of several a link leads to the first one only.
+/// Returns true when a document has exactly one section with that anchor. A link leads to the first of several only.
 pub(crate) fn has_section(text: &str, anchor: &str) -> bool {
     let mut is_code = false;
     let titles = text.lines().filter(|line| {

@@ -1,4 +1,4 @@
-//! What is printed, for whom, and the exit code.
+//! Output of commands for terminals and for scripts, and exit codes.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -132,7 +132,7 @@ fn completions_are_shell_programs() {
     }
 }
 
-/// What bash offers, by the script, behind these words, the last of which is incomplete.
+/// Returns the words that bash offers with the completion script after these ones, the last of which is incomplete.
 fn completed(directory: &Path, words: &[&str]) -> Vec<String> {
     const COMPLETE: &str = "source <(tcpgw completions bash)
         COMP_WORDS=(tcpgw \"$@\") COMP_CWORD=$# COMP_TYPE=9

@@ -22,7 +22,7 @@ pub(crate) struct Injected {
     pub zone: u16,
     /// Without it the flow is not translated, and `backend` is `public`.
     pub translated: bool,
-    /// Of `enum tcp_conntrack`: 1 a SYN was sent, 2 it was answered, 3 the handshake is complete.
+    /// State according to `enum tcp_conntrack`: 1 a SYN was sent, 2 it was answered, 3 the handshake is complete.
     pub state: u8,
 }
 

@@ -12,7 +12,7 @@ pub(crate) fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-/// What is wrong with a value: nothing if the list is empty. `document` is what references are resolved in.
+/// Returns the errors of a value, or an empty list when it matches the schema. References are resolved in `document`.
 pub(crate) fn validate(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     check(document, schema, value, "$", &mut wrong);

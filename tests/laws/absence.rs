@@ -1,5 +1,5 @@
-//! Absence is not a wish: whatever is lost, of files, keys, stores and records, in whatever order, a service that was served is
-//! served until somebody says otherwise.
+//! A service that was served stays served until a provider or an order removes it, whichever files, keys, stores and records are
+//! lost, in whatever order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -51,22 +51,22 @@ const PEER: Peer = Peer {
 /// Longer than it takes to write the record and the file of last services.
 const WRITTEN: Duration = Duration::from_secs(3);
 
-/// What lies between the port of a service and the one that a local program has.
+/// Distance between the port of a service and the port that a local program has.
 const ELSEWHERE: u16 = 100;
 
 /// Longer than the pause between two looks at listeners.
 const LISTENERS: Duration = Duration::from_secs(6);
 
-/// What is lost while no daemon runs, in this order.
+/// Losses while no daemon runs, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Loss {
-    /// Somebody removes the table.
+    /// Another program removes the table.
     TableGone,
-    /// The same, and somebody applies the state file without a daemon, if that can be done.
+    /// The table is removed, and the state file is applied without a daemon, if that is possible.
     Reapplied,
-    /// Somebody removes all slots: no backend is in the balance any more.
+    /// Another program removes all slots, so that no backend is in the balance any more.
     SlotsFlushed,
-    /// Somebody removes all services from the table.
+    /// Another program removes all services from the table.
     ServicesFlushed,
     StoreGone,
     StoreDamaged,
@@ -85,7 +85,7 @@ enum Event {
     Restart(BTreeSet<Loss>),
     /// The state file is gone, or damaged.
     FileGone,
-    /// It says this, of its services.
+    /// The state file has these of its services.
     File(BTreeSet<usize>),
     /// The configuration names it no more, or is gone and was read again by a restart.
     KeyGone(bool),
@@ -187,7 +187,8 @@ fn what_two_providers_share_is_taken_from_neither() {
     }
 }
 
-/// Somebody removes the table while no daemon runs, and applies the state file, whatever is lost besides.
+/// Services are served again after the table was removed while no daemon ran, with or without an `apply` of the state file, and
+/// with any further loss.
 #[test]
 fn what_is_lost_with_the_table_is_served_again() {
     for table in [Loss::TableGone, Loss::Reapplied] {
@@ -214,7 +215,8 @@ fn what_is_lost_with_the_table_is_served_again() {
     }
 }
 
-/// What somebody takes out of the table while no daemon runs is put back, also where nobody defines it any more.
+/// Elements that were removed from the table while no daemon ran are restored, even those of services that no provider defines
+/// any more.
 #[test]
 fn what_is_taken_out_of_the_table_is_put_back() {
     for table in [Loss::SlotsFlushed, Loss::ServicesFlushed] {
@@ -250,7 +252,7 @@ fn a_routine_change_takes_nothing_from_orphans() {
     ]);
 }
 
-/// Where only the kernel is left, nobody is taken for the provider of what it holds.
+/// Where only the kernel's table is left, its services are not taken for the state file's.
 #[test]
 fn what_nobody_knows_is_not_the_files() {
     let all = [Loss::StoreGone, Loss::RecordGone, Loss::LastGone];
@@ -466,7 +468,7 @@ fn what_is_kept_while_a_change_is_held_back_is_served_after_a_boot() {
     assert_eq!(world.served(), [9001, 9002, 9004].into());
 }
 
-/// Where nobody can look at the gateway when a daemon starts, it serves what is served, and takes no port.
+/// A daemon that cannot examine the gateway at its start keeps the services that are served, and takes no other port.
 #[test]
 fn nothing_is_begun_blindly() {
     for loss in [None, Some(Loss::RecordGone), Some(Loss::Reboot)] {
@@ -506,7 +508,7 @@ fn nothing_is_begun_blindly() {
     assert_eq!(world.served(), [9002, 9003, 9004].into());
 }
 
-/// What cannot be shared is a provider's, and that is said.
+/// A change of a provider's service takes from orphans what cannot be shared, and its response warns of this.
 #[test]
 fn what_a_provider_takes_from_orphans_is_said() {
     let mut world = World::new();
@@ -642,7 +644,7 @@ fn what_another_file_said_is_not_judged_as_this_ones() {
     world.check().unwrap();
 }
 
-/// What was removed stays removed, whoever dies when.
+/// A removed service stays removed when the daemon is killed right afterwards.
 #[test]
 fn a_removed_service_does_not_come_back() {
     for loss in [
@@ -661,7 +663,8 @@ fn a_removed_service_does_not_come_back() {
     }
 }
 
-/// Only the file of last services says that an orphan was removed: whoever is told so may rely on it.
+/// A removed orphan stays removed when the daemon is killed right after its answer: the file of last services, which alone knows
+/// of the removal, was written before.
 #[test]
 fn a_removed_orphan_does_not_come_back() {
     for loss in [None, Some(Loss::RecordGone), Some(Loss::Reboot), Some(Loss::TableGone)] {
@@ -724,7 +727,7 @@ fn what_a_record_that_could_not_be_written_says_is_older() {
     assert_eq!(world.served(), [9002, 9003, 9004].into());
 }
 
-/// Where that file cannot be written nothing is removed, neither by its name nor with others.
+/// No orphan is removed while the file of last services cannot be written, neither by its name nor by an `apply` that prunes.
 #[test]
 fn an_orphan_whose_removal_cannot_be_written_stays() {
     let mut world = World::new();
@@ -855,7 +858,7 @@ fn put(world: &mut World, name: &str, port: u16, backend: &str, health: &Value) 
     assert!(world.order(name, ServiceEdit::Put(service.to_string().into_bytes())));
 }
 
-/// Whatever of the API's services kept a state file from being taken: once it is gone, the file is taken.
+/// A refused state file is accepted as soon as the API service that conflicted with it is removed or changed.
 #[test]
 fn a_state_file_is_judged_again_when_what_it_was_refused_for_is_gone() {
     let health = json!({"interval": "30s"});
@@ -898,7 +901,7 @@ fn a_state_file_is_judged_again_when_what_it_was_refused_for_is_gone() {
     }
 }
 
-/// What stays refused is told once.
+/// The refusal of a state file is reported once, however long it lasts.
 #[test]
 fn a_state_file_that_stays_refused_is_no_news() {
     let mut world = World::new();
@@ -922,7 +925,8 @@ fn a_state_file_that_stays_refused_is_no_news() {
     assert!(rejected(&world).unwrap().contains("tcpgw service rm f2"));
 }
 
-/// What the daemon says about its file names what works there: `tcpgw apply` and its options change what is the API's.
+/// The refusal of an empty state file names the daemon's own setting: `tcpgw apply` and its options would change the API's
+/// services.
 #[test]
 fn an_empty_state_file_is_refused_with_the_daemons_own_key() {
     let mut world = World::new();
@@ -940,7 +944,7 @@ fn an_empty_state_file_is_refused_with_the_daemons_own_key() {
     world.check().unwrap();
 }
 
-/// What is presumed of a lost store is not in it: an apply of it is not answered as if it were.
+/// An `apply` is refused while the store is lost: the services presumed from other sources are not in the store.
 #[test]
 fn an_apply_with_a_lost_store_is_refused() {
     let mut world = World::new();
@@ -1089,25 +1093,25 @@ struct World {
     now: Instant,
     boot: u64,
     config: Config,
-    /// What the state file says; `None`: it is not there.
+    /// Services in the state file, or `None` when the file is absent.
     file: Option<BTreeSet<usize>>,
     path: PathBuf,
     has_key: bool,
-    /// Where local programs listen.
+    /// Ports on which local programs listen.
     listening: BTreeSet<u16>,
     /// Services that their providers want on another port, where a local program listens.
     moved: BTreeSet<&'static str>,
-    /// It listens there no more.
+    /// True when no local program listens on those other ports any more.
     is_elsewhere_free: bool,
     looking: Looking,
     /// The ports that have to be served.
     expected: BTreeSet<u16>,
     /// The ports that local programs had first.
     theirs: BTreeSet<u16>,
-    /// What is served is looked at before that.
+    /// Time by which a look at the gateway that is stuck has ended.
     sees_at: Instant,
     is_record_stuck: bool,
-    /// The machine booted while nobody could look at it: until then services may be held back.
+    /// Time until which services may be held back, because the machine booted while the gateway could not be examined.
     waits_until: Instant,
 }
 
@@ -1446,7 +1450,7 @@ impl World {
             .extend(self.listening.iter().filter(|port| !served.contains(port)));
     }
 
-    /// What the file wants elsewhere, and has not been served since the machine booted, need not come back where it was.
+    /// Drops the expectation of ports whose services the file has moved and which have not been served since the boot.
     fn forget_moved_and_unserved(&mut self) {
         self.see();
         let served = self.served();
@@ -1536,7 +1540,7 @@ impl World {
         }
     }
 
-    /// Whether it is done.
+    /// Orders an edit and returns true when it was done.
     fn order(&mut self, name: &str, edit: ServiceEdit) -> bool {
         let (reply, mut answer) = oneshot::channel();
         let order = EditOrder {
@@ -1599,7 +1603,7 @@ impl World {
         answer.try_recv().unwrap().is_ok()
     }
 
-    /// What `tcpgw export` prints.
+    /// Returns the state that `tcpgw export` prints.
     fn export(&self) -> State {
         let list = self.core.services().services.into_iter();
         let chosen = list.filter(|listed| listed.provider != "file");
@@ -1692,7 +1696,7 @@ impl World {
         self.run();
     }
 
-    /// Waits until the gateway has been looked at, if nobody can look now.
+    /// Waits until the gateway can be examined, if a look is stuck now.
     fn see(&mut self) {
         if self.looking.is_stuck(self.now) {
             self.wait(self.sees_at - self.now + LISTENERS);
@@ -1747,7 +1751,7 @@ impl World {
     }
 }
 
-/// Somebody flushes these sets.
+/// Removes all rows of these sets, as another program would.
 fn flush(fake: &mut Fake, is_flushed: impl Fn(SetName) -> bool) {
     let ruleset = fake.ruleset();
     let left = ruleset.sets().iter().filter(|(name, _)| !is_flushed(**name));

@@ -154,7 +154,7 @@ fn what_was_made_by_a_write_that_failed_is_carried_out() {
     }
 }
 
-/// The platform has suspended it, and nobody has said since that its clients may come in again.
+/// A suspended service stays suspended when the store and its second copy are lost.
 #[test]
 fn a_suspension_outlives_the_store_and_its_second_copy() {
     let mut world = World::new();
@@ -184,7 +184,7 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
     }
 }
 
-/// Another store is in place of the one that knew the resource: its service is nobody's, and is named with its app as long as it is served.
+/// A service whose store was replaced by another one is an orphan, and is named with its app as long as it is served.
 #[test]
 fn the_app_of_an_orphan_is_known_to_every_daemon() {
     let mut world = World::new();
@@ -233,7 +233,8 @@ fn the_app_of_an_orphan_is_known_to_every_daemon() {
     }
 }
 
-/// What was acknowledged before the second copy was written is known from the record, whether the store is lost or cannot be read.
+/// Changes that were acknowledged before the second copy was written are restored from the record, whether the store is lost or
+/// cannot be read.
 #[test]
 fn what_the_record_knows_better_than_the_copy_of_a_lost_store_counts() {
     for is_damaged in [false, true] {
@@ -337,7 +338,7 @@ fn a_request_about_one_resource_has_no_other_judged_again() {
     world.end().unwrap();
 }
 
-/// They cost one flush of the disk; and one of them that is refused is refused alone.
+/// Requests that wait together are written with one flush of the disk, and a refused one does not affect the others.
 #[test]
 fn requests_that_wait_together_are_one_write() {
     let mut world = World::new();
@@ -573,8 +574,8 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
     }
 }
 
-/// The id is what tells plans apart: a new name finds those who have the plan, the old one used again takes nobody over. A store of an
-/// earlier version, which has names only, is brought up to that when it is read first.
+/// Plans are identified by their ids: a resource keeps its plan when the plan's name changes, and a new plan with the old name
+/// does not take it over. A store of an earlier version, which has names only, gets the ids when it is first read.
 #[test]
 fn a_plan_whose_name_was_changed_keeps_its_resources() {
     for is_read_again in [true, false] {
@@ -622,7 +623,8 @@ fn a_plan_whose_name_was_changed_keeps_its_resources() {
     }
 }
 
-/// Whoever gets no port is told that the operator knows: of local programs, too.
+/// A request that is refused for lack of a port raises a problem for the operator. Ports on which local programs listen count as
+/// used.
 #[test]
 fn ports_on_which_local_programs_listen_are_no_free_ones() {
     let mut world = World::new();
@@ -668,7 +670,7 @@ struct Asked {
 
 struct World {
     core: Core,
-    /// What the next daemon reads.
+    /// Configuration that the next daemon reads.
     config: Config,
     boot: String,
     engine: Option<Engine<Fake>>,
@@ -682,7 +684,7 @@ struct World {
     edits: Vec<oneshot::Receiver<Result<Edited, Refused>>>,
     /// Edits that were refused.
     refused: Vec<Refused>,
-    /// What was acknowledged last of each app; `None`: that there is none.
+    /// Last acknowledged resource of each app, or `None` when its absence was acknowledged.
     known: BTreeMap<usize, Option<Arc<Resource>>>,
     /// Apps of which a request was not answered, or with an error of the store.
     uncertain: BTreeSet<usize>,
@@ -690,19 +692,19 @@ struct World {
     provisions: BTreeMap<usize, Provision>,
     /// Ports that came back, and when.
     back: BTreeMap<NonZeroU16, Duration>,
-    /// How many requests there were.
+    /// Number of requests so far.
     requests: u64,
     troubled: bool,
     fail_write: Option<bool>,
     kill: Option<bool>,
     held: bool,
-    /// How often all services were judged by what the gateway is like.
+    /// Number of times that all services were judged by the state of the gateway.
     judgements: usize,
     /// Most changes that were written in one transaction.
     most_together: usize,
     /// Ports on which local programs listen.
     listening: BTreeSet<u16>,
-    /// Nobody answers probes.
+    /// True when no backend answers probes.
     silent: bool,
 }
 
@@ -1013,7 +1015,7 @@ impl World {
         panic!("it never rests");
     }
 
-    /// What the thread of the store does; whether the daemon lives to hear of it.
+    /// Performs a write as the store's thread does. Returns false when the daemon was killed before it got the result.
     fn keep(&mut self, write: Write, now: Now) -> bool {
         let is_change = matches!(write, Write::Change(..) | Write::Together(..));
         let together = match &write {
@@ -1145,7 +1147,7 @@ impl World {
         }
     }
 
-    /// What holds whenever all has been answered.
+    /// Checks the invariants that hold whenever all requests have been answered.
     fn check(&mut self) -> Result<(), TestCaseError> {
         if !self.asked.is_empty() {
             // Only a kernel that failed may make anybody wait, until it is told again.
@@ -1187,7 +1189,7 @@ impl World {
         Ok(())
     }
 
-    /// When all is well again, the core, the store and the kernel say the same.
+    /// Ends all trouble and checks that the core, the store and the kernel agree.
     fn end(mut self) -> Result<(), TestCaseError> {
         self.kernel().restart();
         (self.troubled, self.kill, self.fail_write) = (false, None, None);

@@ -1,4 +1,4 @@
-//! Who connects to those states, and to where.
+//! Clients of those states, and the addresses that they connect to.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -55,13 +55,13 @@ enum Event {
     Connect(Index, u32),
     /// A connection ends.
     End(Index),
-    /// Somebody writes to another table.
+    /// Another program writes to another table.
     Disturb,
-    /// Somebody removes the table, and it is heard or not.
+    /// Another program removes the table, with or without a notification to the daemon.
     Remove(bool),
     /// The next such call fails.
     Fail(Call, Fail),
-    /// Somebody sets the clock, so many seconds forward.
+    /// The clock is set forward by so many seconds.
     Clock(i64),
     /// The daemon is killed, and another one starts.
     Restart,
@@ -69,7 +69,7 @@ enum Event {
     Links(u8),
     /// A local program listens on a port, or no longer.
     Listen(Index),
-    /// One of the backends' addresses becomes the gateway's own, or no longer.
+    /// An address of a backend becomes the gateway's own, or stops being so.
     Own(Index),
 }
 
@@ -136,20 +136,20 @@ struct World {
     begin: Instant,
     file: State,
     down: BTreeSet<SocketAddr>,
-    /// Who has answered a probe, or was in the balance when a daemon started.
+    /// Backends that have answered a probe, or were in the balance when a daemon started.
     met: BTreeSet<SocketAddr>,
     links: Links,
     surroundings: Surroundings,
     looking: Looking,
     troubled: bool,
-    /// What the table held last, if somebody has removed it.
+    /// Last contents of the table, for the case that another program removed it.
     held: Ruleset,
     /// Jobs that were done: those that read the whole table, and those that only delete flows.
     full_runs: usize,
     flushes: usize,
 }
 
-/// What a gateway is like besides its table.
+/// State of a gateway apart from its table.
 #[derive(Debug, Clone, Default)]
 struct Surroundings {
     /// Ports on which local programs listen.
@@ -436,7 +436,7 @@ impl World {
         self.run();
     }
 
-    /// What holds at any time, as long as the kernel obeys.
+    /// Checks the invariants that hold at any time, as long as the kernel obeys.
     fn check(&mut self) -> Result<(), TestCaseError> {
         if self.troubled {
             return Ok(());
@@ -458,7 +458,7 @@ impl World {
         Ok(())
     }
 
-    /// What is served and shall be: what the kernel holds, or held until somebody removed its table.
+    /// Returns the wanted services that are served: those in the kernel, or in its table before another program removed it.
     fn served(&mut self) -> BTreeMap<Box<str>, Arc<Service>> {
         let ruleset = self.engine().kernel().ruleset();
         if !ruleset.is_empty() {
@@ -472,7 +472,7 @@ impl World {
         served
     }
 
-    /// A service that is served stays as long as the file says so, and nobody else claims what it has.
+    /// Checks that each service that was served stays while it is in the file and no other service claims its port.
     fn check_stays(&self, before: &BTreeMap<Box<str>, Arc<Service>>) -> Result<(), TestCaseError> {
         for (name, service) in before {
             let claims = |other: &&Arc<Service>| other.name != *name && other.port == service.port;
@@ -485,7 +485,7 @@ impl World {
         Ok(())
     }
 
-    /// When all is well again, and time has passed, the kernel is as the file says.
+    /// Ends all trouble, lets time pass, and checks that the kernel agrees with the file.
     fn end(mut self) -> Result<(), TestCaseError> {
         self.engine().kernel().restart();
         self.troubled = false;
@@ -635,7 +635,7 @@ fn file(services: &[(&str, u16, &[u8])]) -> State {
 }
 
 impl World {
-    /// Who gets the connections of a service.
+    /// Returns the backends that get the connections of a service.
     fn balanced(&self, name: &str) -> BTreeSet<SocketAddr> {
         let service = self.core.membership().serving().get(name);
         let backends = service.iter().flat_map(|service| &service.backends);
@@ -647,7 +647,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(30))]
 
-    /// One cause, whenever it comes between their probes: whoever was in the balance before is in it after.
+    /// All backends that were in the balance stay in it when they fail by one cause, at any moment between their probes.
     #[test]
     fn all_that_fail_by_one_cause_stay_in_the_balance(
         count in 1_u8..12, dead in 0_u8..4, wait in 0_u64..60_000,
@@ -667,7 +667,7 @@ proptest! {
     }
 }
 
-/// A container that died an hour ago is not given connections because somebody moved it to another service.
+/// A backend that moves to another service gets no connections there before it has answered a probe.
 #[test]
 fn who_moves_has_to_answer_first() {
     let before = file(&[("web", 20001, &[1, 2]), ("shop", 20002, &[3])]);
@@ -707,7 +707,7 @@ fn who_moved_between_two_daemons_has_to_answer_first() {
     }
 }
 
-/// Whoever dies, and whenever: a pause lasts as long as it was to last.
+/// A pause lasts for its time, also when the daemon is killed and the clock is set meanwhile.
 #[test]
 fn a_pause_outlives_the_daemon() {
     let mut world = World::new(file(&[("web", 20001, &[1, 2])]));

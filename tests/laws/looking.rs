@@ -1,11 +1,11 @@
-//! Looks at the gateway as a daemon's thread makes them: whoever wants to know asks again when they have ended.
+//! Looks at the gateway, as a thread of the daemon makes them: a caller asks again when a look has ended.
 
 use std::time::{Duration, Instant};
 
 use tcpgw::control::core::{Unvetted, Vetted};
 use tcpgw_core::model::Service;
 
-/// Which services are there already.
+/// Function that tells which services exist already.
 pub(crate) type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
 
 /// After this a look that does not end is given up.
@@ -20,7 +20,7 @@ pub(crate) struct Looking {
 }
 
 impl Looking {
-    /// What is asked for is found at the second time.
+    /// Starts a look at the first call, and returns its result at a later one.
     pub(crate) fn vet(&mut self, now: Instant, found: impl FnOnce() -> Vetted) -> Result<Vetted, Unvetted> {
         match self.since {
             Some(since) if self.is_stuck(now) && now - since >= PATIENCE => Err(Unvetted::Failed("late".into())),
@@ -52,7 +52,7 @@ impl Looking {
         self.stuck_until.is_some_and(|until| until > now)
     }
 
-    /// Whether a look has ended, or was given up; it is told once.
+    /// Returns true once when a look has ended or was given up.
     pub(crate) fn take_ended(&mut self, now: Instant) -> bool {
         let is_over = self
             .since
@@ -60,7 +60,7 @@ impl Looking {
         is_over && std::mem::take(&mut self.has_ended)
     }
 
-    /// When [`Self::take_ended`] may have something to tell.
+    /// Returns the time at which [`Self::take_ended`] may return true.
     pub(crate) fn ends_at(&self) -> Option<Instant> {
         let gives_up = self.since? + PATIENCE;
         let until = self.stuck_until.map_or(gives_up, |until| until.min(gives_up));

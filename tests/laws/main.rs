@@ -1,4 +1,4 @@
-//! What holds for every state and every change, on a kernel in memory.
+//! Laws that hold for every state and every change, on a kernel in memory.
 
 mod absence;
 mod addon;

@@ -63,13 +63,13 @@ const PEER: Peer = Peer {
 enum Event {
     /// A service is ordered so.
     Put(usize, Vec<u8>),
-    /// Its limit changes.
+    /// The limit of a service changes.
     Patch(usize, u32),
     /// Both services get other backends, or none does.
     Batch(Vec<u8>, Vec<u8>),
-    /// It goes.
+    /// A service is removed.
     Delete(usize),
-    /// These of its backends get no new connections, or get them again.
+    /// Backends of a service get no new connections, or get them again.
     Drain(usize, bool, Index),
     /// A new version, of which so many have to answer; whether it supersedes one that probes.
     Deploy(usize, Vec<u8>, Index, bool),
@@ -172,7 +172,7 @@ fn a_change_that_a_teardown_overtakes_is_answered() {
     world.end().unwrap();
 }
 
-/// The store is full at the moment of the switch: it is decided, so whoever waits is told, and the store hears of it later.
+/// A deploy whose switch meets a full store has failed: its clients are told at once, and the store gets the result later.
 #[test]
 fn a_deploy_whose_switch_cannot_be_stored_is_over() {
     let mut world = World::new();
@@ -210,8 +210,8 @@ fn a_deploy_whose_switch_cannot_be_stored_is_over() {
     world.end().unwrap();
 }
 
-/// One that is over, as everybody was told, is in nobody's way: there is no room for the next one either, and once there is it
-/// begins at once.
+/// A deploy that has failed because the store is full does not block the next one: that is refused while the store is full, and
+/// begins as soon as there is room.
 #[test]
 fn a_deploy_that_was_told_as_over_does_not_hold_up_the_next_one() {
     let mut world = World::new();
@@ -333,7 +333,7 @@ fn a_deploy_supersedes_one_that_probes() {
     world.end().unwrap();
 }
 
-/// A store that is full keeps the first one as it was, and nobody is told of an end.
+/// While the store is full a new deploy does not supersede the running one, which is not reported as ended.
 #[test]
 fn a_deploy_that_cannot_be_stored_supersedes_nothing() {
     let mut world = World::new();
@@ -452,7 +452,7 @@ fn a_batch_happens_as_a_whole_or_not_at_all() {
     world.end().unwrap();
 }
 
-/// As whoever repeats a deploy that went well asks for.
+/// A repeated deploy of the backends that already serve changes nothing.
 #[test]
 fn a_deploy_of_what_serves_already_changes_nothing() {
     let mut world = World::new();
@@ -497,7 +497,7 @@ struct World {
     full_until: Option<Instant>,
     /// Kill it after so many more writes; whether the last one is done first.
     kill: Option<(usize, bool)>,
-    /// What was acknowledged of services: the store must hold it, until something later is.
+    /// Orders of edits that wait for a response. The store must have an acknowledged edit, until a later one replaces it.
     edits: Vec<(usize, oneshot::Receiver<Result<Edited, Refused>>)>,
     deploys: Vec<oneshot::Receiver<Result<u64, Refused>>>,
     pauses: Vec<oneshot::Receiver<Result<Vec<String>, Refused>>>,
@@ -819,7 +819,7 @@ impl World {
         panic!("it never rests");
     }
 
-    /// What the thread of the store does; whether the daemon lives to hear of it.
+    /// Performs a write as the store's thread does. Returns false when the daemon was killed before it got the result.
     fn keep(&mut self, write: Write, now: Now) -> bool {
         if let Some((left, done)) = self.kill.take() {
             if left <= 1 {
@@ -878,7 +878,7 @@ impl World {
         });
     }
 
-    /// How many wait for an answer.
+    /// Returns the number of orders that wait for a response.
     fn unanswered(&mut self) -> usize {
         fn waits<T>(answers: &mut Vec<oneshot::Receiver<T>>) -> usize {
             answers.retain_mut(|answer| match answer.try_recv() {
@@ -911,7 +911,7 @@ impl World {
         self.run();
     }
 
-    /// What holds at any time.
+    /// Checks the invariants that hold at any time.
     fn check(&mut self) -> Result<(), TestCaseError> {
         self.check_history()?;
         // Nothing here takes time: whatever was taken or refused is answered at once, or when a kernel that failed is told
@@ -997,7 +997,7 @@ impl World {
         Ok(())
     }
 
-    /// When all is well again, and time has passed, every deploy is over and the kernel is as the store says.
+    /// Ends all trouble, lets time pass, and checks that every deploy is over and the kernel agrees with the store.
     fn end(mut self) -> Result<(), TestCaseError> {
         self.engine().kernel().restart();
         (self.troubled, self.kill) = (false, None);
@@ -1040,7 +1040,7 @@ impl World {
     }
 }
 
-/// Nobody fills the daemon with orders: those beyond the bound are refused at once, and all others are carried out.
+/// Orders beyond the bound of the queue are refused at once, and all others are carried out.
 #[test]
 fn orders_beyond_the_bound_are_refused() {
     let mut world = World::new();

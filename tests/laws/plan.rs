@@ -118,7 +118,7 @@ fn carry_out(fake: &mut Fake, want: &Ruleset, steps: usize) {
     }
 }
 
-/// What packets find before the plan and after each of its steps.
+/// Returns the kernel's views as packets meet them: before the plan, and after each of its steps.
 fn views(fake: &mut Fake, want: &State) -> Vec<View> {
     let (have, want) = (seen(fake), ruleset(want));
     let mut views = vec![fake.view()];
@@ -182,7 +182,8 @@ fn backends(summaries: &[Summary], syn: &Syn) -> Option<BTreeSet<std::net::Socke
     may_enter(first, syn.client.ip()).then_some(backends)
 }
 
-/// What the transactions keep apart, on the smallest changes there are.
+/// Each change from one kind of balance and number of backends to another keeps the clients of the backends that stay, tried with
+/// small numbers.
 #[test]
 fn each_way_to_change_the_slots_of_a_service_keeps_its_clients() {
     let ways = ["client-hash", "random", "source-hash", "round-robin"];

@@ -56,7 +56,7 @@ proptest! {
         prop_assert_eq!(&quick.fake.flows, &full.fake.flows);
     }
 
-    /// Whoever owns it dies anywhere: the next one takes over what is left of it.
+    /// The next run takes over the table of an owner that died at any call.
     #[test]
     fn an_owner_that_died_has_an_heir(
         have in state(), want in state(), flows in flows(), call in 0..12_usize, done: bool, plain: bool,
@@ -495,7 +495,7 @@ impl Gateway {
     }
 }
 
-/// Whether a sweep for these services leaves it.
+/// Returns true when a sweep for these services keeps the flow.
 fn stays(summary: &Summary, flow: &Flow) -> bool {
     !is_ours(flow)
         || match summary.standing(flow.public, flow.backend) {

@@ -1,4 +1,4 @@
-//! Whoever dies, and wherever, has told before whose the services in the kernel are.
+//! The record names the services in the kernel before the kernel has them, wherever a run dies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

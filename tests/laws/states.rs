@@ -46,7 +46,7 @@ pub(crate) fn parse(text: &str) -> State {
     model::parse(text.as_bytes()).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
 }
 
-/// What that state should be in the kernel.
+/// Compiles the ruleset of a state with the links of these tests.
 pub(crate) fn ruleset(state: &State) -> Ruleset {
     compile(state, &links())
 }
@@ -55,7 +55,7 @@ pub(crate) fn desired(state: &State) -> Desired {
     Desired::new(state, &links())
 }
 
-/// One link with an address of its own, and one without.
+/// Returns one link with an address of its own, and one without.
 pub(crate) fn links() -> Links {
     let mut links: Links = ["ext".to_owned()].into();
     links.insert("int".into(), with_source(1));

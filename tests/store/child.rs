@@ -1,6 +1,6 @@
-//! A process that changes a store until it is killed, and what must be in the store then.
+//! Child process that changes a store until it is killed, and checks of the contents that the store must then have.
 //!
-//! What it does at each revision follows from the revision alone, so that whoever knows the revision knows the rest.
+//! The changes at each revision follow from its number alone, so that the number tells the expected contents.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -54,7 +54,7 @@ fn is_deploy(revision: u64) -> bool {
     revision.is_multiple_of(3)
 }
 
-/// What makes this revision.
+/// Returns the edits of a revision.
 fn edits(revision: u64) -> Vec<Edit> {
     let at = random(revision);
     let put = |name: Box<str>| Edit::Put(service(&name, revision), Expect::Anything);
@@ -104,7 +104,7 @@ fn step(id: u64, phase: Phase) -> DeployStep {
 /// Most changes of one transaction.
 const AT_ONCE: usize = 2;
 
-/// What makes a revision of the one before.
+/// Returns the change from the revision before to this one.
 fn change(revision: u64) -> Change {
     Change {
         edits: edits(revision),
@@ -184,7 +184,7 @@ fn child() {
     }
 }
 
-/// This test binary again, as the child. Its output are lines of what it has done.
+/// Returns a command that runs this test binary again, as the child. The child prints a line for each finished step.
 pub(crate) fn command(before: &[&str], path: &Path, until: u64) -> Command {
     let own = std::env::current_exe().expect("it runs");
     let mut argv = before.iter().map(std::ffi::OsStr::new).chain([own.as_os_str()]);
@@ -199,7 +199,7 @@ pub(crate) fn command(before: &[&str], path: &Path, until: u64) -> Command {
     command
 }
 
-/// What was acknowledged: of each kind the last number.
+/// Last acknowledged number of each kind of step.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Acknowledged {
     pub(crate) begun: u64,
@@ -222,7 +222,7 @@ impl Acknowledged {
         }
     }
 
-    /// Nothing of this is lost, and nothing is there by half. Gives the revision.
+    /// Asserts that the store has all acknowledged steps, and each step completely. Returns its revision.
     pub(crate) fn check(self, path: &Path) -> u64 {
         let mut store = Store::open_with(path, KEEP).expect("it opens");
         assert_eq!(store.trouble(), None);

@@ -67,7 +67,7 @@ fn past(store: &mut Store) -> (Told, Told) {
     )
 }
 
-/// Whether the damage was found.
+/// Returns true when the damage was found. Asserts that otherwise all contents are intact.
 fn check(path: &Path, content: &Content) -> bool {
     let opened = Store::open(path).and_then(|mut store| Ok((store.load()?, past(&mut store))));
     let (loaded, (history, deploys)) = match opened {
@@ -132,7 +132,7 @@ proptest! {
     }
 }
 
-/// What a store was after each of some changes, and its file and log then, as a process that is killed leaves them.
+/// Contents of a store after one of some changes, with the file and log that a killed process leaves then.
 struct Moment {
     content: Content,
     file: Vec<u8>,
@@ -184,7 +184,7 @@ fn log_of(path: &Path) -> PathBuf {
     path.with_extension("db-wal")
 }
 
-/// Whether it is read as it was at a moment; `None` if the damage was found. Nothing else is read.
+/// Returns the moment whose contents a store has, or `None` when the damage was found. Asserts that it has no other contents.
 fn moment_of(path: &Path, moments: &[Moment]) -> Option<usize> {
     let opened = Store::open(path).and_then(|mut store| Ok((store.load()?, past(&mut store))));
     let (loaded, (history, deploys)) = match opened {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tcpgw::store::{By, Change, Committed, Edit, Expect, HistoryFilter, Store, StoreError};
 use tcpgw_core::model::{self, Service, write};
 
-/// Which services get which port, or go, if they are as wished.
+/// Services that get a port, or are removed without one, if they are as wished.
 type Edits = Vec<(u8, Option<u16>, Wish)>;
 
 #[derive(Debug, Clone)]
@@ -55,7 +55,8 @@ struct Model {
 }
 
 impl Model {
-    /// What the store should answer.
+    /// Applies a change to the model, as the store should. Fails with the name of the service that is not as expected, if it is
+    /// one.
     fn apply(&mut self, change: &Change) -> Result<(), Option<Box<str>>> {
         if change.expect.is_some_and(|expected| expected != self.revision) {
             return Err(None);

@@ -1,4 +1,4 @@
-//! What conntrack says of flows.
+//! Messages of conntrack about flows.
 
 use std::hint::black_box;
 use tcpgw_core::model::FlowMark;

@@ -51,7 +51,7 @@ pub fn check(bytes: &[u8]) {
     check_replay(&entries);
 }
 
-/// What is read of any bytes is read of their whole part alone, too, and is no more than they have room for.
+/// Checks that reading only the complete part of any bytes gives the same entries, and no more than the bytes have room for.
 fn check_read(journal: &[u8], bytes: &[u8]) {
     let Some((entries, length)) = read(journal, RECORD) else {
         return;

@@ -1,5 +1,5 @@
-//! What must hold for any bytes: one function for each thing that tcpgw reads. cargo-fuzz looks for bytes that break
-//! them; `tests/corpus.rs` calls them with the bytes that it has found worth keeping.
+//! Properties that must hold for any bytes: one function for each format that tcpgw reads. cargo-fuzz looks for bytes that break
+//! them; `tests/corpus.rs` calls them with the bytes that fuzzing has found worth keeping.
 
 #![expect(clippy::missing_panics_doc, reason = "to panic is how they say no")]
 

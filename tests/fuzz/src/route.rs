@@ -1,4 +1,4 @@
-//! What rtnetlink says of addresses, links and routes.
+//! Messages of rtnetlink about addresses, links and routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

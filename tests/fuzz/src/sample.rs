@@ -11,13 +11,13 @@ use tcpgw_core::summary::Summary;
 
 const TEXT: &str = include_str!("../sample.json");
 
-/// It, and what it becomes.
+/// The sample state, and its compiled forms.
 pub struct Sample {
     /// As it was parsed.
     pub state: State,
-    /// What the kernel should hold.
+    /// Ruleset that the kernel should have.
     pub ruleset: Ruleset,
-    /// Its services.
+    /// Summary of its services.
     pub summary: Summary,
 }
 

@@ -103,7 +103,7 @@ fn check_text(want: &Ruleset) {
     assert_eq!(text.matches('{').count(), text.matches('}').count());
 }
 
-/// What is sent is what was meant: elements have the same form in requests and in answers.
+/// Checks that elements have the same form in requests and in answers: an encoded transaction is read back as the ruleset.
 fn check_transaction(want: &Ruleset) {
     let nothing = Ruleset::default();
     let plan = plan(&nothing, want);

@@ -1,4 +1,4 @@
-//! What `nf_tables` says of our table: sets, chains, rules, elements, counters.
+//! Messages of `nf_tables` about the table of tcpgw: sets, chains, rules, elements, counters.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -77,7 +77,8 @@ fn check_elements(bytes: &[u8]) {
     }
 }
 
-/// Whoever writes to our table may write anything: it is still a ruleset, and there is a way out of it.
+/// Checks that any contents of the table are a ruleset, and that a plan leads from it to others, because other programs may write
+/// anything to the table.
 pub fn check_ruleset(have: &Ruleset) {
     for (name, rows) in have.sets() {
         let packed = Rows::from_packed(&SetSpec::of(*name), rows.packed().to_vec());

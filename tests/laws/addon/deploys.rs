@@ -6,7 +6,7 @@ use tcpgw::store::Phase;
 
 use super::{Dialect, Event, Order, PEER, ServiceEdit, World, oneshot};
 
-/// How long the targets have.
+/// Time that the targets of a deploy have to become healthy.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 impl World {

@@ -1,4 +1,4 @@
-//! What the problems say is what clients meet.
+//! Problems describe the effects that clients meet.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Nothing that was ordered is lost in silence: what cannot be written into the run directory is told to who orders it, and in the list of problems.
+//! Orders that cannot be written into the run directory are reported, in the response to the order and in the list of problems.
 
 use std::fs;
 use std::time::Duration;
@@ -167,7 +167,7 @@ fn a_teardown_ends_no_pause() {
     }
 }
 
-/// Who removes a service while nothing is served removes its pause, too.
+/// A service that is removed while no service is served loses its pause, too.
 #[test]
 fn a_service_that_is_removed_after_a_teardown_comes_back_without_its_pause() {
     for restarts in [false, true] {
@@ -187,7 +187,7 @@ fn a_service_that_is_removed_after_a_teardown_comes_back_without_its_pause() {
     }
 }
 
-/// What cannot be written is known before something has to be; and nothing is written to find out.
+/// A run directory that cannot be written is reported before a write is due, and without a trial write.
 #[test]
 fn a_run_directory_that_takes_nothing_is_told_at_once() {
     let mut world = World::new(file(&json!([V4])));
@@ -246,7 +246,7 @@ fn a_record_that_is_lost_is_told_and_ends_no_pause_in_silence() {
     }
 }
 
-/// Whoever resumed a service is not overruled by an older copy.
+/// An older copy does not pause a service that was resumed after it was written.
 #[test]
 fn a_copy_that_is_older_than_a_resume_pauses_nothing() {
     let mut world = World::new(file(&json!([V4])));

@@ -5,7 +5,7 @@ use tcpgw_core::model::Service;
 
 use super::*;
 
-/// What a service shall be like: which one, and its limit, by which it is known again.
+/// Generates orders: the number of a service, and a limit, which identifies the order.
 fn orders() -> impl Strategy<Value = Vec<(usize, u32)>> {
     prop::collection::vec((0..SERVICES.len(), 1..1000_u32), 1..8)
 }
@@ -88,7 +88,7 @@ impl World {
     }
 }
 
-/// What is not in the kernel in time is told, and is not lost.
+/// An order that the kernel does not take in time is reported as such, and stays in the store.
 #[test]
 fn what_the_kernel_does_not_take_in_time_is_told_as_such() {
     let mut world = World::new();
