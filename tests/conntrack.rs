@@ -426,7 +426,7 @@ fn flows_without_our_mark_are_told_from_all_others() {
             ..flow(port, backend)
         };
         inject([lost(1, OLD), lost(2, "10.9.9.9:80"), Injected { mark: 0, ..six(3) }]);
-        // Not translated: nobody's.
+        // A flow without translation belongs to no service.
         inject([Injected {
             translated: false,
             backend: at(PUBLIC, PORT),

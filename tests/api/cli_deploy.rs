@@ -140,7 +140,7 @@ fn the_command_runs_once_at_the_switch() {
     );
     let wrote = fs::read_to_string(&file).expect("it ran");
     assert_eq!(wrote, "web 41 10.2.0.1:80 to 10.2.0.3:80 10.2.0.4:80\n");
-    // The old ones left at once: it was over before anybody looked.
+    // The old backends left at once: the deploy was over before the command's next request.
     fs::remove_file(&file).expect("it is there");
     script(&server, &[(Phase::Drained, None)]);
     assert_eq!(deploy(&server, &["--on-switched", &hook]).status.code(), Some(0));
@@ -170,7 +170,7 @@ fn interrupted(server: &Server, signal: nix::sys::signal::Signal, code: i32) -> 
     while begun(server) == before {
         std::thread::sleep(Duration::from_millis(5));
     }
-    // Whoever has just ordered it listens already.
+    // A client that has just ordered it already listens.
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process"));
     nix::sys::signal::kill(pid, signal).expect("it is there");
     let ended = child.wait_with_output().expect("it ends");

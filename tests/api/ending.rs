@@ -39,7 +39,7 @@ fn who_waits_to_be_accepted_at_the_end_is_answered() {
         .unwrap();
     runtime.block_on(async {
         let (requests, mut asked) = mpsc::channel(CLIENTS);
-        // Nobody hears what is asked: whoever gets so far is told that the daemon is ending.
+        // The receiver is closed, so that requests which get so far are answered that the daemon is ending.
         asked.close();
         let listener = tokio::net::UnixListener::from_std(socket.take_listener().unwrap()).unwrap();
         let settings = ApiSettings {

@@ -1,4 +1,4 @@
-//! Clients that mean harm, or mean nothing: they get an error or are cut off, and everybody else is served.
+//! Hostile and broken clients get an error or are cut off, and all other clients are served.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -314,7 +314,7 @@ fn followers_are_counted_and_one_that_never_reads_harms_nobody() {
     }
     assert_eq!(server.get("/v1/events").code(), (503, "busy".into()));
     assert_eq!(server.get("/v1/events?follow=false").status, 200, "that is no follower");
-    // Nobody reads. The server's memory is bounded, and those who do not read for too long are cut.
+    // The clients do not read. The server's memory is bounded, and clients that do not read for too long are cut off.
     let error = "x".repeat(20_000);
     let cut = (0..400).any(|_| {
         for _ in 0..50 {

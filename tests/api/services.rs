@@ -324,7 +324,7 @@ fn an_encoded_body_is_refused() {
 #[test]
 fn refusals_have_their_codes() {
     let server = serves();
-    // Nobody has said how it has to be: somebody else was faster.
+    // The request had no condition: a concurrent change was faster.
     server.shared.lock().expect("whole").answer = Some(Refused::Conflict("no".into(), None));
     assert_eq!(
         server.send("PATCH", WEB, "", br#"{"port":5}"#).code(),

@@ -461,7 +461,7 @@ fn root_takes_no_orders_from_files_of_others() {
         .output()
         .expect("the program runs");
     assert_eq!(piped.status.code(), Some(0), "{}", err(&piped));
-    // Whoever called by sudo has given the order.
+    // Under sudo the order is given by the calling user.
     let sudo = command(&["check", &own])
         .env("SUDO_UID", "59123")
         .output()

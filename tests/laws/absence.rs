@@ -290,7 +290,7 @@ fn an_older_store_takes_nothing_back() {
         let told = world.core.problems().get(Kind::Store).expect("it is told");
         assert!(told.message.contains("is older than what was served last"), "{told:?}");
     }
-    // Somebody wants it all the same.
+    // The older store is accepted when the file of last services is removed.
     fs::remove_file(Last::path(&world.store_path())).unwrap();
     world.restart(&BTreeSet::new());
     assert_eq!(world.core.problems().get(Kind::Store), None);
@@ -373,7 +373,7 @@ fn what_is_held_back_is_remembered() {
         restart([]),
         over("f1"),
     ]);
-    // Somebody says otherwise.
+    // An explicit order or a provider says otherwise.
     let mut world = World::new();
     for event in [
         Event::KeyGone(false),
@@ -438,7 +438,7 @@ fn what_is_kept_while_a_change_is_held_back_is_served_after_a_boot() {
             let all = first.into_iter().chain(between).chain([listens(false)]);
             serves_after(all.collect());
         }
-        // Somebody says otherwise.
+        // An explicit order or a provider says otherwise.
         for says in [Event::Remove(name), Event::Move(name, false)] {
             // What the file defines is not removed by an order.
             let (is_removed, is_held) = match says {
@@ -1245,7 +1245,7 @@ impl World {
         let mut fake = self.engine.take().unwrap().into_kernel();
         fake.restart();
         self.allow_record();
-        // Where nobody has looked at the kernel, or it does not hold a service, nobody else would know anything.
+        // Where the kernel was not examined, or does not hold a service, no other source has it.
         let is_blind = self.looking.is_stuck(self.now);
         let is_table_lost = losses.iter().any(|loss| *loss <= Loss::ServicesFlushed);
         let is_stuck = std::mem::take(&mut self.is_record_stuck);
@@ -1254,12 +1254,12 @@ impl World {
             match loss {
                 // What is served again then, and may be held back, is the law of a boot.
                 Loss::TableGone | Loss::Reapplied | Loss::SlotsFlushed | Loss::ServicesFlushed if is_blind => {}
-                // Nor where nobody knows that a port was served on which somebody listens.
+                // Nor where no source says that a port was served on which a local program listens now.
                 Loss::TableGone | Loss::Reapplied if is_record_lost && !self.listening.is_empty() => {}
                 // What is held back is kept as the kernel has it.
                 Loss::SlotsFlushed if !self.moved.is_empty() => {}
                 Loss::SlotsFlushed => flush(&mut fake, |name| matches!(name, SetName::Slots(_))),
-                // Without a record nobody knows whether they were removed.
+                // Without a record it is unknown whether they were removed.
                 Loss::ServicesFlushed if is_record_lost => {}
                 Loss::ServicesFlushed => flush(&mut fake, |name| matches!(name, SetName::Services(_))),
                 Loss::TableGone => drop(fake.remove().unwrap()),
@@ -1444,7 +1444,7 @@ impl World {
             }
         }
         self.wait(WRITTEN);
-        // A service that went has left its port to whoever listens there.
+        // A service that was removed has left its port to the local program that listens there.
         let served = self.served();
         self.theirs
             .extend(self.listening.iter().filter(|port| !served.contains(port)));

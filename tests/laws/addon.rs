@@ -825,7 +825,7 @@ impl World {
     }
 
     fn restart(&mut self) {
-        // Whoever gets no answer does not know whether it happened.
+        // A client without an answer does not know whether its request was carried out.
         self.uncertain.extend(self.asked.drain(..).map(|asked| asked.app));
         self.edits.clear();
         (self.kill, self.fail_write) = (None, None);
@@ -1150,7 +1150,7 @@ impl World {
     /// Checks the invariants that hold whenever all requests have been answered.
     fn check(&mut self) -> Result<(), TestCaseError> {
         if !self.asked.is_empty() {
-            // Only a kernel that failed may make anybody wait, until it is told again.
+            // A request may wait only for a kernel that failed, until the next attempt.
             prop_assert!(self.troubled, "a request is not answered");
             return Ok(());
         }

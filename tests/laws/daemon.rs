@@ -522,7 +522,7 @@ fn interfaces_that_come_and_go_are_written_alone() {
         world.check().unwrap();
         assert!(world.core.in_sync());
     }
-    // Somebody else has written: then it is looked at.
+    // After a write to another table the kernel is examined.
     world.engine().kernel().disturb();
     world.happen(Event::Links(0));
     assert!(!world.core.in_sync());
@@ -607,7 +607,7 @@ fn those_who_drain_have_their_time_though_it_was_not_recorded() {
     }
     world.happen(Event::Restart);
     assert_eq!(left(&mut world), before);
-    // From one restart to the next the deadline is a time of a clock that nobody can set.
+    // Across restarts the deadline is kept by a clock that cannot be set.
     world.wait(Duration::from_millis(40_100));
     world.happen(Event::Clock(3600));
     world.happen(Event::Restart);

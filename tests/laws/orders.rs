@@ -1004,7 +1004,7 @@ impl World {
         self.down.clear();
         self.held = false;
         self.wait(LONG);
-        // After a teardown nothing is served until somebody says so, whatever else is ordered.
+        // After a teardown nothing is served before a resume, whatever else is ordered.
         let (reply, _) = oneshot::channel();
         self.core.resume(PEER, reply, self.time());
         self.wait(LONG);

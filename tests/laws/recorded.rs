@@ -106,7 +106,7 @@ fn what_depends_on_links_is_put_right_and_is_no_drift() {
                 .transactions,
             0
         );
-        // Whoever writes to the table after that is found as ever.
+        // A later write to the table by another program is found as before.
         engine.kernel().tamper(Some("tcpgw 1"));
         assert!(engine.check(&services(&state), memo(&state)).unwrap().drifted);
     }

@@ -23,7 +23,7 @@ fn who_is_in_another_namespace_is_refused() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let listener = tokio::net::UnixListener::from_std(socket.take_listener().expect("a listener"));
-            // Nobody hears what is asked: whoever gets so far is told that the daemon is ending.
+            // The receiver is closed, so that requests which get so far are answered that the daemon is ending.
             let (asks, _) = mpsc::channel(1);
             let stop = async { drop(stopped.await) };
             let (_, renewed) = mpsc::channel(1);
@@ -48,7 +48,7 @@ fn who_is_in_another_namespace_is_refused() {
     let elsewhere = run("unshare", &["--net", TCPGW, "status"]);
     let here = run(TCPGW, &["status"]);
     let socket = path.to_str().expect("text");
-    // What everybody has, and asks without looking where it is.
+    // Any program can send this request, without regard to the network namespace.
     let ask = "import socket, sys\n\
                s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n\
                s.sendall(b'GET /v1/status HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\n\\r\\n')\n\

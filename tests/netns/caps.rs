@@ -65,7 +65,7 @@ fn a_service_has_no_more_flows_than_it_may() {
         status["services"][0]["drops"]["over_flows"]["packets"].as_u64() > Some(0),
         "{status:#}"
     );
-    // Whoever reads the table finds it as it was written.
+    // The table is read back as it was written.
     net.forget();
     let file = net.state_file(
         "same.json",

@@ -1,6 +1,6 @@
 //! Wall clocks that are wrong: a machine whose battery is empty boots in 1970, and some time comes after 2038.
 //!
-//! Nobody but the machine has such a clock, and no namespace has another: libfaketime gives one to a process.
+//! The wall clock belongs to the machine and no namespace has its own, so libfaketime gives a process another one.
 
 use std::path::Path;
 

@@ -116,7 +116,7 @@ fn few_descriptors() {
     let _more: Vec<_> = (1..8).map(|n| net.serve_all(3000 + n, Behaviour::Greet)).collect();
     net.want(state(services));
     let config = configure(&net, "20000-20009", "");
-    // Whoever runs the tests may have left descriptors open.
+    // The program that runs the tests may have left descriptors open.
     let close = "for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval \"exec $fd>&-\"; done; exec \"$@\"";
     let variable = format!("TCPGW_CONFIG={config}");
     let few = [

@@ -89,7 +89,7 @@ fn what_may_drop_all_clients_is_a_warning() {
         "tcp dport 3000 limit rate 1000/second drop",
         "tcp dport 3000 ct count over 1000 drop",
         "tcp dport 3000 quota over 100 mbytes drop",
-        // Nearly nobody is let through.
+        // Nearly no client is let through.
         "ip saddr != { 192.0.2.1 } tcp dport 3000 drop",
         "ip saddr != 192.0.2.0/24 tcp dport 3000 drop",
     ] {
@@ -147,7 +147,7 @@ fn bans_are_judged_by_whom_they_have_now() {
     )
     .ok();
     assert!(wait_until(PATIENCE, is_error), "{:?}", told());
-    // Nobody is told that it is over but by looking.
+    // The end of a ban is not notified, so it is found by the next check only.
     assert!(wait_until(PATIENCE * 3, || told().is_empty()), "{:?}", told());
     passes(&net, 0);
 }

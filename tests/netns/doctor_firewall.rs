@@ -379,7 +379,7 @@ fn a_chain_that_is_newer_than_its_table_gets_the_connections() {
     // What is known is in the kernel, with the table: the record may be gone.
     std::fs::remove_dir_all(net.file("run")).expect("a directory");
     assert!(cause("broken").contains("it was made after tcpgw's"));
-    // A table that somebody loads from a listing knows nothing of others, and nothing is claimed.
+    // A table that is loaded from a listing knows nothing of others, and nothing is claimed.
     let saved = net.file("saved");
     let saved = saved.to_str().expect("text");
     // nft 1.0.6 prints a flag that it does not know as an empty word, which it does not load.
@@ -433,7 +433,7 @@ fn rules_that_overwrite_our_mark_are_found() {
         assert!(said.bad().is_empty(), "{:#}", said.json);
         net.sh("gateway", lift).ok();
     }
-    // With a mask it is nobody's business.
+    // A rule with a mask that keeps the mark is no fault.
     for rule in [
         "nft 'table ip mine { chain post { type filter hook postrouting priority -151; ct mark set ct mark & 0xffffff00 | 0x1; }; }'",
         "iptables-nft -t mangle -A POSTROUTING -j CONNMARK --save-mark --mask 0xff",

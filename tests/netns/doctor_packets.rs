@@ -62,7 +62,7 @@ fn rules_about_flags_and_marks_are_judged() {
         breaks_and_heals(&net, 0, DROPPED, &provoke);
         net.sh("gateway", mend).ok();
     }
-    // What nobody's handshake is made of.
+    // Rules for packets that no handshake has.
     let harmless = [
         "tcp flags & (fin|syn) == (fin|syn) drop",
         "tcp flags & (fin|syn|rst|ack) != syn ct state new drop",

@@ -84,7 +84,7 @@ fn answers_that_policy_routing_refuses_are_found_before_a_client_comes() {
     net.apply(state([service("web", PORT, &["b1"], 3000, json!({}))]));
     let sh = |line: &str| drop(net.sh("gateway", line).ok());
     sh("ip route replace default via 203.0.113.10 && ip -6 route replace default via 2001:db8:1::10");
-    // Networks that nobody has, or nobody is to use, are refused on many gateways.
+    // Private, documentation and benchmark networks are refused on many gateways.
     for network in ["10.0.0.0/8", "192.0.2.0/24", "198.18.0.0/15"] {
         sh(&format!("ip route add blackhole {network}"));
     }

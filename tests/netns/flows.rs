@@ -205,7 +205,7 @@ fn flows_of_no_backend_are_shown_as_stale_until_they_are_flushed() {
     ];
     assert_eq!(standings(), expected);
     assert_eq!(net.flows(&["--service", ":8009"]).len(), 1, "of a service that is gone");
-    // Somebody else's transaction: the record no longer holds, but it still has the names.
+    // After another program's transaction the record no longer holds, but it still has the names.
     net.nft("gateway", "table inet foreign {}");
     assert_eq!(standings(), expected);
     net.forget();

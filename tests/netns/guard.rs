@@ -341,7 +341,7 @@ fn a_local_listener_is_not_shadowed_by_accident_and_never_answers_once_it_is() {
         assert!(wait_until(PATIENCE, || net.tallied("no_backend", "tcp . 2001") > before));
         assert_eq!(silent.arriving().count(), 0);
     }
-    // Loopback is nobody's business: the program there still is.
+    // Loopback is not affected: the program there is still reached.
     let local = net.within("gateway", || {
         crate::harness::client::connect(at("127.0.0.1", 2001), PATIENCE)
     });

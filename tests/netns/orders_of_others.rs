@@ -15,7 +15,7 @@ use super::harness::server::Behaviour;
 use super::harness::shell::TCPGW;
 use super::harness::{Net, wait_until};
 
-/// A user who is neither root nor anybody on this machine.
+/// Id of a user that does not exist on this machine.
 const OTHER: u32 = 59_123;
 const BOUND: Duration = Duration::from_secs(20);
 

@@ -68,7 +68,7 @@ fn what_probes_find() {
     // The kernel may have found meanwhile that its hardware address is gone, and says so once more.
     assert!(wait_until(PATIENCE, || ask(&mut prober, &of("b3", 3000), PATIENCE) == [yes; 2]));
 
-    // Nobody has been asked for its hardware address yet: it takes the kernel 3 s to find that nobody has it.
+    // The address was not resolved before: it takes the kernel 3 s to find that no host has it.
     net.sh("b4", "ip addr flush dev eth0").ok();
     for outcome in ask(&mut prober, &of("b4", 3000), PATIENCE) {
         assert_eq!(outcome.to_string(), "unreachable (no route to host)");

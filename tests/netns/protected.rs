@@ -48,7 +48,7 @@ fn outside_is_what_comes_by_another_interface() {
     let differs = with_config(&net, "protect_backends = true", &["diff", &file]).exits(1);
     assert!(differs.stdout.contains("through services only"), "{differs}");
     with_config(&net, "protect_backends = true", &["apply", &file]).ok();
-    // Whoever reads the table finds it as it was written.
+    // The table is read back as it was written.
     net.forget();
     with_config(&net, "protect_backends = true", &["diff", &file]).exits(0);
     for family in 0..2 {

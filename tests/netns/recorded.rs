@@ -123,7 +123,7 @@ fn flows() {
     assert_eq!(again, live);
     assert!(live.len() >= 2, "{live:?}");
     keep("conntrack", "ours", &answers);
-    // Anyone's, of any protocol.
+    // Flows of any program and any protocol.
     let all = |writer: &mut Writer, seq| {
         let header = Header {
             kind: 0x101,

@@ -119,7 +119,7 @@ fn a_draining_backend_keeps_its_flows_until_it_is_removed_or_its_service_is() {
     let removed: Value = serde_json::from_str(&removed).expect("JSON");
     assert!(removed["flows_flushed"].as_u64() >= Some(2), "{removed}");
     assert_eq!(flows(&net, "b2"), 0);
-    // Nobody has the port now, so the gateway's own stack answers.
+    // No service has the port now, so the gateway's own stack answers.
     for conn in &mut newer {
         ends_with(conn, ErrorKind::ConnectionReset);
     }

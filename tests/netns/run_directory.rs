@@ -20,7 +20,7 @@ use super::harness::state::state;
 use super::harness::{Net, wait_until};
 use super::store::{tmpfs, with_own_mounts};
 
-/// A user who is neither root nor anybody on this machine.
+/// Id of a user that does not exist on this machine.
 const DAEMON: u32 = 59_123;
 const BOUND: Duration = Duration::from_secs(20);
 

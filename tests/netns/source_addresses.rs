@@ -75,7 +75,7 @@ fn a_change_of_them_is_told_and_leaves_flows_alone() {
         (json!(null), "source_addresses 10.2.0.1 -> none"),
     ] {
         let file = net.state_file("next.json", busy(addresses.clone()));
-        // Someone else's transaction, so that what is there has to be read back.
+        // Another program's transaction, so that the table has to be read back.
         net.nft("gateway", "add table inet foreign; delete table inet foreign");
         let told = net.tcpgw(&["diff", &file]).exits(1).stdout;
         assert_eq!(told, format!("~ busy :2001  {said}\n"));

@@ -109,7 +109,7 @@ fn it_is_1_when_something_is_unhealthy() {
     net.apply(state([web()]));
     net.json(QUICK, 0);
 
-    // Somebody writes to another table, and to ours.
+    // Another program writes to another table, and to ours.
     net.nft("gateway", "table inet foreign {}");
     assert_eq!(net.json(QUICK, 0)["services"][0]["name"], "web");
     net.nft("gateway", "add chain inet tcpgw odd");

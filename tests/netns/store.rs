@@ -307,7 +307,7 @@ fn replay(line: &str, disk: &mut BTreeMap<String, Flushed>) -> Option<String> {
         return None;
     }
     if call == "unlink" {
-        // Nobody has flushed that: the file may be there still.
+        // The removal was not flushed: the file may still exist.
         return None;
     }
     let (opened, rest) = arguments.split_once('>').expect("a file");

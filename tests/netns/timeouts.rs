@@ -303,7 +303,7 @@ fn a_changed_idle_timeout_concerns_new_sessions_of_its_service_only() {
     for conn in a.iter_mut().chain(&mut b) {
         conn.echo(b"on").expect("it goes on");
     }
-    // Nobody needs it any more: what has begun with it goes by the sysctls.
+    // No service needs it any more: flows that began with it go by the sysctls.
     for up in [&a, &b] {
         assert!(timeouts_of(&net, up).iter().all(|left| *left > 400_000));
     }

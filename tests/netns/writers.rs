@@ -230,7 +230,7 @@ fn what_the_kernel_refuses_changes_nothing() {
     let rules = net.tcpgw(&["render", &file]).ok();
     let rules = rules.replace("tcpgw {\n\tcomment", "tcpgw {\n\tflags owner\n\tcomment");
     fs::write(net.file("rules.nft"), rules).expect("a file");
-    // The kernel lets nobody but the socket that made such a table write to it.
+    // The kernel lets only the socket that made such a table write to it.
     let mut owner = net
         .command("gateway", &["nft", "-i"])
         .stdin(Stdio::piped())

@@ -119,7 +119,7 @@ fn check_transaction(want: &Ruleset) {
         if [messages::NEW_SET, messages::NEW_ELEMENTS].contains(&kind) {
             let name = messages::set_name(&payload).expect("a set of ours");
             if name.is_counter() {
-                // Packets fill it, and nobody reads it back.
+                // Packets fill it, and it is not read back.
                 continue;
             }
             let answers = sets.entry(name).or_default();

@@ -154,7 +154,7 @@ fn a_teardown_is_over_when_the_kernel_serves() {
     world.wait(FOUND);
     let (reply, _torn) = tokio::sync::oneshot::channel();
     world.core.teardown(by, reply);
-    // Nobody writes the file of last services here.
+    // The file of last services is not written here.
     world.wait(Duration::from_secs(3));
     assert!(world.core.problems().get(Kind::TornDown).is_some());
     let (reply, mut resumed) = tokio::sync::oneshot::channel();

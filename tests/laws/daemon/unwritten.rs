@@ -38,7 +38,7 @@ impl World {
     fn tear_down(&mut self) -> TornDown {
         let (reply, mut torn) = tokio::sync::oneshot::channel();
         self.core.teardown(BY, reply);
-        // Nobody writes the file of last services here.
+        // The file of last services is not written here.
         self.wait(Duration::from_secs(3));
         torn.try_recv().unwrap().unwrap()
     }
@@ -135,7 +135,7 @@ fn a_pause_that_cannot_be_written_warns_until_it_can() {
     // It is known to the next daemon now.
     world.happen(Event::Restart);
     assert!(world.core.services().services[0].paused.is_some());
-    // A resume that cannot be written is known to nobody else.
+    // A resume that cannot be written is known to this daemon only.
     world.wait(AGAIN);
     world.block_record(true);
     assert_eq!(world.pause("web", None).len(), 1);

@@ -329,7 +329,7 @@ fn an_instance_whose_plan_left_the_catalog_is_bound_still() {
         500,
         "it keeps its plan"
     );
-    // Nobody gets it anew.
+    // No new resource gets the old plan.
     let (method, other_path, body) = provision(Dialect::Osb, "other", "small");
     explains(Dialect::Osb, &ask(&net, method, &other_path, body).is(400));
     ask(&net, "PATCH", &path, json!({"service_id": SERVICE, "plan_id": LARGE})).is(200);
@@ -357,7 +357,7 @@ fn slow_clients_and_many_are_borne() {
             drop(stream.shutdown(std::net::Shutdown::Write));
             drop(stream.read_to_end(&mut Vec::new()));
         }
-        // More than one address may have places: they wait, and keep nobody else waiting.
+        // More than one address may have: they wait, and keep no other client waiting.
         let begin = Instant::now();
         let mut idle: Vec<TcpStream> = (0..150).map(|_| connect()).collect();
         let (method, path, body) = provision(Dialect::Heroku, "an-app", "small");
@@ -366,7 +366,7 @@ fn slow_clients_and_many_are_borne() {
         for stream in &mut idle {
             stream.set_nonblocking(true).expect("a stream");
             let closed = matches!(stream.read(&mut [0]), Ok(0));
-            // Whoever sends nothing for 10 s is closed, on a machine that is that slow here, too.
+            // A connection without data for 10 s is closed, which can happen here on a machine that is that slow.
             assert!(
                 !closed || begin.elapsed() > Duration::from_secs(9),
                 "one is closed before its time"

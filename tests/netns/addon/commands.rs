@@ -110,7 +110,7 @@ fn what_happened_names_the_app_also_after_its_end() {
     };
     let (first, other) = (provision("my-app"), provision("other"));
     let named = |service: &str| format!("{service} (app my-app)");
-    // Nobody listens there.
+    // These backends have no listener.
     let backends = json!({"backends": endpoints("b1", 3000), "drain_timeout": "1s"}).to_string();
     let patched = running.ask("PATCH", &format!("/v1/services/{first}"), &backends);
     assert_eq!(patched.expect("an answer").status, 200);

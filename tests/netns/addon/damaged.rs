@@ -74,7 +74,7 @@ impl Apps {
         ]
     }
 
-    /// Everybody who asks is told what was told before, and the apps' clients get what they got.
+    /// Asserts that all requests get the same answers as before, and that the apps' clients are served as before.
     #[track_caller]
     fn are_as_before(&self, net: &Net) {
         for (app, (path, port)) in self.all() {

@@ -232,7 +232,7 @@ fn one_platform_does_not_reach_the_resources_of_another() {
         assert_eq!(ask(&net, "GET", &path, "").status, 404, "{path}");
         assert!([404, 410].contains(&deprovision(&net, &path).status), "{path}");
     }
-    // An app has one resource, whoever asks.
+    // An app has one resource, whatever dialect asks for it.
     for dialect in [Dialect::Osb, Dialect::Heroku, Dialect::CleverCloud] {
         let (method, path, body) = provision(dialect, "my-app", "small");
         let refused = ask(&net, method, &path, &body);

@@ -130,7 +130,7 @@ fn redeploy(broker: Broker, on_retire: &str) -> Redeploy {
     old.running.signal(Signal::SIGTERM);
     let mut flushed = None;
     if broker == Broker::Deaf {
-        // Nobody ends these connections but the gateway, when their time is over.
+        // Only the gateway ends these connections, when their time is over.
         net.cli(&["wait", "app:mqtt", "--for", "drained"]).ok();
         flushed = Some(Instant::now());
     }

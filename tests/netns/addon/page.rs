@@ -1,4 +1,4 @@
-//! An app's page, in a browser: what it shows, that it is readable for everybody, and that nothing in it acts for others.
+//! An app's page in a browser: its contents, its accessibility, and that text of other authors in it is inert.
 
 use std::fs;
 use std::thread;
@@ -148,7 +148,7 @@ fn an_apps_page_is_for_its_owner() {
     edit(r#"{"backends": []}"#);
     let backends = traffic(&net, &browser, &format!("addon-{id}"));
 
-    // Nothing that others wrote has acted, and nobody else was asked.
+    // No text of other authors has been executed, and no other server got a request.
     assert_eq!(
         browser.script("return [window.acted, document.querySelectorAll('main img').length]"),
         json!([null, 0])

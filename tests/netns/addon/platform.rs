@@ -159,7 +159,7 @@ impl Line {
     }
 
     pub(super) fn exchange(&mut self, bytes: &[u8]) -> io::Result<Reply> {
-        // Whoever is answered before it has sent all may be cut off.
+        // A client that is answered before it has sent its whole request may be cut off.
         let sent = self.0.get_mut().write_all(bytes);
         read(&mut self.0).map_err(|error| sent.err().unwrap_or(error))
     }

@@ -191,7 +191,7 @@ fn a_service_of_a_resource_is_the_platforms() {
     assert_eq!(services(&daemon), before);
 }
 
-/// A deploy that has begun before a suspension must not say that anybody is served by it.
+/// A deploy that has begun before a suspension must not report that its backends get connections.
 #[test]
 fn a_deploy_ends_with_a_suspension() {
     let net = Net::new();

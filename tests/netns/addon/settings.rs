@@ -250,7 +250,7 @@ fn platforms_come_by_tls() {
     );
     let made = reply.expect("an answer");
     assert!([200, 201].contains(&made.status), "{made:?}");
-    // Who speaks no TLS gets no answer, and disturbs nobody.
+    // A client that does not speak TLS gets no answer, and disturbs no other client.
     let plain = net.within("client", || {
         let mut stream = TcpStream::connect(at("203.0.113.1", 9443)).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

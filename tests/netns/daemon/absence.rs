@@ -359,7 +359,7 @@ fn a_store_that_is_lost_takes_no_service_with_it() {
     net.cli(&["apply", file.to_str().expect("text")]).ok();
     provider_of(&net, "api", "api");
     serves(&net, &[2001, 2002]);
-    // It is told until somebody has looked, over a restart, too.
+    // The problem is reported until `store.db.lost` is removed, also after a restart.
     daemon.kill();
     daemon.start();
     assert!(wait_until(PATIENCE, || net
@@ -390,7 +390,7 @@ fn apply_beside_a_dead_daemon_leaves_the_services_of_its_api() {
     );
     let again = net.apply_alone(&other).exits(0);
     assert!(again.stdout.contains("0 elements"), "{again}");
-    // The next daemon finds all of it consistent: another file's service is nobody's.
+    // The next daemon finds all of it consistent: a service of another file has no provider.
     daemon.start();
     serves_soon(&net, &[2001, 2002, 2003]);
     provider_of(&net, "api", "api");

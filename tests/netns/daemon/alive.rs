@@ -84,7 +84,7 @@ fn readers_of_the_store_do_not_end_the_daemon() {
                 let answer = daemon.ask("GET", "/v1/history?limit=1000", "").expect("an answer");
                 match answer.status {
                     200 => good += 1,
-                    // On a slow machine it may wait for longer than anybody does.
+                    // On a slow machine a request may wait for longer than its timeout.
                     503 | 504 => busy += 1,
                     _ => panic!("{answer:?}"),
                 }
@@ -178,7 +178,7 @@ fn a_daemon_that_hangs_after_a_change_is_what_the_doctor_says_first() {
             assert!(!found.to_string().contains("a running program owns"), "{found:#}");
         } else {
             assert!(!of_table(&found), "{found:#}");
-            // What the journal does not explain is somebody else's.
+            // A change that the journal does not explain is another program's.
             net.nft("gateway", "flush map inet tcpgw slots_v4");
             let found = doctor(&socket);
             assert_eq!(found[0]["id"], "daemon-not-answering", "{found:#}");

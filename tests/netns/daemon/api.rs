@@ -68,7 +68,7 @@ fn the_api_applies_beside_the_file() {
     let refused = daemon.post("/v1/apply", state([]));
     assert_eq!(refused.status, 409, "{refused:?}");
 
-    // Everything goes, and comes back when somebody says so.
+    // A teardown removes everything, and a resume restores it.
     let _held = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
     let torn = daemon.post("/v1/teardown", "").ok();
     assert_eq!(torn["table_removed"], true, "{torn}");

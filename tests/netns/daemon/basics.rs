@@ -167,7 +167,7 @@ fn when_all_fail_together_all_stay_or_the_service_is_empty() {
         let none = daemon.hears(before, &json!({"event": "none_healthy", "service": "a"}));
         assert_eq!(none["kept"], kept, "they died together: {none}");
         assert!(wait_until(PATIENCE, || daemon.get("/v1/daemon")["in_sync"] == true));
-        // Refused by whoever: nobody hangs.
+        // The connection is refused by the gateway or by a backend, and does not hang.
         let refused = net.connect("client", at(PUBLIC[0], 2001)).expect_err("nobody listens");
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{option}");
         let slots = net.sh("gateway", "nft list map inet tcpgw slots_v4").ok();

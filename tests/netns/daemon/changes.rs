@@ -159,7 +159,7 @@ fn explains(history: &[Value], asked: &[&Asked]) {
             _ => panic!("{one:?}"),
         }
     }
-    // Each has changed something, and nobody else has; one entry is of the beginning.
+    // Each acknowledged request has changed something, and nothing else has; one entry is of the beginning.
     assert_eq!(acknowledged + 1, history.len());
     let mut by_begin = asked.to_vec();
     by_begin.sort_by_key(|one| one.begin);

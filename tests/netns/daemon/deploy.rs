@@ -1,6 +1,6 @@
 //! Deploys by the command line under traffic, while the daemon or the deploying command is killed.
 //!
-//! `TCPGW_DEPLOYS` (default 10, times `TCPGW_SOAK`) new versions are deployed; `TCPGW_KILLS` (default 8, times `TCPGW_SOAK`) is how often somebody is killed.
+//! `TCPGW_DEPLOYS` (default 10, times `TCPGW_SOAK`) new versions are deployed; `TCPGW_KILLS` (default 8, times `TCPGW_SOAK`) is the number of kills.
 
 use std::collections::BTreeMap;
 use std::fs;

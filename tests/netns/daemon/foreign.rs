@@ -73,7 +73,7 @@ fn the_doctor_knows_the_daemon_that_owns_the_table() {
         let is_unreachable = findings.iter().any(|one| one["id"] == "daemon-unreachable");
         assert_eq!(is_unreachable, !is_asked, "{said:#}");
     }
-    // What it has just written is not on record yet, and nobody else's.
+    // A change that the daemon has just made is not on record yet, and is not another program's.
     let last = daemon.last();
     net.want(state([service("a", 2002, &["b1"], 3000, json!({}))]));
     daemon.hears(last, &json!({"event": "committed"}));

@@ -157,7 +157,7 @@ fn a_deploy_supersedes_one_that_probes() {
     );
     assert_eq!((phase(&net, 1), changes(&net)), (json!("undone"), 2));
     assert_eq!(serves(&net), ["b2", "b3"]);
-    // One that has switched is in nobody's way: the next one follows it.
+    // A deploy that has switched does not block the next one.
     deploy(&net, &["b1"], &["--supersede", "--until", "switched"]).exits(0);
     assert_eq!(serves(&net), ["b1"]);
 }

@@ -119,7 +119,7 @@ fn a_drain_with_a_daemon_is_of_one_service() {
     assert!(limited(&net, "b1"));
     both(&net, 2002, "b1");
 
-    // The one that is left there is not given to somebody else before it answers.
+    // The backend that is left there is not given to another service before it answers.
     net.want(two(&["b2", "b4"], &["b1", "b2"], &more));
     assert!(wait_until(PATIENCE, || {
         net.spread("client", at(PUBLIC[0], 2002), 20).contains_key("b2")

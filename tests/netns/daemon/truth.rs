@@ -145,7 +145,7 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
         ("port_translated_elsewhere", dnat, "nft delete table ip other"),
         // The chain is newer than ours, and its table is not.
         ("port_translated_elsewhere", newer, "nft delete table ip older"),
-        // Of the older kind, which tells nobody that it was changed.
+        // A table of the older kind, whose changes are not notified.
         (
             "packets_dropped",
             "iptables-legacy -P FORWARD DROP",
@@ -226,7 +226,7 @@ fn drops_at_interfaces_and_by_sets_are_told_at_once() {
     ] {
         breaks_and_mends(&net, &daemon, at(PUBLIC[0], 2001), "packets_dropped", "gateway", [&breaks, mends]);
     }
-    // Sets that hold nothing of ours trouble nobody.
+    // Sets that hold none of our addresses are no problem.
     for (other, mends) in [
         set("forward priority 0", &public, "ip saddr @s drop"),
         set("forward priority 0", "type ipv4_addr", "ip daddr @s drop"),
@@ -321,7 +321,7 @@ fn flows_that_lost_our_mark_are_told_whoever_took_it() {
     daemon.settles(2);
     let mut held = [0, 1].map(|family| net.connect("client", at(PUBLIC[family], 2001)).expect("it is served"));
     let before = daemon.last();
-    // The rule is gone before anybody looks, and the flows stay without the mark.
+    // The rule is gone before the next check, and the flows stay without the mark.
     net.nft(
         "gateway",
         "table inet other { chain forward { type filter hook forward priority 0; ct mark set 1; }; }",
@@ -396,7 +396,7 @@ fn one_of_several_public_addresses_that_is_gone_is_told() {
     daemon.settles(2);
     let remove = "ip address del 203.0.113.2/24 dev ext";
     let add = "ip address add 203.0.113.2/24 dev ext";
-    // Nobody used it.
+    // No service used it.
     net.sh("gateway", remove).ok();
     let to = at(PUBLIC[0], 2001);
     assert!(wait_until(PATIENCE, || is_served(&net, to)));
@@ -470,7 +470,7 @@ fn handshakes_that_are_not_completed_are_told() {
         "nft delete table ip fw",
     ];
     breaks_and_mends(&net, &daemon, to, "unanswered", "b1", only_probes);
-    // Answers go elsewhere. Anybody could forge such handshakes, so they are an error only where those of several clients fail, and
+    // Answers go elsewhere. Any host can forge such handshakes, so they are an error only where those of several clients fail, and
     // no other is completed.
     let back = [
         "ip route add 203.0.113.10 via 198.51.100.20 table 78 && ip route add 198.18.0.0/15 via 198.51.100.20 table 78 && \

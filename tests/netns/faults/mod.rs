@@ -1,6 +1,6 @@
 //! Faults around a run: it is killed, refused, starved of memory or room, or others write at the same time.
 //!
-//! Each test ends with the same question: is the kernel what the file says, and did anyone notice who should not have?
+//! Each test ends with the same checks: the kernel agrees with the file, and connections that should go on have gone on.
 
 mod calls;
 mod flows;

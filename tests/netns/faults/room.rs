@@ -70,7 +70,7 @@ fn buffers_that_stay_small_are_no_harm_until_a_transaction_does_not_fit() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let web = |host: &str| service("web", 8000, &[host], 3000, json!({"on_retire": "reset"}));
     net.apply(state([web("b1")]));
-    // Without a record nobody knows whose services are, and they stay unless they are pruned.
+    // Without a record the providers of the services are unknown, and the services stay unless they are pruned.
     let tiny = |file: &str| -> Ran {
         net.forget();
         let before = [
@@ -182,7 +182,7 @@ fn a_full_or_read_only_run_directory_is_said_and_harms_nothing() {
     let file = net.state_file("after.json", &after);
     let apply = format!("apply {file}");
 
-    // Not a single inode for the lock: without it nobody may write.
+    // There is no inode for the lock, and without the lock writing is refused.
     let refused = with_run_dir(&net, "size=16k,nr_inodes=1", "true", &apply).exits(1);
     assert!(
         refused.stderr.contains("error: failed to lock ") && refused.stderr.contains("No space left"),

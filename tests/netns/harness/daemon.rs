@@ -172,7 +172,7 @@ impl Net {
         command.env(RELAY, &at).env("TCPGW_SOCKET", self.socket());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         let relay = command.spawn().expect("failed to run a relay");
-        // Between its bind and its listen there is a file, and nobody listens.
+        // Between bind and listen the socket's file exists, and there is no listener yet.
         assert!(wait_until(PATIENCE, || UnixStream::connect(&at).is_ok()), "no relay");
         relay
     }
@@ -398,7 +398,7 @@ fn a_relay_passes_on() {
     let (Some(at), Some(to)) = (env::var_os(RELAY), env::var_os("TCPGW_SOCKET")) else {
         return;
     };
-    // It goes with whoever started it.
+    // The process ends with the one that started it.
     thread::spawn(|| {
         drop(io::stdin().read(&mut [0]));
         process::exit(0);
