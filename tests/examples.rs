@@ -46,7 +46,7 @@ fn the_smallest_one_is_that_of_the_readme_and_of_the_tutorial() {
     }
 }
 
-/// The blocks of code in that language of the guide for developers of apps.
+/// Returns the blocks of code in that language of the guide for developers of apps.
 fn code(language: &str) -> Vec<String> {
     let guide = include_str!("../docs/guides/app-developer.md");
     let blocks = guide.split("```").skip(1).step_by(2);

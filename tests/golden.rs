@@ -44,7 +44,7 @@ fn render(state: &std::path::Path) -> String {
     String::from_utf8(output.stdout).expect("a ruleset is text")
 }
 
-/// The blocks of a whole ruleset that the skeleton has not.
+/// Returns the blocks of a whole ruleset that are not in the skeleton.
 fn difference(skeleton: &str, whole: &str) -> String {
     let (_, common) = cases::split(skeleton);
     let (_, blocks) = cases::split(whole);

@@ -73,7 +73,7 @@ pub(crate) fn serves() -> Server {
     serves_with(Loop::Answers, times())
 }
 
-/// Short ones, so that tests of them do not last.
+/// Returns short times, so that tests of timeouts are quick.
 pub(crate) fn times() -> Times {
     Times {
         head: Duration::from_secs(2),
@@ -443,7 +443,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.head, self.text()))
     }
 
-    /// The code of an error, which must be one.
+    /// Returns the status and code of the response, which must be an error.
     pub(crate) fn code(&self) -> (u16, String) {
         let error = &self.json()["error"];
         assert!(

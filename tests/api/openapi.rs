@@ -86,7 +86,7 @@ fn parameters_are_those_that_are_known() {
     }
 }
 
-/// A path with its parts.
+/// Returns a path with its parts.
 fn filled(path: &str) -> String {
     path.replace("{name}", "web")
         .replace("{id}", "41")
@@ -539,7 +539,7 @@ fn compare_fields(document: &Value, schema: &Value, place: &[&str], send: &dyn F
     }
 }
 
-/// The names of a message such as "unknown field `x`, expected `a` or `b`", or "is unknown; known are a, b".
+/// Returns the names of a message such as "unknown field `x`, expected `a` or `b`", or "is unknown; known are a, b".
 fn known_fields(error: &Value) -> BTreeSet<String> {
     let problems = error["error"]["problems"].as_array().into_iter().flatten();
     let mut messages = problems.filter_map(|problem| problem["message"].as_str());

@@ -7,7 +7,7 @@ use tcpgw_core::model::parse;
 
 use crate::json_schema::validate;
 
-/// The schema, as it is kept in the documentation and the package.
+/// Returns the schema, as it is kept in the documentation and the package.
 pub(crate) fn schema() -> Value {
     serde_json::from_str(include_str!("../../docs/reference/tcpgw.schema.json")).expect("JSON")
 }
@@ -64,7 +64,7 @@ fn compare(schema: &Value, state: &Value) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A value for one field: mostly the first one, which is good.
+/// Returns a value for one field: mostly the first one, which is good.
 fn of(values: &[Value]) -> BoxedStrategy<Value> {
     let odd = [
         json!(null),
@@ -156,7 +156,7 @@ fn list(values: &[Value]) -> BoxedStrategy<Value> {
     .boxed()
 }
 
-/// An object with some of these fields.
+/// Returns an object with some of these fields.
 fn object(fields: Vec<(&'static str, BoxedStrategy<Value>)>) -> BoxedStrategy<Value> {
     let fields = fields.into_iter().map(|(name, value)| {
         prop_oneof![2 => value.prop_map(Some), 1 => Just(None)]
@@ -186,7 +186,7 @@ fn backend() -> BoxedStrategy<Value> {
     prop_oneof![of(&texts(BACKENDS)), fields].boxed()
 }
 
-/// Some of the fields that a service may leave out.
+/// Returns some of the fields that a service may leave out.
 fn others() -> BoxedStrategy<Value> {
     let limit = object(vec![
         ("pps", numbers(&[1, 1000, 1_000_000, 1_000_001])),
@@ -241,7 +241,7 @@ fn others() -> BoxedStrategy<Value> {
     ])
 }
 
-/// A service of which at most one of the fields that may be left out is there, so that most are good.
+/// Returns a service of which at most one of the fields that may be left out is there, so that most are good.
 fn one_service(name: &'static str, port: u64) -> BoxedStrategy<Value> {
     let names = of(&texts(&[name, "a.b-c_9", "-a", "A"]));
     let backends = prop_oneof![9 => prop::collection::vec(backend(), 0..3).prop_map(Value::Array), 1 => of(&[])];

@@ -62,7 +62,7 @@ impl Default for Single {
     }
 }
 
-/// The resource of the one app that has one.
+/// Returns the only resource, which belongs to one app.
 fn resource() -> Arc<Resource> {
     let text = r#"{"id":"baaaaaaaaaaa","dialect":"osb","app":"my-app","uuid":null,"owner":null,"plan":"small","port":20000,
         "status":"active","bindings":{},"created":{"secs":5,"nanos":0}}"#;
@@ -292,7 +292,7 @@ impl Single {
         })
     }
 
-    /// As the daemon does: targets are backends of the state file.
+    /// Refuses a deploy to a service of the state file, or with invalid targets, as the daemon does.
     fn judge(&self, order: &DeployOrder) -> Result<(), Refused> {
         let Some(view) = self.services.get(&*order.service) else {
             return Ok(());
@@ -345,7 +345,7 @@ impl Single {
         id
     }
 
-    /// The next of the script.
+    /// Moves the last deploy to the next phase of the script.
     fn step(&mut self) {
         if self.script.is_empty() || self.views.is_empty() {
             return;

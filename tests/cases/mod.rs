@@ -17,7 +17,7 @@ pub(crate) struct Case {
     dir: PathBuf,
 }
 
-/// All of them, by name.
+/// Returns all cases, by name.
 pub(crate) fn all() -> Vec<Case> {
     let dir = rules().join("cases");
     let mut cases: Vec<Case> = fs::read_dir(&dir)
@@ -42,7 +42,7 @@ impl Case {
         self.dir.join("ruleset.nft")
     }
 
-    /// The whole ruleset that the files promise.
+    /// Returns the whole ruleset that the files promise.
     pub(crate) fn ruleset(&self) -> String {
         compose(&read(&skeleton_file()), &read(&self.ruleset_file()))
     }
@@ -56,8 +56,8 @@ pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.to_string_lossy()))
 }
 
-/// The skeleton with the blocks of a case in it: in the place of those of the same name, new objects behind the other objects,
-/// new sets behind the other sets, new chains behind the other chains.
+/// Returns the skeleton with the blocks of a case in it: in the place of those of the same name, new objects behind the other
+/// objects, new sets behind the other sets, new chains behind the other chains.
 pub(crate) fn compose(skeleton: &str, case: &str) -> String {
     let (head, blocks) = split(skeleton);
     let (_, own) = split(case);

@@ -18,7 +18,8 @@ use crate::{command, err, json, out, run, write};
 /// No test takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Answers each request on a connection of its own by `answer`, which gets its first line. Returns the URL, and the first lines.
+/// Starts a server that answers each request on a connection of its own by `answer`, which gets its first line. Returns the URL,
+/// and the first lines.
 fn provider(answer: impl Fn(&str, &mut TcpStream) + Send + Sync + 'static) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -333,7 +333,7 @@ fn bad() -> Vec<(String, String, &'static [&'static str])> {
     documents.chain(members).collect()
 }
 
-/// With so much address space and no more.
+/// Returns a command that runs with at most `ADDRESS_SPACE` of address space.
 fn bounded(args: &[&str]) -> Command {
     through(
         &["sh", "-c", &format!("ulimit -v {ADDRESS_SPACE}; exec \"$@\""), "sh"],

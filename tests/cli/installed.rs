@@ -20,7 +20,7 @@ fn install(tree: &Path, options: &[&str]) {
     assert!(run.status.success(), "{run:?}");
 }
 
-/// All files of a tree.
+/// Returns all files of a tree.
 fn files(tree: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(tree).expect("a directory").flatten();
     let found = entries.flat_map(|entry| match entry.file_type().expect("a type") {

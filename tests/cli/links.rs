@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 200;
 const MAX_BYTES: usize = 12 * 1024;
 
-/// The targets of the links of a document in Markdown.
+/// Returns the targets of the links of a document in Markdown.
 pub(crate) fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
@@ -35,7 +35,7 @@ fn name(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned()
 }
 
-/// The documents in a directory and below, but what builds and programs have made.
+/// Collects the documents in a directory and below it, except those that builds and programs have made.
 fn documents(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).expect("a directory").flatten() {
         let path = entry.path();

@@ -38,7 +38,7 @@ pub(crate) fn command_with_config(config: &str, args: &[&str]) -> Command {
     command
 }
 
-/// As one who may not read what the mode of a file forbids.
+/// Returns a command without the privilege to read files whose mode forbids it.
 pub(crate) fn unprivileged(args: &[&str]) -> Command {
     if nix::unistd::geteuid().is_root() {
         through(&["setpriv", "--bounding-set", "-dac_override,-dac_read_search"], args)

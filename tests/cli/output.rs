@@ -228,7 +228,7 @@ fn manual_pages_are_formatted_without_a_warning() {
     }
 }
 
-/// A page as words, without what roff makes of fonts and hyphens.
+/// Returns the words of a page, without roff's fonts and hyphens.
 fn plain(page: &str) -> String {
     let page = page.replace("\\-", "-");
     ["\\fB", "\\fI", "\\fR"]

@@ -123,7 +123,7 @@ fn tuple(w: &mut Writer, kind: u16, from: SocketAddr, to: SocketAddr) {
     });
 }
 
-/// `CTA_NAT_*`: one address and one port.
+/// Writes a `CTA_NAT_*` attribute: one address and one port.
 fn translation(w: &mut Writer, kind: u16, to: SocketAddr) {
     w.nest(kind, |w| {
         let (least, most) = if to.is_ipv4() { (1, 2) } else { (4, 5) };

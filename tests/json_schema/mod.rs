@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// The schema itself, or the one that it refers to.
+/// Returns the schema itself, or the one that it refers to.
 pub(crate) fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     match schema["$ref"].as_str() {
         Some(target) => document

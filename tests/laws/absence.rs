@@ -1056,7 +1056,7 @@ fn port(name: &str) -> u16 {
     9001 + u16::try_from(all.into_iter().position(|of| of == name).unwrap()).unwrap()
 }
 
-/// Some endpoints are in several services, of one provider and of two, and are all that `f1` has.
+/// Returns the endpoints of a service. Some are in several services, of one provider and of two, and are all that `f1` has.
 fn backends(name: &str) -> Vec<SocketAddr> {
     let hosts: &[u8] = match name {
         "f1" => &[1, 50],
@@ -1206,7 +1206,7 @@ impl World {
         self.wait(WRITTEN);
     }
 
-    /// As its provider wants it.
+    /// Returns a service as its provider wants it.
     fn service(&self, name: &str) -> Value {
         let mut service = service(name);
         if self.moved.contains(name) {
@@ -1215,7 +1215,7 @@ impl World {
         service
     }
 
-    /// The ports where local programs listen.
+    /// Returns the ports where local programs listen.
     fn listening(&self) -> BTreeSet<u16> {
         let elsewhere = (9001..=9004).map(|port| port + ELSEWHERE);
         let elsewhere = elsewhere.filter(|_| !self.is_elsewhere_free);
@@ -1286,7 +1286,7 @@ impl World {
         self.start(fake);
     }
 
-    /// `tcpgw apply` of the state file, as far as the services of others do not stay in its way: none is in the kernel.
+    /// Runs `tcpgw apply` of the state file, as far as the services of other providers do not prevent it: none is in the kernel.
     fn apply_alone(&self, fake: &mut Fake) {
         fake.remove().unwrap();
         let is_refused = !self.listening.is_empty() || !self.moved.is_empty() || self.looking.is_stuck(self.now);
@@ -1320,7 +1320,7 @@ impl World {
         reconciler.apply(known, &desired, &Options::default()).unwrap();
     }
 
-    /// The record and its journal stay as they are, and cannot be written.
+    /// Makes the record and its journal impossible to write, and leaves them as they are.
     fn forbid_record(&self) {
         self.allow_record();
         let journal = self.record_path().with_extension("journal");
@@ -1515,7 +1515,7 @@ impl World {
         }
     }
 
-    /// A file that was not rejected is served from now on.
+    /// Expects from now on the ports of the file's services that were not rejected.
     fn expect_files(&mut self) {
         let of_file = self.providers().into_iter().filter(|(_, provider)| provider == "file");
         let of_file: Vec<_> = of_file.filter(|(name, _)| !self.moved.contains(&**name)).collect();
@@ -1557,7 +1557,7 @@ impl World {
         answer.try_recv().unwrap().is_ok()
     }
 
-    /// The same, but the daemon is killed as soon as it has answered.
+    /// Orders an edit, and kills the daemon as soon as it has answered.
     fn last_order(&mut self, name: &str, edit: ServiceEdit, losses: &BTreeSet<Loss>) -> Result<Edited, Refused> {
         self.see();
         let (reply, mut answer) = oneshot::channel();
@@ -1710,12 +1710,12 @@ impl World {
         self.wait(LISTENERS);
     }
 
-    /// The ports where clients reach a backend.
+    /// Returns the ports where clients reach a backend.
     fn served(&mut self) -> BTreeSet<u16> {
         self.reached().into_keys().collect()
     }
 
-    /// The backends that clients reach, by port.
+    /// Returns the backends that clients reach, by port.
     fn reached(&mut self) -> BTreeMap<u16, BTreeSet<SocketAddr>> {
         let kernel = self.engine.as_mut().unwrap().kernel();
         let mut reached: BTreeMap<u16, BTreeSet<SocketAddr>> = BTreeMap::new();
@@ -1769,7 +1769,7 @@ fn flush(fake: &mut Fake, is_flushed: impl Fn(SetName) -> bool) {
     }
 }
 
-/// Local programs listen on these ports.
+/// Returns the result of a look at a gateway where local programs listen on these ports.
 pub(crate) fn vetted(listening: &BTreeSet<u16>, state: &State, is_known: &IsKnown<'_>) -> Vetted {
     let new = state.services.iter().filter(|service| !is_known(service));
     let taken = new.filter(|service| listening.contains(&service.port.get()));

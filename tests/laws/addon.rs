@@ -712,7 +712,7 @@ fn config() -> Config {
     config_with("", FIRST, &PLANS)
 }
 
-/// With these fences, ports from `first` on, and plans: name and packets per second.
+/// Returns a configuration with these fences, ports from `first` on, and plans: name and packets per second.
 fn config_with(fences: &str, first: u16, plans: &[(&str, u32)]) -> Config {
     let plans: Vec<String> = plans
         .iter()
@@ -835,7 +835,7 @@ impl World {
         self.start(fake);
     }
 
-    /// The machine boots, and another daemon starts.
+    /// Boots the machine and starts another daemon.
     fn boot(&mut self) {
         self.wait(Duration::from_secs(10));
         let record = self.directory.path().join(format!("netns-{NAMESPACE}.state"));
@@ -961,7 +961,7 @@ impl World {
         }
     }
 
-    /// Does all that can be done now.
+    /// Carries out everything that is due now.
     fn run(&mut self) {
         for _ in 0..10_000 {
             let now = self.time();
@@ -1063,7 +1063,7 @@ impl World {
         self.run();
     }
 
-    /// Answers that came, in the order in which they were asked for.
+    /// Receives the answers so far, in the order of their requests.
     fn hear(&mut self) {
         let mut asked = std::mem::take(&mut self.asked);
         asked.retain_mut(|asked| match asked.answer.try_recv() {
@@ -1246,7 +1246,7 @@ impl World {
         self.kernel().connect(&syn, 0)
     }
 
-    /// A change of a plan touches no element that is not other than before: buckets, counters and flows of others stay.
+    /// Checks that a change of a plan touches no element that stays the same: buckets, counters and flows of others stay.
     fn plans_change_in_place(mut self) -> Result<(), TestCaseError> {
         for at in 0..APPS {
             for plan in 0..PLANS.len() {

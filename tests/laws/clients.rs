@@ -10,7 +10,7 @@ use crate::states::{ENDPOINTS, FIRST_PORT, PORTS, endpoint_text};
 const LOCALS: [&str; 5] = ["192.0.2.1", "192.0.2.2", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
 const CLIENTS: [&str; 4] = ["198.51.100.7", "203.0.113.7", "2001:db8:5::7", "2001:db8:6::7"];
 
-/// Every way to try a service.
+/// Returns SYNs of every client to every address and port.
 pub(crate) fn syns() -> Vec<Syn> {
     let mut syns = Vec::new();
     for port in FIRST_PORT..FIRST_PORT + PORTS {
@@ -26,7 +26,7 @@ pub(crate) fn syns() -> Vec<Syn> {
     syns
 }
 
-/// The endpoints that states are made of, and one that is in none.
+/// Returns the endpoints that states are made of, and one that is in none.
 pub(crate) fn endpoints() -> Vec<SocketAddr> {
     (0..=ENDPOINTS).map(|at| endpoint_text(at).parse().unwrap()).collect()
 }

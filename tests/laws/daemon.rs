@@ -354,7 +354,7 @@ impl World {
         }
     }
 
-    /// Does all that can be done now.
+    /// Carries out everything that is due now.
     fn run(&mut self) {
         for _ in 0..10_000 {
             let now = self.time();
@@ -395,7 +395,7 @@ impl World {
         panic!("it never rests");
     }
 
-    /// Does a job, as the thread of the kernel does.
+    /// Performs a job as the kernel's thread does.
     fn perform(&mut self, job: Job) {
         let now = self.time();
         if std::env::var_os("SHOW").is_some() {

@@ -37,13 +37,13 @@ impl Looking {
         }
     }
 
-    /// Another daemon begins.
+    /// Forgets the look, as another daemon begins.
     pub(crate) fn restart(&mut self) {
         self.since = None;
         self.has_ended = false;
     }
 
-    /// The kernel does not answer for so long.
+    /// Lets looks get no answer of the kernel for the time `time`.
     pub(crate) fn stick(&mut self, now: Instant, time: Duration) {
         self.stuck_until = Some(now + time);
     }

@@ -19,7 +19,7 @@ mod written;
 use proptest::prelude::*;
 use tcpgw_core::model::State;
 
-/// Any valid state.
+/// Generates any valid state.
 fn state() -> impl Strategy<Value = State> {
     states::text().prop_map(|text| states::parse(&text))
 }

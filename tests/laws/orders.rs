@@ -761,7 +761,7 @@ impl World {
         }
     }
 
-    /// Does all that can be done now.
+    /// Carries out everything that is due now.
     fn run(&mut self) {
         for _ in 0..10_000 {
             let now = self.time();
@@ -848,7 +848,7 @@ impl World {
         true
     }
 
-    /// Answers that came.
+    /// Receives the answers so far.
     fn hear(&mut self) {
         let store = self.store.as_mut().unwrap();
         self.edits.retain_mut(|(which, answer)| match answer.try_recv() {
@@ -948,8 +948,8 @@ impl World {
         Ok(())
     }
 
-    /// Each change of a service begins where the one before has ended, the last one is what is there; and a deploy has changed
-    /// its service as often as its phase says.
+    /// Checks that each change of a service begins where the one before has ended, that the last one leads to the present
+    /// service, and that a deploy has changed its service as often as its phase implies.
     fn check_history(&mut self) -> Result<(), TestCaseError> {
         let store = self.store.as_mut().unwrap();
         let filter = HistoryFilter {

@@ -110,7 +110,7 @@ fn commit(fake: &mut Fake, step: &PlanStep<'_>) {
         .unwrap_or_else(|error| panic!("{error}\n{step:#?}"));
 }
 
-/// At most so many steps of the plan.
+/// Commits at most so many steps of the plan.
 fn carry_out(fake: &mut Fake, want: &Ruleset, steps: usize) {
     let have = seen(fake);
     for step in plan(&have, want).steps.iter().take(steps) {
@@ -129,8 +129,8 @@ fn views(fake: &mut Fake, want: &State) -> Vec<View> {
     views
 }
 
-/// Between these states every client that is welcome in all of them, at a service that has backends in all of them, gets
-/// to a backend of one of them; after the first transaction to one of the last.
+/// Checks clients whose address is allowed in all of these states, at a service that has backends in all of them: between the
+/// states each one gets to a backend of one of them, and after the first transaction to a backend of the last.
 fn check(views: &[View], states: &[&State], picks: &[u32]) -> Result<(), TestCaseError> {
     let summaries: Vec<Summary> = states.iter().map(|state| Summary::from(*state)).collect();
     for syn in syns() {
@@ -162,7 +162,8 @@ fn check(views: &[View], states: &[&State], picks: &[u32]) -> Result<(), TestCas
     Ok(())
 }
 
-/// The backends of all states together; `None` if one of the states has none for that client, or they let in others.
+/// Returns the backends of all states together, or `None` if one of the states has no backend for that client, or if the states
+/// allow different clients.
 fn backends(summaries: &[Summary], syn: &Syn) -> Option<BTreeSet<std::net::SocketAddr>> {
     let services: Vec<_> = summaries
         .iter()

@@ -484,7 +484,7 @@ impl Gateway {
         reconciler.apply(known, &desired, options)
     }
 
-    /// The kernel is as the state says, and of the flows exactly the right ones are left; how many.
+    /// Checks that the kernel agrees with the state and that exactly the flows of its backends are left. Returns their number.
     fn check(&self, want: &State, before: &[Flow]) -> Result<usize, TestCaseError> {
         let Desired { summary, ruleset } = desired(want);
         prop_assert_eq!(&self.fake.ruleset(), &ruleset);
@@ -553,7 +553,7 @@ fn flows() -> impl Strategy<Value = Vec<Sketch>> {
 
 type Edit = (prop::sample::Index, prop::sample::Index, u8);
 
-/// Small changes, of which a record makes much.
+/// Generates small changes.
 fn edits() -> impl Strategy<Value = Vec<Edit>> {
     prop::collection::vec(
         (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..6_u8),

@@ -215,7 +215,7 @@ fn view(ruleset: &Ruleset) -> tcpgw_kernel::fake::View {
     Fake::holding(ruleset, FlowMark::default()).unwrap().view()
 }
 
-/// The backends that a client of that family can reach.
+/// Returns the backends that a client of that family can reach.
 pub(crate) fn active(service: &ServiceSummary, v4: bool) -> BTreeSet<std::net::SocketAddr> {
     service.active.keys().copied().filter(|b| b.is_ipv4() == v4).collect()
 }
@@ -245,7 +245,7 @@ fn slot_numbers(ruleset: &Ruleset, listen_scope: ListenScope) -> Vec<(Vec<u8>, u
     numbers
 }
 
-/// The services of a reach, and how many slots each draws from.
+/// Returns the services of a listen scope, and the number of slots from which each draws.
 fn drawers(ruleset: &Ruleset, listen_scope: ListenScope) -> Vec<(Vec<u8>, u32)> {
     let mut drawers = Vec::new();
     let keys = |set| ruleset.rows(set).into_iter().flatten().map(<[u8]>::to_vec);

@@ -28,7 +28,7 @@ const NETWORKS: [&str; 7] = [
     "::/0",
 ];
 
-/// Any valid state of these, as it is written.
+/// Generates any valid state of these, as text.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     let ports = prop::collection::vec((0..5_u8, settings(), settings()), usize::from(PORTS));
     let endpoints = prop::collection::vec(endpoint(), ENDPOINTS);
@@ -62,7 +62,7 @@ pub(crate) fn links() -> Links {
     links
 }
 
-/// A link that has that address.
+/// Returns a link that has that address.
 pub(crate) fn with_source(host: u8) -> Link {
     Link {
         up: true,
@@ -154,7 +154,7 @@ struct Slot {
 }
 
 impl Slot {
-    /// As it is in a place.
+    /// Returns the slot as it is in a place, if it is there.
     fn in_place(&self, place: usize, ports: &[(u8, Settings, Settings)]) -> Option<Self> {
         if self.owner == place {
             return Some(self.clone());

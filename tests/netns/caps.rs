@@ -16,7 +16,7 @@ use crate::harness::wire::SYN;
 
 const BRIEF: Duration = Duration::from_millis(400);
 
-/// A connection of the client's nth address, if it is let in at once.
+/// Connects from the client's nth address. Returns the connection, if it is let in at once.
 fn enter(net: &Net, family: usize, n: u16, port: u16) -> Option<Conn> {
     let from = SocketAddr::new(crowd(n)[family], 0);
     let conn = net.within("client", || connect_from(Some(from), at(PUBLIC[family], port), BRIEF));

@@ -24,7 +24,7 @@ const CLOCKS: [&str; 4] = [
     "2099-12-31 23:59:50",
 ];
 
-/// Only the wall clock is another one.
+/// Returns variables with which libfaketime changes the wall clock only.
 fn with_clock(library: &str, clock: &str) -> [(&'static str, String); 4] {
     [
         ("LD_PRELOAD", library.to_owned()),

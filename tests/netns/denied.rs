@@ -8,7 +8,7 @@ use crate::harness::plan::{PUBLIC, at, crowd};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
-/// A connection of the client's nth address.
+/// Connects from the client's nth address.
 fn connect(net: &Net, family: usize, n: u16, port: u16) -> Conn {
     let mut conn = net
         .connect_from("client", crowd(n)[family], at(PUBLIC[family], port))

@@ -30,7 +30,7 @@ impl Said {
         all.iter().filter(|finding| finding["id"] == id).collect()
     }
 
-    /// The findings that are no notes.
+    /// Returns the findings other than notes.
     pub(crate) fn bad(&self) -> Vec<&Value> {
         let all = self.json["findings"].as_array().expect("a list of findings");
         all.iter().filter(|finding| finding["severity"] != "note").collect()
@@ -61,7 +61,7 @@ pub(crate) fn doctor(net: &Net) -> Said {
     }
 }
 
-/// The line that a finding says to type.
+/// Returns the command line that a finding proposes.
 #[track_caller]
 pub(crate) fn line(finding: &Value) -> String {
     finding["fix"]["command"]
@@ -70,7 +70,7 @@ pub(crate) fn line(finding: &Value) -> String {
         .to_owned()
 }
 
-/// `web` at b1 and b2, in both families.
+/// Applies `web` at b1 and b2, in both families, and starts their servers.
 pub(crate) fn web(net: &Net) -> Vec<Server> {
     let servers = ["b1", "b2"].map(|host| net.serve(host, 3000, Behaviour::Greet));
     net.apply(state([service("web", PORT, &["b1", "b2"], 3000, json!({}))]));

@@ -18,8 +18,8 @@ const REQUEST: &[u8] = b"early";
 /// More segments than a client acknowledges before it knows of the answer.
 const ANSWER: usize = 12_000;
 
-/// A client of which nothing but SYNs gets out for a while, as if it were far away, and a backend that takes data with a SYN;
-/// every segment goes by itself.
+/// Makes a topology with a client of which only SYNs get out for a while, as if it were far away, and a backend that accepts data
+/// with a SYN. Every segment is sent by itself.
 fn far_apart() -> Net {
     let net = Net::new();
     // 1 and 4: clients, without a cookie. 2, 0x200 and 0x400: every listener, without a cookie.

@@ -12,7 +12,7 @@ use crate::harness::state::{backends, endpoints, service, state};
 use crate::harness::wire::{Packet, RST, lines};
 use crate::harness::{Net, wait_until};
 
-/// `web` at b1 and `other` at b2, each with that source mode.
+/// Returns `web` at b1 and `other` at b2, each with that source mode.
 fn web_and_other(source: &str) -> Value {
     let source = json!({"source": source});
     state(&[
@@ -27,7 +27,7 @@ fn serve(net: &Net) -> [Server; 2] {
     ["b1", "b2"].map(|host| net.serve(host, 3000, Behaviour::Greet))
 }
 
-/// Every client reaches both services, and is seen as it should be.
+/// Asserts that every client reaches both services with the expected source address.
 fn everyone_is_served(net: &Net, source: &str) {
     // Who asks, and whether the backend could answer it past the gateway.
     for (host, beside) in [

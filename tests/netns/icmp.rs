@@ -167,7 +167,7 @@ fn errors_are_within_the_limit_of_the_backend() {
     }
 }
 
-/// The path MTU that a host has learnt, if it has.
+/// Returns the path MTU that a host has learnt, if there is one.
 fn learnt(net: &Net, host: &str, to: &str) -> Option<u32> {
     let route = net.sh(host, &format!("ip route get {to}")).ok();
     let mut words = route.split_whitespace().skip_while(|word| *word != "mtu");

@@ -66,7 +66,7 @@ fn a_packet_finds_a_limit_that_is_just_being_changed() {
     }
 }
 
-/// SYNs of ever new clients while two states take turns; how many there were of both.
+/// Sends SYNs of ever new clients while two states alternate. Returns the number of SYNs and the number of changes.
 fn flood_during(net: &Net, one: &Value, other: &Value) -> (u64, u64) {
     let over = AtomicBool::new(false);
     let (forger, over) = (net.forger("client"), &over);

@@ -150,7 +150,7 @@ fn after_losses(packets: &[Packet]) -> impl Iterator<Item = usize> {
         .filter_map(|(at, missing)| missing.then_some(at))
 }
 
-/// The IP bytes of the packets that this one stands for.
+/// Returns the bytes on the wire of the packets that a captured packet stands for.
 fn on_the_wire(packet: &Packet) -> u64 {
     let header = packet.length - packet.payload;
     let segments = packet.payload.div_ceil(1500 - header).max(1);
@@ -167,7 +167,8 @@ struct Load {
 }
 
 impl Load {
-    /// Fewer packets on a slow machine, and for longer, so that 2 % of them still are some.
+    /// Returns a load with fewer packets on a slow machine, and with a longer time, so that 2 % of them are still several
+    /// packets.
     fn fitting(net: &Net, flows: u32) -> Self {
         let (pps, offered) = (500, 2500);
         let divisor = net.divisor(offered * flows);
@@ -315,7 +316,7 @@ struct Passed {
 }
 
 impl Passed {
-    /// As much as a full bucket and its rate allow for the time that it took, to within 2 % and a few packets.
+    /// Asserts that as many packets passed as a full bucket and its rate allow for the time, to within 2 % and a few packets.
     #[track_caller]
     fn is_about(&self, burst: u32, pps: u32) {
         #[expect(clippy::cast_precision_loss, reason = "thousands")]
@@ -384,7 +385,7 @@ impl<'a> Flow<'a> {
         back
     }
 
-    /// The same connection, seen from the backend.
+    /// Returns the same connection as the backend sees it.
     fn back(&self) -> Self {
         let (client, public) = (self.segment.src, self.segment.dst);
         let host = plan::BACKENDS
@@ -425,7 +426,7 @@ impl<'a> Flow<'a> {
         self.send_once(|| (), pps, time)
     }
 
-    /// The same, once `ready` has returned.
+    /// Sends packets once `ready` has returned.
     #[track_caller]
     fn send_once(&self, ready: impl FnOnce(), pps: u32, time: Duration) -> Passed {
         let (arrived, dropped) = (self.arriving.count(), self.dropped());

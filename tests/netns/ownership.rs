@@ -306,13 +306,13 @@ fn during<T>(net: &Net, work: impl FnOnce() -> T) -> (T, crate::harness::client:
     (done, spread)
 }
 
-/// Without counters.
+/// Lists the table without counters.
 fn listing(net: &Net) -> String {
     net.run("gateway", &["nft", "-s", "list", "table", "inet", "tcpgw"])
         .ok()
 }
 
-/// With counters, without what nft shows of the flags and the owner.
+/// Lists the table with counters, without the lines of nft about the flags and the owner.
 fn stateful(net: &Net) -> String {
     let listing = net.run("gateway", &LIST).ok();
     let (head, rest) = listing.split_once("\tcomment ").expect("a comment");
@@ -323,7 +323,7 @@ fn stateful(net: &Net) -> String {
     rest.to_owned()
 }
 
-/// Everything up to the gateway's generation.
+/// Returns all changes that were notified up to the gateway's present generation.
 fn heard_of(net: &Net, drift: &mut NftablesMonitor) -> TableNotification {
     let generation = net.identity().generation;
     let heard = drift.drain().expect("it can be read");

@@ -18,7 +18,7 @@ use crate::harness::{Net, wait_until};
 
 type Reports = UnboundedReceiver<Vec<tcpgw::probe::Report>>;
 
-/// A prober in the gateway.
+/// Starts a prober in the gateway.
 fn prober(net: &Net) -> (Prober, Reports) {
     let (sender, reports) = unbounded_channel();
     let prober = net.within("gateway", || Prober::start(sender).expect("failed to start probing"));

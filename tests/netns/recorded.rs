@@ -280,7 +280,7 @@ fn notifications(net: &Net) {
     }
 }
 
-/// The answers by what they are about, each piece with an end: a few messages are as good as many.
+/// Returns the answers by their subject, each piece with an end. A few messages are as good as many.
 fn pieces(answers: &[u8]) -> BTreeMap<String, Vec<u8>> {
     const MOST: usize = 6;
     let mut pieces: BTreeMap<String, Vec<(u16, Vec<u8>)>> = BTreeMap::new();

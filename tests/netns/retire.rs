@@ -383,13 +383,13 @@ fn falls_silent(net: &Net, conn: &mut Conn) {
     assert!(seen.iter().all(|packet| packet.outgoing), "{}", lines(&seen));
 }
 
-/// Flows to a container.
+/// Returns the number of flows to a container.
 pub(crate) fn flows(net: &Net, host: &str) -> usize {
     let to = |address| net.flows_to(SocketAddr::new(address, 3000)).len();
     plan::addresses(host).map(to).iter().sum()
 }
 
-/// Reached a container, or left it as an answer to one; what begins a new one is not meant.
+/// Returns true when a packet reached a container, or left it as an answer, and does not begin a new flow.
 fn of_an_old_flow(packet: &Packet) -> bool {
     !packet.outgoing && packet.dst.port() == 3000 && !packet.opens()
 }

@@ -249,7 +249,7 @@ fn visit(net: &Net, client: SocketAddr, service: SocketAddr) -> Option<Tracked> 
     closed
 }
 
-/// The backend that the client meets.
+/// Returns the backend that answers the client.
 fn met_by(net: &Net, client: SocketAddr, service: SocketAddr) -> SocketAddr {
     let visits = (0..10).find_map(|_| visit(net, client, service));
     visits.expect("one of ten visits that no reset ended").backend

@@ -12,7 +12,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::state::{FLOW_MARK, backends, endpoints, service, state};
 use crate::harness::wire::{ACK, FIN, PSH, Packet, SYN};
 
-/// Port 8000 to all containers, each at one packet a second.
+/// Returns a state with port 8000 to all containers, each at one packet a second.
 fn narrow(source: &str) -> Value {
     let fields = json!({"source": source, "limit": {"pps": 1, "burst": 8}, "on_retire": "reset", "on_empty": "reset"});
     state(&[service("narrow", 8000, &backends(&BACKENDS, 3000), &fields)])
@@ -66,7 +66,7 @@ fn other_hosts_and_containers_are_reached_as_if_there_were_no_gateway() {
     }
 }
 
-/// Or the test above would prove nothing.
+/// Asserts that the limit applies, without which the test above would prove nothing.
 fn the_limit_holds(net: &Net) {
     for address in PUBLIC {
         let slow = net.within("client", || {

@@ -129,7 +129,7 @@ struct Both<'a> {
 }
 
 impl<'a> Both<'a> {
-    /// Without a table, in this thread's namespace.
+    /// Removes the table in this thread's namespace, and makes an empty one in memory.
     fn new(net: &'a Net) -> Self {
         linux().remove().expect("the table can be removed");
         let directories = [(); 2].map(|()| tempfile::tempdir().expect("failed to make a directory"));
@@ -185,7 +185,7 @@ impl<'a> Both<'a> {
         Ok(())
     }
 
-    /// Both go the same way.
+    /// Runs in the real kernel and in the one in memory, and checks that both give the same result.
     fn run(&mut self, want: &Desired) -> Result<Report, TestCaseError> {
         let [real, fake] = &self.stores;
         let real = run(&mut linux(), real, want)?;
@@ -263,7 +263,7 @@ impl<'a> Both<'a> {
         Ok(())
     }
 
-    /// By others, to both.
+    /// Commits a step to both kernels, as another program would.
     fn commit(&mut self, step: &PlanStep<'_>) -> Result<(), TestCaseError> {
         let mut linux = linux();
         let generation = linux.identity().expect("an answer").generation;
@@ -286,7 +286,7 @@ impl<'a> Both<'a> {
         Ok(())
     }
 
-    /// Packets were counted for everything that there is.
+    /// Sets the counters of every element, as if packets had been counted.
     fn count(&mut self, has: &Ruleset) {
         let mut script = String::new();
         for set in counters() {
@@ -322,7 +322,7 @@ impl<'a> Both<'a> {
         Ok(())
     }
 
-    /// nft can show the table, and would load what is rendered.
+    /// Checks that nft can list the table, and that it would load the rendered text.
     fn ask_nft(&self, sequence: &Sequence) -> Result<(), TestCaseError> {
         let listed = self.net.run("gateway", &["nft", "list", "table", "inet", "tcpgw"]);
         prop_assert_eq!(listed.status, 0, "{}", listed);
@@ -404,7 +404,7 @@ fn counters() -> impl Iterator<Item = SetName> {
     SetName::fixed().into_iter().filter(counts)
 }
 
-/// The element of that key, whatever it says.
+/// Returns the element of that key, with any data.
 fn row(ruleset: &Ruleset, set: SetName, key: &[u8]) -> Option<Vec<u8>> {
     if let SetName::RoundRobin(reach) = set {
         return ruleset
@@ -419,7 +419,7 @@ fn row(ruleset: &Ruleset, set: SetName, key: &[u8]) -> Option<Vec<u8>> {
         .map(<[u8]>::to_vec)
 }
 
-/// The elements of our table that transactions have added or deleted, counters aside.
+/// Returns the elements of the table that transactions have added or deleted, without counters.
 fn touched(heard: &mut Netlink) -> Vec<(SetName, Vec<u8>)> {
     let mut touched = Vec::new();
     while let Some(messages) = heard.try_recv().expect("notifications") {

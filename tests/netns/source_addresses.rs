@@ -131,7 +131,7 @@ fn an_address_that_is_not_the_gateways_is_refused() {
     assert!(ran.stderr.contains(told) && !ran.stderr.contains("10.2.0.1:"), "{ran}");
 }
 
-/// A topology whose gateway has a second address of each family on the containers' bridge.
+/// Makes a topology whose gateway has a second address of each family on the containers' bridge.
 fn with_more() -> Net {
     let net = Net::new();
     let [v4, v6] = MORE;

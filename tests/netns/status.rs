@@ -18,7 +18,8 @@ use crate::harness::{Net, wait_until};
 
 const QUICK: &[&str] = &["status", "--interval", "0s"];
 
-/// But for what every limit here meets: clients could reach the containers past it.
+/// Returns the problems' severities and kinds, except the one that every limit here causes: clients could reach the containers
+/// without the gateway.
 fn kinds(status: &Value) -> Vec<String> {
     let problems = status["problems"].as_array().expect("a list");
     let problems = problems.iter().filter(|problem| problem["kind"] != "backends_exposed");

@@ -35,7 +35,7 @@ pub(crate) fn tmpfs(at: &Path, size: &str) {
     mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(&*options)).expect("a tmpfs");
 }
 
-/// Processes that other tests are just starting may have its files open until they run.
+/// Unmounts a file system, lazily, because processes that other tests are starting may have its files open until they run.
 pub(crate) fn unmount(at: &Path) {
     umount2(at, MntFlags::MNT_DETACH).expect("it is mounted");
 }
@@ -269,7 +269,7 @@ impl Flushed {
         }
     }
 
-    /// With what of the rest has reached the disk.
+    /// Returns the contents with those later writes that have reached the disk.
     fn content(&self, mut has_reached: impl FnMut() -> bool) -> Vec<u8> {
         let mut content = self.sure.clone();
         for done in self.unsure.iter().filter(|_| has_reached()) {
@@ -279,7 +279,7 @@ impl Flushed {
     }
 }
 
-/// `\x2f` and so on, as strace writes it with `-xx`.
+/// Decodes `\x2f` and so on, as strace writes bytes with `-xx`.
 fn bytes(text: &str) -> Vec<u8> {
     let digits = text.split("\\x").skip(1);
     digits

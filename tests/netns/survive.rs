@@ -15,7 +15,7 @@ use crate::harness::state::{FLOW_MARK, backends, backends_with, endpoints, servi
 
 const APPLIES: usize = 300;
 
-/// The nth of many states: `web` stays at b1 and b2, everything else of it and all others change.
+/// Returns the nth of many states: `web` stays at b1 and b2, its other fields and all other services change.
 fn changing(n: u32) -> Value {
     let weight = |n: u32| json!({"weight": n % 3 + 1});
     let of_web = [
@@ -227,7 +227,7 @@ fn apply_repairs_what_others_broke() {
     }
 }
 
-/// The marked flows to port 3000, without what changes by itself.
+/// Returns the marked flows to port 3000, without fields that change by themselves.
 fn flows(net: &Net) -> Vec<String> {
     let all = ["b1", "b2"].into_iter().flat_map(|host| endpoints(host, 3000));
     let mut flows: Vec<String> = all

@@ -273,7 +273,7 @@ fn apply_with(net: &Net, case: &Case, args: &[&str]) -> String {
         .ok()
 }
 
-/// Neither with nor without the record is there anything to change.
+/// Asserts that nothing is to be changed, neither with nor without the record.
 #[track_caller]
 fn assert_holds(net: &Net, case: &Case) {
     for _ in 0..2 {
@@ -291,8 +291,8 @@ fn state(backends: &[&str]) -> Value {
     json!({"version": 1, "services": [{"name": "my-app", "port": 20003, "backends": backends}]})
 }
 
-/// A listing as if the table had no flags: nft 1.0.6 prints `persist`, which it does not know, as `flags ` without a name,
-/// which is a syntax error to it, and an empty line behind the comment.
+/// Returns a listing as if the table had no flags: nft 1.0.6 prints `persist`, which it does not know, as `flags ` without a
+/// name, which is a syntax error to it, and an empty line behind the comment.
 fn loadable(listing: &str) -> String {
     match listing.replacen("{\n\tflags \n", "{\n", 1) {
         same if same == listing => same,
@@ -300,7 +300,7 @@ fn loadable(listing: &str) -> String {
     }
 }
 
-/// The links in a listing's `same_link`, and the listing without them.
+/// Returns the links in a listing's `same_link`, and the listing without them.
 fn without_links(listing: &str) -> (Vec<String>, String) {
     let (before, set) = listing.split_once("\tset same_link {\n").expect("the set is there");
     let (set, after) = set.split_once("\t}\n").expect("the set ends");
@@ -319,7 +319,7 @@ fn without_links(listing: &str) -> (Vec<String>, String) {
     (links, format!("{before}\tset same_link {{\n{kind}\t}}\n{after}"))
 }
 
-/// The sets and chains of a listing, in an order that does not tell which was made first.
+/// Returns the sets and chains of a listing, in an order that does not tell which was made first.
 fn blocks(listing: &str) -> Vec<String> {
     let mut blocks: Vec<String> = listing
         .split("\n\n")
@@ -329,7 +329,7 @@ fn blocks(listing: &str) -> Vec<String> {
     blocks
 }
 
-/// The handle of the rule of a chain that contains `text`.
+/// Returns the handle of the rule of a chain that contains `text`.
 fn handle(net: &Net, chain: &str, text: &str) -> String {
     let listing = net
         .run("gateway", &["nft", "-a", "list", "chain", "inet", "tcpgw", chain])

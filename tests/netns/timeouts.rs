@@ -21,7 +21,7 @@ fn limited() -> Value {
     state([service("web", 8000, &["b1"], 3000, json!({"limit": {"pps": 1000}}))])
 }
 
-/// The one flow that there is, once it is in that state.
+/// Waits until the only flow is in that state, and returns it.
 fn flow(net: &Net, wanted: &str) -> Tracked {
     let found = || net.conntrack().into_iter().find(|flow| flow.state == wanted);
     assert!(wait_until(PATIENCE, || found().is_some()), "{:?}", net.conntrack());
@@ -102,7 +102,7 @@ fn a_half_closed_session_may_be_silent_as_long_as_any_other() {
     drop((client, server));
 }
 
-/// Sessions through each service, of both families.
+/// Opens sessions through a service, of both families.
 fn sessions(net: &Net, port: u16) -> [Conn; 2] {
     PUBLIC.map(|address| open(net, at(address, port), "b1"))
 }

@@ -44,7 +44,7 @@ rm -rf /run/tcpgw
 start
 "#;
 
-/// Command lines of the blocks that show a console, and what each prints.
+/// Returns the command lines of the blocks that show a console, and the output of each.
 fn shown() -> Vec<(&'static str, Vec<&'static str>)> {
     let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
     for block in TUTORIAL.split("```").skip(1).step_by(2) {
@@ -59,7 +59,7 @@ fn shown() -> Vec<(&'static str, Vec<&'static str>)> {
     commands
 }
 
-/// The commands of the block that is typed after a boot.
+/// Returns the commands of the block that is typed after a boot.
 fn after_boot() -> &'static str {
     let (_, rest) = TUTORIAL
         .split_once("```sh\nsudo reboot\n```\n\n```sh\n")
@@ -89,7 +89,7 @@ fn is_like(line: &str, shown: &str) -> bool {
             .all(|(word, shown)| *word == shown || may_differ(word) && may_differ(shown) && shape(word) == shape(shown))
 }
 
-/// The lines that are shown and that did not come, in this order.
+/// Returns the shown lines that the output lacks in this order.
 fn missing<'s>(output: &str, shown: &[&'s str]) -> Vec<&'s str> {
     let mut lines = output.lines();
     let missing = shown.iter().filter(|shown| !lines.any(|line| is_like(line, shown)));

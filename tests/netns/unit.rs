@@ -16,7 +16,7 @@ const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/systemd/tcpgw.serv
 /// Refused by the unit on purpose: `LimitNOFILE` has done that already, and the daemon goes on without.
 const TOLERATED: [&str; 2] = ["prlimit64", "setrlimit"];
 
-/// The system calls of a group, as this machine's systemd knows them.
+/// Returns the system calls of a group, as this machine's systemd knows them.
 fn members(name: &str) -> BTreeSet<String> {
     if !name.starts_with('@') {
         return [name.to_owned()].into();

@@ -12,7 +12,7 @@ use crate::harness::plan::{at, ip};
 use crate::harness::server::Behaviour;
 use crate::harness::state::{FLOW_MARK, backends, service, state};
 
-/// The commands of the guide for the links and routers of the topology, where `client` and `routed` are the routers.
+/// Returns the commands of the guide for the links and routers of the topology, where `client` and `routed` are the routers.
 fn commands() -> String {
     let guide = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/networks.md")).expect("the guide");
     let block = guide.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());

@@ -37,7 +37,7 @@ fn name(nth: u64) -> Box<str> {
     format!("s{}", nth % NAMES).into()
 }
 
-/// Some with many backends, so that changes take several pages.
+/// Returns a service. Some have many backends, so that changes take several pages.
 fn service(name: &str, revision: u64) -> Arc<Service> {
     let many = random(revision).is_multiple_of(5);
     let backends: Vec<String> = (0..if many { 250 } else { 2 })
@@ -68,7 +68,7 @@ fn edits(revision: u64) -> Vec<Edit> {
     edits
 }
 
-/// The services at a revision, and how many changes of one service that took.
+/// Returns the services at a revision, and the number of changes of single services up to it.
 pub(crate) fn expected(revision: u64) -> (Services, usize) {
     let (mut services, mut changes) = (Services::new(), 0);
     for revision in 1..=revision {

@@ -19,7 +19,7 @@ use tcpgw_kernel::nftables::watch;
 
 use super::sample::sample;
 
-/// Each is taken for something, and every refusal has its words.
+/// Checks that any messages are decoded, and that every refusal has a text.
 pub fn check(bytes: &[u8]) {
     let mut ear = Decoder::new(1);
     ear.hear(Messages::new(bytes));
@@ -69,7 +69,7 @@ pub fn check(bytes: &[u8]) {
     assert!(dump.is_ok() || dump.is_err_and(|error| !error.to_string().is_empty()));
 }
 
-/// A transaction with something of everything, numbered from 1.
+/// Returns a transaction with messages of every kind, numbered from 1.
 fn sealed() -> &'static Sealed {
     static SEALED: OnceLock<Sealed> = OnceLock::new();
     SEALED.get_or_init(|| {

@@ -11,7 +11,7 @@ const ATTR: usize = 4;
 /// Deeper than any attribute of `nf_tables`.
 const DEPTH: usize = 8;
 
-/// Changes `size` bytes of `data` into at most `max_size` others, the same ones for the same seed.
+/// Mutates the first `size` bytes of `data` into at most `max_size` bytes, the same ones for the same seed.
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32, bytes: ChangeBytes) -> usize {
     let mut random = Random(u64::from(seed) | 1 << 40);
     let Some(mut messages) = read(&data[..size]).filter(|_| !random.one_in(8)) else {
@@ -49,7 +49,7 @@ enum Body {
     Attrs(Vec<Node>),
 }
 
-/// The messages, if they are whole ones and nothing else.
+/// Returns the messages, if the bytes are complete messages and nothing else.
 fn read(mut rest: &[u8]) -> Option<Vec<Message>> {
     let mut messages = Vec::new();
     while !rest.is_empty() {
@@ -73,8 +73,8 @@ fn read(mut rest: &[u8]) -> Option<Vec<Message>> {
     Some(messages)
 }
 
-/// Bytes between the header and the attributes: `nfgenmsg`, or what rtnetlink has for links, addresses and routes; an
-/// error code behind which the header of the request stands.
+/// Returns the number of bytes between the header and the attributes: `nfgenmsg`, or the headers of rtnetlink for links,
+/// addresses and routes; or an error code, after which the header of the request stands.
 fn fixed_part(kind: u16) -> usize {
     match kind {
         2 => 4 + HEADER,
@@ -174,7 +174,7 @@ fn change_attrs(nodes: &mut Vec<Node>, donor: &[Node], random: &mut Random, byte
     }
 }
 
-/// Also to the lengths that numbers and addresses have.
+/// Mutates a payload, sometimes to one of the lengths that numbers and addresses have.
 fn change_bytes(payload: &mut Vec<u8>, random: &mut Random, bytes: ChangeBytes) {
     const LENGTHS: [usize; 9] = [0, 1, 2, 3, 4, 8, 12, 16, 20];
     if random.one_in(4) {
@@ -203,7 +203,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Less than `most`, which is not 0.
+    /// Returns a number less than `most`, which is not 0.
     fn below(&mut self, most: usize) -> usize {
         usize::try_from(self.next() >> 33).unwrap_or(0) % most
     }

@@ -6,7 +6,7 @@ use tcpgw::config::Config;
 
 use super::sample::sample;
 
-/// Any text is a configuration or is refused with a place; fences judge states.
+/// Checks that any text is a configuration or is refused with a place, and that its fences can judge states.
 pub fn check(bytes: &[u8]) {
     let config = match Config::parse(Path::new("config.toml"), bytes) {
         Ok(config) => config,

@@ -11,7 +11,7 @@ use tcpgw_kernel::netlink::tlv::Messages;
 
 use super::sample::sample;
 
-/// Any entry is a flow, none of ours, or malformed; only what bears our mark is swept.
+/// Checks that any entry is read as a flow, skipped, or malformed, and that only flows with our mark are swept.
 pub fn check(bytes: &[u8]) {
     let mark = FlowMark::default();
     let mut ours = Vec::new();

@@ -18,7 +18,7 @@ use tcpgw_kernel::route::links::Link;
 use super::messages;
 use super::sample::sample;
 
-/// Any rules are read or refused, and those that were read are judged.
+/// Checks that any rules are read or refused, and that those that were read can be judged.
 pub fn check(bytes: &[u8]) {
     if messages::kind(bytes).is_some() {
         black_box(&firewall::owner(&mut Recorded::new(bytes)));
@@ -59,7 +59,7 @@ fn can_be_walked(chains: &[Chain]) -> bool {
     rules.filter(|rule| leads_on(&rule.verdict)).count() <= MOST_JUMPS
 }
 
-/// The doctor examines a gateway with the sample's services, and these rules.
+/// Runs the doctor's checks of a gateway with the sample's services and these rules.
 fn judge(add: impl FnOnce(&mut Facts)) {
     let mut facts = gateway();
     add(&mut facts);

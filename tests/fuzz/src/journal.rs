@@ -21,9 +21,9 @@ const SHORTEST: usize = 17;
 /// Number of entries that are cut and damaged.
 const MOST_CUT: usize = 16;
 
-/// Any bytes are no journal, or one whose whole entries come first. A journal whose entries are the lines of these bytes, each with
-/// its length and checksum, gives those before the first line that is no entry; cut or damaged anywhere, those before that place.
-/// Whatever the entries say, the record beside them is one after them.
+/// Checks a journal of any bytes: it is refused, or its complete entries come first. A journal whose entries are the lines of
+/// these bytes, each with its length and checksum, gives the entries before the first line that is no entry; cut or damaged
+/// anywhere, it gives those before that place. Whatever the entries say, they can be replayed onto a record.
 pub fn check(bytes: &[u8]) {
     check_read(bytes, bytes);
     check_read(&[header(RECORD).as_slice(), bytes].concat(), bytes);
@@ -62,7 +62,7 @@ fn check_read(journal: &[u8], bytes: &[u8]) {
     assert_eq!(read(&journal[..length], RECORD), Some((entries, length)));
 }
 
-/// A few places of the first entries: all of them would be the square of the length.
+/// Checks cuts at a few places of the first entries. Cuts at all places would take time with the square of the length.
 fn check_cuts(journal: &[u8], ends: &[usize], entries: &[Entry]) {
     for (at, window) in ends.windows(2).enumerate().take(MOST_CUT) {
         let (begin, end) = (window[0], window[1]);
@@ -130,7 +130,7 @@ fn check_replay(entries: &[Entry]) {
     black_box(&Summary::of_kernel(&sample().ruleset, was));
 }
 
-/// A record of the sample.
+/// Returns a record of the sample.
 fn head() -> Head {
     Head {
         program: "1".into(),

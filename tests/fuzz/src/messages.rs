@@ -26,19 +26,19 @@ pub const NEW_OBJECT: u16 = 0xa12;
 const SET: u16 = 2;
 const SEQ: u32 = 1;
 
-/// The kind of the first one.
+/// Returns the kind of the first message.
 pub fn kind(answers: &[u8]) -> Option<u16> {
     let first = Messages::new(answers).next()?.ok()?;
     Some(first.kind)
 }
 
-/// The payload of the first one.
+/// Returns the payload of the first message.
 pub fn payload(answers: &[u8]) -> Option<&[u8]> {
     let first = Messages::new(answers).next()?.ok()?;
     Some(first.payload)
 }
 
-/// The set that a message about a set or its elements names.
+/// Returns the set that a message about a set or its elements names.
 pub fn set_name(payload: &[u8]) -> Option<SetName> {
     let attrs = Attrs::new(payload.get(4..)?);
     SetName::parse(attrs.first(SET).ok()??.str().ok()?)

@@ -5,7 +5,7 @@ use super::attributes::ChangeBytes;
 const MAGIC: usize = 8;
 const LENGTH: usize = 8;
 
-/// Changes one part of a record's content, or any bytes of it.
+/// Mutates one part of a record's content, or any bytes of it.
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32, bytes: ChangeBytes) -> usize {
     let parts = read(&data[..size]).filter(|(_, parts)| !parts.is_empty() && !seed.is_multiple_of(8));
     let Some((magic, mut parts)) = parts else {

@@ -8,8 +8,8 @@ use tcpgw_core::summary::Summary;
 use super::sample::sample;
 use super::table::check_ruleset;
 
-/// A record behind whose `content` stands the right checksum is nothing, or is written as it was read, and whatever it
-/// says, there is a way from it to a state.
+/// Checks a record with any `content` and the right checksum: it is refused, or is written as it was read, and a plan leads from
+/// it to a state.
 pub fn check(content: &[u8]) {
     let checksum = crc32fast::hash(content).to_le_bytes();
     let Some(record) = Record::decode(&[content, &checksum].concat()) else {

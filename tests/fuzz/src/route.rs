@@ -6,7 +6,7 @@ use tcpgw_kernel::netlink::recorded::Recorded;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::Routes;
 
-/// Any answers give what was asked for or an error.
+/// Checks that any answers are read or give an error.
 pub fn check(bytes: &[u8]) {
     let routes = || Routes(Recorded::new(bytes));
     told(routes().links());

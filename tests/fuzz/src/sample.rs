@@ -21,7 +21,7 @@ pub struct Sample {
     pub summary: Summary,
 }
 
-/// The sample.
+/// Returns the sample.
 pub fn sample() -> &'static Sample {
     static SAMPLE: OnceLock<Sample> = OnceLock::new();
     SAMPLE.get_or_init(|| {
@@ -36,7 +36,7 @@ pub fn sample() -> &'static Sample {
     })
 }
 
-/// The links of the gateway that it is for.
+/// Returns the links of the sample's gateway.
 pub fn links() -> Links {
     let bridge = Link {
         up: true,

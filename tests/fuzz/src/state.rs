@@ -23,7 +23,7 @@ use tcpgw_kernel::{Kernel, Seen};
 use super::messages;
 use super::sample::{links, sample};
 
-/// Any text is a state or has problems; a state can be carried out, and what was sent can be read back.
+/// Checks that any text is a state or has problems, and that a state can be carried out and read back from its transaction.
 pub fn check(bytes: &[u8]) {
     let state = match model::parse(bytes) {
         Ok(state) => state,
@@ -49,7 +49,7 @@ fn check_problems(problems: &Problems) {
     );
 }
 
-/// The same document in other words is the same state.
+/// Checks that the same document in other words is the same state.
 fn check_rewritten(bytes: &[u8], state: &State) {
     let document: serde_json::Value = serde_json::from_slice(bytes).expect("a state is JSON");
     let rewritten = serde_json::to_vec_pretty(&document).expect("JSON can be written");
@@ -145,7 +145,7 @@ fn check_transaction(want: &Ruleset) {
     assert_eq!(&read, want);
 }
 
-/// Kinds and payloads, in order of their numbers, which follow each other.
+/// Returns the kinds and payloads of the messages, in the order of their numbers, which are consecutive.
 fn messages(sealed: &Sealed, last: &mut u32) -> Vec<(u16, Vec<u8>)> {
     let mut read = Vec::new();
     for part in sealed.parts() {

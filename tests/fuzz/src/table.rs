@@ -25,7 +25,7 @@ use tcpgw_kernel::{Kernel as _, Seen};
 use super::messages;
 use super::sample::sample;
 
-/// Any answers give a table or an error; what was read can be compared, shown and replaced.
+/// Checks that any answers give a table or an error, and that a table can be compared, shown and replaced.
 pub fn check(bytes: &[u8]) {
     let mut recorded = Recorded::new(bytes);
     let mark = FlowMark::default();
@@ -53,7 +53,7 @@ fn told<T>(outcome: Result<T, tcpgw_kernel::netlink::socket::NetlinkError>) {
     }
 }
 
-/// The chains of a table without services.
+/// Returns the chains of a table without services.
 fn expected() -> &'static BTreeMap<String, Chain> {
     static CHAINS: OnceLock<BTreeMap<String, Chain>> = OnceLock::new();
     CHAINS.get_or_init(|| chains::expected_chains(FlowMark::default(), &Found::default()))
@@ -97,7 +97,7 @@ pub fn check_ruleset(have: &Ruleset) {
     leads_to(have, &Ruleset::default());
 }
 
-/// A kernel that holds the one takes every transaction to the other.
+/// Checks that a kernel with the ruleset `have` accepts every transaction of the plan to `want`.
 fn leads_to(have: &Ruleset, want: &Ruleset) {
     // What no kernel takes is not there to begin with.
     let Ok(mut fake) = Fake::holding(have, FlowMark::default()) else {

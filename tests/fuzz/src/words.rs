@@ -7,7 +7,7 @@ use tcpgw_core::model::{Endpoint, FlowMark, address, duration, network};
 use tcpgw_core::ruleset::name::{RoundRobinChain, SetName};
 use tcpgw_core::ruleset::room::Room;
 
-/// Any text is a value that reads as it is shown, or has its own refusal.
+/// Checks that any text is read as a value that is shown as it is read, or gets its own refusal.
 pub fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -53,7 +53,7 @@ fn refused(error: &impl Display) {
     assert!(!told.is_empty() && !told.contains(char::is_control), "{told:?}");
 }
 
-/// A list of networks covers what its fewest networks cover.
+/// Checks that a list of networks covers the same addresses as its fewest networks.
 fn check_networks(text: &str) {
     let networks: Vec<IpNet> = text
         .split([' ', '\n'])

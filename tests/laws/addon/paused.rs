@@ -11,7 +11,7 @@ const RESET: ConnectOutcome = ConnectOutcome::Empty { reset: true };
 const PAUSED: ConnectOutcome = ConnectOutcome::Empty { reset: false };
 
 impl World {
-    /// Orders a pause of the first app's service of ten minutes, or its end.
+    /// Pauses the first app's service for ten minutes, or ends its pause.
     fn pause(&mut self, pauses: bool) -> Result<Vec<String>, Refused> {
         let name = self.known[&0].as_ref().expect("a resource").id.service().into();
         let order = PauseOrder {

@@ -31,7 +31,7 @@ fn at(text: &str) -> SocketAddr {
 }
 
 impl World {
-    /// The problems of services that there are, in words.
+    /// Returns the present problems of services, with their texts.
     fn told(&self) -> Vec<(Severity, Kind, String)> {
         let kinds = [Kind::NoActiveBackend, Kind::NoHealthyBackend];
         let problems = self.core.problems().iter();

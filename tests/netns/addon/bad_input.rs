@@ -14,7 +14,7 @@ use super::platform::{
 use crate::harness::Net;
 use crate::harness::daemon::Daemon;
 
-/// A body that says why, in the member that the dialect's platform shows.
+/// Asserts that a body has a message in the member that the dialect's platform shows.
 #[track_caller]
 fn explains(dialect: Dialect, body: &Value) {
     let member = if dialect == Dialect::Osb {

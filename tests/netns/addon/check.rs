@@ -34,7 +34,7 @@ fn write_login(net: &Net) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The names of the checks that came to a verdict.
+/// Returns the names of the checks that came to a verdict.
 fn of(report: &Value, verdict: &str) -> Vec<String> {
     let checks = report["checks"].as_array().expect("checks");
     let of = checks.iter().filter(|check| check["verdict"] == verdict);

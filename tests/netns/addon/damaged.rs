@@ -32,7 +32,7 @@ fn errors(daemon: &Daemon<'_>) -> Vec<String> {
     errors.map(|problem| problem["kind"].to_string()).collect()
 }
 
-/// The lines of a message between backquotes, which are there to be typed.
+/// Returns the command lines that a message has between backquotes.
 fn quoted(message: &str) -> Vec<String> {
     message.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

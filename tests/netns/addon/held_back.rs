@@ -42,7 +42,7 @@ fn is_answered(net: &Net, to: SocketAddr, by: Option<&str>) {
     assert!(wait_until(PATIENCE * 2, is_so), "{by:?}: {last:?}");
 }
 
-/// The services that are said to be held back.
+/// Returns the services that are reported as held back.
 fn held_back(daemon: &Daemon<'_>) -> Vec<Value> {
     let problems = daemon.get("/v1/daemon")["problems"].clone();
     let problems = problems.as_array().expect("a list").iter();
@@ -50,7 +50,7 @@ fn held_back(daemon: &Daemon<'_>) -> Vec<Value> {
     held.map(|problem| problem["service"].clone()).collect()
 }
 
-/// A resource with a backend, and the names of both.
+/// Provisions a resource and registers a backend. Returns the resource, its port and its service.
 fn served(net: &Net, daemon: &Daemon<'_>) -> (String, u16, Value) {
     let (resource, port) = provisioned(net, Dialect::Scalingo, "my-app");
     let mut service = services(daemon)[0]["service"].clone();

@@ -177,7 +177,7 @@ fn printed(text: &str) -> Printed {
     }
 }
 
-/// Every command that there is, with those below it: as the help lists them.
+/// Returns all commands and subcommands that the help lists.
 fn all_commands(net: &Net) -> Vec<String> {
     let help = |words: &[&str]| net.run("gateway", &[&[TCPGW, "help"], words].concat()).ok();
     let listed = |words: &[&str]| -> Vec<String> {

@@ -38,7 +38,7 @@ fn configure(net: &Net) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The address that signs a user on, who is led to the page.
+/// Returns the address that signs a user on and leads to the page.
 fn sign_on(id: &str) -> String {
     let fields = form(&fields(Dialect::Scalingo, id, now()));
     format!("http://{}/scalingo/sso?{fields}", address())
@@ -220,7 +220,8 @@ fn traffic(net: &Net, browser: &Browser<'_>, service: &str) -> [String; 2] {
     backends
 }
 
-/// Light and dark, wide and narrow: nothing is cut off, nothing is pale.
+/// Asserts that the page is readable in light and dark, and in wide and narrow windows: nothing is cut off, and all contrasts are
+/// sufficient.
 #[track_caller]
 fn readable(browser: &Browser<'_>, name: &str) {
     for (width, scheme) in [
@@ -240,7 +241,7 @@ fn readable(browser: &Browser<'_>, name: &str) {
     browser.look(1100, "light");
 }
 
-/// The button copies, or selects what is to be copied where the browser forbids that.
+/// Asserts that the button copies, or selects the text where the browser forbids copying.
 #[track_caller]
 fn copies(browser: &Browser<'_>) {
     let said = || browser.script("return document.getElementById('copied').textContent");
@@ -261,7 +262,7 @@ fn copies(browser: &Browser<'_>) {
     }
 }
 
-/// New connections wait while the operator has them wait, and the page says no longer so when that is over.
+/// Asserts that new connections wait during a pause, and that the page stops reporting the pause when it is over.
 fn paused(net: &Net, says: &dyn Fn(&str, bool)) {
     const WAITING: &str = "The operator holds new connections back for";
     let app = format!("app:{APP}");
@@ -272,7 +273,8 @@ fn paused(net: &Net, says: &dyn Fn(&str, bool)) {
     says(WAITING, false);
 }
 
-/// A change that is not possible on the gateway is held back, and the page says that all is as before.
+/// Asserts that a change which is not possible on the gateway is held back, and that the page reports that the former state
+/// stays.
 fn held_back(daemon: &Daemon<'_>, service: &str, says: &dyn Fn(&str, bool)) {
     const KEPT: &str = "The last change cannot be put into effect on the gateway now; what was there before stays.";
     let before = daemon.get(service)["service"].clone();
@@ -284,7 +286,8 @@ fn held_back(daemon: &Daemon<'_>, service: &str, says: &dyn Fn(&str, bool)) {
     says(KEPT, false);
 }
 
-/// Suspended, paused, held back, without an answering container, removed while the page is open: each in the owner's words.
+/// Asserts that the page reports each state in the owner's words: suspended, paused, held back, without a healthy container,
+/// removed while the page is open.
 fn states(net: &Net, browser: &Browser<'_>, id: &str, daemon: &Daemon<'_>) {
     let page = format!("http://{}/apps/{id}", address());
     let resource = format!("/scalingo/resources/{id}");

@@ -83,7 +83,7 @@ pub(super) fn write_credentials(net: &Net, password: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("failed to set a mode");
 }
 
-/// A daemon with that configuration, whose provider API answers.
+/// Starts a daemon with that configuration, and waits until its provider API answers.
 #[track_caller]
 pub(super) fn daemon<'n>(net: &'n Net, config: &str) -> Daemon<'n> {
     let daemon = net.daemon_without_state(&["--config", config]);
@@ -97,12 +97,12 @@ pub(super) fn listens(net: &Net) {
     assert!(wait_until(PATIENCE, is_there), "no provider API");
 }
 
-/// A request with the right credentials.
+/// Sends a request with the right credentials.
 pub(super) fn ask(net: &Net, method: &str, path: &str, body: impl Display) -> Reply {
     ask_with(net, method, path, &standard_headers(), &body.to_string())
 }
 
-/// A request with these headers, each with its end of line.
+/// Sends a request with these headers, each with its end of line.
 pub(super) fn ask_with(net: &Net, method: &str, path: &str, headers: &str, body: &str) -> Reply {
     let text = request(method, path, headers, body);
     net.within("gateway", || send(text.as_bytes())).expect("an answer")
@@ -229,7 +229,7 @@ pub(super) fn provisioned(net: &Net, dialect: Dialect, app: &str) -> (String, u1
     (path, port(net, dialect, app, &reply))
 }
 
-/// The path of a resource that was provisioned.
+/// Returns the path of a resource that was provisioned.
 #[track_caller]
 pub(super) fn resource(dialect: Dialect, app: &str, reply: &Reply) -> String {
     let id = || reply.json()["id"].as_str().expect("an id").to_owned();
@@ -241,7 +241,7 @@ pub(super) fn resource(dialect: Dialect, app: &str, reply: &Reply) -> String {
     }
 }
 
-/// The port of `TCP_URL`, which OSB tells with a binding.
+/// Returns the port of `TCP_URL`, which OSB tells with a binding.
 #[track_caller]
 pub(super) fn port(net: &Net, dialect: Dialect, app: &str, reply: &Reply) -> u16 {
     assert!([200, 201].contains(&reply.status), "{reply:?}");
@@ -265,7 +265,7 @@ pub(super) fn port_of(url: &Value) -> u16 {
         .unwrap_or_else(|| panic!("{url} is no TCP_URL"))
 }
 
-/// Orders the plan `large` as the dialect has it.
+/// Orders the plan `large` in the dialect's way.
 pub(super) fn change_plan(net: &Net, dialect: Dialect, path: &str) -> Reply {
     match dialect {
         Dialect::Osb => ask(net, "PATCH", path, json!({"service_id": SERVICE, "plan_id": LARGE})),
@@ -283,7 +283,7 @@ pub(super) fn deprovision(net: &Net, path: &str) -> Reply {
     ask(net, "DELETE", &format!("{path}{query}"), "")
 }
 
-/// The services of resources, by name, as the daemon lists them.
+/// Returns the services of resources, as the daemon lists them.
 pub(super) fn services(daemon: &Daemon<'_>) -> Vec<Value> {
     let list = daemon.get("/v1/services")["services"]
         .as_array()
@@ -292,7 +292,7 @@ pub(super) fn services(daemon: &Daemon<'_>) -> Vec<Value> {
     list.into_iter().filter(|listed| !listed["addon"].is_null()).collect()
 }
 
-/// Does `work` with each number below `count`, by so many threads in the gateway's namespace.
+/// Runs `work` with each number below `count`, on so many threads in the gateway's namespace.
 pub(super) fn in_parallel(net: &Net, count: u32, threads: usize, work: impl Fn(u32) + Sync) {
     let counter = AtomicU32::new(0);
     let places: Vec<Place> = (0..threads).map(|_| net.place("gateway")).collect();
@@ -313,7 +313,7 @@ pub(super) fn in_parallel(net: &Net, count: u32, threads: usize, work: impl Fn(u
     });
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 pub(super) fn now() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.as_ref().map_or(0, Duration::as_secs)

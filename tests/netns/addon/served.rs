@@ -21,7 +21,7 @@ fn is_reset(net: &Net, to: SocketAddr) -> bool {
     refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// The name of the one service.
+/// Returns the name of the only service.
 fn name_of(daemon: &Daemon<'_>) -> String {
     let name = services(daemon)[0]["service"]["name"].clone();
     name.as_str().expect("a name").to_owned()

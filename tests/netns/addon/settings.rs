@@ -23,7 +23,7 @@ use crate::harness::shell::TCPGW;
 use crate::harness::{Net, wait_until};
 use crate::store::{tmpfs, unmount, with_own_mounts};
 
-/// The problem of the provider API, if there is one.
+/// Returns the problem of the provider API, if there is one.
 fn trouble(daemon: &Daemon<'_>) -> Option<String> {
     trouble_of(daemon, "provider_api")
 }

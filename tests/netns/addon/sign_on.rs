@@ -9,7 +9,7 @@ use super::platform::{
 };
 use crate::harness::Net;
 
-/// The fields that sign on to a resource, at a time.
+/// Returns the fields that sign on to a resource, at a time.
 pub(super) fn fields(dialect: Dialect, id: &str, at: u64) -> Vec<(&'static str, String)> {
     let (key, at) = match dialect {
         Dialect::Heroku => ("resource_id", at),
@@ -41,7 +41,7 @@ fn sign_on(net: &Net, dialect: Dialect, fields: &[(&str, String)]) -> Reply {
     }
 }
 
-/// The page of a resource, as its signed on owner gets it.
+/// Returns the page of a resource, as its owner gets it after signing on.
 #[track_caller]
 pub(super) fn page_of(net: &Net, dialect: Dialect, id: &str) -> String {
     let reply = sign_on(net, dialect, &fields(dialect, id, now()));

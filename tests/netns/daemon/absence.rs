@@ -21,7 +21,7 @@ use crate::store::{tmpfs, unmount, with_own_mounts};
 
 const RECORDED: Duration = Duration::from_millis(2500);
 
-/// A file's service on port 2001 behind b1, and one of the API on 2002 behind b2.
+/// Starts a daemon with a file's service on port 2001 at b1, and an API service on port 2002 at b2.
 fn begin(net: &Net) -> Daemon<'_> {
     net.want(of_file());
     let daemon = net.daemon(&[]);
@@ -48,7 +48,7 @@ fn serves(net: &Net, ports: &[u16]) {
     }
 }
 
-/// The same where backends have to answer first.
+/// Waits until these ports are served, where backends have to answer probes first.
 #[track_caller]
 fn serves_soon(net: &Net, ports: &[u16]) {
     for port in ports {

@@ -419,7 +419,7 @@ fn those_who_have_gone_keep_nobody_from_looking() {
     daemon.stop();
 }
 
-/// A pipe that holds as much as it can.
+/// Returns a full pipe.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().expect("a pipe");
     let set = |writer: &PipeWriter, flags| fcntl(writer, FcntlArg::F_SETFL(flags)).expect("flags are set");

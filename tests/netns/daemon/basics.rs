@@ -24,7 +24,7 @@ fn four(host: &str) -> String {
     crate::harness::brief::endpoints(host, 3000)[0].clone()
 }
 
-/// Services whose backends are IPv4 alone.
+/// Returns a service whose backends are IPv4 only.
 fn ipv4(name: &str, port: u16, hosts: &[&str], more: &Value) -> Value {
     let backends: Vec<String> = hosts.iter().map(|host| four(host)).collect();
     let mut fields = more.clone();

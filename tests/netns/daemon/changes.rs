@@ -57,7 +57,7 @@ impl Asked {
     }
 }
 
-/// Changes services as one client, in a random way each time.
+/// Sends the random changes of one client.
 fn change(net: &Net, client: usize, changes: usize, asked: &Mutex<Vec<Asked>>) {
     let mut random = Random::of(client as u64);
     for change in 0..changes {
@@ -100,7 +100,7 @@ fn change(net: &Net, client: usize, changes: usize, asked: &Mutex<Vec<Asked>>) {
     }
 }
 
-/// The history of a service, the oldest first.
+/// Returns the history of a service, the oldest first.
 fn history(daemon: &Daemon<'_>, service: &str) -> Vec<Value> {
     let mut entries: Vec<Value> = Vec::new();
     loop {
@@ -116,7 +116,8 @@ fn history(daemon: &Daemon<'_>, service: &str) -> Vec<Value> {
     }
 }
 
-/// The history of one service explains every answer, in an order in which nothing comes after what began when it was over.
+/// Asserts that one service's history explains every answer, in an order in which no change comes after one that began when it
+/// was over.
 #[track_caller]
 fn explains(history: &[Value], asked: &[&Asked]) {
     for pair in history.windows(2) {
@@ -240,7 +241,7 @@ fn remount(at: &Path, flags: MsFlags) {
     mount(none, at, none, MsFlags::MS_REMOUNT | flags, none).expect("it can be remounted");
 }
 
-/// The same as the daemon sees it: `ip netns exec` has given it mounts of its own.
+/// Remounts a directory in the daemon's mounts, because `ip netns exec` has given the daemon its own.
 fn remount_for(daemon: &Daemon<'_>, at: &Path, option: &str) {
     let mut command = Command::new("nsenter");
     command.args(["-m", "-t", &daemon.id().to_string(), "mount", "-o"]);

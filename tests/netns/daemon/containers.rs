@@ -145,7 +145,7 @@ pub(super) fn deadlines_were_kept(log: &str) -> (usize, Duration) {
     (flushed, least)
 }
 
-/// The time of day that a line of a log begins with.
+/// Returns the time of day that a line of a log begins with.
 fn time_of(line: &str) -> Option<Duration> {
     let (_, time) = line.split_once('T')?;
     let mut parts = time.split_once('Z')?.0.split(':');
@@ -154,7 +154,7 @@ fn time_of(line: &str) -> Option<Duration> {
     Some(Duration::from_secs(hours * 3600 + minutes * 60) + Duration::from_secs_f64(seconds))
 }
 
-/// No request failed, none waited for a second SYN, and sessions ended as the contract says.
+/// Asserts that no request failed, that none waited for a second SYN, and that sessions ended as the contract allows.
 #[track_caller]
 pub(super) fn nobody_noticed(net: &Net, gone: &[Container], traffic: &Traffic) {
     let (failures, refused) = (lock(&traffic.failures), lock(&traffic.refused));

@@ -39,7 +39,7 @@ struct Fleet<'n> {
 }
 
 impl<'n> Fleet<'n> {
-    /// With a daemon that has both services from its API.
+    /// Makes a fleet, and a daemon that has both services from its API.
     #[track_caller]
     fn new(net: &'n Net) -> (Self, Daemon<'n>) {
         let mut fleet = Self {
@@ -63,7 +63,7 @@ impl<'n> Fleet<'n> {
         (fleet, daemon)
     }
 
-    /// The containers of another version, which do not listen yet.
+    /// Makes the containers of another version, which do not listen yet.
     fn unborn(&mut self, family: usize) -> Vec<Container> {
         let is_first = self.serving[family].first().is_none_or(|one| one.host != HOSTS[0][0]);
         let make = |host| {
@@ -73,7 +73,7 @@ impl<'n> Fleet<'n> {
         HOSTS[usize::from(!is_first)].into_iter().map(make).collect()
     }
 
-    /// The same, and they do.
+    /// Makes the containers of another version, which listen.
     fn version(&mut self, family: usize) -> Vec<Container> {
         let mut version = self.unborn(family);
         for one in &mut version {
@@ -86,7 +86,7 @@ impl<'n> Fleet<'n> {
         endpoints(&self.serving[family], family)
     }
 
-    /// Another version serves; those of before are what is given.
+    /// Notes that another version serves. Returns the containers of the version before.
     fn replace(&mut self, family: usize, new: Vec<Container>) -> Vec<Container> {
         mem::replace(&mut self.serving[family], new)
     }
@@ -129,7 +129,7 @@ fn texts(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
 }
 
-/// The deploys of a service, the newest first.
+/// Returns the deploys of a service, the newest first.
 fn deploys(net: &Net, service: &str) -> Vec<Value> {
     let told = net.told(&["deploys", "--service", service, "--limit", "1000"]);
     told["deploys"].as_array().expect("a list").clone()
@@ -181,7 +181,7 @@ enum Way {
 
 const WAYS: [Way; 4] = [Way::Told, Way::Left, Way::Flushed, Way::Closed];
 
-/// Deploys one version.
+/// Deploys one version in one of the ways, and asserts that its old containers end as expected.
 fn roll(fleet: &mut Fleet<'_>, traffic: &Traffic, family: usize, way: Way) {
     let net = fleet.net;
     let service = SERVICES[family].0;

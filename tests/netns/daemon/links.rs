@@ -49,7 +49,7 @@ fn a_bridge_that_is_renamed_is_known_at_once() {
     assert!(daemon.events_of("repaired").is_empty(), "it is no drift");
 }
 
-/// A session of each family, through a service that shows the gateway's address.
+/// Opens a session of each family, through a service that shows the gateway's address.
 fn sessions(net: &Net) -> Vec<Conn> {
     let open = |(public, internal): (&str, &str)| {
         let mut conn = net.connect("client", at(public, 2001)).expect("a connection");

@@ -11,7 +11,7 @@ use crate::harness::{Net, wait_until};
 const OPTIONS: &[&str] = &["--check-interval", "1s"];
 const QUICK: &str = "200ms";
 
-/// A service at these backends, which are asked often.
+/// Returns a service at these backends, with frequent probes.
 fn probed(name: &str, port: u16, backends: Value, more: Value) -> Value {
     let health = json!({"interval": QUICK, "timeout": QUICK, "rise": 1, "fall": 1});
     let mut service = service(name, port, &[], 3000, more);
@@ -26,7 +26,7 @@ fn problem(net: &Net, kind: &str) -> Option<Value> {
     problems.iter().find(|problem| problem["kind"] == kind).cloned()
 }
 
-/// The problem that probes are misrouted with all of these words, as `status` and `doctor` tell it: the line that mends it.
+/// Waits until `status` and `doctor` report misrouted probes with all of these words. Returns the line that repairs it.
 #[track_caller]
 fn told(net: &Net, words: &[&str]) -> String {
     let has_all = |problem: &Value| {

@@ -87,7 +87,7 @@ impl<'n> Platform<'n> {
         );
     }
 
-    /// The last that was replaced ends in good order.
+    /// Closes the container that was replaced last, in good order.
     fn close_last(&mut self) {
         let old = self.gone.last_mut().expect("one was replaced");
         old.close();

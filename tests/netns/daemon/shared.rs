@@ -11,7 +11,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 use crate::retire::open;
 
-/// Services "a" and "b" on ports 2001 and 2002, with these backends.
+/// Returns services "a" and "b" on ports 2001 and 2002, with these backends.
 fn two(a: &[&str], b: &[&str], more: &Value) -> Value {
     state([
         service("a", 2001, a, 3000, more.clone()),

@@ -14,7 +14,7 @@ use crate::harness::{Net, wait_until};
 /// An address that the gateway has not yet.
 const FLOATING: &str = "10.2.0.201";
 
-/// The messages of problems of that kind.
+/// Returns the messages of problems of that kind.
 fn problems(daemon: &Daemon<'_>, kind: &str) -> Vec<Value> {
     let all = daemon.get("/v1/daemon")["problems"].clone();
     let mut problems = all.as_array().cloned().unwrap_or_default();
@@ -307,7 +307,7 @@ fn apply_without_a_daemon_leaves_out_what_is_not_possible_yet() {
     assert!(is_served(&net, 2001, "b2") && services(&net).contains("2002"));
 }
 
-/// A backend of the gateway's own makes a service impossible.
+/// Returns a service that is impossible because of a backend of the gateway's own.
 fn with_own(name: &str, port: u16, host: &str) -> Value {
     json!({"name": name, "port": port, "backends": [endpoints(host, 3000)[0], "10.2.0.1:3000"]})
 }

@@ -62,7 +62,7 @@ pub(super) struct Amount {
 }
 
 impl Traffic {
-    /// While `work` goes on.
+    /// Runs `work` under traffic. Returns the traffic with the result of `work`.
     pub(super) fn during<T>(net: &Net, to: &[SocketAddr], amount: &Amount, work: impl FnOnce(&Self) -> T) -> (Self, T) {
         let turns = amount.clients as usize + amount.sessions;
         let traffic = Self {

@@ -54,7 +54,7 @@ pub(super) fn begin_from(net: &Net, from: IpAddr, to: SocketAddr) -> Socket {
     })
 }
 
-/// The errors that healthz tells of, with its status.
+/// Returns the status of healthz, and its errors.
 pub(super) fn health(daemon: &Daemon<'_>) -> (u16, Vec<Value>) {
     let answer = daemon.ask("GET", "/v1/healthz", "").expect("an answer");
     let told = answer.json();
@@ -246,7 +246,7 @@ fn drops_at_interfaces_and_by_sets_are_told_at_once() {
     }
 }
 
-/// The problem of a kind that `status` tells of.
+/// Returns the problem of a kind that `status` reports, if there is one.
 fn problem(net: &Net, kind: &str) -> Option<Value> {
     let status = net.cli(&["status", "-o", "json", "--interval", "0s"]);
     let status: Value = serde_json::from_str(&status.stdout).unwrap_or_else(|error| panic!("{error}: {status}"));
@@ -254,8 +254,8 @@ fn problem(net: &Net, kind: &str) -> Option<Value> {
     problems.iter().find(|problem| problem["kind"] == kind).cloned()
 }
 
-/// Does something to the gateway, and asserts that a problem of that kind is told of, with that severity, and no longer once it is
-/// undone.
+/// Runs a command that breaks the gateway, asserts that a problem of that kind and severity is reported, and that it is gone
+/// after the command that repairs the gateway.
 #[track_caller]
 fn is_told(net: &Net, daemon: &Daemon<'_>, [kind, severity]: [&str; 2], [breaks, mends]: [&str; 2]) {
     assert_eq!(problem(net, kind), None, "{breaks}: before");

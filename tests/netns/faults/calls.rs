@@ -84,7 +84,7 @@ impl Scene {
             .run("gateway", &[&before, options, &[TCPGW, "apply", &file]].concat())
     }
 
-    /// The kernel is what the file says, and so is the record.
+    /// Asserts that the kernel and the record agree with the file.
     #[track_caller]
     fn assert_done(&mut self, when: &str) {
         assert_holds(&self.net, &self.after, when);
@@ -113,7 +113,7 @@ impl Scene {
         self.assert_done(when);
     }
 
-    /// Each of some calls fails once; the run must end well nevertheless.
+    /// Asserts that a run succeeds when one of these calls fails once, for some of the calls.
     fn must_not_matter(&mut self, call: &str, fault: &str, forget: bool, every: usize) {
         let calls = self.calls(call, forget);
         assert!(calls > 20, "{calls}");

@@ -25,7 +25,7 @@ const NEIGHBOURS: [&str; 4] = ["peer", "routed", "b3", "b4"];
 /// Most bytes of data that a run of a small state may have, whatever the flows.
 const MOST_DATA: u64 = 64 << 20;
 
-/// The nth flow of a client to `PORT`, and on to that host.
+/// Returns the nth flow of a client to `PORT`, translated to that host.
 fn flow(n: usize, host: &str) -> Injected {
     let [low, high] = [n % 50_000, n / 50_000].map(|part| u16::try_from(part).expect("16 bits"));
     let client = SocketAddr::new(plan::crowd(high)[0], 10_000 + low);
@@ -41,7 +41,7 @@ fn flow(n: usize, host: &str) -> Injected {
     }
 }
 
-/// A sysctl of conntrack in a host.
+/// Reads a sysctl of conntrack in a host.
 fn sysctl(net: &Net, host: &str, name: &str) -> usize {
     let path = format!("/proc/sys/net/netfilter/{name}");
     let read = net.within(host, || fs::read_to_string(&path));
@@ -53,7 +53,7 @@ fn count(net: &Net) -> usize {
     sysctl(net, "gateway", "nf_conntrack_count")
 }
 
-/// `web` and what the injected flows are of.
+/// Returns a state with `web` and the service of the injected flows.
 fn with_many(host: &str) -> Value {
     let web = service("web", 8000, &["b1", "b2"], 3000, json!({"limit": {"pps": 100_000}}));
     state([web, service("many", PORT, &[host], 3000, json!({}))])
@@ -179,7 +179,7 @@ fn a_million_flows_cost_time_and_no_memory() {
     );
 }
 
-/// As many as there may be in the gateway, the others in its neighbours: how many in the gateway.
+/// Injects as many flows as fit into the gateway, and the rest into its neighbours. Returns the number in the gateway.
 fn inject_many(net: &Net, all: usize) -> usize {
     let begin = Instant::now();
     let most = sysctl(net, "gateway", "nf_conntrack_max");

@@ -310,7 +310,7 @@ impl<'a> Killer<'a> {
         self.tally
     }
 
-    /// Flows that will be stale when their backends go.
+    /// Opens a connection whose flow will be stale when its backend is removed, and closes surplus ones.
     fn keep_some(&mut self) {
         let family = self.random.below(2);
         let to = [at(PUBLIC[family], 8002), at(PUBLIC[family], 8001)][self.random.below(2)];
@@ -379,7 +379,7 @@ struct Ended {
     said: String,
 }
 
-/// Without `ip netns exec` before it, which takes as long as a small run.
+/// Starts a run without `ip netns exec`, which takes as long as a small run itself.
 fn start(net: &Net, args: &[&str]) -> Child {
     let spawn = || {
         let mut command = Command::new(TCPGW);
@@ -405,7 +405,8 @@ fn end(mut run: Child) -> Ended {
     }
 }
 
-/// Sleeping alone is off by more than a small run takes from one transaction to the next.
+/// Waits with more precision than sleeping has: a sleep alone is off by more than the time between two transactions of a small
+/// run.
 fn wait_precisely(time: Duration) {
     let begin = Instant::now();
     thread::sleep(time.saturating_sub(Duration::from_micros(200)));

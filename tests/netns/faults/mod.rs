@@ -56,7 +56,7 @@ fn is(held: &Seen, state: &Value) -> bool {
     matches!(held, Seen::Ours { ruleset, .. } if *ruleset == wanted(state))
 }
 
-/// Our flows that the state does not know.
+/// Returns the flows of tcpgw that are not of the state.
 fn leftovers(net: &Net, state: &Value) -> Vec<String> {
     let known = endpoints(state);
     let mut left = Vec::new();
@@ -72,7 +72,7 @@ fn leftovers(net: &Net, state: &Value) -> Vec<String> {
     left
 }
 
-/// The public ports of a state and what is behind them.
+/// Returns the public ports of a state with their backends.
 fn endpoints(state: &Value) -> BTreeSet<(u16, SocketAddr)> {
     let port = |of: &Value| u16::try_from(of["port"].as_u64().expect("a port")).expect("a port");
     let endpoint = |backend: &Value| match backend {
@@ -88,7 +88,7 @@ fn endpoints(state: &Value) -> BTreeSet<(u16, SocketAddr)> {
     services.iter().flat_map(of_service).collect()
 }
 
-/// Services that only fill the table, on ports from `first` on: their backends are nowhere.
+/// Returns services that only fill the table, on ports from `first` on. Their backends do not exist.
 fn filler(first: u16, services: u16) -> Vec<Value> {
     let service = |n: u16| {
         let backends = (1..=4).map(|host| format!("10.{}.{}.{host}:80", 9 + n / 256, n % 256));

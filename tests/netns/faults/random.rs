@@ -9,14 +9,14 @@ use super::number;
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// From `TCPGW_SEED`, or the clock; says which.
+    /// Makes a generator with the seed in `TCPGW_SEED`, or from the clock, and prints the seed.
     pub(crate) fn seeded() -> Self {
         let seed = number("TCPGW_SEED").map_or_else(|| u64::from(now().subsec_nanos()), |seed| seed as u64);
         eprintln!("TCPGW_SEED={seed}");
         Self(seed)
     }
 
-    /// From that seed.
+    /// Makes a generator with this seed.
     pub(crate) fn of(seed: u64) -> Self {
         Self(seed)
     }

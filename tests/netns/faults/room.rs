@@ -15,7 +15,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::shell::{Ran, TCPGW};
 use crate::retire::open;
 
-/// Most bytes that root of a user namespace can send at once.
+/// Returns the largest number of bytes that root of a user namespace can send at once.
 fn most_bytes() -> usize {
     let limit = fs::read_to_string("/proc/sys/net/core/wmem_max").expect("a sysctl");
     limit.trim().parse::<usize>().expect("a number") * 2
@@ -153,7 +153,7 @@ fn too_little_memory_changes_nothing_or_all() {
     assert_holds(&net, &after, "without a limit");
 }
 
-/// The run directory on a file system of its own, which only the command sees.
+/// Runs a command with the run directory on a file system of its own, which only the command sees.
 fn with_run_dir(net: &Net, options: &str, prepare: &str, args: &str) -> Ran {
     let run = net.file("run");
     let run = run.to_string_lossy();

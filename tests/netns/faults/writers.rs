@@ -39,7 +39,7 @@ fn transactions(have: &Ruleset, want: &Ruleset) -> Vec<Vec<u8>> {
     steps.iter().map(encode).collect()
 }
 
-/// A table `ip other` that comes, and one that goes.
+/// Returns a transaction that adds a table `ip other`, and one that deletes it.
 fn elsewhere() -> Vec<Vec<u8>> {
     // `NFT_MSG_NEWTABLE` and `NFT_MSG_DELTABLE` with `NFTA_TABLE_NAME`, between the beginning and the end of a batch.
     const NEW: u16 = 0xa00;
@@ -103,7 +103,7 @@ fn write_until(net: &Net, writes: &[Vec<u8>], pause: Duration, over: &AtomicBool
     });
 }
 
-/// Does `work` while another one writes.
+/// Runs `work` while another program writes.
 fn beside<T>(net: &Net, writes: &[Vec<u8>], pause: Duration, work: impl FnOnce() -> T) -> (T, u64) {
     let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::state;
 
-/// A state of these services.
+/// Returns a state of these services.
 pub(crate) fn state(services: impl IntoIterator<Item = Value>) -> Value {
     state::state(&services.into_iter().collect::<Vec<_>>())
 }
 
-/// A service on a port, with a port of these hosts behind it, and what else its fields say.
+/// Returns a service on a port, with a port of these hosts as backends, and the other fields in `more`.
 pub(crate) fn service(name: &str, port: u16, hosts: &[&str], to: u16, more: Value) -> Value {
     let mut service = state::service(name, port, &state::backends(hosts, to), &json!({}));
     if let (Value::Object(fields), Value::Object(more)) = (&mut service, more) {
@@ -18,7 +18,7 @@ pub(crate) fn service(name: &str, port: u16, hosts: &[&str], to: u16, more: Valu
     service
 }
 
-/// A host's port as backends are written.
+/// Returns the endpoints of a host's port, as backends are written.
 pub(crate) fn endpoints(host: &str, port: u16) -> [String; 2] {
     state::endpoints(host, port).map(|endpoint| endpoint.to_string())
 }

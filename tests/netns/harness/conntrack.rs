@@ -22,7 +22,7 @@ pub(crate) struct Tracked {
 }
 
 impl Net {
-    /// All TCP entries of both families.
+    /// Reads all TCP entries of both families.
     pub(crate) fn conntrack(&self) -> Vec<Tracked> {
         let list = |family| {
             self.run("gateway", &["conntrack", "-L", "-p", "tcp", "-f", family])
@@ -36,7 +36,7 @@ impl Net {
             .collect()
     }
 
-    /// The TCP entries whose backend this is.
+    /// Reads the TCP entries with this backend.
     pub(crate) fn flows_to(&self, backend: SocketAddr) -> Vec<Tracked> {
         self.conntrack()
             .into_iter()

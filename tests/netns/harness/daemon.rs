@@ -58,19 +58,20 @@ impl Answer {
 }
 
 impl Net {
-    /// A daemon that follows the state file, with these options besides. It has looked at the kernel when this returns.
+    /// Starts a daemon that follows the state file, with these further options. When this function returns, the daemon has
+    /// examined the kernel.
     #[track_caller]
     pub(crate) fn daemon(&self, options: &[&str]) -> Daemon<'_> {
         self.daemon_storing(self.file("store.db"), options)
     }
 
-    /// The same with its store there.
+    /// Starts such a daemon with its store at `store`.
     #[track_caller]
     pub(crate) fn daemon_storing(&self, store: PathBuf, options: &[&str]) -> Daemon<'_> {
         self.daemon_of(store, options, &[])
     }
 
-    /// A daemon with these variables in its environment.
+    /// Starts a daemon with these variables in its environment.
     #[track_caller]
     pub(crate) fn daemon_within(&self, variables: &[(&'static str, String)]) -> Daemon<'_> {
         self.daemon_of(self.file("store.db"), &[], variables)
@@ -91,7 +92,7 @@ impl Net {
         daemon
     }
 
-    /// A daemon that is told of no state file, but for what its options say.
+    /// Starts a daemon without a state file, unless its options name one.
     #[track_caller]
     pub(crate) fn daemon_without_state(&self, options: &[&str]) -> Daemon<'_> {
         let mut daemon = Daemon {
@@ -112,7 +113,7 @@ impl Net {
         self.apply_alone_with(state, "")
     }
 
-    /// The same, with further options.
+    /// Applies a state without a daemon and with further options, with the daemon's store.
     pub(crate) fn apply_alone_with(&self, state: &Value, options: &str) -> Ran {
         let file = self.state_file("alone.json", state);
         let store = self.file("store.db").to_string_lossy().into_owned();
@@ -120,7 +121,7 @@ impl Net {
         self.sh("gateway", &line)
     }
 
-    /// The daemon's state file.
+    /// Returns the path of the daemon's state file.
     pub(crate) fn wanted(&self) -> PathBuf {
         self.file("wanted.json")
     }
@@ -132,12 +133,12 @@ impl Net {
         fs::rename(new, self.wanted()).expect("failed to replace a state file");
     }
 
-    /// The socket of the daemon's API.
+    /// Returns the path of the daemon's API socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.file("tcpgw.sock")
     }
 
-    /// A command that would ask the daemon.
+    /// Returns a command that sends requests to the daemon.
     fn asking(&self, words: &[&str]) -> Vec<String> {
         let socket = self.socket().to_string_lossy().into_owned();
         let mut argv = vec![TCPGW.to_owned(), "--socket".to_owned(), socket];
@@ -162,7 +163,7 @@ impl Net {
         serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{args:?}: {error}: {printed}"))
     }
 
-    /// A process of that host that passes on to the daemon what comes to its own socket.
+    /// Starts a process in that host which forwards connections to its own socket to the daemon.
     pub(crate) fn relay(&self, host: &str, name: &str) -> Child {
         let at = self.file(name);
         let this = env::current_exe().expect("the tests have a file");
@@ -188,12 +189,12 @@ impl Net {
     }
 }
 
-/// A request as HTTP has it.
+/// Returns an HTTP request.
 pub(crate) fn request(method: &str, target: &str, body: &str) -> Vec<u8> {
     request_with(method, target, "", body)
 }
 
-/// The same with more headers, each with its end of line.
+/// Returns an HTTP request with more headers, each with its end of line.
 pub(crate) fn request_with(method: &str, target: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     let head = format!("{method} {target} HTTP/1.1\r\nhost: tcpgw\r\nconnection: close\r\n{headers}");
@@ -211,13 +212,13 @@ impl Daemon<'_> {
         );
     }
 
-    /// The same without a look whether it does.
+    /// Starts the daemon without waiting for it.
     pub(crate) fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.log());
         self.launch_logging(log.expect("failed to make a log"));
     }
 
-    /// The same with its log there.
+    /// Starts the daemon without waiting for it, with this destination of its log.
     pub(crate) fn launch_logging(&mut self, log: impl Into<Stdio>) {
         assert!(self.child.is_none(), "it runs");
         let [state, socket] = [self.net.wanted(), self.net.socket()];
@@ -312,7 +313,7 @@ impl Daemon<'_> {
         assert!(settled, "{:#}", self.get("/v1/daemon"));
     }
 
-    /// The events that it still has, of this life.
+    /// Returns the events that the present process still has.
     pub(crate) fn events(&self) -> Vec<Value> {
         let Ok(answer) = self.ask("GET", "/v1/events?follow=false", "") else {
             return Vec::new();
@@ -327,7 +328,7 @@ impl Daemon<'_> {
         events
     }
 
-    /// The number of the last event.
+    /// Returns the number of the last event.
     pub(crate) fn last(&self) -> u64 {
         self.events().last().and_then(number).unwrap_or(0)
     }

@@ -23,7 +23,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// A segment with these flags and nothing else in it.
+    /// Returns a segment with these flags and without options or data.
     pub(crate) fn new(src: SocketAddr, dst: SocketAddr, flags: u8) -> Self {
         Self {
             src,
@@ -54,7 +54,7 @@ impl Segment {
         }
     }
 
-    /// The whole packet. The kernel fills in the IPv4 checksum.
+    /// Returns the whole packet. The kernel fills in the IPv4 checksum.
     fn bytes(&self) -> Vec<u8> {
         let tcp = self.tcp();
         let length = u16::try_from(tcp.len()).expect("a segment fits into a packet");
@@ -81,7 +81,7 @@ impl Segment {
         packet
     }
 
-    /// An ICMP error of the receiver, "port unreachable", that quotes this segment, in a packet of that many bytes.
+    /// Returns an ICMP error of the receiver, "port unreachable", that quotes this segment, in a packet of that many bytes.
     fn refusal(&self, size: usize) -> Vec<u8> {
         let (kind, protocol): ([u8; 2], u8) = if self.src.is_ipv4() { ([3, 3], 1) } else { ([1, 4], 58) };
         let header = if self.src.is_ipv4() { 20 } else { 40 };
@@ -140,7 +140,7 @@ impl Segment {
     }
 }
 
-/// RFC 1071, over two runs of which the first has an even length.
+/// Returns the checksum of RFC 1071 over two parts, of which the first has an even length.
 fn checksum(first: &[u8], second: &[u8]) -> u16 {
     let words = first.chunks(2).chain(second.chunks(2));
     let sum = words
@@ -211,7 +211,7 @@ pub(crate) struct RawFlow {
 }
 
 impl RawFlow {
-    /// A segment of this connection, from this side.
+    /// Returns a segment of this connection, from this side.
     pub(crate) fn segment(&self, flags: u8, payload: &[u8]) -> Segment {
         let segment = Segment::new(self.local, self.remote, flags)
             .seq(self.seq)
@@ -282,7 +282,7 @@ impl Net {
         flow
     }
 
-    /// The same, through the whole handshake.
+    /// Opens a connection through the whole handshake, without a TCP stack on the client's side.
     #[track_caller]
     pub(crate) fn raw_connect(&self, host: &str, local: SocketAddr, remote: SocketAddr) -> RawFlow {
         let mut flow = self.raw_syn(host, local, remote);

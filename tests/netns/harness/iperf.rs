@@ -15,7 +15,7 @@ pub(crate) struct Moved {
 }
 
 impl Net {
-    /// An iperf3 server for one run; it listens when this returns.
+    /// Starts an iperf3 server for one run, and waits until it listens.
     #[track_caller]
     pub(crate) fn iperf_server(&self, host: &str, port: u16) -> Running {
         let server = self.spawn(host, &["iperf3", "-s", "-1", "-p", &port.to_string()]);
@@ -27,7 +27,7 @@ impl Net {
         server
     }
 
-    /// A client's run of some whole seconds; `args` may be `-R`, so that the server sends.
+    /// Runs an iperf3 client for some whole seconds. `args` may be `-R`, so that the server sends.
     #[track_caller]
     pub(crate) fn iperf(&self, host: &str, to: SocketAddr, seconds: u32, args: &[&str]) -> Moved {
         let (address, port, time) = (to.ip().to_string(), to.port().to_string(), seconds.to_string());

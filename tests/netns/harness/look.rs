@@ -27,13 +27,13 @@ impl Net {
         }
     }
 
-    /// The gateway's links but loopback.
+    /// Returns the gateway's links except loopback.
     pub(crate) fn own_links(&self) -> Links {
         self.within("gateway", || Routes::open()?.own_links())
             .expect("an answer")
     }
 
-    /// Names of the gateway's links.
+    /// Returns the names of the gateway's links.
     pub(crate) fn links(&self) -> Vec<String> {
         let shown = self.run("gateway", &["ip", "-o", "link"]).ok();
         let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned());

@@ -46,12 +46,12 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// A topology beside those of other tests.
+    /// Makes a topology beside those of other tests.
     pub(crate) fn new() -> Self {
         Self::during(Turn::shared())
     }
 
-    /// A topology while no other test has one: for measurements.
+    /// Makes a topology while no other test has one: for measurements.
     pub(crate) fn alone() -> Self {
         Self::during(Turn::alone())
     }
@@ -81,12 +81,12 @@ impl Net {
         &self.prefix
     }
 
-    /// A file of this topology, gone with it.
+    /// Returns the path of a file that is removed with this topology.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Does `work` in the host's namespace. Sockets that it makes stay there.
+    /// Runs `work` in the host's namespace. Sockets that it makes stay there.
     ///
     /// Files under `/proc/self/net` are the process's: read `/proc/thread-self/net`.
     pub(crate) fn within<T: Send>(&self, host: &str, work: impl FnOnce() -> T + Send) -> T {
@@ -145,7 +145,7 @@ pub(crate) fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool)
     }
 }
 
-/// The names of the namespaces that begin with `prefix`.
+/// Returns the names of the namespaces that begin with `prefix`.
 pub(crate) fn namespaces(prefix: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(NAMESPACES) else {
         return Vec::new();

@@ -15,8 +15,8 @@ const SAMPLE: u32 = 1000;
 const NOWHERE: u16 = 9;
 
 impl Net {
-    /// By what a load of so many packets/s must be divided so that forwarding them takes no more than half of a
-    /// processor's time: 1, or on a slow machine 2, 4, 8 and so on.
+    /// Returns the number by which a load of so many packets/s must be divided so that forwarding them takes no more than half of
+    /// a processor's time: 1, or on a slow machine 2, 4, 8 and so on.
     #[track_caller]
     pub(crate) fn divisor(&self, pps: u32) -> u32 {
         let [from, to] = ["client", "routed"].map(|host| SocketAddr::new(plan::addresses(host)[0], NOWHERE));

@@ -15,7 +15,7 @@ pub(crate) const INTERNAL: [&str; 2] = ["10.2.0.1", "fd00:2::1"];
 /// Addresses that no host has. The gateway sends packets for them to the client, where they end.
 pub(crate) const NOBODY: [&str; 2] = ["192.0.2.7", "2001:db8:dead::7"];
 
-/// The IPv4 and the IPv6 address of a host; the gateway's are its public ones.
+/// Returns the IPv4 and the IPv6 address of a host; the gateway's are its public ones.
 pub(crate) fn addresses(host: &str) -> [IpAddr; 2] {
     let text = match host {
         "client" => ["203.0.113.10", "2001:db8:1::10"],
@@ -31,7 +31,7 @@ pub(crate) fn addresses(host: &str) -> [IpAddr; 2] {
     text.map(ip)
 }
 
-/// The gateway's links that have addresses of their own. The outer one has two addresses of IPv6 in one network.
+/// Returns the gateway's links that have addresses of their own. The outer one has two addresses of IPv6 in one network.
 pub(crate) fn gateway_links() -> Links {
     let mut links = Links::default();
     for (name, v4, v6) in [
@@ -49,18 +49,18 @@ pub(crate) fn gateway_links() -> Links {
     links
 }
 
-/// The nth of the client's many addresses, as IPv4 and as IPv6.
+/// Returns the nth of the client's many addresses, as IPv4 and as IPv6.
 pub(crate) fn crowd(n: u16) -> [IpAddr; 2] {
     let [high, low] = n.to_be_bytes();
     [ip(&format!("198.18.{high}.{low}")), ip(&format!("2001:db8:f::{n:x}"))]
 }
 
-/// The address that `text` says.
+/// Parses an address.
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
 }
 
-/// The address and port.
+/// Returns a socket address of this address and port.
 pub(crate) fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip(address), port)
 }

@@ -63,7 +63,7 @@ impl Program {
         );
     }
 
-    /// The publishers and numbers of such lines.
+    /// Returns the publishers and numbers of the lines that begin with a word.
     pub(crate) fn readings(&self, word: &str) -> BTreeSet<String> {
         let printed = self.printed();
         let lines = printed.lines().filter_map(|line| line.strip_prefix(word));

@@ -64,7 +64,8 @@ impl Server {
         self.counts.bytes_in.load(Relaxed)
     }
 
-    /// Counted once written, so that a client may have the last of them a moment earlier.
+    /// Returns the number of bytes written so far. Bytes are counted after the write, so a client may have the last of them a
+    /// moment earlier.
     pub(crate) fn bytes_out(&self) -> u64 {
         self.counts.bytes_out.load(Relaxed)
     }
@@ -83,19 +84,19 @@ impl Drop for Server {
 }
 
 impl Net {
-    /// A server on a port of a host, IPv4 and IPv6; it listens when this returns.
+    /// Starts a server on a port of a host, for IPv4 and IPv6, and waits until it listens.
     #[track_caller]
     pub(crate) fn serve(&self, host: &str, port: u16, behaviour: Behaviour) -> Server {
         self.serve_at(host, SocketAddr::new(plan::ip("::"), port), behaviour)
     }
 
-    /// A server on one address of a host.
+    /// Starts a server on one address of a host.
     #[track_caller]
     pub(crate) fn serve_at(&self, host: &str, at: SocketAddr, behaviour: Behaviour) -> Server {
         self.serve_as(host, host, at, behaviour)
     }
 
-    /// A server that says another name than its host's.
+    /// Starts a server that greets with another name than its host's.
     #[track_caller]
     pub(crate) fn serve_as(&self, name: &str, host: &str, at: SocketAddr, behaviour: Behaviour) -> Server {
         let listener = self
@@ -112,7 +113,7 @@ impl Net {
         }
     }
 
-    /// The same server on all four containers.
+    /// Starts the same server on all four containers.
     pub(crate) fn serve_all(&self, port: u16, behaviour: Behaviour) -> [Server; 4] {
         plan::BACKENDS.map(|host| self.serve(host, port, behaviour))
     }

@@ -106,7 +106,7 @@ impl Drop for Running {
 }
 
 impl Net {
-    /// A command that would run in `host`, for what the methods below do not offer.
+    /// Returns a command that runs in `host`, for uses that the methods below do not cover.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, host: &str, argv: &[A]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(host)]).args(argv);

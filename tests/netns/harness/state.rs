@@ -9,17 +9,17 @@ use super::plan;
 /// Mark that tcpgw sets on its flows by default.
 pub(crate) const FLOW_MARK: u32 = 1 << 23;
 
-/// A state of these services.
+/// Returns a state of these services.
 pub(crate) fn state(services: &[Value]) -> Value {
     json!({"version": 1, "services": services})
 }
 
-/// Both addresses of these hosts, with that port.
+/// Returns both addresses of these hosts, with that port.
 pub(crate) fn backends(hosts: &[&str], port: u16) -> Vec<Value> {
     backends_with(hosts, port, &json!({}))
 }
 
-/// The same, each with a `weight`, say, or a `state`.
+/// Returns such backends, each with further fields such as `weight` or `state`.
 pub(crate) fn backends_with(hosts: &[&str], port: u16, fields: &Value) -> Vec<Value> {
     let addresses = hosts.iter().flat_map(|host| plan::addresses(host));
     let backend = |address| {
@@ -30,14 +30,14 @@ pub(crate) fn backends_with(hosts: &[&str], port: u16, fields: &Value) -> Vec<Va
     addresses.map(backend).collect()
 }
 
-/// A service on that port, before `fields`, its other fields.
+/// Returns a service on that port, with the other fields in `fields`.
 pub(crate) fn service(name: &str, port: u16, backends: &[Value], fields: &Value) -> Value {
     let mut service = json!({"name": name, "port": port, "backends": backends});
     with(&mut service, fields);
     service
 }
 
-/// Both endpoints of a host on that port.
+/// Returns both endpoints of a host on that port.
 pub(crate) fn endpoints(host: &str, port: u16) -> [SocketAddr; 2] {
     plan::addresses(host).map(|address| SocketAddr::new(address, port))
 }

@@ -20,7 +20,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// The backend's endpoint.
+    /// Returns the backend's endpoint.
     pub(crate) fn backend(&self, port: u16) -> SocketAddr {
         state::endpoints(&self.greeting.backend, port)[usize::from(self.public.is_ipv6())]
     }
@@ -34,7 +34,7 @@ impl Net {
         parsed(&ran)
     }
 
-    /// The flows that are listed.
+    /// Returns the flows that `tcpgw flows` lists.
     #[track_caller]
     pub(crate) fn flows(&self, args: &[&str]) -> Vec<Value> {
         let listed = self.json(&[&["flows"], args].concat(), 0);
@@ -53,7 +53,7 @@ impl Net {
         )
     }
 
-    /// The same from this address and port.
+    /// Connects from this address and port, and keeps the connection.
     #[track_caller]
     pub(crate) fn hold_from(&self, host: &'static str, from: SocketAddr, to: SocketAddr) -> Held {
         let connect = || super::client::connect_from(Some(from), to, super::client::PATIENCE);

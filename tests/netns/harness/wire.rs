@@ -159,7 +159,7 @@ impl Drop for Capture {
     }
 }
 
-/// A line for each packet, for messages.
+/// Returns a line for each packet, for messages.
 pub(crate) fn lines(packets: &[Packet]) -> String {
     packets.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

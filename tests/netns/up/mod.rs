@@ -58,7 +58,7 @@ struct App<'n> {
 }
 
 impl Net {
-    /// An app of that name, whose Procfile has these lines.
+    /// Makes an app of that name, whose Procfile has these lines.
     fn app(&self, name: &str, procfile: &str) -> App<'_> {
         let app = App {
             net: self,
@@ -82,7 +82,7 @@ impl App<'_> {
         fs::write(self.directory().join(file), text).expect("failed to write a file of an app");
     }
 
-    /// A variable that its processes have, and no others.
+    /// Returns a variable that only the app's processes have.
     fn marker(&self) -> String {
         format!("UP_{}_{}", self.net.prefix(), self.name).replace('-', "_")
     }
@@ -225,7 +225,7 @@ impl App<'_> {
         assert_eq!(self.ended(), Some(0), "{}", self.printed());
     }
 
-    /// The processes of the app: those that have its variable.
+    /// Returns the processes of the app: those that have its variable.
     fn processes(&self) -> Vec<i32> {
         let marker = format!("{}=1", self.marker()).into_bytes();
         let has_it = |pid: &i32| {
@@ -243,7 +243,7 @@ impl App<'_> {
         value["processes"].as_array().expect("a list").clone()
     }
 
-    /// The address of a process by its name.
+    /// Returns the address of a process by its name.
     #[track_caller]
     fn address(&self, name: &str) -> SocketAddr {
         let all = self.ps();
@@ -316,7 +316,7 @@ impl Drop for App<'_> {
 }
 
 impl Net {
-    /// The daemon that a `tcpgw up` has started, as it is noted.
+    /// Returns the process number of the daemon that a `tcpgw up` has started, as it is noted.
     fn daemon_of_up(&self) -> Option<i32> {
         let namespace = fs::read_dir(self.file("run")).ok()?.flatten().find_map(|entry| {
             let name = entry.file_name().into_string().ok()?;

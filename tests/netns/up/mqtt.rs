@@ -13,7 +13,7 @@ const KEEPALIVE: u64 = 2;
 /// Readings of the publisher; 50 come in a second.
 const READINGS: usize = 300;
 
-/// The sample as an app: its files, with its libraries beside them.
+/// Makes an app of the sample: its files, with its libraries beside them.
 fn sample<'n>(net: &'n Net, procfile: &str, variables: &str) -> App<'n> {
     let read = |file: &str| fs::read_to_string(format!("{SAMPLE}/{file}")).expect("a file of the sample");
     let app = net.app("mqtt", &read(procfile));

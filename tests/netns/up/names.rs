@@ -29,7 +29,7 @@ fn answer(question: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Answers by UDP and TCP as long as the test runs.
+/// Answers queries by UDP and TCP as long as the test runs.
 fn serve(net: &Net) {
     let (questions, listener) = net.within("gateway", || {
         (
