@@ -134,7 +134,7 @@ fn listeners_are_those_of_the_namespace() {
     });
 }
 
-/// Longer than any burst on a loaded machine.
+/// Time that is longer than any burst on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Time without a notification after which no more are expected.
 const QUIET: Duration = Duration::from_millis(500);

@@ -38,13 +38,13 @@ const STATE: &str = r#"{"version":1,"services":[
 /// Behaviour of the daemon's loop when it gets a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loop {
-    /// Answers.
+    /// Answers requests.
     Answers,
     /// Takes questions, and never answers.
     Mute,
     /// Takes no questions.
     Stuck,
-    /// Answers questions, and never an order of a deploy.
+    /// Answers requests, except an order of a deploy.
     Slow,
 }
 

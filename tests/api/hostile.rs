@@ -48,8 +48,8 @@ fn huge_bodies_are_refused_before_and_while_they_come() {
     is_well(&server);
 }
 
-/// Many clients send head and body apart. One whose connection was closed between the two would not see the answer to what was
-/// carried out.
+/// A client that sends head and body separately gets its answer, because the server reads an unneeded body before it closes the
+/// connection.
 #[test]
 fn a_body_that_nobody_needs_is_read_before_the_answer() {
     let server = serves();

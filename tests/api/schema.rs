@@ -297,7 +297,7 @@ proptest! {
     }
 }
 
-/// Otherwise the property would hold of nothing.
+/// Generated states include accepted and refused ones, without which the property above would prove nothing.
 #[test]
 fn states_are_generated_that_both_accept_and_that_both_refuse() {
     use proptest::strategy::ValueTree as _;

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::{command, err, json, out, run, write};
 
-/// No test takes so long.
+/// Longest time to wait for anything in these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts a server that answers each request on a connection of its own by `answer`, which gets its first line. Returns the URL,

@@ -20,7 +20,7 @@ pub(crate) struct Injected {
     pub seen_as: SocketAddr,
     pub mark: u32,
     pub zone: u16,
-    /// Without it the flow is not translated, and `backend` is `public`.
+    /// True when the flow is translated; otherwise `backend` is `public`.
     pub translated: bool,
     /// State according to `enum tcp_conntrack`: 1 a SYN was sent, 2 it was answered, 3 the handshake is complete.
     pub state: u8,

@@ -48,13 +48,13 @@ const PEER: Peer = Peer {
     gid: 0,
     pid: None,
 };
-/// Longer than it takes to write the record and the file of last services.
+/// Time within which the record and the file of last services have been written.
 const WRITTEN: Duration = Duration::from_secs(3);
 
 /// Distance between the port of a service and the port that a local program has.
 const ELSEWHERE: u16 = 100;
 
-/// Longer than the pause between two looks at listeners.
+/// Time that is longer than the pause between two looks at listeners.
 const LISTENERS: Duration = Duration::from_secs(6);
 
 /// Losses while no daemon runs, in this order.
@@ -93,7 +93,7 @@ enum Event {
     /// A service of the API is made, changed, or removed by its name.
     Put(usize),
     Remove(&'static str),
-    /// The same, and the daemon is killed as soon as it has answered.
+    /// A service of the API is removed, and the daemon is killed as soon as it has answered.
     LastRemoval(&'static str, Option<Loss>),
     /// The record cannot be written until the next restart.
     RecordStuck,
@@ -104,7 +104,7 @@ enum Event {
     Listen(&'static str, bool),
     /// The provider of a service wants it on another port, which a local program has; or again on its own.
     Move(&'static str, bool),
-    /// For so many seconds the kernel does not say what the gateway is like.
+    /// The kernel gives no answers about the gateway's state for so many seconds.
     Blind(u64),
 }
 
@@ -570,7 +570,7 @@ fn a_damaged_store_is_cured_without_an_outage() {
     );
 }
 
-/// Only the kernel is left: names are made that an order accepts.
+/// Services of which only the kernel's table is left are served, with generated names that an order accepts.
 #[test]
 fn what_nothing_but_the_kernel_knows_is_served() {
     let mut world = World::new();

@@ -48,7 +48,7 @@ const FIRST: u16 = 9001;
 const LAST: u16 = 9005;
 const APPS: usize = 4;
 const QUARANTINE: Duration = Duration::from_secs(300);
-/// Longer than any drain, timeout or retry.
+/// Time that is longer than any drain, timeout or retry.
 const LONG: Duration = Duration::from_secs(180);
 fn plan_named(at: usize) -> WantedPlan {
     WantedPlan::Named(PLANS[at].0.parse().unwrap())
@@ -296,7 +296,7 @@ fn what_the_record_knows_better_than_the_copy_of_a_lost_store_counts() {
     }
 }
 
-/// Also where a later write of something else goes well at once.
+/// A write that failed stays reported when a later write of other data succeeds at once.
 #[test]
 fn a_write_that_goes_well_does_not_hide_one_that_failed() {
     let mut world = World::new();
@@ -372,7 +372,7 @@ fn requests_that_wait_together_are_one_write() {
     world.end().unwrap();
 }
 
-/// None of them is acknowledged, whether it was made or not.
+/// None of the requests that were written together is acknowledged when the flush fails, whether the write took effect or not.
 #[test]
 fn a_flush_that_fails_acknowledges_none_of_those_that_were_written_together() {
     for made in [false, true] {
@@ -460,7 +460,7 @@ fn a_resource_outside_of_narrowed_fences_follows_its_platform() {
     }
 }
 
-/// After a boot it is not served outside of the fences, and its platform's orders are taken all the same.
+/// A resource outside of the fences is not served after a boot, and the orders of its platform are carried out all the same.
 #[test]
 fn a_resource_that_the_fences_hold_back_follows_its_platform_and_stays_held_back() {
     let mut world = World::new();
@@ -486,8 +486,8 @@ fn a_resource_that_the_fences_hold_back_follows_its_platform_and_stays_held_back
     assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
 }
 
-/// Two apps share a container, which has one limit, and the plan's was changed in the configuration since: neither can have the new one,
-/// and that is no reason to serve who is suspended, or not to serve who is resumed.
+/// Two apps share a container with one limit, and their plan's limit was changed in the configuration, so that neither can have
+/// the new limit: they are suspended and resumed all the same.
 #[test]
 fn apps_that_share_a_container_are_suspended_and_resumed_though_their_plan_was_changed() {
     let mut world = World::new();

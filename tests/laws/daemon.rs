@@ -40,7 +40,7 @@ use crate::states::{FIRST_PORT, PORTS, links, with_source};
 
 const NAMESPACE: u64 = 7;
 const SEEN_REPLY: u32 = 2;
-/// Longer than any drain, interval or retry.
+/// Time that is longer than any drain, interval or retry.
 const LONG: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Clone)]
@@ -571,7 +571,7 @@ fn flows_that_cannot_be_deleted_are_tried_ever_more_rarely() {
     world.check().unwrap();
 }
 
-/// Killed before the record says who leaves, and until when.
+/// Draining backends keep their time when the daemon is killed before the record has their deadlines.
 #[test]
 fn those_who_drain_have_their_time_though_it_was_not_recorded() {
     let file = |backends: &[SocketAddr]| {
@@ -692,7 +692,7 @@ fn who_moves_has_to_answer_first() {
     assert_eq!(world.balanced("shop"), [at(1), at(3)].into());
 }
 
-/// The same where it moved while no daemon was there.
+/// A backend that moved while no daemon ran gets no connections before it has answered a probe.
 #[test]
 fn who_moved_between_two_daemons_has_to_answer_first() {
     let mut world = World::new(file(&[("web", 20001, &[1, 2]), ("shop", 20002, &[3])]));

@@ -8,7 +8,7 @@ use tcpgw_core::model::Service;
 /// Function that tells which services exist already.
 pub(crate) type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
 
-/// After this a look that does not end is given up.
+/// Time after which a look that does not end is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The look that goes on, if one does.

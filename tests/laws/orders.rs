@@ -47,7 +47,7 @@ const NAMESPACE: u64 = 8;
 const SEEN_REPLY: u32 = 2;
 const ENDPOINTS: u8 = 8;
 const SERVICES: [&str; 2] = ["a", "b"];
-/// Longer than any drain, timeout or retry.
+/// Time that is longer than any drain, timeout or retry.
 const LONG: Duration = Duration::from_secs(180);
 
 /// Longest pause between two attempts to tell the kernel.
@@ -256,7 +256,7 @@ fn a_deploy_that_was_told_as_over_does_not_hold_up_the_next_one() {
     world.end().unwrap();
 }
 
-/// Killed before the record knows a service that the store knows: it stays the API's, and is there once.
+/// A service that is in the store and not yet in the record when the daemon is killed stays the API's, and exists once.
 #[test]
 fn a_record_that_is_older_than_the_store_gives_nothing_away() {
     let mut world = World::new();
@@ -355,7 +355,7 @@ fn a_deploy_that_cannot_be_stored_supersedes_nothing() {
     world.end().unwrap();
 }
 
-/// Several services change together, or none does: what is wrong with one says which one it is.
+/// Several services change together or not at all, and an error of one change names its service.
 #[test]
 fn a_batch_happens_as_a_whole_or_not_at_all() {
     let mut world = World::new();
@@ -503,7 +503,7 @@ struct World {
     pauses: Vec<oneshot::Receiver<Result<Vec<String>, Refused>>>,
     teardowns: Vec<oneshot::Receiver<Result<TornDown, Refused>>>,
     begun: BTreeSet<u64>,
-    /// Events come one after the other at the same moment, and are done together.
+    /// True while events happen at the same moment, so that they are carried out together.
     held: bool,
     waited_since: Option<Instant>,
     looking: Looking,

@@ -74,7 +74,7 @@ proptest! {
         check(&views, &[&have, &want], &picks)?;
     }
 
-    /// Also where the plan begins at what an interrupted one left.
+    /// A client finds a backend also during a plan that begins at the state which an interrupted plan left.
     #[test]
     fn a_client_finds_a_backend_after_an_interruption(
         have in state(), half in state(), want in state(), steps in 0..3_usize,

@@ -274,7 +274,7 @@ fn head() -> Head {
     }
 }
 
-/// Without the change that was not made, and with what was only noted.
+/// A record at a generation has the noted changes, except one that awaited that generation and so was not made.
 #[test]
 fn a_change_counts_once_it_was_made() {
     let parse = |text: &str| tcpgw_core::model::parse_service(text.as_bytes()).unwrap();

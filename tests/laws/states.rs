@@ -149,7 +149,7 @@ struct Slot {
     owner: usize,
     weight: u16,
     draining: bool,
-    /// Another place where it stands if the services agree, and whether it drains there.
+    /// Second place of the slot, used if the services agree, and whether it drains there.
     also: Option<(usize, bool)>,
 }
 

@@ -16,7 +16,7 @@ const LIBRARIES: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
 ];
-/// Each begins with its year.
+/// Wall clocks, each of which begins with its year.
 const CLOCKS: [&str; 4] = [
     "1971-01-01 00:00:00",
     "2038-01-19 03:14:00",

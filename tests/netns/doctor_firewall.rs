@@ -501,7 +501,7 @@ fn drops_at_interfaces_are_found_and_healed() {
     }
 }
 
-/// All packets of a VLAN pass the link below.
+/// Drops on the link below a VLAN are found, because all packets of the VLAN pass that link.
 #[test]
 fn drops_below_a_vlan_are_found() {
     let net = Net::new();
@@ -545,7 +545,7 @@ fn tables_of_frames_are_said_to_be_left_out() {
     );
 }
 
-/// No default route leads there: clients that are near come by it all the same.
+/// Drops on a second uplink without a default route are a warning, because only clients near it come that way.
 #[test]
 fn what_drops_clients_of_a_second_uplink_only_is_a_warning() {
     let net = Net::new();

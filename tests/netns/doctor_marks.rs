@@ -85,7 +85,7 @@ fn a_mark_that_is_computed_is_found_where_it_may_lead_nowhere() {
     }
 }
 
-/// With a hop limit of 1 the gateway sends nothing on, and the next router sends no answer on.
+/// Used up hop limits are found: with a hop limit of 1 the gateway forwards no request, and the next router forwards no answer.
 #[test]
 fn hop_limits_that_are_used_up_are_found() {
     let net = Net::new();

@@ -15,7 +15,7 @@ use crate::harness::plan::{PUBLIC, at};
 use crate::harness::wire::{Packet, SYN, lines};
 
 const REQUEST: &[u8] = b"early";
-/// More segments than a client acknowledges before it knows of the answer.
+/// Size of an answer in more segments than a client acknowledges before it knows of the answer.
 const ANSWER: usize = 12_000;
 
 /// Makes a topology with a client of which only SYNs get out for a while, as if it were far away, and a backend that accepts data

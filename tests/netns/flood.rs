@@ -21,8 +21,8 @@ fn syn(family: usize, port: u16) -> impl FnMut(u64) -> Segment {
     }
 }
 
-/// Without a bucket of their own SYNs take nearly all of the limit, and each round trip of the established connection waits for
-/// several retransmissions.
+/// SYNs leave most of the limit to established connections. Without a bucket of their own they take nearly all of it, and each
+/// round trip of the established connection waits for several retransmissions.
 #[test]
 fn syns_leave_most_of_the_limit_to_established_connections() {
     const ROUNDS: usize = 50;

@@ -278,7 +278,7 @@ pub(crate) fn put<'a>(net: &Net, flows: impl IntoIterator<Item = (&'a str, u16)>
     net.within("gateway", || inject(injected));
 }
 
-/// As a container engine does it.
+/// Rules that publish a container, as a container engine writes them.
 const FOREIGN: &str = "
 table inet foreign {
     chain publish {

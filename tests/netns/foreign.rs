@@ -66,7 +66,7 @@ fn others_ports(public: u16, mark: u32) -> bool {
     public != 2001 && public != 2002 && mark & 0x0080_0000 == 0
 }
 
-/// As a container engine does it: one of our containers is published on ports of its own, with and without masquerade.
+/// Rules that publish one of the containers on other ports, with and without masquerade, as a container engine writes them.
 const FOREIGN: &str = "
 table inet foreign {
     chain publish {

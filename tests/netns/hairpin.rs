@@ -71,8 +71,8 @@ fn containers_and_their_neighbours_are_clients_too() {
     }
 }
 
-/// With `br_netfilter` the bridge itself does what the rules say, and sends a packet out again only by another port
-/// than it came in by, unless that port is in hairpin mode.
+/// A filtering bridge needs hairpin mode: with `br_netfilter` it sends a packet out again only by another port than it came in
+/// by, unless that port is in hairpin mode.
 #[test]
 fn a_filtering_bridge_needs_hairpin_mode() {
     let net = Net::new();

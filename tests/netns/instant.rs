@@ -25,7 +25,7 @@ use crate::harness::plan::{PUBLIC, at};
 use crate::harness::wire::SYN;
 
 const TIME: Duration = Duration::from_secs(5);
-/// Many of them, so that the kernel is at it for a while.
+/// Ports of the services, which are many so that a change keeps the kernel busy for a while.
 const PORTS: std::ops::Range<u16> = 8000..8032;
 
 #[test]

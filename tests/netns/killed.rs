@@ -13,8 +13,8 @@ use crate::harness::shell::TCPGW;
 use crate::harness::{Net, wait_until};
 use crate::retire::{draining, flows, open, switched, until};
 
-/// Killed at system calls that write to the kernel or to a file, one run each: all of those at the end, where it
-/// commits and flushes.
+/// A run that is killed at a system call which writes to the kernel or to a file is finished by the next: one run for each such
+/// call at the end, where a run commits and flushes.
 #[test]
 fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
     let net = Net::new();

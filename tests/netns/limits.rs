@@ -195,8 +195,8 @@ impl Load {
     }
 }
 
-/// All at once: two backends of one service, both families, both directions, a shared bucket, clients of every kind, and
-/// beside them what must not be limited.
+/// Packets stay within the limits, all at once: two backends of one service, both families, both directions, a shared bucket, and
+/// clients of every kind, while traffic without a limit is not affected.
 #[test]
 fn packets_stay_within_the_limit_and_nobody_else_is_hurt() {
     const FLOWS: u32 = 11;

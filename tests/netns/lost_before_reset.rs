@@ -13,7 +13,7 @@ use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::listen_at;
 
-/// Long enough for an answer, on a busy machine, too.
+/// Time within which an answer arrives on a busy machine, too.
 const SOON: Duration = Duration::from_secs(3);
 
 /// Returns the error that a client gets when the last data of its connection is lost between the gateway and the client, and the

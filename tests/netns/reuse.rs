@@ -90,7 +90,8 @@ fn a_port_whose_connection_was_reset_is_free_at_once() {
     }
 }
 
-/// Without anything between them: the next connection of the port begins as soon as the reset has come.
+/// A port whose connection is reset again and again is balanced anew each time, even when the next connection begins right after
+/// the reset.
 #[test]
 fn a_port_that_is_reset_again_and_again_is_balanced_anew_each_time() {
     let net = Net::new();
@@ -143,8 +144,9 @@ fn a_port_that_is_reset_again_and_again_is_balanced_anew_each_time() {
     }
 }
 
-/// Each client host has timestamps of its own, so that about every second newcomer's are lower than what the backend
-/// remembers of the port. conntrack has forgotten the port, as after a restart or a full table.
+/// A port that the backend still holds costs one repetition. Each client host has timestamps of its own, so that about every
+/// second newcomer's are lower than those the backend remembers of the port; conntrack has forgotten the port, as after a restart
+/// or a full table.
 #[test]
 fn a_port_that_the_backend_still_holds_costs_one_repetition_without_timestamps() {
     let net = Net::new();
@@ -197,7 +199,8 @@ fn a_client_whose_resets_are_lost_gets_in_too() {
     }
 }
 
-/// The same client, but towards another public address it has other timestamps, as if it were another host.
+/// An endpoint that moves to another service is reached at the second attempt at most, although the same client has other
+/// timestamps towards another public address, as if it were another host.
 #[test]
 fn an_endpoint_that_moves_to_another_service_is_reached_at_the_second_try_at_most() {
     let net = Net::new();

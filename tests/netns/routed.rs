@@ -78,7 +78,8 @@ fn the_limit_holds(net: &Net) {
     }
 }
 
-/// No handshake was seen of these flows, and some make no sense to conntrack: that is for their ends to judge.
+/// Flows of other programs pass when they began before conntrack saw them or are invalid to it, because only their ends can judge
+/// them.
 #[test]
 fn midstream_and_invalid_packets_of_others_pass() {
     let net = Net::new();

@@ -196,7 +196,7 @@ fn a_read_only_file_system_is_read_and_written_again_when_it_can_be() {
     });
 }
 
-/// From the making of the file on: whatever the process was about to do.
+/// The store is complete when its process is killed at any call that writes, from the creation of the file on.
 #[test]
 fn killed_at_each_call_that_writes_it_is_whole() {
     let mut killed = 0;

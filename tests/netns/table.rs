@@ -44,7 +44,7 @@ fn every_golden_case_is_what_the_kernel_gets() {
     }
 }
 
-/// The same, where the gateway's links have addresses of their own.
+/// nft also accepts the rules for a gateway whose links have addresses of their own.
 #[test]
 fn nft_understands_the_rules_about_the_addresses_of_links() {
     let net = Net::new();

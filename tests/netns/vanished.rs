@@ -46,7 +46,8 @@ fn delete(net: &Net, host: &str) {
     assert!(deleted.expect("ip").success(), "{host}");
 }
 
-/// In a PID namespace of its own, so that no other process of the machine matters.
+/// Files of namespaces that no process holds any more are removed. The test runs in a PID namespace of its own, so that no other
+/// process of the machine matters.
 #[test]
 fn files_of_namespaces_that_nothing_names_are_removed() {
     let net = Net::new();
@@ -91,7 +92,7 @@ fn files_of_namespaces_that_nothing_names_are_removed() {
     assert!(ended.success(), "{}", String::from_utf8_lossy(&seen));
 }
 
-/// No test but a process of its own: see [`files_of_namespaces_that_nothing_names_are_removed`].
+/// Process that [`files_of_namespaces_that_nothing_names_are_removed`] starts; run as a test it does nothing.
 #[test]
 fn a_process_holds_a_namespace() {
     let Ok(words) = env::var(HOLDER) else { return };

@@ -125,7 +125,7 @@ fn two_backends_may_see_the_same_and_others_none() {
     net.json(&["who", &seen_as], 1);
 }
 
-/// As many messages to and from the kernel with ten flows as with ten thousand.
+/// A request with the backend takes as many messages to and from the kernel with ten flows as with ten thousand.
 #[test]
 fn with_the_backend_it_is_one_look() {
     let net = Net::new();

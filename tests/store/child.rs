@@ -101,7 +101,7 @@ fn step(id: u64, phase: Phase) -> DeployStep {
     }
 }
 
-/// Most changes of one transaction.
+/// Largest number of changes in one transaction.
 const AT_ONCE: usize = 2;
 
 /// Returns the change from the revision before to this one.
@@ -165,7 +165,7 @@ fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result
     Ok(())
 }
 
-/// Not a test, but the process that [`command`] starts; anywhere else it does nothing.
+/// Process that [`command`] starts; run as a test it does nothing.
 #[test]
 fn child() {
     let (Ok(path), Ok(until)) = (std::env::var(STORE), std::env::var(UNTIL)) else {

@@ -20,7 +20,7 @@ enum Step {
     Reopen,
 }
 
-/// As [`Expect`]; revisions relative to the store's.
+/// Expectations as in [`Expect`], with revisions relative to the store's.
 #[derive(Debug, Clone, Copy)]
 enum Wish {
     Anything,

@@ -21,7 +21,7 @@ pub mod words;
 /// Panics if what must hold of these bytes does not.
 pub type Check = fn(&[u8]);
 
-/// All of them, by the name of their corpus.
+/// Fuzz targets with the names of their corpora.
 pub const TARGETS: [(&str, Check); 10] = [
     ("answers", answers::check),
     ("config", config::check),

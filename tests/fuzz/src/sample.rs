@@ -13,7 +13,7 @@ const TEXT: &str = include_str!("../sample.json");
 
 /// The sample state, and its compiled forms.
 pub struct Sample {
-    /// As it was parsed.
+    /// State as it was parsed.
     pub state: State,
     /// Ruleset that the kernel should have.
     pub ruleset: Ruleset,

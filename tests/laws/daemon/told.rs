@@ -14,7 +14,7 @@ use super::{Event, World};
 pub(super) const V4: &str = "10.2.0.11:3000";
 const OTHER_V4: &str = "10.2.0.12:3000";
 const V6: &str = "[fd00:2::11]:3000";
-/// Longer than it takes to find that a backend is dead.
+/// Time within which a dead backend is found.
 const FOUND: Duration = Duration::from_secs(60);
 
 pub(super) fn file(backends: &Value) -> State {
@@ -76,7 +76,7 @@ fn a_family_without_backends_is_an_error() {
     assert_eq!(world.told(), []);
 }
 
-/// New backends that never answer are no reason to take a gateway out of service whose old ones serve.
+/// New backends that never answer do not make a gateway unhealthy while the old backends serve.
 #[test]
 fn whoever_is_served_by_the_old_backend_is_served() {
     let mut world = World::new(file(&json!([V4])));
@@ -142,7 +142,7 @@ fn a_backend_that_nobody_has_asked_yet_is_no_error() {
     assert_eq!(errors(&world).len(), 1);
 }
 
-/// Between the order and the kernel's answer no client is served.
+/// A teardown stays a problem until the kernel serves again: between the order and the kernel's answer no client is served.
 #[test]
 fn a_teardown_is_over_when_the_kernel_serves() {
     let by = Peer {

@@ -18,7 +18,7 @@ const BY: Peer = Peer {
     pid: None,
 };
 
-/// Longer than it takes until the record is tried again.
+/// Time within which the record is tried again.
 const AGAIN: Duration = Duration::from_secs(7);
 
 impl World {

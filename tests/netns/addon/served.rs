@@ -121,7 +121,7 @@ fn an_app_is_served_but_while_it_is_suspended() {
     assert!(wait_until(PATIENCE, is_gone));
 }
 
-/// All containers are drained on purpose: that is no fault of the gateway's. A container that fails is.
+/// An app whose containers are all drained by order is no error of the gateway; a container that fails is one.
 #[test]
 fn an_app_that_is_scaled_to_nothing_waits_and_one_that_fails_is_unhealthy() {
     let net = Net::new();

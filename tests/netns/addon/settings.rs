@@ -281,7 +281,7 @@ fn listens_not_in_plain(net: &Net) {
     assert!(refused, "nothing listens on loopback");
 }
 
-/// While nothing can be written, nothing is half made, and what is there is served; the same request again succeeds later.
+/// While the store cannot be written, no request takes partial effect and the services go on; the same request succeeds later.
 #[test]
 fn a_full_disk_makes_nothing_and_loses_nothing() {
     with_own_mounts(|| {

@@ -564,7 +564,7 @@ fn an_orphan_outlives_a_lost_table_and_an_apply() {
     provider_of(&net, "file", "orphan");
 }
 
-/// Only the file of last services says that an orphan was pruned: where it cannot be written nothing is.
+/// An orphan is not pruned while the file of last services cannot be written, because only that file tells that it was pruned.
 #[test]
 fn an_orphan_that_cannot_be_forgotten_is_not_pruned() {
     let net = Net::new();
@@ -628,7 +628,7 @@ fn a_port_of_the_api_is_not_taken_after_the_table_was_lost() {
     serves_soon(&net, &[2001, 2002]);
 }
 
-/// Nor is a service of the API, whose store is lost as well.
+/// A service of the API is served again after the table and the store were lost, with an `apply` in between.
 #[test]
 fn a_service_of_the_api_outlives_a_lost_table_an_apply_and_a_lost_store() {
     let net = Net::new();

@@ -127,7 +127,7 @@ fn the_doctor_sees_what_others_took_of_a_service_that_had_just_changed() {
     assert!(accuses(), "an element is gone");
 }
 
-/// Each ends when its time is over, and says before that it waits for a daemon that does not answer.
+/// Commands that wait end when their time is over, and report before that they wait for a daemon that does not answer.
 #[test]
 fn commands_that_wait_end_in_time_though_the_daemon_hangs() {
     let net = Net::new();
@@ -172,7 +172,7 @@ fn commands_that_wait_end_in_time_though_the_daemon_hangs() {
     assert!(deploy.stderr.contains("`tcpgw deploys 1`"), "{deploy}");
 }
 
-/// Neither `--socket` nor the variable is needed where the configuration tells.
+/// Commands take the socket from the configuration, without `--socket` or the variable.
 #[test]
 fn commands_ask_the_socket_of_the_configuration() {
     let net = Net::new();

@@ -28,7 +28,7 @@ pub(super) struct Container {
     server: Option<Server>,
     pub(super) host: &'static str,
     pub(super) port: u16,
-    /// Not before then its flows may be flushed.
+    /// Time before which its flows must not be flushed.
     deadline: Option<Instant>,
     /// Time just before its server was closed.
     closed: Option<Instant>,

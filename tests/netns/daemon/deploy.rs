@@ -30,7 +30,7 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Hosts where versions run in turn.
 const HOSTS: [[&str; 2]; 2] = [["b1", "b2"], ["b3", "b4"]];
 
-/// Two services with a version of two containers each, by the family's index.
+/// Two services with a version of two containers each, by the index of the family.
 struct Fleet<'n> {
     net: &'n Net,
     serving: [Vec<Container>; 2],

@@ -16,7 +16,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 use crate::injector::{Injected, inject};
 
-/// More entries would take too long, and too much memory.
+/// Largest table that is filled. More entries would take too long, and too much memory.
 const MOST: u32 = 1_000_000;
 
 fn setting(name: &str) -> u32 {

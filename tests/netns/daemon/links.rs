@@ -180,8 +180,8 @@ fn a_link_whose_name_is_no_text_hides_no_other() {
     assert!(!seen.stdout.contains("unchecked: "), "{seen}");
 }
 
-/// While the bridge is down, the gateway's default route sends handshakes away from the address of another link. The backend could not
-/// answer that address.
+/// Handshakes that were sent elsewhere are sent again when the link is back: while the bridge is down, the gateway's default
+/// route sends them from the address of another link, which the backend could not answer.
 #[test]
 fn handshakes_that_were_sent_elsewhere_are_sent_again_when_the_link_is_back() {
     let net = Net::new();

@@ -30,8 +30,8 @@ fn serves(net: &Net) {
     }
 }
 
-/// All is served meanwhile, also when it turns out to be older than what was served. Who says that it counts can change services again, and what
-/// it does not know is an orphan.
+/// Services go on while the store is locked, also when it turns out to be older than the last services. An operator who accepts
+/// it can change services again, and services that it does not have are orphans.
 #[test]
 fn a_store_that_is_locked_at_the_start_is_taken_when_it_can_be_read() {
     let net = Net::new();

@@ -127,8 +127,8 @@ fn a_drain_with_a_daemon_is_of_one_service() {
     go_on(&mut b);
 }
 
-/// With an hour between probes: a service that waits for the answer of a container that others have, too, would wait as long if
-/// an error that belongs to another container were read as its own.
+/// A dead container delays no service with a healthy one, even with an hour between that service's probes. A probe that took
+/// another container's error as its own would make the service wait for an hour.
 #[test]
 fn a_dead_container_keeps_no_service_of_a_healthy_one_waiting() {
     let net = Net::new();

@@ -276,7 +276,7 @@ fn what_is_kept_is_served_after_a_boot() {
     has_no_problem(&daemon, "held_back");
 }
 
-/// As `tcpgw-boot` does, on a standby.
+/// An `apply` without a daemon leaves out services that are not possible yet, as `tcpgw-boot` needs it on a standby.
 #[test]
 fn apply_without_a_daemon_leaves_out_what_is_not_possible_yet() {
     let net = Net::new();
@@ -365,7 +365,7 @@ fn a_rename_that_is_held_back_ends_nothing() {
     served(&net, 2001, "b1");
 }
 
-/// Two that share an endpoint and are held back go on to say the same of it.
+/// Two services that share an endpoint and are held back keep the same settings of it.
 #[test]
 fn what_is_held_back_keeps_what_it_shares() {
     let net = Net::new();

@@ -53,7 +53,7 @@ pub(super) struct Traffic {
 
 /// Amount of traffic.
 pub(super) struct Amount {
-    /// Short requests a second.
+    /// Short requests per second.
     pub(super) rate: u32,
     /// Clients that share them.
     pub(super) clients: u32,

@@ -21,7 +21,7 @@ use crate::harness::{Net, wait_until};
 const SHORT: Duration = Duration::from_millis(400);
 /// Pause between clients that wait for the handshake, each of which sends its SYN four times in so long.
 const WAITS: Duration = Duration::from_secs(7);
-/// From the time that clients come until they come again.
+/// Time between two rounds of clients.
 const ROUND: Duration = Duration::from_secs(9);
 const OPTIONS: &[&str] = &["--check-interval", "1s"];
 
@@ -183,7 +183,7 @@ fn a_setting_that_stops_forwarding_is_heard_and_so_is_its_mending() {
     }
 }
 
-/// At an interface, before or after all tables that see packets; and by what a set with a name holds.
+/// Drops at interfaces, before or after all tables that see packets, and drops by a named set are reported at once.
 #[test]
 fn drops_at_interfaces_and_by_sets_are_told_at_once() {
     let net = Net::new();

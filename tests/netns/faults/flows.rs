@@ -22,7 +22,7 @@ use crate::retire::until;
 const PORT: u16 = 8001;
 /// Hosts whose tables are walked too, since all namespaces share one.
 const NEIGHBOURS: [&str; 4] = ["peer", "routed", "b3", "b4"];
-/// Most bytes of data that a run of a small state may have, whatever the flows.
+/// Largest data segment, in bytes, of a run with a small state, whatever the number of flows.
 const MOST_DATA: u64 = 64 << 20;
 
 /// Returns the nth flow of a client to `PORT`, translated to that host.

@@ -28,7 +28,8 @@ const STAYS: &str = "b1";
 /// Connections to the rolling service that are kept open, whatever becomes of them.
 const KEPT: usize = 60;
 
-/// Many runs are killed. After about every second one, and after the last, one run is left to its end.
+/// A run that is killed at any moment is finished by the next. After about every second kill, and after the last, one run is left
+/// to its end.
 ///
 /// `TCPGW_SEED` repeats a run's states and delays; `TCPGW_KILLS` and `TCPGW_SOAK` make it longer.
 #[test]

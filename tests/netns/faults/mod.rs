@@ -28,7 +28,7 @@ use crate::harness::Net;
 use crate::harness::client::Spread;
 use crate::harness::plan;
 
-/// Between two short connections of one client.
+/// Time between two short connections of one client.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Returns the ruleset that the kernel should have for a state. No service here is `preserve`, so only links with addresses

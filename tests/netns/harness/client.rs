@@ -18,7 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const MANY: u32 = 20_000;
 /// Pause between short connections from then on.
 const SLOW: Duration = Duration::from_millis(20);
-/// The same on a slow machine, from the first one on.
+/// Pause between short connections on a slow machine, from the first one on.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// An open connection. Reads give up after [`PATIENCE`], or what [`Conn::patience`] says.

@@ -393,7 +393,7 @@ fn joined(mut chunks: &str) -> Option<String> {
     }
 }
 
-/// No test but a process of its own: see [`Net::relay`].
+/// Process that [`Net::relay`] starts; run as a test it does nothing.
 #[test]
 fn a_relay_passes_on() {
     let (Some(at), Some(to)) = (env::var_os(RELAY), env::var_os("TCPGW_SOCKET")) else {

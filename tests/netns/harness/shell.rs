@@ -15,7 +15,7 @@ use super::{Net, wait_until};
 
 pub(crate) const TCPGW: &str = env!("CARGO_BIN_EXE_tcpgw");
 
-/// No command of a test takes so long, not on an emulated machine either.
+/// Longest time that a command of a test may take, on an emulated machine, too.
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// A command that has ended.

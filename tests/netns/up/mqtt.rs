@@ -80,8 +80,8 @@ fn clients_of_mosquitto_are_back_at_once() {
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
-/// After its time it is killed. Whether its end still reaches the clients, or their connections were flushed before, is a matter of
-/// milliseconds: then they notice by their keepalive.
+/// Clients of a broker that ignores SIGTERM reconnect after its time, when it is killed. They are told by its end, or notice by
+/// their keepalive when their connections were flushed a few milliseconds before.
 #[test]
 fn clients_of_a_deaf_broker_are_back_after_its_time() {
     let (took, _) = restarted("Procfile", "ON_SIGTERM=ignore\n", "drop", Some(Duration::from_secs(1)));
@@ -91,8 +91,8 @@ fn clients_of_a_deaf_broker_are_back_after_its_time() {
     assert!(took < notice + Duration::from_secs(5), "{took:?}");
 }
 
-/// The same, but that the next packet is answered with a reset: that of a keepalive at the latest. Either that or the end of the old
-/// broker tells the client; it does not have to notice that nothing arrives.
+/// With `on_retire` as `reset` these clients reconnect sooner: the next packet, at the latest that of a keepalive, is answered
+/// with a reset, unless the end of the old broker tells them first.
 #[test]
 fn clients_of_a_deaf_broker_are_back_after_its_time_where_they_are_reset() {
     let (took, printed) = restarted("Procfile", "ON_SIGTERM=ignore\n", "reset", Some(Duration::from_secs(1)));
