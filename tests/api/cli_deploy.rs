@@ -697,7 +697,7 @@ fn commands_end_whose_standard_error_nobody_reads() {
     let follower = start(&["events", "-v", "--follow"]);
     std::thread::sleep(Duration::from_millis(300));
     let pid = i32::try_from(follower.0.id()).expect("a process");
-    // What runs these tests in the background may have them ignore SIGINT, which commands inherit.
+    // Tests that are run in the background may ignore SIGINT, which commands inherit.
     kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
     assert!(end(follower).is_some(), "events");
 }

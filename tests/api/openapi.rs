@@ -563,7 +563,7 @@ fn services_are_described_as_in_the_schema_of_the_state_file() {
         assert_eq!(schemas[name], moved(definition), "{name}");
     }
     assert_eq!(schemas["StateFile"]["properties"], moved(&schema["properties"]));
-    // What is changed or replaced has the same fields, with the same ranges.
+    // The schemas of changes and replacements have the same fields, with the same ranges.
     for (other, whole) in [
         ("ServiceReplacement", "ServiceSpec"),
         ("ServicePatch", "ServiceSpec"),

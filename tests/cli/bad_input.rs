@@ -455,7 +455,7 @@ fn root_takes_no_orders_from_files_of_others() {
         "{}",
         err(&through)
     );
-    // What the caller opens is the caller's.
+    // A file that the caller has opened is trusted.
     let piped = command(&["check", "/dev/stdin"])
         .stdin(fs::File::open(&other).expect("it is there"))
         .output()

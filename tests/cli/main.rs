@@ -79,7 +79,7 @@ pub(crate) fn run_with(args: &[&str], input: &[u8]) -> Output {
         .expect("the program runs");
     let mut stdin = child.stdin.take().expect("a pipe");
     std::thread::scope(|scope| {
-        // Who does not read all of its input is not at fault.
+        // A program that does not read all of its input is not at fault.
         scope.spawn(move || drop(stdin.write_all(input)));
         child.wait_with_output().expect("it ends")
     })

@@ -440,7 +440,7 @@ fn what_is_kept_while_a_change_is_held_back_is_served_after_a_boot() {
         }
         // An explicit order or a provider says otherwise.
         for says in [Event::Remove(name), Event::Move(name, false)] {
-            // What the file defines is not removed by an order.
+            // A service that the file defines is not removed by an order.
             let (is_removed, is_held) = match says {
                 Event::Remove(_) => (name == "a1", name == "f1"),
                 _ => (false, false),
@@ -1252,11 +1252,11 @@ impl World {
         let is_record_lost = is_stuck || losses.contains(&Loss::RecordGone) || losses.contains(&Loss::RecordDamaged);
         for loss in losses {
             match loss {
-                // What is served again then, and may be held back, is the law of a boot.
+                // The rules for a boot decide what is served again then, and what may be held back.
                 Loss::TableGone | Loss::Reapplied | Loss::SlotsFlushed | Loss::ServicesFlushed if is_blind => {}
                 // Nor where no source says that a port was served on which a local program listens now.
                 Loss::TableGone | Loss::Reapplied if is_record_lost && !self.listening.is_empty() => {}
-                // What is held back is kept as the kernel has it.
+                // A service that is held back is kept as the kernel has it.
                 Loss::SlotsFlushed if !self.moved.is_empty() => {}
                 Loss::SlotsFlushed => flush(&mut fake, |name| matches!(name, SetName::Slots(_))),
                 // Without a record it is unknown whether they were removed.
@@ -1438,7 +1438,7 @@ impl World {
                     .collect();
                 let export = self.export();
                 if self.apply(&export, true) {
-                    // What is exported is defined anew.
+                    // An applied export defines its services anew.
                     assert!(self.providers().iter().all(|of| of.1 != "orphan"), "{orphans:?}");
                 }
             }

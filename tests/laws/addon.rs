@@ -419,7 +419,7 @@ fn a_resource_outside_of_narrowed_fences_follows_its_platform() {
                 .filter(|problem| problem.kind == Kind::OutsideFences)
                 .map(|problem| &*problem.message)
                 .collect();
-            // Of services that are too many it is any.
+            // Among too many services the message names any one.
             let names_cure = told.iter().any(|told| told.contains("tcpgw addon deprovision app-0"));
             assert!(!told.is_empty() && (names_cure || fence.contains("max_")), "{told:?}");
             for _ in 0..2 {

@@ -310,7 +310,7 @@ fn a_deploy_supersedes_one_that_probes() {
     assert_eq!((told(first, "undone"), told(second, "probing")), (1, 1));
     let is_probed = |world: &mut World, last| world.core.health().get(endpoint(last)).is_some();
     assert!(!is_probed(&mut world, 3) && is_probed(&mut world, 4) && is_probed(&mut world, 5));
-    // What comes too late of the first changes nothing.
+    // Late results of the first deploy change nothing.
     world.down.clear();
     world.wait(Duration::from_secs(60));
     let phases: Vec<Phase> = world
@@ -587,7 +587,7 @@ impl World {
     }
 
     fn restart(&mut self) {
-        // What is not answered by then never will be, and may have happened.
+        // Requests without an answer by then never get one, and may have been carried out.
         self.edits.clear();
         self.deploys.clear();
         self.pauses.clear();

@@ -439,7 +439,7 @@ impl Gateway {
         gateway.apply(have).unwrap();
         for (id, sketch) in (1..).zip(flows) {
             let flow = sketch.flow(id);
-            // What the rules would not have made is of others, or was missed by a run that died: then no record holds.
+            // Flows that the rules would not have made belong to others, or were missed by a run that died: then no record holds.
             let fits = desired(have).summary.standing(flow.public, flow.backend) != FlowVerdict::Stale;
             if fits || !is_ours(&flow) {
                 gateway.fake.flows.push(flow);

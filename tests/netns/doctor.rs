@@ -254,7 +254,7 @@ fn what_may_not_be_read_is_named() {
     ] {
         assert!(ran.stdout.contains(&format!("unchecked: {check}: ")), "{check}\n{ran}");
     }
-    // What can be read is.
+    // The facts that can be read are reported.
     assert!(ran.stdout.contains("[ip-forward-off]"), "{ran}");
     assert!(ran.stdout.contains("checks could not be made"), "{ran}");
 }

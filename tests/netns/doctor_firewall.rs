@@ -376,7 +376,7 @@ fn a_chain_that_is_newer_than_its_table_gets_the_connections() {
         "{}",
         status.stdout
     );
-    // What is known is in the kernel, with the table: the record may be gone.
+    // The owner's details are in the kernel, with the table: the record may be gone.
     std::fs::remove_dir_all(net.file("run")).expect("a directory");
     assert!(cause("broken").contains("it was made after tcpgw's"));
     // A table that is loaded from a listing knows nothing of others, and nothing is claimed.
@@ -423,7 +423,7 @@ fn rules_that_overwrite_our_mark_are_found() {
         assert!(!is_marked(&net), "{rule}");
         let said = doctor(&net);
         assert_eq!(said.status, 1, "{:#}", said.json);
-        // What others' rules do is seen in the flows, too.
+        // The effect of other rules is visible in the flows, too.
         said.one("flows-unmarked", "broken");
         let fix = crate::doctor::line(said.one(id, "broken"));
         net.sh("gateway", &fix).ok();
@@ -613,7 +613,7 @@ fn a_rate_that_is_exceeded_is_a_warning_and_a_dormant_table_is_none() {
         "{seen}"
     );
     assert_eq!(over.status, 0, "{:#}", over.json);
-    // What a limit with a name is meant for, its rule does not say.
+    // A rule with a named limit does not contain the limit's purpose.
     table("", "accept", "tcp flags syn limit name slow drop;").one(DROPPED, "warning");
     let dormant = table("flags dormant;", "drop", "");
     assert!(dormant.bad().is_empty(), "{:#}", dormant.json);

@@ -109,7 +109,7 @@ fn hop_limits_that_are_used_up_are_found() {
             assert!(seen.contains("the hop limit (TTL) 1"), "{seen}");
             unload();
         }
-        // What is enough, what is about others, and what the next host takes.
+        // Hop limits that suffice, that concern other traffic, and that the next host accepts.
         for (hook, rule) in [
             ("prerouting", format!("iifname ext {set} 64")),
             ("prerouting", format!("udp dport 53 {set} 1")),

@@ -468,7 +468,7 @@ fn a_bridge_that_asks_the_rules_and_sends_nothing_back_is_found() {
     let _server = net.serve("b1", 3000, Behaviour::Greet);
     net.apply(state([service("web", PORT, &["b1"], 3000, json!({}))]));
     for (family, setting) in ["iptables", "ip6tables"].into_iter().enumerate() {
-        // What the bridge has learned names the one port.
+        // The bridge's learned addresses name the one port.
         passes(&net, family);
         let itself = || {
             net.within("b1", || connect(at(PUBLIC[family], PORT), Duration::from_millis(400)))

@@ -290,7 +290,7 @@ fn without_a_backend_a_syn_gets_what_on_empty_says() {
     assert_eq!(net.tally("no_backend_at_v4").len(), 0);
     assert_eq!(net.tallied("no_backend_at_v6", &format!("{} . 2003", PUBLIC[1])), 1);
 
-    // What a removed service counted goes with it; the others' stays.
+    // Counters of a removed service are removed with it; those of others stay.
     net.apply(state([service("drop", 2002, &[], 3000, json!({"on_empty": "drop"}))]));
     assert_eq!(
         net.tally("no_backend").into_iter().collect::<Vec<_>>(),

@@ -29,7 +29,7 @@ fn serve(net: &Net) -> [Server; 2] {
 
 /// Asserts that every client reaches both services with the expected source address.
 fn everyone_is_served(net: &Net, source: &str) {
-    // Who asks, and whether the backend could answer it past the gateway.
+    // Client, and whether the backend could answer it without the gateway.
     for (host, beside) in [
         ("b1", true),
         ("b2", true),

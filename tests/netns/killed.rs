@@ -45,7 +45,7 @@ fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
             let inject = format!("inject={call}:signal=KILL:when={nth}");
             let argv = ["strace", "-f", "-o", "/dev/null", "-e", &inject, TCPGW, "apply", &file];
             let run = net.run("gateway", &argv);
-            // How many calls it makes is not the same each time.
+            // The number of calls varies from run to run.
             assert!([0, 137].contains(&run.status), "{call} {nth}: {run}");
             killed += usize::from(run.status == 137);
             still.echo(b"on").expect("others go on");
@@ -82,7 +82,7 @@ fn a_drain_or_a_teardown_that_is_killed_is_finished_by_the_next_run() {
         conn.echo(b"on").expect("it goes on");
     }
     let differs = net.tcpgw(&["diff", &file]).exits(1).stdout;
-    // What the run had told the kernel was on record before.
+    // The record had the run's changes before the kernel did.
     assert!(
         differs.contains("! 2 stale flows of earlier backends will be flushed"),
         "{differs}"

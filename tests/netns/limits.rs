@@ -103,7 +103,7 @@ impl Run {
             _ => [sent, answered].concat(),
         };
         counted.sort_by_key(|packet| packet.at);
-        // What the host's own rules drop its stack sends again in its place, so that nothing is missing.
+        // Packets that the host's own rules drop are sent again by its stack in the same place, so that none is missing.
         let last_loss = after_losses(&counted).last().unwrap_or(counted.len());
         (self, [&counted[..last_loss], &counted].map(Moved::by))
     }
@@ -260,7 +260,7 @@ fn handshakes_are_under_the_limit_the_first_time_and_again() {
         service("first", 2001, &["b1"], 3001, limit.clone()),
         service("again", 2002, &["b2"], 3001, limit),
     ]));
-    // Who answered would end the handshake.
+    // An answer would end the handshake.
     for host in ["b1", "b2"] {
         net.mute(host);
     }

@@ -185,7 +185,7 @@ fn entries(net: &Net) -> usize {
 fn probes_come_from_where_clients_come_from() {
     let net = Net::new();
     let sources = ["10.2.0.101", "10.2.0.102", "fd00:2::101"];
-    // Of IPv6 the route takes the newest.
+    // An IPv6 route takes the newest address.
     for address in ["10.2.0.101/24", "10.2.0.102/24", "fd00:2::101/64", "fd00:2::102/64"] {
         net.sh("gateway", &format!("ip address add {address} dev br0")).ok();
     }

@@ -42,7 +42,7 @@ fn a_run_directory_without_room_is_told_before_it_is_needed() {
         )]));
         let daemon = net.daemon(&[]);
         daemon.settles(2);
-        // What a change leaves to be written has been written.
+        // By now all writes of the change are done.
         std::thread::sleep(Duration::from_secs(3));
         let told = || {
             let healthz = daemon.ask("GET", "/v1/healthz", "").expect("an answer");

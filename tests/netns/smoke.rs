@@ -269,7 +269,7 @@ fn a_packet_limit_can_be_measured() {
         let took = since.elapsed();
         assert_eq!(sent, 20_000);
         let passed = at_b2.stop().len();
-        // What is in the bucket, and two seconds, or longer where the machine is busy; within 1 %.
+        // The bucket's contents, and the rate of two seconds, or longer where the machine is busy; within 1 %.
         let due = |time: Duration| 1000 + usize::try_from(time.as_millis()).expect("seconds");
         let (least, most) = (due(time) * 99 / 100, due(took) * 101 / 100);
         assert!((least..=most).contains(&passed), "{passed} in {took:?}");

@@ -40,7 +40,7 @@ fn a_family_without_any_is_masqueraded_and_local_clients_and_neighbours_are_serv
     let net = with_more();
     let _server = net.serve("b1", 3000, Behaviour::Greet);
     net.apply(busy(json!([MORE[0]])));
-    // Which of two addresses it is to be, masquerading says.
+    // Masquerading determines which of two addresses is used.
     let (v4, v6): (&[&str], &[&str]) = (&[MORE[0]], &[INTERNAL[1], MORE[1]]);
     for (host, family, own) in [
         ("client", 0, v4),

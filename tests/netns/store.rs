@@ -94,7 +94,7 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
         assert!(matches!(again, StoreError::Full(_)), "{again}");
         drop(store);
 
-        // What is left of the room goes, too: nothing at all can be written.
+        // The remaining room is filled, too: nothing at all can be written.
         let filler = directory.path().join("filler");
         let _ = fs::write(&filler, vec![0; 400 << 10]);
         let mut store = Store::open(&path).expect("it can be read");

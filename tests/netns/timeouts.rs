@@ -48,7 +48,7 @@ fn flows_follow_the_sysctls_of_conntrack() {
     for wanted in ["established : 1000", "close_wait : 1000", "retrans : 222", "close : 0"] {
         assert!(listed.contains(wanted), "{wanted}: {listed}");
     }
-    // What nft lists, it can load; and that is ours, too.
+    // nft can list the table.
     net.sh("gateway", "nft list table inet tcpgw > /dev/null").ok();
     // Those that are up go on, by the kernel's own timeouts.
     conn.echo(b"on").expect("it goes on");
@@ -120,7 +120,7 @@ fn ends(conn: &mut Conn, kind: ErrorKind) {
     conn.patience(Duration::from_millis(700));
     let ended = conn.echo(b"late").expect_err("it should have ended");
     let kinds = match kind {
-        // What the system calls a read that takes too long.
+        // The system's error for a read that takes too long.
         ErrorKind::TimedOut => [ErrorKind::TimedOut, ErrorKind::WouldBlock],
         kind => [kind, kind],
     };
@@ -209,7 +209,7 @@ fn every_balance_heeds_the_idle_timeout() {
             let left = timeouts_of(&net, &sessions);
             assert!(left.iter().all(|left| (60..=90).contains(left)), "{balance}: {left:?}");
         }
-        // What was written is what a reader of the kernel finds.
+        // The table is read back as it was written.
         net.forget();
         let file = net.state_file("same.json", of(&scope));
         net.tcpgw(&["diff", &file]).exits(0);

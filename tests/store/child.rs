@@ -117,7 +117,7 @@ fn change(revision: u64) -> Change {
 /// Makes the next revisions, up to one of them, and says so after each.
 fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result<(), StoreError> {
     let mut revision = store.load()?.revision;
-    // What a daemon does after a crash.
+    // Finish open deploys, as a daemon does after a crash.
     for deploy in store.unfinished_deploys()? {
         let phase = if deploy.phase == Phase::Switched {
             Phase::Drained

@@ -149,7 +149,7 @@ fn moments(path: &Path) -> Vec<Moment> {
     };
     let mut moments = Vec::new();
     for nth in 0..6_u16 {
-        // Of many pages, and of one.
+        // Changes of many pages, and of one.
         let names = if nth % 2 == 0 { 3..18 } else { 4..5 };
         let edits = names.map(|at| {
             let backends: Vec<String> = (0..40).map(|host| format!("10.3.{nth}.{host}:80")).collect();

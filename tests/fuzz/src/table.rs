@@ -99,7 +99,7 @@ pub fn check_ruleset(have: &Ruleset) {
 
 /// Checks that a kernel with the ruleset `have` accepts every transaction of the plan to `want`.
 fn leads_to(have: &Ruleset, want: &Ruleset) {
-    // What no kernel takes is not there to begin with.
+    // A ruleset that no kernel accepts cannot be there to begin with.
     let Ok(mut fake) = Fake::holding(have, FlowMark::default()) else {
         return;
     };

@@ -196,7 +196,7 @@ fn a_run_directory_that_takes_nothing_is_told_at_once() {
     world.core.run_dir(Some("/run/tcpgw: no room".into()), now);
     assert!(world.core.next_job(now).is_none(), "nothing is due");
     assert!(world.record_problem().unwrap().contains("/run/tcpgw: no room"));
-    // What fails in fact is told in its own words.
+    // A write that does fail is reported with its own message.
     world.block_record(true);
     world.pause("web", Some(Duration::from_secs(60)));
     assert!(world.record_problem().unwrap().contains("paused and drained"));

@@ -220,7 +220,7 @@ fn another_broker_fails_where_it_departs_from_the_standard() {
         let report: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
         assert_eq!(of(&report, "fail"), FAILURES, "{later}: {ran}");
         assert_eq!(of(&report, "warn"), WARNINGS, "{later}: {ran}");
-        // What it should not have made is removed, too.
+        // Resources that it should not have made are removed, too.
         assert_eq!(report["left"], serde_json::json!([]), "{later}: {ran}");
         let checks = report["checks"].as_array().expect("checks");
         let came = checks.iter().filter_map(|check| check["came"].as_str());

@@ -55,7 +55,7 @@ fn an_operator_provisions_changes_and_removes() {
     );
 
     manifests(&net, &config);
-    // What is wrong is said, with the exit code of wrong input or of a refusal, and changes nothing.
+    // An error is reported with the exit code of wrong input or of a refusal, and changes nothing.
     let before = services(&daemon);
     for (words, status, why) in [
         (

@@ -132,7 +132,7 @@ fn what_a_damaged_store_says_is_to_be_done_loses_nothing() {
         "{:?}",
         errors(&daemon)
     );
-    // What is only read is told, and said to be of a copy; what is not known is not said to be gone; nothing is changed.
+    // Reading commands answer from a copy and say so, do not report unknown resources as gone, and change nothing.
     apps.are_as_before(&net);
     let shown = net.cli(&["addon", "show", "served"]).exits(0);
     assert!(shown.stderr.contains("the store cannot be read"), "{shown}");

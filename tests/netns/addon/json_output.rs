@@ -205,7 +205,7 @@ fn all_commands(net: &Net) -> Vec<String> {
         below.into_iter().map(move |second| format!("{name} {second}"))
     });
     let below: Vec<String> = below.collect();
-    // Of those that have others below them, these are what is run.
+    // Commands that have subcommands are run by their subcommands only, except these.
     let has_below = |name: &String| below.iter().any(|below| below.starts_with(&format!("{name} ")));
     let leaves = first.iter().filter(|name| !has_below(name)).cloned();
     leaves.chain(below.iter().cloned()).collect()

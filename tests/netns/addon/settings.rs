@@ -72,7 +72,7 @@ fn a_range_of_one_port_has_room_for_one() {
     );
     let rests = || trouble_of(&daemon, "addon_ports").is_some_and(|why| why.contains("1 rests since"));
     assert!(wait_until(PATIENCE, rests), "{:?}", trouble_of(&daemon, "addon_ports"));
-    // What the message says helps at once.
+    // The advice of the message takes effect at once.
     configure(&net, "20000", "quarantine = \"0s\"");
     daemon.signal(Signal::SIGHUP);
     assert!(wait_until(PATIENCE, || trouble_of(&daemon, "addon_ports").is_none()));

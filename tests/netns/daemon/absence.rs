@@ -446,7 +446,7 @@ fn a_machine_that_boots_without_its_files_serves() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let mut daemon = begin(&net);
     daemon.stop();
-    // What a boot leaves: neither rules nor the run directory.
+    // As after a boot, there are neither rules nor a run directory.
     net.sh("gateway", "nft delete table inet tcpgw; conntrack -F").ok();
     let _ = fs::remove_dir_all(net.file("run"));
     fs::rename(net.file("store.db"), net.file("away.db")).expect("it is there");

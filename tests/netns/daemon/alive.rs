@@ -123,7 +123,7 @@ fn a_daemon_that_hangs_is_named_soon() {
     assert!(took < Duration::from_secs(4), "{took:?}");
     assert!(hung.stderr.contains(&format!("process {}", daemon.id())), "{hung}");
     assert!(hung.stderr.contains("tcpgw --socket none status"), "{hung}");
-    // Who has said that already is not told it again: the daemon has the lock.
+    // A command that already has `--socket none` gets other advice: the daemon holds the lock.
     daemon.signal(Signal::SIGSTOP);
     let held = net
         .tcpgw(&["--socket", "none", "teardown", "--lock-timeout", "0s"])
@@ -347,7 +347,7 @@ fn a_configuration_that_cannot_be_read_again_is_a_problem_until_it_can() {
         message.contains("max_servces") && message.contains("line 2"),
         "{message}"
     );
-    // What only looks goes on, with the daemon and without it.
+    // Commands that only read work, with the daemon and without it.
     let status = net.cli(&["--config", &path, "status", "--interval", "0s"]);
     assert!(status.stdout.contains("the configuration was rejected"), "{status}");
     for looks in [
@@ -362,7 +362,7 @@ fn a_configuration_that_cannot_be_read_again_is_a_problem_until_it_can() {
         let told = format!("{}{}", looked.stdout, looked.stderr);
         assert!(told.contains("warning") && told.contains("max_servces"), "{looked}");
     }
-    // What is needed in trouble goes on, too.
+    // Commands that are needed in an emergency work, too.
     net.cli(&["--config", &path, "teardown"]).exits(0);
     net.cli(&["--config", &path, "resume"]).exits(0);
     fs::write(&file, "[fences]\nmax_services = 11\n").expect("a configuration");

@@ -43,7 +43,7 @@ fn the_api_applies_beside_the_file() {
     daemon.settles(4);
     assert_eq!(net.spread("client", at(PUBLIC[0], 2002), 5)["b2"], 5);
     assert!(daemon.events_of("draining").is_empty(), "{:#?}", daemon.events());
-    // What is the file's is changed there: by name, by port and by endpoint.
+    // Services of the file are changed in the file, whether they are named by name, port or endpoint.
     let file = net.wanted().to_string_lossy().into_owned();
     let refused = daemon.post("/v1/apply", state([healthy(&["b3"], "a", 2003)]));
     assert!(refused.status == 422 && refused.body.contains(&file), "{refused:?}");

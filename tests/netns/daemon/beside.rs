@@ -183,7 +183,7 @@ fn commands_ask_the_socket_of_the_configuration() {
     fs::write(&config, format!("[daemon]\nsocket = {:?}\n", net.socket())).expect("a file");
     let told = net.tcpgw(&["--config", path, "service", "ls", "-o", "json"]).ok();
     assert!(told.contains("services"), "{told}");
-    // What cannot be used is told, and the usual place is asked.
+    // A configuration that cannot be used is reported, and the default socket is tried.
     fs::write(&config, "[daemon]\nsockets = 1\n").expect("a file");
     let bad = net.tcpgw(&["--config", path, "service", "ls"]);
     assert!(

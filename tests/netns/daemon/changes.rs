@@ -220,7 +220,7 @@ fn concurrent_changes_are_linearizable() {
     }
     let exported = net.cli(&["export"]).ok();
     daemon.kill();
-    // What was acknowledged is on the disk.
+    // Acknowledged changes are on the disk.
     let mut store = Store::open(&net.file("store.db")).expect("a store");
     let loaded = store.load().expect("it can be read").services;
     let stored = loaded

@@ -87,7 +87,7 @@ impl Container {
         match (ended.end, ended.service) {
             (End::Reset, 2002) => by_its_server || at_the_deadline(ended.at),
             (End::Closed | End::Reset, _) => by_its_server,
-            // What was not answered was said after the flush, or its answer met it.
+            // A message without an answer was sent after the flush, or its answer was on its way during the flush.
             (End::Silent, service) => service == 2001 && at_the_deadline(ended.said + slow),
         }
     }

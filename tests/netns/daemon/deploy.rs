@@ -324,7 +324,7 @@ fn disturbed(
         kill_daemon(daemon, random);
     } else {
         running.signal(Signal::SIGKILL);
-        // What it has sent is begun by then, or never.
+        // A request that the command has sent has begun by then, or never will.
         thread::sleep(Duration::from_millis(300));
     }
     for one in &mut new {

@@ -63,7 +63,7 @@ fn the_doctor_knows_the_daemon_that_owns_the_table() {
     let daemon = net.daemon(&[]);
     assert!(wait_until(PATIENCE, || daemon.get("/v1/daemon")["owns_table"] == true));
     let socket = net.socket().to_string_lossy().into_owned();
-    // Who is not asked is known by what it leaves in the run directory.
+    // A daemon that is not asked is known by its files in the run directory.
     for (asked, is_asked) in [(&*socket, true), ("none", false)] {
         let ran = net.tcpgw(&["-o", "json", "--socket", asked, "doctor"]);
         let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
@@ -129,7 +129,7 @@ fn what_others_do_is_repaired() {
         eprintln!("{harm}: repaired within {took:?}");
     }
     eprintln!("{lived} of {held} sessions that said nothing meanwhile live");
-    // Who says nothing while the rules are gone is not touched.
+    // Connections without data while the rules are absent are not affected.
     assert_eq!(lived, held);
 }
 

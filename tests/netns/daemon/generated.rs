@@ -35,7 +35,7 @@ fn a_generated_client_edits_services_and_deploys() {
         &b2,
     ];
     net.run("gateway", &words).ok();
-    // What it has left: `a`, deployed to the second, on the port that was `b`'s; `b` is gone.
+    // The resulting state: `a`, deployed to the second host, on the port that was `b`'s; `b` is gone.
     assert_eq!(net.spread("client", at(PUBLIC[0], 2002), 5)["b2"], 5);
     let gone = net.within("client", || client::connect(at(PUBLIC[0], 2001), client::PATIENCE));
     assert!(gone.is_err(), "b is not gone");

@@ -126,7 +126,7 @@ fn a_source_address_that_comes_later_is_waited_for() {
     served(&net, 2002, "b2");
     has_no_problem(&daemon, "held_back");
     daemon.settles(4);
-    // What is served stays when the address goes, over a restart, too, and is a problem.
+    // A service stays served when its address is removed, over a restart, too, and is a problem.
     net.sh("gateway", &format!("ip address del {FLOATING}/24 dev br0")).ok();
     let why = has_problem(&daemon, "source_address_gone", "b");
     assert!(why.contains(FLOATING), "{why}");
@@ -150,7 +150,7 @@ fn a_source_address_that_comes_later_is_waited_for() {
         why.contains("10.2.0.202") && why.contains("is served without this"),
         "{why}"
     );
-    // What is not in the way is changed at once. By IPv6 it is reached without the address that is gone.
+    // Possible changes are made at once. By IPv6 the service is reached without the removed address.
     let reaches = || net.connect("client", at(PUBLIC[1], 2002)).is_ok();
     assert!(wait_until(PATIENCE, reaches));
     let denied = json!({"source_addresses": [FLOATING, "10.2.0.202"], "deny": ["0.0.0.0/0", "::/0"]});
@@ -223,7 +223,7 @@ fn the_api_refuses_or_holds_back_as_it_is_asked() {
     has_problem(&daemon, "held_back", "b");
     net.sh("gateway", &format!("ip address add {FLOATING}/24 dev br0")).ok();
     served(&net, 2002, "b2");
-    // Who says so takes the port over.
+    // An explicit option takes the port over.
     net.cli(&["apply", file]).exits(1);
     net.cli(&["apply", "--take-over", file]).exits(0);
     served(&net, 2001, "b1");
@@ -298,7 +298,7 @@ fn apply_without_a_daemon_leaves_out_what_is_not_possible_yet() {
     net.sh("gateway", &format!("ip address add {FLOATING}/24 dev br0")).ok();
     net.tcpgw(&["apply", "--hold-back", &file]).exits(0);
     assert!(services(&net).contains("2002"));
-    // What is served stays, and so does what is served of one that is changed.
+    // Served services stay, and so does the old form of a changed one.
     net.sh("gateway", &format!("ip address del {FLOATING}/24 dev br0")).ok();
     net.tcpgw(&["apply", "--hold-back", &file]).exits(0);
     assert!(services(&net).contains("2002"));

@@ -458,7 +458,7 @@ fn handshakes_that_are_not_completed_are_told() {
     let daemon = net.daemon(OPTIONS);
     daemon.settles(2);
     let to = at(PUBLIC[0], 2001);
-    // What the gateway itself sends goes on, and so do probes.
+    // The gateway's own traffic goes on, and so do probes.
     let elsewhere = [
         "ip route add 10.2.0.0/24 via 198.51.100.20 table 77 && ip rule add iif ext to 10.2.0.0/24 lookup 77",
         "ip rule del iif ext to 10.2.0.0/24 lookup 77",

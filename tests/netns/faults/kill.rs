@@ -90,7 +90,7 @@ fn a_drain_that_is_interrupted_is_finished_by_the_next_run() {
             ["b2"]
         );
         let differs = net.tcpgw(&["diff", &file]).exits(1).stdout;
-        // What the run had told the kernel was on record before.
+        // The record had the run's changes before the kernel did.
         assert!(
             differs.contains("! 1 stale flow of earlier backends will be flushed"),
             "{differs}"
@@ -200,7 +200,7 @@ impl Traffic {
             let work = || {
                 place.enter();
                 while more() {
-                    // Who met a backend that has just left may fail.
+                    // A connection to a backend that has just left may fail.
                     let Ok(mut conn) = connect(at(address, 8002), PATIENCE) else {
                         continue;
                     };

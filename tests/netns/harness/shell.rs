@@ -130,7 +130,7 @@ impl Net {
             .expect("failed to run a command");
         let mut stdin = child.stdin.take().expect("a pipe was asked for");
         let output = std::thread::scope(|scope| {
-            // Who does not read all of its input is not at fault.
+            // A program that does not read all of its input is not at fault.
             scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
             child.wait_with_output().expect("failed to wait for a command")
         });

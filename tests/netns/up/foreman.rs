@@ -106,7 +106,7 @@ fn output_is_that_of_foreman() {
     let foremans = Pid::from_raw(i32::try_from(foreman.id()).expect("a number"));
     let _ = kill(foremans, Signal::SIGINT);
     let has_ended = has_ended(foremans);
-    // What it leaves is of its group.
+    // Processes that it leaves are in its process group.
     let _ = killpg(foremans, Signal::SIGKILL);
     drop(foreman.wait());
     app.stop(Signal::SIGINT);

@@ -309,7 +309,7 @@ impl Drop for App<'_> {
         if let Some(mut child) = self.child.take() {
             drop(child.kill());
             drop(child.wait());
-            // What it has left goes with the namespaces of the test, but for processes that are on their way out.
+            // Everything else ends with the namespaces of the test, except processes that are about to end.
             wait_until(PATIENCE, || self.processes().is_empty());
         }
     }
