@@ -26,6 +26,8 @@ mod gateway;
 mod global;
 mod help;
 mod history;
+#[cfg(test)]
+mod language_tests;
 mod manual;
 #[cfg(test)]
 mod manual_tests;

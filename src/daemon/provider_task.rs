@@ -256,7 +256,7 @@ mod tests {
         task.end();
     }
 
-    /// Somebody else has the port on another address: the old listener goes on, and shares its port with nobody.
+    /// Another process has the port on another address: the old listener goes on, and shares its port with no other process.
     #[tokio::test]
     async fn the_old_address_is_served_while_the_new_one_cannot_be() {
         let directory = tempfile::tempdir().unwrap();

@@ -829,7 +829,8 @@ fn last_services(settings: &DaemonSettings) -> Last {
     }
 }
 
-/// What it does takes some milliseconds, and half a second at most: the loop does not wait for it.
+/// Removes the files of network namespaces that are gone, in a thread of its own: it takes some milliseconds, and half a
+/// second at most.
 fn remove_files_of_vanished_namespaces(run_dir: &Path) {
     let run_dir = run_dir.to_owned();
     let remove = move || {

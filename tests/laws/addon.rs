@@ -548,6 +548,12 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
             world.restart();
         }
         world.wait(Duration::from_secs(70));
+        let told = |world: &World| {
+            let problem = world.core.problems().get(Kind::ProviderApi);
+            problem.is_some_and(|problem| problem.message.contains("has 1 resource of the add-on"))
+        };
+        world.core.provider_api(None);
+        assert!(told(&world));
         world.does([Event::Suspend(0)]);
         assert_eq!(world.connect(port), ConnectOutcome::Empty { reset: true });
         world.does([Event::Resume(0)]);
@@ -562,6 +568,8 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         );
         world.does([Event::Deprovision(0)]);
         assert_eq!(world.known[&0], None);
+        world.wait(Duration::from_secs(70));
+        assert!(!told(&world));
         world.config = config();
         world.core.reload(world.settings(), config(), world.time());
         // It is given again after the quarantine that is configured.

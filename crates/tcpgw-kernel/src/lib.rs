@@ -122,7 +122,7 @@ pub enum InFlight {
     NoFlows,
     /// No such packet is left.
     Through,
-    /// It is not known: sweep again later.
+    /// Not known: the flows must be swept again later.
     Unknown,
 }
 

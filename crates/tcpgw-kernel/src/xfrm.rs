@@ -47,7 +47,7 @@ pub struct Policies {
     pub out_blocked: bool,
 }
 
-/// Which packets a policy is for.
+/// Packets that a policy is for, by their direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Packets that are forwarded.
@@ -59,13 +59,13 @@ pub enum Direction {
 /// A policy of the direction "forward" or "out": a forwarded packet must pass both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Which packets it is for.
+    /// Packets that the policy is for.
     pub direction: Direction,
     /// Whether it drops packets.
     pub blocks: bool,
     /// Whether packets must be, or must have been, transformed: encrypted or authenticated.
     pub transforms: bool,
-    /// Of several policies for a packet, the one with the lowest number decides.
+    /// Priority: the policy with the lowest number decides, of those for a packet.
     pub priority: u32,
     /// Where the packets come from.
     pub source: IpNet,

@@ -12,10 +12,13 @@ use crate::control::membership::Name;
 use crate::control::request::Refused;
 use crate::store::LoadedResources;
 use crate::store::last::{Last, LastResources, MOST_REMOVED};
+use tcpgw_core::diff::count;
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::{Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use tcpgw_core::problem::Kind;
 
+/// Beginning of what is said of resources whose add-on is off.
+const NO_SECTION: &str = "the configuration has no [addon]";
 /// Interval between checks whether ports run out.
 const BETWEEN_PORTS: Duration = Duration::from_secs(2);
 
@@ -68,6 +71,11 @@ impl Addon {
             has_plans_to_name: false,
             settings,
         }
+    }
+
+    /// Returns whether there are resources, and the configuration has no section for them.
+    fn is_missed(&self) -> bool {
+        self.settings.is_none() && self.registry.iter().len() > 0
     }
 
     /// Returns the range and the quarantine of ports. A port that is given back while the add-on is off is in
@@ -258,7 +266,25 @@ impl Core {
                 Kind::ProviderApi,
                 format!("the add-on's provider API is not served as configured: {why}"),
             ),
+            None if self.addon.is_missed() => {}
             None => self.problems.resolve(Kind::ProviderApi),
+        }
+    }
+
+    /// Reports resources whose add-on is off, which may be a configuration that was lost: platforms cannot ask about them.
+    pub(super) fn judge_missed_addon(&mut self) {
+        if self.addon.is_missed() {
+            let resources = count(self.addon.registry.iter().len(), "resource");
+            let message = format!(
+                "{NO_SECTION}, and the store has {resources} of the add-on: platforms cannot manage them; put the \
+                 section back and reload, or remove each with `tcpgw addon deprovision APP` (`tcpgw addon ls` lists them)"
+            );
+            self.report(Kind::ProviderApi, message);
+        } else {
+            let reported = self.problems.get(Kind::ProviderApi);
+            if reported.is_some_and(|problem| problem.message.starts_with(NO_SECTION)) {
+                self.problems.resolve(Kind::ProviderApi);
+            }
         }
     }
 

@@ -123,6 +123,7 @@ impl Core {
         }
         self.judge_orphans();
         self.judge_ports(now);
+        self.judge_missed_addon();
         self.judgement.is_resuming |= self.phase == Phase::TornDown;
         self.judgement.is_resuming &= !(self.phase == Phase::Running && self.holds());
         if self.phase == Phase::TornDown {

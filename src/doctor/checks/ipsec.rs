@@ -43,7 +43,7 @@ struct Forwarded {
     destination: End,
 }
 
-/// What drops packets: the policy with this number, or the default.
+/// Policy that drops packets, by its number; `None`: the default does.
 type Cause = Option<usize>;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
@@ -125,7 +125,7 @@ fn report(policy: Option<&Policy>, reply: bool, severity: Severity, diagnosis: &
     );
 }
 
-/// What policies do with packets.
+/// Verdict of the policies about packets.
 struct Judged {
     dropped: Option<(Cause, Severity)>,
     /// Whether a policy asks for encrypted packets.

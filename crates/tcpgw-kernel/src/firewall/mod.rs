@@ -167,9 +167,9 @@ pub enum Verdict {
     Reject,
     /// The calling chain continues.
     Return,
-    /// That chain decides, and then the next rule.
+    /// The chain with this name decides, and then the next rule.
     Jump(String),
-    /// That chain decides.
+    /// The chain with this name decides.
     Goto(String),
     /// The map decides; its elements are `None` if they were not read.
     Map(Vec<Load>, Option<Vec<(Element, Verdict)>>),

@@ -50,7 +50,7 @@ pub enum LegacyError {
     Failed {
         /// Name of the program.
         program: &'static str,
-        /// What the program reported.
+        /// Error that the program reported.
         reason: String,
     },
     /// Netlink failed.

@@ -22,7 +22,7 @@ pub struct Feature {
     pub module: Option<&'static str>,
     /// First release that has it, if later than 5.14, which tcpgw needs in any case.
     pub since: Option<&'static str>,
-    /// What tcpgw does without the feature; `None` if it cannot work.
+    /// Behaviour of tcpgw without the feature; `None` if it cannot work.
     pub fallback: Option<&'static str>,
 }
 

@@ -1,0 +1,56 @@
+//! Doc comments say first what an item is or does: none begins with a pronoun or a question word.
+//!
+//! Texts of clap are the command line's help, and have their own tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Words that a summary does not begin with, since they stand for something that the reader has to guess.
+const RIDDLES: &[&str] = &[
+    "Who", "What", "How", "Which", "Why", "That", "It", "Whose", "So", "Of", "To", "By", "Somebody", "Nobody",
+    "Whoever",
+];
+/// Number of summaries that there are at least, so that the test does not pass because it found none.
+const FEWEST: usize = 4000;
+
+/// Adds the sources below a folder.
+fn collect(folder: &Path, sources: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, sources);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            sources.push(path);
+        }
+    }
+}
+
+#[test]
+fn no_summary_begins_with_a_riddle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    for folder in ["src", "crates"] {
+        collect(&root.join(folder), &mut sources);
+    }
+    sources.retain(|path| !path.starts_with(root.join("src/cli")));
+    let (mut seen, mut riddles) = (0, Vec::new());
+    for path in sources {
+        let text = fs::read_to_string(&path).expect("a text");
+        let mut is_begun = false;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            let comment = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+            if let Some(summary) = comment.filter(|_| !is_begun) {
+                seen += 1;
+                let first = summary.split_whitespace().next().unwrap_or_default();
+                let first = first.trim_end_matches(|letter: char| !letter.is_alphanumeric());
+                if RIDDLES.contains(&first) {
+                    riddles.push(format!("{}:{}:{summary}", path.to_string_lossy(), number + 1));
+                }
+            }
+            is_begun = comment.is_some();
+        }
+    }
+    assert!(seen > FEWEST, "{seen} summaries were found");
+    assert!(riddles.is_empty(), "{}", riddles.join("\n"));
+}
