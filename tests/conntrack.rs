@@ -406,7 +406,8 @@ fn handshakes_that_are_not_complete_are_told_from_all_others() {
     });
 }
 
-/// The kernel picks them, so that a walk through a table full of our flows is short. `TCPGW_FLOWS` says how many there are.
+/// Flows without the mark are told from all others. The kernel filters by the mark, so that a walk through a table of such flows
+/// is short; `TCPGW_FLOWS` is their number.
 #[test]
 fn flows_without_our_mark_are_told_from_all_others() {
     in_namespace(|| {

@@ -108,7 +108,7 @@ fn the_server_of_the_guide_serves_and_ends_at_sigterm() {
     panic!("it does not end");
 }
 
-/// Connections that end, and are not taken at all: it comes back, later each time.
+/// The guide's client connects again after connections that end or are refused, with growing pauses.
 #[test]
 fn the_client_of_the_guide_connects_again() {
     let [_, client] = code("python").try_into().expect("a server and a client");

@@ -1,4 +1,4 @@
-//! The model as a whole: large states, arbitrary bytes, broken documents, other orders.
+//! The model of states as a whole: large states, arbitrary bytes, broken documents, other orders.
 
 use std::fmt::Write as _;
 

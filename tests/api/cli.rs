@@ -1,4 +1,4 @@
-//! The command line, by way of the socket.
+//! Commands that use the API's socket.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

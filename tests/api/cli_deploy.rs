@@ -1,4 +1,4 @@
-//! `tcpgw deploy` and what else is ordered of single services, by way of the socket.
+//! `tcpgw deploy` and other orders to single services, through the API's socket.
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Deploys: begun, followed, taken back.
+//! Routes for deploys: begin, follow, undo.
 
 use std::time::Duration;
 

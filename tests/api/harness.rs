@@ -1,4 +1,4 @@
-//! A server, the loop behind it, and a client that sends what it likes.
+//! A server, the daemon's loop behind it, and a client that can send any bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! The document and the server say the same: every route, every parameter, every answer.
+//! The OpenAPI document and the server agree on every route, parameter and response.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -469,8 +469,7 @@ fn check(path: &str, method: &str, status: u16, answer: &Answer) {
     );
 }
 
-/// The fields that a request body, or an object in it, may have: a field that the server knows and the document does not, or the
-/// other way around, fails.
+/// The document and the server agree on the fields of request bodies and of the objects in them.
 #[test]
 fn fields_of_bodies_are_those_that_are_known() {
     let server = serves();
@@ -633,7 +632,7 @@ fn every_code_is_described() {
     }
 }
 
-/// Hints are commands for the command line, and requests for all others.
+/// Hints are commands for clients that are the command line, and requests for all others.
 #[test]
 fn hints_are_in_the_words_of_whoever_asks() {
     let server = serves();

@@ -1,4 +1,4 @@
-//! Every route, as it is meant to be used, and used wrongly.
+//! Correct and wrong requests to every route.
 
 use std::io::{Read, Write};
 

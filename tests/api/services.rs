@@ -1,4 +1,4 @@
-//! Single services: seen, changed, waited for.
+//! Routes for single services: read, change, wait.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The part of the loop that answers what is asked of single services and deploys: it notes what it was told, and says
-//! what a test has laid down.
+//! The part of the test's loop that answers requests for single services and deploys: it records orders, and answers as a test
+//! has set it up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

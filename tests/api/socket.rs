@@ -1,4 +1,4 @@
-//! The socket file.
+//! Properties of the socket file.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};

@@ -1,4 +1,4 @@
-//! `tcpgw addon check` with providers that mean harm, or do not answer, and when it is interrupted.
+//! `tcpgw addon check` with hostile or silent providers, and when it is interrupted.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -103,7 +103,8 @@ fn a_provider_that_never_answers_is_left_alone() {
     );
 }
 
-/// Slowly, without end, with a head or a body that is too large, nonsense, and words for a terminal.
+/// A hostile provider cannot fill the memory, hold the command or write to the terminal: it answers slowly, without end, with a
+/// head or a body that is too large, with nonsense, or with control characters.
 #[test]
 fn a_provider_that_means_harm_neither_fills_nor_holds_nor_commands() {
     let dir = tempfile::tempdir().expect("a directory");

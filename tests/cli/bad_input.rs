@@ -556,7 +556,7 @@ fn a_port_that_the_fences_do_not_allow_is_told_by_its_option() {
     }
 }
 
-/// A collector of logs that hangs.
+/// A daemon that cannot begin ends although the program that collects its log hangs.
 #[test]
 fn a_daemon_that_cannot_begin_ends_though_nobody_reads_why() {
     let dir = tempfile::tempdir().expect("a directory");

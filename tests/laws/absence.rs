@@ -176,7 +176,7 @@ fn serves_after(all: Vec<Event>) {
     world.check().unwrap_or_else(|error| panic!("{words}: {error}"));
 }
 
-/// Whichever of two providers is lost, the services of both keep the endpoints that they share.
+/// The services of two providers keep the endpoints that they share, whichever provider is lost.
 #[test]
 fn what_two_providers_share_is_taken_from_neither() {
     serves_after(vec![Event::KeyGone(true)]);
@@ -272,7 +272,7 @@ fn what_nobody_knows_is_not_the_files() {
     ]);
 }
 
-/// A copy of the store from yesterday says nothing of what was ordered since.
+/// A store that is replaced by an older copy takes back none of the later orders.
 #[test]
 fn an_older_store_takes_nothing_back() {
     let mut world = World::new();
@@ -296,7 +296,8 @@ fn an_older_store_takes_nothing_back() {
     assert_eq!(world.core.problems().get(Kind::Store), None);
 }
 
-/// The store loses its log before what it holds is in its file, and before the file of last services is written: the record knows better.
+/// A store that lost its log, before its contents were in the file and before the file of last services was written, takes
+/// nothing back: the record has the later orders.
 #[test]
 fn a_store_that_lost_its_log_takes_nothing_back() {
     for settles in [Duration::from_millis(10), Duration::from_secs(3)] {
@@ -323,7 +324,8 @@ fn a_store_that_lost_its_log_takes_nothing_back() {
     }
 }
 
-/// A teardown leaves no table and no record: what was served just before it is remembered all the same.
+/// Services that were served just before a teardown are remembered, although the teardown leaves no table and no record, and the
+/// daemon is killed at once.
 #[test]
 fn what_a_teardown_takes_away_is_served_after_it_whoever_dies() {
     let mut world = World::new();
@@ -345,7 +347,7 @@ fn what_a_teardown_takes_away_is_served_after_it_whoever_dies() {
     assert_eq!(world.served(), all);
 }
 
-/// Over several restarts of one boot, the services that are held back are remembered like those that are served.
+/// Services that are held back are remembered over several restarts of one boot, like those that are served.
 #[test]
 fn what_is_held_back_is_remembered() {
     let held = |name| Event::Listen(name, true);
@@ -389,7 +391,7 @@ fn what_is_held_back_is_remembered() {
     assert_eq!(world.served(), [9002, 9003, 9004].into());
 }
 
-/// A change that is held back ends nothing, over a boot either: what was served is served until the change is possible.
+/// A change that is held back ends no service, also over a boot: the old form is served until the change is possible.
 #[test]
 fn what_is_kept_while_a_change_is_held_back_is_served_after_a_boot() {
     for name in ["f1", "a1"] {
@@ -548,7 +550,7 @@ fn what_a_provider_takes_from_orphans_is_said() {
     assert_eq!(displaced, Some(("f1 f2".into(), "service set a1 (uid 0)".into())));
 }
 
-/// The printed cure for a damaged store: move it away, start, export, apply.
+/// A damaged store is repaired without an outage by the printed steps: move it away, start, export, apply.
 #[test]
 fn a_damaged_store_is_cured_without_an_outage() {
     let mut world = World::new();
@@ -591,7 +593,7 @@ fn what_nothing_but_the_kernel_knows_is_served() {
     assert_eq!(world.served(), [9001, 9002, 9004].into());
 }
 
-/// A file that is there, is good and lacks a service wants it gone, also when it shrank while no daemon ran.
+/// A service that a valid state file lacks is removed, also when the file shrank while no daemon ran.
 #[test]
 fn a_file_that_shrinks_is_a_wish() {
     let mut world = World::new();
@@ -608,7 +610,7 @@ fn a_file_that_shrinks_is_a_wish() {
     assert_eq!(world.providers()[2], owned(("f1", "orphan")));
 }
 
-/// Whose services are is known also where the kernel need not change for that.
+/// The providers of services are recorded even when the kernel need not change for that.
 #[test]
 fn another_file_that_comes_back_says_nothing_of_the_first_ones() {
     let mut world = World::new();
@@ -628,7 +630,7 @@ fn another_file_that_comes_back_says_nothing_of_the_first_ones() {
     assert_eq!(world.providers()[2], owned(("f1", "orphan")));
 }
 
-/// A look at what one file said goes on while the daemon is told to follow another one.
+/// The result of a look for one state file does not apply to another file that the daemon follows meanwhile.
 #[test]
 fn what_another_file_said_is_not_judged_as_this_ones() {
     let mut world = World::new();
@@ -678,7 +680,7 @@ fn a_removed_orphan_does_not_come_back() {
     }
 }
 
-/// A record that could not be written says less than the file of last services that was.
+/// A record that could not be written counts as older than the file of last services that was.
 #[test]
 fn what_a_record_that_could_not_be_written_says_is_older() {
     for loss in [
@@ -756,7 +758,7 @@ fn an_orphan_whose_removal_cannot_be_written_stays() {
     assert_eq!(world.served(), [9002, 9003, 9004].into());
 }
 
-/// Stored services that do not go together by the rules of this version: one is left out, the others are served.
+/// Of stored services that contradict each other by the rules of this version one is left out, and the others are served.
 #[test]
 fn stored_services_that_do_not_go_together_take_no_other_with_them() {
     let mut world = World::new();
@@ -796,7 +798,7 @@ fn stored_services_that_do_not_go_together_take_no_other_with_them() {
     assert!(world.core.in_sync());
 }
 
-/// The other way round: the one that was there first is removed, and the one that was left out is served.
+/// A stored service that was left out is served when the one that contradicts it is removed.
 #[test]
 fn a_stored_service_that_was_left_out_is_judged_again() {
     let mut world = World::new();
@@ -967,7 +969,8 @@ fn problem_of(world: &World, kind: Kind) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Fences that are drawn narrower end nothing that is served, and say so; what is not served is not put into the kernel.
+/// Narrower fences end no service that is served and are reported; services outside of them that are not served stay out of the
+/// kernel.
 #[test]
 fn fences_hold_for_what_is_not_served() {
     for (text, fence) in [
@@ -1032,7 +1035,7 @@ fn fences_hold_for_what_is_not_served() {
     }
 }
 
-/// A file that the fences refuse leaves its last good state, which is not served beyond them after a boot.
+/// The last good state of a file that the fences refuse is not served outside of them after a boot.
 #[test]
 fn fences_hold_for_the_last_good_state_of_a_file() {
     let mut world = World::new();

@@ -1,6 +1,6 @@
-//! The add-on in the daemon's core, with a store on disk and a kernel in memory: whatever is requested through whatever provider
-//! API, and whenever the daemon dies or the store fails, what was acknowledged is neither lost nor doubled, ports are distinct, and
-//! the kernel serves each resource as its status and its plan say.
+//! The add-on in the daemon's core, with a store on disk and a kernel in memory: whatever is requested through any provider API,
+//! and whenever the daemon dies or the store fails, acknowledged requests are neither lost nor doubled, ports are distinct, and
+//! the kernel serves each resource according to its status and plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -314,7 +314,7 @@ fn a_write_that_goes_well_does_not_hide_one_that_failed() {
     world.end().unwrap();
 }
 
-/// However many there are, none of them is judged again because another one is provisioned, changed or removed.
+/// A request about one resource causes no judgement of the others, however many there are.
 #[test]
 fn a_request_about_one_resource_has_no_other_judged_again() {
     let mut world = World::new();
@@ -392,7 +392,7 @@ fn a_flush_that_fails_acknowledges_none_of_those_that_were_written_together() {
     }
 }
 
-/// Fences that are drawn narrower end nothing, and are judged for what is added: a resource outside of them follows its platform.
+/// A resource outside of narrowed fences stays and follows its platform: the fences are judged for additions only.
 #[test]
 fn a_resource_outside_of_narrowed_fences_follows_its_platform() {
     let fences = [
@@ -534,7 +534,7 @@ fn apps_that_share_a_container_are_suspended_and_resumed_though_their_plan_was_c
     assert_eq!(limit(&world, 0), 123);
 }
 
-/// The section was taken out of the configuration: who has gone can be removed all the same, and its port rests when it is back.
+/// Resources can be removed while the add-on is switched off, and their ports rest when it is back.
 #[test]
 fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
     for is_read_again in [true, false] {

@@ -1,4 +1,4 @@
-//! The time in a law's world, which only passes where nothing else can happen.
+//! Time in the world of a law: it passes only when no other event is due.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The daemon's core over a kernel in memory: whatever it hears, and whenever it dies, the kernel holds what it should.
+//! The daemon's core over a kernel in memory: after any input, and whenever the daemon dies, the kernel has the right table.
 
 mod told;
 mod unwritten;
@@ -509,7 +509,7 @@ impl World {
     }
 }
 
-/// A container that comes or goes costs no look at the whole table.
+/// A link of a container that comes or goes causes no read of the whole table.
 #[test]
 fn interfaces_that_come_and_go_are_written_alone() {
     let service = serde_json::json!({"name": "a", "port": 20001, "backends": ["10.2.0.11:3000"], "source": "preserve"});
@@ -529,7 +529,7 @@ fn interfaces_that_come_and_go_are_written_alone() {
     world.end().unwrap();
 }
 
-/// A flow that cannot be deleted costs ever less, is told, and nothing but flows is looked at for it.
+/// Flows that cannot be deleted are reported and tried at ever longer intervals, and only flows are read for that.
 #[test]
 fn flows_that_cannot_be_deleted_are_tried_ever_more_rarely() {
     let file = |backends: &[&str]| {

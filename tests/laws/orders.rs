@@ -1,5 +1,5 @@
 //! The daemon's core with a store on disk and a kernel in memory, under orders: whatever is ordered, and whenever the daemon
-//! dies, each order happened as a whole or not at all, what was acknowledged stays, and the kernel holds what the store says.
+//! dies, each order is carried out completely or not at all, acknowledged orders stay, and the kernel agrees with the store.
 
 mod ending;
 
@@ -153,7 +153,7 @@ proptest! {
     }
 }
 
-/// A teardown that comes while a change is being written, or waits for the kernel.
+/// A change is answered when a teardown comes while it is being written or waits for the kernel.
 #[test]
 fn a_change_that_a_teardown_overtakes_is_answered() {
     let mut world = World::new();
@@ -270,7 +270,7 @@ fn a_record_that_is_older_than_the_store_gives_nothing_away() {
     world.end().unwrap();
 }
 
-/// The one that probes ends, the newest wins; targets of both go on being probed, and those of the first alone are not.
+/// A new deploy supersedes one that probes. Targets of both are still probed, those of the first only are not.
 #[test]
 fn a_deploy_supersedes_one_that_probes() {
     let mut world = World::new();

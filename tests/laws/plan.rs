@@ -1,4 +1,4 @@
-//! A plan leads from any ruleset to any other, touches nothing else, and no client falls in between.
+//! A plan leads from any ruleset to any other, touches nothing else, and interrupts no client.
 
 use std::collections::BTreeSet;
 
@@ -65,7 +65,8 @@ proptest! {
         }
     }
 
-    /// A packet reads one set after the other; a transaction may fall between any two of its looks.
+    /// A client finds a backend whenever a transaction is committed: a packet reads one set after the other, with the transaction
+    /// between any two reads.
     #[test]
     fn a_client_finds_a_backend_whenever_a_transaction_falls(
         have in state(), want in state(), picks in prop::collection::vec(0..256_u32, 12),

@@ -1,4 +1,4 @@
-//! The reconciler over a kernel in memory: whatever fails, and wherever it dies, the next run ends where it should.
+//! The reconciler over a kernel in memory: whatever fails, and wherever a run dies, the next run reaches the wanted state.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ proptest! {
         prop_assert_eq!((again.transactions, again.flushed, again.forgotten), (0, 0, 0));
     }
 
-    /// The record lets a run look at a few pairs only: with and without it, the same flows end.
+    /// The quick sweep, which reads the flows of a few pairs according to the record, ends the same flows as the full one.
     #[test]
     fn the_quick_sweep_ends_what_the_full_one_does(have in state(), edits in edits(), flows in flows()) {
         let want = edited(&have, &edits);
@@ -79,7 +79,7 @@ proptest! {
         prop_assert_eq!(gateway.apply(&want).unwrap().transactions, 0);
     }
 
-    /// A third state may be wanted by then.
+    /// A run that died does not matter to the next one, even if that wants a third state.
     #[test]
     fn a_run_that_died_does_not_matter_to_another(
         have in state(), half in state(), want in state(), flows in flows(), call in 0..12_usize, done: bool,

@@ -77,7 +77,7 @@ fn engine(fake: Fake, directory: &tempfile::TempDir) -> Engine<Fake> {
     engine
 }
 
-/// A link that comes while others write to tables of theirs is no repair, and a table that others have changed meanwhile is one.
+/// A link that appears while other programs write to their tables is no repair; a change of the table by another program is one.
 #[test]
 fn what_depends_on_links_is_put_right_and_is_no_drift() {
     let text = r#"{"version":1,"services":[{"name":"a","port":1,"backends":["10.2.0.1:80"],"source":"preserve"}]}"#;
@@ -174,7 +174,7 @@ proptest! {
         }
     }
 
-    /// A journal that is torn is what was whole of it, and goes on from there.
+    /// The complete entries of a torn journal are read, and the journal goes on after them.
     #[test]
     fn a_torn_journal_is_what_is_whole_of_it(states in prop::collection::vec(state(), 1..5), cut in any::<prop::sample::Index>()) {
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -216,7 +216,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Wherever a journal is cut, what is read is the state after the changes that are whole before that place.
+    /// A journal that is cut anywhere gives the state after the changes that are complete before that place.
     #[test]
     fn each_cut_of_a_journal_is_the_state_after_its_whole_entries(states in prop::collection::vec(state(), 1..4)) {
         const RECORD: u32 = 5;

@@ -1,4 +1,4 @@
-//! The ruleset of a state: what it leads to, and what can be read back from it.
+//! The ruleset of a state: its effect on packets, and its reading back.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Small states that touch each other: few ports, few addresses, few endpoints, which go from service to service, and stand in
-//! two of them where these agree.
+//! Small states that overlap: few ports, addresses and endpoints, which move from service to service, and are in two services
+//! where these agree.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

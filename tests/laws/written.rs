@@ -1,4 +1,4 @@
-//! States as they are written: in any order they are the same, and what fuzzing asks of any text holds of them.
+//! States as text: any order gives the same state, and the properties that fuzzing checks for any text hold for them.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -21,7 +21,7 @@ proptest! {
         prop_assert_eq!(parse(&document.to_string()), parse(&text));
     }
 
-    /// Alone, too; and no field is written that could be left out.
+    /// A written state or service is read as the same one, and has no field that could be left out.
     #[test]
     fn what_is_written_is_read_as_the_same(text in text()) {
         let state = parse(&text);
@@ -42,7 +42,7 @@ proptest! {
         prop_assert_eq!(State::new(state.services.clone()), Ok(state));
     }
 
-    /// A patch that turns one service into another, of which it names every field, does so.
+    /// A patch with every field of a service, and null for absent fields, turns any other service into it.
     #[test]
     fn a_patch_makes_any_service_of_any(text in text(), picks in any::<[Index; 2]>()) {
         let state = parse(&text);
@@ -62,7 +62,8 @@ proptest! {
         prop_assert_eq!(model::patch_service(one, patch.as_bytes()), Ok(Service::clone(other)), "{}", patch);
     }
 
-    /// Among it: what is sent to the kernel is what was meant, and the kernel in memory takes it.
+    /// The properties that fuzzing checks for any text hold for states, among them that the messages to the kernel have the right
+    /// meaning and that the kernel in memory accepts them.
     #[test]
     fn what_holds_of_any_text_holds_of_states(text in text()) {
         fuzz::state::check(text.as_bytes());

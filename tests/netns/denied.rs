@@ -1,4 +1,4 @@
-//! Connections that are up when their clients are denied: counted, and ended where that is asked for.
+//! Established connections whose clients are denied: they are counted, and ended where the service asks for that.
 
 use serde_json::{Value, json};
 

@@ -287,7 +287,7 @@ fn settings_and_ports_are_looked_at() {
     assert_eq!(reserved.trim(), "20003-20004");
 }
 
-/// Flows of a crowd hold every source port that a backend can be shown.
+/// Exhausted source ports are found, when the flows of a crowd use every source port towards a backend.
 #[test]
 fn source_ports_that_run_out_are_found() {
     use std::fmt::Write;

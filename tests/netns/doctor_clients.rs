@@ -1,4 +1,4 @@
-//! Rules of others that drop all clients, though they name some of them or count, as the doctor sees them.
+//! Rules of other programs that drop all clients, though they name some clients or count packets, as `doctor` judges them.
 
 use std::time::Duration;
 

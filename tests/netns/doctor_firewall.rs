@@ -1,4 +1,5 @@
-//! Other programs' firewalls that drop what tcpgw forwards, as the doctor finds them and says how to let it pass.
+//! Firewalls of other programs that drop forwarded packets: `doctor` finds them and proposes the command that lets the packets
+//! pass.
 
 use serde_json::json;
 
@@ -333,7 +334,8 @@ fn a_port_that_another_table_translates_too_is_found() {
     assert!(other.accepted() > 0);
 }
 
-/// Chains of the same priority run in the order in which they were made, the last one first, however old their tables are.
+/// A chain that is newer than its table gets the connections: chains of the same priority run in reverse order of their creation,
+/// however old their tables are.
 #[test]
 fn a_chain_that_is_newer_than_its_table_gets_the_connections() {
     let net = Net::new();
@@ -573,7 +575,8 @@ fn what_drops_clients_of_a_second_uplink_only_is_a_warning() {
     assert!(is_served());
 }
 
-/// Clients outside do not meet such a chain: programs on the gateway do, and the daemon's probes.
+/// Translation in a chain that only the gateway's own connections meet is a warning: clients outside do not meet it, but local
+/// programs and the daemon's probes do.
 #[test]
 fn what_translates_the_gateways_own_connections_is_a_warning() {
     let net = Net::new();

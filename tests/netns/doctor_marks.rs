@@ -1,4 +1,4 @@
-//! Policy routing by marks of other programs' rules, as the doctor sees it.
+//! Policy routing by marks of other programs' rules, as `doctor` judges it.
 
 use crate::doctor::{breaks, doctor, passes, web};
 use crate::harness::Net;

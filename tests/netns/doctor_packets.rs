@@ -1,4 +1,4 @@
-//! Rules of others that are about parts of packets: TCP flags, packets' marks, answers that leave, clients that are near.
+//! Rules of other programs about kinds of packets: TCP flags, marks, answers that leave, clients that are near.
 
 use crate::doctor::{PORT, breaks_and_heals, doctor, passes, web};
 use crate::harness::Net;

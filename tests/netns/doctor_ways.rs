@@ -1,4 +1,4 @@
-//! Routes, links and bridges on the way to backends, as the doctor sees them.
+//! Routes, links and bridges on the way to backends, as `doctor` judges them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Floods of handshakes: what they leave to connections that are established, and to other services.
+//! Floods of handshakes: the bandwidth that they leave to established connections and to other services.
 
 use std::net::SocketAddr;
 use std::thread;

@@ -1,4 +1,4 @@
-//! `tcpgw flows`: what is listed is what there is.
+//! `tcpgw flows` lists exactly the flows that exist.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

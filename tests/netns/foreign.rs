@@ -1,4 +1,4 @@
-//! Another table that publishes the same container, and flows that are none of ours.
+//! Another table that publishes the same container, and its flows.
 
 use std::net::SocketAddr;
 

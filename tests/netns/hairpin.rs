@@ -1,4 +1,4 @@
-//! Clients that sit behind the gateway: a backend of the service, of another one, and a neighbour that is none.
+//! Clients behind the gateway: a backend of the service, a backend of another one, and a neighbour that is no backend.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -108,7 +108,7 @@ fn a_filtering_bridge_needs_hairpin_mode() {
     }
 }
 
-/// A container whose flow was flushed goes on sending to the client's address, which it sees.
+/// A flushed backend never reaches the client directly, although it goes on sending to the client's address, which it sees.
 #[test]
 fn a_flushed_backend_never_speaks_to_the_client_directly() {
     let net = Net::new();

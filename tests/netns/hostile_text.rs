@@ -1,4 +1,4 @@
-//! Names that other users choose are shown as text: no terminal obeys them, and no line of ours is forged with them.
+//! Names that other users choose are shown as text: no terminal interprets them, and they cannot forge lines of the output.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! ICMP goes on: without it there is no IPv6 and no path MTU discovery.
+//! ICMP passes a service: IPv6 and path MTU discovery need it.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

@@ -1,4 +1,4 @@
-//! Packets in the very instant of a change.
+//! Packets at the very moment of a change.
 //!
 //! A transaction that gives a key another value deletes the element and adds one. Before Linux 6.17 a packet that looks
 //! for the key just then may find neither (`nft_lookup` looks again since, when the generation has changed).

@@ -1,4 +1,4 @@
-//! Limits, in bytes with the offloads on, and in packets.
+//! Limits of packets, and of bytes with the offloads on.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -496,7 +496,7 @@ fn a_bucket_outlives_other_changes_and_a_new_limit_holds_at_once() {
     }
 }
 
-/// The bucket of packets is smaller than one offloaded packet.
+/// A limit with a bucket smaller than one offloaded packet lets large writes through.
 #[test]
 fn a_small_limit_lets_large_writes_through() {
     let net = Net::new();

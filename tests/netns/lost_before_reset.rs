@@ -69,7 +69,7 @@ fn the_kernel_alone_lets_the_backend_answer() {
     assert_eq!(end_of_a_client(&net, PUBLIC[0]), ErrorKind::ConnectionReset);
 }
 
-/// The other way round the gateway's own stack answers for the client.
+/// A backend is always told of a lost reset, because the gateway's own stack answers for the client.
 #[test]
 fn a_backend_is_always_told() {
     let net = Net::new();

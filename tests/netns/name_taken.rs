@@ -1,4 +1,5 @@
-//! Tables with our name that are not ours, in all shapes: each is replaced whole, or refused in clear words and left as it is.
+//! Tables of other programs with tcpgw's name, in all forms: each is replaced completely, or refused with a clear message and
+//! left unchanged.
 
 use std::io::Write as _;
 use std::process::Stdio;

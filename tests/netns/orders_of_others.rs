@@ -1,4 +1,4 @@
-//! Files that others may write, and what is no file, in place of a state file or a configuration.
+//! Files that other users may write, and special files, in place of a state file or a configuration.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -23,7 +23,7 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
 }
 
-/// A directory like `/tmp`: one's own file is applied, what another has put there is not.
+/// Root applies its own file from a directory like `/tmp`, and no file that another user has placed there.
 #[test]
 fn root_applies_its_own_file_from_a_shared_directory_and_no_planted_one() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! Handshake probes, on a bridge and over a router: what they find, and what they leave.
+//! Handshake probes, on a bridge and over a router: their results, and the state that they leave.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -81,7 +81,8 @@ fn what_probes_find() {
     }
 }
 
-/// The ICMP error of an unreachable backend stays in the socket's queue, and the same sockets ask others after that.
+/// An unreachable backend spoils no later probe: its ICMP error stays in the socket's queue, and the same socket probes other
+/// backends afterwards.
 #[test]
 fn who_is_unreachable_spoils_no_later_probe() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! Backends that connections from outside reach through services only.
+//! Backends that can be reached from outside through services only.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -222,7 +222,7 @@ fn a_client_that_hangs_at_a_dead_backend_gets_in_once_it_leaves() {
     }
 }
 
-/// Clients behind the gateway and on it, in both source modes.
+/// Flows of clients behind the gateway and on it end in the same way, in both source modes.
 #[test]
 fn flows_of_every_kind_of_client_end_in_the_same_way() {
     let net = Net::new();

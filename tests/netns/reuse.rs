@@ -1,4 +1,4 @@
-//! Ports that are used again while a backend still holds them: it closed first, so it is in `TIME_WAIT` for 60 s.
+//! Client ports that are used again while a backend still holds them: it closed first, so it is in `TIME_WAIT` for 60 s.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
@@ -46,8 +46,8 @@ fn conntrack_holds_a_port_a_little_longer_than_a_backend_does() {
     }
 }
 
-/// A container that ends resets what it cannot finish. If conntrack remembered that connection, a SYN from the same port would be
-/// one of it, and go to the same backend, though that is gone.
+/// A port whose connection was reset is free at once. A container that ends resets the connections that it cannot finish; if
+/// conntrack remembered one of them, a SYN from the same port would go to the same backend, which is gone.
 #[test]
 fn a_port_whose_connection_was_reset_is_free_at_once() {
     let net = Net::new();
@@ -176,7 +176,8 @@ fn a_port_that_the_backend_still_holds_costs_one_repetition_without_timestamps()
     }
 }
 
-/// A firewall of the client may drop the reset, since it fits no connection that it knows.
+/// A client whose resets are lost gets in, too: its firewall may drop the reset, which fits no connection that the firewall
+/// knows.
 #[test]
 fn a_client_whose_resets_are_lost_gets_in_too() {
     let net = Net::new();

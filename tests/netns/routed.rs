@@ -1,4 +1,4 @@
-//! Traffic that the gateway merely routes is none of its business.
+//! Traffic that the gateway merely routes is not affected by the rules.
 
 use std::net::SocketAddr;
 

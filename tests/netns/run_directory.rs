@@ -1,5 +1,4 @@
-//! Root's commands in a run directory that belongs to another user: nothing that is put there makes them write elsewhere, hang,
-//! or believe what is not so.
+//! Commands of root in a run directory of another user: no file there makes them write elsewhere, hang, or believe false records.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! The harness itself, in front of a hand-written ruleset instead of tcpgw's.
+//! The harness itself, with a hand-written ruleset instead of tcpgw's.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

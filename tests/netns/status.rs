@@ -1,4 +1,4 @@
-//! `tcpgw status`: whether all is well, and the figures.
+//! `tcpgw status`: its verdict, and its figures.
 
 use std::thread;
 use std::time::{Duration, Instant};

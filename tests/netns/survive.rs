@@ -1,4 +1,4 @@
-//! Established connections outlive changes, and new ones do not notice them.
+//! Established connections outlive changes, and new connections are not disturbed by them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -39,7 +39,7 @@ fn changing(n: u32) -> Value {
     state(&services)
 }
 
-/// `TCPGW_APPLIES` and `TCPGW_SOAK` make them more or fewer.
+/// A transfer goes on through hundreds of applies. `TCPGW_APPLIES` and `TCPGW_SOAK` change their number.
 #[test]
 fn a_transfer_goes_on_through_hundreds_of_applies() {
     let applies = u32::try_from(rounds("TCPGW_APPLIES", APPLIES)).expect("a sane number");

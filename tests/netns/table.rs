@@ -114,7 +114,7 @@ fn applying_twice_sends_nothing_the_second_time() {
     }
 }
 
-/// The kernel lists a large set in many pieces.
+/// A large table, which the kernel lists in many pieces, is read back as it was written.
 #[test]
 fn a_large_table_is_read_back_as_it_was_written() {
     let net = Net::new();

@@ -85,7 +85,7 @@ fn a_daemon_follows_them_while_it_runs() {
     );
 }
 
-/// The kernel's 60 s of `CLOSE_WAIT` would cut it.
+/// A half-closed session may be silent as long as any other: the kernel's 60 s for `CLOSE_WAIT` do not apply.
 #[test]
 fn a_half_closed_session_may_be_silent_as_long_as_any_other() {
     let net = Net::new();

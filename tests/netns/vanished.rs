@@ -1,4 +1,4 @@
-//! Files of network namespaces that are gone leave the run directory, where it is certain that they are gone.
+//! Files of removed network namespaces are deleted from the run directory, if it is certain that the namespaces are gone.
 
 use std::env;
 use std::fs::{self, File};

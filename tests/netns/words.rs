@@ -55,7 +55,7 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     );
 }
 
-/// The table that `apply` makes has a flag, on Linux 6.9 and newer, so that the first line that is rendered is refused.
+/// Rendered text loads over a table that was applied, whose flag on Linux 6.9 and newer makes nft refuse the first rendered line.
 #[test]
 fn what_is_rendered_loads_over_a_table_that_was_applied() {
     let net = Net::new();
@@ -72,7 +72,7 @@ fn what_is_rendered_loads_over_a_table_that_was_applied() {
     net.tcpgw(&["diff", &file]).ok();
 }
 
-/// A script need not know whether a daemon answers.
+/// Commands for scripts print the same keys with a daemon and without one.
 #[test]
 fn what_scripts_read_has_the_same_keys_with_a_daemon_and_without() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! A damaged file is refused, or the damage is where it harms nothing: what is read is always what was written.
+//! A damaged store is refused, or the damage has no effect: everything that is read is what was written.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -204,8 +204,8 @@ fn moment_of(path: &Path, moments: &[Moment]) -> Option<usize> {
     Some(at)
 }
 
-/// A log whose end is damaged is one of which the end was not written: an earlier moment, which the revision in the file of last services
-/// tells from the last one.
+/// A log with a damaged end reads as an earlier moment, because its end counts as not written. The revision in the file of last
+/// services tells that moment from the last one.
 #[test]
 fn a_damaged_log_is_that_of_an_earlier_moment() {
     let directory = tempfile::tempdir().unwrap();
@@ -231,7 +231,7 @@ fn a_damaged_log_is_that_of_an_earlier_moment() {
     assert_eq!(moment_of(&path, moments), Some(3));
 }
 
-/// An older copy of the file that is put beside a newer log, or a newer one beside an older log: found, or as it was once.
+/// A log beside an older or newer copy of the file is found, or reads as an earlier moment.
 #[test]
 fn a_log_beside_another_copy_of_the_file_is_found_or_harms_nothing() {
     let directory = tempfile::tempdir().unwrap();

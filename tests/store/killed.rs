@@ -1,4 +1,4 @@
-//! Killed at any moment: what was acknowledged is there, and nothing is there by half.
+//! A store whose process is killed at any moment: acknowledged changes are there, and no change is there in part.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::time::Duration;

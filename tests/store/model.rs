@@ -1,4 +1,4 @@
-//! Random changes, on a store and on a map: both hold the same, and say the same.
+//! Random changes to a store and to a map: both have the same contents and give the same answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Answers as such: acknowledgements, refusals with what the kernel says of them, notifications.
+//! Netlink answers: acknowledgements, refusals with the kernel's message, notifications.
 
 use std::hint::black_box;
 use std::sync::OnceLock;

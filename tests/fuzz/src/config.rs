@@ -1,4 +1,4 @@
-//! The operator's file.
+//! Configuration files.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Netlink messages, as far as the targets tell them apart.
+//! Parts of netlink messages that the targets use.
 
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_kernel::netlink::tlv::{Attrs, Header, Messages, Writer};

@@ -1,4 +1,4 @@
-//! A state with something of everything, to be beside what is read.
+//! A state with every feature, which the targets compare with the input.
 
 use std::net::Ipv6Addr;
 use std::sync::OnceLock;

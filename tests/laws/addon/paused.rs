@@ -68,7 +68,7 @@ fn a_suspension_ends_a_pause() {
     }
 }
 
-/// The record tells of the pause still: the daemon died when the suspension was on the disk.
+/// A suspension ends a pause that only the record has, because the daemon died when the suspension was on the disk.
 #[test]
 fn a_suspension_ends_a_pause_that_only_the_record_knows() {
     let (mut world, port) = served();

@@ -50,7 +50,7 @@ impl World {
     }
 }
 
-/// A service that serves its IPv6 clients alone does not serve all.
+/// A service that serves its IPv6 clients only is an error.
 #[test]
 fn a_family_without_backends_is_an_error() {
     let mut world = World::new(file(&json!([V4, V6])));
@@ -108,7 +108,7 @@ fn errors(world: &World) -> Vec<String> {
     told.collect()
 }
 
-/// A new service waits for its first probes: that is no error until one has failed, and is one then.
+/// A new service that waits for its first probes is no error until one has failed.
 #[test]
 fn a_backend_that_nobody_has_asked_yet_is_no_error() {
     let mut world = World::new(file(&json!([V4])));
@@ -179,7 +179,7 @@ fn a_teardown_is_over_when_the_kernel_serves() {
     assert!(world.core.problems().is_ok(), "{:?}", world.core.problems().line());
 }
 
-/// A service that is held back, and whose port another one has by now, is not served in the way that it was.
+/// A service that is held back and whose port another service has is not reported as served in its old form.
 #[test]
 fn what_gave_way_at_the_start_is_not_told_as_served() {
     let mut world = World::new(file(&json!([V4])));

@@ -142,7 +142,7 @@ fn a_pause_that_cannot_be_written_warns_until_it_can() {
     assert!(world.core.services().services[0].paused.is_none());
 }
 
-/// A pause goes on after a teardown for what is left of its time, also where another daemon ends the teardown.
+/// A pause goes on after a teardown for the rest of its time, also when another daemon ends the teardown.
 #[test]
 fn a_teardown_ends_no_pause() {
     const PAUSE: Duration = Duration::from_secs(600);
@@ -208,8 +208,8 @@ fn a_run_directory_that_takes_nothing_is_told_at_once() {
     assert_eq!(world.record_problem(), None);
 }
 
-/// A record that is gone while the table stays is told, and a pause goes on by the copy beside the store; where that does not know it,
-/// its end is told, too.
+/// A record that is lost while the table stays is reported, and a pause goes on according to the copy beside the store. Where the
+/// copy does not have it, its end is reported, too.
 #[test]
 fn a_record_that_is_lost_is_told_and_ends_no_pause_in_silence() {
     const PAUSE: Duration = Duration::from_secs(600);

@@ -1,4 +1,4 @@
-//! The daemon is told to end, whatever goes on: all who ordered something are answered, and the answer is true.
+//! A daemon that is told to end answers all orders, and its answers are true.
 
 use proptest::prelude::*;
 use tcpgw_core::model::Service;

@@ -232,7 +232,7 @@ fn bindings_and_plans_that_make_no_sense_are_refused() {
     );
 }
 
-/// A plan may be changed while a resource is suspended; it stays suspended.
+/// A suspended resource can get another plan, and stays suspended.
 #[test]
 fn a_suspended_resource_takes_another_plan() {
     let net = Net::new();
@@ -256,7 +256,7 @@ fn a_suspended_resource_takes_another_plan() {
     }
 }
 
-/// Open Service Broker: what comes again with other values is told from what comes again, after a restart, too.
+/// An OSB request that is repeated with other values is a conflict, and one with the same values is not, also after a restart.
 #[test]
 fn other_parameters_of_the_same_id_are_a_conflict() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! The operator's commands.
+//! Commands of the operator for the add-on.
 
 use serde_json::{Value, json};
 use tcpgw::addon::Dialect;

@@ -1,4 +1,5 @@
-//! A store that is damaged, or lost, while platforms have resources: what the daemon says is done to the letter, and nothing is lost.
+//! A store that is damaged or lost while platforms have resources: the daemon's printed steps are carried out literally, and
+//! nothing is lost.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -213,7 +213,7 @@ fn an_open_service_broker_platform_gets_what_the_standard_says() {
     );
 }
 
-/// A platform sees its own resources only.
+/// A platform can read and change its own resources only.
 #[test]
 fn one_platform_does_not_reach_the_resources_of_another() {
     let net = Net::new();

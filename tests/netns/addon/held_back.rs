@@ -100,7 +100,8 @@ fn what_is_served_of_a_service_that_is_held_back_is_suspended() {
     assert_eq!(wanted, json!([LATER]));
 }
 
-/// A local program has its port, so that it is not served at all; the port comes back while it is suspended.
+/// A suspended service whose port a local program has, so that it is not served at all, comes back suspended when the port is
+/// free.
 #[test]
 fn a_suspended_service_whose_port_was_taken_comes_back_suspended() {
     let net = Net::new();

@@ -1,4 +1,5 @@
-//! Many at once, and daemons that are killed meanwhile. `TCPGW_KILLS` (default 100, times `TCPGW_SOAK`) is how often.
+//! Many requests at a time, and daemons that are killed meanwhile. `TCPGW_KILLS` (default 100, times `TCPGW_SOAK`) is the number
+//! of kills.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! The add-on: what platforms get of its provider APIs, what their users get, and what those get who mean harm.
+//! The add-on, as platforms, their users and hostile clients meet it.
 
 mod bad_input;
 mod browser;

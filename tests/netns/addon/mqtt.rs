@@ -179,7 +179,8 @@ fn clients_of_a_deaf_broker_are_back_after_their_keepalive() {
     assert!(printed.contains(UNHEARD) && !printed.contains(RESET), "{printed}");
 }
 
-/// The next packet is answered with a reset: that of a keepalive at the latest.
+/// Clients of a broker that ignores SIGTERM, with retirement by `reset`, reconnect after their next packet: it is answered with a
+/// reset, and a keepalive is sent in any case.
 #[test]
 fn clients_of_a_deaf_broker_are_back_after_their_next_packet_where_it_is_reset() {
     let redeployed = redeploy(Broker::Deaf, "reset");
@@ -232,7 +233,8 @@ fn sigterm_reaches_the_broker_whichever_way_it_was_started() {
     }
 }
 
-/// 200 packets and 300,000 bytes per second, to each container and from it, also while one takes the place of another.
+/// The plan's limit holds on the way: 200 packets and 300,000 bytes per second, to each container and from it, also while one
+/// container replaces another.
 #[test]
 fn the_plan_holds_on_the_way() {
     const PPS: u64 = 200;

@@ -1,4 +1,4 @@
-//! A platform that asks the provider APIs.
+//! A platform that sends requests to the provider APIs.
 
 use std::fmt::Display;
 use std::fs;

@@ -23,7 +23,8 @@ fn unanswered(daemon: &Daemon<'_>) -> Option<Value> {
     problems.iter().find(|problem| problem["kind"] == "unanswered").cloned()
 }
 
-/// conntrack forgets a connection at once that is reset, so that no look at its flows finds one.
+/// Clients that end their connections with a reset count as served, although conntrack forgets such connections at once, so that
+/// no read of its flows finds one.
 #[test]
 fn clients_that_end_with_a_reset_are_served() {
     let net = Net::new();

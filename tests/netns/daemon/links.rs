@@ -16,8 +16,8 @@ const LINK_SOURCES: &str = "nft list map inet tcpgw link_sources_v4; nft list ma
 const SIXTH: &str = "ip address replace fd00:2::1/64 dev br0 nodad";
 const SAME_LINK: &str = "nft list set inet tcpgw same_link";
 
-/// A client beside its backend is masqueraded, though the service preserves addresses: else the answer would not come back
-/// by the gateway.
+/// A bridge that is renamed is known at once: a client beside its backend is masqueraded although the service preserves
+/// addresses, because the answer would not return through the gateway otherwise.
 #[test]
 fn a_bridge_that_is_renamed_is_known_at_once() {
     let net = Net::new();
@@ -108,8 +108,8 @@ fn sessions_live_through_what_happens_to_their_link() {
     assert!(daemon.events_of("repaired").is_empty(), "it is no drift");
 }
 
-/// Sessions live on with the rules alone; and an address that is the gateway's no more is not used for new ones, though the rules
-/// know no other.
+/// Links may change while no daemon runs: sessions go on with the rules alone, and an address that the gateway has lost is not
+/// used for new ones, although the rules still contain it.
 #[test]
 fn links_may_change_while_nobody_watches() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! Single orders by the command line, as clients and those who type them see them.
+//! Single orders by the command line, as clients and operators meet them.
 
 use std::fs;
 use std::thread;
@@ -132,7 +132,7 @@ fn who_interrupts_while_it_probes_undoes_it() {
     }
 }
 
-/// A new version comes while the one before never answers: the newest wins, the first one's targets get nothing, and no client notices.
+/// A deploy supersedes one whose targets never answer: those targets get no connections, and clients are not affected.
 #[test]
 fn a_deploy_supersedes_one_that_probes() {
     let net = Net::new();

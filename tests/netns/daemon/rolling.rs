@@ -1,4 +1,4 @@
-//! Containers that are replaced one after the other, under traffic; the daemon is killed meanwhile.
+//! Containers that are replaced one after the other, under traffic, while the daemon is killed now and then.
 //!
 //! `TCPGW_ROUNDS` (default 10, times `TCPGW_SOAK`) times four containers are replaced; `TCPGW_KILLS` (default 8, times `TCPGW_SOAK`) is how often the daemon is
 //! killed.

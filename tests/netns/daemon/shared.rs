@@ -1,4 +1,4 @@
-//! Containers that stand in two services: each service has its own flows and drains, the container one bucket and one probe.
+//! Containers in two services: each service has its own flows and drains, and the container has one bucket and one probe.
 
 use std::io::ErrorKind;
 

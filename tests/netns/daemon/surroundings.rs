@@ -1,4 +1,5 @@
-//! Services that are not possible here now: each is held back by itself, and judged again when it may be.
+//! Services that the gateway's addresses, ports or links make impossible: each is held back by itself, and judged again when
+//! those change.
 
 use std::fs;
 
@@ -230,7 +231,7 @@ fn the_api_refuses_or_holds_back_as_it_is_asked() {
     has_no_problem(&daemon, "held_back");
 }
 
-/// A change that is held back ends nothing, over a boot either, whether `tcpgw-boot` runs before the daemon or not.
+/// A change that is held back ends no service, also over a boot, whether `tcpgw-boot` runs before the daemon or not.
 #[test]
 fn what_is_kept_is_served_after_a_boot() {
     let net = Net::new();
@@ -352,7 +353,7 @@ fn what_is_held_back_at_a_start_stands_in_nobodys_way() {
     }
 }
 
-/// A rename that comes with what is not possible leaves the service as it was.
+/// A rename whose new service is not possible leaves the service in its old form.
 #[test]
 fn a_rename_that_is_held_back_ends_nothing() {
     let net = Net::new();
@@ -394,7 +395,7 @@ fn what_is_held_back_keeps_what_it_shares() {
     assert!(status.contains("1000") && !status.contains("2000"), "{status}");
 }
 
-/// A deploy to what is possible ends that its service is held back.
+/// A deploy to possible backends ends the holding back of its service.
 #[test]
 fn a_deploy_releases_what_is_held_back() {
     let net = Net::new();

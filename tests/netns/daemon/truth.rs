@@ -1,4 +1,4 @@
-//! While clients are not served, whatever the cause, `status`, healthz and events say so; when it is mended, they say that.
+//! While clients are not served, whatever the cause, `status`, healthz and events report it; after the repair they report that.
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -156,7 +156,8 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
     }
 }
 
-/// The daemon looks at nothing at intervals here: the kernel tells it of each change of these settings.
+/// A setting that stops forwarding, and its repair, are known without checks at intervals: the kernel notifies the daemon of each
+/// change of these settings.
 #[test]
 fn a_setting_that_stops_forwarding_is_heard_and_so_is_its_mending() {
     let net = Net::new();
@@ -386,7 +387,8 @@ fn a_public_address_that_is_gone_is_told() {
     );
 }
 
-/// A service that listens on all addresses does not say which: that clients used this one is known by their connections.
+/// A lost public address is reported when clients used it: a service that listens on all addresses does not name it, but the
+/// connections of its clients do.
 #[test]
 fn one_of_several_public_addresses_that_is_gone_is_told() {
     let net = Net::new();
@@ -480,7 +482,8 @@ fn handshakes_that_are_not_completed_are_told() {
     breaks_and_mends(&net, &daemon, to, "unanswered", "gateway", back);
 }
 
-/// Clients that give up and come again leave times in which conntrack knows no handshake that is old.
+/// An outage without a known cause is reported without a break, although clients that give up and come again leave times in which
+/// conntrack has no old handshake.
 #[test]
 fn an_outage_that_no_check_knows_is_told_without_a_break() {
     let net = Net::new();
@@ -535,7 +538,8 @@ fn an_outage_that_no_check_knows_is_told_without_a_break() {
     assert_eq!(events.iter().filter(is_error).count(), 1, "{events:#?}");
 }
 
-/// The daemon remembers 4,096 flows. When one of them ends another old one takes its place, and is no client that was served.
+/// An outage is reported beside more old connections than the 4,096 that the daemon remembers: when one of them ends, another one
+/// takes its place, and is not a client that was served.
 #[test]
 fn an_outage_is_told_beside_many_old_connections_some_of_which_end() {
     let net = Net::new();

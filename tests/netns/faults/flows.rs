@@ -145,7 +145,7 @@ fn measured(net: &Net, args: &[&str]) -> (Ran, u64) {
     (run.wait(), peak)
 }
 
-/// Applies under traffic, beside a million flows: `TCPGW_FLOWS` makes them more or fewer.
+/// A million flows cost a run time and no memory, under traffic. `TCPGW_FLOWS` changes their number.
 #[test]
 fn a_million_flows_cost_time_and_no_memory() {
     let net = Net::alone();

@@ -1,4 +1,4 @@
-//! Runs that are killed at random moments, while clients talk.
+//! Runs that are killed at random moments, under traffic.
 
 use std::fmt;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! Chance that can be repeated.
+//! Random numbers that can be repeated.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

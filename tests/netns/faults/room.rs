@@ -21,7 +21,8 @@ fn most_bytes() -> usize {
     limit.trim().parse::<usize>().expect("a number") * 2
 }
 
-/// Root of a user namespace has a network namespace of its own, and must live with the system's limits.
+/// Root of a user namespace, to which the system's limits apply, can load what its buffer holds, and is told which setting to
+/// raise.
 #[test]
 fn root_of_a_user_namespace_loads_what_its_buffer_holds_and_is_told_what_to_raise() {
     let net = Net::new();
@@ -63,7 +64,7 @@ fn root_of_a_user_namespace_loads_what_its_buffer_holds_and_is_told_what_to_rais
     assert!(least * 2 > most_bytes(), "{error}");
 }
 
-/// strace says that buffers were set, and they were not.
+/// Buffers that stay small are no problem until a transaction does not fit: strace makes the calls that set them do nothing.
 #[test]
 fn buffers_that_stay_small_are_no_harm_until_a_transaction_does_not_fit() {
     let net = Net::new();

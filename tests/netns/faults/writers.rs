@@ -1,4 +1,4 @@
-//! Others that write to nftables all the time: this process, by netlink, so that it is quick.
+//! Other programs that write to nftables all the time: this process plays them, by netlink, for speed.
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -118,7 +118,7 @@ fn beside<T>(net: &Net, writes: &[Vec<u8>], pause: Duration, work: impl FnOnce()
     })
 }
 
-/// The other one adds a service to our table and takes it away, all the time.
+/// A run outlasts another program that adds a service to the table and removes it all the time, or names it.
 #[test]
 fn another_writer_of_our_table_is_outlasted_or_named() {
     let net = Net::new();
@@ -170,7 +170,7 @@ fn another_writer_of_our_table_is_outlasted_or_named() {
     }
 }
 
-/// The other one has a table of its own, which it changes five hundred times a second.
+/// Another program's table that changes five hundred times a second does not disturb a run.
 #[test]
 fn another_table_that_changes_all_the_time_hinders_nobody() {
     let net = Net::new();

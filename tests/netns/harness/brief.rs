@@ -1,4 +1,4 @@
-//! State files in a few words: services whose backends are a port of some hosts, in both families.
+//! Short ways to write state files: services whose backends are a port of some hosts, in both families.
 
 use serde_json::{Value, json};
 

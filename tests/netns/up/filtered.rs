@@ -1,4 +1,4 @@
-//! Beside Docker: other programs drop what the machine forwards, and the line that is printed lets the app's packets pass.
+//! `tcpgw up` beside Docker: other programs drop forwarded packets, and the printed command lets the app's packets pass.
 
 use std::net::TcpListener;
 

@@ -1,4 +1,4 @@
-//! The same Procfile and `.env` print the same lines under foreman, each process's in the same order, to the end.
+//! The same Procfile and `.env` print the same lines under foreman, in the same order for each process, to the end.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;

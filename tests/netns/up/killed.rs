@@ -103,7 +103,8 @@ fn what_only_the_store_knows_after_a_boot_is_removed_by_the_next_one_or_by_stop(
     }
 }
 
-/// A store and a run directory may be those of several network namespaces, one after the other.
+/// Remains of another network namespace in a shared store are removed: a store and a run directory may be used in several network
+/// namespaces, one after the other.
 #[test]
 fn what_another_network_namespace_has_left_in_the_store_is_removed() {
     let net = Net::new();
@@ -187,7 +188,7 @@ fn a_helper_that_is_killed_takes_its_process_with_it() {
     app.stop(Signal::SIGINT);
 }
 
-/// Links and resource say themselves whose they are, whatever the run directory knows.
+/// Links and the resource of a running `tcpgw up` stay its own with any run directory, because they name their owner themselves.
 #[test]
 fn what_a_living_one_has_made_is_its_own_in_whatever_run_directory() {
     let net = Net::new();

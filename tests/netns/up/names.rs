@@ -1,4 +1,4 @@
-//! Names, where the machine's resolver listens on loopback.
+//! Name resolution, where the machine's resolver listens on loopback.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
