@@ -54,7 +54,7 @@ fn code(language: &str) -> Vec<String> {
     of_language.map(String::from).collect()
 }
 
-/// A program that is gone when dropped.
+/// A program that is killed when the value is dropped.
 struct Program(Child);
 
 impl Program {

@@ -40,15 +40,15 @@ const STATE: &str = r#"{"version":1,"services":[
 pub(crate) enum Loop {
     /// Answers requests.
     Answers,
-    /// Takes questions, and never answers.
+    /// Accepts requests, and never answers.
     Mute,
-    /// Takes no questions.
+    /// Accepts no requests.
     Stuck,
     /// Answers requests, except an order of a deploy.
     Slow,
 }
 
-/// A server that is stopped with the value.
+/// A server that is stopped when the value is dropped.
 pub(crate) struct Server {
     pub(crate) path: PathBuf,
     pub(crate) directory: tempfile::TempDir,

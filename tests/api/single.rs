@@ -29,7 +29,7 @@ pub(crate) struct Single {
     /// Phases and reasons of a deploy at successive requests. The last one is repeated.
     pub(crate) script: Vec<(Phase, Option<&'static str>)>,
     pub(crate) filters: Vec<HistoryFilter>,
-    /// The store cannot be read.
+    /// True when the store cannot be read.
     pub(crate) unreadable: bool,
     /// Backends that the store remembers from before a switch.
     pub(crate) old: Vec<Endpoint>,

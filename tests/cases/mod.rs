@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const CLOSING: &str = "}\n";
 
-/// One case.
+/// A golden case.
 pub(crate) struct Case {
     pub(crate) name: String,
     dir: PathBuf,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::{GOOD, command, command_with_config, err, out, run, run_with, through, unprivileged, write};
 
-/// Input that is wrong in one way, and what must be said about it: a place and what is accepted.
+/// Input with one error, and parts of the expected message: a place, and the accepted values.
 const BAD: &[(&str, &str, &[&str])] = &[
     ("empty", "", &["document: is empty"]),
     ("blank", " \n\t ", &["document: is empty"]),
@@ -48,7 +48,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-/// A value of one member of a service, and what must be said about it.
+/// Value of one member of a service, and parts of the expected message.
 const BAD_MEMBERS: &[(&str, &str, &[&str])] = &[
     ("port", "\"20003\"", &["services[0].port"]),
     ("port", "0", &["services[0].port", "65535"]),
@@ -207,7 +207,7 @@ fn every_error_is_listed_not_the_first() {
     );
 }
 
-/// Peak memory, in KiB of address space: what is read is at most 64 MiB, and a tree of it would be many times that.
+/// Largest address space, in KiB: input has at most 64 MiB, and a tree of it would take many times that.
 const ADDRESS_SPACE: u32 = 200 << 10;
 
 #[test]
@@ -469,7 +469,7 @@ fn root_takes_no_orders_from_files_of_others() {
     assert_eq!(sudo.status.code(), Some(0), "{}", err(&sudo));
 }
 
-/// A name with a line break and what looks like an error of ours.
+/// Name with a line break and the text of a forged error message.
 const FORGED: &str = "x\u{1b}[2J\nerror: forged";
 
 #[test]

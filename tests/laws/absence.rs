@@ -87,7 +87,7 @@ enum Event {
     FileGone,
     /// The state file has these of its services.
     File(BTreeSet<usize>),
-    /// The configuration names it no more, or is gone and was read again by a restart.
+    /// The configuration does not name the file any more, or is gone and was read again by a restart.
     KeyGone(bool),
     KeyBack(bool),
     /// A service of the API is made, changed, or removed by its name.

@@ -80,12 +80,12 @@ enum Event {
     Deprovision(usize),
     Bind(usize, u8),
     Unbind(usize, u8),
-    /// The platform registers containers of the app, so many.
+    /// The platform registers so many containers of the app.
     Register(usize, u8),
     Wait(u64),
     /// The kernel refuses the next transaction, or its answer is lost.
     Fail(Fail),
-    /// The next write fails; whether it was made all the same.
+    /// The next write fails; the flag tells whether it took effect all the same.
     Store(bool),
     /// The daemon is killed before or after the next write, and another one starts.
     Kill(bool),
@@ -669,7 +669,7 @@ fn ports_on_which_local_programs_listen_are_no_free_ones() {
     world.end().unwrap();
 }
 
-/// An answer that is still to come, and what it is about.
+/// A request without an answer yet.
 struct Asked {
     app: usize,
     request: Request,

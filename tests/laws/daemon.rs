@@ -45,7 +45,7 @@ const LONG: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Clone)]
 enum Event {
-    /// The file says something else.
+    /// The state file gets other contents.
     File(Box<State>),
     /// A backend dies, or comes back.
     Flip(Index),
@@ -67,7 +67,7 @@ enum Event {
     Restart,
     /// Interfaces come and go.
     Links(u8),
-    /// A local program listens on a port, or no longer.
+    /// A local program starts or stops listening on a port.
     Listen(Index),
     /// An address of a backend becomes the gateway's own, or stops being so.
     Own(Index),

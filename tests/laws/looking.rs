@@ -11,7 +11,7 @@ pub(crate) type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
 /// Time after which a look that does not end is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The look that goes on, if one does.
+/// The present look, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Looking {
     since: Option<Instant>,

@@ -61,21 +61,21 @@ const PEER: Peer = Peer {
 
 #[derive(Debug, Clone)]
 enum Event {
-    /// A service is ordered so.
+    /// A service is put with these backends.
     Put(usize, Vec<u8>),
     /// The limit of a service changes.
     Patch(usize, u32),
-    /// Both services get other backends, or none does.
+    /// Both services get other backends in one change.
     Batch(Vec<u8>, Vec<u8>),
     /// A service is removed.
     Delete(usize),
     /// Backends of a service get no new connections, or get them again.
     Drain(usize, bool, Index),
-    /// A new version, of which so many have to answer; whether it supersedes one that probes.
+    /// A deploy begins with these targets, of which so many have to answer; the flag tells whether it supersedes one that probes.
     Deploy(usize, Vec<u8>, Index, bool),
-    /// The last deploy is taken back.
+    /// The last deploy is undone.
     Undo(usize),
-    /// New connections wait; for so many seconds, or no longer.
+    /// New connections are paused for so many seconds, or a pause ends.
     Pause(usize, Option<u64>),
     /// A backend dies, or comes back.
     Flip(u8),
@@ -85,11 +85,11 @@ enum Event {
     Connect(usize, u32),
     /// A connection ends.
     End(Index),
-    /// The next such call fails.
+    /// The next commit fails.
     Fail(Fail),
-    /// The store takes nothing for a while.
+    /// The store accepts no writes for a while.
     Full(u64),
-    /// The kernel does not tell of addresses, routes and listeners for so many seconds.
+    /// The kernel gives no answers about addresses, routes and listeners for so many seconds.
     Stuck(u64),
     /// Everything is torn down.
     Teardown,
@@ -485,7 +485,7 @@ struct World {
     core: Core,
     engine: Option<Engine<Fake>>,
     store: Result<Store, StoreError>,
-    /// Beside the API there is a state file without services.
+    /// True when there is also a state file without services.
     has_file: bool,
     directory: tempfile::TempDir,
     now: Instant,
@@ -495,7 +495,7 @@ struct World {
     met: BTreeSet<SocketAddr>,
     troubled: bool,
     full_until: Option<Instant>,
-    /// Kill it after so many more writes; whether the last one is done first.
+    /// Number of writes after which the daemon is killed, and whether the last one is done first.
     kill: Option<(usize, bool)>,
     /// Orders of edits that wait for a response. The store must have an acknowledged edit, until a later one replaces it.
     edits: Vec<(usize, oneshot::Receiver<Result<Edited, Refused>>)>,

@@ -1,4 +1,4 @@
-//! Wall clocks that are wrong: a machine whose battery is empty boots in 1970, and some time comes after 2038.
+//! Wrong wall clocks: a machine with an empty battery boots in 1970, and dates after 2038 have to work.
 //!
 //! The wall clock belongs to the machine and no namespace has its own, so libfaketime gives a process another one.
 

@@ -1,4 +1,4 @@
-//! The daemon where little is granted to it: one capability, few descriptors, a damaged record.
+//! The daemon with few resources: one capability, few descriptors, a damaged record.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -25,7 +25,7 @@ fn web(fields: Value) -> Value {
     ])
 }
 
-/// 198.18.1.7 and its like are denied by a network and by a network within it.
+/// Denied networks: 198.18.1.7 and its IPv6 counterpart are denied by a network and by a network within it.
 const DENY: [&str; 4] = [
     "198.18.1.0/24",
     "198.18.1.0/28",

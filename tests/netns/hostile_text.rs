@@ -10,7 +10,7 @@ use super::harness::shell::{Ran, TCPGW};
 use super::harness::state::state;
 use super::harness::{Net, wait_until};
 
-/// The longest name of a process is 15 bytes. Sets a title, begins a line.
+/// Name of a process, of at most 15 bytes, which sets a terminal's title and begins a line.
 const NAME: &str = "\u{1b}]0;x\u{7}\nerror: ";
 
 fn assert_is_harmless(ran: &Ran) {

@@ -334,7 +334,7 @@ struct Flow<'a> {
     net: &'a Net,
     from: &'static str,
     backend: SocketAddr,
-    /// The other end, as the backend sees it.
+    /// Address of the other end, as the backend sees it.
     seen_as: SocketAddr,
     conn: Option<Conn>,
     forger: Forger,

@@ -192,7 +192,7 @@ fn refusals() {
     }
 }
 
-/// Rules of other programs, each kind of expression that the doctor understands somewhere among them.
+/// Rules of other programs, which together contain each kind of expression that the doctor understands.
 const FIREWALLS: [(&str, &str); 6] = [
     (
         "drop",

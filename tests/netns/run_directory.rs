@@ -211,7 +211,7 @@ fn root_and_the_daemons_user_share_the_files() {
     assert_eq!(record.mode() & 0o777, 0o640);
 }
 
-/// Listens as another user and answers with no end: a byte from time to time, or as much as is taken.
+/// Script that listens as another user and answers without end: a byte from time to time, or as much as is read.
 const IMPOSTOR: &str = r#"
 import os, socket, sys, time
 path, kind = sys.argv[1:]

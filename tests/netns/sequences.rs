@@ -69,7 +69,7 @@ fn the_kernel_goes_where_the_states_lead() {
     }
 }
 
-/// States as they are written, each with what happens before it is applied.
+/// Texts of states, each with the trouble before it is applied.
 #[derive(Clone)]
 struct Sequence(Vec<(Trouble, String)>);
 

@@ -233,7 +233,7 @@ fn killed_at_each_call_that_writes_it_is_whole() {
     assert!(killed >= 100, "{killed}");
 }
 
-/// One file of a disk that loses in a power cut whatever was not flushed.
+/// A file of a disk that loses in a power cut whatever was not flushed.
 #[derive(Clone, Default)]
 struct Flushed {
     /// Contents that are certainly on the disk.

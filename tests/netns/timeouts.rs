@@ -127,7 +127,7 @@ fn ends(conn: &mut Conn, kind: ErrorKind) {
     assert!(kinds.contains(&ended.kind()), "{ended:?}");
 }
 
-/// Seconds that a session may be silent in these tests: more than an emulated machine needs from one packet to the next.
+/// Seconds that a session may be silent in these tests: more than an emulated machine needs between two packets.
 const SILENT: u32 = 5;
 /// Longest time until a session that is silent from now on has ended.
 const OVER: Duration = Duration::from_secs(20);

@@ -9,7 +9,7 @@ use std::process::Command;
 use super::harness::shell::TCPGW;
 
 const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
-/// Stands before the output of each command, and its number.
+/// Word before the output of each command, with the command's number.
 const MARK: &str = "tutorial-command";
 /// Script that runs the tutorial as on a machine of its own: its processes and mounts end with its first process. `sudo` is
 /// replaced by a script that only runs its arguments, and the daemon is started as the package does.

@@ -13,7 +13,8 @@ use super::harness::state::state;
 use super::harness::{Net, wait_until};
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/systemd/tcpgw.service");
-/// Refused by the unit on purpose: `LimitNOFILE` has done that already, and the daemon goes on without.
+/// System calls that the unit refuses on purpose: `LimitNOFILE` has had their effect already, and the daemon goes on without
+/// them.
 const TOLERATED: [&str; 2] = ["prlimit64", "setrlimit"];
 
 /// Returns the system calls of a group, as this machine's systemd knows them.

@@ -14,7 +14,7 @@ use crate::harness::Net;
 use crate::harness::brief::{service, state};
 use crate::harness::shell::TCPGW;
 
-/// Tells the process of its own PID namespace where the files are, and which namespace to hold.
+/// Environment variable that tells the process in its own PID namespace the place of the files, and the namespace to hold.
 const HOLDER: &str = "TCPGW_TEST_HOLDER";
 
 fn cookie(net: &Net, host: &str) -> u64 {

@@ -23,7 +23,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::shell::{Ran, TCPGW};
 use crate::harness::{Net, wait_until};
 
-/// A foreign table of every kind that there is room for, with counters that have counted.
+/// Table of another program with every kind of object, and with counters that have counted.
 const FOREIGN: &str = "
 table ip filter {
     counter pings { }

@@ -8,7 +8,7 @@ pub type ChangeBytes = fn(&mut [u8], usize, usize) -> usize;
 const NESTED: u16 = 0x8000;
 const HEADER: usize = 16;
 const ATTR: usize = 4;
-/// Deeper than any attribute of `nf_tables`.
+/// Depth that is larger than that of any attribute of `nf_tables`.
 const DEPTH: usize = 8;
 
 /// Mutates the first `size` bytes of `data` into at most `max_size` bytes, the same ones for the same seed.
@@ -30,7 +30,7 @@ pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32, bytes: C
     out.len()
 }
 
-/// A message: what stands between its length and its attributes.
+/// A message, with its bytes between length and attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Message {
     head: Vec<u8>,
@@ -191,7 +191,7 @@ const fn align(length: usize) -> usize {
     (length + 3) & !3
 }
 
-/// splitmix64
+/// Generator of random numbers by splitmix64.
 struct Random(u64);
 
 impl Random {

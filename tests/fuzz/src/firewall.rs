@@ -50,7 +50,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// A packet's way through chains is bounded, but with many jumps it takes seconds.
+/// Largest number of jumps in chains: a packet's way through them is bounded, but takes seconds with many jumps.
 const MOST_JUMPS: usize = 12;
 
 fn can_be_walked(chains: &[Chain]) -> bool {

@@ -18,7 +18,7 @@ pub mod state;
 pub mod table;
 pub mod words;
 
-/// Panics if what must hold of these bytes does not.
+/// Check of any bytes, which panics when its property does not hold.
 pub type Check = fn(&[u8]);
 
 /// Fuzz targets with the names of their corpora.

@@ -3,23 +3,23 @@
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_kernel::netlink::tlv::{Attrs, Header, Messages, Writer};
 
-/// Ends a dump.
+/// Type of the message that ends a dump.
 pub const DONE: u16 = 3;
-/// Ends a transaction.
+/// Type of the message that ends a transaction.
 pub const BATCH_END: u16 = 0x11;
-/// `NFT_MSG_*` of `nf_tables`' subsystem.
+/// Type of a message about a table: `NFT_MSG_*` in the subsystem `nf_tables`.
 pub const NEW_TABLE: u16 = 0xa00;
-/// A chain.
+/// Type of a message about a chain.
 pub const NEW_CHAIN: u16 = 0xa03;
-/// A rule.
+/// Type of a message about a rule.
 pub const NEW_RULE: u16 = 0xa06;
-/// A set.
+/// Type of a message about a set.
 pub const NEW_SET: u16 = 0xa09;
-/// Elements of a set.
+/// Type of a message about elements of a set.
 pub const NEW_ELEMENTS: u16 = 0xa0c;
-/// A generation.
+/// Type of a message about a generation.
 pub const NEW_GENERATION: u16 = 0xa0f;
-/// An object.
+/// Type of a message about an object.
 pub const NEW_OBJECT: u16 = 0xa12;
 
 /// `NFTA_SET_NAME`, and `NFTA_SET_ELEM_LIST_SET`.

@@ -31,10 +31,10 @@ const OPTIONS: [&str; 10] = [
     // No name server answers here.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ];
-/// A browser that starts on a busy machine.
+/// Longest start of a browser on a busy machine.
 const STARTING: Duration = Duration::from_secs(60);
 
-/// A browser with one window. It is gone, with all its processes, when dropped.
+/// A browser with one window. All its processes end when the value is dropped.
 pub(super) struct Browser<'n> {
     net: &'n Net,
     host: &'static str,

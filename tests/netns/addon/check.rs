@@ -12,7 +12,7 @@ use crate::harness::libraries::libraries;
 use crate::harness::shell::Running;
 use crate::harness::{Net, wait_until};
 
-/// Clever Cloud wants variables to begin with the user name, so that for `TCP_URL` it has to be this.
+/// User name that gives the variable `TCP_URL`, because Clever Cloud's variables have to begin with it.
 const USERNAME: &str = "tcp";
 const PASSWORD: &str = "password-of-the-tests";
 

@@ -38,7 +38,7 @@ fn quoted(message: &str) -> Vec<String> {
     message.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Apps with their paths and ports: one that is served, one that waits for its first deploy, one that is suspended.
+/// Apps with their paths and ports: a served one, one that waits for its first deploy, and a suspended one.
 struct Apps {
     served: (String, u16),
     waiting: (String, u16),

@@ -17,12 +17,12 @@ enum Printed {
     Lines,
     /// Nothing, because the message about a failure is on standard error.
     Nothing,
-    /// Text of a format of its own, whatever `-o` says.
+    /// Text of a format of its own, with any `-o`.
     Text,
 }
 use Printed::{Document, Lines, Nothing, Text};
 
-/// Commands in an order in which each has the exit code that stands beside it. `FILE` is a good state, `BAD` one with an error.
+/// Commands with their exit codes, in an order in which each has that exit code. `FILE` is a good state, `BAD` one with an error.
 const TABLE: &[(&str, i32, Printed)] = &[
     ("check FILE", 0, Document),
     ("check BAD", 2, Document),

@@ -15,7 +15,7 @@ use crate::harness::{Net, wait_until};
 
 /// The clients' keepalive in seconds. A client notices after 1.5 times this value that the broker does not answer.
 const KEEPALIVE: u64 = 2;
-/// Readings of a publisher, and how many of them in a second.
+/// Number of readings of a publisher.
 const READINGS: usize = 300;
 const PER_SECOND: &str = "50";
 
@@ -95,7 +95,7 @@ impl<'n> App<'n> {
     }
 }
 
-/// Deploys another broker while messages flow, and waits until all have arrived. `flushed` is when the old connections were cut.
+/// Results of a deploy of another broker under traffic. `flushed` is the time at which the old connections were cut.
 struct Redeploy {
     switched: Instant,
     flushed: Option<Instant>,

@@ -23,10 +23,10 @@ pub(super) const PASSWORD: &str = "password-of-the-tests";
 pub(super) const SMALL: &str = "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11";
 pub(super) const LARGE: &str = "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c12";
 pub(super) const SERVICE: &str = "0f6c1d8e-5f0c-4c55-9d1b-7c2f6a3be4d1";
-/// The dialects of platforms, with what stands before their paths.
+/// Dialects of platforms, with the prefixes of their paths.
 pub(super) const DIALECTS: [Dialect; 4] = [Dialect::Osb, Dialect::Scalingo, Dialect::Heroku, Dialect::CleverCloud];
 
-/// An answer.
+/// Response of the provider API.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reply {
     pub(super) status: u16,
@@ -131,7 +131,7 @@ pub(super) fn send(bytes: &[u8]) -> io::Result<Reply> {
     Line::new()?.exchange(bytes)
 }
 
-/// A connection that is kept.
+/// A connection that is kept open.
 pub(super) struct Line(BufReader<TcpStream>);
 
 impl Line {

@@ -337,7 +337,7 @@ fn a_full_disk_makes_nothing_and_loses_nothing() {
 /// The user that the daemon runs as, who has no name on this machine.
 const DAEMON_USER: &str = "59125";
 
-/// The credentials file, made by the line of the document, is read by the daemon's user and by root's commands.
+/// The credentials file that the documented command line makes can be read by the daemon's user and by root's commands.
 #[test]
 fn the_file_that_the_document_makes_is_for_the_daemon_and_for_roots_commands() {
     let net = Net::new();

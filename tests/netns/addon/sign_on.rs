@@ -132,7 +132,7 @@ fn a_user_is_signed_on_to_the_page_of_one_app() {
     assert_eq!(open(&net, &pages[0].0, &pages[0].1).status, 410);
 }
 
-/// A token may be used again while it is valid, as browsers do that go back; no longer.
+/// A token can be used repeatedly while it is valid, because browsers go back, and never for a removed resource.
 #[test]
 fn nothing_signs_on_to_what_was_removed() {
     let net = Net::new();

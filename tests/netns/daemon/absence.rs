@@ -68,7 +68,7 @@ fn provider_of(net: &Net, name: &str, provider: &str) {
     assert!(wait_until(PATIENCE, || is_it(&told())), "{:#}", told());
 }
 
-/// Applied by the command line, then a daemon that follows no file.
+/// A daemon without a state file serves what `apply` has left.
 #[test]
 fn a_daemon_without_a_file_serves_what_apply_has_left() {
     let net = Net::new();
@@ -100,7 +100,7 @@ fn a_daemon_without_a_file_serves_what_apply_has_left() {
     assert!(wait_until(PATIENCE, || net.told(&["service", "ls"])["services"] == json!([])));
 }
 
-/// The key leaves the configuration, then the configuration itself.
+/// Services of the file become orphans when its key, or the whole configuration, is removed.
 #[test]
 fn a_key_or_a_configuration_that_goes_makes_orphans() {
     let net = Net::new();
@@ -136,7 +136,7 @@ fn a_key_or_a_configuration_that_goes_makes_orphans() {
     serves(&net, &[2001]);
 }
 
-/// The table and its flows keep the mark that they were made with.
+/// A flow mark that leaves the configuration ends nothing: the table and its flows keep the mark that they were made with.
 #[test]
 fn a_flow_mark_that_leaves_the_configuration_ends_nothing() {
     let net = Net::new();
@@ -180,7 +180,7 @@ fn a_flow_mark_that_leaves_the_configuration_ends_nothing() {
     assert!(wait_until(PATIENCE, || !is_told()));
 }
 
-/// An `/etc` that only this thread and what it starts see, with no configuration in it.
+/// An `/etc` without a configuration, seen by this thread and the processes that it starts only.
 struct OwnEtc(PathBuf);
 
 impl Drop for OwnEtc {
@@ -218,7 +218,8 @@ fn own_etc(net: &Net) -> (OwnEtc, PathBuf) {
     (OwnEtc(disk), config)
 }
 
-/// The configuration at its default path is lost between two lives of the daemon, or for a command without one.
+/// The effects of a configuration at its default path stay when it is lost between two runs of the daemon, or for a command
+/// without one.
 #[test]
 fn what_a_configuration_said_goes_on_when_it_is_gone() {
     const GONE: &str = "existed before and does not exist any more";
@@ -291,7 +292,7 @@ fn what_a_configuration_said_goes_on_when_it_is_gone() {
     });
 }
 
-/// A machine that boots with a lost store and a damaged second copy of what was desired.
+/// A damaged copy of the last services is a problem and is kept, when a machine boots with it and with a lost store.
 #[test]
 fn a_damaged_copy_of_what_was_desired_is_a_problem_and_is_kept() {
     let net = Net::new();
@@ -331,7 +332,7 @@ fn a_damaged_copy_of_what_was_desired_is_a_problem_and_is_kept() {
     assert!(wait_until(PATIENCE, || healthz(&daemon) == 200), "{}", daemon.logged());
 }
 
-/// The printed cure: move the store away, start, export, apply.
+/// A lost store takes no service with it when the printed steps are followed: move the store away, start, export, apply.
 #[test]
 fn a_store_that_is_lost_takes_no_service_with_it() {
     let net = Net::new();
@@ -439,7 +440,7 @@ fn apply_beside_a_dead_daemon_takes_nothing_from_its_api() {
     provider_of(&net, "api", "api");
 }
 
-/// A file that is gone while the machine boots.
+/// A machine that boots without its files serves.
 #[test]
 fn a_machine_that_boots_without_its_files_serves() {
     let net = Net::new();
@@ -495,7 +496,7 @@ fn status_names_what_only_a_daemon_would_serve() {
     net.cli(&["status", "--interval", "0s"]).exits(0);
 }
 
-/// A teardown ends by a word, and by nothing else.
+/// A teardown ends with `tcpgw resume`, and with nothing else.
 #[test]
 fn a_teardown_ends_by_a_word_alone() {
     let net = Net::new();

@@ -86,7 +86,7 @@ fn left(daemon: &Daemon<'_>) -> Option<u64> {
     daemon.get("/v1/drains")["drains"][0]["seconds_left"].as_u64()
 }
 
-/// A deadline is a time, not a pause since the daemon's start.
+/// A restart keeps the deadlines of drains, because a deadline is a point in time and not a duration from the daemon's start.
 #[test]
 fn a_restart_keeps_the_deadlines_of_drains() {
     let net = Net::new();

@@ -110,7 +110,7 @@ fn readers_of_the_store_do_not_end_the_daemon() {
     daemon.stop();
 }
 
-/// A process that stands still takes connections, and says nothing.
+/// A stopped daemon, which accepts connections without answering, is named soon.
 #[test]
 fn a_daemon_that_hangs_is_named_soon() {
     let net = Net::new();
@@ -279,7 +279,7 @@ fn a_configuration_that_no_daemon_starts_with_is_a_problem() {
     }
 }
 
-/// Clients of another user that connect and say next to nothing, and come again when they are cut.
+/// Script of another user's clients that connect, send hardly anything, and connect again when they are cut off.
 const SLOW: &str = "
 import os, select, socket, sys, time
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -429,7 +429,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// A collector of logs that hangs, a terminal that was stopped.
+/// A log that is not read, by a hanging collector or a stopped terminal, does not stop the daemon.
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! The API beside the state file, and those who mean harm.
+//! The API beside the state file, and hostile clients.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -139,7 +139,7 @@ fn backends_die_and_come_back() {
     }
 }
 
-/// A handshake is all that a probe sees.
+/// A backend that hangs after the handshake stays in the balance, because a probe sees the handshake only.
 #[test]
 fn one_that_hangs_after_the_handshake_stays() {
     let net = Net::new();

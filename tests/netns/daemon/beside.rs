@@ -1,4 +1,4 @@
-//! Commands beside a daemon that is dead, or stops answering while they wait, or listens where only the configuration says.
+//! Commands beside a daemon that is dead, that stops answering while they wait, or that listens at the configuration's socket.
 
 use std::fs;
 use std::thread;
@@ -15,7 +15,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 use crate::retire::until;
 
-/// A pause that was acknowledged ends when it was to end, whatever `apply` changes of other services meanwhile.
+/// A pause that was acknowledged ends at its time, whatever `apply` changes of other services meanwhile.
 #[test]
 fn an_apply_beside_a_dead_daemon_keeps_pauses_and_drains() {
     let net = Net::new();
@@ -101,7 +101,7 @@ fn an_apply_beside_a_dead_daemon_keeps_deadlines_of_drains() {
     assert!(wait_until(PATIENCE, || held.echo(b"x").is_err()), "its time is over");
 }
 
-/// A daemon that dies right after a change explains that change, and not what others take away from the table.
+/// The changes of a daemon that dies right afterwards are explained, and removals by other programs are reported.
 #[test]
 fn the_doctor_sees_what_others_took_of_a_service_that_had_just_changed() {
     let net = Net::new();

@@ -37,7 +37,7 @@ struct Asked {
     begin: Instant,
     end: Instant,
     service: String,
-    /// The revision that was asked for.
+    /// Revision that the request expected.
     expected: Option<u64>,
     /// Label that is set, whose value no other request sets.
     label: (String, String),

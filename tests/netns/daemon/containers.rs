@@ -1,4 +1,4 @@
-//! Containers that come and go under traffic: who serves, who left, and how their sessions may end.
+//! Containers that come and go under traffic: their endpoints, their deadlines, and the permitted ends of their sessions.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +23,7 @@ pub(super) const AMOUNT: Amount = Amount {
     sessions: 200,
 };
 
-/// One container: a port of a host, in both families.
+/// A container: a port of a host, in both families.
 pub(super) struct Container {
     server: Option<Server>,
     pub(super) host: &'static str,
@@ -114,7 +114,8 @@ pub(super) fn others_have_no_flows(net: &Net, serving: &[String]) {
     assert!(wait_until(PATIENCE, || stale().is_empty()), "{:#?}", stale());
 }
 
-/// A drain's time begins when it is decided, and its line in the log is written after the kernel has been told.
+/// Largest delay of a drain's line in the log: the drain's time begins when it is decided, and the line is written after the
+/// kernel has been told.
 const LOGGED_LATER: Duration = Duration::from_millis(50);
 
 /// Asserts from the daemon's log that it flushed no backend before its deadline. Returns the number of flushed backends, and the

@@ -169,7 +169,7 @@ fn history_agrees(net: &Net, name: &str) -> Value {
 /// End of the old containers of a deploy, and the point until which the deploying command waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// A hook tells them to end at the switch.
+    /// The containers are told to end at the switch, by a hook.
     Told,
     /// The containers are told to end when the command has returned at the switch.
     Closed,

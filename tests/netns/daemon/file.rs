@@ -1,4 +1,4 @@
-//! The state file: what is wrong with it is said, and the last good state stays.
+//! The state file: errors in it are reported, and the last good state stays.
 
 use std::fs;
 
@@ -82,7 +82,7 @@ fn a_bad_file_is_reported_and_changes_nothing() {
     assert_eq!(net.spread("client", at(PUBLIC[0], 3001), 5)["b1"], 5);
 }
 
-/// A service that is there goes before a program that came later, over restarts, too.
+/// A port that is served stays served, also over restarts, when a local program listens on it later.
 #[test]
 fn a_port_that_is_served_stays_served() {
     let net = Net::new();

@@ -1,4 +1,4 @@
-//! Others who write to nftables while the daemon runs, under traffic.
+//! Other programs that write to nftables while the daemon runs, under traffic.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;

@@ -13,7 +13,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
 const OPTIONS: &[&str] = &["--check-interval", "1s"];
-/// Lets only probes in, which come from the gateway itself.
+/// Rule that lets only probes in, which come from the gateway itself.
 const ONLY_PROBES: &str = "nft 'table ip fw { chain in { type filter hook input priority 0; tcp dport 3000 tcp flags syn ip ttl != 64 drop; }; }'";
 
 /// Returns the problem about unanswered handshakes, if the daemon reports one.

@@ -12,7 +12,7 @@ use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
 const LINK_SOURCES: &str = "nft list map inet tcpgw link_sources_v4; nft list map inet tcpgw link_sources_v6";
-/// The kernel takes addresses of IPv6 away from a link that goes down.
+/// Command that restores the bridge's IPv6 address, because the kernel removes IPv6 addresses of a link that goes down.
 const SIXTH: &str = "ip address replace fd00:2::1/64 dev br0 nodad";
 const SAME_LINK: &str = "nft list set inet tcpgw same_link";
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::harness::client::{Conn, PATIENCE, connect};
 use crate::harness::{Net, wait_until};
 
-/// A session that does not answer for so long has lost its peer.
+/// Time without an answer after which a session has lost its peer.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Time between two messages of a session.
 const BEAT: Duration = Duration::from_millis(250);
@@ -20,7 +20,7 @@ const BEAT: Duration = Duration::from_millis(250);
 pub(super) enum End {
     /// The server closed the session.
     Closed,
-    /// A reset.
+    /// The session got a reset.
     Reset,
     /// No answer arrived any more.
     Silent,
@@ -55,9 +55,9 @@ pub(super) struct Traffic {
 pub(super) struct Amount {
     /// Short requests per second.
     pub(super) rate: u32,
-    /// Clients that share them.
+    /// Clients that share the requests.
     pub(super) clients: u32,
-    /// Sessions.
+    /// Number of sessions.
     pub(super) sessions: usize,
 }
 

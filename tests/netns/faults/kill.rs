@@ -25,7 +25,7 @@ use crate::retire::{open, switched, until};
 const ROUNDS: usize = 60;
 /// Backend of the rolling service that is always present.
 const STAYS: &str = "b1";
-/// Connections to the rolling service that are kept open, whatever becomes of them.
+/// Largest number of connections to the rolling service that are kept open.
 const KEPT: usize = 60;
 
 /// A run that is killed at any moment is finished by the next. After about every second kill, and after the last, one run is left
@@ -131,7 +131,7 @@ fn changing(random: &mut Random) -> Value {
     state(services)
 }
 
-/// Clients that must notice nothing.
+/// Traffic of clients that must not be disturbed.
 struct Traffic {
     over: AtomicBool,
     echoes: AtomicU64,
@@ -221,7 +221,7 @@ impl Traffic {
 struct Tally {
     rounds: usize,
     hit: usize,
-    /// The rules were changed when it died.
+    /// The rules were changed when the run was killed.
     changed: usize,
     /// The rules were neither the old nor the wanted ones.
     between: usize,

@@ -20,7 +20,7 @@ use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::retire::open;
 
-/// Bounded: what never gets through gives up.
+/// Time after which a run that never succeeds gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn web(hosts: &[&str], more: Value) -> Value {

@@ -14,7 +14,7 @@ use super::Net;
 
 /// Longest time that an action which should succeed at once may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections after which clients slow down.
+/// Number of connections after which clients slow down.
 const MANY: u32 = 20_000;
 /// Pause between short connections from then on.
 const SLOW: Duration = Duration::from_millis(20);

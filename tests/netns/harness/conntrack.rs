@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Net, plan};
 
-/// One TCP entry.
+/// A TCP entry of conntrack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tracked {
     pub(crate) client: SocketAddr,
@@ -15,7 +15,7 @@ pub(crate) struct Tracked {
     /// Destination of the backend's replies: the client, or the gateway.
     pub(crate) seen_as: SocketAddr,
     pub(crate) state: String,
-    /// Seconds until it is forgotten.
+    /// Seconds until the entry expires.
     pub(crate) timeout: u32,
     pub(crate) unreplied: bool,
     pub(crate) mark: u32,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Net;
 use super::plan::BACKENDS;
 
-/// One interface's counters since it was made. With offloads on a packet may stand for many.
+/// Counters of an interface since it was made. With offloads on a packet may stand for many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) received: Traffic,

@@ -24,7 +24,7 @@ use super::{Net, wait_until};
 
 const RELAY: &str = "TCPGW_TEST_RELAY";
 
-/// A daemon that can be killed and started again. It is gone when dropped.
+/// A daemon that can be killed and started again. It is killed when the value is dropped.
 pub(crate) struct Daemon<'n> {
     net: &'n Net,
     options: Vec<String>,

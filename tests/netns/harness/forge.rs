@@ -11,7 +11,7 @@ use super::Net;
 use super::client::PATIENCE;
 use super::wire::{ACK, Capture, Packet, RST, SYN, TCP};
 
-/// A segment to be sent as it stands.
+/// A segment that is sent without changes.
 #[derive(Debug, Clone)]
 pub(crate) struct Segment {
     pub(crate) src: SocketAddr,
@@ -151,7 +151,7 @@ fn checksum(first: &[u8], second: &[u8]) -> u16 {
     !u16::try_from(folded).expect("folded twice, it fits")
 }
 
-/// Sends segments from a host, whatever source they bear.
+/// Sender of segments from a host, with any source.
 pub(crate) struct Forger {
     v4: Socket,
     v6: Socket,
@@ -297,5 +297,5 @@ impl Net {
     }
 }
 
-/// `IPPROTO_RAW`: the IP header is ours.
+/// `IPPROTO_RAW`: the program supplies the IP header.
 const RAW: i32 = 255;

@@ -38,7 +38,7 @@ const NAMESPACES: &str = "/run/netns";
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 
-/// One topology of its own, and a directory for its files.
+/// A topology of its own, and a directory for its files.
 pub(crate) struct Net {
     prefix: String,
     dir: tempfile::TempDir,
@@ -154,7 +154,8 @@ pub(crate) fn namespaces(prefix: &str) -> Vec<String> {
     names.filter(|name| name.starts_with(prefix)).collect()
 }
 
-/// The right to have a topology: some at a time, or one alone. Who wants to be alone waits until no other wants one.
+/// The right to have a topology: some at a time, or one alone. A test that wants to be alone waits until no other test wants a
+/// topology.
 struct Turn {
     weight: usize,
 }

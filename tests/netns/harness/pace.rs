@@ -9,7 +9,7 @@ use super::forge::Segment;
 use super::wire::RST;
 use super::{Net, plan, wait_until};
 
-/// Packets that are sent to find out.
+/// Number of packets of a measurement.
 const SAMPLE: u32 = 1000;
 /// Port without a listener. A reset gets no answer.
 const NOWHERE: u16 = 9;

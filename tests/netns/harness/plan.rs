@@ -10,7 +10,7 @@ pub(crate) const BACKENDS: [&str; 4] = ["b1", "b2", "b3", "b4"];
 /// The gateway's public addresses, one per family, and its second ones.
 pub(crate) const PUBLIC: [&str; 2] = ["203.0.113.1", "2001:db8:1::1"];
 pub(crate) const PUBLIC_2: [&str; 2] = ["203.0.113.2", "2001:db8:1::2"];
-/// The gateway on the containers' bridge.
+/// Addresses of the gateway on the containers' bridge.
 pub(crate) const INTERNAL: [&str; 2] = ["10.2.0.1", "fd00:2::1"];
 /// Addresses that no host has. The gateway sends packets for them to the client, where they end.
 pub(crate) const NOBODY: [&str; 2] = ["192.0.2.7", "2001:db8:dead::7"];

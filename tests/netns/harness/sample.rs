@@ -23,7 +23,7 @@ pub(crate) fn libraries() -> PathBuf {
     super::libraries::libraries("mqtt-sample/node_modules", "aedes", "mqtt")
 }
 
-/// A program of the sample that runs, with all that it has printed.
+/// A running program of the sample, with its output.
 pub(crate) struct Program {
     pub(crate) running: Running,
     log: PathBuf,

@@ -17,19 +17,19 @@ use super::{Net, plan, wait_until};
 /// Behaviour of a server towards its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Behaviour {
-    /// Says `"HOST CLIENT:PORT\n"`, then echoes.
+    /// Sends `"HOST CLIENT:PORT\n"`, then echoes.
     Greet,
     /// Reads everything.
     Sink,
     /// Writes as fast as it can.
     Source,
-    /// Accepts, reads, says nothing.
+    /// Accepts and reads, and sends nothing.
     Silent,
     /// Accepts and closes.
     Closes,
 }
 
-/// A running server; gone, with its connections, when dropped.
+/// A running server. It ends, with its connections, when the value is dropped.
 pub(crate) struct Server {
     counts: Arc<Counts>,
     stop: Arc<EventFd>,

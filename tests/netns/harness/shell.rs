@@ -52,7 +52,7 @@ impl fmt::Display for Ran {
     }
 }
 
-/// A command that runs; killed on drop.
+/// A running command. It is killed when the value is dropped.
 pub(crate) struct Running {
     child: Child,
     command: String,

@@ -9,7 +9,7 @@ use super::plan;
 use super::shell::Ran;
 use super::{Net, state};
 
-/// A connection that goes on, and what its ends know of it.
+/// An open connection, as its ends know it.
 pub(crate) struct Held {
     pub(crate) conn: Conn,
     pub(crate) host: &'static str,

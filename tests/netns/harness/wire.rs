@@ -30,14 +30,14 @@ pub(crate) const ICMP: u8 = 1;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const ICMPV6: u8 = 58;
 
-/// One packet; with offloads on it may stand for many on a real wire.
+/// A captured packet; with offloads on it may stand for many on a real wire.
 #[derive(Debug, Clone)]
 pub(crate) struct Packet {
     pub(crate) at: Instant,
     /// True when the host sends the packet, false when it receives it.
     pub(crate) outgoing: bool,
     pub(crate) protocol: u8,
-    /// Ports are 0 when it is not TCP.
+    /// Source address. The ports of source and destination are 0 when the packet is not TCP.
     pub(crate) src: SocketAddr,
     pub(crate) dst: SocketAddr,
     /// TCP flags; 0 when it is not TCP.

@@ -146,7 +146,7 @@ fn a_daemon_of_its_own_that_is_killed_is_started_again() {
     assert_eq!(net.left_by_up(), Vec::<String>::new(), "{}", app.printed());
 }
 
-/// A server that answers for a while, and goes on without listening.
+/// Server that answers for a while, and goes on without listening.
 const DEAF: &str = r#"
 import os, socket, time
 server = socket.socket()

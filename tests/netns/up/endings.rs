@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use super::{PATIENCE, TCP};
 use crate::harness::{Net, wait_until};
 
-/// A shell with children, one of them in the background, as `npm` has it: none of them hears of a signal to the shell alone.
+/// Shell with children, one of them in the background, as `npm` has it. A signal to the shell alone reaches none of them.
 const FAMILY: &str = "sh -c 'sleep 1000 & sleep 1000; echo never' & sh -c 'sleep 1000; echo never'; echo never";
 
 #[test]

@@ -8,7 +8,7 @@ use super::{PATIENCE, TCP};
 use crate::harness::plan::addresses;
 use crate::harness::{Net, wait_until};
 
-/// Exits with 0 if it can connect to the outside.
+/// Command that exits with 0 if it can connect to the outside.
 const CONNECT: &str =
     "/usr/bin/python3 -c 'import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)'";
 

@@ -30,11 +30,12 @@ LATER=second
 /// Printed lines, without times and process numbers.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Printed {
-    /// The lines of each process and about it, as they follow each other.
+    /// Lines of each process and about it, in order.
     lines: BTreeMap<String, Vec<String>>,
     /// Start messages of each process. Their order relative to the process's first lines varies.
     starts: BTreeMap<String, Vec<String>>,
-    /// The program's own lines from the signal on, and `END` for each end of a process. What comes before is each program's own.
+    /// The program's own lines from the signal on, with `END` for each end of a process. Earlier lines differ between the
+    /// programs.
     shutdown: Vec<String>,
 }
 

@@ -10,7 +10,7 @@ use crate::harness::sample::{Program, SAMPLE, UNHEARD, all_arrive, libraries};
 
 /// The clients' keepalive in seconds. A client notices after 1.5 times this value that the broker does not answer.
 const KEEPALIVE: u64 = 2;
-/// Readings of the publisher; 50 come in a second.
+/// Number of readings of the publisher, which sends 50 in a second.
 const READINGS: usize = 300;
 
 /// Makes an app of the sample: its files, with its libraries beside them.

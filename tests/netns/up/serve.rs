@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{PATIENCE, TCP};
 use crate::harness::{Net, wait_until};
 
-/// The contract's bound for a connect during a restart.
+/// Longest permitted time of a connect during a restart.
 const LONGEST: Duration = Duration::from_millis(900);
 
 #[test]
@@ -40,7 +40,7 @@ fn where_the_only_one_crashes_clients_are_refused_until_it_is_back() {
     app.stop(Signal::SIGINT);
 }
 
-/// Asks the address of its argument for what it says.
+/// Script that connects to the address in its argument and prints the answer.
 const ASK: &str = r#"import socket, sys
 host, port = sys.argv[1].removeprefix("tcp://").rsplit(":", 1)
 try:
