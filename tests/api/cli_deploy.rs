@@ -205,7 +205,7 @@ fn whoever_ends_it_before_the_daemon_has_answered_is_not_kept() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it runs");
-    // It listens to signals before it orders, and says nothing of it.
+    // The command handles signals before it orders, and prints nothing about that.
     std::thread::sleep(Duration::from_secs(1));
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process"));
     let begin = Instant::now();

@@ -326,7 +326,7 @@ fn events_are_listed_and_followed() {
         "{seen}"
     );
     read_until(&mut stream, "\n:");
-    // It ends with the daemon.
+    // The stream ends with the daemon.
     drop(server);
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).expect("an end");

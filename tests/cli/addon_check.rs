@@ -159,7 +159,7 @@ fn a_provider_that_means_harm_neither_fills_nor_holds_nor_commands() {
         }
         assert!(err(&output).contains("may be left at the provider"), "{}", err(&output));
     }
-    // Its id is a segment of a path, and no path.
+    // An id is a segment of a path, and no path.
     let lines: Vec<String> = requests.try_iter().collect();
     assert!(
         lines.iter().any(|line| line.starts_with("DELETE /..%2F%1B%5B2J HTTP")),

@@ -433,7 +433,7 @@ fn what_is_kept_while_a_change_is_held_back_is_served_after_a_boot() {
             restart([]),
         ]);
         serves_after(vec![moves(), Event::Blind(9), restart([]), restart([Loss::Reboot])]);
-        // Its own port is in use when the machine has booted, and is free again later, or after another restart.
+        // The service's own port is in use when the machine has booted, and is free again later, or after another restart.
         let listens = |begins| Event::Listen(name, begins);
         for between in [vec![], vec![restart([])], vec![restart([Loss::Reboot])]] {
             let first = [moves(), listens(true), restart([Loss::Reboot])];
@@ -586,7 +586,7 @@ fn what_nothing_but_the_kernel_knows_is_served() {
     world.order("unnamed-9003", ServiceEdit::Delete);
     world.wait(Duration::from_secs(40));
     assert_eq!(world.served(), [9001, 9002, 9004].into());
-    // It does not come back.
+    // The removed service does not come back.
     world.happen(Event::Restart([].into()));
     assert_eq!(world.served(), [9001, 9002, 9004].into());
     world.happen(Event::Restart([Loss::Reboot].into()));
@@ -791,7 +791,7 @@ fn stored_services_that_do_not_go_together_take_no_other_with_them() {
             .any(|text| text.contains("\"clash\"") && text.contains("9003")),
         "{problems:?}"
     );
-    // It can be put right.
+    // An order can resolve the contradiction.
     world.order("clash", ServiceEdit::Delete);
     world.happen(Event::Restart([].into()));
     world.check().unwrap();
@@ -1368,7 +1368,7 @@ impl World {
             }
             Event::File(which) => {
                 if self.has_key {
-                    // Those that it lacks may go, whether they are its own or orphans by now.
+                    // Services that the file lacks may end, whether they are the file's or orphans by now.
                     self.expected
                         .retain(|port| *port > 9002 || which.contains(&usize::from(*port - 9001)));
                 }
@@ -1473,7 +1473,7 @@ impl World {
             self.expected.remove(&port(name));
             self.see();
             self.wait(Duration::from_secs(40));
-            // Its file may define it anew when the daemon starts.
+            // The service's file may define it anew when the daemon starts.
             let may_return = self.has_key && OF_FILE.contains(&name);
             assert!(may_return || !self.served().contains(&port(name)), "{name} comes back");
         }
@@ -1483,7 +1483,7 @@ impl World {
         self.see();
         if leaves {
             self.moved.insert(name);
-            // It was not served since the machine booted.
+            // The service was not served since the machine booted.
             if !self.served().contains(&port(name)) {
                 self.expected.remove(&port(name));
             }

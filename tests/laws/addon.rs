@@ -204,7 +204,7 @@ fn the_app_of_an_orphan_is_known_to_every_daemon() {
     let path = world.directory.path().join("store.db");
     world.store = Err(StoreError::NoDeploy(0));
     std::fs::remove_file(&path).unwrap();
-    // So that the other one does not count as an older state of this one.
+    // Without this file the other store does not count as an older state of this one.
     std::fs::remove_file(path.with_extension("db.written")).unwrap();
     let mut other = Store::open(&path).unwrap();
     for port in 0..=revision {
@@ -346,7 +346,7 @@ fn requests_that_wait_together_are_one_write() {
     world.happen(&provision(0, None));
     world.happen(&provision(1, Some(FIRST + 2)));
     world.edit("own", ServiceEdit::Patch(br#"{"limit": {"pps": 6}}"#.to_vec()));
-    // It asks for a port that one before it gets.
+    // This request asks for a port that an earlier one gets.
     world.happen(&provision(2, Some(FIRST + 2)));
     world.happen(&provision(3, None));
     world.run();
@@ -572,7 +572,7 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         assert!(!told(&world));
         world.config = config();
         world.core.reload(world.settings(), config(), world.time());
-        // It is given again after the quarantine that is configured.
+        // The port is given again after the configured quarantine.
         world.does([Event::Provision(Dialect::Scalingo, 1, 0, None)]);
         assert_ne!(world.known[&1].as_ref().unwrap().port, port);
         world.wait(QUARANTINE + Duration::from_secs(10));

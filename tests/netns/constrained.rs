@@ -43,7 +43,7 @@ fn an_unprivileged_user_with_one_capability() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let user: u32 = USER.parse().expect("a number");
-    // Its directories, as the unit makes them.
+    // The daemon's directories, as the unit makes them.
     fs::set_permissions(net.file(""), Permissions::from_mode(0o755)).expect("a mode");
     for name in ["run", "store", "socket"] {
         fs::create_dir_all(net.file(name)).expect("a directory");

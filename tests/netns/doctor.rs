@@ -143,7 +143,7 @@ fn forwarding_that_is_off_is_found() {
     ] {
         breaks_and_heals(&net, family, id, &format!("sysctl -qw {setting}=0"));
     }
-    // Where there is no IPv6 backend it may be off.
+    // IPv6 forwarding may be off when there is no IPv6 backend.
     let only4 = json!({"name": "web", "port": PORT, "backends": ["10.2.0.11:3000"]});
     net.apply(state([only4]));
     net.sh("gateway", "sysctl -qw net.ipv6.conf.all.forwarding=0").ok();

@@ -539,7 +539,7 @@ fn tables_of_frames_are_said_to_be_left_out() {
         "table bridge mine { chain forward { type filter hook forward priority 0; }; }",
     );
     assert_eq!(doctor(&net).unchecked(), ["table bridge mine"]);
-    // Nor are programs and filters before all rules.
+    // Programs and filters before all rules are not examined either.
     net.sh("gateway", "tc qdisc add dev ext clsact").ok();
     assert_eq!(
         doctor(&net).unchecked(),

@@ -160,7 +160,7 @@ fn errors_are_within_the_limit_of_the_backend() {
                 .map(|(_, n)| n)
                 .sum();
             assert!(over >= u64::from(SENT - count), "{over} counted");
-            // It is for errors only: the connection waits for its bucket, and goes on.
+            // The reserve is for errors only: the connection waits for its bucket, and goes on.
             conn.echo(b"on").expect("it goes on");
         }
         net.apply(state(&[service("web", 8000, &backends(&["b1"], 3000), &json!({}))]));

@@ -177,7 +177,7 @@ fn a_drain_waits_for_flows_to_end_but_no_longer_than_it_may() {
 fn a_client_that_hangs_at_a_dead_backend_gets_in_once_it_leaves() {
     let net = Net::new();
     let _servers = ["b2", "b3"].map(|host| net.serve(host, 3000, Behaviour::Greet));
-    // It still answers ARP and neighbour solicitations: without, the client would hear that the host is unreachable.
+    // The host still answers ARP and neighbour solicitations: without, the client would get an error that the host is unreachable.
     net.nft(
         "b1",
         "table inet dead { chain in { type filter hook input priority 0; meta l4proto tcp drop; }; }",
@@ -274,7 +274,7 @@ fn a_server_that_talks_learns_that_its_flow_is_gone_and_its_client_never_sees_it
     let talking = net.serve("b1", 3000, Behaviour::Source);
     for source in ["masquerade", "preserve"] {
         for address in PUBLIC {
-            // It stays a backend, of another service: of one that is none the gateway knows nothing.
+            // The host stays a backend, of another service: the gateway knows nothing of other hosts.
             let services = |one, other| {
                 let fields = || json!({"source": source});
                 state([
@@ -290,7 +290,7 @@ fn a_server_that_talks_learns_that_its_flow_is_gone_and_its_client_never_sees_it
             });
             let ended = talking.resets();
             thread::scope(|scope| {
-                // It reads on, so that there is always something in flight.
+                // The client goes on reading, so that data is always in flight.
                 scope.spawn(move || {
                     conn.patience(Duration::from_millis(500));
                     let since = Instant::now();

@@ -223,7 +223,7 @@ fn a_forged_segment_arrives() {
         net.forge("client", &Segment::new(from, to, FIN | PSH).seq(5).payload(b"odd"));
         let packet = at_b1.wait_for(PATIENCE, |packet| !packet.outgoing);
         assert_eq!((packet.seq, packet.flags, packet.payload), (5, FIN | PSH, 3));
-        // It answers, so the checksum is right.
+        // The host answers, so the checksum is right.
         net.forge("client", &Segment::new(from, to, ACK).ack(7));
         let reset = at_b1.wait_for(PATIENCE, |packet| packet.outgoing && packet.has(RST));
         assert_eq!(reset.seq, 7);

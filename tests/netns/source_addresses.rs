@@ -116,7 +116,7 @@ fn chosen_addresses_keep_connections_where_a_link_has_several_networks() {
         net.sh("gateway", change).ok();
         chosen.echo(b"on").expect("it goes on");
         preserved.echo(b"on").expect("it goes on");
-        // Its client connects again at once, and does not wait.
+        // The client connects again at once, and does not wait.
         let ended = told.echo(b"on").expect_err("the kernel has deleted it");
         assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset, "{change}");
         open(2003, "b3").echo(b"on").expect("a new one works");

@@ -50,7 +50,7 @@ fn flows_follow_the_sysctls_of_conntrack() {
     }
     // nft can list the table.
     net.sh("gateway", "nft list table inet tcpgw > /dev/null").ok();
-    // Those that are up go on, by the kernel's own timeouts.
+    // Established connections go on, by the kernel's own timeouts.
     conn.echo(b"on").expect("it goes on");
     drop(conn);
     for public in PUBLIC {

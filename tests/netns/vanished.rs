@@ -85,7 +85,7 @@ fn files_of_namespaces_that_nothing_names_are_removed() {
     for host in ["b3", "b4"] {
         delete(&net, host);
     }
-    // It ends, whatever it finds.
+    // The process ends, whatever it finds.
     drop(child.stdin.take().expect("a pipe was asked for").write_all(b"x"));
     said.read_to_end(&mut seen).expect("what it says");
     let ended = child.wait().expect("its end");

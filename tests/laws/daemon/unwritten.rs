@@ -132,7 +132,7 @@ fn a_pause_that_cannot_be_written_warns_until_it_can() {
     world.block_record(false);
     world.wait(AGAIN);
     assert_eq!(world.record_problem(), None);
-    // It is known to the next daemon now.
+    // The pause is known to the next daemon now.
     world.happen(Event::Restart);
     assert!(world.core.services().services[0].paused.is_some());
     // A resume that cannot be written is known to this daemon only.

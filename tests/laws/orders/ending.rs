@@ -21,7 +21,7 @@ proptest! {
         world.held = true;
         let mut waiting: Vec<_> = early.into_iter().map(|order| world.ask(order)).collect();
         let now = world.time();
-        // So much of it is with the store, or waits for the kernel.
+        // So many writes are with the store, or wait for the kernel.
         let mut out = None;
         for _ in 0..written {
             if let Some(write) = out.take() {

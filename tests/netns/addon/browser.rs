@@ -49,7 +49,7 @@ impl<'n> Browser<'n> {
         let home = net.file("browser");
         fs::create_dir_all(&home).expect("failed to make a directory");
         let port = format!("--port={}", driver_at().port());
-        // Its processes are in a namespace that ends with the first of them, and that ends with `unshare`.
+        // The browser's processes are in a namespace that ends with the first of them, and that process ends with `unshare`.
         let words = ["unshare", "--pid", "--fork", "--kill-child", "chromedriver", &port];
         let mut command: Command = net.command(host, &words);
         command.env("HOME", &home).env("TMPDIR", &home);
@@ -77,7 +77,7 @@ impl<'n> Browser<'n> {
         }}});
         let made = browser.ask("POST", "/session", &wanted);
         browser.session = made["sessionId"].as_str().expect("a session").into();
-        // It begins with a page of its own.
+        // The browser begins with a page of its own.
         browser.open("about:blank");
         browser.requests();
         browser

@@ -152,7 +152,7 @@ fn manifests(net: &Net, config: &str) {
     let told = net
         .cli(&["--config", config, "addon", "manifest", "--dialect", "scalingo"])
         .exits(0);
-    // It listens on loopback.
+    // The provider API listens on loopback.
     assert!(told.stderr.contains("--url"), "{told}");
     let manifest: Value = serde_json::from_str(&told.stdout).expect("JSON");
     assert_eq!(

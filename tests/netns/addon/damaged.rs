@@ -193,7 +193,7 @@ fn what_a_damaged_store_says_is_to_be_done_loses_nothing() {
     let problems = daemon.ask("GET", "/v1/healthz", "").expect("an answer").json()["problems"].clone();
     assert!(!problems.to_string().contains("orphan"), "{problems:#}");
     apps.are_as_before(&net);
-    // They are the platform's again.
+    // The services are the platform's again.
     let wanted = |services: &[Value]| -> Vec<Value> { services.iter().map(|one| one["service"].clone()).collect() };
     assert_eq!(wanted(&services(&daemon)), wanted(&before));
     assert!(net.told(&["addon", "show", "served"])["warning"].is_null());

@@ -84,7 +84,7 @@ fn what_is_served_of_a_service_that_is_held_back_is_suspended() {
     assert_eq!(ask(&net, "POST", &format!("{resource}/resume"), "").status, 204);
     is_answered(&net, to, Some("b1"));
 
-    // It becomes possible while it is suspended, and is served when that ends.
+    // The new form becomes possible while the service is suspended, and is served after the resumption.
     assert_eq!(ask(&net, "POST", &format!("{resource}/suspend"), "").status, 204);
     is_answered(&net, to, None);
     net.sh("gateway", &format!("ip address add {LATER}/24 dev br0")).ok();

@@ -143,7 +143,7 @@ fn kills_lose_and_double_nothing() {
                 let (counter, given, is_over) = (&counter, &given, &is_over);
                 scope.spawn(move || {
                     place.enter();
-                    // It may be killed before that.
+                    // The daemon may be killed before that.
                     let Ok(mut line) = Line::new() else { return };
                     while !is_over.load(Ordering::Relaxed) {
                         let number = counter.fetch_add(1, Ordering::Relaxed);

@@ -267,7 +267,7 @@ fn the_plan_holds_on_the_way() {
         }
         all += moved.received.bytes;
     }
-    // It was full: at least half of what may pass to one container passed to both.
+    // The limit was in use: at least half of the bytes that may pass to one container passed to both.
     assert!(all > 600_000, "{all} bytes: {}", publisher.printed());
     assert!(subscriber.count("received") > 50, "{}", subscriber.printed());
 }

@@ -316,7 +316,7 @@ fn states(net: &Net, browser: &Browser<'_>, id: &str, daemon: &Daemon<'_>) {
         .ok();
     says("its operator has switched it off");
     net.tcpgw(&["--socket", &net.socket().to_string_lossy(), "resume"]).ok();
-    // It is open while the resource goes: the script notices.
+    // The page is open while the resource is removed, and its script notices.
     browser.open(&page);
     assert_eq!(ask(net, "DELETE", &resource, "").status, 204);
     let is_told = || text(browser).contains("This add-on was removed");

@@ -61,7 +61,7 @@ fn a_range_of_one_port_has_room_for_one() {
     let status = net.cli(&["status", "--interval", "0s"]).ok();
     assert!(status.contains("no public port is left"), "a warning: {status}");
     assert_eq!(services(&daemon).len(), 1);
-    // It rests after it came back.
+    // A returned port rests for its quarantine.
     assert_eq!(deprovision(&net, &path).status, 204);
     refuse_all();
     assert!(services(&daemon).is_empty());
@@ -174,7 +174,7 @@ fn plans_and_credentials_are_read_again() {
     let is_new = || ask_with(&net, "GET", "/v2/catalog", &headers, "").status == 200;
     assert!(wait_until(PATIENCE, is_new));
     assert_eq!(ask(&net, "GET", "/v2/catalog", "").status, 401, "the old password");
-    // It may have been closed meanwhile, since it was idle.
+    // The idle connection may have been closed meanwhile.
     let of_kept = kept.exchange(catalog.as_bytes());
     assert!(
         of_kept.as_ref().map_or(true, |reply| reply.status == 401),

@@ -88,7 +88,7 @@ fn a_daemon_without_a_file_serves_what_apply_has_left() {
         serves(&net, &[2001]);
     }
     provider_of(&net, "file", "orphan");
-    // It ends by its name, for good.
+    // The orphan ends by its name, and does not return.
     net.cli(&["service", "rm", "file"]).ok();
     assert!(wait_until(PATIENCE, || net
         .connect("client", at(PUBLIC[0], 2001))
@@ -585,7 +585,7 @@ fn an_orphan_that_cannot_be_forgotten_is_not_pruned() {
     );
     serves(&net, &[2001]);
     fs::remove_dir(&blocked).expect("it is there");
-    // Nor where the record cannot be, by which the next daemon would serve it again.
+    // An orphan is not pruned either while the record cannot be written, from which the next daemon would serve it again.
     let run = fs::read_dir(net.file("run")).expect("it is there");
     let mut records = run.map(|entry| entry.expect("an entry").path());
     let record = records.find(|path| path.extension().is_some_and(|ending| ending == "state"));
@@ -660,7 +660,7 @@ fn what_is_taken_out_of_the_table_without_a_daemon_comes_back() {
     assert!(net.connect("client", at(PUBLIC[0], 2001)).is_err());
     daemon.start();
     serves_soon(&net, &[2001, 2002]);
-    // It is what is remembered, too.
+    // The restored services are on record, too.
     thread::sleep(RECORDED);
     daemon.kill();
     daemon.start();

@@ -49,7 +49,7 @@ fn the_daemon_takes_over_and_gives_back() {
     );
     assert_eq!(daemon.get("/v1/daemon")["owns_table"], true);
 
-    // It ends, the kernel goes on, and the CLI may write again.
+    // The daemon ends, the kernel goes on, and the CLI may write again.
     let (spread, ()) = net.spread_during("client", at(PUBLIC[1], 2001), 4, || {
         daemon.stop();
         let again = net.apply(&before);
@@ -123,7 +123,7 @@ fn a_restart_keeps_the_deadlines_of_drains() {
         assert!(now + 60 > before, "{now} s of {before} s are left, kill: {kill}");
         go_on(&mut held);
     }
-    // They end by themselves: nothing is left to wait for.
+    // The flows end by themselves: nothing is left to wait for.
     drop(held);
     daemon.settles(2);
     assert!(wait_until(PATIENCE, || flows(&net, "b1") == 0));

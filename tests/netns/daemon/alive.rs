@@ -222,7 +222,7 @@ fn a_configuration_that_no_daemon_starts_with_is_a_problem() {
         assert!(wait_until(PATIENCE, || told().iter().any(|problem| {
             problem["severity"] == "warning" && problem["message"].to_string().contains(word)
         })));
-        // It runs with what it has read.
+        // The daemon runs with the configuration that it has read.
         assert_eq!(daemon.ask("GET", "/v1/healthz", "").expect("an answer").status, 200);
         fs::write(&file, good).expect("a configuration");
         assert!(wait_until(PATIENCE, || told().is_empty()), "{:?}", told());

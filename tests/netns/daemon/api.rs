@@ -37,7 +37,7 @@ fn the_api_applies_beside_the_file() {
             assert_eq!(net.spread("client", at(address, port), 5)[host], 5);
         }
     }
-    // It is acknowledged, so it outlives the daemon.
+    // The order is acknowledged, so it outlives the daemon.
     daemon.kill();
     daemon.start();
     daemon.settles(4);
@@ -119,7 +119,7 @@ fn those_who_mean_harm_disturb_nobody() {
     let send = |bytes: &[u8], patience: Duration| {
         let mut stream = UnixStream::connect(net.file("relay.sock")).expect("a relay");
         stream.set_read_timeout(Some(patience)).expect("a timeout");
-        // It may hang up before all is said.
+        // The daemon may close the connection before all is sent.
         drop(stream.write_all(bytes));
         let mut answer = [0; 256];
         let length = stream.read(&mut answer).unwrap_or(0);

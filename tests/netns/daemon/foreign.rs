@@ -41,7 +41,7 @@ fn nobody_writes_to_an_owned_table() {
         conn.echo(b"on").expect("it goes on");
     }
     assert!(daemon.events_of("drift").is_empty() && daemon.is_settled(2));
-    // It still listens to its owner.
+    // The table still accepts its owner's changes.
     net.want(state([service(
         "a",
         2001,
@@ -161,7 +161,7 @@ fn traffic_goes_on_after_a_repair() {
         let (spread, ()) = net.spread_during("client", at(PUBLIC[0], 2001), 2, || {
             net.sh("gateway", "nft flush ruleset").ok();
             daemon.hears(before, &json!({"event": "repaired"}));
-            // Those who lost a packet send it again.
+            // Connections that lost a packet send it again.
             thread::sleep(Duration::from_secs(2));
             over.store(true, Relaxed);
         });

@@ -229,7 +229,7 @@ fn a_hook_runs_once_and_its_failure_keeps_the_switch() {
     let told = fs::read_to_string(&file).expect("it ran");
     assert_eq!(told, format!("a 1 {} {} {}\n", end("b1"), end("b2"), end("b3")));
     assert_eq!((phase(&net, 1), changes(&net)), (json!("drained"), 2));
-    // Where nothing is switched, nothing is run.
+    // The hook is not run when no backends are switched.
     net.mute("b4");
     deploy(&net, &["b4"], &["--timeout", "1s", "--on-switched", &say]).exits(1);
     deploy(&net, &["b1"], &["--until", "switched", "--on-switched", &say]).exits(0);
@@ -291,7 +291,7 @@ fn who_connects_during_a_pause_waits_and_is_served() {
         assert_eq!(served.backend, "b1");
     });
     assert_eq!(serves(&net), ["b1"]);
-    // It ends by itself.
+    // The pause ends by itself.
     let before = net.syns_again("client");
     net.cli(&["pause", "a", "--for", "1s"]).ok();
     let greeted = net.within("client", || {

@@ -172,7 +172,7 @@ fn services_that_swap_containers_refuse_nobody() {
     net.want(two(&["b1"], &["b2"], &more));
     let daemon = net.daemon(&[]);
     daemon.settles(4);
-    // Those that serve after each step. b4 never answers.
+    // Backends that serve after each step. b4 never answers.
     net.sh("b4", "ip addr flush dev eth0").ok();
     for (a, b, after_a, after_b) in [
         ("b2", "b1", "b2", "b1"),

@@ -610,7 +610,7 @@ fn a_forged_syn_makes_no_gateway_unhealthy() {
         "{:#}",
         daemon.get("/v1/daemon")
     );
-    // It is a warning as long as it is told, which is until conntrack forgets the flow.
+    // The problem is a warning, and ends when conntrack forgets the flow.
     while let Some(problem) = told() {
         assert_eq!(problem["severity"], "warning", "{problem}");
         assert_eq!(health(&daemon), (200, Vec::new()));
@@ -964,7 +964,7 @@ fn orphans_are_told_with_a_daemon_and_without() {
         "{:?}",
         findings(&net)
     );
-    // It notes what it has found a while later.
+    // The daemon writes its record a while later.
     assert!(wait_until(PATIENCE, || provider() == "orphan"), "{}", provider());
     daemon.kill();
     let status = direct(&["status", "--interval", "0s"]);

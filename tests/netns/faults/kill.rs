@@ -39,7 +39,7 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next() {
     let _servers = [3000, 3001, 3002].map(|port| net.serve_all(port, Behaviour::Greet));
     let mut random = Random::seeded();
     let mut first = changing(&mut random);
-    // So that sessions with all backends can be had.
+    // With these settings sessions with all backends are possible.
     for service in first["services"].as_array_mut().expect("a state") {
         service["balance"] = "random".into();
     }

@@ -142,7 +142,7 @@ fn too_little_memory_changes_nothing_or_all() {
             net.apply(&before);
         } else {
             assert!(is(&held, &before), "{megabytes} MiB: {ran}");
-            // It says so, or the kernel ends it.
+            // The run reports the lack, or the kernel ends it.
             assert!(ran.status > 128 || !ran.stderr.is_empty(), "{megabytes} MiB: {ran}");
             assert!(!ran.stderr.contains("panicked"), "{megabytes} MiB: {ran}");
             failed += 1;
@@ -235,7 +235,7 @@ fn a_record_of_something_else_is_not_believed() {
     let store = RecordFile::new(&net.file("run"), cookie);
     let sound = store.load().expect("a record");
     let path = net.file("run").join(format!("netns-{cookie}.state"));
-    // It says that the kernel has what it has not.
+    // This ruleset is not in the kernel, and the record will say that it is.
     let lies = super::wanted(&there);
     let changed: [(&str, Change); 7] = [
         ("of another boot", |head| head.boot = "b00t".into()),

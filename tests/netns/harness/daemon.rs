@@ -298,7 +298,7 @@ impl Daemon<'_> {
 
     /// Returns true when the kernel has the whole desired state, `healthy` backends are healthy, and no backend is draining.
     pub(crate) fn is_settled(&self, healthy: u64) -> bool {
-        // It may not listen yet.
+        // The daemon may not listen yet.
         let Ok(answer) = self.ask("GET", "/v1/daemon", "") else {
             return false;
         };

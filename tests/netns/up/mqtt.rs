@@ -54,7 +54,7 @@ fn restarted(procfile: &str, variables: &str, on_retire: &str, grace: Option<Dur
             subscriber.prints("not", 1);
             Instant::now()
         }
-        // It begins with the restart at the earliest.
+        // The grace period begins with the restart at the earliest.
         Some(grace) => begin + grace,
     };
     subscriber.prints("subscribed", 2);
