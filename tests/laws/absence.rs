@@ -252,7 +252,7 @@ fn a_routine_change_takes_nothing_from_orphans() {
     ]);
 }
 
-/// Where only the kernel's table is left, its services are not taken for the state file's.
+/// Services of which only the kernel's table is left are not taken for the state file's.
 #[test]
 fn what_nobody_knows_is_not_the_files() {
     let all = [Loss::StoreGone, Loss::RecordGone, Loss::LastGone];
@@ -758,7 +758,7 @@ fn an_orphan_whose_removal_cannot_be_written_stays() {
     assert_eq!(world.served(), [9002, 9003, 9004].into());
 }
 
-/// Of stored services that contradict each other by the rules of this version one is left out, and the others are served.
+/// One of two stored services that contradict each other by the rules of this version is left out, and all others are served.
 #[test]
 fn stored_services_that_do_not_go_together_take_no_other_with_them() {
     let mut world = World::new();

@@ -43,8 +43,8 @@ fn of(report: &Value, verdict: &str) -> Vec<String> {
         .collect()
 }
 
-/// This program's own provider API passes. Two dialects are checked at each daemon, so that there are fewer wrong credentials
-/// than it throttles.
+/// The provider API of this program passes in two dialects. Two are checked at each daemon, so that there are fewer wrong
+/// credentials than it throttles.
 #[test]
 fn this_programs_own_provider_api_passes_in_two_dialects() {
     passes(&DIALECTS[..2]);

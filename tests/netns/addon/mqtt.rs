@@ -1,6 +1,6 @@
 //! The sample of `examples/mqtt`, as a platform runs it: a broker behind the gateway, and clients that lose nothing over a deploy.
 //!
-//! What is "lost" is said by what the broker acknowledged (PUBACK): all of that has to arrive at the subscriber. Brokers share nothing, so the
+//! A message counts as lost when the broker acknowledged it (PUBACK) and it does not arrive at the subscriber. Brokers share nothing, so the
 //! sample's publisher sends again what the subscriber has not confirmed.
 
 use std::fs;

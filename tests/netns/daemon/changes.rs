@@ -31,7 +31,7 @@ fn name(at: u16) -> String {
     format!("s{at}")
 }
 
-/// One requested change, and its response.
+/// A requested change, and its response.
 #[derive(Debug)]
 struct Asked {
     begin: Instant,

@@ -1,6 +1,6 @@
 //! A daemon in the gateway, with a state file, a run directory, a socket and a store of its own.
 //!
-//! It serves processes of its network namespace only, and the process of these tests is in none of theirs: a relay there
+//! The daemon serves processes of its network namespace only, and the process of these tests is in none of theirs: a relay there
 //! passes on what is asked.
 
 use std::fmt::Display;
