@@ -329,15 +329,24 @@ fn a_store_that_refuses() {
         net.cli(&["wait", "a", "--for", "healthy"]).ok();
         takes(&net, "b2");
 
-        // No room; what is left is filled, too.
-        let filler = directory.join("filler");
-        drop(fs::write(&filler, vec![0; 4 << 20]));
+        // There is no room, neither on the disk nor in the store's log, which is empty once it has been moved into its file.
+        let fillers = [directory.join("filler"), directory.join("filler-2")];
+        let fill = |filler: &Path| {
+            let log = directory.join("store.db-wal");
+            let is_empty = || fs::metadata(&log).map_or(0, |log| log.len()) == 0;
+            assert!(wait_until(PATIENCE * 2, is_empty), "the log is moved into its file");
+            drop(fs::write(filler, vec![0; 4 << 20]));
+        };
+        fill(&fillers[0]);
         refuses(&net, "no space is left");
         // And so does one that starts there.
         daemon.kill();
         daemon.start();
+        fill(&fillers[1]);
         refuses(&net, "no space is left");
-        fs::remove_file(&filler).expect("it was written");
+        for filler in &fillers {
+            drop(fs::remove_file(filler));
+        }
         takes(&net, "b2");
 
         // Files that are open for writing keep it from becoming read-only.

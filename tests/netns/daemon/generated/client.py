@@ -8,6 +8,7 @@ alone, on port 2002 with the new backend.
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -64,7 +65,11 @@ def use(socket, old, new):
     refused(create_service.sync_detailed(client=client, body=spec), 412, "conflict")
     same(listed(), {"a": 2001, "b": 2002})
 
+    # A probe's answer may be on its way into the kernel.
+    end = time.monotonic() + 10
     view = done(get_service.sync_detailed("a", client=client))
+    while not view.in_kernel and time.monotonic() < end:
+        view = done(get_service.sync_detailed("a", client=client))
     same((view.service.port, view.in_kernel, view.backends[0].backend), (2001, True, old))
     seen = f'"{view.revision}"'
     changed = done(change_service.sync_detailed("a", client=client, body=ServicePatch(max_flows=100), if_match=seen))
