@@ -156,7 +156,8 @@ fn packets_bytes_and_age_are_there_where_conntrack_notes_them() {
         let (packets, counted) = (flow[way]["packets"].as_u64(), flow[way]["bytes"].as_u64());
         // Three packets at least, and the headers of all of them.
         assert!(packets.is_some_and(|packets| packets > 3), "{flow}");
-        let most = bytes as u64 + 200 * packets.unwrap_or_default();
+        // A part of it may be sent again.
+        let most = 3 * bytes as u64 / 2 + 200 * packets.unwrap_or_default();
         assert!(
             counted.is_some_and(|counted| (bytes as u64..most).contains(&counted)),
             "{flow}"
