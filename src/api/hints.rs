@@ -74,6 +74,11 @@ pub enum Asker {
 }
 
 impl Asker {
+    /// Returns the kind of client of the current request; the command line outside of one.
+    fn current() -> Self {
+        ASKER.try_with(|asker| *asker).unwrap_or_default()
+    }
+
     /// Returns the kind of client, by the header `user-agent`.
     pub fn of(headers: &HeaderMap) -> Self {
         let agent = headers.get(header::USER_AGENT);
@@ -93,7 +98,7 @@ pub(super) async fn for_asker<F: Future>(asker: Asker, handler: F) -> F::Output 
 
 /// Returns the message, worded for the client of the current request; unchanged outside of a request.
 pub(super) fn worded(message: &str) -> Cow<'_, str> {
-    match ASKER.try_with(|asker| *asker).unwrap_or_default() {
+    match Asker::current() {
         Asker::Cli => Cow::Borrowed(message),
         Asker::Api => for_api(message),
     }
@@ -101,11 +106,14 @@ pub(super) fn worded(message: &str) -> Cow<'_, str> {
 
 /// Returns JSON with its messages worded for the client of the current request; unchanged outside of a request.
 pub(super) fn worded_json(text: String) -> String {
-    worded_json_for(ASKER.try_with(|asker| *asker).unwrap_or_default(), text)
+    worded_json_for(Asker::current(), text)
 }
 
 /// Returns JSON with its messages worded for this kind of client.
 pub(super) fn worded_json_for(asker: Asker, text: String) -> String {
+    if asker == Asker::Cli {
+        return text;
+    }
     let mut out = WordedJson {
         asker,
         ..WordedJson::new(Vec::with_capacity(text.len()))
@@ -131,7 +139,7 @@ impl<W: Write> WordedJson<W> {
     pub(super) fn new(inner: W) -> Self {
         Self {
             inner,
-            asker: ASKER.try_with(|asker| *asker).unwrap_or_default(),
+            asker: Asker::current(),
             string: None,
             is_escaped: false,
         }
