@@ -4,8 +4,8 @@ use super::{Core, Now};
 use crate::control::request::Refused;
 
 impl Core {
-    /// The daemon is to end. Orders that wait, and those that still come, are refused. What is being written to the store, or waits for the
-    /// kernel, goes on.
+    /// Refuses the orders that wait and those that still come, because the daemon ends. Orders that are being written to the store,
+    /// or that wait for the kernel, go on.
     pub fn refuse_orders(&mut self) {
         self.order_queue.ending = true;
         for order in std::mem::take(&mut self.order_queue.orders) {
@@ -19,8 +19,8 @@ impl Core {
         is_out || !self.waiting.is_empty() || !self.order_queue.accepted.is_empty() || !self.teardown.is_empty()
     }
 
-    /// The daemon ends before what was accepted is in the kernel: whoever waits for that is told. Of what is still being written to the
-    /// store nobody knows what comes of it: those who wait for it get no answer from here.
+    /// Answers the clients whose accepted orders are not in the kernel when the daemon ends. Clients whose orders are still being
+    /// written to the store get no answer from here, because the outcome is not known.
     pub fn give_up(&mut self, now: Now) {
         let out = self.out.as_mut().map(|out| std::mem::take(&mut out.pending_replies));
         let waiting = std::mem::take(&mut self.waiting);
@@ -30,7 +30,7 @@ impl Core {
         self.order_queue.accepted.clear();
         for (_, reply) in std::mem::take(&mut self.teardown) {
             let text = "the daemon ended before it was known that everything is torn down: look at `tcpgw status`";
-            // Whoever asked may be gone.
+            // The client may be gone.
             let _ = reply.send(Err(Refused::Failed(text.into())));
         }
     }
