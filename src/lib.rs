@@ -25,6 +25,8 @@ pub mod record;
 pub mod report;
 pub mod run_file;
 pub mod secrets;
+#[cfg(test)]
+mod source_tests;
 pub mod state_file;
 mod steps;
 pub mod store;

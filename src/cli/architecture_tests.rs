@@ -1,8 +1,9 @@
 //! The picture of the architecture is that of the source: no folder uses one that is drawn above it.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use crate::source_tests::{code, program, root};
 
 const PAGE: &str = include_str!("../../docs/internals/architecture.md");
 
@@ -20,32 +21,7 @@ fn lines() -> Vec<Vec<&'static str>> {
 }
 
 fn src() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-/// Returns the files of a folder that are part of the program.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    paths.sort();
-    let is_source = |path: &PathBuf| {
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        let is_test = name.contains("test") || name == "timelines.rs";
-        !is_test && Path::new(&name).extension().is_some_and(|of| of == "rs")
-    };
-    let (folders, files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.is_dir());
-    let below = folders.iter().filter(|path| !path.ends_with("tests"));
-    let below: Vec<PathBuf> = below.flat_map(|path| self::files(path)).collect();
-    files.into_iter().filter(is_source).chain(below).collect()
-}
-
-/// Returns the code of a file, without comments and the tests at its end.
-fn code(path: &Path) -> String {
-    let text = fs::read_to_string(path).expect("a text");
-    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
-    let lines = text.get(..end).unwrap_or(&text).lines();
-    let code: Vec<&str> = lines.filter(|line| !line.trim_start().starts_with("//")).collect();
-    code.join("\n")
+    root().join("src")
 }
 
 /// Returns the folder or file of `src/` that a file belongs to: `src/cli/table/cell.rs` to `cli`.
@@ -74,7 +50,7 @@ fn nothing_uses_what_is_drawn_above_it() {
     let lines = lines();
     let line_of = |name: &str| lines.iter().position(|names| names.contains(&name));
     let (mut seen, mut wrong) = (BTreeSet::new(), Vec::new());
-    for path in files(&src()) {
+    for path in program(&src()) {
         let owner = owner(&path);
         if ["lib", "main"].contains(&owner.as_str()) {
             continue;
@@ -112,7 +88,7 @@ fn what_the_daemon_decides_needs_no_machine() {
         "tokio::spawn",
         "nix::",
     ];
-    let files = files(&src().join("control"));
+    let files = program(&src().join("control"));
     let mut wrong = Vec::new();
     for path in &files {
         let code = code(path);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Command, CommandFactory as _, Parser as _};
 
 use super::Cli;
+use crate::source_tests::{self, root};
 
 /// Directories and files of documents, scripts and units.
 const PLACES: [&str; 9] = [
@@ -52,7 +53,9 @@ fn command_lines_are_taken() {
 fn commands_in_sentences_have_the_names_and_options_that_they_are_told_with() {
     let command = Cli::command();
     let is_test = |path: &PathBuf| path.to_string_lossy().ends_with("_tests.rs");
-    let sources = walk(&root().join("src")).into_iter().filter(|path| !is_test(path));
+    let sources = source_tests::files(&root().join("src"))
+        .into_iter()
+        .filter(|path| !is_test(path));
     let (mut found, mut wrong) = (0, Vec::new());
     for path in files().into_iter().chain(sources) {
         for told in spans(&read(&path)) {
@@ -143,10 +146,6 @@ fn shell_is_split_as_a_shell_does() {
     assert_eq!(check("status -x"), Err("there is no option -x".to_owned()));
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// With `pipefail`, a reader that ends before its writer sometimes makes the writer fail with SIGPIPE, and so the whole
 /// pipeline.
 #[test]
@@ -191,7 +190,7 @@ fn name(path: &Path) -> String {
 
 /// Documents and scripts, without what measurements have left.
 fn files() -> Vec<PathBuf> {
-    let all = PLACES.iter().flat_map(|place| walk(&root().join(place)));
+    let all = PLACES.iter().flat_map(|place| source_tests::files(&root().join(place)));
     let is_text = |path: &PathBuf| {
         let of = path.extension().map(|of| of.to_string_lossy().into_owned());
         matches!(of.as_deref(), None | Some("md" | "sh" | "service" | "yml"))
@@ -202,16 +201,6 @@ fn files() -> Vec<PathBuf> {
 /// Returns the words after `tcpgw` in the commands of a shell text that run it.
 pub(super) fn command_lines(text: &str) -> Vec<Vec<String>> {
     commands(text).iter().filter_map(|words| of_tcpgw(words)).collect()
-}
-
-fn walk(place: &Path) -> Vec<PathBuf> {
-    if !place.is_dir() {
-        return vec![place.to_owned()];
-    }
-    let entries = fs::read_dir(place).unwrap_or_else(|error| panic!("{}: {error}", name(place)));
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    paths.sort();
-    paths.iter().flat_map(|path| walk(path)).collect()
 }
 
 /// Returns the shell text in a file: the blocks of a document, the commands of a unit, or all of a script.

@@ -3,7 +3,8 @@
 //! Texts of clap are the command line's help, and have their own tests.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use crate::source_tests::{root, rust};
 
 /// Words that a summary does not begin with, since they stand for something that the reader has to guess.
 const RIDDLES: &[&str] = &[
@@ -13,26 +14,10 @@ const RIDDLES: &[&str] = &[
 /// Number of summaries that there are at least, so that the test does not pass because it found none.
 const FEWEST: usize = 4000;
 
-/// Adds the sources below a folder.
-fn collect(folder: &Path, sources: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            collect(&path, sources);
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            sources.push(path);
-        }
-    }
-}
-
 #[test]
 fn no_summary_begins_with_a_riddle() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut sources = Vec::new();
-    for folder in ["src", "crates"] {
-        collect(&root.join(folder), &mut sources);
-    }
-    sources.retain(|path| !path.starts_with(root.join("src/cli")));
+    let mut sources = [rust(&root().join("src")), rust(&root().join("crates"))].concat();
+    sources.retain(|path| !path.starts_with(root().join("src/cli")));
     let (mut seen, mut riddles) = (0, Vec::new());
     for path in sources {
         let text = fs::read_to_string(&path).expect("a text");
