@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use tcpgw::probe::{Prober, Report};
-use tcpgw_core::health::{Health, HealthCounts, MAX_IN_FLIGHT, Target};
+use tcpgw_core::health::{Health, HealthCounts, MAX_IN_FLIGHT, ProbeTarget};
 use tcpgw_core::model;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant as Later, sleep_until};
@@ -48,8 +48,8 @@ async fn run(
     let (sender, mut reports) = unbounded_channel();
     let prober = Prober::start(sender)?;
     let mut health = Health::new(max);
-    let target = Target {
-        params: model::Health::default(),
+    let target = ProbeTarget {
+        params: model::HealthSettings::default(),
         presumed: false,
     };
     let before = memory()?;

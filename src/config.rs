@@ -20,7 +20,7 @@ use self::daemon::Section;
 use self::value::deserialize_idle_timeout;
 use crate::addon;
 use crate::state_file::{self, Input, SourceError};
-use tcpgw_core::model::{Endpoint, Fences, FlowMark, PortRange, Problem, Service, State};
+use tcpgw_core::model::{Endpoint, Fences, FlowMark, InputProblem, PortRange, Service, State};
 use tcpgw_core::problem;
 
 /// Path of the file if none is given.
@@ -171,7 +171,7 @@ impl Config {
     }
 
     /// Returns every violation of a fence by a state, with the service and the fence.
-    pub fn check(&self, state: &State) -> Vec<Problem> {
+    pub fn check(&self, state: &State) -> Vec<InputProblem> {
         let backends = state.services.iter().map(|service| service.backends.len()).sum();
         let mut problems = self.check_sizes(state.services.len(), backends);
         for service in &state.services {
@@ -181,7 +181,7 @@ impl Config {
     }
 
     /// Returns every violation of a fence by one service.
-    pub fn check_service<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Problem> + 'a {
+    pub fn check_service<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = InputProblem> + 'a {
         let backends = self.refused_backends(service).map(|(_, problem)| problem);
         self.check_port(service).into_iter().chain(backends)
     }
@@ -192,7 +192,7 @@ impl Config {
     }
 
     /// Returns the problems of this number of services and of their backends together.
-    pub fn check_sizes(&self, services: usize, backends: usize) -> Vec<Problem> {
+    pub fn check_sizes(&self, services: usize, backends: usize) -> Vec<InputProblem> {
         let sizes = [
             ("services", "max_services", services, self.fences.max_services),
             ("backends", "max_backends", backends, self.fences.max_backends),
@@ -202,7 +202,7 @@ impl Config {
             .filter_map(|(what, fence, count, most)| {
                 Some((what, fence, count, most.filter(|most| count > most.get())?))
             })
-            .map(|(what, fence, count, most)| Problem {
+            .map(|(what, fence, count, most)| InputProblem {
                 place: "services".to_owned(),
                 message: format!("there are {count} {what}; {} allows {most}", self.fence(fence, true)),
             })
@@ -263,11 +263,11 @@ impl Config {
     }
 
     /// Returns the problem with the service's port, if it is outside of the fence.
-    pub fn check_port(&self, service: &Service) -> Option<Problem> {
+    pub fn check_port(&self, service: &Service) -> Option<InputProblem> {
         let set = self.fences.ports.as_deref();
         let ranges = set.unwrap_or(&[PortRange::DEFAULT]);
         let is_inside = ranges.iter().any(|range| range.contains(service.port));
-        (!is_inside).then(|| Problem {
+        (!is_inside).then(|| InputProblem {
             place: format!("service \"{}\", port", service.name),
             message: format!(
                 "{} is refused; {} allows {}",
@@ -279,7 +279,7 @@ impl Config {
     }
 
     /// Returns the backends that are outside of the fence, each with its problem.
-    pub fn refused_backends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (Endpoint, Problem)> + 'a {
+    pub fn refused_backends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (Endpoint, InputProblem)> + 'a {
         self.fences.backends.iter().flat_map(move |networks| {
             service
                 .backends
@@ -287,7 +287,7 @@ impl Config {
                 .map(|backend| backend.endpoint)
                 .filter(|endpoint| !networks.iter().any(|network| network.contains(&endpoint.address)))
                 .map(move |endpoint| {
-                    let problem = Problem {
+                    let problem = InputProblem {
                         place: format!("service \"{}\", backends", service.name),
                         message: format!(
                             "{endpoint} is refused; {} allows {}",

@@ -10,7 +10,7 @@ use crate::control::claimed::Claimed;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::doctor::{self, Severity};
 use crate::store::last::Last;
-use tcpgw_core::model::{Listen, Problem, Service, SourceMode, State};
+use tcpgw_core::model::{InputProblem, Listen, Service, SourceMode, State};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, processes_of};
 use tcpgw_kernel::netlink::socket::NetlinkError;
@@ -75,9 +75,9 @@ pub fn possible(
 ///
 /// # Errors
 /// Fails when the kernel cannot be queried.
-pub fn warnings(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, NetlinkError> {
+pub fn warnings(routes: &mut Routes, state: &State) -> Result<Vec<InputProblem>, NetlinkError> {
     let local = local(routes, state)?;
-    let mut warnings: Vec<Problem> = missing_addresses(state, &local)
+    let mut warnings: Vec<InputProblem> = missing_addresses(state, &local)
         .chain(forwarding(state))
         .chain(crowded())
         .collect();
@@ -111,7 +111,7 @@ fn own_backends<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterato
         own.map(|backend| Obstacle {
             service: service.name.clone(),
             kind: ObstacleKind::OwnBackend(backend.endpoint),
-            problem: Problem {
+            problem: InputProblem {
                 place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
                 message: "is one of the gateway's own addresses; a backend must be another host".into(),
             },
@@ -130,7 +130,7 @@ fn shared_backends(routes: &mut Routes, state: &State) -> Result<Vec<Obstacle>, 
             obstacles.push(Obstacle {
                 service: service.name.clone(),
                 kind: ObstacleKind::OwnBackend(backend.endpoint),
-                problem: Problem {
+                problem: InputProblem {
                     place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
                     message: "is the broadcast or anycast address of a network that this gateway is in; a backend must be one host".into(),
                 },
@@ -149,7 +149,7 @@ fn foreign_sources<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iter
         foreign.map(|address| Obstacle {
             service: service.name.clone(),
             kind: ObstacleKind::ForeignSource(*address),
-            problem: Problem {
+            problem: InputProblem {
                 place: format!("service \"{}\", source_addresses {address}", service.name),
                 message: "is not an address of this gateway, so no answer would come back to it".into(),
             },
@@ -157,7 +157,7 @@ fn foreign_sources<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iter
     })
 }
 
-fn missing_addresses<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Problem> + 'a {
+fn missing_addresses<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = InputProblem> + 'a {
     state.services.iter().flat_map(move |service| {
         let addresses = match &service.listen {
             Listen::Everywhere => None,
@@ -167,7 +167,7 @@ fn missing_addresses<'a>(state: &'a State, local: &'a LocalAddresses) -> impl It
             .into_iter()
             .flatten()
             .filter(|address| !local.contains(address));
-        missing.map(|address| Problem {
+        missing.map(|address| InputProblem {
             place: format!("service \"{}\", address {address}", service.name),
             message: "is not an address of this gateway (yet): the service is not reached by it until it is".into(),
         })
@@ -176,7 +176,7 @@ fn missing_addresses<'a>(state: &'a State, local: &'a LocalAddresses) -> impl It
 
 /// Returns backends of services with `preserve` without a route: such a backend answers its client through the
 /// gateway.
-fn unreachable(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, NetlinkError> {
+fn unreachable(routes: &mut Routes, state: &State) -> Result<Vec<InputProblem>, NetlinkError> {
     let preserving = state
         .services
         .iter()
@@ -185,7 +185,7 @@ fn unreachable(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, Netli
     let mut problems = Vec::new();
     for (service, backend) in backends.take(MOST_ROUTES) {
         if routes.route_to(backend.endpoint.address)?.is_none() {
-            problems.push(Problem {
+            problems.push(InputProblem {
                 place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
                 message: "has no route from this gateway".into(),
             });
@@ -195,11 +195,11 @@ fn unreachable(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, Netli
 }
 
 /// Returns problems of interfaces by which clients and answers come in, and that do not forward.
-fn forwarding(state: &State) -> impl Iterator<Item = Problem> + use<> {
+fn forwarding(state: &State) -> impl Iterator<Item = InputProblem> + use<> {
     let found = doctor::examine_forwarding(Summary::from(state)).into_iter();
     found
         .filter(|finding| finding.severity <= Severity::Warning)
-        .map(|finding| Problem {
+        .map(|finding| InputProblem {
             place: "forwarding".into(),
             message: match finding.fix {
                 Some(fix) => format!("{}; run `{fix}`", finding.seen),
@@ -210,11 +210,11 @@ fn forwarding(state: &State) -> impl Iterator<Item = Problem> + use<> {
 
 /// Returns a problem if the conntrack table has little room for new connections. The limit is the system's, and each
 /// network namespace may have this number of flows (`__nf_conntrack_alloc`); 0 means no limit.
-fn crowded() -> Option<Problem> {
+fn crowded() -> Option<InputProblem> {
     let read = |name| fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok();
     let number = |name| read(name)?.trim().parse::<u64>().ok();
     let (count, most) = (number("nf_conntrack_count")?, number("nf_conntrack_max")?);
-    (most > 0 && count >= most - most / CROWDED).then(|| Problem {
+    (most > 0 && count >= most - most / CROWDED).then(|| InputProblem {
         place: "net.netfilter.nf_conntrack_max".into(),
         message: format!(
             "is {most}, and there are {count} flows: when it is full, new connections are dropped; run `sysctl -w \
@@ -253,7 +253,7 @@ pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result
         Obstacle {
             service: service.name.clone(),
             kind: ObstacleKind::PortTaken,
-            problem: Problem {
+            problem: InputProblem {
                 place: format!("service \"{}\"", service.name),
                 message,
             },

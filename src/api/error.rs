@@ -10,7 +10,7 @@ use crate::addon::Refusal;
 use crate::control::request::{AddonRefused, Refused};
 use crate::control::storage::QueryError;
 use crate::observe::ObserveError;
-use tcpgw_core::model::{Problem, Problems, write};
+use tcpgw_core::model::{InputProblem, InputProblems, write};
 
 /// Code of everything that is not there.
 pub const NOT_FOUND: &str = "not_found";
@@ -25,7 +25,7 @@ pub struct ApiError {
     /// Description of the error and of what to do, for people.
     message: String,
     /// All that is wrong with the input.
-    problems: Problems,
+    problems: InputProblems,
     /// Further member: the service as it is, if it is not as expected; a deploy that was undone.
     more: Option<Box<(&'static str, Value)>>,
 }
@@ -36,7 +36,7 @@ impl ApiError {
             status,
             code,
             message: message.into(),
-            problems: Problems::default(),
+            problems: InputProblems::default(),
             more: None,
         }
     }
@@ -89,7 +89,7 @@ impl ApiError {
 
     /// Returns the error for a body with one problem.
     pub(super) fn invalid(place: &str, message: impl std::fmt::Display) -> Self {
-        let mut problems = Problems::default();
+        let mut problems = InputProblems::default();
         problems.add(&place, message);
         Self {
             problems,
@@ -190,7 +190,7 @@ impl ApiError {
         let mut error = json!({"code": self.code, "message": hints::worded(&self.message)});
         if !self.problems.is_empty() {
             let more = self.problems.total() - self.problems.iter().count();
-            let worded = |problem: &Problem| Problem {
+            let worded = |problem: &InputProblem| InputProblem {
                 place: problem.place.clone(),
                 message: hints::worded(&problem.message).into_owned(),
             };

@@ -12,7 +12,7 @@ use crate::observe::ObserveError;
 use crate::reconcile::ReconcileError;
 use crate::state_file::SourceError;
 use std::io;
-use tcpgw_core::model::Problems;
+use tcpgw_core::model::InputProblems;
 use tcpgw_kernel::KernelError;
 use tcpgw_kernel::listeners::ListenersError;
 use tcpgw_kernel::netlink::socket::NetlinkError;
@@ -22,7 +22,7 @@ use tcpgw_kernel::netlink::socket::NetlinkError;
 pub(super) enum Failure {
     /// The input is wrong.
     #[error("{}", Invalid(file, problems))]
-    Invalid { file: PathBuf, problems: Problems },
+    Invalid { file: PathBuf, problems: InputProblems },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -102,7 +102,7 @@ pub(super) fn option_of(error: &LockError) -> &'static str {
     }
 }
 
-struct Invalid<'a>(&'a PathBuf, &'a Problems);
+struct Invalid<'a>(&'a PathBuf, &'a InputProblems);
 
 impl std::fmt::Display for Invalid<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

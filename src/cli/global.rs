@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::config::daemon::{DaemonSettings, Section};
 use crate::state_file;
 use crate::view::Hint;
-use tcpgw_core::model::{Problems, State};
+use tcpgw_core::model::{InputProblems, State};
 
 /// Options that every command takes.
 #[derive(Debug, Args)]
@@ -240,7 +240,7 @@ impl Global {
             problems,
         };
         let state = tcpgw_core::model::parse(text).map_err(invalid)?;
-        let problems: Problems = config.check(&state).into_iter().collect();
+        let problems: InputProblems = config.check(&state).into_iter().collect();
         problems.clone().into_result().map_err(invalid)?;
         for warning in tcpgw_core::model::warnings(&state) {
             self.warn(&warning);

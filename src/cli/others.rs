@@ -21,7 +21,7 @@ use crate::record::boot_id;
 use crate::store::last::Last;
 use crate::unserved::{last_here, store_path};
 use tcpgw_core::diff::count;
-use tcpgw_core::model::{Problem, Problems, Service, State};
+use tcpgw_core::model::{InputProblem, InputProblems, Service, State};
 use tcpgw_core::owner::{AllDetails, Details, Owner};
 use tcpgw_core::summary::Summary;
 
@@ -119,7 +119,7 @@ impl Others {
         said: &BTreeMap<Box<str>, Service>,
         state: &mut State,
         prune: bool,
-    ) -> Result<Self, Problems> {
+    ) -> Result<Self, InputProblems> {
         let mut others = Self {
             prunes: prune,
             ..Self::default()
@@ -165,7 +165,7 @@ impl Others {
                 stays.push((owner, rest, found));
             }
         }
-        problems.into_iter().collect::<Problems>().into_result()?;
+        problems.into_iter().collect::<InputProblems>().into_result()?;
         for (owner, rest, found) in stays {
             let details = Details::new(owner, &found.wanted, &found.serving).suspended(found.is_suspended);
             others.details.insert(rest.name.clone(), details);
@@ -253,7 +253,7 @@ impl Others {
 }
 
 /// Returns why a state may not stand beside a service of the API; `None`: it may.
-fn refusal(of_api: &Service, left: &Left<'_>) -> Option<Problem> {
+fn refusal(of_api: &Service, left: &Left<'_>) -> Option<InputProblem> {
     let name = &of_api.name;
     let (by, message) = match left {
         Left::Whole | Left::Completed(_) => return None,
@@ -276,7 +276,7 @@ fn refusal(of_api: &Service, left: &Left<'_>) -> Option<Problem> {
             )
         }
     };
-    Some(Problem {
+    Some(InputProblem {
         place: format!("service \"{}\"", by.name),
         message: format!(
             "{message}: start the daemon and change it there (`tcpgw service set {name}`, `tcpgw service rm {name}`), or give --prune, which \

@@ -24,7 +24,7 @@ pub(super) fn look(global: &Global, gateway: &mut Gateway, state: &State) -> Res
 /// Fails if there are such obstacles.
 pub(super) fn refuse(file: &File, obstacles: &[Obstacle]) -> Result<(), Failure> {
     let problems = obstacles.iter().map(|obstacle| obstacle.problem.clone()).collect();
-    tcpgw_core::model::Problems::into_result(problems).map_err(|problems| Failure::Invalid {
+    tcpgw_core::model::InputProblems::into_result(problems).map_err(|problems| Failure::Invalid {
         file: file.file.clone(),
         problems,
     })

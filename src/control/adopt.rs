@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use crate::reconcile::Recorded;
 use crate::store::last::Last;
 use tcpgw_core::model::{
-    Access, Backend, BackendState, Balance, ClientCaps, Endpoint, Health, Limit, LimitDirection, Listen, Refusal,
-    Service, SourceMode,
+    Access, Backend, BackendState, Balance, ClientCaps, Endpoint, HealthSettings, Limit, LimitDirection, Listen,
+    PacketRefusal, Service, SourceMode,
 };
 use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::summary::{ServiceSettings, ServiceSummary, Summary, balance_code};
@@ -38,7 +38,7 @@ impl Adopted {
         for backend in &mut self.wanted.backends {
             backend.state = BackendState::Draining;
         }
-        self.wanted.on_empty = Refusal::Reset;
+        self.wanted.on_empty = PacketRefusal::Reset;
     }
 }
 
@@ -153,7 +153,7 @@ fn service(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Option<S
             deny: networks(&settings.deny),
         },
         drain_timeout: tcpgw_core::model::DRAIN_TIMEOUT,
-        health: Health::default(),
+        health: HealthSettings::default(),
         labels: BTreeMap::new(),
     })
 }
@@ -212,8 +212,12 @@ fn limit((pps, burst, mtu, shared): (u32, u32, u32, bool)) -> Limit {
     }
 }
 
-fn refusal(reset: bool) -> Refusal {
-    if reset { Refusal::Reset } else { Refusal::Drop }
+fn refusal(reset: bool) -> PacketRefusal {
+    if reset {
+        PacketRefusal::Reset
+    } else {
+        PacketRefusal::Drop
+    }
 }
 
 fn networks(texts: &[Box<str>]) -> Vec<IpNet> {

@@ -18,9 +18,9 @@ use self::services::{Services, backend_of};
 use super::request::PauseView;
 use crate::config::daemon::AllFailed;
 use crate::control::draining::{DrainingBackend, DrainingBackends, TimeLeft};
-use tcpgw_core::drain::{Drain, Happens, Over};
+use tcpgw_core::drain::{Drain, DrainEnd, DrainEvent};
 use tcpgw_core::model::shared::{Terms, disagreement};
-use tcpgw_core::model::{BackendState, Edits, Endpoint, Health, Listen, Problem, Problems, Service};
+use tcpgw_core::model::{BackendState, Edits, Endpoint, HealthSettings, InputProblem, InputProblems, Listen, Service};
 use tcpgw_kernel::conntrack::Pair;
 
 /// Name of a service.
@@ -49,7 +49,7 @@ pub enum Note {
     /// A draining backend gets new connections again.
     Back(Name, Endpoint),
     /// A backend has drained and was removed; its number of flows at the last count.
-    Retired(Name, Endpoint, Over, Option<u64>),
+    Retired(Name, Endpoint, DrainEnd, Option<u64>),
     /// The backends of a service are all unhealthy, and this number of them stay in use.
     NoneGood(Name, usize),
 }
@@ -58,11 +58,11 @@ pub enum Note {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probing {
     /// Probe it with these settings; its results so far stay.
-    With(Health),
+    With(HealthSettings),
     /// Probe it with these settings, and at once: another service that has it waits for a result.
-    Again(Health),
+    Again(HealthSettings),
     /// Probe it as a new endpoint and forget its results: another service has it now.
-    Anew(Health),
+    Anew(HealthSettings),
     /// Stop probing it.
     Stop,
 }
@@ -353,7 +353,7 @@ impl Membership {
 
     /// Returns the conflicts of edits with other services: ports on the same address, endpoints with other settings.
     /// The edits are valid among themselves.
-    pub fn clashes(&self, edits: &Edits) -> Problems {
+    pub fn clashes(&self, edits: &Edits) -> InputProblems {
         let mut problems = Vec::new();
         // Services that share an endpoint agree, so that one of them is compared.
         let speakers: BTreeMap<Endpoint, (&Name, Terms)> = endpoints_of(&edits.put)
@@ -363,7 +363,7 @@ impl Membership {
         for service in &edits.put {
             let others = self.wanted.where_listens(service);
             let others = others.filter(|other| !edits.touches(&other.name));
-            problems.extend(others.take(1).map(|other| Problem {
+            problems.extend(others.take(1).map(|other| InputProblem {
                 place: format!("service \"{}\", port", service.name),
                 message: format!("{} is already taken by service \"{}\"", service.port, other.name),
             }));
@@ -373,7 +373,7 @@ impl Membership {
                 let differing = speakers
                     .get(&endpoint)
                     .and_then(|(name, others)| Some((name, terms.differences(others, endpoint)?)));
-                problems.extend(differing.map(|(name, differing)| Problem {
+                problems.extend(differing.map(|(name, differing)| InputProblem {
                     place: format!("service \"{}\", backends", service.name),
                     message: disagreement(endpoint, &format!("a backend of service \"{name}\""), &differing),
                 }));
@@ -448,7 +448,7 @@ impl Membership {
     pub fn counted(&mut self, counts: &BTreeMap<(Name, Endpoint), u64>, now: Instant) -> Vec<Note> {
         let mut notes = Vec::new();
         for ((name, endpoint), flows) in counts {
-            self.happens(name, *endpoint, Happens::Counted(*flows), now, &mut notes);
+            self.drain_event(name, *endpoint, DrainEvent::Counted(*flows), now, &mut notes);
         }
         notes
     }

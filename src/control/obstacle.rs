@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use tcpgw_core::model::{Endpoint, Problem, Service};
+use tcpgw_core::model::{Endpoint, InputProblem, Service};
 
 /// An obstacle that prevents a service from being served on this gateway now. It may vanish later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Obstacle {
     /// Kind of the obstacle.
     pub kind: ObstacleKind,
     /// Description with its place.
-    pub problem: Problem,
+    pub problem: InputProblem,
 }
 
 /// The kinds of obstacles.
@@ -102,7 +102,7 @@ pub fn not_looked_at<'a>(
     is_new.then(|| Obstacle {
         service: service.name.clone(),
         kind: ObstacleKind::NotLookedAt,
-        problem: Problem {
+        problem: InputProblem {
             place: format!("service \"{}\"", service.name),
             message: format!("the gateway could not be looked at, which is tried again every few seconds: {why}"),
         },

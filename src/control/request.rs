@@ -18,7 +18,7 @@ use crate::control::storage::Query;
 use crate::report::AnyReport;
 use crate::store::StoredService;
 use crate::view::snapshot::Snapshot;
-use tcpgw_core::model::{FlowMark, Problems, Service, Word as _};
+use tcpgw_core::model::{FlowMark, InputProblems, Service, Word as _};
 use tcpgw_core::problem::Kind;
 
 pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
@@ -277,7 +277,7 @@ pub struct Resumed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// The input is wrong: exit code 2, HTTP 422.
-    Invalid(Problems),
+    Invalid(InputProblems),
     /// The request is refused to prevent damage, or because of another provider: exit code 1, HTTP 409.
     Refused(String),
     /// The service or deploy does not exist: exit code 1, HTTP 404.

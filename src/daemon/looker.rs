@@ -202,7 +202,7 @@ mod tests {
 
     fn warned(text: &str) -> Vetted {
         Vetted {
-            warnings: vec![tcpgw_core::model::Problem {
+            warnings: vec![tcpgw_core::model::InputProblem {
                 place: "here".into(),
                 message: text.into(),
             }],

@@ -44,7 +44,7 @@ use crate::record::{RecordFile, boot_id, since_boot};
 use crate::run_file;
 use crate::store::last::Last;
 use crate::store::lost;
-use tcpgw_core::model::{FlowMark, Problems, Service, State};
+use tcpgw_core::model::{FlowMark, InputProblems, Service, State};
 use tcpgw_core::problem::Kind;
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_kernel::ffi::{release_memory, share_heap};
@@ -220,7 +220,7 @@ impl Api {
 /// An `apply` whose text has been parsed.
 struct Parsed {
     apply: Apply,
-    state: Result<State, Problems>,
+    state: Result<State, InputProblems>,
     reply: Reply<Result<Applied, Refused>>,
 }
 

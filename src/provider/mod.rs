@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::state_file::SourceError;
-use tcpgw_core::model::{Problem, Problems, State};
+use tcpgw_core::model::{InputProblem, InputProblems, State};
 
 mod chain;
 pub mod file;
@@ -18,7 +18,7 @@ mod pace;
 pub enum News {
     /// Whole state of the provider, within the fences, with warnings. Unchanged services are shared with its last
     /// state.
-    State(Arc<State>, Vec<Problem>),
+    State(Arc<State>, Vec<InputProblem>),
     /// The present state cannot be used: the last valid state stays in effect.
     Bad(Bad),
 }
@@ -35,7 +35,7 @@ pub enum Bad {
         /// Path of the file.
         file: PathBuf,
         /// Errors in it.
-        problems: Problems,
+        problems: InputProblems,
     },
 }
 

@@ -11,7 +11,7 @@ use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_core::ruleset::step::{Batch, PlanStep};
+use tcpgw_core::ruleset::step::{PlanStep, RowBatch};
 use tcpgw_kernel::{Build, Commit, Kernel, KernelError};
 
 /// Tries in all when others write at the same time.
@@ -148,7 +148,7 @@ impl<K: Kernel> Reconciler<'_, K> {
 
 /// Returns a set that cannot hold what the first step of a plan adds to it; the others only remove.
 pub(super) fn full(room: Room, had: impl Fn(SetName) -> usize, step: &PlanStep<'_>) -> Option<SetName> {
-    let count = |batches: &BTreeMap<SetName, Batch<'_>>, name| batches.get(&name).map_or(0, Batch::len);
+    let count = |batches: &BTreeMap<SetName, RowBatch<'_>>, name| batches.get(&name).map_or(0, RowBatch::len);
     Room::decides().into_iter().find(|name| {
         let will = (had(*name) + count(&step.add, *name)).saturating_sub(count(&step.delete, *name));
         !room.holds(*name, will)

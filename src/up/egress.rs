@@ -13,7 +13,7 @@ use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, T
 
 use super::id::AppId;
 use super::network::link_prefix;
-use tcpgw_core::ruleset::stmt::{Direction, Stmt};
+use tcpgw_core::ruleset::stmt::{FlowDirection, Stmt};
 use tcpgw_kernel::ffi;
 use tcpgw_kernel::netlink::exchange::NetlinkExchange as _;
 use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
@@ -43,7 +43,7 @@ pub fn install(id: &AppId, network: Ipv4Net) -> Result<(), NetlinkError> {
     forward.set_type(ChainType::Filter);
     forward.set_policy(Policy::Accept);
     batch.add(&forward, MsgType::Add);
-    for stmt in [Stmt::Direction(Direction::Reply), Stmt::StatusDnat] {
+    for stmt in [Stmt::Direction(FlowDirection::Reply), Stmt::StatusDnat] {
         let mut rule = Rule::new(&forward);
         for expr in expr::rule(&[stmt]) {
             ffi::add_expression(&mut rule, &expr);

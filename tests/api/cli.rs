@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tcpgw::control::events::What;
 use tcpgw::control::request::Refused;
-use tcpgw_core::model::Problems;
+use tcpgw_core::model::InputProblems;
 use tcpgw_core::problem::{Kind, Problem, Severity};
 use tcpgw_kernel::fake::{Call, Fail};
 
@@ -287,8 +287,8 @@ fn a_bad_state_reads_as_it_does_without_a_daemon() {
     }
     let missing = run(&server, &["apply", "/nowhere/state.json"]);
     assert_eq!(missing.status.code(), Some(2));
-    let many: Problems = (0..150)
-        .map(|n| tcpgw_core::model::Problem {
+    let many: InputProblems = (0..150)
+        .map(|n| tcpgw_core::model::InputProblem {
             place: n.to_string(),
             message: "is odd".into(),
         })

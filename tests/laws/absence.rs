@@ -26,7 +26,7 @@ use tcpgw::record::{self, Applied};
 use tcpgw::store::last::Last;
 use tcpgw::store::{Expect, Store, StoreError};
 use tcpgw_core::health;
-use tcpgw_core::model::{FlowMark, Problem, State};
+use tcpgw_core::model::{FlowMark, InputProblem, State};
 use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::plan::plan;
 use tcpgw_core::problem::Kind;
@@ -1779,7 +1779,7 @@ pub(crate) fn vetted(listening: &BTreeSet<u16>, state: &State, is_known: &IsKnow
     let obstacles = taken.map(|service| Obstacle {
         service: service.name.clone(),
         kind: ObstacleKind::PortTaken,
-        problem: Problem {
+        problem: InputProblem {
             place: format!("service \"{}\"", service.name),
             message: "port is in use".into(),
         },

@@ -28,7 +28,7 @@ use tcpgw::record;
 use tcpgw::store::last::Last;
 use tcpgw::store::{By, Edit, Expect, Store, StoreError};
 use tcpgw_core::health;
-use tcpgw_core::model::{FlowMark, Refusal as OnEmpty, Service, State};
+use tcpgw_core::model::{FlowMark, PacketRefusal, Service, State};
 use tcpgw_core::problem::Kind;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::spec::SetSpec;
@@ -1220,7 +1220,7 @@ impl World {
             if suspended.contains(&*service.name) {
                 Service {
                     backends: Vec::new(),
-                    on_empty: OnEmpty::Reset,
+                    on_empty: PacketRefusal::Reset,
                     ..service
                 }
             } else {

@@ -24,7 +24,7 @@ use tcpgw::reconcile::engine::Engine;
 use tcpgw::record::{RecordFile, boot_id};
 use tcpgw::store::last::Last;
 use tcpgw_core::health;
-use tcpgw_core::model::{BackendState, FlowMark, Problem, Service, State};
+use tcpgw_core::model::{BackendState, FlowMark, InputProblem, Service, State};
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::summary::{FlowVerdict, Summary};
@@ -166,7 +166,7 @@ impl Surroundings {
                 obstacles.push(Obstacle {
                     service: service.name.clone(),
                     kind,
-                    problem: Problem {
+                    problem: InputProblem {
                         place: service.name.to_string(),
                         message: format!("{kind:?}"),
                     },

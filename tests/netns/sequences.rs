@@ -22,7 +22,7 @@ use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_core::ruleset::step::{Batch, PlanStep};
+use tcpgw_core::ruleset::step::{PlanStep, RowBatch};
 use tcpgw_core::ruleset::text;
 use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::linux::Linux;
@@ -238,7 +238,7 @@ impl<'a> Both<'a> {
                     matches!(name, SetName::Spread(..)) || have.rows(name).is_some_and(|rows| rows.contains(key));
                 // Networks that overlap with others are refused.
                 if !there && !SetSpec::of(name).interval {
-                    let add = [(name, Batch::Some(vec![Cow::Borrowed(row)]))].into();
+                    let add = [(name, RowBatch::Some(vec![Cow::Borrowed(row)]))].into();
                     self.commit(&PlanStep {
                         add,
                         ..PlanStep::default()
@@ -387,7 +387,7 @@ fn differences(has: Option<&Ruleset>, want: &Desired) -> String {
 
 fn deletion(set: SetName, rows: Vec<Cow<'_, [u8]>>) -> PlanStep<'_> {
     PlanStep {
-        delete: [(set, Batch::Some(rows))].into(),
+        delete: [(set, RowBatch::Some(rows))].into(),
         ..PlanStep::default()
     }
 }

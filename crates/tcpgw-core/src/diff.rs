@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-pub use self::change::{BackendChange, ChangeCounts, Kind, ServiceChange, What};
+pub use self::change::{BackendChange, BackendChangeKind, ChangeCounts, ServiceChange, ServiceChangeKind};
 use self::compare::for_each;
 pub use self::words::count;
 use crate::summary::Summary;

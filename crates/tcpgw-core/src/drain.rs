@@ -20,7 +20,7 @@ pub enum Drain {
 
 /// Event that concerns a draining backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happens {
+pub enum DrainEvent {
     /// Another backend takes over; the flows may continue for this time.
     Replaced(Duration),
     /// No other backend is left, so the service needs this one.
@@ -35,7 +35,7 @@ pub enum Happens {
 
 /// Reason why draining is over and the remaining flows are to be flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum DrainEnd {
     /// No flow was left.
     Ended,
     /// The drain timeout has passed.
@@ -44,7 +44,7 @@ pub enum Over {
     Dead,
 }
 
-impl Over {
+impl DrainEnd {
     /// Returns the name of the reason in events.
     pub fn name(self) -> &'static str {
         match self {
@@ -67,19 +67,19 @@ impl Drain {
     /// # Errors
     ///
     /// Fails with the reason when draining is over.
-    pub fn next(self, happens: Happens, now: Instant) -> Result<Self, Over> {
-        match (self, happens) {
-            (Self::Serving, Happens::Replaced(time)) => Self::draining(time, now).unless_over(now),
+    pub fn next(self, event: DrainEvent, now: Instant) -> Result<Self, DrainEnd> {
+        match (self, event) {
+            (Self::Serving, DrainEvent::Replaced(time)) => Self::draining(time, now).unless_over(now),
             // A dead backend is of no use, but no better one is available, either.
-            (Self::Serving, _) | (Self::Draining { .. }, Happens::Needed) => Ok(Self::Serving),
-            (Self::Draining { .. }, Happens::Died) => Err(Over::Dead),
-            (Self::Draining { .. }, Happens::Counted(0)) => Err(Over::Ended),
-            (Self::Draining { deadline, .. }, Happens::Counted(flows)) => Self::Draining {
+            (Self::Serving, _) | (Self::Draining { .. }, DrainEvent::Needed) => Ok(Self::Serving),
+            (Self::Draining { .. }, DrainEvent::Died) => Err(DrainEnd::Dead),
+            (Self::Draining { .. }, DrainEvent::Counted(0)) => Err(DrainEnd::Ended),
+            (Self::Draining { deadline, .. }, DrainEvent::Counted(flows)) => Self::Draining {
                 deadline,
                 flows: Some(flows),
             }
             .unless_over(now),
-            (Self::Draining { .. }, Happens::Replaced(_) | Happens::Nothing) => self.unless_over(now),
+            (Self::Draining { .. }, DrainEvent::Replaced(_) | DrainEvent::Nothing) => self.unless_over(now),
         }
     }
 
@@ -99,9 +99,9 @@ impl Drain {
         }
     }
 
-    fn unless_over(self, now: Instant) -> Result<Self, Over> {
+    fn unless_over(self, now: Instant) -> Result<Self, DrainEnd> {
         match self {
-            Self::Draining { deadline, .. } if deadline <= now => Err(Over::Deadline),
+            Self::Draining { deadline, .. } if deadline <= now => Err(DrainEnd::Deadline),
             other => Ok(other),
         }
     }
@@ -123,16 +123,16 @@ mod tests {
     #[test]
     fn every_transition() {
         use Drain::{Draining, Serving};
-        use Happens::{Counted, Died, Needed, Nothing, Replaced};
+        use DrainEvent::{Counted, Died, Needed, Nothing, Replaced};
         let now = Instant::now();
         let draining = |flows| Draining {
             deadline: now + TIME,
             flows,
         };
         let (early, late) = (now, now + TIME);
-        for (state, happens, at, becomes) in [
+        for (state, event, at, becomes) in [
             (Serving, Replaced(TIME), early, Ok(draining(None))),
-            (Serving, Replaced(Duration::ZERO), early, Err(Over::Deadline)),
+            (Serving, Replaced(Duration::ZERO), early, Err(DrainEnd::Deadline)),
             (Serving, Needed, early, Ok(Serving)),
             (Serving, Counted(0), early, Ok(Serving)),
             (Serving, Counted(3), early, Ok(Serving)),
@@ -140,28 +140,28 @@ mod tests {
             (Serving, Nothing, late, Ok(Serving)),
             (draining(None), Replaced(TIME * 2), early, Ok(draining(None))),
             (draining(Some(3)), Replaced(TIME * 2), early, Ok(draining(Some(3)))),
-            (draining(Some(3)), Replaced(TIME * 2), late, Err(Over::Deadline)),
+            (draining(Some(3)), Replaced(TIME * 2), late, Err(DrainEnd::Deadline)),
             (draining(Some(3)), Needed, early, Ok(Serving)),
             (draining(Some(3)), Needed, late, Ok(Serving)),
-            (draining(None), Counted(0), early, Err(Over::Ended)),
-            (draining(Some(3)), Counted(0), late, Err(Over::Ended)),
+            (draining(None), Counted(0), early, Err(DrainEnd::Ended)),
+            (draining(Some(3)), Counted(0), late, Err(DrainEnd::Ended)),
             (draining(None), Counted(2), early, Ok(draining(Some(2)))),
             (draining(Some(3)), Counted(2), early, Ok(draining(Some(2)))),
-            (draining(Some(3)), Counted(2), late, Err(Over::Deadline)),
-            (draining(Some(3)), Died, early, Err(Over::Dead)),
-            (draining(Some(3)), Died, late, Err(Over::Dead)),
+            (draining(Some(3)), Counted(2), late, Err(DrainEnd::Deadline)),
+            (draining(Some(3)), Died, early, Err(DrainEnd::Dead)),
+            (draining(Some(3)), Died, late, Err(DrainEnd::Dead)),
             (draining(Some(3)), Nothing, early, Ok(draining(Some(3)))),
-            (draining(Some(3)), Nothing, late, Err(Over::Deadline)),
-            (draining(None), Nothing, late + TIME, Err(Over::Deadline)),
+            (draining(Some(3)), Nothing, late, Err(DrainEnd::Deadline)),
+            (draining(None), Nothing, late + TIME, Err(DrainEnd::Deadline)),
         ] {
-            assert_eq!(state.next(happens, at), becomes, "{state:?} {happens:?}");
+            assert_eq!(state.next(event, at), becomes, "{state:?} {event:?}");
         }
     }
 
     #[test]
     fn no_time_is_too_long() {
         let now = Instant::now();
-        let drain = Drain::Serving.next(Happens::Replaced(Duration::MAX), now).unwrap();
+        let drain = Drain::Serving.next(DrainEvent::Replaced(Duration::MAX), now).unwrap();
         assert!(drain.deadline().unwrap() > now);
     }
 }

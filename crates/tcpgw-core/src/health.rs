@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-pub use self::machine::{ProbeOutcome, State, SystemError, UNKNOWN};
+pub use self::machine::{EndpointState, ProbeOutcome, SystemError, UNKNOWN};
 use self::machine::{Silence, Streaks};
 use self::schedule::{Class, Schedule};
 use crate::model;
@@ -31,9 +31,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Settings of an endpoint that is to be probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
+pub struct ProbeTarget {
     /// Probe settings of the endpoint.
-    pub params: model::Health,
+    pub params: model::HealthSettings,
     /// Whether the endpoint was in the balance before it could be probed. Used only when the endpoint is new.
     pub presumed: bool,
 }
@@ -59,11 +59,11 @@ pub struct HealthChange {
     /// Endpoint whose state changed.
     pub endpoint: SocketAddr,
     /// State before the change.
-    pub from: State,
+    pub from: EndpointState,
     /// State after the change. Equal to `from` where only `dead` has changed, or where the outcome was requested by
     /// [`Health::probe_now`].
-    pub to: State,
-    /// Whether the endpoint is dead: see [`View::dead`].
+    pub to: EndpointState,
+    /// Whether the endpoint is dead: see [`EndpointHealth::dead`].
     pub dead: bool,
     /// Outcome of the last probe.
     pub reason: ProbeOutcome,
@@ -78,9 +78,9 @@ impl HealthChange {
 
 /// Known data about one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct View {
+pub struct EndpointHealth {
     /// State of the endpoint.
-    pub state: State,
+    pub state: EndpointState,
     /// Whether the endpoint gets new connections.
     pub in_balance: bool,
     /// Whether the endpoint was ever in the balance, as healthy or as presumed healthy.
@@ -117,18 +117,18 @@ pub struct HealthCounts {
 /// All endpoints that are probed.
 #[derive(Debug)]
 pub struct Health {
-    endpoints: BTreeMap<SocketAddr, Endpoint>,
+    endpoints: BTreeMap<SocketAddr, ProbedEndpoint>,
     schedule: Schedule,
-    flights: BTreeMap<u64, Flight>,
+    flights: BTreeMap<u64, ProbeInFlight>,
     next_id: u64,
     cancelled: Vec<u64>,
     counts: HealthCounts,
 }
 
 #[derive(Debug)]
-struct Endpoint {
-    params: model::Health,
-    state: State,
+struct ProbedEndpoint {
+    params: model::HealthSettings,
+    state: EndpointState,
     silence: Silence,
     ever_healthy: bool,
     last: Option<ProbeOutcome>,
@@ -150,7 +150,7 @@ enum Waits {
 }
 
 #[derive(Debug)]
-struct Flight {
+struct ProbeInFlight {
     endpoint: SocketAddr,
     class: Class,
     started: Instant,
@@ -176,8 +176,8 @@ impl Health {
     }
 
     /// Replaces the set of probed endpoints. Endpoints that stay keep their state.
-    pub fn set(&mut self, targets: impl IntoIterator<Item = (SocketAddr, Target)>, now: Instant) {
-        let targets: BTreeMap<SocketAddr, Target> = targets.into_iter().collect();
+    pub fn set(&mut self, targets: impl IntoIterator<Item = (SocketAddr, ProbeTarget)>, now: Instant) {
+        let targets: BTreeMap<SocketAddr, ProbeTarget> = targets.into_iter().collect();
         let gone: Vec<SocketAddr> = self
             .endpoints
             .keys()
@@ -194,7 +194,7 @@ impl Health {
 
     /// Adds an endpoint or changes its settings. A new one is probed at once, before all routine probes; one that is
     /// presumed to be healthy is probed within its interval.
-    pub fn upsert(&mut self, endpoint: SocketAddr, target: Target, now: Instant) {
+    pub fn upsert(&mut self, endpoint: SocketAddr, target: ProbeTarget, now: Instant) {
         let Some(known) = self.endpoints.get_mut(&endpoint) else {
             self.insert(endpoint, target, now);
             return;
@@ -212,16 +212,16 @@ impl Health {
         }
     }
 
-    fn insert(&mut self, endpoint: SocketAddr, target: Target, now: Instant) {
+    fn insert(&mut self, endpoint: SocketAddr, target: ProbeTarget, now: Instant) {
         let (state, at, class) = if target.presumed {
-            let state = State::Presumed { failed: 0 };
+            let state = EndpointState::Presumed { failed: 0 };
             let pause = spread::phase(spread::interval(&target.params, state), endpoint);
             (state, after(now, pause), Class::In)
         } else {
-            (State::Unknown { failed: 0 }, now, Class::First)
+            (EndpointState::Unknown { failed: 0 }, now, Class::First)
         };
         self.schedule.add(class, at, endpoint);
-        let known = Endpoint {
+        let known = ProbedEndpoint {
             params: target.params,
             state,
             silence: Silence::default(),
@@ -289,7 +289,7 @@ impl Health {
             known.waits = Waits::Answer(id, false);
             known.round = known.round.wrapping_add(1);
             let round = known.round;
-            let flight = Flight {
+            let flight = ProbeInFlight {
                 endpoint,
                 class,
                 started: now,
@@ -337,12 +337,12 @@ impl Health {
     }
 
     /// Returns what is known about an endpoint; `None` if it is not probed.
-    pub fn get(&self, endpoint: SocketAddr) -> Option<View> {
-        self.endpoints.get(&endpoint).map(Endpoint::view)
+    pub fn get(&self, endpoint: SocketAddr) -> Option<EndpointHealth> {
+        self.endpoints.get(&endpoint).map(ProbedEndpoint::view)
     }
 
     /// Returns what is known about all endpoints, sorted by endpoint.
-    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, View)> {
+    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, EndpointHealth)> {
         self.endpoints.iter().map(|(endpoint, known)| (*endpoint, known.view()))
     }
 
@@ -362,12 +362,12 @@ impl Health {
     }
 }
 
-impl Endpoint {
+impl ProbedEndpoint {
     /// Records the outcome of a probe. `tells`: whether to return a change even if the state stays the same.
     fn learn(
         &mut self,
         endpoint: SocketAddr,
-        flight: &Flight,
+        flight: &ProbeInFlight,
         outcome: ProbeOutcome,
         tells: bool,
         now: Instant,
@@ -407,7 +407,7 @@ impl Endpoint {
     fn next(
         &self,
         endpoint: SocketAddr,
-        flight: &Flight,
+        flight: &ProbeInFlight,
         outcome: ProbeOutcome,
         change: Option<&HealthChange>,
         now: Instant,
@@ -438,8 +438,8 @@ impl Endpoint {
         (after(flight.started, pause).max(now), class)
     }
 
-    fn view(&self) -> View {
-        View {
+    fn view(&self) -> EndpointHealth {
+        EndpointHealth {
             state: self.state,
             in_balance: self.state.in_balance(),
             ever_healthy: self.ever_healthy,
@@ -468,7 +468,7 @@ impl HealthCounts {
 
 /// Returns the longest time from the moment when an endpoint stops answering until it leaves the balance, if its probes
 /// need not wait for those of others. Endpoints that stopped answering at the same time leave within this time.
-pub fn longest_fall(params: &model::Health) -> Duration {
+pub fn longest_fall(params: &model::HealthSettings) -> Duration {
     spread::longest_fall(params)
 }
 

@@ -13,7 +13,7 @@ use crate::ruleset::Ruleset;
 use crate::ruleset::name::{ListenScope, SetName, SpreadRule};
 use crate::ruleset::rows::Difference;
 use crate::ruleset::spec::SetSpec;
-use crate::ruleset::step::{Batch, ListenKey, PlanStep, Retimed};
+use crate::ruleset::step::{ListenKey, PlanStep, Retimed, RowBatch};
 
 /// The transactions that make one ruleset out of another: none, one, or up to three.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl<'a> Planner<'a> {
                 spreads: ListenScope::ALL
                     .map(|listen_scope| (listen_scope, self.have.widths(listen_scope)))
                     .into(),
-                asked: self.have.asked(),
+                optional_sets: self.have.optional_sets(),
             });
         }
         let (had, needed) = (self.have.idle_timeouts(), self.want.idle_timeouts());
@@ -82,7 +82,7 @@ impl<'a> Planner<'a> {
     fn set(&mut self, name: SetName) {
         match (self.have.rows(name), self.want.rows(name)) {
             (None, Some(want)) => {
-                self.steps[PREPARE].add.insert(name, Batch::All(want));
+                self.steps[PREPARE].add.insert(name, RowBatch::All(want));
             }
             (Some(have), None) => have.iter().for_each(|row| self.gone(name, row)),
             (Some(have), Some(want)) => have.differences(want, |difference| match difference {
@@ -164,10 +164,10 @@ impl<'a> Planner<'a> {
     }
 
     fn chains(&mut self) {
-        let (had, wanted) = (self.have.asked(), self.want.asked());
+        let (had, wanted) = (self.have.optional_sets(), self.want.optional_sets());
         if had != wanted {
             // The rows of these sets are added and removed in this step, too.
-            self.steps[PREPARE].asked = Some((had, wanted));
+            self.steps[PREPARE].optional_sets = Some((had, wanted));
         }
         let (had, wanted) = (self.have.turn_chains(), self.want.turn_chains());
         self.steps[PREPARE].new_turns = wanted.difference(&had).map(|chain| (*chain).clone()).collect();
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
     use crate::ruleset::compile::compile;
     use crate::ruleset::name::{Family, RoundRobinChain};
-    use crate::ruleset::skeleton::Asked;
+    use crate::ruleset::skeleton::OptionalSets;
     use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
     const ANY: ListenScope = ListenScope::Any(Family::V4);
@@ -353,8 +353,8 @@ mod tests {
         let steps = plan(&left, &want).steps;
         assert!(steps.iter().all(|step| step.new_turns.is_empty()));
         assert_eq!(
-            steps[0].asked,
-            Some(([SetName::Limited(Family::V4)].into(), Asked::new()))
+            steps[0].optional_sets,
+            Some(([SetName::Limited(Family::V4)].into(), OptionalSets::new()))
         );
         let last = steps.last().unwrap();
         assert_eq!(

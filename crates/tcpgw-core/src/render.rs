@@ -8,14 +8,14 @@ use crate::ruleset::cap::{CLIENT_MILLISECONDS, CLIENT_SET_SIZE};
 use crate::ruleset::name::{Family, ListenScope, SetName, SpreadRule};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint};
-use crate::ruleset::skeleton::{self, Chain, Hook};
+use crate::ruleset::skeleton::{self, Hook, SkeletonChain};
 use crate::ruleset::spec::{
     COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, RESERVE_BURST, RESERVE_MILLISECONDS,
     RESERVE_RATE, SetSpec,
 };
 use crate::ruleset::stmt::concat;
 use crate::ruleset::text::{key, range};
-use crate::ruleset::timeouts::{KernelTimeouts, TcpState, Timeouts};
+use crate::ruleset::timeouts::{KernelTimeouts, TimeoutState, Timeouts};
 
 /// Writes the whole table. Loading the text replaces an existing table in one transaction.
 pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Result {
@@ -41,7 +41,7 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
     let spreads =
         ListenScope::ALL.map(|listen_scope| skeleton::spread(listen_scope, &ruleset.widths(listen_scope), mark));
     let turns = ruleset.turn_chains().into_iter().map(skeleton::turn);
-    let fixed = skeleton::fixed(mark, &ruleset.asked());
+    let fixed = skeleton::fixed(mark, &ruleset.optional_sets());
     for chain in spreads.into_iter().chain(fixed).chain(turns) {
         write_chain(out, &chain)?;
     }
@@ -56,7 +56,7 @@ fn object(out: &mut dyn Write, timeouts: Timeouts, kernel: &KernelTimeouts) -> f
     writeln!(out, "\tct timeout {timeouts} {{")?;
     writeln!(out, "\t\tprotocol tcp\n\t\tl3proto {l3proto}")?;
     // nft lists only what differs from the kernel's own values.
-    let said = |(state, seconds): (TcpState, u32)| {
+    let said = |(state, seconds): (TimeoutState, u32)| {
         (seconds != state.default_seconds()).then(|| format!("{state} : {seconds}"))
     };
     let policy: Vec<String> = timeouts.policy(kernel).into_iter().filter_map(said).collect();
@@ -189,7 +189,7 @@ fn element(name: SetName, spec: &SetSpec, row: &[u8]) -> Option<String> {
     Some(text)
 }
 
-fn write_chain(out: &mut dyn Write, chain: &Chain) -> fmt::Result {
+fn write_chain(out: &mut dyn Write, chain: &SkeletonChain) -> fmt::Result {
     writeln!(out, "\tchain {} {{", chain.name)?;
     if let Some(base) = &chain.base {
         let hook = match base.hook {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use tcpgw_core::model::Problems;
+use tcpgw_core::model::InputProblems;
 
 /// Reason why the daemon did not do as requested.
 #[derive(Debug, Error)]
@@ -80,7 +80,7 @@ pub enum ClientError {
     },
     /// The daemon refused the state as invalid.
     #[error("{0}")]
-    Invalid(Problems),
+    Invalid(InputProblems),
     /// The daemon answered with an error.
     #[error("{message}")]
     Refused {

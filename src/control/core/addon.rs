@@ -14,7 +14,7 @@ use crate::store::LoadedResources;
 use crate::store::last::{Last, LastResources, MOST_REMOVED};
 use tcpgw_core::diff::count;
 use tcpgw_core::model::PortRange;
-use tcpgw_core::model::{Edits, Problem, Problems, Refusal as OnEmpty, Service};
+use tcpgw_core::model::{Edits, InputProblem, InputProblems, PacketRefusal, Service};
 use tcpgw_core::problem::Kind;
 
 /// Beginning of what is said of resources whose add-on is off.
@@ -186,7 +186,7 @@ pub(super) fn suspended(service: &Service) -> Service {
     Service {
         backends: Vec::new(),
         source_addresses: BTreeSet::new(),
-        on_empty: OnEmpty::Reset,
+        on_empty: PacketRefusal::Reset,
         ..service.clone()
     }
 }
@@ -293,7 +293,7 @@ impl Core {
     pub(super) fn judge_resources(&self, edits: &Edits) -> Result<(), Refused> {
         let mut problems = Vec::new();
         let mut refuse = |name: &str, message: String| {
-            problems.push(Problem {
+            problems.push(InputProblem {
                 place: format!("service \"{name}\""),
                 message,
             });
@@ -327,7 +327,7 @@ impl Core {
         }
         problems
             .into_iter()
-            .collect::<Problems>()
+            .collect::<InputProblems>()
             .into_result()
             .map_err(Refused::Invalid)
     }

@@ -8,7 +8,7 @@ use super::{Core, Name, Now};
 use crate::control::request::{BatchOrder, Edited, EditedBatch, MAX_BATCH, Refused, Reply};
 use crate::control::storage::Write;
 use crate::store::Committed;
-use tcpgw_core::model::{Edits, Problem, Problems, State};
+use tcpgw_core::model::{Edits, InputProblem, InputProblems, State};
 
 impl Core {
     pub(super) fn take_batch(
@@ -112,7 +112,7 @@ impl Core {
 }
 
 fn invalid(place: String, message: String) -> Refused {
-    Refused::Invalid([Problem { place, message }].into_iter().collect())
+    Refused::Invalid([InputProblem { place, message }].into_iter().collect())
 }
 
 /// Adds the index of the item to the places of its problems.
@@ -120,9 +120,9 @@ fn placed(refused: Refused, at: usize) -> Refused {
     let Refused::Invalid(problems) = refused else {
         return refused;
     };
-    let problems = problems.iter().map(|problem| Problem {
+    let problems = problems.iter().map(|problem| InputProblem {
         place: format!("services[{at}].{}", problem.place),
         message: problem.message.clone(),
     });
-    Refused::Invalid(problems.collect::<Problems>())
+    Refused::Invalid(problems.collect::<InputProblems>())
 }

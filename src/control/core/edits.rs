@@ -7,7 +7,7 @@ use super::{Core, Name, Now, Provider};
 use crate::control::request::{ApplyOptions, EditOrder, Edited, Refused, Reply, ServiceEdit};
 use crate::control::storage::Write;
 use crate::store::{Expect, StoredService};
-use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Service};
+use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, InputProblem, Service};
 
 impl ServiceEdit {
     /// Returns the command, as the history names it.
@@ -126,7 +126,7 @@ impl Core {
         let mut edits = Edits::default();
         match put {
             Some(service) if service.name != *name => {
-                let problem = Problem {
+                let problem = InputProblem {
                     place: "name".into(),
                     message: format!("is \"{}\"; the service is \"{name}\", and keeps its name", service.name),
                 };

@@ -8,10 +8,10 @@ use super::surroundings::Obstacles;
 use crate::addon::id::ResourceId;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::control::request::Refused;
-use tcpgw_core::model::{Edits, Endpoint, Problem as Wrong, Problems, Service, State};
+use tcpgw_core::model::{Edits, Endpoint, InputProblem, InputProblems, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
 
-fn add(found: &mut Obstacles, service: &Service, kind: ObstacleKind, problem: Wrong) {
+fn add(found: &mut Obstacles, service: &Service, kind: ObstacleKind, problem: InputProblem) {
     let service = service.name.clone();
     let obstacle = Obstacle {
         service: service.clone(),
@@ -57,7 +57,7 @@ impl Core {
             self.config
                 .check_sizes(grown(before.0, after.0), grown(before.1, after.1))
         });
-        let mut problems: Vec<Wrong> = sizes.into_iter().flatten().collect();
+        let mut problems: Vec<InputProblem> = sizes.into_iter().flatten().collect();
         for service in &edits.put {
             let of_api = self.api.get(&service.name).map(|stored| &stored.service);
             let there = of_api.or_else(|| self.orphans.get(&service.name).map(|orphan| &orphan.service));
@@ -74,7 +74,7 @@ impl Core {
                 .filter(|(endpoint, _)| !has(*endpoint));
             problems.extend(added.map(|(_, problem)| problem));
         }
-        let problems: Problems = problems.into_iter().collect();
+        let problems: InputProblems = problems.into_iter().collect();
         problems.into_result().map_err(Refused::Invalid)
     }
 
@@ -91,7 +91,7 @@ impl Core {
     }
 
     /// Returns the services that exceed the maximum sizes. Services that are served are counted first.
-    fn too_many<'s>(&self, all: &'s State) -> Vec<(&'s Service, Wrong)> {
+    fn too_many<'s>(&self, all: &'s State) -> Vec<(&'s Service, InputProblem)> {
         let is_served = |service: &&Service| {
             let held = self.held_back.contains(&service.name);
             !held

@@ -171,7 +171,7 @@ impl Core {
             view.map_or(nothing, |view| Verdict {
                 good: view.in_balance,
                 dead: view.dead,
-                open: matches!(view.state, tcpgw_core::health::State::Unknown { .. }),
+                open: matches!(view.state, tcpgw_core::health::EndpointState::Unknown { .. }),
                 failed: view.failed,
                 answered: view.answered,
             })
@@ -196,7 +196,7 @@ impl Core {
             }
             if let Probing::With(params) | Probing::Again(params) | Probing::Anew(params) = probing {
                 let presumed = !forgets && self.membership.is_balanced(endpoint);
-                let target = tcpgw_core::health::Target { params, presumed };
+                let target = tcpgw_core::health::ProbeTarget { params, presumed };
                 self.health.upsert(endpoint.into(), target, now);
             }
             if matches!(probing, Probing::Again(_)) {

@@ -9,7 +9,7 @@ use crate::control::obstacle::Obstacle;
 use crate::control::request::{ApplyOptions, Refused};
 use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
-use tcpgw_core::model::{Balance, Edits, Problem, Problems, Service, State};
+use tcpgw_core::model::{Balance, Edits, InputProblem, InputProblems, Service, State};
 
 /// Result of the check of a state against the gateway.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,7 +17,7 @@ pub struct Vetted {
     /// Obstacles that prevent its services from being served here now.
     pub obstacles: Vec<Obstacle>,
     /// Warnings about it.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<InputProblem>,
 }
 
 /// An accepted change.
@@ -152,7 +152,7 @@ impl Core {
             .then(|| self.sizes_with(&self.with_orphans(edits)));
         let sizes = sizes.map(|(services, backends)| self.config.check_sizes(services, backends));
         let fences = edits.put.iter().flat_map(|service| self.config.check_service(service));
-        let problems: Problems = sizes.into_iter().flatten().chain(fences).collect();
+        let problems: InputProblems = sizes.into_iter().flatten().chain(fences).collect();
         problems.into_result().map_err(Refused::Invalid)?;
         self.judge_beside_others(edits, provider)
     }
@@ -167,7 +167,7 @@ impl Core {
         let all = &self.with_orphans(edits);
         let names = edits.put.iter().map(|service| &service.name);
         let of_others = names.filter_map(|name| self.owner_problem(name, provider));
-        let problems: Problems = of_others.collect();
+        let problems: InputProblems = of_others.collect();
         problems.into_result().map_err(Refused::Invalid)?;
         let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
         // While the daemon runs, the membership has all desired services. It does not count the chains of round robin.
@@ -235,7 +235,7 @@ impl Core {
             .map_or(Ok(()), |problem| Err(Refused::Invalid([problem].into_iter().collect())))
     }
 
-    fn owner_problem(&self, name: &str, provider: Provider) -> Option<Problem> {
+    fn owner_problem(&self, name: &str, provider: Provider) -> Option<InputProblem> {
         let in_file = self.file.as_ref().is_some_and(|file| file.get(name).is_some());
         let whose = match provider {
             Provider::Api if in_file => format!("it is defined in {}: change it there", self.origin),
@@ -247,7 +247,7 @@ impl Core {
             }
             _ => return None,
         };
-        Some(Problem {
+        Some(InputProblem {
             place: format!("service \"{name}\""),
             message: format!("belongs to another provider: {whose}"),
         })

@@ -12,8 +12,8 @@ use crate::date::utc_of;
 use crate::view::problems::{FamilyFacts, ServiceFacts, service_problem};
 use crate::view::status::IN_BALANCE;
 use tcpgw_core::drain::Drain;
-use tcpgw_core::health::State;
-use tcpgw_core::model::{BackendState, Endpoint, Listen, Refusal, Service};
+use tcpgw_core::health::EndpointState;
+use tcpgw_core::model::{BackendState, Endpoint, Listen, PacketRefusal, Service};
 use tcpgw_core::problem::{Kind, Problem, ProblemList, ProblemNews};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
@@ -185,7 +185,7 @@ impl Core {
             active: of_state(BackendState::Active).count(),
             draining: self.draining_of(service),
             families,
-            resets_when_empty: Some(service.on_empty == Refusal::Reset),
+            resets_when_empty: Some(service.on_empty == PacketRefusal::Reset),
         })
     }
 
@@ -195,9 +195,9 @@ impl Core {
         let Some(health) = self.health.get(endpoint.into()) else {
             return false;
         };
-        let never = health.last.is_none() && health.sent <= 1 && matches!(health.state, State::Unknown { .. });
+        let never = health.last.is_none() && health.sent <= 1 && matches!(health.state, EndpointState::Unknown { .. });
         // The backend has answered for another service, and is probed again for this one.
-        never || self.membership.is_unproven(&service.name, endpoint) && health.state == State::Healthy
+        never || self.membership.is_unproven(&service.name, endpoint) && health.state == EndpointState::Healthy
     }
 
     /// Returns the facts of a service for clients of a family, if it listens in this family.

@@ -8,7 +8,7 @@ use super::order_queue::Knowledge;
 use super::{Core, Now, Phase, Provider};
 use crate::control::storage::Opened;
 use crate::store::{Loaded, StoreError, StoredService};
-use tcpgw_core::model::{Edits, Problems, Service, State};
+use tcpgw_core::model::{Edits, InputProblems, Service, State};
 use tcpgw_core::problem::Kind;
 
 /// Interval between attempts after a failure of the store.
@@ -40,7 +40,7 @@ pub(super) fn left_out(name: &str, why: &impl std::fmt::Display) -> String {
 }
 
 /// Adds services that fit to `kept`, and the others to `refused`, by bisection: few conflicts need few attempts.
-fn admit(kept: &mut Vec<Arc<Service>>, batch: &[&StoredService], refused: &mut Vec<(Box<str>, Problems)>) {
+fn admit(kept: &mut Vec<Arc<Service>>, batch: &[&StoredService], refused: &mut Vec<(Box<str>, InputProblems)>) {
     let with = batch.iter().map(|stored| Arc::clone(&stored.service));
     let Err(problems) = State::new(kept.iter().cloned().chain(with.clone())) else {
         return kept.extend(with);

@@ -13,7 +13,7 @@ use crate::control::membership::Name;
 use crate::control::obstacle::not_looked_at;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::control::request::Refused;
-use tcpgw_core::model::{Edits, Problems, Service, State};
+use tcpgw_core::model::{Edits, InputProblems, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
 
 /// Interval between judgements while a port is in use: the kernel does not report when a program stops listening.
@@ -48,7 +48,7 @@ pub(super) fn by_service(obstacles: impl IntoIterator<Item = Obstacle>) -> Obsta
 pub(super) fn refuse(obstacles: &[Obstacle]) -> Result<(), Refused> {
     let is_taken = |obstacle: &&Obstacle| obstacle.kind == ObstacleKind::PortTaken;
     let others = obstacles.iter().filter(|obstacle| !is_taken(obstacle));
-    let problems: Problems = others.map(|obstacle| obstacle.problem.clone()).collect();
+    let problems: InputProblems = others.map(|obstacle| obstacle.problem.clone()).collect();
     problems.into_result().map_err(Refused::Invalid)?;
     let taken: Vec<String> = obstacles
         .iter()

@@ -9,9 +9,9 @@ use super::wave::last_wave;
 use super::{Member, Membership, MembershipChange, Name, Note, Verdict, pairs};
 use crate::config::daemon::AllFailed;
 use crate::control::draining::DrainingBackend;
-use tcpgw_core::drain::{Drain, Happens};
+use tcpgw_core::drain::{Drain, DrainEvent};
 use tcpgw_core::health::longest_fall;
-use tcpgw_core::model::{Backend, BackendState, Endpoint, Refusal, Service};
+use tcpgw_core::model::{Backend, BackendState, Endpoint, PacketRefusal, Service};
 use tcpgw_core::ruleset::name::Family;
 
 /// Returns the result of the probes of an endpoint, for all services.
@@ -89,8 +89,8 @@ impl Membership {
             let of = self.draining_backends.get(to, endpoint).map(|known| known.of.clone());
             self.leave(to, backend, of.as_ref().unwrap_or(name));
             if is_new && backend.state == BackendState::Draining {
-                let replaced = Happens::Replaced(old.drain_timeout);
-                self.happens(to, endpoint, replaced, now, &mut change.notes);
+                let replaced = DrainEvent::Replaced(old.drain_timeout);
+                self.drain_event(to, endpoint, replaced, now, &mut change.notes);
             }
         }
         self.dirty.extend(heir);
@@ -271,14 +271,14 @@ impl Membership {
     ) -> Vec<Backend> {
         let mut backends = Vec::new();
         for endpoint in self.draining_backends.of(name) {
-            let happens = if active.contains(&endpoint) {
-                Happens::Needed
+            let event = if active.contains(&endpoint) {
+                DrainEvent::Needed
             } else {
-                Happens::Replaced(time)
+                DrainEvent::Replaced(time)
             };
-            self.happens(name, endpoint, happens, now, &mut change.notes);
+            self.drain_event(name, endpoint, event, now, &mut change.notes);
             if verdict(endpoint).dead {
-                self.happens(name, endpoint, Happens::Died, now, &mut change.notes);
+                self.drain_event(name, endpoint, DrainEvent::Died, now, &mut change.notes);
             }
             if let Some(leaving) = self.draining_backends.get(name, endpoint) {
                 let state = match leaving.drain {
@@ -309,11 +309,11 @@ impl Membership {
         });
     }
 
-    pub(super) fn happens(
+    pub(super) fn drain_event(
         &mut self,
         name: &Name,
         endpoint: Endpoint,
-        happens: Happens,
+        event: DrainEvent,
         now: Instant,
         notes: &mut Vec<Note>,
     ) {
@@ -322,17 +322,17 @@ impl Membership {
         };
         let drain = leaving.drain;
         let has_moved = !self.moved.is_empty() && self.moved.contains(&(endpoint, name.clone()));
-        let happens = match (happens, self.drain_within.get(name)) {
-            (Happens::Replaced(_), _) if has_moved => Happens::Replaced(Duration::ZERO),
-            (Happens::Replaced(_), Some(time)) => Happens::Replaced(*time),
-            (happens, _) => happens,
+        let event = match (event, self.drain_within.get(name)) {
+            (DrainEvent::Replaced(_), _) if has_moved => DrainEvent::Replaced(Duration::ZERO),
+            (DrainEvent::Replaced(_), Some(time)) => DrainEvent::Replaced(*time),
+            (event, _) => event,
         };
-        match drain.next(happens, now) {
+        match drain.next(event, now) {
             Ok(next) => {
                 let mut leaving = leaving.clone();
                 leaving.drain = next;
-                match (drain, next, happens) {
-                    (Drain::Serving, Drain::Draining { .. }, Happens::Replaced(time)) => {
+                match (drain, next, event) {
+                    (Drain::Serving, Drain::Draining { .. }, DrainEvent::Replaced(time)) => {
                         leaving.time = time;
                         notes.push(Note::Draining(leaving.of.clone(), endpoint, time));
                     }
@@ -368,7 +368,7 @@ impl Membership {
         };
         Service {
             backends: service.backends.iter().map(held).collect(),
-            on_empty: Refusal::Drop,
+            on_empty: PacketRefusal::Drop,
             ..service
         }
     }

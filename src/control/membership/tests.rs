@@ -1,6 +1,6 @@
 use super::*;
 use tcpgw_core::health::longest_fall;
-use tcpgw_core::model::Refusal;
+use tcpgw_core::model::PacketRefusal;
 
 const TIME: Duration = Duration::from_secs(30);
 
@@ -187,8 +187,8 @@ fn old_backends_serve_until_a_new_one_answers() {
     play.wait(Duration::from_millis(1));
     assert_eq!(play.seen("web"), "4");
     let retired = |last, over, flows| Note::Retired("web".into(), endpoint(last), over, flows);
-    assert!(play.notes.contains(&retired(1, Over::Ended, None)));
-    assert!(play.notes.contains(&retired(2, Over::Deadline, Some(5))));
+    assert!(play.notes.contains(&retired(1, DrainEnd::Ended, None)));
+    assert!(play.notes.contains(&retired(2, DrainEnd::Deadline, Some(5))));
     assert!(play.membership.draining_backends().is_empty());
 }
 
@@ -275,7 +275,7 @@ fn who_leaves_and_is_dead_goes_at_once() {
     assert_eq!(play.seen("web"), "2");
     assert!(
         play.notes
-            .contains(&Note::Retired("web".into(), endpoint(3), Over::Dead, None))
+            .contains(&Note::Retired("web".into(), endpoint(3), DrainEnd::Dead, None))
     );
 }
 
@@ -319,7 +319,7 @@ fn another_service_on_the_same_port_inherits_what_drains() {
     assert!(play.notes.contains(&draining), "{:?}", play.notes);
     play.wait(TIME);
     assert_eq!(play.seen("shop"), "2");
-    let retired = Note::Retired("web".into(), endpoint(1), Over::Deadline, None);
+    let retired = Note::Retired("web".into(), endpoint(1), DrainEnd::Deadline, None);
     assert!(play.notes.contains(&retired), "{:?}", play.notes);
 }
 
@@ -622,7 +622,7 @@ fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
     assert!(play.membership.pause("web", Some(pause(until))));
     play.settle();
     assert_eq!(play.seen("web"), "1- 2-");
-    assert_eq!(play.membership.serving()["web"].on_empty, Refusal::Drop);
+    assert_eq!(play.membership.serving()["web"].on_empty, PacketRefusal::Drop);
     assert!(play.membership.draining_backends().is_empty());
     play.judge(1, false);
     play.judge(2, false);
@@ -638,7 +638,7 @@ fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
     assert_eq!(play.membership.tick(until + Duration::from_secs(5)), ["web".into()]);
     play.settle();
     assert_eq!(play.seen("web"), "1 2", "both failed in one wave, as without a pause");
-    assert_eq!(play.membership.serving()["web"].on_empty, Refusal::Reset);
+    assert_eq!(play.membership.serving()["web"].on_empty, PacketRefusal::Reset);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::provider::chain::Chain;
 use crate::provider::{Bad, News};
 use crate::state_file::{self, Input, SourceError};
-use tcpgw_core::model::{self, Problems, State};
+use tcpgw_core::model::{self, InputProblems, State};
 
 /// Maximum number of changes of the path while it is being watched, before the next check handles them.
 const MOST_WALKS: usize = 8;
@@ -160,7 +160,7 @@ fn judge(path: &Path, config: &Config, text: &[u8], before: &State) -> News {
         Ok(state) => state,
         Err(problems) => return invalid(problems),
     };
-    let refusals: Problems = config.check(&state).into_iter().collect();
+    let refusals: InputProblems = config.check(&state).into_iter().collect();
     match refusals.into_result() {
         Ok(()) => {
             state.share(before);

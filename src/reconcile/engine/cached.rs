@@ -6,7 +6,7 @@ use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::{ListenScope, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
-use tcpgw_core::ruleset::skeleton::Asked;
+use tcpgw_core::ruleset::skeleton::OptionalSets;
 use tcpgw_kernel::Identity;
 
 /// Cached contents of the table, apart from the services themselves.
@@ -54,7 +54,7 @@ impl CachedState {
     }
 
     /// Returns the optional sets that the rules look up: those that have elements.
-    pub(super) fn asked(&self) -> Asked {
+    pub(super) fn asked(&self) -> OptionalSets {
         let filled = self
             .elements
             .iter()

@@ -14,7 +14,7 @@ use tcpgw_core::model::{Service, SourceMode};
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
-use tcpgw_core::ruleset::skeleton::Asked;
+use tcpgw_core::ruleset::skeleton::OptionalSets;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::{Commit, Kernel, KernelError};
 
@@ -56,7 +56,7 @@ impl<K: Kernel> Engine<K> {
         let old_preserving = old().filter(|service| preserves(service)).count();
         let others_preserve = cached.preserving > old_preserving;
         let others = cached.widths_without(&have.ruleset);
-        let among = |ruleset: &Ruleset, asked: &Asked| {
+        let among = |ruleset: &Ruleset, asked: &OptionalSets| {
             let ruleset = if others_preserve {
                 without_links(ruleset)
             } else {

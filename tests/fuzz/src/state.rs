@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use tcpgw_core::diff::{ChangeCounts, Changes};
-use tcpgw_core::model::{self, FlowMark, Problems, State};
+use tcpgw_core::model::{self, FlowMark, InputProblems, State};
 use tcpgw_core::plan::plan;
 use tcpgw_core::render;
 use tcpgw_core::ruleset::Ruleset;
@@ -38,7 +38,7 @@ pub fn check(bytes: &[u8]) {
     check_transaction(&want);
 }
 
-fn check_problems(problems: &Problems) {
+fn check_problems(problems: &InputProblems) {
     assert!(!problems.is_empty());
     let text = problems.to_string();
     assert!(text.lines().count() <= model::MAX_PROBLEMS + 1);
@@ -131,7 +131,7 @@ fn check_transaction(want: &Ruleset) {
     let found = Found {
         turn_chains: want.turn_chains().into_iter().cloned().collect(),
         sets: sets.keys().copied().collect(),
-        asked: want.asked(),
+        optional_sets: want.optional_sets(),
         ..Found::default()
     };
     let mut answers = Vec::new();

@@ -11,7 +11,7 @@ use tcpgw_core::render;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
-use tcpgw_core::ruleset::skeleton::Chain;
+use tcpgw_core::ruleset::skeleton::SkeletonChain;
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::text;
 use tcpgw_core::summary::Summary;
@@ -54,8 +54,8 @@ fn told<T>(outcome: Result<T, tcpgw_kernel::netlink::socket::NetlinkError>) {
 }
 
 /// Returns the chains of a table without services.
-fn expected() -> &'static BTreeMap<String, Chain> {
-    static CHAINS: OnceLock<BTreeMap<String, Chain>> = OnceLock::new();
+fn expected() -> &'static BTreeMap<String, SkeletonChain> {
+    static CHAINS: OnceLock<BTreeMap<String, SkeletonChain>> = OnceLock::new();
     CHAINS.get_or_init(|| chains::expected_chains(FlowMark::default(), &Found::default()))
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceChange {
     /// Whether the service is added, changed or removed.
-    pub kind: Kind,
+    pub kind: ServiceChangeKind,
     /// Name of the service, if known.
     pub name: Option<String>,
     /// Public port of the service.
@@ -26,7 +26,7 @@ pub struct ServiceChange {
 /// Kind of change of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ServiceChangeKind {
     /// The service exists only in the new state.
     Added,
     /// The service exists in both states and differs.
@@ -41,7 +41,7 @@ pub struct BackendChange {
     /// Address and port of the backend.
     pub backend: SocketAddr,
     /// Kind of change.
-    pub change: What,
+    pub change: BackendChangeKind,
     /// Weight after the change, or before it if the backend is removed.
     pub weight: Option<u16>,
     /// Number of its flows that will be flushed or were.
@@ -51,7 +51,7 @@ pub struct BackendChange {
 /// Kind of change of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum What {
+pub enum BackendChangeKind {
     /// The backend is new and gets new connections.
     Added,
     /// The backend is removed, and its flows are flushed.
@@ -78,14 +78,14 @@ pub struct ChangeCounts {
 impl ServiceChange {
     pub(super) fn count(&self, services: &mut ChangeCounts, backends: &mut ChangeCounts) {
         *match self.kind {
-            Kind::Added => &mut services.added,
-            Kind::Changed => &mut services.changed,
-            Kind::Removed => &mut services.removed,
+            ServiceChangeKind::Added => &mut services.added,
+            ServiceChangeKind::Changed => &mut services.changed,
+            ServiceChangeKind::Removed => &mut services.removed,
         } += 1;
         for backend in &self.backends {
             *match backend.change {
-                What::Added => &mut backends.added,
-                What::Removed => &mut backends.removed,
+                BackendChangeKind::Added => &mut backends.added,
+                BackendChangeKind::Removed => &mut backends.removed,
                 _ => &mut backends.changed,
             } += 1;
         }

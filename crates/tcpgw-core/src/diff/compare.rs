@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::diff::change::{BackendChange, Kind, ServiceChange, What};
+use crate::diff::change::{BackendChange, BackendChangeKind, ServiceChange, ServiceChangeKind};
 use crate::diff::words::{described, setting_changes};
 use crate::summary::{ServiceSummary, Summary};
 
@@ -55,11 +55,11 @@ fn change(
         _ => Vec::new(),
     };
     let kind = match (old, new) {
-        (None, _) => Kind::Added,
-        (_, None) => Kind::Removed,
+        (None, _) => ServiceChangeKind::Added,
+        (_, None) => ServiceChangeKind::Removed,
         // A name that only one side knows is not a change.
         _ if backends.is_empty() && settings.is_empty() => return None,
-        _ => Kind::Changed,
+        _ => ServiceChangeKind::Changed,
     };
     Some(ServiceChange {
         kind,
@@ -98,11 +98,11 @@ fn backend_changes(
     let mut changes = Vec::new();
     for (backend, is) in &after {
         let (change, weight) = match (before.get(backend), is) {
-            (None, Is::Active(weight)) => (What::Added, Some(*weight)),
-            (Some(Is::Draining), Is::Active(weight)) => (What::Active, Some(*weight)),
-            (Some(Is::Active(_)), Is::Draining) => (What::Draining, None),
-            (None, Is::Draining) if !one_is_bare => (What::Draining, None),
-            (Some(Is::Active(a)), Is::Active(b)) if a != b && !one_is_bare => (What::Weight, Some(*b)),
+            (None, Is::Active(weight)) => (BackendChangeKind::Added, Some(*weight)),
+            (Some(Is::Draining), Is::Active(weight)) => (BackendChangeKind::Active, Some(*weight)),
+            (Some(Is::Active(_)), Is::Draining) => (BackendChangeKind::Draining, None),
+            (None, Is::Draining) if !one_is_bare => (BackendChangeKind::Draining, None),
+            (Some(Is::Active(a)), Is::Active(b)) if a != b && !one_is_bare => (BackendChangeKind::Weight, Some(*b)),
             _ => continue,
         };
         changes.push(BackendChange {
@@ -121,7 +121,7 @@ fn backend_changes(
         let flows = flows.get(&(port, *backend)).copied().unwrap_or(0);
         changes.push(BackendChange {
             backend: *backend,
-            change: What::Removed,
+            change: BackendChangeKind::Removed,
             weight,
             flows,
         });

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{ChangeCounts, Changes, Kind, ServiceChange};
+use super::{ChangeCounts, Changes, ServiceChange, ServiceChangeKind};
 use crate::escape;
-use crate::model::{DRAIN_TIMEOUT, Health, Listen, Service, duration};
+use crate::model::{DRAIN_TIMEOUT, HealthSettings, Listen, Service, duration};
 use crate::summary::Summary;
 
 /// The port and the addresses by which services of two states are compared.
@@ -33,7 +33,7 @@ impl Changes {
             let at = *by_listen_key.entry(listen_key.clone()).or_insert_with(|| {
                 let (port, addresses) = listen_key;
                 changes.push(ServiceChange {
-                    kind: Kind::Changed,
+                    kind: ServiceChangeKind::Changed,
                     name: Some(service.name.to_string()),
                     port,
                     addresses,
@@ -108,8 +108,8 @@ fn outside_kernel(old: Option<&Service>, new: &Service) -> Vec<String> {
         duration::show(drain_before),
         duration::show(*drain_timeout),
     );
-    let health_before = old.map_or_else(Health::default, |old| old.health);
-    let Health {
+    let health_before = old.map_or_else(HealthSettings::default, |old| old.health);
+    let HealthSettings {
         interval,
         timeout,
         rise,

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::diff::change::{Kind, ServiceChange, What};
+use crate::diff::change::{BackendChangeKind, ServiceChange, ServiceChangeKind};
 use crate::model::duration;
 use crate::summary::{ServiceSettings, balance_name};
 
@@ -177,9 +177,9 @@ impl fmt::Display for ServiceChange {
     /// Writes a line such as `~ my-app :20003  + 10.2.0.13:3000  - 10.2.0.11:3000 (12 flows will be flushed)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = match self.kind {
-            Kind::Added => '+',
-            Kind::Changed => '~',
-            Kind::Removed => '-',
+            ServiceChangeKind::Added => '+',
+            ServiceChangeKind::Changed => '~',
+            ServiceChangeKind::Removed => '-',
         };
         write!(f, "{sign} {} ", self.name.as_deref().unwrap_or("(unnamed)"))?;
         if self.addresses.is_empty() {
@@ -195,11 +195,11 @@ impl fmt::Display for ServiceChange {
         }
         for backend in &self.backends {
             match backend.change {
-                What::Added => write!(f, "  + {}", backend.backend)?,
-                What::Removed => write!(f, "  - {}", backend.backend)?,
-                What::Draining => write!(f, "  {} drains", backend.backend)?,
-                What::Active => write!(f, "  {} is active again", backend.backend)?,
-                What::Weight => write!(f, "  {} weight {}", backend.backend, backend.weight.unwrap_or(1))?,
+                BackendChangeKind::Added => write!(f, "  + {}", backend.backend)?,
+                BackendChangeKind::Removed => write!(f, "  - {}", backend.backend)?,
+                BackendChangeKind::Draining => write!(f, "  {} drains", backend.backend)?,
+                BackendChangeKind::Active => write!(f, "  {} is active again", backend.backend)?,
+                BackendChangeKind::Weight => write!(f, "  {} weight {}", backend.backend, backend.weight.unwrap_or(1))?,
             }
             match backend.flows {
                 0 => {}

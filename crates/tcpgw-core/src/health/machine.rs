@@ -49,7 +49,7 @@ pub const UNKNOWN: &str = "unknown";
 
 /// State of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum EndpointState {
     /// New, and no probe was answered yet. Not in the balance.
     Unknown {
         /// Number of failures so far, less than `fall`.
@@ -76,7 +76,7 @@ pub enum State {
     },
 }
 
-impl State {
+impl EndpointState {
     /// Returns whether the endpoint gets new connections.
     pub const fn in_balance(self) -> bool {
         matches!(self, Self::Presumed { .. } | Self::Healthy | Self::Failing { .. })

@@ -24,22 +24,22 @@ const OUTCOMES: [ProbeOutcome; 5] = [
     LOCAL,
 ];
 
-const fn unknown(failed: u16) -> State {
-    State::Unknown { failed }
+const fn unknown(failed: u16) -> EndpointState {
+    EndpointState::Unknown { failed }
 }
-const fn presumed(failed: u16) -> State {
-    State::Presumed { failed }
+const fn presumed(failed: u16) -> EndpointState {
+    EndpointState::Presumed { failed }
 }
-const fn failing(failed: u16) -> State {
-    State::Failing { failed: count(failed) }
+const fn failing(failed: u16) -> EndpointState {
+    EndpointState::Failing { failed: count(failed) }
 }
-const fn rising(passed: u16) -> State {
-    State::Rising { passed: count(passed) }
+const fn rising(passed: u16) -> EndpointState {
+    EndpointState::Rising { passed: count(passed) }
 }
-use State::{Healthy, Unhealthy};
+use EndpointState::{Healthy, Unhealthy};
 
 /// State, state after an answer, and state after a failure of any kind. With thresholds of 3 there are no other states.
-const BY_THREE: [(State, State, State); 12] = [
+const BY_THREE: [(EndpointState, EndpointState, EndpointState); 12] = [
     (unknown(0), rising(1), unknown(1)),
     (unknown(1), rising(1), unknown(2)),
     (unknown(2), rising(1), Unhealthy),
@@ -55,14 +55,14 @@ const BY_THREE: [(State, State, State); 12] = [
 ];
 
 /// The same with thresholds of 1.
-const BY_ONE: [(State, State, State); 4] = [
+const BY_ONE: [(EndpointState, EndpointState, EndpointState); 4] = [
     (unknown(0), Healthy, Unhealthy),
     (presumed(0), Healthy, Unhealthy),
     (Healthy, Healthy, Unhealthy),
     (Unhealthy, Healthy, Unhealthy),
 ];
 
-fn holds(table: &[(State, State, State)], streaks: Streaks) {
+fn holds(table: &[(EndpointState, EndpointState, EndpointState)], streaks: Streaks) {
     for (from, answered, failed) in table {
         for outcome in OUTCOMES {
             let expected = match outcome {
@@ -188,9 +188,9 @@ proptest! {
             let expected = is_in_balance(is_presumed, &history[..end], rise.into(), fall.into());
             prop_assert_eq!(state.in_balance(), expected, "{:?} after {:?}", state, &history[..end]);
             let within = match state {
-                State::Unknown { failed } | State::Presumed { failed } => failed < fall,
-                State::Failing { failed } => failed.get() < fall,
-                State::Rising { passed } => passed.get() < rise,
+                EndpointState::Unknown { failed } | EndpointState::Presumed { failed } => failed < fall,
+                EndpointState::Failing { failed } => failed.get() < fall,
+                EndpointState::Rising { passed } => passed.get() < rise,
                 Healthy | Unhealthy => true,
             };
             prop_assert!(within, "{:?}", state);

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::machine::State;
+use super::machine::EndpointState;
 use crate::model;
 
 /// Interval until an endpoint is healthy, where its service sets none.
@@ -16,17 +16,17 @@ const CALM: Duration = Duration::from_secs(10);
 const ROUNDING: Duration = Duration::from_millis(100);
 
 /// Returns the time from one probe's start to that of the next, before it is spread.
-pub(super) fn interval(params: &model::Health, state: State) -> Duration {
-    let calm = matches!(state, State::Healthy | State::Presumed { failed: 0 });
+pub(super) fn interval(params: &model::HealthSettings, state: EndpointState) -> Duration {
+    let calm = matches!(state, EndpointState::Healthy | EndpointState::Presumed { failed: 0 });
     params.interval.unwrap_or(if calm { CALM } else { EAGER })
 }
 
 /// Returns the longest time from the moment when an endpoint stops answering until it leaves the balance, if its probes
 /// need not wait for others.
-pub(super) fn longest_fall(params: &model::Health) -> Duration {
+pub(super) fn longest_fall(params: &model::HealthSettings) -> Duration {
     let most = |interval: Duration| interval.saturating_add(interval / 10).saturating_add(ROUNDING);
-    let first = most(interval(params, State::Healthy));
-    let failed = State::Unknown { failed: 1 };
+    let first = most(interval(params, EndpointState::Healthy));
+    let failed = EndpointState::Unknown { failed: 1 };
     let next = most(interval(params, failed).max(params.timeout));
     let others = next.saturating_mul(u32::from(params.fall.get()) - 1);
     first.saturating_add(others).saturating_add(params.timeout)

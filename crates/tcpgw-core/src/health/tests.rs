@@ -12,15 +12,15 @@ fn endpoint(n: u16) -> SocketAddr {
     SocketAddr::from(([10, 2, 0, 1], n))
 }
 
-fn target() -> Target {
-    Target {
-        params: model::Health::default(),
+fn target() -> ProbeTarget {
+    ProbeTarget {
+        params: model::HealthSettings::default(),
         presumed: false,
     }
 }
 
-fn presumed() -> Target {
-    Target {
+fn presumed() -> ProbeTarget {
+    ProbeTarget {
         presumed: true,
         ..target()
     }
@@ -341,7 +341,7 @@ fn the_answer_that_somebody_waits_for_is_a_change() {
     assert_eq!(ask(&mut health, ProbeOutcome::Accepted, true), None);
     assert_eq!(
         ask(&mut health, ProbeOutcome::Accepted, false),
-        Some((State::Healthy, State::Healthy))
+        Some((EndpointState::Healthy, EndpointState::Healthy))
     );
     let view = health.get(endpoint(1)).expect("it is known");
     assert_eq!(view.answered, Some(start + seconds(120.0)));
@@ -376,14 +376,14 @@ fn nobody_stays_longer_than_the_longest_fall() {
             },
         ] {
             let mut world = World::new(Health::default(), answers);
-            let params = model::Health {
+            let params = model::HealthSettings {
                 interval: interval.map(seconds),
                 timeout: seconds(timeout),
                 fall: NonZeroU16::new(fall).expect("not none"),
-                ..model::Health::default()
+                ..model::HealthSettings::default()
             };
             let start = world.now;
-            let target = Target {
+            let target = ProbeTarget {
                 params,
                 presumed: false,
             };
@@ -417,7 +417,12 @@ fn forty_thousand_are_spread() {
         let start = world.now;
         world.health.set((1..=40_000).map(|n| (endpoint(n), first)), start);
         world.run(seconds(65.0));
-        assert!(world.health.iter().all(|(_, view)| view.state == State::Healthy));
+        assert!(
+            world
+                .health
+                .iter()
+                .all(|(_, view)| view.state == EndpointState::Healthy)
+        );
         if !first.presumed {
             assert_eq!(world.sent_in(0.0, 1.0) / 40_000, 1, "new ones are asked at once");
         }
@@ -505,7 +510,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Upsert(n, presumed) => {
-                    health.upsert(endpoint(n), Target { presumed, ..rise_fall }, now);
+                    health.upsert(endpoint(n), ProbeTarget { presumed, ..rise_fall }, now);
                     known.insert(n);
                 }
                 Step::Remove(n) => {

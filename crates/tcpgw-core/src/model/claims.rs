@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::problem::Problems;
+use super::problem::InputProblems;
 use super::shared::{Terms, disagreement};
 use super::{Balance, ClientCaps, Endpoint, Listen, Service, State};
 
@@ -41,7 +41,7 @@ pub(crate) struct Claims {
     names: Vec<(usize, Box<str>)>,
     /// Ports. A service on every address has one row with `None`, another has one row for each address.
     ports: Vec<(NonZeroU16, usize, Option<IpAddr>)>,
-    endpoints: Vec<Row>,
+    endpoints: Vec<EndpointClaim>,
     /// Terms by index, of the services that could be read completely.
     terms: BTreeMap<usize, Terms>,
     round_robin: Vec<usize>,
@@ -90,7 +90,7 @@ impl Claims {
     }
 
     /// Reports every clash at the later of the two places, naming the earlier one.
-    pub(crate) fn check(mut self, problems: &mut Problems) {
+    pub(crate) fn check(mut self, problems: &mut InputProblems) {
         self.check_names(problems);
         self.check_ports(problems);
         self.check_endpoints(problems);
@@ -105,7 +105,7 @@ impl Claims {
         }
     }
 
-    fn check_caps(&self, problems: &mut Problems) {
+    fn check_caps(&self, problems: &mut InputProblems) {
         if let Some(first_over) = self.flow_caps.get(MAX_FLOW_CAPS) {
             let count = self.flow_caps.len();
             problems.add(
@@ -129,7 +129,7 @@ impl Claims {
         }
     }
 
-    fn check_idle_timeouts(&self, problems: &mut Problems) {
+    fn check_idle_timeouts(&self, problems: &mut InputProblems) {
         let count = self.idle_timeouts.len();
         if let Some(last) = self.idle_timeouts.values().max().filter(|_| count > MAX_IDLE_TIMEOUTS) {
             problems.add(
@@ -139,7 +139,7 @@ impl Claims {
         }
     }
 
-    fn check_names(&self, problems: &mut Problems) {
+    fn check_names(&self, problems: &mut InputProblems) {
         let mut firsts: Vec<(&str, usize)> = self.names.iter().map(|(index, name)| (&**name, *index)).collect();
         firsts.sort_unstable();
         let mut clashes = clashes(&firsts, |row| row.0);
@@ -158,7 +158,7 @@ impl Claims {
         }
     }
 
-    fn check_ports(&mut self, problems: &mut Problems) {
+    fn check_ports(&mut self, problems: &mut InputProblems) {
         self.ports.sort_unstable();
         let mut found: Vec<(usize, usize, NonZeroU16, Option<IpAddr>)> = Vec::new();
         for rows in self.ports.chunk_by(|a, b| a.0 == b.0).filter(|rows| rows.len() > 1) {
@@ -175,9 +175,9 @@ impl Claims {
         }
     }
 
-    fn check_endpoints(&mut self, problems: &mut Problems) {
+    fn check_endpoints(&mut self, problems: &mut InputProblems) {
         self.endpoints.sort_unstable();
-        let mut found: Vec<(&Row, &Row, Option<String>)> = Vec::new();
+        let mut found: Vec<(&EndpointClaim, &EndpointClaim, Option<String>)> = Vec::new();
         for rows in self.endpoints.chunk_by(|a, b| a.0 == b.0).filter(|rows| rows.len() > 1) {
             self.endpoint_clashes(rows, &mut found);
         }
@@ -201,13 +201,17 @@ impl Claims {
 
     /// Finds the clashes in the rows of one endpoint: those that occur twice in one service, and those whose service
     /// disagrees with the first one that has terms for the endpoint.
-    fn endpoint_clashes<'r>(&self, rows: &'r [Row], found: &mut Vec<(&'r Row, &'r Row, Option<String>)>) {
+    fn endpoint_clashes<'r>(
+        &self,
+        rows: &'r [EndpointClaim],
+        found: &mut Vec<(&'r EndpointClaim, &'r EndpointClaim, Option<String>)>,
+    ) {
         for (first, later) in rows.iter().zip(rows.iter().skip(1)) {
             if first.1 == later.1 {
                 found.push((first, later, None));
             }
         }
-        let terms = |row: &Row| self.terms.get(&row.1).filter(|terms| terms.bind(row.0));
+        let terms = |row: &EndpointClaim| self.terms.get(&row.1).filter(|terms| terms.bind(row.0));
         let Some((first, firsts)) = rows.iter().find_map(|row| Some((row, terms(row)?))) else {
             return;
         };
@@ -237,7 +241,7 @@ impl Claims {
 }
 
 /// An endpoint, the index of the service that has it, and its position in the service's list.
-type Row = (Endpoint, usize, usize);
+type EndpointClaim = (Endpoint, usize, usize);
 
 /// Claims of one service.
 #[derive(Debug)]

@@ -117,15 +117,15 @@ fn deserialize_ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 
 /// Reads one network or a list of them.
 fn deserialize_networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
-    let networks = one_or_many::<Network, _>(deserializer).and_then(not_empty)?;
+    let networks = one_or_many::<ParsedNetwork, _>(deserializer).and_then(not_empty)?;
     Ok(Some(network::aggregate(
         &networks.into_iter().map(|network| network.0).collect(),
     )))
 }
 
-struct Network(IpNet);
+struct ParsedNetwork(IpNet);
 
-impl<'de> Deserialize<'de> for Network {
+impl<'de> Deserialize<'de> for ParsedNetwork {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         network::parse(&text).map(Self).map_err(D::Error::custom)

@@ -44,7 +44,7 @@ impl fmt::Display for Json {
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Part {
+        JsonPart {
             left: &Cell::new(MAX_VALUES),
         }
         .deserialize(deserializer)
@@ -53,11 +53,11 @@ impl<'de> Deserialize<'de> for Json {
 
 /// A tree or a part of one; all parts draw on the same number of values.
 #[derive(Clone, Copy)]
-struct Part<'n> {
+struct JsonPart<'n> {
     left: &'n Cell<usize>,
 }
 
-impl<'de> DeserializeSeed<'de> for Part<'_> {
+impl<'de> DeserializeSeed<'de> for JsonPart<'_> {
     type Value = Json;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
@@ -71,7 +71,7 @@ impl<'de> DeserializeSeed<'de> for Part<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Part<'_> {
+impl<'de> Visitor<'de> for JsonPart<'_> {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

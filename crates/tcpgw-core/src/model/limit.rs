@@ -1,6 +1,6 @@
 //! Limits in the terms of the kernel.
 
-use super::problem::Problem;
+use super::problem::InputProblem;
 use super::{Limit, State};
 
 /// The kernel counts in nanoseconds: `(rate + burst) x 10^9` has to fit in 64 bits (`nft_limit_init`,
@@ -56,12 +56,12 @@ impl Limit {
 }
 
 /// Returns warnings about limits that are valid but that the kernel cannot hold exactly.
-pub fn warnings(state: &State) -> Vec<Problem> {
+pub fn warnings(state: &State) -> Vec<InputProblem> {
     state
         .services
         .iter()
         .filter_map(|service| Some((service, service.limit.filter(Limit::is_byte_burst_capped)?)))
-        .map(|(service, limit)| Problem {
+        .map(|(service, limit)| InputProblem {
             place: format!("service \"{}\"", service.name),
             message: format!(
                 "a burst of {} packets at {} pps and {} bytes each is {} bytes; the kernel's byte bucket is capped at {}",

@@ -33,7 +33,7 @@ pub use self::parse::{
     DRAIN_TIMEOUT, IDLE_TIMEOUTS, MAX_SOURCE_ADDRESSES, MAX_STATE_BYTES, VERSION, parse, parse_service,
     parse_service_named, patch_service,
 };
-pub use self::problem::{MAX_PROBLEMS, Problem, Problems};
+pub use self::problem::{InputProblem, InputProblems, MAX_PROBLEMS};
 pub use self::word::Word;
 
 /// Desired state of the gateway: its services.
@@ -49,9 +49,9 @@ impl State {
     /// # Errors
     ///
     /// Fails with the conflicts between the services.
-    pub fn new(services: impl IntoIterator<Item = impl Into<Arc<Service>>>) -> Result<Self, Problems> {
+    pub fn new(services: impl IntoIterator<Item = impl Into<Arc<Service>>>) -> Result<Self, InputProblems> {
         let state = Self::from_valid(services.into_iter().map(Into::into).collect());
-        let mut problems = Problems::default();
+        let mut problems = InputProblems::default();
         claims::Claims::of(&state).check(&mut problems);
         problems.into_result()?;
         Ok(state)
@@ -147,9 +147,9 @@ pub struct Service {
     /// `None`: the configuration's value, or else the kernel's.
     pub idle_timeout: Option<Duration>,
     /// Answer to late packets of a flushed flow.
-    pub on_retire: Refusal,
+    pub on_retire: PacketRefusal,
     /// Answer to a SYN while there is no active backend of its family.
-    pub on_empty: Refusal,
+    pub on_empty: PacketRefusal,
     /// Source address that a backend sees.
     pub source: SourceMode,
     /// Gateway addresses that backends see, instead of the one that masquerading would choose; at most
@@ -160,7 +160,7 @@ pub struct Service {
     /// Longest time for which flows of a draining backend may continue.
     pub drain_timeout: Duration,
     /// Settings of the handshake probe.
-    pub health: Health,
+    pub health: HealthSettings,
     /// Labels: strings that tcpgw does not interpret.
     pub labels: BTreeMap<String, String>,
 }
@@ -297,7 +297,7 @@ pub enum LimitDirection {
 
 /// Way in which a packet is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Refusal {
+pub enum PacketRefusal {
     /// The packet is dropped.
     Drop,
     /// The packet is answered with a TCP reset.
@@ -324,7 +324,7 @@ pub struct Access {
 
 /// Settings of a daemon's handshake probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Health {
+pub struct HealthSettings {
     /// Time between the starts of two probes; `None`: 2 s until the backend is healthy, then 10 s.
     pub interval: Option<Duration>,
     /// Time within which a handshake must be answered.

@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::claims::Claims;
 use super::json::Json;
-use super::problem::{Place, Problems};
+use super::problem::{InputProblems, Place};
 use super::{Service, State};
 
 pub use self::access::MAX_SOURCE_ADDRESSES;
@@ -37,11 +37,11 @@ const SMALLEST: &str = r#"the smallest state is {"version": 1, "services": []}"#
 /// # Errors
 ///
 /// Fails with all problems of the text (the first [`super::MAX_PROBLEMS`] in full).
-pub fn parse(text: &[u8]) -> Result<State, Problems> {
+pub fn parse(text: &[u8]) -> Result<State, InputProblems> {
     let text = check_text(text, SMALLEST)?;
     let mut draft = Draft::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let outcome = Reader {
+    let outcome = StateReader {
         level: Level::Document,
         draft: &mut draft,
     }
@@ -54,14 +54,14 @@ pub fn parse(text: &[u8]) -> Result<State, Problems> {
 struct Draft {
     services: Vec<Arc<Service>>,
     claims: Claims,
-    problems: Problems,
+    problems: InputProblems,
     has_version: bool,
     has_services: bool,
     has_schema: bool,
 }
 
 impl Draft {
-    fn finish(mut self, syntax: Option<serde_json::Error>) -> Result<State, Problems> {
+    fn finish(mut self, syntax: Option<serde_json::Error>) -> Result<State, InputProblems> {
         if let Some(error) = syntax {
             let (place, message) = describe(&error);
             self.problems.add_first(&place, message);
@@ -80,12 +80,12 @@ enum Level {
     Services,
 }
 
-struct Reader<'d> {
+struct StateReader<'d> {
     level: Level,
     draft: &'d mut Draft,
 }
 
-impl Reader<'_> {
+impl StateReader<'_> {
     fn wrong_kind(self, found: &Json) {
         let problems = &mut self.draft.problems;
         match self.level {
@@ -125,7 +125,7 @@ impl Reader<'_> {
             return map.next_value::<IgnoredAny>().map(drop);
         }
         if key == "services" {
-            return map.next_value_seed(Reader {
+            return map.next_value_seed(StateReader {
                 level: Level::Services,
                 draft,
             });
@@ -140,7 +140,7 @@ impl Reader<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl<'de> DeserializeSeed<'de> for StateReader<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -148,7 +148,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for StateReader<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,7 +232,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
 }
 
 /// Checks the type of `$schema` only: it is for editors, and its value is not used.
-fn check_schema(json: &Json, place: &Place<'_>, problems: &mut Problems) {
+fn check_schema(json: &Json, place: &Place<'_>, problems: &mut InputProblems) {
     if !matches!(json, Json::String(_)) {
         problems.add(
             place,
@@ -241,7 +241,7 @@ fn check_schema(json: &Json, place: &Place<'_>, problems: &mut Problems) {
     }
 }
 
-fn check_version(json: &Json, place: &Place<'_>, problems: &mut Problems) {
+fn check_version(json: &Json, place: &Place<'_>, problems: &mut InputProblems) {
     match json {
         Json::Unsigned(VERSION) => {}
         Json::Unsigned(other) => problems.add(place, format_args!("is {other}; understood is {VERSION}")),
@@ -250,9 +250,9 @@ fn check_version(json: &Json, place: &Place<'_>, problems: &mut Problems) {
 }
 
 /// Checks size and encoding. `smallest` is the example of a document that an error for an empty text gives.
-fn check_text<'t>(text: &'t [u8], smallest: &str) -> Result<&'t str, Problems> {
+fn check_text<'t>(text: &'t [u8], smallest: &str) -> Result<&'t str, InputProblems> {
     let refuse = |place: String, message: &str| {
-        let mut problems = Problems::default();
+        let mut problems = InputProblems::default();
         problems.add(&place, message);
         Err(problems)
     };

@@ -14,14 +14,14 @@ const MAX_QUOTED_CHARS: usize = 64;
 
 /// An error in an input, or a warning about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
+pub struct InputProblem {
     /// Place of the problem: a JSON path, a line and column, or a service by name.
     pub place: String,
     /// Description of what is wrong and what is accepted, as a lowercase fragment.
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for InputProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.message)
     }
@@ -29,16 +29,16 @@ impl fmt::Display for Problem {
 
 /// The first [`MAX_PROBLEMS`] problems of one input, and how many more there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problems {
-    problems: Vec<Problem>,
+pub struct InputProblems {
+    problems: Vec<InputProblem>,
     more: usize,
 }
 
-impl Problems {
+impl InputProblems {
     /// Adds a problem. Formats nothing once the list is full.
     pub fn add(&mut self, place: &dyn fmt::Display, message: impl fmt::Display) {
         if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(Problem {
+            self.problems.push(InputProblem {
                 place: place.to_string(),
                 message: message.to_string(),
             });
@@ -55,7 +55,7 @@ impl Problems {
         }
         self.problems.insert(
             0,
-            Problem {
+            InputProblem {
                 place: place.to_string(),
                 message: message.to_string(),
             },
@@ -73,7 +73,7 @@ impl Problems {
     }
 
     /// Returns the problems that were kept, in the order of the input.
-    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+    pub fn iter(&self) -> std::slice::Iter<'_, InputProblem> {
         self.problems.iter()
     }
 
@@ -83,17 +83,17 @@ impl Problems {
     }
 }
 
-impl<'a> IntoIterator for &'a Problems {
-    type Item = &'a Problem;
-    type IntoIter = std::slice::Iter<'a, Problem>;
+impl<'a> IntoIterator for &'a InputProblems {
+    type Item = &'a InputProblem;
+    type IntoIter = std::slice::Iter<'a, InputProblem>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
 }
 
-impl FromIterator<Problem> for Problems {
-    fn from_iter<I: IntoIterator<Item = Problem>>(iter: I) -> Self {
+impl FromIterator<InputProblem> for InputProblems {
+    fn from_iter<I: IntoIterator<Item = InputProblem>>(iter: I) -> Self {
         let mut problems = Self::default();
         for problem in iter {
             problems.add(&problem.place, &problem.message);
@@ -102,7 +102,7 @@ impl FromIterator<Problem> for Problems {
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for InputProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, problem) in self.problems.iter().enumerate() {
             if i > 0 {
@@ -117,7 +117,7 @@ impl fmt::Display for Problems {
     }
 }
 
-impl Error for Problems {}
+impl Error for InputProblems {}
 
 /// A JSON path that is formatted only when it is shown.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_list_is_bounded_and_counts_the_rest() {
-        let mut problems = Problems::default();
+        let mut problems = InputProblems::default();
         for i in 0..MAX_PROBLEMS + 5 {
             problems.add(&i, "is odd");
         }
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn problems_are_data() {
-        let problems: Problems = [Problem {
+        let problems: InputProblems = [InputProblem {
             place: "a".into(),
             message: "b".into(),
         }]
@@ -208,7 +208,7 @@ mod tests {
         let json = serde_json::to_string(&problems).unwrap();
         assert_eq!(json, r#"{"problems":[{"place":"a","message":"b"}],"more":0}"#);
         assert_eq!(problems.clone().into_result(), Err(problems));
-        assert_eq!(Problems::default().into_result(), Ok(()));
+        assert_eq!(InputProblems::default().into_result(), Ok(()));
     }
 
     #[test]

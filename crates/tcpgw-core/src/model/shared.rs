@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{BackendState, Endpoint, Health, Limit, Service, SourceMode};
+use super::{BackendState, Endpoint, HealthSettings, Limit, Service, SourceMode};
 
 /// Settings of a service that belong to the endpoints of its backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Terms {
     limit: Option<Limit>,
     source: SourceMode,
     source_addresses: BTreeSet<IpAddr>,
-    health: Health,
+    health: HealthSettings,
     /// Endpoints that drain in this service, so that its settings do not apply to them.
     draining: BTreeSet<Endpoint>,
 }

@@ -1,6 +1,6 @@
 //! Words that stand for the variants of a state's enums.
 
-use super::{BackendState, Balance, LimitDirection, Refusal, SourceMode};
+use super::{BackendState, Balance, LimitDirection, PacketRefusal, SourceMode};
 
 /// An enum whose variants are written as words, in state files and in output.
 pub trait Word: Copy + PartialEq + 'static {
@@ -33,7 +33,7 @@ impl Word for LimitDirection {
     const WORDS: &'static [(&'static str, Self)] = &[("each", Self::Each), ("shared", Self::Shared)];
 }
 
-impl Word for Refusal {
+impl Word for PacketRefusal {
     const WORDS: &'static [(&'static str, Self)] = &[("drop", Self::Drop), ("reset", Self::Reset)];
 }
 

@@ -12,28 +12,32 @@ use serde_json::Value;
 use super::parse::{DEFAULT_BURST_SECONDS, DEFAULT_MTU, DRAIN_TIMEOUT, VERSION};
 use super::word::Word;
 use super::{
-    Backend, BackendState, Balance, ClientCaps, Health, Limit, LimitDirection, Listen, Refusal, Service, SourceMode,
-    State, duration,
+    Backend, BackendState, Balance, ClientCaps, HealthSettings, Limit, LimitDirection, Listen, PacketRefusal, Service,
+    SourceMode, State, duration,
 };
 
 /// Returns the text of a state file: pretty-printed JSON with a newline at the end. Services are sorted by name, fields
 /// have the order of the documentation.
 pub fn state_text(state: &State) -> String {
-    let document = Document {
+    let document = StateDocument {
         version: VERSION,
-        services: state.services.iter().map(|service| Written::from(&**service)).collect(),
+        services: state
+            .services
+            .iter()
+            .map(|service| WrittenService::from(&**service))
+            .collect(),
     };
     format!("{}\n", text(&document, true))
 }
 
 /// Returns one service as compact JSON.
 pub fn service_text(service: &Service) -> String {
-    text(&Written::from(service), false)
+    text(&WrittenService::from(service), false)
 }
 
 /// Returns one service as JSON.
 pub fn service_value(service: &Service) -> Value {
-    serde_json::to_value(Written::from(service)).unwrap_or_default()
+    serde_json::to_value(WrittenService::from(service)).unwrap_or_default()
 }
 
 /// Serializes to memory. This cannot fail for strings, numbers, lists and objects whose keys are strings.
@@ -49,18 +53,18 @@ fn text(what: &impl Serialize, pretty: bool) -> String {
 impl Serialize for Service {
     /// Serializes as in a state file, without the fields that have their defaults.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Written::from(self).serialize(serializer)
+        WrittenService::from(self).serialize(serializer)
     }
 }
 
 #[derive(Serialize)]
-struct Document<'s> {
+struct StateDocument<'s> {
     version: u64,
-    services: Vec<Written<'s>>,
+    services: Vec<WrittenService<'s>>,
 }
 
 #[derive(Serialize)]
-struct Written<'s> {
+struct WrittenService<'s> {
     name: &'s str,
     port: NonZeroU16,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,7 +167,7 @@ fn networks(networks: &[IpNet]) -> Vec<String> {
     networks.iter().map(IpNet::to_string).collect()
 }
 
-impl<'s> From<&'s Service> for Written<'s> {
+impl<'s> From<&'s Service> for WrittenService<'s> {
     fn from(service: &'s Service) -> Self {
         Self {
             name: &service.name,
@@ -178,14 +182,14 @@ impl<'s> From<&'s Service> for Written<'s> {
             max_flows: service.max_flows,
             client: unless(service.client, &ClientCaps::default()).map(WrittenClient::from),
             idle_timeout: service.idle_timeout.map(duration::show),
-            on_retire: word(service.on_retire, Refusal::Drop),
-            on_empty: word(service.on_empty, Refusal::Reset),
+            on_retire: word(service.on_retire, PacketRefusal::Drop),
+            on_empty: word(service.on_empty, PacketRefusal::Reset),
             source: word(service.source, SourceMode::Masquerade),
             source_addresses: &service.source_addresses,
             allow: service.access.allow.as_deref().map(networks),
             deny: networks(&service.access.deny),
             drain_timeout: unless(service.drain_timeout, &DRAIN_TIMEOUT).map(duration::show),
-            health: unless(service.health, &Health::default()).map(WrittenHealth::from),
+            health: unless(service.health, &HealthSettings::default()).map(WrittenHealth::from),
             labels: &service.labels,
         }
     }
@@ -218,9 +222,9 @@ impl From<Limit> for WrittenLimit {
     }
 }
 
-impl From<Health> for WrittenHealth {
-    fn from(health: Health) -> Self {
-        let default = Health::default();
+impl From<HealthSettings> for WrittenHealth {
+    fn from(health: HealthSettings) -> Self {
+        let default = HealthSettings::default();
         Self {
             interval: health.interval.map(duration::show),
             timeout: unless(health.timeout, &default.timeout).map(duration::show),

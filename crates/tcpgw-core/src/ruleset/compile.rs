@@ -15,7 +15,7 @@ use super::slots::{self, Share};
 use super::spec::{LIMITS_LEN, SetSpec};
 use super::stmt::SOURCE_SLOTS;
 use crate::model::{
-    Backend, BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
+    Backend, BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, PacketRefusal, Service, SourceMode, State,
 };
 
 /// `IPPROTO_TCP`, as the first field of a service key.
@@ -191,7 +191,7 @@ impl Builder<'_> {
             (true, SetName::Services(scope)),
             (restricted, SetName::Restricted(scope)),
             (service.access.allow.is_some(), SetName::AllowOnly(scope)),
-            (service.on_retire == Refusal::Reset, SetName::RetireReset(scope)),
+            (service.on_retire == PacketRefusal::Reset, SetName::RetireReset(scope)),
         ] {
             if wanted {
                 self.push(set, &[&listen_key.service]);
@@ -264,7 +264,7 @@ impl Builder<'_> {
             .map(|b| (b.endpoint, b.weight))
             .collect();
         if shares.is_empty() {
-            if service.on_empty == Refusal::Reset {
+            if service.on_empty == PacketRefusal::Reset {
                 self.push(SetName::EmptyReset(listen_scope), &[&listen_key.service]);
             }
             return;

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use name::{Family, ListenScope, RoundRobinChain, SetName, SpreadRule};
 use rows::Rows;
-use skeleton::Asked;
+use skeleton::OptionalSets;
 use spec::SetSpec;
 use timeouts::{KernelTimeouts, Timeouts};
 
@@ -52,7 +52,7 @@ pub struct Idle {
     /// Chains of round-robin services that no service uses.
     pub turns: BTreeSet<RoundRobinChain>,
     /// Optional sets that the rules look up, if they differ from the sets that have elements.
-    pub asked: Option<Asked>,
+    pub optional_sets: Option<OptionalSets>,
 }
 
 impl Ruleset {
@@ -85,7 +85,7 @@ impl Ruleset {
         mut self,
         widths: &BTreeSet<(ListenScope, SpreadRule)>,
         turns: &BTreeSet<RoundRobinChain>,
-        asked: &Asked,
+        optional_sets: &OptionalSets,
     ) -> Self {
         let is_idle = |(listen_scope, width): &&(ListenScope, SpreadRule)| {
             !self.sets.contains_key(&SetName::Spread(*listen_scope, *width))
@@ -93,8 +93,8 @@ impl Ruleset {
         self.idle.widths = widths.iter().filter(is_idle).copied().collect();
         let used: BTreeSet<&RoundRobinChain> = self.turns.values().collect();
         self.idle.turns = turns.iter().filter(|turn| !used.contains(turn)).cloned().collect();
-        self.idle.asked = None;
-        self.idle.asked = (*asked != self.asked()).then(|| asked.clone());
+        self.idle.optional_sets = None;
+        self.idle.optional_sets = (*optional_sets != self.optional_sets()).then(|| optional_sets.clone());
         self
     }
 
@@ -168,9 +168,9 @@ impl Ruleset {
 
     /// Returns the optional sets that the rules look up: those that have elements, unless another program changed
     /// these.
-    pub fn asked(&self) -> Asked {
+    pub fn optional_sets(&self) -> OptionalSets {
         let filled = || self.sets.keys().copied().filter(|name| name.is_optional());
-        self.idle.asked.clone().unwrap_or_else(|| filled().collect())
+        self.idle.optional_sets.clone().unwrap_or_else(|| filled().collect())
     }
 
     /// Returns the number of elements of all sets.

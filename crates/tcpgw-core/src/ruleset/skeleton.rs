@@ -74,7 +74,7 @@ pub enum Hook {
 
 /// Properties of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Base {
+pub struct SkeletonBase {
     /// Hook of the chain.
     pub hook: Hook,
     /// Whether the chain is of type `nat`, which sees only the first packet of a flow; otherwise `filter`.
@@ -87,16 +87,16 @@ pub struct Base {
 
 /// A chain and its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
+pub struct SkeletonChain {
     /// Name of the chain.
     pub name: String,
     /// Properties of a base chain; `None` for other chains.
-    pub base: Option<Base>,
+    pub base: Option<SkeletonBase>,
     /// Rules in order.
     pub rules: Vec<Vec<Stmt>>,
 }
 
-impl Chain {
+impl SkeletonChain {
     fn new(name: impl Into<String>, rules: Vec<Vec<Stmt>>) -> Self {
         Self {
             name: name.into(),
@@ -106,7 +106,7 @@ impl Chain {
     }
 
     fn base(name: &str, hook: Hook, nat: bool, priority: (i32, &'static str), rules: Vec<Vec<Stmt>>) -> Self {
-        let base = Base {
+        let base = SkeletonBase {
             hook,
             nat,
             priority: priority.0,
@@ -126,10 +126,10 @@ fn goto(chain: &str) -> Stmt {
 
 /// Optional sets that have elements and are looked up. Most gateways have no limits, for example, and their packets
 /// should not look for any.
-pub type Asked = BTreeSet<SetName>;
+pub type OptionalSets = BTreeSet<SetName>;
 
 /// Returns every chain that does not depend on the services, each after those that it goes to.
-pub fn fixed(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
+pub fn fixed(mark: FlowMark, optional_sets: &OptionalSets) -> Vec<SkeletonChain> {
     let mut chains = Vec::new();
     for scope in Scope::ALL {
         chains.extend(services::refusals(scope));
@@ -145,24 +145,26 @@ pub fn fixed(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
         chains.push(backends::challenge(family));
         chains.extend([backends::drop_direct(family), backends::direct(family)]);
         chains.extend(sources::by_link(family));
-        chains.push(sources::preserve(family, asked));
+        chains.push(sources::preserve(family, optional_sets));
         chains.push(services::find(family));
     }
-    chains.extend(entries::entries(mark, asked));
+    chains.extend(entries::entries(mark, optional_sets));
     for chain in &mut chains {
         chain
             .rules
-            .retain(|rule| rule.iter().all(|stmt| may_match(stmt, asked)));
+            .retain(|rule| rule.iter().all(|stmt| may_match(stmt, optional_sets)));
     }
     chains
 }
 
 /// Returns whether a statement can match: it does not look up an optional set without elements.
-fn may_match(stmt: &Stmt, asked: &Asked) -> bool {
+fn may_match(stmt: &Stmt, optional_sets: &OptionalSets) -> bool {
     match stmt {
-        Stmt::In(_, set) => !set.is_optional() || asked.contains(set),
-        Stmt::Snat(family) => asked.contains(&SetName::Sources(*family)),
-        Stmt::PretendLinkSource(family) | Stmt::SnatToLink(family) => asked.contains(&SetName::LinkSources(*family)),
+        Stmt::In(_, set) => !set.is_optional() || optional_sets.contains(set),
+        Stmt::Snat(family) => optional_sets.contains(&SetName::Sources(*family)),
+        Stmt::PretendLinkSource(family) | Stmt::SnatToLink(family) => {
+            optional_sets.contains(&SetName::LinkSources(*family))
+        }
         _ => true,
     }
 }
@@ -173,13 +175,13 @@ pub fn spread_name(listen_scope: ListenScope) -> String {
 }
 
 /// Returns the `spread` chain with these rules.
-pub fn spread(listen_scope: ListenScope, rules: &BTreeSet<SpreadRule>, mark: FlowMark) -> Chain {
+pub fn spread(listen_scope: ListenScope, rules: &BTreeSet<SpreadRule>, mark: FlowMark) -> SkeletonChain {
     let rules = rules.iter().flat_map(|rule| match rule {
         SpreadRule::Cap(cap) => capped(listen_scope, *cap, mark),
         SpreadRule::Slots(width) => vec![slots(listen_scope, *width, mark)],
         SpreadRule::Idle(seconds) => vec![idle(listen_scope, *seconds, mark)],
     });
-    Chain::new(spread_name(listen_scope), rules.collect())
+    SkeletonChain::new(spread_name(listen_scope), rules.collect())
 }
 
 fn slots(listen_scope: ListenScope, width: Width, mark: FlowMark) -> Vec<Stmt> {
@@ -236,8 +238,8 @@ fn capped(listen_scope: ListenScope, cap: Cap, mark: FlowMark) -> Vec<Vec<Stmt>>
 }
 
 /// Returns the chain of one round-robin service.
-pub fn turn(turn: &RoundRobinChain) -> Chain {
-    Chain::new(
+pub fn turn(turn: &RoundRobinChain) -> SkeletonChain {
+    SkeletonChain::new(
         turn.to_string(),
         vec![vec![Stmt::Dnat(turn.listen_scope, Pick::RoundRobin(turn.width))]],
     )
@@ -247,7 +249,7 @@ pub fn turn(turn: &RoundRobinChain) -> Chain {
 mod tests {
     use super::*;
 
-    fn looks_into(chains: &[Chain], wanted: SetName) -> bool {
+    fn looks_into(chains: &[SkeletonChain], wanted: SetName) -> bool {
         let looks = |stmt: &Stmt| match stmt {
             Stmt::In(_, set) => *set == wanted,
             Stmt::Snat(family) => wanted == SetName::Sources(*family),
@@ -277,20 +279,25 @@ mod tests {
     fn chains_are_the_same_whatever_is_asked() {
         let mark = FlowMark::default();
         let all = fixed(mark, &SetName::fixed().into_iter().collect());
-        let bare = |chain: &Chain| (chain.name.clone(), chain.base);
-        assert!(fixed(mark, &Asked::new()).iter().map(bare).eq(all.iter().map(bare)));
+        let bare = |chain: &SkeletonChain| (chain.name.clone(), chain.base);
+        assert!(
+            fixed(mark, &OptionalSets::new())
+                .iter()
+                .map(bare)
+                .eq(all.iter().map(bare))
+        );
     }
 
     #[test]
     fn assured_flows_are_let_go_only_where_nothing_is_limited() {
-        let leaves = |asked: &Asked| {
-            let chains = fixed(FlowMark::default(), asked);
+        let leaves = |optional_sets: &OptionalSets| {
+            let chains = fixed(FlowMark::default(), optional_sets);
             let guards = chains.iter().filter(|chain| chain.name.starts_with("guard"));
             guards
                 .map(|chain| chain.rules[0] == [Stmt::StatusAssured, Stmt::Return])
                 .collect::<Vec<_>>()
         };
-        assert_eq!(leaves(&Asked::new()), [true, true]);
+        assert_eq!(leaves(&OptionalSets::new()), [true, true]);
         for family in Family::BOTH {
             assert_eq!(leaves(&[SetName::Limited(family)].into()), [false, false]);
         }

@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::name::{ListenScope, RoundRobinChain, SetName, SpreadRule};
 use super::rows::Rows;
-use super::skeleton::Asked;
+use super::skeleton::OptionalSets;
 use super::timeouts::{KernelTimeouts, Timeouts};
 
 /// Rows of one set that a transaction adds or deletes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Batch<'a> {
+pub enum RowBatch<'a> {
     /// All rows of a set.
     All(&'a Rows),
     /// Some rows of a set.
     Some(Vec<Cow<'a, [u8]>>),
 }
 
-impl Batch<'_> {
+impl RowBatch<'_> {
     /// Returns the number of rows.
     pub fn len(&self) -> usize {
         match self {
@@ -51,7 +51,7 @@ pub struct Retimed {
     /// Present rules of the `spread` chains, which refer to the objects and tell which of them exist.
     pub spreads: BTreeMap<ListenScope, BTreeSet<SpreadRule>>,
     /// Optional sets that the present rules look up.
-    pub asked: Asked,
+    pub optional_sets: OptionalSets,
 }
 
 /// A transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at last
@@ -69,13 +69,13 @@ pub struct PlanStep<'a> {
     /// `spread` chains to write again, with these rules.
     pub spreads: BTreeMap<ListenScope, BTreeSet<SpreadRule>>,
     /// Optional sets that the rules look up before the transaction and after it, if these differ.
-    pub asked: Option<(Asked, Asked)>,
+    pub optional_sets: Option<(OptionalSets, OptionalSets)>,
     /// Elements of round-robin services to delete.
     pub delete_turns: BTreeSet<ListenKey>,
     /// Rows to delete; their data is not used.
-    pub delete: BTreeMap<SetName, Batch<'a>>,
+    pub delete: BTreeMap<SetName, RowBatch<'a>>,
     /// Rows to add.
-    pub add: BTreeMap<SetName, Batch<'a>>,
+    pub add: BTreeMap<SetName, RowBatch<'a>>,
     /// Elements of round-robin services to add.
     pub add_turns: BTreeMap<ListenKey, RoundRobinChain>,
     /// Width sets to remove.
@@ -98,7 +98,7 @@ impl<'a> PlanStep<'a> {
             .delete
             .values()
             .chain(self.add.values())
-            .map(Batch::len)
+            .map(RowBatch::len)
             .sum::<usize>();
         rows + self.delete_turns.len() + self.add_turns.len()
     }
@@ -114,9 +114,9 @@ impl<'a> PlanStep<'a> {
     }
 }
 
-fn push<'a>(to: &mut BTreeMap<SetName, Batch<'a>>, set: SetName, row: Cow<'a, [u8]>) {
-    match to.entry(set).or_insert_with(|| Batch::Some(Vec::new())) {
-        Batch::Some(rows) => rows.push(row),
-        Batch::All(_) => {}
+fn push<'a>(to: &mut BTreeMap<SetName, RowBatch<'a>>, set: SetName, row: Cow<'a, [u8]>) {
+    match to.entry(set).or_insert_with(|| RowBatch::Some(Vec::new())) {
+        RowBatch::Some(rows) => rows.push(row),
+        RowBatch::All(_) => {}
     }
 }

@@ -38,7 +38,7 @@ impl CtState {
 
 /// Direction of a packet in its flow, as conntrack defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum FlowDirection {
     /// Packets from the client to the backend.
     Original,
     /// Packets from the backend to the client.
@@ -94,7 +94,7 @@ pub enum Stmt {
     /// Matches packets whose flow has the mark of tcpgw, or does not.
     Marked(FlowMark, bool),
     /// Matches packets of this direction of their flow.
-    Direction(Direction),
+    Direction(FlowDirection),
     /// Matches packets whose flow was given a new destination.
     StatusDnat,
     /// Matches packets of flows whose handshake is complete.
@@ -220,8 +220,8 @@ impl fmt::Display for Stmt {
                 let op = if *yes { "==" } else { "!=" };
                 write!(f, "ct mark & {:#010x} {op} {:#010x}", mark.mask(), mark.value())
             }
-            Self::Direction(Direction::Original) => f.write_str("ct direction original"),
-            Self::Direction(Direction::Reply) => f.write_str("ct direction reply"),
+            Self::Direction(FlowDirection::Original) => f.write_str("ct direction original"),
+            Self::Direction(FlowDirection::Reply) => f.write_str("ct direction reply"),
             Self::StatusDnat => f.write_str("ct status dnat"),
             Self::StatusAssured => f.write_str("ct status assured"),
             Self::Unassured => f.write_str("ct status ! assured"),

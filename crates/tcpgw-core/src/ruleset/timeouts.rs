@@ -12,7 +12,7 @@ use super::scope::Family;
 /// A state of a TCP flow, numbered as attributes of a policy are (`CTA_TIMEOUT_TCP_*`, `nfnetlink_cttimeout.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u16)]
-pub enum TcpState {
+pub enum TimeoutState {
     /// A SYN was sent and not answered.
     SynSent = 1,
     /// A SYN-ACK was sent and not acknowledged.
@@ -35,7 +35,7 @@ pub enum TcpState {
     Unacknowledged = 11,
 }
 
-impl TcpState {
+impl TimeoutState {
     /// Returns the number of the policy's attribute.
     pub const fn attribute(self) -> u16 {
         self as u16
@@ -55,7 +55,7 @@ impl TcpState {
     }
 }
 
-impl fmt::Display for TcpState {
+impl fmt::Display for TimeoutState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SynSent => "syn_sent",
@@ -92,11 +92,11 @@ impl Default for KernelTimeouts {
     /// Returns the defaults of the kernel.
     fn default() -> Self {
         Self {
-            established: TcpState::Established.default_seconds(),
-            fin_wait: TcpState::FinWait.default_seconds(),
-            last_ack: TcpState::LastAck.default_seconds(),
-            retransmits: TcpState::Retransmits.default_seconds(),
-            unacknowledged: TcpState::Unacknowledged.default_seconds(),
+            established: TimeoutState::Established.default_seconds(),
+            fin_wait: TimeoutState::FinWait.default_seconds(),
+            last_ack: TimeoutState::LastAck.default_seconds(),
+            retransmits: TimeoutState::Retransmits.default_seconds(),
+            unacknowledged: TimeoutState::Unacknowledged.default_seconds(),
         }
     }
 }
@@ -127,13 +127,13 @@ impl KernelTimeouts {
     }
 
     /// Returns the values in the policy of an object for flows; `None` if it lacks one.
-    pub fn of_policy(seconds: impl Fn(TcpState) -> Option<u32>) -> Option<Self> {
+    pub fn of_policy(seconds: impl Fn(TimeoutState) -> Option<u32>) -> Option<Self> {
         Some(Self {
-            established: seconds(TcpState::Established)?,
-            fin_wait: seconds(TcpState::FinWait)?,
-            last_ack: seconds(TcpState::LastAck)?,
-            retransmits: seconds(TcpState::Retransmits)?,
-            unacknowledged: seconds(TcpState::Unacknowledged)?,
+            established: seconds(TimeoutState::Established)?,
+            fin_wait: seconds(TimeoutState::FinWait)?,
+            last_ack: seconds(TimeoutState::LastAck)?,
+            retransmits: seconds(TimeoutState::Retransmits)?,
+            unacknowledged: seconds(TimeoutState::Unacknowledged)?,
         })
     }
 }
@@ -205,8 +205,8 @@ impl Timeouts {
 
     /// Returns the timeouts in seconds of the states that the object sets. A half-closed session may be as silent as
     /// any other, and lives as long: the kernel's 60 s would cut it.
-    pub fn policy(self, kernel: &KernelTimeouts) -> Vec<(TcpState, u32)> {
-        use TcpState::{
+    pub fn policy(self, kernel: &KernelTimeouts) -> Vec<(TimeoutState, u32)> {
+        use TimeoutState::{
             Close, CloseWait, Established, FinWait, LastAck, Retransmits, SynRecv, SynSent, TimeWait, Unacknowledged,
         };
         let flows = |silent| {

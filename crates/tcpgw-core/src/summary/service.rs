@@ -7,7 +7,9 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, Refusal, Service, SourceMode};
+use crate::model::{
+    BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, PacketRefusal, Service, SourceMode,
+};
 use crate::ruleset::name::Family;
 
 /// The summary of one service.
@@ -54,8 +56,8 @@ impl From<&Service> for ServiceSummary {
                 max_flows: service.max_flows,
                 client: (service.client.flows, service.client.handshakes_per_second),
                 idle_timeout: service.idle_seconds(),
-                retire_reset: service.on_retire == Refusal::Reset,
-                empty_reset: Some(service.on_empty == Refusal::Reset),
+                retire_reset: service.on_retire == PacketRefusal::Reset,
+                empty_reset: Some(service.on_empty == PacketRefusal::Reset),
                 preserve: service.source == SourceMode::Preserve,
                 source_addresses: service.source_addresses.clone(),
                 allow: service.access.allow.as_deref().map(texts),

@@ -11,7 +11,7 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{ListenScope, RoundRobinChain, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
-use tcpgw_core::ruleset::skeleton::{self, Asked, spread_name};
+use tcpgw_core::ruleset::skeleton::{self, OptionalSets, spread_name};
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::step::{ListenKey, PlanStep};
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
@@ -38,7 +38,7 @@ pub(super) struct FakeTable {
     sets: BTreeMap<SetName, Elements>,
     counters: BTreeMap<SetName, BTreeMap<Box<[u8]>, u64>>,
     spreads: BTreeMap<ListenScope, BTreeSet<SpreadRule>>,
-    asked: Asked,
+    optional_sets: OptionalSets,
     timeouts: KernelTimeouts,
     idle_timeouts: BTreeSet<Timeouts>,
     chains: BTreeSet<RoundRobinChain>,
@@ -62,7 +62,7 @@ impl FakeTable {
                 .into_iter()
                 .map(|listen_scope| (listen_scope, BTreeSet::new()))
                 .collect(),
-            asked: Asked::new(),
+            optional_sets: OptionalSets::new(),
             timeouts: KernelTimeouts::default(),
             idle_timeouts: BTreeSet::new(),
             chains: BTreeSet::new(),
@@ -152,7 +152,7 @@ impl FakeTable {
             .iter()
             .map(|(listen_key, (chain, _))| (listen_key.clone(), chain.clone()));
         Ruleset::new(sets, turns.collect())
-            .among(&self.widths().collect(), &self.chains, &self.asked)
+            .among(&self.widths().collect(), &self.chains, &self.optional_sets)
             .with_timeouts(self.timeouts)
     }
 
@@ -211,7 +211,7 @@ impl FakeTable {
 
     /// Returns whether the rules look into the set.
     pub(super) fn asks(&self, set: SetName) -> bool {
-        !set.is_optional() || self.asked.contains(&set)
+        !set.is_optional() || self.optional_sets.contains(&set)
     }
 
     pub(super) fn has_chain(&self, chain: &RoundRobinChain) -> bool {
@@ -259,7 +259,7 @@ impl Work<'_> {
     fn make(&mut self, step: &PlanStep<'_>) {
         if let Some(retimed) = &step.retimed {
             // Rules would be lost, or hold on to the objects.
-            if retimed.spreads != self.table.spreads || retimed.asked != self.table.asked {
+            if retimed.spreads != self.table.spreads || retimed.optional_sets != self.table.optional_sets {
                 self.refuse(Subject::Timeouts, None, Errno::EBUSY);
             }
             self.table.timeouts = retimed.timeouts;
@@ -294,12 +294,12 @@ impl Work<'_> {
             }
             self.table.spreads.insert(*listen_scope, widths.clone());
         }
-        if let Some((had, wanted)) = &step.asked {
+        if let Some((had, wanted)) = &step.optional_sets {
             // The chains that differ are found from the sets that they were said to look up.
-            if self.table.asked != *had {
+            if self.table.optional_sets != *had {
                 self.refuse(Subject::Rule("guard".into()), None, Errno::EINVAL);
             }
-            self.table.asked.clone_from(wanted);
+            self.table.optional_sets.clone_from(wanted);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::nftables::skeleton::{self, TABLE};
 use crate::nftables::survey::{Found, timeouts};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
-use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain};
+use tcpgw_core::ruleset::skeleton::{self as rules, OptionalSets, SkeletonChain};
 
 /// Returns whether the objects, sets, chains and rules are those that this program makes for the round-robin services and numbers of
 /// slots in `found`. The elements of the sets do not matter. Writes the timeouts and the optional sets that the rules look into to
@@ -34,19 +34,22 @@ pub fn skeleton_is_ours(
         return Ok(false);
     }
     let listed = list_rules(socket)?;
-    found.asked = asked(&listed)?;
+    found.optional_sets = optional_sets(&listed)?;
     Ok(rules_are(&listed, &expected_chains(mark, found))?)
 }
 
 /// Returns all chains that there should be, by name.
-pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain> {
+pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, SkeletonChain> {
     let widths = found.widths();
     let spreads = ListenScope::ALL.map(|listen_scope| {
         let of_reach = widths.iter().filter(|(of, _)| *of == listen_scope);
         rules::spread(listen_scope, &of_reach.map(|(_, width)| *width).collect(), mark)
     });
     let turns = found.turn_chains.iter().map(rules::turn);
-    let chains = rules::fixed(mark, &found.asked).into_iter().chain(spreads).chain(turns);
+    let chains = rules::fixed(mark, &found.optional_sets)
+        .into_iter()
+        .chain(spreads)
+        .chain(turns);
     chains.map(|chain| (chain.name.clone(), chain)).collect()
 }
 
@@ -54,7 +57,10 @@ pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain>
 ///
 /// # Errors
 /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
-pub fn chains_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+pub fn chains_match(
+    socket: &mut impl NetlinkExchange,
+    chains: &BTreeMap<String, SkeletonChain>,
+) -> Result<bool, NetlinkError> {
     let listed = list(socket, "list the chains", |writer, seq| {
         request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| {
             writer.str(chain::TABLE, TABLE);
@@ -77,11 +83,14 @@ pub fn chains_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String,
 ///
 /// # Errors
 /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
-pub fn rules_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+pub fn rules_match(
+    socket: &mut impl NetlinkExchange,
+    chains: &BTreeMap<String, SkeletonChain>,
+) -> Result<bool, NetlinkError> {
     Ok(rules_are(&list_rules(socket)?, chains)?)
 }
 
-fn rules_are(listed: &[Vec<u8>], chains: &BTreeMap<String, Chain>) -> Result<bool, Malformed> {
+fn rules_are(listed: &[Vec<u8>], chains: &BTreeMap<String, SkeletonChain>) -> Result<bool, Malformed> {
     let mut position: BTreeMap<String, usize> = BTreeMap::new();
     let mut all_ours = true;
     for body in listed {
@@ -93,7 +102,7 @@ fn rules_are(listed: &[Vec<u8>], chains: &BTreeMap<String, Chain>) -> Result<boo
             all_ours = alien("rule of chain", Some(name));
         }
     }
-    let complete = |chain: &Chain| position.get(&chain.name).copied().unwrap_or(0) == chain.rules.len();
+    let complete = |chain: &SkeletonChain| position.get(&chain.name).copied().unwrap_or(0) == chain.rules.len();
     Ok(all_ours && chains.values().all(complete))
 }
 
@@ -106,8 +115,8 @@ fn list_rules(socket: &mut impl NetlinkExchange) -> Result<Vec<Vec<u8>>, Netlink
 }
 
 /// Returns the optional sets that these rules look into.
-fn asked(listed: &[Vec<u8>]) -> Result<Asked, Malformed> {
-    let mut asked = Asked::new();
+fn optional_sets(listed: &[Vec<u8>]) -> Result<OptionalSets, Malformed> {
+    let mut optional_sets = OptionalSets::new();
     for body in listed {
         let Some(list) = Attrs::new(body).first(rule::EXPRESSIONS)? else {
             continue;
@@ -120,11 +129,11 @@ fn asked(listed: &[Vec<u8>]) -> Result<Asked, Malformed> {
             );
             if let (Some("lookup"), Some(data)) = (name, data) {
                 let set = attr_str(data.payload, expr::LOOKUP_SET)?.and_then(SetName::parse);
-                asked.extend(set.filter(|set| set.is_optional()));
+                optional_sets.extend(set.filter(|set| set.is_optional()));
             }
         }
     }
-    Ok(asked)
+    Ok(optional_sets)
 }
 
 /// Returns the bodies of a dump. They are compared after it has ended, because any transaction that is committed during a dump, to

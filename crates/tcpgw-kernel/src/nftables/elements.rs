@@ -55,7 +55,7 @@ pub fn elements(socket: &mut impl NetlinkExchange, found: &Found) -> Result<(Rul
         sets.insert(name, rows);
     }
     let ruleset = Ruleset::new(sets, turns)
-        .among(&found.widths(), &found.turn_chains, &found.asked)
+        .among(&found.widths(), &found.turn_chains, &found.optional_sets)
         .with_timeouts(found.timeouts);
     Ok((ruleset, all_ours))
 }

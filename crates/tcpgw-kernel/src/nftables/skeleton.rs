@@ -9,7 +9,7 @@ use crate::netlink::tlv::Writer;
 use crate::nftables::expr;
 use crate::nftables::nat_order::OlderChains;
 use crate::nftables::nft;
-use tcpgw_core::ruleset::skeleton::{Chain, Hook};
+use tcpgw_core::ruleset::skeleton::{Hook, SkeletonChain};
 use tcpgw_core::ruleset::stmt::Stmt;
 
 /// The table's name.
@@ -18,13 +18,13 @@ pub const TABLE: &str = "tcpgw";
 const ACK: u16 = 4;
 
 /// Returns the message that adds a chain without its rules.
-pub fn new_chain(chain: &Chain, seq: u32) -> Vec<u8> {
+pub fn new_chain(chain: &SkeletonChain, seq: u32) -> Vec<u8> {
     let table = table();
     without_ack(ffi::message(&nft_chain(chain, &table), seq, MsgType::Add))
 }
 
 /// Returns the message that adds a chain without its rules, with the list of the chains that are older.
-pub fn new_chain_after(chain: &Chain, older: &OlderChains, seq: u32) -> Vec<u8> {
+pub fn new_chain_after(chain: &SkeletonChain, older: &OlderChains, seq: u32) -> Vec<u8> {
     with_attr(new_chain(chain, seq), nft::chain::USERDATA, &older.encode())
 }
 
@@ -73,7 +73,7 @@ fn c_string(name: &str) -> CString {
     CString::new(name).unwrap_or_default()
 }
 
-fn nft_chain<'a>(chain: &Chain, table: &'a Table) -> NftChain<'a> {
+fn nft_chain<'a>(chain: &SkeletonChain, table: &'a Table) -> NftChain<'a> {
     let mut nft = NftChain::new(c_string(&chain.name), table);
     if let Some(base) = &chain.base {
         let hook = match base.hook {

@@ -13,8 +13,8 @@ use crate::nftables::skeleton::TABLE;
 use tcpgw_core::ruleset::idle_timeouts;
 use tcpgw_core::ruleset::name::{self, ListenScope, RoundRobinChain, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
-use tcpgw_core::ruleset::skeleton::Asked;
-use tcpgw_core::ruleset::timeouts::{KernelTimeouts, TcpState, Timeouts};
+use tcpgw_core::ruleset::skeleton::OptionalSets;
+use tcpgw_core::ruleset::timeouts::{KernelTimeouts, TimeoutState, Timeouts};
 
 /// Sets and chains of the table, as read before the elements.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub struct Found {
     /// Chains that count the turns of round-robin services.
     pub turn_chains: BTreeSet<RoundRobinChain>,
     /// Optional sets that the rules look into.
-    pub asked: Asked,
+    pub optional_sets: OptionalSets,
     /// Timeouts of the kernel that the timeout objects follow.
     pub timeouts: KernelTimeouts,
     /// Whether every set that must be there is, and there is no set that this program does not make.
@@ -157,7 +157,7 @@ fn read_policy(body: &[u8]) -> Result<Option<KernelTimeouts>, Malformed> {
         let attr = attr?;
         seconds.insert(attr.kind, attr.be32()?);
     }
-    Ok(KernelTimeouts::of_policy(|state: TcpState| {
+    Ok(KernelTimeouts::of_policy(|state: TimeoutState| {
         seconds.get(&state.attribute()).copied()
     }))
 }

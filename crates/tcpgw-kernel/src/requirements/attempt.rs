@@ -9,7 +9,7 @@ use crate::nftables::sets;
 use crate::nftables::skeleton::{self, TABLE};
 use crate::requirements::features::Needs;
 use tcpgw_core::ruleset::room::Room;
-use tcpgw_core::ruleset::skeleton::{Base, Chain, Hook};
+use tcpgw_core::ruleset::skeleton::{Hook, SkeletonBase, SkeletonChain};
 use tcpgw_core::ruleset::stmt::Stmt;
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
@@ -100,9 +100,9 @@ impl TrialBatch {
 
     fn chain(&mut self, nat: bool, hook: Hook, stmts: &[Stmt]) {
         let priority = if hook == Hook::Prerouting { -100 } else { 100 };
-        let chain = Chain {
+        let chain = SkeletonChain {
             name: "probe".into(),
-            base: Some(Base {
+            base: Some(SkeletonBase {
                 hook,
                 nat,
                 priority,

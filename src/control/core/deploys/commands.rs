@@ -12,7 +12,7 @@ use crate::control::core::{Core, Now, Phase, Provider};
 use crate::control::request::{ApplyOptions, DeployOrder, Peer, Refused, Reply, UndoOrder, Which};
 use crate::control::storage::Write;
 use crate::store::{DeployStep, NewDeploy, Phase as Stored};
-use tcpgw_core::model::{self, BackendState, Edits, Problem, Problems, Service};
+use tcpgw_core::model::{self, BackendState, Edits, InputProblem, InputProblems, Service};
 
 /// Option that supersedes a deploy under way.
 const SUPERSEDE: &str = "--supersede of `tcpgw deploy`";
@@ -113,7 +113,9 @@ impl Core {
                 service.backends.len()
             );
             let place = "min".into();
-            return Err(Refused::Invalid([Problem { place, message }].into_iter().collect()));
+            return Err(Refused::Invalid(
+                [InputProblem { place, message }].into_iter().collect(),
+            ));
         }
         Ok((service, min))
     }
@@ -206,8 +208,8 @@ fn asked_by(peer: Peer) -> String {
 }
 
 /// Returns the service with these backends.
-fn with_targets(service: &Service, targets: &[Value]) -> Result<Service, Problems> {
-    let problem = |message: &str| Problem {
+fn with_targets(service: &Service, targets: &[Value]) -> Result<Service, InputProblems> {
+    let problem = |message: &str| InputProblem {
         place: "targets".into(),
         message: message.into(),
     };
@@ -217,8 +219,8 @@ fn with_targets(service: &Service, targets: &[Value]) -> Result<Service, Problem
             .collect());
     }
     let patch = json!({"backends": targets}).to_string();
-    let renamed = |problems: Problems| -> Problems {
-        let problems = problems.iter().map(|problem| Problem {
+    let renamed = |problems: InputProblems| -> InputProblems {
+        let problems = problems.iter().map(|problem| InputProblem {
             place: problem.place.replacen("backends", "targets", 1),
             message: problem.message.replace("backends[", "targets["),
         });

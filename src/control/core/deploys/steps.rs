@@ -11,7 +11,7 @@ use crate::control::core::{Core, Now, Phase, Provider};
 use crate::control::request::{Refused, Reply};
 use crate::control::storage::Write;
 use crate::store::{By, DeployStep, Phase as Stored, StoreError, superseded_by};
-use tcpgw_core::health::{self, State, Target};
+use tcpgw_core::health::{self, EndpointState, ProbeTarget};
 use tcpgw_core::model::{self, Backend, Edits, Service, Word};
 
 impl Core {
@@ -51,9 +51,11 @@ impl Core {
             .targets
             .iter()
             .map(|target| (target, self.health.get(target.endpoint.into())));
-        let has_answered = |view: &Option<health::View>| {
-            let has_answered = |view: &health::View| view.answered.is_some_and(|at| at >= deploy.began);
-            view.is_some_and(|view| matches!(view.state, State::Healthy | State::Failing { .. }) && has_answered(&view))
+        let has_answered = |view: &Option<health::EndpointHealth>| {
+            let has_answered = |view: &health::EndpointHealth| view.answered.is_some_and(|at| at >= deploy.began);
+            view.is_some_and(|view| {
+                matches!(view.state, EndpointState::Healthy | EndpointState::Failing { .. }) && has_answered(&view)
+            })
         };
         let (good, bad): (Vec<_>, Vec<_>) = views.partition(|(_, view)| has_answered(view));
         if good.len() >= deploy.min {
@@ -256,7 +258,7 @@ impl Core {
                 continue;
             }
             if let Some(params) = params {
-                let target = Target {
+                let target = ProbeTarget {
                     params: hasty(params),
                     presumed: false,
                 };
@@ -278,8 +280,8 @@ impl Core {
 }
 
 /// Shortens the interval of probes, since a client waits for the deploy.
-fn hasty(params: model::Health) -> model::Health {
-    model::Health {
+fn hasty(params: model::HealthSettings) -> model::HealthSettings {
+    model::HealthSettings {
         interval: Some(params.interval.map_or(HASTE, |interval| interval.min(HASTE))),
         ..params
     }

@@ -1,7 +1,7 @@
 //! Members of an object, checked for unknown and repeated keys.
 
 use crate::model::json::Json;
-use crate::model::problem::{Place, Problems};
+use crate::model::problem::{InputProblems, Place};
 
 /// An object whose keys are among `N` known ones.
 pub(super) struct Fields<'a, const N: usize> {
@@ -16,7 +16,7 @@ impl<'a, const N: usize> Fields<'a, N> {
         json: &'a Json,
         place: &'a Place<'a>,
         known: &'static [&'static str; N],
-        problems: &mut Problems,
+        problems: &mut InputProblems,
     ) -> Option<Self> {
         let Json::Object(members) = json else {
             problems.add(
@@ -43,8 +43,8 @@ impl<'a, const N: usize> Fields<'a, N> {
     pub(super) fn required<T>(
         &self,
         key: &str,
-        problems: &mut Problems,
-        read: impl FnOnce(&Json, &Place<'_>, &mut Problems) -> Option<T>,
+        problems: &mut InputProblems,
+        read: impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<T>,
     ) -> Option<T> {
         let place = self.place.key(key);
         if let Some(json) = self.get(key) {
@@ -59,8 +59,8 @@ impl<'a, const N: usize> Fields<'a, N> {
         &self,
         key: &str,
         default: T,
-        problems: &mut Problems,
-        read: impl FnOnce(&Json, &Place<'_>, &mut Problems) -> Option<T>,
+        problems: &mut InputProblems,
+        read: impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<T>,
     ) -> Option<T> {
         match self.get(key) {
             Some(json) => read(json, &self.place.key(key), problems),

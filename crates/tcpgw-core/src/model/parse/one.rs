@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{check_text, describe, service};
 use crate::model::claims::Claims;
 use crate::model::json::Json;
-use crate::model::problem::{Place, Problems};
+use crate::model::problem::{InputProblems, Place};
 use crate::model::{Service, write};
 
 /// Reads and validates one service of JSON. Places in problems are its fields (`limit.pps`). Does not check conflicts
 /// with other services: see [`State::new`](crate::model::State::new).
-pub fn parse_service(text: &[u8]) -> Result<Service, Problems> {
-    validate(&tree(text)?, Problems::default())
+pub fn parse_service(text: &[u8]) -> Result<Service, InputProblems> {
+    validate(&tree(text)?, InputProblems::default())
 }
 
 /// Reads a service whose name is known and may be left out of the text. A name in the text is kept, even if it is a
@@ -20,14 +20,14 @@ pub fn parse_service(text: &[u8]) -> Result<Service, Problems> {
 /// # Errors
 ///
 /// Fails as [`parse_service`] does.
-pub fn parse_service_named(name: &str, text: &[u8]) -> Result<Service, Problems> {
+pub fn parse_service_named(name: &str, text: &[u8]) -> Result<Service, InputProblems> {
     let mut json = tree(text)?;
     if let Json::Object(members) = &mut json
         && !members.iter().any(|(key, _)| key == "name")
     {
         members.insert(0, ("name".to_owned(), Json::String(name.to_owned())));
     }
-    validate(&json, Problems::default())
+    validate(&json, InputProblems::default())
 }
 
 /// Changes a service by a JSON merge patch (RFC 7396) of its written form: a member replaces the existing one, objects
@@ -35,9 +35,9 @@ pub fn parse_service_named(name: &str, text: &[u8]) -> Result<Service, Problems>
 ///
 /// A field whose default depends on another one keeps its value only if it was set explicitly: `{"limit": {"pps": 7}}`
 /// leaves an explicit burst unchanged, and changes a default one to 70.
-pub fn patch_service(service: &Service, patch: &[u8]) -> Result<Service, Problems> {
+pub fn patch_service(service: &Service, patch: &[u8]) -> Result<Service, InputProblems> {
     let patch = tree(patch)?;
-    let mut problems = Problems::default();
+    let mut problems = InputProblems::default();
     let Json::Object(_) = &patch else {
         problems.add(
             &Place::Document,
@@ -50,16 +50,16 @@ pub fn patch_service(service: &Service, patch: &[u8]) -> Result<Service, Problem
     validate(&target, problems)
 }
 
-fn tree(text: &[u8]) -> Result<Json, Problems> {
+fn tree(text: &[u8]) -> Result<Json, InputProblems> {
     serde_json::from_str(check_text(text, "a service has name, port and backends")?).map_err(|error| {
         let (place, message) = describe(&error);
-        let mut problems = Problems::default();
+        let mut problems = InputProblems::default();
         problems.add(&place, message);
         problems
     })
 }
 
-fn validate(json: &Json, mut problems: Problems) -> Result<Service, Problems> {
+fn validate(json: &Json, mut problems: InputProblems) -> Result<Service, InputProblems> {
     let mut claims = Claims::of_one();
     let service = service::read(json, &Place::Document, &mut claims.service(0), &mut problems);
     claims.check(&mut problems);
@@ -70,7 +70,7 @@ fn validate(json: &Json, mut problems: Problems) -> Result<Service, Problems> {
 }
 
 /// Merges `patch` into `target`. The recursion is as deep as the patch, which the parser bounds.
-fn merge(target: &mut Json, patch: &Json, place: &Place<'_>, problems: &mut Problems) {
+fn merge(target: &mut Json, patch: &Json, place: &Place<'_>, problems: &mut InputProblems) {
     let Json::Object(changes) = patch else {
         *target = patch.clone();
         return;
@@ -250,7 +250,7 @@ mod tests {
             ("[1,2]", r#"{"a":"b","deny":null}"#, r#"{"a":"b"}"#),
             ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
         ] {
-            let mut problems = Problems::default();
+            let mut problems = InputProblems::default();
             let mut target = serde_json::from_str(original).unwrap();
             merge(
                 &mut target,

@@ -11,8 +11,10 @@ use super::{access, backend, value};
 use crate::model::claims::Claim;
 use crate::model::json::Json;
 use crate::model::limit::MAX_PPS;
-use crate::model::problem::{Place, Problems};
-use crate::model::{Access, Balance, ClientCaps, Health, Limit, LimitDirection, Listen, Refusal, Service, SourceMode};
+use crate::model::problem::{InputProblems, Place};
+use crate::model::{
+    Access, Balance, ClientCaps, HealthSettings, Limit, LimitDirection, Listen, PacketRefusal, Service, SourceMode,
+};
 
 const MAX_NAME: usize = 63;
 const MAX_LABELS: usize = 64;
@@ -57,7 +59,12 @@ pub(super) const FIELDS: [&str; 18] = [
 ];
 
 /// Reads one service. Fields that could be read take part in the checks across services even when others are wrong.
-pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, problems: &mut Problems) -> Option<Service> {
+pub(super) fn read(
+    json: &Json,
+    place: &Place<'_>,
+    claim: &mut Claim<'_>,
+    problems: &mut InputProblems,
+) -> Option<Service> {
     let fields = Fields::of(json, place, &FIELDS, problems)?;
     let name = fields.required("name", problems, name);
     let port = fields.required("port", problems, value::positive(u16::MAX));
@@ -76,8 +83,8 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
     let idle_timeout = fields.or("idle_timeout", None, problems, |json, place, problems| {
         idle_timeout(json, place, problems).map(Some)
     });
-    let on_retire = fields.or("on_retire", Refusal::Drop, problems, value::word);
-    let on_empty = fields.or("on_empty", Refusal::Reset, problems, value::word);
+    let on_retire = fields.or("on_retire", PacketRefusal::Drop, problems, value::word);
+    let on_empty = fields.or("on_empty", PacketRefusal::Reset, problems, value::word);
     let source = fields.or("source", SourceMode::Masquerade, problems, value::word);
     let source_addresses = fields.or(
         "source_addresses",
@@ -95,7 +102,7 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
         problems,
         value::duration(Duration::ZERO..=MAX_DRAIN),
     );
-    let health = fields.or("health", Health::default(), problems, health);
+    let health = fields.or("health", HealthSettings::default(), problems, health);
     let labels = fields.or("labels", BTreeMap::new(), problems, labels);
 
     claim_caps(claim, max_flows.flatten(), client);
@@ -131,7 +138,7 @@ fn sources(
     json: &Json,
     source: Option<SourceMode>,
     place: &Place<'_>,
-    problems: &mut Problems,
+    problems: &mut InputProblems,
 ) -> Option<BTreeSet<IpAddr>> {
     if source == Some(SourceMode::Preserve) {
         problems.add(
@@ -160,7 +167,7 @@ fn claim_public(
     }
 }
 
-fn name(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Box<str>> {
+fn name(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Box<str>> {
     let text = value::string(json, "a string", place, problems)?;
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let is_good = (1..=MAX_NAME).contains(&text.len())
@@ -175,7 +182,7 @@ fn name(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Box<s
     is_good.then(|| text.into())
 }
 
-fn limit(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Limit> {
+fn limit(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Limit> {
     let fields = Fields::of(json, place, &["pps", "burst", "direction", "mtu"], problems)?;
     let pps = fields.required("pps", problems, value::number(1..=MAX_PPS));
     let burst = fields.or("burst", None, problems, |json, place, problems| {
@@ -204,12 +211,14 @@ fn limit(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Limi
     Some(limit)
 }
 
-fn optional_number(range: RangeInclusive<u32>) -> impl FnOnce(&Json, &Place<'_>, &mut Problems) -> Option<Option<u32>> {
+fn optional_number(
+    range: RangeInclusive<u32>,
+) -> impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<Option<u32>> {
     move |json, place, problems| value::number(range)(json, place, problems).map(Some)
 }
 
 /// Reads an `idle_timeout` in whole seconds, the unit of conntrack.
-fn idle_timeout(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Duration> {
+fn idle_timeout(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Duration> {
     let timeout = value::duration(IDLE_TIMEOUTS)(json, place, problems)?;
     if timeout.subsec_nanos() != 0 {
         problems.add(place, format_args!("must be a number of whole seconds, not {json}"));
@@ -218,7 +227,7 @@ fn idle_timeout(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Opti
     Some(timeout)
 }
 
-fn client(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<ClientCaps> {
+fn client(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<ClientCaps> {
     let fields = Fields::of(json, place, &["flows", "handshakes_per_second"], problems)?;
     let flows = fields.or("flows", None, problems, optional_number(1..=MAX_CLIENT_FLOWS));
     let rate = fields.or(
@@ -240,9 +249,9 @@ fn claim_caps(claim: &mut Claim<'_>, max_flows: Option<u32>, client: Option<Clie
     claim.client(client.unwrap_or_default());
 }
 
-fn health(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Health> {
+fn health(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<HealthSettings> {
     let fields = Fields::of(json, place, &["interval", "timeout", "rise", "fall"], problems)?;
-    let default = Health::default();
+    let default = HealthSettings::default();
     let interval = fields.or("interval", default.interval, problems, |json, place, problems| {
         value::duration(MIN_PROBE..=MAX_PROBE)(json, place, problems).map(Some)
     });
@@ -254,7 +263,7 @@ fn health(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Hea
     );
     let rise = fields.or("rise", default.rise, problems, value::positive(MAX_STREAK));
     let fall = fields.or("fall", default.fall, problems, value::positive(MAX_STREAK));
-    Some(Health {
+    Some(HealthSettings {
         interval: interval?,
         timeout: timeout?,
         rise: rise?,
@@ -262,7 +271,7 @@ fn health(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Hea
     })
 }
 
-fn labels(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
+fn labels(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<BTreeMap<String, String>> {
     let Json::Object(members) = json else {
         problems.add(place, format_args!("must be an object of strings, not {json}"));
         return None;
@@ -290,7 +299,7 @@ fn labels(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<BTr
     is_good.then_some(labels)
 }
 
-fn label<'j>(key: &str, value: &'j Json, place: &Place<'_>, problems: &mut Problems) -> Option<&'j str> {
+fn label<'j>(key: &str, value: &'j Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<&'j str> {
     let is_good_key = (1..=MAX_LABEL_KEY).contains(&key.len());
     if !is_good_key {
         problems.add(
@@ -309,7 +318,7 @@ fn label<'j>(key: &str, value: &'j Json, place: &Place<'_>, problems: &mut Probl
     is_good_key.then_some(text)
 }
 
-impl Default for Health {
+impl Default for HealthSettings {
     fn default() -> Self {
         const FALL: NonZeroU16 = NonZeroU16::new(3).unwrap();
         Self {

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{BackendState, Balance, LimitDirection, Listen, MAX_PROBLEMS, Refusal, SourceMode, warnings};
+use crate::model::{BackendState, Balance, LimitDirection, Listen, MAX_PROBLEMS, PacketRefusal, SourceMode, warnings};
 
 mod across;
 mod fields;
@@ -78,7 +78,10 @@ fn the_smallest_useful_state_has_the_documented_defaults() {
         (limit.pps, limit.burst, limit.direction, limit.mtu),
         (1000, 10_000, LimitDirection::Each, 1500)
     );
-    assert_eq!((service.on_retire, service.on_empty), (Refusal::Drop, Refusal::Reset));
+    assert_eq!(
+        (service.on_retire, service.on_empty),
+        (PacketRefusal::Drop, PacketRefusal::Reset)
+    );
     assert_eq!(service.source, SourceMode::Masquerade);
     assert_eq!((&service.access.allow, service.access.deny.len()), (&None, 0));
     assert_eq!(service.drain_timeout, Duration::from_secs(30));
@@ -148,7 +151,10 @@ fn every_field_is_read() {
         (limit.pps, limit.burst, limit.direction, limit.mtu),
         (5, 7, LimitDirection::Shared, 9000)
     );
-    assert_eq!((service.on_retire, service.on_empty), (Refusal::Reset, Refusal::Drop));
+    assert_eq!(
+        (service.on_retire, service.on_empty),
+        (PacketRefusal::Reset, PacketRefusal::Drop)
+    );
     assert_eq!(service.source, SourceMode::Preserve);
     let shown = |networks: &[ipnet::IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(shown(service.access.allow.as_deref().unwrap()), ["10.0.0.0/15"]);

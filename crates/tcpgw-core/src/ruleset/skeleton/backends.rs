@@ -1,14 +1,14 @@
 //! Chains for packets to backends and from them.
 
-use super::Chain;
+use super::SkeletonChain;
 use crate::ruleset::name::{Family, ListenScope, Scope, SetName};
 use crate::ruleset::spec::Field;
-use crate::ruleset::stmt::{CtState, Direction, Stmt, answering, attempt, receiver, sender, service_in};
+use crate::ruleset::stmt::{CtState, FlowDirection, Stmt, answering, attempt, receiver, sender, service_in};
 
 /// Returns the chains that apply limits. Packets to a backend are matched by what conntrack knows of their flow: in
 /// `guard` they still have the service's address. Segments of a handshake need space in two buckets, their own and that
 /// of all segments, so that the limit holds for all together.
-pub(super) fn policing(family: Family) -> Vec<Chain> {
+pub(super) fn policing(family: Family) -> Vec<SkeletonChain> {
     let (to, from) = (format!("over_to_{family}"), format!("over_from_{family}"));
     let asking = |tcp: &[Stmt], key: &[Field], set, then| [tcp, &[Stmt::In(key.to_vec(), set), then]].concat();
     let police = |tcp: &[Stmt], key: &[Field], limit, over: &str| {
@@ -18,7 +18,7 @@ pub(super) fn policing(family: Family) -> Vec<Chain> {
             asking(tcp, key, SetName::Limited(family), Stmt::Goto(over.into())),
         ]
     };
-    let dropping = |name: &str, count: Vec<Stmt>| Chain::new(name, vec![count, vec![Stmt::Drop]]);
+    let dropping = |name: &str, count: Vec<Stmt>| SkeletonChain::new(name, vec![count, vec![Stmt::Drop]]);
     let opening = |tcp: &[Stmt], key: &[Field], share, police: String, over: &str| {
         vec![
             asking(tcp, key, share, Stmt::Goto(police.clone())),
@@ -32,15 +32,15 @@ pub(super) fn policing(family: Family) -> Vec<Chain> {
     vec![
         dropping(&to, count_to),
         dropping(&from, count_from),
-        Chain::new(
+        SkeletonChain::new(
             format!("police_to_{family}"),
             police(&tcp, &backend, SetName::LimitTo(family), &to),
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("police_from_{family}"),
             police(&[], &sender(family), SetName::LimitFrom(family), &from),
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("opening_to_{family}"),
             opening(
                 &tcp,
@@ -50,7 +50,7 @@ pub(super) fn policing(family: Family) -> Vec<Chain> {
                 &to,
             ),
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("opening_from_{family}"),
             opening(
                 &[],
@@ -65,12 +65,12 @@ pub(super) fn policing(family: Family) -> Vec<Chain> {
 
 /// Returns the chains for ICMP errors of flows to limited backends: the backend's buckets apply, and a small reserve,
 /// so that path MTU discovery works while these are empty.
-pub(super) fn errors(family: Family) -> Vec<Chain> {
+pub(super) fn errors(family: Family) -> Vec<SkeletonChain> {
     use Stmt::{Count, Direction as Towards, Drop, FlowOfTcp, Goto, In, Return};
     let backend = || answering(family);
     let within = |set, then| vec![FlowOfTcp(family), In(backend(), set), then];
     let over = |way: &str, counter| {
-        Chain::new(
+        SkeletonChain::new(
             format!("errors_over_{way}_{family}"),
             vec![
                 vec![FlowOfTcp(family), Count(backend(), SetName::Reserve(family)), Return],
@@ -87,17 +87,17 @@ pub(super) fn errors(family: Family) -> Vec<Chain> {
         ]
     };
     let from = format!("errors_from_{family}");
-    let mut to = vec![vec![Towards(Direction::Reply), Goto(from.clone())]];
+    let mut to = vec![vec![Towards(FlowDirection::Reply), Goto(from.clone())]];
     to.extend(police("to", SetName::LimitTo(family)));
     vec![
         over("to", SetName::OverTo(family)),
         over("from", SetName::OverFrom(family)),
-        Chain::new(from, police("from", SetName::LimitFrom(family))),
-        Chain::new(format!("errors_{family}"), to),
+        SkeletonChain::new(from, police("from", SetName::LimitFrom(family))),
+        SkeletonChain::new(format!("errors_{family}"), to),
     ]
 }
 
-pub(super) fn unknown(family: Family) -> Vec<Chain> {
+pub(super) fn unknown(family: Family) -> Vec<SkeletonChain> {
     use Stmt::{CtState as State, Drop, Goto, In, LocalDest, Reset, Return, Syn};
     let at = Scope::At(family);
     let from = |set| In(sender(family), set);
@@ -110,15 +110,15 @@ pub(super) fn unknown(family: Family) -> Vec<Chain> {
         ]
     };
     vec![
-        Chain::new(
+        SkeletonChain::new(
             format!("drop_invalid_from_{family}"),
             vec![count(SetName::InvalidFrom(family)), vec![Drop]],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("late_from_{family}"),
             vec![count(SetName::StaleFrom(family)), vec![Reset]],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("invalid_{family}"),
             vec![
                 vec![from(SetName::Preserved(family)), invalid_from.clone()],
@@ -130,7 +130,7 @@ pub(super) fn unknown(family: Family) -> Vec<Chain> {
                 vec![from(SetName::Unlimited(family)), invalid_from],
             ],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("passing_{family}"),
             [SetName::Preserved(family), SetName::Acquainted(family)]
                 .map(|set| {
@@ -139,7 +139,7 @@ pub(super) fn unknown(family: Family) -> Vec<Chain> {
                 })
                 .to_vec(),
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("unknown_{family}"),
             vec![
                 vec![State(CtState::Invalid), Goto(format!("invalid_{family}"))],
@@ -153,8 +153,8 @@ pub(super) fn unknown(family: Family) -> Vec<Chain> {
 
 /// Returns the chain that drops packets which reach a protected backend directly from outside. Packets through a
 /// service have a local destination here.
-pub(super) fn direct(family: Family) -> Chain {
-    Chain::new(
+pub(super) fn direct(family: Family) -> SkeletonChain {
+    SkeletonChain::new(
         format!("direct_{family}"),
         vec![vec![
             Stmt::In(receiver(family), SetName::Protected(family)),
@@ -164,16 +164,16 @@ pub(super) fn direct(family: Family) -> Chain {
     )
 }
 
-pub(super) fn drop_direct(family: Family) -> Chain {
+pub(super) fn drop_direct(family: Family) -> SkeletonChain {
     let count = Stmt::Count(receiver(family), SetName::Direct(family));
-    Chain::new(format!("drop_direct_{family}"), vec![vec![count], vec![Stmt::Drop]])
+    SkeletonChain::new(format!("drop_direct_{family}"), vec![vec![count], vec![Stmt::Drop]])
 }
 
 /// Returns the chain for SYNs that are answered with a bare acknowledgement, because the backend still holds an earlier
 /// connection. The client resets that one when it gets the answer, and repeats its SYN; if the answer comes again, the
 /// gateway resets the backend's connection.
-pub(super) fn challenge(family: Family) -> Chain {
-    Chain::new(
+pub(super) fn challenge(family: Family) -> SkeletonChain {
+    SkeletonChain::new(
         format!("challenge_{family}"),
         vec![
             vec![Stmt::Count(sender(family), SetName::Reused(family))],

@@ -1,9 +1,9 @@
 //! The base chains, and the chains that they share.
 
-use super::{Asked, Chain, Hook, goto, sources};
+use super::{Hook, OptionalSets, SkeletonChain, goto, sources};
 use crate::model::FlowMark;
 use crate::ruleset::name::{Family, Scope, SetName};
-use crate::ruleset::stmt::{CtState, Direction, Stmt, service_in};
+use crate::ruleset::stmt::{CtState, FlowDirection, Stmt, service_in};
 use crate::ruleset::timeouts::Timeouts;
 
 const MANGLE: (i32, &str) = (-150, "mangle");
@@ -13,38 +13,50 @@ const DSTNAT_OUTPUT: (i32, &str) = (-100, "-100");
 const FILTER: (i32, &str) = (0, "filter");
 const SRCNAT: (i32, &str) = (100, "srcnat");
 
-type Rules = Vec<Vec<Stmt>>;
+type RuleList = Vec<Vec<Stmt>>;
 
-fn by_family(families: &[Family], chain: &str) -> Rules {
+fn by_family(families: &[Family], chain: &str) -> RuleList {
     let rule = |family: &Family| vec![Stmt::Family(*family), Stmt::Goto(format!("{chain}_{family}"))];
     families.iter().map(rule).collect()
 }
 
-pub(super) fn entries(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
-    let limited = |family: &Family| asked.contains(&SetName::Limited(*family));
+pub(super) fn entries(mark: FlowMark, optional_sets: &OptionalSets) -> Vec<SkeletonChain> {
+    let limited = |family: &Family| optional_sets.contains(&SetName::Limited(*family));
     let limited: Vec<Family> = Family::BOTH.into_iter().filter(limited).collect();
     let mut chains = flows_of_ours(&limited).to_vec();
     chains.push(probe());
     chains.extend([
-        Chain::base("guard", Hook::Prerouting, false, MANGLE, guard(mark, &limited, asked)),
-        Chain::base(
+        SkeletonChain::base(
+            "guard",
+            Hook::Prerouting,
+            false,
+            MANGLE,
+            guard(mark, &limited, optional_sets),
+        ),
+        SkeletonChain::base(
             "guard_output",
             Hook::Output,
             false,
             MANGLE,
             guard_output(mark, &limited),
         ),
-        Chain::base("balance", Hook::Prerouting, true, DSTNAT, balance()),
-        Chain::base("balance_output", Hook::Output, true, DSTNAT_OUTPUT, balance_output()),
-        Chain::base("settle", Hook::Input, false, FILTER, settle()),
-        Chain::base("police", Hook::Postrouting, true, MANGLE, police(mark, &limited)),
-        Chain::base("source", Hook::Postrouting, true, SRCNAT, sources::source(mark, asked)),
+        SkeletonChain::base("balance", Hook::Prerouting, true, DSTNAT, balance()),
+        SkeletonChain::base("balance_output", Hook::Output, true, DSTNAT_OUTPUT, balance_output()),
+        SkeletonChain::base("settle", Hook::Input, false, FILTER, settle()),
+        SkeletonChain::base("police", Hook::Postrouting, true, MANGLE, police(mark, &limited)),
+        SkeletonChain::base(
+            "source",
+            Hook::Postrouting,
+            true,
+            SRCNAT,
+            sources::source(mark, optional_sets),
+        ),
     ]);
     chains
 }
 
 /// Returns the chains for packets of flows that have tcpgw's mark.
-fn flows_of_ours(limited: &[Family]) -> [Chain; 8] {
+fn flows_of_ours(limited: &[Family]) -> [SkeletonChain; 8] {
     use Stmt::{
         BareAck, CtState as State, Direction as Towards, InNowhere, Jump, NotTcp, Return, SynAck, SynUnanswered,
         Unassured,
@@ -64,28 +76,28 @@ fn flows_of_ours(limited: &[Family]) -> [Chain; 8] {
     errors.extend(by_family(limited, "errors"));
     let mut known = vec![
         vec![NotTcp, error],
-        vec![Towards(Direction::Reply), goto("answers")],
+        vec![Towards(FlowDirection::Reply), goto("answers")],
         vec![State(CtState::New), goto("opening")],
     ];
     known.extend(by_family(limited, "police_to"));
     [
-        Chain::new(
+        SkeletonChain::new(
             "challenge",
             [vec![vec![Stmt::HasData, Return]], by_family(&Family::BOTH, "challenge")].concat(),
         ),
-        Chain::new("errors", errors),
-        Chain::new("agreeing", by_family(limited, "opening_from")),
-        Chain::new("unsettled", unsettled),
-        Chain::new("answers", answers),
-        Chain::new("repeated", by_family(&Family::BOTH, "unknown")),
-        Chain::new("opening", opening),
-        Chain::new("known", known),
+        SkeletonChain::new("errors", errors),
+        SkeletonChain::new("agreeing", by_family(limited, "opening_from")),
+        SkeletonChain::new("unsettled", unsettled),
+        SkeletonChain::new("answers", answers),
+        SkeletonChain::new("repeated", by_family(&Family::BOTH, "unknown")),
+        SkeletonChain::new("opening", opening),
+        SkeletonChain::new("known", known),
     ]
 }
 
 /// Returns the rules for first packets that may go directly to a protected backend.
-fn direct(asked: &Asked) -> Rules {
-    let protected = |family: &Family| asked.contains(&SetName::Protected(*family));
+fn direct(optional_sets: &OptionalSets) -> RuleList {
+    let protected = |family: &Family| optional_sets.contains(&SetName::Protected(*family));
     let rule = |family| {
         vec![
             Stmt::CtState(CtState::NewOrUntracked),
@@ -98,7 +110,7 @@ fn direct(asked: &Asked) -> Rules {
 
 /// Returns the first rules of both guards. Behind them continue only packets that are neither the first segment of a
 /// handshake nor part of a flow of tcpgw; `direct` comes before the rule for first segments.
-fn first_looks(mark: FlowMark, limited: &[Family], direct: Rules) -> Rules {
+fn first_looks(mark: FlowMark, limited: &[Family], direct: RuleList) -> RuleList {
     let mut rules = Vec::new();
     if limited.is_empty() {
         // Nothing is counted then, and only first packets may be wrong.
@@ -113,8 +125,8 @@ fn first_looks(mark: FlowMark, limited: &[Family], direct: Rules) -> Rules {
     rules
 }
 
-fn guard(mark: FlowMark, limited: &[Family], asked: &Asked) -> Rules {
-    let mut rules = first_looks(mark, limited, direct(asked));
+fn guard(mark: FlowMark, limited: &[Family], optional_sets: &OptionalSets) -> RuleList {
+    let mut rules = first_looks(mark, limited, direct(optional_sets));
     rules.extend([
         vec![Stmt::InLoopback(true), Stmt::Return],
         vec![Stmt::CtState(CtState::EstablishedOrRelated), Stmt::Return],
@@ -123,7 +135,7 @@ fn guard(mark: FlowMark, limited: &[Family], asked: &Asked) -> Rules {
     rules
 }
 
-fn guard_output(mark: FlowMark, limited: &[Family]) -> Rules {
+fn guard_output(mark: FlowMark, limited: &[Family]) -> RuleList {
     let mut rules = first_looks(mark, limited, Vec::new());
     let behind_flows_of_ours = rules.len() - 2;
     rules.insert(behind_flows_of_ours, vec![Stmt::Probe, goto("probe")]);
@@ -138,12 +150,12 @@ fn guard_output(mark: FlowMark, limited: &[Family]) -> Rules {
 }
 
 /// Returns the chain that makes conntrack forget the daemon's probes as soon as they have ended.
-fn probe() -> Chain {
+fn probe() -> SkeletonChain {
     let rule = |family| vec![Stmt::Family(family), Stmt::Timeouts(Timeouts::Probes(family))];
-    Chain::new("probe", Family::BOTH.map(rule).to_vec())
+    SkeletonChain::new("probe", Family::BOTH.map(rule).to_vec())
 }
 
-fn balance() -> Rules {
+fn balance() -> RuleList {
     let rule = |family| {
         vec![
             Stmt::Family(family),
@@ -156,7 +168,7 @@ fn balance() -> Rules {
     Family::BOTH.map(rule).to_vec()
 }
 
-fn balance_output() -> Rules {
+fn balance_output() -> RuleList {
     let mut rules = vec![
         vec![Stmt::NotTcp, Stmt::Return],
         vec![Stmt::OutNotLoopback, Stmt::Return],
@@ -168,7 +180,7 @@ fn balance_output() -> Rules {
     rules
 }
 
-fn settle() -> Rules {
+fn settle() -> RuleList {
     let mut rules = vec![
         vec![Stmt::NotTcp, Stmt::Return],
         vec![Stmt::InLoopback(true), Stmt::Return],
@@ -185,7 +197,7 @@ fn settle() -> Rules {
 
 /// Returns the rules of `police`. Its type is `nat`: it sees the first packet of each flow, whose backend `guard` could
 /// not know; `guard` sees the others.
-fn police(mark: FlowMark, limited: &[Family]) -> Rules {
+fn police(mark: FlowMark, limited: &[Family]) -> RuleList {
     if limited.is_empty() {
         return Vec::new();
     }

@@ -1,37 +1,37 @@
 //! Chains from a service's port and addresses to a backend or a refusal.
 
-use super::{Chain, goto, spread_name};
+use super::{SkeletonChain, goto, spread_name};
 use crate::model::FlowMark;
 use crate::ruleset::name::{Family, ListenScope, Scope, SetName};
 use crate::ruleset::spec::attempt_key;
 use crate::ruleset::stmt::{CtState, Pick, Stmt, count_service, service_in, visitor};
 use crate::ruleset::timeouts::Timeouts;
 
-pub(super) fn refusals(scope: Scope) -> Vec<Chain> {
+pub(super) fn refusals(scope: Scope) -> Vec<SkeletonChain> {
     use Stmt::{Drop, Reset};
     let count = |set| vec![count_service(scope, set)];
     vec![
-        Chain::new(
+        SkeletonChain::new(
             format!("refuse{scope}"),
             vec![count(SetName::Refused(scope)), vec![Drop]],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("over_client{scope}"),
             vec![count(SetName::OverClient(scope)), vec![Drop]],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("over_flows{scope}"),
             vec![count(SetName::OverFlows(scope)), vec![Drop]],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("drop_invalid{scope}"),
             vec![count(SetName::Invalid(scope)), vec![Drop]],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("missed{scope}"),
             vec![count(SetName::NoBackend(scope)), vec![Drop]],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("late{scope}"),
             vec![
                 count(SetName::Stale(scope)),
@@ -42,12 +42,12 @@ pub(super) fn refusals(scope: Scope) -> Vec<Chain> {
     ]
 }
 
-pub(super) fn arriving(listen_scope: ListenScope) -> Vec<Chain> {
+pub(super) fn arriving(listen_scope: ListenScope) -> Vec<SkeletonChain> {
     let scope = listen_scope.scope();
     let late = Stmt::Goto(format!("late{scope}"));
     let refuse = Stmt::Goto(format!("refuse{scope}"));
     vec![
-        Chain::new(
+        SkeletonChain::new(
             format!("access{listen_scope}"),
             vec![
                 vec![
@@ -61,7 +61,7 @@ pub(super) fn arriving(listen_scope: ListenScope) -> Vec<Chain> {
                 vec![service_in(scope, SetName::AllowOnly(scope)), refuse],
             ],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("arrive{listen_scope}"),
             vec![
                 vec![Stmt::Syn(false), late.clone()],
@@ -75,14 +75,14 @@ pub(super) fn arriving(listen_scope: ListenScope) -> Vec<Chain> {
     ]
 }
 
-pub(super) fn choosing(listen_scope: ListenScope, mark: FlowMark) -> Vec<Chain> {
+pub(super) fn choosing(listen_scope: ListenScope, mark: FlowMark) -> Vec<SkeletonChain> {
     let scope = listen_scope.scope();
     let empty = vec![
         vec![count_service(scope, SetName::NoBackend(scope))],
         vec![service_in(scope, SetName::EmptyReset(listen_scope)), Stmt::Reset],
         vec![Stmt::Drop],
     ];
-    let pick = Chain::new(
+    let pick = SkeletonChain::new(
         format!("pick{listen_scope}"),
         vec![
             vec![
@@ -93,7 +93,7 @@ pub(super) fn choosing(listen_scope: ListenScope, mark: FlowMark) -> Vec<Chain> 
             vec![goto(&format!("empty{listen_scope}"))],
         ],
     );
-    let choose = Chain::new(
+    let choose = SkeletonChain::new(
         format!("choose{listen_scope}"),
         vec![
             vec![Stmt::MarkFlow(mark)],
@@ -101,12 +101,12 @@ pub(super) fn choosing(listen_scope: ListenScope, mark: FlowMark) -> Vec<Chain> 
             vec![goto(&format!("pick{listen_scope}"))],
         ],
     );
-    vec![Chain::new(format!("empty{listen_scope}"), empty), pick, choose]
+    vec![SkeletonChain::new(format!("empty{listen_scope}"), empty), pick, choose]
 }
 
 /// Returns the chain that finds the service of a SYN. Most services are `client-hash`, so their sets are looked up
 /// first, and one lookup finds both the service and its number of slots.
-pub(super) fn find(family: Family) -> Chain {
+pub(super) fn find(family: Family) -> SkeletonChain {
     let reaches = [ListenScope::Any(family), ListenScope::At(family)];
     let restricted = |listen_scope: ListenScope| {
         vec![
@@ -123,7 +123,7 @@ pub(super) fn find(family: Family) -> Chain {
             Stmt::Goto(format!("choose{listen_scope}")),
         ]);
     }
-    Chain::new(format!("find_{family}"), rules)
+    SkeletonChain::new(format!("find_{family}"), rules)
 }
 
 /// Returns the rule for a SYN that is repeated after it was answered with a bare acknowledgement.

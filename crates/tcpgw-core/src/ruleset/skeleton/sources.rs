@@ -1,12 +1,12 @@
 //! Chains that choose the source address that a backend sees.
 
-use super::{Asked, Chain};
+use super::{OptionalSets, SkeletonChain};
 use crate::model::FlowMark;
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::spec::SetSpec;
 use crate::ruleset::stmt::{Stmt, receiver};
 
-pub(super) fn source(mark: FlowMark, asked: &Asked) -> Vec<Vec<Stmt>> {
+pub(super) fn source(mark: FlowMark, optional_sets: &OptionalSets) -> Vec<Vec<Stmt>> {
     let mut rules = vec![vec![Stmt::Marked(mark, false), Stmt::Return]];
     for family in Family::BOTH {
         rules.push(vec![
@@ -15,31 +15,38 @@ pub(super) fn source(mark: FlowMark, asked: &Asked) -> Vec<Vec<Stmt>> {
         ]);
     }
     rules.extend(Family::BOTH.map(|family| vec![Stmt::Snat(family)]));
-    for family in Family::BOTH.into_iter().filter(|family| knows_sources(*family, asked)) {
-        rules.push(vec![Stmt::Family(family), Stmt::StatusDnat, own_address(family, asked)]);
+    for family in Family::BOTH
+        .into_iter()
+        .filter(|family| knows_sources(*family, optional_sets))
+    {
+        rules.push(vec![
+            Stmt::Family(family),
+            Stmt::StatusDnat,
+            own_address(family, optional_sets),
+        ]);
     }
     rules.push(vec![Stmt::StatusDnat, Stmt::Masquerade]);
     rules
 }
 
-pub(super) fn preserve(family: Family, asked: &Asked) -> Chain {
+pub(super) fn preserve(family: Family, optional_sets: &OptionalSets) -> SkeletonChain {
     let same_link = Stmt::In(SetSpec::of(SetName::SameLink).key, SetName::SameLink);
-    Chain::new(
+    SkeletonChain::new(
         format!("preserve_{family}"),
         vec![
-            vec![same_link, own_address(family, asked)],
-            vec![Stmt::InNowhere, own_address(family, asked)],
+            vec![same_link, own_address(family, optional_sets)],
+            vec![Stmt::InNowhere, own_address(family, optional_sets)],
             vec![Stmt::Count(receiver(family), SetName::Acquainted(family))],
         ],
     )
 }
 
-fn knows_sources(family: Family, asked: &Asked) -> bool {
-    asked.contains(&SetName::LinkSources(family))
+fn knows_sources(family: Family, optional_sets: &OptionalSets) -> bool {
+    optional_sets.contains(&SetName::LinkSources(family))
 }
 
-fn own_address(family: Family, asked: &Asked) -> Stmt {
-    if knows_sources(family, asked) {
+fn own_address(family: Family, optional_sets: &OptionalSets) -> Stmt {
+    if knows_sources(family, optional_sets) {
         Stmt::Goto(format!("link_source_{family}"))
     } else {
         Stmt::Masquerade
@@ -49,10 +56,10 @@ fn own_address(family: Family, asked: &Asked) -> Stmt {
 /// Returns the chains that set, by `snat`, the address that masquerading would choose, if it is still a local address.
 /// `fib` can look up only a packet's own addresses, so the packet has this address for the time of the lookup. An
 /// address that is changed and restored leaves the packet's checksums as they were.
-pub(super) fn by_link(family: Family) -> [Chain; 2] {
+pub(super) fn by_link(family: Family) -> [SkeletonChain; 2] {
     let known = format!("known_source_{family}");
     [
-        Chain::new(
+        SkeletonChain::new(
             known.clone(),
             vec![
                 vec![Stmt::RestoreSource(family)],
@@ -60,7 +67,7 @@ pub(super) fn by_link(family: Family) -> [Chain; 2] {
                 vec![Stmt::Masquerade],
             ],
         ),
-        Chain::new(
+        SkeletonChain::new(
             format!("link_source_{family}"),
             vec![
                 vec![Stmt::PretendLinkSource(family)],

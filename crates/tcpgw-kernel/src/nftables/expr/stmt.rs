@@ -14,7 +14,7 @@ use crate::nftables::nft::elem;
 
 use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::spec::{Field, service_key};
-use tcpgw_core::ruleset::stmt::{CtState, Direction, PROBE_PRIORITY, Stmt};
+use tcpgw_core::ruleset::stmt::{CtState, FlowDirection, PROBE_PRIORITY, Stmt};
 use tcpgw_core::ruleset::timeouts::{SYN_RECV_SECONDS, SYN_SENT_SECONDS};
 
 impl ExprWriter {
@@ -43,7 +43,7 @@ impl ExprWriter {
             }
             Stmt::Direction(direction) => {
                 self.ct(CT_DIRECTION);
-                self.cmp(CMP_EQ, vec![u8::from(*direction == Direction::Reply)]);
+                self.cmp(CMP_EQ, vec![u8::from(*direction == FlowDirection::Reply)]);
             }
             Stmt::StatusDnat => self.ct_status(STATUS_DNAT, CMP_NEQ),
             Stmt::StatusAssured => self.ct_status(STATUS_ASSURED, CMP_NEQ),

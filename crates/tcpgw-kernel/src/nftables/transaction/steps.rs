@@ -14,9 +14,9 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::idle_timeouts;
 use tcpgw_core::ruleset::name::{self, ListenScope, RoundRobinChain, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
-use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain, Hook};
+use tcpgw_core::ruleset::skeleton::{self as rules, Hook, OptionalSets, SkeletonChain};
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_core::ruleset::step::{Batch, PlanStep, Retimed};
+use tcpgw_core::ruleset::step::{PlanStep, Retimed, RowBatch};
 use tcpgw_core::ruleset::stmt::Stmt;
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
@@ -56,8 +56,11 @@ impl Transaction {
             self.new_set(name, room);
         }
         let spreads = ListenScope::ALL.map(|listen_scope| rules::spread(listen_scope, &BTreeSet::new(), mark));
-        let chains: Vec<Chain> = spreads.into_iter().chain(rules::fixed(mark, &Asked::new())).collect();
-        let translates = |chain: &&Chain| {
+        let chains: Vec<SkeletonChain> = spreads
+            .into_iter()
+            .chain(rules::fixed(mark, &OptionalSets::new()))
+            .collect();
+        let translates = |chain: &&SkeletonChain| {
             let base = chain.base.as_ref();
             base.is_some_and(|base| base.nat && base.hook == Hook::Prerouting)
         };
@@ -96,7 +99,7 @@ impl Transaction {
         for (listen_scope, widths) in &step.spreads {
             self.rewrite(&rules::spread(*listen_scope, widths, mark));
         }
-        if let Some((had, wanted)) = &step.asked {
+        if let Some((had, wanted)) = &step.optional_sets {
             let before = rules::fixed(mark, had);
             let changed = rules::fixed(mark, wanted).into_iter().zip(before);
             for (chain, _) in changed.filter(|(chain, before)| chain != before) {
@@ -159,11 +162,11 @@ impl Transaction {
             .iter()
             .map(|(listen_scope, widths)| rules::spread(*listen_scope, widths, mark));
         let refers = |stmt: &Stmt| matches!(stmt, Stmt::Timeouts(timeouts) if timeouts.follows_sysctls());
-        let fixed = rules::fixed(mark, &retimed.asked);
+        let fixed = rules::fixed(mark, &retimed.optional_sets);
         let fixed = fixed
             .into_iter()
             .filter(|chain| chain.rules.iter().flatten().any(refers));
-        let chains: Vec<Chain> = spreads.chain(fixed).collect();
+        let chains: Vec<SkeletonChain> = spreads.chain(fixed).collect();
         for chain in &chains {
             self.raw(Subject::Chain(chain.name.clone()), |seq| {
                 skeleton::flush_chain(&chain.name, seq)
@@ -214,13 +217,13 @@ impl Transaction {
         });
     }
 
-    fn new_chain(&mut self, chain: &Chain) {
+    fn new_chain(&mut self, chain: &SkeletonChain) {
         self.raw(Subject::Chain(chain.name.clone()), |seq| {
             skeleton::new_chain(chain, seq)
         });
     }
 
-    fn new_rules(&mut self, chain: &Chain) {
+    fn new_rules(&mut self, chain: &SkeletonChain) {
         for rule in &chain.rules {
             self.raw(Subject::Rule(chain.name.clone()), |seq| {
                 skeleton::new_rule(&chain.name, rule, seq)
@@ -228,7 +231,7 @@ impl Transaction {
         }
     }
 
-    fn rewrite(&mut self, chain: &Chain) {
+    fn rewrite(&mut self, chain: &SkeletonChain) {
         self.raw(Subject::Chain(chain.name.clone()), |seq| {
             skeleton::flush_chain(&chain.name, seq)
         });
@@ -241,7 +244,7 @@ impl Transaction {
         self.raw(Subject::Chain(name.clone()), |seq| skeleton::delete_chain(&name, seq));
     }
 
-    fn rows(&mut self, kind: u16, name: SetName, batch: &Batch<'_>) {
+    fn rows(&mut self, kind: u16, name: SetName, batch: &RowBatch<'_>) {
         let spec = SetSpec::of(name);
         self.elements(kind, name, &mut batch.rows(), |writer, row| {
             sets::write_element(writer, &spec, row, kind == msg::DEL_ELEM);
