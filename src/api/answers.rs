@@ -2,6 +2,7 @@
 //! add, are ignored.
 
 mod addon;
+mod daemon;
 mod deploy;
 mod event;
 mod history;
@@ -10,7 +11,8 @@ mod service;
 
 use std::time::Duration;
 
-pub use self::addon::ResourceAnswer;
+pub use self::addon::{ResourceAnswer, ResourceList};
+pub use self::daemon::{DaemonAnswer, ProblemList};
 pub use self::deploy::{DeployAnswer, DeployList};
 pub use self::event::{EventAnswer, EventList};
 pub use self::history::{HistoryAnswer, HistoryList};

@@ -227,6 +227,11 @@ impl Client {
         }
     }
 
+    /// Returns the error about an answer that a tcpgw daemon does not give.
+    pub fn odd(&self, why: &str) -> ClientError {
+        self.failed(&why)
+    }
+
     fn failed(&self, why: &dyn fmt::Display) -> ClientError {
         ClientError::Connection {
             path: self.path.clone(),

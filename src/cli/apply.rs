@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// How long flows of removed backends may go on before they are flushed [default: 0s; with a daemon, the service's
+    /// Longest time that flows of removed backends may go on before they are flushed [default: 0s; with a daemon, the service's
     /// `drain_timeout`]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     drain: Option<Duration>,

@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     /// The time between full checks of the kernel, 1s to 24h; 0s turns them off [default: 60s]
     #[arg(long, env = "TCPGW_CHECK_INTERVAL", value_name = "T")]
     check_interval: Option<CheckInterval>,
-    /// Which backends get new connections when all backends of a service fail [default: keep]
+    /// Backends that get new connections when all backends of a service fail [default: keep]
     #[arg(long, env = "TCPGW_ALL_FAILED", value_enum)]
     all_failed: Option<AllFailed>,
     /// The most probes at a time, 1 to 16384 [default: 4096]

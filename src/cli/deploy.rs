@@ -42,16 +42,16 @@ pub(super) struct Arguments {
         value_parser = super::service::options::backend
     )]
     target: Vec<Value>,
-    /// When to return
+    /// Phase after which the command returns
     #[arg(long, value_enum, default_value_t = Until::Drained)]
     until: Until,
-    /// How long the new backends may take to answer
+    /// Longest time for the new backends to answer
     #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
-    /// How long flows of the old backends may live [default: the service's `drain_timeout`]
+    /// Longest time that flows of the old backends may live [default: the service's `drain_timeout`]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
-    /// How many of the new backends must answer [default: all]
+    /// Number of new backends that must answer [default: all]
     #[arg(long, value_name = "N")]
     min: Option<usize>,
     /// End a deploy of the service that is still probing, instead of refusing this one. It ends as undone, superseded by this one

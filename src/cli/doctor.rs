@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::absent::elsewhere;
 use super::configuration::Configuration;
 use super::{Code, Global, Outcome, Output, print, print_json};
+use crate::api::answers::DaemonAnswer;
 use crate::api::client::{Answer, ClientError};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableFacts, TableState, Unchecked};
 use tcpgw_core::diff::count;
@@ -19,20 +20,18 @@ pub(super) fn run(global: &Global) -> Outcome {
     if let Ok(table) = &mut facts.table {
         judge_owned(table, global.running_daemon());
     }
-    if let Daemon::Answers { view, .. } = &daemon
+    if let Daemon::Answers(view) = &daemon
         && let Ok(table) = &mut facts.table
     {
-        let owner = view["pid"].as_u64().filter(|_| view["owns_table"] == true);
-        let owner = owner.and_then(|pid| u32::try_from(pid).ok());
-        table.daemon = owner.filter(|_| table.owner.is_some());
+        table.daemon = view.pid.filter(|_| view.owns_table && table.owner.is_some());
         // The daemon records its own writes a moment later, and learns at once of other programs' writes.
-        if view["in_sync"] == true && matches!(table.state, TableState::Changed | TableState::Unrecorded) {
+        if view.in_sync && matches!(table.state, TableState::Changed | TableState::Unrecorded) {
             table.state = TableState::AsWritten;
         }
     }
     let mut diagnosis = doctor::examine(&facts);
     match &daemon {
-        Daemon::Answers { problems, .. } => doctor::add_of_daemon(&mut diagnosis, problems),
+        Daemon::Answers(view) => doctor::add_of_daemon(&mut diagnosis, view.problems()),
         // The daemon's failure may be the cause of the other findings.
         _ => diagnosis.add_first(daemon.findings()),
     }
@@ -42,7 +41,7 @@ pub(super) fn run(global: &Global) -> Outcome {
         reason,
     });
     diagnosis.unchecked.extend(unreadable);
-    if !matches!(daemon, Daemon::Answers { .. }) {
+    if !matches!(daemon, Daemon::Answers(_)) {
         diagnosis.add(facts.orphaned.as_ref().map(doctor::finding));
     }
     if daemon.is_dead() {
@@ -78,11 +77,8 @@ fn judge_owned(table: &mut TableFacts, daemon: Option<u32>) {
 
 /// State of the daemon of this network namespace. A daemon that does not answer says nothing about the table.
 enum Daemon {
-    /// The daemon answers, with its view and its problems.
-    Answers {
-        view: serde_json::Value,
-        problems: Vec<Problem>,
-    },
+    /// The daemon answers, with what it tells of itself.
+    Answers(DaemonAnswer),
     /// A daemon, or something else behind its socket, does not answer, for this reason.
     Silent(String),
     /// No daemon was asked; the problem to report about that, if any.
@@ -100,11 +96,8 @@ impl Daemon {
             Err(error @ ClientError::Forbidden(_)) => return Self::Forbidden(error.to_string()),
             Err(error) => return Self::Silent(error.to_string()),
         };
-        match daemon.get("/v1/daemon").and_then(Answer::json::<serde_json::Value>) {
-            Ok(view) => Self::Answers {
-                problems: serde_json::from_value(view["problems"].clone()).unwrap_or_default(),
-                view,
-            },
+        match daemon.get("/v1/daemon").and_then(Answer::json) {
+            Ok(view) => Self::Answers(view),
             Err(error) => Self::Silent(error.to_string()),
         }
     }
@@ -119,13 +112,13 @@ impl Daemon {
 
     /// Returns whether a daemon runs, or may run, that takes backends out of the balance.
     fn may_probe(&self) -> bool {
-        matches!(self, Self::Answers { .. } | Self::Forbidden(_))
+        matches!(self, Self::Answers(_) | Self::Forbidden(_))
     }
 
     /// Returns the findings about a daemon that does not answer.
     fn findings(&self) -> Vec<Finding> {
         match self {
-            Self::Forbidden(_) | Self::Answers { .. } => Vec::new(),
+            Self::Forbidden(_) | Self::Answers(_) => Vec::new(),
             Self::Absent(problem) => problem.as_ref().map(doctor::finding).into_iter().collect(),
             Self::Silent(why) => vec![Finding {
                 id: "daemon-not-answering",
@@ -151,20 +144,22 @@ impl Daemon {
         };
         let is_known = |known: &Problem| known.kind == problem.kind;
         match self {
-            Self::Answers { problems, .. } if problems.iter().any(is_known) => None,
+            Self::Answers(view) if view.problems().iter().any(is_known) => None,
             _ => Some(doctor::finding(&problem)),
         }
     }
 
-    /// Returns the checks that only the daemon can do, if it could not be asked.
+    /// Returns the checks of the daemon whose results are not known here.
     fn unchecked(&self) -> Option<Unchecked> {
-        let Self::Forbidden(reason) = self else {
-            return None;
+        let (check, reason) = match self {
+            Self::Forbidden(reason) => ("the daemon's own checks".into(), reason.clone()),
+            Self::Answers(view) if view.told.unknown > 0 => (
+                count(view.told.unknown, "problem"),
+                "the daemon tells of problems that this program does not know: `tcpgw status` of the daemon's version shows them".into(),
+            ),
+            _ => return None,
         };
-        Some(Unchecked {
-            check: "the daemon's own checks".into(),
-            reason: reason.clone(),
-        })
+        Some(Unchecked { check, reason })
     }
 }
 

@@ -31,10 +31,10 @@ pub(super) struct Drain {
     /// Return when the backends have no flows left; exit with 1 at the timeout
     #[arg(long)]
     wait: bool,
-    /// How long to wait
+    /// Longest time to wait
     #[arg(long, value_name = "T", default_value = "60s", value_parser = parse_duration, requires = "wait")]
     timeout: Duration,
-    /// How long flows of the backends may live [default: the service's `drain_timeout`]
+    /// Longest time that flows of the backends may live [default: the service's `drain_timeout`]
     #[arg(long = "drain-timeout", value_name = "T", value_parser = parse_duration)]
     within: Option<Duration>,
 }

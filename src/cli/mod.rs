@@ -160,7 +160,7 @@ struct File {
 
 #[derive(Debug, Args)]
 struct Locking {
-    /// How long to wait for another tcpgw that holds the lock of this network namespace
+    /// Longest time to wait for another tcpgw that holds the lock of this network namespace
     #[arg(long, value_name = "T", default_value = "10s", value_parser = parse_duration)]
     lock_timeout: Duration,
 }

@@ -111,7 +111,7 @@ struct How {
     /// Change nothing unless the service still has this revision (see `service show`)
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
-    /// How long flows of backends that this removes may live [default: the service's `drain_timeout`]
+    /// Longest time that flows of backends that this removes may live [default: the service's `drain_timeout`]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     drain: Option<std::time::Duration>,
 }

@@ -37,13 +37,13 @@ pub(super) struct Arguments {
     /// Only this service: its name, :PORT or ADDRESS:PORT
     #[arg(long, value_name = "SERVICE")]
     service: Option<ServiceName>,
-    /// How long packets and drops are counted for the rates; 0s shows no rates
+    /// Time over which packets and drops are counted for the rates; 0s shows no rates
     #[arg(long, value_name = "T", default_value = "1s", value_parser = parse_duration)]
     interval: Duration,
     /// Wait first until nothing is unhealthy
     #[arg(long)]
     wait: bool,
-    /// How long to wait
+    /// Longest time to wait
     #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration, requires = "wait")]
     timeout: Duration,
 }

@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     /// The public port [default: a free one]
     #[arg(long, value_name = "PORT")]
     port: Option<NonZeroU16>,
-    /// How long a process may take to end after SIGTERM before it gets SIGKILL, 1s to 10m
+    /// Time that a process has to end after SIGTERM, before it gets SIGKILL, 1s to 10m
     #[arg(long, value_name = "T", default_value = "10s", value_parser = parse_grace)]
     grace: Duration,
 }

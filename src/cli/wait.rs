@@ -25,7 +25,7 @@ pub(super) struct Wait {
     /// The state to wait for
     #[arg(long = "for", value_enum, value_name = "WHAT")]
     what: What,
-    /// How long to wait
+    /// Longest time to wait
     #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
 }

@@ -5,11 +5,9 @@
 //! in networks of apps, and none of a label of the service, a lock of the run directory and a link of this network namespace
 //! says that the app lives.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
-
-use serde_json::Value;
 
 use super::gateway;
 use super::id::AppId;
@@ -17,7 +15,9 @@ use super::network::{Network, Standing};
 use super::owner::{self, Owner};
 use super::record::Places;
 use crate::addon::{Dialect, Quarantined, Removed, Resource, ResourceChange};
+use crate::api::answers::{ResourceList, ServiceFields, ServiceList};
 use crate::api::client::{Answer, Client, ClientError};
+use crate::control::request::ResourceView;
 use crate::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, LoadedResources, Store, StoreError};
 
 /// Maximum number of entries of the history that are read: a store that `tcpgw up` has made has fewer.
@@ -75,37 +75,39 @@ fn is_abandoned(
 /// The daemon does not answer or refuses, or it cannot be known who lives.
 pub fn remove(daemon: &Client, lives: &Lives<'_>) -> Result<Vec<String>, String> {
     let failed = |error: ClientError| error.to_string();
-    let told: Value = daemon
+    let told: ResourceList = daemon
         .get("/v1/addon/resources")
         .and_then(Answer::json)
         .map_err(failed)?;
-    let resources = told["resources"].as_array().cloned().unwrap_or_default();
-    let is_candidate = |resource: &&Value| {
-        let app = resource["app"].as_str().unwrap_or_default();
-        resource["dialect"] == "local" && AppId::in_app(app).is_some()
-    };
-    let candidates: Vec<&Value> = resources.iter().filter(is_candidate).collect();
+    let is_candidate =
+        |resource: &ResourceView| resource.dialect == Dialect::Local && AppId::in_app(resource.app.as_str()).is_some();
+    let candidates: Vec<ResourceView> = told.resources.into_iter().filter(is_candidate).collect();
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
-    let told: Value = daemon.get("/v1/services").and_then(Answer::json).map_err(failed)?;
-    let services = told["services"].as_array().cloned().unwrap_or_default();
-    let mut removed = Vec::new();
+    let listed: ServiceList = daemon.get("/v1/services").and_then(Answer::json).map_err(failed)?;
+    let abandoned = abandoned(&candidates, &listed, lives)?;
+    for app in &abandoned {
+        gateway::deprovision(daemon, app).map_err(|error| format!("the resource of app {app}: {error}"))?;
+    }
+    Ok(abandoned)
+}
+
+/// Returns the apps of those local resources that were left behind.
+fn abandoned(candidates: &[ResourceView], listed: &ServiceList, lives: &Lives<'_>) -> Result<Vec<String>, String> {
+    let mut abandoned = Vec::new();
     for resource in candidates {
-        let app = resource["app"].as_str().unwrap_or_default();
-        let service = services.iter().find(|service| service["name"] == resource["service"]);
-        let backends = service.and_then(|service| service["backends"].as_array());
-        let address = |backend: &Value| {
-            let words = backend.as_str().or_else(|| backend["address"].as_str())?;
-            Some(words.parse::<SocketAddr>().ok()?.ip())
-        };
-        let owner = service.and_then(|service| service["labels"][owner::LABEL].as_str());
-        if is_abandoned(app, true, owner, backends.into_iter().flatten().map(address), lives)? {
-            gateway::deprovision(daemon, app).map_err(|error| format!("the resource of app {app}: {error}"))?;
-            removed.push(app.to_owned());
+        let app = resource.app.as_str();
+        let mut services = listed.services.iter().map(|listed| &listed.service);
+        let service = services.find(|service| service.name() == resource.service);
+        let owner = service.and_then(|service| service.label(owner::LABEL));
+        let addresses = service.into_iter().flat_map(ServiceFields::endpoints);
+        let addresses = addresses.map(|backend| backend.map(|backend| backend.ip()));
+        if is_abandoned(app, true, owner, addresses, lives)? {
+            abandoned.push(app.to_owned());
         }
     }
-    Ok(removed)
+    Ok(abandoned)
 }
 
 /// Removes abandoned resources from a store that no daemon has open, before a daemon would serve it. Ports rest for `rest`.
@@ -212,11 +214,12 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Arc;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::addon::Status;
     use crate::addon::id::ResourceId;
+    use crate::api::answers::ListedAnswer;
     use tcpgw_core::model;
 
     const DEAD: &str = "up-shop-00000001";
@@ -315,6 +318,42 @@ mod tests {
         let ended = own.to_string().replace("boot=", "boot=0");
         let (_directory, path) = store_of(&app, &json!({owner::LABEL: ended}));
         assert_eq!(sweep_store(&path, Duration::ZERO, &lives).unwrap().apps, [DEAD]);
+    }
+
+    #[test]
+    fn a_daemons_resource_of_a_living_app_elsewhere_stays() {
+        let own = Owner::own().unwrap().to_string();
+        let ended = own.replace("boot=", "boot=0");
+        let left = |owner: &str, backends: &Value| {
+            let id = ResourceId::from_random(1);
+            let service =
+                json!({"name": id.service(), "port": 20_001, "backends": backends, "labels": {owner::LABEL: owner}});
+            let service = model::parse_service(service.to_string().as_bytes()).unwrap();
+            let listed = ListedAnswer {
+                service: (&service).into(),
+                provider: "api".into(),
+                revision: Some(1),
+                held_back: Vec::new(),
+                paused: None,
+                addon: None,
+            };
+            let list = ServiceList {
+                revision: 1,
+                services: vec![listed],
+            };
+            // As the command reads it.
+            let list: ServiceList = serde_json::from_str(&serde_json::to_string(&list).unwrap()).unwrap();
+            let resource = json!({"id": id, "app": DEAD, "dialect": "local", "plan": "free", "port": 20_001, "url": null,
+                "service": id.service(), "state": "active", "created": 0, "bindings": [], "warning": null});
+            abandoned(&[serde_json::from_value(resource).unwrap()], &list, &lives)
+        };
+        let weighted = json!([{"address": "10.213.7.2", "port": 5000, "weight": 2}]);
+        let (none, dead) = (Ok(Vec::new()), Ok(vec![DEAD.to_owned()]));
+        assert_eq!(left(&own, &json!(["10.213.7.2:5000"])), none, "its `tcpgw up` runs");
+        assert_eq!(left(&ended, &json!(["10.213.7.2:5000"])), dead);
+        assert_eq!(left(&ended, &weighted), dead);
+        let backends = json!(["10.213.7.2:5000", {"address": "192.0.2.7", "port": 5000, "weight": 2}]);
+        assert_eq!(left(&ended, &backends), none, "a backend is not in a network of apps");
     }
 
     #[test]

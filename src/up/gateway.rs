@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::owner::{self, Owner};
+use crate::api::answers::{DaemonAnswer, DeployAnswer, ResourceAnswer, ServiceList};
 use crate::api::client::{Answer, Client, ClientError, Target};
 use tcpgw_core::model::duration;
-use tcpgw_core::problem::Kind;
 
 /// Maximum time for new processes to answer, when they replace others.
 const REPLACE: &str = "30s";
@@ -87,14 +87,15 @@ pub struct Resource {
 pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16>) -> Result<Resource, ClientError> {
     let body = json!({"plan": plan, "port": port}).to_string();
     let target = Target::of_resource(app, "");
-    let answer: Value = daemon.send("PUT", target.as_str(), &[], body.into())?.json()?;
-    let resource = &answer["resource"];
-    let port = resource["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+    let answer: ResourceAnswer = daemon.send("PUT", target.as_str(), &[], body.into())?.json()?;
+    let resource = answer
+        .resource
+        .ok_or_else(|| daemon.odd("it provisioned no resource"))?;
     Ok(Resource {
-        url: resource["url"].as_str().map(tcpgw_core::escape::text),
-        port: port.unwrap_or_default(),
-        plan: tcpgw_core::escape::text(resource["plan"].as_str().unwrap_or_default()),
-        service: resource["service"].as_str().unwrap_or_default().to_owned(),
+        url: resource.url.as_deref().map(tcpgw_core::escape::text),
+        port: resource.port.get(),
+        plan: tcpgw_core::escape::text(resource.plan.as_str()),
+        service: resource.service,
     })
 }
 
@@ -131,9 +132,7 @@ pub fn deprovision(daemon: &Client, app: &str) -> Result<(), ClientError> {
 pub fn wait_until_started(daemon: &Client) -> Result<(), ClientError> {
     let begin = Instant::now();
     loop {
-        let told: Value = daemon.get("/v1/daemon").and_then(Answer::json)?;
-        let problems = told["problems"].as_array();
-        let is_starting = problems.is_some_and(|all| all.iter().any(|problem| problem["kind"] == Kind::Starting.id()));
+        let is_starting = self::daemon(daemon)?.is_starting();
         // Orders say why where it cannot begin at all.
         if !is_starting || begin.elapsed() >= START {
             return Ok(());
@@ -291,20 +290,17 @@ impl<T: Fn(GatewayEvent)> Gateway<T> {
             "drain_timeout": duration::show(self.grace),
         });
         let target = Target::of_service(&self.service(), "/deploys");
-        let mut deploy: Value = daemon.post(target.as_str(), body.to_string().into())?.json()?;
-        let id = deploy["id"].as_u64().unwrap_or_default();
+        let mut deploy: DeployAnswer = daemon.post(target.as_str(), body.to_string().into())?.json()?;
+        let id = deploy.id;
         let is_replacing = timeout == REPLACE;
         loop {
-            match deploy["phase"].as_str().unwrap_or_default() {
-                "switched" | "drained" => {
-                    self.current = targets.to_vec();
-                    return Ok(DeployOutcome::Switched);
-                }
-                "failed" | "undone" => {
-                    let why = deploy["reason"].as_str().unwrap_or("no reason is known");
-                    return Ok(DeployOutcome::Failed(tcpgw_core::escape::text(why)));
-                }
-                _ => {}
+            if deploy.has_failed() {
+                let why = deploy.reason.as_deref().unwrap_or("no reason is known");
+                return Ok(DeployOutcome::Failed(tcpgw_core::escape::text(why)));
+            }
+            if deploy.has_switched() {
+                self.current = targets.to_vec();
+                return Ok(DeployOutcome::Switched);
             }
             self.look(LOOK);
             let ends = |order: &GatewayRequest| match order {
@@ -337,13 +333,12 @@ impl<T: Fn(GatewayEvent)> Gateway<T> {
     }
 }
 
-/// Returns the process number of the daemon.
+/// Returns what the daemon tells of itself.
 ///
 /// # Errors
 /// The daemon does not answer, or refuses.
-pub fn process_of(daemon: &Client) -> Result<Option<u32>, ClientError> {
-    let told: Value = daemon.get("/v1/daemon").and_then(Answer::json)?;
-    Ok(told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()))
+pub fn daemon(daemon: &Client) -> Result<DaemonAnswer, ClientError> {
+    daemon.get("/v1/daemon").and_then(Answer::json)
 }
 
 /// Returns how many services the daemon has.
@@ -351,6 +346,6 @@ pub fn process_of(daemon: &Client) -> Result<Option<u32>, ClientError> {
 /// # Errors
 /// The daemon does not answer, or refuses.
 pub fn services_of(daemon: &Client) -> Result<usize, ClientError> {
-    let told: Value = daemon.get("/v1/services").and_then(Answer::json)?;
-    Ok(told["services"].as_array().map_or(0, Vec::len))
+    let told: ServiceList = daemon.get("/v1/services").and_then(Answer::json)?;
+    Ok(told.services.len())
 }

@@ -143,7 +143,9 @@ pub fn end_orphan(places: &Places, socket: &Path, is_alone: bool, say: &dyn Fn(&
     let is_orphan = shared.starter.map_or(is_alone, |starter| !starter.lives());
     let (begin, mut is_told, mut is_said) = (Instant::now(), false, false);
     loop {
-        let answering = Client::connect(socket).and_then(|daemon| gateway::process_of(&daemon));
+        let answering = Client::connect(socket)
+            .and_then(|daemon| gateway::daemon(&daemon))
+            .map(|daemon| daemon.pid);
         match answering {
             Ok(Some(process)) if process == expected && is_orphan => {
                 if !std::mem::replace(&mut is_told, true) {

@@ -4,6 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::request::ResourceView;
 
+/// The answer to `GET /v1/addon/resources`, as far as commands read it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ResourceList {
+    /// The resources.
+    pub resources: Vec<ResourceView>,
+}
+
 /// Result of a request that changes a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceAnswer {

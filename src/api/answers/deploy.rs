@@ -99,6 +99,11 @@ impl DeployAnswer {
         self.phase == "drained" || self.has_failed()
     }
 
+    /// Returns whether new connections go to its targets.
+    pub fn has_switched(&self) -> bool {
+        matches!(&*self.phase, "switched" | "drained")
+    }
+
     /// Returns whether the deploy ended without having replaced the backends for good.
     pub fn has_failed(&self) -> bool {
         matches!(&*self.phase, "failed" | "undone")

@@ -1,6 +1,7 @@
 //! Services, as the API tells them.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -27,6 +28,24 @@ impl ServiceFields {
     /// Returns the service's name.
     pub fn name(&self) -> &str {
         self.get("name").as_str().unwrap_or_default()
+    }
+
+    /// Returns the addresses and ports of the backends; `None` stands for one that is not understood.
+    pub fn endpoints(&self) -> impl Iterator<Item = Option<SocketAddr>> {
+        let backends = self.get("backends").as_array().into_iter().flatten();
+        backends.map(|backend| match backend {
+            Value::String(endpoint) => endpoint.parse().ok(),
+            backend => {
+                let address = backend.get("address")?.as_str()?.parse().ok()?;
+                let port = backend.get("port")?.as_u64()?.try_into().ok()?;
+                Some(SocketAddr::new(address, port))
+            }
+        })
+    }
+
+    /// Returns the value of a label.
+    pub fn label(&self, label: &str) -> Option<&str> {
+        self.get("labels").get(label)?.as_str()
     }
 
     /// Returns a field; null if it is not there.

@@ -66,10 +66,10 @@ pub(super) struct Arguments {
     /// A JSON file with an object to provision with: `parameters` with osb, otherwise `options`
     #[arg(long, value_name = "FILE")]
     parameters: Option<PathBuf>,
-    /// How long one answer may take
+    /// Longest time for one answer
     #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
-    /// How long an asynchronous operation may take (osb only)
+    /// Longest time for an asynchronous operation (osb only)
     #[arg(long, value_name = "T", default_value = "10m", value_parser = parse_duration)]
     poll_timeout: Duration,
     /// A PEM file with certificates to trust instead of the system's

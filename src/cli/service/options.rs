@@ -44,10 +44,10 @@ pub(super) struct Options {
     /// The most new connections of each client, per second
     #[arg(long, value_name = "N")]
     client_handshakes: Option<u32>,
-    /// How long a connection without traffic is kept: 1s to 480h [default: `idle_timeout` of the configuration]
+    /// Time that a connection without traffic is kept: 1s to 480h [default: `idle_timeout` of the configuration]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     idle_timeout: Option<Duration>,
-    /// How new connections are spread over the backends
+    /// Method that spreads new connections over the backends
     #[arg(long, value_parser = ["client-hash", "random", "source-hash", "round-robin"])]
     balance: Option<String>,
     /// The answer to a late packet of a flushed flow
@@ -65,7 +65,7 @@ pub(super) struct Options {
     /// A network of clients that may not connect; may be repeated
     #[arg(long, value_name = "CIDR", value_parser = network::parse)]
     deny: Vec<IpNet>,
-    /// How long flows of a removed backend may live
+    /// Longest time that flows of a removed backend may live
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
     /// A label; may be repeated

@@ -206,7 +206,7 @@ impl<'a> Up<'a> {
         };
         gateway::wait_until_started(&daemon)?;
         // A daemon that a `tcpgw up` has started reaches its own apps by their gateways' addresses.
-        let is_ups = shared.daemon.is_some() && gateway::process_of(&daemon)? == shared.daemon;
+        let is_ups = shared.daemon.is_some() && gateway::daemon(&daemon)?.pid == shared.daemon;
         self.keeps_daemon = is_ups;
         leftovers::remove_apps(&daemon, &self.places, &self.network, dead).map_err(UpError::Left)?;
         let lives = |id: &str| abandoned::lives(&self.places, &self.network, id);
