@@ -10,7 +10,7 @@ use tcpgw_core::diff::count;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::Deletion;
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::{InFlight, Kernel, KernelError, reading};
 
 /// Maximum number of passes over the flows until none is found.

@@ -13,7 +13,7 @@ use crate::store::last::Last;
 use tcpgw_core::model::{InputProblem, Listen, Service, SourceMode, State};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, processes_of};
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::{LocalAddresses, Routes};
 
 /// Maximum number of routes that are looked up, in some microseconds each.

@@ -15,7 +15,7 @@ use std::io;
 use tcpgw_core::model::InputProblems;
 use tcpgw_kernel::KernelError;
 use tcpgw_kernel::listeners::ListenersError;
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 
 /// Reason why a command failed.
 #[derive(Debug, Error)]

@@ -177,7 +177,7 @@ pub fn run() -> ExitCode {
     if let Some(code) = completions::complete_if_asked() {
         return code;
     }
-    tcpgw_kernel::ffi::keep_memory();
+    tcpgw_kernel::ffi::memory::keep_memory();
     let parsed = help::command().try_get_matches();
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::control::handshakes::Hearing;
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::conntrack::{Completion, CompletionMonitor};
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 
 /// Number of messages between two observations from which receiving them pauses.
 const MANY: usize = 10_000;

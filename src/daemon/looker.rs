@@ -14,7 +14,7 @@ use crate::control::core::{Unvetted, Vetted};
 use crate::preflight;
 use tcpgw_core::model::{Service, State};
 use tcpgw_kernel::listeners::ListenersError;
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::Routes;
 
 /// Time after which an examination is given up and changes that wait for it are refused.

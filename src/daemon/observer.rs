@@ -18,7 +18,7 @@ use crate::control::observation::{Observation, ObservationRequest, StoreFile};
 use crate::doctor::{self, CheapReader, Effort, Subject};
 use tcpgw_core::problem::Problem;
 use tcpgw_kernel::conntrack::{Conntrack, TcpState};
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::Routes;
 
 /// Number of flows that are decoded in some milliseconds.

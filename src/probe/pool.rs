@@ -16,7 +16,7 @@ use super::errno::local;
 use super::{Report, errno};
 use tcpgw_core::health::{Probe, ProbeOutcome};
 use tcpgw_core::ruleset::stmt::PROBE_PRIORITY;
-use tcpgw_kernel::ffi;
+use tcpgw_kernel::ffi::socket;
 
 /// Maximum number of idle sockets of one kind that are kept.
 const KEPT: usize = 256;
@@ -223,7 +223,7 @@ impl Pool {
         }
         let idle = self.idle.entry(socket.kind).or_default();
         // A disconnected socket receives nothing more, so its queue is emptied after that.
-        let is_free = ffi::disconnect(socket.fd.as_fd()).is_ok() && socket.forget_errors();
+        let is_free = socket::disconnect(socket.fd.as_fd()).is_ok() && socket.forget_errors();
         if is_free && idle.len() < KEPT {
             idle.push(token);
         } else {
@@ -258,7 +258,7 @@ fn prioritize(fd: &OwnedFd) {
 }
 
 fn set_int(fd: &OwnedFd, level: i32, option: i32, value: i32) -> Result<(), Errno> {
-    ffi::set_int_option(fd.as_fd(), level, option, value)
+    socket::set_int_option(fd.as_fd(), level, option, value)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 

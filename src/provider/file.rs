@@ -19,7 +19,7 @@ use super::chain::Names;
 use super::pace::{FileEvent, Pace, Reason};
 use super::{Bad, News};
 use crate::config::Config;
-use tcpgw_kernel::ffi::InotifyHandle;
+use tcpgw_kernel::ffi::inotify::InotifyHandle;
 
 /// Maximum number of consecutive contents that are ignored because they were written to while being read.
 const PATIENCE: u32 = 50;

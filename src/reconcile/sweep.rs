@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Reconciler, Report};
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::{Deletion, Flow, Pair, TcpState};
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::{InFlight, Kernel, KernelError};
 
 const SWEEPS: u32 = 50;

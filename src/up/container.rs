@@ -29,7 +29,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getppid, setsid};
 use serde::{Deserialize, Serialize};
 
-use tcpgw_kernel::ffi;
+use tcpgw_kernel::ffi::socket;
 
 /// Name of the holder process (`argv[0]`), by which the program knows what to do.
 pub const HOLDER: &str = "tcpgw-up-holder";
@@ -105,8 +105,8 @@ struct Pipes {
 impl Pipes {
     fn of(spec: &Spec) -> io::Result<Self> {
         Ok(Self {
-            control: ffi::inherited(spec.control)?.into(),
-            report: ffi::inherited(spec.report)?.into(),
+            control: socket::inherited(spec.control)?.into(),
+            report: socket::inherited(spec.report)?.into(),
         })
     }
 

@@ -14,9 +14,10 @@ use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, T
 use super::id::AppId;
 use super::network::link_prefix;
 use tcpgw_core::ruleset::stmt::{FlowDirection, Stmt};
-use tcpgw_kernel::ffi;
+use tcpgw_kernel::ffi::expression;
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::netlink::exchange::NetlinkExchange as _;
-use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
+use tcpgw_kernel::netlink::socket::Netlink;
 use tcpgw_kernel::nftables::expr;
 
 /// Priority `NF_IP_PRI_FILTER`.
@@ -46,7 +47,7 @@ pub fn install(id: &AppId, network: Ipv4Net) -> Result<(), NetlinkError> {
     for stmt in [Stmt::Direction(FlowDirection::Reply), Stmt::StatusDnat] {
         let mut rule = Rule::new(&forward);
         for expr in expr::rule(&[stmt]) {
-            ffi::add_expression(&mut rule, &expr);
+            expression::add_expression(&mut rule, &expr);
         }
         rule.add_expr(&nft_expr!(verdict accept));
         batch.add(&rule, MsgType::Add);

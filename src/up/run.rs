@@ -40,7 +40,7 @@ use super::supervisor::{Action, Input, InstanceId, Phase, Supervisor, TCP};
 use crate::api::client::{Client, ClientError};
 use tcpgw_core::escape;
 use tcpgw_core::model::duration;
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 
 /// Interval between checks that the daemon lives.
 const WATCH: Duration = Duration::from_secs(1);

@@ -334,7 +334,7 @@ fn look() -> Snapshot {
 /// Returns the cookie of this process's network namespace.
 fn namespace() -> u64 {
     let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    tcpgw_kernel::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).expect("Linux 5.14")
+    tcpgw_kernel::ffi::socket::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).expect("Linux 5.14")
 }
 
 impl Server {

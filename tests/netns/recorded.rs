@@ -15,7 +15,7 @@ use tcpgw_kernel::firewall;
 use tcpgw_kernel::linux;
 use tcpgw_kernel::netlink::exchange::NetlinkExchange;
 use tcpgw_kernel::netlink::recorded::{Recorded, Recorder};
-use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
+use tcpgw_kernel::netlink::socket::Netlink;
 use tcpgw_kernel::netlink::tlv::{Attrs, Family, Header, Messages, Writer};
 use tcpgw_kernel::nftables::{elements, table};
 use tcpgw_kernel::route::Routes;
@@ -25,6 +25,7 @@ use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, addresses, at};
 use crate::harness::server::Behaviour;
 use crate::harness::wait_until;
+use tcpgw_kernel::netlink::error::NetlinkError;
 
 const SAMPLE: &str = include_str!("../fuzz/sample.json");
 

@@ -24,9 +24,9 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use self::conntrack::{Deletion, Flow, Pair, Selection};
-use self::netlink::socket::NetlinkError;
 use self::nftables::ownership::{Adoption, Ownership};
 use self::nftables::transaction::{Refused, Subject};
+use crate::netlink::error::NetlinkError;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;

@@ -8,8 +8,9 @@ use nix::errno::Errno;
 
 use crate::conntrack::{Conntrack, Deletion, Flow, Pair, Selection};
 use crate::firewall::{self, TableFamily};
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::{Netlink, NetlinkError, restarting};
+use crate::netlink::socket::{Netlink, restarting};
 use crate::netlink::tlv::Reply;
 use crate::nftables::nat_order::OlderChains;
 use crate::nftables::ownership::{Adoption, DORMANT, Ownership};
@@ -83,7 +84,7 @@ impl Linux {
     ///
     /// Fails with the error of `getsockopt`.
     pub fn netns_cookie(&self) -> std::io::Result<u64> {
-        crate::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&self.nft))
+        crate::ffi::socket::netns_cookie(std::os::fd::AsFd::as_fd(&self.nft))
     }
 
     /// Returns the netlink port of the socket that writes. By it notifications distinguish this process' transactions
@@ -418,7 +419,7 @@ impl Kernel for Linux {
         if self.conntrack.has_none()? {
             return Ok(InFlight::NoFlows);
         }
-        match crate::ffi::await_rcu_readers() {
+        match crate::ffi::system::await_rcu_readers() {
             // With one CPU the kernel does not wait at all.
             Ok(()) if cpus_online() > 1 => return Ok(InFlight::Through),
             Ok(()) => {}

@@ -22,8 +22,9 @@ use netlink_packet_sock_diag::{
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange as _;
-use crate::netlink::socket::{Netlink, NetlinkError, restarting};
+use crate::netlink::socket::{Netlink, restarting};
 use crate::netlink::tlv::{Header, Malformed, Message, Writer};
 
 /// Longest time that processes are looked for: there may be many, with many open files.

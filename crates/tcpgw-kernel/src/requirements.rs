@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use self::attempt::ask;
 pub use self::features::Feature;
 use self::features::{Needs, features};
-use crate::netlink::socket::{Netlink, NetlinkError, restarting};
+use crate::netlink::error::NetlinkError;
+use crate::netlink::socket::{Netlink, restarting};
 use crate::nftables::ownership::Ownership;
 use tcpgw_core::model::FlowMark;
 

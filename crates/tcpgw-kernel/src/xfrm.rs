@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
 
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::{Netlink, NetlinkError, restarting};
+use crate::netlink::socket::{Netlink, restarting};
 use crate::netlink::tlv::{Attrs, Header, Malformed, Message};
 
 /// `XFRM_MSG_NEWPOLICY`.

@@ -5,7 +5,7 @@ use crate::api::client::error::ClientError;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tcpgw_kernel::ffi;
+use tcpgw_kernel::ffi::socket;
 
 /// Instead of a socket: work on the kernel without a daemon.
 pub const NOBODY: &str = "none";
@@ -73,5 +73,5 @@ pub fn search(at: At<'_>) -> Result<Found, ClientError> {
 pub fn namespace() -> io::Result<u64> {
     // A socket of this process is in its network namespace.
     let socket = std::os::unix::net::UnixDatagram::unbound()?;
-    ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket))
+    socket::netns_cookie(std::os::fd::AsFd::as_fd(&socket))
 }

@@ -9,7 +9,7 @@ use super::cheap::{PortsByAddress, far, is_open, ports_from};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::conntrack::Conntrack;
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::links::Link;
 use tcpgw_kernel::route::{Routes, WayIn};
 

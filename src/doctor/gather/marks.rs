@@ -7,7 +7,7 @@ use super::super::facts::CheapFacts;
 use super::cheap::{far, ports_from, ports_to};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::Effect;
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::{Routes, WayIn};
 
 /// Maximum number of marks that are examined.

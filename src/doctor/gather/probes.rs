@@ -10,7 +10,7 @@ use super::super::facts::{FailingProbes, MisroutedProbe};
 use super::answers::far_away;
 use super::cheap::{Input, ports_to};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::links::Link;
 use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo, Routes, WayIn};
 

@@ -10,7 +10,7 @@ use crate::addon::id::names_service;
 use crate::up::own_daemon::Log;
 use crate::up::printer::Printer;
 use tcpgw_core::escape;
-use tcpgw_kernel::ffi;
+use tcpgw_kernel::ffi::system;
 
 /// Lines that may wait to be printed.
 const WAITING_LINES: usize = 256;
@@ -31,7 +31,7 @@ impl Output {
 /// Returns the time of the day in the local time zone.
 fn clock() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (hour, minute, second) = ffi::local_time(i64::try_from(now.as_secs()).unwrap_or_default());
+    let (hour, minute, second) = system::local_time(i64::try_from(now.as_secs()).unwrap_or_default());
     format!("{hour:02}:{minute:02}:{second:02}")
 }
 

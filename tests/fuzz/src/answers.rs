@@ -10,7 +10,6 @@ use tcpgw_core::ruleset::room::Room;
 use tcpgw_kernel::KernelError;
 use tcpgw_kernel::netlink::exchange::NetlinkExchange as _;
 use tcpgw_kernel::netlink::recorded::Recorded;
-use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::netlink::tlv::{Attrs, Messages};
 use tcpgw_kernel::nftables::monitor::{Decoder, TableChange};
 use tcpgw_kernel::nftables::ownership::Ownership;
@@ -18,6 +17,7 @@ use tcpgw_kernel::nftables::transaction::{Sealed, Transaction};
 use tcpgw_kernel::nftables::watch;
 
 use super::sample::sample;
+use tcpgw_kernel::netlink::error::NetlinkError;
 
 /// Checks that any messages are decoded, and that every refusal has a text.
 pub fn check(bytes: &[u8]) {

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::netlink::recorded::Recorded;
-use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::Routes;
 
 /// Checks that any answers are read or give an error.

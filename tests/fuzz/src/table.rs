@@ -47,7 +47,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-fn told<T>(outcome: Result<T, tcpgw_kernel::netlink::socket::NetlinkError>) {
+fn told<T>(outcome: Result<T, tcpgw_kernel::netlink::error::NetlinkError>) {
     if let Err(error) = outcome {
         assert!(!error.to_string().is_empty());
     }

@@ -5,7 +5,8 @@ use std::io::IoSlice;
 use std::net::SocketAddr;
 
 use super::wire;
-use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::error::NetlinkError;
+use crate::netlink::socket::Netlink;
 use crate::netlink::tlv::Writer;
 
 /// Number of requests whose answers fit into the socket.

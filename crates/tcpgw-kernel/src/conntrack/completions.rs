@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use nix::libc;
 
 use super::{Flow, TcpState, owns};
-use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::error::NetlinkError;
+use crate::netlink::socket::Netlink;
 use tcpgw_core::model::FlowMark;
 
 /// `NFNLGRP_CONNTRACK_UPDATE`: each change of a flow's state, but not its begin and end.

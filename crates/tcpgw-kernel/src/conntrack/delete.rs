@@ -5,8 +5,9 @@ use std::{io::IoSlice, sync::mpsc::Receiver};
 use nix::errno::Errno;
 
 use super::{FlowKey, wire};
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange as _;
-use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::socket::Netlink;
 use crate::netlink::tlv::{Nack, Writer};
 
 const WHAT: &str = "delete flows";

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::select::dump;
 use super::{Conntrack, Flow, TcpState, owns, wire};
-use crate::netlink::socket::NetlinkError;
+use crate::netlink::error::NetlinkError;
 use tcpgw_core::model::FlowMark;
 
 /// `IPS_ASSURED`, `IPS_DST_NAT` of `nf_conntrack_common.h`.

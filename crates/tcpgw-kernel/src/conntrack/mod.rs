@@ -37,8 +37,9 @@ use self::delete::Deletes;
 pub use self::delete::{Deletion, Failure};
 pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};
 pub use self::select::Selection;
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::{Netlink, NetlinkError, restarting};
+use crate::netlink::socket::{Netlink, restarting};
 use crate::netlink::tlv::Writer;
 
 /// Chunks that may wait for being deleted.

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{Conntrack, Flow, PairFilter, owns, wire};
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange as _;
-use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::socket::Netlink;
 use crate::netlink::tlv::{Message, Writer};
 use tcpgw_core::model::FlowMark;
 

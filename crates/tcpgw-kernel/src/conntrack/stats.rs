@@ -3,8 +3,8 @@
 use nix::errno::Errno;
 
 use super::wire;
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::NetlinkError;
 
 /// Counters of all CPUs together, since the network namespace began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ pub use self::packet::{ConnectOutcome, Syn, Walk};
 use self::table::FakeTable;
 use crate::conntrack::{Deletion, Failure, Flow};
 use crate::linux::next_generation;
-use crate::netlink::socket::NetlinkError;
+use crate::netlink::error::NetlinkError;
 use crate::netlink::tlv::Nack;
 use crate::nftables::ownership::Ownership;
 use crate::nftables::transaction::{Refused, Subject};

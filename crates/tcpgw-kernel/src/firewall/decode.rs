@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::mark::{self, MarkWrite, Target};
+use super::parts::{Parts, read_verdict};
 use super::stateful as state;
 use super::{Effect, Element, Field, Load, Relation, Rule, TableFamily, Test, Verdict, xt};
-use crate::netlink::tlv::{Attr, Attrs, Malformed};
+use crate::netlink::tlv::{Attrs, Malformed};
 use crate::nftables::nft::{LIST_ELEM, elem, expr};
 
 const VERDICT_REGISTER: u32 = 0;
@@ -96,37 +97,6 @@ struct Reader<'a> {
     bytes: BTreeMap<u32, Vec<Option<u8>>>,
     rule: Rule,
     unread: Vec<String>,
-}
-
-/// The parts of an expression's data.
-pub(super) struct Parts<'a>(pub(super) &'a [u8]);
-
-impl<'a> Parts<'a> {
-    pub(super) fn get(&self, kind: u16) -> Result<Option<Attr<'a>>, Malformed> {
-        Attrs::new(self.0).first(kind)
-    }
-
-    pub(super) fn number(&self, kind: u16) -> Result<u32, Malformed> {
-        self.get(kind)?.map_or(Ok(0), |attr| attr.be32())
-    }
-
-    fn has(&self, kind: u16) -> Result<bool, Malformed> {
-        Ok(self.get(kind)?.is_some())
-    }
-
-    pub(super) fn text(&self, kind: u16) -> Result<&'a str, Malformed> {
-        self.get(kind)?.map_or(Ok(""), |attr| attr.str())
-    }
-
-    fn value(&self, kind: u16) -> Result<Vec<u8>, Malformed> {
-        let Some(data) = self.get(kind)? else {
-            return Ok(Vec::new());
-        };
-        Ok(data
-            .nested()
-            .first(elem::VALUE)?
-            .map_or_else(Vec::new, |value| value.payload.to_vec()))
-    }
 }
 
 fn slot(register: u32) -> u32 {
@@ -540,21 +510,6 @@ fn bitwise_mark(
             whole.or_else(|| Some(first?.or(second?)))
         }
         _ => None,
-    })
-}
-
-/// Reads a verdict from its attributes.
-pub(super) fn read_verdict(payload: &[u8]) -> Result<Verdict, Malformed> {
-    let parts = Parts(payload);
-    let chain = || parts.text(elem::VERDICT_CHAIN).map(str::to_owned);
-    Ok(match parts.number(elem::VERDICT_CODE)?.cast_signed() {
-        0 => Verdict::Drop,
-        1 => Verdict::Accept,
-        -1 => Verdict::Continue,
-        -3 => Verdict::Jump(chain()?),
-        -4 => Verdict::Goto(chain()?),
-        -5 => Verdict::Return,
-        _ => Verdict::Unknown("a verdict".into()),
     })
 }
 

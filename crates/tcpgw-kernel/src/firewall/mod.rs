@@ -7,7 +7,9 @@
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nf_tables_api.c`.
 
 mod decode;
+mod dump;
 mod mark;
+mod parts;
 mod program;
 mod read;
 mod save;

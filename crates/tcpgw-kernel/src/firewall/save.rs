@@ -14,7 +14,7 @@ use super::program::{self, Bounds};
 use super::stateful;
 use super::xt::{compare, dest_types, masked_mark, port_list, state, tcp_flags};
 use super::{Base, Chain, Effect, Field, ForeignTable, Hook, Load, Relation, Rule, TableFamily, Test, Verdict};
-use crate::netlink::socket::NetlinkError;
+use crate::netlink::error::NetlinkError;
 
 /// A hundred thousand rules are some 10 MB, and take a second.
 const BOUNDS: Bounds = Bounds {

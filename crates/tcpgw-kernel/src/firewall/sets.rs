@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::decode::{self, SetContent};
-use super::read::{attrs, dump, header, of, text};
+use super::decode::SetContent;
+use super::dump::{attrs, dump, header, of, text};
+use super::parts::read_verdict;
 use super::{Element, TableFamily, Verdict};
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::NetlinkError;
 use crate::netlink::tlv::{Attrs, Malformed, Message};
 use crate::nftables::nft::{LIST_ELEM, elem, msg, set};
 
@@ -220,7 +221,7 @@ fn element(payload: &[u8]) -> Result<Option<Listed>, Malformed> {
         key: value(elem::KEY)?.unwrap_or_default(),
         key_end: value(elem::KEY_END)?,
         ends: flags & INTERVAL_END != 0,
-        verdict: verdict.map_or(Ok(Verdict::Continue), |attr| decode::read_verdict(attr.payload))?,
+        verdict: verdict.map_or(Ok(Verdict::Continue), |attr| read_verdict(attr.payload))?,
     }))
 }
 

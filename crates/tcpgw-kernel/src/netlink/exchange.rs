@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
-use crate::netlink::socket::NetlinkError;
+use crate::netlink::error::NetlinkError;
 use crate::netlink::tlv::{Message, Messages, Nack, Reply, Writer};
 
 /// `NLM_F_DUMP_INTR`.

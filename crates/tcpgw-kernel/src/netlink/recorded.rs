@@ -1,7 +1,7 @@
 //! Recorded answers of a kernel, for tests and for fuzzing of the readers.
 
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::NetlinkError;
 use crate::netlink::tlv::{HEADER_LEN, Message, Messages, Reply, Writer, align};
 
 /// Answers that were given once. Requests are answered by what comes next, whatever they ask for, up to the next

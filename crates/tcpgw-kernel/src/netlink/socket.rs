@@ -19,12 +19,11 @@ use nix::{
     },
 };
 
-use crate::ffi;
+use super::error::{NetlinkError, SEND_OVERHEAD, TIMEOUT_SECONDS};
+use crate::ffi::socket::{MnlSocket, set_int_option};
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::tlv::{Malformed, Messages, Nack, TooLong, Writer};
+use crate::netlink::tlv::{Messages, Writer};
 
-/// Seconds after which a silent kernel is an error.
-pub const TIMEOUT_SECONDS: i64 = 10;
 const TIMEOUT: Duration = Duration::from_secs(TIMEOUT_SECONDS.cast_unsigned());
 /// Bytes of one receive; dumps come in parts of at most 32 KiB, other answers are smaller.
 const PART: usize = 128 * 1024;
@@ -32,116 +31,8 @@ const PART: usize = 128 * 1024;
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// Most parts of one `sendmsg` (`UIO_MAXIOV`).
 const MAX_PARTS: usize = 1024;
-/// Bytes that `netlink_sendmsg` needs free in addition to the message.
-const SEND_OVERHEAD: usize = 32;
 /// Number of attempts of [`restarting`].
 const ATTEMPTS: u32 = 8;
-
-/// Reason why a netlink operation failed.
-#[derive(Debug, thiserror::Error)]
-pub enum NetlinkError {
-    /// The socket could not be opened.
-    #[error("failed to open a netlink socket: {0}{hint}", hint = hint(.0))]
-    Open(#[source] io::Error),
-    /// A socket option was refused.
-    #[error("failed to set {option} on a netlink socket: {source}{hint}", hint = hint(.source))]
-    Configure {
-        /// Name of the option.
-        option: &'static str,
-        /// Error of the kernel.
-        source: io::Error,
-    },
-    /// An attribute did not fit.
-    #[error(transparent)]
-    Encode(#[from] TooLong),
-    /// No thread could be started to read or write beside this one.
-    #[error("failed to start a thread: {0}")]
-    Thread(#[source] io::Error),
-    /// The request did not leave.
-    #[error("failed to send a request of {bytes} bytes to {what}: {source}{hint}", hint = send_hint(.source, *.bytes))]
-    Send {
-        /// Description of the operation.
-        what: &'static str,
-        /// The size of the request.
-        bytes: usize,
-        /// Error of the kernel.
-        source: io::Error,
-    },
-    /// The answer could not be read.
-    #[error("failed to receive a netlink answer: {0}")]
-    Receive(#[source] io::Error),
-    /// No answer came for [`TIMEOUT_SECONDS`].
-    #[error("failed to receive a netlink answer: none came within {TIMEOUT_SECONDS} s")]
-    Timeout,
-    /// Answers were lost (`ENOBUFS`): the outcome is unknown, read the kernel again.
-    #[error("failed to receive all netlink answers: they overran the socket's buffer; the outcome is unknown")]
-    Overrun,
-    /// An answer was longer than the receive buffer, and was lost; the buffer has grown meanwhile.
-    #[error("failed to receive a netlink answer: it has {0} bytes, more than the buffer")]
-    Truncated(usize),
-    /// An answer is malformed.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-    /// The data changed while it was read (`NLM_F_DUMP_INTR`): read it again.
-    #[error("failed to read a consistent state: it changed meanwhile")]
-    Interrupted,
-    /// The data changed during every attempt.
-    #[error(
-        "failed to read a consistent state: others changed it during each of {0} attempts; find the program that writes nftables all the time (`nft monitor`)"
-    )]
-    Unsettled(u32),
-    /// The kernel refused the request.
-    #[error("failed to {what}: {nack}{hint}", hint = hint(&io::Error::from_raw_os_error(.nack.errno)))]
-    Refused {
-        /// Description of the operation.
-        what: &'static str,
-        /// The kernel's answer.
-        nack: Nack,
-    },
-}
-
-impl NetlinkError {
-    /// Returns the kernel's errno, if there is one.
-    pub fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::Refused { nack, .. } => Some(nack.error()),
-            Self::Open(source) | Self::Receive(source) | Self::Configure { source, .. } | Self::Send { source, .. } => {
-                source.raw_os_error().map(Errno::from_raw)
-            }
-            _ => None,
-        }
-    }
-
-    /// Returns whether an answer was lost or is inconsistent, so that a new attempt may succeed.
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Overrun | Self::Truncated(_) | Self::Interrupted)
-    }
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EPERM | Errno::EACCES) => " (needs CAP_NET_ADMIN)",
-        Some(Errno::EPROTONOSUPPORT) => " (this kernel lacks the subsystem)",
-        Some(Errno::ENOBUFS | Errno::ENOMEM) => " (the kernel is short of memory)",
-        Some(Errno::EOPNOTSUPP) => " (this kernel cannot do it, or a module is missing)",
-        _ => "",
-    }
-}
-
-/// Returns a hint on why sending failed. A transaction must be sent in one piece, and root of a user namespace may not
-/// exceed the system's limit, which is half of the size that the buffer then has (`sk_setsockopt` in
-/// `net/core/sock.c`).
-fn send_hint(error: &io::Error, bytes: usize) -> String {
-    if error.raw_os_error() == Some(libc::EMSGSIZE) {
-        let least = bytes.saturating_add(SEND_OVERHEAD).div_ceil(2);
-        format!(
-            " (larger than the send buffer may be: raise net.core.wmem_max to {least} or more, outside of containers, or run \
-             with CAP_NET_ADMIN in the initial user namespace)"
-        )
-    } else {
-        hint(error).to_owned()
-    }
-}
 
 /// Repeats a read a few times as long as its error [is passing](NetlinkError::is_passing).
 ///
@@ -164,7 +55,7 @@ pub fn restarting<T>(mut attempt: impl FnMut() -> Result<T, NetlinkError>) -> Re
 
 /// A netlink socket. It belongs to the network namespace of the thread that opened it.
 pub struct Netlink {
-    socket: ffi::MnlSocket,
+    socket: MnlSocket,
     port: u32,
     seq: u32,
     buffer: Vec<u8>,
@@ -216,7 +107,7 @@ impl Netlink {
     ///
     /// Fails with [`NetlinkError::Configure`].
     pub fn join(&self, group: libc::c_int) -> Result<(), NetlinkError> {
-        ffi::set_int_option(self.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group).map_err(|source| {
+        set_int_option(self.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group).map_err(|source| {
             NetlinkError::Configure {
                 option: "NETLINK_ADD_MEMBERSHIP",
                 source,
@@ -282,7 +173,7 @@ impl Netlink {
     }
 
     fn open(bus: mnl::Bus) -> Result<Self, NetlinkError> {
-        let socket = ffi::MnlSocket::open(bus).map_err(NetlinkError::Open)?;
+        let socket = MnlSocket::open(bus).map_err(NetlinkError::Open)?;
         let mut netlink = Self {
             socket,
             port: 0,
@@ -320,7 +211,7 @@ impl Netlink {
     }
 
     fn enable(&self, name: &'static str, option: libc::c_int) -> Result<(), NetlinkError> {
-        ffi::set_int_option(self.as_fd(), libc::SOL_NETLINK, option, 1)
+        set_int_option(self.as_fd(), libc::SOL_NETLINK, option, 1)
             .map_err(|source| NetlinkError::Configure { option: name, source })
     }
 
@@ -403,6 +294,7 @@ impl std::fmt::Debug for Netlink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::tlv::Nack;
 
     #[test]
     fn restarts_are_bounded() {
@@ -466,6 +358,6 @@ mod tests {
         assert_eq!(netlink.next_seq(), 1);
         netlink.seq = u32::MAX;
         assert_eq!(netlink.next_seq(), 1);
-        assert!(ffi::netns_cookie(netlink.as_fd()).unwrap() > 0);
+        assert!(crate::ffi::socket::netns_cookie(netlink.as_fd()).unwrap() > 0);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::{NetlinkError, restarting};
+use crate::netlink::socket::restarting;
 use crate::netlink::tlv::{Attrs, Malformed, Writer};
 use crate::nftables::compare::{alien, matches};
 use crate::nftables::message::{attr_str, body, message_body, request};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use nix::errno::Errno;
 
 use crate::Counted;
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::NetlinkError;
 use crate::netlink::tlv::{Attrs, Malformed};
 use crate::nftables::compare::alien;
 use crate::nftables::message::{body, request};

@@ -1,6 +1,6 @@
 //! Writes the header of a request about the table, and takes the kernel's answers apart.
 
-use crate::netlink::socket::NetlinkError;
+use crate::netlink::error::NetlinkError;
 use crate::netlink::tlv::{Attrs, Family, Header, Malformed, Message, Messages, Writer};
 use crate::nftables::nft;
 

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::error::NetlinkError;
+use crate::netlink::socket::Netlink;
 use crate::netlink::tlv::{Malformed, Message, Messages, Reply};
 use crate::nftables::nft::{self, msg};
 use crate::nftables::watch::{GROUP, is_about_us};

@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use nftnl::{Chain as NftChain, Hook as NftHook, MsgType, ProtoFamily, Rule, Table};
 
-use crate::ffi;
+use crate::ffi::expression;
 use crate::netlink::tlv::Writer;
 use crate::nftables::expr;
 use crate::nftables::nat_order::OlderChains;
@@ -20,7 +20,7 @@ const ACK: u16 = 4;
 /// Returns the message that adds a chain without its rules.
 pub fn new_chain(chain: &SkeletonChain, seq: u32) -> Vec<u8> {
     let table = table();
-    without_ack(ffi::message(&nft_chain(chain, &table), seq, MsgType::Add))
+    without_ack(expression::message(&nft_chain(chain, &table), seq, MsgType::Add))
 }
 
 /// Returns the message that adds a chain without its rules, with the list of the chains that are older.
@@ -46,22 +46,26 @@ pub fn new_rule(chain: &str, rule: &[Stmt], seq: u32) -> Vec<u8> {
     let chain = NftChain::new(c_string(chain), &table);
     let mut nft_rule = Rule::new(&chain);
     for expr in expr::rule(rule) {
-        ffi::add_expression(&mut nft_rule, &expr);
+        expression::add_expression(&mut nft_rule, &expr);
     }
-    without_ack(ffi::message(&nft_rule, seq, MsgType::Add))
+    without_ack(expression::message(&nft_rule, seq, MsgType::Add))
 }
 
 /// Returns the message that removes all rules of a chain.
 pub fn flush_chain(chain: &str, seq: u32) -> Vec<u8> {
     let table = table();
     let chain = NftChain::new(c_string(chain), &table);
-    without_ack(ffi::message(&Rule::new(&chain), seq, MsgType::Del))
+    without_ack(expression::message(&Rule::new(&chain), seq, MsgType::Del))
 }
 
 /// Returns the message that removes a chain.
 pub fn delete_chain(chain: &str, seq: u32) -> Vec<u8> {
     let table = table();
-    without_ack(ffi::message(&NftChain::new(c_string(chain), &table), seq, MsgType::Del))
+    without_ack(expression::message(
+        &NftChain::new(c_string(chain), &table),
+        seq,
+        MsgType::Del,
+    ))
 }
 
 fn table() -> Table {

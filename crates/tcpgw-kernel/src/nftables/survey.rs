@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::NetlinkError;
 use crate::netlink::tlv::{Attrs, Malformed, Writer};
 use crate::nftables::compare::{alien, matches, without};
 use crate::nftables::message::{absent_is_none, attr_str, body, request};

@@ -1,7 +1,7 @@
 //! Reads the table itself, and the generation of the ruleset.
 
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::NetlinkError;
 use crate::netlink::tlv::Malformed;
 use crate::nftables::message::{absent_is_none, request};
 use crate::nftables::nft::{self, msg, table};

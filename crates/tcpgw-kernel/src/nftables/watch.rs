@@ -1,7 +1,8 @@
 //! Watch for writes of other programs to the table while these write to their own tables all the time: the generation
 //! counts all tables, so it alone does not tell.
 
-use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::error::NetlinkError;
+use crate::netlink::socket::Netlink;
 use crate::netlink::tlv::{Attrs, Message, Reply};
 use crate::nftables::nft::{self, msg};
 use crate::nftables::skeleton::TABLE;

@@ -2,7 +2,8 @@
 
 use std::io::IoSlice;
 
-use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::error::NetlinkError;
+use crate::netlink::socket::Netlink;
 use crate::netlink::tlv::{Attrs, Family, Header, Messages, Nack, Reply, Writer};
 use crate::nftables::nft::{self, msg, object, rule, set, table};
 use crate::nftables::sets;

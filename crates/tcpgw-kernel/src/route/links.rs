@@ -7,9 +7,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::ffi;
+use crate::ffi::system;
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::{Netlink, NetlinkError, restarting};
+use crate::netlink::socket::{Netlink, restarting};
 use crate::netlink::tlv::{Attrs, Header, Malformed, Message};
 
 const GET_LINK: u16 = 18;
@@ -376,9 +377,9 @@ fn offloads(name: &str) -> Option<Offloads> {
     const GET_GRO: u32 = 0x2b;
     const FLAG_LRO: u32 = 1 << 15;
     Some(Offloads {
-        lro: ffi::ethtool_value(name, GET_FLAGS).ok()? & FLAG_LRO != 0,
-        gro: ffi::ethtool_value(name, GET_GRO).ok()? != 0,
-        gso: ffi::ethtool_value(name, GET_GSO).ok()? != 0,
+        lro: system::ethtool_value(name, GET_FLAGS).ok()? & FLAG_LRO != 0,
+        gro: system::ethtool_value(name, GET_GRO).ok()? != 0,
+        gso: system::ethtool_value(name, GET_GSO).ok()? != 0,
     })
 }
 

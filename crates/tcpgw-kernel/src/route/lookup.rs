@@ -11,8 +11,9 @@ use netlink_packet_route::{
 };
 use nix::errno::Errno;
 
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::{NetlinkError, restarting};
+use crate::netlink::socket::restarting;
 use crate::route::Routes;
 use crate::route::message::{decode, encode};
 

@@ -5,8 +5,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::NetlinkError;
 use crate::netlink::tlv::{Header, Malformed, Message, Writer};
 use crate::route::Routes;
 

@@ -17,7 +17,8 @@ mod tests;
 pub use self::link_list::Link;
 pub use self::local::LocalAddresses;
 pub use self::lookup::{RouteEntry, RouteTo, TcpPorts, WayIn};
-use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::error::NetlinkError;
+use crate::netlink::socket::Netlink;
 
 /// Access to rtnetlink, of the network namespace of the thread that opened it.
 #[derive(Debug)]

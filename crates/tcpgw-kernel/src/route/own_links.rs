@@ -8,8 +8,9 @@ use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage, AddressS
 use super::Routes;
 use super::local::own_address;
 use super::message::decode;
+use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::socket::{NetlinkError, restarting};
+use crate::netlink::socket::restarting;
 use tcpgw_core::ruleset::links::{Link, LinkAddress, Links};
 
 impl<A: NetlinkExchange> Routes<A> {
