@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::absent::elsewhere;
 use super::configuration::Configuration;
+use super::table::after;
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::api::answers::DaemonAnswer;
 use crate::api::client::{Answer, ClientError};
@@ -11,6 +12,9 @@ use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableFacts, TableSt
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{self, Kind, Problem};
+
+/// Columns before further lines of a finding.
+const INDENT: usize = 4;
 
 pub(super) fn run(global: &Global) -> Outcome {
     let configuration = global.judged_config();
@@ -57,7 +61,13 @@ pub(super) fn run(global: &Global) -> Outcome {
             "notes": diagnosis.count(Severity::Note),
         }))?,
         Output::Table | Output::Wide if global.is_silent() => {}
-        Output::Table | Output::Wide => print(&words(&diagnosis, global.colors(&std::io::stdout())))?,
+        Output::Table | Output::Wide => print(&words(
+            &diagnosis,
+            Form {
+                colors: global.colors(&std::io::stdout()),
+                width: global.extent().width(),
+            },
+        ))?,
     }
     Ok(if diagnosis.count(Severity::Broken) > 0 {
         Code::Failure
@@ -163,35 +173,55 @@ impl Daemon {
     }
 }
 
-fn words(diagnosis: &Diagnosis, colors: bool) -> String {
+/// Form of the findings for people.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    colors: bool,
+    /// Width of the terminal, if there is one.
+    width: Option<usize>,
+}
+
+fn words(diagnosis: &Diagnosis, form: Form) -> String {
     let mut text = String::new();
     for finding in &diagnosis.findings {
-        one(&mut text, finding, colors);
+        one(&mut text, finding, form);
     }
     for unchecked in &diagnosis.unchecked {
-        let _ = writeln!(text, "unchecked: {}: {}", unchecked.check, unchecked.reason);
+        let line = format!("unchecked: {}: {}", unchecked.check, unchecked.reason);
+        let _ = writeln!(text, "{}", after(0, &line, INDENT, form.width));
     }
     text + &summary(diagnosis)
 }
 
-fn one(text: &mut String, finding: &Finding, colors: bool) {
+fn one(text: &mut String, finding: &Finding, form: Form) {
     let (on, off) = match finding.severity {
-        _ if !colors => ("", ""),
+        _ if !form.colors => ("", ""),
         Severity::Broken => ("\u{1b}[1;31m", "\u{1b}[0m"),
         Severity::Warning => ("\u{1b}[1;33m", "\u{1b}[0m"),
         Severity::Note => ("\u{1b}[1m", "\u{1b}[0m"),
     };
+    let severity = finding.severity.to_string();
+    let label = format!(" [{}] ", finding.id);
+    let seen = after(
+        severity.len() + label.len(),
+        &escape::text(&finding.seen),
+        INDENT,
+        form.width,
+    );
+    let _ = writeln!(text, "{on}{severity}{off}{label}{seen}");
     let _ = writeln!(
         text,
-        "{on}{}{off} [{}] {}",
-        finding.severity,
-        finding.id,
-        escape::text(&finding.seen)
+        "    {}",
+        after(INDENT, &escape::text(&finding.cause), INDENT, form.width)
     );
-    let _ = writeln!(text, "    {}", escape::text(&finding.cause));
     match &finding.fix {
+        // Never broken, so that it can be copied.
         Some(Fix::Command(line)) => drop(writeln!(text, "    $ {line}")),
-        Some(Fix::Advice(words)) => drop(writeln!(text, "    -> {words}")),
+        Some(Fix::Advice(words)) => drop(writeln!(
+            text,
+            "    -> {}",
+            after(INDENT + 3, words, INDENT + 3, form.width)
+        )),
         None => {}
     }
 }

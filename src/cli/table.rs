@@ -10,7 +10,7 @@ use std::io::{self, Write};
 pub(super) use self::cell::Cell;
 pub(super) use self::layout::{Column, Extent};
 use self::layout::{Layout, Natural};
-pub(super) use self::wrap::wrap;
+pub(super) use self::wrap::{after, wrap};
 use super::Failure;
 
 /// Rows that are held back to see how wide they are.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use crate::addon::ServiceState;
 use crate::cli::amount::{short, span};
-use crate::cli::table::{Cell, Column, Extent, TextTable};
+use crate::cli::table::{Cell, Column, Extent, TextTable, after};
 use crate::view::Table;
 use crate::view::drops::Dropped;
 use crate::view::problems::{Problem, Severity, title};
@@ -20,6 +20,8 @@ use tcpgw_core::summary::FlowVerdict;
 
 /// More problems than these are counted only.
 const MOST_PROBLEMS: usize = 30;
+/// Columns before further lines of a message.
+const INDENT: usize = 4;
 
 /// Format of a status.
 #[derive(Debug, Clone, Copy)]
@@ -43,11 +45,13 @@ pub(super) fn write(out: &mut impl Write, status: &Status<'_>, look: Look) -> io
     let (word, color) = if status.ok { ("ok", "32") } else { ("unhealthy", "31") };
     writeln!(out, "{}: {}", paint(word, color), sum(status))?;
     for problem in status.problems.iter().take(MOST_PROBLEMS) {
-        let label = match problem.severity {
-            Severity::Error => paint("error:", "31"),
-            Severity::Warning => paint("warning:", "33"),
+        let (label, color) = match problem.severity {
+            Severity::Error => ("error:", "31"),
+            Severity::Warning => ("warning:", "33"),
         };
-        writeln!(out, "{label} {}", tcpgw_core::escape::text(&problem.message))?;
+        let text = tcpgw_core::escape::text(&problem.message);
+        let text = after(label.len() + 1, &text, INDENT, look.extent.width());
+        writeln!(out, "{} {text}", paint(label, color))?;
     }
     match status.problems.len().saturating_sub(MOST_PROBLEMS) {
         0 => {}
@@ -337,7 +341,11 @@ fn notes(out: &mut impl Write, status: &Status<'_>, look: Look) -> io::Result<()
         None => {}
     }
     for hint in status.hints.iter().filter(|_| look.with_hints) {
-        writeln!(out, "note: {hint}")?;
+        writeln!(
+            out,
+            "note: {}",
+            after("note: ".len(), &hint.to_string(), INDENT, look.extent.width())
+        )?;
     }
     Ok(())
 }

@@ -146,13 +146,12 @@ fn the_table_of_nftables_is_described_where_all_is_asked_for() {
 #[test]
 fn a_note_comes_once_and_last() {
     let text = shown(&sample(), Extent::Width(80));
+    let note = text.find("note: conntrack does not record packets").expect("a note");
+    let lines: Vec<&str> = text[note..].lines().collect();
     assert!(
-        text.trim_end()
-            .lines()
-            .last()
-            .unwrap()
-            .starts_with("note: conntrack does not record packets"),
+        lines.len() > 1 && lines[1..].iter().all(|line| line.starts_with("    ")),
         "{text}"
     );
+    assert!(lines.iter().all(|line| line.len() <= 80), "{text}");
     assert_eq!(text.matches("note: ").count(), 1);
 }

@@ -52,6 +52,16 @@ pub(in crate::cli) enum Extent {
     Width(usize),
 }
 
+impl Extent {
+    /// Returns the width of the terminal, if lines are broken for one.
+    pub(in crate::cli) const fn width(self) -> Option<usize> {
+        match self {
+            Self::Width(width) => Some(width),
+            Self::Usual | Self::All => None,
+        }
+    }
+}
+
 impl Column {
     /// Returns a column of text, aligned left.
     pub(in crate::cli) const fn left(title: &'static str) -> Self {

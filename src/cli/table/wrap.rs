@@ -3,11 +3,11 @@
 use unicode_width::UnicodeWidthStr as _;
 
 /// Breaks a text between words, so that its lines have at most `width` columns. The first line begins behind `first` spaces, the others
-/// behind `indent`. A word that is longer than a line stands in one of its own, and keeps its length: people copy it.
+/// behind `indent`. A word that is longer than a line, and a command between backticks, stay whole: people copy them.
 pub(in crate::cli) fn wrap(text: &str, first: usize, indent: usize, width: usize) -> String {
     let mut lines = " ".repeat(first);
     let (mut used, mut is_begun) = (first, false);
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
+    for word in words(text) {
         let needed = word.width();
         if is_begun && used + 1 + needed > width {
             lines.push('\n');
@@ -24,11 +24,46 @@ pub(in crate::cli) fn wrap(text: &str, first: usize, indent: usize, width: usize
     lines
 }
 
+/// Returns the words of a text. What stands between backticks is part of one word.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_command = false;
+    let is_gap = move |letter: char| {
+        is_command ^= letter == '`';
+        letter == ' ' && !is_command
+    };
+    text.split(is_gap).filter(|word| !word.is_empty())
+}
+
+/// Returns a text that stands behind a label of `label` columns, broken like [`wrap`] where a terminal is that narrow; its further lines
+/// begin behind `indent` spaces.
+pub(in crate::cli) fn after(label: usize, text: &str, indent: usize, width: Option<usize>) -> String {
+    match width {
+        Some(width) => wrap(text, label, indent, width).split_off(label),
+        None => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn commands_stay_whole() {
+        assert_eq!(
+            wrap("say `tcpgw status -o wide` now", 0, 2, 8),
+            "say\n  `tcpgw status -o wide`\n  now"
+        );
+        assert_eq!(wrap("one` two three", 0, 0, 4), "one` two three");
+    }
+
+    #[test]
+    fn a_text_behind_a_label_is_broken_on_a_terminal_only() {
+        assert_eq!(after(7, "one two three", 2, Some(14)), "one two\n  three");
+        assert_eq!(after(7, "one  two three", 2, None), "one  two three");
+        assert_eq!(after(7, "", 2, Some(3)), "");
+    }
 
     #[test]
     fn lines_break_between_words_only() {
