@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::Sha256;
 
+use super::digest::hex;
 use super::id::{IdError, PlatformId};
-use super::sso::hex;
 
 /// The SHA-256 of a JSON value, as 64 hexadecimal digits. The order of an object's members does not count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

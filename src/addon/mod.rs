@@ -5,25 +5,31 @@
 
 pub mod check;
 pub mod credentials;
+mod decision;
 pub mod dialect;
+pub mod digest;
 mod fingerprint;
 pub mod id;
 mod lifecycle;
 mod plan;
 pub mod platform_url;
 mod ports;
+mod refusal;
 mod registry;
+mod removed;
+mod request;
 mod resource;
 pub mod settings;
 pub mod sso;
 pub mod throttle;
 
+pub use self::decision::{AddonOutcome, Decision, Facts, ResourceChange};
 pub use self::fingerprint::Fingerprint;
 pub use self::lifecycle::{Event, Existence, LifecycleStep, Tombstones, step};
 pub use self::plan::{Plan, PlanError, Plans, Price};
 pub use self::ports::{BusyPorts, PortPool, PortRefusal, PortSet, PortUse, Quarantined, RestingPort};
-pub use self::registry::{
-    AddonOutcome, Decision, Facts, MAX_REMOVED, Provision, Refusal, Registry, Removed, Request, ResourceChange, Target,
-    WantedPlan,
-};
+pub use self::refusal::Refusal;
+pub use self::registry::Registry;
+pub use self::removed::{MAX_REMOVED, Removed};
+pub use self::request::{Provision, Request, Target, WantedPlan};
 pub use self::resource::{Binding, Dialect, Owner, Resource, ServiceState, Status};

@@ -1,258 +1,21 @@
 //! All resources, and what requests do to them.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::num::NonZeroU16;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
+use super::decision::{AddonOutcome, Decision, Facts, ResourceChange, edited, unchanged};
 use super::fingerprint::Fingerprint;
-use super::id::{Guid, PlanName, PlatformId, ResourceId};
+use super::id::{PlatformId, ResourceId};
 use super::lifecycle::{Event, Existence, LifecycleStep, Tombstones, step};
-use super::plan::{Plan, Plans};
-use super::ports::{BusyPorts, PortPool, PortRefusal, PortUse, Quarantined};
-use super::resource::{Binding, Dialect, MAX_BINDINGS, Owner, Resource, Status};
+use super::plan::Plans;
+use super::ports::{BusyPorts, PortPool, PortUse, Quarantined};
+use super::refusal::Refusal;
+use super::removed::{Removed, RemovedResources};
+use super::request::{Provision, Request, Target, WantedPlan};
+use super::resource::{Binding, Dialect, MAX_BINDINGS, Resource, Status};
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::Word as _;
-
-/// Maximum number of resources that are remembered after they were deprovisioned; the oldest are forgotten first.
-pub const MAX_REMOVED: usize = 50_000;
-
-/// A resource to provision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provision {
-    /// Provider API of the request.
-    pub dialect: Dialect,
-    /// The platform's id of the app.
-    pub app: PlatformId,
-    /// Scalingo's `uuid`.
-    pub uuid: Option<PlatformId>,
-    /// Organization and space that the instance belongs to (OSB).
-    pub owner: Option<Owner>,
-    /// The plan.
-    pub plan: WantedPlan,
-    /// Requested port; `None`: any.
-    pub port: Option<NonZeroU16>,
-    /// The parameters (OSB); `None`: not to be compared.
-    pub asked: Option<Fingerprint>,
-}
-
-/// The plan that a request names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WantedPlan {
-    /// The plan of this name.
-    Named(PlanName),
-    /// The plan of this id (OSB), which can be a plan that is no longer in the catalog and that existing instances keep.
-    /// `None`: the request has a text that is no plan's id.
-    Id(Option<Guid>),
-}
-
-impl From<PlanName> for WantedPlan {
-    fn from(name: PlanName) -> Self {
-        Self::Named(name)
-    }
-}
-
-impl WantedPlan {
-    /// Returns whether this names the plan that a resource has. A name means the plan that has this name now.
-    fn is_of(&self, resource: &Resource, plans: &Plans) -> bool {
-        match (self, &resource.plan_id) {
-            (Self::Named(name), _) => *name == resource.plan,
-            (Self::Id(Some(id)), Some(of)) => id.is(of.as_str()),
-            (Self::Id(None), Some(_)) => false,
-            // A plan of which only the name is known has left the catalog, or is the one of that name.
-            (Self::Id(id), None) => {
-                let listed = |id: &Guid| plans.by_id(id.as_str()).map(|plan| &plan.name);
-                let there = plans.by_name(resource.plan.as_str()).map(|plan| &plan.name);
-                id.as_ref().and_then(listed) == there
-            }
-        }
-    }
-
-    /// Returns the plan, or the error if it cannot be given to a resource.
-    fn to_give<'p>(&self, plans: &'p Plans) -> Result<&'p Plan, Refusal> {
-        match self {
-            Self::Named(name) => plans.by_name(name.as_str()).ok_or_else(|| Refusal::UnknownPlan {
-                name: name.to_string(),
-                known: plans.names(),
-            }),
-            Self::Id(id) => {
-                let plan = id.as_ref().and_then(|id| plans.by_id(id.as_str()));
-                plan.ok_or(Refusal::UnlistedPlan)
-            }
-        }
-    }
-
-    /// Returns whether a change to this plan leaves a resource as it is. The plan that it has may have left the configuration: it stays
-    /// with those who have it.
-    fn leaves(&self, resource: &Resource, plans: &Plans) -> bool {
-        match self.to_give(plans) {
-            Ok(plan) => plans.of(resource).is_some_and(|there| there.id == plan.id),
-            Err(_) => self.is_of(resource, plans),
-        }
-    }
-}
-
-/// Resource that a request is about. A provider API has access to its own resources only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// The resource with this id, which tcpgw has given.
-    Id(Dialect, ResourceId),
-    /// The resource of the app with this id, which the platform has given.
-    App(Dialect, PlatformId),
-    /// The resource of the app or of the binding with this id, of any provider API (the command line).
-    Any(PlatformId),
-}
-
-/// A request about a resource, with its values.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// A new resource.
-    Provision(Provision),
-    /// A change of the plan.
-    ChangePlan(Target, WantedPlan),
-    /// A suspension: new connections shall be reset.
-    Suspend(Target),
-    /// The end of a suspension.
-    Resume(Target),
-    /// A removal of the resource.
-    Deprovision(Target),
-    /// A binding of this id, to a resource of this plan.
-    Bind(Target, PlatformId, WantedPlan, Binding),
-    /// The end of the binding of this id.
-    Unbind(Target, PlatformId),
-}
-
-impl Request {
-    /// Returns whether it can be carried out where no plans are configured.
-    pub fn needs_no_plan(&self) -> bool {
-        match self {
-            Self::Suspend(_) | Self::Resume(_) | Self::Deprovision(_) | Self::Unbind(..) => true,
-            Self::Provision(_) | Self::ChangePlan(..) | Self::Bind(..) => false,
-        }
-    }
-}
-
-/// Facts besides the resources that a decision depends on.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts<'f> {
-    /// The plans.
-    pub plans: &'f Plans,
-    /// Ports that other services or local programs have.
-    pub busy: &'f dyn BusyPorts,
-    /// Random bits for a new id.
-    pub random: u64,
-    /// Time since 1970.
-    pub now: Duration,
-}
-
-/// Change that has to be durable before a request is answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ResourceChange {
-    /// A resource is new or other than before.
-    Put(Arc<Resource>),
-    /// A resource is removed.
-    Remove(Removed),
-}
-
-/// A resource that was deprovisioned. Its JSON is what the store keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Removed {
-    /// The id that the resource had.
-    pub id: ResourceId,
-    /// Provider API that the resource was made by.
-    pub dialect: Dialect,
-    /// The platform's id of the app.
-    pub app: PlatformId,
-    /// Port of the resource, and the end of its quarantine.
-    pub port: Quarantined,
-    /// Time at which it was deprovisioned, since 1970.
-    pub at: Duration,
-}
-
-/// Outcome of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AddonOutcome {
-    /// The resource or the binding is new.
-    Created(Arc<Resource>),
-    /// The resource was changed.
-    Changed(Arc<Resource>),
-    /// The resource was already as requested.
-    Unchanged(Arc<Resource>),
-    /// The resource was removed; the value is its last state.
-    Removed(Arc<Resource>),
-}
-
-impl AddonOutcome {
-    /// Returns the resource.
-    pub fn resource(&self) -> &Arc<Resource> {
-        match self {
-            Self::Created(resource) | Self::Changed(resource) | Self::Unchanged(resource) | Self::Removed(resource) => {
-                resource
-            }
-        }
-    }
-}
-
-/// Decision about a request: the change to write, and the answer that follows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// Change that has to be durable and committed before the answer.
-    pub change: Option<ResourceChange>,
-    /// Outcome to answer with.
-    pub outcome: AddonOutcome,
-}
-
-/// Reason why a request is refused. A refused request changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// No plan has this name.
-    #[error("there is no plan {name:?}; the plans are {known}")]
-    UnknownPlan {
-        /// Name in the request.
-        name: String,
-        /// Names of the plans that exist.
-        known: String,
-    },
-    /// No plan of the catalog has this id.
-    #[error("plan_id is not that of a plan in the catalog")]
-    UnlistedPlan,
-    /// The resource does not exist.
-    #[error("there is no such resource")]
-    NotFound,
-    /// The resource was deprovisioned.
-    #[error("the resource was deprovisioned")]
-    Gone,
-    /// The binding does not exist.
-    #[error("there is no such binding")]
-    NoBinding,
-    /// The same id with other values.
-    #[error("{0}")]
-    Conflict(String),
-    /// No port can be given.
-    #[error(transparent)]
-    Port(#[from] PortRefusal),
-    /// The resource has as many bindings as it may.
-    #[error("a resource has at most {MAX_BINDINGS} bindings")]
-    TooManyBindings,
-    /// Several resources have bindings of this app.
-    #[error("several resources are bound to app {0}: name one of them by its own id")]
-    Ambiguous(PlatformId),
-}
-
-impl Refusal {
-    /// Returns the message for a platform, whose users read it.
-    pub fn for_platform(&self) -> String {
-        match self {
-            Self::Port(refusal) => refusal.for_platform(),
-            other => other.to_string(),
-        }
-    }
-}
 
 /// All resources, with indexes by app and binding.
 #[derive(Debug, Clone)]
@@ -583,28 +346,8 @@ fn is_other(there: Option<&Fingerprint>, wanted: Option<&Fingerprint>) -> bool {
     there.zip(wanted).is_some_and(|(there, wanted)| there != wanted)
 }
 
-fn edited(before: &Arc<Resource>, edit: impl FnOnce(&mut Resource)) -> Decision {
-    let mut after = Resource::clone(before);
-    edit(&mut after);
-    if after == **before {
-        return unchanged(before);
-    }
-    let after = Arc::new(after);
-    Decision {
-        change: Some(ResourceChange::Put(Arc::clone(&after))),
-        outcome: AddonOutcome::Changed(after),
-    }
-}
-
 fn bound_apps(resource: &Resource) -> impl Iterator<Item = &PlatformId> {
     resource.bindings.values().filter_map(|binding| binding.app.as_ref())
-}
-
-fn unchanged(resource: &Arc<Resource>) -> Decision {
-    Decision {
-        change: None,
-        outcome: AddonOutcome::Unchanged(Arc::clone(resource)),
-    }
 }
 
 fn tombstones(dialect: Dialect) -> Tombstones {
@@ -643,51 +386,6 @@ fn difference(there: &Resource, wanted: &Provision, plans: &Plans) -> Option<Str
     }
     is_other(there.asked.as_ref(), wanted.asked.as_ref())
         .then(|| "the instance exists, provisioned with other parameters".into())
-}
-
-/// The last [`MAX_REMOVED`] resources that were deprovisioned.
-#[derive(Debug, Clone, Default)]
-struct RemovedResources {
-    order: VecDeque<Removed>,
-    ids: BTreeMap<ResourceId, Dialect>,
-    /// Number of entries in `order` for each app.
-    apps: BTreeMap<(Dialect, PlatformId), usize>,
-}
-
-impl RemovedResources {
-    fn has_id(&self, id: ResourceId) -> bool {
-        self.ids.contains_key(&id)
-    }
-
-    fn has(&self, target: &Target) -> bool {
-        let has_app = |dialect: Dialect, app: &PlatformId| self.apps.contains_key(&(dialect, app.clone()));
-        match target {
-            Target::Id(dialect, id) => self.ids.get(id) == Some(dialect),
-            Target::App(dialect, app) => has_app(*dialect, app),
-            Target::Any(app) => Dialect::WORDS.iter().any(|(_, dialect)| has_app(*dialect, app)),
-        }
-    }
-
-    fn add(&mut self, removed: Removed) {
-        self.ids.insert(removed.id, removed.dialect);
-        *self.apps.entry((removed.dialect, removed.app.clone())).or_default() += 1;
-        self.order.push_back(removed);
-        while self.order.len() > MAX_REMOVED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.forget(oldest);
-            }
-        }
-    }
-
-    fn forget(&mut self, removed: Removed) {
-        self.ids.remove(&removed.id);
-        if let Entry::Occupied(mut count) = self.apps.entry((removed.dialect, removed.app)) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
 }
 
 #[cfg(test)]

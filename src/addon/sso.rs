@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 
+use super::digest::hex;
 use super::resource::Dialect;
 
 /// Maximum time that a platform's clock may be ahead of this machine's.
@@ -211,14 +212,6 @@ impl Token {
 
 fn field<'f>(fields: &'f Fields, name: &'static str) -> Result<&'f str, SsoRefusal> {
     fields.get(name).map(String::as_str).ok_or(SsoRefusal::Missing(name))
-}
-
-pub(super) fn hex<D: Digest>(text: &str) -> String {
-    let mut hex = String::new();
-    for byte in D::digest(text.as_bytes()) {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
 }
 
 #[cfg(test)]

@@ -3,82 +3,16 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use thiserror::Error;
 
-use super::Need;
-use super::catalog::{self, Ability, Offer};
 use super::message::{Content, Effect, Exchange};
+use super::need::Need;
+use super::offer;
+use super::offer::{Ability, Offer};
+use super::settings::{CheckSettings, SettingsError};
+use super::thing::{Made, Presence, Thing};
 use crate::addon::Dialect;
-use crate::addon::credentials::ProviderCredentials;
-
-/// Settings of a run.
-#[derive(Debug, Clone)]
-pub struct CheckSettings {
-    /// The provider API.
-    pub dialect: Dialect,
-    /// The credentials of a platform.
-    pub credentials: ProviderCredentials,
-    /// The offering, by name or id (OSB); otherwise the first of the catalog that has the plan.
-    pub offering: Option<String>,
-    /// The plan, by name (OSB: or id); otherwise the first one of the catalog or of the manifest.
-    pub plan: Option<String>,
-    /// The plan that is changed to; otherwise the next one.
-    pub other_plan: Option<String>,
-    /// The platform's organization (OSB).
-    pub organization: String,
-    /// The platform's space (OSB).
-    pub space: String,
-    /// Options that instances are provisioned with: `parameters` (OSB) or `options`.
-    pub parameters: Map<String, Value>,
-    /// The manifest of the provider.
-    pub manifest: Option<Value>,
-    /// Whether the URL of single sign-on is known.
-    pub has_sign_on: bool,
-    /// Longest time for which an asynchronous operation is waited for.
-    pub poll_limit: Duration,
-}
-
-/// Reason why nothing can be checked.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SettingsError {
-    /// The plan is not known.
-    #[error("no plan is known to provision by: name one (--plan), or give a manifest that has plans (--manifest)")]
-    NoPlan,
-    /// Both plans are the same.
-    #[error("--plan and --other-plan name the same plan: leave --other-plan out, or name another one")]
-    SamePlan,
-}
-
-/// Thing that the run made at the provider.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Thing {
-    /// An instance (OSB), by its id.
-    Instance(String),
-    /// A binding of an instance (OSB), by both ids.
-    Binding(String, String),
-    /// A resource, by the id that the platform gave the app.
-    Resource(String),
-}
-
-/// Whether a thing is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
-    /// The thing was requested, and no answer says whether it was made.
-    Perhaps,
-    There,
-    Gone,
-}
-
-/// A thing that the run requested.
-#[derive(Debug, Clone)]
-pub(super) struct Made {
-    pub(super) thing: Thing,
-    pub(super) presence: Presence,
-    /// The provider's own id, where that is needed to remove it.
-    pub(super) id: Option<String>,
-}
 
 pub(super) struct Context {
     pub(super) settings: CheckSettings,
@@ -208,7 +142,7 @@ impl Context {
             ),
             Need::Catalog => (self.catalog.is_some(), "there is no catalog"),
             Need::Schemas => (
-                self.catalog.as_ref().is_some_and(catalog::has_schemas),
+                self.catalog.as_ref().is_some_and(offer::has_schemas),
                 "no plan of the catalog has schemas",
             ),
             Need::OtherPlan => (

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use super::judgement::{Judgement, failure, warning};
 use super::message::{Content, End, Exchange};
-use super::{Judgement, failure, warning};
 
 /// Checks that the status is one of these, and that an operation which was begun has succeeded.
 pub(super) fn status(got: &Exchange, wanted: &[u16]) -> Judgement {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::judge::{Kind, optional, required};
-use super::{Judgement, failure};
+use super::judgement::{Judgement, failure};
 use crate::addon::Dialect;
 
 /// Returns the part of a manifest that is about the API.
@@ -127,7 +127,7 @@ pub(super) fn encrypted(_: &Context, manifest: &Value) -> Judgement {
     for name in ["base_url", "sso_url"] {
         let url = api["production"][name].as_str().unwrap_or_default();
         if !url.is_empty() && !url.starts_with("https://") {
-            return Err(super::warning(format!("production.{name} is not https")));
+            return Err(super::judgement::warning(format!("production.{name} is not https")));
         }
     }
     Ok(())

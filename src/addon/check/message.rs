@@ -6,10 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::context::Thing;
+use super::thing::Thing;
 use crate::addon::Dialect;
 use crate::addon::credentials::ProviderCredentials;
-use crate::addon::dialect::Method;
+use crate::addon::dialect::exchange::Method;
 use crate::addon::sso::Fields;
 
 /// The version of the Open Service Broker API that the checks are about.

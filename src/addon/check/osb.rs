@@ -8,28 +8,14 @@ mod bindings;
 mod instances;
 mod refusals;
 mod requests;
+mod source;
 
-use super::{Act, Check, whole};
+use self::source::ERRORS;
+use super::definition::{Act, Check};
+use super::whole;
 
 pub(super) use self::answers::{state, wants_asynchronous};
 pub(super) use self::requests::{polling, removing};
-
-const AUTHENTICATION: &str = "OSB 2.17, Platform to Service Broker Authentication";
-const VERSION: &str = "OSB 2.17, API Version Header";
-const ERRORS: &str = "OSB 2.17, Service Broker Errors";
-const CATALOG: &str = "OSB 2.17, Catalog Management, Body";
-const PROVISIONING: &str = "OSB 2.17, Provisioning";
-const FETCHING: &str = "OSB 2.17, Fetching a Service Instance";
-const UPDATING: &str = "OSB 2.17, Updating a Service Instance";
-const BINDING: &str = "OSB 2.17, Binding";
-const FETCHING_BINDING: &str = "OSB 2.17, Fetching a Service Binding";
-const UNBINDING: &str = "OSB 2.17, Unbinding";
-const DEPROVISIONING: &str = "OSB 2.17, Deprovisioning";
-const POLLING: &str = "OSB 2.17, Polling Last Operation for Service Instances";
-const MANDATORY: &str = "400 if mandatory data is missing";
-const UNKNOWN: &str = "400 for an id that is not in the catalog";
-/// An id that no offering and no plan has.
-const NOWHERE: &str = "00000000-0000-4000-8000-000000000000";
 
 /// All checks, in their order.
 pub(super) const CHECKS: &[&[Check]] = &[

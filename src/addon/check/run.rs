@@ -3,6 +3,7 @@
 mod cleaning;
 mod polling;
 mod report;
+mod stage;
 
 use std::time::Duration;
 
@@ -10,14 +11,16 @@ use serde_json::Value;
 
 pub use self::report::{Finding, Report, Verdict};
 
-use self::polling::Poll;
-use super::context::{CheckSettings, Context, Presence, SettingsError, Thing};
+use self::stage::{MAX_LOST, Stage};
+use super::checks::checks;
+use super::context::Context;
+use super::definition::{Act, Check};
+use super::judgement::{Flaw, Judgement};
 use super::message::{Answer, Exchange, PathBase, Request};
-use super::{Act, Check, Flaw, Judgement, checks, osb, shown};
+use super::settings::{CheckSettings, SettingsError};
+use super::thing::{Presence, Thing};
+use super::{osb, shown};
 use crate::addon::Dialect;
-
-/// Number of missing answers in a row after which the provider is taken for gone.
-const MAX_LOST: u32 = 3;
 
 /// Next action that a run needs from its caller.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,28 +29,6 @@ pub enum Next {
     Send(Box<Request>, String),
     /// The run has ended.
     End,
-}
-
-/// Stage of a run.
-enum Stage {
-    /// The next check.
-    Ready,
-    /// The answer to a check's own request is awaited.
-    Asked(Box<Request>),
-    /// The state of an operation is polled.
-    Polling(Box<Poll>),
-    /// Things that the run made are removed: those that are left, and the number of tries for the first one.
-    Cleaning {
-        left: Vec<usize>,
-        tries: u32,
-    },
-    /// The answer to a removal is awaited.
-    Removing {
-        request: Box<Request>,
-        left: Vec<usize>,
-        tries: u32,
-    },
-    Over,
 }
 
 /// State machine of a run: gives requests out, takes answers in, and collects findings.

@@ -83,7 +83,7 @@ fn hidden(value: &Value, is_secret: bool, depth: usize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addon::dialect::Method;
+    use crate::addon::dialect::exchange::Method;
     use serde_json::json;
 
     #[test]

@@ -8,11 +8,16 @@ use serde_json::{Value, json};
 
 use super::run::Verdict::{self, Fail, Skip, Warn};
 use super::*;
+use crate::addon::Dialect;
+use crate::addon::check::checks::checks;
 use crate::addon::credentials::{Credentials, ProviderCredentials};
-use crate::addon::dialect::{self, Call, Exchange as Received, Gateway, Method};
+use crate::addon::decision::Facts;
+use crate::addon::dialect::exchange::{Call, Exchange as Received, Method};
+use crate::addon::dialect::gateway::Gateway;
+use crate::addon::dialect::{self, exchange};
 use crate::addon::plan::{Plan, Plans};
 use crate::addon::ports::PortSet;
-use crate::addon::registry::{Facts, Registry};
+use crate::addon::registry::Registry;
 use crate::addon::sso::{self, Fields};
 use tcpgw_core::model::PortRange;
 
@@ -91,7 +96,7 @@ impl Provider {
         (answer.status, answer.body)
     }
 
-    fn does(&mut self, call: &Call) -> dialect::Answer {
+    fn does(&mut self, call: &Call) -> exchange::Answer {
         let plans = self.plans.clone();
         let gateway = Gateway {
             host: "gateway.example.com",
@@ -100,7 +105,7 @@ impl Provider {
         };
         let target = match call {
             Call::Catalog => {
-                return dialect::Answer {
+                return exchange::Answer {
                     status: 200,
                     body: Some(dialect::catalog(&plans)),
                 };

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::context::{Context, Thing};
+use super::context::Context;
 use super::judge::{Kind, optional};
+use super::judgement::{Judgement, failure, warning};
 use super::message::{Content, Effect, Exchange, PathBase};
-use super::{Judgement, failure, warning};
+use super::thing::Thing;
 use crate::addon::Dialect;
-use crate::addon::dialect::Method;
+use crate::addon::dialect::exchange::Method;
 
 /// Times within which Heroku should have an answer, and after which it gives up.
 const HEROKU_TIMES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(25));

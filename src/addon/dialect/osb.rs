@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Call, Exchange, Gateway, Method, object, wished_port};
+use super::body::{object, wished_port};
+use super::exchange::{Answer, Call, Exchange, Method};
+use super::gateway::Gateway;
+use crate::addon::decision::AddonOutcome;
 use crate::addon::fingerprint::{Fingerprint, stand_in};
 use crate::addon::id::{IdError, PlatformId};
 use crate::addon::plan::{Plan, Plans};
-use crate::addon::registry::{AddonOutcome, Provision, Refusal, Request, Target, WantedPlan};
+use crate::addon::refusal::Refusal;
+use crate::addon::request::{Provision, Request, Target, WantedPlan};
 use crate::addon::resource::{Binding, Dialect, Owner, Resource};
 
 /// The minor versions of major version 2 that are understood.

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Call, Exchange, Gateway, Method, object, wished_port};
+use super::body::{object, wished_port};
+use super::exchange::{Answer, Call, Exchange, Method};
+use super::gateway::Gateway;
+use crate::addon::decision::AddonOutcome;
 use crate::addon::id::{IdError, PlanName, PlatformId};
-use crate::addon::registry::{AddonOutcome, Provision, Refusal, Request, Target};
+use crate::addon::refusal::Refusal;
+use crate::addon::request::{Provision, Request, Target};
 use crate::addon::resource::{Dialect, Resource};
 use tcpgw_core::model::Word as _;
 

@@ -1,10 +1,14 @@
 use super::*;
 use crate::addon::Fingerprint;
+use crate::addon::dialect::exchange::Method;
 use crate::addon::id::ResourceId;
-use crate::addon::plan::Plan;
-use crate::addon::registry::{Provision, WantedPlan};
+use crate::addon::plan::{Plan, Plans};
+use crate::addon::request::{Provision, Target, WantedPlan};
 use crate::addon::resource::{Binding, Resource, Status};
+use crate::addon::sso::Fields;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 

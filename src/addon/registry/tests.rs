@@ -1,6 +1,9 @@
 use super::*;
 use crate::addon::plan::Plan;
-use crate::addon::ports::PortSet;
+use crate::addon::ports::{PortRefusal, PortSet};
+use crate::addon::removed::MAX_REMOVED;
+use crate::addon::resource::Owner;
+use std::num::NonZeroU16;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 const HOUR: Duration = Duration::from_secs(3600);

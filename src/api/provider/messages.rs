@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::addon::Dialect;
-use crate::addon::dialect::Answer;
+use crate::addon::dialect::exchange::Answer;
 use crate::addon::sso::Fields;
 
 /// Returns user name and password of a header `authorization` (RFC 7617).

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Core, Now, Phase};
-use crate::addon::dialect::tcp_url;
+use crate::addon::dialect::gateway::tcp_url;
 use crate::addon::id::{PlatformId, ResourceId, with_apps};
 use crate::addon::{PortUse, Refusal, Resource, ServiceState, Status, Target};
 use crate::control::membership::Name;

@@ -1,10 +1,12 @@
 //! Checks of credentials, of API versions and of the catalog.
 
 use super::super::message::{Effect, Login, Version};
-use super::super::{Act, Check, Need, catalog, judge};
+use super::super::{catalog, judge};
 use super::answers::version_refused;
 use super::requests::{catalog_request, versioned};
-use super::{AUTHENTICATION, CATALOG, VERSION};
+use super::source::{AUTHENTICATION, CATALOG, VERSION};
+use crate::addon::check::definition::{Act, Check};
+use crate::addon::check::need::Need;
 
 pub(super) const ACCESS: &[Check] = &[
     Check::ask(

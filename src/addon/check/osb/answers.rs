@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::super::context::Context;
 use super::super::judge::{self, Kind, optional, required};
 use super::super::message::Exchange;
-use super::super::{Flaw, Judgement, failure, warning};
+use crate::addon::check::judgement::{Flaw, Judgement, failure, warning};
 
 /// Longest `operation`, in characters.
 const MAX_OPERATION: usize = 10_000;

@@ -1,11 +1,13 @@
 //! A binding: made and removed.
 
+use super::super::judge;
 use super::super::message::Request;
-use super::super::{Act, Check, Need, judge};
 use super::answers::{binding_body, is_created, is_removed, is_there_already};
 use super::requests::{bind_body, binding, binding_path, refused_bind, unbinding};
-use super::{BINDING, FETCHING_BINDING, MANDATORY, NOWHERE, UNBINDING, UNKNOWN};
-use crate::addon::dialect::Method;
+use super::source::{BINDING, FETCHING_BINDING, MANDATORY, NOWHERE, UNBINDING, UNKNOWN};
+use crate::addon::check::definition::{Act, Check};
+use crate::addon::check::need::Need;
+use crate::addon::dialect::exchange::Method;
 
 pub(super) const BIND: &[Check] = &[
     Check::ask(

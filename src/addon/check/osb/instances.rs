@@ -2,16 +2,19 @@
 
 use serde_json::json;
 
+use super::super::judge;
 use super::super::message::Request;
-use super::super::{Act, Check, Need, judge, warning};
 use super::answers::{
     fetched_instance, is_created, is_removed, is_there_already, is_updated, last_operation, operation_body,
 };
 use super::requests::{
     change_plan, creating, deprovisioning, instance_path, patch, provision_body, update_body, with_ids,
 };
-use super::{DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN, UPDATING};
-use crate::addon::dialect::Method;
+use super::source::{DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN, UPDATING};
+use crate::addon::check::definition::{Act, Check};
+use crate::addon::check::judgement::warning;
+use crate::addon::check::need::Need;
+use crate::addon::dialect::exchange::Method;
 
 pub(super) const INSTANCE: &[Check] = &[
     Check::ask(

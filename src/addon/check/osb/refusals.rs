@@ -2,13 +2,17 @@
 
 use serde_json::json;
 
-use super::super::context::{Context, Thing};
+use super::super::context::Context;
+use super::super::judge;
 use super::super::message::{Body, Effect, Login, Request};
-use super::super::{Check, Need, judge, warning};
 use super::answers::error_code;
 use super::requests::{creating, instance_path, provision_body, replaced, with_ids, without};
-use super::{AUTHENTICATION, DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN};
-use crate::addon::dialect::Method;
+use super::source::{AUTHENTICATION, DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN};
+use crate::addon::check::definition::Check;
+use crate::addon::check::judgement::warning;
+use crate::addon::check::need::Need;
+use crate::addon::check::thing::Thing;
+use crate::addon::dialect::exchange::Method;
 
 pub(super) const REFUSALS: &[Check] = &[
     refused_provision("provision-without-service-id", |context| without(context, "service_id")),

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::super::context::{Context, Thing};
+use super::super::context::Context;
 use super::super::message::{Effect, Request, Version};
-use crate::addon::dialect::Method;
+use crate::addon::check::thing::Thing;
+use crate::addon::dialect::exchange::Method;
 
 pub(super) fn catalog_request() -> Request {
     Request::new(Method::Get, "/v2/catalog")

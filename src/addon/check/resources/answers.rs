@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use super::super::context::Context;
 use super::super::judge::{self, Kind, optional, required};
+use super::super::manifest;
 use super::super::message::Exchange;
-use super::super::{Judgement, failure, manifest, warning};
-use super::{Says, rules_of};
+use super::rules::{Says, rules_of};
 use crate::addon::Dialect;
+use crate::addon::check::judgement::{Judgement, failure, warning};
 
 /// Longest id (Scalingo).
 const MAX_ID: usize = 255;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::super::context::{Context, Thing};
+use super::super::context::Context;
 use super::super::message::{Body, Effect, Login, PathBase, Request};
-use super::rules_of;
+use super::rules::rules_of;
 use crate::addon::Dialect;
-use crate::addon::dialect::Method;
+use crate::addon::check::thing::Thing;
+use crate::addon::dialect::exchange::Method;
 use crate::addon::sso;
 
 /// Characters that are percent-encoded in a segment of a path: all but the unreserved ones (RFC 3986, 2.3).

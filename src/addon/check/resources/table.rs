@@ -4,16 +4,19 @@ use serde_json::json;
 
 use super::super::context::Context;
 use super::super::message::{Body, Exchange, Login, Request};
-use super::super::{Act, Check, Judgement, Need, failure, judge, manifest, warning, whole};
+use super::super::{judge, manifest, whole};
 use super::answers::{
     declared, described, is_changed, is_removed, is_same, resource_id, undocumented, urls, without_plan,
 };
 use super::requests::{
     act, body, change_plan, creating, id_field, is_token, removal, resource_path, signed, signing_on,
 };
-use super::{Rules, Says, rules_of};
+use super::rules::{Rules, Says, rules_of};
 use crate::addon::Dialect;
-use crate::addon::dialect::Method;
+use crate::addon::check::definition::{Act, Check};
+use crate::addon::check::judgement::{Judgement, failure, warning};
+use crate::addon::check::need::Need;
+use crate::addon::dialect::exchange::Method;
 
 pub(super) fn manifest_checks(rules: &'static Rules) -> Vec<Check> {
     let mut checks = vec![

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::context::{Presence, Thing};
 use super::super::message::{Answer, Exchange, Request};
 use super::super::{osb, resources};
-use super::{MAX_LOST, Run, Stage};
+use super::Run;
+use super::stage::{MAX_LOST, Stage};
+use crate::addon::check::thing::{Presence, Thing};
 
 /// Number of tries of a removal.
 const REMOVALS: u32 = 2;

@@ -4,25 +4,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::context::Thing;
-use super::super::message::{Answer, Effect, End, Exchange, Request};
+use super::super::message::{Answer, Effect, End, Exchange};
 use super::super::osb;
-use super::{MAX_LOST, Run, Stage};
+use super::Run;
+use super::stage::{MAX_LOST, Poll, Stage};
+use crate::addon::check::thing::Thing;
 
 /// Time between two questions about an operation, unless the provider says another.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time between them.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
-
-/// An operation whose state is polled.
-pub(super) struct Poll {
-    /// The exchange that began the operation.
-    exchange: Exchange,
-    pub(super) request: Request,
-    spent: Duration,
-    /// Things that are left and tries, to go on with the removal afterwards; `None`: the operation belongs to a check.
-    pub(super) cleaning: Option<(Vec<usize>, u32)>,
-}
 
 impl Run {
     /// Begins to poll an operation that is in progress.

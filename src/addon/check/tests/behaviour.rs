@@ -1,6 +1,7 @@
 //! Behaviour of a run with slow operations, lost answers and interruptions, and removal of what it made.
 
 use super::*;
+use crate::addon::check::checks::checks;
 
 fn told(status: u16, body: Value) -> Answer {
     Answer {

@@ -1,6 +1,8 @@
 //! One thing wrong in one answer: exactly the check that it belongs to says so.
 
 use super::*;
+use crate::addon::check::checks::checks;
+use crate::addon::check::definition::Act;
 
 /// Flaw that a test puts into an answer.
 #[derive(Debug, Clone)]

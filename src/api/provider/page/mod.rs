@@ -13,7 +13,7 @@ use maud::{Markup, html};
 
 use super::traffic::Seen;
 use crate::addon::Status;
-use crate::addon::dialect::Gateway;
+use crate::addon::dialect::gateway::Gateway;
 use crate::control::request::AppView;
 use crate::date::utc;
 use crate::store::Deploy;
