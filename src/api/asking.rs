@@ -8,7 +8,8 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::limits::Times;
-use crate::control::request::{DaemonRequest, Reply};
+use crate::control::reply::Reply;
+use crate::control::request::DaemonRequest;
 
 /// Sends a request to the loop, and waits for its answer.
 pub(super) async fn ask<T>(

@@ -208,7 +208,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (_, body) = self.text();
-        let mut response = (self.status, [(header::CONTENT_TYPE, super::JSON)], body).into_response();
+        let mut response = (self.status, [(header::CONTENT_TYPE, super::media_type::JSON)], body).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

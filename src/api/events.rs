@@ -16,9 +16,10 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use super::answers::EventAnswer;
 use super::error::ApiError;
 use super::hints::{Asker, worded_json_for};
+use super::json::json;
 use super::limits::FOLLOWERS;
 use super::params::Params;
-use super::routes::{Shared, json};
+use super::shared::Shared;
 use crate::control::events::Event;
 use crate::control::request::{After, DaemonRequest, Followed};
 

@@ -76,7 +76,11 @@ impl Looks {
             Err(_) => return Err(ApiError::busy("the kernel has shown nothing for too long")),
         };
         let body = tokio_stream::once(Ok(first)).chain(ReceiverStream::new(taken));
-        Ok(([(header::CONTENT_TYPE, super::JSON)], Body::from_stream(body)).into_response())
+        Ok((
+            [(header::CONTENT_TYPE, super::media_type::JSON)],
+            Body::from_stream(body),
+        )
+            .into_response())
     }
 }
 

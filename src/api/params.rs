@@ -13,7 +13,7 @@ use axum::http::request::Parts;
 
 use super::error::ApiError;
 use super::limits::{MAX_PAGE, PAGE};
-use super::routes::Shared;
+use super::shared::Shared;
 use crate::addon::Target;
 use crate::addon::id::PlatformId;
 use crate::control::request::{DaemonRequest, Peer};

@@ -9,29 +9,21 @@ mod past;
 mod services;
 mod wait;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
-use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::error::ApiError;
 use super::hints::{self, Asker};
-use super::limits::{LARGE_BODIES, Times, URI, WAITERS};
-use super::looks::Looks;
-use super::{ApiSettings, asking, body, events};
-use crate::control::request::{DaemonRequest, Reply};
-use crate::view::snapshot::Snapshot;
-
-/// The OpenAPI document of these routes.
-pub const OPENAPI: &str = include_str!("openapi.json");
+use super::limits::{Times, URI};
+use super::settings::ApiSettings;
+use super::shared::Shared;
+use super::{body, events};
+use crate::control::request::DaemonRequest;
 
 /// Returns every route with its method and handler.
 fn table() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
@@ -84,32 +76,12 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     table().into_iter().map(|(method, path, _)| (method, path))
 }
 
-/// State that handlers share.
-#[derive(Clone)]
-pub(super) struct Shared {
-    requests: mpsc::Sender<DaemonRequest>,
-    looks: Looks,
-    large: Arc<Semaphore>,
-    pub(super) followers: Arc<Semaphore>,
-    waiters: Arc<Semaphore>,
-    pub(super) times: Times,
-    pub(super) ends: watch::Receiver<bool>,
-}
-
 pub(super) fn router(
     requests: mpsc::Sender<DaemonRequest>,
     settings: ApiSettings,
     ends: watch::Receiver<bool>,
 ) -> Router {
-    let shared = Shared {
-        requests,
-        looks: Looks::new(settings.open, settings.times),
-        large: Arc::new(Semaphore::new(LARGE_BODIES)),
-        followers: Arc::new(Semaphore::new(super::limits::FOLLOWERS)),
-        waiters: Arc::new(Semaphore::new(WAITERS)),
-        times: settings.times,
-        ends,
-    };
+    let shared = Shared::new(requests, settings, ends);
     let routes = table().into_iter();
     routes
         .fold(Router::new(), |router, (_, path, handler)| router.route(path, handler))
@@ -150,37 +122,5 @@ async fn read_first(State(times): State<Times>, request: Request, next: Next) ->
     match body::small(body, &times).await {
         Ok(bytes) => next.run(Request::from_parts(head, bytes.into())).await,
         Err(error) => error.into_response(),
-    }
-}
-
-impl Shared {
-    /// Sends a request to the loop, and waits for its answer.
-    pub(super) async fn ask<T>(
-        &self,
-        patience: Duration,
-        ask: impl FnOnce(Reply<T>) -> DaemonRequest,
-    ) -> Result<T, ApiError> {
-        asking::ask(&self.requests, &self.times, patience, ask).await
-    }
-
-    async fn look(&self) -> Result<Snapshot, ApiError> {
-        self.ask(self.times.answer, DaemonRequest::Snapshot).await
-    }
-
-    /// Reads a body of this kind, and returns it with the place of a large one.
-    async fn read(
-        &self,
-        headers: &HeaderMap,
-        body: Body,
-        kind: body::Kind,
-    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ApiError> {
-        body::read(headers, body, kind, &self.large, &self.times).await
-    }
-}
-
-pub(super) fn json(value: &impl Serialize) -> Response {
-    match serde_json::to_string_pretty(value) {
-        Ok(text) => ([(header::CONTENT_TYPE, super::JSON)], hints::worded_json(text + "\n")).into_response(),
-        Err(error) => ApiError::failed(format!("failed to write JSON: {error}")).into_response(),
     }
 }

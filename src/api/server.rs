@@ -24,8 +24,9 @@ use tokio::time::{sleep, timeout};
 use super::error::ApiError;
 use super::lanes::{Lane, Lanes};
 use super::limits::{HEAD, HEADERS, Times};
+use super::routes;
+use super::settings::ApiSettings;
 use super::stall::Stalling;
-use super::{ApiSettings, routes};
 use crate::control::request::{DaemonRequest, Peer};
 
 /// Pause after an error of `accept` that lasts, such as too many open files.

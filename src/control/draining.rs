@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::membership::Name;
+use super::name::Name;
 use tcpgw_core::drain::Drain;
 use tcpgw_core::model::{Backend, Endpoint};
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::membership::{MembershipChange, Name};
+use super::membership::MembershipChange;
+use super::name::Name;
 use crate::reconcile::engine::{ChangeMemo, Checked, Found, Memo, ServicesByName};
 use crate::reconcile::{ReconcileError, Report, Torn};
 use crate::record::TornDown;

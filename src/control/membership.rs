@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::services::overlap;
 use self::services::{Services, backend_of};
+use super::name::Name;
 use super::request::PauseView;
 use crate::config::daemon::AllFailed;
 use crate::control::draining::{DrainingBackend, DrainingBackends, TimeLeft};
@@ -22,9 +23,6 @@ use tcpgw_core::drain::{Drain, DrainEnd, DrainEvent};
 use tcpgw_core::model::shared::{Terms, disagreement};
 use tcpgw_core::model::{BackendState, Edits, Endpoint, HealthSettings, InputProblem, InputProblems, Listen, Service};
 use tcpgw_kernel::conntrack::Pair;
-
-/// Name of a service.
-pub type Name = Box<str>;
 
 /// Result of the probes of a backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

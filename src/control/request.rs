@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 pub use super::events::{After, Followed};
+use super::reply::Reply;
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::addon::{AddonOutcome, Dialect, PortUse, Refusal, Request, Resource, ServiceState, Target};
 use crate::control::storage::Query;
@@ -26,9 +26,6 @@ pub use self::services::{
     AddonView, BackendView, BatchItem, BatchOrder, EditOrder, Edited, EditedBatch, List, Listed, MAX_BATCH, PauseOrder,
     PauseView, ServiceEdit, ServiceView,
 };
-
-/// Channel for an answer.
-pub type Reply<T> = oneshot::Sender<T>;
 
 /// A query or an order.
 #[derive(Debug)]

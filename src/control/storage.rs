@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::request::Reply;
+use super::reply::Reply;
 use crate::store::last::Last;
 use crate::store::{
     By, Change, Committed, Deploy, FileId, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy, StoreError,

@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::addon::settings::AddonSettings;
-use crate::api;
 use crate::api::provider::{BACKLOG, Provider, serve};
+use crate::api::settings;
 use crate::control::request::DaemonRequest;
 use crate::secrets::Owners;
 
@@ -89,7 +89,7 @@ impl ProviderTask {
             listener,
             current,
             self.requests.clone(),
-            api::ApiSettings::default(),
+            settings::ApiSettings::default(),
             async {
                 let _ = stopped.await;
             },

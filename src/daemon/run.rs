@@ -26,14 +26,15 @@ use super::service_manager::{LoopPulse, Manager, Watchdog, Watching};
 use super::start::{StartError, StartFiles};
 use super::store_thread::StoreThread;
 use crate::api::provider::seats_within;
-use crate::api::{self, Socket, SocketError, SocketSettings};
+use crate::api::{self, Socket, SocketError, SocketSettings, settings};
 use crate::config::daemon::{DaemonSettings, LogLevel};
 use crate::config::given::Given;
 use crate::config::{Config, ConfigError, copy};
 use crate::control::core::{ApplyOrder, Core, Now, Order};
 use crate::control::job::JobOutcome;
 use crate::control::observation::Observation;
-use crate::control::request::{Applied, Apply, DaemonRequest, Refused, Reply};
+use crate::control::reply::Reply;
+use crate::control::request::{Applied, Apply, DaemonRequest, Refused};
 use crate::control::storage::Written;
 use crate::lock::{Lock, LockError};
 use crate::probe::{ProbeError, Prober, Report as Probed};
@@ -294,7 +295,7 @@ impl Daemon {
             listener,
             renewals,
             ask,
-            api::ApiSettings::default(),
+            settings::ApiSettings::default(),
             async {
                 let _ = stopped.await;
             },

@@ -4,10 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use tcpgw::api::{ApiSettings, Socket, SocketSettings, serve};
+use tcpgw::api::{Socket, SocketSettings, serve};
 use tokio::sync::mpsc;
 
 use crate::harness::{PATIENCE, times};
+use tcpgw::api::settings::ApiSettings;
 
 /// Clients whose connections and requests wait in the socket's queue when the server ends get a response, although the server had
 /// not accepted them.

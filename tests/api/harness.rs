@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use tcpgw::api::{ApiSettings, Socket, SocketSettings, Times, serve};
+use tcpgw::api::{Socket, SocketSettings, Times, serve};
 use tcpgw::control::events::{Events, What};
 use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, Resumed, TornDown};
 use tcpgw::observe::ObserveError;
@@ -26,6 +26,7 @@ use tcpgw_kernel::{About, Kernel, KernelError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::single::Single;
+use tcpgw::api::settings::ApiSettings;
 
 /// Longest time that anything here may take; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

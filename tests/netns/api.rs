@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use serde_json::Value;
-use tcpgw::api::{ApiSettings, Socket, SocketSettings, serve};
+use tcpgw::api::{Socket, SocketSettings, serve};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::harness::shell::TCPGW;
+use tcpgw::api::settings::ApiSettings;
 
 #[test]
 fn who_is_in_another_namespace_is_refused() {

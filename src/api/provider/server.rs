@@ -19,8 +19,8 @@ use super::handler::{Authenticated, Shared, answer};
 use super::places::{Places, Seat, Visitor};
 use super::traffic::TrafficObserver;
 use crate::addon::throttle::Throttle;
-use crate::api;
 use crate::api::server::{MOMENT, answering, closing};
+use crate::api::settings;
 use crate::control::request::DaemonRequest;
 
 /// Pause after an error of `accept` that lasts, such as too many open files.
@@ -35,7 +35,7 @@ pub async fn serve(
     listener: TcpListener,
     provider: watch::Receiver<Arc<Provider>>,
     requests: mpsc::Sender<DaemonRequest>,
-    settings: api::ApiSettings,
+    settings: settings::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
@@ -47,7 +47,7 @@ async fn serve_within(
     listener: TcpListener,
     provider: watch::Receiver<Arc<Provider>>,
     requests: mpsc::Sender<DaemonRequest>,
-    settings: api::ApiSettings,
+    settings: settings::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
     let times = settings.times;
@@ -189,6 +189,7 @@ mod tests {
     use crate::addon::credentials::Secret;
     use crate::addon::id::ResourceId;
     use crate::addon::settings::{AddonSettings, Section};
+    use crate::api;
     use crate::api::provider::{Provider, read_credentials, session};
     use crate::secrets::Owners;
     use tcpgw_core::model::Fences;
@@ -235,9 +236,9 @@ mod tests {
         let at = listener.local_addr().unwrap();
         // Requests are taken, and never answered.
         let (requests, asked) = mpsc::channel(4);
-        let settings = api::ApiSettings {
+        let settings = settings::ApiSettings {
             times,
-            ..api::ApiSettings::default()
+            ..settings::ApiSettings::default()
         };
         let places = Places::within(files);
         let stop = std::future::pending();

@@ -7,14 +7,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::services::object;
-use super::{Shared, json};
 use crate::addon::id::{PlanName, PlatformId};
 use crate::addon::{AddonOutcome, Dialect, Provision, Request, Target};
 use crate::api::answers::ResourceAnswer;
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
+use crate::api::json::json;
 use crate::api::orders::{PlanBody, ProvisionBody};
 use crate::api::params::{App, Params};
+use crate::api::shared::Shared;
 use crate::control::request::{AddonOrder, DaemonRequest, Peer};
 
 pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {

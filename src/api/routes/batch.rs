@@ -9,12 +9,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::services::{expected, object, tag};
-use super::{Shared, json};
 use crate::api::answers::{BatchAnswer, BatchItemAnswer, ServiceFields};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
+use crate::api::json::json;
 use crate::api::limits::MAX_DRAIN;
 use crate::api::params::{self, Params};
+use crate::api::shared::Shared;
 use crate::control::request::{BatchItem, BatchOrder, DaemonRequest, Peer, ServiceEdit};
 use crate::store::Expect;
 

@@ -10,11 +10,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{OPENAPI, Shared, json};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
+use crate::api::json::json;
 use crate::api::limits::{LONGEST_ORIGIN, MAX_DRAIN};
+use crate::api::openapi::OPENAPI;
 use crate::api::params::Params;
+use crate::api::shared::Shared;
 use crate::control::request::{Apply, ApplyOptions, DaemonRequest, Peer};
 use crate::view::snapshot::{DaemonView, DrainView};
 use tcpgw_core::problem;
@@ -71,7 +73,7 @@ pub(in crate::api) async fn drains(State(shared): State<Shared>, params: Params)
 
 pub(in crate::api) async fn openapi(params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
-    Ok(([(header::CONTENT_TYPE, crate::api::JSON)], OPENAPI).into_response())
+    Ok(([(header::CONTENT_TYPE, crate::api::media_type::JSON)], OPENAPI).into_response())
 }
 
 pub(in crate::api) async fn apply(

@@ -11,13 +11,14 @@ use serde_json::json;
 
 use super::services::{object, span};
 use super::wait::WaitRequest;
-use super::{Shared, json};
 use crate::api::answers::{DeployAnswer, DeployList};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
+use crate::api::json::json;
 use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
 use crate::api::orders::DeployBody;
 use crate::api::params::{Id, Name, Params, ServiceRequest};
+use crate::api::shared::Shared;
 use crate::control::request::{DaemonRequest, DeployOrder, DeployView, Peer, UndoOrder, Which};
 use crate::control::storage::Query;
 

@@ -8,11 +8,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::Shared;
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::INTERVAL;
 use crate::api::params::Params;
+use crate::api::shared::Shared;
 use crate::control::request::Refused;
 use crate::denied::{count_denied, flush_denied};
 use crate::observe::{self, Asker, FlowsQuery, JsonFlows, ObserveError, StatusQuery};

@@ -7,11 +7,12 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use super::{Shared, json};
-use crate::api::JSON;
 use crate::api::answers::{HistoryAnswer, HistoryList};
 use crate::api::error::ApiError;
+use crate::api::json::json;
+use crate::api::media_type::JSON;
 use crate::api::params::Params;
+use crate::api::shared::Shared;
 use crate::control::request::DaemonRequest;
 use crate::control::storage::Query;
 use crate::store::HistoryFilter;

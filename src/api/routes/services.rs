@@ -9,13 +9,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 
-use super::{Shared, json};
 use crate::api::answers::{EditAnswer, ServiceAnswer, ServiceList};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
+use crate::api::json::json;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::orders::{BackendsBody, PauseBody};
 use crate::api::params::{Name, Params, ServiceRequest};
+use crate::api::shared::Shared;
 use crate::control::request::{DaemonRequest, EditOrder, Listed, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
 use crate::store::Expect;
 use tcpgw_core::model::{self, Endpoint, Service, duration};

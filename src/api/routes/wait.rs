@@ -10,12 +10,12 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Shared;
 use super::services::shown;
 use crate::api::answers::ServiceAnswer;
 use crate::api::error::ApiError;
 use crate::api::limits::{LOOK_AGAIN, MAX_WAIT, WAITERS};
 use crate::api::params::{Name, Params};
+use crate::api::shared::Shared;
 use crate::control::events::Event;
 use crate::control::request::{After, DaemonRequest};
 use tcpgw_core::model::duration;

@@ -8,7 +8,7 @@ use super::{Core, Now};
 use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::settings::{AddonSettings, MAX_QUARANTINE};
 use crate::addon::{PortUse, Registry, Resource, ResourceChange, Status};
-use crate::control::membership::Name;
+use crate::control::name::Name;
 use crate::control::request::Refused;
 use crate::store::LoadedResources;
 use crate::store::last::{Last, LastResources, MOST_REMOVED};

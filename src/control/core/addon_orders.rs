@@ -6,29 +6,25 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::judge::{Judged, ProviderSize, Unjudged, Vet};
-use super::order_queue::{OnWritten, Order, PendingWrite, Undecided, refused};
-use super::orders::by;
+use super::order::{Order, Undecided, by};
 use super::pending::ReplyKind;
+use super::pending_write::{OnWritten, PendingWrite};
+use super::provisioned::Provisioned;
 use super::{Core, Now, Phase, Provider};
 use crate::addon::{
     AddonOutcome, BusyPorts, Decision, Facts, Plans, PortRefusal, PortSet, Provision, Refusal, Request, ResourceChange,
 };
-use crate::control::membership::{Membership, Name};
+use crate::control::membership::Membership;
+use crate::control::name::Name;
 use crate::control::obstacle::ObstacleKind;
-use crate::control::request::{AddonOrder, AddonRefused, ApplyOptions, Refused, Reply};
+use crate::control::reply::Reply;
+use crate::control::request::{AddonOrder, AddonRefused, ApplyOptions, Refused};
 use crate::control::storage::Write;
-use crate::store::{By, StoreError};
+use crate::store::By;
 use tcpgw_core::model::{self, Edits, Service};
 
 /// Maximum number of ports that one request skips because local programs listen on them.
 const MOST_SKIPPED: usize = 64;
-
-/// Result of an accepted request, with the client that waits for it.
-pub(super) struct Provisioned {
-    pub(super) change: Option<ResourceChange>,
-    outcome: AddonOutcome,
-    reply: Reply<Result<AddonOutcome, AddonRefused>>,
-}
 
 /// Ports of services that belong to no resource. They are looked up one by one, since there may be 10,000 services.
 #[derive(Debug)]
@@ -82,12 +78,6 @@ impl PendingWrite {
             then: OnWritten::Addon(Provisioned { change, outcome, reply }),
         };
         (accepted, by(order.by, &order.what()))
-    }
-}
-
-impl Provisioned {
-    pub(super) fn refuse(self, error: &StoreError) {
-        drop(self.reply.send(Err(AddonRefused::Daemon(refused(error)))));
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Core, Now, Phase};
 use crate::addon::dialect::gateway::tcp_url;
 use crate::addon::id::{PlatformId, ResourceId, with_apps};
 use crate::addon::{PortUse, Refusal, Resource, ServiceState, Status, Target};
-use crate::control::membership::Name;
+use crate::control::name::Name;
 use crate::control::request::{AddonRefused, AddonView, AppView, BindingView, ResourceList, ResourceView};
 use tcpgw_core::model::{Backend, BackendState};
 use tcpgw_core::problem::Severity;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::control::membership::Name;
+use crate::control::name::Name;
 use crate::store::{Change, Committed, Edit, Expect, Loaded, StoredService};
 use tcpgw_core::model::{Edits, Service, State};
 

@@ -2,10 +2,11 @@
 use std::collections::BTreeSet;
 
 use super::judge::{Judged, Unjudged, Vet};
-use super::order_queue::{OnWritten, Order, PendingWrite, Undecided};
-use super::orders::by;
+use super::order::{Order, Undecided, by};
+use super::pending_write::{OnWritten, PendingWrite};
 use super::{Core, Name, Now};
-use crate::control::request::{BatchOrder, Edited, EditedBatch, MAX_BATCH, Refused, Reply};
+use crate::control::reply::Reply;
+use crate::control::request::{BatchOrder, Edited, EditedBatch, MAX_BATCH, Refused};
 use crate::control::storage::Write;
 use crate::store::Committed;
 use tcpgw_core::model::{Edits, InputProblem, InputProblems, State};

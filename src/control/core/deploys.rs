@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Now};
 use crate::control::events::What;
-use crate::control::membership::{Membership, Name};
-use crate::control::request::{Refused, Reply};
+use crate::control::membership::Membership;
+use crate::control::name::Name;
+use crate::control::reply::Reply;
+use crate::control::request::Refused;
 use crate::control::storage::Unfinished;
 use crate::store::{By, DeployStep, Phase as Stored};
 use tcpgw_core::drain::Drain;

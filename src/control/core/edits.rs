@@ -2,9 +2,11 @@
 use std::sync::Arc;
 
 use super::judge::{Judged, ProviderSize, Unjudged, Vet};
-use super::order_queue::{Order, PendingWrite, Undecided};
+use super::order::{Order, Undecided};
+use super::pending_write::PendingWrite;
 use super::{Core, Name, Now, Provider};
-use crate::control::request::{ApplyOptions, EditOrder, Edited, Refused, Reply, ServiceEdit};
+use crate::control::reply::Reply;
+use crate::control::request::{ApplyOptions, EditOrder, Edited, Refused, ServiceEdit};
 use crate::control::storage::Write;
 use crate::store::{Expect, StoredService};
 use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, InputProblem, Service};

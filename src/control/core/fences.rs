@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Core;
-use super::surroundings::Obstacles;
+use super::obstacles::Obstacles;
 use crate::addon::id::ResourceId;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::control::request::Refused;

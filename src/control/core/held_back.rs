@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::surroundings::Obstacles;
+use super::obstacles::Obstacles;
 use crate::control::claimed::Claimed;
-use crate::control::membership::Name;
+use crate::control::name::Name;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::store::last::Kept;
 use tcpgw_core::model::{Endpoint, Service};

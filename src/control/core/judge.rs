@@ -2,9 +2,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::surroundings::{Obstacles, by_service, refuse};
+use super::obstacles::{Obstacles, by_service, refuse};
 use super::{Core, Phase, Provider};
-use crate::control::membership::Name;
+use crate::control::name::Name;
 use crate::control::obstacle::Obstacle;
 use crate::control::request::{ApplyOptions, Refused};
 use crate::view::problems::some_of;

@@ -3,9 +3,11 @@ use std::fmt::Write as _;
 
 use super::deploys::PendingStep;
 use super::judge::{Judged, ProviderSize, Unjudged, Vet};
-use super::order_queue::{ApplyOrder, Knowledge, MOST_ORDERS, OnWritten, Order, PendingWrite, Undecided};
+use super::obstacles::TAKE_OVER;
+use super::order::{ApplyOrder, Order, Undecided, by};
+use super::order_queue::{Knowledge, MOST_ORDERS};
 use super::pending::{PendingReply, ReplyKind, Unheld};
-use super::surroundings::TAKE_OVER;
+use super::pending_write::{OnWritten, PendingWrite};
 use super::together::Together;
 use super::{Core, Now, Phase, Provider};
 use crate::control::request::{Applied, ApplyOptions, Refused};
@@ -390,15 +392,6 @@ impl Core {
         let old: Vec<&Service> = old.map(AsRef::as_ref).collect();
         let new: Vec<&Service> = edits.put.iter().map(AsRef::as_ref).collect();
         Changes::of_services(&old, &new).counts()
-    }
-}
-
-/// Returns the author of a change, for the history.
-pub(super) fn by(peer: crate::control::request::Peer, what: &str) -> By {
-    By {
-        uid: peer.uid,
-        pid: peer.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
-        what: what.into(),
     }
 }
 

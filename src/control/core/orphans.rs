@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Core, Now, Phase};
 use crate::control::claimed::{Claimed, Left, displacement};
 use crate::control::events::What;
-use crate::control::membership::Name;
+use crate::control::name::Name;
 use crate::control::storage::Write;
 use crate::store::last::Last;
 use crate::view::problems::{orphaned, some_of};

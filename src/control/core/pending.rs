@@ -3,8 +3,9 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Now};
 use crate::addon::AddonOutcome;
-use crate::control::membership::Name;
-use crate::control::request::{AddonRefused, Applied as ApplyDone, Edited, EditedBatch, Refused, Reply, Resumed};
+use crate::control::name::Name;
+use crate::control::reply::Reply;
+use crate::control::request::{AddonRefused, Applied as ApplyDone, Edited, EditedBatch, Refused, Resumed};
 use crate::reconcile::Report;
 use crate::report::ApplyReport;
 use tcpgw_core::diff::ChangeCounts;

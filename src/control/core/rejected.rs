@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::store_contents::left_out;
 use super::{Core, Now, Provider};
-use crate::control::membership::Name;
+use crate::control::name::Name;
 use crate::provider::News;
 use tcpgw_core::model::{Edits, State};
 use tcpgw_core::problem::Kind;

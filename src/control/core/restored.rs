@@ -1,9 +1,9 @@
 //! Corrections of resources that come from the file of last services, because the store is lost. The record of this
 //! boot, which is written before each change of the kernel, may be newer.
-use super::order_queue::{OnWritten, PendingWrite};
+use super::pending_write::{OnWritten, PendingWrite};
 use super::{Core, Now};
 use crate::addon::{Registry, ResourceChange, Status};
-use crate::control::membership::Name;
+use crate::control::name::Name;
 use crate::control::storage::Write;
 use crate::reconcile::Recorded;
 use crate::store::{By, Committed, Edit, Expect};

@@ -2,8 +2,10 @@
 use super::pending::{PendingReply, ReplyKind, Unheld};
 use super::{Core, Now, Phase};
 use crate::control::events::What;
-use crate::control::membership::{Name, Pause};
-use crate::control::request::{PauseOrder, Peer, Refused, Reply, Resumed, TornDown};
+use crate::control::membership::Pause;
+use crate::control::name::Name;
+use crate::control::reply::Reply;
+use crate::control::request::{PauseOrder, Peer, Refused, Resumed, TornDown};
 use crate::reconcile::{ReconcileError, Torn};
 use crate::record::TornDown as TornDownBy;
 use tcpgw_core::problem::Kind;

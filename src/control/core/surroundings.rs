@@ -7,22 +7,19 @@ use std::time::Duration;
 
 use super::held_back::{HeldService, is_possible_before, left, name_before};
 use super::judge::{Unvetted, Vet};
+use super::obstacles::{Obstacles, by_service};
 use super::{Core, Now, Phase};
 use crate::control::claimed::Claimed;
-use crate::control::membership::Name;
+use crate::control::name::Name;
 use crate::control::obstacle::not_looked_at;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
-use crate::control::request::Refused;
-use tcpgw_core::model::{Edits, InputProblems, Service, State};
+use tcpgw_core::model::{Edits, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
 
 /// Interval between judgements while a port is in use: the kernel does not report when a program stops listening.
 const LISTENERS: Duration = Duration::from_secs(5);
 /// Interval between judgements where no check interval is set, or a longer one.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
-
-/// Options by which clients of the API take a port over.
-pub(super) const TAKE_OVER: &str = "--take-over (of `tcpgw apply`, `service add` and `service set`)";
 
 /// Problems that a judgement of the surroundings finds.
 pub(super) const KINDS: [Kind; 4] = [
@@ -31,36 +28,6 @@ pub(super) const KINDS: [Kind; 4] = [
     Kind::OwnBackend,
     Kind::OutsideFences,
 ];
-
-/// Obstacles that prevent services from being served here now, by service.
-pub(super) type Obstacles = BTreeMap<Name, Vec<Obstacle>>;
-
-/// Groups obstacles by service.
-pub(super) fn by_service(obstacles: impl IntoIterator<Item = Obstacle>) -> Obstacles {
-    let mut of = Obstacles::new();
-    for obstacle in obstacles {
-        of.entry(obstacle.service.clone()).or_default().push(obstacle);
-    }
-    of
-}
-
-/// Fails when there are obstacles, for clients that wait for an answer.
-pub(super) fn refuse(obstacles: &[Obstacle]) -> Result<(), Refused> {
-    let is_taken = |obstacle: &&Obstacle| obstacle.kind == ObstacleKind::PortTaken;
-    let others = obstacles.iter().filter(|obstacle| !is_taken(obstacle));
-    let problems: InputProblems = others.map(|obstacle| obstacle.problem.clone()).collect();
-    problems.into_result().map_err(Refused::Invalid)?;
-    let taken: Vec<String> = obstacles
-        .iter()
-        .filter(is_taken)
-        .map(|taken| taken.told_with(TAKE_OVER))
-        .collect();
-    if taken.is_empty() {
-        Ok(())
-    } else {
-        Err(Refused::Refused(taken.join("\n")))
-    }
-}
 
 impl Core {
     /// Schedules a judgement after links, addresses or listeners changed, or may have.

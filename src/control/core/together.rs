@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
 use super::judge::{Judged, ProviderSize, Unjudged, Vet};
-use super::order_queue::{Order, PendingWrite};
+use super::order::Order;
+use super::pending_write::PendingWrite;
 use super::{Core, Name, Now, Provider};
 use crate::addon::id::PlatformId;
 use crate::addon::{Decision, Request, Target};
@@ -17,27 +18,6 @@ use tcpgw_core::model::{Edits, State};
 const MOST_TOGETHER: usize = 64;
 /// Number of backends after which no further order joins a group, since the main loop does nothing else meanwhile.
 const MOST_BACKENDS: usize = 4096;
-
-/// State of the grouping of orders.
-#[derive(Debug, Default)]
-pub(super) struct Grouping {
-    /// Number of the first orders that are being examined together; later ones are not.
-    looked_at: Option<usize>,
-    /// Number of the first orders that are taken one by one.
-    singly: usize,
-}
-
-impl Grouping {
-    /// Has at least `count` of the first orders taken one by one.
-    pub(super) fn take_singly(&mut self, count: usize) {
-        self.singly = self.singly.max(count);
-    }
-
-    /// Notes that the first order was taken by itself.
-    pub(super) fn is_taken(&mut self) {
-        self.singly = self.singly.saturating_sub(1);
-    }
-}
 
 /// Result of taking the first orders together.
 pub(super) enum Together {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use super::Name;
+use crate::control::name::Name;
 use tcpgw_core::model::{Backend, Endpoint, Listen, Service};
 
 #[derive(Debug, Default)]

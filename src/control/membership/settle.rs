@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::services::backend_of;
 use super::wave::last_wave;
-use super::{Member, Membership, MembershipChange, Name, Note, Verdict, pairs};
+use super::{Member, Membership, MembershipChange, Note, Verdict, pairs};
 use crate::config::daemon::AllFailed;
 use crate::control::draining::DrainingBackend;
+use crate::control::name::Name;
 use tcpgw_core::drain::{Drain, DrainEvent};
 use tcpgw_core::health::longest_fall;
 use tcpgw_core::model::{Backend, BackendState, Endpoint, PacketRefusal, Service};

@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use super::{AGAIN, Deploy, HASTE, New, PendingStep, Stage};
 use crate::control::core::edits::missing;
-use crate::control::core::order_queue::{OnWritten, PendingWrite, refused};
+use crate::control::core::order::refused;
 use crate::control::core::pending::ReplyKind;
+use crate::control::core::pending_write::{OnWritten, PendingWrite};
 use crate::control::core::{Core, Now, Phase, Provider};
-use crate::control::request::{Refused, Reply};
+use crate::control::reply::Reply;
+use crate::control::request::Refused;
 use crate::control::storage::Write;
 use crate::store::{By, DeployStep, Phase as Stored, StoreError, superseded_by};
 use tcpgw_core::health::{self, EndpointState, ProbeTarget};

@@ -1,0 +1,4 @@
+//! Names of services.
+
+/// Name of a service.
+pub type Name = Box<str>;
