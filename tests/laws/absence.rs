@@ -36,9 +36,9 @@ use tcpgw_kernel::fake::{ConnectOutcome, Fake, Syn};
 use tcpgw_kernel::{Commit, Kernel as _};
 use tokio::sync::oneshot;
 
-use crate::clock::next_step;
-use crate::looking::{IsKnown, Looking, PATIENCE};
 use crate::states::links;
+use crate::world::clock::next_step;
+use crate::world::looking::{IsKnown, Looking, PATIENCE};
 
 const NAMESPACE: u64 = 9;
 const OF_FILE: [&str; 2] = ["f1", "f2"];

@@ -36,9 +36,9 @@ use tcpgw_kernel::fake::{Call, ConnectOutcome, Fail, Fake, Syn};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use crate::clock::next_step;
-use crate::looking::{IsKnown, Looking};
 use crate::states::{desired, links};
+use crate::world::clock::next_step;
+use crate::world::looking::{IsKnown, Looking};
 
 mod deploys;
 mod paused;

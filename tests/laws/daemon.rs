@@ -33,10 +33,10 @@ use tcpgw_kernel::conntrack::Status;
 use tcpgw_kernel::fake::{Call, ConnectOutcome, Fail, Fake, Syn};
 
 use crate::clients::{endpoints, syns};
-use crate::clock::next_step;
-use crate::looking::{IsKnown, Looking};
 use crate::state;
 use crate::states::{FIRST_PORT, PORTS, links, with_source};
+use crate::world::clock::next_step;
+use crate::world::looking::{IsKnown, Looking};
 
 const NAMESPACE: u64 = 7;
 const SEEN_REPLY: u32 = 2;

@@ -3,17 +3,16 @@
 mod absence;
 mod addon;
 mod clients;
-mod clock;
 mod daemon;
 #[path = "../fuzz/src/lib.rs"]
 pub mod fuzz;
-mod looking;
 mod orders;
 mod plan;
 mod reconcile;
 mod recorded;
 mod ruleset;
 mod states;
+mod world;
 mod written;
 
 use proptest::prelude::*;
