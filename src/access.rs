@@ -95,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use tcpgw_kernel::conntrack::Status;
+    use tcpgw_kernel::conntrack::CtStatus;
 
     fn summary(fields: &str) -> Summary {
         let text = format!(
@@ -118,7 +118,7 @@ mod tests {
             seen_as: at("10.2.0.254", "fd00::fe", 40000),
             id: 1,
             mark: 0,
-            status: Status(0),
+            status: CtStatus(0),
             tcp_state: Some(TcpState::Established),
             zone: 0,
             timeout: None,

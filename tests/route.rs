@@ -11,7 +11,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use tcpgw_kernel::listeners::listeners;
 use tcpgw_kernel::route::monitor::{self as route_monitor, Notification};
-use tcpgw_kernel::route::{Link, RouteEntry, RouteTo, Routes, WayIn};
+use tcpgw_kernel::route::{LinkEntry, RouteEntry, RouteTo, Routes, WayIn};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
@@ -58,7 +58,7 @@ fn addresses_links_and_routes_are_those_of_the_namespace() {
         let links = routes.links().unwrap();
         let link = |name: &str| links.iter().find(|link| link.name == name).unwrap();
         let index = link("gw0").index;
-        let gw0 = Link {
+        let gw0 = LinkEntry {
             index,
             name: "gw0".into(),
             kind: Some("veth".into()),

@@ -2,7 +2,7 @@
 
 use super::judge::{Holds, holds_for};
 use super::packet::{Packet, Value};
-use tcpgw_kernel::firewall::{Field, Load, Relation, Rule, Test};
+use tcpgw_kernel::firewall::{Load, Relation, Rule, RuleField, Test};
 
 /// A range of values, in network byte order.
 type Range<'a> = (&'a [u8], &'a [u8]);
@@ -10,7 +10,7 @@ type Range<'a> = (&'a [u8], &'a [u8]);
 pub(super) type Span = (u128, u128);
 
 /// Returns whether ranges of a field in which clients differ include the values of all clients.
-pub(super) fn covers(field: Field, ranges: &[Range<'_>]) -> Holds {
+pub(super) fn covers(field: RuleField, ranges: &[Range<'_>]) -> Holds {
     let length = ranges.first().map_or(0, |(from, _)| from.len());
     let fits = |(from, to): &Range<'_>| from.len() == length && to.len() == length && from <= to;
     if length == 0 || length > 16 || !ranges.iter().all(fits) {
@@ -21,34 +21,39 @@ pub(super) fn covers(field: Field, ranges: &[Range<'_>]) -> Holds {
 }
 
 /// Returns the same as [`covers`] for whole addresses and ports.
-pub(super) fn spans_cover(field: Field, ranges: &[Span]) -> Holds {
+pub(super) fn spans_cover(field: RuleField, ranges: &[Span]) -> Holds {
     covers_of_length(field, length_of(field), ranges)
 }
 
 /// Returns whether the field is an address or a port, whose values are numbers in network byte order.
-const fn is_number(field: Field) -> bool {
+const fn is_number(field: RuleField) -> bool {
     matches!(
         field,
-        Field::Source4 | Field::Dest4 | Field::Source6 | Field::Dest6 | Field::SourcePort | Field::DestPort
+        RuleField::Source4
+            | RuleField::Dest4
+            | RuleField::Source6
+            | RuleField::Dest6
+            | RuleField::SourcePort
+            | RuleField::DestPort
     )
 }
 
-const fn length_of(field: Field) -> usize {
+const fn length_of(field: RuleField) -> usize {
     match field {
-        Field::Source6 | Field::Dest6 => 16,
-        Field::SourcePort | Field::DestPort => 2,
+        RuleField::Source6 | RuleField::Dest6 => 16,
+        RuleField::SourcePort | RuleField::DestPort => 2,
         _ => 4,
     }
 }
 
-fn covers_of_length(field: Field, length: usize, ranges: &[Span]) -> Holds {
+fn covers_of_length(field: RuleField, length: usize, ranges: &[Span]) -> Holds {
     let bits = 8 * u32::try_from(length).unwrap_or(16);
     let last = u128::MAX >> (128 - bits);
     let (first, last) = match (field, length) {
         // 0.0.0.0/8, addresses above multicast and port 0 belong to no client.
-        (Field::Source4 | Field::Dest4, 4) => (1 << 24, 0xdfff_ffff),
-        (Field::Source6 | Field::Dest6, 16) => (1, (0xff_u128 << 120) - 1),
-        (Field::SourcePort | Field::DestPort, 2) => (1, last),
+        (RuleField::Source4 | RuleField::Dest4, 4) => (1 << 24, 0xdfff_ffff),
+        (RuleField::Source6 | RuleField::Dest6, 16) => (1, (0xff_u128 << 120) - 1),
+        (RuleField::SourcePort | RuleField::DestPort, 2) => (1, last),
         _ => (0, last),
     };
     if cover(ranges, first, last) {
@@ -56,8 +61,8 @@ fn covers_of_length(field: Field, length: usize, ranges: &[Span]) -> Holds {
     }
     // Nearly all clients use a port above 1023, and an address of the Internet.
     let most = match (field, length) {
-        (Field::SourcePort | Field::DestPort, 2) => cover(ranges, 1024, last),
-        (Field::Source6 | Field::Dest6, 16) => cover(ranges, 2 << 124, (4 << 124) - 1),
+        (RuleField::SourcePort | RuleField::DestPort, 2) => cover(ranges, 1024, last),
+        (RuleField::Source6 | RuleField::Dest6, 16) => cover(ranges, 2 << 124, (4 << 124) - 1),
         _ => false,
     };
     if most { Holds::Unknown } else { Holds::SomeClients }
@@ -118,7 +123,7 @@ pub(super) fn compare_clients(load: Load, mask: Option<&[u8]>, relation: Relatio
 
 /// Clients that a rule matches.
 pub(super) struct About {
-    pub(super) field: Field,
+    pub(super) field: RuleField,
     /// Whether all other conditions surely hold.
     pub(super) sure: bool,
     pub(super) spans: Vec<Span>,
@@ -198,8 +203,8 @@ pub(super) fn spares_few(packet: &Packet, rule: &Rule) -> bool {
     };
     let all = match load.field {
         // Addresses of the Internet are an eighth of all.
-        Field::Source6 | Field::Dest6 => u128::MAX / 8,
-        Field::SourcePort | Field::DestPort => u16::MAX.into(),
+        RuleField::Source6 | RuleField::Dest6 => u128::MAX / 8,
+        RuleField::SourcePort | RuleField::DestPort => u16::MAX.into(),
         _ => u32::MAX.into(),
     };
     let spared = spans.filter(|_| packet.value(load, None) == Value::Differs);
@@ -238,7 +243,7 @@ mod tests {
 
     fn v4(ranges: &[([u8; 4], [u8; 4])]) -> Holds {
         let ranges: Vec<Range<'_>> = ranges.iter().map(|(from, to)| (&from[..], &to[..])).collect();
-        covers(Field::Source4, &ranges)
+        covers(RuleField::Source4, &ranges)
     }
 
     #[test]
@@ -259,15 +264,15 @@ mod tests {
         );
         assert_eq!(v4(&[]), Holds::SomeClients);
         let (low, high) = ([0; 16], [255; 16]);
-        assert_eq!(covers(Field::Source6, &[(&low, &high)]), Holds::Yes);
+        assert_eq!(covers(RuleField::Source6, &[(&low, &high)]), Holds::Yes);
         let (low, high) = (1024_u16.to_be_bytes(), [255; 2]);
-        assert_eq!(covers(Field::SourcePort, &[(&low, &high)]), Holds::Unknown);
+        assert_eq!(covers(RuleField::SourcePort, &[(&low, &high)]), Holds::Unknown);
     }
 
     #[test]
     fn networks_are_ranges() {
         let load = |len| Load {
-            field: Field::Source4,
+            field: RuleField::Source4,
             len,
         };
         assert_eq!(
@@ -287,7 +292,7 @@ mod tests {
     #[test]
     fn comparisons_are_ranges() {
         let source = Load {
-            field: Field::Source4,
+            field: RuleField::Source4,
             len: 4,
         };
         let holds = |relation, value: [u8; 4]| compare_clients(source, None, relation, &value);

@@ -11,10 +11,10 @@ use tcpgw_core::problem::Problem;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::conntrack::stats::Stats;
-use tcpgw_kernel::firewall::{Chain, ForeignTable, OwnTable};
+use tcpgw_kernel::firewall::{FirewallChain, ForeignTable, OwnTable};
 use tcpgw_kernel::listeners::Listener;
 use tcpgw_kernel::requirements::Lack;
-use tcpgw_kernel::route::links::{Learned, Link, Neighbour};
+use tcpgw_kernel::route::links::{Learned, LinkDetails, Neighbour};
 use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo};
 use tcpgw_kernel::xfrm::Policies;
 
@@ -128,7 +128,7 @@ pub struct CheapFacts {
     /// Settings by name, such as `net.ipv4.ip_forward`; settings that this kernel does not have are missing.
     pub sysctls: BTreeMap<String, String>,
     /// The interfaces.
-    pub links: Fact<Vec<Link>>,
+    pub links: Fact<Vec<LinkDetails>>,
     /// Addresses that the gateway takes as its own.
     pub local: Fact<LocalAddresses>,
     /// Routes to backends' addresses, for packets that come in where clients do; `None`: there is none to any backend
@@ -151,9 +151,9 @@ pub struct CheapFacts {
     /// Other tables of nftables, including those of iptables-nft.
     pub firewall: Fact<Arc<Firewall>>,
     /// Tables of iptables-legacy.
-    pub legacy: Fact<Arc<Vec<Chain>>>,
+    pub legacy: Fact<Arc<Vec<FirewallChain>>>,
     /// Tables of ip6tables-legacy.
-    pub legacy6: Fact<Arc<Vec<Chain>>>,
+    pub legacy6: Fact<Arc<Vec<FirewallChain>>>,
     /// Marks that other programs' rules give packets, and with which routing refuses packets to backends that it
     /// forwards without a mark; or answers of backends (`true`).
     pub refused_marks: Fact<BTreeSet<(Family, bool, u32)>>,
@@ -210,7 +210,7 @@ pub struct Facts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Firewall {
     /// Chains of these tables.
-    pub chains: Vec<Chain>,
+    pub chains: Vec<FirewallChain>,
     /// Tables whose chains see frames, which are not judged.
     pub unjudged: Vec<ForeignTable>,
     /// The table of tcpgw.
@@ -274,7 +274,7 @@ impl CheapFacts {
     }
 
     /// Returns the chains of other programs that could be read, one tool at a time.
-    pub fn known_chains(&self) -> impl Iterator<Item = &[Chain]> + '_ {
+    pub fn known_chains(&self) -> impl Iterator<Item = &[FirewallChain]> + '_ {
         let nft = self.firewall.iter().map(|firewall| firewall.chains.as_slice());
         let legacy = [&self.legacy, &self.legacy6].into_iter().flatten();
         nft.chain(legacy.map(|chains| chains.as_slice()))
@@ -298,7 +298,7 @@ impl CheapFacts {
     }
 
     /// Returns the interface with this index.
-    pub fn link(&self, index: u32) -> Option<&Link> {
+    pub fn link(&self, index: u32) -> Option<&LinkDetails> {
         self.links.as_ref().ok()?.iter().find(|link| link.index == index)
     }
 }

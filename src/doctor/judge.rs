@@ -5,7 +5,9 @@
 
 use super::clients::{Span, compare_clients, covers, ranges_of, spans_cover, spares_few};
 use super::packet::{Packet, Value};
-use tcpgw_kernel::firewall::{Chain, Effect, Element, Field, Hook, Load, Relation, Rule, Test, Verdict};
+use tcpgw_kernel::firewall::{
+    FirewallChain, FirewallHook, Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, SetElement, Test,
+};
 
 /// Maximum number of rules that are evaluated for one packet.
 const MOST_RULES: usize = 200_000;
@@ -52,7 +54,7 @@ pub(super) enum PacketVerdict {
 /// An effect of a chain on a packet besides the verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Done {
-    pub(super) effect: Effect,
+    pub(super) effect: RuleEffect,
     pub(super) chain: String,
     /// Number of the rule, from 1.
     pub(super) rule: usize,
@@ -60,14 +62,17 @@ pub(super) struct Done {
 }
 
 /// Returns the verdict of a base chain on a packet, and its effects.
-pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (PacketVerdict, Vec<Done>) {
+pub(super) fn walk(chains: &[FirewallChain], base: &FirewallChain, packet: &Packet) -> (PacketVerdict, Vec<Done>) {
     let mut walk = Walk {
         chains: chains.iter().filter(|chain| chain.table == base.table).collect(),
         packet,
         shows_client: !packet.reply
-            && base
-                .base
-                .is_some_and(|base| matches!(base.hook, Hook::Ingress | Hook::Prerouting | Hook::Forward)),
+            && base.base.is_some_and(|base| {
+                matches!(
+                    base.hook,
+                    FirewallHook::Ingress | FirewallHook::Prerouting | FirewallHook::Forward
+                )
+            }),
         left: MOST_RULES,
         path: vec![&base.name],
         accepts: false,
@@ -108,7 +113,7 @@ enum End {
 }
 
 struct Walk<'a> {
-    chains: Vec<&'a Chain>,
+    chains: Vec<&'a FirewallChain>,
     packet: &'a Packet,
     /// Whether the packet has the address of a client, rather than one of the gateway's own in its place.
     shows_client: bool,
@@ -121,11 +126,11 @@ struct Walk<'a> {
     done: Vec<Done>,
     /// Ranges of a field in which clients differ that rules drop, each only some clients by itself; and whether that
     /// is sure.
-    dropped: Vec<(Field, bool, Span)>,
+    dropped: Vec<(RuleField, bool, Span)>,
 }
 
 impl<'a> Walk<'a> {
-    fn chain(&mut self, chain: &'a Chain, mut certain: Holds, depth: usize) -> End {
+    fn chain(&mut self, chain: &'a FirewallChain, mut certain: Holds, depth: usize) -> End {
         for (at, rule) in chain.rules.iter().enumerate() {
             self.left = self.left.saturating_sub(1);
             if self.left == 0 || depth > DEEPEST {
@@ -143,7 +148,7 @@ impl<'a> Walk<'a> {
                     holds: holds.min(certain),
                 });
             }
-            let drops = matches!(rule.verdict, Verdict::Drop | Verdict::Reject);
+            let drops = matches!(rule.verdict, RuleVerdict::Drop | RuleVerdict::Reject);
             let drops_some = drops && holds == Holds::SomeClients;
             let spares_few = drops_some && self.shows_client && spares_few(self.packet, rule);
             let holds = if spares_few {
@@ -157,7 +162,7 @@ impl<'a> Walk<'a> {
                 let place = RulePlace {
                     chain: chain.name.clone(),
                     rule: Some(at + 1),
-                    rejects: *verdict == Verdict::Reject,
+                    rejects: *verdict == RuleVerdict::Reject,
                     exceeds: rule.tests.contains(&Test::Exceeds),
                     spares_few,
                 };
@@ -168,7 +173,7 @@ impl<'a> Walk<'a> {
                 }
             }
             // A rule that surely translates the packet also ends the chain for it.
-            if rule.effects.contains(&Effect::Dnat) && holds.min(certain) == Holds::Yes {
+            if rule.effects.contains(&RuleEffect::Dnat) && holds.min(certain) == Holds::Yes {
                 return End::Accepted;
             }
         }
@@ -193,18 +198,25 @@ impl<'a> Walk<'a> {
         spans_cover(about.field, &sure).max(may)
     }
 
-    fn verdict(&mut self, verdict: &Verdict, place: RulePlace, own: Holds, certain: Holds, depth: usize) -> PacketStep {
+    fn verdict(
+        &mut self,
+        verdict: &RuleVerdict,
+        place: RulePlace,
+        own: Holds,
+        certain: Holds,
+        depth: usize,
+    ) -> PacketStep {
         match (verdict, certain) {
-            (Verdict::Accept, Holds::Yes) => return PacketStep::End(End::Accepted),
-            (Verdict::Accept, _) => self.accepts = true,
-            (Verdict::Drop | Verdict::Reject, Holds::Yes) => return PacketStep::End(End::Ended(place)),
-            (Verdict::Drop | Verdict::Reject, Holds::Unknown) => drop(self.may_end.get_or_insert(place)),
-            (Verdict::Unknown(_), _) => {
+            (RuleVerdict::Accept, Holds::Yes) => return PacketStep::End(End::Accepted),
+            (RuleVerdict::Accept, _) => self.accepts = true,
+            (RuleVerdict::Drop | RuleVerdict::Reject, Holds::Yes) => return PacketStep::End(End::Ended(place)),
+            (RuleVerdict::Drop | RuleVerdict::Reject, Holds::Unknown) => drop(self.may_end.get_or_insert(place)),
+            (RuleVerdict::Unknown(_), _) => {
                 self.accepts = true;
                 self.may_end.get_or_insert(place);
             }
-            (Verdict::Return, _) => return leaving(own),
-            (Verdict::Jump(to) | Verdict::Goto(to), _) => {
+            (RuleVerdict::Return, _) => return leaving(own),
+            (RuleVerdict::Jump(to) | RuleVerdict::Goto(to), _) => {
                 let chain = self.chains.iter().find(|chain| chain.name == *to).copied();
                 // The kernel refuses circular jumps; one that was misread is not followed.
                 if let Some(chain) = chain.filter(|chain| !self.path.contains(&chain.name.as_str())) {
@@ -215,11 +227,11 @@ impl<'a> Walk<'a> {
                         return PacketStep::End(end);
                     }
                 }
-                if matches!(verdict, Verdict::Goto(_)) {
+                if matches!(verdict, RuleVerdict::Goto(_)) {
                     return leaving(own);
                 }
             }
-            (Verdict::Drop | Verdict::Reject | Verdict::Continue | Verdict::Map(..), _) => {}
+            (RuleVerdict::Drop | RuleVerdict::Reject | RuleVerdict::Continue | RuleVerdict::Map(..), _) => {}
         }
         PacketStep::Next
     }
@@ -241,26 +253,26 @@ fn leaving(own: Holds) -> PacketStep {
 }
 
 /// Returns the verdict, or those that a map may give.
-fn verdicts<'a>(packet: &Packet, verdict: &'a Verdict, holds: Holds) -> Vec<(&'a Verdict, Holds)> {
-    const UNREAD: Verdict = Verdict::Unknown(String::new());
+fn verdicts<'a>(packet: &Packet, verdict: &'a RuleVerdict, holds: Holds) -> Vec<(&'a RuleVerdict, Holds)> {
+    const UNREAD: RuleVerdict = RuleVerdict::Unknown(String::new());
     match verdict {
-        Verdict::Map(key, Some(elements)) => {
-            let plain = [Verdict::Drop, Verdict::Accept];
+        RuleVerdict::Map(key, Some(elements)) => {
+            let plain = [RuleVerdict::Drop, RuleVerdict::Accept];
             let each = elements.iter().filter(|(_, verdict)| !plain.contains(verdict));
             let each =
                 each.map(|(element, verdict)| (verdict, is_in(packet, key, std::slice::from_ref(element), false)));
             // Elements for some clients each may together cover all clients.
-            let of = |verdict: &Verdict| {
+            let of = |verdict: &RuleVerdict| {
                 let elements = elements.iter().filter(|(_, of)| of == verdict);
                 elements.map(|(element, _)| element.clone()).collect::<Vec<_>>()
             };
-            let together = [const { &Verdict::Drop }, const { &Verdict::Accept }];
+            let together = [const { &RuleVerdict::Drop }, const { &RuleVerdict::Accept }];
             let together = together.map(|verdict| (verdict, is_in(packet, key, &of(verdict), false)));
             let all = together.into_iter().chain(each);
             let all = all.map(|(verdict, of)| (verdict, holds.min(of)));
             all.filter(|(_, holds)| *holds != Holds::No).collect()
         }
-        Verdict::Map(key, None) => match key_value(packet, key) {
+        RuleVerdict::Map(key, None) => match key_value(packet, key) {
             Err(Holds::SomeClients) => Vec::new(),
             _ => vec![(const { &UNREAD }, holds.min(Holds::Unknown))],
         },
@@ -317,7 +329,7 @@ const fn negate(holds: Holds, negated: bool) -> Holds {
 fn is_another_mark(packet: &Packet, load: Load, mask: Option<&[u8]>, value: &[u8]) -> bool {
     let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     match (packet.ours, number(value)) {
-        (Some(ours), Some(value)) if load.field == Field::CtMark => {
+        (Some(ours), Some(value)) if load.field == RuleField::CtMark => {
             let asked = mask.and_then(number).unwrap_or(u32::MAX) & ours.mask();
             (value ^ ours.value()) & asked != 0
         }
@@ -341,7 +353,7 @@ fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation,
         _ => {}
     }
     // If other rules mark packets, unmarked packets are those that no rule matched, and a rule may be about these.
-    if load.field == Field::Mark && packet.mark.is_none() {
+    if load.field == RuleField::Mark && packet.mark.is_none() {
         let unmarked = Packet {
             mark: Some(0),
             ..packet.clone()
@@ -364,7 +376,7 @@ fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation,
     let order = bytes[..length].cmp(&value[..length]);
     let is_native = matches!(
         load.field,
-        Field::CtState | Field::CtStatus | Field::CtMark | Field::Mark
+        RuleField::CtState | RuleField::CtStatus | RuleField::CtMark | RuleField::Mark
     );
     let holds = match relation {
         Relation::Equal => order.is_eq(),
@@ -398,7 +410,7 @@ fn key_value(packet: &Packet, key: &[Load]) -> Result<Vec<Vec<u8>>, Holds> {
 /// Returns whether one of the elements matches. Elements for some clients together match all if they cover all
 /// possible values. If nearly all clients match, the result is uncertain, unless the few others are the point
 /// (`spared`).
-fn is_in(packet: &Packet, key: &[Load], elements: &[Element], spared: bool) -> Holds {
+fn is_in(packet: &Packet, key: &[Load], elements: &[SetElement], spared: bool) -> Holds {
     let covers = |field, ranges: &[_]| match covers(field, ranges) {
         Holds::Unknown if spared => Holds::SomeClients,
         holds => holds,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Field, Load, ct_state};
+use tcpgw_kernel::firewall::{Load, RuleField, ct_state};
 
 const TCP: u8 = 6;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
@@ -118,53 +118,53 @@ impl Packet {
         }
     }
 
-    fn whole(&self, field: Field, mask: Option<&[u8]>) -> Value {
+    fn whole(&self, field: RuleField, mask: Option<&[u8]>) -> Value {
         let native = |number: u32| Value::Is(number.to_ne_bytes().to_vec());
         match field {
-            Field::Family => Value::Is(vec![match self.family {
+            RuleField::Family => Value::Is(vec![match self.family {
                 Family::V4 => NFPROTO_IPV4,
                 Family::V6 => NFPROTO_IPV6,
             }]),
-            Field::EtherType => Value::Is(match self.family {
+            RuleField::EtherType => Value::Is(match self.family {
                 Family::V4 => ETHERTYPE_IPV4.to_vec(),
                 Family::V6 => ETHERTYPE_IPV6.to_vec(),
             }),
-            Field::Protocol => Value::Is(vec![TCP]),
-            Field::InName => name(self.input.as_ref()),
-            Field::OutName => name(self.output.as_ref()),
-            Field::InIndex => index(self.input.as_ref()),
-            Field::OutIndex => index(self.output.as_ref()),
-            Field::Source4 | Field::Source6 => self.address(self.reply),
-            Field::Dest4 | Field::Dest6 => self.address(!self.reply),
-            Field::SourcePort => self.port_bytes(self.reply),
-            Field::DestPort => self.port_bytes(!self.reply),
-            Field::CtState => {
+            RuleField::Protocol => Value::Is(vec![TCP]),
+            RuleField::InName => name(self.input.as_ref()),
+            RuleField::OutName => name(self.output.as_ref()),
+            RuleField::InIndex => index(self.input.as_ref()),
+            RuleField::OutIndex => index(self.output.as_ref()),
+            RuleField::Source4 | RuleField::Source6 => self.address(self.reply),
+            RuleField::Dest4 | RuleField::Dest6 => self.address(!self.reply),
+            RuleField::SourcePort => self.port_bytes(self.reply),
+            RuleField::DestPort => self.port_bytes(!self.reply),
+            RuleField::CtState => {
                 let asks_for_dnat = mask.is_some_and(|mask| number(mask) & ct_state::DNAT != 0);
                 native(self.state() & if asks_for_dnat { u32::MAX } else { !ct_state::DNAT })
             }
-            Field::CtStatus => match mask.map(number) {
+            RuleField::CtStatus => match mask.map(number) {
                 Some(STATUS_DNAT) => native(if self.ours.is_some() { STATUS_DNAT } else { 0 }),
                 _ => Value::Unknown,
             },
-            Field::CtMark => match (self.ours, mask.map(number)) {
+            RuleField::CtMark => match (self.ours, mask.map(number)) {
                 (Some(ours), Some(bits)) if bits & !ours.mask() == 0 => native(ours.value()),
                 (None, Some(bits)) if self.from_app.as_ref().is_some_and(|app| bits & !app.mark.mask() == 0) => {
                     native(0)
                 }
                 _ => Value::Differs,
             },
-            Field::CtDirection => Value::Is(vec![u8::from(self.reply)]),
+            RuleField::CtDirection => Value::Is(vec![u8::from(self.reply)]),
             // Before the rules of tcpgw the destination is the gateway, afterwards a backend.
-            Field::DestType if self.from_app.is_some() => native(RTN_UNICAST),
-            Field::DestType => match (self.reply, self.ours, self.server) {
+            RuleField::DestType if self.from_app.is_some() => native(RTN_UNICAST),
+            RuleField::DestType => match (self.reply, self.ours, self.server) {
                 (false, None, _) if self.input.is_some() || self.output.is_none() => native(RTN_LOCAL),
                 (false, Some(_), Some(_)) => native(RTN_UNICAST),
                 _ => Value::Unknown,
             },
-            Field::TcpFlags => Value::Is(vec![self.tcp_flags()]),
-            Field::Mark => self.mark.map_or(Value::Differs, native),
-            Field::Sender => Value::Differs,
-            Field::Other => Value::Unknown,
+            RuleField::TcpFlags => Value::Is(vec![self.tcp_flags()]),
+            RuleField::Mark => self.mark.map_or(Value::Differs, native),
+            RuleField::Sender => Value::Differs,
+            RuleField::Other => Value::Unknown,
         }
     }
 

@@ -15,12 +15,13 @@ use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::stats::Stats;
 use tcpgw_kernel::firewall::{
-    Base, Chain, Effect, ForeignTable, Hook, MarkWrite, OwnTable, Rule, TableFamily, parse_save,
+    FirewallBase, FirewallChain, FirewallHook, ForeignTable, MarkWrite, OwnTable, Rule, RuleEffect, TableFamily,
+    parse_save,
 };
 use tcpgw_kernel::listeners::Listener;
 use tcpgw_kernel::nftables::nat_order::OlderChains;
 use tcpgw_kernel::requirements::{Feature, Lack};
-use tcpgw_kernel::route::links::{Link, Neighbour, Offloads};
+use tcpgw_kernel::route::links::{LinkDetails, Neighbour, Offloads};
 use tcpgw_kernel::route::{LocalAddresses, RouteTo};
 
 const STATE: &str = r#"{"version":1,"services":[
@@ -42,15 +43,15 @@ fn way(index: u32) -> Option<RouteTo> {
     })
 }
 
-fn link(index: u32, name: &str, address: &str) -> Link {
-    Link {
+fn link(index: u32, name: &str, address: &str) -> LinkDetails {
+    LinkDetails {
         index,
         name: name.into(),
         up: true,
         mtu: 1500,
         addresses: vec![(ip(address), 24)],
         offloads: Some(Offloads::default()),
-        ..Link::default()
+        ..LinkDetails::default()
     }
 }
 
@@ -89,11 +90,11 @@ fn well() -> Facts {
         sysctls: sysctls.map(|(name, value)| (name.into(), value.into())).into(),
         links: Ok(vec![
             link(2, "ext", "203.0.113.1"),
-            Link {
+            LinkDetails {
                 bridge: Some([false; 2]),
                 ..link(3, "br0", "10.2.0.1")
             },
-            Link {
+            LinkDetails {
                 master: Some(3),
                 hairpin: Some(false),
                 addresses: Vec::new(),
@@ -259,7 +260,7 @@ fn cheap_checks_find_what_keeps_clients_from_being_served() {
     facts.cheap.local.as_mut().unwrap().addresses.remove(&ip("203.0.113.1"));
     let drops = chain(
         table(TableFamily::Ip, "mine", false),
-        Hook::Forward,
+        FirewallHook::Forward,
         0,
         Vec::new(),
         true,
@@ -838,12 +839,12 @@ fn no_address_for_clients() {
 
 #[test]
 fn a_link_to_the_clients_without_a_carrier() {
-    let found = |change: &dyn Fn(&mut Vec<Link>)| {
+    let found = |change: &dyn Fn(&mut Vec<LinkDetails>)| {
         let found = with(|facts| change(facts.cheap.links.as_mut().unwrap()));
         found.into_iter().find(|finding| finding.id == "no-carrier")
     };
     assert_eq!(found(&|_| ()), None);
-    let cut = |links: &mut Vec<Link>| links[0].no_carrier = true;
+    let cut = |links: &mut Vec<LinkDetails>| links[0].no_carrier = true;
     let finding = found(&cut).unwrap();
     assert_eq!(
         (finding.severity, finding.seen.as_str()),
@@ -853,7 +854,7 @@ fn a_link_to_the_clients_without_a_carrier() {
         )
     );
     // Clients may be on another link.
-    let other = |links: &mut Vec<Link>| {
+    let other = |links: &mut Vec<LinkDetails>| {
         cut(links);
         links.push(link(9, "lan", "192.168.7.1"));
     };
@@ -1156,14 +1157,14 @@ fn table(family: TableFamily, name: &str, owned: bool) -> ForeignTable {
     }
 }
 
-fn chain(table: ForeignTable, hook: Hook, priority: i32, rules: Vec<Rule>, drops: bool) -> Chain {
-    let base = Base {
+fn chain(table: ForeignTable, hook: FirewallHook, priority: i32, rules: Vec<Rule>, drops: bool) -> FirewallChain {
+    let base = FirewallBase {
         hook,
         nat: false,
         priority,
         drops,
     };
-    Chain {
+    FirewallChain {
         handle: None,
         table,
         name: "c".into(),
@@ -1173,13 +1174,13 @@ fn chain(table: ForeignTable, hook: Hook, priority: i32, rules: Vec<Rule>, drops
     }
 }
 
-fn nft(chain: Chain) -> impl FnOnce(&mut Facts) {
+fn nft(chain: FirewallChain) -> impl FnOnce(&mut Facts) {
     move |facts| firewall_of(facts).chains.push(chain)
 }
 
 #[test]
 fn fixes_are_lines_for_whoever_made_the_table() {
-    let forward = |table| chain(table, Hook::Forward, 0, Vec::new(), true);
+    let forward = |table| chain(table, FirewallHook::Forward, 0, Vec::new(), true);
     let found = with(nft(forward(table(TableFamily::Ip, "mine", false))));
     let found = only(&found, "packets-dropped", Severity::Broken);
     assert_eq!(
@@ -1192,7 +1193,7 @@ fn fixes_are_lines_for_whoever_made_the_table() {
     assert!(matches!(found[0].fix, Some(Fix::Advice(_))), "{found:?}");
     let early = chain(
         table(TableFamily::Ip, "mine", false),
-        Hook::Prerouting,
+        FirewallHook::Prerouting,
         -300,
         Vec::new(),
         true,
@@ -1219,13 +1220,13 @@ fn what_goes_past_conntrack_or_limits_is_found() {
         };
         chain(table(TableFamily::Ip, "mine", false), hook, priority, vec![rule], false)
     };
-    let found = with(nft(doing(Effect::Notrack, Hook::Prerouting, -300)));
+    let found = with(nft(doing(RuleEffect::Notrack, FirewallHook::Prerouting, -300)));
     assert!(
         found
             .iter()
             .all(|finding| finding.id == "packets-untracked" && finding.severity == Severity::Broken)
     );
-    let found = with(nft(doing(Effect::Offload, Hook::Forward, 0)));
+    let found = with(nft(doing(RuleEffect::Offload, FirewallHook::Forward, 0)));
     only(&found, "flows-offloaded", Severity::Warning);
 }
 
@@ -1265,18 +1266,18 @@ fn drops_of_probes_and_their_answers_are_found() {
 #[test]
 fn the_chain_that_was_made_last_gets_the_connections() {
     let dnat = || Rule {
-        effects: vec![Effect::Dnat],
+        effects: vec![RuleEffect::Dnat],
         ..Rule::default()
     };
     let other = || {
         let mut chain = chain(
             table(TableFamily::Ip, "nat", false),
-            Hook::Prerouting,
+            FirewallHook::Prerouting,
             -100,
             vec![dnat()],
             false,
         );
-        chain.base = chain.base.map(|base| Base { nat: true, ..base });
+        chain.base = chain.base.map(|base| FirewallBase { nat: true, ..base });
         chain.handle = Some(3);
         chain
     };
@@ -1370,12 +1371,12 @@ fn rules_that_overwrite_the_mark_are_found() {
         only(&with(mangle(&doubtful)), id, Severity::Warning);
     }
     let written = Rule {
-        effects: vec![Effect::CtMark(MarkWrite::constant(1))],
+        effects: vec![RuleEffect::CtMark(MarkWrite::constant(1))],
         ..Rule::default()
     };
     let early = chain(
         table(TableFamily::Inet, "mine", false),
-        Hook::Postrouting,
+        FirewallHook::Postrouting,
         -151,
         vec![written],
         false,
@@ -1414,7 +1415,7 @@ fn ports_that_another_table_translates() {
     let early = |facts: &mut Facts| {
         nat(&format!("-A PREROUTING -p tcp --dport 20003 {to}"))(facts);
         for chain in Arc::make_mut(facts.cheap.legacy.as_mut().unwrap()) {
-            chain.base = chain.base.map(|base| Base { priority: -200, ..base });
+            chain.base = chain.base.map(|base| FirewallBase { priority: -200, ..base });
         }
     };
     only(&with(early), id, Severity::Broken);

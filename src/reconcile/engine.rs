@@ -26,7 +26,7 @@ use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::{Deletion, Pair, Selection};
-use tcpgw_kernel::{About, Commit, Kernel, KernelError, reading};
+use tcpgw_kernel::{Commit, Kernel, KernelError, TableProperties, reading};
 
 /// Largest number of endpoints that are looked up one by one; for more, one pass over all flows is cheaper.
 const FEW: usize = 3;
@@ -372,7 +372,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// Fails when the kernel cannot be read.
-    pub fn about(&mut self) -> Result<(Option<About>, u32), KernelError> {
+    pub fn about(&mut self) -> Result<(Option<TableProperties>, u32), KernelError> {
         let identity = self.kernel.identity()?;
         Ok((self.kernel.about()?, identity.generation))
     }

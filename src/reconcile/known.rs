@@ -18,7 +18,7 @@ use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::ruleset::{Ruleset, skeleton};
 use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::nftables::ownership::Adoption;
-use tcpgw_kernel::{Identity, Kernel, KernelError, Seen, reading};
+use tcpgw_kernel::{Kernel, KernelError, ObservedTable, RulesetIdentity, reading};
 
 /// Contents of the kernel, as far as they are known.
 #[derive(Debug, Clone)]
@@ -158,12 +158,12 @@ impl Known {
     }
 
     /// Returns the identity of the kernel's rules at that time; a table with other rules has none.
-    pub(super) fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> RulesetIdentity {
         let table = match self.table {
             Table::Ours(handle) => Some(handle),
             Table::Absent | Table::Other(_) | Table::Plain => None,
         };
-        Identity {
+        RulesetIdentity {
             generation: self.generation,
             table,
         }
@@ -364,9 +364,9 @@ impl<K: Kernel> Reconciler<'_, K> {
     pub(super) fn read(&mut self, guide: &Summary) -> Result<Known, ReconcileError> {
         let observed = self.kernel.observe(self.mark)?;
         let (table, ruleset, room) = match observed.table {
-            Seen::Absent => (Table::Absent, Ruleset::default(), Room::default()),
-            Seen::Ours { handle, ruleset, room } => (Table::Ours(handle), ruleset, room),
-            Seen::Other { comment, ruleset, .. } => {
+            ObservedTable::Absent => (Table::Absent, Ruleset::default(), Room::default()),
+            ObservedTable::Ours { handle, ruleset, room } => (Table::Ours(handle), ruleset, room),
+            ObservedTable::Other { comment, ruleset, .. } => {
                 self.check_mark(comment.as_deref())?;
                 (Table::Other(comment), ruleset, Room::default())
             }

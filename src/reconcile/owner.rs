@@ -6,7 +6,7 @@ use tcpgw_core::ruleset::name::{Family, Scope, SetName};
 use tcpgw_core::ruleset::rows::{read_address, read_endpoint, read_port};
 use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::KernelError;
-use tcpgw_kernel::nftables::transaction::{Refused, Subject};
+use tcpgw_kernel::nftables::transaction::{MessageSubject, RefusedMessage};
 
 /// Returns the service that a refusal concerns.
 pub(super) fn owner(error: &KernelError, summary: &Summary) -> Option<String> {
@@ -14,8 +14,8 @@ pub(super) fn owner(error: &KernelError, summary: &Summary) -> Option<String> {
         return None;
     };
     refused.iter().find_map(|refused| match refused {
-        Refused {
-            subject: Subject::Elements(set),
+        RefusedMessage {
+            subject: MessageSubject::Elements(set),
             element: Some(key),
             ..
         } => service(*set, key, summary).map(ToString::to_string),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tcpgw_core::owner::AllDetails;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::Summary;
-use tcpgw_kernel::Identity;
+use tcpgw_kernel::RulesetIdentity;
 
 /// The part of a record that is text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub struct Head {
 
 impl Head {
     /// Returns whether the kernel is as it was left.
-    pub fn holds(&self, identity: Identity) -> bool {
+    pub fn holds(&self, identity: RulesetIdentity) -> bool {
         !self.is_hint && self.generation == identity.generation && Some(self.table) == identity.table
     }
 }

@@ -211,7 +211,7 @@ impl AppReading {
 mod tests {
     use super::*;
     use crate::view::rates::Rate;
-    use tcpgw_kernel::conntrack::{Counters, Status, TcpState, Traffic};
+    use tcpgw_kernel::conntrack::{Counters, CtStatus, TcpState, Traffic};
 
     const BACKENDS: [&str; 2] = ["10.2.0.11:3000", "10.2.0.12:3000"];
 
@@ -234,7 +234,7 @@ mod tests {
             seen_as: ([10, 2, 0, 1], client).into(),
             id: client.into(),
             mark: 0,
-            status: Status::default(),
+            status: CtStatus::default(),
             tcp_state: Some(TcpState::Established),
             zone: 0,
             timeout: None,

@@ -28,7 +28,7 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::{FlowVerdict, ServiceSummary, Summary};
-use tcpgw_kernel::About;
+use tcpgw_kernel::TableProperties;
 
 /// Services of the gateway, as far as kernel and record tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub struct Table {
 
 impl Table {
     /// Returns the view of a table that the kernel has returned.
-    pub fn new(about: About, generation: u32) -> Self {
+    pub fn new(about: TableProperties, generation: u32) -> Self {
         use tcpgw_core::ruleset::name::{Family, SetName};
         let names = [(1, "dormant"), (2, "owner"), (4, "persist")];
         let flags = names.into_iter().filter(|(bit, _)| about.flags & bit != 0);

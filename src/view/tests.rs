@@ -16,8 +16,8 @@ use crate::record::Applied;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
 use tcpgw_core::summary::{FlowVerdict, Summary};
-use tcpgw_kernel::conntrack::{Counters, Flow, Status as Bits, TcpState, Traffic};
-use tcpgw_kernel::{About, Counted};
+use tcpgw_kernel::conntrack::{Counters, CtStatus, Flow, TcpState, Traffic};
+use tcpgw_kernel::{Counted, TableProperties};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -270,7 +270,7 @@ fn services() -> ServicesView {
         {"name":"void","port":2002,"on_empty":"drop","backends":[]},
         {"name":"pair","port":2003,"addresses":["203.0.113.5","203.0.113.6"],"backends":["10.0.0.5:80"]},
         {"name":"other-family","port":2004,"addresses":["203.0.113.1"],"backends":["[fd00::6]:80"]}"#;
-    let about = About {
+    let about = TableProperties {
         handle: 1,
         comment: Some(tcpgw_core::ruleset::skeleton::comment(
             FlowMark::default(),
@@ -304,7 +304,7 @@ fn flow(client: u16, public: &str, backend: &str) -> Flow {
         seen_as: SocketAddr::new("10.0.0.254".parse().unwrap(), client),
         id: client.into(),
         mark: FlowMark::default().value(),
-        status: Bits(2 | 4 | 16 | 32),
+        status: CtStatus(2 | 4 | 16 | 32),
         tcp_state: Some(TcpState::Established),
         zone: 0,
         timeout: Some(60),

@@ -10,7 +10,7 @@ use tcpgw::control::events::What;
 use tcpgw::control::request::Refused;
 use tcpgw_core::model::InputProblems;
 use tcpgw_core::problem::{Kind, Problem, Severity};
-use tcpgw_kernel::fake::{Call, Fail};
+use tcpgw_kernel::fake::{Fail, KernelCall};
 
 use crate::harness::{Server, flow, serves};
 
@@ -220,7 +220,7 @@ fn flows_and_who_through_the_daemon() {
     );
 
     let mut told = server.shared.lock().expect("whole");
-    told.fail = Some((Call::Flows, Fail::UnknownAfter));
+    told.fail = Some((KernelCall::Flows, Fail::UnknownAfter));
     told.flows = (1..20_000).map(flow).collect();
     drop(told);
     for args in [&["flows"][..], &["flows", "-o", "json"]] {

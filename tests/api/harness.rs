@@ -20,9 +20,9 @@ use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::problem::{Kind, Problem};
 use tcpgw_core::summary::Summary;
-use tcpgw_kernel::conntrack::{Flow, Status, TcpState};
-use tcpgw_kernel::fake::{Call, Fail, Fake};
-use tcpgw_kernel::{About, Kernel, KernelError};
+use tcpgw_kernel::conntrack::{CtStatus, Flow, TcpState};
+use tcpgw_kernel::fake::{Fail, Fake, KernelCall};
+use tcpgw_kernel::{Kernel, KernelError, TableProperties};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::single::Single;
@@ -65,7 +65,7 @@ pub(crate) struct Told {
     pub(crate) applies: Vec<Apply>,
     pub(crate) teardowns: usize,
     pub(crate) flows: Vec<Flow>,
-    pub(crate) fail: Option<(Call, Fail)>,
+    pub(crate) fail: Option<(KernelCall, Fail)>,
     pub(crate) answer: Option<Refused>,
     pub(crate) single: Single,
 }
@@ -268,7 +268,7 @@ pub(crate) fn flow(client: u16) -> Flow {
         seen_as: std::net::SocketAddr::new("10.2.0.254".parse().expect("an address"), client),
         id: client.into(),
         mark: FlowMark::default().value(),
-        status: Status(2 | 4 | 16 | 32),
+        status: CtStatus(2 | 4 | 16 | 32),
         tcp_state: Some(TcpState::Established),
         zone: 0,
         timeout: Some(60),
@@ -284,7 +284,7 @@ fn look() -> Snapshot {
         since: 7,
     };
     let at = |text: &str| text.parse().expect("an endpoint");
-    let about = About {
+    let about = TableProperties {
         handle: 1,
         comment: Some("tcpgw".into()),
         flags: 6,

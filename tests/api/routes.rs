@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tcpgw::control::events::What;
 use tcpgw::control::request::{ApplyOptions, Refused};
 use tcpgw_core::problem::{Kind, Problem};
-use tcpgw_kernel::fake::{Call, Fail};
+use tcpgw_kernel::fake::{Fail, KernelCall};
 
 use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
 
@@ -123,12 +123,12 @@ fn who_is_asked_by_what_a_backend_sees() {
 #[test]
 fn a_kernel_that_fails_is_an_error_or_a_document_that_ends() {
     let server = serves();
-    server.shared.lock().expect("whole").fail = Some((Call::Flows, Fail::Netlink));
+    server.shared.lock().expect("whole").fail = Some((KernelCall::Flows, Fail::Netlink));
     for target in ["/v1/status", "/v1/flows", "/v1/who?seen_as=10.2.0.254:1"] {
         assert_eq!(server.get(target).code(), (500, "failed".into()), "{target}");
     }
     let mut told = server.shared.lock().expect("whole");
-    told.fail = Some((Call::Flows, Fail::UnknownAfter));
+    told.fail = Some((KernelCall::Flows, Fail::UnknownAfter));
     told.flows = (1..20_000).map(flow).collect();
     drop(told);
     let cut = server.get("/v1/flows");

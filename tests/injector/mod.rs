@@ -9,7 +9,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use tcpgw_kernel::netlink::exchange::NetlinkExchange as _;
 use tcpgw_kernel::netlink::socket::Netlink;
-use tcpgw_kernel::netlink::tlv::{Family, Header, Nack, Writer};
+use tcpgw_kernel::netlink::tlv::{Header, Nack, NetfilterHeader, Writer};
 
 /// A flow to be put into conntrack.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ pub(crate) fn inject(flows: impl IntoIterator<Item = Injected>) {
                 flags: 1 | 4,
                 seq: last,
             },
-            Family::default(),
+            NetfilterHeader::default(),
             |_| {},
         );
         netlink
@@ -87,9 +87,9 @@ fn new_flow(writer: &mut Writer, seq: u32, flow: &Injected) {
     };
     writer.message(
         header,
-        Family {
+        NetfilterHeader {
             family,
-            ..Family::default()
+            ..NetfilterHeader::default()
         },
         |w| {
             tuple(w, 1, flow.client, flow.public);

@@ -32,7 +32,7 @@ use tcpgw_core::model::{FlowMark, PacketRefusal, Service, State};
 use tcpgw_core::problem::Kind;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_kernel::fake::{Call, ConnectOutcome, Fail, Fake, Syn};
+use tcpgw_kernel::fake::{ConnectOutcome, Fail, Fake, KernelCall, Syn};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -961,7 +961,7 @@ impl World {
             }
             Event::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
             Event::Fail(fail) => {
-                self.kernel().fail_next(Call::Commit, fail);
+                self.kernel().fail_next(KernelCall::Commit, fail);
                 self.troubled = true;
             }
             Event::Store(made) => self.fail_write = Some(made),

@@ -29,8 +29,8 @@ use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::Kernel;
-use tcpgw_kernel::conntrack::Status;
-use tcpgw_kernel::fake::{Call, ConnectOutcome, Fail, Fake, Syn};
+use tcpgw_kernel::conntrack::CtStatus;
+use tcpgw_kernel::fake::{ConnectOutcome, Fail, Fake, KernelCall, Syn};
 
 use crate::clients::{endpoints, syns};
 use crate::state;
@@ -60,7 +60,7 @@ enum Event {
     /// Another program removes the table, with or without a notification to the daemon.
     Remove(bool),
     /// The next such call fails.
-    Fail(Call, Fail),
+    Fail(KernelCall, Fail),
     /// The clock is set forward by so many seconds.
     Clock(i64),
     /// The daemon is killed, and another one starts.
@@ -75,11 +75,11 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let call = prop::sample::select(vec![
-        Call::Identity,
-        Call::Observe,
-        Call::Commit,
-        Call::Sweep,
-        Call::Settle,
+        KernelCall::Identity,
+        KernelCall::Observe,
+        KernelCall::Commit,
+        KernelCall::Sweep,
+        KernelCall::Settle,
     ]);
     let fail = prop::sample::select(vec![
         Fail::Outdated,
@@ -97,7 +97,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Disturb),
         1 => any::<bool>().prop_map(Event::Remove),
         1 => (call, fail).prop_filter_map("only a commit can be refused so", |(call, fail)| {
-            let fits = call == Call::Commit || matches!(fail, Fail::Netlink);
+            let fits = call == KernelCall::Commit || matches!(fail, Fail::Netlink);
             fits.then_some(Event::Fail(call, fail))
         }),
         1 => (-10_000..10_000_i64).prop_map(Event::Clock),
@@ -350,7 +350,7 @@ impl World {
         if let Some(flow) = self.engine().kernel().flows.last_mut()
             && answered
         {
-            flow.status = Status(flow.status.0 | SEEN_REPLY);
+            flow.status = CtStatus(flow.status.0 | SEEN_REPLY);
         }
     }
 
@@ -516,7 +516,7 @@ fn interfaces_that_come_and_go_are_written_alone() {
     let state = serde_json::json!({"version": 1, "services": [service]});
     let mut world = World::new(tcpgw_core::model::parse(state.to_string().as_bytes()).unwrap());
     world.run();
-    world.engine().kernel().fail_next(Call::Observe, Fail::Netlink);
+    world.engine().kernel().fail_next(KernelCall::Observe, Fail::Netlink);
     for count in [3, 1, 2] {
         world.happen(Event::Links(count));
         world.check().unwrap();
@@ -546,7 +546,7 @@ fn flows_that_cannot_be_deleted_are_tried_ever_more_rarely() {
     let kernel = world.engine().kernel();
     assert!(matches!(kernel.connect(&syn, 0), ConnectOutcome::Backend(_)));
     let flow = kernel.flows.last_mut().unwrap();
-    flow.status = Status(flow.status.0 | SEEN_REPLY);
+    flow.status = CtStatus(flow.status.0 | SEEN_REPLY);
     let id = flow.id;
     kernel.stuck.insert(id);
     world.happen(Event::File(Box::new(file(&["10.2.0.12:3000"]))));
@@ -593,7 +593,7 @@ fn those_who_drain_have_their_time_though_it_was_not_recorded() {
         };
         assert!(matches!(kernel.connect(&syn, pick), ConnectOutcome::Backend(_)));
         let flow = kernel.flows.last_mut().unwrap();
-        flow.status = Status(flow.status.0 | SEEN_REPLY);
+        flow.status = CtStatus(flow.status.0 | SEEN_REPLY);
     }
     let left = |world: &mut World| {
         let flows = &world.engine().kernel().flows;

@@ -10,8 +10,8 @@ use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::step::PlanStep;
 use tcpgw_core::summary::Summary;
-use tcpgw_kernel::fake::{ConnectOutcome, Fake, Syn, View, Walk};
-use tcpgw_kernel::{Commit, Kernel, Seen};
+use tcpgw_kernel::fake::{ConnectOutcome, Fake, GenerationView, PacketWalk, Syn};
+use tcpgw_kernel::{Commit, Kernel, ObservedTable};
 
 use crate::clients::syns;
 use crate::ruleset::{active, may_enter};
@@ -94,7 +94,7 @@ fn fake(ruleset: &Ruleset) -> Fake {
 
 fn seen(fake: &mut Fake) -> Ruleset {
     match fake.observe(FlowMark::default()).unwrap().table {
-        Seen::Ours { ruleset, .. } => ruleset,
+        ObservedTable::Ours { ruleset, .. } => ruleset,
         other => panic!("{other:?}"),
     }
 }
@@ -120,7 +120,7 @@ fn carry_out(fake: &mut Fake, want: &Ruleset, steps: usize) {
 }
 
 /// Returns the kernel's views as packets meet them: before the plan, and after each of its steps.
-fn views(fake: &mut Fake, want: &State) -> Vec<View> {
+fn views(fake: &mut Fake, want: &State) -> Vec<GenerationView> {
     let (have, want) = (seen(fake), ruleset(want));
     let mut views = vec![fake.view()];
     for step in &plan(&have, &want).steps {
@@ -132,7 +132,7 @@ fn views(fake: &mut Fake, want: &State) -> Vec<View> {
 
 /// Checks clients whose address is allowed in all of these states, at a service that has backends in all of them: between the
 /// states each one gets to a backend of one of them, and after the first transaction to a backend of the last.
-fn check(views: &[View], states: &[&State], picks: &[u32]) -> Result<(), TestCaseError> {
+fn check(views: &[GenerationView], states: &[&State], picks: &[u32]) -> Result<(), TestCaseError> {
     let summaries: Vec<Summary> = states.iter().map(|state| Summary::from(*state)).collect();
     for syn in syns() {
         let (Some(backends), Some(want)) = (backends(&summaries, &syn), summaries.last()) else {
@@ -147,7 +147,7 @@ fn check(views: &[View], states: &[&State], picks: &[u32]) -> Result<(), TestCas
             let backends = if at > 0 { &last } else { &backends };
             for pick in picks {
                 for change in 0.. {
-                    let (outcome, steps) = Walk::across(&pair[0], &pair[1], change).syn(&syn, *pick);
+                    let (outcome, steps) = PacketWalk::across(&pair[0], &pair[1], change).syn(&syn, *pick);
                     let arrived = matches!(outcome, ConnectOutcome::Backend(backend) if backends.contains(&backend));
                     prop_assert!(
                         arrived,

@@ -13,8 +13,8 @@ use tcpgw_core::model::{FlowMark, Service, State};
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::KernelError;
-use tcpgw_kernel::conntrack::{Flow, Status};
-use tcpgw_kernel::fake::{Call, Crash, Fail, Fake, Syn};
+use tcpgw_kernel::conntrack::{CtStatus, Flow};
+use tcpgw_kernel::fake::{Crash, Fail, Fake, KernelCall, Syn};
 use tcpgw_kernel::nftables::ownership::Ownership;
 
 use crate::clients::{endpoints, syns};
@@ -108,7 +108,7 @@ proptest! {
         let mut gateway = Gateway::with(&have, &flows);
         let before = gateway.fake.flows.clone();
         for fail in fails {
-            gateway.fake.fail_next(Call::Commit, fail);
+            gateway.fake.fail_next(KernelCall::Commit, fail);
         }
         gateway.apply(&want).unwrap();
         gateway.check(&want, &before)?;
@@ -118,7 +118,7 @@ proptest! {
     fn a_failure_is_told_and_the_next_run_repairs(
         have in state(), want in state(), flows in flows(),
         call in prop::sample::select(vec![
-            Call::Identity, Call::Observe, Call::Commit, Call::Counted, Call::Sweep, Call::Settle]),
+            KernelCall::Identity, KernelCall::Observe, KernelCall::Commit, KernelCall::Counted, KernelCall::Sweep, KernelCall::Settle]),
         refused: bool,
     ) {
         let mut gateway = Gateway::with(&have, &flows);
@@ -126,7 +126,7 @@ proptest! {
         gateway.fake.fail_next(call, if refused { Fail::Refused(Errno::ENOMEM) } else { Fail::Netlink });
         let ruleset = gateway.fake.ruleset();
         let told = gateway.apply(&want);
-        if matches!(call, Call::Commit | Call::Identity) && told.is_err() {
+        if matches!(call, KernelCall::Commit | KernelCall::Identity) && told.is_err() {
             prop_assert_eq!(gateway.fake.ruleset(), ruleset);
         }
         gateway.fake.restart();
@@ -281,7 +281,7 @@ fn a_drain_lets_flows_end_and_forgets_handshakes() {
 fn a_refusal_changes_nothing_and_names_the_service() {
     let mut gateway = Gateway::with(&small("10.2.0.11:3000"), &[]);
     let before = gateway.fake.ruleset();
-    gateway.fake.fail_next(Call::Commit, Fail::Refused(Errno::ENOSPC));
+    gateway.fake.fail_next(KernelCall::Commit, Fail::Refused(Errno::ENOSPC));
     let error = gateway.apply(&small("10.2.0.12:3000")).unwrap_err();
     let ReconcileError::Kernel {
         source: KernelError::Refused(_),
@@ -298,7 +298,7 @@ fn a_refusal_changes_nothing_and_names_the_service() {
 fn who_writes_all_the_time_is_given_up_on() {
     let mut gateway = Gateway::with(&small("10.2.0.11:3000"), &[]);
     for _ in 0..100 {
-        gateway.fake.fail_next(Call::Commit, Fail::Outdated);
+        gateway.fake.fail_next(KernelCall::Commit, Fail::Outdated);
     }
     let error = gateway.apply(&small("10.2.0.12:3000")).unwrap_err();
     assert!(matches!(error, ReconcileError::Busy), "{error}");
@@ -343,7 +343,7 @@ fn an_orphan_is_taken_over_as_it_is() {
         gateway.fake.restart();
         gateway.fake.owned_by(None);
         if let Some(fail) = fail {
-            gateway.fake.fail_next(Call::Adopt, fail);
+            gateway.fake.fail_next(KernelCall::Adopt, fail);
         }
         let before = gateway.fake_table();
         let report = gateway.apply(&want).unwrap();
@@ -528,7 +528,7 @@ impl Sketch {
         let mut flow = self.syn.flow(self.backend, FlowMark::default(), id);
         let without = if self.dnat { 0 } else { 32 };
         flow.mark = mark;
-        flow.status = Status((flow.status.0 | if self.seen_reply { SEEN_REPLY } else { 0 }) & !without);
+        flow.status = CtStatus((flow.status.0 | if self.seen_reply { SEEN_REPLY } else { 0 }) & !without);
         flow
     }
 }
@@ -633,6 +633,6 @@ fn flow(backend: &str, mark: u32, seen_reply: bool) -> Flow {
     };
     let mut flow = syn.flow(backend.parse().unwrap(), FlowMark::default(), 1);
     flow.mark = mark;
-    flow.status = Status(flow.status.0 | if seen_reply { SEEN_REPLY } else { 0 });
+    flow.status = CtStatus(flow.status.0 | if seen_reply { SEEN_REPLY } else { 0 });
     flow
 }

@@ -12,7 +12,7 @@ use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::text;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{FlowVerdict, ServiceSummary, Summary};
-use tcpgw_kernel::fake::{ConnectOutcome, Fake, Walk};
+use tcpgw_kernel::fake::{ConnectOutcome, Fake, PacketWalk};
 
 use crate::clients::syns;
 use crate::state;
@@ -86,7 +86,7 @@ proptest! {
             let backends = service.map(|service| active(service, syn.public.is_ipv4())).unwrap_or_default();
             let mut reached = BTreeSet::new();
             for pick in 0..256 {
-                match Walk::steady(&view).syn(&syn, pick).0 {
+                match PacketWalk::steady(&view).syn(&syn, pick).0 {
                     ConnectOutcome::Backend(backend) => {
                         prop_assert_eq!(summary.standing(syn.public, backend), FlowVerdict::Active);
                         reached.insert(backend);
@@ -211,7 +211,7 @@ fn links_are_listed_for_those_who_preserve() {
     assert_eq!((rows("masquerade"), rows("preserve")), (0, links().names().count()));
 }
 
-fn view(ruleset: &Ruleset) -> tcpgw_kernel::fake::View {
+fn view(ruleset: &Ruleset) -> tcpgw_kernel::fake::GenerationView {
     Fake::holding(ruleset, FlowMark::default()).unwrap().view()
 }
 

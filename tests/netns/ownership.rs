@@ -9,7 +9,7 @@ use tcpgw_core::model::{FlowMark, parse};
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::nftables::monitor::{NftablesMonitor, TableChange, TableNotification};
 use tcpgw_kernel::nftables::ownership::{Adoption, Ownership};
-use tcpgw_kernel::{About, Kernel};
+use tcpgw_kernel::{Kernel, TableProperties};
 
 use crate::harness::client::Conn;
 use crate::harness::plan::{self, PUBLIC, at};
@@ -62,7 +62,7 @@ impl<'a> Process<'a> {
         })
     }
 
-    fn about(&mut self) -> About {
+    fn about(&mut self) -> TableProperties {
         self.kernel.about().expect("an answer").expect("a table")
     }
 

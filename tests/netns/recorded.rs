@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use tcpgw_core::model::{self, FlowMark};
 use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::name::SetName;
-use tcpgw_kernel::Seen;
+use tcpgw_kernel::ObservedTable;
 use tcpgw_kernel::conntrack::{self, Flow};
 use tcpgw_kernel::firewall;
 use tcpgw_kernel::linux;
 use tcpgw_kernel::netlink::exchange::NetlinkExchange;
-use tcpgw_kernel::netlink::recorded::{Recorded, Recorder};
+use tcpgw_kernel::netlink::recorded::{RecordedAnswers, Recorder};
 use tcpgw_kernel::netlink::socket::Netlink;
-use tcpgw_kernel::netlink::tlv::{Attrs, Family, Header, Messages, Writer};
+use tcpgw_kernel::netlink::tlv::{Attrs, Header, Messages, NetfilterHeader, Writer};
 use tcpgw_kernel::nftables::{elements, table};
 use tcpgw_kernel::route::Routes;
 
@@ -60,17 +60,17 @@ fn tables() {
     let generation = table::generation(&mut kernel).expect("an answer");
     let answers = kernel.take();
     assert_eq!(
-        table::generation(&mut Recorded::new(&answers)).expect("the same"),
+        table::generation(&mut RecordedAnswers::new(&answers)).expect("the same"),
         generation
     );
     keep("table", "generation", &answers);
 
     let live = linux::read(&mut kernel, mark).expect("an answer");
     let answers = kernel.take();
-    let mut recorded = Recorded::new(&answers);
+    let mut recorded = RecordedAnswers::new(&answers);
     assert_eq!(linux::read(&mut recorded, mark).expect("the same"), live);
     assert!(recorded.rest().is_empty());
-    let Seen::Ours { ruleset, .. } = live else {
+    let ObservedTable::Ours { ruleset, .. } = live else {
         panic!("{live:?}")
     };
     let state = model::parse(SAMPLE.as_bytes()).expect("a state");
@@ -92,7 +92,7 @@ fn counters() {
         let live = elements::counted(&mut kernel, set).expect("an answer");
         let answers = kernel.take();
         assert_eq!(
-            elements::counted(&mut Recorded::new(&answers), set).expect("the same"),
+            elements::counted(&mut RecordedAnswers::new(&answers), set).expect("the same"),
             live
         );
         keep("table", &format!("counted-{set}"), &answers);
@@ -119,7 +119,7 @@ fn flows() {
             flows.push(flow.clone());
             Ok(())
         };
-        conntrack::list(&mut Recorded::new(&answers), FlowMark::default(), None, each).expect("the same");
+        conntrack::list(&mut RecordedAnswers::new(&answers), FlowMark::default(), None, each).expect("the same");
     });
     assert_eq!(again, live);
     assert!(live.len() >= 2, "{live:?}");
@@ -131,7 +131,7 @@ fn flows() {
             flags: 0x301,
             seq,
         };
-        writer.message(header, Family::default(), |_| {});
+        writer.message(header, NetfilterHeader::default(), |_| {});
     };
     kernel.dump("list all flows", all, |_| Ok(())).expect("an answer");
     keep("conntrack", "all", &kernel.take());
@@ -141,24 +141,34 @@ fn routes() {
     let mut kernel = Routes(Recorder::new(Netlink::route().expect("a socket")));
     let links = kernel.links().expect("an answer");
     let answers = kernel.0.take();
-    assert_eq!(Routes(Recorded::new(&answers)).links().expect("the same"), links);
+    assert_eq!(Routes(RecordedAnswers::new(&answers)).links().expect("the same"), links);
     keep("route", "links", &answers);
     let own = kernel.local_addresses().expect("an answer");
     let answers = kernel.0.take();
     assert_eq!(
-        Routes(Recorded::new(&answers)).local_addresses().expect("the same"),
+        Routes(RecordedAnswers::new(&answers))
+            .local_addresses()
+            .expect("the same"),
         own
     );
     keep("route", "addresses", &answers);
     let links = kernel.own_links().expect("an answer");
     let answers = kernel.0.take();
-    assert_eq!(Routes(Recorded::new(&answers)).own_links().expect("the same"), links);
+    assert_eq!(
+        Routes(RecordedAnswers::new(&answers)).own_links().expect("the same"),
+        links
+    );
     keep("route", "own-links", &answers);
     for host in ["b1", "client", "gateway"] {
         for address in addresses(host) {
             let to = kernel.route_to(address).expect("an answer");
             let answers = kernel.0.take();
-            assert_eq!(Routes(Recorded::new(&answers)).route_to(address).expect("the same"), to);
+            assert_eq!(
+                Routes(RecordedAnswers::new(&answers))
+                    .route_to(address)
+                    .expect("the same"),
+                to
+            );
             let family = if address.is_ipv4() { 4 } else { 6 };
             keep("route", &format!("to-{host}-{family}"), &answers);
         }
@@ -175,16 +185,16 @@ fn refusals() {
                 flags: 5,
                 seq,
             };
-            let family = Family {
+            let family = NetfilterHeader {
                 family: 1,
-                ..Family::default()
+                ..NetfilterHeader::default()
             };
             writer.message(header, family, |writer| writer.attr(attr, value));
         };
         let refused = kernel.request("ask", ask, |_| Ok(()));
         assert!(matches!(refused, Err(NetlinkError::Refused { .. })), "{refused:?}");
         let answers = kernel.take();
-        let again = Recorded::new(&answers).request("ask", |_, _| {}, |_| Ok(()));
+        let again = RecordedAnswers::new(&answers).request("ask", |_, _| {}, |_| Ok(()));
         assert_eq!(
             again.expect_err("the same").to_string(),
             refused.expect_err("it was").to_string()
@@ -238,11 +248,11 @@ fn firewalls(net: &Net) {
     let mut kernel = net.within("peer", netfilter);
     let mut read = |name: &str| {
         // Sets with a name are read by sockets of their own.
-        let closed = || Err::<Recorded<'_>, _>(NetlinkError::Timeout);
+        let closed = || Err::<RecordedAnswers<'_>, _>(NetlinkError::Timeout);
         let live = firewall::read(&mut kernel, closed).expect("an answer");
         let answers = kernel.take();
         assert_eq!(
-            firewall::read(&mut Recorded::new(&answers), closed).expect("the same"),
+            firewall::read(&mut RecordedAnswers::new(&answers), closed).expect("the same"),
             live
         );
         assert!(!live.0.is_empty() || !live.1.other_families.is_empty(), "{name}");

@@ -28,7 +28,7 @@ use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::netlink::socket::Netlink;
 use tcpgw_kernel::netlink::tlv::{Attr, Attrs, Malformed, Message};
-use tcpgw_kernel::{Commit, Counted, Kernel, KernelError, Seen};
+use tcpgw_kernel::{Commit, Counted, Kernel, KernelError, ObservedTable};
 
 use crate::faults::{number, rounds};
 use crate::harness::Net;
@@ -357,8 +357,8 @@ fn run<K: Kernel>(kernel: &mut K, store: &RecordFile, want: &Desired) -> Result<
 fn seen(linux: &mut Linux) -> Result<Option<Ruleset>, TestCaseError> {
     let observed = linux.observe(FlowMark::default());
     match observed.map_err(|error| TestCaseError::fail(error.to_string()))?.table {
-        Seen::Absent => Ok(None),
-        Seen::Ours { ruleset, .. } | Seen::Other { ruleset, .. } => Ok(Some(ruleset)),
+        ObservedTable::Absent => Ok(None),
+        ObservedTable::Ours { ruleset, .. } | ObservedTable::Other { ruleset, .. } => Ok(Some(ruleset)),
     }
 }
 

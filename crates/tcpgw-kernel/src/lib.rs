@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use self::conntrack::{Deletion, Flow, Pair, Selection};
 use self::nftables::ownership::{Adoption, Ownership};
-use self::nftables::transaction::{Refused, Subject};
+use self::nftables::transaction::{MessageSubject, RefusedMessage};
 use crate::netlink::error::NetlinkError;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::Ruleset;
@@ -43,12 +43,12 @@ pub struct Observed {
     /// The generation at which it was read.
     pub generation: u32,
     /// The table as it was found.
-    pub table: Seen,
+    pub table: ObservedTable,
 }
 
 /// The table as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum ObservedTable {
     /// The table does not exist.
     Absent,
     /// The table has the rules of this program.
@@ -73,7 +73,7 @@ pub enum Seen {
 
 /// Values that identify a state of the kernel's rules without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
+pub struct RulesetIdentity {
     /// Counter of the transactions of all programs in the network namespace.
     pub generation: u32,
     /// Number of the table, if it exists.
@@ -128,7 +128,7 @@ pub enum InFlight {
 
 /// Properties of the table, without its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct About {
+pub struct TableProperties {
     /// The kernel's number for it.
     pub handle: u64,
     /// Comment, which contains the skeleton, the flow mark and the room.
@@ -142,13 +142,13 @@ pub struct About {
 /// Operations of the kernel that tcpgw uses. Implemented by [`linux::Linux`] and, for tests, by [`fake::Fake`].
 pub trait Kernel {
     /// Returns the values that identify the present state of the rules.
-    fn identity(&mut self) -> Result<Identity, KernelError>;
+    fn identity(&mut self) -> Result<RulesetIdentity, KernelError>;
     /// Reads the table. Slow for a large one: the kernel walks a set from its beginning for every 32 KiB that it lists.
     fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError>;
     /// Returns the table's comment, which contains its skeleton and flow mark; `None` if there is no table.
     fn comment(&mut self) -> Result<Option<String>, KernelError>;
     /// Returns the properties of the table; `None` if there is none.
-    fn about(&mut self) -> Result<Option<About>, KernelError>;
+    fn about(&mut self) -> Result<Option<TableProperties>, KernelError>;
     /// Returns the ownership of new tables; with [`Ownership::Owned`], [`Kernel::adopt`] also takes over the present
     /// table.
     fn ownership(&self) -> Ownership;
@@ -202,7 +202,7 @@ pub enum KernelError {
     Netlink(#[from] NetlinkError),
     /// The transaction was refused; nothing was changed.
     #[error("the kernel refused the transaction, nothing was changed: {}", Refusals(.0))]
-    Refused(Vec<Refused>),
+    Refused(Vec<RefusedMessage>),
     /// Another program committed a transaction in between; nothing was changed.
     #[error("the ruleset was changed by somebody else at the same time")]
     Outdated,
@@ -229,7 +229,7 @@ pub fn reading<T>(mut attempt: impl FnMut() -> Result<T, KernelError>) -> Result
 /// Number of refusals that a message lists: most follow from the first.
 const SHOWN_REFUSALS: usize = 5;
 
-struct Refusals<'a>(&'a [Refused]);
+struct Refusals<'a>(&'a [RefusedMessage]);
 
 impl fmt::Display for Refusals<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -251,21 +251,21 @@ impl fmt::Display for Refusals<'_> {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.subject, &self.expression) {
-            (Subject::Rule(chain), Some(kind)) => write!(
+            (MessageSubject::Rule(chain), Some(kind)) => write!(
                 f,
                 "a rule of chain {chain} with the expression \"{kind}\": {}",
                 self.nack
             ),
-            (Subject::Rule(chain), None) => write!(f, "a rule of chain {chain}: {}", self.nack),
-            (Subject::Batch, _) => write!(f, "the batch: {}", self.nack),
-            (Subject::Table, _) => write!(f, "the table: {}", self.nack),
-            (Subject::Timeouts, _) => write!(f, "the object with conntrack's timeouts: {}", self.nack),
-            (Subject::Set(name), _) => write!(f, "set {name}: {}", self.nack),
-            (Subject::Chain(name), _) => write!(f, "chain {name}: {}", self.nack),
-            (Subject::Elements(name), _) => {
+            (MessageSubject::Rule(chain), None) => write!(f, "a rule of chain {chain}: {}", self.nack),
+            (MessageSubject::Batch, _) => write!(f, "the batch: {}", self.nack),
+            (MessageSubject::Table, _) => write!(f, "the table: {}", self.nack),
+            (MessageSubject::Timeouts, _) => write!(f, "the object with conntrack's timeouts: {}", self.nack),
+            (MessageSubject::Set(name), _) => write!(f, "set {name}: {}", self.nack),
+            (MessageSubject::Chain(name), _) => write!(f, "chain {name}: {}", self.nack),
+            (MessageSubject::Elements(name), _) => {
                 write!(f, "an element of set {name}")?;
                 if let Some(about) = self
                     .element

@@ -11,14 +11,16 @@ use crate::firewall::{self, TableFamily};
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{Netlink, restarting};
-use crate::netlink::tlv::Reply;
+use crate::netlink::tlv::NetlinkReply;
 use crate::nftables::nat_order::OlderChains;
 use crate::nftables::ownership::{Adoption, DORMANT, Ownership};
-use crate::nftables::transaction::{Sealed, Subject, Transaction};
+use crate::nftables::transaction::{MessageSubject, Sealed, Transaction};
 use crate::nftables::watch::Watch;
 use crate::nftables::{chains, elements, survey, table};
 use crate::requirements;
-use crate::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen};
+use crate::{
+    Build, Commit, Counted, InFlight, Kernel, KernelError, Observed, ObservedTable, RulesetIdentity, TableProperties,
+};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::skeleton;
@@ -128,8 +130,8 @@ impl Linux {
                     for message in messages {
                         let message = message.map_err(|error| KernelError::Unknown(error.into()))?;
                         match message.reply().map_err(|error| KernelError::Unknown(error.into()))? {
-                            Reply::Ack => acknowledged |= message.seq == sealed.last_seq(),
-                            Reply::Nack(nack) => refused.extend(sealed.trace(nack)),
+                            NetlinkReply::Ack => acknowledged |= message.seq == sealed.last_seq(),
+                            NetlinkReply::Nack(nack) => refused.extend(sealed.trace(nack)),
                             _ => {}
                         }
                     }
@@ -140,7 +142,7 @@ impl Linux {
         }
         if refused
             .iter()
-            .any(|refused| refused.subject == Subject::Batch && refused.nack.error() == Errno::ERESTART)
+            .any(|refused| refused.subject == MessageSubject::Batch && refused.nack.error() == Errno::ERESTART)
         {
             return Err(KernelError::Outdated);
         }
@@ -238,9 +240,9 @@ impl Linux {
 /// # Errors
 ///
 /// Fails when the kernel cannot be read: see [`NetlinkExchange::request`] and [`NetlinkExchange::dump`].
-pub fn read(from: &mut impl NetlinkExchange, mark: FlowMark) -> Result<Seen, NetlinkError> {
+pub fn read(from: &mut impl NetlinkExchange, mark: FlowMark) -> Result<ObservedTable, NetlinkError> {
     let Some(found) = restarting(|| table::table(from))? else {
-        return Ok(Seen::Absent);
+        return Ok(ObservedTable::Absent);
     };
     let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
     // Each part is repeated separately: while another program commits every millisecond, there is time for one part,
@@ -252,9 +254,9 @@ pub fn read(from: &mut impl NetlinkExchange, mark: FlowMark) -> Result<Seen, Net
     let (ruleset, readable) = restarting(|| elements::elements(from, &survey))?;
     let handle = found.handle;
     Ok(if ours && readable {
-        Seen::Ours { handle, ruleset, room }
+        ObservedTable::Ours { handle, ruleset, room }
     } else {
-        Seen::Other {
+        ObservedTable::Other {
             handle,
             comment: found.comment,
             ruleset,
@@ -274,11 +276,11 @@ pub(crate) fn next_generation(generation: u32) -> u32 {
 }
 
 impl Kernel for Linux {
-    fn identity(&mut self) -> Result<Identity, KernelError> {
+    fn identity(&mut self) -> Result<RulesetIdentity, KernelError> {
         // The generation first: what is committed after it makes the pair one that never was.
         let generation = self.generation()?;
         let table = restarting(|| table::table(&mut self.nft))?.map(|table| table.handle);
-        Ok(Identity { generation, table })
+        Ok(RulesetIdentity { generation, table })
     }
 
     fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError> {
@@ -311,9 +313,9 @@ impl Kernel for Linux {
         Ok(restarting(|| table::table(&mut self.nft))?.and_then(|table| table.comment))
     }
 
-    fn about(&mut self) -> Result<Option<About>, KernelError> {
+    fn about(&mut self) -> Result<Option<TableProperties>, KernelError> {
         let table = restarting(|| table::table(&mut self.nft))?;
-        Ok(table.map(|table| About {
+        Ok(table.map(|table| TableProperties {
             handle: table.handle,
             comment: table.comment,
             flags: table.flags,

@@ -50,7 +50,7 @@ pub struct Policies {
 
 /// Packets that a policy is for, by their direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub enum PolicyDirection {
     /// Packets that are forwarded.
     Forward,
     /// Packets that leave: those that are forwarded, and the gateway's own.
@@ -61,7 +61,7 @@ pub enum Direction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Packets that the policy is for.
-    pub direction: Direction,
+    pub direction: PolicyDirection,
     /// Whether it drops packets.
     pub blocks: bool,
     /// Whether packets must be, or must have been, transformed: encrypted or authenticated.
@@ -164,8 +164,8 @@ fn policy(message: &Message<'_>) -> Result<Option<Policy>, Malformed> {
         return Err(SHORT);
     };
     let direction = match dir {
-        FORWARD => Direction::Forward,
-        OUT => Direction::Out,
+        FORWARD => PolicyDirection::Forward,
+        OUT => PolicyDirection::Out,
         _ => return Ok(None),
     };
     let port = |at| {
@@ -245,7 +245,7 @@ mod tests {
         info[160..162].copy_from_slice(&[FORWARD, BLOCK]);
         let read = policy(&message(&info)).unwrap().unwrap();
         let expected = Policy {
-            direction: Direction::Forward,
+            direction: PolicyDirection::Forward,
             blocks: true,
             transforms: false,
             priority: 7,

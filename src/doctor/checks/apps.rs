@@ -9,7 +9,7 @@ use super::samples::{merged, of_link, outside, packet_mark};
 use super::some;
 use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Base, Chain, Hook};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};
 
 /// The links of an app.
 struct App {
@@ -35,7 +35,9 @@ fn judge_all(facts: &CheapFacts, apps: &[App], diagnosis: &mut Diagnosis) {
     }
     for chains in foreign_chains(facts, diagnosis) {
         for chain in chains {
-            let base = chain.base.filter(|base| base.hook == Hook::Forward && !base.nat);
+            let base = chain
+                .base
+                .filter(|base| base.hook == FirewallHook::Forward && !base.nat);
             if let Some(base) = base.filter(|_| sees(chain.table.family, Family::V4)) {
                 judge(facts, apps, (chains, chain, base), diagnosis);
             }
@@ -45,7 +47,7 @@ fn judge_all(facts: &CheapFacts, apps: &[App], diagnosis: &mut Diagnosis) {
 
 fn apps(facts: &CheapFacts) -> Vec<App> {
     let links = facts.links.as_deref().unwrap_or_default();
-    let app = |gateway: &tcpgw_kernel::route::links::Link| {
+    let app = |gateway: &tcpgw_kernel::route::links::LinkDetails| {
         let prefix = app_link::process_prefix(app_link::app_of_gateway(&gateway.name)?);
         let link = links.iter().find(|link| link.name.starts_with(&prefix))?;
         let mut addresses = gateway.addresses.iter().map(|(address, _)| *address);
@@ -61,7 +63,12 @@ fn apps(facts: &CheapFacts) -> Vec<App> {
     links.iter().filter_map(app).collect()
 }
 
-fn judge(facts: &CheapFacts, apps: &[App], (chains, chain, base): (&[Chain], &Chain, Base), diagnosis: &mut Diagnosis) {
+fn judge(
+    facts: &CheapFacts,
+    apps: &[App],
+    (chains, chain, base): (&[FirewallChain], &FirewallChain, FirewallBase),
+    diagnosis: &mut Diagnosis,
+) {
     let fates = apps.iter().map(|app| (app, fate(facts, app, chains, chain)));
     let stopped: Vec<(&App, RulePlace, bool)> = fates
         .filter_map(|(app, fate)| match fate {
@@ -108,7 +115,7 @@ fn judge(facts: &CheapFacts, apps: &[App], (chains, chain, base): (&[Chain], &Ch
 }
 
 /// Returns the verdict on the first packet of a connection to the outside, and on its answer.
-fn fate(facts: &CheapFacts, app: &App, chains: &[Chain], chain: &Chain) -> PacketVerdict {
+fn fate(facts: &CheapFacts, app: &App, chains: &[FirewallChain], chain: &FirewallChain) -> PacketVerdict {
     let mut all = PacketVerdict::Passes;
     let outside = outside(facts, Family::V4);
     for outside in outside.into_iter().filter(|link| !app_link::is_of_app(&link.name)) {

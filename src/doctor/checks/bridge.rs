@@ -8,14 +8,14 @@ use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};
 use super::{quoted, some};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::links::LinkDetails;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let what = "bridge ports without hairpin mode";
     let Some(links) = diagnosis.known(what, &facts.cheap.links) else {
         return;
     };
-    let asks = |link: &Link, family: Family| {
+    let asks = |link: &LinkDetails, family: Family| {
         let (sysctl, own) = match family {
             Family::V4 => ("net.bridge.bridge-nf-call-iptables", 0),
             Family::V6 => ("net.bridge.bridge-nf-call-ip6tables", 1),
@@ -44,7 +44,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     }
 }
 
-fn one(facts: &Facts, links: &[Link], bridge: &Link, addresses: &[IpAddr], diagnosis: &mut Diagnosis) {
+fn one(facts: &Facts, links: &[LinkDetails], bridge: &LinkDetails, addresses: &[IpAddr], diagnosis: &mut Diagnosis) {
     let ports = ports_of(facts, bridge, addresses);
     let without: Vec<&str> = links
         .iter()
@@ -72,7 +72,7 @@ fn one(facts: &Facts, links: &[Link], bridge: &Link, addresses: &[IpAddr], diagn
 }
 
 /// Returns the ports that these backends are behind; `None` when some have not been seen yet.
-fn ports_of(facts: &Facts, bridge: &Link, addresses: &[IpAddr]) -> Option<BTreeSet<u32>> {
+fn ports_of(facts: &Facts, bridge: &LinkDetails, addresses: &[IpAddr]) -> Option<BTreeSet<u32>> {
     let neighbours = facts.neighbours.as_ref().ok()?;
     let learned = facts.learned.as_ref().ok()?;
     let hardware: BTreeMap<IpAddr, &[u8]> = neighbours

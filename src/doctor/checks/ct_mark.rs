@@ -9,7 +9,7 @@ use super::firewall::{foreign_chains, program, sees, whose};
 use super::samples::{DSTNAT, Kind, outside, packet, packet_mark, samples};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, MarkWrite, RuleEffect};
 
 /// Maximum number of backends that are checked one by one; rules that write marks rarely depend on the backend.
 const SAMPLES: usize = 8;
@@ -20,7 +20,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
+fn all(facts: &CheapFacts, chains: &[FirewallChain], diagnosis: &mut Diagnosis) {
     let effects = || {
         chains
             .iter()
@@ -30,7 +30,7 @@ fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
     if !effects().any(|effect| overwrites(*effect, facts.mark).is_some()) {
         return;
     }
-    let restored = effects().any(|effect| *effect == Effect::RestoreMark);
+    let restored = effects().any(|effect| *effect == RuleEffect::RestoreMark);
     for chain in chains {
         let Some(base) = chain.base else { continue };
         if let Some((done, write)) = worst(facts, chains, chain, base) {
@@ -39,15 +39,20 @@ fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
     }
 }
 
-fn overwrites(effect: Effect, mark: FlowMark) -> Option<MarkWrite> {
+fn overwrites(effect: RuleEffect, mark: FlowMark) -> Option<MarkWrite> {
     match effect {
-        Effect::CtMark(write) if !write.keeps(mark.value(), mark.mask()) => Some(write),
+        RuleEffect::CtMark(write) if !write.keeps(mark.value(), mark.mask()) => Some(write),
         _ => None,
     }
 }
 
 /// Returns the rule of a base chain, or of those that it jumps to, that most surely overwrites tcpgw's bits.
-fn worst(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base) -> Option<(Done, MarkWrite)> {
+fn worst(
+    facts: &CheapFacts,
+    chains: &[FirewallChain],
+    chain: &FirewallChain,
+    base: FirewallBase,
+) -> Option<(Done, MarkWrite)> {
     let mut worst: Option<(Done, MarkWrite)> = None;
     let mut look = |packet: &Packet| {
         for done in walk(chains, chain, packet).1 {
@@ -85,11 +90,15 @@ fn worst(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base) -> Opt
 
 /// Returns the kinds of packets, as (answer, later than the handshake), that a chain sees after the flow has tcpgw's
 /// mark.
-fn kinds(base: Base) -> Vec<(bool, bool)> {
+fn kinds(base: FirewallBase) -> Vec<(bool, bool)> {
     let is_marked = match base.hook {
-        Hook::Forward | Hook::Postrouting => true,
-        Hook::Prerouting => base.priority > DSTNAT,
-        Hook::Input | Hook::Output | Hook::Ingress | Hook::Egress | Hook::Other => return Vec::new(),
+        FirewallHook::Forward | FirewallHook::Postrouting => true,
+        FirewallHook::Prerouting => base.priority > DSTNAT,
+        FirewallHook::Input
+        | FirewallHook::Output
+        | FirewallHook::Ingress
+        | FirewallHook::Egress
+        | FirewallHook::Other => return Vec::new(),
     };
     let first = is_marked.then_some((false, false));
     let others = [(false, true), (true, false)];
@@ -101,8 +110,8 @@ fn kinds(base: Base) -> Vec<(bool, bool)> {
 
 fn tell(
     facts: &CheapFacts,
-    chains: &[Chain],
-    chain: &Chain,
+    chains: &[FirewallChain],
+    chain: &FirewallChain,
     done: &Done,
     write: MarkWrite,
     restored: bool,
@@ -132,7 +141,7 @@ fn tell(
 }
 
 /// Returns a command that exempts tcpgw's flows from the chain before the rule.
-fn spare(mark: FlowMark, chains: &[Chain], base: &Chain, name: &str) -> Fix {
+fn spare(mark: FlowMark, chains: &[FirewallChain], base: &FirewallChain, name: &str) -> Fix {
     let table = &base.table;
     if table.owned {
         return advice("the table is owned by a running program: change the rule in its configuration");

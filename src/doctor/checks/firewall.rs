@@ -9,7 +9,9 @@ use super::super::judge::{Done, Holds, PacketVerdict, RulePlace};
 use super::samples::{Kind, Packets, Sample, packet_mark, samples, walk_all};
 use super::{count, other_links, quoted, some};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test, Verdict};
+use tcpgw_kernel::firewall::{
+    FirewallBase, FirewallChain, FirewallHook, Rule, RuleEffect, RuleVerdict, TableFamily, Test,
+};
 
 /// Kinds of packets that are judged, as (answer, later than the handshake).
 pub(super) const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
@@ -57,7 +59,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
+fn all(facts: &CheapFacts, chains: &[FirewallChain], diagnosis: &mut Diagnosis) {
     for chain in chains {
         if let Some(base) = chain.base {
             judge(facts, chains, chain, base, diagnosis);
@@ -66,7 +68,7 @@ fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
 }
 
 /// Returns the chains of other programs that could be read: of nftables, of iptables-legacy, and of ip6tables-legacy.
-pub(super) fn foreign_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosis) -> Vec<&'a [Chain]> {
+pub(super) fn foreign_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosis) -> Vec<&'a [FirewallChain]> {
     let firewall = diagnosis.known("other tables of nftables", &facts.firewall);
     let firewall = firewall.map(|firewall| firewall.chains.as_slice());
     let legacy = diagnosis.known("tables of iptables-legacy", &facts.legacy);
@@ -85,7 +87,7 @@ pub(super) fn sees(family: TableFamily, packet: Family) -> bool {
 }
 
 /// Returns the table of a chain for people: `table ip filter of iptables-nft`.
-pub(super) fn whose(chain: &Chain) -> String {
+pub(super) fn whose(chain: &FirewallChain) -> String {
     let table = &chain.table;
     match program(chain) {
         Some(program) => format!("table {} of {program}", table.name),
@@ -94,7 +96,7 @@ pub(super) fn whose(chain: &Chain) -> String {
 }
 
 /// Returns the program of iptables' family that made the table, if it was one.
-pub(super) fn program(chain: &Chain) -> Option<&'static str> {
+pub(super) fn program(chain: &FirewallChain) -> Option<&'static str> {
     let table = &chain.table;
     let is_iptables = ["filter", "nat", "mangle", "raw", "security"].contains(&table.name.as_str())
         && (chain.base.is_none() || chain.name.chars().all(|letter| letter.is_ascii_uppercase()));
@@ -108,12 +110,18 @@ pub(super) fn program(chain: &Chain) -> Option<&'static str> {
 }
 
 /// Returns whether a chain sees the gateway's own packets: probes of backends and their answers.
-pub(super) fn is_probes(base: Base) -> bool {
-    matches!(base.hook, Hook::Input | Hook::Output)
+pub(super) fn is_probes(base: FirewallBase) -> bool {
+    matches!(base.hook, FirewallHook::Input | FirewallHook::Output)
 }
 
-fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
-    if base.hook == Hook::Other || (is_probes(base) && base.nat) {
+fn judge(
+    facts: &CheapFacts,
+    chains: &[FirewallChain],
+    chain: &FirewallChain,
+    base: FirewallBase,
+    diagnosis: &mut Diagnosis,
+) {
+    if base.hook == FirewallHook::Other || (is_probes(base) && base.nat) {
         return;
     }
     let of_table = || chains.iter().filter(|of| of.table == chain.table);
@@ -133,7 +141,7 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
                 continue;
             }
             // Probes leave by output, and their answers come in by input.
-            if is_probes(base) && (later || reply != (base.hook == Hook::Input)) {
+            if is_probes(base) && (later || reply != (base.hook == FirewallHook::Input)) {
                 continue;
             }
             // Later packets mostly meet the same verdict as first ones.
@@ -216,11 +224,15 @@ fn effort(rule: &Rule) -> usize {
     1 + rule.tests.iter().map(elements).sum::<usize>() / ELEMENTS
 }
 
-fn may_drop(chain: &Chain) -> bool {
+fn may_drop(chain: &FirewallChain) -> bool {
     let passes = |rule: &Rule| {
         matches!(
             rule.verdict,
-            Verdict::Continue | Verdict::Accept | Verdict::Return | Verdict::Jump(_) | Verdict::Goto(_)
+            RuleVerdict::Continue
+                | RuleVerdict::Accept
+                | RuleVerdict::Return
+                | RuleVerdict::Jump(_)
+                | RuleVerdict::Goto(_)
         )
     };
     !chain.rules.iter().all(passes)
@@ -238,9 +250,9 @@ struct Trouble {
 
 pub(super) struct Context<'a> {
     pub(super) facts: &'a CheapFacts,
-    pub(super) chains: &'a [Chain],
-    pub(super) chain: &'a Chain,
-    pub(super) base: Base,
+    pub(super) chains: &'a [FirewallChain],
+    pub(super) chain: &'a FirewallChain,
+    pub(super) base: FirewallBase,
     pub(super) family: Family,
     /// Whether the packets are answers.
     pub(super) reply: bool,
@@ -269,10 +281,10 @@ impl Trouble {
         }
         for done in done {
             match done.effect {
-                Effect::Notrack if self.untracked.as_ref().is_none_or(|(_, holds)| *holds < done.holds) => {
+                RuleEffect::Notrack if self.untracked.as_ref().is_none_or(|(_, holds)| *holds < done.holds) => {
                     self.untracked = Some((done.chain, done.holds));
                 }
-                Effect::Offload => drop(self.offloaded.get_or_insert(done.chain)),
+                RuleEffect::Offload => drop(self.offloaded.get_or_insert(done.chain)),
                 _ => {}
             }
         }

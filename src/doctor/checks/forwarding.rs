@@ -15,7 +15,7 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, command};
 use super::{some, sysctl};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::links::LinkDetails;
 
 const IDS: [(Family, &str); 2] = [(Family::V4, "ip-forward-off"), (Family::V6, "ipv6-forwarding-off")];
 
@@ -33,7 +33,7 @@ fn one(facts: &CheapFacts, family: Family, id: &'static str, diagnosis: &mut Dia
     let roles = roles(facts, family);
     let is_off = facts.number(switch) == Some(0);
     let serves_no_client = no_client_link_forwards(facts, family, &roles);
-    let mut off: Vec<(&Link, Role)> = roles
+    let mut off: Vec<(&LinkDetails, Role)> = roles
         .into_iter()
         .filter(|(link, _)| !forwards(facts, family, link))
         .collect();
@@ -89,7 +89,7 @@ const fn switch(family: Family) -> &'static str {
     }
 }
 
-fn setting(family: Family, link: &Link) -> String {
+fn setting(family: Family, link: &LinkDetails) -> String {
     match family {
         Family::V4 => sysctl("ipv4", &link.name, "forwarding"),
         Family::V6 => sysctl("ipv6", &link.name, "force_forwarding"),
@@ -97,7 +97,7 @@ fn setting(family: Family, link: &Link) -> String {
 }
 
 /// Returns whether a link forwards; without a setting of its own, the switch for all decides.
-pub(super) fn forwards(facts: &CheapFacts, family: Family, link: &Link) -> bool {
+pub(super) fn forwards(facts: &CheapFacts, family: Family, link: &LinkDetails) -> bool {
     let on = |name: &str| facts.number(name).map(|value| value != 0);
     let all = on(switch(family));
     match family {
@@ -137,7 +137,7 @@ impl Role {
     }
 }
 
-fn roles(facts: &CheapFacts, family: Family) -> Vec<(&Link, Role)> {
+fn roles(facts: &CheapFacts, family: Family) -> Vec<(&LinkDetails, Role)> {
     let mut roles: BTreeMap<u32, Role> = BTreeMap::new();
     let mut add = |index: u32, role: Role| {
         roles
@@ -199,7 +199,7 @@ fn roles(facts: &CheapFacts, family: Family) -> Vec<(&Link, Role)> {
 
 /// Returns whether clients may come in by some interfaces and none of these forwards. Containers do not count: they
 /// come in where answers do.
-fn no_client_link_forwards(facts: &CheapFacts, family: Family, roles: &[(&Link, Role)]) -> bool {
+fn no_client_link_forwards(facts: &CheapFacts, family: Family, roles: &[(&LinkDetails, Role)]) -> bool {
     let mut clients = roles.iter().filter(|(_, role)| *role != Role::Answers).peekable();
     clients.peek().is_some() && clients.all(|(link, _)| !forwards(facts, family, link))
 }

@@ -6,7 +6,7 @@ use super::super::judge::Holds;
 use super::firewall::{KINDS, sees, whose};
 use super::samples::{Kind, Packets, packet_mark, samples, walk_all};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, RuleEffect};
 
 /// Maximum number of backends that are checked.
 const MOST_SAMPLES: usize = 16;
@@ -19,7 +19,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             .iter()
             .flat_map(|chain| &chain.rules)
             .flat_map(|rule| &rule.effects);
-        if !effects.any(|effect| matches!(effect, Effect::HopLimit(limit) if *limit <= USED_UP)) {
+        if !effects.any(|effect| matches!(effect, RuleEffect::HopLimit(limit) if *limit <= USED_UP)) {
             continue;
         }
         for chain in chains {
@@ -37,15 +37,15 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 /// the link accepts any limit.
 fn judge(
     facts: &CheapFacts,
-    chains: &[Chain],
-    chain: &Chain,
-    (base, family): (Base, Family),
+    chains: &[FirewallChain],
+    chain: &FirewallChain,
+    (base, family): (FirewallBase, Family),
     diagnosis: &mut Diagnosis,
 ) {
     let is_before = match base.hook {
-        Hook::Prerouting | Hook::Ingress => true,
-        Hook::Forward | Hook::Postrouting | Hook::Egress => false,
-        Hook::Input | Hook::Output | Hook::Other => return,
+        FirewallHook::Prerouting | FirewallHook::Ingress => true,
+        FirewallHook::Forward | FirewallHook::Postrouting | FirewallHook::Egress => false,
+        FirewallHook::Input | FirewallHook::Output | FirewallHook::Other => return,
     };
     let far = facts.ways_out.as_ref().ok();
     let far = far.and_then(|ways| ways.get(&(family, None))?.as_ref());
@@ -66,7 +66,9 @@ fn judge(
             let packets = Packets::of(facts, chain, base, kind, Some(&sample));
             // The last rule that surely writes decides.
             for done in walk_all(facts, chains, chain, (Some(&sample), &packets)).1 {
-                let Effect::HopLimit(limit) = done.effect else { continue };
+                let RuleEffect::HopLimit(limit) = done.effect else {
+                    continue;
+                };
                 let is_worse = worst.as_ref().is_none_or(|(holds, ..)| *holds < done.holds);
                 if limit <= USED_UP && is_worse {
                     let rule = format!("rule {} of chain {}", done.rule, done.chain);

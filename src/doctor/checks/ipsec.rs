@@ -8,7 +8,7 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
 use ipnet::IpNet;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::xfrm::{Direction, Policies, Policy};
+use tcpgw_kernel::xfrm::{Policies, Policy, PolicyDirection};
 
 /// Maximum number of backends that are checked.
 const MOST_SAMPLES: usize = 64;
@@ -101,7 +101,7 @@ fn report(policy: Option<&Policy>, reply: bool, severity: Severity, diagnosis: &
                 "the IPsec policy from {} to {} (direction {}, priority {})",
                 policy.source,
                 policy.destination,
-                if policy.direction == Direction::Out {
+                if policy.direction == PolicyDirection::Out {
                     "out"
                 } else {
                     "fwd"
@@ -142,7 +142,7 @@ fn judge(policies: &Policies, packets: &Forwarded) -> Judged {
         .list
         .iter()
         .enumerate()
-        .filter(|(_, policy)| (policy.direction == Direction::Out) == packets.out);
+        .filter(|(_, policy)| (policy.direction == PolicyDirection::Out) == packets.out);
     let mut end = None;
     for (at, policy) in of_direction {
         match (covers(policy, packets), policy.blocks) {

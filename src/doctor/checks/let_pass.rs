@@ -7,7 +7,7 @@ use super::firewall::{Context, is_probes, program};
 use super::samples::{DSTNAT, shows_backend};
 use super::{range_list, ranges};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Hook, Verdict};
+use tcpgw_kernel::firewall::{FirewallHook, RuleVerdict};
 
 impl Context<'_> {
     /// Returns the program that made the chain, and where to make a change of it permanent.
@@ -43,7 +43,7 @@ impl Context<'_> {
         }
         let hook = self.base.hook;
         // Chains of interfaces cannot match conntrack's data.
-        let sees_marks = !hook.is_of_interfaces() && (hook != Hook::Prerouting || self.base.priority > DSTNAT);
+        let sees_marks = !hook.is_of_interfaces() && (hook != FirewallHook::Prerouting || self.base.priority > DSTNAT);
         let (xt, nft) = if is_probes(self.base) || (!sees_marks && shows_backend(self.base, self.reply)) {
             match self.by_backends() {
                 Some(matches) => matches,
@@ -114,7 +114,7 @@ impl Context<'_> {
             .chain
             .rules
             .first()
-            .is_some_and(|rule| rule.tests.is_empty() && rule.verdict == Verdict::Jump(FOR_USERS.into()));
+            .is_some_and(|rule| rule.tests.is_empty() && rule.verdict == RuleVerdict::Jump(FOR_USERS.into()));
         if jumps { FOR_USERS } else { &self.chain.name }
     }
 

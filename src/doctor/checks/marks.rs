@@ -6,7 +6,7 @@ use super::super::judge::Holds;
 use super::firewall::{sees, whose};
 use super::samples::{Kind, Packets, packet_mark, samples, walk_all};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Chain, Effect, Hook};
+use tcpgw_kernel::firewall::{FirewallChain, FirewallHook, RuleEffect};
 
 /// Maximum number of backends that are checked.
 const MOST_SAMPLES: usize = 16;
@@ -27,12 +27,12 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 /// Judges a chain. The route of a forwarded packet is looked up once, after prerouting.
 fn judge(
     facts: &CheapFacts,
-    chains: &[Chain],
-    chain: &Chain,
+    chains: &[FirewallChain],
+    chain: &FirewallChain,
     (family, reply, mark): (Family, bool, u32),
     diagnosis: &mut Diagnosis,
 ) {
-    let routed_later = |hook| matches!(hook, Hook::Prerouting | Hook::Ingress);
+    let routed_later = |hook| matches!(hook, FirewallHook::Prerouting | FirewallHook::Ingress);
     let Some(base) = chain.base.filter(|base| routed_later(base.hook)) else {
         return;
     };
@@ -50,10 +50,12 @@ fn judge(
     for sample in samples(facts, family, MOST_SAMPLES) {
         let packets = Packets::of(facts, chain, base, kind, Some(&sample));
         let (_, done) = walk_all(facts, chains, chain, (Some(&sample), &packets));
-        let writes = done.iter().filter(|done| matches!(done.effect, Effect::PacketMark(_)));
+        let writes = done
+            .iter()
+            .filter(|done| matches!(done.effect, RuleEffect::PacketMark(_)));
         // The last rule that surely writes decides.
         for done in writes {
-            let Effect::PacketMark(write) = done.effect else {
+            let RuleEffect::PacketMark(write) = done.effect else {
                 continue;
             };
             let marks = write.all_of_zero();

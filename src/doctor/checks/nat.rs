@@ -12,7 +12,7 @@ use super::samples::{Kind, outside, packet, packet_mark, samples};
 use super::{count, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
-use tcpgw_kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, Relation, Rule, RuleEffect, RuleField, Test};
 use tcpgw_kernel::nftables::nat_order::DSTNAT;
 
 /// Priority of tcpgw's chain for the gateway's own connections.
@@ -26,22 +26,31 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
+fn all(facts: &CheapFacts, chains: &[FirewallChain], diagnosis: &mut Diagnosis) {
     for chain in chains {
-        if let Some(base) = chain.base.filter(|base| base.nat && base.hook == Hook::Prerouting) {
+        if let Some(base) = chain
+            .base
+            .filter(|base| base.nat && base.hook == FirewallHook::Prerouting)
+        {
             judge(facts, chains, chain, base, diagnosis);
         }
-        if let Some(base) = chain.base.filter(|base| base.nat && base.hook == Hook::Output) {
+        if let Some(base) = chain.base.filter(|base| base.nat && base.hook == FirewallHook::Output) {
             judge_own_connections(facts, chains, chain, base, diagnosis);
         }
     }
 }
 
 /// Judges the gateway's own connections: those of local programs to services, and the daemon's probes of backends.
-fn judge_own_connections(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
+fn judge_own_connections(
+    facts: &CheapFacts,
+    chains: &[FirewallChain],
+    chain: &FirewallChain,
+    base: FirewallBase,
+    diagnosis: &mut Diagnosis,
+) {
     let is_translated = |packet: &Packet| {
         let (_, done) = walk(chains, chain, packet);
-        let mut done = done.iter().filter(|done| done.effect == Effect::Dnat);
+        let mut done = done.iter().filter(|done| done.effect == RuleEffect::Dnat);
         done.any(|done| done.holds >= Holds::Unknown)
     };
     let services = &facts.services.services;
@@ -104,7 +113,13 @@ fn judge_own_connections(facts: &CheapFacts, chains: &[Chain], chain: &Chain, ba
     }
 }
 
-fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
+fn judge(
+    facts: &CheapFacts,
+    chains: &[FirewallChain],
+    chain: &FirewallChain,
+    base: FirewallBase,
+    diagnosis: &mut Diagnosis,
+) {
     let services = &facts.services.services;
     let ports: BTreeSet<u16> = services.iter().map(|service| service.port).collect();
     let named = named_ports(chains, chain, &ports);
@@ -123,7 +138,7 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
     {
         for packet in packets(facts, chain, service) {
             let (_, done) = walk(chains, chain, &packet);
-            for done in done.iter().filter(|done| done.effect == Effect::Dnat) {
+            for done in done.iter().filter(|done| done.effect == RuleEffect::Dnat) {
                 taken.insert(service.port);
                 surely |= done.holds == Holds::Yes;
             }
@@ -186,14 +201,14 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
 
 /// Returns whether the chain was made after tcpgw's, if that is known: the table of tcpgw records the chains that
 /// existed before it, and a chain of a later table is later, too.
-fn is_later(facts: &CheapFacts, chain: &Chain) -> Option<bool> {
+fn is_later(facts: &CheapFacts, chain: &FirewallChain) -> Option<bool> {
     let own = facts.firewall.as_ref().ok()?.own_table.as_ref()?;
     let is_older = own.older.as_ref().and_then(|older| older.has(chain));
     let of_later_table = || (chain.table.handle? > own.handle).then_some(true);
     is_older.map(|is_older| !is_older).or_else(of_later_table)
 }
 
-fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<Packet> {
+fn packets(facts: &CheapFacts, chain: &FirewallChain, service: &ServiceSummary) -> Vec<Packet> {
     let targets: Vec<(Family, Option<IpAddr>)> = if service.addresses.is_empty() {
         Family::BOTH.map(|family| (family, None)).to_vec()
     } else {
@@ -231,14 +246,14 @@ fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<P
 }
 
 /// Returns the ports of services that a translating rule of the table matches.
-fn named_ports(chains: &[Chain], base: &Chain, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
+fn named_ports(chains: &[FirewallChain], base: &FirewallChain, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
     let mut named = BTreeSet::new();
     let rules = chains
         .iter()
         .filter(|chain| chain.table == base.table)
         .flat_map(|chain| &chain.rules);
     for (from, to) in rules
-        .filter(|rule| rule.effects.contains(&Effect::Dnat))
+        .filter(|rule| rule.effects.contains(&RuleEffect::Dnat))
         .flat_map(destinations)
     {
         if from <= to {
@@ -258,7 +273,7 @@ fn destinations(rule: &Rule) -> Vec<(u16, u16)> {
                 mask: None,
                 relation: Relation::Equal,
                 value,
-            } if load.field == Field::DestPort => return vec![(port(value), port(value))],
+            } if load.field == RuleField::DestPort => return vec![(port(value), port(value))],
             Test::In {
                 key,
                 elements: Some(elements),
@@ -266,7 +281,7 @@ fn destinations(rule: &Rule) -> Vec<(u16, u16)> {
             } => {
                 let mut at = 0;
                 for load in key {
-                    if load.field == Field::DestPort {
+                    if load.field == RuleField::DestPort {
                         let within = |key: &[u8]| port(key.get(at..).unwrap_or_default());
                         return elements
                             .iter()

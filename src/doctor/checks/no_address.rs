@@ -10,7 +10,7 @@ use super::forwarding::is_link_local;
 use super::{count, quoted, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
-use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::links::LinkDetails;
 
 /// Reports services that listen on all addresses when the gateway has no addresses except those towards its backends,
 /// and an interface that could have one.
@@ -87,15 +87,16 @@ pub(super) fn carrier(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let mut may_come = false;
     for family in Family::BOTH {
         let outer = outer_links(facts, family);
-        let outer: Vec<&Link> = links.iter().filter(|link| outer.contains(&link.index)).collect();
+        let outer: Vec<&LinkDetails> = links.iter().filter(|link| outer.contains(&link.index)).collect();
         if outer.is_empty() || outer.iter().any(|link| !link.no_carrier) {
             continue;
         }
-        let has_address = |link: &Link| {
+        let has_address = |link: &LinkDetails| {
             let mut of_family = link.addresses.iter().map(|(address, _)| *address);
             of_family.any(|address| Family::of(address) == family && !is_link_local(address))
         };
-        let is_other = |link: &&Link| !link.loopback && link.up && !link.no_carrier && !inner.contains(&link.index);
+        let is_other =
+            |link: &&LinkDetails| !link.loopback && link.up && !link.no_carrier && !inner.contains(&link.index);
         may_come |= links.iter().filter(is_other).any(has_address);
         let is_dark = |address: &IpAddr| {
             let mut own = outer.iter().flat_map(|link| &link.addresses);

@@ -11,7 +11,7 @@ use super::samples::{Kind, Packets, Sample, other_outside, walk_all};
 use super::some;
 use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Base, Chain};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain};
 
 /// Maximum number of interfaces that are checked.
 const MOST_LINKS: usize = 32;
@@ -22,9 +22,9 @@ const MOST_SAMPLES: usize = 8;
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
     pub(super) facts: &'a CheapFacts,
-    pub(super) chains: &'a [Chain],
-    pub(super) chain: &'a Chain,
-    pub(super) base: Base,
+    pub(super) chains: &'a [FirewallChain],
+    pub(super) chain: &'a FirewallChain,
+    pub(super) base: FirewallBase,
     pub(super) family: Family,
     pub(super) mark: Option<u32>,
 }

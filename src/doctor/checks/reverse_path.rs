@@ -11,7 +11,7 @@ use super::super::finding::{Diagnosis, Severity, command};
 use super::{count, some, sysctl};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::RouteTo;
-use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::links::LinkDetails;
 
 const ID: &str = "reverse-path-filter";
 
@@ -23,7 +23,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         return;
     };
     let all = facts.number("net.ipv4.conf.all.rp_filter").unwrap_or(0);
-    let strict = |link: &&Link| {
+    let strict = |link: &&LinkDetails| {
         let own = facts
             .number(&format!("net.ipv4.conf.{}.rp_filter", link.name))
             .unwrap_or(0);
@@ -36,7 +36,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 }
 
 /// Reports remote clients that connect to an address of this link while packets to them leave by another one.
-fn clients(facts: &CheapFacts, link: &Link, diagnosis: &mut Diagnosis) {
+fn clients(facts: &CheapFacts, link: &LinkDetails, diagnosis: &mut Diagnosis) {
     let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways_out) else {
         return;
     };
@@ -83,7 +83,7 @@ fn clients(facts: &CheapFacts, link: &Link, diagnosis: &mut Diagnosis) {
 }
 
 /// Reports backends in a network of this link while packets to them leave by another one.
-fn backends(facts: &CheapFacts, link: &Link, diagnosis: &mut Diagnosis) {
+fn backends(facts: &CheapFacts, link: &LinkDetails, diagnosis: &mut Diagnosis) {
     let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways) else {
         return;
     };

@@ -9,9 +9,9 @@ use super::firewall::is_probes;
 use super::forwarding::is_link_local;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
-use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, RuleEffect};
 use tcpgw_kernel::route::RouteTo;
-use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::links::LinkDetails;
 
 /// Maximum number of nested links that are checked.
 const MOST_LEVELS: usize = 4;
@@ -27,10 +27,10 @@ pub(super) struct Sample<'a> {
 }
 
 /// Returns a packet as a chain sees it; `None` when it comes in by no interface that the chain is attached to.
-fn as_seen(facts: &CheapFacts, chain: &Chain, base: Base, mut packet: Packet) -> Option<Packet> {
+fn as_seen(facts: &CheapFacts, chain: &FirewallChain, base: FirewallBase, mut packet: Packet) -> Option<Packet> {
     let interface = match base.hook {
-        Hook::Ingress => packet.input.as_mut()?,
-        Hook::Egress => packet.output.as_mut()?,
+        FirewallHook::Ingress => packet.input.as_mut()?,
+        FirewallHook::Egress => packet.output.as_mut()?,
         _ => return Some(packet),
     };
     if !is_hooked(chain, &interface.name) {
@@ -42,17 +42,18 @@ fn as_seen(facts: &CheapFacts, chain: &Chain, base: Base, mut packet: Packet) ->
     Some(packet)
 }
 
-fn is_hooked(chain: &Chain, name: &str) -> bool {
+fn is_hooked(chain: &FirewallChain, name: &str) -> bool {
     chain.devices.iter().any(|device| device.is(name))
 }
 
 /// Returns whether a chain is attached below an interface to all that its packets pass: the link of a VLAN, or every
 /// port of a bridge or a bond.
-fn is_hooked_below(facts: &CheapFacts, chain: &Chain, index: u32, levels: usize) -> bool {
+fn is_hooked_below(facts: &CheapFacts, chain: &FirewallChain, index: u32, levels: usize) -> bool {
     let Some(levels) = levels.checked_sub(1) else {
         return false;
     };
-    let is_hooked = |link: &Link| is_hooked(chain, &link.name) || is_hooked_below(facts, chain, link.index, levels);
+    let is_hooked =
+        |link: &LinkDetails| is_hooked(chain, &link.name) || is_hooked_below(facts, chain, link.index, levels);
     let parent = facts.link(index).and_then(|link| facts.link(link.parent?));
     let links = facts.links.as_deref().unwrap_or_default();
     let mut ports = links
@@ -72,7 +73,13 @@ pub(super) struct Packets {
 
 impl Packets {
     /// Returns the packets of a kind and a backend, as a chain sees them.
-    pub(super) fn of(facts: &CheapFacts, chain: &Chain, base: Base, kind: Kind, sample: Option<&Sample<'_>>) -> Self {
+    pub(super) fn of(
+        facts: &CheapFacts,
+        chain: &FirewallChain,
+        base: FirewallBase,
+        kind: Kind,
+        sample: Option<&Sample<'_>>,
+    ) -> Self {
         let outside = outside(facts, kind.family);
         let outside = outside.iter().map(Some).chain(outside.is_empty().then_some(None));
         let packets = outside.map(|outside| packet(facts, base, kind, outside, sample));
@@ -82,8 +89,8 @@ impl Packets {
     /// Returns the packets of clients that come in by one interface.
     pub(super) fn by(
         facts: &CheapFacts,
-        chain: &Chain,
-        base: Base,
+        chain: &FirewallChain,
+        base: FirewallBase,
         kind: Kind,
         outside: &Interface,
         sample: Option<&Sample<'_>>,
@@ -92,7 +99,12 @@ impl Packets {
         Self::seen_by(facts, chain, base, [packet])
     }
 
-    fn seen_by(facts: &CheapFacts, chain: &Chain, base: Base, packets: impl IntoIterator<Item = Packet>) -> Self {
+    fn seen_by(
+        facts: &CheapFacts,
+        chain: &FirewallChain,
+        base: FirewallBase,
+        packets: impl IntoIterator<Item = Packet>,
+    ) -> Self {
         let packets = packets.into_iter().map(|packet| as_seen(facts, chain, base, packet));
         let all: Vec<Option<Packet>> = packets.collect();
         Self {
@@ -130,8 +142,8 @@ pub(super) struct Kind {
 /// Walks a chain with each of the packets. The verdict is doubtful if it differs between interfaces.
 pub(super) fn walk_all(
     facts: &CheapFacts,
-    chains: &[Chain],
-    chain: &Chain,
+    chains: &[FirewallChain],
+    chain: &FirewallChain,
     (sample, packets): (Option<&Sample<'_>>, &Packets),
 ) -> (PacketVerdict, Vec<Done>) {
     let mut walks = packets.seen.iter().map(|packet| match sample {
@@ -169,8 +181,8 @@ pub(super) fn merged(fate: PacketVerdict, other: PacketVerdict, one_is_enough: b
 /// service are concerned if the address is one that the service names, or if packets to no other address pass.
 fn walk_addresses(
     facts: &CheapFacts,
-    chains: &[Chain],
-    chain: &Chain,
+    chains: &[FirewallChain],
+    chain: &FirewallChain,
     (sample, packet): (&Sample<'_>, &Packet),
 ) -> (PacketVerdict, Vec<Done>) {
     let Some(base) = chain.base.filter(|base| !shows_backend(*base, packet.reply)) else {
@@ -200,7 +212,7 @@ fn walk_addresses(
 }
 
 /// Returns the addresses that a service names, otherwise those of the interface by which remote clients come in.
-fn public_addresses(facts: &CheapFacts, base: Base, packet: &Packet, service: &ServiceSummary) -> Vec<IpAddr> {
+fn public_addresses(facts: &CheapFacts, base: FirewallBase, packet: &Packet, service: &ServiceSummary) -> Vec<IpAddr> {
     const MOST: usize = 8;
     let is_of_family = |address: &IpAddr| Family::of(*address) == packet.family;
     if !service.addresses.is_empty() {
@@ -212,7 +224,7 @@ fn public_addresses(facts: &CheapFacts, base: Base, packet: &Packet, service: &S
             .take(MOST)
             .collect();
     }
-    let outside = if matches!(base.hook, Hook::Egress | Hook::Postrouting) {
+    let outside = if matches!(base.hook, FirewallHook::Egress | FirewallHook::Postrouting) {
         &packet.output
     } else {
         &packet.input
@@ -246,12 +258,12 @@ pub(super) fn samples(facts: &CheapFacts, family: Family, most: usize) -> Vec<Sa
 }
 
 /// Returns whether packets have the backend's address at this hook, rather than the one that clients see.
-pub(super) const fn shows_backend(base: Base, reply: bool) -> bool {
+pub(super) const fn shows_backend(base: FirewallBase, reply: bool) -> bool {
     match base.hook {
-        Hook::Prerouting => reply || base.priority > DSTNAT,
-        Hook::Ingress => reply,
-        Hook::Egress => !reply,
-        Hook::Postrouting => !reply || base.priority <= SRCNAT,
+        FirewallHook::Prerouting => reply || base.priority > DSTNAT,
+        FirewallHook::Ingress => reply,
+        FirewallHook::Egress => !reply,
+        FirewallHook::Postrouting => !reply || base.priority <= SRCNAT,
         _ => true,
     }
 }
@@ -280,8 +292,8 @@ fn near(facts: &CheapFacts, family: Family) -> Vec<Interface> {
     let (Ok(links), Ok(ways)) = (&facts.links, &facts.ways) else {
         return Vec::new();
     };
-    let is_inside = |link: &Link| ways.values().flatten().any(|way| way.index == link.index);
-    let has_address = |link: &Link| {
+    let is_inside = |link: &LinkDetails| ways.values().flatten().any(|way| way.index == link.index);
+    let has_address = |link: &LinkDetails| {
         let mut addresses = link.addresses.iter();
         addresses.any(|(address, _)| Family::of(*address) == family && !is_link_local(*address))
     };
@@ -301,9 +313,9 @@ pub(super) fn packet_mark(facts: &CheapFacts) -> Option<u32> {
         .ok()?
         .iter()
         .chain(facts.legacy6.as_ref().ok()?.iter());
-    let writes = |chain: &Chain| {
+    let writes = |chain: &FirewallChain| {
         let mut effects = chain.rules.iter().flat_map(|rule| &rule.effects);
-        effects.any(|effect| matches!(effect, Effect::PacketMark(_) | Effect::RestoreMark))
+        effects.any(|effect| matches!(effect, RuleEffect::PacketMark(_) | RuleEffect::RestoreMark))
     };
     let classifies = facts.links.as_ref().ok()?.iter().any(|link| link.classifies);
     (!classifies && !of_nft.chain(of_legacy).any(writes)).then_some(0)
@@ -312,7 +324,7 @@ pub(super) fn packet_mark(facts: &CheapFacts) -> Option<u32> {
 /// Returns a packet of a kind, from or to a client behind `outside`.
 pub(super) fn packet(
     facts: &CheapFacts,
-    base: Base,
+    base: FirewallBase,
     kind: Kind,
     outside: Option<&Interface>,
     sample: Option<&Sample<'_>>,
@@ -329,12 +341,17 @@ pub(super) fn packet(
     let inside = interface(facts, way);
     let translated = shows_backend(base, reply);
     let (input, output) = if reply { (inside, outside) } else { (outside, inside) };
-    let leaves = !matches!(base.hook, Hook::Prerouting | Hook::Input | Hook::Ingress);
-    let tracked = base.hook != Hook::Ingress;
-    let is_ours = tracked && !is_probes(base) && (translated || matches!(base.hook, Hook::Egress | Hook::Postrouting));
+    let leaves = !matches!(
+        base.hook,
+        FirewallHook::Prerouting | FirewallHook::Input | FirewallHook::Ingress
+    );
+    let tracked = base.hook != FirewallHook::Ingress;
+    let is_ours = tracked
+        && !is_probes(base)
+        && (translated || matches!(base.hook, FirewallHook::Egress | FirewallHook::Postrouting));
     Packet {
         family,
-        input: input.filter(|_| base.hook != Hook::Output),
+        input: input.filter(|_| base.hook != FirewallHook::Output),
         output: output.filter(|_| leaves),
         server: sample.filter(|_| translated).map(|sample| sample.backend.ip()),
         port: sample.map(|sample| {
@@ -361,7 +378,7 @@ fn interface(facts: &CheapFacts, way: Option<&RouteTo>) -> Option<Interface> {
     facts.link(way?.index).map(of_link)
 }
 
-pub(super) fn of_link(link: &Link) -> Interface {
+pub(super) fn of_link(link: &LinkDetails) -> Interface {
     Interface {
         index: link.index,
         name: link.name.clone(),

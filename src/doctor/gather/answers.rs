@@ -10,7 +10,7 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::conntrack::Conntrack;
 use tcpgw_kernel::netlink::error::NetlinkError;
-use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::links::LinkDetails;
 use tcpgw_kernel::route::{Routes, WayIn};
 
 /// Maximum number of pairs of a client and its backend that are examined.
@@ -71,7 +71,7 @@ pub(super) fn served(mark: FlowMark) -> Fact<Vec<Served>> {
 pub(super) fn answers(
     ways: &Ways,
     ports: &PortsByAddress,
-    links: &[Link],
+    links: &[LinkDetails],
     served: &[Served],
 ) -> Result<(WaysOfAnswers, LostAnswers), NetlinkError> {
     let mut asking = Asking {
@@ -131,7 +131,7 @@ pub(super) fn answers(
 /// State of the look-up of routes.
 struct Asking<'a> {
     routes: Routes,
-    links: &'a [Link],
+    links: &'a [LinkDetails],
     /// Whether a refusal on this interface must come from a route.
     open: BTreeMap<(Family, u32), bool>,
 }

@@ -16,11 +16,11 @@ use crate::view::UnmarkedFlows;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::conntrack::Conntrack;
-use tcpgw_kernel::firewall::{self, Chain, TableFamily};
+use tcpgw_kernel::firewall::{self, FirewallChain, TableFamily};
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::netlink::socket::Netlink;
 use tcpgw_kernel::nftables::table::generation;
-use tcpgw_kernel::route::links::{self, Link};
+use tcpgw_kernel::route::links::{self, LinkDetails};
 use tcpgw_kernel::route::{LocalAddresses, RouteTo, Routes, TcpPorts, WayIn};
 use tcpgw_kernel::xfrm::{self, Policies};
 
@@ -45,8 +45,8 @@ pub struct CheapReader {
     effort: Effort,
     /// Other tables, with their generation.
     firewall: Option<(u32, Known<Arc<Firewall>>)>,
-    legacy: Option<Known<Arc<Vec<Chain>>>>,
-    legacy6: Option<Known<Arc<Vec<Chain>>>>,
+    legacy: Option<Known<Arc<Vec<FirewallChain>>>>,
+    legacy6: Option<Known<Arc<Vec<FirewallChain>>>>,
     ipsec: Option<Known<Arc<Policies>>>,
     unmarked: Option<Known<UnmarkedFlows>>,
     served: Option<Known<Vec<Served>>>,
@@ -242,7 +242,7 @@ fn connections(subject: &Subject, mut each: impl FnMut(IpAddr)) -> Fact<()> {
 
 /// Reads the settings. Links without an address that no route to a backend uses are left out: they are ports of
 /// bridges, of which there may be a thousand.
-fn sysctls(links: &[Link], ways: Option<&Ways>) -> BTreeMap<String, String> {
+fn sysctls(links: &[LinkDetails], ways: Option<&Ways>) -> BTreeMap<String, String> {
     const PLAIN: &[&str] = &[
         "net.ipv4.ip_forward",
         "net.ipv4.conf.default.forwarding",
@@ -275,7 +275,7 @@ fn sysctls(links: &[Link], ways: Option<&Ways>) -> BTreeMap<String, String> {
         .flatten()
         .filter_map(|(_, way)| Some(way.as_ref()?.index))
         .collect();
-    let matter = |link: &&Link| !link.addresses.is_empty() || used.contains(&link.index);
+    let matter = |link: &&LinkDetails| !link.addresses.is_empty() || used.contains(&link.index);
     for link in links.iter().filter(matter) {
         for (family, setting) in [
             ("ipv4", "forwarding"),
@@ -307,7 +307,7 @@ fn local(services: &Summary) -> Result<LocalAddresses, NetlinkError> {
 
 /// Returns the interfaces by which clients come in, as far as they can be known: by the route to remote clients, and
 /// by the addresses that services listen on.
-fn client_links(services: &Summary, links: &[Link], ways_out: Option<&WaysOut>) -> Vec<Input> {
+fn client_links(services: &Summary, links: &[LinkDetails], ways_out: Option<&WaysOut>) -> Vec<Input> {
     let by_way = Family::BOTH.into_iter().filter_map(|family| {
         let way = ways_out?.get(&(family, None))?.as_ref()?;
         Some((family, way.index))
@@ -345,7 +345,7 @@ pub(super) struct Input {
 
 /// Returns whether a refusal of packets from this address by this interface must come from a route: the interface
 /// forwards, and accepts packets from there to the gateway itself, which would be refused for their source alone.
-pub(super) fn is_open(links: &[Link], from: IpAddr, index: u32) -> bool {
+pub(super) fn is_open(links: &[LinkDetails], from: IpAddr, index: u32) -> bool {
     let family = Family::of(from);
     let name = links.iter().find(|link| link.index == index).map(|link| &link.name);
     let own = links

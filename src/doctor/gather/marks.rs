@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::cheap::{far, ports_from, ports_to};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::Effect;
+use tcpgw_kernel::firewall::RuleEffect;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::{Routes, WayIn};
 
@@ -60,7 +60,7 @@ fn written(facts: &CheapFacts) -> BTreeSet<u32> {
         .flat_map(|chain| &chain.rules)
         .flat_map(|rule| &rule.effects);
     let marks = effects.flat_map(|effect| match effect {
-        Effect::PacketMark(write) => write.all_of_zero(),
+        RuleEffect::PacketMark(write) => write.all_of_zero(),
         _ => Vec::new(),
     });
     marks.filter(|mark| *mark != 0).take(MOST_MARKS).collect()

@@ -11,7 +11,7 @@ use super::answers::far_away;
 use super::cheap::{Input, ports_to};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::netlink::error::NetlinkError;
-use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::links::LinkDetails;
 use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo, Routes, WayIn};
 
 /// Maximum number of backends that are examined, each with some ten look-ups of routes.
@@ -24,7 +24,7 @@ const MOST_INPUTS: usize = 8;
 pub(super) fn misrouted(
     failing: &FailingProbes,
     inputs: &[Input],
-    links: &[Link],
+    links: &[LinkDetails],
     local: &LocalAddresses,
 ) -> Result<Vec<MisroutedProbe>, NetlinkError> {
     let mut found = Vec::new();
@@ -78,7 +78,7 @@ fn ways_of_clients(
     routes: &mut Routes,
     backend: SocketAddr,
     inputs: &[Input],
-    links: &[Link],
+    links: &[LinkDetails],
 ) -> Result<Vec<WayOfClient>, NetlinkError> {
     let ports = Some(ports_to(backend.port()));
     let backend = backend.ip();
@@ -126,7 +126,7 @@ fn ways_of_clients(
 
 /// Restricts the network of a rule for the gateway's own packets: it must not include networks that the gateway is
 /// attached to, nor all addresses.
-fn careful(entry: RouteEntry, backend: IpAddr, links: &[Link]) -> RouteEntry {
+fn careful(entry: RouteEntry, backend: IpAddr, links: &[LinkDetails]) -> RouteEntry {
     let mut own = links.iter().flat_map(|link| &link.addresses);
     if entry.network.prefix_len() == 0 || own.any(|(address, _)| entry.network.contains(address)) {
         let network = backend.into();

@@ -20,7 +20,7 @@ use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::firewall;
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::netlink::socket::Netlink;
-use tcpgw_kernel::{Kernel, KernelError, Seen};
+use tcpgw_kernel::{Kernel, KernelError, ObservedTable};
 
 /// The last written record, and changes that were begun after it.
 struct Written {
@@ -213,7 +213,7 @@ fn compare(
     let guide = written.map(Written::guide).unwrap_or_default();
     let read = kernel.observe(mark_in_kernel.unwrap_or(mark))?;
     Ok(match read.table {
-        Seen::Absent => {
+        ObservedTable::Absent => {
             let state = if written.is_some_and(|written| !written.is_announced) {
                 TableState::Gone
             } else {
@@ -222,7 +222,7 @@ fn compare(
             // The other checks examine the services that should be there.
             (facts(state, None), guide, written.is_some_and(Written::protects))
         }
-        Seen::Ours { ruleset, .. } => {
+        ObservedTable::Ours { ruleset, .. } => {
             let state = match written {
                 Some(written) if plan(&ruleset, &written.record.ruleset).is_empty() => TableState::AsWritten,
                 Some(written) if written.explains(&ruleset) => TableState::AsWritten,
@@ -232,7 +232,7 @@ fn compare(
             let services = Summary::of_kernel(&ruleset, &guide);
             (facts(state, owner), services, ruleset.protects())
         }
-        Seen::Other { comment, ruleset, .. } => (
+        ObservedTable::Other { comment, ruleset, .. } => (
             facts(TableState::Other(comment), owner),
             Summary::of_kernel(&ruleset, &guide),
             ruleset.protects(),

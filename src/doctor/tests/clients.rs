@@ -1,20 +1,20 @@
 //! Tests of other programs' rules that concern all clients, though they name some.
 
 use super::*;
-use tcpgw_kernel::firewall::{Element, Field, Load, Relation, Test, Verdict};
+use tcpgw_kernel::firewall::{Load, Relation, RuleField, RuleVerdict, SetElement, Test};
 
-const fn load(field: Field, len: usize) -> Load {
+const fn load(field: RuleField, len: usize) -> Load {
     Load { field, len }
 }
 
-fn element(from: &[u8], to: &[u8]) -> Element {
-    Element {
+fn element(from: &[u8], to: &[u8]) -> SetElement {
+    SetElement {
         from: from.to_vec(),
         to: to.to_vec(),
     }
 }
 
-fn within(key: &[Load], elements: &[Element], negated: bool) -> Test {
+fn within(key: &[Load], elements: &[SetElement], negated: bool) -> Test {
     Test::In {
         key: key.to_vec(),
         elements: Some(elements.to_vec()),
@@ -27,16 +27,16 @@ fn said(tests: Vec<Test>) -> Vec<Finding> {
     let to_backends = within(&[PORT], &[element(&[0x0b, 0xb8], &[0x0b, 0xb8])], false);
     let rule = |test| Rule {
         tests: vec![to_backends.clone(), test],
-        verdict: Verdict::Drop,
+        verdict: RuleVerdict::Drop,
         ..Rule::default()
     };
     let rules = tests.into_iter().map(rule).collect();
     let table = table(TableFamily::Ip, "mine", false);
-    with(nft(chain(table, Hook::Forward, 0, rules, false)))
+    with(nft(chain(table, FirewallHook::Forward, 0, rules, false)))
 }
 
-const SOURCE: Load = load(Field::Source4, 4);
-const PORT: Load = load(Field::DestPort, 2);
+const SOURCE: Load = load(RuleField::Source4, 4);
+const PORT: Load = load(RuleField::DestPort, 2);
 /// Port 3000, padded as in a set of several fields.
 const THREE_THOUSAND: [u8; 4] = [0x0b, 0xb8, 0, 0];
 
@@ -56,7 +56,7 @@ fn sets_that_have_all_clients_drop_all() {
     for test in [
         within(&[SOURCE, PORT], &[all], false),
         within(&[SOURCE, PORT], &halves, false),
-        within(&[load(Field::InName, 16), SOURCE], &[by_link], false),
+        within(&[load(RuleField::InName, 16), SOURCE], &[by_link], false),
         within(&[SOURCE], &[element(&[1, 0, 0, 0], &[223, 255, 255, 255])], false),
         // The list of admitted clients is empty.
         within(&[SOURCE], &[], true),
@@ -77,7 +77,7 @@ fn sets_that_have_all_clients_drop_all() {
     }
     only(
         &said(vec![within(
-            &[load(Field::SourcePort, 2)],
+            &[load(RuleField::SourcePort, 2)],
             &[element(&[4, 0], &[255; 2])],
             false,
         )]),
@@ -126,7 +126,7 @@ fn rules_that_spare_a_few_clients_are_told() {
 
 #[test]
 fn a_map_that_drops_all_clients_is_told() {
-    let map = |elements: &[(u8, u8, Verdict)]| {
+    let map = |elements: &[(u8, u8, RuleVerdict)]| {
         let elements = elements.iter().map(|(from, to, verdict)| {
             let of = element(&[*from, 0, 0, 0], &[*to, 255, 255, 255]);
             (of, verdict.clone())
@@ -134,19 +134,19 @@ fn a_map_that_drops_all_clients_is_told() {
         let rule = Rule {
             // The source address of answers is that of the backend.
             tests: vec![within(&[PORT], &[element(&[0x0b, 0xb8], &[0x0b, 0xb8])], false)],
-            verdict: Verdict::Map(vec![SOURCE], Some(elements.collect())),
+            verdict: RuleVerdict::Map(vec![SOURCE], Some(elements.collect())),
             ..Rule::default()
         };
         let table = table(TableFamily::Ip, "mine", false);
-        with(nft(chain(table, Hook::Forward, 0, vec![rule], false)))
+        with(nft(chain(table, FirewallHook::Forward, 0, vec![rule], false)))
     };
-    let halves = map(&[(0, 127, Verdict::Drop), (128, 255, Verdict::Drop)]);
+    let halves = map(&[(0, 127, RuleVerdict::Drop), (128, 255, RuleVerdict::Drop)]);
     let found = only(&halves, "packets-dropped", Severity::Broken);
     assert!(found.seen.contains("packets to"), "{}", found.seen);
     for elements in [
-        [(0, 127, Verdict::Accept), (128, 255, Verdict::Drop)],
-        [(0, 127, Verdict::Accept), (128, 255, Verdict::Accept)],
-        [(0, 9, Verdict::Drop), (10, 19, Verdict::Drop)],
+        [(0, 127, RuleVerdict::Accept), (128, 255, RuleVerdict::Drop)],
+        [(0, 127, RuleVerdict::Accept), (128, 255, RuleVerdict::Accept)],
+        [(0, 9, RuleVerdict::Drop), (10, 19, RuleVerdict::Drop)],
     ] {
         let found = map(&elements);
         assert!(found.is_empty(), "{elements:?}: {found:#?}");

@@ -1,7 +1,7 @@
 //! Tests of the known properties of packets: flags, marks, interfaces, and the addresses of answers.
 
 use super::*;
-use tcpgw_kernel::firewall::{Field, Load, Relation, Test, Verdict};
+use tcpgw_kernel::firewall::{Load, Relation, RuleField, RuleVerdict, Test};
 
 #[test]
 fn the_flags_of_a_handshake_are_known() {
@@ -88,18 +88,18 @@ fn answers_on_their_last_way_are_judged() {
         let rule = Rule {
             tests: vec![Test::Compare {
                 load: Load {
-                    field: Field::SourcePort,
+                    field: RuleField::SourcePort,
                     len: 2,
                 },
                 mask: None,
                 relation: Relation::Equal,
                 value: port.to_be_bytes().to_vec(),
             }],
-            verdict: Verdict::Drop,
+            verdict: RuleVerdict::Drop,
             ..Rule::default()
         };
         let table = table(TableFamily::Ip, "mine", false);
-        nft(chain(table, Hook::Postrouting, priority, vec![rule], false))
+        nft(chain(table, FirewallHook::Postrouting, priority, vec![rule], false))
     };
     for (port, priority) in [(20003, 200), (3000, 0), (3000, 100)] {
         let found = only(&with(drops(port, priority)), "packets-dropped", Severity::Broken);
@@ -119,7 +119,7 @@ fn packets_of_apps_are_judged() {
         with(|facts| {
             let links = facts.cheap.links.as_mut().unwrap();
             links.push(link(8, "tcpup0123abcd", "10.213.7.1"));
-            links.push(Link {
+            links.push(LinkDetails {
                 addresses: Vec::new(),
                 ..link(9, "tu0123abcd-0", "10.213.7.1")
             });

@@ -1,14 +1,14 @@
 //! Tests of drops at interfaces, before conntrack, and by the elements of sets.
 
 use super::*;
-use tcpgw_kernel::firewall::{Device, Element, Field, Load, Relation, Test, Verdict, ct_state};
+use tcpgw_kernel::firewall::{Device, Load, Relation, RuleField, RuleVerdict, SetElement, Test, ct_state};
 
-fn load(field: Field, len: usize) -> Load {
+fn load(field: RuleField, len: usize) -> Load {
     Load { field, len }
 }
 
 fn is_in(key: Vec<Load>, elements: Option<&[&[u8]]>) -> Test {
-    let single = |key: &&[u8]| Element {
+    let single = |key: &&[u8]| SetElement {
         from: key.to_vec(),
         to: key.to_vec(),
     };
@@ -23,16 +23,22 @@ fn drops(tests: Vec<Test>) -> Vec<Rule> {
     vec![Rule {
         tests,
         effects: Vec::new(),
-        verdict: Verdict::Drop,
+        verdict: RuleVerdict::Drop,
     }]
 }
 
-fn at_interface(family: TableFamily, hook: Hook, devices: &[&str], rules: Vec<Rule>, drops: bool) -> Chain {
+fn at_interface(
+    family: TableFamily,
+    hook: FirewallHook,
+    devices: &[&str],
+    rules: Vec<Rule>,
+    drops: bool,
+) -> FirewallChain {
     let device = |name: &&str| Device {
         name: name.trim_end_matches('*').into(),
         is_prefix: name.ends_with('*'),
     };
-    Chain {
+    FirewallChain {
         devices: devices.iter().map(device).collect(),
         ..chain(table(family, "mine", false), hook, 0, rules, drops)
     }
@@ -40,9 +46,9 @@ fn at_interface(family: TableFamily, hook: Hook, devices: &[&str], rules: Vec<Ru
 
 #[test]
 fn what_a_set_holds_decides() {
-    let address = || vec![load(Field::Dest4, 4)];
-    let port = || vec![load(Field::DestPort, 2)];
-    let endpoint = || vec![load(Field::Dest4, 4), load(Field::DestPort, 2)];
+    let address = || vec![load(RuleField::Dest4, 4)];
+    let port = || vec![load(RuleField::DestPort, 2)];
+    let endpoint = || vec![load(RuleField::Dest4, 4), load(RuleField::DestPort, 2)];
     let [backend, other] = [&[10, 2, 0, 11][..], &[10, 2, 0, 99]];
     let (served, unserved) = (3000_u16.to_be_bytes(), 9_u16.to_be_bytes());
     for (key, elements, severity) in [
@@ -66,7 +72,7 @@ fn what_a_set_holds_decides() {
         let rules = drops(vec![is_in(key.clone(), elements)]);
         let found = with(nft(chain(
             table(TableFamily::Ip, "mine", false),
-            Hook::Forward,
+            FirewallHook::Forward,
             0,
             rules,
             false,
@@ -81,14 +87,14 @@ fn what_a_set_holds_decides() {
 fn addresses_that_clients_connect_to_are_known() {
     let drops_at = |address: [u8; 4]| {
         let test = Test::Compare {
-            load: load(Field::Dest4, 4),
+            load: load(RuleField::Dest4, 4),
             mask: None,
             relation: Relation::Equal,
             value: address.to_vec(),
         };
         chain(
             table(TableFamily::Ip, "mine", false),
-            Hook::Prerouting,
+            FirewallHook::Prerouting,
             -300,
             drops(vec![test]),
             false,
@@ -130,6 +136,9 @@ fn addresses_that_clients_connect_to_are_known() {
 
 #[test]
 fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
+    use FirewallHook::{Egress, Ingress};
+    use RuleField::{DestPort, SourcePort};
+
     let port = |port: u16, field| {
         let test = Test::Compare {
             load: load(field, 2),
@@ -142,33 +151,27 @@ fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
     let (netdev, inet) = (TableFamily::Netdev, TableFamily::Inet);
     for (chain, says, fix) in [
         (
-            at_interface(
-                netdev,
-                Hook::Ingress,
-                &["lan", "ext"],
-                port(20003, Field::DestPort),
-                false,
-            ),
+            at_interface(netdev, Ingress, &["lan", "ext"], port(20003, DestPort), false),
             "packets to",
             "nft insert rule netdev mine c tcp dport { 20003-20004 } accept",
         ),
         (
-            at_interface(inet, Hook::Ingress, &["ex*"], Vec::new(), true),
+            at_interface(inet, Ingress, &["ex*"], Vec::new(), true),
             "packets to",
             "nft insert rule inet mine c tcp dport { 20003-20004 } accept",
         ),
         (
-            at_interface(netdev, Hook::Egress, &["br0"], port(3000, Field::DestPort), false),
+            at_interface(netdev, Egress, &["br0"], port(3000, DestPort), false),
             "packets to",
             "nft insert rule netdev mine c ip daddr . tcp dport { 10.2.0.11 . 3000, 10.2.0.12 . 3000 } accept",
         ),
         (
-            at_interface(netdev, Hook::Ingress, &["br0"], port(3000, Field::SourcePort), false),
+            at_interface(netdev, Ingress, &["br0"], port(3000, SourcePort), false),
             "answers from",
             "nft insert rule netdev mine c ip saddr . tcp sport { 10.2.0.11 . 3000, 10.2.0.12 . 3000 } accept",
         ),
         (
-            at_interface(netdev, Hook::Egress, &["ext"], port(20003, Field::SourcePort), false),
+            at_interface(netdev, Egress, &["ext"], port(20003, SourcePort), false),
             "answers from",
             "nft insert rule netdev mine c tcp sport { 20003-20004 } accept",
         ),
@@ -189,37 +192,31 @@ fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
     // These rules concern other families, ports without a service, or unused interfaces.
     let ether = |value: [u8; 2]| {
         drops(vec![Test::Compare {
-            load: load(Field::EtherType, 2),
+            load: load(RuleField::EtherType, 2),
             mask: None,
             relation: Relation::Equal,
             value: value.to_vec(),
         }])
     };
     for chain in [
-        at_interface(netdev, Hook::Ingress, &["ext"], ether([0x08, 0x06]), false),
-        at_interface(netdev, Hook::Ingress, &["ext"], port(3000, Field::DestPort), false),
-        at_interface(netdev, Hook::Egress, &["br0"], port(20003, Field::DestPort), false),
-        at_interface(netdev, Hook::Egress, &["port"], Vec::new(), false),
+        at_interface(netdev, Ingress, &["ext"], ether([0x08, 0x06]), false),
+        at_interface(netdev, Ingress, &["ext"], port(3000, DestPort), false),
+        at_interface(netdev, Egress, &["br0"], port(20003, DestPort), false),
+        at_interface(netdev, Egress, &["port"], Vec::new(), false),
     ] {
         let mut facts = well();
         nft(chain)(&mut facts);
         assert_eq!(examine(&facts), Diagnosis::default());
     }
     let mut facts = well();
-    nft(at_interface(netdev, Hook::Ingress, &["lan"], Vec::new(), true))(&mut facts);
+    nft(at_interface(netdev, Ingress, &["lan"], Vec::new(), true))(&mut facts);
     let diagnosis = examine(&facts);
     assert!(diagnosis.findings.is_empty());
     assert_eq!(diagnosis.unchecked.len(), 1);
     assert!(
-        with(nft(at_interface(
-            netdev,
-            Hook::Ingress,
-            &["ext"],
-            ether([0x08, 0x00]),
-            false
-        )))
-        .iter()
-        .all(|finding| finding.severity == Severity::Broken)
+        with(nft(at_interface(netdev, Ingress, &["ext"], ether([0x08, 0x00]), false)))
+            .iter()
+            .all(|finding| finding.severity == Severity::Broken)
     );
 }
 
@@ -228,12 +225,18 @@ fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
 fn at_ingress_conntrack_knows_nothing() {
     let state = |bits: u32| {
         let test = Test::Compare {
-            load: load(Field::CtState, 4),
+            load: load(RuleField::CtState, 4),
             mask: Some(bits.to_ne_bytes().to_vec()),
             relation: Relation::Differs,
             value: vec![0; 4],
         };
-        at_interface(TableFamily::Inet, Hook::Ingress, &["ext"], drops(vec![test]), false)
+        at_interface(
+            TableFamily::Inet,
+            FirewallHook::Ingress,
+            &["ext"],
+            drops(vec![test]),
+            false,
+        )
     };
     let found = with(nft(state(ct_state::INVALID)));
     assert!(!found.is_empty() && found.iter().all(|finding| finding.severity == Severity::Broken));
@@ -248,11 +251,11 @@ fn drops_below_interfaces_are_found_where_all_packets_pass() {
         at_interface(TableFamily::Netdev, hook, devices, rules, policy)
     };
     // `ext` is a VLAN of `bond`, which has two ports; the bridge has one port, and then another.
-    let below = |chain: Chain, second_port: bool| {
+    let below = |chain: FirewallChain, second_port: bool| {
         with(|facts| {
             let links = facts.cheap.links.as_mut().unwrap();
             links[0].parent = Some(10);
-            let bare = |index, name: &str, master| Link {
+            let bare = |index, name: &str, master| LinkDetails {
                 master,
                 addresses: Vec::new(),
                 ..link(index, name, "10.2.0.1")
@@ -271,13 +274,13 @@ fn drops_below_interfaces_are_found_where_all_packets_pass() {
         dropped.filter(|finding| finding.severity == Severity::Broken).count()
     };
     for (devices, hook, second_port, expected) in [
-        (&["bond"][..], Hook::Ingress, false, true),
-        (&["eth0", "eth1"], Hook::Ingress, false, true),
-        (&["eth0"], Hook::Ingress, false, false),
-        (&["eth*"], Hook::Egress, false, true),
-        (&["port"], Hook::Egress, false, true),
-        (&["port"], Hook::Ingress, true, false),
-        (&["port", "port2"], Hook::Ingress, true, true),
+        (&["bond"][..], FirewallHook::Ingress, false, true),
+        (&["eth0", "eth1"], FirewallHook::Ingress, false, true),
+        (&["eth0"], FirewallHook::Ingress, false, false),
+        (&["eth*"], FirewallHook::Egress, false, true),
+        (&["port"], FirewallHook::Egress, false, true),
+        (&["port"], FirewallHook::Ingress, true, false),
+        (&["port", "port2"], FirewallHook::Ingress, true, true),
     ] {
         let found = below(hooked(hook, devices, Vec::new()), second_port);
         assert_eq!(broken(&found) > 0, expected, "{devices:?}: {found:#?}");
@@ -288,12 +291,12 @@ fn drops_below_interfaces_are_found_where_all_packets_pass() {
         let mut value = name.as_bytes().to_vec();
         value.resize(16, 0);
         let test = Test::Compare {
-            load: load(Field::InName, 16),
+            load: load(RuleField::InName, 16),
             mask: None,
             relation: Relation::Equal,
             value,
         };
-        hooked(Hook::Ingress, &["bond"], drops(vec![test]))
+        hooked(FirewallHook::Ingress, &["bond"], drops(vec![test]))
     };
     let found = below(name("bond"), false);
     assert!(
@@ -306,7 +309,7 @@ fn drops_below_interfaces_are_found_where_all_packets_pass() {
 #[test]
 fn what_drops_clients_of_one_interface_only_is_told() {
     let by_name = |name: &str| Test::Compare {
-        load: load(Field::InName, 16),
+        load: load(RuleField::InName, 16),
         mask: None,
         relation: Relation::Equal,
         value: {
@@ -318,12 +321,12 @@ fn what_drops_clients_of_one_interface_only_is_told() {
     let second = |facts: &mut Facts, tests: Vec<Test>| {
         let links = facts.cheap.links.as_mut().unwrap();
         links.push(link(6, "lan", "198.51.100.1"));
-        links.push(Link {
+        links.push(LinkDetails {
             up: false,
             ..link(7, "off", "198.18.0.1")
         });
         let table = table(TableFamily::Ip, "mine", false);
-        let forward = chain(table, Hook::Forward, 0, drops(tests), false);
+        let forward = chain(table, FirewallHook::Forward, 0, drops(tests), false);
         nft(forward)(facts);
     };
     let found = only(
@@ -350,10 +353,10 @@ fn what_drops_clients_of_one_interface_only_is_told() {
         let chain = firewall_of(facts).chains.last_mut().unwrap();
         chain.base.as_mut().unwrap().drops = true;
         chain.rules = drops(vec![by_name("ext")]);
-        chain.rules[0].verdict = Verdict::Accept;
+        chain.rules[0].verdict = RuleVerdict::Accept;
         chain.rules.push(Rule {
             tests: vec![by_name("br0")],
-            verdict: Verdict::Accept,
+            verdict: RuleVerdict::Accept,
             ..Rule::default()
         });
     };
@@ -370,7 +373,7 @@ fn what_drops_clients_of_one_interface_only_is_told() {
     only(&with(uplink), "packets-dropped", Severity::Warning);
     // A service on an address of another interface is not for these clients.
     let chosen = Test::Compare {
-        load: load(Field::Dest4, 4),
+        load: load(RuleField::Dest4, 4),
         mask: None,
         relation: Relation::Equal,
         value: vec![10, 2, 0, 12],

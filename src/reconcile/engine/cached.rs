@@ -7,12 +7,12 @@ use tcpgw_core::ruleset::name::{ListenScope, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::OptionalSets;
-use tcpgw_kernel::Identity;
+use tcpgw_kernel::RulesetIdentity;
 
 /// Cached contents of the table, apart from the services themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CachedState {
-    pub(super) identity: Identity,
+    pub(super) identity: RulesetIdentity,
     pub(super) room: Room,
     /// Services for each width.
     pub(super) widths: BTreeMap<(ListenScope, SpreadRule), usize>,

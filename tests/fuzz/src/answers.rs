@@ -9,7 +9,7 @@ use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_kernel::KernelError;
 use tcpgw_kernel::netlink::exchange::NetlinkExchange as _;
-use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::netlink::recorded::RecordedAnswers;
 use tcpgw_kernel::netlink::tlv::{Attrs, Messages};
 use tcpgw_kernel::nftables::monitor::{Decoder, TableChange};
 use tcpgw_kernel::nftables::ownership::Ownership;
@@ -22,7 +22,7 @@ use tcpgw_kernel::netlink::error::NetlinkError;
 /// Checks that any messages are decoded, and that every refusal has a text.
 pub fn check(bytes: &[u8]) {
     let mut ear = Decoder::new(1);
-    ear.hear(Messages::new(bytes));
+    ear.decode(Messages::new(bytes));
     let heard = ear.take();
     assert!(
         heard.who.is_empty() || heard.table != TableChange::Untouched,
@@ -47,7 +47,7 @@ pub fn check(bytes: &[u8]) {
         return;
     };
     let mut refused = Vec::new();
-    let acks = Recorded::new(bytes).acks(first.seq, |nack| {
+    let acks = RecordedAnswers::new(bytes).acks(first.seq, |nack| {
         refused.extend(sealed().trace(nack));
         Ok(())
     });
@@ -65,7 +65,7 @@ pub fn check(bytes: &[u8]) {
             Ok(())
         }
     };
-    let dump = Recorded::new(bytes).dump("look", |_, _| {}, counts);
+    let dump = RecordedAnswers::new(bytes).dump("look", |_, _| {}, counts);
     assert!(dump.is_ok() || dump.is_err_and(|error| !error.to_string().is_empty()));
 }
 

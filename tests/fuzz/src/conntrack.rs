@@ -6,7 +6,7 @@ use tcpgw_kernel::Kernel as _;
 use tcpgw_kernel::conntrack::Flow;
 use tcpgw_kernel::conntrack::{self, Pair};
 use tcpgw_kernel::fake::Fake;
-use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::netlink::recorded::RecordedAnswers;
 use tcpgw_kernel::netlink::tlv::Messages;
 
 use super::sample::sample;
@@ -15,7 +15,7 @@ use super::sample::sample;
 pub fn check(bytes: &[u8]) {
     let mark = FlowMark::default();
     let mut ours = Vec::new();
-    let listed = conntrack::list(&mut Recorded::new(bytes), mark, None, |flow| {
+    let listed = conntrack::list(&mut RecordedAnswers::new(bytes), mark, None, |flow| {
         assert!(mark.matches(flow.mark) && flow.status.dnat());
         ours.push(flow.clone());
         Ok(())

@@ -10,10 +10,10 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::conntrack::stats::Stats;
-use tcpgw_kernel::firewall::{self, Chain, TableFamily, Verdict};
-use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::firewall::{self, FirewallChain, RuleVerdict, TableFamily};
+use tcpgw_kernel::netlink::recorded::RecordedAnswers;
 use tcpgw_kernel::route::RouteTo;
-use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::links::LinkDetails;
 
 use super::messages;
 use super::sample::sample;
@@ -21,8 +21,8 @@ use super::sample::sample;
 /// Checks that any rules are read or refused, and that those that were read can be judged.
 pub fn check(bytes: &[u8]) {
     if messages::kind(bytes).is_some() {
-        black_box(&firewall::owner(&mut Recorded::new(bytes)));
-        match firewall::read(&mut Recorded::new(bytes), || Ok(Recorded::new(bytes))) {
+        black_box(&firewall::owner(&mut RecordedAnswers::new(bytes)));
+        match firewall::read(&mut RecordedAnswers::new(bytes), || Ok(RecordedAnswers::new(bytes))) {
             Ok((chains, unread)) if can_be_walked(&chains) => {
                 judge(|facts| {
                     facts.cheap.firewall = Ok(Arc::new(Firewall {
@@ -38,7 +38,7 @@ pub fn check(bytes: &[u8]) {
         }
     } else if let Ok(text) = std::str::from_utf8(bytes) {
         for family in [TableFamily::Ip, TableFamily::Ip6] {
-            let chains: Vec<Chain> = firewall::parse_save(family, text);
+            let chains: Vec<FirewallChain> = firewall::parse_save(family, text);
             if !can_be_walked(&chains) {
                 continue;
             }
@@ -53,8 +53,13 @@ pub fn check(bytes: &[u8]) {
 /// Largest number of jumps in chains: a packet's way through them is bounded, but takes seconds with many jumps.
 const MOST_JUMPS: usize = 12;
 
-fn can_be_walked(chains: &[Chain]) -> bool {
-    let leads_on = |verdict: &Verdict| matches!(verdict, Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Map(..));
+fn can_be_walked(chains: &[FirewallChain]) -> bool {
+    let leads_on = |verdict: &RuleVerdict| {
+        matches!(
+            verdict,
+            RuleVerdict::Jump(_) | RuleVerdict::Goto(_) | RuleVerdict::Map(..)
+        )
+    };
     let rules = chains.iter().flat_map(|chain| &chain.rules);
     rules.filter(|rule| leads_on(&rule.verdict)).count() <= MOST_JUMPS
 }
@@ -79,12 +84,12 @@ fn gateway() -> Facts {
             shared: false,
         })
     };
-    let link = |index, name: &str| Link {
+    let link = |index, name: &str| LinkDetails {
         index,
         name: name.to_owned(),
         up: true,
         mtu: 1500,
-        ..Link::default()
+        ..LinkDetails::default()
     };
     let backends = sample().summary.services.iter().flat_map(ServiceSummary::backends);
     let families = [Family::V4, Family::V6];

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tcpgw_kernel::netlink::error::NetlinkError;
-use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::netlink::recorded::RecordedAnswers;
 use tcpgw_kernel::route::Routes;
 
 /// Checks that any answers are read or give an error.
 pub fn check(bytes: &[u8]) {
-    let routes = || Routes(Recorded::new(bytes));
+    let routes = || Routes(RecordedAnswers::new(bytes));
     told(routes().links());
     told(routes().local_addresses());
     told(routes().own_links());

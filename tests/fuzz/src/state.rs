@@ -13,12 +13,12 @@ use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::step::PlanStep;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::fake::Fake;
-use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::netlink::recorded::RecordedAnswers;
 use tcpgw_kernel::netlink::tlv::{Messages, Nack, Writer};
 use tcpgw_kernel::nftables::elements;
-use tcpgw_kernel::nftables::survey::Found;
+use tcpgw_kernel::nftables::survey::Survey;
 use tcpgw_kernel::nftables::transaction::{Sealed, Transaction};
-use tcpgw_kernel::{Kernel, Seen};
+use tcpgw_kernel::{Kernel, ObservedTable};
 
 use super::messages;
 use super::sample::{links, sample};
@@ -67,7 +67,7 @@ fn check_ruleset(state: &State, want: &Ruleset) {
     unsorted.services.reverse();
     assert_eq!(&compile(&unsorted, &links()), want);
     let mut fake = Fake::holding(want, FlowMark::default()).expect("a kernel can hold what a state becomes");
-    let Seen::Ours { ruleset, .. } = fake.observe(FlowMark::default()).expect("it answers").table else {
+    let ObservedTable::Ours { ruleset, .. } = fake.observe(FlowMark::default()).expect("it answers").table else {
         panic!("it is not there");
     };
     assert_eq!(&ruleset, want);
@@ -128,18 +128,18 @@ fn check_transaction(want: &Ruleset) {
             }
         }
     }
-    let found = Found {
+    let found = Survey {
         turn_chains: want.turn_chains().into_iter().cloned().collect(),
         sets: sets.keys().copied().collect(),
         optional_sets: want.optional_sets(),
-        ..Found::default()
+        ..Survey::default()
     };
     let mut answers = Vec::new();
     for mut writer in sets.into_values() {
         messages::write_end(&mut writer);
         answers.extend(writer.finish().expect("it was written before"));
     }
-    let mut recorded = Recorded::new(&answers);
+    let mut recorded = RecordedAnswers::new(&answers);
     let (read, all_ours) = elements::elements(&mut recorded, &found).expect("elements can be read");
     assert!(all_ours && recorded.rest().is_empty());
     assert_eq!(&read, want);

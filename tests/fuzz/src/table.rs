@@ -17,22 +17,22 @@ use tcpgw_core::ruleset::text;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::linux;
-use tcpgw_kernel::netlink::recorded::Recorded;
-use tcpgw_kernel::nftables::survey::{self, Found};
+use tcpgw_kernel::netlink::recorded::RecordedAnswers;
+use tcpgw_kernel::nftables::survey::{self, Survey};
 use tcpgw_kernel::nftables::{chains, elements, table};
-use tcpgw_kernel::{Kernel as _, Seen};
+use tcpgw_kernel::{Kernel as _, ObservedTable};
 
 use super::messages;
 use super::sample::sample;
 
 /// Checks that any answers give a table or an error, and that a table can be compared, shown and replaced.
 pub fn check(bytes: &[u8]) {
-    let mut recorded = Recorded::new(bytes);
+    let mut recorded = RecordedAnswers::new(bytes);
     let mark = FlowMark::default();
     match messages::kind(bytes) {
         Some(messages::NEW_GENERATION) => told(table::generation(&mut recorded)),
         Some(messages::NEW_TABLE) => match linux::read(&mut recorded, mark) {
-            Ok(Seen::Ours { ruleset, .. } | Seen::Other { ruleset, .. }) => check_ruleset(&ruleset),
+            Ok(ObservedTable::Ours { ruleset, .. } | ObservedTable::Other { ruleset, .. }) => check_ruleset(&ruleset),
             other => told(other),
         },
         Some(messages::NEW_SET) => match survey::survey(&mut recorded, Room::default()) {
@@ -56,20 +56,20 @@ fn told<T>(outcome: Result<T, tcpgw_kernel::netlink::error::NetlinkError>) {
 /// Returns the chains of a table without services.
 fn expected() -> &'static BTreeMap<String, SkeletonChain> {
     static CHAINS: OnceLock<BTreeMap<String, SkeletonChain>> = OnceLock::new();
-    CHAINS.get_or_init(|| chains::expected_chains(FlowMark::default(), &Found::default()))
+    CHAINS.get_or_init(|| chains::expected_chains(FlowMark::default(), &Survey::default()))
 }
 
 fn check_elements(bytes: &[u8]) {
     let Some(name) = messages::payload(bytes).and_then(messages::set_name) else {
         return;
     };
-    let mut recorded = Recorded::new(bytes);
+    let mut recorded = RecordedAnswers::new(bytes);
     if name.is_counter() {
         return told(elements::counted(&mut recorded, name));
     }
-    let found = Found {
+    let found = Survey {
         sets: [name].into(),
-        ..Found::default()
+        ..Survey::default()
     };
     match elements::elements(&mut recorded, &found) {
         Ok((ruleset, _)) => check_ruleset(&ruleset),

@@ -8,7 +8,7 @@ use tcpgw::control::core::Order;
 use tcpgw::control::request::{BatchItem, DeployOrder, Edited, ServiceEdit, TornDown, UndoOrder, Which};
 use tcpgw::store::Expect;
 use tcpgw_core::model::{Endpoint, State};
-use tcpgw_kernel::fake::{Call, Fake};
+use tcpgw_kernel::fake::{Fake, KernelCall};
 use tokio::sync::oneshot;
 
 use super::{ENDPOINTS, Event, SERVICES, World, endpoint, service};
@@ -174,7 +174,7 @@ impl World {
                 self.connect(&syn(9001 + u16::try_from(which).unwrap()), pick);
             }
             Event::End(at) => self.end_flow(at),
-            Event::Fail(fail) => self.fail_next(Call::Commit, fail),
+            Event::Fail(fail) => self.fail_next(KernelCall::Commit, fail),
             Event::Full(seconds) => {
                 self.storage().full_until = Some(self.clock.now + Duration::from_secs(seconds));
             }

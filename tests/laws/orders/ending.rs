@@ -8,7 +8,7 @@ use serde_json::json;
 use tcpgw::control::core::Vetted;
 use tcpgw::control::request::{Edited, Refused, ServiceEdit};
 use tcpgw_core::model::Service;
-use tcpgw_kernel::fake::{Call, Fail};
+use tcpgw_kernel::fake::{Fail, KernelCall};
 
 use super::{SERVICES, World};
 use crate::world::clients::Answer;
@@ -38,7 +38,7 @@ proptest! {
             out = world.core.next_write(&mut |_, _| Ok(Vetted::default()), now);
         }
         if is_refused {
-            world.fail_next(Call::Commit, Fail::Refused(Errno::ENOMEM));
+            world.fail_next(KernelCall::Commit, Fail::Refused(Errno::ENOMEM));
         }
         world.core.refuse_orders();
         waiting.extend(late.into_iter().map(|order| world.ask(order)));

@@ -9,8 +9,8 @@ use tcpgw::reconcile::engine::Engine;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::summary::FlowVerdict;
-use tcpgw_kernel::conntrack::Status;
-use tcpgw_kernel::fake::{Call, ConnectOutcome, Fail, Fake, Syn};
+use tcpgw_kernel::conntrack::CtStatus;
+use tcpgw_kernel::fake::{ConnectOutcome, Fail, Fake, KernelCall, Syn};
 
 use super::{Clients, World};
 
@@ -41,7 +41,7 @@ impl<C: Clients> World<C> {
             && self.containers.answers(backend)
             && let Some(flow) = self.kernel().flows.last_mut()
         {
-            flow.status = Status(flow.status.0 | SEEN_REPLY);
+            flow.status = CtStatus(flow.status.0 | SEEN_REPLY);
         }
         outcome
     }
@@ -55,7 +55,7 @@ impl<C: Clients> World<C> {
     }
 
     /// Lets the next such call fail. Until [`Self::heal`] the kernel need not be as the daemon wants it.
-    pub(crate) fn fail_next(&mut self, call: Call, fail: Fail) {
+    pub(crate) fn fail_next(&mut self, call: KernelCall, fail: Fail) {
         self.kernel().fail_next(call, fail);
         self.is_troubled = true;
     }

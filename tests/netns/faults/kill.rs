@@ -339,7 +339,7 @@ impl<'a> Killer<'a> {
             return;
         }
         self.tally.changed += 1;
-        let tcpgw_kernel::Seen::Ours { ruleset, .. } = held(self.net) else {
+        let tcpgw_kernel::ObservedTable::Ours { ruleset, .. } = held(self.net) else {
             return;
         };
         if ruleset == wanted(next) {

@@ -22,7 +22,7 @@ use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::compile::compile;
 use tcpgw_kernel::conntrack::{Conntrack, Flow};
 use tcpgw_kernel::linux::Linux;
-use tcpgw_kernel::{Kernel, Seen};
+use tcpgw_kernel::{Kernel, ObservedTable};
 
 use crate::harness::Net;
 use crate::harness::client::Spread;
@@ -39,7 +39,7 @@ fn wanted(state: &Value) -> Ruleset {
 }
 
 /// Returns the table of the kernel, read by this process.
-fn held(net: &Net) -> Seen {
+fn held(net: &Net) -> ObservedTable {
     let read = || Linux::open().expect("sockets").observe(FlowMark::default());
     net.within("gateway", read).expect("a table can be read").table
 }
@@ -52,8 +52,8 @@ fn assert_holds(net: &Net, state: &Value, when: &str) {
 }
 
 /// Returns true when a table agrees with the state.
-fn is(held: &Seen, state: &Value) -> bool {
-    matches!(held, Seen::Ours { ruleset, .. } if *ruleset == wanted(state))
+fn is(held: &ObservedTable, state: &Value) -> bool {
+    matches!(held, ObservedTable::Ours { ruleset, .. } if *ruleset == wanted(state))
 }
 
 /// Returns the flows of tcpgw that are not of the state.

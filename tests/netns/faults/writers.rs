@@ -10,7 +10,7 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_kernel::netlink::socket::Netlink;
-use tcpgw_kernel::netlink::tlv::{Family, Header, Writer};
+use tcpgw_kernel::netlink::tlv::{Header, NetfilterHeader, Writer};
 use tcpgw_kernel::nftables::transaction::Transaction;
 
 use super::{SetOnDrop, assert_holds, filler, leftovers, wanted};
@@ -46,13 +46,13 @@ fn elsewhere() -> Vec<Vec<u8>> {
     const DELETE: u16 = 0xa02;
     let of = |kind: u16, flags: u16| {
         let mut writer = Writer::new();
-        let nftables = Family {
+        let nftables = NetfilterHeader {
             res_id: 10,
-            ..Family::default()
+            ..NetfilterHeader::default()
         };
-        let ipv4 = Family {
+        let ipv4 = NetfilterHeader {
             family: 2,
-            ..Family::default()
+            ..NetfilterHeader::default()
         };
         writer.message(
             Header {

@@ -5,13 +5,13 @@ use std::fs;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::route::Routes;
-use tcpgw_kernel::{Identity, Kernel};
+use tcpgw_kernel::{Kernel, RulesetIdentity};
 
 use super::Net;
 
 impl Net {
     /// Returns the identity of the present state of the gateway's rules, which differs from that of other states.
-    pub(crate) fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> RulesetIdentity {
         self.within("gateway", || Linux::open().map(|mut kernel| kernel.identity()))
             .expect("a netlink socket")
             .expect("an answer")

@@ -28,7 +28,7 @@ pub struct Deletion {
     /// Flows that are still there.
     pub failed: u64,
     /// The first few of those.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<DeleteFailure>,
     /// Answers were lost: there may be flows that were not looked at, or not deleted.
     pub incomplete: bool,
 }
@@ -63,7 +63,7 @@ impl Deletion {
         }
         self.failed += 1;
         if self.failures.len() < EXAMPLES {
-            self.failures.push(Failure {
+            self.failures.push(DeleteFailure {
                 key: *key,
                 errno: nack.errno,
             });
@@ -73,7 +73,7 @@ impl Deletion {
 
 /// A flow that could not be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct DeleteFailure {
     /// Key of the flow that was not deleted.
     pub key: FlowKey,
     /// Error of the kernel: `EBUSY` when the flow is offloaded to a flow table.

@@ -26,7 +26,7 @@ pub struct Flow {
     /// The conntrack mark.
     pub mark: u32,
     /// Status bits of the entry.
-    pub status: Status,
+    pub status: CtStatus,
     /// State of the TCP connection; `None` in answers without it.
     pub tcp_state: Option<TcpState>,
     /// The conntrack zone of the original direction.
@@ -59,9 +59,9 @@ pub struct Traffic {
 
 /// `IPS_*` of `nf_conntrack_common.h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Status(pub u32);
+pub struct CtStatus(pub u32);
 
-impl Status {
+impl CtStatus {
     /// Returns whether a packet of the reply direction was seen.
     pub const fn seen_reply(self) -> bool {
         self.0 & 2 != 0
@@ -198,7 +198,7 @@ impl Flow {
     /// [`Malformed`] when something that every entry has is missing, or of a wrong shape.
     pub fn decode(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
         let (_, attrs) = message.family()?;
-        let mut parts = Parts::default();
+        let mut parts = FlowParts::default();
         for attr in attrs {
             parts.take(&attr?)?;
         }
@@ -227,12 +227,12 @@ impl Flow {
 }
 
 #[derive(Default)]
-struct Parts {
+struct FlowParts {
     orig: Option<Tuple>,
     reply: Option<Tuple>,
     id: Option<u32>,
     mark: u32,
-    status: Option<Status>,
+    status: Option<CtStatus>,
     tcp_state: Option<TcpState>,
     zone: Option<u16>,
     timeout: Option<u32>,
@@ -241,14 +241,14 @@ struct Parts {
     started: Option<u64>,
 }
 
-impl Parts {
+impl FlowParts {
     fn take(&mut self, attr: &Attr<'_>) -> Result<(), Malformed> {
         match attr.kind {
             wire::CTA_TUPLE_ORIG => self.orig = Tuple::decode(attr.nested())?,
             wire::CTA_TUPLE_REPLY => self.reply = Tuple::decode(attr.nested())?,
             wire::CTA_ID => self.id = Some(attr.be32()?),
             wire::CTA_MARK => self.mark = attr.be32()?,
-            wire::CTA_STATUS => self.status = Some(Status(attr.be32()?)),
+            wire::CTA_STATUS => self.status = Some(CtStatus(attr.be32()?)),
             wire::CTA_PROTOINFO => self.tcp_state = tcp_state(attr.nested())?,
             wire::CTA_ZONE => self.zone = Some(attr.be16()?),
             wire::CTA_TIMEOUT => self.timeout = Some(attr.be32()?),
@@ -350,7 +350,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::netlink::tlv::{Family, Header, Messages, Writer};
+    use crate::netlink::tlv::{Header, Messages, NetfilterHeader, Writer};
 
     #[test]
     fn a_full_entry_is_read() {
@@ -450,13 +450,13 @@ mod tests {
                 kind: 0x100,
                 ..Header::default()
             },
-            Family::default(),
+            NetfilterHeader::default(),
             |w| {
                 for (kind, [from, to]) in directions {
                     w.nest(kind, |w| {
                         w.nest(wire::CTA_TUPLE_IP, |w| {
-                            wire::address(w, from.ip(), wire::Side::Source);
-                            wire::address(w, to.ip(), wire::Side::Destination);
+                            wire::address(w, from.ip(), wire::TupleSide::Source);
+                            wire::address(w, to.ip(), wire::TupleSide::Destination);
                         });
                         w.nest(wire::CTA_TUPLE_PROTO, |w| {
                             w.u8(wire::CTA_PROTO_NUM, protocol);

@@ -64,14 +64,14 @@ impl Selection {
     }
 
     fn filter(&self, family: wire::Ip) -> wire::Filter {
-        let end = |ip: Option<IpAddr>, port| wire::End { ip, port };
+        let end = |ip: Option<IpAddr>, port| wire::TupleEnd { ip, port };
         wire::Filter {
             family,
-            original: wire::Ends {
+            original: wire::TupleEnds {
                 source: end(self.lone_client(), None),
                 destination: end(self.public, self.public_port),
             },
-            reply: wire::Ends {
+            reply: wire::TupleEnds {
                 source: end(self.backend.map(|at| at.ip()), self.backend.map(|at| at.port())),
                 destination: end(self.seen_as.map(|at| at.ip()), self.seen_as.map(|at| at.port())),
             },

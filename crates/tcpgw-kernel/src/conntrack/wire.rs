@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{FlowKey, Pair};
-use crate::netlink::tlv::{Family, Header, Writer};
+use crate::netlink::tlv::{Header, NetfilterHeader, Writer};
 use tcpgw_core::model::FlowMark;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_*`.
@@ -74,7 +74,7 @@ pub(super) fn stats(writer: &mut Writer, seq: u32) {
         flags: REQUEST | ACK,
         seq,
     };
-    writer.message(header, Family::default(), |_| {});
+    writer.message(header, NetfilterHeader::default(), |_| {});
 }
 
 /// Asks for the counters of each CPU.
@@ -84,7 +84,7 @@ pub(super) fn cpu_stats(writer: &mut Writer, seq: u32) {
         flags: REQUEST | DUMP,
         seq,
     };
-    writer.message(header, Family::default(), |_| {});
+    writer.message(header, NetfilterHeader::default(), |_| {});
 }
 
 /// Asks for flows by a filter with flags that no kernel knows.
@@ -107,7 +107,7 @@ pub(super) fn dump(writer: &mut Writer, seq: u32, mark: FlowMark) {
         flags: REQUEST | DUMP,
         seq,
     };
-    writer.message(header, Family::default(), |w| write_mark(w, mark));
+    writer.message(header, NetfilterHeader::default(), |w| write_mark(w, mark));
 }
 
 /// Values that the masked bits of a flow's status must have.
@@ -125,7 +125,7 @@ pub(super) fn dump_status(writer: &mut Writer, seq: u32, mark: FlowMark, status:
         flags: REQUEST | DUMP,
         seq,
     };
-    writer.message(header, Family::default(), |w| {
+    writer.message(header, NetfilterHeader::default(), |w| {
         write_mark(w, mark);
         w.be32(CTA_STATUS, status.value);
         w.be32(CTA_STATUS_MASK, status.mask);
@@ -141,7 +141,7 @@ pub(super) fn dump_unmarked(writer: &mut Writer, seq: u32, mark: FlowMark) {
         flags: REQUEST | DUMP,
         seq,
     };
-    writer.message(header, Family::default(), |w| {
+    writer.message(header, NetfilterHeader::default(), |w| {
         if mark.mask().is_power_of_two() {
             w.be32(CTA_MARK, mark.value() ^ mark.mask());
             w.be32(CTA_MARK_MASK, mark.mask());
@@ -153,23 +153,23 @@ pub(super) fn dump_unmarked(writer: &mut Writer, seq: u32, mark: FlowMark) {
 
 /// Asks for the flows of one pair, or of more (see [`dump_filtered`]).
 pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: FlowMark, pair: &Pair) {
-    let backend = End {
+    let backend = TupleEnd {
         ip: Some(pair.backend.ip()),
         port: Some(pair.backend.port()),
     };
-    let public = End {
+    let public = TupleEnd {
         ip: pair.public,
         port: Some(pair.public_port),
     };
     let filter = Filter {
         family: Ip::of(pair.backend.ip()),
-        original: Ends {
-            source: End::default(),
+        original: TupleEnds {
+            source: TupleEnd::default(),
             destination: public,
         },
-        reply: Ends {
+        reply: TupleEnds {
             source: backend,
-            destination: End::default(),
+            destination: TupleEnd::default(),
         },
     };
     dump_filtered(writer, seq, mark, &filter);
@@ -236,17 +236,17 @@ pub(super) fn delete(writer: &mut Writer, seq: u32, acked: bool, key: &FlowKey) 
 
 /// End of a direction.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Side {
+pub(super) enum TupleSide {
     Source,
     Destination,
 }
 
-pub(super) fn address(w: &mut Writer, ip: IpAddr, side: Side) {
+pub(super) fn address(w: &mut Writer, ip: IpAddr, side: TupleSide) {
     match (ip, side) {
-        (IpAddr::V4(ip), Side::Source) => w.attr(CTA_IP_V4_SRC, &ip.octets()),
-        (IpAddr::V4(ip), Side::Destination) => w.attr(CTA_IP_V4_DST, &ip.octets()),
-        (IpAddr::V6(ip), Side::Source) => w.attr(CTA_IP_V6_SRC, &ip.octets()),
-        (IpAddr::V6(ip), Side::Destination) => w.attr(CTA_IP_V6_DST, &ip.octets()),
+        (IpAddr::V4(ip), TupleSide::Source) => w.attr(CTA_IP_V4_SRC, &ip.octets()),
+        (IpAddr::V4(ip), TupleSide::Destination) => w.attr(CTA_IP_V4_DST, &ip.octets()),
+        (IpAddr::V6(ip), TupleSide::Source) => w.attr(CTA_IP_V6_SRC, &ip.octets()),
+        (IpAddr::V6(ip), TupleSide::Destination) => w.attr(CTA_IP_V6_DST, &ip.octets()),
     }
 }
 
@@ -268,14 +268,14 @@ impl Ip {
     }
 
     /// Returns the header with `AF_INET` or `AF_INET6`.
-    fn header(self) -> Family {
+    fn header(self) -> NetfilterHeader {
         let family = match self {
             Self::V4 => 2,
             Self::V6 => 10,
         };
-        Family {
+        NetfilterHeader {
             family,
-            ..Family::default()
+            ..NetfilterHeader::default()
         }
     }
 }
@@ -285,8 +285,8 @@ impl Ip {
 pub(super) struct Filter {
     /// Without one the kernel filters by nothing but the mark (seen on 6.18).
     pub(super) family: Ip,
-    pub(super) original: Ends,
-    pub(super) reply: Ends,
+    pub(super) original: TupleEnds,
+    pub(super) reply: TupleEnds,
 }
 
 impl Filter {
@@ -298,22 +298,22 @@ impl Filter {
 
 /// Source and destination of a direction.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Ends {
-    pub(super) source: End,
-    pub(super) destination: End,
+pub(super) struct TupleEnds {
+    pub(super) source: TupleEnd,
+    pub(super) destination: TupleEnd,
 }
 
 /// Source or destination of a direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct TupleEnd {
     pub(super) ip: Option<IpAddr>,
     pub(super) port: Option<u16>,
 }
 
-impl Ends {
+impl TupleEnds {
     /// Returns the ends without IPv6 addresses.
     fn can_be_asked(self) -> Self {
-        let end = |end: End| End {
+        let end = |end: TupleEnd| TupleEnd {
             ip: end.ip.filter(IpAddr::is_ipv4),
             ..end
         };
@@ -324,7 +324,7 @@ impl Ends {
     }
 
     fn is_empty(self) -> bool {
-        self.source == End::default() && self.destination == End::default()
+        self.source == TupleEnd::default() && self.destination == TupleEnd::default()
     }
 
     /// Returns the filter's flags, in this machine's byte order. The kernel needs the protocol wherever it gets a port,
@@ -342,7 +342,10 @@ impl Ends {
     fn write(self, w: &mut Writer) {
         if self.source.ip.is_some() || self.destination.ip.is_some() {
             w.nest(CTA_TUPLE_IP, |w| {
-                for (ip, side) in [(self.source.ip, Side::Source), (self.destination.ip, Side::Destination)] {
+                for (ip, side) in [
+                    (self.source.ip, TupleSide::Source),
+                    (self.destination.ip, TupleSide::Destination),
+                ] {
                     if let Some(ip) = ip {
                         address(w, ip, side);
                     }
@@ -369,8 +372,8 @@ fn write_mark(w: &mut Writer, mark: FlowMark) {
 fn tuple(w: &mut Writer, kind: u16, from: SocketAddr, to: SocketAddr) {
     w.nest(kind, |w| {
         w.nest(CTA_TUPLE_IP, |w| {
-            address(w, from.ip(), Side::Source);
-            address(w, to.ip(), Side::Destination);
+            address(w, from.ip(), TupleSide::Source);
+            address(w, to.ip(), TupleSide::Destination);
         });
         w.nest(CTA_TUPLE_PROTO, |w| {
             w.u8(CTA_PROTO_NUM, TCP);
@@ -380,7 +383,7 @@ fn tuple(w: &mut Writer, kind: u16, from: SocketAddr, to: SocketAddr) {
     });
 }
 
-fn family(ip: IpAddr) -> Family {
+fn family(ip: IpAddr) -> NetfilterHeader {
     Ip::of(ip).header()
 }
 
@@ -393,9 +396,9 @@ mod tests {
     fn a_filter_always_names_the_protocol_and_what_is_written() {
         let ip = Some("192.0.2.1".parse().unwrap());
         let six = Some("2001:db8::1".parse().unwrap());
-        let ends = |source, destination| Ends { source, destination }.can_be_asked();
-        let end = |ip, port| End { ip, port };
-        let none = End::default();
+        let ends = |source, destination| TupleEnds { source, destination }.can_be_asked();
+        let end = |ip, port| TupleEnd { ip, port };
+        let none = TupleEnd::default();
         assert_eq!(ends(end(ip, None), none).flags(), 8 | 1);
         assert_eq!(ends(none, end(ip, Some(0))).flags(), 8 | 2 | 32);
         assert_eq!(ends(end(six, Some(1)), none).flags(), 8 | 16, "no address of IPv6");
@@ -404,7 +407,7 @@ mod tests {
         let filter = Filter {
             family: Ip::V6,
             original: ends(end(six, None), none),
-            reply: Ends::default(),
+            reply: TupleEnds::default(),
         };
         assert!(filter.is_empty());
         dump_filtered(&mut writer, 1, FlowMark::default(), &filter);

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 /// A call to the kernel that a test can make fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum KernelCall {
     /// [`Kernel::identity`](crate::Kernel::identity)
     Identity,
     /// [`Kernel::observe`](crate::Kernel::observe)

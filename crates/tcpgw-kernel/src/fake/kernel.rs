@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::faults::{Call, Fail};
+use super::faults::{Fail, KernelCall};
 use super::table::{self, FakeTable};
 use super::{Fake, owns};
 use crate::conntrack::{Deletion, Flow, Pair, Selection};
 use crate::linux::next_generation;
 use crate::nftables::ownership::{Adoption, Ownership};
-use crate::{About, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen};
+use crate::{
+    Commit, Counted, InFlight, Kernel, KernelError, Observed, ObservedTable, RulesetIdentity, TableProperties,
+};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
@@ -18,9 +20,9 @@ use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 const SETTLING: Duration = Duration::from_millis(25);
 
 impl Kernel for Fake {
-    fn identity(&mut self) -> Result<Identity, KernelError> {
-        let fail = self.enter(Call::Identity)?;
-        let identity = Identity {
+    fn identity(&mut self) -> Result<RulesetIdentity, KernelError> {
+        let fail = self.enter(KernelCall::Identity)?;
+        let identity = RulesetIdentity {
             generation: self.generation,
             table: self.table.as_ref().map(FakeTable::handle),
         };
@@ -28,8 +30,11 @@ impl Kernel for Fake {
     }
 
     fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError> {
-        let fail = self.enter(Call::Observe)?;
-        let table = self.table.as_ref().map_or(Seen::Absent, |table| table.seen(mark));
+        let fail = self.enter(KernelCall::Observe)?;
+        let table = self
+            .table
+            .as_ref()
+            .map_or(ObservedTable::Absent, |table| table.seen(mark));
         let observed = Observed {
             generation: self.generation,
             table,
@@ -38,14 +43,14 @@ impl Kernel for Fake {
     }
 
     fn comment(&mut self) -> Result<Option<String>, KernelError> {
-        let fail = self.enter(Call::Comment)?;
+        let fail = self.enter(KernelCall::Comment)?;
         let comment = self.table.as_ref().and_then(FakeTable::comment);
         self.leave(fail, comment)
     }
 
-    fn about(&mut self) -> Result<Option<About>, KernelError> {
-        let fail = self.enter(Call::About)?;
-        let about = self.table.as_ref().map(|table| About {
+    fn about(&mut self) -> Result<Option<TableProperties>, KernelError> {
+        let fail = self.enter(KernelCall::About)?;
+        let about = self.table.as_ref().map(|table| TableProperties {
             handle: table.handle(),
             comment: table.comment(),
             flags: table.ownership().flags(),
@@ -62,7 +67,7 @@ impl Kernel for Fake {
         if self.attainable() != Ownership::Owned {
             return Ok(Adoption::Unwanted);
         }
-        let fail = self.enter(Call::Adopt)?;
+        let fail = self.enter(KernelCall::Adopt)?;
         if fail == Some(Fail::Outdated) {
             self.disturb();
         }
@@ -84,7 +89,7 @@ impl Kernel for Fake {
     }
 
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
-        let fail = self.enter(Call::Commit)?;
+        let fail = self.enter(KernelCall::Commit)?;
         if fail == Some(Fail::Outdated) {
             self.disturb();
         }
@@ -105,7 +110,7 @@ impl Kernel for Fake {
     }
 
     fn remove(&mut self) -> Result<bool, KernelError> {
-        let fail = self.enter(Call::Remove)?;
+        let fail = self.enter(KernelCall::Remove)?;
         self.permit()?;
         let removed = self.table.take().is_some();
         if removed {
@@ -119,13 +124,13 @@ impl Kernel for Fake {
     }
 
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError> {
-        let fail = self.enter(Call::Counted)?;
+        let fail = self.enter(KernelCall::Counted)?;
         let counted = self.table.as_ref().map(|table| table.counted(set)).unwrap_or_default();
         self.leave(fail, counted)
     }
 
     fn counters(&mut self, keys: &[(SetName, Box<[u8]>)]) -> Result<Vec<Counted>, KernelError> {
-        let fail = self.enter(Call::Counted)?;
+        let fail = self.enter(KernelCall::Counted)?;
         let counted = keys.iter().map(|(set, key)| {
             let table = self.table.as_ref();
             let all = table.map(|table| table.counted(*set)).unwrap_or_default();
@@ -141,7 +146,7 @@ impl Kernel for Fake {
     }
 
     fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError> {
-        let fail = self.enter(Call::Flows)?;
+        let fail = self.enter(KernelCall::Flows)?;
         self.flows.iter().filter(|flow| owns(mark, flow)).for_each(each);
         self.leave(fail, ())
     }
@@ -152,7 +157,7 @@ impl Kernel for Fake {
         selection: &Selection,
         each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
     ) -> Result<(), KernelError> {
-        let fail = self.enter(Call::Flows)?;
+        let fail = self.enter(KernelCall::Flows)?;
         let _ = self
             .flows
             .iter()
@@ -162,26 +167,26 @@ impl Kernel for Fake {
     }
 
     fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError> {
-        let fail = self.enter(Call::Flows)?;
+        let fail = self.enter(KernelCall::Flows)?;
         let is_it = |flow: &&Flow| owns(mark, flow) && (flow.backend, flow.seen_as) == (backend, seen_as);
         let found = self.flows.iter().find(is_it).cloned();
         self.leave(fail, found)
     }
 
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError> {
-        let fail = self.enter(Call::Sweep)?;
+        let fail = self.enter(KernelCall::Sweep)?;
         let deletion = self.delete_flows(mark, judge);
         self.leave(fail, deletion)
     }
 
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError> {
-        let fail = self.enter(Call::Sweep)?;
+        let fail = self.enter(KernelCall::Sweep)?;
         let deletion = self.delete_flows(mark, &mut |flow| pairs.iter().any(|pair| pair.matches(flow)));
         self.leave(fail, deletion)
     }
 
     fn settle(&mut self) -> Result<InFlight, KernelError> {
-        let fail = self.enter(Call::Settle)?;
+        let fail = self.enter(KernelCall::Settle)?;
         let answer = if self.flows.is_empty() && self.late.is_empty() {
             InFlight::NoFlows
         } else if self.blind {

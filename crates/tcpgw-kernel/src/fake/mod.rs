@@ -1,7 +1,7 @@
 //! A kernel in memory, for tests. It keeps what [`Linux`](crate::linux::Linux) would send, refuses what Linux would refuse, and fails
 //! where a test asks for it.
 //!
-//! Owns a table, a generation and a list of flows. Knows the rules only as far as they choose a backend (see [`Walk`]).
+//! Owns a table, a generation and a list of flows. Knows the rules only as far as they choose a backend (see [`PacketWalk`]).
 
 mod faults;
 mod kernel;
@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-pub use self::faults::{Call, Crash, Fail};
-pub use self::packet::{ConnectOutcome, Syn, Walk};
+pub use self::faults::{Crash, Fail, KernelCall};
+pub use self::packet::{ConnectOutcome, PacketWalk, Syn};
 use self::table::FakeTable;
-use crate::conntrack::{Deletion, Failure, Flow};
+use crate::conntrack::{DeleteFailure, Deletion, Flow};
 use crate::linux::next_generation;
 use crate::netlink::error::NetlinkError;
 use crate::netlink::tlv::Nack;
 use crate::nftables::ownership::Ownership;
-use crate::nftables::transaction::{Refused, Subject};
-use crate::{Build, Commit, Counted, Kernel, KernelError, Seen};
+use crate::nftables::transaction::{MessageSubject, RefusedMessage};
+use crate::{Build, Commit, Counted, Kernel, KernelError, ObservedTable};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
@@ -32,7 +32,7 @@ use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
 /// The sets at one generation, as packets find them.
 #[derive(Debug, Clone, Default)]
-pub struct View(Option<FakeTable>);
+pub struct GenerationView(Option<FakeTable>);
 
 /// A kernel in memory.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub struct Fake {
     pub stuck: BTreeSet<u32>,
     /// Timeouts that conntrack's sysctls say.
     pub timeouts: KernelTimeouts,
-    failures: VecDeque<(Call, Fail)>,
+    failures: VecDeque<(KernelCall, Fail)>,
     crash: Option<Crash>,
     calls: usize,
     begin: Instant,
@@ -107,7 +107,7 @@ impl Fake {
     }
 
     /// Makes the next call of this kind fail, after the failures that were asked for before.
-    pub fn fail_next(&mut self, call: Call, fail: Fail) {
+    pub fn fail_next(&mut self, call: KernelCall, fail: Fail) {
         self.failures.push_back((call, fail));
     }
 
@@ -194,14 +194,14 @@ impl Fake {
     }
 
     /// Returns the sets as packets find them now.
-    pub fn view(&self) -> View {
-        View(self.table.clone())
+    pub fn view(&self) -> GenerationView {
+        GenerationView(self.table.clone())
     }
 
     /// Lets a client connect, adds its flow if it got one, and returns where it was sent.
     pub fn connect(&mut self, syn: &Syn, pick: u32) -> ConnectOutcome {
         let view = self.view();
-        let (outcome, _) = Walk::steady(&view).syn(syn, pick);
+        let (outcome, _) = PacketWalk::steady(&view).syn(syn, pick);
         if let (ConnectOutcome::Backend(backend), Some(table)) = (outcome, &self.table) {
             let id = self.flows.iter().map(|flow| flow.id).max().unwrap_or(0) + 1;
             self.flows.push(syn.flow(backend, table.mark(), id));
@@ -209,7 +209,7 @@ impl Fake {
         outcome
     }
 
-    fn enter(&mut self, call: Call) -> Result<Option<Fail>, KernelError> {
+    fn enter(&mut self, call: KernelCall) -> Result<Option<Fail>, KernelError> {
         let number = self.calls;
         self.calls += 1;
         if self
@@ -228,7 +228,7 @@ impl Fake {
         match fail {
             Some(Fail::Netlink) => Err(NetlinkError::Timeout.into()),
             Some(Fail::UnknownBefore) => Err(KernelError::Unknown(NetlinkError::Overrun)),
-            Some(Fail::Refused(errno)) => Err(KernelError::Refused(vec![refused(Subject::Batch, None, errno)])),
+            Some(Fail::Refused(errno)) => Err(KernelError::Refused(vec![refused(MessageSubject::Batch, None, errno)])),
             other => Ok(other),
         }
     }
@@ -255,13 +255,17 @@ impl Fake {
     fn permit(&self) -> Result<(), KernelError> {
         let owner = self.table.as_ref().and_then(FakeTable::owner);
         if owner.is_some_and(|owner| owner != self.port) {
-            return Err(KernelError::Refused(vec![refused(Subject::Table, None, Errno::EPERM)]));
+            return Err(KernelError::Refused(vec![refused(
+                MessageSubject::Table,
+                None,
+                Errno::EPERM,
+            )]));
         }
         Ok(())
     }
 
-    fn build(&mut self, build: Option<Build>, mark: FlowMark) -> Result<Option<FakeTable>, Refused> {
-        let refuse = |errno| Err(refused(Subject::Table, None, errno));
+    fn build(&mut self, build: Option<Build>, mark: FlowMark) -> Result<Option<FakeTable>, RefusedMessage> {
+        let refuse = |errno| Err(refused(MessageSubject::Table, None, errno));
         let room = match (build, &self.table) {
             (None, table) => return Ok(table.clone()),
             (Some(Build::New(..)), Some(_)) => return refuse(Errno::EEXIST),
@@ -287,7 +291,7 @@ impl Fake {
             }
             if stuck.contains(&flow.id) {
                 deletion.failed += 1;
-                deletion.failures.push(Failure {
+                deletion.failures.push(DeleteFailure {
                     key: flow.key(),
                     errno: libc::EBUSY,
                 });
@@ -307,8 +311,8 @@ fn owns(mark: FlowMark, flow: &Flow) -> bool {
     mark.matches(flow.mark) && flow.status.dnat()
 }
 
-fn refused(subject: Subject, element: Option<&[u8]>, errno: Errno) -> Refused {
-    Refused {
+fn refused(subject: MessageSubject, element: Option<&[u8]>, errno: Errno) -> RefusedMessage {
+    RefusedMessage {
         subject,
         element: element.map(Into::into),
         expression: None,

@@ -4,9 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
-use super::View;
+use super::GenerationView;
 use super::table::FakeTable;
-use crate::conntrack::{Flow, Status};
+use crate::conntrack::{CtStatus, Flow};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::compile::TCP;
 use tcpgw_core::ruleset::name::{Family, ListenScope, Scope, SetName, SpreadRule};
@@ -50,7 +50,7 @@ impl Syn {
             seen_as: SocketAddr::new(backend.ip(), self.client.port()),
             id,
             mark: mark.value(),
-            status: Status(16 | 32),
+            status: CtStatus(16 | 32),
             tcp_state: None,
             zone: 0,
             timeout: None,
@@ -98,21 +98,21 @@ fn octets(address: IpAddr) -> Vec<u8> {
 /// when it gets there (`nft_do_chain`, `net/netfilter/nf_tables_core.c`); from one of its steps on it reads the new
 /// generation.
 #[derive(Debug)]
-pub struct Walk<'a> {
-    old: &'a View,
-    new: &'a View,
+pub struct PacketWalk<'a> {
+    old: &'a GenerationView,
+    new: &'a GenerationView,
     change: usize,
     steps: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> PacketWalk<'a> {
     /// Creates a walk without a transaction.
-    pub fn steady(view: &'a View) -> Self {
+    pub fn steady(view: &'a GenerationView) -> Self {
         Self::across(view, view, 0)
     }
 
     /// Creates a walk during which a transaction is committed, before the step of that number.
-    pub fn across(old: &'a View, new: &'a View, change: usize) -> Self {
+    pub fn across(old: &'a GenerationView, new: &'a GenerationView, change: usize) -> Self {
         Self {
             old,
             new,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
-use super::{Counted, Refused, Seen, Subject, refused};
+use super::{Counted, MessageSubject, ObservedTable, RefusedMessage, refused};
 use crate::Commit;
 use crate::nftables::ownership::Ownership;
 use tcpgw_core::model::FlowMark;
@@ -17,10 +17,10 @@ use tcpgw_core::ruleset::step::{ListenKey, PlanStep};
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 use tcpgw_core::ruleset::{Ruleset, idle_timeouts};
 
-type Elements = BTreeMap<Box<[u8]>, Element>;
+type Elements = BTreeMap<Box<[u8]>, FakeElement>;
 
 #[derive(Debug, Clone)]
-struct Element {
+struct FakeElement {
     rest: Box<[u8]>,
     born: u32,
 }
@@ -106,14 +106,14 @@ impl FakeTable {
         self.comment = comment.map(str::to_owned);
     }
 
-    pub(super) fn seen(&self, mark: FlowMark) -> Seen {
+    pub(super) fn seen(&self, mark: FlowMark) -> ObservedTable {
         let (handle, ruleset) = (self.handle, self.ruleset());
         let whole = self.spreads_follow_sets() && self.idle_timeouts == ruleset.idle_timeouts();
         if self.rules_are_ours && mark == self.mark && whole {
             let room = self.room;
-            return Seen::Ours { handle, ruleset, room };
+            return ObservedTable::Ours { handle, ruleset, room };
         }
-        Seen::Other {
+        ObservedTable::Other {
             handle,
             comment: self.comment(),
             ruleset,
@@ -220,9 +220,13 @@ impl FakeTable {
 }
 
 /// Does what a transaction says, in its order; everything that the kernel would refuse of it, if there is anything.
-pub(super) fn apply(table: &mut Option<FakeTable>, commit: &Commit<'_>, generation: u32) -> Result<(), Vec<Refused>> {
+pub(super) fn apply(
+    table: &mut Option<FakeTable>,
+    commit: &Commit<'_>,
+    generation: u32,
+) -> Result<(), Vec<RefusedMessage>> {
     let Some(table) = table else {
-        return Err(vec![refused(Subject::Table, None, Errno::ENOENT)]);
+        return Err(vec![refused(MessageSubject::Table, None, Errno::ENOENT)]);
     };
     let mut work = Work {
         table,
@@ -248,11 +252,11 @@ pub(super) fn apply(table: &mut Option<FakeTable>, commit: &Commit<'_>, generati
 struct Work<'a> {
     table: &'a mut FakeTable,
     generation: u32,
-    refused: Vec<Refused>,
+    refused: Vec<RefusedMessage>,
 }
 
 impl Work<'_> {
-    fn refuse(&mut self, subject: Subject, element: Option<&[u8]>, errno: Errno) {
+    fn refuse(&mut self, subject: MessageSubject, element: Option<&[u8]>, errno: Errno) {
         self.refused.push(refused(subject, element, errno));
     }
 
@@ -260,44 +264,44 @@ impl Work<'_> {
         if let Some(retimed) = &step.retimed {
             // Rules would be lost, or hold on to the objects.
             if retimed.spreads != self.table.spreads || retimed.optional_sets != self.table.optional_sets {
-                self.refuse(Subject::Timeouts, None, Errno::EBUSY);
+                self.refuse(MessageSubject::Timeouts, None, Errno::EBUSY);
             }
             self.table.timeouts = retimed.timeouts;
         }
         for (timeouts, kernel) in &step.new_timeouts {
             // An object with other timeouts is taken for that of another program.
             if *kernel != self.table.timeouts || !self.table.idle_timeouts.insert(*timeouts) {
-                self.refuse(Subject::Timeouts, None, Errno::EEXIST);
+                self.refuse(MessageSubject::Timeouts, None, Errno::EEXIST);
             }
         }
         for (listen_scope, width) in &step.new_widths {
             let name = SetName::Spread(*listen_scope, *width);
             if self.table.sets.contains_key(&name) {
-                self.refuse(Subject::Set(name), None, Errno::EEXIST);
+                self.refuse(MessageSubject::Set(name), None, Errno::EEXIST);
             }
             self.table.sets.entry(name).or_default();
         }
         for chain in &step.new_turns {
             // The kernel would take the chain as it is and add its rule once more.
             if !self.table.chains.insert(chain.clone()) {
-                self.refuse(Subject::Chain(chain.to_string()), None, Errno::EEXIST);
+                self.refuse(MessageSubject::Chain(chain.to_string()), None, Errno::EEXIST);
             }
         }
         for (listen_scope, widths) in &step.spreads {
             for width in widths {
                 if !self.table.sets.contains_key(&SetName::Spread(*listen_scope, *width)) {
-                    self.refuse(Subject::Rule(spread_name(*listen_scope)), None, Errno::ENOENT);
+                    self.refuse(MessageSubject::Rule(spread_name(*listen_scope)), None, Errno::ENOENT);
                 }
             }
             if !idle_timeouts(*listen_scope, widths).is_subset(&self.table.idle_timeouts) {
-                self.refuse(Subject::Rule(spread_name(*listen_scope)), None, Errno::ENOENT);
+                self.refuse(MessageSubject::Rule(spread_name(*listen_scope)), None, Errno::ENOENT);
             }
             self.table.spreads.insert(*listen_scope, widths.clone());
         }
         if let Some((had, wanted)) = &step.optional_sets {
             // The chains that differ are found from the sets that they were said to look up.
             if self.table.optional_sets != *had {
-                self.refuse(Subject::Rule("guard".into()), None, Errno::EINVAL);
+                self.refuse(MessageSubject::Rule("guard".into()), None, Errno::EINVAL);
             }
             self.table.optional_sets.clone_from(wanted);
         }
@@ -307,7 +311,7 @@ impl Work<'_> {
         for listen_key in &step.delete_turns {
             if self.table.turns.remove(listen_key).is_none() {
                 self.refuse(
-                    Subject::Elements(SetName::RoundRobin(listen_key.0)),
+                    MessageSubject::Elements(SetName::RoundRobin(listen_key.0)),
                     Some(&listen_key.1),
                     Errno::ENOENT,
                 );
@@ -323,11 +327,15 @@ impl Work<'_> {
     fn delete_row(&mut self, name: SetName, row: &[u8]) {
         let spec = SetSpec::of(name);
         let Some(identity) = row.get(..spec.identity_len()) else {
-            return self.refuse(Subject::Elements(name), None, Errno::EINVAL);
+            return self.refuse(MessageSubject::Elements(name), None, Errno::EINVAL);
         };
         let gone = self.table.sets.get_mut(&name).and_then(|set| set.remove(identity));
         if gone.is_none() {
-            self.refuse(Subject::Elements(name), Some(&row[..spec.key_len()]), Errno::ENOENT);
+            self.refuse(
+                MessageSubject::Elements(name),
+                Some(&row[..spec.key_len()]),
+                Errno::ENOENT,
+            );
         }
     }
 
@@ -338,7 +346,7 @@ impl Work<'_> {
             }
         }
         for (listen_key, chain) in &step.add_turns {
-            let subject = Subject::Elements(SetName::RoundRobin(listen_key.0));
+            let subject = MessageSubject::Elements(SetName::RoundRobin(listen_key.0));
             if !self.table.chains.contains(chain) {
                 self.refuse(subject.clone(), Some(&listen_key.1), Errno::ENOENT);
             }
@@ -351,7 +359,7 @@ impl Work<'_> {
 
     fn add_row(&mut self, name: SetName, row: &[u8]) {
         let spec = SetSpec::of(name);
-        let subject = Subject::Elements(name);
+        let subject = MessageSubject::Elements(name);
         if row.len() != spec.row_len() {
             return self.refuse(subject, None, Errno::EINVAL);
         }
@@ -372,7 +380,7 @@ impl Work<'_> {
         if set.contains_key(identity) || spec.interval && set.keys().any(|other| overlaps(other)) {
             return self.refuse(subject, Some(key), Errno::EEXIST);
         }
-        let element = Element {
+        let element = FakeElement {
             rest: rest.into(),
             born: self.generation,
         };
@@ -387,14 +395,14 @@ impl Work<'_> {
         for (listen_scope, width) in &step.old_widths {
             let name = SetName::Spread(*listen_scope, *width);
             if self.table.spread(*listen_scope).any(|used| used == *width) {
-                self.refuse(Subject::Set(name), None, Errno::EBUSY);
+                self.refuse(MessageSubject::Set(name), None, Errno::EBUSY);
             }
             if self.table.sets.remove(&name).is_none() {
-                self.refuse(Subject::Set(name), None, Errno::ENOENT);
+                self.refuse(MessageSubject::Set(name), None, Errno::ENOENT);
             }
         }
         for chain in &step.old_turns {
-            let subject = Subject::Chain(chain.to_string());
+            let subject = MessageSubject::Chain(chain.to_string());
             if self.table.turns.values().any(|(used, _)| used == chain) {
                 self.refuse(subject.clone(), None, Errno::EBUSY);
             }
@@ -405,10 +413,10 @@ impl Work<'_> {
         for timeouts in &step.old_timeouts {
             let mut spreads = self.table.spreads.iter();
             if spreads.any(|(listen_scope, rules)| idle_timeouts(*listen_scope, rules).contains(timeouts)) {
-                self.refuse(Subject::Timeouts, None, Errno::EBUSY);
+                self.refuse(MessageSubject::Timeouts, None, Errno::EBUSY);
             }
             if !self.table.idle_timeouts.remove(timeouts) {
-                self.refuse(Subject::Timeouts, None, Errno::ENOENT);
+                self.refuse(MessageSubject::Timeouts, None, Errno::ENOENT);
             }
         }
     }
@@ -420,7 +428,7 @@ impl Work<'_> {
             .get_mut(&set)
             .and_then(|counters| counters.remove(key));
         if gone.is_none() {
-            self.refuse(Subject::Elements(set), Some(key), Errno::ENOENT);
+            self.refuse(MessageSubject::Elements(set), Some(key), Errno::ENOENT);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use nftnl_sys as sys;
 
-use crate::nftables::expr::{Expr, Value};
+use crate::nftables::expr::{AttributeValue, Expr};
 
 /// An expression made through libnftnl's generic setters: the kinds that `nftnl` has no type for.
 struct Generic<'a>(&'a Expr);
@@ -18,13 +18,13 @@ impl nftnl::expr::Expression for Generic<'_> {
             let expr = expr.unwrap_or_else(|| std::process::abort());
             for (number, value) in &self.0.attributes {
                 match value {
-                    Value::U8(value) => sys::nftnl_expr_set_u8(expr.as_ptr(), *number, *value),
-                    Value::U32(value) => sys::nftnl_expr_set_u32(expr.as_ptr(), *number, *value),
-                    Value::Bytes(bytes) => {
+                    AttributeValue::U8(value) => sys::nftnl_expr_set_u8(expr.as_ptr(), *number, *value),
+                    AttributeValue::U32(value) => sys::nftnl_expr_set_u32(expr.as_ptr(), *number, *value),
+                    AttributeValue::Bytes(bytes) => {
                         let length = u32::try_from(bytes.len()).unwrap_or(0);
                         sys::nftnl_expr_set(expr.as_ptr(), *number, bytes.as_ptr().cast(), length);
                     }
-                    Value::Text(text) => {
+                    AttributeValue::Text(text) => {
                         sys::nftnl_expr_set_str(expr.as_ptr(), *number, text.as_ptr());
                     }
                 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::mark::{self, MarkWrite, Target};
-use super::parts::{Parts, read_verdict};
+use super::mark::{self, ConnmarkEffect, MarkWrite};
+use super::parts::{ExpressionData, read_verdict};
 use super::stateful as state;
-use super::{Effect, Element, Field, Load, Relation, Rule, TableFamily, Test, Verdict, xt};
+use super::{Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, SetElement, TableFamily, Test, xt};
 use crate::netlink::tlv::{Attrs, Malformed};
 use crate::nftables::nft::{LIST_ELEM, elem, expr};
 
@@ -30,13 +30,13 @@ pub(super) struct SetContent {
     /// Length of a key in bytes.
     pub(super) key_len: usize,
     /// Elements of the set; `None` if they were not read.
-    pub(super) elements: Option<Vec<(Element, Verdict)>>,
+    pub(super) elements: Option<Vec<(SetElement, RuleVerdict)>>,
     /// Whether it has an element that stands for all others.
     pub(super) catch_all: bool,
 }
 
 /// The sets of the rule's table.
-pub(super) type Sets<'a> = &'a dyn Fn(&str) -> Option<&'a SetContent>;
+pub(super) type TableSets<'a> = &'a dyn Fn(&str) -> Option<&'a SetContent>;
 
 /// A rule, and the names of sets that would tell more of it if they were read.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ pub(super) struct Decoded {
 }
 
 /// Decodes a rule from its list of expressions.
-pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> Result<Decoded, Malformed> {
-    let mut reader = Reader {
+pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: TableSets<'_>) -> Result<Decoded, Malformed> {
+    let mut reader = RuleDecoder {
         family,
         sets,
         registers: BTreeMap::new(),
@@ -71,24 +71,24 @@ pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> R
 
 /// Content of a register: a field, perhaps masked.
 #[derive(Debug, Clone)]
-struct Held {
+struct RegisterContent {
     load: Load,
     mask: Option<Vec<u8>>,
 }
 
-const NOTHING: Held = Held {
+const NOTHING: RegisterContent = RegisterContent {
     load: Load {
-        field: Field::Other,
+        field: RuleField::Other,
         len: 0,
     },
     mask: None,
 };
 
-struct Reader<'a> {
+struct RuleDecoder<'a> {
     family: TableFamily,
-    sets: Sets<'a>,
+    sets: TableSets<'a>,
     /// Fields by 4-byte slot.
-    registers: BTreeMap<u32, Held>,
+    registers: BTreeMap<u32, RegisterContent>,
     /// Value that a slot would write to the ct mark; a missing one is unknown.
     marks: BTreeMap<u32, MarkWrite>,
     /// Value that a slot would write to the packet's mark.
@@ -106,13 +106,13 @@ fn slot(register: u32) -> u32 {
     }
 }
 
-impl Reader<'_> {
+impl RuleDecoder<'_> {
     fn expression(&mut self, payload: &[u8]) -> Result<(), Malformed> {
         let Some(name) = Attrs::new(payload).first(expr::NAME)? else {
             return Ok(());
         };
         let data = Attrs::new(payload).first(expr::DATA)?;
-        let parts = Parts(data.map_or(&[][..], |data| data.payload));
+        let parts = ExpressionData(data.map_or(&[][..], |data| data.payload));
         match name.str()? {
             "meta" if parts.has(1)? => {
                 self.hold(parts.number(1)?, meta_field(parts.number(2)?));
@@ -130,16 +130,16 @@ impl Reader<'_> {
                 let write = self.marks.get(&slot(parts.number(4)?)).copied();
                 self.rule
                     .effects
-                    .push(Effect::CtMark(write.unwrap_or(MarkWrite::UNKNOWN)));
+                    .push(RuleEffect::CtMark(write.unwrap_or(MarkWrite::UNKNOWN)));
             }
             "meta" if parts.number(2)? == META_MARK && parts.has(3)? => {
                 let from = slot(parts.number(3)?);
                 let from_ct = self.marks.get(&from).is_some_and(|write| write.keep != 0);
                 let write = self.packet_marks.get(&from).copied();
                 self.rule.effects.push(if from_ct {
-                    Effect::RestoreMark
+                    RuleEffect::RestoreMark
                 } else {
-                    Effect::PacketMark(write.unwrap_or(MarkWrite::UNKNOWN))
+                    RuleEffect::PacketMark(write.unwrap_or(MarkWrite::UNKNOWN))
                 });
             }
             "payload" if parts.has(1)? => self.payload(&parts)?,
@@ -166,9 +166,9 @@ impl Reader<'_> {
                 const ADDRTYPE: u32 = 3;
                 let flags = parts.number(3)?;
                 let field = match parts.number(2)? {
-                    _ if flags & SADDR != 0 => Field::Sender,
-                    ADDRTYPE if flags == DADDR => Field::DestType,
-                    _ => Field::Other,
+                    _ if flags & SADDR != 0 => RuleField::Sender,
+                    ADDRTYPE if flags == DADDR => RuleField::DestType,
+                    _ => RuleField::Other,
                 };
                 self.hold(parts.number(1)?, (field, 4));
             }
@@ -177,14 +177,14 @@ impl Reader<'_> {
             "range" => self.range(&parts)?,
             "lookup" => self.lookup(&parts)?,
             "immediate" => self.immediate(&parts)?,
-            "reject" => self.rule.verdict = Verdict::Reject,
-            "notrack" => self.rule.effects.push(Effect::Notrack),
-            "flow_offload" => self.rule.effects.push(Effect::Offload),
-            "redir" => self.rule.effects.push(Effect::Dnat),
+            "reject" => self.rule.verdict = RuleVerdict::Reject,
+            "notrack" => self.rule.effects.push(RuleEffect::Notrack),
+            "flow_offload" => self.rule.effects.push(RuleEffect::Offload),
+            "redir" => self.rule.effects.push(RuleEffect::Dnat),
             "nat" => {
                 const DNAT: u32 = 1;
                 if parts.number(1)? == DNAT {
-                    self.rule.effects.push(Effect::Dnat);
+                    self.rule.effects.push(RuleEffect::Dnat);
                 }
             }
             "limit" if parts.number(LIMIT_FLAGS)? & LIMIT_OVER != 0 => self.rule.tests.push(Test::Exceeds),
@@ -204,7 +204,7 @@ impl Reader<'_> {
                 let info = parts.get(3)?.map_or(&[][..], |attr| attr.payload);
                 self.target(parts.text(1)?, parts.number(2)?, info);
             }
-            "queue" | "synproxy" | "tproxy" | "fwd" => self.rule.verdict = Verdict::Unknown(name.str()?.into()),
+            "queue" | "synproxy" | "tproxy" | "fwd" => self.rule.verdict = RuleVerdict::Unknown(name.str()?.into()),
             // All others load something.
             _ if parts.has(1)? => self.forget(&parts)?,
             other => self.rule.tests.push(Test::Unknown(other.into())),
@@ -212,8 +212,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn hold(&mut self, register: u32, (field, len): (Field, usize)) {
-        let held = Held {
+    fn hold(&mut self, register: u32, (field, len): (RuleField, usize)) {
+        let held = RegisterContent {
             load: Load { field, len },
             mask: None,
         };
@@ -239,7 +239,7 @@ impl Reader<'_> {
     }
 
     /// Records that the first and the second attribute may be destination registers, whose content is then unknown.
-    fn forget(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn forget(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         for kind in [1, 2] {
             if let Some(register) = parts.get(kind)?.and_then(|attr| attr.be32().ok()) {
                 self.unknown(register);
@@ -248,11 +248,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn held(&self, register: u32) -> &Held {
+    fn held(&self, register: u32) -> &RegisterContent {
         self.registers.get(&slot(register)).unwrap_or(&NOTHING)
     }
 
-    fn payload(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn payload(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         let len = usize::try_from(parts.number(4)?).unwrap_or(0);
         let field = payload_field(self.is_ipv6(), parts.number(2)?, parts.number(3)?, len);
         self.hold(parts.number(1)?, (field, len));
@@ -262,7 +262,7 @@ impl Reader<'_> {
     }
 
     /// Decodes a write to the payload. Only the hop limit is followed, if the rule gives its value.
-    fn write_payload(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn write_payload(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         const NETWORK: u32 = 1;
         let place: u32 = if self.is_ipv6() { 7 } else { 8 };
         let at = place
@@ -271,7 +271,7 @@ impl Reader<'_> {
         let at = at.and_then(|at| usize::try_from(at).ok());
         let written = self.bytes.get(&slot(parts.number(PAYLOAD_SOURCE)?));
         let limit = at.zip(written).and_then(|(at, bytes)| *bytes.get(at)?);
-        self.rule.effects.extend(limit.map(Effect::HopLimit));
+        self.rule.effects.extend(limit.map(RuleEffect::HopLimit));
         Ok(())
     }
 
@@ -282,13 +282,13 @@ impl Reader<'_> {
             TableFamily::Ip => false,
             _ => self.rule.tests.iter().any(|test| {
                 matches!(test, Test::Compare { load, value, relation: Relation::Equal, .. }
-                    if (load.field == Field::Family && value.first() == Some(&10))
-                        || (load.field == Field::EtherType && *value == [0x86, 0xdd]))
+                    if (load.field == RuleField::Family && value.first() == Some(&10))
+                        || (load.field == RuleField::EtherType && *value == [0x86, 0xdd]))
             }),
         }
     }
 
-    fn bitwise(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn bitwise(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         const MASK_AND_XOR: u32 = 0;
         let (from, to) = (parts.number(1)?, parts.number(2)?);
         self.bitwise_mark(from, to, parts)?;
@@ -308,7 +308,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn bitwise_bytes(&self, from: u32, parts: &Parts<'_>) -> Result<Option<Vec<Option<u8>>>, Malformed> {
+    fn bitwise_bytes(&self, from: u32, parts: &ExpressionData<'_>) -> Result<Option<Vec<Option<u8>>>, Malformed> {
         const MASK_AND_XOR: u32 = 0;
         let Some(bytes) = self
             .bytes
@@ -327,7 +327,7 @@ impl Reader<'_> {
         Ok(Some(bytes.collect()))
     }
 
-    fn bitwise_mark(&mut self, from: u32, to: u32, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn bitwise_mark(&mut self, from: u32, to: u32, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         for marks in [&mut self.marks, &mut self.packet_marks] {
             match bitwise_mark(marks, from, parts)? {
                 Some(write) => marks.insert(slot(to), write),
@@ -337,7 +337,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn compare(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn compare(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         let relation = match parts.number(2)? {
             0 => Relation::Equal,
             1 => Relation::Differs,
@@ -352,7 +352,7 @@ impl Reader<'_> {
     }
 
     fn push_compare(&mut self, register: u32, relation: Relation, value: Vec<u8>) {
-        let Held { load, mask } = self.held(register).clone();
+        let RegisterContent { load, mask } = self.held(register).clone();
         self.rule.tests.push(Test::Compare {
             load,
             mask,
@@ -361,10 +361,10 @@ impl Reader<'_> {
         });
     }
 
-    fn range(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn range(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         const DIFFERS: u32 = 1;
         let held = self.held(parts.number(1)?);
-        let elements = vec![Element {
+        let elements = vec![SetElement {
             from: parts.value(3)?,
             to: parts.value(4)?,
         }];
@@ -377,23 +377,25 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn lookup(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn lookup(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         const INVERTED: u32 = 1;
         let name = parts.text(1)?;
         let content = (self.sets)(name);
         let elements = content.and_then(|content| content.elements.clone());
         let key = self.key(parts.number(2)?, content.map(|content| content.key_len));
-        let tells = |load: &Load| !matches!(load.field, Field::Other | Field::Sender | Field::CtMark);
+        let tells = |load: &Load| !matches!(load.field, RuleField::Other | RuleField::Sender | RuleField::CtMark);
         if content.is_some() && elements.is_none() && key.iter().all(tells) {
             self.unread.push(name.to_owned());
         }
-        let catch_all = content.filter(|content| content.catch_all).map(|content| Element {
+        let catch_all = content.filter(|content| content.catch_all).map(|content| SetElement {
             from: vec![0; content.key_len],
             to: vec![0xff; content.key_len],
         });
         match parts.get(3)?.map(|attr| attr.be32()).transpose()? {
             // The element gives the verdict where no other one does: without the others the verdict is unknown.
-            Some(VERDICT_REGISTER) => self.rule.verdict = Verdict::Map(key, elements.filter(|_| catch_all.is_none())),
+            Some(VERDICT_REGISTER) => {
+                self.rule.verdict = RuleVerdict::Map(key, elements.filter(|_| catch_all.is_none()));
+            }
             destination => {
                 self.rule.tests.push(Test::In {
                     key,
@@ -428,7 +430,7 @@ impl Reader<'_> {
         }
     }
 
-    fn immediate(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn immediate(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         if parts.number(1)? != VERDICT_REGISTER {
             let register = parts.number(1)?;
             self.unknown(register);
@@ -455,18 +457,20 @@ impl Reader<'_> {
     fn target(&mut self, name: &str, revision: u32, info: &[u8]) {
         match name {
             "CONNMARK" => match mark::connmark(revision, info) {
-                Some(Target::Writes(write)) => self.rule.effects.push(Effect::CtMark(write)),
-                Some(Target::Restores) => self.rule.effects.push(Effect::RestoreMark),
+                Some(ConnmarkEffect::Writes(write)) => self.rule.effects.push(RuleEffect::CtMark(write)),
+                Some(ConnmarkEffect::Restores) => self.rule.effects.push(RuleEffect::RestoreMark),
                 None => {}
             },
-            "REJECT" => self.rule.verdict = Verdict::Reject,
-            "DNAT" | "REDIRECT" => self.rule.effects.push(Effect::Dnat),
-            "CT" | "NOTRACK" => self.rule.effects.push(Effect::Notrack),
-            "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => self.rule.verdict = Verdict::Unknown(name.into()),
+            "REJECT" => self.rule.verdict = RuleVerdict::Reject,
+            "DNAT" | "REDIRECT" => self.rule.effects.push(RuleEffect::Dnat),
+            "CT" | "NOTRACK" => self.rule.effects.push(RuleEffect::Notrack),
+            "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => {
+                self.rule.verdict = RuleVerdict::Unknown(name.into());
+            }
             // `struct ipt_TTL_info` and `ip6t_HL_info`: the mode, of which 0 sets it, and the number.
             "TTL" | "HL" => {
                 if let [0, limit, ..] = info {
-                    self.rule.effects.push(Effect::HopLimit(*limit));
+                    self.rule.effects.push(RuleEffect::HopLimit(*limit));
                 }
             }
             "MARK" => {
@@ -476,7 +480,7 @@ impl Reader<'_> {
                     (2, Some(value), Some(bits)) => MarkWrite::set(value, bits),
                     _ => MarkWrite::UNKNOWN,
                 };
-                self.rule.effects.push(Effect::PacketMark(write));
+                self.rule.effects.push(RuleEffect::PacketMark(write));
             }
             // Logs and the like.
             _ => {}
@@ -488,7 +492,7 @@ impl Reader<'_> {
 fn bitwise_mark(
     marks: &BTreeMap<u32, MarkWrite>,
     from: u32,
-    parts: &Parts<'_>,
+    parts: &ExpressionData<'_>,
 ) -> Result<Option<MarkWrite>, Malformed> {
     const MASK_AND_XOR: u32 = 0;
     const OR: u32 = 4;
@@ -513,44 +517,44 @@ fn bitwise_mark(
     })
 }
 
-fn meta_field(key: u32) -> (Field, usize) {
+fn meta_field(key: u32) -> (RuleField, usize) {
     match key {
-        3 => (Field::Mark, 4),
-        4 => (Field::InIndex, 4),
-        5 => (Field::OutIndex, 4),
-        6 => (Field::InName, 16),
-        7 => (Field::OutName, 16),
-        1 => (Field::EtherType, 2),
-        15 => (Field::Family, 1),
-        16 => (Field::Protocol, 1),
-        _ => (Field::Other, 4),
+        3 => (RuleField::Mark, 4),
+        4 => (RuleField::InIndex, 4),
+        5 => (RuleField::OutIndex, 4),
+        6 => (RuleField::InName, 16),
+        7 => (RuleField::OutName, 16),
+        1 => (RuleField::EtherType, 2),
+        15 => (RuleField::Family, 1),
+        16 => (RuleField::Protocol, 1),
+        _ => (RuleField::Other, 4),
     }
 }
 
-fn ct_field(key: u32) -> (Field, usize) {
+fn ct_field(key: u32) -> (RuleField, usize) {
     match key {
-        0 => (Field::CtState, 4),
-        1 => (Field::CtDirection, 1),
-        2 => (Field::CtStatus, 4),
-        3 => (Field::CtMark, 4),
-        _ => (Field::Other, 4),
+        0 => (RuleField::CtState, 4),
+        1 => (RuleField::CtDirection, 1),
+        2 => (RuleField::CtStatus, 4),
+        3 => (RuleField::CtMark, 4),
+        _ => (RuleField::Other, 4),
     }
 }
 
-fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> Field {
+fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> RuleField {
     const NETWORK: u32 = 1;
     const TRANSPORT: u32 = 2;
     match (base, offset) {
-        (NETWORK, 9) if !ipv6 && len == 1 => Field::Protocol,
-        (NETWORK, 12) if !ipv6 && len <= 4 => Field::Source4,
-        (NETWORK, 16) if !ipv6 && len <= 4 => Field::Dest4,
-        (NETWORK, 6) if ipv6 && len == 1 => Field::Protocol,
-        (NETWORK, 8) if ipv6 && len <= 16 => Field::Source6,
-        (NETWORK, 24) if ipv6 && len <= 16 => Field::Dest6,
-        (TRANSPORT, 0) if len == 2 => Field::SourcePort,
-        (TRANSPORT, 2) if len == 2 => Field::DestPort,
-        (TRANSPORT, 13) if len == 1 => Field::TcpFlags,
-        _ => Field::Other,
+        (NETWORK, 9) if !ipv6 && len == 1 => RuleField::Protocol,
+        (NETWORK, 12) if !ipv6 && len <= 4 => RuleField::Source4,
+        (NETWORK, 16) if !ipv6 && len <= 4 => RuleField::Dest4,
+        (NETWORK, 6) if ipv6 && len == 1 => RuleField::Protocol,
+        (NETWORK, 8) if ipv6 && len <= 16 => RuleField::Source6,
+        (NETWORK, 24) if ipv6 && len <= 16 => RuleField::Dest6,
+        (TRANSPORT, 0) if len == 2 => RuleField::SourcePort,
+        (TRANSPORT, 2) if len == 2 => RuleField::DestPort,
+        (TRANSPORT, 13) if len == 1 => RuleField::TcpFlags,
+        _ => RuleField::Other,
     }
 }
 
@@ -599,7 +603,7 @@ mod tests {
         writer.finish().unwrap_or_default()
     }
 
-    fn field(from: Field, len: usize, value: &[u8]) -> Test {
+    fn field(from: RuleField, len: usize, value: &[u8]) -> Test {
         xt::compare(from, len, Relation::Equal, value.to_vec())
     }
 
@@ -630,8 +634,8 @@ mod tests {
         });
         let bytes = writer.finish().unwrap();
         let rule = rule(TableFamily::Ip, &bytes, &|_| None).unwrap().rule;
-        assert_eq!(rule.tests, [field(Field::Dest4, 3, &[10, 2, 0])]);
-        assert_eq!(rule.verdict, Verdict::Accept);
+        assert_eq!(rule.tests, [field(RuleField::Dest4, 3, &[10, 2, 0])]);
+        assert_eq!(rule.verdict, RuleVerdict::Accept);
     }
 
     fn looks_up(load: &[(u16, u32)], expression: &str, to_verdict: bool, content: &SetContent) -> Decoded {
@@ -675,9 +679,9 @@ mod tests {
         content.catch_all = true;
         let decoded = looks_up(&DEST, "payload", false, &content);
         assert!(matches!(&decoded.rule.tests[..], [Test::In { elements: Some(all), .. }]
-            if all[..] == [Element { from: vec![0; 4], to: vec![0xff; 4] }]));
+            if all[..] == [SetElement { from: vec![0; 4], to: vec![0xff; 4] }]));
         let decoded = looks_up(&DEST, "payload", true, &content);
-        assert!(matches!(decoded.rule.verdict, Verdict::Map(_, None)));
+        assert!(matches!(decoded.rule.verdict, RuleVerdict::Map(_, None)));
     }
 
     proptest! {
@@ -697,7 +701,7 @@ mod tests {
         ) {
             let content = SetContent {
                 key_len: element.len(),
-                elements: Some(vec![(Element { from: element.clone(), to: element }, Verdict::Drop)]),
+                elements: Some(vec![(SetElement { from: element.clone(), to: element }, RuleVerdict::Drop)]),
                 catch_all: false,
             };
             let _ = rule(TableFamily::Inet, &listed(&expressions), &|_| Some(&content));

@@ -3,7 +3,7 @@
 use super::TableFamily;
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::tlv::{Attrs, Family, Header, Malformed, Message};
+use crate::netlink::tlv::{Attrs, Header, Malformed, Message, NetfilterHeader};
 use crate::nftables::nft;
 
 pub(super) fn dump(
@@ -14,7 +14,7 @@ pub(super) fn dump(
 ) -> Result<(), NetlinkError> {
     socket.dump(
         what,
-        |writer, seq| writer.message(header(kind, seq), Family::default(), |_| {}),
+        |writer, seq| writer.message(header(kind, seq), NetfilterHeader::default(), |_| {}),
         |message| match family(message.family()?.0.family) {
             Some(family) => each(family, message),
             None => Ok(()),
@@ -53,13 +53,13 @@ pub(super) fn family(number: u8) -> Option<TableFamily> {
     found.map(|(_, family)| *family)
 }
 
-pub(super) fn of(family: TableFamily) -> Family {
+pub(super) fn of(family: TableFamily) -> NetfilterHeader {
     let number = FAMILIES
         .iter()
         .find(|(_, of)| *of == family)
         .map_or(0, |(number, _)| *number);
-    Family {
+    NetfilterHeader {
         family: number,
-        ..Family::default()
+        ..NetfilterHeader::default()
     }
 }

@@ -123,7 +123,7 @@ impl MarkWrite {
 
 /// Decodes a `CONNMARK` target from `struct xt_connmark_tginfo1` and `2`: ct mark, ct mask, packet's mask; in the
 /// second the direction and width of a shift; the mode. Returns `None` if it writes no ct mark.
-pub(super) fn connmark(revision: u32, info: &[u8]) -> Option<Target> {
+pub(super) fn connmark(revision: u32, info: &[u8]) -> Option<ConnmarkEffect> {
     const SET: u8 = 0;
     const SAVE: u8 = 1;
     const RESTORE: u8 = 2;
@@ -135,23 +135,23 @@ pub(super) fn connmark(revision: u32, info: &[u8]) -> Option<Target> {
     let (mode, shifted) = match revision {
         1 => (byte(12), false),
         2 => (byte(14), byte(13) != Some(0)),
-        _ => return Some(Target::Writes(MarkWrite::UNKNOWN)),
+        _ => return Some(ConnmarkEffect::Writes(MarkWrite::UNKNOWN)),
     };
     let (Some(value), Some(mask), Some(packet)) = (word(0), word(4), word(8)) else {
-        return Some(Target::Writes(MarkWrite::UNKNOWN));
+        return Some(ConnmarkEffect::Writes(MarkWrite::UNKNOWN));
     };
     match mode {
-        Some(RESTORE) => Some(Target::Restores),
-        Some(SET | SAVE) if shifted => Some(Target::Writes(MarkWrite::UNKNOWN)),
-        Some(SET) => Some(Target::Writes(MarkWrite::set(value, mask))),
-        Some(SAVE) => Some(Target::Writes(MarkWrite::save(mask, packet))),
+        Some(RESTORE) => Some(ConnmarkEffect::Restores),
+        Some(SET | SAVE) if shifted => Some(ConnmarkEffect::Writes(MarkWrite::UNKNOWN)),
+        Some(SET) => Some(ConnmarkEffect::Writes(MarkWrite::set(value, mask))),
+        Some(SAVE) => Some(ConnmarkEffect::Writes(MarkWrite::save(mask, packet))),
         _ => None,
     }
 }
 
 /// Effect of a `CONNMARK` target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum ConnmarkEffect {
     Writes(MarkWrite),
     /// The packet's mark becomes the ct mark.
     Restores,
@@ -214,17 +214,20 @@ mod tests {
             bytes
         };
         let set = info([5, 0xff, 0], &[0, 0, 0, 0]);
-        assert_eq!(connmark(1, &set), Some(Target::Writes(MarkWrite::set(5, 0xff))));
+        assert_eq!(connmark(1, &set), Some(ConnmarkEffect::Writes(MarkWrite::set(5, 0xff))));
         let save = info([0, u32::MAX, u32::MAX], &[0, 0, 1, 0]);
         assert_eq!(
             connmark(2, &save),
-            Some(Target::Writes(MarkWrite::save(u32::MAX, u32::MAX)))
+            Some(ConnmarkEffect::Writes(MarkWrite::save(u32::MAX, u32::MAX)))
         );
-        assert_eq!(connmark(2, &info([0; 3], &[0, 0, 2, 0])), Some(Target::Restores));
+        assert_eq!(
+            connmark(2, &info([0; 3], &[0, 0, 2, 0])),
+            Some(ConnmarkEffect::Restores)
+        );
         assert_eq!(
             connmark(2, &info([0; 3], &[0, 1, 1, 0])),
-            Some(Target::Writes(MarkWrite::UNKNOWN))
+            Some(ConnmarkEffect::Writes(MarkWrite::UNKNOWN))
         );
-        assert_eq!(connmark(1, &[1, 2]), Some(Target::Writes(MarkWrite::UNKNOWN)));
+        assert_eq!(connmark(1, &[1, 2]), Some(ConnmarkEffect::Writes(MarkWrite::UNKNOWN)));
     }
 }

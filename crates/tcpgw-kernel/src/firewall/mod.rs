@@ -23,7 +23,7 @@ pub use self::save::{LegacyError, has_legacy_nat, legacy, parse as parse_save};
 
 /// A chain of any program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
+pub struct FirewallChain {
     /// The table that it is in.
     pub table: ForeignTable,
     /// Name of the chain.
@@ -31,7 +31,7 @@ pub struct Chain {
     /// The kernel's number of the chain in its table; `None` for iptables-legacy.
     pub handle: Option<u64>,
     /// Properties of a base chain; `None` for other chains.
-    pub base: Option<Base>,
+    pub base: Option<FirewallBase>,
     /// The interfaces whose packets it sees, where it is hooked to interfaces ([`Hook::is_of_interfaces`]).
     pub devices: Vec<Device>,
     /// Rules in order.
@@ -105,7 +105,7 @@ impl std::fmt::Display for TableFamily {
 
 /// Hook of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
+pub enum FirewallHook {
     /// Before the routing decision.
     Prerouting,
     /// Packets to this machine.
@@ -124,7 +124,7 @@ pub enum Hook {
     Other,
 }
 
-impl Hook {
+impl FirewallHook {
     /// Returns whether chains of this hook see packets of some interfaces only.
     pub const fn is_of_interfaces(self) -> bool {
         matches!(self, Self::Ingress | Self::Egress)
@@ -133,9 +133,9 @@ impl Hook {
 
 /// Properties of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Base {
+pub struct FirewallBase {
     /// Hook of the chain.
-    pub hook: Hook,
+    pub hook: FirewallHook,
     /// Whether it sees the first packet of a flow only.
     pub nat: bool,
     /// Priority among the chains of the hook.
@@ -150,14 +150,14 @@ pub struct Rule {
     /// Conditions, all of which must hold.
     pub tests: Vec<Test>,
     /// Effects apart from the verdict.
-    pub effects: Vec<Effect>,
+    pub effects: Vec<RuleEffect>,
     /// Verdict on the packet.
-    pub verdict: Verdict,
+    pub verdict: RuleVerdict,
 }
 
 /// Verdict on a packet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RuleVerdict {
     /// The next rule decides.
     #[default]
     Continue,
@@ -174,14 +174,14 @@ pub enum Verdict {
     /// The chain with this name decides.
     Goto(String),
     /// The map decides; its elements are `None` if they were not read.
-    Map(Vec<Load>, Option<Vec<(Element, Verdict)>>),
+    Map(Vec<Load>, Option<Vec<(SetElement, RuleVerdict)>>),
     /// Something decides that is not understood.
     Unknown(String),
 }
 
 /// Effect of a rule apart from its verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Effect {
+pub enum RuleEffect {
     /// The destination is translated (`dnat`, `redirect`).
     Dnat,
     /// Conntrack ignores the packet.
@@ -217,7 +217,7 @@ pub enum Test {
         /// Key that is looked up.
         key: Vec<Load>,
         /// Elements of the set; `None` if they were not read.
-        elements: Option<Vec<Element>>,
+        elements: Option<Vec<SetElement>>,
         /// Whether the key must not be in the set.
         negated: bool,
     },
@@ -250,7 +250,7 @@ pub enum Relation {
 
 /// An element of a set: one value, or a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Element {
+pub struct SetElement {
     /// First value.
     pub from: Vec<u8>,
     /// Last value.
@@ -261,7 +261,7 @@ pub struct Element {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// Field that is loaded.
-    pub field: Field,
+    pub field: RuleField,
     /// Number of its bytes, from the first on.
     pub len: usize,
 }
@@ -269,7 +269,7 @@ pub struct Load {
 /// Field that a rule may look at. Addresses and ports are in network byte order, marks and conntrack's bits in this
 /// machine's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Field {
+pub enum RuleField {
     /// Family, as `NFPROTO_*`.
     Family,
     /// Family, as the type of an Ethernet frame.

@@ -1,13 +1,13 @@
 //! The attributes of an expression.
 
-use super::Verdict;
+use super::RuleVerdict;
 use crate::netlink::tlv::{Attr, Attrs, Malformed};
 use crate::nftables::nft::elem;
 
 /// The parts of an expression's data.
-pub(super) struct Parts<'a>(pub(super) &'a [u8]);
+pub(super) struct ExpressionData<'a>(pub(super) &'a [u8]);
 
-impl<'a> Parts<'a> {
+impl<'a> ExpressionData<'a> {
     pub(super) fn get(&self, kind: u16) -> Result<Option<Attr<'a>>, Malformed> {
         Attrs::new(self.0).first(kind)
     }
@@ -36,16 +36,16 @@ impl<'a> Parts<'a> {
 }
 
 /// Reads a verdict from its attributes.
-pub(super) fn read_verdict(payload: &[u8]) -> Result<Verdict, Malformed> {
-    let parts = Parts(payload);
+pub(super) fn read_verdict(payload: &[u8]) -> Result<RuleVerdict, Malformed> {
+    let parts = ExpressionData(payload);
     let chain = || parts.text(elem::VERDICT_CHAIN).map(str::to_owned);
     Ok(match parts.number(elem::VERDICT_CODE)?.cast_signed() {
-        0 => Verdict::Drop,
-        1 => Verdict::Accept,
-        -1 => Verdict::Continue,
-        -3 => Verdict::Jump(chain()?),
-        -4 => Verdict::Goto(chain()?),
-        -5 => Verdict::Return,
-        _ => Verdict::Unknown("a verdict".into()),
+        0 => RuleVerdict::Drop,
+        1 => RuleVerdict::Accept,
+        -1 => RuleVerdict::Continue,
+        -3 => RuleVerdict::Jump(chain()?),
+        -4 => RuleVerdict::Goto(chain()?),
+        -5 => RuleVerdict::Return,
+        _ => RuleVerdict::Unknown("a verdict".into()),
     })
 }

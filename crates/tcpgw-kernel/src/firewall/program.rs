@@ -24,7 +24,7 @@ pub(super) struct Bounds {
 
 /// Output of a program.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct ProgramOutput {
     pub(super) status: ExitStatus,
     pub(super) output: Vec<u8>,
     /// The beginning of what it wrote to standard error.
@@ -37,7 +37,7 @@ pub(super) struct Said {
 ///
 /// Fails with [`io::ErrorKind::NotFound`] when the program does not exist, with [`io::ErrorKind::TimedOut`] and
 /// [`io::ErrorKind::FileTooLarge`] when it was killed, and with errors of the system.
-pub(super) fn run(program: &str, arguments: &[&str], bounds: Bounds) -> io::Result<Said> {
+pub(super) fn run(program: &str, arguments: &[&str], bounds: Bounds) -> io::Result<ProgramOutput> {
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C");
     command
@@ -53,7 +53,7 @@ pub(super) fn run(program: &str, arguments: &[&str], bounds: Bounds) -> io::Resu
     said
 }
 
-fn follow(child: &mut Child, bounds: Bounds) -> io::Result<Said> {
+fn follow(child: &mut Child, bounds: Bounds) -> io::Result<ProgramOutput> {
     let end = Instant::now() + bounds.time;
     let mut streams = (
         Stream::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?)?,
@@ -71,7 +71,7 @@ fn follow(child: &mut Child, bounds: Bounds) -> io::Result<Said> {
     }
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(Said {
+            return Ok(ProgramOutput {
                 status,
                 output: streams.0.bytes,
                 error: streams.1.bytes,
@@ -146,7 +146,7 @@ mod tests {
         bytes: 100_000,
     };
 
-    fn sh(line: &str, bounds: Bounds) -> io::Result<Said> {
+    fn sh(line: &str, bounds: Bounds) -> io::Result<ProgramOutput> {
         run("sh", &["-c", line], bounds)
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::decode::{self, Decoded};
 use super::dump::{attrs, dump, text};
-use super::sets::{Name, Sets};
-use super::{Base, Chain, Device, ForeignTable, Hook, Rule, TableFamily};
+use super::sets::{ForeignSetName, ForeignSets};
+use super::{Device, FirewallBase, FirewallChain, FirewallHook, ForeignTable, Rule, TableFamily};
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::restarting;
@@ -58,7 +58,7 @@ pub struct OwnTable {
 pub fn read<A: NetlinkExchange>(
     socket: &mut impl NetlinkExchange,
     open: impl Fn() -> Result<A, NetlinkError>,
-) -> Result<(Vec<Chain>, Unread), NetlinkError> {
+) -> Result<(Vec<FirewallChain>, Unread), NetlinkError> {
     restarting(|| read_once(socket, &open))
 }
 
@@ -67,7 +67,7 @@ pub fn read<A: NetlinkExchange>(
 /// # Errors
 ///
 /// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
-pub fn without_rules(socket: &mut impl NetlinkExchange) -> Result<Vec<Chain>, NetlinkError> {
+pub fn without_rules(socket: &mut impl NetlinkExchange) -> Result<Vec<FirewallChain>, NetlinkError> {
     restarting(|| {
         let tables = tables(socket, &mut None)?;
         chains(socket, &tables, None)
@@ -99,7 +99,7 @@ pub fn owner(socket: &mut impl NetlinkExchange) -> Result<Option<u32>, NetlinkEr
 fn read_once<A: NetlinkExchange>(
     socket: &mut impl NetlinkExchange,
     open: &impl Fn() -> Result<A, NetlinkError>,
-) -> Result<(Vec<Chain>, Unread), NetlinkError> {
+) -> Result<(Vec<FirewallChain>, Unread), NetlinkError> {
     let mut unread = Unread::default();
     let tables = tables(socket, &mut unread.own_table)?;
     let mut chains = chains(socket, &tables, unread.own_table.as_mut())?;
@@ -114,7 +114,7 @@ fn read_once<A: NetlinkExchange>(
         return Ok((chains, unread));
     }
     let is_foreign = |family, table: &str| tables.contains_key(&(family, table.to_owned()));
-    let mut sets = Sets::read(socket, is_foreign)?;
+    let mut sets = ForeignSets::read(socket, is_foreign)?;
     let unfinished = rules(socket, &mut chains, &sets)?;
     for unfinished in unfinished {
         unfinished.finish(&mut chains, &mut sets, open)?;
@@ -124,18 +124,18 @@ fn read_once<A: NetlinkExchange>(
 }
 
 /// A rule that looks into sets with a name.
-struct Unfinished {
+struct UnfinishedRule {
     chain: usize,
     rule: usize,
     expressions: Vec<u8>,
-    sets: Vec<Name>,
+    sets: Vec<ForeignSetName>,
 }
 
-impl Unfinished {
+impl UnfinishedRule {
     fn finish<A: NetlinkExchange>(
         &self,
-        chains: &mut [Chain],
-        sets: &mut Sets,
+        chains: &mut [FirewallChain],
+        sets: &mut ForeignSets,
         open: &impl Fn() -> Result<A, NetlinkError>,
     ) -> Result<(), NetlinkError> {
         for name in &self.sets {
@@ -156,10 +156,10 @@ impl Unfinished {
 /// Adds their rules to chains, and returns those that must be decoded again once more sets were read.
 fn rules(
     socket: &mut impl NetlinkExchange,
-    chains: &mut [Chain],
-    sets: &Sets,
-) -> Result<Vec<Unfinished>, NetlinkError> {
-    let places: BTreeMap<Name, usize> = chains
+    chains: &mut [FirewallChain],
+    sets: &ForeignSets,
+) -> Result<Vec<UnfinishedRule>, NetlinkError> {
+    let places: BTreeMap<ForeignSetName, usize> = chains
         .iter()
         .enumerate()
         .map(|(at, chain)| ((chain.table.family, chain.table.name.clone(), chain.name.clone()), at))
@@ -177,7 +177,7 @@ fn rules(
         let Decoded { rule, unread } = decode::rule(family, expressions, &of_table)?;
         if let Some(chain) = chains.get_mut(at) {
             if !unread.is_empty() {
-                unfinished.push(Unfinished {
+                unfinished.push(UnfinishedRule {
                     chain: at,
                     rule: chain.rules.len(),
                     expressions: expressions.to_vec(),
@@ -217,7 +217,7 @@ fn chains(
     socket: &mut impl NetlinkExchange,
     tables: &Tables,
     mut own: Option<&mut OwnTable>,
-) -> Result<Vec<Chain>, NetlinkError> {
+) -> Result<Vec<FirewallChain>, NetlinkError> {
     let mut chains = Vec::new();
     dump(socket, "list all chains", msg::GET_CHAIN, |family, message| {
         let table = text(message, chain::TABLE)?;
@@ -232,7 +232,7 @@ fn chains(
         let Some((owned, handle)) = tables.get(&(family, table.clone())) else {
             return Ok(());
         };
-        chains.push(Chain {
+        chains.push(FirewallChain {
             table: ForeignTable {
                 family,
                 name: table,
@@ -254,7 +254,7 @@ fn chains(
     Ok(chains)
 }
 
-fn base(family: TableFamily, message: &Message<'_>) -> Result<Option<Base>, Malformed> {
+fn base(family: TableFamily, message: &Message<'_>) -> Result<Option<FirewallBase>, Malformed> {
     const DROP: u32 = 0;
     let Some(hook) = attrs(message)?.first(CHAIN_HOOK)? else {
         return Ok(None);
@@ -262,17 +262,17 @@ fn base(family: TableFamily, message: &Message<'_>) -> Result<Option<Base>, Malf
     let number = |kind| hook.nested().first(kind)?.map_or(Ok(0), |attr| attr.be32());
     let policy = attrs(message)?.first(CHAIN_POLICY)?;
     let is_ip = matches!(family, TableFamily::Inet | TableFamily::Ip | TableFamily::Ip6);
-    Ok(Some(Base {
+    Ok(Some(FirewallBase {
         hook: match number(HOOK_NUMBER)? {
-            0 if is_ip => Hook::Prerouting,
-            1 if is_ip => Hook::Input,
-            2 if is_ip => Hook::Forward,
-            3 if is_ip => Hook::Output,
-            4 if is_ip => Hook::Postrouting,
-            5 if family == TableFamily::Inet => Hook::Ingress,
-            0 if family == TableFamily::Netdev => Hook::Ingress,
-            1 if family == TableFamily::Netdev => Hook::Egress,
-            _ => Hook::Other,
+            0 if is_ip => FirewallHook::Prerouting,
+            1 if is_ip => FirewallHook::Input,
+            2 if is_ip => FirewallHook::Forward,
+            3 if is_ip => FirewallHook::Output,
+            4 if is_ip => FirewallHook::Postrouting,
+            5 if family == TableFamily::Inet => FirewallHook::Ingress,
+            0 if family == TableFamily::Netdev => FirewallHook::Ingress,
+            1 if family == TableFamily::Netdev => FirewallHook::Egress,
+            _ => FirewallHook::Other,
         },
         nat: text(message, CHAIN_TYPE)? == "nat",
         priority: number(HOOK_PRIORITY)?.cast_signed(),

@@ -13,7 +13,10 @@ use super::mark::MarkWrite;
 use super::program::{self, Bounds};
 use super::stateful;
 use super::xt::{compare, dest_types, masked_mark, port_list, state, tcp_flags};
-use super::{Base, Chain, Effect, Field, ForeignTable, Hook, Load, Relation, Rule, TableFamily, Test, Verdict};
+use super::{
+    FirewallBase, FirewallChain, FirewallHook, ForeignTable, Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict,
+    TableFamily, Test,
+};
 use crate::netlink::error::NetlinkError;
 
 /// A hundred thousand rules are some 10 MB, and take a second.
@@ -83,7 +86,7 @@ pub fn has_legacy_nat(family: TableFamily) -> io::Result<bool> {
 /// # Errors
 ///
 /// Fails with [`LegacyError`] when the list of tables cannot be read or the program fails.
-pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
+pub fn legacy(family: TableFamily) -> Result<Vec<FirewallChain>, LegacyError> {
     // They are listed only once they were used, and only root may look.
     let path = names_file(family);
     let program = match family {
@@ -118,8 +121,8 @@ pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
 }
 
 /// Reads the chains from the output of `iptables-save`.
-pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
-    let mut chains: Vec<Chain> = Vec::new();
+pub fn parse(family: TableFamily, text: &str) -> Vec<FirewallChain> {
+    let mut chains: Vec<FirewallChain> = Vec::new();
     let mut table = String::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix('*') {
@@ -127,7 +130,7 @@ pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
         } else if let Some(declared) = line.strip_prefix(':') {
             let mut words = declared.split_whitespace();
             let (name, policy) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-            chains.push(Chain {
+            chains.push(FirewallChain {
                 table: ForeignTable {
                     family,
                     name: table.clone(),
@@ -151,7 +154,7 @@ pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
                 .find(|chain| chain.name == name && chain.table.name == table);
             if let Some(chain) = chain {
                 chain.rules.push(
-                    Options {
+                    RuleOptions {
                         family,
                         rest: words.collect(),
                     }
@@ -164,37 +167,37 @@ pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
     let names: Vec<(String, String)> = chains.iter().map(|c| (c.table.name.clone(), c.name.clone())).collect();
     for chain in &mut chains {
         for rule in &mut chain.rules {
-            let (Verdict::Jump(to) | Verdict::Goto(to)) = &rule.verdict else {
+            let (RuleVerdict::Jump(to) | RuleVerdict::Goto(to)) = &rule.verdict else {
                 continue;
             };
             if !names
                 .iter()
                 .any(|(table, name)| *table == chain.table.name && name == to)
             {
-                rule.verdict = Verdict::Continue;
+                rule.verdict = RuleVerdict::Continue;
             }
         }
     }
     chains
 }
 
-fn base(table: &str, chain: &str, policy: &str) -> Base {
+fn base(table: &str, chain: &str, policy: &str) -> FirewallBase {
     let hook = match chain {
-        "PREROUTING" => Hook::Prerouting,
-        "INPUT" => Hook::Input,
-        "FORWARD" => Hook::Forward,
-        "OUTPUT" => Hook::Output,
-        "POSTROUTING" => Hook::Postrouting,
-        _ => Hook::Other,
+        "PREROUTING" => FirewallHook::Prerouting,
+        "INPUT" => FirewallHook::Input,
+        "FORWARD" => FirewallHook::Forward,
+        "OUTPUT" => FirewallHook::Output,
+        "POSTROUTING" => FirewallHook::Postrouting,
+        _ => FirewallHook::Other,
     };
-    Base {
+    FirewallBase {
         hook,
         nat: table == "nat",
         // include/uapi/linux/netfilter_ipv4.h
         priority: match (table, hook) {
             ("raw", _) => -300,
             ("mangle", _) => -150,
-            ("nat", Hook::Prerouting | Hook::Output) => -100,
+            ("nat", FirewallHook::Prerouting | FirewallHook::Output) => -100,
             ("nat", _) => 100,
             ("security", _) => 50,
             _ => 0,
@@ -230,12 +233,12 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-struct Options<'a> {
+struct RuleOptions<'a> {
     family: TableFamily,
     rest: Vec<&'a str>,
 }
 
-impl Options<'_> {
+impl RuleOptions<'_> {
     fn rule(self) -> Rule {
         let mut rule = Rule::default();
         let mut rest = self.rest.iter().copied().peekable();
@@ -286,29 +289,32 @@ impl Options<'_> {
         let test = match option {
             "-j" => return target(rule, value),
             "-g" => {
-                rule.verdict = Verdict::Goto(value.into());
+                rule.verdict = RuleVerdict::Goto(value.into());
                 return;
             }
             // What a target says more, and what only names an extension.
             "--comment" | "--notrack" | "--ttl-dec" | "--ttl-inc" | "--hl-dec" | "--hl-inc" => return,
             "-m" => return extension(rule, value),
             "--set-xmark" | "--set-mark" | "--save-mark" | "--restore-mark" | "--nfmask" | "--ctmask" | "--mask"
-                if matches!(rule.effects.last(), Some(Effect::CtMark(_) | Effect::PacketMark(_))) =>
+                if matches!(
+                    rule.effects.last(),
+                    Some(RuleEffect::CtMark(_) | RuleEffect::PacketMark(_))
+                ) =>
             {
                 return connmark(rule, option, value);
             }
             "--ttl-set" | "--hl-set" => {
-                rule.effects.extend(value.parse().ok().map(Effect::HopLimit));
+                rule.effects.extend(value.parse().ok().map(RuleEffect::HopLimit));
                 return;
             }
-            _ if rule.verdict != Verdict::Continue || !rule.effects.is_empty() => return,
-            "-p" => protocol(value).map(|number| one_of(Field::Protocol, 1, vec![number], negated)),
-            "-i" => Some(interface(Field::InName, value, negated)),
-            "-o" => Some(interface(Field::OutName, value, negated)),
-            "-s" => self.network([Field::Source4, Field::Source6], value, negated),
-            "-d" => self.network([Field::Dest4, Field::Dest6], value, negated),
-            "--dport" | "--dports" | "--destination-ports" => port_test(Field::DestPort, value, negated),
-            "--sport" | "--sports" | "--source-ports" => port_test(Field::SourcePort, value, negated),
+            _ if rule.verdict != RuleVerdict::Continue || !rule.effects.is_empty() => return,
+            "-p" => protocol(value).map(|number| one_of(RuleField::Protocol, 1, vec![number], negated)),
+            "-i" => Some(interface(RuleField::InName, value, negated)),
+            "-o" => Some(interface(RuleField::OutName, value, negated)),
+            "-s" => self.network([RuleField::Source4, RuleField::Source6], value, negated),
+            "-d" => self.network([RuleField::Dest4, RuleField::Dest6], value, negated),
+            "--dport" | "--dports" | "--destination-ports" => port_test(RuleField::DestPort, value, negated),
+            "--sport" | "--sports" | "--source-ports" => port_test(RuleField::SourcePort, value, negated),
             "--ctstate" | "--state" => Some(state(state_bits(value), negated)),
             "--dst-type" if value == "LOCAL" => Some(dest_types(std::iter::once(RTN_LOCAL), negated)),
             "--mark" => mark_test(rule, value, negated),
@@ -327,7 +333,7 @@ impl Options<'_> {
         }
     }
 
-    fn network(&self, fields: [Field; 2], value: &str, negated: bool) -> Option<Test> {
+    fn network(&self, fields: [RuleField; 2], value: &str, negated: bool) -> Option<Test> {
         let (address, mask) = value.split_once('/').unwrap_or((value, ""));
         let address: IpAddr = address.parse().ok()?;
         let (field, bytes) = match address {
@@ -437,8 +443,8 @@ fn is_connmark_hint(test: &Test) -> bool {
 fn connmark(rule: &mut Rule, option: &str, value: &str) {
     let (text, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
     let write = match rule.effects.last_mut() {
-        Some(Effect::CtMark(write)) => write,
-        Some(Effect::PacketMark(write)) => {
+        Some(RuleEffect::CtMark(write)) => write,
+        Some(RuleEffect::PacketMark(write)) => {
             if let (Some(value), Some(mask)) = (number(text), number(mask)) {
                 *write = MarkWrite::set(value, mask);
             }
@@ -453,7 +459,7 @@ fn connmark(rule: &mut Rule, option: &str, value: &str) {
         ("--nfmask", Some(mask), _) => write.unknown = mask,
         ("--ctmask", Some(mask), _) => write.keep = !mask,
         ("--mask", Some(mask), _) => *write = MarkWrite::save(mask, mask),
-        ("--restore-mark", ..) => drop(rule.effects.pop().map(|_| rule.effects.push(Effect::RestoreMark))),
+        ("--restore-mark", ..) => drop(rule.effects.pop().map(|_| rule.effects.push(RuleEffect::RestoreMark))),
         _ => {}
     }
 }
@@ -467,9 +473,9 @@ fn number(text: &str) -> Option<u32> {
 
 fn mark_test(rule: &Rule, value: &str, negated: bool) -> Option<Test> {
     let field = if rule.tests.iter().any(is_connmark_hint) {
-        Field::CtMark
+        RuleField::CtMark
     } else {
-        Field::Mark
+        RuleField::Mark
     };
     let (value, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
     Some(masked_mark(field, number(value)?, number(mask)?, negated))
@@ -477,30 +483,30 @@ fn mark_test(rule: &Rule, value: &str, negated: bool) -> Option<Test> {
 
 fn target(rule: &mut Rule, name: &str) {
     rule.verdict = match name {
-        "ACCEPT" => Verdict::Accept,
-        "DROP" => Verdict::Drop,
-        "REJECT" => Verdict::Reject,
-        "RETURN" => Verdict::Return,
-        "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" => Verdict::Unknown(name.into()),
+        "ACCEPT" => RuleVerdict::Accept,
+        "DROP" => RuleVerdict::Drop,
+        "REJECT" => RuleVerdict::Reject,
+        "RETURN" => RuleVerdict::Return,
+        "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" => RuleVerdict::Unknown(name.into()),
         "DNAT" | "REDIRECT" => {
-            rule.effects.push(Effect::Dnat);
-            Verdict::Continue
+            rule.effects.push(RuleEffect::Dnat);
+            RuleVerdict::Continue
         }
         "CT" | "NOTRACK" => {
-            rule.effects.push(Effect::Notrack);
-            Verdict::Continue
+            rule.effects.push(RuleEffect::Notrack);
+            RuleVerdict::Continue
         }
         // The number follows.
-        "TTL" | "HL" => Verdict::Continue,
+        "TTL" | "HL" => RuleVerdict::Continue,
         "MARK" => {
-            rule.effects.push(Effect::PacketMark(MarkWrite::UNKNOWN));
-            Verdict::Continue
+            rule.effects.push(RuleEffect::PacketMark(MarkWrite::UNKNOWN));
+            RuleVerdict::Continue
         }
         "CONNMARK" => {
-            rule.effects.push(Effect::CtMark(MarkWrite::UNKNOWN));
-            Verdict::Continue
+            rule.effects.push(RuleEffect::CtMark(MarkWrite::UNKNOWN));
+            RuleVerdict::Continue
         }
-        chain => Verdict::Jump(chain.into()),
+        chain => RuleVerdict::Jump(chain.into()),
     };
 }
 
@@ -519,12 +525,12 @@ const fn equal(negated: bool) -> Relation {
     if negated { Relation::Differs } else { Relation::Equal }
 }
 
-fn one_of(field: Field, len: usize, value: Vec<u8>, negated: bool) -> Test {
+fn one_of(field: RuleField, len: usize, value: Vec<u8>, negated: bool) -> Test {
     compare(field, len, equal(negated), value)
 }
 
 /// Returns the test for an interface's name, or for a prefix of names if it ends in `+`.
-fn interface(field: Field, name: &str, negated: bool) -> Test {
+fn interface(field: RuleField, name: &str, negated: bool) -> Test {
     let mut bytes = name.trim_end_matches('+').as_bytes().to_vec();
     if !name.ends_with('+') {
         bytes.resize(16, 0);
@@ -532,7 +538,7 @@ fn interface(field: Field, name: &str, negated: bool) -> Test {
     compare(field, 16, equal(negated), bytes)
 }
 
-fn port_test(field: Field, value: &str, negated: bool) -> Option<Test> {
+fn port_test(field: RuleField, value: &str, negated: bool) -> Option<Test> {
     let range = |part: &str| -> Option<(u16, u16)> {
         let (from, to) = part.split_once(':').unwrap_or((part, part));
         let number = |text: &str, open| if text.is_empty() { Some(open) } else { text.parse().ok() };
@@ -604,8 +610,8 @@ COMMIT
         let saved = "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i ext -j TTL --ttl-set 1\n\
                      -A PREROUTING -j TTL --ttl-dec 1\nCOMMIT\n";
         let rules = &parse(TableFamily::Ip, saved)[0].rules;
-        assert_eq!(rules[0].effects, [Effect::HopLimit(1)]);
-        assert_eq!((&rules[0].verdict, rules[0].tests.len()), (&Verdict::Continue, 1));
+        assert_eq!(rules[0].effects, [RuleEffect::HopLimit(1)]);
+        assert_eq!((&rules[0].verdict, rules[0].tests.len()), (&RuleVerdict::Continue, 1));
         assert_eq!(rules[1], Rule::default());
     }
 
@@ -617,28 +623,31 @@ COMMIT
         assert!(
             forward
                 .base
-                .is_some_and(|base| base.drops && base.hook == Hook::Forward)
+                .is_some_and(|base| base.drops && base.hook == FirewallHook::Forward)
         );
-        assert_eq!(forward.rules[0].verdict, Verdict::Jump("DOCKER-USER".into()));
+        assert_eq!(forward.rules[0].verdict, RuleVerdict::Jump("DOCKER-USER".into()));
         assert_eq!(forward.rules[1].tests.len(), 2);
-        assert_eq!(forward.rules[2].verdict, Verdict::Reject);
+        assert_eq!(forward.rules[2].verdict, RuleVerdict::Reject);
         assert_eq!(forward.rules[2].tests.len(), 3, "{:?}", forward.rules[2]);
         let user = &chains[2].rules;
-        assert_eq!(user[0].tests, [masked_mark(Field::CtMark, 0x80_0000, 0x80_0000, false)]);
+        assert_eq!(
+            user[0].tests,
+            [masked_mark(RuleField::CtMark, 0x80_0000, 0x80_0000, false)]
+        );
         assert_eq!(
             (user[1].tests.as_slice(), &user[1].verdict),
-            (&[Test::Sometimes][..], &Verdict::Drop)
+            (&[Test::Sometimes][..], &RuleVerdict::Drop)
         );
         assert!(matches!(&user[2].tests[1], Test::Unknown(what) if what.contains("transparent")));
-        assert_eq!(user[3].verdict, Verdict::Continue);
+        assert_eq!(user[3].verdict, RuleVerdict::Continue);
         for (rule, effect) in [
-            (4, Effect::CtMark(MarkWrite::set(1, 0xff))),
-            (5, Effect::CtMark(MarkWrite::save(u32::MAX, u32::MAX))),
-            (6, Effect::RestoreMark),
+            (4, RuleEffect::CtMark(MarkWrite::set(1, 0xff))),
+            (5, RuleEffect::CtMark(MarkWrite::save(u32::MAX, u32::MAX))),
+            (6, RuleEffect::RestoreMark),
         ] {
             assert_eq!(
                 (user[rule].effects.as_slice(), &user[rule].verdict),
-                (&[effect][..], &Verdict::Continue)
+                (&[effect][..], &RuleVerdict::Continue)
             );
         }
     }

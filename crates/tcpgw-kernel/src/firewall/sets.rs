@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::decode::SetContent;
 use super::dump::{attrs, dump, header, of, text};
 use super::parts::read_verdict;
-use super::{Element, TableFamily, Verdict};
+use super::{RuleVerdict, SetElement, TableFamily};
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::tlv::{Attrs, Malformed, Message};
@@ -26,17 +26,17 @@ const CATCH_ALL: u32 = 2;
 const ELEMENT_FLAGS: u16 = 3;
 
 /// The table's family and name, and the set's name.
-pub(super) type Name = (TableFamily, String, String);
+pub(super) type ForeignSetName = (TableFamily, String, String);
 
 /// Sets of other programs: those without a name with their elements, the others as far as they were read.
-pub(super) struct Sets {
-    found: BTreeMap<Name, Set>,
+pub(super) struct ForeignSets {
+    found: BTreeMap<ForeignSetName, ForeignSet>,
     left: usize,
     /// Whether a set was read whose elements are added or removed without a notification.
     pub(super) changes_silently: bool,
 }
 
-struct Set {
+struct ForeignSet {
     interval: bool,
     /// Whether the elements may change at any time without a notification: they expire, or packets add them.
     changes_silently: bool,
@@ -45,12 +45,12 @@ struct Set {
     content: SetContent,
 }
 
-impl Sets {
+impl ForeignSets {
     pub(super) fn read(
         socket: &mut impl NetlinkExchange,
         is_foreign: impl Fn(TableFamily, &str) -> bool,
     ) -> Result<Self, NetlinkError> {
-        let mut found: BTreeMap<Name, Set> = BTreeMap::new();
+        let mut found: BTreeMap<ForeignSetName, ForeignSet> = BTreeMap::new();
         let mut anonymous = Vec::new();
         let mut named = 0;
         dump(socket, "list all sets", msg::GET_SET, |family, message| {
@@ -76,7 +76,7 @@ impl Sets {
                 key_len: usize::try_from(key_len).unwrap_or(0),
                 ..SetContent::default()
             };
-            let set = Set {
+            let set = ForeignSet {
                 interval: flags & set::F_INTERVAL != 0 && flags & set::F_CONCAT == 0,
                 changes_silently: flags & (set::F_TIMEOUT | set::F_EVAL) != 0,
                 is_closed: false,
@@ -108,7 +108,11 @@ impl Sets {
     }
 
     /// Reads a named set, unless it cannot be read or has too many elements. `open` opens a socket for it.
-    pub(super) fn look_into<A: NetlinkExchange>(&mut self, name: &Name, open: impl Fn() -> Result<A, NetlinkError>) {
+    pub(super) fn look_into<A: NetlinkExchange>(
+        &mut self,
+        name: &ForeignSetName,
+        open: impl Fn() -> Result<A, NetlinkError>,
+    ) {
         let left = self.left;
         let Some(set) = self.found.get_mut(name) else {
             return;
@@ -145,8 +149,8 @@ impl Sets {
     }
 
     /// Returns whether a rule can get the elements of these sets: every rule has a copy of its own.
-    pub(super) fn afford<'a>(&mut self, names: impl Iterator<Item = &'a Name>) -> bool {
-        let of = |name: &Name| {
+    pub(super) fn afford<'a>(&mut self, names: impl Iterator<Item = &'a ForeignSetName>) -> bool {
+        let of = |name: &ForeignSetName| {
             let elements = self.found.get(name)?.content.elements.as_ref()?;
             // An empty set costs something, too.
             Some(elements.len() + 1)
@@ -160,7 +164,7 @@ impl Sets {
     }
 }
 
-fn listing(name: &Name) -> impl FnOnce(&mut crate::netlink::tlv::Writer, u32) {
+fn listing(name: &ForeignSetName) -> impl FnOnce(&mut crate::netlink::tlv::Writer, u32) {
     let (family, table, set) = name;
     move |writer, seq| {
         writer.message(header(msg::GET_ELEM, seq), of(*family), |writer| {
@@ -171,7 +175,7 @@ fn listing(name: &Name) -> impl FnOnce(&mut crate::netlink::tlv::Writer, u32) {
 }
 
 /// Adds the elements of a message, and returns whether one that stands for all others is among them.
-fn add(message: &Message<'_>, listed: &mut Vec<Listed>) -> Result<bool, Malformed> {
+fn add(message: &Message<'_>, listed: &mut Vec<ListedElement>) -> Result<bool, Malformed> {
     let mut catch_all = false;
     if let Some(list) = attrs(message)?.first(elem::LIST_ELEMENTS)? {
         for attr in list.nested() {
@@ -187,20 +191,20 @@ fn add(message: &Message<'_>, listed: &mut Vec<Listed>) -> Result<bool, Malforme
     Ok(catch_all)
 }
 
-fn spans(listed: Vec<Listed>, interval: bool) -> Vec<(Element, Verdict)> {
+fn spans(listed: Vec<ListedElement>, interval: bool) -> Vec<(SetElement, RuleVerdict)> {
     if interval { intervals(listed) } else { singles(listed) }
 }
 
 /// An element as the kernel lists it.
-struct Listed {
+struct ListedElement {
     key: Vec<u8>,
     key_end: Option<Vec<u8>>,
     ends: bool,
-    verdict: Verdict,
+    verdict: RuleVerdict,
 }
 
 /// Reads an element; `None` is the one that stands for all others.
-fn element(payload: &[u8]) -> Result<Option<Listed>, Malformed> {
+fn element(payload: &[u8]) -> Result<Option<ListedElement>, Malformed> {
     let value = |kind| -> Result<Option<Vec<u8>>, Malformed> {
         let Some(attr) = Attrs::new(payload).first(kind)? else {
             return Ok(None);
@@ -217,18 +221,18 @@ fn element(payload: &[u8]) -> Result<Option<Listed>, Malformed> {
     if flags & CATCH_ALL != 0 {
         return Ok(None);
     }
-    Ok(Some(Listed {
+    Ok(Some(ListedElement {
         key: value(elem::KEY)?.unwrap_or_default(),
         key_end: value(elem::KEY_END)?,
         ends: flags & INTERVAL_END != 0,
-        verdict: verdict.map_or(Ok(Verdict::Continue), |attr| read_verdict(attr.payload))?,
+        verdict: verdict.map_or(Ok(RuleVerdict::Continue), |attr| read_verdict(attr.payload))?,
     }))
 }
 
-fn singles(listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
-    let single = |listed: Listed| {
+fn singles(listed: Vec<ListedElement>) -> Vec<(SetElement, RuleVerdict)> {
+    let single = |listed: ListedElement| {
         let to = listed.key_end.unwrap_or_else(|| listed.key.clone());
-        let element = Element { from: listed.key, to };
+        let element = SetElement { from: listed.key, to };
         (element, listed.verdict)
     };
     listed.into_iter().map(single).collect()
@@ -236,7 +240,7 @@ fn singles(listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
 
 /// Converts the elements of a tree to intervals. A tree has two elements for each: its first value, and the first one
 /// behind it.
-fn intervals(mut listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
+fn intervals(mut listed: Vec<ListedElement>) -> Vec<(SetElement, RuleVerdict)> {
     listed.sort_by(|a, b| a.key.cmp(&b.key).then(b.ends.cmp(&a.ends)));
     let mut found = Vec::new();
     let mut rest = listed.into_iter().peekable();
@@ -248,7 +252,7 @@ fn intervals(mut listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
             Some(behind) => one_less(&behind.key),
             None => vec![0xff; first.key.len()],
         };
-        found.push((Element { from: first.key, to }, first.verdict));
+        found.push((SetElement { from: first.key, to }, first.verdict));
     }
     found
 }
@@ -269,12 +273,12 @@ fn one_less(key: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn listed(key: u8, ends: bool) -> Listed {
-        Listed {
+    fn listed(key: u8, ends: bool) -> ListedElement {
+        ListedElement {
             key: vec![0, key],
             key_end: None,
             ends,
-            verdict: Verdict::Continue,
+            verdict: RuleVerdict::Continue,
         }
     }
 

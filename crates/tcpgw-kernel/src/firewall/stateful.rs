@@ -3,7 +3,7 @@
 //! Source: `net/netfilter/nft_quota.c`, `nft_connlimit.c`, `nft_dynset.c`, `include/uapi/linux/netfilter/xt_*.h`.
 
 use super::Test;
-use super::parts::Parts;
+use super::parts::ExpressionData;
 use crate::netlink::tlv::{Attrs, Malformed};
 use crate::nftables::nft::{LIST_ELEM, expr};
 
@@ -11,7 +11,7 @@ use crate::nftables::nft::{LIST_ELEM, expr};
 const OVER: u32 = 1;
 
 /// Returns the condition of a `quota`, `connlimit` or `dynset`; `None` if it holds for every packet.
-pub(super) fn test(name: &str, parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
+pub(super) fn test(name: &str, parts: &ExpressionData<'_>) -> Result<Option<Test>, Malformed> {
     Ok(match name {
         "quota" => quota(parts)?,
         "connlimit" => connections(parts)?,
@@ -19,7 +19,7 @@ pub(super) fn test(name: &str, parts: &Parts<'_>) -> Result<Option<Test>, Malfor
     })
 }
 
-fn quota(parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
+fn quota(parts: &ExpressionData<'_>) -> Result<Option<Test>, Malformed> {
     const BYTES: u16 = 1;
     const FLAGS: u16 = 2;
     const CONSUMED: u16 = 4;
@@ -34,7 +34,7 @@ fn quota(parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
 }
 
 /// Connections are counted with the one that the packet belongs to.
-fn connections(parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
+fn connections(parts: &ExpressionData<'_>) -> Result<Option<Test>, Malformed> {
     const COUNT: u16 = 1;
     const FLAGS: u16 = 2;
     let over = parts.number(FLAGS)? & OVER != 0;
@@ -47,7 +47,7 @@ fn connections(parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
 
 /// Returns the condition of an update of a set: adding an element succeeds unless the set is full; a limit for each
 /// element applies to some clients.
-fn of_set(parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
+fn of_set(parts: &ExpressionData<'_>) -> Result<Option<Test>, Malformed> {
     const OPERATION: u16 = 2;
     const EXPRESSION: u16 = 7;
     const FLAGS: u16 = 9;
@@ -73,7 +73,7 @@ fn of_set(parts: &Parts<'_>) -> Result<Option<Test>, Malformed> {
     for payload in all {
         let name = Attrs::new(payload).first(expr::NAME)?;
         let data = Attrs::new(payload).first(expr::DATA)?;
-        let parts = Parts(data.map_or(&[][..], |data| data.payload));
+        let parts = ExpressionData(data.map_or(&[][..], |data| data.payload));
         let test = match name.map(|name| name.str()).transpose()? {
             Some("quota") => quota(&parts)?,
             Some("connlimit") => connections(&parts)?,

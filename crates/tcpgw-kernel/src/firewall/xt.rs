@@ -3,7 +3,7 @@
 //! Source: `include/uapi/linux/netfilter/xt_*.h`.
 
 use super::stateful;
-use super::{Element, Field, Load, Relation, Test, ct_state};
+use super::{Load, Relation, RuleField, SetElement, Test, ct_state};
 
 /// Returns the conditions of a match.
 pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
@@ -13,9 +13,9 @@ pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
         ("multiport", 1) => multiport(info),
         ("conntrack", 1..=3) => conntrack(revision, info),
         ("state", 0) => word(info, 0).map(|mask| vec![state(mask, false)]),
-        ("connmark", 1) => mark(Field::CtMark, info),
+        ("connmark", 1) => mark(RuleField::CtMark, info),
         ("addrtype", 1) => address_type(info),
-        ("mark", 1) => mark(Field::Mark, info),
+        ("mark", 1) => mark(RuleField::Mark, info),
         ("recent" | "connlimit" | "statistic" | "hashlimit", _) => stateful::matches(name, revision, info),
         ("set" | "geoip", _) => Some(vec![Test::Sometimes]),
         _ => None,
@@ -31,7 +31,7 @@ fn word(info: &[u8], at: usize) -> Option<u32> {
     info.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-pub(super) fn compare(field: Field, len: usize, relation: Relation, value: Vec<u8>) -> Test {
+pub(super) fn compare(field: RuleField, len: usize, relation: Relation, value: Vec<u8>) -> Test {
     Test::Compare {
         load: Load { field, len },
         mask: None,
@@ -41,15 +41,15 @@ pub(super) fn compare(field: Field, len: usize, relation: Relation, value: Vec<u
 }
 
 /// Returns the condition for a range of ports, in this machine's byte order; `None` for the range of all ports.
-pub(super) fn port_range(field: Field, from: u16, to: u16, negated: bool) -> Option<Test> {
+pub(super) fn port_range(field: RuleField, from: u16, to: u16, negated: bool) -> Option<Test> {
     if (from, to, negated) == (0, u16::MAX, false) {
         return None;
     }
     Some(port_list(field, &[(from, to)], negated))
 }
 
-pub(super) fn port_list(field: Field, ranges: &[(u16, u16)], negated: bool) -> Test {
-    let element = |(from, to): &(u16, u16)| Element {
+pub(super) fn port_list(field: RuleField, ranges: &[(u16, u16)], negated: bool) -> Test {
+    let element = |(from, to): &(u16, u16)| SetElement {
         from: from.to_be_bytes().to_vec(),
         to: to.to_be_bytes().to_vec(),
     };
@@ -64,12 +64,12 @@ pub(super) fn port_list(field: Field, ranges: &[(u16, u16)], negated: bool) -> T
 fn ports(protocol: &str, info: &[u8]) -> Option<Vec<Test>> {
     const UDP: u8 = 17;
     if protocol == "udp" {
-        return Some(vec![compare(Field::Protocol, 1, Relation::Equal, vec![UDP])]);
+        return Some(vec![compare(RuleField::Protocol, 1, Relation::Equal, vec![UDP])]);
     }
     let (option, mask, flags, inverted) = (*info.get(8)?, *info.get(9)?, *info.get(10)?, *info.get(11)?);
     let mut tests: Vec<Test> = [
-        port_range(Field::SourcePort, half(info, 0)?, half(info, 2)?, inverted & 1 != 0),
-        port_range(Field::DestPort, half(info, 4)?, half(info, 6)?, inverted & 2 != 0),
+        port_range(RuleField::SourcePort, half(info, 0)?, half(info, 2)?, inverted & 1 != 0),
+        port_range(RuleField::DestPort, half(info, 4)?, half(info, 6)?, inverted & 2 != 0),
     ]
     .into_iter()
     .flatten()
@@ -87,7 +87,7 @@ fn ports(protocol: &str, info: &[u8]) -> Option<Vec<Test>> {
 pub(super) fn tcp_flags(mask: u8, flags: u8, negated: bool) -> Test {
     Test::Compare {
         load: Load {
-            field: Field::TcpFlags,
+            field: RuleField::TcpFlags,
             len: 1,
         },
         mask: Some(vec![mask]),
@@ -111,8 +111,8 @@ fn multiport(info: &[u8]) -> Option<Vec<Test>> {
         at += 1;
     }
     let field = match flags {
-        0 => Field::SourcePort,
-        1 => Field::DestPort,
+        0 => RuleField::SourcePort,
+        1 => RuleField::DestPort,
         _ => return None,
     };
     Some(vec![port_list(field, &ranges, negated)])
@@ -151,7 +151,7 @@ pub(super) fn state(mask: u32, negated: bool) -> Test {
     }
     Test::Compare {
         load: Load {
-            field: Field::CtState,
+            field: RuleField::CtState,
             len: 4,
         },
         mask: Some(bits.to_ne_bytes().to_vec()),
@@ -173,13 +173,13 @@ fn address_type(info: &[u8]) -> Option<Vec<Test>> {
 
 /// Returns the condition that the route to the destination has one of these types.
 pub(super) fn dest_types(types: impl Iterator<Item = u32>, negated: bool) -> Test {
-    let element = |kind: u32| Element {
+    let element = |kind: u32| SetElement {
         from: kind.to_ne_bytes().to_vec(),
         to: kind.to_ne_bytes().to_vec(),
     };
     Test::In {
         key: vec![Load {
-            field: Field::DestType,
+            field: RuleField::DestType,
             len: 4,
         }],
         elements: Some(types.map(element).collect()),
@@ -188,12 +188,12 @@ pub(super) fn dest_types(types: impl Iterator<Item = u32>, negated: bool) -> Tes
 }
 
 /// Decodes `struct xt_mark_mtinfo1` and `struct xt_connmark_mtinfo1`.
-fn mark(field: Field, info: &[u8]) -> Option<Vec<Test>> {
+fn mark(field: RuleField, info: &[u8]) -> Option<Vec<Test>> {
     let (value, mask, inverted) = (word(info, 0)?, word(info, 4)?, *info.get(8)? != 0);
     Some(vec![masked_mark(field, value, mask, inverted)])
 }
 
-pub(super) fn masked_mark(field: Field, value: u32, mask: u32, negated: bool) -> Test {
+pub(super) fn masked_mark(field: RuleField, value: u32, mask: u32, negated: bool) -> Test {
     Test::Compare {
         load: Load { field, len: 4 },
         mask: Some(mask.to_ne_bytes().to_vec()),

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use crate::netlink::error::NetlinkError;
-use crate::netlink::tlv::{Message, Messages, Nack, Reply, Writer};
+use crate::netlink::tlv::{Message, Messages, Nack, NetlinkReply, Writer};
 
 /// `NLM_F_DUMP_INTR`.
 const DUMP_INTERRUPTED: u16 = 0x10;
@@ -126,14 +126,14 @@ pub trait NetlinkExchange {
             for message in self.recv()? {
                 let message = message?;
                 match message.reply()? {
-                    Reply::Ack if message.seq == last => return Ok(()),
-                    Reply::Nack(nack) => {
+                    NetlinkReply::Ack if message.seq == last => return Ok(()),
+                    NetlinkReply::Nack(nack) => {
                         refused(nack)?;
                         if message.seq == last {
                             return Ok(());
                         }
                     }
-                    Reply::Overrun => return Err(NetlinkError::Overrun),
+                    NetlinkReply::Overrun => return Err(NetlinkError::Overrun),
                     _ => {}
                 }
             }
@@ -158,11 +158,13 @@ fn answers(
             failure.get_or_insert(NetlinkError::Interrupted);
         }
         match message.reply()? {
-            Reply::Data(data) if failure.is_none() => *failure = each(&data).err(),
-            Reply::Ack | Reply::Done(None) => return Ok(true),
-            Reply::Nack(nack) | Reply::Done(Some(nack)) => return Err(NetlinkError::Refused { what, nack }),
-            Reply::Overrun => return Err(NetlinkError::Overrun),
-            Reply::Data(_) | Reply::Noop => {}
+            NetlinkReply::Data(data) if failure.is_none() => *failure = each(&data).err(),
+            NetlinkReply::Ack | NetlinkReply::Done(None) => return Ok(true),
+            NetlinkReply::Nack(nack) | NetlinkReply::Done(Some(nack)) => {
+                return Err(NetlinkError::Refused { what, nack });
+            }
+            NetlinkReply::Overrun => return Err(NetlinkError::Overrun),
+            NetlinkReply::Data(_) | NetlinkReply::Noop => {}
         }
     }
     Ok(false)

@@ -2,14 +2,14 @@
 
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
-use crate::netlink::tlv::{HEADER_LEN, Message, Messages, Reply, Writer, align};
+use crate::netlink::tlv::{HEADER_LEN, Message, Messages, NetlinkReply, Writer, align};
 
 /// Answers that were given once. Requests are answered by what comes next, whatever they ask for, up to the next
 /// acknowledgement, refusal or end of a dump.
 #[derive(Debug, Clone)]
-pub struct Recorded<'a>(&'a [u8]);
+pub struct RecordedAnswers<'a>(&'a [u8]);
 
-impl<'a> Recorded<'a> {
+impl<'a> RecordedAnswers<'a> {
     /// Messages, one after the other, as they were received.
     pub const fn new(answers: &'a [u8]) -> Self {
         Self(answers)
@@ -21,7 +21,7 @@ impl<'a> Recorded<'a> {
     }
 }
 
-impl NetlinkExchange for Recorded<'_> {
+impl NetlinkExchange for RecordedAnswers<'_> {
     /// Returns the number of the next answer as that of the request, so that a part of a recording is a recording.
     fn ask(&mut self, _: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
         let seq = Messages::new(self.0)
@@ -56,7 +56,7 @@ impl NetlinkExchange for Recorded<'_> {
 }
 
 fn is_last(message: &Message<'_>) -> bool {
-    !matches!(message.reply(), Ok(Reply::Data(_) | Reply::Noop))
+    !matches!(message.reply(), Ok(NetlinkReply::Data(_) | NetlinkReply::Noop))
 }
 
 /// A wrapper that records the answers of another exchange.

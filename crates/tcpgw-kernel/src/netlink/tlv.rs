@@ -7,7 +7,7 @@
 
 mod read;
 
-pub use self::read::{Attr, Attrs, Malformed, Message, Messages, Nack, Reply};
+pub use self::read::{Attr, Attrs, Malformed, Message, Messages, Nack, NetlinkReply};
 
 /// Length of `struct nlmsghdr`, in bytes.
 pub const HEADER_LEN: usize = 16;
@@ -24,7 +24,7 @@ pub struct TooLong;
 
 /// The `nfgenmsg` that every netfilter message begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Family {
+pub struct NetfilterHeader {
     /// `NFPROTO_*`, for conntrack `AF_*`.
     pub family: u8,
     /// `NFNETLINK_V0` (0) everywhere but where a subsystem says otherwise.
@@ -47,7 +47,7 @@ pub struct Header {
 /// A message that was begun and must be ended with [`Writer::end`].
 #[must_use = "a message without an end has no length"]
 #[derive(Debug)]
-pub struct Open(usize);
+pub struct OpenMessage(usize);
 
 /// Writes messages one after the other into one buffer.
 ///
@@ -74,14 +74,14 @@ impl Writer {
     }
 
     /// Writes a whole netfilter message: header, `nfgenmsg`, and the attributes that `fill` writes.
-    pub fn message(&mut self, header: Header, family: Family, fill: impl FnOnce(&mut Self)) {
+    pub fn message(&mut self, header: Header, family: NetfilterHeader, fill: impl FnOnce(&mut Self)) {
         let open = self.begin(header, family);
         fill(self);
         self.end(open);
     }
 
     /// Begins a netfilter message.
-    pub fn begin(&mut self, header: Header, family: Family) -> Open {
+    pub fn begin(&mut self, header: Header, family: NetfilterHeader) -> OpenMessage {
         let open = self.begin_plain(header);
         let [high, low] = family.res_id.to_be_bytes();
         self.buffer
@@ -90,7 +90,7 @@ impl Writer {
     }
 
     /// Begins a message that is followed by something else than `nfgenmsg`, with [`Writer::raw`].
-    pub fn begin_plain(&mut self, header: Header) -> Open {
+    pub fn begin_plain(&mut self, header: Header) -> OpenMessage {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(&[0; 4]);
         self.buffer.extend_from_slice(&header.kind.to_ne_bytes());
@@ -98,13 +98,13 @@ impl Writer {
         self.buffer.extend_from_slice(&header.seq.to_ne_bytes());
         // The kernel knows the sender; its port id may stay 0.
         self.buffer.extend_from_slice(&[0; 4]);
-        Open(start)
+        OpenMessage(start)
     }
 
     /// Ends a message: writes its length.
     #[expect(clippy::needless_pass_by_value, reason = "a message ends once")]
-    pub fn end(&mut self, open: Open) {
-        let Open(start) = open;
+    pub fn end(&mut self, open: OpenMessage) {
+        let OpenMessage(start) = open;
         match (
             u32::try_from(self.buffer.len().saturating_sub(start)),
             self.buffer.get_mut(start..start + 4),
@@ -252,7 +252,7 @@ mod tests {
             flags: 5,
             seq: 7,
         };
-        let family = Family {
+        let family = NetfilterHeader {
             family: 2,
             version: 1,
             res_id: 0x0a0b,
@@ -266,7 +266,7 @@ mod tests {
             w.str(6, "name");
             w.nest(7, |w| w.nest(1, |w| w.attr(2, &[1, 2, 3])));
         });
-        writer.message(Header { kind: 3, ..header }, Family::default(), |_| {});
+        writer.message(Header { kind: 3, ..header }, NetfilterHeader::default(), |_| {});
 
         let bytes = writer.finish().unwrap();
         let messages: Vec<_> = Messages::new(&bytes).map(Result::unwrap).collect();
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_the_protocol() {
         let mut writer = Writer::new();
-        let family = Family {
+        let family = NetfilterHeader {
             family: 2,
             version: 0,
             res_id: 1,
@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn every_truncation_is_noticed() {
         let mut writer = Writer::new();
-        writer.message(Header::default(), Family::default(), |w| w.be32(1, 1));
+        writer.message(Header::default(), NetfilterHeader::default(), |w| w.be32(1, 1));
         let bytes = writer.finish().unwrap();
         for length in 1..bytes.len() {
             assert!(Messages::new(&bytes[..length]).next().unwrap().is_err(), "{length}");
@@ -386,7 +386,7 @@ mod tests {
                 message: Some("no such thing".into()),
                 offset: Some(20),
             };
-            assert_eq!(message.reply(), Ok(Reply::Nack(nack)));
+            assert_eq!(message.reply(), Ok(NetlinkReply::Nack(nack)));
         }
     }
 
@@ -399,17 +399,17 @@ mod tests {
             pid: 0,
             payload,
         };
-        assert_eq!(of(NLMSG_ERROR, &[0; 20]).reply(), Ok(Reply::Ack));
+        assert_eq!(of(NLMSG_ERROR, &[0; 20]).reply(), Ok(NetlinkReply::Ack));
         assert!(of(NLMSG_ERROR, &[0; 3]).reply().is_err());
-        assert_eq!(of(NLMSG_DONE, &[]).reply(), Ok(Reply::Done(None)));
-        assert_eq!(of(NLMSG_DONE, &[0; 4]).reply(), Ok(Reply::Done(None)));
+        assert_eq!(of(NLMSG_DONE, &[]).reply(), Ok(NetlinkReply::Done(None)));
+        assert_eq!(of(NLMSG_DONE, &[0; 4]).reply(), Ok(NetlinkReply::Done(None)));
         let failed = (-4i32).to_ne_bytes();
         assert!(matches!(
             of(NLMSG_DONE, &failed).reply(),
-            Ok(Reply::Done(Some(Nack { errno: 4, .. })))
+            Ok(NetlinkReply::Done(Some(Nack { errno: 4, .. })))
         ));
-        assert_eq!(of(NLMSG_NOOP, &[]).reply(), Ok(Reply::Noop));
-        assert_eq!(of(NLMSG_OVERRUN, &[]).reply(), Ok(Reply::Overrun));
+        assert_eq!(of(NLMSG_NOOP, &[]).reply(), Ok(NetlinkReply::Noop));
+        assert_eq!(of(NLMSG_OVERRUN, &[]).reply(), Ok(NetlinkReply::Overrun));
     }
 
     proptest! {

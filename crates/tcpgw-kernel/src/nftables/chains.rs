@@ -10,7 +10,7 @@ use crate::nftables::compare::{alien, matches};
 use crate::nftables::message::{attr_str, body, message_body, request};
 use crate::nftables::nft::{self, chain, expr, msg, rule};
 use crate::nftables::skeleton::{self, TABLE};
-use crate::nftables::survey::{Found, timeouts};
+use crate::nftables::survey::{Survey, timeouts};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
 use tcpgw_core::ruleset::skeleton::{self as rules, OptionalSets, SkeletonChain};
@@ -24,7 +24,7 @@ use tcpgw_core::ruleset::skeleton::{self as rules, OptionalSets, SkeletonChain};
 pub fn skeleton_is_ours(
     socket: &mut impl NetlinkExchange,
     mark: FlowMark,
-    found: &mut Found,
+    found: &mut Survey,
 ) -> Result<bool, NetlinkError> {
     let idle = found.idle_timeouts();
     let Some(timeouts) = restarting(|| timeouts(socket, &idle))? else {
@@ -40,7 +40,7 @@ pub fn skeleton_is_ours(
 }
 
 /// Returns all chains that there should be, by name.
-pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, SkeletonChain> {
+pub fn expected_chains(mark: FlowMark, found: &Survey) -> BTreeMap<String, SkeletonChain> {
     let widths = found.widths();
     let spreads = ListenScope::ALL.map(|listen_scope| {
         let of_reach = widths.iter().filter(|(of, _)| *of == listen_scope);

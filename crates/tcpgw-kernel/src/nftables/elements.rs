@@ -12,7 +12,7 @@ use crate::nftables::compare::alien;
 use crate::nftables::message::{body, request};
 use crate::nftables::nft::{self, elem, expr, msg};
 use crate::nftables::skeleton::TABLE;
-use crate::nftables::survey::Found;
+use crate::nftables::survey::Survey;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::{RoundRobinChain, SetName};
 use tcpgw_core::ruleset::rows::{Limits, Rows};
@@ -24,7 +24,7 @@ use tcpgw_core::ruleset::spec::{Payload, SetSpec};
 /// # Errors
 /// Fails when the kernel refuses a request or its answer cannot be read: those of [`NetlinkExchange::dump`]. Fails with
 /// [`NetlinkError::Interrupted`] when a dump lists a key with two values.
-pub fn elements(socket: &mut impl NetlinkExchange, found: &Found) -> Result<(Ruleset, bool), NetlinkError> {
+pub fn elements(socket: &mut impl NetlinkExchange, found: &Survey) -> Result<(Ruleset, bool), NetlinkError> {
     let mut sets = BTreeMap::new();
     let mut turns = BTreeMap::new();
     let mut all_ours = true;
@@ -109,7 +109,7 @@ pub fn counter(
                 return Ok(());
             };
             for attr in Attrs::new(list.payload) {
-                let element = Element::read(attr?.payload)?;
+                let element = DecodedElement::read(attr?.payload)?;
                 if element.key == Some(key) {
                     counter = element.counter;
                 }
@@ -126,7 +126,7 @@ pub fn counter(
 fn dump_elements(
     socket: &mut impl NetlinkExchange,
     name: SetName,
-    mut each: impl FnMut(&Element<'_>),
+    mut each: impl FnMut(&DecodedElement<'_>),
 ) -> Result<(), NetlinkError> {
     socket.dump(
         "list the elements of a set",
@@ -141,7 +141,7 @@ fn dump_elements(
                 return Ok(());
             };
             for attr in Attrs::new(list.payload) {
-                each(&Element::read(attr?.payload)?);
+                each(&DecodedElement::read(attr?.payload)?);
             }
             Ok(())
         },
@@ -149,7 +149,7 @@ fn dump_elements(
 }
 
 #[derive(Default)]
-struct Element<'a> {
+struct DecodedElement<'a> {
     key: Option<&'a [u8]>,
     end: Option<&'a [u8]>,
     data: Option<&'a [u8]>,
@@ -158,7 +158,7 @@ struct Element<'a> {
     counter: Option<(u64, u64)>,
 }
 
-impl<'a> Element<'a> {
+impl<'a> DecodedElement<'a> {
     fn read(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut element = Self::default();
         for attr in Attrs::new(payload) {
@@ -263,7 +263,7 @@ fn read_limits(payload: &[u8]) -> Result<Option<Limits>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::recorded::Recorded;
+    use crate::netlink::recorded::RecordedAnswers;
     use crate::netlink::tlv::written;
     use crate::netlink::tlv::{Header, Writer};
     use crate::nftables::sets;
@@ -289,19 +289,19 @@ mod tests {
         ] {
             let payload = element(&vec![1; key], data.map(|len| vec![2; len]).as_deref());
             let mut rows = Rows::new(&spec);
-            assert_eq!(Element::read(&payload).unwrap().push_to(&mut rows, &spec), fits);
+            assert_eq!(DecodedElement::read(&payload).unwrap().push_to(&mut rows, &spec), fits);
             assert_eq!(rows.len(), usize::from(fits));
         }
         let mut rows = Rows::new(&spec);
-        assert!(!Element::read(&[]).unwrap().push_to(&mut rows, &spec));
+        assert!(!DecodedElement::read(&[]).unwrap().push_to(&mut rows, &spec));
     }
 
     #[test]
     fn an_element_may_be_listed_twice_but_not_with_two_values() {
         let name = SetName::Slots(ListenScope::Any(Ip::V4));
-        let found = Found {
+        let found = Survey {
             sets: [name].into(),
-            ..Found::default()
+            ..Survey::default()
         };
         let read = |values: &[u8]| {
             let mut writer = Writer::new();
@@ -320,7 +320,7 @@ mod tests {
             writer.raw(&[0; 4]);
             writer.end(end);
             let answers = writer.finish().unwrap();
-            elements(&mut Recorded::new(&answers), &found).map(|(ruleset, _)| ruleset.len())
+            elements(&mut RecordedAnswers::new(&answers), &found).map(|(ruleset, _)| ruleset.len())
         };
         assert_eq!(read(&[2, 2]).unwrap(), 1);
         assert!(matches!(read(&[2, 3]), Err(NetlinkError::Interrupted)));

@@ -6,7 +6,7 @@ mod numbers;
 mod stmt;
 mod writer;
 
-pub use self::writer::{Expr, Value};
+pub use self::writer::{AttributeValue, Expr};
 
 use self::writer::ExprWriter;
 

@@ -1,7 +1,7 @@
 //! Writes the header of a request about the table, and takes the kernel's answers apart.
 
 use crate::netlink::error::NetlinkError;
-use crate::netlink::tlv::{Attrs, Family, Header, Malformed, Message, Messages, Writer};
+use crate::netlink::tlv::{Attrs, Header, Malformed, Message, Messages, NetfilterHeader, Writer};
 use crate::nftables::nft;
 
 /// Writes a request for the `inet` family; `fill` writes its attributes.
@@ -13,7 +13,7 @@ pub(super) fn request(writer: &mut Writer, kind: u16, flags: u16, seq: u32, fill
     };
     writer.message(
         header,
-        Family {
+        NetfilterHeader {
             family: nft::INET,
             version: 0,
             res_id: 0,

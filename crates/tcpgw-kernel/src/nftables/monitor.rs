@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use crate::netlink::error::NetlinkError;
 use crate::netlink::socket::Netlink;
-use crate::netlink::tlv::{Malformed, Message, Messages, Reply};
+use crate::netlink::tlv::{Malformed, Message, Messages, NetlinkReply};
 use crate::nftables::nft::{self, msg};
 use crate::nftables::watch::{GROUP, is_about_us};
 
@@ -27,7 +27,7 @@ const NAME: usize = 15;
 #[derive(Debug)]
 pub struct NftablesMonitor {
     socket: Netlink,
-    ear: Decoder,
+    decoder: Decoder,
 }
 
 /// Change of the table by other programs.
@@ -52,7 +52,7 @@ pub struct TableNotification {
     /// Change of the table.
     pub table: TableChange,
     /// Threads that wrote to the table, as far as the kernel reports them; the first few.
-    pub who: BTreeSet<Writer>,
+    pub who: BTreeSet<Committer>,
     /// Whether notifications were lost: anything may have happened.
     pub lost: bool,
     /// Whether more notifications may be available at once.
@@ -74,14 +74,14 @@ impl TableNotification {
 
 /// A thread that committed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Writer {
+pub struct Committer {
     /// Number of the thread in the first PID namespace of the machine; that of its process if it has no other threads.
     pub pid: u32,
     /// Name of the thread without control characters: up to 15 characters that it chose itself.
     pub name: String,
 }
 
-impl fmt::Display for Writer {
+impl fmt::Display for Committer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.pid)
     }
@@ -99,7 +99,7 @@ impl NftablesMonitor {
         socket.join(GROUP)?;
         Ok(Self {
             socket,
-            ear: Decoder::new(own),
+            decoder: Decoder::new(own),
         })
     }
 
@@ -112,15 +112,15 @@ impl NftablesMonitor {
     pub fn drain(&mut self) -> Result<TableNotification, NetlinkError> {
         for _ in 0..AT_ONCE {
             match self.socket.try_recv() {
-                Ok(None) => return Ok(self.ear.take()),
-                Ok(Some(messages)) => self.ear.hear(messages),
-                Err(NetlinkError::Overrun | NetlinkError::Truncated(_)) => self.ear.lose(),
+                Ok(None) => return Ok(self.decoder.take()),
+                Ok(Some(messages)) => self.decoder.decode(messages),
+                Err(NetlinkError::Overrun | NetlinkError::Truncated(_)) => self.decoder.lose(),
                 Err(error) => return Err(error),
             }
         }
         Ok(TableNotification {
             more: true,
-            ..self.ear.take()
+            ..self.decoder.take()
         })
     }
 }
@@ -141,9 +141,9 @@ impl AsRawFd for NftablesMonitor {
 #[derive(Debug)]
 pub struct Decoder {
     own: u32,
-    heard: TableNotification,
+    notification: TableNotification,
     /// Change by the transaction that has not ended.
-    fate: TableChange,
+    change: TableChange,
 }
 
 impl Decoder {
@@ -151,18 +151,18 @@ impl Decoder {
     pub fn new(own: u32) -> Self {
         Self {
             own,
-            heard: TableNotification::default(),
-            fate: TableChange::Untouched,
+            notification: TableNotification::default(),
+            change: TableChange::Untouched,
         }
     }
 
     /// Decodes these messages.
-    pub fn hear(&mut self, messages: Messages<'_>) {
+    pub fn decode(&mut self, messages: Messages<'_>) {
         for message in messages {
             match message {
                 Ok(message) if message.kind == nft::message(msg::NEW_GEN) => self.end(&message),
                 Ok(message) if message.kind >> 8 == nft::SUBSYSTEM => self.note(&message),
-                Ok(message) if !matches!(message.reply(), Ok(Reply::Overrun)) => {}
+                Ok(message) if !matches!(message.reply(), Ok(NetlinkReply::Overrun)) => {}
                 _ => self.lose(),
             }
         }
@@ -170,24 +170,24 @@ impl Decoder {
 
     /// Records that messages were lost.
     pub fn lose(&mut self) {
-        self.heard.lost = true;
-        self.heard.by_others = true;
+        self.notification.lost = true;
+        self.notification.by_others = true;
     }
 
     /// Returns the changes since the last call, up to the last transaction that ended.
     pub fn take(&mut self) -> TableNotification {
-        std::mem::take(&mut self.heard)
+        std::mem::take(&mut self.notification)
     }
 
     fn note(&mut self, message: &Message<'_>) {
         let removed = message.kind == nft::message(msg::DEL_TABLE);
         let made = message.kind == nft::message(msg::NEW_TABLE);
         // One message of a large transaction is enough.
-        let enough = self.fate != TableChange::Untouched && !removed && !made;
+        let enough = self.change != TableChange::Untouched && !removed && !made;
         if message.pid == self.own || enough || !is_about_us(message) {
             return;
         }
-        self.fate = if removed {
+        self.change = if removed {
             TableChange::Gone
         } else {
             TableChange::Touched
@@ -195,27 +195,27 @@ impl Decoder {
     }
 
     fn end(&mut self, message: &Message<'_>) {
-        let fate = std::mem::take(&mut self.fate);
+        let change = std::mem::take(&mut self.change);
         let Ok((generation, writer)) = read_generation(message) else {
             return self.lose();
         };
-        self.heard.generation = Some(generation);
-        self.heard.by_others |= message.pid != self.own;
-        if fate != TableChange::Untouched {
-            self.heard.table = fate;
+        self.notification.generation = Some(generation);
+        self.notification.by_others |= message.pid != self.own;
+        if change != TableChange::Untouched {
+            self.notification.table = change;
         }
         if message.pid == self.own {
             // What was noted is of a transaction whose end was lost, and what we write to is there.
-            if self.heard.table == TableChange::Gone {
-                self.heard.table = TableChange::Touched;
+            if self.notification.table == TableChange::Gone {
+                self.notification.table = TableChange::Touched;
             }
-        } else if fate != TableChange::Untouched && self.heard.who.len() < WRITERS {
-            self.heard.who.extend(writer);
+        } else if change != TableChange::Untouched && self.notification.who.len() < WRITERS {
+            self.notification.who.extend(writer);
         }
     }
 }
 
-fn read_generation(message: &Message<'_>) -> Result<(u32, Option<Writer>), Malformed> {
+fn read_generation(message: &Message<'_>) -> Result<(u32, Option<Committer>), Malformed> {
     let (_, attrs) = message.family()?;
     let (mut id, mut pid, mut name) = (None, None, None);
     for attr in attrs {
@@ -228,7 +228,7 @@ fn read_generation(message: &Message<'_>) -> Result<(u32, Option<Writer>), Malfo
         }
     }
     let id = id.ok_or(Malformed::new("no generation id in the notification"))?;
-    Ok((id, pid.zip(name).map(|(pid, name)| Writer { pid, name })))
+    Ok((id, pid.zip(name).map(|(pid, name)| Committer { pid, name })))
 }
 
 fn read_name(bytes: &[u8]) -> String {
@@ -242,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::netlink::tlv::{Family, Header, Writer as Wire};
+    use crate::netlink::tlv::{Header, NetfilterHeader, Writer as Wire};
     use crate::nftables::skeleton::TABLE;
 
     const OWN: u32 = 77;
@@ -259,9 +259,9 @@ mod tests {
                 flags: 0,
                 seq: 1,
             };
-            let family = Family {
+            let family = NetfilterHeader {
                 family,
-                ..Family::default()
+                ..NetfilterHeader::default()
             };
             wire.message(header, family, fill);
             let mut bytes = wire.finish().unwrap();
@@ -282,77 +282,80 @@ mod tests {
             })
         }
 
-        fn heard(&self) -> TableNotification {
-            let mut ear = Decoder::new(OWN);
-            ear.hear(Messages::new(&self.0));
-            ear.take()
+        fn notification(&self) -> TableNotification {
+            let mut decoder = Decoder::new(OWN);
+            decoder.decode(Messages::new(&self.0));
+            decoder.take()
         }
     }
 
     #[test]
     fn a_change_of_our_table_has_a_name() {
-        let heard = Told::default()
+        let notification = Told::default()
             .about(5, msg::NEW_ELEM, TABLE)
             .about(5, msg::NEW_ELEM, TABLE)
             .end(5, 9, 1234, "nft")
             .about(6, msg::NEW_ELEM, "other")
             .end(6, 10, 1235, "docker")
-            .heard();
-        assert!(heard.table == TableChange::Touched && !heard.lost && heard.is_drift());
-        assert_eq!(heard.generation, Some(10));
-        assert_eq!(heard.by().as_deref(), Some("nft (1234)"));
+            .notification();
+        assert!(notification.table == TableChange::Touched && !notification.lost && notification.is_drift());
+        assert_eq!(notification.generation, Some(10));
+        assert_eq!(notification.by().as_deref(), Some("nft (1234)"));
     }
 
     #[test]
     fn our_own_and_others_tables_are_no_drift() {
-        let heard = Told::default()
+        let notification = Told::default()
             .about(OWN, msg::DEL_TABLE, TABLE)
             .about(OWN, msg::NEW_TABLE, TABLE)
             .end(OWN, 9, 1, "tcpgw")
             .say(5, msg::DEL_TABLE, 2, |wire| wire.str(1, TABLE))
             .end(5, 10, 2, "nft")
-            .heard();
-        assert!(!heard.is_drift() && heard.who.is_empty(), "{heard:?}");
-        assert_eq!(heard.generation, Some(10));
+            .notification();
+        assert!(
+            !notification.is_drift() && notification.who.is_empty(),
+            "{notification:?}"
+        );
+        assert_eq!(notification.generation, Some(10));
     }
 
     #[test]
     fn it_is_gone_until_somebody_makes_it() {
-        let fate = |told: &Told| told.heard().table;
+        let change = |told: &Told| told.notification().table;
         let gone = Told::default().about(5, msg::DEL_TABLE, TABLE).end(5, 9, 1, "nft");
-        assert_eq!(fate(&gone), TableChange::Gone);
+        assert_eq!(change(&gone), TableChange::Gone);
         let again = gone.about(6, msg::NEW_TABLE, TABLE).end(6, 10, 2, "tcpgw");
-        assert_eq!(fate(&again), TableChange::Touched);
-        assert_eq!(again.heard().who.len(), 2);
+        assert_eq!(change(&again), TableChange::Touched);
+        assert_eq!(again.notification().who.len(), 2);
         let replaced = Told::default()
             .about(5, msg::DEL_TABLE, TABLE)
             .about(5, msg::NEW_TABLE, TABLE)
             .end(5, 9, 1, "nft");
-        assert_eq!(fate(&replaced), TableChange::Touched);
+        assert_eq!(change(&replaced), TableChange::Touched);
         let ours = again.about(6, msg::DEL_TABLE, TABLE).end(6, 11, 2, "tcpgw");
-        assert_eq!(fate(&ours), TableChange::Gone);
-        assert_eq!(fate(&ours.end(OWN, 12, 3, "tcpgw")), TableChange::Touched);
+        assert_eq!(change(&ours), TableChange::Gone);
+        assert_eq!(change(&ours.end(OWN, 12, 3, "tcpgw")), TableChange::Touched);
     }
 
     #[test]
     fn what_has_not_ended_is_told_later() {
         let begun = Told::default().about(5, msg::DEL_TABLE, TABLE);
         let end = Told::default().end(5, 9, 1, "nft");
-        let mut ear = Decoder::new(OWN);
-        ear.hear(Messages::new(&begun.0));
-        assert_eq!(ear.take(), TableNotification::default());
-        ear.hear(Messages::new(&end.0));
-        assert_eq!(ear.take().table, TableChange::Gone);
-        assert_eq!(ear.take(), TableNotification::default());
+        let mut decoder = Decoder::new(OWN);
+        decoder.decode(Messages::new(&begun.0));
+        assert_eq!(decoder.take(), TableNotification::default());
+        decoder.decode(Messages::new(&end.0));
+        assert_eq!(decoder.take().table, TableChange::Gone);
+        assert_eq!(decoder.take(), TableNotification::default());
     }
 
     #[test]
     fn names_are_short_and_clean() {
-        let heard = Told::default()
+        let notification = Told::default()
             .about(5, msg::NEW_RULE, TABLE)
             .end(5, 9, 1, "a\x1b[2J\nb0123456789abcdef")
-            .heard();
-        assert_eq!(heard.by().as_deref(), Some("a?[2J?b01234567 (1)"));
+            .notification();
+        assert_eq!(notification.by().as_deref(), Some("a?[2J?b01234567 (1)"));
     }
 
     #[test]
@@ -361,18 +364,18 @@ mod tests {
             told.about(pid + 100, msg::NEW_RULE, TABLE)
                 .end(pid + 100, pid, pid, "nft")
         });
-        assert_eq!(told.heard().who.len(), WRITERS);
+        assert_eq!(told.notification().who.len(), WRITERS);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_heard(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u16..40, port in 0u32..3) {
-            let mut ear = Decoder::new(1);
-            ear.hear(Messages::new(&bytes));
+            let mut decoder = Decoder::new(1);
+            decoder.decode(Messages::new(&bytes));
             let told = Told::default().say(port, kind, nft::INET, |wire| wire.raw(&bytes)).end(port, 9, 1, "nft");
-            ear.hear(Messages::new(&told.0));
-            let heard = ear.take();
-            prop_assert!(heard.generation == Some(9) || heard.lost);
+            decoder.decode(Messages::new(&told.0));
+            let notification = decoder.take();
+            prop_assert!(notification.generation == Some(9) || notification.lost);
         }
     }
 }

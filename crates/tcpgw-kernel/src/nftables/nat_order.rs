@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::firewall::{Chain, Hook, TableFamily};
+use crate::firewall::{FirewallChain, FirewallHook, TableFamily};
 
 /// Priority of tcpgw's NAT chains, which is that of nearly all programs.
 pub const DSTNAT: i32 = -100;
@@ -38,9 +38,11 @@ pub struct OlderChains {
 
 impl OlderChains {
     /// Returns those among all chains.
-    pub fn among(chains: &[Chain], legacy4: bool, legacy6: bool) -> Self {
-        let at_our_place = |chain: &&Chain| {
-            let base = chain.base.filter(|base| base.nat && base.hook == Hook::Prerouting);
+    pub fn among(chains: &[FirewallChain], legacy4: bool, legacy6: bool) -> Self {
+        let at_our_place = |chain: &&FirewallChain| {
+            let base = chain
+                .base
+                .filter(|base| base.nat && base.hook == FirewallHook::Prerouting);
             base.is_some_and(|base| base.priority == DSTNAT)
         };
         let chains = chains.iter().filter(at_our_place);
@@ -55,7 +57,7 @@ impl OlderChains {
     }
 
     /// Returns whether a chain existed before tcpgw's; `None` if that is not known.
-    pub fn has(&self, chain: &Chain) -> Option<bool> {
+    pub fn has(&self, chain: &FirewallChain) -> Option<bool> {
         match (chain.table.legacy, chain.table.family) {
             (true, TableFamily::Ip6) => return Some(self.legacy6),
             (true, _) => return Some(self.legacy4),

@@ -18,7 +18,7 @@ use tcpgw_core::ruleset::timeouts::{KernelTimeouts, TimeoutState, Timeouts};
 
 /// Sets and chains of the table, as read before the elements.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct Survey {
     /// Sets that are made as this program makes them.
     pub sets: BTreeSet<SetName>,
     /// Chains that count the turns of round-robin services.
@@ -31,7 +31,7 @@ pub struct Found {
     pub sets_match: bool,
 }
 
-impl Found {
+impl Survey {
     /// Returns the numbers of slots that there are sets for.
     pub(super) fn widths(&self) -> BTreeSet<(ListenScope, SpreadRule)> {
         let width = |name: &SetName| match name {
@@ -52,10 +52,10 @@ impl Found {
 ///
 /// # Errors
 /// Fails when the kernel refuses a request or its answer cannot be read: those of [`NetlinkExchange::dump`].
-pub fn survey(socket: &mut impl NetlinkExchange, room: Room) -> Result<Found, NetlinkError> {
-    let mut found = Found {
+pub fn survey(socket: &mut impl NetlinkExchange, room: Room) -> Result<Survey, NetlinkError> {
+    let mut found = Survey {
         sets_match: true,
-        ..Found::default()
+        ..Survey::default()
     };
     let (sets, ours) = (&mut found.sets, &mut found.sets_match);
     let dump = socket.dump(

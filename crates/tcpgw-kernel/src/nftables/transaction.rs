@@ -5,15 +5,15 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use self::sealed::{Refused, Sealed, Subject};
+pub use self::sealed::{MessageSubject, RefusedMessage, Sealed};
 
 use self::sealed::Origin;
-use crate::netlink::tlv::{Family, Header, TooLong, Writer};
+use crate::netlink::tlv::{Header, NetfilterHeader, TooLong, Writer};
 use crate::nftables::nft;
 
 /// Bytes after which a new piece of the buffer begins. The pieces are sent together; one growing buffer would be copied.
 const PIECE: usize = 1 << 20;
-const INET: Family = Family {
+const INET: NetfilterHeader = NetfilterHeader {
     family: nft::INET,
     version: 0,
     res_id: 0,
@@ -40,11 +40,11 @@ impl Transaction {
         let header = Header {
             kind: nft::BATCH_BEGIN,
             flags: nft::F_REQUEST,
-            seq: this.next(Subject::Batch),
+            seq: this.next(MessageSubject::Batch),
         };
         this.writer().message(
             header,
-            Family {
+            NetfilterHeader {
                 family: 0,
                 version: 0,
                 res_id: nft::SUBSYSTEM,
@@ -67,11 +67,11 @@ impl Transaction {
         let header = Header {
             kind: nft::BATCH_END,
             flags: nft::F_REQUEST,
-            seq: self.next(Subject::Batch),
+            seq: self.next(MessageSubject::Batch),
         };
         self.writer().message(
             header,
-            Family {
+            NetfilterHeader {
                 family: 0,
                 version: 0,
                 res_id: nft::SUBSYSTEM,
@@ -105,7 +105,7 @@ impl Transaction {
         &mut self.pieces[last]
     }
 
-    fn next(&mut self, subject: Subject) -> u32 {
+    fn next(&mut self, subject: MessageSubject) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         let start = self.writer().len();
         self.origins.push(Origin {
@@ -117,7 +117,7 @@ impl Transaction {
         self.seq
     }
 
-    fn message(&mut self, kind: u16, flags: u16, subject: Subject, fill: impl FnOnce(&mut Writer)) {
+    fn message(&mut self, kind: u16, flags: u16, subject: MessageSubject, fill: impl FnOnce(&mut Writer)) {
         let seq = self.next(subject);
         let header = Header {
             kind: nft::message(kind),
@@ -127,7 +127,7 @@ impl Transaction {
         self.writer().message(header, INET, fill);
     }
 
-    fn raw(&mut self, subject: Subject, build: impl FnOnce(u32) -> Vec<u8>) {
+    fn raw(&mut self, subject: MessageSubject, build: impl FnOnce(u32) -> Vec<u8>) {
         let seq = self.next(subject);
         let bytes = build(seq);
         self.writer().raw(&bytes);

@@ -3,7 +3,7 @@
 
 use crate::netlink::error::NetlinkError;
 use crate::netlink::socket::Netlink;
-use crate::netlink::tlv::{Attrs, Message, Reply};
+use crate::netlink::tlv::{Attrs, Message, NetlinkReply};
 use crate::nftables::nft::{self, msg};
 use crate::nftables::skeleton::TABLE;
 use crate::nftables::transaction::Transaction;
@@ -55,9 +55,9 @@ impl Watch {
 /// Returns whether a notification may be about the table. One that cannot be read may be.
 pub fn is_about_us(message: &Message<'_>) -> bool {
     match message.reply() {
-        Ok(Reply::Ack | Reply::Noop) => false,
-        Ok(Reply::Data(data)) if data.kind == nft::message(msg::NEW_GEN) => false,
-        Ok(Reply::Data(data)) => {
+        Ok(NetlinkReply::Ack | NetlinkReply::Noop) => false,
+        Ok(NetlinkReply::Data(data)) if data.kind == nft::message(msg::NEW_GEN) => false,
+        Ok(NetlinkReply::Data(data)) => {
             let family = data.family();
             family.map_or(true, |(family, attrs)| family.family == nft::INET && names_us(attrs))
         }

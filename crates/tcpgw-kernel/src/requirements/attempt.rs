@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use crate::netlink::error::NetlinkError;
 use crate::netlink::socket::Netlink;
-use crate::netlink::tlv::{Attrs, Family, Header, Messages, Nack, Reply, Writer};
+use crate::netlink::tlv::{Attrs, Header, Messages, Nack, NetfilterHeader, NetlinkReply, Writer};
 use crate::nftables::nft::{self, msg, object, rule, set, table};
 use crate::nftables::sets;
 use crate::nftables::skeleton::{self, TABLE};
@@ -58,7 +58,7 @@ pub(super) fn ask(socket: &mut Netlink, needs: &Needs) -> Result<Option<Nack>, N
     // The answers are there already: the kernel works in the caller's context.
     while let Some(messages) = socket.try_recv()? {
         for message in messages {
-            if let Reply::Nack(nack) = message?.reply()? {
+            if let NetlinkReply::Nack(nack) = message?.reply()? {
                 refused.get_or_insert(nack);
             }
         }
@@ -78,9 +78,9 @@ impl TrialBatch {
             flags: nft::F_REQUEST,
             seq: self.seq,
         };
-        let family = Family {
+        let family = NetfilterHeader {
             res_id: nft::SUBSYSTEM,
-            ..Family::default()
+            ..NetfilterHeader::default()
         };
         self.writer.message(header, family, |_| {});
     }
@@ -92,9 +92,9 @@ impl TrialBatch {
             flags: nft::F_REQUEST | nft::F_CREATE,
             seq: self.seq,
         };
-        let family = Family {
+        let family = NetfilterHeader {
             family: nft::INET,
-            ..Family::default()
+            ..NetfilterHeader::default()
         };
         self.writer.message(header, family, fill);
     }

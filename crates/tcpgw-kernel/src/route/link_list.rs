@@ -19,7 +19,7 @@ const LINK_HEADER_LEN: usize = 16;
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct LinkEntry {
     /// Number in this network namespace.
     pub index: u32,
     /// Name of the link.
@@ -37,7 +37,7 @@ impl<A: NetlinkExchange> Routes<A> {
     ///
     /// # Errors
     /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
-    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+    pub fn links(&mut self) -> Result<Vec<LinkEntry>, NetlinkError> {
         restarting(|| {
             let mut links = Vec::new();
             let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
@@ -73,7 +73,7 @@ impl<A: NetlinkExchange> Routes<A> {
 
 /// Decodes a link attribute by attribute, so that one of a kind that the codec reads wrongly does not hide the others. Returns `None`
 /// for a link whose name is not text, which the kernel allows.
-pub(super) fn decode_link(payload: &[u8]) -> Result<Option<Link>, Malformed> {
+pub(super) fn decode_link(payload: &[u8]) -> Result<Option<LinkEntry>, Malformed> {
     let odd = Malformed::new("a link of an unknown shape");
     let header = LinkHeader::parse(payload).map_err(|_| odd)?;
     let (mut name, mut kind) = (None, None);
@@ -89,7 +89,7 @@ pub(super) fn decode_link(payload: &[u8]) -> Result<Option<Link>, Malformed> {
             _ => {}
         }
     }
-    Ok(name.map(|name| Link {
+    Ok(name.map(|name| LinkEntry {
         index: header.index,
         name,
         kind,

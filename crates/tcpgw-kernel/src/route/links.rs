@@ -54,7 +54,7 @@ const NUD_FAILED: u16 = 0x20;
     clippy::struct_excessive_bools,
     reason = "each is one fact, and all combinations occur"
 )]
-pub struct Link {
+pub struct LinkDetails {
     /// Number of the link in this network namespace.
     pub index: u32,
     /// Name of the link.
@@ -126,7 +126,7 @@ pub struct Learned {
 /// # Errors
 ///
 /// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
-pub fn links() -> Result<Vec<Link>, NetlinkError> {
+pub fn links() -> Result<Vec<LinkDetails>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut links = restarting(|| {
         let mut links = Vec::new();
@@ -175,7 +175,7 @@ pub fn links() -> Result<Vec<Link>, NetlinkError> {
 }
 
 /// Asks each link what it does to many packets at once, by three ioctls each.
-pub fn read_offloads(links: &mut [Link]) {
+pub fn read_offloads(links: &mut [LinkDetails]) {
     for link in links {
         link.offloads = offloads(&link.name);
     }
@@ -248,15 +248,15 @@ fn dump(
 const SHORT: Malformed = Malformed::new("an answer that is shorter than its header");
 
 /// Reads `struct ifinfomsg`: family, type (at 2), index (at 4), flags (at 8), change.
-fn link(payload: &[u8]) -> Result<Link, Malformed> {
+fn link(payload: &[u8]) -> Result<LinkDetails, Malformed> {
     let (header, attrs) = payload.split_first_chunk::<16>().ok_or(SHORT)?;
     let flags = number(header, 8);
-    let mut link = Link {
+    let mut link = LinkDetails {
         index: number(header, 4),
         up: flags & IFF_UP != 0,
         no_carrier: flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP,
         loopback: flags & IFF_LOOPBACK != 0,
-        ..Link::default()
+        ..LinkDetails::default()
     };
     let (mut below, mut is_vlan) = (None, false);
     for attr in Attrs::new(attrs) {
@@ -281,7 +281,7 @@ fn link(payload: &[u8]) -> Result<Link, Malformed> {
 }
 
 /// Reads what matters of bridges and their ports, and returns whether it is a VLAN.
-fn read_kind(infos: &Attrs<'_>, link: &mut Link) -> Result<bool, Malformed> {
+fn read_kind(infos: &Attrs<'_>, link: &mut LinkDetails) -> Result<bool, Malformed> {
     let text = |kind| infos.clone().first(kind)?.map(|attr| attr.str()).transpose();
     let flag = |data: u16, kind| {
         let data = infos.clone().first(data)?;

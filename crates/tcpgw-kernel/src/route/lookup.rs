@@ -56,7 +56,7 @@ pub struct TcpPorts {
 
 /// Properties of a packet apart from its destination.
 #[derive(Clone, Copy, Debug, Default)]
-struct Question {
+struct RouteQuery {
     /// Source address of the packet.
     from: Option<IpAddr>,
     /// The interface that it comes in by; `None`: this machine sends it.
@@ -104,10 +104,10 @@ impl<A: NetlinkExchange> Routes<A> {
         from: Option<IpAddr>,
         ports: Option<TcpPorts>,
     ) -> Result<Option<RouteTo>, NetlinkError> {
-        let question = Question {
+        let question = RouteQuery {
             from,
             ports,
-            ..Question::default()
+            ..RouteQuery::default()
         };
         match self.look_up(address, question) {
             Err(error) if error.errno().is_some_and(no_route) => Ok(None),
@@ -150,12 +150,12 @@ impl<A: NetlinkExchange> Routes<A> {
         ports: Option<TcpPorts>,
         mark: Option<u32>,
     ) -> Result<WayIn, NetlinkError> {
-        let question = Question {
+        let question = RouteQuery {
             from: Some(from),
             input: Some(input),
             mark,
             ports,
-            ..Question::default()
+            ..RouteQuery::default()
         };
         match self.look_up(address, question) {
             Ok(Some(route)) => Ok(WayIn::Goes(route)),
@@ -187,12 +187,12 @@ impl<A: NetlinkExchange> Routes<A> {
             IpAddr::V4(_) => RouteFlags::LookupTable,
             IpAddr::V6(_) => RouteFlags::default(),
         };
-        let question = Question {
+        let question = RouteQuery {
             from: Some(from),
             input: Some(input),
             ports,
             flags: RouteFlags::FibMatch | of_family,
-            ..Question::default()
+            ..RouteQuery::default()
         };
         let mut found = None;
         match self.ask_for_route(address, question, |route| found = entry_found(route, address)) {
@@ -221,7 +221,7 @@ impl<A: NetlinkExchange> Routes<A> {
         })
     }
 
-    fn look_up(&mut self, address: IpAddr, question: Question) -> Result<Option<RouteTo>, NetlinkError> {
+    fn look_up(&mut self, address: IpAddr, question: RouteQuery) -> Result<Option<RouteTo>, NetlinkError> {
         let mut found = None;
         self.ask_for_route(address, question, |route| found = route_found(route))?;
         Ok(found)
@@ -230,10 +230,10 @@ impl<A: NetlinkExchange> Routes<A> {
     fn ask_for_route(
         &mut self,
         address: IpAddr,
-        question: Question,
+        question: RouteQuery,
         mut read: impl FnMut(&RouteMessage),
     ) -> Result<(), NetlinkError> {
-        let Question {
+        let RouteQuery {
             from,
             input,
             mark,

@@ -14,7 +14,7 @@ mod own_links;
 #[cfg(test)]
 mod tests;
 
-pub use self::link_list::Link;
+pub use self::link_list::LinkEntry;
 pub use self::local::LocalAddresses;
 pub use self::lookup::{RouteEntry, RouteTo, TcpPorts, WayIn};
 use crate::netlink::error::NetlinkError;

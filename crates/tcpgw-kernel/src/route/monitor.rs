@@ -182,11 +182,11 @@ pub fn follow() -> mpsc::Receiver<Notification> {
     receiver
 }
 
-type Messages = std::pin::Pin<Box<dyn Stream<Item = Notification> + Send>>;
+type NotificationStream = std::pin::Pin<Box<dyn Stream<Item = Notification> + Send>>;
 type Driver = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Opens the connections. Messages come as long as the driver is polled, which ends when one of the connections fails.
-fn connect() -> io::Result<(Driver, Messages)> {
+fn connect() -> io::Result<(Driver, NotificationStream)> {
     let (connection, _, messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
     let (mut settings, _, of_settings) =
         netlink_proto::new_connection_with_socket::<AnyMessage, TokioSocket>(NETLINK_ROUTE)?;
@@ -208,7 +208,7 @@ fn connect() -> io::Result<(Driver, Messages)> {
     Ok((Box::pin(driver), Box::pin(messages.merge(of_settings))))
 }
 
-async fn keep_following(first: io::Result<(Driver, Messages)>, sender: mpsc::Sender<Notification>) {
+async fn keep_following(first: io::Result<(Driver, NotificationStream)>, sender: mpsc::Sender<Notification>) {
     let mut debounce = Debounce::default();
     let mut connected = first;
     let mut pause = RETRY;
@@ -244,7 +244,7 @@ struct Closed;
 /// Returns when the connection has died.
 async fn listen(
     driver: Driver,
-    messages: Messages,
+    messages: NotificationStream,
     debounce: &mut Debounce,
     sender: &mpsc::Sender<Notification>,
 ) -> Result<(), Closed> {
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(debounce.take(), Notification::LOST);
     }
 
-    fn stream(messages: Vec<Notification>) -> Messages {
+    fn stream(messages: Vec<Notification>) -> NotificationStream {
         let stream = tokio_stream::iter(messages);
         Box::pin(stream.chain(tokio_stream::once(NOTHING)).chain(tokio_stream::pending()))
     }
@@ -432,7 +432,8 @@ mod tests {
     fn a_connection_that_dies_is_opened_again() {
         runtime().block_on(async {
             let (sender, mut receiver) = mpsc::channel(1);
-            let dead: (Driver, Messages) = (Box::pin(std::future::ready(())), Box::pin(tokio_stream::pending()));
+            let dead: (Driver, NotificationStream) =
+                (Box::pin(std::future::ready(())), Box::pin(tokio_stream::pending()));
             let task = tokio::spawn(keep_following(Ok(dead), sender));
             let told = timeout(RETRY * 50, receiver.recv()).await.expect("a notification");
             assert_eq!(told, Some(Notification::LOST));

@@ -4,7 +4,7 @@ use std::mem;
 
 use nix::errno::Errno;
 
-use super::{ATTR_LEN, FAMILY_LEN, Family, HEADER_LEN, align};
+use super::{ATTR_LEN, FAMILY_LEN, HEADER_LEN, NetfilterHeader, align};
 
 /// The bits of an attribute's type (`NLA_TYPE_MASK`).
 pub(super) const TYPE_MASK: u16 = 0x3fff;
@@ -52,7 +52,7 @@ pub struct Message<'a> {
 
 /// Role of a message in the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply<'a> {
+pub enum NetlinkReply<'a> {
     /// A message of the subsystem.
     Data(Message<'a>),
     /// The request that asked for an ACK was carried out.
@@ -103,21 +103,21 @@ impl<'a> Message<'a> {
     /// # Errors
     ///
     /// Fails when an answer is too short for its type.
-    pub fn reply(&self) -> Result<Reply<'a>, Malformed> {
+    pub fn reply(&self) -> Result<NetlinkReply<'a>, Malformed> {
         Ok(match self.kind {
-            NLMSG_NOOP => Reply::Noop,
-            NLMSG_OVERRUN => Reply::Overrun,
+            NLMSG_NOOP => NetlinkReply::Noop,
+            NLMSG_OVERRUN => NetlinkReply::Overrun,
             NLMSG_ERROR => match self.errno()? {
-                0 => Reply::Ack,
-                errno => Reply::Nack(self.nack(errno, self.error_attrs())),
+                0 => NetlinkReply::Ack,
+                errno => NetlinkReply::Nack(self.nack(errno, self.error_attrs())),
             },
             // Old kernels end a dump with no error code at all.
-            NLMSG_DONE if self.payload.len() < 4 => Reply::Done(None),
+            NLMSG_DONE if self.payload.len() < 4 => NetlinkReply::Done(None),
             NLMSG_DONE => match self.errno()? {
-                0 => Reply::Done(None),
-                errno => Reply::Done(Some(self.nack(errno, self.payload.get(4..)))),
+                0 => NetlinkReply::Done(None),
+                errno => NetlinkReply::Done(Some(self.nack(errno, self.payload.get(4..)))),
             },
-            _ => Reply::Data(*self),
+            _ => NetlinkReply::Data(*self),
         })
     }
 
@@ -126,10 +126,10 @@ impl<'a> Message<'a> {
     /// # Errors
     ///
     /// Fails when the message is shorter than its header.
-    pub fn family(&self) -> Result<(Family, Attrs<'a>), Malformed> {
+    pub fn family(&self) -> Result<(NetfilterHeader, Attrs<'a>), Malformed> {
         match self.payload.split_first_chunk::<FAMILY_LEN>() {
             Some((&[family, version, high, low], rest)) => Ok((
-                Family {
+                NetfilterHeader {
                     family,
                     version,
                     res_id: u16::from_be_bytes([high, low]),

@@ -3,7 +3,7 @@
 use nftnl_sys as sys;
 
 use super::numbers::{CMP_EQ, FIB_ADDRTYPE, FIB_SADDR, NETWORK_HEADER, REG_1, RTN_LOCAL};
-use super::writer::{ExprWriter, Value, native, protocol, register};
+use super::writer::{AttributeValue, ExprWriter, native, protocol, register};
 use tcpgw_core::ruleset::name::{Family, ListenScope, SetName};
 use tcpgw_core::ruleset::spec::{Field, listening_key};
 use tcpgw_core::ruleset::stmt::{HASH_SEED, HASH_SLOTS, Pick, SOURCE_SLOTS, Stmt, receiver, sender};
@@ -30,9 +30,9 @@ impl ExprWriter {
         self.push(
             c"numgen",
             [
-                (sys::NFTNL_EXPR_NG_DREG, Value::U32(register(slot))),
-                (sys::NFTNL_EXPR_NG_MODULUS, Value::U32(modulus.into())),
-                (sys::NFTNL_EXPR_NG_TYPE, Value::U32(kind.cast_unsigned())),
+                (sys::NFTNL_EXPR_NG_DREG, AttributeValue::U32(register(slot))),
+                (sys::NFTNL_EXPR_NG_MODULUS, AttributeValue::U32(modulus.into())),
+                (sys::NFTNL_EXPR_NG_TYPE, AttributeValue::U32(kind.cast_unsigned())),
             ],
         );
     }
@@ -48,11 +48,11 @@ impl ExprWriter {
         self.push(
             c"hash",
             [
-                (sys::NFTNL_EXPR_HASH_SREG, Value::U32(register(first))),
-                (sys::NFTNL_EXPR_HASH_DREG, Value::U32(register(slot))),
-                (sys::NFTNL_EXPR_HASH_LEN, Value::U32((at - first) * 4)),
-                (sys::NFTNL_EXPR_HASH_MODULUS, Value::U32(modulus.into())),
-                (sys::NFTNL_EXPR_HASH_SEED, Value::U32(HASH_SEED)),
+                (sys::NFTNL_EXPR_HASH_SREG, AttributeValue::U32(register(first))),
+                (sys::NFTNL_EXPR_HASH_DREG, AttributeValue::U32(register(slot))),
+                (sys::NFTNL_EXPR_HASH_LEN, AttributeValue::U32((at - first) * 4)),
+                (sys::NFTNL_EXPR_HASH_MODULUS, AttributeValue::U32(modulus.into())),
+                (sys::NFTNL_EXPR_HASH_SEED, AttributeValue::U32(HASH_SEED)),
             ],
         );
     }
@@ -69,10 +69,10 @@ impl ExprWriter {
         self.push(
             c"nat",
             [
-                (sys::NFTNL_EXPR_NAT_TYPE, Value::U32(NAT_DNAT)),
-                (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol(family))),
-                (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, Value::U32(port)),
+                (sys::NFTNL_EXPR_NAT_TYPE, AttributeValue::U32(NAT_DNAT)),
+                (sys::NFTNL_EXPR_NAT_FAMILY, AttributeValue::U32(protocol(family))),
+                (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, AttributeValue::U32(REG_1)),
+                (sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, AttributeValue::U32(port)),
             ],
         );
     }
@@ -88,9 +88,9 @@ impl ExprWriter {
         self.push(
             c"nat",
             [
-                (sys::NFTNL_EXPR_NAT_TYPE, Value::U32(NAT_SNAT)),
-                (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol(family))),
-                (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_NAT_TYPE, AttributeValue::U32(NAT_SNAT)),
+                (sys::NFTNL_EXPR_NAT_FAMILY, AttributeValue::U32(protocol(family))),
+                (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, AttributeValue::U32(REG_1)),
             ],
         );
     }
@@ -131,13 +131,13 @@ impl ExprWriter {
         self.push(
             c"payload",
             [
-                (sys::NFTNL_EXPR_PAYLOAD_SREG, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_PAYLOAD_BASE, Value::U32(NETWORK_HEADER)),
-                (sys::NFTNL_EXPR_PAYLOAD_OFFSET, Value::U32(at)),
-                (sys::NFTNL_EXPR_PAYLOAD_LEN, Value::U32(len)),
-                (sys::NFTNL_EXPR_PAYLOAD_CSUM_TYPE, Value::U32(checksum)),
-                (sys::NFTNL_EXPR_PAYLOAD_CSUM_OFFSET, Value::U32(checksum_at)),
-                (sys::NFTNL_EXPR_PAYLOAD_FLAGS, Value::U32(PSEUDO_HEADER)),
+                (sys::NFTNL_EXPR_PAYLOAD_SREG, AttributeValue::U32(REG_1)),
+                (sys::NFTNL_EXPR_PAYLOAD_BASE, AttributeValue::U32(NETWORK_HEADER)),
+                (sys::NFTNL_EXPR_PAYLOAD_OFFSET, AttributeValue::U32(at)),
+                (sys::NFTNL_EXPR_PAYLOAD_LEN, AttributeValue::U32(len)),
+                (sys::NFTNL_EXPR_PAYLOAD_CSUM_TYPE, AttributeValue::U32(checksum)),
+                (sys::NFTNL_EXPR_PAYLOAD_CSUM_OFFSET, AttributeValue::U32(checksum_at)),
+                (sys::NFTNL_EXPR_PAYLOAD_FLAGS, AttributeValue::U32(PSEUDO_HEADER)),
             ],
         );
     }

@@ -9,7 +9,7 @@ use crate::nftables::expr::numbers::{
     META_PRIORITY, NETWORK_HEADER, NF_DROP, NFT_JUMP, NFT_RETURN, OBJECT_CT_TIMEOUT, REG_1, REJECT_TCP_RST, RTN_LOCAL,
     STATUS_ASSURED, STATUS_DNAT, SYN, SYN_ACK, TCP_OPTION, TIMESTAMP, TRANSPORT_HEADER, VERDICT,
 };
-use crate::nftables::expr::writer::{ExprWriter, Value, native, text};
+use crate::nftables::expr::writer::{AttributeValue, ExprWriter, native, text};
 use crate::nftables::nft::elem;
 
 use tcpgw_core::ruleset::name::{Family, SetName};
@@ -107,8 +107,8 @@ impl ExprWriter {
         self.push(
             c"ct",
             [
-                (sys::NFTNL_EXPR_CT_KEY, Value::U32(CT_MARK)),
-                (sys::NFTNL_EXPR_CT_SREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_CT_KEY, AttributeValue::U32(CT_MARK)),
+                (sys::NFTNL_EXPR_CT_SREG, AttributeValue::U32(REG_1)),
             ],
         );
     }
@@ -132,11 +132,11 @@ impl ExprWriter {
         self.push(
             c"byteorder",
             [
-                (sys::NFTNL_EXPR_BYTEORDER_DREG, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_BYTEORDER_SREG, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_BYTEORDER_OP, Value::U32(BYTEORDER_HTON)),
-                (sys::NFTNL_EXPR_BYTEORDER_LEN, Value::U32(4)),
-                (sys::NFTNL_EXPR_BYTEORDER_SIZE, Value::U32(4)),
+                (sys::NFTNL_EXPR_BYTEORDER_DREG, AttributeValue::U32(REG_1)),
+                (sys::NFTNL_EXPR_BYTEORDER_SREG, AttributeValue::U32(REG_1)),
+                (sys::NFTNL_EXPR_BYTEORDER_OP, AttributeValue::U32(BYTEORDER_HTON)),
+                (sys::NFTNL_EXPR_BYTEORDER_LEN, AttributeValue::U32(4)),
+                (sys::NFTNL_EXPR_BYTEORDER_SIZE, AttributeValue::U32(4)),
             ],
         );
         self.cmp(op, (seconds * 1000).to_be_bytes().to_vec());
@@ -182,8 +182,8 @@ impl ExprWriter {
         self.push(
             c"dynset",
             [
-                (sys::NFTNL_EXPR_DYNSET_SREG_KEY, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_DYNSET_OP, Value::U32(operation)),
+                (sys::NFTNL_EXPR_DYNSET_SREG_KEY, AttributeValue::U32(REG_1)),
+                (sys::NFTNL_EXPR_DYNSET_OP, AttributeValue::U32(operation)),
                 (sys::NFTNL_EXPR_DYNSET_SET_NAME, text(&set)),
             ],
         );
@@ -196,21 +196,24 @@ impl ExprWriter {
                 self.push(
                     c"exthdr",
                     [
-                        (sys::NFTNL_EXPR_EXTHDR_TYPE, Value::U8(TIMESTAMP)),
-                        (sys::NFTNL_EXPR_EXTHDR_OP, Value::U32(TCP_OPTION)),
+                        (sys::NFTNL_EXPR_EXTHDR_TYPE, AttributeValue::U8(TIMESTAMP)),
+                        (sys::NFTNL_EXPR_EXTHDR_OP, AttributeValue::U32(TCP_OPTION)),
                     ],
                 );
             }
             Stmt::Timeouts(timeouts) => self.push(
                 c"objref",
                 [
-                    (sys::NFTNL_EXPR_OBJREF_IMM_TYPE, Value::U32(OBJECT_CT_TIMEOUT)),
+                    (sys::NFTNL_EXPR_OBJREF_IMM_TYPE, AttributeValue::U32(OBJECT_CT_TIMEOUT)),
                     (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(timeouts)),
                 ],
             ),
             Stmt::Reset => {
                 self.need_tcp();
-                self.push(c"reject", [(sys::NFTNL_EXPR_REJECT_TYPE, Value::U32(REJECT_TCP_RST))]);
+                self.push(
+                    c"reject",
+                    [(sys::NFTNL_EXPR_REJECT_TYPE, AttributeValue::U32(REJECT_TCP_RST))],
+                );
             }
             _ => self.push(c"masq", []),
         }

@@ -19,12 +19,12 @@ pub struct Expr {
     /// Name of its kind, such as `meta`.
     pub kind: &'static CStr,
     /// Attributes, by libnftnl's numbers.
-    pub attributes: Vec<(u16, Value)>,
+    pub attributes: Vec<(u16, AttributeValue)>,
 }
 
 /// The value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
+pub enum AttributeValue {
     /// A number of one byte.
     U8(u8),
     /// A number of four bytes.
@@ -43,7 +43,7 @@ pub(super) struct ExprWriter {
 }
 
 impl ExprWriter {
-    pub(super) fn push<const N: usize>(&mut self, kind: &'static CStr, attributes: [(u32, Value); N]) {
+    pub(super) fn push<const N: usize>(&mut self, kind: &'static CStr, attributes: [(u32, AttributeValue); N]) {
         let number = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         let attributes = attributes
             .into_iter()
@@ -56,8 +56,8 @@ impl ExprWriter {
         self.push(
             c"meta",
             [
-                (sys::NFTNL_EXPR_META_KEY, Value::U32(key)),
-                (sys::NFTNL_EXPR_META_DREG, Value::U32(dreg)),
+                (sys::NFTNL_EXPR_META_KEY, AttributeValue::U32(key)),
+                (sys::NFTNL_EXPR_META_DREG, AttributeValue::U32(dreg)),
             ],
         );
     }
@@ -70,8 +70,8 @@ impl ExprWriter {
         self.push(
             c"ct",
             [
-                (sys::NFTNL_EXPR_CT_KEY, Value::U32(key)),
-                (sys::NFTNL_EXPR_CT_DREG, Value::U32(dreg)),
+                (sys::NFTNL_EXPR_CT_KEY, AttributeValue::U32(key)),
+                (sys::NFTNL_EXPR_CT_DREG, AttributeValue::U32(dreg)),
             ],
         );
     }
@@ -80,9 +80,9 @@ impl ExprWriter {
         self.push(
             c"ct",
             [
-                (sys::NFTNL_EXPR_CT_KEY, Value::U32(key)),
-                (sys::NFTNL_EXPR_CT_DREG, Value::U32(dreg)),
-                (sys::NFTNL_EXPR_CT_DIR, Value::U8(direction)),
+                (sys::NFTNL_EXPR_CT_KEY, AttributeValue::U32(key)),
+                (sys::NFTNL_EXPR_CT_DREG, AttributeValue::U32(dreg)),
+                (sys::NFTNL_EXPR_CT_DIR, AttributeValue::U8(direction)),
             ],
         );
     }
@@ -91,9 +91,9 @@ impl ExprWriter {
         self.push(
             c"cmp",
             [
-                (sys::NFTNL_EXPR_CMP_SREG, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_CMP_OP, Value::U32(op)),
-                (sys::NFTNL_EXPR_CMP_DATA, Value::Bytes(data)),
+                (sys::NFTNL_EXPR_CMP_SREG, AttributeValue::U32(REG_1)),
+                (sys::NFTNL_EXPR_CMP_OP, AttributeValue::U32(op)),
+                (sys::NFTNL_EXPR_CMP_DATA, AttributeValue::Bytes(data)),
             ],
         );
     }
@@ -107,11 +107,11 @@ impl ExprWriter {
         self.push(
             c"bitwise",
             [
-                (sys::NFTNL_EXPR_BITWISE_SREG, Value::U32(register)),
-                (sys::NFTNL_EXPR_BITWISE_DREG, Value::U32(register)),
-                (sys::NFTNL_EXPR_BITWISE_LEN, Value::U32(len)),
-                (sys::NFTNL_EXPR_BITWISE_MASK, Value::Bytes(mask)),
-                (sys::NFTNL_EXPR_BITWISE_XOR, Value::Bytes(xor)),
+                (sys::NFTNL_EXPR_BITWISE_SREG, AttributeValue::U32(register)),
+                (sys::NFTNL_EXPR_BITWISE_DREG, AttributeValue::U32(register)),
+                (sys::NFTNL_EXPR_BITWISE_LEN, AttributeValue::U32(len)),
+                (sys::NFTNL_EXPR_BITWISE_MASK, AttributeValue::Bytes(mask)),
+                (sys::NFTNL_EXPR_BITWISE_XOR, AttributeValue::Bytes(xor)),
             ],
         );
     }
@@ -124,10 +124,10 @@ impl ExprWriter {
         self.push(
             c"payload",
             [
-                (sys::NFTNL_EXPR_PAYLOAD_DREG, Value::U32(dreg)),
-                (sys::NFTNL_EXPR_PAYLOAD_BASE, Value::U32(base)),
-                (sys::NFTNL_EXPR_PAYLOAD_OFFSET, Value::U32(offset)),
-                (sys::NFTNL_EXPR_PAYLOAD_LEN, Value::U32(len)),
+                (sys::NFTNL_EXPR_PAYLOAD_DREG, AttributeValue::U32(dreg)),
+                (sys::NFTNL_EXPR_PAYLOAD_BASE, AttributeValue::U32(base)),
+                (sys::NFTNL_EXPR_PAYLOAD_OFFSET, AttributeValue::U32(offset)),
+                (sys::NFTNL_EXPR_PAYLOAD_LEN, AttributeValue::U32(len)),
             ],
         );
     }
@@ -136,9 +136,9 @@ impl ExprWriter {
         self.push(
             c"fib",
             [
-                (sys::NFTNL_EXPR_FIB_DREG, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_FIB_RESULT, Value::U32(result)),
-                (sys::NFTNL_EXPR_FIB_FLAGS, Value::U32(flags)),
+                (sys::NFTNL_EXPR_FIB_DREG, AttributeValue::U32(REG_1)),
+                (sys::NFTNL_EXPR_FIB_RESULT, AttributeValue::U32(result)),
+                (sys::NFTNL_EXPR_FIB_FLAGS, AttributeValue::U32(flags)),
             ],
         );
     }
@@ -147,8 +147,8 @@ impl ExprWriter {
         self.push(
             c"immediate",
             [
-                (sys::NFTNL_EXPR_IMM_DREG, Value::U32(VERDICT)),
-                (sys::NFTNL_EXPR_IMM_VERDICT, Value::U32(code)),
+                (sys::NFTNL_EXPR_IMM_DREG, AttributeValue::U32(VERDICT)),
+                (sys::NFTNL_EXPR_IMM_VERDICT, AttributeValue::U32(code)),
             ],
         );
         if let (Some(chain), Some(last)) = (chain, self.exprs.last_mut()) {
@@ -161,13 +161,13 @@ impl ExprWriter {
         self.push(
             c"lookup",
             [
-                (sys::NFTNL_EXPR_LOOKUP_SREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_LOOKUP_SREG, AttributeValue::U32(REG_1)),
                 (sys::NFTNL_EXPR_LOOKUP_SET, text(&set)),
             ],
         );
         if let (Some(dreg), Some(last)) = (dreg, self.exprs.last_mut()) {
             let number = u16::try_from(sys::NFTNL_EXPR_LOOKUP_DREG).unwrap_or(u16::MAX);
-            last.attributes.push((number, Value::U32(dreg)));
+            last.attributes.push((number, AttributeValue::U32(dreg)));
         }
     }
 
@@ -235,9 +235,9 @@ impl ExprWriter {
     }
 }
 
-pub(super) fn text(value: &impl ToString) -> Value {
+pub(super) fn text(value: &impl ToString) -> AttributeValue {
     // Names are made here, of letters, digits and `-_.`; none of them has a NUL.
-    Value::Text(CString::new(value.to_string()).unwrap_or_default())
+    AttributeValue::Text(CString::new(value.to_string()).unwrap_or_default())
 }
 
 pub(super) fn protocol(family: Family) -> u32 {

@@ -8,7 +8,7 @@ use tcpgw_core::ruleset::name::SetName;
 
 /// Subject of a message, for the error when the kernel refuses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
+pub enum MessageSubject {
     /// The beginning or the end of the batch.
     Batch,
     /// The table itself.
@@ -29,7 +29,7 @@ pub(super) struct Origin {
     pub(super) seq: u32,
     pub(super) piece: usize,
     pub(super) start: usize,
-    pub(super) subject: Subject,
+    pub(super) subject: MessageSubject,
 }
 
 /// A transaction that is whole and can be sent.
@@ -40,9 +40,9 @@ pub struct Sealed {
 
 /// A message that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedMessage {
     /// Subject of the refused message.
-    pub subject: Subject,
+    pub subject: MessageSubject,
     /// Key of the element, if the kernel names one.
     pub element: Option<Box<[u8]>>,
     /// Kind of the expression, if the kernel names one.
@@ -87,7 +87,7 @@ impl Sealed {
     }
 
     /// Returns what a refusal is about; `None`: no message has its sequence number.
-    pub fn trace(&self, nack: Nack) -> Option<Refused> {
+    pub fn trace(&self, nack: Nack) -> Option<RefusedMessage> {
         let at = self.origins.binary_search_by_key(&nack.seq, |origin| origin.seq).ok()?;
         let origin = &self.origins[at];
         let message = self.pieces[origin.piece]
@@ -100,11 +100,11 @@ impl Sealed {
             .and_then(|offset| usize::try_from(offset).ok()?.checked_sub(20));
         let (mut element, mut expression) = (None, None);
         match &origin.subject {
-            Subject::Elements(_) => element = offset.and_then(|offset| element_key(body, offset)),
-            Subject::Rule(_) => expression = offset.and_then(|offset| expression_at(body, offset)),
+            MessageSubject::Elements(_) => element = offset.and_then(|offset| element_key(body, offset)),
+            MessageSubject::Rule(_) => expression = offset.and_then(|offset| expression_at(body, offset)),
             _ => {}
         }
-        Some(Refused {
+        Some(RefusedMessage {
             subject: origin.subject.clone(),
             element,
             expression,

@@ -9,7 +9,7 @@ use crate::nftables::ownership::Ownership;
 use crate::nftables::sets;
 use crate::nftables::skeleton::{self, TABLE};
 use crate::nftables::transaction::Transaction;
-use crate::nftables::transaction::sealed::Subject;
+use crate::nftables::transaction::sealed::MessageSubject;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::idle_timeouts;
 use tcpgw_core::ruleset::name::{self, ListenScope, RoundRobinChain, SetName, SpreadRule};
@@ -23,14 +23,14 @@ use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 impl Transaction {
     /// Removes the table and everything in it.
     pub fn delete_table(&mut self) {
-        self.message(msg::DEL_TABLE, 0, Subject::Table, |writer| {
+        self.message(msg::DEL_TABLE, 0, MessageSubject::Table, |writer| {
             writer.str(table::NAME, TABLE);
         });
     }
 
     /// Makes the socket that sends the transaction the owner of the table, which must have none.
     pub fn adopt_table(&mut self) {
-        self.message(msg::NEW_TABLE, 0, Subject::Table, |writer| {
+        self.message(msg::NEW_TABLE, 0, MessageSubject::Table, |writer| {
             writer.str(table::NAME, TABLE);
             writer.be32(table::FLAGS, Ownership::Owned.flags());
         });
@@ -39,16 +39,21 @@ impl Transaction {
     /// Creates the table, its sets, chains and rules, without elements. `older` are the NAT chains that exist before
     /// it; `None` if they are not known.
     pub fn new_table(&mut self, mark: FlowMark, room: Room, ownership: Ownership, older: Option<&OlderChains>) {
-        self.message(msg::NEW_TABLE, nft::F_CREATE | nft::F_EXCL, Subject::Table, |writer| {
-            let comment = rules::comment(mark, room);
-            let length = u8::try_from(comment.len() + 1).unwrap_or(0);
-            let userdata = [&[table::COMMENT, length], comment.as_bytes(), &[0]].concat();
-            writer.str(table::NAME, TABLE);
-            writer.attr(table::USERDATA, &userdata);
-            if ownership != Ownership::Plain {
-                writer.be32(table::FLAGS, ownership.flags());
-            }
-        });
+        self.message(
+            msg::NEW_TABLE,
+            nft::F_CREATE | nft::F_EXCL,
+            MessageSubject::Table,
+            |writer| {
+                let comment = rules::comment(mark, room);
+                let length = u8::try_from(comment.len() + 1).unwrap_or(0);
+                let userdata = [&[table::COMMENT, length], comment.as_bytes(), &[0]].concat();
+                writer.str(table::NAME, TABLE);
+                writer.attr(table::USERDATA, &userdata);
+                if ownership != Ownership::Plain {
+                    writer.be32(table::FLAGS, ownership.flags());
+                }
+            },
+        );
         for timeouts in Timeouts::FIXED {
             self.new_timeouts(timeouts, &KernelTimeouts::default());
         }
@@ -66,7 +71,7 @@ impl Transaction {
         };
         for chain in &chains {
             match older.filter(|_| translates(&chain)) {
-                Some(older) => self.raw(Subject::Chain(chain.name.clone()), |seq| {
+                Some(older) => self.raw(MessageSubject::Chain(chain.name.clone()), |seq| {
                     skeleton::new_chain_after(chain, older, seq)
                 }),
                 None => self.new_chain(chain),
@@ -141,13 +146,13 @@ impl Transaction {
 
     fn new_timeouts(&mut self, timeouts: Timeouts, kernel: &KernelTimeouts) {
         let flags = nft::F_CREATE | nft::F_EXCL;
-        self.message(msg::NEW_OBJ, flags, Subject::Timeouts, |writer| {
+        self.message(msg::NEW_OBJ, flags, MessageSubject::Timeouts, |writer| {
             sets::write_timeouts(writer, timeouts, kernel);
         });
     }
 
     fn old_timeouts(&mut self, timeouts: Timeouts) {
-        self.message(msg::DEL_OBJ, 0, Subject::Timeouts, |writer| {
+        self.message(msg::DEL_OBJ, 0, MessageSubject::Timeouts, |writer| {
             writer.str(object::TABLE, TABLE);
             writer.str(object::NAME, &timeouts.to_string());
             writer.be32(object::TYPE, object::CT_TIMEOUT);
@@ -168,7 +173,7 @@ impl Transaction {
             .filter(|chain| chain.rules.iter().flatten().any(refers));
         let chains: Vec<SkeletonChain> = spreads.chain(fixed).collect();
         for chain in &chains {
-            self.raw(Subject::Chain(chain.name.clone()), |seq| {
+            self.raw(MessageSubject::Chain(chain.name.clone()), |seq| {
                 skeleton::flush_chain(&chain.name, seq)
             });
         }
@@ -203,7 +208,7 @@ impl Transaction {
         self.message(
             msg::NEW_SET,
             nft::F_CREATE | nft::F_EXCL,
-            Subject::Set(name),
+            MessageSubject::Set(name),
             |writer| {
                 sets::write_set(writer, name, room, id);
             },
@@ -211,28 +216,28 @@ impl Transaction {
     }
 
     fn old_set(&mut self, name: SetName) {
-        self.message(msg::DEL_SET, 0, Subject::Set(name), |writer| {
+        self.message(msg::DEL_SET, 0, MessageSubject::Set(name), |writer| {
             writer.str(set::TABLE, TABLE);
             writer.str(set::NAME, &name.to_string());
         });
     }
 
     fn new_chain(&mut self, chain: &SkeletonChain) {
-        self.raw(Subject::Chain(chain.name.clone()), |seq| {
+        self.raw(MessageSubject::Chain(chain.name.clone()), |seq| {
             skeleton::new_chain(chain, seq)
         });
     }
 
     fn new_rules(&mut self, chain: &SkeletonChain) {
         for rule in &chain.rules {
-            self.raw(Subject::Rule(chain.name.clone()), |seq| {
+            self.raw(MessageSubject::Rule(chain.name.clone()), |seq| {
                 skeleton::new_rule(&chain.name, rule, seq)
             });
         }
     }
 
     fn rewrite(&mut self, chain: &SkeletonChain) {
-        self.raw(Subject::Chain(chain.name.clone()), |seq| {
+        self.raw(MessageSubject::Chain(chain.name.clone()), |seq| {
             skeleton::flush_chain(&chain.name, seq)
         });
         self.new_rules(chain);
@@ -240,8 +245,12 @@ impl Transaction {
 
     fn old_turn(&mut self, turn: &RoundRobinChain) {
         let name = turn.to_string();
-        self.raw(Subject::Chain(name.clone()), |seq| skeleton::flush_chain(&name, seq));
-        self.raw(Subject::Chain(name.clone()), |seq| skeleton::delete_chain(&name, seq));
+        self.raw(MessageSubject::Chain(name.clone()), |seq| {
+            skeleton::flush_chain(&name, seq)
+        });
+        self.raw(MessageSubject::Chain(name.clone()), |seq| {
+            skeleton::delete_chain(&name, seq)
+        });
     }
 
     fn rows(&mut self, kind: u16, name: SetName, batch: &RowBatch<'_>) {
@@ -279,7 +288,7 @@ impl Transaction {
             } else {
                 0
             };
-            self.message(kind, flags, Subject::Elements(name), |writer| {
+            self.message(kind, flags, MessageSubject::Elements(name), |writer| {
                 writer.str(elem::LIST_TABLE, TABLE);
                 writer.str(elem::LIST_SET, &name.to_string());
                 writer.nest(elem::LIST_ELEMENTS, |writer| {

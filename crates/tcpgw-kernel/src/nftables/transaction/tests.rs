@@ -45,7 +45,7 @@ fn nack(seq: u32, offset: Option<usize>) -> Nack {
 }
 
 /// Returns the messages of a batch with such subjects, with the offset of each attribute of the list of that kind.
-fn messages(sealed: &Sealed, about: fn(&Subject) -> bool, list: u16) -> Vec<(u32, Vec<usize>)> {
+fn messages(sealed: &Sealed, about: fn(&MessageSubject) -> bool, list: u16) -> Vec<(u32, Vec<usize>)> {
     let mut found = Vec::new();
     for message in sealed.pieces.iter().flat_map(|piece| Messages::new(piece)) {
         let message = message.unwrap();
@@ -73,12 +73,12 @@ fn a_refusal_is_traced_to_its_element() {
     let mut keys: std::collections::BTreeSet<(SetName, Box<[u8]>)> = [].into();
     for (seq, offsets) in messages(
         &sealed,
-        |subject| matches!(subject, Subject::Elements(_)),
+        |subject| matches!(subject, MessageSubject::Elements(_)),
         elem::LIST_ELEMENTS,
     ) {
         for offset in offsets {
             let refused = sealed.trace(nack(seq, Some(offset))).unwrap();
-            if let (Subject::Elements(set), Some(key)) = (refused.subject, refused.element) {
+            if let (MessageSubject::Elements(set), Some(key)) = (refused.subject, refused.element) {
                 keys.insert((set, key));
             }
         }
@@ -99,7 +99,7 @@ fn a_refusal_is_traced_to_its_expression() {
     let mut kinds: std::collections::BTreeSet<String> = [].into();
     for (seq, offsets) in messages(
         &sealed,
-        |subject| matches!(subject, Subject::Rule(_)),
+        |subject| matches!(subject, MessageSubject::Rule(_)),
         rule::EXPRESSIONS,
     ) {
         for offset in offsets {
@@ -128,7 +128,7 @@ fn any_offset_and_number_give_an_answer() {
     assert!(sealed.trace(nack(sealed.last_seq() + 2, None)).is_none());
     assert_eq!(
         sealed.trace(nack(sealed.first_seq(), None)).unwrap().subject,
-        Subject::Batch
+        MessageSubject::Batch
     );
 }
 
