@@ -21,12 +21,14 @@ use crate::view::rates::First;
 use crate::view::snapshot::Snapshot;
 use crate::view::status::{Facts, Status};
 use crate::view::tally::{Places, Tally};
+use crate::view::totals::ConnectionCounts;
 use crate::view::who::Who;
 use crate::view::{Hint, NoService, Noted, ServiceName, ServicesView};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::Problem;
+use tcpgw_core::ruleset::name::SetName;
 use tcpgw_kernel::conntrack::{Flow, Selection};
-use tcpgw_kernel::{Kernel, KernelError};
+use tcpgw_kernel::{Counted, Kernel, KernelError};
 
 /// Reason why a query failed.
 #[derive(Debug, Error)]
@@ -167,6 +169,7 @@ pub fn status<T>(
         time = kernel.now().saturating_duration_since(begin);
     }
     let drops = counts(kernel, services, &places)?;
+    let connections = connections(kernel, services, &places)?;
     each(kernel, services.mark, &wanted, |flow| {
         let place = tally.count(flow);
         if let (Some(place), Some(traffic)) = (place, &mut traffic) {
@@ -187,6 +190,7 @@ pub fn status<T>(
         places: &places,
         tally,
         traffic,
+        connections,
         drops,
         earlier,
         time,
@@ -217,14 +221,32 @@ fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &Places) -> 
         return Ok(counts);
     }
     for set in drops::sets() {
-        let counted = match kernel.counted(set) {
-            // The table is of another version, or has just been removed.
-            Err(KernelError::Netlink(error)) if error.errno() == Some(Errno::ENOENT) => Vec::new(),
-            other => other?,
-        };
-        counts.add(set, &counted, &services.summary, places);
+        counts.add(set, &counted(kernel, set)?, &services.summary, places);
     }
     Ok(counts)
+}
+
+fn connections(
+    kernel: &mut dyn Kernel,
+    services: &ServicesView,
+    places: &Places,
+) -> Result<ConnectionCounts, KernelError> {
+    let mut counts = ConnectionCounts::default();
+    if services.table.is_none() {
+        return Ok(counts);
+    }
+    for set in ConnectionCounts::sets() {
+        counts.add(set, &counted(kernel, set)?, &services.summary, places);
+    }
+    Ok(counts)
+}
+
+/// Reads the counters of a set. The table may be of another version, without the set, or have just been removed.
+fn counted(kernel: &mut dyn Kernel, set: SetName) -> Result<Vec<Counted>, KernelError> {
+    match kernel.counted(set) {
+        Err(KernelError::Netlink(error)) if error.errno() == Some(Errno::ENOENT) => Ok(Vec::new()),
+        other => other,
+    }
 }
 
 /// Query of flows.

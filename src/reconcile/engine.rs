@@ -314,7 +314,7 @@ impl<K: Kernel> Engine<K> {
             return Ok(());
         };
         let desired = self.desired(services);
-        let orphans = self.reconciler().orphans(&desired.ruleset)?;
+        let orphans = self.reconciler().orphans(&desired.ruleset, true)?;
         if !orphans.is_empty() {
             let commit = Commit {
                 generation: cached.identity.generation,

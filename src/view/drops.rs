@@ -305,7 +305,8 @@ fn owner(set: SetName) -> Option<(usize, Owner)> {
     service.chain(backend).next()
 }
 
-fn service(scope: Scope, key: &[u8], summary: &Summary) -> Option<usize> {
+/// Returns the position of the service that has this service key.
+pub(super) fn service(scope: Scope, key: &[u8], summary: &Summary) -> Option<usize> {
     match scope {
         Scope::Any => {
             let port = read_port(key.get(4..)?)?.get();

@@ -11,6 +11,7 @@ pub mod rates;
 pub mod snapshot;
 pub mod status;
 pub mod tally;
+pub mod totals;
 mod unmarked;
 pub mod who;
 

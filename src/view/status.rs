@@ -15,6 +15,7 @@ use super::drops::{BackendDrops, ServiceDrops};
 use super::problems::{self, Problem};
 use super::rates::Rates;
 use super::tally::{FlowCounts, Stranger};
+use super::totals::TotalsView;
 use super::{Hint, Table};
 use crate::addon::ServiceState;
 use crate::record::Applied;
@@ -115,6 +116,8 @@ pub struct ServiceStatus<'a> {
     /// Number of handshakes that healthy backends left unanswered for more than 3 s, at the daemon's last observation;
     /// `None` without a daemon.
     pub unanswered: Option<u64>,
+    /// Sums over its backends.
+    pub totals: TotalsView,
     /// Drops by reason.
     pub drops: ServiceDrops,
     /// Backends in order.
@@ -146,6 +149,8 @@ pub struct BackendStatus {
     pub rates: Option<Rates>,
     /// Traffic as a fraction of the limit: above 1 the rest is dropped.
     pub of_limit: Option<OfLimit>,
+    /// Sums of the backend in this service.
+    pub totals: TotalsView,
     /// Drops by reason.
     pub drops: BackendDrops,
     /// Source ports in use, by gateway address; empty if it sees the clients' addresses.

@@ -60,9 +60,13 @@ impl Places {
 
     /// Returns the place of a flow's backend, if the service that it came through has it.
     pub fn of_flow(&self, summary: &Summary, flow: &Flow) -> Option<usize> {
-        let service = summary.position_at(flow.public)?;
+        self.of_pair(summary.position_at(flow.public)?, flow.backend)
+    }
+
+    /// Returns the place of a backend in a service, if the service has it.
+    pub fn of_pair(&self, service: usize, backend: SocketAddr) -> Option<usize> {
         let (begin, end) = (self.starts[service], self.starts[service + 1]);
-        let at = self.backends[begin..end].binary_search(&flow.backend).ok()?;
+        let at = self.backends[begin..end].binary_search(&backend).ok()?;
         Some(begin + at)
     }
 

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
 use tcpgw::record::RecordFile;
 use tcpgw_core::model::{FlowMark, Service, State};
-use tcpgw_core::ruleset::name::SetName;
+use tcpgw_core::ruleset::name::{ListenScope, SetName};
+use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::KernelError;
 use tcpgw_kernel::conntrack::{CtStatus, Flow};
@@ -140,7 +141,7 @@ proptest! {
         let counters = || SetName::fixed().into_iter().filter(|set| set.is_counter());
         let owned = |ruleset: &tcpgw_core::ruleset::Ruleset, set: SetName| -> BTreeSet<Box<[u8]>> {
             let rows = set.owners().into_iter().filter_map(|owner| ruleset.rows(owner));
-            rows.flat_map(tcpgw_core::ruleset::rows::Rows::iter).map(Into::into).collect()
+            rows.flat_map(Rows::iter).map(Into::into).collect()
         };
         let had = gateway.fake.ruleset();
         for set in counters() {
@@ -148,11 +149,32 @@ proptest! {
                 gateway.fake.count(set, &key);
             }
         }
+        let pairs = |ruleset: &tcpgw_core::ruleset::Ruleset, scope: ListenScope| -> BTreeSet<Box<[u8]>> {
+            let family = scope.family();
+            let services = ruleset.rows(SetName::Services(scope.scope()));
+            let backends = [SetName::Limited(family), SetName::Unlimited(family)];
+            let backends: Vec<_> = backends.into_iter().filter_map(|set| ruleset.rows(set)).collect();
+            let skip = if matches!(scope, ListenScope::Any(_)) { 4 } else { 0 };
+            services
+                .into_iter()
+                .flat_map(Rows::iter)
+                .flat_map(|service| backends.iter().flat_map(|set| set.iter()).map(move |backend| (service, backend)))
+                .map(|(service, backend)| [&service[skip..], backend].concat().into())
+                .collect()
+        };
+        for scope in ListenScope::ALL {
+            for key in pairs(&had, scope) {
+                gateway.fake.count(SetName::Connections(scope), &key);
+            }
+        }
         gateway.apply(&want).unwrap();
         let has = gateway.fake.ruleset();
         for set in counters() {
             let left: BTreeSet<_> = gateway.counted(set);
-            let kept = &owned(&had, set) & &owned(&has, set);
+            let kept = match set {
+                SetName::Connections(scope) => &pairs(&had, scope) & &pairs(&has, scope),
+                _ => &owned(&had, set) & &owned(&has, set),
+            };
             prop_assert_eq!(left, kept);
         }
     }

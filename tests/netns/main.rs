@@ -17,6 +17,7 @@ mod api;
 mod balance;
 mod caps;
 mod clocks;
+mod connections;
 mod constrained;
 mod daemon;
 mod denied;

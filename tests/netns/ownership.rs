@@ -12,6 +12,7 @@ use tcpgw_kernel::nftables::ownership::{Adoption, Ownership};
 use tcpgw_kernel::{Kernel, TableProperties};
 
 use crate::harness::client::Conn;
+use crate::harness::counters::without_connections;
 use crate::harness::plan::{self, PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
@@ -308,8 +309,8 @@ fn during<T>(net: &Net, work: impl FnOnce() -> T) -> (T, crate::harness::client:
 
 /// Lists the table without counters.
 fn listing(net: &Net) -> String {
-    net.run("gateway", &["nft", "-s", "list", "table", "inet", "tcpgw"])
-        .ok()
+    let listed = net.run("gateway", &["nft", "-s", "list", "table", "inet", "tcpgw"]);
+    without_connections(&listed.ok())
 }
 
 /// Lists the table with counters, without the lines of nft about the flags and the owner.

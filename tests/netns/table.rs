@@ -7,6 +7,7 @@ use tcpgw_core::model::FlowMark;
 
 use crate::cases::{self, Case};
 use crate::harness::Net;
+use crate::harness::counters::without_connections;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 
@@ -319,9 +320,10 @@ fn without_links(listing: &str) -> (Vec<String>, String) {
     (links, format!("{before}\tset same_link {{\n{kind}\t}}\n{after}"))
 }
 
-/// Returns the sets and chains of a listing, in an order that does not tell which was made first.
+/// Returns the sets and chains of a listing, in an order that does not tell which was made first, without the connections
+/// that were counted.
 fn blocks(listing: &str) -> Vec<String> {
-    let mut blocks: Vec<String> = listing
+    let mut blocks: Vec<String> = without_connections(listing)
         .split("\n\n")
         .map(|block| block.trim_end_matches("}\n").to_owned())
         .collect();

@@ -20,6 +20,7 @@ fn backend(endpoint: &str, state: &str, health: &Value, over: u64) -> Value {
         "rates": {"to": {"packets_per_second": 2203.0, "bytes_per_second": 1_198_000.0},
                   "from": {"packets_per_second": 999.0, "bytes_per_second": 602_000.0}},
         "of_limit": {"to": 2.203, "from": 0.999, "shared": null},
+        "totals": {"connections": 7},
         "drops": {"over_limit_to": drops(over, 1203.0), "over_limit_from": nothing, "invalid_from": nothing,
                   "stale_from": nothing, "port_reused": nothing, "direct": nothing},
         "source_ports": [{"address": "10.2.0.1", "used": 7, "of": 64_512}],
@@ -32,7 +33,7 @@ fn service(name: &str, port: u16, healthy: bool, backends: &[Value]) -> Value {
         "name": name, "port": port, "addresses": [], "provider": "file", "healthy": healthy, "leaving": false, "addon": null,
         "balance": "client-hash",
         "limit": {"packets_per_second": 1000, "bytes_per_second": 1_500_000, "burst": 10_000, "shared": false},
-        "flows": flows(12), "unanswered": 0,
+        "flows": flows(12), "unanswered": 0, "totals": {"connections": 12},
         "drops": {"refused": nothing, "no_backend": drops(3, 0.0), "over_flows": nothing, "over_client": nothing,
                   "stale": nothing, "invalid": nothing},
         "backends": backends,
@@ -49,7 +50,7 @@ fn sample() -> Value {
         "ok": true, "problems": [], "flows": flows(24), "stale": {"flows": 0, "pairs": []}, "leaving": {"flows": 0, "pairs": []},
         "services": [service("web", 8000, true, &web)],
         "other_drops": 0, "sample": {"seconds": 1.0, "flows_not_counted": 0},
-        "table": {"handle": 7, "generation": 2, "comment": "tcpgw skeleton 6, flow mark 0x00800000/0x00800000, room 0",
+        "table": {"handle": 7, "generation": 2, "comment": "tcpgw skeleton 7, flow mark 0x00800000/0x00800000, room 0",
                   "flags": ["persist"], "owner": null, "room": 65_536},
         "applied": null, "hints": [{"missing": ["packets"], "sysctl": "a.b=1"}], "drains": null,
     })
@@ -130,7 +131,7 @@ fn names_are_shortened_and_what_is_copied_is_not() {
 #[test]
 fn the_table_of_nftables_is_described_where_all_is_asked_for() {
     let text = shown(&sample(), Extent::All);
-    let described = "table: inet tcpgw, version 6 of its rules, flow mark 0x00800000/0x00800000, 65536 backends fit; flags persist; nftables \
+    let described = "table: inet tcpgw, version 7 of its rules, flow mark 0x00800000/0x00800000, 65536 backends fit; flags persist; nftables \
                      generation 2\n";
     assert!(text.contains(described), "{text}");
     assert!(!shown(&sample(), Extent::Width(80)).contains("table: "));

@@ -13,6 +13,7 @@ use crate::view::snapshot::Snapshot;
 use crate::view::status::limit::{LimitView, OfLimit};
 use crate::view::status::{BackendStatus, ServiceStatus, SourcePorts};
 use crate::view::tally::{FlowCounts, Places, Tally};
+use crate::view::totals::{ConnectionCounts, TotalsView};
 use crate::view::{Noted, ServicesView};
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::owner::Owner;
@@ -37,6 +38,8 @@ pub struct Facts<'a> {
     pub tally: Tally<'a>,
     /// Traffic, if conntrack counts it.
     pub traffic: Option<Second>,
+    /// Counters of connections.
+    pub connections: ConnectionCounts,
     /// Counters of drops.
     pub drops: DropCounts,
     /// Counters of drops at the first sample.
@@ -95,6 +98,9 @@ impl Facts<'_> {
                 let of_name = service.name.as_deref().and_then(|name| daemon.unanswered.get(name));
                 of_name.copied().unwrap_or(0)
             }),
+            totals: backends
+                .iter()
+                .fold(TotalsView::default(), |sum, backend| sum.and(backend.totals)),
             drops: self.drops.of_service(at, self.earlier()),
             backends,
             resets_when_empty: service.settings.empty_reset,
@@ -184,6 +190,9 @@ impl Facts<'_> {
             flows,
             rates,
             of_limit: rates_of_all.zip(limit).map(|(rates, limit)| OfLimit::new(rates, limit)),
+            totals: TotalsView {
+                connections: self.connections.of_backend(place),
+            },
             drops: self.drops.of_backend(place, self.earlier()),
             source_ports: self.source_ports(backend),
         }

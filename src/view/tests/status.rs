@@ -11,6 +11,7 @@ use crate::view::rates::First;
 use crate::view::snapshot::{DaemonView, HealthView, Snapshot};
 use crate::view::status::{Facts, Status};
 use crate::view::tally::{Places, Tally};
+use crate::view::totals::ConnectionCounts;
 use crate::view::{Noted, ServicesView};
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::conntrack::{Flow, TcpState};
@@ -338,6 +339,7 @@ fn facts<'a>(services: &'a ServicesView, places: &'a Places, tally: Tally<'a>) -
         places,
         tally,
         traffic: None,
+        connections: ConnectionCounts::default(),
         drops: DropCounts::default(),
         earlier: None,
         time: Duration::ZERO,

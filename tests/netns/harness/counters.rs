@@ -107,3 +107,16 @@ impl Net {
         self.tally(set).get(key).copied().unwrap_or_default()
     }
 }
+
+/// Returns a listing of a table without the connections that were counted.
+pub(crate) fn without_connections(listing: &str) -> String {
+    let uncounted = |block: &str| match block.split_once("\t\telements = ") {
+        Some((set, elements)) if set.contains("\tset connections") => {
+            let (_, after) = elements.split_once("\n\t}").expect("the end of a set");
+            format!("{set}\t}}{after}")
+        }
+        _ => block.to_owned(),
+    };
+    let blocks: Vec<String> = listing.split("\n\n").map(uncounted).collect();
+    blocks.join("\n\n")
+}

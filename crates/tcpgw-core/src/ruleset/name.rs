@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use super::cap::Cap;
 pub use super::round_robin::RoundRobinChain;
+use super::rows;
 pub use super::scope::{Family, ListenScope, Scope};
 pub use super::spread::{SlotChoice, SpreadRule, Width};
 
@@ -93,6 +94,8 @@ pub enum SetName {
     Reserve(Family),
     /// Counters of flows to a backend that has seen its client's address, and may send to it even after it was removed.
     Acquainted(Family),
+    /// Counters of connections, by service and backend.
+    Connections(ListenScope),
 }
 
 impl SetName {
@@ -121,6 +124,7 @@ impl SetName {
                 Self::EmptyReset(listen_scope),
                 Self::RoundRobin(listen_scope),
                 Self::Slots(listen_scope),
+                Self::Connections(listen_scope),
             ]);
         }
         for family in Family::BOTH {
@@ -173,6 +177,7 @@ impl SetName {
                 | Self::Challenged(_)
                 | Self::Reserve(_)
                 | Self::Acquainted(_)
+                | Self::Connections(_)
         )
     }
 
@@ -181,7 +186,8 @@ impl SetName {
     pub fn is_optional(self) -> bool {
         matches!(
             self,
-            Self::Restricted(_)
+            Self::Services(Scope::At(_))
+                | Self::Restricted(_)
                 | Self::Limited(_)
                 | Self::LimitTo(_)
                 | Self::LimitFrom(_)
@@ -220,6 +226,21 @@ impl SetName {
         }
     }
 
+    /// Returns whether an element of a counter set belongs to a service or backend that exists, or is kept whatever
+    /// exists. `contains` tells whether a set of services or backends has a key.
+    pub fn is_current(self, key: &[u8], contains: impl Fn(Self, &[u8]) -> bool) -> bool {
+        let Self::Connections(listen_scope) = self else {
+            let owners = self.owners();
+            return owners.is_empty() || owners.into_iter().any(|owner| contains(owner, key));
+        };
+        let family = listen_scope.family();
+        let (service, backend) = rows::split_pair(listen_scope, key);
+        contains(Self::Services(listen_scope.scope()), &service)
+            && [Self::Limited(family), Self::Unlimited(family)]
+                .into_iter()
+                .any(|backends| contains(backends, backend))
+    }
+
     /// Returns how the elements name a service; `None` if they name none.
     pub fn scope(self) -> Option<Scope> {
         match self {
@@ -239,7 +260,8 @@ impl SetName {
             | Self::Hashed(listen_scope)
             | Self::EmptyReset(listen_scope)
             | Self::RoundRobin(listen_scope)
-            | Self::Slots(listen_scope) => Some(listen_scope.scope()),
+            | Self::Slots(listen_scope)
+            | Self::Connections(listen_scope) => Some(listen_scope.scope()),
             _ => None,
         }
     }
@@ -342,6 +364,7 @@ impl fmt::Display for SetName {
             Self::Challenged(family) => write!(f, "challenged_{family}"),
             Self::Reserve(family) => write!(f, "reserve_{family}"),
             Self::Acquainted(family) => write!(f, "acquainted_{family}"),
+            Self::Connections(listen_scope) => write!(f, "connections{listen_scope}"),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::model::FlowMark;
 
 /// Version of the rules, which the table's comment contains. Raise it with every change of the rules or of a set's
 /// form.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Returns the table's comment, which tells a reader of the kernel the version of the rules before it compares them.
 pub fn comment(mark: FlowMark, room: Room) -> String {
@@ -140,6 +140,7 @@ pub fn fixed(mark: FlowMark, optional_sets: &OptionalSets) -> Vec<SkeletonChain>
     }
     for family in Family::BOTH {
         chains.extend(backends::policing(family));
+        chains.extend(backends::connected(family));
         chains.extend(backends::errors(family));
         chains.extend(backends::unknown(family));
         chains.push(backends::challenge(family));
@@ -266,7 +267,7 @@ mod tests {
     fn optional_sets_are_asked_only_where_they_hold_anything() {
         let mark = FlowMark::default();
         let optional: Vec<SetName> = SetName::fixed().into_iter().filter(|set| set.is_optional()).collect();
-        assert_eq!(optional.len(), 25);
+        assert_eq!(optional.len(), 27);
         for set in &optional {
             let with = fixed(mark, &[*set].into());
             for other in &optional {

@@ -189,6 +189,11 @@ impl SetSpec {
             | SetName::Reused(family)
             | SetName::Direct(family)
             | SetName::Acquainted(family) => with(vec![DestAddress(family), DestPort], Payload::Counter),
+            SetName::Connections(listen_scope) => {
+                let mut key = listening_key(listen_scope.scope());
+                key.extend([DestAddress(listen_scope.family()), DestPort]);
+                with(key, Payload::Counter)
+            }
             SetName::Challenged(family) => with(attempt_key(family), Payload::Moment),
             SetName::Reserve(family) => with(vec![DestAddress(family), DestPort], Payload::Reserve),
         }

@@ -357,6 +357,21 @@ pub fn attempt(family: Family) -> Vec<Field> {
     ]
 }
 
+/// Returns the address and port that the client connected to, for packets of both directions.
+pub fn public(family: Family) -> Vec<Field> {
+    vec![Field::PublicAddress(family), Field::PublicPort]
+}
+
+/// Returns the key of the flow's service and backend, for packets of both directions.
+pub fn connection(listen_scope: ListenScope) -> Vec<Field> {
+    let mut key = match listen_scope.scope() {
+        Scope::Any => vec![Field::PublicPort],
+        Scope::At(family) => public(family),
+    };
+    key.extend(answering(listen_scope.family()));
+    key
+}
+
 /// Returns the key of service and client.
 pub fn visitor(listen_scope: ListenScope) -> Vec<Field> {
     let mut key = listening_key(listen_scope.scope());

@@ -3,7 +3,9 @@
 use super::SkeletonChain;
 use crate::ruleset::name::{Family, ListenScope, Scope, SetName};
 use crate::ruleset::spec::Field;
-use crate::ruleset::stmt::{CtState, FlowDirection, Stmt, answering, attempt, receiver, sender, service_in};
+use crate::ruleset::stmt::{
+    CtState, FlowDirection, Stmt, answering, attempt, connection, public, receiver, sender, service_in,
+};
 
 /// Returns the chains that apply limits. Packets to a backend are matched by what conntrack knows of their flow: in
 /// `guard` they still have the service's address. Segments of a handshake need space in two buckets, their own and that
@@ -59,6 +61,28 @@ pub(super) fn policing(family: Family) -> Vec<SkeletonChain> {
                 format!("police_from_{family}"),
                 &from,
             ),
+        ),
+    ]
+}
+
+/// Returns the chains that count a connection by its service and backend. They see its first packet only. A service
+/// that listens on every address is counted by its port: clients can choose among many local addresses.
+pub(super) fn connected(family: Family) -> [SkeletonChain; 2] {
+    let at = format!("connected_at_{family}");
+    let count = |listen_scope: ListenScope| {
+        let set = SetName::Connections(listen_scope);
+        vec![Stmt::Tcp, Stmt::Count(connection(listen_scope), set)]
+    };
+    let has_addresses = vec![
+        Stmt::Tcp,
+        Stmt::In(public(family), SetName::Services(Scope::At(family))),
+        Stmt::Goto(at.clone()),
+    ];
+    [
+        SkeletonChain::new(at, vec![count(ListenScope::At(family))]),
+        SkeletonChain::new(
+            format!("connected_{family}"),
+            vec![has_addresses, count(ListenScope::Any(family))],
         ),
     ]
 }

@@ -197,11 +197,19 @@ fn settle() -> RuleList {
 
 /// Returns the rules of `police`. Its type is `nat`: it sees the first packet of each flow, whose backend `guard` could
 /// not know; `guard` sees the others.
+///
+/// What the limits accept is counted as a connection. A flow with the mark that was not translated found no backend.
 fn police(mark: FlowMark, limited: &[Family]) -> RuleList {
-    if limited.is_empty() {
-        return Vec::new();
-    }
+    let limit = |family: &Family| vec![Stmt::Family(*family), Stmt::Jump(format!("opening_to_{family}"))];
+    let count = |family| {
+        vec![
+            Stmt::Family(family),
+            Stmt::StatusDnat,
+            Stmt::Goto(format!("connected_{family}")),
+        ]
+    };
     let mut rules = vec![vec![Stmt::Marked(mark, false), Stmt::Return]];
-    rules.extend(by_family(limited, "opening_to"));
+    rules.extend(limited.iter().map(limit));
+    rules.extend(Family::BOTH.map(count));
     rules
 }
