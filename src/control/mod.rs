@@ -18,3 +18,4 @@ pub mod obstacle;
 pub mod reply;
 pub mod request;
 pub mod storage;
+pub mod turned_away;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handshakes::HandshakeReport;
+use super::turned_away::TurnedAwayCounts;
 use crate::doctor::Subject;
 use crate::store::FileId;
 use tcpgw_core::problem::Problem;
@@ -59,6 +60,8 @@ pub struct Observation {
     pub store: Option<StoreFile>,
     /// Handshakes, if these were requested and could be read.
     pub handshakes: Option<HandshakeReport>,
+    /// Clients that were turned away, if handshakes were requested and the counts could be read.
+    pub turned_away: Option<TurnedAwayCounts>,
     /// Minimum time until the next observation of handshakes.
     pub pause: Duration,
 }

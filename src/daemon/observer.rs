@@ -9,16 +9,22 @@ use std::sync::mpsc as requests;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc as results;
 
 use super::completions::CompletionListener;
 use crate::control::handshakes::{HandshakeReport, HandshakeTracker};
 use crate::control::observation::{Observation, ObservationRequest, StoreFile};
+use crate::control::turned_away::TurnedAwayCounts;
 use crate::doctor::{self, CheapReader, Effort, Subject};
+use crate::view::drops::over_flows;
 use tcpgw_core::problem::Problem;
+use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::{Conntrack, TcpState};
 use tcpgw_kernel::netlink::error::NetlinkError;
+use tcpgw_kernel::netlink::socket::Netlink;
+use tcpgw_kernel::nftables::elements::counted;
 use tcpgw_kernel::route::Routes;
 
 /// Number of flows that are decoded in some milliseconds.
@@ -77,10 +83,17 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
                 None
             }
         });
+        let turned_away = request.handshakes.then(|| turned_away(&request.subject.services));
+        let turned_away = turned_away.and_then(|counts| {
+            counts
+                .inspect_err(|error| tracing::warn!(%error, "failed to look for clients that are turned away"))
+                .ok()
+        });
         let observation = Observation {
             surroundings,
             store,
             handshakes,
+            turned_away,
             pause: cpu_time().saturating_sub(begun).saturating_mul(PAUSE).min(MOST_PAUSE),
         };
         if results.blocking_send(observation).is_err() {
@@ -107,6 +120,22 @@ pub fn surroundings(reader: &mut CheapReader, subject: &Subject) -> Vec<Problem>
         Err(error) => tracing::warn!(%error, "failed to look for the addresses of services"),
     }
     problems
+}
+
+/// Reads how many SYNs were dropped for `max_flows`; nothing is read where no service has it.
+fn turned_away(services: &Summary) -> Result<TurnedAwayCounts, NetlinkError> {
+    let mut socket = None;
+    over_flows(services, |set| {
+        let socket = match &mut socket {
+            Some(socket) => socket,
+            none => none.insert(Netlink::netfilter()?),
+        };
+        match counted(socket, set) {
+            // The table is not there, or does not have the set yet.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(Vec::new()),
+            counted => counted,
+        }
+    })
 }
 
 fn handshakes(

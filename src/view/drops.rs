@@ -181,6 +181,38 @@ fn sets_of_backends(family: Family) -> [SetName; 6] {
     ]
 }
 
+/// Returns the number of SYNs that were dropped because their service had its `max_flows`, of each service with this
+/// cap, by name. `counted`: reads a set.
+///
+/// # Errors
+/// Those of `counted`.
+pub fn over_flows<E>(
+    summary: &Summary,
+    mut counted: impl FnMut(SetName) -> Result<Vec<Counted>, E>,
+) -> Result<BTreeMap<Box<str>, u64>, E> {
+    let name_of = |at: usize| {
+        let service = &summary.services[at];
+        service
+            .settings
+            .max_flows
+            .and(service.name.as_deref())
+            .map(<Box<str>>::from)
+    };
+    let capped = (0..summary.services.len()).filter_map(name_of);
+    let mut found: BTreeMap<Box<str>, u64> = capped.map(|name| (name, 0)).collect();
+    if found.is_empty() {
+        return Ok(found);
+    }
+    for scope in Scope::ALL {
+        for Counted { key, packets, .. } in counted(SetName::OverFlows(scope))? {
+            if let Some(name) = service(scope, &key, summary).and_then(name_of) {
+                *found.entry(name).or_default() += packets;
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Returns the counters of a service that listens on every address: see [`ServiceDrops::counted`].
 pub fn service_counters(port: NonZeroU16) -> [(SetName, Box<[u8]>); 6] {
     let key = [TCP, port_bytes(port)].concat();

@@ -49,7 +49,8 @@ pub(super) fn find(
             let held = held(service, services);
             problems.extend(held.or_else(|| service_problem(&ServiceFacts::of(service, status.daemon.is_some()))));
         }
-        problems.extend(over_flows(service));
+        // The daemon has its own count, which its other lists of problems have too.
+        problems.extend(over_flows(service).filter(|_| status.daemon.is_none()));
         for backend in &service.backends {
             problems.extend(unhealthy(service, backend));
             problems.extend(over_limit(service, backend));
@@ -431,14 +432,18 @@ fn source_ports(service: &ServiceStatus<'_>, backend: &BackendStatus, ports: &So
     of(service, Some(backend.backend), Problem::new(Kind::SourcePorts, message))
 }
 
+/// Returns the problem of a service that has its `max_flows` and turns new clients away. `dropped`: how many of their
+/// SYNs were dropped.
+pub fn full(title: &str, dropped: &str) -> Problem {
+    let message = format!("{title}: {dropped}, since the service has its max_flows: raise it, or end idle connections");
+    Problem::new(Kind::OverLimit, message).with_severity(Severity::Error)
+}
+
 /// Returns the problem of a service that has its `max_flows`, if a client was turned away between both looks.
 fn over_flows(service: &ServiceStatus<'_>) -> Option<Problem> {
     let rate = service.drops.over_flows.packets_per_second.filter(|rate| *rate > 0.0)?;
-    let message = format!(
-        "{}: {rate} SYNs/s of new clients are dropped, since the service has its max_flows: raise it, or end idle connections",
-        title(service)
-    );
-    Some(of(service, None, Problem::new(Kind::OverLimit, message)))
+    let dropped = format!("{rate} SYNs/s of new clients are dropped");
+    Some(of(service, None, full(&title(service), &dropped)))
 }
 
 fn over_limit(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Problem> {

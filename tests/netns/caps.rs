@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::Net;
 use crate::harness::brief::{service, state};
@@ -43,7 +43,7 @@ fn a_service_has_no_more_flows_than_it_may() {
         }
         let status = std::thread::scope(|scope| {
             let clients = scope.spawn(|| (0..5).filter(|n| enter(&net, family, 200 + n, 2001).is_some()).count());
-            let status = net.json(&["status", "--interval", "1s"], 0);
+            let status = net.json(&["status", "--interval", "1s"], 1);
             assert_eq!(clients.join().expect("the clients"), 0, "it is full");
             status
         });
@@ -78,6 +78,44 @@ fn a_service_has_no_more_flows_than_it_may() {
     net.apply(state([service("small", 2001, &["b1"], 3000, json!({}))]));
     let all: Vec<Conn> = (0..8).filter_map(|n| enter(&net, 0, n, 2001)).collect();
     assert_eq!(all.len(), 8, "without a cap");
+}
+
+/// Clients that are turned away are not served: every list of problems has that, not only that of a command that looks
+/// twice.
+#[test]
+fn the_daemon_knows_that_a_service_turns_clients_away() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    net.want(state([service("small", 2001, &["b1"], 3000, json!({"max_flows": 2}))]));
+    let daemon = net.daemon(&[]);
+    assert!(wait_until(PATIENCE, || enter(&net, 0, 0, 2001).is_some()));
+    let mut held: Vec<Conn> = Vec::new();
+    assert!(wait_until(PATIENCE, || {
+        held.extend(enter(&net, 0, 1, 2001));
+        held.len() == 2
+    }));
+    let healthz = || daemon.ask("GET", "/v1/healthz", "").expect("an answer");
+    let is_told = || {
+        assert!(enter(&net, 0, 100, 2001).is_none(), "it is full");
+        let told = healthz().json()["problems"][0].clone();
+        told["kind"] == "over_limit" && told["service"] == "small" && told["severity"] == "error"
+    };
+    assert!(wait_until(PATIENCE, is_told), "{:?}", healthz());
+    assert_eq!(healthz().status, 503);
+    let status = net.cli(&["status", "-o", "json", "--interval", "0s"]).exits(1);
+    let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    assert_eq!(status["problems"][0]["kind"], "over_limit", "{status:#}");
+    let doctor = net.cli(&["doctor"]).exits(1);
+    assert!(doctor.stdout.contains("broken [over-limit]"), "{doctor}");
+    daemon.hears(
+        0,
+        &json!({"event": "problem", "kind": "over_limit", "severity": "error", "service": "small"}),
+    );
+    for conn in held {
+        conn.reset().expect("a reset");
+    }
+    assert!(wait_until(PATIENCE * 3, || healthz().status == 200), "{:?}", healthz());
+    daemon.hears(0, &json!({"event": "problem_ended", "kind": "over_limit"}));
 }
 
 #[test]

@@ -186,7 +186,7 @@ kinds! {
     BackendUnhealthy = "backend-unhealthy", Warning;
     /// A gateway address has few source ports left towards a backend.
     SourcePorts = "source-ports", Warning;
-    /// Packets over the limit, or new connections over `max_flows`, were dropped between both looks.
+    /// Packets over the limit were dropped; an error where a service turns new clients away by its `max_flows`.
     OverLimit = "over-limit", Warning;
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Now, Phase};
 use crate::control::observation::{Observation, ObservationRequest, StoreFile};
+use crate::control::turned_away::TurnedAway;
 use crate::doctor::{self, FailingProbes, Subject};
 use crate::store::FileId;
 use tcpgw_core::escape;
@@ -55,6 +56,7 @@ pub(super) struct Observing {
     pub(super) store_file: Option<FileId>,
     /// Number of handshakes that no backend answered in time, by service.
     unanswered: BTreeMap<Box<str>, u64>,
+    turned_away: TurnedAway,
 }
 
 impl Observing {
@@ -69,6 +71,7 @@ impl Observing {
             services: None,
             store_file: None,
             unanswered: BTreeMap::new(),
+            turned_away: TurnedAway::default(),
         }
     }
 }
@@ -230,6 +233,12 @@ impl Core {
                 .replace(&[Kind::Unanswered], seen.problems(port, has_cause));
             self.observing.unanswered = seen.unanswered();
         }
+        if let Some(counts) = observation.turned_away {
+            self.observing.turned_away.observe(&counts, now.instant);
+            let service = |name: &str| self.membership.wanted().get(name).map(|service| &**service);
+            let problems = self.observing.turned_away.problems(service);
+            self.problems.replace(&[Kind::OverLimit], problems);
+        }
     }
 
     /// Reports that the store's file was removed or replaced: data written to it are lost when the daemon ends.
@@ -253,7 +262,9 @@ impl Core {
     pub(super) fn forget_observations(&mut self, now: Now) {
         self.problems.replace(doctor::KINDS, []);
         self.problems.resolve(Kind::Unanswered);
+        self.problems.resolve(Kind::OverLimit);
         self.observing.unanswered.clear();
+        self.observing.turned_away.clear();
         self.observing.next = Some(now.instant);
     }
 
