@@ -30,6 +30,8 @@ mod source_tests;
 pub mod state_file;
 mod steps;
 pub mod store;
+pub mod throttle;
+pub mod transport;
 pub mod unserved;
 pub mod up;
 pub mod vanished;

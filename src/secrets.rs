@@ -3,12 +3,16 @@
 //! The file belongs to root or to the user that reads it, and no other user may read or write it. Root's commands also read
 //! those of the user that the daemon runs as, since that daemon uses them.
 
+use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 use tcpgw_core::escape;
 use thiserror::Error;
 
@@ -16,6 +20,30 @@ use thiserror::Error;
 const MAX_FILE: u64 = 256 << 10;
 /// User in the unit that comes with this program (`dist/systemd/tcpgw.service`).
 const UNIT_USER: &str = "tcpgw";
+
+/// A text that no log and no error shows.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Returns the text, for those who have to use it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns whether this is the text, in a time that does not tell how much of it is right.
+    pub fn is(&self, text: &[u8]) -> bool {
+        // Digests are of one length, so that the time of the comparison does not tell the secret's.
+        Sha256::digest(&self.0).ct_eq(&Sha256::digest(text)).into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
 
 /// Reason why a file of secrets is not used.
 #[derive(Debug, Error)]

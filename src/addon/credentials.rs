@@ -1,37 +1,12 @@
 //! The user name and password by which platforms authenticate themselves, and the salt of their single sign-on.
 
-use std::fmt;
-
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 use thiserror::Error;
+
+use crate::secrets::Secret;
 
 /// Minimum length of the password and of the salt, in bytes.
 pub const MIN_SECRET: usize = 16;
-
-/// A text that no log and no error shows.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Returns the text, for those who have to use it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    fn is(&self, text: &[u8]) -> bool {
-        // Digests are of one length, so that the time of the comparison does not tell the secret's.
-        Sha256::digest(&self.0).ct_eq(&Sha256::digest(text)).into()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
 
 /// Contents of a credentials file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -21,7 +21,6 @@ mod request;
 mod resource;
 pub mod settings;
 pub mod sso;
-pub mod throttle;
 
 pub use self::decision::{AddonOutcome, Decision, Facts, ResourceChange};
 pub use self::fingerprint::Fingerprint;

@@ -1,6 +1,5 @@
 //! `[addon]` in the configuration.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use thiserror::Error;
 use super::id::{Guid, PlanName};
 use super::plan::{Plan, PlanError, Plans, Price};
 use super::platform_url::{PlatformUrl, PlatformUrlError};
+use crate::transport::{Transport, TransportError};
 use tcpgw_core::model::duration;
 use tcpgw_core::model::limit::MAX_PPS;
 use tcpgw_core::model::{Fences, PortRange};
@@ -61,23 +61,6 @@ fn one_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D:
     PortRange::deserialize(deserializer).map_err(D::Error::custom)
 }
 
-/// Transport of the provider API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transport {
-    /// TLS, with the certificate chain and the key of these files (PEM).
-    Tls {
-        /// File of the certificate chain.
-        certificate: PathBuf,
-        /// The private key.
-        key: PathBuf,
-    },
-    /// No TLS: a proxy in front encrypts, or the address is loopback.
-    Plain {
-        /// Whether a proxy tells the client's address.
-        behind_proxy: bool,
-    },
-}
-
 /// The section, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddonSettings {
@@ -118,18 +101,9 @@ impl AddonSettings {
 /// Reason why a section cannot be used. Each message names the key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SettingsError {
-    /// The provider API would be open to the network without encryption.
-    #[error(
-        "addon.listen is {0}, which is not a loopback address: set addon.tls_cert and addon.tls_key, or \
-         addon.behind_proxy = true where a proxy encrypts"
-    )]
-    Open(SocketAddr),
-    /// One of the two files is missing.
-    #[error("addon.tls_cert and addon.tls_key go together: set both or none")]
-    HalfTls,
-    /// Both ways of encryption at once.
-    #[error("addon.behind_proxy and addon.tls_cert exclude each other")]
-    BothTransports,
+    /// The provider API would be open to the network without encryption, or its keys contradict each other.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
     /// No host name, and no address.
     #[error("addon.host must be a host name or an IP address, such as tcp-gateway-1.example.com")]
     Host,
@@ -184,17 +158,9 @@ impl Section {
         })
     }
 
-    fn transport(&self) -> Result<Transport, SettingsError> {
-        match (&self.tls_cert, &self.tls_key, self.behind_proxy) {
-            (Some(_), Some(_), true) => Err(SettingsError::BothTransports),
-            (Some(certificate), Some(key), false) => Ok(Transport::Tls {
-                certificate: certificate.clone(),
-                key: key.clone(),
-            }),
-            (None, None, false) if !self.listen.ip().is_loopback() => Err(SettingsError::Open(self.listen)),
-            (None, None, behind_proxy) => Ok(Transport::Plain { behind_proxy }),
-            (Some(_), None, _) | (None, Some(_), _) => Err(SettingsError::HalfTls),
-        }
+    fn transport(&self) -> Result<Transport, TransportError> {
+        let files = (self.tls_cert.as_deref(), self.tls_key.as_deref());
+        Transport::new("addon", self.listen, files, self.behind_proxy)
     }
 
     fn quarantine(&self) -> Result<Duration, SettingsError> {
@@ -230,16 +196,6 @@ impl PlanSection {
             limit,
             price: Price::try_from(self.price)?,
             description: self.description.clone(),
-        })
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tls { .. } => "TLS",
-            Self::Plain { behind_proxy: true } => "behind a proxy",
-            Self::Plain { behind_proxy: false } => "plain, on loopback",
         })
     }
 }

@@ -13,6 +13,7 @@ pub mod hints;
 mod json;
 mod lanes;
 pub mod limits;
+pub mod listener;
 mod looks;
 mod media_type;
 mod openapi;

@@ -5,6 +5,7 @@
 
 mod completions;
 pub mod kernel_thread;
+mod listener_task;
 mod looker;
 pub mod observer;
 pub mod presence;

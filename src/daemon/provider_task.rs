@@ -1,42 +1,21 @@
-//! The task that serves the add-on's provider API: its start, its settings, and its end with the daemon.
+//! The task that serves the add-on's provider API.
 
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::listener_task::ListenerTask;
 use crate::addon::settings::AddonSettings;
-use crate::api::provider::{BACKLOG, Provider, serve};
+use crate::api::provider::{Provider, serve};
 use crate::api::settings;
 use crate::control::request::DaemonRequest;
 use crate::secrets::Owners;
 
-/// Interval between attempts to serve the API.
-const AGAIN: Duration = Duration::from_secs(10);
-
 /// Handle of the task, which exists if the add-on is on and its API can be served.
 pub(super) struct ProviderTask {
     requests: mpsc::Sender<DaemonRequest>,
-    running: Option<Running>,
-    /// Whether the API is served as configured.
-    is_configured: bool,
-    /// Time of the next check.
-    again: Instant,
-}
-
-struct Running {
-    listen: SocketAddr,
-    /// The listener, which the task serves. It is closed when the task and this have ended.
-    socket: OwnedFd,
-    settings: watch::Sender<Arc<Provider>>,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    task: ListenerTask<Provider>,
 }
 
 impl ProviderTask {
@@ -44,9 +23,7 @@ impl ProviderTask {
     pub(super) fn new(requests: mpsc::Sender<DaemonRequest>) -> Self {
         Self {
             requests,
-            running: None,
-            is_configured: false,
-            again: Instant::now(),
+            task: ListenerTask::new("the provider API", "addon.listen"),
         }
     }
 
@@ -55,118 +32,51 @@ impl ProviderTask {
     /// # Errors
     /// Fails with a message when the API cannot be served as configured.
     pub(super) fn configure(&mut self, settings: Option<&AddonSettings>) -> Result<(), String> {
-        let configured = self.try_configure(settings);
-        self.is_configured = configured.is_ok();
-        configured
-    }
-
-    fn try_configure(&mut self, settings: Option<&AddonSettings>) -> Result<(), String> {
-        let Some(settings) = settings else {
-            self.end();
-            return Ok(());
-        };
-        let provider = Arc::new(Provider::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?);
-        // One that has ended by itself must not keep its port.
-        self.running.take_if(|running| running.task.is_finished());
-        let listen = settings.listen;
-        if let Some(running) = self.running.as_ref().filter(|running| running.listen == listen) {
-            running.settings.send_replace(provider);
-            return Ok(());
-        }
-        let old = self
-            .running
-            .as_ref()
-            .filter(|running| running.listen.port() == listen.port());
-        let listener = listener(listen, old.map(|old| old.socket.as_fd()));
-        let listener = listener
-            .map_err(|error| format!("failed to listen on {listen} (addon.listen): {error}{}", cause(&error)))?;
-        let socket = listener.as_fd().try_clone_to_owned();
-        let socket = socket.map_err(|error| format!("failed to listen on {listen} (addon.listen): {error}"))?;
-        self.end();
-        let (settings, current) = watch::channel(provider);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(serve(
-            listener,
-            current,
-            self.requests.clone(),
-            settings::ApiSettings::default(),
-            async {
-                let _ = stopped.await;
-            },
-        ));
-        tracing::info!(%listen, "serves the provider API");
-        self.running = Some(Running {
-            listen,
-            socket,
-            settings,
-            stop,
-            task,
+        let wanted = settings.map(|settings| {
+            let provider = Provider::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?;
+            Ok((settings.listen, provider))
         });
-        Ok(())
+        let requests = self.requests.clone();
+        self.task.configure(wanted.transpose(), |(listener, current, stopped)| {
+            let stop = async {
+                let _ = stopped.await;
+            };
+            tokio::spawn(serve(
+                listener,
+                current,
+                requests,
+                settings::ApiSettings::default(),
+                stop,
+            ))
+        })
     }
 
     /// Returns whether to configure the API again, because it is not served as configured or its task has ended.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
-        if now < self.again {
-            return false;
-        }
-        self.again = now + AGAIN;
-        !self.is_configured || self.running.as_ref().is_some_and(|running| running.task.is_finished())
+        self.task.is_due(now)
     }
 
     /// Returns the time of the next check.
     pub(super) fn wakes_at(&self) -> Instant {
-        self.again
+        self.task.wakes_at()
     }
 
     /// Ends the task. Requests under way are still answered.
     pub(super) fn end(&mut self) -> Option<JoinHandle<()>> {
-        let running = self.running.take()?;
-        let _ = running.stop.send(());
-        Some(running.task)
+        self.task.end()
     }
-}
-
-/// Returns the advice for an error.
-fn cause(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; `ss -ltnp` shows which program listens there",
-        _ => "",
-    }
-}
-
-/// Returns a listener there. `old` is one of this daemon on another address of the same port, which stays until this one listens, and
-/// where this one cannot: as long as it takes to listen, both may have the port.
-fn listener(listen: SocketAddr, old: Option<BorrowedFd<'_>>) -> io::Result<TcpListener> {
-    let socket = if listen.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    // Connections of an earlier daemon that are ending do not keep the port.
-    socket.set_reuseaddr(true)?;
-    let share = |fd: BorrowedFd<'_>, is_shared: bool| setsockopt(&fd, sockopt::ReusePort, &is_shared);
-    let Some(old) = old else {
-        socket.bind(listen)?;
-        return socket.listen(BACKLOG);
-    };
-    // The kernel compares both when one is bound, and again when it begins to listen.
-    share(socket.as_fd(), true)?;
-    share(old, true)?;
-    let listener = socket.bind(listen).and_then(|()| socket.listen(BACKLOG));
-    share(old, false)?;
-    let listener = listener?;
-    share(listener.as_fd(), false)?;
-    Ok(listener)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::net::SocketAddr;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpSocket, TcpStream};
     use tokio::time::timeout;
 
     use super::*;

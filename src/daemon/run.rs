@@ -25,7 +25,7 @@ use super::provider_task::ProviderTask;
 use super::service_manager::{LoopPulse, Manager, Watchdog, Watching};
 use super::start::{StartError, StartFiles};
 use super::store_thread::StoreThread;
-use crate::api::provider::seats_within;
+use crate::api::listener::seats_within;
 use crate::api::{self, Socket, SocketError, SocketSettings, settings};
 use crate::config::daemon::{DaemonSettings, LogLevel};
 use crate::config::given::Given;

@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::run::{DaemonError, group_of};
-use crate::addon::settings::Transport;
 use crate::api::provider::{Provider, ProviderError};
 use crate::config::daemon::DaemonSettings;
 use crate::config::given::Given;
 use crate::config::{Config, ConfigError};
-use crate::secrets::{Owners, SecretError};
+use crate::secrets::Owners;
 use crate::state_file::SourceError;
 use tcpgw_core::problem::{Kind, Problem};
 
@@ -37,13 +36,11 @@ pub enum StartError {
 impl StartError {
     /// Returns whether the cause is that this user may not read a file, which the user of the daemon may.
     pub fn is_by_user(&self) -> bool {
-        let is_denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
         match self {
-            Self::Config(ConfigError::Source(SourceError::Unreadable { source, .. }))
-            | Self::Provider(ProviderError::File { source, .. }) => is_denied(source),
-            Self::Provider(ProviderError::Secret { source, .. }) => {
-                matches!(&**source, SecretError::Unreadable(source) if is_denied(source))
+            Self::Config(ConfigError::Source(SourceError::Unreadable { source, .. })) => {
+                source.kind() == io::ErrorKind::PermissionDenied
             }
+            Self::Provider(ProviderError::File(error)) => error.is_denied(),
             _ => false,
         }
     }
@@ -131,9 +128,7 @@ fn named(config: &Config) -> Vec<PathBuf> {
         return Vec::new();
     };
     let mut files = vec![addon.credentials.clone()];
-    if let Transport::Tls { certificate, key } = &addon.transport {
-        files.extend([certificate.clone(), key.clone()]);
-    }
+    files.extend(addon.transport.files());
     files
 }
 

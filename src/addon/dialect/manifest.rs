@@ -6,9 +6,10 @@
 use serde_json::{Value, json};
 
 use super::catalog;
-use crate::addon::credentials::{Credentials, Secret};
+use crate::addon::credentials::Credentials;
 use crate::addon::plan::Plans;
 use crate::addon::resource::Dialect;
+use crate::secrets::Secret;
 
 const NAME: &str = "TCP gateway";
 const DESCRIPTION: &str = "A public TCP port for an app, balanced and rate-limited in the gateway's kernel";

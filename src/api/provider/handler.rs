@@ -22,14 +22,15 @@ use crate::addon::dialect::exchange::{Answer, Call, Exchange, Method};
 use crate::addon::dialect::gateway::Gateway;
 use crate::addon::id::ResourceId;
 use crate::addon::sso;
-use crate::addon::throttle::Throttle;
 use crate::addon::{Dialect, Refusal, Request as Wish, Resource, Target};
 use crate::api::asking;
 use crate::api::limits::{Times, URI};
+use crate::api::listener::{Authenticated, Site as _, client};
 use crate::api::server::closing;
 use crate::control::request::{AddonOrder, AddonRefused, AppView, DaemonRequest, Peer, Refused};
 use crate::control::storage::Query;
 use crate::store::Deploy;
+use crate::throttle::Throttle;
 use crate::view::app::AppSubject;
 use crate::web;
 use tcpgw_core::escape;
@@ -58,10 +59,6 @@ pub(super) struct Shared {
     pub(super) traffic: TrafficObserver,
 }
 
-/// Marks the answer to a request that had the right credentials.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Authenticated;
-
 /// Answers a request. `asks` is called once the client has shown that it may ask, or has sent all of a request that shows so itself:
 /// before that, its connection makes room for others.
 pub(super) async fn answer(
@@ -72,7 +69,7 @@ pub(super) async fn answer(
     asks: &(dyn Fn() + Sync),
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let from = client(provider, from, &parts.headers);
+    let from = client(provider.is_behind_proxy(), from, &parts.headers);
     if parts.uri.path().len() + parts.uri.query().map_or(0, str::len) > URI {
         return plain(StatusCode::URI_TOO_LONG, "path and query are too long");
     }
@@ -104,16 +101,6 @@ fn decoded(segment: &str) -> String {
 
 fn nothing() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "there is nothing here")
-}
-
-/// Returns the client's address: with a proxy, the last one in `x-forwarded-for`.
-fn client(provider: &Provider, from: IpAddr, headers: &HeaderMap) -> IpAddr {
-    if !provider.is_behind_proxy() {
-        return from;
-    }
-    let told = headers.get_all("x-forwarded-for").iter().next_back();
-    let told = told.and_then(|told| told.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-    told.unwrap_or(from)
 }
 
 struct Visit<'v> {
@@ -334,7 +321,7 @@ impl Visit<'_> {
         };
         match found {
             Ok(Ok(resource)) => {
-                let cookie = session::begin(salt, resource.id, self.provider.is_secure(), now);
+                let cookie = session::begin(salt, resource.id, self.provider.settings.transport.is_secure(), now);
                 page::redirect(&format!("/apps/{}", resource.id), &cookie)
             }
             // The page does not tell which resources exist to a client that may not sign on.

@@ -1,31 +1,33 @@
 //! The add-on's provider APIs and its pages, over TCP: for platforms and for the browsers of apps' owners.
 //!
-//! The dialects themselves are [`crate::addon::dialect`]'s; here are connections, credentials, bodies and time-outs. Everything
-//! that a client can make grow is bounded.
+//! The dialects themselves are [`crate::addon::dialect`]'s; here are credentials, bodies and pages. Everything that a client can
+//! make grow is bounded.
 
 mod handler;
 mod messages;
 mod page;
-mod places;
 mod server;
 mod session;
-mod tls_words;
 mod traffic;
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rustls_pki_types::pem::{self, PemObject as _};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
-use tokio_rustls::{TlsAcceptor, rustls};
+use tokio_rustls::TlsAcceptor;
 
-pub(crate) use self::places::seats_within;
-pub use self::server::{BACKLOG, serve};
+pub use self::server::serve;
+use super::listener::files::{acceptor, read_secret};
+use super::listener::tls_keys::TlsKeys;
+use super::listener::{FileError, Site};
 use crate::addon::credentials::{Credentials, CredentialsError, ProviderCredentials};
-use crate::addon::settings::{AddonSettings, Transport};
-use crate::secrets::{self, Owners, SecretError};
+use crate::addon::settings::AddonSettings;
+use crate::secrets::Owners;
+
+/// Keys of the configuration that name the files of TLS.
+const TLS_KEYS: TlsKeys = TlsKeys {
+    certificate: "addon.tls_cert",
+    key: "addon.tls_key",
+};
 
 /// Settings and credentials of the provider API.
 pub struct Provider {
@@ -37,26 +39,9 @@ pub struct Provider {
 /// Reason why the provider API cannot be served.
 #[derive(Debug, Error)]
 pub enum ProviderError {
-    /// A file cannot be read.
-    #[error("{key} {}: {source}", tcpgw_core::escape::path(path))]
-    File {
-        /// Key of the configuration that names the file.
-        key: &'static str,
-        /// Path of the file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A file of secrets is not used.
-    #[error("{key} {}: {source}", tcpgw_core::escape::path(path))]
-    Secret {
-        /// Key of the configuration that names the file.
-        key: &'static str,
-        /// Path of the file.
-        path: PathBuf,
-        /// Reason why it is not used.
-        source: Box<SecretError>,
-    },
+    /// A file is not used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The credentials cannot be used.
     #[error("{key} {}: {source}", tcpgw_core::escape::path(path))]
     Credentials {
@@ -67,16 +52,6 @@ pub enum ProviderError {
         /// Reason why they cannot be used.
         source: CredentialsError,
     },
-    /// Certificate or key cannot be used.
-    #[error("{key} {}: {why}", tcpgw_core::escape::path(path))]
-    Tls {
-        /// The key that names the file.
-        key: &'static str,
-        /// Path of the file.
-        path: PathBuf,
-        /// Description of the error.
-        why: String,
-    },
 }
 
 impl Provider {
@@ -86,25 +61,22 @@ impl Provider {
     /// [`ProviderError`].
     pub fn load(settings: &AddonSettings, owners: &Owners) -> Result<Self, ProviderError> {
         let credentials = read_credentials(settings, owners)?;
-        let tls = match &settings.transport {
-            Transport::Plain { .. } => None,
-            Transport::Tls { certificate, key } => Some(acceptor(certificate, key, owners)?),
-        };
+        let tls = acceptor(&settings.transport, TLS_KEYS, owners)?;
         Ok(Self {
             settings: settings.clone(),
             credentials,
             tls,
         })
     }
+}
 
-    /// Returns whether a proxy tells the client's address.
-    fn is_behind_proxy(&self) -> bool {
-        self.settings.transport == Transport::Plain { behind_proxy: true }
+impl Site for Provider {
+    fn tls(&self) -> Option<&TlsAcceptor> {
+        self.tls.as_ref()
     }
 
-    /// Returns whether browsers use HTTPS.
-    fn is_secure(&self) -> bool {
-        self.settings.transport != Transport::Plain { behind_proxy: false }
+    fn is_behind_proxy(&self) -> bool {
+        self.settings.transport.is_behind_proxy()
     }
 }
 
@@ -141,52 +113,5 @@ pub fn read_provider_credentials(
         key,
         path: path.to_owned(),
         source,
-    })
-}
-
-/// Expected contents of `addon.tls_cert`.
-const CERTIFICATES: &str = "the server's certificate first, then those of the authorities between it and the root";
-
-fn acceptor(certificate: &Path, key: &Path, owners: &Owners) -> Result<TlsAcceptor, ProviderError> {
-    let wrong = |key: &'static str, path: &Path, why: &dyn std::fmt::Display| ProviderError::Tls {
-        key,
-        path: path.to_owned(),
-        why: why.to_string(),
-    };
-    let chain = secrets::read_public(certificate, owners).map_err(|source| ProviderError::File {
-        key: "addon.tls_cert",
-        path: certificate.to_owned(),
-        source,
-    })?;
-    let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&chain).collect();
-    let chain =
-        chain.map_err(|error| wrong("addon.tls_cert", certificate, &tls_words::no_pem(&error, CERTIFICATES)))?;
-    if chain.is_empty() {
-        return Err(wrong(
-            "addon.tls_cert",
-            certificate,
-            &tls_words::nothing_in_it("certificate", CERTIFICATES),
-        ));
-    }
-    let secret = read_secret("addon.tls_key", key, owners)?;
-    let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|error| {
-        let is_encrypted = String::from_utf8_lossy(&secret).contains("ENCRYPTED");
-        wrong("addon.tls_key", key, &tls_words::no_key(&error, is_encrypted))
-    })?;
-    rustls::crypto::ring::sign::any_supported_type(&secret)
-        .map_err(|error| wrong("addon.tls_key", key, &tls_words::other_key(&error)))?;
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, secret));
-    let mut config = config.map_err(|error| wrong("addon.tls_cert", certificate, &tls_words::no_pair(&error, key)))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn read_secret(key: &'static str, path: &Path, owners: &Owners) -> Result<Vec<u8>, ProviderError> {
-    secrets::read(path, owners).map_err(|source| ProviderError::Secret {
-        key,
-        path: path.to_owned(),
-        source: Box::new(source),
     })
 }

@@ -1,36 +1,25 @@
 //! Connections from platforms and browsers.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use nix::sys::resource::{Resource, getrlimit};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
 use super::Provider;
-use super::handler::{Authenticated, Shared, answer};
-use super::places::{Places, Seat, Visitor};
+use super::handler::{Shared, answer};
 use super::traffic::TrafficObserver;
-use crate::addon::throttle::Throttle;
-use crate::api::server::{MOMENT, answering, closing};
+use crate::api::listener::places::Places;
+use crate::api::listener::{self, Handler};
 use crate::api::settings;
 use crate::control::request::DaemonRequest;
+use crate::throttle::Throttle;
 
-/// Pause after an error of `accept` that lasts, such as too many open files.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` allows.
-pub const BACKLOG: u32 = 4096;
-
-/// Serves until `stop`, and then lets those that are being served have their answers. While there is no seat for a connection, it
-/// and those behind it stay in the backlog. Each request is answered by what is in `provider` when it comes, on connections that
-/// were open before, too.
+/// Serves until `stop`, and then lets those that are being served have their answers: see [`listener::serve`]. Each request is
+/// answered by what is in `provider` when it comes, on connections that were open before, too.
 pub async fn serve(
     listener: TcpListener,
     provider: watch::Receiver<Arc<Provider>>,
@@ -38,8 +27,8 @@ pub async fn serve(
     settings: settings::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
-    serve_within(Places::within(files), listener, provider, requests, settings, stop).await;
+    let places = Places::within(listener::open_files());
+    serve_within(places, listener, provider, requests, settings, stop).await;
 }
 
 async fn serve_within(
@@ -51,147 +40,49 @@ async fn serve_within(
     stop: impl Future<Output = ()> + Send,
 ) {
     let times = settings.times;
-    let (ending, ends) = watch::channel(false);
-    let places = Arc::new(places);
     let shared = Arc::new(Shared {
         requests,
         times,
         throttle: Mutex::new(Throttle::default()),
         traffic: TrafficObserver::new(settings.open),
     });
-    let mut connections = JoinSet::new();
-    let stop = async {
-        stop.await;
-        // Clients that connected before the end may have sent a request already.
-        sleep(MOMENT).await;
-    };
-    tokio::pin!(stop);
-    loop {
-        let (stream, from) = tokio::select! {
-            () = &mut stop => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::debug!(%error, "failed to accept a connection to the provider API");
-                    sleep(PAUSE).await;
-                    continue;
-                }
-            },
-        };
-        // All that a proxy brings comes from it.
-        let visitor = if provider.borrow().is_behind_proxy() {
-            Visitor::proxy()
-        } else {
-            Visitor::at(from.ip())
-        };
-        let seat = tokio::select! {
-            () = &mut stop => break,
-            seat = places.seat(visitor) => seat,
-        };
-        let Some(seat) = seat else {
-            tracing::debug!(%from, "an address has too many connections to the provider API that ask nothing: one more was closed");
-            continue;
-        };
-        let (shared, provider, ends) = (Arc::clone(&shared), provider.clone(), ends.clone());
-        connections.spawn(async move {
-            let times = shared.times;
-            let served = async {
-                if is_asked(&stream, times.head, &ends).await
-                    && let Some(place) = seat.place(times.body).await
-                {
-                    // In a box, so that one that waits costs little.
-                    Box::pin(serve_one(stream, from, provider, shared, &seat, ends)).await;
-                    drop(place);
-                }
-            };
-            tokio::select! {
-                () = served => {}
-                () = seat.displaced() => {
-                    tracing::debug!(%from, "a connection to the provider API that asked nothing was closed for another address");
-                }
-            }
-            drop(seat);
-        });
-    }
-    drop(listener);
-    let _ = ending.send(true);
-    let all = async { while connections.join_next().await.is_some() {} };
-    if timeout(times.goodbye, all).await.is_err() {
-        tracing::debug!("some connections to the provider API were cut");
-    }
+    listener::serve(places, listener, provider, shared, times, stop).await;
 }
 
-/// Waits until the client has sent something: a silent connection needs no place.
-async fn is_asked(stream: &TcpStream, patience: Duration, ends: &watch::Receiver<bool>) -> bool {
-    let mut ends = ends.clone();
-    tokio::select! {
-        asked = timeout(patience, stream.readable()) => matches!(asked, Ok(Ok(()))),
-        _ = ends.wait_for(|ends| *ends) => false,
-    }
-}
+impl Handler for Shared {
+    const NAME: &'static str = "the provider API";
+    type Site = Provider;
 
-async fn serve_one(
-    stream: TcpStream,
-    from: SocketAddr,
-    providers: watch::Receiver<Arc<Provider>>,
-    shared: Arc<Shared>,
-    seat: &Seat,
-    ends: watch::Receiver<bool>,
-) {
-    let _ = stream.set_nodelay(true);
-    let times = shared.times;
-    let begun_with = Arc::clone(&providers.borrow());
-    let tls = begun_with.tls.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (providers, begun_with, shared) = (providers.clone(), Arc::clone(&begun_with), Arc::clone(&shared));
-        async move {
-            let provider = Arc::clone(&providers.borrow());
-            let asks = || seat.asked();
-            let response: Response<Body> = answer(&provider, &shared, from.ip(), request, &asks).await;
-            if response.extensions().get::<Authenticated>().is_some() {
-                seat.answered();
-            } else {
-                seat.is_silent_again();
-            }
-            // Encryption, and whether a proxy says who the client is, are settled when a connection begins.
-            let is_outdated = !Arc::ptr_eq(&begun_with, &providers.borrow());
-            // A connection that is kept idle would keep its place from those that wait.
-            let response = if is_outdated || seat.is_crowded() {
-                closing(response)
-            } else {
-                response
-            };
-            Ok::<_, std::convert::Infallible>(response)
-        }
-    });
-    match tls {
-        None => answering(stream, service, times, ends).await,
-        Some(tls) => match timeout(times.head, tls.accept(stream)).await {
-            Ok(Ok(stream)) => answering(stream, service, times, ends).await,
-            Ok(Err(error)) => tracing::debug!(%error, %from, "a TLS handshake with the provider API failed"),
-            Err(_) => tracing::debug!(%from, "a TLS handshake with the provider API took too long"),
-        },
+    async fn answer(
+        &self,
+        provider: &Provider,
+        from: IpAddr,
+        request: Request<Incoming>,
+        asks: &(dyn Fn() + Sync),
+    ) -> Response<Body> {
+        answer(provider, self, from, request, asks).await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::addon::credentials::Secret;
     use crate::addon::id::ResourceId;
     use crate::addon::settings::{AddonSettings, Section};
     use crate::api;
     use crate::api::provider::{Provider, read_credentials, session};
-    use crate::secrets::Owners;
+    use crate::secrets::{Owners, Secret};
     use tcpgw_core::model::Fences;
 
     const PASSWORD: &str = "0123456789abcdef";

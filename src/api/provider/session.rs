@@ -6,8 +6,8 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::addon::credentials::Secret;
 use crate::addon::id::ResourceId;
+use crate::secrets::Secret;
 
 /// Duration of a session.
 const LASTS: Duration = Duration::from_secs(3600);

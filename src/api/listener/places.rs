@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use self::taken::{Admission, Displaced, Silent, Taken};
-use crate::addon::throttle::Client;
+use crate::throttle::Client;
 
 /// Connections that are served at once.
 const PLACES: usize = 256;
@@ -36,7 +36,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// All seats and places.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(in crate::api) struct Places {
     seats: usize,
     seat_share: usize,
     patience: Duration,
@@ -47,14 +47,14 @@ pub(super) struct Places {
 
 /// A client that wants a seat.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Visitor {
+pub(in crate::api) struct Visitor {
     client: Client,
     is_proxy: bool,
 }
 
 /// A seat for one connection, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(in crate::api) struct Seat {
     all: Arc<Places>,
     client: Client,
     number: u64,
@@ -64,7 +64,7 @@ pub(super) struct Seat {
 
 /// A place for one connection, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct ConnectionPlace {
+pub(in crate::api) struct ConnectionPlace {
     all: Arc<Places>,
     client: Client,
     number: u64,
@@ -78,7 +78,7 @@ struct Waiting<'s> {
 
 impl Visitor {
     /// Returns the client at that address.
-    pub(super) fn at(address: IpAddr) -> Self {
+    pub(in crate::api) fn at(address: IpAddr) -> Self {
         Self {
             client: address.into(),
             is_proxy: false,
@@ -86,7 +86,7 @@ impl Visitor {
     }
 
     /// Returns the proxy, which brings all clients.
-    pub(super) fn proxy() -> Self {
+    pub(in crate::api) fn proxy() -> Self {
         Self {
             client: IpAddr::from([0; 4]).into(),
             is_proxy: true,
@@ -102,7 +102,7 @@ pub(crate) fn seats_within(files: u64) -> usize {
 
 impl Places {
     /// Returns as many as the limit of open files allows.
-    pub(super) fn within(files: u64) -> Self {
+    pub(in crate::api) fn within(files: u64) -> Self {
         let seats = seats_within(files);
         Self {
             seats,
@@ -120,7 +120,7 @@ impl Places {
     }
 
     /// Waits for a seat. `None`: the client has its share, and nothing happens there.
-    pub(super) async fn seat(self: &Arc<Self>, visitor: Visitor) -> Option<Seat> {
+    pub(in crate::api) async fn seat(self: &Arc<Self>, visitor: Visitor) -> Option<Seat> {
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
@@ -175,7 +175,7 @@ impl Places {
 
 impl Seat {
     /// Waits for a place, for this time at most.
-    pub(super) async fn place(&self, patience: Duration) -> Option<ConnectionPlace> {
+    pub(in crate::api) async fn place(&self, patience: Duration) -> Option<ConnectionPlace> {
         let end = Instant::now() + patience;
         let (give, given) = oneshot::channel();
         {
@@ -215,28 +215,28 @@ impl Seat {
     }
 
     /// Waits until the connection is to be closed, for one of a client that has fewer.
-    pub(super) async fn displaced(&self) {
+    pub(in crate::api) async fn displaced(&self) {
         self.displaced.notified().await;
     }
 
     /// Records a request of a client that has the right to make it: the connection is not closed for others.
-    pub(super) fn asked(&self) {
+    pub(in crate::api) fn asked(&self) {
         self.all.taken().speaks(self.client, self.number);
     }
 
     /// Records an answer to a client that has not shown such a right: from now on the connection counts as silent again.
-    pub(super) fn is_silent_again(&self) {
+    pub(in crate::api) fn is_silent_again(&self) {
         let silent = Silent::since(Instant::now(), &self.displaced);
         self.all.taken().is_silent(self.client, self.number, silent);
     }
 
     /// Returns whether other clients wait for a place, or soon will.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub(in crate::api) fn is_crowded(&self) -> bool {
         self.all.taken().is_crowded(self.client, PLACES)
     }
 
     /// Notes that the client, with the right credentials, got an answer.
-    pub(super) fn answered(&self) {
+    pub(in crate::api) fn answered(&self) {
         self.all.taken().progressed(self.client, Instant::now());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::addon::throttle::Client;
+use crate::throttle::Client;
 
 /// Seats and places of all clients.
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use rustls_pki_types::pem;
 use tokio_rustls::rustls::Error;
 
+use super::tls_keys::TlsKeys;
 use tcpgw_core::escape;
 
 /// Kinds of keys that are accepted.
@@ -30,16 +31,19 @@ pub(super) fn nothing_in_it(what: &str, wanted: &str) -> String {
 }
 
 /// Returns the message for a file without a readable key.
-pub(super) fn no_key(error: &pem::Error, is_encrypted: bool) -> String {
-    let wanted = "the key of addon.tls_cert, not encrypted (PKCS#8, PKCS#1 or SEC1)";
+pub(super) fn no_key(error: &pem::Error, is_encrypted: bool, keys: TlsKeys) -> String {
+    let wanted = format!(
+        "the key of {}, not encrypted (PKCS#8, PKCS#1 or SEC1)",
+        keys.certificate
+    );
     match error {
         pem::Error::NoItemsFound if is_encrypted => {
             "has a key that is encrypted with a pass phrase, which the daemon does not know; write it without one: \
              `openssl pkey -in ENCRYPTED -out KEY`, and mode 0600"
                 .to_owned()
         }
-        pem::Error::NoItemsFound => nothing_in_it("private key", wanted),
-        error => no_pem(error, wanted),
+        pem::Error::NoItemsFound => nothing_in_it("private key", &wanted),
+        error => no_pem(error, &wanted),
     }
 }
 
@@ -49,17 +53,17 @@ pub(super) fn other_key(_: &Error) -> String {
 }
 
 /// Returns the message for a certificate and a key that do not fit together.
-pub(super) fn no_pair(error: &Error, key: &Path) -> String {
-    let key = escape::path(key);
+pub(super) fn no_pair(error: &Error, key: &Path, keys: TlsKeys) -> String {
+    let key = format!("{} {}", keys.key, escape::path(key));
     match error {
         Error::InconsistentKeys(_) => format!(
-            "is not the certificate of the key in addon.tls_key {key}: both must be of one pair, and the server's certificate must \
+            "is not the certificate of the key in {key}: both must be of one pair, and the server's certificate must \
              be the first in the file"
         ),
         Error::InvalidCertificate(_) => {
             "has a first certificate that cannot be read: it must be the server's, X.509 version 3".to_owned()
         }
-        error => format!("cannot be used with the key in addon.tls_key {key}: {error}"),
+        error => format!("cannot be used with the key in {key}: {error}"),
     }
 }
 
@@ -68,8 +72,15 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::acceptor;
+    use super::super::files::acceptor;
+    use super::super::tls_keys::TlsKeys;
     use crate::secrets::Owners;
+    use crate::transport::Transport;
+
+    const KEYS: TlsKeys = TlsKeys {
+        certificate: "addon.tls_cert",
+        key: "addon.tls_key",
+    };
 
     #[test]
     fn what_is_wrong_with_certificate_and_key_is_said_where_and_with_what_helps() {
@@ -82,7 +93,11 @@ mod tests {
             fs::write(&certificate, certificate_text).unwrap();
             fs::write(&key, key_text).unwrap();
             fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-            acceptor(&certificate, &key, &Owners::of_daemon()).map_or_else(|error| error.to_string(), |_| String::new())
+            let transport = Transport::Tls {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            };
+            acceptor(&transport, KEYS, &Owners::of_daemon()).map_or_else(|error| error.to_string(), |_| String::new())
         };
         assert_eq!(told(&good, &secret), "");
         let section = |name: &str, text: &str| format!("-----BEGIN {name}-----\n{text}\n-----END {name}-----\n");

@@ -1,0 +1,208 @@
+//! Listeners over TCP: connections, TLS and time-outs of the add-on's provider API and of the operator's pages.
+//!
+//! Owns who is let in, how many, and for how long. Knows nothing of what is asked: a [`Handler`] answers.
+
+pub(in crate::api) mod files;
+pub(crate) mod places;
+pub(in crate::api) mod tls_keys;
+mod tls_words;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+pub use self::files::FileError;
+pub(crate) use self::places::seats_within;
+use self::places::{Places, Seat, Visitor};
+use super::limits::Times;
+use super::server::{MOMENT, answering, closing};
+
+/// Pause after an error of `accept` that lasts, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` allows.
+pub const BACKLOG: u32 = 4096;
+
+/// Settings of a listener, with the contents of its files. A reload replaces them.
+pub(in crate::api) trait Site: Send + Sync + 'static {
+    /// Returns the acceptor of TLS; `None`: plain HTTP.
+    fn tls(&self) -> Option<&TlsAcceptor>;
+
+    /// Returns whether a proxy tells the client's address.
+    fn is_behind_proxy(&self) -> bool;
+}
+
+/// Answers to requests.
+pub(in crate::api) trait Handler: Send + Sync + 'static {
+    /// Name in the log, with an article.
+    const NAME: &'static str;
+    /// Settings that requests are answered by.
+    type Site: Site;
+
+    /// Answers a request. `asks` is called once the client has shown that it may ask: before that, its connection makes room for
+    /// others. An answer to a client that may ask has the extension [`Authenticated`].
+    fn answer(
+        &self,
+        site: &Self::Site,
+        from: IpAddr,
+        request: Request<Incoming>,
+        asks: &(dyn Fn() + Sync),
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Marks the answer to a request that had the right credentials.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::api) struct Authenticated;
+
+/// Returns the limit of open files.
+pub(in crate::api) fn open_files() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now)
+}
+
+/// Returns the client's address: with a proxy, the last one in `x-forwarded-for`.
+pub(in crate::api) fn client(is_behind_proxy: bool, from: IpAddr, headers: &HeaderMap) -> IpAddr {
+    if !is_behind_proxy {
+        return from;
+    }
+    let told = headers.get_all("x-forwarded-for").iter().next_back();
+    let told = told.and_then(|told| told.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    told.unwrap_or(from)
+}
+
+/// Serves until `stop`, and then lets those that are being served have their answers. While there is no seat for a connection, it
+/// and those behind it stay in the backlog. Each request is answered by what is in `sites` when it comes, on connections that
+/// were open before, too.
+pub(in crate::api) async fn serve<H: Handler>(
+    places: Places,
+    listener: TcpListener,
+    sites: watch::Receiver<Arc<H::Site>>,
+    handler: Arc<H>,
+    times: Times,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let (ending, ends) = watch::channel(false);
+    let places = Arc::new(places);
+    let mut connections = JoinSet::new();
+    let stop = async {
+        stop.await;
+        // Clients that connected before the end may have sent a request already.
+        sleep(MOMENT).await;
+    };
+    tokio::pin!(stop);
+    loop {
+        let (stream, from) = tokio::select! {
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(%error, "failed to accept a connection to {}", H::NAME);
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        // All that a proxy brings comes from it.
+        let visitor = if sites.borrow().is_behind_proxy() {
+            Visitor::proxy()
+        } else {
+            Visitor::at(from.ip())
+        };
+        let seat = tokio::select! {
+            () = &mut stop => break,
+            seat = places.seat(visitor) => seat,
+        };
+        let Some(seat) = seat else {
+            tracing::debug!(%from, "an address has too many connections to {} that ask nothing: one more was closed", H::NAME);
+            continue;
+        };
+        let (handler, sites, ends) = (Arc::clone(&handler), sites.clone(), ends.clone());
+        connections.spawn(async move {
+            let served = async {
+                if is_asked(&stream, times.head, &ends).await
+                    && let Some(place) = seat.place(times.body).await
+                {
+                    // In a box, so that one that waits costs little.
+                    Box::pin(serve_one(stream, from, sites, handler, times, &seat, ends)).await;
+                    drop(place);
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = seat.displaced() => {
+                    tracing::debug!(%from, "a connection to {} that asked nothing was closed for another address", H::NAME);
+                }
+            }
+            drop(seat);
+        });
+    }
+    drop(listener);
+    let _ = ending.send(true);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if timeout(times.goodbye, all).await.is_err() {
+        tracing::debug!("some connections to {} were cut", H::NAME);
+    }
+}
+
+/// Waits until the client has sent something: a silent connection needs no place.
+async fn is_asked(stream: &TcpStream, patience: Duration, ends: &watch::Receiver<bool>) -> bool {
+    let mut ends = ends.clone();
+    tokio::select! {
+        asked = timeout(patience, stream.readable()) => matches!(asked, Ok(Ok(()))),
+        _ = ends.wait_for(|ends| *ends) => false,
+    }
+}
+
+async fn serve_one<H: Handler>(
+    stream: TcpStream,
+    from: SocketAddr,
+    sites: watch::Receiver<Arc<H::Site>>,
+    handler: Arc<H>,
+    times: Times,
+    seat: &Seat,
+    ends: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let begun_with = Arc::clone(&sites.borrow());
+    let tls = begun_with.tls().cloned();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (sites, begun_with, handler) = (sites.clone(), Arc::clone(&begun_with), Arc::clone(&handler));
+        async move {
+            let site = Arc::clone(&sites.borrow());
+            let asks = || seat.asked();
+            let response: Response<Body> = handler.answer(&site, from.ip(), request, &asks).await;
+            if response.extensions().get::<Authenticated>().is_some() {
+                seat.answered();
+            } else {
+                seat.is_silent_again();
+            }
+            // Encryption, and whether a proxy says who the client is, are settled when a connection begins.
+            let is_outdated = !Arc::ptr_eq(&begun_with, &sites.borrow());
+            // A connection that is kept idle would keep its place from those that wait.
+            let response = if is_outdated || seat.is_crowded() {
+                closing(response)
+            } else {
+                response
+            };
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    match tls {
+        None => answering(stream, service, times, ends).await,
+        Some(tls) => match timeout(times.head, tls.accept(stream)).await {
+            Ok(Ok(stream)) => answering(stream, service, times, ends).await,
+            Ok(Err(error)) => tracing::debug!(%error, %from, "a TLS handshake with {} failed", H::NAME),
+            Err(_) => tracing::debug!(%from, "a TLS handshake with {} took too long", H::NAME),
+        },
+    }
+}
