@@ -16,10 +16,11 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::view::drops::{self, DropCounts};
+use crate::view::facts::Facts;
 use crate::view::flows::{FlowView, Wanted};
 use crate::view::rates::First;
 use crate::view::snapshot::Snapshot;
-use crate::view::status::{Facts, Status};
+use crate::view::status::Status;
 use crate::view::tally::{Places, Tally};
 use crate::view::totals::ConnectionCounts;
 use crate::view::who::Who;

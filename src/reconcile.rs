@@ -4,188 +4,34 @@
 //! was interrupted is completed by the next one.
 
 mod commit;
+mod desired;
 pub mod engine;
+mod error;
 mod known;
 mod owner;
+mod reconciler;
+mod report;
 mod retired;
 mod sweep;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use thiserror::Error;
-
-use self::commit::{ATTEMPTS, with_leaving};
+use self::commit::with_leaving;
+pub use self::desired::Desired;
+pub use self::error::ReconcileError;
 pub use self::known::{Known, Recorded};
 use self::known::{Table, unannounced};
+pub use self::reconciler::Reconciler;
+pub use self::report::{Options, Report, Torn};
 use self::retired::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::record::{Applied, Deadline, Pause, RecordFile, TornDown};
 use tcpgw_core::diff::{ChangeCounts, Changes};
-use tcpgw_core::model::{FlowMark, Service, State};
+use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::AllDetails;
-use tcpgw_core::ruleset::Ruleset;
-use tcpgw_core::ruleset::compile::compile_services;
-use tcpgw_core::ruleset::links::Links;
-use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::{Kernel, KernelError, reading};
-
-/// Desired contents of the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Desired {
-    /// Summary of the services.
-    pub summary: Summary,
-    /// Elements of the sets.
-    pub ruleset: Ruleset,
-}
-
-impl Desired {
-    /// Creates the desired contents for a state, on a gateway with these links.
-    pub fn new(state: &State, links: &Links) -> Self {
-        Self::of(state.services.iter().map(AsRef::as_ref).collect(), links)
-    }
-
-    /// Returns the contents with every backend protected from connections that bypass the services, or with none.
-    #[must_use]
-    pub fn protecting(self, protect: bool) -> Self {
-        Self {
-            ruleset: self.ruleset.protecting(protect),
-            ..self
-        }
-    }
-
-    /// Creates the desired contents for some services.
-    pub fn of(services: Vec<&Service>, links: &Links) -> Self {
-        Self {
-            summary: services.iter().copied().collect(),
-            ruleset: compile_services(services, links),
-        }
-    }
-
-    /// Returns the contents with these values of conntrack's sysctls.
-    #[must_use]
-    pub fn with_timeouts(self, timeouts: KernelTimeouts) -> Self {
-        Self {
-            ruleset: self.ruleset.with_timeouts(timeouts),
-            ..self
-        }
-    }
-}
-
-/// Options of an apply.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// Time for which flows of removed backends may continue.
-    pub drain: Duration,
-}
-
-/// Result of an apply.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Numbers of changed services.
-    pub services: ChangeCounts,
-    /// Numbers of changed backends.
-    pub backends: ChangeCounts,
-    /// Number of elements added and deleted.
-    pub elements: usize,
-    /// Number of transactions.
-    pub transactions: usize,
-    /// Number of established flows that were deleted.
-    pub flushed: u64,
-    /// Number of unanswered handshakes that were deleted.
-    pub forgotten: u64,
-    /// Number of flows that could not be deleted.
-    pub failed: u64,
-    /// Reason why the table was created again.
-    pub rebuilt: Option<String>,
-    /// Whether something was changed that a SYN in the stack may have read before.
-    pub retired: bool,
-    /// Time spent on sending transactions.
-    pub committing: Duration,
-    /// Time spent on waiting for packets in the stack and on deleting flows.
-    pub flushing: Duration,
-}
-
-/// Result of a teardown.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Torn {
-    /// Whether the table existed.
-    pub table: bool,
-    /// Number of flows that were deleted.
-    pub flushed: u64,
-    /// Number of flows that could not be deleted.
-    pub failed: u64,
-    /// Reason why the note of the teardown could not be written: without it the next daemon serves again.
-    pub unwritten: Option<String>,
-}
-
-/// Reason why the kernel could not be reconciled.
-#[derive(Debug, Error)]
-pub enum ReconcileError {
-    /// The kernel did not carry out a request.
-    #[error("{}{source}", owner.as_ref().map(|owner| format!("service {owner}: ")).unwrap_or_default())]
-    Kernel {
-        /// Name of the service that it concerns.
-        owner: Option<String>,
-        /// Error of the kernel.
-        source: KernelError,
-    },
-    /// Some transactions of a change were committed, and then one failed.
-    #[error("stopped between two transactions: clients are served, but not yet as desired; run again: {0}")]
-    Halfway(#[source] KernelError),
-    /// The rules are as desired, but not all flows were checked.
-    #[error("applied; stale flows may be left: {0}; run again")]
-    Unswept(#[source] KernelError),
-    /// Other programs wrote to the kernel during every attempt.
-    #[error("others changed the ruleset during each of {ATTEMPTS} attempts; no change is incomplete, run again")]
-    Busy,
-    /// Only its owner may write to the table.
-    #[error(
-        "the table inet tcpgw is owned by another program (netlink port {0}, mostly that process' number): nobody else can \
-         change it; end that program first"
-    )]
-    Foreign(u32),
-    /// The note that keeps removed services from coming back cannot be written.
-    #[error(
-        "failed to write {0}, which has to say that services no provider defines were removed; nothing was changed; make it writable, then try \
-         again"
-    )]
-    Unrecorded(String),
-    /// The flows in the kernel have another mark.
-    #[error(
-        "the table in the kernel marks its flows with {theirs}, the configuration says {ours}: put `flow_mark = \"{theirs}\"` back into the \
-         configuration. Only if {ours} is meant, run `tcpgw teardown` first, which ends every service and its connections"
-    )]
-    OtherMark {
-        /// Mark in the table.
-        theirs: FlowMark,
-        /// Mark in the configuration.
-        ours: FlowMark,
-    },
-}
-
-impl From<KernelError> for ReconcileError {
-    fn from(source: KernelError) -> Self {
-        Self::Kernel { owner: None, source }
-    }
-}
-
-/// Reconciles a kernel with the desired services, and keeps a record of it.
-pub struct Reconciler<'a, K: Kernel> {
-    kernel: &'a mut K,
-    store: &'a RecordFile,
-    namespace: u64,
-    mark: FlowMark,
-    applied: Option<Applied>,
-    drains: Vec<Deadline>,
-    pauses: Vec<Pause>,
-    details: AllDetails,
-    /// Whether the record could not be written before; this is reported once.
-    had_trouble: bool,
-    must_record: bool,
-}
 
 impl<'a, K: Kernel> Reconciler<'a, K> {
     /// Creates a reconciler for a kernel whose network namespace has this cookie.

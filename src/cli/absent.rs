@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::Global;
+use super::global::Global;
 use crate::api::client::{self, Client, ClientError, Found};
 use crate::daemon::presence::{self, Presence};
 use crate::lock;

@@ -8,8 +8,11 @@ use std::num::NonZeroU16;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+use super::failure::{Code, Failure, Outcome, of_service};
+use super::global::{Global, Output};
+use super::print::{print, print_json, unless_closed};
+use super::screen;
 use super::table::{Cell, Column, TextTable};
-use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_json, screen, unless_closed};
 use crate::addon::{Dialect, PortUse, RestingPort, dialect};
 use crate::api::answers::{Reply, ResourceAnswer};
 use crate::api::client::{Answer, Target};

@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::arguments::{File, Locking, parse_duration};
 use super::denied::Denied;
+use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
+use super::global::{Global, Output};
 use super::others::{self, Others};
+use super::print::print;
 use super::reports::ReportJson;
-use super::{Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, remote};
+use super::{diff, preflight, remote};
 use crate::api::client::Client;
 use crate::config::copy;
 use crate::control::request::ApplyOptions;

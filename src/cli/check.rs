@@ -1,6 +1,9 @@
 //! The command `tcpgw check`.
 
-use super::{Code, File, Global, Outcome, Output, print, print_json};
+use super::arguments::File;
+use super::failure::{Code, Outcome};
+use super::global::{Global, Output};
+use super::print::{print, print_json};
 use tcpgw_core::diff::count;
 use tcpgw_core::model::{State, warnings};
 

@@ -15,7 +15,10 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{EnvCompleter, Shells};
 use serde::de::DeserializeOwned;
 
-use super::{Code, Failure, Global, Outcome, help, print};
+use super::failure::{Code, Failure, Outcome};
+use super::global::Global;
+use super::help;
+use super::print::print;
 use crate::api::answers::{DeployList, ServiceAnswer, ServiceList};
 use crate::api::client::Target;
 

@@ -1,6 +1,6 @@
 //! The configuration, for commands that only look: what is wrong with it is in what they show.
 
-use super::Global;
+use super::global::Global;
 use crate::config::Config;
 use crate::config::given::Given;
 use crate::daemon::start::{self, StartError};

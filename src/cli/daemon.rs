@@ -14,7 +14,8 @@ use tracing_subscriber::{fmt, reload};
 
 use self::log::Log;
 use super::error_output::LAST_LINES;
-use super::{Code, Failure, Global, Outcome};
+use super::failure::{Code, Failure, Outcome};
+use super::global::Global;
 use crate::config::daemon::{
     AllFailed, CheckInterval, DaemonSettings, GroupName, LogFormat, LogLevel, MaxProbes, Section, SocketMode,
     SocketPath,

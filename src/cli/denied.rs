@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Failure, Global};
+use super::failure::Failure;
+use super::global::Global;
 use crate::api::client::{Answer, Client, Target};
 use crate::denied::{DeniedFlows, DeniedFlushed};
 use crate::reconcile::Reconciler;

@@ -11,7 +11,11 @@ use serde_json::Value;
 
 use self::progress::Progress;
 use self::signals::{Choice, Signals};
-use super::{Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json};
+use super::arguments::parse_duration;
+use super::deploys;
+use super::failure::{Code, Failure, Outcome, of_service};
+use super::global::{Global, Output};
+use super::print::{print, print_json};
 use crate::api::answers::{DeployAnswer, Reply};
 use crate::api::client::{self, Answer, Client, ClientError, Target};
 use crate::api::orders::{DeployBody, json};

@@ -5,8 +5,12 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
+use super::failure::{Code, Failure, Outcome};
+use super::global::{Global, Output};
+use super::moment::time;
+use super::print::{print, print_json, unless_closed};
 use super::table::{Cell, Column, Extent, TextTable};
-use super::{Code, Failure, Global, Outcome, Output, history, print, print_json, screen, unless_closed};
+use super::{history, screen};
 use crate::api::answers::{DeployAnswer, DeployList, Reply};
 use crate::api::client::Target;
 use tcpgw_core::escape;
@@ -124,13 +128,6 @@ fn table(list: &DeployList, extent: Extent) -> Result<(), Failure> {
     TextTable::new(screen::stdout(), COLUMNS, extent)
         .holding_all()
         .print(rows)
-}
-
-/// Seconds since 1970, in UTC.
-pub(super) fn time(seconds: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
-    let seconds = seconds as i64;
-    crate::date::utc(seconds)
 }
 
 /// Endpoints, with spaces between them.

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::arguments::File;
 use super::denied::Denied;
+use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
+use super::global::{Global, Output};
+use super::print::print;
 use super::reports::ReportJson;
-use super::{Code, Failure, File, Global, Outcome, Output, others, preflight, print, remote};
+use super::{others, preflight, remote};
 use crate::control::request::ApplyOptions;
 use crate::reconcile::{Desired, Known, Reconciler};
 use crate::report::DiffReport;

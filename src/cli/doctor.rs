@@ -4,8 +4,10 @@ use std::fmt::Write;
 
 use super::absent::elsewhere;
 use super::configuration::Configuration;
+use super::failure::{Code, Outcome};
+use super::global::{Global, Output};
+use super::print::{print, print_json};
 use super::table::after;
-use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::api::answers::DaemonAnswer;
 use crate::api::client::{Answer, ClientError};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableFacts, TableState, Unchecked};

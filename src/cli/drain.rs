@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::arguments::parse_duration;
+use super::failure::{Code, Failure, Outcome, of_service};
+use super::global::{Global, Output};
+use super::print::{print, print_json};
 use super::wait::{What, wait_for};
-use super::{Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json};
 use crate::api::answers::{EditAnswer, Reply};
 use crate::api::client::{Answer, Client, Target};
 use crate::api::orders::{BackendsBody, json};

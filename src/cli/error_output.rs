@@ -5,7 +5,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::{Failure, Global, Output, screen};
+use super::failure::Failure;
+use super::global::{Global, Output};
+use super::screen;
 
 /// Maximum time for the daemon's last lines when it ends.
 pub(super) const LAST_LINES: Duration = Duration::from_secs(1);

@@ -7,8 +7,11 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::failure::{Code, Failure, Outcome};
+use super::global::{Global, Output};
+use super::print::unless_closed;
+use super::screen;
 use super::table::{Extent, wrap};
-use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::answers::{EventAnswer, EventList, Reply};
 use crate::api::client::Target;
 use crate::date::utc;

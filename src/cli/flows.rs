@@ -7,9 +7,12 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::amount::{short, span};
+use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
+use super::global::{Global, Output};
+use super::print::unless_closed;
+use super::screen;
 use super::table::{Cell, Column, Extent, TextTable};
-use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::client::{Client, Target};
 use crate::observe::{self, FlowsQuery, JsonFlows, List};
 use crate::view::flows::{FlowView, TrafficView};

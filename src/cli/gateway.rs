@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Failure, Global};
+use super::failure::Failure;
+use super::global::Global;
 use crate::config::Config;
 use crate::lock::Lock;
 use crate::reconcile::{Desired, Reconciler};

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::screen;
 use super::table::Extent;
 use crate::api::client::{self, At, Client};
-use crate::cli::File;
+use crate::cli::arguments::File;
 use crate::cli::failure::Failure;
 use crate::config::Config;
 use crate::config::daemon::{DaemonSettings, Section};

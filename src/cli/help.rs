@@ -2,7 +2,9 @@
 
 use clap::{Arg, Args, Command, CommandFactory as _};
 
-use super::{Cli, Code, Outcome, print, usage};
+use super::failure::{Code, Outcome};
+use super::print::print;
+use super::{Cli, usage};
 
 /// Output of `tcpgw`, `tcpgw help` and `tcpgw --help`. It fits on a terminal of 80 columns and 24 lines.
 const OVERVIEW: &str = "\

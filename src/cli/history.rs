@@ -8,10 +8,14 @@ use clap::{Args, ValueEnum};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::deploys::time;
+use super::arguments::parse_duration;
+use super::failure::{Code, Failure, Outcome};
+use super::global::{Global, Output};
+use super::moment::time;
+use super::print::{print_json, unless_closed};
+use super::screen;
 use super::service::fields;
 use super::table::{Cell, Column, Extent, TextTable};
-use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, unless_closed};
 use crate::api::answers::{HistoryAnswer, HistoryList, Reply};
 use crate::api::client::Target;
 use crate::observe::now;

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::{Code, Failure, Outcome, help, print};
+use super::failure::{Code, Failure, Outcome};
+use super::help;
+use super::print::print;
 
 const SECTION: &str = "8";
 

@@ -6,6 +6,7 @@ mod amount;
 mod apply;
 #[cfg(test)]
 mod architecture_tests;
+mod arguments;
 mod check;
 mod completions;
 mod configuration;
@@ -31,6 +32,7 @@ mod language_tests;
 mod manual;
 #[cfg(test)]
 mod manual_tests;
+mod moment;
 mod others;
 mod pause;
 mod preflight;
@@ -52,17 +54,15 @@ mod usage;
 mod wait;
 mod who;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Args, FromArgMatches as _, Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 
-use self::failure::{Code, Failure, Outcome, of_service};
+use self::arguments::{File, Locking};
+use self::failure::{Code, Failure, Outcome};
 use self::global::{Global, Output, start_logs};
-use self::print::{print, print_json, print_on, show, unless_closed};
+use self::print::{print_json, print_on};
 use std::io;
-use tcpgw_core::model::duration;
 
 /// The widest that help is, in columns.
 const WIDEST: usize = 100;
@@ -148,25 +148,6 @@ enum Command {
     /// Show the list of commands, or the help of one
     #[command(hide = true)]
     Help(help::Arguments),
-}
-
-/// A state file.
-#[derive(Debug, Args)]
-struct File {
-    /// The state file; `-` is standard input
-    #[arg(value_name = "FILE", default_value = "-")]
-    file: PathBuf,
-}
-
-#[derive(Debug, Args)]
-struct Locking {
-    /// Longest time to wait for another tcpgw that holds the lock of this network namespace
-    #[arg(long, value_name = "T", default_value = "10s", value_parser = parse_duration)]
-    lock_timeout: Duration,
-}
-
-fn parse_duration(text: &str) -> Result<Duration, duration::DurationError> {
-    duration::parse(text)
 }
 
 /// Runs the command line and gives the exit code.

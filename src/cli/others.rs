@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use self::last::{said_through_api, waiting};
+use super::arguments::File;
+use super::failure::Failure;
 use super::gateway::Gateway;
-use super::{Failure, File, Global};
+use super::global::Global;
 use crate::config::Config;
 use crate::control::adopt::{Adopted, adopt};
 use crate::control::claimed::{Claimed, Left, displacement};

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Global, Outcome, of_service, parse_duration, show};
+use super::arguments::parse_duration;
+use super::failure::{Outcome, of_service};
+use super::global::Global;
+use super::print::show;
 use crate::api::answers::{Reply, ServiceAnswer};
 use crate::api::client::{Answer, Target};
 use crate::api::orders::{PauseBody, json};

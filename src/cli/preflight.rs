@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::arguments::File;
+use super::failure::Failure;
 use super::gateway::Gateway;
-use super::{Failure, File, Global};
+use super::global::Global;
 use crate::config::Config;
 use crate::control::obstacle::Obstacle;
 use crate::preflight;

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 
+use super::arguments::File;
 use super::denied::Denied;
+use super::failure::Failure;
+use super::global::{Global, Output};
+use super::print::print;
 use super::reports::ReportJson;
-use super::{Failure, File, Global, Output, print};
 use crate::api::answers::Reply;
 use crate::api::client::{Answer, Client, ClientError, Target};
 use crate::control::request::{Applied, ApplyOptions};

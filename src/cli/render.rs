@@ -1,6 +1,9 @@
 //! The command `tcpgw render`.
 
-use super::{Code, File, Global, Outcome, print};
+use super::arguments::File;
+use super::failure::{Code, Outcome};
+use super::global::Global;
+use super::print::print;
 use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::denied::DeniedCounts;
-use super::{Failure, print_json};
+use super::failure::Failure;
+use super::print::print_json;
 
 /// The JSON of `tcpgw apply -o json` and `diff -o json`, with and without a daemon.
 #[derive(Serialize)]

@@ -9,11 +9,13 @@ use clap::{Args, Subcommand};
 
 use self::fields::{one, plain, text_of};
 use self::options::Options;
+use super::arguments::parse_duration;
 use super::denied::Denied;
+use super::failure::{Code, Failure, Outcome, of_service};
+use super::global::{Global, Output};
+use super::print::{print, print_json, unless_closed};
+use super::screen;
 use super::table::{Cell, Column, Extent, TextTable};
-use super::{
-    Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json, screen, unless_closed,
-};
 use crate::addon::ServiceState;
 use crate::api::answers::{EditAnswer, ListedAnswer, Reply, ServiceAnswer, ServiceFields, ServiceList};
 use crate::api::client::{Answer, Target};

@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::arguments::parse_duration;
 use super::configuration::Configuration;
+use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
-use super::{Code, Failure, Global, Outcome, Output, parse_duration, screen, unless_closed};
+use super::global::{Global, Output};
+use super::print::unless_closed;
+use super::screen;
 use crate::api::NOT_FOUND;
 use crate::api::client::{self, Client, ClientError, Target};
 use crate::daemon::observer;

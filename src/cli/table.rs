@@ -11,7 +11,7 @@ pub(super) use self::cell::Cell;
 pub(super) use self::layout::{Column, Extent};
 use self::layout::{Layout, Natural};
 pub(super) use self::wrap::{after, wrap};
-use super::Failure;
+use super::failure::Failure;
 
 /// Rows that are held back to see how wide they are.
 const HELD: usize = 1000;

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use super::arguments::Locking;
+use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
-use super::{Code, Failure, Global, Locking, Outcome, Output, print, print_json};
+use super::global::{Global, Output};
+use super::print::{print, print_json};
 use crate::control::request::TornDown;
 use tcpgw_core::diff::count;
 

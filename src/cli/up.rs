@@ -8,8 +8,12 @@ use std::{env, io};
 use clap::{Args, Subcommand};
 
 use super::amount::span;
+use super::arguments::parse_duration;
+use super::failure::{Code, Failure, Outcome};
+use super::global::{Global, Output};
+use super::print::{print_json, unless_closed};
 use super::table::{Cell, Column, TextTable};
-use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, teardown, unless_closed};
+use super::{screen, teardown};
 use crate::api::client::{self, Client, ClientError, Found};
 use crate::config::{Config, daemon as settings};
 use crate::up::container::{Report, Spec, code_of};

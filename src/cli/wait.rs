@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, Global, Outcome, Output, parse_duration, print_json, show};
+use super::arguments::parse_duration;
+use super::failure::{Failure, Outcome};
+use super::global::{Global, Output};
+use super::print::{print_json, show};
 use crate::api::answers::{Reply, ServiceAnswer};
 use crate::api::client::{self, Answer, Client, ClientError, Target};
 use crate::control::request::BackendView;

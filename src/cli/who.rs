@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
+use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
-use super::{Code, Failure, Global, Outcome, Output, flows, print_json, screen, unless_closed};
+use super::global::{Global, Output};
+use super::print::{print_json, unless_closed};
+use super::{flows, screen};
 use crate::api::client::Target;
 use crate::observe;
 use crate::view::who::Who;

@@ -5,6 +5,7 @@ mod cheap;
 mod lost;
 mod marks;
 mod probes;
+mod route_query;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -9,12 +9,15 @@
 mod advice;
 mod checks;
 mod clients;
+mod conditions;
 mod facts;
 mod finding;
 mod gather;
+mod holds;
 mod judge;
 mod packet;
 mod problems;
+mod spans;
 
 use std::sync::Arc;
 use std::time::Instant;

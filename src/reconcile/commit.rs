@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::desired::Desired;
+use super::error::{ATTEMPTS, ReconcileError};
 use super::known::{Known, Table};
 use super::owner::owner;
-use super::{Desired, ReconcileError, Reconciler, Report};
+use super::reconciler::Reconciler;
+use super::report::Report;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::{Family, ListenScope, SetName};
@@ -13,9 +16,6 @@ use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::step::{PlanStep, RowBatch};
 use tcpgw_kernel::{Build, Commit, Kernel, KernelError};
-
-/// Tries in all when others write at the same time.
-pub(super) const ATTEMPTS: u32 = 20;
 
 /// Counters of one set whose owners are gone.
 pub(super) type Orphans = (SetName, Vec<Box<[u8]>>);

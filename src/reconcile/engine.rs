@@ -10,17 +10,19 @@ mod surroundings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use self::cached::CachedState;
-use self::change::preserves;
+use self::cached::{CachedState, Surroundings, preserves};
+pub use self::memo::ServicesByName;
 pub use self::memo::{ChangeMemo, Memo};
-use self::surroundings::Surroundings;
+use super::desired::Desired;
+use super::error::ReconcileError;
+use super::reconciler::Reconciler;
+use super::report::{Options, Report};
 use super::sweep::is_over;
-use super::{Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
+use super::{Known, Recorded};
 use crate::record::{RecordFile, TornDown};
-use tcpgw_core::model::{FlowMark, Service};
+use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
@@ -33,9 +35,6 @@ const FEW: usize = 3;
 
 /// Numbers of flows by service and backend.
 pub type FlowsOfMembers = BTreeMap<(Box<str>, SocketAddr), u64>;
-
-/// Services by name.
-pub type ServicesByName = BTreeMap<Box<str>, Arc<Service>>;
 
 /// Contents of the kernel before anything is changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -349,7 +348,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// Fails when the kernel refuses, or another program owns the table.
-    pub fn teardown(&mut self, by: &TornDown) -> Result<super::Torn, ReconcileError> {
+    pub fn teardown(&mut self, by: &TornDown) -> Result<super::report::Torn, ReconcileError> {
         self.cached = None;
         self.found = None;
         self.reconciler().teardown(Some(by))

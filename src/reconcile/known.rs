@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::commit::ATTEMPTS;
-use super::{Desired, ReconcileError, Reconciler};
+use super::desired::Desired;
+use super::error::{ATTEMPTS, ReconcileError};
+use super::reconciler::Reconciler;
 use crate::record::{Applied, Deadline, Entry, Head, Kept, Pause, Record, TornDown, boot_id};
 use crate::store::last::Last;
 use crate::view::{ServicesView, Table as TableView};

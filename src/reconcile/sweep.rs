@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Reconciler, Report};
+use super::reconciler::Reconciler;
+use super::report::Report;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::{Deletion, Flow, Pair, TcpState};
 use tcpgw_kernel::netlink::error::NetlinkError;

@@ -5,54 +5,15 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Params, Transaction};
 use serde_json::Value;
 
+use super::author::By;
 use super::error::{Fault, StoreError};
+use super::integer::{counter, micros, number, time};
+use super::keep::Keep;
+use super::phase::Phase;
 use super::seal::Seal;
-use super::{By, Keep, counter, micros, number, time};
-use tcpgw_core::model::Endpoint;
-use tcpgw_core::model::word::Word;
+use tcpgw_core::model::{Endpoint, Word as _};
 
 const COLUMNS: &str = "id, service, targets, details, uid, pid, what, phase, reason, began, updated, revision, crc";
-
-/// Phase of a deploy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// The new backends are probed; the service is as it was.
-    Probing,
-    /// New connections go to the new backends; the old ones drain.
-    Switched,
-    /// Over: the old backends have left.
-    Drained,
-    /// Over: the new backends did not answer, and nothing was switched.
-    Failed,
-    /// Over: undone by an operator or by a crash; the service is as it was.
-    Undone,
-}
-
-impl Word for Phase {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("probing", Self::Probing),
-        ("switched", Self::Switched),
-        ("drained", Self::Drained),
-        ("failed", Self::Failed),
-        ("undone", Self::Undone),
-    ];
-}
-
-impl Phase {
-    /// Returns whether the phase is final.
-    pub fn is_over(self) -> bool {
-        !matches!(self, Self::Probing | Self::Switched)
-    }
-
-    /// Returns whether `next` may follow; the same phase may follow with another reason until it is final.
-    pub fn may_become(self, next: Self) -> bool {
-        match self {
-            Self::Probing => next != Self::Drained,
-            Self::Switched => matches!(next, Self::Switched | Self::Drained | Self::Undone),
-            Self::Drained | Self::Failed | Self::Undone => false,
-        }
-    }
-}
 
 /// A deploy that is to begin.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 use thiserror::Error;
 
 use super::StoredService;
-use super::deploys::Phase;
+use super::phase::Phase;
 use tcpgw_core::model::word::Word as _;
 
 /// Reason why a store did not carry out a request. Unless it says otherwise, nothing was changed.

@@ -8,10 +8,12 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Transaction, params_from_iter};
 use serde_json::value::RawValue;
 
+use super::author::By;
 use super::error::Fault;
-use super::schema::Head;
+use super::head::Head;
+use super::integer::{counter, micros, number, time};
+use super::keep::Keep;
 use super::seal::Seal;
-use super::{By, Keep, counter, micros, number, time};
 use tcpgw_core::model::{Service, parse_service};
 
 const COLUMNS: &str = "id, revision, at, uid, pid, what, deploy, service, old, new, crc";

@@ -3,6 +3,8 @@
 //!
 //! It is a second copy, which is not used while the state file and the store exist.
 
+mod document;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -10,21 +12,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::asked::Asked;
 use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::{Removed, Resource};
 use crate::record::Pause;
 use crate::run_file;
-use tcpgw_core::model::{Service, parse_service, write};
+use tcpgw_core::model::Service;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Kind, Problem, Severity};
 
-/// The first line: the format, and the checksum of what follows.
-const MAGIC: &str = "tcpgw last services 1 ";
 /// Upper bound of the size of the file, in bytes.
 const MOST_BYTES: u64 = 256 << 20;
 
@@ -108,89 +105,6 @@ pub enum LastError {
     Damaged(PathBuf),
 }
 
-#[derive(Serialize, Deserialize)]
-struct Document<T> {
-    boot: String,
-    namespace: u64,
-    #[serde(default)]
-    known: Duration,
-    #[serde(default)]
-    revision: u64,
-    origin: Option<PathBuf>,
-    services: Vec<Entry<T>>,
-    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
-    kept: Vec<KeptEntry<T>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    resources: Option<Box<RawValue>>,
-    /// Apps, by the id of the resource.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    apps: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pauses: Vec<Pause>,
-}
-
-/// The resources as they are written.
-#[derive(Serialize, Deserialize)]
-struct ResourcesDocument<R, D> {
-    resources: Vec<R>,
-    removed: Vec<D>,
-    /// Parameters with which the resources were requested, by id.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    asked: BTreeMap<String, Asked>,
-}
-
-impl LastResources {
-    /// Reads resources; `None` if this version does not accept them.
-    fn decode(text: &str) -> Option<Self> {
-        let read: serde_json::Result<ResourcesDocument<Resource, Removed>> = serde_json::from_str(text);
-        let read = read.inspect_err(|error| tracing::error!("resources of the add-on are not accepted: {error}"));
-        let ResourcesDocument {
-            mut resources,
-            removed,
-            mut asked,
-        } = read.ok()?;
-        for resource in &mut resources {
-            if let Some(asked) = asked.remove(resource.id.as_str()) {
-                asked.complete(resource);
-            }
-        }
-        Some(Self {
-            resources: resources.into_iter().map(Arc::new).collect(),
-            removed,
-        })
-    }
-
-    fn encode(&self) -> serde_json::Result<Box<RawValue>> {
-        let asked = self.resources.iter();
-        let asked = asked.filter_map(|resource| Some((resource.id.as_str().to_owned(), Asked::known_of(resource)?)));
-        serde_json::value::to_raw_value(&ResourcesDocument {
-            asked: asked.collect(),
-            resources: self.resources.iter().map(AsRef::as_ref).collect(),
-            removed: self.removed.iter().collect(),
-        })
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct Entry<T> {
-    owner: Owner,
-    service: T,
-    #[serde(default, skip_serializing_if = "is_false")]
-    unserved: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct KeptEntry<T> {
-    service: T,
-    #[serde(default, skip_serializing_if = "is_false")]
-    unserved: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(value: &bool) -> bool {
-    !*value
-}
-
 impl Last {
     /// Returns the path of the file that belongs to a store.
     pub fn path(store: &Path) -> PathBuf {
@@ -270,106 +184,6 @@ impl Last {
         left
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        let (checksum, json) = text.strip_prefix(MAGIC)?.split_once('\n')?;
-        if u32::from_str_radix(checksum, 16).ok()? != crc32fast::hash(json.as_bytes()) {
-            return None;
-        }
-        let document: Document<Box<RawValue>> = serde_json::from_str(json).ok()?;
-        let mut last = Self {
-            boot: document.boot,
-            namespace: document.namespace,
-            known: document.known,
-            revision: document.revision,
-            origin: document.origin,
-            resources: document.resources.and_then(|text| LastResources::decode(text.get())),
-            apps: document
-                .apps
-                .iter()
-                .filter_map(|(id, app)| Some((id.parse().ok()?, app.parse().ok()?)))
-                .collect(),
-            pauses: document.pauses,
-            ..Self::default()
-        };
-        for entry in document.services {
-            let Entry {
-                owner,
-                service,
-                unserved,
-            } = entry;
-            match parse_service(service.get().as_bytes()) {
-                Ok(service) => {
-                    if unserved {
-                        last.unserved.insert(service.name.clone());
-                    }
-                    last.services.push((owner, Arc::new(service)));
-                }
-                Err(problems) => last.refused.push(Refused {
-                    owner,
-                    text: service.get().to_owned(),
-                    problems: problems.to_string(),
-                }),
-            }
-        }
-        for entry in document.kept {
-            let service = parse_service(entry.service.get().as_bytes());
-            match service {
-                Ok(service) => last.kept.push(Kept {
-                    service: Arc::new(service),
-                    is_unserved: entry.unserved,
-                }),
-                Err(problems) => tracing::error!("a service as it was served last is not accepted: {problems}"),
-            }
-        }
-        Some(last)
-    }
-
-    fn encode(&self) -> io::Result<String> {
-        let services = self.services.iter().map(|(owner, service)| {
-            let unserved = self.unserved.contains(&service.name);
-            (*owner, write::service_text(service), unserved)
-        });
-        let refused = self
-            .refused
-            .iter()
-            .map(|refused| (refused.owner, refused.text.clone(), true));
-        let services = services.chain(refused).map(|(owner, text, unserved)| {
-            let service = RawValue::from_string(text)?;
-            Ok(Entry {
-                owner,
-                service,
-                unserved,
-            })
-        });
-        let kept = self.kept.iter().map(|kept| {
-            let service = RawValue::from_string(write::service_text(&kept.service))?;
-            Ok(KeptEntry {
-                service,
-                unserved: kept.is_unserved,
-            })
-        });
-        let document = Document {
-            boot: self.boot.clone(),
-            namespace: self.namespace,
-            known: self.known,
-            revision: self.revision,
-            origin: self.origin.clone(),
-            services: services.collect::<serde_json::Result<Vec<_>>>()?,
-            kept: kept.collect::<serde_json::Result<Vec<_>>>()?,
-            resources: self.resources.as_ref().map(LastResources::encode).transpose()?,
-            apps: self
-                .apps
-                .iter()
-                .map(|(id, app)| (id.to_string(), app.to_string()))
-                .collect(),
-            pauses: self.pauses.clone(),
-        };
-        let json = serde_json::to_string(&document)?;
-        let checksum = crc32fast::hash(json.as_bytes());
-        Ok(format!("{MAGIC}{checksum:08x}\n{json}"))
-    }
-
     /// Writes the file, whole or not at all; it is on the disk when this returns.
     ///
     /// # Errors
@@ -411,7 +225,9 @@ fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::document::MAGIC;
     use super::*;
+    use tcpgw_core::model::parse_service;
 
     const RESOURCE: &str = r#"{"id": "baaaaaaaaaaa", "dialect": "scalingo", "app": "my-app", "uuid": null, "owner": null, "plan": "small",
         "port": 20000, "status": "suspended", "bindings": {}, "created": {"secs": 1, "nanos": 0}}"#;

@@ -10,95 +10,52 @@
 //! since 1970.
 
 mod asked;
+mod author;
+mod connection;
 mod deploys;
 mod error;
+mod file;
+mod head;
 mod history;
 mod holder;
+mod integer;
+mod keep;
 pub mod last;
 pub mod lost;
+mod phase;
 mod resources;
 mod schema;
 mod seal;
 mod services;
+mod stored_service;
 pub mod written;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::statvfs::statvfs;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction};
 
 use tcpgw_core::model::Service;
 
-use self::error::{Fault, read_only, system};
+use self::connection::{in_transaction, open_locked, open_unwritable, or_nothing, try_to_write};
+use self::error::{Fault, read_only};
+use self::file::{beside, create, restrict, room_beside};
+use self::integer::{counter, number};
 
-pub use self::deploys::{Deploy, DeployStep, NewDeploy, Phase, superseded_by};
+pub use self::author::By;
+pub use self::deploys::{Deploy, DeployStep, NewDeploy, superseded_by};
 pub use self::error::StoreError;
+pub use self::file::FileId;
 pub use self::history::{HistoryEntry, HistoryFilter};
+pub use self::keep::Keep;
+pub use self::phase::Phase;
 pub use self::resources::LoadedResources;
-pub use self::services::{Change, Committed, Edit, Expect, Loaded, StoredService};
-
-/// Time for which opening waits for another process to release the store.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Bounds of the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
-    /// Entries of the history, at most; at least the last one stays.
-    pub entries: u64,
-    /// Bytes of services in the history, at most.
-    pub bytes: u64,
-    /// Deploys that are over, at most.
-    pub deploys: u64,
-}
-
-impl Default for Keep {
-    fn default() -> Self {
-        Self {
-            entries: 100_000,
-            bytes: 256 << 20,
-            deploys: 10_000,
-        }
-    }
-}
-
-/// Process that orders a change, and the command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct By {
-    /// User id of the API's peer.
-    pub uid: u32,
-    /// Process id; 0 if unknown.
-    pub pid: u32,
-    /// The command: `apply`, `service set`, `deploy`.
-    pub what: String,
-}
-
-/// Identity of a file: it differs once the path leads to another file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    /// Returns the identity of the file that exists now.
-    ///
-    /// # Errors
-    ///
-    /// Fails when `stat` fails.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        let file = fs::metadata(path)?;
-        Ok(Self {
-            device: file.dev(),
-            inode: file.ino(),
-        })
-    }
-}
+pub use self::services::{Change, Committed, Edit, Expect, Loaded};
+pub use self::stored_service::StoredService;
 
 /// An open store. Not shared between threads: calls wait for the disk.
 #[derive(Debug)]
@@ -499,258 +456,10 @@ impl Store {
     }
 }
 
-/// Writes what tells nothing, and moves it into the file with all that one that was killed has left in the log.
-fn try_to_write(connection: &mut Connection) -> Result<(), Fault> {
-    in_transaction(connection, schema::touch)?;
-    schema::checkpoint(connection)
-}
-
-/// Returns how many bytes this process can write on the file system of a file. Where that is not known or has no bound, it is
-/// [`u64::MAX`].
-fn room_beside(path: &Path) -> u64 {
-    let Ok(room) = statvfs(path) else { return u64::MAX };
-    let blocks = if nix::unistd::geteuid().is_root() {
-        room.blocks_free()
-    } else {
-        room.blocks_available()
-    };
-    if room.blocks() == 0 {
-        return u64::MAX;
-    }
-    blocks.saturating_mul(room.fragment_size())
-}
-
 impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Opens a store to be changed, and takes its lock, which stays.
-fn open_locked(path: &Path) -> Result<Connection, Fault> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
-    if connection.is_readonly("main")? {
-        return Err(read_only(path).into());
-    }
-    connection.busy_timeout(LOCK_TIMEOUT)?;
-    // A file that is no store, or is damaged, is left as it is, and so is its log.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Before anything is read, which some settings do: it keeps the log's index in memory.
-    connection.pragma_update_and_check(None, "locking_mode", "exclusive", |_| Ok(()))?;
-    settle(&connection)?;
-    in_transaction_of(&mut connection, TransactionBehavior::Exclusive, |transaction| {
-        schema::identify(transaction)
-    })?;
-    tidy(path);
-    // Each change is flushed before it is acknowledged; what SQLite does by default of a log flushes at checkpoints only.
-    connection.pragma_update(None, "synchronous", "full")?;
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
-    if mode != "wal" {
-        return Err(Fault::Store(StoreError::Io {
-            path: path.to_owned(),
-            what: format!("its journal mode stays {mode}"),
-        }));
-    }
-    Ok(connection)
-}
-
-/// Opens a store that cannot be opened to be changed because of `fault`, to be read. Where its log has changes, these cannot be read
-/// without writing: it is not opened.
-fn open_unwritable(path: &Path, fault: Fault) -> Result<(Connection, StoreError), Fault> {
-    let error = fault.at(path);
-    let may_be_read = matches!(
-        error,
-        StoreError::ReadOnly { .. } | StoreError::Full(_) | StoreError::Io { .. }
-    );
-    if !may_be_read {
-        return Err(error.into());
-    }
-    let log = LOGS.iter().map(|end| beside(path, end));
-    let mut log = log.filter(|log| fs::metadata(log).is_ok_and(|log| log.len() > 0));
-    match (log.next(), error) {
-        (None, error) => {
-            let connection = open_as_it_is(path)?;
-            settle(&connection)?;
-            schema::identify(&connection)?;
-            Ok((connection, error))
-        }
-        (Some(log), StoreError::ReadOnly { path, why }) => Err(Fault::Store(StoreError::ReadOnly {
-            path,
-            why: format!(
-                "{why}, and the last changes, in {}, cannot be read before it can be written",
-                tcpgw_core::escape::path(&log)
-            ),
-        })),
-        (Some(_), error) => Err(error.into()),
-    }
-}
-
-/// Endings of SQLite's files beside the store: the log, and the journal of an earlier version of this program.
-const LOGS: [&str; 2] = ["-wal", "-journal"];
-
-/// Opens the file alone, whatever is beside it, and locks nothing.
-fn open_as_it_is(path: &Path) -> Result<Connection, Fault> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    Ok(Connection::open_with_flags(as_uri(path, "immutable=1"), flags)?)
-}
-
-/// Returns the path as a URI of SQLite, with these parameters.
-fn as_uri(path: &Path, parameters: &str) -> String {
-    use std::fmt::Write as _;
-
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-            _ => drop(write!(uri, "%{byte:02X}")),
-        }
-    }
-    uri.push('?');
-    uri.push_str(parameters);
-    uri
-}
-
-/// Size of the page cache in KiB, negative as SQLite has it (`cache_size`): a change touches some pages, and the system
-/// caches the others.
-const CACHE: i64 = -512;
-
-fn settle(connection: &Connection) -> Result<(), Fault> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "cell_size_check", true)?;
-    connection.pragma_update(None, "temp_store", "memory")?;
-    Ok(connection.pragma_update(None, "cache_size", CACHE)?)
-}
-
-fn in_transaction<T>(
-    connection: &mut Connection,
-    work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
-) -> Result<T, Fault> {
-    in_transaction_of(connection, TransactionBehavior::Immediate, work)
-}
-
-fn in_transaction_of<T>(
-    connection: &mut Connection,
-    behaviour: TransactionBehavior,
-    work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
-) -> Result<T, Fault> {
-    let transaction = connection.transaction_with_behavior(behaviour)?;
-    let done = work(&transaction)?;
-    transaction.commit()?;
-    Ok(done)
-}
-
-/// Runs `work` within a transaction, and reverts its changes if it fails.
-fn or_nothing<T>(transaction: &Transaction<'_>, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    transaction.execute_batch("SAVEPOINT part")?;
-    let done = work();
-    if done.is_err() && !transaction.is_autocommit() {
-        transaction.execute_batch("ROLLBACK TO part")?;
-    }
-    if !transaction.is_autocommit() {
-        transaction.execute_batch("RELEASE part")?;
-    }
-    done
-}
-
-/// Creates an empty store under another name first, so that a file of this name is always a whole store: an empty file
-/// is one that has lost its contents.
-fn create(path: &Path) -> Result<(), StoreError> {
-    let fail = |error: io::Error| system(path, &error);
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(directory).map_err(fail)?;
-    let new = beside(path, &format!(".new-{}", std::process::id()));
-    remove(&new).map_err(fail)?;
-    let made = fill(&new, path).and_then(|()| {
-        // The log of a store that was moved away would be played into the new one.
-        for log in LOGS {
-            remove(&beside(path, log)).map_err(fail)?;
-        }
-        match fs::hard_link(&new, path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(fail(error)),
-            _ => Ok(()),
-        }
-    });
-    remove(&new).map_err(fail)?;
-    // Another process may have removed this one, too.
-    if !path.exists() {
-        made?;
-    }
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(fail)
-}
-
-/// Removes files of processes that were killed while they created this store.
-fn tidy(path: &Path) {
-    let Some(start) = path.file_name().map(|name| format!("{}.new-", name.to_string_lossy())) else {
-        return;
-    };
-    let entries = path
-        .parent()
-        .map(fs::read_dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&start)) {
-        let _ = fs::remove_file(entry.path());
-    }
-}
-
-fn fill(new: &Path, path: &Path) -> Result<(), StoreError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    options.open(new).map_err(|error| system(path, &error))?;
-    let filled = Connection::open_with_flags(new, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .map_err(Fault::from)
-        .and_then(|mut connection| {
-            connection.pragma_update(None, "synchronous", "full")?;
-            schema::create(&mut connection)
-        });
-    filled.map_err(|fault| fault.at(path))
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Makes the store private to its user. By name: closing a file that SQLite has open would end its locks.
-fn restrict(path: &Path) {
-    let is_open = fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o077 != 0);
-    if is_open && let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o600)) {
-        tracing::debug!(%error, path = %tcpgw_core::escape::path(path), "failed to make the store private");
-    }
-}
-
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
-}
-
-/// Returns the number for SQLite, which counts in 64 bits with a sign.
-fn number(counter: u64) -> i64 {
-    i64::try_from(counter).unwrap_or(i64::MAX)
-}
-
-fn counter(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
-}
-
-/// Microseconds.
-fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
-}
-
-fn time(micros: i64) -> Duration {
-    Duration::from_micros(counter(micros))
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::asked;
 use super::error::Fault;
+use super::integer::number;
 use super::seal::Seal;
-use super::{asked, number};
 use crate::addon::{MAX_REMOVED, Removed, Resource, ResourceChange};
 
 /// The add-on's data in a store.

@@ -5,22 +5,17 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
+use super::author::By;
 use super::error::{Fault, StoreError};
+use super::head::Head;
 use super::history::{Entry, History};
-use super::schema::Head;
+use super::integer::{counter, number};
+use super::keep::Keep;
 use super::seal::Seal;
-use super::{By, DeployStep, Keep, counter, deploys, number, resources};
+use super::stored_service::StoredService;
+use super::{DeployStep, deploys, resources};
 use crate::addon;
 use tcpgw_core::model::{self, Service, write};
-
-/// A service and the revision of its last change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredService {
-    /// The service itself.
-    pub service: Arc<Service>,
-    /// The store's revision that its last change made.
-    pub revision: u64,
-}
 
 /// Services of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::Arc;
 
 use nix::unistd::{Uid, setfsuid};
@@ -6,6 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
+use std::fs::Permissions;
 use tcpgw_core::model::{self, Service, State};
 
 struct Place {

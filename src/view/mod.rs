@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod drops;
+pub mod facts;
 pub mod flows;
 pub mod problems;
 pub mod rates;

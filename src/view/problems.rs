@@ -13,10 +13,8 @@ use tcpgw_core::diff::count;
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::Owner;
-use tcpgw_core::problem;
+use tcpgw_core::problem::{self, Kind, Problem, Severity};
 use tcpgw_core::ruleset::name::Family;
-
-pub use tcpgw_core::problem::{Kind, Problem, Severity};
 
 /// Maximum number of names in one problem.
 const MOST_NAMES: usize = 20;

@@ -1,6 +1,5 @@
 //! State of the services.
 
-mod facts;
 mod limit;
 
 use std::borrow::Cow;
@@ -9,10 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use self::facts::{Facts, IN_BALANCE, SOURCE_PORTS};
 pub use self::limit::{LimitView, OfLimit};
 use super::drops::{BackendDrops, ServiceDrops};
-use super::problems::{self, Problem};
 use super::rates::Rates;
 use super::tally::{FlowCounts, Stranger};
 use super::totals::TotalsView;
@@ -20,7 +17,7 @@ use super::{Hint, Table};
 use crate::addon::ServiceState;
 use crate::record::Applied;
 use crate::view::snapshot::{DaemonView, DrainView};
-use tcpgw_core::problem::{MOST_OF_KIND, few};
+use tcpgw_core::problem::Problem;
 use tcpgw_core::summary::FlowVerdict;
 
 /// Output of `tcpgw status`.
@@ -198,53 +195,6 @@ impl From<&DrainView> for Drain {
     }
 }
 
-impl<'a> Status<'a> {
-    /// Creates the status from the facts.
-    pub fn new(facts: &Facts<'a>) -> Self {
-        let all = facts.services.summary.services.iter().enumerate();
-        let wanted = all.filter(|(at, _)| facts.only.is_none_or(|only| only == *at));
-        let services: Vec<_> = wanted.map(|(at, service)| facts.service(at, service)).collect();
-        let strangers = |of: &super::tally::Strangers| StrangersView {
-            flows: of.total,
-            pairs: of.pairs(),
-        };
-        let mut status = Self {
-            ok: true,
-            problems: Vec::new(),
-            flows: services
-                .iter()
-                .fold(FlowCounts::default(), |sum, service| sum.and(service.flows)),
-            services,
-            stale: strangers(&facts.tally.stale),
-            leaving: strangers(&facts.tally.leaving),
-            other_drops: facts.drops.others,
-            sample: facts.earlier.as_ref().map(|_| Sampled {
-                seconds: (facts.time.as_secs_f64() * 1000.0).round() / 1000.0,
-                flows_not_counted: facts.traffic.as_ref().map_or(0, |traffic| traffic.uncounted),
-            }),
-            table: facts.services.table.as_ref().map(Cow::Borrowed),
-            applied: facts.services.applied.as_ref().map(Cow::Borrowed),
-            hints: facts.noted.traffic_hint().into_iter().collect(),
-            drains: facts
-                .daemon
-                .map(|daemon| daemon.drains.iter().map(Drain::from).collect()),
-            daemon: facts.daemon.map(|daemon| &daemon.daemon),
-        };
-        status.problems = problems::find(
-            &status,
-            facts.services,
-            facts.found,
-            facts.daemon.map(|daemon| &daemon.apps),
-        );
-        status.ok = tcpgw_core::problem::is_ok(&status.problems);
-        if status.problems.len() > MOST_OF_KIND {
-            let told = few(&status.problems).into_iter();
-            status.problems = told.map(Cow::into_owned).collect();
-        }
-        status
-    }
-}
-
 impl ServiceStatus<'_> {
     /// Returns whether it has no backends on purpose.
     pub fn is_idle(&self) -> bool {
@@ -256,3 +206,10 @@ impl ServiceStatus<'_> {
         self.backends.iter().all(|backend| backend.weight.is_none())
     }
 }
+
+/// Number of source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports
+/// from 1024 on).
+pub const SOURCE_PORTS: u64 = 64_512;
+
+/// Health states of backends that get new connections.
+pub const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];

@@ -18,7 +18,8 @@ use super::Platform;
 use crate::addon::check::{Answer, CheckSettings, Content, Next, PathBase, Request, Run, sign_on};
 use crate::api::outbound::{BaseUrl, OutboundClient, Reply};
 use crate::api::provider::read_provider_credentials;
-use crate::cli::{Failure, Global, Outcome, parse_duration};
+use crate::cli::arguments::parse_duration;
+use crate::cli::{Failure, Global, Outcome};
 use crate::secrets::Owners;
 
 /// Largest file of a manifest or of parameters, in bytes.

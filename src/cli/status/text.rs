@@ -8,13 +8,13 @@ use crate::cli::amount::{short, span};
 use crate::cli::table::{Cell, Column, Extent, TextTable, after};
 use crate::view::Table;
 use crate::view::drops::Dropped;
-use crate::view::problems::{Problem, Severity, title};
+use crate::view::problems::title;
 use crate::view::rates::Rates;
 use crate::view::status::{BackendStatus, Drain, IN_BALANCE, LimitView, Sampled, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
 use tcpgw_core::diff::count;
 use tcpgw_core::health::UNKNOWN;
-use tcpgw_core::problem::{Kind, MOST_OF_KIND};
+use tcpgw_core::problem::{Kind, MOST_OF_KIND, Problem, Severity};
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::FlowVerdict;
 

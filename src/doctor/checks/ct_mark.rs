@@ -3,10 +3,12 @@
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
-use super::super::judge::{Done, Holds, walk};
+use super::super::judge::{Done, walk};
 use super::super::packet::Packet;
-use super::firewall::{foreign_chains, program, sees, whose};
+use super::chain::{program, sees, whose};
+use super::firewall::foreign_chains;
 use super::samples::{DSTNAT, Kind, outside, packet, packet_mark, samples};
+use crate::doctor::holds::Holds;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, MarkWrite, RuleEffect};

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::forwarding::forwards;
-use super::{count, samples, some};
+use super::samples;
+use super::words::some;
+use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 

@@ -5,16 +5,15 @@ use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{Done, Holds, PacketVerdict, RulePlace};
+use super::super::judge::{Done, PacketVerdict, RulePlace};
+use super::chain::{Context, is_probes, sees, whose};
+use super::other_links;
 use super::samples::{Kind, Packets, Sample, packet_mark, samples, walk_all};
-use super::{count, other_links, quoted, some};
+use super::words::quoted;
+use crate::doctor::holds::Holds;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{
-    FirewallBase, FirewallChain, FirewallHook, Rule, RuleEffect, RuleVerdict, TableFamily, Test,
-};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, Rule, RuleEffect, RuleVerdict, Test};
 
-/// Kinds of packets that are judged, as (answer, later than the handshake).
-pub(super) const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 /// The same, and packets with data, as (answer, later than the handshake, with data).
 const KINDS_AND_DATA: [(bool, bool, bool); 6] = [
     (false, false, false),
@@ -75,43 +74,6 @@ pub(super) fn foreign_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosi
     let legacy6 = diagnosis.known("tables of ip6tables-legacy", &facts.legacy6);
     let legacy = legacy.into_iter().chain(legacy6).map(|chains| chains.as_slice());
     firewall.into_iter().chain(legacy).collect()
-}
-
-pub(super) fn sees(family: TableFamily, packet: Family) -> bool {
-    match family {
-        TableFamily::Inet | TableFamily::Netdev => true,
-        TableFamily::Ip => packet == Family::V4,
-        TableFamily::Ip6 => packet == Family::V6,
-        _ => false,
-    }
-}
-
-/// Returns the table of a chain for people: `table ip filter of iptables-nft`.
-pub(super) fn whose(chain: &FirewallChain) -> String {
-    let table = &chain.table;
-    match program(chain) {
-        Some(program) => format!("table {} of {program}", table.name),
-        None => format!("table {} {}", table.family, table.name),
-    }
-}
-
-/// Returns the program of iptables' family that made the table, if it was one.
-pub(super) fn program(chain: &FirewallChain) -> Option<&'static str> {
-    let table = &chain.table;
-    let is_iptables = ["filter", "nat", "mangle", "raw", "security"].contains(&table.name.as_str())
-        && (chain.base.is_none() || chain.name.chars().all(|letter| letter.is_ascii_uppercase()));
-    Some(match (table.legacy, table.family, is_iptables) {
-        (true, TableFamily::Ip6, _) => "ip6tables-legacy",
-        (true, ..) => "iptables-legacy",
-        (false, TableFamily::Ip, true) => "iptables-nft",
-        (false, TableFamily::Ip6, true) => "ip6tables-nft",
-        _ => return None,
-    })
-}
-
-/// Returns whether a chain sees the gateway's own packets: probes of backends and their answers.
-pub(super) fn is_probes(base: FirewallBase) -> bool {
-    matches!(base.hook, FirewallHook::Input | FirewallHook::Output)
 }
 
 fn judge(
@@ -248,21 +210,6 @@ struct Trouble {
     unjudged: bool,
 }
 
-pub(super) struct Context<'a> {
-    pub(super) facts: &'a CheapFacts,
-    pub(super) chains: &'a [FirewallChain],
-    pub(super) chain: &'a FirewallChain,
-    pub(super) base: FirewallBase,
-    pub(super) family: Family,
-    /// Whether the packets are answers.
-    pub(super) reply: bool,
-    /// Whether the packets come after the first two of a connection.
-    pub(super) later: bool,
-    pub(super) looked_at: usize,
-    /// Interfaces of the clients, if only some clients are concerned.
-    pub(super) by: Option<String>,
-}
-
 impl Trouble {
     fn is_none(&self) -> bool {
         self.ends.is_empty()
@@ -332,99 +279,5 @@ impl Trouble {
                 context.let_pass(),
             );
         }
-    }
-}
-
-impl Context<'_> {
-    /// Returns the name of the chain: `chain FORWARD of table filter of iptables-nft`.
-    pub(super) fn name(&self) -> String {
-        format!("chain {} of {}", self.chain.name, whose(self.chain))
-    }
-
-    /// Returns the rule or policy that ends a packet at this place.
-    pub(super) fn place_of_end(&self, place: &RulePlace) -> String {
-        match place.rule {
-            None => "its policy is drop, and no rule lets them pass".to_owned(),
-            Some(rule) if place.chain == self.chain.name => format!("by its rule {rule}"),
-            Some(rule) => format!("by rule {rule} of chain {}", place.chain),
-        }
-    }
-
-    /// Returns the description of packets of clients that come in by some interfaces.
-    fn what_of_clients(&self, interfaces: &str) -> String {
-        let later = if self.later { "later " } else { "" };
-        let (what, end) = if self.reply {
-            ("answers to", "from")
-        } else {
-            ("packets of", "to")
-        };
-        format!("{later}{what} clients that come by {interfaces} {end}")
-    }
-
-    pub(super) fn dropped(
-        &self,
-        places: &[(Option<SocketAddr>, RulePlace)],
-        does: &str,
-        severity: Severity,
-        diagnosis: &mut Diagnosis,
-    ) {
-        let Some((_, place)) = places.first() else { return };
-        let backends: Vec<&SocketAddr> = places.iter().filter_map(|(backend, _)| backend.as_ref()).collect();
-        let who = match (backends.len(), self.looked_at) {
-            (0, _) => "any backend".to_owned(),
-            (hit, all) => format!(
-                "{hit} of the {} that were looked at ({})",
-                count(all, "backend"),
-                some(&backends)
-            ),
-        };
-        let what = match (self.reply, is_probes(self.base)) {
-            (false, false) if self.later => "later packets of connections to",
-            (true, false) if self.later => "later answers from",
-            (false, false) => "packets to",
-            (true, false) => "answers from",
-            (false, true) => "the gateway's own connections, such as probes, to",
-            (true, true) => "answers to the gateway's own connections, such as probes, from",
-        };
-        let what = self
-            .by
-            .as_ref()
-            .map_or_else(|| what.to_owned(), |by| self.what_of_clients(by));
-        let does = if place.rejects {
-            does.replace("drop", "reject")
-        } else {
-            does.to_owned()
-        };
-        let by = self.place_of_end(place);
-        let doubt = if severity == Severity::Broken {
-            ""
-        } else if place.exceeds {
-            "; it drops what exceeds its rate"
-        } else if place.spares_few {
-            "; it lets only a few addresses or ports of clients through"
-        } else if self.by.is_some() {
-            "; clients that come by other interfaces are not affected"
-        } else {
-            "; its rules cannot all be evaluated here, or concern some of the addresses or interfaces only"
-        };
-        let seen = format!("{} {does} {what} {who}: {by}{doubt}", self.name());
-        if is_probes(self.base) {
-            let cause = format!(
-                "a daemon takes such backends for unhealthy, and sends them no new connections. {}",
-                self.lasting()
-            );
-            diagnosis.warning("probes-dropped", seen, cause, self.let_pass());
-            return;
-        }
-        diagnosis.found(
-            "packets-dropped",
-            severity,
-            seen,
-            format!(
-                "a packet must pass every table: a packet that tcpgw accepts can still be dropped by another one. {}",
-                self.lasting()
-            ),
-            Some(self.let_pass()),
-        );
     }
 }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::super::finding::{Fix, advice, command};
-use super::firewall::{Context, is_probes, program};
+use super::chain::{Context, is_probes, program};
 use super::samples::{DSTNAT, shows_backend};
-use super::{range_list, ranges};
+use super::words::{range_list, ranges};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallHook, RuleVerdict};
 

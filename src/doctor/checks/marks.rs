@@ -2,9 +2,9 @@
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
-use super::super::judge::Holds;
-use super::firewall::{sees, whose};
+use super::chain::{sees, whose};
 use super::samples::{Kind, Packets, packet_mark, samples, walk_all};
+use crate::doctor::holds::Holds;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallChain, FirewallHook, RuleEffect};
 

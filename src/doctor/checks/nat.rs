@@ -5,11 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
-use super::super::judge::{Holds, walk};
+use super::super::judge::walk;
 use super::super::packet::{Interface, Packet, Stage};
-use super::firewall::{foreign_chains, sees, whose};
+use super::chain::{sees, whose};
+use super::firewall::foreign_chains;
 use super::samples::{Kind, outside, packet, packet_mark, samples};
-use super::{count, some};
+use super::words::some;
+use crate::doctor::holds::Holds;
+use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, Relation, Rule, RuleEffect, RuleField, Test};

@@ -2,7 +2,7 @@
 
 use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};
-use super::{quoted, some};
+use super::words::{quoted, some};
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(links) = diagnosis.known("segmentation offloads", &facts.cheap.links) else {

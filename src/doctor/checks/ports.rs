@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Severity, advice, command};
-use super::{count, range_list, ranges, some};
+use super::words::{range_list, ranges, some};
+use tcpgw_core::diff::count;
 use tcpgw_core::summary::ServiceSummary;
 
 /// Number of ports from 1024 to 65535, from which masquerading chooses for a client port above 1023

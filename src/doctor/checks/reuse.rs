@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Severity, advice};
-use super::{count, some};
+use super::words::some;
+use tcpgw_core::diff::count;
 
 /// Number of ports from 1024 to 65535, as in `nf_nat_l4proto_unique_tuple`.
 const SNAT_PORTS: u32 = 64_512;

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, command};
-use super::{count, some, sysctl};
+use super::words::{some, sysctl};
+use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::RouteTo;
 use tcpgw_kernel::route::links::LinkDetails;

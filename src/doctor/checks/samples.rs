@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::facts::CheapFacts;
 use super::super::judge::{Done, PacketVerdict, walk};
 use super::super::packet::{Interface, Packet, Stage};
-use super::firewall::is_probes;
+use super::chain::is_probes;
 use super::forwarding::is_link_local;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts, Ways};
 use super::super::finding::{Diagnosis, Severity, advice};
-use super::{count, some};
+use super::words::some;
+use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::route::RouteTo;

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use super::super::facts::{CheapFacts, MisroutedProbe};
 use super::super::finding::{Diagnosis, advice, command};
-use super::{SHOWN, count, some};
+use super::words::{SHOWN, some};
+use tcpgw_core::diff::count;
 use tcpgw_kernel::route::{RouteEntry, RouteTo};
 
 /// Number of the table `main` (`RT_TABLE_MAIN`).

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::ControlFlow;
 
 use super::super::facts::{Fact, LostAnswers, Ways, WaysOfAnswers};
-use super::cheap::{PortsByAddress, far, is_open, ports_from};
+use super::route_query::{PortsByAddress, far, is_open, ports_from};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::conntrack::Conntrack;

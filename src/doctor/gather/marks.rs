@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
-use super::cheap::{far, ports_from, ports_to};
+use super::route_query::{far, ports_from, ports_to};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::RuleEffect;
 use tcpgw_kernel::netlink::error::NetlinkError;

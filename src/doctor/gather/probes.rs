@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{FailingProbes, MisroutedProbe};
 use super::answers::far_away;
-use super::cheap::{Input, ports_to};
+use super::route_query::{Input, ports_to};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::links::LinkDetails;

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tcpgw_core::model::{Service, SourceMode};
 use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::name::{ListenScope, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::OptionalSets;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_kernel::RulesetIdentity;
 
 /// Cached contents of the table, apart from the services themselves.
@@ -63,10 +66,21 @@ impl CachedState {
     }
 }
 
-fn widths(ruleset: &Ruleset) -> BTreeMap<(ListenScope, SpreadRule), usize> {
+pub(super) fn widths(ruleset: &Ruleset) -> BTreeMap<(ListenScope, SpreadRule), usize> {
     let width = |(name, rows): (&SetName, &Rows)| match name {
         SetName::Spread(listen_scope, width) => Some(((*listen_scope, *width), rows.len())),
         _ => None,
     };
     ruleset.sets().iter().filter_map(width).collect()
+}
+
+/// Links and timeouts of the gateway that the table follows.
+#[derive(Debug, Clone)]
+pub(super) struct Surroundings {
+    pub(super) links: Links,
+    pub(super) timeouts: KernelTimeouts,
+}
+
+pub(super) fn preserves(service: &Service) -> bool {
+    service.source == SourceMode::Preserve
 }

@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::cached::preserves;
 use crate::reconcile::commit::full;
+use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::Engine;
 use crate::reconcile::engine::memo::ChangeMemo;
+use crate::reconcile::error::ReconcileError;
 use crate::reconcile::known::unannounced;
+use crate::reconcile::report::Report;
 use crate::reconcile::retired::{Leaves, few_retired};
-use crate::reconcile::{ChangeCounts, Desired, ReconcileError, Report};
 use crate::record::Entry;
-use tcpgw_core::model::{Service, SourceMode};
+use tcpgw_core::diff::ChangeCounts;
+use tcpgw_core::model::Service;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
@@ -142,10 +146,6 @@ impl<K: Kernel> Engine<K> {
             Ok(deletion)
         })
     }
-}
-
-pub(super) fn preserves(service: &Service) -> bool {
-    service.source == SourceMode::Preserve
 }
 
 /// Returns the rules without those for links, which all preserving services share.

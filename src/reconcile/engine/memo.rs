@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::reconcile::engine::ServicesByName;
 use crate::record::{Applied, Deadline, Entry, Pause, ServiceEntry};
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{AllDetails, Details, Owner};
@@ -62,3 +61,6 @@ impl ChangeMemo {
         }
     }
 }
+
+/// Services by name.
+pub type ServicesByName = BTreeMap<Box<str>, Arc<Service>>;

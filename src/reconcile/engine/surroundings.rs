@@ -2,20 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::cached::Surroundings;
 use crate::reconcile::engine::Engine;
 use crate::reconcile::engine::cached::CachedState;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::links::Links;
-use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_kernel::{Commit, Kernel, KernelError};
-
-/// Links and timeouts of the gateway that the table follows.
-#[derive(Debug, Clone)]
-pub(super) struct Surroundings {
-    pub(super) links: Links,
-    pub(super) timeouts: KernelTimeouts,
-}
 
 impl<K: Kernel> Engine<K> {
     /// Learns the links, and puts the difference into the table that it knows. Where that fails it forgets what it knows: the next

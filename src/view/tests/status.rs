@@ -6,14 +6,15 @@ use serde_json::{Value, json};
 
 use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
 use crate::view::drops::DropCounts;
-use crate::view::problems::{Kind, Severity};
+use crate::view::facts::Facts;
 use crate::view::rates::First;
 use crate::view::snapshot::{DaemonView, HealthView, Snapshot};
-use crate::view::status::{Facts, Status};
+use crate::view::status::Status;
 use crate::view::tally::{Places, Tally};
 use crate::view::totals::ConnectionCounts;
 use crate::view::{Noted, ServicesView};
 use tcpgw_core::model::FlowMark;
+use tcpgw_core::problem::{Kind, Severity};
 use tcpgw_kernel::conntrack::{Flow, TcpState};
 
 #[test]

@@ -7,25 +7,20 @@ use std::time::Duration;
 use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
 use crate::view::drops::DropCounts;
-use crate::view::problems::Problem;
 use crate::view::rates::{Rates, Second};
 use crate::view::snapshot::Snapshot;
-use crate::view::status::limit::{LimitView, OfLimit};
-use crate::view::status::{BackendStatus, ServiceStatus, SourcePorts};
-use crate::view::tally::{FlowCounts, Places, Tally};
+use crate::view::status::{
+    BackendStatus, Drain, IN_BALANCE, LimitView, OfLimit, SOURCE_PORTS, Sampled, ServiceStatus, SourcePorts, Status,
+    StrangersView,
+};
+use crate::view::tally::{FlowCounts, Places, Strangers, Tally};
 use crate::view::totals::{ConnectionCounts, TotalsView};
-use crate::view::{Noted, ServicesView};
+use crate::view::{Noted, ServicesView, problems};
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::{MOST_OF_KIND, Problem, few, is_ok};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{FlowVerdict, ServiceSummary, balance_name};
-
-/// Number of source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports
-/// from 1024 on).
-pub const SOURCE_PORTS: u64 = 64_512;
-
-/// Health states of backends that get new connections.
-pub const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];
 
 /// Facts for the status.
 #[derive(Debug)]
@@ -61,7 +56,7 @@ impl Facts<'_> {
         self.earlier.as_ref().map(|earlier| (earlier, self.time))
     }
 
-    pub(super) fn service<'s>(&self, at: usize, service: &'s ServiceSummary) -> ServiceStatus<'s> {
+    fn service<'s>(&self, at: usize, service: &'s ServiceSummary) -> ServiceStatus<'s> {
         let limit = service.settings.limit.map(|(pps, burst, mtu, shared)| LimitView {
             packets_per_second: pps,
             bytes_per_second: u64::from(pps) * u64::from(mtu),
@@ -213,5 +208,52 @@ impl Facts<'_> {
             }
         }
         all
+    }
+}
+
+impl<'a> Status<'a> {
+    /// Creates the status from the facts.
+    pub fn new(facts: &Facts<'a>) -> Self {
+        let all = facts.services.summary.services.iter().enumerate();
+        let wanted = all.filter(|(at, _)| facts.only.is_none_or(|only| only == *at));
+        let services: Vec<_> = wanted.map(|(at, service)| facts.service(at, service)).collect();
+        let strangers = |of: &Strangers| StrangersView {
+            flows: of.total,
+            pairs: of.pairs(),
+        };
+        let mut status = Self {
+            ok: true,
+            problems: Vec::new(),
+            flows: services
+                .iter()
+                .fold(FlowCounts::default(), |sum, service| sum.and(service.flows)),
+            services,
+            stale: strangers(&facts.tally.stale),
+            leaving: strangers(&facts.tally.leaving),
+            other_drops: facts.drops.others,
+            sample: facts.earlier.as_ref().map(|_| Sampled {
+                seconds: (facts.time.as_secs_f64() * 1000.0).round() / 1000.0,
+                flows_not_counted: facts.traffic.as_ref().map_or(0, |traffic| traffic.uncounted),
+            }),
+            table: facts.services.table.as_ref().map(Cow::Borrowed),
+            applied: facts.services.applied.as_ref().map(Cow::Borrowed),
+            hints: facts.noted.traffic_hint().into_iter().collect(),
+            drains: facts
+                .daemon
+                .map(|daemon| daemon.drains.iter().map(Drain::from).collect()),
+            daemon: facts.daemon.map(|daemon| &daemon.daemon),
+        };
+        status.problems = problems::find(
+            &status,
+            facts.services,
+            facts.found,
+            facts.daemon.map(|daemon| &daemon.apps),
+        );
+        status.ok = is_ok(&status.problems);
+        if status.problems.len() > MOST_OF_KIND {
+            let told = few(&status.problems).into_iter();
+            status.problems = told.map(Cow::into_owned).collect();
+        }
+        status
     }
 }

@@ -1,0 +1,185 @@
+//! Conditions of a rule, judged for a packet.
+
+use tcpgw_kernel::firewall::{Load, Relation, Rule, RuleField, SetElement, Test};
+
+use super::holds::Holds;
+use super::packet::{Packet, Value};
+use super::spans::{compare_clients, covers};
+
+/// Returns whether all tests of a rule hold.
+pub(super) fn all_hold(packet: &Packet, rule: &Rule) -> Holds {
+    let mut holds = Holds::Yes;
+    for test in &rule.tests {
+        holds = holds.min(holds_for(packet, test));
+        if holds == Holds::No {
+            break;
+        }
+    }
+    holds
+}
+
+pub(super) fn holds_for(packet: &Packet, test: &Test) -> Holds {
+    match test {
+        Test::Never => Holds::No,
+        Test::Sometimes => Holds::SomeClients,
+        Test::Exceeds | Test::Unknown(_) => Holds::Unknown,
+        Test::Compare {
+            load,
+            mask,
+            relation,
+            value,
+        } => compare(packet, *load, mask.as_deref(), *relation, value),
+        Test::In {
+            key,
+            elements: Some(elements),
+            negated,
+        } => negate(is_in(packet, key, elements, *negated), *negated),
+        Test::In {
+            key, elements: None, ..
+        } => match key_value(packet, key) {
+            Err(Holds::SomeClients) => Holds::SomeClients,
+            _ => Holds::Unknown,
+        },
+    }
+}
+
+const fn negate(holds: Holds, negated: bool) -> Holds {
+    match (holds, negated) {
+        (Holds::Yes, true) => Holds::No,
+        (Holds::No, true) => Holds::Yes,
+        (holds, _) => holds,
+    }
+}
+
+/// Returns whether a comparison with a ct mark surely fails, because bits of tcpgw's mark differ.
+fn is_another_mark(packet: &Packet, load: Load, mask: Option<&[u8]>, value: &[u8]) -> bool {
+    let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    match (packet.ours, number(value)) {
+        (Some(ours), Some(value)) if load.field == RuleField::CtMark => {
+            let asked = mask.and_then(number).unwrap_or(u32::MAX) & ours.mask();
+            (value ^ ours.value()) & asked != 0
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation, value: &[u8]) -> Holds {
+    // A mask without bits compares nothing: nft writes an address with the prefix length 0 this way.
+    if mask.is_some_and(|mask| !mask.is_empty() && mask.iter().all(|byte| *byte == 0)) {
+        let is_zero = value.iter().all(|byte| *byte == 0);
+        match relation {
+            Relation::Equal | Relation::Differs if is_zero == (relation == Relation::Equal) => return Holds::Yes,
+            Relation::Equal | Relation::Differs => return Holds::No,
+            _ => {}
+        }
+    }
+    match relation {
+        Relation::Equal if is_another_mark(packet, load, mask, value) => return Holds::No,
+        Relation::Differs if is_another_mark(packet, load, mask, value) => return Holds::Yes,
+        _ => {}
+    }
+    // If other rules mark packets, unmarked packets are those that no rule matched, and a rule may be about these.
+    if load.field == RuleField::Mark && packet.mark.is_none() {
+        let unmarked = Packet {
+            mark: Some(0),
+            ..packet.clone()
+        };
+        return match compare(&unmarked, load, mask, relation, value) {
+            Holds::Yes | Holds::Unknown => Holds::Unknown,
+            Holds::No | Holds::SomeClients => Holds::SomeClients,
+        };
+    }
+    let mut bytes = match packet.value(load, mask) {
+        Value::Is(bytes) => bytes,
+        Value::Differs => return compare_clients(load, mask, relation, value),
+        Value::Unknown => return Holds::Unknown,
+    };
+    for (byte, mask) in bytes.iter_mut().zip(mask.unwrap_or_default()) {
+        *byte &= mask;
+    }
+    // A name may be compared by its prefix.
+    let length = value.len().min(bytes.len());
+    let order = bytes[..length].cmp(&value[..length]);
+    let is_native = matches!(
+        load.field,
+        RuleField::CtState | RuleField::CtStatus | RuleField::CtMark | RuleField::Mark
+    );
+    let holds = match relation {
+        Relation::Equal => order.is_eq(),
+        Relation::Differs => order.is_ne(),
+        _ if is_native => return Holds::Unknown,
+        Relation::Less => order.is_lt(),
+        Relation::AtMost => order.is_le(),
+        Relation::More => order.is_gt(),
+        Relation::AtLeast => order.is_ge(),
+    };
+    if holds { Holds::Yes } else { Holds::No }
+}
+
+/// Returns the bytes of a key, field by field.
+///
+/// # Errors
+/// Fails with the certainty that follows when a field is unknown or differs between clients.
+pub(super) fn key_value(packet: &Packet, key: &[Load]) -> Result<Vec<Vec<u8>>, Holds> {
+    let mut unknown = None;
+    let mut parts = Vec::new();
+    for load in key {
+        match packet.value(*load, None) {
+            Value::Is(bytes) => parts.push(bytes),
+            Value::Differs => return Err(Holds::SomeClients),
+            Value::Unknown => unknown = Some(Holds::Unknown),
+        }
+    }
+    unknown.map_or(Ok(parts), Err)
+}
+
+/// Returns whether one of the elements matches. Elements for some clients together match all if they cover all
+/// possible values. If nearly all clients match, the result is uncertain, unless the few others are the point
+/// (`spared`).
+pub(super) fn is_in(packet: &Packet, key: &[Load], elements: &[SetElement], spared: bool) -> Holds {
+    let covers = |field, ranges: &[_]| match covers(field, ranges) {
+        Holds::Unknown if spared => Holds::SomeClients,
+        holds => holds,
+    };
+    let mut parts = Vec::with_capacity(key.len());
+    let mut at = 0;
+    for load in key {
+        let value = packet.value(*load, None);
+        let length = match &value {
+            Value::Is(bytes) => bytes.len(),
+            _ => load.len,
+        };
+        parts.push((load.field, value, at..at + length));
+        at += load.len.max(length).next_multiple_of(4).max(4);
+    }
+    let mut differ = parts.iter().filter(|(_, value, _)| *value == Value::Differs);
+    let differs = differ.next().filter(|_| differ.next().is_none());
+    let mut best = Holds::No;
+    // Ranges that elements cover of the only part in which clients differ, if all other parts match.
+    let mut covered = Vec::new();
+    for element in elements {
+        let mut holds = Holds::Yes;
+        for (field, value, span) in &parts {
+            let range = element.from.get(span.clone()).zip(element.to.get(span.clone()));
+            holds = holds.min(match (value, range) {
+                (Value::Unknown, _) => Holds::Unknown,
+                (Value::Is(bytes), Some((from, to))) if from <= bytes.as_slice() && bytes.as_slice() <= to => {
+                    Holds::Yes
+                }
+                (Value::Is(_), _) => Holds::No,
+                (Value::Differs, Some(range)) => covers(*field, &[range]),
+                (Value::Differs, None) => Holds::SomeClients,
+            });
+        }
+        if holds == Holds::SomeClients
+            && let Some((_, _, span)) = differs
+        {
+            covered.extend(element.from.get(span.clone()).zip(element.to.get(span.clone())));
+        }
+        best = best.max(holds);
+    }
+    match differs {
+        Some((field, ..)) if best == Holds::SomeClients => covers(*field, &covered),
+        _ => best,
+    }
+}
