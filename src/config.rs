@@ -78,7 +78,7 @@ pub enum ConfigError {
         /// Path of the file.
         path: PathBuf,
         /// Error of the section.
-        source: Box<addon::settings::SettingsError>,
+        source: Box<addon::settings::AddonSettingsError>,
     },
 }
 
@@ -119,7 +119,7 @@ struct Document {
     idle_timeout: Option<Duration>,
     #[serde(default)]
     daemon: Section,
-    addon: Option<addon::settings::Section>,
+    addon: Option<addon::settings::AddonSection>,
 }
 
 impl Config {

@@ -14,12 +14,12 @@ const MAX_CLIENTS: usize = 10_000;
 /// Clients that sent wrong credentials recently.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    clients: BTreeMap<Client, Bucket>,
+    clients: BTreeMap<ClientAddress, Bucket>,
 }
 
 /// An address of IPv4, or a network of 64 bits of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Client(IpAddr);
+pub struct ClientAddress(IpAddr);
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
@@ -30,7 +30,7 @@ struct Bucket {
 impl Throttle {
     /// Notes a wrong attempt. Returns how long the client has to wait, if it has failed too often.
     pub fn fail(&mut self, from: IpAddr, now: Instant) -> Option<Duration> {
-        let client = Client::from(from);
+        let client = ClientAddress::from(from);
         if self.clients.len() >= MAX_CLIENTS && !self.clients.contains_key(&client) {
             self.forget(now);
         }
@@ -58,7 +58,7 @@ impl Throttle {
     }
 }
 
-impl From<IpAddr> for Client {
+impl From<IpAddr> for ClientAddress {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => Self(IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into())),
@@ -106,7 +106,7 @@ mod tests {
         }
         assert_eq!(throttle.clients.len(), MAX_CLIENTS);
         assert!(
-            !throttle.clients.contains_key(&Client::from(address(0))),
+            !throttle.clients.contains_key(&ClientAddress::from(address(0))),
             "the one that failed longest ago"
         );
     }

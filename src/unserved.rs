@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::addon::Status;
+use crate::addon::ResourceStatus;
 use crate::config::Config;
 use crate::config::daemon::DEFAULT_STORE;
 use crate::record::boot_id;
@@ -46,7 +46,7 @@ fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
     let of_kernel = services.summary.services.iter();
     let of_kernel: BTreeSet<&str> = of_kernel.filter_map(|service| service.name.as_deref()).collect();
     let resources = last.resources.iter().flat_map(|last| &last.resources);
-    let suspended = resources.filter(|resource| resource.status == Status::Suspended);
+    let suspended = resources.filter(|resource| resource.status == ResourceStatus::Suspended);
     let suspended: BTreeSet<Box<str>> = suspended
         .map(|resource| resource.id.service().as_str().into())
         .collect();

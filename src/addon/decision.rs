@@ -10,7 +10,7 @@ use super::resource::Resource;
 
 /// Facts besides the resources that a decision depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'f> {
+pub struct RegistryFacts<'f> {
     /// The plans.
     pub plans: &'f Plans,
     /// Ports that other services or local programs have.

@@ -1,6 +1,6 @@
 //! Transitions of a resource: the step that follows a request, by the state of the resource. Contains no values.
 
-use super::resource::Status;
+use super::resource::ResourceStatus;
 
 /// State of the resource that a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -8,14 +8,14 @@ pub enum Existence {
     /// The resource never existed, or its removal is no longer remembered.
     Unknown,
     /// The resource exists, with this status.
-    Known(Status),
+    Known(ResourceStatus),
     /// The resource was deprovisioned.
     Removed,
 }
 
 /// The kind of a request about a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Event {
+pub enum LifecycleEvent {
     /// A new resource.
     Provision,
     /// A change of the plan.
@@ -51,7 +51,7 @@ pub enum LifecycleStep {
     /// The plan is replaced.
     SetPlan,
     /// The status of the resource becomes this one.
-    SetStatus(Status),
+    SetStatus(ResourceStatus),
     /// The resource is already as requested.
     Nothing,
     /// The resource is removed.
@@ -67,23 +67,23 @@ pub enum LifecycleStep {
 }
 
 /// Returns the step that follows a request.
-pub fn step(existence: Existence, event: Event, tombstones: Tombstones) -> LifecycleStep {
+pub fn step(existence: Existence, event: LifecycleEvent, tombstones: Tombstones) -> LifecycleStep {
     use Existence::{Known, Removed, Unknown};
-    use Status::{Active, Suspended};
+    use ResourceStatus::{Active, Suspended};
     match (event, existence) {
-        (Event::Provision, Removed) if tombstones == Tombstones::Kept => LifecycleStep::Gone,
-        (Event::Provision, Unknown | Removed) => LifecycleStep::Create,
-        (Event::Provision, Known(_)) => LifecycleStep::Compare,
+        (LifecycleEvent::Provision, Removed) if tombstones == Tombstones::Kept => LifecycleStep::Gone,
+        (LifecycleEvent::Provision, Unknown | Removed) => LifecycleStep::Create,
+        (LifecycleEvent::Provision, Known(_)) => LifecycleStep::Compare,
         (_, Unknown) => LifecycleStep::NotFound,
         (_, Removed) => LifecycleStep::Gone,
         // A plan is bought and sold while a resource is suspended, too: it counts from the next resume.
-        (Event::ChangePlan, Known(Active | Suspended)) => LifecycleStep::SetPlan,
-        (Event::Suspend, Known(Active)) => LifecycleStep::SetStatus(Suspended),
-        (Event::Resume, Known(Suspended)) => LifecycleStep::SetStatus(Active),
-        (Event::Suspend, Known(Suspended)) | (Event::Resume, Known(Active)) => LifecycleStep::Nothing,
-        (Event::Deprovision, Known(_)) => LifecycleStep::Remove,
-        (Event::Bind, Known(_)) => LifecycleStep::Bind,
-        (Event::Unbind, Known(_)) => LifecycleStep::Unbind,
+        (LifecycleEvent::ChangePlan, Known(Active | Suspended)) => LifecycleStep::SetPlan,
+        (LifecycleEvent::Suspend, Known(Active)) => LifecycleStep::SetStatus(Suspended),
+        (LifecycleEvent::Resume, Known(Suspended)) => LifecycleStep::SetStatus(Active),
+        (LifecycleEvent::Suspend, Known(Suspended)) | (LifecycleEvent::Resume, Known(Active)) => LifecycleStep::Nothing,
+        (LifecycleEvent::Deprovision, Known(_)) => LifecycleStep::Remove,
+        (LifecycleEvent::Bind, Known(_)) => LifecycleStep::Bind,
+        (LifecycleEvent::Unbind, Known(_)) => LifecycleStep::Unbind,
     }
 }
 
@@ -91,16 +91,16 @@ pub fn step(existence: Existence, event: Event, tombstones: Tombstones) -> Lifec
 mod tests {
     use super::*;
     use Existence::{Known, Removed, Unknown};
-    use Status::{Active, Suspended};
+    use ResourceStatus::{Active, Suspended};
 
-    const EVENTS: [Event; 7] = [
-        Event::Provision,
-        Event::ChangePlan,
-        Event::Suspend,
-        Event::Resume,
-        Event::Deprovision,
-        Event::Bind,
-        Event::Unbind,
+    const EVENTS: [LifecycleEvent; 7] = [
+        LifecycleEvent::Provision,
+        LifecycleEvent::ChangePlan,
+        LifecycleEvent::Suspend,
+        LifecycleEvent::Resume,
+        LifecycleEvent::Deprovision,
+        LifecycleEvent::Bind,
+        LifecycleEvent::Unbind,
     ];
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
                     "{existence:?} {event:?}"
                 );
                 let kept = match (existence, event) {
-                    (Removed, Event::Provision) => Gone,
+                    (Removed, LifecycleEvent::Provision) => Gone,
                     _ => expected,
                 };
                 assert_eq!(

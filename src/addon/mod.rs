@@ -22,13 +22,13 @@ mod resource;
 pub mod settings;
 pub mod sso;
 
-pub use self::decision::{AddonOutcome, Decision, Facts, ResourceChange};
+pub use self::decision::{AddonOutcome, Decision, RegistryFacts, ResourceChange};
 pub use self::fingerprint::Fingerprint;
-pub use self::lifecycle::{Event, Existence, LifecycleStep, Tombstones, step};
-pub use self::plan::{Plan, PlanError, Plans, Price};
+pub use self::lifecycle::{Existence, LifecycleEvent, LifecycleStep, Tombstones, step};
+pub use self::plan::{AddonPlan, PlanError, Plans, Price};
 pub use self::ports::{BusyPorts, PortPool, PortRefusal, PortSet, PortUse, Quarantined, RestingPort};
 pub use self::refusal::Refusal;
 pub use self::registry::Registry;
 pub use self::removed::{MAX_REMOVED, Removed};
-pub use self::request::{Provision, Request, Target, WantedPlan};
-pub use self::resource::{Binding, Dialect, Owner, Resource, ServiceState, Status};
+pub use self::request::{AddonRequest, Provision, ResourceTarget, WantedPlan};
+pub use self::resource::{Binding, Dialect, Resource, ResourceOwner, ResourceStatus, ServiceState};

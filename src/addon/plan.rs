@@ -55,7 +55,7 @@ impl fmt::Display for Price {
 
 /// A plan: its name, id, limits, price and description.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct AddonPlan {
     /// Unique among the plans.
     pub name: PlanName,
     /// Its id in an OSB catalog, unique among the plans.
@@ -90,7 +90,7 @@ pub enum PlanError {
 
 /// All plans, in the configuration's order; empty only where the add-on is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plans(Vec<Plan>);
+pub struct Plans(Vec<AddonPlan>);
 
 impl Plans {
     /// Returns the empty set, for an add-on that is off.
@@ -102,7 +102,7 @@ impl Plans {
     ///
     /// # Errors
     /// [`PlanError`] if there are no plans, two have the same name or id, or a description is too long.
-    pub fn new(plans: Vec<Plan>) -> Result<Self, PlanError> {
+    pub fn new(plans: Vec<AddonPlan>) -> Result<Self, PlanError> {
         let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for plan in &plans {
             if !names.insert(&plan.name) {
@@ -122,17 +122,17 @@ impl Plans {
     }
 
     /// Returns the plan of this name.
-    pub fn by_name(&self, name: &str) -> Option<&Plan> {
+    pub fn by_name(&self, name: &str) -> Option<&AddonPlan> {
         self.0.iter().find(|plan| plan.name.as_str() == name)
     }
 
     /// Returns the plan of this id.
-    pub fn by_id(&self, id: &str) -> Option<&Plan> {
+    pub fn by_id(&self, id: &str) -> Option<&AddonPlan> {
         self.0.iter().find(|plan| plan.id.as_str().eq_ignore_ascii_case(id))
     }
 
     /// Returns the plan of a resource: by its id, or by its name if the id is not known.
-    pub fn of(&self, resource: &Resource) -> Option<&Plan> {
+    pub fn of(&self, resource: &Resource) -> Option<&AddonPlan> {
         match &resource.plan_id {
             Some(id) => self.by_id(id.as_str()),
             None => self.by_name(resource.plan.as_str()),
@@ -140,7 +140,7 @@ impl Plans {
     }
 
     /// Returns all plans.
-    pub fn iter(&self) -> impl Iterator<Item = &Plan> {
+    pub fn iter(&self) -> impl Iterator<Item = &AddonPlan> {
         self.0.iter()
     }
 
@@ -152,7 +152,7 @@ impl Plans {
 }
 
 #[cfg(test)]
-impl Plan {
+impl AddonPlan {
     /// Returns a free plan of 512 packets per second.
     ///
     /// # Panics
@@ -178,8 +178,8 @@ mod tests {
     use super::*;
     use tcpgw_core::model::LimitDirection;
 
-    fn plan(name: &str, id: u8) -> Plan {
-        Plan {
+    fn plan(name: &str, id: u8) -> AddonPlan {
+        AddonPlan {
             name: name.parse().unwrap(),
             id: format!("00000000-0000-0000-0000-0000000000{id:02x}").parse().unwrap(),
             limit: Limit {

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decision::{AddonOutcome, Decision, Facts, ResourceChange, edited, unchanged};
+use super::decision::{AddonOutcome, Decision, RegistryFacts, ResourceChange, edited, unchanged};
 use super::fingerprint::Fingerprint;
 use super::id::{PlatformId, ResourceId};
-use super::lifecycle::{Event, Existence, LifecycleStep, Tombstones, step};
+use super::lifecycle::{Existence, LifecycleEvent, LifecycleStep, Tombstones, step};
 use super::plan::Plans;
 use super::ports::{BusyPorts, PortPool, PortUse, Quarantined};
 use super::refusal::Refusal;
 use super::removed::{Removed, RemovedResources};
-use super::request::{Provision, Request, Target, WantedPlan};
-use super::resource::{Binding, Dialect, MAX_BINDINGS, Resource, Status};
+use super::request::{AddonRequest, Provision, ResourceTarget, WantedPlan};
+use super::resource::{Binding, Dialect, MAX_BINDINGS, Resource, ResourceStatus};
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::Word as _;
 
@@ -100,7 +100,7 @@ impl Registry {
     /// removal on.
     pub fn all_of_app(&self, app: &PlatformId, most: usize) -> Vec<ResourceId> {
         let there = self.by_app.get(app).copied();
-        let is_known = self.removed.has(&Target::Any(app.clone()));
+        let is_known = self.removed.has(&ResourceTarget::Any(app.clone()));
         let removed = self.removed.order.iter().rev().filter(|_| is_known);
         let removed = removed.filter(|removed| removed.app == *app).map(|removed| removed.id);
         there.into_iter().chain(removed).take(most).collect()
@@ -110,11 +110,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`Refusal::NotFound`], [`Refusal::Gone`], [`Refusal::Ambiguous`].
-    pub fn find(&self, target: &Target) -> Result<&Arc<Resource>, Refusal> {
+    pub fn find(&self, target: &ResourceTarget) -> Result<&Arc<Resource>, Refusal> {
         let found = match target {
-            Target::Id(dialect, id) => self.resources.get(id).filter(|one| one.dialect == *dialect),
-            Target::App(dialect, app) => self.of_app(app).filter(|one| one.dialect == *dialect),
-            Target::Any(app) => match self.of_app(app) {
+            ResourceTarget::Id(dialect, id) => self.resources.get(id).filter(|one| one.dialect == *dialect),
+            ResourceTarget::App(dialect, app) => self.of_app(app).filter(|one| one.dialect == *dialect),
+            ResourceTarget::Any(app) => match self.of_app(app) {
                 Some(resource) => Some(resource),
                 None => self.of_bound_app(app)?,
             },
@@ -132,25 +132,25 @@ impl Registry {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn decide(&self, request: &Request, facts: Facts<'_>) -> Result<Decision, Refusal> {
+    pub fn decide(&self, request: &AddonRequest, facts: RegistryFacts<'_>) -> Result<Decision, Refusal> {
         let (event, target) = match request {
-            Request::Provision(provision) => return self.provision(provision, facts),
-            Request::ChangePlan(target, _) => (Event::ChangePlan, target),
-            Request::Suspend(target) => (Event::Suspend, target),
-            Request::Resume(target) => (Event::Resume, target),
-            Request::Deprovision(target) => (Event::Deprovision, target),
-            Request::Bind(target, ..) => (Event::Bind, target),
-            Request::Unbind(target, _) => (Event::Unbind, target),
+            AddonRequest::Provision(provision) => return self.provision(provision, facts),
+            AddonRequest::ChangePlan(target, _) => (LifecycleEvent::ChangePlan, target),
+            AddonRequest::Suspend(target) => (LifecycleEvent::Suspend, target),
+            AddonRequest::Resume(target) => (LifecycleEvent::Resume, target),
+            AddonRequest::Deprovision(target) => (LifecycleEvent::Deprovision, target),
+            AddonRequest::Bind(target, ..) => (LifecycleEvent::Bind, target),
+            AddonRequest::Unbind(target, _) => (LifecycleEvent::Unbind, target),
         };
         let resource = self.find(target)?;
         match (
             step(Existence::Known(resource.status), event, tombstones(resource.dialect)),
             request,
         ) {
-            (LifecycleStep::SetPlan, Request::ChangePlan(_, plan)) if plan.leaves(resource, facts.plans) => {
+            (LifecycleStep::SetPlan, AddonRequest::ChangePlan(_, plan)) if plan.leaves(resource, facts.plans) => {
                 Ok(unchanged(resource))
             }
-            (LifecycleStep::SetPlan, Request::ChangePlan(_, plan)) => {
+            (LifecycleStep::SetPlan, AddonRequest::ChangePlan(_, plan)) => {
                 let plan = plan.to_give(facts.plans)?;
                 Ok(edited(resource, |after| {
                     (after.plan, after.plan_id) = (plan.name.clone(), Some(plan.id.clone()));
@@ -158,16 +158,16 @@ impl Registry {
             }
             (LifecycleStep::SetStatus(status), _) => Ok(edited(resource, |after| after.status = status)),
             (LifecycleStep::Remove, _) => Ok(self.remove(resource, facts.now)),
-            (LifecycleStep::Bind, Request::Bind(_, _, plan @ WantedPlan::Id(_), _))
+            (LifecycleStep::Bind, AddonRequest::Bind(_, _, plan @ WantedPlan::Id(_), _))
                 if plan.to_give(facts.plans).is_err() && !plan.is_of(resource, facts.plans) =>
             {
                 Err(Refusal::UnlistedPlan)
             }
-            (LifecycleStep::Bind, Request::Bind(_, id, _, binding)) => bind(resource, id, binding),
-            (LifecycleStep::Unbind, Request::Unbind(_, id)) if !resource.bindings.contains_key(id) => {
+            (LifecycleStep::Bind, AddonRequest::Bind(_, id, _, binding)) => bind(resource, id, binding),
+            (LifecycleStep::Unbind, AddonRequest::Unbind(_, id)) if !resource.bindings.contains_key(id) => {
                 Err(Refusal::NoBinding)
             }
-            (LifecycleStep::Unbind, Request::Unbind(_, id)) => {
+            (LifecycleStep::Unbind, AddonRequest::Unbind(_, id)) => {
                 Ok(edited(resource, |after| drop(after.bindings.remove(id))))
             }
             _ => Ok(unchanged(resource)),
@@ -180,7 +180,7 @@ impl Registry {
     }
 
     /// Returns the change by which a resource is suspended or resumed.
-    pub fn with_status(resource: &Arc<Resource>, status: Status) -> Option<ResourceChange> {
+    pub fn with_status(resource: &Arc<Resource>, status: ResourceStatus) -> Option<ResourceChange> {
         edited(resource, |after| after.status = status).change
     }
 
@@ -253,16 +253,24 @@ impl Registry {
         }
     }
 
-    fn provision(&self, wanted: &Provision, facts: Facts<'_>) -> Result<Decision, Refusal> {
+    fn provision(&self, wanted: &Provision, facts: RegistryFacts<'_>) -> Result<Decision, Refusal> {
         let by_uuid = wanted.uuid.as_ref().and_then(|uuid| self.by_uuid.get(uuid));
         let by_uuid = by_uuid.and_then(|id| self.resources.get(id));
         let there = by_uuid.or_else(|| self.of_app(&wanted.app));
         let existence = match there {
             Some(resource) => Existence::Known(resource.status),
-            None if self.removed.has(&Target::App(wanted.dialect, wanted.app.clone())) => Existence::Removed,
+            None if self
+                .removed
+                .has(&ResourceTarget::App(wanted.dialect, wanted.app.clone())) =>
+            {
+                Existence::Removed
+            }
             None => Existence::Unknown,
         };
-        match (step(existence, Event::Provision, tombstones(wanted.dialect)), there) {
+        match (
+            step(existence, LifecycleEvent::Provision, tombstones(wanted.dialect)),
+            there,
+        ) {
             (LifecycleStep::Compare, Some(resource)) => match difference(resource, wanted, facts.plans) {
                 None => Ok(unchanged(resource)),
                 Some(difference) => Err(Refusal::Conflict(difference)),
@@ -279,7 +287,7 @@ impl Registry {
                     plan: plan.name.clone(),
                     plan_id: Some(plan.id.clone()),
                     port,
-                    status: Status::Active,
+                    status: ResourceStatus::Active,
                     bindings: BTreeMap::new(),
                     created: facts.now,
                     asked: wanted.asked.clone(),

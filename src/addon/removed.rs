@@ -9,7 +9,7 @@ use tcpgw_core::model::Word as _;
 
 use super::id::{PlatformId, ResourceId};
 use super::ports::Quarantined;
-use super::request::Target;
+use super::request::ResourceTarget;
 use super::resource::Dialect;
 
 /// Maximum number of resources that are remembered after they were deprovisioned; the oldest are forgotten first.
@@ -45,12 +45,12 @@ impl RemovedResources {
         self.ids.contains_key(&id)
     }
 
-    pub(super) fn has(&self, target: &Target) -> bool {
+    pub(super) fn has(&self, target: &ResourceTarget) -> bool {
         let has_app = |dialect: Dialect, app: &PlatformId| self.apps.contains_key(&(dialect, app.clone()));
         match target {
-            Target::Id(dialect, id) => self.ids.get(id) == Some(dialect),
-            Target::App(dialect, app) => has_app(*dialect, app),
-            Target::Any(app) => Dialect::WORDS.iter().any(|(_, dialect)| has_app(*dialect, app)),
+            ResourceTarget::Id(dialect, id) => self.ids.get(id) == Some(dialect),
+            ResourceTarget::App(dialect, app) => has_app(*dialect, app),
+            ResourceTarget::Any(app) => Dialect::WORDS.iter().any(|(_, dialect)| has_app(*dialect, app)),
         }
     }
 

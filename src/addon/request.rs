@@ -4,9 +4,9 @@ use std::num::NonZeroU16;
 
 use super::fingerprint::Fingerprint;
 use super::id::{Guid, PlanName, PlatformId, ResourceId};
-use super::plan::{Plan, Plans};
+use super::plan::{AddonPlan, Plans};
 use super::refusal::Refusal;
-use super::resource::{Binding, Dialect, Owner, Resource};
+use super::resource::{Binding, Dialect, Resource, ResourceOwner};
 
 /// A resource to provision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Provision {
     /// Scalingo's `uuid`.
     pub uuid: Option<PlatformId>,
     /// Organization and space that the instance belongs to (OSB).
-    pub owner: Option<Owner>,
+    pub owner: Option<ResourceOwner>,
     /// The plan.
     pub plan: WantedPlan,
     /// Requested port; `None`: any.
@@ -60,7 +60,7 @@ impl WantedPlan {
     }
 
     /// Returns the plan, or the error if it cannot be given to a resource.
-    pub(super) fn to_give<'p>(&self, plans: &'p Plans) -> Result<&'p Plan, Refusal> {
+    pub(super) fn to_give<'p>(&self, plans: &'p Plans) -> Result<&'p AddonPlan, Refusal> {
         match self {
             Self::Named(name) => plans.by_name(name.as_str()).ok_or_else(|| Refusal::UnknownPlan {
                 name: name.to_string(),
@@ -85,7 +85,7 @@ impl WantedPlan {
 
 /// Resource that a request is about. A provider API has access to its own resources only.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum ResourceTarget {
     /// The resource with this id, which tcpgw has given.
     Id(Dialect, ResourceId),
     /// The resource of the app with this id, which the platform has given.
@@ -96,24 +96,24 @@ pub enum Target {
 
 /// A request about a resource, with its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum AddonRequest {
     /// A new resource.
     Provision(Provision),
     /// A change of the plan.
-    ChangePlan(Target, WantedPlan),
+    ChangePlan(ResourceTarget, WantedPlan),
     /// A suspension: new connections shall be reset.
-    Suspend(Target),
+    Suspend(ResourceTarget),
     /// The end of a suspension.
-    Resume(Target),
+    Resume(ResourceTarget),
     /// A removal of the resource.
-    Deprovision(Target),
+    Deprovision(ResourceTarget),
     /// A binding of this id, to a resource of this plan.
-    Bind(Target, PlatformId, WantedPlan, Binding),
+    Bind(ResourceTarget, PlatformId, WantedPlan, Binding),
     /// The end of the binding of this id.
-    Unbind(Target, PlatformId),
+    Unbind(ResourceTarget, PlatformId),
 }
 
-impl Request {
+impl AddonRequest {
     /// Returns whether it can be carried out where no plans are configured.
     pub fn needs_no_plan(&self) -> bool {
         match self {

@@ -38,14 +38,14 @@ impl Word for Dialect {
 
 /// Whether a resource is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
+pub enum ResourceStatus {
     /// Its service is served.
     Active,
     /// New connections are reset until the platform resumes it.
     Suspended,
 }
 
-impl Word for Status {
+impl Word for ResourceStatus {
     const WORDS: &'static [(&'static str, Self)] = &[("active", Self::Active), ("suspended", Self::Suspended)];
 }
 
@@ -97,13 +97,13 @@ macro_rules! written_as_word {
 }
 
 written_as_word!(Dialect);
-written_as_word!(Status);
+written_as_word!(ResourceStatus);
 written_as_word!(ServiceState);
 
 /// Organization and space that an OSB instance belongs to. The same id with another owner is another instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Owner {
+pub struct ResourceOwner {
     /// Value of `organization_guid`.
     pub organization: PlatformId,
     /// Value of `space_guid`.
@@ -134,7 +134,7 @@ pub struct Resource {
     /// Scalingo's `uuid`, if one was sent: it tells requests apart instead of the app.
     pub uuid: Option<PlatformId>,
     /// Organization and space that the instance belongs to (OSB only).
-    pub owner: Option<Owner>,
+    pub owner: Option<ResourceOwner>,
     /// Name of the plan, as in the last configuration that had the plan.
     pub plan: PlanName,
     /// The plan's id, by which it is known whatever its name becomes; `None`: not known, because an earlier version wrote it, or the plan was
@@ -144,7 +144,7 @@ pub struct Resource {
     /// The public port.
     pub port: NonZeroU16,
     /// Whether the resource is in use or suspended.
-    pub status: Status,
+    pub status: ResourceStatus,
     /// Its bindings, by id (OSB only).
     pub bindings: BTreeMap<PlatformId, Binding>,
     /// Time at which it was provisioned, since 1970.

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, Error as _};
 use thiserror::Error;
 
 use super::id::{Guid, PlanName};
-use super::plan::{Plan, PlanError, Plans, Price};
+use super::plan::{AddonPlan, PlanError, Plans, Price};
 use super::platform_url::{PlatformUrl, PlatformUrlError};
 use crate::transport::{Transport, TransportError};
 use tcpgw_core::model::duration;
@@ -29,7 +29,7 @@ const BURST_SECONDS: u32 = 10;
 /// The section, as it is written.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Section {
+pub struct AddonSection {
     listen: SocketAddr,
     host: String,
     #[serde(deserialize_with = "one_range")]
@@ -100,7 +100,7 @@ impl AddonSettings {
 
 /// Reason why a section cannot be used. Each message names the key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SettingsError {
+pub enum AddonSettingsError {
     /// The provider API would be open to the network without encryption, or its keys contradict each other.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -134,14 +134,14 @@ pub enum SettingsError {
     Plans(#[from] PlanError),
 }
 
-impl Section {
+impl AddonSection {
     /// Returns the checked settings.
     ///
     /// # Errors
-    /// [`SettingsError`].
-    pub fn check(&self, fences: &Fences) -> Result<AddonSettings, SettingsError> {
+    /// [`AddonSettingsError`].
+    pub fn check(&self, fences: &Fences) -> Result<AddonSettings, AddonSettingsError> {
         if let Some(port) = self.ports.iter().find(|port| !fences.allow_port(*port)) {
-            return Err(SettingsError::Fenced {
+            return Err(AddonSettingsError::Fenced {
                 range: self.ports,
                 port: port.get(),
             });
@@ -149,7 +149,7 @@ impl Section {
         Ok(AddonSettings {
             listen: self.listen,
             transport: self.transport()?,
-            host: host(&self.host).ok_or(SettingsError::Host)?,
+            host: host(&self.host).ok_or(AddonSettingsError::Host)?,
             ports: self.ports,
             quarantine: self.quarantine()?,
             credentials: self.credentials.clone(),
@@ -163,18 +163,18 @@ impl Section {
         Transport::new("addon", self.listen, files, self.behind_proxy)
     }
 
-    fn quarantine(&self) -> Result<Duration, SettingsError> {
+    fn quarantine(&self) -> Result<Duration, AddonSettingsError> {
         let Some(text) = &self.quarantine else {
             return Ok(QUARANTINE);
         };
         let time = duration::parse(text).ok().filter(|time| *time <= MAX_QUARANTINE);
-        time.ok_or(SettingsError::Quarantine)
+        time.ok_or(AddonSettingsError::Quarantine)
     }
 }
 
 impl PlanSection {
-    fn check(&self) -> Result<Plan, SettingsError> {
-        let wrong = |key| SettingsError::Limit {
+    fn check(&self) -> Result<AddonPlan, AddonSettingsError> {
+        let wrong = |key| AddonSettingsError::Limit {
             plan: self.name.clone(),
             key,
         };
@@ -190,7 +190,7 @@ impl PlanSection {
         if limit.burst == 0 || !limit.fits_kernel() {
             return Err(wrong("burst"));
         }
-        Ok(Plan {
+        Ok(AddonPlan {
             name: self.name.clone(),
             id: self.id.clone(),
             limit,
@@ -235,7 +235,7 @@ mod tests {
     "#;
 
     fn check(text: &str) -> Result<AddonSettings, String> {
-        let section: Section = toml::from_str(text).map_err(|error| error.to_string())?;
+        let section: AddonSection = toml::from_str(text).map_err(|error| error.to_string())?;
         section.check(&Fences::default()).map_err(|error| error.to_string())
     }
 

@@ -41,10 +41,10 @@ pub enum SsoRefusal {
 }
 
 /// The fields of a request.
-pub type Fields = BTreeMap<String, String>;
+pub type FormFields = BTreeMap<String, String>;
 
 /// Format of a platform's sign-on request.
-struct Rules {
+struct SignOnFormat {
     /// The field with the resource's id.
     id: &'static str,
     /// The tokens; the first that is sent together with all of its fields decides.
@@ -59,68 +59,72 @@ struct Token {
     field: &'static str,
     digest: fn(&str) -> String,
     /// Parts whose values are joined by colons.
-    parts: &'static [Part],
+    parts: &'static [TokenPart],
 }
 
-enum Part {
+enum TokenPart {
     Field(&'static str),
     Salt,
 }
 
-const SCALINGO: Rules = Rules {
+const SCALINGO: SignOnFormat = SignOnFormat {
     id: "id",
     tokens: &[Token {
         field: "token",
         digest: hex::<Sha1>,
-        parts: &[Part::Field("id"), Part::Salt, Part::Field("timestamp")],
+        parts: &[TokenPart::Field("id"), TokenPart::Salt, TokenPart::Field("timestamp")],
     }],
     per_second: 1,
     max_age: Duration::from_secs(5 * 60),
 };
 
-const HEROKU: Rules = Rules {
+const HEROKU: SignOnFormat = SignOnFormat {
     id: "resource_id",
     tokens: &[
         Token {
             field: "user_scoped_resource_token",
             digest: hex::<Sha256>,
             parts: &[
-                Part::Field("resource_id"),
-                Part::Salt,
-                Part::Field("timestamp"),
-                Part::Field("user_id"),
-                Part::Field("email"),
+                TokenPart::Field("resource_id"),
+                TokenPart::Salt,
+                TokenPart::Field("timestamp"),
+                TokenPart::Field("user_id"),
+                TokenPart::Field("email"),
             ],
         },
         Token {
             field: "resource_token",
             digest: hex::<Sha1>,
-            parts: &[Part::Field("resource_id"), Part::Salt, Part::Field("timestamp")],
+            parts: &[
+                TokenPart::Field("resource_id"),
+                TokenPart::Salt,
+                TokenPart::Field("timestamp"),
+            ],
         },
     ],
     per_second: 1,
     max_age: Duration::from_secs(5 * 60),
 };
 
-const CLEVER_CLOUD: Rules = Rules {
+const CLEVER_CLOUD: SignOnFormat = SignOnFormat {
     id: "id",
     tokens: &[
         Token {
             field: "signature",
             digest: hex::<Sha512>,
             parts: &[
-                Part::Field("id"),
-                Part::Field("user_id"),
-                Part::Field("email"),
-                Part::Field("nav-data"),
-                Part::Salt,
-                Part::Field("timestamp"),
+                TokenPart::Field("id"),
+                TokenPart::Field("user_id"),
+                TokenPart::Field("email"),
+                TokenPart::Field("nav-data"),
+                TokenPart::Salt,
+                TokenPart::Field("timestamp"),
             ],
         },
         Token {
             field: "token",
             digest: hex::<Sha1>,
-            parts: &[Part::Field("id"), Part::Salt, Part::Field("timestamp")],
+            parts: &[TokenPart::Field("id"), TokenPart::Salt, TokenPart::Field("timestamp")],
         },
     ],
     per_second: 1000,
@@ -131,7 +135,7 @@ const CLEVER_CLOUD: Rules = Rules {
 ///
 /// # Errors
 /// [`SsoRefusal`].
-pub fn verify<'f>(dialect: Dialect, fields: &'f Fields, salt: &str, now: Duration) -> Result<&'f str, SsoRefusal> {
+pub fn verify<'f>(dialect: Dialect, fields: &'f FormFields, salt: &str, now: Duration) -> Result<&'f str, SsoRefusal> {
     let rules = match dialect {
         Dialect::Scalingo => &SCALINGO,
         Dialect::Heroku => &HEROKU,
@@ -170,7 +174,7 @@ pub fn verify<'f>(dialect: Dialect, fields: &'f Fields, salt: &str, now: Duratio
 ///
 /// # Errors
 /// [`SsoRefusal::Unsupported`], [`SsoRefusal::Missing`].
-pub fn token(dialect: Dialect, fields: &Fields, salt: &str) -> Result<(&'static str, String), SsoRefusal> {
+pub fn token(dialect: Dialect, fields: &FormFields, salt: &str) -> Result<(&'static str, String), SsoRefusal> {
     let rules = match dialect {
         Dialect::Scalingo => &SCALINGO,
         Dialect::Heroku => &HEROKU,
@@ -182,7 +186,7 @@ pub fn token(dialect: Dialect, fields: &Fields, salt: &str) -> Result<(&'static 
 }
 
 /// Returns all tokens that a platform can compute of these fields, with the names of their own.
-pub fn tokens(dialect: Dialect, fields: &Fields, salt: &str) -> Vec<(&'static str, String)> {
+pub fn tokens(dialect: Dialect, fields: &FormFields, salt: &str) -> Vec<(&'static str, String)> {
     let rules = match dialect {
         Dialect::Scalingo => &SCALINGO,
         Dialect::Heroku => &HEROKU,
@@ -196,13 +200,13 @@ pub fn tokens(dialect: Dialect, fields: &Fields, salt: &str) -> Vec<(&'static st
 }
 
 impl Token {
-    fn expected(&self, fields: &Fields, salt: &str) -> Result<String, SsoRefusal> {
+    fn expected(&self, fields: &FormFields, salt: &str) -> Result<String, SsoRefusal> {
         let mut text = String::new();
         for (at, part) in self.parts.iter().enumerate() {
             let joint = if at == 0 { "" } else { ":" };
             let value = match part {
-                Part::Salt => salt,
-                Part::Field(name) => field(fields, name)?,
+                TokenPart::Salt => salt,
+                TokenPart::Field(name) => field(fields, name)?,
             };
             let _ = write!(text, "{joint}{value}");
         }
@@ -210,7 +214,7 @@ impl Token {
     }
 }
 
-fn field<'f>(fields: &'f Fields, name: &'static str) -> Result<&'f str, SsoRefusal> {
+fn field<'f>(fields: &'f FormFields, name: &'static str) -> Result<&'f str, SsoRefusal> {
     fields.get(name).map(String::as_str).ok_or(SsoRefusal::Missing(name))
 }
 
@@ -221,7 +225,7 @@ mod tests {
     const SALT: &str = "2f97bfa52ca102f8874716e2eb1d3b4920ad0be4";
     const NOW: Duration = Duration::from_secs(1_267_597_772);
 
-    fn fields(pairs: &[(&str, &str)]) -> Fields {
+    fn fields(pairs: &[(&str, &str)]) -> FormFields {
         pairs
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))
@@ -241,7 +245,7 @@ mod tests {
     }
 
     /// Returns the form of Heroku's single sign-on, with the names that Heroku's own SDK declares.
-    fn sent_by_heroku() -> Fields {
+    fn sent_by_heroku() -> FormFields {
         let sha256 = hex::<Sha256>(&format!("abc:{SALT}:1267597772:user_1:a@b.c"));
         let sha1 = hex::<Sha1>(&format!("abc:{SALT}:1267597772"));
         fields(&[
@@ -284,7 +288,7 @@ mod tests {
         );
     }
 
-    fn signed(dialect: Dialect, at: u64) -> Fields {
+    fn signed(dialect: Dialect, at: u64) -> FormFields {
         let id = if dialect == Dialect::Heroku {
             "resource_id"
         } else {

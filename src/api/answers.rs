@@ -16,7 +16,7 @@ pub use self::daemon::{DaemonAnswer, ProblemList};
 pub use self::deploy::{DeployAnswer, DeployList};
 pub use self::event::{EventAnswer, EventList};
 pub use self::history::{HistoryAnswer, HistoryList};
-pub use self::reply::Reply;
+pub use self::reply::AnswerWithJson;
 pub use self::service::{
     BatchAnswer, BatchItemAnswer, EditAnswer, ListedAnswer, ServiceAnswer, ServiceFields, ServiceList,
 };

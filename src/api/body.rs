@@ -15,7 +15,7 @@ use super::limits::{BODY, LARGE_BODIES, SMALL_BODY, Times};
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Body,
-    kind: Kind,
+    kind: AcceptedMedia,
     large: &Arc<Semaphore>,
     times: &Times,
 ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ApiError> {
@@ -92,14 +92,14 @@ fn too_large() -> ApiError {
 
 /// Accepted media types of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum AcceptedMedia {
     /// JSON.
     Json,
     /// JSON, or a merge patch by its own name (RFC 7396).
     Patch,
 }
 
-fn check_type(headers: &HeaderMap, kind: Kind) -> Result<(), ApiError> {
+fn check_type(headers: &HeaderMap, kind: AcceptedMedia) -> Result<(), ApiError> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     let is_plain = |encoding: &HeaderValue| encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
     if !encodings.all(is_plain) {
@@ -114,7 +114,7 @@ fn check_type(headers: &HeaderMap, kind: Kind) -> Result<(), ApiError> {
     };
     let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
     let is = |name: &str| essence.trim().eq_ignore_ascii_case(name);
-    if is("application/json") || (kind == Kind::Patch && is("application/merge-patch+json")) {
+    if is("application/json") || (kind == AcceptedMedia::Patch && is("application/merge-patch+json")) {
         return Ok(());
     }
     Err(ApiError::new(

@@ -24,12 +24,12 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-pub use self::answer::Answer;
+pub use self::answer::DaemonResponse;
 use self::answer::{SMALL, largest};
 pub use self::error::ClientError;
 use self::error::process;
-pub use self::search::{At, DEFAULT_SOCKET, Found, NOBODY, find, namespace, search};
-pub use self::target::Target;
+pub use self::search::{At, DEFAULT_SOCKET, FoundDaemon, NOBODY, find, namespace, search};
+pub use self::target::RequestTarget;
 
 /// Longest time from a request to the end of its answer, and until the next line of an answer that has no end. The server has
 /// given an answer to everything by then: orders take up to 125 s, a look at the kernel up to 65 s and its interval.
@@ -57,11 +57,11 @@ struct Greeting {
 
 #[derive(Deserialize)]
 struct Envelope {
-    error: Told,
+    error: ErrorBody,
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct ErrorBody {
     code: String,
     message: String,
     #[serde(default)]
@@ -96,7 +96,7 @@ impl Client {
             waited: GREETING,
         };
         let (status, body) = greeting.map_err(|_| hung())??;
-        let answer = Answer {
+        let answer = DaemonResponse {
             client: &client,
             body,
             deadline: begin + GREETING,
@@ -129,7 +129,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]
-    pub fn get(&self, target: &str) -> Result<Answer<'_>, ClientError> {
+    pub fn get(&self, target: &str) -> Result<DaemonResponse<'_>, ClientError> {
         self.ask("GET", target, &[], Bytes::new())
     }
 
@@ -138,7 +138,12 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Hung`], if the answer has not begun in time; [`ClientError`]
-    pub fn get_within(&self, target: &str, patience: Duration, slow: impl FnOnce()) -> Result<Answer<'_>, ClientError> {
+    pub fn get_within(
+        &self,
+        target: &str,
+        patience: Duration,
+        slow: impl FnOnce(),
+    ) -> Result<DaemonResponse<'_>, ClientError> {
         let since = Instant::now();
         let asked = self.begin("GET", target, &[], Bytes::new());
         let begun = self.runtime.block_on(async {
@@ -185,7 +190,7 @@ impl Client {
         target: &str,
         headers: &[(&str, &str)],
         body: Vec<u8>,
-    ) -> Result<Answer<'_>, ClientError> {
+    ) -> Result<DaemonResponse<'_>, ClientError> {
         self.ask(method, target, headers, body.into())
     }
 
@@ -193,7 +198,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]
-    pub fn post(&self, target: &str, body: Vec<u8>) -> Result<Answer<'_>, ClientError> {
+    pub fn post(&self, target: &str, body: Vec<u8>) -> Result<DaemonResponse<'_>, ClientError> {
         self.ask("POST", target, &[], body.into())
     }
 
@@ -208,7 +213,7 @@ impl Client {
         body: Vec<u8>,
         patience: Duration,
         stop: impl Future<Output = T>,
-    ) -> Result<Result<Answer<'_>, T>, ClientError> {
+    ) -> Result<Result<DaemonResponse<'_>, T>, ClientError> {
         let deadline = Instant::now() + patience.max(SLOW);
         let ask = async {
             let asked = timeout(patience, self.begin("POST", target, &[], body.into())).await;
@@ -262,7 +267,7 @@ impl Client {
         target: &str,
         headers: &[(&str, &str)],
         body: Bytes,
-    ) -> Result<Answer<'_>, ClientError> {
+    ) -> Result<DaemonResponse<'_>, ClientError> {
         let deadline = Instant::now() + PATIENCE;
         let begun = self.begun(method, target, headers, body);
         let begun = self.runtime.block_on(begun)?;
@@ -287,9 +292,9 @@ impl Client {
         (status, body): (StatusCode, Incoming),
         deadline: Instant,
         most: usize,
-    ) -> Result<Answer<'_>, ClientError> {
+    ) -> Result<DaemonResponse<'_>, ClientError> {
         let is_success = status.is_success();
-        let answer = Answer {
+        let answer = DaemonResponse {
             client: self,
             body,
             deadline,

@@ -15,16 +15,16 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
 use super::answers::EventAnswer;
 use super::error::ApiError;
-use super::hints::{Asker, worded_json_for};
+use super::hints::{ClientKind, worded_json_for};
 use super::json::json;
 use super::limits::FOLLOWERS;
 use super::params::Params;
-use super::shared::Shared;
+use super::shared::ApiState;
 use crate::control::events::Event;
 use crate::control::request::{After, DaemonRequest, Followed};
 
 pub(super) async fn events(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
@@ -47,7 +47,7 @@ pub(super) async fn events(
         return Err(ApiError::busy(&format!("{FOLLOWERS} others follow the events already")));
     };
     let followed = ask(after).await?;
-    Ok(stream(&shared, followed, place, service, Asker::of(&headers)))
+    Ok(stream(&shared, followed, place, service, ClientKind::of(&headers)))
 }
 
 /// Returns whether an event is about a service; about any, if none is named.
@@ -63,11 +63,11 @@ fn last_seen(headers: &HeaderMap) -> Option<String> {
 }
 
 fn stream(
-    shared: &Shared,
+    shared: &ApiState,
     followed: Followed,
     place: OwnedSemaphorePermit,
     service: Option<Box<str>>,
-    asker: Asker,
+    asker: ClientKind,
 ) -> Response {
     let Followed { missed, kept, coming } = followed;
     let mut ends = shared.ends.clone();
@@ -95,7 +95,7 @@ fn stream(
 }
 
 /// Returns `id`, `event` and `data` of an event. The data has all members, with messages worded for this client.
-fn told(event: &Event, asker: Asker) -> sse::Event {
+fn told(event: &Event, asker: ClientKind) -> sse::Event {
     let data = serde_json::to_value(event).unwrap_or_default();
     let kind = data["event"].as_str().unwrap_or("event").to_owned();
     sse::Event::default()

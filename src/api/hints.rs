@@ -65,7 +65,7 @@ const LONGEST_MESSAGE: usize = 64 * 1024;
 
 /// Kind of client, by which hints in messages are worded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Asker {
+pub enum ClientKind {
     /// The command line of tcpgw.
     #[default]
     Cli,
@@ -73,7 +73,7 @@ pub enum Asker {
     Api,
 }
 
-impl Asker {
+impl ClientKind {
     /// Returns the kind of client of the current request; the command line outside of one.
     fn current() -> Self {
         ASKER.try_with(|asker| *asker).unwrap_or_default()
@@ -88,30 +88,30 @@ impl Asker {
 }
 
 tokio::task_local! {
-    static ASKER: Asker;
+    static ASKER: ClientKind;
 }
 
 /// Runs a request's handler: its error messages are worded for this kind of client.
-pub(super) async fn for_asker<F: Future>(asker: Asker, handler: F) -> F::Output {
+pub(super) async fn for_asker<F: Future>(asker: ClientKind, handler: F) -> F::Output {
     ASKER.scope(asker, handler).await
 }
 
 /// Returns the message, worded for the client of the current request; unchanged outside of a request.
 pub(super) fn worded(message: &str) -> Cow<'_, str> {
-    match Asker::current() {
-        Asker::Cli => Cow::Borrowed(message),
-        Asker::Api => for_api(message),
+    match ClientKind::current() {
+        ClientKind::Cli => Cow::Borrowed(message),
+        ClientKind::Api => for_api(message),
     }
 }
 
 /// Returns JSON with its messages worded for the client of the current request; unchanged outside of a request.
 pub(super) fn worded_json(text: String) -> String {
-    worded_json_for(Asker::current(), text)
+    worded_json_for(ClientKind::current(), text)
 }
 
 /// Returns JSON with its messages worded for this kind of client.
-pub(super) fn worded_json_for(asker: Asker, text: String) -> String {
-    if asker == Asker::Cli {
+pub(super) fn worded_json_for(asker: ClientKind, text: String) -> String {
+    if asker == ClientKind::Cli {
         return text;
     }
     let mut out = WordedJson {
@@ -128,7 +128,7 @@ pub(super) fn worded_json_for(asker: Asker, text: String) -> String {
 #[derive(Debug)]
 pub(super) struct WordedJson<W> {
     inner: W,
-    asker: Asker,
+    asker: ClientKind,
     /// The string that has begun, without its quotes.
     string: Option<Vec<u8>>,
     is_escaped: bool,
@@ -139,7 +139,7 @@ impl<W: Write> WordedJson<W> {
     pub(super) fn new(inner: W) -> Self {
         Self {
             inner,
-            asker: Asker::current(),
+            asker: ClientKind::current(),
             string: None,
             is_escaped: false,
         }
@@ -163,7 +163,7 @@ impl<W: Write> WordedJson<W> {
 
 impl<W: Write> Write for WordedJson<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.asker == Asker::Cli {
+        if self.asker == ClientKind::Cli {
             return self.inner.write(bytes);
         }
         let mut rest = bytes;
@@ -340,7 +340,7 @@ mod tests {
             r#"{"a \"`tcpgw status`": ["see `tcpgw service ls` \\", "`"], "message": "\"`tcpgw resume`\"", "n": 7}"#;
         let told = r#"{"a \"`GET /v1/status`": ["see `GET /v1/services` \\", "`"], "message": "\"`POST /v1/resume`\"", "n": 7}"#;
         assert_eq!(worded_json(text.into()), text);
-        for (asker, wanted) in [(Asker::Cli, text), (Asker::Api, told)] {
+        for (asker, wanted) in [(ClientKind::Cli, text), (ClientKind::Api, told)] {
             let worded = for_asker(asker, async { worded_json(text.into()) }).await;
             assert_eq!(worded, wanted);
             // As it comes: byte by byte.
@@ -359,14 +359,14 @@ mod tests {
     fn the_command_line_keeps_its_words() {
         assert_eq!(worded("see `tcpgw status`"), "see `tcpgw status`");
         let of = |agent: &'static str| {
-            Asker::of(&HeaderMap::from_iter([(
+            ClientKind::of(&HeaderMap::from_iter([(
                 header::USER_AGENT,
                 axum::http::HeaderValue::from_static(agent),
             )]))
         };
         assert_eq!(
-            (of(USER_AGENT), of("curl/8"), Asker::of(&HeaderMap::new())),
-            (Asker::Cli, Asker::Api, Asker::Api)
+            (of(USER_AGENT), of("curl/8"), ClientKind::of(&HeaderMap::new())),
+            (ClientKind::Cli, ClientKind::Api, ClientKind::Api)
         );
     }
 }

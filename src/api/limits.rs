@@ -30,8 +30,8 @@ pub const MAX_DEPLOY: Duration = Duration::from_secs(3600);
 pub const PAGE: usize = 100;
 /// Maximum number of entries that a list gives at once.
 pub const MAX_PAGE: usize = 1000;
-/// Looks at the kernel at once; each has a thread and sockets.
-pub const LOOKS: usize = 4;
+/// Queries of the kernel at once; each has a thread and sockets.
+pub const KERNEL_QUERIES: usize = 4;
 /// The largest body.
 pub const BODY: usize = MAX_STATE_BYTES;
 /// A body up to this size is taken at any time.

@@ -121,7 +121,7 @@ impl BaseUrl {
 
 /// Reason why no client can be made.
 #[derive(Debug, Error)]
-pub enum ClientError {
+pub enum OutboundError {
     /// The certificates cannot be read.
     #[error("failed to read the certificates of {}: {why}", tcpgw_core::escape::path(path))]
     Certificates {
@@ -163,7 +163,7 @@ pub enum Failed {
 
 /// An answer of the server.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct OutboundAnswer {
     /// The status code.
     pub status: u16,
     /// The headers.
@@ -192,7 +192,7 @@ impl OutboundClient {
         urls: impl IntoIterator<Item = &'u BaseUrl>,
         authorities: Option<&Path>,
         timeout: Duration,
-    ) -> Result<Self, ClientError> {
+    ) -> Result<Self, OutboundError> {
         let is_needed = urls.into_iter().any(|url| url.is_encrypted) || authorities.is_some();
         let tls = if is_needed { Some(connector(authorities)?) } else { None };
         Ok(Self { timeout, tls })
@@ -209,7 +209,7 @@ impl OutboundClient {
         target: &str,
         headers: &[(&str, String)],
         body: Vec<u8>,
-    ) -> Result<Reply, Failed> {
+    ) -> Result<OutboundAnswer, Failed> {
         let began = Instant::now();
         let path = format!("{}{target}", url.path);
         let path = if path.starts_with('/') {
@@ -229,7 +229,7 @@ impl OutboundClient {
         let request = request.map_err(|error| Failed::Http(error.to_string()))?;
         let exchange = timeout(self.timeout, self.exchange(url, request));
         let (status, headers, body) = exchange.await.map_err(|_| Failed::Late(self.timeout))??;
-        Ok(Reply {
+        Ok(OutboundAnswer {
             status,
             headers,
             body,
@@ -286,11 +286,11 @@ where
     answer.await
 }
 
-fn connector(authorities: Option<&Path>) -> Result<TlsConnector, ClientError> {
+fn connector(authorities: Option<&Path>) -> Result<TlsConnector, OutboundError> {
     let named = authorities.map(Path::to_owned);
     let found = || BUNDLES.iter().map(PathBuf::from).find(|path| path.exists());
-    let path = named.or_else(found).ok_or(ClientError::NoBundle)?;
-    let wrong = |why: String| ClientError::Certificates {
+    let path = named.or_else(found).ok_or(OutboundError::NoBundle)?;
+    let wrong = |why: String| OutboundError::Certificates {
         path: path.clone(),
         why,
     };

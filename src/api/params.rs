@@ -13,8 +13,8 @@ use axum::http::request::Parts;
 
 use super::error::ApiError;
 use super::limits::{MAX_PAGE, PAGE};
-use super::shared::Shared;
-use crate::addon::Target;
+use super::shared::ApiState;
+use crate::addon::ResourceTarget;
 use crate::addon::id::PlatformId;
 use crate::control::request::{DaemonRequest, Peer};
 use tcpgw_core::model::duration;
@@ -30,10 +30,10 @@ pub(super) struct Params {
     of_app: Vec<Box<str>>,
 }
 
-impl FromRequestParts<Shared> for Params {
+impl FromRequestParts<ApiState> for Params {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, shared: &ApiState) -> Result<Self, ApiError> {
         let query = Query::<Vec<(String, String)>>::from_request_parts(parts, shared).await;
         let Query(mut pairs) = query.map_err(|error: QueryRejection| ApiError::bad(error.body_text()))?;
         let mut of_app = Vec::new();
@@ -54,7 +54,7 @@ impl FromRequestParts<Shared> for Params {
 
 impl Params {
     /// Checks that each parameter is known and given at most once.
-    pub(super) fn known(self, known: &[&'static str]) -> Result<Known, ApiError> {
+    pub(super) fn known(self, known: &[&'static str]) -> Result<KnownParams, ApiError> {
         let mut values = BTreeMap::new();
         for (name, value) in self.pairs {
             let Some(name) = known.iter().find(|known| **known == name) else {
@@ -69,7 +69,7 @@ impl Params {
                 return Err(ApiError::bad(format!("parameter {name} is given twice")));
             }
         }
-        Ok(Known {
+        Ok(KnownParams {
             values,
             of_app: self.of_app,
         })
@@ -78,12 +78,12 @@ impl Params {
 
 /// The query, with known names.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct KnownParams {
     values: BTreeMap<&'static str, String>,
     of_app: Vec<Box<str>>,
 }
 
-impl Known {
+impl KnownParams {
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
         self.values.remove(name)
     }
@@ -154,12 +154,12 @@ impl Known {
 
 /// The name of a service, as the path says it, or that of the service of an app (`app:APP_ID`).
 #[derive(Debug)]
-pub(super) struct Name(pub(super) Box<str>);
+pub(super) struct PathServiceName(pub(super) Box<str>);
 
-impl FromRequestParts<Shared> for Name {
+impl FromRequestParts<ApiState> for PathServiceName {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, shared: &ApiState) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, shared).await;
         let Path(text) = path.map_err(|error: PathRejection| ApiError::bad(error.body_text()))?;
         if let Some(service) = service_of_app(shared, &text).await? {
@@ -182,13 +182,13 @@ pub(super) struct ServiceRequest {
     pub(super) headers: HeaderMap,
 }
 
-impl FromRequestParts<Shared> for ServiceRequest {
+impl FromRequestParts<ApiState> for ServiceRequest {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, shared: &ApiState) -> Result<Self, ApiError> {
         let by = Extension::<Peer>::from_request_parts(parts, shared).await;
         let Extension(by) = by.map_err(|error| ApiError::failed(error.body_text()))?;
-        let Name(name) = Name::from_request_parts(parts, shared).await?;
+        let PathServiceName(name) = PathServiceName::from_request_parts(parts, shared).await?;
         Ok(Self {
             by,
             name,
@@ -206,21 +206,21 @@ fn app(text: &str) -> Result<Option<PlatformId>, ApiError> {
 }
 
 /// Returns the name of an app's service, if the text names an app.
-async fn service_of_app(shared: &Shared, text: &str) -> Result<Option<Box<str>>, ApiError> {
+async fn service_of_app(shared: &ApiState, text: &str) -> Result<Option<Box<str>>, ApiError> {
     let Some(app) = app(text)? else {
         return Ok(None);
     };
     let asked = shared.ask(shared.times.answer, |reply| {
-        DaemonRequest::Resource(Target::Any(app), reply)
+        DaemonRequest::Resource(ResourceTarget::Any(app), reply)
     });
     Ok(Some(asked.await??.id.service().into()))
 }
 
 /// An app, as the path names it.
 #[derive(Debug)]
-pub(super) struct App(pub(super) PlatformId);
+pub(super) struct PathApp(pub(super) PlatformId);
 
-impl<S: Send + Sync> FromRequestParts<S> for App {
+impl<S: Send + Sync> FromRequestParts<S> for PathApp {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -234,9 +234,9 @@ impl<S: Send + Sync> FromRequestParts<S> for App {
 
 /// The number of a deploy, as the path says it.
 #[derive(Debug)]
-pub(super) struct Id(pub(super) u64);
+pub(super) struct PathDeployId(pub(super) u64);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl<S: Send + Sync> FromRequestParts<S> for PathDeployId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {

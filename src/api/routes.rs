@@ -18,15 +18,15 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use tokio::sync::{mpsc, watch};
 
 use super::error::ApiError;
-use super::hints::{self, Asker};
+use super::hints::{self, ClientKind};
 use super::limits::{Times, URI};
 use super::settings::ApiSettings;
-use super::shared::Shared;
+use super::shared::ApiState;
 use super::{body, events};
 use crate::control::request::DaemonRequest;
 
 /// Returns every route with its method and handler.
-fn table() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
+fn table() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
     vec![
         ("GET", "/v1/status", get(kernel::status)),
         ("GET", "/v1/flows", get(kernel::flows)),
@@ -81,7 +81,7 @@ pub(super) fn router(
     settings: ApiSettings,
     ends: watch::Receiver<bool>,
 ) -> Router {
-    let shared = Shared::new(requests, settings, ends);
+    let shared = ApiState::new(requests, settings, ends);
     let routes = table().into_iter();
     routes
         .fold(Router::new(), |router, (_, path, handler)| router.route(path, handler))
@@ -98,7 +98,7 @@ pub(super) fn router(
 
 /// Words the advice in errors for the client of the request.
 async fn word_hints(request: Request, next: Next) -> Response {
-    let asker = Asker::of(request.headers());
+    let asker = ClientKind::of(request.headers());
     hints::for_asker(asker, next.run(request)).await
 }
 

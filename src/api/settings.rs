@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::{Kernel, KernelError};
 
+use super::kernel_queries::OpenKernel;
 use super::limits::Times;
-use super::looks::Open;
 
 /// Settings of the API server.
 #[derive(Clone)]
 pub struct ApiSettings {
     /// Opens the kernel for a look; each look opens it anew, on a thread of its own.
-    pub open: Open,
+    pub open: OpenKernel,
     /// Maximum times of the steps of a request.
     pub times: Times,
     /// Users with connections of their own, which no other user can use up.

@@ -8,8 +8,8 @@ use axum::http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::error::ApiError;
+use super::kernel_queries::KernelQueries;
 use super::limits::{FOLLOWERS, LARGE_BODIES, Times, WAITERS};
-use super::looks::Looks;
 use super::settings::ApiSettings;
 use super::{asking, body};
 use crate::control::reply::Reply;
@@ -18,9 +18,9 @@ use crate::view::snapshot::Snapshot;
 
 /// State that handlers share.
 #[derive(Clone)]
-pub(super) struct Shared {
+pub(super) struct ApiState {
     requests: mpsc::Sender<DaemonRequest>,
-    pub(super) looks: Looks,
+    pub(super) kernel_queries: KernelQueries,
     large: Arc<Semaphore>,
     pub(super) followers: Arc<Semaphore>,
     pub(super) waiters: Arc<Semaphore>,
@@ -28,7 +28,7 @@ pub(super) struct Shared {
     pub(super) ends: watch::Receiver<bool>,
 }
 
-impl Shared {
+impl ApiState {
     /// Returns the state of a server that asks the daemon's loop by `requests`, until `ends` is true.
     pub(super) fn new(
         requests: mpsc::Sender<DaemonRequest>,
@@ -37,7 +37,7 @@ impl Shared {
     ) -> Self {
         Self {
             requests,
-            looks: Looks::new(settings.open, settings.times),
+            kernel_queries: KernelQueries::new(settings.open, settings.times),
             large: Arc::new(Semaphore::new(LARGE_BODIES)),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
             waiters: Arc::new(Semaphore::new(WAITERS)),
@@ -64,7 +64,7 @@ impl Shared {
         &self,
         headers: &HeaderMap,
         body: Body,
-        kind: body::Kind,
+        kind: body::AcceptedMedia,
     ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ApiError> {
         body::read(headers, body, kind, &self.large, &self.times).await
     }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::global::Global;
-use crate::api::client::{self, Client, ClientError, Found};
+use crate::api::client::{self, Client, ClientError, FoundDaemon};
 use crate::daemon::presence::{self, Presence};
 use crate::lock;
 use tcpgw_core::escape;
@@ -14,9 +14,9 @@ impl Global {
     /// Returns the daemon, or the problem to report if there is none.
     pub(super) fn daemon_or_why(&self) -> Result<Result<Client, Option<Problem>>, ClientError> {
         Ok(match client::search(self.socket_at())? {
-            Found::Daemon(client) => Ok(client),
-            Found::Elsewhere(socket) => Err(Some(elsewhere(&socket))),
-            Found::Nobody => Err(self.absent()),
+            FoundDaemon::Daemon(client) => Ok(client),
+            FoundDaemon::Elsewhere(socket) => Err(Some(elsewhere(&socket))),
+            FoundDaemon::Nobody => Err(self.absent()),
         })
     }
 

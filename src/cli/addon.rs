@@ -14,8 +14,8 @@ use super::print::{print, print_json, unless_closed};
 use super::screen;
 use super::table::{Cell, Column, TextTable};
 use crate::addon::{Dialect, PortUse, RestingPort, dialect};
-use crate::api::answers::{Reply, ResourceAnswer};
-use crate::api::client::{Answer, Target};
+use crate::api::answers::{AnswerWithJson, ResourceAnswer};
+use crate::api::client::{DaemonResponse, RequestTarget};
 use crate::api::orders::{self, PlanBody, ProvisionBody};
 use crate::api::provider::read_credentials;
 use crate::control::request::{ResourceList, ResourceView};
@@ -193,9 +193,10 @@ pub(super) fn env(global: &Global, app: &App) -> Outcome {
     Ok(Code::Success)
 }
 
-fn resource(global: &Global, app: &App) -> Result<Reply<ResourceView>, Failure> {
+fn resource(global: &Global, app: &App) -> Result<AnswerWithJson<ResourceView>, Failure> {
     let daemon = global.must_daemon("knows resources of the add-on")?;
-    let resource: Reply<ResourceView> = daemon.get(Target::of_resource(&app.app, "").as_str())?.json()?;
+    let resource: AnswerWithJson<ResourceView> =
+        daemon.get(RequestTarget::of_resource(&app.app, "").as_str())?.json()?;
     warn_of(global, &resource);
     Ok(resource)
 }
@@ -210,8 +211,8 @@ fn warn_of(global: &Global, resource: &ResourceView) {
 fn order(global: &Global, app: &App, method: &str, below: &str, body: Vec<u8>) -> Outcome {
     let daemon = global.must_daemon("changes resources of the add-on")?;
     let app = &app.app;
-    let answer = daemon.send(method, Target::of_resource(app, below).as_str(), &[], body);
-    let done: Reply<ResourceAnswer> = answer.and_then(Answer::json).map_err(of_service(app))?;
+    let answer = daemon.send(method, RequestTarget::of_resource(app, below).as_str(), &[], body);
+    let done: AnswerWithJson<ResourceAnswer> = answer.and_then(DaemonResponse::json).map_err(of_service(app))?;
     match global.output {
         Output::Json => print_json(&done)?,
         Output::Table | Output::Wide if global.quiet => {}
@@ -247,7 +248,7 @@ fn list(global: &Global) -> Outcome {
         Column::left("SERVICE").usual(1),
     ];
     let daemon = global.must_daemon("knows resources of the add-on")?;
-    let list: Reply<ResourceList> = daemon.get("/v1/addon/resources")?.json()?;
+    let list: AnswerWithJson<ResourceList> = daemon.get("/v1/addon/resources")?.json()?;
     if let Some(first) = list.resources.first() {
         warn_of(global, first);
     }

@@ -20,7 +20,7 @@ use super::global::Global;
 use super::help;
 use super::print::print;
 use crate::api::answers::{DeployList, ServiceAnswer, ServiceList};
-use crate::api::client::Target;
+use crate::api::client::RequestTarget;
 
 /// Names the shell that a run completes for. Set by the script alone.
 const VARIABLE: &str = "TCPGW_COMPLETE";
@@ -164,7 +164,7 @@ fn backends(command: &str, desired: &str) -> Vec<CompletionCandidate> {
         let of_command = matches.subcommand_matches(command)?;
         of_command.get_one::<String>("service").cloned()
     });
-    let answer: Option<ServiceAnswer> = service.and_then(|name| asked(Target::of_service(&name, "").as_str()));
+    let answer: Option<ServiceAnswer> = service.and_then(|name| asked(RequestTarget::of_service(&name, "").as_str()));
     let backends = answer.iter().flat_map(|answer| &answer.backends);
     backends
         .filter(|view| view.desired == desired)

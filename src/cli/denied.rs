@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::global::Global;
-use crate::api::client::{Answer, Client, Target};
+use crate::api::client::{Client, DaemonResponse, RequestTarget};
 use crate::denied::{DeniedFlows, DeniedFlushed};
 use crate::reconcile::Reconciler;
 use tcpgw_core::diff::count;
@@ -48,17 +48,23 @@ impl Denied {
     pub(super) fn through(daemon: &Client, service: Option<&str>, flush: bool) -> Result<Self, Failure> {
         let service = service.as_ref().map(|service| service as _);
         if flush {
-            let target = Target::new("/v1/denied/flush").with("service", service);
-            let flushed = daemon.post(target.as_str(), Vec::new()).and_then(Answer::json)?;
+            let target = RequestTarget::new("/v1/denied/flush").with("service", service);
+            let flushed = daemon
+                .post(target.as_str(), Vec::new())
+                .and_then(DaemonResponse::json)?;
             return Ok(Self::Flushed(flushed));
         }
-        let target = Target::new("/v1/denied").with("service", service);
-        Ok(Self::GoingOn(daemon.get(target.as_str()).and_then(Answer::json)?))
+        let target = RequestTarget::new("/v1/denied").with("service", service);
+        Ok(Self::GoingOn(
+            daemon.get(target.as_str()).and_then(DaemonResponse::json)?,
+        ))
     }
 
     /// Asks the daemon about the connections that a state would deny.
     pub(super) fn if_applied(daemon: &Client, state: Vec<u8>) -> Result<Self, Failure> {
-        Ok(Self::GoingOn(daemon.post("/v1/denied", state).and_then(Answer::json)?))
+        Ok(Self::GoingOn(
+            daemon.post("/v1/denied", state).and_then(DaemonResponse::json)?,
+        ))
     }
 
     /// Returns the members for JSON. `None`: the connections could not be counted.

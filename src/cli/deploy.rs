@@ -16,8 +16,8 @@ use super::deploys;
 use super::failure::{Code, Failure, Outcome, of_service};
 use super::global::{Global, Output};
 use super::print::{print, print_json};
-use crate::api::answers::{DeployAnswer, Reply};
-use crate::api::client::{self, Answer, Client, ClientError, Target};
+use crate::api::answers::{AnswerWithJson, DeployAnswer};
+use crate::api::client::{self, Client, ClientError, DaemonResponse, RequestTarget};
 use crate::api::orders::{DeployBody, json};
 use tcpgw_core::model::duration;
 
@@ -86,7 +86,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         drain_timeout: arguments.drain_timeout.map(duration::show),
         supersede: arguments.supersede,
     };
-    let target = Target::of_service(&arguments.service, "/deploys");
+    let target = RequestTarget::of_service(&arguments.service, "/deploys");
     let open = format!(
         "`tcpgw deploys --service {}` shows whether the deploy has begun",
         arguments.service
@@ -106,7 +106,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         }
         Err(error) => Err(error),
     };
-    let deploy: Reply<DeployAnswer> = answer.map_err(|error| match error {
+    let deploy: AnswerWithJson<DeployAnswer> = answer.map_err(|error| match error {
         error @ (ClientError::Connection { .. } | ClientError::Hung { .. } | ClientError::Late { .. }) => {
             Failure::Refused(format!("{error}; {open}"))
         }
@@ -138,7 +138,7 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    fn follow(mut self, signals: &Signals, mut deploy: Reply<DeployAnswer>) -> Outcome {
+    fn follow(mut self, signals: &Signals, mut deploy: AnswerWithJson<DeployAnswer>) -> Outcome {
         loop {
             if let Some(code) = self.see(&deploy)? {
                 return Ok(code);
@@ -172,7 +172,7 @@ impl Follower<'_> {
     }
 
     /// Records the state of the deploy; returns the exit code once the deploy has come far enough.
-    fn see(&mut self, deploy: &Reply<DeployAnswer>) -> Result<Option<Code>, Failure> {
+    fn see(&mut self, deploy: &AnswerWithJson<DeployAnswer>) -> Result<Option<Code>, Failure> {
         self.progress.show(deploy);
         match &*deploy.phase {
             "failed" | "undone" => return self.end(deploy, Code::Failure).map(Some),
@@ -217,7 +217,7 @@ impl Follower<'_> {
         }
     }
 
-    fn end(&mut self, deploy: &Reply<DeployAnswer>, code: Code) -> Result<Code, Failure> {
+    fn end(&mut self, deploy: &AnswerWithJson<DeployAnswer>, code: Code) -> Result<Code, Failure> {
         self.progress.clear();
         match self.global.output {
             Output::Json => print_json(deploy)?,
@@ -232,9 +232,9 @@ impl Follower<'_> {
 
     /// Returns the deploy's present state. Waits for a daemon that is being restarted. A signal during that wait ends the
     /// command.
-    fn look(&mut self, signals: &Signals) -> Result<Result<Reply<DeployAnswer>, u8>, Failure> {
+    fn look(&mut self, signals: &Signals) -> Result<Result<AnswerWithJson<DeployAnswer>, u8>, Failure> {
         let until = if self.is_switched { "drained" } else { "switched" };
-        let target = Target::new(&format!("/v1/deploys/{}", self.id))
+        let target = RequestTarget::new(&format!("/v1/deploys/{}", self.id))
             .with("until", Some(&until))
             .with("wait", Some(&duration::show(PIECE)));
         let begin = Instant::now();
@@ -244,7 +244,7 @@ impl Follower<'_> {
             let answer = self
                 .daemon
                 .get_within(target.as_str(), left.clamp(PAUSE, client::SLOW), || ());
-            let why = match answer.and_then(Answer::json) {
+            let why = match answer.and_then(DaemonResponse::json) {
                 Ok(deploy) => return Ok(Ok(deploy)),
                 Err(
                     error @ (ClientError::NoDaemon { .. }
@@ -297,7 +297,7 @@ impl Follower<'_> {
 
     fn undo(&self, signal: u8) -> Outcome {
         let undone = self.daemon.post(&format!("/v1/deploys/{}/undo", self.id), Vec::new());
-        match undone.and_then(Answer::json::<Reply<DeployAnswer>>) {
+        match undone.and_then(DaemonResponse::json::<AnswerWithJson<DeployAnswer>>) {
             Ok(deploy) => {
                 self.global.say(deploys::line(&deploy).trim_end());
                 if self.global.output == Output::Json {

@@ -11,8 +11,8 @@ use super::moment::time;
 use super::print::{print, print_json, unless_closed};
 use super::table::{Cell, Column, Extent, TextTable};
 use super::{history, screen};
-use crate::api::answers::{DeployAnswer, DeployList, Reply};
-use crate::api::client::Target;
+use crate::api::answers::{AnswerWithJson, DeployAnswer, DeployList};
+use crate::api::client::RequestTarget;
 use tcpgw_core::escape;
 
 #[derive(Debug, Args)]
@@ -37,8 +37,8 @@ pub(super) struct Rollback {
 
 pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Outcome {
     let daemon = global.must_daemon("rolls back")?;
-    let target = Target::of_service(&arguments.service, "/rollback");
-    let deploy: Reply<DeployAnswer> = daemon.post(target.as_str(), Vec::new())?.json()?;
+    let target = RequestTarget::of_service(&arguments.service, "/rollback");
+    let deploy: AnswerWithJson<DeployAnswer> = daemon.post(target.as_str(), Vec::new())?.json()?;
     match global.output {
         Output::Json => print_json(&deploy)?,
         Output::Table | Output::Wide if global.quiet => {}
@@ -50,17 +50,17 @@ pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Outcome {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let daemon = global.must_daemon("has deploys")?;
     if let Some(id) = arguments.id {
-        let deploy: Reply<DeployAnswer> = daemon.get(&format!("/v1/deploys/{id}"))?.json()?;
+        let deploy: AnswerWithJson<DeployAnswer> = daemon.get(&format!("/v1/deploys/{id}"))?.json()?;
         match global.output {
             Output::Json => print_json(&deploy)?,
             Output::Table | Output::Wide => print(&details(&deploy))?,
         }
         return Ok(Code::Success);
     }
-    let target = Target::new("/v1/deploys")
+    let target = RequestTarget::new("/v1/deploys")
         .with("service", arguments.service.as_ref().map(|service| service as _))
         .with("limit", Some(&arguments.limit));
-    let list: Reply<DeployList> = daemon.get(target.as_str())?.json()?;
+    let list: AnswerWithJson<DeployList> = daemon.get(target.as_str())?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
         Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,

@@ -9,7 +9,7 @@ use super::global::{Global, Output};
 use super::print::{print, print_json};
 use super::table::after;
 use crate::api::answers::DaemonAnswer;
-use crate::api::client::{Answer, ClientError};
+use crate::api::client::{ClientError, DaemonResponse};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableFacts, TableState, Unchecked};
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
@@ -108,7 +108,7 @@ impl Daemon {
             Err(error @ ClientError::Forbidden(_)) => return Self::Forbidden(error.to_string()),
             Err(error) => return Self::Silent(error.to_string()),
         };
-        match daemon.get("/v1/daemon").and_then(Answer::json) {
+        match daemon.get("/v1/daemon").and_then(DaemonResponse::json) {
             Ok(view) => Self::Answers(view),
             Err(error) => Self::Silent(error.to_string()),
         }

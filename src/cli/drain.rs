@@ -10,8 +10,8 @@ use super::failure::{Code, Failure, Outcome, of_service};
 use super::global::{Global, Output};
 use super::print::{print, print_json};
 use super::wait::{What, wait_for};
-use crate::api::answers::{EditAnswer, Reply};
-use crate::api::client::{Answer, Client, Target};
+use crate::api::answers::{AnswerWithJson, EditAnswer};
+use crate::api::client::{Client, DaemonResponse, RequestTarget};
 use crate::api::orders::{BackendsBody, json};
 use crate::view::endpoint;
 use tcpgw_core::diff::count;
@@ -78,16 +78,16 @@ fn order(
     chosen: &Chosen,
     what: &str,
     time: Option<&dyn std::fmt::Display>,
-) -> Result<Reply<EditAnswer>, Failure> {
-    let target = Target::of_service(&chosen.service, what).with("drain", time);
+) -> Result<AnswerWithJson<EditAnswer>, Failure> {
+    let target = RequestTarget::of_service(&chosen.service, what).with("drain", time);
     let body = BackendsBody {
         backends: chosen.backends.iter().map(ToString::to_string).collect(),
     };
-    let answer = daemon.post(target.as_str(), json(&body)).and_then(Answer::json);
+    let answer = daemon.post(target.as_str(), json(&body)).and_then(DaemonResponse::json);
     answer.map_err(of_service(&chosen.service))
 }
 
-fn told(global: &Global, chosen: &Chosen, edited: &Reply<EditAnswer>, state: &str) -> Outcome {
+fn told(global: &Global, chosen: &Chosen, edited: &AnswerWithJson<EditAnswer>, state: &str) -> Outcome {
     edited.warnings.iter().for_each(|warning| global.warn(warning));
     match global.output {
         Output::Json => print_json(edited)?,

@@ -12,8 +12,8 @@ use super::global::{Global, Output};
 use super::print::unless_closed;
 use super::screen;
 use super::table::{Extent, wrap};
-use crate::api::answers::{EventAnswer, EventList, Reply};
-use crate::api::client::Target;
+use crate::api::answers::{AnswerWithJson, EventAnswer, EventList};
+use crate::api::client::RequestTarget;
 use crate::date::utc;
 use tcpgw_core::escape;
 
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let daemon = global.must_daemon("has events")?;
-    let target = Target::new("/v1/events")
+    let target = RequestTarget::new("/v1/events")
         .with("after", arguments.after.as_ref().map(|after| after as _))
         .with("service", arguments.service.as_ref().map(|service| service as _))
         .with("follow", Some(&arguments.follow));
@@ -58,7 +58,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     }
     let followed = answer.lines(true, |line| {
         if let Some(data) = line.strip_prefix(b"data: ") {
-            let event: Reply<EventAnswer> = daemon.understand(data)?;
+            let event: AnswerWithJson<EventAnswer> = daemon.understand(data)?;
             show(global, &event, &event)?;
         }
         Ok::<_, Failure>(true)

@@ -13,7 +13,7 @@ use super::global::{Global, Output};
 use super::print::unless_closed;
 use super::screen;
 use super::table::{Cell, Column, Extent, TextTable};
-use crate::api::client::{Client, Target};
+use crate::api::client::{Client, RequestTarget};
 use crate::observe::{self, FlowsQuery, JsonFlows, List};
 use crate::view::flows::{FlowView, TrafficView};
 use crate::view::{Hint, ServiceName, endpoint};
@@ -72,7 +72,7 @@ fn screen_of(global: &Global) -> Screen<StdoutLock<'static>> {
 
 /// Prints the flows like [`observe::flows`], by the daemon.
 fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), Failure> {
-    let target = Target::new("/v1/flows")
+    let target = RequestTarget::new("/v1/flows")
         .with("service", query.service.as_ref().map(|service| service as _))
         .with("backend", query.backend.as_ref().map(|backend| backend as _))
         .with("client", query.client.as_ref().map(|client| client as _));

@@ -16,8 +16,8 @@ use super::print::{print_json, unless_closed};
 use super::screen;
 use super::service::fields;
 use super::table::{Cell, Column, Extent, TextTable};
-use crate::api::answers::{HistoryAnswer, HistoryList, Reply};
-use crate::api::client::Target;
+use crate::api::answers::{AnswerWithJson, HistoryAnswer, HistoryList};
+use crate::api::client::RequestTarget;
 use crate::observe::now;
 use tcpgw_core::escape;
 
@@ -55,11 +55,11 @@ enum Provider {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let daemon = global.must_daemon("has a history")?;
     let since = arguments.since.map(|since| now().saturating_sub(since).as_secs());
-    let target = Target::new("/v1/history")
+    let target = RequestTarget::new("/v1/history")
         .with("service", arguments.service.as_ref().map(|service| service as _))
         .with("since", since.as_ref().map(|since| since as _))
         .with("limit", Some(&arguments.limit));
-    let list: Reply<HistoryList> = daemon.get(target.as_str())?.json()?;
+    let list: AnswerWithJson<HistoryList> = daemon.get(target.as_str())?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
         Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
@@ -73,7 +73,7 @@ pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {
         Provider::File => "file",
         Provider::Api => "api",
     });
-    let target = Target::new("/v1/export")
+    let target = RequestTarget::new("/v1/export")
         .with("all", Some(&arguments.all))
         .with("provider", provider.as_ref().map(|provider| provider as _));
     let text = daemon.get(target.as_str())?.text()?;

@@ -8,8 +8,8 @@ use super::arguments::parse_duration;
 use super::failure::{Outcome, of_service};
 use super::global::Global;
 use super::print::show;
-use crate::api::answers::{Reply, ServiceAnswer};
-use crate::api::client::{Answer, Target};
+use crate::api::answers::{AnswerWithJson, ServiceAnswer};
+use crate::api::client::{DaemonResponse, RequestTarget};
 use crate::api::orders::{PauseBody, json};
 use crate::control::request::Resumed;
 use tcpgw_core::model::duration;
@@ -33,13 +33,13 @@ pub(super) struct Resume {
 
 pub(super) fn pause(global: &Global, arguments: &Pause) -> Outcome {
     let daemon = global.must_daemon("pauses services")?;
-    let target = Target::of_service(&arguments.service, "/pause");
+    let target = RequestTarget::of_service(&arguments.service, "/pause");
     let body = PauseBody {
         time: Some(duration::show(arguments.time)),
     };
-    let view: Reply<ServiceAnswer> = daemon
+    let view: AnswerWithJson<ServiceAnswer> = daemon
         .post(target.as_str(), json(&body))
-        .and_then(Answer::json)
+        .and_then(DaemonResponse::json)
         .map_err(of_service(&arguments.service))?;
     warn(global, view.warnings.iter().flatten());
     let text = format!(
@@ -54,7 +54,7 @@ pub(super) fn pause(global: &Global, arguments: &Pause) -> Outcome {
 pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
     let daemon = global.must_daemon("resumes services")?;
     let Some(service) = &arguments.service else {
-        let view: Reply<Resumed> = daemon.post("/v1/resume", Vec::new())?.json()?;
+        let view: AnswerWithJson<Resumed> = daemon.post("/v1/resume", Vec::new())?.json()?;
         warn(global, &view.warnings);
         let text = if view.resumed {
             "the teardown is over: services are served again\n"
@@ -63,8 +63,8 @@ pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
         };
         return show(global, &view, text);
     };
-    let target = Target::of_service(service, "/resume");
-    let view: Reply<ServiceAnswer> = daemon.post(target.as_str(), Vec::new())?.json()?;
+    let target = RequestTarget::of_service(service, "/resume");
+    let view: AnswerWithJson<ServiceAnswer> = daemon.post(target.as_str(), Vec::new())?.json()?;
     warn(global, view.warnings.iter().flatten());
     show(
         global,

@@ -10,8 +10,8 @@ use super::failure::Failure;
 use super::global::{Global, Output};
 use super::print::print;
 use super::reports::ReportJson;
-use crate::api::answers::Reply;
-use crate::api::client::{Answer, Client, ClientError, Target};
+use crate::api::answers::AnswerWithJson;
+use crate::api::client::{Client, ClientError, DaemonResponse, RequestTarget};
 use crate::control::request::{Applied, ApplyOptions};
 use tcpgw_core::model::duration;
 
@@ -24,10 +24,10 @@ pub(super) fn apply<R: DeserializeOwned>(
     (file, state): (&File, Vec<u8>),
     options: &ApplyOptions,
     flush_denied: bool,
-) -> Result<(Reply<R>, Option<Denied>), Failure> {
+) -> Result<(AnswerWithJson<R>, Option<Denied>), Failure> {
     let dry = options.dry_run.then(|| state.clone());
     let drain = options.drain.map(duration::show);
-    let target = Target::new("/v1/apply")
+    let target = RequestTarget::new("/v1/apply")
         .with("dry_run", Some(&options.dry_run))
         .with("take_over", Some(&options.take_over))
         .with("hold_back", Some(&options.hold_back))
@@ -35,8 +35,8 @@ pub(super) fn apply<R: DeserializeOwned>(
         .with("prune", Some(&options.prune))
         .with("drain", drain.as_ref().map(|drain| drain as _))
         .with("origin", Some(&origin(file)));
-    let answer = daemon.post(target.as_str(), state).and_then(Answer::json);
-    let applied: Applied<Reply<R>> = answer.map_err(|error| match error {
+    let answer = daemon.post(target.as_str(), state).and_then(DaemonResponse::json);
+    let applied: Applied<AnswerWithJson<R>> = answer.map_err(|error| match error {
         ClientError::Invalid(problems) => Failure::Invalid {
             file: file.file.clone(),
             problems,

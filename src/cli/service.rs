@@ -17,8 +17,8 @@ use super::print::{print, print_json, unless_closed};
 use super::screen;
 use super::table::{Cell, Column, Extent, TextTable};
 use crate::addon::ServiceState;
-use crate::api::answers::{EditAnswer, ListedAnswer, Reply, ServiceAnswer, ServiceFields, ServiceList};
-use crate::api::client::{Answer, Target};
+use crate::api::answers::{AnswerWithJson, EditAnswer, ListedAnswer, ServiceAnswer, ServiceFields, ServiceList};
+use crate::api::client::{DaemonResponse, RequestTarget};
 use crate::control::request::BackendView;
 use crate::date::utc_of;
 use tcpgw_core::diff::count;
@@ -130,7 +130,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Command::Add(add) => {
             let body = add.options.json(&[])?;
-            let target = Target::of_service(&add.name.name, "").with("take_over", Some(&add.take_over));
+            let target = RequestTarget::of_service(&add.name.name, "").with("take_over", Some(&add.take_over));
             let absent = ("if-none-match", "*");
             edit(global, &add.name.name, "PUT", &target, absent, body.to_string())
         }
@@ -140,7 +140,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
                 let message = "no field to change is given: name one, or use --file";
                 return Err(Failure::Usage(message.into()));
             }
-            let target = with_drain(Target::of_service(&set.name.name, ""), &set.how);
+            let target = with_drain(RequestTarget::of_service(&set.name.name, ""), &set.how);
             let target = target.with("take_over", Some(&set.take_over));
             let expected = set.how.expected();
             let there = ("if-match", &*expected);
@@ -153,7 +153,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             Ok(Code::Success)
         }
         Command::Rm(remove) => {
-            let target = with_drain(Target::of_service(&remove.name.name, ""), &remove.how);
+            let target = with_drain(RequestTarget::of_service(&remove.name.name, ""), &remove.how);
             let expected = remove.how.expected();
             let there = ("if-match", &*expected);
             edit(global, &remove.name.name, "DELETE", &target, there, String::new())
@@ -161,7 +161,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Ls(wanted) => list(global, wanted),
         Command::Show(Name { name }) => {
             let daemon = global.must_daemon("knows services")?;
-            let view: Reply<ServiceAnswer> = daemon.get(Target::of_service(name, "").as_str())?.json()?;
+            let view: AnswerWithJson<ServiceAnswer> =
+                daemon.get(RequestTarget::of_service(name, "").as_str())?.json()?;
             match global.output {
                 Output::Json => print_json(&view)?,
                 Output::Table | Output::Wide => unless_closed(print(&shown(&view)))?,
@@ -171,16 +172,23 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     }
 }
 
-fn with_drain(target: Target, how: &How) -> Target {
+fn with_drain(target: RequestTarget, how: &How) -> RequestTarget {
     let drain = how.drain.map(duration::show);
     target.with("drain", drain.as_ref().map(|drain| drain as _))
 }
 
-fn edit(global: &Global, name: &str, method: &str, target: &Target, expected: (&str, &str), body: String) -> Outcome {
+fn edit(
+    global: &Global,
+    name: &str,
+    method: &str,
+    target: &RequestTarget,
+    expected: (&str, &str),
+    body: String,
+) -> Outcome {
     let daemon = global.must_daemon("changes single services")?;
     let headers = [expected];
     let answer = daemon.send(method, target.as_str(), &headers, body.into());
-    let edited: Reply<EditAnswer> = answer.and_then(Answer::json).map_err(of_service(name))?;
+    let edited: AnswerWithJson<EditAnswer> = answer.and_then(DaemonResponse::json).map_err(of_service(name))?;
     edited.warnings.iter().for_each(|warning| global.warn(warning));
     match global.output {
         Output::Json => print_json(&edited)?,
@@ -201,10 +209,10 @@ fn edit(global: &Global, name: &str, method: &str, target: &Target, expected: (&
 fn list(global: &Global, wanted: &List) -> Outcome {
     let daemon = global.must_daemon("knows services")?;
     let label = (!wanted.label.is_empty()).then(|| wanted.label.join(","));
-    let target = Target::new("/v1/services")
+    let target = RequestTarget::new("/v1/services")
         .with("label", label.as_ref().map(|label| label as _))
         .with("provider", wanted.provider.as_ref().map(|provider| provider as _));
-    let list: Reply<ServiceList> = daemon.get(target.as_str())?.json()?;
+    let list: AnswerWithJson<ServiceList> = daemon.get(target.as_str())?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
         Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,

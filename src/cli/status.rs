@@ -16,7 +16,7 @@ use super::global::{Global, Output};
 use super::print::unless_closed;
 use super::screen;
 use crate::api::NOT_FOUND;
-use crate::api::client::{self, Client, ClientError, Target};
+use crate::api::client::{self, Client, ClientError, RequestTarget};
 use crate::daemon::observer;
 use crate::doctor::{CheapReader, Effort, Subject};
 use crate::observe::{self, ObserveError, StatusQuery};
@@ -171,7 +171,7 @@ fn look<T>(
         Source::Kernel(here) => &mut **here,
         Source::Daemon(daemon) => {
             let interval = duration::show(interval);
-            let target = Target::new("/v1/status")
+            let target = RequestTarget::new("/v1/status")
                 .with("service", arguments.service.as_ref().map(|service| service as _))
                 .with("interval", Some(&interval));
             let answer = match patience {

@@ -14,7 +14,7 @@ use super::global::{Global, Output};
 use super::print::{print_json, unless_closed};
 use super::table::{Cell, Column, TextTable};
 use super::{screen, teardown};
-use crate::api::client::{self, Client, ClientError, Found};
+use crate::api::client::{self, Client, ClientError, FoundDaemon};
 use crate::config::{Config, daemon as settings};
 use crate::up::container::{Report, Spec, code_of};
 use crate::up::control::{Answer, ControlClient, ControlError, ProcessPlace, Request, Shown};
@@ -181,12 +181,12 @@ fn socket(global: &Global) -> Result<PathBuf, Failure> {
 fn find(global: &Global) -> Result<Option<Client>, Failure> {
     let socket = socket(global)?;
     match client::search(client::At::Named(&socket)) {
-        Ok(Found::Daemon(daemon)) => Ok(Some(daemon)),
-        Ok(Found::Nobody) | Err(ClientError::NoDaemon { .. }) => match global.absent() {
+        Ok(FoundDaemon::Daemon(daemon)) => Ok(Some(daemon)),
+        Ok(FoundDaemon::Nobody) | Err(ClientError::NoDaemon { .. }) => match global.absent() {
             Some(problem) if problem.kind != Kind::DaemonGone => Err(Failure::Refused(problem.message)),
             _ => Ok(None),
         },
-        Ok(Found::Elsewhere(_)) | Err(ClientError::OtherNamespace(_)) => Err(Failure::Refused(format!(
+        Ok(FoundDaemon::Elsewhere(_)) | Err(ClientError::OtherNamespace(_)) => Err(Failure::Refused(format!(
             "the daemon behind {} serves another network namespace: name another socket by --socket, where `tcpgw up` starts a \
              daemon of its own",
             tcpgw_core::escape::path(&socket)

@@ -8,8 +8,8 @@ use super::arguments::parse_duration;
 use super::failure::{Failure, Outcome};
 use super::global::{Global, Output};
 use super::print::{print_json, show};
-use crate::api::answers::{Reply, ServiceAnswer};
-use crate::api::client::{self, Answer, Client, ClientError, Target};
+use crate::api::answers::{AnswerWithJson, ServiceAnswer};
+use crate::api::client::{self, Client, ClientError, DaemonResponse, RequestTarget};
 use crate::control::request::BackendView;
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
@@ -61,13 +61,13 @@ pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: Wh
     loop {
         let left = time.saturating_sub(begin.elapsed());
         let piece = duration::show(left.min(PIECE));
-        let target = Target::of_service(service, "/wait")
+        let target = RequestTarget::of_service(service, "/wait")
             .with("for", Some(&what.word()))
             .with("timeout", Some(&piece));
         let answer = daemon.get_within(target.as_str(), left.max(client::SLOW), || {
             global.warn(&daemon.is_slow());
         });
-        match answer.and_then(Answer::json::<Reply<ServiceAnswer>>) {
+        match answer.and_then(DaemonResponse::json::<AnswerWithJson<ServiceAnswer>>) {
             Ok(view) => return show(global, &view, &format!("{service}: {}\n", what.word())),
             Err(ClientError::Refused { code, .. }) if code == "not_yet" => {}
             Err(error) => return Err(error.into()),
@@ -76,8 +76,8 @@ pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: Wh
             break;
         }
     }
-    let view: Reply<ServiceAnswer> = daemon
-        .get_within(Target::of_service(service, "").as_str(), LAST, || ())?
+    let view: AnswerWithJson<ServiceAnswer> = daemon
+        .get_within(RequestTarget::of_service(service, "").as_str(), LAST, || ())?
         .json()?;
     if global.output == Output::Json {
         print_json(&view)?;

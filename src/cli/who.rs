@@ -10,7 +10,7 @@ use super::gateway::Gateway;
 use super::global::{Global, Output};
 use super::print::{print_json, unless_closed};
 use super::{flows, screen};
-use crate::api::client::Target;
+use crate::api::client::RequestTarget;
 use crate::observe;
 use crate::view::who::Who;
 use crate::view::{ServiceName, endpoint};
@@ -41,7 +41,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         )));
     }
     if let Some(daemon) = global.daemon()? {
-        let target = Target::new("/v1/who")
+        let target = RequestTarget::new("/v1/who")
             .with("seen_as", Some(&seen_as))
             .with("backend", backend.as_ref().map(|backend| backend as _))
             .with("service", service.map(|service| service as _));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use super::events::{After, Followed};
 use super::reply::Reply;
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
-use crate::addon::{AddonOutcome, Dialect, PortUse, Refusal, Request, Resource, ServiceState, Target};
+use crate::addon::{AddonOutcome, AddonRequest, Dialect, PortUse, Refusal, Resource, ResourceTarget, ServiceState};
 use crate::control::storage::Query;
 use crate::report::AnyReport;
 use crate::store::StoredService;
@@ -60,7 +60,7 @@ pub enum DaemonRequest {
     /// Provision, change or remove a resource of the add-on. The answer comes when that is stored.
     Addon(AddonOrder, Reply<Result<AddonOutcome, AddonRefused>>),
     /// Return one resource of the add-on.
-    Resource(Target, Reply<Result<Arc<Resource>, AddonRefused>>),
+    Resource(ResourceTarget, Reply<Result<Arc<Resource>, AddonRefused>>),
     /// Return the services that an app has and had, the newest first.
     ServicesOfApp(PlatformId, Reply<Result<Vec<Box<str>>, AddonRefused>>),
     /// Return the apps of those services that belong, or belonged, to the add-on.
@@ -68,7 +68,7 @@ pub enum DaemonRequest {
     /// Return the data of the page of one resource.
     AppPage(ResourceId, Reply<Result<AppView, AddonRefused>>),
     /// Return one resource of the add-on, as the operator sees it.
-    ResourceView(Target, Reply<Result<ResourceView, AddonRefused>>),
+    ResourceView(ResourceTarget, Reply<Result<ResourceView, AddonRefused>>),
     /// Return all resources of the add-on by id, as the operator sees them.
     Resources(Reply<Result<ResourceList, AddonRefused>>),
     /// Read from the store.
@@ -90,7 +90,7 @@ pub struct Peer {
 #[derive(Debug, Clone)]
 pub struct AddonOrder {
     /// The request, with its values.
-    pub request: Request,
+    pub request: AddonRequest,
     /// The provider API that it came through.
     pub through: Dialect,
     /// Random bits for the id of a new resource.
@@ -104,7 +104,7 @@ impl AddonOrder {
     ///
     /// # Errors
     /// Fails when the system returns no random bits.
-    pub fn new(request: Request, through: Dialect, by: Peer) -> Result<Self, getrandom::Error> {
+    pub fn new(request: AddonRequest, through: Dialect, by: Peer) -> Result<Self, getrandom::Error> {
         let random = getrandom::u64()?;
         Ok(Self {
             request,
@@ -117,13 +117,13 @@ impl AddonOrder {
     /// Returns a description for the history: `addon provision through heroku`.
     pub fn what(&self) -> String {
         let word = match &self.request {
-            Request::Provision(_) => "provision",
-            Request::ChangePlan(..) => "plan",
-            Request::Suspend(_) => "suspend",
-            Request::Resume(_) => "resume",
-            Request::Deprovision(_) => "deprovision",
-            Request::Bind(..) => "bind",
-            Request::Unbind(..) => "unbind",
+            AddonRequest::Provision(_) => "provision",
+            AddonRequest::ChangePlan(..) => "plan",
+            AddonRequest::Suspend(_) => "suspend",
+            AddonRequest::Resume(_) => "resume",
+            AddonRequest::Deprovision(_) => "deprovision",
+            AddonRequest::Bind(..) => "bind",
+            AddonRequest::Unbind(..) => "unbind",
         };
         match self.through {
             Dialect::Local => format!("addon {word}"),

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::listener_task::ListenerTask;
 use crate::addon::settings::AddonSettings;
-use crate::api::provider::{Provider, serve};
+use crate::api::provider::{ProviderApi, serve};
 use crate::api::settings;
 use crate::control::request::DaemonRequest;
 use crate::secrets::Owners;
@@ -15,7 +15,7 @@ use crate::secrets::Owners;
 /// Handle of the task, which exists if the add-on is on and its API can be served.
 pub(super) struct ProviderTask {
     requests: mpsc::Sender<DaemonRequest>,
-    task: ListenerTask<Provider>,
+    task: ListenerTask<ProviderApi>,
 }
 
 impl ProviderTask {
@@ -33,7 +33,7 @@ impl ProviderTask {
     /// Fails with a message when the API cannot be served as configured.
     pub(super) fn configure(&mut self, settings: Option<&AddonSettings>) -> Result<(), String> {
         let wanted = settings.map(|settings| {
-            let provider = Provider::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?;
+            let provider = ProviderApi::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?;
             Ok((settings.listen, provider))
         });
         let requests = self.requests.clone();
@@ -80,7 +80,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::addon::settings::Section;
+    use crate::addon::settings::AddonSection;
     use tcpgw_core::model::Fences;
 
     fn settings(directory: &Path, listen: SocketAddr) -> AddonSettings {
@@ -96,7 +96,7 @@ mod tests {
              plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]",
             tcpgw_core::escape::path(&file)
         );
-        let section: Section = toml::from_str(&section).unwrap();
+        let section: AddonSection = toml::from_str(&section).unwrap();
         section.check(&Fences::default()).unwrap()
     }
 

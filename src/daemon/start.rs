@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::run::{DaemonError, group_of};
-use crate::api::provider::{Provider, ProviderError};
+use crate::api::provider::{ProviderApi, ProviderError};
 use crate::config::daemon::DaemonSettings;
 use crate::config::given::Given;
 use crate::config::{Config, ConfigError};
@@ -69,7 +69,7 @@ impl StartError {
 pub fn judge(settings: &DaemonSettings, config: &Config, owners: &Owners) -> Result<(), StartError> {
     group_of(settings)?;
     if let Some(addon) = &config.addon {
-        Provider::load(addon, owners)?;
+        ProviderApi::load(addon, owners)?;
     }
     Ok(())
 }

@@ -122,7 +122,7 @@ fn crc(id: &str, of: i64, body: &str) -> i64 {
 mod tests {
     use super::super::{resources, schema};
     use super::*;
-    use crate::addon::{Binding, Dialect, ResourceChange, Status};
+    use crate::addon::{Binding, Dialect, ResourceChange, ResourceStatus};
     use serde_json::json;
     use std::num::NonZeroU16;
     use std::sync::Arc;
@@ -146,7 +146,7 @@ mod tests {
             plan: "free".parse().unwrap(),
             plan_id: None,
             port: NonZeroU16::new(20_000).unwrap(),
-            status: Status::Active,
+            status: ResourceStatus::Active,
             bindings: [
                 ("a".parse().unwrap(), binding(number.map(asked))),
                 ("b".parse().unwrap(), binding(None)),

@@ -16,7 +16,7 @@ use super::owner::{self, Owner};
 use super::record::Places;
 use crate::addon::{Dialect, Quarantined, Removed, Resource, ResourceChange};
 use crate::api::answers::{ResourceList, ServiceFields, ServiceList};
-use crate::api::client::{Answer, Client, ClientError};
+use crate::api::client::{Client, ClientError, DaemonResponse};
 use crate::control::request::ResourceView;
 use crate::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, LoadedResources, Store, StoreError};
 
@@ -77,7 +77,7 @@ pub fn remove(daemon: &Client, lives: &Lives<'_>) -> Result<Vec<String>, String>
     let failed = |error: ClientError| error.to_string();
     let told: ResourceList = daemon
         .get("/v1/addon/resources")
-        .and_then(Answer::json)
+        .and_then(DaemonResponse::json)
         .map_err(failed)?;
     let is_candidate =
         |resource: &ResourceView| resource.dialect == Dialect::Local && AppId::in_app(resource.app.as_str()).is_some();
@@ -85,7 +85,10 @@ pub fn remove(daemon: &Client, lives: &Lives<'_>) -> Result<Vec<String>, String>
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
-    let listed: ServiceList = daemon.get("/v1/services").and_then(Answer::json).map_err(failed)?;
+    let listed: ServiceList = daemon
+        .get("/v1/services")
+        .and_then(DaemonResponse::json)
+        .map_err(failed)?;
     let abandoned = abandoned(&candidates, &listed, lives)?;
     for app in &abandoned {
         gateway::deprovision(daemon, app).map_err(|error| format!("the resource of app {app}: {error}"))?;
@@ -217,7 +220,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::addon::Status;
+    use crate::addon::ResourceStatus;
     use crate::addon::id::ResourceId;
     use crate::api::answers::ListedAnswer;
     use tcpgw_core::model;
@@ -258,7 +261,7 @@ mod tests {
                 plan: "free".parse().unwrap(),
                 plan_id: None,
                 port,
-                status: Status::Active,
+                status: ResourceStatus::Active,
                 bindings: BTreeMap::new(),
                 created: Duration::ZERO,
                 asked: None,

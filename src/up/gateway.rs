@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::owner::{self, Owner};
 use crate::api::answers::{DaemonAnswer, DeployAnswer, ResourceAnswer, ServiceList};
-use crate::api::client::{Answer, Client, ClientError, Target};
+use crate::api::client::{Client, ClientError, DaemonResponse, RequestTarget};
 use tcpgw_core::model::duration;
 
 /// Maximum time for new processes to answer, when they replace others.
@@ -86,7 +86,7 @@ pub struct Resource {
 /// The daemon does not answer, or refuses: it has no add-on, no such plan, or no free port.
 pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16>) -> Result<Resource, ClientError> {
     let body = json!({"plan": plan, "port": port}).to_string();
-    let target = Target::of_resource(app, "");
+    let target = RequestTarget::of_resource(app, "");
     let answer: ResourceAnswer = daemon.send("PUT", target.as_str(), &[], body.into())?.json()?;
     let resource = answer
         .resource
@@ -105,7 +105,7 @@ pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16
 /// The daemon does not answer, or refuses.
 pub fn label(daemon: &Client, app: &str, owner: &Owner) -> Result<(), ClientError> {
     let body = json!({"labels": {owner::LABEL: owner.to_string()}}).to_string();
-    let target = Target::of_service(&format!("app:{app}"), "");
+    let target = RequestTarget::of_service(&format!("app:{app}"), "");
     daemon
         .send("PATCH", target.as_str(), &[], body.into())?
         .text()
@@ -117,7 +117,7 @@ pub fn label(daemon: &Client, app: &str, owner: &Owner) -> Result<(), ClientErro
 /// # Errors
 /// The daemon does not answer, or refuses for another reason than that there is no resource.
 pub fn deprovision(daemon: &Client, app: &str) -> Result<(), ClientError> {
-    let target = Target::of_resource(app, "");
+    let target = RequestTarget::of_resource(app, "");
     match daemon.send("DELETE", target.as_str(), &[], Vec::new()) {
         Ok(answer) => answer.text().map(drop),
         Err(ClientError::Refused { status: 404 | 410, .. }) => Ok(()),
@@ -270,7 +270,7 @@ impl<T: Fn(GatewayEvent)> Gateway<T> {
         let words: Vec<String> = targets.iter().map(ToString::to_string).collect();
         let time = if at_once { Duration::ZERO } else { self.grace };
         let drain = duration::show(time);
-        let target = Target::of_service(&self.service(), "").with("drain", Some(&drain));
+        let target = RequestTarget::of_service(&self.service(), "").with("drain", Some(&drain));
         let body = json!({"backends": words}).to_string();
         daemon.send("PATCH", target.as_str(), &[], body.into())?.text()?;
         self.current = targets.to_vec();
@@ -289,7 +289,7 @@ impl<T: Fn(GatewayEvent)> Gateway<T> {
             "timeout": timeout,
             "drain_timeout": duration::show(self.grace),
         });
-        let target = Target::of_service(&self.service(), "/deploys");
+        let target = RequestTarget::of_service(&self.service(), "/deploys");
         let mut deploy: DeployAnswer = daemon.post(target.as_str(), body.to_string().into())?.json()?;
         let id = deploy.id;
         let is_replacing = timeout == REPLACE;
@@ -338,7 +338,7 @@ impl<T: Fn(GatewayEvent)> Gateway<T> {
 /// # Errors
 /// The daemon does not answer, or refuses.
 pub fn daemon(daemon: &Client) -> Result<DaemonAnswer, ClientError> {
-    daemon.get("/v1/daemon").and_then(Answer::json)
+    daemon.get("/v1/daemon").and_then(DaemonResponse::json)
 }
 
 /// Returns how many services the daemon has.
@@ -346,6 +346,6 @@ pub fn daemon(daemon: &Client) -> Result<DaemonAnswer, ClientError> {
 /// # Errors
 /// The daemon does not answer, or refuses.
 pub fn services_of(daemon: &Client) -> Result<usize, ClientError> {
-    let told: ServiceList = daemon.get("/v1/services").and_then(Answer::json)?;
+    let told: ServiceList = daemon.get("/v1/services").and_then(DaemonResponse::json)?;
     Ok(told.services.len())
 }

@@ -20,7 +20,7 @@ use super::id::AppId;
 use super::network::{Network, Standing};
 use super::own_daemon::{self, OwnDaemon, Wanted};
 use super::record::{AppPlace, Places, Shared};
-use crate::api::client::{self, At, Client, ClientError, Found};
+use crate::api::client::{self, At, Client, ClientError, FoundDaemon};
 use crate::api::socket;
 use crate::app_link;
 use crate::lock;
@@ -259,11 +259,11 @@ pub fn clean(cleaning: &Cleaning<'_>) -> Result<(usize, usize), String> {
     let (number, living) = clean_recorded(places, network, socket, teardown, say)?;
     let lives = |id: &str| abandoned::lives(places, network, id);
     let abandoned = match client::search(At::Named(socket)) {
-        Ok(Found::Daemon(daemon)) => {
+        Ok(FoundDaemon::Daemon(daemon)) => {
             gateway::wait_until_started(&daemon).map_err(|error| error.to_string())?;
             abandoned::remove(&daemon, &lives)?.len()
         }
-        Ok(Found::Nobody) | Err(ClientError::NoDaemon { .. }) if living == 0 => {
+        Ok(FoundDaemon::Nobody) | Err(ClientError::NoDaemon { .. }) if living == 0 => {
             let swept = abandoned::sweep_store(store, rest, &lives)?;
             if !swept.apps.is_empty() && !swept.serves_others {
                 teardown()?;

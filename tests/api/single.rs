@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::addon::{AddonOutcome, PortUse, Refusal, Request, Resource, RestingPort, ServiceState, Target};
+use tcpgw::addon::{AddonOutcome, AddonRequest, PortUse, Refusal, Resource, ResourceTarget, RestingPort, ServiceState};
 use tcpgw::control::request::{
     AddonRefused, BackendView, BatchItem, BatchOrder, BindingView, DaemonRequest, DeployOrder, DeployView, EditOrder,
     Edited, EditedBatch, List, Listed, PauseOrder, PauseView, Refused, ResourceList, ResourceView, ServiceEdit,
@@ -106,17 +106,17 @@ fn resource_view() -> ResourceView {
     }
 }
 
-fn known(target: &Target) -> Result<(), AddonRefused> {
+fn known(target: &ResourceTarget) -> Result<(), AddonRefused> {
     match target {
-        Target::Any(app) if app.as_str() == "my-app" => Ok(()),
+        ResourceTarget::Any(app) if app.as_str() == "my-app" => Ok(()),
         _ => Err(AddonRefused::Resource(Refusal::NotFound)),
     }
 }
 
-fn resource_changed(request: &Request) -> AddonOutcome {
+fn resource_changed(request: &AddonRequest) -> AddonOutcome {
     match request {
-        Request::Provision(_) => AddonOutcome::Created(resource()),
-        Request::Deprovision(_) => AddonOutcome::Removed(resource()),
+        AddonRequest::Provision(_) => AddonOutcome::Created(resource()),
+        AddonRequest::Deprovision(_) => AddonOutcome::Removed(resource()),
         _ => AddonOutcome::Changed(resource()),
     }
 }
@@ -215,7 +215,7 @@ impl Single {
             DaemonRequest::Addon(order, reply) => drop(reply.send(Ok(resource_changed(&order.request)))),
             DaemonRequest::Resource(target, reply) => drop(reply.send(known(&target).map(|()| resource()))),
             DaemonRequest::ServicesOfApp(app, reply) => {
-                let services = known(&Target::Any(app)).map(|()| vec![resource().id.service().into()]);
+                let services = known(&ResourceTarget::Any(app)).map(|()| vec![resource().id.service().into()]);
                 drop(reply.send(services));
             }
             DaemonRequest::AppsOfServices(names, reply) => {

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use serde_json::json;
 use tcpgw::addon::id::{PlatformId, ResourceId};
 use tcpgw::addon::{
-    AddonOutcome, Binding, Dialect, Owner, Provision, Refusal, Request, Resource, ResourceChange, Status, Target,
-    WantedPlan,
+    AddonOutcome, AddonRequest, Binding, Dialect, Provision, Refusal, Resource, ResourceChange, ResourceOwner,
+    ResourceStatus, ResourceTarget, WantedPlan,
 };
 use tcpgw::config::Config;
 use tcpgw::config::daemon::DaemonSettings;
@@ -275,14 +275,18 @@ fn what_the_record_knows_better_than_the_copy_of_a_lost_store_counts() {
                     "{is_damaged}"
                 );
                 assert!(matches!(world.connect(ports[3]), ConnectOutcome::Backend(_)));
-                let mut resources: Vec<(String, Status)> = world
+                let mut resources: Vec<(String, ResourceStatus)> = world
                     .core
                     .resources()
                     .iter()
                     .map(|one| (one.app.to_string(), one.status))
                     .collect();
                 resources.sort();
-                let status = [(0, Status::Active), (1, Status::Suspended), (3, Status::Active)];
+                let status = [
+                    (0, ResourceStatus::Active),
+                    (1, ResourceStatus::Suspended),
+                    (3, ResourceStatus::Active),
+                ];
                 assert_eq!(resources, status.map(|(at, status)| (app(at).to_string(), status)));
             }
             let _ = std::fs::remove_file(world.directory.path().join(format!("netns-{NAMESPACE}.state")));
@@ -672,7 +676,7 @@ fn ports_on_which_local_programs_listen_are_no_free_ones() {
 /// A request without an answer yet.
 struct Asked {
     app: usize,
-    request: Request,
+    request: AddonRequest,
     answer: oneshot::Receiver<Result<AddonOutcome, AddonRefused>>,
 }
 
@@ -742,12 +746,12 @@ fn app(at: usize) -> PlatformId {
     format!("app-{at}").parse().unwrap()
 }
 
-fn target(at: usize) -> Target {
-    Target::Any(app(at))
+fn target(at: usize) -> ResourceTarget {
+    ResourceTarget::Any(app(at))
 }
 
-fn owner() -> Owner {
-    Owner {
+fn owner() -> ResourceOwner {
+    ResourceOwner {
         organization: "org".parse().unwrap(),
         space: "space".parse().unwrap(),
     }
@@ -887,7 +891,7 @@ impl World {
         self.edits.push(answer);
     }
 
-    fn request(&mut self, app: usize, request: Request) {
+    fn request(&mut self, app: usize, request: AddonRequest) {
         let (reply, answer) = oneshot::channel();
         // Ids that collide are made distinct: every fourth one is that of the request before.
         self.requests += 1;
@@ -913,19 +917,19 @@ impl World {
                     port: port.and_then(NonZeroU16::new),
                     asked: None,
                 };
-                self.request(at, Request::Provision(provision));
+                self.request(at, AddonRequest::Provision(provision));
             }
             Event::Again(at) => {
                 if let Some(provision) = self.provisions.get(&at) {
-                    self.request(at, Request::Provision(provision.clone()));
+                    self.request(at, AddonRequest::Provision(provision.clone()));
                 }
             }
             Event::Plan(at, plan) => {
-                self.request(at, Request::ChangePlan(target(at), plan_named(plan)));
+                self.request(at, AddonRequest::ChangePlan(target(at), plan_named(plan)));
             }
-            Event::Suspend(at) => self.request(at, Request::Suspend(target(at))),
-            Event::Resume(at) => self.request(at, Request::Resume(target(at))),
-            Event::Deprovision(at) => self.request(at, Request::Deprovision(target(at))),
+            Event::Suspend(at) => self.request(at, AddonRequest::Suspend(target(at))),
+            Event::Resume(at) => self.request(at, AddonRequest::Resume(target(at))),
+            Event::Deprovision(at) => self.request(at, AddonRequest::Deprovision(target(at))),
             Event::Bind(at, id) => {
                 let id = format!("binding-{id}").parse().unwrap();
                 let binding = Binding {
@@ -935,20 +939,20 @@ impl World {
                 let known = self.known.get(&at).cloned().flatten();
                 // As a platform asks, which names its own plan; and as the command line does, of which there is none.
                 let request = match known {
-                    Some(known) => Request::Bind(
-                        Target::App(known.dialect, app(at)),
+                    Some(known) => AddonRequest::Bind(
+                        ResourceTarget::App(known.dialect, app(at)),
                         id,
                         known.plan.clone().into(),
                         binding,
                     ),
-                    None => Request::Bind(target(at), id, WantedPlan::Id(None), binding),
+                    None => AddonRequest::Bind(target(at), id, WantedPlan::Id(None), binding),
                 };
                 self.request(at, request);
             }
             Event::Unbind(at, id) => {
                 self.request(
                     at,
-                    Request::Unbind(target(at), format!("binding-{id}").parse().unwrap()),
+                    AddonRequest::Unbind(target(at), format!("binding-{id}").parse().unwrap()),
                 );
             }
             Event::Register(at, count) => {
@@ -1094,7 +1098,7 @@ impl World {
         });
     }
 
-    fn heard(&mut self, app: usize, request: &Request, answer: Result<AddonOutcome, AddonRefused>) {
+    fn heard(&mut self, app: usize, request: &AddonRequest, answer: Result<AddonOutcome, AddonRefused>) {
         let before = self.known.get(&app).cloned().flatten();
         let is_certain = !self.uncertain.contains(&app);
         match answer {
@@ -1115,7 +1119,7 @@ impl World {
                             (resource.id, resource.port, resource.created)
                         );
                     }
-                    (None, Request::Provision(_)) if is_certain => {
+                    (None, AddonRequest::Provision(_)) if is_certain => {
                         let back = self.back.get(&resource.port);
                         assert!(
                             back.is_none_or(|back| *back + QUARANTINE <= self.unix),
@@ -1126,7 +1130,7 @@ impl World {
                     (None, _) if is_certain => panic!("{request:?} of nothing came to {resource:?}"),
                     _ => {}
                 }
-                if let Request::Provision(provision) = request {
+                if let AddonRequest::Provision(provision) = request {
                     assert_eq!(provision.plan, resource.plan.clone().into());
                     assert!(provision.port.is_none_or(|port| port == resource.port));
                     self.provisions.insert(app, provision.clone());
@@ -1141,7 +1145,7 @@ impl World {
                 let is_repeated = self
                     .provisions
                     .get(&app)
-                    .is_some_and(|provision| matches!(request, Request::Provision(wanted) if wanted == provision));
+                    .is_some_and(|provision| matches!(request, AddonRequest::Provision(wanted) if wanted == provision));
                 assert!(
                     !(is_repeated && is_certain && before.is_some()),
                     "the same request again is refused: {refusal}"
@@ -1212,7 +1216,7 @@ impl World {
         prop_assert_eq!(&cores, &resources);
         let suspended: BTreeSet<String> = resources
             .iter()
-            .filter(|resource| resource.status == Status::Suspended)
+            .filter(|resource| resource.status == ResourceStatus::Suspended)
             .map(|resource| resource.id.service())
             .collect();
         let services = store.load().unwrap().services.into_iter().map(|stored| {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::context::Context;
-use super::judge::{self, Kind, optional, required};
-use super::judgement::{Judgement, failure, warning};
-use super::message::Exchange;
+use super::context::CheckContext;
+use super::judge::{self, JsonType, optional, required};
+use super::judgement::{CheckResult, failure, warning};
+use super::message::CheckExchange;
 use crate::addon::id::Guid;
 
 /// Largest JSON schema, in bytes.
@@ -16,46 +16,46 @@ const MAX_SCHEMA: usize = 64 << 10;
 const MAX_DEPTH: usize = 64;
 
 /// Returns each offering with its place in the catalog.
-fn services(got: &Exchange) -> impl Iterator<Item = (String, &Value)> {
+fn services(got: &CheckExchange) -> impl Iterator<Item = (String, &Value)> {
     let services = got.member("services").and_then(Value::as_array);
     let services = services.into_iter().flatten().enumerate();
     services.map(|(at, service)| (format!("services[{at}]."), service))
 }
 
 /// Returns each plan with its place in the catalog.
-fn plans(got: &Exchange) -> impl Iterator<Item = (String, &Value)> {
+fn plans(got: &CheckExchange) -> impl Iterator<Item = (String, &Value)> {
     services(got).flat_map(|(at, service)| {
         let plans = service["plans"].as_array().into_iter().flatten().enumerate();
         plans.map(move |(number, plan)| (format!("{at}plans[{number}]."), plan))
     })
 }
 
-pub(super) fn is_catalog(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn is_catalog(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     judge::status(got, &[200])?;
     judge::object(got)?;
-    required(got.json().unwrap_or(&Value::Null), "", &[("services", Kind::Array)])
+    required(got.json().unwrap_or(&Value::Null), "", &[("services", JsonType::Array)])
 }
 
-pub(super) fn offerings(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn offerings(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     const PERMISSIONS: [&str; 3] = ["syslog_drain", "route_forwarding", "volume_mount"];
     for (at, service) in services(got) {
         let must = [
-            ("name", Kind::Text),
-            ("id", Kind::Text),
-            ("description", Kind::Text),
-            ("bindable", Kind::Boolean),
-            ("plans", Kind::Array),
+            ("name", JsonType::Text),
+            ("id", JsonType::Text),
+            ("description", JsonType::Text),
+            ("bindable", JsonType::Boolean),
+            ("plans", JsonType::Array),
         ];
         required(service, &at, &must)?;
         let may = [
-            ("tags", Kind::Texts),
-            ("requires", Kind::Texts),
-            ("instances_retrievable", Kind::Boolean),
-            ("bindings_retrievable", Kind::Boolean),
-            ("allow_context_updates", Kind::Boolean),
-            ("plan_updateable", Kind::Boolean),
-            ("metadata", Kind::Object),
-            ("dashboard_client", Kind::Object),
+            ("tags", JsonType::Texts),
+            ("requires", JsonType::Texts),
+            ("instances_retrievable", JsonType::Boolean),
+            ("bindings_retrievable", JsonType::Boolean),
+            ("allow_context_updates", JsonType::Boolean),
+            ("plan_updateable", JsonType::Boolean),
+            ("metadata", JsonType::Object),
+            ("dashboard_client", JsonType::Object),
         ];
         optional(service, &at, &may)?;
         if service["plans"].as_array().is_some_and(Vec::is_empty) {
@@ -72,19 +72,23 @@ pub(super) fn offerings(_: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-pub(super) fn plan_objects(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn plan_objects(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     for (at, plan) in plans(got) {
-        let must = [("id", Kind::Text), ("name", Kind::Text), ("description", Kind::Text)];
+        let must = [
+            ("id", JsonType::Text),
+            ("name", JsonType::Text),
+            ("description", JsonType::Text),
+        ];
         required(plan, &at, &must)?;
         let may = [
-            ("metadata", Kind::Object),
-            ("free", Kind::Boolean),
-            ("bindable", Kind::Boolean),
-            ("binding_rotatable", Kind::Boolean),
-            ("plan_updateable", Kind::Boolean),
-            ("schemas", Kind::Object),
-            ("maximum_polling_duration", Kind::Integer),
-            ("maintenance_info", Kind::Object),
+            ("metadata", JsonType::Object),
+            ("free", JsonType::Boolean),
+            ("bindable", JsonType::Boolean),
+            ("binding_rotatable", JsonType::Boolean),
+            ("plan_updateable", JsonType::Boolean),
+            ("schemas", JsonType::Object),
+            ("maximum_polling_duration", JsonType::Integer),
+            ("maintenance_info", JsonType::Object),
         ];
         optional(plan, &at, &may)?;
         if let Some(version) = plan.get("maintenance_info").map(|info| &info["version"])
@@ -115,7 +119,7 @@ fn is_semantic_version(text: &str) -> bool {
     core.split('.').count() == 3 && core.split('.').all(is_number) && is_label(pre) && is_label(build)
 }
 
-pub(super) fn unique(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn unique(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
     for (at, service) in services(got) {
         if !names.insert(service["name"].as_str()) {
@@ -139,7 +143,7 @@ pub(super) fn unique(_: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-pub(super) fn friendly(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn friendly(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     for (at, object) in services(got).chain(plans(got)) {
         let text = |key: &str| object[key].as_str().unwrap_or_default();
         if text("id").parse::<Guid>().is_err() {
@@ -155,7 +159,7 @@ pub(super) fn friendly(_: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-pub(super) fn schemas(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn schemas(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     const PLACES: [&str; 3] = [
         "/schemas/service_instance/create/parameters",
         "/schemas/service_instance/update/parameters",
@@ -165,7 +169,7 @@ pub(super) fn schemas(_: &Context, got: &Exchange) -> Judgement {
         for place in PLACES {
             let Some(schema) = plan.pointer(place) else { continue };
             let name = format!("{at}{}", place[1..].replace('/', "."));
-            required(schema, &format!("{name}."), &[("$schema", Kind::Text)])?;
+            required(schema, &format!("{name}."), &[("$schema", JsonType::Text)])?;
             if schema.to_string().len() > MAX_SCHEMA {
                 return Err(failure(format!("{name} is larger than 64 kB")));
             }
@@ -178,7 +182,7 @@ pub(super) fn schemas(_: &Context, got: &Exchange) -> Judgement {
 }
 
 /// Checks that offerings and plans have the same ids as when the catalog was fetched first.
-pub(super) fn is_stable(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn is_stable(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     is_catalog(context, got)?;
     let ids = |catalog: &Value| -> BTreeSet<String> {
         let services = catalog["services"].as_array().into_iter().flatten();

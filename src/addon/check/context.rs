@@ -6,15 +6,15 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::message::{Content, Effect, Exchange};
+use super::message::{AnswerBody, CheckExchange, RequestEffect};
 use super::need::Need;
 use super::offer;
 use super::offer::{Ability, Offer};
-use super::settings::{CheckSettings, SettingsError};
-use super::thing::{Made, Presence, Thing};
+use super::settings::{CheckSettings, CheckSettingsError};
+use super::thing::{CreatedResource, ProviderResource, ResourcePresence};
 use crate::addon::Dialect;
 
-pub(super) struct Context {
+pub(super) struct CheckContext {
     pub(super) settings: CheckSettings,
     /// Seed of the ids of this run.
     seed: [u8; 16],
@@ -31,13 +31,13 @@ pub(super) struct Context {
     pub(super) current_plan: String,
     /// Whether an operation must be asked for with `accepts_incomplete` (OSB).
     pub(super) is_asynchronous: bool,
-    pub(super) made: Vec<Made>,
+    pub(super) made: Vec<CreatedResource>,
     /// Whether nothing is checked any more, and only what was made is removed.
     pub(super) is_cleaning: bool,
 }
 
-impl Context {
-    pub(super) fn new(settings: CheckSettings, seed: [u8; 16]) -> Result<Self, SettingsError> {
+impl CheckContext {
+    pub(super) fn new(settings: CheckSettings, seed: [u8; 16]) -> Result<Self, CheckSettingsError> {
         let plans = manifest_plans(settings.manifest.as_ref());
         let is_osb = settings.dialect == Dialect::Osb;
         let plan = settings.plan.clone().or_else(|| plans.first().cloned());
@@ -45,12 +45,12 @@ impl Context {
             Some(plan) => plan,
             // The catalog tells.
             None if is_osb => String::new(),
-            None => return Err(SettingsError::NoPlan),
+            None => return Err(CheckSettingsError::NoPlan),
         };
         let other_plan = settings.other_plan.clone();
         let other_plan = other_plan.or_else(|| plans.into_iter().find(|name| *name != plan));
         if other_plan.as_ref() == Some(&plan) {
-            return Err(SettingsError::SamePlan);
+            return Err(CheckSettingsError::SamePlan);
         }
         Ok(Self {
             current_plan: plan.clone(),
@@ -103,22 +103,22 @@ impl Context {
     }
 
     /// Returns the instance or resource that most checks are about.
-    pub(super) fn main_thing(&self) -> Thing {
+    pub(super) fn main_thing(&self) -> ProviderResource {
         match self.settings.dialect {
-            Dialect::Osb => Thing::Instance(self.main_id()),
-            _ => Thing::Resource(self.main_id()),
+            Dialect::Osb => ProviderResource::Instance(self.main_id()),
+            _ => ProviderResource::Resource(self.main_id()),
         }
     }
 
-    pub(super) fn main_binding(&self) -> Thing {
-        Thing::Binding(self.main_id(), self.id("binding"))
+    pub(super) fn main_binding(&self) -> ProviderResource {
+        ProviderResource::Binding(self.main_id(), self.id("binding"))
     }
 
-    pub(super) fn presence(&self, thing: &Thing) -> Option<Presence> {
+    pub(super) fn presence(&self, thing: &ProviderResource) -> Option<ResourcePresence> {
         self.find(thing).map(|made| made.presence)
     }
 
-    pub(super) fn find(&self, thing: &Thing) -> Option<&Made> {
+    pub(super) fn find(&self, thing: &ProviderResource) -> Option<&CreatedResource> {
         self.made.iter().find(|made| made.thing == *thing)
     }
 
@@ -134,7 +134,7 @@ impl Context {
     pub(super) fn lacks(&self, need: Need) -> Option<&'static str> {
         let offer = self.offer.as_ref();
         let offers = |ability| offer.is_some_and(|offer| offer.abilities.contains(&ability));
-        let is = |thing: &Thing, wanted| self.presence(thing) == Some(wanted);
+        let is = |thing: &ProviderResource, wanted| self.presence(thing) == Some(wanted);
         let (is_met, reason) = match need {
             Need::Offer => (
                 offer.is_some(),
@@ -160,16 +160,16 @@ impl Context {
             Need::Bindable => (offers(Ability::Bindable), "the plan is not bindable"),
             Need::Updateable => (offers(Ability::Updateable), "the catalog does not say plan_updateable"),
             Need::Resource => (
-                is(&self.main_thing(), Presence::There) && self.is_addressable(),
+                is(&self.main_thing(), ResourcePresence::There) && self.is_addressable(),
                 "nothing was provisioned, or its id is not known",
             ),
-            Need::Binding => (is(&self.main_binding(), Presence::There), "nothing was bound"),
+            Need::Binding => (is(&self.main_binding(), ResourcePresence::There), "nothing was bound"),
             Need::ResourceRemoved => (
-                is(&self.main_thing(), Presence::Gone) && self.is_addressable(),
+                is(&self.main_thing(), ResourcePresence::Gone) && self.is_addressable(),
                 "nothing was provisioned and removed again",
             ),
             Need::BindingRemoved => (
-                is(&self.main_binding(), Presence::Gone),
+                is(&self.main_binding(), ResourcePresence::Gone),
                 "nothing was bound and unbound again",
             ),
             Need::Manifest => (self.settings.manifest.is_some(), "no manifest was given (--manifest)"),
@@ -182,63 +182,68 @@ impl Context {
     }
 
     /// Records a request before its answer is known.
-    pub(super) fn begins(&mut self, effect: &Effect) {
-        if let Effect::Creates(thing) = effect
-            && self.find(thing).is_none_or(|made| made.presence == Presence::Gone)
+    pub(super) fn begins(&mut self, effect: &RequestEffect) {
+        if let RequestEffect::Creates(thing) = effect
+            && self
+                .find(thing)
+                .is_none_or(|made| made.presence == ResourcePresence::Gone)
         {
             self.made.retain(|made| made.thing != *thing);
-            self.made.push(Made {
+            self.made.push(CreatedResource {
                 thing: thing.clone(),
-                presence: Presence::Perhaps,
+                presence: ResourcePresence::Perhaps,
                 id: None,
             });
         }
     }
 
     /// Records the result of an exchange.
-    pub(super) fn settles(&mut self, exchange: &Exchange) {
+    pub(super) fn settles(&mut self, exchange: &CheckExchange) {
         let (status, is_success) = (exchange.status(), exchange.is_success());
         match &exchange.request.effect {
-            Effect::Nothing => {}
-            Effect::Lists => {
+            RequestEffect::Nothing => {}
+            RequestEffect::Lists => {
                 if is_success && let Some(catalog) = exchange.json().filter(|body| body["services"].is_array()) {
                     self.learns(catalog);
                 }
             }
-            Effect::Creates(thing) => {
+            RequestEffect::Creates(thing) => {
                 let id = provider_id(exchange);
                 let has_own_ids = self.settings.dialect != Dialect::Heroku;
                 let Some(made) = self.made.iter_mut().find(|made| made.thing == *thing) else {
                     return;
                 };
                 if is_success {
-                    made.presence = Presence::There;
+                    made.presence = ResourcePresence::There;
                     // The same app once more, with an id of its own, is something else to remove.
                     let is_second = has_own_ids && id.is_some() && made.id.is_some() && made.id != id;
-                    if is_second && let Thing::Resource(app) = thing {
-                        let thing = Thing::Resource(format!("{app} once more, {}", id.as_deref().unwrap_or_default()));
-                        self.made.push(Made {
+                    if is_second && let ProviderResource::Resource(app) = thing {
+                        let thing = ProviderResource::Resource(format!(
+                            "{app} once more, {}",
+                            id.as_deref().unwrap_or_default()
+                        ));
+                        self.made.push(CreatedResource {
                             thing,
-                            presence: Presence::There,
+                            presence: ResourcePresence::There,
                             id,
                         });
                     } else {
                         made.id = made.id.take().or(id);
                     }
-                } else if (400..500).contains(&status) && made.presence == Presence::Perhaps {
+                } else if (400..500).contains(&status) && made.presence == ResourcePresence::Perhaps {
                     // A refused request has changed nothing, so there is nothing to remove.
                     self.made.retain(|made| made.thing != *thing);
                 }
             }
-            Effect::Removes(thing) => {
+            RequestEffect::Removes(thing) => {
                 let is_gone = is_success || (self.is_cleaning && [404, 410].contains(&status));
                 if let Some(made) = self.made.iter_mut().find(|made| made.thing == *thing)
                     && is_gone
                 {
-                    made.presence = Presence::Gone;
+                    made.presence = ResourcePresence::Gone;
                 }
             }
-            Effect::Changes(thing, plan) => {
+            RequestEffect::Changes(thing, plan) => {
                 if is_success && *thing == self.main_thing() {
                     self.current_plan.clone_from(plan);
                 }
@@ -247,7 +252,7 @@ impl Context {
     }
 }
 
-impl Context {
+impl CheckContext {
     /// Records the catalog, and chooses offering and plans from it.
     fn learns(&mut self, catalog: &Value) {
         self.catalog = Some(catalog.clone());
@@ -261,8 +266,8 @@ impl Context {
 }
 
 /// Returns the id that a provider gave to the thing that it made.
-fn provider_id(exchange: &Exchange) -> Option<String> {
-    let Content::Json(body) = &exchange.answer.content else {
+fn provider_id(exchange: &CheckExchange) -> Option<String> {
+    let AnswerBody::Json(body) = &exchange.answer.content else {
         return None;
     };
     match body.get("id")? {

@@ -1,21 +1,24 @@
 //! A check: its name, its rule, and how it is carried out.
 
-use super::context::Context;
-use super::judgement::Judgement;
-use super::message::{Exchange, Request};
+use super::context::CheckContext;
+use super::judgement::CheckResult;
+use super::message::{CheckExchange, CheckRequest};
 use super::need::Need;
 
 /// Way in which a check is carried out.
 #[derive(Clone, Copy)]
 pub(super) enum Act {
     /// Sends a request, and judges its answer.
-    Ask(fn(&Context) -> Request, fn(&Context, &Exchange) -> Judgement),
+    Ask(
+        fn(&CheckContext) -> CheckRequest,
+        fn(&CheckContext, &CheckExchange) -> CheckResult,
+    ),
     /// Judges the answer that the check of that name got.
-    Look(&'static str, fn(&Context, &Exchange) -> Judgement),
+    Look(&'static str, fn(&CheckContext, &CheckExchange) -> CheckResult),
     /// Judges the manifest.
-    Manifest(fn(&Context, &serde_json::Value) -> Judgement),
+    Manifest(fn(&CheckContext, &serde_json::Value) -> CheckResult),
     /// Judges each answer of the whole run.
-    Each(fn(&Context, &Exchange) -> Judgement),
+    Each(fn(&CheckContext, &CheckExchange) -> CheckResult),
 }
 
 /// A check with its rule, the source of the rule, and its preconditions.
@@ -33,8 +36,8 @@ pub(super) struct Check {
 impl Check {
     pub(super) const fn ask(
         name: &'static str,
-        request: fn(&Context) -> Request,
-        judge: fn(&Context, &Exchange) -> Judgement,
+        request: fn(&CheckContext) -> CheckRequest,
+        judge: fn(&CheckContext, &CheckExchange) -> CheckResult,
         rule: &'static str,
         source: &'static str,
     ) -> Self {

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::judgement::{Judgement, failure, warning};
-use super::message::{Content, End, Exchange};
+use super::judgement::{CheckResult, failure, warning};
+use super::message::{AnswerBody, CheckExchange, OperationEnd};
 
 /// Checks that the status is one of these, and that an operation which was begun has succeeded.
-pub(super) fn status(got: &Exchange, wanted: &[u16]) -> Judgement {
+pub(super) fn status(got: &CheckExchange, wanted: &[u16]) -> CheckResult {
     ended(got)?;
     if wanted.contains(&got.status()) {
         return Ok(());
@@ -19,7 +19,7 @@ pub(super) fn status(got: &Exchange, wanted: &[u16]) -> Judgement {
 }
 
 /// Checks that the status is one of these. Another status of an error is a warning, a status of success is a failure.
-pub(super) fn refusal(got: &Exchange, wanted: &[u16]) -> Judgement {
+pub(super) fn refusal(got: &CheckExchange, wanted: &[u16]) -> CheckResult {
     match got.status() {
         status if wanted.contains(&status) => Ok(()),
         status @ 400..500 => Err(warning(format!("the status is {status}; {} is usual", listed(wanted)))),
@@ -28,7 +28,7 @@ pub(super) fn refusal(got: &Exchange, wanted: &[u16]) -> Judgement {
 }
 
 /// Checks that the request was refused because of its credentials.
-pub(super) fn unauthorized(got: &Exchange) -> Judgement {
+pub(super) fn unauthorized(got: &CheckExchange) -> CheckResult {
     if got.status() == 429 {
         return Err(warning(
             "the status is 429: too many wrong logins came from here; run the checks again later",
@@ -38,11 +38,11 @@ pub(super) fn unauthorized(got: &Exchange) -> Judgement {
 }
 
 /// Checks that an operation which went on after its answer has succeeded.
-pub(super) fn ended(got: &Exchange) -> Judgement {
+pub(super) fn ended(got: &CheckExchange) -> CheckResult {
     match &got.end {
-        None | Some(End::Succeeded) => Ok(()),
-        Some(End::Failed(why)) => Err(failure(format!("the operation has failed: {why}"))),
-        Some(End::GivenUp(why)) => Err(failure(format!("the operation has not ended: {why}"))),
+        None | Some(OperationEnd::Succeeded) => Ok(()),
+        Some(OperationEnd::Failed(why)) => Err(failure(format!("the operation has failed: {why}"))),
+        Some(OperationEnd::GivenUp(why)) => Err(failure(format!("the operation has not ended: {why}"))),
     }
 }
 
@@ -53,18 +53,18 @@ fn listed(statuses: &[u16]) -> String {
 }
 
 /// Checks that the body is a JSON object.
-pub(super) fn object(got: &Exchange) -> Judgement {
+pub(super) fn object(got: &CheckExchange) -> CheckResult {
     match &got.answer.content {
-        Content::Json(Value::Object(_)) => Ok(()),
-        Content::Json(_) => Err(failure("the body is JSON, but no object")),
-        Content::Empty => Err(failure("there is no body")),
-        Content::Other(_) => Err(failure("the body is not JSON")),
+        AnswerBody::Json(Value::Object(_)) => Ok(()),
+        AnswerBody::Json(_) => Err(failure("the body is JSON, but no object")),
+        AnswerBody::Empty => Err(failure("there is no body")),
+        AnswerBody::Other(_) => Err(failure("the body is not JSON")),
     }
 }
 
 /// A type of JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum JsonType {
     /// A string that is not empty.
     Text,
     /// Any string.
@@ -77,7 +77,7 @@ pub(super) enum Kind {
     Integer,
 }
 
-impl Kind {
+impl JsonType {
     pub(super) fn fits(self, value: &Value) -> bool {
         match self {
             Self::Text => value.as_str().is_some_and(|text| !text.is_empty()),
@@ -104,7 +104,7 @@ impl Kind {
 }
 
 /// Checks that an object has these members, each of this type.
-pub(super) fn required(object: &Value, at: &str, members: &[(&str, Kind)]) -> Judgement {
+pub(super) fn required(object: &Value, at: &str, members: &[(&str, JsonType)]) -> CheckResult {
     for (name, kind) in members {
         match object.get(name) {
             None | Some(Value::Null) => return Err(failure(format!("{at}{name} is missing"))),
@@ -116,7 +116,7 @@ pub(super) fn required(object: &Value, at: &str, members: &[(&str, Kind)]) -> Ju
 }
 
 /// Checks that these members of an object are of this type, if they are present.
-pub(super) fn optional(object: &Value, at: &str, members: &[(&str, Kind)]) -> Judgement {
+pub(super) fn optional(object: &Value, at: &str, members: &[(&str, JsonType)]) -> CheckResult {
     for (name, kind) in members {
         match object.get(name) {
             None | Some(Value::Null) => {}

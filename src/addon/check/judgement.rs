@@ -8,7 +8,7 @@ pub(super) struct Flaw {
     pub(super) why: String,
 }
 
-pub(super) type Judgement = Result<(), Flaw>;
+pub(super) type CheckResult = Result<(), Flaw>;
 
 pub(super) fn failure(why: impl Into<String>) -> Flaw {
     Flaw {

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::context::Context;
-use super::judge::{Kind, optional, required};
-use super::judgement::{Judgement, failure};
+use super::context::CheckContext;
+use super::judge::{JsonType, optional, required};
+use super::judgement::{CheckResult, failure};
 use crate::addon::Dialect;
 
 /// Returns the part of a manifest that is about the API.
@@ -26,35 +26,35 @@ pub fn sign_on(dialect: Dialect, manifest: &Value) -> Option<&str> {
     api(dialect, manifest)["production"]["sso_url"].as_str()
 }
 
-pub(super) fn fields(context: &Context, manifest: &Value) -> Judgement {
+pub(super) fn fields(context: &CheckContext, manifest: &Value) -> CheckResult {
     let dialect = context.settings.dialect;
     let api = api(dialect, manifest);
     if dialect == Dialect::Scalingo {
         let must = [
-            ("name", Kind::Text),
-            ("username", Kind::Text),
-            ("password", Kind::Text),
-            ("config_vars", Kind::Texts),
-            ("plans", Kind::Array),
+            ("name", JsonType::Text),
+            ("username", JsonType::Text),
+            ("password", JsonType::Text),
+            ("config_vars", JsonType::Texts),
+            ("plans", JsonType::Array),
         ];
         required(manifest, "", &must)?;
         optional(
             manifest,
             "",
-            &[("sso_salt", Kind::Text), ("description", Kind::AnyText)],
+            &[("sso_salt", JsonType::Text), ("description", JsonType::AnyText)],
         )?;
         for (at, plan) in manifest["plans"].as_array().into_iter().flatten().enumerate() {
             required(
                 plan,
                 &format!("plans[{at}]."),
-                &[("name", Kind::Text), ("display_name", Kind::Text)],
+                &[("name", JsonType::Text), ("display_name", JsonType::Text)],
             )?;
             if plan.get("price").is_some_and(|price| !price.is_number()) {
                 return Err(failure(format!("plans[{at}].price is no number")));
             }
         }
     } else {
-        required(manifest, "", &[("id", Kind::Text), ("api", Kind::Object)])?;
+        required(manifest, "", &[("id", JsonType::Text), ("api", JsonType::Object)])?;
         let may_be_in_id = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
         if !manifest["id"].as_str().unwrap_or_default().bytes().all(may_be_in_id) {
             return Err(failure(
@@ -65,12 +65,16 @@ pub(super) fn fields(context: &Context, manifest: &Value) -> Judgement {
             api,
             "api.",
             &[
-                ("password", Kind::Text),
-                ("regions", Kind::Texts),
-                ("production", Kind::Object),
+                ("password", JsonType::Text),
+                ("regions", JsonType::Texts),
+                ("production", JsonType::Object),
             ],
         )?;
-        optional(api, "api.", &[("config_vars", Kind::Texts), ("sso_salt", Kind::Text)])?;
+        optional(
+            api,
+            "api.",
+            &[("config_vars", JsonType::Texts), ("sso_salt", JsonType::Text)],
+        )?;
         let regions: Vec<&str> = api["regions"]
             .as_array()
             .into_iter()
@@ -85,11 +89,11 @@ pub(super) fn fields(context: &Context, manifest: &Value) -> Judgement {
             return Err(failure(format!("api.regions lacks {wanted}")));
         }
     }
-    let must = [("base_url", Kind::Text), ("sso_url", Kind::Text)];
+    let must = [("base_url", JsonType::Text), ("sso_url", JsonType::Text)];
     required(&api["production"], "production.", &must)
 }
 
-pub(super) fn variable_names(context: &Context, manifest: &Value) -> Judgement {
+pub(super) fn variable_names(context: &CheckContext, manifest: &Value) -> CheckResult {
     let dialect = context.settings.dialect;
     let id = manifest["id"].as_str().unwrap_or_default();
     let of_id = id.to_ascii_uppercase().replace('-', "_");
@@ -118,7 +122,7 @@ pub(super) fn variable_names(context: &Context, manifest: &Value) -> Judgement {
     Ok(())
 }
 
-pub(super) fn encrypted(_: &Context, manifest: &Value) -> Judgement {
+pub(super) fn encrypted(_: &CheckContext, manifest: &Value) -> CheckResult {
     let api = if manifest["api"].is_object() {
         &manifest["api"]
     } else {

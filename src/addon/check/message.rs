@@ -6,11 +6,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::thing::Thing;
+use super::thing::ProviderResource;
 use crate::addon::Dialect;
 use crate::addon::credentials::ProviderCredentials;
 use crate::addon::dialect::exchange::Method;
-use crate::addon::sso::Fields;
+use crate::addon::sso::FormFields;
 
 /// The version of the Open Service Broker API that the checks are about.
 const OSB_VERSION: &str = "2.17";
@@ -58,28 +58,28 @@ pub enum Body {
     /// A JSON document.
     Json(Value),
     /// The fields of a form; with `GET` they are the query.
-    Form(Fields),
+    Form(FormFields),
     /// Text that is declared as JSON, and is not.
     Text(&'static str),
 }
 
 /// Effect of a request at the provider if it succeeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum RequestEffect {
     /// No effect.
     Nothing,
     /// The catalog is known afterwards.
     Lists,
     /// The thing exists afterwards.
-    Creates(Thing),
+    Creates(ProviderResource),
     /// The thing is gone afterwards.
-    Removes(Thing),
+    Removes(ProviderResource),
     /// The thing has this plan afterwards.
-    Changes(Thing, String),
+    Changes(ProviderResource, String),
 }
 
-impl Effect {
-    pub(super) fn thing(&self) -> Option<&Thing> {
+impl RequestEffect {
+    pub(super) fn thing(&self) -> Option<&ProviderResource> {
         match self {
             Self::Nothing | Self::Lists => None,
             Self::Creates(thing) | Self::Removes(thing) | Self::Changes(thing, _) => Some(thing),
@@ -89,7 +89,7 @@ impl Effect {
 
 /// A request to the provider.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Request {
+pub struct CheckRequest {
     /// The method.
     pub method: Method,
     /// URL that the path is relative to.
@@ -104,10 +104,10 @@ pub struct Request {
     pub body: Body,
     /// The user on whose behalf a platform asks (OSB).
     pub(super) originator: Option<&'static str>,
-    pub(super) effect: Effect,
+    pub(super) effect: RequestEffect,
 }
 
-impl Request {
+impl CheckRequest {
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
         Self {
             method,
@@ -117,7 +117,7 @@ impl Request {
             version: Version::Usual,
             body: Body::Nothing,
             originator: None,
-            effect: Effect::Nothing,
+            effect: RequestEffect::Nothing,
         }
     }
 
@@ -131,7 +131,7 @@ impl Request {
         self
     }
 
-    pub(super) fn effect(mut self, effect: Effect) -> Self {
+    pub(super) fn effect(mut self, effect: RequestEffect) -> Self {
         self.effect = effect;
         self
     }
@@ -209,7 +209,7 @@ impl Request {
     }
 }
 
-fn encoded(fields: &Fields) -> String {
+fn encoded(fields: &FormFields) -> String {
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(fields)
         .finish()
@@ -217,7 +217,7 @@ fn encoded(fields: &Fields) -> String {
 
 /// The body of an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Content {
+pub enum AnswerBody {
     /// The answer has no body.
     Empty,
     /// A JSON document.
@@ -226,7 +226,7 @@ pub enum Content {
     Other(String),
 }
 
-impl Content {
+impl AnswerBody {
     /// Reads a body.
     pub fn parse(bytes: &[u8]) -> Self {
         if bytes.trim_ascii().is_empty() {
@@ -241,7 +241,7 @@ impl Content {
 
 /// An answer of the provider.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct ProviderAnswer {
     /// The status code.
     pub status: u16,
     /// Value of `Content-Type`.
@@ -251,14 +251,14 @@ pub struct Answer {
     /// Value of `Retry-After`, in seconds.
     pub retry_after: Option<Duration>,
     /// The body.
-    pub content: Content,
+    pub content: AnswerBody,
     /// Time from the request to the end of the answer.
     pub took: Duration,
 }
 
 /// End of an asynchronous operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum OperationEnd {
     Succeeded,
     /// The operation has failed, for this reason.
     Failed(String),
@@ -268,28 +268,28 @@ pub(super) enum End {
 
 /// A request with its answer.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Exchange {
-    pub(super) request: Request,
+pub(super) struct CheckExchange {
+    pub(super) request: CheckRequest,
     pub(super) identity: String,
-    pub(super) answer: Answer,
+    pub(super) answer: ProviderAnswer,
     /// End of the operation, if the answer was that it is in progress.
-    pub(super) end: Option<End>,
+    pub(super) end: Option<OperationEnd>,
 }
 
-impl Exchange {
+impl CheckExchange {
     pub(super) fn status(&self) -> u16 {
         self.answer.status
     }
 
     pub(super) fn is_success(&self) -> bool {
-        (200..300).contains(&self.answer.status) && matches!(self.end, None | Some(End::Succeeded))
+        (200..300).contains(&self.answer.status) && matches!(self.end, None | Some(OperationEnd::Succeeded))
     }
 
     /// Returns the answer's body, if it is JSON.
     pub(super) fn json(&self) -> Option<&Value> {
         match &self.answer.content {
-            Content::Json(value) => Some(value),
-            Content::Empty | Content::Other(_) => None,
+            AnswerBody::Json(value) => Some(value),
+            AnswerBody::Empty | AnswerBody::Other(_) => None,
         }
     }
 

@@ -22,9 +22,9 @@ mod thing;
 mod whole;
 
 pub use self::manifest::sign_on;
-pub use self::message::{Answer, Body, Content, Login, PathBase, Request, Version};
-pub use self::run::{Finding, Next, Report, Run, Verdict};
-pub use self::settings::{CheckSettings, SettingsError};
+pub use self::message::{AnswerBody, Body, CheckRequest, Login, PathBase, ProviderAnswer, Version};
+pub use self::run::{CheckFinding, CheckReport, CheckRun, CheckVerdict, Next};
+pub use self::settings::{CheckSettings, CheckSettingsError};
 
 #[cfg(test)]
 mod tests;

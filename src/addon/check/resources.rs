@@ -8,18 +8,18 @@ mod requests;
 pub(super) mod rules;
 mod table;
 
-use self::rules::{Rules, Says};
+use self::rules::{CheckRules, DocumentedRule};
 use super::definition::Check;
 
 pub(super) use self::requests::removing;
 
 /// Returns the checks of a dialect, in their order.
-pub(super) fn checks(rules: &'static Rules) -> Vec<Check> {
+pub(super) fn checks(rules: &'static CheckRules) -> Vec<Check> {
     let mut checks = table::manifest_checks(rules);
     checks.extend(table::refusal_checks(rules));
     checks.extend(table::provision_checks(rules));
     checks.extend(table::change_checks(rules));
-    if rules.say(Says::Suspension) {
+    if rules.say(DocumentedRule::Suspension) {
         checks.extend(table::suspend_checks(rules));
     }
     checks.extend(table::sign_on_checks(rules));

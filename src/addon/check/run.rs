@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use self::report::{Finding, Report, Verdict};
+pub use self::report::{CheckFinding, CheckReport, CheckVerdict};
 
-use self::stage::{MAX_LOST, Stage};
+use self::stage::{CheckStage, MAX_LOST};
 use super::checks::checks;
-use super::context::Context;
+use super::context::CheckContext;
 use super::definition::{Act, Check};
-use super::judgement::{Flaw, Judgement};
-use super::message::{Answer, Exchange, PathBase, Request};
-use super::settings::{CheckSettings, SettingsError};
-use super::thing::{Presence, Thing};
+use super::judgement::{CheckResult, Flaw};
+use super::message::{CheckExchange, CheckRequest, PathBase, ProviderAnswer};
+use super::settings::{CheckSettings, CheckSettingsError};
+use super::thing::{ProviderResource, ResourcePresence};
 use super::{osb, shown};
 use crate::addon::Dialect;
 
@@ -26,39 +26,39 @@ use crate::addon::Dialect;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     /// Send this request, and pass the answer to the run. The text identifies the request (OSB).
-    Send(Box<Request>, String),
+    Send(Box<CheckRequest>, String),
     /// The run has ended.
     End,
 }
 
 /// State machine of a run: gives requests out, takes answers in, and collects findings.
-pub struct Run {
-    context: Context,
+pub struct CheckRun {
+    context: CheckContext,
     checks: Vec<Check>,
     at: usize,
-    stage: Stage,
-    transcript: Vec<Exchange>,
+    stage: CheckStage,
+    transcript: Vec<CheckExchange>,
     /// Checks that were answered, with the place of the answer in the transcript.
     answered: Vec<(&'static str, usize)>,
-    findings: Vec<Finding>,
+    findings: Vec<CheckFinding>,
     lost: u32,
     /// Reason why the remaining checks are skipped.
     ended: Option<String>,
     identities: u32,
 }
 
-impl Run {
+impl CheckRun {
     /// Returns a run whose ids come from 16 random bytes.
     ///
     /// # Errors
-    /// [`SettingsError`].
-    pub fn new(settings: CheckSettings, seed: [u8; 16]) -> Result<Self, SettingsError> {
+    /// [`CheckSettingsError`].
+    pub fn new(settings: CheckSettings, seed: [u8; 16]) -> Result<Self, CheckSettingsError> {
         let checks = checks(settings.dialect);
         Ok(Self {
-            context: Context::new(settings, seed)?,
+            context: CheckContext::new(settings, seed)?,
             checks,
             at: 0,
-            stage: Stage::Ready,
+            stage: CheckStage::Ready,
             transcript: Vec::new(),
             answered: Vec::new(),
             findings: Vec::new(),
@@ -72,8 +72,8 @@ impl Run {
     pub fn next(&mut self, now: Duration) -> Next {
         self.context.now = now;
         loop {
-            match std::mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Ready => match self.checks.get(self.at).copied() {
+            match std::mem::replace(&mut self.stage, CheckStage::Over) {
+                CheckStage::Ready => match self.checks.get(self.at).copied() {
                     None => self.begin_cleaning(),
                     Some(check) => {
                         if let Some(request) = self.begin(check) {
@@ -81,48 +81,48 @@ impl Run {
                         }
                     }
                 },
-                Stage::Polling(poll) => {
+                CheckStage::Polling(poll) => {
                     let request = poll.request.clone();
-                    self.stage = Stage::Polling(poll);
+                    self.stage = CheckStage::Polling(poll);
                     return self.send(request);
                 }
-                Stage::Cleaning { left, tries } => {
+                CheckStage::Cleaning { left, tries } => {
                     if let Some(request) = self.remove_first(left, tries) {
                         return self.send(request);
                     }
                 }
                 // The caller did not pass an answer to the run, so the request is sent again.
-                Stage::Asked(request) => return self.ask(*request),
-                Stage::Removing { request, left, tries } => {
-                    self.stage = Stage::Removing {
+                CheckStage::Asked(request) => return self.ask(*request),
+                CheckStage::Removing { request, left, tries } => {
+                    self.stage = CheckStage::Removing {
                         request: request.clone(),
                         left,
                         tries,
                     };
                     return self.send(*request);
                 }
-                Stage::Over => return Next::End,
+                CheckStage::Over => return Next::End,
             }
         }
     }
 
     /// Takes the answer to the request that was sent last, or why there is none. Returns how long to wait before the next one.
-    pub fn answered(&mut self, came: Result<Answer, String>) -> Option<Duration> {
+    pub fn answered(&mut self, came: Result<ProviderAnswer, String>) -> Option<Duration> {
         match &came {
             Ok(_) => self.lost = 0,
             Err(_) => self.lost += 1,
         }
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Asked(request) => {
-                self.stage = Stage::Ready;
+        match std::mem::replace(&mut self.stage, CheckStage::Over) {
+            CheckStage::Asked(request) => {
+                self.stage = CheckStage::Ready;
                 match came {
                     Ok(answer) => return self.took(*request, answer),
                     Err(why) => self.lost_answer(&request, why),
                 }
                 None
             }
-            Stage::Polling(poll) => self.polled(poll, came),
-            Stage::Removing { request, left, tries } => self.removed(*request, left, tries, came),
+            CheckStage::Polling(poll) => self.polled(poll, came),
+            CheckStage::Removing { request, left, tries } => self.removed(*request, left, tries, came),
             other => {
                 self.stage = other;
                 None
@@ -140,29 +140,29 @@ impl Run {
     pub fn interrupt(&mut self, why: &str) -> bool {
         if matches!(
             self.stage,
-            Stage::Cleaning { .. } | Stage::Removing { .. } | Stage::Over
+            CheckStage::Cleaning { .. } | CheckStage::Removing { .. } | CheckStage::Over
         ) {
             return false;
         }
-        if let Stage::Polling(poll) = &self.stage
+        if let CheckStage::Polling(poll) = &self.stage
             && poll.cleaning.is_some()
         {
             return false;
         }
         self.ended = Some(why.to_owned());
-        self.stage = Stage::Ready;
+        self.stage = CheckStage::Ready;
         true
     }
 
     /// Returns the findings so far.
-    pub fn findings(&self) -> &[Finding] {
+    pub fn findings(&self) -> &[CheckFinding] {
         &self.findings
     }
 
     /// Returns the result of the run.
-    pub fn report(self) -> Report {
+    pub fn report(self) -> CheckReport {
         let left = self.left();
-        Report {
+        CheckReport {
             findings: self.findings,
             left,
         }
@@ -170,13 +170,17 @@ impl Run {
 
     /// Returns the things that may still be at the provider.
     pub fn left(&self) -> Vec<String> {
-        let there = self.context.made.iter().filter(|made| made.presence != Presence::Gone);
+        let there = self
+            .context
+            .made
+            .iter()
+            .filter(|made| made.presence != ResourcePresence::Gone);
         there
             .map(|made| {
                 let what = match &made.thing {
-                    Thing::Instance(id) => format!("instance {id}"),
-                    Thing::Binding(instance, id) => format!("binding {id} of instance {instance}"),
-                    Thing::Resource(app) => match &made.id {
+                    ProviderResource::Instance(id) => format!("instance {id}"),
+                    ProviderResource::Binding(instance, id) => format!("binding {id} of instance {instance}"),
+                    ProviderResource::Resource(app) => match &made.id {
                         Some(id) => format!("resource {id} of app {app}"),
                         None => format!("resource of app {app}, whose id the provider has not told"),
                     },
@@ -194,9 +198,9 @@ impl Run {
     }
 
     /// Returns the request of a check, or records the result of a check that needs none.
-    fn begin(&mut self, check: Check) -> Option<Request> {
+    fn begin(&mut self, check: Check) -> Option<CheckRequest> {
         if let Some(reason) = self.reason_to_skip(check) {
-            self.finish(check, Verdict::Skip, Some(reason), None);
+            self.finish(check, CheckVerdict::Skip, Some(reason), None);
             return None;
         }
         match check.act {
@@ -253,8 +257,8 @@ impl Run {
         }
         match check.act {
             Act::Look(name, _) => {
-                let passed = |finding: &&Finding| {
-                    finding.name == name && matches!(finding.verdict, Verdict::Pass | Verdict::Warn)
+                let passed = |finding: &&CheckFinding| {
+                    finding.name == name && matches!(finding.verdict, CheckVerdict::Pass | CheckVerdict::Warn)
                 };
                 let is_known = self.findings.iter().find(passed).is_some();
                 (!is_known).then(|| format!("the check {name} has not passed"))
@@ -264,13 +268,13 @@ impl Run {
         }
     }
 
-    fn ask(&mut self, request: Request) -> Next {
+    fn ask(&mut self, request: CheckRequest) -> Next {
         self.context.begins(&request.effect);
-        self.stage = Stage::Asked(Box::new(request.clone()));
+        self.stage = CheckStage::Asked(Box::new(request.clone()));
         self.send(request)
     }
 
-    fn send(&mut self, request: Request) -> Next {
+    fn send(&mut self, request: CheckRequest) -> Next {
         self.identities += 1;
         Next::Send(Box::new(request), self.identity())
     }
@@ -280,8 +284,8 @@ impl Run {
         self.context.id(&format!("request {}", self.identities))
     }
 
-    fn exchange(&self, request: Request, answer: Answer) -> Exchange {
-        Exchange {
+    fn exchange(&self, request: CheckRequest, answer: ProviderAnswer) -> CheckExchange {
+        CheckExchange {
             request,
             identity: self.identity(),
             answer,
@@ -289,7 +293,7 @@ impl Run {
         }
     }
 
-    fn took(&mut self, request: Request, answer: Answer) -> Option<Duration> {
+    fn took(&mut self, request: CheckRequest, answer: ProviderAnswer) -> Option<Duration> {
         let exchange = self.exchange(request, answer);
         let thing = exchange.request.effect.thing().cloned();
         if self.is_osb()
@@ -302,7 +306,7 @@ impl Run {
                 again.path = incomplete(&again.path);
                 self.transcript.push(exchange);
                 self.context.begins(&again.effect);
-                self.stage = Stage::Ready;
+                self.stage = CheckStage::Ready;
                 return None;
             }
             if exchange.status() == 202 {
@@ -314,8 +318,8 @@ impl Run {
     }
 
     /// Judges the answer to the current check.
-    fn settle(&mut self, exchange: Exchange) {
-        self.stage = Stage::Ready;
+    fn settle(&mut self, exchange: CheckExchange) {
+        self.stage = CheckStage::Ready;
         let Some(check) = self.checks.get(self.at).copied() else {
             return;
         };
@@ -330,7 +334,7 @@ impl Run {
         self.judged(check, judgement, Some(at));
     }
 
-    fn lost_answer(&mut self, request: &Request, why: String) {
+    fn lost_answer(&mut self, request: &CheckRequest, why: String) {
         if self.lost >= MAX_LOST {
             self.ended = Some(format!("the provider did not answer {MAX_LOST} times in a row"));
         }
@@ -338,25 +342,35 @@ impl Run {
             return;
         };
         let sent = self.shown_request(request);
-        self.finish(check, Verdict::Fail, Some(why), Some((sent, None)));
+        self.finish(check, CheckVerdict::Fail, Some(why), Some((sent, None)));
     }
 
-    fn judged(&mut self, check: Check, judgement: Judgement, at: Option<usize>) {
+    fn judged(&mut self, check: Check, judgement: CheckResult, at: Option<usize>) {
         let shown = at
             .and_then(|at| self.transcript.get(at))
             .map(|exchange| (self.shown_request(&exchange.request), Some(shown::answer(exchange))));
         match judgement {
-            Ok(()) => self.finish(check, Verdict::Pass, None, shown),
+            Ok(()) => self.finish(check, CheckVerdict::Pass, None, shown),
             Err(Flaw { is_failure, why }) => {
-                let verdict = if is_failure { Verdict::Fail } else { Verdict::Warn };
+                let verdict = if is_failure {
+                    CheckVerdict::Fail
+                } else {
+                    CheckVerdict::Warn
+                };
                 self.finish(check, verdict, Some(why), shown);
             }
         }
     }
 
-    fn finish(&mut self, check: Check, verdict: Verdict, why: Option<String>, shown: Option<(String, Option<String>)>) {
+    fn finish(
+        &mut self,
+        check: Check,
+        verdict: CheckVerdict,
+        why: Option<String>,
+        shown: Option<(String, Option<String>)>,
+    ) {
         let (sent, came) = shown.map_or((None, None), |(sent, came)| (Some(sent), came));
-        self.findings.push(Finding {
+        self.findings.push(CheckFinding {
             name: check.name,
             verdict,
             why,
@@ -366,10 +380,10 @@ impl Run {
             source: check.source,
         });
         self.at += 1;
-        self.stage = Stage::Ready;
+        self.stage = CheckStage::Ready;
     }
 
-    fn shown_request(&self, request: &Request) -> String {
+    fn shown_request(&self, request: &CheckRequest) -> String {
         let place = match (request.place, self.context.settings.dialect) {
             (PathBase::SignOn, _) => "SSO",
             (PathBase::Base, Dialect::Osb) => "",

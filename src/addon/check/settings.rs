@@ -37,7 +37,7 @@ pub struct CheckSettings {
 
 /// Reason why nothing can be checked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SettingsError {
+pub enum CheckSettingsError {
     /// The plan is not known.
     #[error("no plan is known to provision by: name one (--plan), or give a manifest that has plans (--manifest)")]
     NoPlan,

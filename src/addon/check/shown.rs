@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::message::{Body, Content, End, Exchange, Request};
+use super::message::{AnswerBody, Body, CheckExchange, CheckRequest, OperationEnd};
 
 /// Longest text, in characters.
 const MAX_SHOWN: usize = 600;
@@ -15,7 +15,7 @@ const HIDDEN: &str = "(hidden)";
 const MAX_DEPTH: usize = 16;
 
 /// Returns a request in the form `PUT /v2/service_instances/ID {"plan_id":"..."}`.
-pub(super) fn request(request: &Request, place: &str) -> String {
+pub(super) fn request(request: &CheckRequest, place: &str) -> String {
     let method = request.method.name();
     let body = match &request.body {
         Body::Nothing => String::new(),
@@ -33,17 +33,17 @@ pub(super) fn request(request: &Request, place: &str) -> String {
 }
 
 /// Returns an answer in the form `201 {"id":"..."}`.
-pub(super) fn answer(got: &Exchange) -> String {
+pub(super) fn answer(got: &CheckExchange) -> String {
     let body = match &got.answer.content {
-        Content::Empty => String::new(),
-        Content::Json(value) => format!(" {}", hidden(value, false, 0)),
-        Content::Other(text) => format!(" {text}"),
+        AnswerBody::Empty => String::new(),
+        AnswerBody::Json(value) => format!(" {}", hidden(value, false, 0)),
+        AnswerBody::Other(text) => format!(" {text}"),
     };
     let end = match &got.end {
         None => String::new(),
-        Some(End::Succeeded) => ", then: succeeded".into(),
-        Some(End::Failed(why)) => format!(", then: failed: {why}"),
-        Some(End::GivenUp(why)) => format!(", then: {why}"),
+        Some(OperationEnd::Succeeded) => ", then: succeeded".into(),
+        Some(OperationEnd::Failed(why)) => format!(", then: failed: {why}"),
+        Some(OperationEnd::GivenUp(why)) => format!(", then: {why}"),
     };
     format!("{}{}", cut(&format!("{}{body}", got.status())), cut(&end))
 }
@@ -98,7 +98,7 @@ mod tests {
             shown.contains("DATABASE_URL") && shown.contains("\"message\":\"m\""),
             "{shown}"
         );
-        let mut signing = Request::new(Method::Get, "");
+        let mut signing = CheckRequest::new(Method::Get, "");
         let fields = [
             ("id", "a"),
             ("token", "secret"),

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::run::Verdict::{self, Fail, Skip, Warn};
+use super::run::CheckVerdict::{self, Fail, Skip, Warn};
 use super::*;
 use crate::addon::Dialect;
 use crate::addon::check::checks::checks;
 use crate::addon::credentials::{Credentials, ProviderCredentials};
-use crate::addon::decision::Facts;
-use crate::addon::dialect::exchange::{Call, Exchange as Received, Method};
-use crate::addon::dialect::gateway::Gateway;
+use crate::addon::decision::RegistryFacts;
+use crate::addon::dialect::exchange::{AuthenticatedRequest, Call, Method};
+use crate::addon::dialect::gateway::GatewayProperties;
 use crate::addon::dialect::{self, exchange};
-use crate::addon::plan::{Plan, Plans};
+use crate::addon::plan::{AddonPlan, Plans};
 use crate::addon::ports::PortSet;
 use crate::addon::registry::Registry;
-use crate::addon::sso::{self, Fields};
+use crate::addon::sso::{self, FormFields};
 use tcpgw_core::model::PortRange;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -26,7 +26,7 @@ const USER: &str = "username = 'tcp'\npassword = '0123456789abcdef'\nsso_salt = 
 const DIALECTS: [Dialect; 4] = [Dialect::Osb, Dialect::Scalingo, Dialect::Heroku, Dialect::CleverCloud];
 
 fn plans() -> Plans {
-    let plan = |(at, name)| Plan::example(name, &format!("00000000-0000-4000-8000-00000000001{at}"));
+    let plan = |(at, name)| AddonPlan::example(name, &format!("00000000-0000-4000-8000-00000000001{at}"));
     Plans::new(["small", "large"].into_iter().enumerate().map(plan).collect()).unwrap()
 }
 
@@ -50,19 +50,19 @@ impl Provider {
         }
     }
 
-    fn answer(&mut self, request: &Request, identity: &str) -> Answer {
+    fn answer(&mut self, request: &CheckRequest, identity: &str) -> ProviderAnswer {
         let (status, body) = self.told(request);
-        Answer {
+        ProviderAnswer {
             status,
             media: body.is_some().then(|| "application/json".to_owned()),
             identity: Some(identity.to_owned()),
             retry_after: None,
-            content: body.map_or(Content::Empty, Content::Json),
+            content: body.map_or(AnswerBody::Empty, AnswerBody::Json),
             took: Duration::from_millis(5),
         }
     }
 
-    fn told(&mut self, request: &Request) -> (u16, Option<Value>) {
+    fn told(&mut self, request: &CheckRequest) -> (u16, Option<Value>) {
         if request.place == PathBase::SignOn {
             return (self.signs_on(request), None);
         }
@@ -73,12 +73,12 @@ impl Provider {
             );
         }
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
-        let query: Fields = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let query: FormFields = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let prefix = if self.dialect == Dialect::Osb { "" } else { "resources" };
         let path = format!("{prefix}{}", path.strip_prefix("/v2/").unwrap_or(path));
         let path: Vec<&str> = path.split('/').collect();
         let bytes = request.bytes();
-        let received = Received {
+        let received = AuthenticatedRequest {
             method: request.method,
             path: &path,
             query: &query,
@@ -96,23 +96,23 @@ impl Provider {
         (answer.status, answer.body)
     }
 
-    fn does(&mut self, call: &Call) -> exchange::Answer {
+    fn does(&mut self, call: &Call) -> exchange::DialectAnswer {
         let plans = self.plans.clone();
-        let gateway = Gateway {
+        let gateway = GatewayProperties {
             host: "gateway.example.com",
             pages: None,
             plans: &plans,
         };
         let target = match call {
             Call::Catalog => {
-                return exchange::Answer {
+                return exchange::DialectAnswer {
                     status: 200,
                     body: Some(dialect::catalog(&plans)),
                 };
             }
             Call::Change(request) => {
                 self.random += 1;
-                let facts = Facts {
+                let facts = RegistryFacts {
                     plans: &plans,
                     busy: &PortSet::default(),
                     random: self.random,
@@ -137,7 +137,7 @@ impl Provider {
         dialect::shown(self.dialect, call, &found, gateway)
     }
 
-    fn signs_on(&self, request: &Request) -> u16 {
+    fn signs_on(&self, request: &CheckRequest) -> u16 {
         let Body::Form(fields) = &request.body else { return 400 };
         match sso::verify(self.dialect, fields, "fedcba9876543210", NOW) {
             Ok(_) => 303,
@@ -168,9 +168,9 @@ fn settings(dialect: Dialect) -> CheckSettings {
 /// Runs all checks. What `change` returns stands for the answer to the request of that check.
 fn run_with(
     settings: CheckSettings,
-    mut answer: impl FnMut(&str, &Request, &str) -> Result<Answer, String>,
-) -> (Report, u64) {
-    let mut run = Run::new(settings, [7; 16]).unwrap();
+    mut answer: impl FnMut(&str, &CheckRequest, &str) -> Result<ProviderAnswer, String>,
+) -> (CheckReport, u64) {
+    let mut run = CheckRun::new(settings, [7; 16]).unwrap();
     let mut requests = 0;
     while let Next::Send(request, identity) = run.next(NOW) {
         requests += 1;
@@ -181,7 +181,7 @@ fn run_with(
     (run.report(), requests)
 }
 
-fn run(dialect: Dialect) -> Report {
+fn run(dialect: Dialect) -> CheckReport {
     let mut provider = Provider::new(dialect);
     run_with(settings(dialect), |_, request, identity| {
         Ok(provider.answer(request, identity))
@@ -189,7 +189,7 @@ fn run(dialect: Dialect) -> Report {
     .0
 }
 
-fn of(report: &Report, verdicts: &[Verdict]) -> Vec<(&'static str, Verdict, String)> {
+fn of(report: &CheckReport, verdicts: &[CheckVerdict]) -> Vec<(&'static str, CheckVerdict, String)> {
     let findings = report
         .findings
         .iter()

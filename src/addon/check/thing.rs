@@ -2,7 +2,7 @@
 
 /// Thing that the run made at the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Thing {
+pub(super) enum ProviderResource {
     /// An instance (OSB), by its id.
     Instance(String),
     /// A binding of an instance (OSB), by both ids.
@@ -13,7 +13,7 @@ pub(super) enum Thing {
 
 /// Whether a thing is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
+pub(super) enum ResourcePresence {
     /// The thing was requested, and no answer says whether it was made.
     Perhaps,
     There,
@@ -22,9 +22,9 @@ pub(super) enum Presence {
 
 /// A thing that the run requested.
 #[derive(Debug, Clone)]
-pub(super) struct Made {
-    pub(super) thing: Thing,
-    pub(super) presence: Presence,
+pub(super) struct CreatedResource {
+    pub(super) thing: ProviderResource,
+    pub(super) presence: ResourcePresence,
     /// The provider's own id, where that is needed to remove it.
     pub(super) id: Option<String>,
 }

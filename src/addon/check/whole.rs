@@ -4,34 +4,37 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::context::Context;
-use super::judge::{Kind, optional};
-use super::judgement::{Judgement, failure, warning};
-use super::message::{Content, Effect, Exchange, PathBase};
-use super::thing::Thing;
+use super::context::CheckContext;
+use super::judge::{JsonType, optional};
+use super::judgement::{CheckResult, failure, warning};
+use super::message::{AnswerBody, CheckExchange, PathBase, RequestEffect};
+use super::thing::ProviderResource;
 use crate::addon::Dialect;
 use crate::addon::dialect::exchange::Method;
 
 /// Times within which Heroku should have an answer, and after which it gives up.
 const HEROKU_TIMES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(25));
 
-fn is_refusal(got: &Exchange) -> bool {
+fn is_refusal(got: &CheckExchange) -> bool {
     got.status() >= 400
 }
 
-pub(super) fn osb_error(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn osb_error(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     if !is_refusal(got) {
         return Ok(());
     }
     let body = match &got.answer.content {
-        Content::Empty => return Ok(()),
-        Content::Json(body @ Value::Object(_)) => body,
-        Content::Json(_) => return Err(failure("the body of an error is JSON, but no object")),
-        Content::Other(_) => return Err(warning("the body of an error is not JSON")),
+        AnswerBody::Empty => return Ok(()),
+        AnswerBody::Json(body @ Value::Object(_)) => body,
+        AnswerBody::Json(_) => return Err(failure("the body of an error is JSON, but no object")),
+        AnswerBody::Other(_) => return Err(warning("the body of an error is not JSON")),
     };
-    optional(body, "", &[("error", Kind::Text), ("description", Kind::Text)])?;
+    optional(body, "", &[("error", JsonType::Text), ("description", JsonType::Text)])?;
     let changes_instance = got.request.method == Method::Patch
-        || matches!(&got.request.effect, Effect::Removes(Thing::Instance(_)))
+        || matches!(
+            &got.request.effect,
+            RequestEffect::Removes(ProviderResource::Instance(_))
+        )
         || (got.request.method == Method::Delete && !got.request.path.contains("/service_bindings/"));
     for (name, may_be_there) in [
         ("instance_usable", changes_instance),
@@ -48,30 +51,30 @@ pub(super) fn osb_error(_: &Context, got: &Exchange) -> Judgement {
 }
 
 /// Checks the errors of the dialects other than OSB: they need a message that a platform can show to its user.
-pub(super) fn resources_error(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn resources_error(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     if !is_refusal(got) || got.request.place == PathBase::SignOn || got.status() == 401 {
         return Ok(());
     }
-    let is_text = |name: &str| got.member(name).is_some_and(|text| Kind::Text.fits(text));
+    let is_text = |name: &str| got.member(name).is_some_and(|text| JsonType::Text.fits(text));
     if is_text("message") || is_text("error") {
         return Ok(());
     }
     Err(warning("the error has neither message nor error for the user"))
 }
 
-pub(super) fn json_bodies(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn json_bodies(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     if got.request.place == PathBase::SignOn {
         return Ok(());
     }
     match &got.answer.content {
-        Content::Empty | Content::Json(_) => Ok(()),
-        Content::Other(_) if context.settings.dialect == Dialect::Heroku => Err(failure("the body is not JSON")),
-        Content::Other(_) => Err(warning("the body is not JSON")),
+        AnswerBody::Empty | AnswerBody::Json(_) => Ok(()),
+        AnswerBody::Other(_) if context.settings.dialect == Dialect::Heroku => Err(failure("the body is not JSON")),
+        AnswerBody::Other(_) => Err(warning("the body is not JSON")),
     }
 }
 
-pub(super) fn content_type(_: &Context, got: &Exchange) -> Judgement {
-    if got.request.place == PathBase::SignOn || !matches!(got.answer.content, Content::Json(_)) {
+pub(super) fn content_type(_: &CheckContext, got: &CheckExchange) -> CheckResult {
+    if got.request.place == PathBase::SignOn || !matches!(got.answer.content, AnswerBody::Json(_)) {
         return Ok(());
     }
     let media = got.answer.media.as_deref().unwrap_or_default();
@@ -84,7 +87,7 @@ pub(super) fn content_type(_: &Context, got: &Exchange) -> Judgement {
     }
 }
 
-pub(super) fn request_identity(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn request_identity(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     match &got.answer.identity {
         Some(identity) if *identity == got.identity => Ok(()),
         Some(_) => Err(warning(
@@ -94,7 +97,7 @@ pub(super) fn request_identity(_: &Context, got: &Exchange) -> Judgement {
     }
 }
 
-pub(super) fn heroku_time(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn heroku_time(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     let (usual, longest) = HEROKU_TIMES;
     match got.answer.took {
         took if took > longest => Err(failure(format!("the answer took {:.1} s", took.as_secs_f64()))),

@@ -4,18 +4,18 @@ use std::num::NonZeroU16;
 
 use serde_json::{Map, Value};
 
-use super::exchange::Answer;
+use super::exchange::DialectAnswer;
 use super::unique;
 use crate::addon::resource::Dialect;
 
 /// Returns the members of a body that must be a JSON object; an empty body is an empty one.
-pub(super) fn object(dialect: Dialect, body: &[u8]) -> Result<Map<String, Value>, Answer> {
+pub(super) fn object(dialect: Dialect, body: &[u8]) -> Result<Map<String, Value>, DialectAnswer> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
     match serde_json::from_slice(body).map(|unique::Unique(value)| value) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Answer::error(
+        Ok(_) => Err(DialectAnswer::error(
             dialect,
             400,
             "MalformedRequest",
@@ -23,7 +23,7 @@ pub(super) fn object(dialect: Dialect, body: &[u8]) -> Result<Map<String, Value>
         )),
         Err(error) => {
             let text = format!("the body is not JSON: {error}");
-            Err(Answer::error(dialect, 400, "MalformedRequest", &text))
+            Err(DialectAnswer::error(dialect, 400, "MalformedRequest", &text))
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::addon::request::{Request, Target};
+use crate::addon::request::{AddonRequest, ResourceTarget};
 use crate::addon::resource::Dialect;
-use crate::addon::sso::Fields;
+use crate::addon::sso::FormFields;
 
 /// A method of HTTP that provider APIs use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,13 +36,13 @@ impl Method {
 
 /// A request that was authenticated.
 #[derive(Debug, Clone, Copy)]
-pub struct Exchange<'r> {
+pub struct AuthenticatedRequest<'r> {
     /// The method.
     pub method: Method,
     /// The path's segments behind the provider API's own prefix, percent-decoded.
     pub path: &'r [&'r str],
     /// The query's parameters.
-    pub query: &'r Fields,
+    pub query: &'r FormFields,
     /// `X-Broker-API-Version`, if it was sent.
     pub version: Option<&'r str>,
     /// The body.
@@ -53,31 +53,31 @@ pub struct Exchange<'r> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// A change.
-    Change(Request),
+    Change(AddonRequest),
     /// The catalog (OSB).
     Catalog,
     /// The present state of a resource.
-    Show(Target),
+    Show(ResourceTarget),
     /// An update that changes nothing (OSB).
-    Keep(Target),
+    Keep(ResourceTarget),
     /// The present state of a binding (OSB).
-    ShowBinding(Target, crate::addon::id::PlatformId),
+    ShowBinding(ResourceTarget, crate::addon::id::PlatformId),
     /// State of the last operation of a resource (OSB).
-    LastOperation(Target),
+    LastOperation(ResourceTarget),
     /// State of the last operation of a binding (OSB).
-    LastBindingOperation(Target, crate::addon::id::PlatformId),
+    LastBindingOperation(ResourceTarget, crate::addon::id::PlatformId),
 }
 
 /// An answer: status code and body.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct DialectAnswer {
     /// The status code.
     pub status: u16,
     /// The body; `None`: none at all.
     pub body: Option<Value>,
 }
 
-impl Answer {
+impl DialectAnswer {
     pub(super) fn new(status: u16, body: Value) -> Self {
         Self {
             status,

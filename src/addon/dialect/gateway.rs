@@ -6,7 +6,7 @@ use crate::addon::plan::Plans;
 
 /// Properties of the gateway that answers contain.
 #[derive(Debug, Clone, Copy)]
-pub struct Gateway<'g> {
+pub struct GatewayProperties<'g> {
     /// The public name or address.
     pub host: &'g str,
     /// Start of the URL of an app's page, to which the resource's id is added; `None`: not known.
@@ -15,7 +15,7 @@ pub struct Gateway<'g> {
     pub plans: &'g Plans,
 }
 
-impl Gateway<'_> {
+impl GatewayProperties<'_> {
     /// Returns the value of `TCP_URL`.
     pub fn tcp_url(&self, port: NonZeroU16) -> String {
         tcp_url(self.host, port)

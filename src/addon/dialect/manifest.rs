@@ -92,7 +92,7 @@ pub fn objection(dialect: Dialect, credentials: &Credentials) -> Option<&'static
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addon::plan::{Plan, Price};
+    use crate::addon::plan::{AddonPlan, Price};
     use tcpgw_core::model::{Limit, LimitDirection};
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
             direction: LimitDirection::Each,
             mtu: 1500,
         };
-        let plan = Plan {
+        let plan = AddonPlan {
             name: "free".parse().unwrap(),
             id: "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11".parse().unwrap(),
             limit,

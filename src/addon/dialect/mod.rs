@@ -1,7 +1,7 @@
 //! The provider APIs: what a request of each means to the [`Registry`](super::Registry), and how each is answered.
 //!
-//! Owns paths, fields, status codes and bodies. No sockets: an [`Exchange`] has what matters of an HTTP request, and an [`Answer`]
-//! what matters of its response. Credentials were checked before.
+//! Owns paths, fields, status codes and bodies. No sockets: an [`AuthenticatedRequest`] has what matters of an HTTP request, and a
+//! [`DialectAnswer`] what matters of its response. Credentials were checked before.
 
 mod body;
 pub mod exchange;
@@ -13,11 +13,11 @@ mod unique;
 
 use std::sync::Arc;
 
-use self::exchange::{Answer, Call, Exchange};
-use self::gateway::Gateway;
+use self::exchange::{AuthenticatedRequest, Call, DialectAnswer};
+use self::gateway::GatewayProperties;
 use super::decision::AddonOutcome;
 use super::refusal::Refusal;
-use super::request::Request;
+use super::request::AddonRequest;
 use super::resource::{Dialect, Resource};
 
 pub use self::manifest::{manifest, objection};
@@ -27,7 +27,7 @@ pub use self::osb::{SUPPORTED_VERSIONS, catalog};
 ///
 /// # Errors
 /// The answer to a request that cannot be understood.
-pub fn parse(dialect: Dialect, exchange: &Exchange<'_>) -> Result<Call, Answer> {
+pub fn parse(dialect: Dialect, exchange: &AuthenticatedRequest<'_>) -> Result<Call, DialectAnswer> {
     match dialect {
         Dialect::Osb => osb::parse(exchange),
         Dialect::Scalingo | Dialect::Heroku | Dialect::CleverCloud | Dialect::Local => {
@@ -50,10 +50,10 @@ pub fn allowed(dialect: Dialect, path: &[&str]) -> &'static str {
 /// Returns the answer to a change.
 pub fn answer(
     dialect: Dialect,
-    request: &Request,
+    request: &AddonRequest,
     result: &Result<AddonOutcome, Refusal>,
-    gateway: Gateway<'_>,
-) -> Answer {
+    gateway: GatewayProperties<'_>,
+) -> DialectAnswer {
     match dialect {
         Dialect::Osb => osb::answer(request, result, gateway),
         Dialect::Scalingo | Dialect::Heroku | Dialect::CleverCloud | Dialect::Local => {
@@ -63,7 +63,12 @@ pub fn answer(
 }
 
 /// Returns the answer to a call that only reads one resource. `call` is no change, and no catalog.
-pub fn shown(dialect: Dialect, call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway: Gateway<'_>) -> Answer {
+pub fn shown(
+    dialect: Dialect,
+    call: &Call,
+    found: &Result<Arc<Resource>, Refusal>,
+    gateway: GatewayProperties<'_>,
+) -> DialectAnswer {
     match dialect {
         Dialect::Osb => osb::shown(call, found, gateway),
         Dialect::Scalingo | Dialect::Heroku | Dialect::CleverCloud | Dialect::Local => {

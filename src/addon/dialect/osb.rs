@@ -7,15 +7,15 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::body::{object, wished_port};
-use super::exchange::{Answer, Call, Exchange, Method};
-use super::gateway::Gateway;
+use super::exchange::{AuthenticatedRequest, Call, DialectAnswer, Method};
+use super::gateway::GatewayProperties;
 use crate::addon::decision::AddonOutcome;
 use crate::addon::fingerprint::{Fingerprint, stand_in};
 use crate::addon::id::{IdError, PlatformId};
-use crate::addon::plan::{Plan, Plans};
+use crate::addon::plan::{AddonPlan, Plans};
 use crate::addon::refusal::Refusal;
-use crate::addon::request::{Provision, Request, Target, WantedPlan};
-use crate::addon::resource::{Binding, Dialect, Owner, Resource};
+use crate::addon::request::{AddonRequest, Provision, ResourceTarget, WantedPlan};
+use crate::addon::resource::{Binding, Dialect, Resource, ResourceOwner};
 
 /// The minor versions of major version 2 that are understood.
 pub const SUPPORTED_VERSIONS: std::ops::RangeInclusive<u32> = 13..=17;
@@ -23,7 +23,7 @@ pub const SUPPORTED_VERSIONS: std::ops::RangeInclusive<u32> = 13..=17;
 const SERVICE_ID: &str = "0f6c1d8e-5f0c-4c55-9d1b-7c2f6a3be4d1";
 const SERVICE_NAME: &str = "tcp-gateway";
 
-pub(super) fn parse(exchange: &Exchange<'_>) -> Result<Call, Answer> {
+pub(super) fn parse(exchange: &AuthenticatedRequest<'_>) -> Result<Call, DialectAnswer> {
     supported(exchange.version)?;
     match exchange.path {
         ["catalog"] => only(exchange, Method::Get).map(|()| Call::Catalog),
@@ -50,7 +50,7 @@ pub(super) fn parse(exchange: &Exchange<'_>) -> Result<Call, Answer> {
     }
 }
 
-fn supported(version: Option<&str>) -> Result<(), Answer> {
+fn supported(version: Option<&str>) -> Result<(), DialectAnswer> {
     let (first, last) = (SUPPORTED_VERSIONS.start(), SUPPORTED_VERSIONS.end());
     let known = format!("versions 2.{first} to 2.{last} are supported");
     let minor = version.and_then(|version| version.trim().strip_prefix("2.")?.parse().ok());
@@ -69,20 +69,20 @@ fn supported(version: Option<&str>) -> Result<(), Answer> {
     }
 }
 
-fn instance(exchange: &Exchange<'_>, instance: &str) -> Result<Call, Answer> {
+fn instance(exchange: &AuthenticatedRequest<'_>, instance: &str) -> Result<Call, DialectAnswer> {
     let target = || target(instance);
     let request = match exchange.method {
         Method::Get => return Ok(Call::Show(target()?)),
         Method::Put => {
             let body = object(Dialect::Osb, exchange.body)?;
-            let owner = Owner {
+            let owner = ResourceOwner {
                 organization: owner_id(&body, "organization_guid")?,
                 space: owner_id(&body, "space_guid")?,
             };
             service(body.get("service_id"))?;
             objects(&body, &["context", "parameters", "maintenance_info"])?;
             let port = wished_port(body.get("parameters")).map_err(|why| invalid(&format!("parameters: {why}")))?;
-            Request::Provision(Provision {
+            AddonRequest::Provision(Provision {
                 dialect: Dialect::Osb,
                 app: id("instance_id", instance)?,
                 uuid: None,
@@ -105,19 +105,19 @@ fn instance(exchange: &Exchange<'_>, instance: &str) -> Result<Call, Answer> {
             fixed_parameters(&body)?;
             match body.get("plan_id") {
                 None | Some(Value::Null) => return Ok(Call::Keep(target()?)),
-                given => Request::ChangePlan(target()?, plan(given)?),
+                given => AddonRequest::ChangePlan(target()?, plan(given)?),
             }
         }
         Method::Delete => {
             service_and_plan(exchange)?;
-            Request::Deprovision(target()?)
+            AddonRequest::Deprovision(target()?)
         }
         Method::Post => return Err(not_allowed()),
     };
     Ok(Call::Change(request))
 }
 
-fn binding(exchange: &Exchange<'_>, instance: &str, binding: &str) -> Result<Call, Answer> {
+fn binding(exchange: &AuthenticatedRequest<'_>, instance: &str, binding: &str) -> Result<Call, DialectAnswer> {
     let (target, binding) = (target(instance)?, id("binding_id", binding)?);
     let request = match exchange.method {
         Method::Get => return Ok(Call::ShowBinding(target, binding)),
@@ -134,36 +134,36 @@ fn binding(exchange: &Exchange<'_>, instance: &str, binding: &str) -> Result<Cal
                 Some(app) => Some(text_id("app_guid", Some(app))?),
             };
             let asked = Some(Fingerprint::of(&asked));
-            Request::Bind(target, binding, plan, Binding { app, asked })
+            AddonRequest::Bind(target, binding, plan, Binding { app, asked })
         }
         Method::Delete => {
             service_and_plan(exchange)?;
-            Request::Unbind(target, binding)
+            AddonRequest::Unbind(target, binding)
         }
         Method::Post | Method::Patch => return Err(not_allowed()),
     };
     Ok(Call::Change(request))
 }
 
-fn only(exchange: &Exchange<'_>, method: Method) -> Result<(), Answer> {
+fn only(exchange: &AuthenticatedRequest<'_>, method: Method) -> Result<(), DialectAnswer> {
     (exchange.method == method).then_some(()).ok_or_else(not_allowed)
 }
 
-fn not_allowed() -> Answer {
+fn not_allowed() -> DialectAnswer {
     error(405, "MethodNotAllowed", "this method is not allowed here")
 }
 
-fn target(instance: &str) -> Result<Target, Answer> {
-    Ok(Target::App(Dialect::Osb, id("instance_id", instance)?))
+fn target(instance: &str) -> Result<ResourceTarget, DialectAnswer> {
+    Ok(ResourceTarget::App(Dialect::Osb, id("instance_id", instance)?))
 }
 
-fn id(name: &str, text: &str) -> Result<PlatformId, Answer> {
+fn id(name: &str, text: &str) -> Result<PlatformId, DialectAnswer> {
     text.parse().map_err(|why: IdError| invalid(&format!("{name} {why}")))
 }
 
 /// Returns the id of an organization or a space. Any text is accepted, since it is in no path: a text that is no valid id is
 /// replaced by its hash.
-fn owner_id(body: &Map<String, Value>, name: &str) -> Result<PlatformId, Answer> {
+fn owner_id(body: &Map<String, Value>, name: &str) -> Result<PlatformId, DialectAnswer> {
     match body.get(name) {
         Some(Value::String(text)) if !text.is_empty() => match text.parse() {
             Ok(id) => Ok(id),
@@ -181,7 +181,7 @@ fn parameters(body: &Map<String, Value>) -> Value {
     }
 }
 
-fn text_id(name: &str, value: Option<&Value>) -> Result<PlatformId, Answer> {
+fn text_id(name: &str, value: Option<&Value>) -> Result<PlatformId, DialectAnswer> {
     match value {
         None | Some(Value::Null) => Err(invalid(&format!("{name} is missing"))),
         Some(Value::String(text)) => id(name, text),
@@ -189,7 +189,7 @@ fn text_id(name: &str, value: Option<&Value>) -> Result<PlatformId, Answer> {
     }
 }
 
-fn service(given: Option<&Value>) -> Result<(), Answer> {
+fn service(given: Option<&Value>) -> Result<(), DialectAnswer> {
     match given {
         Some(Value::String(id)) if id == SERVICE_ID => Ok(()),
         None | Some(Value::Null) => Err(invalid("service_id is missing")),
@@ -197,7 +197,7 @@ fn service(given: Option<&Value>) -> Result<(), Answer> {
     }
 }
 
-fn plan(given: Option<&Value>) -> Result<WantedPlan, Answer> {
+fn plan(given: Option<&Value>) -> Result<WantedPlan, DialectAnswer> {
     match given {
         Some(Value::String(id)) => Ok(WantedPlan::Id(id.parse().ok())),
         None | Some(Value::Null) => Err(invalid("plan_id is missing")),
@@ -206,7 +206,7 @@ fn plan(given: Option<&Value>) -> Result<WantedPlan, Answer> {
 }
 
 /// Refuses members that are present and are no objects.
-fn objects(body: &Map<String, Value>, names: &[&str]) -> Result<(), Answer> {
+fn objects(body: &Map<String, Value>, names: &[&str]) -> Result<(), DialectAnswer> {
     for name in names {
         if !matches!(body.get(*name), None | Some(Value::Null | Value::Object(_))) {
             return Err(invalid(&format!("{name} must be an object")));
@@ -216,7 +216,7 @@ fn objects(body: &Map<String, Value>, names: &[&str]) -> Result<(), Answer> {
 }
 
 /// Refuses a version of `maintenance_info`, since no plan of the catalog has one.
-fn no_maintenance(body: &Map<String, Value>) -> Result<(), Answer> {
+fn no_maintenance(body: &Map<String, Value>) -> Result<(), DialectAnswer> {
     let version = body.get("maintenance_info").and_then(|info| info.get("version"));
     match version {
         None | Some(Value::Null) => Ok(()),
@@ -229,7 +229,7 @@ fn no_maintenance(body: &Map<String, Value>) -> Result<(), Answer> {
 }
 
 /// Refuses an update of parameters: an instance keeps those of its provision.
-fn fixed_parameters(body: &Map<String, Value>) -> Result<(), Answer> {
+fn fixed_parameters(body: &Map<String, Value>) -> Result<(), DialectAnswer> {
     let given = body.get("parameters").and_then(Value::as_object);
     let is_asked = given.is_some_and(|parameters| !parameters.is_empty());
     if is_asked {
@@ -240,7 +240,7 @@ fn fixed_parameters(body: &Map<String, Value>) -> Result<(), Answer> {
 }
 
 /// Checks that a DELETE names service and plan. A plan that is no longer in the catalog is accepted.
-fn service_and_plan(exchange: &Exchange<'_>) -> Result<(), Answer> {
+fn service_and_plan(exchange: &AuthenticatedRequest<'_>) -> Result<(), DialectAnswer> {
     for name in ["service_id", "plan_id"] {
         if exchange.query.get(name).is_none_or(String::is_empty) {
             return Err(invalid(&format!("the query parameter {name} is missing")));
@@ -249,12 +249,12 @@ fn service_and_plan(exchange: &Exchange<'_>) -> Result<(), Answer> {
     Ok(())
 }
 
-fn invalid(description: &str) -> Answer {
+fn invalid(description: &str) -> DialectAnswer {
     error(400, "InvalidRequest", description)
 }
 
-fn error(status: u16, error: &str, description: &str) -> Answer {
-    Answer::error(Dialect::Osb, status, error, description)
+fn error(status: u16, error: &str, description: &str) -> DialectAnswer {
+    DialectAnswer::error(Dialect::Osb, status, error, description)
 }
 
 /// Returns the catalog: one service with all plans.
@@ -272,7 +272,7 @@ pub fn catalog(plans: &Plans) -> Value {
     }]})
 }
 
-fn described_plan(plan: &Plan) -> Value {
+fn described_plan(plan: &AddonPlan) -> Value {
     let pps = plan.limit.pps;
     let description = match plan.description.as_str() {
         "" => format!("{pps} packets per second in each direction for each container"),
@@ -290,24 +290,38 @@ fn described_plan(plan: &Plan) -> Value {
     })
 }
 
-pub(super) fn answer(request: &Request, result: &Result<AddonOutcome, Refusal>, gateway: Gateway<'_>) -> Answer {
+pub(super) fn answer(
+    request: &AddonRequest,
+    result: &Result<AddonOutcome, Refusal>,
+    gateway: GatewayProperties<'_>,
+) -> DialectAnswer {
     let outcome = match result {
         Ok(outcome) => outcome,
         Err(refusal) => return refused(request, refusal),
     };
     match (request, outcome) {
-        (Request::Provision(_), AddonOutcome::Created(resource)) => Answer::new(201, dashboard(resource, gateway)),
-        (Request::Bind(..), AddonOutcome::Created(resource)) => Answer::new(201, credentials(resource, gateway)),
-        (Request::Bind(..), AddonOutcome::Unchanged(resource)) => Answer::new(200, credentials(resource, gateway)),
+        (AddonRequest::Provision(_), AddonOutcome::Created(resource)) => {
+            DialectAnswer::new(201, dashboard(resource, gateway))
+        }
+        (AddonRequest::Bind(..), AddonOutcome::Created(resource)) => {
+            DialectAnswer::new(201, credentials(resource, gateway))
+        }
+        (AddonRequest::Bind(..), AddonOutcome::Unchanged(resource)) => {
+            DialectAnswer::new(200, credentials(resource, gateway))
+        }
         (
-            Request::Provision(_) | Request::ChangePlan(..),
+            AddonRequest::Provision(_) | AddonRequest::ChangePlan(..),
             AddonOutcome::Changed(resource) | AddonOutcome::Unchanged(resource),
-        ) => Answer::new(200, dashboard(resource, gateway)),
-        _ => Answer::new(200, json!({})),
+        ) => DialectAnswer::new(200, dashboard(resource, gateway)),
+        _ => DialectAnswer::new(200, json!({})),
     }
 }
 
-pub(super) fn shown(call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway: Gateway<'_>) -> Answer {
+pub(super) fn shown(
+    call: &Call,
+    found: &Result<Arc<Resource>, Refusal>,
+    gateway: GatewayProperties<'_>,
+) -> DialectAnswer {
     let is_operation = matches!(call, Call::LastOperation(_) | Call::LastBindingOperation(..));
     let resource = match found {
         Ok(resource) => resource,
@@ -317,14 +331,16 @@ pub(super) fn shown(call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway
     };
     let has = |binding: &PlatformId| resource.bindings.contains_key(binding);
     match call {
-        Call::ShowBinding(_, binding) if has(binding) => Answer::new(200, credentials(resource, gateway)),
+        Call::ShowBinding(_, binding) if has(binding) => DialectAnswer::new(200, credentials(resource, gateway)),
         Call::ShowBinding(..) => error(404, "NotFound", &Refusal::NoBinding.to_string()),
         Call::LastBindingOperation(_, binding) if !has(binding) => {
             error(404, "NotFound", &Refusal::NoBinding.to_string())
         }
-        Call::LastOperation(_) | Call::LastBindingOperation(..) => Answer::new(200, json!({"state": "succeeded"})),
+        Call::LastOperation(_) | Call::LastBindingOperation(..) => {
+            DialectAnswer::new(200, json!({"state": "succeeded"}))
+        }
         // As one that changes the plan is answered.
-        Call::Keep(_) => Answer::new(200, dashboard(resource, gateway)),
+        Call::Keep(_) => DialectAnswer::new(200, dashboard(resource, gateway)),
         Call::Show(_) | Call::Change(_) | Call::Catalog => {
             let mut body = dashboard(resource, gateway);
             body["service_id"] = SERVICE_ID.into();
@@ -332,13 +348,13 @@ pub(super) fn shown(call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway
             if let Some(plan) = gateway.plans.of(resource) {
                 body["plan_id"] = plan.id.as_str().into();
             }
-            Answer::new(200, body)
+            DialectAnswer::new(200, body)
         }
     }
 }
 
 /// Returns the body that answers a provision: the URL of the resource's page.
-fn dashboard(resource: &Resource, gateway: Gateway<'_>) -> Value {
+fn dashboard(resource: &Resource, gateway: GatewayProperties<'_>) -> Value {
     match gateway.pages {
         Some(pages) => json!({"dashboard_url": format!("{pages}{}", resource.id)}),
         None => json!({}),
@@ -346,7 +362,7 @@ fn dashboard(resource: &Resource, gateway: Gateway<'_>) -> Value {
 }
 
 /// Returns the body that answers a binding.
-fn credentials(resource: &Resource, gateway: Gateway<'_>) -> Value {
+fn credentials(resource: &Resource, gateway: GatewayProperties<'_>) -> Value {
     let uri = gateway.tcp_url(resource.port);
     json!({
         "credentials": {"uri": uri, "TCP_URL": uri, "host": gateway.host, "port": resource.port},
@@ -354,8 +370,8 @@ fn credentials(resource: &Resource, gateway: Gateway<'_>) -> Value {
     })
 }
 
-fn refused(request: &Request, refusal: &Refusal) -> Answer {
-    let removes = matches!(request, Request::Deprovision(_) | Request::Unbind(..));
+fn refused(request: &AddonRequest, refusal: &Refusal) -> DialectAnswer {
+    let removes = matches!(request, AddonRequest::Deprovision(_) | AddonRequest::Unbind(..));
     let (status, word) = match refusal {
         Refusal::NotFound | Refusal::Gone | Refusal::NoBinding if removes => (410, "Gone"),
         Refusal::NotFound | Refusal::Gone | Refusal::NoBinding => (404, "NotFound"),

@@ -1,22 +1,22 @@
-//! The provider APIs that have `resources`: Scalingo's, Heroku's and Clever Cloud's. What differs between them is in [`Rules`].
+//! The provider APIs that have `resources`: Scalingo's, Heroku's and Clever Cloud's. What differs between them is in [`DialectRules`].
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::body::{object, wished_port};
-use super::exchange::{Answer, Call, Exchange, Method};
-use super::gateway::Gateway;
+use super::exchange::{AuthenticatedRequest, Call, DialectAnswer, Method};
+use super::gateway::GatewayProperties;
 use crate::addon::decision::AddonOutcome;
 use crate::addon::id::{IdError, PlanName, PlatformId};
 use crate::addon::refusal::Refusal;
-use crate::addon::request::{Provision, Request, Target};
+use crate::addon::request::{AddonRequest, Provision, ResourceTarget};
 use crate::addon::resource::{Dialect, Resource};
 use tcpgw_core::model::Word as _;
 
 /// Differences between these dialects. Sources: Scalingo's add-on provider boilerplate and API tester; Heroku's add-on partner
 /// API reference, version 3; Clever Cloud's add-on provider documentation.
-struct Rules {
+struct DialectRules {
     /// The field that names the app.
     app: &'static str,
     /// The field that identifies the request, if one is sent.
@@ -34,7 +34,7 @@ struct Rules {
     unknown: u16,
 }
 
-const SCALINGO: Rules = Rules {
+const SCALINGO: DialectRules = DialectRules {
     app: "app_id",
     uuid: Some("uuid"),
     by_app: false,
@@ -45,7 +45,7 @@ const SCALINGO: Rules = Rules {
     unknown: 404,
 };
 
-const HEROKU: Rules = Rules {
+const HEROKU: DialectRules = DialectRules {
     app: "uuid",
     uuid: None,
     by_app: true,
@@ -56,7 +56,7 @@ const HEROKU: Rules = Rules {
     unknown: 410,
 };
 
-const CLEVER_CLOUD: Rules = Rules {
+const CLEVER_CLOUD: DialectRules = DialectRules {
     app: "addon_id",
     uuid: None,
     by_app: false,
@@ -70,7 +70,7 @@ const CLEVER_CLOUD: Rules = Rules {
 /// Status of requests that no platform sends; `options` of the command line come as values.
 const UNPROCESSABLE: u16 = 422;
 
-fn rules(dialect: Dialect) -> &'static Rules {
+fn rules(dialect: Dialect) -> &'static DialectRules {
     match dialect {
         Dialect::Heroku => &HEROKU,
         Dialect::CleverCloud => &CLEVER_CLOUD,
@@ -78,24 +78,24 @@ fn rules(dialect: Dialect) -> &'static Rules {
     }
 }
 
-pub(super) fn parse(dialect: Dialect, exchange: &Exchange<'_>) -> Result<Call, Answer> {
+pub(super) fn parse(dialect: Dialect, exchange: &AuthenticatedRequest<'_>) -> Result<Call, DialectAnswer> {
     let rules = rules(dialect);
     let request = match (exchange.method, exchange.path) {
-        (Method::Post, ["resources"]) => Request::Provision(provision(dialect, rules, exchange.body)?),
+        (Method::Post, ["resources"]) => AddonRequest::Provision(provision(dialect, rules, exchange.body)?),
         (Method::Get, ["resources", id]) => return Ok(Call::Show(target(dialect, rules, id, 404)?)),
         (Method::Put, ["resources", id]) => {
             let target = target(dialect, rules, id, rules.unknown)?;
-            Request::ChangePlan(target, plan(dialect, &object(dialect, exchange.body)?)?.into())
+            AddonRequest::ChangePlan(target, plan(dialect, &object(dialect, exchange.body)?)?.into())
         }
-        (Method::Delete, ["resources", id]) => Request::Deprovision(target(dialect, rules, id, rules.unknown)?),
+        (Method::Delete, ["resources", id]) => AddonRequest::Deprovision(target(dialect, rules, id, rules.unknown)?),
         (Method::Post, ["resources", id, "suspend"]) if rules.suspends => {
-            Request::Suspend(target(dialect, rules, id, 404)?)
+            AddonRequest::Suspend(target(dialect, rules, id, 404)?)
         }
         (Method::Post, ["resources", id, "resume"]) if rules.suspends => {
-            Request::Resume(target(dialect, rules, id, 404)?)
+            AddonRequest::Resume(target(dialect, rules, id, 404)?)
         }
         (_, ["resources"] | ["resources", _]) => {
-            return Err(Answer::error(
+            return Err(DialectAnswer::error(
                 dialect,
                 405,
                 "MethodNotAllowed",
@@ -103,19 +103,19 @@ pub(super) fn parse(dialect: Dialect, exchange: &Exchange<'_>) -> Result<Call, A
             ));
         }
         (_, ["resources", _, "suspend" | "resume"]) if rules.suspends => {
-            return Err(Answer::error(
+            return Err(DialectAnswer::error(
                 dialect,
                 405,
                 "MethodNotAllowed",
                 "only POST is allowed here",
             ));
         }
-        _ => return Err(Answer::error(dialect, 404, "NotFound", "there is nothing here")),
+        _ => return Err(DialectAnswer::error(dialect, 404, "NotFound", "there is nothing here")),
     };
     Ok(Call::Change(request))
 }
 
-fn provision(dialect: Dialect, rules: &Rules, body: &[u8]) -> Result<Provision, Answer> {
+fn provision(dialect: Dialect, rules: &DialectRules, body: &[u8]) -> Result<Provision, DialectAnswer> {
     let body = object(dialect, body)?;
     let uuid = rules.uuid.map_or(Ok(None), |field| id_of(dialect, &body, field))?;
     let app = match (id_of(dialect, &body, rules.app)?, &uuid) {
@@ -136,7 +136,7 @@ fn provision(dialect: Dialect, rules: &Rules, body: &[u8]) -> Result<Provision, 
     })
 }
 
-fn id_of(dialect: Dialect, body: &Map<String, Value>, field: &str) -> Result<Option<PlatformId>, Answer> {
+fn id_of(dialect: Dialect, body: &Map<String, Value>, field: &str) -> Result<Option<PlatformId>, DialectAnswer> {
     let text = match body.get(field) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text,
@@ -147,7 +147,7 @@ fn id_of(dialect: Dialect, body: &Map<String, Value>, field: &str) -> Result<Opt
         .map_err(|error| unprocessable(dialect, &format!("{field} {error}")))
 }
 
-fn plan(dialect: Dialect, body: &Map<String, Value>) -> Result<PlanName, Answer> {
+fn plan(dialect: Dialect, body: &Map<String, Value>) -> Result<PlanName, DialectAnswer> {
     match body.get("plan") {
         None | Some(Value::Null) => Err(unprocessable(dialect, "plan is missing")),
         Some(Value::String(text)) => {
@@ -159,72 +159,77 @@ fn plan(dialect: Dialect, body: &Map<String, Value>) -> Result<PlanName, Answer>
 }
 
 /// Returns the resource that an id names. A text that cannot be an id is answered like an unknown id.
-fn target(dialect: Dialect, rules: &Rules, id: &str, unknown: u16) -> Result<Target, Answer> {
+fn target(dialect: Dialect, rules: &DialectRules, id: &str, unknown: u16) -> Result<ResourceTarget, DialectAnswer> {
     let target = if rules.by_app {
-        id.parse().ok().map(|app| Target::App(dialect, app))
+        id.parse().ok().map(|app| ResourceTarget::App(dialect, app))
     } else {
-        id.parse().ok().map(|id| Target::Id(dialect, id))
+        id.parse().ok().map(|id| ResourceTarget::Id(dialect, id))
     };
     let word = if unknown == 410 { "Gone" } else { "NotFound" };
-    target.ok_or_else(|| Answer::error(dialect, unknown, word, &Refusal::NotFound.to_string()))
+    target.ok_or_else(|| DialectAnswer::error(dialect, unknown, word, &Refusal::NotFound.to_string()))
 }
 
-fn unprocessable(dialect: Dialect, text: &str) -> Answer {
-    Answer::error(dialect, UNPROCESSABLE, "InvalidRequest", text)
+fn unprocessable(dialect: Dialect, text: &str) -> DialectAnswer {
+    DialectAnswer::error(dialect, UNPROCESSABLE, "InvalidRequest", text)
 }
 
 pub(super) fn answer(
     dialect: Dialect,
-    request: &Request,
+    request: &AddonRequest,
     result: &Result<AddonOutcome, Refusal>,
-    gateway: Gateway<'_>,
-) -> Answer {
+    gateway: GatewayProperties<'_>,
+) -> DialectAnswer {
     let rules = rules(dialect);
     let resource = match result {
         Err(refusal) => return refused(dialect, rules, request, refusal),
-        Ok(AddonOutcome::Removed(_)) if rules.removed == 204 => return Answer::empty(204),
-        Ok(AddonOutcome::Removed(_)) => return Answer::new(rules.removed, json!({})),
+        Ok(AddonOutcome::Removed(_)) if rules.removed == 204 => return DialectAnswer::empty(204),
+        Ok(AddonOutcome::Removed(_)) => return DialectAnswer::new(rules.removed, json!({})),
         Ok(AddonOutcome::Created(resource) | AddonOutcome::Changed(resource) | AddonOutcome::Unchanged(resource)) => {
             resource
         }
     };
     match request {
-        Request::Provision(_) => {
+        AddonRequest::Provision(_) => {
             let is_new = matches!(result, Ok(AddonOutcome::Created(_)));
             let status = if is_new { rules.created } else { 200 };
             let mut body = described(resource, gateway, "is provisioned");
             body["id"] = resource.id.as_str().into();
-            Answer::new(status, body)
+            DialectAnswer::new(status, body)
         }
-        Request::Suspend(_) | Request::Resume(_) => Answer::empty(204),
-        Request::ChangePlan(..) | Request::Deprovision(_) | Request::Bind(..) | Request::Unbind(..) => {
-            Answer::new(200, described(resource, gateway, "has this plan"))
-        }
+        AddonRequest::Suspend(_) | AddonRequest::Resume(_) => DialectAnswer::empty(204),
+        AddonRequest::ChangePlan(..)
+        | AddonRequest::Deprovision(_)
+        | AddonRequest::Bind(..)
+        | AddonRequest::Unbind(..) => DialectAnswer::new(200, described(resource, gateway, "has this plan")),
     }
 }
 
-pub(super) fn shown(dialect: Dialect, found: &Result<Arc<Resource>, Refusal>, gateway: Gateway<'_>) -> Answer {
+pub(super) fn shown(
+    dialect: Dialect,
+    found: &Result<Arc<Resource>, Refusal>,
+    gateway: GatewayProperties<'_>,
+) -> DialectAnswer {
     match found {
         Ok(resource) => {
             let mut body = described(resource, gateway, "is provisioned");
             body["id"] = resource.id.as_str().into();
             body["plan"] = resource.plan.as_str().into();
             body["status"] = resource.status.word().into();
-            Answer::new(200, body)
+            DialectAnswer::new(200, body)
         }
-        Err(Refusal::Gone) => Answer::error(dialect, 410, "Gone", &Refusal::Gone.to_string()),
-        Err(refusal) => Answer::error(dialect, 404, "NotFound", &refusal.to_string()),
+        Err(Refusal::Gone) => DialectAnswer::error(dialect, 410, "Gone", &Refusal::Gone.to_string()),
+        Err(refusal) => DialectAnswer::error(dialect, 404, "NotFound", &refusal.to_string()),
     }
 }
 
-fn described(resource: &Resource, gateway: Gateway<'_>, what: &str) -> Value {
+fn described(resource: &Resource, gateway: GatewayProperties<'_>, what: &str) -> Value {
     let url = gateway.tcp_url(resource.port);
     let plan = &resource.plan;
     json!({"config": {"TCP_URL": url}, "message": format!("{url} {what} ({plan})")})
 }
 
-fn refused(dialect: Dialect, rules: &Rules, request: &Request, refusal: &Refusal) -> Answer {
-    let is_provision = matches!(request, Request::Provision(_));
+fn refused(dialect: Dialect, rules: &DialectRules, request: &AddonRequest, refusal: &Refusal) -> DialectAnswer {
+    let is_provision = matches!(request, AddonRequest::Provision(_));
     let (status, error) = match refusal {
         Refusal::UnknownPlan { .. } | Refusal::UnlistedPlan => (UNPROCESSABLE, "UnknownPlan"),
         Refusal::Port(_) => (UNPROCESSABLE, "NoPort"),
@@ -234,5 +239,5 @@ fn refused(dialect: Dialect, rules: &Rules, request: &Request, refusal: &Refusal
         Refusal::NotFound | Refusal::NoBinding if rules.unknown == 410 && !is_provision => (410, "Gone"),
         Refusal::NotFound | Refusal::NoBinding => (404, "NotFound"),
     };
-    Answer::error(dialect, status, error, &refusal.for_platform())
+    DialectAnswer::error(dialect, status, error, &refusal.for_platform())
 }

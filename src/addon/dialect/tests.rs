@@ -2,10 +2,10 @@ use super::*;
 use crate::addon::Fingerprint;
 use crate::addon::dialect::exchange::Method;
 use crate::addon::id::ResourceId;
-use crate::addon::plan::{Plan, Plans};
-use crate::addon::request::{Provision, Target, WantedPlan};
-use crate::addon::resource::{Binding, Resource, Status};
-use crate::addon::sso::Fields;
+use crate::addon::plan::{AddonPlan, Plans};
+use crate::addon::request::{Provision, ResourceTarget, WantedPlan};
+use crate::addon::resource::{Binding, Resource, ResourceStatus};
+use crate::addon::sso::FormFields;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -15,14 +15,14 @@ use std::time::Duration;
 const PLAN: &str = "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11";
 
 fn plans() -> Plans {
-    Plans::new(vec![Plan::example("free", PLAN)]).unwrap()
+    Plans::new(vec![AddonPlan::example("free", PLAN)]).unwrap()
 }
 
-fn send(dialect: Dialect, method: Method, path: &str, body: &str) -> Result<Call, Answer> {
+fn send(dialect: Dialect, method: Method, path: &str, body: &str) -> Result<Call, DialectAnswer> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let exchange = Exchange {
+    let exchange = AuthenticatedRequest {
         method,
         path: &path.split('/').collect::<Vec<_>>(),
         query: &query,
@@ -33,9 +33,9 @@ fn send(dialect: Dialect, method: Method, path: &str, body: &str) -> Result<Call
 }
 
 #[track_caller]
-fn provision(call: Result<Call, Answer>) -> Provision {
+fn provision(call: Result<Call, DialectAnswer>) -> Provision {
     match call {
-        Ok(Call::Change(Request::Provision(provision))) => provision,
+        Ok(Call::Change(AddonRequest::Provision(provision))) => provision,
         other => panic!("{other:?}"),
     }
 }
@@ -135,7 +135,7 @@ fn osb_body() -> String {
 }
 
 #[track_caller]
-fn refused(call: Result<Call, Answer>) -> (u16, String) {
+fn refused(call: Result<Call, DialectAnswer>) -> (u16, String) {
     let answer = call.unwrap_err();
     let body = answer.body.unwrap();
     assert!(body["description"].is_string(), "{body}");
@@ -162,7 +162,7 @@ fn an_update_of_parameters_is_refused_and_not_passed_over() {
     for parameters in [json!({}), Value::Null] {
         assert!(matches!(
             patch(&osb_with("parameters", parameters)),
-            Ok(Call::Change(Request::ChangePlan(..)))
+            Ok(Call::Change(AddonRequest::ChangePlan(..)))
         ));
     }
 }
@@ -181,12 +181,12 @@ fn an_update_of_nothing_is_answered_as_an_update() {
             json!({"dashboard_url": "https://gw/apps/aaaaaaaaaaaa"}),
         ),
     ] {
-        let gateway = Gateway {
+        let gateway = GatewayProperties {
             host: "gw.example.com",
             pages,
             plans: &plans,
         };
-        let change = Request::ChangePlan(Target::Any("a".parse().unwrap()), WantedPlan::Id(None));
+        let change = AddonRequest::ChangePlan(ResourceTarget::Any("a".parse().unwrap()), WantedPlan::Id(None));
         let changed = answer(Dialect::Osb, &change, &Ok(AddonOutcome::Changed(resource())), gateway);
         let kept = shown(Dialect::Osb, &call, &Ok(resource()), gateway);
         assert_eq!((kept.status, kept.body.clone()), (200, Some(expected)));
@@ -215,7 +215,7 @@ fn binding(body: &str) -> (WantedPlan, Binding) {
         "service_instances/i/service_bindings/b",
         body,
     ) {
-        Ok(Call::Change(Request::Bind(_, _, plan, binding))) => (plan, binding),
+        Ok(Call::Change(AddonRequest::Bind(_, _, plan, binding))) => (plan, binding),
         other => panic!("{other:?}"),
     }
 }
@@ -330,10 +330,10 @@ fn an_instance_of_osb_needs_all_that_the_standard_demands() {
 #[test]
 fn versions_of_osb_are_told_apart() {
     let with = |version| {
-        let exchange = Exchange {
+        let exchange = AuthenticatedRequest {
             method: Method::Get,
             path: &["catalog"],
-            query: &Fields::new(),
+            query: &FormFields::new(),
             version,
             body: &[],
         };
@@ -366,7 +366,7 @@ fn resource() -> Arc<Resource> {
         plan: "free".parse().unwrap(),
         plan_id: None,
         port: NonZeroU16::new(20_003).unwrap(),
-        status: Status::Active,
+        status: ResourceStatus::Active,
         bindings: BTreeMap::new(),
         created: Duration::ZERO,
         asked: None,
@@ -377,17 +377,17 @@ fn resource() -> Arc<Resource> {
 #[test]
 fn every_outcome_has_the_status_that_its_dialect_demands() {
     let plans = plans();
-    let gateway = Gateway {
+    let gateway = GatewayProperties {
         host: "gw.example.com",
         pages: None,
         plans: &plans,
     };
     let body = r#"{"plan": "free", "app_id": "a", "uuid": "u", "addon_id": "c"}"#;
-    let provision = Request::Provision(provision(send(Dialect::Scalingo, Method::Post, "resources", body)));
-    let target = Target::Any("a".parse().unwrap());
+    let provision = AddonRequest::Provision(provision(send(Dialect::Scalingo, Method::Post, "resources", body)));
+    let target = ResourceTarget::Any("a".parse().unwrap());
     let free: crate::addon::id::PlanName = "free".parse().unwrap();
-    let change = Request::ChangePlan(target.clone(), free.into());
-    let (suspend, delete) = (Request::Suspend(target.clone()), Request::Deprovision(target));
+    let change = AddonRequest::ChangePlan(target.clone(), free.into());
+    let (suspend, delete) = (AddonRequest::Suspend(target.clone()), AddonRequest::Deprovision(target));
     let exhausted = crate::addon::PortRefusal::InUse(NonZeroU16::MIN);
     let conflict = Refusal::Conflict("x".into());
     let cases = [
@@ -431,7 +431,7 @@ fn every_outcome_has_the_status_that_its_dialect_demands() {
 #[test]
 fn an_ipv6_address_stands_in_brackets() {
     let plans = plans();
-    let gateway = Gateway {
+    let gateway = GatewayProperties {
         host: "2001:db8::1",
         pages: None,
         plans: &plans,

@@ -1,8 +1,8 @@
 use super::*;
-use crate::addon::plan::Plan;
+use crate::addon::plan::AddonPlan;
 use crate::addon::ports::{PortRefusal, PortSet};
 use crate::addon::removed::MAX_REMOVED;
-use crate::addon::resource::Owner;
+use crate::addon::resource::ResourceOwner;
 use std::num::NonZeroU16;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -29,7 +29,7 @@ fn plans() -> Plans {
 }
 
 fn plans_of(plans: &[(&str, &str)]) -> Plans {
-    Plans::new(plans.iter().map(|(name, id)| Plan::example(name, id)).collect()).unwrap()
+    Plans::new(plans.iter().map(|(name, id)| AddonPlan::example(name, id)).collect()).unwrap()
 }
 
 /// A registry with what its requests depend on.
@@ -51,8 +51,8 @@ impl World {
         }
     }
 
-    fn request(&mut self, request: &Request) -> Result<AddonOutcome, Refusal> {
-        let facts = Facts {
+    fn request(&mut self, request: &AddonRequest) -> Result<AddonOutcome, Refusal> {
+        let facts = RegistryFacts {
             plans: &self.plans,
             busy: &self.busy,
             random: 7,
@@ -74,7 +74,7 @@ impl World {
     }
 
     fn provision(&mut self, dialect: Dialect, app: &str) -> Result<AddonOutcome, Refusal> {
-        self.request(&Request::Provision(wanted(dialect, app)))
+        self.request(&AddonRequest::Provision(wanted(dialect, app)))
     }
 }
 
@@ -127,7 +127,7 @@ fn other_parameters_are_a_conflict_where_they_are_known() {
     let mut world = World::new(20_009);
     let asked = |number: Option<u32>| number.map(|number| Fingerprint::of(&serde_json::json!({"foo": number})));
     let with = |app, number| {
-        Request::Provision(Provision {
+        AddonRequest::Provision(Provision {
             asked: asked(number),
             ..wanted(Dialect::Osb, app)
         })
@@ -135,7 +135,12 @@ fn other_parameters_are_a_conflict_where_they_are_known() {
     let bind = |app, number: Option<u32>| {
         let parameters = number.map(|number| serde_json::json!({"foo": number}));
         let binding = binding_of("bound", parameters.as_ref());
-        Request::Bind(Target::App(Dialect::Osb, id(app)), id("b"), plan("free"), binding)
+        AddonRequest::Bind(
+            ResourceTarget::App(Dialect::Osb, id(app)),
+            id("b"),
+            plan("free"),
+            binding,
+        )
     };
     for (app, first, other, is_refused) in [
         ("a", Some(1), Some(2), true),
@@ -166,17 +171,17 @@ fn an_instance_whose_plan_left_the_catalog_is_bound_and_asked_for_again() {
     let left_plan = || WantedPlan::Id(Some(FREE.parse().unwrap()));
     let listed = WantedPlan::Id(Some(LARGE.parse().unwrap()));
     for none in [WantedPlan::Id(None), WantedPlan::Id(Some(OTHER.parse().unwrap()))] {
-        let refused = world.request(&Request::Provision(wanted(none)));
+        let refused = world.request(&AddonRequest::Provision(wanted(none)));
         assert_eq!(refused, Err(Refusal::UnlistedPlan));
     }
-    let made = created(world.request(&Request::Provision(wanted(left_plan()))));
-    let target = Target::App(Dialect::Osb, id("app"));
-    let bind = Request::Bind(target.clone(), id("b"), left_plan(), binding_of("bound", None));
-    let change = Request::ChangePlan(target.clone(), left_plan());
-    let left = Plan::example("large", "00000000-0000-0000-0000-000000000001");
+    let made = created(world.request(&AddonRequest::Provision(wanted(left_plan()))));
+    let target = ResourceTarget::App(Dialect::Osb, id("app"));
+    let bind = AddonRequest::Bind(target.clone(), id("b"), left_plan(), binding_of("bound", None));
+    let change = AddonRequest::ChangePlan(target.clone(), left_plan());
+    let left = AddonPlan::example("large", "00000000-0000-0000-0000-000000000001");
     world.plans = Plans::new(vec![left]).unwrap();
     assert_eq!(
-        world.request(&Request::Provision(wanted(left_plan()))),
+        world.request(&AddonRequest::Provision(wanted(left_plan()))),
         Ok(AddonOutcome::Unchanged(Arc::clone(&made)))
     );
     assert_eq!(world.request(&change), Ok(AddonOutcome::Unchanged(made)));
@@ -184,16 +189,16 @@ fn an_instance_whose_plan_left_the_catalog_is_bound_and_asked_for_again() {
     // Another plan is another one, whether it is in the catalog or not.
     for other in [WantedPlan::Id(None), WantedPlan::Id(Some(OTHER.parse().unwrap()))] {
         assert!(matches!(
-            world.request(&Request::Provision(wanted(other.clone()))),
+            world.request(&AddonRequest::Provision(wanted(other.clone()))),
             Err(Refusal::Conflict(_))
         ));
-        let bind = Request::Bind(target.clone(), id("c"), other.clone(), binding_of("bound", None));
+        let bind = AddonRequest::Bind(target.clone(), id("c"), other.clone(), binding_of("bound", None));
         assert_eq!(world.request(&bind), Err(Refusal::UnlistedPlan));
-        let change = Request::ChangePlan(target.clone(), other);
+        let change = AddonRequest::ChangePlan(target.clone(), other);
         assert_eq!(world.request(&change), Err(Refusal::UnlistedPlan));
     }
     assert!(matches!(
-        world.request(&Request::Provision(wanted(listed))),
+        world.request(&AddonRequest::Provision(wanted(listed))),
         Err(Refusal::Conflict(_))
     ));
 }
@@ -204,7 +209,7 @@ fn a_plan_whose_name_was_changed_is_the_same_plan() {
     let mut world = World::new(20_009);
     let by_id = |id: &str| WantedPlan::Id(Some(id.to_ascii_uppercase().parse().unwrap()));
     let of_broker = |plan| {
-        Request::Provision(Provision {
+        AddonRequest::Provision(Provision {
             plan,
             ..wanted(Dialect::Osb, "osb")
         })
@@ -222,21 +227,21 @@ fn a_plan_whose_name_was_changed_is_the_same_plan() {
         world.request(&of_broker(by_id(OTHER))),
         Err(Refusal::Conflict(_))
     ));
-    let broker = Target::App(Dialect::Osb, id("osb"));
+    let broker = ResourceTarget::App(Dialect::Osb, id("osb"));
     assert!(is_unchanged(
-        world.request(&Request::ChangePlan(broker.clone(), by_id(FREE)))
+        world.request(&AddonRequest::ChangePlan(broker.clone(), by_id(FREE)))
     ));
-    let app = Target::App(Dialect::Scalingo, id("app"));
+    let app = ResourceTarget::App(Dialect::Scalingo, id("app"));
     assert!(is_unchanged(
-        world.request(&Request::ChangePlan(app.clone(), plan("tiny")))
+        world.request(&AddonRequest::ChangePlan(app.clone(), plan("tiny")))
     ));
     let again = Provision {
         plan: plan("tiny"),
         ..wanted(Dialect::Scalingo, "app")
     };
-    assert!(is_unchanged(world.request(&Request::Provision(again))));
+    assert!(is_unchanged(world.request(&AddonRequest::Provision(again))));
     for (target, other) in [(broker, by_id(OTHER)), (app, plan("free"))] {
-        match world.request(&Request::ChangePlan(target, other)) {
+        match world.request(&AddonRequest::ChangePlan(target, other)) {
             Ok(AddonOutcome::Changed(resource)) => {
                 assert_eq!(resource.plan.as_str(), "free");
                 assert!(resource.plan_id.as_ref().unwrap().is(OTHER));
@@ -257,7 +262,7 @@ fn a_plan_that_left_is_not_the_next_one_of_its_name() {
     // A platform that knows plans by name sends the same again; and its user chooses the new one.
     let again = world.provision(Dialect::Scalingo, "app");
     assert_eq!(again, Ok(AddonOutcome::Unchanged(made)));
-    let change = Request::ChangePlan(Target::App(Dialect::Scalingo, id("app")), plan("free"));
+    let change = AddonRequest::ChangePlan(ResourceTarget::App(Dialect::Scalingo, id("app")), plan("free"));
     match world.request(&change) {
         Ok(AddonOutcome::Changed(resource)) => assert!(resource.plan_id.as_ref().unwrap().is(OTHER)),
         other => panic!("{other:?}"),
@@ -279,7 +284,7 @@ fn a_plan_that_is_known_by_its_name_gets_its_id() {
         plan: WantedPlan::Id(Some(FREE.parse().unwrap())),
         ..wanted(Dialect::Osb, "app")
     };
-    let again = world.request(&Request::Provision(by_id));
+    let again = world.request(&AddonRequest::Provision(by_id));
     assert_eq!(again, Ok(AddonOutcome::Unchanged(Arc::clone(&earlier))));
     world.configure(&[("large", LARGE)]);
     assert_eq!(world.registry.get(made.id), Some(&earlier), "it is not known");
@@ -294,23 +299,23 @@ fn a_plan_that_is_known_by_its_name_gets_its_id() {
 fn a_plan_that_left_the_configuration_stays_with_those_who_have_it() {
     let mut world = World::new(20_009);
     let made = created(world.provision(Dialect::Heroku, "app"));
-    let left = Plan::example("large", "00000000-0000-0000-0000-000000000001");
+    let left = AddonPlan::example("large", "00000000-0000-0000-0000-000000000001");
     world.plans = Plans::new(vec![left]).unwrap();
     let unchanged = Ok(AddonOutcome::Unchanged(Arc::clone(&made)));
     assert_eq!(world.provision(Dialect::Heroku, "app"), unchanged);
-    let target = Target::App(Dialect::Heroku, id("app"));
+    let target = ResourceTarget::App(Dialect::Heroku, id("app"));
     assert_eq!(
-        world.request(&Request::ChangePlan(target.clone(), plan("free"))),
+        world.request(&AddonRequest::ChangePlan(target.clone(), plan("free"))),
         unchanged
     );
     // No new resource can get the plan any more.
     let new = world.provision(Dialect::Heroku, "other");
     assert!(matches!(new, Err(Refusal::UnknownPlan { .. })), "{new:?}");
     assert!(matches!(
-        world.request(&Request::ChangePlan(target.clone(), plan("large"))),
+        world.request(&AddonRequest::ChangePlan(target.clone(), plan("large"))),
         Ok(AddonOutcome::Changed(_))
     ));
-    let back = world.request(&Request::ChangePlan(target, plan("free")));
+    let back = world.request(&AddonRequest::ChangePlan(target, plan("free")));
     assert!(matches!(back, Err(Refusal::UnknownPlan { .. })), "{back:?}");
 }
 
@@ -318,7 +323,7 @@ fn a_plan_that_left_the_configuration_stays_with_those_who_have_it() {
 fn the_same_id_with_other_values_is_a_conflict_and_changes_nothing() {
     let mut world = World::new(20_009);
     let owner = |organization| {
-        Some(Owner {
+        Some(ResourceOwner {
             organization: id(organization),
             space: id("space"),
         })
@@ -327,7 +332,7 @@ fn the_same_id_with_other_values_is_a_conflict_and_changes_nothing() {
         owner: owner("org"),
         ..wanted(Dialect::Osb, "app")
     };
-    let there = created(world.request(&Request::Provision(first.clone())));
+    let there = created(world.request(&AddonRequest::Provision(first.clone())));
     let others = [
         Provision {
             owner: owner("else"),
@@ -348,7 +353,7 @@ fn the_same_id_with_other_values_is_a_conflict_and_changes_nothing() {
         },
     ];
     for other in others {
-        let refused = world.request(&Request::Provision(other.clone()));
+        let refused = world.request(&AddonRequest::Provision(other.clone()));
         assert!(matches!(refused, Err(Refusal::Conflict(_))), "{other:?}: {refused:?}");
     }
     let again = Provision {
@@ -356,7 +361,7 @@ fn the_same_id_with_other_values_is_a_conflict_and_changes_nothing() {
         ..first
     };
     assert_eq!(
-        world.request(&Request::Provision(again)),
+        world.request(&AddonRequest::Provision(again)),
         Ok(AddonOutcome::Unchanged(there))
     );
 }
@@ -365,7 +370,7 @@ fn the_same_id_with_other_values_is_a_conflict_and_changes_nothing() {
 fn scalingo_tells_requests_apart_by_uuid_and_has_one_resource_for_an_app() {
     let mut world = World::new(20_009);
     let with = |uuid, app| {
-        Request::Provision(Provision {
+        AddonRequest::Provision(Provision {
             uuid: Some(id(uuid)),
             ..wanted(Dialect::Scalingo, app)
         })
@@ -387,11 +392,11 @@ fn scalingo_tells_requests_apart_by_uuid_and_has_one_resource_for_an_app() {
 fn a_port_stays_through_all_that_a_resource_goes_through_and_rests_afterwards() {
     let mut world = World::new(20_000);
     let resource = created(world.provision(Dialect::Scalingo, "app"));
-    let target = Target::Id(Dialect::Scalingo, resource.id);
+    let target = ResourceTarget::Id(Dialect::Scalingo, resource.id);
     let requests = [
-        Request::Suspend(target.clone()),
-        Request::ChangePlan(target.clone(), plan("large")),
-        Request::Resume(target.clone()),
+        AddonRequest::Suspend(target.clone()),
+        AddonRequest::ChangePlan(target.clone(), plan("large")),
+        AddonRequest::Resume(target.clone()),
     ];
     for request in requests {
         let Ok(AddonOutcome::Changed(after)) = world.request(&request) else {
@@ -408,11 +413,14 @@ fn a_port_stays_through_all_that_a_resource_goes_through_and_rests_afterwards() 
         Err(Refusal::Port(PortRefusal::Exhausted { .. }))
     ));
     assert!(matches!(
-        world.request(&Request::Deprovision(target.clone())),
+        world.request(&AddonRequest::Deprovision(target.clone())),
         Ok(AddonOutcome::Removed(_))
     ));
-    assert_eq!(world.request(&Request::Deprovision(target.clone())), Err(Refusal::Gone));
-    assert_eq!(world.request(&Request::Resume(target)), Err(Refusal::Gone));
+    assert_eq!(
+        world.request(&AddonRequest::Deprovision(target.clone())),
+        Err(Refusal::Gone)
+    );
+    assert_eq!(world.request(&AddonRequest::Resume(target)), Err(Refusal::Gone));
     let refused = world.provision(Dialect::Heroku, "next");
     assert!(
         matches!(
@@ -434,9 +442,9 @@ fn an_id_that_was_removed_is_free_again_but_for_heroku() {
     for dialect in [Dialect::Osb, Dialect::Scalingo, Dialect::CleverCloud, Dialect::Heroku] {
         let mut world = World::new(20_009);
         let first = created(world.provision(dialect, "app"));
-        let target = Target::App(dialect, id("app"));
-        world.request(&Request::Deprovision(target.clone())).unwrap();
-        assert_eq!(world.request(&Request::Suspend(target)), Err(Refusal::Gone));
+        let target = ResourceTarget::App(dialect, id("app"));
+        world.request(&AddonRequest::Deprovision(target.clone())).unwrap();
+        assert_eq!(world.request(&AddonRequest::Suspend(target)), Err(Refusal::Gone));
         let again = world.provision(dialect, "app");
         if dialect == Dialect::Heroku {
             assert_eq!(again, Err(Refusal::Gone));
@@ -451,21 +459,29 @@ fn a_dialect_sees_its_own_resources_only() {
     let mut world = World::new(20_009);
     let resource = created(world.provision(Dialect::Heroku, "app"));
     let others = [
-        Target::App(Dialect::Osb, id("app")),
-        Target::Id(Dialect::Scalingo, resource.id),
+        ResourceTarget::App(Dialect::Osb, id("app")),
+        ResourceTarget::Id(Dialect::Scalingo, resource.id),
     ];
     for target in others {
-        assert_eq!(world.request(&Request::Deprovision(target)), Err(Refusal::NotFound));
+        assert_eq!(
+            world.request(&AddonRequest::Deprovision(target)),
+            Err(Refusal::NotFound)
+        );
     }
-    assert_eq!(world.registry.find(&Target::Any(id("app"))), Ok(&resource));
+    assert_eq!(world.registry.find(&ResourceTarget::Any(id("app"))), Ok(&resource));
 }
 
 #[test]
 fn a_binding_names_its_app_until_it_ends() {
     let mut world = World::new(20_009);
     let bind = |world: &mut World, instance: &str, binding: &str, app: &str| {
-        let target = Target::App(Dialect::Osb, id(instance));
-        world.request(&Request::Bind(target, id(binding), plan("free"), binding_of(app, None)))
+        let target = ResourceTarget::App(Dialect::Osb, id(instance));
+        world.request(&AddonRequest::Bind(
+            target,
+            id(binding),
+            plan("free"),
+            binding_of(app, None),
+        ))
     };
     created(world.provision(Dialect::Osb, "one"));
     created(world.provision(Dialect::Osb, "two"));
@@ -478,11 +494,11 @@ fn a_binding_names_its_app_until_it_ends() {
         bind(&mut world, "one", "b1", "other"),
         Err(Refusal::Conflict(_))
     ));
-    let any = Target::Any(id("app"));
+    let any = ResourceTarget::Any(id("app"));
     assert_eq!(world.registry.find(&any).unwrap().app, id("one"));
     created(bind(&mut world, "two", "b2", "app"));
     assert_eq!(world.registry.find(&any), Err(Refusal::Ambiguous(id("app"))));
-    let unbind = Request::Unbind(Target::App(Dialect::Osb, id("two")), id("b2"));
+    let unbind = AddonRequest::Unbind(ResourceTarget::App(Dialect::Osb, id("two")), id("b2"));
     assert!(matches!(world.request(&unbind), Ok(AddonOutcome::Changed(_))));
     assert_eq!(world.request(&unbind), Err(Refusal::NoBinding));
     assert_eq!(world.registry.find(&any).unwrap().app, id("one"));

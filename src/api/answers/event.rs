@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Reply;
+use super::AnswerWithJson;
 
 /// Answer to `GET /v1/events` of a client that does not follow.
 #[derive(Debug, Clone, Deserialize)]
@@ -13,7 +13,7 @@ pub struct EventList {
     /// the requested one is of another daemon.
     pub missed: Option<u64>,
     /// The oldest first.
-    pub events: Vec<Reply<EventAnswer>>,
+    pub events: Vec<AnswerWithJson<EventAnswer>>,
 }
 
 /// One event, or `lagged` where some are missing.

@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 /// A parsed answer together with its JSON. It is written as that JSON, including unknown fields, with the names of fields in
 /// alphabetical order.
 #[derive(Debug, Clone)]
-pub struct Reply<T> {
+pub struct AnswerWithJson<T> {
     answer: T,
     text: Box<RawValue>,
 }
 
-impl<T> Deref for Reply<T> {
+impl<T> Deref for AnswerWithJson<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -25,7 +25,7 @@ impl<T> Deref for Reply<T> {
 }
 
 /// Reads only from JSON text: another format has no text to keep.
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Reply<T> {
+impl<'de, T: DeserializeOwned> Deserialize<'de> for AnswerWithJson<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         let answer = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
@@ -33,7 +33,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Reply<T> {
     }
 }
 
-impl<T> Serialize for Reply<T> {
+impl<T> Serialize for AnswerWithJson<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let value: Value = serde_json::from_str(self.text.get()).map_err(S::Error::custom)?;
         value.serialize(serializer)
@@ -52,12 +52,12 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_kept() {
         let text = r#"{"new": {"b": 1.50, "a": []}, "id": 7}"#;
-        let reply: Reply<Known> = serde_json::from_slice(text.as_bytes()).unwrap();
+        let reply: AnswerWithJson<Known> = serde_json::from_slice(text.as_bytes()).unwrap();
         assert_eq!(reply.id, 7);
         assert_eq!(
             serde_json::to_string(&reply).unwrap(),
             r#"{"id":7,"new":{"a":[],"b":1.5}}"#
         );
-        assert!(serde_json::from_slice::<Reply<Known>>(br#"{"id": "7"}"#).is_err());
+        assert!(serde_json::from_slice::<AnswerWithJson<Known>>(br#"{"id": "7"}"#).is_err());
     }
 }

@@ -38,14 +38,14 @@ pub(super) fn largest(target: &str) -> usize {
 
 /// Answer of a daemon. Its time and its size are limited; an answer beyond a limit is an error.
 #[derive(Debug)]
-pub struct Answer<'a> {
+pub struct DaemonResponse<'a> {
     pub(super) client: &'a Client,
     pub(super) body: Incoming,
     pub(super) deadline: Instant,
     pub(super) most: usize,
 }
 
-impl Answer<'_> {
+impl DaemonResponse<'_> {
     /// Returns the next piece within that time; `None` at the end.
     fn next(&mut self, left: Duration) -> Result<Option<Bytes>, ClientError> {
         let begin = Instant::now();
@@ -86,7 +86,7 @@ impl Answer<'_> {
     /// Returns the whole body, read as JSON.
     ///
     /// # Errors
-    /// Those of [`Answer::text`]; [`ClientError::Connection`], if it is not understood.
+    /// Those of [`DaemonResponse::text`]; [`ClientError::Connection`], if it is not understood.
     pub fn json<T: serde::de::DeserializeOwned>(self) -> Result<T, ClientError> {
         let client = self.client;
         let text = self.text()?;
@@ -100,7 +100,7 @@ impl Answer<'_> {
     /// (`endless`), each line has [`PATIENCE`]; else all lines together, the time in which `each` works not counted.
     ///
     /// # Errors
-    /// Those of [`Answer::text`], or of `each`.
+    /// Those of [`DaemonResponse::text`], or of `each`.
     pub fn lines<E: From<ClientError>>(
         mut self,
         endless: bool,

@@ -29,14 +29,14 @@ pub enum At<'p> {
 /// is none.
 pub fn find(at: At<'_>) -> Result<Option<Client>, ClientError> {
     Ok(match search(at)? {
-        Found::Daemon(client) => Some(client),
-        Found::Nobody | Found::Elsewhere(_) => None,
+        FoundDaemon::Daemon(client) => Some(client),
+        FoundDaemon::Nobody | FoundDaemon::Elsewhere(_) => None,
     })
 }
 
 /// Result of looking for a daemon.
 #[derive(Debug)]
-pub enum Found {
+pub enum FoundDaemon {
     /// The daemon of this network namespace.
     Daemon(Client),
     /// No daemon listens there, or none was to be asked.
@@ -49,18 +49,18 @@ pub enum Found {
 ///
 /// # Errors
 /// As [`find`].
-pub fn search(at: At<'_>) -> Result<Found, ClientError> {
+pub fn search(at: At<'_>) -> Result<FoundDaemon, ClientError> {
     let (path, is_usual) = match at {
-        At::Named(path) if path == Path::new(NOBODY) => return Ok(Found::Nobody),
+        At::Named(path) if path == Path::new(NOBODY) => return Ok(FoundDaemon::Nobody),
         At::Named(path) => (path, false),
         At::Usual(path) => (path, true),
     };
     match Client::connect(path) {
-        Ok(client) => Ok(Found::Daemon(client)),
-        Err(ClientError::OtherNamespace(at)) if is_usual => Ok(Found::Elsewhere(at)),
+        Ok(client) => Ok(FoundDaemon::Daemon(client)),
+        Err(ClientError::OtherNamespace(at)) if is_usual => Ok(FoundDaemon::Elsewhere(at)),
         Err(error @ ClientError::NoDaemon { .. }) if is_usual => {
             tracing::debug!("working on the kernel directly: {error}");
-            Ok(Found::Nobody)
+            Ok(FoundDaemon::Nobody)
         }
         Err(error) => Err(error),
     }

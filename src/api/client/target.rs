@@ -4,9 +4,9 @@ use std::fmt::{self, Write};
 
 /// A target with its query: values are encoded.
 #[derive(Debug)]
-pub struct Target(String);
+pub struct RequestTarget(String);
 
-impl Target {
+impl RequestTarget {
     /// Returns the target of a path.
     pub fn new(path: &str) -> Self {
         Self(path.to_owned())

@@ -33,11 +33,11 @@ fn client(path: &Path) -> Client {
     }
 }
 
-fn begun(client: &Client, time: Duration, most: usize) -> Answer<'_> {
+fn begun(client: &Client, time: Duration, most: usize) -> DaemonResponse<'_> {
     let begun = client.begin("GET", "/", &[], Bytes::new());
     let (status, body) = client.runtime.block_on(begun).unwrap();
     assert!(status.is_success());
-    Answer {
+    DaemonResponse {
         client,
         body,
         deadline: Instant::now() + time,

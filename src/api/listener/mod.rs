@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::files::FileError;
 pub(crate) use self::places::seats_within;
-use self::places::{Places, Seat, Visitor};
+use self::places::{ConnectionPlaces, Seat, Visitor};
 use super::limits::Times;
 use super::server::{MOMENT, answering, closing};
 
@@ -83,7 +83,7 @@ pub(in crate::api) fn client(is_behind_proxy: bool, from: IpAddr, headers: &Head
 /// and those behind it stay in the backlog. Each request is answered by what is in `sites` when it comes, on connections that
 /// were open before, too.
 pub(in crate::api) async fn serve<H: Handler>(
-    places: Places,
+    places: ConnectionPlaces,
     listener: TcpListener,
     sites: watch::Receiver<Arc<H::Site>>,
     handler: Arc<H>,

@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use self::taken::{Admission, Displaced, Silent, Taken};
-use crate::throttle::Client;
+use self::taken::{Admission, Displaced, Silent, TakenPlaces};
+use crate::throttle::ClientAddress;
 
 /// Connections that are served at once.
 const PLACES: usize = 256;
@@ -36,27 +36,27 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// All seats and places.
 #[derive(Debug)]
-pub(in crate::api) struct Places {
+pub(in crate::api) struct ConnectionPlaces {
     seats: usize,
     seat_share: usize,
     patience: Duration,
     silence: Duration,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenPlaces>,
     left: Notify,
 }
 
 /// A client that wants a seat.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::api) struct Visitor {
-    client: Client,
+    client: ClientAddress,
     is_proxy: bool,
 }
 
 /// A seat for one connection, free again when it is dropped.
 #[derive(Debug)]
 pub(in crate::api) struct Seat {
-    all: Arc<Places>,
-    client: Client,
+    all: Arc<ConnectionPlaces>,
+    client: ClientAddress,
     number: u64,
     /// The connection is to be closed.
     displaced: Arc<Notify>,
@@ -65,13 +65,13 @@ pub(in crate::api) struct Seat {
 /// A place for one connection, free again when it is dropped.
 #[derive(Debug)]
 pub(in crate::api) struct ConnectionPlace {
-    all: Arc<Places>,
-    client: Client,
+    all: Arc<ConnectionPlaces>,
+    client: ClientAddress,
     number: u64,
 }
 
 /// A request for a place. A place that was given and not taken is free again.
-struct Waiting<'s> {
+struct PlaceRequest<'s> {
     seat: &'s Seat,
     given: oneshot::Receiver<()>,
 }
@@ -100,7 +100,7 @@ pub(crate) fn seats_within(files: u64) -> usize {
     part.clamp(1, SEATS)
 }
 
-impl Places {
+impl ConnectionPlaces {
     /// Returns as many as the limit of open files allows.
     pub(in crate::api) fn within(files: u64) -> Self {
         let seats = seats_within(files);
@@ -115,7 +115,7 @@ impl Places {
         }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, TakenPlaces> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -183,7 +183,7 @@ impl Seat {
             taken.wait_for_place(self.client, self.number, give);
             taken.give_places(PLACES, Instant::now());
         }
-        let mut waiting = Waiting { seat: self, given };
+        let mut waiting = PlaceRequest { seat: self, given };
         loop {
             if waiting.given.try_recv().is_ok() {
                 return Some(self.new_place());
@@ -241,7 +241,7 @@ impl Seat {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PlaceRequest<'_> {
     fn drop(&mut self) {
         self.given.close();
         // The place was given, and not taken.
@@ -287,12 +287,12 @@ mod tests {
         assert_eq!(seats_within(u64::MAX), SEATS);
     }
 
-    fn places(files: u64, patience: Duration) -> Arc<Places> {
-        let places = Places::within(files);
-        Arc::new(Places { patience, ..places })
+    fn places(files: u64, patience: Duration) -> Arc<ConnectionPlaces> {
+        let places = ConnectionPlaces::within(files);
+        Arc::new(ConnectionPlaces { patience, ..places })
     }
 
-    async fn taken(places: &Arc<Places>, visitor: Visitor, count: usize) -> Vec<Seat> {
+    async fn taken(places: &Arc<ConnectionPlaces>, visitor: Visitor, count: usize) -> Vec<Seat> {
         let mut seats = Vec::new();
         for _ in 0..count {
             seats.push(places.seat(visitor).await.unwrap());
@@ -365,8 +365,8 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_those_that_ask_nothing() {
         for holders in [2_u8, 3, 40] {
-            let places = Places::within(u64::MAX);
-            let places = Arc::new(Places {
+            let places = ConnectionPlaces::within(u64::MAX);
+            let places = Arc::new(ConnectionPlaces {
                 silence: SHORT,
                 patience: SHORT,
                 ..places

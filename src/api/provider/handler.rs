@@ -15,14 +15,14 @@ use tokio::time::timeout;
 
 use super::messages::{basic, fields, identified, plain, rendered};
 use super::page::{self, AppPage};
-use super::traffic::{Seen, TrafficObserver};
-use super::{Provider, session};
+use super::traffic::{LastReading, TrafficObserver};
+use super::{ProviderApi, session};
 use crate::addon::dialect;
-use crate::addon::dialect::exchange::{Answer, Call, Exchange, Method};
-use crate::addon::dialect::gateway::Gateway;
+use crate::addon::dialect::exchange::{AuthenticatedRequest, Call, DialectAnswer, Method};
+use crate::addon::dialect::gateway::GatewayProperties;
 use crate::addon::id::ResourceId;
 use crate::addon::sso;
-use crate::addon::{Dialect, Refusal, Request as Wish, Resource, Target};
+use crate::addon::{AddonRequest, Dialect, Refusal, Resource, ResourceTarget};
 use crate::api::asking;
 use crate::api::limits::{Times, URI};
 use crate::api::listener::{Authenticated, Site as _, client};
@@ -52,7 +52,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(20);
 const DEPLOYS: usize = 5;
 
 /// State that all connections share.
-pub(super) struct Shared {
+pub(super) struct ProviderState {
     pub(super) requests: mpsc::Sender<DaemonRequest>,
     pub(super) times: Times,
     pub(super) throttle: Mutex<Throttle>,
@@ -62,8 +62,8 @@ pub(super) struct Shared {
 /// Answers a request. `asks` is called once the client has shown that it may ask, or has sent all of a request that shows so itself:
 /// before that, its connection makes room for others.
 pub(super) async fn answer(
-    provider: &Provider,
-    shared: &Shared,
+    provider: &ProviderApi,
+    shared: &ProviderState,
     from: IpAddr,
     request: Request<Incoming>,
     asks: &(dyn Fn() + Sync),
@@ -104,15 +104,15 @@ fn nothing() -> Response<Body> {
 }
 
 struct Visit<'v> {
-    provider: &'v Provider,
-    shared: &'v Shared,
+    provider: &'v ProviderApi,
+    shared: &'v ProviderState,
     from: IpAddr,
     asks: &'v (dyn Fn() + Sync),
 }
 
 impl Visit<'_> {
-    fn gateway(&self) -> Gateway<'_> {
-        Gateway {
+    fn gateway(&self) -> GatewayProperties<'_> {
+        GatewayProperties {
             host: &self.provider.settings.host,
             pages: None,
             plans: &self.provider.settings.plans,
@@ -161,7 +161,7 @@ impl Visit<'_> {
                 "wrong credentials were sent from there too often: wait, or send the right ones",
             ),
         };
-        let mut response = rendered(dialect, Answer::error(dialect, status, "Unauthorized", text));
+        let mut response = rendered(dialect, DialectAnswer::error(dialect, status, "Unauthorized", text));
         let headers = response.headers_mut();
         headers.insert(
             header::WWW_AUTHENTICATE,
@@ -179,20 +179,20 @@ impl Visit<'_> {
         path: &[&str],
         parts: &Parts,
         body: Incoming,
-    ) -> Result<Answer, Box<Response<Body>>> {
+    ) -> Result<DialectAnswer, Box<Response<Body>>> {
         let Some(method) = method(&parts.method) else {
             let text = "this method is not allowed here";
-            return Ok(Answer::error(dialect, 405, "MethodNotAllowed", text));
+            return Ok(DialectAnswer::error(dialect, 405, "MethodNotAllowed", text));
         };
         let body = match self.read(parts, body).await {
             Ok(body) => body,
             Err((status, text)) => {
-                let answer = Answer::error(dialect, status.as_u16(), "MalformedRequest", text);
+                let answer = DialectAnswer::error(dialect, status.as_u16(), "MalformedRequest", text);
                 return Err(Box::new(closing(rendered(dialect, answer))));
             }
         };
         let query = fields(parts.uri.query().unwrap_or_default().as_bytes());
-        let exchange = Exchange {
+        let exchange = AuthenticatedRequest {
             method,
             path,
             query: &query,
@@ -208,7 +208,7 @@ impl Visit<'_> {
             Err(answer) => return Ok(answer),
         };
         Ok(match &call {
-            Call::Catalog => Answer {
+            Call::Catalog => DialectAnswer {
                 status: 200,
                 body: Some(dialect::catalog(gateway.plans)),
             },
@@ -219,12 +219,12 @@ impl Visit<'_> {
             | Call::LastOperation(target)
             | Call::LastBindingOperation(target, _) => match self.resource(target).await {
                 Ok(found) => dialect::shown(dialect, &call, &found, gateway),
-                Err(text) => Answer::error(dialect, 503, "Unavailable", &escape::text(&text)),
+                Err(text) => DialectAnswer::error(dialect, 503, "Unavailable", &escape::text(&text)),
             },
         })
     }
 
-    async fn change(&self, dialect: Dialect, wish: &Wish) -> Answer {
+    async fn change(&self, dialect: Dialect, wish: &AddonRequest) -> DialectAnswer {
         let by = Peer {
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
@@ -232,7 +232,7 @@ impl Visit<'_> {
         };
         let Ok(order) = AddonOrder::new(wish.clone(), dialect, by) else {
             let why = "the system gave no random numbers; nothing was changed";
-            return Answer::error(dialect, 503, "Unavailable", why);
+            return DialectAnswer::error(dialect, 503, "Unavailable", why);
         };
         let times = &self.shared.times;
         let asked = asking::ask(&self.shared.requests, times, times.order, |reply| {
@@ -247,10 +247,10 @@ impl Visit<'_> {
             Ok(Err(AddonRefused::Daemon(refused))) => told(&refused),
             Err(error) => (503, error.to_string()),
         };
-        Answer::error(dialect, refused.0, "Unavailable", &escape::text(&refused.1))
+        DialectAnswer::error(dialect, refused.0, "Unavailable", &escape::text(&refused.1))
     }
 
-    async fn resource(&self, target: &Target) -> Result<Result<Arc<Resource>, Refusal>, String> {
+    async fn resource(&self, target: &ResourceTarget) -> Result<Result<Arc<Resource>, Refusal>, String> {
         let times = &self.shared.times;
         let asked = asking::ask(&self.shared.requests, times, times.answer, |reply| {
             DaemonRequest::Resource(target.clone(), reply)
@@ -312,8 +312,8 @@ impl Visit<'_> {
             }
         };
         let target = match dialect {
-            Dialect::Heroku => named.parse().ok().map(|app| Target::App(dialect, app)),
-            _ => named.parse().ok().map(|id| Target::Id(dialect, id)),
+            Dialect::Heroku => named.parse().ok().map(|app| ResourceTarget::App(dialect, app)),
+            _ => named.parse().ok().map(|id| ResourceTarget::Id(dialect, id)),
         };
         let found = match target {
             Some(target) => self.resource(&target).await,
@@ -384,7 +384,7 @@ impl Visit<'_> {
         }
     }
 
-    async fn traffic(&self, app: &AppView) -> Option<Arc<Seen>> {
+    async fn traffic(&self, app: &AppView) -> Option<Arc<LastReading>> {
         let resource = &app.resource;
         let backends = app.service.iter().flat_map(|view| &view.backends);
         let subject = AppSubject::new(resource.port, backends.map(|backend| backend.backend));

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::addon::Dialect;
-use crate::addon::dialect::exchange::Answer;
-use crate::addon::sso::Fields;
+use crate::addon::dialect::exchange::DialectAnswer;
+use crate::addon::sso::FormFields;
 
 /// Returns user name and password of a header `authorization` (RFC 7617).
 pub(super) fn basic(value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
@@ -22,8 +22,8 @@ pub(super) fn basic(value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Returns the fields of a query or of a form; of a name that is there twice the first.
-pub(super) fn fields(text: &[u8]) -> Fields {
-    let mut fields = Fields::new();
+pub(super) fn fields(text: &[u8]) -> FormFields {
+    let mut fields = FormFields::new();
     for (name, value) in form_urlencoded::parse(text) {
         fields.entry(name.into_owned()).or_insert_with(|| value.into_owned());
     }
@@ -31,7 +31,7 @@ pub(super) fn fields(text: &[u8]) -> Fields {
 }
 
 /// Returns an answer with the dialect's headers.
-pub(super) fn rendered(dialect: Dialect, answer: Answer) -> Response<Body> {
+pub(super) fn rendered(dialect: Dialect, answer: DialectAnswer) -> Response<Body> {
     let body = answer
         .body
         .map_or_else(Body::empty, |body| Body::from(body.to_string()));

@@ -30,7 +30,7 @@ const TLS_KEYS: TlsKeys = TlsKeys {
 };
 
 /// Settings and credentials of the provider API.
-pub struct Provider {
+pub struct ProviderApi {
     settings: AddonSettings,
     credentials: Credentials,
     tls: Option<TlsAcceptor>,
@@ -54,7 +54,7 @@ pub enum ProviderError {
     },
 }
 
-impl Provider {
+impl ProviderApi {
     /// Reads the files that the settings name, if their owners are among these.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Provider {
     }
 }
 
-impl Site for Provider {
+impl Site for ProviderApi {
     fn tls(&self) -> Option<&TlsAcceptor> {
         self.tls.as_ref()
     }

@@ -9,10 +9,10 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use super::Provider;
-use super::handler::{Shared, answer};
+use super::ProviderApi;
+use super::handler::{ProviderState, answer};
 use super::traffic::TrafficObserver;
-use crate::api::listener::places::Places;
+use crate::api::listener::places::ConnectionPlaces;
 use crate::api::listener::{self, Handler};
 use crate::api::settings;
 use crate::control::request::DaemonRequest;
@@ -22,25 +22,25 @@ use crate::throttle::Throttle;
 /// answered by what is in `provider` when it comes, on connections that were open before, too.
 pub async fn serve(
     listener: TcpListener,
-    provider: watch::Receiver<Arc<Provider>>,
+    provider: watch::Receiver<Arc<ProviderApi>>,
     requests: mpsc::Sender<DaemonRequest>,
     settings: settings::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let places = Places::within(listener::open_files());
+    let places = ConnectionPlaces::within(listener::open_files());
     serve_within(places, listener, provider, requests, settings, stop).await;
 }
 
 async fn serve_within(
-    places: Places,
+    places: ConnectionPlaces,
     listener: TcpListener,
-    provider: watch::Receiver<Arc<Provider>>,
+    provider: watch::Receiver<Arc<ProviderApi>>,
     requests: mpsc::Sender<DaemonRequest>,
     settings: settings::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
     let times = settings.times;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(ProviderState {
         requests,
         times,
         throttle: Mutex::new(Throttle::default()),
@@ -49,13 +49,13 @@ async fn serve_within(
     listener::serve(places, listener, provider, shared, times, stop).await;
 }
 
-impl Handler for Shared {
+impl Handler for ProviderState {
     const NAME: &'static str = "the provider API";
-    type Site = Provider;
+    type Site = ProviderApi;
 
     async fn answer(
         &self,
-        provider: &Provider,
+        provider: &ProviderApi,
         from: IpAddr,
         request: Request<Incoming>,
         asks: &(dyn Fn() + Sync),
@@ -79,9 +79,9 @@ mod tests {
 
     use super::*;
     use crate::addon::id::ResourceId;
-    use crate::addon::settings::{AddonSettings, Section};
+    use crate::addon::settings::{AddonSection, AddonSettings};
     use crate::api;
-    use crate::api::provider::{Provider, read_credentials, session};
+    use crate::api::provider::{ProviderApi, read_credentials, session};
     use crate::secrets::{Owners, Secret};
     use tcpgw_core::model::Fences;
 
@@ -92,12 +92,12 @@ mod tests {
         at: SocketAddr,
         salt: Secret,
         asked: mpsc::Receiver<DaemonRequest>,
-        providers: watch::Sender<Arc<Provider>>,
+        providers: watch::Sender<Arc<ProviderApi>>,
         directory: tempfile::TempDir,
     }
 
     /// Returns a provider with its files in that directory, and its settings.
-    fn provider(directory: &Path, host: &str, password: &str) -> (AddonSettings, Provider) {
+    fn provider(directory: &Path, host: &str, password: &str) -> (AddonSettings, ProviderApi) {
         let file = directory.join("credentials.toml");
         let text = format!("username = 'u'\npassword = '{password}'\nsso_salt = 'fedcba9876543210'");
         std::fs::write(&file, text).unwrap();
@@ -107,9 +107,9 @@ mod tests {
              plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]",
             tcpgw_core::escape::path(&file)
         );
-        let section: Section = toml::from_str(&section).unwrap();
+        let section: AddonSection = toml::from_str(&section).unwrap();
         let settings = section.check(&Fences::default()).unwrap();
-        let provider = Provider::load(&settings, &Owners::of_daemon()).unwrap();
+        let provider = ProviderApi::load(&settings, &Owners::of_daemon()).unwrap();
         (settings, provider)
     }
 
@@ -131,7 +131,7 @@ mod tests {
             times,
             ..settings::ApiSettings::default()
         };
-        let places = Places::within(files);
+        let places = ConnectionPlaces::within(files);
         let stop = std::future::pending();
         tokio::spawn(serve_within(places, listener, current, requests, settings, stop));
         Served {

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::addon::id::ResourceId;
-use crate::api::Open;
+use crate::api::OpenKernel;
 use crate::observe::{self, ObserveError};
 use crate::view::app::{AppLook, AppReading, AppSubject, EarlierLook};
 use tcpgw_core::model::FlowMark;
@@ -34,7 +34,7 @@ const SAMPLES: usize = 200_000;
 
 /// Last reading of an app, or the reason why there is none.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct LastReading {
     /// Time of the reading.
     pub(super) at: Instant,
     /// Whether conntrack counts packets and bytes; `None`: that is not known.
@@ -44,11 +44,11 @@ pub(super) struct Seen {
 }
 
 /// Handle of the thread for handlers of requests.
-pub(super) struct TrafficObserver(Arc<Shared>);
+pub(super) struct TrafficObserver(Arc<SharedObserver>);
 
-struct Shared {
-    open: Open,
-    state: Mutex<State>,
+struct SharedObserver {
+    open: OpenKernel,
+    state: Mutex<ObserverState>,
     /// An app has come, or all is over.
     called: Condvar,
     /// A pass is over.
@@ -56,19 +56,19 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
-    apps: BTreeMap<ResourceId, Watched>,
+struct ObserverState {
+    apps: BTreeMap<ResourceId, WatchedApp>,
     is_running: bool,
     is_over: bool,
 }
 
-struct Watched {
+struct WatchedApp {
     subject: Arc<AppSubject>,
     mark: FlowMark,
     shown: Instant,
     /// Whether the app has not been read yet in its present state.
     is_awaited: bool,
-    seen: Option<Arc<Seen>>,
+    seen: Option<Arc<LastReading>>,
     earlier: Option<EarlierLook>,
 }
 
@@ -81,8 +81,8 @@ struct Task {
 }
 
 impl TrafficObserver {
-    pub(super) fn new(open: Open) -> Self {
-        Self(Arc::new(Shared {
+    pub(super) fn new(open: OpenKernel) -> Self {
+        Self(Arc::new(SharedObserver {
             open,
             state: Mutex::default(),
             called: Condvar::new(),
@@ -98,7 +98,7 @@ impl TrafficObserver {
         subject: AppSubject,
         mark: FlowMark,
         patience: Duration,
-    ) -> Option<Arc<Seen>> {
+    ) -> Option<Arc<LastReading>> {
         if let Err(error) = self.watch(id, subject, mark, Instant::now()) {
             tracing::warn!(%error, "failed to start the thread that reads apps' traffic");
             return None;
@@ -152,13 +152,13 @@ impl Drop for TrafficObserver {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedObserver {
+    fn lock(&self) -> MutexGuard<'_, ObserverState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Watched {
+impl WatchedApp {
     /// Takes the rest of the previous look, for the look that begins now.
     fn take(&mut self) -> Option<EarlierLook> {
         self.is_awaited = false;
@@ -166,7 +166,7 @@ impl Watched {
     }
 }
 
-impl State {
+impl ObserverState {
     fn watch(&mut self, id: ResourceId, subject: AppSubject, mark: FlowMark, now: Instant) {
         if let Some(app) = self.apps.get_mut(&id) {
             app.shown = now;
@@ -181,7 +181,7 @@ impl State {
             let oldest = self.apps.iter().min_by_key(|(_, app)| app.shown).map(|(id, _)| *id);
             self.apps.retain(|id, _| Some(*id) != oldest);
         }
-        let app = Watched {
+        let app = WatchedApp {
             subject: Arc::new(subject),
             mark,
             shown: now,
@@ -211,7 +211,7 @@ impl State {
         .collect()
     }
 
-    fn took(&mut self, id: ResourceId, seen: Seen, earlier: Option<EarlierLook>) {
+    fn took(&mut self, id: ResourceId, seen: LastReading, earlier: Option<EarlierLook>) {
         if let Some(app) = self.apps.get_mut(&id) {
             app.seen = Some(Arc::new(seen));
             app.earlier = earlier;
@@ -220,7 +220,7 @@ impl State {
 }
 
 /// Runs the thread. It ends when no page is open any more, or the server has ended.
-fn read_all(shared: &Shared) {
+fn read_all(shared: &SharedObserver) {
     let mut rested = Instant::now();
     let mut next = rested;
     loop {
@@ -255,7 +255,7 @@ fn read_all(shared: &Shared) {
                 Ok((reading, earlier)) => (Ok(reading), Some(earlier)),
                 Err(error) => (Err(error), None),
             };
-            let seen = Seen {
+            let seen = LastReading {
                 at: begun,
                 counts_traffic,
                 reading,
@@ -277,7 +277,7 @@ fn cpu_time() -> Duration {
 type Read = Result<(AppReading, EarlierLook), String>;
 
 /// Reads these apps, all flows in one go.
-fn pass(open: &Open, mut tasks: Vec<Task>, counts_traffic: bool, mut room: usize) -> Vec<(ResourceId, Read)> {
+fn pass(open: &OpenKernel, mut tasks: Vec<Task>, counts_traffic: bool, mut room: usize) -> Vec<(ResourceId, Read)> {
     let earlier: Vec<_> = tasks.iter_mut().map(|task| task.earlier.take()).collect();
     let mut kernel = match open() {
         Ok(kernel) => kernel,
@@ -372,7 +372,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_cannot_read_says_why() {
-        let refuse: Open = Arc::new(|| Err(ObserveError::Write(std::io::Error::other("no socket"))));
+        let refuse: OpenKernel = Arc::new(|| Err(ObserveError::Write(std::io::Error::other("no socket"))));
         let observer = TrafficObserver::new(refuse);
         let seen = observer
             .look(id(1), subject(2001), FlowMark::default(), Duration::from_secs(30))
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_closed_page_is_forgotten_and_there_are_so_many_at_most() {
-        let (mut state, now) = (State::default(), Instant::now());
+        let (mut state, now) = (ObserverState::default(), Instant::now());
         for number in 0..300_u16 {
             let at = now + Duration::from_millis(number.into());
             state.watch(id(number.into()), subject(2000 + number), FlowMark::default(), at);

@@ -8,44 +8,44 @@ use axum::response::Response;
 
 use super::services::object;
 use crate::addon::id::{PlanName, PlatformId};
-use crate::addon::{AddonOutcome, Dialect, Provision, Request, Target};
+use crate::addon::{AddonOutcome, AddonRequest, Dialect, Provision, ResourceTarget};
 use crate::api::answers::ResourceAnswer;
-use crate::api::body::Kind;
+use crate::api::body::AcceptedMedia;
 use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::orders::{PlanBody, ProvisionBody};
-use crate::api::params::{App, Params};
-use crate::api::shared::Shared;
+use crate::api::params::{Params, PathApp};
+use crate::api::shared::ApiState;
 use crate::control::request::{AddonOrder, DaemonRequest, Peer};
 
-pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
     let list = shared.ask(shared.times.answer, DaemonRequest::Resources).await??;
     Ok(json(&list))
 }
 
 pub(in crate::api) async fn one(
-    State(shared): State<Shared>,
-    App(app): App,
+    State(shared): State<ApiState>,
+    PathApp(app): PathApp,
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
     let asked = shared.ask(shared.times.answer, |reply| {
-        DaemonRequest::ResourceView(Target::Any(app), reply)
+        DaemonRequest::ResourceView(ResourceTarget::Any(app), reply)
     });
     Ok(json(&asked.await??))
 }
 
 pub(in crate::api) async fn provision(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
-    App(app): App,
+    PathApp(app): PathApp,
     params: Params,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let (text, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     let ProvisionBody { plan, port } = object(&text)?;
     let provision = Provision {
         dialect: Dialect::Local,
@@ -56,53 +56,57 @@ pub(in crate::api) async fn provision(
         port,
         asked: None,
     };
-    shared.order(app, Request::Provision(provision), by).await
+    shared.order(app, AddonRequest::Provision(provision), by).await
 }
 
 pub(in crate::api) async fn plan(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
-    App(app): App,
+    PathApp(app): PathApp,
     params: Params,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let (text, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     let PlanBody { plan } = object(&text)?;
-    let request = Request::ChangePlan(Target::Any(app.clone()), plan_named(&plan)?.into());
+    let request = AddonRequest::ChangePlan(ResourceTarget::Any(app.clone()), plan_named(&plan)?.into());
     shared.order(app, request, by).await
 }
 
 pub(in crate::api) async fn suspend(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
-    App(app): App,
-    params: Params,
-) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    shared.order(app.clone(), Request::Suspend(Target::Any(app)), by).await
-}
-
-pub(in crate::api) async fn resume(
-    State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    App(app): App,
-    params: Params,
-) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    shared.order(app.clone(), Request::Resume(Target::Any(app)), by).await
-}
-
-pub(in crate::api) async fn remove(
-    State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    App(app): App,
+    PathApp(app): PathApp,
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
     shared
-        .order(app.clone(), Request::Deprovision(Target::Any(app)), by)
+        .order(app.clone(), AddonRequest::Suspend(ResourceTarget::Any(app)), by)
+        .await
+}
+
+pub(in crate::api) async fn resume(
+    State(shared): State<ApiState>,
+    Extension(by): Extension<Peer>,
+    PathApp(app): PathApp,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    shared
+        .order(app.clone(), AddonRequest::Resume(ResourceTarget::Any(app)), by)
+        .await
+}
+
+pub(in crate::api) async fn remove(
+    State(shared): State<ApiState>,
+    Extension(by): Extension<Peer>,
+    PathApp(app): PathApp,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    shared
+        .order(app.clone(), AddonRequest::Deprovision(ResourceTarget::Any(app)), by)
         .await
 }
 
@@ -110,9 +114,9 @@ fn plan_named(text: &str) -> Result<PlanName, ApiError> {
     text.parse().map_err(|error| ApiError::invalid("plan", error))
 }
 
-impl Shared {
+impl ApiState {
     /// Gives an order about a resource to the daemon, and returns the resource as it is afterwards.
-    async fn order(&self, app: PlatformId, request: Request, by: Peer) -> Result<Response, ApiError> {
+    async fn order(&self, app: PlatformId, request: AddonRequest, by: Peer) -> Result<Response, ApiError> {
         let order = AddonOrder::new(request, Dialect::Local, by);
         let order = order.map_err(|_| ApiError::failed("the system gave no random numbers; nothing was changed"))?;
         let outcome = self
@@ -131,7 +135,7 @@ impl Shared {
             }
         };
         let asked = self.ask(self.times.answer, |reply| {
-            DaemonRequest::ResourceView(Target::Any(app), reply)
+            DaemonRequest::ResourceView(ResourceTarget::Any(app), reply)
         });
         let resource = Some(asked.await??);
         let mut response = json(&ResourceAnswer {

@@ -10,18 +10,18 @@ use serde_json::value::RawValue;
 
 use super::services::{expected, object, tag};
 use crate::api::answers::{BatchAnswer, BatchItemAnswer, ServiceFields};
-use crate::api::body::Kind;
+use crate::api::body::AcceptedMedia;
 use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::limits::MAX_DRAIN;
 use crate::api::params::{self, Params};
-use crate::api::shared::Shared;
+use crate::api::shared::ApiState;
 use crate::control::request::{BatchItem, BatchOrder, DaemonRequest, Peer, ServiceEdit};
 use crate::store::Expect;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Batch {
+struct BatchBody {
     services: Vec<Item>,
 }
 
@@ -41,7 +41,7 @@ struct Item {
 }
 
 pub(in crate::api) async fn change(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
     params: Params,
     headers: HeaderMap,
@@ -53,8 +53,8 @@ pub(in crate::api) async fn change(
         _ => None,
     };
     let (take_over, drain) = (params.flag("take_over")?, params.duration("drain", MAX_DRAIN)?);
-    let (text, _place) = shared.read(&headers, body, Kind::Patch).await?;
-    let Batch { services } = object(&text)?;
+    let (text, _place) = shared.read(&headers, body, AcceptedMedia::Patch).await?;
+    let BatchBody { services } = object(&text)?;
     let items = services.into_iter().enumerate().map(|(at, item)| read(item, at));
     let order = BatchOrder {
         items: items.collect::<Result<_, _>>()?,

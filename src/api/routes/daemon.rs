@@ -10,20 +10,20 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::api::body::Kind;
+use crate::api::body::AcceptedMedia;
 use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::limits::{LONGEST_ORIGIN, MAX_DRAIN};
 use crate::api::openapi::OPENAPI;
 use crate::api::params::Params;
-use crate::api::shared::Shared;
+use crate::api::shared::ApiState;
 use crate::control::request::{Apply, ApplyOptions, DaemonRequest, Peer};
 use crate::view::snapshot::{DaemonView, DrainView};
 use tcpgw_core::problem;
 
 /// The daemon, and its current state.
 #[derive(Debug, Serialize)]
-struct Daemon<'a> {
+struct DaemonStateAnswer<'a> {
     #[serde(flatten)]
     view: &'a DaemonView,
     /// Number of services that it serves.
@@ -33,14 +33,14 @@ struct Daemon<'a> {
     drains: &'a [DrainView],
 }
 
-pub(in crate::api) async fn daemon(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn daemon(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
     let known = shared.look().await?;
     let mut health = BTreeMap::new();
     for view in known.health.values() {
         *health.entry(view.state).or_default() += 1;
     }
-    Ok(json(&Daemon {
+    Ok(json(&DaemonStateAnswer {
         view: &known.daemon,
         services: known.services.summary.services.len(),
         health,
@@ -48,7 +48,7 @@ pub(in crate::api) async fn daemon(State(shared): State<Shared>, params: Params)
     }))
 }
 
-pub(in crate::api) async fn healthz(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn healthz(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
     let DaemonView {
         in_sync,
@@ -65,7 +65,7 @@ pub(in crate::api) async fn healthz(State(shared): State<Shared>, params: Params
     Ok(response)
 }
 
-pub(in crate::api) async fn drains(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn drains(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
     let known = shared.look().await?;
     Ok(json(&json!({"drains": known.drains})))
@@ -77,7 +77,7 @@ pub(in crate::api) async fn openapi(params: Params) -> Result<Response, ApiError
 }
 
 pub(in crate::api) async fn apply(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
     params: Params,
     headers: HeaderMap,
@@ -105,7 +105,7 @@ pub(in crate::api) async fn apply(
         let message = format!("parameter origin: must be up to {LONGEST_ORIGIN} bytes without control characters");
         return Err(ApiError::bad(message));
     }
-    let (state, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let (state, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     let apply = Apply {
         state,
         origin,
@@ -119,7 +119,7 @@ pub(in crate::api) async fn apply(
 }
 
 pub(in crate::api) async fn teardown(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
     params: Params,
 ) -> Result<Response, ApiError> {
@@ -131,7 +131,7 @@ pub(in crate::api) async fn teardown(
 }
 
 pub(in crate::api) async fn resume(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
     params: Params,
 ) -> Result<Response, ApiError> {

@@ -12,13 +12,13 @@ use serde_json::json;
 use super::services::{object, span};
 use super::wait::WaitRequest;
 use crate::api::answers::{DeployAnswer, DeployList};
-use crate::api::body::Kind;
+use crate::api::body::AcceptedMedia;
 use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
 use crate::api::orders::DeployBody;
-use crate::api::params::{Id, Name, Params, ServiceRequest};
-use crate::api::shared::Shared;
+use crate::api::params::{Params, PathDeployId, PathServiceName, ServiceRequest};
+use crate::api::shared::ApiState;
 use crate::control::request::{DaemonRequest, DeployOrder, DeployView, Peer, UndoOrder, Which};
 use crate::control::storage::Query;
 
@@ -29,13 +29,13 @@ const WAIT: Duration = Duration::from_secs(30);
 
 /// Phase of a deploy that a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
+enum AwaitedPhase {
     Begun,
     Switched,
     Drained,
 }
 
-impl Until {
+impl AwaitedPhase {
     fn read(text: &str) -> Result<Self, &'static str> {
         match text {
             "begun" => Ok(Self::Begun),
@@ -47,15 +47,15 @@ impl Until {
 }
 
 /// Returns whether a deploy has reached that phase.
-fn has_reached(deploy: &DeployAnswer, until: Until) -> bool {
+fn has_reached(deploy: &DeployAnswer, until: AwaitedPhase) -> bool {
     match until {
-        Until::Begun => true,
-        Until::Switched => deploy.is_over() || deploy.phase == "switched",
-        Until::Drained => deploy.is_over(),
+        AwaitedPhase::Begun => true,
+        AwaitedPhase::Switched => deploy.is_over() || deploy.phase == "switched",
+        AwaitedPhase::Drained => deploy.is_over(),
     }
 }
 
-impl Shared {
+impl ApiState {
     async fn views(&self) -> Result<Vec<DeployView>, ApiError> {
         self.ask(self.times.answer, DaemonRequest::Deploys).await
     }
@@ -73,7 +73,7 @@ impl Shared {
     }
 
     /// Waits until a deploy has reached the phase, or the time is over.
-    async fn follow(&self, id: u64, until: Until, mut waiter: WaitRequest) -> Result<DeployAnswer, ApiError> {
+    async fn follow(&self, id: u64, until: AwaitedPhase, mut waiter: WaitRequest) -> Result<DeployAnswer, ApiError> {
         loop {
             let deploy = self.deploy(id).await?;
             if has_reached(&deploy, until) || !waiter.pause().await {
@@ -91,7 +91,7 @@ impl Shared {
 }
 
 pub(in crate::api) async fn begin(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -102,8 +102,8 @@ pub(in crate::api) async fn begin(
         headers,
     } = request;
     let mut params = params.known(&["until"])?;
-    let until = params.read("until", Until::read)?.unwrap_or(Until::Begun);
-    let (text, place) = shared.read(&headers, body, Kind::Json).await?;
+    let until = params.read("until", AwaitedPhase::read)?.unwrap_or(AwaitedPhase::Begun);
+    let (text, place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     let order: DeployBody = object(&text)?;
     drop((text, place));
     if order.targets.is_empty() {
@@ -124,7 +124,7 @@ pub(in crate::api) async fn begin(
     };
     // The place is taken before the deploy begins, so that a request that cannot wait begins nothing.
     let waiter = match until {
-        Until::Begun => None,
+        AwaitedPhase::Begun => None,
         _ => Some(WaitRequest::new(&shared, MAX_WAIT).await?),
     };
     let id = shared
@@ -136,11 +136,11 @@ pub(in crate::api) async fn begin(
     };
     // A request that does not wait is answered that the deploy has begun, whatever its result.
     let code = match &*shown.phase {
-        "failed" if until != Until::Begun => "failed",
-        "undone" if until != Until::Begun => "undone",
+        "failed" if until != AwaitedPhase::Begun => "failed",
+        "undone" if until != AwaitedPhase::Begun => "undone",
         _ => {
             let mut response = json(&shown);
-            if until == Until::Begun || !has_reached(&shown, until) {
+            if until == AwaitedPhase::Begun || !has_reached(&shown, until) {
                 *response.status_mut() = StatusCode::ACCEPTED;
             }
             return Ok(response);
@@ -151,7 +151,7 @@ pub(in crate::api) async fn begin(
     Err(error.with("deploy", json!(shown)))
 }
 
-pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "limit"])?;
     let service = params.service()?.map(String::from);
     let limit = params.limit()?;
@@ -165,8 +165,8 @@ pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -
 }
 
 pub(in crate::api) async fn one(
-    State(shared): State<Shared>,
-    Id(id): Id,
+    State(shared): State<ApiState>,
+    PathDeployId(id): PathDeployId,
     params: Params,
 ) -> Result<Response, ApiError> {
     let mut params = params.known(&["until", "wait"])?;
@@ -175,19 +175,19 @@ pub(in crate::api) async fn one(
             "parameter wait needs until, which says what is waited for: switched or drained",
         ));
     }
-    let until = params.read("until", Until::read)?.unwrap_or(Until::Begun);
+    let until = params.read("until", AwaitedPhase::read)?.unwrap_or(AwaitedPhase::Begun);
     let wait = params.duration("wait", MAX_WAIT)?.unwrap_or(WAIT);
     let shown = match until {
-        Until::Begun => shared.deploy(id).await?,
+        AwaitedPhase::Begun => shared.deploy(id).await?,
         _ => shared.follow(id, until, WaitRequest::new(&shared, wait).await?).await?,
     };
     Ok(json(&shown))
 }
 
 pub(in crate::api) async fn undo(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
-    Id(id): Id,
+    PathDeployId(id): PathDeployId,
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
@@ -196,9 +196,9 @@ pub(in crate::api) async fn undo(
 }
 
 pub(in crate::api) async fn rollback(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
-    Name(name): Name,
+    PathServiceName(name): PathServiceName,
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;

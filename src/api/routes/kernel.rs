@@ -8,11 +8,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use crate::api::body::Kind;
+use crate::api::body::AcceptedMedia;
 use crate::api::error::ApiError;
 use crate::api::limits::INTERVAL;
 use crate::api::params::Params;
-use crate::api::shared::Shared;
+use crate::api::shared::ApiState;
 use crate::control::request::Refused;
 use crate::denied::{count_denied, flush_denied};
 use crate::observe::{self, Asker, FlowsQuery, JsonFlows, ObserveError, StatusQuery};
@@ -23,7 +23,7 @@ use tcpgw_core::model::{self, network};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Kernel;
 
-pub(in crate::api) async fn status(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn status(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "interval"])?;
     let service = params.parse("service")?;
     let interval = params.duration("interval", INTERVAL)?.unwrap_or_default();
@@ -46,10 +46,10 @@ pub(in crate::api) async fn status(State(shared): State<Shared>, params: Params)
             write,
         )??)
     };
-    shared.looks.stream(INTERVAL, work).await
+    shared.kernel_queries.stream(INTERVAL, work).await
 }
 
-pub(in crate::api) async fn flows(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn flows(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "backend", "client"])?;
     let query = FlowsQuery {
         service: params.parse("service")?,
@@ -61,10 +61,10 @@ pub(in crate::api) async fn flows(State(shared): State<Shared>, params: Params) 
         let mut list = JsonFlows::new(out);
         observe::flows(kernel, &services, observe::noted(), &query, &mut list)
     };
-    shared.looks.stream(Duration::ZERO, work).await
+    shared.kernel_queries.stream(Duration::ZERO, work).await
 }
 
-pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn who(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["seen_as", "backend", "service"])?;
     let Some(seen_as) = params.read("seen_as", endpoint)? else {
         return Err(ApiError::bad(
@@ -78,11 +78,11 @@ pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) ->
         let who = observe::who(kernel, &services, observe::noted(), seen_as, backend, service.as_ref())?;
         Ok(observe::write_json(out, &who)?)
     };
-    shared.looks.stream(Duration::ZERO, work).await
+    shared.kernel_queries.stream(Duration::ZERO, work).await
 }
 
 /// Returns the flows of clients that are denied now.
-pub(in crate::api) async fn denied(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn denied(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
     let Snapshot { services, .. } = shared.look().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
@@ -90,18 +90,18 @@ pub(in crate::api) async fn denied(State(shared): State<Shared>, params: Params)
         let denied = count_denied(kernel, services.mark, &services.summary, only)?;
         Ok(observe::write_json(out, &denied)?)
     };
-    shared.looks.stream(Duration::ZERO, work).await
+    shared.kernel_queries.stream(Duration::ZERO, work).await
 }
 
 /// Returns the flows of clients that a state would deny.
 pub(in crate::api) async fn would_be_denied(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     params: Params,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let (text, place) = shared.read(&headers, body, Kind::Json).await?;
+    let (text, place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     let state = model::parse(&text).map_err(Refused::Invalid)?;
     drop((text, place));
     let summary = Summary::from(&state);
@@ -110,11 +110,11 @@ pub(in crate::api) async fn would_be_denied(
         let denied = count_denied(kernel, mark, &summary, None)?;
         Ok(observe::write_json(out, &denied)?)
     };
-    shared.looks.stream(Duration::ZERO, work).await
+    shared.kernel_queries.stream(Duration::ZERO, work).await
 }
 
 /// Ends the flows of clients that are denied now.
-pub(in crate::api) async fn flush(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn flush(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
     let Snapshot { services, .. } = shared.look().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
@@ -122,7 +122,7 @@ pub(in crate::api) async fn flush(State(shared): State<Shared>, params: Params) 
         let flushed = flush_denied(kernel, services.mark, &services.summary, only)?;
         Ok(observe::write_json(out, &flushed)?)
     };
-    shared.looks.stream(Duration::ZERO, work).await
+    shared.kernel_queries.stream(Duration::ZERO, work).await
 }
 
 fn position(service: Option<&ServiceName>, services: &ServicesView) -> Result<Option<usize>, ObserveError> {

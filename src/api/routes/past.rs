@@ -12,13 +12,13 @@ use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::media_type::JSON;
 use crate::api::params::Params;
-use crate::api::shared::Shared;
+use crate::api::shared::ApiState;
 use crate::control::request::DaemonRequest;
 use crate::control::storage::Query;
 use crate::store::HistoryFilter;
 use tcpgw_core::model::{self, Service, write};
 
-pub(in crate::api) async fn history(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn history(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "since", "deploy", "before", "limit"])?;
     let filter = HistoryFilter {
         services: params.services()?.into_iter().map(String::from).collect(),
@@ -41,7 +41,7 @@ pub(in crate::api) async fn history(State(shared): State<Shared>, params: Params
     }))
 }
 
-pub(in crate::api) async fn export(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn export(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["all", "provider"])?;
     let all = params.flag("all")?;
     let of_file = params.read("provider", |text| match text {

@@ -10,13 +10,13 @@ use axum::response::Response;
 use serde::de::DeserializeOwned;
 
 use crate::api::answers::{EditAnswer, ServiceAnswer, ServiceList};
-use crate::api::body::Kind;
+use crate::api::body::AcceptedMedia;
 use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::orders::{BackendsBody, PauseBody};
-use crate::api::params::{Name, Params, ServiceRequest};
-use crate::api::shared::Shared;
+use crate::api::params::{Params, PathServiceName, ServiceRequest};
+use crate::api::shared::ApiState;
 use crate::control::request::{DaemonRequest, EditOrder, Listed, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
 use crate::store::Expect;
 use tcpgw_core::model::{self, Endpoint, Service, duration};
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// Providers that a list of services can be limited to.
 const PROVIDERS: [&str; 3] = ["api", "file", "orphan"];
 
-pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["label", "provider"])?;
     let labels = params.read("label", labels)?.unwrap_or_default();
     let provider = params.read("provider", provider)?;
@@ -41,7 +41,7 @@ pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -
 
 /// Creates a service that does not exist, with the name in the body.
 pub(in crate::api) async fn create(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
     params: Params,
     headers: HeaderMap,
@@ -54,7 +54,7 @@ pub(in crate::api) async fn create(
         ));
     }
     let take_over = params.flag("take_over")?;
-    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let (text, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     let name = model::parse_service(&text).map_err(Refused::Invalid)?.name;
     let order = EditOrder {
         name: name.clone(),
@@ -72,9 +72,9 @@ pub(in crate::api) async fn create(
 }
 
 /// A label that a service has to have: a key, and a value or any.
-type Wanted = (String, Option<String>);
+type LabelFilter = (String, Option<String>);
 
-fn labels(text: &str) -> Result<Vec<Wanted>, &'static str> {
+fn labels(text: &str) -> Result<Vec<LabelFilter>, &'static str> {
     let read = |label: &str| {
         let (key, value) = match label.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
@@ -95,8 +95,8 @@ fn provider(text: &str) -> Result<&'static str, String> {
         .ok_or_else(|| format!("is no provider; known are {}", PROVIDERS.join(", ")))
 }
 
-fn has_labels(service: &Service, wanted: &[Wanted]) -> bool {
-    let has = |(key, value): &Wanted| {
+fn has_labels(service: &Service, wanted: &[LabelFilter]) -> bool {
+    let has = |(key, value): &LabelFilter| {
         let there = service.labels.get(key);
         there.is_some_and(|there| value.as_ref().is_none_or(|value| value == there))
     };
@@ -104,8 +104,8 @@ fn has_labels(service: &Service, wanted: &[Wanted]) -> bool {
 }
 
 pub(in crate::api) async fn one(
-    State(shared): State<Shared>,
-    Name(name): Name,
+    State(shared): State<ApiState>,
+    PathServiceName(name): PathServiceName,
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
@@ -113,30 +113,30 @@ pub(in crate::api) async fn one(
 }
 
 pub(in crate::api) async fn replace(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
     let (mut order, headers) = order(request, true)?;
-    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let (text, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     order.edit = ServiceEdit::Put(text);
     shared.edit(order).await
 }
 
 pub(in crate::api) async fn change(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
     let (order, headers) = order(request, false)?;
     let order = present(order);
-    let (text, _place) = shared.read(&headers, body, Kind::Patch).await?;
+    let (text, _place) = shared.read(&headers, body, AcceptedMedia::Patch).await?;
     let edit = ServiceEdit::Patch(text);
     shared.edit(EditOrder { edit, ..order }).await
 }
 
 pub(in crate::api) async fn remove(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     request: ServiceRequest,
 ) -> Result<Response, ApiError> {
     let (order, _) = order(request, false)?;
@@ -144,7 +144,7 @@ pub(in crate::api) async fn remove(
 }
 
 pub(in crate::api) async fn drain(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -153,7 +153,7 @@ pub(in crate::api) async fn drain(
 }
 
 pub(in crate::api) async fn undrain(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -162,7 +162,7 @@ pub(in crate::api) async fn undrain(
 }
 
 pub(in crate::api) async fn pause(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -173,7 +173,7 @@ pub(in crate::api) async fn pause(
         headers,
     } = request;
     params.known(&[])?;
-    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let (text, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     let PauseBody { time } = object(&text)?;
     let time = span("for", time.as_deref(), MAX_PAUSE)?.unwrap_or(PAUSE);
     if time.is_zero() {
@@ -183,16 +183,16 @@ pub(in crate::api) async fn pause(
 }
 
 pub(in crate::api) async fn resume(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Extension(by): Extension<Peer>,
-    Name(name): Name,
+    PathServiceName(name): PathServiceName,
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
     shared.pause(name, None, by).await
 }
 
-impl Shared {
+impl ApiState {
     /// Returns the full view of one service.
     pub(super) async fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
         let asked = self.ask(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
@@ -212,7 +212,7 @@ impl Shared {
         edit: fn(Vec<Endpoint>) -> ServiceEdit,
     ) -> Result<Response, ApiError> {
         let order = present(order);
-        let (text, _place) = self.read(headers, body, Kind::Json).await?;
+        let (text, _place) = self.read(headers, body, AcceptedMedia::Json).await?;
         let edit = edit(endpoints(&text)?);
         self.edit(EditOrder { edit, ..order }).await
     }

@@ -14,8 +14,8 @@ use super::services::shown;
 use crate::api::answers::ServiceAnswer;
 use crate::api::error::ApiError;
 use crate::api::limits::{LOOK_AGAIN, MAX_WAIT, WAITERS};
-use crate::api::params::{Name, Params};
-use crate::api::shared::Shared;
+use crate::api::params::{Params, PathServiceName};
+use crate::api::shared::ApiState;
 use crate::control::events::Event;
 use crate::control::request::{After, DaemonRequest};
 use tcpgw_core::model::duration;
@@ -35,7 +35,7 @@ pub(super) struct WaitRequest {
 
 impl WaitRequest {
     /// Begins to listen, so that events after the first look are not missed.
-    pub(super) async fn new(shared: &Shared, time: Duration) -> Result<Self, ApiError> {
+    pub(super) async fn new(shared: &ApiState, time: Duration) -> Result<Self, ApiError> {
         let Ok(place) = Arc::clone(&shared.waiters).try_acquire_owned() else {
             return Err(ApiError::busy(&format!("{WAITERS} others are waiting already")));
         };
@@ -70,8 +70,8 @@ impl WaitRequest {
 }
 
 pub(in crate::api) async fn service(
-    State(shared): State<Shared>,
-    Name(name): Name,
+    State(shared): State<ApiState>,
+    PathServiceName(name): PathServiceName,
     params: Params,
 ) -> Result<Response, ApiError> {
     let mut params = params.known(&["for", "timeout"])?;

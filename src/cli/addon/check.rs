@@ -15,8 +15,8 @@ use tokio::time::sleep;
 
 use self::report::{Printer, conclude};
 use super::Platform;
-use crate::addon::check::{Answer, CheckSettings, Content, Next, PathBase, Request, Run, sign_on};
-use crate::api::outbound::{BaseUrl, OutboundClient, Reply};
+use crate::addon::check::{AnswerBody, CheckRequest, CheckRun, CheckSettings, Next, PathBase, ProviderAnswer, sign_on};
+use crate::api::outbound::{BaseUrl, OutboundAnswer, OutboundClient};
 use crate::api::provider::read_provider_credentials;
 use crate::cli::arguments::parse_duration;
 use crate::cli::{Failure, Global, Outcome};
@@ -102,7 +102,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let mut seed = [0; 16];
     getrandom::fill(&mut seed)
         .map_err(|error| Failure::Refused(format!("the system gave no random numbers: {error}")))?;
-    let mut run = Run::new(edge.settings.clone(), seed).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut run = CheckRun::new(edge.settings.clone(), seed).map_err(|error| Failure::Usage(error.to_string()))?;
     let failed = |what| move |source| Failure::Io { what, source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(failed("start the checks"))?;
@@ -189,7 +189,7 @@ fn json_file(option: &str, path: &Path) -> Result<Value, Failure> {
 
 impl Edge {
     /// Executes the actions of the run until its end, or until a second signal.
-    async fn drive(&self, global: &Global, run: &mut Run, signals: &mut Signals, printer: &mut Printer) {
+    async fn drive(&self, global: &Global, run: &mut CheckRun, signals: &mut Signals, printer: &mut Printer) {
         loop {
             let next = run.next(since_1970());
             printer.follow(run.findings());
@@ -224,7 +224,7 @@ impl Edge {
         }
     }
 
-    async fn send(&self, request: &Request, identity: &str) -> Result<Answer, String> {
+    async fn send(&self, request: &CheckRequest, identity: &str) -> Result<ProviderAnswer, String> {
         let url = match request.place {
             PathBase::Base => &self.base,
             PathBase::SignOn => self.sign_on.as_ref().ok_or("the URL of single sign-on is not known")?,
@@ -239,15 +239,15 @@ impl Edge {
     }
 }
 
-fn answer(reply: &Reply) -> Answer {
+fn answer(reply: &OutboundAnswer) -> ProviderAnswer {
     let text = |headers: &HeaderMap, name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
     let retry_after = text(&reply.headers, "retry-after").and_then(|seconds| seconds.trim().parse().ok());
-    Answer {
+    ProviderAnswer {
         status: reply.status,
         media: text(&reply.headers, "content-type"),
         identity: text(&reply.headers, "x-broker-api-request-identity"),
         retry_after: retry_after.map(Duration::from_secs),
-        content: Content::parse(&reply.body),
+        content: AnswerBody::parse(&reply.body),
         took: reply.took,
     }
 }
@@ -285,7 +285,7 @@ impl Signals {
         }
     }
 
-    fn takes(&mut self, global: &Global, run: &mut Run, number: u8) -> Taken {
+    fn takes(&mut self, global: &Global, run: &mut CheckRun, number: u8) -> Taken {
         if self.came.is_some() {
             return Taken::Ended;
         }

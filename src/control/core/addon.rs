@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Core, Now};
 use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::settings::{AddonSettings, MAX_QUARANTINE};
-use crate::addon::{PortUse, Registry, Resource, ResourceChange, Status};
+use crate::addon::{PortUse, Registry, Resource, ResourceChange, ResourceStatus};
 use crate::control::name::Name;
 use crate::control::request::Refused;
 use crate::store::LoadedResources;
@@ -147,7 +147,7 @@ impl Addon {
         for service in put {
             let is_suspended = self
                 .resource(&service.name)
-                .is_some_and(|resource| resource.status == Status::Suspended);
+                .is_some_and(|resource| resource.status == ResourceStatus::Suspended);
             if is_suspended {
                 self.suspended
                     .insert(service.name.clone(), Arc::new(suspended(service)));
@@ -355,7 +355,7 @@ impl Core {
     /// Fails when the resource of a service is suspended.
     pub(super) fn judge_suspended(&self, name: &str) -> Result<(), Refused> {
         match self.addon.resource(name) {
-            Some(resource) if resource.status == Status::Suspended => Err(Refused::Refused(format!(
+            Some(resource) if resource.status == ResourceStatus::Suspended => Err(Refused::Refused(format!(
                 "the add-on of app {} is suspended; resume it first",
                 resource.app
             ))),

@@ -12,7 +12,8 @@ use super::pending_write::{OnWritten, PendingWrite};
 use super::provisioned::Provisioned;
 use super::{Core, Now, Phase, Provider};
 use crate::addon::{
-    AddonOutcome, BusyPorts, Decision, Facts, Plans, PortRefusal, PortSet, Provision, Refusal, Request, ResourceChange,
+    AddonOutcome, AddonRequest, BusyPorts, Decision, Plans, PortRefusal, PortSet, Provision, Refusal, RegistryFacts,
+    ResourceChange,
 };
 use crate::control::membership::Membership;
 use crate::control::name::Name;
@@ -105,7 +106,7 @@ impl Core {
         let known = self.judges_singly().and_then(|()| self.knows_resources());
         let decided = known.map_err(|refused| Undone::Refused(AddonRefused::Daemon(refused)));
         let decided = decided.and_then(|()| self.decide_addon(&order, &mut skipped, vet, now));
-        if let Request::Provision(Provision { port: None, .. }) = &order.request
+        if let AddonRequest::Provision(Provision { port: None, .. }) = &order.request
             && !matches!(decided, Err(Undone::Pending))
         {
             let given = decided.as_ref().ok().and_then(|(decision, ..)| match &decision.change {
@@ -140,7 +141,7 @@ impl Core {
         let settings = self.addon.settings.as_ref()?;
         let mut busy = self.ports_of_others();
         busy.others.extend(others);
-        let facts = Facts {
+        let facts = RegistryFacts {
             plans: &settings.plans,
             busy: &busy,
             random: order.random,
@@ -165,14 +166,14 @@ impl Core {
             None if order.request.needs_no_plan() => &none,
             None => return Err(AddonRefused::Off.into()),
         };
-        let takes_port = matches!(order.request, Request::Provision(_));
+        let takes_port = matches!(order.request, AddonRequest::Provision(_));
         let mut busy = takes_port.then(|| self.ports_of_others());
         let nothing = PortSet::default();
         while skipped.len() <= MOST_SKIPPED {
             if let Some(busy) = &mut busy {
                 busy.others.extend(skipped.iter().copied());
             }
-            let facts = Facts {
+            let facts = RegistryFacts {
                 plans,
                 busy: busy.as_ref().map_or(&nothing as &dyn BusyPorts, |busy| busy),
                 random: order.random,
@@ -181,14 +182,14 @@ impl Core {
             let decision = self.addon.registry.decide(&order.request, facts)?;
             let mut edits = self.edits_of(decision.change.as_ref(), plans)?;
             let mut judged = self.judge_resource(&edits, vet);
-            let is_of_status = matches!(order.request, Request::Suspend(_) | Request::Resume(_));
+            let is_of_status = matches!(order.request, AddonRequest::Suspend(_) | AddonRequest::Resume(_));
             if is_of_status && matches!(judged, Err(Undone::Refused(_))) {
                 // Where the plan has another limit now, which a service with the same container has not, the old one stays.
                 edits = self.with_limits_kept(edits);
                 judged = self.judge_resource(&edits, vet);
             }
             let judged = judged?;
-            let (Some(ResourceChange::Put(resource)), Request::Provision(_)) = (&decision.change, &order.request)
+            let (Some(ResourceChange::Put(resource)), AddonRequest::Provision(_)) = (&decision.change, &order.request)
             else {
                 return Ok((decision, edits, judged));
             };

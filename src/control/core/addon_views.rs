@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Core, Now, Phase};
 use crate::addon::dialect::gateway::tcp_url;
 use crate::addon::id::{PlatformId, ResourceId, with_apps};
-use crate::addon::{PortUse, Refusal, Resource, ServiceState, Status, Target};
+use crate::addon::{PortUse, Refusal, Resource, ResourceStatus, ResourceTarget, ServiceState};
 use crate::control::name::Name;
 use crate::control::request::{AddonRefused, AddonView, AppView, BindingView, ResourceList, ResourceView};
 use tcpgw_core::model::{Backend, BackendState};
@@ -19,7 +19,7 @@ impl Core {
     ///
     /// # Errors
     /// Fails when there is no such resource, or when the resources are not known.
-    pub fn resource(&self, target: &Target) -> Result<Arc<Resource>, AddonRefused> {
+    pub fn resource(&self, target: &ResourceTarget) -> Result<Arc<Resource>, AddonRefused> {
         let doubt = self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
         match self.addon.registry.find(target) {
             Ok(resource) => Ok(Arc::clone(resource)),
@@ -44,7 +44,7 @@ impl Core {
     /// # Errors
     /// Fails when there are none, or when the resources are not known.
     pub fn services_of_app(&self, app: &PlatformId) -> Result<Vec<Name>, AddonRefused> {
-        let there = match self.resource(&Target::Any(app.clone())) {
+        let there = match self.resource(&ResourceTarget::Any(app.clone())) {
             Ok(resource) => Some(resource.id),
             Err(AddonRefused::Resource(Refusal::Gone)) => None,
             Err(refused) => return Err(refused),
@@ -98,7 +98,7 @@ impl Core {
     ///
     /// # Errors
     /// Fails when there is no such resource, or when the resources are not known.
-    pub fn resource_view(&self, target: &Target) -> Result<ResourceView, AddonRefused> {
+    pub fn resource_view(&self, target: &ResourceTarget) -> Result<ResourceView, AddonRefused> {
         self.resource(target).map(|resource| self.view_of(&resource))
     }
 
@@ -154,9 +154,9 @@ impl Core {
         let is_to_serve = |backend: &Backend| backend.state == BackendState::Active;
         let has_backends = stored.is_some_and(|stored| stored.service.backends.iter().any(is_to_serve));
         Some(match resource.status {
-            Status::Suspended => ServiceState::Suspended,
-            Status::Active if has_backends => ServiceState::Active,
-            Status::Active => ServiceState::Waiting,
+            ResourceStatus::Suspended => ServiceState::Suspended,
+            ResourceStatus::Active if has_backends => ServiceState::Active,
+            ResourceStatus::Active => ServiceState::Waiting,
         })
     }
 

@@ -5,7 +5,7 @@ use super::{Core, Now};
 use crate::addon::AddonOutcome;
 use crate::control::name::Name;
 use crate::control::reply::Reply;
-use crate::control::request::{AddonRefused, Applied as ApplyDone, Edited, EditedBatch, Refused, Resumed};
+use crate::control::request::{AddonRefused, Applied, Edited, EditedBatch, Refused, Resumed};
 use crate::reconcile::Report;
 use crate::report::ApplyReport;
 use tcpgw_core::diff::ChangeCounts;
@@ -19,7 +19,7 @@ pub(super) struct PendingReply {
 /// Kind of the answer to an order that was accepted and written.
 pub(super) enum ReplyKind {
     Apply {
-        reply: Reply<Result<ApplyDone, Refused>>,
+        reply: Reply<Result<Applied, Refused>>,
         services: ChangeCounts,
         backends: ChangeCounts,
         warnings: Vec<String>,
@@ -66,9 +66,9 @@ impl From<Unheld<'_>> for Refused {
 }
 
 /// Returns the answer to an apply.
-pub(super) fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Duration) -> ApplyDone {
+pub(super) fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Duration) -> Applied {
     let report = ApplyReport::new(report, time, draining);
-    ApplyDone {
+    Applied {
         text: report.text(),
         report: report.into(),
         warnings,

@@ -2,7 +2,7 @@
 //! boot, which is written before each change of the kernel, may be newer.
 use super::pending_write::{OnWritten, PendingWrite};
 use super::{Core, Now};
-use crate::addon::{Registry, ResourceChange, Status};
+use crate::addon::{Registry, ResourceChange, ResourceStatus};
 use crate::control::name::Name;
 use crate::control::storage::Write;
 use crate::reconcile::Recorded;
@@ -52,9 +52,9 @@ impl Core {
         let corrected = registry.iter().filter_map(|resource| {
             let details = details.get(resource.id.service().as_str())?;
             let status = if details.is_suspended {
-                Status::Suspended
+                ResourceStatus::Suspended
             } else {
-                Status::Active
+                ResourceStatus::Active
             };
             match details.owner {
                 Owner::Removed => registry.deprovisioned(resource, now.unix),

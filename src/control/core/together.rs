@@ -9,7 +9,7 @@ use super::order::Order;
 use super::pending_write::PendingWrite;
 use super::{Core, Name, Now, Provider};
 use crate::addon::id::PlatformId;
-use crate::addon::{Decision, Request, Target};
+use crate::addon::{AddonRequest, Decision, ResourceTarget};
 use crate::control::request::{ApplyOptions, Refused};
 use crate::control::storage::Write;
 use tcpgw_core::model::{Edits, State};
@@ -105,8 +105,8 @@ impl Core {
             }
             Order::Addon(order, _) if self.order_queue.is_certain_of_resources() => {
                 let apps: Vec<PlatformId> = match &order.request {
-                    Request::Provision(wanted) => [&wanted.app].into_iter().chain(&wanted.uuid).cloned().collect(),
-                    Request::Bind(Target::App(_, app), ..) => vec![app.clone()],
+                    AddonRequest::Provision(wanted) => [&wanted.app].into_iter().chain(&wanted.uuid).cloned().collect(),
+                    AddonRequest::Bind(ResourceTarget::App(_, app), ..) => vec![app.clone()],
                     _ => return None,
                 };
                 let (decision, edits) = self.decide_beside(order, group.ports(), now)?;

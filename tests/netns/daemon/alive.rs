@@ -408,7 +408,7 @@ fn those_who_have_gone_keep_nobody_from_looking() {
     let is_full = || {
         net.cli(&["status", "--interval", "0s"])
             .stderr
-            .contains("are looking at the kernel")
+            .contains("are reading the kernel")
     };
     assert!(wait_until(2 * PATIENCE, is_full), "all places are taken");
     drop(looking);

@@ -1,6 +1,6 @@
 //! Checks of credentials, of API versions and of the catalog.
 
-use super::super::message::{Effect, Login, Version};
+use super::super::message::{Login, RequestEffect, Version};
 use super::super::{catalog, judge};
 use super::answers::version_refused;
 use super::requests::{catalog_request, versioned};
@@ -49,7 +49,7 @@ pub(super) const ACCESS: &[Check] = &[
 pub(super) const SHAPE: &[Check] = &[
     Check::ask(
         "catalog",
-        |_| catalog_request().effect(Effect::Lists),
+        |_| catalog_request().effect(RequestEffect::Lists),
         catalog::is_catalog,
         "200 and an object with the array services",
         CATALOG,

@@ -2,27 +2,27 @@
 
 use serde_json::Value;
 
-use super::super::context::Context;
-use super::super::judge::{self, Kind, optional, required};
-use super::super::message::Exchange;
-use crate::addon::check::judgement::{Flaw, Judgement, failure, warning};
+use super::super::context::CheckContext;
+use super::super::judge::{self, JsonType, optional, required};
+use super::super::message::CheckExchange;
+use crate::addon::check::judgement::{CheckResult, Flaw, failure, warning};
 
 /// Longest `operation`, in characters.
 const MAX_OPERATION: usize = 10_000;
 
 /// Returns whether the answer says that the operation requires `accepts_incomplete`.
-pub(in super::super) fn wants_asynchronous(got: &Exchange) -> bool {
+pub(in super::super) fn wants_asynchronous(got: &CheckExchange) -> bool {
     got.status() == 422 && got.member("error").is_some_and(|error| error == "AsyncRequired")
 }
 
-pub(super) fn version_refused(got: &Exchange, wanted: &[u16]) -> Judgement {
+pub(super) fn version_refused(got: &CheckExchange, wanted: &[u16]) -> CheckResult {
     if got.status() == 200 {
         return Err(warning("the status is 200: the version is not looked at"));
     }
     judge::status(got, wanted)
 }
 
-pub(super) fn error_code(got: &Exchange, wanted: &str) -> Judgement {
+pub(super) fn error_code(got: &CheckExchange, wanted: &str) -> CheckResult {
     match got.member("error") {
         Some(Value::String(error)) if error == wanted => Ok(()),
         _ => Err(failure(format!("error is not {wanted:?}"))),
@@ -30,19 +30,19 @@ pub(super) fn error_code(got: &Exchange, wanted: &str) -> Judgement {
 }
 
 /// Checks that 202 comes only if the request accepted an asynchronous operation.
-pub(super) fn asked_for_202(got: &Exchange) -> Judgement {
+pub(super) fn asked_for_202(got: &CheckExchange) -> CheckResult {
     if got.status() == 202 && !got.request.path.contains("accepts_incomplete=true") {
         return Err(failure("the status is 202 without accepts_incomplete=true"));
     }
     Ok(())
 }
 
-pub(super) fn is_created(got: &Exchange) -> Judgement {
+pub(super) fn is_created(got: &CheckExchange) -> CheckResult {
     asked_for_202(got)?;
     judge::status(got, &[201, 202])
 }
 
-pub(super) fn is_there_already(got: &Exchange) -> Judgement {
+pub(super) fn is_there_already(got: &CheckExchange) -> CheckResult {
     match got.status() {
         409 => Err(warning(
             "the status is 409; 200 is what SHOULD be returned for the same values",
@@ -54,7 +54,7 @@ pub(super) fn is_there_already(got: &Exchange) -> Judgement {
     }
 }
 
-pub(super) fn is_updated(got: &Exchange) -> Judgement {
+pub(super) fn is_updated(got: &CheckExchange) -> CheckResult {
     asked_for_202(got)?;
     if got.status() == 422 {
         return Err(warning("the status is 422: this change of plan is not supported"));
@@ -63,20 +63,20 @@ pub(super) fn is_updated(got: &Exchange) -> Judgement {
     operation_body(got)
 }
 
-pub(super) fn is_removed(got: &Exchange) -> Judgement {
+pub(super) fn is_removed(got: &CheckExchange) -> CheckResult {
     asked_for_202(got)?;
     judge::status(got, &[200, 202])?;
     operation_body(got)
 }
 
 /// Checks the body of an answer that says that an operation was begun or is done.
-pub(super) fn operation_body(got: &Exchange) -> Judgement {
+pub(super) fn operation_body(got: &CheckExchange) -> CheckResult {
     judge::object(got)?;
     let body = got.json().unwrap_or(&Value::Null);
     let members = [
-        ("dashboard_url", Kind::AnyText),
-        ("operation", Kind::AnyText),
-        ("metadata", Kind::Object),
+        ("dashboard_url", JsonType::AnyText),
+        ("operation", JsonType::AnyText),
+        ("metadata", JsonType::Object),
     ];
     optional(body, "", &members)?;
     let is_long = |text: &str| text.chars().count() > MAX_OPERATION;
@@ -86,7 +86,7 @@ pub(super) fn operation_body(got: &Exchange) -> Judgement {
     Ok(())
 }
 
-pub(super) fn last_operation(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn last_operation(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     if got.status() == 404 && !context.is_asynchronous {
         return Ok(());
     }
@@ -95,27 +95,27 @@ pub(super) fn last_operation(context: &Context, got: &Exchange) -> Judgement {
 }
 
 /// Returns the state in an answer of `last_operation`.
-pub(in super::super) fn state(got: &Exchange) -> Result<&str, Flaw> {
+pub(in super::super) fn state(got: &CheckExchange) -> Result<&str, Flaw> {
     judge::object(got)?;
     let body = got.json().unwrap_or(&Value::Null);
-    required(body, "", &[("state", Kind::Text)])?;
-    optional(body, "", &[("description", Kind::AnyText)])?;
+    required(body, "", &[("state", JsonType::Text)])?;
+    optional(body, "", &[("description", JsonType::AnyText)])?;
     match body["state"].as_str() {
         Some(state @ ("in progress" | "succeeded" | "failed")) => Ok(state),
         _ => Err(failure("state is not in progress, succeeded or failed")),
     }
 }
 
-pub(super) fn fetched_instance(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn fetched_instance(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     judge::status(got, &[200])?;
     judge::object(got)?;
     let members = [
-        ("service_id", Kind::Text),
-        ("plan_id", Kind::Text),
-        ("dashboard_url", Kind::AnyText),
-        ("parameters", Kind::Object),
-        ("maintenance_info", Kind::Object),
-        ("metadata", Kind::Object),
+        ("service_id", JsonType::Text),
+        ("plan_id", JsonType::Text),
+        ("dashboard_url", JsonType::AnyText),
+        ("parameters", JsonType::Object),
+        ("maintenance_info", JsonType::Object),
+        ("metadata", JsonType::Object),
     ];
     optional(got.json().unwrap_or(&Value::Null), "", &members)?;
     let service = context.offer.as_ref().map_or("", |offer| &offer.service_id);
@@ -127,7 +127,7 @@ pub(super) fn fetched_instance(context: &Context, got: &Exchange) -> Judgement {
     Ok(())
 }
 
-pub(super) fn binding_body(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn binding_body(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     if got.status() == 202 {
         return match got.member("credentials") {
             Some(_) => Err(failure("credentials are in an answer with the status 202")),
@@ -137,13 +137,13 @@ pub(super) fn binding_body(context: &Context, got: &Exchange) -> Judgement {
     judge::object(got)?;
     let body = got.json().unwrap_or(&Value::Null);
     let members = [
-        ("metadata", Kind::Object),
-        ("credentials", Kind::Object),
-        ("syslog_drain_url", Kind::AnyText),
-        ("route_service_url", Kind::AnyText),
-        ("volume_mounts", Kind::Array),
-        ("endpoints", Kind::Array),
-        ("parameters", Kind::Object),
+        ("metadata", JsonType::Object),
+        ("credentials", JsonType::Object),
+        ("syslog_drain_url", JsonType::AnyText),
+        ("route_service_url", JsonType::AnyText),
+        ("volume_mounts", JsonType::Array),
+        ("endpoints", JsonType::Array),
+        ("parameters", JsonType::Object),
     ];
     optional(body, "", &members)?;
     for (name, permission) in [
@@ -166,7 +166,7 @@ pub(super) fn binding_body(context: &Context, got: &Exchange) -> Judgement {
     }
     for (at, endpoint) in body["endpoints"].as_array().into_iter().flatten().enumerate() {
         let at = format!("endpoints[{at}].");
-        required(endpoint, &at, &[("host", Kind::Text), ("ports", Kind::Texts)])?;
+        required(endpoint, &at, &[("host", JsonType::Text), ("ports", JsonType::Texts)])?;
         let ports = endpoint["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
         if ports.is_empty() || !ports.iter().filter_map(Value::as_str).all(is_port_range) {
             return Err(failure(format!("{at}ports are not ports or ranges of ports")));

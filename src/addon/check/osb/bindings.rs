@@ -1,7 +1,7 @@
 //! A binding: made and removed.
 
 use super::super::judge;
-use super::super::message::Request;
+use super::super::message::CheckRequest;
 use super::answers::{binding_body, is_created, is_removed, is_there_already};
 use super::requests::{bind_body, binding, binding_path, refused_bind, unbinding};
 use super::source::{BINDING, FETCHING_BINDING, MANDATORY, NOWHERE, UNBINDING, UNKNOWN};
@@ -67,7 +67,7 @@ pub(super) const BIND: &[Check] = &[
     .needing(&[Need::Binding]),
     Check::ask(
         "fetch-binding",
-        |context| Request::new(Method::Get, binding_path(context, "binding")),
+        |context| CheckRequest::new(Method::Get, binding_path(context, "binding")),
         |context, got| {
             judge::status(got, &[200])?;
             binding_body(context, got)
@@ -78,7 +78,7 @@ pub(super) const BIND: &[Check] = &[
     .needing(&[Need::Binding, Need::BindingsRetrievable]),
     Check::ask(
         "fetch-binding-missing",
-        |context| Request::new(Method::Get, binding_path(context, "missing-binding")),
+        |context| CheckRequest::new(Method::Get, binding_path(context, "missing-binding")),
         |_, got| judge::status(got, &[404]),
         "404 for a binding that does not exist",
         FETCHING_BINDING,
@@ -121,7 +121,7 @@ pub(super) const UNBIND: &[Check] = &[
     .needing(&[Need::BindingRemoved]),
     Check::ask(
         "fetch-unbound",
-        |context| Request::new(Method::Get, binding_path(context, "binding")),
+        |context| CheckRequest::new(Method::Get, binding_path(context, "binding")),
         |_, got| judge::status(got, &[404]),
         "404 for a binding that does not exist",
         FETCHING_BINDING,

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::judge;
-use super::super::message::Request;
+use super::super::message::CheckRequest;
 use super::answers::{
     fetched_instance, is_created, is_removed, is_there_already, is_updated, last_operation, operation_body,
 };
@@ -35,7 +35,7 @@ pub(super) const INSTANCE: &[Check] = &[
         "last-operation",
         |context| {
             let path = format!("{}/last_operation", instance_path(&context.main_id()));
-            Request::new(Method::Get, with_ids(context, &path, &["service_id", "plan_id"]))
+            CheckRequest::new(Method::Get, with_ids(context, &path, &["service_id", "plan_id"]))
         },
         last_operation,
         "200 and state in progress, succeeded or failed (a broker that is always synchronous needs no such endpoint)",
@@ -92,7 +92,7 @@ pub(super) const INSTANCE: &[Check] = &[
     .needing(&[Need::Resource]),
     Check::ask(
         "fetch-instance",
-        |context| Request::new(Method::Get, instance_path(&context.main_id())),
+        |context| CheckRequest::new(Method::Get, instance_path(&context.main_id())),
         fetched_instance,
         "200; service_id and plan_id are those of the instance",
         FETCHING,
@@ -100,7 +100,7 @@ pub(super) const INSTANCE: &[Check] = &[
     .needing(&[Need::Resource, Need::InstancesRetrievable]),
     Check::ask(
         "fetch-instance-missing",
-        |context| Request::new(Method::Get, instance_path(&context.id("missing"))),
+        |context| CheckRequest::new(Method::Get, instance_path(&context.id("missing"))),
         |_, got| judge::status(got, &[404]),
         "404 for an instance that does not exist",
         FETCHING,
@@ -147,7 +147,7 @@ pub(super) const UPDATE: &[Check] = &[
     .needing(&[Need::Resource, Need::Updateable, Need::OtherPlan]),
     Check::ask(
         "fetch-updated",
-        |context| Request::new(Method::Get, instance_path(&context.main_id())),
+        |context| CheckRequest::new(Method::Get, instance_path(&context.main_id())),
         fetched_instance,
         "200; plan_id is the plan that the instance has",
         FETCHING,
@@ -195,7 +195,7 @@ pub(super) const REMOVAL: &[Check] = &[
     .needing(&[Need::ResourceRemoved]),
     Check::ask(
         "fetch-deprovisioned",
-        |context| Request::new(Method::Get, instance_path(&context.main_id())),
+        |context| CheckRequest::new(Method::Get, instance_path(&context.main_id())),
         |_, got| judge::status(got, &[404]),
         "404 for an instance that does not exist",
         FETCHING,

@@ -2,16 +2,16 @@
 
 use serde_json::json;
 
-use super::super::context::Context;
+use super::super::context::CheckContext;
 use super::super::judge;
-use super::super::message::{Body, Effect, Login, Request};
+use super::super::message::{Body, CheckRequest, Login, RequestEffect};
 use super::answers::error_code;
 use super::requests::{creating, instance_path, provision_body, replaced, with_ids, without};
 use super::source::{AUTHENTICATION, DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN};
 use crate::addon::check::definition::Check;
 use crate::addon::check::judgement::warning;
 use crate::addon::check::need::Need;
-use crate::addon::check::thing::Thing;
+use crate::addon::check::thing::ProviderResource;
 use crate::addon::dialect::exchange::Method;
 
 pub(super) const REFUSALS: &[Check] = &[
@@ -81,7 +81,7 @@ pub(super) const REFUSALS: &[Check] = &[
     .needing(&[Need::Offer]),
     Check::ask(
         "fetch-refused",
-        |context| Request::new(Method::Get, instance_path(&context.id("provision-unauthorized"))),
+        |context| CheckRequest::new(Method::Get, instance_path(&context.id("provision-unauthorized"))),
         |_, got| judge::status(got, &[404]),
         "404 for an instance that does not exist: what was refused has made nothing",
         FETCHING,
@@ -92,7 +92,7 @@ pub(super) const REFUSALS: &[Check] = &[
         |context| {
             let id = context.id("missing");
             let path = with_ids(context, &instance_path(&id), &["service_id", "plan_id"]);
-            Request::new(Method::Delete, path).effect(Effect::Removes(Thing::Instance(id)))
+            CheckRequest::new(Method::Delete, path).effect(RequestEffect::Removes(ProviderResource::Instance(id)))
         },
         |_, got| judge::status(got, &[410]),
         "410 for an instance that does not exist",
@@ -103,7 +103,7 @@ pub(super) const REFUSALS: &[Check] = &[
         "last-operation-missing",
         |context| {
             let path = format!("{}/last_operation", instance_path(&context.id("missing")));
-            Request::new(Method::Get, with_ids(context, &path, &["service_id", "plan_id"]))
+            CheckRequest::new(Method::Get, with_ids(context, &path, &["service_id", "plan_id"]))
         },
         |_, got| judge::status(got, &[404]),
         "404 for an instance that does not exist",
@@ -112,7 +112,7 @@ pub(super) const REFUSALS: &[Check] = &[
     .needing(&[Need::Offer]),
 ];
 
-const fn refused_provision(name: &'static str, request: fn(&Context) -> Request) -> Check {
+const fn refused_provision(name: &'static str, request: fn(&CheckContext) -> CheckRequest) -> Check {
     Check::ask(
         name,
         request,

@@ -2,24 +2,24 @@
 
 use serde_json::Value;
 
-use super::super::context::Context;
-use super::super::judge::{self, Kind, optional, required};
+use super::super::context::CheckContext;
+use super::super::judge::{self, JsonType, optional, required};
 use super::super::manifest;
-use super::super::message::Exchange;
-use super::rules::{Says, rules_of};
+use super::super::message::CheckExchange;
+use super::rules::{DocumentedRule, rules_of};
 use crate::addon::Dialect;
-use crate::addon::check::judgement::{Judgement, failure, warning};
+use crate::addon::check::judgement::{CheckResult, failure, warning};
 
 /// Longest id (Scalingo).
 const MAX_ID: usize = 255;
 
-pub(super) fn resource_id(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn resource_id(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     let body = got.json().unwrap_or(&Value::Null);
     // Before version 3 of Heroku's API ids were numbers.
     if context.settings.dialect == Dialect::Heroku && body["id"].is_number() {
         return Err(warning("id is a number; a string is usual"));
     }
-    required(body, "", &[("id", Kind::Text)])?;
+    required(body, "", &[("id", JsonType::Text)])?;
     let length = body["id"].as_str().map_or(0, |id| id.chars().count());
     if length > MAX_ID {
         return Err(failure(format!("id has {length} characters")));
@@ -28,12 +28,12 @@ pub(super) fn resource_id(context: &Context, got: &Exchange) -> Judgement {
 }
 
 /// Checks the body that describes a resource.
-pub(super) fn described(got: &Exchange) -> Judgement {
+pub(super) fn described(got: &CheckExchange) -> CheckResult {
     judge::object(got)?;
     let members = [
-        ("message", Kind::AnyText),
-        ("config", Kind::Object),
-        ("log_drain_url", Kind::AnyText),
+        ("message", JsonType::AnyText),
+        ("config", JsonType::Object),
+        ("log_drain_url", JsonType::AnyText),
     ];
     optional(got.json().unwrap_or(&Value::Null), "", &members)?;
     match config(got).find(|(_, value)| !value.is_string()) {
@@ -42,11 +42,11 @@ pub(super) fn described(got: &Exchange) -> Judgement {
     }
 }
 
-fn config(got: &Exchange) -> impl Iterator<Item = (&String, &Value)> {
+fn config(got: &CheckExchange) -> impl Iterator<Item = (&String, &Value)> {
     got.member("config").and_then(Value::as_object).into_iter().flatten()
 }
 
-pub(super) fn declared(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn declared(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     let manifest = context.settings.manifest.as_ref();
     let declared = manifest.and_then(|manifest| manifest::variables(context.settings.dialect, manifest));
     let declared = declared.unwrap_or_default();
@@ -56,7 +56,7 @@ pub(super) fn declared(context: &Context, got: &Exchange) -> Judgement {
     }
 }
 
-pub(super) fn urls(_: &Context, got: &Exchange) -> Judgement {
+pub(super) fn urls(_: &CheckContext, got: &CheckExchange) -> CheckResult {
     for (name, value) in config(got).filter(|(name, _)| name.ends_with("_URL")) {
         let Some(url) = value.as_str() else { continue };
         let parts = url.split_once("://");
@@ -78,10 +78,10 @@ pub(super) fn urls(_: &Context, got: &Exchange) -> Judgement {
 
 /// Checks that the answer has the same resource as before. A difference is a warning if the dialect's documents do not require
 /// it.
-pub(super) fn is_same(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn is_same(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     let rules = rules_of(context);
     let flaw = |why: String| {
-        if rules.say(Says::Idempotent) {
+        if rules.say(DocumentedRule::Idempotent) {
             failure(why)
         } else {
             warning(why)
@@ -106,35 +106,35 @@ pub(super) fn is_same(context: &Context, got: &Exchange) -> Judgement {
 }
 
 /// Turns a failure into a warning where the dialect's documents do not describe changes of plans.
-pub(super) fn undocumented(context: &Context, judgement: Judgement) -> Judgement {
+pub(super) fn undocumented(context: &CheckContext, judgement: CheckResult) -> CheckResult {
     match judgement {
-        Err(flaw) if !rules_of(context).say(Says::PlanChange) => Err(warning(flaw.why)),
+        Err(flaw) if !rules_of(context).say(DocumentedRule::PlanChange) => Err(warning(flaw.why)),
         judgement => judgement,
     }
 }
 
-pub(super) fn is_changed(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn is_changed(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     let judgement = judge::status(got, &[200]).and_then(|()| described(got));
     undocumented(context, judgement.and_then(|()| if_declared(context, got)))
 }
 
-fn if_declared(context: &Context, got: &Exchange) -> Judgement {
+fn if_declared(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     match context.settings.manifest {
         Some(_) => declared(context, got),
         None => Ok(()),
     }
 }
 
-pub(super) fn without_plan(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn without_plan(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     if context.settings.dialect != Dialect::Scalingo {
         return undocumented(context, judge::refusal(got, &[400, 422]));
     }
     judge::status(got, &[422])?;
     judge::object(got)?;
-    required(got.json().unwrap_or(&Value::Null), "", &[("error", Kind::Text)])
+    required(got.json().unwrap_or(&Value::Null), "", &[("error", JsonType::Text)])
 }
 
-pub(super) fn is_removed(context: &Context, got: &Exchange) -> Judgement {
+pub(super) fn is_removed(context: &CheckContext, got: &CheckExchange) -> CheckResult {
     judge::status(got, rules_of(context).removed)?;
     if got.status() == 204 && got.json().is_some() {
         return Err(failure("the status is 204, and there is a body"));

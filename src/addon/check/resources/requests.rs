@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::super::context::Context;
-use super::super::message::{Body, Effect, Login, PathBase, Request};
+use super::super::context::CheckContext;
+use super::super::message::{Body, CheckRequest, Login, PathBase, RequestEffect};
 use super::rules::rules_of;
 use crate::addon::Dialect;
-use crate::addon::check::thing::Thing;
+use crate::addon::check::thing::ProviderResource;
 use crate::addon::dialect::exchange::Method;
 use crate::addon::sso;
 
@@ -17,20 +17,20 @@ use crate::addon::sso;
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Returns the thing that a request for this purpose makes.
-fn thing(context: &Context, purpose: &str) -> Thing {
+fn thing(context: &CheckContext, purpose: &str) -> ProviderResource {
     match purpose {
         "main" => context.main_thing(),
-        _ => Thing::Resource(context.id(purpose)),
+        _ => ProviderResource::Resource(context.id(purpose)),
     }
 }
 
-pub(super) fn creating(context: &Context, purpose: &str) -> Request {
-    Request::new(Method::Post, "").effect(Effect::Creates(thing(context, purpose)))
+pub(super) fn creating(context: &CheckContext, purpose: &str) -> CheckRequest {
+    CheckRequest::new(Method::Post, "").effect(RequestEffect::Creates(thing(context, purpose)))
 }
 
 /// Returns the body of a request to provision.
-pub(super) fn body(context: &Context, purpose: &str) -> Value {
-    let Thing::Resource(app) = thing(context, purpose) else {
+pub(super) fn body(context: &CheckContext, purpose: &str) -> Value {
+    let ProviderResource::Resource(app) = thing(context, purpose) else {
         return Value::Null;
     };
     let callback = format!("https://platform.invalid/addons/{app}");
@@ -57,12 +57,14 @@ pub(super) fn body(context: &Context, purpose: &str) -> Value {
 }
 
 /// Returns the path of the provisioned resource: by the provider's id, or with Heroku by the platform's.
-pub(super) fn resource_path(context: &Context) -> String {
+pub(super) fn resource_path(context: &CheckContext) -> String {
     path_of(context, &context.main_thing()).unwrap_or_default()
 }
 
-fn path_of(context: &Context, thing: &Thing) -> Option<String> {
-    let Thing::Resource(app) = thing else { return None };
+fn path_of(context: &CheckContext, thing: &ProviderResource) -> Option<String> {
+    let ProviderResource::Resource(app) = thing else {
+        return None;
+    };
     let id = match context.settings.dialect {
         Dialect::Heroku => Some(app.clone()),
         _ => context.find(thing)?.id.clone(),
@@ -73,24 +75,24 @@ fn path_of(context: &Context, thing: &Thing) -> Option<String> {
 }
 
 /// Returns the request that removes a thing, if the provider has told its id.
-pub(in super::super) fn removing(context: &Context, thing: &Thing) -> Option<Request> {
+pub(in super::super) fn removing(context: &CheckContext, thing: &ProviderResource) -> Option<CheckRequest> {
     let path = path_of(context, thing)?;
-    Some(Request::new(Method::Delete, path).effect(Effect::Removes(thing.clone())))
+    Some(CheckRequest::new(Method::Delete, path).effect(RequestEffect::Removes(thing.clone())))
 }
 
-pub(super) fn removal(context: &Context) -> Request {
-    Request::new(Method::Delete, resource_path(context)).effect(Effect::Removes(context.main_thing()))
+pub(super) fn removal(context: &CheckContext) -> CheckRequest {
+    CheckRequest::new(Method::Delete, resource_path(context)).effect(RequestEffect::Removes(context.main_thing()))
 }
 
-pub(super) fn act(context: &Context, verb: &str) -> Request {
-    Request::new(Method::Post, format!("{}/{verb}", resource_path(context)))
+pub(super) fn act(context: &CheckContext, verb: &str) -> CheckRequest {
+    CheckRequest::new(Method::Post, format!("{}/{verb}", resource_path(context)))
 }
 
-pub(super) fn change_plan(context: &Context) -> Request {
+pub(super) fn change_plan(context: &CheckContext) -> CheckRequest {
     let plan = context.other_plan.clone().unwrap_or_default();
-    Request::new(Method::Put, resource_path(context))
+    CheckRequest::new(Method::Put, resource_path(context))
         .json(json!({"plan": plan, "options": {}}))
-        .effect(Effect::Changes(context.main_thing(), plan))
+        .effect(RequestEffect::Changes(context.main_thing(), plan))
 }
 
 pub(super) fn id_field(dialect: Dialect) -> &'static str {
@@ -106,13 +108,13 @@ pub(super) fn is_token(name: &str) -> bool {
 }
 
 /// Returns the fields by which a platform signs its user on, at a time that is so many seconds from now.
-pub(super) fn signed(context: &Context, seconds: i64) -> sso::Fields {
+pub(super) fn signed(context: &CheckContext, seconds: i64) -> sso::FormFields {
     let dialect = context.settings.dialect;
     let thing = context.main_thing();
     let own = context.find(&thing).and_then(|made| made.id.clone());
     let own = own.unwrap_or_default();
     let id = match (&thing, dialect) {
-        (Thing::Resource(app), Dialect::Heroku) => app.clone(),
+        (ProviderResource::Resource(app), Dialect::Heroku) => app.clone(),
         _ => own.clone(),
     };
     let now = i64::try_from(context.now.as_secs()).unwrap_or(i64::MAX);
@@ -122,7 +124,7 @@ pub(super) fn signed(context: &Context, seconds: i64) -> sso::Fields {
     } else {
         at
     };
-    let mut fields: sso::Fields = BTreeMap::new();
+    let mut fields: sso::FormFields = BTreeMap::new();
     let mut set = |name: &str, value: &str| {
         fields.insert(name.to_owned(), value.to_owned());
     };
@@ -160,12 +162,12 @@ pub(super) fn signed(context: &Context, seconds: i64) -> sso::Fields {
     fields
 }
 
-pub(super) fn signing_on(context: &Context, fields: &sso::Fields) -> Request {
+pub(super) fn signing_on(context: &CheckContext, fields: &sso::FormFields) -> CheckRequest {
     let method = match context.settings.dialect {
         Dialect::Heroku | Dialect::CleverCloud => Method::Post,
         _ => Method::Get,
     };
-    let mut request = Request::new(method, "").body(Body::Form(fields.clone()));
+    let mut request = CheckRequest::new(method, "").body(Body::Form(fields.clone()));
     request.place = PathBase::SignOn;
     request.login = Login::Missing;
     request

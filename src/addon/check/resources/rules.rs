@@ -1,10 +1,10 @@
 //! Differences between the dialects.
 
 use crate::addon::Dialect;
-use crate::addon::check::context::Context;
+use crate::addon::check::context::CheckContext;
 
 /// Differences between the dialects.
-pub(in super::super) struct Rules {
+pub(in super::super) struct CheckRules {
     pub(super) dialect: Dialect,
     /// The field that names the app.
     pub(super) app: &'static str,
@@ -15,13 +15,13 @@ pub(in super::super) struct Rules {
     /// Status codes of a second removal.
     pub(super) removed_again: &'static [u16],
     /// Further rules in the dialect's documents.
-    says: &'static [Says],
+    says: &'static [DocumentedRule],
     pub(super) sources: Sources,
 }
 
 /// Rules that only some dialects' documents have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Says {
+pub(super) enum DocumentedRule {
     /// A repeated request makes nothing new.
     Idempotent,
     /// The plan can be changed.
@@ -32,8 +32,8 @@ pub(super) enum Says {
     TokenAge,
 }
 
-impl Rules {
-    pub(super) fn say(&self, what: Says) -> bool {
+impl CheckRules {
+    pub(super) fn say(&self, what: DocumentedRule) -> bool {
         self.says.contains(&what)
     }
 }
@@ -51,7 +51,7 @@ pub(super) struct Sources {
     pub(super) bodies: &'static str,
 }
 
-pub(in super::super) static SCALINGO: Rules = Rules {
+pub(in super::super) static SCALINGO: CheckRules = CheckRules {
     dialect: Dialect::Scalingo,
     app: "app_id",
     created: &[200, 201, 202],
@@ -59,7 +59,11 @@ pub(in super::super) static SCALINGO: Rules = Rules {
     removed: &[204],
     removed_rule: "204",
     removed_again: &[404, 410],
-    says: &[Says::PlanChange, Says::Suspension, Says::TokenAge],
+    says: &[
+        DocumentedRule::PlanChange,
+        DocumentedRule::Suspension,
+        DocumentedRule::TokenAge,
+    ],
     sources: Sources {
         access: "Scalingo, Addon definition manifest: username and password",
         manifest: "Scalingo, Addon definition manifest, Structure",
@@ -74,7 +78,7 @@ pub(in super::super) static SCALINGO: Rules = Rules {
     },
 };
 
-pub(in super::super) static HEROKU: Rules = Rules {
+pub(in super::super) static HEROKU: CheckRules = CheckRules {
     dialect: Dialect::Heroku,
     app: "uuid",
     created: &[200, 202],
@@ -82,7 +86,11 @@ pub(in super::super) static HEROKU: Rules = Rules {
     removed: &[200, 204],
     removed_rule: "204 (200, which kensa wants, does too)",
     removed_again: &[404, 410],
-    says: &[Says::Idempotent, Says::PlanChange, Says::TokenAge],
+    says: &[
+        DocumentedRule::Idempotent,
+        DocumentedRule::PlanChange,
+        DocumentedRule::TokenAge,
+    ],
     sources: Sources {
         access: "Heroku, Add-on Partner API Reference, Authentication & SSL",
         manifest: "Heroku, kensa: ManifestCheck",
@@ -97,7 +105,7 @@ pub(in super::super) static HEROKU: Rules = Rules {
     },
 };
 
-pub(in super::super) static CLEVER_CLOUD: Rules = Rules {
+pub(in super::super) static CLEVER_CLOUD: CheckRules = CheckRules {
     dialect: Dialect::CleverCloud,
     app: "addon_id",
     created: &[200, 201],
@@ -120,7 +128,7 @@ pub(in super::super) static CLEVER_CLOUD: Rules = Rules {
     },
 };
 
-pub(super) fn rules_of(context: &Context) -> &'static Rules {
+pub(super) fn rules_of(context: &CheckContext) -> &'static CheckRules {
     match context.settings.dialect {
         Dialect::Heroku => &HEROKU,
         Dialect::CleverCloud => &CLEVER_CLOUD,

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::super::context::Context;
-use super::super::message::{Body, Exchange, Login, Request};
+use super::super::context::CheckContext;
+use super::super::message::{Body, CheckExchange, CheckRequest, Login};
 use super::super::{judge, manifest, whole};
 use super::answers::{
     declared, described, is_changed, is_removed, is_same, resource_id, undocumented, urls, without_plan,
@@ -11,14 +11,14 @@ use super::answers::{
 use super::requests::{
     act, body, change_plan, creating, id_field, is_token, removal, resource_path, signed, signing_on,
 };
-use super::rules::{Rules, Says, rules_of};
+use super::rules::{CheckRules, DocumentedRule, rules_of};
 use crate::addon::Dialect;
 use crate::addon::check::definition::{Act, Check};
-use crate::addon::check::judgement::{Judgement, failure, warning};
+use crate::addon::check::judgement::{CheckResult, failure, warning};
 use crate::addon::check::need::Need;
 use crate::addon::dialect::exchange::Method;
 
-pub(super) fn manifest_checks(rules: &'static Rules) -> Vec<Check> {
+pub(super) fn manifest_checks(rules: &'static CheckRules) -> Vec<Check> {
     let mut checks = vec![
         Check::new(
             "manifest",
@@ -49,7 +49,7 @@ pub(super) fn manifest_checks(rules: &'static Rules) -> Vec<Check> {
     checks
 }
 
-pub(super) fn refusal_checks(rules: &'static Rules) -> Vec<Check> {
+pub(super) fn refusal_checks(rules: &'static CheckRules) -> Vec<Check> {
     let sources = &rules.sources;
     vec![
         Check::ask(
@@ -106,7 +106,7 @@ pub(super) fn refusal_checks(rules: &'static Rules) -> Vec<Check> {
     ]
 }
 
-pub(super) fn provision_checks(rules: &'static Rules) -> Vec<Check> {
+pub(super) fn provision_checks(rules: &'static CheckRules) -> Vec<Check> {
     let sources = &rules.sources;
     vec![
         Check::ask(
@@ -164,7 +164,7 @@ pub(super) fn provision_checks(rules: &'static Rules) -> Vec<Check> {
     ]
 }
 
-pub(super) fn change_checks(rules: &'static Rules) -> Vec<Check> {
+pub(super) fn change_checks(rules: &'static CheckRules) -> Vec<Check> {
     let source = rules.sources.change;
     vec![
         Check::ask("plan-change", change_plan, is_changed, "200", source).needing(&[Need::Resource, Need::OtherPlan]),
@@ -178,7 +178,7 @@ pub(super) fn change_checks(rules: &'static Rules) -> Vec<Check> {
         .needing(&[Need::Resource, Need::OtherPlan]),
         Check::ask(
             "plan-change-without-plan",
-            |context| Request::new(Method::Put, resource_path(context)).json(json!({})),
+            |context| CheckRequest::new(Method::Put, resource_path(context)).json(json!({})),
             without_plan,
             match rules.dialect {
                 Dialect::Scalingo => "422 and error, if the plan is missing",
@@ -191,7 +191,7 @@ pub(super) fn change_checks(rules: &'static Rules) -> Vec<Check> {
             "plan-change-unknown-plan",
             |context| {
                 let body = json!({"plan": "no-such-plan-of-tcpgw-check"});
-                Request::new(Method::Put, resource_path(context)).json(body)
+                CheckRequest::new(Method::Put, resource_path(context)).json(body)
             },
             |context, got| undocumented(context, judge::refusal(got, &[400, 422])),
             "a plan that there is not is refused (422 or 400)",
@@ -201,8 +201,8 @@ pub(super) fn change_checks(rules: &'static Rules) -> Vec<Check> {
     ]
 }
 
-pub(super) fn suspend_checks(rules: &'static Rules) -> Vec<Check> {
-    let check = |name, request: fn(&Context) -> Request, rule| {
+pub(super) fn suspend_checks(rules: &'static CheckRules) -> Vec<Check> {
+    let check = |name, request: fn(&CheckContext) -> CheckRequest, rule| {
         Check::ask(
             name,
             request,
@@ -228,8 +228,11 @@ pub(super) fn suspend_checks(rules: &'static Rules) -> Vec<Check> {
     ]
 }
 
-pub(super) fn sign_on_checks(rules: &'static Rules) -> Vec<Check> {
-    let check = |name, request: fn(&Context) -> Request, judge: fn(&Context, &Exchange) -> Judgement, rule| {
+pub(super) fn sign_on_checks(rules: &'static CheckRules) -> Vec<Check> {
+    let check = |name,
+                 request: fn(&CheckContext) -> CheckRequest,
+                 judge: fn(&CheckContext, &CheckExchange) -> CheckResult,
+                 rule| {
         Check::ask(name, request, judge, rule, rules.sources.sign_on).needing(&[Need::Resource, Need::SignOn])
     };
     vec![
@@ -280,14 +283,18 @@ pub(super) fn sign_on_checks(rules: &'static Rules) -> Vec<Check> {
         check(
             "sign-on-old",
             |context| {
-                let minutes = if rules_of(context).say(Says::TokenAge) { 6 } else { 20 };
+                let minutes = if rules_of(context).say(DocumentedRule::TokenAge) {
+                    6
+                } else {
+                    20
+                };
                 signing_on(context, &signed(context, -60 * minutes))
             },
             |context, got| match judge::refusal(got, &[403]) {
-                Err(flaw) if !rules_of(context).say(Says::TokenAge) => Err(warning(flaw.why)),
+                Err(flaw) if !rules_of(context).say(DocumentedRule::TokenAge) => Err(warning(flaw.why)),
                 judgement => judgement,
             },
-            if rules.say(Says::TokenAge) {
+            if rules.say(DocumentedRule::TokenAge) {
                 "403 for a token of 6 minutes ago"
             } else {
                 "403 for a token of 20 minutes ago is recommended"
@@ -302,7 +309,7 @@ pub(super) fn sign_on_checks(rules: &'static Rules) -> Vec<Check> {
     ]
 }
 
-pub(super) fn removal_checks(rules: &'static Rules) -> Vec<Check> {
+pub(super) fn removal_checks(rules: &'static CheckRules) -> Vec<Check> {
     let sources = &rules.sources;
     let mut checks = vec![
         Check::ask(
@@ -330,7 +337,7 @@ pub(super) fn removal_checks(rules: &'static Rules) -> Vec<Check> {
             "plan-change-removed",
             |context| {
                 let body = json!({"plan": context.plan});
-                Request::new(Method::Put, resource_path(context)).json(body)
+                CheckRequest::new(Method::Put, resource_path(context)).json(body)
             },
             |context, got| undocumented(context, judge::refusal(got, &[404, 410])),
             "404 or 410 for what was removed",
@@ -353,7 +360,7 @@ pub(super) fn removal_checks(rules: &'static Rules) -> Vec<Check> {
     checks
 }
 
-pub(super) fn whole_checks(rules: &'static Rules) -> Vec<Check> {
+pub(super) fn whole_checks(rules: &'static CheckRules) -> Vec<Check> {
     let source = rules.sources.bodies;
     let mut checks = vec![
         Check::new(

@@ -2,31 +2,31 @@
 
 use std::time::Duration;
 
-use super::super::message::{Answer, Exchange, Request};
+use super::super::message::{CheckExchange, CheckRequest, ProviderAnswer};
 use super::super::{osb, resources};
-use super::Run;
-use super::stage::{MAX_LOST, Stage};
-use crate::addon::check::thing::{Presence, Thing};
+use super::CheckRun;
+use super::stage::{CheckStage, MAX_LOST};
+use crate::addon::check::thing::{ProviderResource, ResourcePresence};
 
 /// Number of tries of a removal.
 const REMOVALS: u32 = 2;
 
-impl Run {
+impl CheckRun {
     pub(super) fn begin_cleaning(&mut self) {
         self.context.is_cleaning = true;
         self.lost = 0;
         // The last thing first: bindings before their instance.
         let made = self.context.made.iter().enumerate();
         let left = made
-            .filter(|(_, made)| made.presence != Presence::Gone)
+            .filter(|(_, made)| made.presence != ResourcePresence::Gone)
             .map(|(at, _)| at);
-        self.stage = Stage::Cleaning {
+        self.stage = CheckStage::Cleaning {
             left: left.collect(),
             tries: 0,
         };
     }
 
-    pub(super) fn removal(&self, thing: &Thing) -> Option<Request> {
+    pub(super) fn removal(&self, thing: &ProviderResource) -> Option<CheckRequest> {
         if self.is_osb() {
             osb::removing(&self.context, thing)
         } else {
@@ -35,36 +35,36 @@ impl Run {
     }
 
     /// Returns the request that removes the last of the things that are left.
-    pub(super) fn remove_first(&mut self, mut left: Vec<usize>, tries: u32) -> Option<Request> {
+    pub(super) fn remove_first(&mut self, mut left: Vec<usize>, tries: u32) -> Option<CheckRequest> {
         let Some(made) = left.last().and_then(|at| self.context.made.get(*at)) else {
-            self.stage = Stage::Over;
+            self.stage = CheckStage::Over;
             return None;
         };
         let request = self.removal(&made.thing).filter(|_| tries < REMOVALS);
         self.stage = if let Some(request) = &request {
-            Stage::Removing {
+            CheckStage::Removing {
                 request: Box::new(request.clone()),
                 left,
                 tries,
             }
         } else {
             left.pop();
-            Stage::Cleaning { left, tries: 0 }
+            CheckStage::Cleaning { left, tries: 0 }
         };
         request
     }
 
     pub(super) fn removed(
         &mut self,
-        request: Request,
+        request: CheckRequest,
         left: Vec<usize>,
         tries: u32,
-        came: Result<Answer, String>,
+        came: Result<ProviderAnswer, String>,
     ) -> Option<Duration> {
         let Ok(answer) = came else {
             // A provider that answers nothing any more is not asked for all of it.
             if self.lost < MAX_LOST {
-                self.stage = Stage::Cleaning { left, tries: tries + 1 };
+                self.stage = CheckStage::Cleaning { left, tries: tries + 1 };
             }
             return None;
         };
@@ -77,14 +77,14 @@ impl Run {
         None
     }
 
-    pub(super) fn settle_removal(&mut self, exchange: &Exchange, mut left: Vec<usize>, tries: u32) {
+    pub(super) fn settle_removal(&mut self, exchange: &CheckExchange, mut left: Vec<usize>, tries: u32) {
         self.context.settles(exchange);
         let last = left.last().and_then(|at| self.context.made.get(*at));
-        let is_gone = last.is_none_or(|made| made.presence == Presence::Gone);
+        let is_gone = last.is_none_or(|made| made.presence == ResourcePresence::Gone);
         if is_gone {
             left.pop();
         }
-        self.stage = Stage::Cleaning {
+        self.stage = CheckStage::Cleaning {
             left,
             tries: if is_gone { 0 } else { tries + 1 },
         };

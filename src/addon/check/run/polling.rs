@@ -4,23 +4,23 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::message::{Answer, Effect, End, Exchange};
+use super::super::message::{CheckExchange, OperationEnd, ProviderAnswer, RequestEffect};
 use super::super::osb;
-use super::Run;
-use super::stage::{MAX_LOST, Poll, Stage};
-use crate::addon::check::thing::Thing;
+use super::CheckRun;
+use super::stage::{CheckStage, MAX_LOST, Poll};
+use crate::addon::check::thing::ProviderResource;
 
 /// Time between two questions about an operation, unless the provider says another.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time between them.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-impl Run {
+impl CheckRun {
     /// Begins to poll an operation that is in progress.
     pub(super) fn poll(
         &mut self,
-        exchange: Exchange,
-        thing: &Thing,
+        exchange: CheckExchange,
+        thing: &ProviderResource,
         cleaning: Option<(Vec<usize>, u32)>,
     ) -> Option<Duration> {
         self.context.is_asynchronous = true;
@@ -30,7 +30,7 @@ impl Run {
             return None;
         };
         let wait = interval(&exchange.answer);
-        self.stage = Stage::Polling(Box::new(Poll {
+        self.stage = CheckStage::Polling(Box::new(Poll {
             exchange,
             request,
             spent: wait,
@@ -39,29 +39,29 @@ impl Run {
         Some(wait)
     }
 
-    pub(super) fn polled(&mut self, mut poll: Box<Poll>, came: Result<Answer, String>) -> Option<Duration> {
+    pub(super) fn polled(&mut self, mut poll: Box<Poll>, came: Result<ProviderAnswer, String>) -> Option<Duration> {
         let limit = self.context.settings.poll_limit;
-        let is_removal = matches!(poll.exchange.request.effect, Effect::Removes(_));
+        let is_removal = matches!(poll.exchange.request.effect, RequestEffect::Removes(_));
         let (wait, end) = match came {
-            Err(why) if self.lost >= MAX_LOST => (POLL_INTERVAL, Some(End::GivenUp(why))),
+            Err(why) if self.lost >= MAX_LOST => (POLL_INTERVAL, Some(OperationEnd::GivenUp(why))),
             Err(_) => (POLL_INTERVAL, None),
             Ok(answer) => {
                 let wait = interval(&answer);
                 poll.spent = poll.spent.saturating_add(answer.took);
-                let exchange = Exchange {
+                let exchange = CheckExchange {
                     request: poll.request.clone(),
                     identity: self.identity(),
                     answer,
                     end: None,
                 };
                 let end = match (exchange.status(), osb::state(&exchange)) {
-                    (410, _) if is_removal => Some(End::Succeeded),
-                    (200, Ok("succeeded")) => Some(End::Succeeded),
+                    (410, _) if is_removal => Some(OperationEnd::Succeeded),
+                    (200, Ok("succeeded")) => Some(OperationEnd::Succeeded),
                     (200, Ok("failed")) => {
                         let why = exchange.member("description").and_then(Value::as_str);
-                        Some(End::Failed(why.unwrap_or("no description").to_owned()))
+                        Some(OperationEnd::Failed(why.unwrap_or("no description").to_owned()))
                     }
-                    (200, Err(flaw)) => Some(End::GivenUp(format!("last_operation: {}", flaw.why))),
+                    (200, Err(flaw)) => Some(OperationEnd::GivenUp(format!("last_operation: {}", flaw.why))),
                     _ => None,
                 };
                 self.transcript.push(exchange);
@@ -71,11 +71,11 @@ impl Run {
         poll.spent = poll.spent.saturating_add(wait);
         let end = end.or_else(|| {
             let is_late = poll.spent > limit;
-            is_late.then(|| End::GivenUp(format!("in progress after {} s (--poll-timeout)", limit.as_secs())))
+            is_late.then(|| OperationEnd::GivenUp(format!("in progress after {} s (--poll-timeout)", limit.as_secs())))
         });
         match end {
             None => {
-                self.stage = Stage::Polling(poll);
+                self.stage = CheckStage::Polling(poll);
                 Some(wait)
             }
             Some(end) => {
@@ -92,7 +92,7 @@ impl Run {
 }
 
 /// Returns the time until an operation is asked after again.
-fn interval(answer: &Answer) -> Duration {
+fn interval(answer: &ProviderAnswer) -> Duration {
     let wanted = answer.retry_after.unwrap_or(POLL_INTERVAL);
     wanted.clamp(Duration::from_millis(100), MAX_POLL_INTERVAL)
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// The rule is kept.
     Pass,
     /// Something that is recommended or usual is missing.
@@ -18,11 +18,11 @@ pub enum Verdict {
 
 /// A check with its result. Texts are the provider's: they are not safe to show on a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct CheckFinding {
     /// Name of the check.
     pub name: &'static str,
     /// Result of the check.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
     /// The flaw, or the reason why the check was skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -40,9 +40,9 @@ pub struct Finding {
 
 /// Result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct CheckReport {
     /// Findings of all checks.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<CheckFinding>,
     /// Things that may be left at the provider, each with the request that removes it.
     pub left: Vec<String>,
 }

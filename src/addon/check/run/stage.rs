@@ -1,18 +1,18 @@
 //! Stages of a run.
 
-use super::super::message::Exchange;
-use crate::addon::check::message::Request;
+use super::super::message::CheckExchange;
+use crate::addon::check::message::CheckRequest;
 use std::time::Duration;
 
 /// Number of missing answers in a row after which the provider is taken for gone.
 pub(super) const MAX_LOST: u32 = 3;
 
 /// Stage of a run.
-pub(super) enum Stage {
+pub(super) enum CheckStage {
     /// The next check.
     Ready,
     /// The answer to a check's own request is awaited.
-    Asked(Box<Request>),
+    Asked(Box<CheckRequest>),
     /// The state of an operation is polled.
     Polling(Box<Poll>),
     /// Things that the run made are removed: those that are left, and the number of tries for the first one.
@@ -22,7 +22,7 @@ pub(super) enum Stage {
     },
     /// The answer to a removal is awaited.
     Removing {
-        request: Box<Request>,
+        request: Box<CheckRequest>,
         left: Vec<usize>,
         tries: u32,
     },
@@ -32,8 +32,8 @@ pub(super) enum Stage {
 /// An operation whose state is polled.
 pub(super) struct Poll {
     /// The exchange that began the operation.
-    pub(super) exchange: Exchange,
-    pub(super) request: Request,
+    pub(super) exchange: CheckExchange,
+    pub(super) request: CheckRequest,
     pub(super) spent: Duration,
     /// Things that are left and tries, to go on with the removal afterwards; `None`: the operation belongs to a check.
     pub(super) cleaning: Option<(Vec<usize>, u32)>,

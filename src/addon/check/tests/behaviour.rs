@@ -3,13 +3,13 @@
 use super::*;
 use crate::addon::check::checks::checks;
 
-fn told(status: u16, body: Value) -> Answer {
-    Answer {
+fn told(status: u16, body: Value) -> ProviderAnswer {
+    ProviderAnswer {
         status,
         media: Some("application/json".into()),
         identity: None,
         retry_after: None,
-        content: Content::Json(body),
+        content: AnswerBody::Json(body),
         took: Duration::from_millis(5),
     }
 }
@@ -33,7 +33,7 @@ impl Later {
         }
     }
 
-    fn answer(&mut self, request: &Request, identity: &str) -> Answer {
+    fn answer(&mut self, request: &CheckRequest, identity: &str) -> ProviderAnswer {
         let is_change = matches!(request.method, Method::Put | Method::Patch | Method::Delete);
         if request.path.contains("/last_operation") && self.left > 0 {
             self.left -= 1;
@@ -52,7 +52,7 @@ impl Later {
         if !request.path.contains("accepts_incomplete=true") {
             // The request had to be refused before anything was done.
             let undo = match request.method {
-                Method::Put => Some(Request::new(
+                Method::Put => Some(CheckRequest::new(
                     Method::Delete,
                     format!("{}?service_id=a&plan_id=b", probe.path),
                 )),
@@ -184,7 +184,7 @@ fn an_interrupted_run_removes_what_it_made() {
         .1;
         for after in 1..total {
             let mut provider = Provider::new(dialect);
-            let mut run = Run::new(settings(dialect), [7; 16]).unwrap();
+            let mut run = CheckRun::new(settings(dialect), [7; 16]).unwrap();
             let mut sent = 0;
             while let Next::Send(request, identity) = run.next(NOW) {
                 let answer = provider.answer(&request, &identity);
@@ -257,7 +257,7 @@ fn a_second_resource_of_the_same_app_is_removed_too() {
             Method::Delete => {
                 ids.retain(|id| !request.path.ends_with(id.as_str()));
                 let mut answer = told(204, json!({}));
-                answer.content = Content::Empty;
+                answer.content = AnswerBody::Empty;
                 answer
             }
             _ => told(422, json!({"message": "m"})),
@@ -277,7 +277,7 @@ fn nothing_that_is_shown_has_secrets() {
         let shown = format!("{report:?}");
         for secret in ["0123456789abcdef", "fedcba9876543210", "gateway.example.com:2"] {
             // The message of an answer is for everybody.
-            let found: Vec<&Finding> = report
+            let found: Vec<&CheckFinding> = report
                 .findings
                 .iter()
                 .filter(|finding| finding.sent.as_deref().is_some_and(|sent| sent.contains(secret)))
@@ -292,10 +292,10 @@ fn nothing_that_is_shown_has_secrets() {
 fn a_run_knows_what_it_needs() {
     let mut unknown = settings(Dialect::Heroku);
     unknown.plan = None;
-    assert_eq!(Run::new(unknown, [0; 16]).err(), Some(SettingsError::NoPlan));
+    assert_eq!(CheckRun::new(unknown, [0; 16]).err(), Some(CheckSettingsError::NoPlan));
     let mut same = settings(Dialect::Scalingo);
     same.other_plan = Some("small".into());
-    assert_eq!(Run::new(same, [0; 16]).err(), Some(SettingsError::SamePlan));
+    assert_eq!(CheckRun::new(same, [0; 16]).err(), Some(CheckSettingsError::SamePlan));
     // A manifest of Scalingo has plans.
     let mut told = settings(Dialect::Scalingo);
     (told.plan, told.other_plan) = (None, None);

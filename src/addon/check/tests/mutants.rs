@@ -13,17 +13,17 @@ enum Wrong {
     Member(&'static str, Value),
     /// The body lacks a member.
     Missing(&'static str, &'static str),
-    Body(Content),
+    Body(AnswerBody),
     Media(Option<&'static str>),
     Identity(Option<&'static str>),
     Took(u64),
 }
 
-fn apply(wrong: &Wrong, answer: &mut Answer) {
+fn apply(wrong: &Wrong, answer: &mut ProviderAnswer) {
     match wrong {
         Wrong::Status(status) => {
             answer.status = *status;
-            answer.content = Content::Json(json!({"error": "e", "description": "d", "message": "m"}));
+            answer.content = AnswerBody::Json(json!({"error": "e", "description": "d", "message": "m"}));
         }
         Wrong::Body(content) => {
             answer.content = content.clone();
@@ -33,7 +33,7 @@ fn apply(wrong: &Wrong, answer: &mut Answer) {
         Wrong::Identity(identity) => answer.identity = identity.map(str::to_owned),
         Wrong::Took(seconds) => answer.took = Duration::from_secs(*seconds),
         Wrong::Member(at, value) => {
-            let Content::Json(body) = &mut answer.content else {
+            let AnswerBody::Json(body) = &mut answer.content else {
                 panic!("no JSON: {at}")
             };
             let (parent, name) = at.rsplit_once('/').unwrap();
@@ -44,7 +44,7 @@ fn apply(wrong: &Wrong, answer: &mut Answer) {
             }
         }
         Wrong::Missing(at, name) => {
-            let Content::Json(body) = &mut answer.content else {
+            let AnswerBody::Json(body) = &mut answer.content else {
                 panic!("no JSON: {at}")
             };
             let parent = body.pointer_mut(at).and_then(Value::as_object_mut).unwrap();
@@ -54,7 +54,7 @@ fn apply(wrong: &Wrong, answer: &mut Answer) {
 }
 
 /// Runs with one answer that is wrong: that to the request of the check `at`.
-fn mutated(dialect: Dialect, at: &str, wrong: &Wrong) -> Report {
+fn mutated(dialect: Dialect, at: &str, wrong: &Wrong) -> CheckReport {
     let mut provider = Provider::new(dialect);
     let mut is_done = false;
     let report = run_with(settings(dialect), |name, request, identity| {
@@ -64,7 +64,7 @@ fn mutated(dialect: Dialect, at: &str, wrong: &Wrong) -> Report {
         is_done = true;
         // A refusal does nothing; accepting a request that is to be refused does something else than was requested.
         let mut answer = if matches!(wrong, Wrong::Status(_)) {
-            let mut refusal = Provider::new(dialect).answer(&Request::new(Method::Get, "/nothing"), identity);
+            let mut refusal = Provider::new(dialect).answer(&CheckRequest::new(Method::Get, "/nothing"), identity);
             refusal.media = Some("application/json".into());
             refusal
         } else {
@@ -78,7 +78,7 @@ fn mutated(dialect: Dialect, at: &str, wrong: &Wrong) -> Report {
 }
 
 #[track_caller]
-fn is_found(dialect: Dialect, at: &str, wrong: &Wrong, check: &str, verdict: Verdict) {
+fn is_found(dialect: Dialect, at: &str, wrong: &Wrong, check: &str, verdict: CheckVerdict) {
     let report = mutated(dialect, at, wrong);
     let found: Vec<_> = of(&report, &[Fail, Warn])
         .into_iter()
@@ -167,9 +167,9 @@ fn a_request_that_is_taken_fails_its_check() {
 }
 
 /// A check, what is wrong with the answer to its request, and the check that finds it, with its verdict.
-type Case = (&'static str, Wrong, &'static str, Verdict);
+type Case = (&'static str, Wrong, &'static str, CheckVerdict);
 
-fn status(at: &'static str, status: u16, verdict: Verdict) -> Case {
+fn status(at: &'static str, status: u16, verdict: CheckVerdict) -> Case {
     (at, Wrong::Status(status), at, verdict)
 }
 
@@ -178,15 +178,15 @@ fn member(at: &'static str, pointer: &'static str, value: Value, check: &'static
 }
 
 fn json_body(at: &'static str, body: Value, check: &'static str) -> Case {
-    (at, Wrong::Body(Content::Json(body)), check, Fail)
+    (at, Wrong::Body(AnswerBody::Json(body)), check, Fail)
 }
 
-fn text_body(at: &'static str, check: &'static str, verdict: Verdict) -> Case {
-    (at, Wrong::Body(Content::Other("<html>".into())), check, verdict)
+fn text_body(at: &'static str, check: &'static str, verdict: CheckVerdict) -> Case {
+    (at, Wrong::Body(AnswerBody::Other("<html>".into())), check, verdict)
 }
 
 fn empty_body(at: &'static str, check: &'static str) -> Case {
-    (at, Wrong::Body(Content::Empty), check, Fail)
+    (at, Wrong::Body(AnswerBody::Empty), check, Fail)
 }
 
 fn wrong_catalogs() -> Vec<Case> {
@@ -312,7 +312,7 @@ fn wrong_everywhere() -> Vec<Case> {
         member("provision", "/config/TCP_URL", json!("tcp://:20000"), "provision-urls"),
         (
             "provision-unknown-plan",
-            Wrong::Body(Content::Json(json!({}))),
+            Wrong::Body(AnswerBody::Json(json!({}))),
             "error-bodies",
             Warn,
         ),
@@ -401,7 +401,7 @@ fn covers(dialect: Dialect, cases: &[Case]) {
 
 #[test]
 fn what_is_wrong_in_a_manifest_is_found() {
-    let cases: [(Dialect, &str, Value, &str, Verdict); 12] = [
+    let cases: [(Dialect, &str, Value, &str, CheckVerdict); 12] = [
         (Dialect::Scalingo, "/config_vars", json!("TCP_URL"), "manifest", Fail),
         (Dialect::Scalingo, "/plans/0", json!({"name": 1}), "manifest", Fail),
         (Dialect::Scalingo, "/production/base_url", json!(""), "manifest", Fail),

@@ -7,21 +7,21 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::throttle::Client;
+use crate::throttle::ClientAddress;
 
 /// Seats and places of all clients.
 #[derive(Debug, Default)]
-pub(super) struct Taken {
+pub(super) struct TakenPlaces {
     seats: usize,
     places: usize,
     /// Seats that were given so far.
     numbers: u64,
-    clients: BTreeMap<Client, Share>,
+    clients: BTreeMap<ClientAddress, ClientShare>,
 }
 
 /// Seats and places of one client.
 #[derive(Debug)]
-struct Share {
+struct ClientShare {
     seats: usize,
     places: usize,
     most_places: usize,
@@ -75,17 +75,17 @@ impl Silent {
     }
 }
 
-impl Taken {
+impl TakenPlaces {
     pub(super) fn seats(&self) -> usize {
         self.seats
     }
 
-    pub(super) fn seats_of(&self, client: Client) -> usize {
+    pub(super) fn seats_of(&self, client: ClientAddress) -> usize {
         self.clients.get(&client).map_or(0, |share| share.seats)
     }
 
     /// Returns the time at which a client that has seats came, or was answered last.
-    pub(super) fn progress_of(&self, client: Client) -> Option<Instant> {
+    pub(super) fn progress_of(&self, client: ClientAddress) -> Option<Instant> {
         self.clients.get(&client).map(|share| share.progress)
     }
 
@@ -95,11 +95,11 @@ impl Taken {
     }
 
     /// Gives a seat. Returns its number, and the signal that tells its connection to leave.
-    pub(super) fn sit(&mut self, client: Client, most_places: usize, now: Instant) -> (u64, Arc<Notify>) {
+    pub(super) fn sit(&mut self, client: ClientAddress, most_places: usize, now: Instant) -> (u64, Arc<Notify>) {
         self.numbers += 1;
         self.seats += 1;
         let displaced = Arc::new(Notify::new());
-        let share = self.clients.entry(client).or_insert_with(|| Share {
+        let share = self.clients.entry(client).or_insert_with(|| ClientShare {
             seats: 0,
             places: 0,
             most_places,
@@ -112,7 +112,7 @@ impl Taken {
         (self.numbers, displaced)
     }
 
-    pub(super) fn leave(&mut self, client: Client, number: u64) {
+    pub(super) fn leave(&mut self, client: ClientAddress, number: u64) {
         self.seats = self.seats.saturating_sub(1);
         if let Some(share) = self.clients.get_mut(&client) {
             share.seats = share.seats.saturating_sub(1);
@@ -124,14 +124,14 @@ impl Taken {
     }
 
     /// Notes that a whole request has come.
-    pub(super) fn speaks(&mut self, client: Client, number: u64) {
+    pub(super) fn speaks(&mut self, client: ClientAddress, number: u64) {
         if let Some(share) = self.clients.get_mut(&client) {
             share.silent.remove(&number);
         }
     }
 
     /// Notes that a connection with a place asks nothing again.
-    pub(super) fn is_silent(&mut self, client: Client, number: u64, silent: Silent) {
+    pub(super) fn is_silent(&mut self, client: ClientAddress, number: u64, silent: Silent) {
         if let Some(share) = self.clients.get_mut(&client) {
             let in_place_since = Some(silent.since);
             share.silent.insert(
@@ -144,19 +144,19 @@ impl Taken {
         }
     }
 
-    pub(super) fn progressed(&mut self, client: Client, now: Instant) {
+    pub(super) fn progressed(&mut self, client: ClientAddress, now: Instant) {
         if let Some(share) = self.clients.get_mut(&client) {
             share.progress = now;
         }
     }
 
     /// Returns whether a client waits for a place, or soon will.
-    pub(super) fn is_crowded(&self, client: Client, places: usize) -> bool {
+    pub(super) fn is_crowded(&self, client: ClientAddress, places: usize) -> bool {
         let own = self.clients.get(&client);
         self.places >= places || own.is_some_and(|share| share.places >= share.most_places)
     }
 
-    pub(super) fn wait_for_place(&mut self, client: Client, number: u64, give: oneshot::Sender<()>) {
+    pub(super) fn wait_for_place(&mut self, client: ClientAddress, number: u64, give: oneshot::Sender<()>) {
         if let Some(share) = self.clients.get_mut(&client) {
             share.waiting.push_back((number, give));
         }
@@ -186,7 +186,7 @@ impl Taken {
         }
     }
 
-    pub(super) fn leave_place(&mut self, client: Client, number: u64) {
+    pub(super) fn leave_place(&mut self, client: ClientAddress, number: u64) {
         self.places = self.places.saturating_sub(1);
         if let Some(share) = self.clients.get_mut(&client) {
             share.places = share.places.saturating_sub(1);
@@ -198,7 +198,7 @@ impl Taken {
 
     /// Tells the connection to leave that has asked nothing for longest, of the client that has most seats, if it has more than this
     /// client will have, and that connection was silent for so long.
-    pub(super) fn displace_seat(&mut self, client: Client, now: Instant, silence: Duration) -> Displaced {
+    pub(super) fn displace_seat(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
         let own = self.seats_of(client);
         self.displace(
             client,
@@ -213,7 +213,7 @@ impl Taken {
     /// Does the same for places, if all are taken.
     pub(super) fn displace_place(
         &mut self,
-        client: Client,
+        client: ClientAddress,
         now: Instant,
         silence: Duration,
         places: usize,
@@ -235,15 +235,15 @@ impl Taken {
 
     fn displace(
         &mut self,
-        client: Client,
+        client: ClientAddress,
         now: Instant,
         silence: Duration,
-        has_more: impl Fn(&Share) -> bool,
-        size: impl Fn(&Share) -> usize,
+        has_more: impl Fn(&ClientShare) -> bool,
+        size: impl Fn(&ClientShare) -> usize,
         since: impl Fn(&Silent) -> Option<Instant>,
     ) -> Displaced {
         let mut later: Option<Instant> = None;
-        let mut first: Option<(usize, Client, u64)> = None;
+        let mut first: Option<(usize, ClientAddress, u64)> = None;
         for (of, share) in self
             .clients
             .iter()

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::notices::lets_connections_in;
-use crate::addon::Status;
+use crate::addon::ResourceStatus;
 use crate::control::request::{AppView, BackendView};
 use crate::view::app::{AppReading, BackendReading};
 use crate::view::rates::{Rate, Rates};
@@ -86,7 +86,7 @@ enum ContainerState {
 
 impl ContainerState {
     fn of(app: &AppView) -> Self {
-        if app.resource.status == Status::Suspended {
+        if app.resource.status == ResourceStatus::Suspended {
             Self::Suspended
         } else if lets_connections_in(app) {
             Self::Open

@@ -11,9 +11,9 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use maud::{Markup, html};
 
-use super::traffic::Seen;
-use crate::addon::Status;
-use crate::addon::dialect::gateway::Gateway;
+use super::traffic::LastReading;
+use crate::addon::ResourceStatus;
+use crate::addon::dialect::gateway::GatewayProperties;
 use crate::control::request::AppView;
 use crate::date::utc;
 use crate::store::Deploy;
@@ -29,11 +29,11 @@ const LATE: Duration = Duration::from_secs(5);
 /// All that a page shows.
 pub(super) struct AppPage<'p> {
     pub(super) app: &'p AppView,
-    pub(super) gateway: Gateway<'p>,
+    pub(super) gateway: GatewayProperties<'p>,
     /// The app's page on its platform.
     pub(super) platform: Option<String>,
     /// Connections, traffic and drops; `None`: they are being read for the first time.
-    pub(super) seen: Option<&'p Seen>,
+    pub(super) seen: Option<&'p LastReading>,
     /// Age of that reading.
     pub(super) age: Duration,
     /// The last deploys, the newest first; `None`: the store did not answer.
@@ -137,7 +137,7 @@ impl AppPage<'_> {
     }
 
     fn is_suspended(&self) -> bool {
-        self.app.resource.status == Status::Suspended
+        self.app.resource.status == ResourceStatus::Suspended
     }
 
     fn service(&self) -> Option<&Service> {
@@ -213,7 +213,7 @@ impl AppPage<'_> {
             @if let Some(limit) = limit { (self::limit(limit)) }
             @if plan.is_none() {
                 p.quiet { "This plan is not offered any more. You keep it until you choose another one." }
-            } @else if plan.is_some_and(|plan| Some(plan.limit) != limit) && resource.status == Status::Active {
+            } @else if plan.is_some_and(|plan| Some(plan.limit) != limit) && resource.status == ResourceStatus::Active {
                 p.quiet { "The plan's limit was changed since: the new one holds after your next change of plan, or when the add-on is resumed." }
             }
         }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::addon::Status;
+use crate::addon::ResourceStatus;
 use crate::control::request::{AppView, BackendView};
 use tcpgw_core::problem::Kind;
 
@@ -24,7 +24,7 @@ fn find(app: &AppView) -> Vec<String> {
     } else if app.errors.iter().any(|kind| is_fault(*kind)) {
         say("The gateway has a fault that its operator is told of. Some clients may not be served.");
     }
-    if app.resource.status == Status::Suspended {
+    if app.resource.status == ResourceStatus::Suspended {
         say(
             "The add-on is suspended: new connections are refused with a reset. When your platform resumes it, all is as before, the \
              address too.",

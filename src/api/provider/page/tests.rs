@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::addon::id::ResourceId;
-use crate::addon::{Dialect, Plan, Plans, Price, Resource};
+use crate::addon::{AddonPlan, Dialect, Plans, Price, Resource};
 use crate::control::request::{BackendView, Listed, ServiceView};
 use crate::store::Phase;
 use crate::view::app::BackendReading;
@@ -23,7 +23,7 @@ fn limit(pps: u32) -> Limit {
 }
 
 fn plans() -> Plans {
-    let plan = Plan {
+    let plan = AddonPlan {
         name: "small".parse().unwrap(),
         id: "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11".parse().unwrap(),
         limit: limit(500),
@@ -72,7 +72,7 @@ fn app(backends: Vec<BackendView>) -> AppView {
             plan: "small".parse().unwrap(),
             plan_id: None,
             port: service.port,
-            status: Status::Active,
+            status: ResourceStatus::Active,
             bindings: std::collections::BTreeMap::new(),
             created: Duration::ZERO,
             asked: None,
@@ -91,11 +91,11 @@ fn app(backends: Vec<BackendView>) -> AppView {
     }
 }
 
-fn content(app: &AppView, seen: Option<&Seen>, deploys: Option<&[Deploy]>) -> String {
+fn content(app: &AppView, seen: Option<&LastReading>, deploys: Option<&[Deploy]>) -> String {
     let plans = plans();
     let page = AppPage {
         app,
-        gateway: Gateway {
+        gateway: GatewayProperties {
             host: "gateway.example.com",
             pages: None,
             plans: &plans,
@@ -109,8 +109,8 @@ fn content(app: &AppView, seen: Option<&Seen>, deploys: Option<&[Deploy]>) -> St
     page.content().into_string()
 }
 
-fn seen(reading: Result<AppReading, String>) -> Seen {
-    Seen {
+fn seen(reading: Result<AppReading, String>) -> LastReading {
+    LastReading {
         at: std::time::Instant::now(),
         counts_traffic: Some(true),
         reading,
@@ -194,7 +194,7 @@ fn what_is_not_known_is_said() {
         page.contains("data-measuring") && page.contains("Rates need a second reading"),
         "{page}"
     );
-    let uncounted = Seen {
+    let uncounted = LastReading {
         counts_traffic: Some(false),
         ..seen(Ok(first))
     };
@@ -219,7 +219,7 @@ fn each_state_has_its_words() {
             "leave connections of clients unanswered",
         ),
         (
-            |app| Arc::make_mut(&mut app.resource).status = Status::Suspended,
+            |app| Arc::make_mut(&mut app.resource).status = ResourceStatus::Suspended,
             "The add-on is suspended",
         ),
         (|app| app.service = None, "does not know the service"),
@@ -319,7 +319,7 @@ fn a_suspended_app_is_told_so_and_nothing_else() {
         ..backend()
     };
     let mut suspended = app(vec![waiting]);
-    Arc::make_mut(&mut suspended.resource).status = Status::Suspended;
+    Arc::make_mut(&mut suspended.resource).status = ResourceStatus::Suspended;
     let mut reading = AppReading::default();
     reading.drops.no_backend.packets = 7;
     let seen = seen(Ok(reading));
@@ -344,7 +344,7 @@ fn a_suspended_app_is_told_so_and_nothing_else() {
     suspended.service.as_mut().unwrap().backends.clear();
     let page = content(&suspended, Some(&seen), Some(&[]));
     assert!(page.contains("<p>None is registered.</p>"), "{page}");
-    Arc::make_mut(&mut suspended.resource).status = Status::Active;
+    Arc::make_mut(&mut suspended.resource).status = ResourceStatus::Active;
     let page = content(&suspended, Some(&seen), Some(&[]));
     assert!(
         page.contains("Containers that answer") && page.contains("Declare a"),

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use serde::Serialize;
 
 use super::Arguments;
-use crate::addon::check::{Finding, Report, Verdict};
+use crate::addon::check::{CheckFinding, CheckReport, CheckVerdict};
 use crate::cli::{Code, Failure, Global, Outcome, Output, print_json, screen};
 use tcpgw_core::diff::count;
 
@@ -21,7 +21,7 @@ struct Told<'t> {
     warnings: usize,
     failed: usize,
     skipped: usize,
-    checks: &'t [Finding],
+    checks: &'t [CheckFinding],
     left: &'t [String],
 }
 
@@ -44,7 +44,7 @@ impl Printer {
         }
     }
 
-    pub(super) fn follow(&mut self, findings: &[Finding]) {
+    pub(super) fn follow(&mut self, findings: &[CheckFinding]) {
         for finding in findings.get(self.printed..).unwrap_or_default() {
             self.printed += 1;
             if !self.is_silent {
@@ -63,17 +63,17 @@ impl Printer {
 }
 
 /// Returns one line for a check that passed, and, for others, also request, answer and rule.
-fn lines(finding: &Finding, is_verbose: bool) -> String {
+fn lines(finding: &CheckFinding, is_verbose: bool) -> String {
     let word = match finding.verdict {
-        Verdict::Pass => "PASS",
-        Verdict::Warn => "WARN",
-        Verdict::Fail => "FAIL",
-        Verdict::Skip => "SKIP",
+        CheckVerdict::Pass => "PASS",
+        CheckVerdict::Warn => "WARN",
+        CheckVerdict::Fail => "FAIL",
+        CheckVerdict::Skip => "SKIP",
     };
     let text = finding.why.as_deref().unwrap_or(finding.rule);
     let mut lines = format!("{word}  {:<30}  {}\n", finding.name, tcpgw_core::escape::text(text));
-    let has_details = matches!(finding.verdict, Verdict::Warn | Verdict::Fail) || is_verbose;
-    if has_details && finding.verdict != Verdict::Skip {
+    let has_details = matches!(finding.verdict, CheckVerdict::Warn | CheckVerdict::Fail) || is_verbose;
+    if has_details && finding.verdict != CheckVerdict::Skip {
         let rule = format!("{} ({})", finding.rule, finding.source);
         let details = [
             ("sent", finding.sent.as_deref()),
@@ -93,7 +93,7 @@ fn lines(finding: &Finding, is_verbose: bool) -> String {
 pub(super) fn conclude(
     global: &Global,
     arguments: &Arguments,
-    report: &Report,
+    report: &CheckReport,
     mut printer: Printer,
     signal: Option<u8>,
 ) -> Outcome {
@@ -104,7 +104,13 @@ pub(super) fn conclude(
             .filter(|finding| finding.verdict == verdict)
             .count()
     };
-    let [passed, warnings, failed, skipped] = [Verdict::Pass, Verdict::Warn, Verdict::Fail, Verdict::Skip].map(counted);
+    let [passed, warnings, failed, skipped] = [
+        CheckVerdict::Pass,
+        CheckVerdict::Warn,
+        CheckVerdict::Fail,
+        CheckVerdict::Skip,
+    ]
+    .map(counted);
     if global.output == Output::Json {
         print_json(&Told {
             url: &arguments.url,
@@ -136,8 +142,8 @@ pub(super) fn conclude(
         return Ok(Code::Signal(signal));
     }
     let provisioned = report.findings.iter().find(|finding| finding.name == "provision");
-    if let Some(Finding {
-        verdict: Verdict::Skip,
+    if let Some(CheckFinding {
+        verdict: CheckVerdict::Skip,
         why,
         ..
     }) = provisioned

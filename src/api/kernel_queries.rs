@@ -1,4 +1,4 @@
-//! Looks at the kernel, from threads of their own, written while they are taken.
+//! Queries of the kernel for requests: each runs in a thread of its own, and its answer is written while it is read.
 //!
 //! What a reader has not taken yet is bounded: the thread waits for it. It ends with the connection, and its place is free again.
 
@@ -16,28 +16,28 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
 use super::hints::WordedJson;
-use super::limits::{LOOKS, PIECE, PIECES, Times};
+use super::limits::{KERNEL_QUERIES, PIECE, PIECES, Times};
 use crate::observe::{Asker, ObserveError};
 use tcpgw_kernel::Kernel;
 
-/// Opens a kernel for one look, on the thread that looks.
-pub type Open = Arc<dyn Fn() -> Result<Box<dyn Kernel>, ObserveError> + Send + Sync>;
+/// Opens a kernel for one query, in the thread of the query.
+pub type OpenKernel = Arc<dyn Fn() -> Result<Box<dyn Kernel>, ObserveError> + Send + Sync>;
 
-/// Access to the kernel for requests, with a limited number of looks at once.
+/// Access to the kernel for requests, with a limited number of queries at once.
 #[derive(Clone)]
-pub(super) struct Looks {
-    open: Open,
+pub(super) struct KernelQueries {
+    open: OpenKernel,
     places: Arc<Semaphore>,
     times: Times,
 }
 
 type Piece = Result<Bytes, ApiError>;
 
-impl Looks {
-    pub(super) fn new(open: Open, times: Times) -> Self {
+impl KernelQueries {
+    pub(super) fn new(open: OpenKernel, times: Times) -> Self {
         Self {
             open,
-            places: Arc::new(Semaphore::new(LOOKS)),
+            places: Arc::new(Semaphore::new(KERNEL_QUERIES)),
             times,
         }
     }
@@ -50,7 +50,9 @@ impl Looks {
     {
         let place = timeout(self.times.turn, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
-            return Err(ApiError::busy(&format!("{LOOKS} others are looking at the kernel")));
+            return Err(ApiError::busy(&format!(
+                "{KERNEL_QUERIES} others are reading the kernel"
+            )));
         };
         let (pieces, mut taken) = mpsc::channel::<Piece>(PIECES);
         let open = Arc::clone(&self.open);
@@ -72,7 +74,7 @@ impl Looks {
         });
         let first = match timeout(self.times.look + patience, taken.recv()).await {
             Ok(Some(first)) => first?,
-            Ok(None) => return Err(ApiError::failed("the thread that looks at the kernel has died")),
+            Ok(None) => return Err(ApiError::failed("the thread that reads the kernel has died")),
             Err(_) => return Err(ApiError::busy("the kernel has shown nothing for too long")),
         };
         let body = tokio_stream::once(Ok(first)).chain(ReceiverStream::new(taken));
@@ -110,7 +112,7 @@ mod tests {
             turn: Duration::from_secs(10),
             ..Times::default()
         };
-        let looks = Looks::new(Arc::new(|| Ok(Box::new(Fake::default()))), times);
+        let queries = KernelQueries::new(Arc::new(|| Ok(Box::new(Fake::default()))), times);
         // The clock of the fake kernel does not wait.
         let waits = |kernel: &mut dyn Kernel, _: &mut dyn Write, asker: &Asker| {
             let begin = std::time::Instant::now();
@@ -122,13 +124,13 @@ mod tests {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let answer = runtime.expect("a runtime").block_on(async {
-            for _ in 0..LOOKS {
-                let gone = timeout(Duration::from_millis(20), looks.stream(Duration::ZERO, waits)).await;
-                assert!(gone.is_err(), "it looks for a minute");
+            for _ in 0..KERNEL_QUERIES {
+                let gone = timeout(Duration::from_millis(20), queries.stream(Duration::ZERO, waits)).await;
+                assert!(gone.is_err(), "it runs for a minute");
             }
             let writes = |_: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| Ok(out.write_all(b"{}")?);
-            looks.stream(Duration::ZERO, writes).await.map(drop)
+            queries.stream(Duration::ZERO, writes).await.map(drop)
         });
-        answer.expect("nobody looks any more");
+        answer.expect("no query is left");
     }
 }
