@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::id::ResourceId;
 use super::plan::Plans;
 use super::ports::BusyPorts;
 use super::removed::Removed;
@@ -28,6 +29,16 @@ pub enum ResourceChange {
     Put(Arc<Resource>),
     /// A resource is removed.
     Remove(Removed),
+}
+
+impl ResourceChange {
+    /// Returns the id of the resource.
+    pub fn id(&self) -> ResourceId {
+        match self {
+            Self::Put(resource) => resource.id,
+            Self::Remove(removed) => removed.id,
+        }
+    }
 }
 
 /// Outcome of a request.

@@ -6,6 +6,7 @@
 mod addon;
 mod addon_orders;
 mod addon_views;
+mod amendments;
 mod api_services;
 mod batch;
 mod configuration;

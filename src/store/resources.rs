@@ -135,10 +135,7 @@ fn crc(kind: &str, id: &str, body: &str) -> i64 {
 }
 
 pub(super) fn commit(transaction: &Transaction<'_>, change: &ResourceChange) -> Result<(), Fault> {
-    let id = match change {
-        ResourceChange::Put(resource) => resource.id,
-        ResourceChange::Remove(removed) => removed.id,
-    };
+    let id = change.id();
     let id = id.as_str();
     let old: Option<i64> = transaction
         .query_row("SELECT crc FROM resources WHERE id = ?", [id], |row| row.get(0))

@@ -42,6 +42,7 @@ use crate::world::looking::{IsKnown, Looking};
 
 mod deploys;
 mod paused;
+mod refusing;
 
 const NAMESPACE: u64 = 9;
 const FIRST: u16 = 9001;
@@ -708,6 +709,8 @@ struct World {
     requests: u64,
     troubled: bool,
     fail_write: Option<bool>,
+    /// While the store refuses all changes, the number of those; it can be read, and written in a trial.
+    full: Option<usize>,
     kill: Option<bool>,
     held: bool,
     /// Number of times that all services were judged by the state of the gateway.
@@ -789,6 +792,7 @@ impl World {
             requests: 0,
             troubled: false,
             fail_write: None,
+            full: None,
             kill: None,
             held: false,
             judgements: 0,
@@ -1042,13 +1046,26 @@ impl World {
             self.restart();
             return false;
         }
+        let full = || StoreError::Full("store.db".into());
+        if let Some(refused) = &mut self.full
+            && !matches!(write, Write::Refresh | Write::Remember(..))
+        {
+            *refused += 1;
+            let written = match (write, together) {
+                (Write::Begin(..), _) => Written::Began(Err(full())),
+                (Write::Step(..), _) => Written::Stepped(Err(full())),
+                (_, Some(count)) => Written::Together((0..count).map(|_| Err(full())).collect()),
+                (_, None) => Written::Changed(Err(full())),
+            };
+            self.core.written(written, now);
+            return true;
+        }
         let written = match self.fail_write.take_if(|_| is_change) {
             None => store_thread::perform(&mut self.store, write),
             Some(made) => {
                 if made {
                     store_thread::perform(&mut self.store, write);
                 }
-                let full = || StoreError::Full("store.db".into());
                 match together {
                     Some(count) => Written::Together((0..count).map(|_| Err(full())).collect()),
                     None => Written::Changed(Err(full())),

@@ -4,10 +4,11 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::amendments::Amendments;
 use super::{Core, Now};
 use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::settings::{AddonSettings, MAX_QUARANTINE};
-use crate::addon::{PortUse, Registry, Resource, ResourceChange, ResourceStatus};
+use crate::addon::{PortUse, Registry, Resource, ResourceStatus};
 use crate::control::name::Name;
 use crate::control::request::Refused;
 use crate::store::LoadedResources;
@@ -49,10 +50,8 @@ pub(super) struct Addon {
     pub(super) is_copy: bool,
     /// Whether the resources were put into a new store from that file.
     pub(super) is_restored: bool,
-    /// Changes of these resources that are in the record but not in the new store.
-    pub(super) unsaved: Vec<ResourceChange>,
-    /// Plans may have other names than resources say, or resources may not have the ids of their plans yet.
-    pub(super) has_plans_to_name: bool,
+    /// Changes of resources that no request ordered and that the store does not have yet.
+    pub(super) amendments: Amendments,
 }
 
 impl Addon {
@@ -67,8 +66,7 @@ impl Addon {
             ports_judged: None,
             is_copy: false,
             is_restored: false,
-            unsaved: Vec::new(),
-            has_plans_to_name: false,
+            amendments: Amendments::default(),
             settings,
         }
     }
@@ -86,11 +84,21 @@ impl Addon {
         })
     }
 
-    pub(super) fn configure(&mut self, settings: Option<AddonSettings>) {
+    pub(super) fn configure(&mut self, settings: Option<AddonSettings>, now: Now) {
         let (range, quarantine) = Self::ports(settings.as_ref());
         self.registry.configure(range, quarantine);
         self.settings = settings;
-        self.has_plans_to_name = true;
+        self.name_plans(now);
+    }
+
+    /// Gives plans the names that the configuration has for them, and the ids of those of which resources know the name only, so that
+    /// later changes of names find them.
+    fn name_plans(&mut self, now: Now) {
+        let Some(settings) = &self.settings else { return };
+        for change in self.registry.with_plans_named(&settings.plans) {
+            self.registry.commit(&change, now.unix);
+            self.amendments.named.insert(change.id());
+        }
     }
 
     /// Takes note of the ports that a request for any port has skipped because of local programs, and of the one that it got.
@@ -114,8 +122,10 @@ impl Addon {
     pub(super) fn load(&mut self, loaded: LoadedResources, now: Now) -> Registry {
         let (range, quarantine) = Self::ports(self.settings.as_ref());
         let registry = Registry::new(range, quarantine, loaded.resources, loaded.removed, now.unix);
-        self.has_plans_to_name = true;
-        std::mem::replace(&mut self.registry, registry)
+        let before = std::mem::replace(&mut self.registry, registry);
+        self.amendments.named.clear();
+        self.name_plans(now);
+        before
     }
 
     /// Keeps the apps of resources that were known last, for services that stay without their resource.

@@ -290,37 +290,12 @@ impl Core {
         Ok(edits)
     }
 
-    /// Writes what plans are called now, and the ids of those of which resources knew the name only, so that later changes of names find
-    /// them. No order is being written.
-    pub(super) fn save_plans(&mut self, now: Now) -> Option<Write> {
-        let settings = self.addon.settings.as_ref()?;
-        if self.is_store_lost() || !std::mem::take(&mut self.addon.has_plans_to_name) {
-            return None;
-        }
-        let resources = self.addon.registry.with_plans_named(&settings.plans);
-        if resources.is_empty() {
-            return None;
-        }
-        for change in &resources {
-            self.addon.registry.commit(change, now.unix);
-        }
-        self.order_queue.accepted = vec![PendingWrite::of_nobody(OnWritten::Corrected)];
-        let by = By {
-            what: "plans".into(),
-            ..self.own()
-        };
-        let change = crate::store::Change {
-            resources,
-            ..crate::store::Change::default()
-        };
-        Some(Write::Change(change, by, now.unix))
-    }
-
     /// Applies a change of a resource that the store has written.
     pub(super) fn provisioned(&mut self, provisioned: Provisioned, now: Now) -> ReplyKind {
         let Provisioned { change, outcome, reply } = provisioned;
         if let Some(change) = &change {
             self.addon.registry.commit(change, now.unix);
+            self.addon.amendments.is_overtaken(change);
             if let ResourceChange::Put(resource) = change {
                 self.deploys.look_at(&resource.id.service());
             }

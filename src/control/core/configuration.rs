@@ -82,7 +82,7 @@ impl Core {
         self.config.flow_mark = mark;
         self.config.protect_backends = protect;
         self.config.idle_timeout = idle;
-        self.addon.configure(self.config.addon.clone());
+        self.addon.configure(self.config.addon.clone(), now);
         self.settings = settings;
         self.origin = super::origin(&self.settings);
         self.membership.set_all_failed(self.settings.all_failed);

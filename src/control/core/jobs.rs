@@ -39,7 +39,7 @@ impl Core {
     /// Returns the time at which [`Self::next_job`] has work without further input.
     pub fn wakes_at(&self) -> Option<Instant> {
         let to_remember = self.due.next_remember().filter(|_| self.knows_what_to_remember());
-        let of_store = [self.deploys.next_time(), self.due.store, to_remember];
+        let of_store = [self.deploys.next_time(), self.due.store, to_remember, self.amends_at()];
         let of_store = of_store.into_iter().flatten().filter(|_| self.order_queue.is_idle());
         let of_kernel = match self.phase {
             _ if self.out.is_some() => None,

@@ -48,7 +48,7 @@ impl Core {
             if self.order_queue.ending {
                 return None;
             }
-            if let Some(write) = self.save_corrections(now).or_else(|| self.save_plans(now)) {
+            if let Some(write) = self.amend(now) {
                 return Some(write);
             }
             if let Some(write) = self.next_step(now) {
@@ -230,7 +230,7 @@ impl Core {
             | OnWritten::Edit(..)
             | OnWritten::Batch(..)
             | OnWritten::Deploy(_)
-            | OnWritten::Corrected => Vec::new(),
+            | OnWritten::Amended(_) => Vec::new(),
         };
         crate::store::Change {
             resources,
@@ -268,6 +268,7 @@ impl Core {
     fn write_ended(&mut self, accepted: PendingWrite, result: Result<Committed, StoreError>, now: Now) {
         match result {
             Ok(committed) => {
+                self.addon.amendments.refused = None;
                 self.store_trouble(None, now);
                 if self.order_queue.resources != Knowledge::Certain {
                     // A write that failed before may have been made all the same.
@@ -279,6 +280,9 @@ impl Core {
                 self.order_queue.resources = Knowledge::Doubtful;
                 if !self.orphans_removed_by(&accepted.edits).is_empty() {
                     self.due.remember_at_once(now.instant);
+                }
+                if matches!(accepted.then, OnWritten::Amended(_)) {
+                    self.addon.amendments.are_refused(&error, now.instant);
                 }
                 if error.is_trouble() || matches!(error, StoreError::Moved { .. }) {
                     self.store_trouble(Some(&error), now);
@@ -334,7 +338,11 @@ impl Core {
             }
             OnWritten::Deploy(step) => self.stepped(step, now),
             OnWritten::Addon(provisioned) => Some(self.provisioned(provisioned, now)),
-            OnWritten::Corrected => None,
+            OnWritten::Amended(changes) => {
+                let addon = &mut self.addon;
+                addon.amendments.are_written(&changes, &addon.registry);
+                None
+            }
         };
         self.api.learn(&edits, committed);
         if is_judged {

@@ -1,12 +1,9 @@
 //! Corrections of resources that come from the file of last services, because the store is lost. The record of this
 //! boot, which is written before each change of the kernel, may be newer.
-use super::pending_write::{OnWritten, PendingWrite};
 use super::{Core, Now};
 use crate::addon::{Registry, ResourceChange, ResourceStatus};
-use crate::control::name::Name;
-use crate::control::storage::Write;
 use crate::reconcile::Recorded;
-use crate::store::{By, Committed, Edit, Expect};
+use crate::store::Committed;
 use tcpgw_core::diff::count;
 use tcpgw_core::model::Edits;
 use tcpgw_core::owner::Owner;
@@ -28,8 +25,12 @@ impl Core {
         for change in &changes {
             self.addon.registry.commit(change, now.unix);
         }
+        let removed = changes.iter().filter_map(|change| match change {
+            ResourceChange::Remove(removed) => Some(removed.id.service().into()),
+            ResourceChange::Put(_) => None,
+        });
         let gone = Edits {
-            gone: removed(&changes).collect(),
+            gone: removed.collect(),
             ..Edits::default()
         };
         let unchanged = Committed {
@@ -40,7 +41,7 @@ impl Core {
         self.addon.forget(&gone.gone);
         self.addon.learn(self.api.services());
         if !self.is_store_lost() {
-            self.addon.unsaved = changes;
+            self.addon.amendments.corrections = changes;
         }
     }
 
@@ -64,32 +65,4 @@ impl Core {
         });
         corrected.collect()
     }
-
-    /// Returns the write of the corrections that [`Self::correct_resources`] found to the new store.
-    pub(super) fn save_corrections(&mut self, now: Now) -> Option<Write> {
-        let resources = std::mem::take(&mut self.addon.unsaved);
-        if resources.is_empty() {
-            return None;
-        }
-        let edits = removed(&resources).map(|name| Edit::Delete(name, Expect::Anything));
-        let change = crate::store::Change {
-            edits: edits.collect(),
-            resources,
-            ..crate::store::Change::default()
-        };
-        self.order_queue.accepted = vec![PendingWrite::of_nobody(OnWritten::Corrected)];
-        let by = By {
-            what: "restore".into(),
-            ..self.own()
-        };
-        Some(Write::Change(change, by, now.unix))
-    }
-}
-
-/// Returns the names of services whose resources are removed.
-fn removed(changes: &[ResourceChange]) -> impl Iterator<Item = Name> {
-    changes.iter().filter_map(|change| match change {
-        ResourceChange::Remove(removed) => Some(removed.id.service().into()),
-        ResourceChange::Put(_) => None,
-    })
 }

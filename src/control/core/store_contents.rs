@@ -12,7 +12,7 @@ use tcpgw_core::model::{Edits, InputProblems, Service, State};
 use tcpgw_core::problem::Kind;
 
 /// Interval between attempts after a failure of the store.
-const REFRESH: Duration = Duration::from_secs(5);
+pub(super) const REFRESH: Duration = Duration::from_secs(5);
 
 /// Returns the services of the store with those marked as refused that conflict with earlier ones by the rules of this
 /// version, and the reasons.
@@ -116,7 +116,7 @@ impl Core {
 
     /// Takes the contents of the store after it had failed, and whether it can be written again.
     pub(super) fn refreshed(&mut self, refreshed: Result<Opened, StoreError>, now: Now) {
-        let opened = match refreshed {
+        let mut opened = match refreshed {
             Ok(opened) => opened,
             Err(error) => {
                 if self.order_queue.resources == Knowledge::Doubtful {
@@ -130,7 +130,7 @@ impl Core {
         if self.order_queue.lost {
             return self.found_again(opened, now);
         }
-        self.store_trouble(opened.trouble.as_ref(), now);
+        self.addon.amendments.correct(&mut opened);
         let (held, problems) = compatible(opened.loaded);
         if problems.is_empty() {
             self.problems.resolve(Kind::RejectedStore);
@@ -142,6 +142,9 @@ impl Core {
         let mut edits = self.api.edits_to(&State::from_valid(services.collect()));
         self.api = held;
         let before = self.addon.load(opened.resources, now);
+        // A store that can be written in a trial may refuse what it has to write.
+        let refused = self.addon.amendments.still_refused();
+        self.store_trouble(opened.trouble.or(refused).as_ref(), now);
         self.put_resumed(&mut edits, &before);
         self.compare_deploys(opened.unfinished, now);
         if !edits.is_empty() {

@@ -1,0 +1,153 @@
+//! Changes of resources that no request ordered: corrections by the record of this boot, and other names of plans. They hold at
+//! once, and are written when the store takes them. Requests do not wait for that.
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::order_queue::Knowledge;
+use super::pending_write::{OnWritten, PendingWrite};
+use super::store_contents::REFRESH;
+use super::{Core, Now};
+use crate::addon::id::ResourceId;
+use crate::addon::{Registry, Resource, ResourceChange};
+use crate::control::storage::{Opened, Write};
+use crate::store::{By, Edit, Expect, StoreError};
+
+/// Changes of resources that hold and that the store does not have yet.
+#[derive(Debug, Default)]
+pub(super) struct Amendments {
+    /// Changes that are in the record but not in the store. They are made again whenever the store is read.
+    pub(super) corrections: Vec<ResourceChange>,
+    /// Resources whose plans have other names than in the store, or of which the store has no ids.
+    pub(super) named: BTreeSet<ResourceId>,
+    /// Error by which the store refused them last. It may refuse these although it can be written in a trial.
+    pub(super) refused: Option<StoreError>,
+    /// Time of the next attempt after a refusal.
+    again_at: Option<Instant>,
+}
+
+impl Amendments {
+    fn is_empty(&self) -> bool {
+        self.corrections.is_empty() && self.named.is_empty()
+    }
+
+    /// Returns all of them, with the resources as they are now.
+    fn changes(&self, registry: &Registry) -> Vec<ResourceChange> {
+        let now = |id: ResourceId| Some(ResourceChange::Put(registry.get(id)?.clone()));
+        let corrected: BTreeSet<ResourceId> = self.corrections.iter().map(ResourceChange::id).collect();
+        let corrections = self.corrections.iter().filter_map(|change| match change {
+            ResourceChange::Put(resource) => now(resource.id),
+            ResourceChange::Remove(_) => Some(change.clone()),
+        });
+        let named = self.named.difference(&corrected).filter_map(|id| now(*id));
+        corrections.chain(named).collect()
+    }
+
+    /// Makes the corrections in what was read from the store, and forgets those that it has.
+    pub(super) fn correct(&mut self, opened: &mut Opened) {
+        if self.corrections.is_empty() {
+            return;
+        }
+        let resources = std::mem::take(&mut opened.resources.resources).into_iter();
+        let mut resources: BTreeMap<ResourceId, Resource> = resources.map(|one| (one.id, one)).collect();
+        let mut gone = BTreeSet::new();
+        self.corrections.retain(|change| match change {
+            ResourceChange::Put(corrected) => {
+                let there = resources.get_mut(&corrected.id).filter(|there| **there != **corrected);
+                there.map(|there| *there = Resource::clone(corrected)).is_some()
+            }
+            ResourceChange::Remove(removed) => {
+                let is_there = resources.remove(&removed.id).is_some();
+                if is_there {
+                    gone.insert(removed.id.service());
+                    opened.resources.removed.push(removed.clone());
+                }
+                is_there
+            }
+        });
+        opened.resources.resources = resources.into_values().collect();
+        opened
+            .loaded
+            .services
+            .retain(|stored| !gone.contains(&*stored.service.name));
+    }
+
+    /// Forgets what an order has written of the same resource.
+    pub(super) fn is_overtaken(&mut self, by: &ResourceChange) {
+        self.named.remove(&by.id());
+        self.corrections.retain(|change| change.id() != by.id());
+    }
+
+    /// Forgets what was written. A resource that has changed meanwhile stays.
+    pub(super) fn are_written(&mut self, written: &[ResourceChange], registry: &Registry) {
+        for change in written {
+            let is_current = match change {
+                ResourceChange::Put(resource) => registry.get(resource.id) == Some(resource),
+                ResourceChange::Remove(_) => true,
+            };
+            if is_current {
+                self.is_overtaken(change);
+            }
+        }
+    }
+
+    /// Returns the error by which the store has refused what is still to be written.
+    pub(super) fn still_refused(&mut self) -> Option<StoreError> {
+        if self.is_empty() {
+            self.refused = None;
+        }
+        self.refused.clone()
+    }
+
+    /// Schedules the next attempt after the store has refused them.
+    pub(super) fn are_refused(&mut self, error: &StoreError, now: Instant) {
+        self.again_at = Some(now + REFRESH);
+        self.refused = Some(error.clone()).filter(StoreError::is_trouble);
+    }
+}
+
+impl Core {
+    /// Returns the time of the next attempt to write amendments that were refused.
+    pub(super) fn amends_at(&self) -> Option<Instant> {
+        let amendments = &self.addon.amendments;
+        let waits = self.order_queue.lost || self.order_queue.resources == Knowledge::Unreadable;
+        amendments.again_at.filter(|_| !waits && !amendments.is_empty())
+    }
+
+    /// Returns the write of what the store lacks, unless it has just refused that. No order is being written.
+    pub(super) fn amend(&mut self, now: Now) -> Option<Write> {
+        let amendments = &mut self.addon.amendments;
+        let is_early = amendments.again_at.is_some_and(|at| at > now.instant);
+        if amendments.is_empty() || is_early || self.order_queue.lost {
+            return None;
+        }
+        match self.order_queue.resources {
+            Knowledge::Certain => amendments.again_at = None,
+            Knowledge::Unreadable => return None,
+            Knowledge::Doubtful => {
+                self.order_queue.refreshing = true;
+                return Some(Write::Refresh);
+            }
+        }
+        let by = By {
+            what: if amendments.corrections.is_empty() {
+                "plans".into()
+            } else {
+                "restore".into()
+            },
+            ..self.own()
+        };
+        let amendments = &self.addon.amendments;
+        let resources = amendments.changes(&self.addon.registry);
+        let gone = resources.iter().filter_map(|change| match change {
+            ResourceChange::Remove(removed) => Some(removed.id.service().into()),
+            ResourceChange::Put(_) => None,
+        });
+        let change = crate::store::Change {
+            edits: gone.map(|name| Edit::Delete(name, Expect::Anything)).collect(),
+            resources: resources.clone(),
+            ..crate::store::Change::default()
+        };
+        self.order_queue.accepted = vec![PendingWrite::of_nobody(OnWritten::Amended(resources))];
+        Some(Write::Change(change, by, now.unix))
+    }
+}
