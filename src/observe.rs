@@ -130,20 +130,36 @@ pub struct StatusQuery {
     pub asker: Asker,
 }
 
-/// Takes one sample, or two if there is an interval, and passes the status to `tell`. `daemon`: the state of a daemon.
+/// What is known of the gateway before its flows and counters are read.
+#[derive(Debug, Clone, Copy)]
+pub struct StatusSources<'a> {
+    /// The services.
+    pub services: &'a ServicesView,
+    /// State of the daemon, if there is one.
+    pub daemon: Option<&'a Snapshot>,
+    /// Problems found by the command itself, if no daemon was queried.
+    pub found: &'a [Problem],
+    /// Data that conntrack records.
+    pub noted: Noted,
+}
+
+/// Takes one sample, or two if there is an interval, and passes the status to `tell`.
 ///
 /// # Errors
 /// Fails with [`ObserveError::Kernel`] when the kernel cannot be read, [`ObserveError::NoService`] when the named
 /// service does not exist, and [`ObserveError::Gone`] when the client has disconnected.
 pub fn status<T>(
     kernel: &mut dyn Kernel,
-    services: &ServicesView,
-    daemon: Option<&Snapshot>,
-    found: &[Problem],
-    noted: Noted,
+    sources: StatusSources<'_>,
     query: &StatusQuery,
     tell: impl FnOnce(&Status<'_>) -> T,
 ) -> Result<T, ObserveError> {
+    let StatusSources {
+        services,
+        daemon,
+        found,
+        noted,
+    } = sources;
     let service = query.service.as_ref().filter(|_| services.table.is_some());
     let only = match service {
         Some(name) => {

@@ -22,6 +22,7 @@
 
 mod errno;
 mod pool;
+mod report;
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,7 +39,8 @@ use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::pool::Pool;
-use tcpgw_core::health::{Probe, ProbeOutcome};
+pub use self::report::Report;
+use tcpgw_core::health::Probe;
 use tcpgw_kernel::conntrack::Collector;
 
 /// Number of probes in flight from which answers are collected for a moment, since waking up for each one costs more
@@ -48,15 +50,6 @@ const MOMENT: Duration = Duration::from_millis(1);
 const EVENTS: usize = 256;
 /// Token of the command channel; sockets count from 0.
 const WAKE: u64 = u64::MAX;
-
-/// Result of a probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
-    /// Id of the probe, see [`Probe::id`].
-    pub id: u64,
-    /// Outcome of the probe.
-    pub outcome: ProbeOutcome,
-}
 
 /// Reason why no probes can be made.
 #[derive(Debug, Error)]

@@ -50,7 +50,7 @@ pub(super) enum Failure {
     #[error(transparent)]
     Serving(#[from] DaemonError),
     #[error(transparent)]
-    Up(#[from] crate::up::run::UpError),
+    Up(#[from] crate::up::error::UpError),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: io::Error },
 }

@@ -19,7 +19,7 @@ use crate::api::NOT_FOUND;
 use crate::api::client::{self, Client, ClientError, RequestTarget};
 use crate::daemon::observer;
 use crate::doctor::{CheapReader, Effort, Subject};
-use crate::observe::{self, ObserveError, StatusQuery};
+use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
 use crate::unserved;
 use crate::view::status::Status;
 use crate::view::{ServiceName, ServicesView};
@@ -189,15 +189,13 @@ fn look<T>(
         interval,
         ..StatusQuery::default()
     };
-    observe::status(
-        &mut here.gateway.kernel,
-        &services,
-        None,
-        &found,
-        observe::noted(),
-        &query,
-        |status| tell(status, None),
-    )?
+    let sources = StatusSources {
+        services: &services,
+        daemon: None,
+        found: &found,
+        noted: observe::noted(),
+    };
+    observe::status(&mut here.gateway.kernel, sources, &query, |status| tell(status, None))?
 }
 
 fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(), Failure> {

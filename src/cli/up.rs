@@ -18,11 +18,13 @@ use crate::api::client::{self, Client, ClientError, FoundDaemon};
 use crate::config::{Config, daemon as settings};
 use crate::up::container::{Report, Spec, code_of};
 use crate::up::control::{Answer, ControlClient, ControlError, ProcessPlace, Request, Shown};
+use crate::up::error::UpError;
 use crate::up::leftovers::{self, Cleaning};
 use crate::up::network::Network;
 use crate::up::process::{self, Streams};
 use crate::up::record::{Places, socket_in};
-use crate::up::run::{self, UpError, UpSettings, directory_of};
+use crate::up::run::{self, directory_of};
+use crate::up::settings::UpSettings;
 use tcpgw_core::problem::Kind;
 
 /// Maximum time to wait for another tcpgw that holds the lock when the table is removed.

@@ -3,92 +3,32 @@
 //! It is pure and incremental: only services to which something happened are worked out again. It owns which backend
 //! gets new connections and which one drains; it knows neither probes nor the kernel.
 
+mod change;
+mod pause;
+mod probing;
 mod services;
 mod settle;
+mod wanted;
 mod wave;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::change::{MembershipChange, Note, Verdict};
+pub use self::pause::Pause;
+pub use self::probing::Probing;
+use self::probing::ProbingChanges;
 pub(super) use self::services::overlap;
-use self::services::{Services, backend_of};
+use self::services::{Member, Services, backend_of, endpoints_of, pairs};
 use super::name::Name;
-use super::request::PauseView;
 use crate::config::daemon::AllFailed;
 use crate::control::draining::{DrainingBackend, DrainingBackends, TimeLeft};
-use tcpgw_core::drain::{Drain, DrainEnd, DrainEvent};
+use tcpgw_core::drain::{Drain, DrainEvent};
 use tcpgw_core::model::shared::{Terms, disagreement};
-use tcpgw_core::model::{BackendState, Edits, Endpoint, HealthSettings, InputProblem, InputProblems, Listen, Service};
+use tcpgw_core::model::{BackendState, Edits, Endpoint, InputProblem, InputProblems, Listen, Service};
 use tcpgw_kernel::conntrack::Pair;
-
-/// Result of the probes of a backend.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether it may get new connections.
-    pub good: bool,
-    /// Whether it cannot answer any client any more, so that its flows need not drain.
-    pub dead: bool,
-    /// Whether the result is not known yet.
-    pub open: bool,
-    /// Time at which it last stopped getting new connections because its probes failed.
-    pub failed: Option<Instant>,
-    /// Time at which the last answered probe was sent.
-    pub answered: Option<Instant>,
-}
-
-/// A change of a backend or service, for events.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// A backend gets no new connections any more, and drains for this time at most.
-    Draining(Name, Endpoint, Duration),
-    /// A draining backend gets new connections again.
-    Back(Name, Endpoint),
-    /// A backend has drained and was removed; its number of flows at the last count.
-    Retired(Name, Endpoint, DrainEnd, Option<u64>),
-    /// The backends of a service are all unhealthy, and this number of them stay in use.
-    NoneGood(Name, usize),
-}
-
-/// Change of the probes of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probing {
-    /// Probe it with these settings; its results so far stay.
-    With(HealthSettings),
-    /// Probe it with these settings, and at once: another service that has it waits for a result.
-    Again(HealthSettings),
-    /// Probe it as a new endpoint and forget its results: another service has it now.
-    Anew(HealthSettings),
-    /// Stop probing it.
-    Stop,
-}
-
-/// Change of the kernel's services.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct MembershipChange {
-    /// Services as they were; services of `new` that are not here are added.
-    pub old: Vec<Arc<Service>>,
-    /// Services as they will be; services of `old` that are not here are removed.
-    pub new: Vec<Arc<Service>>,
-    /// Unchanged services that share endpoints with changed ones: entries for these endpoints stay.
-    pub beside: Vec<Arc<Service>>,
-    /// Events for the change.
-    pub notes: Vec<Note>,
-    /// Backends that get no new connections any more: handshakes that they have not answered are to be deleted.
-    pub unbalanced: BTreeSet<Pair>,
-}
-
-impl MembershipChange {
-    /// Returns whether the kernel need not change.
-    pub fn is_empty(&self) -> bool {
-        self.old.is_empty() && self.new.is_empty()
-    }
-}
-
-/// An endpoint in one of the services that have it.
-type Member = (Endpoint, Name);
 
 /// Desired services, services in the kernel, and draining backends.
 #[derive(Debug, Default)]
@@ -119,43 +59,6 @@ pub struct Membership {
     drain_within: BTreeMap<Name, Duration>,
     /// Services that get no new connections for a time.
     paused: BTreeMap<Name, Pause>,
-}
-
-/// A pause of a service's new connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pause {
-    /// Time at which new connections are accepted again.
-    pub until: Instant,
-    /// Duration of the whole pause.
-    pub time: Duration,
-    /// Begin, in seconds since the Unix epoch.
-    pub since: u64,
-    /// User id of the client that ordered it.
-    pub uid: u32,
-}
-
-/// Endpoints whose probes may change.
-#[derive(Debug, Default)]
-struct ProbingChanges {
-    /// Endpoints that a service wants.
-    wanted: BTreeSet<Endpoint>,
-    /// Endpoints that a service has given up.
-    released: BTreeSet<Endpoint>,
-    /// Endpoints for [`Probing::Anew`].
-    anew: BTreeSet<Endpoint>,
-    /// Endpoints for [`Probing::Again`].
-    again: BTreeSet<Endpoint>,
-}
-
-impl Pause {
-    /// Returns the pause for display.
-    pub fn view(&self) -> PauseView {
-        PauseView {
-            since: self.since,
-            until: self.since + self.time.as_secs(),
-            uid: self.uid,
-        }
-    }
 }
 
 impl Membership {
@@ -200,153 +103,6 @@ impl Membership {
             self.all_failed = all_failed;
             self.dirty.extend(self.failed.iter().cloned());
         }
-    }
-
-    /// Replaces all desired services.
-    pub fn want_all(&mut self, services: &BTreeMap<Name, Arc<Service>>, now: Instant) {
-        let wanted = &self.wanted.all;
-        let gone = wanted.keys().filter(|name| !services.contains_key(*name));
-        let put = services
-            .values()
-            .filter(|service| wanted.get(&service.name) != Some(*service));
-        let edits = Edits {
-            gone: gone.cloned().collect(),
-            put: put.cloned().collect(),
-        };
-        self.edit(&edits, now);
-    }
-
-    /// Changes some desired services.
-    pub fn edit(&mut self, edits: &Edits, now: Instant) {
-        self.revision += 1;
-        let before = self.members_before(&edits.put);
-        for name in &edits.gone {
-            self.want(name, None);
-        }
-        for service in &edits.put {
-            self.want(&service.name, Some(Arc::clone(service)));
-        }
-        for endpoint in endpoints_of(&edits.put) {
-            let leaving = self.draining_backends.of_endpoint(endpoint);
-            self.dirty.extend(leaving.map(|leaving| leaving.service.clone()));
-        }
-        let mut keepers = BTreeMap::new();
-        for service in &edits.put {
-            self.welcome(service, &before, &mut keepers, now);
-        }
-    }
-
-    /// Returns the services that have an endpoint of these now.
-    fn members_before(&self, services: &[Arc<Service>]) -> BTreeSet<Member> {
-        let members = endpoints_of(services).into_iter().flat_map(|endpoint| {
-            let names = self.wanted.of_endpoint(endpoint);
-            names.map(move |name| (endpoint, name.clone()))
-        });
-        members.collect()
-    }
-
-    /// Sets or removes the desired form of one service.
-    fn want(&mut self, name: &Name, service: Option<Arc<Service>>) {
-        self.dirty.insert(name.clone());
-        let old = self.wanted.get(name).cloned();
-        for backend in old.iter().flat_map(|old| &old.backends) {
-            let endpoint = backend.endpoint;
-            let member = (endpoint, name.clone());
-            self.probing.released.insert(endpoint);
-            let new = service.as_ref().and_then(|service| backend_of(service, endpoint));
-            if new.is_none_or(|backend| backend.state == BackendState::Active) {
-                self.drained.remove(&member);
-            }
-            if new.is_none() {
-                self.unproven.remove(&member);
-            }
-        }
-        let Some(service) = service else {
-            self.wanted.remove(name);
-            self.paused.remove(name);
-            return;
-        };
-        for backend in &service.backends {
-            let endpoint = backend.endpoint;
-            let member = (endpoint, name.clone());
-            self.retired.remove(&member);
-            self.moved.remove(&member);
-            self.probing.wanted.insert(endpoint);
-        }
-        // Backends that drain in a removed service that listened there are handed over to this one.
-        let before = self.serving.on_port(service.port);
-        self.dirty.extend(before.map(|service| service.name.clone()));
-        self.wanted.put(service);
-    }
-
-    /// Handles endpoints that are new to a service. Such an endpoint may be another container than the one that other
-    /// services know, so it has to answer a probe first, unless the service only gets another name.
-    ///
-    /// An endpoint that no service keeps has moved: its results are forgotten, and its earlier flows are stale.
-    ///
-    /// `keepers`: caches for each endpoint whether a service keeps it, however many services it is added to.
-    fn welcome(
-        &mut self,
-        service: &Service,
-        before: &BTreeSet<Member>,
-        keepers: &mut BTreeMap<Endpoint, bool>,
-        now: Instant,
-    ) {
-        for backend in &service.backends {
-            let endpoint = backend.endpoint;
-            let member = (endpoint, service.name.clone());
-            // The service itself keeps the endpoint.
-            if before.contains(&member) || self.serves_there(service, endpoint) {
-                continue;
-            }
-            let is_kept = if let Some(is_kept) = keepers.get(&endpoint) {
-                *is_kept
-            } else {
-                let is_kept = self.is_kept(endpoint, before);
-                if !is_kept {
-                    self.moves(endpoint, before);
-                }
-                keepers.insert(endpoint, is_kept);
-                is_kept
-            };
-            if is_kept {
-                self.unproven.insert(member, now);
-                self.probing.again.insert(endpoint);
-            }
-        }
-    }
-
-    /// Returns whether a desired service with the endpoint had it before.
-    fn is_kept(&self, endpoint: Endpoint, before: &BTreeSet<Member>) -> bool {
-        self.wanted.of_endpoint(endpoint).any(|name| {
-            let service = self.wanted.get(name);
-            before.contains(&(endpoint, name.clone()))
-                || service.is_some_and(|service| self.serves_there(service, endpoint))
-        })
-    }
-
-    /// Notes the services that an endpoint has left for others.
-    fn moves(&mut self, endpoint: Endpoint, before: &BTreeSet<Member>) {
-        let served = self.serving.of_endpoint(endpoint);
-        let leaving = self
-            .draining_backends
-            .of_endpoint(endpoint)
-            .map(|leaving| &leaving.service);
-        let left = served.chain(leaving).filter(|name| !self.wanted.has(name, endpoint));
-        let left: Vec<Member> = left.map(|name| (endpoint, name.clone())).collect();
-        let was_wanted = before.range((endpoint, Name::default())..).next();
-        if !left.is_empty() || was_wanted.is_some_and(|(of, _)| *of == endpoint) {
-            self.probing.anew.insert(endpoint);
-        }
-        self.dirty.extend(left.iter().map(|(_, name)| name.clone()));
-        self.moved.extend(left);
-    }
-
-    /// Returns whether the kernel has the endpoint in this service, under this name or another one.
-    fn serves_there(&self, service: &Service, endpoint: Endpoint) -> bool {
-        let there = self.serving.where_listens(service);
-        let mut told = there.chain(self.serving.get(&service.name));
-        told.any(|told| backend_of(told, endpoint).is_some())
     }
 
     /// Returns the conflicts of edits with other services: ports on the same address, endpoints with other settings.
@@ -596,26 +352,6 @@ impl Membership {
             .map(|leaving| &leaving.service);
         self.wanted.of_endpoint(endpoint).chain(leaving).collect()
     }
-}
-
-/// Returns the endpoints of the services, each once.
-fn endpoints_of(services: &[Arc<Service>]) -> BTreeSet<Endpoint> {
-    let backends = services.iter().flat_map(|service| &service.backends);
-    backends.map(|backend| backend.endpoint).collect()
-}
-
-/// Returns the pairs that identify flows of an endpoint that came through a service.
-fn pairs(service: &Service, endpoint: Endpoint) -> impl Iterator<Item = Pair> + '_ {
-    let (public_port, backend) = (service.port.get(), SocketAddr::from(endpoint));
-    let addresses = match &service.listen {
-        Listen::Everywhere => vec![None],
-        Listen::At(addresses) => addresses.iter().copied().map(Some).collect(),
-    };
-    addresses.into_iter().map(move |public| Pair {
-        public,
-        public_port,
-        backend,
-    })
 }
 
 #[cfg(test)]

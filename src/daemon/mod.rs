@@ -3,16 +3,26 @@
 //! It owns waiting, clocks and sockets, and decides nothing: the main loop passes its input to
 //! [`control`](crate::control) and carries out the returned jobs. Threads share messages only.
 
+mod api_socket;
+mod clock;
 mod completions;
+mod error;
 pub mod kernel_thread;
+mod limits;
 mod listener_task;
 mod looker;
 pub mod observer;
+mod parsed;
 pub mod presence;
 mod provider_task;
 mod run;
 pub mod service_manager;
+mod signals;
 pub mod start;
+pub mod store_opening;
 pub mod store_thread;
+pub mod store_work;
+mod watched_file;
 
-pub use self::run::{DaemonError, SetLevel, run};
+pub use self::error::DaemonError;
+pub use self::run::{SetLevel, run};

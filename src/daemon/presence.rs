@@ -77,6 +77,19 @@ fn is_daemon(pid: u32) -> bool {
     command.split(|byte| *byte == 0).any(|word| word == b"daemon")
 }
 
+/// Removes the files of network namespaces that are gone, in a thread of its own: it takes some milliseconds, and half a
+/// second at most.
+pub(super) fn remove_files_of_vanished_namespaces(run_dir: &Path) {
+    let run_dir = run_dir.to_owned();
+    let remove = move || {
+        crate::vanished::remove_files(&run_dir);
+    };
+    let thread = std::thread::Builder::new().name("run-files".into()).spawn(remove);
+    if let Err(error) = thread {
+        tracing::debug!(%error, "failed to look for files of network namespaces that are gone");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::run::{DaemonError, group_of};
+use super::api_socket::group_of;
+use super::error::DaemonError;
 use crate::api::provider::{ProviderApi, ProviderError};
 use crate::config::daemon::DaemonSettings;
 use crate::config::given::Given;

@@ -12,8 +12,9 @@ use nix::sys::socket::{
     recv, setsockopt, socket, sockopt,
 };
 
+use super::errno;
 use super::errno::local;
-use super::{Report, errno};
+use super::report::Report;
 use tcpgw_core::health::{Probe, ProbeOutcome};
 use tcpgw_core::ruleset::stmt::PROBE_PRIORITY;
 use tcpgw_kernel::ffi::socket;

@@ -4,6 +4,7 @@ use nix::sys::socket::{Backlog, listen};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
+use tcpgw_core::health::ProbeOutcome;
 
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(300);

@@ -2,20 +2,20 @@
 //! everywhere.
 
 mod look;
+mod watched;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags as Flags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use nix::sys::inotify::{AddWatchFlags as Flags, InitFlags, Inotify, InotifyEvent};
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use self::look::{Look, Print, Request, Seen, Wish};
-use super::chain::Names;
+use self::watched::{Watched, WatchedPlace};
 use super::pace::{FileEvent, Pace, Reason};
 use super::{Bad, News};
 use crate::config::Config;
@@ -40,15 +40,6 @@ pub struct FileProvider {
     passed_over: u32,
     doubted: Option<Print>,
     trouble: Option<String>,
-}
-
-/// Places that inotify watches.
-type Watched = BTreeMap<WatchDescriptor, WatchedPlace>;
-
-#[derive(Debug, Clone)]
-enum WatchedPlace {
-    Directory(PathBuf, Names),
-    File,
 }
 
 impl FileProvider {

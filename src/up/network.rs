@@ -66,6 +66,19 @@ pub enum Standing {
     Unknown,
 }
 
+/// What the link of a process to the app's network is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessLink {
+    /// Number of its link.
+    pub number: u32,
+    /// Id of a process in its network namespace.
+    pub pid: u32,
+    /// The app's network.
+    pub network: Ipv4Net,
+    /// Address of the process.
+    pub address: Ipv4Addr,
+}
+
 /// Access to links, addresses and routes of the network namespace of this thread.
 #[derive(Debug)]
 pub struct Network {
@@ -205,19 +218,17 @@ impl Network {
         })
     }
 
-    /// Makes the links of a process, one of them in the network namespace of `pid`, and the route to its address.
+    /// Makes the links of a process, one of them in its network namespace, and the route to its address.
     ///
     /// # Errors
     /// The kernel refuses a link, an address or the route, such as where the process has ended, or does not answer.
-    pub fn add_process(
-        &self,
-        id: &AppId,
-        owner: &Owner,
-        number: u32,
-        pid: u32,
-        network: Ipv4Net,
-        address: Ipv4Addr,
-    ) -> Result<(), NetworkError> {
+    pub fn add_process(&self, id: &AppId, owner: &Owner, link: ProcessLink) -> Result<(), NetworkError> {
+        let ProcessLink {
+            number,
+            pid,
+            network,
+            address,
+        } = link;
         let name = link_name(id, number);
         let inner = LinkMessageBuilder::<LinkUnspec>::new()
             .name(INNER)

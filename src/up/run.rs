@@ -1,191 +1,49 @@
 //! `tcpgw up` itself: sets all up, does what the [supervisor](super::supervisor) says, and takes all down again.
 
 mod begin;
+mod daemon;
 mod ending;
+mod event;
+mod files;
+mod joining;
+mod listeners;
 mod output;
+mod place;
 mod processes;
 mod requests;
 
-pub(crate) use self::begin::directory_of;
+pub(crate) use self::files::directory_of;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
-use thiserror::Error;
 
+use self::event::Event;
 use self::output::Output;
-use self::requests::OneOff;
+use self::place::{InstancePlace, OneOff, SCALE, ScaleWaiter, Waiter};
 use super::container::Report;
-use super::control::{Answer, ReceivedRequest};
-use super::env_file::EnvFileError;
-use super::formation::{Formation, FormationError};
-use super::gateway::{Gateway, GatewayEvent, GatewayRequest};
+use super::control::Answer;
+use super::error::UpError;
+use super::formation::Formation;
+use super::gateway::{GatewayEvent, GatewayRequest};
 use super::id::AppId;
-use super::network::{Addresses, Network, NetworkError};
-use super::own_daemon::{OwnDaemon, OwnDaemonError};
+use super::network::{Addresses, Network};
+use super::own_daemon::OwnDaemon;
 use super::owner::Owner;
-use super::problems;
 use super::process::Process;
-use super::procfile::{ProcessType, ProcfileError};
-use super::record::{AppPlace, Places, RecordError};
+use super::procfile::ProcessType;
+use super::record::{AppPlace, Places};
+use super::settings::UpSettings;
 use super::supervisor::{Action, Input, InstanceId, Phase, Supervisor, TCP};
-use crate::api::client::{Client, ClientError};
-use tcpgw_core::escape;
 use tcpgw_core::model::duration;
-use tcpgw_kernel::netlink::error::NetlinkError;
 
 /// Interval between checks that the daemon lives.
 const WATCH: Duration = Duration::from_secs(1);
-/// Maximum time that `tcpgw up scale` waits until the gateway has fewer processes.
-const SCALE: Duration = Duration::from_secs(5);
-
-/// Settings of `tcpgw up`.
-pub struct UpSettings<'a> {
-    /// Path of the Procfile.
-    pub procfile: PathBuf,
-    /// The files of variables, the later before the earlier; `None`: `.env` beside the Procfile, if it is there.
-    pub env_files: Option<Vec<PathBuf>>,
-    /// Number of instances as given on the command line; empty: one of each type.
-    pub formation: Vec<String>,
-    /// The plan, if one is asked for.
-    pub plan: Option<String>,
-    /// The public port, if one is asked for.
-    pub port: Option<NonZeroU16>,
-    /// Time from SIGTERM to SIGKILL.
-    pub grace: Duration,
-    /// Whether lines are coloured.
-    pub colors: bool,
-    /// The run directory.
-    pub run_dir: PathBuf,
-    /// The cookie of this network namespace.
-    pub namespace: u64,
-    /// The daemon's socket.
-    pub socket: PathBuf,
-    /// The store of a daemon that is started.
-    pub store: PathBuf,
-    /// Quarantine of the ports of that store.
-    pub rest: Duration,
-    /// The operator's configuration, if there is one.
-    pub config: Option<PathBuf>,
-    /// Text of the configuration.
-    pub text: String,
-    /// Whether that has a section `[addon]`.
-    pub has_addon: bool,
-    /// Looks for the daemon.
-    pub find: &'a dyn Fn() -> Result<Option<Client>, String>,
-    /// Removes the gateway's table, where no daemon runs.
-    pub teardown: &'a dyn Fn() -> Result<(), String>,
-}
-
-/// Reason why `tcpgw up` does not run.
-#[derive(Debug, Error)]
-pub enum UpError {
-    /// The Procfile is wrong.
-    #[error("{}: {error}", escape::path(file))]
-    Procfile {
-        /// Path of the Procfile.
-        file: PathBuf,
-        /// Error in the Procfile.
-        error: ProcfileError,
-    },
-    /// A file of variables is wrong.
-    #[error("{}: {error}", escape::path(file))]
-    EnvFile {
-        /// Path of the environment file.
-        file: PathBuf,
-        /// Error in the environment file.
-        error: EnvFileError,
-    },
-    /// The formation is wrong.
-    #[error("--formation: {0}")]
-    Formation(#[from] FormationError),
-    /// The arguments are contradictory or invalid.
-    #[error("{0}")]
-    Usage(String),
-    /// Something is in the way.
-    #[error("{0}")]
-    Refused(String),
-    /// The app runs already, or its notes cannot be kept.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// Links or addresses could not be made.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// Rules could not be made.
-    #[error(transparent)]
-    Rules(#[from] NetlinkError),
-    /// No daemon is available.
-    #[error(transparent)]
-    Daemon(#[from] OwnDaemonError),
-    /// The daemon refused.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The system refused.
-    #[error("failed to {what}: {source}")]
-    System {
-        /// Operation that failed.
-        what: &'static str,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Some things could not be removed.
-    #[error("not everything was removed: {0}; `tcpgw up stop` tries again")]
-    Left(String),
-}
-
-impl UpError {
-    /// Returns whether the input is at fault, not the machine.
-    pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Self::Procfile { .. } | Self::EnvFile { .. } | Self::Formation(_) | Self::Usage(_)
-        )
-    }
-}
-
-fn system(what: &'static str) -> impl Fn(io::Error) -> UpError {
-    move |source| UpError::System { what, source }
-}
-
-/// Event of the main loop.
-enum Event {
-    Report(InstanceId, Report),
-    Ended(InstanceId),
-    Gateway(GatewayEvent),
-    Control(ReceivedRequest),
-    Signal(u8),
-    /// Standard output is closed.
-    Closed,
-}
-
-/// An instance as it is outside of the supervisor.
-struct InstancePlace {
-    address: Ipv4Addr,
-    /// Keeps the network namespace.
-    namespace: Option<File>,
-    process: Option<Process>,
-    pid: Option<i32>,
-}
-
-/// Client that waits for the end of a restart.
-struct Waiter {
-    answers: SyncSender<Answer>,
-}
-
-/// Client that waits until the gateway has fewer instances.
-struct ScaleWaiter {
-    answers: SyncSender<Answer>,
-    /// Time at which the client is told that the gateway has not confirmed.
-    until: Instant,
-}
 
 /// State of a running `tcpgw up`.
 struct Up<'a> {
@@ -495,32 +353,6 @@ fn state_of(phase: Phase) -> &'static str {
         Phase::Ending(_) | Phase::Killed => "ending",
         Phase::Ended(_) => "ended",
     }
-}
-
-/// Starts the thread that gives the daemon the app's backends.
-fn tell_daemon(
-    socket: PathBuf,
-    app: String,
-    grace: Duration,
-    events: Sender<Event>,
-) -> io::Result<Sender<GatewayRequest>> {
-    let (orders, taken) = channel();
-    let tell = move |news| drop(events.send(Event::Gateway(news)));
-    let gateway = Gateway::new(socket, app, grace, taken, tell);
-    std::thread::Builder::new()
-        .name("gateway".into())
-        .spawn(move || gateway.run())?;
-    Ok(orders)
-}
-
-/// Tells problems of the app's service, by a thread of its own.
-fn tell_problems(socket: PathBuf, service: String, events: Sender<Event>) -> io::Result<Sender<()>> {
-    let (going_on, end) = channel();
-    let tell = move |text| events.send(Event::Gateway(GatewayEvent::Say(text))).is_ok();
-    std::thread::Builder::new()
-        .name("problems".into())
-        .spawn(move || problems::follow(&socket, &service, &end, tell))?;
-    Ok(going_on)
 }
 
 /// Returns whether the app has a process type that gets connections.

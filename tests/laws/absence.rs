@@ -18,7 +18,7 @@ use tcpgw::control::job::JobOutcome;
 use tcpgw::control::obstacle::{Obstacle, ObstacleKind};
 use tcpgw::control::request::{After, Apply, ApplyOptions, EditOrder, Edited, Peer, Refused, ServiceEdit};
 use tcpgw::daemon::kernel_thread::perform;
-use tcpgw::daemon::store_thread;
+use tcpgw::daemon::{store_opening, store_work};
 use tcpgw::provider::{Bad, News};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::reconcile::{Desired, Options, Reconciler};
@@ -1185,7 +1185,7 @@ impl World {
         let mut last = Last::load(&Last::path(&self.store_path())).unwrap().unwrap_or_default();
         let records = record::RecordFile::new(self.directory.path(), NAMESPACE);
         let recorded = records.store_revision(&record::boot_id(), &self.store_path());
-        let opened = match store_thread::open(&self.store_path(), &last, recorded, self.time().unix) {
+        let opened = match store_opening::open(&self.store_path(), &last, recorded, self.time().unix) {
             Ok((store, opened)) => {
                 self.store = Ok(store);
                 Ok(opened)
@@ -1652,7 +1652,7 @@ impl World {
             }
             if let Some(write) = write {
                 idle = false;
-                let written = store_thread::perform(&mut self.store, write);
+                let written = store_work::perform(&mut self.store, write);
                 self.core.written(written, now);
             }
             if let Some(job) = self.core.next_job(now) {

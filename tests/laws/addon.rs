@@ -22,7 +22,6 @@ use tcpgw::control::core::{Core, Now, Order};
 use tcpgw::control::request::{AddonOrder, AddonRefused, EditOrder, Edited, Peer, Refused, ServiceEdit};
 use tcpgw::control::storage::{Write, Written};
 use tcpgw::daemon::kernel_thread::perform;
-use tcpgw::daemon::store_thread::{self};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
 use tcpgw::store::last::Last;
@@ -39,6 +38,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use crate::states::{desired, links};
 use crate::world::clock::next_step;
 use crate::world::looking::{IsKnown, Looking};
+use tcpgw::daemon::{store_opening, store_work};
 
 mod deploys;
 mod paused;
@@ -824,7 +824,7 @@ impl World {
         self.engine = Some(engine);
         self.core = Core::new(self.settings(), self.config.clone(), NAMESPACE, self.time());
         let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
-        let opened = match store_thread::open(&path, &last, 0, self.unix) {
+        let opened = match store_opening::open(&path, &last, 0, self.unix) {
             Ok((store, opened)) => {
                 self.store = Ok(store);
                 Ok(opened)
@@ -1041,7 +1041,7 @@ impl World {
         self.most_together = self.most_together.max(together.unwrap_or(1));
         if let Some(made) = self.kill.take_if(|_| is_change) {
             if made {
-                store_thread::perform(&mut self.store, write);
+                store_work::perform(&mut self.store, write);
             }
             self.restart();
             return false;
@@ -1061,10 +1061,10 @@ impl World {
             return true;
         }
         let written = match self.fail_write.take_if(|_| is_change) {
-            None => store_thread::perform(&mut self.store, write),
+            None => store_work::perform(&mut self.store, write),
             Some(made) => {
                 if made {
-                    store_thread::perform(&mut self.store, write);
+                    store_work::perform(&mut self.store, write);
                 }
                 match together {
                     Some(count) => Written::Together((0..count).map(|_| Err(full())).collect()),

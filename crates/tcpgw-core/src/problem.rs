@@ -3,11 +3,21 @@
 //!
 //! Owns the kinds of problems and their severities. Knows nothing of the checks that find them.
 
+mod key;
+mod kind;
+mod list;
+mod severity;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use self::key::Key;
 use serde::{Deserialize, Serialize, Serializer};
+
+pub use self::kind::Kind;
+pub use self::list::{ProblemList, ProblemNews};
+pub use self::severity::Severity;
 
 /// A problem of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,198 +34,6 @@ pub struct Problem {
     pub backend: Option<SocketAddr>,
     /// Description of what is wrong and what to do.
     pub message: String,
-}
-
-/// Severity of a problem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Clients are not served, or an order is not in effect: `status` exits with 1, `/v1/healthz` answers 503.
-    Error,
-    /// The problem needs attention.
-    Warning,
-}
-
-macro_rules! kinds {
-    ($($(#[doc = $doc:literal])+ $kind:ident = $id:literal, $severity:ident;)+) => {
-        /// Kind of a problem.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum Kind {
-            $($(#[doc = $doc])+ $kind,)+
-        }
-
-        impl Kind {
-            /// All kinds.
-            pub const ALL: &[Self] = &[$(Self::$kind),+];
-
-            /// Returns the identifier of the `doctor` finding about it, in kebab case.
-            pub const fn id(self) -> &'static str {
-                match self {
-                    $(Self::$kind => $id,)+
-                }
-            }
-
-            /// Returns the usual severity of this kind; a check may set another one.
-            pub const fn severity(self) -> Severity {
-                match self {
-                    $(Self::$kind => Severity::$severity,)+
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    /// The daemon has not read yet what the kernel holds.
-    Starting = "starting", Error;
-    /// Everything was removed by `teardown`, and nothing was ordered since.
-    TornDown = "torn-down", Error;
-    /// The table of tcpgw does not exist.
-    NoTable = "no-table", Error;
-    /// The table is switched off.
-    TableDormant = "table-dormant", Error;
-    /// The kernel refuses a request, or does not answer.
-    KernelRefuses = "kernel-refuses", Error;
-    /// A service has no active backend.
-    NoActiveBackend = "no-active-backend", Error;
-    /// A service has active backends, and none of them answers the daemon's probes.
-    NoHealthyBackend = "no-healthy-backend", Error;
-    /// A service is not possible here now, because of the gateway's addresses or listeners.
-    HeldBack = "held-back", Error;
-    /// Services of the API or orphans are not in the kernel, and no daemon runs that would put them there.
-    NotServed = "not-served", Error;
-    /// A service that is served shows its backends an address that the gateway has no more.
-    SourceAddressGone = "source-address-gone", Error;
-    /// A backend of a service that is served has become one of the gateway's own addresses.
-    OwnBackend = "own-backend", Error;
-    /// A service that is served is outside of the configuration's fences.
-    OutsideFences = "outside-fences", Warning;
-    /// Flows are left that should have been flushed.
-    StaleFlows = "stale-flows", Error;
-    /// The state file was rejected, so that its contents are not in effect.
-    RejectedState = "rejected-state", Error;
-    /// The services in the store conflict with each other.
-    RejectedStore = "rejected-store", Error;
-    /// The store cannot be written.
-    Store = "store", Error;
-    /// The file of the store was removed or replaced while the daemon runs.
-    StoreMoved = "store-moved", Error;
-    /// Handshakes of clients are not completed: an error if this holds for all handshakes.
-    Unanswered = "unanswered", Error;
-    /// IPv4 packets are not forwarded.
-    IpForwardOff = "ip-forward-off", Error;
-    /// IPv6 packets are not forwarded.
-    Ipv6ForwardingOff = "ipv6-forwarding-off", Error;
-    /// Another table drops packets between clients and backends.
-    PacketsDropped = "packets-dropped", Error;
-    /// Another table makes packets of services bypass conntrack.
-    PacketsUntracked = "packets-untracked", Error;
-    /// Another table translates connections to a service.
-    PortTranslatedElsewhere = "port-translated-elsewhere", Error;
-    /// A rule of another program overwrites the bits of the ct mark that belong to tcpgw.
-    FlowMarkOverwritten = "flow-mark-overwritten", Error;
-    /// Flows from services to their backends do not have the mark of tcpgw.
-    FlowsUnmarked = "flows-unmarked", Error;
-    /// The reverse path filter drops packets of clients or backends.
-    ReversePathFilter = "reverse-path-filter", Error;
-    /// The table of conntrack is full, or nearly.
-    ConntrackFull = "conntrack-full", Error;
-    /// The table of conntrack fills.
-    ConntrackFilling = "conntrack-filling", Warning;
-    /// A service listens on addresses that the gateway does not have.
-    AddressNotLocal = "address-not-local", Error;
-    /// The gateway has lost an address on which clients had connections.
-    AddressLost = "address-lost", Warning;
-    /// The gateway has no address that clients from outside could connect to.
-    NoPublicAddress = "no-public-address", Error;
-    /// The links that clients come in by have no carrier.
-    NoCarrier = "no-carrier", Error;
-    /// A service shows its backends an address that the gateway does not have.
-    SourceAddressNotLocal = "source-address-not-local", Error;
-    /// No route leads to a backend; a warning where probes take it out of the balance and its service has others.
-    BackendWithoutRoute = "backend-without-route", Error;
-    /// The default route leads to backends with private addresses.
-    BackendByDefaultRoute = "backend-by-default-route", Warning;
-    /// No route leads to clients for answers; a warning where some clients have one.
-    AnswersWithoutRoute = "answers-without-route", Error;
-    /// A backend's address is the gateway's own.
-    BackendIsGateway = "backend-is-gateway", Error;
-    /// Clients can reach backends directly, and so bypass limits and access lists.
-    BackendsExposed = "backends-exposed", Warning;
-    /// Another table drops probes, or their answers.
-    ProbesDropped = "probes-dropped", Warning;
-    /// Probes take another route than packets of clients, and fail.
-    ProbesMisrouted = "probes-misrouted", Warning;
-    /// Another table offloads flows, so that they bypass the rules.
-    FlowsOffloaded = "flows-offloaded", Warning;
-    /// conntrack has too few buckets for the entries that it may have.
-    ConntrackLongChains = "conntrack-long-chains", Warning;
-    /// A daemon runs, but its socket does not answer.
-    DaemonUnreachable = "daemon-unreachable", Warning;
-    /// The checks of the surroundings have not ended for a long time.
-    ChecksStalled = "checks-stalled", Warning;
-    /// The daemon that ran here was killed or has crashed, and was not started again.
-    DaemonGone = "daemon-gone", Error;
-    /// The daemon that answers runs in another network namespace than the command.
-    OtherNamespace = "other-namespace", Warning;
-    /// The daemon's socket is gone, and cannot be created again.
-    SocketGone = "socket-gone", Warning;
-    /// The table's rules are not those of this program; a warning where another version made them.
-    TableChanged = "table-changed", Error;
-    /// The table and the configuration have different flow marks.
-    OtherMark = "other-mark", Warning;
-    /// The add-on's provider API is not served.
-    ProviderApi = "provider-api", Warning;
-    /// Few public ports are left for resources of the add-on, or none.
-    AddonPorts = "addon-ports", Warning;
-    /// The configuration is not accepted: a running daemon keeps its old one, and a new one does not start.
-    RejectedConfiguration = "rejected-configuration", Warning;
-    /// Services that no provider defines any more are still in effect.
-    Orphaned = "orphaned", Warning;
-    /// The desired services could not be written beside the store, so that a machine that boots with a lost file or
-    /// store does not find them.
-    LastServices = "last-services", Warning;
-    /// The record in the run directory cannot be written.
-    Record = "record", Warning;
-    /// The store was lost and replaced by a new one: the last orders may be undone.
-    StoreLost = "store-lost", Warning;
-    /// New connections of a service are held back for a time by a pause.
-    Paused = "paused", Warning;
-    /// A backend does not answer the daemon's probes.
-    BackendUnhealthy = "backend-unhealthy", Warning;
-    /// A gateway address has few source ports left towards a backend.
-    SourcePorts = "source-ports", Warning;
-    /// Packets over the limit were dropped; an error where a service turns new clients away by its `max_flows`.
-    OverLimit = "over-limit", Warning;
-}
-
-impl Kind {
-    /// Returns the name in events, `status` and the log, in snake case.
-    pub fn word(self) -> String {
-        self.id().replace('-', "_")
-    }
-
-    /// Returns whether the kernel does not hold what was ordered.
-    pub fn is_out_of_sync(self) -> bool {
-        matches!(
-            self,
-            Self::KernelRefuses | Self::RejectedState | Self::RejectedStore | Self::HeldBack
-        )
-    }
-
-    /// Returns whether this kind has an event of its own, so that the log contains it already.
-    fn is_told_otherwise(self) -> bool {
-        matches!(
-            self,
-            Self::KernelRefuses
-                | Self::RejectedState
-                | Self::RejectedStore
-                | Self::TornDown
-                | Self::Paused
-                | Self::Orphaned
-        )
-    }
 }
 
 impl Problem {
@@ -359,99 +177,6 @@ pub fn sort(problems: &mut Vec<Problem>) {
     let mut seen = BTreeSet::new();
     problems.retain(|problem| seen.insert(problem.key()));
     problems.sort_by_key(|problem| (problem.severity, problem.kind));
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    severity: Severity,
-    kind: Kind,
-    port: Option<u16>,
-    service: Option<String>,
-    backend: Option<SocketAddr>,
-}
-
-/// Present problems, and those that were reported by the last call of [`ProblemList::news`].
-#[derive(Debug, Clone, Default)]
-pub struct ProblemList {
-    there: BTreeMap<Key, Problem>,
-    told: BTreeMap<Key, Problem>,
-}
-
-/// A problem that began or ended since the last call of [`ProblemList::news`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProblemNews {
-    /// The problem began.
-    Began(Problem),
-    /// The problem ended.
-    Ended(Problem),
-}
-
-impl ProblemList {
-    /// Adds a problem, or replaces the message of one that is known.
-    pub fn report(&mut self, problem: Problem) {
-        self.resolve_where(|known| {
-            known.kind == problem.kind
-                && (&known.service, known.port, known.backend) == (&problem.service, problem.port, problem.backend)
-        });
-        self.there.insert(problem.key(), problem);
-    }
-
-    /// Removes the problems of a kind.
-    pub fn resolve(&mut self, kind: Kind) {
-        self.resolve_where(|problem| problem.kind == kind);
-    }
-
-    /// Removes the problems for which `is_over` returns true.
-    pub fn resolve_where(&mut self, is_over: impl Fn(&Problem) -> bool) {
-        self.there.retain(|_, problem| !is_over(problem));
-    }
-
-    /// Replaces all problems of these kinds by what a check has found.
-    pub fn replace(&mut self, kinds: &[Kind], found: impl IntoIterator<Item = Problem>) {
-        self.resolve_where(|problem| kinds.contains(&problem.kind));
-        self.there
-            .extend(found.into_iter().map(|problem| (problem.key(), problem)));
-    }
-
-    /// Returns the first problem of a kind.
-    pub fn get(&self, kind: Kind) -> Option<&Problem> {
-        self.iter().find(|problem| problem.kind == kind)
-    }
-
-    /// Returns all problems, the worst first.
-    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.there.values()
-    }
-
-    /// Returns whether none of them is an error.
-    pub fn is_ok(&self) -> bool {
-        is_ok(self.iter())
-    }
-
-    /// Returns the problems that began or ended since the last call. A problem that did both is left out.
-    pub fn news(&mut self) -> Vec<ProblemNews> {
-        if self.there.is_empty() && self.told.is_empty() {
-            return Vec::new();
-        }
-        let ended = self.told.iter().filter(|(key, _)| !self.there.contains_key(key));
-        let ended = ended.map(|(_, problem)| ProblemNews::Ended(problem.clone()));
-        let began = self.there.iter().filter(|(key, _)| !self.told.contains_key(key));
-        let began = began.map(|(_, problem)| ProblemNews::Began(problem.clone()));
-        let news: Vec<ProblemNews> = ended.chain(began).collect();
-        if !news.is_empty() {
-            self.told.clone_from(&self.there);
-        }
-        news
-    }
-
-    /// Returns the message of the worst problem and the number of others, as one line; `None` if there are none.
-    pub fn line(&self) -> Option<String> {
-        let first = &self.iter().next()?.message;
-        Some(match self.there.len() - 1 {
-            0 => first.clone(),
-            more => format!("{first} (and {})", crate::diff::count(more, "more problem")),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::api::params::Params;
 use crate::api::shared::ApiState;
 use crate::control::request::Refused;
 use crate::denied::{count_denied, flush_denied};
-use crate::observe::{self, Asker, FlowsQuery, JsonFlows, ObserveError, StatusQuery};
+use crate::observe::{self, Asker, FlowsQuery, JsonFlows, ObserveError, StatusQuery, StatusSources};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
 use crate::view::{ServiceName, ServicesView, endpoint};
@@ -34,17 +34,14 @@ pub(in crate::api) async fn status(State(shared): State<ApiState>, params: Param
             interval,
             asker: asker.clone(),
         };
-        let noted = observe::noted();
+        let sources = StatusSources {
+            services: &known.services,
+            daemon: Some(&known),
+            found: &[],
+            noted: observe::noted(),
+        };
         let write = |status: &Status<'_>| observe::write_status(out, status);
-        Ok(observe::status(
-            kernel,
-            &known.services,
-            Some(&known),
-            &[],
-            noted,
-            &query,
-            write,
-        )??)
+        Ok(observe::status(kernel, sources, &query, write)??)
     };
     shared.kernel_queries.stream(INTERVAL, work).await
 }

@@ -5,7 +5,9 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use crate::control::name::Name;
+use std::net::SocketAddr;
 use tcpgw_core::model::{Backend, Endpoint, Listen, Service};
+use tcpgw_kernel::conntrack::Pair;
 
 #[derive(Debug, Default)]
 pub(super) struct Services {
@@ -76,6 +78,29 @@ pub(in crate::control) fn overlap(a: &Listen, b: &Listen) -> bool {
         (Listen::At(a), Listen::At(b)) => !a.is_disjoint(b),
         _ => true,
     }
+}
+
+/// An endpoint in one of the services that have it.
+pub(super) type Member = (Endpoint, Name);
+
+/// Returns the endpoints of the services, each once.
+pub(super) fn endpoints_of(services: &[Arc<Service>]) -> BTreeSet<Endpoint> {
+    let backends = services.iter().flat_map(|service| &service.backends);
+    backends.map(|backend| backend.endpoint).collect()
+}
+
+/// Returns the pairs that identify flows of an endpoint that came through a service.
+pub(super) fn pairs(service: &Service, endpoint: Endpoint) -> impl Iterator<Item = Pair> + '_ {
+    let (public_port, backend) = (service.port.get(), SocketAddr::from(endpoint));
+    let addresses = match &service.listen {
+        Listen::Everywhere => vec![None],
+        Listen::At(addresses) => addresses.iter().copied().map(Some).collect(),
+    };
+    addresses.into_iter().map(move |public| Pair {
+        public,
+        public_port,
+        backend,
+    })
 }
 
 /// Counter of services that are visited because they have an endpoint; it shows how the work grows with the number of

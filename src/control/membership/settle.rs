@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::services::backend_of;
+use super::Membership;
+use super::change::{MembershipChange, Note, Verdict};
+use super::services::{Member, backend_of, pairs};
 use super::wave::last_wave;
-use super::{Member, Membership, MembershipChange, Note, Verdict, pairs};
 use crate::config::daemon::AllFailed;
 use crate::control::draining::DrainingBackend;
 use crate::control::name::Name;
@@ -18,28 +19,40 @@ use tcpgw_core::ruleset::name::Family;
 /// Returns the result of the probes of an endpoint, for all services.
 type Judge<'j> = dyn Fn(Endpoint) -> Verdict + 'j;
 
+/// A change that is worked out, and what it depends on besides the services.
+struct Settling<'a> {
+    verdict: &'a Judge<'a>,
+    now: Instant,
+    change: MembershipChange,
+}
+
 impl Membership {
     /// Returns the change of the kernel. From then on it counts as made.
     pub fn settle(&mut self, verdict: &Judge<'_>, now: Instant) -> MembershipChange {
-        let mut change = MembershipChange::default();
+        let mut settling = Settling {
+            verdict,
+            now,
+            change: MembershipChange::default(),
+        };
         // Removed services come first: their draining backends may be handed over to a present one.
         let gone = self.dirty.iter().filter(|name| self.wanted.get(name).is_none());
         for name in gone.cloned().collect::<Vec<_>>() {
-            self.depart(&name, &mut change, now);
-            let new = self.ghost(&name, verdict, &mut change, now);
-            self.replace(&name, new, &mut change);
+            self.depart(&name, &mut settling);
+            let new = self.ghost(&name, &mut settling);
+            self.replace(&name, new, &mut settling.change);
         }
         while let Some(name) = self.dirty.pop_first() {
             let Some(service) = self.wanted.get(&name).cloned() else {
                 continue;
             };
-            self.depart(&name, &mut change, now);
-            let new = self.present(&service, verdict, &mut change, now);
-            self.replace(&name, Some(new), &mut change);
+            self.depart(&name, &mut settling);
+            let new = self.present(&service, &mut settling);
+            self.replace(&name, Some(new), &mut settling.change);
         }
         let draining_backends = &self.draining_backends;
         // Drain times stay for backends that get connections until they are replaced, and drain later.
         self.drain_within.retain(|name, _| draining_backends.any_serving(name));
+        let mut change = settling.change;
         change.beside = self.beside(&change);
         change
     }
@@ -59,7 +72,7 @@ impl Membership {
     }
 
     /// Handles backends in the kernel that are not desired any more.
-    fn depart(&mut self, name: &Name, change: &mut MembershipChange, now: Instant) {
+    fn depart(&mut self, name: &Name, settling: &mut Settling<'_>) {
         let Some(old) = self.serving.get(name).cloned() else {
             return;
         };
@@ -91,7 +104,7 @@ impl Membership {
             self.leave(to, backend, of.as_ref().unwrap_or(name));
             if is_new && backend.state == BackendState::Draining {
                 let replaced = DrainEvent::Replaced(old.drain_timeout);
-                self.drain_event(to, endpoint, replaced, now, &mut change.notes);
+                self.drain_event(to, endpoint, replaced, settling.now, &mut settling.change.notes);
             }
         }
         self.dirty.extend(heir);
@@ -122,16 +135,10 @@ impl Membership {
     }
 
     /// Returns the form of a removed service in the kernel, as long as one of its backends drains.
-    fn ghost(
-        &mut self,
-        name: &Name,
-        verdict: &Judge<'_>,
-        change: &mut MembershipChange,
-        now: Instant,
-    ) -> Option<Service> {
+    fn ghost(&mut self, name: &Name, settling: &mut Settling<'_>) -> Option<Service> {
         self.failed.remove(name);
         let old = Arc::clone(self.serving.get(name)?);
-        let backends = self.drained_by(name, &BTreeSet::new(), old.drain_timeout, verdict, change, now);
+        let backends = self.drained_by(name, &BTreeSet::new(), old.drain_timeout, settling);
         (!backends.is_empty()).then(|| Service {
             backends,
             ..Service::clone(&old)
@@ -139,16 +146,10 @@ impl Membership {
     }
 
     /// Returns the form of a desired service in the kernel.
-    fn present(
-        &mut self,
-        service: &Arc<Service>,
-        verdict: &Judge<'_>,
-        change: &mut MembershipChange,
-        now: Instant,
-    ) -> Service {
+    fn present(&mut self, service: &Arc<Service>, settling: &mut Settling<'_>) -> Service {
         let name = &service.name;
-        self.prove(service, verdict);
-        let active = self.active(service, verdict, change);
+        self.prove(service, settling.verdict);
+        let active = self.active(service, settling);
         let serving = self.serving.get(name).cloned();
         let was_there = |endpoint| {
             let told = serving.as_deref();
@@ -163,7 +164,10 @@ impl Membership {
                     let left = self.draining_backends.remove(name, endpoint);
                     if active.contains(&endpoint) {
                         let back = left.is_some_and(|left| left.drain != Drain::Serving);
-                        change.notes.extend(back.then(|| Note::Back(name.clone(), endpoint)));
+                        settling
+                            .change
+                            .notes
+                            .extend(back.then(|| Note::Back(name.clone(), endpoint)));
                         backends.push(*backend);
                     } else if was_there(endpoint) || self.balanced.contains(&member) {
                         backends.push(Backend {
@@ -176,7 +180,7 @@ impl Membership {
                 BackendState::Draining => self.leave(name, backend, name),
             }
         }
-        backends.extend(self.drained_by(name, &active, service.drain_timeout, verdict, change, now));
+        backends.extend(self.drained_by(name, &active, service.drain_timeout, settling));
         backends.sort_unstable_by_key(|backend| backend.endpoint);
         Service {
             backends,
@@ -215,12 +219,17 @@ impl Membership {
 
     /// Returns the backends that get new connections: the healthy ones, or if there are none, the last ones that were,
     /// with all of their wave.
-    fn active(&mut self, service: &Service, verdict: &Judge<'_>, change: &mut MembershipChange) -> BTreeSet<Endpoint> {
+    fn active(&mut self, service: &Service, settling: &mut Settling<'_>) -> BTreeSet<Endpoint> {
         let name = &service.name;
         let wanted = service.backends.iter();
         let wanted = wanted.filter(|backend| backend.state == BackendState::Active);
         let wanted: Vec<(Endpoint, Verdict)> = wanted
-            .map(|backend| (backend.endpoint, self.verdict_in(name, backend.endpoint, verdict)))
+            .map(|backend| {
+                (
+                    backend.endpoint,
+                    self.verdict_in(name, backend.endpoint, settling.verdict),
+                )
+            })
             .collect();
         let mut active = BTreeSet::new();
         let mut kept = None;
@@ -253,7 +262,7 @@ impl Membership {
             Some(kept) => {
                 let is_known = wanted.iter().all(|(_, verdict)| !verdict.open);
                 if is_known && self.failed.insert(name.clone()) {
-                    change.notes.push(Note::NoneGood(name.clone(), kept));
+                    settling.change.notes.push(Note::NoneGood(name.clone(), kept));
                 }
             }
         }
@@ -266,10 +275,9 @@ impl Membership {
         name: &Name,
         active: &BTreeSet<Endpoint>,
         time: Duration,
-        verdict: &Judge<'_>,
-        change: &mut MembershipChange,
-        now: Instant,
+        settling: &mut Settling<'_>,
     ) -> Vec<Backend> {
+        let (now, notes) = (settling.now, &mut settling.change.notes);
         let mut backends = Vec::new();
         for endpoint in self.draining_backends.of(name) {
             let event = if active.contains(&endpoint) {
@@ -277,9 +285,9 @@ impl Membership {
             } else {
                 DrainEvent::Replaced(time)
             };
-            self.drain_event(name, endpoint, event, now, &mut change.notes);
-            if verdict(endpoint).dead {
-                self.drain_event(name, endpoint, DrainEvent::Died, now, &mut change.notes);
+            self.drain_event(name, endpoint, event, now, notes);
+            if (settling.verdict)(endpoint).dead {
+                self.drain_event(name, endpoint, DrainEvent::Died, now, notes);
             }
             if let Some(leaving) = self.draining_backends.get(name, endpoint) {
                 let state = match leaving.drain {

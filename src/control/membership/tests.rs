@@ -1,4 +1,5 @@
 use super::*;
+use tcpgw_core::drain::DrainEnd;
 use tcpgw_core::health::longest_fall;
 use tcpgw_core::model::PacketRefusal;
 

@@ -36,7 +36,15 @@ fn all(facts: &CheapFacts, chains: &[FirewallChain], diagnosis: &mut Diagnosis) 
     for chain in chains {
         let Some(base) = chain.base else { continue };
         if let Some((done, write)) = worst(facts, chains, chain, base) {
-            tell(facts, chains, chain, &done, write, restored, diagnosis);
+            let overwriting = Overwriting {
+                mark: facts.mark,
+                chains,
+                chain,
+                done: &done,
+                write,
+                restored,
+            };
+            overwriting.tell(diagnosis);
         }
     }
 }
@@ -110,36 +118,43 @@ fn kinds(base: FirewallBase) -> Vec<(bool, bool)> {
         .collect()
 }
 
-fn tell(
-    facts: &CheapFacts,
-    chains: &[FirewallChain],
-    chain: &FirewallChain,
-    done: &Done,
+/// A write to the ct mark that removes tcpgw's from its flows.
+struct Overwriting<'a> {
+    mark: FlowMark,
+    chains: &'a [FirewallChain],
+    /// The base chain that packets meet first.
+    chain: &'a FirewallChain,
+    /// The rule that writes.
+    done: &'a Done,
     write: MarkWrite,
+    /// Whether some rule copies the ct mark to the packet's mark, which the write may then contain.
     restored: bool,
-    diagnosis: &mut Diagnosis,
-) {
-    let mark = facts.mark;
-    let sure = done.holds == Holds::Yes && (write.is_known(mark.mask()) || !restored);
-    diagnosis.found(
-        "flow-mark-overwritten",
-        if sure { Severity::Broken } else { Severity::Warning },
-        format!(
-            "rule {} of chain {} of {} {} the whole ct mark of tcpgw's flows",
-            done.rule,
-            done.chain,
-            whose(chain),
-            if sure { "overwrites" } else { "may overwrite" },
-        ),
-        format!(
-            "without tcpgw's mark ({mark}) no limit applies to a flow, it is not masqueraded when it begins, and is not flushed when \
+}
+
+impl Overwriting<'_> {
+    fn tell(&self, diagnosis: &mut Diagnosis) {
+        let (mark, done) = (self.mark, self.done);
+        let sure = done.holds == Holds::Yes && (self.write.is_known(mark.mask()) || !self.restored);
+        diagnosis.found(
+            "flow-mark-overwritten",
+            if sure { Severity::Broken } else { Severity::Warning },
+            format!(
+                "rule {} of chain {} of {} {} the whole ct mark of tcpgw's flows",
+                done.rule,
+                done.chain,
+                whose(self.chain),
+                if sure { "overwrites" } else { "may overwrite" },
+            ),
+            format!(
+                "without tcpgw's mark ({mark}) no limit applies to a flow, it is not masqueraded when it begins, and is not flushed when \
              its backend leaves. The best fix is to give that rule a mask that leaves this mark alone (`--mask {:#010x}`; `ct mark set ct mark and {:#010x} \
              or ...`); the line exempts tcpgw's flows from the rest of its chain",
-            !mark.mask(),
-            mark.mask()
-        ),
-        Some(spare(mark, chains, chain, &done.chain)),
-    );
+                !mark.mask(),
+                mark.mask()
+            ),
+            Some(spare(mark, self.chains, self.chain, &done.chain)),
+        );
+    }
 }
 
 /// Returns a command that exempts tcpgw's flows from the chain before the rule.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags as Flags, Inotify};
 
-use super::{Watched, WatchedPlace};
+use super::watched::{Watched, WatchedPlace};
 use crate::config::Config;
 use crate::provider::chain::Chain;
 use crate::provider::{Bad, News};

@@ -4,9 +4,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::{Event, Up, UpError};
+use super::Up;
+use super::event::Event;
 use crate::api::client::Client;
 use crate::up::control::Answer;
+use crate::up::error::UpError;
 use crate::up::gateway::{self, GatewayEvent};
 use crate::up::leftovers::{self, SharedCleanup};
 

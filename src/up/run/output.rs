@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::Event;
+use super::event::Event;
 use crate::addon::id::names_service;
 use crate::up::own_daemon::Log;
 use crate::up::printer::Printer;

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Event, InstancePlace, Up};
+use super::Up;
+use super::event::Event;
+use super::place::InstancePlace;
 use crate::up::container::{Report, Spec};
-use crate::up::network;
+use crate::up::network::{self, ProcessLink};
 use crate::up::printer::Lines;
 use crate::up::process::{self, Process, Started, Streams};
 use crate::up::supervisor::InstanceId;
@@ -73,9 +75,14 @@ impl Up<'_> {
         let mut started = started.map_err(|error| error.to_string())?;
         ready(&mut started)?;
         if is_new {
-            self.network
-                .add_process(&self.id, &self.owner, id, started.process.id(), self.subnet, address)
-                .map_err(|error| error.to_string())?;
+            let place = ProcessLink {
+                number: id,
+                pid: started.process.id(),
+                network: self.subnet,
+                address,
+            };
+            let added = self.network.add_process(&self.id, &self.owner, place);
+            added.map_err(|error| error.to_string())?;
             let namespace = started.process.namespace().map_err(|error| error.to_string())?;
             if let Some(place) = self.running.get_mut(&id) {
                 place.namespace = Some(namespace);

@@ -1,25 +1,18 @@
 //! Requests of the other commands to a running `tcpgw up`.
 
-use std::net::Ipv4Addr;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use super::{SCALE, ScaleWaiter, Up, Waiter, state_of};
+use super::place::{OneOff, SCALE, ScaleWaiter, Waiter};
+use super::{Up, state_of};
 use crate::up::control::{Answer, ProcessPlace, ReceivedRequest, Request, Shown};
 use crate::up::formation;
-use crate::up::network::gateway_of;
+use crate::up::network::{ProcessLink, gateway_of};
 use crate::up::procfile::TypeName;
 use crate::up::supervisor::{Input, Phase, TCP};
 
 /// Processes of `tcpgw up run` at once.
 const MOST_ONE_OFFS: usize = 16;
-
-/// A process of `tcpgw up run`, which is a child of that command.
-pub(super) struct OneOff {
-    address: Ipv4Addr,
-    /// The number of its link, once it has one.
-    link: Option<u32>,
-}
 
 impl Up<'_> {
     pub(super) fn asked(&mut self, asked: ReceivedRequest) {
@@ -170,10 +163,13 @@ impl Up<'_> {
         let link = self.next_link;
         self.next_link -= 1;
         one_off.link = Some(link);
-        let address = one_off.address;
-        let added = self
-            .network
-            .add_process(&self.id, &self.owner, link, pid, self.subnet, address);
+        let place = ProcessLink {
+            number: link,
+            pid,
+            network: self.subnet,
+            address: one_off.address,
+        };
+        let added = self.network.add_process(&self.id, &self.owner, place);
         added.map_err(|error| error.to_string())
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tcpgw::control::storage::{Opened, Write, Written};
-use tcpgw::daemon::store_thread;
+use tcpgw::daemon::{store_opening, store_work};
 use tcpgw::store::last::Last;
 use tcpgw::store::{Store, StoreError};
 
@@ -50,7 +50,7 @@ impl Storage {
     /// record knows.
     pub(crate) fn open(&mut self, recorded: u64, unix: Duration) -> (Last, Result<Opened, StoreError>) {
         let mut last = Last::load(&Last::path(&self.path)).unwrap().unwrap_or_default();
-        let (store, opened) = match store_thread::open(&self.path, &last, recorded, unix) {
+        let (store, opened) = match store_opening::open(&self.path, &last, recorded, unix) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
             Err(error) => (Err(error.clone()), Err(error)),
         };
@@ -73,7 +73,7 @@ impl Storage {
             kill.after = kill.after.saturating_sub(1);
             if kill.after == 0 {
                 if kill.is_made {
-                    store_thread::perform(&mut self.opened, write);
+                    store_work::perform(&mut self.opened, write);
                 }
                 return None;
             }
@@ -81,7 +81,7 @@ impl Storage {
         if self.full_until.is_some_and(|until| until > now) {
             return Some(refused(&write));
         }
-        Some(store_thread::perform(&mut self.opened, write))
+        Some(store_work::perform(&mut self.opened, write))
     }
 }
 

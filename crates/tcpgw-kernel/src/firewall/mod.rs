@@ -8,7 +8,10 @@
 
 mod decode;
 mod dump;
+mod field;
+mod legacy;
 mod mark;
+mod options;
 mod parts;
 mod program;
 mod read;
@@ -17,9 +20,10 @@ mod sets;
 mod stateful;
 mod xt;
 
+pub use self::legacy::{LegacyError, has_legacy_nat, legacy};
 pub use self::mark::MarkWrite;
 pub use self::read::{OwnTable, Unread, owner, read, without_rules};
-pub use self::save::{LegacyError, has_legacy_nat, legacy, parse as parse_save};
+pub use self::save::parse as parse_save;
 
 /// A chain of any program.
 #[derive(Debug, Clone, PartialEq, Eq)]

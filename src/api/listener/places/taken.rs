@@ -65,6 +65,33 @@ pub(super) enum Displaced {
     Nobody,
 }
 
+/// What connections take, of which there may be too few.
+#[derive(Debug, Clone, Copy)]
+enum Scarce {
+    /// Connections.
+    Seats,
+    /// Connections that are served.
+    Places,
+}
+
+impl Scarce {
+    /// Returns how much of it a client has.
+    fn size(self, share: &ClientShare) -> usize {
+        match self {
+            Self::Seats => share.seats,
+            Self::Places => share.places,
+        }
+    }
+
+    /// Returns since when a silent connection has it, if it has.
+    fn since(self, silent: &Silent) -> Option<Instant> {
+        match self {
+            Self::Seats => Some(silent.since),
+            Self::Places => silent.in_place_since,
+        }
+    }
+}
+
 impl Silent {
     pub(super) fn since(since: Instant, displaced: &Arc<Notify>) -> Self {
         Self {
@@ -200,14 +227,7 @@ impl TakenPlaces {
     /// client will have, and that connection was silent for so long.
     pub(super) fn displace_seat(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
         let own = self.seats_of(client);
-        self.displace(
-            client,
-            now,
-            silence,
-            |share| share.seats > own + 1,
-            |share| share.seats,
-            |silent| Some(silent.since),
-        )
+        self.displace(client, now, silence, Scarce::Seats, own)
     }
 
     /// Does the same for places, if all are taken.
@@ -223,41 +243,34 @@ impl TakenPlaces {
             return Displaced::Nobody;
         }
         let own = own.map_or(0, |share| share.places);
-        self.displace(
-            client,
-            now,
-            silence,
-            |share| share.places > own + 1,
-            |share| share.places,
-            |silent| silent.in_place_since,
-        )
+        self.displace(client, now, silence, Scarce::Places, own)
     }
 
+    /// Does it for what is scarce, of which this client has `own`.
     fn displace(
         &mut self,
         client: ClientAddress,
         now: Instant,
         silence: Duration,
-        has_more: impl Fn(&ClientShare) -> bool,
-        size: impl Fn(&ClientShare) -> usize,
-        since: impl Fn(&Silent) -> Option<Instant>,
+        scarce: Scarce,
+        own: usize,
     ) -> Displaced {
         let mut later: Option<Instant> = None;
         let mut first: Option<(usize, ClientAddress, u64)> = None;
         for (of, share) in self
             .clients
             .iter()
-            .filter(|(of, share)| **of != client && has_more(share))
+            .filter(|(of, share)| **of != client && scarce.size(share) > own + 1)
         {
             let silent = share.silent.iter();
             let oldest = silent
-                .filter_map(|(number, silent)| Some((since(silent)?, *number)))
+                .filter_map(|(number, silent)| Some((scarce.since(silent)?, *number)))
                 .min();
             let Some((begin, number)) = oldest else { continue };
             if now.saturating_duration_since(begin) < silence {
                 later = Some(later.map_or(begin + silence, |later| later.min(begin + silence)));
-            } else if first.is_none_or(|(most, ..)| size(share) > most) {
-                first = Some((size(share), *of, number));
+            } else if first.is_none_or(|(most, ..)| scarce.size(share) > most) {
+                first = Some((scarce.size(share), *of, number));
             }
         }
         let Some((_, of, number)) = first else {

@@ -1,0 +1,152 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::netlink::tlv::Writer;
+
+/// An attribute: its kind, what it holds, and bytes for that.
+type Odd = (u16, u8, Vec<u8>);
+
+/// Expressions that the kernel could list, with numbers, texts and values where they may be.
+fn listed(expressions: &[(usize, Vec<Odd>)]) -> Vec<u8> {
+    const NAMES: [&str; 12] = [
+        "meta",
+        "ct",
+        "payload",
+        "fib",
+        "bitwise",
+        "cmp",
+        "range",
+        "lookup",
+        "immediate",
+        "match",
+        "target",
+        "hash",
+    ];
+    let mut writer = Writer::new();
+    for (name, attrs) in expressions {
+        writer.nest(LIST_ELEM, |writer| {
+            writer.str(expr::NAME, NAMES[name % NAMES.len()]);
+            writer.nest(expr::DATA, |writer| {
+                for (kind, number, bytes) in attrs {
+                    match number % 4 {
+                        0 => writer.be32(*kind, u32::from(*number / 4)),
+                        1 => writer.nest(*kind, |writer| writer.attr(elem::VALUE, bytes)),
+                        2 => writer.str(*kind, "conntrack"),
+                        _ => writer.attr(*kind, bytes),
+                    }
+                }
+            });
+        });
+    }
+    writer.finish().unwrap_or_default()
+}
+
+fn field(from: RuleField, len: usize, value: &[u8]) -> Test {
+    xt::compare(from, len, Relation::Equal, value.to_vec())
+}
+
+#[test]
+fn a_prefix_is_a_shorter_load() {
+    let mut writer = Writer::new();
+    let mut push = |name: &str, fill: &dyn Fn(&mut Writer)| {
+        writer.nest(LIST_ELEM, |writer| {
+            writer.str(expr::NAME, name);
+            writer.nest(expr::DATA, fill);
+        });
+    };
+    push("payload", &|writer| {
+        for (kind, number) in [(1, 1), (2, 1), (3, 16), (4, 3)] {
+            writer.be32(kind, number);
+        }
+    });
+    push("cmp", &|writer| {
+        writer.be32(1, 1);
+        writer.be32(2, 0);
+        writer.nest(3, |writer| writer.attr(elem::VALUE, &[10, 2, 0]));
+    });
+    push("immediate", &|writer| {
+        writer.be32(1, 0);
+        writer.nest(2, |writer| {
+            writer.nest(elem::VERDICT, |writer| writer.be32(elem::VERDICT_CODE, 1));
+        });
+    });
+    let bytes = writer.finish().unwrap();
+    let rule = rule(TableFamily::Ip, &bytes, &|_| None).unwrap().rule;
+    assert_eq!(rule.tests, [field(RuleField::Dest4, 3, &[10, 2, 0])]);
+    assert_eq!(rule.verdict, RuleVerdict::Accept);
+}
+
+fn looks_up(load: &[(u16, u32)], expression: &str, to_verdict: bool, content: &SetContent) -> Decoded {
+    let mut writer = Writer::new();
+    let mut push = |name: &str, fill: &dyn Fn(&mut Writer)| {
+        writer.nest(LIST_ELEM, |writer| {
+            writer.str(expr::NAME, name);
+            writer.nest(expr::DATA, fill);
+        });
+    };
+    push(expression, &|writer| {
+        for (kind, number) in load {
+            writer.be32(*kind, *number);
+        }
+    });
+    push("lookup", &|writer| {
+        writer.str(1, "s");
+        writer.be32(2, 1);
+        if to_verdict {
+            writer.be32(3, 0);
+        }
+    });
+    rule(TableFamily::Ip, &writer.finish().unwrap(), &|_| Some(content)).unwrap()
+}
+
+#[test]
+fn sets_are_asked_for_where_they_tell_something() {
+    const DEST: [(u16, u32); 4] = [(1, 1), (2, 1), (3, 16), (4, 4)];
+    const MARK: [(u16, u32); 2] = [(1, 1), (2, 3)];
+    let mut content = SetContent {
+        key_len: 4,
+        ..SetContent::default()
+    };
+    assert_eq!(looks_up(&DEST, "payload", false, &content).unread, ["s"]);
+    assert!(looks_up(&MARK, "ct", false, &content).unread.is_empty());
+    content.elements = Some(Vec::new());
+    let decoded = looks_up(&DEST, "payload", false, &content);
+    assert!(decoded.unread.is_empty());
+    assert!(matches!(&decoded.rule.tests[..], [Test::In { elements: Some(all), .. }] if all.is_empty()));
+    // An element that stands for all others.
+    content.catch_all = true;
+    let decoded = looks_up(&DEST, "payload", false, &content);
+    assert!(matches!(&decoded.rule.tests[..], [Test::In { elements: Some(all), .. }]
+        if all[..] == [SetElement { from: vec![0; 4], to: vec![0xff; 4] }]));
+    let decoded = looks_up(&DEST, "payload", true, &content);
+    assert!(matches!(decoded.rule.verdict, RuleVerdict::Map(_, None)));
+}
+
+proptest! {
+    #[test]
+    fn decoding_is_total(bytes: Vec<u8>) {
+        let _ = rule(TableFamily::Inet, &bytes, &|_| None);
+        let _ = read_verdict(&bytes);
+    }
+
+    #[test]
+    fn decoding_odd_expressions_is_total(
+        expressions in prop::collection::vec(
+            (0..12_usize, prop::collection::vec((0..8_u16, any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..6)),
+            0..8,
+        ),
+        element in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let content = SetContent {
+            key_len: element.len(),
+            elements: Some(vec![(SetElement { from: element.clone(), to: element }, RuleVerdict::Drop)]),
+            catch_all: false,
+        };
+        let _ = rule(TableFamily::Inet, &listed(&expressions), &|_| Some(&content));
+    }
+
+    #[test]
+    fn matches_are_total(name in "tcp|udp|multiport|conntrack|state|connmark|mark", revision in 0..4_u32, info: Vec<u8>) {
+        let _ = xt::matches(&name, revision, &info);
+    }
+}

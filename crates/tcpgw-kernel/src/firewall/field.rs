@@ -1,0 +1,44 @@
+//! Fields by the numbers of `nf_tables`.
+
+use super::RuleField;
+
+pub(super) fn meta_field(key: u32) -> (RuleField, usize) {
+    match key {
+        3 => (RuleField::Mark, 4),
+        4 => (RuleField::InIndex, 4),
+        5 => (RuleField::OutIndex, 4),
+        6 => (RuleField::InName, 16),
+        7 => (RuleField::OutName, 16),
+        1 => (RuleField::EtherType, 2),
+        15 => (RuleField::Family, 1),
+        16 => (RuleField::Protocol, 1),
+        _ => (RuleField::Other, 4),
+    }
+}
+
+pub(super) fn ct_field(key: u32) -> (RuleField, usize) {
+    match key {
+        0 => (RuleField::CtState, 4),
+        1 => (RuleField::CtDirection, 1),
+        2 => (RuleField::CtStatus, 4),
+        3 => (RuleField::CtMark, 4),
+        _ => (RuleField::Other, 4),
+    }
+}
+
+pub(super) fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> RuleField {
+    const NETWORK: u32 = 1;
+    const TRANSPORT: u32 = 2;
+    match (base, offset) {
+        (NETWORK, 9) if !ipv6 && len == 1 => RuleField::Protocol,
+        (NETWORK, 12) if !ipv6 && len <= 4 => RuleField::Source4,
+        (NETWORK, 16) if !ipv6 && len <= 4 => RuleField::Dest4,
+        (NETWORK, 6) if ipv6 && len == 1 => RuleField::Protocol,
+        (NETWORK, 8) if ipv6 && len <= 16 => RuleField::Source6,
+        (NETWORK, 24) if ipv6 && len <= 16 => RuleField::Dest6,
+        (TRANSPORT, 0) if len == 2 => RuleField::SourcePort,
+        (TRANSPORT, 2) if len == 2 => RuleField::DestPort,
+        (TRANSPORT, 13) if len == 1 => RuleField::TcpFlags,
+        _ => RuleField::Other,
+    }
+}

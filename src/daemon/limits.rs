@@ -1,0 +1,61 @@
+//! Limits of the system, and the settings that fit into them.
+
+use std::num::NonZeroUsize;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::api::listener::seats_within;
+use crate::config::daemon::DaemonSettings;
+
+/// Raises the limit of open files, since each probe in flight has a socket. The initial limit of service managers
+/// (1,024) is meant for programs that use `select`.
+pub(super) fn allow_many_sockets() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "failed to raise the limit of open files");
+    }
+}
+
+/// Returns the number of probes that the limit of open files allows beside the API's connections, the store and
+/// netlink.
+pub(super) fn probes_within(wanted: NonZeroUsize, files: u64, has_addon: bool) -> NonZeroUsize {
+    const OTHERS: u64 = 320;
+    /// Number of files that the provider API needs besides its connections.
+    const ADDON: u64 = 10;
+    let connections = u64::try_from(seats_within(files)).unwrap_or(u64::MAX);
+    let others = OTHERS + if has_addon { connections + ADDON } else { 0 };
+    let room = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
+    wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Returns the settings with `max_probes` reduced to what the limit of open files allows.
+pub(super) fn within_limits(settings: DaemonSettings, has_addon: bool) -> DaemonSettings {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
+    let max_probes = probes_within(settings.max_probes, files, has_addon);
+    if max_probes < settings.max_probes {
+        tracing::warn!(
+            wanted = settings.max_probes,
+            max_probes,
+            "max_probes is more than the limit of open files ({files}) allows: raise LimitNOFILE"
+        );
+    }
+    DaemonSettings { max_probes, ..settings }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_leave_files_for_everything_else() {
+        let probes = |wanted, files| probes_within(NonZeroUsize::new(wanted).unwrap(), files, false).get();
+        assert_eq!(probes(4096, 524_288), 4096);
+        assert_eq!(probes(4096, 1024), 704);
+        assert_eq!(probes(100, 1024), 100);
+        assert_eq!((probes(4096, 40), probes(4096, 0)), (1, 1));
+        assert_eq!(probes(16_384, u64::MAX), 16_384);
+        let wanted = NonZeroUsize::new(4096).unwrap();
+        assert_eq!(probes_within(wanted, 1024, true).get(), 438);
+    }
+}

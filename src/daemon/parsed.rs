@@ -1,0 +1,13 @@
+//! A request to apply a state, parsed.
+
+use tcpgw_core::model::{InputProblems, State};
+
+use crate::control::reply::Reply;
+use crate::control::request::{Applied, Apply, Refused};
+
+/// An `apply` whose text has been parsed.
+pub(super) struct Parsed {
+    pub(super) apply: Apply,
+    pub(super) state: Result<State, InputProblems>,
+    pub(super) reply: Reply<Result<Applied, Refused>>,
+}

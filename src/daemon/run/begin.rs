@@ -1,0 +1,225 @@
+//! The start of the daemon.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::skeleton;
+use tcpgw_kernel::Kernel as _;
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::nftables::monitor::NftablesMonitor;
+use tcpgw_kernel::nftables::ownership::Ownership;
+use tcpgw_kernel::route::Routes;
+use tcpgw_kernel::route::monitor as route_monitor;
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Api, Daemon, SetLevel};
+use crate::api::{self, settings};
+use crate::config::daemon::DaemonSettings;
+use crate::config::given::Given;
+use crate::config::{Config, copy};
+use crate::control::core::{Core, Now};
+use crate::daemon::api_socket::bind;
+use crate::daemon::error::{DaemonError, io};
+use crate::daemon::kernel_thread::Worker;
+use crate::daemon::limits::{allow_many_sockets, within_limits};
+use crate::daemon::looker::Looker;
+use crate::daemon::observer::Observer;
+use crate::daemon::presence::Presence;
+use crate::daemon::provider_task::ProviderTask;
+use crate::daemon::service_manager::{Manager, Watchdog};
+use crate::daemon::signals::Signals;
+use crate::daemon::start::StartFiles;
+use crate::daemon::store_thread::StoreThread;
+use crate::daemon::watched_file::File;
+use crate::lock::Lock;
+use crate::probe::Prober;
+use crate::reconcile::engine::Engine;
+use crate::record::{RecordFile, boot_id};
+use crate::store::last::Last;
+
+/// Maximum number of requests that wait for the main loop.
+const ASKS: usize = 64;
+
+/// Delay until memory is returned to the system that the start needed.
+const FIRST_TRIM: Duration = Duration::from_secs(3);
+
+/// Maximum time to wait for another tcpgw that holds the lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Keeps a copy of the configuration in effect, for a start after its loss.
+pub(super) fn keep_copy(config: &Config, given: &Given) {
+    if let Err(error) = copy::keep(config, &given.copy()) {
+        tracing::warn!("{error}");
+    }
+}
+
+/// Returns the configuration in effect, and the flow mark that it names. The mark of an existing table stays in use,
+/// since flows with another mark would not be recognised.
+fn settle_configuration(config: Config, given: &Given, kernel: &mut Linux) -> (Config, FlowMark) {
+    keep_copy(&config, given);
+    let wanted_mark = config.flow_mark;
+    let flow_mark = mark_of_table(kernel).unwrap_or(wanted_mark);
+    (Config { flow_mark, ..config }, wanted_mark)
+}
+
+/// Returns the flow mark of the table in the kernel; `None`: there is no table, or it names none.
+fn mark_of_table(kernel: &mut Linux) -> Option<FlowMark> {
+    let comment = kernel.comment();
+    let comment = comment.inspect_err(|error| tracing::warn!(%error, "failed to read the table's flow mark"));
+    comment.ok().flatten().as_deref().and_then(skeleton::mark_of)
+}
+
+/// Returns the gateway's links and addresses; `None` when they cannot be listed.
+fn own_links() -> Option<tcpgw_core::ruleset::links::Links> {
+    let links = Routes::open().and_then(|mut routes| routes.own_links());
+    links
+        .inspect_err(|error| tracing::warn!(%error, "failed to list links and addresses"))
+        .ok()
+}
+
+/// Writes the presence file.
+fn leave_presence(settings: &DaemonSettings, run_dir: &Path, namespace: u64) -> Presence {
+    let presence = Presence {
+        pid: std::process::id(),
+        socket: std::path::absolute(&settings.socket).unwrap_or_else(|_| settings.socket.clone()),
+    };
+    note_presence(&presence, run_dir, namespace);
+    presence
+}
+
+pub(super) fn note_presence(presence: &Presence, run_dir: &Path, namespace: u64) {
+    if let Err(error) = presence.leave(run_dir, namespace) {
+        tracing::warn!(%error, "failed to note in the run directory that a daemon runs");
+    }
+}
+
+/// Returns the last desired services. Without them, a lost state file or store may cost services at the next boot. A
+/// file that cannot be read is set aside.
+pub(super) fn last_services(settings: &DaemonSettings) -> Last {
+    let path = Last::path(&settings.store);
+    match Last::load(&path) {
+        Ok(last) => last.unwrap_or_default(),
+        Err(error) => {
+            match Last::set_aside(&path) {
+                Ok(name) => tracing::error!("{error}; it is kept as {}", tcpgw_core::escape::path(&name)),
+                Err(why) => tracing::error!("{error}; failed to keep it beside: {why}"),
+            }
+            Last::default()
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) fn start(
+        given: Given,
+        settings: DaemonSettings,
+        config: Config,
+        run_dir: &Path,
+        set_level: SetLevel,
+    ) -> Result<Self, DaemonError> {
+        allow_many_sockets();
+        let signals = Signals::new().map_err(io("listen to signals"))?;
+        let ownership = if settings.owner {
+            Ownership::Owned
+        } else {
+            Ownership::Persist
+        };
+        let mut kernel = Linux::open_for(ownership)?;
+        kernel.identity()?;
+        let namespace = kernel
+            .netns_cookie()
+            .map_err(io("identify the network namespace (needs Linux 5.14)"))?;
+        let lock = Lock::take(run_dir, namespace, LOCK_TIMEOUT)?;
+        // This comes before the first read of the kernel, so that no change is missed.
+        let drift = NftablesMonitor::open(kernel.port())?
+            .listen()
+            .map_err(io("watch nftables"))?;
+        let network = route_monitor::follow();
+        let (seen, observations) = mpsc::channel(1);
+        let observer = Observer::start(seen).map_err(io("start a thread"))?;
+        let (looker, looks) = Looker::start().map_err(io("start a thread"))?;
+        let mut socket = bind(&settings)?;
+        let presence = leave_presence(&settings, run_dir, namespace);
+        let (config, wanted_mark) = settle_configuration(config, &given, &mut kernel);
+        let engine = Engine::new(kernel, RecordFile::new(run_dir, namespace), namespace, config.flow_mark)
+            .protecting(config.protect_backends)
+            .idling(config.idle_timeout);
+        let (done, outcomes) = mpsc::channel(1);
+        let (watchdog, pulse, turns) = Watchdog::new();
+        let worker = Worker::start(engine, own_links, pulse, done).map_err(io("start a thread"))?;
+        let (ask, requests) = mpsc::channel(ASKS);
+        let provider_api = ProviderTask::new(ask.clone());
+        let listener = socket.take_listener().and_then(UnixListener::from_std);
+        let listener = listener.map_err(io("listen on the socket"))?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (renewed, renewals) = mpsc::channel(1);
+        let api = Api(Some(tokio::spawn(api::serve(
+            listener,
+            renewals,
+            ask,
+            settings::ApiSettings::default(),
+            async {
+                let _ = stopped.await;
+            },
+        ))));
+        // The number of reports is bounded by that of probes in flight.
+        let (reports, probed) = mpsc::unbounded_channel();
+        let thread = Prober::start(reports)?;
+        let file = settings.state.as_ref().map(|path| File::watch(path, &config));
+        let mut last = last_services(&settings);
+        let recorded = RecordFile::new(run_dir, namespace).store_revision(&boot_id(), &settings.store);
+        let (writes, written) = mpsc::channel(1);
+        let start_files = StartFiles::new(&given, &config);
+        let (store_thread, opened) = StoreThread::start(&settings.store, &mut last, recorded, Now::read().unix, writes)
+            .map_err(io("start a thread"))?;
+        let mut core = Core::new(
+            within_limits(settings, config.addon.is_some()),
+            config,
+            namespace,
+            Now::read(),
+        );
+        core.configuration_read(wanted_mark);
+        core.opened(opened, Now::read());
+        core.served_last(last, boot_id());
+        Ok(Self {
+            given,
+            set_level,
+            core,
+            worker: Some(worker),
+            outcomes,
+            requests,
+            parsed: mpsc::channel(2),
+            store_thread: Some(store_thread),
+            written,
+            prober: thread,
+            probed,
+            drift,
+            network,
+            observer,
+            observations,
+            looker,
+            looks,
+            gives_up_at: None,
+            file,
+            signals,
+            manager: Manager::default(),
+            pulse: turns,
+            _watching: watchdog.start().map_err(io("start a thread"))?,
+            status_at: Instant::now(),
+            trim_at: Instant::now() + FIRST_TRIM,
+            stop: Some(stop),
+            api,
+            provider_api,
+            socket,
+            renewed,
+            socket_at: Instant::now(),
+            start_files,
+            run_dir: run_dir.to_owned(),
+            namespace,
+            lock,
+            presence,
+        })
+    }
+}

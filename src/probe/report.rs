@@ -1,0 +1,12 @@
+//! Results of probes.
+
+use tcpgw_core::health::ProbeOutcome;
+
+/// Result of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Id of the probe, see [`Probe::id`].
+    pub id: u64,
+    /// Outcome of the probe.
+    pub outcome: ProbeOutcome,
+}

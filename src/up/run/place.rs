@@ -1,0 +1,40 @@
+//! Places of processes, and who waits for them.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use crate::up::control::Answer;
+use crate::up::process::Process;
+
+/// Maximum time that `tcpgw up scale` waits until the gateway has fewer processes.
+pub(super) const SCALE: Duration = Duration::from_secs(5);
+
+/// An instance as it is outside of the supervisor.
+pub(super) struct InstancePlace {
+    pub(super) address: Ipv4Addr,
+    /// Keeps the network namespace.
+    pub(super) namespace: Option<File>,
+    pub(super) process: Option<Process>,
+    pub(super) pid: Option<i32>,
+}
+
+/// Client that waits for the end of a restart.
+pub(super) struct Waiter {
+    pub(super) answers: SyncSender<Answer>,
+}
+
+/// Client that waits until the gateway has fewer instances.
+pub(super) struct ScaleWaiter {
+    pub(super) answers: SyncSender<Answer>,
+    /// Time at which the client is told that the gateway has not confirmed.
+    pub(super) until: Instant,
+}
+
+/// A process of `tcpgw up run`, which is a child of that command.
+pub(super) struct OneOff {
+    pub(super) address: Ipv4Addr,
+    /// The number of its link, once it has one.
+    pub(super) link: Option<u32>,
+}
