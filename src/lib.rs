@@ -31,6 +31,7 @@ pub mod state_file;
 mod steps;
 pub mod store;
 pub mod throttle;
+pub mod traffic;
 pub mod transport;
 pub mod unserved;
 pub mod up;

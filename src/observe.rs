@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use thiserror::Error;
 
+use crate::traffic::Totals;
 use crate::view::drops::{self, DropCounts};
 use crate::view::facts::Facts;
 use crate::view::flows::{FlowView, Wanted};
@@ -128,6 +129,8 @@ pub struct StatusQuery {
     pub interval: Duration,
     /// Client of the query.
     pub asker: Asker,
+    /// Totals that a daemon keeps.
+    pub totals: Option<Arc<Totals>>,
 }
 
 /// What is known of the gateway before its flows and counters are read.
@@ -208,6 +211,7 @@ pub fn status<T>(
         tally,
         traffic,
         connections,
+        totals: query.totals.as_deref(),
         drops,
         earlier,
         time,

@@ -18,11 +18,13 @@ use crate::run_file;
 use tcpgw_core::escape;
 
 /// Suffixes of the files that tcpgw keeps for a network namespace beside its lock, in the order in which they are removed.
-const ENDINGS: [&str; 7] = [
+const ENDINGS: [&str; 9] = [
     "journal.new",
     "journal",
     "torn-down.new",
     "torn-down",
+    "totals.new",
+    "totals",
     "daemon",
     "new",
     "state",

@@ -8,12 +8,15 @@ use tcpgw_kernel::{Kernel, KernelError};
 
 use super::kernel_queries::OpenKernel;
 use super::limits::Times;
+use crate::traffic::totals::TotalsSource;
 
 /// Settings of the API server.
 #[derive(Clone)]
 pub struct ApiSettings {
     /// Opens the kernel for a look; each look opens it anew, on a thread of its own.
     pub open: OpenKernel,
+    /// Answers with the totals of services; `None` where nobody keeps them.
+    pub totals: Option<TotalsSource>,
     /// Maximum times of the steps of a request.
     pub times: Times,
     /// Users with connections of their own, which no other user can use up.
@@ -35,6 +38,7 @@ impl Default for ApiSettings {
         let open = || -> Result<Box<dyn Kernel>, _> { Ok(Box::new(Linux::open().map_err(KernelError::from)?)) };
         Self {
             open: Arc::new(open),
+            totals: None,
             times: Times::default(),
             privileged: vec![0, nix::unistd::geteuid().as_raw()],
         }

@@ -14,6 +14,7 @@ use super::settings::ApiSettings;
 use super::{asking, body};
 use crate::control::reply::Reply;
 use crate::control::request::DaemonRequest;
+use crate::traffic::totals::TotalsSource;
 use crate::view::snapshot::Snapshot;
 
 /// State that handlers share.
@@ -26,6 +27,7 @@ pub(super) struct ApiState {
     pub(super) waiters: Arc<Semaphore>,
     pub(super) times: Times,
     pub(super) ends: watch::Receiver<bool>,
+    pub(super) totals: Option<TotalsSource>,
 }
 
 impl ApiState {
@@ -42,6 +44,7 @@ impl ApiState {
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
             waiters: Arc::new(Semaphore::new(WAITERS)),
             times: settings.times,
+            totals: settings.totals,
             ends,
         }
     }

@@ -73,6 +73,10 @@ pub(super) struct Arguments {
     #[arg(long, env = "TCPGW_TAKE_OVER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new())]
     take_over: Option<bool>,
+    /// Count packets, bytes and handshakes of services, from conntrack's accounts [default: false]
+    #[arg(long, env = "TCPGW_COUNT_TRAFFIC", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    count_traffic: Option<bool>,
     /// The file that keeps services, history and resources of the add-on when the daemon ends [default: /var/lib/tcpgw/tcpgw.db]
     #[arg(long, env = "TCPGW_STORE", value_name = "FILE")]
     store: Option<PathBuf>,
@@ -111,6 +115,7 @@ pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Fai
             max_probes: arguments.max_probes,
             allow_empty: arguments.allow_empty,
             take_over: arguments.take_over,
+            count_traffic: arguments.count_traffic,
             store: arguments.store.clone(),
         },
     })

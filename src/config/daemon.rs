@@ -62,6 +62,9 @@ pub struct Section {
     /// Whether ports of local programs are accepted.
     #[serde(default)]
     pub take_over: Option<bool>,
+    /// Whether packets and bytes of services are counted.
+    #[serde(default)]
+    pub count_traffic: Option<bool>,
     /// Path of the store.
     #[serde(default, deserialize_with = "value::deserialize_path")]
     pub store: Option<PathBuf>,
@@ -84,6 +87,7 @@ impl Section {
             max_probes: self.max_probes.or(other.max_probes),
             allow_empty: self.allow_empty.or(other.allow_empty),
             take_over: self.take_over.or(other.take_over),
+            count_traffic: self.count_traffic.or(other.count_traffic),
             store: self.store.or(other.store),
         }
     }
@@ -116,6 +120,8 @@ pub struct DaemonSettings {
     pub allow_empty: bool,
     /// Whether ports are accepted on which a local program listens.
     pub take_over: bool,
+    /// Whether packets, bytes and handshakes of services are counted.
+    pub count_traffic: bool,
     /// Path of the store.
     pub store: PathBuf,
 }
@@ -141,6 +147,7 @@ impl From<Section> for DaemonSettings {
             max_probes: section.max_probes.unwrap_or_default().0,
             allow_empty: section.allow_empty.unwrap_or(false),
             take_over: section.take_over.unwrap_or(false),
+            count_traffic: section.count_traffic.unwrap_or(false),
             store: section.store.unwrap_or_else(|| DEFAULT_STORE.into()),
         }
     }

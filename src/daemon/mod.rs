@@ -22,6 +22,7 @@ pub mod start;
 pub mod store_opening;
 pub mod store_thread;
 pub mod store_work;
+mod traffic_thread;
 mod watched_file;
 
 pub use self::error::DaemonError;

@@ -25,6 +25,7 @@ use super::service_manager::{LoopPulse, Manager, Watching};
 use super::signals::Signals;
 use super::start::StartFiles;
 use super::store_thread::StoreThread;
+use super::traffic_thread::TrafficThread;
 use super::watched_file::{File, next_news};
 use crate::api::Socket;
 use crate::config::Config;
@@ -90,6 +91,7 @@ struct Daemon {
     probed: mpsc::UnboundedReceiver<Vec<Probed>>,
     drift: AsyncFd<NftablesMonitor>,
     network: mpsc::Receiver<Notification>,
+    traffic: Option<TrafficThread>,
     observer: Observer,
     observations: mpsc::Receiver<Observation>,
     looker: Looker,

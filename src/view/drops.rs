@@ -252,7 +252,7 @@ pub struct DropCounts {
 impl DropCounts {
     /// Adds the counters of a set.
     pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &Places) {
-        let Some((reason, of)) = owner(set) else { return };
+        let Some((reason, of)) = counter_of(set) else { return };
         for Counted { key, packets, bytes } in counted {
             let add = |sums: &mut ByReason| {
                 let sum = &mut sums[reason];
@@ -322,13 +322,18 @@ fn dropped(
     }
 }
 
-#[derive(Clone, Copy)]
-enum Owner {
+/// Kind of the keys of a set of drops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Services of a scope.
     Service(Scope),
+    /// Backends of a family.
     Backend(Family),
 }
 
-fn owner(set: SetName) -> Option<(usize, Owner)> {
+/// Returns which reason a set counts, by its position among those of [`ServiceDrops::reasons`] or
+/// [`BackendDrops::reasons`], and what its keys are; `None` for other sets.
+pub fn counter_of(set: SetName) -> Option<(usize, Owner)> {
     let position = |sets: [SetName; 6]| sets.iter().position(|of| *of == set);
     let services = Scope::ALL.into_iter();
     let service = services.filter_map(|scope| Some((position(sets_of_services(scope))?, Owner::Service(scope))));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
+use crate::traffic::{ServiceTotals, Totals};
 use crate::view::drops::DropCounts;
 use crate::view::rates::{Rates, Second};
 use crate::view::snapshot::Snapshot;
@@ -35,6 +36,8 @@ pub struct Facts<'a> {
     pub traffic: Option<Second>,
     /// Counters of connections.
     pub connections: ConnectionCounts,
+    /// Totals that a daemon keeps.
+    pub totals: Option<&'a Totals>,
     /// Counters of drops.
     pub drops: DropCounts,
     /// Counters of drops at the first sample.
@@ -93,9 +96,7 @@ impl Facts<'_> {
                 let of_name = service.name.as_deref().and_then(|name| daemon.unanswered.get(name));
                 of_name.copied().unwrap_or(0)
             }),
-            totals: backends
-                .iter()
-                .fold(TotalsView::default(), |sum, backend| sum.and(backend.totals)),
+            totals: self.totals_of_service(service, &backends),
             drops: self.drops.of_service(at, self.earlier()),
             backends,
             resets_when_empty: service.settings.empty_reset,
@@ -185,12 +186,40 @@ impl Facts<'_> {
             flows,
             rates,
             of_limit: rates_of_all.zip(limit).map(|(rates, limit)| OfLimit::new(rates, limit)),
-            totals: TotalsView {
-                connections: self.connections.of_backend(place),
-            },
+            totals: self.totals_of_backend(place, backend, service),
             drops: self.drops.of_backend(place, self.earlier()),
             source_ports: self.source_ports(backend),
         }
+    }
+
+    /// Returns the totals of a service: those that the daemon keeps include backends that were removed.
+    fn totals_of_service(&self, service: &ServiceSummary, backends: &[BackendStatus]) -> TotalsView {
+        match self.totals.zip(service.name.as_deref()) {
+            Some((totals, name)) => {
+                let sum = totals.service(name).map(ServiceTotals::sum);
+                TotalsView::new(sum.unwrap_or_default(), self.knows_traffic(totals))
+            }
+            None => backends
+                .iter()
+                .fold(TotalsView::default(), |sum, backend| sum.and(backend.totals)),
+        }
+    }
+
+    fn totals_of_backend(&self, place: usize, backend: SocketAddr, service: &ServiceSummary) -> TotalsView {
+        match self.totals.zip(service.name.as_deref()) {
+            Some((totals, name)) => {
+                let backend = totals.backend(name, backend).copied();
+                TotalsView::new(backend.unwrap_or_default(), self.knows_traffic(totals))
+            }
+            None => TotalsView {
+                connections: self.connections.of_backend(place),
+                ..TotalsView::default()
+            },
+        }
+    }
+
+    fn knows_traffic(&self, totals: &Totals) -> Option<bool> {
+        totals.counts_flows.then_some(self.noted.traffic == Some(true))
     }
 
     /// Returns the source ports in use, by gateway address in the order of their first use.

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::drops;
+use super::flows::TrafficView;
 use super::tally::Places;
+use crate::traffic::{BackendTotals, FlowSums};
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
 use tcpgw_core::ruleset::rows::{read_endpoint, split_pair};
 use tcpgw_core::summary::Summary;
@@ -16,14 +18,37 @@ use tcpgw_kernel::Counted;
 pub struct TotalsView {
     /// Number of connections that were sent to a backend, answered or not.
     pub connections: u64,
+    /// Number of handshakes that a backend answered; `None`: they are not counted.
+    pub answered: Option<u64>,
+    /// Number of handshakes that no backend answered until conntrack forgot them.
+    pub unanswered: Option<u64>,
+    /// Traffic to the backends; `None`: it is not counted.
+    pub to_backend: Option<TrafficView>,
+    /// Traffic from the backends.
+    pub from_backend: Option<TrafficView>,
 }
 
 impl TotalsView {
-    /// Returns the sum.
+    /// Returns the view of totals that a daemon keeps. `traffic`: whether handshakes are counted, and packets and bytes
+    /// with them.
+    pub fn new(totals: BackendTotals, traffic: Option<bool>) -> Self {
+        let flows = traffic.map(|_| totals.flows);
+        let traffic = flows.filter(|_| traffic == Some(true));
+        Self {
+            connections: totals.connections,
+            answered: flows.map(FlowSums::answered),
+            unanswered: flows.map(FlowSums::unanswered),
+            to_backend: traffic.map(|flows| flows.to_backend().into()),
+            from_backend: traffic.map(|flows| flows.from_backend().into()),
+        }
+    }
+
+    /// Returns the sum of connections.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
             connections: self.connections + other.connections,
+            ..Self::default()
         }
     }
 }

@@ -117,6 +117,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
         runtime.expect("a runtime").block_on(async {
             let (requests, asked) = mpsc::channel(4);
             let settings = ApiSettings {
+                totals: None,
                 open: Arc::new(open),
                 times,
                 privileged: Vec::new(),

@@ -28,11 +28,14 @@ pub(in crate::api) async fn status(State(shared): State<ApiState>, params: Param
     let service = params.parse("service")?;
     let interval = params.duration("interval", INTERVAL)?.unwrap_or_default();
     let known = shared.look().await?;
+    let totals = shared.totals.clone();
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, asker: &Asker| {
+        let totals = totals.and_then(|totals| totals());
         let query = StatusQuery {
             service,
             interval,
             asker: asker.clone(),
+            totals,
         };
         let sources = StatusSources {
             services: &known.services,

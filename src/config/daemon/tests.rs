@@ -28,6 +28,7 @@ fn nothing_said_is_the_default() {
             max_probes: NonZeroUsize::new(4096).unwrap(),
             allow_empty: false,
             take_over: false,
+            count_traffic: false,
             store: "/var/lib/tcpgw/tcpgw.db".into(),
         }
     );
@@ -47,6 +48,7 @@ all_failed = "empty"
 max_probes = 16384
 allow_empty = true
 take_over = true
+count_traffic = true
 store = "/var/lib/x.db"
 "#;
 
@@ -64,6 +66,7 @@ fn all() -> DaemonSettings {
         max_probes: NonZeroUsize::new(16384).unwrap(),
         allow_empty: true,
         take_over: true,
+        count_traffic: true,
         store: "/var/lib/x.db".into(),
     }
 }

@@ -41,6 +41,12 @@ impl Daemon {
             }
             worker.end();
         }
+        // The thread may wait for an answer of the main loop.
+        self.requests.close();
+        while self.requests.try_recv().is_ok() {}
+        if let Some(traffic) = self.traffic.take() {
+            traffic.end();
+        }
         self.written.close();
         if let Some(store_thread) = self.store_thread.take() {
             store_thread.end();

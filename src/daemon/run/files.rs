@@ -101,6 +101,9 @@ impl Daemon {
                 (self.set_level)(settings.log_level);
                 keep_copy(&config, &self.given);
                 self.rewatch(&settings, &config);
+                if let Some(traffic) = &self.traffic {
+                    traffic.count_traffic(settings.count_traffic);
+                }
                 self.start_files = StartFiles::new(&self.given, &config);
                 self.core.reload(settings, config, Now::read());
                 self.serve_provider_api();

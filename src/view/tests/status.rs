@@ -341,6 +341,7 @@ fn facts<'a>(services: &'a ServicesView, places: &'a Places, tally: Tally<'a>) -
         tally,
         traffic: None,
         connections: ConnectionCounts::default(),
+        totals: None,
         drops: DropCounts::default(),
         earlier: None,
         time: Duration::ZERO,

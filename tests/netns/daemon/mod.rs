@@ -21,5 +21,6 @@ mod probe_routes;
 mod rolling;
 mod shared;
 mod surroundings;
+mod totals;
 mod traffic;
 mod truth;

@@ -12,6 +12,7 @@
 mod collect;
 mod completions;
 mod delete;
+mod ends;
 mod flow;
 mod handshakes;
 mod select;
@@ -35,6 +36,7 @@ pub use self::collect::Collector;
 pub use self::completions::{Completion, CompletionMonitor};
 use self::delete::Deletes;
 pub use self::delete::{DeleteFailure, Deletion};
+pub use self::ends::{Drained, EndMonitor};
 pub use self::flow::{Counters, CtStatus, Flow, FlowKey, TcpState, Traffic};
 pub use self::select::Selection;
 use crate::netlink::error::NetlinkError;

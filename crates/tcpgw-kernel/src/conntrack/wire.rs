@@ -52,6 +52,7 @@ pub(super) const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 pub(super) const CTA_COUNTERS_PACKETS: u16 = 1;
 pub(super) const CTA_COUNTERS_BYTES: u16 = 2;
 pub(super) const CTA_TIMESTAMP_START: u16 = 1;
+pub(super) const CTA_TIMESTAMP_STOP: u16 = 2;
 
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;

@@ -46,6 +46,34 @@ pub fn set_int_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value: c_
     }
 }
 
+/// Attaches a filter (classic BPF) to a socket: what it refuses is not received.
+///
+/// # Errors
+/// The errno of `setsockopt`; `EINVAL` when the filter is no valid program.
+pub fn attach_filter(fd: BorrowedFd<'_>, filter: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(io::Error::other)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    let length = socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
+    // SAFETY: the program and the instructions that it points to outlive the call; the kernel copies them and does not
+    // write to them.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast::<c_void>(),
+            length,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Takes a TCP socket back from its connection, with a reset if there is one, so that it can be used again: connect(2), on
 /// `AF_UNSPEC`.
 ///

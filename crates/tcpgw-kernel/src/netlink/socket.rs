@@ -20,7 +20,7 @@ use nix::{
 };
 
 use super::error::{NetlinkError, SEND_OVERHEAD, TIMEOUT_SECONDS};
-use crate::ffi::socket::{MnlSocket, set_int_option};
+use crate::ffi::socket::{MnlSocket, attach_filter, set_int_option};
 use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::tlv::{Messages, Writer};
 
@@ -112,6 +112,18 @@ impl Netlink {
                 option: "NETLINK_ADD_MEMBERSHIP",
                 source,
             }
+        })
+    }
+
+    /// Attaches a filter (classic BPF): messages that it refuses are not received, answers among them.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`NetlinkError::Configure`].
+    pub fn filter(&self, filter: &[libc::sock_filter]) -> Result<(), NetlinkError> {
+        attach_filter(self.as_fd(), filter).map_err(|source| NetlinkError::Configure {
+            option: "SO_ATTACH_FILTER",
+            source,
         })
     }
 

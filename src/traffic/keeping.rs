@@ -1,0 +1,74 @@
+//! The bytes of a ledger, for the next daemon.
+//!
+//! They hold the totals, and the kernel's numbers at the last sample: what was gained while no daemon ran is not lost,
+//! as far as the kernel still knows it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::flow_sums::FlowSums;
+use super::ledger::{Bases, Ledger};
+use super::totals::ServiceTotals;
+use tcpgw_core::ruleset::name::SetName;
+
+/// First bytes: the form of the rest.
+const MAGIC: &[u8; 8] = b"tcpgw-t1";
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// Boot of the machine, without which the kernel's numbers mean nothing.
+    boot: String,
+    table: Option<u64>,
+    bases: Vec<(String, Vec<(Vec<u8>, u64)>)>,
+    services: BTreeMap<Box<str>, ServiceTotals>,
+    ended: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
+}
+
+impl Ledger {
+    /// Returns the bytes of the ledger. `boot` names the machine's present boot.
+    ///
+    /// # Errors
+    /// Never fails: a ledger is text and numbers.
+    pub fn encode(&self, boot: &str) -> serde_json::Result<Vec<u8>> {
+        let bases = |(set, bases): (&SetName, &BTreeMap<Box<[u8]>, u64>)| {
+            let bases = bases.iter().map(|(key, base)| (key.to_vec(), *base));
+            (set.to_string(), bases.collect())
+        };
+        let kept = Kept {
+            boot: boot.into(),
+            table: self.table,
+            bases: self.bases.iter().map(bases).collect(),
+            services: self.services.clone(),
+            ended: self.ended.clone(),
+        };
+        let mut bytes = MAGIC.to_vec();
+        serde_json::to_writer(&mut bytes, &kept)?;
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// Reads a ledger; `None` if the bytes are not whole, not as they were written, or of another boot: the machine and
+    /// all of its counters have begun anew then.
+    pub fn decode(bytes: &[u8], boot: &str) -> Option<Self> {
+        let (content, checksum) = bytes.split_last_chunk()?;
+        let whole = crc32fast::hash(content) == u32::from_le_bytes(*checksum);
+        let text = content.strip_prefix(MAGIC).filter(|_| whole)?;
+        let kept: Kept = serde_json::from_slice(text).ok()?;
+        if kept.boot != boot {
+            return None;
+        }
+        let mut bases = Bases::new();
+        for (set, keys) in kept.bases {
+            let keys = keys.into_iter().map(|(key, base)| (key.into(), base));
+            bases.insert(SetName::parse(&set)?, keys.collect());
+        }
+        let mut ledger = Self::new();
+        ledger.table = kept.table;
+        ledger.bases = bases;
+        ledger.services = kept.services;
+        ledger.ended = kept.ended;
+        Some(ledger)
+    }
+}

@@ -1,0 +1,18 @@
+//! Totals of services and backends that only grow: connections, packets, bytes, handshakes and drops.
+//!
+//! The kernel's own numbers fall: a flow that ends takes its counters with it, and a table that is replaced begins with
+//! new ones. A [`Ledger`] adds up what was gained between samples. It takes samples, ends of flows and the bytes of an
+//! earlier ledger, and knows neither a clock, nor a socket, nor a file. [`file`] keeps it for the next daemon.
+
+pub mod file;
+pub mod flow_sums;
+mod keeping;
+pub mod ledger;
+mod names;
+#[cfg(test)]
+mod tests;
+pub mod totals;
+
+pub use self::flow_sums::{EndedFlow, FlowSums, LiveFlows};
+pub use self::ledger::Ledger;
+pub use self::totals::{BackendTotals, ServiceTotals, Totals};

@@ -1,0 +1,84 @@
+//! Totals of all services at one moment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::flow_sums::FlowSums;
+
+/// Number of reasons for which packets to a service, or to and from a backend, are dropped.
+pub const REASONS: usize = 6;
+
+/// Answers with totals at most a second old; `None` if there are none in time. Blocks for seconds.
+pub type TotalsSource = Arc<dyn Fn() -> Option<Arc<Totals>> + Send + Sync>;
+
+/// Totals of all services, by name. A reader that keeps one sees none of its numbers fall in a later one, as long as
+/// the machine is not started anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Totals of each service, also of services that were removed: they may come again.
+    pub services: BTreeMap<Box<str>, ServiceTotals>,
+    /// Whether packets, bytes and handshakes are counted, and not only connections and drops.
+    pub counts_flows: bool,
+    /// Number of reports of ended flows that were lost; their last packets are missing.
+    pub lost_reports: u64,
+}
+
+impl Totals {
+    /// Returns the totals of a service by name.
+    pub fn service(&self, name: &str) -> Option<&ServiceTotals> {
+        self.services.get(name)
+    }
+
+    /// Returns the totals of a backend in a service.
+    pub fn backend(&self, name: &str, backend: SocketAddr) -> Option<&BackendTotals> {
+        self.services.get(name)?.backends.get(&backend)
+    }
+}
+
+/// Totals of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTotals {
+    /// Numbers of packets dropped before a backend was chosen, in the order of
+    /// [`ServiceDrops::reasons`](crate::view::drops::ServiceDrops::reasons).
+    pub drops: [u64; REASONS],
+    /// Totals of each backend, also of backends that were removed.
+    pub backends: BTreeMap<SocketAddr, BackendTotals>,
+    /// Sum over removed backends that are no longer listed.
+    pub others: BackendTotals,
+}
+
+impl ServiceTotals {
+    /// Returns the sum over all backends that the service has, or had.
+    pub fn sum(&self) -> BackendTotals {
+        self.backends
+            .values()
+            .fold(self.others, |sum, backend| sum.and(*backend))
+    }
+}
+
+/// Totals of a backend in a service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendTotals {
+    /// Number of connections that were sent to it, answered or not.
+    pub connections: u64,
+    /// Packets, bytes and handshakes.
+    pub flows: FlowSums,
+    /// Numbers of packets dropped, in the order of
+    /// [`BackendDrops::reasons`](crate::view::drops::BackendDrops::reasons).
+    pub drops: [u64; REASONS],
+}
+
+impl BackendTotals {
+    /// Returns the sum.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            connections: self.connections.saturating_add(other.connections),
+            flows: self.flows.and(other.flows),
+            drops: std::array::from_fn(|at| self.drops[at].saturating_add(other.drops[at])),
+        }
+    }
+}
