@@ -142,7 +142,7 @@ impl From<AddonRefused> for ApiError {
         let refusal = match refused {
             AddonRefused::Daemon(refused) => return refused.into(),
             AddonRefused::Off => {
-                let message = "the add-on is off: the configuration has no [addon]; nothing was changed";
+                let message = "the add-on is off: no [addon] of the configuration is in use; nothing was changed";
                 return Self::new(StatusCode::CONFLICT, "refused", message);
             }
             AddonRefused::Resource(refusal) => refusal,

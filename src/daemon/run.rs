@@ -298,7 +298,7 @@ impl Daemon {
     fn serve_provider_api(&mut self) {
         let settings = self.core.config().addon.clone();
         let served = self.provider_api.configure(settings.as_ref());
-        self.core.provider_api(served.err());
+        self.core.provider_api(served, Now::read());
     }
 
     fn wakes_at(&mut self) -> Instant {

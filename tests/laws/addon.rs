@@ -414,7 +414,7 @@ fn a_resource_outside_of_narrowed_fences_follows_its_platform() {
             assert_eq!(port.get(), FIRST + 1);
             world.config = config_with(&fence, first, &PLANS);
             if is_read_again {
-                world.core.reload(world.settings(), world.config.clone(), world.time());
+                world.reload(world.config.clone());
             } else {
                 world.restart();
             }
@@ -486,7 +486,7 @@ fn a_resource_that_the_fences_hold_back_follows_its_platform_and_stays_held_back
     }
     world.check().unwrap();
     world.config = config();
-    world.core.reload(world.settings(), config(), world.time());
+    world.reload(config());
     world.wait(Duration::from_secs(70));
     assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
 }
@@ -510,7 +510,7 @@ fn apps_that_share_a_container_are_suspended_and_resumed_though_their_plan_was_c
     let mut plans = PLANS;
     plans[0].1 = 123;
     world.config = config_with("", FIRST, &plans);
-    world.core.reload(world.settings(), world.config.clone(), world.time());
+    world.reload(world.config.clone());
     let limit = |world: &World, at: usize| {
         let service = world.core.service(&resources[at].id.service(), world.time());
         service.unwrap().listed.service.limit.unwrap().pps
@@ -548,7 +548,7 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         let port = world.known[&0].as_ref().unwrap().port;
         world.config = Config::default();
         if is_read_again {
-            world.core.reload(world.settings(), Config::default(), world.time());
+            world.reload(Config::default());
         } else {
             world.restart();
         }
@@ -557,7 +557,8 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
             let problem = world.core.problems().get(Kind::ProviderApi);
             problem.is_some_and(|problem| problem.message.contains("has 1 resource of the add-on"))
         };
-        world.core.provider_api(None);
+        let now = world.time();
+        world.core.provider_api(Ok(()), now);
         assert!(told(&world));
         world.does([Event::Suspend(0)]);
         assert_eq!(world.connect(port), ConnectOutcome::Empty { reset: true });
@@ -576,7 +577,7 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         world.wait(Duration::from_secs(70));
         assert!(!told(&world));
         world.config = config();
-        world.core.reload(world.settings(), config(), world.time());
+        world.reload(config());
         // The port is given again after the configured quarantine.
         world.does([Event::Provision(Dialect::Scalingo, 1, 0, None)]);
         assert_ne!(world.known[&1].as_ref().unwrap().port, port);
@@ -585,6 +586,81 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         assert_eq!(world.known[&2].as_ref().unwrap().port, port);
         world.end().unwrap();
     }
+}
+
+/// A section whose provider API cannot be served is not in use at all: plans, ports and host are those that platforms were offered.
+#[test]
+fn a_section_that_cannot_be_served_is_taken_as_a_whole_or_not_at_all() {
+    let mut world = World::new();
+    world.does([Event::Provision(Dialect::Scalingo, 0, 0, None), Event::Register(0, 2)]);
+    let other = config_with("", FIRST + 3, &[("tiny", 100), PLANS[1], PLANS[2], ("xl", 20_000)]);
+    let mut other = other;
+    other.addon.as_mut().unwrap().host = "moved.example.com".into();
+    let url = |world: &World, at| world.core.resource_view(&target(at)).unwrap().url;
+    let now = world.time();
+    world.core.reload(world.settings(), other.clone(), now);
+    world.core.provider_api(Err("the file cannot be used".into()), now);
+    for _ in 0..2 {
+        let told = world.core.problems().get(Kind::ProviderApi).expect("it is told");
+        assert!(
+            told.message.contains("the file cannot be used; all of [addon] stays"),
+            "{told:?}"
+        );
+        world.does([
+            Event::Again(0),
+            Event::Plan(0, 0),
+            Event::Provision(Dialect::Osb, 1, 0, None),
+        ]);
+        let ports = [0, 1].map(|at| world.known[&at].as_ref().unwrap().port.get());
+        assert_eq!(ports, [FIRST + 1, FIRST + 2]);
+        for at in [0, 1] {
+            assert_eq!(
+                url(&world, at).unwrap(),
+                format!("tcp://gateway.example.com:{}", ports[at])
+            );
+            assert_eq!(world.known[&at].as_ref().unwrap().plan.as_str(), "small");
+        }
+        world.wait(Duration::from_secs(10));
+        let now = world.time();
+        world.core.provider_api(Err("the file cannot be used".into()), now);
+    }
+    world.reload(other);
+    world.wait(Duration::from_secs(10));
+    assert!(world.core.problems().get(Kind::ProviderApi).is_none());
+    assert_eq!(
+        url(&world, 0).unwrap(),
+        format!("tcp://moved.example.com:{}", FIRST + 1)
+    );
+    let plans = world.core.resources();
+    assert!(
+        plans.iter().all(|resource| resource.plan.as_str() == "tiny"),
+        "{plans:?}"
+    );
+    // A section that is taken out needs nothing that can fail.
+    let now = world.time();
+    world.core.reload(world.settings(), config(), now);
+    world.core.provider_api(Err("the file cannot be used".into()), now);
+    world.reload(Config::default());
+    let told = |world: &World| {
+        world
+            .core
+            .problems()
+            .get(Kind::ProviderApi)
+            .map(|told| told.message.clone())
+    };
+    world.wait(Duration::from_secs(70));
+    assert!(told(&world).unwrap().contains("the configuration has no [addon]"));
+    // Where there was none, none is in use.
+    let now = world.time();
+    world.core.reload(world.settings(), config(), now);
+    world.core.provider_api(Err("the file cannot be used".into()), now);
+    world.wait(Duration::from_secs(70));
+    assert!(
+        told(&world)
+            .unwrap()
+            .contains("the file cannot be used; the add-on stays off")
+    );
+    assert_eq!(url(&world, 0), None);
 }
 
 /// Plans are identified by their ids: a resource keeps its plan when the plan's name changes, and a new plan with the old name
@@ -621,7 +697,7 @@ fn a_plan_whose_name_was_changed_keeps_its_resources() {
             let plans: Vec<(&str, u32)> = [("tiny", pps), PLANS[1], PLANS[2]].into_iter().chain(small).collect();
             world.config = config_with("", FIRST, &plans);
             if is_read_again {
-                world.core.reload(world.settings(), world.config.clone(), world.time());
+                world.reload(world.config.clone());
             } else {
                 world.restart();
             }
@@ -838,6 +914,13 @@ impl World {
         self.core.served_last(last, self.boot.clone());
         self.looking.restart();
         self.core.begin(self.time());
+    }
+
+    /// Reads another configuration, with a provider API that can be served.
+    fn reload(&mut self, config: Config) {
+        let now = self.time();
+        self.core.reload(self.settings(), config, now);
+        self.core.provider_api(Ok(()), now);
     }
 
     fn restart(&mut self) {

@@ -269,21 +269,38 @@ impl Core {
         }
     }
 
-    /// Reports that the provider API is not served as configured (`trouble`: why), or that it is again (`None`).
-    pub fn provider_api(&mut self, trouble: Option<String>) {
-        match trouble {
-            Some(why) => self.report(
-                Kind::ProviderApi,
-                format!("the add-on's provider API is not served as configured: {why}"),
-            ),
-            None if self.addon.is_missed() => {}
-            None => self.problems.resolve(Kind::ProviderApi),
+    /// Takes the configured section `[addon]` when the provider API is served by it. If it cannot be (`served`: why not), the section
+    /// before stays in use as a whole, which is reported: what the provider API offers and what is decided here are of one section.
+    pub fn provider_api(&mut self, served: Result<(), String>, now: Now) {
+        match served {
+            Ok(()) => {
+                if self.addon.settings != self.config.addon {
+                    self.addon.configure(self.config.addon.clone(), now);
+                }
+                if !self.is_addon_missed() {
+                    self.problems.resolve(Kind::ProviderApi);
+                }
+            }
+            Err(why) => {
+                let stays = match &self.addon.settings {
+                    settings if *settings == self.config.addon => "",
+                    Some(_) => "; all of [addon] stays as it was before: plans, ports and host, too",
+                    None => "; the add-on stays off",
+                };
+                let message = format!("the add-on's provider API is not served as configured: {why}{stays}");
+                self.report(Kind::ProviderApi, message);
+            }
         }
+    }
+
+    /// Returns whether there are resources, and neither the configuration nor what is in use has a section for them.
+    fn is_addon_missed(&self) -> bool {
+        self.addon.is_missed() && self.config.addon.is_none()
     }
 
     /// Reports resources whose add-on is off, which may be a configuration that was lost: platforms cannot ask about them.
     pub(super) fn judge_missed_addon(&mut self) {
-        if self.addon.is_missed() {
+        if self.is_addon_missed() {
             let resources = count(self.addon.registry.iter().len(), "resource");
             let message = format!(
                 "{NO_SECTION}, and the store has {resources} of the add-on: platforms cannot manage them; put the \

@@ -57,7 +57,7 @@ impl Core {
         }
     }
 
-    /// Takes new settings and configuration after a reload.
+    /// Takes new settings and configuration after a reload, except `[addon]`: [`Self::provider_api`] takes that.
     pub fn reload(&mut self, settings: DaemonSettings, config: Config, now: Now) {
         self.reload_failed = None;
         // The operator knows of it.
@@ -82,7 +82,6 @@ impl Core {
         self.config.flow_mark = mark;
         self.config.protect_backends = protect;
         self.config.idle_timeout = idle;
-        self.addon.configure(self.config.addon.clone(), now);
         self.settings = settings;
         self.origin = super::origin(&self.settings);
         self.membership.set_all_failed(self.settings.all_failed);

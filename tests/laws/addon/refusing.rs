@@ -63,7 +63,7 @@ impl World {
             .map(|(name, (_, pps))| (name, pps))
             .collect();
         self.config = config_with("", FIRST, &plans);
-        self.core.reload(self.settings(), self.config.clone(), self.time());
+        self.reload(self.config.clone());
         // A request names plans as they are called now.
         self.provisions.clear();
         self.run();
