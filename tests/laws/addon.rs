@@ -465,6 +465,37 @@ fn a_resource_outside_of_narrowed_fences_follows_its_platform() {
     }
 }
 
+/// What is said of services that are too many has the number that the fence would have to allow.
+#[test]
+fn the_fences_are_told_with_the_number_of_all_services_and_backends() {
+    let mut world = World::new();
+    for at in 0..4 {
+        world.does([Event::Provision(DIALECTS[at % 2], at, 0, None), Event::Register(at, 2)]);
+    }
+    for (fence, expected) in [
+        ("max_services = 2", "there are 5 services; fences.max_services"),
+        ("max_backends = 3", "there are 9 backends; fences.max_backends"),
+        (
+            "max_services = 4\nmax_backends = 9",
+            "there are 5 services; fences.max_services",
+        ),
+    ] {
+        world.reload(config_with(fence, FIRST, &PLANS));
+        world.wait(Duration::from_secs(70));
+        let problems = world.core.problems().iter();
+        let mut told = problems
+            .filter(|problem| problem.kind == Kind::OutsideFences)
+            .peekable();
+        assert!(told.peek().is_some(), "{fence}");
+        for problem in told {
+            assert!(problem.message.contains(expected), "{fence}: {problem:?}");
+        }
+    }
+    world.reload(config_with("max_services = 5\nmax_backends = 9", FIRST, &PLANS));
+    world.wait(Duration::from_secs(70));
+    assert!(world.core.problems().get(Kind::OutsideFences).is_none());
+}
+
 /// A resource outside of the fences is not served after a boot, and the orders of its platform are carried out all the same.
 #[test]
 fn a_resource_that_the_fences_hold_back_follows_its_platform_and_stays_held_back() {

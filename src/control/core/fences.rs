@@ -100,14 +100,21 @@ impl Core {
         };
         let services = all.services.iter().map(AsRef::as_ref);
         let (first, others): (Vec<&Service>, Vec<&Service>) = services.partition(is_served);
+        let backends = all.services.iter().map(|service| service.backends.len()).sum();
         let mut sizes = (0, 0);
         let mut over = Vec::new();
         for service in first.into_iter().chain(others) {
             let with = (sizes.0 + 1, sizes.1 + service.backends.len());
-            match self.config.check_sizes(with.0, with.1).into_iter().next() {
-                None => sizes = with,
-                Some(problem) => over.push((service, problem)),
-            }
+            // The problem has the numbers of all, to which the fence would have to be moved.
+            let told = if !self.config.check_sizes(with.0, 0).is_empty() {
+                self.config.check_sizes(all.services.len(), 0)
+            } else if !self.config.check_sizes(0, with.1).is_empty() {
+                self.config.check_sizes(0, backends)
+            } else {
+                sizes = with;
+                continue;
+            };
+            over.extend(told.into_iter().map(|problem| (service, problem)));
         }
         over
     }
