@@ -47,7 +47,7 @@ pub type FormFields = BTreeMap<String, String>;
 struct SignOnFormat {
     /// The field with the resource's id.
     id: &'static str,
-    /// The tokens; the first that is sent together with all of its fields decides.
+    /// The tokens; the first that is sent decides, but those that need all of their fields are passed over without them.
     tokens: &'static [Token],
     /// Units of `timestamp` in a second.
     per_second: u64,
@@ -60,6 +60,8 @@ struct Token {
     digest: fn(&str) -> String,
     /// Parts whose values are joined by colons.
     parts: &'static [TokenPart],
+    /// Whether it decides wherever it is sent, also without its fields: then the request is refused.
+    decides: bool,
 }
 
 enum TokenPart {
@@ -72,6 +74,7 @@ const SCALINGO: SignOnFormat = SignOnFormat {
     tokens: &[Token {
         field: "token",
         digest: hex::<Sha1>,
+        decides: false,
         parts: &[TokenPart::Field("id"), TokenPart::Salt, TokenPart::Field("timestamp")],
     }],
     per_second: 1,
@@ -84,6 +87,7 @@ const HEROKU: SignOnFormat = SignOnFormat {
         Token {
             field: "user_scoped_resource_token",
             digest: hex::<Sha256>,
+            decides: false,
             parts: &[
                 TokenPart::Field("resource_id"),
                 TokenPart::Salt,
@@ -95,6 +99,7 @@ const HEROKU: SignOnFormat = SignOnFormat {
         Token {
             field: "resource_token",
             digest: hex::<Sha1>,
+            decides: false,
             parts: &[
                 TokenPart::Field("resource_id"),
                 TokenPart::Salt,
@@ -112,6 +117,7 @@ const CLEVER_CLOUD: SignOnFormat = SignOnFormat {
         Token {
             field: "signature",
             digest: hex::<Sha512>,
+            decides: true,
             parts: &[
                 TokenPart::Field("id"),
                 TokenPart::Field("user_id"),
@@ -124,6 +130,7 @@ const CLEVER_CLOUD: SignOnFormat = SignOnFormat {
         Token {
             field: "token",
             digest: hex::<Sha1>,
+            decides: false,
             parts: &[TokenPart::Field("id"), TokenPart::Salt, TokenPart::Field("timestamp")],
         },
     ],
@@ -153,6 +160,8 @@ pub fn verify<'f>(dialect: Dialect, fields: &'f FormFields, salt: &str, now: Dur
                 sent = Some((expected, given));
                 break;
             }
+            // A token that decides wherever it is sent is not passed over.
+            Err(missing) if token.decides => return Err(missing),
             Err(missing) => refusal = missing,
         }
     }
@@ -348,6 +357,23 @@ mod tests {
         fields.insert("signature".into(), right);
         fields.insert("token".into(), "00".into());
         assert_eq!(verify(Dialect::CleverCloud, &fields, SALT, NOW), Ok("abc"));
+    }
+
+    /// A signature without one of its fields cannot be right, and the token beside it does not count.
+    #[test]
+    fn a_signature_whose_fields_are_not_all_sent_is_refused() {
+        for absent in ["user_id", "email", "nav-data"] {
+            for signature in ["00", ""] {
+                let mut form = signed(Dialect::CleverCloud, NOW.as_secs() * 1000);
+                assert_eq!(verify(Dialect::CleverCloud, &form, SALT, NOW), Ok("abc"));
+                for name in ["user_id", "email", "nav-data"].iter().filter(|name| **name != absent) {
+                    form.insert((*name).into(), "x".into());
+                }
+                form.insert("signature".into(), signature.into());
+                let refused = verify(Dialect::CleverCloud, &form, SALT, NOW);
+                assert_eq!(refused, Err(SsoRefusal::Missing(absent)));
+            }
+        }
     }
 
     #[test]
