@@ -131,6 +131,8 @@ pub struct CheapFacts {
     pub links: Fact<Vec<LinkDetails>>,
     /// Addresses that the gateway takes as its own.
     pub local: Fact<LocalAddresses>,
+    /// Addresses of interfaces that are up to which the kernel accepts no packets, since their local routes are gone.
+    pub unrouted: Fact<BTreeSet<IpAddr>>,
     /// Routes to backends' addresses, for packets that come in where clients do; `None`: there is none to any backend
     /// there, or one that refuses.
     pub ways: Fact<Ways>,

@@ -102,6 +102,7 @@ fn well() -> Facts {
             },
         ]),
         local: Ok(LocalAddresses::from_iter(["203.0.113.1", "10.2.0.1"].map(ip))),
+        unrouted: Ok(BTreeSet::new()),
         ways: Ok(backends.map(|address| (address, way(3))).into()),
         refused_ports: BTreeSet::new(),
         ways_left_out: 0,
@@ -278,6 +279,60 @@ fn cheap_checks_find_what_keeps_clients_from_being_served() {
     }
     let all = examine(&facts).findings;
     assert!(found.iter().all(|finding| all.contains(finding)), "{all:#?}");
+}
+
+#[test]
+fn an_address_without_a_local_route_is_broken() {
+    let found = only(
+        &with(|facts| facts.cheap.unrouted = Ok([ip("203.0.113.1")].into())),
+        "address-lost",
+        Severity::Broken,
+    );
+    assert!(
+        found.seen.starts_with("1 address is on an interface, and ") && found.seen.ends_with(" is gone: 203.0.113.1"),
+        "{}",
+        found.seen
+    );
+    let v4_only = |facts: &mut Facts| {
+        facts.cheap.unrouted = Ok([ip("2001:db8:1::1")].into());
+        for service in &mut Arc::make_mut(&mut facts.cheap.services).services {
+            service.active.retain(|backend, _| backend.is_ipv4());
+        }
+    };
+    assert_eq!(with(v4_only), []);
+}
+
+#[test]
+fn interfaces_that_answer_no_arp_requests_are_broken() {
+    let found = only(
+        &with(set("net.ipv4.conf.ext.arp_ignore", "8")),
+        "no-public-address",
+        Severity::Broken,
+    );
+    assert_eq!(found.seen, "ext answers no ARP requests: arp_ignore is 8");
+    assert_eq!(
+        found.fix.unwrap().to_string(),
+        "sysctl -w net.ipv4.conf.ext.arp_ignore=0"
+    );
+    let found = only(
+        &with(set("net.ipv4.conf.all.arp_ignore", "8")),
+        "no-public-address",
+        Severity::Broken,
+    );
+    assert!(
+        found.seen.starts_with("ext, br0 answer no ARP requests"),
+        "{}",
+        found.seen
+    );
+    assert!(found.fix.unwrap().to_string().contains(".all."));
+    for (name, value) in [("ext", "2"), ("port", "8")] {
+        assert_eq!(with(set(&format!("net.ipv4.conf.{name}.arp_ignore"), value)), []);
+    }
+    let is_tunnel = |facts: &mut Facts| {
+        set("net.ipv4.conf.ext.arp_ignore", "8")(facts);
+        facts.cheap.links.as_mut().unwrap()[0].no_arp = true;
+    };
+    assert_eq!(with(is_tunnel), []);
 }
 
 #[test]

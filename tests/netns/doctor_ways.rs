@@ -46,6 +46,36 @@ fn a_backend_without_a_way_to_it_is_found() {
     doctor(&net).one("backend-is-gateway", "broken");
 }
 
+/// tcpgw's rules and the kernel ask for the route of an address, and not whether an interface has it.
+#[test]
+fn an_own_address_that_clients_cannot_reach_is_found() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    net.apply(state([service("web", PORT, &["b1"], 3000, json!({}))]));
+    let is_broken = |id: &str| {
+        let said = doctor(&net);
+        said.one(id, "broken");
+        assert_eq!(said.status, 1);
+        let status = net.cli(&["status", "-o", "json", "--interval", "0s"]);
+        assert_eq!(status.status, 1, "no client is served: {status}");
+    };
+    for (family, public) in PUBLIC.into_iter().enumerate() {
+        let version = ["-4", "-6"][family];
+        passes(&net, family);
+        let route = format!("table local local {public} dev ext");
+        net.sh("gateway", &format!("ip {version} route del {route}")).ok();
+        breaks(&net, family);
+        is_broken("address-lost");
+        net.sh("gateway", &format!("ip {version} route add {route}")).ok();
+        assert!(doctor(&net).bad().is_empty());
+        passes(&net, family);
+    }
+    net.sysctl("net.ipv4.conf.ext.arp_ignore", 8);
+    is_broken("no-public-address");
+    net.sysctl("net.ipv4.conf.ext.arp_ignore", 0);
+    assert!(doctor(&net).bad().is_empty());
+}
+
 #[test]
 fn a_way_that_only_a_rule_for_the_incoming_interface_gives_is_one() {
     let net = Net::new();

@@ -53,6 +53,8 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     ports::lost_addresses,
     no_address::check,
     no_address::carrier,
+    no_address::unrouted,
+    no_address::without_arp,
     reuse::source_addresses,
     direct::check,
 ];

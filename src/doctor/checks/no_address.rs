@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, advice};
+use super::super::finding::{Diagnosis, advice, command};
 use super::forwarding::is_link_local;
-use super::words::{quoted, some};
+use super::words::{quoted, some, sysctl};
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
@@ -138,6 +138,69 @@ pub(super) fn carrier(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     } else {
         diagnosis.broken("no-carrier", seen, cause, fix);
     }
+}
+
+/// Reports addresses of interfaces to which the kernel accepts no packets.
+pub(super) fn unrouted(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let Some(unrouted) = diagnosis.known("routes of the gateway's own addresses", &facts.unrouted) else {
+        return;
+    };
+    let unrouted: Vec<&IpAddr> = unrouted
+        .iter()
+        .filter(|address| facts.uses(Family::of(**address)))
+        .collect();
+    let Some(first) = unrouted.first() else { return };
+    let (is, its, it) = if unrouted.len() == 1 {
+        ("is", "its local route", "it")
+    } else {
+        ("are", "their local routes", "them")
+    };
+    diagnosis.broken(
+        "address-lost",
+        format!(
+            "{} {is} on an interface, and the kernel does not accept packets to {it}, because {its} (`ip route show table local`) {is} gone: {}",
+            count(unrouted.len(), "address"),
+            some(&unrouted)
+        ),
+        "clients that connect there get no answer, nor do backends that answer to that address",
+        advice(format!(
+            "remove the address and add it again (`ip address del`, `ip address add`), or add the route: `ip route add table local local {first} dev INTERFACE`;              see `ip rule` (`ip -6 rule`), too, whether the table `local` is asked"
+        )),
+    );
+}
+
+/// Reports interfaces of clients or backends that answer no ARP requests (`arp_ignore` of
+/// `Documentation/networking/ip-sysctl.rst`).
+pub(super) fn without_arp(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    const NONE: u64 = 8;
+    let Ok(links) = &facts.links else { return };
+    if !facts.uses(Family::V4) {
+        return;
+    }
+    let number = |name: &str| facts.number(&format!("net.ipv4.conf.{name}.arp_ignore")).unwrap_or(0);
+    let all = number("all");
+    let ways = facts.ways.iter().flatten().filter_map(|(_, way)| way.as_ref());
+    let mut used: BTreeSet<u32> = ways.filter(|way| !way.local).map(|way| way.index).collect();
+    used.extend(outer_links(facts, Family::V4));
+    let silent: Vec<&str> = links
+        .iter()
+        .filter(|link| link.up && !link.loopback && !link.no_arp && used.contains(&link.index))
+        .filter(|link| all.max(number(&link.name)) == NONE)
+        .map(|link| link.name.as_str())
+        .collect();
+    let Some(first) = silent.first() else { return };
+    let name = if all == NONE { "all" } else { first };
+    let (answers, its) = if silent.len() == 1 {
+        ("answers", "its")
+    } else {
+        ("answer", "their")
+    };
+    diagnosis.broken(
+        "no-public-address",
+        format!("{} {answers} no ARP requests: arp_ignore is {NONE}", some(&silent)),
+        format!("hosts of {its} networks, such as the router to the clients, cannot send packets to the gateway"),
+        command(format!("sysctl -w {}=0", sysctl("ipv4", name, "arp_ignore"))),
+    );
 }
 
 fn named(service: &ServiceSummary) -> String {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::checks::forwarding::is_link_local;
 use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOut};
 use super::answers::{self, Served, served};
 use super::fact;
@@ -145,6 +146,7 @@ impl CheapReader {
             services: Arc::clone(services),
             sysctls: sysctls(some_links, ways.as_ref().ok()),
             ways_out,
+            unrouted: fact(unrouted(some_links, self.effort)),
             links,
             local,
             answers,
@@ -239,6 +241,7 @@ fn sysctls(links: &[LinkDetails], ways: Option<&Ways>) -> BTreeMap<String, Strin
         "net.ipv4.conf.default.forwarding",
         "net.ipv6.conf.all.forwarding",
         "net.ipv4.conf.all.rp_filter",
+        "net.ipv4.conf.all.arp_ignore",
         "net.ipv4.ip_local_port_range",
         "net.ipv4.ip_local_reserved_ports",
         "net.bridge.bridge-nf-call-iptables",
@@ -271,6 +274,7 @@ fn sysctls(links: &[LinkDetails], ways: Option<&Ways>) -> BTreeMap<String, Strin
         for (family, setting) in [
             ("ipv4", "forwarding"),
             ("ipv4", "rp_filter"),
+            ("ipv4", "arp_ignore"),
             ("ipv6", "force_forwarding"),
             ("ipv6", "accept_ra"),
         ] {
@@ -294,6 +298,33 @@ fn local(services: &Summary) -> Result<LocalAddresses, NetlinkError> {
     });
     routes.find_local(&mut local, named)?;
     Ok(local)
+}
+
+/// Returns the addresses of interfaces whose local routes are gone. tcpgw's rules, the answers to ARP requests and the
+/// gateway's own programs ask for the route, and not for the address.
+fn unrouted(links: &[LinkDetails], effort: Effort) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    let mut routes = Routes::open()?;
+    // A port of a VRF has its routes in another table.
+    let links = links
+        .iter()
+        .filter(|link| link.up && !link.loopback && link.master.is_none());
+    let addresses = links.flat_map(|link| {
+        let in_use = link
+            .addresses
+            .iter()
+            .filter(|(address, _)| !link.tentative.contains(address));
+        in_use.map(|(address, _)| *address)
+    });
+    let mut found = BTreeSet::new();
+    for address in addresses
+        .filter(|address| !is_link_local(*address))
+        .take(effort.most_ways())
+    {
+        if routes.way_to(address, None, None)?.is_none_or(|way| !way.local) {
+            found.insert(address);
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the interfaces by which clients come in, as far as they can be known: by the route to remote clients, and

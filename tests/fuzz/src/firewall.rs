@@ -104,6 +104,7 @@ fn gateway() -> Facts {
         sysctls: BTreeMap::new(),
         links: Ok(vec![link(2, "ext"), link(3, "br0")]),
         local: Ok(public.into_iter().collect()),
+        unrouted: Ok(BTreeSet::new()),
         ways: Ok(backends.map(|backend| (backend.ip(), way(3))).collect()),
         refused_ports: BTreeSet::new(),
         ways_left_out: 0,

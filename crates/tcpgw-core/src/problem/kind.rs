@@ -93,8 +93,9 @@ kinds! {
     ConntrackFilling = "conntrack-filling", Warning;
     /// A service listens on addresses that the gateway does not have.
     AddressNotLocal = "address-not-local", Error;
-    /// The gateway has lost an address on which clients had connections.
-    AddressLost = "address-lost", Warning;
+    /// The gateway has lost an address on which clients had connections; an error where it has the address and does not
+    /// accept packets to it.
+    AddressLost = "address-lost", Error;
     /// The gateway has no address that clients from outside could connect to.
     NoPublicAddress = "no-public-address", Error;
     /// The links that clients come in by have no carrier.

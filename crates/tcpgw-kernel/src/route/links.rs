@@ -22,6 +22,7 @@ const AF_BRIDGE: u8 = 7;
 
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
+const IFF_NOARP: u32 = 0x80;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -42,6 +43,8 @@ const TCA_KIND: u16 = 1;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_F_DADFAILED: u8 = 8;
+const IFA_F_TENTATIVE: u8 = 0x40;
 
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
@@ -65,6 +68,8 @@ pub struct LinkDetails {
     pub no_carrier: bool,
     /// Whether it is loopback.
     pub loopback: bool,
+    /// Whether hosts on it are found without ARP: a tunnel, for example.
+    pub no_arp: bool,
     /// Bytes in the longest packet that it takes.
     pub mtu: u32,
     /// Number of the link that it is a port of.
@@ -82,6 +87,8 @@ pub struct LinkDetails {
     pub classifies: bool,
     /// Addresses, with the lengths of their prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Those of its addresses that are not in use yet, because the kernel still looks for another host that has them.
+    pub tentative: Vec<IpAddr>,
     /// Offloads of the interface; `None` where they are unknown or were not read: see [`read_offloads`].
     pub offloads: Option<Offloads>,
 }
@@ -165,11 +172,9 @@ pub fn links() -> Result<Vec<LinkDetails>, NetlinkError> {
     };
     for link in &mut links {
         link.classifies = classifying.contains(&link.index);
-        link.addresses = addresses
-            .iter()
-            .filter(|(index, ..)| *index == link.index)
-            .map(|(_, address, length)| (*address, *length))
-            .collect();
+        let own = || addresses.iter().filter(|own| own.link == link.index);
+        link.addresses = own().map(|own| (own.address, own.length)).collect();
+        link.tentative = own().filter(|own| own.tentative).map(|own| own.address).collect();
     }
     Ok(links)
 }
@@ -256,6 +261,7 @@ fn link(payload: &[u8]) -> Result<LinkDetails, Malformed> {
         up: flags & IFF_UP != 0,
         no_carrier: flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP,
         loopback: flags & IFF_LOOPBACK != 0,
+        no_arp: flags & IFF_NOARP != 0,
         ..LinkDetails::default()
     };
     let (mut below, mut is_vlan) = (None, false);
@@ -309,8 +315,18 @@ fn classifying(payload: &[u8]) -> Result<Option<u32>, Malformed> {
     Ok(is_one.then(|| number(header, 4)))
 }
 
+/// An address of a link.
+#[derive(Debug)]
+struct OwnAddress {
+    link: u32,
+    address: IpAddr,
+    /// Length of the prefix.
+    length: u8,
+    tentative: bool,
+}
+
 /// Reads `struct ifaddrmsg`: family, prefix length, flags, scope, index.
-fn own_address(payload: &[u8]) -> Result<Option<(u32, IpAddr, u8)>, Malformed> {
+fn own_address(payload: &[u8]) -> Result<Option<OwnAddress>, Malformed> {
     let (header, attrs) = payload.split_first_chunk::<8>().ok_or(SHORT)?;
     let (mut local, mut address) = (None, None);
     for attr in Attrs::new(attrs) {
@@ -322,7 +338,13 @@ fn own_address(payload: &[u8]) -> Result<Option<(u32, IpAddr, u8)>, Malformed> {
         }
     }
     let found = local.or(address);
-    Ok(found.map(|address| (number(header, 4), address, header[1])))
+    Ok(found.map(|address| OwnAddress {
+        link: number(header, 4),
+        address,
+        length: header[1],
+        // One that another host has stays tentative for ever (`addrconf_dad_stop`).
+        tentative: header[2] & (IFA_F_TENTATIVE | IFA_F_DADFAILED) == IFA_F_TENTATIVE,
+    }))
 }
 
 /// Reads `struct ndmsg`: family, padding, index (at 4), state (at 8), flags, type.
