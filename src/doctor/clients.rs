@@ -109,7 +109,7 @@ mod tests {
 
     fn v4(ranges: &[([u8; 4], [u8; 4])]) -> Holds {
         let ranges: Vec<Range<'_>> = ranges.iter().map(|(from, to)| (&from[..], &to[..])).collect();
-        covers(RuleField::Source4, &ranges)
+        covers(RuleField::Source4, None, &ranges)
     }
 
     #[test]
@@ -130,9 +130,14 @@ mod tests {
         );
         assert_eq!(v4(&[]), Holds::SomeClients);
         let (low, high) = ([0; 16], [255; 16]);
-        assert_eq!(covers(RuleField::Source6, &[(&low, &high)]), Holds::Yes);
+        assert_eq!(covers(RuleField::Source6, None, &[(&low, &high)]), Holds::Yes);
         let (low, high) = (1024_u16.to_be_bytes(), [255; 2]);
-        assert_eq!(covers(RuleField::SourcePort, &[(&low, &high)]), Holds::Unknown);
+        assert_eq!(covers(RuleField::SourcePort, None, &[(&low, &high)]), Holds::Unknown);
+        let (low, high) = (32768_u16.to_be_bytes(), 60999_u16.to_be_bytes());
+        let of_linux = |ports| covers(RuleField::SourcePort, ports, &[(&low, &high)]);
+        assert_eq!(of_linux(None), Holds::Unknown);
+        assert_eq!(of_linux(Some((32768, 60999))), Holds::Yes);
+        assert_eq!(of_linux(Some((49152, 65535))), Holds::SomeClients);
     }
 
     #[test]
@@ -161,7 +166,7 @@ mod tests {
             field: RuleField::Source4,
             len: 4,
         };
-        let holds = |relation, value: [u8; 4]| compare_clients(source, None, relation, &value);
+        let holds = |relation, value: [u8; 4]| compare_clients(source, None, None, relation, &value);
         assert_eq!(holds(Relation::Differs, [0; 4]), Holds::Yes);
         assert_eq!(holds(Relation::Differs, [10, 0, 0, 1]), Holds::SomeClients);
         assert_eq!(holds(Relation::AtLeast, [0; 4]), Holds::Yes);

@@ -91,7 +91,7 @@ pub(super) fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation
     }
     let mut bytes = match packet.value(load, mask) {
         Value::Is(bytes) => bytes,
-        Value::Differs => return compare_clients(load, mask, relation, value),
+        Value::Differs => return compare_clients(load, packet.client_ports(), mask, relation, value),
         Value::Unknown => return Holds::Unknown,
     };
     for (byte, mask) in bytes.iter_mut().zip(mask.unwrap_or_default()) {
@@ -137,7 +137,7 @@ pub(super) fn key_value(packet: &Packet, key: &[Load]) -> Result<Vec<Vec<u8>>, H
 /// possible values. If nearly all clients match, the result is uncertain, unless the few others are the point
 /// (`spared`).
 pub(super) fn is_in(packet: &Packet, key: &[Load], elements: &[SetElement], spared: bool) -> Holds {
-    let covers = |field, ranges: &[_]| match covers(field, ranges) {
+    let covers = |field, ranges: &[_]| match covers(field, packet.client_ports(), ranges) {
         Holds::Unknown if spared => Holds::SomeClients,
         holds => holds,
     };

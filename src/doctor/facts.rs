@@ -30,7 +30,24 @@ pub type WaysOut = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
 /// Routes to remote clients, by the interface by which answers of backends come in.
 pub type WaysOfAnswers = BTreeMap<(Family, u32), Option<RouteTo>>;
 
-/// Answers without a route, or with one that refuses.
+/// A client that was served: a minute ago, or last before nobody was served any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServedClient {
+    /// Address and port of the client.
+    pub client: SocketAddr,
+    /// Address and port that it connected to.
+    pub public: SocketAddr,
+    /// Backend that served it.
+    pub backend: SocketAddr,
+    /// Interface by which answers to it leave.
+    pub link: Option<u32>,
+    /// Whether conntrack still has its connection.
+    pub is_recent: bool,
+    /// Whether others were served after its packets began to be lost, so that this is probably intended.
+    pub is_banned: bool,
+}
+
+/// Answers without a route, or with one that refuses or leads to the gateway itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LostAnswers {
     /// Backends whose answers have no route to any remote client, though the gateway's own packets have one.
@@ -146,6 +163,8 @@ pub struct CheapFacts {
     /// Routes to remote clients, for answers that come in by each interface that leads to backends; unknown ones are
     /// missing.
     pub answers: Fact<WaysOfAnswers>,
+    /// Clients that were served, with routes; those on the gateway itself are not contained.
+    pub served: Vec<ServedClient>,
     /// Answers without a route.
     pub lost_answers: Fact<LostAnswers>,
     /// Failing probes that do not take the route of clients' packets: some of them, if there are many.

@@ -6,6 +6,7 @@ mod lost;
 mod marks;
 mod probes;
 mod route_query;
+mod served;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};

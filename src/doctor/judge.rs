@@ -186,8 +186,9 @@ impl<'a> Walk<'a> {
             .filter(|(_, sure, _)| *sure)
             .map(|(.., span)| *span)
             .collect();
-        let may = spans_cover(about.field, &all).min(Holds::Unknown);
-        spans_cover(about.field, &sure).max(may)
+        let ports = self.packet.client_ports();
+        let may = spans_cover(about.field, ports, &all).min(Holds::Unknown);
+        spans_cover(about.field, ports, &sure).max(may)
     }
 
     fn verdict(

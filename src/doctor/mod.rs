@@ -26,8 +26,8 @@ use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::Summary;
 
 pub use self::facts::{
-    CheapFacts, Effort, Fact, Facts, FailingProbes, Firewall, LostAnswers, MisroutedProbe, Subject, TableFacts,
-    TableState, Ways, WaysOfAnswers, WaysOut,
+    CheapFacts, Effort, Fact, Facts, FailingProbes, Firewall, LostAnswers, MisroutedProbe, ServedClient, Subject,
+    TableFacts, TableState, Ways, WaysOfAnswers, WaysOut,
 };
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
 pub use self::gather::{CheapReader, gather};

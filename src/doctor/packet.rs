@@ -1,7 +1,8 @@
 //! A packet of a service as a rule of another program sees it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use super::spans::LINUX_PORTS;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{Load, RuleField, ct_state};
@@ -44,6 +45,8 @@ pub(super) struct Packet {
     pub(super) ours: Option<FlowMark>,
     /// Mark of the packet (`meta mark`): 0 if no rule marks packets, `None` if a rule may have marked it.
     pub(super) mark: Option<u32>,
+    /// Client of the packet, where the packet shows it and it is known.
+    pub(super) client: Option<PacketClient>,
     /// Client of a connection from an app to the outside, whose server is unknown.
     pub(super) from_app: Option<FromApp>,
 }
@@ -57,6 +60,31 @@ pub(super) enum Stage {
     Later,
     /// A later packet with data, which has PSH.
     Data,
+}
+
+/// A client that was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PacketClient {
+    pub(super) address: IpAddr,
+    /// First and last port that it may use for the next connection.
+    pub(super) ports: (u16, u16),
+}
+
+impl PacketClient {
+    /// Returns a client by the address and port of a connection. Systems take the port of the next one from the same range.
+    pub(super) const fn of(client: SocketAddr) -> Self {
+        let ports = match client.port() {
+            // Linux (`ip_local_port_range`), and the range for all of RFC 6335.
+            32768..=60999 => LINUX_PORTS,
+            61000.. => (49152, u16::MAX),
+            1024.. => (1024, u16::MAX),
+            0.. => (1, u16::MAX),
+        };
+        Self {
+            address: client.ip(),
+            ports,
+        }
+    }
 }
 
 /// Client of a connection that a process of `tcpgw up` has made to the outside.
@@ -104,6 +132,11 @@ impl Packet {
             } else {
                 ct_state::NEW
             }
+    }
+
+    /// Returns the first and the last port that the client may use, if it is known.
+    pub(super) fn client_ports(&self) -> Option<(u16, u16)> {
+        self.client.map(|client| client.ports)
     }
 
     /// Returns the value of a field under a mask: of marks only the bits of tcpgw are known.
@@ -169,11 +202,12 @@ impl Packet {
     }
 
     fn address(&self, of_server: bool) -> Value {
-        let client = self.from_app.as_ref().map(|app| app.client);
+        let app = self.from_app.as_ref().map(|app| app.client);
+        let client = self.client.map(|client| client.address).or(app);
         match if of_server { self.server } else { client } {
             Some(IpAddr::V4(address)) => Value::Is(address.octets().to_vec()),
             Some(IpAddr::V6(address)) => Value::Is(address.octets().to_vec()),
-            None if of_server && client.is_none() => Value::Unknown,
+            None if of_server && app.is_none() => Value::Unknown,
             None => Value::Differs,
         }
     }

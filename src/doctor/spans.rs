@@ -10,20 +10,24 @@ pub(super) type Range<'a> = (&'a [u8], &'a [u8]);
 /// A range as numbers: the first and the last one.
 pub(super) type Span = (u128, u128);
 
-/// Returns whether ranges of a field in which clients differ include the values of all clients.
-pub(super) fn covers(field: RuleField, ranges: &[Range<'_>]) -> Holds {
+/// Ports of clients that run Linux (`ip_local_port_range`), unless they are configured otherwise.
+pub(super) const LINUX_PORTS: (u16, u16) = (32768, 60999);
+
+/// Returns whether ranges of a field in which clients differ include the values of all clients. `ports`: those of the
+/// client, if it is known.
+pub(super) fn covers(field: RuleField, ports: Option<(u16, u16)>, ranges: &[Range<'_>]) -> Holds {
     let length = ranges.first().map_or(0, |(from, _)| from.len());
     let fits = |(from, to): &Range<'_>| from.len() == length && to.len() == length && from <= to;
     if length == 0 || length > 16 || !ranges.iter().all(fits) {
         return Holds::SomeClients;
     }
     let ranges: Vec<Span> = ranges.iter().map(|(from, to)| (number(from), number(to))).collect();
-    covers_of_length(field, length, &ranges)
+    covers_of_length(field, ports, length, &ranges)
 }
 
 /// Returns the same as [`covers`] for whole addresses and ports.
-pub(super) fn spans_cover(field: RuleField, ranges: &[Span]) -> Holds {
-    covers_of_length(field, length_of(field), ranges)
+pub(super) fn spans_cover(field: RuleField, ports: Option<(u16, u16)>, ranges: &[Span]) -> Holds {
+    covers_of_length(field, ports, length_of(field), ranges)
 }
 
 /// Returns whether the field is an address or a port, whose values are numbers in network byte order.
@@ -47,22 +51,27 @@ const fn length_of(field: RuleField) -> usize {
     }
 }
 
-fn covers_of_length(field: RuleField, length: usize, ranges: &[Span]) -> Holds {
+fn covers_of_length(field: RuleField, ports: Option<(u16, u16)>, length: usize, ranges: &[Span]) -> Holds {
     let bits = 8 * u32::try_from(length).unwrap_or(16);
     let last = u128::MAX >> (128 - bits);
     let (first, last) = match (field, length) {
         // 0.0.0.0/8, addresses above multicast and port 0 belong to no client.
         (RuleField::Source4 | RuleField::Dest4, 4) => (1 << 24, 0xdfff_ffff),
         (RuleField::Source6 | RuleField::Dest6, 16) => (1, (0xff_u128 << 120) - 1),
-        (RuleField::SourcePort | RuleField::DestPort, 2) => (1, last),
+        (RuleField::SourcePort | RuleField::DestPort, 2) => {
+            ports.map_or((1, last), |(from, to)| (from.into(), to.into()))
+        }
         _ => (0, last),
     };
     if cover(ranges, first, last) {
         return Holds::Yes;
     }
-    // Nearly all clients use a port above 1023, and an address of the Internet.
+    // Nearly all clients use a port above 1023, most of them one of Linux, and an address of the Internet.
     let most = match (field, length) {
-        (RuleField::SourcePort | RuleField::DestPort, 2) => cover(ranges, 1024, last),
+        (RuleField::SourcePort | RuleField::DestPort, 2) if ports.is_none() => {
+            let (from, to) = LINUX_PORTS;
+            cover(ranges, 1024, last) || cover(ranges, from.into(), to.into())
+        }
         (RuleField::Source6 | RuleField::Dest6, 16) => cover(ranges, 2 << 124, (4 << 124) - 1),
         _ => false,
     };
@@ -98,7 +107,13 @@ pub(super) fn number(bytes: &[u8]) -> u128 {
 }
 
 /// Returns whether a comparison of a field in which clients differ holds for all of them.
-pub(super) fn compare_clients(load: Load, mask: Option<&[u8]>, relation: Relation, value: &[u8]) -> Holds {
+pub(super) fn compare_clients(
+    load: Load,
+    ports: Option<(u16, u16)>,
+    mask: Option<&[u8]>,
+    relation: Relation,
+    value: &[u8],
+) -> Holds {
     if !is_number(load.field) || mask.is_some() || value.is_empty() || value.len() > 16 {
         return Holds::SomeClients;
     }
@@ -119,7 +134,7 @@ pub(super) fn compare_clients(load: Load, mask: Option<&[u8]>, relation: Relatio
         .iter()
         .map(|(from, to)| (from.as_slice(), to.as_slice()))
         .collect();
-    covers(load.field, &ranges)
+    covers(load.field, ports, &ranges)
 }
 
 /// Returns the numbers that begin with some bytes, or have them under the mask of a network.

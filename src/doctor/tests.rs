@@ -1,6 +1,7 @@
 mod clients;
 mod packets;
 mod places;
+mod served;
 mod ways_of_probes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,6 +109,7 @@ fn well() -> Facts {
         ways_left_out: 0,
         ways_out: Ok(ways_out.into()),
         answers: Ok([((Family::V4, 3), way(2)), ((Family::V6, 3), way(2))].into()),
+        served: Vec::new(),
         lost_answers: Ok(LostAnswers::default()),
         misrouted_probes: Ok(Vec::new()),
         firewall: Ok(Arc::default()),

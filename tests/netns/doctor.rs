@@ -277,8 +277,7 @@ fn settings_and_ports_are_looked_at() {
     said.one("port-with-listener", "note");
     said.one("address-not-local", "broken");
     assert_eq!(said.status, 1);
-    let status = net.cli(&["status", "--interval", "0s"]);
-    assert_eq!(status.status, 1, "{status}");
+    net.json(&["status", "--interval", "0s"], 1);
     for (id, severity) in [("port-in-local-range", "warning"), ("conntrack-accounting-off", "note")] {
         net.sh("gateway", &line(said.one(id, severity))).ok();
         assert!(doctor(&net).findings(id).is_empty(), "{id}");

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::doctor::{PORT, SHORT, breaks, doctor, passes, reaches, web};
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
+use crate::harness::plan::{PUBLIC, at, crowd};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
@@ -26,6 +27,58 @@ fn with_rules<T>(net: &Net, rules: &str, look: impl FnOnce() -> T) -> T {
     let seen = look();
     net.sh("gateway", "nft delete table inet mine").ok();
     seen
+}
+
+/// Connects from some of the client's addresses, after conntrack has forgotten all others.
+fn serve(net: &Net, family: usize) {
+    net.sh("gateway", "conntrack -F 2>/dev/null").ok();
+    for n in 1..=4 {
+        let conn = net.connect_from("client", crowd(n)[family], at(PUBLIC[family], PORT));
+        conn.and_then(|mut conn| conn.greeting()).expect("it is served");
+    }
+}
+
+/// Rules that name addresses, networks or ports of clients drop everybody if nobody else is there.
+#[test]
+fn a_rule_that_drops_all_who_were_served_is_an_error() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for (family, severity, rules) in [
+        (0, "broken", "ip saddr { 198.18.0.1-198.18.0.4 } drop"),
+        (0, "broken", "ip saddr 198.18.0.0/24 tcp flags syn drop"),
+        (0, "broken", "iifname ext tcp sport 32768-60999 drop"),
+        (1, "broken", "ip6 saddr 2001:db8:f::/64 drop"),
+        (0, "warning", "ip saddr { 198.18.0.1, 198.18.0.3 } drop"),
+    ] {
+        serve(&net, family);
+        with_rules(&net, rules, || {
+            let said = doctor(&net);
+            let found = said.one(DROPPED, severity);
+            let seen = found["seen"].as_str().unwrap_or_default();
+            assert!(
+                seen.contains("clients that were served a moment ago"),
+                "{rules}: {seen}"
+            );
+            net.json(&["status", "--interval", "0s"], i32::from(severity == "broken"));
+        });
+        assert!(doctor(&net).bad().is_empty(), "{rules}: {:#}", doctor(&net).json);
+    }
+    serve(&net, 0);
+    with_rules(&net, "ip saddr { 198.18.0.1, 198.18.9.9 } drop", || {
+        assert!(doctor(&net).bad().is_empty(), "a ban of one: {:#}", doctor(&net).json);
+    });
+    // The kernel takes packets from its own addresses for forged ones.
+    for (family, network) in [(0, "198.18.0.0/24"), (1, "2001:db8:f::/64")] {
+        let version = ["-4", "-6"][family];
+        serve(&net, family);
+        net.sh("gateway", &format!("ip {version} route add local {network} dev lo"))
+            .ok();
+        doctor(&net).one("answers-without-route", "broken");
+        net.json(&["status", "--interval", "0s"], 1);
+        net.sh("gateway", &format!("ip {version} route del local {network} dev lo"))
+            .ok();
+        assert!(doctor(&net).bad().is_empty());
+    }
 }
 
 #[test]

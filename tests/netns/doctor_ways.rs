@@ -26,8 +26,7 @@ fn a_backend_without_a_way_to_it_is_found() {
         let said = doctor(&net);
         said.one("backend-without-route", "broken");
         assert_eq!(said.status, 1);
-        let status = net.cli(&["status", "-o", "json", "--interval", "0s"]);
-        assert_eq!(status.status, 1, "no client is served: {status}");
+        net.json(&["status", "--interval", "0s"], 1);
         net.sh("gateway", &format!("ip route del {route}")).ok();
         assert!(doctor(&net).bad().is_empty());
         passes(&net, family);
@@ -56,8 +55,7 @@ fn an_own_address_that_clients_cannot_reach_is_found() {
         let said = doctor(&net);
         said.one(id, "broken");
         assert_eq!(said.status, 1);
-        let status = net.cli(&["status", "-o", "json", "--interval", "0s"]);
-        assert_eq!(status.status, 1, "no client is served: {status}");
+        net.json(&["status", "--interval", "0s"], 1);
     };
     for (family, public) in PUBLIC.into_iter().enumerate() {
         let version = ["-4", "-6"][family];
@@ -145,8 +143,7 @@ fn answers_that_policy_routing_refuses_are_found_before_a_client_comes() {
             let said = doctor(&net);
             said.one("answers-without-route", "broken");
             assert_eq!(said.status, 1);
-            let status = net.cli(&["status", "--interval", "0s"]);
-            assert_eq!(status.status, 1, "{provoke}: {status}");
+            net.json(&["status", "--interval", "0s"], 1);
             breaks(&net, family);
             sh(mend);
             sh("conntrack -F 2>/dev/null");
@@ -247,8 +244,7 @@ fn rules_of_policy_routing_for_ports_are_found_before_a_client_comes() {
         let port = if of.contains(" to ") { "10.2.0.11" } else { ":3000" };
         assert!(found["seen"].to_string().contains(port), "{of} {end}: {found:#}");
         assert!(!found["seen"].to_string().contains(":3001"), "{of} {end}: {found:#}");
-        let status = net.cli(&["status", "--interval", "0s"]);
-        assert_eq!(status.status, 1, "{of} {end}: {status}");
+        net.json(&["status", "--interval", "0s"], 1);
         breaks(&net, family);
         sh(&format!("{} rule del prio 100", ip[family]));
         sh("conntrack -F 2>/dev/null");
@@ -317,8 +313,7 @@ fn policies_of_ipsec_that_drop_packets_are_found() {
             "{policy}: {:#}",
             said.json
         );
-        let status = net.cli(&["status", "--interval", "0s"]);
-        assert_eq!(status.status, 1, "{policy}: {status}");
+        net.json(&["status", "--interval", "0s"], 1);
         breaks(&net, family);
         sh("ip xfrm policy flush; ip xfrm policy setdefault fwd accept out accept");
         sh("conntrack -F 2>/dev/null");

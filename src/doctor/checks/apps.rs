@@ -137,6 +137,7 @@ fn fate(facts: &CheapFacts, app: &App, chains: &[FirewallChain], chain: &Firewal
                 tracked: true,
                 ours: None,
                 mark: packet_mark(facts),
+                client: None,
                 from_app: Some(app.client.clone()),
             };
             all = merged(all, walk(chains, chain, &packet).0, true);

@@ -15,7 +15,7 @@ use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, Rule, RuleEffect, RuleVerdict, Test};
 
 /// The same, and packets with data, as (answer, later than the handshake, with data).
-const KINDS_AND_DATA: [(bool, bool, bool); 6] = [
+pub(super) const KINDS_AND_DATA: [(bool, bool, bool); 6] = [
     (false, false, false),
     (true, false, false),
     (false, true, false),
@@ -176,7 +176,7 @@ fn judge(
 }
 
 /// Returns the cost of evaluating a rule, which grows with the sets that it uses.
-fn effort(rule: &Rule) -> usize {
+pub(super) fn effort(rule: &Rule) -> usize {
     /// Number of elements that cost as much as a rule.
     const ELEMENTS: usize = 8;
     let elements = |test: &Test| match test {

@@ -21,6 +21,7 @@ mod ports;
 mod reuse;
 mod reverse_path;
 mod samples;
+pub(super) mod served;
 mod table;
 mod ways;
 mod ways_of_probes;
@@ -36,6 +37,7 @@ use super::finding::Diagnosis;
 pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     forwarding::check,
     firewall::check,
+    served::check,
     apps::check,
     nat::check,
     ct_mark::check,

@@ -242,6 +242,7 @@ fn packets(facts: &CheapFacts, chain: &FirewallChain, service: &ServiceSummary) 
                 tracked: true,
                 ours: None,
                 mark,
+                client: None,
                 from_app: None,
             })
         })

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::facts::CheapFacts;
+use super::super::facts::{CheapFacts, ServedClient};
 use super::super::judge::{Done, PacketVerdict, walk};
-use super::super::packet::{Interface, Packet, Stage};
+use super::super::packet::{Interface, Packet, PacketClient, Stage};
 use super::chain::is_probes;
 use super::forwarding::is_link_local;
 use tcpgw_core::ruleset::name::Family;
@@ -268,6 +268,41 @@ pub(super) const fn shows_backend(base: FirewallBase, reply: bool) -> bool {
     }
 }
 
+/// Returns whether packets have the client's address at this hook, rather than one of the gateway's own.
+pub(super) const fn shows_client(base: FirewallBase, reply: bool) -> bool {
+    match base.hook {
+        FirewallHook::Ingress => !reply,
+        FirewallHook::Prerouting => !reply || base.priority > DSTNAT,
+        FirewallHook::Forward => true,
+        FirewallHook::Postrouting => reply || base.priority < SRCNAT,
+        FirewallHook::Egress => reply,
+        _ => false,
+    }
+}
+
+/// Returns a packet of a kind, from or to a client that was served, as a chain sees it; `None` when it does not, or when
+/// the service is gone.
+pub(super) fn packet_of_client(
+    facts: &CheapFacts,
+    chain: &FirewallChain,
+    base: FirewallBase,
+    kind: Kind,
+    client: &ServedClient,
+) -> Option<Packet> {
+    let sample = Sample {
+        backend: client.backend,
+        service: facts.services.service_at(client.public)?,
+    };
+    let link = client.link.and_then(|index| facts.link(index)).map(of_link);
+    let link = link.or_else(|| outside(facts, kind.family).into_iter().next());
+    let mut packet = packet(facts, base, kind, link.as_ref(), Some(&sample));
+    if !shows_backend(base, kind.reply) {
+        packet.server = Some(client.public.ip());
+    }
+    packet.client = shows_client(base, kind.reply).then(|| PacketClient::of(client.client));
+    as_seen(facts, chain, base, packet)
+}
+
 /// Returns the interfaces by which clients come in: the one of the route to remote clients, or if there is no such
 /// route, those with addresses that lead to no backend.
 pub(super) fn outside(facts: &CheapFacts, family: Family) -> Vec<Interface> {
@@ -370,6 +405,7 @@ pub(super) fn packet(
         tracked,
         ours: is_ours.then_some(facts.mark),
         mark,
+        client: None,
         from_app: None,
     }
 }

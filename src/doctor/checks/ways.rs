@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts, Ways};
 use super::super::finding::{Diagnosis, Severity, advice};
+use super::served::SEVERAL_CLIENTS;
 use super::words::some;
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
@@ -163,9 +164,6 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Number of clients without answers that show an outage.
-const SEVERAL: usize = 3;
-
 /// Reports answers without a route. They come in by the backends' interface, and policy routing may route them
 /// differently from the gateway's own packets. A route that refuses may be intended, to block networks, or to keep
 /// containers from the Internet.
@@ -179,9 +177,21 @@ pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         if lost.clients.is_empty() {
             return;
         }
-        is_broken = lost.reached.is_empty() && lost.clients.len() >= SEVERAL;
+        let is_banned = |client: &&IpAddr| {
+            let mut of = facts.served.iter().filter(|of| of.client.ip() == **client);
+            of.any(|of| of.is_banned)
+        };
+        let unbanned = lost.clients.iter().filter(|client| !is_banned(client)).count();
+        is_broken = lost.reached.is_empty() && unbanned >= SEVERAL_CLIENTS;
+        let is_recent = |client: &IpAddr| {
+            let mut of = facts.served.iter().filter(|of| of.client.ip() == *client).peekable();
+            of.peek().is_none() || of.any(|of| of.is_recent)
+        };
+        if !is_broken && !lost.clients.iter().any(is_recent) {
+            return;
+        }
         seen = format!(
-            "answers to {} of {} that were served a moment ago have no route, or one that refuses: {}",
+            "answers to {} of {} that were served a moment ago have no route, or one that refuses or leads to the gateway itself: {}",
             lost.clients.len(),
             count(lost.clients.union(&lost.reached).count(), "client"),
             some(&lost.clients)

@@ -1,22 +1,15 @@
 //! Routes of answers of backends to clients.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::ControlFlow;
 
-use super::super::facts::{Fact, LostAnswers, Ways, WaysOfAnswers};
+use super::super::facts::{LostAnswers, ServedClient, Ways, WaysOfAnswers};
 use super::route_query::{PortsByAddress, far, is_open, ports_from};
-use tcpgw_core::model::FlowMark;
+use super::served::Known;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::conntrack::Conntrack;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::links::LinkDetails;
 use tcpgw_kernel::route::{Routes, WayIn};
-
-/// Maximum number of pairs of a client and its backend that are examined.
-const MOST_CLIENTS: usize = 64;
-/// Maximum number of flows that are read for them.
-const MOST_FLOWS: usize = 4096;
 
 /// An address in the networks of each regional registry. Gateways sometimes refuse the address of documentation with
 /// other networks that have no hosts. Only routes to these addresses are looked up: no packet is sent.
@@ -45,26 +38,12 @@ pub(super) fn far_away(family: Family) -> Vec<IpAddr> {
     std::iter::once(far(family)).chain(more).collect()
 }
 
-/// A client and the backend that serves it, or has just served it.
-pub(super) type Served = (IpAddr, SocketAddr);
-
-/// Returns some clients whose handshake was completed, and whose connections conntrack still has: those of the last
-/// minutes.
-pub(super) fn served(mark: FlowMark) -> Fact<Vec<Served>> {
-    let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
-    let mut found = BTreeSet::new();
-    let mut read = 0;
-    let listed = conntrack.completed(mark, |flow| {
-        found.insert((flow.client.ip(), flow.backend));
-        read += 1;
-        if found.len() >= MOST_CLIENTS || read >= MOST_FLOWS {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    listed.map_err(|error| error.to_string())?;
-    Ok(found.into_iter().collect())
+/// Routes of answers.
+#[derive(Debug, Default)]
+pub(super) struct FoundAnswers {
+    pub(super) ways: WaysOfAnswers,
+    pub(super) lost: LostAnswers,
+    pub(super) served: Vec<ServedClient>,
 }
 
 /// Looks up the routes of answers: to remote clients, and to clients that were served.
@@ -72,8 +51,8 @@ pub(super) fn answers(
     ways: &Ways,
     ports: &PortsByAddress,
     links: &[LinkDetails],
-    served: &[Served],
-) -> Result<(WaysOfAnswers, LostAnswers), NetlinkError> {
+    served: &[Known],
+) -> Result<FoundAnswers, NetlinkError> {
     let mut asking = Asking {
         routes: Routes::open()?,
         links,
@@ -115,17 +94,45 @@ pub(super) fn answers(
             }
         }
     }
-    for (client, backend) in served {
+    let is_own = |address: IpAddr| {
+        let mut own = links.iter().flat_map(|link| &link.addresses);
+        own.any(|(own, _)| *own == address)
+    };
+    let mut clients = Vec::new();
+    for known in served {
+        let (client, backend) = (known.served.client.ip(), known.served.backend);
         let Some(Some(way)) = ways.get(&backend.ip()) else {
             continue;
         };
-        match asking.way(*client, *backend, way.index)? {
-            WayIn::Goes(_) => drop(lost.reached.insert(*client)),
-            WayIn::NoRoute => drop(lost.clients.insert(*client)),
+        // Programs of the gateway are clients, too.
+        if is_own(client) {
+            continue;
+        }
+        let mut link = None;
+        match asking.way(client, backend, way.index)? {
+            // The kernel takes packets with such a source for forged ones.
+            WayIn::Goes(route) if route.local => drop(lost.clients.insert(client)),
+            WayIn::Goes(route) => {
+                link = Some(route.index);
+                lost.reached.insert(client);
+            }
+            WayIn::NoRoute => drop(lost.clients.insert(client)),
             WayIn::Refused => {}
         }
+        clients.push(ServedClient {
+            client: known.served.client,
+            public: known.served.public,
+            backend,
+            link,
+            is_recent: known.is_recent,
+            is_banned: known.is_banned,
+        });
     }
-    Ok((found, lost))
+    Ok(FoundAnswers {
+        ways: found,
+        lost,
+        served: clients,
+    })
 }
 
 /// State of the look-up of routes.

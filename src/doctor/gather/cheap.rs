@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::checks::forwarding::is_link_local;
+use super::super::checks::served::lost_clients;
 use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOut};
-use super::answers::{self, Served, served};
+use super::answers::{self, FoundAnswers};
 use super::fact;
 use super::lost::AddressMemory;
 use super::marks::refused_marks;
 use super::probes::misrouted;
 use super::route_query::{FAR, Input, PortsByAddress, far, is_open, ports_to};
+use super::served::{self, ServedMemory};
 use crate::view::UnmarkedFlows;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
@@ -41,7 +43,8 @@ pub struct CheapReader {
     legacy6: Option<Known<Arc<Vec<FirewallChain>>>>,
     ipsec: Option<Known<Arc<Policies>>>,
     unmarked: Option<Known<UnmarkedFlows>>,
-    served: Option<Known<Vec<Served>>>,
+    clients_read: Option<Known<()>>,
+    clients: ServedMemory,
     addresses: AddressMemory,
 }
 
@@ -83,14 +86,21 @@ impl CheapReader {
             legacy6: None,
             ipsec: None,
             unmarked: None,
-            served: None,
+            clients_read: None,
+            clients: ServedMemory::new(),
             addresses: AddressMemory::new(),
         }
     }
 
     /// Reads the facts in the network namespace of this thread.
     pub fn read(&mut self, subject: &Subject, now: Instant) -> CheapFacts {
-        let served = Known::refreshed(&mut self.served, now, || served(subject.mark));
+        let clients = &mut self.clients;
+        let read = Known::refreshed(&mut self.clients_read, now, || {
+            served::served(subject.mark).map(|connections| clients.read(connections, now))
+        });
+        if let Err(error) = read {
+            tracing::debug!(error, "failed to read which clients were served");
+        }
         let legacy = |family| fact(firewall::legacy(family).map(Arc::new));
         let facts = CheapFacts {
             firewall: self.firewall(now),
@@ -98,8 +108,11 @@ impl CheapReader {
             legacy6: Known::refreshed(&mut self.legacy6, now, || legacy(TableFamily::Ip6)),
             ipsec: Known::refreshed(&mut self.ipsec, now, || fact(xfrm::policies().map(Arc::new))),
             unmarked: Known::refreshed(&mut self.unmarked, now, || unmarked_flows(subject)),
-            ..self.read_ways_of(subject, &served.unwrap_or_default())
+            ..self.read_ways_of(subject, &self.clients.known())
         };
+        let mut lost = lost_clients(&facts);
+        lost.extend(facts.lost_answers.iter().flat_map(|lost| lost.clients.iter().copied()));
+        self.clients.judged(&lost, now);
         CheapFacts {
             refused_marks: fact(refused_marks(&facts)),
             lost_addresses: self.lost_addresses(subject, &facts.local, now),
@@ -113,7 +126,7 @@ impl CheapReader {
     }
 
     /// Reads the facts of [`CheapReader::read_ways`], and the routes to clients that are served.
-    fn read_ways_of(&self, subject: &Subject, served: &[Served]) -> CheapFacts {
+    fn read_ways_of(&self, subject: &Subject, served: &[served::Known]) -> CheapFacts {
         let services = &subject.services;
         let not_read = || "this was not read".to_owned();
         let links = fact(links::links());
@@ -128,9 +141,9 @@ impl CheapReader {
         };
         let answers = ways.as_ref().map_err(Clone::clone);
         let answers = answers.and_then(|ways| fact(answers::answers(ways, &ports, some_links, served)));
-        let (answers, lost_answers) = match answers {
-            Ok((answers, lost)) => (Ok(answers), Ok(lost)),
-            Err(error) => (Err(error.clone()), Err(error)),
+        let (answers, lost_answers, served) = match answers {
+            Ok(FoundAnswers { ways, lost, served }) => (Ok(ways), Ok(lost), served),
+            Err(error) => (Err(error.clone()), Err(error), Vec::new()),
         };
         let misrouted_probes = local
             .as_ref()
@@ -150,6 +163,7 @@ impl CheapReader {
             links,
             local,
             answers,
+            served,
             lost_answers,
             misrouted_probes,
             ways,

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tcpgw::doctor::{CheapFacts, Effort, Facts, Firewall, TableFacts, TableState, examine};
+use tcpgw::doctor::{CheapFacts, Effort, Facts, Firewall, ServedClient, TableFacts, TableState, examine};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
@@ -108,6 +108,16 @@ fn gateway() -> Facts {
         ways: Ok(backends.map(|backend| (backend.ip(), way(3))).collect()),
         refused_ports: BTreeSet::new(),
         ways_left_out: 0,
+        served: (1..=3)
+            .map(|last| ServedClient {
+                client: ([198, 51, 100, last], 40_000).into(),
+                public: (public[0], sample().summary.services[0].port).into(),
+                backend: sample().summary.services[0].backends().next().expect("a backend"),
+                link: Some(2),
+                is_recent: true,
+                is_banned: last == 3,
+            })
+            .collect(),
         answers: Ok(BTreeMap::new()),
         lost_answers: Ok(tcpgw::doctor::LostAnswers::default()),
         misrouted_probes: Ok(Vec::new()),

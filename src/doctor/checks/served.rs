@@ -1,0 +1,196 @@
+//! Check of other programs' rules for the clients that were served a moment ago.
+//!
+//! A rule that drops some addresses or ports of clients is usually a ban, and intended. One that drops every client that
+//! is there is an outage: all of them may come from one network (a load balancer, say), or use the usual ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::super::facts::{CheapFacts, ServedClient};
+use super::super::finding::{Diagnosis, Fix, Severity};
+use super::super::judge::{PacketVerdict, walk};
+use super::chain::{Context, is_probes, sees};
+use super::firewall::{KINDS_AND_DATA, effort};
+use super::samples::{Kind, packet_mark, packet_of_client};
+use super::words::some;
+use tcpgw_core::diff::count;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};
+
+/// Minimum number of clients that are judged, however many rules there are.
+const FEWEST: usize = 8;
+
+/// Number of clients whose packets would be lost which shows an outage, if nobody else is served.
+pub(super) const SEVERAL_CLIENTS: usize = 3;
+
+/// Reports rules that surely drop packets of clients that were served.
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    Verdict::of(facts).tell(facts, diagnosis);
+}
+
+/// Returns the clients of which other programs' rules drop all packets.
+pub(in crate::doctor) fn lost_clients(facts: &CheapFacts) -> BTreeSet<IpAddr> {
+    Verdict::of(facts).lost
+}
+
+/// What becomes of packets of the clients that were served.
+struct Verdict {
+    drops: BTreeMap<usize, Drop>,
+    /// Clients with a packet that passes.
+    reached: BTreeSet<IpAddr>,
+    /// The others.
+    lost: BTreeSet<IpAddr>,
+}
+
+impl Verdict {
+    fn of(facts: &CheapFacts) -> Self {
+        let mut drops: BTreeMap<usize, Drop> = BTreeMap::new();
+        let mut judged = BTreeSet::new();
+        let mark = packet_mark(facts);
+        let all = facts.known_chains().flatten().flat_map(|chain| &chain.rules);
+        let rules: usize = all.map(effort).sum();
+        let most = facts.effort.most_rules() / (rules * KINDS_AND_DATA.len()).max(1);
+        let step = facts.served.len().div_ceil(most.max(FEWEST)).max(1);
+        for chains in facts.known_chains() {
+            let bases = chains.iter().filter_map(|chain| Some((chain, chain.base?)));
+            for (chain, base) in bases.filter(|(_, base)| base.hook != FirewallHook::Other && !is_probes(*base)) {
+                let seen = Seen {
+                    facts,
+                    chains,
+                    chain,
+                    base,
+                    mark,
+                };
+                for (at, client) in facts.served.iter().enumerate().step_by(step) {
+                    if sees(chain.table.family, Family::of(client.client.ip())) {
+                        judged.insert(at);
+                        if !drops.contains_key(&at) {
+                            drops.extend(seen.drop(client).map(|drop| (at, drop)));
+                        }
+                    }
+                }
+            }
+        }
+        let address = |at: &usize| facts.served[*at].client.ip();
+        // A client of several backends is lost when it reaches none of them.
+        let reached = judged.iter().filter(|at| !drops.contains_key(at)).map(address);
+        let reached: BTreeSet<IpAddr> = reached.collect();
+        let lost = drops.keys().map(address).filter(|client| !reached.contains(client));
+        Self {
+            lost: lost.collect(),
+            drops,
+            reached,
+        }
+    }
+
+    fn tell(self, facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+        let Self { drops, reached, lost } = self;
+        let number = |filter: fn(&ServedClient) -> bool| {
+            let of = facts.served.iter().filter(|client| filter(client));
+            let of: BTreeSet<IpAddr> = of.map(|client| client.client.ip()).collect();
+            lost.intersection(&of).count()
+        };
+        let unbanned = number(|client| !client.is_banned);
+        let is_broken = reached.is_empty() && unbanned >= SEVERAL_CLIENTS;
+        // A single client is banned.
+        if !is_broken && number(|client| client.is_recent) < 2 {
+            return;
+        }
+        let mut places: BTreeMap<(String, String), (BTreeSet<IpAddr>, Drop)> = BTreeMap::new();
+        for (at, drop) in drops {
+            let client = facts.served[at].client.ip();
+            if lost.contains(&client) {
+                let place = places.entry((drop.does.clone(), drop.by.clone()));
+                place.or_insert_with(|| (BTreeSet::new(), drop)).0.insert(client);
+            }
+        }
+        let all = count(reached.len() + lost.len(), "client");
+        for ((does, by), (clients, drop)) in places {
+            diagnosis.found(
+                "packets-dropped",
+                if is_broken { Severity::Broken } else { Severity::Warning },
+                format!(
+                    "{does} {} of {all} that were served a moment ago ({}): {by}",
+                    clients.len(),
+                    some(&clients)
+                ),
+                format!(
+                    "new connections of these clients fail, unless they are to be kept out. {}",
+                    drop.lasting
+                ),
+                Some(drop.fix),
+            );
+        }
+    }
+}
+
+/// A base chain of another program.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    facts: &'a CheapFacts,
+    chains: &'a [FirewallChain],
+    chain: &'a FirewallChain,
+    base: FirewallBase,
+    mark: Option<u32>,
+}
+
+/// What drops packets of a client.
+struct Drop {
+    /// The chain, and what it does.
+    does: String,
+    /// The rule, or the policy.
+    by: String,
+    lasting: &'static str,
+    fix: Fix,
+}
+
+impl Seen<'_> {
+    /// Returns what surely drops packets of this client, unless it drops those of all clients, which is reported
+    /// elsewhere.
+    fn drop(self, client: &ServedClient) -> Option<Drop> {
+        let family = Family::of(client.client.ip());
+        let kinds = KINDS_AND_DATA.into_iter();
+        // Translation concerns first packets only.
+        let kinds = kinds.filter(|(reply, later, _)| !self.base.nat || !reply && !later);
+        for (reply, later, data) in kinds {
+            let kind = Kind {
+                family,
+                reply,
+                later,
+                data,
+                mark: self.mark,
+            };
+            let Some(packet) = packet_of_client(self.facts, self.chain, self.base, kind, client) else {
+                continue;
+            };
+            let PacketVerdict::Ends(place) = walk(self.chains, self.chain, &packet).0 else {
+                continue;
+            };
+            let mut of_any = packet;
+            of_any.client = None;
+            if matches!(walk(self.chains, self.chain, &of_any).0, PacketVerdict::Ends(_)) {
+                continue;
+            }
+            let context = Context {
+                facts: self.facts,
+                chains: self.chains,
+                chain: self.chain,
+                base: self.base,
+                family,
+                reply,
+                later,
+                looked_at: 0,
+                by: None,
+            };
+            let does = if place.rejects { "rejects" } else { "drops" };
+            let what = if reply { "answers to" } else { "packets of" };
+            return Some(Drop {
+                does: format!("{} {does} {what}", context.name()),
+                by: context.place_of_end(&place),
+                lasting: context.lasting(),
+                fix: context.let_pass(),
+            });
+        }
+        None
+    }
+}
