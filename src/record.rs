@@ -6,8 +6,10 @@
 
 mod boot;
 mod encoding;
+pub mod entry;
 mod head;
 pub mod journal;
+mod notes;
 #[cfg(test)]
 mod tests;
 

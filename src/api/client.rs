@@ -2,6 +2,7 @@
 
 mod answer;
 mod error;
+mod limits;
 mod search;
 mod target;
 #[cfg(test)]
@@ -25,15 +26,13 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 pub use self::answer::DaemonResponse;
-use self::answer::{SMALL, largest};
 pub use self::error::ClientError;
 use self::error::process;
+pub use self::limits::PATIENCE;
+use self::limits::{SMALL, largest};
 pub use self::search::{At, DEFAULT_SOCKET, FoundDaemon, NOBODY, find, namespace, search};
 pub use self::target::RequestTarget;
 
-/// Longest time from a request to the end of its answer, and until the next line of an answer that has no end. The server has
-/// given an answer to everything by then: orders take up to 125 s, a look at the kernel up to 65 s and its interval.
-pub const PATIENCE: Duration = Duration::from_secs(180);
 /// Time after a request at which the caller is told that the daemon does not answer.
 pub const SLOW: Duration = Duration::from_secs(3);
 /// Maximum time for a daemon to say who it is. It is short, so that the user of a command soon learns that a daemon hangs.

@@ -1,19 +1,21 @@
 //! `tcpgw addon`, `tcpgw env`
 
 mod check;
+mod platform;
 
 use std::fmt::Write as _;
 use std::num::NonZeroU16;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 
+use self::platform::Platform;
 use super::failure::{Code, Failure, Outcome, of_service};
 use super::global::{Global, Output};
 use super::print::{print, print_json, unless_closed};
 use super::screen;
 use super::table::{Cell, Column, TextTable};
-use crate::addon::{Dialect, PortUse, RestingPort, dialect};
+use crate::addon::{PortUse, RestingPort, dialect};
 use crate::api::answers::{AnswerWithJson, ResourceAnswer};
 use crate::api::client::{DaemonResponse, RequestTarget};
 use crate::api::orders::{self, PlanBody, ProvisionBody};
@@ -59,34 +61,6 @@ struct Manifest {
     /// The URL at which the platform reaches the provider API [default: from addon.host and addon.listen]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-}
-
-/// The dialects of platforms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Platform {
-    /// Open Service Broker, whose manifest is the catalog
-    Osb,
-    /// Scalingo
-    Scalingo,
-    /// Heroku, version 3
-    Heroku,
-    /// Clever Cloud
-    CleverCloud,
-}
-
-impl Platform {
-    fn dialect(self) -> Dialect {
-        match self {
-            Self::Osb => Dialect::Osb,
-            Self::Scalingo => Dialect::Scalingo,
-            Self::Heroku => Dialect::Heroku,
-            Self::CleverCloud => Dialect::CleverCloud,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        self.dialect().word()
-    }
 }
 
 #[derive(Debug, Args)]

@@ -24,3 +24,27 @@ pub(super) struct Locking {
 pub(super) fn parse_duration(text: &str) -> Result<Duration, duration::DurationError> {
     duration::parse(text)
 }
+
+#[derive(Debug, Args)]
+pub(super) struct HelpArguments {
+    /// A command, and one below it, or `options` for those of all commands [default: the list of commands]
+    #[arg(value_name = "COMMAND")]
+    pub(super) topic: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManualArguments {
+    /// The command whose page is printed [default: the page of tcpgw as a whole]
+    #[arg(value_name = "COMMAND", conflicts_with = "to")]
+    pub(super) command: Option<String>,
+    /// Write the pages of all commands into this directory, each into a file of its own (`tcpgw-apply.8`)
+    #[arg(long, value_name = "DIR")]
+    pub(super) to: Option<PathBuf>,
+}

@@ -10,11 +10,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches as _};
+use clap::{Arg, ArgMatches, Command, FromArgMatches as _};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{EnvCompleter, Shells};
 use serde::de::DeserializeOwned;
 
+use super::arguments::CompletionsArguments;
 use super::failure::{Code, Failure, Outcome};
 use super::global::Global;
 use super::help;
@@ -35,14 +36,7 @@ if [[ \"${funcstack[1]}\" = _tcpgw ]]; then
 fi
 ";
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// The shell
-    #[arg(value_enum)]
-    shell: clap_complete::Shell,
-}
-
-pub(super) fn run(arguments: &Arguments) -> Outcome {
+pub(super) fn run(arguments: &CompletionsArguments) -> Outcome {
     let name = arguments.shell.to_string();
     let failed = |source| Failure::Io {
         what: "write the completions",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory as _, Parser as _};
 
-use super::Cli;
+use super::command::Cli;
 use crate::source_tests::{self, root};
 
 /// Directories and files of documents, scripts and units.

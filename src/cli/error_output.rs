@@ -32,9 +32,9 @@ pub(super) fn report(global: &Global, failure: &Failure, is_daemon: bool) {
     }
     let write = move || {
         if let Some(json) = json {
-            let _ = super::print_on(screen::json(), &json);
+            let _ = super::print::print_on(screen::json(), &json);
         }
-        let _ = super::print_on(screen::stderr(), &lines);
+        let _ = super::print::print_on(screen::stderr(), &lines);
     };
     if is_daemon {
         within(LAST_LINES, write);

@@ -1,10 +1,12 @@
 //! `tcpgw help`, and what every help text has beside clap's: examples, and where the options of all commands are described.
 
-use clap::{Arg, Args, Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _};
 
+use super::arguments::HelpArguments;
+use super::command::Cli;
 use super::failure::{Code, Outcome};
 use super::print::print;
-use super::{Cli, usage};
+use super::usage;
 
 /// Output of `tcpgw`, `tcpgw help` and `tcpgw --help`. It fits on a terminal of 80 columns and 24 lines.
 const OVERVIEW: &str = "\
@@ -228,13 +230,6 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("help", ["tcpgw help deploy", "tcpgw help options"]),
 ];
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// A command, and one below it, or `options` for those of all commands [default: the list of commands]
-    #[arg(value_name = "COMMAND")]
-    topic: Vec<String>,
-}
-
 /// Returns the command line with its help texts.
 pub(super) fn command() -> Command {
     let command = Cli::command().help_template(OVERVIEW);
@@ -261,7 +256,7 @@ fn with_examples(command: Command, above: &str) -> Command {
     })
 }
 
-pub(super) fn run(arguments: &Arguments) -> Outcome {
+pub(super) fn run(arguments: &HelpArguments) -> Outcome {
     if arguments.topic.first().is_some_and(|topic| topic == "options") && arguments.topic.len() == 1 {
         print(&options())?;
         return Ok(Code::Success);
@@ -287,7 +282,7 @@ fn options() -> String {
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
         .help_template(ABOUT)
-        .max_term_width(super::WIDEST)
+        .max_term_width(super::command::WIDEST)
         .args(program.get_arguments().map(shown));
     options.render_long_help().to_string()
 }

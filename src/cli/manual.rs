@@ -5,28 +5,19 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::{Args, Command};
+use clap::Command;
 use clap_mangen::Man;
 
+use super::arguments::ManualArguments;
 use super::failure::{Code, Failure, Outcome};
 use super::help;
 use super::print::print;
 
 const SECTION: &str = "8";
 
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// The command whose page is printed [default: the page of tcpgw as a whole]
-    #[arg(value_name = "COMMAND", conflicts_with = "to")]
-    command: Option<String>,
-    /// Write the pages of all commands into this directory, each into a file of its own (`tcpgw-apply.8`)
-    #[arg(long, value_name = "DIR")]
-    to: Option<PathBuf>,
-}
-
-pub(super) fn run(arguments: &Arguments) -> Outcome {
+pub(super) fn run(arguments: &ManualArguments) -> Outcome {
     let program = program();
     if let Some(directory) = &arguments.to {
         write_all(&program, directory)?;

@@ -5,7 +5,7 @@
 use clap::CommandFactory as _;
 use serde_json::Value;
 
-use super::Cli;
+use super::command::Cli;
 use crate::api::OPENAPI;
 use tcpgw_core::problem::Kind;
 

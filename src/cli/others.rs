@@ -3,13 +3,14 @@
 //! A state file, whether the daemon follows it or `apply` reads it, is one provider: services that an earlier one has put into
 //! the kernel are replaced. Services whose owner is not known stay.
 
+mod found;
 mod last;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
+pub(super) use self::found::Others;
 use self::last::{said_through_api, waiting};
 use super::arguments::File;
 use super::failure::Failure;
@@ -29,23 +30,6 @@ use tcpgw_core::summary::Summary;
 
 /// Names in one line.
 const MOST_NAMES: usize = 20;
-
-/// Services of other providers that stay, and those that are removed.
-#[derive(Debug, Default)]
-pub(super) struct Others {
-    /// The services as the kernel holds them, and as they stay.
-    pub(super) services: Vec<Service>,
-    details: AllDetails,
-    pruned: Vec<(Owner, Box<str>)>,
-    prunes: bool,
-    /// Orphans that the state takes over, in words.
-    displaced: Vec<String>,
-    /// Services of the API and orphans that the kernel does not hold, and that the state does not define.
-    waiting: Vec<(Owner, Box<str>)>,
-    last: Option<(PathBuf, Last)>,
-    /// Whether nothing is left of the services, since the machine has booted.
-    is_all_lost: bool,
-}
 
 /// Reads the kernel, and finds the services in it that a state file must not replace. With `prune` there are none. Services of
 /// the API that the state defines in the same way are taken out of the state.

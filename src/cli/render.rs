@@ -17,7 +17,7 @@ pub(super) fn run(global: &Global, file: &File) -> Outcome {
         .protecting(config.protect_backends)
         .with_timeouts(timeouts);
     let mut text = String::new();
-    tcpgw_core::render::table(&mut text, &ruleset, config.flow_mark).map_err(|error| super::Failure::Io {
+    tcpgw_core::render::table(&mut text, &ruleset, config.flow_mark).map_err(|error| super::failure::Failure::Io {
         what: "render",
         source: std::io::Error::other(error),
     })?;

@@ -1,9 +1,7 @@
 //! Contents of a record apart from the elements of the sets.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
-
+pub use super::notes::StoreRevision;
+pub use super::notes::{Applied, Deadline, Pause};
 use crate::record::Entry;
 use serde::{Deserialize, Serialize};
 use tcpgw_core::owner::AllDetails;
@@ -77,81 +75,4 @@ pub struct TornDown {
     /// Services whose new connections were held back: they still are when they are served again, for what is left of the time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pauses: Vec<Pause>,
-}
-
-/// An apply.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
-    /// Seconds since 1970, at its begin.
-    pub at: u64,
-    /// Origin of the state: a file, or `-` for standard input.
-    pub origin: String,
-    /// Time since the machine's start (`CLOCK_BOOTTIME`) at which the contents of the record were current.
-    #[serde(default)]
-    pub known: Duration,
-    /// The daemon's store at that time; `None` in what an earlier build wrote, or who knows no store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<StoreRevision>,
-}
-
-/// Revision of a store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoreRevision {
-    /// Path of the store; bytes that are not UTF-8 are replaced.
-    pub path: String,
-    /// Revision of the store.
-    pub revision: u64,
-}
-
-impl StoreRevision {
-    /// Creates the revision of the store at this path.
-    pub fn new(path: &Path, revision: u64) -> Self {
-        Self {
-            path: path.to_string_lossy().into_owned(),
-            revision,
-        }
-    }
-}
-
-/// The end of a drain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deadline {
-    /// Name of the service in the summary beside it.
-    pub service: Box<str>,
-    /// Address and port of the backend.
-    pub backend: SocketAddr,
-    /// Time since the machine's start (`CLOCK_BOOTTIME`) at which the flows are flushed. A record of another boot is
-    /// not read.
-    pub until: Duration,
-    /// Length of the whole drain.
-    pub time: Duration,
-}
-
-impl Deadline {
-    /// Returns the time that is left of it at `boot`, the time since the machine's start: at most the whole.
-    pub fn left(&self, boot: Duration) -> Duration {
-        self.until.saturating_sub(boot).min(self.time)
-    }
-}
-
-/// A pause of a service's new connections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pause {
-    /// Name of the service.
-    pub service: Box<str>,
-    /// Time of its beginning, in seconds since 1970.
-    pub since: u64,
-    /// The user who ordered it.
-    pub uid: u32,
-    /// Time of its end, since the machine's start (`CLOCK_BOOTTIME`).
-    pub until: Duration,
-    /// Length of the whole pause.
-    pub time: Duration,
-}
-
-impl Pause {
-    /// Returns the time that is left of it at `boot`, the time since the machine's start: at most the whole.
-    pub fn left(&self, boot: Duration) -> Duration {
-        self.until.saturating_sub(boot).min(self.time)
-    }
 }

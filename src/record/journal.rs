@@ -13,10 +13,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
-
+pub use super::entry::{Entry, ServiceEntry};
 use super::{Applied, Deadline, Head, Pause};
-use tcpgw_core::owner::{AllDetails, Details};
+use tcpgw_core::owner::AllDetails;
 use tcpgw_core::summary::{ServiceSummary, Summary};
 
 const MAGIC: &[u8; 8] = b"tcpgw-j1";
@@ -26,37 +25,6 @@ const HEADER: usize = MAGIC.len() + size_of::<u32>();
 
 /// The largest journal, in bytes. The record is written long before.
 pub(super) const MOST_BYTES: u64 = 64 << 20;
-
-/// A change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// The generation on top of which it is sent to the kernel; `None`: the kernel has nothing to learn.
-    pub awaits: Option<u32>,
-    /// Origin and time of the change.
-    pub applied: Option<Applied>,
-    /// The services that it touches.
-    pub services: Vec<ServiceEntry>,
-}
-
-/// A service after a change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceEntry {
-    /// Name of the service.
-    #[serde(rename = "n")]
-    pub name: Box<str>,
-    /// Summary of the service; `None` if it was removed.
-    #[serde(rename = "s")]
-    pub summary: Option<ServiceSummary>,
-    /// Owner, and what only its provider knows.
-    #[serde(rename = "d", default, skip_serializing_if = "Details::is_default")]
-    pub details: Details,
-    /// Ends of its drains.
-    #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
-    pub deadlines: Vec<Deadline>,
-    /// The pause of its new connections.
-    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
-    pub pause: Option<Pause>,
-}
 
 /// Contents of a record about services.
 #[derive(Debug, Clone, Copy)]
@@ -106,19 +74,6 @@ impl Kept<'_> {
         let gone: Vec<ServiceEntry> = gone.collect();
         let put = new.into_iter().filter(|(name, entry)| old.get(name) != Some(entry));
         gone.into_iter().chain(put.map(|(_, entry)| entry)).collect()
-    }
-}
-
-impl ServiceEntry {
-    /// Returns the entry of a service that was removed.
-    pub fn gone(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            summary: None,
-            details: Details::default(),
-            deadlines: Vec::new(),
-            pause: None,
-        }
     }
 }
 

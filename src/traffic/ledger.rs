@@ -7,8 +7,9 @@ use super::flow_sums::{EndedFlow, FlowSums, LiveFlows};
 use super::names::Names;
 use super::totals::{BackendTotals, ServiceTotals, Totals};
 use crate::view::drops;
+use tcpgw_core::ruleset::key::split_pair;
 use tcpgw_core::ruleset::name::{Scope, SetName};
-use tcpgw_core::ruleset::rows::{read_address, read_endpoint, read_port, split_pair};
+use tcpgw_core::ruleset::rows::{read_address, read_endpoint, read_port};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Counted;
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::flow_sums::{EndedFlow, LiveFlows};
 use super::*;
 use tcpgw_core::model;
-use tcpgw_core::ruleset::compile::TCP;
+use tcpgw_core::ruleset::key::TCP;
 use tcpgw_core::ruleset::name::{Family, ListenScope, Scope, SetName};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Counted;

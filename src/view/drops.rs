@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::rates::per_second;
 use super::tally::Places;
 use tcpgw_core::model::Endpoint;
-use tcpgw_core::ruleset::compile::TCP;
+use tcpgw_core::ruleset::key::TCP;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
 use tcpgw_core::ruleset::rows::{endpoint_bytes, port_bytes, read_address, read_endpoint, read_port};
 use tcpgw_core::summary::Summary;

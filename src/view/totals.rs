@@ -8,8 +8,9 @@ use super::drops;
 use super::flows::TrafficView;
 use super::tally::Places;
 use crate::traffic::{BackendTotals, FlowSums};
+use tcpgw_core::ruleset::key::split_pair;
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
-use tcpgw_core::ruleset::rows::{read_endpoint, split_pair};
+use tcpgw_core::ruleset::rows::read_endpoint;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Counted;
 

@@ -1,7 +1,9 @@
 //! An answer of the daemon, which ends in time and is no larger than its kind may be.
 
+use super::limits::{MOST_OBJECTS, MOST_VALUES};
+use crate::api::client::Client;
 use crate::api::client::error::ClientError;
-use crate::api::client::{Client, PATIENCE};
+use crate::api::client::limits::PATIENCE;
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
@@ -10,31 +12,6 @@ use tokio::time::timeout;
 
 /// Longest line of an answer that comes line by line.
 const LONGEST_LINE: usize = 1 << 20;
-
-/// Most objects and most values of an answer that is read as JSON: an empty object takes a hundred times as much memory as text.
-pub(super) const MOST_OBJECTS: usize = 1 << 20;
-
-pub(super) const MOST_VALUES: usize = 16 << 20;
-
-/// Largest answer of a daemon about itself, to an order without a state, or that refuses something.
-pub(super) const SMALL: usize = 4 << 20;
-
-/// Largest answer about all services. 10,000 services with 20 backends each take about 50 MB in `GET /v1/status`.
-pub(super) const LARGE: usize = 128 << 20;
-
-/// Largest export: an export of the largest state spells out what its source may leave out.
-pub(super) const EXPORT: usize = 256 << 20;
-
-/// Returns how large the answer to this request may be.
-pub(super) fn largest(target: &str) -> usize {
-    let path = target.split('?').next().unwrap_or_default();
-    match path {
-        "/v1/export" => EXPORT,
-        "/v1/daemon" | "/v1/healthz" | "/v1/teardown" | "/v1/resume" => SMALL,
-        _ if path.ends_with("/pause") || path.ends_with("/resume") => SMALL,
-        _ => LARGE,
-    }
-}
 
 /// Answer of a daemon. Its time and its size are limited; an answer beyond a limit is an error.
 #[derive(Debug)]

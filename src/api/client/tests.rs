@@ -2,7 +2,8 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 
 use super::*;
-use crate::api::client::answer::{EXPORT, LARGE, MOST_OBJECTS, MOST_VALUES, is_modest};
+use crate::api::client::answer::is_modest;
+use crate::api::client::limits::{EXPORT, LARGE, MOST_OBJECTS, MOST_VALUES};
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 

@@ -1,85 +1,30 @@
 //! `tcpgw addon check`
 
+mod arguments;
 mod report;
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderMap;
-use clap::Args;
 use serde_json::{Map, Value};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
+pub(super) use self::arguments::Arguments;
 use self::report::{Printer, conclude};
-use super::Platform;
 use crate::addon::check::{AnswerBody, CheckRequest, CheckRun, CheckSettings, Next, PathBase, ProviderAnswer, sign_on};
 use crate::api::outbound::{BaseUrl, OutboundAnswer, OutboundClient};
 use crate::api::provider::read_provider_credentials;
-use crate::cli::arguments::parse_duration;
-use crate::cli::{Failure, Global, Outcome};
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::global::Global;
 use crate::secrets::Owners;
 
 /// Largest file of a manifest or of parameters, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 const INTERRUPTED: &str = "interrupted";
-
-/// Check a provider of add-ons against the rules of its dialect; exit with 1 if a rule is broken
-///
-/// The command works with any provider and needs no daemon. It creates real resources there (one, with Open Service Broker also a
-/// binding), changes their plan and removes them again, also when a check fails or the command is interrupted (Ctrl-C; a second
-/// Ctrl-C ends it at once). It names the resources that it could not remove. Each check is reported with a verdict: PASS, WARN (the
-/// document only recommends the rule, or does not mention it), FAIL, or SKIP with the reason.
-#[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// The URL of the provider API: with osb the part before /v2/catalog, otherwise the `base_url` of the manifest
-    #[arg(value_name = "URL")]
-    url: String,
-    /// The dialect of the provider API
-    #[arg(long, value_enum)]
-    dialect: Platform,
-    /// A TOML file, mode 0600, with `username`, `password`, and `sso_salt` for single sign-on
-    #[arg(long, value_name = "FILE")]
-    credentials: PathBuf,
-    /// The plan to provision, by name (with osb by name or id) [default: the first of the catalog or manifest]
-    #[arg(long, value_name = "PLAN")]
-    plan: Option<String>,
-    /// The plan to change to [default: another one of the catalog or manifest]
-    #[arg(long, value_name = "PLAN")]
-    other_plan: Option<String>,
-    /// A JSON file with the manifest that the provider gives its platform; it is checked, and answers are compared with it
-    #[arg(long, value_name = "FILE")]
-    manifest: Option<PathBuf>,
-    /// The URL of single sign-on [default: the `sso_url` of the manifest]; without both, single sign-on is not checked
-    #[arg(long, value_name = "URL")]
-    sso_url: Option<String>,
-    /// The service offering, by name or id (osb only) [default: the first one]
-    #[arg(long, value_name = "NAME")]
-    offering: Option<String>,
-    /// The organization that provisions (osb only)
-    #[arg(long, value_name = "GUID", default_value = "4f1d2c0e-6a8b-4c1d-9e57-0b6f3a7d2e10")]
-    organization: String,
-    /// The space that provisions (osb only)
-    #[arg(long, value_name = "GUID", default_value = "b7c9a5d4-20f3-4f6e-8a31-5d2e9c8b7f04")]
-    space: String,
-    /// A JSON file with an object to provision with: `parameters` with osb, otherwise `options`
-    #[arg(long, value_name = "FILE")]
-    parameters: Option<PathBuf>,
-    /// Longest time for one answer
-    #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
-    timeout: Duration,
-    /// Longest time for an asynchronous operation (osb only)
-    #[arg(long, value_name = "T", default_value = "10m", value_parser = parse_duration)]
-    poll_timeout: Duration,
-    /// A PEM file with certificates to trust instead of the system's
-    #[arg(long, value_name = "FILE")]
-    cacert: Option<PathBuf>,
-    /// Exit with 1 on warnings also
-    #[arg(long)]
-    strict: bool,
-}
 
 /// Client, URLs and settings for sending requests.
 struct Edge {

@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 
 use crate::api::answers::DeployAnswer;
+use crate::cli::deploys;
+use crate::cli::global::Global;
 use crate::cli::screen;
-use crate::cli::{Global, deploys};
 use crate::control::request::TargetView;
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;

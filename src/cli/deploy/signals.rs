@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
-use crate::cli::{Failure, screen};
+use crate::cli::failure::Failure;
+use crate::cli::screen;
 
 /// Time after a signal for which the answer to an order is still awaited.
 const MOMENT: Duration = Duration::from_secs(1);

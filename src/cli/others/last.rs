@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::cli::failure::Failure;
+use crate::cli::global::Global;
 use crate::cli::others::Others;
-use crate::cli::{Failure, Global};
 use crate::control::adopt::Adopted;
 use crate::record::boot_id;
 use crate::store::last::Last;

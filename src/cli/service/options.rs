@@ -8,11 +8,11 @@ use clap::Args;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-use crate::cli::Failure;
 use crate::view::endpoint;
 use tcpgw_core::model::{duration, network};
 
 use crate::cli::arguments::parse_duration;
+use crate::cli::failure::Failure;
 use crate::state_file;
 
 /// Names and meanings are those of the state file.

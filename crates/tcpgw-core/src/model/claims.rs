@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::problem::InputProblems;
 use super::shared::{Terms, disagreement};
 use super::{Balance, ClientCaps, Endpoint, Listen, Service, State};
+use std::sync::Arc;
 
 /// Largest number of round-robin services: each needs a chain in the kernel.
 pub const MAX_ROUND_ROBIN: usize = 256;
@@ -336,5 +337,20 @@ fn port_clashes(
                 Some(address) => *taken.entry(*address).or_insert(*index),
             };
         }
+    }
+}
+
+impl State {
+    /// Creates a state from services that are valid one by one.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the conflicts between the services.
+    pub fn new(services: impl IntoIterator<Item = impl Into<Arc<Service>>>) -> Result<Self, InputProblems> {
+        let state = Self::from_valid(services.into_iter().map(Into::into).collect());
+        let mut problems = InputProblems::default();
+        Claims::of(&state).check(&mut problems);
+        problems.into_result()?;
+        Ok(state)
     }
 }

@@ -44,19 +44,6 @@ pub struct State {
 }
 
 impl State {
-    /// Creates a state from services that are valid one by one.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the conflicts between the services.
-    pub fn new(services: impl IntoIterator<Item = impl Into<Arc<Service>>>) -> Result<Self, InputProblems> {
-        let state = Self::from_valid(services.into_iter().map(Into::into).collect());
-        let mut problems = InputProblems::default();
-        claims::Claims::of(&state).check(&mut problems);
-        problems.into_result()?;
-        Ok(state)
-    }
-
     /// Creates a state from services that are already known to be valid together.
     pub fn from_valid(mut services: Vec<Arc<Service>>) -> Self {
         services.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::Ruleset;
 use super::cap::{Cap, FlowCap};
+use super::key::TCP;
 use super::links::Links;
 use super::name::{Family, ListenScope, RoundRobinChain, Scope, SetName, SlotChoice, SpreadRule, Width};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
@@ -17,9 +18,6 @@ use super::stmt::SOURCE_SLOTS;
 use crate::model::{
     Backend, BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, PacketRefusal, Service, SourceMode, State,
 };
-
-/// `IPPROTO_TCP`, as the first field of a service key.
-pub const TCP: [u8; 4] = [6, 0, 0, 0];
 
 /// Returns what the kernel should hold for a state. `links` are the links by which backends may be reached, and on
 /// which a client could be on the same link as its backend.

@@ -5,6 +5,7 @@
 
 pub mod cap;
 pub mod compile;
+pub mod key;
 pub mod links;
 pub mod name;
 pub mod room;

@@ -4,10 +4,11 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use super::cap::Cap;
+use super::key;
 pub use super::round_robin::RoundRobinChain;
-use super::rows;
 pub use super::scope::{Family, ListenScope, Scope};
 pub use super::spread::{SlotChoice, SpreadRule, Width};
+use std::collections::BTreeSet;
 
 /// A set or map of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -234,7 +235,7 @@ impl SetName {
             return owners.is_empty() || owners.into_iter().any(|owner| contains(owner, key));
         };
         let family = listen_scope.family();
-        let (service, backend) = rows::split_pair(listen_scope, key);
+        let (service, backend) = key::split_pair(listen_scope, key);
         contains(Self::Services(listen_scope.scope()), &service)
             && [Self::Limited(family), Self::Unlimited(family)]
                 .into_iter()
@@ -368,6 +369,10 @@ impl fmt::Display for SetName {
         }
     }
 }
+
+/// Optional sets that have elements and are looked up. Most gateways have no limits, for example, and their packets
+/// should not look for any.
+pub type OptionalSets = BTreeSet<SetName>;
 
 #[cfg(test)]
 mod tests {

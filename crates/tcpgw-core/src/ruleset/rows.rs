@@ -3,13 +3,11 @@
 //! A gateway may hold a million elements; a packed row takes a few bytes, rows compare as `memcmp`, and two sets are
 //! compared in one pass.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::slice::ChunksExact;
 
-use super::compile::TCP;
-use super::scope::{Family, ListenScope};
+use super::scope::Family;
 use super::spec::{LIMITS_LEN, SetSpec};
 use crate::model::Endpoint;
 
@@ -256,19 +254,6 @@ pub fn endpoint_bytes(endpoint: Endpoint) -> ([u8; 20], usize) {
     };
     bytes[len..len + 4].copy_from_slice(&port_bytes(endpoint.port));
     (bytes, len + 4)
-}
-
-/// Returns the service key and the backend key of a counter of connections.
-pub fn split_pair(listen_scope: ListenScope, key: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
-    let listening_len = match listen_scope {
-        ListenScope::Any(_) => 4,
-        ListenScope::At(family) => family.address_len() + 4,
-    };
-    let (listening, backend) = key.split_at_checked(listening_len).unwrap_or_default();
-    match listen_scope {
-        ListenScope::Any(_) => (Cow::Owned([&TCP, listening].concat()), backend),
-        ListenScope::At(_) => (Cow::Borrowed(listening), backend),
-    }
 }
 
 /// Reads an address from the front of a key.

@@ -6,6 +6,7 @@
 //! `rules/README.md` shows the path of packets through them.
 
 mod backends;
+mod chain;
 mod entries;
 mod services;
 mod sources;
@@ -14,7 +15,10 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
+pub use self::chain::spread_name;
+pub use self::chain::{Hook, SkeletonBase, SkeletonChain};
 use super::cap::Cap;
+pub use super::name::OptionalSets;
 use super::name::{Family, ListenScope, RoundRobinChain, Scope, SetName, SlotChoice, SpreadRule, Width};
 use super::room::Room;
 use super::spec::{Field, client_key};
@@ -59,75 +63,6 @@ pub fn name() -> String {
     format!("tcpgw skeleton {VERSION}")
 }
 
-/// Hook of a base chain (include/uapi/linux/netfilter.h, `enum nf_inet_hooks`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hook {
-    /// Before the routing decision.
-    Prerouting,
-    /// Packets to the gateway itself.
-    Input,
-    /// Packets from the gateway itself.
-    Output,
-    /// After the routing decision, before packets leave.
-    Postrouting,
-}
-
-/// Properties of a base chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SkeletonBase {
-    /// Hook of the chain.
-    pub hook: Hook,
-    /// Whether the chain is of type `nat`, which sees only the first packet of a flow; otherwise `filter`.
-    pub nat: bool,
-    /// Priority among the chains of the hook.
-    pub priority: i32,
-    /// Priority as nft writes it.
-    pub priority_name: &'static str,
-}
-
-/// A chain and its rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SkeletonChain {
-    /// Name of the chain.
-    pub name: String,
-    /// Properties of a base chain; `None` for other chains.
-    pub base: Option<SkeletonBase>,
-    /// Rules in order.
-    pub rules: Vec<Vec<Stmt>>,
-}
-
-impl SkeletonChain {
-    fn new(name: impl Into<String>, rules: Vec<Vec<Stmt>>) -> Self {
-        Self {
-            name: name.into(),
-            base: None,
-            rules,
-        }
-    }
-
-    fn base(name: &str, hook: Hook, nat: bool, priority: (i32, &'static str), rules: Vec<Vec<Stmt>>) -> Self {
-        let base = SkeletonBase {
-            hook,
-            nat,
-            priority: priority.0,
-            priority_name: priority.1,
-        };
-        Self {
-            name: name.into(),
-            base: Some(base),
-            rules,
-        }
-    }
-}
-
-fn goto(chain: &str) -> Stmt {
-    Stmt::Goto(chain.into())
-}
-
-/// Optional sets that have elements and are looked up. Most gateways have no limits, for example, and their packets
-/// should not look for any.
-pub type OptionalSets = BTreeSet<SetName>;
-
 /// Returns every chain that does not depend on the services, each after those that it goes to.
 pub fn fixed(mark: FlowMark, optional_sets: &OptionalSets) -> Vec<SkeletonChain> {
     let mut chains = Vec::new();
@@ -168,11 +103,6 @@ fn may_match(stmt: &Stmt, optional_sets: &OptionalSets) -> bool {
         }
         _ => true,
     }
-}
-
-/// Returns the name of the chain that has a rule for each number of slots in use.
-pub fn spread_name(listen_scope: ListenScope) -> String {
-    format!("spread{listen_scope}")
 }
 
 /// Returns the `spread` chain with these rules.

@@ -4,7 +4,8 @@ use std::{io::IoSlice, sync::mpsc::Receiver};
 
 use nix::errno::Errno;
 
-use super::{FlowKey, wire};
+use super::key::FlowKey;
+use super::wire;
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange as _;
 use crate::netlink::socket::Netlink;

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use super::key::FlowKey;
 use super::wire;
 use crate::netlink::tlv::{Attr, Attrs, Malformed, Message};
 
@@ -163,21 +164,6 @@ impl<'de> Deserialize<'de> for TcpState {
         let name = Cow::<str>::deserialize(deserializer)?;
         let known = (0..=u8::MAX).map(Self::from).find(|state| state.to_string() == name);
         known.ok_or_else(|| serde::de::Error::custom("no state of a connection"))
-    }
-}
-
-/// Identity of one flow: its original addresses, its zone and its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowKey {
-    pub(super) client: SocketAddr,
-    pub(super) public: SocketAddr,
-    pub(super) zone: u16,
-    pub(super) id: u32,
-}
-
-impl std::fmt::Display for FlowKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} to {}", self.client, self.public)
     }
 }
 

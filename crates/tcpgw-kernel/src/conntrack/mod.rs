@@ -15,18 +15,17 @@ mod delete;
 mod ends;
 mod flow;
 mod handshakes;
+mod key;
+mod pair;
 mod select;
 pub mod stats;
 mod wire;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    net::{IpAddr, SocketAddr},
-    panic::resume_unwind,
-    sync::mpsc,
-    thread,
-};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::sync::mpsc;
+use std::{mem, thread};
 
 use nix::errno::Errno;
 
@@ -38,6 +37,7 @@ use self::delete::Deletes;
 pub use self::delete::{DeleteFailure, Deletion};
 pub use self::ends::{Drained, EndMonitor};
 pub use self::flow::{Counters, CtStatus, Flow, FlowKey, TcpState, Traffic};
+pub use self::pair::Pair;
 pub use self::select::Selection;
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
@@ -63,46 +63,6 @@ pub enum PairFilter {
     Kernel,
     /// Filter in user space, on a list of all flows of tcpgw.
     UserSpace,
-}
-
-/// A backend of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pair {
-    /// The public address, `None` for any.
-    pub public: Option<IpAddr>,
-    /// The service's port.
-    pub public_port: u16,
-    /// Address and port of the backend.
-    pub backend: SocketAddr,
-}
-
-impl Pair {
-    /// Returns whether a flow belongs to this pair.
-    pub fn matches(&self, flow: &Flow) -> bool {
-        self.backend == flow.backend
-            && self.public_port == flow.public.port()
-            && self.public.is_none_or(|public| public == flow.public.ip())
-    }
-
-    /// Returns the value of the pair that a flow belongs to.
-    pub fn of_flow<'p, T>(pairs: &'p BTreeMap<Self, T>, flow: &Flow) -> Option<&'p T> {
-        let there = pairs.get(&Self::of(flow, Some(flow.public.ip())));
-        there.or_else(|| pairs.get(&Self::of(flow, None)))
-    }
-
-    /// Returns whether a flow belongs to one of the pairs.
-    pub fn any_of(pairs: &BTreeSet<Self>, flow: &Flow) -> bool {
-        let there = Self::of(flow, Some(flow.public.ip()));
-        pairs.contains(&there) || pairs.contains(&Self::of(flow, None))
-    }
-
-    const fn of(flow: &Flow, public: Option<IpAddr>) -> Self {
-        Self {
-            public,
-            public_port: flow.public.port(),
-            backend: flow.backend,
-        }
-    }
 }
 
 /// Access to conntrack, of the network namespace of the thread that opened it.
@@ -360,7 +320,7 @@ pub fn list(
     mut each: impl FnMut(&Flow) -> Result<(), NetlinkError>,
 ) -> Result<(), NetlinkError> {
     let build = |writer: &mut Writer, seq| match pair {
-        Some(pair) => wire::dump_pair(writer, seq, mark, pair),
+        Some(pair) => pair::dump_pair(writer, seq, mark, pair),
         None => wire::dump(writer, seq, mark),
     };
     netlink.dump("list flows", build, |message| match Flow::decode(message)? {

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{FlowKey, Pair};
+use super::key::FlowKey;
 use crate::netlink::tlv::{Header, NetfilterHeader, Writer};
 use tcpgw_core::model::FlowMark;
 
@@ -150,30 +150,6 @@ pub(super) fn dump_unmarked(writer: &mut Writer, seq: u32, mark: FlowMark) {
         w.be32(CTA_STATUS, DST_NAT);
         w.be32(CTA_STATUS_MASK, DST_NAT);
     });
-}
-
-/// Asks for the flows of one pair, or of more (see [`dump_filtered`]).
-pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: FlowMark, pair: &Pair) {
-    let backend = TupleEnd {
-        ip: Some(pair.backend.ip()),
-        port: Some(pair.backend.port()),
-    };
-    let public = TupleEnd {
-        ip: pair.public,
-        port: Some(pair.public_port),
-    };
-    let filter = Filter {
-        family: Ip::of(pair.backend.ip()),
-        original: TupleEnds {
-            source: TupleEnd::default(),
-            destination: public,
-        },
-        reply: TupleEnds {
-            source: backend,
-            destination: TupleEnd::default(),
-        },
-    };
-    dump_filtered(writer, seq, mark, &filter);
 }
 
 /// Asks for the flows that pass a filter, or for more: of IPv6 for all addresses, since the kernel's filter takes exactly
@@ -324,7 +300,7 @@ impl TupleEnds {
         }
     }
 
-    fn is_empty(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         self.source == TupleEnd::default() && self.destination == TupleEnd::default()
     }
 
@@ -384,7 +360,7 @@ fn tuple(w: &mut Writer, kind: u16, from: SocketAddr, to: SocketAddr) {
     });
 }
 
-fn family(ip: IpAddr) -> NetfilterHeader {
+pub(super) fn family(ip: IpAddr) -> NetfilterHeader {
     Ip::of(ip).header()
 }
 

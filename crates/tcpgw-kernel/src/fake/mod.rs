@@ -6,6 +6,7 @@
 mod faults;
 mod kernel;
 mod packet;
+mod refused;
 mod table;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -15,14 +16,14 @@ use nix::errno::Errno;
 
 pub use self::faults::{Crash, Fail, KernelCall};
 pub use self::packet::{ConnectOutcome, PacketWalk, Syn};
+use self::refused::refused;
 use self::table::FakeTable;
 use crate::conntrack::{DeleteFailure, Deletion, Flow};
 use crate::linux::next_generation;
 use crate::netlink::error::NetlinkError;
-use crate::netlink::tlv::Nack;
 use crate::nftables::ownership::Ownership;
 use crate::nftables::transaction::{MessageSubject, RefusedMessage};
-use crate::{Build, Commit, Counted, Kernel, KernelError, ObservedTable};
+use crate::{Build, Commit, Kernel, KernelError};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
@@ -309,18 +310,4 @@ impl Fake {
 
 fn owns(mark: FlowMark, flow: &Flow) -> bool {
     mark.matches(flow.mark) && flow.status.dnat()
-}
-
-fn refused(subject: MessageSubject, element: Option<&[u8]>, errno: Errno) -> RefusedMessage {
-    RefusedMessage {
-        subject,
-        element: element.map(Into::into),
-        expression: None,
-        nack: Nack {
-            errno: errno as i32,
-            seq: 0,
-            message: None,
-            offset: None,
-        },
-    }
 }

@@ -8,7 +8,7 @@ use super::GenerationView;
 use super::table::FakeTable;
 use crate::conntrack::{CtStatus, Flow};
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::ruleset::compile::TCP;
+use tcpgw_core::ruleset::key::TCP;
 use tcpgw_core::ruleset::name::{Family, ListenScope, Scope, SetName, SpreadRule};
 use tcpgw_core::ruleset::rows::read_endpoint;
 use tcpgw_core::ruleset::stmt::HASH_SLOTS;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
-use super::{Counted, MessageSubject, ObservedTable, RefusedMessage, refused};
-use crate::Commit;
+use super::refused::refused;
 use crate::nftables::ownership::Ownership;
+use crate::nftables::transaction::{MessageSubject, RefusedMessage};
+use crate::{Commit, Counted, ObservedTable};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{ListenScope, RoundRobinChain, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;

@@ -5,9 +5,12 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use super::Arguments;
+use super::arguments::Arguments;
 use crate::addon::check::{CheckFinding, CheckReport, CheckVerdict};
-use crate::cli::{Code, Failure, Global, Outcome, Output, print_json, screen};
+use crate::cli::failure::{Code, Failure, Outcome};
+use crate::cli::global::{Global, Output};
+use crate::cli::print::print_json;
+use crate::cli::screen;
 use tcpgw_core::diff::count;
 
 /// Number of `-v` from which requests and answers of passed checks are shown.

@@ -1,6 +1,6 @@
 //! Chains for packets to backends and from them.
 
-use super::SkeletonChain;
+use super::chain::SkeletonChain;
 use crate::ruleset::name::{Family, ListenScope, Scope, SetName};
 use crate::ruleset::spec::Field;
 use crate::ruleset::stmt::{

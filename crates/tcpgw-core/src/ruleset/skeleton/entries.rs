@@ -1,8 +1,9 @@
 //! The base chains, and the chains that they share.
 
-use super::{Hook, OptionalSets, SkeletonChain, goto, sources};
+use super::chain::{Hook, SkeletonChain, goto};
+use super::sources;
 use crate::model::FlowMark;
-use crate::ruleset::name::{Family, Scope, SetName};
+use crate::ruleset::name::{Family, OptionalSets, Scope, SetName};
 use crate::ruleset::stmt::{CtState, FlowDirection, Stmt, service_in};
 use crate::ruleset::timeouts::Timeouts;
 

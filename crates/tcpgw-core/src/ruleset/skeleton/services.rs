@@ -1,6 +1,6 @@
 //! Chains from a service's port and addresses to a backend or a refusal.
 
-use super::{SkeletonChain, goto, spread_name};
+use super::chain::{SkeletonChain, goto, spread_name};
 use crate::model::FlowMark;
 use crate::ruleset::name::{Family, ListenScope, Scope, SetName};
 use crate::ruleset::spec::attempt_key;

@@ -1,8 +1,8 @@
 //! Chains that choose the source address that a backend sees.
 
-use super::{OptionalSets, SkeletonChain};
+use super::chain::SkeletonChain;
 use crate::model::FlowMark;
-use crate::ruleset::name::{Family, SetName};
+use crate::ruleset::name::{Family, OptionalSets, SetName};
 use crate::ruleset::spec::SetSpec;
 use crate::ruleset::stmt::{Stmt, receiver};
 
