@@ -1,10 +1,12 @@
 //! Deploys of services that are removed, suspended or another provider's before their targets have answered.
 use std::time::Duration;
 
-use tcpgw::control::request::DeployOrder;
+use tcpgw::addon::Dialect;
+use tcpgw::control::request::{DeployOrder, ServiceEdit};
 use tcpgw::store::Phase;
 
-use super::{Dialect, Event, Order, PEER, ServiceEdit, World, oneshot};
+use super::{Event, World};
+use crate::world::clients::PEER;
 
 /// Time that the targets of a deploy have to become healthy.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -21,23 +23,21 @@ impl World {
             supersede: false,
             by: PEER,
         };
-        let (reply, mut answer) = oneshot::channel();
-        self.silent = true;
-        self.core.order(Order::Deploy(order, reply));
+        self.containers.are_silent = true;
+        let mut answer = self.order_deploy(order);
         self.run();
         answer.try_recv().expect("an answer").expect("it begins")
     }
 
     /// Returns how a deploy stands in the store, and why.
     fn deploy_of(&mut self, id: u64) -> (Phase, Option<String>) {
-        let store = self.store.as_mut().expect("a store");
-        let deploy = store.deploy(id).expect("it can be read").expect("it is known");
+        let deploy = self.store().deploy(id).expect("it can be read").expect("it is known");
         (deploy.phase, deploy.reason)
     }
 }
 
 #[test]
-fn a_deploy_ends_at_once_with_what_it_is_for() {
+fn a_deploy_ends_at_once_when_its_resource_is_removed_or_suspended() {
     for (event, reason) in [
         (
             Event::Deprovision(0),
@@ -51,7 +51,7 @@ fn a_deploy_ends_at_once_with_what_it_is_for() {
         let mut world = World::new();
         world.happen(&Event::Provision(Dialect::Scalingo, 0, 0, None));
         world.run();
-        let service = world.known[&0].as_ref().expect("a resource").id.service();
+        let service = world.resource(0).id.service();
         let id = world.deploy(&service);
         world.happen(&Event::Plan(0, 1));
         world.wait(Duration::from_secs(5));
@@ -59,7 +59,7 @@ fn a_deploy_ends_at_once_with_what_it_is_for() {
         world.happen(&event);
         world.run();
         assert_eq!(world.deploy_of(id), (Phase::Failed, Some(reason.to_owned())));
-        world.silent = false;
+        world.containers.are_silent = false;
         world.end().expect("all is as it is said");
     }
 }

@@ -1,11 +1,13 @@
 //! A pause and a suspension of one service, in either order and over a restart: clients of a suspended app are reset.
 use std::time::Duration;
 
-use tcpgw::control::request::{PauseOrder, Refused};
-use tcpgw_kernel::fake::ConnectOutcome;
-use tokio::sync::oneshot;
+use std::num::NonZeroU16;
 
-use super::{Dialect, Event, NonZeroU16, PEER, World};
+use tcpgw::addon::Dialect;
+use tcpgw::control::request::Refused;
+use tcpgw_kernel::fake::ConnectOutcome;
+
+use super::{Event, World};
 
 const RESET: ConnectOutcome = ConnectOutcome::Empty { reset: true };
 const PAUSED: ConnectOutcome = ConnectOutcome::Empty { reset: false };
@@ -13,15 +15,8 @@ const PAUSED: ConnectOutcome = ConnectOutcome::Empty { reset: false };
 impl World {
     /// Pauses the first app's service for ten minutes, or ends its pause.
     fn pause(&mut self, pauses: bool) -> Result<Vec<String>, Refused> {
-        let name = self.known[&0].as_ref().expect("a resource").id.service().into();
-        let order = PauseOrder {
-            name,
-            time: pauses.then_some(Duration::from_secs(600)),
-            by: PEER,
-        };
-        let (reply, mut answer) = oneshot::channel();
-        let now = self.time();
-        self.core.pause(&order, reply, now);
+        let name = self.resource(0).id.service();
+        let mut answer = self.order_pause(&name, pauses.then_some(Duration::from_secs(600)));
         self.run();
         answer.try_recv().expect("an answer")
     }
@@ -42,8 +37,8 @@ fn served() -> (World, NonZeroU16) {
     let mut world = World::new();
     world.happens(&Event::Provision(Dialect::Scalingo, 0, 0, None));
     world.happens(&Event::Register(0, 2));
-    let port = world.known[&0].as_ref().expect("a resource").port;
-    assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
+    let port = world.resource(0).port;
+    assert!(matches!(world.connect_to(port), ConnectOutcome::Backend(_)));
     (world, port)
 }
 
@@ -53,17 +48,17 @@ fn a_suspension_ends_a_pause() {
         let (mut world, port) = served();
         assert_eq!(world.pause(true), Ok(Vec::new()));
         world.wait(Duration::from_secs(10));
-        assert_eq!(world.connect(port), PAUSED);
+        assert_eq!(world.connect_to(port), PAUSED);
         world.happens(&Event::Suspend(0));
-        assert_eq!(world.connect(port), RESET, "nobody waits for what does not come");
+        assert_eq!(world.connect_to(port), RESET, "nobody waits for what does not come");
         assert!(!world.is_paused());
         if restarts {
             world.restart();
             world.wait(Duration::from_secs(10));
-            assert_eq!(world.connect(port), RESET);
+            assert_eq!(world.connect_to(port), RESET);
         }
         world.happens(&Event::Resume(0));
-        assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
+        assert!(matches!(world.connect_to(port), ConnectOutcome::Backend(_)));
         world.end().expect("all is as it is said");
     }
 }
@@ -76,8 +71,11 @@ fn a_suspension_ends_a_pause_that_only_the_record_knows() {
     world.wait(Duration::from_secs(10));
     world.happens(&Event::Kill(true));
     world.happens(&Event::Suspend(0));
-    assert!(world.uncertain.contains(&0), "the daemon died before it could answer");
-    assert_eq!(world.connect(port), RESET);
+    assert!(
+        world.clients.uncertain.contains(&0),
+        "the daemon died before it could answer"
+    );
+    assert_eq!(world.connect_to(port), RESET);
     assert!(!world.is_paused());
     world.end().expect("all is as it is said");
 }
@@ -92,13 +90,13 @@ fn a_suspended_app_cannot_be_paused() {
         "{refused:?}"
     );
     assert!(!world.is_paused());
-    assert_eq!(world.connect(port), RESET);
+    assert_eq!(world.connect_to(port), RESET);
     assert_eq!(
         world.pause(false),
         Ok(Vec::new()),
         "who ends a pause that there is none of has it ended"
     );
     world.happens(&Event::Resume(0));
-    assert!(matches!(world.connect(port), ConnectOutcome::Backend(_)));
+    assert!(matches!(world.connect_to(port), ConnectOutcome::Backend(_)));
     world.end().expect("all is as it is said");
 }

@@ -1,6 +1,8 @@
 //! A store that refuses writes and can be read, as on a disk without room: whatever is ordered is answered at once, that it cannot be
 //! stored, or as always if it changes nothing; and what the daemon itself has to write does not stand in the way.
+
 use std::collections::BTreeSet;
+use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +10,12 @@ use proptest::prelude::*;
 use tcpgw::addon::{
     AddonOutcome, AddonRequest, Dialect, Provision, Resource, ResourceStatus, ResourceTarget, WantedPlan,
 };
-use tcpgw::control::request::{AddonOrder, AddonRefused, DeployOrder, Refused};
+use tcpgw::control::request::{AddonRefused, DeployOrder, Refused, ServiceEdit};
 use tcpgw_core::problem::Kind;
 
-use super::{
-    APPS, DIALECTS, Event, FIRST, LONG, Order, PEER, PLANS, ServiceEdit, StoreError, World, app, config, config_with,
-    event, oneshot, target,
-};
+use super::apps::owner;
+use super::{APPS, DIALECTS, Event, FIRST, LONG, PLANS, World, app, config, config_with, event, target};
+use crate::world::clients::PEER;
 
 /// Time within which a store that takes changes again gets what it has refused.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -63,29 +64,21 @@ impl World {
             .map(|(name, (_, pps))| (name, pps))
             .collect();
         self.config = config_with("", FIRST, &plans);
-        self.reload(self.config.clone());
+        self.reload();
         // A request names plans as they are called now.
-        self.provisions.clear();
+        self.clients.provisions.clear();
         self.run();
     }
 
     /// Sends a request, and returns its answer, for which no time has to pass.
     fn ask(&mut self, request: AddonRequest) -> Result<AddonOutcome, AddonRefused> {
-        self.requests += 1;
-        let order = AddonOrder {
-            request,
-            through: Dialect::Local,
-            random: self.requests,
-            by: PEER,
-        };
-        let (reply, mut answer) = oneshot::channel();
-        self.core.order(Order::Addon(order, reply));
+        let mut answer = self.order_request(request);
         self.run();
         answer.try_recv().expect("it is answered at once")
     }
 
     fn deploy_at_once(&mut self, at: usize) {
-        let Some(Some(resource)) = self.known.get(&at) else {
+        let Some(Some(resource)) = self.clients.known.get(&at) else {
             return;
         };
         let order = DeployOrder {
@@ -97,8 +90,7 @@ impl World {
             supersede: true,
             by: PEER,
         };
-        let (reply, mut answer) = oneshot::channel();
-        self.core.order(Order::Deploy(order, reply));
+        let mut answer = self.order_deploy(order);
         self.run();
         let _ = answer.try_recv().expect("it is answered at once");
     }
@@ -127,7 +119,7 @@ proptest! {
                     names = other;
                     world.name_plans(names);
                 }
-                Step::Full(is_full) => world.full = is_full.then_some(0),
+                Step::Full(is_full) => world.storage().refuses = is_full.then_some(0),
                 Step::Wait(seconds) => world.wait(Duration::from_secs(seconds)),
                 Step::Deploy(at) => world.deploy_at_once(at),
                 Step::Order(Event::Provision(dialect, at, plan, port)) => {
@@ -135,7 +127,7 @@ proptest! {
                         dialect,
                         app: app(at),
                         uuid: None,
-                        owner: (dialect == Dialect::Osb).then(super::owner),
+                        owner: (dialect == Dialect::Osb).then(owner),
                         plan: WantedPlan::Named(NAMES[names][plan].parse().unwrap()),
                         port: port.and_then(std::num::NonZeroU16::new),
                         asked: None,
@@ -149,7 +141,7 @@ proptest! {
                 Step::Order(order) => world.happen(&order),
             }
             world.run();
-            prop_assert!(world.asked.is_empty() && world.edits.is_empty(), "an order is not answered");
+            prop_assert!(world.clients.asked.is_empty() && world.clients.edits.is_empty(), "an order is not answered");
             // What is there already is the answer, whatever the store does.
             for resource in world.core.resources() {
                 let plan = WantedPlan::Named(resource.plan.clone());
@@ -157,10 +149,10 @@ proptest! {
                 prop_assert_eq!(answer, Ok(AddonOutcome::Unchanged(resource)));
             }
         }
-        world.full = None;
+        world.storage().refuses = None;
         world.name_plans(0);
         world.wait(LONG);
-        for known in world.known.values_mut().flatten() {
+        for known in world.clients.known.values_mut().flatten() {
             // The same plan, as it is called now.
             let of_plan = known.plan_id.as_ref().and_then(|id| id.as_str().chars().last()).and_then(|last| last.to_digit(10));
             let plan = PLANS[usize::try_from(of_plan.unwrap()).unwrap()].0.parse().unwrap();
@@ -175,9 +167,9 @@ proptest! {
 fn a_store_that_refuses_the_names_of_plans_holds_no_order_up() {
     let mut world = World::new();
     world.does([Event::Provision(Dialect::Scalingo, 0, 0, None), Event::Register(0, 2)]);
-    world.full = Some(0);
+    world.storage().refuses = Some(0);
     world.name_plans(1);
-    assert_eq!(world.full, Some(1), "it was tried");
+    assert_eq!(world.storage().refuses, Some(1), "it was tried");
     for _ in 0..3 {
         let answer = world.ask(AddonRequest::ChangePlan(
             target(0),
@@ -190,16 +182,16 @@ fn a_store_that_refuses_the_names_of_plans_holds_no_order_up() {
             "{answer:?}"
         );
     }
-    assert_eq!(world.full, Some(4), "only what was ordered");
+    assert_eq!(world.storage().refuses, Some(4), "only what was ordered");
     for _ in 0..10 {
         world.wait(Duration::from_secs(1));
         assert!(world.core.problems().get(Kind::Store).is_some(), "it refuses still");
     }
-    assert!(world.full <= Some(7), "the attempts have pauses");
-    world.full = None;
+    assert!(world.storage().refuses <= Some(7), "the attempts have pauses");
+    world.storage().refuses = None;
     world.wait(AGAIN);
     assert!(world.core.problems().get(Kind::Store).is_none());
-    let stored = world.store.as_mut().unwrap().resources().unwrap().resources;
+    let stored = world.store().resources().unwrap().resources;
     assert_eq!(stored[0].plan.as_str(), "tiny");
 }
 
@@ -212,10 +204,10 @@ fn a_new_store_that_refuses_what_the_record_knows_better_changes_nothing_of_it()
     }
     world.wait(AGAIN);
     world.does([Event::Suspend(0), Event::Deprovision(1)]);
-    world.store = Err(StoreError::NoDeploy(0));
-    std::fs::remove_file(world.directory.path().join("store.db")).unwrap();
+    world.storage().close();
+    fs::remove_file(world.store_path()).unwrap();
     world.restart();
-    world.full = Some(0);
+    world.storage().refuses = Some(0);
     let corrected = |world: &World| {
         let is_corrected = [0, 1, 2].map(|at| world.status_of(at))
             == [Some(ResourceStatus::Suspended), None, Some(ResourceStatus::Active)];
@@ -232,13 +224,13 @@ fn a_new_store_that_refuses_what_the_record_knows_better_changes_nothing_of_it()
         );
         world.edit("own", ServiceEdit::Patch(br#"{"limit": {"pps": 6}}"#.to_vec()));
         world.run();
-        assert!(world.edits.is_empty(), "it is answered at once");
+        assert!(world.clients.edits.is_empty(), "it is answered at once");
         corrected(&world);
     }
-    world.full = None;
+    world.storage().refuses = None;
     world.wait(AGAIN);
     corrected(&world);
-    let stored = world.store.as_mut().unwrap().resources().unwrap();
+    let stored = world.store().resources().unwrap();
     let apps: BTreeSet<String> = stored.resources.iter().map(|one| one.app.to_string()).collect();
     assert_eq!(apps, [0, 2].map(|at| app(at).to_string()).into());
     let removed = stored.removed.iter().filter(|removed| removed.app == app(1));

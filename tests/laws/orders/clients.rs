@@ -15,7 +15,7 @@ use super::{ENDPOINTS, Event, SERVICES, World, endpoint, service};
 use crate::world;
 use crate::world::clients::{Answer, Clients, PEER, still_waiting, take};
 use crate::world::kernel::syn;
-use crate::world::storage::Kill;
+use crate::world::storage::{Kill, Writes};
 
 /// Orders that wait for their answers.
 #[derive(Default)]
@@ -180,7 +180,13 @@ impl World {
             }
             Event::Stuck(seconds) => self.looking.stick(self.clock.now, Duration::from_secs(seconds)),
             Event::Kill(0, _) => self.restart(),
-            Event::Kill(after, is_made) => self.storage().kill = Some(Kill { after, is_made }),
+            Event::Kill(after, is_made) => {
+                self.storage().kill = Some(Kill {
+                    after,
+                    of: Writes::All,
+                    is_made,
+                });
+            }
         }
         if !self.clients.is_held {
             self.run();

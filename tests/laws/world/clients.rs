@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tcpgw::control::core::Order;
 use tcpgw::control::request::{
-    BatchItem, BatchOrder, DeployOrder, EditOrder, Edited, EditedBatch, PauseOrder, Peer, Refused, ServiceEdit,
-    TornDown,
+    BatchItem, BatchOrder, DeployOrder, EditOrder, Edited, EditedBatch, PauseOrder, Peer, Refused, Resumed,
+    ServiceEdit, TornDown,
 };
 use tcpgw::store::Expect;
 use tokio::sync::oneshot;
@@ -95,6 +95,13 @@ impl<C: Clients> World<C> {
         };
         let now = self.time();
         self.core.pause(&order, reply, now);
+        answer
+    }
+
+    pub(crate) fn order_resume(&mut self) -> Answer<Resumed> {
+        let (reply, answer) = oneshot::channel();
+        let now = self.time();
+        self.core.resume(PEER, reply, now);
         answer
     }
 

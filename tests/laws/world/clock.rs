@@ -41,6 +41,16 @@ impl Clock {
         self.unix += until - self.now;
         self.now = until;
     }
+
+    /// Sets the clock forward by so many seconds.
+    pub(crate) fn set(&mut self, seconds: i64) {
+        let step = Duration::from_secs(seconds.unsigned_abs());
+        self.unix = if seconds < 0 {
+            self.unix.saturating_sub(step)
+        } else {
+            self.unix + step
+        };
+    }
 }
 
 /// Returns when something may happen next, which is after `now`; `None`: nothing before `end`.

@@ -9,6 +9,8 @@ use tcpgw_core::health::ProbeOutcome;
 #[derive(Debug, Default)]
 pub(crate) struct Containers {
     pub(crate) down: BTreeSet<SocketAddr>,
+    /// True when no backend answers probes.
+    pub(crate) are_silent: bool,
     /// Backends that have answered a probe, or were in the balance when a daemon started.
     pub(crate) met: BTreeSet<SocketAddr>,
 }
@@ -26,7 +28,7 @@ impl Containers {
     }
 
     pub(crate) fn probe(&mut self, endpoint: SocketAddr) -> ProbeOutcome {
-        if self.answers(endpoint) {
+        if self.answers(endpoint) && !self.are_silent {
             self.met.insert(endpoint);
             ProbeOutcome::Accepted
         } else {

@@ -1,13 +1,14 @@
 //! The life of a daemon: it starts, carries out what is due, and is killed.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use tcpgw::config::Config;
 use tcpgw::control::core::Core;
 use tcpgw::control::job::{Job, JobOutcome};
 use tcpgw::control::storage::Write;
 use tcpgw::daemon::kernel_thread;
 use tcpgw::reconcile::engine::Engine;
-use tcpgw::record::{self, RecordFile};
 use tcpgw::store::Store;
 use tcpgw::store::last::Last;
 use tcpgw_core::model::{FlowMark, State};
@@ -48,19 +49,6 @@ impl<C: Clients> World<C> {
         }
     }
 
-    /// Returns the record, as the daemon or another program reads and writes it.
-    pub(crate) fn record_file(&self) -> RecordFile {
-        RecordFile::new(self.directory.path(), NAMESPACE)
-    }
-
-    /// Returns the revision of the store that the record knows.
-    fn recorded_revision(&self) -> u64 {
-        let storage = self.storage.as_ref();
-        storage.map_or(0, |storage| {
-            self.record_file().store_revision(&record::boot_id(), storage.path())
-        })
-    }
-
     /// Kills the daemon, and returns the kernel.
     pub(crate) fn kill(&mut self) -> Fake {
         self.clients.lose_daemon();
@@ -82,6 +70,11 @@ impl<C: Clients> World<C> {
         self.storage.as_mut().expect("the daemon has a store")
     }
 
+    pub(crate) fn store_path(&self) -> PathBuf {
+        let storage = self.storage.as_ref();
+        storage.expect("the daemon has a store").path().to_owned()
+    }
+
     /// Returns the open store.
     pub(crate) fn store(&mut self) -> &mut Store {
         self.storage().store()
@@ -98,10 +91,28 @@ impl<C: Clients> World<C> {
         }
     }
 
+    /// Lets the daemon read its configuration again. Its provider API can be served.
+    pub(crate) fn reload(&mut self) {
+        let now = self.time();
+        self.core.reload(self.settings(), self.config.clone(), now);
+        self.core.provider_api(Ok(()), now);
+    }
+
+    /// Lets the daemon read another configuration.
+    pub(crate) fn reload_with(&mut self, config: Config) {
+        self.config = config;
+        self.reload();
+    }
+
     /// Carries out everything that is due now.
     pub(crate) fn run(&mut self) {
+        self.run_until(|| false);
+    }
+
+    /// Carries out what is due now, until that is so.
+    pub(crate) fn run_until(&mut self, mut is_enough: impl FnMut() -> bool) {
         for _ in 0..10_000 {
-            if !self.step() {
+            if is_enough() || !self.step() {
                 return;
             }
         }
@@ -115,14 +126,16 @@ impl<C: Clients> World<C> {
         let (surroundings, looking) = (&self.surroundings, &mut self.looking);
         let vet =
             &mut |state: &State, is_known: &IsKnown<'_>| looking.vet(now.instant, || surroundings.vet(state, is_known));
-        if let Some(news) = self.core.judges_again() {
+        // A file that waits for a look is no step.
+        if let Some(news) = self.core.judges_again()
+            && self.core.file_news(news, vet, now)
+        {
             is_idle = false;
-            if self.core.file_news(news, vet, now) {
-                self.core.begin(now);
-            }
+            self.core.begin(now);
         }
         if self.core.is_judgement_due(now) {
             is_idle = false;
+            self.judgements += 1;
             self.core.judge_surroundings(vet, now);
         }
         let write = self.storage.as_ref().and_then(|_| self.core.next_write(vet, now));
@@ -136,9 +149,11 @@ impl<C: Clients> World<C> {
                 return true;
             }
         }
+        // A probe takes longer than a job.
         if let Some(job) = self.core.next_job(now) {
-            is_idle = false;
             self.perform(job);
+            C::hear(self);
+            return true;
         }
         C::hear(self);
         let probes = self.core.health().due(now.instant);
@@ -164,7 +179,9 @@ impl<C: Clients> World<C> {
     /// Performs a job as the kernel's thread does.
     pub(crate) fn perform(&mut self, job: Job) {
         let now = self.time();
-        let engine = self.engine.as_mut().expect("a daemon runs");
+        self.jobs.whole_table += usize::from(matches!(job, Job::All(..)));
+        self.jobs.flushes += usize::from(matches!(job, Job::Flush(_)));
+        let engine = self.engine();
         let done = kernel_thread::perform(engine, job);
         let outcome = JobOutcome {
             done,

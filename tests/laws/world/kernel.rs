@@ -60,6 +60,13 @@ impl<C: Clients> World<C> {
         self.is_troubled = true;
     }
 
+    /// Gives the gateway these links, of which the daemon is told.
+    pub(crate) fn set_links(&mut self, links: Links) {
+        self.engine().set_links(links.clone());
+        self.links = links;
+        self.core.links_changed();
+    }
+
     /// Ends the failures of the kernel.
     pub(crate) fn heal(&mut self) {
         self.kernel().restart();

@@ -9,6 +9,7 @@ pub(crate) mod containers;
 mod daemon;
 pub(crate) mod kernel;
 pub(crate) mod looking;
+mod record;
 pub(crate) mod state_file;
 pub(crate) mod storage;
 pub(crate) mod surroundings;
@@ -17,7 +18,7 @@ use tcpgw::config::Config;
 use tcpgw::config::daemon::DaemonSettings;
 use tcpgw::control::core::{Core, Now};
 use tcpgw::reconcile::engine::Engine;
-use tcpgw::record;
+use tcpgw::record::boot_id;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_kernel::fake::Fake;
 
@@ -39,7 +40,7 @@ pub(crate) struct World<C> {
     engine: Option<Engine<Fake>>,
     /// `None` for a daemon that has no store.
     storage: Option<Storage>,
-    pub(crate) directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     pub(crate) clock: Clock,
     /// Configuration that the next daemon reads.
     pub(crate) config: Config,
@@ -50,9 +51,21 @@ pub(crate) struct World<C> {
     pub(crate) looking: Looking,
     pub(crate) surroundings: Surroundings,
     pub(crate) containers: Containers,
+    pub(crate) jobs: Jobs,
+    /// Number of times that all services were judged by the state of the gateway.
+    pub(crate) judgements: usize,
     /// True while the kernel may differ from what the daemon wants, because it failed.
     pub(crate) is_troubled: bool,
     pub(crate) clients: C,
+}
+
+/// Numbers of jobs of the kernel's thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Jobs {
+    /// Jobs that read the whole table.
+    pub(crate) whole_table: usize,
+    /// Jobs that only delete flows.
+    pub(crate) flushes: usize,
 }
 
 impl<C: Clients> World<C> {
@@ -70,15 +83,22 @@ impl<C: Clients> World<C> {
             directory,
             clock,
             config: Config::default(),
-            boot: record::boot_id(),
+            boot: boot_id(),
             file: StateFile::default(),
             links: links(),
             looking: Looking::default(),
             surroundings: Surroundings::default(),
             containers: Containers::default(),
+            jobs: Jobs::default(),
+            judgements: 0,
             is_troubled: false,
             clients,
         }
+    }
+
+    /// Takes the store away: the next daemon has none.
+    pub(crate) fn remove_store(&mut self) {
+        self.storage = None;
     }
 
     pub(crate) fn time(&self) -> Now {

@@ -14,8 +14,14 @@ pub(crate) struct Storage {
     opened: Result<Store, StoreError>,
     /// Time until which the disk is full.
     pub(crate) full_until: Option<Instant>,
+    /// While all changes are refused, the number of those. The store can be read, and written in a trial.
+    pub(crate) refuses: Option<usize>,
+    /// The next change fails; `true` when it takes effect all the same.
+    pub(crate) fail_change: Option<bool>,
     /// The write at which the daemon is killed.
     pub(crate) kill: Option<Kill>,
+    /// Most changes that were written in one transaction.
+    pub(crate) most_together: usize,
 }
 
 /// A daemon is killed at one of its next writes.
@@ -23,8 +29,18 @@ pub(crate) struct Storage {
 pub(crate) struct Kill {
     /// Number of writes until then, that one included.
     pub(crate) after: usize,
+    /// Writes that count.
+    pub(crate) of: Writes,
     /// True when the last write takes effect.
     pub(crate) is_made: bool,
+}
+
+/// Kinds of writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writes {
+    All,
+    /// Changes of services and resources.
+    Changes,
 }
 
 impl Storage {
@@ -33,7 +49,10 @@ impl Storage {
             path: directory.join("store.db"),
             opened: Err(never_opened()),
             full_until: None,
+            refuses: None,
+            fail_change: None,
             kill: None,
+            most_together: 0,
         }
     }
 
@@ -64,12 +83,19 @@ impl Storage {
     /// Closes the store, as the death of its daemon does.
     pub(crate) fn close(&mut self) {
         self.opened = Err(never_opened());
-        self.kill = None;
+        (self.fail_change, self.kill) = (None, None);
     }
 
     /// Performs a write as the store's thread does. Returns `None` when the daemon is killed before it gets the result.
     pub(crate) fn perform(&mut self, write: Write, now: Instant) -> Option<Written> {
-        if let Some(kill) = &mut self.kill {
+        let is_change = matches!(write, Write::Change(..) | Write::Together(..));
+        self.most_together = self.most_together.max(match &write {
+            Write::Together(changes, _) => changes.len(),
+            _ => 1,
+        });
+        if let Some(kill) = &mut self.kill
+            && (is_change || kill.of == Writes::All)
+        {
             kill.after = kill.after.saturating_sub(1);
             if kill.after == 0 {
                 if kill.is_made {
@@ -80,6 +106,19 @@ impl Storage {
         }
         if self.full_until.is_some_and(|until| until > now) {
             return Some(refused(&write));
+        }
+        if let Some(refused_so_far) = &mut self.refuses
+            && !matches!(write, Write::Refresh | Write::Remember(..))
+        {
+            *refused_so_far += 1;
+            return Some(refused(&write));
+        }
+        if let Some(is_made) = self.fail_change.take_if(|_| is_change) {
+            let refused = refused(&write);
+            if is_made {
+                store_work::perform(&mut self.opened, write);
+            }
+            return Some(refused);
         }
         Some(store_work::perform(&mut self.opened, write))
     }

@@ -4,77 +4,47 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
-use tcpgw::control::request::{PauseOrder, Peer, Resumed, TornDown};
-use tcpgw::record::{RecordFile, boot_id};
+use tcpgw::control::request::{Resumed, TornDown};
+use tcpgw::record::boot_id;
 use tcpgw::store::last::Last;
 use tcpgw_core::problem::{Kind, Severity};
 
-use super::told::{V4, file};
-use super::{Event, NAMESPACE, World};
-
-const BY: Peer = Peer {
-    uid: 7,
-    gid: 7,
-    pid: None,
-};
+use super::problems::{V4, file};
+use super::{Event, World};
+use crate::world::clients::PEER;
 
 /// Time within which the record is tried again.
 const AGAIN: Duration = Duration::from_secs(7);
 
 impl World {
-    fn block_record(&self, is_blocked: bool) {
-        let record = self.directory.path().join(format!("netns-{NAMESPACE}.state"));
-        for blocked in ["new", "journal", "journal.new", "torn-down.new"] {
-            let path = record.with_extension(blocked);
-            if is_blocked {
-                let _ = fs::remove_file(&path);
-                fs::create_dir(path).unwrap();
-            } else {
-                fs::remove_dir(path).unwrap();
-            }
-        }
-    }
-
     fn tear_down(&mut self) -> TornDown {
-        let (reply, mut torn) = tokio::sync::oneshot::channel();
-        self.core.teardown(BY, reply);
+        let mut torn = self.order_teardown();
         // The file of last services is not written here.
         self.wait(Duration::from_secs(3));
         torn.try_recv().unwrap().unwrap()
     }
 
     fn pause(&mut self, name: &str, time: Option<Duration>) -> Vec<String> {
-        let order = PauseOrder {
-            name: name.into(),
-            time,
-            by: BY,
-        };
-        let (reply, mut answer) = tokio::sync::oneshot::channel();
-        let now = self.time();
-        self.core.pause(&order, reply, now);
+        let mut answer = self.order_pause(name, time);
         self.run();
         answer.try_recv().unwrap().unwrap()
     }
 
     fn resume(&mut self) -> Resumed {
-        let (reply, mut answer) = tokio::sync::oneshot::channel();
-        let now = self.time();
-        self.core.resume(BY, reply, now);
+        let mut answer = self.order_resume();
         self.run();
         answer.try_recv().unwrap().unwrap()
     }
 
     fn restart_without_record(&mut self, last: Last, is_damaged: bool) {
-        let record = self.directory.path().join(format!("netns-{NAMESPACE}.state"));
+        let record = self.record_path();
         if is_damaged {
             let bytes = fs::read(&record).unwrap();
             fs::write(&record, &bytes[..bytes.len() / 2]).unwrap();
         } else {
             fs::remove_file(&record).unwrap();
         }
-        let mut fake = self.engine.take().unwrap().into_kernel();
-        fake.restart();
-        self.start(fake);
+        self.restart();
         self.core.served_last(last, boot_id());
         self.run();
     }
@@ -87,10 +57,10 @@ impl World {
 }
 
 #[test]
-fn a_teardown_that_cannot_be_written_is_carried_out_and_no_success() {
+fn a_teardown_that_cannot_be_written_is_carried_out_and_reported() {
     let mut world = World::new(file(&json!([V4])));
     world.wait(AGAIN);
-    world.block_record(true);
+    world.forbid_record();
     let torn = world.tear_down();
     assert!(torn.table_removed);
     let why = torn.not_lasting.expect("whoever asked is told");
@@ -99,11 +69,11 @@ fn a_teardown_that_cannot_be_written_is_carried_out_and_no_success() {
     // Nothing but the time has to pass until it is written.
     world.wait(AGAIN);
     assert!(world.record_problem().is_some());
-    world.block_record(false);
+    world.allow_record();
     world.wait(AGAIN);
     assert_eq!(world.record_problem(), None);
-    let noted = RecordFile::new(world.directory.path(), NAMESPACE).load_torn_down();
-    assert_eq!(noted.map(|noted| noted.uid), Some(7));
+    let noted = world.record_file().load_torn_down();
+    assert_eq!(noted.map(|noted| noted.uid), Some(PEER.uid));
     assert_eq!(
         world.resume(),
         Resumed {
@@ -123,13 +93,13 @@ fn a_pause_that_cannot_be_written_warns_until_it_can() {
     assert_eq!(world.pause("web", None), [""; 0]);
     world.wait(AGAIN);
     assert_eq!(world.record_problem(), None);
-    world.block_record(true);
+    world.forbid_record();
     let warnings = world.pause("web", Some(Duration::from_secs(600)));
     assert!(warnings[0].contains("ends with the daemon"), "{warnings:?}");
     assert!(world.record_problem().is_some());
     world.wait(AGAIN);
     assert!(world.record_problem().is_some());
-    world.block_record(false);
+    world.allow_record();
     world.wait(AGAIN);
     assert_eq!(world.record_problem(), None);
     // The pause is known to the next daemon now.
@@ -137,7 +107,7 @@ fn a_pause_that_cannot_be_written_warns_until_it_can() {
     assert!(world.core.services().services[0].paused.is_some());
     // A resume that cannot be written is known to this daemon only.
     world.wait(AGAIN);
-    world.block_record(true);
+    world.forbid_record();
     assert_eq!(world.pause("web", None).len(), 1);
     assert!(world.core.services().services[0].paused.is_none());
 }
@@ -189,7 +159,7 @@ fn a_service_that_is_removed_after_a_teardown_comes_back_without_its_pause() {
 
 /// A run directory that cannot be written is reported before a write is due, and without a trial write.
 #[test]
-fn a_run_directory_that_takes_nothing_is_told_at_once() {
+fn a_run_directory_that_cannot_be_written_is_reported_at_once() {
     let mut world = World::new(file(&json!([V4])));
     world.wait(AGAIN);
     let now = world.time();
@@ -197,10 +167,10 @@ fn a_run_directory_that_takes_nothing_is_told_at_once() {
     assert!(world.core.next_job(now).is_none(), "nothing is due");
     assert!(world.record_problem().unwrap().contains("/run/tcpgw: no room"));
     // A write that does fail is reported with its own message.
-    world.block_record(true);
+    world.forbid_record();
     world.pause("web", Some(Duration::from_secs(60)));
     assert!(world.record_problem().unwrap().contains("paused and drained"));
-    world.block_record(false);
+    world.allow_record();
     world.wait(AGAIN);
     assert!(world.record_problem().unwrap().contains("no room"));
     let now = world.time();
@@ -211,7 +181,7 @@ fn a_run_directory_that_takes_nothing_is_told_at_once() {
 /// A record that is lost while the table stays is reported, and a pause goes on according to the copy beside the store. Where the
 /// copy does not have it, its end is reported, too.
 #[test]
-fn a_record_that_is_lost_is_told_and_ends_no_pause_in_silence() {
+fn a_lost_record_is_reported_with_the_pauses_that_end_by_it() {
     const PAUSE: Duration = Duration::from_secs(600);
     for (has_copy, is_damaged) in [(true, false), (true, true), (false, false)] {
         let mut world = World::new(file(&json!([V4])));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tcpgw::control::events::{After, What};
-use tcpgw::control::request::Peer;
+use tcpgw::control::request::Resumed;
 use tcpgw_core::model::State;
 use tcpgw_core::problem::{Kind, Severity};
 
@@ -57,10 +57,10 @@ fn a_family_without_backends_is_an_error() {
     world.wait(FOUND);
     assert_eq!(world.told(), []);
     for (down, words) in [(V4, "for IPv4 clients: none of 1"), (V6, "for IPv6 clients: none of 1")] {
-        world.down.insert(at(down));
+        world.containers.down.insert(at(down));
         world.wait(FOUND);
         world.tells(Severity::Error, Kind::NoHealthyBackend, words);
-        world.down.clear();
+        world.containers.down.clear();
         world.wait(FOUND);
         assert_eq!(world.told(), []);
     }
@@ -78,10 +78,10 @@ fn a_family_without_backends_is_an_error() {
 
 /// New backends that never answer do not make a gateway unhealthy while the old backends serve.
 #[test]
-fn whoever_is_served_by_the_old_backend_is_served() {
+fn new_backends_that_never_answer_are_a_warning_while_the_old_ones_serve() {
     let mut world = World::new(file(&json!([V4])));
     world.wait(FOUND);
-    world.down.insert(at(OTHER_V4));
+    world.containers.down.insert(at(OTHER_V4));
     world.happen(Event::File(Box::new(file(&json!([OTHER_V4])))));
     world.wait(FOUND);
     world.tells(
@@ -90,10 +90,10 @@ fn whoever_is_served_by_the_old_backend_is_served() {
         "clients are served by 10.2.0.11:3000",
     );
     assert!(world.core.problems().is_ok());
-    world.down.insert(at(V4));
+    world.containers.down.insert(at(V4));
     world.wait(FOUND);
     world.tells(Severity::Error, Kind::NoHealthyBackend, "none of 1 answers probes");
-    world.down.clear();
+    world.containers.down.clear();
     world.wait(FOUND);
     assert_eq!(world.told(), []);
 }
@@ -110,7 +110,7 @@ fn errors(world: &World) -> Vec<String> {
 
 /// A new service that waits for its first probes is no error until one has failed.
 #[test]
-fn a_backend_that_nobody_has_asked_yet_is_no_error() {
+fn a_backend_without_a_probe_yet_is_no_error() {
     let mut world = World::new(file(&json!([V4])));
     world.wait(FOUND);
     let web = json!({"name": "web", "port": 20001, "backends": [V4], "drain_timeout": "1s"});
@@ -130,7 +130,7 @@ fn a_backend_that_nobody_has_asked_yet_is_no_error() {
     world.happen(with("other", OTHER_V4));
     world.wait(FOUND);
     assert_eq!((world.told(), errors(&world)), (Vec::new(), Vec::new()));
-    world.down.insert(at(V6));
+    world.containers.down.insert(at(V6));
     world.happen(with("dead", V6));
     world.tells(
         Severity::Warning,
@@ -145,21 +145,14 @@ fn a_backend_that_nobody_has_asked_yet_is_no_error() {
 /// A teardown stays a problem until the kernel serves again: between the order and the kernel's answer no client is served.
 #[test]
 fn a_teardown_is_over_when_the_kernel_serves() {
-    let by = Peer {
-        uid: 0,
-        gid: 0,
-        pid: None,
-    };
     let mut world = World::new(file(&json!([V4])));
     world.wait(FOUND);
-    let (reply, _torn) = tokio::sync::oneshot::channel();
-    world.core.teardown(by, reply);
+    let _torn = world.order_teardown();
     // The file of last services is not written here.
     world.wait(Duration::from_secs(3));
     assert!(world.core.problems().get(Kind::TornDown).is_some());
-    let (reply, mut resumed) = tokio::sync::oneshot::channel();
+    let mut resumed = world.order_resume();
     let now = world.time();
-    world.core.resume(by, reply, now);
     // The kernel takes its time.
     let job = world.core.next_job(now).unwrap();
     let told = world.core.problems().get(Kind::TornDown).expect("it is told still");
@@ -169,7 +162,7 @@ fn a_teardown_is_over_when_the_kernel_serves() {
     world.run();
     assert_eq!(
         resumed.try_recv(),
-        Ok(Ok(tcpgw::control::request::Resumed {
+        Ok(Ok(Resumed {
             resumed: true,
             warnings: Vec::new()
         }))
@@ -181,14 +174,14 @@ fn a_teardown_is_over_when_the_kernel_serves() {
 
 /// A service that is held back and whose port another service has is not reported as served in its old form.
 #[test]
-fn what_gave_way_at_the_start_is_not_told_as_served() {
+fn a_service_that_is_held_back_is_not_reported_as_served() {
     let mut world = World::new(file(&json!([V4])));
     world.wait(FOUND);
     world.surroundings.own.insert(at("10.2.0.13:3000"));
-    world.file = services(&json!([
+    world.file.content = Some(services(&json!([
         {"name": "web", "port": 20002, "backends": [V4, "10.2.0.13:3000"]},
         {"name": "other", "port": 20001, "backends": [OTHER_V4]},
-    ]));
+    ])));
     world.happen(Event::Restart);
     let told = world.core.problems().get(Kind::HeldBack).expect("it is told");
     assert!(told.message.contains("is held back and is not served"), "{told:?}");

@@ -1,0 +1,152 @@
+//! The losses of an event, each of which happens while no daemon runs.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use tcpgw::reconcile::{Desired, Options, Reconciler};
+use tcpgw::record::Applied;
+use tcpgw::store::last::Last;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::owner::{Details, Owner};
+use tcpgw_core::plan::plan;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::name::SetName;
+use tcpgw_kernel::fake::Fake;
+use tcpgw_kernel::{Commit, Kernel as _};
+
+use super::{WRITTEN, World};
+use crate::states::links;
+use crate::world::NAMESPACE;
+
+/// Losses while no daemon runs, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Loss {
+    /// Another program removes the table.
+    TableGone,
+    /// The table is removed, and the state file is applied without a daemon, if that is possible.
+    Reapplied,
+    /// Another program removes all slots, so that no backend is in the balance any more.
+    SlotsFlushed,
+    /// Another program removes all services from the table.
+    ServicesFlushed,
+    StoreGone,
+    StoreDamaged,
+    RecordGone,
+    RecordDamaged,
+    /// The file of last services.
+    LastGone,
+    /// The record and the table are of another version.
+    OtherVersion,
+    Reboot,
+}
+
+impl World {
+    /// Kills the daemon, lets all this be lost, and starts another daemon.
+    pub(super) fn restart_after(&mut self, losses: &BTreeSet<Loss>) {
+        let mut fake = self.kill();
+        self.allow_record();
+        // Where the kernel was not examined, or does not hold a service, no other source has it.
+        let is_blind = self.looking.is_stuck(self.clock.now);
+        let is_table_lost = losses.iter().any(|loss| *loss <= Loss::ServicesFlushed);
+        let is_stuck = std::mem::take(&mut self.clients.is_record_stuck);
+        let is_record_lost = is_stuck || losses.contains(&Loss::RecordGone) || losses.contains(&Loss::RecordDamaged);
+        for loss in losses {
+            match loss {
+                // The rules for a boot decide what is served again then, and what may be held back.
+                Loss::TableGone | Loss::Reapplied | Loss::SlotsFlushed | Loss::ServicesFlushed if is_blind => {}
+                // Nor where no source says that a port was served on which a local program listens now.
+                Loss::TableGone | Loss::Reapplied if is_record_lost && !self.listening().is_empty() => {}
+                // A service that is held back is kept as the kernel has it.
+                Loss::SlotsFlushed if !self.clients.moved.is_empty() => {}
+                Loss::SlotsFlushed => flush(&mut fake, |name| matches!(name, SetName::Slots(_))),
+                // Without a record it is unknown whether they were removed.
+                Loss::ServicesFlushed if is_record_lost => {}
+                Loss::ServicesFlushed => flush(&mut fake, |name| matches!(name, SetName::Services(_))),
+                Loss::TableGone => drop(fake.remove().unwrap()),
+                Loss::Reapplied => self.apply_alone(&mut fake),
+                Loss::StoreGone => drop(fs::remove_file(self.store_path())),
+                Loss::StoreDamaged => fs::write(self.store_path(), "damaged").unwrap(),
+                Loss::RecordGone => drop(fs::remove_file(self.record_path())),
+                Loss::LastGone if losses.contains(&Loss::Reboot) || is_table_lost => {}
+                Loss::LastGone if !self.clients.theirs.is_empty() || is_blind || is_stuck => {}
+                Loss::LastGone => drop(fs::remove_file(Last::path(&self.store_path()))),
+                Loss::RecordDamaged => drop(fs::write(self.record_path(), "damaged")),
+                Loss::OtherVersion => self.other_version(),
+                Loss::Reboot => {
+                    self.clients.theirs = self.listening();
+                    if self.looking.is_stuck(self.clock.now) {
+                        self.clients.waits_until = self.clients.sees_at;
+                    }
+                    fake = self.boot();
+                }
+            }
+        }
+        self.start(fake);
+        self.wait(WRITTEN);
+    }
+
+    /// Runs `tcpgw apply` of the state file, as far as the services of other providers do not prevent it: none is in the kernel.
+    fn apply_alone(&self, fake: &mut Fake) {
+        fake.remove().unwrap();
+        let is_refused =
+            !self.listening().is_empty() || !self.clients.moved.is_empty() || self.looking.is_stuck(self.clock.now);
+        let file = self
+            .file
+            .content
+            .clone()
+            .filter(|file| !file.services.is_empty() && !is_refused);
+        let Some(wanted) = file else {
+            return;
+        };
+        let desired = Desired::new(&wanted, &links());
+        let records = self.record_file();
+        let applied = Applied {
+            at: 1,
+            origin: self.file.path.to_str().unwrap().into(),
+            known: self.clock.passed(),
+            store: None,
+        };
+        let details = wanted.services.iter().map(|service| {
+            let details = Details::new(Owner::File, service, service);
+            (service.name.clone(), details)
+        });
+        let mut reconciler = Reconciler::new(fake, &records, NAMESPACE, FlowMark::default())
+            .signed(applied)
+            .detailed(details.collect());
+        let known = reconciler.look(&desired.summary).unwrap();
+        let path = Last::path(&self.store_path());
+        if let Some(mut last) = Last::load(&path).unwrap() {
+            let missing = known.lost(&last).filter(|(_, name)| wanted.get(name).is_none());
+            let missing: Vec<Box<str>> = missing.map(|(_, name)| name.into()).collect();
+            last.unserved.extend(missing);
+            last.save(&path).unwrap();
+        }
+        reconciler.apply(known, &desired, &Options::default()).unwrap();
+    }
+
+    fn other_version(&self) {
+        let records = self.record_file();
+        if let Some(mut record) = records.load() {
+            record.head.program = "0.0.9, skeleton 3".into();
+            records.save(&record.head, &record.ruleset).unwrap();
+        }
+    }
+}
+
+/// Removes all rows of these sets, as another program would.
+fn flush(fake: &mut Fake, is_flushed: impl Fn(SetName) -> bool) {
+    let ruleset = fake.ruleset();
+    let left = ruleset.sets().iter().filter(|(name, _)| !is_flushed(**name));
+    let left = left.map(|(name, rows)| (*name, rows.clone())).collect();
+    let left = Ruleset::new(left, ruleset.turns().clone()).with_timeouts(*ruleset.timeouts());
+    for step in &plan(&ruleset, &left).steps {
+        let commit = Commit {
+            generation: fake.generation(),
+            mark: FlowMark::default(),
+            build: None,
+            step,
+            forget: &[],
+        };
+        fake.commit(&commit).unwrap();
+    }
+}
