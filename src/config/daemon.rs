@@ -95,6 +95,7 @@ impl Section {
 
 /// All settings of the daemon, with the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct DaemonSettings {
     /// The state file, absolute; `None`: only the API provides services.
     pub state: Option<PathBuf>,

@@ -16,12 +16,15 @@ use tcpgw_core::ruleset::name::SetName;
 /// First bytes: the form of the rest.
 const MAGIC: &[u8; 8] = b"tcpgw-t1";
 
+/// Values of a set's counters by key.
+type Counts = Vec<(Vec<u8>, u64)>;
+
 #[derive(Serialize, Deserialize)]
 struct Kept {
     /// Boot of the machine, without which the kernel's numbers mean nothing.
     boot: String,
     table: Option<u64>,
-    bases: Vec<(String, Vec<(Vec<u8>, u64)>)>,
+    bases: Vec<(String, Counts)>,
     services: BTreeMap<Box<str>, ServiceTotals>,
     ended: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
 }

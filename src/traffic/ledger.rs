@@ -206,13 +206,8 @@ impl Ledger {
     /// Sums up removed backends, and forgets removed services, as far as there are too many.
     fn forget_former(&mut self) {
         let names = &self.names;
-        let former = |(name, _): &(&Box<str>, &ServiceTotals)| !names.is_current(name);
-        let gone: Vec<Box<str>> = self
-            .services
-            .iter()
-            .filter(former)
-            .map(|(name, _)| name.clone())
-            .collect();
+        let known = self.services.keys();
+        let gone: Vec<Box<str>> = known.filter(|name| !names.is_current(name)).cloned().collect();
         for name in gone.iter().skip(MOST_FORMER_SERVICES) {
             self.services.remove(name);
             self.ended.remove(name);

@@ -17,8 +17,8 @@ pub(super) struct Names {
     current: BTreeMap<Place, Box<str>>,
     former: BTreeMap<Place, Box<str>>,
     by_backend: BTreeMap<SocketAddr, Vec<Box<str>>>,
-    names: BTreeSet<Box<str>>,
-    former_names: BTreeSet<Box<str>>,
+    all: BTreeSet<Box<str>>,
+    all_former: BTreeSet<Box<str>>,
 }
 
 impl Names {
@@ -26,10 +26,10 @@ impl Names {
     pub(super) fn know(&mut self, summary: &Summary) {
         let mut current = BTreeMap::new();
         self.by_backend.clear();
-        self.names.clear();
+        self.all.clear();
         for service in &summary.services {
             let Some(name) = &service.name else { continue };
-            self.names.insert(name.clone());
+            self.all.insert(name.clone());
             if service.addresses.is_empty() {
                 current.insert((service.port, None), name.clone());
             }
@@ -46,7 +46,7 @@ impl Names {
         while self.former.len() > MOST_FORMER {
             self.former.pop_first();
         }
-        self.former_names = self.former.values().cloned().collect();
+        self.all_former = self.former.values().cloned().collect();
     }
 
     /// Returns the service there, or the last one that was there.
@@ -83,11 +83,11 @@ impl Names {
     /// Returns whether the places of that service are known, also if it was removed. After a start there may be totals
     /// of others.
     pub(super) fn knows(&self, name: &str) -> bool {
-        self.is_current(name) || self.former_names.contains(name)
+        self.is_current(name) || self.all_former.contains(name)
     }
 
     /// Returns whether there is such a service now.
     pub(super) fn is_current(&self, name: &str) -> bool {
-        self.names.contains(name)
+        self.all.contains(name)
     }
 }

@@ -247,7 +247,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0..2_u8, 0..2_u8).prop_map(|(service, last)| Event::Connect(service, last)),
         4 => (any::<usize>(), 1..1000_u64).prop_map(|(at, packets)| Event::Packets(at, packets)),
-        3 => end.clone().prop_map(|(at, reported)| Event::End(at, reported)),
+        3 => end.prop_map(|(at, reported)| Event::End(at, reported)),
         3 => (any::<usize>(), prop::collection::vec(end, 0..4)).prop_map(|(listed, ends)| Event::Sample(listed, ends)),
         1 => Just(Event::Table),
         1 => Just(Event::Restart),

@@ -112,6 +112,16 @@ pub(super) fn last_services(settings: &DaemonSettings) -> Last {
     }
 }
 
+/// Opens the kernel's tables of this network namespace, and returns its cookie.
+fn open_kernel(is_owner: bool) -> Result<(Linux, u64), DaemonError> {
+    let ownership = if is_owner { Ownership::Owned } else { Ownership::Persist };
+    let mut kernel = Linux::open_for(ownership)?;
+    kernel.identity()?;
+    let cookie = kernel.netns_cookie();
+    let namespace = cookie.map_err(io("identify the network namespace (needs Linux 5.14)"))?;
+    Ok((kernel, namespace))
+}
+
 impl Daemon {
     pub(super) fn start(
         given: Given,
@@ -122,16 +132,7 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         allow_many_sockets();
         let signals = Signals::new().map_err(io("listen to signals"))?;
-        let ownership = if settings.owner {
-            Ownership::Owned
-        } else {
-            Ownership::Persist
-        };
-        let mut kernel = Linux::open_for(ownership)?;
-        kernel.identity()?;
-        let namespace = kernel
-            .netns_cookie()
-            .map_err(io("identify the network namespace (needs Linux 5.14)"))?;
+        let (mut kernel, namespace) = open_kernel(settings.owner)?;
         let lock = Lock::take(run_dir, namespace, LOCK_TIMEOUT)?;
         // This comes before the first read of the kernel, so that no change is missed.
         let drift = NftablesMonitor::open(kernel.port())?

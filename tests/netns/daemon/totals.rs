@@ -36,9 +36,9 @@ fn totals(daemon: &Daemon<'_>, name: &str) -> Value {
 
 /// Connects, sends and receives, and ends the connection.
 fn connect(net: &Net, port: u16, times: usize) {
-    for family in 0..2 {
+    for address in PUBLIC.iter().take(2) {
         for _ in 0..times {
-            let mut conn = net.connect("client", at(PUBLIC[family], port)).expect("a connection");
+            let mut conn = net.connect("client", at(address, port)).expect("a connection");
             conn.greeting().expect("a greeting");
             conn.echo(&[7; 5000]).expect("an echo");
             // The flow ends at once.
@@ -81,7 +81,7 @@ fn totals_go_on_over_ends_of_flows_and_of_daemons() {
     // A live flow counts as far as it has come, and no more when it has ended.
     let mut conn = net.connect("client", at(PUBLIC[0], 2002)).expect("a connection");
     conn.greeting().expect("a greeting");
-    conn.echo(&[7; 100_000]).expect("an echo");
+    conn.echo(&vec![7; 100_000]).expect("an echo");
     assert!(wait_until(PATIENCE, || bytes(&totals(&daemon, "b")) > 100_000));
     let live = bytes(&totals(&daemon, "b"));
     let more = totals(&daemon, "b");
