@@ -133,7 +133,7 @@ pub struct StatusQuery {
     pub totals: Option<Arc<Totals>>,
 }
 
-/// What is known of the gateway before its flows and counters are read.
+/// Facts about the gateway that are known before its flows and counters are read.
 #[derive(Debug, Clone, Copy)]
 pub struct StatusSources<'a> {
     /// The services.

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tcpgw_core::model::Word as _;
 
 use super::id::{PlatformId, ResourceId};
 use super::ports::Quarantined;
 use super::request::ResourceTarget;
 use super::resource::Dialect;
+use tcpgw_core::model::Word as _;
 
 /// Maximum number of resources that are remembered after they were deprovisioned; the oldest are forgotten first.
 pub const MAX_REMOVED: usize = 50_000;

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tcpgw_kernel::linux::Linux;
-use tcpgw_kernel::{Kernel, KernelError};
-
 use super::kernel_queries::OpenKernel;
 use super::limits::Times;
 use crate::traffic::totals::TotalsSource;
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::{Kernel, KernelError};
 
 /// Settings of the API server.
 #[derive(Clone)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+
 use tcpgw_core::model::duration;
 
 /// A state file.

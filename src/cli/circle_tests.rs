@@ -13,7 +13,7 @@ const SHARED_TYPES: [&str; 1] = ["control::core"];
 struct Source {
     /// The code of each module that has a file, by its path: `control::core`. The crate's own is the empty path.
     modules: BTreeMap<String, String>,
-    /// What modules hand on (`pub use`): module and name, to the path that is handed on.
+    /// Names that modules hand on (`pub use`): module and name, to the path that is handed on.
     handed_on: BTreeMap<(String, String), Vec<String>>,
 }
 

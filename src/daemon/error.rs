@@ -2,14 +2,14 @@
 
 use std::io;
 
-use tcpgw_kernel::KernelError;
-use tcpgw_kernel::netlink::error::NetlinkError;
 use thiserror::Error;
 
 use crate::api::SocketError;
 use crate::config::ConfigError;
 use crate::lock::LockError;
 use crate::probe::ProbeError;
+use tcpgw_kernel::KernelError;
+use tcpgw_kernel::netlink::error::NetlinkError;
 
 /// Reason why the daemon did not start, or ended.
 #[derive(Debug, Error)]

@@ -1,9 +1,8 @@
 //! A request to apply a state, parsed.
 
-use tcpgw_core::model::{InputProblems, State};
-
 use crate::control::reply::Reply;
 use crate::control::request::{Applied, Apply, Refused};
+use tcpgw_core::model::{InputProblems, State};
 
 /// An `apply` whose text has been parsed.
 pub(super) struct Parsed {

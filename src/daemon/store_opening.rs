@@ -5,15 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tcpgw_core::model::{Service, parse_service};
-use tcpgw_core::owner::Owner;
-
 use crate::addon;
 use crate::control::storage::{Opened, Unfinished};
 use crate::store::last::Last;
 use crate::store::{
     By, Change, Deploy, Edit, Expect, HistoryFilter, LoadedResources, Store, StoreError, lost, written,
 };
+use tcpgw_core::model::{Service, parse_service};
+use tcpgw_core::owner::Owner;
 
 /// Opens a store and reads its contents. Resources of the add-on, which a platform knows and cannot order again, are
 /// restored from `last` if the store is new. `recorded`: revision in the record of this boot, which is written before

@@ -1,12 +1,12 @@
 //! Writes to the store and queries of it, carried out.
 
+use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use super::store_opening::{before, open, refresh};
 use crate::control::storage::{OrphanRemoval, Query, QueryError, Recorded, Write, Written};
 use crate::store::last::Last;
 use crate::store::{Committed, Phase, Store, StoreError};
-use std::path::Path;
 
 pub(super) fn recorded(store: &mut Store, id: u64) -> Result<Option<Recorded>, StoreError> {
     let Some(deploy) = store.deploy(id)? else {

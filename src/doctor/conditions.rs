@@ -1,10 +1,9 @@
 //! Conditions of a rule, judged for a packet.
 
-use tcpgw_kernel::firewall::{Load, Relation, Rule, RuleField, SetElement, Test};
-
 use super::holds::Holds;
 use super::packet::{Packet, Value};
 use super::spans::{compare_clients, covers};
+use tcpgw_kernel::firewall::{Load, Relation, Rule, RuleField, SetElement, Test};
 
 /// Returns whether all tests of a rule hold.
 pub(super) fn all_hold(packet: &Packet, rule: &Rule) -> Holds {

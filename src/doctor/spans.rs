@@ -1,8 +1,7 @@
 //! Ranges of clients' addresses and ports.
 
-use tcpgw_kernel::firewall::{Load, Relation, RuleField};
-
 use super::holds::Holds;
+use tcpgw_kernel::firewall::{Load, Relation, RuleField};
 
 /// A range of values, in network byte order.
 pub(super) type Range<'a> = (&'a [u8], &'a [u8]);

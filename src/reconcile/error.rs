@@ -1,8 +1,9 @@
 //! Reasons why the kernel could not be reconciled.
 
+use thiserror::Error;
+
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::KernelError;
-use thiserror::Error;
 
 /// Tries in all when others write at the same time.
 pub(super) const ATTEMPTS: u32 = 20;

@@ -1,10 +1,9 @@
 //! The reconciler's state.
 
+use crate::record::{Applied, Deadline, Pause, RecordFile};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::AllDetails;
 use tcpgw_kernel::Kernel;
-
-use crate::record::{Applied, Deadline, Pause, RecordFile};
 
 /// Reconciles a kernel with the desired services, and keeps a record of it.
 pub struct Reconciler<'a, K: Kernel> {

@@ -1,10 +1,10 @@
 //! Changes, as the journal has them.
 
 use serde::{Deserialize, Serialize};
-use tcpgw_core::owner::Details;
-use tcpgw_core::summary::ServiceSummary;
 
 use super::{Applied, Deadline, Pause};
+use tcpgw_core::owner::Details;
+use tcpgw_core::summary::ServiceSummary;
 
 /// A change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,10 @@
-//! What a record notes besides the services: who applied them, what drains, and what is paused.
+//! Notes of a record besides the services: who applied them, what drains, and what is paused.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// An apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use tcpgw_core::escape;
-use tcpgw_kernel::netlink::error::NetlinkError;
 use thiserror::Error;
 
 use super::env_file::EnvFileError;
@@ -14,6 +12,8 @@ use super::own_daemon::OwnDaemonError;
 use super::procfile::ProcfileError;
 use super::record::RecordError;
 use crate::api::client::ClientError;
+use tcpgw_core::escape;
+use tcpgw_kernel::netlink::error::NetlinkError;
 
 /// Reason why `tcpgw up` does not run.
 #[derive(Debug, Error)]

@@ -66,7 +66,7 @@ pub enum Standing {
     Unknown,
 }
 
-/// What the link of a process to the app's network is made from.
+/// Values that the link of a process to the app's network is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct ProcessLink {
     /// Number of its link.

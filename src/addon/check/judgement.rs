@@ -1,4 +1,4 @@
-//! What a check says of an answer.
+//! Judgements of answers: a flaw is a failure or a warning.
 
 /// Flaw of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

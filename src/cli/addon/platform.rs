@@ -1,9 +1,9 @@
 //! Provider APIs, as options name them.
 
 use clap::ValueEnum;
-use tcpgw_core::model::Word as _;
 
 use crate::addon::Dialect;
+use tcpgw_core::model::Word as _;
 
 /// The dialects of platforms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::store::last::Last;
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{AllDetails, Owner};
-
-use crate::store::last::Last;
 
 /// Services of other providers that stay, and those that are removed.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! State of the grouping of orders.
+//! Number of the first orders that are taken together.
 
 /// State of the grouping of orders.
 #[derive(Debug, Default)]

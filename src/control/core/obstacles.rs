@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tcpgw_core::model::InputProblems;
-
 use crate::control::name::Name;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::control::request::Refused;
+use tcpgw_core::model::InputProblems;
 
 /// Options by which clients of the API take a port over.
 pub(super) const TAKE_OVER: &str = "--take-over (of `tcpgw apply`, `service add` and `service set`)";

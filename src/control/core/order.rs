@@ -1,7 +1,5 @@
 //! Orders of the API.
 
-use tcpgw_core::model::State;
-
 use crate::addon::AddonOutcome;
 use crate::control::reply::Reply;
 use crate::control::request::{
@@ -9,6 +7,7 @@ use crate::control::request::{
     UndoOrder,
 };
 use crate::store::{By, StoreError};
+use tcpgw_core::model::State;
 
 /// An order of the API.
 pub enum Order {

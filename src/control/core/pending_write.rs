@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tcpgw_core::model::Edits;
-
 use super::deploys::PendingStep;
 use super::judge::Judged;
 use super::obstacles::Obstacles;
@@ -13,6 +11,7 @@ use crate::addon::ResourceChange;
 use crate::control::reply::Reply;
 use crate::control::request::{Applied, EditOrder, Edited, EditedBatch, Refused};
 use crate::store::{By, StoreError};
+use tcpgw_core::model::Edits;
 
 /// An accepted order that is being written.
 pub(super) struct PendingWrite {

@@ -1,14 +1,13 @@
-//! What changes in a membership, for the kernel and for events.
+//! Changes of a membership, for the kernel and for events.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::control::name::Name;
 use tcpgw_core::drain::DrainEnd;
 use tcpgw_core::model::{Endpoint, Service};
 use tcpgw_kernel::conntrack::Pair;
-
-use crate::control::name::Name;
 
 /// Result of the probes of a backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

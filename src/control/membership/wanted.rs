@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tcpgw_core::model::{BackendState, Edits, Endpoint, Service};
-
 use super::Membership;
 use super::services::{Member, backend_of, endpoints_of};
 use crate::control::name::Name;
+use tcpgw_core::model::{BackendState, Edits, Endpoint, Service};
 
 impl Membership {
     /// Replaces all desired services.

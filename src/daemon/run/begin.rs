@@ -3,14 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tcpgw_core::model::FlowMark;
-use tcpgw_core::ruleset::skeleton;
-use tcpgw_kernel::Kernel as _;
-use tcpgw_kernel::linux::Linux;
-use tcpgw_kernel::nftables::monitor::NftablesMonitor;
-use tcpgw_kernel::nftables::ownership::Ownership;
-use tcpgw_kernel::route::Routes;
-use tcpgw_kernel::route::monitor as route_monitor;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,6 +31,14 @@ use crate::probe::Prober;
 use crate::reconcile::engine::Engine;
 use crate::record::{RecordFile, boot_id};
 use crate::store::last::Last;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::skeleton;
+use tcpgw_kernel::Kernel as _;
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::nftables::monitor::NftablesMonitor;
+use tcpgw_kernel::nftables::ownership::Ownership;
+use tcpgw_kernel::route::Routes;
+use tcpgw_kernel::route::monitor as route_monitor;
 
 /// Maximum number of requests that wait for the main loop.
 const ASKS: usize = 64;

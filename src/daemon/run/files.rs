@@ -1,7 +1,5 @@
 //! Files that the daemon follows: the state file, the configuration, and its own.
 
-use tcpgw_core::model::State;
-use tcpgw_core::problem::Kind;
 use tokio::net::UnixListener;
 
 use super::begin::{keep_copy, note_presence};
@@ -18,6 +16,8 @@ use crate::daemon::watched_file::File;
 use crate::provider::News;
 use crate::record::RecordFile;
 use crate::run_file;
+use tcpgw_core::model::State;
+use tcpgw_core::problem::Kind;
 
 impl Daemon {
     /// Restores files of the run directory that another process has removed: without them the daemon could not be

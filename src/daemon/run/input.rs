@@ -1,14 +1,13 @@
-//! What reaches the main loop: requests, and notifications of the kernel.
-
-use tcpgw_kernel::netlink::error::NetlinkError;
-use tcpgw_kernel::nftables::monitor::{TableChange, TableNotification};
-use tcpgw_kernel::route::monitor::Notification;
+//! Input of the main loop: requests, and notifications of the kernel.
 
 use super::Daemon;
 use crate::control::core::{ApplyOrder, Now, Order};
 use crate::control::request::{DaemonRequest, Refused};
 use crate::daemon::parsed::Parsed;
 use crate::probe::Report as Probed;
+use tcpgw_kernel::netlink::error::NetlinkError;
+use tcpgw_kernel::nftables::monitor::{TableChange, TableNotification};
+use tcpgw_kernel::route::monitor::Notification;
 
 impl Daemon {
     pub(super) fn probed(&mut self, probed: Vec<Probed>) {

@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 
-use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, TableFamily};
-
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
 use super::super::judge::RulePlace;
 use super::words::some;
 use tcpgw_core::diff::count;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, TableFamily};
 
 /// Kinds of packets that are judged, as (answer, later than the handshake).
 pub(super) const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];

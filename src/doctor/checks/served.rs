@@ -33,7 +33,7 @@ pub(in crate::doctor) fn lost_clients(facts: &CheapFacts) -> BTreeSet<IpAddr> {
     Verdict::of(facts).lost
 }
 
-/// What becomes of packets of the clients that were served.
+/// Fate of packets of the clients that were served.
 struct Verdict {
     drops: BTreeMap<usize, Drop>,
     /// Clients with a packet that passes.
@@ -134,7 +134,7 @@ struct Seen<'a> {
     mark: Option<u32>,
 }
 
-/// What drops packets of a client.
+/// Drop of packets of a client, by a chain.
 struct Drop {
     /// The chain, and what it does.
     does: String,

@@ -1,4 +1,4 @@
-//! What the kernel's routing is asked about: addresses, ports, and interfaces that packets come in by.
+//! Questions to the kernel's routing: addresses, ports, and interfaces that packets come in by.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tcpgw_core::model::{parse_service, write};
-use tcpgw_core::owner::Owner;
 
 use super::{Kept, Last, LastResources, Refused};
 use crate::addon::{Removed, Resource};
 use crate::record::Pause;
 use crate::store::asked::Asked;
+use tcpgw_core::model::{parse_service, write};
+use tcpgw_core::owner::Owner;
 
 /// The first line: the format, and the checksum of what follows.
 pub(super) const MAGIC: &str = "tcpgw last services 1 ";

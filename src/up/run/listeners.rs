@@ -2,15 +2,16 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::event::Event;
 use crate::up::gateway::{Gateway, GatewayEvent, GatewayRequest};
 use crate::up::problems;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Starts the thread that gives the daemon the app's backends.
 pub(super) fn tell_daemon(

@@ -1,4 +1,4 @@
-//! What distinguishes a problem from others.
+//! Key of a problem: the values that distinguish it from others.
 
 use std::net::SocketAddr;
 

@@ -1,8 +1,9 @@
 //! Stages of a run.
 
+use std::time::Duration;
+
 use super::super::message::CheckExchange;
 use crate::addon::check::message::CheckRequest;
-use std::time::Duration;
 
 /// Number of missing answers in a row after which the provider is taken for gone.
 pub(super) const MAX_LOST: u32 = 3;

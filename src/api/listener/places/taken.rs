@@ -65,7 +65,7 @@ pub(super) enum Displaced {
     Nobody,
 }
 
-/// What connections take, of which there may be too few.
+/// Goods that connections take, of which there may be too few.
 #[derive(Debug, Clone, Copy)]
 enum Scarce {
     /// Connections.
