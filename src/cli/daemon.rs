@@ -17,8 +17,8 @@ use super::error_output::LAST_LINES;
 use super::failure::{Code, Failure, Outcome};
 use super::global::Global;
 use crate::config::daemon::{
-    AllFailed, CheckInterval, DaemonSettings, GroupName, LogFormat, LogLevel, MaxProbes, Section, SocketMode,
-    SocketPath,
+    AllFailed, CheckInterval, DaemonSettings, FlowLogTarget, GroupName, LogFormat, LogLevel, MaxProbes, Section,
+    SocketMode, SocketPath,
 };
 use crate::config::given::Given;
 use crate::daemon::SetLevel;
@@ -77,6 +77,9 @@ pub(super) struct Arguments {
     #[arg(long, env = "TCPGW_COUNT_TRAFFIC", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new())]
     count_traffic: Option<bool>,
+    /// Log each connection that has ended, as a JSON line: the path of a file, or journald [default: none]
+    #[arg(long, env = "TCPGW_FLOW_LOG", value_name = "FILE")]
+    flow_log: Option<FlowLogTarget>,
     /// The file that keeps services, history and resources of the add-on when the daemon ends [default: /var/lib/tcpgw/tcpgw.db]
     #[arg(long, env = "TCPGW_STORE", value_name = "FILE")]
     store: Option<PathBuf>,
@@ -116,6 +119,7 @@ pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Fai
             allow_empty: arguments.allow_empty,
             take_over: arguments.take_over,
             count_traffic: arguments.count_traffic,
+            flow_log: arguments.flow_log.clone(),
             store: arguments.store.clone(),
         },
     })

@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use self::value::{
-    AllFailed, CheckInterval, GroupName, LogFormat, LogLevel, MaxProbes, SettingError, SocketMode, SocketPath,
+    AllFailed, CheckInterval, FlowLogTarget, GroupName, LogFormat, LogLevel, MaxProbes, SettingError, SocketMode,
+    SocketPath,
 };
 
 /// Default path of the daemon's socket.
@@ -65,6 +66,9 @@ pub struct Section {
     /// Whether packets and bytes of services are counted.
     #[serde(default)]
     pub count_traffic: Option<bool>,
+    /// Place of the flow log.
+    #[serde(default)]
+    pub flow_log: Option<FlowLogTarget>,
     /// Path of the store.
     #[serde(default, deserialize_with = "value::deserialize_path")]
     pub store: Option<PathBuf>,
@@ -88,6 +92,7 @@ impl Section {
             allow_empty: self.allow_empty.or(other.allow_empty),
             take_over: self.take_over.or(other.take_over),
             count_traffic: self.count_traffic.or(other.count_traffic),
+            flow_log: self.flow_log.or(other.flow_log),
             store: self.store.or(other.store),
         }
     }
@@ -123,6 +128,8 @@ pub struct DaemonSettings {
     pub take_over: bool,
     /// Whether packets, bytes and handshakes of services are counted.
     pub count_traffic: bool,
+    /// Place of the flow log; `None`: there is none.
+    pub flow_log: Option<FlowLogTarget>,
     /// Path of the store.
     pub store: PathBuf,
 }
@@ -149,6 +156,7 @@ impl From<Section> for DaemonSettings {
             allow_empty: section.allow_empty.unwrap_or(false),
             take_over: section.take_over.unwrap_or(false),
             count_traffic: section.count_traffic.unwrap_or(false),
+            flow_log: section.flow_log,
             store: section.store.unwrap_or_else(|| DEFAULT_STORE.into()),
         }
     }

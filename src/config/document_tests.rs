@@ -12,8 +12,9 @@ use super::*;
 const REFERENCE: &str = include_str!("../../docs/reference/configuration.md");
 const EXAMPLE: &str = include_str!("../../examples/config.toml");
 /// Keys whose default is not a value.
-const WITHOUT_VALUE: [&str; 6] = [
+const WITHOUT_VALUE: [&str; 7] = [
     "addon",
+    "daemon.flow_log",
     "daemon.socket_group",
     "fences.backends",
     "fences.max_backends",

@@ -7,6 +7,7 @@ mod api_socket;
 mod clock;
 mod completions;
 mod error;
+mod flow_log;
 pub mod kernel_thread;
 mod limits;
 mod listener_task;

@@ -187,6 +187,11 @@ impl Daemon {
                 _ = self.signals.end.recv() => return Ok(()),
                 _ = self.signals.interrupt.recv() => return Ok(()),
                 _ = self.signals.reload.recv() => self.reload(),
+                _ = self.signals.reopen.recv() => {
+                    if let Some(traffic) = &self.traffic {
+                        traffic.reopen();
+                    }
+                }
             }
             self.take_what_is_there();
         }
@@ -259,6 +264,8 @@ impl Daemon {
             self.core
                 .last_damaged(Last::problem(&self.core.settings().store, is_serving));
             self.core.store_lost(lost::problem(&self.core.settings().store));
+            self.core
+                .flow_log(self.traffic.as_ref().and_then(TrafficThread::trouble));
         }
         if self.provider_api.is_due(now.instant) {
             self.serve_provider_api();

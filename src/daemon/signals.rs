@@ -8,6 +8,7 @@ pub(super) struct Signals {
     pub(super) end: Signal,
     pub(super) interrupt: Signal,
     pub(super) reload: Signal,
+    pub(super) reopen: Signal,
 }
 
 impl Signals {
@@ -16,6 +17,7 @@ impl Signals {
             end: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             reload: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
         })
     }
 }

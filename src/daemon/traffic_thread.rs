@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, mpsc as requests};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as requests};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
+use super::flow_log::FlowLog;
+use crate::config::daemon::{DaemonSettings, FlowLogTarget};
 use crate::control::request::DaemonRequest;
 use crate::record::boot_id;
 use crate::traffic::file::TotalsFile;
+use crate::traffic::flow_record::FlowRecord;
 use crate::traffic::totals::TotalsSource;
 use crate::traffic::{EndedFlow, Ledger, LiveFlows, Totals};
 use crate::view::drops;
 use crate::view::totals::ConnectionCounts;
 use tcpgw_core::escape;
 use tcpgw_core::model::FlowMark;
-use tcpgw_kernel::conntrack::{EndMonitor, Selection};
+use tcpgw_kernel::conntrack::{EndMonitor, Flow, Selection};
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::{Kernel as _, KernelError};
 
@@ -33,6 +36,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 const MOST_PAUSE: Duration = Duration::from_secs(120);
 /// Pause after a sample, as a multiple of its processor time: samples take 1 % of the time.
 const TIMES: u32 = 100;
+/// Shortest pause between two questions for the services, where a flow of an unknown one has ended.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Shortest pause between two writings of the file.
 const SAVE_PAUSE: Duration = Duration::from_secs(2);
 /// Age up to which a sample answers a question.
@@ -46,21 +51,50 @@ const LISTED: usize = 2_000;
 const AT_ONCE: usize = 20_000;
 /// Largest number of reports that wait for the end of a list of flows. More are lost.
 const MOST_REPORTS: usize = 1 << 18;
+/// Time for which lost lines of the flow log are a problem.
+const TOLD: Duration = Duration::from_secs(600);
+/// Time that the flow log may take for its last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// Sysctl that enables reports, of the reader's network namespace.
+const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
 /// Number of questions that may wait.
 const QUESTIONS: usize = 64;
+
+/// Settings for what is done with flows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TrafficSettings {
+    /// Whether packets, bytes and handshakes are counted.
+    counts_traffic: bool,
+    flow_log: Option<FlowLogTarget>,
+}
+
+impl From<&DaemonSettings> for TrafficSettings {
+    fn from(settings: &DaemonSettings) -> Self {
+        Self {
+            counts_traffic: settings.count_traffic,
+            flow_log: settings.flow_log.clone(),
+        }
+    }
+}
 
 enum Request {
     /// Totals at most [`FRESH`] old.
     Totals(requests::SyncSender<Arc<Totals>>),
-    /// Whether packets, bytes and handshakes are counted.
-    CountTraffic(bool),
+    /// Other settings.
+    Configure(TrafficSettings),
+    /// The file of the flow log is opened anew.
+    Reopen,
 }
+
+/// Reason why connections are missing in the flow log.
+type Trouble = Arc<Mutex<Option<String>>>;
 
 /// Handle of the thread.
 #[derive(Debug)]
 pub(super) struct TrafficThread {
     requests: requests::SyncSender<Request>,
     wake: Arc<UnixStream>,
+    trouble: Trouble,
     thread: thread::JoinHandle<()>,
 }
 
@@ -68,7 +102,8 @@ impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Totals(_) => "Totals",
-            Self::CountTraffic(_) => "CountTraffic",
+            Self::Configure(_) => "Configure",
+            Self::Reopen => "Reopen",
         })
     }
 }
@@ -81,7 +116,7 @@ impl TrafficThread {
     pub(super) fn start(
         run_dir: &Path,
         namespace: u64,
-        counts_traffic: bool,
+        settings: TrafficSettings,
         services: mpsc::Sender<DaemonRequest>,
     ) -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
@@ -89,13 +124,16 @@ impl TrafficThread {
         woken.set_nonblocking(true)?;
         let (sender, receiver) = requests::sync_channel(QUESTIONS);
         let file = TotalsFile::new(run_dir, namespace);
+        let trouble = Trouble::default();
+        let shared = Arc::clone(&trouble);
         let thread = thread::Builder::new().name("traffic".into()).spawn(move || {
-            let mut sampler = Sampler::new(file, services, counts_traffic);
+            let mut sampler = Sampler::new(file, services, settings, shared);
             sampler.serve(&receiver, woken);
         })?;
         Ok(Self {
             requests: sender,
             wake: Arc::new(wake),
+            trouble,
             thread,
         })
     }
@@ -111,11 +149,22 @@ impl TrafficThread {
         })
     }
 
-    /// Begins or ends to count packets, bytes and handshakes.
-    pub(super) fn count_traffic(&self, counts_traffic: bool) {
+    /// Puts other settings into effect.
+    pub(super) fn configure(&self, settings: TrafficSettings) {
         // A full queue empties within a sample; the next reload says it again.
-        let _ = self.requests.try_send(Request::CountTraffic(counts_traffic));
+        let _ = self.requests.try_send(Request::Configure(settings));
         ring(&self.wake);
+    }
+
+    /// Has the file of the flow log opened anew.
+    pub(super) fn reopen(&self) {
+        let _ = self.requests.try_send(Request::Reopen);
+        ring(&self.wake);
+    }
+
+    /// Returns the reason why connections are missing in the flow log, if they are.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the thread, after a last sample. The main loop must not be asked any more.
@@ -141,11 +190,17 @@ struct Sampler {
     ledger: Ledger,
     totals: Arc<Totals>,
     sampled: Option<Instant>,
+    /// Time at which the services were last asked for.
+    known: Option<Instant>,
     due: Instant,
     /// Time from which a sample is saved, and whether the last one was.
     save_at: Instant,
     is_saved: bool,
-    counts_traffic: bool,
+    settings: TrafficSettings,
+    log: Option<(FlowLog, thread::JoinHandle<()>)>,
+    trouble: Trouble,
+    /// Number of lines that were lost at the last look, and the time of the last loss.
+    lost: (u64, Option<Instant>),
     monitor: Option<EndMonitor>,
     /// Whether the last reception had any reports.
     is_busy: bool,
@@ -154,7 +209,12 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new(file: TotalsFile, services: mpsc::Sender<DaemonRequest>, counts_traffic: bool) -> Self {
+    fn new(
+        file: TotalsFile,
+        services: mpsc::Sender<DaemonRequest>,
+        settings: TrafficSettings,
+        trouble: Trouble,
+    ) -> Self {
         let boot = boot_id();
         let ledger = file.load(&boot).unwrap_or_else(|error| {
             let path = escape::path(file.path());
@@ -170,10 +230,14 @@ impl Sampler {
             mark: FlowMark::default(),
             ledger,
             sampled: None,
+            known: None,
             due: Instant::now(),
             save_at: Instant::now(),
             is_saved: true,
-            counts_traffic,
+            settings,
+            log: None,
+            trouble,
+            lost: (0, None),
             monitor: None,
             is_busy: false,
             told: Vec::new(),
@@ -182,6 +246,7 @@ impl Sampler {
 
     fn serve(&mut self, requests: &requests::Receiver<Request>, mut woken: UnixStream) {
         let mut is_over = false;
+        self.start_log();
         while !is_over {
             is_over = self.wait(&mut woken);
             while let Ok(request) = requests.try_recv() {
@@ -194,12 +259,27 @@ impl Sampler {
             if !self.is_saved && (is_over || Instant::now() >= self.save_at) {
                 self.save();
             }
+            self.tell_trouble();
         }
+        self.end_log();
     }
 
     fn attend(&mut self, request: Request) {
         match request {
-            Request::CountTraffic(counts_traffic) => self.counts_traffic = counts_traffic,
+            Request::Configure(settings) => {
+                let is_other_log = settings.flow_log != self.settings.flow_log;
+                self.settings = settings;
+                if is_other_log {
+                    self.end_log();
+                    self.start_log();
+                }
+                self.due = Instant::now();
+            }
+            Request::Reopen => {
+                if let Some((log, _)) = &self.log {
+                    log.reopen();
+                }
+            }
             Request::Totals(reply) => {
                 if self.sampled.is_none_or(|at| at.elapsed() >= FRESH) {
                     self.sample();
@@ -242,16 +322,28 @@ impl Sampler {
     /// Receives reports while no list of flows is being made.
     fn receive(&mut self) {
         let Some(monitor) = &mut self.monitor else { return };
-        let ledger = &mut self.ledger;
-        match monitor.drain(AT_ONCE, |flow, _| ledger.ended(&EndedFlow::from(flow))) {
+        let mut ended = Vec::new();
+        let drained = monitor.drain(AT_ONCE, |flow, stopped| ended.push((flow.clone(), stopped)));
+        match drained {
             Ok(drained) => {
                 self.is_busy = drained.messages > 0;
-                ledger.lost(drained.overruns);
+                lose(self.log.as_ref(), &mut self.ledger, drained.overruns);
             }
             Err(error) => {
                 self.monitor = None;
                 self.is_busy = false;
                 self.tell("failed to receive reports of ended flows", &error.to_string());
+            }
+        }
+        // A service may be new.
+        let is_unknown = |(flow, _): &(Flow, Option<u64>)| self.ledger.service_at(flow.public).is_none();
+        if ended.iter().any(is_unknown) && self.known.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
+            self.know_services();
+        }
+        for (flow, stopped) in &ended {
+            note(self.log.as_ref(), &self.ledger, flow, *stopped);
+            if self.settings.counts_traffic {
+                self.ledger.ended(&EndedFlow::from(flow));
             }
         }
     }
@@ -271,6 +363,7 @@ impl Sampler {
 
     /// Asks the main loop for the services. At the daemon's end those of the last sample stay.
     fn know_services(&mut self) {
+        self.known = Some(Instant::now());
         let (reply, answer) = oneshot::channel();
         if self.services.blocking_send(DaemonRequest::Snapshot(reply)).is_err() {
             return;
@@ -300,27 +393,29 @@ impl Sampler {
         if kernel.identity()?.table == table {
             self.ledger.counters(table, sets);
         }
-        if self.counts_traffic {
-            self.list(&mut kernel)
-        } else {
-            self.monitor = None;
-            self.ledger.stop_flows();
-            Ok(())
+        let wants_reports = self.settings.counts_traffic || self.log.is_some();
+        self.monitor = self.monitor.take().filter(|_| wants_reports);
+        if wants_reports && self.monitor.is_none() {
+            self.monitor = Some(EndMonitor::open(self.mark)?);
         }
+        if self.settings.counts_traffic {
+            return self.list(&mut kernel);
+        }
+        self.ledger.stop_flows();
+        Ok(())
     }
 
     /// Lists the flows. The reports that come meanwhile may be of flows that are listed.
     fn list(&mut self, kernel: &mut Linux) -> Result<(), KernelError> {
-        if self.monitor.is_none() {
-            self.monitor = Some(EndMonitor::open(self.mark)?);
-        }
+        let (log, ledger) = (self.log.as_ref(), &self.ledger);
         let Some(monitor) = &mut self.monitor else {
             return Ok(());
         };
         let (mut live, mut reports, mut lost, mut listed) = (LiveFlows::default(), Vec::new(), 0, 0_usize);
         let mut receive = |most| {
             let mut over = 0;
-            let drained = monitor.drain(most, |flow, _| {
+            let drained = monitor.drain(most, |flow, stopped| {
+                note(log, ledger, flow, stopped);
                 if reports.len() < MOST_REPORTS {
                     reports.push(EndedFlow::from(flow));
                 } else {
@@ -345,7 +440,7 @@ impl Sampler {
         failed?;
         // A report is sent before its flow leaves the table: all reports of flows that are not listed are here now.
         while receive(AT_ONCE)? == AT_ONCE {}
-        self.ledger.lost(lost);
+        lose(self.log.as_ref(), &mut self.ledger, lost);
         self.ledger.flows(live, reports);
         Ok(())
     }
@@ -361,6 +456,45 @@ impl Sampler {
         self.is_saved = true;
     }
 
+    fn start_log(&mut self) {
+        let Some(target) = self.settings.flow_log.clone() else {
+            return;
+        };
+        match FlowLog::start(target) {
+            Ok(log) => self.log = Some(log),
+            Err(error) => self.tell("failed to start the thread of the flow log", &error.to_string()),
+        }
+    }
+
+    /// Ends the flow log. Its last lines are written, unless that takes too long.
+    fn end_log(&mut self) {
+        self.lost = (0, None);
+        let Some((log, thread)) = self.log.take() else { return };
+        drop(log);
+        let begin = Instant::now();
+        while !thread.is_finished() && begin.elapsed() < LAST_LINES {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Tells the main loop why connections are missing in the flow log, if they are.
+    fn tell_trouble(&mut self) {
+        let trouble = self.log.as_ref().and_then(|(log, _)| {
+            let (lost, trouble) = log.state();
+            if lost > self.lost.0 {
+                self.lost = (lost, Some(Instant::now()));
+            }
+            let are_off = || std::fs::read_to_string(EVENTS).is_ok_and(|value| value.trim() == "0");
+            let is_recent = self.lost.1.is_some_and(|at| at.elapsed() < TOLD);
+            match trouble {
+                Some(why) => Some(format!("the flow log cannot be written: {why}")),
+                None if are_off() => Some("the kernel reports no ended connections: sysctl -w net.netfilter.nf_conntrack_events=1".into()),
+                None => is_recent.then(|| format!("{lost} connections or more are missing in the flow log: they ended faster than they could be written")),
+            }
+        });
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
     /// Logs each failure once.
     fn tell(&mut self, what: &str, error: &str) {
         const MOST: usize = 32;
@@ -369,6 +503,23 @@ impl Sampler {
             tracing::warn!("{line}");
             self.told.push(line);
         }
+    }
+}
+
+type Log<'a> = Option<&'a (FlowLog, thread::JoinHandle<()>)>;
+
+/// Adds an ended flow to the flow log.
+fn note(log: Log<'_>, ledger: &Ledger, flow: &Flow, stopped: Option<u64>) {
+    if let Some((log, _)) = log {
+        let service = ledger.service_at(flow.public).map(Box::from);
+        log.add(FlowRecord::new(flow, service, stopped));
+    }
+}
+
+fn lose(log: Log<'_>, ledger: &mut Ledger, reports: u64) {
+    ledger.lost(reports);
+    if let Some((log, _)) = log {
+        log.lost(reports);
     }
 }
 

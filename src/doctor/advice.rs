@@ -139,6 +139,12 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
                 "compare `tcpgw addon ls` and `tcpgw service ls` with what was ordered, or put a backup of the store in its place; then remove the note that the message names",
             ),
         ),
+        Kind::FlowLog => (
+            "connections are missing in the flow log; what is served goes on",
+            advice(
+                "make the place of `flow_log` writable for the daemon, or free space there; a log that loses lines at a high rate needs a faster disk, or is written by a gateway with too little processor time",
+            ),
+        ),
         Kind::Paused => (
             "new connections wait: `tcpgw pause` was ordered, and ends by itself",
             advice("`tcpgw resume NAME` ends it now"),

@@ -126,6 +126,11 @@ impl Ledger {
         service.backends.entry(backend).or_default()
     }
 
+    /// Returns the name of the service there, or of the last one that was there.
+    pub fn service_at(&self, public: SocketAddr) -> Option<&str> {
+        self.names.at(public)
+    }
+
     /// Takes the report of a flow that has ended while no list was being made.
     pub fn ended(&mut self, flow: &EndedFlow) {
         if !self.add_ended(flow) {

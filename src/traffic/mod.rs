@@ -5,6 +5,7 @@
 //! earlier ledger, and knows neither a clock, nor a socket, nor a file. [`file`] keeps it for the next daemon.
 
 pub mod file;
+pub mod flow_record;
 pub mod flow_sums;
 mod keeping;
 pub mod ledger;

@@ -29,6 +29,7 @@ fn nothing_said_is_the_default() {
             allow_empty: false,
             take_over: false,
             count_traffic: false,
+            flow_log: None,
             store: "/var/lib/tcpgw/tcpgw.db".into(),
         }
     );
@@ -49,6 +50,7 @@ max_probes = 16384
 allow_empty = true
 take_over = true
 count_traffic = true
+flow_log = "journald"
 store = "/var/lib/x.db"
 "#;
 
@@ -67,6 +69,7 @@ fn all() -> DaemonSettings {
         allow_empty: true,
         take_over: true,
         count_traffic: true,
+        flow_log: Some(FlowLogTarget::Journald),
         store: "/var/lib/x.db".into(),
     }
 }
@@ -128,6 +131,8 @@ fn wrong_values_name_the_line_and_what_is_accepted() {
         ("check_interval = \"999ms\"", "must be 1s to 24h, or 0s for never"),
         ("check_interval = \"25h\"", "must be 1s to 24h, or 0s for never"),
         ("all_failed = \"drop\"", "expected `keep` or `empty`"),
+        ("flow_log = \"flows.log\"", "must be an absolute path, or \"journald\""),
+        ("flow_log = true", "an absolute path, or \"journald\""),
         ("max_probes = 0", "from 1 to 16384"),
         ("max_probes = 16385", "from 1 to 16384"),
         ("max_probes = -1", "from 1 to 16384"),

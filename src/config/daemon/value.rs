@@ -32,6 +32,9 @@ pub enum SettingError {
     /// The path is not absolute.
     #[error("must be an absolute path")]
     Relative,
+    /// The flow log has no such place.
+    #[error("must be an absolute path, or \"journald\"")]
+    FlowLog,
     /// The path is longer than the kernel accepts.
     #[error("is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have")]
     LongPath,
@@ -102,6 +105,30 @@ impl FromStr for SocketPath {
 
     fn from_str(text: &str) -> Result<Self, SettingError> {
         Self::new(text.into())
+    }
+}
+
+/// Place that the flow log is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlowLogTarget {
+    /// A file with an absolute path.
+    File(PathBuf),
+    /// The journal of systemd.
+    Journald,
+}
+
+impl FromStr for FlowLogTarget {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let path = PathBuf::from(text);
+        if text == "journald" {
+            Ok(Self::Journald)
+        } else if path.is_absolute() {
+            Ok(Self::File(path))
+        } else {
+            Err(SettingError::FlowLog)
+        }
     }
 }
 
@@ -252,6 +279,12 @@ fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Er
 impl<'de> Deserialize<'de> for SocketMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer, "a mode in quotes, like \"0660\"")
+    }
+}
+
+impl<'de> Deserialize<'de> for FlowLogTarget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer, "an absolute path, or \"journald\"")
     }
 }
 

@@ -122,6 +122,12 @@ impl Core {
         self.problems.replace(&[Kind::StoreLost], problem);
     }
 
+    /// Reports or resolves the problem that the flow log lacks connections.
+    pub fn flow_log(&mut self, trouble: Option<String>) {
+        let problem = trouble.map(|why| Problem::new(Kind::FlowLog, why));
+        self.problems.replace(&[Kind::FlowLog], problem);
+    }
+
     /// Reports or resolves problems with the file of last services.
     pub(super) fn judge_last(&mut self) {
         let LastTrouble { damaged, unwritten } = &self.last_trouble;

@@ -24,7 +24,7 @@ use crate::daemon::service_manager::{Manager, Watchdog};
 use crate::daemon::signals::Signals;
 use crate::daemon::start::StartFiles;
 use crate::daemon::store_thread::StoreThread;
-use crate::daemon::traffic_thread::TrafficThread;
+use crate::daemon::traffic_thread::{TrafficSettings, TrafficThread};
 use crate::daemon::watched_file::File;
 use crate::lock::Lock;
 use crate::probe::Prober;
@@ -153,7 +153,7 @@ impl Daemon {
         let worker = Worker::start(engine, own_links, pulse, done).map_err(io("start a thread"))?;
         let (ask, requests) = mpsc::channel(ASKS);
         let provider_api = ProviderTask::new(ask.clone());
-        let traffic = TrafficThread::start(run_dir, namespace, settings.count_traffic, ask.clone());
+        let traffic = TrafficThread::start(run_dir, namespace, TrafficSettings::from(&settings), ask.clone());
         let traffic = traffic.map_err(io("start a thread"))?;
         let listener = socket.take_listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(io("listen on the socket"))?;

@@ -12,6 +12,7 @@ use crate::daemon::error::{DaemonError, io};
 use crate::daemon::looker::Asker;
 use crate::daemon::presence::Presence;
 use crate::daemon::start::{StartError, StartFiles};
+use crate::daemon::traffic_thread::TrafficSettings;
 use crate::daemon::watched_file::File;
 use crate::provider::News;
 use crate::record::RecordFile;
@@ -102,7 +103,8 @@ impl Daemon {
                 keep_copy(&config, &self.given);
                 self.rewatch(&settings, &config);
                 if let Some(traffic) = &self.traffic {
-                    traffic.count_traffic(settings.count_traffic);
+                    traffic.configure(TrafficSettings::from(&settings));
+                    traffic.reopen();
                 }
                 self.start_files = StartFiles::new(&self.given, &config);
                 self.core.reload(settings, config, Now::read());

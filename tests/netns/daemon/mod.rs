@@ -10,6 +10,7 @@ mod changes;
 mod containers;
 mod deploy;
 mod file;
+mod flow_log;
 mod foreign;
 mod full;
 mod generated;

@@ -149,6 +149,8 @@ kinds! {
     Record = "record", Warning;
     /// The store was lost and replaced by a new one: the last orders may be undone.
     StoreLost = "store-lost", Warning;
+    /// Connections are missing in the flow log.
+    FlowLog = "flow-log", Warning;
     /// New connections of a service are held back for a time by a pause.
     Paused = "paused", Warning;
     /// A backend does not answer the daemon's probes.

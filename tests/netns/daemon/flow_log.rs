@@ -1,0 +1,83 @@
+//! The flow log: a line for each connection that has ended.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::brief::{service, state};
+use crate::harness::client::PATIENCE;
+use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+#[test]
+fn each_connection_that_has_ended_is_a_line() {
+    let net = Net::new();
+    net.sysctl("net.netfilter.nf_conntrack_acct", 1);
+    net.sysctl("net.netfilter.nf_conntrack_timestamp", 1);
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    net.want(state([service("web", 2001, &["b1"], 3000, json!({}))]));
+    let (log, moved) = (net.file("flows.log"), net.file("flows.log.1"));
+    let option = format!("--flow-log={}", log.to_str().expect("text"));
+    let mut daemon = net.daemon(&[&option]);
+    daemon.settles(2);
+    // It listens from its first sample on, which is made before the file can be asked for.
+    assert!(wait_until(PATIENCE, || log.exists()));
+    daemon.get("/v1/status");
+
+    let mut locals = Vec::new();
+    for public in PUBLIC {
+        let mut conn = net.connect("client", at(public, 2001)).expect("a connection");
+        conn.greeting().expect("a greeting");
+        conn.echo(&[7; 100_000]).expect("an echo");
+        locals.push(conn.local().to_string());
+        conn.reset().expect("a reset");
+    }
+    assert!(wait_until(PATIENCE, || lines(&log).len() == 2), "{:?}", lines(&log));
+    for (line, local) in lines(&log).iter().zip(&locals) {
+        assert_eq!(
+            (&line["client"], &line["service"]),
+            (&json!(local), &json!("web")),
+            "{line}"
+        );
+        assert_eq!(line["ended"], "reset", "{line}");
+        for way in ["to_backend", "from_backend"] {
+            let bytes = line[way]["bytes"].as_u64().expect("a number");
+            assert!((100_000..200_000).contains(&bytes), "{line}");
+        }
+        let lasted = line["seconds"].as_f64().expect("a number");
+        assert!(lasted < 30.0 && line["start"].as_f64() > Some(1.7e9), "{line}");
+    }
+
+    // logrotate moves the file away and tells the daemon.
+    fs::rename(&log, &moved).expect("moved");
+    daemon.signal(Signal::SIGUSR1);
+    assert!(wait_until(PATIENCE, || log.exists()), "it is opened anew");
+    let conn = net.connect("client", at(PUBLIC[0], 2001)).expect("a connection");
+    conn.reset().expect("a reset");
+    assert!(wait_until(PATIENCE, || lines(&log).len() == 1));
+    assert_eq!(lines(&moved).len(), 2);
+
+    // A place that takes nothing is a problem, and nothing else.
+    let problems = || daemon.get("/v1/daemon")["problems"].to_string();
+    assert!(!problems().contains("flow_log"), "{}", problems());
+    fs::remove_file(&log).expect("removed");
+    fs::create_dir(&log).expect("a directory");
+    daemon.signal(Signal::SIGUSR1);
+    assert!(
+        wait_until(PATIENCE, || problems().contains("flow_log")),
+        "{}",
+        problems()
+    );
+    net.connect("client", at(PUBLIC[0], 2001)).expect("a connection");
+    daemon.stop();
+}
