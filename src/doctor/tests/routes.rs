@@ -1,0 +1,153 @@
+//! Findings about routes to clients and backends.
+
+use super::*;
+
+#[test]
+fn routes_that_are_missing_are_an_error_where_clients_fail() {
+    let severity = |lost: &[&str], is_probed| {
+        let mut facts = well();
+        let other: std::net::SocketAddr = "10.2.0.13:3000".parse().unwrap();
+        Arc::make_mut(&mut facts.cheap.services)
+            .services
+            .iter_mut()
+            .for_each(|service| {
+                if service.port == 20003 {
+                    service.active.insert(other, 1);
+                }
+            });
+        facts.cheap.ways.as_mut().unwrap().insert(other.ip(), way(3));
+        for address in lost {
+            facts.cheap.ways.as_mut().unwrap().insert(ip(address), None);
+        }
+        facts.cheap.is_probed = is_probed;
+        let diagnosis = examine_cheap(&facts.cheap);
+        let problems = problems(&diagnosis);
+        assert_eq!(Severity::of(problems[0].severity), diagnosis.findings[0].severity);
+        problems[0].severity
+    };
+    assert_eq!(severity(&["10.2.0.11"], true), tcpgw_core::problem::Severity::Warning);
+    assert_eq!(severity(&["10.2.0.11"], false), tcpgw_core::problem::Severity::Error);
+    assert_eq!(
+        severity(&["10.2.0.11", "10.2.0.13"], true),
+        tcpgw_core::problem::Severity::Error
+    );
+}
+
+#[test]
+fn answers_without_a_way_are_an_error_where_nobody_gets_any() {
+    let found = |backends: &[&str], clients: &[&str], reached: &[&str]| {
+        let set = |of: &[&str]| of.iter().copied().map(ip).collect::<BTreeSet<_>>();
+        let backends = backends.iter().map(|backend| (ip(backend), 3000).into()).collect();
+        let (clients, reached) = (set(clients), set(reached));
+        let found = with(|facts| {
+            facts.cheap.lost_answers = Ok(LostAnswers {
+                backends,
+                clients,
+                reached,
+            });
+        });
+        assert!(found.iter().all(|finding| finding.id == "answers-without-route"));
+        found.first().map(|finding| finding.severity)
+    };
+    assert_eq!(found(&[], &[], &["198.51.100.1"]), None);
+    assert_eq!(found(&["10.2.0.11"], &[], &[]), Some(Severity::Broken));
+    assert_eq!(found(&["10.2.0.11"], &["198.51.100.1"], &[]), Some(Severity::Broken));
+    // Containers may be kept from the Internet while clients are inside.
+    assert_eq!(found(&["10.2.0.11"], &[], &["172.16.0.1"]), Some(Severity::Warning));
+    // One network may be blocked, or all networks.
+    let some = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
+    assert_eq!(found(&[], &some, &["172.16.0.1"]), Some(Severity::Warning));
+    assert_eq!(found(&[], &some[..2], &[]), Some(Severity::Warning));
+    assert_eq!(found(&[], &some, &[]), Some(Severity::Broken));
+}
+
+#[test]
+fn ways_to_backends() {
+    let to = |address: &'static str, way: Option<RouteTo>| {
+        move |facts: &mut Facts| drop(facts.cheap.ways.as_mut().unwrap().insert(ip(address), way))
+    };
+    only(&with(to("10.2.0.11", None)), "backend-without-route", Severity::Broken);
+    let broadcast = way(3).map(|way| RouteTo { shared: true, ..way });
+    let found = only(
+        &with(to("10.2.0.11", broadcast)),
+        "backend-without-route",
+        Severity::Broken,
+    );
+    assert!(
+        found
+            .seen
+            .contains("1 address of backends is that of a broadcast or anycast: 10.2.0.11"),
+        "{}",
+        found.seen
+    );
+    let own = way(1).map(|way| RouteTo { local: true, ..way });
+    only(&with(to("10.2.0.11", own)), "backend-is-gateway", Severity::Broken);
+    let default = |address: &'static str| {
+        move |facts: &mut Facts| {
+            let by_router = way(2).map(|way| RouteTo {
+                gateway: Some(ip("203.0.113.254")),
+                ..way
+            });
+            let out = facts.cheap.ways_out.as_mut().unwrap();
+            out.insert((Family::V4, None), by_router.clone());
+            let ways = facts.cheap.ways.as_mut().unwrap();
+            ways.remove(&ip("10.2.0.11"));
+            ways.insert(ip(address), by_router);
+        }
+    };
+    let found = only(
+        &with(default("10.2.0.11")),
+        "backend-by-default-route",
+        Severity::Warning,
+    );
+    assert!(found.seen.contains("1 private address of backends"), "{}", found.seen);
+    assert!(with(default("198.51.100.9")).is_empty(), "it may be anywhere");
+    let both = with(|facts| {
+        let ways = facts.cheap.ways.as_mut().unwrap();
+        ways.insert(ip("10.2.0.11"), None);
+        ways.insert(ip("10.2.0.12"), None);
+    });
+    let found = only(&both, "backend-without-route", Severity::Broken);
+    assert!(found.seen.contains("2 addresses of backends"), "{}", found.seen);
+    let neighbour = |address: &'static str, link| {
+        move |facts: &mut Facts| {
+            facts.neighbours = Ok(vec![Neighbour {
+                link,
+                address: ip(address),
+                hardware: None,
+                failed: true,
+            }]);
+        }
+    };
+    only(
+        &with(neighbour("10.2.0.11", 3)),
+        "backend-unreachable",
+        Severity::Warning,
+    );
+    assert!(with(neighbour("10.2.0.11", 2)).is_empty(), "on another link");
+    assert!(with(neighbour("10.2.0.99", 3)).is_empty());
+    let narrow = |facts: &mut Facts| facts.cheap.links.as_mut().unwrap()[1].mtu = 1400;
+    only(&with(narrow), "path-mtu", Severity::Note);
+    let mut facts = well();
+    facts.cheap.ways_left_out = 7;
+    assert_eq!(examine(&facts).unchecked.len(), 1);
+}
+
+#[test]
+fn offloads() {
+    let offloads = |offloads| move |facts: &mut Facts| facts.cheap.links.as_mut().unwrap()[0].offloads = offloads;
+    let lro = Offloads {
+        lro: true,
+        ..Offloads::default()
+    };
+    let found = only(&with(offloads(Some(lro))), "large-receive-offload", Severity::Warning);
+    assert_eq!(line(&found), "ethtool -K ext lro off");
+    let gro = Offloads {
+        gro: true,
+        ..Offloads::default()
+    };
+    only(&with(offloads(Some(gro))), "packets-merged", Severity::Note);
+    let mut facts = well();
+    offloads(None)(&mut facts);
+    assert_eq!(examine(&facts).unchecked.len(), 1);
+}
