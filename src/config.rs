@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod given;
 mod loading;
 mod value;
+pub mod web;
 
 use std::fmt;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub daemon: Section,
     /// The add-on; `None`: it is off.
     pub addon: Option<addon::settings::AddonSettings>,
+    /// Listener for metrics and the operator's pages; `None`: it is off.
+    pub web: Option<web::WebSettings>,
     /// Text of the file, as it was read.
     pub text: Option<Arc<str>>,
     /// Problem that the file is missing or not accepted, and what is in effect instead.
@@ -80,6 +83,14 @@ pub enum ConfigError {
         path: PathBuf,
         /// Error of the section.
         source: Box<addon::settings::AddonSettingsError>,
+    },
+    /// The settings in section `[web]` contradict each other.
+    #[error("{}: {source}", tcpgw_core::escape::path(path))]
+    Web {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the section.
+        source: web::WebSettingsError,
     },
 }
 
@@ -121,6 +132,7 @@ struct Document {
     #[serde(default)]
     daemon: Section,
     addon: Option<addon::settings::AddonSection>,
+    web: Option<web::WebSection>,
 }
 
 impl Config {
@@ -202,9 +214,15 @@ impl Config {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
+        let web = document.web.map(web::WebSection::check).transpose();
+        let web = web.map_err(|source| ConfigError::Web {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Self {
             file: Some(path.to_owned()),
             addon,
+            web,
             fences: document.fences,
             flow_mark: document.flow_mark,
             protect_backends: document.protect_backends,

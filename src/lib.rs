@@ -16,6 +16,7 @@ pub mod date;
 pub mod denied;
 pub mod doctor;
 pub mod lock;
+pub mod metrics;
 pub mod observe;
 pub mod preflight;
 pub mod probe;

@@ -222,6 +222,43 @@ pub fn status<T>(
     })))
 }
 
+/// Passes the status to `tell` as far as it is known without the kernel: no flows, no drops.
+pub fn unread<T>(sources: StatusSources<'_>, tell: impl FnOnce(&Status<'_>) -> T) -> T {
+    let StatusSources {
+        services,
+        daemon,
+        found,
+        noted,
+    } = sources;
+    let places = Places::new(&services.summary);
+    let tally = Tally::new(services, &places);
+    tell(&Status::new(&Facts {
+        services,
+        places: &places,
+        tally,
+        traffic: None,
+        connections: ConnectionCounts::default(),
+        totals: None,
+        drops: DropCounts::default(),
+        earlier: None,
+        time: Duration::ZERO,
+        noted,
+        only: None,
+        daemon,
+        found,
+    }))
+}
+
+/// Returns the number of entries of conntrack and their maximum, in the network namespace of this thread; `None`: conntrack is
+/// not loaded.
+pub fn conntrack_entries() -> Option<(u64, u64)> {
+    let number = |name| {
+        let text = fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok()?;
+        text.trim().parse().ok()
+    };
+    Some((number("count")?, number("max")?))
+}
+
 fn each(
     kernel: &mut dyn Kernel,
     mark: FlowMark,

@@ -187,10 +187,10 @@ impl Thread {
                 }
             };
             let mut reports = Vec::new();
-            for event in events.iter().take(count).filter(|event| event.data() != WAKE) {
-                reports.extend(self.pool.happened(event.data(), event.events()));
-            }
             let now = Instant::now();
+            for event in events.iter().take(count).filter(|event| event.data() != WAKE) {
+                reports.extend(self.pool.happened(event.data(), event.events(), now));
+            }
             reports.extend(self.pool.expired(now));
             if !self.obey(now, &mut reports) {
                 return;

@@ -18,13 +18,15 @@ use crate::run_file;
 use tcpgw_core::escape;
 
 /// Suffixes of the files that tcpgw keeps for a network namespace beside its lock, in the order in which they are removed.
-const ENDINGS: [&str; 9] = [
+const ENDINGS: [&str; 11] = [
     "journal.new",
     "journal",
     "torn-down.new",
     "torn-down",
     "totals.new",
     "totals",
+    "metrics.new",
+    "metrics",
     "daemon",
     "new",
     "state",

@@ -27,6 +27,7 @@ pub mod settings;
 mod shared;
 pub mod socket;
 mod stall;
+pub mod web;
 
 pub use self::error::{ApiError, NOT_FOUND};
 pub use self::kernel_queries::OpenKernel;

@@ -100,11 +100,11 @@ pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result
 /// Returns what is used of a copy, and the note about the rest. Paths of files and sockets are not used if another user
 /// may have written it.
 fn believed(mut config: Config, is_trusted: bool) -> (Config, &'static str) {
-    if is_trusted || (config.addon.is_none() && config.daemon == Section::default()) {
+    if is_trusted || (config.addon.is_none() && config.web.is_none() && config.daemon == Section::default()) {
         return (config, "");
     }
-    (config.addon, config.daemon) = (None, Section::default());
-    let without = ", without its [daemon] and [addon], since it belongs to another user than this process";
+    (config.addon, config.web, config.daemon) = (None, None, Section::default());
+    let without = ", without its [daemon], [addon] and [web], since it belongs to another user than this process";
     (config, without)
 }
 

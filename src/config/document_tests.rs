@@ -12,7 +12,7 @@ use super::*;
 const REFERENCE: &str = include_str!("../../docs/reference/configuration.md");
 const EXAMPLE: &str = include_str!("../../examples/config.toml");
 /// Keys whose default is not a value.
-const WITHOUT_VALUE: [&str; 7] = [
+const WITHOUT_VALUE: [&str; 12] = [
     "addon",
     "daemon.flow_log",
     "daemon.socket_group",
@@ -20,6 +20,11 @@ const WITHOUT_VALUE: [&str; 7] = [
     "fences.max_backends",
     "fences.max_services",
     "idle_timeout",
+    "web.behind_proxy",
+    "web.listen",
+    "web.tls_cert",
+    "web.tls_key",
+    "web.token_file",
 ];
 
 fn read(text: &str) -> (Config, DaemonSettings) {

@@ -52,6 +52,7 @@ use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
 use crate::control::membership::Membership;
 use crate::control::request::{Peer, Refused, TornDown};
+use crate::metrics::OwnMetrics;
 use crate::reconcile::engine::ServicesByName;
 use crate::record::{Applied, StoreRevision, TornDown as TornDownBy};
 use crate::store::last::Last;
@@ -196,6 +197,7 @@ pub struct Core {
     since: BTreeMap<SocketAddr, u64>,
     table: Option<Table>,
     view: View,
+    own: OwnMetrics,
     started: Duration,
     namespace: u64,
 }
@@ -254,6 +256,7 @@ impl Core {
             since: BTreeMap::new(),
             table: None,
             view: View::default(),
+            own: OwnMetrics::default(),
             started: now.unix,
             namespace,
             settings,

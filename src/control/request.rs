@@ -15,6 +15,7 @@ use super::reply::Reply;
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::addon::{AddonOutcome, AddonRequest, Dialect, PortUse, Refusal, Resource, ResourceTarget, ServiceState};
 use crate::control::storage::Query;
+use crate::metrics::OwnMetrics;
 use crate::report::AnyReport;
 use crate::store::StoredService;
 use crate::view::snapshot::Snapshot;
@@ -71,8 +72,21 @@ pub enum DaemonRequest {
     ResourceView(ResourceTarget, Reply<Result<ResourceView, AddonRefused>>),
     /// Return all resources of the add-on by id, as the operator sees them.
     Resources(Reply<Result<ResourceList, AddonRefused>>),
+    /// Return what metrics show of the daemon.
+    Metrics(Reply<MetricsView>),
     /// Read from the store.
     Query(Query),
+}
+
+/// Values of the daemon that metrics show.
+#[derive(Debug, Clone, Default)]
+pub struct MetricsView {
+    /// State of the daemon and its services.
+    pub snapshot: Snapshot,
+    /// Plans of the add-on's services, by name.
+    pub plans: BTreeMap<Box<str>, PlanName>,
+    /// Counters of the daemon's own work.
+    pub own: OwnMetrics,
 }
 
 /// The client: the process at the other end of the socket, as the kernel knew it when it connected.

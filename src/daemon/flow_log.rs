@@ -197,7 +197,7 @@ impl Writer {
     fn fail(&mut self, error: &io::Error) {
         self.not_before = Instant::now() + RETRY;
         let place = match &self.target {
-            FlowLogTarget::File(path) => escape::path(path).to_string(),
+            FlowLogTarget::File(path) => escape::path(path),
             FlowLogTarget::Journald => JOURNALD.into(),
         };
         self.set_trouble(Some(format!("{place}: {error}")));

@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::api::listener::seats_within;
+use crate::api::web;
+use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
 
 /// Raises the limit of open files, since each probe in flight has a socket. The initial limit of service managers
@@ -17,22 +19,45 @@ pub(super) fn allow_many_sockets() {
     }
 }
 
+/// Listeners over TCP that are on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Listeners {
+    /// The provider API.
+    pub(super) addon: bool,
+    /// Metrics.
+    pub(super) web: bool,
+}
+
+impl Listeners {
+    /// Returns those that a configuration switches on.
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            addon: config.addon.is_some(),
+            web: config.web.is_some(),
+        }
+    }
+}
+
 /// Returns the number of probes that the limit of open files allows beside the API's connections, the store and
 /// netlink.
-pub(super) fn probes_within(wanted: NonZeroUsize, files: u64, has_addon: bool) -> NonZeroUsize {
+pub(super) fn probes_within(wanted: NonZeroUsize, files: u64, listeners: Listeners) -> NonZeroUsize {
     const OTHERS: u64 = 320;
-    /// Number of files that the provider API needs besides its connections.
-    const ADDON: u64 = 10;
-    let connections = u64::try_from(seats_within(files)).unwrap_or(u64::MAX);
-    let others = OTHERS + if has_addon { connections + ADDON } else { 0 };
+    /// Number of files that a listener needs besides its connections.
+    const LISTENER: u64 = 10;
+    let of = |is_on: bool, connections: usize| {
+        let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+        if is_on { connections + LISTENER } else { 0 }
+    };
+    let listeners = of(listeners.addon, seats_within(files)) + of(listeners.web, web::connections(files));
+    let others = OTHERS + listeners;
     let room = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
     wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
 }
 
 /// Returns the settings with `max_probes` reduced to what the limit of open files allows.
-pub(super) fn within_limits(settings: DaemonSettings, has_addon: bool) -> DaemonSettings {
+pub(super) fn within_limits(settings: DaemonSettings, listeners: Listeners) -> DaemonSettings {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
-    let max_probes = probes_within(settings.max_probes, files, has_addon);
+    let max_probes = probes_within(settings.max_probes, files, listeners);
     if max_probes < settings.max_probes {
         tracing::warn!(
             wanted = settings.max_probes,
@@ -49,13 +74,18 @@ mod tests {
 
     #[test]
     fn probes_leave_files_for_everything_else() {
-        let probes = |wanted, files| probes_within(NonZeroUsize::new(wanted).unwrap(), files, false).get();
+        let probes =
+            |wanted, files| probes_within(NonZeroUsize::new(wanted).unwrap(), files, Listeners::default()).get();
         assert_eq!(probes(4096, 524_288), 4096);
         assert_eq!(probes(4096, 1024), 704);
         assert_eq!(probes(100, 1024), 100);
         assert_eq!((probes(4096, 40), probes(4096, 0)), (1, 1));
         assert_eq!(probes(16_384, u64::MAX), 16_384);
         let wanted = NonZeroUsize::new(4096).unwrap();
-        assert_eq!(probes_within(wanted, 1024, true).get(), 438);
+        let (addon, web) = (true, true);
+        let probes = |listeners| probes_within(wanted, 1024, listeners).get();
+        assert_eq!(probes(Listeners { addon, web: false }), 438);
+        assert_eq!(probes(Listeners { addon: false, web }), 438);
+        assert_eq!(probes(Listeners { addon, web }), 172);
     }
 }

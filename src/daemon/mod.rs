@@ -25,6 +25,7 @@ pub mod store_thread;
 pub mod store_work;
 mod traffic_thread;
 mod watched_file;
+mod web_task;
 
 pub use self::error::DaemonError;
 pub use self::run::{SetLevel, run};

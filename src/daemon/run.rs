@@ -27,6 +27,7 @@ use super::start::StartFiles;
 use super::store_thread::StoreThread;
 use super::traffic_thread::TrafficThread;
 use super::watched_file::{File, next_news};
+use super::web_task::WebTask;
 use crate::api::Socket;
 use crate::config::Config;
 use crate::config::daemon::{DaemonSettings, LogLevel};
@@ -110,6 +111,7 @@ struct Daemon {
     stop: Option<oneshot::Sender<()>>,
     api: Api,
     provider_api: ProviderTask,
+    web: WebTask,
     socket: Socket,
     /// Channel for a new socket, after its file was removed.
     renewed: mpsc::Sender<UnixListener>,
@@ -270,6 +272,9 @@ impl Daemon {
         if self.provider_api.is_due(now.instant) {
             self.serve_provider_api();
         }
+        if self.web.is_due(now.instant) {
+            self.serve_web();
+        }
         if self.status_at <= now.instant {
             self.status_at = now.instant + STATUS;
             if self.trim_at <= now.instant {
@@ -308,6 +313,13 @@ impl Daemon {
         self.core.provider_api(served, Now::read());
     }
 
+    /// Serves metrics as configured. Their failure affects nothing else.
+    fn serve_web(&mut self) {
+        let settings = self.core.config().web.clone();
+        let served = self.web.configure(settings.as_ref());
+        self.core.web(served.err().as_deref());
+    }
+
     fn wakes_at(&mut self) -> Instant {
         self.gives_up_at = self.gives_up_at.or_else(|| self.looker.gives_up_at(Instant::now()));
         let times = [
@@ -317,6 +329,7 @@ impl Daemon {
             self.core.health().next_at(),
             Some(self.socket_at),
             Some(self.provider_api.wakes_at()),
+            Some(self.web.wakes_at()),
         ];
         self.pulse.wakes_at(Instant::now(), times.into_iter().flatten().min())
     }

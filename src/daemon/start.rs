@@ -12,9 +12,12 @@ use thiserror::Error;
 
 use super::api_socket::group_of;
 use super::error::DaemonError;
+use crate::api::listener::FileError;
 use crate::api::provider::{ProviderApi, ProviderError};
+use crate::api::web::Web;
 use crate::config::daemon::DaemonSettings;
 use crate::config::given::Given;
+use crate::config::web::WebSettings;
 use crate::config::{Config, ConfigError};
 use crate::secrets::Owners;
 use crate::state_file::SourceError;
@@ -32,6 +35,9 @@ pub enum StartError {
     /// The provider API could not be served.
     #[error(transparent)]
     Provider(#[from] ProviderError),
+    /// Metrics could not be served.
+    #[error(transparent)]
+    Web(FileError),
 }
 
 impl StartError {
@@ -41,7 +47,7 @@ impl StartError {
             Self::Config(ConfigError::Source(SourceError::Unreadable { source, .. })) => {
                 source.kind() == io::ErrorKind::PermissionDenied
             }
-            Self::Provider(ProviderError::File(error)) => error.is_denied(),
+            Self::Provider(ProviderError::File(error)) | Self::Web(error) => error.is_denied(),
             _ => false,
         }
     }
@@ -53,6 +59,10 @@ impl StartError {
                 Kind::ProviderApi,
                 format!("a daemon that starts would not serve the add-on's provider API: {self}"),
             ),
+            Self::Web(_) => Problem::new(
+                Kind::Web,
+                format!("a daemon that starts would not serve metrics: {self}"),
+            ),
             Self::Config(_) | Self::Daemon(_) => Problem::new(
                 Kind::RejectedConfiguration,
                 format!("no daemon starts with the configuration as it is: {self}"),
@@ -63,7 +73,7 @@ impl StartError {
 }
 
 /// Checks that a starting daemon would find what the configuration names: the group of its socket, and the files of
-/// the provider API, which must belong to these owners.
+/// the provider API and of the web listener, which must belong to these owners.
 ///
 /// # Errors
 /// Fails when one of them is missing or not accepted.
@@ -71,6 +81,9 @@ pub fn judge(settings: &DaemonSettings, config: &Config, owners: &Owners) -> Res
     group_of(settings)?;
     if let Some(addon) = &config.addon {
         ProviderApi::load(addon, owners)?;
+    }
+    if let Some(web) = &config.web {
+        Web::load(web, owners).map_err(StartError::Web)?;
     }
     Ok(())
 }
@@ -125,11 +138,12 @@ impl StartFiles {
 
 /// Returns the files that the configuration names and that a start reads.
 fn named(config: &Config) -> Vec<PathBuf> {
-    let Some(addon) = &config.addon else {
-        return Vec::new();
-    };
-    let mut files = vec![addon.credentials.clone()];
-    files.extend(addon.transport.files());
+    let mut files = Vec::new();
+    if let Some(addon) = &config.addon {
+        files.push(addon.credentials.clone());
+        files.extend(addon.transport.files());
+    }
+    files.extend(config.web.iter().flat_map(WebSettings::files));
     files
 }
 

@@ -103,6 +103,10 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             "platforms cannot provision, change or remove resources; what is provisioned is served",
             advice("correct what the problem names; the daemon tries again every 10 s, and at a reload (SIGHUP)"),
         ),
+        Kind::Web => (
+            "metrics cannot be scraped, so that alerts that need them are blind; services are served",
+            advice("correct what the problem names; the daemon tries again every 10 s, and at a reload (SIGHUP)"),
+        ),
         Kind::AddonPorts => (
             "when no port is left, platforms are refused (422); existing resources keep their ports",
             advice(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -74,7 +74,18 @@ pub(super) struct Ended {
 struct Flight {
     id: u64,
     endpoint: SocketAddr,
+    sent: Instant,
     deadline: Instant,
+}
+
+impl Flight {
+    fn report(&self, outcome: ProbeOutcome, now: Instant) -> Report {
+        Report {
+            id: self.id,
+            outcome,
+            took: now.saturating_duration_since(self.sent),
+        }
+    }
 }
 
 impl Pool {
@@ -120,7 +131,11 @@ impl Pool {
             Ok(()) => return None,
             Err(outcome) => outcome,
         };
-        Some(Report { id: probe.id, outcome })
+        Some(Report {
+            id: probe.id,
+            outcome,
+            took: Duration::ZERO,
+        })
     }
 
     fn try_start(&mut self, probe: Probe, now: Instant) -> Result<(), ProbeOutcome> {
@@ -146,7 +161,12 @@ impl Pool {
         let sent = socket.connect(probe.endpoint);
         let deadline = now + probe.timeout;
         let (id, endpoint) = (probe.id, probe.endpoint);
-        place.flight = Some(Flight { id, endpoint, deadline });
+        place.flight = Some(Flight {
+            id,
+            endpoint,
+            sent: now,
+            deadline,
+        });
         self.deadlines.insert((deadline, token));
         self.by_id.insert(probe.id, token);
         if sent.is_err() {
@@ -178,7 +198,7 @@ impl Pool {
     }
 
     /// Handles an event of a socket. Returns a report if its probe has ended.
-    pub(super) fn happened(&mut self, token: u64, events: EpollFlags) -> Option<Report> {
+    pub(super) fn happened(&mut self, token: u64, events: EpollFlags, now: Instant) -> Option<Report> {
         let token = usize::try_from(token).ok()?;
         let place = self.places.get(token)?;
         // A socket that was just disconnected has events, too.
@@ -187,7 +207,7 @@ impl Pool {
         };
         let outcome = socket.outcome(events)?;
         self.end(token, outcome == ProbeOutcome::Accepted);
-        Some(Report { id: flight.id, outcome })
+        Some(flight.report(outcome, now))
     }
 
     /// Ends the probes that have timed out, and returns their reports.
@@ -198,7 +218,7 @@ impl Pool {
         {
             if let Some(flight) = self.end(token, false) {
                 let outcome = ProbeOutcome::TimedOut;
-                reports.push(Report { id: flight.id, outcome });
+                reports.push(flight.report(outcome, now));
             }
             self.deadlines.remove(&(deadline, token));
         }

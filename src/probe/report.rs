@@ -1,5 +1,7 @@
 //! Results of probes.
 
+use std::time::Duration;
+
 use tcpgw_core::health::ProbeOutcome;
 
 /// Result of a probe.
@@ -9,4 +11,6 @@ pub struct Report {
     pub id: u64,
     /// Outcome of the probe.
     pub outcome: ProbeOutcome,
+    /// Time from its SYN to the outcome.
+    pub took: Duration,
 }

@@ -1,6 +1,7 @@
 //! Facts about the services, and the state of each that follows.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -253,6 +254,7 @@ impl<'a> Status<'a> {
         let mut status = Self {
             ok: true,
             problems: Vec::new(),
+            counts: BTreeMap::new(),
             flows: services
                 .iter()
                 .fold(FlowCounts::default(), |sum, service| sum.and(service.flows)),
@@ -279,6 +281,9 @@ impl<'a> Status<'a> {
             facts.daemon.map(|daemon| &daemon.apps),
         );
         status.ok = is_ok(&status.problems);
+        for problem in &status.problems {
+            *status.counts.entry((problem.severity, problem.kind)).or_default() += 1;
+        }
         if status.problems.len() > MOST_OF_KIND {
             let told = few(&status.problems).into_iter();
             status.problems = told.map(Cow::into_owned).collect();

@@ -3,7 +3,7 @@
 mod limit;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -17,7 +17,7 @@ use super::{Hint, Table};
 use crate::addon::ServiceState;
 use crate::record::Applied;
 use crate::view::snapshot::{DaemonView, DrainView};
-use tcpgw_core::problem::Problem;
+use tcpgw_core::problem::{Kind, Problem, Severity};
 use tcpgw_core::summary::FlowVerdict;
 
 /// Output of `tcpgw status`.
@@ -27,6 +27,9 @@ pub struct Status<'a> {
     pub ok: bool,
     /// Problems, the worst first.
     pub problems: Vec<Problem>,
+    /// Numbers of problems, also of those that are left out of `problems`.
+    #[serde(skip)]
+    pub counts: BTreeMap<(Severity, Kind), usize>,
     /// Services in order of port and addresses.
     pub services: Vec<ServiceStatus<'a>>,
     /// Flows to backends of these services.

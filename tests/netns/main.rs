@@ -41,6 +41,7 @@ mod killed;
 mod limits;
 mod local;
 mod lost_before_reset;
+mod metrics;
 mod name_taken;
 mod orders_of_others;
 mod ownership;

@@ -34,7 +34,7 @@ install_without_services() {
     install_packages "$1"
     for package in $1; do
         case $package in
-        haproxy | nginx | nftlb | containerd | mosquitto) as_root systemctl --quiet disable "$package" 2>/dev/null || true ;;
+        haproxy | nginx | nftlb | containerd | mosquitto | prometheus) as_root systemctl --quiet disable "$package" 2>/dev/null || true ;;
         docker.io) as_root systemctl --quiet disable docker.service docker.socket 2>/dev/null || true ;;
         esac
     done

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Core, Now, Phase};
 use crate::addon::dialect::gateway::tcp_url;
-use crate::addon::id::{PlatformId, ResourceId, with_apps};
+use crate::addon::id::{PlanName, PlatformId, ResourceId, with_apps};
 use crate::addon::{PortUse, Refusal, Resource, ResourceStatus, ResourceTarget, ServiceState};
 use crate::control::name::Name;
 use crate::control::request::{AddonRefused, AddonView, AppView, BindingView, ResourceList, ResourceView};
@@ -165,6 +165,13 @@ impl Core {
         names
             .filter_map(|name| Some((name.as_str().into(), self.addon_state(&name)?)))
             .collect()
+    }
+
+    /// Returns the plans of the services of all resources.
+    pub(super) fn addon_plans(&self) -> BTreeMap<Name, PlanName> {
+        let resources = self.addon.registry.iter();
+        let plans = resources.map(|resource| (resource.id.service().as_str().into(), resource.plan.clone()));
+        plans.collect()
     }
 
     /// Returns the resource of a service for its view.

@@ -91,6 +91,14 @@ impl Core {
         self.addresses_changed(now);
     }
 
+    /// Reports that the listener for metrics is not served as configured (`trouble`: why), or that it is again (`None`).
+    pub fn web(&mut self, trouble: Option<&str>) {
+        match trouble {
+            Some(why) => self.report(Kind::Web, format!("metrics are not served as configured: {why}")),
+            None => self.problems.resolve(Kind::Web),
+        }
+    }
+
     /// Compares the configured flow mark with that of the table in the kernel, which stays in use as long as there is
     /// a table.
     fn configured_mark(&mut self, wanted: FlowMark) {

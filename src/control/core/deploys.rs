@@ -400,6 +400,7 @@ impl Core {
         reason: Option<String>,
         now: Now,
     ) {
+        self.own.deployed(phase);
         let service = service.to_owned();
         let what = What::Deploy {
             id,

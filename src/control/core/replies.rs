@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::orphans::Orphan;
 use super::{Core, Now, Phase, Provider};
-use crate::control::request::{After, BackendView, Followed, List, Listed, ServiceView};
+use crate::control::request::{After, BackendView, Followed, List, Listed, MetricsView, ServiceView};
+use crate::metrics::OwnMetrics;
 use crate::store::StoredService;
 use crate::view::ServicesView;
 use crate::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
@@ -49,6 +50,20 @@ impl Core {
             addon: self.addon_states(),
             apps: self.apps_of_services(&names),
         }
+    }
+
+    /// Returns what metrics show of the daemon, without a query of the kernel.
+    pub fn metrics(&mut self, now: Now) -> MetricsView {
+        MetricsView {
+            snapshot: self.look(now),
+            plans: self.addon_plans(),
+            own: self.own.clone(),
+        }
+    }
+
+    /// Returns the counters of the daemon's own work.
+    pub fn own_metrics(&mut self) -> &mut OwnMetrics {
+        &mut self.own
     }
 
     fn leaving(&self) -> std::collections::BTreeSet<Box<str>> {

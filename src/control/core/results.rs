@@ -1,5 +1,5 @@
 //! Use of the results of jobs.
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::jobs::Out;
 use super::pending::Unheld;
@@ -26,9 +26,9 @@ impl Core {
             Done::All(Ok(report)) => {
                 self.due.all_flushed();
                 self.problems.resolve(Kind::StaleFlows);
-                self.told(out, &report, outcome.at, now);
+                self.told(out, &report, outcome.at, outcome.took, now);
             }
-            Done::Changed(Ok(Some(report))) => self.told(out, &report, outcome.at, now),
+            Done::Changed(Ok(Some(report))) => self.told(out, &report, outcome.at, outcome.took, now),
             Done::Flushed(flushed) => self.flushed(flushed, now),
             Done::Changed(Ok(None)) => {
                 self.waiting.extend(out.pending_replies);
@@ -74,7 +74,11 @@ impl Core {
     }
 
     /// Takes the report of a change that the kernel has made.
-    fn told(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
+    fn told(&mut self, out: Out, report: &Report, at: Instant, took: Duration, now: Now) {
+        if report.transactions > 0 {
+            let commit = took.saturating_sub(report.flushing);
+            self.own.committed(commit, at.saturating_duration_since(out.known));
+        }
         self.full = None;
         self.failures = 0;
         self.problems.resolve(Kind::KernelRefuses);
@@ -140,6 +144,7 @@ impl Core {
     }
 
     fn failed(&mut self, out: Out, error: &ReconcileError, now: Now) {
+        self.own.commit_failures += 1;
         let text = error.to_string();
         let known = self.problems.get(Kind::KernelRefuses);
         if known.is_none_or(|known| known.message != text) {

@@ -15,7 +15,7 @@ use crate::control::core::{Core, Now};
 use crate::daemon::api_socket::bind;
 use crate::daemon::error::{DaemonError, io};
 use crate::daemon::kernel_thread::Worker;
-use crate::daemon::limits::{allow_many_sockets, within_limits};
+use crate::daemon::limits::{Listeners, allow_many_sockets, within_limits};
 use crate::daemon::looker::Looker;
 use crate::daemon::observer::Observer;
 use crate::daemon::presence::Presence;
@@ -26,7 +26,9 @@ use crate::daemon::start::StartFiles;
 use crate::daemon::store_thread::StoreThread;
 use crate::daemon::traffic_thread::{TrafficSettings, TrafficThread};
 use crate::daemon::watched_file::File;
+use crate::daemon::web_task::WebTask;
 use crate::lock::Lock;
+use crate::metrics::OwnFile;
 use crate::probe::Prober;
 use crate::reconcile::engine::Engine;
 use crate::record::{RecordFile, boot_id};
@@ -155,6 +157,8 @@ impl Daemon {
         let provider_api = ProviderTask::new(ask.clone());
         let traffic = TrafficThread::start(run_dir, namespace, TrafficSettings::from(&settings), ask.clone());
         let traffic = traffic.map_err(io("start a thread"))?;
+        let own_file = OwnFile::new(run_dir, namespace, boot_id());
+        let web = WebTask::new(ask.clone(), own_file, traffic.source());
         let listener = socket.take_listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(io("listen on the socket"))?;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -181,13 +185,10 @@ impl Daemon {
         let start_files = StartFiles::new(&given, &config);
         let (store_thread, opened) = StoreThread::start(&settings.store, &mut last, recorded, Now::read().unix, writes)
             .map_err(io("start a thread"))?;
-        let mut core = Core::new(
-            within_limits(settings, config.addon.is_some()),
-            config,
-            namespace,
-            Now::read(),
-        );
+        let settings = within_limits(settings, Listeners::of(&config));
+        let mut core = Core::new(settings, config, namespace, Now::read());
         core.configuration_read(wanted_mark);
+        *core.own_metrics() = web.kept();
         core.opened(opened, Now::read());
         core.served_last(last, boot_id());
         Ok(Self {
@@ -220,6 +221,7 @@ impl Daemon {
             stop: Some(stop),
             api,
             provider_api,
+            web,
             socket,
             renewed,
             socket_at: Instant::now(),

@@ -23,8 +23,8 @@ impl Daemon {
         self.manager.stopping();
         self.core.refuse_orders();
         drop(self.stop.take());
-        let provider_api = self.provider_api.end();
-        self.answer_all(provider_api).await;
+        let listeners = [self.provider_api.end(), self.web.end()];
+        self.answer_all(listeners).await;
         drop(self.socket);
         Presence::withdraw(&self.run_dir, self.namespace);
         if let Some(worker) = self.worker.take() {
@@ -47,6 +47,7 @@ impl Daemon {
         if let Some(traffic) = self.traffic.take() {
             traffic.end();
         }
+        self.web.keep(self.core.own_metrics());
         self.written.close();
         if let Some(store_thread) = self.store_thread.take() {
             store_thread.end();
@@ -59,9 +60,15 @@ impl Daemon {
         tracing::info!("ended; the kernel forwards as before");
     }
 
-    /// Works on until both APIs have answered all that they were asked, or the time is up.
-    async fn answer_all(&mut self, provider_api: Option<JoinHandle<()>>) {
-        let tasks: Vec<JoinHandle<()>> = self.api.0.take().into_iter().chain(provider_api).collect();
+    /// Works on until all listeners have answered all that they were asked, or the time is up.
+    async fn answer_all(&mut self, listeners: [Option<JoinHandle<()>>; 2]) {
+        let tasks: Vec<JoinHandle<()>> = self
+            .api
+            .0
+            .take()
+            .into_iter()
+            .chain(listeners.into_iter().flatten())
+            .collect();
         let to_abort: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
         let ended = async {
             for task in tasks {

@@ -56,9 +56,12 @@ impl Daemon {
             return self.core.configuration_gone(&error.line());
         }
         let is_told = self.core.problems().get(Kind::ProviderApi).is_some();
-        let trouble = judged
-            .err()
-            .filter(|error| !(is_told && matches!(error, StartError::Provider(_))));
+        let is_web_told = self.core.problems().get(Kind::Web).is_some();
+        let trouble = judged.err().filter(|error| match error {
+            StartError::Provider(_) => !is_told,
+            StartError::Web(_) => !is_web_told,
+            StartError::Config(_) | StartError::Daemon(_) => true,
+        });
         let uses_copy = matches!(trouble, Some(StartError::Config(_))) && self.given.has_copy();
         self.core
             .next_start(trouble.map(|error| error.to_string()).as_deref(), uses_copy);
@@ -109,6 +112,7 @@ impl Daemon {
                 self.start_files = StartFiles::new(&self.given, &config);
                 self.core.reload(settings, config, Now::read());
                 self.serve_provider_api();
+                self.serve_web();
                 tracing::info!("configuration read again");
             }
             Err(error) => {

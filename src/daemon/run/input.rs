@@ -5,6 +5,7 @@ use crate::control::core::{ApplyOrder, Now, Order};
 use crate::control::request::{DaemonRequest, Refused};
 use crate::daemon::parsed::Parsed;
 use crate::probe::Report as Probed;
+use tcpgw_core::health::ProbeOutcome;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::nftables::monitor::{TableChange, TableNotification};
 use tcpgw_kernel::route::monitor::Notification;
@@ -13,6 +14,9 @@ impl Daemon {
     pub(super) fn probed(&mut self, probed: Vec<Probed>) {
         let now = Now::read();
         for report in probed {
+            if matches!(report.outcome, ProbeOutcome::Accepted | ProbeOutcome::Refused) {
+                self.core.own_metrics().probes.observe(report.took);
+            }
             self.core.probed(report.id, report.outcome, now);
         }
     }
@@ -40,6 +44,7 @@ impl Daemon {
             DaemonRequest::ResourceView(target, reply) => drop(reply.send(self.core.resource_view(&target))),
             DaemonRequest::Resources(reply) => drop(reply.send(self.core.resource_list(now))),
             DaemonRequest::Deploys(reply) => drop(reply.send(self.core.deploys(now))),
+            DaemonRequest::Metrics(reply) => drop(reply.send(self.core.metrics(now))),
             DaemonRequest::Query(query) => {
                 if let Some(store_thread) = &self.store_thread {
                     store_thread.query(query);

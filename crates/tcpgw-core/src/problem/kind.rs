@@ -136,6 +136,8 @@ kinds! {
     OtherMark = "other-mark", Warning;
     /// The add-on's provider API is not served.
     ProviderApi = "provider-api", Warning;
+    /// The listener for metrics and the operator's pages is not served.
+    Web = "web", Warning;
     /// Few public ports are left for resources of the add-on, or none.
     AddonPorts = "addon-ports", Warning;
     /// The configuration is not accepted: a running daemon keeps its old one, and a new one does not start.

@@ -1,0 +1,167 @@
+"""What a scrape of the metrics takes, and what it costs the daemon, with many services."""
+
+import http.client
+import os
+import time
+
+from bench import states
+from bench.daemon import UNASKED
+from bench.daemon_lab import Daemon, Follower, StateFile, inside, network
+from bench.lab import Lab, say
+from bench.report import Target, table
+from bench.sampling import median, percentile
+
+NAME = "metrics"
+TITLE = "Metrics"
+
+SERVICES = 10_000
+AT, PLAIN = ("127.0.0.1", 9464), ("127.0.0.1", 9465)
+# Longer than a reading is shown, where it takes a tenth of this of the processor.
+PAUSE = 5.0
+# Seconds after which the daemon has given back what it needed for a moment only: it does so every minute.
+REST = 62
+READS = b"tcpgw_kernel_reads_total "
+SCOPES = {"service": "/metrics?scope=service", "backend": "/metrics?scope=backend"}
+
+
+def measure(options):
+    count = 100 if options.quick else SERVICES
+    rounds = options.repetitions(20, quick=3)
+    with Lab() as lab:
+        gateway, _ = network(lab)
+        file = StateFile(lab, count)
+        config = lab.file("config.toml", f'[web]\nlisten = "{AT[0]}:{AT[1]}"\n')
+        with inside(gateway):
+            daemon = Daemon(lab, gateway, options.tcpgw, "--config", config, "--state", file.path)
+            daemon.await_healthy(file.backends, 300)
+            time.sleep(3 if options.quick else REST)
+            before = daemon.megabytes()
+            forget_peak(daemon)
+            found = {scope: scrapes(path, rounds, options) for scope, path in SCOPES.items()}
+            plain = beside(lab, gateway, rounds)
+            peak = daemon_peak(daemon) - before
+            time.sleep(3 if options.quick else REST)
+            rest = daemon.megabytes() - before
+            delays = changes(daemon, file, 10 if options.quick else 100)
+            daemon.end()
+    return {"load": os.getloadavg(), "services": count, "backends": states.PER_SERVICE, "scrapes": found, "plain": plain,
+            "megabytes": {"before": before, "peak": peak, "rest": rest}, "changes": delays}
+
+
+def get(path, at=AT):
+    """Seconds and the text."""
+    connection = http.client.HTTPConnection(*at, timeout=60)
+    begin = time.perf_counter()
+    connection.request("GET", path)
+    text = connection.getresponse().read()
+    seconds = time.perf_counter() - begin
+    connection.close()
+    return seconds, text
+
+
+def reads(text):
+    return next(int(line[len(READS):]) for line in text.splitlines() if line.startswith(READS))
+
+
+def scrapes(path, rounds, options):
+    """Seconds of scrapes that read the kernel, and of those that come at once after one."""
+    say(path)
+    fresh, again = [], []
+    last = reads(get(path)[1])
+    while len(fresh) < rounds:
+        time.sleep(1.2 if options.quick else PAUSE)
+        seconds, text = get(path)
+        number = reads(text)
+        if number > last:
+            fresh.append(seconds)
+            again.append(get(path)[0])
+        last = number
+    return {"fresh": fresh, "again": again, "bytes": len(text), "series": sum(not line.startswith(b"#") for line in text.splitlines())}
+
+
+def beside(lab, gateway, rounds):
+    """Seconds in which nginx sends the same text from a file."""
+    folder = lab.directory / "plain"
+    folder.mkdir()
+    (folder / "metrics").write_bytes(get(SCOPES["backend"])[1])
+    text = "\n".join((
+        "user root;", "daemon off;", "worker_processes 1;", f"pid {lab.directory}/nginx.pid;", "error_log stderr crit;", "events {}",
+        "http {", "access_log off;", f"server {{ listen {PLAIN[0]}:{PLAIN[1]}; root {folder}; }}", "}", ""))
+    gateway.start("nginx", "-p", lab.directory, "-e", "stderr", "-c", lab.file("plain.conf", text))
+    gateway.await_listener(PLAIN[1])
+    return [get("/metrics", PLAIN)[0] for _ in range(rounds)]
+
+
+def forget_peak(daemon):
+    """The most memory at any time is that from now on (proc(5), clear_refs)."""
+    with open(f"/proc/{daemon.process.pid}/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
+def daemon_peak(daemon):
+    with open(f"/proc/{daemon.process.pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
+
+
+def changes(daemon, file, count):
+    """Microseconds of changes through the file, by the daemon's clock: without scrapes, and each beside one."""
+    follower = Follower(daemon)
+    found = {"alone": [], "beside": []}
+    for number in range(2 * count):
+        name = ("alone", "beside")[number % 2]
+        file.change("a limit")
+        file.prepare()
+        follower.await_quiet(0.05)
+        mark = follower.mark()
+        if name == "beside":
+            ask_and_leave(SCOPES["backend"])
+        file.rename()
+        found[name].append(follower.await_one("committed", mark, unlike=UNASKED)["micros"])
+        time.sleep(0.6)
+    follower.close()
+    return found
+
+
+def ask_and_leave(path):
+    """Begins a scrape, whose text nobody reads."""
+    connection = http.client.HTTPConnection(*AT, timeout=60)
+    connection.request("GET", path)
+
+
+def targets(raw):
+    if raw["services"] != SERVICES:
+        return []
+    scrapes, memory, delays = raw["scrapes"], raw["megabytes"], raw["changes"]
+    return [
+        Target("10,000 services, a scrape of services, median in ms", median(scrapes["service"]["fresh"]) * 1000, at_most=100),
+        Target("10,000 services x 4, a scrape with ?scope=backend, median in ms", median(scrapes["backend"]["fresh"]) * 1000,
+               at_most=300),
+        Target("10,000 services x 4, MB of memory for scrapes, at most at any time", memory["peak"], at_most=50),
+        Target("a change beside a scrape, median of that without one", median(delays["beside"]) / median(delays["alone"]), at_most=1.5),
+    ]
+
+
+def behind(_):
+    return []
+
+
+def report(raw):
+    names = {"service": "services", "backend": "services and backends"}
+    rows = [[names[scope], f"{part['series']:,}", f"{part['bytes'] / 1e6:.1f} MB",
+             *(f"{value * 1000:.0f} ms" for value in (median(part["fresh"]), percentile(part["fresh"], 90), median(part["again"])))]
+            for scope, part in raw["scrapes"].items()]
+    plain, memory, delays = raw["plain"], raw["megabytes"], raw["changes"]
+    return "\n".join([
+        f"The gateway has {raw['services']:,} services with {raw['backends']} backends each. Load average of the machine at the end: "
+        f"{', '.join(f'{load:.1f}' for load in raw['load'])}, two cores. A first scrape reads the kernel; one that follows at once shows the "
+        f"same reading. The requesting program shares the machine's processors: nginx needs {median(plain) * 1000:.0f} ms to send it the larger "
+        "text from a file.", "",
+        *table(("scrape of", "series", "text", "first, median", "first, 90 %", "that follows, median"), rows), "",
+        f"The daemon has {memory['before']:.1f} MB before the first scrape, at most {memory['peak']:.1f} MB more during scrapes, and "
+        f"{memory['rest']:.1f} MB more a minute later. A change of a limit is in the kernel after {median(delays['alone']) / 1000:.1f} ms (median; "
+        f"99 %: {percentile(delays['alone'], 99) / 1000:.1f} ms), and beside a scrape with backends after {median(delays['beside']) / 1000:.1f} ms "
+        f"({percentile(delays['beside'], 99) / 1000:.1f} ms)."])
+
+
+def plots(_):
+    return {}

@@ -1,0 +1,150 @@
+//! One request: what its path leads to.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+
+use super::access::{self, Denied};
+use super::answers::{plain, set_headers};
+use super::reader::MetricsReader;
+use super::site::Web;
+use crate::api::limits::URI;
+use crate::api::listener::{Authenticated, Handler, Site as _, client};
+use crate::api::server::closing;
+use crate::api::settings::ApiSettings;
+use crate::control::request::DaemonRequest;
+use crate::metrics::{MetricsFormat, MetricsScope, OwnFile};
+use crate::throttle::Throttle;
+
+/// Handler of the listener's requests.
+pub(super) struct WebHandler {
+    reader: Arc<MetricsReader>,
+    throttle: Mutex<Throttle>,
+}
+
+impl WebHandler {
+    pub(super) fn new(requests: mpsc::Sender<DaemonRequest>, settings: ApiSettings, file: OwnFile) -> Self {
+        Self {
+            reader: Arc::new(MetricsReader::new(requests, settings, file)),
+            throttle: Mutex::default(),
+        }
+    }
+
+    /// Answers a request that may be answered.
+    async fn route(&self, parts: &Parts) -> Response<Body> {
+        let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+        match segments.as_slice() {
+            ["metrics"] => self.metrics(parts).await,
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "there is nothing here: metrics are at /metrics\n",
+            ),
+        }
+    }
+
+    async fn metrics(&self, parts: &Parts) -> Response<Body> {
+        let scope = match scope(parts.uri.query().unwrap_or_default()) {
+            Ok(scope) => scope,
+            Err(text) => return plain(StatusCode::BAD_REQUEST, text),
+        };
+        let accept = parts.headers.get_all(header::ACCEPT).into_iter();
+        let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+        let format = MetricsFormat::accepted(&accept.join(","));
+        match self.reader.text(format, scope).await {
+            Ok(text) => {
+                let mut response = Response::new(Body::from(text));
+                set_headers(&mut response, format.media_type());
+                response
+            }
+            Err(error) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        }
+    }
+
+    /// Answers a request without the right token.
+    fn refuse(&self, from: IpAddr) -> Response<Body> {
+        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = throttle.fail(from, Instant::now());
+        drop(throttle);
+        // Attempts without end do not fill the log.
+        if wait.is_none() {
+            tracing::warn!(%from, "the web listener was asked with a wrong token, or none");
+        }
+        access::refusal(wait.map(|wait| wait.as_secs().max(1)))
+    }
+}
+
+impl Handler for WebHandler {
+    const NAME: &'static str = "the web listener";
+    type Site = Web;
+
+    async fn answer(
+        &self,
+        site: &Web,
+        from: IpAddr,
+        request: Request<Incoming>,
+        asks: &(dyn Fn() + Sync),
+    ) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let from = client(site.is_behind_proxy(), from, &parts.headers);
+        match site.admit(&parts.headers) {
+            Ok(()) => {}
+            Err(Denied::Token) => return self.refuse(from),
+            Err(Denied::Host) => {
+                let text =
+                    "this listener is for this machine: use http://localhost, http://127.0.0.1 or http://[::1]\n";
+                return closing(plain(StatusCode::MISDIRECTED_REQUEST, text));
+            }
+        }
+        asks();
+        // Nothing is read from a body: a connection that brings one ends.
+        let has_body = !hyper::body::Body::is_end_stream(&body);
+        drop(body);
+        let mut response = if ![Method::GET, Method::HEAD].contains(&parts.method) {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed here\n");
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+        } else if parts.uri.path().len() + parts.uri.query().map_or(0, str::len) > URI {
+            plain(StatusCode::URI_TOO_LONG, "path and query are too long\n")
+        } else {
+            self.route(&parts).await
+        };
+        response.extensions_mut().insert(Authenticated);
+        if has_body { closing(response) } else { response }
+    }
+}
+
+/// Returns the scope that a query asks for.
+fn scope(query: &str) -> Result<MetricsScope, &'static str> {
+    let mut scope = MetricsScope::Default;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        scope = match (&*name, &*value) {
+            ("scope", "backend") => MetricsScope::Backend,
+            ("scope", "service") => MetricsScope::Service,
+            ("scope", _) => return Err("scope must be service or backend\n"),
+            // Prometheus' probes of many targets add parameters of their own, which mean nothing here.
+            _ => scope,
+        };
+    }
+    Ok(scope)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_asked_for_by_name() {
+        assert_eq!(scope(""), Ok(MetricsScope::Default));
+        assert_eq!(scope("scope=backend"), Ok(MetricsScope::Backend));
+        assert_eq!(scope("a=b&scope=service"), Ok(MetricsScope::Service));
+        assert!(scope("scope=all").is_err());
+    }
+}

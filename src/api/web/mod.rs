@@ -1,0 +1,50 @@
+//! Metrics, and pages for the operator, over TCP.
+//!
+//! Owns who may ask, and what a path leads to. What is asked changes nothing, and costs the daemon's loop one snapshot and the kernel
+//! one read a second at most, however many ask.
+
+mod access;
+mod answers;
+mod handler;
+mod reader;
+mod site;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use self::handler::WebHandler;
+pub use self::site::Web;
+use super::listener::places::ConnectionPlaces;
+use super::listener::{open_files, seats_within, serve as listen};
+use super::settings::ApiSettings;
+use crate::control::request::DaemonRequest;
+use crate::metrics::OwnFile;
+
+/// Part of the limit of open files for connections, as that of a process with so many.
+const FILES: u64 = 1024;
+
+/// Returns the number of connections that the listener accepts at once.
+pub(crate) fn connections(files: u64) -> usize {
+    seats_within(files.min(FILES))
+}
+
+/// Serves until `stop`, and then lets those that are being served have their answers. Each request is answered by what is in `sites`
+/// when it comes, on connections that were open before, too. `file`: the file that keeps the daemon's own counters.
+pub async fn serve(
+    listener: TcpListener,
+    sites: watch::Receiver<Arc<Web>>,
+    requests: mpsc::Sender<DaemonRequest>,
+    settings: ApiSettings,
+    file: OwnFile,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let times = settings.times;
+    let places = ConnectionPlaces::within(open_files().min(FILES));
+    let handler = Arc::new(WebHandler::new(requests, settings, file));
+    listen(places, listener, sites, handler, times, stop).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! The task that serves metrics and the operator's pages.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::listener_task::ListenerTask;
+use crate::api::settings::ApiSettings;
+use crate::api::web::{Web, serve};
+use crate::config::web::WebSettings;
+use crate::control::request::DaemonRequest;
+use crate::metrics::{OwnFile, OwnMetrics};
+use crate::secrets::Owners;
+use crate::traffic::totals::TotalsSource;
+
+/// Handle of the task, which exists if the listener is on and can be served.
+pub(super) struct WebTask {
+    requests: mpsc::Sender<DaemonRequest>,
+    file: OwnFile,
+    totals: TotalsSource,
+    task: ListenerTask<Web>,
+}
+
+impl WebTask {
+    /// Creates a handle without a task. `requests` leads to the daemon's main loop, `file` keeps its own counters, `totals` answers
+    /// with those of services.
+    pub(super) fn new(requests: mpsc::Sender<DaemonRequest>, file: OwnFile, totals: TotalsSource) -> Self {
+        Self {
+            requests,
+            file,
+            totals,
+            task: ListenerTask::new("metrics", "web.listen"),
+        }
+    }
+
+    /// Configures the listener, with its files read again. If that fails, it is served as before.
+    ///
+    /// # Errors
+    /// Fails with a message when it cannot be served as configured.
+    pub(super) fn configure(&mut self, settings: Option<&WebSettings>) -> Result<(), String> {
+        let wanted = settings.map(|settings| {
+            let web = Web::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?;
+            Ok((settings.listen, web))
+        });
+        let (requests, file) = (self.requests.clone(), self.file.clone());
+        let settings = ApiSettings {
+            totals: Some(Arc::clone(&self.totals)),
+            ..ApiSettings::default()
+        };
+        self.task.configure(wanted.transpose(), |(listener, current, stopped)| {
+            let stop = async {
+                let _ = stopped.await;
+            };
+            tokio::spawn(serve(listener, current, requests, settings, file, stop))
+        })
+    }
+
+    /// Returns the counters of the daemon before this one, or new ones.
+    pub(super) fn kept(&self) -> OwnMetrics {
+        self.file.load().unwrap_or_default()
+    }
+
+    /// Keeps the daemon's own counters for the next daemon.
+    pub(super) fn keep(&self, counters: &OwnMetrics) {
+        if let Err(error) = self.file.save(counters) {
+            tracing::debug!(%error, "failed to keep the daemon's own counters for the next daemon");
+        }
+    }
+
+    /// Returns whether to configure the listener again, because it is not served as configured or its task has ended.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        self.task.is_due(now)
+    }
+
+    /// Returns the time of the next check.
+    pub(super) fn wakes_at(&self) -> Instant {
+        self.task.wakes_at()
+    }
+
+    /// Ends the task. Requests under way are still answered.
+    pub(super) fn end(&mut self) -> Option<JoinHandle<()>> {
+        self.task.end()
+    }
+}

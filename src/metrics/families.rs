@@ -1,0 +1,188 @@
+//! The families of metrics: names, meanings and values.
+
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use super::histogram::Histogram;
+use super::reading::{BackendSample, Reading, ServiceSample};
+use tcpgw_core::problem::Severity;
+
+/// Writes what belongs to the daemon and to the whole gateway.
+pub(super) fn daemon(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
+    let help = "Version of the daemon; always 1";
+    let mut build = encoder.encode_descriptor("build", help, None, MetricType::Info)?;
+    build.encode_info(&[("version", reading.version)])?;
+    let help = "1 if the kernel holds the desired state, else 0";
+    gauge(encoder, "in_sync", help, u64::from(reading.in_sync))?;
+    let help = "Number of problems, as `tcpgw status` lists them; kinds without a problem are left out";
+    let mut problems = encoder.encode_descriptor("problems", help, None, MetricType::Gauge)?;
+    for ((severity, kind), count) in &reading.problems {
+        let labels = [("kind", kind.word()), ("severity", severity_word(*severity).to_owned())];
+        problems.encode_family(&labels)?.encode_gauge(count)?;
+    }
+    let help = "Number of backends that drain, over all services";
+    gauge(encoder, "draining_backends", help, reading.draining as u64)?;
+    own(encoder, reading)?;
+    kernel(encoder, reading)
+}
+
+fn severity_word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    }
+}
+
+fn own(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
+    let own = &reading.own;
+    let help = "Time from the SYN of a probe to the backend's answer, be it accepted or refused; probes that time out are left out";
+    histogram(encoder, "probe_duration_seconds", help, &own.probes)?;
+    let help = "Number of deploys that have ended, by outcome";
+    let mut deploys = encoder.encode_descriptor("deploys", help, None, MetricType::Counter)?;
+    for (outcome, count) in &own.deploys {
+        let labels = [("outcome", &**outcome)];
+        counter(&mut deploys.encode_family(&labels)?, *count)?;
+    }
+    let help = "Duration of changes of the kernel's rules";
+    histogram(encoder, "commit_duration_seconds", help, &own.commits)?;
+    let help = "Number of changes of the kernel's rules that failed";
+    let mut failures = encoder.encode_descriptor("commit_failures", help, None, MetricType::Counter)?;
+    counter(&mut failures, own.commit_failures)?;
+    let help = "Time from the moment at which the daemon knew of a change to the moment at which the kernel held it";
+    histogram(encoder, "change_latency_seconds", help, &own.change_latencies)?;
+    let Some(last) = reading.last_commit else {
+        return Ok(());
+    };
+    let help = "Time of the last change of the kernel's rules, in seconds since the Unix epoch";
+    gauge(encoder, "last_commit_timestamp_seconds", help, last)
+}
+
+fn kernel(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
+    let reads = reading.reads;
+    let help = "Number of reads of the kernel for metrics; values of one read are shown for a second or longer";
+    let mut begun = encoder.encode_descriptor("kernel_reads", help, None, MetricType::Counter)?;
+    counter(&mut begun, reads.begun)?;
+    let help = "Number of reads of the kernel for metrics that failed: what they would have told is left out";
+    let mut failed = encoder.encode_descriptor("kernel_read_failures", help, None, MetricType::Counter)?;
+    counter(&mut failed, reads.failed)?;
+    let help = "Duration of the last read of the kernel for metrics";
+    let mut took = encoder.encode_descriptor("kernel_read_duration_seconds", help, None, MetricType::Gauge)?;
+    took.encode_gauge(&reads.took.as_secs_f64())?;
+    let Some(kernel) = reading.kernel else {
+        return Ok(());
+    };
+    let help = "Largest fraction of its source ports that an address of the gateway uses towards one backend";
+    let mut ports = encoder.encode_descriptor("source_ports_used_ratio", help, None, MetricType::Gauge)?;
+    ports.encode_gauge(&kernel.source_ports_used)?;
+    let Some((entries, limit)) = kernel.conntrack else {
+        return Ok(());
+    };
+    let help = "Number of entries in conntrack, those of other programs included";
+    gauge(encoder, "conntrack_entries", help, entries)?;
+    let help = "Maximum number of entries in conntrack";
+    gauge(encoder, "conntrack_entries_limit", help, limit)
+}
+
+/// Writes what belongs to services.
+pub(super) fn services(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
+    let services = &reading.services;
+    let help = "Port, provider and plan of a service; always 1";
+    let mut infos = encoder.encode_descriptor("service", help, None, MetricType::Info)?;
+    for service in services {
+        let port = service.port.to_string();
+        let labels = [
+            ("service", &*service.name),
+            ("port", &port),
+            ("provider", &service.provider),
+            ("plan", &service.plan),
+        ];
+        infos.encode_info(&labels)?;
+    }
+    let help = "Number of backends by state: healthy (gets new connections), unhealthy, unknown (no probe was answered yet), draining, waiting (ordered to leave, and in use until another one answers)";
+    let mut backends = encoder.encode_descriptor("service_backends", help, None, MetricType::Gauge)?;
+    for service in services {
+        for state in BackendSample::STATES {
+            let count = service.backends.iter().filter(|of| of.state == state).count();
+            let labels = [("service", &*service.name), ("state", state)];
+            backends.encode_family(&labels)?.encode_gauge(&count)?;
+        }
+    }
+    let help = "Number of handshakes that backends in use left unanswered for more than 3 s, at the last look";
+    of_services(encoder, services, ("service_unanswered_handshakes", help), |service| {
+        Some(service.unanswered)
+    })?;
+    let help = "Limit of each backend of a service, in packets per second; services without a limit are left out";
+    of_services(
+        encoder,
+        services,
+        ("service_limit_packets_per_second", help),
+        |service| service.limit.map(u64::from),
+    )?;
+    if reading.kernel.is_none() {
+        return Ok(());
+    }
+    let help = "Number of flows in conntrack by state of the connection";
+    let mut flows = encoder.encode_descriptor("service_flows", help, None, MetricType::Gauge)?;
+    for service in services {
+        let of = service.flows;
+        for (state, count) in [
+            ("handshake", of.handshake),
+            ("established", of.established),
+            ("closing", of.closing),
+        ] {
+            let labels = [("service", &*service.name), ("state", state)];
+            flows.encode_family(&labels)?.encode_gauge(&count)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what belongs to backends of services.
+pub(super) fn backends(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
+    if reading.kernel.is_none() {
+        return Ok(());
+    }
+    let help = "Number of flows in conntrack through a service to a backend";
+    let mut flows = encoder.encode_descriptor("backend_flows", help, None, MetricType::Gauge)?;
+    for service in &reading.services {
+        for backend in &service.backends {
+            let address = backend.backend.to_string();
+            let labels = [("service", &*service.name), ("backend", &address)];
+            flows.encode_family(&labels)?.encode_gauge(&backend.flows)?;
+        }
+    }
+    Ok(())
+}
+
+fn of_services(
+    encoder: &mut DescriptorEncoder<'_>,
+    services: &[ServiceSample],
+    (name, help): (&str, &str),
+    value: impl Fn(&ServiceSample) -> Option<u64>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for service in services {
+        if let Some(value) = value(service) {
+            let labels = [("service", &*service.name)];
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+    }
+    Ok(())
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    family.encode_gauge(&value)
+}
+
+/// Writes a counter.
+pub(super) fn counter(encoder: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+    encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
+}
+
+fn histogram(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, of: &Histogram) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    family.encode_histogram::<NoLabelSet>(of.sum(), of.count(), &of.buckets(), None)
+}

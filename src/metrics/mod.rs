@@ -1,0 +1,21 @@
+//! Metrics in the formats of Prometheus and `OpenMetrics`.
+//!
+//! Takes what the daemon and the kernel told, as a [`Reading`], and returns text. Knows neither how that is read nor who asks.
+//! Pure, but for the file of the daemon's own counters.
+
+mod families;
+mod histogram;
+mod own;
+mod own_file;
+mod reading;
+mod text;
+mod totals;
+
+pub use self::histogram::Histogram;
+pub use self::own::OwnMetrics;
+pub use self::own_file::OwnFile;
+pub use self::reading::{BackendSample, KernelReads, KernelSample, Reading, ServiceSample, TotalsSample};
+pub use self::text::{MOST_BACKENDS, MetricsFormat, MetricsScope, encode};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Values of one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::own::OwnMetrics;
+use crate::addon::id::PlanName;
+use crate::traffic::Totals;
+use crate::view::status::{IN_BALANCE, ServiceStatus, Status};
+use crate::view::tally::FlowCounts;
+use tcpgw_core::health::UNKNOWN;
+use tcpgw_core::problem::{Kind, Severity};
+use tcpgw_core::summary::FlowVerdict;
+
+/// Everything that metrics show, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Whether the kernel holds the desired state.
+    pub in_sync: bool,
+    /// Number of draining backends.
+    pub draining: usize,
+    /// Time of the last change of the kernel, in seconds since the Unix epoch.
+    pub last_commit: Option<u64>,
+    /// Numbers of problems.
+    pub problems: BTreeMap<(Severity, Kind), usize>,
+    /// Counters of the daemon.
+    pub own: OwnMetrics,
+    /// Values of the kernel; `None`: it could not be read.
+    pub kernel: Option<KernelSample>,
+    /// Totals of services; `None`: they could not be read.
+    pub totals: Option<TotalsSample>,
+    /// Counters of the reads of the kernel for metrics.
+    pub reads: KernelReads,
+    /// Number of backends of all services.
+    pub backends: usize,
+    /// Services in order of port and addresses.
+    pub services: Vec<ServiceSample>,
+}
+
+/// Values of the kernel that belong to no service.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct KernelSample {
+    /// Largest fraction of its source ports that a gateway address uses towards one backend.
+    pub source_ports_used: f64,
+    /// Entries of conntrack, and their maximum; `None`: conntrack is not loaded.
+    pub conntrack: Option<(u64, u64)>,
+}
+
+/// Totals of services.
+#[derive(Debug, Clone)]
+pub struct TotalsSample {
+    /// The totals.
+    pub totals: Arc<Totals>,
+    /// Whether packets and bytes are counted.
+    pub counts_bytes: bool,
+}
+
+impl TotalsSample {
+    /// Creates a sample. `is_accounted`: whether conntrack counts packets and bytes.
+    pub fn new(totals: Arc<Totals>, is_accounted: bool) -> Self {
+        Self {
+            counts_bytes: is_accounted && totals.counts_flows,
+            totals,
+        }
+    }
+}
+
+/// Reads of the kernel for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelReads {
+    /// Number of reads that have begun.
+    pub begun: u64,
+    /// Number of reads that failed.
+    pub failed: u64,
+    /// Duration of the last one.
+    pub took: Duration,
+}
+
+/// Values of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceSample {
+    /// Name, or `:PORT` if the name is not known.
+    pub name: Box<str>,
+    /// Public port.
+    pub port: u16,
+    /// Provider, if there is one.
+    pub provider: Box<str>,
+    /// Plan of the add-on; empty for other services.
+    pub plan: Box<str>,
+    /// Limit of each backend, in packets per second.
+    pub limit: Option<u32>,
+    /// Number of unanswered handshakes.
+    pub unanswered: u64,
+    /// Flows; 0 if the kernel could not be read.
+    pub flows: FlowCounts,
+    /// Backends in order.
+    pub backends: Vec<BackendSample>,
+}
+
+/// Values of a backend in a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackendSample {
+    /// Address of the backend.
+    pub backend: SocketAddr,
+    /// State: one of [`BackendSample::STATES`].
+    pub state: &'static str,
+    /// Number of its flows; 0 if the kernel could not be read.
+    pub flows: u64,
+}
+
+impl BackendSample {
+    /// States of a backend.
+    pub const STATES: [&'static str; 5] = ["healthy", "unhealthy", "unknown", "draining", "waiting"];
+}
+
+impl Reading {
+    /// Creates a reading from a status. `is_read`: whether the status has values of the kernel; `conntrack`: its entries and their
+    /// maximum.
+    pub fn new(
+        status: &Status<'_>,
+        is_read: bool,
+        conntrack: Option<(u64, u64)>,
+        plans: &BTreeMap<Box<str>, PlanName>,
+        own: OwnMetrics,
+    ) -> Self {
+        let drains = status
+            .drains
+            .iter()
+            .flatten()
+            .filter(|drain| drain.waits_for == "replacement");
+        let waiting: BTreeSet<_> = drains.map(|drain| (drain.port, drain.backend)).collect();
+        let services: Vec<ServiceSample> = status.services.iter().map(|of| service(of, plans, &waiting)).collect();
+        let ports = status.services.iter().flat_map(|service| &service.backends);
+        let ports = ports.flat_map(|backend| &backend.source_ports);
+        #[expect(clippy::cast_precision_loss, reason = "a source port is a number of 16 bits")]
+        let used = ports.map(|ports| ports.used as f64 / ports.of.max(1) as f64);
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            in_sync: status.daemon.is_some_and(|daemon| daemon.in_sync),
+            draining: status.drains.as_ref().map_or(0, Vec::len),
+            last_commit: status.applied.as_deref().map(|applied| applied.at),
+            problems: status.counts.clone(),
+            own,
+            kernel: is_read.then(|| KernelSample {
+                source_ports_used: used.fold(0.0, f64::max),
+                conntrack,
+            }),
+            totals: None,
+            reads: KernelReads::default(),
+            backends: services.iter().map(|service| service.backends.len()).sum(),
+            services,
+        }
+    }
+}
+
+fn service(
+    of: &ServiceStatus<'_>,
+    plans: &BTreeMap<Box<str>, PlanName>,
+    waiting: &BTreeSet<(u16, SocketAddr)>,
+) -> ServiceSample {
+    let name = of.name.as_deref();
+    let plan = name.and_then(|name| plans.get(name));
+    let backends = of.backends.iter().map(|backend| BackendSample {
+        backend: backend.backend,
+        state: match (backend.state, backend.health.as_deref()) {
+            _ if waiting.contains(&(of.port, backend.backend)) => "waiting",
+            (FlowVerdict::Draining | FlowVerdict::Stale, _) => "draining",
+            (FlowVerdict::Active, Some(UNKNOWN)) if backend.health_reason.is_none() => "unknown",
+            (FlowVerdict::Active, Some(health)) if !IN_BALANCE.contains(&health) => "unhealthy",
+            (FlowVerdict::Active, _) => "healthy",
+        },
+        flows: backend.flows.total(),
+    });
+    ServiceSample {
+        name: name.map_or_else(|| format!(":{}", of.port).into(), Into::into),
+        port: of.port,
+        provider: of.provider.as_deref().unwrap_or_default().into(),
+        plan: plan.map(ToString::to_string).unwrap_or_default().into(),
+        limit: of.limit.map(|limit| limit.packets_per_second),
+        unanswered: of.unanswered.unwrap_or(0),
+        flows: of.flows,
+        backends: backends.collect(),
+    }
+}

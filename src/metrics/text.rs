@@ -1,0 +1,109 @@
+//! Text of a reading.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
+use prometheus_client::registry::Registry;
+
+use super::reading::Reading;
+use super::{families, totals};
+
+/// Number of backends up to which each is shown without being asked for.
+pub const MOST_BACKENDS: usize = 1000;
+
+/// Format of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MetricsFormat {
+    /// Prometheus' text format, version 0.0.4.
+    Prometheus,
+    /// `OpenMetrics`, version 1.0.0.
+    OpenMetrics,
+}
+
+impl MetricsFormat {
+    /// Returns the media type.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => prometheus_text::CONTENT_TYPE,
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// Returns the format that a header `Accept` asks for: `OpenMetrics`, if it is preferred to plain text.
+    pub fn accepted(accept: &str) -> Self {
+        let weight = |media: &str| {
+            let weights = accept.split(',').filter_map(|range| {
+                let mut parts = range.split(';').map(str::trim);
+                parts.next().filter(|name| name.eq_ignore_ascii_case(media))?;
+                let quality = parts.find_map(|part| part.strip_prefix("q="));
+                Some(quality.map_or(1.0, |text| text.parse::<f32>().unwrap_or(0.0)))
+            });
+            weights.fold(0.0, f32::max)
+        };
+        let open = weight("application/openmetrics-text");
+        if open > 0.0 && open >= weight("text/plain") {
+            Self::OpenMetrics
+        } else {
+            Self::Prometheus
+        }
+    }
+}
+
+/// Extent of the text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MetricsScope {
+    /// Backends too, if there are at most [`MOST_BACKENDS`].
+    #[default]
+    Default,
+    /// Services only.
+    Service,
+    /// Backends too.
+    Backend,
+}
+
+impl MetricsScope {
+    fn shows_backends(self, backends: usize) -> bool {
+        match self {
+            Self::Default => backends <= MOST_BACKENDS,
+            Self::Service => false,
+            Self::Backend => true,
+        }
+    }
+}
+
+/// Writes a reading.
+///
+/// # Errors
+/// Fails when writing to `out` fails.
+pub fn encode(out: &mut impl Write, reading: &Arc<Reading>, format: MetricsFormat, scope: MetricsScope) -> fmt::Result {
+    let mut registry = Registry::with_prefix("tcpgw");
+    registry.register_collector(Box::new(Exposition {
+        reading: Arc::clone(reading),
+        shows_backends: scope.shows_backends(reading.backends),
+    }));
+    match format {
+        MetricsFormat::Prometheus => prometheus_text::encode(out, &registry),
+        MetricsFormat::OpenMetrics => text::encode(out, &registry),
+    }
+}
+
+#[derive(Debug)]
+struct Exposition {
+    reading: Arc<Reading>,
+    shows_backends: bool,
+}
+
+impl Collector for Exposition {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        families::daemon(&mut encoder, &self.reading)?;
+        families::services(&mut encoder, &self.reading)?;
+        totals::services(&mut encoder, &self.reading)?;
+        if self.shows_backends {
+            families::backends(&mut encoder, &self.reading)?;
+            totals::backends(&mut encoder, &self.reading)?;
+        }
+        Ok(())
+    }
+}
