@@ -54,7 +54,7 @@ use crate::control::membership::Membership;
 use crate::control::request::{Peer, Refused, TornDown};
 use crate::metrics::OwnMetrics;
 use crate::reconcile::engine::ServicesByName;
-use crate::record::{Applied, StoreRevision, TornDown as TornDownBy};
+use crate::record::{Applied, Pause, StoreRevision, TornDown as TornDownBy};
 use crate::store::last::Last;
 use crate::view::Table;
 use tcpgw_core::diff::count;
@@ -182,6 +182,8 @@ pub struct Core {
     run_dir_trouble: Option<String>,
     /// Consequences of a record that was missing or damaged at the start, until a reload.
     record_lost: Option<String>,
+    /// Pauses that would not be over yet, and that a boot, or the loss of the record and the table, has ended.
+    ended_pauses: Vec<Pause>,
     teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
     /// Reason for a full run of the kernel, while one is due.
     full: Option<String>,
@@ -245,6 +247,7 @@ impl Core {
             record_trouble: None,
             run_dir_trouble: None,
             record_lost: None,
+            ended_pauses: Vec::new(),
             teardown: Vec::new(),
             full: None,
             cause: String::new(),

@@ -58,6 +58,11 @@ pub struct Pause {
 }
 
 impl Pause {
+    /// Returns the time of its end by the clock at which it began, in seconds since 1970.
+    pub fn ends(&self) -> u64 {
+        self.since.saturating_add(self.time.as_secs())
+    }
+
     /// Returns the time that is left of it at `boot`, the time since the machine's start: at most the whole.
     pub fn left(&self, boot: Duration) -> Duration {
         self.until.saturating_sub(boot).min(self.time)

@@ -64,6 +64,9 @@ impl Core {
         if self.record_lost.take().is_some() {
             self.judge_record(now);
         }
+        if self.last_trouble.missing.take().is_some() {
+            self.judge_last();
+        }
         self.config.gone.clone_from(&config.gone);
         self.judge_configuration(None);
         // The file is read again: a rejection of the state of another file does not apply to it.

@@ -91,6 +91,8 @@ pub(super) struct LastTrouble {
     pub(super) damaged: Option<Problem>,
     /// Reason why the file could not be written.
     pub(super) unwritten: Option<String>,
+    /// What follows from a file that was missing at the start beside a store that was not new, until a reload.
+    pub(super) missing: Option<String>,
 }
 
 impl Core {
@@ -130,10 +132,15 @@ impl Core {
 
     /// Reports or resolves problems with the file of last services.
     pub(super) fn judge_last(&mut self) {
-        let LastTrouble { damaged, unwritten } = &self.last_trouble;
-        let unwritten = unwritten
-            .as_ref()
-            .map(|why| Problem::new(Kind::LastServices, why.as_str()));
+        let LastTrouble {
+            damaged,
+            unwritten,
+            missing,
+        } = &self.last_trouble;
+        // One that was set aside is missing, too.
+        let missing = missing.as_ref().filter(|_| damaged.is_none());
+        let words: Vec<&str> = unwritten.iter().chain(missing).map(String::as_str).collect();
+        let unwritten = (!words.is_empty()).then(|| Problem::new(Kind::LastServices, words.join("; ")));
         let found = match (damaged.clone(), unwritten) {
             (Some(damaged), Some(unwritten)) => {
                 let message = format!("{}; {}", damaged.message, unwritten.message);

@@ -9,6 +9,7 @@ use crate::addon::ServiceState;
 use crate::control::events::What;
 use crate::control::request::PauseView;
 use crate::date::utc_of;
+use crate::record::Pause;
 use crate::view::problems::{FamilyFacts, ServiceFacts, service_problem};
 use crate::view::status::IN_BALANCE;
 use tcpgw_core::drain::Drain;
@@ -77,6 +78,11 @@ impl Core {
     pub(super) fn tell_problems(&mut self, now: Now) {
         self.judge_phase(now);
         self.judge_rejected_state();
+        let is_over = |pause: &Pause| pause.ends() <= now.unix.as_secs();
+        if self.ended_pauses.iter().any(is_over) {
+            self.ended_pauses.retain(|pause| !is_over(pause));
+            self.judgement.outdate();
+        }
         if self.judgement.take_due(self.membership.wanted().len(), now.instant) {
             self.judge_services();
         }
@@ -147,7 +153,11 @@ impl Core {
     fn judge_services(&mut self) {
         let paused = self.membership.paused();
         let paused = paused.filter_map(|(name, pause)| Some((self.membership.wanted().get(name)?, pause.view())));
-        let paused: Vec<Problem> = paused.map(|(service, pause)| paused_problem(service, pause)).collect();
+        let ended = self.ended_pauses.iter();
+        let ended = ended.filter_map(|pause| Some((self.membership.wanted().get(&pause.service)?, pause)));
+        let ended = ended.map(|(service, pause)| ended_problem(service, pause));
+        let paused = paused.map(|(service, pause)| paused_problem(service, pause));
+        let paused: Vec<Problem> = paused.chain(ended).collect();
         self.problems.replace(&[Kind::Paused], paused);
         let is_serving = self.phase == Phase::Running;
         let wanted = self.membership.wanted().values().filter(|_| is_serving);
@@ -244,6 +254,20 @@ impl Core {
             },
         })
     }
+}
+
+fn ended_problem(service: &Service, pause: &Pause) -> Problem {
+    let message = format!(
+        "{} was paused by uid {} since {} UTC, until {} UTC, and is not paused any more, because the record of it is gone, as after a boot: \
+         its clients are let in; `tcpgw pause {}` pauses it again, and `tcpgw resume {}` ends this message",
+        ServiceSummary::from(service),
+        pause.uid,
+        utc_of(pause.since),
+        utc_of(pause.ends()),
+        service.name,
+        service.name
+    );
+    Problem::new(Kind::Paused, message).of_service(&*service.name, service.port.get())
 }
 
 fn paused_problem(service: &Service, pause: PauseView) -> Problem {

@@ -49,6 +49,8 @@ impl Core {
         if let (Some(_), Err(refused)) = (order.time, self.judge_suspended(&service)) {
             return drop(reply.send(Err(refused)));
         }
+        self.ended_pauses.retain(|ended| ended.service != order.name);
+        self.judgement.outdate();
         let uid = order.by.uid;
         let pause = order.time.map(|time| Pause {
             until: now.instant + time,

@@ -10,10 +10,11 @@ use crate::control::claimed::{self, Claimed};
 use crate::control::draining::TimeLeft;
 use crate::control::events::What;
 use crate::reconcile::engine::Found;
-use crate::record::Applied;
+use crate::record::{Applied, Pause};
 use crate::store::last::Last;
 use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
+use tcpgw_core::escape;
 use tcpgw_core::model::{BackendState, Endpoint, Service, State};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::Kind;
@@ -200,6 +201,8 @@ impl Core {
     /// Works out the desired state when the state of the kernel is known.
     pub(super) fn started(&mut self, found: Found, now: Now) {
         let last = std::mem::take(&mut self.last);
+        self.last_trouble.missing = self.without_last(&last);
+        self.judge_last();
         self.addon.remember_apps(&last);
         if let Some(copy) = last.resources.as_ref().filter(|_| self.is_store_lost()) {
             self.copy_resources(copy, now);
@@ -231,6 +234,11 @@ impl Core {
         let services: Vec<Service> = adopted.into_iter().map(|adopted| self.completed(adopted)).collect();
         let is_record_lost = found.has_table && found.recorded.is_none() && found.torn_down.is_none();
         let is_of_here = last.boot == self.boot && last.namespace == self.namespace;
+        let ended = if found.recorded.is_none() && found.torn_down.is_none() {
+            last.pauses.clone()
+        } else {
+            Vec::new()
+        };
         let (drains, pauses) = match found.recorded {
             Some(recorded) => (recorded.deadlines, recorded.pauses),
             // A service that has backends in the kernel was resumed since.
@@ -264,6 +272,7 @@ impl Core {
         self.full = Some("start".into());
         self.want(now.instant);
         self.pause_again(&pauses, now);
+        self.pauses_ended(ended, now);
         if is_record_lost {
             self.record_lost = Some(self.without_record(silent));
             self.judge_record(now);
@@ -271,6 +280,37 @@ impl Core {
         self.addresses_changed(now);
         self.probe(now.instant);
         self.note(What::Started { version, adopted }, now);
+    }
+
+    /// Returns what follows from a file of last services that was missing. A new store has none.
+    fn without_last(&self, last: &Last) -> Option<String> {
+        let is_new = self.api.revision() == 0 && !self.order_queue.lost;
+        (last.boot.is_empty() && !is_new).then(|| {
+            format!(
+                "{} was missing when the daemon started, though the store beside it is not new: services that only this file knew are not \
+                 served after a boot; look whether any is missing (`tcpgw service ls`), order it anew, then reload the daemon to end \
+                 this message",
+                escape::path(&Last::path(&self.settings.store))
+            )
+        })
+    }
+
+    /// Takes the pauses that were in effect before the record was lost, and remembers those that are not in effect any
+    /// more, and would not be over yet.
+    fn pauses_ended(&mut self, pauses: Vec<Pause>, now: Now) {
+        let wanted = self.membership.wanted();
+        let is_ended =
+            |pause: &Pause| wanted.contains_key(&pause.service) && self.membership.pause_of(&pause.service).is_none();
+        let ended: Vec<Pause> = pauses
+            .into_iter()
+            .filter(|pause| is_ended(pause) && pause.ends() > now.unix.as_secs())
+            .collect();
+        for pause in &ended {
+            let (service, uid) = (&pause.service, pause.uid);
+            tracing::warn!(%service, uid, "a pause has ended, because the record of it is gone, as after a boot");
+        }
+        self.ended_pauses = ended;
+        self.judgement.outdate();
     }
 
     /// Returns what follows from a record that was missing or damaged at the start. `silent`: services that had no backends in the

@@ -1,13 +1,17 @@
 //! Removals that the record does not have.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
 use tcpgw::control::request::ServiceEdit;
+use tcpgw::store::last::Last;
+use tcpgw_core::problem::Kind;
 
+use super::expected::problem_of;
 use super::services::{backends, owned};
-use super::{Event, Loss, World};
+use super::{Event, Loss, WRITTEN, World};
 
 /// A removed service stays removed when the daemon is killed right afterwards.
 #[test]
@@ -75,4 +79,59 @@ fn a_record_that_could_not_be_written_counts_as_older() {
         .unwrap();
     world.wait(Duration::from_secs(40));
     assert_eq!(world.served(), [9002, 9003, 9004].into());
+}
+
+/// A pause whose record a boot has removed is over, and the daemon says so until it would have been over anyway.
+#[test]
+fn a_pause_that_a_boot_has_ended_is_told() {
+    let mut world = World::new();
+    let pause = |world: &mut World, time| {
+        let mut answer = world.order_pause("a1", time);
+        world.wait(WRITTEN);
+        answer.try_recv().unwrap().unwrap();
+    };
+    let told = |world: &World| -> Vec<String> {
+        let problems = problem_of(world, Kind::Paused).into_iter();
+        problems.map(|(_, message)| message).collect()
+    };
+    for ends_by_order in [true, false] {
+        pause(&mut world, Some(Duration::from_secs(3600)));
+        world.happen(Event::Restart([].into()));
+        let message = told(&world).first().expect("it is paused").clone();
+        assert!(message.contains(" clients that connect wait"), "{message}");
+        world.happen(Event::Restart([Loss::Reboot].into()));
+        let message = told(&world).first().expect("it is told").clone();
+        assert!(
+            message.contains("was paused by uid 1000") && message.contains("is not paused any more"),
+            "{message}"
+        );
+        if ends_by_order {
+            pause(&mut world, None);
+        } else {
+            world.wait(Duration::from_secs(3600));
+        }
+        assert_eq!(told(&world), [""; 0]);
+    }
+}
+
+/// A file of last services that is missing beside a store with services is told, until a reload.
+#[test]
+fn a_missing_file_of_last_services_is_told() {
+    let mut world = World::new();
+    let told = |world: &World| {
+        let problem = world.core.problems().get(Kind::LastServices);
+        problem.map(|problem| problem.message.clone())
+    };
+    world.happen(Event::Restart([].into()));
+    assert_eq!(told(&world), None);
+    fs::remove_file(Last::path(&world.store_path())).unwrap();
+    world.happen(Event::Restart([Loss::Reboot].into()));
+    let message = told(&world).expect("it is told");
+    assert!(message.contains(".last was missing"), "{message}");
+    let (settings, config, now) = (world.settings(), world.config.clone(), world.time());
+    world.core.reload(settings, config, now);
+    world.run();
+    assert_eq!(told(&world), None);
+    world.happen(Event::Restart([Loss::Reboot].into()));
+    assert_eq!(told(&world), None);
 }
