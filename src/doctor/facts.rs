@@ -185,6 +185,9 @@ pub struct CheapFacts {
     /// Addresses that the gateway had at an earlier reading and has lost, with the number of connections of clients to
     /// services on all addresses at that time.
     pub lost_addresses: BTreeMap<IpAddr, u64>,
+    /// Families in which the gateway had an address for clients in the last hour, as far as an earlier reading saw it,
+    /// and may have none now.
+    pub lost_families: BTreeSet<Family>,
     /// Number of packets that the reverse path filter has dropped (`IPReversePathFilter`).
     pub reverse_path_drops: Option<u64>,
 }

@@ -125,6 +125,7 @@ fn well() -> Facts {
         ipsec: Ok(Arc::default()),
         unmarked: Ok(crate::view::UnmarkedFlows::default()),
         lost_addresses: BTreeMap::new(),
+        lost_families: BTreeSet::new(),
         reverse_path_drops: Some(0),
     };
     Facts {

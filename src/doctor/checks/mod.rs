@@ -14,7 +14,7 @@ mod kernel;
 mod let_pass;
 mod marks;
 mod nat;
-mod no_address;
+pub(super) mod no_address;
 mod offload;
 mod other_links;
 mod ports;
@@ -54,6 +54,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     ports::addresses,
     ports::lost_addresses,
     no_address::check,
+    no_address::lost_families,
     no_address::carrier,
     no_address::unrouted,
     no_address::without_arp,

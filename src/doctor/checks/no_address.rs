@@ -13,11 +13,10 @@ use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::route::links::LinkDetails;
 
-/// Reports services that listen on all addresses when the gateway has no addresses except those towards its backends,
-/// and an interface that could have one.
-pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+/// Returns the families in which the gateway has an address that clients from outside can connect to, if it is known.
+pub(in crate::doctor) fn outer_families(facts: &CheapFacts) -> Option<BTreeSet<Family>> {
     let (Ok(links), Ok(local)) = (&facts.links, &facts.local) else {
-        return;
+        return None;
     };
     let inner = inner_links(facts);
     // The kernel keeps the addresses of a link that is down.
@@ -28,20 +27,49 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         .collect();
     let is_outer =
         |address: &IpAddr| !address.is_loopback() && !is_link_local(*address) && !not_outer.contains(address);
-    let outer: BTreeSet<Family> = local
-        .addresses
-        .iter()
-        .copied()
-        .filter(is_outer)
-        .chain(
-            local
-                .networks
-                .iter()
-                .map(ipnet::IpNet::addr)
-                .filter(|address| !address.is_loopback()),
-        )
-        .map(Family::of)
-        .collect();
+    let addresses = local.addresses.iter().copied().filter(is_outer);
+    let networks = local.networks.iter().map(ipnet::IpNet::addr);
+    let networks = networks.filter(|address| !address.is_loopback());
+    Some(addresses.chain(networks).map(Family::of).collect())
+}
+
+/// Reports services that listen on all addresses when the gateway has lost its only address of a family for clients, and
+/// has others.
+pub(super) fn lost_families(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let Some(outer) = outer_families(facts) else { return };
+    for family in facts.lost_families.iter().filter(|family| !outer.contains(family)) {
+        let of_family = |service: &&ServiceSummary| {
+            let families = || service.backends().map(|backend| Family::of(backend.ip()));
+            let has_other = families().any(|family| outer.contains(&family));
+            service.addresses.is_empty() && has_other && families().any(|of| of == *family)
+        };
+        let cut_off: Vec<String> = facts.services.services.iter().filter(of_family).map(named).collect();
+        if cut_off.is_empty() {
+            continue;
+        }
+        let protocol = match family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        diagnosis.broken(
+            "no-public-address",
+            format!(
+                "the gateway has lost its only {protocol} address for clients, and these services on all addresses have {protocol} backends: {}",
+                some(&cut_off)
+            ),
+            format!("{protocol} clients have no address of this gateway to which they can connect"),
+            advice("see `ip address`, and give the gateway the address again; the daemon reports the loss for an hour"),
+        );
+    }
+}
+
+/// Reports services that listen on all addresses when the gateway has no addresses except those towards its backends,
+/// and an interface that could have one.
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let (Ok(links), Some(outer)) = (&facts.links, outer_families(facts)) else {
+        return;
+    };
+    let inner = inner_links(facts);
     // Clients on the backends' own link are intended if there is no other link.
     let spare: Vec<&str> = links
         .iter()

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::checks::forwarding::is_link_local;
+use super::super::checks::no_address::outer_families;
 use super::super::checks::served::lost_clients;
 use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOut};
 use super::answers::{self, FoundAnswers};
 use super::fact;
-use super::lost::AddressMemory;
+use super::lost::{AddressMemory, FamilyMemory};
 use super::marks::refused_marks;
 use super::probes::misrouted;
 use super::route_query::{FAR, Input, PortsByAddress, far, is_open, ports_to};
@@ -45,6 +46,7 @@ pub struct CheapReader {
     unmarked: Option<Known<UnmarkedFlows>>,
     clients_read: Option<Known<()>>,
     clients: ServedMemory,
+    families: FamilyMemory,
     addresses: AddressMemory,
 }
 
@@ -88,6 +90,7 @@ impl CheapReader {
             unmarked: None,
             clients_read: None,
             clients: ServedMemory::new(),
+            families: FamilyMemory::new(),
             addresses: AddressMemory::new(),
         }
     }
@@ -116,6 +119,7 @@ impl CheapReader {
         CheapFacts {
             refused_marks: fact(refused_marks(&facts)),
             lost_addresses: self.lost_addresses(subject, &facts.local, now),
+            lost_families: self.families.lost(outer_families(&facts), now),
             ..facts
         }
     }
@@ -176,6 +180,7 @@ impl CheapReader {
             ipsec: Err(not_read()),
             unmarked: Err(not_read()),
             lost_addresses: BTreeMap::new(),
+            lost_families: BTreeSet::new(),
             reverse_path_drops: reverse_path_drops(),
         }
     }

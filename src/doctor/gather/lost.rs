@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::super::facts::Fact;
 use crate::doctor::checks::forwarding::is_link_local;
+use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::LocalAddresses;
 
 /// Time for which a lost address is reported: it may have been moved for good, or to another gateway.
@@ -99,6 +100,32 @@ impl AddressMemory {
     }
 }
 
+/// Memory of the families in which the gateway had an address for clients.
+#[derive(Debug)]
+pub(super) struct FamilyMemory {
+    last_seen: BTreeMap<Family, Instant>,
+}
+
+impl FamilyMemory {
+    /// Creates an empty memory.
+    pub(super) const fn new() -> Self {
+        Self {
+            last_seen: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the families with an address, if they could be read. Returns those that had one in the last hour and have
+    /// none.
+    pub(super) fn lost(&mut self, there: Option<BTreeSet<Family>>, now: Instant) -> BTreeSet<Family> {
+        let Some(there) = there else { return BTreeSet::new() };
+        self.last_seen.extend(there.iter().map(|family| (*family, now)));
+        self.last_seen
+            .retain(|_, seen| now.saturating_duration_since(*seen) < TOLD);
+        let known = self.last_seen.keys().copied();
+        known.filter(|family| !there.contains(family)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +169,21 @@ mod tests {
         assert_eq!(memory.missing(&one), [ip("203.0.113.2"), ip("fe80::1")]);
         memory.look(&both, now + TOLD / 2, nobody_counts);
         assert_eq!(memory.lost(), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_family_whose_last_address_is_gone_is_lost_for_an_hour() {
+        let mut memory = FamilyMemory::new();
+        let now = Instant::now();
+        let (v4, both) = ([Family::V4].into(), Family::BOTH.into());
+        assert_eq!(memory.lost(Some(v4), now), [].into(), "it never had the other");
+        assert_eq!(memory.lost(Some(both), now), [].into());
+        assert_eq!(
+            memory.lost(Some([Family::V4].into()), now + TOLD / 2),
+            [Family::V6].into()
+        );
+        assert_eq!(memory.lost(None, now + TOLD / 2), [].into());
+        assert_eq!(memory.lost(Some([Family::V4].into()), now + TOLD), [].into());
     }
 
     #[test]

@@ -57,6 +57,28 @@ fn interfaces_that_answer_no_arp_requests_are_broken() {
 }
 
 #[test]
+fn the_only_public_address_of_a_family_that_is_lost_is_broken() {
+    let lose = |facts: &mut Facts| facts.cheap.lost_families = [Family::V6].into();
+    let found = only(&with(lose), "no-public-address", Severity::Broken);
+    assert!(
+        found.seen.starts_with("the gateway has lost its only IPv6 address") && found.seen.ends_with(": web :20003"),
+        "{}",
+        found.seen
+    );
+    let is_back = |facts: &mut Facts| {
+        lose(facts);
+        facts
+            .cheap
+            .local
+            .as_mut()
+            .unwrap()
+            .addresses
+            .insert(ip("2001:db8:1::1"));
+    };
+    assert_eq!(with(is_back), []);
+}
+
+#[test]
 fn a_lost_address_is_told_where_a_service_listens_on_all() {
     let lose = |facts: &mut Facts| facts.cheap.lost_addresses = BTreeMap::from([(ip("203.0.113.2"), 3)]);
     let found = only(&with(lose), "address-lost", Severity::Warning);

@@ -128,6 +128,7 @@ fn gateway() -> Facts {
         ipsec: Ok(Arc::default()),
         unmarked: Ok(tcpgw::view::UnmarkedFlows::default()),
         lost_addresses: BTreeMap::new(),
+        lost_families: BTreeSet::new(),
         refused_marks: Ok(std::collections::BTreeSet::from([
             (Family::V4, false, 5),
             (Family::V6, true, 6),
