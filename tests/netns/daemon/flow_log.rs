@@ -38,7 +38,7 @@ fn each_connection_that_has_ended_is_a_line() {
     for public in PUBLIC {
         let mut conn = net.connect("client", at(public, 2001)).expect("a connection");
         conn.greeting().expect("a greeting");
-        conn.echo(&[7; 100_000]).expect("an echo");
+        conn.echo(&[7].repeat(100_000)).expect("an echo");
         locals.push(conn.local().to_string());
         conn.reset().expect("a reset");
     }
