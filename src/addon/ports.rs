@@ -233,7 +233,16 @@ pub struct PortPool {
     range: PortRange,
     quarantine: Duration,
     given: PortSet,
-    resting: BTreeMap<NonZeroU16, Duration>,
+    resting: BTreeMap<NonZeroU16, Rest>,
+}
+
+/// Rest of a port, in times since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    /// Time at which the port was given back.
+    at: Duration,
+    /// End of the quarantine that was configured then.
+    until: Duration,
 }
 
 impl PortPool {
@@ -322,25 +331,38 @@ impl PortPool {
         now.saturating_add(self.quarantine)
     }
 
-    /// Records that a port was given back. Forgets ports whose quarantine is over.
-    pub fn take_back(&mut self, port: Quarantined, now: Duration) {
-        self.given.remove(port.port);
-        self.resting.retain(|_, until| *until > now);
-        self.resting.insert(port.port, port.until);
+    /// Records that a port was given back at the time `at`. Forgets ports whose quarantine is over.
+    pub fn take_back(&mut self, port: Quarantined, at: Duration, now: Duration) {
+        let Quarantined { port, until } = port;
+        self.given.remove(port);
+        self.resting.retain(|_, rest| rest.until > now);
+        self.resting.insert(port, Rest { at, until });
     }
 
-    /// Lets no port rest longer than the quarantine from now on: the clock may have been set back since it was given back, or the quarantine
-    /// been shortened.
-    pub fn limit_rests(&mut self, now: Duration) {
+    /// Lets no port rest for more than the quarantine from now on, since the clock may have been set back after it was given back. Returns
+    /// those that count as given back now, with the ends of their rests.
+    pub fn limit_rests(&mut self, now: Duration) -> Vec<Quarantined> {
         let longest = self.rest_until(now);
-        for until in self.resting.values_mut() {
-            *until = longest.min(*until);
-        }
+        let from_future = self.resting.iter_mut().filter(|(_, rest)| rest.at > now);
+        let limited = from_future.map(|(port, rest)| {
+            *rest = Rest {
+                at: now,
+                until: longest.min(rest.until),
+            };
+            Quarantined {
+                port: *port,
+                until: rest.until,
+            }
+        });
+        limited.collect()
     }
 
-    /// Returns how long a port still rests. Never longer than the quarantine, also where [`Self::limit_rests`] was not called yet.
+    /// Returns how long a port still rests: for one quarantine at most, whatever was configured when it was given back, and also where
+    /// [`Self::limit_rests`] was not called yet.
     fn rests(&self, port: NonZeroU16, now: Duration) -> Option<Duration> {
-        let left = self.resting.get(&port)?.checked_sub(now)?;
+        let rest = self.resting.get(&port)?;
+        let until = rest.until.min(rest.at.saturating_add(self.quarantine));
+        let left = until.checked_sub(now)?;
         Some(left.min(self.quarantine)).filter(|left| !left.is_zero())
     }
 }
@@ -409,6 +431,7 @@ mod tests {
                 until,
             },
             NOW,
+            NOW,
         );
         let refused = pool.choose(None, &busy, NOW + Duration::from_secs(3599));
         let refused = refused.unwrap_err().to_string();
@@ -465,12 +488,38 @@ mod tests {
                 until,
             },
             NOW,
+            NOW,
         );
         let resting = PortRefusal::Resting {
             port: port(20_002),
             seconds: 3600,
         };
         assert_eq!(wish(&pool, 20_002), Err(resting));
+    }
+
+    #[test]
+    fn a_port_rests_for_the_quarantine_that_is_configured_from_when_it_was_given_back() {
+        let mut pool = pool();
+        let range = pool.range;
+        let until = pool.rest_until(NOW);
+        pool.take_back(
+            Quarantined {
+                port: port(20_000),
+                until,
+            },
+            NOW,
+            NOW,
+        );
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let wish = |pool: &PortPool| pool.choose(Some(port(20_000)), &PortSet::default(), NOW + minutes(20));
+        for (quarantine, left) in [(60, 40), (30, 10), (600, 40)] {
+            pool.configure(range, minutes(quarantine));
+            let port = port(20_000);
+            let seconds = 60 * left;
+            assert_eq!(wish(&pool), Err(PortRefusal::Resting { port, seconds }));
+        }
+        pool.configure(range, minutes(20));
+        assert_eq!(wish(&pool), Ok(port(20_000)));
     }
 
     #[test]
@@ -484,6 +533,7 @@ mod tests {
                 until,
             },
             NOW,
+            NOW,
         );
         let before = NOW.saturating_sub(24 * HOUR);
         let resting = pool.choose(Some(port(20_000)), &PortSet::default(), before);
@@ -492,9 +542,12 @@ mod tests {
             "{resting:?}"
         );
         // The quarantine has begun when its excess was noticed, and ends.
-        for seconds in [0, 10, 1800] {
-            pool.limit_rests(before + Duration::from_secs(seconds));
-        }
+        let limited = [0, 10, 1800].map(|seconds| pool.limit_rests(before + Duration::from_secs(seconds)));
+        let once = Quarantined {
+            port: port(20_000),
+            until: before + HOUR,
+        };
+        assert_eq!(limited, [vec![once], vec![], vec![]]);
         let wish = |pool: &PortPool, now| pool.choose(Some(port(20_000)), &PortSet::default(), now);
         let almost = wish(&pool, before + Duration::from_secs(3595));
         assert!(

@@ -1,6 +1,7 @@
 //! All resources, and what requests do to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,9 +61,22 @@ impl Registry {
         self.ports.configure(range, quarantine);
     }
 
-    /// Lets no port rest longer than the quarantine from now on, whatever the clock was when it was given back.
-    pub fn limit_rests(&mut self, now: Duration) {
-        self.ports.limit_rests(now);
+    /// Lets no port rest longer than the quarantine from now on, whatever the clock was when it was given back. Returns the removed
+    /// resources whose ports count as given back now, so that this is written and does not begin anew.
+    pub fn limit_rests(&mut self, now: Duration) -> Vec<Removed> {
+        let limited = self.ports.limit_rests(now).into_iter();
+        let mut limited: BTreeMap<NonZeroU16, Quarantined> = limited.map(|rest| (rest.port, rest)).collect();
+        let mut rests = Vec::new();
+        for removed in self.removed.order.iter_mut().rev() {
+            if limited.is_empty() {
+                break;
+            }
+            if let Some(rest) = limited.remove(&removed.port.port) {
+                (removed.port, removed.at) = (rest, now);
+                rests.push(removed.clone());
+            }
+        }
+        rests
     }
 
     /// Returns the use of the port range; `busy` are ports of others.
@@ -215,7 +229,7 @@ impl Registry {
             }
             ResourceChange::Remove(removed) => {
                 self.forget(removed.id);
-                self.ports.take_back(removed.port, now);
+                self.ports.take_back(removed.port, removed.at, now);
                 self.removed.add(removed.clone());
             }
         }

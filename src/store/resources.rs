@@ -1,5 +1,7 @@
 //! The add-on's resources, and those that were removed.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -163,6 +165,30 @@ pub(super) fn commit(transaction: &Transaction<'_>, change: &ResourceChange) -> 
         }
     }
     head.write(transaction)
+}
+
+/// Writes other times for the rests of ports of removed resources. Those that the store does not remember any more are left out.
+pub(super) fn rest(transaction: &Transaction<'_>, rests: &[Removed]) -> Result<(), Fault> {
+    let rests: BTreeMap<&str, &Removed> = rests.iter().map(|removed| (removed.id.as_str(), removed)).collect();
+    if rests.is_empty() {
+        return Ok(());
+    }
+    let mut statement = transaction.prepare("SELECT at, id FROM removed_resources")?;
+    let mut rows = statement.query(())?;
+    let mut found: Vec<(i64, &Removed)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(1)?;
+        if let Some(removed) = rests.get(&*id) {
+            found.push((row.get(0)?, removed));
+        }
+    }
+    for (at, removed) in found {
+        let body = text(removed)?;
+        let crc = crc("removed resource", removed.id.as_str(), &body);
+        let query = "UPDATE removed_resources SET body = ?, crc = ? WHERE at = ?";
+        transaction.execute(query, (&body, crc, at))?;
+    }
+    Ok(())
 }
 
 fn text(value: &impl Serialize) -> Result<String, Fault> {

@@ -37,6 +37,8 @@ pub struct Change {
     pub deploy: Option<DeployStep>,
     /// Changes of resources that go with it.
     pub resources: Vec<crate::addon::ResourceChange>,
+    /// Resources that were removed before, with other times for the rests of their ports.
+    pub rests: Vec<crate::addon::Removed>,
 }
 
 /// Change of one service.
@@ -197,6 +199,7 @@ pub(super) fn commit(
     for resource in &change.resources {
         resources::commit(transaction, resource)?;
     }
+    resources::rest(transaction, &change.rests)?;
     changed.sort_unstable();
     changed.dedup();
     Ok(Committed {

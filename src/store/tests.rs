@@ -75,6 +75,7 @@ fn replace(have: &Loaded, want: &State) -> Change {
         expect: Some(have.revision),
         deploy: None,
         resources: Vec::new(),
+        rests: Vec::new(),
     }
 }
 
@@ -175,6 +176,7 @@ fn a_change_is_made_of_what_it_expects_or_not_at_all() {
         expect: Some(2),
         deploy: None,
         resources: Vec::new(),
+        rests: Vec::new(),
     };
     let committed = store.commit(&met, &by("x"), at(1)).unwrap();
     assert_eq!(committed.changed, ["a".into(), "b".into(), "c".into()]);

@@ -111,6 +111,7 @@ fn change(revision: u64) -> Change {
         expect: Some(revision - 1),
         deploy: None,
         resources: Vec::new(),
+        rests: Vec::new(),
     }
 }
 

@@ -117,6 +117,7 @@ impl Model {
             expect: behind.map(|behind| self.revision.saturating_sub(behind)),
             deploy: None,
             resources: Vec::new(),
+            rests: Vec::new(),
         }
     }
 

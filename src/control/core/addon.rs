@@ -260,7 +260,8 @@ impl Core {
         }
         self.addon.ports_judged = Some(now.instant);
         if self.addon.settings.is_some() {
-            self.addon.registry.limit_rests(now.unix);
+            let rests = self.addon.registry.limit_rests(now.unix);
+            self.addon.amendments.rest(rests);
         }
         let usage = self.port_use(now).filter(|_| self.doubt_about_resources().is_ok());
         match usage.filter(PortUse::is_scarce) {

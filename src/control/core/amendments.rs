@@ -1,5 +1,5 @@
-//! Changes of resources that no request ordered: corrections by the record of this boot, and other names of plans. They hold at
-//! once, and are written when the store takes them. Requests do not wait for that.
+//! Changes of resources that no request ordered: corrections by the record of this boot, other names of plans, and rests of ports
+//! from before the clock was set back. They hold at once, and are written when the store takes them. Requests do not wait for that.
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::pending_write::{OnWritten, PendingWrite};
 use super::store_contents::REFRESH;
 use super::{Core, Now};
 use crate::addon::id::ResourceId;
-use crate::addon::{Registry, Resource, ResourceChange};
+use crate::addon::{Registry, Removed, Resource, ResourceChange};
 use crate::control::storage::{Opened, Write};
 use crate::store::{By, Edit, Expect, StoreError};
 
@@ -19,6 +19,8 @@ pub(super) struct Amendments {
     pub(super) corrections: Vec<ResourceChange>,
     /// Resources whose plans have other names than in the store, or of which the store has no ids.
     pub(super) named: BTreeSet<ResourceId>,
+    /// Removed resources whose ports rest for other times than in the store. They are made so again whenever the store is read.
+    rests: BTreeMap<ResourceId, Removed>,
     /// Error by which the store refused them last. It may refuse these although it can be written in a trial.
     pub(super) refused: Option<StoreError>,
     /// Time of the next attempt after a refusal.
@@ -27,7 +29,7 @@ pub(super) struct Amendments {
 
 impl Amendments {
     fn is_empty(&self) -> bool {
-        self.corrections.is_empty() && self.named.is_empty()
+        self.corrections.is_empty() && self.named.is_empty() && self.rests.is_empty()
     }
 
     /// Returns all of them, with the resources as they are now.
@@ -44,6 +46,7 @@ impl Amendments {
 
     /// Makes the corrections in what was read from the store, and forgets those that it has.
     pub(super) fn correct(&mut self, opened: &mut Opened) {
+        self.correct_rests(&mut opened.resources.removed);
         if self.corrections.is_empty() {
             return;
         }
@@ -71,6 +74,26 @@ impl Amendments {
             .retain(|stored| !gone.contains(&*stored.service.name));
     }
 
+    /// Takes removed resources whose ports rest for other times than is written.
+    pub(super) fn rest(&mut self, rests: Vec<Removed>) {
+        self.rests
+            .extend(rests.into_iter().map(|removed| (removed.id, removed)));
+    }
+
+    fn correct_rests(&mut self, removed: &mut [Removed]) {
+        if self.rests.is_empty() {
+            return;
+        }
+        let mut differing = BTreeMap::new();
+        for there in removed {
+            if let Some(rest) = self.rests.remove(&there.id).filter(|rest| rest != there) {
+                there.clone_from(&rest);
+                differing.insert(rest.id, rest);
+            }
+        }
+        self.rests = differing;
+    }
+
     /// Forgets what an order has written of the same resource.
     pub(super) fn is_overtaken(&mut self, by: &ResourceChange) {
         self.named.remove(&by.id());
@@ -78,7 +101,10 @@ impl Amendments {
     }
 
     /// Forgets what was written. A resource that has changed meanwhile stays.
-    pub(super) fn are_written(&mut self, written: &[ResourceChange], registry: &Registry) {
+    pub(super) fn are_written(&mut self, written: &[ResourceChange], rests: &[Removed], registry: &Registry) {
+        for removed in rests {
+            self.rests.remove(&removed.id);
+        }
         for change in written {
             let is_current = match change {
                 ResourceChange::Put(resource) => registry.get(resource.id) == Some(resource),
@@ -129,15 +155,18 @@ impl Core {
             }
         }
         let by = By {
-            what: if amendments.corrections.is_empty() {
+            what: if !amendments.corrections.is_empty() {
+                "restore".into()
+            } else if !amendments.named.is_empty() {
                 "plans".into()
             } else {
-                "restore".into()
+                "quarantine".into()
             },
             ..self.own()
         };
         let amendments = &self.addon.amendments;
         let resources = amendments.changes(&self.addon.registry);
+        let rests: Vec<Removed> = amendments.rests.values().cloned().collect();
         let gone = resources.iter().filter_map(|change| match change {
             ResourceChange::Remove(removed) => Some(removed.id.service().into()),
             ResourceChange::Put(_) => None,
@@ -145,9 +174,10 @@ impl Core {
         let change = crate::store::Change {
             edits: gone.map(|name| Edit::Delete(name, Expect::Anything)).collect(),
             resources: resources.clone(),
+            rests: rests.clone(),
             ..crate::store::Change::default()
         };
-        self.order_queue.accepted = vec![PendingWrite::of_nobody(OnWritten::Amended(resources))];
+        self.order_queue.accepted = vec![PendingWrite::of_nobody(OnWritten::Amended(resources, rests))];
         Some(Write::Change(change, by, now.unix))
     }
 }

@@ -230,7 +230,7 @@ impl Core {
             | OnWritten::Edit(..)
             | OnWritten::Batch(..)
             | OnWritten::Deploy(_)
-            | OnWritten::Amended(_) => Vec::new(),
+            | OnWritten::Amended(..) => Vec::new(),
         };
         crate::store::Change {
             resources,
@@ -281,7 +281,7 @@ impl Core {
                 if !self.orphans_removed_by(&accepted.edits).is_empty() {
                     self.due.remember_at_once(now.instant);
                 }
-                if matches!(accepted.then, OnWritten::Amended(_)) {
+                if matches!(accepted.then, OnWritten::Amended(..)) {
                     self.addon.amendments.are_refused(&error, now.instant);
                 }
                 if error.is_trouble() || matches!(error, StoreError::Moved { .. }) {
@@ -338,9 +338,9 @@ impl Core {
             }
             OnWritten::Deploy(step) => self.stepped(step, now),
             OnWritten::Addon(provisioned) => Some(self.provisioned(provisioned, now)),
-            OnWritten::Amended(changes) => {
+            OnWritten::Amended(changes, rests) => {
                 let addon = &mut self.addon;
-                addon.amendments.are_written(&changes, &addon.registry);
+                addon.amendments.are_written(&changes, &rests, &addon.registry);
                 None
             }
         };

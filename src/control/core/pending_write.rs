@@ -7,7 +7,7 @@ use super::judge::Judged;
 use super::obstacles::Obstacles;
 use super::order::{by, refused};
 use super::provisioned::Provisioned;
-use crate::addon::ResourceChange;
+use crate::addon::{Removed, ResourceChange};
 use crate::control::reply::Reply;
 use crate::control::request::{Applied, EditOrder, Edited, EditedBatch, Refused};
 use crate::store::{By, StoreError};
@@ -33,8 +33,8 @@ pub(super) enum OnWritten {
     Batch(Vec<Box<str>>, Reply<Result<EditedBatch, Refused>>),
     Deploy(PendingStep),
     Addon(Provisioned),
-    /// These changes of resources, which no request ordered, are in the store.
-    Amended(Vec<ResourceChange>),
+    /// These changes of resources and rests of ports, which no request ordered, are in the store.
+    Amended(Vec<ResourceChange>, Vec<Removed>),
 }
 
 impl PendingWrite {
@@ -82,7 +82,7 @@ impl PendingWrite {
             OnWritten::Batch(_, reply) => drop(reply.send(Err(refused()))),
             OnWritten::Deploy(step) => return Some(step),
             OnWritten::Addon(provisioned) => provisioned.refuse(error),
-            OnWritten::Amended(_) => {}
+            OnWritten::Amended(..) => {}
         }
         None
     }

@@ -127,10 +127,10 @@ impl Core {
         };
         self.order_queue.resources = Knowledge::Certain;
         self.observing.store_file = opened.file;
+        self.addon.amendments.correct(&mut opened);
         if self.order_queue.lost {
             return self.found_again(opened, now);
         }
-        self.addon.amendments.correct(&mut opened);
         let (held, problems) = compatible(opened.loaded);
         if problems.is_empty() {
             self.problems.resolve(Kind::RejectedStore);

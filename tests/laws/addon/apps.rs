@@ -44,7 +44,7 @@ pub(super) struct Apps {
     /// The last request for a resource that was acknowledged.
     pub(super) provisions: BTreeMap<usize, Provision>,
     /// Ports that came back, and when.
-    back: BTreeMap<NonZeroU16, Duration>,
+    pub(super) back: BTreeMap<NonZeroU16, Duration>,
     /// Number of requests so far.
     requests: u64,
     /// True while events happen at the same moment, so that they are carried out together.
