@@ -27,17 +27,18 @@ impl ProviderTask {
         }
     }
 
-    /// Configures the API, with its files read again. If that fails, the API is served as before.
+    /// Configures the API, with its files read again. If that fails, or `settings` is an error, the API is served as before.
     ///
     /// # Errors
     /// Fails with a message when the API cannot be served as configured.
-    pub(super) fn configure(&mut self, settings: Option<&AddonSettings>) -> Result<(), String> {
-        let wanted = settings.map(|settings| {
+    pub(super) fn configure(&mut self, settings: Result<Option<&AddonSettings>, String>) -> Result<(), String> {
+        let load = |settings: &AddonSettings| {
             let provider = ProviderApi::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?;
             Ok((settings.listen, provider))
-        });
+        };
+        let wanted = settings.and_then(|settings| settings.map(load).transpose());
         let requests = self.requests.clone();
-        self.task.configure(wanted.transpose(), |(listener, current, stopped)| {
+        self.task.configure(wanted, |(listener, current, stopped)| {
             let stop = async {
                 let _ = stopped.await;
             };
@@ -149,7 +150,7 @@ mod tests {
             (at([0; 4]), true),
             (other, false),
         ] {
-            task.configure(Some(&settings(directory.path(), listen))).unwrap();
+            task.configure(Ok(Some(&settings(directory.path(), listen)))).unwrap();
             // Until the old one is closed, which its task does, connections may still come to it.
             let here = if listen == other { other } else { loopback };
             is_served_soon(here, true).await;
@@ -177,17 +178,21 @@ mod tests {
             SocketAddr::from(([0; 4], port)),
         );
         let mut task = task();
-        task.configure(Some(&settings(directory.path(), loopback))).unwrap();
+        task.configure(Ok(Some(&settings(directory.path(), loopback)))).unwrap();
         for _ in 0..2 {
-            let refused = task.configure(Some(&settings(directory.path(), all))).unwrap_err();
+            let refused = task.configure(Ok(Some(&settings(directory.path(), all)))).unwrap_err();
             assert!(refused.contains("in use") && refused.contains("ss -ltnp"), "{refused}");
             assert!(is_served(loopback).await);
             let another = TcpSocket::new_v4().unwrap();
             another.set_reuseport(true).unwrap();
             assert!(another.bind(loopback).is_err());
         }
+        // The same holds for settings that the daemon refuses by itself.
+        let refused = task.configure(Err("refused".into())).unwrap_err();
+        assert_eq!(refused, "refused");
+        assert!(is_served(loopback).await);
         drop(theirs);
-        task.configure(Some(&settings(directory.path(), all))).unwrap();
+        task.configure(Ok(Some(&settings(directory.path(), all)))).unwrap();
         is_served_soon(SocketAddr::from(([127, 0, 0, 2], port)), true).await;
         task.end();
     }

@@ -308,8 +308,8 @@ impl Daemon {
 
     /// Serves the provider API as configured. Its failure affects nothing else.
     fn serve_provider_api(&mut self) {
-        let settings = self.core.config().addon.clone();
-        let served = self.provider_api.configure(settings.as_ref());
+        let wanted = self.core.judge_listen().map(|()| self.core.config().addon.as_ref());
+        let served = self.provider_api.configure(wanted);
         self.core.provider_api(served, Now::read());
     }
 

@@ -212,9 +212,12 @@ impl Core {
             let others = self.said();
             others.filter(|service| !is_in_use || self.held_back.contains(&service.name))
         });
+        let others = others.into_iter().flatten().map(|service| service.port);
+        // The port of the provider API is left out on any address, which may become another one.
+        let of_provider = self.addon.settings.iter().map(|settings| settings.listen.port());
         PortsOfOthers {
             membership: &self.membership,
-            others: others.into_iter().flatten().map(|service| service.port).collect(),
+            others: others.chain(of_provider.filter_map(NonZeroU16::new)).collect(),
         }
     }
 
