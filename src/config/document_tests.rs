@@ -91,6 +91,9 @@ fn the_example_has_the_defaults_of_the_program_where_it_says_so() {
         settings,
         DaemonSettings {
             socket_group: group,
+            flow_log: Some(crate::config::daemon::FlowLogTarget::File(
+                "/var/log/tcpgw/flows.log".into(),
+            )),
             ..defaults()
         }
     );

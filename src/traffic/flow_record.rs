@@ -20,7 +20,7 @@ pub enum FlowEnd {
     Unanswered,
     /// The client did not complete the handshake.
     Incomplete,
-    /// It was forgotten while it was open: it was silent for too long, or its flow was deleted.
+    /// Forgotten while it was open: it was silent for too long, or its flow was deleted.
     Open,
     /// The kernel does not report the state (before Linux 5.11).
     Unknown,
