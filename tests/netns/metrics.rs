@@ -9,13 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::{PUBLIC, at};
-use crate::harness::server::Behaviour;
+use crate::harness::server::{Behaviour, Server};
 use crate::harness::{Net, wait_until};
 
 const PORT: u16 = 9464;
@@ -90,12 +90,14 @@ fn series(text: &str) -> Series {
     values.collect()
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
 #[track_caller]
 fn value(series: &Series, name: &str) -> u64 {
-    let value = series.get(name).unwrap_or_else(|| panic!("no {name} in {series:#?}"));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let whole = *value as u64;
-    whole
+    whole(*series.get(name).unwrap_or_else(|| panic!("no {name} in {series:#?}")))
 }
 
 fn listens(net: &Net) {
@@ -286,7 +288,6 @@ fn a_reload_moves_the_listener_and_keeps_it_where_it_cannot() {
         assert!(wait_until(PATIENCE * 2, is_told), "{expected}: {:?}", trouble(&daemon));
         let answer = get(&net, loopback(), "/metrics", "").expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.body);
-        assert_eq!(daemon.ask("GET", "/v1/healthz", "").expect("an answer").status, 200);
     }
     // Once it can be used, all addresses are served, to those who have the token.
     write_token(TOKEN, 0o600);
@@ -340,4 +341,109 @@ fn promtool_accepts_the_alert_rules_and_each_fires() {
     let net = Net::new();
     promtool(&net, "check rules dist/prometheus/tcpgw.rules.yml");
     promtool(&net, "test rules tests/prometheus/tcpgw.rules.test.yml");
+}
+
+#[test]
+fn totals_are_what_was_sent_and_do_not_fall_over_a_restart() {
+    let net = Net::new();
+    net.sysctl("net.netfilter.nf_conntrack_acct", 1);
+    let servers = net.serve_all(3000, Behaviour::Greet);
+    let _sink = net.serve("b3", 3001, Behaviour::Sink);
+    net.want(state([
+        service("plain", 2001, &["b1", "b2"], 3000, json!({})),
+        service(
+            "limited",
+            2002,
+            &["b3"],
+            3001,
+            json!({"limit": {"pps": 100, "burst": 100}}),
+        ),
+        service("empty", 2003, &[], 3000, json!({})),
+    ]));
+    let config = configure(
+        &net,
+        &format!("listen = \"{}\"\n[daemon]\ncount_traffic = true", loopback()),
+    );
+    let mut daemon = net.daemon(&["--config", &config]);
+    listens(&net);
+    daemon.settles(6);
+    let bytes = vec![b'x'; 20_000];
+    for number in 0..12 {
+        let mut conn = net
+            .connect("client", at(PUBLIC[number % 2], 2001))
+            .expect("a connection");
+        conn.greeting().expect("a greeting");
+        conn.echo(&bytes).expect("an echo");
+    }
+    net.push("client", at(PUBLIC[0], 2002), Duration::from_secs(1))
+        .expect("a push");
+    assert!(net.connect("client", at(PUBLIC[0], 2003)).is_err());
+    let accepted: u64 = servers.iter().map(Server::accepted).sum();
+    assert_eq!(accepted, 12);
+    let seen = series(&scrape(&net, ""));
+    let of = |name: &str| value(&seen, name);
+    assert_eq!(of("tcpgw_service_connections_total{service=\"plain\"}"), 12);
+    let of_backends = |family: &str| {
+        let start = format!("tcpgw_backend_{family}{{service=\"plain\"");
+        let values = seen
+            .iter()
+            .filter(|(name, _)| name.starts_with(&start))
+            .map(|(_, value)| *value);
+        whole(values.sum())
+    };
+    assert_eq!(of_backends("connections_total"), 12);
+    let sent = 12 * 20_000;
+    for way in ["received", "sent"] {
+        let total = of(&format!("tcpgw_service_{way}_bytes_total{{service=\"plain\"}}"));
+        // Headers, greetings, and segments that were sent again.
+        assert!((sent..sent * 3 / 2).contains(&total), "{way}: {total}");
+        assert_eq!(of_backends(&format!("{way}_bytes_total")), total);
+        let packets = of(&format!("tcpgw_service_{way}_packets_total{{service=\"plain\"}}"));
+        assert!((12 * 3..total / 40).contains(&packets), "{way}: {packets}");
+    }
+    // A service without a backend is a problem.
+    let status = net.cli(&["status", "--interval", "0s", "-o", "json"]).exits(1).stdout;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    let services = status["services"].as_array().expect("services");
+    let of_status = |name: &str| {
+        services
+            .iter()
+            .find(|service| service["name"] == name)
+            .expect("a service")
+            .clone()
+    };
+    let dropped = "tcpgw_service_dropped_packets_total{service=\"limited\",reason=\"over_limit_to\"}";
+    let counted: u64 = of_status("limited")["backends"]
+        .as_array()
+        .expect("backends")
+        .iter()
+        .filter_map(|backend| backend["drops"]["over_limit_to"]["packets"].as_u64())
+        .sum();
+    assert!(
+        counted > 0 && of(dropped) > 0 && of(dropped) <= counted,
+        "{} of {counted}",
+        of(dropped)
+    );
+    assert_eq!(
+        Some(of(
+            "tcpgw_service_dropped_packets_total{service=\"empty\",reason=\"no_backend\"}"
+        )),
+        of_status("empty")["drops"]["no_backend"]["packets"].as_u64()
+    );
+    // Killed: what was shown is not forgotten.
+    daemon.kill();
+    daemon.start();
+    listens(&net);
+    daemon.settles(6);
+    let later = series(&scrape(&net, ""));
+    let counters = seen
+        .iter()
+        .filter(|(name, _)| name.contains("_total") || name.contains("_count") || name.contains("_bucket"));
+    let mut compared = 0;
+    for (name, before) in counters.filter(|(name, _)| !name.contains("kernel_read")) {
+        let after = later.get(name).unwrap_or_else(|| panic!("{name} is gone"));
+        assert!(after >= before, "{name}: {before}, then {after}");
+        compared += 1;
+    }
+    assert!(compared > 40, "{compared}");
 }
