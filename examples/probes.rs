@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use tcpgw::probe::{Prober, Report};
+use tcpgw::probe::{ProbeReport, Prober};
 use tcpgw_core::health::{Health, HealthCounts, MAX_IN_FLIGHT, ProbeTarget};
 use tcpgw_core::model;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -74,7 +74,7 @@ async fn run(
 async fn drive(
     health: &mut Health,
     prober: &Prober,
-    reports: &mut UnboundedReceiver<Vec<Report>>,
+    reports: &mut UnboundedReceiver<Vec<ProbeReport>>,
     end: Instant,
 ) -> Result<usize, Box<dyn Error>> {
     let mut changes = 0;

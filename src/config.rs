@@ -18,10 +18,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 
-use self::daemon::Section;
+use self::daemon::DaemonSection;
 use self::value::deserialize_idle_timeout;
 use crate::addon;
-use crate::state_file::{self, Input, SourceError};
+use crate::state_file::{self, FilePurpose, SourceError};
 use tcpgw_core::model::{Endpoint, Fences, FlowMark, InputProblem, PortRange, Service, State};
 use tcpgw_core::problem;
 
@@ -42,7 +42,7 @@ pub struct Config {
     /// Time for which a silent connection stays up, for services without an `idle_timeout`.
     pub idle_timeout: Option<Duration>,
     /// Section about the daemon.
-    pub daemon: Section,
+    pub daemon: DaemonSection,
     /// The add-on; `None`: it is off.
     pub addon: Option<addon::settings::AddonSettings>,
     /// Listener for metrics and the operator's pages; `None`: it is off.
@@ -120,7 +120,7 @@ impl ConfigError {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct ConfigDocument {
     #[serde(default)]
     fences: Fences,
     #[serde(default)]
@@ -130,7 +130,7 @@ struct Document {
     #[serde(default, deserialize_with = "deserialize_idle_timeout")]
     idle_timeout: Option<Duration>,
     #[serde(default)]
-    daemon: Section,
+    daemon: DaemonSection,
     addon: Option<addon::settings::AddonSection>,
     web: Option<web::WebSection>,
 }
@@ -192,7 +192,7 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(path, &state_file::read_file(path, Input::Configuration)?)
+        Self::parse(path, &state_file::read_file(path, FilePurpose::Configuration)?)
     }
 
     /// Parses the contents of the file at `path`.
@@ -202,7 +202,7 @@ impl Config {
     /// Fails with [`ConfigError::Encoding`] and [`ConfigError::Invalid`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
         let text = std::str::from_utf8(bytes).map_err(|_| ConfigError::Encoding(path.to_owned()))?;
-        let document: Document = toml::from_str(text).map_err(|source| ConfigError::Invalid {
+        let document: ConfigDocument = toml::from_str(text).map_err(|source| ConfigError::Invalid {
             path: path.to_owned(),
             source: Box::new(source),
         })?;

@@ -17,12 +17,12 @@ use thiserror::Error;
 
 use crate::traffic::Totals;
 use crate::view::drops::{self, DropCounts};
-use crate::view::facts::Facts;
-use crate::view::flows::{FlowView, Wanted};
+use crate::view::facts::StatusFacts;
+use crate::view::flows::{FlowSelection, FlowView};
 use crate::view::rates::First;
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
-use crate::view::tally::{Places, Tally};
+use crate::view::tally::{BackendPlaces, Tally};
 use crate::view::totals::ConnectionCounts;
 use crate::view::who::Who;
 use crate::view::{Hint, NoService, Noted, ServiceName, ServicesView};
@@ -84,9 +84,9 @@ const FLUSHED: Duration = Duration::from_millis(500);
 
 /// Client of a query, which may disconnect before the end.
 #[derive(Clone, Default)]
-pub struct Asker(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+pub struct QueryClient(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
 
-impl Asker {
+impl QueryClient {
     /// Creates a client that may disconnect; `is_gone` tells whether it has.
     pub fn who_may_go(is_gone: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(is_gone)))
@@ -114,7 +114,7 @@ impl Asker {
     }
 }
 
-impl fmt::Debug for Asker {
+impl fmt::Debug for QueryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asker").field("may_go", &self.0.is_some()).finish()
     }
@@ -128,7 +128,7 @@ pub struct StatusQuery {
     /// Time over which rates are measured; zero for none.
     pub interval: Duration,
     /// Client of the query.
-    pub asker: Asker,
+    pub asker: QueryClient,
     /// Totals that a daemon keeps.
     pub totals: Option<Arc<Totals>>,
 }
@@ -172,8 +172,8 @@ pub fn status<T>(
         }
         None => None,
     };
-    let wanted = Wanted::new(service, None, None, services)?;
-    let places = Places::new(&services.summary);
+    let wanted = FlowSelection::new(service, None, None, services)?;
+    let places = BackendPlaces::new(&services.summary);
     let mut tally = Tally::new(services, &places);
     let (mut earlier, mut traffic, mut time) = (None, None, Duration::ZERO);
     if !query.interval.is_zero() && services.table.is_some() {
@@ -205,7 +205,7 @@ pub fn status<T>(
         })?;
         tally.stale = again.stale;
     }
-    Ok(tell(&Status::new(&Facts {
+    Ok(tell(&Status::new(&StatusFacts {
         services,
         places: &places,
         tally,
@@ -230,9 +230,9 @@ pub fn unread<T>(sources: StatusSources<'_>, tell: impl FnOnce(&Status<'_>) -> T
         found,
         noted,
     } = sources;
-    let places = Places::new(&services.summary);
+    let places = BackendPlaces::new(&services.summary);
     let tally = Tally::new(services, &places);
-    tell(&Status::new(&Facts {
+    tell(&Status::new(&StatusFacts {
         services,
         places: &places,
         tally,
@@ -262,7 +262,7 @@ pub fn conntrack_entries() -> Option<(u64, u64)> {
 fn each(
     kernel: &mut dyn Kernel,
     mark: FlowMark,
-    wanted: &Wanted,
+    wanted: &FlowSelection,
     mut each: impl FnMut(&Flow),
 ) -> Result<(), KernelError> {
     kernel.select(mark, wanted.selection(), &mut |flow| {
@@ -273,7 +273,7 @@ fn each(
     })
 }
 
-fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &Places) -> Result<DropCounts, KernelError> {
+fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &BackendPlaces) -> Result<DropCounts, KernelError> {
     let mut counts = DropCounts::default();
     if services.table.is_none() {
         return Ok(counts);
@@ -287,7 +287,7 @@ fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &Places) -> 
 fn connections(
     kernel: &mut dyn Kernel,
     services: &ServicesView,
-    places: &Places,
+    places: &BackendPlaces,
 ) -> Result<ConnectionCounts, KernelError> {
     let mut counts = ConnectionCounts::default();
     if services.table.is_none() {
@@ -319,7 +319,7 @@ pub struct FlowsQuery {
 }
 
 /// Output of flows that is written while they are read.
-pub trait List {
+pub trait FlowOutput {
     /// Writes the begin.
     fn begin(&mut self, hints: &[Hint]) -> io::Result<()>;
     /// Writes a flow.
@@ -338,9 +338,9 @@ pub fn flows(
     services: &ServicesView,
     noted: Noted,
     query: &FlowsQuery,
-    list: &mut dyn List,
+    list: &mut dyn FlowOutput,
 ) -> Result<(), ObserveError> {
-    let wanted = Wanted::new(query.service.as_ref(), query.backend, query.client, services)?;
+    let wanted = FlowSelection::new(query.service.as_ref(), query.backend, query.client, services)?;
     let now = nanoseconds();
     let mut written = list.begin(&noted.hints());
     if written.is_ok() {
@@ -372,7 +372,7 @@ impl<W: Write> JsonFlows<W> {
     }
 }
 
-impl<W: Write> List for JsonFlows<W> {
+impl<W: Write> FlowOutput for JsonFlows<W> {
     fn begin(&mut self, hints: &[Hint]) -> io::Result<()> {
         let hints = serde_json::to_string(hints)?;
         write!(self.out, "{{\n\"hints\": {hints},\n\"flows\": [")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::control::adopt;
 use crate::control::claimed::Claimed;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
-use crate::doctor::{self, Severity};
+use crate::doctor::{self, FindingSeverity};
 use crate::store::last::Last;
 use tcpgw_core::model::{InputProblem, Listen, Service, SourceMode, State};
 use tcpgw_core::summary::Summary;
@@ -198,7 +198,7 @@ fn unreachable(routes: &mut Routes, state: &State) -> Result<Vec<InputProblem>, 
 fn forwarding(state: &State) -> impl Iterator<Item = InputProblem> + use<> {
     let found = doctor::examine_forwarding(Summary::from(state)).into_iter();
     found
-        .filter(|finding| finding.severity <= Severity::Warning)
+        .filter(|finding| finding.severity <= FindingSeverity::Warning)
         .map(|finding| InputProblem {
             place: "forwarding".into(),
             message: match finding.fix {

@@ -39,7 +39,7 @@ use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::pool::Pool;
-pub use self::report::Report;
+pub use self::report::ProbeReport;
 use tcpgw_core::health::Probe;
 use tcpgw_kernel::conntrack::Collector;
 
@@ -63,9 +63,9 @@ pub enum ProbeError {
 }
 
 /// Source and destination of a connection.
-type Flow = (SocketAddr, SocketAddr);
+type ProbeFlow = (SocketAddr, SocketAddr);
 
-enum Command {
+enum ProbeCommand {
     Probe(Vec<Probe>),
     Cancel(Vec<u64>),
 }
@@ -74,7 +74,7 @@ enum Command {
 #[derive(Debug)]
 pub struct Prober {
     /// Channel for commands; it exists until the handle is dropped.
-    commands: Option<Sender<Command>>,
+    commands: Option<Sender<ProbeCommand>>,
     wake: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -85,7 +85,7 @@ impl Prober {
     ///
     /// # Errors
     /// Fails with [`ProbeError::Start`] when the system refuses a resource.
-    pub fn start(reports: UnboundedSender<Vec<Report>>) -> Result<Self, ProbeError> {
+    pub fn start(reports: UnboundedSender<Vec<ProbeReport>>) -> Result<Self, ProbeError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = Arc::new(EventFd::from_flags(flags).map_err(io::Error::from)?);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
@@ -122,7 +122,7 @@ impl Prober {
         if probes.is_empty() {
             return Ok(());
         }
-        self.command(Command::Probe(probes))
+        self.command(ProbeCommand::Probe(probes))
     }
 
     /// Cancels probes. Reports of some of them may still arrive.
@@ -133,10 +133,10 @@ impl Prober {
         if ids.is_empty() {
             return Ok(());
         }
-        self.command(Command::Cancel(ids))
+        self.command(ProbeCommand::Cancel(ids))
     }
 
-    fn command(&self, command: Command) -> Result<(), ProbeError> {
+    fn command(&self, command: ProbeCommand) -> Result<(), ProbeError> {
         let commands = self.commands.as_ref().ok_or(ProbeError::Gone)?;
         commands.send(command).map_err(|_| ProbeError::Gone)?;
         self.wake();
@@ -169,9 +169,9 @@ struct Thread {
     /// Deletes entries of conntrack; `None`: conntrack cannot be used.
     collector: Option<Collector>,
     /// Unanswered probes, with the times when conntrack's timeouts for them have passed.
-    unanswered: VecDeque<(Instant, Flow)>,
-    commands: Receiver<Command>,
-    reports: UnboundedSender<Vec<Report>>,
+    unanswered: VecDeque<(Instant, ProbeFlow)>,
+    commands: Receiver<ProbeCommand>,
+    reports: UnboundedSender<Vec<ProbeReport>>,
 }
 
 impl Thread {
@@ -206,13 +206,13 @@ impl Thread {
     }
 
     /// Executes commands. Returns `false` when the channel is closed.
-    fn obey(&mut self, now: Instant, reports: &mut Vec<Report>) -> bool {
+    fn obey(&mut self, now: Instant, reports: &mut Vec<ProbeReport>) -> bool {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Probe(probes)) => {
+                Ok(ProbeCommand::Probe(probes)) => {
                     reports.extend(probes.into_iter().filter_map(|probe| self.pool.start(probe, now)));
                 }
-                Ok(Command::Cancel(ids)) => ids.into_iter().for_each(|id| self.pool.cancel(id)),
+                Ok(ProbeCommand::Cancel(ids)) => ids.into_iter().for_each(|id| self.pool.cancel(id)),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -223,7 +223,7 @@ impl Thread {
     fn collect(&mut self, now: Instant) {
         let ended = self.pool.take_ended();
         let Some(collector) = &mut self.collector else { return };
-        let mut over: Vec<Flow> = Vec::new();
+        let mut over: Vec<ProbeFlow> = Vec::new();
         for probe in ended {
             if probe.answered {
                 over.push(probe.flow);

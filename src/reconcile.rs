@@ -20,13 +20,13 @@ use std::net::SocketAddr;
 use self::commit::with_leaving;
 pub use self::desired::Desired;
 pub use self::error::ReconcileError;
-pub use self::known::{Known, Recorded};
-use self::known::{Table, unannounced};
+pub use self::known::{KnownContents, RecordedContents};
+use self::known::{KnownTable, unannounced};
 pub use self::reconciler::Reconciler;
-pub use self::report::{Options, Report, Torn};
+pub use self::report::{ReconcileOptions, ReconcileReport, Torn};
 use self::retired::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
-use crate::record::{Applied, Deadline, Pause, RecordFile, TornDown};
+use crate::record::{ApplyNote, Deadline, RecordFile, RecordedPause, TeardownNote};
 use tcpgw_core::diff::{ChangeCounts, Changes};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::AllDetails;
@@ -62,7 +62,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
 
     /// Returns the reconciler with the origin of the next apply, for the record.
     #[must_use]
-    pub fn signed(mut self, applied: Applied) -> Self {
+    pub fn signed(mut self, applied: ApplyNote) -> Self {
         self.applied = Some(applied);
         self
     }
@@ -76,7 +76,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
 
     /// Returns the reconciler with the paused services, for the record.
     #[must_use]
-    fn pausing(mut self, pauses: Vec<Pause>) -> Self {
+    fn pausing(mut self, pauses: Vec<RecordedPause>) -> Self {
         self.pauses = pauses;
         self
     }
@@ -91,7 +91,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
 
     /// Leaves in the record what `known` has of services that stay as they are, the pauses and the ends of drains, and of the store.
     #[must_use]
-    pub fn keeping(mut self, known: &Known, stays: impl Fn(&str) -> bool) -> Self {
+    pub fn keeping(mut self, known: &KnownContents, stays: impl Fn(&str) -> bool) -> Self {
         if let Some(recorded) = &known.recorded {
             let drains = recorded.deadlines.iter().filter(|drain| stays(&drain.service));
             self.drains = drains.cloned().collect();
@@ -110,7 +110,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// # Errors
     ///
     /// Fails when the kernel or the record cannot be read.
-    pub fn diff(&mut self, known: &Known, desired: &Desired) -> Result<(Changes, u64), ReconcileError> {
+    pub fn diff(&mut self, known: &KnownContents, desired: &Desired) -> Result<(Changes, u64), ReconcileError> {
         let standings = &desired.summary;
         let mut flows: BTreeMap<(u16, SocketAddr), u64> = BTreeMap::new();
         reading(|| {
@@ -144,8 +144,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     }
 
     /// Returns whether the kernel's rules differ from what is desired, flows aside.
-    pub fn differs(known: &Known, desired: &Desired) -> bool {
-        !matches!(known.table, Table::Ours(_)) || known.ruleset != desired.ruleset
+    pub fn differs(known: &KnownContents, desired: &Desired) -> bool {
+        !matches!(known.table, KnownTable::Ours(_)) || known.ruleset != desired.ruleset
     }
 
     /// Makes the kernel equal to what is desired.
@@ -154,15 +154,20 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     ///
     /// Fails with [`ReconcileError`]; the kernel is then as before, or, with [`ReconcileError::Halfway`], as after one
     /// of the plan's transactions.
-    pub fn apply(&mut self, known: Known, desired: &Desired, options: &Options) -> Result<Report, ReconcileError> {
+    pub fn apply(
+        &mut self,
+        known: KnownContents,
+        desired: &Desired,
+        options: &ReconcileOptions,
+    ) -> Result<ReconcileReport, ReconcileError> {
         let looked = known.generation;
         let known = self.own(known)?;
         let (services, backends) = ChangeCounts::between(&known.summary, &desired.summary);
-        let mut report = Report {
+        let mut report = ReconcileReport {
             services,
             backends,
             rebuilt: known.rebuild(),
-            ..Report::default()
+            ..ReconcileReport::default()
         };
         let trusted = known.trusted && known.swept;
         let quick = if trusted {
@@ -213,7 +218,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// # Errors
     ///
     /// Fails when the kernel refuses, or another program owns the table.
-    pub fn teardown(&mut self, by: Option<&TornDown>) -> Result<Torn, ReconcileError> {
+    pub fn teardown(&mut self, by: Option<&TeardownNote>) -> Result<Torn, ReconcileError> {
         let noted = by.map_or_else(|| self.store.forget_torn_down(), |by| self.store.save_torn_down(by));
         // The teardown is not refused for that: the caller reports that it does not last.
         let unwritten = noted.is_err().then(|| self.store.trouble()).flatten();

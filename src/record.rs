@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 pub use self::boot::{boot_id, since_boot};
 pub use self::encoding::Record;
 use self::encoding::{checked, encode, take};
-pub use self::head::{Applied, Deadline, Head, Pause, StoreRevision, TornDown};
-pub use self::journal::{Entry, Kept, ServiceEntry};
+pub use self::head::{ApplyNote, Deadline, Head, RecordedPause, StoreRevision, TeardownNote};
+pub use self::journal::{JournalEntry, RecordView, ServiceEntry};
 use crate::run_file;
 use tcpgw_core::ruleset::Ruleset;
 
@@ -102,14 +102,14 @@ impl RecordFile {
         revisions.max().unwrap_or(0)
     }
 
-    fn read(&self) -> Option<run_file::Content> {
+    fn read(&self) -> Option<run_file::FileContent> {
         self.checksum.set(None);
         self.length.set(None);
         read(&self.path, MOST_BYTES)
     }
 
     /// Applies the journal's entries to a record that was read.
-    fn complete(&self, head: &mut Head, record: &run_file::Content) {
+    fn complete(&self, head: &mut Head, record: &run_file::FileContent) {
         let checksum = record.bytes.last_chunk().map(|checksum| u32::from_le_bytes(*checksum));
         self.checksum.set(checksum);
         head.is_hint = !record.trusted;
@@ -162,7 +162,7 @@ impl RecordFile {
     /// Fails with [`io::ErrorKind::NotFound`] when there is no such record, with [`io::ErrorKind::FileTooLarge`] when
     /// the journal is full, and when the file cannot be written. The journal is then as before, and takes no entry
     /// until a record is written: a journal with a change also has those before it.
-    pub fn append(&self, entry: &Entry) -> io::Result<()> {
+    pub fn append(&self, entry: &JournalEntry) -> io::Result<()> {
         let appended = self.try_append(entry);
         if appended.is_err() {
             self.checksum.set(None);
@@ -171,7 +171,7 @@ impl RecordFile {
         appended
     }
 
-    fn try_append(&self, entry: &Entry) -> io::Result<()> {
+    fn try_append(&self, entry: &JournalEntry) -> io::Result<()> {
         let frame = journal::frame(entry)?;
         let no_record = || io::Error::new(io::ErrorKind::NotFound, "there is no record to append to");
         let checksum = self.checksum.get().ok_or_else(no_record)?;
@@ -223,7 +223,7 @@ impl RecordFile {
     }
 
     /// Returns the last teardown, unless something was applied since.
-    pub fn load_torn_down(&self) -> Option<TornDown> {
+    pub fn load_torn_down(&self) -> Option<TeardownNote> {
         let content = run_file::read(&self.torn_down(), MOST_BYTES_TORN).ok()?;
         serde_json::from_slice(&content.bytes).ok()
     }
@@ -233,7 +233,7 @@ impl RecordFile {
     /// # Errors
     ///
     /// Fails when the file cannot be written.
-    pub fn save_torn_down(&self, torn: &TornDown) -> io::Result<()> {
+    pub fn save_torn_down(&self, torn: &TeardownNote) -> io::Result<()> {
         let temporary = self.path.with_extension("torn-down.new");
         let bytes = serde_json::to_vec(torn).map_err(io::Error::other)?;
         let saved = run_file::create(&temporary).and_then(|mut file| file.write_all(&bytes));
@@ -289,7 +289,7 @@ fn note_failure(kept: &RefCell<Option<String>>, path: &Path, written: &io::Resul
     kept.replace(failure.map(|error| format!("{}: {error}", tcpgw_core::escape::path(path))));
 }
 
-fn read(path: &Path, most: u64) -> Option<run_file::Content> {
+fn read(path: &Path, most: u64) -> Option<run_file::FileContent> {
     match run_file::read(path, most) {
         Ok(content) => Some(content),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::reconcile::Report;
+use crate::reconcile::ReconcileReport;
 use tcpgw_core::diff::{ChangeCounts, ServiceChange, count};
 
 /// Result of an apply: the output of `tcpgw apply -o json`.
@@ -40,7 +40,7 @@ pub struct ApplyReport {
 
 impl ApplyReport {
     /// Creates a report; `time`: duration of the apply; `draining`: number of backends that begin to drain.
-    pub fn new(report: &Report, time: Duration, draining: usize) -> Self {
+    pub fn new(report: &ReconcileReport, time: Duration, draining: usize) -> Self {
         Self {
             services: report.services,
             backends: report.backends,

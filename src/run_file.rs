@@ -20,7 +20,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 /// Contents of a file, and whether its owner can be trusted.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Content {
+pub struct FileContent {
     /// The bytes of the file.
     pub bytes: Vec<u8>,
     /// Whether the file belongs to root or to this process's user. Other contents are no more than a hint to root.
@@ -41,7 +41,7 @@ pub fn is_at(file: &File, path: &Path) -> bool {
 /// [`io::ErrorKind::NotFound`] when there is none; [`io::ErrorKind::PermissionDenied`] when it is no regular file, has several
 /// names, is owned by a user who is neither root, nor this one, nor the owner of its directory, or others may write to it;
 /// [`io::ErrorKind::FileTooLarge`] when it has more than `most` bytes.
-pub fn read(path: &Path, most: u64) -> io::Result<Content> {
+pub fn read(path: &Path, most: u64) -> io::Result<FileContent> {
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(O_NOFOLLOW | O_NONBLOCK)
@@ -60,7 +60,7 @@ pub fn read(path: &Path, most: u64) -> io::Result<Content> {
     if bytes.len() as u64 > most {
         return Err(too_large());
     }
-    Ok(Content {
+    Ok(FileContent {
         bytes,
         trusted: is_trusted(metadata.uid()),
     })

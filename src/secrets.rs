@@ -99,11 +99,11 @@ pub enum SecretError {
 #[derive(Debug, Clone)]
 pub struct Owners {
     process: u32,
-    reader: Reader,
+    reader: SecretReader,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reader {
+enum SecretReader {
     /// The program that is to use the file.
     Daemon,
     /// A command beside a daemon of this user, if the user is known.
@@ -117,7 +117,7 @@ impl Owners {
     pub fn of_daemon() -> Self {
         Self {
             process: nix::unistd::geteuid().as_raw(),
-            reader: Reader::Daemon,
+            reader: SecretReader::Daemon,
         }
     }
 
@@ -125,7 +125,7 @@ impl Owners {
     /// the owner of the run directory or the user of the unit.
     pub fn beside_daemon(run_dir: &Path) -> Self {
         Self {
-            reader: Reader::Command {
+            reader: SecretReader::Command {
                 daemon: owner_of(run_dir),
             },
             ..Self::of_daemon()
@@ -136,7 +136,7 @@ impl Owners {
     /// file.
     pub fn judging(run_dir: &Path) -> Self {
         Self {
-            reader: Reader::Judge {
+            reader: SecretReader::Judge {
                 daemon: owner_of(run_dir),
             },
             ..Self::of_daemon()
@@ -145,10 +145,10 @@ impl Owners {
 
     fn check(&self, path: &Path, owner: u32) -> Result<(), SecretError> {
         let daemon = match self.reader {
-            Reader::Daemon => None,
-            Reader::Command { daemon } | Reader::Judge { daemon } => daemon.filter(|_| self.process == 0),
+            SecretReader::Daemon => None,
+            SecretReader::Command { daemon } | SecretReader::Judge { daemon } => daemon.filter(|_| self.process == 0),
         };
-        let is_judge = matches!(self.reader, Reader::Judge { .. });
+        let is_judge = matches!(self.reader, SecretReader::Judge { .. });
         if let Some(daemon) = daemon.filter(|daemon| is_judge && *daemon != 0 && owner == 0) {
             return Err(SecretError::NotOfDaemon {
                 path: path.to_owned(),
@@ -159,7 +159,7 @@ impl Owners {
         if owner == 0 || owner == self.process || daemon == Some(owner) {
             return Ok(());
         }
-        let is_command = self.reader != Reader::Daemon && self.process == 0;
+        let is_command = self.reader != SecretReader::Daemon && self.process == 0;
         let of_unit = || unit_user().filter(|_| is_command);
         if of_unit() == Some(owner) {
             return Ok(());
@@ -193,7 +193,7 @@ impl Owners {
                 "{who} may not enter the directory {}: let that user in, or put the file elsewhere",
                 escape::path(&directory)
             ),
-            (None, Reader::Daemon) => format!("{who} may not read it: chown {} {shown}", name(self.process)),
+            (None, SecretReader::Daemon) => format!("{who} may not read it: chown {} {shown}", name(self.process)),
             (None, _) => format!("{who} may not read it: run this command as root, or as the owner of the file"),
         };
         io::Error::new(io::ErrorKind::PermissionDenied, why)
@@ -287,7 +287,7 @@ mod tests {
     const DAEMON: u32 = 59_123;
     const STRANGER: u32 = 59_124;
 
-    fn by(process: u32, reader: Reader) -> Owners {
+    fn by(process: u32, reader: SecretReader) -> Owners {
         Owners { process, reader }
     }
 
@@ -296,14 +296,22 @@ mod tests {
     fn a_file_is_roots_its_readers_or_for_root_the_daemons() {
         let daemon = Some(DAEMON);
         for (owners, accepted, refused) in [
-            (by(DAEMON, Reader::Daemon), &[0, DAEMON][..], &[STRANGER][..]),
-            (by(0, Reader::Daemon), &[0], &[DAEMON, STRANGER]),
-            (by(0, Reader::Command { daemon }), &[0, DAEMON], &[STRANGER]),
-            (by(0, Reader::Command { daemon: None }), &[0], &[DAEMON, STRANGER]),
-            (by(0, Reader::Judge { daemon }), &[DAEMON], &[0, STRANGER]),
-            (by(0, Reader::Judge { daemon: None }), &[0], &[DAEMON, STRANGER]),
-            (by(0, Reader::Judge { daemon: Some(0) }), &[0], &[DAEMON, STRANGER]),
-            (by(STRANGER, Reader::Command { daemon }), &[0, STRANGER], &[DAEMON]),
+            (by(DAEMON, SecretReader::Daemon), &[0, DAEMON][..], &[STRANGER][..]),
+            (by(0, SecretReader::Daemon), &[0], &[DAEMON, STRANGER]),
+            (by(0, SecretReader::Command { daemon }), &[0, DAEMON], &[STRANGER]),
+            (by(0, SecretReader::Command { daemon: None }), &[0], &[DAEMON, STRANGER]),
+            (by(0, SecretReader::Judge { daemon }), &[DAEMON], &[0, STRANGER]),
+            (by(0, SecretReader::Judge { daemon: None }), &[0], &[DAEMON, STRANGER]),
+            (
+                by(0, SecretReader::Judge { daemon: Some(0) }),
+                &[0],
+                &[DAEMON, STRANGER],
+            ),
+            (
+                by(STRANGER, SecretReader::Command { daemon }),
+                &[0, STRANGER],
+                &[DAEMON],
+            ),
         ] {
             for owner in accepted {
                 owners
@@ -317,11 +325,11 @@ mod tests {
         }
         let told = |owners: Owners, owner| owners.check(Path::new("f"), owner).unwrap_err().to_string();
         assert_eq!(
-            told(by(0, Reader::Command { daemon }), STRANGER),
+            told(by(0, SecretReader::Command { daemon }), STRANGER),
             "belongs to uid 59124, who is neither root nor the user that the daemon runs as: chown 59123 f"
         );
         assert_eq!(
-            told(by(0, Reader::Judge { daemon }), 0),
+            told(by(0, SecretReader::Judge { daemon }), 0),
             "belongs to root, so that the daemon, which runs as uid 59123, cannot read it: chown 59123 f"
         );
     }

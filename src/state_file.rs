@@ -61,7 +61,7 @@ pub enum SourceError {
 
 /// Purpose of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
+pub enum FilePurpose {
     /// Settings and fences: if root reads them, only root may be able to write them.
     Configuration,
     /// Services: another user may be able to write them.
@@ -78,7 +78,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     if path == Path::new("-") {
         read_from(io::stdin().lock(), 0, path)
     } else {
-        read_opened(path, open(path), Input::State, true)
+        read_opened(path, open(path), FilePurpose::State, true)
     }
 }
 
@@ -86,7 +86,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
 ///
 /// # Errors
 /// Fails like [`read`].
-pub fn read_file(path: &Path, input: Input) -> Result<Vec<u8>, SourceError> {
+pub fn read_file(path: &Path, input: FilePurpose) -> Result<Vec<u8>, SourceError> {
     read_opened(path, open(path), input, false)
 }
 
@@ -95,7 +95,12 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(O_NONBLOCK).open(path)
 }
 
-fn read_opened(path: &Path, opened: io::Result<File>, input: Input, takes_stdin: bool) -> Result<Vec<u8>, SourceError> {
+fn read_opened(
+    path: &Path,
+    opened: io::Result<File>,
+    input: FilePurpose,
+    takes_stdin: bool,
+) -> Result<Vec<u8>, SourceError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => SourceError::Missing(path.to_owned()),
         io::ErrorKind::IsADirectory => SourceError::Directory(path.to_owned()),
@@ -148,7 +153,7 @@ fn is_null(metadata: &Metadata) -> bool {
 /// Refuses files that others may write, since their content decides what the gateway does: for root those that
 /// everybody may write, and settings that any other user may write. A state file of another user or group is accepted
 /// with a warning.
-fn check_writers(path: &Path, metadata: &Metadata, input: Input) -> Result<(), SourceError> {
+fn check_writers(path: &Path, metadata: &Metadata, input: FilePurpose) -> Result<(), SourceError> {
     if !metadata.is_file() {
         return Ok(());
     }
@@ -159,8 +164,8 @@ fn check_writers(path: &Path, metadata: &Metadata, input: Input) -> Result<(), S
     let is_refused = match input {
         _ if exposed.is_read_only() => false,
         _ if exposed.is_to_everybody() => is_root || metadata.uid() == 0,
-        Input::Configuration => is_root && exposed.is_of_another(),
-        Input::State => false,
+        FilePurpose::Configuration => is_root && exposed.is_of_another(),
+        FilePurpose::State => false,
     };
     if is_refused {
         let file = path.to_owned();
@@ -258,10 +263,13 @@ mod tests {
         let socket = dir.path().join("socket");
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         for path in [&*fifo, &*socket, Path::new("/dev/zero")] {
-            let error = read_file(path, Input::Configuration).unwrap_err();
+            let error = read_file(path, FilePurpose::Configuration).unwrap_err();
             assert!(matches!(error, SourceError::NotAFile(_)), "{error}");
         }
-        assert_eq!(read_file(Path::new("/dev/null"), Input::Configuration).unwrap(), b"");
+        assert_eq!(
+            read_file(Path::new("/dev/null"), FilePurpose::Configuration).unwrap(),
+            b""
+        );
     }
 
     #[test]

@@ -51,22 +51,22 @@ impl Trusted {
 /// Reason why another user may change the content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposed {
-    what: What,
-    how: How,
+    what: FileKind,
+    how: WritableBy,
     path: PathBuf,
     is_planted: bool,
     is_read_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+enum FileKind {
     File,
     Directory,
     Link,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
+enum WritableBy {
     Everybody,
     Group(u32),
     Owner(u32),
@@ -75,13 +75,13 @@ enum How {
 impl Exposed {
     /// Returns whether everybody may change it, or may have created it in a directory that everybody may write.
     pub fn is_to_everybody(&self) -> bool {
-        self.how == How::Everybody || self.is_planted
+        self.how == WritableBy::Everybody || self.is_planted
     }
 
     /// Returns whether the file belongs to another user or group, or a link of another user is on the path. A
     /// directory that a group may write does not count: some systems have these by default, such as `/usr/local`.
     pub fn is_of_another(&self) -> bool {
-        !(self.what == What::Directory && matches!(self.how, How::Group(_)))
+        !(self.what == FileKind::Directory && matches!(self.how, WritableBy::Group(_)))
     }
 
     /// Returns whether it is mounted read-only, like volumes of containers, whose modes mean little.
@@ -93,16 +93,16 @@ impl Exposed {
     pub fn remedy(&self) -> String {
         let path = escape::path(&self.path);
         match self.how {
-            How::Everybody => format!("chmod o-w {path}"),
-            How::Group(_) => format!("chmod g-w {path}"),
-            How::Owner(_) if self.what == What::Link => format!("chown -h root {path}"),
-            How::Owner(_) => format!("chown root {path}"),
+            WritableBy::Everybody => format!("chmod o-w {path}"),
+            WritableBy::Group(_) => format!("chmod g-w {path}"),
+            WritableBy::Owner(_) if self.what == FileKind::Link => format!("chown -h root {path}"),
+            WritableBy::Owner(_) => format!("chown root {path}"),
         }
     }
 }
 
 impl Exposed {
-    fn new(what: What, how: How, path: &Path) -> Self {
+    fn new(what: FileKind, how: WritableBy, path: &Path) -> Self {
         let flags = nix::sys::statvfs::statvfs(path).map(|there| there.flags());
         Self {
             what,
@@ -132,17 +132,17 @@ fn worse(one: Option<Exposed>, other: Option<Exposed>) -> Option<Exposed> {
 impl fmt::Display for Exposed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.what {
-            What::File => f.write_str("the file")?,
-            What::Directory => write!(f, "the directory {}", escape::path(&self.path))?,
-            What::Link => write!(f, "the link {}", escape::path(&self.path))?,
+            FileKind::File => f.write_str("the file")?,
+            FileKind::Directory => write!(f, "the directory {}", escape::path(&self.path))?,
+            FileKind::Link => write!(f, "the link {}", escape::path(&self.path))?,
         }
         match self.how {
-            How::Everybody => f.write_str(" may be written by everybody"),
-            How::Group(group) => write!(f, " may be written by its group ({group})"),
-            How::Owner(user) if self.is_planted => {
+            WritableBy::Everybody => f.write_str(" may be written by everybody"),
+            WritableBy::Group(group) => write!(f, " may be written by its group ({group})"),
+            WritableBy::Owner(user) if self.is_planted => {
                 write!(f, " belongs to uid {user}, in a directory that everybody may write")
             }
-            How::Owner(user) => write!(f, " belongs to uid {user}"),
+            WritableBy::Owner(user) => write!(f, " belongs to uid {user}"),
         }
     }
 }
@@ -151,35 +151,35 @@ impl fmt::Display for Exposed {
 /// open file at the end of `path`. A descriptor that the caller has opened (`/dev/stdin`) is trusted.
 pub fn exposed(path: &Path, file: &Metadata, trusted: &Trusted) -> Option<Exposed> {
     let way = match walk(path, trusted) {
-        Way::Descriptor => return None,
-        Way::Exposed(exposed) => Some(exposed),
-        Way::Safe => None,
+        PathVerdict::Descriptor => return None,
+        PathVerdict::Exposed(exposed) => Some(exposed),
+        PathVerdict::Safe => None,
     };
-    let at_file = writer(file, trusted).map(|how| Exposed::new(What::File, how, path));
+    let at_file = writer(file, trusted).map(|how| Exposed::new(FileKind::File, how, path));
     worse(at_file, way)
 }
 
-fn writer(metadata: &Metadata, trusted: &Trusted) -> Option<How> {
+fn writer(metadata: &Metadata, trusted: &Trusted) -> Option<WritableBy> {
     let mode = metadata.mode();
     if mode & BY_ALL != 0 {
-        Some(How::Everybody)
+        Some(WritableBy::Everybody)
     } else if !trusted.users.contains(&metadata.uid()) {
-        Some(How::Owner(metadata.uid()))
+        Some(WritableBy::Owner(metadata.uid()))
     } else if mode & BY_GROUP != 0 && !trusted.groups.contains(&metadata.gid()) {
-        Some(How::Group(metadata.gid()))
+        Some(WritableBy::Group(metadata.gid()))
     } else {
         None
     }
 }
 
-enum Way {
+enum PathVerdict {
     Safe,
     Exposed(Exposed),
     Descriptor,
 }
 
 /// Follows the path from `/` to the file, through every link. A step that does not exist ends it.
-fn walk(path: &Path, trusted: &Trusted) -> Way {
+fn walk(path: &Path, trusted: &Trusted) -> PathVerdict {
     let mut at = PathBuf::from("/");
     let mut ahead = VecDeque::new();
     push_front(
@@ -203,7 +203,7 @@ fn walk(path: &Path, trusted: &Trusted) -> Way {
         if entry.is_symlink() {
             // The entry is an open file and not a path.
             if at.starts_with("/proc") {
-                return Way::Descriptor;
+                return PathVerdict::Descriptor;
             }
             links += 1;
             let Ok(target) = here.read_link() else { break };
@@ -218,7 +218,7 @@ fn walk(path: &Path, trusted: &Trusted) -> Way {
             at = here;
         }
     }
-    found.map_or(Way::Safe, Way::Exposed)
+    found.map_or(PathVerdict::Safe, PathVerdict::Exposed)
 }
 
 /// Returns the reason why others may replace this entry.
@@ -227,22 +227,26 @@ fn exposed_entry(at: &Path, directory: &Metadata, here: &Path, entry: &Metadata,
     let how = writer(directory, trusted)?;
     // In a sticky directory, only the owners of the entry and of the directory can replace it.
     if !is_sticky {
-        return Some(Exposed::new(What::Directory, how, at));
+        return Some(Exposed::new(FileKind::Directory, how, at));
     }
     if !trusted.users.contains(&directory.uid()) {
-        return Some(Exposed::new(What::Directory, How::Owner(directory.uid()), at));
+        return Some(Exposed::new(
+            FileKind::Directory,
+            WritableBy::Owner(directory.uid()),
+            at,
+        ));
     }
     let what = if entry.is_symlink() {
-        What::Link
+        FileKind::Link
     } else if entry.is_dir() {
-        What::Directory
+        FileKind::Directory
     } else {
-        What::File
+        FileKind::File
     };
     let is_other = !trusted.users.contains(&entry.uid());
     is_other.then(|| Exposed {
-        is_planted: how == How::Everybody,
-        ..Exposed::new(what, How::Owner(entry.uid()), here)
+        is_planted: how == WritableBy::Everybody,
+        ..Exposed::new(what, WritableBy::Owner(entry.uid()), here)
     })
 }
 

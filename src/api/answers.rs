@@ -11,8 +11,8 @@ mod service;
 
 use std::time::Duration;
 
-pub use self::addon::{ResourceAnswer, ResourceList};
-pub use self::daemon::{DaemonAnswer, ProblemList};
+pub use self::addon::{ResourceAnswer, ResourceListAnswer};
+pub use self::daemon::{DaemonAnswer, ReportedProblems};
 pub use self::deploy::{DeployAnswer, DeployList};
 pub use self::event::{EventAnswer, EventList};
 pub use self::history::{HistoryAnswer, HistoryList};

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::limits::Times;
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
 
 /// Sends a request to the loop, and waits for its answer.
@@ -16,7 +16,7 @@ pub(super) async fn ask<T>(
     requests: &mpsc::Sender<DaemonRequest>,
     times: &Times,
     patience: Duration,
-    ask: impl FnOnce(Reply<T>) -> DaemonRequest,
+    ask: impl FnOnce(ReplySender<T>) -> DaemonRequest,
 ) -> Result<T, ApiError> {
     let place = match timeout(times.turn, requests.reserve()).await {
         Ok(Ok(place)) => place,

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::error::ApiError;
 use super::hints::WordedJson;
 use super::limits::{KERNEL_QUERIES, PIECE, PIECES, Times};
-use crate::observe::{Asker, ObserveError};
+use crate::observe::{ObserveError, QueryClient};
 use tcpgw_kernel::Kernel;
 
 /// Opens a kernel for one query, in the thread of the query.
@@ -46,7 +46,7 @@ impl KernelQueries {
     /// short.
     pub(super) async fn stream<W>(&self, patience: Duration, work: W) -> Result<Response, ApiError>
     where
-        W: FnOnce(&mut dyn Kernel, &mut dyn Write, &Asker) -> Result<(), ObserveError> + Send + 'static,
+        W: FnOnce(&mut dyn Kernel, &mut dyn Write, &QueryClient) -> Result<(), ObserveError> + Send + 'static,
     {
         let place = timeout(self.times.turn, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
@@ -58,7 +58,7 @@ impl KernelQueries {
         let open = Arc::clone(&self.open);
         // The receiver goes with the connection.
         let wanted = pieces.clone();
-        let asker = Asker::who_may_go(move || wanted.is_closed());
+        let asker = QueryClient::who_may_go(move || wanted.is_closed());
         let mut out = WordedJson::new(BufWriter::with_capacity(PIECE, Pipe(pieces.clone())));
         tokio::task::spawn_blocking(move || {
             let done = open().and_then(|mut kernel| {
@@ -114,7 +114,7 @@ mod tests {
         };
         let queries = KernelQueries::new(Arc::new(|| Ok(Box::new(Fake::default()))), times);
         // The clock of the fake kernel does not wait.
-        let waits = |kernel: &mut dyn Kernel, _: &mut dyn Write, asker: &Asker| {
+        let waits = |kernel: &mut dyn Kernel, _: &mut dyn Write, asker: &QueryClient| {
             let begin = std::time::Instant::now();
             while begin.elapsed() < Duration::from_secs(60) {
                 asker.pause(kernel, Duration::from_millis(50))?;
@@ -128,7 +128,7 @@ mod tests {
                 let gone = timeout(Duration::from_millis(20), queries.stream(Duration::ZERO, waits)).await;
                 assert!(gone.is_err(), "it runs for a minute");
             }
-            let writes = |_: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| Ok(out.write_all(b"{}")?);
+            let writes = |_: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| Ok(out.write_all(b"{}")?);
             queries.stream(Duration::ZERO, writes).await.map(drop)
         });
         answer.expect("no query is left");

@@ -12,7 +12,7 @@ use super::kernel_queries::KernelQueries;
 use super::limits::{FOLLOWERS, LARGE_BODIES, Times, WAITERS};
 use super::settings::ApiSettings;
 use super::{asking, body};
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
 use crate::traffic::totals::TotalsSource;
 use crate::view::snapshot::Snapshot;
@@ -53,7 +53,7 @@ impl ApiState {
     pub(super) async fn ask<T>(
         &self,
         patience: Duration,
-        ask: impl FnOnce(Reply<T>) -> DaemonRequest,
+        ask: impl FnOnce(ReplySender<T>) -> DaemonRequest,
     ) -> Result<T, ApiError> {
         asking::ask(&self.requests, &self.times, patience, ask).await
     }

@@ -23,7 +23,7 @@ impl Global {
     /// Returns the process of the daemon that runs in this network namespace, as far as its file in the run directory tells.
     pub(super) fn running_daemon(&self) -> Option<u32> {
         match Presence::find(&self.run_dir, client::namespace().ok()?) {
-            Some(presence::Found::Running(there)) => Some(there.pid),
+            Some(presence::PresenceState::Running(there)) => Some(there.pid),
             _ => None,
         }
     }
@@ -34,7 +34,7 @@ impl Global {
     pub(super) fn absent(&self) -> Option<Problem> {
         let namespace = client::namespace().ok()?;
         match Presence::find(&self.run_dir, namespace) {
-            Some(presence::Found::Gone(gone)) => Some(Problem::new(
+            Some(presence::PresenceState::Gone(gone)) => Some(Problem::new(
                 Kind::DaemonGone,
                 format!(
                     "the daemon of this network namespace (process {}) was killed or has crashed: nothing probes, drains or repairs, so \
@@ -42,7 +42,7 @@ impl Global {
                     gone.pid
                 ),
             )),
-            Some(presence::Found::Running(there)) => Some(not_asked(
+            Some(presence::PresenceState::Running(there)) => Some(not_asked(
                 &format!("process {}", there.pid),
                 &format!("it listens on {}", escape::path(&there.socket)),
             )),

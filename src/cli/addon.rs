@@ -11,7 +11,7 @@ use serde_json::json;
 
 use self::platform::Platform;
 use super::failure::{Code, Failure, Outcome, of_service};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::{print, print_json, unless_closed};
 use super::screen;
 use super::table::{Cell, Column, TextTable};
@@ -35,19 +35,19 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Provision a public port for an app; repeating it changes nothing
-    Provision(Provision),
+    Provision(ProvisionArguments),
     /// Change the plan of an app, and with it the limit; connections go on
-    Plan(Plan),
+    Plan(PlanArguments),
     /// Refuse new connections to an app until it is resumed; established ones drain
-    Suspend(App),
+    Suspend(AppArgument),
     /// Serve a suspended app again on the same port
-    Resume(App),
+    Resume(AppArgument),
     /// Remove the resource and the service of an app; flows drain, and the port is not given to other apps for a while
-    Deprovision(App),
+    Deprovision(AppArgument),
     /// List the resources
     Ls,
     /// Show the resource of an app
-    Show(App),
+    Show(AppArgument),
     /// Print the manifest of the provider API for a platform, as JSON with the credentials; needs no daemon
     Manifest(Manifest),
     Check(Box<check::Arguments>),
@@ -64,7 +64,7 @@ struct Manifest {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct App {
+pub(super) struct AppArgument {
     /// The app, by the name that its platform uses
     #[arg(value_name = "APP", value_parser = app)]
     app: String,
@@ -75,9 +75,9 @@ fn app(text: &str) -> Result<String, &'static str> {
 }
 
 #[derive(Debug, Args)]
-struct Provision {
+struct ProvisionArguments {
     #[command(flatten)]
-    app: App,
+    app: AppArgument,
     /// The plan
     #[arg(long, value_name = "PLAN")]
     plan: String,
@@ -87,9 +87,9 @@ struct Provision {
 }
 
 #[derive(Debug, Args)]
-struct Plan {
+struct PlanArguments {
     #[command(flatten)]
-    app: App,
+    app: AppArgument,
     /// The new plan
     #[arg(value_name = "PLAN")]
     plan: String,
@@ -97,11 +97,11 @@ struct Plan {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     match &arguments.command {
-        Command::Provision(Provision { app, plan, port }) => {
+        Command::Provision(ProvisionArguments { app, plan, port }) => {
             let (plan, port) = (plan.clone(), *port);
             order(global, app, "PUT", "", orders::json(&ProvisionBody { plan, port }))
         }
-        Command::Plan(Plan { app, plan }) => {
+        Command::Plan(PlanArguments { app, plan }) => {
             let plan = plan.clone();
             order(global, app, "POST", "/plan", orders::json(&PlanBody { plan }))
         }
@@ -114,8 +114,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Show(app) => {
             let resource = resource(global, app)?;
             match global.output {
-                Output::Json => print_json(&resource)?,
-                Output::Table | Output::Wide => unless_closed(print(&shown(&resource)))?,
+                OutputFormat::Json => print_json(&resource)?,
+                OutputFormat::Table | OutputFormat::Wide => unless_closed(print(&shown(&resource)))?,
             }
             Ok(Code::Success)
         }
@@ -153,7 +153,7 @@ fn manifest(global: &Global, arguments: &Manifest) -> Outcome {
 }
 
 /// Runs `tcpgw env`.
-pub(super) fn env(global: &Global, app: &App) -> Outcome {
+pub(super) fn env(global: &Global, app: &AppArgument) -> Outcome {
     let resource = resource(global, app)?;
     let Some(url) = &resource.url else {
         return Err(Failure::Refused(
@@ -161,13 +161,13 @@ pub(super) fn env(global: &Global, app: &App) -> Outcome {
         ));
     };
     match global.output {
-        Output::Json => print_json(&json!({"TCP_URL": url}))?,
-        Output::Table | Output::Wide => print(&format!("TCP_URL={}\n", escape::text(url)))?,
+        OutputFormat::Json => print_json(&json!({"TCP_URL": url}))?,
+        OutputFormat::Table | OutputFormat::Wide => print(&format!("TCP_URL={}\n", escape::text(url)))?,
     }
     Ok(Code::Success)
 }
 
-fn resource(global: &Global, app: &App) -> Result<AnswerWithJson<ResourceView>, Failure> {
+fn resource(global: &Global, app: &AppArgument) -> Result<AnswerWithJson<ResourceView>, Failure> {
     let daemon = global.must_daemon("knows resources of the add-on")?;
     let resource: AnswerWithJson<ResourceView> =
         daemon.get(RequestTarget::of_resource(&app.app, "").as_str())?.json()?;
@@ -182,15 +182,15 @@ fn warn_of(global: &Global, resource: &ResourceView) {
     }
 }
 
-fn order(global: &Global, app: &App, method: &str, below: &str, body: Vec<u8>) -> Outcome {
+fn order(global: &Global, app: &AppArgument, method: &str, below: &str, body: Vec<u8>) -> Outcome {
     let daemon = global.must_daemon("changes resources of the add-on")?;
     let app = &app.app;
     let answer = daemon.send(method, RequestTarget::of_resource(app, below).as_str(), &[], body);
     let done: AnswerWithJson<ResourceAnswer> = answer.and_then(DaemonResponse::json).map_err(of_service(app))?;
     match global.output {
-        Output::Json => print_json(&done)?,
-        Output::Table | Output::Wide if global.quiet => {}
-        Output::Table | Output::Wide => {
+        OutputFormat::Json => print_json(&done)?,
+        OutputFormat::Table | OutputFormat::Wide if global.quiet => {}
+        OutputFormat::Table | OutputFormat::Wide => {
             let what = match (&done.resource, done.created, done.changed) {
                 (None, ..) => "deprovisioned".into(),
                 (Some(resource), true, _) => format!("provisioned: {}", told(resource)),
@@ -226,7 +226,7 @@ fn list(global: &Global) -> Outcome {
     if let Some(first) = list.resources.first() {
         warn_of(global, first);
     }
-    if global.output == Output::Json {
+    if global.output == OutputFormat::Json {
         print_json(&list)?;
         return Ok(Code::Success);
     }

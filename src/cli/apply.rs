@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::arguments::{File, Locking, parse_duration};
+use super::arguments::{FileArgument, Locking, parse_duration};
 use super::denied::Denied;
 use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::others;
 use super::others::Others;
 use super::print::print;
@@ -19,8 +19,8 @@ use crate::api::client::Client;
 use crate::config::copy;
 use crate::control::request::ApplyOptions;
 use crate::observe::now;
-use crate::reconcile::{Options, ReconcileError, Report};
-use crate::record::{Applied, since_boot};
+use crate::reconcile::{ReconcileError, ReconcileOptions, ReconcileReport};
+use crate::record::{ApplyNote, since_boot};
 use crate::report::{ApplyReport, DiffReport};
 use crate::vanished;
 use tcpgw_core::diff::count;
@@ -29,7 +29,7 @@ use tcpgw_core::diff::count;
 #[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(super) struct Arguments {
     #[command(flatten)]
-    file: File,
+    file: FileArgument,
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -117,7 +117,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     others.remember_lost(global);
     others.forget_pruned(&held)?;
     let drain = arguments.drain.unwrap_or_default();
-    let applied = reconciler.apply(known, &desired, &Options { drain });
+    let applied = reconciler.apply(known, &desired, &ReconcileOptions { drain });
     let report = applied.inspect_err(|error| {
         if !matches!(error, ReconcileError::Unswept(_)) {
             others.remember_pruned(global);
@@ -186,8 +186,8 @@ fn untold(failure: Failure) -> Failure {
 }
 
 /// Returns the record's entry about this apply.
-fn signature(file: &File) -> Applied {
-    Applied {
+fn signature(file: &FileArgument) -> ApplyNote {
+    ApplyNote {
         at: now().as_secs(),
         origin: remote::origin(file),
         known: since_boot(),
@@ -195,17 +195,23 @@ fn signature(file: &File) -> Applied {
     }
 }
 
-fn tell(global: &Global, report: &Report, others: &Others, denied: &Denied, time: Duration) -> Result<(), Failure> {
+fn tell(
+    global: &Global,
+    report: &ReconcileReport,
+    others: &Others,
+    denied: &Denied,
+    time: Duration,
+) -> Result<(), Failure> {
     // The backends that leave have left when this is printed.
     let report = ApplyReport::new(report, time, 0);
     match global.output {
-        Output::Json => ReportJson {
+        OutputFormat::Json => ReportJson {
             report: &report,
             denied: Denied::counts(Some(denied), false),
             kept: Some(others.names().collect()),
         }
         .print(),
-        Output::Table | Output::Wide if global.quiet => Ok(()),
-        Output::Table | Output::Wide => print(&report.text()),
+        OutputFormat::Table | OutputFormat::Wide if global.quiet => Ok(()),
+        OutputFormat::Table | OutputFormat::Wide => print(&report.text()),
     }
 }

@@ -9,7 +9,7 @@ use tcpgw_core::model::duration;
 
 /// A state file.
 #[derive(Debug, Args)]
-pub(super) struct File {
+pub(super) struct FileArgument {
     /// The state file; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     pub(super) file: PathBuf,

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use super::arguments::{self, File, Locking};
+use super::arguments::{self, FileArgument, Locking};
 use super::global::Global;
 use super::{
     addon, apply, daemon, deploy, deploys, diff, drain, events, flows, history, pause, service, status, up, wait, who,
@@ -39,13 +39,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Validate a state file; needs no privilege and no kernel
-    Check(File),
+    Check(FileArgument),
     /// Print the ruleset of a state file as text for `nft -f`; needs no privilege
     ///
     /// The first line of the text creates the table, so that the second line can delete it. Where `tcpgw apply` has already created the
     /// table, the kernel refuses the first line, because the table has a flag that nft would remove. Leave the line out there:
     /// `tcpgw render FILE | sed 1d | nft -c -f -`.
-    Render(File),
+    Render(FileArgument),
     /// Show what `apply` would change in the kernel; exit with 1 if there are changes
     Diff(diff::Arguments),
     /// Make the kernel equal to a state file
@@ -63,13 +63,13 @@ pub(super) enum Command {
     /// List deploys, or show one
     Deploys(deploys::Arguments),
     /// Stop new connections to backends of a service, and let their flows drain
-    Drain(drain::Drain),
+    Drain(drain::DrainArguments),
     /// Send new connections to backends of a service again
-    Undrain(drain::Undrain),
+    Undrain(drain::UndrainArguments),
     /// Drop new connections to a service for a time, so that clients retry instead of failing
-    Pause(pause::Pause),
+    Pause(pause::PauseArguments),
     /// End a service's pause; without a service, serve again after a teardown
-    Resume(pause::Resume),
+    Resume(pause::ResumeArguments),
     /// Wait until a service is healthy or drained; exit with 1 at the timeout
     Wait(wait::Wait),
     /// Add, change, remove and show the services of the daemon's API
@@ -77,7 +77,7 @@ pub(super) enum Command {
     /// Provision, change, remove and show the add-on's resources: public ports of a platform's apps
     Addon(addon::Arguments),
     /// Print the environment that the add-on gives an app: `TCP_URL`
-    Env(addon::App),
+    Env(addon::AppArgument),
     /// Show the changes of services: when, by whom, from what to what
     History(history::Arguments),
     /// Print the services of the daemon's API as a state file

@@ -12,12 +12,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
 
-use self::log::Log;
+use self::log::LogQueue;
 use super::error_output::LAST_LINES;
 use super::failure::{Code, Failure, Outcome};
 use super::global::Global;
 use crate::config::daemon::{
-    AllFailed, CheckInterval, DaemonSettings, FlowLogTarget, GroupName, LogFormat, LogLevel, MaxProbes, Section,
+    AllFailed, CheckInterval, DaemonSection, DaemonSettings, FlowLogTarget, GroupName, LogFormat, LogLevel, MaxProbes,
     SocketMode, SocketPath,
 };
 use crate::config::given::Given;
@@ -101,7 +101,7 @@ pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Fai
     };
     Ok(Given {
         config: global.config.clone(),
-        section: Section {
+        section: DaemonSection {
             state: arguments.state.clone(),
             socket,
             socket_group: arguments.socket_group.clone(),
@@ -138,7 +138,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 }
 
 /// Starts the logs, and says how their level is changed. No log: standard error is closed.
-fn start_logs(global: &Global, settings: &DaemonSettings) -> (SetLevel, Option<Log>) {
+fn start_logs(global: &Global, settings: &DaemonSettings) -> (SetLevel, Option<LogQueue>) {
     let (level, handle) = reload::Layer::new(LevelFilter::from(tracing::Level::from(settings.log_level)));
     // These crates call what newer kernels tell an error.
     let ours = filter::filter_fn(|about| !about.target().starts_with("netlink"));
@@ -149,7 +149,7 @@ fn start_logs(global: &Global, settings: &DaemonSettings) -> (SetLevel, Option<L
             "nobody read the log; this many lines before this one were left out"
         );
     };
-    let log = Log::start(tell).ok();
+    let log = LogQueue::start(tell).ok();
     let writer = log.clone();
     let writer = move || {
         let out: Box<dyn io::Write> = writer
@@ -194,7 +194,7 @@ mod tests {
         Line::try_parse_from(["tcpgw"].iter().chain(args))
     }
 
-    fn section(args: &[&str]) -> Section {
+    fn section(args: &[&str]) -> DaemonSection {
         let line = line(args).unwrap();
         given(&line.global, &line.arguments).unwrap().section
     }
@@ -237,7 +237,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(from_line, from_file.daemon);
-        assert_eq!(section(&[]), Section::default());
+        assert_eq!(section(&[]), DaemonSection::default());
     }
 
     #[test]

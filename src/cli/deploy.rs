@@ -10,11 +10,11 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use self::progress::Progress;
-use self::signals::{Choice, Signals};
+use self::signals::{Choice, DeploySignals};
 use super::arguments::parse_duration;
 use super::deploys;
 use super::failure::{Code, Failure, Outcome, of_service};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::{print, print_json};
 use crate::api::answers::{AnswerWithJson, DeployAnswer};
 use crate::api::client::{self, Client, ClientError, DaemonResponse, RequestTarget};
@@ -47,8 +47,8 @@ pub(super) struct Arguments {
     )]
     target: Vec<Value>,
     /// Phase after which the command returns
-    #[arg(long, value_enum, default_value_t = Until::Drained)]
-    until: Until,
+    #[arg(long, value_enum, default_value_t = WaitUntil::Drained)]
+    until: WaitUntil,
     /// Longest time for the new backends to answer
     #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -69,7 +69,7 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Until {
+enum WaitUntil {
     /// New connections go to the new backends
     Switched,
     /// The old backends have no flows left and may be removed
@@ -78,7 +78,7 @@ enum Until {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let daemon = global.must_daemon("deploys")?;
-    let signals = Signals::listen()?;
+    let signals = DeploySignals::listen()?;
     let body = DeployBody {
         targets: arguments.target.clone(),
         min: arguments.min,
@@ -138,7 +138,7 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    fn follow(mut self, signals: &Signals, mut deploy: AnswerWithJson<DeployAnswer>) -> Outcome {
+    fn follow(mut self, signals: &DeploySignals, mut deploy: AnswerWithJson<DeployAnswer>) -> Outcome {
         loop {
             if let Some(code) = self.see(&deploy)? {
                 return Ok(code);
@@ -183,8 +183,8 @@ impl Follower<'_> {
             _ => {}
         }
         let is_done = match self.arguments.until {
-            Until::Switched => self.is_switched,
-            Until::Drained => deploy.phase == "drained",
+            WaitUntil::Switched => self.is_switched,
+            WaitUntil::Drained => deploy.phase == "drained",
         };
         if !is_done {
             return Ok(None);
@@ -220,19 +220,19 @@ impl Follower<'_> {
     fn end(&mut self, deploy: &AnswerWithJson<DeployAnswer>, code: Code) -> Result<Code, Failure> {
         self.progress.clear();
         match self.global.output {
-            Output::Json => print_json(deploy)?,
-            Output::Table | Output::Wide if deploy.has_failed() => {
+            OutputFormat::Json => print_json(deploy)?,
+            OutputFormat::Table | OutputFormat::Wide if deploy.has_failed() => {
                 return Err(Failure::Refused(deploys::line(deploy).trim_end().to_owned()));
             }
-            Output::Table | Output::Wide if self.global.quiet => {}
-            Output::Table | Output::Wide => print(&deploys::line(deploy))?,
+            OutputFormat::Table | OutputFormat::Wide if self.global.quiet => {}
+            OutputFormat::Table | OutputFormat::Wide => print(&deploys::line(deploy))?,
         }
         Ok(code)
     }
 
     /// Returns the deploy's present state. Waits for a daemon that is being restarted. A signal during that wait ends the
     /// command.
-    fn look(&mut self, signals: &Signals) -> Result<Result<AnswerWithJson<DeployAnswer>, u8>, Failure> {
+    fn look(&mut self, signals: &DeploySignals) -> Result<Result<AnswerWithJson<DeployAnswer>, u8>, Failure> {
         let until = if self.is_switched { "drained" } else { "switched" };
         let target = RequestTarget::new(&format!("/v1/deploys/{}", self.id))
             .with("until", Some(&until))
@@ -300,7 +300,7 @@ impl Follower<'_> {
         match undone.and_then(DaemonResponse::json::<AnswerWithJson<DeployAnswer>>) {
             Ok(deploy) => {
                 self.global.say(deploys::line(&deploy).trim_end());
-                if self.global.output == Output::Json {
+                if self.global.output == OutputFormat::Json {
                     print_json(&deploy)?;
                 }
             }
@@ -314,7 +314,7 @@ impl Follower<'_> {
 }
 
 /// Returns what shall happen with the deploy if this command ends, by the user's answer or by the phase.
-fn choose(signals: &Signals, deploy: &DeployAnswer) -> Choice {
+fn choose(signals: &DeploySignals, deploy: &DeployAnswer) -> Choice {
     let unasked = if deploy.phase == "probing" {
         Choice::Undo
     } else {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use super::failure::{Code, Failure, Outcome};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::moment::time;
 use super::print::{print, print_json, unless_closed};
 use super::table::{Cell, Column, Extent, TextTable};
@@ -40,9 +40,9 @@ pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Outcome {
     let target = RequestTarget::of_service(&arguments.service, "/rollback");
     let deploy: AnswerWithJson<DeployAnswer> = daemon.post(target.as_str(), Vec::new())?.json()?;
     match global.output {
-        Output::Json => print_json(&deploy)?,
-        Output::Table | Output::Wide if global.quiet => {}
-        Output::Table | Output::Wide => print(&line(&deploy))?,
+        OutputFormat::Json => print_json(&deploy)?,
+        OutputFormat::Table | OutputFormat::Wide if global.quiet => {}
+        OutputFormat::Table | OutputFormat::Wide => print(&line(&deploy))?,
     }
     Ok(Code::Success)
 }
@@ -52,8 +52,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     if let Some(id) = arguments.id {
         let deploy: AnswerWithJson<DeployAnswer> = daemon.get(&format!("/v1/deploys/{id}"))?.json()?;
         match global.output {
-            Output::Json => print_json(&deploy)?,
-            Output::Table | Output::Wide => print(&details(&deploy))?,
+            OutputFormat::Json => print_json(&deploy)?,
+            OutputFormat::Table | OutputFormat::Wide => print(&details(&deploy))?,
         }
         return Ok(Code::Success);
     }
@@ -62,8 +62,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         .with("limit", Some(&arguments.limit));
     let list: AnswerWithJson<DeployList> = daemon.get(target.as_str())?.json()?;
     match global.output {
-        Output::Json => print_json(&list)?,
-        Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
+        OutputFormat::Json => print_json(&list)?,
+        OutputFormat::Table | OutputFormat::Wide => unless_closed(table(&list, global.extent()))?,
     }
     Ok(Code::Success)
 }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::arguments::File;
+use super::arguments::FileArgument;
 use super::denied::Denied;
 use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::print;
 use super::reports::ReportJson;
 use super::{others, preflight, remote};
 use crate::control::request::ApplyOptions;
-use crate::reconcile::{Desired, Known, Reconciler};
+use crate::reconcile::{Desired, KnownContents, Reconciler};
 use crate::report::DiffReport;
 use tcpgw_core::diff::count;
 use tcpgw_core::model::duration;
@@ -24,7 +24,7 @@ use tcpgw_kernel::linux::Linux;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    file: File,
+    file: FileArgument,
     /// Include the removals of `apply --prune`
     #[arg(long)]
     prune: bool,
@@ -66,14 +66,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 pub(super) fn show(
     global: &Global,
     reconciler: &mut Reconciler<'_, Linux>,
-    known: &Known,
+    known: &KnownContents,
     desired: &Desired,
 ) -> Result<bool, Failure> {
     let (changes, flows) = reconciler.diff(known, desired)?;
     let denied = reconciler.denied(&desired.summary)?;
     // Not every change is one in the kernel: `on_empty` of a service that has backends, say.
     let differs = Reconciler::<Linux>::differs(known, desired) || flows > 0 || !changes.is_empty();
-    if global.output == Output::Json {
+    if global.output == OutputFormat::Json {
         let report = DiffReport {
             changed: differs,
             rebuild: known.rebuild(),

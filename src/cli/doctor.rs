@@ -5,12 +5,12 @@ use std::fmt::Write;
 use super::absent::elsewhere;
 use super::configuration::Configuration;
 use super::failure::{Code, Outcome};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::{print, print_json};
 use super::table::after;
 use crate::api::answers::DaemonAnswer;
 use crate::api::client::{ClientError, DaemonResponse};
-use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableFacts, TableState, Unchecked};
+use crate::doctor::{self, Diagnosis, Finding, FindingSeverity, Fix, TableFacts, TableState, Unchecked};
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{self, Kind, Problem};
@@ -21,12 +21,12 @@ const INDENT: usize = 4;
 pub(super) fn run(global: &Global) -> Outcome {
     let configuration = global.judged_config();
     let mut facts = doctor::gather(&global.run_dir, &configuration.config);
-    let daemon = Daemon::ask(global);
+    let daemon = DaemonState::ask(global);
     facts.cheap.is_probed = daemon.may_probe();
     if let Ok(table) = &mut facts.table {
         judge_owned(table, global.running_daemon());
     }
-    if let Daemon::Answers(view) = &daemon
+    if let DaemonState::Answers(view) = &daemon
         && let Ok(table) = &mut facts.table
     {
         table.daemon = view.pid.filter(|_| view.owns_table && table.owner.is_some());
@@ -37,7 +37,7 @@ pub(super) fn run(global: &Global) -> Outcome {
     }
     let mut diagnosis = doctor::examine(&facts);
     match &daemon {
-        Daemon::Answers(view) => doctor::add_of_daemon(&mut diagnosis, view.problems()),
+        DaemonState::Answers(view) => doctor::add_of_daemon(&mut diagnosis, view.problems()),
         // The daemon's failure may be the cause of the other findings.
         _ => diagnosis.add_first(daemon.findings()),
     }
@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global) -> Outcome {
         reason,
     });
     diagnosis.unchecked.extend(unreadable);
-    if !matches!(daemon, Daemon::Answers(_)) {
+    if !matches!(daemon, DaemonState::Answers(_)) {
         diagnosis.add(facts.orphaned.as_ref().map(doctor::finding));
     }
     if daemon.is_dead() {
@@ -55,23 +55,23 @@ pub(super) fn run(global: &Global) -> Outcome {
     }
     diagnosis.unchecked.extend(daemon.unchecked());
     match global.output {
-        Output::Json => print_json(&serde_json::json!({
+        OutputFormat::Json => print_json(&serde_json::json!({
             "findings": diagnosis.findings,
             "unchecked": diagnosis.unchecked,
-            "broken": diagnosis.count(Severity::Broken),
-            "warnings": diagnosis.count(Severity::Warning),
-            "notes": diagnosis.count(Severity::Note),
+            "broken": diagnosis.count(FindingSeverity::Broken),
+            "warnings": diagnosis.count(FindingSeverity::Warning),
+            "notes": diagnosis.count(FindingSeverity::Note),
         }))?,
-        Output::Table | Output::Wide if global.is_silent() => {}
-        Output::Table | Output::Wide => print(&words(
+        OutputFormat::Table | OutputFormat::Wide if global.is_silent() => {}
+        OutputFormat::Table | OutputFormat::Wide => print(&words(
             &diagnosis,
-            Form {
+            FindingsFormat {
                 colors: global.colors(&std::io::stdout()),
                 width: global.extent().width(),
             },
         ))?,
     }
-    Ok(if diagnosis.count(Severity::Broken) > 0 {
+    Ok(if diagnosis.count(FindingSeverity::Broken) > 0 {
         Code::Failure
     } else {
         Code::Success
@@ -88,7 +88,7 @@ fn judge_owned(table: &mut TableFacts, daemon: Option<u32>) {
 }
 
 /// State of the daemon of this network namespace. A daemon that does not answer says nothing about the table.
-enum Daemon {
+enum DaemonState {
     /// The daemon answers, with what it tells of itself.
     Answers(DaemonAnswer),
     /// A daemon, or something else behind its socket, does not answer, for this reason.
@@ -99,7 +99,7 @@ enum Daemon {
     Forbidden(String),
 }
 
-impl Daemon {
+impl DaemonState {
     fn ask(global: &Global) -> Self {
         let daemon = match global.daemon_or_why() {
             Ok(Ok(daemon)) => daemon,
@@ -134,7 +134,7 @@ impl Daemon {
             Self::Absent(problem) => problem.as_ref().map(doctor::finding).into_iter().collect(),
             Self::Silent(why) => vec![Finding {
                 id: "daemon-not-answering",
-                severity: Severity::Broken,
+                severity: FindingSeverity::Broken,
                 seen: format!("the daemon does not answer: {why}"),
                 cause:
                     "it takes no orders and may not probe backends or repair the table; the kernel forwards as before"
@@ -147,7 +147,7 @@ impl Daemon {
     }
 }
 
-impl Daemon {
+impl DaemonState {
     /// Returns the finding about a configuration that no daemon starts with, unless a running daemon has reported it.
     fn judge_configuration(&self, configuration: &Configuration) -> Option<Finding> {
         let problem = match self {
@@ -177,13 +177,13 @@ impl Daemon {
 
 /// Form of the findings for people.
 #[derive(Debug, Clone, Copy)]
-struct Form {
+struct FindingsFormat {
     colors: bool,
     /// Width of the terminal, if there is one.
     width: Option<usize>,
 }
 
-fn words(diagnosis: &Diagnosis, form: Form) -> String {
+fn words(diagnosis: &Diagnosis, form: FindingsFormat) -> String {
     let mut text = String::new();
     for finding in &diagnosis.findings {
         one(&mut text, finding, form);
@@ -195,12 +195,12 @@ fn words(diagnosis: &Diagnosis, form: Form) -> String {
     text + &summary(diagnosis)
 }
 
-fn one(text: &mut String, finding: &Finding, form: Form) {
+fn one(text: &mut String, finding: &Finding, form: FindingsFormat) {
     let (on, off) = match finding.severity {
         _ if !form.colors => ("", ""),
-        Severity::Broken => ("\u{1b}[1;31m", "\u{1b}[0m"),
-        Severity::Warning => ("\u{1b}[1;33m", "\u{1b}[0m"),
-        Severity::Note => ("\u{1b}[1m", "\u{1b}[0m"),
+        FindingSeverity::Broken => ("\u{1b}[1;31m", "\u{1b}[0m"),
+        FindingSeverity::Warning => ("\u{1b}[1;33m", "\u{1b}[0m"),
+        FindingSeverity::Note => ("\u{1b}[1m", "\u{1b}[0m"),
     };
     let severity = finding.severity.to_string();
     let label = format!(" [{}] ", finding.id);
@@ -235,9 +235,9 @@ fn summary(diagnosis: &Diagnosis) -> String {
     } else {
         format!(
             "{} broken, {}, {}",
-            of(Severity::Broken),
-            count(of(Severity::Warning), "warning"),
-            count(of(Severity::Note), "note")
+            of(FindingSeverity::Broken),
+            count(of(FindingSeverity::Warning), "warning"),
+            count(of(FindingSeverity::Note), "note")
         )
     };
     match diagnosis.unchecked.len() {

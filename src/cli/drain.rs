@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::arguments::parse_duration;
 use super::failure::{Code, Failure, Outcome, of_service};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::{print, print_json};
-use super::wait::{What, wait_for};
+use super::wait::{WaitCondition, wait_for};
 use crate::api::answers::{AnswerWithJson, EditAnswer};
 use crate::api::client::{Client, DaemonResponse, RequestTarget};
 use crate::api::orders::{BackendsBody, json};
@@ -28,7 +28,7 @@ pub(super) struct Chosen {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Drain {
+pub(super) struct DrainArguments {
     #[command(flatten)]
     chosen: Chosen,
     /// Return when the backends have no flows left; exit with 1 at the timeout
@@ -43,14 +43,14 @@ pub(super) struct Drain {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Undrain {
+pub(super) struct UndrainArguments {
     #[command(flatten)]
     chosen: Chosen,
 }
 
 const ORDERS: &str = "changes single services";
 
-pub(super) fn drain(global: &Global, arguments: &Drain) -> Outcome {
+pub(super) fn drain(global: &Global, arguments: &DrainArguments) -> Outcome {
     let daemon = global.must_daemon(ORDERS)?;
     let time = arguments.within.map(duration::show);
     let edited = order(
@@ -63,10 +63,10 @@ pub(super) fn drain(global: &Global, arguments: &Drain) -> Outcome {
         return told(global, &arguments.chosen, &edited, "draining");
     }
     let service = &arguments.chosen.service;
-    wait_for(global, &daemon, service, What::Drained, arguments.timeout)
+    wait_for(global, &daemon, service, WaitCondition::Drained, arguments.timeout)
 }
 
-pub(super) fn undrain(global: &Global, arguments: &Undrain) -> Outcome {
+pub(super) fn undrain(global: &Global, arguments: &UndrainArguments) -> Outcome {
     let daemon = global.must_daemon(ORDERS)?;
     let edited = order(&daemon, &arguments.chosen, "/undrain", None)?;
     let state = if edited.changed { "active again" } else { "active" };
@@ -90,9 +90,9 @@ fn order(
 fn told(global: &Global, chosen: &Chosen, edited: &AnswerWithJson<EditAnswer>, state: &str) -> Outcome {
     edited.warnings.iter().for_each(|warning| global.warn(warning));
     match global.output {
-        Output::Json => print_json(edited)?,
-        Output::Table | Output::Wide if global.quiet => {}
-        Output::Table | Output::Wide => {
+        OutputFormat::Json => print_json(edited)?,
+        OutputFormat::Table | OutputFormat::Wide if global.quiet => {}
+        OutputFormat::Table | OutputFormat::Wide => {
             let which = match chosen.backends.len() {
                 0 => "all backends".to_owned(),
                 number => count(number, "backend"),

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::screen;
 
 /// Maximum time for the daemon's last lines when it ends.
@@ -15,7 +15,7 @@ pub(super) const LAST_LINES: Duration = Duration::from_secs(1);
 /// Prints the error by which a command fails. `is_daemon`: waits [`LAST_LINES`] at most for it to be written.
 pub(super) fn report(global: &Global, failure: &Failure, is_daemon: bool) {
     let json = match failure {
-        Failure::Invalid { file, problems } if global.output == Output::Json => {
+        Failure::Invalid { file, problems } if global.output == OutputFormat::Json => {
             let json = serde_json::json!({ "file": file, "errors": problems });
             Some(format!("{json:#}\n"))
         }

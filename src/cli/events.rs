@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::failure::{Code, Failure, Outcome};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::unless_closed;
 use super::screen;
 use super::table::{Extent, wrap};
@@ -70,10 +70,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 /// Prints an event: as the JSON that came, or in words.
 fn show(global: &Global, json: &impl Serialize, event: &EventAnswer) -> Result<(), Failure> {
     let written = match global.output {
-        Output::Json => serde_json::to_string(json)
+        OutputFormat::Json => serde_json::to_string(json)
             .map_err(io::Error::from)
             .and_then(|line| write_line(screen::json(), &line)),
-        Output::Table | Output::Wide => write_line(screen::stdout(), &in_lines(words(event), global.extent())),
+        OutputFormat::Table | OutputFormat::Wide => {
+            write_line(screen::stdout(), &in_lines(words(event), global.extent()))
+        }
     };
     written.map_err(|source| Failure::Io {
         what: "write to standard output",

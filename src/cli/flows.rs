@@ -9,12 +9,12 @@ use ipnet::IpNet;
 use super::amount::{short, span};
 use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::unless_closed;
 use super::screen;
 use super::table::{Cell, Column, Extent, TextTable};
 use crate::api::client::{Client, RequestTarget};
-use crate::observe::{self, FlowsQuery, JsonFlows, List};
+use crate::observe::{self, FlowOutput, FlowsQuery, JsonFlows};
 use crate::view::flows::{FlowView, TrafficView};
 use crate::view::{Hint, ServiceName, endpoint};
 use tcpgw_core::escape::Screen;
@@ -53,9 +53,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let services = gateway.services(&global.config_for_looking())?;
     let noted = observe::noted();
     let out = BufWriter::with_capacity(1 << 16, screen_of(global));
-    let mut list: Box<dyn List> = match global.output {
-        Output::Json => Box::new(JsonFlows::new(out)),
-        Output::Table | Output::Wide => Box::new(Table::new(out, global.extent())),
+    let mut list: Box<dyn FlowOutput> = match global.output {
+        OutputFormat::Json => Box::new(JsonFlows::new(out)),
+        OutputFormat::Table | OutputFormat::Wide => Box::new(FlowTable::new(out, global.extent())),
     };
     let printed = observe::flows(&mut gateway.kernel, &services, noted, &query, &mut *list);
     unless_closed(printed.map_err(Failure::from))?;
@@ -65,8 +65,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 
 fn screen_of(global: &Global) -> Screen<StdoutLock<'static>> {
     match global.output {
-        Output::Json => screen::json(),
-        Output::Table | Output::Wide => screen::stdout(),
+        OutputFormat::Json => screen::json(),
+        OutputFormat::Table | OutputFormat::Wide => screen::stdout(),
     }
 }
 
@@ -82,7 +82,7 @@ fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), F
         source,
     };
     let mut out = BufWriter::with_capacity(1 << 16, screen_of(global));
-    if global.output == Output::Json {
+    if global.output == OutputFormat::Json {
         answer.lines(false, |line| {
             out.write_all(line)
                 .and_then(|()| out.write_all(b"\n"))
@@ -91,7 +91,7 @@ fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), F
         })?;
         return out.flush().map_err(failed);
     }
-    let mut table = Table::new(out, global.extent());
+    let mut table = FlowTable::new(out, global.extent());
     let mut hints: Vec<Hint> = Vec::new();
     answer.lines(false, |line| {
         if let Some(told) = line.strip_prefix(b"\"hints\": ") {
@@ -109,9 +109,9 @@ fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), F
 }
 
 /// A table that is written while the flows are read.
-pub(super) struct Table<W: Write>(Option<TextTable<W>>);
+pub(super) struct FlowTable<W: Write>(Option<TextTable<W>>);
 
-impl<W: Write> Table<W> {
+impl<W: Write> FlowTable<W> {
     pub(super) fn new(out: W, extent: Extent) -> Self {
         Self(Some(TextTable::new(out, COLUMNS, extent)))
     }
@@ -121,7 +121,7 @@ impl<W: Write> Table<W> {
     }
 }
 
-impl<W: Write> List for Table<W> {
+impl<W: Write> FlowOutput for FlowTable<W> {
     /// Begins the table, without columns of values that conntrack does not record.
     fn begin(&mut self, hints: &[Hint]) -> io::Result<()> {
         for missing in hints.iter().flat_map(|hint| &hint.missing) {
@@ -203,7 +203,7 @@ fn number(number: Option<u64>) -> String {
 
 /// Returns the same table for a few flows, without columns of values that conntrack does not record.
 pub(super) fn table(flows: &[FlowView<'_>], hints: &[Hint], extent: Extent) -> io::Result<Vec<u8>> {
-    let mut table = Table::new(Vec::new(), extent);
+    let mut table = FlowTable::new(Vec::new(), extent);
     table.begin(hints)?;
     for flow in flows {
         table.flow(flow)?;

@@ -10,10 +10,10 @@ use clap::{Args, ValueEnum};
 use super::screen;
 use super::table::Extent;
 use crate::api::client::{self, At, Client};
-use crate::cli::arguments::File;
+use crate::cli::arguments::FileArgument;
 use crate::cli::failure::Failure;
 use crate::config::Config;
-use crate::config::daemon::{DaemonSettings, Section};
+use crate::config::daemon::{DaemonSection, DaemonSettings};
 use crate::state_file;
 use crate::view::Hint;
 use tcpgw_core::model::{InputProblems, State};
@@ -52,9 +52,9 @@ pub(super) struct Global {
         hide_short_help = true,
         hide_long_help = true,
         value_enum,
-        default_value_t = Output::Table
+        default_value_t = OutputFormat::Table
     )]
-    pub(super) output: Output,
+    pub(super) output: OutputFormat,
     /// Print no warnings, notes and summaries; `status` and `doctor` print nothing and only set the exit code, unless `-o json` is
     /// given
     #[arg(
@@ -96,7 +96,7 @@ pub(super) struct Global {
 
 /// Format of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Output {
+pub(super) enum OutputFormat {
     /// Sentences and tables for people; on a terminal, tables have the columns that fit
     Table,
     /// The same, with all columns of tables, whatever the width of the terminal
@@ -129,8 +129,8 @@ impl Global {
     /// Returns the part of a table that is shown.
     pub(super) fn extent(&self) -> Extent {
         match self.output {
-            Output::Wide => Extent::All,
-            Output::Table | Output::Json => terminal_size::terminal_size_of(io::stdout())
+            OutputFormat::Wide => Extent::All,
+            OutputFormat::Table | OutputFormat::Json => terminal_size::terminal_size_of(io::stdout())
                 .map_or(Extent::Usual, |(width, _)| Extent::Width(width.0.into())),
         }
     }
@@ -160,7 +160,7 @@ impl Global {
                         "the configuration cannot be read, so that the daemon is asked at the default socket, {socket}: {}",
                         error.line()
                     ));
-                    Section::default()
+                    DaemonSection::default()
                 }
             };
             DaemonSettings::from(section).socket
@@ -182,7 +182,7 @@ impl Global {
 
     /// Returns whether only the exit code is wanted, and no report for people.
     pub(super) fn is_silent(&self) -> bool {
-        self.quiet && self.output != Output::Json
+        self.quiet && self.output != OutputFormat::Json
     }
 
     /// Prints a message for people, unless `--quiet` is given.
@@ -222,19 +222,19 @@ impl Global {
     }
 
     /// Reads and validates a state file, fences included.
-    pub(super) fn state(&self, file: &File, config: &Config) -> Result<State, Failure> {
+    pub(super) fn state(&self, file: &FileArgument, config: &Config) -> Result<State, Failure> {
         let text = self.read(file)?;
         self.parse(file, &text, config)
     }
 
     /// Reads a state file.
-    pub(super) fn read(&self, file: &File) -> Result<Vec<u8>, Failure> {
+    pub(super) fn read(&self, file: &FileArgument) -> Result<Vec<u8>, Failure> {
         self.say_if_terminal(file);
         Ok(state_file::read(&file.file)?)
     }
 
     /// Validates the text of a state file, fences included.
-    pub(super) fn parse(&self, file: &File, text: &[u8], config: &Config) -> Result<State, Failure> {
+    pub(super) fn parse(&self, file: &FileArgument, text: &[u8], config: &Config) -> Result<State, Failure> {
         let invalid = |problems| Failure::Invalid {
             file: file.file.clone(),
             problems,
@@ -249,7 +249,7 @@ impl Global {
     }
 
     /// Says on a terminal that standard input is awaited.
-    pub(super) fn say_if_terminal(&self, file: &File) {
+    pub(super) fn say_if_terminal(&self, file: &FileArgument) {
         if file.file.as_os_str() == "-" && io::stdin().is_terminal() && !self.quiet {
             let _ = writeln!(screen::stderr(), "reading the state from standard input");
         }
@@ -257,7 +257,7 @@ impl Global {
 
     /// Says why columns are empty if all columns are shown. Otherwise such columns are left out.
     pub(super) fn hint(&self, hints: &[Hint]) {
-        if !self.quiet && self.output == Output::Wide {
+        if !self.quiet && self.output == OutputFormat::Wide {
             for hint in hints {
                 let _ = writeln!(screen::stderr(), "note: {hint}");
             }

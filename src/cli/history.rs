@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::arguments::parse_duration;
 use super::failure::{Code, Failure, Outcome};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::moment::time;
 use super::print::{print_json, unless_closed};
 use super::screen;
@@ -41,11 +41,11 @@ pub(super) struct Export {
     all: bool,
     /// Print the services of this provider [default: api]
     #[arg(long, value_enum)]
-    provider: Option<Provider>,
+    provider: Option<ExportProvider>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Provider {
+enum ExportProvider {
     /// The services of the daemon's state file, to restore a lost one
     File,
     /// The services that came in through the API, and orphans
@@ -61,8 +61,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         .with("limit", Some(&arguments.limit));
     let list: AnswerWithJson<HistoryList> = daemon.get(target.as_str())?.json()?;
     match global.output {
-        Output::Json => print_json(&list)?,
-        Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
+        OutputFormat::Json => print_json(&list)?,
+        OutputFormat::Table | OutputFormat::Wide => unless_closed(table(&list, global.extent()))?,
     }
     Ok(Code::Success)
 }
@@ -70,8 +70,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {
     let daemon = global.must_daemon("has services to export")?;
     let provider = arguments.provider.map(|provider| match provider {
-        Provider::File => "file",
-        Provider::Api => "api",
+        ExportProvider::File => "file",
+        ExportProvider::Api => "api",
     });
     let target = RequestTarget::new("/v1/export")
         .with("all", Some(&arguments.all))

@@ -12,14 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::found::Others;
 use self::last::{said_through_api, waiting};
-use super::arguments::File;
+use super::arguments::FileArgument;
 use super::failure::Failure;
 use super::gateway::Gateway;
 use super::global::Global;
 use crate::config::Config;
 use crate::control::adopt::{Adopted, adopt};
 use crate::control::claimed::{Claimed, Left, displacement};
-use crate::reconcile::Known;
+use crate::reconcile::KnownContents;
 use crate::record::boot_id;
 use crate::store::last::Last;
 use crate::unserved::{last_here, store_path};
@@ -36,10 +36,10 @@ const MOST_NAMES: usize = 20;
 pub(super) fn look(
     gateway: &mut Gateway,
     config: &Config,
-    file: &File,
+    file: &FileArgument,
     state: &mut State,
     prune: bool,
-) -> Result<(Known, Others), Failure> {
+) -> Result<(KnownContents, Others), Failure> {
     let store = store_path(config);
     let last = last_here(&store, gateway.namespace);
     let last = last.inspect_err(|error| tracing::warn!("{error}")).unwrap_or_default();

@@ -15,7 +15,7 @@ use crate::control::request::Resumed;
 use tcpgw_core::model::duration;
 
 #[derive(Debug, Args)]
-pub(super) struct Pause {
+pub(super) struct PauseArguments {
     /// The service
     #[arg(value_name = "SERVICE")]
     service: String,
@@ -25,13 +25,13 @@ pub(super) struct Pause {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Resume {
+pub(super) struct ResumeArguments {
     /// The paused service [default: none: serve again after a teardown]
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
 }
 
-pub(super) fn pause(global: &Global, arguments: &Pause) -> Outcome {
+pub(super) fn pause(global: &Global, arguments: &PauseArguments) -> Outcome {
     let daemon = global.must_daemon("pauses services")?;
     let target = RequestTarget::of_service(&arguments.service, "/pause");
     let body = PauseBody {
@@ -51,7 +51,7 @@ pub(super) fn pause(global: &Global, arguments: &Pause) -> Outcome {
     show(global, &view, &text)
 }
 
-pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
+pub(super) fn resume(global: &Global, arguments: &ResumeArguments) -> Outcome {
     let daemon = global.must_daemon("resumes services")?;
     let Some(service) = &arguments.service else {
         let view: AnswerWithJson<Resumed> = daemon.post("/v1/resume", Vec::new())?.json()?;

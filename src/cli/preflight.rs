@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::arguments::File;
+use super::arguments::FileArgument;
 use super::failure::Failure;
 use super::gateway::Gateway;
 use super::global::Global;
@@ -24,7 +24,7 @@ pub(super) fn look(global: &Global, gateway: &mut Gateway, state: &State) -> Res
 }
 
 /// Fails if there are such obstacles.
-pub(super) fn refuse(file: &File, obstacles: &[Obstacle]) -> Result<(), Failure> {
+pub(super) fn refuse(file: &FileArgument, obstacles: &[Obstacle]) -> Result<(), Failure> {
     let problems = obstacles.iter().map(|obstacle| obstacle.problem.clone()).collect();
     tcpgw_core::model::InputProblems::into_result(problems).map_err(|problems| Failure::Invalid {
         file: file.file.clone(),

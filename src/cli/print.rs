@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::cli::failure::{Code, Failure, Outcome};
-use crate::cli::global::{Global, Output};
+use crate::cli::global::{Global, OutputFormat};
 use crate::cli::screen;
 use std::io;
 
@@ -40,9 +40,9 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 /// Prints the result of an order: its view as JSON, or a sentence.
 pub(super) fn show(global: &Global, view: &impl serde::Serialize, text: &str) -> Outcome {
     match global.output {
-        Output::Json => print_json(view)?,
-        Output::Table | Output::Wide if global.quiet => {}
-        Output::Table | Output::Wide => print(text)?,
+        OutputFormat::Json => print_json(view)?,
+        OutputFormat::Table | OutputFormat::Wide if global.quiet => {}
+        OutputFormat::Table | OutputFormat::Wide => print(text)?,
     }
     Ok(Code::Success)
 }

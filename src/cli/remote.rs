@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 
-use super::arguments::File;
+use super::arguments::FileArgument;
 use super::denied::Denied;
 use super::failure::Failure;
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::print;
 use super::reports::ReportJson;
 use crate::api::answers::AnswerWithJson;
@@ -21,7 +21,7 @@ use tcpgw_core::model::duration;
 pub(super) fn apply<R: DeserializeOwned>(
     global: &Global,
     daemon: &Client,
-    (file, state): (&File, Vec<u8>),
+    (file, state): (&FileArgument, Vec<u8>),
     options: &ApplyOptions,
     flush_denied: bool,
 ) -> Result<(AnswerWithJson<R>, Option<Denied>), Failure> {
@@ -64,15 +64,15 @@ pub(super) fn apply<R: DeserializeOwned>(
         kept: (!options.dry_run).then(Vec::new),
     };
     match global.output {
-        Output::Json => json.print()?,
-        Output::Table | Output::Wide if global.quiet && !options.dry_run => {}
-        Output::Table | Output::Wide => print(&tcpgw_core::escape::lines(&applied.text))?,
+        OutputFormat::Json => json.print()?,
+        OutputFormat::Table | OutputFormat::Wide if global.quiet && !options.dry_run => {}
+        OutputFormat::Table | OutputFormat::Wide => print(&tcpgw_core::escape::lines(&applied.text))?,
     }
     Ok((applied.report, denied))
 }
 
 /// Returns the origin of the state for the record.
-pub(super) fn origin(file: &File) -> String {
+pub(super) fn origin(file: &FileArgument) -> String {
     // A relative path has no meaning for readers of the record in other directories.
     let origin = if file.file.as_os_str() == "-" {
         PathBuf::from("-")

@@ -1,6 +1,6 @@
 //! The command `tcpgw render`.
 
-use super::arguments::File;
+use super::arguments::FileArgument;
 use super::failure::{Code, Outcome};
 use super::global::Global;
 use super::print::print;
@@ -8,7 +8,7 @@ use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
-pub(super) fn run(global: &Global, file: &File) -> Outcome {
+pub(super) fn run(global: &Global, file: &FileArgument) -> Outcome {
     let config = global.strict_config()?;
     let state = global.state(file, &config)?;
     // Links are known on the gateway only; without privilege they may be those of another machine anyway.

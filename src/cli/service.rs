@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 
 use self::fields::{one, plain, text_of};
-use self::options::Options;
+use self::options::ServiceOptions;
 use super::arguments::parse_duration;
 use super::denied::Denied;
 use super::failure::{Code, Failure, Outcome, of_service};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::{print, print_json, unless_closed};
 use super::screen;
 use super::table::{Cell, Column, Extent, TextTable};
@@ -34,26 +34,26 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Add a service that does not exist yet
-    Add(Add),
+    Add(AddArguments),
     /// Change the given fields of a service
-    Set(Set),
+    Set(SetArguments),
     /// Remove a service and let its flows drain
-    Rm(Remove),
+    Rm(RemoveArguments),
     /// List the services of all providers
-    Ls(List),
+    Ls(ListArguments),
     /// Show a service with its fields, backends and deploy
-    Show(Name),
+    Show(NameArgument),
 }
 
 #[derive(Debug, Args)]
-struct Name {
+struct NameArgument {
     /// The name of the service
     #[arg(value_name = "NAME")]
     name: String,
 }
 
 #[derive(Debug, Args)]
-struct List {
+struct ListArguments {
     /// Only services with this label; may be repeated, and all must hold
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = wanted_label)]
     label: Vec<String>,
@@ -71,27 +71,27 @@ fn wanted_label(text: &str) -> Result<String, &'static str> {
 }
 
 #[derive(Debug, Args)]
-struct Add {
+struct AddArguments {
     #[command(flatten)]
-    name: Name,
+    name: NameArgument,
     #[command(flatten)]
-    options: Options,
+    options: ServiceOptions,
     /// Accept the port although a local program listens on it; its new connections then go to the service
     #[arg(long)]
     take_over: bool,
 }
 
 #[derive(Debug, Args)]
-struct Set {
+struct SetArguments {
     #[command(flatten)]
-    name: Name,
+    name: NameArgument,
     #[command(flatten)]
-    options: Options,
+    options: ServiceOptions,
     /// Set a field back to its default (limit, limit.burst, allow, labels, ...); may be repeated
     #[arg(long, value_name = "FIELD")]
     reset: Vec<String>,
     #[command(flatten)]
-    how: How,
+    how: ChangeOptions,
     /// Accept the port although a local program listens on it; its new connections then go to the service
     #[arg(long)]
     take_over: bool,
@@ -101,15 +101,15 @@ struct Set {
 }
 
 #[derive(Debug, Args)]
-struct Remove {
+struct RemoveArguments {
     #[command(flatten)]
-    name: Name,
+    name: NameArgument,
     #[command(flatten)]
-    how: How,
+    how: ChangeOptions,
 }
 
 #[derive(Debug, Args)]
-struct How {
+struct ChangeOptions {
     /// Change nothing unless the service still has this revision (see `service show`)
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
@@ -118,7 +118,7 @@ struct How {
     drain: Option<std::time::Duration>,
 }
 
-impl How {
+impl ChangeOptions {
     /// Returns the condition of the order, as the value of `if-match`.
     fn expected(&self) -> String {
         self.if_revision
@@ -159,20 +159,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             edit(global, &remove.name.name, "DELETE", &target, there, String::new())
         }
         Command::Ls(wanted) => list(global, wanted),
-        Command::Show(Name { name }) => {
+        Command::Show(NameArgument { name }) => {
             let daemon = global.must_daemon("knows services")?;
             let view: AnswerWithJson<ServiceAnswer> =
                 daemon.get(RequestTarget::of_service(name, "").as_str())?.json()?;
             match global.output {
-                Output::Json => print_json(&view)?,
-                Output::Table | Output::Wide => unless_closed(print(&shown(&view)))?,
+                OutputFormat::Json => print_json(&view)?,
+                OutputFormat::Table | OutputFormat::Wide => unless_closed(print(&shown(&view)))?,
             }
             Ok(Code::Success)
         }
     }
 }
 
-fn with_drain(target: RequestTarget, how: &How) -> RequestTarget {
+fn with_drain(target: RequestTarget, how: &ChangeOptions) -> RequestTarget {
     let drain = how.drain.map(duration::show);
     target.with("drain", drain.as_ref().map(|drain| drain as _))
 }
@@ -191,9 +191,9 @@ fn edit(
     let edited: AnswerWithJson<EditAnswer> = answer.and_then(DaemonResponse::json).map_err(of_service(name))?;
     edited.warnings.iter().for_each(|warning| global.warn(warning));
     match global.output {
-        Output::Json => print_json(&edited)?,
-        Output::Table | Output::Wide if global.quiet => {}
-        Output::Table | Output::Wide => {
+        OutputFormat::Json => print_json(&edited)?,
+        OutputFormat::Table | OutputFormat::Wide if global.quiet => {}
+        OutputFormat::Table | OutputFormat::Wide => {
             let what = match &*edited {
                 EditAnswer { service: None, .. } => "removed",
                 EditAnswer { created: true, .. } => "added",
@@ -206,7 +206,7 @@ fn edit(
     Ok(Code::Success)
 }
 
-fn list(global: &Global, wanted: &List) -> Outcome {
+fn list(global: &Global, wanted: &ListArguments) -> Outcome {
     let daemon = global.must_daemon("knows services")?;
     let label = (!wanted.label.is_empty()).then(|| wanted.label.join(","));
     let target = RequestTarget::new("/v1/services")
@@ -214,8 +214,8 @@ fn list(global: &Global, wanted: &List) -> Outcome {
         .with("provider", wanted.provider.as_ref().map(|provider| provider as _));
     let list: AnswerWithJson<ServiceList> = daemon.get(target.as_str())?.json()?;
     match global.output {
-        Output::Json => print_json(&list)?,
-        Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
+        OutputFormat::Json => print_json(&list)?,
+        OutputFormat::Table | OutputFormat::Wide => unless_closed(table(&list, global.extent()))?,
     }
     Ok(Code::Success)
 }

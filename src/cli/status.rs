@@ -12,13 +12,13 @@ use super::arguments::parse_duration;
 use super::configuration::Configuration;
 use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::unless_closed;
 use super::screen;
 use crate::api::NOT_FOUND;
 use crate::api::client::{self, Client, ClientError, RequestTarget};
 use crate::daemon::observer;
-use crate::doctor::{CheapReader, Effort, Subject};
+use crate::doctor::{CheapReader, CheckSubject, Effort};
 use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
 use crate::unserved;
 use crate::view::status::Status;
@@ -143,7 +143,7 @@ impl Here {
             ));
         }
         if !services.summary.services.is_empty() {
-            let subject = Subject {
+            let subject = CheckSubject {
                 services: Arc::new(services.summary.clone()),
                 mark: services.mark,
                 protect_backends: self.gateway.protects(services),
@@ -204,15 +204,15 @@ fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(),
     }
     let colors = global.colors(&io::stdout());
     let screen = match global.output {
-        Output::Json => screen::json(),
-        Output::Table | Output::Wide => screen::stdout(),
+        OutputFormat::Json => screen::json(),
+        OutputFormat::Table | OutputFormat::Wide => screen::stdout(),
     };
     let mut out = io::BufWriter::with_capacity(1 << 16, screen);
     let printed = match (global.output, json) {
-        (Output::Json, Some(json)) => out.write_all(json),
-        (Output::Json, None) => observe::write_status(&mut out, status),
-        (Output::Table | Output::Wide, _) => {
-            let look = text::Look {
+        (OutputFormat::Json, Some(json)) => out.write_all(json),
+        (OutputFormat::Json, None) => observe::write_status(&mut out, status),
+        (OutputFormat::Table | OutputFormat::Wide, _) => {
+            let look = text::StatusFormat {
                 now: observe::now().as_secs(),
                 colors,
                 extent: global.extent(),

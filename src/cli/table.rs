@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 pub(super) use self::cell::Cell;
 pub(super) use self::layout::{Column, Extent};
-use self::layout::{Layout, Natural};
+use self::layout::{Natural, TableLayout};
 pub(super) use self::wrap::{after, wrap};
 use super::failure::Failure;
 
@@ -23,7 +23,7 @@ pub(super) struct TextTable<W: Write> {
     extent: Extent,
     held: Vec<Vec<Cell>>,
     most_held: usize,
-    layout: Option<Layout>,
+    layout: Option<TableLayout>,
 }
 
 impl<W: Write> TextTable<W> {
@@ -97,7 +97,7 @@ impl<W: Write> TextTable<W> {
                 natural.add(column, cell);
             }
         }
-        let layout = Layout::new(&self.columns, &natural, self.extent);
+        let layout = TableLayout::new(&self.columns, &natural, self.extent);
         writeln!(self.out, "{}", layout.head())?;
         for cells in held {
             writeln!(self.out, "{}", layout.line(&cells))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::arguments::Locking;
 use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::{print, print_json};
 use crate::control::request::TornDown;
 use tcpgw_core::diff::count;
@@ -37,13 +37,13 @@ pub(super) fn without_daemon(global: &Global, lock_timeout: Duration) -> Result<
 
 fn tell(global: &Global, torn: &TornDown) -> Outcome {
     match global.output {
-        Output::Json => print_json(&serde_json::json!({
+        OutputFormat::Json => print_json(&serde_json::json!({
             "table_removed": torn.table_removed,
             "flows_flushed": torn.flows_flushed,
             "flows_not_flushed": torn.flows_not_flushed,
             "not_lasting": torn.not_lasting,
         }))?,
-        Output::Table | Output::Wide if !global.quiet => {
+        OutputFormat::Table | OutputFormat::Wide if !global.quiet => {
             let table = if torn.table_removed {
                 "table removed"
             } else {
@@ -51,7 +51,7 @@ fn tell(global: &Global, torn: &TornDown) -> Outcome {
             };
             print(&format!("{table}; {} flushed\n", count(torn.flows_flushed, "flow")))?;
         }
-        Output::Table | Output::Wide => {}
+        OutputFormat::Table | OutputFormat::Wide => {}
     }
     if let Some(trouble) = &torn.not_lasting {
         let not_flushed = match torn.flows_not_flushed {

@@ -10,19 +10,19 @@ use clap::{Args, Subcommand};
 use super::amount::span;
 use super::arguments::parse_duration;
 use super::failure::{Code, Failure, Outcome};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::{print_json, unless_closed};
 use super::table::{Cell, Column, TextTable};
 use super::{screen, teardown};
 use crate::api::client::{self, Client, ClientError, FoundDaemon};
 use crate::config::{Config, daemon as settings};
-use crate::up::container::{Report, Spec, code_of};
-use crate::up::control::{Answer, ControlClient, ControlError, ProcessPlace, Request, Shown};
+use crate::up::container::{HelperReport, Spec, code_of};
+use crate::up::control::{ControlClient, ControlError, ProcessPlace, Shown, UpAnswer, UpRequest};
 use crate::up::error::UpError;
 use crate::up::leftovers::{self, Cleaning};
 use crate::up::network::Network;
 use crate::up::process::{self, Streams};
-use crate::up::record::{Places, socket_in};
+use crate::up::record::{RecordPaths, socket_in};
 use crate::up::run::{self, directory_of};
 use crate::up::settings::UpSettings;
 use tcpgw_core::problem::Kind;
@@ -70,7 +70,7 @@ enum Command {
     /// End all processes of the app, or clean up after a `tcpgw up` that was killed
     Stop,
     /// Run a command in the app's environment, in its own network namespace
-    Run(Run),
+    Run(RunArguments),
 }
 
 #[derive(Debug, Args)]
@@ -88,7 +88,7 @@ struct Scale {
 }
 
 #[derive(Debug, Args)]
-struct Run {
+struct RunArguments {
     /// The command; a single word is run by `sh -c`
     #[arg(
         value_name = "COMMAND",
@@ -109,8 +109,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     match &arguments.command {
         None => start(global, arguments),
         Some(Command::Ps) => list(global, &arguments.procfile),
-        Some(Command::Restart(restart)) => order(global, arguments, &Request::Restart(restart.types.clone())),
-        Some(Command::Scale(scale)) => order(global, arguments, &Request::Scale(scale.formation.clone())),
+        Some(Command::Restart(restart)) => order(global, arguments, &UpRequest::Restart(restart.types.clone())),
+        Some(Command::Scale(scale)) => order(global, arguments, &UpRequest::Scale(scale.formation.clone())),
         Some(Command::Stop) => stop(global, &arguments.procfile),
         Some(Command::Run(run)) => one_off(global, &arguments.procfile, run),
     }
@@ -213,9 +213,9 @@ fn namespace() -> Result<u64, Failure> {
 }
 
 /// Returns the records of this network namespace, and the directory of the app.
-fn place(global: &Global, procfile: &Path) -> Result<(Places, PathBuf), Failure> {
+fn place(global: &Global, procfile: &Path) -> Result<(RecordPaths, PathBuf), Failure> {
     let directory = directory_of(procfile)?;
-    let places = Places::new(&global.run_dir, namespace()?).map_err(UpError::from)?;
+    let places = RecordPaths::new(&global.run_dir, namespace()?).map_err(UpError::from)?;
     let of_app = places.of(&places.id_of(&directory));
     Ok((places, of_app))
 }
@@ -232,10 +232,10 @@ fn refused(error: &ControlError) -> Failure {
     }
 }
 
-fn order(global: &Global, arguments: &Arguments, request: &Request) -> Outcome {
+fn order(global: &Global, arguments: &Arguments, request: &UpRequest) -> Outcome {
     let client_of_up = connect(global, &arguments.procfile)?;
     let say = |answer| {
-        if let Answer::Say(text) = answer {
+        if let UpAnswer::Say(text) = answer {
             global.say(&tcpgw_core::escape::text(&text));
         }
     };
@@ -246,7 +246,7 @@ fn order(global: &Global, arguments: &Arguments, request: &Request) -> Outcome {
 fn stop(global: &Global, procfile: &Path) -> Outcome {
     let (places, directory) = place(global, procfile)?;
     match ControlClient::connect(&socket_in(&directory)) {
-        Ok(client_of_up) => match client_of_up.ask(&Request::Stop, |_| {}) {
+        Ok(client_of_up) => match client_of_up.ask(&UpRequest::Stop, |_| {}) {
             // `tcpgw up` has ended before it could answer.
             Ok(()) | Err(ControlError::Connection(_)) => {}
             Err(error) => return Err(refused(&error)),
@@ -289,14 +289,14 @@ fn list(global: &Global, procfile: &Path) -> Outcome {
     ];
     let mut processes = Vec::new();
     let keep = |answer| {
-        if let Answer::Processes(shown) = answer {
+        if let UpAnswer::Processes(shown) = answer {
             processes = shown;
         }
     };
     connect(global, procfile)?
-        .ask(&Request::Ps, keep)
+        .ask(&UpRequest::Ps, keep)
         .map_err(|error| refused(&error))?;
-    if global.output == Output::Json {
+    if global.output == OutputFormat::Json {
         print_json(&serde_json::json!({"processes": processes}))?;
         return Ok(Code::Success);
     }
@@ -316,10 +316,10 @@ fn list(global: &Global, procfile: &Path) -> Outcome {
     Ok(Code::Success)
 }
 
-fn one_off(global: &Global, procfile: &Path, run: &Run) -> Outcome {
+fn one_off(global: &Global, procfile: &Path, run: &RunArguments) -> Outcome {
     let client_of_up = connect(global, procfile)?;
-    let Answer::Place(place) = client_of_up
-        .ask_once(&Request::Attach)
+    let UpAnswer::Place(place) = client_of_up
+        .ask_once(&UpRequest::Attach)
         .map_err(|error| refused(&error))?
     else {
         return Err(Failure::Refused(
@@ -337,11 +337,11 @@ fn one_off(global: &Global, procfile: &Path, run: &Run) -> Outcome {
     nix::sys::signal::SigSet::from_iter([nix::sys::signal::SIGINT, nix::sys::signal::SIGQUIT])
         .thread_block()
         .map_err(|errno| failed(errno.into()))?;
-    if started.reports.next_report() != Some(Report::Ready) {
+    if started.reports.next_report() != Some(HelperReport::Ready) {
         return Err(Failure::Refused("failed to make the namespaces of the command".into()));
     }
     client_of_up
-        .ask_once(&Request::Connect(started.process.id()))
+        .ask_once(&UpRequest::Connect(started.process.id()))
         .map_err(|error| refused(&error))?;
     started.process.go().map_err(failed)?;
     let mut last = None;
@@ -350,10 +350,10 @@ fn one_off(global: &Global, procfile: &Path, run: &Run) -> Outcome {
     }
     let status = started.process.wait().map_err(failed)?;
     match last {
-        Some(Report::Exited(0)) => Ok(Code::Success),
-        Some(Report::Exited(code)) => Ok(Code::Other(u8::try_from(code).unwrap_or(1))),
-        Some(Report::Signaled(signal)) => Ok(Code::Signal(u8::try_from(signal).unwrap_or(0))),
-        Some(Report::Failed(why)) => Err(Failure::Refused(why)),
+        Some(HelperReport::Exited(0)) => Ok(Code::Success),
+        Some(HelperReport::Exited(code)) => Ok(Code::Other(u8::try_from(code).unwrap_or(1))),
+        Some(HelperReport::Signaled(signal)) => Ok(Code::Signal(u8::try_from(signal).unwrap_or(0))),
+        Some(HelperReport::Failed(why)) => Err(Failure::Refused(why)),
         _ => Ok(Code::Other(code_of(status))),
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::arguments::parse_duration;
 use super::failure::{Failure, Outcome};
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::{print_json, show};
 use crate::api::answers::{AnswerWithJson, ServiceAnswer};
 use crate::api::client::{self, Client, ClientError, DaemonResponse, RequestTarget};
@@ -27,7 +27,7 @@ pub(super) struct Wait {
     service: String,
     /// The state to wait for
     #[arg(long = "for", value_enum, value_name = "WHAT")]
-    what: What,
+    what: WaitCondition,
     /// Longest time to wait
     #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -35,14 +35,14 @@ pub(super) struct Wait {
 
 /// Condition that the command waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum What {
+pub(super) enum WaitCondition {
     /// Every active backend is healthy and gets new connections
     Healthy,
     /// No backend that was removed or drains has flows left
     Drained,
 }
 
-impl What {
+impl WaitCondition {
     fn word(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -56,7 +56,13 @@ pub(super) fn wait(global: &Global, arguments: &Wait) -> Outcome {
     wait_for(global, &daemon, &arguments.service, arguments.what, arguments.timeout)
 }
 
-pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: What, time: Duration) -> Outcome {
+pub(super) fn wait_for(
+    global: &Global,
+    daemon: &Client,
+    service: &str,
+    what: WaitCondition,
+    time: Duration,
+) -> Outcome {
     let begin = std::time::Instant::now();
     loop {
         let left = time.saturating_sub(begin.elapsed());
@@ -79,7 +85,7 @@ pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: Wh
     let view: AnswerWithJson<ServiceAnswer> = daemon
         .get_within(RequestTarget::of_service(service, "").as_str(), LAST, || ())?
         .json()?;
-    if global.output == Output::Json {
+    if global.output == OutputFormat::Json {
         print_json(&view)?;
     }
     let waiting: Vec<String> = view.backends.iter().filter_map(|backend| why(backend, what)).collect();
@@ -96,14 +102,14 @@ pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: Wh
 }
 
 /// Returns why a backend does not meet the condition; `None`: it does.
-fn why(backend: &BackendView, what: What) -> Option<String> {
+fn why(backend: &BackendView, what: WaitCondition) -> Option<String> {
     let name = backend.backend;
     match what {
-        What::Drained if backend.leaving => Some(match backend.flows {
+        WaitCondition::Drained if backend.leaving => Some(match backend.flows {
             Some(flows) => format!("{name} has {}", count(flows, "flow")),
             None => format!("{name} leaves"),
         }),
-        What::Healthy if backend.desired == "active" && backend.health.as_deref() != Some("healthy") => {
+        WaitCondition::Healthy if backend.desired == "active" && backend.health.as_deref() != Some("healthy") => {
             let state = escape::text(backend.health.as_deref().unwrap_or("not probed"));
             let reason = backend.reason.as_ref();
             let reason = reason.map(|reason| format!(" ({})", escape::text(reason)));

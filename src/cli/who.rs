@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
-use super::global::{Global, Output};
+use super::global::{Global, OutputFormat};
 use super::print::{print_json, unless_closed};
 use super::{flows, screen};
 use crate::api::client::RequestTarget;
@@ -73,7 +73,7 @@ fn show(global: &Global, who: &Who<'_>) -> Result<(), Failure> {
     if who.flows.is_empty() {
         let _ = writeln!(screen::stderr(), "{}", who.nobody());
     }
-    if global.output == Output::Json {
+    if global.output == OutputFormat::Json {
         return print_json(who);
     }
     if who.flows.is_empty() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::daemon::{DEFAULT_STORE, Section};
+use super::daemon::{DEFAULT_STORE, DaemonSection};
 use super::{Config, ConfigError};
 use crate::run_file;
 use tcpgw_core::model::MAX_STATE_BYTES;
@@ -100,10 +100,10 @@ pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result
 /// Returns what is used of a copy, and the note about the rest. Paths of files and sockets are not used if another user
 /// may have written it.
 fn believed(mut config: Config, is_trusted: bool) -> (Config, &'static str) {
-    if is_trusted || (config.addon.is_none() && config.web.is_none() && config.daemon == Section::default()) {
+    if is_trusted || (config.addon.is_none() && config.web.is_none() && config.daemon == DaemonSection::default()) {
         return (config, "");
     }
-    (config.addon, config.web, config.daemon) = (None, None, Section::default());
+    (config.addon, config.web, config.daemon) = (None, None, DaemonSection::default());
     let without = ", without its [daemon], [addon] and [web], since it belongs to another user than this process";
     (config, without)
 }

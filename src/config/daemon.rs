@@ -26,7 +26,7 @@ pub const DEFAULT_STATE: &str = "/etc/tcpgw/state.json";
 /// Settings from one source: the file, or the command line with the environment. `None` if the source does not set it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Section {
+pub struct DaemonSection {
     /// The state file.
     #[serde(default, deserialize_with = "value::deserialize_path")]
     pub state: Option<PathBuf>,
@@ -74,7 +74,7 @@ pub struct Section {
     pub store: Option<PathBuf>,
 }
 
-impl Section {
+impl DaemonSection {
     /// Returns these settings, completed by `other` where they are not set.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -136,12 +136,12 @@ pub struct DaemonSettings {
 
 impl Default for DaemonSettings {
     fn default() -> Self {
-        Self::from(Section::default())
+        Self::from(DaemonSection::default())
     }
 }
 
-impl From<Section> for DaemonSettings {
-    fn from(section: Section) -> Self {
+impl From<DaemonSection> for DaemonSettings {
+    fn from(section: DaemonSection) -> Self {
         Self {
             state: section.state,
             socket: section.socket.map_or_else(|| DEFAULT_SOCKET.into(), |socket| socket.0),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tcpgw_core::model::PortRange;
 
-use super::daemon::{DEFAULT_STATE, DaemonSettings, Section};
+use super::daemon::{DEFAULT_STATE, DaemonSection, DaemonSettings};
 use super::given::Given;
 use super::*;
 
@@ -33,7 +33,7 @@ fn read(text: &str) -> (Config, DaemonSettings) {
     let settings = Given::default().merge(&config);
     let mut config = Config {
         text: None,
-        daemon: Section::default(),
+        daemon: DaemonSection::default(),
         ..config
     };
     let ports = config.fences.ports.take();

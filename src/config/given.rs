@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::daemon::{DEFAULT_STATE, DaemonSettings, Section};
+use super::daemon::{DEFAULT_STATE, DaemonSection, DaemonSettings};
 use super::{Config, ConfigError, DEFAULT_PATH, copy};
 
 /// Sources of settings, from which they can be read again.
@@ -11,7 +11,7 @@ pub struct Given {
     /// The configuration that was named.
     pub config: Option<PathBuf>,
     /// Settings of the command line and the environment, which take precedence over the file.
-    pub section: Section,
+    pub section: DaemonSection,
 }
 
 impl Given {

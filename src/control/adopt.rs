@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::reconcile::Recorded;
+use crate::reconcile::RecordedContents;
 use crate::store::last::Last;
 use tcpgw_core::model::{
     Access, Backend, BackendState, Balance, ClientCaps, Endpoint, HealthSettings, Limit, LimitDirection, Listen,
@@ -44,7 +44,12 @@ impl Adopted {
 
 /// Returns the services that the kernel holds, or held. Fields that are in no rule come from the record, or from the
 /// file of last services if `is_last_newer` ([`Last::is_newer`]).
-pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last, is_last_newer: bool) -> Vec<Adopted> {
+pub(crate) fn adopt(
+    summary: &Summary,
+    recorded: Option<&RecordedContents>,
+    last: &Last,
+    is_last_newer: bool,
+) -> Vec<Adopted> {
     let left = recorded.map(|recorded| &recorded.left);
     let recorded = recorded.and_then(|recorded| Some((&recorded.summary, recorded.details.as_ref()?)));
     let known: BTreeMap<&str, &ServiceSummary> = recorded
@@ -255,7 +260,7 @@ mod tests {
             let details = Details::new(Owner::Api, service, service);
             (service.name.clone(), details)
         });
-        let recorded = Recorded {
+        let recorded = RecordedContents {
             summary: summary.clone(),
             details: Some(details.collect()),
             left: Summary::default(),

@@ -47,14 +47,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::events::{Event, Events, What};
+use super::events::{Event, EventContent, Events};
 use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
 use crate::control::membership::Membership;
 use crate::control::request::{Peer, Refused, TornDown};
 use crate::metrics::OwnMetrics;
 use crate::reconcile::engine::ServicesByName;
-use crate::record::{Applied, Pause, StoreRevision, TornDown as TornDownBy};
+use crate::record::{ApplyNote, RecordedPause, StoreRevision, TeardownNote};
 use crate::store::last::Last;
 use crate::view::Table;
 use tcpgw_core::diff::count;
@@ -64,7 +64,7 @@ use tcpgw_core::problem::ProblemList;
 use tcpgw_core::summary::Summary;
 
 use self::addon::Addon;
-use self::api_services::Held;
+use self::api_services::ApiServices;
 use self::deploys::Deploys;
 use self::held_back::HeldBack;
 use self::jobs::Out;
@@ -75,11 +75,11 @@ pub use self::order_queue::MOST_ORDERS;
 use self::order_queue::OrderQueue;
 use self::orphans::{LastTrouble, Orphans};
 use self::pending::PendingReply;
-use self::problems::Judgement;
+use self::problems::CheckTiming;
 use self::rejected::Rejected;
 use self::timers::Due;
 use crate::control::name::Name;
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 
 /// Current time by the clocks that the core uses.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +121,7 @@ impl Provider {
 
 /// Phase of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum DaemonPhase {
     /// Waits until each provider has given its first state.
     Waiting,
     /// Reads the state of the kernel.
@@ -138,7 +138,7 @@ pub struct Core {
     config: Config,
     /// `protect_backends` of the configuration as it was read last; `config` has the value in effect.
     configured_to_protect: bool,
-    phase: Phase,
+    phase: DaemonPhase,
     /// Whether each provider has given its first state, or cannot.
     ready: bool,
     membership: Membership,
@@ -146,7 +146,7 @@ pub struct Core {
     file: Option<Arc<State>>,
     /// File that `file` was read from.
     file_origin: Option<PathBuf>,
-    api: Held,
+    api: ApiServices,
     addon: Addon,
     orphans: Orphans,
     /// Desired state of an earlier daemon, until it has been compared with the store and the kernel.
@@ -155,9 +155,9 @@ pub struct Core {
     /// Boot id of the kernel.
     boot: String,
     /// Last change of the kernel.
-    applied: Option<Applied>,
+    applied: Option<ApplyNote>,
     /// Author of the teardown, while the gateway is torn down.
-    torn: Option<TornDownBy>,
+    torn: Option<TeardownNote>,
     /// Services of the API that an order removed, as they were before.
     removed: BTreeMap<Name, Option<Service>>,
     held_back: HeldBack,
@@ -183,8 +183,8 @@ pub struct Core {
     /// Consequences of a record that was missing or damaged at the start, until a reload.
     record_lost: Option<String>,
     /// Pauses that would not be over yet, and that a boot, or the loss of the record and the table, has ended.
-    ended_pauses: Vec<Pause>,
-    teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
+    ended_pauses: Vec<RecordedPause>,
+    teardown: Vec<(Peer, ReplySender<Result<TornDown, Refused>>)>,
     /// Reason for a full run of the kernel, while one is due.
     full: Option<String>,
     /// Reason for the next change.
@@ -193,12 +193,12 @@ pub struct Core {
     known: Option<Instant>,
     failures: u32,
     problems: ProblemList,
-    judgement: Judgement,
+    judgement: CheckTiming,
     observing: Observing,
     /// Time since when each backend has had its present state (Unix time in seconds).
     since: BTreeMap<SocketAddr, u64>,
     table: Option<Table>,
-    view: View,
+    view: ProcessFacts,
     own: OwnMetrics,
     started: Duration,
     namespace: u64,
@@ -206,7 +206,7 @@ pub struct Core {
 
 /// Facts about its own process.
 #[derive(Debug, Clone, Default)]
-struct View {
+struct ProcessFacts {
     owns_table: bool,
 }
 
@@ -216,13 +216,13 @@ impl Core {
         let membership = Membership::new(settings.all_failed);
         let health = Health::new(settings.max_probes);
         Self {
-            phase: Phase::Waiting,
+            phase: DaemonPhase::Waiting,
             ready: false,
             membership,
             health,
             file: None,
             file_origin: None,
-            api: Held::default(),
+            api: ApiServices::default(),
             addon: Addon::new(config.addon.clone()),
             orphans: Orphans::default(),
             last: Last::default(),
@@ -254,11 +254,11 @@ impl Core {
             known: None,
             failures: 0,
             problems: ProblemList::default(),
-            judgement: Judgement::default(),
+            judgement: CheckTiming::default(),
             observing: Observing::new(now.instant),
             since: BTreeMap::new(),
             table: None,
-            view: View::default(),
+            view: ProcessFacts::default(),
             own: OwnMetrics::default(),
             started: now.unix,
             namespace,
@@ -312,7 +312,7 @@ impl Core {
 
     /// Returns whether no change of the kernel is due or under way.
     fn holds(&self) -> bool {
-        self.phase == Phase::Running
+        self.phase == DaemonPhase::Running
             && self.full.is_none()
             && !self.membership.is_dirty()
             && self.out.as_ref().is_none_or(|out| out.cause.is_empty())
@@ -337,17 +337,19 @@ impl Core {
 
     /// Returns whether the kernel has been made equal to the desired state at least once, or the gateway is torn down.
     pub fn is_up(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::TornDown) && self.full.is_none() && self.table.is_some()
-            || self.phase == Phase::TornDown
+        matches!(self.phase, DaemonPhase::Running | DaemonPhase::TornDown)
+            && self.full.is_none()
+            && self.table.is_some()
+            || self.phase == DaemonPhase::TornDown
     }
 
     /// Returns whether the state of the kernel is known and has been compared with the last desired state.
     fn has_looked(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::TornDown)
+        matches!(self.phase, DaemonPhase::Running | DaemonPhase::TornDown)
     }
 
     /// Records an event, and logs it.
-    pub fn note(&mut self, what: What, now: Now) -> Arc<Event> {
+    pub fn note(&mut self, what: EventContent, now: Now) -> Arc<Event> {
         let app = what.service().and_then(|service| self.app_of_service(service)).cloned();
         what.log(app.as_ref(), |names| self.naming_apps(names));
         self.events.note(what, app, now.unix)

@@ -70,7 +70,7 @@ pub struct Event {
     pub at: f64,
     /// Content of the event.
     #[serde(flatten)]
-    pub what: What,
+    pub what: EventContent,
     /// App of the event's service, if the service belongs or belonged to the add-on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app: Option<PlatformId>,
@@ -79,7 +79,7 @@ pub struct Event {
 /// Content of an event.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum What {
+pub enum EventContent {
     /// The daemon has started.
     Started {
         /// Version of the daemon.
@@ -239,7 +239,7 @@ pub enum What {
     },
 }
 
-impl What {
+impl EventContent {
     /// Returns the service of the event, if it is about one.
     pub fn service(&self) -> Option<&str> {
         match self {
@@ -371,7 +371,7 @@ impl Events {
 
 impl Events {
     /// Adds an event with the app of its service, and sends it to followers; `now`: time since the Unix epoch.
-    pub fn note(&mut self, what: What, app: Option<PlatformId>, now: Duration) -> Arc<Event> {
+    pub fn note(&mut self, what: EventContent, app: Option<PlatformId>, now: Duration) -> Arc<Event> {
         let event = Arc::new(Event {
             id: EventId {
                 epoch: Arc::clone(&self.epoch),
@@ -424,7 +424,7 @@ mod tests {
     fn noting(epoch: &str, count: usize) -> Events {
         let mut events = Events::new(epoch);
         for _ in 0..count {
-            events.note(What::TornDown { flushed: 0, uid: 0 }, None, Duration::ZERO);
+            events.note(EventContent::TornDown { flushed: 0, uid: 0 }, None, Duration::ZERO);
         }
         events
     }

@@ -28,7 +28,7 @@ const MOST_SERVICES: usize = 4096;
 
 /// Source of knowledge about completed handshakes since the last observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hearing {
+pub enum ReportedHandshakes {
     /// The kernel reported all of them, except for lost messages.
     All,
     /// The kernel was not asked for some of the time: it is unknown whether clients were served.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::membership::MembershipChange;
 use super::name::Name;
-use crate::reconcile::engine::{ChangeMemo, Checked, Found, Memo, ServicesByName};
-use crate::reconcile::{ReconcileError, Report, Torn};
-use crate::record::TornDown;
+use crate::reconcile::engine::{ChangeMemo, InitialContents, Memo, ServicesByName, TableCheck};
+use crate::reconcile::{ReconcileError, ReconcileReport, Torn};
+use crate::record::TeardownNote;
 use crate::view::Table;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::KernelError;
@@ -36,41 +36,41 @@ pub enum Job {
     /// Write the record.
     Record(ServicesByName, Memo),
     /// Remove everything, with this note of the teardown.
-    Teardown(TornDown),
+    Teardown(TeardownNote),
     /// Write the note of the teardown again.
-    NoteTeardown(TornDown),
+    NoteTeardown(TeardownNote),
 }
 
 /// Result of a job.
 #[derive(Debug)]
-pub enum Done {
+pub enum JobResult {
     /// Result of [`Job::Look`].
-    Looked(Result<Found, ReconcileError>),
+    Looked(Result<InitialContents, ReconcileError>),
     /// Result of [`Job::All`].
-    All(Result<Report, ReconcileError>),
+    All(Result<ReconcileReport, ReconcileError>),
     /// Result of [`Job::Change`]; `None`: a full run is needed.
-    Changed(Result<Option<Report>, ReconcileError>),
+    Changed(Result<Option<ReconcileReport>, ReconcileError>),
     /// Result of [`Job::Forget`].
     Forgot(Result<Deletion, KernelError>),
     /// Result of [`Job::Count`].
     Counted(Result<BTreeMap<(Name, SocketAddr), u64>, KernelError>),
     /// Result of [`Job::Check`].
-    Checked(Result<Checked, ReconcileError>),
+    Checked(Result<TableCheck, ReconcileError>),
     /// Result of [`Job::Flush`].
-    Flushed(Result<Report, ReconcileError>),
+    Flushed(Result<ReconcileReport, ReconcileError>),
     /// Result of [`Job::Tidy`].
     Tidied(Result<(), ReconcileError>),
     /// Result of [`Job::Record`] and [`Job::NoteTeardown`].
     Recorded,
     /// Result of [`Job::Teardown`].
-    TornDown(Result<Torn, ReconcileError>, TornDown),
+    TornDown(Result<Torn, ReconcileError>, TeardownNote),
 }
 
 /// A job that has ended.
 #[derive(Debug)]
 pub struct JobOutcome {
     /// Result of the job.
-    pub done: Done,
+    pub done: JobResult,
     /// Time at which the kernel had been changed, before its flows were deleted.
     pub at: Instant,
     /// Duration of the job.

@@ -16,7 +16,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::change::{MembershipChange, Note, Verdict};
+pub use self::change::{BackendVerdict, MembershipChange, Note};
 pub use self::pause::Pause;
 pub use self::probing::Probing;
 use self::probing::ProbingChanges;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::handshakes::HandshakeReport;
 use super::turned_away::TurnedAwayCounts;
-use crate::doctor::Subject;
+use crate::doctor::CheckSubject;
 use crate::store::FileId;
 use tcpgw_core::problem::Problem;
 
@@ -17,7 +17,7 @@ use tcpgw_core::problem::Problem;
 #[derive(Debug, Clone)]
 pub struct ObservationRequest {
     /// Services and configuration to check against.
-    pub subject: Subject,
+    pub subject: CheckSubject,
     /// Backends that answer probes, as far as is known.
     pub answering: Arc<BTreeSet<SocketAddr>>,
     /// Path of the store, and the identity of its file when it was opened.

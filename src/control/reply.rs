@@ -3,4 +3,4 @@
 use tokio::sync::oneshot;
 
 /// Channel for an answer.
-pub type Reply<T> = oneshot::Sender<T>;
+pub type ReplySender<T> = oneshot::Sender<T>;

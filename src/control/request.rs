@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use super::events::{After, Followed};
-use super::reply::Reply;
+use super::reply::ReplySender;
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::addon::{AddonOutcome, AddonRequest, Dialect, PortUse, Refusal, Resource, ResourceTarget, ServiceState};
 use crate::control::storage::Query;
@@ -24,56 +24,56 @@ use tcpgw_core::problem::Kind;
 
 pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
 pub use self::services::{
-    AddonView, BackendView, BatchItem, BatchOrder, EditOrder, Edited, EditedBatch, List, Listed, MAX_BATCH, PauseOrder,
-    PauseView, ServiceEdit, ServiceView,
+    AddonView, BackendView, BatchItem, BatchOrder, EditOrder, Edited, EditedBatch, ListedService, ListedServices,
+    MAX_BATCH, PauseOrder, PauseView, ServiceEdit, ServiceView,
 };
 
 /// A query or an order.
 #[derive(Debug)]
 pub enum DaemonRequest {
     /// Return the desired state and the present one, as far as the main loop knows them without a query of the kernel.
-    Snapshot(Reply<Snapshot>),
+    Snapshot(ReplySender<Snapshot>),
     /// Replace the services of the API.
-    Apply(Apply, Reply<Result<Applied, Refused>>),
+    Apply(Apply, ReplySender<Result<Applied, Refused>>),
     /// Return the events after the given position that are still kept, and a receiver of future ones.
-    Follow(After, Reply<Followed>),
+    Follow(After, ReplySender<Followed>),
     /// Remove the table and the flows of tcpgw, and serve nothing until a resume.
-    Teardown(Peer, Reply<Result<TornDown, Refused>>),
+    Teardown(Peer, ReplySender<Result<TornDown, Refused>>),
     /// Serve again after a teardown.
-    Resume(Peer, Reply<Result<Resumed, Refused>>),
+    Resume(Peer, ReplySender<Result<Resumed, Refused>>),
     /// Return all services, of all providers.
-    Services(Reply<List>),
+    Services(ReplySender<ListedServices>),
     /// Return one service.
-    Service(Box<str>, Reply<Option<ServiceView>>),
+    Service(Box<str>, ReplySender<Option<ServiceView>>),
     /// Change one service of the API.
-    Edit(EditOrder, Reply<Result<Edited, Refused>>),
+    Edit(EditOrder, ReplySender<Result<Edited, Refused>>),
     /// Change several services of the API, all or none.
-    Batch(BatchOrder, Reply<Result<EditedBatch, Refused>>),
+    Batch(BatchOrder, ReplySender<Result<EditedBatch, Refused>>),
     /// Pause new connections of a service for a time, or resume them. The answer contains warnings.
-    Pause(PauseOrder, Reply<Result<Vec<String>, Refused>>),
+    Pause(PauseOrder, ReplySender<Result<Vec<String>, Refused>>),
     /// Begin a deploy. The answer is its id, when it is stored.
-    Deploy(DeployOrder, Reply<Result<u64, Refused>>),
+    Deploy(DeployOrder, ReplySender<Result<u64, Refused>>),
     /// End a deploy that probes, or restore the old backends while they drain. The answer is its id, when that is
     /// stored and in the kernel.
-    Undo(UndoOrder, Reply<Result<u64, Refused>>),
+    Undo(UndoOrder, ReplySender<Result<u64, Refused>>),
     /// Return the deploys that have not ended.
-    Deploys(Reply<Vec<DeployView>>),
+    Deploys(ReplySender<Vec<DeployView>>),
     /// Provision, change or remove a resource of the add-on. The answer comes when that is stored.
-    Addon(AddonOrder, Reply<Result<AddonOutcome, AddonRefused>>),
+    Addon(AddonOrder, ReplySender<Result<AddonOutcome, AddonRefused>>),
     /// Return one resource of the add-on.
-    Resource(ResourceTarget, Reply<Result<Arc<Resource>, AddonRefused>>),
+    Resource(ResourceTarget, ReplySender<Result<Arc<Resource>, AddonRefused>>),
     /// Return the services that an app has and had, the newest first.
-    ServicesOfApp(PlatformId, Reply<Result<Vec<Box<str>>, AddonRefused>>),
+    ServicesOfApp(PlatformId, ReplySender<Result<Vec<Box<str>>, AddonRefused>>),
     /// Return the apps of those services that belong, or belonged, to the add-on.
-    AppsOfServices(BTreeSet<Box<str>>, Reply<BTreeMap<Box<str>, PlatformId>>),
+    AppsOfServices(BTreeSet<Box<str>>, ReplySender<BTreeMap<Box<str>, PlatformId>>),
     /// Return the data of the page of one resource.
-    AppPage(ResourceId, Reply<Result<AppView, AddonRefused>>),
+    AppPage(ResourceId, ReplySender<Result<AppView, AddonRefused>>),
     /// Return one resource of the add-on, as the operator sees it.
-    ResourceView(ResourceTarget, Reply<Result<ResourceView, AddonRefused>>),
+    ResourceView(ResourceTarget, ReplySender<Result<ResourceView, AddonRefused>>),
     /// Return all resources of the add-on by id, as the operator sees them.
-    Resources(Reply<Result<ResourceList, AddonRefused>>),
+    Resources(ReplySender<Result<ResourceList, AddonRefused>>),
     /// Return what metrics show of the daemon.
-    Metrics(Reply<MetricsView>),
+    Metrics(ReplySender<MetricsView>),
     /// Read from the store.
     Query(Query),
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::reply::Reply;
+use super::reply::ReplySender;
 use crate::store::last::Last;
 use crate::store::{
-    By, Change, Committed, Deploy, FileId, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy, StoreError,
+    By, Change, Committed, FileId, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy, StoreError,
+    StoredDeploy,
 };
 use tcpgw_core::model::{Endpoint, Service};
 
@@ -55,7 +56,7 @@ pub struct OrphanRemoval {
 
 /// Result of a write.
 #[derive(Debug)]
-pub enum Written {
+pub enum WriteResult {
     /// Result of [`Write::Change`] and [`Write::RemoveOrphans`].
     Changed(Result<Committed, StoreError>),
     /// Results of [`Write::Together`], one for each change in the same order.
@@ -88,11 +89,15 @@ pub enum QueryError {
 #[derive(Debug)]
 pub enum Query {
     /// Return entries of the history.
-    History(HistoryFilter, Reply<Result<Vec<HistoryEntry>, QueryError>>),
+    History(HistoryFilter, ReplySender<Result<Vec<HistoryEntry>, QueryError>>),
     /// Return one deploy.
-    Deploy(u64, Reply<Result<Option<Recorded>, QueryError>>),
+    Deploy(u64, ReplySender<Result<Option<DeployRecord>, QueryError>>),
     /// Return deploys of a service, or of all, up to this number.
-    Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, QueryError>>),
+    Deploys(
+        Option<String>,
+        usize,
+        ReplySender<Result<Vec<StoredDeploy>, QueryError>>,
+    ),
 }
 
 impl Query {
@@ -117,9 +122,9 @@ impl Query {
 
 /// A deploy as the store has it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recorded {
+pub struct DeployRecord {
     /// The deploy, as it was last written.
-    pub deploy: Deploy,
+    pub deploy: StoredDeploy,
     /// Backends that its switch removed; empty before the switch, or where the history does not go back so far.
     pub old: Vec<Endpoint>,
 }
@@ -136,7 +141,7 @@ pub struct Opened {
     /// Whether the resources were just taken from the file of last services, since the store is new.
     pub is_restored: bool,
     /// Deploys that an earlier daemon has not finished.
-    pub unfinished: Vec<Unfinished>,
+    pub unfinished: Vec<UnfinishedDeploy>,
     /// Identity of the opened file, if it could be determined.
     pub file: Option<FileId>,
     /// Error that prevents writes, if there is one.
@@ -145,9 +150,9 @@ pub struct Opened {
 
 /// A deploy that has not ended.
 #[derive(Debug)]
-pub struct Unfinished {
+pub struct UnfinishedDeploy {
     /// The deploy, as it was last written.
-    pub deploy: Deploy,
+    pub deploy: StoredDeploy,
     /// Service before the switch, if it was switched.
     pub before: Option<Service>,
 }

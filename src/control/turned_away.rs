@@ -21,11 +21,11 @@ pub type TurnedAwayCounts = BTreeMap<Box<str>, u64>;
 /// Memory of the counts from observation to observation.
 #[derive(Debug, Default)]
 pub struct TurnedAway {
-    services: BTreeMap<Box<str>, Counted>,
+    services: BTreeMap<Box<str>, CountedDrops>,
 }
 
 #[derive(Debug)]
-struct Counted {
+struct CountedDrops {
     /// Number at the last observation.
     packets: u64,
     recent: Option<Recent>,
@@ -43,7 +43,7 @@ impl TurnedAway {
     pub fn observe(&mut self, counts: &TurnedAwayCounts, now: Instant) {
         self.services.retain(|name, _| counts.contains_key(name));
         for (name, packets) in counts {
-            let known = self.services.entry(name.clone()).or_insert(Counted {
+            let known = self.services.entry(name.clone()).or_insert(CountedDrops {
                 packets: *packets,
                 recent: None,
             });

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::control::handshakes::Hearing;
+use crate::control::handshakes::ReportedHandshakes;
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::conntrack::{Completion, CompletionMonitor};
 use tcpgw_kernel::netlink::error::NetlinkError;
@@ -35,12 +35,12 @@ struct Listening {
 impl CompletionListener {
     /// Passes the handshakes received since the last observation to `each`, with a time after which they were
     /// completed. Returns the completeness of these reports.
-    pub(super) fn drain(&mut self, now: Instant, mut each: impl FnMut(Completion, Instant)) -> Hearing {
+    pub(super) fn drain(&mut self, now: Instant, mut each: impl FnMut(Completion, Instant)) -> ReportedHandshakes {
         if self.is_deaf {
-            return Hearing::None;
+            return ReportedHandshakes::None;
         }
         let Some(listening) = &mut self.listening else {
-            return Hearing::Part;
+            return ReportedHandshakes::Part;
         };
         let since = std::mem::replace(&mut listening.since, now);
         match listening.monitor.drain(|completion| each(completion, since)) {
@@ -52,10 +52,10 @@ impl CompletionListener {
             Err(error) => {
                 self.tell(&error);
                 self.listening = None;
-                return Hearing::Part;
+                return ReportedHandshakes::Part;
             }
         }
-        Hearing::All
+        ReportedHandshakes::All
     }
 
     /// Begins, continues or ends to receive reports until the next observation.

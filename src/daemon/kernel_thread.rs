@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc as results;
 
 use super::service_manager::Pulse;
-use crate::control::job::{Done, Job, JobOutcome};
+use crate::control::job::{Job, JobOutcome, JobResult};
 use crate::reconcile::engine::Engine;
 use crate::view::Table;
 use tcpgw_core::ruleset::links::Links;
@@ -84,7 +84,7 @@ fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<
     let done = perform(engine, job);
     let at = Instant::now();
     let swept = match &done {
-        Done::All(Ok(report)) | Done::Changed(Ok(Some(report))) => report.flushing,
+        JobResult::All(Ok(report)) | JobResult::Changed(Ok(Some(report))) => report.flushing,
         _ => Duration::ZERO,
     };
     let table = writes.then(|| {
@@ -101,24 +101,24 @@ fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<
 }
 
 /// Runs one job.
-pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> Done {
+pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> JobResult {
     match job {
-        Job::Look(guide) => Done::Looked(engine.look(&guide)),
-        Job::All(services, memo) => Done::All(engine.apply_all(&services, memo)),
-        Job::Change(change, memo) => Done::Changed(engine.change(&change.old, &change.new, &change.beside, memo)),
-        Job::Forget(backends) => Done::Forgot(engine.forget(&backends)),
-        Job::Count(backends) => Done::Counted(engine.count(&backends)),
-        Job::Check(services, memo) => Done::Checked(engine.check(&services, memo)),
-        Job::Flush(services) => Done::Flushed(engine.flush_stale(&services)),
-        Job::Tidy(services) => Done::Tidied(engine.tidy(&services)),
+        Job::Look(guide) => JobResult::Looked(engine.look(&guide)),
+        Job::All(services, memo) => JobResult::All(engine.apply_all(&services, memo)),
+        Job::Change(change, memo) => JobResult::Changed(engine.change(&change.old, &change.new, &change.beside, memo)),
+        Job::Forget(backends) => JobResult::Forgot(engine.forget(&backends)),
+        Job::Count(backends) => JobResult::Counted(engine.count(&backends)),
+        Job::Check(services, memo) => JobResult::Checked(engine.check(&services, memo)),
+        Job::Flush(services) => JobResult::Flushed(engine.flush_stale(&services)),
+        Job::Tidy(services) => JobResult::Tidied(engine.tidy(&services)),
         Job::Record(services, memo) => {
             engine.record(&services, memo);
-            Done::Recorded
+            JobResult::Recorded
         }
         Job::NoteTeardown(by) => {
             engine.note_teardown(&by);
-            Done::Recorded
+            JobResult::Recorded
         }
-        Job::Teardown(by) => Done::TornDown(engine.teardown(&by), by),
+        Job::Teardown(by) => JobResult::TornDown(engine.teardown(&by), by),
     }
 }

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Part of the daemon that asks for an examination. Each has at most one question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asker {
+pub(super) enum Requester {
     /// The state file.
     File,
     /// The judgement of held-back services and of lost addresses.
@@ -37,7 +37,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Services to examine.
 #[derive(Debug, Clone, PartialEq)]
-struct Question {
+struct Examination {
     services: Vec<Arc<Service>>,
     /// Whether each of the services exists already, in the same order.
     known: Vec<bool>,
@@ -47,9 +47,9 @@ struct Question {
 
 /// Result of an examination.
 #[derive(Debug)]
-pub(super) struct Answer {
-    asker: Asker,
-    question: Arc<Question>,
+pub(super) struct ExaminationResult {
+    asker: Requester,
+    question: Arc<Examination>,
     found: Result<Vetted, String>,
 }
 
@@ -58,24 +58,24 @@ enum Slot {
     #[default]
     Empty,
     /// A question, and the time since which it waits for an answer.
-    Asked(Arc<Question>, Instant),
-    Answered(Arc<Question>, Result<Vetted, String>, Instant),
+    Asked(Arc<Examination>, Instant),
+    Answered(Arc<Examination>, Result<Vetted, String>, Instant),
 }
 
 /// Handle of the thread.
 #[derive(Debug)]
-pub(super) struct Looker {
-    questions: questions::Sender<(Asker, Arc<Question>)>,
+pub(super) struct Examiner {
+    questions: questions::Sender<(Requester, Arc<Examination>)>,
     slots: [Slot; ASKERS],
 }
 
-impl Looker {
+impl Examiner {
     /// Starts the thread in the network namespace of this one. It ends when the handle is dropped and its last
     /// examination has ended.
     ///
     /// # Errors
     /// Fails when no thread can be started.
-    pub(super) fn start() -> std::io::Result<(Self, answers::Receiver<Answer>)> {
+    pub(super) fn start() -> std::io::Result<(Self, answers::Receiver<ExaminationResult>)> {
         let ((questions, asked), (answers, found)) = (mpsc::channel(), answers::channel(1));
         thread::Builder::new().name("looker".into()).spawn(move || {
             look_for_all(&asked, &answers, look);
@@ -94,16 +94,16 @@ impl Looker {
     /// Fails with [`Unvetted::Failed`] when the examination failed, or does not end in time.
     pub(super) fn vet(
         &mut self,
-        asker: Asker,
+        asker: Requester,
         state: &State,
         is_known: &dyn Fn(&Service) -> bool,
         now: Instant,
     ) -> Result<Vetted, Unvetted> {
         let known = state.services.iter().map(|service| is_known(service));
-        let question = Question {
+        let question = Examination {
             known: known.collect(),
             services: state.services.clone(),
-            warns: asker != Asker::Surroundings,
+            warns: asker != Requester::Surroundings,
         };
         let slot = &mut self.slots[asker as usize];
         match std::mem::take(slot) {
@@ -129,7 +129,7 @@ impl Looker {
     }
 
     /// Stores an answer.
-    pub(super) fn answered(&mut self, answer: Answer, now: Instant) {
+    pub(super) fn answered(&mut self, answer: ExaminationResult, now: Instant) {
         self.slots[answer.asker as usize] = Slot::Answered(answer.question, answer.found, now);
     }
 
@@ -152,20 +152,20 @@ fn late() -> Unvetted {
 }
 
 fn look_for_all(
-    asked: &questions::Receiver<(Asker, Arc<Question>)>,
-    answers: &answers::Sender<Answer>,
-    mut look: impl FnMut(&Question) -> Result<Vetted, String>,
+    asked: &questions::Receiver<(Requester, Arc<Examination>)>,
+    answers: &answers::Sender<ExaminationResult>,
+    mut look: impl FnMut(&Examination) -> Result<Vetted, String>,
 ) {
     while let Ok((asker, question)) = asked.recv() {
         let found = look(&question);
-        let answer = Answer { asker, question, found };
+        let answer = ExaminationResult { asker, question, found };
         if answers.blocking_send(answer).is_err() {
             return;
         }
     }
 }
 
-fn look(question: &Question) -> Result<Vetted, String> {
+fn look(question: &Examination) -> Result<Vetted, String> {
     let state = State {
         services: question.services.clone(),
     };
@@ -211,10 +211,10 @@ mod tests {
     }
 
     /// Returns a looker whose thread is simulated by the test.
-    fn looker() -> (Looker, questions::Receiver<(Asker, Arc<Question>)>) {
+    fn looker() -> (Examiner, questions::Receiver<(Requester, Arc<Examination>)>) {
         let (questions, asked) = mpsc::channel();
         let slots = Default::default();
-        (Looker { questions, slots }, asked)
+        (Examiner { questions, slots }, asked)
     }
 
     fn told(vetted: Result<Vetted, Unvetted>) -> Result<String, Unvetted> {
@@ -225,12 +225,12 @@ mod tests {
     fn a_question_is_asked_once_and_its_answer_is_taken_once() {
         let (mut looker, thread) = looker();
         let (state, now) = (state("a"), Instant::now());
-        let ask = |looker: &mut Looker, now| told(looker.vet(Asker::Order, &state, &|_| false, now));
+        let ask = |looker: &mut Examiner, now| told(looker.vet(Requester::Order, &state, &|_| false, now));
         assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
         assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
         let (asker, question) = thread.try_recv().unwrap();
         assert!(thread.try_recv().is_err(), "it is asked once");
-        let answer = |question: &Arc<Question>| Answer {
+        let answer = |question: &Arc<Examination>| ExaminationResult {
             asker,
             question: Arc::clone(question),
             found: Ok(warned("x")),
@@ -251,34 +251,34 @@ mod tests {
         let now = Instant::now();
         let none = |_: &Service| false;
         assert_eq!(
-            told(looker.vet(Asker::File, &state("a"), &none, now)),
+            told(looker.vet(Requester::File, &state("a"), &none, now)),
             Err(Unvetted::Pending)
         );
         let (asker, question) = thread.try_recv().unwrap();
         // Meanwhile something else is wanted, and another asker has a place of its own.
         assert_eq!(
-            told(looker.vet(Asker::File, &state("b"), &none, now)),
+            told(looker.vet(Requester::File, &state("b"), &none, now)),
             Err(Unvetted::Pending)
         );
         assert!(thread.try_recv().is_err(), "one at a time");
         assert_eq!(
-            told(looker.vet(Asker::Order, &state("b"), &none, now)),
+            told(looker.vet(Requester::Order, &state("b"), &none, now)),
             Err(Unvetted::Pending)
         );
-        assert_eq!(thread.try_recv().unwrap().0, Asker::Order);
+        assert_eq!(thread.try_recv().unwrap().0, Requester::Order);
         let found = Ok(warned("a"));
-        looker.answered(Answer { asker, question, found }, now);
+        looker.answered(ExaminationResult { asker, question, found }, now);
         assert_eq!(
-            told(looker.vet(Asker::File, &state("b"), &none, now)),
+            told(looker.vet(Requester::File, &state("b"), &none, now)),
             Err(Unvetted::Pending)
         );
         let (_, question) = thread.try_recv().unwrap();
         assert_eq!(&*question.services[0].name, "b");
         // Questions differ by the known services, too.
         let found = Ok(warned("b"));
-        looker.answered(Answer { asker, question, found }, now);
+        looker.answered(ExaminationResult { asker, question, found }, now);
         assert_eq!(
-            told(looker.vet(Asker::File, &state("b"), &|_| true, now)),
+            told(looker.vet(Requester::File, &state("b"), &|_| true, now)),
             Err(Unvetted::Pending)
         );
     }
@@ -287,7 +287,7 @@ mod tests {
     fn a_look_that_does_not_end_is_given_up() {
         let (mut looker, thread) = looker();
         let (state, now) = (state("a"), Instant::now());
-        let ask = |looker: &mut Looker, now| told(looker.vet(Asker::Order, &state, &|_| false, now));
+        let ask = |looker: &mut Examiner, now| told(looker.vet(Requester::Order, &state, &|_| false, now));
         assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
         assert_eq!(looker.gives_up_at(now), Some(now + PATIENCE));
         let later = now + PATIENCE;
@@ -296,7 +296,7 @@ mod tests {
         // The examination has ended all the same.
         let (asker, question) = thread.try_recv().unwrap();
         let found = Ok(warned("a"));
-        looker.answered(Answer { asker, question, found }, later);
+        looker.answered(ExaminationResult { asker, question, found }, later);
         assert_eq!(ask(&mut looker, later), Ok("a".into()));
         drop(thread);
         assert!(matches!(ask(&mut looker, later), Err(Unvetted::Failed(why)) if why.contains("has ended")));
@@ -308,12 +308,12 @@ mod tests {
         let (questions, asked) = mpsc::channel();
         let thread =
             thread::spawn(move || look_for_all(&asked, &sender, |question| Ok(warned(&question.services[0].name))));
-        let mut looker = Looker {
+        let mut looker = Examiner {
             questions,
             slots: Default::default(),
         };
         let now = Instant::now();
-        for (asker, name) in [(Asker::File, "a"), (Asker::Order, "b")] {
+        for (asker, name) in [(Requester::File, "a"), (Requester::Order, "b")] {
             assert_eq!(
                 told(looker.vet(asker, &state(name), &|_| false, now)),
                 Err(Unvetted::Pending)
@@ -323,11 +323,11 @@ mod tests {
             looker.answered(answers.blocking_recv().unwrap(), now);
         }
         assert_eq!(
-            told(looker.vet(Asker::Order, &state("b"), &|_| false, now)),
+            told(looker.vet(Requester::Order, &state("b"), &|_| false, now)),
             Ok("b".into())
         );
         assert_eq!(
-            told(looker.vet(Asker::File, &state("a"), &|_| false, now)),
+            told(looker.vet(Requester::File, &state("a"), &|_| false, now)),
             Ok("a".into())
         );
         drop(looker);

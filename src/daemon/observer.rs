@@ -17,7 +17,7 @@ use super::completions::CompletionListener;
 use crate::control::handshakes::{HandshakeReport, HandshakeTracker};
 use crate::control::observation::{Observation, ObservationRequest, StoreFile};
 use crate::control::turned_away::TurnedAwayCounts;
-use crate::doctor::{self, CheapReader, Effort, Subject};
+use crate::doctor::{self, CheapReader, CheckSubject, Effort};
 use crate::view::drops::over_flows;
 use tcpgw_core::problem::Problem;
 use tcpgw_core::summary::Summary;
@@ -108,7 +108,7 @@ fn cpu_time() -> Duration {
 }
 
 /// Returns the problems that would keep clients from being served, in the network namespace of this thread.
-pub fn surroundings(reader: &mut CheapReader, subject: &Subject) -> Vec<Problem> {
+pub fn surroundings(reader: &mut CheapReader, subject: &CheckSubject) -> Vec<Problem> {
     let facts = reader.read(subject, Instant::now());
     let mut problems = doctor::problems(&doctor::examine_cheap(&facts));
     let addresses = Routes::open().and_then(|mut routes| {

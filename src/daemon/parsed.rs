@@ -1,6 +1,6 @@
 //! A request to apply a state, parsed.
 
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::{Applied, Apply, Refused};
 use tcpgw_core::model::{InputProblems, State};
 
@@ -8,5 +8,5 @@ use tcpgw_core::model::{InputProblems, State};
 pub(super) struct Parsed {
     pub(super) apply: Apply,
     pub(super) state: Result<State, InputProblems>,
-    pub(super) reply: Reply<Result<Applied, Refused>>,
+    pub(super) reply: ReplySender<Result<Applied, Refused>>,
 }

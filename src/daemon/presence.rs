@@ -27,7 +27,7 @@ pub struct Presence {
 
 /// State of the daemon that wrote a presence file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum PresenceState {
     /// The daemon runs.
     Running(Presence),
     /// The daemon has ended irregularly.
@@ -59,15 +59,15 @@ impl Presence {
     }
 
     /// Returns the state of the last daemon, if it runs or was killed.
-    pub fn find(directory: &Path, namespace: u64) -> Option<Found> {
+    pub fn find(directory: &Path, namespace: u64) -> Option<PresenceState> {
         let content = run_file::read(&file(directory, namespace), MOST).ok()?;
         let presence: Self = serde_json::from_slice(&content.bytes).ok()?;
         // For a user who may not examine the lock, /proc gives the best answer.
         let lives = Lock::is_held(directory, namespace).unwrap_or_else(|_| is_daemon(presence.pid));
         Some(if lives {
-            Found::Running(presence)
+            PresenceState::Running(presence)
         } else {
-            Found::Gone(presence)
+            PresenceState::Gone(presence)
         })
     }
 }
@@ -108,9 +108,12 @@ mod tests {
         let lock = Lock::take(directory, 1, Duration::ZERO).unwrap();
         presence.leave(directory, 1).unwrap();
         presence.leave(directory, 1).unwrap();
-        assert_eq!(Presence::find(directory, 1), Some(Found::Running(presence.clone())));
+        assert_eq!(
+            Presence::find(directory, 1),
+            Some(PresenceState::Running(presence.clone()))
+        );
         drop(lock);
-        assert_eq!(Presence::find(directory, 1), Some(Found::Gone(presence)));
+        assert_eq!(Presence::find(directory, 1), Some(PresenceState::Gone(presence)));
         assert_eq!(Presence::find(directory, 2), None);
         Presence::withdraw(directory, 1);
         assert_eq!(Presence::find(directory, 1), None);

@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 use super::error::DaemonError;
 use super::error::io;
 use super::kernel_thread::Worker;
-use super::looker::{Answer, Asker, Looker};
+use super::looker::{ExaminationResult, Examiner, Requester};
 use super::observer::Observer;
 use super::presence::Presence;
 use super::provider_task::ProviderTask;
@@ -26,7 +26,7 @@ use super::signals::Signals;
 use super::start::StartFiles;
 use super::store_thread::StoreThread;
 use super::traffic_thread::TrafficThread;
-use super::watched_file::{File, next_news};
+use super::watched_file::{FollowedFile, next_news};
 use super::web_task::WebTask;
 use crate::api::Socket;
 use crate::config::Config;
@@ -36,11 +36,11 @@ use crate::control::core::{Core, Now};
 use crate::control::job::JobOutcome;
 use crate::control::observation::Observation;
 use crate::control::request::DaemonRequest;
-use crate::control::storage::Written;
+use crate::control::storage::WriteResult;
 use crate::daemon::parsed::Parsed;
 use crate::daemon::presence::remove_files_of_vanished_namespaces;
 use crate::lock::Lock;
-use crate::probe::{ProbeError, Prober, Report as Probed};
+use crate::probe::{ProbeError, ProbeReport, Prober};
 use crate::store::last::Last;
 use crate::store::lost;
 use tcpgw_core::model::{Service, State};
@@ -65,7 +65,7 @@ pub fn run(
         .build()
         .map_err(io("start"))?;
     let done = runtime.block_on(async {
-        let mut daemon = Daemon::start(given.clone(), settings, config, run_dir, set_level)?;
+        let mut daemon = DaemonLoop::start(given.clone(), settings, config, run_dir, set_level)?;
         let ended = daemon.serve().await;
         daemon.end().await;
         ended
@@ -78,7 +78,7 @@ pub fn run(
 /// Sets the level of the log.
 pub type SetLevel = Box<dyn Fn(LogLevel)>;
 
-struct Daemon {
+struct DaemonLoop {
     given: Given,
     set_level: SetLevel,
     core: Core,
@@ -87,19 +87,19 @@ struct Daemon {
     requests: mpsc::Receiver<DaemonRequest>,
     parsed: (mpsc::Sender<Parsed>, mpsc::Receiver<Parsed>),
     store_thread: Option<StoreThread>,
-    written: mpsc::Receiver<Written>,
+    written: mpsc::Receiver<WriteResult>,
     prober: Prober,
-    probed: mpsc::UnboundedReceiver<Vec<Probed>>,
+    probed: mpsc::UnboundedReceiver<Vec<ProbeReport>>,
     drift: AsyncFd<NftablesMonitor>,
     network: mpsc::Receiver<Notification>,
     traffic: Option<TrafficThread>,
     observer: Observer,
     observations: mpsc::Receiver<Observation>,
-    looker: Looker,
-    looks: mpsc::Receiver<Answer>,
+    looker: Examiner,
+    looks: mpsc::Receiver<ExaminationResult>,
     /// Time at which an examination under way is given up.
     gives_up_at: Option<Instant>,
-    file: Option<File>,
+    file: Option<FollowedFile>,
     signals: Signals,
     manager: Manager,
     pulse: LoopPulse,
@@ -144,7 +144,7 @@ impl Api {
     }
 }
 
-impl Daemon {
+impl DaemonLoop {
     async fn serve(&mut self) -> Result<(), DaemonError> {
         if self.file.is_none() {
             self.core.begin(Now::read());
@@ -235,8 +235,9 @@ impl Daemon {
         self.pulse.step_done(Instant::now());
         let looker = &mut self.looker;
         if self.core.is_judgement_due(now) {
-            let vet =
-                &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::Surroundings, state, known, now.instant);
+            let vet = &mut |state: &State, known: &IsKnown<'_>| {
+                looker.vet(Requester::Surroundings, state, known, now.instant)
+            };
             self.core.judge_surroundings(vet, now);
         }
         self.pulse.step_done(Instant::now());
@@ -289,7 +290,7 @@ impl Daemon {
     /// Gives the store's thread what is to be written now.
     fn write(&mut self, now: Now) -> Result<(), DaemonError> {
         let looker = &mut self.looker;
-        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::Order, state, known, now.instant);
+        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Requester::Order, state, known, now.instant);
         if let Some(write) = self.core.next_write(vet, now) {
             let store_thread = self.store_thread.as_ref().ok_or(DaemonError::Store)?;
             store_thread.write(write).map_err(|_| DaemonError::Store)?;

@@ -93,11 +93,11 @@ pub fn judge(settings: &DaemonSettings, config: &Config, owners: &Owners) -> Res
 pub(super) struct StartFiles {
     /// Files besides the configuration.
     named: Vec<PathBuf>,
-    known: Vec<Option<Identity>>,
+    known: Vec<Option<FileVersion>>,
 }
 
 /// Identity and version of a file: device, inode, size, change and modification time.
-type Identity = (u64, u64, u64, (i64, i64), (i64, i64));
+type FileVersion = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl StartFiles {
     /// Returns the files of a configuration that has just been read.
@@ -130,7 +130,7 @@ impl StartFiles {
         Some(judged)
     }
 
-    fn look(&self, given: &Given) -> Vec<Option<Identity>> {
+    fn look(&self, given: &Given) -> Vec<Option<FileVersion>> {
         let others = self.named.iter().map(PathBuf::as_path);
         [given.file()].into_iter().chain(others).map(identity).collect()
     }
@@ -147,7 +147,7 @@ fn named(config: &Config) -> Vec<PathBuf> {
     files
 }
 
-fn identity(path: &Path) -> Option<Identity> {
+fn identity(path: &Path) -> Option<FileVersion> {
     let of = fs::metadata(path).ok()?;
     Some((
         of.dev(),

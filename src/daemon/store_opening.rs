@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addon;
-use crate::control::storage::{Opened, Unfinished};
+use crate::control::storage::{Opened, UnfinishedDeploy};
 use crate::store::last::Last;
 use crate::store::{
-    By, Change, Deploy, Edit, Expect, HistoryFilter, LoadedResources, Store, StoreError, lost, written,
+    By, Change, Edit, Expect, HistoryFilter, LoadedResources, Store, StoreError, StoredDeploy, lost, written,
 };
 use tcpgw_core::model::{Service, parse_service};
 use tcpgw_core::owner::Owner;
@@ -121,17 +121,17 @@ pub(super) fn refresh(store: &mut Store) -> Result<Opened, StoreError> {
     })
 }
 
-fn unfinished(store: &mut Store) -> Result<Vec<Unfinished>, StoreError> {
+fn unfinished(store: &mut Store) -> Result<Vec<UnfinishedDeploy>, StoreError> {
     let deploys = store.unfinished_deploys()?.into_iter();
     let with_before = deploys.map(|deploy| {
         let before = before(store, &deploy)?;
-        Ok(Unfinished { deploy, before })
+        Ok(UnfinishedDeploy { deploy, before })
     });
     with_before.collect()
 }
 
 /// Returns a deploy's service before the last change by it, from the history, which is written with the change.
-pub(super) fn before(store: &mut Store, deploy: &Deploy) -> Result<Option<Service>, StoreError> {
+pub(super) fn before(store: &mut Store, deploy: &StoredDeploy) -> Result<Option<Service>, StoreError> {
     let filter = HistoryFilter {
         services: vec![deploy.service.clone()],
         deploy: Some(deploy.id),

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::store_opening::open;
 use super::store_work::{answer, open_or_refresh, perform};
-use crate::control::storage::{Opened, Query, QueryError, WAITING, Write, Written};
+use crate::control::storage::{Opened, Query, QueryError, WAITING, Write, WriteResult};
 use crate::store::StoreError;
 use crate::store::last::Last;
 
@@ -53,7 +53,7 @@ impl StoreThread {
         last: &mut Last,
         recorded: u64,
         now: Duration,
-        results: mpsc::Sender<Written>,
+        results: mpsc::Sender<WriteResult>,
     ) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
         let (store, opened) = match open(path, last, recorded, now) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
@@ -92,8 +92,8 @@ impl StoreThread {
     /// Starts a thread that runs `work` for each order, until both queues are closed or no results are wanted any
     /// more. If it panics, both queues and `results` are closed.
     fn working(
-        results: mpsc::Sender<Written>,
-        mut work: impl FnMut(Order) -> Option<Written> + Send + 'static,
+        results: mpsc::Sender<WriteResult>,
+        mut work: impl FnMut(Order) -> Option<WriteResult> + Send + 'static,
     ) -> std::io::Result<Self> {
         let (writes, mut to_write) = mpsc::channel(1);
         let (queries, mut to_read) = mpsc::channel(WAITING);

@@ -4,22 +4,22 @@ use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use super::store_opening::{before, open, refresh};
-use crate::control::storage::{OrphanRemoval, Query, QueryError, Recorded, Write, Written};
+use crate::control::storage::{DeployRecord, OrphanRemoval, Query, QueryError, Write, WriteResult};
 use crate::store::last::Last;
-use crate::store::{Committed, Phase, Store, StoreError};
+use crate::store::{Committed, DeployPhase, Store, StoreError};
 
-pub(super) fn recorded(store: &mut Store, id: u64) -> Result<Option<Recorded>, StoreError> {
+pub(super) fn recorded(store: &mut Store, id: u64) -> Result<Option<DeployRecord>, StoreError> {
     let Some(deploy) = store.deploy(id)? else {
         return Ok(None);
     };
     let before = match deploy.phase {
-        Phase::Switched | Phase::Drained => before(store, &deploy)?,
-        Phase::Probing | Phase::Failed | Phase::Undone => None,
+        DeployPhase::Switched | DeployPhase::Drained => before(store, &deploy)?,
+        DeployPhase::Probing | DeployPhase::Failed | DeployPhase::Undone => None,
     };
     let old = before.into_iter().flat_map(|service| service.backends);
     let old = old.map(|backend| backend.endpoint);
     let old = old.filter(|endpoint| !deploy.targets.contains(endpoint)).collect();
-    Ok(Some(Recorded { deploy, old }))
+    Ok(Some(DeployRecord { deploy, old }))
 }
 
 pub(super) fn with<T>(
@@ -33,23 +33,23 @@ pub(super) fn with<T>(
 }
 
 /// Carries out a write, or returns the error of a store that could not be opened.
-pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
+pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> WriteResult {
     match write {
-        Write::Refresh => Written::Refreshed(with(store, refresh)),
+        Write::Refresh => WriteResult::Refreshed(with(store, refresh)),
         Write::Remember(path, last) => {
             let begin = Instant::now();
             let saved = last.save(&path);
             let saved = saved.map_err(|error| format!("failed to write {}: {error}", tcpgw_core::escape::path(&path)));
-            Written::Remembered(saved, begin.elapsed())
+            WriteResult::Remembered(saved, begin.elapsed())
         }
-        Write::Change(change, by, at) => Written::Changed(with(store, |store| store.commit(&change, &by, at))),
-        Write::Together(changes, at) => Written::Together(match store {
+        Write::Change(change, by, at) => WriteResult::Changed(with(store, |store| store.commit(&change, &by, at))),
+        Write::Together(changes, at) => WriteResult::Together(match store {
             Ok(store) => store.commit_together(&changes, at),
             Err(error) => changes.iter().map(|_| Err(error.clone())).collect(),
         }),
-        Write::RemoveOrphans(removal) => Written::Changed(with(store, |store| remove_orphans(store, &removal))),
-        Write::Begin(deploy, by, at) => Written::Began(with(store, |store| store.deploy_begin(&deploy, &by, at))),
-        Write::Step(step, at) => Written::Stepped(with(store, |store| store.deploy_update(&step, at))),
+        Write::RemoveOrphans(removal) => WriteResult::Changed(with(store, |store| remove_orphans(store, &removal))),
+        Write::Begin(deploy, by, at) => WriteResult::Began(with(store, |store| store.deploy_begin(&deploy, &by, at))),
+        Write::Step(step, at) => WriteResult::Stepped(with(store, |store| store.deploy_update(&step, at))),
     }
 }
 
@@ -90,12 +90,12 @@ pub(super) fn answer(store: &mut Result<Store, StoreError>, query: Query) {
 
 /// Carries out [`Write::Refresh`]. A store that could not be opened for a reason that may pass is opened again, as at
 /// a start.
-pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last: &Last, recorded: u64) -> Written {
+pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last: &Last, recorded: u64) -> WriteResult {
     if store.as_ref().is_err_and(StoreError::may_pass) {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        return Written::Refreshed(match open(path, last, recorded, now) {
+        return WriteResult::Refreshed(match open(path, last, recorded, now) {
             Ok((opened_store, opened)) => {
                 *store = Ok(opened_store);
                 Ok(opened)

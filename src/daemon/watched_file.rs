@@ -11,12 +11,12 @@ use crate::provider::News;
 use crate::provider::file::FileProvider;
 
 /// The state file that is followed.
-pub(super) struct File {
+pub(super) struct FollowedFile {
     pub(super) news: mpsc::Receiver<News>,
     pub(super) task: JoinHandle<()>,
 }
 
-impl File {
+impl FollowedFile {
     pub(super) fn watch(path: &Path, config: &Config) -> Self {
         let (sender, news) = mpsc::channel(1);
         let mut provider = FileProvider::watch(path, Arc::new(config.clone()));
@@ -32,7 +32,7 @@ impl File {
     }
 }
 
-pub(super) async fn next_news(file: &mut Option<File>) -> Option<News> {
+pub(super) async fn next_news(file: &mut Option<FollowedFile>) -> Option<News> {
     match file {
         Some(file) => file.news.recv().await,
         None => std::future::pending().await,

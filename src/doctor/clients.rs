@@ -2,12 +2,12 @@
 
 use super::conditions::holds_for;
 use super::holds::Holds;
-use super::packet::{Packet, Value};
+use super::packet::{FieldValue, Packet};
 use super::spans::{Span, network};
 use tcpgw_kernel::firewall::{Relation, Rule, RuleField, Test};
 
 /// Clients that a rule matches.
-pub(super) struct About {
+pub(super) struct MatchedClients {
     pub(super) field: RuleField,
     /// Whether all other conditions surely hold.
     pub(super) sure: bool,
@@ -16,7 +16,7 @@ pub(super) struct About {
 
 /// Returns the clients that a rule matches, if one list or network of clients is the only condition that clients
 /// differ in.
-pub(super) fn ranges_of(packet: &Packet, rule: &Rule) -> Option<About> {
+pub(super) fn ranges_of(packet: &Packet, rule: &Rule) -> Option<MatchedClients> {
     /// Maximum length of the list; a longer one is meant for single clients.
     const MOST: usize = 100;
     let of = |holds: Holds| rule.tests.iter().filter(move |test| holds_for(packet, test) == holds);
@@ -44,7 +44,7 @@ pub(super) fn ranges_of(packet: &Packet, rule: &Rule) -> Option<About> {
         } => (load, vec![network(*load, mask.as_deref(), value, value)?]),
         _ => return None,
     };
-    (packet.value(*load, None) == Value::Differs).then(|| About {
+    (packet.value(*load, None) == FieldValue::Differs).then(|| MatchedClients {
         field: load.field,
         sure: of(Holds::Unknown).next().is_none(),
         spans,
@@ -92,7 +92,7 @@ pub(super) fn spares_few(packet: &Packet, rule: &Rule) -> bool {
         RuleField::SourcePort | RuleField::DestPort => u16::MAX.into(),
         _ => u32::MAX.into(),
     };
-    let spared = spans.filter(|_| packet.value(load, None) == Value::Differs);
+    let spared = spans.filter(|_| packet.value(load, None) == FieldValue::Differs);
     spared.is_some_and(|spans| {
         let size = spans.iter().fold(0_u128, |size, (from, to)| {
             size.saturating_add((to - from).saturating_add(1))

@@ -1,7 +1,7 @@
 //! Conditions of a rule, judged for a packet.
 
 use super::holds::Holds;
-use super::packet::{Packet, Value};
+use super::packet::{FieldValue, Packet};
 use super::spans::{compare_clients, covers};
 use tcpgw_kernel::firewall::{Load, Relation, Rule, RuleField, SetElement, Test};
 
@@ -89,9 +89,9 @@ pub(super) fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation
         };
     }
     let mut bytes = match packet.value(load, mask) {
-        Value::Is(bytes) => bytes,
-        Value::Differs => return compare_clients(load, packet.client_ports(), mask, relation, value),
-        Value::Unknown => return Holds::Unknown,
+        FieldValue::Is(bytes) => bytes,
+        FieldValue::Differs => return compare_clients(load, packet.client_ports(), mask, relation, value),
+        FieldValue::Unknown => return Holds::Unknown,
     };
     for (byte, mask) in bytes.iter_mut().zip(mask.unwrap_or_default()) {
         *byte &= mask;
@@ -124,9 +124,9 @@ pub(super) fn key_value(packet: &Packet, key: &[Load]) -> Result<Vec<Vec<u8>>, H
     let mut parts = Vec::new();
     for load in key {
         match packet.value(*load, None) {
-            Value::Is(bytes) => parts.push(bytes),
-            Value::Differs => return Err(Holds::SomeClients),
-            Value::Unknown => unknown = Some(Holds::Unknown),
+            FieldValue::Is(bytes) => parts.push(bytes),
+            FieldValue::Differs => return Err(Holds::SomeClients),
+            FieldValue::Unknown => unknown = Some(Holds::Unknown),
         }
     }
     unknown.map_or(Ok(parts), Err)
@@ -145,13 +145,13 @@ pub(super) fn is_in(packet: &Packet, key: &[Load], elements: &[SetElement], spar
     for load in key {
         let value = packet.value(*load, None);
         let length = match &value {
-            Value::Is(bytes) => bytes.len(),
+            FieldValue::Is(bytes) => bytes.len(),
             _ => load.len,
         };
         parts.push((load.field, value, at..at + length));
         at += load.len.max(length).next_multiple_of(4).max(4);
     }
-    let mut differ = parts.iter().filter(|(_, value, _)| *value == Value::Differs);
+    let mut differ = parts.iter().filter(|(_, value, _)| *value == FieldValue::Differs);
     let differs = differ.next().filter(|_| differ.next().is_none());
     let mut best = Holds::No;
     // Ranges that elements cover of the only part in which clients differ, if all other parts match.
@@ -161,13 +161,13 @@ pub(super) fn is_in(packet: &Packet, key: &[Load], elements: &[SetElement], spar
         for (field, value, span) in &parts {
             let range = element.from.get(span.clone()).zip(element.to.get(span.clone()));
             holds = holds.min(match (value, range) {
-                (Value::Unknown, _) => Holds::Unknown,
-                (Value::Is(bytes), Some((from, to))) if from <= bytes.as_slice() && bytes.as_slice() <= to => {
+                (FieldValue::Unknown, _) => Holds::Unknown,
+                (FieldValue::Is(bytes), Some((from, to))) if from <= bytes.as_slice() && bytes.as_slice() <= to => {
                     Holds::Yes
                 }
-                (Value::Is(_), _) => Holds::No,
-                (Value::Differs, Some(range)) => covers(*field, &[range]),
-                (Value::Differs, None) => Holds::SomeClients,
+                (FieldValue::Is(_), _) => Holds::No,
+                (FieldValue::Differs, Some(range)) => covers(*field, &[range]),
+                (FieldValue::Differs, None) => Holds::SomeClients,
             });
         }
         if holds == Holds::SomeClients

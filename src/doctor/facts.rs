@@ -87,7 +87,7 @@ pub enum Effort {
 
 /// Subject of the checks.
 #[derive(Debug, Clone)]
-pub struct Subject {
+pub struct CheckSubject {
     /// Services whose surroundings are checked.
     pub services: Arc<Summary>,
     /// Mark of tcpgw's flows.
@@ -104,7 +104,7 @@ pub struct Subject {
     pub failing_probes: Arc<FailingProbes>,
 }
 
-impl Default for Subject {
+impl Default for CheckSubject {
     fn default() -> Self {
         Self {
             services: Arc::default(),

@@ -8,7 +8,7 @@ use tcpgw_core::problem;
 /// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Severity {
+pub enum FindingSeverity {
     /// Traffic is broken, or will be as soon as there is some.
     Broken,
     /// Traffic may be broken.
@@ -17,7 +17,7 @@ pub enum Severity {
     Note,
 }
 
-impl Severity {
+impl FindingSeverity {
     /// Returns the severity of a finding for that of a problem.
     pub const fn of(severity: problem::Severity) -> Self {
         match severity {
@@ -27,7 +27,7 @@ impl Severity {
     }
 }
 
-impl fmt::Display for Severity {
+impl fmt::Display for FindingSeverity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Broken => "broken",
@@ -43,7 +43,7 @@ pub struct Finding {
     /// Permanent and unique name of the finding, in kebab case.
     pub id: &'static str,
     /// Severity.
-    pub severity: Severity,
+    pub severity: FindingSeverity,
     /// Observation.
     pub seen: String,
     /// Effect and reason.
@@ -89,7 +89,7 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// Returns the number of findings of a severity.
-    pub fn count(&self, severity: Severity) -> usize {
+    pub fn count(&self, severity: FindingSeverity) -> usize {
         self.findings
             .iter()
             .filter(|finding| finding.severity == severity)
@@ -112,7 +112,7 @@ impl Diagnosis {
     pub(super) fn found(
         &mut self,
         id: &'static str,
-        severity: Severity,
+        severity: FindingSeverity,
         seen: String,
         cause: String,
         fix: Option<Fix>,
@@ -127,15 +127,15 @@ impl Diagnosis {
     }
 
     pub(super) fn broken(&mut self, id: &'static str, seen: impl Into<String>, cause: impl Into<String>, fix: Fix) {
-        self.found(id, Severity::Broken, seen.into(), cause.into(), Some(fix));
+        self.found(id, FindingSeverity::Broken, seen.into(), cause.into(), Some(fix));
     }
 
     pub(super) fn warning(&mut self, id: &'static str, seen: impl Into<String>, cause: impl Into<String>, fix: Fix) {
-        self.found(id, Severity::Warning, seen.into(), cause.into(), Some(fix));
+        self.found(id, FindingSeverity::Warning, seen.into(), cause.into(), Some(fix));
     }
 
     pub(super) fn note(&mut self, id: &'static str, seen: impl Into<String>, cause: impl Into<String>) {
-        self.found(id, Severity::Note, seen.into(), cause.into(), None);
+        self.found(id, FindingSeverity::Note, seen.into(), cause.into(), None);
     }
 
     pub(super) fn unchecked(&mut self, check: impl Into<String>, reason: impl Into<String>) {

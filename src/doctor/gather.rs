@@ -19,7 +19,7 @@ use std::time::Instant;
 
 pub use self::cheap::CheapReader;
 use self::table::{TableReading, read_table};
-use super::facts::{Effort, Fact, Facts, Subject};
+use super::facts::{CheckSubject, Effort, Fact, Facts};
 use crate::config::Config;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{Family, SetName};
@@ -50,7 +50,7 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         .ok()
         .and_then(|table| table.mark)
         .unwrap_or(configured_mark);
-    let subject = Subject {
+    let subject = CheckSubject {
         services: Arc::new(services),
         mark,
         protect_backends: protects,

@@ -45,7 +45,7 @@ pub(super) enum PacketVerdict {
 
 /// An effect of a chain on a packet besides the verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Done {
+pub(super) struct ChainEffect {
     pub(super) effect: RuleEffect,
     pub(super) chain: String,
     /// Number of the rule, from 1.
@@ -54,8 +54,12 @@ pub(super) struct Done {
 }
 
 /// Returns the verdict of a base chain on a packet, and its effects.
-pub(super) fn walk(chains: &[FirewallChain], base: &FirewallChain, packet: &Packet) -> (PacketVerdict, Vec<Done>) {
-    let mut walk = Walk {
+pub(super) fn walk(
+    chains: &[FirewallChain],
+    base: &FirewallChain,
+    packet: &Packet,
+) -> (PacketVerdict, Vec<ChainEffect>) {
+    let mut walk = ChainWalk {
         chains: chains.iter().filter(|chain| chain.table == base.table).collect(),
         packet,
         shows_client: !packet.reply
@@ -86,9 +90,9 @@ pub(super) fn walk(chains: &[FirewallChain], base: &FirewallChain, packet: &Pack
         })
     };
     let ended = match end {
-        End::Accepted => None,
-        End::Ended(place) => Some(place),
-        End::Through => policy(),
+        ChainEnd::Accepted => None,
+        ChainEnd::Ended(place) => Some(place),
+        ChainEnd::Through => policy(),
     };
     let fate = match (ended, walk.accepts, walk.may_end) {
         (Some(place), false, _) => PacketVerdict::Ends(place),
@@ -98,13 +102,13 @@ pub(super) fn walk(chains: &[FirewallChain], base: &FirewallChain, packet: &Pack
     (fate, walk.done)
 }
 
-enum End {
+enum ChainEnd {
     Through,
     Accepted,
     Ended(RulePlace),
 }
 
-struct Walk<'a> {
+struct ChainWalk<'a> {
     chains: Vec<&'a FirewallChain>,
     packet: &'a Packet,
     /// Whether the packet has the address of a client, rather than one of the gateway's own in its place.
@@ -115,25 +119,25 @@ struct Walk<'a> {
     /// Whether a rule that may match accepts the packet.
     accepts: bool,
     may_end: Option<RulePlace>,
-    done: Vec<Done>,
+    done: Vec<ChainEffect>,
     /// Ranges of a field in which clients differ that rules drop, each only some clients by itself; and whether that
     /// is sure.
     dropped: Vec<(RuleField, bool, Span)>,
 }
 
-impl<'a> Walk<'a> {
-    fn chain(&mut self, chain: &'a FirewallChain, mut certain: Holds, depth: usize) -> End {
+impl<'a> ChainWalk<'a> {
+    fn chain(&mut self, chain: &'a FirewallChain, mut certain: Holds, depth: usize) -> ChainEnd {
         for (at, rule) in chain.rules.iter().enumerate() {
             self.left = self.left.saturating_sub(1);
             if self.left == 0 || depth > DEEPEST {
-                return End::Through;
+                return ChainEnd::Through;
             }
             let holds = all_hold(self.packet, rule);
             if holds == Holds::No {
                 continue;
             }
             for effect in &rule.effects {
-                self.done.push(Done {
+                self.done.push(ChainEffect {
                     effect: *effect,
                     chain: chain.name.clone(),
                     rule: at + 1,
@@ -166,10 +170,10 @@ impl<'a> Walk<'a> {
             }
             // A rule that surely translates the packet also ends the chain for it.
             if rule.effects.contains(&RuleEffect::Dnat) && holds.min(certain) == Holds::Yes {
-                return End::Accepted;
+                return ChainEnd::Accepted;
             }
         }
-        End::Through
+        ChainEnd::Through
     }
 
     /// Returns whether a rule that drops some clients is the last of several that together drop all.
@@ -200,9 +204,9 @@ impl<'a> Walk<'a> {
         depth: usize,
     ) -> PacketStep {
         match (verdict, certain) {
-            (RuleVerdict::Accept, Holds::Yes) => return PacketStep::End(End::Accepted),
+            (RuleVerdict::Accept, Holds::Yes) => return PacketStep::End(ChainEnd::Accepted),
             (RuleVerdict::Accept, _) => self.accepts = true,
-            (RuleVerdict::Drop | RuleVerdict::Reject, Holds::Yes) => return PacketStep::End(End::Ended(place)),
+            (RuleVerdict::Drop | RuleVerdict::Reject, Holds::Yes) => return PacketStep::End(ChainEnd::Ended(place)),
             (RuleVerdict::Drop | RuleVerdict::Reject, Holds::Unknown) => drop(self.may_end.get_or_insert(place)),
             (RuleVerdict::Unknown(_), _) => {
                 self.accepts = true;
@@ -216,7 +220,7 @@ impl<'a> Walk<'a> {
                     self.path.push(&chain.name);
                     let end = self.chain(chain, certain, depth + 1);
                     self.path.pop();
-                    if !matches!(end, End::Through) {
+                    if !matches!(end, ChainEnd::Through) {
                         return PacketStep::End(end);
                     }
                 }
@@ -234,12 +238,12 @@ enum PacketStep {
     Next,
     /// The following rules may or may not be reached.
     Doubt,
-    End(End),
+    End(ChainEnd),
 }
 
 fn leaving(own: Holds) -> PacketStep {
     if own == Holds::Yes {
-        PacketStep::End(End::Through)
+        PacketStep::End(ChainEnd::Through)
     } else {
         PacketStep::Doubt
     }

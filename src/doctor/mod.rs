@@ -26,19 +26,19 @@ use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::Summary;
 
 pub use self::facts::{
-    CheapFacts, Effort, Fact, Facts, FailingProbes, Firewall, LostAnswers, MisroutedProbe, ServedClient, Subject,
+    CheapFacts, CheckSubject, Effort, Fact, Facts, FailingProbes, Firewall, LostAnswers, MisroutedProbe, ServedClient,
     TableFacts, TableState, Ways, WaysOfAnswers, WaysOut,
 };
-pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
+pub use self::finding::{Diagnosis, Finding, FindingSeverity, Fix, Unchecked};
 pub use self::gather::{CheapReader, gather};
 pub use self::problems::{KINDS, absent_addresses, add_of_daemon, finding, problems};
 
 /// The possible findings, each with its worst severity; the names are permanent. A finding that is also a problem of
 /// the gateway has the severity of [`Kind::severity`].
-pub const FINDINGS: &[(&str, Severity)] = &[
+pub const FINDINGS: &[(&str, FindingSeverity)] = &[
     of(Kind::IpForwardOff),
     of(Kind::Ipv6ForwardingOff),
-    ("ipv6-router-advertisements", Severity::Note),
+    ("ipv6-router-advertisements", FindingSeverity::Note),
     of(Kind::PacketsDropped),
     of(Kind::ProbesDropped),
     of(Kind::ProbesMisrouted),
@@ -48,22 +48,22 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     of(Kind::FlowsUnmarked),
     of(Kind::FlowsOffloaded),
     of(Kind::ReversePathFilter),
-    ("bridge-without-hairpin", Severity::Warning),
+    ("bridge-without-hairpin", FindingSeverity::Warning),
     of(Kind::ConntrackFull),
     of(Kind::ConntrackFilling),
-    ("conntrack-dropped", Severity::Warning),
+    ("conntrack-dropped", FindingSeverity::Warning),
     of(Kind::ConntrackLongChains),
-    ("conntrack-races", Severity::Note),
-    ("conntrack-liberal", Severity::Note),
-    ("conntrack-loose", Severity::Note),
-    ("conntrack-long-timeout", Severity::Note),
-    ("conntrack-accounting-off", Severity::Note),
-    ("conntrack-timestamps-off", Severity::Note),
-    ("snat-ports-exhausted", Severity::Broken),
-    ("snat-port-reuse", Severity::Warning),
+    ("conntrack-races", FindingSeverity::Note),
+    ("conntrack-liberal", FindingSeverity::Note),
+    ("conntrack-loose", FindingSeverity::Note),
+    ("conntrack-long-timeout", FindingSeverity::Note),
+    ("conntrack-accounting-off", FindingSeverity::Note),
+    ("conntrack-timestamps-off", FindingSeverity::Note),
+    ("snat-ports-exhausted", FindingSeverity::Broken),
+    ("snat-port-reuse", FindingSeverity::Warning),
     of(Kind::SourceAddressNotLocal),
-    ("port-in-local-range", Severity::Warning),
-    ("port-with-listener", Severity::Note),
+    ("port-in-local-range", FindingSeverity::Warning),
+    ("port-with-listener", FindingSeverity::Note),
     of(Kind::AddressNotLocal),
     of(Kind::AddressLost),
     of(Kind::NoPublicAddress),
@@ -73,29 +73,29 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     of(Kind::AnswersWithoutRoute),
     of(Kind::BackendByDefaultRoute),
     of(Kind::BackendIsGateway),
-    ("backend-unreachable", Severity::Warning),
-    ("path-mtu", Severity::Note),
-    ("large-receive-offload", Severity::Warning),
-    ("packets-merged", Severity::Note),
-    ("kernel-feature-missing", Severity::Broken),
-    ("kernel-fallback", Severity::Note),
-    ("kernel-untested", Severity::Warning),
+    ("backend-unreachable", FindingSeverity::Warning),
+    ("path-mtu", FindingSeverity::Note),
+    ("large-receive-offload", FindingSeverity::Warning),
+    ("packets-merged", FindingSeverity::Note),
+    ("kernel-feature-missing", FindingSeverity::Broken),
+    ("kernel-fallback", FindingSeverity::Note),
+    ("kernel-untested", FindingSeverity::Warning),
     ("table-missing", worst(Kind::NoTable)),
-    ("table-of-another-version", Severity::Warning),
+    ("table-of-another-version", FindingSeverity::Warning),
     of(Kind::TableChanged),
-    ("table-unrecorded", Severity::Note),
-    ("table-owned", Severity::Warning),
+    ("table-unrecorded", FindingSeverity::Note),
+    ("table-owned", FindingSeverity::Warning),
     ("table-of-another-mark", worst(Kind::OtherMark)),
 ];
 
 /// Returns the finding of a kind of problem, under the same name.
-const fn of(kind: Kind) -> (&'static str, Severity) {
+const fn of(kind: Kind) -> (&'static str, FindingSeverity) {
     (kind.id(), worst(kind))
 }
 
 /// Returns the worst severity of a finding for a kind of problem.
-const fn worst(kind: Kind) -> Severity {
-    Severity::of(kind.severity())
+const fn worst(kind: Kind) -> FindingSeverity {
+    FindingSeverity::of(kind.severity())
 }
 
 /// Returns the findings of all checks.
@@ -120,9 +120,9 @@ pub fn examine_cheap(facts: &CheapFacts) -> Diagnosis {
 /// Returns the findings about forwarding, for services that may not exist yet.
 pub fn examine_forwarding(services: Summary) -> Vec<Finding> {
     let mut diagnosis = Diagnosis::default();
-    let subject = Subject {
+    let subject = CheckSubject {
         services: Arc::new(services),
-        ..Subject::default()
+        ..CheckSubject::default()
     };
     let facts = CheapReader::new(Effort::Quick).read_ways(&subject);
     checks::forwarding::check(&facts, &mut diagnosis);
@@ -131,7 +131,7 @@ pub fn examine_forwarding(services: Summary) -> Vec<Finding> {
 
 /// Returns the rules of other programs that keep processes of `tcpgw up` from the outside, for the app with this id.
 pub fn examine_app(id: &str) -> Vec<Finding> {
-    let facts = CheapReader::new(Effort::Quick).read(&Subject::default(), Instant::now());
+    let facts = CheapReader::new(Effort::Quick).read(&CheckSubject::default(), Instant::now());
     let mut diagnosis = Diagnosis::default();
     checks::apps::check_one(&facts, id, &mut diagnosis);
     diagnosis.findings

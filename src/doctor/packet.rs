@@ -38,7 +38,7 @@ pub(super) struct Packet {
     /// Whether the packet goes from the server to the client.
     pub(super) reply: bool,
     /// Place in its connection.
-    pub(super) stage: Stage,
+    pub(super) stage: PacketStage,
     /// Whether conntrack has seen it.
     pub(super) tracked: bool,
     /// Mark of its flow, if the rules of tcpgw have already marked and translated it.
@@ -53,7 +53,7 @@ pub(super) struct Packet {
 
 /// Place of a packet in its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum PacketStage {
     /// The SYN, or the answer to it.
     Handshake,
     /// A later packet without data.
@@ -98,7 +98,7 @@ pub(super) struct FromApp {
 
 /// Value of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum FieldValue {
     Is(Vec<u8>),
     /// The value differs between clients, or between programs' rules.
     Differs,
@@ -112,10 +112,10 @@ impl Packet {
         const PSH: u8 = 8;
         const ACK: u8 = 16;
         match (self.stage, self.reply) {
-            (Stage::Handshake, false) => SYN,
-            (Stage::Handshake, true) => SYN | ACK,
-            (Stage::Later, _) => ACK,
-            (Stage::Data, _) => PSH | ACK,
+            (PacketStage::Handshake, false) => SYN,
+            (PacketStage::Handshake, true) => SYN | ACK,
+            (PacketStage::Later, _) => ACK,
+            (PacketStage::Data, _) => PSH | ACK,
         }
     }
 
@@ -127,7 +127,7 @@ impl Packet {
         }
         let translated = if self.ours.is_some() { ct_state::DNAT } else { 0 };
         translated
-            | if self.reply || self.stage != Stage::Handshake {
+            | if self.reply || self.stage != PacketStage::Handshake {
                 ct_state::ESTABLISHED
             } else {
                 ct_state::NEW
@@ -140,29 +140,29 @@ impl Packet {
     }
 
     /// Returns the value of a field under a mask: of marks only the bits of tcpgw are known.
-    pub(super) fn value(&self, load: Load, mask: Option<&[u8]>) -> Value {
+    pub(super) fn value(&self, load: Load, mask: Option<&[u8]>) -> FieldValue {
         let value = self.whole(load.field, mask);
         match value {
-            Value::Is(mut bytes) => {
+            FieldValue::Is(mut bytes) => {
                 bytes.truncate(load.len);
-                Value::Is(bytes)
+                FieldValue::Is(bytes)
             }
             other => other,
         }
     }
 
-    fn whole(&self, field: RuleField, mask: Option<&[u8]>) -> Value {
-        let native = |number: u32| Value::Is(number.to_ne_bytes().to_vec());
+    fn whole(&self, field: RuleField, mask: Option<&[u8]>) -> FieldValue {
+        let native = |number: u32| FieldValue::Is(number.to_ne_bytes().to_vec());
         match field {
-            RuleField::Family => Value::Is(vec![match self.family {
+            RuleField::Family => FieldValue::Is(vec![match self.family {
                 Family::V4 => NFPROTO_IPV4,
                 Family::V6 => NFPROTO_IPV6,
             }]),
-            RuleField::EtherType => Value::Is(match self.family {
+            RuleField::EtherType => FieldValue::Is(match self.family {
                 Family::V4 => ETHERTYPE_IPV4.to_vec(),
                 Family::V6 => ETHERTYPE_IPV6.to_vec(),
             }),
-            RuleField::Protocol => Value::Is(vec![TCP]),
+            RuleField::Protocol => FieldValue::Is(vec![TCP]),
             RuleField::InName => name(self.input.as_ref()),
             RuleField::OutName => name(self.output.as_ref()),
             RuleField::InIndex => index(self.input.as_ref()),
@@ -177,47 +177,47 @@ impl Packet {
             }
             RuleField::CtStatus => match mask.map(number) {
                 Some(STATUS_DNAT) => native(if self.ours.is_some() { STATUS_DNAT } else { 0 }),
-                _ => Value::Unknown,
+                _ => FieldValue::Unknown,
             },
             RuleField::CtMark => match (self.ours, mask.map(number)) {
                 (Some(ours), Some(bits)) if bits & !ours.mask() == 0 => native(ours.value()),
                 (None, Some(bits)) if self.from_app.as_ref().is_some_and(|app| bits & !app.mark.mask() == 0) => {
                     native(0)
                 }
-                _ => Value::Differs,
+                _ => FieldValue::Differs,
             },
-            RuleField::CtDirection => Value::Is(vec![u8::from(self.reply)]),
+            RuleField::CtDirection => FieldValue::Is(vec![u8::from(self.reply)]),
             // Before the rules of tcpgw the destination is the gateway, afterwards a backend.
             RuleField::DestType if self.from_app.is_some() => native(RTN_UNICAST),
             RuleField::DestType => match (self.reply, self.ours, self.server) {
                 (false, None, _) if self.input.is_some() || self.output.is_none() => native(RTN_LOCAL),
                 (false, Some(_), Some(_)) => native(RTN_UNICAST),
-                _ => Value::Unknown,
+                _ => FieldValue::Unknown,
             },
-            RuleField::TcpFlags => Value::Is(vec![self.tcp_flags()]),
-            RuleField::Mark => self.mark.map_or(Value::Differs, native),
-            RuleField::Sender => Value::Differs,
-            RuleField::Other => Value::Unknown,
+            RuleField::TcpFlags => FieldValue::Is(vec![self.tcp_flags()]),
+            RuleField::Mark => self.mark.map_or(FieldValue::Differs, native),
+            RuleField::Sender => FieldValue::Differs,
+            RuleField::Other => FieldValue::Unknown,
         }
     }
 
-    fn address(&self, of_server: bool) -> Value {
+    fn address(&self, of_server: bool) -> FieldValue {
         let app = self.from_app.as_ref().map(|app| app.client);
         let client = self.client.map(|client| client.address).or(app);
         match if of_server { self.server } else { client } {
-            Some(IpAddr::V4(address)) => Value::Is(address.octets().to_vec()),
-            Some(IpAddr::V6(address)) => Value::Is(address.octets().to_vec()),
-            None if of_server && app.is_none() => Value::Unknown,
-            None => Value::Differs,
+            Some(IpAddr::V4(address)) => FieldValue::Is(address.octets().to_vec()),
+            Some(IpAddr::V6(address)) => FieldValue::Is(address.octets().to_vec()),
+            None if of_server && app.is_none() => FieldValue::Unknown,
+            None => FieldValue::Differs,
         }
     }
 
-    fn port_bytes(&self, of_server: bool) -> Value {
+    fn port_bytes(&self, of_server: bool) -> FieldValue {
         match self.port {
-            _ if !of_server => Value::Differs,
-            Some(port) => Value::Is(port.to_be_bytes().to_vec()),
-            None if self.from_app.is_some() => Value::Differs,
-            None => Value::Unknown,
+            _ if !of_server => FieldValue::Differs,
+            Some(port) => FieldValue::Is(port.to_be_bytes().to_vec()),
+            None if self.from_app.is_some() => FieldValue::Differs,
+            None => FieldValue::Unknown,
         }
     }
 }
@@ -226,17 +226,21 @@ fn number(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-fn name(interface: Option<&Interface>) -> Value {
+fn name(interface: Option<&Interface>) -> FieldValue {
     const LENGTH: usize = 16;
-    interface.filter(|of| !of.below).map_or(Value::Unknown, |interface| {
-        let mut bytes = interface.name.as_bytes().to_vec();
-        bytes.resize(LENGTH, 0);
-        Value::Is(bytes)
-    })
+    interface
+        .filter(|of| !of.below)
+        .map_or(FieldValue::Unknown, |interface| {
+            let mut bytes = interface.name.as_bytes().to_vec();
+            bytes.resize(LENGTH, 0);
+            FieldValue::Is(bytes)
+        })
 }
 
-fn index(interface: Option<&Interface>) -> Value {
-    interface.filter(|of| !of.below).map_or(Value::Unknown, |interface| {
-        Value::Is(interface.index.to_ne_bytes().to_vec())
-    })
+fn index(interface: Option<&Interface>) -> FieldValue {
+    interface
+        .filter(|of| !of.below)
+        .map_or(FieldValue::Unknown, |interface| {
+            FieldValue::Is(interface.index.to_ne_bytes().to_vec())
+        })
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::advice;
-use super::finding::{Diagnosis, Finding, Fix, Severity};
+use super::finding::{Diagnosis, Finding, FindingSeverity, Fix};
 use tcpgw_core::problem::{self, Kind, Problem};
 use tcpgw_core::summary::{ServiceSummary, Summary};
 
@@ -64,7 +64,7 @@ pub fn finding(problem: &Problem) -> Finding {
     });
     Finding {
         id: problem.kind.id(),
-        severity: Severity::of(problem.severity),
+        severity: FindingSeverity::of(problem.severity),
         seen: problem.message.clone(),
         cause: cause.into(),
         fix: Some(fix),
@@ -77,9 +77,9 @@ const MOST_PROBLEMS: usize = 50;
 /// Adds the daemon's problems, and gives findings of the same kind the severity that the daemon reports, so that the
 /// exit codes of `status` and `doctor` agree.
 pub fn add_of_daemon(diagnosis: &mut Diagnosis, problems: &[Problem]) {
-    let mut worst: BTreeMap<&str, Severity> = BTreeMap::new();
+    let mut worst: BTreeMap<&str, FindingSeverity> = BTreeMap::new();
     for problem in problems {
-        let severity = Severity::of(problem.severity);
+        let severity = FindingSeverity::of(problem.severity);
         let known = worst.entry(problem.kind.id()).or_insert(severity);
         *known = severity.min(*known);
     }
@@ -98,15 +98,15 @@ pub fn add_of_daemon(diagnosis: &mut Diagnosis, problems: &[Problem]) {
 
 fn problem(finding: &Finding) -> Option<Problem> {
     // The daemon reports it for each service, see [`absent_addresses`].
-    if finding.severity == Severity::Note || finding.id == "address-not-local" {
+    if finding.severity == FindingSeverity::Note || finding.id == "address-not-local" {
         return None;
     }
     let known = KINDS.iter().find(|kind| kind.id() == finding.id);
     debug_assert!(known.is_some(), "{} has no kind of problem", finding.id);
     let kind = *known?;
     let severity = match finding.severity {
-        Severity::Broken => problem::Severity::Error,
-        Severity::Warning | Severity::Note => problem::Severity::Warning,
+        FindingSeverity::Broken => problem::Severity::Error,
+        FindingSeverity::Warning | FindingSeverity::Note => problem::Severity::Warning,
     };
     let fix = match &finding.fix {
         Some(Fix::Command(line)) => format!(". To fix it, as root: `{line}`"),

@@ -176,14 +176,14 @@ fn with(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
     let found = examine_cheap(&facts.cheap);
     let problems = problems(&found);
     let kinds: BTreeSet<&str> = problems.iter().map(|problem| problem.kind.id()).collect();
-    let told = |finding: &&Finding| finding.severity < Severity::Note && finding.id != "address-not-local";
+    let told = |finding: &&Finding| finding.severity < FindingSeverity::Note && finding.id != "address-not-local";
     let ids: BTreeSet<&str> = found.findings.iter().filter(told).map(|finding| finding.id).collect();
     assert_eq!(kinds, ids);
     // The severity is the same there.
     for problem in &problems {
         let same = found.findings.iter().filter(|finding| finding.id == problem.kind.id());
         let worst = same.map(|finding| finding.severity).min();
-        assert_eq!(worst, Some(Severity::of(problem.severity)), "{problem:?}");
+        assert_eq!(worst, Some(FindingSeverity::of(problem.severity)), "{problem:?}");
     }
     diagnosis.findings
 }
@@ -194,7 +194,7 @@ fn set(name: &str, value: &str) -> impl FnOnce(&mut Facts) + use<> {
 }
 
 #[track_caller]
-fn only(findings: &[Finding], id: &str, severity: Severity) -> Finding {
+fn only(findings: &[Finding], id: &str, severity: FindingSeverity) -> Finding {
     assert_eq!(
         findings.iter().map(|finding| finding.id).collect::<Vec<_>>(),
         [id],
@@ -272,7 +272,7 @@ fn a_finding_is_as_bad_as_the_problem_that_tells_of_the_same() {
     let mut seen = 0;
     for (name, kind) in same {
         if let Some((id, worst)) = FINDINGS.iter().find(|(id, _)| *id == name) {
-            assert_eq!(*worst, Severity::of(kind.severity()), "{id}");
+            assert_eq!(*worst, FindingSeverity::of(kind.severity()), "{id}");
             seen += 1;
         }
     }
@@ -288,18 +288,18 @@ fn what_the_daemon_tells_is_in_the_diagnosis_and_as_bad_as_there() {
     for kind in Kind::ALL {
         for severity in [problem::Severity::Error, problem::Severity::Warning] {
             let problem = Problem::new(*kind, "words").with_severity(severity);
-            let expected = Severity::of(severity);
+            let expected = FindingSeverity::of(severity);
             let mut diagnosis = well.clone();
             add_of_daemon(&mut diagnosis, std::slice::from_ref(&problem));
             only(&diagnosis.findings, kind.id(), expected);
             // The doctor's own findings are one that is sure and one that is not, or none.
-            for own in [Severity::Broken, Severity::Warning, Severity::Note] {
+            for own in [FindingSeverity::Broken, FindingSeverity::Warning, FindingSeverity::Note] {
                 let mut diagnosis = well.clone();
-                for severity in [own, Severity::Warning] {
+                for severity in [own, FindingSeverity::Warning] {
                     diagnosis.found(kind.id(), severity, "own words".into(), String::new(), None);
                 }
                 add_of_daemon(&mut diagnosis, std::slice::from_ref(&problem));
-                let found: Vec<Severity> = diagnosis.findings.iter().map(|finding| finding.severity).collect();
+                let found: Vec<FindingSeverity> = diagnosis.findings.iter().map(|finding| finding.severity).collect();
                 assert_eq!(
                     (found.len(), found.iter().min()),
                     (2, Some(&expected)),
@@ -341,7 +341,7 @@ fn what_could_not_be_read_is_named_and_the_rest_is_judged() {
     facts.listeners = Err(no());
     facts.cheap.sysctls.insert("net.ipv4.ip_forward".into(), "0".into());
     let diagnosis = examine(&facts);
-    only(&diagnosis.findings, "ip-forward-off", Severity::Broken);
+    only(&diagnosis.findings, "ip-forward-off", FindingSeverity::Broken);
     let checks: Vec<&str> = diagnosis
         .unchecked
         .iter()

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 
 use super::errno;
 use super::errno::local;
-use super::report::Report;
+use super::report::ProbeReport;
 use tcpgw_core::health::{Probe, ProbeOutcome};
 use tcpgw_core::ruleset::stmt::PROBE_PRIORITY;
 use tcpgw_kernel::ffi::socket;
@@ -32,7 +32,7 @@ pub(super) struct Pool {
     /// Tokens of places without a socket.
     vacant: Vec<usize>,
     /// Tokens of sockets without a probe.
-    idle: BTreeMap<Kind, Vec<usize>>,
+    idle: BTreeMap<SocketKind, Vec<usize>>,
     ended: Vec<Ended>,
     deadlines: BTreeSet<(Instant, usize)>,
     by_id: BTreeMap<u64, usize>,
@@ -40,24 +40,24 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct ProbePlace {
-    socket: Option<Socket>,
-    flight: Option<Flight>,
+    socket: Option<ProbeSocket>,
+    flight: Option<ActiveProbe>,
 }
 
-struct Socket {
+struct ProbeSocket {
     fd: OwnedFd,
-    kind: Kind,
+    kind: SocketKind,
 }
 
 /// Kind of a socket for its reuse: once bound to an address, it does not choose another one by itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Kind {
-    family: Family,
+struct SocketKind {
+    family: SocketFamily,
     is_bound: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
+enum SocketFamily {
     V4,
     V6,
 }
@@ -71,16 +71,16 @@ pub(super) struct Ended {
 }
 
 #[derive(Clone, Copy)]
-struct Flight {
+struct ActiveProbe {
     id: u64,
     endpoint: SocketAddr,
     sent: Instant,
     deadline: Instant,
 }
 
-impl Flight {
-    fn report(&self, outcome: ProbeOutcome, now: Instant) -> Report {
-        Report {
+impl ActiveProbe {
+    fn report(&self, outcome: ProbeOutcome, now: Instant) -> ProbeReport {
+        ProbeReport {
             id: self.id,
             outcome,
             took: now.saturating_duration_since(self.sent),
@@ -126,12 +126,12 @@ impl Pool {
     }
 
     /// Sends a SYN. Returns a report if the probe has already ended.
-    pub(super) fn start(&mut self, probe: Probe, now: Instant) -> Option<Report> {
+    pub(super) fn start(&mut self, probe: Probe, now: Instant) -> Option<ProbeReport> {
         let outcome = match self.try_start(probe, now) {
             Ok(()) => return None,
             Err(outcome) => outcome,
         };
-        Some(Report {
+        Some(ProbeReport {
             id: probe.id,
             outcome,
             took: Duration::ZERO,
@@ -140,13 +140,13 @@ impl Pool {
 
     fn try_start(&mut self, probe: Probe, now: Instant) -> Result<(), ProbeOutcome> {
         let family = match probe.endpoint {
-            SocketAddr::V4(_) => Family::V4,
-            SocketAddr::V6(_) => Family::V6,
+            SocketAddr::V4(_) => SocketFamily::V4,
+            SocketAddr::V6(_) => SocketFamily::V6,
         };
         let token = match probe.source.and_then(|source| self.bound(family, source)) {
             Some(token) => token,
             None => self
-                .socket(Kind {
+                .socket(SocketKind {
                     family,
                     is_bound: false,
                 })
@@ -161,7 +161,7 @@ impl Pool {
         let sent = socket.connect(probe.endpoint);
         let deadline = now + probe.timeout;
         let (id, endpoint) = (probe.id, probe.endpoint);
-        place.flight = Some(Flight {
+        place.flight = Some(ActiveProbe {
             id,
             endpoint,
             sent: now,
@@ -175,7 +175,7 @@ impl Pool {
         sent
     }
 
-    fn socket(&mut self, kind: Kind) -> Result<usize, Errno> {
+    fn socket(&mut self, kind: SocketKind) -> Result<usize, Errno> {
         match self.idle.get_mut(&kind).and_then(Vec::pop) {
             Some(token) => Ok(token),
             None => self.open(kind),
@@ -184,8 +184,8 @@ impl Pool {
 
     /// Returns a socket that is bound to the address, if the gateway has it. It is bound again each time, since the
     /// address may have been removed.
-    fn bound(&mut self, family: Family, source: IpAddr) -> Option<usize> {
-        let kind = Kind { family, is_bound: true };
+    fn bound(&mut self, family: SocketFamily, source: IpAddr) -> Option<usize> {
+        let kind = SocketKind { family, is_bound: true };
         let token = self.socket(kind).ok()?;
         let place = self.places.get_mut(token)?;
         let Err(errno) = place.socket.as_ref()?.bind(source) else {
@@ -198,7 +198,7 @@ impl Pool {
     }
 
     /// Handles an event of a socket. Returns a report if its probe has ended.
-    pub(super) fn happened(&mut self, token: u64, events: EpollFlags, now: Instant) -> Option<Report> {
+    pub(super) fn happened(&mut self, token: u64, events: EpollFlags, now: Instant) -> Option<ProbeReport> {
         let token = usize::try_from(token).ok()?;
         let place = self.places.get(token)?;
         // A socket that was just disconnected has events, too.
@@ -211,7 +211,7 @@ impl Pool {
     }
 
     /// Ends the probes that have timed out, and returns their reports.
-    pub(super) fn expired(&mut self, now: Instant) -> Vec<Report> {
+    pub(super) fn expired(&mut self, now: Instant) -> Vec<ProbeReport> {
         let mut reports = Vec::new();
         while let Some((deadline, token)) = self.deadlines.first().copied()
             && deadline <= now
@@ -232,7 +232,7 @@ impl Pool {
     }
 
     /// Ends the probe of a socket, and makes the socket idle.
-    fn end(&mut self, token: usize, answered: bool) -> Option<Flight> {
+    fn end(&mut self, token: usize, answered: bool) -> Option<ActiveProbe> {
         let place = self.places.get_mut(token)?;
         let flight = place.flight.take()?;
         self.deadlines.remove(&(flight.deadline, token));
@@ -254,8 +254,8 @@ impl Pool {
         Some(flight)
     }
 
-    fn open(&mut self, kind: Kind) -> Result<usize, Errno> {
-        let socket = Socket::open(kind)?;
+    fn open(&mut self, kind: SocketKind) -> Result<usize, Errno> {
+        let socket = ProbeSocket::open(kind)?;
         let token = self.vacant.last().copied().unwrap_or(self.places.len());
         let data = u64::try_from(token).map_err(|_| Errno::EMFILE)?;
         let event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, data);
@@ -283,11 +283,11 @@ fn set_int(fd: &OwnedFd, level: i32, option: i32, value: i32) -> Result<(), Errn
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 
-impl Socket {
-    fn open(kind: Kind) -> Result<Self, Errno> {
+impl ProbeSocket {
+    fn open(kind: SocketKind) -> Result<Self, Errno> {
         let domain = match kind.family {
-            Family::V4 => AddressFamily::Inet,
-            Family::V6 => AddressFamily::Inet6,
+            SocketFamily::V4 => AddressFamily::Inet,
+            SocketFamily::V6 => AddressFamily::Inet6,
         };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(domain, SockType::Stream, flags, SockProtocol::Tcp)?;

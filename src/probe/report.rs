@@ -6,7 +6,7 @@ use tcpgw_core::health::ProbeOutcome;
 
 /// Result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
+pub struct ProbeReport {
     /// Id of the probe, see [`Probe::id`].
     pub id: u64,
     /// Outcome of the probe.

@@ -14,7 +14,7 @@ fn pool() -> Pool {
 }
 
 /// Waits for the next report.
-fn report(pool: &mut Pool) -> Report {
+fn report(pool: &mut Pool) -> ProbeReport {
     let mut events = [EpollEvent::empty(); 8];
     loop {
         let count = pool.epoll().wait(&mut events, 10_u16).expect("events");
@@ -212,7 +212,7 @@ fn what_errors_mean() {
     }
 }
 
-fn gather(reports: &mut UnboundedReceiver<Vec<Report>>, count: usize) -> Vec<(u64, ProbeOutcome)> {
+fn gather(reports: &mut UnboundedReceiver<Vec<ProbeReport>>, count: usize) -> Vec<(u64, ProbeOutcome)> {
     let mut all = Vec::new();
     while all.len() < count {
         all.extend(reports.blocking_recv().expect("the thread lives"));

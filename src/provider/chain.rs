@@ -10,11 +10,11 @@ use crate::steps::{MOST_LINKS, MOST_STEPS, push_front};
 
 /// The path, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Chain {
+pub(super) struct PathChain {
     /// Directories of the path, with the names in each that belong to it.
     pub(super) directories: BTreeMap<PathBuf, Names>,
     /// End of the path, if it exists.
-    pub(super) end: Option<End>,
+    pub(super) end: Option<PathEnd>,
     signature: Vec<ChainStep>,
 }
 
@@ -23,7 +23,7 @@ pub(super) type Names = BTreeMap<OsString, bool>;
 
 /// End of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct PathEnd {
     /// Path without symbolic links.
     pub(super) path: PathBuf,
     /// Whether reading it ends: it is neither a pipe nor a device.
@@ -55,7 +55,7 @@ impl ChainStep {
     }
 }
 
-impl Chain {
+impl PathChain {
     /// Follows a path from `/`; it must be absolute. A step that does not exist or cannot be examined ends it.
     pub(super) fn walk(path: &Path) -> Self {
         let mut chain = Self {
@@ -96,7 +96,7 @@ impl Chain {
                 }
                 push_front(&mut ahead, &target);
             } else if is_last {
-                chain.end = Some(End {
+                chain.end = Some(PathEnd {
                     path: here,
                     is_readable: metadata.is_file() || metadata.is_dir(),
                 });
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    fn names(chain: &Chain, directory: &Path) -> Vec<(String, bool)> {
+    fn names(chain: &PathChain, directory: &Path) -> Vec<(String, bool)> {
         let names = chain.directories.get(directory).into_iter().flatten();
         names
             .map(|(name, is_file)| (name.to_string_lossy().into_owned(), *is_file))
@@ -132,7 +132,7 @@ mod tests {
         fs::write(dir.join("..1/state.json"), "{}").unwrap();
         symlink("..1", dir.join("..data")).unwrap();
         symlink("..data/state.json", dir.join("state.json")).unwrap();
-        let chain = Chain::walk(&dir.join("state.json"));
+        let chain = PathChain::walk(&dir.join("state.json"));
         assert_eq!(
             names(&chain, &dir),
             [
@@ -146,15 +146,15 @@ mod tests {
         assert_eq!((end.path.clone(), end.is_readable), (dir.join("..1/state.json"), true));
         let parent = names(&chain, dir.parent().unwrap());
         assert_eq!(parent.len(), 1, "{parent:?}");
-        assert_eq!(chain, Chain::walk(&dir.join("state.json")));
+        assert_eq!(chain, PathChain::walk(&dir.join("state.json")));
         fs::write(dir.join("other"), "").unwrap();
         assert_eq!(
             chain,
-            Chain::walk(&dir.join("..1/../..data/../state.json")).only(&chain)
+            PathChain::walk(&dir.join("..1/../..data/../state.json")).only(&chain)
         );
     }
 
-    impl Chain {
+    impl PathChain {
         /// Checks that the end of the path is the same, and returns the other chain for comparison.
         fn only(self, other: &Self) -> Self {
             assert_eq!(self.end, other.end);
@@ -166,16 +166,16 @@ mod tests {
     fn the_way_ends_where_something_is_missing_or_goes_round() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().canonicalize().unwrap();
-        let missing = Chain::walk(&dir.join("a/b/state.json"));
+        let missing = PathChain::walk(&dir.join("a/b/state.json"));
         assert_eq!(missing.end, None);
         assert_eq!(names(&missing, &dir), [("a".into(), false)]);
         symlink("round", dir.join("round")).unwrap();
-        assert_eq!(Chain::walk(&dir.join("round")).end, None);
+        assert_eq!(PathChain::walk(&dir.join("round")).end, None);
         fs::write(dir.join("file"), "").unwrap();
-        assert_eq!(Chain::walk(&dir.join("file/below")).end, None);
+        assert_eq!(PathChain::walk(&dir.join("file/below")).end, None);
         let pipe = dir.join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(!Chain::walk(&pipe).end.unwrap().is_readable);
+        assert!(!PathChain::walk(&pipe).end.unwrap().is_readable);
     }
 
     #[test]
@@ -183,8 +183,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
         fs::write(&path, "1").unwrap();
-        let first = Chain::walk(&path);
+        let first = PathChain::walk(&path);
         fs::write(&path, "12").unwrap();
-        assert_ne!(first, Chain::walk(&path));
+        assert_ne!(first, PathChain::walk(&path));
     }
 }

@@ -14,8 +14,8 @@ use nix::sys::inotify::{AddWatchFlags as Flags, InitFlags, Inotify, InotifyEvent
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
-use self::look::{Look, Print, Request, Seen, Wish};
-use self::watched::{Watched, WatchedPlace};
+use self::look::{EarlierChecks, FileCheck, FileCheckResult, Print, ReadCondition};
+use self::watched::{WatchedPlace, WatchedPlaces};
 use super::pace::{FileEvent, Pace, Reason};
 use super::{Bad, News};
 use crate::config::Config;
@@ -33,10 +33,10 @@ pub struct FileProvider {
     path: PathBuf,
     config: Arc<Config>,
     ears: Option<AsyncFd<InotifyHandle>>,
-    watched: Watched,
+    watched: WatchedPlaces,
     pace: Pace,
-    seen: Seen,
-    job: Option<JoinHandle<Look>>,
+    seen: EarlierChecks,
+    job: Option<JoinHandle<FileCheckResult>>,
     passed_over: u32,
     doubted: Option<Print>,
     trouble: Option<String>,
@@ -58,9 +58,9 @@ impl FileProvider {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             config,
             ears: None,
-            watched: Watched::new(),
+            watched: WatchedPlaces::new(),
             pace,
-            seen: Seen::default(),
+            seen: EarlierChecks::default(),
             job: None,
             passed_over: 0,
             doubted: None,
@@ -117,21 +117,21 @@ impl FileProvider {
     }
 
     fn look(&mut self, now: Instant) {
-        let request = Request {
+        let request = FileCheck {
             path: self.path.clone(),
             config: Arc::clone(&self.config),
             inotify: self.ears.as_ref().map(|ears| ears.get_ref().inotify()),
             watched: self.watched.clone(),
             seen: self.seen.clone(),
             wish: match self.pace.begin(now) {
-                Reason::Hint => Wish::Read,
-                Reason::Poll => Wish::ReadIfChanged,
+                Reason::Hint => ReadCondition::Read,
+                Reason::Poll => ReadCondition::ReadIfChanged,
             },
         };
         self.job = Some(tokio::task::spawn_blocking(move || request.run()));
     }
 
-    fn looked(&mut self, look: Look) -> Option<News> {
+    fn looked(&mut self, look: FileCheckResult) -> Option<News> {
         let now = Instant::now();
         self.watched = look.watched;
         if let Some(trouble) = look.trouble {
@@ -256,7 +256,7 @@ impl FileProvider {
 
 enum Step {
     Heard(io::Result<Vec<InotifyEvent>>),
-    Looked(Result<Box<Look>, tokio::task::JoinError>),
+    Looked(Result<Box<FileCheckResult>, tokio::task::JoinError>),
     Due,
 }
 
@@ -278,7 +278,7 @@ async fn hear(ears: Option<&AsyncFd<InotifyHandle>>) -> io::Result<Vec<InotifyEv
     }
 }
 
-async fn finish(job: &mut Option<JoinHandle<Look>>) -> Result<Look, tokio::task::JoinError> {
+async fn finish(job: &mut Option<JoinHandle<FileCheckResult>>) -> Result<FileCheckResult, tokio::task::JoinError> {
     match job {
         Some(job) => job.await,
         None => std::future::pending().await,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::desired::Desired;
 use super::error::{ATTEMPTS, ReconcileError};
-use super::known::{Known, Table};
+use super::known::{KnownContents, KnownTable};
 use super::owner::owner;
 use super::reconciler::Reconciler;
-use super::report::Report;
+use super::report::ReconcileReport;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::{Family, ListenScope, SetName};
@@ -18,16 +18,16 @@ use tcpgw_core::ruleset::step::{PlanStep, RowBatch};
 use tcpgw_kernel::{Build, Commit, Kernel, KernelError};
 
 /// Counters of one set whose owners are gone.
-pub(super) type Orphans = (SetName, Vec<Box<[u8]>>);
+pub(super) type OrphanedCounters = (SetName, Vec<Box<[u8]>>);
 
 impl<K: Kernel> Reconciler<'_, K> {
     /// Commits until nothing differs any more.
     pub(super) fn commit(
         &mut self,
-        known: Known,
+        known: KnownContents,
         desired: &Desired,
-        report: &mut Report,
-    ) -> Result<Known, ReconcileError> {
+        report: &mut ReconcileReport,
+    ) -> Result<KnownContents, ReconcileError> {
         let mut known = known;
         let mut lost = None;
         let before = report.transactions;
@@ -35,10 +35,10 @@ impl<K: Kernel> Reconciler<'_, K> {
             match self.commit_once(&known, desired, report) {
                 Ok((generation, made)) => {
                     let table = match known.table {
-                        Table::Ours(handle) if made.is_none() => Table::Ours(handle),
-                        _ => Table::Ours(self.kernel.identity()?.table.unwrap_or(0)),
+                        KnownTable::Ours(handle) if made.is_none() => KnownTable::Ours(handle),
+                        _ => KnownTable::Ours(self.kernel.identity()?.table.unwrap_or(0)),
                     };
-                    return Ok(Known {
+                    return Ok(KnownContents {
                         generation,
                         table,
                         room: made.unwrap_or(known.room),
@@ -66,16 +66,16 @@ impl<K: Kernel> Reconciler<'_, K> {
     /// Commits once. Returns the generation afterwards, and the room of a table that was created.
     fn commit_once(
         &mut self,
-        known: &Known,
+        known: &KnownContents,
         desired: &Desired,
-        report: &mut Report,
+        report: &mut ReconcileReport,
     ) -> Result<(u32, Option<Room>), KernelError> {
         let nothing = Ruleset::default();
         let room = Room::of(&desired.ruleset);
         let mut build = match known.table {
-            Table::Ours(_) => None,
-            Table::Absent => Some(Build::New(room)),
-            Table::Other(_) | Table::Plain => Some(Build::Replace(room)),
+            KnownTable::Ours(_) => None,
+            KnownTable::Absent => Some(Build::New(room)),
+            KnownTable::Other(_) | KnownTable::Plain => Some(Build::Replace(room)),
         };
         let have = if build.is_none() { &known.ruleset } else { &nothing };
         let mut steps = plan(have, &desired.ruleset).steps;
@@ -120,7 +120,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     }
 
     /// Counters of what is no longer there. `connections`: whether to look for those of connections.
-    pub(super) fn orphans(&mut self, want: &Ruleset, connections: bool) -> Result<Vec<Orphans>, KernelError> {
+    pub(super) fn orphans(&mut self, want: &Ruleset, connections: bool) -> Result<Vec<OrphanedCounters>, KernelError> {
         let mut orphans = Vec::new();
         for set in SetName::fixed() {
             let counts_connections = matches!(set, SetName::Connections(_));

@@ -18,10 +18,10 @@ pub use self::memo::{ChangeMemo, Memo};
 use super::desired::Desired;
 use super::error::ReconcileError;
 use super::reconciler::Reconciler;
-use super::report::{Options, Report};
+use super::report::{ReconcileOptions, ReconcileReport};
 use super::sweep::is_over;
-use super::{Known, Recorded};
-use crate::record::{RecordFile, TornDown};
+use super::{KnownContents, RecordedContents};
+use crate::record::{RecordFile, TeardownNote};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::links::Links;
@@ -38,24 +38,24 @@ pub type FlowsOfMembers = BTreeMap<(Box<str>, SocketAddr), u64>;
 
 /// Contents of the kernel before anything is changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct InitialContents {
     /// Summary of the services.
     pub summary: Summary,
     /// Whether there is a table.
     pub has_table: bool,
     /// Contents of the record, if there is one of this boot.
-    pub recorded: Option<Recorded>,
+    pub recorded: Option<RecordedContents>,
     /// The teardown that nothing has ended yet.
-    pub torn_down: Option<TornDown>,
+    pub torn_down: Option<TeardownNote>,
 }
 
 /// Result of a check of the whole table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Checked {
+pub struct TableCheck {
     /// Whether the rules or elements were not as they had been left.
     pub drifted: bool,
     /// Result of the repair.
-    pub report: Report,
+    pub report: ReconcileReport,
 }
 
 /// Keeps one kernel as it should be.
@@ -71,7 +71,7 @@ pub struct Engine<K: Kernel> {
     cached: Option<CachedState>,
     /// Links and timeouts that the table has when a change of them could not be written; `cached` is `None` then.
     left: Option<Surroundings>,
-    found: Option<Known>,
+    found: Option<KnownContents>,
 }
 
 impl<K: Kernel> Engine<K> {
@@ -125,11 +125,11 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// Fails when the kernel cannot be read.
-    pub fn look(&mut self, guide: &Summary) -> Result<Found, ReconcileError> {
+    pub fn look(&mut self, guide: &Summary) -> Result<InitialContents, ReconcileError> {
         let mut reconciler = self.reconciler();
         let mut known = reconciler.look(guide)?;
         reconciler.place(&mut known)?;
-        let found = Found {
+        let found = InitialContents {
             summary: known.summary.clone(),
             has_table: known.has_table(),
             recorded: known.recorded.clone(),
@@ -144,7 +144,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// Fails when the kernel refuses or cannot be read.
-    pub fn apply_all(&mut self, services: &ServicesByName, memo: Memo) -> Result<Report, ReconcileError> {
+    pub fn apply_all(&mut self, services: &ServicesByName, memo: Memo) -> Result<ReconcileReport, ReconcileError> {
         self.cached = None;
         self.follow_timeouts();
         let desired = self.desired(services);
@@ -159,7 +159,7 @@ impl<K: Kernel> Engine<K> {
             .draining_until(memo.drains)
             .pausing(memo.pauses)
             .detailed(details)
-            .apply(known, &desired, &Options::default())?;
+            .apply(known, &desired, &ReconcileOptions::default())?;
         self.believe(services, &desired)?;
         Ok(report)
     }
@@ -169,11 +169,11 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// Fails when the kernel refuses or cannot be read.
-    pub fn check(&mut self, services: &ServicesByName, memo: Memo) -> Result<Checked, ReconcileError> {
+    pub fn check(&mut self, services: &ServicesByName, memo: Memo) -> Result<TableCheck, ReconcileError> {
         self.follow_timeouts();
         let identity = self.kernel.identity()?;
         if self.cached.as_ref().is_some_and(|cached| cached.identity == identity) {
-            return Ok(Checked::default());
+            return Ok(TableCheck::default());
         }
         let knew = self.cached.take().is_some();
         let left = self.left.take();
@@ -186,7 +186,7 @@ impl<K: Kernel> Engine<K> {
             None => differs,
         };
         let report = if differs || !knew {
-            let known = Known {
+            let known = KnownContents {
                 recorded: self.reconciler().recorded(known.generation),
                 ..known
             };
@@ -196,12 +196,12 @@ impl<K: Kernel> Engine<K> {
                 .draining_until(memo.drains)
                 .pausing(memo.pauses)
                 .detailed(details)
-                .apply(known, &desired, &Options::default())?
+                .apply(known, &desired, &ReconcileOptions::default())?
         } else {
-            Report::default()
+            ReconcileReport::default()
         };
         self.believe(services, &desired)?;
-        Ok(Checked { drifted, report })
+        Ok(TableCheck { drifted, report })
     }
 
     fn desired(&self, services: &ServicesByName) -> Desired {
@@ -246,9 +246,9 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// Fails when the kernel refuses or cannot be read.
-    pub fn flush_stale(&mut self, services: &ServicesByName) -> Result<Report, ReconcileError> {
+    pub fn flush_stale(&mut self, services: &ServicesByName) -> Result<ReconcileReport, ReconcileError> {
         let summary: Summary = services.values().map(AsRef::as_ref).collect();
-        let mut report = Report::default();
+        let mut report = ReconcileReport::default();
         let swept = self.reconciler().sweep(&summary, None, false, &mut report);
         swept.map_err(ReconcileError::Unswept)?;
         Ok(report)
@@ -333,7 +333,7 @@ impl<K: Kernel> Engine<K> {
         let Some(cached) = self.cached.clone() else { return };
         let Some(table) = cached.identity.table else { return };
         let desired = self.desired(services);
-        let known = Known::left(cached.identity.generation, table, cached.room);
+        let known = KnownContents::left(cached.identity.generation, table, cached.room);
         let details = memo.details(services);
         self.reconciler()
             .signed(memo.applied)
@@ -348,14 +348,14 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// Fails when the kernel refuses, or another program owns the table.
-    pub fn teardown(&mut self, by: &TornDown) -> Result<super::report::Torn, ReconcileError> {
+    pub fn teardown(&mut self, by: &TeardownNote) -> Result<super::report::Torn, ReconcileError> {
         self.cached = None;
         self.found = None;
         self.reconciler().teardown(Some(by))
     }
 
     /// Writes the note of the teardown again if it could not be written before.
-    pub fn note_teardown(&self, by: &TornDown) {
+    pub fn note_teardown(&self, by: &TeardownNote) {
         if let Err(error) = self.store.save_torn_down(by) {
             tracing::debug!(%error, "failed to write that the gateway is torn down");
         }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use super::desired::Desired;
 use super::error::{ATTEMPTS, ReconcileError};
 use super::reconciler::Reconciler;
-use crate::record::{Applied, Deadline, Entry, Head, Kept, Pause, Record, TornDown, boot_id};
+use crate::record::{
+    ApplyNote, Deadline, Head, JournalEntry, Record, RecordView, RecordedPause, TeardownNote, boot_id,
+};
 use crate::store::last::Last;
-use crate::view::{ServicesView, Table as TableView};
+use crate::view::{ServicesView, Table};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::{self, AllDetails, Owner};
 use tcpgw_core::ruleset::name::{Family, SetName};
@@ -23,10 +25,10 @@ use tcpgw_kernel::{Kernel, KernelError, ObservedTable, RulesetIdentity, reading}
 
 /// Contents of the kernel, as far as they are known.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct KnownContents {
     /// Generation at which the contents were read.
     pub(super) generation: u32,
-    pub(super) table: Table,
+    pub(super) table: KnownTable,
     /// Contents of the sets.
     pub(super) ruleset: Ruleset,
     /// Sizes of the sets.
@@ -34,7 +36,7 @@ pub struct Known {
     /// The services, with names and draining backends as far as the record tells them.
     pub summary: Summary,
     /// Contents of the record, if there is one of this boot, whether the kernel agrees with it or not.
-    pub recorded: Option<Recorded>,
+    pub recorded: Option<RecordedContents>,
     /// Whether the flows were swept since.
     pub(super) swept: bool,
     pub(super) trusted: bool,
@@ -42,7 +44,7 @@ pub struct Known {
 
 /// Contents of a record about services, of any version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordedContents {
     /// The services that were served.
     pub summary: Summary,
     /// Owners of the services; `None` in a record of an earlier build.
@@ -53,12 +55,12 @@ pub struct Recorded {
     /// Ends of drains.
     pub deadlines: Vec<Deadline>,
     /// Services whose new connections are held back.
-    pub pauses: Vec<Pause>,
+    pub pauses: Vec<RecordedPause>,
     /// The last change.
-    pub applied: Option<Applied>,
+    pub applied: Option<ApplyNote>,
 }
 
-impl From<Head> for Recorded {
+impl From<Head> for RecordedContents {
     fn from(head: Head) -> Self {
         Self {
             summary: head.summary,
@@ -71,7 +73,7 @@ impl From<Head> for Recorded {
     }
 }
 
-impl Recorded {
+impl RecordedContents {
     /// Returns when it was so, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`).
     pub fn known(&self) -> Duration {
         self.applied.as_ref().map_or(Duration::ZERO, |applied| applied.known)
@@ -94,7 +96,7 @@ impl Recorded {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Table {
+pub(super) enum KnownTable {
     Absent,
     Ours(u64),
     Other(Option<String>),
@@ -102,7 +104,7 @@ pub(super) enum Table {
     Plain,
 }
 
-impl Known {
+impl KnownContents {
     /// Returns whether new connections from outside reach backends through services only.
     pub fn protects(&self) -> bool {
         self.ruleset.protects()
@@ -110,7 +112,7 @@ impl Known {
 
     /// Returns the present timeouts of conntrack, if the table exists.
     pub fn timeouts(&self) -> Option<&KernelTimeouts> {
-        matches!(self.table, Table::Ours(_)).then(|| self.ruleset.timeouts())
+        matches!(self.table, KnownTable::Ours(_)).then(|| self.ruleset.timeouts())
     }
 
     /// Returns whether the elements that depend on the gateway's links differ from the desired ones.
@@ -143,7 +145,7 @@ impl Known {
     pub(super) fn left(generation: u32, table: u64, room: Room) -> Self {
         Self {
             generation,
-            table: Table::Ours(table),
+            table: KnownTable::Ours(table),
             ruleset: Ruleset::default(),
             room,
             summary: Summary::default(),
@@ -155,14 +157,14 @@ impl Known {
 
     /// Returns whether a table of tcpgw exists.
     pub fn has_table(&self) -> bool {
-        self.table != Table::Absent
+        self.table != KnownTable::Absent
     }
 
     /// Returns the identity of the kernel's rules at that time; a table with other rules has none.
     pub(super) fn identity(&self) -> RulesetIdentity {
         let table = match self.table {
-            Table::Ours(handle) => Some(handle),
-            Table::Absent | Table::Other(_) | Table::Plain => None,
+            KnownTable::Ours(handle) => Some(handle),
+            KnownTable::Absent | KnownTable::Other(_) | KnownTable::Plain => None,
         };
         RulesetIdentity {
             generation: self.generation,
@@ -173,19 +175,19 @@ impl Known {
     /// Returns whether the table's comment is of this version although its rules differ.
     pub fn is_edited(&self) -> bool {
         let own = format!("{},", skeleton::name());
-        matches!(&self.table, Table::Other(Some(comment)) if comment.starts_with(&own))
+        matches!(&self.table, KnownTable::Other(Some(comment)) if comment.starts_with(&own))
     }
 
     /// Returns the reason why the table has to be created again, if there is one.
     pub fn rebuild(&self) -> Option<String> {
         match &self.table {
-            Table::Other(comment) => Some(match comment {
+            KnownTable::Other(comment) => Some(match comment {
                 Some(_) if self.is_edited() => "somebody changed the rules of the table in the kernel".into(),
                 Some(comment) => format!("the table in the kernel has other rules ({comment})"),
                 None => "the table in the kernel has other rules".into(),
             }),
-            Table::Plain => Some("the table could not be taken over: it was made without the flag persist".into()),
-            Table::Absent | Table::Ours(_) => None,
+            KnownTable::Plain => Some("the table could not be taken over: it was made without the flag persist".into()),
+            KnownTable::Absent | KnownTable::Ours(_) => None,
         }
     }
 }
@@ -197,16 +199,16 @@ impl<K: Kernel> Reconciler<'_, K> {
     /// # Errors
     ///
     /// Fails when the kernel cannot be read.
-    pub fn look(&mut self, desired: &Summary) -> Result<Known, ReconcileError> {
+    pub fn look(&mut self, desired: &Summary) -> Result<KnownContents, ReconcileError> {
         let identity = self.kernel.identity()?;
         let record = self.store.load().map(|Record { head, ruleset }| Record {
             head: head.at(identity.generation),
             ruleset,
         });
         match record.filter(|record| self.is_of_this_boot(&record.head)) {
-            Some(Record { head, ruleset }) if self.is_of_here(&head) && head.holds(identity) => Ok(Known {
+            Some(Record { head, ruleset }) if self.is_of_here(&head) && head.holds(identity) => Ok(KnownContents {
                 generation: identity.generation,
-                table: Table::Ours(head.table),
+                table: KnownTable::Ours(head.table),
                 ruleset,
                 room: head.room.parse().unwrap_or_default(),
                 swept: head.swept,
@@ -216,21 +218,21 @@ impl<K: Kernel> Reconciler<'_, K> {
             }),
             record => {
                 // The record of another version is not trusted about the contents of the table, but about owners it is.
-                let recorded = record.map(|record| Recorded::from(record.head));
-                let mut guide = recorded.as_ref().map(Recorded::guide).unwrap_or_default();
+                let recorded = record.map(|record| RecordedContents::from(record.head));
+                let mut guide = recorded.as_ref().map(RecordedContents::guide).unwrap_or_default();
                 // The record may be older than services that were created since.
                 guide.complete_from(desired);
                 let mut known = self.read(&guide)?;
                 if let Some(recorded) = &recorded {
                     known.summary.name_once(&recorded.left);
                 }
-                Ok(Known { recorded, ..known })
+                Ok(KnownContents { recorded, ..known })
             }
         }
     }
 
     /// Returns the teardown of this boot, if nothing was applied since.
-    pub(super) fn torn_down(&self) -> Option<TornDown> {
+    pub(super) fn torn_down(&self) -> Option<TeardownNote> {
         self.store.load_torn_down().filter(|torn| torn.boot == boot_id())
     }
 
@@ -241,19 +243,19 @@ impl<K: Kernel> Reconciler<'_, K> {
     /// # Errors
     ///
     /// Fails with [`ReconcileError::Foreign`], [`ReconcileError::Busy`] and [`ReconcileError::Kernel`].
-    pub fn own(&mut self, known: Known) -> Result<Known, ReconcileError> {
+    pub fn own(&mut self, known: KnownContents) -> Result<KnownContents, ReconcileError> {
         let mut known = known;
         for _ in 0..ATTEMPTS {
-            if !matches!(known.table, Table::Ours(_)) {
+            if !matches!(known.table, KnownTable::Ours(_)) {
                 // It will be made, and owned then.
                 return Ok(known);
             }
             match self.kernel.adopt(known.generation) {
                 Ok(Adoption::Unwanted | Adoption::Owned) => return Ok(known),
-                Ok(Adoption::Adopted(generation)) => return Ok(Known { generation, ..known }),
+                Ok(Adoption::Adopted(generation)) => return Ok(KnownContents { generation, ..known }),
                 Ok(Adoption::Plain) => {
-                    return Ok(Known {
-                        table: Table::Plain,
+                    return Ok(KnownContents {
+                        table: KnownTable::Plain,
                         ..known
                     });
                 }
@@ -261,7 +263,7 @@ impl<K: Kernel> Reconciler<'_, K> {
                 Ok(Adoption::Absent) | Err(KernelError::Outdated | KernelError::Unknown(_)) => {
                     tracing::debug!("the table is not as it was: reading the kernel again");
                     let read = self.read(&known.summary)?;
-                    known = Known {
+                    known = KnownContents {
                         recorded: known.recorded,
                         ..read
                     };
@@ -285,7 +287,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         let configured = self.mark;
         self.mark = comment.and_then(skeleton::mark_of).unwrap_or(configured);
         let head = self.head_of_here(identity.generation);
-        let table = about.map(|about| TableView::new(about, identity.generation));
+        let table = about.map(|about| Table::new(about, identity.generation));
         let applied = head
             .as_ref()
             .filter(|head| Some(head.table) == identity.table)
@@ -304,8 +306,8 @@ impl<K: Kernel> Reconciler<'_, K> {
         match head {
             Some(head) if self.is_of_here(&head) && head.holds(identity) => services.summary = head.summary,
             head => {
-                let recorded = head.map(Recorded::from);
-                let mut known = self.read(&recorded.as_ref().map(Recorded::guide).unwrap_or_default())?;
+                let recorded = head.map(RecordedContents::from);
+                let mut known = self.read(&recorded.as_ref().map(RecordedContents::guide).unwrap_or_default())?;
                 if let Some(recorded) = &recorded {
                     known.summary.name_once(&recorded.left);
                 }
@@ -320,7 +322,7 @@ impl<K: Kernel> Reconciler<'_, K> {
 
     /// Assigns backends that no record contains to the service of their flows, as draining: a process that was killed
     /// before it wrote its record leaves no other information.
-    pub(super) fn place(&mut self, known: &mut Known) -> Result<(), KernelError> {
+    pub(super) fn place(&mut self, known: &mut KnownContents) -> Result<(), KernelError> {
         let unplaced = unplaced(&known.ruleset, &known.summary);
         if unplaced.is_empty() {
             return Ok(());
@@ -344,8 +346,8 @@ impl<K: Kernel> Reconciler<'_, K> {
     }
 
     /// Returns the contents of the record, of any version, in a kernel at this generation.
-    pub(super) fn recorded(&self, generation: u32) -> Option<Recorded> {
-        self.head_of_here(generation).map(Recorded::from)
+    pub(super) fn recorded(&self, generation: u32) -> Option<RecordedContents> {
+        self.head_of_here(generation).map(RecordedContents::from)
     }
 
     fn is_of_here(&self, head: &Head) -> bool {
@@ -362,18 +364,18 @@ impl<K: Kernel> Reconciler<'_, K> {
         self.is_of_this_boot(&head).then_some(head)
     }
 
-    pub(super) fn read(&mut self, guide: &Summary) -> Result<Known, ReconcileError> {
+    pub(super) fn read(&mut self, guide: &Summary) -> Result<KnownContents, ReconcileError> {
         let observed = self.kernel.observe(self.mark)?;
         let (table, ruleset, room) = match observed.table {
-            ObservedTable::Absent => (Table::Absent, Ruleset::default(), Room::default()),
-            ObservedTable::Ours { handle, ruleset, room } => (Table::Ours(handle), ruleset, room),
+            ObservedTable::Absent => (KnownTable::Absent, Ruleset::default(), Room::default()),
+            ObservedTable::Ours { handle, ruleset, room } => (KnownTable::Ours(handle), ruleset, room),
             ObservedTable::Other { comment, ruleset, .. } => {
                 self.check_mark(comment.as_deref())?;
-                (Table::Other(comment), ruleset, Room::default())
+                (KnownTable::Other(comment), ruleset, Room::default())
             }
         };
         let summary = Summary::of_kernel(&ruleset, guide);
-        Ok(Known {
+        Ok(KnownContents {
             recorded: None,
             generation: observed.generation,
             table,
@@ -400,8 +402,8 @@ impl<K: Kernel> Reconciler<'_, K> {
         Ok(self.kernel.comment()?.as_deref().and_then(skeleton::mark_of))
     }
 
-    pub(super) fn remember(&mut self, known: &Known, desired: &Desired, swept: bool) {
-        let Table::Ours(table) = known.table else { return };
+    pub(super) fn remember(&mut self, known: &KnownContents, desired: &Desired, swept: bool) {
+        let KnownTable::Ours(table) = known.table else { return };
         let head = Head {
             swept,
             ..self.head(known, table, desired)
@@ -421,17 +423,17 @@ impl<K: Kernel> Reconciler<'_, K> {
     /// # Errors
     ///
     /// Fails when the record cannot be written.
-    pub(super) fn announce(&mut self, known: &Known, desired: &Desired) -> std::io::Result<()> {
+    pub(super) fn announce(&mut self, known: &KnownContents, desired: &Desired) -> std::io::Result<()> {
         let recorded = known.recorded.as_ref();
         let recorded = recorded.and_then(|recorded| Some((recorded, recorded.details.as_ref()?)));
         if let Some((recorded, details)) = recorded {
-            let before = Kept {
+            let before = RecordView {
                 summary: &recorded.summary,
                 details,
                 deadlines: &recorded.deadlines,
                 pauses: &recorded.pauses,
             };
-            let after = Kept {
+            let after = RecordView {
                 summary: &desired.summary,
                 details: &self.details,
                 deadlines: &self.drains,
@@ -441,7 +443,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             if services.is_empty() {
                 return Ok(());
             }
-            self.store.append(&Entry {
+            self.store.append(&JournalEntry {
                 awaits: Self::differs(known, desired).then_some(known.generation),
                 applied: self.applied.clone(),
                 services,
@@ -453,7 +455,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         }
     }
 
-    fn head(&self, known: &Known, table: u64, desired: &Desired) -> Head {
+    fn head(&self, known: &KnownContents, table: u64, desired: &Desired) -> Head {
         Head {
             program: program(),
             boot: boot_id(),

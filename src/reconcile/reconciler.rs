@@ -1,6 +1,6 @@
 //! The reconciler's state.
 
-use crate::record::{Applied, Deadline, Pause, RecordFile};
+use crate::record::{ApplyNote, Deadline, RecordFile, RecordedPause};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::AllDetails;
 use tcpgw_kernel::Kernel;
@@ -11,9 +11,9 @@ pub struct Reconciler<'a, K: Kernel> {
     pub(super) store: &'a RecordFile,
     pub(super) namespace: u64,
     pub(super) mark: FlowMark,
-    pub(super) applied: Option<Applied>,
+    pub(super) applied: Option<ApplyNote>,
     pub(super) drains: Vec<Deadline>,
-    pub(super) pauses: Vec<Pause>,
+    pub(super) pauses: Vec<RecordedPause>,
     pub(super) details: AllDetails,
     /// Whether the record could not be written before; this is reported once.
     pub(super) had_trouble: bool,

@@ -6,14 +6,14 @@ use tcpgw_core::diff::ChangeCounts;
 
 /// Options of an apply.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub struct ReconcileOptions {
     /// Time for which flows of removed backends may continue.
     pub drain: Duration,
 }
 
 /// Result of an apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct ReconcileReport {
     /// Numbers of changed services.
     pub services: ChangeCounts,
     /// Numbers of changed backends.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reconciler::Reconciler;
-use super::report::Report;
+use super::report::ReconcileReport;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::{Deletion, Flow, Pair, TcpState};
 use tcpgw_kernel::netlink::error::NetlinkError;
@@ -14,7 +14,12 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 impl<K: Kernel> Reconciler<'_, K> {
     /// Waits until no flow is stale, or the time is over. Unanswered handshakes are forgotten at once.
-    pub(super) fn drain(&mut self, summary: &Summary, time: Duration, report: &mut Report) -> Result<(), KernelError> {
+    pub(super) fn drain(
+        &mut self,
+        summary: &Summary,
+        time: Duration,
+        report: &mut ReconcileReport,
+    ) -> Result<(), KernelError> {
         let begin = self.kernel.now();
         loop {
             let mut left = 0_u64;
@@ -42,7 +47,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         summary: &Summary,
         quick: Option<&[Pair]>,
         changed: bool,
-        report: &mut Report,
+        report: &mut ReconcileReport,
     ) -> Result<(), KernelError> {
         if quick.is_some_and(<[Pair]>::is_empty) {
             return Ok(());
@@ -104,7 +109,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         if incomplete { Err(lost()) } else { Ok(()) }
     }
 
-    fn sweep_once(&mut self, summary: &Summary, report: &mut Report) -> Result<Deletion, KernelError> {
+    fn sweep_once(&mut self, summary: &Summary, report: &mut ReconcileReport) -> Result<Deletion, KernelError> {
         let (mut established, mut unanswered) = (0_u64, 0);
         let deletion = self.kernel.sweep(self.mark, &mut |flow| {
             let condemned = is_condemned(summary, flow);

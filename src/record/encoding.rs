@@ -66,12 +66,12 @@ impl Record {
 }
 
 /// A writer that ends with the checksum of all that was written.
-struct Checked<W: Write> {
+struct ChecksumWriter<W: Write> {
     file: W,
     checksum: crc32fast::Hasher,
 }
 
-impl<W: Write> Write for Checked<W> {
+impl<W: Write> Write for ChecksumWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.checksum.update(&bytes[..written]);
@@ -83,7 +83,7 @@ impl<W: Write> Write for Checked<W> {
     }
 }
 
-impl<W: Write> Checked<W> {
+impl<W: Write> ChecksumWriter<W> {
     fn finish(self) -> io::Result<(W, u32)> {
         let Self { mut file, checksum } = self;
         let checksum = checksum.finalize();
@@ -94,7 +94,7 @@ impl<W: Write> Checked<W> {
 }
 
 pub(super) fn encode<W: Write>(file: W, head: &Head, ruleset: &Ruleset) -> io::Result<(W, u32)> {
-    let mut checked = Checked {
+    let mut checked = ChecksumWriter {
         file,
         checksum: crc32fast::Hasher::new(),
     };

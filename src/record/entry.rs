@@ -2,17 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Deadline, Pause};
+use super::{ApplyNote, Deadline, RecordedPause};
 use tcpgw_core::owner::Details;
 use tcpgw_core::summary::ServiceSummary;
 
 /// A change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct JournalEntry {
     /// The generation on top of which it is sent to the kernel; `None`: the kernel has nothing to learn.
     pub awaits: Option<u32>,
     /// Origin and time of the change.
-    pub applied: Option<Applied>,
+    pub applied: Option<ApplyNote>,
     /// The services that it touches.
     pub services: Vec<ServiceEntry>,
 }
@@ -34,7 +34,7 @@ pub struct ServiceEntry {
     pub deadlines: Vec<Deadline>,
     /// The pause of its new connections.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
-    pub pause: Option<Pause>,
+    pub pause: Option<RecordedPause>,
 }
 
 impl ServiceEntry {

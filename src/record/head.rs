@@ -1,8 +1,8 @@
 //! Contents of a record apart from the elements of the sets.
 
 pub use super::notes::StoreRevision;
-pub use super::notes::{Applied, Deadline, Pause};
-use crate::record::Entry;
+pub use super::notes::{ApplyNote, Deadline, RecordedPause};
+use crate::record::JournalEntry;
 use serde::{Deserialize, Serialize};
 use tcpgw_core::owner::AllDetails;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
@@ -30,13 +30,13 @@ pub struct Head {
     pub swept: bool,
     /// Origin and time of the last apply; `None` in a record of an earlier build.
     #[serde(default)]
-    pub applied: Option<Applied>,
+    pub applied: Option<ApplyNote>,
     /// Ends of drains. Only a daemon knows them.
     #[serde(default)]
     pub deadlines: Vec<Deadline>,
     /// Services whose new connections are held back. Only a daemon knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pauses: Vec<Pause>,
+    pub pauses: Vec<RecordedPause>,
     /// Owners of the services, and what only their providers know; `None` in a record of an earlier build.
     #[serde(default)]
     pub details: Option<AllDetails>,
@@ -50,7 +50,7 @@ pub struct Head {
     pub is_hint: bool,
     /// The journal: what was to be changed since. [`Head::at`] puts it into the rest.
     #[serde(skip)]
-    pub changes: Vec<Entry>,
+    pub changes: Vec<JournalEntry>,
     /// Services that were served before such a change, and no longer there after it. The kernel may hold them still.
     #[serde(skip)]
     pub left: Summary,
@@ -65,7 +65,7 @@ impl Head {
 
 /// A teardown after which nothing was applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TornDown {
+pub struct TeardownNote {
     /// Seconds since 1970.
     pub at: u64,
     /// The user who did it.
@@ -74,5 +74,5 @@ pub struct TornDown {
     pub boot: String,
     /// Services whose new connections were held back: they still are when they are served again, for what is left of the time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pauses: Vec<Pause>,
+    pub pauses: Vec<RecordedPause>,
 }

@@ -13,8 +13,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub use super::entry::{Entry, ServiceEntry};
-use super::{Applied, Deadline, Head, Pause};
+pub use super::entry::{JournalEntry, ServiceEntry};
+use super::{ApplyNote, Deadline, Head, RecordedPause};
 use tcpgw_core::owner::AllDetails;
 use tcpgw_core::summary::{ServiceSummary, Summary};
 
@@ -28,7 +28,7 @@ pub(super) const MOST_BYTES: u64 = 64 << 20;
 
 /// Contents of a record about services.
 #[derive(Debug, Clone, Copy)]
-pub struct Kept<'a> {
+pub struct RecordView<'a> {
     /// The services that the record describes.
     pub summary: &'a Summary,
     /// Owners of the services.
@@ -36,10 +36,10 @@ pub struct Kept<'a> {
     /// Ends of drains.
     pub deadlines: &'a [Deadline],
     /// Services whose new connections are held back.
-    pub pauses: &'a [Pause],
+    pub pauses: &'a [RecordedPause],
 }
 
-impl Kept<'_> {
+impl RecordView<'_> {
     fn entries(&self) -> BTreeMap<&str, ServiceEntry> {
         let mut entries = BTreeMap::new();
         for service in &self.summary.services {
@@ -67,7 +67,7 @@ impl Kept<'_> {
     }
 
     /// Returns the entries that lead from this to `new`, service by service.
-    pub fn difference(&self, new: &Kept<'_>) -> Vec<ServiceEntry> {
+    pub fn difference(&self, new: &RecordView<'_>) -> Vec<ServiceEntry> {
         let (old, new) = (self.entries(), new.entries());
         let gone = old.keys().filter(|name| !new.contains_key(*name));
         let gone = gone.map(|name| ServiceEntry::gone(name));
@@ -101,8 +101,8 @@ struct Replay {
     left: Vec<ServiceSummary>,
     details: AllDetails,
     deadlines: BTreeMap<Box<str>, Vec<Deadline>>,
-    pauses: BTreeMap<Box<str>, Pause>,
-    applied: Option<Applied>,
+    pauses: BTreeMap<Box<str>, RecordedPause>,
+    applied: Option<ApplyNote>,
 }
 
 impl Replay {
@@ -131,7 +131,7 @@ impl Replay {
         replay
     }
 
-    fn make(&mut self, entry: Entry) {
+    fn make(&mut self, entry: JournalEntry) {
         self.applied = entry.applied.or(self.applied.take());
         for service in entry.services {
             let name = service.name;
@@ -160,7 +160,7 @@ impl Replay {
             if !deadlines.is_empty() {
                 self.deadlines.insert(name.clone(), deadlines);
             }
-            let pause = service.pause.map(|pause| Pause {
+            let pause = service.pause.map(|pause| RecordedPause {
                 service: name.clone(),
                 ..pause
             });
@@ -204,7 +204,7 @@ pub fn header(record: u32) -> Vec<u8> {
 /// # Errors
 ///
 /// Fails with [`std::io::ErrorKind::Other`] when its text has 4 GiB or more.
-pub fn frame(entry: &Entry) -> std::io::Result<Vec<u8>> {
+pub fn frame(entry: &JournalEntry) -> std::io::Result<Vec<u8>> {
     let text = serde_json::to_vec(entry).map_err(std::io::Error::other)?;
     let length = u32::try_from(text.len()).map_err(std::io::Error::other)?;
     let checksum = crc32fast::hash(&text);
@@ -213,7 +213,7 @@ pub fn frame(entry: &Entry) -> std::io::Result<Vec<u8>> {
 
 /// Reads the journal of the record with that checksum: its entries up to the first that is not whole, and the length of what is.
 /// `None` if it is none, or another record's.
-pub fn read(bytes: &[u8], record: u32) -> Option<(Vec<Entry>, usize)> {
+pub fn read(bytes: &[u8], record: u32) -> Option<(Vec<JournalEntry>, usize)> {
     let mut rest = bytes.strip_prefix(header(record).as_slice())?;
     let mut entries = Vec::new();
     let mut length = HEADER;
@@ -225,7 +225,7 @@ pub fn read(bytes: &[u8], record: u32) -> Option<(Vec<Entry>, usize)> {
     Some((entries, length))
 }
 
-fn first(bytes: &[u8]) -> Option<(Entry, &[u8])> {
+fn first(bytes: &[u8]) -> Option<(JournalEntry, &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (checksum, rest) = rest.split_first_chunk()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// An apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
+pub struct ApplyNote {
     /// Seconds since 1970, at its begin.
     pub at: u64,
     /// Origin of the state: a file, or `-` for standard input.
@@ -44,7 +44,7 @@ impl Deadline {
 
 /// A pause of a service's new connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pause {
+pub struct RecordedPause {
     /// Name of the service.
     pub service: Box<str>,
     /// Time of its beginning, in seconds since 1970.
@@ -57,7 +57,7 @@ pub struct Pause {
     pub time: Duration,
 }
 
-impl Pause {
+impl RecordedPause {
     /// Returns the time of its end by the clock at which it began, in seconds since 1970.
     pub fn ends(&self) -> u64 {
         self.since.saturating_add(self.time.as_secs())

@@ -15,7 +15,7 @@ fn head() -> Head {
         mark: String::new(),
         timeouts: KernelTimeouts::default(),
         swept: true,
-        applied: Some(Applied {
+        applied: Some(ApplyNote {
             at: 5,
             origin: "-".into(),
             known: Duration::from_secs(6),
@@ -27,7 +27,7 @@ fn head() -> Head {
             until: Duration::from_millis(7001),
             time: Duration::from_secs(30),
         }],
-        pauses: vec![Pause {
+        pauses: vec![RecordedPause {
             service: "a".into(),
             since: 6,
             uid: 7,

@@ -22,14 +22,14 @@ CREATE TABLE IF NOT EXISTS resource_asked (
 
 /// Parameters with which one resource and its bindings were requested, and the id of its plan.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct RequestedParameters {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     plan: Option<Guid>,
     instance: Option<Fingerprint>,
     bindings: BTreeMap<PlatformId, Fingerprint>,
 }
 
-impl Asked {
+impl RequestedParameters {
     /// Returns the parameters of a resource; `None` if they are not known.
     pub(super) fn known_of(resource: &Resource) -> Option<Self> {
         let asked = Self::of(resource);
@@ -61,8 +61,8 @@ impl Asked {
 
 /// Writes the parameters of this resource, which has this checksum.
 pub(super) fn put(transaction: &Transaction<'_>, resource: &Resource, of: i64) -> Result<(), Fault> {
-    let asked = Asked::of(resource);
-    if asked == Asked::default() {
+    let asked = RequestedParameters::of(resource);
+    if asked == RequestedParameters::default() {
         return remove(transaction, resource.id);
     }
     let id = resource.id.as_str();
@@ -96,7 +96,7 @@ pub(super) fn complete(connection: &Connection, resources: &mut [Resource]) -> R
                 "the checksum of the parameters of resource {id:?} is wrong"
             )));
         }
-        let asked: Asked = serde_json::from_str(&body)
+        let asked: RequestedParameters = serde_json::from_str(&body)
             .map_err(|error| Fault::damage(format!("the parameters of resource {id:?}: {error}")))?;
         let Ok(at) = resources.binary_search_by(|resource| resource.id.as_str().cmp(&id)) else {
             continue;

@@ -9,7 +9,7 @@ use super::author::By;
 use super::error::{Fault, StoreError};
 use super::integer::{counter, micros, number, time};
 use super::keep::Keep;
-use super::phase::Phase;
+use super::phase::DeployPhase;
 use super::seal::Seal;
 use tcpgw_core::model::{Endpoint, Word as _};
 
@@ -41,14 +41,14 @@ pub struct DeployStep {
     /// Number of the deploy.
     pub id: u64,
     /// Phase from now on.
-    pub phase: Phase,
+    pub phase: DeployPhase,
     /// Reason, for people; `None` keeps the present one.
     pub reason: Option<String>,
 }
 
 /// A deploy as far as it is known.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Deploy {
+pub struct StoredDeploy {
     /// Number of the deploy, never used twice.
     pub id: u64,
     /// Name of the service.
@@ -64,7 +64,7 @@ pub struct Deploy {
     /// Command that ordered it.
     pub what: String,
     /// Phase of the deploy.
-    pub phase: Phase,
+    pub phase: DeployPhase,
     /// Reason for the phase, for people.
     pub reason: Option<String>,
     /// Time at which it began, since 1970.
@@ -75,7 +75,7 @@ pub struct Deploy {
     pub revision: Option<u64>,
 }
 
-impl Deploy {
+impl StoredDeploy {
     fn targets_text(&self) -> String {
         let texts: Vec<String> = self.targets.iter().map(Endpoint::to_string).collect();
         texts.join(" ")
@@ -95,7 +95,7 @@ impl Deploy {
         let wrong = || Fault::damage(format!("deploy {id} is not what was written"));
         let (targets, details, phase): (String, String, String) = (row.get(2)?, row.get(3)?, row.get(7)?);
         let targets = targets.split_whitespace().map(str::parse).collect::<Result<_, _>>();
-        let found = Phase::WORDS.iter().find(|(word, _)| *word == phase);
+        let found = DeployPhase::WORDS.iter().find(|(word, _)| *word == phase);
         let deploy = Self {
             id: counter(id),
             service: row.get(1)?,
@@ -140,21 +140,21 @@ impl Deploy {
     }
 }
 
-fn select(connection: &Connection, rest: &str, values: impl Params) -> Result<Vec<Deploy>, Fault> {
+fn select(connection: &Connection, rest: &str, values: impl Params) -> Result<Vec<StoredDeploy>, Fault> {
     let mut statement = connection.prepare(&format!("SELECT {COLUMNS} FROM deploys {rest}"))?;
     let mut rows = statement.query(values)?;
     let mut deploys = Vec::new();
     while let Some(row) = rows.next()? {
-        deploys.push(Deploy::read(row)?);
+        deploys.push(StoredDeploy::read(row)?);
     }
     Ok(deploys)
 }
 
-pub(super) fn one(connection: &Connection, id: u64) -> Result<Option<Deploy>, Fault> {
+pub(super) fn one(connection: &Connection, id: u64) -> Result<Option<StoredDeploy>, Fault> {
     Ok(select(connection, "WHERE id = ?", [number(id)])?.pop())
 }
 
-pub(super) fn list(connection: &Connection, service: Option<&str>, limit: usize) -> Result<Vec<Deploy>, Fault> {
+pub(super) fn list(connection: &Connection, service: Option<&str>, limit: usize) -> Result<Vec<StoredDeploy>, Fault> {
     let limit = number(limit as u64);
     match service {
         Some(service) => select(
@@ -166,7 +166,7 @@ pub(super) fn list(connection: &Connection, service: Option<&str>, limit: usize)
     }
 }
 
-pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Deploy>, Fault> {
+pub(super) fn unfinished(connection: &Connection) -> Result<Vec<StoredDeploy>, Fault> {
     // All are read and compared with their checksums: by a damaged phase one would not be found.
     let mut deploys = select(connection, "ORDER BY id", ())?;
     deploys.retain(|deploy| !deploy.phase.is_over());
@@ -190,11 +190,11 @@ pub(super) fn begin(
     let last: i64 = transaction.query_row(query, (), |row| row.get(0))?;
     let id = counter(last.saturating_add(1));
     for earlier in &new.supersedes {
-        let is_probing = one(transaction, *earlier)?.is_some_and(|deploy| deploy.phase == Phase::Probing);
+        let is_probing = one(transaction, *earlier)?.is_some_and(|deploy| deploy.phase == DeployPhase::Probing);
         if is_probing {
             let end = DeployStep {
                 id: *earlier,
-                phase: Phase::Undone,
+                phase: DeployPhase::Undone,
                 reason: Some(superseded_by(id)),
             };
             step(transaction, &end, None, at)?;
@@ -211,7 +211,7 @@ pub(super) fn begin(
         }
         .into());
     }
-    let deploy = Deploy {
+    let deploy = StoredDeploy {
         id,
         service: new.service.to_string(),
         targets: new.targets.clone(),
@@ -219,7 +219,7 @@ pub(super) fn begin(
         uid: by.uid,
         pid: by.pid,
         what: by.what.clone(),
-        phase: Phase::Probing,
+        phase: DeployPhase::Probing,
         reason: None,
         began: at,
         updated: at,

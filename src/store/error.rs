@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 use thiserror::Error;
 
 use super::StoredService;
-use super::phase::Phase;
+use super::phase::DeployPhase;
 use tcpgw_core::model::word::Word as _;
 
 /// Reason why a store did not carry out a request. Unless it says otherwise, nothing was changed.
@@ -148,9 +148,9 @@ pub enum StoreError {
         /// Number of the deploy.
         id: u64,
         /// Present phase.
-        from: Phase,
+        from: DeployPhase,
         /// Requested phase.
-        to: Phase,
+        to: DeployPhase,
     },
 }
 

@@ -7,7 +7,7 @@ use super::seal::Seal;
 
 /// Values of the whole store.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct StoreHead {
     pub(super) revision: i64,
     /// Number of services.
     pub(super) services: i64,
@@ -16,7 +16,7 @@ pub(super) struct Head {
     pub(super) history_bytes: i64,
 }
 
-impl Head {
+impl StoreHead {
     pub(super) fn read(connection: &Connection) -> Result<Self, Fault> {
         let query = "SELECT revision, services, sum, history_bytes, crc FROM head";
         let (head, crc) = connection.query_row(query, (), |row| {

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::author::By;
 use super::error::Fault;
-use super::head::Head;
+use super::head::StoreHead;
 use super::integer::{counter, micros, number, time};
 use super::keep::Keep;
 use super::seal::Seal;
@@ -59,7 +59,7 @@ pub struct HistoryFilter {
 }
 
 /// An entry to be noted.
-pub(super) struct Entry<'e> {
+pub(super) struct NewHistoryEntry<'e> {
     pub(super) revision: i64,
     pub(super) service: &'e str,
     pub(super) old: Option<&'e str>,
@@ -93,7 +93,7 @@ impl<'t> History<'t> {
         })
     }
 
-    pub(super) fn note(&mut self, entry: &Entry<'_>, head: &mut Head) -> Result<(), Fault> {
+    pub(super) fn note(&mut self, entry: &NewHistoryEntry<'_>, head: &mut StoreHead) -> Result<(), Fault> {
         self.last = self.last.saturating_add(1);
         let bytes = [entry.old, entry.new]
             .into_iter()
@@ -136,13 +136,13 @@ impl<'t> History<'t> {
     }
 
     /// Forgets the oldest entries until what is left is within bounds. Ids have no gaps.
-    pub(super) fn forget(self, head: &mut Head, keep: &Keep) -> Result<(), Fault> {
+    pub(super) fn forget(self, head: &mut StoreHead, keep: &Keep) -> Result<(), Fault> {
         let query = "SELECT coalesce(min(id), 0) FROM history";
         let mut first: i64 = self.transaction.query_row(query, (), |row| row.get(0))?;
         let mut statement = self
             .transaction
             .prepare("DELETE FROM history WHERE id = ? RETURNING bytes")?;
-        let is_too_much = |first: i64, head: &Head| {
+        let is_too_much = |first: i64, head: &StoreHead| {
             self.last - first >= number(keep.entries) || head.history_bytes > number(keep.bytes)
         };
         while first < self.last && is_too_much(first, head) {

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::{Removed, Resource};
-use crate::record::Pause;
+use crate::record::RecordedPause;
 use crate::run_file;
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::Owner;
@@ -47,21 +47,21 @@ pub struct Last {
     /// Names of services that the kernel did not hold when this was written, for example because they were held back.
     pub unserved: BTreeSet<Box<str>>,
     /// Services that are in effect in an older form while a change of them is held back.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptService>,
     /// Services that this version does not accept; they are kept for one that does.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedService>,
     /// The add-on's resources; `None` if the version that wrote the file did not know them, or this version does not
     /// accept them.
     pub resources: Option<LastResources>,
     /// The apps of services of the add-on whose resources are not among [`Last::resources`].
     pub apps: BTreeMap<ResourceId, PlatformId>,
     /// Pauses in effect when this was written: a second copy of what the record of that boot says.
-    pub pauses: Vec<Pause>,
+    pub pauses: Vec<RecordedPause>,
 }
 
 /// A service as it is served while a change of it is held back.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Kept {
+pub struct KeptService {
     /// Effective form of the service, under the name of the desired one.
     pub service: Arc<Service>,
     /// The kernel did not hold it when this was written: it was not possible either since the machine booted.
@@ -82,7 +82,7 @@ pub const MOST_REMOVED: usize = 1000;
 
 /// A service that this version does not accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedService {
     owner: Owner,
     text: String,
     /// Reason why it is not accepted.
@@ -252,7 +252,7 @@ mod tests {
             origin: Some("/s.json".into()),
             services: vec![(Owner::Api, Arc::new(parse_service(service).unwrap()))],
             unserved: ["a".into()].into(),
-            kept: vec![Kept {
+            kept: vec![KeptService {
                 service: Arc::new(parse_service(kept).unwrap()),
                 is_unserved: true,
             }],
@@ -262,7 +262,7 @@ mod tests {
                 removed: vec![serde_json::from_str(REMOVED).unwrap()],
             }),
             apps: [("daaaaaaaaaaa".parse().unwrap(), "third".parse().unwrap())].into(),
-            pauses: vec![Pause {
+            pauses: vec![RecordedPause {
                 service: "a".into(),
                 since: 1,
                 uid: 2,

@@ -47,12 +47,12 @@ use self::file::{beside, create, restrict, room_beside};
 use self::integer::{counter, number};
 
 pub use self::author::By;
-pub use self::deploys::{Deploy, DeployStep, NewDeploy, superseded_by};
+pub use self::deploys::{DeployStep, NewDeploy, StoredDeploy, superseded_by};
 pub use self::error::StoreError;
 pub use self::file::FileId;
 pub use self::history::{HistoryEntry, HistoryFilter};
 pub use self::keep::Keep;
-pub use self::phase::Phase;
+pub use self::phase::DeployPhase;
 pub use self::resources::LoadedResources;
 pub use self::services::{Change, Committed, Edit, Expect, Loaded};
 pub use self::stored_service::StoredService;
@@ -283,7 +283,7 @@ impl Store {
     /// # Errors
     ///
     /// Fails when the store cannot be opened or read.
-    pub fn deploy(&mut self, id: u64) -> Result<Option<Deploy>, StoreError> {
+    pub fn deploy(&mut self, id: u64) -> Result<Option<StoredDeploy>, StoreError> {
         self.read(|connection, _| deploys::one(connection, id))
     }
 
@@ -292,7 +292,7 @@ impl Store {
     /// # Errors
     ///
     /// Fails when the store cannot be opened or read.
-    pub fn deploys(&mut self, service: Option<&str>, limit: usize) -> Result<Vec<Deploy>, StoreError> {
+    pub fn deploys(&mut self, service: Option<&str>, limit: usize) -> Result<Vec<StoredDeploy>, StoreError> {
         self.read(|connection, _| deploys::list(connection, service, limit))
     }
 
@@ -301,7 +301,7 @@ impl Store {
     /// # Errors
     ///
     /// Fails when the store cannot be opened or read.
-    pub fn unfinished_deploys(&mut self) -> Result<Vec<Deploy>, StoreError> {
+    pub fn unfinished_deploys(&mut self) -> Result<Vec<StoredDeploy>, StoreError> {
         self.read(|connection, _| deploys::unfinished(connection))
     }
 

@@ -4,7 +4,7 @@ use tcpgw_core::model::word::Word;
 
 /// Phase of a deploy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum DeployPhase {
     /// The new backends are probed; the service is as it was.
     Probing,
     /// New connections go to the new backends; the old ones drain.
@@ -17,7 +17,7 @@ pub enum Phase {
     Undone,
 }
 
-impl Word for Phase {
+impl Word for DeployPhase {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("probing", Self::Probing),
         ("switched", Self::Switched),
@@ -27,7 +27,7 @@ impl Word for Phase {
     ];
 }
 
-impl Phase {
+impl DeployPhase {
     /// Returns whether the phase is final.
     pub fn is_over(self) -> bool {
         !matches!(self, Self::Probing | Self::Switched)

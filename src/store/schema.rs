@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::error::{Fault, StoreError};
-use super::head::Head;
+use super::head::StoreHead;
 use super::integer::counter;
 use super::{resources, services};
 
@@ -50,7 +50,7 @@ pub(super) fn create(connection: &mut Connection) -> Result<(), Fault> {
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     upgrade(&transaction, 0, &MIGRATIONS)?;
     transaction.execute("INSERT INTO head VALUES (1, 0, 0, 0, 0, 0, 0)", ())?;
-    Head::default().write(&transaction)?;
+    StoreHead::default().write(&transaction)?;
     Ok(transaction.commit()?)
 }
 
@@ -102,13 +102,13 @@ fn upgrade(transaction: &Transaction<'_>, from: usize, migrations: &[&str]) -> R
 }
 
 /// Compares all rows about the desired services with their checksums. The history is compared when it is read.
-pub(super) fn verify(connection: &Connection) -> Result<Head, Fault> {
-    let head = Head::read(connection)?;
+pub(super) fn verify(connection: &Connection) -> Result<StoreHead, Fault> {
+    let head = StoreHead::read(connection)?;
     let (mut count, mut sum) = (0_i64, 0_i64);
     let mut statement = connection.prepare("SELECT name, revision, body, crc FROM services")?;
     let mut rows = statement.query(())?;
     while let Some(row) = rows.next()? {
-        let row = services::Row::read(row)?;
+        let row = services::ServiceRow::read(row)?;
         if row.revision > head.revision {
             return Err(Fault::damage(format!(
                 "service {:?} is of a revision that was never made",
@@ -129,7 +129,7 @@ pub(super) fn verify(connection: &Connection) -> Result<Head, Fault> {
 
 /// Raises the revision to this one, unless it is higher already. Returns the resulting revision.
 pub(super) fn raise_revision(transaction: &Transaction<'_>, revision: i64) -> Result<i64, Fault> {
-    let mut head = Head::read(transaction)?;
+    let mut head = StoreHead::read(transaction)?;
     if head.revision < revision {
         head.revision = revision;
         head.write(transaction)?;
@@ -198,7 +198,7 @@ mod tests {
         transaction
             .execute("INSERT INTO head VALUES (1, 0, 0, 0, 0, 0, 0)", ())
             .unwrap();
-        Head::default().write(&transaction).unwrap();
+        StoreHead::default().write(&transaction).unwrap();
         transaction.commit().unwrap();
         migrate(&mut connection, 1, std::path::Path::new("store.db")).unwrap();
         assert_eq!(version(&connection), 2);

@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use super::author::By;
 use super::error::{Fault, StoreError};
-use super::head::Head;
-use super::history::{Entry, History};
+use super::head::StoreHead;
+use super::history::{History, NewHistoryEntry};
 use super::integer::{counter, number};
 use super::keep::Keep;
 use super::seal::Seal;
@@ -85,13 +85,13 @@ pub struct Committed {
 }
 
 /// A service as it is in its table.
-pub(super) struct Row {
+pub(super) struct ServiceRow {
     pub(super) name: String,
     pub(super) revision: i64,
     body: String,
 }
 
-impl Row {
+impl ServiceRow {
     fn new(service: &Service, revision: i64) -> Self {
         Self {
             name: service.name.to_string(),
@@ -138,12 +138,12 @@ impl Row {
 }
 
 pub(super) fn load(connection: &Connection) -> Result<Loaded, Fault> {
-    let head = Head::read(connection)?;
+    let head = StoreHead::read(connection)?;
     let mut statement = connection.prepare("SELECT name, revision, body, crc FROM services ORDER BY name")?;
     let mut rows = statement.query(())?;
     let mut services = Vec::new();
     while let Some(row) = rows.next()? {
-        services.push(Row::read(row)?.stored()?);
+        services.push(ServiceRow::read(row)?.stored()?);
     }
     Ok(Loaded {
         revision: counter(head.revision),
@@ -158,7 +158,7 @@ pub(super) fn commit(
     at: Duration,
     keep: &Keep,
 ) -> Result<Committed, Fault> {
-    let mut head = Head::read(transaction)?;
+    let mut head = StoreHead::read(transaction)?;
     if let Some(expected) = change.expect.filter(|expected| number(*expected) != head.revision) {
         return Err(StoreError::Behind {
             expected,
@@ -167,7 +167,7 @@ pub(super) fn commit(
         .into());
     }
     let revision = head.revision.saturating_add(1);
-    let mut changes = Changes {
+    let mut changes = ChangeTransaction {
         transaction,
         history: History::new(transaction, by, at, change.deploy.as_ref().map(|step| step.id))?,
         revision,
@@ -186,7 +186,7 @@ pub(super) fn commit(
             is_noted |= changes.note_resource(&resource.id.service(), &mut head)?;
         }
     }
-    let Changes {
+    let ChangeTransaction {
         history, mut changed, ..
     } = changes;
     if has_changed || is_noted {
@@ -208,24 +208,26 @@ pub(super) fn commit(
     })
 }
 
-struct Changes<'t> {
+struct ChangeTransaction<'t> {
     transaction: &'t Transaction<'t>,
     history: History<'t>,
     revision: i64,
     changed: Vec<Box<str>>,
 }
 
-impl Changes<'_> {
-    fn edit(&mut self, edit: &Edit, head: &mut Head) -> Result<(), Fault> {
+impl ChangeTransaction<'_> {
+    fn edit(&mut self, edit: &Edit, head: &mut StoreHead) -> Result<(), Fault> {
         let (name, expect, new) = match edit {
             Edit::Put(service, expect) => (&service.name, expect, Some(service)),
             Edit::Delete(name, expect) => (name, expect, None),
         };
         let query = "SELECT name, revision, body, crc FROM services WHERE name = ?";
         let mut statement = self.transaction.prepare(query)?;
-        let old = statement.query_row([&**name], |row| Ok(Row::read(row))).optional()?;
+        let old = statement
+            .query_row([&**name], |row| Ok(ServiceRow::read(row)))
+            .optional()?;
         let old = old.transpose()?;
-        let current = old.as_ref().map(Row::stored).transpose()?;
+        let current = old.as_ref().map(ServiceRow::stored).transpose()?;
         if !expect.holds(current.as_ref().map(|stored| stored.revision)) {
             return Err(StoreError::Conflict {
                 name: name.clone(),
@@ -236,10 +238,10 @@ impl Changes<'_> {
         if current.as_ref().map(|stored| &stored.service) == new {
             return Ok(());
         }
-        let new = new.map(|service| Row::new(service, self.revision));
+        let new = new.map(|service| ServiceRow::new(service, self.revision));
         self.replace(name, old.as_ref(), new.as_ref(), head)?;
         self.changed.push(name.clone());
-        let entry = Entry {
+        let entry = NewHistoryEntry {
             revision: self.revision,
             service: name,
             old: old.as_ref().map(|row| &*row.body),
@@ -249,7 +251,7 @@ impl Changes<'_> {
     }
 
     /// Notes a change of a service's resource that changes nothing of the service itself, such as a suspension. Returns whether it did.
-    fn note_resource(&mut self, name: &str, head: &mut Head) -> Result<bool, Fault> {
+    fn note_resource(&mut self, name: &str, head: &mut StoreHead) -> Result<bool, Fault> {
         if self.changed.iter().any(|changed| **changed == *name) {
             return Ok(false);
         }
@@ -258,7 +260,7 @@ impl Changes<'_> {
         let Some(body) = body.optional()? else {
             return Ok(false);
         };
-        let entry = Entry {
+        let entry = NewHistoryEntry {
             revision: head.revision,
             service: name,
             old: Some(&body),
@@ -268,7 +270,13 @@ impl Changes<'_> {
         Ok(true)
     }
 
-    fn replace(&self, name: &str, old: Option<&Row>, new: Option<&Row>, head: &mut Head) -> Result<(), Fault> {
+    fn replace(
+        &self,
+        name: &str,
+        old: Option<&ServiceRow>,
+        new: Option<&ServiceRow>,
+        head: &mut StoreHead,
+    ) -> Result<(), Fault> {
         if let Some(old) = old {
             head.sum = head.sum.wrapping_sub(old.crc());
             head.services -= 1;

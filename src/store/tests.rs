@@ -341,7 +341,7 @@ fn new_deploy(service: &str) -> NewDeploy {
     }
 }
 
-fn step(id: u64, phase: Phase, reason: Option<&str>) -> DeployStep {
+fn step(id: u64, phase: DeployPhase, reason: Option<&str>) -> DeployStep {
     DeployStep {
         id,
         phase,
@@ -357,18 +357,24 @@ fn a_deploy_begins_together_with_the_end_of_another() {
     let first = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(10)).unwrap();
     let next = NewDeploy {
         ends: vec![
-            step(first, Phase::Failed, Some("no room")),
-            step(99, Phase::Failed, None),
+            step(first, DeployPhase::Failed, Some("no room")),
+            step(99, DeployPhase::Failed, None),
         ],
         ..new_deploy("a")
     };
     let second = store.deploy_begin(&next, &by("deploy"), at(11)).unwrap();
     let ended = store.deploy(first).unwrap().unwrap();
-    assert_eq!((ended.phase, ended.reason.as_deref()), (Phase::Failed, Some("no room")));
-    assert_eq!(store.deploy(second).unwrap().unwrap().phase, Phase::Probing);
+    assert_eq!(
+        (ended.phase, ended.reason.as_deref()),
+        (DeployPhase::Failed, Some("no room"))
+    );
+    assert_eq!(store.deploy(second).unwrap().unwrap().phase, DeployPhase::Probing);
     // The step is repeated, and is over already.
     let third = NewDeploy {
-        ends: vec![step(first, Phase::Failed, None), step(second, Phase::Undone, None)],
+        ends: vec![
+            step(first, DeployPhase::Failed, None),
+            step(second, DeployPhase::Undone, None),
+        ],
         ..new_deploy("a")
     };
     assert_eq!(store.deploy_begin(&third, &by("deploy"), at(12)).unwrap(), second + 1);
@@ -381,7 +387,7 @@ fn a_deploy_supersedes_those_that_probe_and_no_others() {
     set(&mut store, "a", 2000);
     let first = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(10)).unwrap();
     store
-        .deploy_update(&step(first, Phase::Switched, None), at(11))
+        .deploy_update(&step(first, DeployPhase::Switched, None), at(11))
         .unwrap();
     let second = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(12)).unwrap();
     let next = NewDeploy {
@@ -393,9 +399,9 @@ fn a_deploy_supersedes_those_that_probe_and_no_others() {
         let deploy = store.deploy(id).unwrap().unwrap();
         (deploy.phase, deploy.reason)
     };
-    assert_eq!(told(first), (Phase::Switched, None));
-    assert_eq!(told(second), (Phase::Undone, Some(superseded_by(third))));
-    assert_eq!(told(third), (Phase::Probing, None));
+    assert_eq!(told(first), (DeployPhase::Switched, None));
+    assert_eq!(told(second), (DeployPhase::Undone, Some(superseded_by(third))));
+    assert_eq!(told(third), (DeployPhase::Probing, None));
 }
 
 #[test]
@@ -415,10 +421,10 @@ fn a_deploy_is_followed_to_its_end() {
     let other = store.deploy_begin(&new_deploy("b"), &by("deploy"), at(11)).unwrap();
     assert_eq!((id, other), (1, 2));
     store
-        .deploy_update(&step(id, Phase::Probing, Some("1 of 2 answer")), at(12))
+        .deploy_update(&step(id, DeployPhase::Probing, Some("1 of 2 answer")), at(12))
         .unwrap();
     let switch = Change {
-        deploy: Some(step(id, Phase::Switched, None)),
+        deploy: Some(step(id, DeployPhase::Switched, None)),
         ..put("a", 2001, Expect::Revision(1))
     };
     assert_eq!(store.commit(&switch, &by("deploy"), at(13)).unwrap().revision, 2);
@@ -437,14 +443,16 @@ fn a_deploy_is_followed_to_its_end() {
         .iter()
         .map(|deploy| (deploy.id, deploy.phase))
         .collect();
-    assert_eq!(open, [(1, Phase::Switched), (2, Phase::Probing)]);
+    assert_eq!(open, [(1, DeployPhase::Switched), (2, DeployPhase::Probing)]);
     // While the old backends drain the next deploy may begin.
     let next = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(14)).unwrap();
-    store.deploy_update(&step(id, Phase::Drained, None), at(15)).unwrap();
     store
-        .deploy_update(&step(other, Phase::Failed, Some("10.2.0.1:80: refused")), at(16))
+        .deploy_update(&step(id, DeployPhase::Drained, None), at(15))
         .unwrap();
-    let expected = Deploy {
+    store
+        .deploy_update(&step(other, DeployPhase::Failed, Some("10.2.0.1:80: refused")), at(16))
+        .unwrap();
+    let expected = StoredDeploy {
         id: 1,
         service: "a".into(),
         targets: ["10.2.0.1:80", "[fd00:2::1]:80"].map(|at| at.parse().unwrap()).into(),
@@ -452,7 +460,7 @@ fn a_deploy_is_followed_to_its_end() {
         uid: 1000,
         pid: 77,
         what: "deploy".into(),
-        phase: Phase::Drained,
+        phase: DeployPhase::Drained,
         reason: Some("1 of 2 answer".into()),
         began: at(10),
         updated: at(15),
@@ -478,24 +486,28 @@ fn a_step_that_cannot_be_takes_its_change_with_it() {
     let place = place();
     let mut store = Store::open(&place.path).unwrap();
     let id = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(10)).unwrap();
-    store.deploy_update(&step(id, Phase::Undone, None), at(11)).unwrap();
+    store
+        .deploy_update(&step(id, DeployPhase::Undone, None), at(11))
+        .unwrap();
     let late = Change {
-        deploy: Some(step(id, Phase::Switched, None)),
+        deploy: Some(step(id, DeployPhase::Switched, None)),
         ..put("a", 2001, Expect::Anything)
     };
     let error = store.commit(&late, &by("deploy"), at(12)).unwrap_err();
     assert_eq!(error.to_string(), "deploy 1 is undone, it cannot become switched");
     assert_eq!(names(&mut store), []);
-    let unknown = store.deploy_update(&step(7, Phase::Undone, None), at(11)).unwrap_err();
+    let unknown = store
+        .deploy_update(&step(7, DeployPhase::Undone, None), at(11))
+        .unwrap_err();
     assert_eq!(unknown, StoreError::NoDeploy(7));
     // What fails as a change leaves the deploy as it was, too.
     let id = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(13)).unwrap();
     let stale = Change {
-        deploy: Some(step(id, Phase::Switched, None)),
+        deploy: Some(step(id, DeployPhase::Switched, None)),
         ..put("a", 2001, Expect::Revision(9))
     };
     store.commit(&stale, &by("deploy"), at(14)).unwrap_err();
-    assert_eq!(store.deploy(id).unwrap().unwrap().phase, Phase::Probing);
+    assert_eq!(store.deploy(id).unwrap().unwrap().phase, DeployPhase::Probing);
 }
 
 #[test]
@@ -515,7 +527,9 @@ fn finished_deploys_are_forgotten_unfinished_ones_are_not() {
             .unwrap();
         assert_eq!(id, nth);
         if nth != 2 {
-            store.deploy_update(&step(id, Phase::Failed, None), at(2)).unwrap();
+            store
+                .deploy_update(&step(id, DeployPhase::Failed, None), at(2))
+                .unwrap();
         }
     }
     let left: Vec<u64> = store.deploys(None, 9).unwrap().iter().map(|deploy| deploy.id).collect();

@@ -100,14 +100,14 @@ impl Ledger {
             return true;
         }
         match drops::counter_of(set) {
-            Some((reason, drops::Owner::Service(scope))) => {
+            Some((reason, drops::CounterOwner::Service(scope))) => {
                 let Some(name) = name_of(&self.names, scope, key).map(Box::from) else {
                     return false;
                 };
                 self.services.entry(name).or_default().drops[reason] += more;
                 true
             }
-            Some((reason, drops::Owner::Backend(family))) => {
+            Some((reason, drops::CounterOwner::Backend(family))) => {
                 let Some(backend) = read_endpoint(family, key).map(SocketAddr::from) else {
                     return false;
                 };

@@ -11,11 +11,11 @@ use std::time::{Duration, SystemTime};
 
 use super::gateway;
 use super::id::AppId;
-use super::network::{Network, Standing};
-use super::owner::{self, Owner};
-use super::record::Places;
+use super::network::{LinkOwner, Network};
+use super::owner::{self, UpOwner};
+use super::record::RecordPaths;
 use crate::addon::{Dialect, Quarantined, Removed, Resource, ResourceChange};
-use crate::api::answers::{ResourceList, ServiceFields, ServiceList};
+use crate::api::answers::{ResourceListAnswer, ServiceFields, ServiceList};
 use crate::api::client::{Client, ClientError, DaemonResponse};
 use crate::control::request::ResourceView;
 use crate::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, LoadedResources, Store, StoreError};
@@ -41,10 +41,10 @@ pub struct Swept {
 ///
 /// # Errors
 /// The run directory or the links cannot be listed.
-pub fn lives(places: &Places, network: &Network, id: &str) -> Result<bool, String> {
+pub fn lives(places: &RecordPaths, network: &Network, id: &str) -> Result<bool, String> {
     let has_lock = places.is_held(id).map_err(|error| error.to_string())?;
     let standing = network.standing(id).map_err(|error| error.to_string())?;
-    Ok(has_lock || matches!(standing, Standing::Living(_) | Standing::Unknown))
+    Ok(has_lock || matches!(standing, LinkOwner::Living(_) | LinkOwner::Unknown))
 }
 
 /// Returns whether a resource was left behind.
@@ -60,7 +60,7 @@ fn is_abandoned(
     };
     // The app's `tcpgw up` may run in another network namespace, with another run directory.
     if owner
-        .and_then(|owner| owner.parse::<Owner>().ok())
+        .and_then(|owner| owner.parse::<UpOwner>().ok())
         .is_some_and(|owner| owner.lives())
     {
         return Ok(false);
@@ -75,7 +75,7 @@ fn is_abandoned(
 /// The daemon does not answer or refuses, or it cannot be known who lives.
 pub fn remove(daemon: &Client, lives: &Lives<'_>) -> Result<Vec<String>, String> {
     let failed = |error: ClientError| error.to_string();
-    let told: ResourceList = daemon
+    let told: ResourceListAnswer = daemon
         .get("/v1/addon/resources")
         .and_then(DaemonResponse::json)
         .map_err(failed)?;
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_a_living_one_elsewhere_stays() {
-        let (own, app) = (Owner::own().unwrap(), [(DEAD, Dialect::Local, "10.213.7.2:5000")]);
+        let (own, app) = (UpOwner::own().unwrap(), [(DEAD, Dialect::Local, "10.213.7.2:5000")]);
         let (_directory, path) = store_of(&app, &json!({owner::LABEL: own.to_string()}));
         assert_eq!(sweep_store(&path, Duration::ZERO, &lives), Ok(Swept::default()));
         assert_eq!(apps_in(&path), [DEAD]);
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_daemons_resource_of_a_living_app_elsewhere_stays() {
-        let own = Owner::own().unwrap().to_string();
+        let own = UpOwner::own().unwrap().to_string();
         let ended = own.replace("boot=", "boot=0");
         let left = |owner: &str, backends: &Value| {
             let id = ResourceId::from_random(1);

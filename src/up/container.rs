@@ -70,7 +70,7 @@ pub struct Spec {
 /// Report of a helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Report {
+pub enum HelperReport {
     /// The network namespace is there.
     Ready,
     /// The command runs, by this number in the namespace of `tcpgw up`.
@@ -110,7 +110,7 @@ impl Pipes {
         })
     }
 
-    fn tell(&mut self, report: &Report) {
+    fn tell(&mut self, report: &HelperReport) {
         // If the pipe has no reader, `tcpgw up` has ended, and this process ends, too.
         if let Ok(mut line) = serde_json::to_vec(report) {
             line.push(b'\n');
@@ -132,7 +132,7 @@ fn helper(arguments: &[OsString], run: fn(&Spec, &mut Pipes) -> Result<(), Strin
     match run(&spec, &mut pipes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            pipes.tell(&Report::Failed(why));
+            pipes.tell(&HelperReport::Failed(why));
             ExitCode::FAILURE
         }
     }
@@ -162,7 +162,7 @@ fn hold(spec: &Spec, pipes: &mut Pipes) -> Result<(), String> {
             setns(&file, CloneFlags::CLONE_NEWNET).map_err(failed("enter the network namespace"))?;
         }
     }
-    pipes.tell(&Report::Ready);
+    pipes.tell(&HelperReport::Ready);
     let mut byte = [0];
     match pipes.control.read(&mut byte) {
         Ok(1) if byte == [GO] => {}
@@ -227,7 +227,7 @@ fn init(spec: &Spec, pipes: &mut Pipes) -> Result<(), String> {
     drop(command);
     let pid = Pid::from_raw(child.id().cast_signed());
     let number = seen_outside(outside.as_ref(), own.as_deref()).unwrap_or_default();
-    pipes.tell(&Report::Started(number));
+    pipes.tell(&HelperReport::Started(number));
     let is_ending = Arc::new(AtomicBool::new(false));
     let watched = Arc::clone(&is_ending);
     let control = pipes
@@ -281,8 +281,8 @@ fn collect(pipes: &mut Pipes, pid: Pid, is_ending: &AtomicBool) {
         let ended = match waitpid(None, None) {
             Err(Errno::EINTR) => continue,
             Err(_) => return,
-            Ok(WaitStatus::Exited(of, code)) if of == pid => Report::Exited(code),
-            Ok(WaitStatus::Signaled(of, signal, _)) if of == pid => Report::Signaled(signal as i32),
+            Ok(WaitStatus::Exited(of, code)) if of == pid => HelperReport::Exited(code),
+            Ok(WaitStatus::Signaled(of, signal, _)) if of == pid => HelperReport::Signaled(signal as i32),
             Ok(_) => continue,
         };
         pipes.tell(&ended);

@@ -28,7 +28,7 @@ const WAITING: usize = 64;
 /// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Request {
+pub enum UpRequest {
     /// List the processes.
     Ps,
     /// Restart the processes of these types; of all types, if the list is empty.
@@ -46,7 +46,7 @@ pub enum Request {
 /// An answer to a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum UpAnswer {
     /// The request was carried out. The last answer.
     Done,
     /// The request failed, and why. The last answer.
@@ -117,9 +117,9 @@ pub struct ReceivedRequest {
     /// Number of the connection.
     pub connection: usize,
     /// The request; `None` when the client has closed the connection.
-    pub request: Option<Request>,
+    pub request: Option<UpRequest>,
     /// Takes the answers.
-    pub answers: SyncSender<Answer>,
+    pub answers: SyncSender<UpAnswer>,
 }
 
 /// Serves the socket at that path by a thread of its own, until the process ends.
@@ -169,10 +169,10 @@ fn converse(stream: &UnixStream, connection: usize, ask: &dyn Fn(ReceivedRequest
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream);
-    let first: Request = next(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    let is_place = first == Request::Attach;
+    let first: UpRequest = next(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let is_place = first == UpRequest::Attach;
     let (answers, given) = sync_channel(WAITING);
-    let asked = |request, answers: &SyncSender<Answer>| ReceivedRequest {
+    let asked = |request, answers: &SyncSender<UpAnswer>| ReceivedRequest {
         connection,
         request,
         answers: answers.clone(),
@@ -185,7 +185,7 @@ fn converse(stream: &UnixStream, connection: usize, ask: &dyn Fn(ReceivedRequest
     }
     let told = given.recv().map_err(io::Error::other)?;
     send(stream, &told)?;
-    if matches!(told, Answer::Place(_)) {
+    if matches!(told, UpAnswer::Place(_)) {
         let outcome = keep(stream, &mut reader, &given, |request| {
             ask(asked(Some(request), &answers))
         });
@@ -196,12 +196,12 @@ fn converse(stream: &UnixStream, connection: usize, ask: &dyn Fn(ReceivedRequest
 }
 
 /// Passes answers on until the last.
-fn answer(stream: &UnixStream, answers: SyncSender<Answer>, given: &Receiver<Answer>) -> io::Result<()> {
+fn answer(stream: &UnixStream, answers: SyncSender<UpAnswer>, given: &Receiver<UpAnswer>) -> io::Result<()> {
     // The loop ends when the sender that was given away is dropped.
     drop(answers);
     while let Ok(answer) = given.recv() {
         send(stream, &answer)?;
-        if matches!(answer, Answer::Done | Answer::Failed(_) | Answer::Wrong(_)) {
+        if matches!(answer, UpAnswer::Done | UpAnswer::Failed(_) | UpAnswer::Wrong(_)) {
             break;
         }
     }
@@ -212,10 +212,10 @@ fn answer(stream: &UnixStream, answers: SyncSender<Answer>, given: &Receiver<Ans
 fn keep(
     stream: &UnixStream,
     reader: &mut BufReader<&UnixStream>,
-    given: &Receiver<Answer>,
-    ask: impl Fn(Request) -> bool,
+    given: &Receiver<UpAnswer>,
+    ask: impl Fn(UpRequest) -> bool,
 ) -> io::Result<()> {
-    let Some(request @ Request::Connect(_)) = next(reader)? else {
+    let Some(request @ UpRequest::Connect(_)) = next(reader)? else {
         return Ok(());
     };
     if !ask(request) {
@@ -265,14 +265,14 @@ impl ControlClient {
     ///
     /// # Errors
     /// The connection fails or ends before the last answer, or the request is refused.
-    pub fn ask(&self, request: &Request, mut each: impl FnMut(Answer)) -> Result<(), ControlError> {
+    pub fn ask(&self, request: &UpRequest, mut each: impl FnMut(UpAnswer)) -> Result<(), ControlError> {
         send(&self.0, request)?;
         let mut reader = BufReader::new(&self.0);
         loop {
             match next(&mut reader)? {
-                Some(Answer::Done) => return Ok(()),
-                Some(Answer::Failed(why)) => return Err(ControlError::Refused(tcpgw_core::escape::text(&why))),
-                Some(Answer::Wrong(why)) => return Err(ControlError::Wrong(tcpgw_core::escape::text(&why))),
+                Some(UpAnswer::Done) => return Ok(()),
+                Some(UpAnswer::Failed(why)) => return Err(ControlError::Refused(tcpgw_core::escape::text(&why))),
+                Some(UpAnswer::Wrong(why)) => return Err(ControlError::Wrong(tcpgw_core::escape::text(&why))),
                 Some(answer) => each(answer),
                 None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             }
@@ -283,11 +283,11 @@ impl ControlClient {
     ///
     /// # Errors
     /// The connection fails or ends without an answer, or the request is refused.
-    pub fn ask_once(&self, request: &Request) -> Result<Answer, ControlError> {
+    pub fn ask_once(&self, request: &UpRequest) -> Result<UpAnswer, ControlError> {
         send(&self.0, request)?;
         match next(&mut BufReader::new(&self.0))? {
-            Some(Answer::Failed(why)) => Err(ControlError::Refused(tcpgw_core::escape::text(&why))),
-            Some(Answer::Wrong(why)) => Err(ControlError::Wrong(tcpgw_core::escape::text(&why))),
+            Some(UpAnswer::Failed(why)) => Err(ControlError::Refused(tcpgw_core::escape::text(&why))),
+            Some(UpAnswer::Wrong(why)) => Err(ControlError::Wrong(tcpgw_core::escape::text(&why))),
             Some(answer) => Ok(answer),
             None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::env_file::EnvFileError;
 use super::formation::FormationError;
-use super::network::NetworkError;
+use super::network::NetworkSetupError;
 use super::own_daemon::OwnDaemonError;
 use super::procfile::ProcfileError;
 use super::record::RecordError;
@@ -48,7 +48,7 @@ pub enum UpError {
     Record(#[from] RecordError),
     /// Links or addresses could not be made.
     #[error(transparent)]
-    Network(#[from] NetworkError),
+    Network(#[from] NetworkSetupError),
     /// Rules could not be made.
     #[error(transparent)]
     Rules(#[from] NetlinkError),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::owner::{self, Owner};
+use super::owner::{self, UpOwner};
 use crate::api::answers::{DaemonAnswer, DeployAnswer, ResourceAnswer, ServiceList};
 use crate::api::client::{Client, ClientError, DaemonResponse, RequestTarget};
 use tcpgw_core::model::duration;
@@ -69,7 +69,7 @@ pub enum GatewayEvent {
 
 /// The resource of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
+pub struct AppResource {
     /// Value of `TCP_URL`; `None`: the add-on is off.
     pub url: Option<String>,
     /// Its public port.
@@ -84,14 +84,14 @@ pub struct Resource {
 ///
 /// # Errors
 /// The daemon does not answer, or refuses: it has no add-on, no such plan, or no free port.
-pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16>) -> Result<Resource, ClientError> {
+pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16>) -> Result<AppResource, ClientError> {
     let body = json!({"plan": plan, "port": port}).to_string();
     let target = RequestTarget::of_resource(app, "");
     let answer: ResourceAnswer = daemon.send("PUT", target.as_str(), &[], body.into())?.json()?;
     let resource = answer
         .resource
         .ok_or_else(|| daemon.odd("it provisioned no resource"))?;
-    Ok(Resource {
+    Ok(AppResource {
         url: resource.url.as_deref().map(tcpgw_core::escape::text),
         port: resource.port.get(),
         plan: tcpgw_core::escape::text(resource.plan.as_str()),
@@ -103,7 +103,7 @@ pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16
 ///
 /// # Errors
 /// The daemon does not answer, or refuses.
-pub fn label(daemon: &Client, app: &str, owner: &Owner) -> Result<(), ClientError> {
+pub fn label(daemon: &Client, app: &str, owner: &UpOwner) -> Result<(), ClientError> {
     let body = json!({"labels": {owner::LABEL: owner.to_string()}}).to_string();
     let target = RequestTarget::of_service(&format!("app:{app}"), "");
     daemon
@@ -142,7 +142,7 @@ pub fn wait_until_started(daemon: &Client) -> Result<(), ClientError> {
 }
 
 /// The thread's state.
-pub struct Gateway<T: Fn(GatewayEvent)> {
+pub struct GatewayThread<T: Fn(GatewayEvent)> {
     socket: PathBuf,
     app: String,
     grace: Duration,
@@ -161,7 +161,7 @@ enum DeployOutcome {
     Interrupted,
 }
 
-impl<T: Fn(GatewayEvent)> Gateway<T> {
+impl<T: Fn(GatewayEvent)> GatewayThread<T> {
     /// Returns the gateway of an app, which carries out its requests by the daemon behind that socket. Flows of processes that
     /// leave live for `grace`.
     pub fn new(socket: PathBuf, app: String, grace: Duration, orders: Receiver<GatewayRequest>, tell: T) -> Self {

@@ -17,9 +17,9 @@ use super::abandoned;
 use super::egress;
 use super::gateway;
 use super::id::AppId;
-use super::network::{Network, Standing};
-use super::own_daemon::{self, OwnDaemon, Wanted};
-use super::record::{AppPlace, Places, Shared};
+use super::network::{LinkOwner, Network};
+use super::own_daemon::{self, DaemonFiles, OwnDaemon};
+use super::record::{AppPlace, RecordPaths, SharedRecord};
 use crate::api::client::{self, At, Client, ClientError, FoundDaemon};
 use crate::api::socket;
 use crate::app_link;
@@ -88,12 +88,12 @@ fn virtual_links() -> io::Result<BTreeSet<String>> {
 ///
 /// # Errors
 /// The run directory or the links cannot be listed.
-pub fn survey(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, BTreeSet<String>), String> {
+pub fn survey(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>, BTreeSet<String>), String> {
     let (dead, mut living) = places.leftovers().map_err(|error| error.to_string())?;
     let apps = network.apps().map_err(|error| error.to_string())?;
     let by_links = apps
         .into_iter()
-        .filter(|(_, standing)| matches!(standing, Standing::Living(_)));
+        .filter(|(_, standing)| matches!(standing, LinkOwner::Living(_)));
     living.extend(by_links.map(|(id, _)| id));
     let dead = dead.into_iter().filter(|place| !living.contains(place.id())).collect();
     Ok((dead, living))
@@ -105,13 +105,13 @@ pub fn survey(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, BTre
 ///
 /// # Errors
 /// What could not be removed.
-pub fn sweep(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, usize), String> {
+pub fn sweep(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>, usize), String> {
     let (dead, living) = survey(places, network)?;
     let has_no_resource = |place: &&AppPlace| place.record().is_some_and(|record| record.app.is_none());
     remove_networks(places, network, dead.iter().filter(has_no_resource))?;
     for (id, standing) in network.apps().map_err(|error| error.to_string())? {
         let is_known = living.contains(&id) || dead.iter().any(|place| place.id() == id && place.record().is_some());
-        let app = AppId::of_digits(&id).filter(|_| standing == Standing::Ended && !is_known);
+        let app = AppId::of_digits(&id).filter(|_| standing == LinkOwner::Ended && !is_known);
         if let Some(app) = app {
             remove_network(network, &app)?;
         }
@@ -124,7 +124,7 @@ pub fn sweep(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, usize
 /// # Errors
 /// What could not be removed.
 pub fn remove_networks<'p>(
-    places: &Places,
+    places: &RecordPaths,
     network: &Network,
     dead: impl IntoIterator<Item = &'p AppPlace>,
 ) -> Result<(), String> {
@@ -137,7 +137,7 @@ pub fn remove_networks<'p>(
 /// Ends a daemon whose `tcpgw up` is gone, and waits until it has ended. Such a daemon was told to end, or soon will be;
 /// meanwhile it does not answer, or answers and then ends, and keeps another one from starting. `say` gets a line if that takes
 /// a while.
-pub fn end_orphan(places: &Places, socket: &Path, is_alone: bool, say: &dyn Fn(&str)) {
+pub fn end_orphan(places: &RecordPaths, socket: &Path, is_alone: bool, say: &dyn Fn(&str)) {
     let shared = places.shared();
     let Some(expected) = shared.daemon else { return };
     let is_orphan = shared.starter.map_or(is_alone, |starter| !starter.lives());
@@ -173,7 +173,12 @@ pub fn end_orphan(places: &Places, socket: &Path, is_alone: bool, say: &dyn Fn(&
 ///
 /// # Errors
 /// What the daemon said, or what could not be removed.
-pub fn remove_apps(daemon: &Client, places: &Places, network: &Network, dead: Vec<AppPlace>) -> Result<(), String> {
+pub fn remove_apps(
+    daemon: &Client,
+    places: &RecordPaths,
+    network: &Network,
+    dead: Vec<AppPlace>,
+) -> Result<(), String> {
     for place in dead {
         let app = place.record().and_then(|record| record.app);
         let deprovisioned = app.map_or(Ok(()), |app| {
@@ -190,11 +195,11 @@ pub fn remove_apps(daemon: &Client, places: &Places, network: &Network, dead: Ve
 #[derive(Debug)]
 pub struct SharedCleanup<'a> {
     /// Files of the network namespace in the run directory.
-    pub places: &'a Places,
+    pub places: &'a RecordPaths,
     /// The daemon's socket.
     pub socket: &'a Path,
     /// Record of the things that apps share.
-    pub shared: Shared,
+    pub shared: SharedRecord,
     /// Whether the daemon has services of others, which go on being served.
     pub serves_others: bool,
 }
@@ -218,7 +223,7 @@ impl SharedCleanup<'_> {
             forward_no_more(before).map_err(|error| format!("failed to switch forwarding off again: {error}"))?;
         }
         self.places
-            .set_shared(&Shared::default())
+            .set_shared(&SharedRecord::default())
             .map_err(|error| error.to_string())
     }
 }
@@ -226,7 +231,7 @@ impl SharedCleanup<'_> {
 /// Inputs of the cleaning.
 pub struct Cleaning<'c> {
     /// Files of the network namespace in the run directory.
-    pub places: &'c Places,
+    pub places: &'c RecordPaths,
     /// The network.
     pub network: &'c Network,
     /// The daemon's socket.
@@ -285,7 +290,7 @@ pub fn clean(cleaning: &Cleaning<'_>) -> Result<(usize, usize), String> {
 /// # Errors
 /// What could not be removed.
 fn clean_recorded(
-    places: &Places,
+    places: &RecordPaths,
     network: &Network,
     socket: &Path,
     teardown: &dyn Fn() -> Result<(), String>,
@@ -294,7 +299,7 @@ fn clean_recorded(
     let (dead, living) = sweep(places, network)?;
     let number = dead.len();
     let shared = places.shared();
-    if number == 0 && (living > 0 || shared == Shared::default()) {
+    if number == 0 && (living > 0 || shared == SharedRecord::default()) {
         return Ok((0, living));
     }
     // Without the store there is no resource to remove, and a daemon would take the services from the kernel.
@@ -352,8 +357,8 @@ fn clean_recorded(
 }
 
 /// Returns where the daemon of these apps keeps its things.
-pub fn wanted(places: &Places, shared: &Shared, socket: &Path) -> Wanted {
-    Wanted {
+pub fn wanted(places: &RecordPaths, shared: &SharedRecord, socket: &Path) -> DaemonFiles {
+    DaemonFiles {
         config: shared.config.clone().filter(|config| config.exists()),
         socket: socket.to_owned(),
         run_dir: places.run_dir().to_owned(),

@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio_stream::StreamExt as _;
 
 use super::id::AppId;
-use super::owner::Owner;
+use super::owner::UpOwner;
 use crate::app_link;
 
 /// The length of the prefix of an app's network.
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reason why the network could not be set up or read.
 #[derive(Debug, Error)]
-pub enum NetworkError {
+pub enum NetworkSetupError {
     /// No way to ask.
     #[error("failed to open a netlink socket: {0}")]
     Open(#[source] std::io::Error),
@@ -55,7 +55,7 @@ pub enum NetworkError {
 
 /// Owner of an app's links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum LinkOwner {
     /// The app has no links.
     NoLinks,
     /// A `tcpgw up` that lives, or may live, with this process number.
@@ -91,18 +91,22 @@ impl Network {
     ///
     /// # Errors
     /// [`NetworkError::Open`].
-    pub fn open() -> Result<Self, NetworkError> {
+    pub fn open() -> Result<Self, NetworkSetupError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(NetworkError::Open)?;
+        let runtime = runtime.map_err(NetworkSetupError::Open)?;
         let guard = runtime.enter();
-        let (connection, handle, _) = new_connection().map_err(NetworkError::Open)?;
+        let (connection, handle, _) = new_connection().map_err(NetworkSetupError::Open)?;
         tokio::spawn(connection);
         drop(guard);
         Ok(Self { runtime, handle })
     }
 
-    fn wait<T>(&self, what: &str, ask: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, NetworkError> {
-        let kernel = |why: String| NetworkError::Kernel {
+    fn wait<T>(
+        &self,
+        what: &str,
+        ask: impl Future<Output = Result<T, rtnetlink::Error>>,
+    ) -> Result<T, NetworkSetupError> {
+        let kernel = |why: String| NetworkSetupError::Kernel {
             what: what.to_owned(),
             why,
         };
@@ -114,12 +118,12 @@ impl Network {
             .map_err(|error| kernel(error.to_string()))
     }
 
-    fn links(&self) -> Result<Vec<LinkMessage>, NetworkError> {
+    fn links(&self) -> Result<Vec<LinkMessage>, NetworkSetupError> {
         let links = async { self.handle.link().get().execute().collect::<Result<Vec<_>, _>>().await };
         self.wait("list links", links)
     }
 
-    fn index_of(&self, name: &str) -> Result<Option<u32>, NetworkError> {
+    fn index_of(&self, name: &str) -> Result<Option<u32>, NetworkSetupError> {
         let links = self.links()?;
         let found = links.iter().find(|link| name_of(link) == Some(name));
         Ok(found.map(|link| link.header.index))
@@ -129,7 +133,7 @@ impl Network {
     ///
     /// # Errors
     /// Every network of the pool is in use, or the kernel does not list links, addresses or routes.
-    pub fn choose(&self, id: &AppId) -> Result<Ipv4Net, NetworkError> {
+    pub fn choose(&self, id: &AppId) -> Result<Ipv4Net, NetworkSetupError> {
         let used = self.used()?;
         let networks: Vec<Ipv4Net> = POOL.subnets(PREFIX).into_iter().flatten().collect();
         let first = usize::try_from(id.number()).unwrap_or_default() % networks.len().max(1);
@@ -139,11 +143,11 @@ impl Network {
             let overlaps = |other: &Ipv4Net| other.contains(*one) || one.contains(other);
             !used.iter().any(overlaps)
         };
-        candidates.find(is_free).copied().ok_or(NetworkError::NoNetwork)
+        candidates.find(is_free).copied().ok_or(NetworkSetupError::NoNetwork)
     }
 
     /// Addresses and destinations of routes, but the default one.
-    fn used(&self) -> Result<Vec<Ipv4Net>, NetworkError> {
+    fn used(&self) -> Result<Vec<Ipv4Net>, NetworkSetupError> {
         let addresses = async {
             self.handle
                 .address()
@@ -186,7 +190,7 @@ impl Network {
     ///
     /// # Errors
     /// The kernel refuses the links or the address, or does not answer.
-    pub fn add_gateway(&self, id: &AppId, owner: &Owner, network: Ipv4Net) -> Result<(), NetworkError> {
+    pub fn add_gateway(&self, id: &AppId, owner: &UpOwner, network: Ipv4Net) -> Result<(), NetworkSetupError> {
         // A pair of which both ends are here: unlike links of other kinds it is needed for the processes anyway.
         let name = gateway_name(id);
         let peer = link_name(id, 0);
@@ -204,15 +208,15 @@ impl Network {
         self.wait("give the gateway its address", add)
     }
 
-    fn add_pair(&self, name: &str, peer: LinkMessage) -> Result<(), NetworkError> {
+    fn add_pair(&self, name: &str, peer: LinkMessage) -> Result<(), NetworkSetupError> {
         let pair = LinkMessageBuilder::<LinkVeth>::new(name, INNER)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
         self.wait("make a pair of links", self.handle.link().add(pair).execute())
     }
 
-    fn must_find(&self, name: &str) -> Result<u32, NetworkError> {
-        self.index_of(name)?.ok_or_else(|| NetworkError::Kernel {
+    fn must_find(&self, name: &str) -> Result<u32, NetworkSetupError> {
+        self.index_of(name)?.ok_or_else(|| NetworkSetupError::Kernel {
             what: format!("find the link {name}"),
             why: "it is not there".into(),
         })
@@ -222,7 +226,7 @@ impl Network {
     ///
     /// # Errors
     /// The kernel refuses a link, an address or the route, such as where the process has ended, or does not answer.
-    pub fn add_process(&self, id: &AppId, owner: &Owner, link: ProcessLink) -> Result<(), NetworkError> {
+    pub fn add_process(&self, id: &AppId, owner: &UpOwner, link: ProcessLink) -> Result<(), NetworkSetupError> {
         let ProcessLink {
             number,
             pid,
@@ -253,7 +257,7 @@ impl Network {
     }
 
     /// Adds a permanent neighbour entry, so that no ARP request is needed, whatever `arp_ignore` says.
-    fn add_neighbour(&self, link: u32, address: Ipv4Addr, mac: [u8; 6]) -> Result<(), NetworkError> {
+    fn add_neighbour(&self, link: u32, address: Ipv4Addr, mac: [u8; 6]) -> Result<(), NetworkSetupError> {
         let neighbour = self.handle.neighbours().add(link, address.into());
         let neighbour = neighbour.link_layer_address(&mac).state(NeighbourState::Permanent);
         self.wait("note the hardware address of a neighbour", neighbour.execute())
@@ -263,7 +267,7 @@ impl Network {
     ///
     /// # Errors
     /// The kernel does not remove the link, or does not answer.
-    pub fn remove_process(&self, id: &AppId, number: u32) -> Result<(), NetworkError> {
+    pub fn remove_process(&self, id: &AppId, number: u32) -> Result<(), NetworkSetupError> {
         match self.index_of(&link_name(id, number))? {
             Some(index) => self.remove(index),
             None => Ok(()),
@@ -274,23 +278,23 @@ impl Network {
     ///
     /// # Errors
     /// The kernel does not list the links.
-    pub fn apps(&self) -> Result<BTreeMap<String, Standing>, NetworkError> {
+    pub fn apps(&self) -> Result<BTreeMap<String, LinkOwner>, NetworkSetupError> {
         let mut apps = BTreeMap::new();
         for link in self.links()? {
             let Some(id) = name_of(&link).and_then(app_link::app_of) else {
                 continue;
             };
-            let owner = alias_of(&link).and_then(|alias| alias.parse::<Owner>().ok());
+            let owner = alias_of(&link).and_then(|alias| alias.parse::<UpOwner>().ok());
             let one = match owner {
-                Some(owner) if owner.lives() => Standing::Living(owner.pid),
-                Some(_) => Standing::Ended,
-                None => Standing::Unknown,
+                Some(owner) if owner.lives() => LinkOwner::Living(owner.pid),
+                Some(_) => LinkOwner::Ended,
+                None => LinkOwner::Unknown,
             };
             let all = apps.entry(id.to_owned()).or_insert(one);
             *all = match (*all, one) {
-                (Standing::Living(pid), _) | (_, Standing::Living(pid)) => Standing::Living(pid),
-                (Standing::Unknown, _) | (_, Standing::Unknown) => Standing::Unknown,
-                _ => Standing::Ended,
+                (LinkOwner::Living(pid), _) | (_, LinkOwner::Living(pid)) => LinkOwner::Living(pid),
+                (LinkOwner::Unknown, _) | (_, LinkOwner::Unknown) => LinkOwner::Unknown,
+                _ => LinkOwner::Ended,
             };
         }
         Ok(apps)
@@ -300,8 +304,8 @@ impl Network {
     ///
     /// # Errors
     /// The kernel does not list the links.
-    pub fn standing(&self, id: &str) -> Result<Standing, NetworkError> {
-        Ok(self.apps()?.get(id).copied().unwrap_or(Standing::NoLinks))
+    pub fn standing(&self, id: &str) -> Result<LinkOwner, NetworkSetupError> {
+        Ok(self.apps()?.get(id).copied().unwrap_or(LinkOwner::NoLinks))
     }
 
     /// Returns whether an address is in the pool of addresses of apps.
@@ -313,7 +317,7 @@ impl Network {
     ///
     /// # Errors
     /// The kernel does not list the links, or does not remove one of them.
-    pub fn remove_all(&self, id: &AppId) -> Result<usize, NetworkError> {
+    pub fn remove_all(&self, id: &AppId) -> Result<usize, NetworkSetupError> {
         let (gateway, processes) = (gateway_name(id), link_prefix(id));
         let is_its = |name: &str| name == gateway || name.starts_with(&processes);
         let all = self.links()?;
@@ -328,7 +332,7 @@ impl Network {
         Ok(its.len())
     }
 
-    fn remove(&self, index: u32) -> Result<(), NetworkError> {
+    fn remove(&self, index: u32) -> Result<(), NetworkSetupError> {
         match self.wait("remove a link", self.handle.link().del(index).execute()) {
             // The kernel has removed the link with the namespace of its peer.
             Err(_) if !self.links()?.iter().any(|link| link.header.index == index) => Ok(()),
@@ -341,7 +345,7 @@ impl Network {
 ///
 /// # Errors
 /// No netlink socket can be opened, the link to the machine is missing, or the kernel refuses an address or a route.
-pub fn set_up_inside(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), NetworkError> {
+pub fn set_up_inside(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), NetworkSetupError> {
     let network = Network::open()?;
     for name in ["lo", INNER] {
         let up = LinkUnspec::new_with_index(network.must_find(name)?).up().build();
@@ -396,7 +400,7 @@ fn outer_mac(address: Ipv4Addr) -> [u8; 6] {
 }
 
 /// Adds the owner as an alias to a new link.
-fn owned(link: LinkMessageBuilder<LinkUnspec>, owner: &Owner) -> LinkMessageBuilder<LinkUnspec> {
+fn owned(link: LinkMessageBuilder<LinkUnspec>, owner: &UpOwner) -> LinkMessageBuilder<LinkUnspec> {
     link.append_extra_attribute(LinkAttribute::IfAlias(owner.to_string()))
 }
 

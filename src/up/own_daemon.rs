@@ -49,7 +49,7 @@ pub enum OwnDaemonError {
 
 /// Files and directories of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DaemonFiles {
     /// Its configuration; `None`: the usual one.
     pub config: Option<PathBuf>,
     /// Path of its socket.
@@ -149,7 +149,7 @@ impl OwnDaemon {
     ///
     /// # Errors
     /// [`OwnDaemonError`].
-    pub fn start(wanted: &Wanted) -> Result<(Self, Log), OwnDaemonError> {
+    pub fn start(wanted: &DaemonFiles) -> Result<(Self, DaemonLog), OwnDaemonError> {
         let mut command = Command::new(THIS);
         command.arg0(DAEMON).arg(std::process::id().to_string());
         if let Some(config) = &wanted.config {
@@ -170,7 +170,7 @@ impl OwnDaemon {
         })?;
         let log = child.stderr.take();
         let mut daemon = Self { child };
-        let mut log = Log(log.map(BufReader::new));
+        let mut log = DaemonLog(log.map(BufReader::new));
         let begin = Instant::now();
         loop {
             let Err(error) = Client::connect(&wanted.socket) else {
@@ -220,9 +220,9 @@ impl Drop for OwnDaemon {
 
 /// Log output of a daemon.
 #[derive(Debug)]
-pub struct Log(Option<BufReader<ChildStderr>>);
+pub struct DaemonLog(Option<BufReader<ChildStderr>>);
 
-impl Log {
+impl DaemonLog {
     /// Returns the next line, safe to show; `None` when the daemon has ended.
     pub fn next_line(&mut self) -> Option<String> {
         let reader = self.0.as_mut()?;

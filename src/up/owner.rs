@@ -24,7 +24,7 @@ pub const LABEL: &str = "tcpgw-up";
 /// A process that runs `tcpgw up`, or did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct Owner {
+pub struct UpOwner {
     /// Process number.
     pub pid: u32,
     /// Start time of the process, in clock ticks since the boot.
@@ -40,7 +40,7 @@ pub struct Owner {
 #[error("it does not name a process that runs tcpgw up")]
 pub struct NoOwner;
 
-impl Owner {
+impl UpOwner {
     /// Returns this process.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Owner {
     }
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for UpOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             pid,
@@ -91,7 +91,7 @@ impl fmt::Display for Owner {
     }
 }
 
-impl FromStr for Owner {
+impl FromStr for UpOwner {
     type Err = NoOwner;
 
     fn from_str(text: &str) -> Result<Self, NoOwner> {
@@ -112,13 +112,13 @@ impl FromStr for Owner {
     }
 }
 
-impl From<Owner> for String {
-    fn from(owner: Owner) -> Self {
+impl From<UpOwner> for String {
+    fn from(owner: UpOwner) -> Self {
         owner.to_string()
     }
 }
 
-impl TryFrom<String> for Owner {
+impl TryFrom<String> for UpOwner {
     type Error = NoOwner;
 
     fn try_from(text: String) -> Result<Self, NoOwner> {
@@ -152,10 +152,10 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_more_than_its_number() {
-        let own = Owner::own().unwrap();
+        let own = UpOwner::own().unwrap();
         assert!(own.lives());
         assert_eq!(own.to_string().parse(), Ok(own.clone()));
-        let other = |change: &dyn Fn(&mut Owner)| {
+        let other = |change: &dyn Fn(&mut UpOwner)| {
             let mut owner = own.clone();
             change(&mut owner);
             owner.lives()
@@ -167,7 +167,7 @@ mod tests {
         assert!(!other(&|owner| owner.pid = u32::MAX));
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let (_, started) = stat(child.id()).unwrap().unwrap();
-        let of_child = Owner {
+        let of_child = UpOwner {
             pid: child.id(),
             started,
             ..own.clone()
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn other_texts_are_no_owners() {
         let text = "tcpgw-up pid=7 started=12 pidns=4026531836 boot=0123-4567";
-        assert!(text.parse::<Owner>().is_ok());
+        assert!(text.parse::<UpOwner>().is_ok());
         for other in [
             "",
             "tcpgw-up",
@@ -198,7 +198,7 @@ mod tests {
             "tcpgw-up started=12 pid=7 pidns=4026531836 boot=0123-4567",
             "my link",
         ] {
-            assert_eq!(other.parse::<Owner>(), Err(NoOwner), "{other}");
+            assert_eq!(other.parse::<UpOwner>(), Err(NoOwner), "{other}");
         }
     }
 }

@@ -12,13 +12,13 @@ const WHITE: u8 = 37;
 
 /// Format of printed lines.
 #[derive(Debug, Clone)]
-pub struct Printer {
+pub struct LinePrinter {
     width: usize,
     /// Colours by process type; `None`: no colours.
     colors: Option<BTreeMap<String, u8>>,
 }
 
-impl Printer {
+impl LinePrinter {
     /// Returns the printer for these process types, given with their numbers of instances.
     pub fn new<'t>(types: impl IntoIterator<Item = (&'t str, u32)>, colors: bool) -> Self {
         let types: Vec<(&str, u32)> = types.into_iter().collect();
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn names_are_padded_as_foreman_pads_them() {
         let shown = |types: &[(&str, u32)], name: &str| {
-            let printer = Printer::new(types.iter().copied(), false);
+            let printer = LinePrinter::new(types.iter().copied(), false);
             String::from_utf8(printer.line("12:00:00", name, b"x")).unwrap()
         };
         assert_eq!(shown(&[("web", 1)], "web.1"), "12:00:00 web.1  | x\n");
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn colours_are_by_type() {
-        let printer = Printer::new([("web", 1), ("tcp", 1)], true);
+        let printer = LinePrinter::new([("web", 1), ("tcp", 1)], true);
         let line = |name| String::from_utf8(printer.line("12:00:00", name, b"x")).unwrap();
         assert_eq!(line("web.1"), "\u{1b}[36m12:00:00 web.1  | \u{1b}[0mx\n");
         assert_eq!(line("tcp.2"), "\u{1b}[33m12:00:00 tcp.2  | \u{1b}[0mx\n");

@@ -15,7 +15,7 @@ use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::pipe2;
 
-use super::container::{GO, HOLDER, Report, Spec, TERMINATE, THIS};
+use super::container::{GO, HOLDER, HelperReport, Spec, TERMINATE, THIS};
 
 /// Size that programs see on the terminal.
 const SIZE: Winsize = Winsize {
@@ -44,7 +44,7 @@ pub struct Started {
     /// Reports of its helpers.
     pub reports: Reports,
     /// Output of the process; `None`: it is inherited.
-    pub output: Option<Output>,
+    pub output: Option<ProcessOutput>,
 }
 
 /// A process with its helpers. Dropping it kills all of them.
@@ -61,7 +61,7 @@ pub struct Reports(BufReader<File>);
 
 /// The output of a process.
 #[derive(Debug)]
-pub struct Output(File);
+pub struct ProcessOutput(File);
 
 /// Starts the helper, which makes the namespaces and waits; `spec` is completed with the pipes.
 ///
@@ -90,7 +90,7 @@ pub fn start(
                 .stdin(slave.try_clone()?)
                 .stdout(slave.try_clone()?)
                 .stderr(Stdio::from(slave));
-            Some(Output(master.into()))
+            Some(ProcessOutput(master.into()))
         }
     };
     // Only this thread starts processes, so that these two go to this one alone.
@@ -185,7 +185,7 @@ impl AsFd for Reports {
 
 impl Reports {
     /// Returns the next report; `None` when the helpers have ended.
-    pub fn next_report(&mut self) -> Option<Report> {
+    pub fn next_report(&mut self) -> Option<HelperReport> {
         let mut line = String::new();
         let read = (&mut self.0).take(LONGEST_REPORT).read_line(&mut line).ok()?;
         if read == 0 {
@@ -195,7 +195,7 @@ impl Reports {
     }
 }
 
-impl Output {
+impl ProcessOutput {
     /// Passes on the process's output until the last process with its terminal has ended.
     pub fn read(mut self, mut each: impl FnMut(&[u8])) {
         let mut buffer = [0; 16 << 10];
@@ -226,14 +226,14 @@ pub fn started_with(pid: i32) -> String {
 }
 
 /// Returns the words by which foreman reports the end of a process.
-pub fn words_of(report: Option<&Report>) -> String {
+pub fn words_of(report: Option<&HelperReport>) -> String {
     match report {
-        Some(Report::Exited(code)) => format!("exited with code {code}"),
-        Some(Report::Signaled(signal)) => match nix::sys::signal::Signal::try_from(*signal) {
+        Some(HelperReport::Exited(code)) => format!("exited with code {code}"),
+        Some(HelperReport::Signaled(signal)) => match nix::sys::signal::Signal::try_from(*signal) {
             Ok(signal) => format!("terminated by {}", signal.as_str()),
             Err(Errno::EINVAL | _) => format!("terminated by signal {signal}"),
         },
-        Some(Report::Failed(why)) => format!("could not be started: {why}"),
+        Some(HelperReport::Failed(why)) => format!("could not be started: {why}"),
         _ => "terminated by SIGKILL".into(),
     }
 }

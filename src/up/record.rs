@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::id::AppId;
-use super::owner::Owner;
+use super::owner::UpOwner;
 use crate::run_file;
 use tcpgw_core::escape;
 
@@ -49,7 +49,7 @@ pub enum RecordError {
 
 /// Record of an app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct AppRecord {
     /// The directory of its Procfile.
     pub directory: PathBuf,
     /// Network of the app.
@@ -60,12 +60,12 @@ pub struct Record {
 
 /// Record of the things that the apps of a network namespace share.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shared {
+pub struct SharedRecord {
     /// The daemon that a `tcpgw up` has started, by its process number.
     pub daemon: Option<u32>,
     /// The `tcpgw up` that has started it.
     #[serde(default)]
-    pub starter: Option<Owner>,
+    pub starter: Option<UpOwner>,
     /// The daemon's configuration, if `tcpgw up` has written that.
     pub config: Option<PathBuf>,
     /// The daemon's store, if there was none before.
@@ -76,7 +76,7 @@ pub struct Shared {
 
 /// Paths of the records of a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub struct RecordPaths {
     run_dir: PathBuf,
     namespace: u64,
 }
@@ -96,7 +96,7 @@ pub struct AppPlace {
     _lock: Flock<File>,
 }
 
-impl Places {
+impl RecordPaths {
     /// Returns the paths for the network namespace with this cookie; makes the run directory.
     ///
     /// # Errors
@@ -251,7 +251,7 @@ impl Places {
     }
 
     /// Returns the record of the network namespace.
-    pub fn shared(&self) -> Shared {
+    pub fn shared(&self) -> SharedRecord {
         read(&self.named(".json")).unwrap_or_default()
     }
 
@@ -259,9 +259,9 @@ impl Places {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn set_shared(&self, shared: &Shared) -> Result<(), RecordError> {
+    pub fn set_shared(&self, shared: &SharedRecord) -> Result<(), RecordError> {
         let path = self.named(".json");
-        if *shared == Shared::default() {
+        if *shared == SharedRecord::default() {
             let _ = fs::remove_file(path);
             let _ = fs::remove_dir_all(self.named("-daemon"));
             return Ok(());
@@ -279,7 +279,7 @@ impl SharedLock {
 
 impl AppPlace {
     /// Returns the record of the app, if there is one.
-    pub fn record(&self) -> Option<Record> {
+    pub fn record(&self) -> Option<AppRecord> {
         read(&self.path.join("record.json"))
     }
 
@@ -287,7 +287,7 @@ impl AppPlace {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn set_record(&self, record: &Record) -> Result<(), RecordError> {
+    pub fn set_record(&self, record: &AppRecord) -> Result<(), RecordError> {
         write(&self.path.join("record.json"), record)
     }
 
@@ -375,12 +375,12 @@ mod tests {
     #[test]
     fn an_app_is_taken_once_and_found_when_it_is_left() {
         let run = tempfile::tempdir().unwrap();
-        let places = Places::new(run.path(), 7).unwrap();
+        let places = RecordPaths::new(run.path(), 7).unwrap();
         let id = places.id_of(Path::new("/app"));
         let place = places.take(&id).unwrap();
         let error = places.take(&id).unwrap_err().to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
-        let record = Record {
+        let record = AppRecord {
             directory: "/app".into(),
             network: "10.213.1.0/24".into(),
             app: Some(id.app()),
@@ -392,7 +392,7 @@ mod tests {
             BTreeSet::from([id.to_string()]),
             "it lives"
         );
-        let other = Places::new(run.path(), 8).unwrap();
+        let other = RecordPaths::new(run.path(), 8).unwrap();
         assert!(other.is_held(&id.to_string()).unwrap(), "in another network namespace");
         assert!(!other.is_held("0123abcd").unwrap());
         drop(place);
@@ -409,25 +409,25 @@ mod tests {
     #[test]
     fn what_apps_share_goes_when_it_is_nothing() {
         let run = tempfile::tempdir().unwrap();
-        let places = Places::new(run.path(), 7).unwrap();
-        let shared = Shared {
+        let places = RecordPaths::new(run.path(), 7).unwrap();
+        let shared = SharedRecord {
             forwarding: Some(BTreeSet::from(["br0".to_owned()])),
-            ..Shared::default()
+            ..SharedRecord::default()
         };
         places.set_shared(&shared).unwrap();
         assert_eq!(places.shared(), shared);
-        places.set_shared(&Shared::default()).unwrap();
-        assert_eq!(places.shared(), Shared::default());
+        places.set_shared(&SharedRecord::default()).unwrap();
+        assert_eq!(places.shared(), SharedRecord::default());
         assert!(!run.path().join("up-7.json").exists());
         std::fs::write(run.path().join("up-7.json"), "{").unwrap();
-        assert_eq!(places.shared(), Shared::default(), "what is damaged says nothing");
+        assert_eq!(places.shared(), SharedRecord::default(), "what is damaged says nothing");
     }
 
     #[test]
     fn a_directory_that_others_may_enter_is_not_used() {
         use std::os::unix::fs::PermissionsExt as _;
         let run = tempfile::tempdir().unwrap();
-        let places = Places::new(run.path(), 7).unwrap();
+        let places = RecordPaths::new(run.path(), 7).unwrap();
         let id = places.id_of(Path::new("/app"));
         fs::create_dir(places.of(&id)).unwrap();
         fs::set_permissions(places.of(&id), fs::Permissions::from_mode(0o777)).unwrap();

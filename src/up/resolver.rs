@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Name resolution of the processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Way {
+enum NameResolution {
     /// The same resolvers as the machine's.
     Same,
     /// The resolvers in this file.
@@ -50,9 +50,9 @@ pub fn set_up(network: Ipv4Net, directory: &Path) -> io::Result<Option<PathBuf>>
     let text = fs::read_to_string(CONFIGURATION).unwrap_or_default();
     let upstream = fs::read_to_string(UPSTREAM).ok();
     match way(&text, upstream.as_deref()) {
-        Way::Same => Ok(None),
-        Way::File(file) => Ok(Some(file)),
-        Way::Relay(resolver) => {
+        NameResolution::Same => Ok(None),
+        NameResolution::File(file) => Ok(Some(file)),
+        NameResolution::Relay(resolver) => {
             let gateway = gateway_of(network);
             match relay(network, SocketAddr::new(resolver, PORT)) {
                 // A resolver that listens on every address listens there, too.
@@ -66,14 +66,16 @@ pub fn set_up(network: Ipv4Net, directory: &Path) -> io::Result<Option<PathBuf>>
     }
 }
 
-fn way(text: &str, upstream: Option<&str>) -> Way {
+fn way(text: &str, upstream: Option<&str>) -> NameResolution {
     let addresses: Vec<IpAddr> = servers(text).collect();
     match addresses.first() {
         Some(first) if addresses.iter().all(IpAddr::is_loopback) => match upstream {
-            Some(upstream) if servers(upstream).any(|server| !server.is_loopback()) => Way::File(UPSTREAM.into()),
-            _ => Way::Relay(*first),
+            Some(upstream) if servers(upstream).any(|server| !server.is_loopback()) => {
+                NameResolution::File(UPSTREAM.into())
+            }
+            _ => NameResolution::Relay(*first),
         },
-        _ => Way::Same,
+        _ => NameResolution::Same,
     }
 }
 
@@ -186,17 +188,21 @@ mod tests {
 
     #[test]
     fn resolvers_on_loopback_are_gone_around() {
-        let relay = |address: &str| Way::Relay(address.parse().unwrap());
+        let relay = |address: &str| NameResolution::Relay(address.parse().unwrap());
         let real = Some("nameserver 192.0.2.1\n");
         for (text, upstream, expected) in [
-            ("nameserver 127.0.0.53\noptions edns0", real, Way::File(UPSTREAM.into())),
+            (
+                "nameserver 127.0.0.53\noptions edns0",
+                real,
+                NameResolution::File(UPSTREAM.into()),
+            ),
             ("nameserver 127.0.0.53\n", Some("nameserver ::1\n"), relay("127.0.0.53")),
             ("nameserver 127.0.0.11\n", None, relay("127.0.0.11")),
             ("nameserver ::1\n", None, relay("::1")),
-            ("# none", real, Way::Same),
-            ("nameserver 127.0.0.1\nnameserver 192.0.2.1", real, Way::Same),
-            ("search example.com\nnameserver 2001:db8::1", None, Way::Same),
-            ("nameserver fe80::1%eth0", None, Way::Same),
+            ("# none", real, NameResolution::Same),
+            ("nameserver 127.0.0.1\nnameserver 192.0.2.1", real, NameResolution::Same),
+            ("search example.com\nnameserver 2001:db8::1", None, NameResolution::Same),
+            ("nameserver fe80::1%eth0", None, NameResolution::Same),
         ] {
             assert_eq!(way(text, upstream), expected, "{text}");
         }

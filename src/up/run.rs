@@ -23,23 +23,23 @@ use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 
-use self::event::Event;
+use self::event::UpEvent;
 use self::output::Output;
 use self::place::{InstancePlace, OneOff, SCALE, ScaleWaiter, Waiter};
-use super::container::Report;
-use super::control::Answer;
+use super::container::HelperReport;
+use super::control::UpAnswer;
 use super::error::UpError;
 use super::formation::Formation;
 use super::gateway::{GatewayEvent, GatewayRequest};
 use super::id::AppId;
 use super::network::{Addresses, Network};
 use super::own_daemon::OwnDaemon;
-use super::owner::Owner;
+use super::owner::UpOwner;
 use super::process::Process;
 use super::procfile::ProcessType;
-use super::record::{AppPlace, Places};
+use super::record::{AppPlace, RecordPaths};
 use super::settings::UpSettings;
-use super::supervisor::{Action, Input, InstanceId, Phase, Supervisor, TCP};
+use super::supervisor::{Action, InstanceId, InstancePhase, Supervisor, SupervisorEvent, TCP};
 use tcpgw_core::model::duration;
 
 /// Interval between checks that the daemon lives.
@@ -55,8 +55,8 @@ struct Up<'a> {
     port: u16,
     id: AppId,
     /// Identity of this process, as owner of links and services.
-    owner: Owner,
-    places: Places,
+    owner: UpOwner,
+    places: RecordPaths,
     place: AppPlace,
     network: Network,
     subnet: Ipv4Net,
@@ -80,12 +80,12 @@ struct Up<'a> {
     scale_waiters: Vec<ScaleWaiter>,
     /// Reason why the latest backends could not be given to the daemon.
     not_told: Option<String>,
-    stop_waiters: Vec<SyncSender<Answer>>,
+    stop_waiters: Vec<SyncSender<UpAnswer>>,
     formation: Formation,
     signals: u32,
     end: Option<Result<(), String>>,
     output: Output,
-    events: Sender<Event>,
+    events: Sender<UpEvent>,
 }
 
 /// Runs the app until it is told to end; returns the signal that was insisted on, if one was.
@@ -104,9 +104,9 @@ pub fn run(settings: &UpSettings<'_>) -> Result<Option<u8>, UpError> {
 
 impl Up<'_> {
     /// Runs until everything has ended.
-    fn serve(&mut self, heard: &Receiver<Event>) -> Option<u8> {
+    fn serve(&mut self, heard: &Receiver<UpEvent>) -> Option<u8> {
         let first = self.formation.clone();
-        let actions = self.supervisor.take(Input::Scale(first), Instant::now());
+        let actions = self.supervisor.take(SupervisorEvent::Scale(first), Instant::now());
         self.does(actions);
         let mut insisted = None;
         while !self.supervisor.is_over() {
@@ -133,18 +133,18 @@ impl Up<'_> {
     }
 
     /// Takes what happened; returns a signal that was sent again.
-    fn take(&mut self, event: Event) -> Option<u8> {
+    fn take(&mut self, event: UpEvent) -> Option<u8> {
         match event {
-            Event::Report(id, report) => self.reported(id, &report),
-            Event::Ended(id) => self.ended(id),
-            Event::Gateway(news) => self.hear(news),
-            Event::Control(asked) => self.asked(asked),
-            Event::Closed if self.signals == 0 => {
+            UpEvent::Report(id, report) => self.reported(id, &report),
+            UpEvent::Ended(id) => self.ended(id),
+            UpEvent::Gateway(news) => self.hear(news),
+            UpEvent::Control(asked) => self.asked(asked),
+            UpEvent::Closed if self.signals == 0 => {
                 self.signals = 1;
                 self.stop();
             }
-            Event::Closed => {}
-            Event::Signal(signal) => {
+            UpEvent::Closed => {}
+            UpEvent::Signal(signal) => {
                 self.signals += 1;
                 let name = if signal == 2 { "SIGINT" } else { "SIGTERM" };
                 if self.signals == 1 {
@@ -156,7 +156,7 @@ impl Up<'_> {
                         "system",
                         &format!("{name} received again, sending SIGKILL to all processes"),
                     );
-                    let actions = self.supervisor.take(Input::Kill, Instant::now());
+                    let actions = self.supervisor.take(SupervisorEvent::Kill, Instant::now());
                     self.does(actions);
                     return Some(signal);
                 }
@@ -167,16 +167,16 @@ impl Up<'_> {
 
     /// Ends all processes, and removes the resource.
     fn stop(&mut self) {
-        self.answer_waiter(Answer::Failed("it is ending".into()));
+        self.answer_waiter(UpAnswer::Failed("it is ending".into()));
         for waiter in std::mem::take(&mut self.scale_waiters) {
-            let _ = waiter.answers.try_send(Answer::Failed("it is ending".into()));
+            let _ = waiter.answers.try_send(UpAnswer::Failed("it is ending".into()));
         }
         if let Some(orders) = &self.orders {
             let _ = orders.send(GatewayRequest::End);
         }
         self.tells_problems = None;
         self.output.say("system", "sending SIGTERM to all processes");
-        let actions = self.supervisor.take(Input::Stop, Instant::now());
+        let actions = self.supervisor.take(SupervisorEvent::Stop, Instant::now());
         self.does(actions);
     }
 
@@ -212,7 +212,7 @@ impl Up<'_> {
                 }
                 Action::Abandon => {
                     self.order(GatewayRequest::Abandon);
-                    self.answer_waiter(Answer::Failed("a new process has ended; the old ones go on".into()));
+                    self.answer_waiter(UpAnswer::Failed("a new process has ended; the old ones go on".into()));
                 }
                 Action::Say(name, text) => self.output.say(&name, &text),
             }
@@ -238,8 +238,8 @@ impl Up<'_> {
         }
     }
 
-    fn reported(&mut self, id: InstanceId, report: &Report) {
-        let Report::Started(pid) = report else { return };
+    fn reported(&mut self, id: InstanceId, report: &HelperReport) {
+        let HelperReport::Started(pid) = report else { return };
         if let Some(place) = self.running.get_mut(&id) {
             place.pid = Some(*pid).filter(|pid| *pid > 0);
         }
@@ -250,7 +250,7 @@ impl Up<'_> {
             place.process = None;
             place.pid = None;
         }
-        let actions = self.supervisor.take(Input::Ended(id), Instant::now());
+        let actions = self.supervisor.take(SupervisorEvent::Ended(id), Instant::now());
         self.does(actions);
     }
 
@@ -268,24 +268,24 @@ impl Up<'_> {
         let actions = match news {
             GatewayEvent::Balanced(number) => {
                 self.not_told = None;
-                self.supervisor.take(Input::Balanced(number), now)
+                self.supervisor.take(SupervisorEvent::Balanced(number), now)
             }
             GatewayEvent::NotTold(why) => {
                 self.not_told = Some(why);
                 return;
             }
             GatewayEvent::Switched => {
-                let actions = self.supervisor.take(Input::Switched, now);
+                let actions = self.supervisor.take(SupervisorEvent::Switched, now);
                 self.output
                     .say("system", "restarted: new connections go to the new tcp processes");
-                self.answer_waiter(Answer::Done);
+                self.answer_waiter(UpAnswer::Done);
                 actions
             }
             GatewayEvent::NotSwitched(why) => {
                 let text = format!("restart failed: {why}; the old processes go on");
                 self.output.say("system", &text);
-                self.answer_waiter(Answer::Failed(text));
-                self.supervisor.take(Input::NotSwitched, now)
+                self.answer_waiter(UpAnswer::Failed(text));
+                self.supervisor.take(SupervisorEvent::NotSwitched, now)
             }
             GatewayEvent::Say(text) => {
                 self.output.say("system", &text);
@@ -299,7 +299,7 @@ impl Up<'_> {
         self.does(actions);
     }
 
-    fn answer_waiter(&mut self, answer: Answer) {
+    fn answer_waiter(&mut self, answer: UpAnswer) {
         if let Some(waiter) = self.waiter.take() {
             let _ = waiter.answers.try_send(answer);
         }
@@ -311,10 +311,10 @@ impl Up<'_> {
         let is_over = |waiter: &mut ScaleWaiter| leaving.is_empty() || waiter.until <= now;
         for waiter in self.scale_waiters.extract_if(.., is_over) {
             let answer = if leaving.is_empty() {
-                Answer::Done
+                UpAnswer::Done
             } else {
                 let why = self.not_told.as_deref().unwrap_or("the daemon has not answered");
-                Answer::Failed(format!(
+                UpAnswer::Failed(format!(
                     "the gateway was not told within {} where connections go ({why}): {} go on to get connections, and end when it is told",
                     duration::show(SCALE),
                     leaving.join(", ")
@@ -345,13 +345,13 @@ impl Up<'_> {
 }
 
 /// Returns the state of an instance in words, for `tcpgw up ps`.
-fn state_of(phase: Phase) -> &'static str {
+fn state_of(phase: InstancePhase) -> &'static str {
     match phase {
-        Phase::Running(_) => "running",
-        Phase::Waiting(_) => "waiting",
-        Phase::Leaving(_) => "leaving",
-        Phase::Ending(_) | Phase::Killed => "ending",
-        Phase::Ended(_) => "ended",
+        InstancePhase::Running(_) => "running",
+        InstancePhase::Waiting(_) => "waiting",
+        InstancePhase::Leaving(_) => "leaving",
+        InstancePhase::Ending(_) | InstancePhase::Killed => "ending",
+        InstancePhase::Ended(_) => "ended",
     }
 }
 

@@ -27,7 +27,7 @@ pub type InstanceId = u32;
 
 /// Event for the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
+pub enum SupervisorEvent {
     /// A process has ended, or could not be started.
     Ended(InstanceId),
     /// The instances of these types are to be replaced by new ones.
@@ -78,7 +78,7 @@ pub enum Action {
 
 /// State of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum InstancePhase {
     /// The process runs since this time.
     Running(Instant),
     /// The process has ended by itself, and is started again at this time.
@@ -102,7 +102,7 @@ pub struct Instance {
     /// Its number within the type, from 1.
     pub index: u32,
     /// State of the instance.
-    pub phase: Phase,
+    pub phase: InstancePhase,
     /// Number of times that the process has ended by itself.
     pub ends: u32,
     /// Number of such ends in a row, without a time of [`WELL`] in between.
@@ -116,7 +116,7 @@ impl Instance {
     }
 
     fn is_wanted(&self) -> bool {
-        matches!(self.phase, Phase::Running(_) | Phase::Waiting(_))
+        matches!(self.phase, InstancePhase::Running(_) | InstancePhase::Waiting(_))
     }
 }
 
@@ -174,7 +174,7 @@ impl Supervisor {
         let leaving = self
             .instances
             .values()
-            .filter(|one| matches!(one.phase, Phase::Leaving(_)));
+            .filter(|one| matches!(one.phase, InstancePhase::Leaving(_)));
         leaving.map(Instance::name)
     }
 
@@ -186,24 +186,24 @@ impl Supervisor {
     /// Returns when [`Self::tick`] has something to do.
     pub fn next_time(&self) -> Option<Instant> {
         let times = self.instances.values().filter_map(|instance| match instance.phase {
-            Phase::Waiting(at) | Phase::Ending(at) | Phase::Ended(at) => Some(at),
-            Phase::Running(_) | Phase::Leaving(_) | Phase::Killed => None,
+            InstancePhase::Waiting(at) | InstancePhase::Ending(at) | InstancePhase::Ended(at) => Some(at),
+            InstancePhase::Running(_) | InstancePhase::Leaving(_) | InstancePhase::Killed => None,
         });
         times.min()
     }
 
     /// Handles an event, and returns the actions that follow from it.
-    pub fn take(&mut self, input: Input, now: Instant) -> Vec<Action> {
+    pub fn take(&mut self, input: SupervisorEvent, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         match input {
-            Input::Ended(id) => self.ended(id, now, &mut actions),
-            Input::Restart(kinds) => self.restart(&kinds, now, &mut actions),
-            Input::Scale(formation) => self.scale(&formation, now, &mut actions),
-            Input::Balanced(number) => self.left(number, now, &mut actions),
-            Input::Switched => self.switched(now, &mut actions),
-            Input::NotSwitched => self.not_switched(now, &mut actions),
-            Input::Stop => self.stop(now, &mut actions),
-            Input::Kill => self.kill(&mut actions),
+            SupervisorEvent::Ended(id) => self.ended(id, now, &mut actions),
+            SupervisorEvent::Restart(kinds) => self.restart(&kinds, now, &mut actions),
+            SupervisorEvent::Scale(formation) => self.scale(&formation, now, &mut actions),
+            SupervisorEvent::Balanced(number) => self.left(number, now, &mut actions),
+            SupervisorEvent::Switched => self.switched(now, &mut actions),
+            SupervisorEvent::NotSwitched => self.not_switched(now, &mut actions),
+            SupervisorEvent::Stop => self.stop(now, &mut actions),
+            SupervisorEvent::Kill => self.kill(&mut actions),
         }
         actions
     }
@@ -212,8 +212,8 @@ impl Supervisor {
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let late = |instance: &Instance| match instance.phase {
-            Phase::Waiting(at) | Phase::Ending(at) | Phase::Ended(at) => at <= now,
-            Phase::Running(_) | Phase::Leaving(_) | Phase::Killed => false,
+            InstancePhase::Waiting(at) | InstancePhase::Ending(at) | InstancePhase::Ended(at) => at <= now,
+            InstancePhase::Running(_) | InstancePhase::Leaving(_) | InstancePhase::Killed => false,
         };
         let ids: Vec<InstanceId> = self
             .instances()
@@ -222,21 +222,21 @@ impl Supervisor {
             .collect();
         for id in ids {
             match self.instances.get(&id).map(|one| one.phase) {
-                Some(Phase::Waiting(_)) => {
-                    self.set(id, Phase::Running(now));
+                Some(InstancePhase::Waiting(_)) => {
+                    self.set(id, InstancePhase::Running(now));
                     actions.push(Action::StartAgain(id));
                 }
-                Some(Phase::Ending(_)) => {
+                Some(InstancePhase::Ending(_)) => {
                     let name = self.name(id);
                     let grace = tcpgw_core::model::duration::show(self.grace);
                     actions.push(Action::Say(
                         "system".into(),
                         format!("{name} has not ended within {grace}: sending SIGKILL"),
                     ));
-                    self.set(id, Phase::Killed);
+                    self.set(id, InstancePhase::Killed);
                     actions.push(Action::Kill(id));
                 }
-                Some(Phase::Ended(_)) => self.forget(id, &mut actions),
+                Some(InstancePhase::Ended(_)) => self.forget(id, &mut actions),
                 _ => {}
             }
         }
@@ -244,7 +244,7 @@ impl Supervisor {
         actions
     }
 
-    fn set(&mut self, id: InstanceId, phase: Phase) {
+    fn set(&mut self, id: InstanceId, phase: InstancePhase) {
         if let Some(instance) = self.instances.get_mut(&id) {
             instance.phase = phase;
         }
@@ -260,7 +260,7 @@ impl Supervisor {
         let instance = Instance {
             kind: kind.clone(),
             index,
-            phase: Phase::Running(now),
+            phase: InstancePhase::Running(now),
             ends: 0,
             failures: 0,
         };
@@ -272,9 +272,9 @@ impl Supervisor {
     fn terminate(&mut self, id: InstanceId, now: Instant, actions: &mut Vec<Action>) {
         match self.instances.get(&id).map(|one| one.phase) {
             // There is no process.
-            Some(Phase::Waiting(_)) => self.forget(id, actions),
-            Some(Phase::Running(_) | Phase::Leaving(_)) => {
-                self.set(id, Phase::Ending(now + self.grace));
+            Some(InstancePhase::Waiting(_)) => self.forget(id, actions),
+            Some(InstancePhase::Running(_) | InstancePhase::Leaving(_)) => {
+                self.set(id, InstancePhase::Ending(now + self.grace));
                 actions.push(Action::Terminate(id));
             }
             _ => {}
@@ -291,7 +291,7 @@ impl Supervisor {
             return;
         };
         match instance.phase {
-            Phase::Running(since) if !self.is_stopping => {
+            InstancePhase::Running(since) if !self.is_stopping => {
                 instance.ends += 1;
                 instance.failures = if now.saturating_duration_since(since) >= WELL {
                     1
@@ -300,7 +300,7 @@ impl Supervisor {
                 };
                 let doubled = FIRST_PAUSE.saturating_mul(1 << (instance.failures - 1).min(16));
                 let pause = doubled.min(LONGEST_PAUSE);
-                instance.phase = Phase::Waiting(now + pause);
+                instance.phase = InstancePhase::Waiting(now + pause);
                 let name = instance.name();
                 if self.rollout.as_ref().is_some_and(|rollout| rollout.new.contains(&id)) {
                     actions.push(Action::Say(
@@ -320,10 +320,10 @@ impl Supervisor {
                 ));
                 self.balance(true, actions);
             }
-            Phase::Waiting(_) | Phase::Ended(_) => {}
+            InstancePhase::Waiting(_) | InstancePhase::Ended(_) => {}
             _ if self.is_stopping => self.forget(id, actions),
             _ => {
-                instance.phase = Phase::Ended(now + LINGER);
+                instance.phase = InstancePhase::Ended(now + LINGER);
                 self.balance(true, actions);
             }
         }
@@ -394,8 +394,13 @@ impl Supervisor {
         }
         for id in leaving {
             let is_balanced = self.balanced.contains(&id);
-            if is_balanced && matches!(self.instances.get(&id).map(|one| one.phase), Some(Phase::Running(_))) {
-                self.set(id, Phase::Leaving(self.number + 1));
+            if is_balanced
+                && matches!(
+                    self.instances.get(&id).map(|one| one.phase),
+                    Some(InstancePhase::Running(_))
+                )
+            {
+                self.set(id, InstancePhase::Leaving(self.number + 1));
             } else {
                 self.terminate(id, now, actions);
             }
@@ -404,7 +409,7 @@ impl Supervisor {
     }
 
     fn left(&mut self, number: u64, now: Instant, actions: &mut Vec<Action>) {
-        let has_left = |one: &Instance| matches!(one.phase, Phase::Leaving(of) if of <= number);
+        let has_left = |one: &Instance| matches!(one.phase, InstancePhase::Leaving(of) if of <= number);
         let ids: Vec<InstanceId> = self
             .instances()
             .filter(|(_, one)| has_left(one))
@@ -419,7 +424,10 @@ impl Supervisor {
         self.is_stopping = true;
         self.rollout = None;
         for id in self.instances.keys().copied().collect::<Vec<_>>() {
-            if matches!(self.instances.get(&id).map(|one| one.phase), Some(Phase::Ended(_))) {
+            if matches!(
+                self.instances.get(&id).map(|one| one.phase),
+                Some(InstancePhase::Ended(_))
+            ) {
                 self.forget(id, actions);
             } else {
                 self.terminate(id, now, actions);
@@ -432,10 +440,10 @@ impl Supervisor {
         self.rollout = None;
         for id in self.instances.keys().copied().collect::<Vec<_>>() {
             match self.instances.get(&id).map(|one| one.phase) {
-                Some(Phase::Waiting(_) | Phase::Ended(_)) => self.forget(id, actions),
-                Some(Phase::Killed) | None => {}
+                Some(InstancePhase::Waiting(_) | InstancePhase::Ended(_)) => self.forget(id, actions),
+                Some(InstancePhase::Killed) | None => {}
                 Some(_) => {
-                    self.set(id, Phase::Killed);
+                    self.set(id, InstancePhase::Killed);
                     actions.push(Action::Kill(id));
                 }
             }
@@ -451,7 +459,7 @@ impl Supervisor {
             .flat_map(|rollout| rollout.new.iter().copied())
             .collect();
         let serves = |id: &InstanceId, one: &Instance| {
-            one.kind.as_str() == TCP && matches!(one.phase, Phase::Running(_)) && !new.contains(id)
+            one.kind.as_str() == TCP && matches!(one.phase, InstancePhase::Running(_)) && !new.contains(id)
         };
         let targets: Vec<InstanceId> = self
             .instances()

@@ -15,7 +15,7 @@ fn formation(pairs: &[(&str, u32)]) -> Formation {
 /// Returns a supervisor with these numbers of `tcp` and `web`, which are numbered in that order, and its time.
 fn running(tcp: u32, web: u32) -> (Supervisor, Instant) {
     let (mut supervisor, now) = (Supervisor::new(GRACE), Instant::now());
-    let actions = supervisor.take(Input::Scale(formation(&[("tcp", tcp), ("web", web)])), now);
+    let actions = supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", tcp), ("web", web)])), now);
     let started = actions
         .iter()
         .filter(|action| matches!(action, Action::Start(_)))
@@ -42,7 +42,10 @@ fn without_words(actions: Vec<Action>) -> Vec<Action> {
 #[test]
 fn connections_go_to_instances_of_tcp() {
     let mut supervisor = Supervisor::new(GRACE);
-    let actions = supervisor.take(Input::Scale(formation(&[("tcp", 2), ("web", 1)])), Instant::now());
+    let actions = supervisor.take(
+        SupervisorEvent::Scale(formation(&[("tcp", 2), ("web", 1)])),
+        Instant::now(),
+    );
     assert_eq!(
         actions,
         [
@@ -61,7 +64,7 @@ fn one_that_crashes_leaves_at_once_and_is_started_again_later_each_time() {
     let (mut supervisor, start) = running(2, 0);
     let mut now = start;
     for (round, pause) in [1_u64, 2, 4, 8, 16, 30, 30].into_iter().enumerate() {
-        let actions = without_words(supervisor.take(Input::Ended(1), now));
+        let actions = without_words(supervisor.take(SupervisorEvent::Ended(1), now));
         let number = 2 + 2 * u64::try_from(round).unwrap();
         assert_eq!(actions, [balance(number, &[2], true)]);
         let pause = Duration::from_secs(pause);
@@ -76,14 +79,14 @@ fn one_that_crashes_leaves_at_once_and_is_started_again_later_each_time() {
     }
     assert_eq!(supervisor.get(1).unwrap().ends, 7);
     now += WELL;
-    supervisor.take(Input::Ended(1), now);
+    supervisor.take(SupervisorEvent::Ended(1), now);
     assert_eq!(supervisor.next_time(), Some(now + FIRST_PAUSE), "it had run well");
 }
 
 #[test]
 fn a_restart_ends_the_old_ones_when_the_new_ones_serve() {
     let (mut supervisor, now) = running(2, 1);
-    let actions = supervisor.take(Input::Restart(vec![kind("tcp"), kind("web")]), now);
+    let actions = supervisor.take(SupervisorEvent::Restart(vec![kind("tcp"), kind("web")]), now);
     assert_eq!(
         actions,
         [
@@ -96,18 +99,18 @@ fn a_restart_ends_the_old_ones_when_the_new_ones_serve() {
     );
     assert!(supervisor.is_restarting());
     assert_eq!(
-        supervisor.take(Input::Restart(vec![kind("tcp")]), now),
+        supervisor.take(SupervisorEvent::Restart(vec![kind("tcp")]), now),
         [],
         "one at a time"
     );
     assert_eq!(
-        supervisor.take(Input::Switched, now),
+        supervisor.take(SupervisorEvent::Switched, now),
         [Action::Terminate(1), Action::Terminate(2)]
     );
-    assert_eq!(supervisor.take(Input::Ended(1), now), []);
+    assert_eq!(supervisor.take(SupervisorEvent::Ended(1), now), []);
     let late = without_words(supervisor.tick(now + GRACE));
     assert_eq!(late, [Action::Remove(1), Action::Kill(2), Action::Kill(3)]);
-    assert_eq!(supervisor.take(Input::Ended(2), now + GRACE), []);
+    assert_eq!(supervisor.take(SupervisorEvent::Ended(2), now + GRACE), []);
     assert_eq!(supervisor.tick(now + GRACE + LINGER), [Action::Remove(2)]);
     let left: Vec<InstanceId> = supervisor.instances().map(|(id, _)| id).collect();
     assert_eq!(left, [3, 4, 5, 6], "one that was killed stays until it has ended");
@@ -117,11 +120,11 @@ fn a_restart_ends_the_old_ones_when_the_new_ones_serve() {
 fn a_restart_that_fails_leaves_the_old_ones_alone() {
     for crash in [false, true] {
         let (mut supervisor, now) = running(1, 0);
-        supervisor.take(Input::Restart(vec![kind("tcp")]), now);
+        supervisor.take(SupervisorEvent::Restart(vec![kind("tcp")]), now);
         let actions = if crash {
-            without_words(supervisor.take(Input::Ended(2), now))
+            without_words(supervisor.take(SupervisorEvent::Ended(2), now))
         } else {
-            supervisor.take(Input::NotSwitched, now)
+            supervisor.take(SupervisorEvent::NotSwitched, now)
         };
         let expected = if crash {
             vec![Action::Abandon, Action::Remove(2), balance(2, &[1], false)]
@@ -129,18 +132,18 @@ fn a_restart_that_fails_leaves_the_old_ones_alone() {
             vec![Action::Terminate(2), balance(2, &[1], false)]
         };
         assert_eq!(actions, expected);
-        assert_eq!(supervisor.take(Input::Switched, now), [], "too late");
+        assert_eq!(supervisor.take(SupervisorEvent::Switched, now), [], "too late");
     }
 }
 
 #[test]
 fn who_is_scaled_away_ends_when_the_gateway_knows() {
     let (mut supervisor, now) = running(3, 2);
-    let actions = supervisor.take(Input::Scale(formation(&[("tcp", 1), ("web", 1)])), now);
+    let actions = supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1), ("web", 1)])), now);
     assert_eq!(actions, [Action::Terminate(5), balance(2, &[1], false)]);
-    assert_eq!(supervisor.take(Input::Balanced(1), now), [], "of before");
+    assert_eq!(supervisor.take(SupervisorEvent::Balanced(1), now), [], "of before");
     assert_eq!(
-        supervisor.take(Input::Balanced(2), now),
+        supervisor.take(SupervisorEvent::Balanced(2), now),
         [Action::Terminate(2), Action::Terminate(3)]
     );
 }
@@ -150,32 +153,35 @@ fn who_is_scaled_away_ends_when_the_gateway_knows() {
 fn who_is_scaled_away_serves_on_beside_a_gateway_that_says_nothing() {
     let (mut supervisor, start) = running(2, 0);
     let now = start + Duration::from_secs(3600);
-    supervisor.take(Input::Scale(formation(&[("tcp", 1)])), start);
+    supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1)])), start);
     assert_eq!(supervisor.tick(now), []);
     assert_eq!(supervisor.leaving().collect::<Vec<_>>(), ["tcp.2"]);
-    assert_eq!(supervisor.take(Input::Balanced(2), now), [Action::Terminate(2)]);
+    assert_eq!(
+        supervisor.take(SupervisorEvent::Balanced(2), now),
+        [Action::Terminate(2)]
+    );
     assert_eq!(supervisor.leaving().count(), 0);
 
     // Scaled again before: what the gateway is told last counts.
     let (mut supervisor, now) = running(3, 0);
-    supervisor.take(Input::Scale(formation(&[("tcp", 2)])), now);
-    supervisor.take(Input::Scale(formation(&[("tcp", 1)])), now);
+    supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 2)])), now);
+    supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1)])), now);
     assert_eq!(supervisor.leaving().collect::<Vec<_>>(), ["tcp.2", "tcp.3"]);
-    let actions = supervisor.take(Input::Balanced(3), now);
+    let actions = supervisor.take(SupervisorEvent::Balanced(3), now);
     assert_eq!(actions, [Action::Terminate(2), Action::Terminate(3)]);
 
     // A restart replaces all that had connections.
     let (mut supervisor, now) = running(2, 0);
-    supervisor.take(Input::Scale(formation(&[("tcp", 1)])), now);
-    supervisor.take(Input::Restart(vec![kind("tcp")]), now);
+    supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1)])), now);
+    supervisor.take(SupervisorEvent::Restart(vec![kind("tcp")]), now);
     assert_eq!(
-        supervisor.take(Input::Switched, now),
+        supervisor.take(SupervisorEvent::Switched, now),
         [Action::Terminate(1), Action::Terminate(2)]
     );
     let (mut supervisor, now) = running(2, 0);
-    supervisor.take(Input::Scale(formation(&[("tcp", 1)])), now);
+    supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1)])), now);
     assert_eq!(
-        supervisor.take(Input::Stop, now),
+        supervisor.take(SupervisorEvent::Stop, now),
         [Action::Terminate(1), Action::Terminate(2)]
     );
 }
@@ -183,8 +189,8 @@ fn who_is_scaled_away_serves_on_beside_a_gateway_that_says_nothing() {
 #[test]
 fn an_index_that_is_free_is_used_again() {
     let (mut supervisor, now) = running(2, 0);
-    supervisor.take(Input::Scale(formation(&[("tcp", 1)])), now);
-    supervisor.take(Input::Scale(formation(&[("tcp", 3)])), now);
+    supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1)])), now);
+    supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 3)])), now);
     let names: Vec<String> = supervisor
         .instances()
         .filter(|(_, one)| one.is_wanted())
@@ -196,18 +202,21 @@ fn an_index_that_is_free_is_used_again() {
 #[test]
 fn stop_ends_all_and_kill_ends_the_rest_at_once() {
     let (mut supervisor, now) = running(2, 1);
-    supervisor.take(Input::Ended(2), now);
+    supervisor.take(SupervisorEvent::Ended(2), now);
     assert_eq!(
-        supervisor.take(Input::Stop, now),
+        supervisor.take(SupervisorEvent::Stop, now),
         [Action::Terminate(1), Action::Remove(2), Action::Terminate(3)]
     );
-    assert_eq!(supervisor.take(Input::Ended(1), now), [Action::Remove(1)]);
+    assert_eq!(supervisor.take(SupervisorEvent::Ended(1), now), [Action::Remove(1)]);
     assert!(!supervisor.is_over());
-    assert_eq!(supervisor.take(Input::Kill, now), [Action::Kill(3)]);
-    assert_eq!(supervisor.take(Input::Kill, now), []);
-    assert_eq!(supervisor.take(Input::Ended(3), now), [Action::Remove(3)]);
+    assert_eq!(supervisor.take(SupervisorEvent::Kill, now), [Action::Kill(3)]);
+    assert_eq!(supervisor.take(SupervisorEvent::Kill, now), []);
+    assert_eq!(supervisor.take(SupervisorEvent::Ended(3), now), [Action::Remove(3)]);
     assert!(supervisor.is_over());
-    assert_eq!(supervisor.take(Input::Scale(formation(&[("tcp", 1)])), now), []);
+    assert_eq!(
+        supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1)])), now),
+        []
+    );
 }
 
 #[derive(Debug, Clone)]
@@ -273,19 +282,19 @@ proptest! {
         let mut supervisor = Supervisor::new(GRACE);
         let mut now = Instant::now();
         let mut world = World::default();
-        world.does(&supervisor.take(Input::Scale(formation(&[("tcp", 2), ("web", 1)])), now));
+        world.does(&supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 2), ("web", 1)])), now));
         for one in moves {
             let input = match one {
                 Move::End(at) => {
                     let Some(id) = world.processes.iter().copied().nth(at) else { continue };
                     world.processes.remove(&id);
-                    Input::Ended(id)
+                    SupervisorEvent::Ended(id)
                 }
-                Move::Restart(tcp) => Input::Restart(vec![kind(if tcp { "tcp" } else { "web" })]),
-                Move::Scale(tcp, web) => Input::Scale(formation(&[("tcp", tcp), ("web", web)])),
-                Move::Balanced => Input::Balanced(supervisor.number),
-                Move::Switched => Input::Switched,
-                Move::NotSwitched => Input::NotSwitched,
+                Move::Restart(tcp) => SupervisorEvent::Restart(vec![kind(if tcp { "tcp" } else { "web" })]),
+                Move::Scale(tcp, web) => SupervisorEvent::Scale(formation(&[("tcp", tcp), ("web", web)])),
+                Move::Balanced => SupervisorEvent::Balanced(supervisor.number),
+                Move::Switched => SupervisorEvent::Switched,
+                Move::NotSwitched => SupervisorEvent::NotSwitched,
                 Move::Wait(time) => {
                     now += Duration::from_millis(time);
                     world.does(&supervisor.tick(now));
@@ -295,11 +304,11 @@ proptest! {
             let actions = supervisor.take(input, now);
             world.does(&actions);
         }
-        world.does(&supervisor.take(Input::Stop, now));
+        world.does(&supervisor.take(SupervisorEvent::Stop, now));
         now += GRACE;
         world.does(&supervisor.tick(now));
         for id in std::mem::take(&mut world.processes) {
-            world.does(&supervisor.take(Input::Ended(id), now));
+            world.does(&supervisor.take(SupervisorEvent::Ended(id), now));
         }
         prop_assert!(supervisor.is_over());
         prop_assert!(world.networks.is_empty());

@@ -57,7 +57,7 @@ impl Processes {
     /// Where it is not certain that all of them were seen.
     pub(super) fn network_namespaces(&self) -> Result<BTreeSet<u64>, Unsure> {
         self.see_all()?;
-        let mut look = Look::default();
+        let mut look = ProcessScan::default();
         for entry in entries(&self.proc)? {
             let is_process = |name: &str| name.bytes().all(|letter| letter.is_ascii_digit());
             if entry.file_name().to_str().is_some_and(is_process) {
@@ -91,7 +91,7 @@ impl Processes {
 }
 
 #[derive(Default)]
-struct Look {
+struct ProcessScan {
     networks: BTreeSet<u64>,
     /// Mount namespaces of processes.
     mounts: BTreeSet<u64>,
@@ -104,7 +104,7 @@ struct Look {
     bytes: usize,
 }
 
-impl Look {
+impl ProcessScan {
     fn process(&mut self, process: &Path) -> Result<(), Unsure> {
         let threads = match fs::read_dir(process.join("task")) {
             Ok(threads) => threads,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::rates::per_second;
-use super::tally::Places;
+use super::tally::BackendPlaces;
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::ruleset::key::TCP;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
@@ -251,7 +251,7 @@ pub struct DropCounts {
 
 impl DropCounts {
     /// Adds the counters of a set.
-    pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &Places) {
+    pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &BackendPlaces) {
         let Some((reason, of)) = counter_of(set) else { return };
         for Counted { key, packets, bytes } in counted {
             let add = |sums: &mut ByReason| {
@@ -260,14 +260,14 @@ impl DropCounts {
             };
             let mut is_known = false;
             match of {
-                Owner::Service(scope) => {
+                CounterOwner::Service(scope) => {
                     if let Some(at) = service(scope, key, summary) {
                         add(self.services.entry(at).or_default());
                         is_known = true;
                     }
                 }
                 // A counter belongs to the endpoint: each service that has it shows it.
-                Owner::Backend(family) => {
+                CounterOwner::Backend(family) => {
                     let endpoint = read_endpoint(family, key).map(SocketAddr::from);
                     for at in endpoint.into_iter().flat_map(|endpoint| places.of_backend(endpoint)) {
                         add(self.backends.entry(at).or_default());
@@ -324,7 +324,7 @@ fn dropped(
 
 /// Kind of the keys of a set of drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum CounterOwner {
     /// Services of a scope.
     Service(Scope),
     /// Backends of a family.
@@ -333,12 +333,13 @@ pub enum Owner {
 
 /// Returns which reason a set counts, by its position among those of [`ServiceDrops::reasons`] or
 /// [`BackendDrops::reasons`], and what its keys are; `None` for other sets.
-pub fn counter_of(set: SetName) -> Option<(usize, Owner)> {
+pub fn counter_of(set: SetName) -> Option<(usize, CounterOwner)> {
     let position = |sets: [SetName; 6]| sets.iter().position(|of| *of == set);
     let services = Scope::ALL.into_iter();
-    let service = services.filter_map(|scope| Some((position(sets_of_services(scope))?, Owner::Service(scope))));
+    let service = services.filter_map(|scope| Some((position(sets_of_services(scope))?, CounterOwner::Service(scope))));
     let backends = Family::BOTH.into_iter();
-    let backend = backends.filter_map(|family| Some((position(sets_of_backends(family))?, Owner::Backend(family))));
+    let backend =
+        backends.filter_map(|family| Some((position(sets_of_backends(family))?, CounterOwner::Backend(family))));
     service.chain(backend).next()
 }
 

@@ -12,10 +12,10 @@ use crate::view::drops::DropCounts;
 use crate::view::rates::{Rates, Second};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::{
-    BackendStatus, Drain, IN_BALANCE, LimitView, OfLimit, SOURCE_PORTS, Sampled, ServiceStatus, SourcePorts, Status,
-    StrangersView,
+    BackendStatus, DrainStatus, IN_BALANCE, LimitView, OfLimit, SOURCE_PORTS, Sampled, ServiceStatus, SourcePorts,
+    Status, StrangersView,
 };
-use crate::view::tally::{FlowCounts, Places, Strangers, Tally};
+use crate::view::tally::{BackendPlaces, FlowCounts, Strangers, Tally};
 use crate::view::totals::{ConnectionCounts, TotalsView};
 use crate::view::{Noted, ServicesView, problems};
 use tcpgw_core::health::UNKNOWN;
@@ -26,11 +26,11 @@ use tcpgw_core::summary::{FlowVerdict, ServiceSummary, balance_name};
 
 /// Facts for the status.
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub struct StatusFacts<'a> {
     /// The services.
     pub services: &'a ServicesView,
     /// Places of the backends.
-    pub places: &'a Places,
+    pub places: &'a BackendPlaces,
     /// Flows by backend.
     pub tally: Tally<'a>,
     /// Traffic, if conntrack counts it.
@@ -55,7 +55,7 @@ pub struct Facts<'a> {
     pub found: &'a [Problem],
 }
 
-impl Facts<'_> {
+impl StatusFacts<'_> {
     fn earlier(&self) -> Option<(&DropCounts, Duration)> {
         self.earlier.as_ref().map(|earlier| (earlier, self.time))
     }
@@ -243,7 +243,7 @@ impl Facts<'_> {
 
 impl<'a> Status<'a> {
     /// Creates the status from the facts.
-    pub fn new(facts: &Facts<'a>) -> Self {
+    pub fn new(facts: &StatusFacts<'a>) -> Self {
         let all = facts.services.summary.services.iter().enumerate();
         let wanted = all.filter(|(at, _)| facts.only.is_none_or(|only| only == *at));
         let services: Vec<_> = wanted.map(|(at, service)| facts.service(at, service)).collect();
@@ -271,7 +271,7 @@ impl<'a> Status<'a> {
             hints: facts.noted.traffic_hint().into_iter().collect(),
             drains: facts
                 .daemon
-                .map(|daemon| daemon.drains.iter().map(Drain::from).collect()),
+                .map(|daemon| daemon.drains.iter().map(DrainStatus::from).collect()),
             daemon: facts.daemon.map(|daemon| &daemon.daemon),
         };
         status.problems = problems::find(

@@ -74,13 +74,13 @@ impl<'a> FlowView<'a> {
 
 /// Selection of flows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct FlowSelection {
     selection: Selection,
     /// Addresses of a service that listens on chosen ones.
     addresses: Vec<IpAddr>,
 }
 
-impl Wanted {
+impl FlowSelection {
     /// Selects the flows of a service, of a backend, and of clients in a network. A port also selects flows of a
     /// removed service.
     ///

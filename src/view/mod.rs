@@ -25,7 +25,7 @@ use thiserror::Error;
 
 pub use self::unmarked::UnmarkedFlows;
 use crate::addon::id::PlatformId;
-use crate::record::{Applied, Pause};
+use crate::record::{ApplyNote, RecordedPause};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::ruleset::skeleton;
@@ -46,12 +46,12 @@ pub struct ServicesView {
     /// Whether the rules were edited: they are not those of another version.
     pub is_edited: bool,
     /// The last apply that changed the table.
-    pub applied: Option<Applied>,
+    pub applied: Option<ApplyNote>,
     /// Owners of the named services by the record, without those of a state file. `None`: the record has none, or a
     /// daemon knows them.
     pub owners: Option<BTreeMap<Box<str>, Owner>>,
     /// Paused services by the record; empty if a daemon knows them.
-    pub pauses: Vec<Pause>,
+    pub pauses: Vec<RecordedPause>,
     /// Mark that the table gives its flows.
     pub mark: FlowMark,
     /// Mark in the configuration.

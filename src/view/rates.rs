@@ -13,21 +13,21 @@ use tcpgw_kernel::conntrack::{Counters, Flow, Traffic};
 /// The first sample of the counters.
 #[derive(Debug, Default)]
 pub struct First {
-    samples: Vec<Sample>,
+    samples: Vec<FlowSample>,
 }
 
 /// The second sample of the counters, compared with the first.
 #[derive(Debug)]
 pub struct Second {
     /// Flows of the first sample in order of key, each once.
-    samples: Vec<Sample>,
+    samples: Vec<FlowSample>,
     moved: Vec<Moved>,
     /// Number of flows without counters: they began before conntrack counted.
     pub uncounted: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sample {
+struct FlowSample {
     key: u64,
     bytes_to: u64,
     bytes_from: u64,
@@ -79,7 +79,7 @@ impl First {
     /// Adds a flow.
     pub fn note(&mut self, flow: &Flow) {
         if let Some(counters) = flow.counters {
-            self.samples.push(Sample::of(flow, &counters));
+            self.samples.push(FlowSample::of(flow, &counters));
         }
     }
 
@@ -111,7 +111,7 @@ impl Second {
             self.uncounted += 1;
             return;
         };
-        let now = Sample::of(flow, &counters);
+        let now = FlowSample::of(flow, &counters);
         let moved = &mut self.moved[place];
         let then = self
             .samples
@@ -173,7 +173,7 @@ impl Moved {
     }
 }
 
-impl Sample {
+impl FlowSample {
     fn of(flow: &Flow, counters: &Counters) -> Self {
         let mut hasher = DefaultHasher::new();
         (flow.client, flow.public, flow.zone, flow.id).hash(&mut hasher);

@@ -15,7 +15,7 @@ use super::tally::{FlowCounts, Stranger};
 use super::totals::TotalsView;
 use super::{Hint, Table};
 use crate::addon::ServiceState;
-use crate::record::Applied;
+use crate::record::ApplyNote;
 use crate::view::snapshot::{DaemonView, DrainView};
 use tcpgw_core::problem::{Kind, Problem, Severity};
 use tcpgw_core::summary::FlowVerdict;
@@ -46,11 +46,11 @@ pub struct Status<'a> {
     pub table: Option<Cow<'a, Table>>,
     /// Last apply that changed the table.
     #[serde(serialize_with = "when_and_whence")]
-    pub applied: Option<Cow<'a, Applied>>,
+    pub applied: Option<Cow<'a, ApplyNote>>,
     /// Hints about data that conntrack does not record.
     pub hints: Vec<Hint>,
     /// Draining backends; `None` without a daemon.
-    pub drains: Option<Vec<Drain>>,
+    pub drains: Option<Vec<DrainStatus>>,
     /// State of the daemon, if it was queried.
     #[serde(skip_deserializing)]
     pub daemon: Option<&'a DaemonView>,
@@ -58,7 +58,7 @@ pub struct Status<'a> {
 
 /// Writes the time and the origin of an apply; the other fields are of no use to readers.
 #[expect(clippy::ref_option, reason = "serde hands the field over by reference")]
-fn when_and_whence<S: Serializer>(applied: &Option<Cow<'_, Applied>>, serializer: S) -> Result<S::Ok, S::Error> {
+fn when_and_whence<S: Serializer>(applied: &Option<Cow<'_, ApplyNote>>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Shown<'a> {
         at: u64,
@@ -66,7 +66,7 @@ fn when_and_whence<S: Serializer>(applied: &Option<Cow<'_, Applied>>, serializer
     }
     let shown = applied
         .as_deref()
-        .map(|Applied { at, origin, .. }| Shown { at: *at, origin });
+        .map(|ApplyNote { at, origin, .. }| Shown { at: *at, origin });
     shown.serialize(serializer)
 }
 
@@ -170,7 +170,7 @@ pub struct SourcePorts {
 
 /// A draining backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drain {
+pub struct DrainStatus {
     /// Name of the service.
     pub service: Option<String>,
     /// Public port of the service.
@@ -185,7 +185,7 @@ pub struct Drain {
     pub waits_for: Cow<'static, str>,
 }
 
-impl From<&DrainView> for Drain {
+impl From<&DrainView> for DrainStatus {
     fn from(drain: &DrainView) -> Self {
         Self {
             service: drain.service.clone(),

@@ -15,7 +15,7 @@ const MOST_STRANGERS: usize = 1000;
 
 /// Places of all backends in one list, service after service, so that data about them can be kept in plain vectors.
 #[derive(Debug)]
-pub struct Places {
+pub struct BackendPlaces {
     /// Place of the first backend of each service, and the end of the last service.
     starts: Vec<usize>,
     /// Backends of each service in order of endpoint.
@@ -23,7 +23,7 @@ pub struct Places {
     by_endpoint: Vec<(SocketAddr, usize)>,
 }
 
-impl Places {
+impl BackendPlaces {
     /// Creates the places of the backends of all services.
     pub fn new(summary: &Summary) -> Self {
         let (mut starts, mut backends) = (vec![0], Vec::new());
@@ -173,7 +173,7 @@ impl Strangers {
 #[derive(Debug)]
 pub struct Tally<'a> {
     services: &'a ServicesView,
-    places: &'a Places,
+    places: &'a BackendPlaces,
     /// Counts of backends by place.
     pub backends: Vec<BackendTally>,
     /// Flows that should have been deleted.
@@ -184,7 +184,7 @@ pub struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     /// Creates an empty tally for these services.
-    pub fn new(services: &'a ServicesView, places: &'a Places) -> Self {
+    pub fn new(services: &'a ServicesView, places: &'a BackendPlaces) -> Self {
         Self {
             services,
             places,

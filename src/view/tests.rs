@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::drops::{self, DropCounts};
-use super::flows::{FlowView, Wanted};
+use super::flows::{FlowSelection, FlowView};
 use super::rates::{First, Second};
-use super::tally::Places;
+use super::tally::BackendPlaces;
 use super::{NoService, Noted, ServiceName, ServicesView, Table};
-use crate::record::Applied;
+use crate::record::ApplyNote;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
 use tcpgw_core::summary::{FlowVerdict, Summary};
@@ -95,7 +95,7 @@ fn services_are_named_by_name_or_by_door() {
 #[test]
 fn the_kernel_is_asked_for_a_service_by_port_and_the_rest_is_picked_here() {
     let services = services();
-    let wanted = |name: &str| Wanted::new(Some(&name.parse().unwrap()), None, None, &services).unwrap();
+    let wanted = |name: &str| FlowSelection::new(Some(&name.parse().unwrap()), None, None, &services).unwrap();
     let of_two = wanted("pair");
     assert_eq!(
         (of_two.selection().public, of_two.selection().public_port),
@@ -109,7 +109,7 @@ fn the_kernel_is_asked_for_a_service_by_port_and_the_rest_is_picked_here() {
         Some(9),
         "of a service that is gone"
     );
-    let selection = *Wanted::new(
+    let selection = *FlowSelection::new(
         None,
         Some(at("10.0.0.1:80")),
         Some("198.51.100.0/24".parse().unwrap()),
@@ -180,7 +180,7 @@ fn packet_counters_may_wrap() {
 #[test]
 fn drops_are_told_by_reason() {
     let services = services();
-    let places = Places::new(&services.summary);
+    let places = BackendPlaces::new(&services.summary);
     let mut counts = DropCounts::default();
     let service = |port: u16| [&[6, 0, 0, 0][..], &port.to_be_bytes(), &[0, 0]].concat();
     let backend = |last: u8, port: u16| [&[10, 0, 0, last][..], &port.to_be_bytes(), &[0, 0]].concat();
@@ -282,7 +282,7 @@ fn services() -> ServicesView {
     ServicesView {
         summary: summary(&format!("{WEB},{rest}")),
         table: Some(Table::new(about, 3)),
-        applied: Some(Applied {
+        applied: Some(ApplyNote {
             at: 77,
             origin: "/etc/state.json".into(),
             known: Duration::ZERO,

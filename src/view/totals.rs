@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drops;
 use super::flows::TrafficView;
-use super::tally::Places;
+use super::tally::BackendPlaces;
 use crate::traffic::{BackendTotals, FlowSums};
 use tcpgw_core::ruleset::key::split_pair;
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
@@ -68,7 +68,7 @@ impl ConnectionCounts {
     }
 
     /// Adds the counters of a set. Those of removed services and backends are left out.
-    pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &Places) {
+    pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &BackendPlaces) {
         let SetName::Connections(listen_scope) = set else {
             return;
         };

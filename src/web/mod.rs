@@ -19,7 +19,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 
 /// Frame around the content of a page.
 #[derive(Debug, Clone, Copy)]
-pub struct Layout<'l> {
+pub struct PageLayout<'l> {
     /// The heading, and the beginning of the title.
     pub heading: &'l str,
     /// Subject of the page, under the heading and in the title.
@@ -44,7 +44,7 @@ pub fn asset(name: &str) -> Option<Response<Body>> {
 }
 
 /// Returns a page as an answer, with the headers that keep it closed.
-pub fn response(status: StatusCode, layout: &Layout<'_>, content: &Markup) -> Response<Body> {
+pub fn response(status: StatusCode, layout: &PageLayout<'_>, content: &Markup) -> Response<Body> {
     let mut response = Response::new(Body::from(document(layout, content).into_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -62,7 +62,7 @@ pub fn response(status: StatusCode, layout: &Layout<'_>, content: &Markup) -> Re
 
 /// Returns a page with one message.
 pub fn message(status: StatusCode, heading: &str, text: &str) -> Response<Body> {
-    let layout = Layout {
+    let layout = PageLayout {
         heading,
         subject: None,
         back: None,
@@ -70,7 +70,7 @@ pub fn message(status: StatusCode, heading: &str, text: &str) -> Response<Body> 
     response(status, &layout, &html! { p { (text) } })
 }
 
-fn document(layout: &Layout<'_>, content: &Markup) -> Markup {
+fn document(layout: &PageLayout<'_>, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn text_stays_text() {
-        let layout = Layout {
+        let layout = PageLayout {
             heading: "<h>",
             subject: Some("</title><script>alert(1)</script>"),
             back: Some(("<b>", "https://example.com/\"onclick=\"x")),

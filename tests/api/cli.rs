@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use tcpgw::control::events::What;
+use tcpgw::control::events::EventContent;
 use tcpgw::control::request::Refused;
 use tcpgw_core::model::InputProblems;
 use tcpgw_core::problem::{Kind, Problem, Severity};
@@ -319,10 +319,10 @@ fn teardown_through_the_daemon() {
 #[test]
 fn events_are_lines() {
     let server = serves();
-    server.note(What::Failed {
+    server.note(EventContent::Failed {
         error: "no room".into(),
     });
-    server.note(What::TornDown { flushed: 7, uid: 0 });
+    server.note(EventContent::TornDown { flushed: 7, uid: 0 });
     let shown = run(&server, &["events"]);
     assert_eq!(
         (shown.status.code(), &*out(&shown)),
@@ -345,7 +345,7 @@ fn events_are_lines() {
     let mut lines = BufReader::new(following.stdout.take().expect("a pipe")).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON") };
     assert_eq!((&next()["id"], &next()["id"]), (&json!("test-1"), &json!("test-2")));
-    server.note(What::Failed { error: "again".into() });
+    server.note(EventContent::Failed { error: "again".into() });
     assert_eq!(next()["error"], "again");
     drop(server);
     let ended = following.wait_with_output().expect("it ends");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tcpgw::api::Times;
 use tcpgw::control::request::{Refused, ServiceEdit};
-use tcpgw::store::{Expect, Phase};
+use tcpgw::store::{DeployPhase, Expect};
 
 use crate::cli::{command, err, json as told, out, run, state};
 use crate::deploys::script;
@@ -20,15 +20,15 @@ fn deploy(server: &Server, more: &[&str]) -> std::process::Output {
 }
 
 fn succeeds(server: &Server) {
-    let switched = (Phase::Switched, None);
+    let switched = (DeployPhase::Switched, None);
     script(
         server,
         &[
-            (Phase::Probing, None),
+            (DeployPhase::Probing, None),
             switched,
             switched,
             switched,
-            (Phase::Drained, None),
+            (DeployPhase::Drained, None),
         ],
     );
 }
@@ -85,7 +85,10 @@ fn a_deploy_returns_at_the_switch_if_asked() {
 #[test]
 fn a_deploy_that_fails_says_why() {
     let server = serves();
-    script(&server, &[(Phase::Failed, Some("10.2.0.3:80 did not answer: refused"))]);
+    script(
+        &server,
+        &[(DeployPhase::Failed, Some("10.2.0.3:80 did not answer: refused"))],
+    );
     let failed = deploy(&server, &["-q"]);
     assert_eq!(
         (failed.status.code(), &*err(&failed)),
@@ -94,7 +97,7 @@ fn a_deploy_that_fails_says_why() {
             "error: deploy 41 of web: failed: 10.2.0.3:80 did not answer: refused\n"
         )
     );
-    script(&server, &[(Phase::Undone, None)]);
+    script(&server, &[(DeployPhase::Undone, None)]);
     let undone = deploy(&server, &["-o", "json"]);
     assert_eq!(
         (undone.status.code(), &told(&undone)["phase"]),
@@ -142,7 +145,7 @@ fn the_command_runs_once_at_the_switch() {
     assert_eq!(wrote, "web 41 10.2.0.1:80 to 10.2.0.3:80 10.2.0.4:80\n");
     // The old backends left at once: the deploy was over before the command's next request.
     fs::remove_file(&file).expect("it is there");
-    script(&server, &[(Phase::Drained, None)]);
+    script(&server, &[(DeployPhase::Drained, None)]);
     assert_eq!(deploy(&server, &["--on-switched", &hook]).status.code(), Some(0));
     let wrote = fs::read_to_string(&file).expect("it ran");
     assert_eq!(wrote, "web 42 10.2.0.1:80 to 10.2.0.3:80 10.2.0.4:80\n");
@@ -186,7 +189,7 @@ fn whoever_ends_it_while_it_probes_undoes_it() {
     let said = interrupted(&server, nix::sys::signal::Signal::SIGTERM, 143);
     assert!(said.contains("undone"), "{said}");
     assert_eq!(server.shared.lock().expect("whole").single.undos.len(), 2);
-    let switched = (Phase::Switched, None);
+    let switched = (DeployPhase::Switched, None);
     script(&server, &[switched, switched]);
     let said = interrupted(&server, nix::sys::signal::Signal::SIGINT, 130);
     assert!(
@@ -489,9 +492,9 @@ fn the_command_is_not_run_where_no_old_backend_leaves() {
     script(
         &server,
         &[
-            (Phase::Switched, None),
-            (Phase::Switched, None),
-            (Phase::Drained, Some(why)),
+            (DeployPhase::Switched, None),
+            (DeployPhase::Switched, None),
+            (DeployPhase::Drained, Some(why)),
         ],
     );
     let file = server.directory.path().join("told");
@@ -691,7 +694,10 @@ fn commands_end_whose_standard_error_nobody_reads() {
     for (args, child) in waiting.map(|args| (args, start(args))) {
         assert_eq!(end(child).map(|status| status.code()), Some(Some(1)), "{args:?}");
     }
-    script(&server, &[(Phase::Failed, Some("10.2.0.3:80 did not answer: refused"))]);
+    script(
+        &server,
+        &[(DeployPhase::Failed, Some("10.2.0.3:80 did not answer: refused"))],
+    );
     let deploy = start(DEPLOY);
     assert_eq!(end(deploy).map(|status| status.code()), Some(Some(1)), "deploy");
     let follower = start(&["events", "-v", "--follow"]);

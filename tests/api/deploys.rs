@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tcpgw::control::events::What;
+use tcpgw::control::events::EventContent;
 use tcpgw::control::request::{Refused, Which};
-use tcpgw::store::Phase;
+use tcpgw::store::DeployPhase;
 
 use crate::harness::{Server, serves};
 
@@ -13,7 +13,7 @@ const DEPLOYS: &str = "/v1/services/web/deploys";
 const ORDER: &[u8] = br#"{"targets":["10.2.0.3:80",{"address":"10.2.0.4","port":80,"weight":2}],"min":1,"timeout":"9s",
     "drain_timeout":"8s"}"#;
 
-pub(crate) fn script(server: &Server, phases: &[(Phase, Option<&'static str>)]) {
+pub(crate) fn script(server: &Server, phases: &[(DeployPhase, Option<&'static str>)]) {
     server.shared.lock().expect("whole").single.script = phases.to_vec();
 }
 
@@ -81,7 +81,7 @@ fn an_order_that_cannot_be_meant_begins_nothing() {
 #[test]
 fn a_deploy_is_waited_for() {
     let server = serves();
-    let (probing, switched) = ((Phase::Probing, None), (Phase::Switched, None));
+    let (probing, switched) = ((DeployPhase::Probing, None), (DeployPhase::Switched, None));
     // The second look finds it decided, and only the third one in the kernel.
     script(&server, &[probing, switched, switched, probing]);
     let answer = server.post(&format!("{DEPLOYS}?until=switched"), ORDER);
@@ -92,7 +92,7 @@ fn a_deploy_is_waited_for() {
         answer.text()
     );
     assert_eq!(server.shared.lock().expect("whole").single.script.len(), 1);
-    script(&server, &[switched, (Phase::Drained, None)]);
+    script(&server, &[switched, (DeployPhase::Drained, None)]);
     let answer = server.get("/v1/deploys/41?until=drained&wait=30s");
     assert_eq!((answer.status, &answer.json()["phase"]), (200, &json!("drained")));
     assert_eq!(answer.json()["progress"], json!(null));
@@ -102,7 +102,7 @@ fn a_deploy_is_waited_for() {
 fn switching_is_shown_and_is_not_switched() {
     let server = serves();
     server.post(DEPLOYS, ORDER);
-    script(&server, &[(Phase::Switched, None)]);
+    script(&server, &[(DeployPhase::Switched, None)]);
     let shown = server.get("/v1/deploys/41?until=switched&wait=1ms").json();
     assert_eq!(
         (&shown["phase"], &shown["progress"]["phase"]),
@@ -117,8 +117,8 @@ fn an_event_ends_a_wait() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| server.get("/v1/deploys/41?until=drained&wait=10m"));
         std::thread::sleep(Duration::from_millis(50));
-        script(&server, &[(Phase::Drained, None)]);
-        server.note(What::Deploy {
+        script(&server, &[(DeployPhase::Drained, None)]);
+        server.note(EventContent::Deploy {
             id: 41,
             service: "web".into(),
             phase: "drained",
@@ -131,10 +131,10 @@ fn an_event_ends_a_wait() {
 #[test]
 fn a_deploy_that_fails_while_it_is_waited_for_is_an_error() {
     let server = serves();
-    for (phase, code) in [(Phase::Failed, "failed"), (Phase::Undone, "undone")] {
+    for (phase, code) in [(DeployPhase::Failed, "failed"), (DeployPhase::Undone, "undone")] {
         script(
             &server,
-            &[(Phase::Probing, None), (phase, Some("10.2.0.3:80: refused"))],
+            &[(DeployPhase::Probing, None), (phase, Some("10.2.0.3:80: refused"))],
         );
         let answer = server.post(&format!("{DEPLOYS}?until=drained"), ORDER);
         assert_eq!(answer.code(), (409, code.into()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tcpgw::api::{Socket, SocketSettings, Times, serve};
-use tcpgw::control::events::{Events, What};
+use tcpgw::control::events::{EventContent, Events};
 use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, Resumed, TornDown};
 use tcpgw::observe::ObserveError;
 use tcpgw::reconcile::Desired;
@@ -372,7 +372,7 @@ impl Server {
         self.raw(&[head.as_bytes(), body].concat())
     }
 
-    pub(crate) fn note(&self, what: What) {
+    pub(crate) fn note(&self, what: EventContent) {
         let mut told = self.shared.lock().expect("nobody panicked");
         told.events.note(what, None, Duration::from_secs(1000));
     }

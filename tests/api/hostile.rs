@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tcpgw::api::Times;
 use tcpgw::api::limits::{BODY, FOLLOWERS, NARROW_SHARE, SHARE, SMALL_BODY, URI};
-use tcpgw::control::events::What;
+use tcpgw::control::events::EventContent;
 
 use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
 use crate::routes::read_until;
@@ -318,7 +318,7 @@ fn followers_are_counted_and_one_that_never_reads_harms_nobody() {
     let error = "x".repeat(20_000);
     let cut = (0..400).any(|_| {
         for _ in 0..50 {
-            server.note(What::Failed { error: error.clone() });
+            server.note(EventContent::Failed { error: error.clone() });
         }
         std::thread::sleep(Duration::from_millis(20));
         server.get("/v1/healthz").status == 200 && {

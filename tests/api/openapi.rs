@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use tcpgw::api::{OPENAPI, routes};
-use tcpgw::control::events::What;
+use tcpgw::control::events::EventContent;
 use tcpgw::control::request::Refused;
-use tcpgw::store::Phase;
+use tcpgw::store::DeployPhase;
 use tcpgw_core::problem::{Kind, Problem};
 use tcpgw_kernel::conntrack::{Counters, Traffic};
 
@@ -247,10 +247,10 @@ fn answers_about_deploys_are_as_described() {
     let rollback = "/v1/services/{name}/rollback";
     server.post(&filled(begin), order);
     check(rollback, "post", 200, &server.post(&filled(rollback), b""));
-    server.shared.lock().expect("whole").single.script = vec![(Phase::Failed, Some("10.2.0.3:80 refused"))];
+    server.shared.lock().expect("whole").single.script = vec![(DeployPhase::Failed, Some("10.2.0.3:80 refused"))];
     let failed = server.post(&format!("{}?until=drained", filled(begin)), order);
     check(begin, "post", 409, &failed);
-    server.shared.lock().expect("whole").single.script = vec![(Phase::Drained, None)];
+    server.shared.lock().expect("whole").single.script = vec![(DeployPhase::Drained, None)];
     let drained = server.post(&format!("{}?until=drained", filled(begin)), order);
     check(begin, "post", 200, &drained);
 }
@@ -258,7 +258,7 @@ fn answers_about_deploys_are_as_described() {
 #[test]
 fn answers_are_as_described() {
     let server = serves();
-    server.note(What::Started {
+    server.note(EventContent::Started {
         version: "0.1.0",
         adopted: "nothing".into(),
     });
@@ -358,11 +358,11 @@ fn every_kind_of_event_is_described() {
     let backend: SocketAddr = "10.2.0.1:80".parse().expect("an endpoint");
     let service = || "web".to_owned();
     for what in [
-        What::Started {
+        EventContent::Started {
             version: "0.1.0",
             adopted: "nothing".into(),
         },
-        What::Committed {
+        EventContent::Committed {
             cause: "api".into(),
             elements: 1,
             transactions: 1,
@@ -370,71 +370,71 @@ fn every_kind_of_event_is_described() {
             forgotten: 0,
             micros: 9,
         },
-        What::Rejected {
+        EventContent::Rejected {
             provider: "file".into(),
             problems: vec!["no".into()],
         },
-        What::Failed { error: "no".into() },
-        What::Problem(paused()),
-        What::ProblemEnded(paused().into()),
-        What::Health {
+        EventContent::Failed { error: "no".into() },
+        EventContent::Problem(paused()),
+        EventContent::ProblemEnded(paused().into()),
+        EventContent::Health {
             service: service(),
             backend,
             state: "failing",
             reason: None,
         },
-        What::NoneHealthy {
+        EventContent::NoneHealthy {
             service: service(),
             kept: 1,
         },
-        What::Draining {
+        EventContent::Draining {
             service: service(),
             backend,
             seconds: 30,
         },
-        What::Retired {
+        EventContent::Retired {
             service: service(),
             backend,
             reason: "ended",
             flows: Some(0),
         },
-        What::Drift {
+        EventContent::Drift {
             who: None,
             what: "removed".into(),
         },
-        What::Repaired {
+        EventContent::Repaired {
             what: "made anew".into(),
         },
-        What::TornDown { flushed: 1, uid: 0 },
-        What::ServesAgain {
+        EventContent::TornDown { flushed: 1, uid: 0 },
+        EventContent::ServesAgain {
             cause: "resume (uid 0)".into(),
         },
-        What::Orphaned {
+        EventContent::Orphaned {
             count: 1,
             names: vec![service()],
             reason: "the daemon follows no state file any more".into(),
         },
-        What::Displaced {
+        EventContent::Displaced {
             count: 1,
             names: vec![service()],
             reason: "service put new (uid 0)".into(),
         },
-        What::Back {
+        EventContent::Back {
             service: service(),
             backend,
         },
-        What::Deploy {
+        EventContent::Deploy {
             id: 41,
             service: service(),
             phase: "switched",
             reason: None,
         },
-        What::Paused {
+        EventContent::Paused {
             service: service(),
             seconds: 30,
             uid: 0,
         },
-        What::Resumed {
+        EventContent::Resumed {
             service: service(),
             reason: "time",
             uid: None,

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use serde_json::{Value, json};
-use tcpgw::control::events::What;
+use tcpgw::control::events::EventContent;
 use tcpgw::control::request::{ApplyOptions, Refused};
 use tcpgw_core::problem::{Kind, Problem};
 use tcpgw_kernel::fake::{Fail, KernelCall};
@@ -280,7 +280,7 @@ fn teardown_is_a_post() {
 fn events_are_listed_and_followed() {
     let server = serves();
     for n in 0..3 {
-        server.note(What::Failed { error: n.to_string() });
+        server.note(EventContent::Failed { error: n.to_string() });
     }
     let list = |target: &str| -> Vec<String> {
         let told = server.get(target).json();
@@ -319,7 +319,7 @@ fn events_are_listed_and_followed() {
         "{seen}"
     );
     assert!(!seen.contains("id: test-2"), "{seen}");
-    server.note(What::TornDown { flushed: 7, uid: 0 });
+    server.note(EventContent::TornDown { flushed: 7, uid: 0 });
     seen += &read_until(&mut stream, "\"flushed\":7");
     assert!(
         seen.contains("id: test-4") && seen.contains("event: torn_down"),
@@ -336,7 +336,7 @@ fn events_are_listed_and_followed() {
 fn who_comes_late_or_is_slow_is_told_how_much_was_missed() {
     let server = serves();
     for n in 0..2000 {
-        server.note(What::Failed { error: n.to_string() });
+        server.note(EventContent::Failed { error: n.to_string() });
     }
     let told = server.get("/v1/events?follow=false&after=test-5").json();
     assert_eq!(

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tcpgw::addon::{AddonOutcome, AddonRequest, PortUse, Refusal, Resource, ResourceTarget, RestingPort, ServiceState};
 use tcpgw::control::request::{
     AddonRefused, BackendView, BatchItem, BatchOrder, BindingView, DaemonRequest, DeployOrder, DeployView, EditOrder,
-    Edited, EditedBatch, List, Listed, PauseOrder, PauseView, Refused, ResourceList, ResourceView, ServiceEdit,
-    ServiceView, TargetView, UndoOrder, Which,
+    Edited, EditedBatch, ListedService, ListedServices, PauseOrder, PauseView, Refused, ResourceList, ResourceView,
+    ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
 };
-use tcpgw::control::storage::{Query, QueryError, Recorded};
-use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
+use tcpgw::control::storage::{DeployRecord, Query, QueryError};
+use tcpgw::store::{DeployPhase, Expect, HistoryEntry, HistoryFilter, StoreError, StoredDeploy, StoredService};
 use tcpgw_core::model::{Endpoint, Service, parse_service, parse_service_named, patch_service};
 
 /// Services of the routes for single services, and the orders that the routes sent.
@@ -25,9 +25,9 @@ pub(crate) struct Single {
     pub(crate) orders: Vec<DeployOrder>,
     pub(crate) undos: Vec<UndoOrder>,
     pub(crate) views: Vec<DeployView>,
-    pub(crate) records: BTreeMap<u64, Deploy>,
+    pub(crate) records: BTreeMap<u64, StoredDeploy>,
     /// Phases and reasons of a deploy at successive requests. The last one is repeated.
-    pub(crate) script: Vec<(Phase, Option<&'static str>)>,
+    pub(crate) script: Vec<(DeployPhase, Option<&'static str>)>,
     pub(crate) filters: Vec<HistoryFilter>,
     /// True when the store cannot be read.
     pub(crate) unreadable: bool,
@@ -131,7 +131,7 @@ fn view(service: Arc<Service>, provider: &'static str, revision: Option<u64>) ->
         backends: backends
             .map(|there| backend(&there.endpoint.to_string(), "active"))
             .collect(),
-        listed: Listed {
+        listed: ListedService {
             service,
             provider,
             revision,
@@ -165,7 +165,7 @@ impl Single {
         match ask {
             DaemonRequest::Services(reply) => {
                 let services = self.services.values().map(|view| view.listed.clone());
-                let list = List {
+                let list = ListedServices {
                     revision: 9,
                     services: services.collect(),
                 };
@@ -309,7 +309,7 @@ impl Single {
             None => target.as_str().map(str::to_owned),
         };
         let targets: Vec<String> = order.targets.iter().filter_map(of).collect();
-        let record = Deploy {
+        let record = StoredDeploy {
             id,
             service: order.service.to_string(),
             targets: targets.iter().map(|at| at.parse().expect("an endpoint")).collect(),
@@ -317,7 +317,7 @@ impl Single {
             uid: order.by.uid,
             pid: 0,
             what: "deploy".into(),
-            phase: Phase::Probing,
+            phase: DeployPhase::Probing,
             reason: None,
             began: Duration::from_secs(1000),
             updated: Duration::from_secs(1000),
@@ -354,7 +354,7 @@ impl Single {
         self.enter(phase, reason);
     }
 
-    fn enter(&mut self, phase: Phase, reason: Option<&str>) {
+    fn enter(&mut self, phase: DeployPhase, reason: Option<&str>) {
         let Some(record) = self.records.values_mut().next_back() else {
             return;
         };
@@ -362,7 +362,7 @@ impl Single {
         record.reason = reason.map(str::to_owned);
         if phase.is_over() {
             self.views.clear();
-        } else if phase == Phase::Switched {
+        } else if phase == DeployPhase::Switched {
             // Before the kernel holds it, the view says `switching`.
             for view in &mut self.views {
                 let next = if view.phase == "probing" {
@@ -388,7 +388,7 @@ impl Single {
         if self.views.is_empty() {
             return Err(Refused::Refused(format!("deploy {id} is over")));
         }
-        self.enter(Phase::Undone, Some("asked"));
+        self.enter(DeployPhase::Undone, Some("asked"));
         Ok(id)
     }
 
@@ -402,14 +402,14 @@ impl Single {
         let readable = if self.unreadable { Err(lost()) } else { Ok(()) };
         match query {
             Query::Deploy(id, reply) => {
-                let recorded = self.records.get(&id).map(|deploy| Recorded {
+                let recorded = self.records.get(&id).map(|deploy| DeployRecord {
                     deploy: deploy.clone(),
                     old: self.old.clone(),
                 });
                 drop(reply.send(readable.map(|()| recorded)));
             }
             Query::Deploys(service, most, reply) => {
-                let fits = |record: &&Deploy| service.as_ref().is_none_or(|name| *name == record.service);
+                let fits = |record: &&StoredDeploy| service.as_ref().is_none_or(|name| *name == record.service);
                 let records = self.records.values().rev().filter(fits).take(most).cloned().collect();
                 drop(reply.send(readable.map(|()| records)));
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use proptest::prelude::*;
-use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
+use tcpgw::reconcile::{Desired, ReconcileError, ReconcileOptions, ReconcileReport, Reconciler};
 use tcpgw::record::RecordFile;
 use tcpgw_core::model::{FlowMark, Service, State};
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
@@ -37,7 +37,7 @@ proptest! {
             gateway.store.remove().unwrap();
         }
         let before = gateway.fake.flows.clone();
-        let options = Options { drain: Duration::from_secs(drain) };
+        let options = ReconcileOptions { drain: Duration::from_secs(drain) };
         let report = gateway.apply_with(&want, &options).unwrap();
         let after = gateway.check(&want, &before)?;
         prop_assert_eq!(report.flushed + report.forgotten, (before.len() - after) as u64);
@@ -203,7 +203,7 @@ proptest! {
     fn a_run_that_dies_anywhere_is_finished_by_the_next(
         have in state(), want in state(), flows in flows(), drain: bool, done: bool,
     ) {
-        let options = Options { drain: Duration::from_secs(u64::from(drain)) };
+        let options = ReconcileOptions { drain: Duration::from_secs(u64::from(drain)) };
         for call in 0.. {
             let mut gateway = Gateway::with(&have, &flows);
             let before = gateway.fake.flows.clone();
@@ -282,7 +282,7 @@ fn a_drain_lets_flows_end_and_forgets_handshakes() {
     let mark = FlowMark::default().value();
     let mut gateway = Gateway::with(&have, &[]);
     gateway.fake.flows = vec![flow("10.2.0.11:3000", mark, true), flow("10.2.0.11:3000", mark, false)];
-    let options = Options {
+    let options = ReconcileOptions {
         drain: Duration::from_secs(30),
     };
     let begin = tcpgw_kernel::Kernel::now(&gateway.fake);
@@ -495,11 +495,11 @@ impl Gateway {
         Reconciler::new(&mut self.fake, &self.store, NAMESPACE, FlowMark::default())
     }
 
-    fn apply(&mut self, want: &State) -> Result<Report, ReconcileError> {
-        self.apply_with(want, &Options::default())
+    fn apply(&mut self, want: &State) -> Result<ReconcileReport, ReconcileError> {
+        self.apply_with(want, &ReconcileOptions::default())
     }
 
-    fn apply_with(&mut self, want: &State, options: &Options) -> Result<Report, ReconcileError> {
+    fn apply_with(&mut self, want: &State, options: &ReconcileOptions) -> Result<ReconcileReport, ReconcileError> {
         let desired = desired(want);
         let mut reconciler = self.reconciler();
         let known = reconciler.look(&desired.summary)?;

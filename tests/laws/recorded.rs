@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tcpgw::reconcile::engine::{ChangeMemo, Engine, Memo, ServicesByName};
-use tcpgw::record::{Applied, Entry, Head, RecordFile, ServiceEntry, journal};
+use tcpgw::record::{ApplyNote, Head, JournalEntry, RecordFile, ServiceEntry, journal};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::ruleset::Ruleset;
@@ -25,8 +25,8 @@ fn services(state: &State) -> ServicesByName {
         .collect()
 }
 
-fn applied() -> Applied {
-    Applied {
+fn applied() -> ApplyNote {
+    ApplyNote {
         at: 1,
         origin: "api".into(),
         known: std::time::Duration::ZERO,
@@ -182,7 +182,7 @@ proptest! {
         let head = head();
         store.save(&head, &Ruleset::default()).unwrap();
         let path = directory.path().join(format!("netns-{NAMESPACE}.journal"));
-        let entry = |at: usize, state: &State| Entry {
+        let entry = |at: usize, state: &State| JournalEntry {
             awaits: Some(u32::try_from(at).unwrap() + 100),
             applied: Some(applied()),
             services: change_memo(&State::default(), state).services,
@@ -198,7 +198,7 @@ proptest! {
         let whole = ends.iter().skip(1).filter(|end| **end <= cut as u64).count();
         let next = RecordFile::new(directory.path(), NAMESPACE);
         let read = next.load_head().unwrap();
-        let expected: Vec<Entry> = states[..whole].iter().enumerate().map(|(at, state)| entry(at, state)).collect();
+        let expected: Vec<JournalEntry> = states[..whole].iter().enumerate().map(|(at, state)| entry(at, state)).collect();
         prop_assert_eq!(&read.changes, &expected);
         let last = entry(9, &states[0]);
         next.append(&last).unwrap();
@@ -224,7 +224,7 @@ proptest! {
         let mut journal = journal::header(RECORD);
         let (mut entries, mut ends, mut wanted) = (Vec::new(), vec![journal.len()], vec![Vec::new()]);
         for (at, state) in states.into_iter().enumerate() {
-            let entry = Entry {
+            let entry = JournalEntry {
                 awaits: Some(u32::try_from(at).unwrap() + 100),
                 applied: Some(applied()),
                 services: change_memo(&before, &state).services,
@@ -280,7 +280,7 @@ fn a_change_counts_once_it_was_made() {
     let parse = |text: &str| tcpgw_core::model::parse_service(text.as_bytes()).unwrap();
     let entry = |awaits, service: &str, owner| {
         let service = parse(service);
-        Entry {
+        JournalEntry {
             awaits,
             applied: None,
             services: vec![ServiceEntry {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
+use tcpgw::reconcile::{Desired, ReconcileError, ReconcileOptions, ReconcileReport, Reconciler};
 use tcpgw::record::RecordFile;
 use tcpgw_core::model::{FlowMark, parse};
 use tcpgw_kernel::linux::Linux;
@@ -52,14 +52,14 @@ impl<'a> Process<'a> {
         }
     }
 
-    fn apply(&mut self, state: &Value) -> Result<Report, ReconcileError> {
+    fn apply(&mut self, state: &Value) -> Result<ReconcileReport, ReconcileError> {
         let state = parse(state.to_string().as_bytes()).expect("a state");
         let desired = Desired::new(&state, &plan::gateway_links());
         let (kernel, store, namespace) = (&mut self.kernel, self.store.clone(), self.namespace);
         self.net.within("gateway", move || {
             let mut reconciler = Reconciler::new(kernel, &store, namespace, FlowMark::default());
             let known = reconciler.look(&desired.summary)?;
-            reconciler.apply(known, &desired, &Options::default())
+            reconciler.apply(known, &desired, &ReconcileOptions::default())
         })
     }
 

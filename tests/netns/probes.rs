@@ -16,7 +16,7 @@ use crate::harness::views::parsed;
 use crate::harness::wire::{ACK, Packet, RST, SYN, lines};
 use crate::harness::{Net, wait_until};
 
-type Reports = UnboundedReceiver<Vec<tcpgw::probe::Report>>;
+type Reports = UnboundedReceiver<Vec<tcpgw::probe::ProbeReport>>;
 
 /// Starts a prober in the gateway.
 fn prober(net: &Net) -> (Prober, Reports) {

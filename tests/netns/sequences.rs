@@ -13,7 +13,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
-use tcpgw::reconcile::{Desired, Options, Reconciler, Report};
+use tcpgw::reconcile::{Desired, ReconcileOptions, ReconcileReport, Reconciler};
 use tcpgw::record::RecordFile;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
@@ -186,7 +186,7 @@ impl<'a> Both<'a> {
     }
 
     /// Runs in the real kernel and in the one in memory, and checks that both give the same result.
-    fn run(&mut self, want: &Desired) -> Result<Report, TestCaseError> {
+    fn run(&mut self, want: &Desired) -> Result<ReconcileReport, TestCaseError> {
         let [real, fake] = &self.stores;
         let real = run(&mut linux(), real, want)?;
         let fake = run(&mut self.fake, fake, want)?;
@@ -341,12 +341,12 @@ fn linux() -> Linux {
     Linux::open().expect("a netlink socket")
 }
 
-fn run<K: Kernel>(kernel: &mut K, store: &RecordFile, want: &Desired) -> Result<Report, TestCaseError> {
+fn run<K: Kernel>(kernel: &mut K, store: &RecordFile, want: &Desired) -> Result<ReconcileReport, TestCaseError> {
     let fail = |error: &dyn fmt::Display| TestCaseError::fail(error.to_string());
     let mut reconciler = Reconciler::new(kernel, store, NAMESPACE, FlowMark::default());
     let known = reconciler.look(&want.summary).map_err(|error| fail(&error))?;
-    let report = reconciler.apply(known, want, &Options::default());
-    Ok(Report {
+    let report = reconciler.apply(known, want, &ReconcileOptions::default());
+    Ok(ReconcileReport {
         committing: Duration::ZERO,
         flushing: Duration::ZERO,
         ..report.map_err(|error| fail(&error))?

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tcpgw::store::{By, Change, DeployStep, Edit, Expect, HistoryFilter, Keep, NewDeploy, Phase, Store, StoreError};
+use tcpgw::store::{
+    By, Change, DeployPhase, DeployStep, Edit, Expect, HistoryFilter, Keep, NewDeploy, Store, StoreError,
+};
 use tcpgw_core::model::{self, Service};
 
 const STORE: &str = "TCPGW_TEST_STORE";
@@ -93,7 +95,7 @@ fn by() -> By {
     }
 }
 
-fn step(id: u64, phase: Phase) -> DeployStep {
+fn step(id: u64, phase: DeployPhase) -> DeployStep {
     DeployStep {
         id,
         phase,
@@ -120,10 +122,10 @@ fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result
     let mut revision = store.load()?.revision;
     // Finish open deploys, as a daemon does after a crash.
     for deploy in store.unfinished_deploys()? {
-        let phase = if deploy.phase == Phase::Switched {
-            Phase::Drained
+        let phase = if deploy.phase == DeployPhase::Switched {
+            DeployPhase::Drained
         } else {
-            Phase::Undone
+            DeployPhase::Undone
         };
         store.deploy_update(&step(deploy.id, phase), Duration::from_secs(revision))?;
     }
@@ -154,12 +156,12 @@ fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result
             };
             let id = store.deploy_begin(&new, &by(), at)?;
             say('b', id);
-            change.deploy = Some(step(id, Phase::Switched));
+            change.deploy = Some(step(id, DeployPhase::Switched));
         }
         assert_eq!(store.commit(&change, &by(), at)?.revision, revision);
         say('c', revision);
         if let Some(switched) = change.deploy {
-            store.deploy_update(&step(switched.id, Phase::Drained), at)?;
+            store.deploy_update(&step(switched.id, DeployPhase::Drained), at)?;
             say('d', switched.id);
         }
     }
@@ -255,7 +257,7 @@ impl Acknowledged {
             let made = deploy.revision.is_some();
             assert_eq!(
                 made,
-                matches!(deploy.phase, Phase::Switched | Phase::Drained),
+                matches!(deploy.phase, DeployPhase::Switched | DeployPhase::Drained),
                 "{deploy:?}"
             );
             assert!(

@@ -79,7 +79,7 @@ fn is_risky(c: char) -> bool {
 
 /// Syntax of the escapes that replace risky characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum EscapeSyntax {
     Text,
     Json,
 }
@@ -89,7 +89,7 @@ enum Form {
 #[derive(Debug)]
 pub struct Screen<W: Write> {
     out: W,
-    form: Form,
+    form: EscapeSyntax,
     /// The first bytes of a character or colour sequence whose end has not been written yet.
     rest: Vec<u8>,
 }
@@ -97,7 +97,7 @@ pub struct Screen<W: Write> {
 impl<W: Write> Screen<W> {
     /// Creates a screen for text.
     pub fn text(out: W) -> Self {
-        let form = Form::Text;
+        let form = EscapeSyntax::Text;
         Self {
             out,
             form,
@@ -107,7 +107,7 @@ impl<W: Write> Screen<W> {
 
     /// Creates a screen for JSON; escapes keep the document equal.
     pub fn json(out: W) -> Self {
-        let form = Form::Json;
+        let form = EscapeSyntax::Json;
         Self {
             out,
             form,
@@ -121,12 +121,12 @@ impl<W: Write> Screen<W> {
         while at < bytes.len() {
             let rest = &bytes[at..];
             match color(rest) {
-                Color::Whole(length) if self.form == Form::Text => {
+                Color::Whole(length) if self.form == EscapeSyntax::Text => {
                     shown.extend(rest[..length].iter().map(|byte| char::from(*byte)));
                     at += length;
                     continue;
                 }
-                Color::Begun if self.form == Form::Text && !is_end => return (shown, at),
+                Color::Begun if self.form == EscapeSyntax::Text && !is_end => return (shown, at),
                 _ => {}
             }
             let Some(valid) = rest.utf8_chunks().next() else { break };
@@ -148,7 +148,7 @@ impl<W: Write> Screen<W> {
     fn put(&self, c: char, shown: &mut String) {
         if matches!(c, '\n' | '\t') || !is_risky(c) {
             shown.push(c);
-        } else if self.form == Form::Text {
+        } else if self.form == EscapeSyntax::Text {
             shown.extend(c.escape_default());
         } else {
             let mut units = [0; 2];

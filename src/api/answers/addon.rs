@@ -6,7 +6,7 @@ use crate::control::request::ResourceView;
 
 /// The answer to `GET /v1/addon/resources`, as far as commands read it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub struct ResourceList {
+pub struct ResourceListAnswer {
     /// The resources.
     pub resources: Vec<ResourceView>,
 }

@@ -19,7 +19,7 @@ pub struct DaemonAnswer {
     pub owns_table: bool,
     /// Problems of the gateway.
     #[serde(default, rename = "problems")]
-    pub told: ProblemList,
+    pub told: ReportedProblems,
 }
 
 impl DaemonAnswer {
@@ -36,14 +36,14 @@ impl DaemonAnswer {
 
 /// Problems that a daemon tells, which may be newer than this program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ProblemList {
+pub struct ReportedProblems {
     /// Problems of kinds that this program knows.
     pub known: Vec<Problem>,
     /// Number of problems of other kinds.
     pub unknown: usize,
 }
 
-impl<'de> Deserialize<'de> for ProblemList {
+impl<'de> Deserialize<'de> for ReportedProblems {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let all = Vec::<Value>::deserialize(deserializer)?;
         let told = all.len();

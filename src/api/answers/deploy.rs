@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::seconds;
 use crate::control::request::DeployView;
-use crate::control::storage::Recorded;
-use crate::store::Deploy;
+use crate::control::storage::DeployRecord;
+use crate::store::StoredDeploy;
 use tcpgw_core::model::Word as _;
 
 /// The answer to `GET /v1/deploys`.
@@ -59,7 +59,7 @@ pub struct DeployAnswer {
 
 impl DeployAnswer {
     /// Tells a deploy of a list. `views` are the deploys that are not over.
-    pub fn new(record: Deploy, views: &[DeployView]) -> Self {
+    pub fn new(record: StoredDeploy, views: &[DeployView]) -> Self {
         let of_it = views.iter().find(|view| view.id == record.id);
         let progress = of_it.filter(|_| !record.phase.is_over()).cloned();
         let (phase, reason) = match &progress {
@@ -85,7 +85,7 @@ impl DeployAnswer {
     }
 
     /// Tells a deploy that was asked for alone, with its old backends.
-    pub fn alone(Recorded { deploy, old }: Recorded, views: &[DeployView]) -> Self {
+    pub fn alone(DeployRecord { deploy, old }: DeployRecord, views: &[DeployView]) -> Self {
         let told = Self::new(deploy, views);
         let old = match &told.progress {
             Some(progress) if !progress.old.is_empty() => progress.old.clone(),

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::control::request::{AddonView, BackendView, DeployView, Edited, List, Listed, PauseView, ServiceView};
+use crate::control::request::{
+    AddonView, BackendView, DeployView, Edited, ListedService, ListedServices, PauseView, ServiceView,
+};
 use tcpgw_core::model::Service;
 use tcpgw_core::model::write::service_value;
 
@@ -70,7 +72,7 @@ pub struct ServiceList {
 
 impl ServiceList {
     /// Returns the services of a list for which `is_meant` holds.
-    pub fn new(list: &List, is_meant: impl Fn(&Listed) -> bool) -> Self {
+    pub fn new(list: &ListedServices, is_meant: impl Fn(&ListedService) -> bool) -> Self {
         let services = list.services.iter().filter(|listed| is_meant(listed));
         Self {
             revision: list.revision,
@@ -97,8 +99,8 @@ pub struct ListedAnswer {
     pub addon: Option<AddonView>,
 }
 
-impl From<&Listed> for ListedAnswer {
-    fn from(listed: &Listed) -> Self {
+impl From<&ListedService> for ListedAnswer {
+    fn from(listed: &ListedService) -> Self {
         Self {
             service: ServiceFields::from(&*listed.service),
             provider: listed.provider.into(),

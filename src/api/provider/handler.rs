@@ -29,7 +29,7 @@ use crate::api::listener::{Authenticated, Site as _, client};
 use crate::api::server::closing;
 use crate::control::request::{AddonOrder, AddonRefused, AppView, DaemonRequest, Peer, Refused};
 use crate::control::storage::Query;
-use crate::store::Deploy;
+use crate::store::StoredDeploy;
 use crate::throttle::Throttle;
 use crate::view::app::AppSubject;
 use crate::web;
@@ -393,7 +393,7 @@ impl Visit<'_> {
     }
 
     /// Returns the last deploys of an app; `None`: the store does not answer in time.
-    async fn last_deploys(&self, app: &AppView, times: &Times) -> Option<Vec<Deploy>> {
+    async fn last_deploys(&self, app: &AppView, times: &Times) -> Option<Vec<StoredDeploy>> {
         let service = app.resource.id.service();
         let query = |reply| DaemonRequest::Query(Query::Deploys(Some(service), DEPLOYS, reply));
         let asked = asking::ask(&self.shared.requests, times, times.answer, query);

@@ -15,7 +15,7 @@ use crate::api::params::Params;
 use crate::api::shared::ApiState;
 use crate::control::request::Refused;
 use crate::denied::{count_denied, flush_denied};
-use crate::observe::{self, Asker, FlowsQuery, JsonFlows, ObserveError, StatusQuery, StatusSources};
+use crate::observe::{self, FlowsQuery, JsonFlows, ObserveError, QueryClient, StatusQuery, StatusSources};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
 use crate::view::{ServiceName, ServicesView, endpoint};
@@ -29,7 +29,7 @@ pub(in crate::api) async fn status(State(shared): State<ApiState>, params: Param
     let interval = params.duration("interval", INTERVAL)?.unwrap_or_default();
     let known = shared.look().await?;
     let totals = shared.totals.clone();
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, asker: &Asker| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, asker: &QueryClient| {
         let totals = totals.and_then(|totals| totals());
         let query = StatusQuery {
             service,
@@ -57,7 +57,7 @@ pub(in crate::api) async fn flows(State(shared): State<ApiState>, params: Params
         client: params.read("client", network::parse)?,
     };
     let Snapshot { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let mut list = JsonFlows::new(out);
         observe::flows(kernel, &services, observe::noted(), &query, &mut list)
     };
@@ -74,7 +74,7 @@ pub(in crate::api) async fn who(State(shared): State<ApiState>, params: Params) 
     let backend = params.read("backend", endpoint)?;
     let service: Option<ServiceName> = params.parse("service")?;
     let Snapshot { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let who = observe::who(kernel, &services, observe::noted(), seen_as, backend, service.as_ref())?;
         Ok(observe::write_json(out, &who)?)
     };
@@ -85,7 +85,7 @@ pub(in crate::api) async fn who(State(shared): State<ApiState>, params: Params) 
 pub(in crate::api) async fn denied(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
     let Snapshot { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let only = position(service.as_ref(), &services)?;
         let denied = count_denied(kernel, services.mark, &services.summary, only)?;
         Ok(observe::write_json(out, &denied)?)
@@ -106,7 +106,7 @@ pub(in crate::api) async fn would_be_denied(
     drop((text, place));
     let summary = Summary::from(&state);
     let mark = shared.look().await?.services.mark;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let denied = count_denied(kernel, mark, &summary, None)?;
         Ok(observe::write_json(out, &denied)?)
     };
@@ -117,7 +117,7 @@ pub(in crate::api) async fn would_be_denied(
 pub(in crate::api) async fn flush(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
     let Snapshot { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let only = position(service.as_ref(), &services)?;
         let flushed = flush_denied(kernel, services.mark, &services.summary, only)?;
         Ok(observe::write_json(out, &flushed)?)

@@ -17,7 +17,9 @@ use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::orders::{BackendsBody, PauseBody};
 use crate::api::params::{Params, PathServiceName, ServiceRequest};
 use crate::api::shared::ApiState;
-use crate::control::request::{DaemonRequest, EditOrder, Listed, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
+use crate::control::request::{
+    DaemonRequest, EditOrder, ListedService, PauseOrder, Peer, Refused, ServiceEdit, ServiceView,
+};
 use crate::store::Expect;
 use tcpgw_core::model::{self, Endpoint, Service, duration};
 
@@ -31,7 +33,7 @@ pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params)
     let labels = params.read("label", labels)?.unwrap_or_default();
     let provider = params.read("provider", provider)?;
     let list = shared.ask(shared.times.answer, DaemonRequest::Services).await?;
-    let is_meant = |listed: &Listed| {
+    let is_meant = |listed: &ListedService| {
         provider.is_none_or(|provider| listed.provider == provider) && has_labels(&listed.service, &labels)
     };
     let mut response = json(&ServiceList::new(&list, is_meant));

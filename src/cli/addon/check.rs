@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 pub(super) use self::arguments::Arguments;
-use self::report::{Printer, conclude};
+use self::report::{FindingPrinter, conclude};
 use crate::addon::check::{AnswerBody, CheckRequest, CheckRun, CheckSettings, Next, PathBase, ProviderAnswer, sign_on};
 use crate::api::outbound::{BaseUrl, OutboundAnswer, OutboundClient};
 use crate::api::provider::read_provider_credentials;
@@ -35,7 +35,7 @@ struct Edge {
 }
 
 /// Signals that end the checks early.
-struct Signals {
+struct CheckSignals {
     interrupt: Signal,
     terminate: Signal,
     /// The number of the first that came.
@@ -51,9 +51,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let failed = |what| move |source| Failure::Io { what, source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(failed("start the checks"))?;
-    let mut printer = Printer::new(global);
+    let mut printer = FindingPrinter::new(global);
     let signal = runtime.block_on(async {
-        let mut signals = Signals::listen().map_err(failed("listen to signals"))?;
+        let mut signals = CheckSignals::listen().map_err(failed("listen to signals"))?;
         edge.drive(global, &mut run, &mut signals, &mut printer).await;
         Ok::<_, Failure>(signals.came)
     })?;
@@ -134,7 +134,13 @@ fn json_file(option: &str, path: &Path) -> Result<Value, Failure> {
 
 impl Edge {
     /// Executes the actions of the run until its end, or until a second signal.
-    async fn drive(&self, global: &Global, run: &mut CheckRun, signals: &mut Signals, printer: &mut Printer) {
+    async fn drive(
+        &self,
+        global: &Global,
+        run: &mut CheckRun,
+        signals: &mut CheckSignals,
+        printer: &mut FindingPrinter,
+    ) {
         loop {
             let next = run.next(since_1970());
             printer.follow(run.findings());
@@ -145,9 +151,9 @@ impl Edge {
                 tokio::select! {
                     came = &mut sent => break Some(came),
                     again = signals.next() => match signals.takes(global, run, again) {
-                        Taken::Ended => return,
-                        Taken::Interrupted => break None,
-                        Taken::Ignored => {}
+                        SignalEffect::Ended => return,
+                        SignalEffect::Interrupted => break None,
+                        SignalEffect::Ignored => {}
                     },
                 }
             };
@@ -160,9 +166,9 @@ impl Edge {
                 tokio::select! {
                     () = &mut slept => break,
                     again = signals.next() => match signals.takes(global, run, again) {
-                        Taken::Ended => return,
-                        Taken::Interrupted => break,
-                        Taken::Ignored => {}
+                        SignalEffect::Ended => return,
+                        SignalEffect::Interrupted => break,
+                        SignalEffect::Ignored => {}
                     },
                 }
             }
@@ -204,7 +210,7 @@ fn since_1970() -> Duration {
 }
 
 /// Effect of a signal.
-enum Taken {
+enum SignalEffect {
     /// The current request is abandoned, and the things that were made are removed.
     Interrupted,
     /// Only a removal was in progress, which goes on.
@@ -213,7 +219,7 @@ enum Taken {
     Ended,
 }
 
-impl Signals {
+impl CheckSignals {
     fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -230,16 +236,16 @@ impl Signals {
         }
     }
 
-    fn takes(&mut self, global: &Global, run: &mut CheckRun, number: u8) -> Taken {
+    fn takes(&mut self, global: &Global, run: &mut CheckRun, number: u8) -> SignalEffect {
         if self.came.is_some() {
-            return Taken::Ended;
+            return SignalEffect::Ended;
         }
         self.came = Some(number);
         global.say("interrupted: removing the resources that were created; interrupt again to leave them there");
         if run.interrupt(INTERRUPTED) {
-            Taken::Interrupted
+            SignalEffect::Interrupted
         } else {
-            Taken::Ignored
+            SignalEffect::Ignored
         }
     }
 }

@@ -19,19 +19,19 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Queue of lines for the thread that writes them. Clones share the queue.
 #[derive(Debug, Clone)]
-pub(super) struct Log {
-    shared: Arc<Shared>,
+pub(super) struct LogQueue {
+    shared: Arc<SharedQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
+struct SharedQueue {
+    waiting: Mutex<WaitingLines>,
     /// Something has come, or has been written.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingLines {
     lines: VecDeque<Vec<u8>>,
     /// Total size of these lines.
     bytes: usize,
@@ -41,13 +41,13 @@ struct Waiting {
     lost: u64,
 }
 
-impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+impl SharedQueue {
+    fn waiting(&self) -> MutexGuard<'_, WaitingLines> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Log {
+impl LogQueue {
     /// Starts the log on standard error. `tell` is called with the number of dropped lines, after all waiting lines have been
     /// written; it may log.
     ///
@@ -60,7 +60,7 @@ impl Log {
     }
 
     fn start_to(out: impl Write + Send + 'static, tell: impl Fn(u64) + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedQueue::default());
         let log = Self {
             shared: Arc::clone(&shared),
         };
@@ -87,7 +87,7 @@ impl Log {
     }
 }
 
-impl Write for Log {
+impl Write for LogQueue {
     /// Takes a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut waiting = self.shared.waiting();
@@ -106,7 +106,7 @@ impl Write for Log {
     }
 }
 
-impl Shared {
+impl SharedQueue {
     fn write_all(&self, mut out: impl Write, tell: impl Fn(u64)) {
         loop {
             let line = self.next(&tell);
@@ -165,12 +165,12 @@ mod tests {
         const LINES: usize = 50_000;
         let (reader, writer) = io::pipe().unwrap();
         let (lost, told) = mpsc::channel();
-        let mut log = Log::start_to(writer, move |lines| lost.send(lines).unwrap()).unwrap();
+        let mut log = LogQueue::start_to(writer, move |lines| lost.send(lines).unwrap()).unwrap();
         // 100 bytes each: more than the pipe and the queue take together.
         for number in 0..LINES {
             log.write_all(format!("{number:099}\n").as_bytes()).unwrap();
         }
-        assert!(!Log::flush(&log, Duration::from_millis(50)), "nobody reads");
+        assert!(!LogQueue::flush(&log, Duration::from_millis(50)), "nobody reads");
         assert!(log.shared.waiting().bytes <= MOST_BYTES);
         assert!(told.try_recv().is_err());
 
@@ -181,7 +181,7 @@ mod tests {
             lines.take_while(|number| *number != LINES).collect::<Vec<usize>>()
         });
         let lost = told.recv_timeout(LONG).unwrap();
-        assert!(Log::flush(&log, LONG));
+        assert!(LogQueue::flush(&log, LONG));
         log.write_all(format!("{LINES:099}\n").as_bytes()).unwrap();
         let read = reading.join().unwrap();
         assert_eq!(
@@ -198,10 +198,10 @@ mod tests {
     fn a_log_that_takes_nothing_is_an_error_of_nobody() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let mut log = Log::start_to(writer, |_| {}).unwrap();
+        let mut log = LogQueue::start_to(writer, |_| {}).unwrap();
         for _ in 0..1000 {
             log.write_all(b"line\n").unwrap();
         }
-        assert!(Log::flush(&log, LONG));
+        assert!(LogQueue::flush(&log, LONG));
     }
 }

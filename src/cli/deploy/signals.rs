@@ -23,19 +23,19 @@ pub(super) enum Choice {
     Wait,
 }
 
-enum Said {
+enum SignalInput {
     Signal(u8),
     Line(String),
 }
 
 /// Receives signals in a thread of its own, so that they reach a thread that waits for the daemon.
-pub(super) struct Signals {
-    said: Mutex<UnboundedReceiver<Said>>,
+pub(super) struct DeploySignals {
+    said: Mutex<UnboundedReceiver<SignalInput>>,
     held: Mutex<Option<u8>>,
-    sender: UnboundedSender<Said>,
+    sender: UnboundedSender<SignalInput>,
 }
 
-impl Signals {
+impl DeploySignals {
     pub(super) fn listen() -> Result<Self, Failure> {
         let failed = |source| Failure::Io {
             what: "listen to signals",
@@ -59,7 +59,7 @@ impl Signals {
                     Some(()) = terminate.recv() => 15,
                     else => return,
                 };
-                if signals.send(Said::Signal(number)).is_err() {
+                if signals.send(SignalInput::Signal(number)).is_err() {
                     return;
                 }
             }
@@ -81,7 +81,7 @@ impl Signals {
         }
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Said::Signal(number) = said.try_recv().ok()? {
+            if let SignalInput::Signal(number) = said.try_recv().ok()? {
                 return Some(number);
             }
         }
@@ -101,8 +101,8 @@ impl Signals {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match said.recv().await {
-                Some(Said::Signal(number)) => return number,
-                Some(Said::Line(_)) => {}
+                Some(SignalInput::Signal(number)) => return number,
+                Some(SignalInput::Line(_)) => {}
                 None => std::future::pending().await,
             }
         }
@@ -125,13 +125,13 @@ impl Signals {
                 // The end of the input means that no answer will come.
                 let read = io::stdin().lock().read_line(&mut line).unwrap_or(0);
                 let line = if read == 0 { "g".into() } else { line };
-                let _ = sender.send(Said::Line(line));
+                let _ = sender.send(SignalInput::Line(line));
             });
             spawned.ok()?;
             let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
             match said? {
-                Said::Signal(_) => return Some(Choice::GoOn),
-                Said::Line(line) => match line.trim() {
+                SignalInput::Signal(_) => return Some(Choice::GoOn),
+                SignalInput::Line(line) => match line.trim() {
                     "u" | "undo" => return Some(Choice::Undo),
                     "g" => return Some(Choice::GoOn),
                     "k" => return Some(Choice::Wait),

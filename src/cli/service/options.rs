@@ -17,7 +17,7 @@ use crate::state_file;
 
 /// Names and meanings are those of the state file.
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct ServiceOptions {
     /// A file with the service, or the fields to change, as JSON; `-` is standard input. Other options override it
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -74,7 +74,7 @@ pub(super) struct Options {
     label: Vec<(String, String)>,
 }
 
-impl Options {
+impl ServiceOptions {
     /// Returns the given options as JSON; fields to be reset are null.
     pub(super) fn json(&self, reset: &[String]) -> Result<Value, Failure> {
         let mut service = self.file()?;

@@ -10,7 +10,9 @@ use crate::view::Table;
 use crate::view::drops::Dropped;
 use crate::view::problems::title;
 use crate::view::rates::Rates;
-use crate::view::status::{BackendStatus, Drain, IN_BALANCE, LimitView, Sampled, ServiceStatus, SourcePorts, Status};
+use crate::view::status::{
+    BackendStatus, DrainStatus, IN_BALANCE, LimitView, Sampled, ServiceStatus, SourcePorts, Status,
+};
 use crate::view::tally::FlowCounts;
 use tcpgw_core::diff::count;
 use tcpgw_core::health::UNKNOWN;
@@ -25,7 +27,7 @@ const INDENT: usize = 4;
 
 /// Format of a status.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
+pub(super) struct StatusFormat {
     /// Seconds since 1970.
     pub(super) now: u64,
     pub(super) colors: bool,
@@ -34,7 +36,7 @@ pub(super) struct Look {
     pub(super) with_hints: bool,
 }
 
-pub(super) fn write(out: &mut impl Write, status: &Status<'_>, look: Look) -> io::Result<()> {
+pub(super) fn write(out: &mut impl Write, status: &Status<'_>, look: StatusFormat) -> io::Result<()> {
     let paint = |text: &str, color: &str| {
         if look.colors {
             format!("\u{1b}[1;{color}m{text}\u{1b}[0m")
@@ -302,7 +304,7 @@ fn last_probe(backend: &BackendStatus) -> Cell {
     .into()
 }
 
-fn notes(out: &mut impl Write, status: &Status<'_>, look: Look) -> io::Result<()> {
+fn notes(out: &mut impl Write, status: &Status<'_>, look: StatusFormat) -> io::Result<()> {
     let is_whole = look.extent == Extent::All;
     if let Some(sample) = status.sample {
         rates(out, status, sample, is_whole)?;
@@ -392,7 +394,7 @@ fn about(table: &Table) -> String {
 }
 
 /// Writes the line of a drain: `draining: web :20003, 10.2.0.9:80: 3 flows, 12 s left`.
-fn write_drain(out: &mut impl Write, drain: &Drain) -> io::Result<()> {
+fn write_drain(out: &mut impl Write, drain: &DrainStatus) -> io::Result<()> {
     let name = drain.service.as_deref().unwrap_or("(unnamed)");
     write!(out, "draining: {name} :{}, {}", drain.port, drain.backend)?;
     if drain.waits_for == "replacement" {

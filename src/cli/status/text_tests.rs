@@ -59,7 +59,7 @@ fn sample() -> Value {
 
 fn shown(status: &Value, extent: Extent) -> String {
     let status: Status<'_> = serde_json::from_value(status.clone()).expect("a status");
-    let look = Look {
+    let look = StatusFormat {
         now: 100,
         colors: false,
         extent,

@@ -26,7 +26,7 @@ enum Shorten {
 
 /// Part of the cells of a column that is left out by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum OmittedPart {
     /// The middle: names often differ at their ends.
     Middle,
     /// The end: sentences and lists.
@@ -66,7 +66,7 @@ impl Cell {
     }
 
     /// Returns the text in at most this many columns, if it may be shortened; else the whole text.
-    pub(super) fn within(&self, width: usize, part: Part) -> String {
+    pub(super) fn within(&self, width: usize, part: OmittedPart) -> String {
         if self.width() <= width {
             return self.text.clone();
         }
@@ -75,8 +75,8 @@ impl Cell {
             (Shorten::Never, _) => return self.text.clone(),
             (Shorten::Before(end), _) if end >= room => return self.text.clone(),
             (Shorten::Before(end), _) => end,
-            (Shorten::ByColumn, Part::Middle) => room / 2,
-            (Shorten::ByColumn, Part::End) => 0,
+            (Shorten::ByColumn, OmittedPart::Middle) => room / 2,
+            (Shorten::ByColumn, OmittedPart::End) => 0,
         };
         let mut short = first(&self.text, room - end).to_owned();
         short.push(ELLIPSIS);
@@ -130,25 +130,31 @@ mod tests {
     #[test]
     fn names_lose_their_middle_and_sentences_their_end() {
         let name = Cell::from("a-very-long-name-of-a-service-42");
-        assert_eq!(name.within(32, Part::Middle), "a-very-long-name-of-a-service-42");
-        assert_eq!(name.within(12, Part::Middle), "a-very…ce-42");
-        assert_eq!(Cell::from("connection refused").within(11, Part::End), "connection…");
+        assert_eq!(name.within(32, OmittedPart::Middle), "a-very-long-name-of-a-service-42");
+        assert_eq!(name.within(12, OmittedPart::Middle), "a-very…ce-42");
+        assert_eq!(
+            Cell::from("connection refused").within(11, OmittedPart::End),
+            "connection…"
+        );
     }
 
     #[test]
     fn what_is_copied_is_never_shortened() {
-        assert_eq!(Cell::whole("10.2.0.11:3000").within(3, Part::Middle), "10.2.0.11:3000");
+        assert_eq!(
+            Cell::whole("10.2.0.11:3000").within(3, OmittedPart::Middle),
+            "10.2.0.11:3000"
+        );
         let title = Cell::ending("a-very-long-name", " :20003");
-        assert_eq!(title.within(14, Part::Middle), "a-very… :20003");
+        assert_eq!(title.within(14, OmittedPart::Middle), "a-very… :20003");
         assert_eq!(title.floor(6), 13);
-        assert_eq!(title.within(5, Part::Middle), "a-very-long-name :20003");
+        assert_eq!(title.within(5, OmittedPart::Middle), "a-very-long-name :20003");
     }
 
     #[test]
     fn wide_characters_take_two_columns() {
         let name = Cell::from("名前-サービス");
         assert_eq!(name.width(), 13);
-        let short = name.within(8, Part::Middle);
+        let short = name.within(8, OmittedPart::Middle);
         assert_eq!(short, "名前…ス");
         assert!(short.width() <= 8);
         assert_eq!(Cell::from("e\u{301}").width(), 1);
@@ -157,7 +163,7 @@ mod tests {
     proptest! {
         #[test]
         fn shortened_text_fits(text: String, end: String, width in 1_usize..60) {
-            for part in [Part::Middle, Part::End] {
+            for part in [OmittedPart::Middle, OmittedPart::End] {
                 let cell = Cell::from(&*text);
                 let shown = cell.within(width, part);
                 prop_assert!(shown.chars().map(|c| c.width().unwrap_or(0)).sum::<usize>() <= width || cell.width() <= width, "{shown:?}");

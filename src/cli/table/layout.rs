@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthStr as _;
 
-use super::cell::{Cell, Part};
+use super::cell::{Cell, OmittedPart};
 use super::wrap::wrap;
 
 /// Between two columns.
@@ -14,17 +14,17 @@ const INDENT: usize = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct Column {
     title: &'static str,
-    side: Side,
+    side: Alignment,
     rank: Rank,
     /// Least width of its cells, and the part of them that is left out; `None`: they keep their width.
-    shorten: Option<(usize, Part)>,
+    shorten: Option<(usize, OmittedPart)>,
     /// Whether its cells go into lines of their own below their rows, where the terminal is too narrow. Of the last column.
     wraps: bool,
 }
 
 /// Alignment of the cells of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum Alignment {
     Left,
     Right,
 }
@@ -65,7 +65,7 @@ impl Extent {
 impl Column {
     /// Returns a column of text, aligned left.
     pub(in crate::cli) const fn left(title: &'static str) -> Self {
-        let (side, rank, shorten) = (Side::Left, Rank::Always, None);
+        let (side, rank, shorten) = (Alignment::Left, Rank::Always, None);
         Self {
             title,
             side,
@@ -78,7 +78,7 @@ impl Column {
     /// Returns a column of numbers, aligned right.
     pub(in crate::cli) const fn right(title: &'static str) -> Self {
         Self {
-            side: Side::Right,
+            side: Alignment::Right,
             ..Self::left(title)
         }
     }
@@ -97,13 +97,13 @@ impl Column {
 
     /// Shortens cells in the middle, down to this width, if the terminal is too narrow.
     pub(in crate::cli) const fn names(self, least: usize) -> Self {
-        let shorten = Some((least, Part::Middle));
+        let shorten = Some((least, OmittedPart::Middle));
         Self { shorten, ..self }
     }
 
     /// Shortens cells at the end, down to this width, if the terminal is too narrow.
     pub(in crate::cli) const fn words(self, least: usize) -> Self {
-        let shorten = Some((least, Part::End));
+        let shorten = Some((least, OmittedPart::End));
         Self { shorten, ..self }
     }
 
@@ -144,7 +144,7 @@ impl Natural {
 
 /// The columns that are shown.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(super) struct TableLayout {
     /// Place of each among the cells of a row, and its width.
     shown: Vec<(usize, Column, usize)>,
     /// Whether cells are brought to the width of their column.
@@ -153,7 +153,7 @@ pub(super) struct Layout {
     below: Option<(usize, usize)>,
 }
 
-impl Layout {
+impl TableLayout {
     pub(super) fn new(columns: &[Column], natural: &[Natural], extent: Extent) -> Self {
         let of_rank = |most: Rank| {
             let shown = columns.iter().zip(natural).enumerate();
@@ -241,7 +241,7 @@ impl Layout {
         let below = self.below.and_then(|(at, width)| Some((cells.get(at)?, width)));
         let below = below.filter(|(cell, _)| cell.width() > 0);
         if let Some((cell, width)) = below {
-            let text = cell.within(usize::MAX, Part::End);
+            let text = cell.within(usize::MAX, OmittedPart::End);
             line.push('\n');
             line.push_str(&wrap(&text, INDENT, INDENT, width));
         }
@@ -253,7 +253,7 @@ impl Layout {
             let cell = cells.get(*at)?;
             let text = match column.shorten {
                 Some((_, part)) if self.fits => cell.within(*width, part),
-                _ => cell.within(usize::MAX, Part::End),
+                _ => cell.within(usize::MAX, OmittedPart::End),
             };
             Some((text, column.side, *width))
         }))
@@ -264,7 +264,7 @@ fn total(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
 }
 
-fn join(cells: impl Iterator<Item = (String, Side, usize)>) -> String {
+fn join(cells: impl Iterator<Item = (String, Alignment, usize)>) -> String {
     let mut line = String::new();
     for (at, (text, side, width)) in cells.enumerate() {
         if at > 0 {
@@ -272,8 +272,8 @@ fn join(cells: impl Iterator<Item = (String, Side, usize)>) -> String {
         }
         let padding = " ".repeat(width.saturating_sub(text.width()));
         match side {
-            Side::Left => line += &(text + &padding),
-            Side::Right => line += &(padding + &text),
+            Alignment::Left => line += &(text + &padding),
+            Alignment::Right => line += &(padding + &text),
         }
     }
     line.truncate(line.trim_end().len());
@@ -310,7 +310,7 @@ mod tests {
                 natural.add(column, cell);
             }
         }
-        let layout = Layout::new(COLUMNS, &natural, width);
+        let layout = TableLayout::new(COLUMNS, &natural, width);
         let rows = rows.iter().map(|row| layout.line(row));
         std::iter::once(layout.head()).chain(rows).collect()
     }
@@ -363,7 +363,7 @@ mod tests {
         const TWO: &[Column] = &[Column::left("A").names(4), Column::left("B").words(4)];
         let natural = [Natural { width: 30, floor: 4 }, Natural { width: 12, floor: 4 }];
         let widths = |width| {
-            let layout = Layout::new(TWO, &natural, Extent::Width(width));
+            let layout = TableLayout::new(TWO, &natural, Extent::Width(width));
             layout.shown.iter().map(|(.., width)| *width).collect::<Vec<_>>()
         };
         assert_eq!(widths(44), [30, 12]);

@@ -84,10 +84,10 @@ fn what_was_given_goes_before_the_file_key_by_key() {
     let config = Config::parse(Path::new("config.toml"), ALL.as_bytes()).unwrap();
     let given = Given {
         config: None,
-        section: Section {
+        section: DaemonSection {
             owner: Some(true),
             max_probes: Some("7".parse().unwrap()),
-            ..Section::default()
+            ..DaemonSection::default()
         },
     };
     let expected = DaemonSettings {
@@ -186,7 +186,7 @@ fn it_is_read_again_from_where_it_came() {
     let file = dir.path().join("config.toml");
     let given = Given {
         config: Some(file.clone()),
-        section: Section::default(),
+        section: DaemonSection::default(),
     };
     assert!(given.load().is_err(), "a file that was named must be there");
     std::fs::write(&file, "[daemon]\nmax_probes = 5").unwrap();

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::judge::{Judged, ProviderSize, Unjudged, Vet};
+use super::judge::{AcceptedChange, ProviderSize, Unjudged, Vet};
 use super::order::{Order, Undecided, by};
 use super::pending::ReplyKind;
 use super::pending_write::{OnWritten, PendingWrite};
 use super::provisioned::Provisioned;
-use super::{Core, Now, Phase, Provider};
+use super::{Core, DaemonPhase, Now, Provider};
 use crate::addon::{
     AddonOutcome, AddonRequest, BusyPorts, Decision, Plans, PortRefusal, PortSet, Provision, Refusal, RegistryFacts,
     ResourceChange,
@@ -18,7 +18,7 @@ use crate::addon::{
 use crate::control::membership::Membership;
 use crate::control::name::Name;
 use crate::control::obstacle::ObstacleKind;
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::{AddonOrder, AddonRefused, ApplyOptions, Refused};
 use crate::control::storage::Write;
 use crate::store::By;
@@ -61,8 +61,8 @@ impl PendingWrite {
         order: &AddonOrder,
         decision: Decision,
         edits: Edits,
-        judged: Judged,
-        reply: Reply<Result<AddonOutcome, AddonRefused>>,
+        judged: AcceptedChange,
+        reply: ReplySender<Result<AddonOutcome, AddonRefused>>,
     ) -> (Self, By) {
         let Decision { change, outcome } = decision;
         let accepted = Self {
@@ -98,7 +98,7 @@ impl Core {
     pub(super) fn take_addon(
         &mut self,
         order: AddonOrder,
-        reply: Reply<Result<AddonOutcome, AddonRefused>>,
+        reply: ReplySender<Result<AddonOutcome, AddonRefused>>,
         vet: &mut Vet<'_>,
         now: Now,
     ) -> Result<Option<Write>, Undecided> {
@@ -158,7 +158,7 @@ impl Core {
         skipped: &mut BTreeSet<NonZeroU16>,
         vet: &mut Vet<'_>,
         now: Now,
-    ) -> Result<(Decision, Edits, Judged), Undone> {
+    ) -> Result<(Decision, Edits, AcceptedChange), Undone> {
         let none = Plans::none();
         let plans = match &self.addon.settings {
             Some(settings) => &settings.plans,
@@ -207,7 +207,7 @@ impl Core {
     /// Returns the ports that are used or wanted by services that belong to no resource.
     pub(super) fn ports_of_others(&self) -> PortsOfOthers<'_> {
         // While the daemon runs, the membership has all defined services except those that are held back.
-        let is_in_use = self.phase == Phase::Running;
+        let is_in_use = self.phase == DaemonPhase::Running;
         let others = (!is_in_use || !self.held_back.is_empty()).then(|| {
             let others = self.said();
             others.filter(|service| !is_in_use || self.held_back.contains(&service.name))
@@ -221,9 +221,9 @@ impl Core {
         }
     }
 
-    fn judge_resource(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, Undone> {
+    fn judge_resource(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<AcceptedChange, Undone> {
         if edits.is_empty() {
-            return Ok(Judged::default());
+            return Ok(AcceptedChange::default());
         }
         let standing = ProviderSize {
             provider: Provider::Api,

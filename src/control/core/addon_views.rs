@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Core, Now, Phase};
+use super::{Core, DaemonPhase, Now};
 use crate::addon::dialect::gateway::tcp_url;
 use crate::addon::id::{PlanName, PlatformId, ResourceId, with_apps};
 use crate::addon::{PortUse, Refusal, Resource, ResourceStatus, ResourceTarget, ServiceState};
@@ -83,7 +83,7 @@ impl Core {
             resource,
             service: self.service(&name, now),
             served: self.membership.serving().get(name.as_str()).cloned(),
-            is_torn_down: self.phase == Phase::TornDown,
+            is_torn_down: self.phase == DaemonPhase::TornDown,
             errors: errors.filter(concerns).map(|problem| problem.kind).collect(),
             mark: self.mark(),
         })

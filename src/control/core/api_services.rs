@@ -9,14 +9,14 @@ use tcpgw_core::model::{Edits, Service, State};
 
 /// Services of the API by name, with the revision of each and of the store.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct ApiServices {
     revision: u64,
     services: BTreeMap<Name, StoredService>,
     /// Services that conflict with others and are not served, with the reasons.
     refused: BTreeMap<Name, String>,
 }
 
-impl Held {
+impl ApiServices {
     /// Creates it from the contents of a store; `refused`: services that are not served, with the reasons.
     pub(super) fn new(loaded: Loaded, refused: BTreeMap<Name, String>) -> Self {
         let services = loaded.services.into_iter();

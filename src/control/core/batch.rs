@@ -1,11 +1,11 @@
 //! Batches: several services change in one transaction, or none does.
 use std::collections::BTreeSet;
 
-use super::judge::{Judged, Unjudged, Vet};
+use super::judge::{AcceptedChange, Unjudged, Vet};
 use super::order::{Order, Undecided, by};
 use super::pending_write::{OnWritten, PendingWrite};
 use super::{Core, Name, Now};
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::{BatchOrder, Edited, EditedBatch, MAX_BATCH, Refused};
 use crate::control::storage::Write;
 use crate::store::Committed;
@@ -15,12 +15,13 @@ impl Core {
     pub(super) fn take_batch(
         &mut self,
         order: BatchOrder,
-        reply: Reply<Result<EditedBatch, Refused>>,
+        reply: ReplySender<Result<EditedBatch, Refused>>,
         vet: &mut Vet<'_>,
         now: Now,
     ) -> Result<Option<Write>, Undecided> {
         let judged = self.judges_singly().map_err(Unjudged::from);
-        let (edits, Judged { warnings, obstacles }) = match judged.and_then(|()| self.judge_batch(&order, vet)) {
+        let (edits, AcceptedChange { warnings, obstacles }) = match judged.and_then(|()| self.judge_batch(&order, vet))
+        {
             Ok(judged) => judged,
             Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Batch(order, reply)))),
             // The client may have disconnected.
@@ -41,7 +42,7 @@ impl Core {
         Ok(self.write(accepted, by(order.by, "services set"), now))
     }
 
-    fn judge_batch(&self, order: &BatchOrder, vet: &mut Vet<'_>) -> Result<(Edits, Judged), Unjudged> {
+    fn judge_batch(&self, order: &BatchOrder, vet: &mut Vet<'_>) -> Result<(Edits, AcceptedChange), Unjudged> {
         let count = order.items.len();
         if !(1..=MAX_BATCH).contains(&count) {
             let message = format!("must be 1 to {MAX_BATCH} changes, not {count}");

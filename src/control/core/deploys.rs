@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{Core, Now};
-use crate::control::events::What;
+use crate::control::events::EventContent;
 use crate::control::membership::Membership;
 use crate::control::name::Name;
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::Refused;
-use crate::control::storage::Unfinished;
-use crate::store::{By, DeployStep, Phase as Stored};
+use crate::control::storage::UnfinishedDeploy;
+use crate::store::{By, DeployPhase, DeployStep};
 use tcpgw_core::drain::Drain;
 use tcpgw_core::model::{self, Backend, Edits, Endpoint, Word as _};
 
@@ -30,13 +30,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Step of a deploy that is being written.
 pub(super) enum PendingStep {
     /// Begins the deploy.
-    Begin(Box<New>, Reply<Result<u64, Refused>>),
+    Begin(Box<New>, ReplySender<Result<u64, Refused>>),
     /// Switches the service; these backends are removed from it.
     Switch(u64, Vec<Backend>),
     /// Restores the old backends, with the reason.
-    Restore(u64, String, Reply<Result<u64, Refused>>),
+    Restore(u64, String, ReplySender<Result<u64, Refused>>),
     /// Ends the deploy in this phase and for this reason; the service stays as it is.
-    End(u64, Stored, String, Option<Reply<Result<u64, Refused>>>),
+    End(u64, DeployPhase, String, Option<ReplySender<Result<u64, Refused>>>),
 }
 
 /// A deploy that begins.
@@ -55,7 +55,7 @@ pub(super) struct New {
 
 /// A deploy that has not ended, or whose end the store does not know.
 #[derive(Debug)]
-pub(super) struct Deploy {
+pub(super) struct RunningDeploy {
     service: Name,
     targets: Vec<Backend>,
     min: usize,
@@ -63,20 +63,20 @@ pub(super) struct Deploy {
     by: By,
     /// The service's backends before the switch.
     before: Vec<Backend>,
-    stage: Stage,
+    stage: DeployStage,
     /// Time at which probes of the new backends began; only results of later probes count.
     began: Instant,
     /// Whether its end was reported, though the store does not know it.
     is_told: bool,
 }
 
-impl Deploy {
+impl RunningDeploy {
     /// Returns whether the switch is written, as far as is known.
     fn is_switched(&self) -> bool {
         match &self.stage {
-            Stage::Switching | Stage::Switched | Stage::Left => true,
-            Stage::Ending(phase, ..) => *phase == Stored::Drained,
-            Stage::Probing(_) => false,
+            DeployStage::Switching | DeployStage::Switched | DeployStage::Left => true,
+            DeployStage::Ending(phase, ..) => *phase == DeployPhase::Drained,
+            DeployStage::Probing(_) => false,
         }
     }
 
@@ -108,7 +108,7 @@ pub(super) enum Undo {
 
 /// Stage of a deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
+enum DeployStage {
     /// The new backends are probed, until this time at most.
     Probing(Instant),
     /// The switch is written; the kernel does not hold it yet.
@@ -118,7 +118,7 @@ enum Stage {
     /// The old backends have drained.
     Left,
     /// The deploy has ended; the store is told at this time or later. Callers are answered already.
-    Ending(Stored, String, Instant),
+    Ending(DeployPhase, String, Instant),
 }
 
 /// Progress of a deploy that a job of the kernel brings.
@@ -133,7 +133,7 @@ pub(super) enum Reached {
 /// The deploys that have not ended.
 #[derive(Debug, Default)]
 pub(super) struct Deploys {
-    live: BTreeMap<u64, Deploy>,
+    live: BTreeMap<u64, RunningDeploy>,
     /// Deploys that probe an endpoint, by endpoint.
     asked: BTreeMap<Endpoint, BTreeSet<u64>>,
     /// Deploys to examine, since something has happened to them.
@@ -182,23 +182,23 @@ impl Deploys {
             let leaving = |endpoint| membership.draining_backends().get(&deploy.service, endpoint);
             let draining_backends = || deploy.old().filter_map(leaving);
             match deploy.stage {
-                Stage::Switching if draining_backends().any(|leaving| leaving.drain == Drain::Serving) => None,
-                Stage::Switching | Stage::Switched if draining_backends().next().is_none() => {
+                DeployStage::Switching if draining_backends().any(|leaving| leaving.drain == Drain::Serving) => None,
+                DeployStage::Switching | DeployStage::Switched if draining_backends().next().is_none() => {
                     Some((*id, Reached::Left))
                 }
-                Stage::Switching => Some((*id, Reached::Switched)),
-                Stage::Probing(_) | Stage::Switched | Stage::Left | Stage::Ending(..) => None,
+                DeployStage::Switching => Some((*id, Reached::Switched)),
+                DeployStage::Probing(_) | DeployStage::Switched | DeployStage::Left | DeployStage::Ending(..) => None,
             }
         });
         reached.collect()
     }
 
-    fn insert(&mut self, id: u64, deploy: Deploy) {
-        if let Stage::Probing(at) | Stage::Ending(_, _, at) = deploy.stage {
+    fn insert(&mut self, id: u64, deploy: RunningDeploy) {
+        if let DeployStage::Probing(at) | DeployStage::Ending(_, _, at) = deploy.stage {
             self.times.insert((at, id));
             self.look.insert(id);
         }
-        if let Stage::Probing(_) = deploy.stage {
+        if let DeployStage::Probing(_) = deploy.stage {
             for target in &deploy.targets {
                 self.asked.entry(target.endpoint).or_default().insert(id);
             }
@@ -206,9 +206,9 @@ impl Deploys {
         self.live.insert(id, deploy);
     }
 
-    fn remove(&mut self, id: u64) -> Option<Deploy> {
+    fn remove(&mut self, id: u64) -> Option<RunningDeploy> {
         let deploy = self.live.remove(&id)?;
-        if let Stage::Probing(at) | Stage::Ending(_, _, at) = deploy.stage {
+        if let DeployStage::Probing(at) | DeployStage::Ending(_, _, at) = deploy.stage {
             self.times.remove(&(at, id));
         }
         for target in &deploy.targets {
@@ -223,16 +223,16 @@ impl Deploys {
     }
 
     /// Puts a deploy into another stage.
-    fn set(&mut self, id: u64, stage: Stage) {
+    fn set(&mut self, id: u64, stage: DeployStage) {
         if let Some(deploy) = self.remove(id) {
-            self.insert(id, Deploy { stage, ..deploy });
+            self.insert(id, RunningDeploy { stage, ..deploy });
         }
     }
 
     /// Returns the deploys of a service whose end was reported but is not in the store.
     fn told_of(&self, service: &str) -> Vec<u64> {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
-        let told = of.filter(|(_, deploy)| deploy.is_told && matches!(deploy.stage, Stage::Ending(..)));
+        let told = of.filter(|(_, deploy)| deploy.is_told && matches!(deploy.stage, DeployStage::Ending(..)));
         told.map(|(id, _)| *id).collect()
     }
 
@@ -240,9 +240,9 @@ impl Deploys {
     fn in_the_way(&self, service: &str) -> Vec<u64> {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
         let blocks = of.filter(|(_, deploy)| match deploy.stage {
-            Stage::Probing(_) => true,
-            Stage::Ending(..) => !deploy.is_told,
-            Stage::Switching | Stage::Switched | Stage::Left => false,
+            DeployStage::Probing(_) => true,
+            DeployStage::Ending(..) => !deploy.is_told,
+            DeployStage::Switching | DeployStage::Switched | DeployStage::Left => false,
         });
         blocks.map(|(id, _)| *id).collect()
     }
@@ -250,7 +250,7 @@ impl Deploys {
     /// Returns the step that ends a deploy in the store, if it ends.
     fn end_of(&self, id: u64) -> Option<DeployStep> {
         match &self.live.get(&id)?.stage {
-            Stage::Ending(phase, reason, _) => Some(DeployStep {
+            DeployStage::Ending(phase, reason, _) => Some(DeployStep {
                 id,
                 phase: *phase,
                 reason: Some(reason.clone()),
@@ -268,7 +268,7 @@ impl Deploys {
 
     /// Returns the last deploy of a service whose end was not reported.
     fn last_of(&self, service: &str) -> Option<u64> {
-        let is_live = |deploy: &Deploy| *deploy.service == *service && !deploy.is_told;
+        let is_live = |deploy: &RunningDeploy| *deploy.service == *service && !deploy.is_told;
         let mut of = self.live.iter().rev().filter(|(_, deploy)| is_live(deploy));
         of.next().map(|(id, _)| *id)
     }
@@ -276,20 +276,20 @@ impl Deploys {
 
 impl Core {
     /// Continues deploys that an earlier daemon has not finished.
-    pub(super) fn take_up(&mut self, unfinished: Vec<Unfinished>, now: Now) {
-        for Unfinished { deploy, before } in unfinished {
-            let stage = if deploy.phase == Stored::Switched {
-                Stage::Switching
+    pub(super) fn take_up(&mut self, unfinished: Vec<UnfinishedDeploy>, now: Now) {
+        for UnfinishedDeploy { deploy, before } in unfinished {
+            let stage = if deploy.phase == DeployPhase::Switched {
+                DeployStage::Switching
             } else {
                 let reason = "the daemon ended while it probed the new backends; nothing was switched";
-                Stage::Ending(Stored::Undone, reason.into(), now.instant)
+                DeployStage::Ending(DeployPhase::Undone, reason.into(), now.instant)
             };
             let drain = deploy.details["drain_timeout"].as_str();
             let drain = drain.and_then(|text| model::duration::parse(text).ok());
-            if let Some(time) = drain.filter(|_| stage == Stage::Switching) {
+            if let Some(time) = drain.filter(|_| stage == DeployStage::Switching) {
                 self.membership.drain_within(&deploy.service, time);
             }
-            let resumed = Deploy {
+            let resumed = RunningDeploy {
                 service: deploy.service.into(),
                 targets: deploy.targets.iter().copied().map(Backend::active).collect(),
                 min: deploy.targets.len(),
@@ -312,7 +312,7 @@ impl Core {
 
     /// Compares deploys with those of the store after it has failed: a step that failed may have been made all the
     /// same.
-    pub(super) fn compare_deploys(&mut self, unfinished: Vec<Unfinished>, now: Now) {
+    pub(super) fn compare_deploys(&mut self, unfinished: Vec<UnfinishedDeploy>, now: Now) {
         let known: BTreeSet<u64> = unfinished.iter().map(|unfinished| unfinished.deploy.id).collect();
         let over: Vec<u64> = self
             .deploys
@@ -324,17 +324,17 @@ impl Core {
         for id in over {
             self.forget(id);
         }
-        let differs = |unfinished: &Unfinished| {
-            let Unfinished { deploy, .. } = unfinished;
+        let differs = |unfinished: &UnfinishedDeploy| {
+            let UnfinishedDeploy { deploy, .. } = unfinished;
             let live = self.deploys.live.get(&deploy.id);
-            live.is_none_or(|live| deploy.phase == Stored::Switched && !live.is_switched())
+            live.is_none_or(|live| deploy.phase == DeployPhase::Switched && !live.is_switched())
         };
         let others = unfinished.into_iter().filter(differs).collect();
         self.take_up(others, now);
     }
 
     /// Removes a deploy. Endpoints that only it probed are probed no more.
-    fn forget(&mut self, id: u64) -> Option<Deploy> {
+    fn forget(&mut self, id: u64) -> Option<RunningDeploy> {
         let deploy = self.deploys.remove(id)?;
         for target in &deploy.targets {
             let endpoint = target.endpoint;
@@ -348,7 +348,7 @@ impl Core {
 
     /// Ends a deploy whose outcome the store cannot record yet. Callers are answered at once and the outcome is
     /// written later; a daemon that takes over before that ends the deploy in the same way.
-    fn decided(&mut self, id: u64, phase: Stored, reason: &str, now: Now) {
+    fn decided(&mut self, id: u64, phase: DeployPhase, reason: &str, now: Now) {
         let Some(deploy) = self.deploys.live.get_mut(&id) else {
             return;
         };
@@ -366,12 +366,12 @@ impl Core {
                 continue;
             };
             let service = deploy.service.clone();
-            if deploy.stage == Stage::Switching {
-                deploy.stage = Stage::Switched;
-                self.tell_deploy(id, &service, Stored::Switched.word(), None, now);
+            if deploy.stage == DeployStage::Switching {
+                deploy.stage = DeployStage::Switched;
+                self.tell_deploy(id, &service, DeployPhase::Switched.word(), None, now);
             }
             if reached == Reached::Left {
-                self.deploys.set(id, Stage::Left);
+                self.deploys.set(id, DeployStage::Left);
                 self.deploys.look.insert(id);
             }
         }
@@ -383,12 +383,14 @@ impl Core {
         for id in ids {
             let stage = self.deploys.live.get(&id).map(|deploy| deploy.stage.clone());
             let phase = match stage {
-                Some(Stage::Probing(_)) => Stored::Undone,
-                Some(Stage::Switching | Stage::Switched) => Stored::Drained,
+                Some(DeployStage::Probing(_)) => DeployPhase::Undone,
+                Some(DeployStage::Switching | DeployStage::Switched) => DeployPhase::Drained,
                 _ => continue,
             };
-            self.deploys
-                .set(id, Stage::Ending(phase, "everything was torn down".into(), now.instant));
+            self.deploys.set(
+                id,
+                DeployStage::Ending(phase, "everything was torn down".into(), now.instant),
+            );
         }
     }
 
@@ -402,7 +404,7 @@ impl Core {
     ) {
         self.own.deployed(phase);
         let service = service.to_owned();
-        let what = What::Deploy {
+        let what = EventContent::Deploy {
             id,
             service,
             phase,

@@ -1,11 +1,11 @@
 //! Orders for single services: their edits, and whether they are allowed.
 use std::sync::Arc;
 
-use super::judge::{Judged, ProviderSize, Unjudged, Vet};
+use super::judge::{AcceptedChange, ProviderSize, Unjudged, Vet};
 use super::order::{Order, Undecided};
 use super::pending_write::PendingWrite;
 use super::{Core, Name, Now, Provider};
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::{ApplyOptions, EditOrder, Edited, Refused, ServiceEdit};
 use crate::control::storage::Write;
 use crate::store::{Expect, StoredService};
@@ -77,7 +77,7 @@ impl Core {
     pub(super) fn take_edit(
         &mut self,
         order: EditOrder,
-        reply: Reply<Result<Edited, Refused>>,
+        reply: ReplySender<Result<Edited, Refused>>,
         vet: &mut Vet<'_>,
         now: Now,
     ) -> Result<Option<Write>, Undecided> {
@@ -143,7 +143,7 @@ impl Core {
         Ok(edits)
     }
 
-    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Judged), Unjudged> {
+    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, AcceptedChange), Unjudged> {
         let edits = self.edits_of_service(&order.name, &order.edit, order.expect)?;
         let judged = self.judge_edits(&edits, order.take_over, 1, vet)?;
         Ok((edits, judged))
@@ -156,7 +156,7 @@ impl Core {
         take_over: bool,
         count: usize,
         vet: &mut Vet<'_>,
-    ) -> Result<Judged, Unjudged> {
+    ) -> Result<AcceptedChange, Unjudged> {
         self.judge_resources(edits)?;
         let options = ApplyOptions {
             take_over,

@@ -7,7 +7,7 @@ use super::obstacles::Obstacles;
 use crate::control::claimed::Claimed;
 use crate::control::name::Name;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
-use crate::store::last::Kept;
+use crate::store::last::KeptService;
 use tcpgw_core::model::{Endpoint, Service};
 use tcpgw_core::problem::{Kind, Problem};
 
@@ -78,13 +78,13 @@ impl HeldBack {
     }
 
     /// Returns held-back services as they are served, or were served before the machine booted.
-    pub(super) fn to_remember(&self) -> impl Iterator<Item = Kept> {
+    pub(super) fn to_remember(&self) -> impl Iterator<Item = KeptService> {
         let of_held = self.services.values().filter_map(|held| {
             let service = held.kept.as_ref().or(held.before.as_ref())?;
             Some((service, held.kept.is_none()))
         });
         let unjudged = self.before.values().map(|service| (service, true));
-        of_held.chain(unjudged).map(|(service, is_unserved)| Kept {
+        of_held.chain(unjudged).map(|(service, is_unserved)| KeptService {
             service: Arc::clone(service),
             is_unserved,
         })

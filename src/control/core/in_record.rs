@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::orphans::Orphan;
-use super::{Core, Now, Phase};
+use super::{Core, DaemonPhase, Now};
 use crate::control::draining::DrainingBackend;
 use crate::control::job::Job;
 use crate::control::membership::{self, MembershipChange};
 use crate::control::name::Name;
 use crate::reconcile::engine::{ChangeMemo, Memo};
-use crate::record::{Applied, Deadline, Pause, ServiceEntry};
+use crate::record::{ApplyNote, Deadline, RecordedPause, ServiceEntry};
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::problem::Kind;
@@ -22,7 +22,7 @@ impl Core {
         let left = self.membership.draining_backends().iter();
         let applied = self.applied.clone().unwrap_or_else(|| self.change_now(now));
         Memo {
-            applied: Applied {
+            applied: ApplyNote {
                 known: now.boot,
                 store: Some(self.store_revision()),
                 ..applied
@@ -36,7 +36,7 @@ impl Core {
     }
 
     /// Returns the pauses in effect.
-    pub(super) fn pauses(&self, now: Now) -> Vec<Pause> {
+    pub(super) fn pauses(&self, now: Now) -> Vec<RecordedPause> {
         let pauses = self.membership.paused();
         pauses.map(|(name, of)| pause(name, of, now)).collect()
     }
@@ -134,7 +134,7 @@ impl Core {
                 None => self.problems.resolve(Kind::Record),
             };
         };
-        let (what, then) = if self.phase == Phase::TornDown {
+        let (what, then) = if self.phase == DaemonPhase::TornDown {
             ("that everything was torn down", "serves again")
         } else {
             (
@@ -177,7 +177,7 @@ impl Core {
     }
 
     /// Restores pauses that an earlier process has set, except those of services whose resource is suspended.
-    pub(super) fn pause_again(&mut self, pauses: &[Pause], now: Now) {
+    pub(super) fn pause_again(&mut self, pauses: &[RecordedPause], now: Now) {
         let wanted: BTreeSet<Name> = self.membership.wanted().keys().cloned().collect();
         for pause in pauses.iter().filter(|pause| wanted.contains(&pause.service)) {
             let again = membership::Pause {
@@ -209,8 +209,8 @@ fn deadline(leaving: &DrainingBackend, now: Now) -> Option<Deadline> {
     })
 }
 
-fn pause(service: &Name, pause: &membership::Pause, now: Now) -> Pause {
-    Pause {
+fn pause(service: &Name, pause: &membership::Pause, now: Now) -> RecordedPause {
+    RecordedPause {
         service: service.clone(),
         since: pause.since,
         uid: pause.uid,

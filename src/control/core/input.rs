@@ -1,8 +1,8 @@
 //! Input of the core: states of the providers, orders of the API, results of probes, and changes seen in the kernel.
 use super::judge::{ProviderSize, Unjudged, Vet};
 use super::orphans::Orphan;
-use super::{Core, Now, Phase, Provider};
-use crate::control::events::What;
+use super::{Core, DaemonPhase, Now, Provider};
+use crate::control::events::EventContent;
 use crate::control::request::{ApplyOptions, Refused};
 use crate::provider::News;
 use tcpgw_core::health::ProbeOutcome;
@@ -114,7 +114,7 @@ impl Core {
     pub(super) fn reject(&mut self, provider: &'static str, problems: Vec<String>, now: Now) {
         self.report_rejected(provider, &problems);
         let provider = provider.to_owned();
-        self.note(What::Rejected { provider, problems }, now);
+        self.note(EventContent::Rejected { provider, problems }, now);
     }
 
     pub(super) fn report_rejected(&mut self, provider: &'static str, problems: &[String]) {
@@ -152,18 +152,18 @@ impl Core {
             self.due.remember(now.instant);
         }
         match self.phase {
-            Phase::TornDown => {
+            DaemonPhase::TornDown => {
                 tracing::info!("{cause}: accepted, but not served, because the gateway is torn down");
                 self.forget_pauses(&edits.gone, now);
             }
-            Phase::Running => {
+            DaemonPhase::Running => {
                 self.because(cause, now);
                 let possible = self.possible(edits);
                 self.membership.edit(&possible, now.instant);
                 self.end_pauses_of_suspended(now);
                 self.probe(now.instant);
             }
-            Phase::Waiting | Phase::Looking => {}
+            DaemonPhase::Waiting | DaemonPhase::Looking => {}
         }
     }
 
@@ -202,7 +202,7 @@ impl Core {
             services.push(String::new());
         }
         for service in services {
-            let what = What::Health {
+            let what = EventContent::Health {
                 service,
                 backend: change.endpoint,
                 state: change.to.name(),
@@ -215,8 +215,8 @@ impl Core {
     /// Takes a change of nftables by another program; `ours`: whether it concerns the table of tcpgw.
     pub fn drift(&mut self, who: Option<String>, what: String, ours: bool, now: Now) {
         self.due.drift();
-        if ours && self.phase == Phase::Running {
-            self.note(What::Drift { who, what }, now);
+        if ours && self.phase == DaemonPhase::Running {
+            self.note(EventContent::Drift { who, what }, now);
         }
     }
 
@@ -239,7 +239,7 @@ impl Core {
 
     /// Has the record written again that another process has removed. After a teardown there is none.
     pub fn record_lost(&mut self, now: Now) {
-        if self.phase != Phase::TornDown {
+        if self.phase != DaemonPhase::TornDown {
             self.due.record_at_once(now.instant);
         }
     }

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use super::deploys::Reached;
 use super::pending::PendingReply;
-use super::{Core, GRACE, Now, Phase};
-use crate::control::events::What;
+use super::{Core, DaemonPhase, GRACE, Now};
+use crate::control::events::EventContent;
 use crate::control::job::Job;
-use crate::control::membership::{MembershipChange, Note, Probing, Verdict};
+use crate::control::membership::{BackendVerdict, MembershipChange, Note, Probing};
 use crate::control::request::Peer;
-use crate::reconcile::Report;
-use crate::record::{Applied, TornDown as TornDownBy};
+use crate::reconcile::ReconcileReport;
+use crate::record::{ApplyNote, TeardownNote};
 use tcpgw_core::model::Endpoint;
 use tcpgw_kernel::conntrack::Pair;
 
@@ -43,11 +43,11 @@ impl Core {
         let of_store = of_store.into_iter().flatten().filter(|_| self.order_queue.is_idle());
         let of_kernel = match self.phase {
             _ if self.out.is_some() => None,
-            Phase::Waiting => self.due.retry,
-            Phase::Looking => None,
-            Phase::TornDown => self.due.next_record().filter(|_| self.is_teardown_unwritten()),
-            Phase::Running if self.held_back.awaits_first_judgement() => None,
-            Phase::Running => {
+            DaemonPhase::Waiting => self.due.retry,
+            DaemonPhase::Looking => None,
+            DaemonPhase::TornDown => self.due.next_record().filter(|_| self.is_teardown_unwritten()),
+            DaemonPhase::Running if self.held_back.awaits_first_judgement() => None,
+            DaemonPhase::Running => {
                 let times = [self.membership.next_deadline(), self.due.next()];
                 times.into_iter().flatten().min()
             }
@@ -72,13 +72,13 @@ impl Core {
     fn choose(&mut self, now: Now) -> Option<Job> {
         let is_early = self.due.retry.is_some_and(|at| at > now.instant);
         match self.phase {
-            Phase::Waiting if self.ready && !is_early => {
+            DaemonPhase::Waiting if self.ready && !is_early => {
                 self.due.retry = None;
-                self.phase = Phase::Looking;
+                self.phase = DaemonPhase::Looking;
                 return Some(Job::Look(self.wanted_summary()));
             }
-            Phase::Waiting | Phase::Looking => return None,
-            Phase::TornDown | Phase::Running => {}
+            DaemonPhase::Waiting | DaemonPhase::Looking => return None,
+            DaemonPhase::TornDown | DaemonPhase::Running => {}
         }
         if let Some((by, _)) = self.teardown.first() {
             let by = *by;
@@ -87,7 +87,7 @@ impl Core {
             }
             return Some(Job::Teardown(self.teardown_by(by, now)));
         }
-        if self.phase == Phase::TornDown {
+        if self.phase == DaemonPhase::TornDown {
             return self.note_teardown_again(now);
         }
         if self.held_back.awaits_first_judgement() {
@@ -97,7 +97,7 @@ impl Core {
             self.unrecorded.insert(service.clone());
             let service = service.into();
             self.note(
-                What::Resumed {
+                EventContent::Resumed {
                     service,
                     reason: "time",
                     uid: None,
@@ -135,7 +135,7 @@ impl Core {
         let memo = self.change_memo(&change, now);
         if change.is_empty() && memo.services.is_empty() {
             for pending in std::mem::take(&mut self.waiting) {
-                self.answer(pending, Ok(&Report::default()), now);
+                self.answer(pending, Ok(&ReconcileReport::default()), now);
             }
             self.reach(self.deploys.reached(&self.membership), now);
             self.known = None;
@@ -164,11 +164,11 @@ impl Core {
         let health = &self.health;
         let verdict = |endpoint: Endpoint| {
             let view = health.get(endpoint.into());
-            let nothing = Verdict {
+            let nothing = BackendVerdict {
                 open: true,
-                ..Verdict::default()
+                ..BackendVerdict::default()
             };
-            view.map_or(nothing, |view| Verdict {
+            view.map_or(nothing, |view| BackendVerdict {
                 good: view.in_balance,
                 dead: view.dead,
                 open: matches!(view.state, tcpgw_core::health::EndpointState::Unknown { .. }),
@@ -223,22 +223,22 @@ impl Core {
 
     pub(super) fn tell(&mut self, note: &Note, now: Now) {
         let what = match note.clone() {
-            Note::Draining(service, at, time) => What::Draining {
+            Note::Draining(service, at, time) => EventContent::Draining {
                 service: service.into(),
                 backend: at.into(),
                 seconds: time.as_secs(),
             },
-            Note::Back(service, at) => What::Back {
+            Note::Back(service, at) => EventContent::Back {
                 service: service.into(),
                 backend: at.into(),
             },
-            Note::Retired(service, at, over, flows) => What::Retired {
+            Note::Retired(service, at, over, flows) => EventContent::Retired {
                 service: service.into(),
                 backend: at.into(),
                 reason: over.name(),
                 flows,
             },
-            Note::NoneGood(service, kept) => What::NoneHealthy {
+            Note::NoneGood(service, kept) => EventContent::NoneHealthy {
                 service: service.into(),
                 kept,
             },
@@ -246,8 +246,8 @@ impl Core {
         self.note(what, now);
     }
 
-    fn teardown_by(&self, by: Peer, now: Now) -> TornDownBy {
-        TornDownBy {
+    fn teardown_by(&self, by: Peer, now: Now) -> TeardownNote {
+        TeardownNote {
             at: now.unix.as_secs(),
             uid: by.uid,
             boot: self.boot.clone(),
@@ -267,7 +267,7 @@ impl Core {
         let origin = self.change_now(now).origin;
         if applied.origin != origin {
             let at = applied.at;
-            self.applied = Some(Applied {
+            self.applied = Some(ApplyNote {
                 at,
                 origin,
                 known: now.boot,
@@ -277,9 +277,9 @@ impl Core {
         }
     }
 
-    pub(super) fn change_now(&self, now: Now) -> Applied {
+    pub(super) fn change_now(&self, now: Now) -> ApplyNote {
         let origin = self.file_origin.as_ref().filter(|_| self.file.is_some());
-        Applied {
+        ApplyNote {
             at: now.unix.as_secs(),
             origin: origin.map_or_else(|| self.origin.clone(), |path| path.to_string_lossy().into_owned()),
             known: now.boot,
@@ -322,7 +322,7 @@ impl Core {
 
     /// Returns the last job before the daemon ends, which writes the record.
     pub fn last_job(&mut self, now: Now) -> Option<Job> {
-        let has = self.phase == Phase::Running && self.full.is_none();
+        let has = self.phase == DaemonPhase::Running && self.full.is_none();
         has.then(|| Job::Record(self.membership.serving().clone(), self.memo(now)))
     }
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::obstacles::{Obstacles, by_service, refuse};
-use super::{Core, Phase, Provider};
+use super::{Core, DaemonPhase, Provider};
 use crate::control::name::Name;
 use crate::control::obstacle::Obstacle;
 use crate::control::request::{ApplyOptions, Refused};
@@ -22,7 +22,7 @@ pub struct Vetted {
 
 /// An accepted change.
 #[derive(Debug, Default)]
-pub(super) struct Judged {
+pub(super) struct AcceptedChange {
     /// Warnings about it.
     pub(super) warnings: Vec<String>,
     /// Obstacles that prevent services of it from being served here now; these services are to be held back.
@@ -77,7 +77,7 @@ impl Core {
         standing: ProviderSize,
         options: ApplyOptions,
         vet: &mut Vet<'_>,
-    ) -> Result<Judged, Unjudged> {
+    ) -> Result<AcceptedChange, Unjudged> {
         match standing.provider {
             Provider::File => self.judge_books(edits, Provider::File)?,
             Provider::Api => self.judge_change(edits, options.hold_back)?,
@@ -109,7 +109,7 @@ impl Core {
         if !options.hold_back {
             refuse(&obstacles)?;
         }
-        Ok(Judged {
+        Ok(AcceptedChange {
             warnings: warnings
                 .map(|warning| warning.to_string())
                 .chain(self.warn_of_displacements(edits))
@@ -171,7 +171,7 @@ impl Core {
         problems.into_result().map_err(Refused::Invalid)?;
         let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
         // While the daemon runs, the membership has all desired services. It does not count the chains of round robin.
-        if self.phase == Phase::Running && !has_turns {
+        if self.phase == DaemonPhase::Running && !has_turns {
             // Kept services that are held back give way.
             let held = self.held_back.names().filter(|name| !all.touches(name));
             let held: Vec<&Name> = held.collect();

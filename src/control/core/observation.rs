@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Core, Now, Phase};
+use super::{Core, DaemonPhase, Now};
 use crate::control::observation::{Observation, ObservationRequest, StoreFile};
 use crate::control::turned_away::TurnedAway;
-use crate::doctor::{self, FailingProbes, Subject};
+use crate::doctor::{self, CheckSubject, FailingProbes};
 use crate::store::FileId;
 use tcpgw_core::escape;
 use tcpgw_core::health::ProbeOutcome;
@@ -101,7 +101,7 @@ impl Core {
     }
 
     fn is_observing(&self) -> bool {
-        self.phase == Phase::Running && self.judgement.has_begun()
+        self.phase == DaemonPhase::Running && self.judgement.has_begun()
     }
 
     /// Returns what to observe now; at most one observation is under way.
@@ -126,7 +126,7 @@ impl Core {
         }
         self.observing.handshakes_next = None;
         Some(ObservationRequest {
-            subject: Subject {
+            subject: CheckSubject {
                 services: self.observed_services(),
                 mark: self.mark(),
                 protect_backends: self.config.protect_backends,

@@ -1,7 +1,7 @@
 //! Orders of the API.
 
 use crate::addon::AddonOutcome;
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::{
     AddonOrder, AddonRefused, Applied, Apply, BatchOrder, DeployOrder, EditOrder, Edited, EditedBatch, Refused,
     UndoOrder,
@@ -14,15 +14,15 @@ pub enum Order {
     /// Replaces all services of the API.
     Apply(ApplyOrder),
     /// Changes one service.
-    Edit(EditOrder, Reply<Result<Edited, Refused>>),
+    Edit(EditOrder, ReplySender<Result<Edited, Refused>>),
     /// Changes several services, all or none.
-    Batch(BatchOrder, Reply<Result<EditedBatch, Refused>>),
+    Batch(BatchOrder, ReplySender<Result<EditedBatch, Refused>>),
     /// Begins a deploy.
-    Deploy(DeployOrder, Reply<Result<u64, Refused>>),
+    Deploy(DeployOrder, ReplySender<Result<u64, Refused>>),
     /// Ends a deploy, or takes it back.
-    Undo(UndoOrder, Reply<Result<u64, Refused>>),
+    Undo(UndoOrder, ReplySender<Result<u64, Refused>>),
     /// Carries out a request about a resource of the add-on.
-    Addon(AddonOrder, Reply<Result<AddonOutcome, AddonRefused>>),
+    Addon(AddonOrder, ReplySender<Result<AddonOutcome, AddonRefused>>),
 }
 
 impl Order {
@@ -45,7 +45,7 @@ pub struct ApplyOrder {
     /// The parsed state.
     pub state: State,
     /// Channel for the answer.
-    pub reply: Reply<Result<Applied, Refused>>,
+    pub reply: ReplySender<Result<Applied, Refused>>,
 }
 
 /// An order that is not decided because the gateway is being examined. It stays the first in the queue.

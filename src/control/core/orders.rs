@@ -2,17 +2,17 @@
 use std::fmt::Write as _;
 
 use super::deploys::PendingStep;
-use super::judge::{Judged, ProviderSize, Unjudged, Vet};
+use super::judge::{AcceptedChange, ProviderSize, Unjudged, Vet};
 use super::obstacles::TAKE_OVER;
 use super::order::{ApplyOrder, Order, Undecided, by};
 use super::order_queue::{Knowledge, MOST_ORDERS};
 use super::pending::{PendingReply, ReplyKind, Unheld};
 use super::pending_write::{OnWritten, PendingWrite};
 use super::together::Together;
-use super::{Core, Now, Phase, Provider};
+use super::{Core, DaemonPhase, Now, Provider};
 use crate::control::request::{Applied, ApplyOptions, Refused};
-use crate::control::storage::{OrphanRemoval, Write, Written};
-use crate::reconcile::Report;
+use crate::control::storage::{OrphanRemoval, Write, WriteResult};
+use crate::reconcile::ReconcileReport;
 use crate::report::DiffReport;
 use crate::store::last::Last;
 use crate::store::{By, Committed, StoreError};
@@ -106,8 +106,8 @@ impl Core {
     /// Fails while the daemon starts, when orders cannot be judged.
     pub(super) fn judges(&self) -> Result<(), Refused> {
         match self.phase {
-            Phase::Waiting | Phase::Looking => Err(Refused::Busy("the daemon is starting".into())),
-            Phase::Running | Phase::TornDown => Ok(()),
+            DaemonPhase::Waiting | DaemonPhase::Looking => Err(Refused::Busy("the daemon is starting".into())),
+            DaemonPhase::Running | DaemonPhase::TornDown => Ok(()),
         }
     }
 
@@ -146,7 +146,7 @@ impl Core {
         let judged = self.judges_stored(&options).and_then(|()| self.judge_resources(&edits));
         let judged = judged.map_err(Unjudged::from);
         let judged = judged.and_then(|()| self.judge(&edits, standing, options, vet));
-        let Judged { warnings, obstacles } = match judged {
+        let AcceptedChange { warnings, obstacles } = match judged {
             Ok(judged) => judged,
             Err(Unjudged::Pending) => {
                 return Err(Undecided(Box::new(Order::Apply(ApplyOrder { apply, state, reply }))));
@@ -239,13 +239,13 @@ impl Core {
     }
 
     /// Takes the result of a write to the store.
-    pub fn written(&mut self, written: Written, now: Now) {
+    pub fn written(&mut self, written: WriteResult, now: Now) {
         let written = match written {
-            Written::Refreshed(refreshed) => {
+            WriteResult::Refreshed(refreshed) => {
                 self.order_queue.refreshing = false;
                 return self.refreshed(refreshed, now);
             }
-            Written::Remembered(result, took) => {
+            WriteResult::Remembered(result, took) => {
                 (self.order_queue.refreshing, self.order_queue.remembering) = (false, false);
                 return self.remembered(result, took, now);
             }
@@ -253,11 +253,11 @@ impl Core {
         };
         let accepted = std::mem::take(&mut self.order_queue.accepted);
         let results = match written {
-            Written::Refreshed(_) | Written::Remembered(..) => return,
-            Written::Together(results) => results,
-            Written::Changed(result) => vec![result],
-            Written::Began(result) => vec![result.map(|id| self.nothing_changed(Some(id)))],
-            Written::Stepped(result) => vec![result.map(|()| self.nothing_changed(None))],
+            WriteResult::Refreshed(_) | WriteResult::Remembered(..) => return,
+            WriteResult::Together(results) => results,
+            WriteResult::Changed(result) => vec![result],
+            WriteResult::Began(result) => vec![result.map(|id| self.nothing_changed(Some(id)))],
+            WriteResult::Stepped(result) => vec![result.map(|()| self.nothing_changed(None))],
         };
         debug_assert_eq!(accepted.len(), results.len(), "each has a result");
         for (accepted, result) in accepted.into_iter().zip(results) {
@@ -359,7 +359,7 @@ impl Core {
         if !edits.is_empty() {
             self.wanted_instead(&cause, &edits, now);
         }
-        if self.phase == Phase::TornDown {
+        if self.phase == DaemonPhase::TornDown {
             if is_apply {
                 self.serve_again(&cause, now);
             } else {
@@ -372,17 +372,17 @@ impl Core {
     pub(super) fn answer_torn_down(&mut self, now: Now) {
         for mut pending in std::mem::take(&mut self.waiting) {
             if matches!(pending.wants, ReplyKind::Addon(..)) {
-                self.answer(pending, Ok(&Report::default()), now);
+                self.answer(pending, Ok(&ReconcileReport::default()), now);
             } else if let ReplyKind::Edit(_, edited) = &mut pending.wants {
                 edited
                     .warnings
                     .push(format!("stored, but not served: {}", super::TORN_DOWN));
-                self.answer(pending, Ok(&Report::default()), now);
+                self.answer(pending, Ok(&ReconcileReport::default()), now);
             } else if let ReplyKind::Batch(_, edited) = &mut pending.wants {
                 edited
                     .warnings
                     .push(format!("stored, and not served: {}", super::TORN_DOWN));
-                self.answer(pending, Ok(&Report::default()), now);
+                self.answer(pending, Ok(&ReconcileReport::default()), now);
             } else {
                 self.answer(pending, Err(Unheld::TornDown(super::TORN_DOWN)), now);
             }

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Core, Now, Phase};
+use super::{Core, DaemonPhase, Now};
 use crate::control::claimed::{Claimed, Left, displacement};
-use crate::control::events::What;
+use crate::control::events::EventContent;
 use crate::control::name::Name;
 use crate::control::storage::Write;
 use crate::store::last::Last;
@@ -206,7 +206,7 @@ impl Core {
         if count > 0 {
             names.truncate(MOST_NAMES);
             let reason = reason.to_owned();
-            self.note(What::Displaced { count, names, reason }, now);
+            self.note(EventContent::Displaced { count, names, reason }, now);
         }
     }
 
@@ -271,7 +271,7 @@ impl Core {
         let count = self.orphans.all.len() - before;
         if count > 0 {
             let reason = reason.to_owned();
-            self.note(What::Orphaned { count, names, reason }, now);
+            self.note(EventContent::Orphaned { count, names, reason }, now);
         }
         self.due.record(now.instant);
         self.due.remember(now.instant);
@@ -311,7 +311,7 @@ impl Core {
             .filter(|orphan| !orphan.is_whole)
             .map(|orphan| &*orphan.service.name)
             .collect();
-        let mut problem = orphaned(&names, self.phase != Phase::TornDown);
+        let mut problem = orphaned(&names, self.phase != DaemonPhase::TornDown);
         if !guessed.is_empty() {
             let _ = write!(
                 problem.message,

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 use super::{Core, Now};
 use crate::addon::AddonOutcome;
 use crate::control::name::Name;
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::{AddonRefused, Applied, Edited, EditedBatch, Refused, Resumed};
-use crate::reconcile::Report;
+use crate::reconcile::ReconcileReport;
 use crate::report::ApplyReport;
 use tcpgw_core::diff::ChangeCounts;
 
@@ -19,25 +19,25 @@ pub(super) struct PendingReply {
 /// Kind of the answer to an order that was accepted and written.
 pub(super) enum ReplyKind {
     Apply {
-        reply: Reply<Result<Applied, Refused>>,
+        reply: ReplySender<Result<Applied, Refused>>,
         services: ChangeCounts,
         backends: ChangeCounts,
         warnings: Vec<String>,
     },
-    Edit(Reply<Result<Edited, Refused>>, Box<Edited>),
-    Batch(Reply<Result<EditedBatch, Refused>>, Box<EditedBatch>),
+    Edit(ReplySender<Result<Edited, Refused>>, Box<Edited>),
+    Batch(ReplySender<Result<EditedBatch, Refused>>, Box<EditedBatch>),
     /// A deploy was taken back.
     Restored {
         id: u64,
         service: Name,
         reason: String,
-        reply: Reply<Result<u64, Refused>>,
+        reply: ReplySender<Result<u64, Refused>>,
     },
-    Pause(Reply<Result<Vec<String>, Refused>>),
-    Resume(Reply<Result<Resumed, Refused>>),
+    Pause(ReplySender<Result<Vec<String>, Refused>>),
+    Resume(ReplySender<Result<Resumed, Refused>>),
     /// A request about a resource. It is answered as done even if the kernel fails, since it is stored and the kernel
     /// is tried again.
-    Addon(Reply<Result<AddonOutcome, AddonRefused>>, Box<AddonOutcome>),
+    Addon(ReplySender<Result<AddonOutcome, AddonRefused>>, Box<AddonOutcome>),
 }
 
 /// Reason why the kernel does not hold a change.
@@ -66,7 +66,7 @@ impl From<Unheld<'_>> for Refused {
 }
 
 /// Returns the answer to an apply.
-pub(super) fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Duration) -> Applied {
+pub(super) fn applied(report: &ReconcileReport, draining: usize, warnings: Vec<String>, time: Duration) -> Applied {
     let report = ApplyReport::new(report, time, draining);
     Applied {
         text: report.text(),
@@ -77,7 +77,7 @@ pub(super) fn applied(report: &Report, draining: usize, warnings: Vec<String>, t
 
 impl Core {
     /// Answers a client after the kernel was changed, or failed to be.
-    pub(super) fn answer(&mut self, pending: PendingReply, outcome: Result<&Report, Unheld<'_>>, now: Now) {
+    pub(super) fn answer(&mut self, pending: PendingReply, outcome: Result<&ReconcileReport, Unheld<'_>>, now: Now) {
         let PendingReply { wants, since } = pending;
         let outcome = outcome.map_err(Refused::from);
         // The client may have disconnected.
@@ -91,7 +91,7 @@ impl Core {
                 let time = now.instant.saturating_duration_since(since);
                 let draining = self.membership.draining_backends().len();
                 let done = outcome.map(|report| {
-                    let report = Report {
+                    let report = ReconcileReport {
                         services,
                         backends,
                         ..report.clone()
@@ -114,7 +114,7 @@ impl Core {
             ReplyKind::Pause(reply) => drop(reply.send(outcome.map(|_| self.unrecorded_order()))),
             ReplyKind::Resume(reply) => {
                 let warnings = self.unrecorded_order();
-                let resumed = |_: &Report| Resumed {
+                let resumed = |_: &ReconcileReport| Resumed {
                     resumed: true,
                     warnings,
                 };

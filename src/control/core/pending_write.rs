@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::deploys::PendingStep;
-use super::judge::Judged;
+use super::judge::AcceptedChange;
 use super::obstacles::Obstacles;
 use super::order::{by, refused};
 use super::provisioned::Provisioned;
 use crate::addon::{Removed, ResourceChange};
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::{Applied, EditOrder, Edited, EditedBatch, Refused};
 use crate::store::{By, StoreError};
 use tcpgw_core::model::Edits;
@@ -28,9 +28,9 @@ pub(super) struct PendingWrite {
 
 /// Action after the write.
 pub(super) enum OnWritten {
-    Apply(Reply<Result<Applied, Refused>>),
-    Edit(Box<str>, Reply<Result<Edited, Refused>>),
-    Batch(Vec<Box<str>>, Reply<Result<EditedBatch, Refused>>),
+    Apply(ReplySender<Result<Applied, Refused>>),
+    Edit(Box<str>, ReplySender<Result<Edited, Refused>>),
+    Batch(Vec<Box<str>>, ReplySender<Result<EditedBatch, Refused>>),
     Deploy(PendingStep),
     Addon(Provisioned),
     /// These changes of resources and rests of ports, which no request ordered, are in the store.
@@ -42,8 +42,8 @@ impl PendingWrite {
     pub(super) fn of_edit(
         order: EditOrder,
         edits: Edits,
-        judged: Judged,
-        reply: Reply<Result<Edited, Refused>>,
+        judged: AcceptedChange,
+        reply: ReplySender<Result<Edited, Refused>>,
     ) -> (Self, By) {
         let what = order.edit.name();
         let accepted = Self {

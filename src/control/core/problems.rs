@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Core, Now, Phase};
+use super::{Core, DaemonPhase, Now};
 use crate::addon::ServiceState;
-use crate::control::events::What;
+use crate::control::events::EventContent;
 use crate::control::request::PauseView;
 use crate::date::utc_of;
-use crate::record::Pause;
+use crate::record::RecordedPause;
 use crate::view::problems::{FamilyFacts, ServiceFacts, service_problem};
 use crate::view::status::IN_BALANCE;
 use tcpgw_core::drain::Drain;
@@ -26,7 +26,7 @@ const PAUSE_PER_SERVICE: Duration = Duration::from_micros(100);
 /// Timing of the checks of services.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each changes for reasons of its own")]
-pub(super) struct Judgement {
+pub(super) struct CheckTiming {
     /// Whether the kernel has been made equal to the desired state once.
     has_begun: bool,
     /// Whether a teardown was ended and the kernel does not hold the desired state yet.
@@ -37,7 +37,7 @@ pub(super) struct Judgement {
     not_before: Option<Instant>,
 }
 
-impl Judgement {
+impl CheckTiming {
     /// Marks the check as outdated, after a change that affects problems of services.
     pub(super) fn outdate(&mut self) {
         self.is_up_to_date = false;
@@ -78,7 +78,7 @@ impl Core {
     pub(super) fn tell_problems(&mut self, now: Now) {
         self.judge_phase(now);
         self.judge_rejected_state();
-        let is_over = |pause: &Pause| pause.ends() <= now.unix.as_secs();
+        let is_over = |pause: &RecordedPause| pause.ends() <= now.unix.as_secs();
         if self.ended_pauses.iter().any(is_over) {
             self.ended_pauses.retain(|pause| !is_over(pause));
             self.judgement.outdate();
@@ -92,8 +92,8 @@ impl Core {
         }
         for news in self.problems.news() {
             let what = match news {
-                ProblemNews::Began(problem) => What::Problem(self.with_apps(problem)),
-                ProblemNews::Ended(problem) => What::ProblemEnded(problem.into()),
+                ProblemNews::Began(problem) => EventContent::Problem(self.with_apps(problem)),
+                ProblemNews::Ended(problem) => EventContent::ProblemEnded(problem.into()),
             };
             self.note(what, now);
         }
@@ -114,7 +114,7 @@ impl Core {
     }
 
     fn judge_phase(&mut self, now: Now) {
-        self.judgement.has_begun |= self.phase == Phase::TornDown || self.holds();
+        self.judgement.has_begun |= self.phase == DaemonPhase::TornDown || self.holds();
         if self.judgement.has_begun {
             self.problems.resolve(Kind::Starting);
         } else {
@@ -122,7 +122,7 @@ impl Core {
                 _ if self.problems.get(Kind::KernelRefuses).is_some() => {
                     "the daemon cannot begin: see the other problems"
                 }
-                Phase::Waiting => "the daemon is starting: it waits for the state file",
+                DaemonPhase::Waiting => "the daemon is starting: it waits for the state file",
                 _ => "the daemon is starting: it compares the kernel with what is desired",
             };
             self.report(Kind::Starting, message);
@@ -130,9 +130,9 @@ impl Core {
         self.judge_orphans();
         self.judge_ports(now);
         self.judge_missed_addon();
-        self.judgement.is_resuming |= self.phase == Phase::TornDown;
-        self.judgement.is_resuming &= !(self.phase == Phase::Running && self.holds());
-        if self.phase == Phase::TornDown {
+        self.judgement.is_resuming |= self.phase == DaemonPhase::TornDown;
+        self.judgement.is_resuming &= !(self.phase == DaemonPhase::Running && self.holds());
+        if self.phase == DaemonPhase::TornDown {
             let by = self.torn.as_ref();
             let by = by.map(|torn| format!(" by uid {} at {} UTC", torn.uid, utc_of(torn.at)));
             let message = format!(
@@ -159,7 +159,7 @@ impl Core {
         let paused = paused.map(|(service, pause)| paused_problem(service, pause));
         let paused: Vec<Problem> = paused.chain(ended).collect();
         self.problems.replace(&[Kind::Paused], paused);
-        let is_serving = self.phase == Phase::Running;
+        let is_serving = self.phase == DaemonPhase::Running;
         let wanted = self.membership.wanted().values().filter(|_| is_serving);
         let found: Vec<Problem> = wanted.filter_map(|service| self.service_problem(service)).collect();
         self.judgement.awaits_probes = found.iter().any(|problem| problem.kind == Kind::NoHealthyBackend);
@@ -256,7 +256,7 @@ impl Core {
     }
 }
 
-fn ended_problem(service: &Service, pause: &Pause) -> Problem {
+fn ended_problem(service: &Service, pause: &RecordedPause) -> Problem {
     let message = format!(
         "{} was paused by uid {} since {} UTC, until {} UTC, and is not paused any more, because the record of it is gone, as after a boot: \
          its clients are let in; `tcpgw pause {}` pauses it again, and `tcpgw resume {}` ends this message",

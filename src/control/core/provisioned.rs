@@ -2,7 +2,7 @@
 
 use super::order::refused;
 use crate::addon::{AddonOutcome, ResourceChange};
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::AddonRefused;
 use crate::store::StoreError;
 
@@ -10,7 +10,7 @@ use crate::store::StoreError;
 pub(super) struct Provisioned {
     pub(super) change: Option<ResourceChange>,
     pub(super) outcome: AddonOutcome,
-    pub(super) reply: Reply<Result<AddonOutcome, AddonRefused>>,
+    pub(super) reply: ReplySender<Result<AddonOutcome, AddonRefused>>,
 }
 
 impl Provisioned {

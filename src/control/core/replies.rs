@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::orphans::Orphan;
-use super::{Core, Now, Phase, Provider};
-use crate::control::request::{After, BackendView, Followed, List, Listed, MetricsView, ServiceView};
+use super::{Core, DaemonPhase, Now, Provider};
+use crate::control::request::{After, BackendView, Followed, ListedService, ListedServices, MetricsView, ServiceView};
 use crate::metrics::OwnMetrics;
 use crate::store::StoredService;
 use crate::view::ServicesView;
@@ -73,16 +73,16 @@ impl Core {
     }
 
     /// Returns the services of all providers, by name.
-    pub fn services(&self) -> List {
-        let mut services: Vec<Listed> = self.listed().collect();
+    pub fn services(&self) -> ListedServices {
+        let mut services: Vec<ListedService> = self.listed().collect();
         services.sort_unstable_by(|a, b| a.service.name.cmp(&b.service.name));
-        List {
+        ListedServices {
             revision: self.api.revision(),
             services,
         }
     }
 
-    fn listed(&self) -> impl Iterator<Item = Listed> + '_ {
+    fn listed(&self) -> impl Iterator<Item = ListedService> + '_ {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let of_file = of_file.map(listed_file);
         let orphans = self.orphans.iter().map(listed_orphan);
@@ -90,12 +90,12 @@ impl Core {
         listed.map(|listed| self.with_reasons(listed))
     }
 
-    fn with_reasons(&self, listed: Listed) -> Listed {
+    fn with_reasons(&self, listed: ListedService) -> ListedService {
         let name = &listed.service.name;
         let held_back = self.held_back.reasons(name);
         let paused = self.membership.pause_of(name).map(|pause| pause.view());
         let addon = self.addon_view(name);
-        Listed {
+        ListedService {
             held_back,
             paused,
             addon,
@@ -177,7 +177,7 @@ impl Core {
                 .collect(),
             store: self.problems.get(Kind::Store).map(|problem| problem.message.clone()),
             owns_table: self.view.owns_table,
-            torn_down: self.phase == Phase::TornDown,
+            torn_down: self.phase == DaemonPhase::TornDown,
         }
     }
 
@@ -260,8 +260,8 @@ fn seconds_up(left: std::time::Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
-fn listed_file(service: &Arc<Service>) -> Listed {
-    Listed {
+fn listed_file(service: &Arc<Service>) -> ListedService {
+    ListedService {
         service: Arc::clone(service),
         provider: Provider::File.name(),
         revision: None,
@@ -271,8 +271,8 @@ fn listed_file(service: &Arc<Service>) -> Listed {
     }
 }
 
-fn listed_orphan(orphan: &Orphan) -> Listed {
-    Listed {
+fn listed_orphan(orphan: &Orphan) -> ListedService {
+    ListedService {
         service: Arc::clone(&orphan.service),
         provider: Owner::Orphan.name(),
         revision: None,
@@ -282,8 +282,8 @@ fn listed_orphan(orphan: &Orphan) -> Listed {
     }
 }
 
-fn listed_api(stored: &StoredService) -> Listed {
-    Listed {
+fn listed_api(stored: &StoredService) -> ListedService {
+    ListedService {
         service: Arc::clone(&stored.service),
         provider: Provider::Api.name(),
         revision: Some(stored.revision),

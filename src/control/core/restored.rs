@@ -2,7 +2,7 @@
 //! boot, which is written before each change of the kernel, may be newer.
 use super::{Core, Now};
 use crate::addon::{Registry, ResourceChange, ResourceStatus};
-use crate::reconcile::Recorded;
+use crate::reconcile::RecordedContents;
 use crate::store::Committed;
 use tcpgw_core::diff::count;
 use tcpgw_core::model::Edits;
@@ -10,7 +10,7 @@ use tcpgw_core::owner::Owner;
 
 impl Core {
     /// Suspends, resumes and removes resources according to a record that is newer than the file of last services.
-    pub(super) fn correct_resources(&mut self, recorded: &Recorded, now: Now) {
+    pub(super) fn correct_resources(&mut self, recorded: &RecordedContents, now: Now) {
         if !self.addon.is_copy && !self.addon.is_restored {
             return;
         }
@@ -45,7 +45,7 @@ impl Core {
         }
     }
 
-    fn corrections(&self, recorded: &Recorded, now: Now) -> Vec<ResourceChange> {
+    fn corrections(&self, recorded: &RecordedContents, now: Now) -> Vec<ResourceChange> {
         let Some(details) = &recorded.details else {
             return Vec::new();
         };

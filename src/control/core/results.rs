@@ -3,11 +3,11 @@ use std::time::{Duration, Instant};
 
 use super::jobs::Out;
 use super::pending::Unheld;
-use super::{Core, Now, Phase, RETRY, RETRY_MOST};
-use crate::control::events::What;
-use crate::control::job::{Done, JobOutcome};
+use super::{Core, DaemonPhase, Now, RETRY, RETRY_MOST};
+use crate::control::events::EventContent;
+use crate::control::job::{JobOutcome, JobResult};
 use crate::control::request::Refused;
-use crate::reconcile::{ReconcileError, Report};
+use crate::reconcile::{ReconcileError, ReconcileReport};
 use tcpgw_core::diff::count;
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::problem::Kind;
@@ -22,22 +22,22 @@ impl Core {
         }
         self.record_trouble = outcome.record_trouble;
         match outcome.done {
-            Done::Looked(found) => self.looked(found, now),
-            Done::All(Ok(report)) => {
+            JobResult::Looked(found) => self.looked(found, now),
+            JobResult::All(Ok(report)) => {
                 self.due.all_flushed();
                 self.problems.resolve(Kind::StaleFlows);
                 self.told(out, &report, outcome.at, outcome.took, now);
             }
-            Done::Changed(Ok(Some(report))) => self.told(out, &report, outcome.at, outcome.took, now),
-            Done::Flushed(flushed) => self.flushed(flushed, now),
-            Done::Changed(Ok(None)) => {
+            JobResult::Changed(Ok(Some(report))) => self.told(out, &report, outcome.at, outcome.took, now),
+            JobResult::Flushed(flushed) => self.flushed(flushed, now),
+            JobResult::Changed(Ok(None)) => {
                 self.waiting.extend(out.pending_replies);
                 self.known = Some(out.known);
                 self.full = Some(out.cause);
             }
-            Done::All(Err(error)) | Done::Changed(Err(error)) => self.failed(out, &error, now),
-            Done::Checked(checked) => self.checked(checked, out, outcome.at, now),
-            Done::Counted(Ok(counts)) => {
+            JobResult::All(Err(error)) | JobResult::Changed(Err(error)) => self.failed(out, &error, now),
+            JobResult::Checked(checked) => self.checked(checked, out, outcome.at, now),
+            JobResult::Counted(Ok(counts)) => {
                 let counts = counts
                     .into_iter()
                     .filter_map(|((service, at), flows)| Some(((service, Endpoint::try_from(at).ok()?), flows)))
@@ -51,7 +51,7 @@ impl Core {
                     now.instant,
                 );
             }
-            Done::Counted(Err(error)) => {
+            JobResult::Counted(Err(error)) => {
                 tracing::warn!(%error, "failed to count the flows of draining backends");
                 self.due.counted(
                     !self.membership.draining_backends().is_empty(),
@@ -59,22 +59,22 @@ impl Core {
                     now.instant,
                 );
             }
-            Done::Forgot(Err(error)) => {
+            JobResult::Forgot(Err(error)) => {
                 tracing::warn!(%error, "failed to delete handshakes that no backend answers");
             }
-            Done::Tidied(Err(error)) => {
+            JobResult::Tidied(Err(error)) => {
                 tracing::warn!(%error, "failed to remove counters of removed services and backends");
                 self.due.drift();
             }
-            Done::Recorded => self.due.recorded(outcome.took),
-            Done::Forgot(Ok(_)) | Done::Tidied(Ok(())) => {}
-            Done::TornDown(torn, by) => self.torn_down(torn, by, now),
+            JobResult::Recorded => self.due.recorded(outcome.took),
+            JobResult::Forgot(Ok(_)) | JobResult::Tidied(Ok(())) => {}
+            JobResult::TornDown(torn, by) => self.torn_down(torn, by, now),
         }
         self.judge_record(now);
     }
 
     /// Takes the report of a change that the kernel has made.
-    fn told(&mut self, out: Out, report: &Report, at: Instant, took: Duration, now: Now) {
+    fn told(&mut self, out: Out, report: &ReconcileReport, at: Instant, took: Duration, now: Now) {
         if report.transactions > 0 {
             let commit = took.saturating_sub(report.flushing);
             self.own.committed(commit, at.saturating_duration_since(out.known));
@@ -104,7 +104,7 @@ impl Core {
         self.due.flush_again(now.instant);
     }
 
-    fn flushed(&mut self, flushed: Result<Report, ReconcileError>, now: Now) {
+    fn flushed(&mut self, flushed: Result<ReconcileReport, ReconcileError>, now: Now) {
         match flushed {
             Ok(report) if report.failed == 0 => {
                 self.due.all_flushed();
@@ -118,7 +118,7 @@ impl Core {
         }
     }
 
-    fn committed(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
+    fn committed(&mut self, out: Out, report: &ReconcileReport, at: Instant, now: Now) {
         for pending in out.pending_replies {
             self.answer(pending, Ok(report), now);
         }
@@ -127,7 +127,7 @@ impl Core {
         if let Some(why) = &report.rebuilt {
             tracing::warn!("the table was replaced: {why}");
         }
-        let what = What::Committed {
+        let what = EventContent::Committed {
             cause: out.cause,
             elements: report.elements,
             transactions: report.transactions,
@@ -148,7 +148,7 @@ impl Core {
         let text = error.to_string();
         let known = self.problems.get(Kind::KernelRefuses);
         if known.is_none_or(|known| known.message != text) {
-            self.note(What::Failed { error: text.clone() }, now);
+            self.note(EventContent::Failed { error: text.clone() }, now);
         }
         self.report(Kind::KernelRefuses, text.clone());
         for pending in out.pending_replies {
@@ -166,7 +166,7 @@ impl Core {
 
     fn checked(
         &mut self,
-        checked: Result<crate::reconcile::engine::Checked, ReconcileError>,
+        checked: Result<crate::reconcile::engine::TableCheck, ReconcileError>,
         out: Out,
         at: Instant,
         now: Now,
@@ -182,7 +182,7 @@ impl Core {
                         count(checked.report.transactions, "transaction"),
                         checked.report.rebuilt.map(|why| format!("; {why}")).unwrap_or_default()
                     );
-                    self.note(What::Repaired { what }, now);
+                    self.note(EventContent::Repaired { what }, now);
                     self.due.record(now.instant);
                 } else if checked.report.transactions > 0 {
                     // No other program has written: settings that depend on links could not be changed when the links
@@ -204,18 +204,18 @@ impl Core {
         }
     }
 
-    fn looked(&mut self, found: Result<crate::reconcile::engine::Found, ReconcileError>, now: Now) {
+    fn looked(&mut self, found: Result<crate::reconcile::engine::InitialContents, ReconcileError>, now: Now) {
         let found = match found {
             Ok(found) => found,
             Err(error) => {
                 let text = error.to_string();
-                self.note(What::Failed { error: text.clone() }, now);
+                self.note(EventContent::Failed { error: text.clone() }, now);
                 for (_, reply) in std::mem::take(&mut self.teardown) {
                     // The client may have disconnected.
                     let _ = reply.send(Err(Refused::Failed(text.clone())));
                 }
                 self.report(Kind::KernelRefuses, text);
-                self.phase = Phase::Waiting;
+                self.phase = DaemonPhase::Waiting;
                 self.retry(now);
                 return;
             }

@@ -1,24 +1,24 @@
 //! Pauses, teardown and resume.
 use super::pending::{PendingReply, ReplyKind, Unheld};
-use super::{Core, Now, Phase};
-use crate::control::events::What;
+use super::{Core, DaemonPhase, Now};
+use crate::control::events::EventContent;
 use crate::control::membership::Pause;
 use crate::control::name::Name;
-use crate::control::reply::Reply;
+use crate::control::reply::ReplySender;
 use crate::control::request::{PauseOrder, Peer, Refused, Resumed, TornDown};
 use crate::reconcile::{ReconcileError, Torn};
-use crate::record::TornDown as TornDownBy;
+use crate::record::TeardownNote;
 use tcpgw_core::problem::Kind;
 
 impl Core {
     /// Ends a teardown, and serves again.
     pub(super) fn serve_again(&mut self, cause: &str, now: Now) {
-        self.phase = Phase::Running;
+        self.phase = DaemonPhase::Running;
         let torn = self.torn.take();
         self.due.is_note_outdated = false;
         self.full = Some(cause.to_owned());
         let words = cause.to_owned();
-        self.note(What::ServesAgain { cause: words }, now);
+        self.note(EventContent::ServesAgain { cause: words }, now);
         self.because(cause, now);
         self.want(now.instant);
         self.pause_again(&torn.map(|torn| torn.pauses).unwrap_or_default(), now);
@@ -27,15 +27,15 @@ impl Core {
     }
 
     /// Pauses new connections of a service for a time, or resumes them.
-    pub fn pause(&mut self, order: &PauseOrder, reply: Reply<Result<Vec<String>, Refused>>, now: Now) {
+    pub fn pause(&mut self, order: &PauseOrder, reply: ReplySender<Result<Vec<String>, Refused>>, now: Now) {
         let refused = match self.phase {
             // The teardown has read the pauses to keep already.
-            Phase::Running if !self.teardown.is_empty() => Some(Refused::Busy(
+            DaemonPhase::Running if !self.teardown.is_empty() => Some(Refused::Busy(
                 "everything is being torn down: nothing was changed".into(),
             )),
-            Phase::Running => None,
-            Phase::TornDown => Some(Refused::Failed(super::TORN_DOWN.into())),
-            Phase::Waiting | Phase::Looking => {
+            DaemonPhase::Running => None,
+            DaemonPhase::TornDown => Some(Refused::Failed(super::TORN_DOWN.into())),
+            DaemonPhase::Waiting | DaemonPhase::Looking => {
                 Some(Refused::Busy("nothing is served yet: the daemon is starting".into()))
             }
         };
@@ -63,12 +63,12 @@ impl Core {
             self.due.record(now.instant);
             self.due.remember_at_once(now.instant);
             let what = match order.time {
-                Some(time) => What::Paused {
+                Some(time) => EventContent::Paused {
                     service,
                     seconds: time.as_secs(),
                     uid,
                 },
-                None => What::Resumed {
+                None => EventContent::Resumed {
                     service,
                     reason: "asked",
                     uid: Some(uid),
@@ -90,7 +90,7 @@ impl Core {
         for name in over {
             self.membership.pause(&name, None);
             self.unrecorded([&name]);
-            let resumed = What::Resumed {
+            let resumed = EventContent::Resumed {
                 service: name.into(),
                 reason: "suspended",
                 uid: None,
@@ -100,18 +100,18 @@ impl Core {
     }
 
     /// Orders a teardown: everything is removed, and nothing is served until a resume.
-    pub fn teardown(&mut self, by: Peer, reply: Reply<Result<TornDown, Refused>>) {
+    pub fn teardown(&mut self, by: Peer, reply: ReplySender<Result<TornDown, Refused>>) {
         self.teardown.push((by, reply));
     }
 
     /// Serves again after a teardown.
-    pub fn resume(&mut self, by: Peer, reply: Reply<Result<Resumed, Refused>>, now: Now) {
+    pub fn resume(&mut self, by: Peer, reply: ReplySender<Result<Resumed, Refused>>, now: Now) {
         match self.phase {
-            Phase::Waiting | Phase::Looking => {
+            DaemonPhase::Waiting | DaemonPhase::Looking => {
                 drop(reply.send(Err(Refused::Busy("the daemon is starting".into()))));
             }
-            Phase::Running => drop(reply.send(Ok(Resumed::default()))),
-            Phase::TornDown => {
+            DaemonPhase::Running => drop(reply.send(Ok(Resumed::default()))),
+            DaemonPhase::TornDown => {
                 self.serve_again(&format!("resume (uid {})", by.uid), now);
                 let wants = ReplyKind::Resume(reply);
                 let since = now.instant;
@@ -120,10 +120,10 @@ impl Core {
         }
     }
 
-    pub(super) fn torn_down(&mut self, torn: Result<Torn, ReconcileError>, by: TornDownBy, now: Now) {
+    pub(super) fn torn_down(&mut self, torn: Result<Torn, ReconcileError>, by: TeardownNote, now: Now) {
         let answer = match torn {
             Ok(torn) => {
-                self.phase = Phase::TornDown;
+                self.phase = DaemonPhase::TornDown;
                 self.full = None;
                 self.table = None;
                 self.view.owns_table = false;
@@ -139,7 +139,7 @@ impl Core {
                 self.health.set([], now.instant);
                 self.end_deploys(now);
                 let flushed = torn.flushed;
-                self.note(What::TornDown { flushed, uid: by.uid }, now);
+                self.note(EventContent::TornDown { flushed, uid: by.uid }, now);
                 self.torn = Some(by);
                 self.overtaken(now);
                 Ok(TornDown {
@@ -170,7 +170,7 @@ impl Core {
     }
 
     /// Returns the author of the teardown, while the gateway is torn down.
-    pub fn torn_down_by(&self) -> Option<&TornDownBy> {
-        self.torn.as_ref().filter(|_| self.phase == Phase::TornDown)
+    pub fn torn_down_by(&self) -> Option<&TeardownNote> {
+        self.torn.as_ref().filter(|_| self.phase == DaemonPhase::TornDown)
     }
 }

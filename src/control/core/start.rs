@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Core, Now, Phase};
+use super::{Core, DaemonPhase, Now};
 use crate::control::adopt::{self, Adopted};
 use crate::control::claimed::{self, Claimed};
 use crate::control::draining::TimeLeft;
-use crate::control::events::What;
-use crate::reconcile::engine::Found;
-use crate::record::{Applied, Pause};
+use crate::control::events::EventContent;
+use crate::reconcile::engine::InitialContents;
+use crate::record::{ApplyNote, RecordedPause};
 use crate::store::last::Last;
 use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
@@ -97,7 +97,7 @@ struct Former {
 }
 
 impl Former {
-    fn find(found: &Found, last: &Last, adopted: &mut [Adopted], boot: &str, is_last_newer: bool) -> Self {
+    fn find(found: &InitialContents, last: &Last, adopted: &mut [Adopted], boot: &str, is_last_newer: bool) -> Self {
         let recorded = found.recorded.as_ref();
         let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last, is_last_newer));
         let mut recorded = recorded.unwrap_or_default();
@@ -168,7 +168,7 @@ impl Former {
 
 /// Returns the state file that the file's services came from, by the record and by the file of last services of this
 /// boot. Returns `None` when they differ, since one of them is outdated.
-fn origin_of_file(applied: Option<&Applied>, last: &Last, boot: &str) -> Option<PathBuf> {
+fn origin_of_file(applied: Option<&ApplyNote>, last: &Last, boot: &str) -> Option<PathBuf> {
     let Some(applied) = applied else {
         return last.origin.clone();
     };
@@ -199,7 +199,7 @@ fn silent(adopted: &[Adopted]) -> BTreeSet<Box<str>> {
 
 impl Core {
     /// Works out the desired state when the state of the kernel is known.
-    pub(super) fn started(&mut self, found: Found, now: Now) {
+    pub(super) fn started(&mut self, found: InitialContents, now: Now) {
         let last = std::mem::take(&mut self.last);
         self.last_trouble.missing = self.without_last(&last);
         self.judge_last();
@@ -262,13 +262,13 @@ impl Core {
         let version = env!("CARGO_PKG_VERSION");
         let adopted = words;
         if let Some(torn) = found.torn_down {
-            self.phase = Phase::TornDown;
+            self.phase = DaemonPhase::TornDown;
             self.torn = Some(torn);
-            self.note(What::Started { version, adopted }, now);
+            self.note(EventContent::Started { version, adopted }, now);
             return;
         }
         self.membership.adopt(services, &left.collect(), now.instant);
-        self.phase = Phase::Running;
+        self.phase = DaemonPhase::Running;
         self.full = Some("start".into());
         self.want(now.instant);
         self.pause_again(&pauses, now);
@@ -279,7 +279,7 @@ impl Core {
         }
         self.addresses_changed(now);
         self.probe(now.instant);
-        self.note(What::Started { version, adopted }, now);
+        self.note(EventContent::Started { version, adopted }, now);
     }
 
     /// Returns what follows from a file of last services that was missing. A new store has none.
@@ -297,11 +297,12 @@ impl Core {
 
     /// Takes the pauses that were in effect before the record was lost, and remembers those that are not in effect any
     /// more, and would not be over yet.
-    fn pauses_ended(&mut self, pauses: Vec<Pause>, now: Now) {
+    fn pauses_ended(&mut self, pauses: Vec<RecordedPause>, now: Now) {
         let wanted = self.membership.wanted();
-        let is_ended =
-            |pause: &Pause| wanted.contains_key(&pause.service) && self.membership.pause_of(&pause.service).is_none();
-        let ended: Vec<Pause> = pauses
+        let is_ended = |pause: &RecordedPause| {
+            wanted.contains_key(&pause.service) && self.membership.pause_of(&pause.service).is_none()
+        };
+        let ended: Vec<RecordedPause> = pauses
             .into_iter()
             .filter(|pause| is_ended(pause) && pause.ends() > now.unix.as_secs())
             .collect();

@@ -3,9 +3,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api_services::Held;
+use super::api_services::ApiServices;
 use super::order_queue::Knowledge;
-use super::{Core, Now, Phase, Provider};
+use super::{Core, DaemonPhase, Now, Provider};
 use crate::control::storage::Opened;
 use crate::store::{Loaded, StoreError, StoredService};
 use tcpgw_core::model::{Edits, InputProblems, Service, State};
@@ -16,7 +16,7 @@ pub(super) const REFRESH: Duration = Duration::from_secs(5);
 
 /// Returns the services of the store with those marked as refused that conflict with earlier ones by the rules of this
 /// version, and the reasons.
-fn compatible(loaded: Loaded) -> (Held, Vec<String>) {
+fn compatible(loaded: Loaded) -> (ApiServices, Vec<String>) {
     let mut order: Vec<&StoredService> = loaded.services.iter().collect();
     order.sort_by(|a, b| (a.revision, &a.service.name).cmp(&(b.revision, &b.service.name)));
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
@@ -29,7 +29,7 @@ fn compatible(loaded: Loaded) -> (Held, Vec<String>) {
         })
         .collect();
     let problems = refused.values().cloned().collect();
-    (Held::new(loaded, refused), problems)
+    (ApiServices::new(loaded, refused), problems)
 }
 
 /// Returns the reason why a stored service is not served.
@@ -159,7 +159,7 @@ impl Core {
         tracing::info!("the store can be read: services of the API can be changed");
         self.order_queue.lost = false;
         self.addon.is_copy = false;
-        if matches!(self.phase, Phase::Waiting | Phase::Looking) {
+        if matches!(self.phase, DaemonPhase::Waiting | DaemonPhase::Looking) {
             return self.opened(Ok(opened), now);
         }
         self.store_trouble(opened.trouble.as_ref(), now);

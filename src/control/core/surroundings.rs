@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::held_back::{HeldService, is_possible_before, left, name_before};
 use super::judge::{Unvetted, Vet};
 use super::obstacles::{Obstacles, by_service};
-use super::{Core, Now, Phase};
+use super::{Core, DaemonPhase, Now};
 use crate::control::claimed::Claimed;
 use crate::control::name::Name;
 use crate::control::obstacle::not_looked_at;
@@ -56,7 +56,7 @@ impl Core {
 
     /// Returns whether [`Self::judge_surroundings`] has work.
     pub fn is_judgement_due(&self, now: Now) -> bool {
-        self.phase == Phase::Running && self.due.is_judgement_due(now.instant)
+        self.phase == DaemonPhase::Running && self.due.is_judgement_due(now.instant)
     }
 
     /// Judges held-back services by the present state of the gateway, and at the start all that are not served

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
-use super::judge::{Judged, ProviderSize, Unjudged, Vet};
+use super::judge::{AcceptedChange, ProviderSize, Unjudged, Vet};
 use super::order::Order;
 use super::pending_write::PendingWrite;
 use super::{Core, Name, Now, Provider};
@@ -135,7 +135,7 @@ impl Core {
         Some(())
     }
 
-    fn judge_group(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, Unjudged> {
+    fn judge_group(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<AcceptedChange, Unjudged> {
         // Conflicts within the group; conflicts with other services are judged below.
         State::new(edits.put.iter().cloned()).map_err(Refused::Invalid)?;
         let standing = ProviderSize {
@@ -156,10 +156,10 @@ impl Core {
         for (edits, decision) in group.members {
             let (accepted, by) = match (self.order_queue.orders.pop_front(), decision) {
                 (Some(Order::Edit(order, reply)), None) => {
-                    PendingWrite::of_edit(order, edits, Judged::default(), reply)
+                    PendingWrite::of_edit(order, edits, AcceptedChange::default(), reply)
                 }
                 (Some(Order::Addon(order, reply)), Some(decision)) => {
-                    PendingWrite::of_addon(&order, decision, edits, Judged::default(), reply)
+                    PendingWrite::of_addon(&order, decision, edits, AcceptedChange::default(), reply)
                 }
                 (other, _) => {
                     debug_assert!(false, "the orders are those of the group");

@@ -23,7 +23,7 @@ pub(super) struct Completed {
     is_unlisted: bool,
     /// Time of the last observation.
     looked_at: Option<Instant>,
-    look: Look,
+    look: CurrentScan,
     /// Lower bound for the time of the last completed handshake: the observation before the one that found it or
     /// received it.
     pub(super) last_new: Option<Instant>,
@@ -33,7 +33,7 @@ pub(super) struct Completed {
 
 /// The observation under way.
 #[derive(Debug, Default)]
-struct Look {
+struct CurrentScan {
     seen: BTreeSet<u32>,
     /// Clients of new flows, and of those that are new if a known one follows.
     new: BTreeSet<IpAddr>,
@@ -97,7 +97,7 @@ impl Completed {
 
     /// Ends an observation that failed.
     pub(super) fn abandon(&mut self) {
-        self.look = Look::default();
+        self.look = CurrentScan::default();
     }
 
     /// Returns whether handshakes were completed since `begin`, as far as is known.

@@ -33,9 +33,9 @@ const MOST_SERVED: usize = 64;
 /// Clients that no backend answers.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
-    clients: BTreeMap<IpAddr, Client>,
+    clients: BTreeMap<IpAddr, FailingClient>,
     /// Clients that were served last.
-    served: BTreeMap<IpAddr, Served>,
+    served: BTreeMap<IpAddr, ServedClient>,
     /// Time at which the first client began to fail that was not known as failing when a client was served last.
     unserved_since: Option<Instant>,
     /// Times of the last false alarms.
@@ -48,7 +48,7 @@ pub(super) struct Failing {
 
 /// A client that fails.
 #[derive(Debug)]
-struct Client {
+struct FailingClient {
     /// Begin of the first of its handshakes that was not answered, after it was last served itself.
     since: Instant,
     /// Last observation at which one was overdue.
@@ -59,7 +59,7 @@ struct Client {
 
 /// A client that was served.
 #[derive(Debug)]
-struct Served {
+struct ServedClient {
     last: Instant,
     /// Number of times that it had failed before. An address may stand for several clients, some of which are banned.
     after_failing: usize,
@@ -99,7 +99,7 @@ impl Failing {
             };
             self.clients.remove(&oldest);
         }
-        let new = Client {
+        let new = FailingClient {
             since: begin,
             last: now,
             is_banned: false,
@@ -118,7 +118,7 @@ impl Failing {
             let oldest = oldest.map(|(client, _)| *client);
             oldest.and_then(|oldest| self.served.remove(&oldest));
         }
-        let new = Served {
+        let new = ServedClient {
             last: at,
             after_failing: 0,
         };
@@ -192,7 +192,7 @@ impl Failing {
             .retain(|_, served| now.saturating_duration_since(served.last) < BAN_COUNTS);
     }
 
-    fn is_unserved(&self, client: &Client) -> bool {
+    fn is_unserved(&self, client: &FailingClient) -> bool {
         self.last_served.is_none_or(|served| {
             served < client.since || client.last.saturating_duration_since(served) >= SERVED_COUNTS
         })

@@ -25,7 +25,7 @@ fn look(tracker: &mut HandshakeTracker, begun: &[(u32, bool)], completed: &[u32]
             tracker.completed(*id, A, CLIENT);
         }
     }
-    tracker.end(Hearing::All, now)
+    tracker.end(ReportedHandshakes::All, now)
 }
 
 /// Returns the report about IPv4 clients of service `a`.
@@ -88,7 +88,7 @@ fn outage(client: IpAddr, of_each: impl Fn(u32) -> u32, seconds: u32, mended_at:
                 tracker.completed(10_000 + id, A, client);
             }
         }
-        told.push(severity(&tracker.end(Hearing::All, now)));
+        told.push(severity(&tracker.end(ReportedHandshakes::All, now)));
     }
     told
 }
@@ -152,7 +152,7 @@ fn clients_of_one_family_do_not_hide_those_of_the_other() {
         for id in 0..second {
             tracker.completed(1000 + u32::try_from(id).unwrap(), A, CLIENT);
         }
-        let report = tracker.end(Hearing::All, now);
+        let report = tracker.end(ReportedHandshakes::All, now);
         assert_eq!(severity(&report), (second >= 3).then_some(Severity::Error), "{second}");
         if second >= 3 {
             let problems = report.problems(|_| Some(80), false);
@@ -168,13 +168,15 @@ fn clients_of_one_family_do_not_hide_those_of_the_other() {
     for (id, client) in [(1, CLIENT_6), (2, CLIENT)] {
         tracker.handshake(id, A, client, false, now);
     }
-    tracker.end(Hearing::All, now);
+    tracker.end(ReportedHandshakes::All, now);
     let later = now + Duration::from_secs(12);
     for (id, client) in [(1, CLIENT_6), (2, CLIENT)] {
         tracker.handshake(id, A, client, false, later);
     }
     tracker.wants_completed(true, later);
-    let problems = tracker.end(Hearing::All, later).problems(|_| Some(80), false);
+    let problems = tracker
+        .end(ReportedHandshakes::All, later)
+        .problems(|_| Some(80), false);
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].message.contains("IPv4") && problems[0].message.contains("IPv6"));
 }
@@ -281,7 +283,7 @@ fn one_that_fails_while_others_are_completed_is_no_error() {
                     tracker.completed(*id, A, CLIENT);
                 }
             }
-            let told = severity(&tracker.end(Hearing::All, now));
+            let told = severity(&tracker.end(ReportedHandshakes::All, now));
             let expected = (second >= 3).then_some(Severity::Warning);
             assert_eq!(told, expected, "after {second} s, {are_few}");
             if second % 2 == 0 {
@@ -298,7 +300,7 @@ fn completed_flows_are_asked_for_once_a_handshake_takes_long() {
     let start = Instant::now();
     tracker.handshake(1, A, CLIENT, false, start);
     assert!(!tracker.wants_completed(false, start));
-    tracker.end(Hearing::All, start);
+    tracker.end(ReportedHandshakes::All, start);
     let later = start + SUSPICIOUS;
     tracker.handshake(1, A, CLIENT, false, later);
     tracker.handshake(2, "b", CLIENT, false, later);
@@ -306,12 +308,15 @@ fn completed_flows_are_asked_for_once_a_handshake_takes_long() {
     tracker.completed(7, A, CLIENT);
     let followed = &tracker.families[0].completed;
     assert!(followed.contains_key(A) && !followed.contains_key("b"));
-    assert!(tracker.end(Hearing::All, later).services.is_empty());
+    assert!(tracker.end(ReportedHandshakes::All, later).services.is_empty());
     let overdue = start + PATIENCE;
     tracker.handshake(1, A, CLIENT, false, overdue);
     assert!(tracker.wants_completed(false, overdue));
     tracker.completed(7, A, CLIENT);
-    assert_eq!(severity(&tracker.end(Hearing::All, overdue)), Some(Severity::Error));
+    assert_eq!(
+        severity(&tracker.end(ReportedHandshakes::All, overdue)),
+        Some(Severity::Error)
+    );
 }
 
 /// One look at handshakes that backends have answered, each of the client with that last byte, while flows of a
@@ -329,7 +334,7 @@ fn look_at_answered(
     for id in completed {
         tracker.completed(*id, service, CLIENT);
     }
-    tracker.end(Hearing::All, now)
+    tracker.end(ReportedHandshakes::All, now)
 }
 
 #[test]
@@ -409,7 +414,7 @@ fn memory_is_bounded() {
         for id in 0..10_000 {
             tracker.completed(id, A, CLIENT);
         }
-        let report = tracker.end(Hearing::All, now);
+        let report = tracker.end(ReportedHandshakes::All, now);
         assert!(tracker.first_seen.len() <= MOST_HANDSHAKES);
         if now > start {
             assert_eq!(of_a(&report).unanswered, u64::from(most));

@@ -91,7 +91,11 @@ fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seco
                 now.checked_sub(Duration::from_secs(1)).unwrap(),
             );
         }
-        let hearing = if is_heard { Hearing::All } else { Hearing::Part };
+        let hearing = if is_heard {
+            ReportedHandshakes::All
+        } else {
+            ReportedHandshakes::Part
+        };
         let problems = tracker
             .end(hearing, now)
             .problems(|name| (name == A).then_some(80), false);
@@ -342,7 +346,11 @@ fn nobody_is_called_dead_before_others_could_be_heard() {
                 let last = now.checked_sub(Duration::from_secs(pause.try_into().unwrap())).unwrap();
                 tracker.heard(A, client(REAL), last);
             }
-            let hearing = if is_heard { Hearing::All } else { Hearing::Part };
+            let hearing = if is_heard {
+                ReportedHandshakes::All
+            } else {
+                ReportedHandshakes::Part
+            };
             let problems = tracker.end(hearing, now).problems(|_| Some(80), false);
             told.push(problems.first().map(|problem| problem.severity));
         }
@@ -408,9 +416,9 @@ fn a_scan_of_many_services_hides_no_dead_one() {
     for second in 0..40_u32 {
         let now = start + Duration::from_secs(second.into());
         let hearing = if tracker.is_suspicious() {
-            Hearing::All
+            ReportedHandshakes::All
         } else {
-            Hearing::Part
+            ReportedHandshakes::Part
         };
         for (id, name) in (0..).zip(&names) {
             tracker.handshake(id, name, scanner, true, now);

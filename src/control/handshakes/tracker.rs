@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::completed::Completed;
 use super::failing::{Failing, SERVED_COUNTS};
 use super::unconfirmed::Unconfirmed;
-use super::{ENOUGH_CLIENTS, Evidence, HandshakeReport, Hearing, MOST_SERVICES, Overdue, PATIENCE};
+use super::{ENOUGH_CLIENTS, Evidence, HandshakeReport, MOST_SERVICES, Overdue, PATIENCE, ReportedHandshakes};
 use tcpgw_core::ruleset::name::Family;
 
 /// Age from which a handshake may become overdue: completed flows are recorded from then on, so that new ones can be
@@ -179,7 +179,7 @@ impl HandshakeTracker {
     }
 
     /// Ends an observation. `hearing`: completeness of the reports to [`Self::heard`] since the last one.
-    pub fn end(&mut self, hearing: Hearing, now: Instant) -> HandshakeReport {
+    pub fn end(&mut self, hearing: ReportedHandshakes, now: Instant) -> HandshakeReport {
         self.first_seen = std::mem::take(&mut self.still_there);
         self.is_suspicious = std::mem::take(&mut self.may_be_overdue);
         let before = self.last_look.map(|(at, _)| now.saturating_duration_since(at));
@@ -324,7 +324,7 @@ impl OfFamily {
     fn end(
         &mut self,
         all_completed: &Completed,
-        hearing: Hearing,
+        hearing: ReportedHandshakes,
         is_cut: bool,
         now: Instant,
     ) -> Vec<(Box<str>, Overdue)> {
@@ -344,7 +344,7 @@ impl OfFamily {
             match self.remembered.get_mut(&name) {
                 Some(of) => of.overdue_again(overdue, now),
                 // Completed handshakes were not reported meanwhile: the next observation decides.
-                None if hearing == Hearing::Part => {}
+                None if hearing == ReportedHandshakes::Part => {}
                 None => {
                     self.remembered.insert(name, Remembered::new(overdue, now));
                 }
@@ -355,8 +355,12 @@ impl OfFamily {
                 of.last_begun = now;
             }
             let completed = self.completed.get(name);
-            let completed = completed.filter(|of| hearing == Hearing::All || !of.is_unlisted());
-            if let Some(failing) = self.failing.get_mut(name).filter(|_| hearing != Hearing::Part) {
+            let completed = completed.filter(|of| hearing == ReportedHandshakes::All || !of.is_unlisted());
+            if let Some(failing) = self
+                .failing
+                .get_mut(name)
+                .filter(|_| hearing != ReportedHandshakes::Part)
+            {
                 failing.forget_old(now);
                 // A service that is not followed is never called dead.
                 of.is_unserved = completed.is_some() && failing.is_outage(now);

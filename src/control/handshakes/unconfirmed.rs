@@ -26,11 +26,11 @@ pub(super) struct Unconfirmed {
 }
 
 /// Clients of one service, by address.
-type Clients = BTreeMap<IpAddr, Client>;
+type Clients = BTreeMap<IpAddr, UnconfirmedClient>;
 
 /// A client that did not confirm a handshake.
 #[derive(Debug)]
-struct Client {
+struct UnconfirmedClient {
     /// Begin of the first and the last of its handshakes.
     first: Instant,
     last: Instant,
@@ -55,7 +55,7 @@ impl Unconfirmed {
             known.last = known.last.max(begin);
             known.seen = now;
         } else if clients.len() < ENOUGH_CLIENTS || clients.len() < MOST_CLIENTS && self.count < MOST_OF_ALL {
-            let new = Client {
+            let new = UnconfirmedClient {
                 first: begin,
                 last: begin,
                 seen: now,

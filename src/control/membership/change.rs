@@ -11,7 +11,7 @@ use tcpgw_kernel::conntrack::Pair;
 
 /// Result of the probes of a backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct BackendVerdict {
     /// Whether it may get new connections.
     pub good: bool,
     /// Whether it cannot answer any client any more, so that its flows need not drain.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Membership;
-use super::change::{MembershipChange, Note, Verdict};
+use super::change::{BackendVerdict, MembershipChange, Note};
 use super::services::{Member, backend_of, pairs};
 use super::wave::last_wave;
 use crate::config::daemon::AllFailed;
@@ -17,7 +17,7 @@ use tcpgw_core::model::{Backend, BackendState, Endpoint, PacketRefusal, Service}
 use tcpgw_core::ruleset::name::Family;
 
 /// Returns the result of the probes of an endpoint, for all services.
-type Judge<'j> = dyn Fn(Endpoint) -> Verdict + 'j;
+type Judge<'j> = dyn Fn(Endpoint) -> BackendVerdict + 'j;
 
 /// A change that is worked out, and what it depends on besides the services.
 struct Settling<'a> {
@@ -205,12 +205,12 @@ impl Membership {
     }
 
     /// Returns the result of the probes of an endpoint in a service.
-    fn verdict_in(&self, name: &Name, endpoint: Endpoint, verdict: &Judge<'_>) -> Verdict {
+    fn verdict_in(&self, name: &Name, endpoint: Endpoint, verdict: &Judge<'_>) -> BackendVerdict {
         let verdict = verdict(endpoint);
         if self.unproven.is_empty() || !self.unproven.contains_key(&(endpoint, name.clone())) {
             return verdict;
         }
-        Verdict {
+        BackendVerdict {
             good: false,
             open: verdict.open || verdict.good,
             ..verdict
@@ -223,7 +223,7 @@ impl Membership {
         let name = &service.name;
         let wanted = service.backends.iter();
         let wanted = wanted.filter(|backend| backend.state == BackendState::Active);
-        let wanted: Vec<(Endpoint, Verdict)> = wanted
+        let wanted: Vec<(Endpoint, BackendVerdict)> = wanted
             .map(|backend| {
                 (
                     backend.endpoint,

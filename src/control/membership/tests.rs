@@ -111,7 +111,7 @@ impl Play {
 
     fn settle(&mut self) -> MembershipChange {
         let (good, dead, failed, answered) = (&self.good, &self.dead, &self.failed, &self.answered);
-        let verdict = |at: Endpoint| Verdict {
+        let verdict = |at: Endpoint| BackendVerdict {
             good: good.contains(&last(at)),
             dead: dead.contains(&last(at)),
             open: false,
@@ -577,7 +577,7 @@ fn families_are_kept_apart() {
         "web",
         Some(service("web", 8000, &["\"10.2.0.1:80\"", "\"[fd00::1]:80\""])),
     );
-    let verdict = |at: Endpoint| Verdict {
+    let verdict = |at: Endpoint| BackendVerdict {
         good: at.address.is_ipv4(),
         dead: false,
         open: false,

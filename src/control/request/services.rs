@@ -105,7 +105,7 @@ pub struct Edited {
 
 /// A service of any provider.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Listed {
+pub struct ListedService {
     /// The desired service.
     pub service: Arc<Service>,
     /// Name of its provider: `api`, `file` or `orphan`.
@@ -146,18 +146,18 @@ pub struct PauseView {
 
 /// The services of all providers by name, and the revision of the store.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct List {
+pub struct ListedServices {
     /// Revision of the store; it grows by one with each change.
     pub revision: u64,
     /// Services by name.
-    pub services: Vec<Listed>,
+    pub services: Vec<ListedService>,
 }
 
 /// A service with all that is known of it without a query of the kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceView {
     /// The service.
-    pub listed: Listed,
+    pub listed: ListedService,
     /// Seconds for which new connections are still dropped; `None`: it is not paused.
     pub paused_for: Option<u64>,
     /// Backends of the service by endpoint, including draining ones.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Api, Daemon, SetLevel};
+use super::{Api, DaemonLoop, SetLevel};
 use crate::api::{self, settings};
 use crate::config::daemon::DaemonSettings;
 use crate::config::given::Given;
@@ -16,7 +16,7 @@ use crate::daemon::api_socket::bind;
 use crate::daemon::error::{DaemonError, io};
 use crate::daemon::kernel_thread::Worker;
 use crate::daemon::limits::{Listeners, allow_many_sockets, within_limits};
-use crate::daemon::looker::Looker;
+use crate::daemon::looker::Examiner;
 use crate::daemon::observer::Observer;
 use crate::daemon::presence::Presence;
 use crate::daemon::provider_task::ProviderTask;
@@ -25,7 +25,7 @@ use crate::daemon::signals::Signals;
 use crate::daemon::start::StartFiles;
 use crate::daemon::store_thread::StoreThread;
 use crate::daemon::traffic_thread::{TrafficSettings, TrafficThread};
-use crate::daemon::watched_file::File;
+use crate::daemon::watched_file::FollowedFile;
 use crate::daemon::web_task::WebTask;
 use crate::lock::Lock;
 use crate::metrics::OwnFile;
@@ -124,7 +124,7 @@ fn open_kernel(is_owner: bool) -> Result<(Linux, u64), DaemonError> {
     Ok((kernel, namespace))
 }
 
-impl Daemon {
+impl DaemonLoop {
     pub(super) fn start(
         given: Given,
         settings: DaemonSettings,
@@ -143,7 +143,7 @@ impl Daemon {
         let network = route_monitor::follow();
         let (seen, observations) = mpsc::channel(1);
         let observer = Observer::start(seen).map_err(io("start a thread"))?;
-        let (looker, looks) = Looker::start().map_err(io("start a thread"))?;
+        let (looker, looks) = Examiner::start().map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
         let presence = leave_presence(&settings, run_dir, namespace);
         let (config, wanted_mark) = settle_configuration(config, &given, &mut kernel);
@@ -178,7 +178,7 @@ impl Daemon {
         // The number of reports is bounded by that of probes in flight.
         let (reports, probed) = mpsc::unbounded_channel();
         let thread = Prober::start(reports)?;
-        let file = settings.state.as_ref().map(|path| File::watch(path, &config));
+        let file = settings.state.as_ref().map(|path| FollowedFile::watch(path, &config));
         let mut last = last_services(&settings);
         let recorded = RecordFile::new(run_dir, namespace).store_revision(&boot_id(), &settings.store);
         let (writes, written) = mpsc::channel(1);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
 
-use super::{Daemon, Presence};
+use super::{DaemonLoop, Presence};
 use crate::control::core::Now;
 
 /// Time for which connections stay that wait for neither the store nor the kernel.
@@ -16,7 +16,7 @@ const ANSWERS: Duration = Duration::from_secs(5);
 /// Between two looks whether something is due.
 const STEP: Duration = Duration::from_millis(10);
 
-impl Daemon {
+impl DaemonLoop {
     /// Leaves everything as it is, with a record for the next one. What was accepted before is carried out and answered, within
     /// [`ANSWERS`]; what comes now is refused.
     pub(super) async fn end(mut self) {

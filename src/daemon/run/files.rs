@@ -3,24 +3,24 @@
 use tokio::net::UnixListener;
 
 use super::begin::{keep_copy, note_presence};
-use super::{Daemon, IsKnown};
+use super::{DaemonLoop, IsKnown};
 use crate::config::daemon::DaemonSettings;
 use crate::config::{Config, ConfigError};
 use crate::control::core::Now;
 use crate::daemon::api_socket::socket_settings;
 use crate::daemon::error::{DaemonError, io};
-use crate::daemon::looker::Asker;
+use crate::daemon::looker::Requester;
 use crate::daemon::presence::Presence;
 use crate::daemon::start::{StartError, StartFiles};
 use crate::daemon::traffic_thread::TrafficSettings;
-use crate::daemon::watched_file::File;
+use crate::daemon::watched_file::FollowedFile;
 use crate::provider::News;
 use crate::record::RecordFile;
 use crate::run_file;
 use tcpgw_core::model::State;
 use tcpgw_core::problem::Kind;
 
-impl Daemon {
+impl DaemonLoop {
     /// Restores files of the run directory that another process has removed: without them the daemon could not be
     /// reached, another writer would find no lock, and it would be unknown that a killed daemon ran.
     pub(super) fn look_for_files(&mut self, now: Now) {
@@ -88,7 +88,7 @@ impl Daemon {
     pub(super) fn file_news(&mut self, news: News) {
         let now = Now::read();
         let looker = &mut self.looker;
-        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::File, state, known, now.instant);
+        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Requester::File, state, known, now.instant);
         if self.core.file_news(news, vet, now) {
             self.core.begin(now);
         }
@@ -130,7 +130,7 @@ impl Daemon {
             file.task.abort();
         }
         match &settings.state {
-            Some(path) => self.file = Some(File::watch(path, config)),
+            Some(path) => self.file = Some(FollowedFile::watch(path, config)),
             None => self.core.no_file(Now::read()),
         }
     }

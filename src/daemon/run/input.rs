@@ -1,17 +1,17 @@
 //! Input of the main loop: requests, and notifications of the kernel.
 
-use super::Daemon;
+use super::DaemonLoop;
 use crate::control::core::{ApplyOrder, Now, Order};
 use crate::control::request::{DaemonRequest, Refused};
 use crate::daemon::parsed::Parsed;
-use crate::probe::Report as Probed;
+use crate::probe::ProbeReport;
 use tcpgw_core::health::ProbeOutcome;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::nftables::monitor::{TableChange, TableNotification};
 use tcpgw_kernel::route::monitor::Notification;
 
-impl Daemon {
-    pub(super) fn probed(&mut self, probed: Vec<Probed>) {
+impl DaemonLoop {
+    pub(super) fn probed(&mut self, probed: Vec<ProbeReport>) {
         let now = Now::read();
         for report in probed {
             if matches!(report.outcome, ProbeOutcome::Accepted | ProbeOutcome::Refused) {

@@ -4,13 +4,13 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::addon;
-use crate::control::storage::Recorded;
-use crate::store::{By, Change, DeployStep, Edit, Expect, NewDeploy, Phase, Store, lost, written};
+use crate::control::storage::DeployRecord;
+use crate::store::{By, Change, DeployPhase, DeployStep, Edit, Expect, NewDeploy, Store, lost, written};
 use std::sync::Arc;
 use tcpgw_core::model::parse_service;
 
 /// Returns a query, and the channel of its answer.
-fn question() -> (Query, oneshot::Receiver<Result<Option<Recorded>, QueryError>>) {
+fn question() -> (Query, oneshot::Receiver<Result<Option<DeployRecord>, QueryError>>) {
     let (reply, answer) = oneshot::channel();
     (Query::Deploy(1, reply), answer)
 }
@@ -30,9 +30,9 @@ fn a_service() -> (Change, By) {
     (change, by)
 }
 
-fn answered(order: Order) -> Option<Written> {
+fn answered(order: Order) -> Option<WriteResult> {
     match order {
-        Order::Write(_) => Some(Written::Stepped(Ok(()))),
+        Order::Write(_) => Some(WriteResult::Stepped(Ok(()))),
         Order::Checkpoint => None,
         Order::Query(query) => {
             if let Query::Deploy(_, reply) = query {
@@ -127,7 +127,7 @@ fn a_store_whose_log_was_lost_is_found_by_its_last_write() {
         &|store| {
             let step = DeployStep {
                 id: 1,
-                phase: Phase::Failed,
+                phase: DeployPhase::Failed,
                 reason: None,
             };
             store.deploy_update(&step, Duration::ZERO).map(|()| 1).unwrap()
@@ -242,7 +242,7 @@ fn a_second_after_a_write_the_file_alone_is_the_store() {
     assert!(opened.is_ok());
     let (change, by) = a_service();
     store_thread.write(Write::Change(change, by, Duration::ZERO)).unwrap();
-    let Some(Written::Changed(Ok(committed))) = written.blocking_recv() else {
+    let Some(WriteResult::Changed(Ok(committed))) = written.blocking_recv() else {
         panic!("it is not written");
     };
     assert_eq!(committed.revision, 1);

@@ -1,10 +1,10 @@
 //! Check of other programs' chains for packets between processes of `tcpgw up` and the outside.
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity};
+use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::{PacketVerdict, RulePlace, walk};
-use super::super::packet::{FromApp, Interface, Packet, Stage};
-use super::chain::{Context, sees};
+use super::super::packet::{FromApp, Interface, Packet, PacketStage};
+use super::chain::{ChainContext, sees};
 use super::firewall::foreign_chains;
 use super::samples::{merged, of_link, outside, packet_mark};
 use super::words::some;
@@ -13,7 +13,7 @@ use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};
 
 /// The links of an app.
-struct App {
+struct AppLinks {
     prefix: String,
     link: Interface,
     client: FromApp,
@@ -30,7 +30,7 @@ pub(in super::super) fn check_one(facts: &CheapFacts, id: &str, diagnosis: &mut 
     judge_all(facts, &apps, diagnosis);
 }
 
-fn judge_all(facts: &CheapFacts, apps: &[App], diagnosis: &mut Diagnosis) {
+fn judge_all(facts: &CheapFacts, apps: &[AppLinks], diagnosis: &mut Diagnosis) {
     if apps.is_empty() {
         return;
     }
@@ -46,13 +46,13 @@ fn judge_all(facts: &CheapFacts, apps: &[App], diagnosis: &mut Diagnosis) {
     }
 }
 
-fn apps(facts: &CheapFacts) -> Vec<App> {
+fn apps(facts: &CheapFacts) -> Vec<AppLinks> {
     let links = facts.links.as_deref().unwrap_or_default();
     let app = |gateway: &tcpgw_kernel::route::links::LinkDetails| {
         let prefix = app_link::process_prefix(app_link::app_of_gateway(&gateway.name)?);
         let link = links.iter().find(|link| link.name.starts_with(&prefix))?;
         let mut addresses = gateway.addresses.iter().map(|(address, _)| *address);
-        Some(App {
+        Some(AppLinks {
             link: of_link(link),
             client: FromApp {
                 client: addresses.find(|address| Family::of(*address) == Family::V4)?,
@@ -66,12 +66,12 @@ fn apps(facts: &CheapFacts) -> Vec<App> {
 
 fn judge(
     facts: &CheapFacts,
-    apps: &[App],
+    apps: &[AppLinks],
     (chains, chain, base): (&[FirewallChain], &FirewallChain, FirewallBase),
     diagnosis: &mut Diagnosis,
 ) {
     let fates = apps.iter().map(|app| (app, fate(facts, app, chains, chain)));
-    let stopped: Vec<(&App, RulePlace, bool)> = fates
+    let stopped: Vec<(&AppLinks, RulePlace, bool)> = fates
         .filter_map(|(app, fate)| match fate {
             PacketVerdict::Ends(place) => Some((app, place, true)),
             PacketVerdict::MayEnd(place) => Some((app, place, false)),
@@ -79,7 +79,7 @@ fn judge(
         })
         .collect();
     let Some((_, place, _)) = stopped.first() else { return };
-    let context = Context {
+    let context = ChainContext {
         facts,
         chains,
         chain,
@@ -99,7 +99,7 @@ fn judge(
     let prefixes: Vec<&str> = stopped.iter().map(|(app, ..)| app.prefix.as_str()).collect();
     diagnosis.found(
         "packets-dropped",
-        Severity::Warning,
+        FindingSeverity::Warning,
         format!(
             "{} {does} what processes of `tcpgw up` and the outside send each other ({}): {}",
             context.name(),
@@ -116,7 +116,7 @@ fn judge(
 }
 
 /// Returns the verdict on the first packet of a connection to the outside, and on its answer.
-fn fate(facts: &CheapFacts, app: &App, chains: &[FirewallChain], chain: &FirewallChain) -> PacketVerdict {
+fn fate(facts: &CheapFacts, app: &AppLinks, chains: &[FirewallChain], chain: &FirewallChain) -> PacketVerdict {
     let mut all = PacketVerdict::Passes;
     let outside = outside(facts, Family::V4);
     for outside in outside.into_iter().filter(|link| !app_link::is_of_app(&link.name)) {
@@ -133,7 +133,7 @@ fn fate(facts: &CheapFacts, app: &App, chains: &[FirewallChain], chain: &Firewal
                 server: None,
                 port: None,
                 reply,
-                stage: Stage::Handshake,
+                stage: PacketStage::Handshake,
                 tracked: true,
                 ours: None,
                 mark: packet_mark(facts),

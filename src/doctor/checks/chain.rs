@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity};
+use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::RulePlace;
 use super::words::some;
 use tcpgw_core::diff::count;
@@ -50,7 +50,7 @@ pub(super) fn is_probes(base: FirewallBase) -> bool {
     matches!(base.hook, FirewallHook::Input | FirewallHook::Output)
 }
 
-pub(super) struct Context<'a> {
+pub(super) struct ChainContext<'a> {
     pub(super) facts: &'a CheapFacts,
     pub(super) chains: &'a [FirewallChain],
     pub(super) chain: &'a FirewallChain,
@@ -65,7 +65,7 @@ pub(super) struct Context<'a> {
     pub(super) by: Option<String>,
 }
 
-impl Context<'_> {
+impl ChainContext<'_> {
     /// Returns the name of the chain: `chain FORWARD of table filter of iptables-nft`.
     pub(super) fn name(&self) -> String {
         format!("chain {} of {}", self.chain.name, whose(self.chain))
@@ -95,7 +95,7 @@ impl Context<'_> {
         &self,
         places: &[(Option<SocketAddr>, RulePlace)],
         does: &str,
-        severity: Severity,
+        severity: FindingSeverity,
         diagnosis: &mut Diagnosis,
     ) {
         let Some((_, place)) = places.first() else { return };
@@ -126,7 +126,7 @@ impl Context<'_> {
             does.to_owned()
         };
         let by = self.place_of_end(place);
-        let doubt = if severity == Severity::Broken {
+        let doubt = if severity == FindingSeverity::Broken {
             ""
         } else if place.exceeds {
             "; it drops what exceeds its rate"

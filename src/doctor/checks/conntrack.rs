@@ -1,7 +1,7 @@
 //! Checks of the size of conntrack's table, its counters, and its settings.
 
 use super::super::facts::{CheapFacts, Facts};
-use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
+use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice, command};
 use tcpgw_core::diff::count;
 
 const NEARLY_FULL: u64 = 80;
@@ -28,9 +28,9 @@ pub(super) fn fill(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let percent = count.saturating_mul(100).checked_div(max).unwrap_or(0);
     if percent >= NEARLY_FULL {
         let (id, severity) = if percent >= FULL {
-            ("conntrack-full", Severity::Broken)
+            ("conntrack-full", FindingSeverity::Broken)
         } else {
-            ("conntrack-filling", Severity::Warning)
+            ("conntrack-filling", FindingSeverity::Warning)
         };
         diagnosis.found(
             id,
@@ -159,7 +159,7 @@ fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
         let fix = command("sysctl -w net.netfilter.nf_conntrack_acct=1");
         diagnosis.found(
             "conntrack-accounting-off",
-            Severity::Note,
+            FindingSeverity::Note,
             seen.into(),
             cause.into(),
             Some(fix),
@@ -171,7 +171,7 @@ fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
         let fix = command("sysctl -w net.netfilter.nf_conntrack_timestamp=1");
         diagnosis.found(
             "conntrack-timestamps-off",
-            Severity::Note,
+            FindingSeverity::Note,
             seen.into(),
             cause.into(),
             Some(fix),

@@ -2,12 +2,12 @@
 //! miss the flow.
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
-use super::super::judge::{Done, walk};
+use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice, command};
+use super::super::judge::{ChainEffect, walk};
 use super::super::packet::Packet;
 use super::chain::{program, sees, whose};
 use super::firewall::foreign_chains;
-use super::samples::{DSTNAT, Kind, outside, packet, packet_mark, samples};
+use super::samples::{DSTNAT, PacketKind, outside, packet, packet_mark, samples};
 use crate::doctor::holds::Holds;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
@@ -62,8 +62,8 @@ fn worst(
     chains: &[FirewallChain],
     chain: &FirewallChain,
     base: FirewallBase,
-) -> Option<(Done, MarkWrite)> {
-    let mut worst: Option<(Done, MarkWrite)> = None;
+) -> Option<(ChainEffect, MarkWrite)> {
+    let mut worst: Option<(ChainEffect, MarkWrite)> = None;
     let mut look = |packet: &Packet| {
         for done in walk(chains, chain, packet).1 {
             if let Some(write) = overwrites(done.effect, facts.mark)
@@ -80,7 +80,7 @@ fn worst(
         let backends = samples(facts, family, SAMPLES);
         let outside = outside(facts, family);
         for (reply, later) in kinds(base) {
-            let kind = Kind {
+            let kind = PacketKind {
                 family,
                 reply,
                 later,
@@ -125,7 +125,7 @@ struct Overwriting<'a> {
     /// The base chain that packets meet first.
     chain: &'a FirewallChain,
     /// The rule that writes.
-    done: &'a Done,
+    done: &'a ChainEffect,
     write: MarkWrite,
     /// Whether some rule copies the ct mark to the packet's mark, which the write may then contain.
     restored: bool,
@@ -137,7 +137,7 @@ impl Overwriting<'_> {
         let sure = done.holds == Holds::Yes && (self.write.is_known(mark.mask()) || !self.restored);
         diagnosis.found(
             "flow-mark-overwritten",
-            if sure { Severity::Broken } else { Severity::Warning },
+            if sure { FindingSeverity::Broken } else { FindingSeverity::Warning },
             format!(
                 "rule {} of chain {} of {} {} the whole ct mark of tcpgw's flows",
                 done.rule,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::forwarding::forwards;
 use super::samples;
 use super::words::some;
@@ -34,7 +34,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
     diagnosis.found(
         "backends-exposed",
-        Severity::Warning,
+        FindingSeverity::Warning,
         format!(
             "{} with `allow`, `deny` or `limit` can be bypassed: {}",
             count(services.len(), "service"),

@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{Done, PacketVerdict, RulePlace};
-use super::chain::{Context, is_probes, sees, whose};
+use super::super::finding::{Diagnosis, FindingSeverity};
+use super::super::judge::{ChainEffect, PacketVerdict, RulePlace};
+use super::chain::{ChainContext, is_probes, sees, whose};
 use super::other_links;
-use super::samples::{Kind, Packets, Sample, packet_mark, samples, walk_all};
+use super::samples::{BackendSample, PacketKind, Packets, packet_mark, samples, walk_all};
 use super::words::quoted;
 use crate::doctor::holds::Holds;
 use tcpgw_core::ruleset::name::Family;
@@ -110,7 +110,7 @@ fn judge(
             if later && is_told {
                 continue;
             }
-            let kind = Kind {
+            let kind = PacketKind {
                 family,
                 reply,
                 later,
@@ -120,7 +120,7 @@ fn judge(
             let of_all = Packets::of(facts, chain, base, kind, None);
             let of_sample = |sample| (sample, Packets::of(facts, chain, base, kind, Some(sample)));
             let packets = samples.iter().map(of_sample);
-            let packets: Vec<(&Sample<'_>, Packets)> =
+            let packets: Vec<(&BackendSample<'_>, Packets)> =
                 packets.filter(|(_, packets)| !packets.seen.is_empty()).collect();
             // Most chains pass a packet for any backend.
             let is_known = !of_all.seen.is_empty();
@@ -142,7 +142,7 @@ fn judge(
             }
             nothing_arrives |= !trouble.ends.is_empty();
             is_told |= !trouble.is_none();
-            let context = Context {
+            let context = ChainContext {
                 facts,
                 chains,
                 chain,
@@ -156,7 +156,7 @@ fn judge(
             trouble.tell(&context, diagnosis);
         }
         if !is_told {
-            let seen = other_links::Seen {
+            let seen = other_links::ForeignBaseChain {
                 facts,
                 chains,
                 chain,
@@ -219,7 +219,7 @@ impl Trouble {
             && !self.unjudged
     }
 
-    fn add(&mut self, backend: Option<SocketAddr>, (fate, done): (PacketVerdict, Vec<Done>)) {
+    fn add(&mut self, backend: Option<SocketAddr>, (fate, done): (PacketVerdict, Vec<ChainEffect>)) {
         match fate {
             PacketVerdict::Passes => {}
             PacketVerdict::Ends(place) => self.ends.push((backend, place)),
@@ -237,7 +237,7 @@ impl Trouble {
         }
     }
 
-    fn tell(&self, context: &Context<'_>, diagnosis: &mut Diagnosis) {
+    fn tell(&self, context: &ChainContext<'_>, diagnosis: &mut Diagnosis) {
         let whose = whose(context.chain);
         if self.unjudged {
             diagnosis.unchecked(
@@ -246,9 +246,9 @@ impl Trouble {
             );
         }
         if !self.ends.is_empty() {
-            context.dropped(&self.ends, "drops", Severity::Broken, diagnosis);
+            context.dropped(&self.ends, "drops", FindingSeverity::Broken, diagnosis);
         } else if !self.may_end.is_empty() {
-            context.dropped(&self.may_end, "may drop", Severity::Warning, diagnosis);
+            context.dropped(&self.may_end, "may drop", FindingSeverity::Warning, diagnosis);
         }
         if is_probes(context.base) {
             return;
@@ -257,7 +257,11 @@ impl Trouble {
             let sure = *holds == Holds::Yes;
             diagnosis.found(
                 "packets-untracked",
-                if sure { Severity::Broken } else { Severity::Warning },
+                if sure {
+                    FindingSeverity::Broken
+                } else {
+                    FindingSeverity::Warning
+                },
                 format!(
                     "chain {chain} of {whose} {} {} off conntrack (notrack)",
                     if sure { "takes" } else { "may take" },

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity, command};
+use super::super::finding::{Diagnosis, FindingSeverity, command};
 use super::words::{some, sysctl};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::links::LinkDetails;
@@ -59,12 +59,16 @@ fn one(facts: &CheapFacts, family: Family, id: &'static str, diagnosis: &mut Dia
         .iter()
         .map(|(_, role)| role.severity())
         .min()
-        .unwrap_or(Severity::Note);
-    let severity = if serves_no_client { Severity::Broken } else { severity };
+        .unwrap_or(FindingSeverity::Note);
+    let severity = if serves_no_client {
+        FindingSeverity::Broken
+    } else {
+        severity
+    };
     let names = off
         .iter()
         .map(|(link, role)| format!("{} ({})", link.name, role.words()));
-    let (seen, fix) = if is_off && severity == Severity::Broken {
+    let (seen, fix) = if is_off && severity == FindingSeverity::Broken {
         (
             format!("{switch} is 0, and forwarding is off on {}", some(names)),
             format!("sysctl -w {switch}=1"),
@@ -120,11 +124,11 @@ enum Role {
 }
 
 impl Role {
-    const fn severity(self) -> Severity {
+    const fn severity(self) -> FindingSeverity {
         match self {
-            Self::Answers | Self::Clients => Severity::Broken,
-            Self::PerhapsClients => Severity::Warning,
-            Self::OtherClients => Severity::Note,
+            Self::Answers | Self::Clients => FindingSeverity::Broken,
+            Self::PerhapsClients => FindingSeverity::Warning,
+            Self::OtherClients => FindingSeverity::Note,
         }
     }
 

@@ -1,9 +1,9 @@
 //! Check of other programs' rules that give packets of services a hop limit (TTL) with which they do not arrive.
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::chain::{KINDS, sees, whose};
-use super::samples::{Kind, Packets, packet_mark, samples, walk_all};
+use super::samples::{PacketKind, Packets, packet_mark, samples, walk_all};
 use crate::doctor::holds::Holds;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, RuleEffect};
@@ -54,7 +54,7 @@ fn judge(
         if !(is_before || reply && by_router) {
             continue;
         }
-        let kind = Kind {
+        let kind = PacketKind {
             family,
             reply,
             later,
@@ -87,7 +87,7 @@ fn judge(
             };
             diagnosis.found(
                 "packets-dropped",
-                if sure { Severity::Broken } else { Severity::Warning },
+                if sure { FindingSeverity::Broken } else { FindingSeverity::Warning },
                 format!(
                     "{rule} of {} {} {what} the hop limit (TTL) {limit}",
                     whose(chain),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use ipnet::IpNet;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::xfrm::{Policies, Policy, PolicyDirection};
@@ -27,7 +27,7 @@ enum Covers {
 
 /// One end of packets, as a policy sees it.
 #[derive(Debug, Clone)]
-enum End {
+enum PolicyEnd {
     /// Clients, with any address and port.
     Client,
     /// One of these addresses, with this port if it is known.
@@ -39,8 +39,8 @@ struct Forwarded {
     family: Family,
     out: bool,
     reply: bool,
-    source: End,
-    destination: End,
+    source: PolicyEnd,
+    destination: PolicyEnd,
 }
 
 /// Policy that drops packets, by its number; `None`: the default does.
@@ -57,7 +57,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         let reason = format!("there are too many: {} were not looked at", policies.left_out);
         diagnosis.unchecked("policies of IPsec", reason);
     }
-    let mut found: BTreeMap<(Cause, bool), Severity> = BTreeMap::new();
+    let mut found: BTreeMap<(Cause, bool), FindingSeverity> = BTreeMap::new();
     let mut transforms = false;
     let mut steps = MOST_STEPS;
     for packets in all_packets(facts) {
@@ -84,13 +84,13 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-fn report(policy: Option<&Policy>, reply: bool, severity: Severity, diagnosis: &mut Diagnosis) {
+fn report(policy: Option<&Policy>, reply: bool, severity: FindingSeverity, diagnosis: &mut Diagnosis) {
     let what = if reply {
         "answers of backends"
     } else {
         "packets to services"
     };
-    let verb = if severity == Severity::Broken {
+    let verb = if severity == FindingSeverity::Broken {
         "drops"
     } else {
         "may drop"
@@ -126,14 +126,14 @@ fn report(policy: Option<&Policy>, reply: bool, severity: Severity, diagnosis: &
 }
 
 /// Verdict of the policies about packets.
-struct Judged {
-    dropped: Option<(Cause, Severity)>,
+struct PolicyVerdict {
+    dropped: Option<(Cause, FindingSeverity)>,
     /// Whether a policy asks for encrypted packets.
     transforms: bool,
 }
 
 /// Judges packets: the first policy that is for a packet decides.
-fn judge(policies: &Policies, packets: &Forwarded) -> Judged {
+fn judge(policies: &Policies, packets: &Forwarded) -> PolicyVerdict {
     let mut may: Option<Cause> = None;
     let mut transforms = false;
     // Whether a policy lets some of the packets pass.
@@ -156,8 +156,8 @@ fn judge(policies: &Policies, packets: &Forwarded) -> Judged {
                 transforms |= policy.transforms;
                 doubt = true;
                 if covered == Covers::All {
-                    let dropped = may.map(|cause| (cause, Severity::Warning));
-                    return Judged { dropped, transforms };
+                    let dropped = may.map(|cause| (cause, FindingSeverity::Warning));
+                    return PolicyVerdict { dropped, transforms };
                 }
             }
         }
@@ -169,11 +169,11 @@ fn judge(policies: &Policies, packets: &Forwarded) -> Judged {
     };
     let end = end.or(by_default.then_some(None));
     let dropped = match (end, doubt, may) {
-        (Some(cause), false, _) => Some((cause, Severity::Broken)),
-        (_, _, Some(cause)) | (Some(cause), true, None) => Some((cause, Severity::Warning)),
+        (Some(cause), false, _) => Some((cause, FindingSeverity::Broken)),
+        (_, _, Some(cause)) | (Some(cause), true, None) => Some((cause, FindingSeverity::Warning)),
         (None, _, None) => None,
     };
-    Judged { dropped, transforms }
+    PolicyVerdict { dropped, transforms }
 }
 
 fn covers(policy: &Policy, packets: &Forwarded) -> Covers {
@@ -191,10 +191,10 @@ fn covers(policy: &Policy, packets: &Forwarded) -> Covers {
         ))
 }
 
-fn end_in(end: &End, network: IpNet, (port, mask): (u16, u16)) -> Covers {
+fn end_in(end: &PolicyEnd, network: IpNet, (port, mask): (u16, u16)) -> Covers {
     let (addresses, known) = match end {
-        End::Client => (None, None),
-        End::At(addresses, port) => (Some(addresses), *port),
+        PolicyEnd::Client => (None, None),
+        PolicyEnd::At(addresses, port) => (Some(addresses), *port),
     };
     let of_port = match known {
         _ if mask == 0 => Covers::All,
@@ -238,18 +238,18 @@ fn all_packets(facts: &CheapFacts) -> Vec<Forwarded> {
         if public.is_empty() {
             public.clone_from(&own[&family]);
         }
-        let server = |of: SocketAddr| End::At(vec![of.ip()], Some(of.port()));
+        let server = |of: SocketAddr| PolicyEnd::At(vec![of.ip()], Some(of.port()));
         for out in [false, true] {
             let destination = if out {
                 server(backend)
             } else {
-                End::At(public.clone(), Some(service.port))
+                PolicyEnd::At(public.clone(), Some(service.port))
             };
             all.push(Forwarded {
                 family,
                 out,
                 reply: false,
-                source: End::Client,
+                source: PolicyEnd::Client,
                 destination,
             });
             all.push(Forwarded {
@@ -257,7 +257,7 @@ fn all_packets(facts: &CheapFacts) -> Vec<Forwarded> {
                 out,
                 reply: true,
                 source: server(backend),
-                destination: End::Client,
+                destination: PolicyEnd::Client,
             });
         }
     }

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use super::super::finding::{Fix, advice, command};
-use super::chain::{Context, is_probes, program};
+use super::chain::{ChainContext, is_probes, program};
 use super::samples::{DSTNAT, shows_backend};
 use super::words::{range_list, ranges};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallHook, RuleVerdict};
 
-impl Context<'_> {
+impl ChainContext<'_> {
     /// Returns the program that made the chain, and where to make a change of it permanent.
     pub(super) fn lasting(&self) -> &'static str {
         let has = |name: &str| {

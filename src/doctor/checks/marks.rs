@@ -1,9 +1,9 @@
 //! Check of other programs' rules that give packets of services a mark with which routing refuses them.
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::chain::{sees, whose};
-use super::samples::{Kind, Packets, packet_mark, samples, walk_all};
+use super::samples::{PacketKind, Packets, packet_mark, samples, walk_all};
 use crate::doctor::holds::Holds;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallChain, FirewallHook, RuleEffect};
@@ -39,7 +39,7 @@ fn judge(
     if !sees(chain.table.family, family) {
         return;
     }
-    let kind = Kind {
+    let kind = PacketKind {
         family,
         reply,
         later: false,
@@ -83,7 +83,7 @@ fn judge(
     let option = if family == Family::V6 { "-6 " } else { "" };
     diagnosis.found(
         "packets-dropped",
-        if sure { Severity::Broken } else { Severity::Warning },
+        if sure { FindingSeverity::Broken } else { FindingSeverity::Warning },
         format!(
             "{rule} of {} {} {what} the mark {mark:#x}, with which routing refuses them, or has no route",
             whose(chain),

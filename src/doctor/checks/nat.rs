@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::super::judge::walk;
-use super::super::packet::{Interface, Packet, Stage};
+use super::super::packet::{Interface, Packet, PacketStage};
 use super::chain::{sees, whose};
 use super::firewall::foreign_chains;
-use super::samples::{Kind, outside, packet, packet_mark, samples};
+use super::samples::{PacketKind, outside, packet, packet_mark, samples};
 use super::words::some;
 use crate::doctor::holds::Holds;
 use tcpgw_core::diff::count;
@@ -82,7 +82,7 @@ fn judge_own_connections(
             advice("give the service or that other program (a container's published port?) another port"),
         );
     }
-    let kind = |family| Kind {
+    let kind = |family| PacketKind {
         family,
         reply: false,
         later: false,
@@ -152,36 +152,36 @@ fn judge(
     }
     let (severity, cause) = match base.priority {
         ..DSTNAT if surely => (
-            Severity::Broken,
+            FindingSeverity::Broken,
             "its chain comes before tcpgw's: the connections go where that table says",
         ),
         ..DSTNAT => (
-            Severity::Warning,
+            FindingSeverity::Warning,
             "its chain comes before tcpgw's: connections for which its rule holds go where that table says",
         ),
         DSTNAT => match is_later(facts, chain) {
             Some(true) if surely => (
-                Severity::Broken,
+                FindingSeverity::Broken,
                 "both chains have the same priority, and it was made after tcpgw's: the one that was made last gets the \
                  connections",
             ),
             Some(true) => (
-                Severity::Warning,
+                FindingSeverity::Warning,
                 "both chains have the same priority, and it was made after tcpgw's: connections for which its rule holds go \
                  where that table says",
             ),
             Some(false) => (
-                Severity::Warning,
+                FindingSeverity::Warning,
                 "both chains have the same priority, and it was made before tcpgw's, which gets the connections as long as \
                  that chain is not made again",
             ),
             None => (
-                Severity::Warning,
+                FindingSeverity::Warning,
                 "both chains have the same priority: the one that was made last gets the connections; which one that is cannot be seen here",
             ),
         },
         _ => (
-            Severity::Warning,
+            FindingSeverity::Warning,
             "its chain comes after tcpgw's: that rule gets no connections",
         ),
     };
@@ -238,7 +238,7 @@ fn packets(facts: &CheapFacts, chain: &FirewallChain, service: &ServiceSummary) 
                 server,
                 port: Some(service.port),
                 reply: false,
-                stage: Stage::Handshake,
+                stage: PacketStage::Handshake,
                 tracked: true,
                 ours: None,
                 mark,

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity};
+use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::{PacketVerdict, RulePlace};
 use super::super::packet::Interface;
-use super::chain::{Context, KINDS, is_probes};
-use super::samples::{Kind, Packets, Sample, other_outside, walk_all};
+use super::chain::{ChainContext, KINDS, is_probes};
+use super::samples::{BackendSample, PacketKind, Packets, other_outside, walk_all};
 use super::words::some;
 use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
@@ -20,7 +20,7 @@ const MOST_SAMPLES: usize = 8;
 
 /// A base chain of another program, and packets of a family.
 #[derive(Clone, Copy)]
-pub(super) struct Seen<'a> {
+pub(super) struct ForeignBaseChain<'a> {
     pub(super) facts: &'a CheapFacts,
     pub(super) chains: &'a [FirewallChain],
     pub(super) chain: &'a FirewallChain,
@@ -31,11 +31,11 @@ pub(super) struct Seen<'a> {
 
 /// Reports packets that a chain surely drops if they come in by an interface other than the first for clients. If the
 /// chain drops those of all clients, this is reported elsewhere.
-pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diagnosis) {
+pub(super) fn judge(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], diagnosis: &mut Diagnosis) {
     if is_probes(seen.base) {
         return;
     }
-    let mut dropped: BTreeMap<(Severity, bool, bool), (RulePlace, Vec<String>)> = BTreeMap::new();
+    let mut dropped: BTreeMap<(FindingSeverity, bool, bool), (RulePlace, Vec<String>)> = BTreeMap::new();
     let links = other_outside(seen.facts, seen.family).into_iter();
     // No client comes in by the link that has an app's gateway address.
     let links = links.filter(|link| !app_link::is_of_app(&link.name));
@@ -48,7 +48,11 @@ pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diag
                 // A rule set that admits only some interfaces is intended, unless the others lead to remote networks,
                 // too.
                 let is_wish = place.rule.is_none() && !leads_far(seen.facts, link.index);
-                let severity = if is_wish { Severity::Note } else { Severity::Warning };
+                let severity = if is_wish {
+                    FindingSeverity::Note
+                } else {
+                    FindingSeverity::Warning
+                };
                 let entry = dropped.entry((severity, reply, later));
                 let entry = entry.or_insert_with(|| (place, Vec::new()));
                 entry.1.push(link.name.clone());
@@ -57,7 +61,7 @@ pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diag
         }
     }
     for ((severity, reply, later), (place, links)) in dropped {
-        let context = Context {
+        let context = ChainContext {
             facts: seen.facts,
             chains: seen.chains,
             chain: seen.chain,
@@ -89,17 +93,17 @@ fn leads_far(facts: &CheapFacts, index: u32) -> bool {
     ways.any(|way| way.index == index && way.gateway.is_some())
 }
 
-impl Seen<'_> {
+impl ForeignBaseChain<'_> {
     /// Returns the rule or policy that ends packets of clients that come in by an interface, to or from any backend.
-    fn ends(&self, link: &Interface, reply: bool, later: bool, samples: &[Sample<'_>]) -> Option<RulePlace> {
-        let kind = Kind {
+    fn ends(&self, link: &Interface, reply: bool, later: bool, samples: &[BackendSample<'_>]) -> Option<RulePlace> {
+        let kind = PacketKind {
             family: self.family,
             reply,
             later,
             data: false,
             mark: self.mark,
         };
-        let fate = |sample: Option<&Sample<'_>>| {
+        let fate = |sample: Option<&BackendSample<'_>>| {
             let packets = Packets::by(self.facts, self.chain, self.base, kind, link, sample);
             walk_all(self.facts, self.chains, self.chain, (sample, &packets)).0
         };

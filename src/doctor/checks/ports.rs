@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts};
-use super::super::finding::{Diagnosis, Severity, advice, command};
+use super::super::finding::{Diagnosis, FindingSeverity, advice, command};
 use super::words::{range_list, ranges, some};
 use tcpgw_core::diff::count;
 use tcpgw_core::summary::ServiceSummary;
@@ -44,9 +44,9 @@ fn snat(facts: &Facts, diagnosis: &mut Diagnosis) {
     diagnosis.found(
         "snat-ports-exhausted",
         if percent(*most) >= ALL {
-            Severity::Broken
+            FindingSeverity::Broken
         } else {
-            Severity::Warning
+            FindingSeverity::Warning
         },
         format!(
             "{most} of {SNAT_PORTS} source ports from {address} to backend {backend} are in use ({} %){others}",
@@ -201,7 +201,11 @@ pub(super) fn addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         let is_broken = facts.services.services.iter().any(has_none);
         diagnosis.found(
             "address-not-local",
-            if is_broken { Severity::Broken } else { Severity::Warning },
+            if is_broken {
+                FindingSeverity::Broken
+            } else {
+                FindingSeverity::Warning
+            },
             format!(
                 "services listen on {} that this gateway does not have: {}",
                 if gone.len() == 1 { "an address" } else { "addresses" },

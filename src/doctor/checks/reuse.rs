@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::super::facts::{CheapFacts, Facts};
-use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::words::some;
 use tcpgw_core::diff::count;
 
@@ -35,10 +35,10 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         .filter(|backend| is_crowded(facts, *backend))
         .collect();
     let (severity, now) = if crowded.is_empty() {
-        (Severity::Note, String::new())
+        (FindingSeverity::Note, String::new())
     } else {
         let now = format!("; the ports to {} are used up right now", some(&crowded));
-        (Severity::Warning, now)
+        (FindingSeverity::Warning, now)
     };
     diagnosis.found(
         "snat-port-reuse",
@@ -52,7 +52,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
          after 1 s. It begins above some 1,000 new connections per second, backend and gateway address, or when flows were \
          flushed or thrown out of conntrack"
             .into(),
-        (severity == Severity::Warning).then(|| {
+        (severity == FindingSeverity::Warning).then(|| {
             advice(
                 "give the service more \"source_addresses\" or more backends, or let its clients close first; \
                  \"source\": \"preserve\" has no such bound",

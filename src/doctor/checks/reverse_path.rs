@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, Severity, command};
+use super::super::finding::{Diagnosis, FindingSeverity, command};
 use super::words::{some, sysctl};
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
@@ -66,7 +66,11 @@ fn clients(facts: &CheapFacts, link: &LinkDetails, diagnosis: &mut Diagnosis) {
             _ => String::new(),
         };
         // Clients need not come in by a link that has an address.
-        let severity = if is_chosen { Severity::Broken } else { Severity::Warning };
+        let severity = if is_chosen {
+            FindingSeverity::Broken
+        } else {
+            FindingSeverity::Warning
+        };
         diagnosis.found(
             ID,
             severity,

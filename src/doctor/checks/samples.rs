@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, ServedClient};
-use super::super::judge::{Done, PacketVerdict, walk};
-use super::super::packet::{Interface, Packet, PacketClient, Stage};
+use super::super::judge::{ChainEffect, PacketVerdict, walk};
+use super::super::packet::{Interface, Packet, PacketClient, PacketStage};
 use super::chain::is_probes;
 use super::forwarding::is_link_local;
 use tcpgw_core::ruleset::name::Family;
@@ -21,7 +21,7 @@ pub(super) const DSTNAT: i32 = -100;
 const SRCNAT: i32 = 100;
 
 /// A backend of a service.
-pub(super) struct Sample<'a> {
+pub(super) struct BackendSample<'a> {
     pub(super) backend: SocketAddr,
     service: &'a ServiceSummary,
 }
@@ -77,8 +77,8 @@ impl Packets {
         facts: &CheapFacts,
         chain: &FirewallChain,
         base: FirewallBase,
-        kind: Kind,
-        sample: Option<&Sample<'_>>,
+        kind: PacketKind,
+        sample: Option<&BackendSample<'_>>,
     ) -> Self {
         let outside = outside(facts, kind.family);
         let outside = outside.iter().map(Some).chain(outside.is_empty().then_some(None));
@@ -91,9 +91,9 @@ impl Packets {
         facts: &CheapFacts,
         chain: &FirewallChain,
         base: FirewallBase,
-        kind: Kind,
+        kind: PacketKind,
         outside: &Interface,
-        sample: Option<&Sample<'_>>,
+        sample: Option<&BackendSample<'_>>,
     ) -> Self {
         let packet = packet(facts, base, kind, Some(outside), sample);
         Self::seen_by(facts, chain, base, [packet])
@@ -114,7 +114,7 @@ impl Packets {
     }
 }
 
-impl Sample<'_> {
+impl BackendSample<'_> {
     /// Returns whether clients that come in by an interface can use the service: it listens on an address of the
     /// interface, or on all.
     pub(super) fn is_met_by(&self, facts: &CheapFacts, outside: &Interface) -> bool {
@@ -127,7 +127,7 @@ impl Sample<'_> {
 
 /// A kind of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct PacketKind {
     pub(super) family: Family,
     /// Whether the packet goes from the server to the client.
     pub(super) reply: bool,
@@ -144,8 +144,8 @@ pub(super) fn walk_all(
     facts: &CheapFacts,
     chains: &[FirewallChain],
     chain: &FirewallChain,
-    (sample, packets): (Option<&Sample<'_>>, &Packets),
-) -> (PacketVerdict, Vec<Done>) {
+    (sample, packets): (Option<&BackendSample<'_>>, &Packets),
+) -> (PacketVerdict, Vec<ChainEffect>) {
     let mut walks = packets.seen.iter().map(|packet| match sample {
         Some(sample) => walk_addresses(facts, chains, chain, (sample, packet)),
         None => walk(chains, chain, packet),
@@ -183,8 +183,8 @@ fn walk_addresses(
     facts: &CheapFacts,
     chains: &[FirewallChain],
     chain: &FirewallChain,
-    (sample, packet): (&Sample<'_>, &Packet),
-) -> (PacketVerdict, Vec<Done>) {
+    (sample, packet): (&BackendSample<'_>, &Packet),
+) -> (PacketVerdict, Vec<ChainEffect>) {
     let Some(base) = chain.base.filter(|base| !shows_backend(*base, packet.reply)) else {
         return walk(chains, chain, packet);
     };
@@ -240,18 +240,18 @@ fn public_addresses(facts: &CheapFacts, base: FirewallBase, packet: &Packet, ser
         .collect()
 }
 
-pub(super) fn samples(facts: &CheapFacts, family: Family, most: usize) -> Vec<Sample<'_>> {
+pub(super) fn samples(facts: &CheapFacts, family: Family, most: usize) -> Vec<BackendSample<'_>> {
     let of_family = facts.services.services.iter().flat_map(|service| {
         service
             .active
             .keys()
             .filter(move |backend| Family::of(backend.ip()) == family)
-            .map(move |backend| Sample {
+            .map(move |backend| BackendSample {
                 backend: *backend,
                 service,
             })
     });
-    let all: Vec<Sample<'_>> = of_family.collect();
+    let all: Vec<BackendSample<'_>> = of_family.collect();
     // Samples are spread over all services, since neighbours are mostly alike.
     let step = all.len().div_ceil(most).max(1);
     all.into_iter().step_by(step).collect()
@@ -286,10 +286,10 @@ pub(super) fn packet_of_client(
     facts: &CheapFacts,
     chain: &FirewallChain,
     base: FirewallBase,
-    kind: Kind,
+    kind: PacketKind,
     client: &ServedClient,
 ) -> Option<Packet> {
-    let sample = Sample {
+    let sample = BackendSample {
         backend: client.backend,
         service: facts.services.service_at(client.public)?,
     };
@@ -360,11 +360,11 @@ pub(super) fn packet_mark(facts: &CheapFacts) -> Option<u32> {
 pub(super) fn packet(
     facts: &CheapFacts,
     base: FirewallBase,
-    kind: Kind,
+    kind: PacketKind,
     outside: Option<&Interface>,
-    sample: Option<&Sample<'_>>,
+    sample: Option<&BackendSample<'_>>,
 ) -> Packet {
-    let Kind {
+    let PacketKind {
         family,
         reply,
         later,
@@ -398,9 +398,9 @@ pub(super) fn packet(
         }),
         reply,
         stage: match (later, data) {
-            (false, _) => Stage::Handshake,
-            (true, false) => Stage::Later,
-            (true, true) => Stage::Data,
+            (false, _) => PacketStage::Handshake,
+            (true, false) => PacketStage::Later,
+            (true, true) => PacketStage::Data,
         },
         tracked,
         ours: is_ours.then_some(facts.mark),

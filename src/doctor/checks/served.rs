@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::facts::{CheapFacts, ServedClient};
-use super::super::finding::{Diagnosis, Fix, Severity};
+use super::super::finding::{Diagnosis, FindingSeverity, Fix};
 use super::super::judge::{PacketVerdict, walk};
-use super::chain::{Context, is_probes, sees};
+use super::chain::{ChainContext, is_probes, sees};
 use super::firewall::{KINDS_AND_DATA, effort};
-use super::samples::{Kind, packet_mark, packet_of_client};
+use super::samples::{PacketKind, packet_mark, packet_of_client};
 use super::words::some;
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
@@ -108,7 +108,11 @@ impl Verdict {
         for ((does, by), (clients, drop)) in places {
             diagnosis.found(
                 "packets-dropped",
-                if is_broken { Severity::Broken } else { Severity::Warning },
+                if is_broken {
+                    FindingSeverity::Broken
+                } else {
+                    FindingSeverity::Warning
+                },
                 format!(
                     "{does} {} of {all} that were served a moment ago ({}): {by}",
                     clients.len(),
@@ -153,7 +157,7 @@ impl Seen<'_> {
         // Translation concerns first packets only.
         let kinds = kinds.filter(|(reply, later, _)| !self.base.nat || !reply && !later);
         for (reply, later, data) in kinds {
-            let kind = Kind {
+            let kind = PacketKind {
                 family,
                 reply,
                 later,
@@ -171,7 +175,7 @@ impl Seen<'_> {
             if matches!(walk(self.chains, self.chain, &of_any).0, PacketVerdict::Ends(_)) {
                 continue;
             }
-            let context = Context {
+            let context = ChainContext {
                 facts: self.facts,
                 chains: self.chains,
                 chain: self.chain,

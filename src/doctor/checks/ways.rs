@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts, Ways};
-use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::served::SEVERAL_CLIENTS;
 use super::words::some;
 use tcpgw_core::diff::count;
@@ -23,7 +23,7 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         .collect();
     let severity = severity_of_lost(facts, ways);
     let cause = |words: &str| match severity {
-        Severity::Broken => words.to_owned(),
+        FindingSeverity::Broken => words.to_owned(),
         _ => format!("{words}; the daemon's probes take them out of the balance, and their services have others"),
     };
     if let Some(first) = lost.first() {
@@ -100,7 +100,7 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 
 /// Returns the severity of missing routes: clients fail if no daemon takes a backend out of use, or if no backend of
 /// one family of a service has a route.
-fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> Severity {
+fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> FindingSeverity {
     if !facts.is_probed
         || facts
             .services
@@ -108,9 +108,9 @@ fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> Severity {
             .iter()
             .any(|service| is_cut_off(service, ways, &facts.refused_ports))
     {
-        Severity::Broken
+        FindingSeverity::Broken
     } else {
-        Severity::Warning
+        FindingSeverity::Warning
     }
 }
 
@@ -209,7 +209,7 @@ pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
     diagnosis.found(
         "answers-without-route",
-        if is_broken { Severity::Broken } else { Severity::Warning },
+        if is_broken { FindingSeverity::Broken } else { FindingSeverity::Warning },
         seen,
         cause.into(),
         Some(advice(

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::super::facts::{LostAnswers, ServedClient, Ways, WaysOfAnswers};
 use super::route_query::{PortsByAddress, far, is_open, ports_from};
-use super::served::Known;
+use super::served::RememberedPair;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::links::LinkDetails;
@@ -51,7 +51,7 @@ pub(super) fn answers(
     ways: &Ways,
     ports: &PortsByAddress,
     links: &[LinkDetails],
-    served: &[Known],
+    served: &[RememberedPair],
 ) -> Result<FoundAnswers, NetlinkError> {
     let mut asking = Asking {
         routes: Routes::open()?,

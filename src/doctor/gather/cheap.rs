@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use super::super::checks::forwarding::is_link_local;
 use super::super::checks::no_address::outer_families;
 use super::super::checks::served::lost_clients;
-use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOut};
+use super::super::facts::{CheapFacts, CheckSubject, Effort, Fact, Firewall, Ways, WaysOut};
 use super::answers::{self, FoundAnswers};
 use super::fact;
 use super::lost::{AddressMemory, FamilyMemory};
 use super::marks::refused_marks;
 use super::probes::misrouted;
-use super::route_query::{FAR, Input, PortsByAddress, far, is_open, ports_to};
+use super::route_query::{ClientInterface, FAR, PortsByAddress, far, is_open, ports_to};
 use super::served::{self, ServedMemory};
 use crate::view::UnmarkedFlows;
 use tcpgw_core::ruleset::name::Family;
@@ -39,12 +39,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 pub struct CheapReader {
     effort: Effort,
     /// Other tables, with their generation.
-    firewall: Option<(u32, Known<Arc<Firewall>>)>,
-    legacy: Option<Known<Arc<Vec<FirewallChain>>>>,
-    legacy6: Option<Known<Arc<Vec<FirewallChain>>>>,
-    ipsec: Option<Known<Arc<Policies>>>,
-    unmarked: Option<Known<UnmarkedFlows>>,
-    clients_read: Option<Known<()>>,
+    firewall: Option<(u32, CachedFact<Arc<Firewall>>)>,
+    legacy: Option<CachedFact<Arc<Vec<FirewallChain>>>>,
+    legacy6: Option<CachedFact<Arc<Vec<FirewallChain>>>>,
+    ipsec: Option<CachedFact<Arc<Policies>>>,
+    unmarked: Option<CachedFact<UnmarkedFlows>>,
+    clients_read: Option<CachedFact<()>>,
     clients: ServedMemory,
     families: FamilyMemory,
     addresses: AddressMemory,
@@ -52,12 +52,12 @@ pub struct CheapReader {
 
 /// Data as they were read last.
 #[derive(Debug)]
-struct Known<T> {
+struct CachedFact<T> {
     not_before: Instant,
     read: Fact<T>,
 }
 
-impl<T: Clone> Known<T> {
+impl<T: Clone> CachedFact<T> {
     /// Reads, and sets the time of the next reading: after `now` and a multiple of the duration of this one.
     fn new(now: Instant, read: impl FnOnce() -> Fact<T>) -> Self {
         let begun = Instant::now();
@@ -96,9 +96,9 @@ impl CheapReader {
     }
 
     /// Reads the facts in the network namespace of this thread.
-    pub fn read(&mut self, subject: &Subject, now: Instant) -> CheapFacts {
+    pub fn read(&mut self, subject: &CheckSubject, now: Instant) -> CheapFacts {
         let clients = &mut self.clients;
-        let read = Known::refreshed(&mut self.clients_read, now, || {
+        let read = CachedFact::refreshed(&mut self.clients_read, now, || {
             served::served(subject.mark).map(|connections| clients.read(connections, now))
         });
         if let Err(error) = read {
@@ -107,10 +107,10 @@ impl CheapReader {
         let legacy = |family| fact(firewall::legacy(family).map(Arc::new));
         let facts = CheapFacts {
             firewall: self.firewall(now),
-            legacy: Known::refreshed(&mut self.legacy, now, || legacy(TableFamily::Ip)),
-            legacy6: Known::refreshed(&mut self.legacy6, now, || legacy(TableFamily::Ip6)),
-            ipsec: Known::refreshed(&mut self.ipsec, now, || fact(xfrm::policies().map(Arc::new))),
-            unmarked: Known::refreshed(&mut self.unmarked, now, || unmarked_flows(subject)),
+            legacy: CachedFact::refreshed(&mut self.legacy, now, || legacy(TableFamily::Ip)),
+            legacy6: CachedFact::refreshed(&mut self.legacy6, now, || legacy(TableFamily::Ip6)),
+            ipsec: CachedFact::refreshed(&mut self.ipsec, now, || fact(xfrm::policies().map(Arc::new))),
+            unmarked: CachedFact::refreshed(&mut self.unmarked, now, || unmarked_flows(subject)),
             ..self.read_ways_of(subject, &self.clients.known())
         };
         let mut lost = lost_clients(&facts);
@@ -125,12 +125,12 @@ impl CheapReader {
     }
 
     /// Reads the facts of [`CheapReader::read`] without other programs' tables and without flows.
-    pub fn read_ways(&self, subject: &Subject) -> CheapFacts {
+    pub fn read_ways(&self, subject: &CheckSubject) -> CheapFacts {
         self.read_ways_of(subject, &[])
     }
 
     /// Reads the facts of [`CheapReader::read_ways`], and the routes to clients that are served.
-    fn read_ways_of(&self, subject: &Subject, served: &[served::Known]) -> CheapFacts {
+    fn read_ways_of(&self, subject: &CheckSubject, served: &[served::RememberedPair]) -> CheapFacts {
         let services = &subject.services;
         let not_read = || "this was not read".to_owned();
         let links = fact(links::links());
@@ -187,7 +187,7 @@ impl CheapReader {
 
     fn lost_addresses(
         &mut self,
-        subject: &Subject,
+        subject: &CheckSubject,
         local: &Fact<LocalAddresses>,
         now: Instant,
     ) -> BTreeMap<IpAddr, u64> {
@@ -215,7 +215,7 @@ impl CheapReader {
         {
             return known.read.clone();
         }
-        let known = Known::new(now, || {
+        let known = CachedFact::new(now, || {
             fact(firewall::read(&mut socket, Netlink::netfilter)).map(|(chains, unread)| {
                 Arc::new(Firewall {
                     chains,
@@ -233,7 +233,7 @@ impl CheapReader {
 
 /// Finds flows to backends without tcpgw's mark. The kernel walks its whole table for this, as for a list of tcpgw's
 /// flows (some 0.4 s for a million entries), and returns only translated flows without the mark: usually none.
-fn unmarked_flows(subject: &Subject) -> Fact<UnmarkedFlows> {
+fn unmarked_flows(subject: &CheckSubject) -> Fact<UnmarkedFlows> {
     let mut found = UnmarkedFlows::default();
     let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
     let read = conntrack.unmarked(subject.mark, |flow| found.add(&subject.services, flow));
@@ -241,7 +241,7 @@ fn unmarked_flows(subject: &Subject) -> Fact<UnmarkedFlows> {
 }
 
 /// Passes the public address of each connection of a client to a service that listens on all addresses.
-fn connections(subject: &Subject, mut each: impl FnMut(IpAddr)) -> Fact<()> {
+fn connections(subject: &CheckSubject, mut each: impl FnMut(IpAddr)) -> Fact<()> {
     let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
     let read = conntrack.for_each(subject.mark, |flow| {
         let service = subject.services.service_at(flow.public);
@@ -348,7 +348,7 @@ fn unrouted(links: &[LinkDetails], effort: Effort) -> Result<BTreeSet<IpAddr>, N
 
 /// Returns the interfaces by which clients come in, as far as they can be known: by the route to remote clients, and
 /// by the addresses that services listen on.
-fn client_links(services: &Summary, links: &[LinkDetails], ways_out: Option<&WaysOut>) -> Vec<Input> {
+fn client_links(services: &Summary, links: &[LinkDetails], ways_out: Option<&WaysOut>) -> Vec<ClientInterface> {
     let by_way = Family::BOTH.into_iter().filter_map(|family| {
         let way = ways_out?.get(&(family, None))?.as_ref()?;
         Some((family, way.index))
@@ -367,7 +367,7 @@ fn client_links(services: &Summary, links: &[LinkDetails], ways_out: Option<&Way
     inputs.retain(|input| seen.insert(*input));
     inputs
         .into_iter()
-        .map(|(family, index)| Input {
+        .map(|(family, index)| ClientInterface {
             family,
             index,
             is_open: is_open(links, far(family), index),
@@ -401,7 +401,7 @@ fn looked_at(services: &Summary, effort: Effort) -> (PortsByAddress, usize) {
 }
 
 /// Returns the routes to backends' addresses, and the backends without one at addresses where others have one.
-fn ways(backends: &PortsByAddress, inputs: &[Input]) -> Result<(Ways, BTreeSet<SocketAddr>), NetlinkError> {
+fn ways(backends: &PortsByAddress, inputs: &[ClientInterface]) -> Result<(Ways, BTreeSet<SocketAddr>), NetlinkError> {
     let mut routes = Routes::open()?;
     let (mut ways, mut refused) = (Ways::new(), BTreeSet::new());
     for (address, ports) in backends {
@@ -422,7 +422,7 @@ fn ways(backends: &PortsByAddress, inputs: &[Input]) -> Result<(Ways, BTreeSet<S
 
 /// Returns the route of a packet from a remote network, by the first interface from which there is one. If the kernel
 /// does not tell it, this is the route of the gateway's own packets.
-fn way(routes: &mut Routes, backend: SocketAddr, inputs: &[Input]) -> Result<Option<RouteTo>, NetlinkError> {
+fn way(routes: &mut Routes, backend: SocketAddr, inputs: &[ClientInterface]) -> Result<Option<RouteTo>, NetlinkError> {
     let ports = Some(ports_to(backend.port()));
     let address = backend.ip();
     let family = Family::of(address);

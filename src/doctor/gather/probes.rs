@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{FailingProbes, MisroutedProbe};
 use super::answers::far_away;
-use super::route_query::{Input, ports_to};
+use super::route_query::{ClientInterface, ports_to};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::links::LinkDetails;
@@ -23,7 +23,7 @@ const MOST_INPUTS: usize = 8;
 /// whose routes differ.
 pub(super) fn misrouted(
     failing: &FailingProbes,
-    inputs: &[Input],
+    inputs: &[ClientInterface],
     links: &[LinkDetails],
     local: &LocalAddresses,
 ) -> Result<Vec<MisroutedProbe>, NetlinkError> {
@@ -77,7 +77,7 @@ struct WayOfClient {
 fn ways_of_clients(
     routes: &mut Routes,
     backend: SocketAddr,
-    inputs: &[Input],
+    inputs: &[ClientInterface],
     links: &[LinkDetails],
 ) -> Result<Vec<WayOfClient>, NetlinkError> {
     let ports = Some(ports_to(backend.port()));

@@ -22,7 +22,7 @@ const CLIENT_PORT: u16 = 50_000;
 
 /// An interface by which clients come in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Input {
+pub(super) struct ClientInterface {
     pub(super) family: Family,
     pub(super) index: u32,
     /// Whether a refusal must come from a route: the interface forwards, and accepts packets from remote networks.

@@ -23,7 +23,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// A connection of a client that was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Served {
+pub(super) struct ServedPair {
     pub(super) client: SocketAddr,
     pub(super) public: SocketAddr,
     pub(super) backend: SocketAddr,
@@ -31,13 +31,13 @@ pub(super) struct Served {
 
 /// Returns connections of some clients whose handshake was completed, and which conntrack still has: those of the last
 /// minutes; one for each client and backend.
-pub(super) fn served(mark: FlowMark) -> Fact<Vec<Served>> {
+pub(super) fn served(mark: FlowMark) -> Fact<Vec<ServedPair>> {
     let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
     let mut found = BTreeMap::new();
     let mut read = 0;
     let listed = conntrack.completed(mark, |flow| {
         let (client, public, backend) = (flow.client, flow.public, flow.backend);
-        found.entry((client.ip(), backend)).or_insert(Served {
+        found.entry((client.ip(), backend)).or_insert(ServedPair {
             client,
             public,
             backend,
@@ -65,7 +65,7 @@ pub(super) struct ServedMemory {
 /// The last connection of a client to a backend.
 #[derive(Debug)]
 struct Remembered {
-    served: Served,
+    served: ServedPair,
     /// Time of the reading that found it first, and last.
     begun: Instant,
     last: Instant,
@@ -79,8 +79,8 @@ struct Lost {
 
 /// A remembered client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) served: Served,
+pub(super) struct RememberedPair {
+    pub(super) served: ServedPair,
     /// Whether conntrack still had the connection at the last reading.
     pub(super) is_recent: bool,
     /// Whether other clients were served after the packets of this one began to be lost, so that this is probably
@@ -99,7 +99,7 @@ impl ServedMemory {
     }
 
     /// Takes a reading.
-    pub(super) fn read(&mut self, connections: Vec<Served>, now: Instant) {
+    pub(super) fn read(&mut self, connections: Vec<ServedPair>, now: Instant) {
         self.last_read = Some(now);
         for served in connections {
             let new = Remembered {
@@ -149,8 +149,8 @@ impl ServedMemory {
     }
 
     /// Returns the remembered clients.
-    pub(super) fn known(&self) -> Vec<Known> {
-        let known = self.pairs.iter().map(|((client, _), known)| Known {
+    pub(super) fn known(&self) -> Vec<RememberedPair> {
+        let known = self.pairs.iter().map(|((client, _), known)| RememberedPair {
             served: known.served,
             is_recent: Some(known.last) == self.last_read,
             is_banned: self.lost.get(client).is_some_and(|lost| lost.is_banned),
@@ -163,8 +163,8 @@ impl ServedMemory {
 mod tests {
     use super::*;
 
-    fn served(client: u8, port: u16) -> Served {
-        Served {
+    fn served(client: u8, port: u16) -> ServedPair {
+        ServedPair {
             client: ([203, 0, 113, client], port).into(),
             public: ([203, 0, 113, 1], 20003).into(),
             backend: ([10, 2, 0, 11], 3000).into(),
@@ -174,7 +174,7 @@ mod tests {
     /// Returns the last bytes of the clients' addresses that are remembered, recent and banned.
     fn told(memory: &ServedMemory) -> [Vec<u8>; 3] {
         let known = memory.known();
-        let last = |filter: fn(&Known) -> bool| {
+        let last = |filter: fn(&RememberedPair) -> bool| {
             let of = known.iter().filter(|known| filter(known));
             of.map(|known| match known.served.client.ip() {
                 IpAddr::V4(address) => address.octets()[3],
@@ -239,7 +239,7 @@ mod tests {
         for nth in 0..=u32::try_from(MOST_REMEMBERED).unwrap() {
             let client = SocketAddr::new(IpAddr::from((0xcb00_0000_u32 + nth).to_be_bytes()), 40_000);
             memory.read(
-                vec![Served {
+                vec![ServedPair {
                     client,
                     ..served(2, 40_000)
                 }],

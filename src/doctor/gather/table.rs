@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::super::facts::{Fact, TableFacts, TableState};
 use crate::config::Config;
-use crate::record::{Entry, Record, RecordFile, boot_id};
+use crate::record::{JournalEntry, Record, RecordFile, boot_id};
 use crate::unserved;
 use crate::view::ServicesView;
 use crate::view::problems::orphaned_services;
@@ -23,18 +23,18 @@ use tcpgw_kernel::netlink::socket::Netlink;
 use tcpgw_kernel::{Kernel, KernelError, ObservedTable};
 
 /// The last written record, and changes that were begun after it.
-struct Written {
+struct LastRecord {
     /// Record with the begun changes of the journal.
     record: Record,
     /// Services before these changes.
     before: Summary,
     /// The begun changes.
-    changes: Vec<Entry>,
+    changes: Vec<JournalEntry>,
     /// Whether the record was written before its table, whose number was not known yet.
     is_announced: bool,
 }
 
-impl Written {
+impl LastRecord {
     /// Creates it for a kernel of this generation.
     fn new(record: Record, generation: u32) -> Self {
         let Record { head, ruleset } = record;
@@ -157,12 +157,12 @@ pub(super) fn read_table(run_dir: &Path, config: &Config) -> TableReading {
     let generation = kernel.identity().map(|identity| identity.generation);
     let record = RecordFile::new(run_dir, namespace).load();
     let record = record.filter(|record| record.head.boot == boot_id() && record.head.namespace == namespace);
-    let written = record.map(|record| Written::new(record, generation.unwrap_or_default()));
+    let written = record.map(|record| LastRecord::new(record, generation.unwrap_or_default()));
     let (table, services, protects) = match compare(&mut kernel, written.as_ref(), mark) {
         Ok((table, services, protects)) => (Ok(table), services, protects),
         Err(error) => {
             let recorded = written.as_ref().map(|written| written.record.head.summary.clone());
-            let protects = written.as_ref().is_some_and(Written::protects);
+            let protects = written.as_ref().is_some_and(LastRecord::protects);
             (Err(error.to_string()), recorded.unwrap_or_default(), protects)
         }
     };
@@ -198,7 +198,7 @@ pub(super) fn read_table(run_dir: &Path, config: &Config) -> TableReading {
 
 fn compare(
     kernel: &mut Linux,
-    written: Option<&Written>,
+    written: Option<&LastRecord>,
     mark: FlowMark,
 ) -> Result<(TableFacts, Summary, bool), KernelError> {
     let comment = kernel.comment()?;
@@ -210,7 +210,7 @@ fn compare(
         daemon: None,
     };
     let owner = Netlink::netfilter().and_then(|mut socket| firewall::owner(&mut socket))?;
-    let guide = written.map(Written::guide).unwrap_or_default();
+    let guide = written.map(LastRecord::guide).unwrap_or_default();
     let read = kernel.observe(mark_in_kernel.unwrap_or(mark))?;
     Ok(match read.table {
         ObservedTable::Absent => {
@@ -220,7 +220,7 @@ fn compare(
                 TableState::Absent
             };
             // The other checks examine the services that should be there.
-            (facts(state, None), guide, written.is_some_and(Written::protects))
+            (facts(state, None), guide, written.is_some_and(LastRecord::protects))
         }
         ObservedTable::Ours { ruleset, .. } => {
             let state = match written {

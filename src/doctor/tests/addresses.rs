@@ -7,7 +7,7 @@ fn an_address_without_a_local_route_is_broken() {
     let found = only(
         &with(|facts| facts.cheap.unrouted = Ok([ip("203.0.113.1")].into())),
         "address-lost",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     assert!(
         found.seen.starts_with("1 address is on an interface, and ") && found.seen.ends_with(" is gone: 203.0.113.1"),
@@ -28,7 +28,7 @@ fn interfaces_that_answer_no_arp_requests_are_broken() {
     let found = only(
         &with(set("net.ipv4.conf.ext.arp_ignore", "8")),
         "no-public-address",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     assert_eq!(found.seen, "ext answers no ARP requests: arp_ignore is 8");
     assert_eq!(
@@ -38,7 +38,7 @@ fn interfaces_that_answer_no_arp_requests_are_broken() {
     let found = only(
         &with(set("net.ipv4.conf.all.arp_ignore", "8")),
         "no-public-address",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     assert!(
         found.seen.starts_with("ext, br0 answer no ARP requests"),
@@ -59,7 +59,7 @@ fn interfaces_that_answer_no_arp_requests_are_broken() {
 #[test]
 fn the_only_public_address_of_a_family_that_is_lost_is_broken() {
     let lose = |facts: &mut Facts| facts.cheap.lost_families = [Family::V6].into();
-    let found = only(&with(lose), "no-public-address", Severity::Broken);
+    let found = only(&with(lose), "no-public-address", FindingSeverity::Broken);
     assert!(
         found.seen.starts_with("the gateway has lost its only IPv6 address") && found.seen.ends_with(": web :20003"),
         "{}",
@@ -81,7 +81,7 @@ fn the_only_public_address_of_a_family_that_is_lost_is_broken() {
 #[test]
 fn a_lost_address_is_told_where_a_service_listens_on_all() {
     let lose = |facts: &mut Facts| facts.cheap.lost_addresses = BTreeMap::from([(ip("203.0.113.2"), 3)]);
-    let found = only(&with(lose), "address-lost", Severity::Warning);
+    let found = only(&with(lose), "address-lost", FindingSeverity::Warning);
     assert_eq!(
         found.seen,
         "the gateway has lost an address on which clients had connections: 203.0.113.2 (3 connections)"
@@ -107,13 +107,13 @@ fn an_address_that_is_gone_is_as_bad_as_status_says() {
         let found = found.iter().find(|finding| finding.id == "address-not-local");
         let mut is_local = |address| Ok::<_, ()>(facts.cheap.local.as_ref().unwrap().contains(&address));
         let told = absent_addresses(&facts.cheap.services, &mut is_local).unwrap();
-        let told = told.iter().map(|problem| Severity::of(problem.severity)).min();
+        let told = told.iter().map(|problem| FindingSeverity::of(problem.severity)).min();
         assert_eq!(found.map(|finding| finding.severity), told, "{has:?}");
         told
     };
     assert_eq!(addresses(&["203.0.113.1", "203.0.113.2", "10.2.0.1"]), None);
-    assert_eq!(addresses(&["203.0.113.2", "10.2.0.1"]), Some(Severity::Warning));
-    assert_eq!(addresses(&["10.2.0.1"]), Some(Severity::Broken));
+    assert_eq!(addresses(&["203.0.113.2", "10.2.0.1"]), Some(FindingSeverity::Warning));
+    assert_eq!(addresses(&["10.2.0.1"]), Some(FindingSeverity::Broken));
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn source_addresses_that_are_gone() {
     let found = only(
         &with(with_sources(r#""10.2.0.1","10.2.0.9""#)),
         "source-address-not-local",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     assert!(found.seen.ends_with(": 10.2.0.9 of web"), "{}", found.seen);
 }
@@ -141,14 +141,14 @@ fn own_ports_and_addresses() {
     let found = only(
         &with(set("net.ipv4.ip_local_port_range", "10000 20003")),
         "port-in-local-range",
-        Severity::Warning,
+        FindingSeverity::Warning,
     );
     assert_eq!(line(&found), "sysctl -w net.ipv4.ip_local_reserved_ports=20003");
     let some_reserved = |facts: &mut Facts| {
         set("net.ipv4.ip_local_port_range", "10000 30000")(facts);
         set("net.ipv4.ip_local_reserved_ports", "8080,20000-20003")(facts);
     };
-    let found = only(&with(some_reserved), "port-in-local-range", Severity::Warning);
+    let found = only(&with(some_reserved), "port-in-local-range", FindingSeverity::Warning);
     assert_eq!(
         line(&found),
         "sysctl -w net.ipv4.ip_local_reserved_ports=8080,20000-20004"
@@ -160,16 +160,20 @@ fn own_ports_and_addresses() {
         };
         move |facts: &mut Facts| facts.listeners = Ok(vec![(listener, Some("sshd (1)".into()))])
     };
-    only(&with(listens("0.0.0.0:20003")), "port-with-listener", Severity::Note);
+    only(
+        &with(listens("0.0.0.0:20003")),
+        "port-with-listener",
+        FindingSeverity::Note,
+    );
     only(
         &with(listens("203.0.113.1:20004")),
         "port-with-listener",
-        Severity::Note,
+        FindingSeverity::Note,
     );
     assert!(with(listens("10.2.0.1:20004")).is_empty());
     let gone =
         |facts: &mut Facts| facts.cheap.local = Ok(LocalAddresses::from_iter(["203.0.113.2", "10.2.0.1"].map(ip)));
-    only(&with(gone), "address-not-local", Severity::Broken);
+    only(&with(gone), "address-not-local", FindingSeverity::Broken);
 }
 
 #[test]
@@ -192,7 +196,7 @@ fn no_address_for_clients() {
     assert_eq!(
         (found.severity, found.seen.as_str()),
         (
-            Severity::Broken,
+            FindingSeverity::Broken,
             "the gateway has no address but those on the way to its backends, and 1 service listens on all addresses: web :20003"
         )
     );
@@ -244,7 +248,7 @@ fn a_link_to_the_clients_without_a_carrier() {
     assert_eq!(
         (finding.severity, finding.seen.as_str()),
         (
-            Severity::Broken,
+            FindingSeverity::Broken,
             "ext has no carrier, and clients of 2 services come in by it: chosen :20004, web :20003"
         )
     );
@@ -253,7 +257,7 @@ fn a_link_to_the_clients_without_a_carrier() {
         cut(links);
         links.push(link(9, "lan", "192.168.7.1"));
     };
-    assert_eq!(found(&other).unwrap().severity, Severity::Warning);
+    assert_eq!(found(&other).unwrap().severity, FindingSeverity::Warning);
     // The backends' link is examined by probes.
     assert_eq!(found(&|links| links[1].no_carrier = true), None);
 }

@@ -73,7 +73,7 @@ fn sets_that_have_all_clients_drop_all() {
             value: vec![0; 4],
         },
     ] {
-        only(&said(vec![test]), "packets-dropped", Severity::Broken);
+        only(&said(vec![test]), "packets-dropped", FindingSeverity::Broken);
     }
     only(
         &said(vec![within(
@@ -82,7 +82,7 @@ fn sets_that_have_all_clients_drop_all() {
             false,
         )]),
         "packets-dropped",
-        Severity::Warning,
+        FindingSeverity::Warning,
     );
     for test in [
         within(&[SOURCE, PORT], &halves[..1], false),
@@ -111,7 +111,7 @@ fn rules_that_spare_a_few_clients_are_told() {
         differs(Some(vec![255, 255, 255, 0]), [203, 0, 113, 0]),
     ] {
         let found = said(vec![test]);
-        let found = only(&found, "packets-dropped", Severity::Warning);
+        let found = only(&found, "packets-dropped", FindingSeverity::Warning);
         assert!(found.seen.contains("lets only a few"), "{}", found.seen);
     }
     // Half of all clients are admitted, or a few are dropped.
@@ -141,7 +141,7 @@ fn a_map_that_drops_all_clients_is_told() {
         with(nft(chain(table, FirewallHook::Forward, 0, vec![rule], false)))
     };
     let halves = map(&[(0, 127, RuleVerdict::Drop), (128, 255, RuleVerdict::Drop)]);
-    let found = only(&halves, "packets-dropped", Severity::Broken);
+    let found = only(&halves, "packets-dropped", FindingSeverity::Broken);
     assert!(found.seen.contains("packets to"), "{}", found.seen);
     for elements in [
         [(0, 127, RuleVerdict::Accept), (128, 255, RuleVerdict::Drop)],
@@ -162,7 +162,7 @@ fn rules_that_together_drop_all_clients_are_told() {
         value: vec![first, 0, 0, 0],
     };
     let halves = || vec![network(0, 0x80), network(0x80, 0x80)];
-    let found = only(&said(halves()), "packets-dropped", Severity::Broken);
+    let found = only(&said(halves()), "packets-dropped", FindingSeverity::Broken);
     assert!(found.seen.contains("by its rule 2"), "{}", found.seen);
     assert!(said(halves()[..1].to_vec()).is_empty());
     assert!(said(vec![network(0, 0x80), network(0xc0, 0xc0)]).is_empty());
@@ -171,25 +171,25 @@ fn rules_that_together_drop_all_clients_are_told() {
 #[test]
 fn matches_that_count_are_errors_or_doubts() {
     for (option, severity) in [
-        ("-m recent --set --name x --rsource", Some(Severity::Broken)),
+        ("-m recent --set --name x --rsource", Some(FindingSeverity::Broken)),
         (
             "-m statistic --mode random --probability 1.00000000000",
-            Some(Severity::Broken),
+            Some(FindingSeverity::Broken),
         ),
         (
             "-m connlimit --connlimit-above 0 --connlimit-mask 32 --connlimit-saddr",
-            Some(Severity::Broken),
+            Some(FindingSeverity::Broken),
         ),
         (
             "-m statistic --mode random --probability 0.50000000000",
-            Some(Severity::Warning),
+            Some(FindingSeverity::Warning),
         ),
         (
             "-m time --timestart 00:00:00 --timestop 23:59:00",
-            Some(Severity::Warning),
+            Some(FindingSeverity::Warning),
         ),
-        ("-m quota --quota 1000000", Some(Severity::Warning)),
-        ("-m limit --limit 100/sec", Some(Severity::Warning)),
+        ("-m quota --quota 1000000", Some(FindingSeverity::Warning)),
+        ("-m limit --limit 100/sec", Some(FindingSeverity::Warning)),
         (
             "-m connlimit --connlimit-above 9 --connlimit-mask 32 --connlimit-saddr",
             None,

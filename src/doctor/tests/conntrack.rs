@@ -5,9 +5,9 @@ use super::*;
 #[test]
 fn conntrack() {
     for (count, id, severity) in [
-        ("209716", "conntrack-filling", Severity::Warning),
-        ("249036", "conntrack-filling", Severity::Warning),
-        ("249037", "conntrack-full", Severity::Broken),
+        ("209716", "conntrack-filling", FindingSeverity::Warning),
+        ("249036", "conntrack-filling", FindingSeverity::Warning),
+        ("249037", "conntrack-full", FindingSeverity::Broken),
     ] {
         let found = only(&with(set("net.netfilter.nf_conntrack_count", count)), id, severity);
         assert_eq!(line(&found), "sysctl -w net.netfilter.nf_conntrack_max=524288");
@@ -16,7 +16,7 @@ fn conntrack() {
     only(
         &with(set("net.netfilter.nf_conntrack_buckets", "1024")),
         "conntrack-long-chains",
-        Severity::Warning,
+        FindingSeverity::Warning,
     );
     for (name, value, id) in [
         ("tcp_be_liberal", "1", "conntrack-liberal"),
@@ -28,7 +28,7 @@ fn conntrack() {
         only(
             &with(set(&format!("net.netfilter.nf_conntrack_{name}"), value)),
             id,
-            Severity::Note,
+            FindingSeverity::Note,
         );
     }
     let bounded = with(|facts| {
@@ -41,12 +41,12 @@ fn conntrack() {
         early_drop: 1,
         ..Stats::default()
     };
-    only(&with(stats(dropped)), "conntrack-dropped", Severity::Warning);
+    only(&with(stats(dropped)), "conntrack-dropped", FindingSeverity::Warning);
     let raced = Stats {
         insert_failed: 1,
         ..Stats::default()
     };
-    only(&with(stats(raced)), "conntrack-races", Severity::Note);
+    only(&with(stats(raced)), "conntrack-races", FindingSeverity::Note);
     let mut facts = well();
     facts.cheap.sysctls.remove("net.netfilter.nf_conntrack_max");
     assert_eq!(examine(&facts).unchecked.len(), 1);
@@ -54,7 +54,7 @@ fn conntrack() {
 
 #[test]
 fn source_ports() {
-    for (flows, severity) in [(51_610, Severity::Warning), (63_867, Severity::Broken)] {
+    for (flows, severity) in [(51_610, FindingSeverity::Warning), (63_867, FindingSeverity::Broken)] {
         let used = |facts: &mut Facts| {
             let pair = ("10.2.0.11:3000".parse().unwrap(), ip("10.2.0.1"));
             facts.ports_in_use = Ok([(pair, flows)].into());
@@ -72,7 +72,7 @@ fn source_ports_that_are_used_again() {
             facts.ports_in_use = Ok([((backend, ip("10.2.0.1")), flows)].into());
         }
     };
-    let found = only(&with(reused(1000)), "snat-port-reuse", Severity::Note);
+    let found = only(&with(reused(1000)), "snat-port-reuse", FindingSeverity::Note);
     assert!(
         found.seen.starts_with(
             "7 SYNs to backend 10.2.0.11:3000 met a connection that it still held, and others from 1 more backend"
@@ -86,7 +86,7 @@ fn source_ports_that_are_used_again() {
         .iter()
         .find(|finding| finding.id == "snat-port-reuse")
         .expect("it is found");
-    assert_eq!(found.severity, Severity::Warning);
+    assert_eq!(found.severity, FindingSeverity::Warning);
     assert!(
         found
             .seen
@@ -119,8 +119,8 @@ fn what_goes_past_conntrack_or_limits_is_found() {
     assert!(
         found
             .iter()
-            .all(|finding| finding.id == "packets-untracked" && finding.severity == Severity::Broken)
+            .all(|finding| finding.id == "packets-untracked" && finding.severity == FindingSeverity::Broken)
     );
     let found = with(nft(doing(RuleEffect::Offload, FirewallHook::Forward, 0)));
-    only(&found, "flows-offloaded", Severity::Warning);
+    only(&found, "flows-offloaded", FindingSeverity::Warning);
 }

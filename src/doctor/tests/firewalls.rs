@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn services_that_can_be_passed_by_are_named() {
     let open = |facts: &mut Facts| (facts.cheap.protect_backends, facts.cheap.configured_to_protect) = (false, false);
-    let found = only(&with(open), "backends-exposed", Severity::Warning);
+    let found = only(&with(open), "backends-exposed", FindingSeverity::Warning);
     assert_eq!(
         found.seen,
         "1 service with `allow`, `deny` or `limit` can be bypassed: web :20003"
@@ -21,7 +21,7 @@ fn services_that_can_be_passed_by_are_named() {
             facts.cheap.configured_to_protect = configured;
             facts.cheap.configuration = file.into();
         });
-        only(&found, "backends-exposed", Severity::Warning)
+        only(&found, "backends-exposed", FindingSeverity::Warning)
             .fix
             .unwrap()
             .to_string()
@@ -72,7 +72,7 @@ fn rules_of_others_are_followed() {
         "-A FORWARD -m conntrack ! --ctstate ESTABLISHED -j REJECT\n-A FORWARD -j ACCEPT",
     ] {
         let found = with(saved("DROP", &format!("{ANSWERS}{dropping}")));
-        let found = only(&found, "packets-dropped", Severity::Broken);
+        let found = only(&found, "packets-dropped", FindingSeverity::Broken);
         assert_eq!(
             line(&found),
             "iptables-legacy -I FORWARD -m connmark --mark 0x00800000/0x00800000 -j ACCEPT"
@@ -86,11 +86,11 @@ fn rules_of_others_are_followed() {
         "-A FORWARD -j NFQUEUE --queue-num 1",
     ] {
         let found = with(saved("DROP", &format!("{ANSWERS}{doubtful}")));
-        only(&found, "packets-dropped", Severity::Warning);
+        only(&found, "packets-dropped", FindingSeverity::Warning);
     }
     // One of two backends is concerned.
     let found = with(saved("ACCEPT", "-A FORWARD -d 10.2.0.12/32 -j DROP"));
-    let found = only(&found, "packets-dropped", Severity::Broken);
+    let found = only(&found, "packets-dropped", FindingSeverity::Broken);
     assert!(
         found.seen.contains("1 of the 2 backends") && found.seen.contains("10.2.0.12:3000"),
         "{}",
@@ -99,7 +99,7 @@ fn rules_of_others_are_followed() {
     // Only answers are dropped.
     let found = with(saved("DROP", "-A FORWARD -m conntrack --ctstate NEW -j ACCEPT"));
     assert!(
-        only(&found, "packets-dropped", Severity::Broken)
+        only(&found, "packets-dropped", FindingSeverity::Broken)
             .seen
             .contains("answers from")
     );
@@ -109,7 +109,7 @@ fn rules_of_others_are_followed() {
 fn fixes_are_lines_for_whoever_made_the_table() {
     let forward = |table| chain(table, FirewallHook::Forward, 0, Vec::new(), true);
     let found = with(nft(forward(table(TableFamily::Ip, "mine", false))));
-    let found = only(&found, "packets-dropped", Severity::Broken);
+    let found = only(&found, "packets-dropped", FindingSeverity::Broken);
     assert_eq!(
         line(&found),
         "nft insert rule ip mine c ct mark and 0x00800000 == 0x00800000 accept"
@@ -150,12 +150,12 @@ fn drops_of_probes_and_their_answers_are_found() {
         move |facts: &mut Facts| facts.cheap.legacy = Ok(Arc::new(parse_save(TableFamily::Ip, &text)))
     };
     let id = "probes-dropped";
-    let found = only(&with(drops("OUTPUT", "")), id, Severity::Warning);
+    let found = only(&with(drops("OUTPUT", "")), id, FindingSeverity::Warning);
     assert!(
         line(&found).contains("-I OUTPUT -p tcp -d 10.2.0.11 --dport 3000 -j ACCEPT"),
         "{found:?}"
     );
-    let found = only(&with(drops("INPUT", "")), id, Severity::Warning);
+    let found = only(&with(drops("INPUT", "")), id, FindingSeverity::Warning);
     assert!(
         line(&found).contains("-I INPUT -p tcp -s 10.2.0.11 --sport 3000 -j ACCEPT"),
         "{found:?}"
@@ -197,14 +197,18 @@ fn the_chain_that_was_made_last_gets_the_connections() {
     let own = |handle, older| Some(OwnTable { handle, older });
     let id = "port-translated-elsewhere";
     for (own, severity, says) in [
-        (own(21, Some(older(3, true))), Severity::Warning, "made before"),
-        (own(21, Some(older(3, false))), Severity::Warning, "made before"),
+        (own(21, Some(older(3, true))), FindingSeverity::Warning, "made before"),
+        (own(21, Some(older(3, false))), FindingSeverity::Warning, "made before"),
         // The table is older, but the chain is not.
-        (own(21, Some(older(2, true))), Severity::Broken, "made after"),
-        (own(21, Some(older(2, false))), Severity::Warning, "cannot be seen here"),
-        (own(21, None), Severity::Warning, "cannot be seen here"),
-        (own(19, None), Severity::Broken, "made after"),
-        (None, Severity::Warning, "cannot be seen here"),
+        (own(21, Some(older(2, true))), FindingSeverity::Broken, "made after"),
+        (
+            own(21, Some(older(2, false))),
+            FindingSeverity::Warning,
+            "cannot be seen here",
+        ),
+        (own(21, None), FindingSeverity::Warning, "cannot be seen here"),
+        (own(19, None), FindingSeverity::Broken, "made after"),
+        (None, FindingSeverity::Warning, "cannot be seen here"),
     ] {
         let found = with(|facts| {
             firewall_of(facts).own_table = own.clone();
@@ -216,7 +220,7 @@ fn the_chain_that_was_made_last_gets_the_connections() {
     // iptables-legacy has one chain, whose table existed before or did not.
     let docker =
         "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp --dport 20003 -j DNAT --to-destination 172.17.0.2:80\n";
-    for (legacy4, severity) in [(true, Severity::Warning), (false, Severity::Broken)] {
+    for (legacy4, severity) in [(true, FindingSeverity::Warning), (false, FindingSeverity::Broken)] {
         let found = with(|facts| {
             let older = OlderChains {
                 legacy4,
@@ -266,7 +270,7 @@ fn rules_that_overwrite_the_mark_are_found() {
         ),
     ] {
         let found = with(mangle(&rules));
-        let found = only(&found, id, Severity::Broken);
+        let found = only(&found, id, FindingSeverity::Broken);
         assert_eq!(line(&found), format!("iptables-legacy -t mangle -I {line_to_type}"));
     }
     // The packet's mark may have the bits of tcpgw from the ct mark, or only some clients are concerned.
@@ -276,7 +280,7 @@ fn rules_that_overwrite_the_mark_are_found() {
         ),
         "-A POSTROUTING -d 192.0.2.0/24 -j CONNMARK --set-xmark 0x1/0xffffffff".into(),
     ] {
-        only(&with(mangle(&doubtful)), id, Severity::Warning);
+        only(&with(mangle(&doubtful)), id, FindingSeverity::Warning);
     }
     let written = Rule {
         effects: vec![RuleEffect::CtMark(MarkWrite::constant(1))],
@@ -289,7 +293,7 @@ fn rules_that_overwrite_the_mark_are_found() {
         vec![written],
         false,
     );
-    let found = only(&with(nft(early)), id, Severity::Broken);
+    let found = only(&with(nft(early)), id, FindingSeverity::Broken);
     assert_eq!(
         line(&found),
         "nft insert rule inet mine c ct mark and 0x00800000 == 0x00800000 accept"
@@ -298,7 +302,7 @@ fn rules_that_overwrite_the_mark_are_found() {
         let example = Some(("203.0.113.1:20003".parse().unwrap(), "10.2.0.11:3000".parse().unwrap()));
         facts.cheap.unmarked = Ok(crate::view::UnmarkedFlows { count: 1, example });
     };
-    let found = only(&with(lost), "flows-unmarked", Severity::Broken);
+    let found = only(&with(lost), "flows-unmarked", FindingSeverity::Broken);
     assert!(found.seen.starts_with("1 flow from services"), "{}", found.seen);
 }
 
@@ -311,8 +315,16 @@ fn ports_that_another_table_translates() {
     let id = "port-translated-elsewhere";
     let docker = "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n-A DOCKER ! -i docker0 -p tcp -m tcp --dport";
     let to = "-j DNAT --to-destination 172.17.0.2:80";
-    only(&with(nat(&format!("{docker} 20003 {to}"))), id, Severity::Warning);
-    only(&with(nat(&format!("{docker} 20000:20010 {to}"))), id, Severity::Warning);
+    only(
+        &with(nat(&format!("{docker} 20003 {to}"))),
+        id,
+        FindingSeverity::Warning,
+    );
+    only(
+        &with(nat(&format!("{docker} 20000:20010 {to}"))),
+        id,
+        FindingSeverity::Warning,
+    );
     assert!(with(nat(&format!("{docker} 8080 {to}"))).is_empty());
     assert!(
         with(nat(&format!(
@@ -326,7 +338,7 @@ fn ports_that_another_table_translates() {
             chain.base = chain.base.map(|base| FirewallBase { priority: -200, ..base });
         }
     };
-    only(&with(early), id, Severity::Broken);
+    only(&with(early), id, FindingSeverity::Broken);
 }
 
 #[test]
@@ -356,7 +368,7 @@ fn many_services_and_rules_end_soon() {
         facts.cheap.services = Arc::new(Summary::from(&tcpgw_core::model::parse(state.as_bytes()).unwrap()));
         saved("DROP", &rules)(facts);
     });
-    let found = only(&found, "packets-dropped", Severity::Broken);
+    let found = only(&found, "packets-dropped", FindingSeverity::Broken);
     assert!(
         found.seen.contains("of the 200 backends that were looked at"),
         "{}",

@@ -33,7 +33,7 @@ fn forwarding_without_a_default_route_in_the_main_table() {
                 .iter()
                 .find(|one| one.id == "ip-forward-off")
                 .map(|one| one.severity);
-            assert_eq!(severity, is_broken.then_some(Severity::Broken), "{what}: {off}");
+            assert_eq!(severity, is_broken.then_some(FindingSeverity::Broken), "{what}: {off}");
         }
     }
 }
@@ -43,22 +43,22 @@ fn forwarding() {
     let found = only(
         &with(set("net.ipv4.ip_forward", "0")),
         "ip-forward-off",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     assert_eq!(line(&found), "sysctl -w net.ipv4.ip_forward=1");
     only(
         &with(set("net.ipv6.conf.all.forwarding", "0")),
         "ipv6-forwarding-off",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     // Only the settings of used interfaces count; the switch for all does not for IPv4.
     for (link, severity) in [
-        ("ext", Severity::Broken),
-        ("br0", Severity::Broken),
-        ("port", Severity::Note),
+        ("ext", FindingSeverity::Broken),
+        ("br0", FindingSeverity::Broken),
+        ("port", FindingSeverity::Note),
     ] {
         let found = with(set(&format!("net.ipv4.conf.{link}.forwarding"), "0"));
-        if severity == Severity::Broken {
+        if severity == FindingSeverity::Broken {
             let found = only(&found, "ip-forward-off", severity);
             assert_eq!(line(&found), format!("sysctl -w net.ipv4.conf.{link}.forwarding=1"));
             assert!(found.seen.contains(link), "{}", found.seen);
@@ -76,7 +76,7 @@ fn forwarding() {
         each(facts);
         set("net.ipv4.conf.default.forwarding", "0")(facts);
     };
-    only(&with(each_and_no_other), "ip-forward-off", Severity::Note);
+    only(&with(each_and_no_other), "ip-forward-off", FindingSeverity::Note);
     let forced = |ext: &'static str| {
         move |facts: &mut Facts| {
             set("net.ipv6.conf.all.forwarding", "0")(facts);
@@ -84,8 +84,8 @@ fn forwarding() {
             set("net.ipv6.conf.ext.force_forwarding", ext)(facts);
         }
     };
-    only(&with(forced("1")), "ipv6-forwarding-off", Severity::Note);
-    let found = only(&with(forced("0")), "ipv6-forwarding-off", Severity::Broken);
+    only(&with(forced("1")), "ipv6-forwarding-off", FindingSeverity::Note);
+    let found = only(&with(forced("0")), "ipv6-forwarding-off", FindingSeverity::Broken);
     assert!(
         found.seen.contains("ext (clients)") && !found.seen.contains("br0"),
         "{}",
@@ -101,14 +101,14 @@ fn forwarding() {
             set(&format!("net.ipv4.conf.{name}.forwarding"), "0")(facts);
         });
         assert_eq!(
-            line(&only(&found, "ip-forward-off", Severity::Broken)),
+            line(&only(&found, "ip-forward-off", FindingSeverity::Broken)),
             format!("sysctl -w {quoted}=1")
         );
     }
     only(
         &with(set("net.ipv6.conf.ext.accept_ra", "1")),
         "ipv6-router-advertisements",
-        Severity::Note,
+        FindingSeverity::Note,
     );
     let only4 = |facts: &mut Facts| {
         Arc::make_mut(&mut facts.cheap.services).services.remove(0);
@@ -133,7 +133,7 @@ fn reverse_path() {
     let found = only(
         &with(elsewhere("203.0.113.1", "1")),
         "reverse-path-filter",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     assert_eq!(line(&found), "sysctl -w net.ipv4.conf.ext.rp_filter=2");
     assert!(with(elsewhere("203.0.113.1", "2")).is_empty());
@@ -149,12 +149,12 @@ fn reverse_path() {
             .services
             .retain(|service| service.addresses.is_empty());
     };
-    only(&with(everywhere), "reverse-path-filter", Severity::Warning);
+    only(&with(everywhere), "reverse-path-filter", FindingSeverity::Warning);
     let backend = |facts: &mut Facts| {
         set("net.ipv4.conf.br0.rp_filter", "1")(facts);
         facts.cheap.ways.as_mut().unwrap().insert(ip("10.2.0.11"), way(2));
     };
-    let found = only(&with(backend), "reverse-path-filter", Severity::Warning);
+    let found = only(&with(backend), "reverse-path-filter", FindingSeverity::Warning);
     assert!(
         found.seen.contains("10.2.0.11") && found.seen.contains("ext"),
         "{}",
@@ -167,7 +167,7 @@ fn bridges() {
     let found = only(
         &with(set("net.bridge.bridge-nf-call-iptables", "1")),
         "bridge-without-hairpin",
-        Severity::Warning,
+        FindingSeverity::Warning,
     );
     assert_eq!(line(&found), "bridge link set dev port hairpin on");
     let hairpin = |facts: &mut Facts| {
@@ -176,5 +176,5 @@ fn bridges() {
     };
     assert!(with(hairpin).is_empty());
     let own = |facts: &mut Facts| facts.cheap.links.as_mut().unwrap()[1].bridge = Some([false, true]);
-    only(&with(own), "bridge-without-hairpin", Severity::Warning);
+    only(&with(own), "bridge-without-hairpin", FindingSeverity::Warning);
 }

@@ -17,7 +17,7 @@ fn the_flags_of_a_handshake_are_known() {
         ),
         ("--sport 3000 ! --tcp-flags SYN SYN".into(), "drops later answers from"),
     ] {
-        let found = only(&with(drops(&flags)), "packets-dropped", Severity::Broken);
+        let found = only(&with(drops(&flags)), "packets-dropped", FindingSeverity::Broken);
         assert!(found.seen.contains(whose), "{flags}: {}", found.seen);
     }
     for flags in [
@@ -38,9 +38,13 @@ fn packets_that_nobody_marks_have_no_mark() {
     const RESTORES: &str = "-A OTHER -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff\n";
     let drops = |test: &str, more: &str| saved("ACCEPT", &format!("{ANSWERS}{more}-A FORWARD -m mark {test} -j DROP"));
     for test in ["--mark 0x0", "! --mark 0x77", "--mark 0x0/0xff"] {
-        only(&with(drops(test, "")), "packets-dropped", Severity::Broken);
-        only(&with(drops(test, MARKS)), "packets-dropped", Severity::Warning);
-        only(&with(drops(test, RESTORES)), "packets-dropped", Severity::Warning);
+        only(&with(drops(test, "")), "packets-dropped", FindingSeverity::Broken);
+        only(&with(drops(test, MARKS)), "packets-dropped", FindingSeverity::Warning);
+        only(
+            &with(drops(test, RESTORES)),
+            "packets-dropped",
+            FindingSeverity::Warning,
+        );
     }
     for test in ["--mark 0x77", "! --mark 0x0"] {
         assert!(with(drops(test, "")).is_empty(), "{test}");
@@ -50,7 +54,7 @@ fn packets_that_nobody_marks_have_no_mark() {
         drops("--mark 0x0", "")(facts);
         facts.cheap.links.as_mut().unwrap()[0].classifies = true;
     };
-    only(&with(classified), "packets-dropped", Severity::Warning);
+    only(&with(classified), "packets-dropped", FindingSeverity::Warning);
 }
 
 #[test]
@@ -65,12 +69,12 @@ fn without_a_default_route_clients_are_near() {
         near(facts);
         saved("DROP", docker)(facts);
     });
-    only(&found, "packets-dropped", Severity::Broken);
+    only(&found, "packets-dropped", FindingSeverity::Broken);
     let found = with(|facts| {
         near(facts);
         facts.cheap.protect_backends = false;
     });
-    only(&found, "backends-exposed", Severity::Warning);
+    only(&found, "backends-exposed", FindingSeverity::Warning);
     // One of two networks of clients is admitted.
     let found = with(|facts| {
         near(facts);
@@ -78,7 +82,7 @@ fn without_a_default_route_clients_are_near() {
         links.push(link(7, "lan", "198.51.100.1"));
         saved("DROP", &format!("{docker}\n-A FORWARD -i lan -j ACCEPT"))(facts);
     });
-    only(&found, "packets-dropped", Severity::Warning);
+    only(&found, "packets-dropped", FindingSeverity::Warning);
 }
 
 /// After the translation of sources, answers have the public address and port.
@@ -102,7 +106,7 @@ fn answers_on_their_last_way_are_judged() {
         nft(chain(table, FirewallHook::Postrouting, priority, vec![rule], false))
     };
     for (port, priority) in [(20003, 200), (3000, 0), (3000, 100)] {
-        let found = only(&with(drops(port, priority)), "packets-dropped", Severity::Broken);
+        let found = only(&with(drops(port, priority)), "packets-dropped", FindingSeverity::Broken);
         assert!(found.seen.contains("drops answers from"), "{}", found.seen);
     }
     for (port, priority) in [(3000, 200), (20003, 0)] {
@@ -136,7 +140,7 @@ fn packets_of_apps_are_judged() {
     // The network may be the source of some answers.
     let found = with_app("DROP", "-A FORWARD -s 10.213.0.0/16 -j ACCEPT");
     assert!(
-        only(&found, "packets-dropped", Severity::Warning)
+        only(&found, "packets-dropped", FindingSeverity::Warning)
             .seen
             .contains("may drop what")
     );
@@ -147,7 +151,7 @@ fn packets_of_apps_are_judged() {
         "-A FORWARD -i tu9999abcd-+ -j ACCEPT\n-A FORWARD -o tu9999abcd-+ -j ACCEPT",
     ] {
         let found = with_app("DROP", dropping);
-        let found = only(&found, "packets-dropped", Severity::Warning);
+        let found = only(&found, "packets-dropped", FindingSeverity::Warning);
         assert_eq!(
             line(&found),
             "iptables-legacy -I FORWARD -i tu0123abcd-+ -j ACCEPT && iptables-legacy -I FORWARD -o tu0123abcd-+ -j ACCEPT"
@@ -161,8 +165,8 @@ fn packets_of_apps_are_judged() {
         links.push(link(9, "tu0123abcd-0", "10.213.7.1"));
         saved("DROP", "")(facts);
     });
-    let severities: Vec<Severity> = found.iter().map(|finding| finding.severity).collect();
-    assert_eq!(severities, [Severity::Broken, Severity::Warning]);
+    let severities: Vec<FindingSeverity> = found.iter().map(|finding| finding.severity).collect();
+    assert_eq!(severities, [FindingSeverity::Broken, FindingSeverity::Warning]);
 }
 
 #[test]
@@ -175,17 +179,17 @@ fn marks_with_which_routing_refuses_are_told() {
         })
     };
     let found = marks("-i ext -p tcp -j MARK --set-xmark 0x5/0xffffffff", false);
-    let found = only(&found, "packets-dropped", Severity::Broken);
+    let found = only(&found, "packets-dropped", FindingSeverity::Broken);
     assert!(
         found.seen.contains("packets to services the mark 0x5"),
         "{}",
         found.seen
     );
     let found = marks("-i br0 -j MARK --set-xmark 0x5/0xff", true);
-    let found = only(&found, "packets-dropped", Severity::Broken);
+    let found = only(&found, "packets-dropped", FindingSeverity::Broken);
     assert!(found.seen.contains("answers of backends"), "{}", found.seen);
     let found = marks("-s 192.0.2.7/32 -j MARK --set-xmark 0x5/0xffffffff", false);
-    only(&found, "packets-dropped", Severity::Warning);
+    only(&found, "packets-dropped", FindingSeverity::Warning);
     for other in [
         "-i ext -j MARK --set-xmark 0x6/0xffffffff",
         "-i br0 -j MARK --set-xmark 0x5/0xffffffff",

@@ -52,16 +52,16 @@ fn what_a_set_holds_decides() {
     let [backend, other] = [&[10, 2, 0, 11][..], &[10, 2, 0, 99]];
     let (served, unserved) = (3000_u16.to_be_bytes(), 9_u16.to_be_bytes());
     for (key, elements, severity) in [
-        (address(), Some(&[other, backend][..]), Some(Severity::Broken)),
+        (address(), Some(&[other, backend][..]), Some(FindingSeverity::Broken)),
         (address(), Some(&[other]), None),
         (address(), Some(&[]), None),
-        (address(), None, Some(Severity::Warning)),
-        (port(), Some(&[&unserved, &served]), Some(Severity::Broken)),
+        (address(), None, Some(FindingSeverity::Warning)),
+        (port(), Some(&[&unserved, &served]), Some(FindingSeverity::Broken)),
         (port(), Some(&[&unserved]), None),
         (
             endpoint(),
             Some(&[&[10, 2, 0, 11, served[0], served[1], 0, 0]]),
-            Some(Severity::Broken),
+            Some(FindingSeverity::Broken),
         ),
         (
             endpoint(),
@@ -103,7 +103,7 @@ fn addresses_that_clients_connect_to_are_known() {
     let found = only(
         &with(nft(drops_at([203, 0, 113, 1]))),
         "packets-dropped",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     assert!(
         found.seen.contains("2 of the 2 backends") && found.seen.contains("packets to"),
@@ -121,12 +121,12 @@ fn addresses_that_clients_connect_to_are_known() {
         second(facts);
         nft(drops_at([203, 0, 113, 2]))(facts);
     });
-    only(&found, "packets-dropped", Severity::Warning);
+    only(&found, "packets-dropped", FindingSeverity::Warning);
     let found = with(|facts| {
         second(facts);
         nft(drops_at([203, 0, 113, 1]))(facts);
     });
-    let found = only(&found, "packets-dropped", Severity::Broken);
+    let found = only(&found, "packets-dropped", FindingSeverity::Broken);
     assert!(
         found.seen.contains("1 of the 2 backends") && found.seen.contains("10.2.0.12:3000"),
         "{}",
@@ -185,7 +185,7 @@ fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
                 });
             nft(chain.clone())(facts);
         });
-        let found = only(&found, "packets-dropped", Severity::Broken);
+        let found = only(&found, "packets-dropped", FindingSeverity::Broken);
         assert!(found.seen.contains(says), "{}", found.seen);
         assert_eq!(line(&found), fix);
     }
@@ -216,7 +216,7 @@ fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
     assert!(
         with(nft(at_interface(netdev, Ingress, &["ext"], ether([0x08, 0x00]), false)))
             .iter()
-            .all(|finding| finding.severity == Severity::Broken)
+            .all(|finding| finding.severity == FindingSeverity::Broken)
     );
 }
 
@@ -239,7 +239,7 @@ fn at_ingress_conntrack_knows_nothing() {
         )
     };
     let found = with(nft(state(ct_state::INVALID)));
-    assert!(!found.is_empty() && found.iter().all(|finding| finding.severity == Severity::Broken));
+    assert!(!found.is_empty() && found.iter().all(|finding| finding.severity == FindingSeverity::Broken));
     assert!(with(nft(state(ct_state::NEW))).is_empty());
 }
 
@@ -271,7 +271,9 @@ fn drops_below_interfaces_are_found_where_all_packets_pass() {
     };
     let broken = |found: &[Finding]| {
         let dropped = found.iter().filter(|finding| finding.id == "packets-dropped");
-        dropped.filter(|finding| finding.severity == Severity::Broken).count()
+        dropped
+            .filter(|finding| finding.severity == FindingSeverity::Broken)
+            .count()
     };
     for (devices, hook, second_port, expected) in [
         (&["bond"][..], FirewallHook::Ingress, false, true),
@@ -300,7 +302,7 @@ fn drops_below_interfaces_are_found_where_all_packets_pass() {
     };
     let found = below(name("bond"), false);
     assert!(
-        !found.is_empty() && found.iter().all(|finding| finding.severity == Severity::Warning),
+        !found.is_empty() && found.iter().all(|finding| finding.severity == FindingSeverity::Warning),
         "{found:#?}"
     );
 }
@@ -332,7 +334,7 @@ fn what_drops_clients_of_one_interface_only_is_told() {
     let found = only(
         &with(|facts| second(facts, vec![by_name("lan")])),
         "packets-dropped",
-        Severity::Warning,
+        FindingSeverity::Warning,
     );
     assert!(
         found
@@ -345,7 +347,7 @@ fn what_drops_clients_of_one_interface_only_is_told() {
     // Dropped remote clients are an error, and the other ones are not reported again.
     for tests in [vec![by_name("ext")], Vec::new()] {
         let found = with(|facts| second(facts, tests));
-        only(&found, "packets-dropped", Severity::Broken);
+        only(&found, "packets-dropped", FindingSeverity::Broken);
     }
     // Admitting only the first uplink is intended, unless the other one leads to remote networks.
     let only_ext = |facts: &mut Facts| {
@@ -360,7 +362,7 @@ fn what_drops_clients_of_one_interface_only_is_told() {
             ..Rule::default()
         });
     };
-    only(&with(only_ext), "packets-dropped", Severity::Note);
+    only(&with(only_ext), "packets-dropped", FindingSeverity::Note);
     let uplink = |facts: &mut Facts| {
         only_ext(facts);
         let by_router = way(6).map(|way| RouteTo {
@@ -370,7 +372,7 @@ fn what_drops_clients_of_one_interface_only_is_told() {
         let out = facts.cheap.ways_out.as_mut().unwrap();
         out.insert((Family::V4, Some(ip("198.51.100.1"))), by_router);
     };
-    only(&with(uplink), "packets-dropped", Severity::Warning);
+    only(&with(uplink), "packets-dropped", FindingSeverity::Warning);
     // A service on an address of another interface is not for these clients.
     let chosen = Test::Compare {
         load: load(RuleField::Dest4, 4),

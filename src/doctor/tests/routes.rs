@@ -22,7 +22,10 @@ fn routes_that_are_missing_are_an_error_where_clients_fail() {
         facts.cheap.is_probed = is_probed;
         let diagnosis = examine_cheap(&facts.cheap);
         let problems = problems(&diagnosis);
-        assert_eq!(Severity::of(problems[0].severity), diagnosis.findings[0].severity);
+        assert_eq!(
+            FindingSeverity::of(problems[0].severity),
+            diagnosis.findings[0].severity
+        );
         problems[0].severity
     };
     assert_eq!(severity(&["10.2.0.11"], true), tcpgw_core::problem::Severity::Warning);
@@ -50,15 +53,21 @@ fn answers_without_a_way_are_an_error_where_nobody_gets_any() {
         found.first().map(|finding| finding.severity)
     };
     assert_eq!(found(&[], &[], &["198.51.100.1"]), None);
-    assert_eq!(found(&["10.2.0.11"], &[], &[]), Some(Severity::Broken));
-    assert_eq!(found(&["10.2.0.11"], &["198.51.100.1"], &[]), Some(Severity::Broken));
+    assert_eq!(found(&["10.2.0.11"], &[], &[]), Some(FindingSeverity::Broken));
+    assert_eq!(
+        found(&["10.2.0.11"], &["198.51.100.1"], &[]),
+        Some(FindingSeverity::Broken)
+    );
     // Containers may be kept from the Internet while clients are inside.
-    assert_eq!(found(&["10.2.0.11"], &[], &["172.16.0.1"]), Some(Severity::Warning));
+    assert_eq!(
+        found(&["10.2.0.11"], &[], &["172.16.0.1"]),
+        Some(FindingSeverity::Warning)
+    );
     // One network may be blocked, or all networks.
     let some = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
-    assert_eq!(found(&[], &some, &["172.16.0.1"]), Some(Severity::Warning));
-    assert_eq!(found(&[], &some[..2], &[]), Some(Severity::Warning));
-    assert_eq!(found(&[], &some, &[]), Some(Severity::Broken));
+    assert_eq!(found(&[], &some, &["172.16.0.1"]), Some(FindingSeverity::Warning));
+    assert_eq!(found(&[], &some[..2], &[]), Some(FindingSeverity::Warning));
+    assert_eq!(found(&[], &some, &[]), Some(FindingSeverity::Broken));
 }
 
 #[test]
@@ -66,12 +75,16 @@ fn ways_to_backends() {
     let to = |address: &'static str, way: Option<RouteTo>| {
         move |facts: &mut Facts| drop(facts.cheap.ways.as_mut().unwrap().insert(ip(address), way))
     };
-    only(&with(to("10.2.0.11", None)), "backend-without-route", Severity::Broken);
+    only(
+        &with(to("10.2.0.11", None)),
+        "backend-without-route",
+        FindingSeverity::Broken,
+    );
     let broadcast = way(3).map(|way| RouteTo { shared: true, ..way });
     let found = only(
         &with(to("10.2.0.11", broadcast)),
         "backend-without-route",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     assert!(
         found
@@ -81,7 +94,11 @@ fn ways_to_backends() {
         found.seen
     );
     let own = way(1).map(|way| RouteTo { local: true, ..way });
-    only(&with(to("10.2.0.11", own)), "backend-is-gateway", Severity::Broken);
+    only(
+        &with(to("10.2.0.11", own)),
+        "backend-is-gateway",
+        FindingSeverity::Broken,
+    );
     let default = |address: &'static str| {
         move |facts: &mut Facts| {
             let by_router = way(2).map(|way| RouteTo {
@@ -98,7 +115,7 @@ fn ways_to_backends() {
     let found = only(
         &with(default("10.2.0.11")),
         "backend-by-default-route",
-        Severity::Warning,
+        FindingSeverity::Warning,
     );
     assert!(found.seen.contains("1 private address of backends"), "{}", found.seen);
     assert!(with(default("198.51.100.9")).is_empty(), "it may be anywhere");
@@ -107,7 +124,7 @@ fn ways_to_backends() {
         ways.insert(ip("10.2.0.11"), None);
         ways.insert(ip("10.2.0.12"), None);
     });
-    let found = only(&both, "backend-without-route", Severity::Broken);
+    let found = only(&both, "backend-without-route", FindingSeverity::Broken);
     assert!(found.seen.contains("2 addresses of backends"), "{}", found.seen);
     let neighbour = |address: &'static str, link| {
         move |facts: &mut Facts| {
@@ -122,12 +139,12 @@ fn ways_to_backends() {
     only(
         &with(neighbour("10.2.0.11", 3)),
         "backend-unreachable",
-        Severity::Warning,
+        FindingSeverity::Warning,
     );
     assert!(with(neighbour("10.2.0.11", 2)).is_empty(), "on another link");
     assert!(with(neighbour("10.2.0.99", 3)).is_empty());
     let narrow = |facts: &mut Facts| facts.cheap.links.as_mut().unwrap()[1].mtu = 1400;
-    only(&with(narrow), "path-mtu", Severity::Note);
+    only(&with(narrow), "path-mtu", FindingSeverity::Note);
     let mut facts = well();
     facts.cheap.ways_left_out = 7;
     assert_eq!(examine(&facts).unchecked.len(), 1);
@@ -140,13 +157,17 @@ fn offloads() {
         lro: true,
         ..Offloads::default()
     };
-    let found = only(&with(offloads(Some(lro))), "large-receive-offload", Severity::Warning);
+    let found = only(
+        &with(offloads(Some(lro))),
+        "large-receive-offload",
+        FindingSeverity::Warning,
+    );
     assert_eq!(line(&found), "ethtool -K ext lro off");
     let gro = Offloads {
         gro: true,
         ..Offloads::default()
     };
-    only(&with(offloads(Some(gro))), "packets-merged", Severity::Note);
+    only(&with(offloads(Some(gro))), "packets-merged", FindingSeverity::Note);
     let mut facts = well();
     offloads(None)(&mut facts);
     assert_eq!(examine(&facts).unchecked.len(), 1);

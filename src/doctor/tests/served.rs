@@ -66,7 +66,7 @@ fn a_rule_that_drops_all_who_were_served_is_an_error() {
     let told = only(
         &forward(clients(2..=7, 40_000), those_up_to(7)),
         "packets-dropped",
-        Severity::Broken,
+        FindingSeverity::Broken,
     );
     assert_eq!(
         told.seen,
@@ -91,7 +91,7 @@ fn a_rule_that_drops_all_who_were_served_is_an_error() {
         only(
             &found(clients(2..=7, 40_000), hooked(hook, priority, network.clone())),
             "packets-dropped",
-            Severity::Broken,
+            FindingSeverity::Broken,
         );
     }
     // The source address is one of the gateway's own there.
@@ -103,7 +103,7 @@ fn a_rule_that_drops_all_who_were_served_is_an_error() {
         facts.cheap.served = clients(2..=7, 40_000);
         saved("ACCEPT", "-A FORWARD -s 198.51.100.0/24 -j DROP")(facts);
     });
-    only(&saved, "packets-dropped", Severity::Broken);
+    only(&saved, "packets-dropped", FindingSeverity::Broken);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_rule_that_drops_some_who_were_served_is_a_warning_and_one_is_a_ban() {
     let told = only(
         &forward(clients(2..=7, 40_000), those_up_to(4)),
         "packets-dropped",
-        Severity::Warning,
+        FindingSeverity::Warning,
     );
     assert!(told.seen.contains("3 of 6 clients"), "{}", told.seen);
     assert_eq!(forward(clients(2..=7, 40_000), those_up_to(2)), []);
@@ -119,7 +119,7 @@ fn a_rule_that_drops_some_who_were_served_is_a_warning_and_one_is_a_ban() {
     only(
         &forward(clients(2..=3, 40_000), those_up_to(7)),
         "packets-dropped",
-        Severity::Warning,
+        FindingSeverity::Warning,
     );
     // Rules about others.
     assert_eq!(forward(clients(8..=15, 40_000), those_up_to(7)), []);
@@ -133,7 +133,7 @@ fn a_rule_that_drops_some_who_were_served_is_a_warning_and_one_is_a_ban() {
         nft(other)(facts);
     });
     assert_eq!(halves.len(), 2, "{halves:#?}");
-    assert!(halves.iter().all(|finding| finding.severity == Severity::Broken));
+    assert!(halves.iter().all(|finding| finding.severity == FindingSeverity::Broken));
 }
 
 #[test]
@@ -146,9 +146,9 @@ fn who_is_lost_while_others_are_served_is_banned() {
         let found = forward(served, those_up_to(7));
         found.first().map(|finding| finding.severity)
     };
-    assert_eq!(with_state(true, false), Some(Severity::Broken));
-    assert_eq!(with_state(false, false), Some(Severity::Broken));
-    assert_eq!(with_state(true, true), Some(Severity::Warning));
+    assert_eq!(with_state(true, false), Some(FindingSeverity::Broken));
+    assert_eq!(with_state(false, false), Some(FindingSeverity::Broken));
+    assert_eq!(with_state(true, true), Some(FindingSeverity::Warning));
     assert_eq!(with_state(false, true), None);
 }
 
@@ -170,11 +170,17 @@ fn ports_are_those_that_clients_use_next() {
         let found = found(clients(2..=7, port), chain);
         found.into_iter().map(|finding| finding.severity).collect::<Vec<_>>()
     };
-    assert_eq!(severities(40_000, linux()), [Severity::Broken, Severity::Warning]);
+    assert_eq!(
+        severities(40_000, linux()),
+        [FindingSeverity::Broken, FindingSeverity::Warning]
+    );
     // Others may use them.
-    assert_eq!(severities(61_000, linux()), [Severity::Warning]);
+    assert_eq!(severities(61_000, linux()), [FindingSeverity::Warning]);
     let high = || within(SOURCE_PORT, &1024_u16.to_be_bytes(), &u16::MAX.to_be_bytes());
-    assert_eq!(severities(40_000, high()), [Severity::Broken, Severity::Warning]);
+    assert_eq!(
+        severities(40_000, high()),
+        [FindingSeverity::Broken, FindingSeverity::Warning]
+    );
     let few = within(SOURCE_PORT, &40_000_u16.to_be_bytes(), &50_000_u16.to_be_bytes());
     assert_eq!(severities(40_000, few), []);
 }

@@ -20,7 +20,7 @@ fn found(probes: Vec<MisroutedProbe>) -> Finding {
     only(
         &with(|facts| facts.cheap.misrouted_probes = Ok(probes)),
         "probes-misrouted",
-        Severity::Warning,
+        FindingSeverity::Warning,
     )
 }
 

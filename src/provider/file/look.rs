@@ -8,11 +8,11 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags as Flags, Inotify};
 
-use super::watched::{Watched, WatchedPlace};
+use super::watched::{WatchedPlace, WatchedPlaces};
 use crate::config::Config;
-use crate::provider::chain::Chain;
+use crate::provider::chain::PathChain;
 use crate::provider::{Bad, News};
-use crate::state_file::{self, Input, SourceError};
+use crate::state_file::{self, FilePurpose, SourceError};
 use tcpgw_core::model::{self, InputProblems, State};
 
 /// Maximum number of changes of the path while it is being watched, before the next check handles them.
@@ -31,18 +31,18 @@ pub(super) enum Print {
 
 /// Results of earlier checks.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
+pub(super) struct EarlierChecks {
     /// Path at the last check.
-    pub(super) chain: Option<Chain>,
+    pub(super) chain: Option<PathChain>,
     /// Path when the file was read.
-    pub(super) read: Option<Chain>,
+    pub(super) read: Option<PathChain>,
     /// Fingerprint of what was read then.
     pub(super) print: Option<Print>,
     /// Last state that was reported.
     pub(super) told: Arc<State>,
 }
 
-impl Seen {
+impl EarlierChecks {
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
@@ -50,7 +50,7 @@ impl Seen {
 
 /// Condition for reading the file.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Wish {
+pub(super) enum ReadCondition {
     Read,
     /// The file is read if it differs from what was read, and has not changed since the last check.
     ReadIfChanged,
@@ -58,21 +58,21 @@ pub(super) enum Wish {
 
 /// Input of a check.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct FileCheck {
     pub(super) path: PathBuf,
     pub(super) config: Arc<Config>,
     pub(super) inotify: Option<Arc<Inotify>>,
-    pub(super) watched: Watched,
-    pub(super) seen: Seen,
-    pub(super) wish: Wish,
+    pub(super) watched: WatchedPlaces,
+    pub(super) seen: EarlierChecks,
+    pub(super) wish: ReadCondition,
 }
 
 /// Result of a check.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct FileCheckResult {
     pub(super) config: Arc<Config>,
-    pub(super) watched: Watched,
-    pub(super) chain: Chain,
+    pub(super) watched: WatchedPlaces,
+    pub(super) chain: PathChain,
     /// Reason why some part of the path could not be watched.
     pub(super) trouble: Option<String>,
     /// Whether the file differs from what was read, and may still change until the next check.
@@ -81,16 +81,16 @@ pub(super) struct Look {
     pub(super) read: Option<(Print, Option<News>)>,
 }
 
-impl Request {
+impl FileCheck {
     /// Watches the path before it reads the file, so that no later change is missed.
-    pub(super) fn run(self) -> Look {
-        let mut chain = Chain::walk(&self.path);
-        let mut watched = Watched::new();
+    pub(super) fn run(self) -> FileCheckResult {
+        let mut chain = PathChain::walk(&self.path);
+        let mut watched = WatchedPlaces::new();
         let mut trouble = None;
         if let Some(inotify) = &self.inotify {
             for _ in 0..MOST_WALKS {
                 watched = watch(inotify, &chain, &mut trouble);
-                let now = Chain::walk(&self.path);
+                let now = PathChain::walk(&self.path);
                 let is_same = now.directories == chain.directories && now.end == chain.end;
                 chain = now;
                 if is_same {
@@ -105,11 +105,11 @@ impl Request {
         let is_other = self.seen.read.as_ref() != Some(&chain);
         let is_steady = self.seen.chain.as_ref() == Some(&chain);
         let reads = match self.wish {
-            Wish::Read => true,
-            Wish::ReadIfChanged => is_other && is_steady,
+            ReadCondition::Read => true,
+            ReadCondition::ReadIfChanged => is_other && is_steady,
         };
         let read = reads.then(|| self.read(&chain));
-        Look {
+        FileCheckResult {
             config: self.config,
             watched,
             chain,
@@ -119,7 +119,7 @@ impl Request {
         }
     }
 
-    fn read(&self, chain: &Chain) -> (Print, Option<News>) {
+    fn read(&self, chain: &PathChain) -> (Print, Option<News>) {
         let unreadable = |print: fn(String) -> Print, bad: Bad| {
             let print = print(bad.to_string());
             let is_same = self.seen.print.as_ref() == Some(&print);
@@ -132,7 +132,7 @@ impl Request {
             );
             return unreadable(Print::Unreadable, Bad::Unreadable(text));
         }
-        match state_file::read_file(&self.path, Input::State) {
+        match state_file::read_file(&self.path, FilePurpose::State) {
             Ok(text) => {
                 let print = Print::Content(text.len(), hash(&text));
                 let is_same = self.seen.print.as_ref() == Some(&print);
@@ -183,7 +183,7 @@ pub(super) fn will_be_written(path: &Path) -> bool {
     metadata.is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 1)
 }
 
-fn watch(inotify: &Inotify, chain: &Chain, trouble: &mut Option<String>) -> Watched {
+fn watch(inotify: &Inotify, chain: &PathChain, trouble: &mut Option<String>) -> WatchedPlaces {
     let in_directory = Flags::IN_CREATE
         | Flags::IN_DELETE
         | Flags::IN_MOVED_FROM
@@ -209,7 +209,7 @@ fn watch(inotify: &Inotify, chain: &Chain, trouble: &mut Option<String>) -> Watc
             None
         }
     };
-    let mut watched = Watched::new();
+    let mut watched = WatchedPlaces::new();
     for (directory, names) in &chain.directories {
         let Some(watch) = add(directory, in_directory) else {
             continue;

@@ -8,7 +8,7 @@ use nix::sys::inotify::WatchDescriptor;
 use crate::provider::chain::Names;
 
 /// Places that inotify watches.
-pub(super) type Watched = BTreeMap<WatchDescriptor, WatchedPlace>;
+pub(super) type WatchedPlaces = BTreeMap<WatchDescriptor, WatchedPlace>;
 
 #[derive(Debug, Clone)]
 pub(super) enum WatchedPlace {

@@ -10,9 +10,9 @@ use crate::reconcile::engine::Engine;
 use crate::reconcile::engine::memo::ChangeMemo;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::known::unannounced;
-use crate::reconcile::report::Report;
+use crate::reconcile::report::ReconcileReport;
 use crate::reconcile::retired::{Leaves, few_retired};
-use crate::record::Entry;
+use crate::record::JournalEntry;
 use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::model::Service;
 use tcpgw_core::plan::plan;
@@ -36,10 +36,10 @@ impl<K: Kernel> Engine<K> {
         new: &[Arc<Service>],
         beside: &[Arc<Service>],
         memo: ChangeMemo,
-    ) -> Result<Option<Report>, ReconcileError> {
+    ) -> Result<Option<ReconcileReport>, ReconcileError> {
         if old.is_empty() && new.is_empty() {
             self.announce(&memo.entry(None));
-            return Ok(Some(Report::default()));
+            return Ok(Some(ReconcileReport::default()));
         }
         let Some(mut cached) = self.cached.take() else {
             return Ok(None);
@@ -52,10 +52,10 @@ impl<K: Kernel> Engine<K> {
         let have = of(old().map(AsRef::as_ref).collect());
         let want = of(new().map(AsRef::as_ref).collect());
         let (services, backends) = ChangeCounts::between(&have.summary, &want.summary);
-        let mut report = Report {
+        let mut report = ReconcileReport {
             services,
             backends,
-            ..Report::default()
+            ..ReconcileReport::default()
         };
         let old_preserving = old().filter(|service| preserves(service)).count();
         let others_preserve = cached.preserving > old_preserving;
@@ -112,7 +112,7 @@ impl<K: Kernel> Engine<K> {
         Ok(Some(report))
     }
 
-    fn announce(&self, entry: &Entry) {
+    fn announce(&self, entry: &JournalEntry) {
         if entry.services.is_empty() {
             return;
         }
@@ -122,7 +122,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Deletes the flows of what the change has removed.
-    fn flush(&mut self, old: &Summary, new: &Summary, report: &mut Report) -> Result<(), KernelError> {
+    fn flush(&mut self, old: &Summary, new: &Summary, report: &mut ReconcileReport) -> Result<(), KernelError> {
         let mark = self.mark;
         let few = if old == new {
             Some(Vec::new())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::record::{Applied, Deadline, Entry, Pause, ServiceEntry};
+use crate::record::{ApplyNote, Deadline, JournalEntry, RecordedPause, ServiceEntry};
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{AllDetails, Details, Owner};
 
@@ -11,11 +11,11 @@ use tcpgw_core::owner::{AllDetails, Details, Owner};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memo {
     /// Origin and time of the last apply.
-    pub applied: Applied,
+    pub applied: ApplyNote,
     /// Ends of drains.
     pub drains: Vec<Deadline>,
     /// Services whose new connections are held back.
-    pub pauses: Vec<Pause>,
+    pub pauses: Vec<RecordedPause>,
     /// The services as those who define them want them; one that is served and not here was removed.
     pub wanted: ServicesByName,
     /// Owners of services that do not belong to a file.
@@ -46,15 +46,15 @@ impl Memo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeMemo {
     /// Origin and time of the change.
-    pub applied: Applied,
+    pub applied: ApplyNote,
     /// Services of the change.
     pub services: Vec<ServiceEntry>,
 }
 
 impl ChangeMemo {
     /// Returns the journal's entry, which is written before the change is made.
-    pub(super) fn entry(self, awaits: Option<u32>) -> Entry {
-        Entry {
+    pub(super) fn entry(self, awaits: Option<u32>) -> JournalEntry {
+        JournalEntry {
             awaits,
             applied: Some(self.applied),
             services: self.services,

@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Kept, Last, LastResources, Refused};
+use super::{KeptService, Last, LastResources, RefusedService};
 use crate::addon::{Removed, Resource};
-use crate::record::Pause;
-use crate::store::asked::Asked;
+use crate::record::RecordedPause;
+use crate::store::asked::RequestedParameters;
 use tcpgw_core::model::{parse_service, write};
 use tcpgw_core::owner::Owner;
 
@@ -20,7 +20,7 @@ use tcpgw_core::owner::Owner;
 pub(super) const MAGIC: &str = "tcpgw last services 1 ";
 
 #[derive(Serialize, Deserialize)]
-struct Document<T> {
+struct LastDocument<T> {
     boot: String,
     namespace: u64,
     #[serde(default)]
@@ -28,7 +28,7 @@ struct Document<T> {
     #[serde(default)]
     revision: u64,
     origin: Option<PathBuf>,
-    services: Vec<Entry<T>>,
+    services: Vec<LastEntry<T>>,
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
     kept: Vec<KeptEntry<T>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ struct Document<T> {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     apps: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pauses: Vec<Pause>,
+    pauses: Vec<RecordedPause>,
 }
 
 /// The resources as they are written.
@@ -47,11 +47,11 @@ struct ResourcesDocument<R, D> {
     removed: Vec<D>,
     /// Parameters with which the resources were requested, by id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    asked: BTreeMap<String, Asked>,
+    asked: BTreeMap<String, RequestedParameters>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry<T> {
+struct LastEntry<T> {
     owner: Owner,
     service: T,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -93,7 +93,12 @@ impl LastResources {
 
     fn encode(&self) -> serde_json::Result<Box<RawValue>> {
         let asked = self.resources.iter();
-        let asked = asked.filter_map(|resource| Some((resource.id.as_str().to_owned(), Asked::known_of(resource)?)));
+        let asked = asked.filter_map(|resource| {
+            Some((
+                resource.id.as_str().to_owned(),
+                RequestedParameters::known_of(resource)?,
+            ))
+        });
         serde_json::value::to_raw_value(&ResourcesDocument {
             asked: asked.collect(),
             resources: self.resources.iter().map(AsRef::as_ref).collect(),
@@ -109,7 +114,7 @@ impl Last {
         if u32::from_str_radix(checksum, 16).ok()? != crc32fast::hash(json.as_bytes()) {
             return None;
         }
-        let document: Document<Box<RawValue>> = serde_json::from_str(json).ok()?;
+        let document: LastDocument<Box<RawValue>> = serde_json::from_str(json).ok()?;
         let mut last = Self {
             boot: document.boot,
             namespace: document.namespace,
@@ -126,7 +131,7 @@ impl Last {
             ..Self::default()
         };
         for entry in document.services {
-            let Entry {
+            let LastEntry {
                 owner,
                 service,
                 unserved,
@@ -138,7 +143,7 @@ impl Last {
                     }
                     last.services.push((owner, Arc::new(service)));
                 }
-                Err(problems) => last.refused.push(Refused {
+                Err(problems) => last.refused.push(RefusedService {
                     owner,
                     text: service.get().to_owned(),
                     problems: problems.to_string(),
@@ -148,7 +153,7 @@ impl Last {
         for entry in document.kept {
             let service = parse_service(entry.service.get().as_bytes());
             match service {
-                Ok(service) => last.kept.push(Kept {
+                Ok(service) => last.kept.push(KeptService {
                     service: Arc::new(service),
                     is_unserved: entry.unserved,
                 }),
@@ -169,7 +174,7 @@ impl Last {
             .map(|refused| (refused.owner, refused.text.clone(), true));
         let services = services.chain(refused).map(|(owner, text, unserved)| {
             let service = RawValue::from_string(text)?;
-            Ok(Entry {
+            Ok(LastEntry {
                 owner,
                 service,
                 unserved,
@@ -182,7 +187,7 @@ impl Last {
                 unserved: kept.is_unserved,
             })
         });
-        let document = Document {
+        let document = LastDocument {
             boot: self.boot.clone(),
             namespace: self.namespace,
             known: self.known,

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use ipnet::Ipv4Net;
 
-use super::event::Event;
+use super::event::UpEvent;
 use super::files::Files;
 use super::listeners::listen_to_signals;
 use super::output::{Output, print};
@@ -21,10 +21,10 @@ use crate::doctor::{self, Fix};
 use crate::up::error::{UpError, system};
 use crate::up::gateway;
 use crate::up::id::AppId;
-use crate::up::network::{Addresses, Network, Standing};
-use crate::up::owner::Owner;
-use crate::up::printer::Printer;
-use crate::up::record::{AppPlace, Places, Record, RecordError};
+use crate::up::network::{Addresses, LinkOwner, Network};
+use crate::up::owner::UpOwner;
+use crate::up::printer::LinePrinter;
+use crate::up::record::{AppPlace, AppRecord, RecordError, RecordPaths};
 use crate::up::settings::UpSettings;
 use crate::up::supervisor::Supervisor;
 use crate::up::{control, egress, leftovers, resolver};
@@ -33,7 +33,7 @@ impl<'a> Up<'a> {
     /// Sets all up, and starts no process yet.
     pub(super) fn begin(
         settings: &'a UpSettings<'a>,
-        events: &Sender<Event>,
+        events: &Sender<UpEvent>,
     ) -> Result<(Self, JoinHandle<()>), UpError> {
         let files = Files::read(settings)?;
         if !nix::unistd::geteuid().is_root() {
@@ -41,19 +41,19 @@ impl<'a> Up<'a> {
         }
         let serves = Arc::new(AtomicBool::new(false));
         listen_to_signals(events.clone(), Arc::clone(&serves)).map_err(system("listen to signals"))?;
-        let places = Places::new(&settings.run_dir, settings.namespace)?;
+        let places = RecordPaths::new(&settings.run_dir, settings.namespace)?;
         let id = places.id_of(&files.directory);
         let lock = places.lock()?;
         let place = places.take(&id)?;
         let network = Network::open()?;
         // The other `tcpgw up` may have another run directory.
-        if let Standing::Living(pid) = network.standing(&id.to_string())? {
+        if let LinkOwner::Living(pid) = network.standing(&id.to_string())? {
             if place.record().is_none() {
                 place.remove();
             }
             return Err(RecordError::Running(pid.to_string()).into());
         }
-        let owner = Owner::own().map_err(system("find out when this process was started"))?;
+        let owner = UpOwner::own().map_err(system("find out when this process was started"))?;
         let types = files.procfile.types.iter();
         let numbers = types.map(|one| {
             (
@@ -62,7 +62,7 @@ impl<'a> Up<'a> {
             )
         });
         let (output, printer) =
-            print(Printer::new(numbers, settings.colors), events.clone()).map_err(system("start a thread"))?;
+            print(LinePrinter::new(numbers, settings.colors), events.clone()).map_err(system("start a thread"))?;
         files.tell_doubts(&output);
 
         let left = UpError::Left;
@@ -157,7 +157,7 @@ impl<'a> Up<'a> {
 
     fn serve_requests(&self) -> Result<(), UpError> {
         let events = self.events.clone();
-        let ask = move |asked| events.send(Event::Control(asked)).is_ok();
+        let ask = move |asked| events.send(UpEvent::Control(asked)).is_ok();
         control::serve(&self.place.socket(), ask).map_err(system("listen on the control socket"))
     }
 }
@@ -178,13 +178,13 @@ fn say_what_stops(id: &AppId, output: &Output) {
 fn make_network(
     network: &Network,
     id: &AppId,
-    owner: &Owner,
+    owner: &UpOwner,
     place: &AppPlace,
     directory: &Path,
 ) -> Result<Ipv4Net, UpError> {
     let subnet = network.choose(id)?;
     let app = place.record().and_then(|record| record.app);
-    place.set_record(&Record {
+    place.set_record(&AppRecord {
         directory: directory.to_owned(),
         network: subnet.to_string(),
         app,

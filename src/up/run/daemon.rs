@@ -33,7 +33,7 @@ impl Up<'_> {
         shared.daemon = Some(0);
         shared.starter = Some(self.owner.clone());
         self.places.set_shared(&shared)?;
-        let wanted = own_daemon::Wanted {
+        let wanted = own_daemon::DaemonFiles {
             config,
             socket: settings.socket.clone(),
             run_dir: self.places.run_dir().to_owned(),

@@ -5,9 +5,9 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::Up;
-use super::event::Event;
+use super::event::UpEvent;
 use crate::api::client::Client;
-use crate::up::control::Answer;
+use crate::up::control::UpAnswer;
 use crate::up::error::UpError;
 use crate::up::gateway::{self, GatewayEvent};
 use crate::up::leftovers::{self, SharedCleanup};
@@ -19,12 +19,12 @@ const END_AT_ONCE: Duration = Duration::from_secs(1);
 
 impl Up<'_> {
     /// Removes all that there is.
-    pub(super) fn finish(mut self, heard: &Receiver<Event>, at_once: bool) -> Result<(), UpError> {
+    pub(super) fn finish(mut self, heard: &Receiver<UpEvent>, at_once: bool) -> Result<(), UpError> {
         let (begin, most) = (Instant::now(), if at_once { END_AT_ONCE } else { END });
         while self.orders.is_some() && self.end.is_none() && begin.elapsed() < most {
             match heard.recv_timeout(most.saturating_sub(begin.elapsed())) {
-                Ok(Event::Gateway(GatewayEvent::Ended(outcome))) => self.end = Some(outcome),
-                Ok(Event::Signal(_)) | Err(_) => break,
+                Ok(UpEvent::Gateway(GatewayEvent::Ended(outcome))) => self.end = Some(outcome),
+                Ok(UpEvent::Signal(_)) | Err(_) => break,
                 Ok(_) => {}
             }
         }
@@ -41,7 +41,7 @@ impl Up<'_> {
             left.push(why);
         }
         for waiter in waiters {
-            let _ = waiter.try_send(Answer::Done);
+            let _ = waiter.try_send(UpAnswer::Done);
         }
         if left.is_empty() {
             Ok(())

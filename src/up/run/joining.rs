@@ -4,9 +4,9 @@ use super::Up;
 use super::listeners::{tell_daemon, tell_problems};
 use crate::api::client::{Client, ClientError};
 use crate::up::error::{UpError, system};
-use crate::up::gateway::{self, Resource};
+use crate::up::gateway::{self, AppResource};
 use crate::up::network::gateway_of;
-use crate::up::record::{AppPlace, Record};
+use crate::up::record::{AppPlace, AppRecord};
 use crate::up::settings::UpSettings;
 use crate::up::{abandoned, leftovers, own_daemon};
 
@@ -56,7 +56,7 @@ impl Up<'_> {
         let lives = |id: &str| abandoned::lives(&self.places, &self.network, id);
         self.tell_abandoned(abandoned::remove(&daemon, &lives));
         // Noted before it is made.
-        self.place.set_record(&Record {
+        self.place.set_record(&AppRecord {
             directory: self.directory.clone(),
             network: self.subnet.to_string(),
             app: Some(app.clone()),
@@ -123,7 +123,7 @@ impl Up<'_> {
         }
     }
 
-    fn provision(&self, daemon: &Client, app: &str, is_ups: bool) -> Result<Resource, UpError> {
+    fn provision(&self, daemon: &Client, app: &str, is_ups: bool) -> Result<AppResource, UpError> {
         let plan = self.settings.plan.as_deref().unwrap_or(own_daemon::PLAN);
         let port = self.settings.port;
         let mut outcome = gateway::provision(daemon, app, plan, port);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::event::Event;
-use crate::up::gateway::{Gateway, GatewayEvent, GatewayRequest};
+use super::event::UpEvent;
+use crate::up::gateway::{GatewayEvent, GatewayRequest, GatewayThread};
 use crate::up::problems;
 
 /// Starts the thread that gives the daemon the app's backends.
@@ -18,11 +18,11 @@ pub(super) fn tell_daemon(
     socket: PathBuf,
     app: String,
     grace: Duration,
-    events: Sender<Event>,
+    events: Sender<UpEvent>,
 ) -> io::Result<Sender<GatewayRequest>> {
     let (orders, taken) = channel();
-    let tell = move |news| drop(events.send(Event::Gateway(news)));
-    let gateway = Gateway::new(socket, app, grace, taken, tell);
+    let tell = move |news| drop(events.send(UpEvent::Gateway(news)));
+    let gateway = GatewayThread::new(socket, app, grace, taken, tell);
     std::thread::Builder::new()
         .name("gateway".into())
         .spawn(move || gateway.run())?;
@@ -30,9 +30,9 @@ pub(super) fn tell_daemon(
 }
 
 /// Tells problems of the app's service, by a thread of its own.
-pub(super) fn tell_problems(socket: PathBuf, service: String, events: Sender<Event>) -> io::Result<Sender<()>> {
+pub(super) fn tell_problems(socket: PathBuf, service: String, events: Sender<UpEvent>) -> io::Result<Sender<()>> {
     let (going_on, end) = channel();
-    let tell = move |text| events.send(Event::Gateway(GatewayEvent::Say(text))).is_ok();
+    let tell = move |text| events.send(UpEvent::Gateway(GatewayEvent::Say(text))).is_ok();
     std::thread::Builder::new()
         .name("problems".into())
         .spawn(move || problems::follow(&socket, &service, &end, tell))?;
@@ -41,7 +41,7 @@ pub(super) fn tell_problems(socket: PathBuf, service: String, events: Sender<Eve
 
 /// Passes signals on. More signals than have a meaning (one during the start, two later) end this process at once: its children
 /// die with it, and the next `tcpgw up` removes what is left.
-pub(super) fn listen_to_signals(events: Sender<Event>, serves: Arc<AtomicBool>) -> io::Result<()> {
+pub(super) fn listen_to_signals(events: Sender<UpEvent>, serves: Arc<AtomicBool>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
@@ -64,7 +64,7 @@ pub(super) fn listen_to_signals(events: Sender<Event>, serves: Arc<AtomicBool>) 
             if count > if serves.load(Ordering::SeqCst) { 2 } else { 1 } {
                 std::process::exit(128 + i32::from(number));
             }
-            if events.send(Event::Signal(number)).is_err() {
+            if events.send(UpEvent::Signal(number)).is_err() {
                 return;
             }
         }

@@ -5,10 +5,10 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::event::Event;
+use super::event::UpEvent;
 use crate::addon::id::names_service;
-use crate::up::own_daemon::Log;
-use crate::up::printer::Printer;
+use crate::up::own_daemon::DaemonLog;
+use crate::up::printer::LinePrinter;
 use tcpgw_core::escape;
 use tcpgw_kernel::ffi::system;
 
@@ -36,14 +36,14 @@ fn clock() -> String {
 }
 
 /// Prints lines by a thread of its own, until all that could say something have gone.
-pub(super) fn print(printer: Printer, events: Sender<Event>) -> io::Result<(Output, JoinHandle<()>)> {
+pub(super) fn print(printer: LinePrinter, events: Sender<UpEvent>) -> io::Result<(Output, JoinHandle<()>)> {
     let (lines, waiting) = sync_channel::<(String, Vec<u8>)>(WAITING_LINES);
     let work = move || {
         while let Ok((name, line)) = waiting.recv() {
             let line = printer.line(&clock(), &name, &line);
             let mut stdout = io::stdout().lock();
             if stdout.write_all(&line).and_then(|()| stdout.flush()).is_err() {
-                let _ = events.send(Event::Closed);
+                let _ = events.send(UpEvent::Closed);
                 // Processes go on until they are told to end, and must not wait for it.
                 while waiting.recv().is_ok() {}
                 return;
@@ -56,7 +56,7 @@ pub(super) fn print(printer: Printer, events: Sender<Event>) -> io::Result<(Outp
 
 /// Passes on what a daemon logs, but for what it says of the service of an app: each app tells that of its own
 /// ([`problems`](crate::up::problems)), and the daemon is that of all of them.
-pub(super) fn pass_on(mut log: Log, output: Output) -> io::Result<()> {
+pub(super) fn pass_on(mut log: DaemonLog, output: Output) -> io::Result<()> {
     let work = move || {
         while let Some(line) = log.next_line() {
             if !names_service(&line) {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use crate::up::control::Answer;
+use crate::up::control::UpAnswer;
 use crate::up::process::Process;
 
 /// Maximum time that `tcpgw up scale` waits until the gateway has fewer processes.
@@ -22,12 +22,12 @@ pub(super) struct InstancePlace {
 
 /// Client that waits for the end of a restart.
 pub(super) struct Waiter {
-    pub(super) answers: SyncSender<Answer>,
+    pub(super) answers: SyncSender<UpAnswer>,
 }
 
 /// Client that waits until the gateway has fewer instances.
 pub(super) struct ScaleWaiter {
-    pub(super) answers: SyncSender<Answer>,
+    pub(super) answers: SyncSender<UpAnswer>,
     /// Time at which the client is told that the gateway has not confirmed.
     pub(super) until: Instant,
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Up;
-use super::event::Event;
+use super::event::UpEvent;
 use super::place::InstancePlace;
-use crate::up::container::{Report, Spec};
+use crate::up::container::{HelperReport, Spec};
 use crate::up::network::{self, ProcessLink};
 use crate::up::printer::Lines;
 use crate::up::process::{self, Process, Started, Streams};
@@ -31,7 +31,7 @@ impl Up<'_> {
                 place.process = None;
             }
             // As one that has ended at once.
-            let _ = self.events.send(Event::Ended(id));
+            let _ = self.events.send(UpEvent::Ended(id));
         }
     }
 
@@ -127,17 +127,17 @@ impl Up<'_> {
             let mut last = None;
             let mut started = Some(started);
             while let Some(report) = reports.next_report() {
-                if let Report::Started(pid) = report {
+                if let HelperReport::Started(pid) = report {
                     printed.say(&name, &process::started_with(pid));
                     started = None;
                 }
-                let _ = events.send(Event::Report(id, report.clone()));
+                let _ = events.send(UpEvent::Report(id, report.clone()));
                 last = Some(report);
             }
             drop(started);
             let _ = is_read.recv_timeout(LAST_OUTPUT);
             printed.say(&name, &escape::text(&process::words_of(last.as_ref())));
-            let _ = events.send(Event::Ended(id));
+            let _ = events.send(UpEvent::Ended(id));
         };
         let told = std::thread::Builder::new().name("reports".into()).spawn(tell);
         told.map_err(|error| error.to_string())?;
@@ -157,8 +157,8 @@ fn ready(started: &mut Started) -> Result<(), String> {
             Ok(0) => break,
             Ok(_) => {
                 return match started.reports.next_report() {
-                    Some(Report::Ready) => Ok(()),
-                    Some(Report::Failed(why)) => Err(why),
+                    Some(HelperReport::Ready) => Ok(()),
+                    Some(HelperReport::Failed(why)) => Err(why),
                     _ => Err("its helper has ended".into()),
                 };
             }

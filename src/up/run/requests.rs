@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::place::{OneOff, SCALE, ScaleWaiter, Waiter};
 use super::{Up, state_of};
-use crate::up::control::{Answer, ProcessPlace, ReceivedRequest, Request, Shown};
+use crate::up::control::{ProcessPlace, ReceivedRequest, Shown, UpAnswer, UpRequest};
 use crate::up::formation;
 use crate::up::network::{ProcessLink, gateway_of};
 use crate::up::procfile::TypeName;
-use crate::up::supervisor::{Input, Phase, TCP};
+use crate::up::supervisor::{InstancePhase, SupervisorEvent, TCP};
 
 /// Processes of `tcpgw up run` at once.
 const MOST_ONE_OFFS: usize = 16;
@@ -24,32 +24,32 @@ impl Up<'_> {
         let is_ending = self.signals > 0;
         match request {
             None => self.remove_one_off(connection),
-            Some(Request::Ps) => {
-                give(&answers, Answer::Processes(self.shown()));
-                give(&answers, Answer::Done);
+            Some(UpRequest::Ps) => {
+                give(&answers, UpAnswer::Processes(self.shown()));
+                give(&answers, UpAnswer::Done);
             }
-            Some(_) if is_ending => give(&answers, Answer::Failed("it is ending".into())),
-            Some(Request::Restart(names)) => self.restart(&names, answers),
-            Some(Request::Scale(words)) => match self.scale(&words) {
+            Some(_) if is_ending => give(&answers, UpAnswer::Failed("it is ending".into())),
+            Some(UpRequest::Restart(names)) => self.restart(&names, answers),
+            Some(UpRequest::Scale(words)) => match self.scale(&words) {
                 Ok(()) => self.scale_waiters.push(ScaleWaiter {
                     answers,
                     until: Instant::now() + SCALE,
                 }),
                 Err(refused) => give(&answers, refused),
             },
-            Some(Request::Stop) => {
+            Some(UpRequest::Stop) => {
                 self.signals = 1;
                 self.output.say("system", "`tcpgw up stop` received, starting shutdown");
                 self.stop_waiters.push(answers);
                 self.stop();
             }
-            Some(Request::Attach) => {
+            Some(UpRequest::Attach) => {
                 let outcome = self.attach(connection);
-                give(&answers, outcome.map_or_else(Answer::Failed, Answer::Place));
+                give(&answers, outcome.map_or_else(UpAnswer::Failed, UpAnswer::Place));
             }
-            Some(Request::Connect(pid)) => {
+            Some(UpRequest::Connect(pid)) => {
                 let outcome = self.connect(connection, pid);
-                give(&answers, outcome.map_or_else(Answer::Failed, |()| Answer::Done));
+                give(&answers, outcome.map_or_else(UpAnswer::Failed, |()| UpAnswer::Done));
             }
         }
     }
@@ -59,7 +59,7 @@ impl Up<'_> {
         let shown = self.supervisor.instances().map(|(id, one)| {
             let place = self.running.get(&id);
             let since = match one.phase {
-                Phase::Running(since) => Some(now.saturating_duration_since(since)),
+                InstancePhase::Running(since) => Some(now.saturating_duration_since(since)),
                 _ => None,
             };
             Shown {
@@ -80,7 +80,7 @@ impl Up<'_> {
         self.types.iter().map(|one| one.name.clone()).collect()
     }
 
-    fn restart(&mut self, names: &[String], answers: SyncSender<Answer>) {
+    fn restart(&mut self, names: &[String], answers: SyncSender<UpAnswer>) {
         let known = self.names();
         let mut kinds = Vec::new();
         for name in names {
@@ -88,7 +88,7 @@ impl Up<'_> {
                 let known: Vec<&str> = known.iter().map(TypeName::as_str).collect();
                 let known = known.join(", ");
                 let why = format!("there is no process type {name:?}; there are {known}");
-                return give(&answers, Answer::Wrong(why));
+                return give(&answers, UpAnswer::Wrong(why));
             };
             kinds.push(kind.clone());
         }
@@ -98,27 +98,27 @@ impl Up<'_> {
         if self.supervisor.is_restarting() {
             return give(
                 &answers,
-                Answer::Failed("a restart is under way already; repeat it when that is over".into()),
+                UpAnswer::Failed("a restart is under way already; repeat it when that is over".into()),
             );
         }
-        let actions = self.supervisor.take(Input::Restart(kinds), Instant::now());
+        let actions = self.supervisor.take(SupervisorEvent::Restart(kinds), Instant::now());
         if actions.is_empty() {
-            return give(&answers, Answer::Failed("no process of that type runs".into()));
+            return give(&answers, UpAnswer::Failed("no process of that type runs".into()));
         }
         self.waiter = Some(Waiter { answers });
         self.does(actions);
         // No switch of connections has to be waited for.
         if !self.supervisor.is_restarting() {
-            self.answer_waiter(Answer::Done);
+            self.answer_waiter(UpAnswer::Done);
         }
     }
 
-    fn scale(&mut self, words: &[String]) -> Result<(), Answer> {
-        let in_the_way = |why: &str| Err(Answer::Failed(why.into()));
+    fn scale(&mut self, words: &[String]) -> Result<(), UpAnswer> {
+        let in_the_way = |why: &str| Err(UpAnswer::Failed(why.into()));
         let names = self.names();
         let words = words.iter().map(String::as_str);
         let formation =
-            formation::parse(words, &names, &self.formation).map_err(|error| Answer::Wrong(error.to_string()))?;
+            formation::parse(words, &names, &self.formation).map_err(|error| UpAnswer::Wrong(error.to_string()))?;
         if self.supervisor.is_restarting() {
             return in_the_way("a restart is under way; repeat it when that is over");
         }
@@ -130,7 +130,7 @@ impl Up<'_> {
             return in_the_way("there is no public port for tcp processes");
         }
         self.formation.clone_from(&formation);
-        let actions = self.supervisor.take(Input::Scale(formation), Instant::now());
+        let actions = self.supervisor.take(SupervisorEvent::Scale(formation), Instant::now());
         self.does(actions);
         Ok(())
     }
@@ -187,6 +187,6 @@ impl Up<'_> {
 }
 
 /// Sends an answer. Does not wait for a client that does not read.
-fn give(answers: &SyncSender<Answer>, answer: Answer) {
+fn give(answers: &SyncSender<UpAnswer>, answer: UpAnswer) {
     let _ = answers.try_send(answer);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 
-use tcpgw::record::journal::{Entry, frame, header, read};
+use tcpgw::record::journal::{JournalEntry, frame, header, read};
 use tcpgw::record::{Head, Record};
 use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::ruleset::Ruleset;
@@ -37,7 +37,7 @@ pub fn check(bytes: &[u8]) {
         ends.push(journal.len());
     }
     let parsed = texts.iter().map_while(|text| serde_json::from_slice(text).ok());
-    let entries: Vec<Entry> = parsed.collect();
+    let entries: Vec<JournalEntry> = parsed.collect();
     let all = Some((entries.clone(), ends[entries.len()]));
     assert_eq!(read(&journal, RECORD), all);
     assert_eq!(read(&journal, RECORD + 1), None, "it is another record's");
@@ -63,7 +63,7 @@ fn check_read(journal: &[u8], bytes: &[u8]) {
 }
 
 /// Checks cuts at a few places of the first entries. Cuts at all places would take time with the square of the length.
-fn check_cuts(journal: &[u8], ends: &[usize], entries: &[Entry]) {
+fn check_cuts(journal: &[u8], ends: &[usize], entries: &[JournalEntry]) {
     for (at, window) in ends.windows(2).enumerate().take(MOST_CUT) {
         let (begin, end) = (window[0], window[1]);
         let before = Some((entries[..at.min(entries.len())].to_vec(), ends[at.min(entries.len())]));
@@ -80,12 +80,12 @@ fn check_cuts(journal: &[u8], ends: &[usize], entries: &[Entry]) {
     }
 }
 
-fn check_replay(entries: &[Entry]) {
+fn check_replay(entries: &[JournalEntry]) {
     let head = Head {
         changes: entries.to_vec(),
         ..head()
     };
-    let is_made = |entry: &&Entry| entry.awaits != Some(GENERATION);
+    let is_made = |entry: &&JournalEntry| entry.awaits != Some(GENERATION);
     let last: BTreeMap<&str, bool> = entries
         .iter()
         .filter(is_made)

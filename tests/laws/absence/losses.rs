@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use tcpgw::reconcile::{Desired, Options, Reconciler};
-use tcpgw::record::Applied;
+use tcpgw::reconcile::{Desired, ReconcileOptions, Reconciler};
+use tcpgw::record::ApplyNote;
 use tcpgw::store::last::Last;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::{Details, Owner};
@@ -100,7 +100,7 @@ impl World {
         };
         let desired = Desired::new(&wanted, &links());
         let records = self.record_file();
-        let applied = Applied {
+        let applied = ApplyNote {
             at: 1,
             origin: self.file.path.to_str().unwrap().into(),
             known: self.clock.passed(),
@@ -121,7 +121,7 @@ impl World {
             last.unserved.extend(missing);
             last.save(&path).unwrap();
         }
-        reconciler.apply(known, &desired, &Options::default()).unwrap();
+        reconciler.apply(known, &desired, &ReconcileOptions::default()).unwrap();
     }
 
     fn other_version(&self) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
-use tcpgw::control::events::What;
+use tcpgw::control::events::EventContent;
 use tcpgw::control::request::{After, ServiceEdit};
 use tcpgw::store::last::Last;
 use tcpgw_core::problem::Kind;
@@ -69,7 +69,7 @@ fn what_a_change_takes_from_orphans_is_reported() {
     assert_eq!(reached[&9002], ["10.9.0.2:80".parse().unwrap()].into());
     let events = world.core.follow(&After::Start).kept;
     let displaced = events.iter().find_map(|event| match &event.what {
-        What::Displaced { names, reason, .. } => Some((names.join(" "), reason.clone())),
+        EventContent::Displaced { names, reason, .. } => Some((names.join(" "), reason.clone())),
         _ => None,
     });
     assert_eq!(

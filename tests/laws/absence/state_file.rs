@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::control::events::What;
+use tcpgw::control::events::EventContent;
 use tcpgw::control::request::{After, ServiceEdit};
 use tcpgw_core::problem::Kind;
 
@@ -128,7 +128,7 @@ fn a_refusal_of_the_file_is_reported_once() {
         let events = world.core.follow(&After::Start).kept;
         let rejected = events
             .iter()
-            .filter(|event| matches!(event.what, What::Rejected { .. }));
+            .filter(|event| matches!(event.what, EventContent::Rejected { .. }));
         rejected.count()
     };
     assert_eq!(told(&world), 1);

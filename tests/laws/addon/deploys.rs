@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tcpgw::addon::Dialect;
 use tcpgw::control::request::{DeployOrder, ServiceEdit};
-use tcpgw::store::Phase;
+use tcpgw::store::DeployPhase;
 
 use super::{Event, World};
 use crate::world::clients::PEER;
@@ -30,7 +30,7 @@ impl World {
     }
 
     /// Returns how a deploy stands in the store, and why.
-    fn deploy_of(&mut self, id: u64) -> (Phase, Option<String>) {
+    fn deploy_of(&mut self, id: u64) -> (DeployPhase, Option<String>) {
         let deploy = self.store().deploy(id).expect("it can be read").expect("it is known");
         (deploy.phase, deploy.reason)
     }
@@ -55,10 +55,14 @@ fn a_deploy_ends_at_once_when_its_resource_is_removed_or_suspended() {
         let id = world.deploy(&service);
         world.happen(&Event::Plan(0, 1));
         world.wait(Duration::from_secs(5));
-        assert_eq!(world.deploy_of(id), (Phase::Probing, None), "another plan is no end");
+        assert_eq!(
+            world.deploy_of(id),
+            (DeployPhase::Probing, None),
+            "another plan is no end"
+        );
         world.happen(&event);
         world.run();
-        assert_eq!(world.deploy_of(id), (Phase::Failed, Some(reason.to_owned())));
+        assert_eq!(world.deploy_of(id), (DeployPhase::Failed, Some(reason.to_owned())));
         world.containers.are_silent = false;
         world.end().expect("all is as it is said");
     }
@@ -71,5 +75,5 @@ fn a_deploy_of_a_service_that_is_removed_ends_at_once() {
     world.edit("own", ServiceEdit::Delete);
     world.run();
     let reason = "service \"own\" was removed; nothing was switched".to_owned();
-    assert_eq!(world.deploy_of(id), (Phase::Failed, Some(reason)));
+    assert_eq!(world.deploy_of(id), (DeployPhase::Failed, Some(reason)));
 }

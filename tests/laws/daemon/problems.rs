@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::control::events::{After, What};
+use tcpgw::control::events::{After, EventContent};
 use tcpgw::control::request::Resumed;
 use tcpgw_core::model::State;
 use tcpgw_core::problem::{Kind, Severity};
@@ -102,7 +102,7 @@ fn new_backends_that_never_answer_are_a_warning_while_the_old_ones_serve() {
 fn errors(world: &World) -> Vec<String> {
     let events = world.core.follow(&After::Start).kept;
     let told = events.iter().filter_map(|event| match &event.what {
-        What::Problem(problem) if problem.severity == Severity::Error => Some(problem.message.clone()),
+        EventContent::Problem(problem) if problem.severity == Severity::Error => Some(problem.message.clone()),
         _ => None,
     });
     told.collect()

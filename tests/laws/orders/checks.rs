@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tcpgw::store::{HistoryFilter, Phase};
+use tcpgw::store::{DeployPhase, HistoryFilter};
 use tcpgw_core::model::{BackendState, Service, State};
 use tcpgw_core::ruleset::links::Links;
 use tokio::sync::oneshot;
@@ -81,13 +81,13 @@ impl World {
         for deploy in store.deploys(None, 10_000).unwrap() {
             let changes = of_deploys.get(&deploy.id).copied().unwrap_or(0);
             let most = match deploy.phase {
-                Phase::Probing | Phase::Failed => 0,
-                Phase::Switched | Phase::Drained => 1,
-                Phase::Undone => 2,
+                DeployPhase::Probing | DeployPhase::Failed => 0,
+                DeployPhase::Switched | DeployPhase::Drained => 1,
+                DeployPhase::Undone => 2,
             };
             prop_assert!(changes <= most, "{:?} after {} changes", deploy, changes);
             prop_assert!(
-                deploy.phase != Phase::Undone || changes != 1,
+                deploy.phase != DeployPhase::Undone || changes != 1,
                 "{:?} is undone by half",
                 deploy
             );

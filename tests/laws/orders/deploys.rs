@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tcpgw::control::events::{After, What};
-use tcpgw::store::{Phase, superseded_by};
+use tcpgw::control::events::{After, EventContent};
+use tcpgw::store::{DeployPhase, superseded_by};
 use tcpgw_core::model::Endpoint;
 
 use super::{Event, World, endpoint};
@@ -33,14 +33,14 @@ fn a_deploy_whose_switch_cannot_be_stored_fails() {
         let events = world.core.follow(&After::Start).kept;
         events
             .iter()
-            .filter(|event| matches!(&event.what, What::Deploy { phase: "failed", .. }))
+            .filter(|event| matches!(&event.what, EventContent::Deploy { phase: "failed", .. }))
             .count()
     };
     assert_eq!(told(&world), 1);
     world.wait(Duration::from_secs(60));
     assert_eq!(deploy(&world), None);
     assert_eq!(told(&world), 1, "it is told once");
-    assert_eq!(world.store().deploys(None, 1).unwrap()[0].phase, Phase::Failed);
+    assert_eq!(world.store().deploys(None, 1).unwrap()[0].phase, DeployPhase::Failed);
     world.end().unwrap();
 }
 
@@ -76,17 +76,17 @@ fn a_failed_deploy_does_not_block_the_next_one_of_its_service() {
     world.run();
     let second = answer.try_recv().unwrap().unwrap();
     assert_eq!(phases(&world), ["probing"]);
-    let stored = |world: &mut World| -> Vec<(u64, Phase)> {
+    let stored = |world: &mut World| -> Vec<(u64, DeployPhase)> {
         let deploys = world.store().deploys(None, 2).unwrap();
         deploys.iter().map(|deploy| (deploy.id, deploy.phase)).collect()
     };
     assert_eq!(
         stored(&mut world),
-        [(second, Phase::Probing), (second - 1, Phase::Failed)]
+        [(second, DeployPhase::Probing), (second - 1, DeployPhase::Failed)]
     );
     world.containers.down.clear();
     world.wait(Duration::from_secs(60));
-    assert_eq!(stored(&mut world)[0], (second, Phase::Drained));
+    assert_eq!(stored(&mut world)[0], (second, DeployPhase::Drained));
     world.end().unwrap();
 }
 
@@ -120,11 +120,11 @@ fn a_deploy_supersedes_one_that_probes() {
     let stored = world.store().deploy(first).unwrap().unwrap();
     assert_eq!(
         (stored.phase, stored.reason),
-        (Phase::Undone, Some(superseded_by(second)))
+        (DeployPhase::Undone, Some(superseded_by(second)))
     );
     let events = world.core.follow(&After::Start).kept;
     let told = |wanted: u64, word: &str| {
-        let is_it = |event: &&Arc<tcpgw::control::events::Event>| matches!(&event.what, What::Deploy { id, phase, .. } if *id == wanted && *phase == word);
+        let is_it = |event: &&Arc<tcpgw::control::events::Event>| matches!(&event.what, EventContent::Deploy { id, phase, .. } if *id == wanted && *phase == word);
         events.iter().filter(is_it).count()
     };
     assert_eq!((told(first, "undone"), told(second, "probing")), (1, 1));
@@ -133,14 +133,14 @@ fn a_deploy_supersedes_one_that_probes() {
     // Late results of the first deploy change nothing.
     world.containers.down.clear();
     world.wait(Duration::from_secs(60));
-    let phases: Vec<Phase> = world
+    let phases: Vec<DeployPhase> = world
         .store()
         .deploys(None, 2)
         .unwrap()
         .iter()
         .map(|deploy| deploy.phase)
         .collect();
-    assert_eq!(phases, [Phase::Drained, Phase::Undone]);
+    assert_eq!(phases, [DeployPhase::Drained, DeployPhase::Undone]);
     let serving: Vec<Endpoint> = world.core.membership().serving()["a"]
         .backends
         .iter()
@@ -182,7 +182,7 @@ fn a_deploy_of_backends_that_serve_already_changes_nothing() {
         world.wait(Duration::from_secs(30));
         let mut deploys = world.store().deploys(None, 1).unwrap();
         let deploy = deploys.remove(0);
-        assert_eq!(deploy.phase, Phase::Drained, "{deploy:?}");
+        assert_eq!(deploy.phase, DeployPhase::Drained, "{deploy:?}");
         deploy.reason.unwrap()
     };
     assert_eq!(last(&[3, 4]), "the old backends have left");

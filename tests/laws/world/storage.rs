@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tcpgw::control::storage::{Opened, Write, Written};
+use tcpgw::control::storage::{Opened, Write, WriteResult};
 use tcpgw::daemon::{store_opening, store_work};
 use tcpgw::store::last::Last;
 use tcpgw::store::{Store, StoreError};
@@ -87,7 +87,7 @@ impl Storage {
     }
 
     /// Performs a write as the store's thread does. Returns `None` when the daemon is killed before it gets the result.
-    pub(crate) fn perform(&mut self, write: Write, now: Instant) -> Option<Written> {
+    pub(crate) fn perform(&mut self, write: Write, now: Instant) -> Option<WriteResult> {
         let is_change = matches!(write, Write::Change(..) | Write::Together(..));
         self.most_together = self.most_together.max(match &write {
             Write::Together(changes, _) => changes.len(),
@@ -129,14 +129,14 @@ fn never_opened() -> StoreError {
 }
 
 /// Returns the result of a write for which the disk has no room.
-fn refused(write: &Write) -> Written {
+fn refused(write: &Write) -> WriteResult {
     let full = || StoreError::Full("store.db".into());
     match write {
-        Write::Change(..) | Write::RemoveOrphans(_) => Written::Changed(Err(full())),
-        Write::Together(changes, _) => Written::Together(changes.iter().map(|_| Err(full())).collect()),
-        Write::Begin(..) => Written::Began(Err(full())),
-        Write::Step(..) => Written::Stepped(Err(full())),
-        Write::Refresh => Written::Refreshed(Err(full())),
-        Write::Remember(..) => Written::Remembered(Err("full".into()), Duration::ZERO),
+        Write::Change(..) | Write::RemoveOrphans(_) => WriteResult::Changed(Err(full())),
+        Write::Together(changes, _) => WriteResult::Together(changes.iter().map(|_| Err(full())).collect()),
+        Write::Begin(..) => WriteResult::Began(Err(full())),
+        Write::Step(..) => WriteResult::Stepped(Err(full())),
+        Write::Refresh => WriteResult::Refreshed(Err(full())),
+        Write::Remember(..) => WriteResult::Remembered(Err("full".into()), Duration::ZERO),
     }
 }

@@ -4,14 +4,14 @@ use maud::{Markup, html};
 
 use crate::control::request::AppView;
 use crate::date::utc;
-use crate::store::{Deploy, Phase};
+use crate::store::{DeployPhase, StoredDeploy};
 use crate::web::table::table;
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::model::Word as _;
 
 /// Returns the table of deploys.
-pub(super) fn deploys(app: &AppView, deploys: Option<&[Deploy]>) -> Markup {
+pub(super) fn deploys(app: &AppView, deploys: Option<&[StoredDeploy]>) -> Markup {
     let Some(deploys) = deploys else {
         return html! { p { "Not known at the moment." } };
     };
@@ -26,7 +26,7 @@ pub(super) fn deploys(app: &AppView, deploys: Option<&[Deploy]>) -> Markup {
         // The reason of a deploy that succeeded is of no use to the app's owner.
         let reason = reason
             .or(deploy.reason.as_deref())
-            .filter(|_| phase != Phase::Drained.word());
+            .filter(|_| phase != DeployPhase::Drained.word());
         vec![
             html! { (utc(i64::try_from(deploy.began.as_secs()).unwrap_or(i64::MAX))) },
             html! { (count(deploy.targets.len(), "container")) },

@@ -16,10 +16,10 @@ use crate::addon::ResourceStatus;
 use crate::addon::dialect::gateway::GatewayProperties;
 use crate::control::request::AppView;
 use crate::date::utc;
-use crate::store::Deploy;
+use crate::store::StoredDeploy;
 use crate::view::app::AppReading;
 use crate::view::tally::FlowCounts;
-use crate::web::{self, Layout, units};
+use crate::web::{self, PageLayout, units};
 use tcpgw_core::escape;
 use tcpgw_core::model::{Limit, LimitDirection, Service, duration};
 
@@ -37,7 +37,7 @@ pub(super) struct AppPage<'p> {
     /// Age of that reading.
     pub(super) age: Duration,
     /// The last deploys, the newest first; `None`: the store did not answer.
-    pub(super) deploys: Option<&'p [Deploy]>,
+    pub(super) deploys: Option<&'p [StoredDeploy]>,
     /// Seconds since 1970.
     pub(super) now: u64,
 }
@@ -69,7 +69,7 @@ pub(super) fn message(status: StatusCode, text: &str) -> Response<Body> {
 impl AppPage<'_> {
     /// Returns the page as an answer.
     pub(super) fn response(&self) -> Response<Body> {
-        let layout = Layout {
+        let layout = PageLayout {
             heading: "TCP gateway",
             subject: Some(self.app.resource.app.as_str()),
             back: self.platform.as_deref().map(|url| ("Back to the platform", url)),

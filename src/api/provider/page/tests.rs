@@ -4,8 +4,8 @@ use std::sync::Arc;
 use super::*;
 use crate::addon::id::ResourceId;
 use crate::addon::{AddonPlan, Dialect, Plans, Price, Resource};
-use crate::control::request::{BackendView, Listed, ServiceView};
-use crate::store::Phase;
+use crate::control::request::{BackendView, ListedService, ServiceView};
+use crate::store::DeployPhase;
 use crate::view::app::BackendReading;
 use crate::view::rates::{Rate, Rates};
 use tcpgw_core::model::FlowMark;
@@ -54,7 +54,7 @@ fn app(backends: Vec<BackendView>) -> AppView {
         limit: Some(limit(500)),
         ..service
     });
-    let listed = Listed {
+    let listed = ListedService {
         service: Arc::clone(&service),
         provider: "api",
         revision: Some(1),
@@ -91,7 +91,7 @@ fn app(backends: Vec<BackendView>) -> AppView {
     }
 }
 
-fn content(app: &AppView, seen: Option<&LastReading>, deploys: Option<&[Deploy]>) -> String {
+fn content(app: &AppView, seen: Option<&LastReading>, deploys: Option<&[StoredDeploy]>) -> String {
     let plans = plans();
     let page = AppPage {
         app,
@@ -119,7 +119,7 @@ fn seen(reading: Result<AppReading, String>) -> LastReading {
 
 #[test]
 fn what_others_wrote_is_text() {
-    let failed = Deploy {
+    let failed = StoredDeploy {
         id: 1,
         service: "addon-x".into(),
         targets: Vec::new(),
@@ -127,7 +127,7 @@ fn what_others_wrote_is_text() {
         uid: 0,
         pid: 0,
         what: HOSTILE.into(),
-        phase: Phase::Failed,
+        phase: DeployPhase::Failed,
         reason: Some(HOSTILE.into()),
         began: Duration::from_secs(u64::MAX),
         updated: Duration::ZERO,

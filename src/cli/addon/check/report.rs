@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::arguments::Arguments;
 use crate::addon::check::{CheckFinding, CheckReport, CheckVerdict};
 use crate::cli::failure::{Code, Failure, Outcome};
-use crate::cli::global::{Global, Output};
+use crate::cli::global::{Global, OutputFormat};
 use crate::cli::print::print_json;
 use crate::cli::screen;
 use tcpgw_core::diff::count;
@@ -17,7 +17,7 @@ use tcpgw_core::diff::count;
 const DETAILS: u8 = 1;
 
 #[derive(Serialize)]
-struct Told<'t> {
+struct CheckSummary<'t> {
     url: &'t str,
     dialect: &'t str,
     passed: usize,
@@ -29,7 +29,7 @@ struct Told<'t> {
 }
 
 /// Prints findings as they come.
-pub(super) struct Printer {
+pub(super) struct FindingPrinter {
     is_silent: bool,
     is_verbose: bool,
     printed: usize,
@@ -37,10 +37,10 @@ pub(super) struct Printer {
     failed: Option<io::Error>,
 }
 
-impl Printer {
+impl FindingPrinter {
     pub(super) fn new(global: &Global) -> Self {
         Self {
-            is_silent: global.is_silent() || global.output == Output::Json,
+            is_silent: global.is_silent() || global.output == OutputFormat::Json,
             is_verbose: global.verbose >= DETAILS,
             printed: 0,
             failed: None,
@@ -97,7 +97,7 @@ pub(super) fn conclude(
     global: &Global,
     arguments: &Arguments,
     report: &CheckReport,
-    mut printer: Printer,
+    mut printer: FindingPrinter,
     signal: Option<u8>,
 ) -> Outcome {
     let counted = |verdict| {
@@ -114,8 +114,8 @@ pub(super) fn conclude(
         CheckVerdict::Skip,
     ]
     .map(counted);
-    if global.output == Output::Json {
-        print_json(&Told {
+    if global.output == OutputFormat::Json {
+        print_json(&CheckSummary {
             url: &arguments.url,
             dialect: arguments.dialect.word(),
             passed,

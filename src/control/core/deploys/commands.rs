@@ -3,16 +3,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{MOST, New, PendingStep, Stage, Undo};
+use super::{DeployStage, MOST, New, PendingStep, Undo};
 use crate::control::core::edits::missing;
 use crate::control::core::judge::{ProviderSize, Unjudged, Vet};
 use crate::control::core::order::{Order, Undecided, by};
 use crate::control::core::pending_write::{OnWritten, PendingWrite};
-use crate::control::core::{Core, Now, Phase, Provider};
-use crate::control::reply::Reply;
+use crate::control::core::{Core, DaemonPhase, Now, Provider};
+use crate::control::reply::ReplySender;
 use crate::control::request::{ApplyOptions, DeployOrder, Peer, Refused, UndoOrder, Which};
 use crate::control::storage::Write;
-use crate::store::{DeployStep, NewDeploy, Phase as Stored};
+use crate::store::{DeployPhase, DeployStep, NewDeploy};
 use tcpgw_core::model::{self, BackendState, Edits, InputProblem, InputProblems, Service};
 
 /// Option that supersedes a deploy under way.
@@ -22,7 +22,7 @@ impl Core {
     pub(in crate::control::core) fn take_deploy(
         &mut self,
         order: DeployOrder,
-        reply: Reply<Result<u64, Refused>>,
+        reply: ReplySender<Result<u64, Refused>>,
         vet: &mut Vet<'_>,
         now: Now,
     ) -> Result<Option<Write>, Undecided> {
@@ -85,7 +85,7 @@ impl Core {
         let name = &order.service;
         self.judge_owner(name, Provider::Api)?;
         self.judge_suspended(name)?;
-        if self.phase == Phase::TornDown {
+        if self.phase == DaemonPhase::TornDown {
             return Err(Refused::Refused(crate::control::core::TORN_DOWN.into()));
         }
         if self.orphans.get(name).is_some() {
@@ -124,17 +124,17 @@ impl Core {
     pub(in crate::control::core) fn take_undo(
         &mut self,
         order: &UndoOrder,
-        reply: Reply<Result<u64, Refused>>,
+        reply: ReplySender<Result<u64, Refused>>,
         now: Now,
     ) -> Option<Write> {
         match self.judges_singly().and_then(|()| self.judge_undo(order)) {
-            Ok(Undo::End(id)) => Some(self.end(id, Stored::Undone, asked_by(order.by), Some(reply), now)),
+            Ok(Undo::End(id)) => Some(self.end(id, DeployPhase::Undone, asked_by(order.by), Some(reply), now)),
             Ok(Undo::Restore(id, edits)) => {
                 let reason = asked_by(order.by);
                 let mut change = self.api.change(&edits);
                 change.deploy = Some(DeployStep {
                     id,
-                    phase: Stored::Undone,
+                    phase: DeployPhase::Undone,
                     reason: Some(reason.clone()),
                 });
                 self.order_queue.accepted = vec![PendingWrite {
@@ -175,9 +175,9 @@ impl Core {
         };
         let deploy = self.deploys.live.get(&id).ok_or_else(over)?;
         match deploy.stage {
-            Stage::Probing(_) => return Ok(Undo::End(id)),
-            Stage::Left | Stage::Ending(..) => return Err(over()),
-            Stage::Switching | Stage::Switched => {}
+            DeployStage::Probing(_) => return Ok(Undo::End(id)),
+            DeployStage::Left | DeployStage::Ending(..) => return Err(over()),
+            DeployStage::Switching | DeployStage::Switched => {}
         }
         let service = &deploy.service;
         if let Some(later) = self.deploys.last_of(service).filter(|last| *last != id) {

@@ -3,34 +3,39 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{AGAIN, Deploy, HASTE, New, PendingStep, Stage};
+use super::{AGAIN, DeployStage, HASTE, New, PendingStep, RunningDeploy};
 use crate::control::core::edits::missing;
 use crate::control::core::order::refused;
 use crate::control::core::pending::ReplyKind;
 use crate::control::core::pending_write::{OnWritten, PendingWrite};
-use crate::control::core::{Core, Now, Phase, Provider};
-use crate::control::reply::Reply;
+use crate::control::core::{Core, DaemonPhase, Now, Provider};
+use crate::control::reply::ReplySender;
 use crate::control::request::Refused;
 use crate::control::storage::Write;
-use crate::store::{By, DeployStep, Phase as Stored, StoreError, superseded_by};
+use crate::store::{By, DeployPhase, DeployStep, StoreError, superseded_by};
 use tcpgw_core::health::{self, EndpointState, ProbeTarget};
 use tcpgw_core::model::{self, Backend, Edits, Service, Word};
 
 impl Core {
     /// Returns the next write of a deploy, if one is due.
     pub(in crate::control::core) fn next_step(&mut self, now: Now) -> Option<Write> {
-        if matches!(self.phase, Phase::Waiting | Phase::Looking) {
+        if matches!(self.phase, DaemonPhase::Waiting | DaemonPhase::Looking) {
             return None;
         }
         self.deploys.tick(now.instant);
         while let Some(id) = self.deploys.look.pop_first() {
             let write = match self.deploys.live.get(&id).map(|deploy| deploy.stage.clone()) {
-                Some(Stage::Probing(deadline)) => self.probing(id, deadline, now),
-                Some(Stage::Left) => {
-                    let reason = self.deploys.live.get(&id).map_or("", Deploy::words_at_end).into();
-                    Some(self.end(id, Stored::Drained, reason, None, now))
+                Some(DeployStage::Probing(deadline)) => self.probing(id, deadline, now),
+                Some(DeployStage::Left) => {
+                    let reason = self
+                        .deploys
+                        .live
+                        .get(&id)
+                        .map_or("", RunningDeploy::words_at_end)
+                        .into();
+                    Some(self.end(id, DeployPhase::Drained, reason, None, now))
                 }
-                Some(Stage::Ending(phase, reason, at)) if at <= now.instant => {
+                Some(DeployStage::Ending(phase, reason, at)) if at <= now.instant => {
                     Some(self.end(id, phase, reason, None, now))
                 }
                 _ => None,
@@ -47,7 +52,7 @@ impl Core {
         let deploy = self.deploys.live.get(&id)?;
         if let Err(refused) = self.judge_still_served(&deploy.service) {
             let reason = format!("{}; nothing was switched", refused.lines().join("; "));
-            return Some(self.end(id, Stored::Failed, reason, None, now));
+            return Some(self.end(id, DeployPhase::Failed, reason, None, now));
         }
         let views = deploy
             .targets
@@ -80,7 +85,7 @@ impl Core {
             format!("; {} of {} were wanted", deploy.min, deploy.targets.len())
         };
         let reason = format!("not answered in time: {}{wanted}; nothing was switched", bad.join(", "));
-        Some(self.end(id, Stored::Failed, reason, None, now))
+        Some(self.end(id, DeployPhase::Failed, reason, None, now))
     }
 
     /// Checks that a service can still be switched: it was neither removed nor suspended, and no other provider
@@ -103,13 +108,13 @@ impl Core {
             Ok(switched) => switched,
             Err(refused) => {
                 let reason = format!("{}; nothing was switched", refused.lines().join("; "));
-                return self.end(id, Stored::Failed, reason, None, now);
+                return self.end(id, DeployPhase::Failed, reason, None, now);
             }
         };
         let mut change = self.api.change(&edits);
         change.deploy = Some(DeployStep {
             id,
-            phase: Stored::Switched,
+            phase: DeployPhase::Switched,
             reason: None,
         });
         let (service, drain, by) = match self.deploys.live.get(&id) {
@@ -147,13 +152,13 @@ impl Core {
     pub(super) fn end(
         &mut self,
         id: u64,
-        phase: Stored,
+        phase: DeployPhase,
         reason: String,
-        reply: Option<Reply<Result<u64, Refused>>>,
+        reply: Option<ReplySender<Result<u64, Refused>>>,
         now: Now,
     ) -> Write {
         self.deploys
-            .set(id, Stage::Ending(phase, reason.clone(), now.instant + AGAIN));
+            .set(id, DeployStage::Ending(phase, reason.clone(), now.instant + AGAIN));
         let step = DeployStep {
             id,
             phase,
@@ -173,7 +178,7 @@ impl Core {
                 }
                 let superseded = new.supersedes.clone();
                 for earlier in &superseded {
-                    self.decided(*earlier, Stored::Undone, &superseded_by(id), now);
+                    self.decided(*earlier, DeployPhase::Undone, &superseded_by(id), now);
                 }
                 self.begun(id, *new, now);
                 // This comes last: targets of both deploys stay probed.
@@ -185,10 +190,10 @@ impl Core {
             PendingStep::Switch(id, before) => {
                 self.deploys.fresh = true;
                 let deploy = self.deploys.remove(id)?;
-                let stage = Stage::Switching;
+                let stage = DeployStage::Switching;
                 self.deploys.insert(
                     id,
-                    Deploy {
+                    RunningDeploy {
                         before,
                         stage,
                         ..deploy
@@ -222,9 +227,9 @@ impl Core {
             PendingStep::Switch(id, _) => {
                 let reason = format!("{error}; nothing was switched");
                 tracing::error!(id, "deploy: {reason}");
-                let stage = Stage::Ending(Stored::Failed, reason.clone(), again);
+                let stage = DeployStage::Ending(DeployPhase::Failed, reason.clone(), again);
                 self.deploys.set(id, stage);
-                self.decided(id, Stored::Failed, &reason, now);
+                self.decided(id, DeployPhase::Failed, &reason, now);
             }
             PendingStep::End(id, _, _, reply)
                 if matches!(error, StoreError::Phase { .. } | StoreError::NoDeploy(_)) =>
@@ -242,14 +247,14 @@ impl Core {
 
     fn begun(&mut self, id: u64, new: New, now: Now) {
         let params = self.api.get(&new.service).map(|stored| stored.service.health);
-        let deploy = Deploy {
+        let deploy = RunningDeploy {
             service: new.service.clone(),
             targets: new.targets,
             min: new.min,
             drain: new.drain,
             by: new.by,
             before: Vec::new(),
-            stage: Stage::Probing(now.instant + new.timeout),
+            stage: DeployStage::Probing(now.instant + new.timeout),
             began: now.instant,
             is_told: false,
         };
@@ -268,7 +273,7 @@ impl Core {
             }
         }
         self.deploys.insert(id, deploy);
-        self.tell_deploy(id, &new.service, Stored::Probing.word(), None, now);
+        self.tell_deploy(id, &new.service, DeployPhase::Probing.word(), None, now);
     }
 
     /// Returns this program as the author of a change without a client.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::Stage;
+use super::DeployStage;
 use crate::control::core::replies;
 use crate::control::core::{Core, Now};
 use crate::control::request::{DeployView, TargetView};
@@ -41,17 +41,17 @@ impl Core {
             .filter_map(|endpoint| draining_backends.get(&deploy.service, *endpoint));
         let leaving: Vec<Drain> = leaving.map(|leaving| leaving.drain).collect();
         let deadline = match deploy.stage {
-            Stage::Probing(at) => Some(at),
+            DeployStage::Probing(at) => Some(at),
             _ => leaving.iter().filter_map(|drain| drain.deadline()).max(),
         };
         let flows = leaving.iter().map(|drain| drain.flows()).sum::<Option<u64>>();
         let (phase, reason) = match &deploy.stage {
-            Stage::Probing(_) => ("probing", None),
-            Stage::Switching => ("switching", None),
-            Stage::Switched | Stage::Left => ("switched", None),
-            Stage::Ending(phase, reason, _) => (phase.word(), Some(reason.clone())),
+            DeployStage::Probing(_) => ("probing", None),
+            DeployStage::Switching => ("switching", None),
+            DeployStage::Switched | DeployStage::Left => ("switched", None),
+            DeployStage::Ending(phase, reason, _) => (phase.word(), Some(reason.clone())),
         };
-        let is_past = matches!(deploy.stage, Stage::Switched | Stage::Left);
+        let is_past = matches!(deploy.stage, DeployStage::Switched | DeployStage::Left);
         Some(DeployView {
             id,
             service: deploy.service.to_string(),
