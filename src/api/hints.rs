@@ -40,6 +40,7 @@ const TABLE: &[(&str, &str)] = &[
     ("export --provider file", "GET /v1/export?provider=file"),
     ("export --provider file > {}", "GET /v1/export?provider=file"),
     ("pause", "POST /v1/services/NAME/pause"),
+    ("pause {}", "POST /v1/services/{}/pause"),
     ("undrain", "POST /v1/services/NAME/undrain"),
     ("addon ls", "GET /v1/addon/resources"),
     ("addon deprovision {}", "DELETE /v1/addon/resources/{}"),

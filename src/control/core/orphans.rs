@@ -91,7 +91,7 @@ pub(super) struct LastTrouble {
     pub(super) damaged: Option<Problem>,
     /// Reason why the file could not be written.
     pub(super) unwritten: Option<String>,
-    /// What follows from a file that was missing at the start beside a store that was not new, until a reload.
+    /// Consequence of a file that was missing at the start beside a store that was not new, until a reload.
     pub(super) missing: Option<String>,
 }
 
