@@ -123,8 +123,8 @@ impl KnownContents {
     }
 
     /// Returns the services of `last`, which was written in this boot, that belong to no state file and are missing in
-    /// the kernel, for example because another program removed the table. A service that the record does not have, and
-    /// that was not held back, was removed by its provider.
+    /// the kernel, for example because another program removed the table. A service that was not held back and that the record does
+    /// not have was removed by its provider, unless the record is older than `last`, because it could not be written.
     pub fn lost<'a>(&'a self, last: &'a Last) -> impl Iterator<Item = (Owner, &'a str)> {
         let found: BTreeSet<&str> = self
             .summary
@@ -136,7 +136,8 @@ impl KnownContents {
         let names = of_others.map(|(owner, service)| (*owner, &*service.name));
         names.filter(move |(_, name)| {
             let recorded = self.recorded.as_ref();
-            let is_wanted = last.unserved.contains(*name) || recorded.is_none_or(|recorded| recorded.serves(name));
+            let is_recorded = |recorded: &Recorded| recorded.serves(name) || recorded.known() < last.known;
+            let is_wanted = last.unserved.contains(*name) || recorded.is_none_or(is_recorded);
             is_wanted && !found.contains(name)
         })
     }

@@ -108,7 +108,11 @@ impl Former {
             recorded.retain(|known| known.owner != Some(Owner::Removed) && !names.contains(&*known.serving.name));
         }
         // Fields that no rule contains are as they were desired: other services of an endpoint have the same ones.
-        let served = recorded.iter().map(|known| {
+        // A newer file of last services says which of them were held back since, and left their ports to other programs.
+        let is_kept = |name: &str| last.kept.iter().any(|kept| !kept.is_unserved && &*kept.service.name == name);
+        let is_unserved = |name: &str| last.unserved.contains(name) && !is_kept(name);
+        let was_served = |known: &&Adopted| !(is_last_newer && is_unserved(&known.serving.name));
+        let served = recorded.iter().filter(was_served).map(|known| {
             Arc::new(Service {
                 drain_timeout: known.wanted.drain_timeout,
                 health: known.wanted.health,

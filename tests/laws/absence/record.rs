@@ -135,3 +135,26 @@ fn a_missing_file_of_last_services_is_told() {
     world.happen(Event::Restart([Loss::Reboot].into()));
     assert_eq!(told(&world), None);
 }
+
+/// A service that came back while the record could not be written is served again, though the store and the table are gone.
+#[test]
+fn a_service_that_came_back_while_the_record_could_not_be_written_stays() {
+    super::serves_after(vec![
+        Event::Remove("a2"),
+        Event::RecordStuck,
+        Event::Put(1),
+        super::restart([Loss::Reapplied, Loss::StoreGone]),
+    ]);
+}
+
+/// A local program keeps the port of a service that came back to the state file while the record could not be written.
+#[test]
+fn a_local_program_keeps_its_port_while_the_record_cannot_be_written() {
+    super::serves_after(vec![
+        Event::Listen("f2", true),
+        Event::RecordStuck,
+        Event::File([0].into()),
+        Event::File([1].into()),
+        Event::KeyBack(true),
+    ]);
+}
