@@ -109,7 +109,11 @@ impl Former {
         }
         // Fields that no rule contains are as they were desired: other services of an endpoint have the same ones.
         // A newer file of last services says which of them were held back since, and left their ports to other programs.
-        let is_kept = |name: &str| last.kept.iter().any(|kept| !kept.is_unserved && &*kept.service.name == name);
+        let is_kept = |name: &str| {
+            last.kept
+                .iter()
+                .any(|kept| !kept.is_unserved && &*kept.service.name == name)
+        };
         let is_unserved = |name: &str| last.unserved.contains(name) && !is_kept(name);
         let was_served = |known: &&Adopted| !(is_last_newer && is_unserved(&known.serving.name));
         let served = recorded.iter().filter(was_served).map(|known| {
