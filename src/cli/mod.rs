@@ -36,6 +36,8 @@ mod manual;
 #[cfg(test)]
 mod manual_tests;
 mod moment;
+#[cfg(test)]
+mod names_tests;
 mod others;
 mod pause;
 mod preflight;

@@ -58,10 +58,10 @@ impl FlowLog {
     pub(super) fn start(target: FlowLogTarget) -> io::Result<(Self, thread::JoinHandle<()>)> {
         let (records, received) = sync_channel(QUEUE);
         let shared = Arc::new(Shared::default());
-        let mut writer = Writer {
+        let mut writer = LogWriter {
             target,
             shared: Arc::clone(&shared),
-            output: Output::Closed,
+            output: LogOutput::Closed,
             lines: Vec::new(),
             count: 0,
             not_before: Instant::now(),
@@ -98,23 +98,23 @@ impl FlowLog {
 }
 
 #[derive(Debug)]
-enum Output {
+enum LogOutput {
     Closed,
     File(File),
     Journald(UnixDatagram),
 }
 
-struct Writer {
+struct LogWriter {
     target: FlowLogTarget,
     shared: Arc<Shared>,
-    output: Output,
+    output: LogOutput,
     /// Lines that are not written yet, and their number.
     lines: Vec<u8>,
     count: u64,
     not_before: Instant,
 }
 
-impl Writer {
+impl LogWriter {
     fn serve(&mut self, records: &Receiver<FlowRecord>) {
         let mut flush_at = Instant::now() + FLUSH;
         // An error of the configuration shows at once.
@@ -148,10 +148,10 @@ impl Writer {
 
     fn flush(&mut self) {
         if self.shared.reopen.swap(false, Ordering::Relaxed) {
-            self.output = Output::Closed;
+            self.output = LogOutput::Closed;
             self.not_before = Instant::now();
         }
-        if matches!(self.output, Output::Closed) {
+        if matches!(self.output, LogOutput::Closed) {
             self.open();
         }
         if self.lines.is_empty() {
@@ -159,17 +159,17 @@ impl Writer {
         }
         let written = match &mut self.output {
             // They are kept until the queue of the writer is full, and lost with it.
-            Output::Closed if self.lines.len() < BLOCK => return,
-            Output::Closed => Ok(false),
-            Output::File(file) => file.write_all(&self.lines).map(|()| true),
-            Output::Journald(socket) => send(socket, &self.lines),
+            LogOutput::Closed if self.lines.len() < BLOCK => return,
+            LogOutput::Closed => Ok(false),
+            LogOutput::File(file) => file.write_all(&self.lines).map(|()| true),
+            LogOutput::Journald(socket) => send(socket, &self.lines),
         };
         match written {
             Ok(true) => {}
             Ok(false) => self.lose(self.count),
             Err(error) => {
                 self.lose(self.count);
-                self.output = Output::Closed;
+                self.output = LogOutput::Closed;
                 self.fail(&error);
             }
         }
@@ -182,8 +182,8 @@ impl Writer {
             return;
         }
         let opened = match &self.target {
-            FlowLogTarget::File(path) => open_file(path).map(Output::File),
-            FlowLogTarget::Journald => open_journald().map(Output::Journald),
+            FlowLogTarget::File(path) => open_file(path).map(LogOutput::File),
+            FlowLogTarget::Journald => open_journald().map(LogOutput::Journald),
         };
         match opened {
             Ok(output) => {

@@ -19,7 +19,7 @@ use crate::store::last::Last;
 
 /// An order for the thread.
 #[derive(Debug)]
-enum Order {
+enum StoreOrder {
     Write(Box<Write>),
     Query(Query),
     /// Moves the store's log into its file.
@@ -65,19 +65,19 @@ impl StoreThread {
         let mut store = store;
         let again = store.is_err().then(|| (path.to_owned(), last.clone()));
         let store_thread = Self::working(results, move |order| match order {
-            Order::Write(write) => Some(match &again {
+            StoreOrder::Write(write) => Some(match &again {
                 Some((path, last)) if matches!(*write, Write::Refresh) => {
                     open_or_refresh(&mut store, path, last, recorded)
                 }
                 _ => perform(&mut store, *write),
             }),
-            Order::Query(query) => {
+            StoreOrder::Query(query) => {
                 if !query.is_abandoned() {
                     answer(&mut store, query);
                 }
                 None
             }
-            Order::Checkpoint => {
+            StoreOrder::Checkpoint => {
                 if let Ok(store) = &mut store
                     && let Err(error) = store.checkpoint()
                 {
@@ -93,7 +93,7 @@ impl StoreThread {
     /// more. If it panics, both queues and `results` are closed.
     fn working(
         results: mpsc::Sender<WriteResult>,
-        mut work: impl FnMut(Order) -> Option<WriteResult> + Send + 'static,
+        mut work: impl FnMut(StoreOrder) -> Option<WriteResult> + Send + 'static,
     ) -> std::io::Result<Self> {
         let (writes, mut to_write) = mpsc::channel(1);
         let (queries, mut to_read) = mpsc::channel(WAITING);
@@ -103,9 +103,11 @@ impl StoreThread {
             let mut checkpoint = None;
             while let Some(order) = next(&runtime, &mut to_write, &mut to_read, checkpoint) {
                 match order {
-                    Order::Write(_) => checkpoint = checkpoint.or_else(|| Instant::now().checked_add(CHECKPOINT_AFTER)),
-                    Order::Checkpoint => checkpoint = None,
-                    Order::Query(_) => {}
+                    StoreOrder::Write(_) => {
+                        checkpoint = checkpoint.or_else(|| Instant::now().checked_add(CHECKPOINT_AFTER));
+                    }
+                    StoreOrder::Checkpoint => checkpoint = None,
+                    StoreOrder::Query(_) => {}
                 }
                 if let Some(written) = work(order)
                     && results.blocking_send(written).is_err()
@@ -157,12 +159,12 @@ fn next(
     writes: &mut mpsc::Receiver<Write>,
     queries: &mut mpsc::Receiver<Query>,
     checkpoint: Option<Instant>,
-) -> Option<Order> {
+) -> Option<StoreOrder> {
     let order = async {
         tokio::select! {
             biased;
-            Some(write) = writes.recv() => Some(Order::Write(Box::new(write))),
-            Some(query) = queries.recv() => Some(Order::Query(query)),
+            Some(write) = writes.recv() => Some(StoreOrder::Write(Box::new(write))),
+            Some(query) = queries.recv() => Some(StoreOrder::Query(query)),
             else => None,
         }
     };
@@ -170,7 +172,7 @@ fn next(
         match checkpoint {
             Some(at) => tokio::time::timeout_at(at.into(), order)
                 .await
-                .unwrap_or(Some(Order::Checkpoint)),
+                .unwrap_or(Some(StoreOrder::Checkpoint)),
             None => order.await,
         }
     })

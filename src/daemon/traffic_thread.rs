@@ -87,14 +87,14 @@ enum Request {
 }
 
 /// Reason why connections are missing in the flow log.
-type Trouble = Arc<Mutex<Option<String>>>;
+type SharedTrouble = Arc<Mutex<Option<String>>>;
 
 /// Handle of the thread.
 #[derive(Debug)]
 pub(super) struct TrafficThread {
     requests: requests::SyncSender<Request>,
     wake: Arc<UnixStream>,
-    trouble: Trouble,
+    trouble: SharedTrouble,
     thread: thread::JoinHandle<()>,
 }
 
@@ -124,7 +124,7 @@ impl TrafficThread {
         woken.set_nonblocking(true)?;
         let (sender, receiver) = requests::sync_channel(QUESTIONS);
         let file = TotalsFile::new(run_dir, namespace);
-        let trouble = Trouble::default();
+        let trouble = SharedTrouble::default();
         let shared = Arc::clone(&trouble);
         let thread = thread::Builder::new().name("traffic".into()).spawn(move || {
             let mut sampler = Sampler::new(file, services, settings, shared);
@@ -198,7 +198,7 @@ struct Sampler {
     is_saved: bool,
     settings: TrafficSettings,
     log: Option<(FlowLog, thread::JoinHandle<()>)>,
-    trouble: Trouble,
+    trouble: SharedTrouble,
     /// Number of lines that were lost at the last look, and the time of the last loss.
     lost: (u64, Option<Instant>),
     monitor: Option<EndMonitor>,
@@ -213,7 +213,7 @@ impl Sampler {
         file: TotalsFile,
         services: mpsc::Sender<DaemonRequest>,
         settings: TrafficSettings,
-        trouble: Trouble,
+        trouble: SharedTrouble,
     ) -> Self {
         let boot = boot_id();
         let ledger = file.load(&boot).unwrap_or_else(|error| {

@@ -6,7 +6,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::histogram::Histogram;
-use super::reading::{BackendSample, Reading, ServiceSample};
+use super::reading::{BackendValues, Reading, ServiceSample};
 use tcpgw_core::problem::Severity;
 
 /// Writes what belongs to the daemon and to the whole gateway.
@@ -103,7 +103,7 @@ pub(super) fn services(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -
     let help = "Number of backends by state: healthy (gets new connections), unhealthy, unknown (no probe was answered yet), draining, waiting (ordered to leave, and in use until another one answers)";
     let mut backends = encoder.encode_descriptor("service_backends", help, None, MetricType::Gauge)?;
     for service in services {
-        for state in BackendSample::STATES {
+        for state in BackendValues::STATES {
             let count = service.backends.iter().filter(|of| of.state == state).count();
             let labels = [("service", &*service.name), ("state", state)];
             backends.encode_family(&labels)?.encode_gauge(&count)?;

@@ -98,21 +98,21 @@ pub struct ServiceSample {
     /// Flows; 0 if the kernel could not be read.
     pub flows: FlowCounts,
     /// Backends in order.
-    pub backends: Vec<BackendSample>,
+    pub backends: Vec<BackendValues>,
 }
 
 /// Values of a backend in a service.
 #[derive(Debug, Clone, PartialEq)]
-pub struct BackendSample {
+pub struct BackendValues {
     /// Address of the backend.
     pub backend: SocketAddr,
-    /// State: one of [`BackendSample::STATES`].
+    /// State: one of [`BackendValues::STATES`].
     pub state: &'static str,
     /// Number of its flows; 0 if the kernel could not be read.
     pub flows: u64,
 }
 
-impl BackendSample {
+impl BackendValues {
     /// States of a backend.
     pub const STATES: [&'static str; 5] = ["healthy", "unhealthy", "unknown", "draining", "waiting"];
 }
@@ -164,7 +164,7 @@ fn service(
 ) -> ServiceSample {
     let name = of.name.as_deref();
     let plan = name.and_then(|name| plans.get(name));
-    let backends = of.backends.iter().map(|backend| BackendSample {
+    let backends = of.backends.iter().map(|backend| BackendValues {
         backend: backend.backend,
         state: match (backend.state, backend.health.as_deref()) {
             _ if waiting.contains(&(of.port, backend.backend)) => "waiting",

@@ -29,12 +29,12 @@ fn service(name: &str) -> ServiceSample {
             closing: 3,
         },
         backends: vec![
-            BackendSample {
+            BackendValues {
                 backend: "10.0.0.1:3000".parse().unwrap(),
                 state: "healthy",
                 flows: 6,
             },
-            BackendSample {
+            BackendValues {
                 backend: "[fd00::1]:3000".parse().unwrap(),
                 state: "draining",
                 flows: 0,

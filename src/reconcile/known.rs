@@ -136,7 +136,7 @@ impl KnownContents {
         let names = of_others.map(|(owner, service)| (*owner, &*service.name));
         names.filter(move |(_, name)| {
             let recorded = self.recorded.as_ref();
-            let is_recorded = |recorded: &Recorded| recorded.serves(name) || recorded.known() < last.known;
+            let is_recorded = |recorded: &RecordedContents| recorded.serves(name) || recorded.known() < last.known;
             let is_wanted = last.unserved.contains(*name) || recorded.is_none_or(is_recorded);
             is_wanted && !found.contains(name)
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::flow_sums::{EndedFlow, FlowSums, LiveFlows};
-use super::names::Names;
+use super::names::ServiceNames;
 use super::totals::{BackendTotals, ServiceTotals, Totals};
 use crate::view::drops;
 use tcpgw_core::ruleset::key::split_pair;
@@ -37,7 +37,7 @@ pub struct Ledger {
     pub(super) ended: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
     /// Ended flows of services whose names are not known yet.
     unnamed: Vec<EndedFlow>,
-    names: Names,
+    names: ServiceNames,
     counts_flows: bool,
     lost_reports: u64,
 }
@@ -236,7 +236,7 @@ impl Ledger {
     }
 }
 
-fn name_of<'n>(names: &'n Names, scope: Scope, key: &[u8]) -> Option<&'n str> {
+fn name_of<'n>(names: &'n ServiceNames, scope: Scope, key: &[u8]) -> Option<&'n str> {
     match scope {
         Scope::Any => names.at_port(read_port(key.get(4..)?)?.get()),
         Scope::At(family) => {

@@ -10,18 +10,18 @@ use tcpgw_core::summary::Summary;
 const MOST_FORMER: usize = 10_000;
 
 /// Port, and address; `None` for every local address.
-type Place = (u16, Option<IpAddr>);
+type ListenPlace = (u16, Option<IpAddr>);
 
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    current: BTreeMap<Place, Box<str>>,
-    former: BTreeMap<Place, Box<str>>,
+pub(super) struct ServiceNames {
+    current: BTreeMap<ListenPlace, Box<str>>,
+    former: BTreeMap<ListenPlace, Box<str>>,
     by_backend: BTreeMap<SocketAddr, Vec<Box<str>>>,
     all: BTreeSet<Box<str>>,
     all_former: BTreeSet<Box<str>>,
 }
 
-impl Names {
+impl ServiceNames {
     /// Takes the names of the present services. Services without a name are not counted.
     pub(super) fn know(&mut self, summary: &Summary) {
         let mut current = BTreeMap::new();

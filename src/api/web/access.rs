@@ -14,7 +14,7 @@ use crate::transport::Transport;
 
 /// Reason why a request is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum AccessDenied {
     /// The name in `Host` is none of this machine's: a page of another site may have led the browser here (DNS rebinding).
     Host,
     /// The token is missing or wrong.
@@ -23,11 +23,11 @@ pub(super) enum Denied {
 
 impl Web {
     /// Checks that a request may be answered.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), AccessDenied> {
         // Behind a proxy, and with TLS, the name is another's matter: a proxy passes its own on, and a certificate names its host.
         let is_plain = self.settings.transport == Transport::Plain { behind_proxy: false };
         if is_plain && !headers.get(header::HOST).is_some_and(is_loopback) {
-            return Err(Denied::Host);
+            return Err(AccessDenied::Host);
         }
         let Some(token) = &self.token else { return Ok(()) };
         let given = headers.get(header::AUTHORIZATION).and_then(given);
@@ -35,7 +35,7 @@ impl Web {
         if is_right && given.is_some() {
             Ok(())
         } else {
-            Err(Denied::Token)
+            Err(AccessDenied::Token)
         }
     }
 }

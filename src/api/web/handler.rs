@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::access::{self, Denied};
+use super::access::{self, AccessDenied};
 use super::answers::{plain, set_headers};
 use super::reader::MetricsReader;
 use super::site::Web;
@@ -94,8 +94,8 @@ impl Handler for WebHandler {
         let from = client(site.is_behind_proxy(), from, &parts.headers);
         match site.admit(&parts.headers) {
             Ok(()) => {}
-            Err(Denied::Token) => return self.refuse(from),
-            Err(Denied::Host) => {
+            Err(AccessDenied::Token) => return self.refuse(from),
+            Err(AccessDenied::Host) => {
                 let text =
                     "this listener is for this machine: use http://localhost, http://127.0.0.1 or http://[::1]\n";
                 return closing(plain(StatusCode::MISDIRECTED_REQUEST, text));

@@ -48,14 +48,14 @@ pub(super) struct MetricsReader {
 
 #[derive(Default)]
 struct ReaderState {
-    last: Option<Shown>,
+    last: Option<ShownReading>,
     /// The reading under way; it has a value when it has ended.
     flight: Option<watch::Receiver<Option<ReadingResult>>>,
     reads: KernelReads,
 }
 
 /// A reading, and the time until which it is shown.
-struct Shown {
+struct ShownReading {
     reading: Arc<Reading>,
     until: Instant,
     texts: BTreeMap<(MetricsFormat, MetricsScope), Weak<String>>,
@@ -157,7 +157,7 @@ impl MetricsReader {
             reads: state.reads,
             ..reading
         });
-        state.last = Some(Shown {
+        state.last = Some(ShownReading {
             reading: Arc::clone(&reading),
             until: begun + cost.saturating_mul(REST).clamp(INTERVAL, MOST_REST),
             texts: BTreeMap::new(),
@@ -217,8 +217,8 @@ impl MetricsReader {
         scope: MetricsScope,
     ) -> Result<Arc<String>, String> {
         let key = (format, scope);
-        let is_of = |shown: &&mut Shown| Arc::ptr_eq(&shown.reading, reading);
-        let shown = |shown: &mut Shown| shown.texts.get(&key).and_then(Weak::upgrade);
+        let is_of = |shown: &&mut ShownReading| Arc::ptr_eq(&shown.reading, reading);
+        let shown = |shown: &mut ShownReading| shown.texts.get(&key).and_then(Weak::upgrade);
         if let Some(text) = self.state().last.as_mut().filter(is_of).and_then(shown) {
             return Ok(text);
         }

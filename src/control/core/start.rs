@@ -25,7 +25,7 @@ use tcpgw_core::problem::Kind;
     clippy::struct_excessive_bools,
     reason = "each is one fact, and all combinations occur"
 )]
-pub(super) struct Facts {
+pub(super) struct ProviderFacts {
     /// Whether the state file has been read and is valid.
     has_file: bool,
     /// Whether a state file is to be followed.
@@ -49,7 +49,7 @@ enum Disposition {
     Orphan,
 }
 
-impl Facts {
+impl ProviderFacts {
     fn disposition(self, served: &Adopted, is_removed: bool) -> Disposition {
         match served.owner {
             Some(Owner::Removed) => Disposition::Removed,
@@ -355,7 +355,7 @@ impl Core {
         former: &[Adopted],
         origin: Option<PathBuf>,
     ) -> Vec<(Service, bool)> {
-        let facts = Facts {
+        let facts = ProviderFacts {
             has_file: self.file.is_some(),
             follows_file: self.settings.state.is_some(),
             is_same_file: self.settings.state.is_some() && origin == self.settings.state,

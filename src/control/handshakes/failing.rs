@@ -35,7 +35,7 @@ const MOST_SERVED: usize = 64;
 pub(super) struct Failing {
     clients: BTreeMap<IpAddr, FailingClient>,
     /// Clients that were served last.
-    served: BTreeMap<IpAddr, ServedClient>,
+    served: BTreeMap<IpAddr, ClientService>,
     /// Time at which the first client began to fail that was not known as failing when a client was served last.
     unserved_since: Option<Instant>,
     /// Times of the last false alarms.
@@ -59,7 +59,7 @@ struct FailingClient {
 
 /// A client that was served.
 #[derive(Debug)]
-struct ServedClient {
+struct ClientService {
     last: Instant,
     /// Number of times that it had failed before. An address may stand for several clients, some of which are banned.
     after_failing: usize,
@@ -118,7 +118,7 @@ impl Failing {
             let oldest = oldest.map(|(client, _)| *client);
             oldest.and_then(|oldest| self.served.remove(&oldest));
         }
-        let new = ServedClient {
+        let new = ClientService {
             last: at,
             after_failing: 0,
         };

@@ -30,11 +30,11 @@ fn a_service() -> (Change, By) {
     (change, by)
 }
 
-fn answered(order: Order) -> Option<WriteResult> {
+fn answered(order: StoreOrder) -> Option<WriteResult> {
     match order {
-        Order::Write(_) => Some(WriteResult::Stepped(Ok(()))),
-        Order::Checkpoint => None,
-        Order::Query(query) => {
+        StoreOrder::Write(_) => Some(WriteResult::Stepped(Ok(()))),
+        StoreOrder::Checkpoint => None,
+        StoreOrder::Query(query) => {
             if let Query::Deploy(_, reply) = query {
                 let _ = reply.send(Ok(None));
             }
@@ -198,7 +198,7 @@ fn many_questions_are_refused_and_keep_no_write_out() {
     let store_thread = StoreThread::working(results, move |order| {
         busy.send(()).unwrap();
         let _ = released.recv();
-        seen.send(matches!(order, Order::Write(_))).unwrap();
+        seen.send(matches!(order, StoreOrder::Write(_))).unwrap();
         answered(order)
     })
     .unwrap();

@@ -56,15 +56,15 @@ pub(super) fn served(mark: FlowMark) -> Fact<Vec<ServedPair>> {
 /// Memory of clients from reading to reading.
 #[derive(Debug, Default)]
 pub(super) struct ServedMemory {
-    pairs: BTreeMap<(IpAddr, SocketAddr), Remembered>,
+    pairs: BTreeMap<(IpAddr, SocketAddr), RememberedFlow>,
     /// Clients whose packets would not pass now.
-    lost: BTreeMap<IpAddr, Lost>,
+    lost: BTreeMap<IpAddr, LostClient>,
     last_read: Option<Instant>,
 }
 
 /// The last connection of a client to a backend.
 #[derive(Debug)]
-struct Remembered {
+struct RememberedFlow {
     served: ServedPair,
     /// Time of the reading that found it first, and last.
     begun: Instant,
@@ -72,7 +72,7 @@ struct Remembered {
 }
 
 #[derive(Debug)]
-struct Lost {
+struct LostClient {
     since: Instant,
     is_banned: bool,
 }
@@ -102,7 +102,7 @@ impl ServedMemory {
     pub(super) fn read(&mut self, connections: Vec<ServedPair>, now: Instant) {
         self.last_read = Some(now);
         for served in connections {
-            let new = Remembered {
+            let new = RememberedFlow {
                 served,
                 begun: now,
                 last: now,
@@ -141,7 +141,7 @@ impl ServedMemory {
     pub(super) fn judged(&mut self, lost: &BTreeSet<IpAddr>, now: Instant) {
         self.lost.retain(|client, _| lost.contains(client));
         for client in lost {
-            self.lost.entry(*client).or_insert(Lost {
+            self.lost.entry(*client).or_insert(LostClient {
                 since: now,
                 is_banned: false,
             });
