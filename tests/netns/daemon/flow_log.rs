@@ -43,16 +43,17 @@ fn each_connection_that_has_ended_is_a_line() {
         conn.reset().expect("a reset");
     }
     assert!(wait_until(PATIENCE, || lines(&log).len() == 2), "{:?}", lines(&log));
-    for (line, local) in lines(&log).iter().zip(&locals) {
-        assert_eq!(
-            (&line["client"], &line["service"]),
-            (&json!(local), &json!("web")),
-            "{line}"
-        );
+    // conntrack may report flows that end at the same time in any order.
+    let all = lines(&log);
+    for local in &locals {
+        let line = all.iter().find(|line| line["client"] == **local);
+        let line = line.unwrap_or_else(|| panic!("{local}: {all:?}"));
+        assert_eq!(line["service"], "web", "{line}");
         assert_eq!(line["ended"], "reset", "{line}");
         for way in ["to_backend", "from_backend"] {
             let bytes = line[way]["bytes"].as_u64().expect("a number");
-            assert!((100_000..200_000).contains(&bytes), "{line}");
+            // Segments may be sent again.
+            assert!((100_000..400_000).contains(&bytes), "{line}");
         }
         let lasted = line["seconds"].as_f64().expect("a number");
         assert!(lasted < 30.0 && line["start"].as_f64() > Some(1.7e9), "{line}");

@@ -166,6 +166,8 @@ impl Net {
     /// Starts a process in that host which forwards connections to its own socket to the daemon.
     pub(crate) fn relay(&self, host: &str, name: &str) -> Child {
         let at = self.file(name);
+        // An earlier daemon's relay has left its socket.
+        let _ = fs::remove_file(&at);
         let this = env::current_exe().expect("the tests have a file");
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(host)]).arg(this);
