@@ -204,8 +204,7 @@ fn apply_repairs_what_others_broke() {
         ),
     ]);
     net.apply(&web);
-    let rules = || net.sh("gateway", "nft -s list table inet tcpgw").ok();
-    let sound = rules();
+    let sound = net.rules();
     let mut kept = PUBLIC.map(|address| {
         let mut conn = net.connect("client", at(address, 8000)).expect("a connection");
         conn.greeting().expect("a greeting");
@@ -214,7 +213,7 @@ fn apply_repairs_what_others_broke() {
     for damage in DAMAGES {
         net.sh("gateway", &format!("nft {damage}")).ok();
         net.apply(&web);
-        assert_eq!(rules(), sound, "after {damage}");
+        assert_eq!(net.rules(), sound, "after {damage}");
         for (address, conn) in PUBLIC.into_iter().zip(&mut kept) {
             let spread = net.spread("client", at(address, 8001), 10);
             assert_eq!(

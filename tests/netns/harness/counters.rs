@@ -38,6 +38,14 @@ impl Sub for Counters {
 }
 
 impl Net {
+    /// Returns the table without its counters, and without the sets to which packets add elements for each connection.
+    #[track_caller]
+    pub(crate) fn rules(&self) -> String {
+        let all = self.sh("gateway", "nft --stateless list table inet tcpgw").ok();
+        let parts = all.split("\n\n").filter(|part| !part.starts_with("\tset connections_"));
+        parts.collect::<Vec<_>>().join("\n\n")
+    }
+
     /// Returns how often the client, or a backend that answered it, retransmitted its part of a handshake. A retransmission shows
     /// that a packet was lost, however slow the machine is.
     pub(crate) fn handshakes_again(&self) -> u64 {
