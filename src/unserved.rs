@@ -1,5 +1,4 @@
-//! Services that were ordered from a daemon and that the kernel does not hold, while no daemon runs that would restore
-//! them.
+//! Ordered services that the kernel does not hold, while no daemon runs that would restore them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

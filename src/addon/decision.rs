@@ -12,7 +12,7 @@ use super::resource::Resource;
 /// Facts besides the resources that a decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct RegistryFacts<'f> {
-    /// The plans.
+    /// Plans that a resource may have.
     pub plans: &'f Plans,
     /// Ports that other services or local programs have.
     pub busy: &'f dyn BusyPorts,

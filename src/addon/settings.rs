@@ -78,7 +78,7 @@ pub struct AddonSettings {
     pub credentials: PathBuf,
     /// URL of the platform that an app's page links back to.
     pub platform: Option<PlatformUrl>,
-    /// The plans.
+    /// Plans of the section, in its order.
     pub plans: Plans,
 }
 

@@ -22,9 +22,9 @@ pub(super) fn allow_many_sockets() {
 /// Listeners over TCP that are on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Listeners {
-    /// The provider API.
+    /// Whether the provider API is on.
     pub(super) addon: bool,
-    /// Metrics.
+    /// Whether the web listener, for metrics, is on.
     pub(super) web: bool,
 }
 

@@ -194,8 +194,7 @@ impl KnownContents {
 }
 
 impl<K: Kernel> Reconciler<'_, K> {
-    /// Returns the contents of the kernel: from the record unless another program has written, otherwise by reading
-    /// them.
+    /// Returns the contents of the kernel: from the record, or read anew if another program has written.
     ///
     /// # Errors
     ///

@@ -63,7 +63,7 @@ pub enum UpError {
     System {
         /// Operation that failed.
         what: &'static str,
-        /// The system's answer.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// Some things could not be removed.

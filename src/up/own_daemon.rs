@@ -36,7 +36,7 @@ pub enum OwnDaemonError {
     Start {
         /// Operation that failed.
         what: &'static str,
-        /// The system's answer.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The daemon has ended.

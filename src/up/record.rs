@@ -36,7 +36,7 @@ pub enum RecordError {
         what: &'static str,
         /// File of the operation.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The app runs already.

@@ -11,7 +11,7 @@ use crate::addon::credentials::ProviderCredentials;
 /// Settings of a run.
 #[derive(Debug, Clone)]
 pub struct CheckSettings {
-    /// The provider API.
+    /// Dialect of the provider API that is checked.
     pub dialect: Dialect,
     /// The credentials of a platform.
     pub credentials: ProviderCredentials,

@@ -52,7 +52,7 @@ pub struct AuthenticatedRequest<'r> {
 /// Meaning of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// A change.
+    /// Change of a resource: provision, plan change, suspend, resume, deprovision or a binding.
     Change(AddonRequest),
     /// The catalog (OSB).
     Catalog,

@@ -11,7 +11,7 @@ pub struct GatewayProperties<'g> {
     pub host: &'g str,
     /// Start of the URL of an app's page, to which the resource's id is added; `None`: not known.
     pub pages: Option<&'g str>,
-    /// The plans.
+    /// Plans that the catalog offers.
     pub plans: &'g Plans,
 }
 

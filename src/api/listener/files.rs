@@ -27,7 +27,7 @@ pub enum FileError {
         key: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The file of secrets is not used.
@@ -81,7 +81,7 @@ pub(in crate::api) fn read_secret(key: &'static str, path: &Path, owners: &Owner
 /// Reads the files of a transport. `None`: it has no TLS.
 ///
 /// # Errors
-/// [`FileError`].
+/// Fails when the certificate or the key is unreadable, has another owner or mode than it should, or has unusable contents.
 pub(in crate::api) fn acceptor(
     transport: &Transport,
     keys: TlsKeys,

@@ -28,7 +28,7 @@ impl Web {
     /// Reads the files that the settings name, if their owners are among these.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// Fails when one of the files is unreadable, has another owner or mode than it should, or has unusable contents.
     pub fn load(settings: &WebSettings, owners: &Owners) -> Result<Self, FileError> {
         let token = settings.token.as_deref().map(|path| {
             let text = read_secret(TOKEN_KEY, path, owners)?;

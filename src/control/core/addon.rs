@@ -407,8 +407,7 @@ impl Core {
         }
     }
 
-    /// Removes from the edits the deletion of resources' services: a state that does not name them does not remove
-    /// them.
+    /// Removes the deletion of resources' services from the edits: a state that does not name such a service does not remove it.
     pub(super) fn keep_resources(&self, edits: &mut Edits) {
         edits.gone.retain(|name| self.addon.resource(name).is_none());
     }
