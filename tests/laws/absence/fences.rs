@@ -30,32 +30,27 @@ fn fences_keep_services_out_that_are_not_served_and_end_none() {
             "there are 8 backends; fences.max_backends in /fences.toml allows 7",
         ),
     ] {
+        let tells_of_a2 = |world: &World, kind| {
+            let told = problem_of(world, kind);
+            let [(service, message)] = &told[..] else {
+                panic!("{text}: {told:?}")
+            };
+            assert_eq!(service, "a2");
+            assert!(
+                message.contains(fence) && message.contains("tcpgw service rm a2"),
+                "{message}"
+            );
+        };
         let mut world = World::new();
         world.config = fenced(text);
         world.happen(Event::Restart([].into()));
         world.check().unwrap();
-        let told = problem_of(&world, Kind::OutsideFences);
-        let [(service, message)] = &told[..] else {
-            panic!("{text}: {told:?}")
-        };
-        assert_eq!(service, "a2");
-        assert!(
-            message.contains(fence) && message.contains("tcpgw service rm a2"),
-            "{message}"
-        );
+        tells_of_a2(&world, Kind::OutsideFences);
         assert_eq!(problem_of(&world, Kind::HeldBack), []);
 
         world.happen(Event::Restart([Loss::Reboot].into()));
         assert_eq!(world.served(), [9001, 9002, 9003].into(), "{text}");
-        let told = problem_of(&world, Kind::HeldBack);
-        let [(service, message)] = &told[..] else {
-            panic!("{text}: {told:?}")
-        };
-        assert_eq!(service, "a2");
-        assert!(
-            message.contains(fence) && message.contains("tcpgw service rm a2"),
-            "{message}"
-        );
+        tells_of_a2(&world, Kind::HeldBack);
         assert_eq!(problem_of(&world, Kind::OutsideFences), []);
 
         world.config = Config::default();

@@ -91,22 +91,7 @@ fn a_damaged_store_is_repaired_without_an_outage() {
 /// One of two stored services that contradict each other by the rules of this version is left out, and all others are served.
 #[test]
 fn one_of_two_stored_services_that_contradict_each_other_is_left_out() {
-    let mut world = World::new();
-    world.storage().close();
-    let mut store = Store::open(&world.store_path()).unwrap();
-    let clash = json!({"name": "clash", "port": 9003, "backends": ["10.9.0.77:80"]});
-    let clash = Arc::new(tcpgw_core::model::parse_service(clash.to_string().as_bytes()).unwrap());
-    let change = tcpgw::store::Change {
-        edits: vec![tcpgw::store::Edit::Put(clash, Expect::Anything)],
-        ..tcpgw::store::Change::default()
-    };
-    let by = tcpgw::store::By {
-        uid: 0,
-        pid: 0,
-        what: "another version".into(),
-    };
-    store.commit(&change, &by, Duration::ZERO).unwrap();
-    drop(store);
+    let mut world = world_with_clashes(&[("clash", 9003)]);
     world.happen(Event::Restart([Loss::RecordGone].into()));
     world.check().unwrap();
     let problems: Vec<String> = world
@@ -131,25 +116,7 @@ fn one_of_two_stored_services_that_contradict_each_other_is_left_out() {
 /// A stored service that was left out is served when the one that contradicts it is removed.
 #[test]
 fn a_stored_service_that_was_left_out_is_served_when_its_conflict_is_gone() {
-    let mut world = World::new();
-    world.storage().close();
-    let mut store = Store::open(&world.store_path()).unwrap();
-    let clash = |name: &str, port: u16| {
-        let clash = json!({"name": name, "port": port, "backends": ["10.9.0.77:80"]});
-        let clash = Arc::new(tcpgw_core::model::parse_service(clash.to_string().as_bytes()).unwrap());
-        tcpgw::store::Edit::Put(clash, Expect::Anything)
-    };
-    let change = tcpgw::store::Change {
-        edits: vec![clash("clash-1", 9003), clash("clash-2", 9003), clash("clash-3", 9004)],
-        ..tcpgw::store::Change::default()
-    };
-    let by = tcpgw::store::By {
-        uid: 0,
-        pid: 0,
-        what: "another version".into(),
-    };
-    store.commit(&change, &by, Duration::ZERO).unwrap();
-    drop(store);
+    let mut world = world_with_clashes(&[("clash-1", 9003), ("clash-2", 9003), ("clash-3", 9004)]);
     world.happen(Event::Restart([].into()));
     world.check().unwrap();
     let told = |world: &World| {
@@ -190,4 +157,27 @@ fn an_apply_with_a_lost_store_is_refused() {
     assert!(!world.apply(&export, false));
     assert!(!world.apply(&state([]), false));
     world.check().unwrap();
+}
+
+/// Returns a world without a daemon, in whose store another version has put services of these names and ports beside the others.
+fn world_with_clashes(clashes: &[(&str, u16)]) -> World {
+    let mut world = World::new();
+    world.storage().close();
+    let mut store = Store::open(&world.store_path()).unwrap();
+    let clash = |(name, port): &(&str, u16)| {
+        let clash = json!({"name": name, "port": port, "backends": ["10.9.0.77:80"]});
+        let clash = Arc::new(tcpgw_core::model::parse_service(clash.to_string().as_bytes()).unwrap());
+        tcpgw::store::Edit::Put(clash, Expect::Anything)
+    };
+    let change = tcpgw::store::Change {
+        edits: clashes.iter().map(clash).collect(),
+        ..tcpgw::store::Change::default()
+    };
+    let by = tcpgw::store::By {
+        uid: 0,
+        pid: 0,
+        what: "another version".into(),
+    };
+    store.commit(&change, &by, Duration::ZERO).unwrap();
+    world
 }
