@@ -155,7 +155,8 @@ impl App<'_> {
         let service = services.into_iter().find(|service| service["port"] == port);
         let backends = service.map(|service| service["backends"].as_array().cloned().unwrap_or_default());
         let is_serving = |backend: &&Value| {
-            ["healthy", "presumed"]
+            // A backend that is failing gets connections until enough of its probes have failed.
+            ["healthy", "presumed", "failing"]
                 .iter()
                 .any(|health| backend["health"] == *health)
                 && backend["state"] == "active"
