@@ -12,7 +12,7 @@ use crate::view::ServicesView;
 use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
 use tcpgw_core::owner::Owner;
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// Returns the path of a daemon's store, as far as the environment and the configuration tell.
 pub fn store_path(config: &Config) -> PathBuf {
@@ -36,7 +36,7 @@ pub fn last_here(store: &Path, namespace: u64) -> Result<Option<Last>, LastError
 pub fn problem(config: &Config, namespace: u64, services: &ServicesView) -> Option<Problem> {
     match last_here(&store_path(config), namespace) {
         Ok(last) => find(services, &last?, &boot_id()),
-        Err(error) => Some(Problem::new(Kind::LastServices, error.to_string())),
+        Err(error) => Some(Problem::new(ProblemKind::LastServices, error.to_string())),
     }
 }
 
@@ -72,7 +72,7 @@ fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
         let is_lost = last.boot == boot && of_kernel.is_empty() && !unnamed.is_empty();
         return is_lost.then(|| {
             Problem::new(
-                Kind::Record,
+                ProblemKind::Record,
                 "the record in the run directory is missing or damaged, so that the names, owners, drains and pauses of what the kernel \
                  serves are not known from it, and no daemon runs: start it (`systemctl start tcpgw`, or `tcpgw daemon`), which knows the \
                  names, and pauses that are not over",
@@ -90,7 +90,7 @@ fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
         count(names.len(), "service"),
         some_of(&names)
     );
-    Some(Problem::new(Kind::NotServed, message))
+    Some(Problem::new(ProblemKind::NotServed, message))
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
             service.name = None;
         }
         let problem = find(&services, &last(NOW, Owner::Api), NOW).unwrap();
-        assert_eq!(problem.kind, Kind::Record);
+        assert_eq!(problem.kind, ProblemKind::Record);
         assert!(problem.message.contains("missing or damaged"), "{}", problem.message);
         services.summary.services.retain(|service| service.port == 2001);
         let text = told(&services, &last(NOW, Owner::Api)).unwrap();

@@ -8,7 +8,7 @@ use crate::api::client::{self, Client, ClientError, FoundDaemon};
 use crate::daemon::presence::{self, Presence};
 use crate::lock;
 use tcpgw_core::escape;
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 impl Global {
     /// Returns the daemon, or the problem to report if there is none.
@@ -35,7 +35,7 @@ impl Global {
         let namespace = client::namespace().ok()?;
         match Presence::find(&self.run_dir, namespace) {
             Some(presence::PresenceState::Gone(gone)) => Some(Problem::new(
-                Kind::DaemonGone,
+                ProblemKind::DaemonGone,
                 format!(
                     "the daemon of this network namespace (process {}) was killed or has crashed: nothing probes, drains or repairs, so \
                      clients may be sent to backends that are gone; start it again (`systemctl start tcpgw`, or `tcpgw daemon`)",
@@ -56,7 +56,7 @@ impl Global {
 
 fn not_asked(who: &str, listens: &str) -> Problem {
     Problem::new(
-        Kind::DaemonUnreachable,
+        ProblemKind::DaemonUnreachable,
         format!(
             "the daemon of this network namespace ({who}) was not asked: {listens}, name that with --socket; if the file is gone, the \
              daemon makes it again within some seconds"
@@ -66,7 +66,7 @@ fn not_asked(who: &str, listens: &str) -> Problem {
 
 pub(super) fn elsewhere(socket: &Path) -> Problem {
     Problem::new(
-        Kind::OtherNamespace,
+        ProblemKind::OtherNamespace,
         format!(
             "the daemon behind {} serves another network namespace than that of this command, which shows its own: run it there \
              (`nsenter -n`), or with `--socket none` where this one is meant",

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::config::given::Given;
 use crate::daemon::start::{self, StartError};
 use crate::secrets::Owners;
-use tcpgw_core::problem::{Kind, Problem, Severity};
+use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 
 /// The configuration as far as it can be used, with the judgement of a daemon that starts.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Configuration {
     /// on with the configuration that it has read.
     pub(super) fn problem_beside(&self, daemon: Option<&Problem>) -> Option<Problem> {
         let problem = self.problem.clone()?;
-        let is_running = daemon.is_some_and(|why| why.kind == Kind::DaemonUnreachable);
+        let is_running = daemon.is_some_and(|why| why.kind == ProblemKind::DaemonUnreachable);
         Some(if is_running {
             problem.with_severity(Severity::Warning)
         } else {

@@ -13,7 +13,7 @@ use crate::api::client::{ClientError, DaemonResponse};
 use crate::doctor::{self, Diagnosis, Finding, FindingSeverity, Fix, TableFacts, TableState, Unchecked};
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
-use tcpgw_core::problem::{self, Kind, Problem};
+use tcpgw_core::problem::{self, Problem, ProblemKind};
 
 /// Columns before further lines of a finding.
 const INDENT: usize = 4;
@@ -117,7 +117,9 @@ impl DaemonState {
     /// Returns whether no daemon is known to run.
     fn is_dead(&self) -> bool {
         match self {
-            Self::Absent(problem) => problem.as_ref().is_none_or(|problem| problem.kind == Kind::DaemonGone),
+            Self::Absent(problem) => problem
+                .as_ref()
+                .is_none_or(|problem| problem.kind == ProblemKind::DaemonGone),
             _ => false,
         }
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::command::Cli;
 use crate::api::OPENAPI;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 const CONFIGURATION: &str = include_str!("../../docs/reference/configuration.md");
 const STATUS: &str = include_str!("../../docs/reference/status.md");
@@ -74,7 +74,7 @@ fn pages_of_section_5_have_every_key() {
 fn it_has_every_kind_of_problem() {
     let rows = PROBLEMS.lines().filter(|line| line.starts_with("| `"));
     let rows = rows.collect::<Vec<_>>().join("\n");
-    for kind in Kind::ALL {
+    for kind in ProblemKind::ALL {
         let name = format!("`{}`", kind.id().replace('-', "_"));
         assert!(rows.contains(&name), "{name}");
     }

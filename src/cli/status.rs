@@ -24,7 +24,7 @@ use crate::unserved;
 use crate::view::status::Status;
 use crate::view::{ServiceName, ServicesView};
 use tcpgw_core::model::duration;
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// Between two looks while waiting; a look at a full conntrack table takes longer itself.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -59,7 +59,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             gateway: Gateway::open(global)?,
             configuration: global.judged_config(),
             reader: CheapReader::new(Effort::Quick),
-            elsewhere: why.filter(|why| why.kind == Kind::OtherNamespace),
+            elsewhere: why.filter(|why| why.kind == ProblemKind::OtherNamespace),
         })),
     };
     if let Source::Kernel(here) = &source
@@ -133,7 +133,7 @@ impl Here {
     fn found(&mut self, global: &Global, services: &ServicesView) -> Vec<Problem> {
         let why = self.elsewhere.clone().or_else(|| global.absent());
         let configuration = self.configuration.problem_beside(why.as_ref());
-        let is_dead = why.as_ref().is_none_or(|why| why.kind == Kind::DaemonGone);
+        let is_dead = why.as_ref().is_none_or(|why| why.kind == ProblemKind::DaemonGone);
         let mut found: Vec<Problem> = why.into_iter().chain(configuration).collect();
         if is_dead {
             found.extend(unserved::problem(

@@ -25,7 +25,7 @@ use crate::up::process::{self, Streams};
 use crate::up::record::{RecordPaths, socket_in};
 use crate::up::run::{self, directory_of};
 use crate::up::settings::UpSettings;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 /// Maximum time to wait for another tcpgw that holds the lock when the table is removed.
 const LOCK: Duration = Duration::from_secs(10);
@@ -185,7 +185,7 @@ fn find(global: &Global) -> Result<Option<Client>, Failure> {
     match client::search(client::At::Named(&socket)) {
         Ok(FoundDaemon::Daemon(daemon)) => Ok(Some(daemon)),
         Ok(FoundDaemon::Nobody) | Err(ClientError::NoDaemon { .. }) => match global.absent() {
-            Some(problem) if problem.kind != Kind::DaemonGone => Err(Failure::Refused(problem.message)),
+            Some(problem) if problem.kind != ProblemKind::DaemonGone => Err(Failure::Refused(problem.message)),
             _ => Ok(None),
         },
         Ok(FoundDaemon::Elsewhere(_)) | Err(ClientError::OtherNamespace(_)) => Err(Failure::Refused(format!(

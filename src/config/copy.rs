@@ -15,7 +15,7 @@ use super::daemon::{DEFAULT_STORE, DaemonSection};
 use super::{Config, ConfigError};
 use crate::run_file;
 use tcpgw_core::model::MAX_STATE_BYTES;
-use tcpgw_core::problem::{Kind, Problem, Severity};
+use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 
 /// The first line, a comment of TOML, so that the copy can be put in the place of the file: the format, and the checksum of what
 /// follows.
@@ -109,7 +109,7 @@ fn believed(mut config: Config, is_trusted: bool) -> (Config, &'static str) {
 }
 
 fn problem(message: String) -> Problem {
-    Problem::new(Kind::RejectedConfiguration, message).with_severity(Severity::Error)
+    Problem::new(ProblemKind::RejectedConfiguration, message).with_severity(Severity::Error)
 }
 
 /// Reads the copy, and whether root or this user wrote it; `None` where there is none, or where this user may not know.
@@ -212,7 +212,7 @@ mod tests {
         /// Returns the message about the copy, and whether it is an error.
         fn told(&self) -> Option<(String, bool)> {
             let told = self.load().gone?;
-            assert_eq!(told.kind, Kind::RejectedConfiguration);
+            assert_eq!(told.kind, ProblemKind::RejectedConfiguration);
             Some((told.message, told.severity == Severity::Error))
         }
     }
@@ -272,7 +272,7 @@ mod tests {
             let told = config.gone.unwrap();
             assert_eq!(
                 (told.kind, told.severity),
-                (Kind::RejectedConfiguration, Severity::Error)
+                (ProblemKind::RejectedConfiguration, Severity::Error)
             );
             let text = told.message;
             assert!(

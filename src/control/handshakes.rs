@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tcpgw_core::diff::count;
-use tcpgw_core::problem::{Kind, Problem, Severity};
+use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 use tcpgw_core::ruleset::name::Family;
 
 pub use self::tracker::HandshakeTracker;
@@ -103,7 +103,7 @@ impl HandshakeReport {
         let problems = words.into_iter().filter_map(|((name, severity), words)| {
             let port = port(name)?;
             let message = format!("{name} :{port}: {}", words.join("; "));
-            let problem = Problem::new(Kind::Unanswered, message).of_service(name, port);
+            let problem = Problem::new(ProblemKind::Unanswered, message).of_service(name, port);
             Some(problem.with_severity(severity))
         });
         problems.collect()

@@ -20,7 +20,7 @@ use crate::report::AnyReport;
 use crate::store::StoredService;
 use crate::view::snapshot::Snapshot;
 use tcpgw_core::model::{FlowMark, InputProblems, Service, Word as _};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
 pub use self::services::{
@@ -203,7 +203,7 @@ pub struct AppView {
     /// Whether the gateway was torn down, so that nothing is served.
     pub is_torn_down: bool,
     /// Kinds of errors of the whole gateway and of this service.
-    pub errors: BTreeSet<Kind>,
+    pub errors: BTreeSet<ProblemKind>,
     /// The mark of the gateway's flows.
     pub mark: FlowMark,
 }

@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
     use tcpgw_core::model::parse;
-    use tcpgw_core::problem::{Kind, Severity};
+    use tcpgw_core::problem::{ProblemKind, Severity};
 
     fn services() -> Vec<Arc<Service>> {
         let text = br#"{"version": 1, "services": [
@@ -109,7 +109,10 @@ mod tests {
         let service = |name: &str| services.iter().find(|of| &*of.name == name).map(|of| &**of);
         let problems = turned_away.problems(service);
         for problem in &problems {
-            assert_eq!((problem.kind, problem.severity), (Kind::OverLimit, Severity::Error));
+            assert_eq!(
+                (problem.kind, problem.severity),
+                (ProblemKind::OverLimit, Severity::Error)
+            );
             assert_eq!(problem.service.as_deref(), Some("full"));
         }
         problems.into_iter().map(|problem| problem.message).collect()

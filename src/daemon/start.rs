@@ -21,7 +21,7 @@ use crate::config::web::WebSettings;
 use crate::config::{Config, ConfigError};
 use crate::secrets::Owners;
 use crate::state_file::SourceError;
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// Reason why a daemon would not start, or would start without serving the provider API.
 #[derive(Debug, Error)]
@@ -56,15 +56,15 @@ impl StartError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Provider(_) => Problem::new(
-                Kind::ProviderApi,
+                ProblemKind::ProviderApi,
                 format!("a daemon that starts would not serve the add-on's provider API: {self}"),
             ),
             Self::Web(_) => Problem::new(
-                Kind::Web,
+                ProblemKind::Web,
                 format!("a daemon that starts would not serve metrics: {self}"),
             ),
             Self::Config(_) | Self::Daemon(_) => Problem::new(
-                Kind::RejectedConfiguration,
+                ProblemKind::RejectedConfiguration,
                 format!("no daemon starts with the configuration as it is: {self}"),
             )
             .with_severity(tcpgw_core::problem::Severity::Error),
@@ -225,7 +225,7 @@ mod tests {
         let place = Place::new();
         let (settings, config) = place.given.load().unwrap();
         judge(&settings, &config, &Owners::of_daemon()).unwrap();
-        let rejected = (Kind::RejectedConfiguration, Severity::Error);
+        let rejected = (ProblemKind::RejectedConfiguration, Severity::Error);
         for (text, words) in [
             (
                 "flow_marc = 1".to_owned(),
@@ -249,7 +249,10 @@ mod tests {
         let place = Place::new();
         place.put("username = 'tcpgw'", 0o644);
         let problem = place.problem();
-        assert_eq!((problem.kind, problem.severity), (Kind::ProviderApi, Severity::Warning));
+        assert_eq!(
+            (problem.kind, problem.severity),
+            (ProblemKind::ProviderApi, Severity::Warning)
+        );
         assert!(problem.message.contains("mode 0644"), "{}", problem.message);
         fs::remove_file(place.credentials()).unwrap();
         assert!(place.problem().message.contains("addon.credentials"));

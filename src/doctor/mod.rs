@@ -22,7 +22,7 @@ mod spans;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 use tcpgw_core::summary::Summary;
 
 pub use self::facts::{
@@ -34,25 +34,25 @@ pub use self::gather::{CheapReader, gather};
 pub use self::problems::{KINDS, absent_addresses, add_of_daemon, finding, problems};
 
 /// The possible findings, each with its worst severity; the names are permanent. A finding that is also a problem of
-/// the gateway has the severity of [`Kind::severity`].
+/// the gateway has the severity of [`ProblemKind::severity`].
 pub const FINDINGS: &[(&str, FindingSeverity)] = &[
-    of(Kind::IpForwardOff),
-    of(Kind::Ipv6ForwardingOff),
+    of(ProblemKind::IpForwardOff),
+    of(ProblemKind::Ipv6ForwardingOff),
     ("ipv6-router-advertisements", FindingSeverity::Note),
-    of(Kind::PacketsDropped),
-    of(Kind::ProbesDropped),
-    of(Kind::ProbesMisrouted),
-    of(Kind::PacketsUntracked),
-    of(Kind::PortTranslatedElsewhere),
-    of(Kind::FlowMarkOverwritten),
-    of(Kind::FlowsUnmarked),
-    of(Kind::FlowsOffloaded),
-    of(Kind::ReversePathFilter),
+    of(ProblemKind::PacketsDropped),
+    of(ProblemKind::ProbesDropped),
+    of(ProblemKind::ProbesMisrouted),
+    of(ProblemKind::PacketsUntracked),
+    of(ProblemKind::PortTranslatedElsewhere),
+    of(ProblemKind::FlowMarkOverwritten),
+    of(ProblemKind::FlowsUnmarked),
+    of(ProblemKind::FlowsOffloaded),
+    of(ProblemKind::ReversePathFilter),
     ("bridge-without-hairpin", FindingSeverity::Warning),
-    of(Kind::ConntrackFull),
-    of(Kind::ConntrackFilling),
+    of(ProblemKind::ConntrackFull),
+    of(ProblemKind::ConntrackFilling),
     ("conntrack-dropped", FindingSeverity::Warning),
-    of(Kind::ConntrackLongChains),
+    of(ProblemKind::ConntrackLongChains),
     ("conntrack-races", FindingSeverity::Note),
     ("conntrack-liberal", FindingSeverity::Note),
     ("conntrack-loose", FindingSeverity::Note),
@@ -61,18 +61,18 @@ pub const FINDINGS: &[(&str, FindingSeverity)] = &[
     ("conntrack-timestamps-off", FindingSeverity::Note),
     ("snat-ports-exhausted", FindingSeverity::Broken),
     ("snat-port-reuse", FindingSeverity::Warning),
-    of(Kind::SourceAddressNotLocal),
+    of(ProblemKind::SourceAddressNotLocal),
     ("port-in-local-range", FindingSeverity::Warning),
     ("port-with-listener", FindingSeverity::Note),
-    of(Kind::AddressNotLocal),
-    of(Kind::AddressLost),
-    of(Kind::NoPublicAddress),
-    of(Kind::NoCarrier),
-    of(Kind::BackendsExposed),
-    of(Kind::BackendWithoutRoute),
-    of(Kind::AnswersWithoutRoute),
-    of(Kind::BackendByDefaultRoute),
-    of(Kind::BackendIsGateway),
+    of(ProblemKind::AddressNotLocal),
+    of(ProblemKind::AddressLost),
+    of(ProblemKind::NoPublicAddress),
+    of(ProblemKind::NoCarrier),
+    of(ProblemKind::BackendsExposed),
+    of(ProblemKind::BackendWithoutRoute),
+    of(ProblemKind::AnswersWithoutRoute),
+    of(ProblemKind::BackendByDefaultRoute),
+    of(ProblemKind::BackendIsGateway),
     ("backend-unreachable", FindingSeverity::Warning),
     ("path-mtu", FindingSeverity::Note),
     ("large-receive-offload", FindingSeverity::Warning),
@@ -80,21 +80,21 @@ pub const FINDINGS: &[(&str, FindingSeverity)] = &[
     ("kernel-feature-missing", FindingSeverity::Broken),
     ("kernel-fallback", FindingSeverity::Note),
     ("kernel-untested", FindingSeverity::Warning),
-    ("table-missing", worst(Kind::NoTable)),
+    ("table-missing", worst(ProblemKind::NoTable)),
     ("table-of-another-version", FindingSeverity::Warning),
-    of(Kind::TableChanged),
+    of(ProblemKind::TableChanged),
     ("table-unrecorded", FindingSeverity::Note),
     ("table-owned", FindingSeverity::Warning),
-    ("table-of-another-mark", worst(Kind::OtherMark)),
+    ("table-of-another-mark", worst(ProblemKind::OtherMark)),
 ];
 
 /// Returns the finding of a kind of problem, under the same name.
-const fn of(kind: Kind) -> (&'static str, FindingSeverity) {
+const fn of(kind: ProblemKind) -> (&'static str, FindingSeverity) {
     (kind.id(), worst(kind))
 }
 
 /// Returns the worst severity of a finding for a kind of problem.
-const fn worst(kind: Kind) -> FindingSeverity {
+const fn worst(kind: ProblemKind) -> FindingSeverity {
     FindingSeverity::of(kind.severity())
 }
 

@@ -5,38 +5,38 @@ use std::net::IpAddr;
 
 use super::advice;
 use super::finding::{Diagnosis, Finding, FindingSeverity, Fix};
-use tcpgw_core::problem::{self, Kind, Problem};
+use tcpgw_core::problem::{self, Problem, ProblemKind};
 use tcpgw_core::summary::{ServiceSummary, Summary};
 
 /// Maximum number of services' addresses that are examined.
 const MOST_ADDRESSES: usize = 1000;
 
 /// Kinds of problems that the cheap checks and [`absent_addresses`] can find.
-pub const KINDS: &[Kind] = &[
-    Kind::IpForwardOff,
-    Kind::Ipv6ForwardingOff,
-    Kind::PacketsDropped,
-    Kind::PacketsUntracked,
-    Kind::PortTranslatedElsewhere,
-    Kind::FlowMarkOverwritten,
-    Kind::FlowsUnmarked,
-    Kind::ReversePathFilter,
-    Kind::ConntrackFull,
-    Kind::ConntrackFilling,
-    Kind::ConntrackLongChains,
-    Kind::AddressNotLocal,
-    Kind::AddressLost,
-    Kind::NoPublicAddress,
-    Kind::NoCarrier,
-    Kind::SourceAddressNotLocal,
-    Kind::BackendWithoutRoute,
-    Kind::BackendByDefaultRoute,
-    Kind::AnswersWithoutRoute,
-    Kind::BackendIsGateway,
-    Kind::BackendsExposed,
-    Kind::ProbesDropped,
-    Kind::ProbesMisrouted,
-    Kind::FlowsOffloaded,
+pub const KINDS: &[ProblemKind] = &[
+    ProblemKind::IpForwardOff,
+    ProblemKind::Ipv6ForwardingOff,
+    ProblemKind::PacketsDropped,
+    ProblemKind::PacketsUntracked,
+    ProblemKind::PortTranslatedElsewhere,
+    ProblemKind::FlowMarkOverwritten,
+    ProblemKind::FlowsUnmarked,
+    ProblemKind::ReversePathFilter,
+    ProblemKind::ConntrackFull,
+    ProblemKind::ConntrackFilling,
+    ProblemKind::ConntrackLongChains,
+    ProblemKind::AddressNotLocal,
+    ProblemKind::AddressLost,
+    ProblemKind::NoPublicAddress,
+    ProblemKind::NoCarrier,
+    ProblemKind::SourceAddressNotLocal,
+    ProblemKind::BackendWithoutRoute,
+    ProblemKind::BackendByDefaultRoute,
+    ProblemKind::AnswersWithoutRoute,
+    ProblemKind::BackendIsGateway,
+    ProblemKind::BackendsExposed,
+    ProblemKind::ProbesDropped,
+    ProblemKind::ProbesMisrouted,
+    ProblemKind::FlowsOffloaded,
 ];
 
 /// Returns the problems of findings; notes have none.
@@ -160,7 +160,7 @@ fn absent_address(service: &ServiceSummary, absent: &[IpAddr]) -> Problem {
         problem::Severity::Warning
     };
     let name = service.name.as_deref().unwrap_or("(unnamed)");
-    Problem::new(Kind::AddressNotLocal, message)
+    Problem::new(ProblemKind::AddressNotLocal, message)
         .of_service(name, service.port)
         .with_severity(severity)
 }

@@ -265,10 +265,10 @@ fn names_are_kebab_case_and_unique() {
 fn a_finding_is_as_bad_as_the_problem_that_tells_of_the_same() {
     // The problems have different names.
     let others = [
-        ("table-missing", Kind::NoTable),
-        ("table-of-another-mark", Kind::OtherMark),
+        ("table-missing", ProblemKind::NoTable),
+        ("table-of-another-mark", ProblemKind::OtherMark),
     ];
-    let same = Kind::ALL.iter().map(|kind| (kind.id(), *kind)).chain(others);
+    let same = ProblemKind::ALL.iter().map(|kind| (kind.id(), *kind)).chain(others);
     let mut seen = 0;
     for (name, kind) in same {
         if let Some((id, worst)) = FINDINGS.iter().find(|(id, _)| *id == name) {
@@ -285,7 +285,7 @@ fn a_finding_is_as_bad_as_the_problem_that_tells_of_the_same() {
 #[test]
 fn what_the_daemon_tells_is_in_the_diagnosis_and_as_bad_as_there() {
     let well = examine(&well());
-    for kind in Kind::ALL {
+    for kind in ProblemKind::ALL {
         for severity in [problem::Severity::Error, problem::Severity::Warning] {
             let problem = Problem::new(*kind, "words").with_severity(severity);
             let expected = FindingSeverity::of(severity);

@@ -11,7 +11,7 @@ use crate::traffic::Totals;
 use crate::view::status::{IN_BALANCE, ServiceStatus, Status};
 use crate::view::tally::FlowCounts;
 use tcpgw_core::health::UNKNOWN;
-use tcpgw_core::problem::{Kind, Severity};
+use tcpgw_core::problem::{ProblemKind, Severity};
 use tcpgw_core::summary::FlowVerdict;
 
 /// Everything that metrics show, at one moment.
@@ -26,7 +26,7 @@ pub struct Reading {
     /// Time of the last change of the kernel, in seconds since the Unix epoch.
     pub last_commit: Option<u64>,
     /// Numbers of problems.
-    pub problems: BTreeMap<(Severity, Kind), usize>,
+    pub problems: BTreeMap<(Severity, ProblemKind), usize>,
     /// Counters of the daemon.
     pub own: OwnMetrics,
     /// Values of the kernel; `None`: it could not be read.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::traffic::{BackendTotals, ServiceTotals, Totals};
 use crate::view::tally::FlowCounts;
-use tcpgw_core::problem::{Kind, Severity};
+use tcpgw_core::problem::{ProblemKind, Severity};
 
 const PAGE: &str = include_str!("../../docs/reference/metrics.md");
 const GUIDE: &str = include_str!("../../docs/operating/metrics.md");
@@ -75,7 +75,7 @@ fn reading(services: Vec<ServiceSample>) -> Arc<Reading> {
         in_sync: true,
         draining: 1,
         last_commit: Some(1_700_000_000),
-        problems: BTreeMap::from([((Severity::Error, Kind::NoActiveBackend), 3)]),
+        problems: BTreeMap::from([((Severity::Error, ProblemKind::NoActiveBackend), 3)]),
         own,
         kernel: Some(KernelSample {
             source_ports_used: 0.25,

@@ -20,7 +20,7 @@ use crate::record::RecordedPause;
 use crate::run_file;
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::Owner;
-use tcpgw_core::problem::{Kind, Problem, Severity};
+use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 
 /// Upper bound of the size of the file, in bytes.
 const MOST_BYTES: u64 = 256 << 20;
@@ -163,7 +163,7 @@ impl Last {
             names.join(", ")
         );
         let severity = if is_serving { Severity::Warning } else { Severity::Error };
-        Some(Problem::new(Kind::LastServices, message).with_severity(severity))
+        Some(Problem::new(ProblemKind::LastServices, message).with_severity(severity))
     }
 
     /// Returns whether the file is newer than what was known of a network namespace in a boot: services that it does

@@ -8,7 +8,7 @@ use super::error::{StoreError, system};
 use super::last::Last;
 use super::written;
 use crate::run_file;
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// Returns the path of a store's note.
 pub fn path(store: &Path) -> PathBuf {
@@ -44,7 +44,7 @@ pub(crate) fn note(store: &Path, last: &Last, now: std::time::Duration) -> Resul
 /// Returns the problem that a store was lost, until the note is removed, or that the count of its acknowledged writes was damaged.
 pub fn problem(store: &Path) -> Option<Problem> {
     let is_there = path(store).symlink_metadata().is_ok();
-    let lost = is_there.then(|| Problem::new(Kind::StoreLost, words(store)));
+    let lost = is_there.then(|| Problem::new(ProblemKind::StoreLost, words(store)));
     lost.or_else(|| written::problem(store))
 }
 

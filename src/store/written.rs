@@ -15,7 +15,7 @@ use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use crate::run_file;
 use tcpgw_core::escape;
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// Upper bound of the file's size in bytes.
 const MOST: u64 = 64;
@@ -72,7 +72,7 @@ pub fn problem(store: &Path) -> Option<Problem> {
             aside = escape::path(&aside),
             store = escape::path(store),
         );
-        Problem::new(Kind::StoreLost, message)
+        Problem::new(ProblemKind::StoreLost, message)
     })
 }
 
@@ -102,7 +102,7 @@ mod tests {
             std::fs::write(path(&store), damaged).unwrap();
             set_aside(&store);
             let told = problem(&store).unwrap();
-            assert_eq!(told.kind, Kind::StoreLost);
+            assert_eq!(told.kind, ProblemKind::StoreLost);
             assert!(told.message.contains("tcpgw.db.written.damaged"), "{}", told.message);
             assert!(!path(&store).exists());
             note(&store, 8).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::gateway;
 use crate::api::client::Client;
 use tcpgw_core::escape;
-use tcpgw_core::problem::{Kind, Problem, Severity};
+use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 
 /// Interval between questions to the daemon. A problem that is over within that time is not reported.
 const LOOK: Duration = Duration::from_secs(2);
@@ -19,8 +19,8 @@ const MOST: usize = 16;
 #[derive(Debug, Default)]
 pub struct AppProblems {
     /// Message of each kind of problem at the last look.
-    seen: BTreeMap<Kind, String>,
-    told: BTreeMap<Kind, String>,
+    seen: BTreeMap<ProblemKind, String>,
+    told: BTreeMap<ProblemKind, String>,
 }
 
 impl AppProblems {
@@ -29,14 +29,14 @@ impl AppProblems {
     pub fn news(&mut self, problems: &[Problem], service: &str) -> Vec<String> {
         let is_meant =
             |problem: &&Problem| problem.service.as_deref() == Some(service) && problem.severity == Severity::Error;
-        let now: BTreeMap<Kind, String> = problems
+        let now: BTreeMap<ProblemKind, String> = problems
             .iter()
             .filter(is_meant)
             .map(|problem| (problem.kind, escape::text(&problem.message)))
             .take(MOST)
             .collect();
         let mut news = Vec::new();
-        let over: Vec<Kind> = self
+        let over: Vec<ProblemKind> = self
             .told
             .keys()
             .filter(|kind| !now.contains_key(*kind))
@@ -79,7 +79,7 @@ mod tests {
     fn what_lasts_is_told_once_and_so_is_its_end() {
         let problem = |service: &str, severity| Problem {
             severity,
-            kind: Kind::NoHealthyBackend,
+            kind: ProblemKind::NoHealthyBackend,
             service: Some(service.into()),
             port: None,
             backend: None,

@@ -13,7 +13,7 @@ use tcpgw_core::diff::count;
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::Owner;
-use tcpgw_core::problem::{self, Kind, Problem, Severity};
+use tcpgw_core::problem::{self, Problem, ProblemKind, Severity};
 use tcpgw_core::ruleset::name::Family;
 
 /// Maximum number of names in one problem.
@@ -32,12 +32,15 @@ pub(super) fn find(
     // Selects problems of the whole gateway, and of shown services. A held-back service is not in the kernel and thus
     // not shown.
     let is_shown = |problem: &&Problem| {
-        let name = problem.service.as_deref().filter(|_| problem.kind != Kind::HeldBack);
+        let name = problem
+            .service
+            .as_deref()
+            .filter(|_| problem.kind != ProblemKind::HeldBack);
         name.is_none_or(|name| names.contains(name))
     };
     let mut problems: Vec<Problem> = found.iter().filter(is_shown).cloned().collect();
     // The services are in another network namespace.
-    let is_elsewhere = found.iter().any(|problem| problem.kind == Kind::OtherNamespace);
+    let is_elsewhere = found.iter().any(|problem| problem.kind == ProblemKind::OtherNamespace);
     let is_explained = is_elsewhere && services.table.is_none();
     if !is_explained && status.daemon.is_none_or(|daemon| !is_without_table(daemon)) {
         table(services, &mut problems);
@@ -61,7 +64,7 @@ pub(super) fn find(
     if status.stale.flows > told {
         let more = count(status.stale.flows - told, "more flow");
         problems.push(Problem::new(
-            Kind::StaleFlows,
+            ProblemKind::StaleFlows,
             format!("{more} should have been flushed"),
         ));
     }
@@ -113,7 +116,7 @@ pub fn orphaned(names: &[&str], are_served: bool) -> Problem {
         count(names.len(), "service"),
         some_of(names)
     );
-    Problem::new(Kind::Orphaned, message)
+    Problem::new(ProblemKind::Orphaned, message)
 }
 
 /// Returns the first names, and the number of further ones.
@@ -139,13 +142,13 @@ fn held(service: &ServiceStatus<'_>, services: &ServicesView) -> Option<Problem>
         utc_of(pause.since),
         utc_of(pause.since.saturating_add(pause.time.as_secs())),
     );
-    let problem = Problem::new(Kind::Paused, message).with_severity(Severity::Error);
+    let problem = Problem::new(ProblemKind::Paused, message).with_severity(Severity::Error);
     Some(of(service, None, problem))
 }
 
 /// Returns whether the daemon has a problem that explains a missing table.
 fn is_without_table(daemon: &DaemonView) -> bool {
-    let kinds = [Kind::Starting, Kind::TornDown];
+    let kinds = [ProblemKind::Starting, ProblemKind::TornDown];
     daemon.problems.iter().any(|problem| kinds.contains(&problem.kind))
 }
 
@@ -293,7 +296,7 @@ fn table(services: &ServicesView, problems: &mut Vec<Problem>) {
     let Some(table) = &services.table else {
         let message =
             "there is no table `inet tcpgw` in this network namespace, so no service works: run `tcpgw apply FILE`";
-        problems.push(Problem::new(Kind::NoTable, message));
+        problems.push(Problem::new(ProblemKind::NoTable, message));
         return;
     };
     if let Some(why) = &services.changed {
@@ -304,15 +307,15 @@ fn table(services: &ServicesView, problems: &mut Vec<Problem>) {
         } else {
             Severity::Warning
         };
-        problems.push(Problem::new(Kind::TableChanged, message).with_severity(severity));
+        problems.push(Problem::new(ProblemKind::TableChanged, message).with_severity(severity));
     }
     if table.flags.iter().any(|flag| flag == "dormant") {
         let message = "the table is dormant, so none of its rules work: run `tcpgw apply FILE`";
-        problems.push(Problem::new(Kind::TableDormant, message));
+        problems.push(Problem::new(ProblemKind::TableDormant, message));
     }
     if services.mark != services.configured {
         let message = other_mark(services.mark, services.configured, "`tcpgw apply` refuses to work");
-        problems.push(Problem::new(Kind::OtherMark, message));
+        problems.push(Problem::new(ProblemKind::OtherMark, message));
     }
 }
 
@@ -332,7 +335,7 @@ fn empty(service: &ServiceFacts<'_>) -> Problem {
         _ => " of a family that it listens on".into(),
     };
     let message = format!("{} has no active backend{but}: {}", service.title, service.refusal());
-    Problem::new(Kind::NoActiveBackend, message)
+    Problem::new(ProblemKind::NoActiveBackend, message)
 }
 
 /// Returns the problem of a service whose active backends are all of the other family.
@@ -343,7 +346,7 @@ fn empty_family(service: &ServiceFacts<'_>, family: Family) -> Problem {
         protocol(family),
         service.refusal().replacen("clients", "these clients", 1)
     );
-    Problem::new(Kind::NoActiveBackend, message)
+    Problem::new(ProblemKind::NoActiveBackend, message)
 }
 
 /// Returns the problem of a service without a backend of a family that answers probes.
@@ -361,13 +364,13 @@ fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> P
                 count(of.active, "backend"),
                 service.refusal(),
             );
-            return Problem::new(Kind::NoHealthyBackend, message).with_severity(Severity::Warning);
+            return Problem::new(ProblemKind::NoHealthyBackend, message).with_severity(Severity::Warning);
         }
         let message = format!(
             "{} has no healthy backend{for_whom}: none of {active} answers probes, see health_reason or the column LAST PROBE",
             service.title
         );
-        return Problem::new(Kind::NoHealthyBackend, message);
+        return Problem::new(ProblemKind::NoHealthyBackend, message);
     };
     let message = format!(
         "{}: {} that shall serve{for_whom} {} not answered a probe yet, so clients are served by {stand_in}, which leaves when another \
@@ -376,7 +379,7 @@ fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> P
         count(of.active, "backend"),
         if of.active == 1 { "has" } else { "have" },
     );
-    Problem::new(Kind::NoHealthyBackend, message).with_severity(Severity::Warning)
+    Problem::new(ProblemKind::NoHealthyBackend, message).with_severity(Severity::Warning)
 }
 
 /// Returns the name of the family for people.
@@ -394,7 +397,7 @@ fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Pro
     }
     let why = backend.health_reason.as_deref().unwrap_or("no reason given");
     let message = format!("{}: {} does not answer probes ({why})", title(service), backend.backend);
-    let problem = Problem::new(Kind::BackendUnhealthy, message);
+    let problem = Problem::new(ProblemKind::BackendUnhealthy, message);
     Some(of(service, Some(backend.backend), problem))
 }
 
@@ -409,7 +412,7 @@ fn stale(pair: &Stranger) -> Problem {
     Problem {
         port: Some(*port),
         backend: Some(*backend),
-        ..Problem::new(Kind::StaleFlows, message)
+        ..Problem::new(ProblemKind::StaleFlows, message)
     }
 }
 
@@ -427,14 +430,18 @@ fn source_ports(service: &ServiceStatus<'_>, backend: &BackendStatus, ports: &So
         ports.address,
         backend.backend
     );
-    of(service, Some(backend.backend), Problem::new(Kind::SourcePorts, message))
+    of(
+        service,
+        Some(backend.backend),
+        Problem::new(ProblemKind::SourcePorts, message),
+    )
 }
 
 /// Returns the problem of a service that has its `max_flows` and turns new clients away. `dropped`: how many of their
 /// SYNs were dropped.
 pub fn full(title: &str, dropped: &str) -> Problem {
     let message = format!("{title}: {dropped}, since the service has its max_flows: raise it, or end idle connections");
-    Problem::new(Kind::OverLimit, message).with_severity(Severity::Error)
+    Problem::new(ProblemKind::OverLimit, message).with_severity(Severity::Error)
 }
 
 /// Returns the problem of a service that has its `max_flows`, if a client was turned away between both looks.
@@ -459,6 +466,6 @@ fn over_limit(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Pr
         ways.join(" and "),
         backend.backend
     );
-    let problem = Problem::new(Kind::OverLimit, message);
+    let problem = Problem::new(ProblemKind::OverLimit, message);
     (!ways.is_empty()).then(|| of(service, Some(backend.backend), problem))
 }

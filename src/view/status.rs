@@ -17,7 +17,7 @@ use super::{Hint, Table};
 use crate::addon::ServiceState;
 use crate::record::ApplyNote;
 use crate::view::snapshot::{DaemonView, DrainView};
-use tcpgw_core::problem::{Kind, Problem, Severity};
+use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 use tcpgw_core::summary::FlowVerdict;
 
 /// Output of `tcpgw status`.
@@ -29,7 +29,7 @@ pub struct Status<'a> {
     pub problems: Vec<Problem>,
     /// Numbers of problems, also of those that are left out of `problems`.
     #[serde(skip)]
-    pub counts: BTreeMap<(Severity, Kind), usize>,
+    pub counts: BTreeMap<(Severity, ProblemKind), usize>,
     /// Services in order of port and addresses.
     pub services: Vec<ServiceStatus<'a>>,
     /// Flows to backends of these services.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tcpgw::control::events::EventContent;
 use tcpgw::control::request::Refused;
 use tcpgw_core::model::InputProblems;
-use tcpgw_core::problem::{Kind, Problem, Severity};
+use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 use tcpgw_kernel::fake::{Fail, KernelCall};
 
 use crate::harness::{Server, flow, serves};
@@ -69,7 +69,7 @@ fn status_healthz_and_doctor_agree_about_every_kind_of_problem() {
         (healthz.status, status.status.code())
     };
     assert_eq!(tell(Vec::new()), (200, Some(0)));
-    for kind in Kind::ALL {
+    for kind in ProblemKind::ALL {
         for severity in [Severity::Error, Severity::Warning] {
             let problem = Problem::new(*kind, "words").with_severity(severity);
             let expected = match severity {
@@ -84,9 +84,9 @@ fn status_healthz_and_doctor_agree_about_every_kind_of_problem() {
         assert_eq!(tell(vec![problem]), expected, "{kind:?}");
     }
     // The doctor looks at this machine, too: what the daemon tells is compared.
-    for kinds in Kind::ALL.chunks(40) {
+    for kinds in ProblemKind::ALL.chunks(40) {
         for severity in [Severity::Error, Severity::Warning] {
-            let of = |kind: &Kind| Problem::new(*kind, "words").with_severity(severity);
+            let of = |kind: &ProblemKind| Problem::new(*kind, "words").with_severity(severity);
             tell(kinds.iter().map(of).collect());
             let said = run(&server, &["doctor", "-o", "json"]);
             let findings = json(&said)["findings"].as_array().expect("a list").clone();
@@ -128,7 +128,8 @@ fn what_the_daemon_says_makes_no_lines_of_its_own() {
     server.shared.lock().expect("whole").answer = Some(Refused::Refused(lines.into()));
     let refused = run(&server, &["apply", &state(&server, GOOD)]);
     assert_eq!(err(&refused).lines().count(), 1, "{}", err(&refused));
-    server.shared.lock().expect("whole").look.daemon.problems = vec![Problem::new(Kind::RejectedConfiguration, lines)];
+    server.shared.lock().expect("whole").look.daemon.problems =
+        vec![Problem::new(ProblemKind::RejectedConfiguration, lines)];
     for shows in [&["status", "--interval", "0s"][..], &["doctor"]] {
         let shown = run(&server, shows);
         assert!(out(&shown).contains("forged"), "{}", out(&shown));

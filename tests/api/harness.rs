@@ -18,7 +18,7 @@ use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
 use tcpgw::view::{ServicesView, Table};
 use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::model::{FlowMark, State};
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::{CtStatus, Flow, TcpState};
 use tcpgw_kernel::fake::{Fail, Fake, KernelCall};
@@ -318,7 +318,7 @@ fn look() -> Snapshot {
             started: 5,
             in_sync: true,
             problems: vec![Problem::new(
-                Kind::RejectedConfiguration,
+                ProblemKind::RejectedConfiguration,
                 "the configuration was rejected: line 3: no",
             )],
             store: None,

@@ -8,7 +8,7 @@ use tcpgw::api::{OPENAPI, routes};
 use tcpgw::control::events::EventContent;
 use tcpgw::control::request::Refused;
 use tcpgw::store::DeployPhase;
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 use tcpgw_kernel::conntrack::{Counters, Traffic};
 
 use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
@@ -325,7 +325,7 @@ fn answers_are_as_described() {
     check("/v1/teardown", "post", 200, &server.post("/v1/teardown", b""));
     server.shared.lock().expect("whole").answer = Some(Refused::Failed("no".into()));
     post("", 500, GOOD);
-    let problem = Problem::new(Kind::KernelRefuses, "no");
+    let problem = Problem::new(ProblemKind::KernelRefuses, "no");
     server.shared.lock().expect("whole").look.daemon.problems.push(problem);
     check("/v1/healthz", "get", 503, &server.get("/v1/healthz"));
     let mute = serves_with(Loop::Mute, times());
@@ -342,14 +342,14 @@ fn a_gateway_without_anything_is_described_too() {
 }
 
 fn paused() -> Problem {
-    Problem::new(Kind::Paused, "for 3 s").of_service("web", 20003)
+    Problem::new(ProblemKind::Paused, "for 3 s").of_service("web", 20003)
 }
 
 #[test]
 fn every_kind_of_problem_is_described() {
     let document = document();
     let described = &document["components"]["schemas"]["StatusProblem"]["properties"]["kind"]["enum"];
-    assert_eq!(*described, serde_json::to_value(Kind::ALL).expect("words"));
+    assert_eq!(*described, serde_json::to_value(ProblemKind::ALL).expect("words"));
 }
 
 #[test]

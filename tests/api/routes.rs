@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use serde_json::{Value, json};
 use tcpgw::control::events::EventContent;
 use tcpgw::control::request::{ApplyOptions, Refused};
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 use tcpgw_kernel::fake::{Fail, KernelCall};
 
 use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
@@ -149,9 +149,9 @@ fn the_daemon_tells_of_itself() {
         let problem = Problem::new(kind, "words");
         server.shared.lock().expect("whole").look.daemon.problems.push(problem);
     };
-    also(Kind::Paused);
+    also(ProblemKind::Paused);
     assert_eq!(server.get("/v1/healthz").status, 200, "a warning");
-    also(Kind::TornDown);
+    also(ProblemKind::TornDown);
     let healthz = server.get("/v1/healthz");
     assert_eq!((healthz.status, &healthz.json()["ok"]), (503, &json!(false)));
     let kinds = |answer: serde_json::Value| -> Vec<serde_json::Value> {

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use self::key::Key;
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use self::kind::Kind;
+pub use self::kind::ProblemKind;
 pub use self::list::{ProblemList, ProblemNews};
 pub use self::severity::Severity;
 
@@ -25,7 +25,7 @@ pub struct Problem {
     /// Severity of the problem.
     pub severity: Severity,
     /// Kind of the problem.
-    pub kind: Kind,
+    pub kind: ProblemKind,
     /// Name of the service that has it, if any.
     pub service: Option<String>,
     /// Public port of the service.
@@ -38,7 +38,7 @@ pub struct Problem {
 
 impl Problem {
     /// Creates a problem of the gateway as a whole.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
         Self {
             severity: kind.severity(),
             kind,
@@ -103,7 +103,7 @@ pub struct EndedProblem {
     /// Severity that it had.
     pub severity: Severity,
     /// Kind that it had.
-    pub kind: Kind,
+    pub kind: ProblemKind,
     /// Name of the service that had it, if any.
     pub service: Option<String>,
     /// Public port of the service.
@@ -145,7 +145,7 @@ pub const MOST_OF_KIND: usize = 1000;
 /// number.
 pub fn few<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Vec<Cow<'a, Problem>> {
     let mut told = Vec::new();
-    let mut counted: BTreeMap<(Severity, Kind), usize> = BTreeMap::new();
+    let mut counted: BTreeMap<(Severity, ProblemKind), usize> = BTreeMap::new();
     for problem in problems {
         let number = counted.entry((problem.severity, problem.kind)).or_default();
         *number += 1;
@@ -183,20 +183,20 @@ pub fn sort(problems: &mut Vec<Problem>) {
 mod tests {
     use super::*;
 
-    fn kinds(list: &ProblemList) -> Vec<Kind> {
+    fn kinds(list: &ProblemList) -> Vec<ProblemKind> {
         list.iter().map(|problem| problem.kind).collect()
     }
 
     #[test]
     fn every_kind_has_one_name_in_two_spellings() {
-        for kind in Kind::ALL {
+        for kind in ProblemKind::ALL {
             let name = serde_json::to_value(kind).unwrap();
             assert_eq!(name, kind.word());
         }
-        let mut ids: Vec<_> = Kind::ALL.iter().map(|kind| kind.id()).collect();
+        let mut ids: Vec<_> = ProblemKind::ALL.iter().map(|kind| kind.id()).collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), Kind::ALL.len());
+        assert_eq!(ids.len(), ProblemKind::ALL.len());
     }
 
     #[test]
@@ -208,12 +208,12 @@ mod tests {
         let described: Vec<Vec<&str>> = rows
             .map(|row| row.trim_end_matches(" |").split(" | ").collect())
             .collect();
-        let kinds: Vec<String> = Kind::ALL
+        let kinds: Vec<String> = ProblemKind::ALL
             .iter()
             .map(|kind| format!("{}`", kind.id().replace('-', "_")))
             .collect();
         assert_eq!(described.iter().map(|cells| cells[0]).collect::<Vec<_>>(), kinds);
-        for (cells, kind) in described.iter().zip(Kind::ALL) {
+        for (cells, kind) in described.iter().zip(ProblemKind::ALL) {
             let [_, severity, meaning, cure] = cells.as_slice() else {
                 panic!("{cells:?}");
             };
@@ -226,18 +226,18 @@ mod tests {
     #[test]
     fn a_problem_is_told_once_when_it_comes_and_once_when_it_goes() {
         let mut list = ProblemList::default();
-        let of = |name: &str, words: &str| Problem::new(Kind::Paused, words).of_service(name, 1);
+        let of = |name: &str, words: &str| Problem::new(ProblemKind::Paused, words).of_service(name, 1);
         list.report(of("a", "1 s left"));
         list.report(of("b", "2 s left"));
         assert_eq!(list.news().len(), 2);
         list.report(of("a", "other words"));
         assert_eq!(list.news(), []);
-        assert_eq!(list.get(Kind::Paused).unwrap().message, "other words");
+        assert_eq!(list.get(ProblemKind::Paused).unwrap().message, "other words");
         list.resolve_where(|problem| problem.service.as_deref() == Some("a"));
         list.report(of("c", "both"));
         list.resolve_where(|problem| problem.service.as_deref() == Some("c"));
         assert!(matches!(&list.news()[..], [ProblemNews::Ended(problem)] if problem.service.as_deref() == Some("a")));
-        list.replace(&[Kind::Paused], []);
+        list.replace(&[ProblemKind::Paused], []);
         assert_eq!(list.news().len(), 1);
         assert_eq!((kinds(&list), list.news()), (vec![], vec![]));
     }
@@ -245,10 +245,10 @@ mod tests {
     #[test]
     fn one_that_gets_worse_is_told_again_and_there_once() {
         let mut list = ProblemList::default();
-        list.report(Problem::new(Kind::OverLimit, "80 %"));
+        list.report(Problem::new(ProblemKind::OverLimit, "80 %"));
         list.news();
-        list.report(Problem::new(Kind::OverLimit, "95 %").with_severity(Severity::Error));
-        assert_eq!(kinds(&list), [Kind::OverLimit]);
+        list.report(Problem::new(ProblemKind::OverLimit, "95 %").with_severity(Severity::Error));
+        assert_eq!(kinds(&list), [ProblemKind::OverLimit]);
         assert!(!list.is_ok());
         assert!(matches!(
             &list.news()[..],
@@ -260,11 +260,11 @@ mod tests {
     fn the_worst_comes_first_and_the_rest_is_counted() {
         let mut list = ProblemList::default();
         assert_eq!(list.line(), None);
-        list.report(Problem::new(Kind::OverLimit, "much"));
+        list.report(Problem::new(ProblemKind::OverLimit, "much"));
         assert_eq!(list.line().unwrap(), "much");
-        list.report(Problem::new(Kind::Store, "the disk is full"));
+        list.report(Problem::new(ProblemKind::Store, "the disk is full"));
         assert_eq!(list.line().unwrap(), "the disk is full (and 1 more problem)");
-        list.report(Problem::new(Kind::OtherMark, "mark"));
+        list.report(Problem::new(ProblemKind::OtherMark, "mark"));
         assert_eq!(list.line().unwrap(), "the disk is full (and 2 more problems)");
     }
 
@@ -275,8 +275,8 @@ mod tests {
             (0..number).map(problem).collect::<Vec<_>>()
         };
         let all = [
-            of(Kind::OverLimit, MOST_OF_KIND),
-            of(Kind::NoHealthyBackend, MOST_OF_KIND + 2),
+            of(ProblemKind::OverLimit, MOST_OF_KIND),
+            of(ProblemKind::NoHealthyBackend, MOST_OF_KIND + 2),
         ]
         .concat();
         let told = few(&all);
@@ -285,19 +285,19 @@ mod tests {
         assert_eq!(
             (more.kind, more.severity, &*more.message),
             (
-                Kind::NoHealthyBackend,
+                ProblemKind::NoHealthyBackend,
                 Severity::Error,
                 "and 2 more problems of this kind"
             )
         );
         assert_eq!(is_ok(told.iter().map(AsRef::as_ref)), is_ok(&all));
-        assert_eq!(few(&of(Kind::Paused, 3)).len(), 3);
+        assert_eq!(few(&of(ProblemKind::Paused, 3)).len(), 3);
     }
 
     #[test]
     fn the_same_problem_of_two_finders_is_listed_once() {
-        let one = Problem::new(Kind::NoActiveBackend, "first").of_service("a", 80);
-        let mut problems = vec![Problem::new(Kind::OverLimit, "x"), one.clone()];
+        let one = Problem::new(ProblemKind::NoActiveBackend, "first").of_service("a", 80);
+        let mut problems = vec![Problem::new(ProblemKind::OverLimit, "x"), one.clone()];
         problems.push(Problem {
             message: "second".into(),
             ..one

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// The answer to `GET /v1/daemon`, as far as commands read it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -30,7 +30,9 @@ impl DaemonAnswer {
 
     /// Returns whether the daemon has not read its store and state file yet.
     pub fn is_starting(&self) -> bool {
-        self.problems().iter().any(|problem| problem.kind == Kind::Starting)
+        self.problems()
+            .iter()
+            .any(|problem| problem.kind == ProblemKind::Starting)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::view::status::{
 use crate::view::tally::FlowCounts;
 use tcpgw_core::diff::count;
 use tcpgw_core::health::UNKNOWN;
-use tcpgw_core::problem::{Kind, MOST_OF_KIND, Problem, Severity};
+use tcpgw_core::problem::{MOST_OF_KIND, Problem, ProblemKind, Severity};
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::FlowVerdict;
 
@@ -78,7 +78,10 @@ fn sum(status: &Status<'_>) -> String {
     let unhealthy = status.services.iter();
     let unhealthy = unhealthy.filter(|service| !service.healthy && !service.is_idle());
     // Without a daemon the kernel has no backends of a paused service.
-    let paused = status.problems.iter().filter(|problem| problem.kind == Kind::Paused);
+    let paused = status
+        .problems
+        .iter()
+        .filter(|problem| problem.kind == ProblemKind::Paused);
     let paused: BTreeSet<&str> = paused.filter_map(|problem| problem.service.as_deref()).collect();
     let is_paused = |service: &&ServiceStatus<'_>| service.name.as_deref().is_some_and(|name| paused.contains(name));
     let (held, unhealthy): (Vec<_>, Vec<_>) = unhealthy.partition(is_paused);
@@ -151,14 +154,14 @@ fn state_of(service: &ServiceStatus<'_>, problems: &[Problem]) -> &'static str {
         })
     };
     let is_partial = of_it().any(|problem| {
-        let kinds = [Kind::NoActiveBackend, Kind::NoHealthyBackend];
+        let kinds = [ProblemKind::NoActiveBackend, ProblemKind::NoHealthyBackend];
         kinds.contains(&problem.kind) && problem.severity == Severity::Error
     });
     match (service.healthy, service.is_empty()) {
         _ if service.leaving => "leaving",
         _ if service.addon == Some(ServiceState::Suspended) => "SUSPENDED",
         _ if service.addon == Some(ServiceState::Waiting) => "WAITING",
-        _ if of_it().any(|problem| problem.kind == Kind::Paused) => "PAUSED",
+        _ if of_it().any(|problem| problem.kind == ProblemKind::Paused) => "PAUSED",
         (true, _) if is_partial => "PARTLY",
         (true, _) => "up",
         (false, true) => "EMPTY",

@@ -16,7 +16,7 @@ use crate::store::last::{Last, LastResources, MOST_REMOVED};
 use tcpgw_core::diff::count;
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::{Edits, InputProblem, InputProblems, Listen, PacketRefusal, Service};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 /// Beginning of what is said of resources whose add-on is off.
 const NO_SECTION: &str = "the configuration has no [addon]";
@@ -265,8 +265,8 @@ impl Core {
         }
         let usage = self.port_use(now).filter(|_| self.doubt_about_resources().is_ok());
         match usage.filter(PortUse::is_scarce) {
-            Some(usage) => self.report(Kind::AddonPorts, usage.warning()),
-            None => self.problems.resolve(Kind::AddonPorts),
+            Some(usage) => self.report(ProblemKind::AddonPorts, usage.warning()),
+            None => self.problems.resolve(ProblemKind::AddonPorts),
         }
     }
 
@@ -279,7 +279,7 @@ impl Core {
                     self.addon.configure(self.config.addon.clone(), now);
                 }
                 if !self.is_addon_missed() {
-                    self.problems.resolve(Kind::ProviderApi);
+                    self.problems.resolve(ProblemKind::ProviderApi);
                 }
             }
             Err(why) => {
@@ -289,7 +289,7 @@ impl Core {
                     None => "; the add-on stays off",
                 };
                 let message = format!("the add-on's provider API is not served as configured: {why}{stays}");
-                self.report(Kind::ProviderApi, message);
+                self.report(ProblemKind::ProviderApi, message);
             }
         }
     }
@@ -340,11 +340,11 @@ impl Core {
                 "{NO_SECTION}, and the store has {resources} of the add-on: platforms cannot manage them; put the \
                  section back and reload, or remove each with `tcpgw addon deprovision APP` (`tcpgw addon ls` lists them)"
             );
-            self.report(Kind::ProviderApi, message);
+            self.report(ProblemKind::ProviderApi, message);
         } else {
-            let reported = self.problems.get(Kind::ProviderApi);
+            let reported = self.problems.get(ProblemKind::ProviderApi);
             if reported.is_some_and(|problem| problem.message.starts_with(NO_SECTION)) {
-                self.problems.resolve(Kind::ProviderApi);
+                self.problems.resolve(ProblemKind::ProviderApi);
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
 use crate::view::problems::other_mark;
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 impl Core {
     /// Reports that a reload failed because the configuration is wrong.
@@ -50,10 +50,10 @@ impl Core {
     /// Reports or resolves the problem with the configuration. A rejected reload stays reported until one succeeds.
     fn judge_configuration(&mut self, next_start: Option<String>) {
         match self.reload_failed.clone().or(next_start) {
-            Some(message) => self.report(Kind::RejectedConfiguration, message),
+            Some(message) => self.report(ProblemKind::RejectedConfiguration, message),
             None => self
                 .problems
-                .replace(&[Kind::RejectedConfiguration], self.config.gone.clone()),
+                .replace(&[ProblemKind::RejectedConfiguration], self.config.gone.clone()),
         }
     }
 
@@ -97,8 +97,8 @@ impl Core {
     /// Reports that the listener for metrics is not served as configured (`trouble`: why), or that it is again (`None`).
     pub fn web(&mut self, trouble: Option<&str>) {
         match trouble {
-            Some(why) => self.report(Kind::Web, format!("metrics are not served as configured: {why}")),
-            None => self.problems.resolve(Kind::Web),
+            Some(why) => self.report(ProblemKind::Web, format!("metrics are not served as configured: {why}")),
+            None => self.problems.resolve(ProblemKind::Web),
         }
     }
 
@@ -107,10 +107,10 @@ impl Core {
     fn configured_mark(&mut self, wanted: FlowMark) {
         let used = self.config.flow_mark;
         if wanted == used {
-            return self.problems.resolve(Kind::OtherMark);
+            return self.problems.resolve(ProblemKind::OtherMark);
         }
         let message = other_mark(used, wanted, "the table's is used, and all is served as before");
-        self.report(Kind::OtherMark, message);
+        self.report(ProblemKind::OtherMark, message);
     }
 
     /// Returns the settings in effect.

@@ -9,7 +9,7 @@ use crate::addon::id::ResourceId;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::control::request::Refused;
 use tcpgw_core::model::{Edits, Endpoint, InputProblem, InputProblems, Service, State};
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 fn add(found: &mut Obstacles, service: &Service, kind: ObstacleKind, problem: InputProblem) {
     let service = service.name.clone();
@@ -128,7 +128,7 @@ impl Core {
             obstacle.reason(),
             self.cure_of_fences(service)
         );
-        Problem::new(Kind::OutsideFences, message)
+        Problem::new(ProblemKind::OutsideFences, message)
     }
 
     /// Returns the advice for a service outside of the fences.

@@ -9,7 +9,7 @@ use crate::control::name::Name;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::store::last::KeptService;
 use tcpgw_core::model::{Endpoint, Service};
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// The services that are held back.
 #[derive(Debug, Default)]
@@ -195,7 +195,7 @@ impl HeldService {
             service.port,
             why.join("; ")
         );
-        Problem::new(Kind::HeldBack, message)
+        Problem::new(ProblemKind::HeldBack, message)
     }
 }
 

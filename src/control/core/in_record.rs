@@ -13,7 +13,7 @@ use crate::reconcile::engine::{ChangeMemo, Memo};
 use crate::record::{ApplyNote, Deadline, RecordedPause, ServiceEntry};
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{Details, Owner};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 use tcpgw_core::summary::ServiceSummary;
 
 impl Core {
@@ -130,8 +130,8 @@ impl Core {
         let Some(trouble) = &self.record_trouble else {
             let unwritable = self.run_dir_trouble.as_deref().map(not_to_be_written);
             return match unwritable.or_else(|| self.record_lost.clone()) {
-                Some(message) => self.report(Kind::Record, message),
-                None => self.problems.resolve(Kind::Record),
+                Some(message) => self.report(ProblemKind::Record, message),
+                None => self.problems.resolve(ProblemKind::Record),
             };
         };
         let (what, then) = if self.phase == DaemonPhase::TornDown {
@@ -146,7 +146,7 @@ impl Core {
             "{what} cannot be written down ({trouble}): if the daemon ends now, the next one {then}; make it writable, the daemon tries again \
              every few seconds"
         );
-        self.report(Kind::Record, message);
+        self.report(ProblemKind::Record, message);
         self.due.record_again(now.instant);
     }
 

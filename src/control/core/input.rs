@@ -7,7 +7,7 @@ use crate::control::request::{ApplyOptions, Refused};
 use crate::provider::News;
 use tcpgw_core::health::ProbeOutcome;
 use tcpgw_core::model::{Edits, Endpoint, State};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 impl Core {
     /// Tells the core that each provider has given its first state, or cannot.
@@ -78,7 +78,7 @@ impl Core {
             Err(Unjudged::Pending) => return false,
         };
         self.rejected.forget();
-        self.problems.resolve(Kind::RejectedState);
+        self.problems.resolve(ProblemKind::RejectedState);
         let old = self.file.replace(state);
         self.file_origin.clone_from(&self.settings.state);
         self.judge_origin(now);
@@ -103,7 +103,7 @@ impl Core {
         // The first state of the file may not be decided yet.
         self.begin(now);
         self.rejected.forget();
-        self.problems.resolve(Kind::RejectedState);
+        self.problems.resolve(ProblemKind::RejectedState);
         if let Some(old) = self.file.take() {
             let services = old.services.iter().cloned().map(Orphan::whole);
             let services: Vec<Orphan> = services.collect();
@@ -120,10 +120,10 @@ impl Core {
     pub(super) fn report_rejected(&mut self, provider: &'static str, problems: &[String]) {
         const MOST: usize = 10;
         let (kind, what) = if provider == Provider::Api.name() {
-            (Kind::RejectedStore, "the stored services contradict each other")
+            (ProblemKind::RejectedStore, "the stored services contradict each other")
         } else {
             (
-                Kind::RejectedState,
+                ProblemKind::RejectedState,
                 "the state file was rejected, and what is served goes on as it is",
             )
         };
@@ -229,10 +229,10 @@ impl Core {
     /// Reports that the file of the socket is gone and why it cannot be created again, or resolves that (`None`).
     pub fn socket_gone(&mut self, why: Option<String>) {
         match why {
-            None => self.problems.resolve(Kind::SocketGone),
+            None => self.problems.resolve(ProblemKind::SocketGone),
             Some(why) => {
                 let message = format!("the daemon's socket had been removed, and it cannot be created again: {why}");
-                self.report(Kind::SocketGone, message);
+                self.report(ProblemKind::SocketGone, message);
             }
         }
     }

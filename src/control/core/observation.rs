@@ -11,7 +11,7 @@ use crate::doctor::{self, CheckSubject, FailingProbes};
 use crate::store::FileId;
 use tcpgw_core::escape;
 use tcpgw_core::health::ProbeOutcome;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 use tcpgw_core::summary::Summary;
 
 /// Interval between observations, unless `check_interval` is shorter.
@@ -27,15 +27,15 @@ pub(super) const LONGEST: Duration = Duration::from_secs(30);
 const HANDSHAKES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Problems that keep answers of backends from clients, or later packets of clients from backends.
-const LOSE_ANSWERS: [Kind; 8] = [
-    Kind::IpForwardOff,
-    Kind::Ipv6ForwardingOff,
-    Kind::PacketsDropped,
-    Kind::PacketsUntracked,
-    Kind::FlowMarkOverwritten,
-    Kind::FlowsUnmarked,
-    Kind::ReversePathFilter,
-    Kind::AnswersWithoutRoute,
+const LOSE_ANSWERS: [ProblemKind; 8] = [
+    ProblemKind::IpForwardOff,
+    ProblemKind::Ipv6ForwardingOff,
+    ProblemKind::PacketsDropped,
+    ProblemKind::PacketsUntracked,
+    ProblemKind::FlowMarkOverwritten,
+    ProblemKind::FlowsUnmarked,
+    ProblemKind::ReversePathFilter,
+    ProblemKind::AnswersWithoutRoute,
 ];
 
 /// Timing of observations.
@@ -91,7 +91,7 @@ impl Core {
             return None;
         }
         match self.observing.out_since {
-            Some(_) if self.problems.get(Kind::ChecksStalled).is_some() => None,
+            Some(_) if self.problems.get(ProblemKind::ChecksStalled).is_some() => None,
             Some(since) => Some(since + LONGEST),
             None => {
                 let of = &self.observing;
@@ -114,7 +114,7 @@ impl Core {
                 "the checks of routes, firewalls and conntrack have not ended for {} s, so that their results in `status` are old: restart the daemon, and please report this",
                 LONGEST.as_secs()
             );
-            self.report(Kind::ChecksStalled, message);
+            self.report(ProblemKind::ChecksStalled, message);
             return None;
         }
         let handshakes = self.observing.handshakes_not_before <= now.instant;
@@ -214,7 +214,7 @@ impl Core {
         }
         let soon = |interval: Duration| now.instant + interval.min(HANDSHAKES_INTERVAL);
         of.handshakes_next = interval.map(|interval| soon(interval).max(of.handshakes_not_before));
-        self.problems.resolve(Kind::ChecksStalled);
+        self.problems.resolve(ProblemKind::ChecksStalled);
         if !self.is_observing() {
             return;
         }
@@ -222,7 +222,7 @@ impl Core {
             self.problems.replace(doctor::KINDS, surroundings);
         }
         match observation.store {
-            Some(StoreFile::Same) => self.problems.resolve(Kind::StoreMoved),
+            Some(StoreFile::Same) => self.problems.resolve(ProblemKind::StoreMoved),
             Some(moved) => self.store_moved(moved),
             None => {}
         }
@@ -230,14 +230,14 @@ impl Core {
             let port = |name: &str| Some(self.membership.wanted().get(name)?.port.get());
             let has_cause = self.problems.iter().any(|problem| LOSE_ANSWERS.contains(&problem.kind));
             self.problems
-                .replace(&[Kind::Unanswered], seen.problems(port, has_cause));
+                .replace(&[ProblemKind::Unanswered], seen.problems(port, has_cause));
             self.observing.unanswered = seen.unanswered();
         }
         if let Some(counts) = observation.turned_away {
             self.observing.turned_away.observe(&counts, now.instant);
             let service = |name: &str| self.membership.wanted().get(name).map(|service| &**service);
             let problems = self.observing.turned_away.problems(service);
-            self.problems.replace(&[Kind::OverLimit], problems);
+            self.problems.replace(&[ProblemKind::OverLimit], problems);
         }
     }
 
@@ -249,7 +249,7 @@ impl Core {
             StoreFile::Gone | StoreFile::Same => format!("the store {path} was removed"),
         };
         self.report(
-            Kind::StoreMoved,
+            ProblemKind::StoreMoved,
             format!(
                 "{what} while the daemon runs: what was and is ordered through the API is lost to the next daemon. Move the file back if it is \
                  still there; else save the services (`tcpgw export >state.json`), restart the daemon (`systemctl restart tcpgw`), and \
@@ -261,8 +261,8 @@ impl Core {
     /// Drops the results of observations when no service is served.
     pub(super) fn forget_observations(&mut self, now: Now) {
         self.problems.replace(doctor::KINDS, []);
-        self.problems.resolve(Kind::Unanswered);
-        self.problems.resolve(Kind::OverLimit);
+        self.problems.resolve(ProblemKind::Unanswered);
+        self.problems.resolve(ProblemKind::OverLimit);
         self.observing.unanswered.clear();
         self.observing.turned_away.clear();
         self.observing.next = Some(now.instant);

@@ -19,7 +19,7 @@ use crate::store::{By, Committed, StoreError};
 use crate::view::problems::some_of;
 use tcpgw_core::diff::{ChangeCounts, Changes};
 use tcpgw_core::model::{Edits, Service, State};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 impl Core {
     /// Takes an order, or refuses it if too many wait or the daemon is to end.
@@ -96,7 +96,10 @@ impl Core {
     /// Fails when the resources are not known. Without the store, a resource that is not known may still exist.
     pub(super) fn knows_resources(&self) -> Result<(), Refused> {
         if self.order_queue.lost || self.order_queue.resources == Knowledge::Unreadable {
-            let why = self.problems.get(Kind::Store).map(|problem| problem.message.as_str());
+            let why = self
+                .problems
+                .get(ProblemKind::Store)
+                .map(|problem| problem.message.as_str());
             let why = why.unwrap_or("the store cannot be read");
             return Err(Refused::Store(why.to_owned()));
         }
@@ -123,7 +126,7 @@ impl Core {
     /// Fails when single services cannot be changed, because the daemon starts or the store cannot be read.
     pub(super) fn judges_singly(&self) -> Result<(), Refused> {
         self.judges()?;
-        match self.problems.get(Kind::Store).filter(|_| self.order_queue.lost) {
+        match self.problems.get(ProblemKind::Store).filter(|_| self.order_queue.lost) {
             Some(problem) => Err(Refused::Store(problem.message.clone())),
             None => Ok(()),
         }

@@ -16,7 +16,7 @@ use crate::view::problems::{orphaned, some_of};
 use tcpgw_core::diff::{Changes, count};
 use tcpgw_core::model::{Edits, Service, State};
 use tcpgw_core::owner::Owner;
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// Maximum number of names in one event.
 const MOST_NAMES: usize = 20;
@@ -121,13 +121,13 @@ impl Core {
 
     /// Reports or resolves the problem that the store was lost.
     pub fn store_lost(&mut self, problem: Option<Problem>) {
-        self.problems.replace(&[Kind::StoreLost], problem);
+        self.problems.replace(&[ProblemKind::StoreLost], problem);
     }
 
     /// Reports or resolves the problem that the flow log lacks connections.
     pub fn flow_log(&mut self, trouble: Option<String>) {
-        let problem = trouble.map(|why| Problem::new(Kind::FlowLog, why));
-        self.problems.replace(&[Kind::FlowLog], problem);
+        let problem = trouble.map(|why| Problem::new(ProblemKind::FlowLog, why));
+        self.problems.replace(&[ProblemKind::FlowLog], problem);
     }
 
     /// Reports or resolves problems with the file of last services.
@@ -140,7 +140,7 @@ impl Core {
         // One that was set aside is missing, too.
         let missing = missing.as_ref().filter(|_| damaged.is_none());
         let words: Vec<&str> = unwritten.iter().chain(missing).map(String::as_str).collect();
-        let unwritten = (!words.is_empty()).then(|| Problem::new(Kind::LastServices, words.join("; ")));
+        let unwritten = (!words.is_empty()).then(|| Problem::new(ProblemKind::LastServices, words.join("; ")));
         let found = match (damaged.clone(), unwritten) {
             (Some(damaged), Some(unwritten)) => {
                 let message = format!("{}; {}", damaged.message, unwritten.message);
@@ -148,7 +148,7 @@ impl Core {
             }
             (damaged, unwritten) => damaged.or(unwritten),
         };
-        self.problems.replace(&[Kind::LastServices], found);
+        self.problems.replace(&[ProblemKind::LastServices], found);
     }
 
     /// Returns a provider's edits together with the changes of orphans that follow from them.
@@ -302,7 +302,7 @@ impl Core {
     /// Reports or resolves the problem that there are orphans.
     pub(super) fn judge_orphans(&mut self) {
         if self.orphans.is_empty() {
-            return self.problems.resolve(Kind::Orphaned);
+            return self.problems.resolve(ProblemKind::Orphaned);
         }
         let names: Vec<&str> = self.orphans.iter().map(|orphan| &*orphan.service.name).collect();
         let guessed: Vec<&str> = self

@@ -15,7 +15,7 @@ use crate::view::status::IN_BALANCE;
 use tcpgw_core::drain::Drain;
 use tcpgw_core::health::EndpointState;
 use tcpgw_core::model::{BackendState, Endpoint, Listen, PacketRefusal, Service};
-use tcpgw_core::problem::{Kind, Problem, ProblemList, ProblemNews};
+use tcpgw_core::problem::{Problem, ProblemKind, ProblemList, ProblemNews};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 
@@ -70,7 +70,7 @@ impl Core {
         &self.problems
     }
 
-    pub(super) fn report(&mut self, kind: Kind, message: impl Into<String>) {
+    pub(super) fn report(&mut self, kind: ProblemKind, message: impl Into<String>) {
         self.problems.report(Problem::new(kind, message));
     }
 
@@ -103,7 +103,7 @@ impl Core {
     fn judge_rejected_state(&mut self) {
         const NOTHING: &str = "; no service is known from before, neither from the kernel nor from beside the store, so that none of the file is served";
         let is_nothing = self.has_looked() && self.file.is_none() && self.orphans.is_empty();
-        let Some(problem) = self.problems.get(Kind::RejectedState).filter(|_| is_nothing) else {
+        let Some(problem) = self.problems.get(ProblemKind::RejectedState).filter(|_| is_nothing) else {
             return;
         };
         if !problem.message.ends_with(NOTHING) {
@@ -116,16 +116,16 @@ impl Core {
     fn judge_phase(&mut self, now: Now) {
         self.judgement.has_begun |= self.phase == DaemonPhase::TornDown || self.holds();
         if self.judgement.has_begun {
-            self.problems.resolve(Kind::Starting);
+            self.problems.resolve(ProblemKind::Starting);
         } else {
             let message = match self.phase {
-                _ if self.problems.get(Kind::KernelRefuses).is_some() => {
+                _ if self.problems.get(ProblemKind::KernelRefuses).is_some() => {
                     "the daemon cannot begin: see the other problems"
                 }
                 DaemonPhase::Waiting => "the daemon is starting: it waits for the state file",
                 _ => "the daemon is starting: it compares the kernel with what is desired",
             };
-            self.report(Kind::Starting, message);
+            self.report(ProblemKind::Starting, message);
         }
         self.judge_orphans();
         self.judge_ports(now);
@@ -140,13 +140,13 @@ impl Core {
                  services",
                 by.unwrap_or_default()
             );
-            self.report(Kind::TornDown, message);
+            self.report(ProblemKind::TornDown, message);
         } else if self.judgement.is_resuming {
             let message =
                 "the teardown is over, and the kernel does not have the services yet: no client is served until it has";
-            self.report(Kind::TornDown, message);
+            self.report(ProblemKind::TornDown, message);
         } else {
-            self.problems.resolve(Kind::TornDown);
+            self.problems.resolve(ProblemKind::TornDown);
         }
     }
 
@@ -158,13 +158,15 @@ impl Core {
         let ended = ended.map(|(service, pause)| ended_problem(service, pause));
         let paused = paused.map(|(service, pause)| paused_problem(service, pause));
         let paused: Vec<Problem> = paused.chain(ended).collect();
-        self.problems.replace(&[Kind::Paused], paused);
+        self.problems.replace(&[ProblemKind::Paused], paused);
         let is_serving = self.phase == DaemonPhase::Running;
         let wanted = self.membership.wanted().values().filter(|_| is_serving);
         let found: Vec<Problem> = wanted.filter_map(|service| self.service_problem(service)).collect();
-        self.judgement.awaits_probes = found.iter().any(|problem| problem.kind == Kind::NoHealthyBackend);
+        self.judgement.awaits_probes = found
+            .iter()
+            .any(|problem| problem.kind == ProblemKind::NoHealthyBackend);
         self.problems
-            .replace(&[Kind::NoActiveBackend, Kind::NoHealthyBackend], found);
+            .replace(&[ProblemKind::NoActiveBackend, ProblemKind::NoHealthyBackend], found);
     }
 
     /// Returns the number of backends that drain, by definition or since they were removed.
@@ -267,7 +269,7 @@ fn ended_problem(service: &Service, pause: &RecordedPause) -> Problem {
         service.name,
         service.name
     );
-    Problem::new(Kind::Paused, message).of_service(&*service.name, service.port.get())
+    Problem::new(ProblemKind::Paused, message).of_service(&*service.name, service.port.get())
 }
 
 fn paused_problem(service: &Service, pause: PauseView) -> Problem {
@@ -279,5 +281,5 @@ fn paused_problem(service: &Service, pause: PauseView) -> Problem {
         utc_of(pause.until),
         service.name
     );
-    Problem::new(Kind::Paused, message).of_service(&*service.name, service.port.get())
+    Problem::new(ProblemKind::Paused, message).of_service(&*service.name, service.port.get())
 }

@@ -7,7 +7,7 @@ use super::{Core, Now, Provider};
 use crate::control::name::Name;
 use crate::provider::News;
 use tcpgw_core::model::{Edits, State};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 /// The state file that was refused last, if it may be accepted unchanged at another time.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl Core {
     /// again.
     pub(super) fn refuse_file(&mut self, state: Arc<State>, why: Vec<String>, now: Now) {
         let known = self.rejected.file.replace((state, why.clone()));
-        let is_told = self.problems.get(Kind::RejectedState).is_some();
+        let is_told = self.problems.get(ProblemKind::RejectedState).is_some();
         if !is_told || known.is_none_or(|(_, known)| known != why) {
             self.reject(Provider::File.name(), why, now);
         }
@@ -61,7 +61,7 @@ impl Core {
     /// Judges refused definitions again after services have changed.
     pub(super) fn judge_refused_again(&mut self, now: Now) {
         self.rejected.again();
-        if self.problems.get(Kind::RejectedStore).is_some() {
+        if self.problems.get(ProblemKind::RejectedStore).is_some() {
             self.addresses_changed(now);
         }
     }
@@ -83,7 +83,7 @@ impl Core {
         }
         let reasons = self.api.reasons();
         if reasons.is_empty() {
-            self.problems.resolve(Kind::RejectedStore);
+            self.problems.resolve(ProblemKind::RejectedStore);
         } else {
             self.report_rejected(Provider::Api.name(), &reasons);
         }

@@ -14,7 +14,7 @@ use tcpgw_core::drain::Drain;
 use tcpgw_core::health::{ProbeOutcome, UNKNOWN};
 use tcpgw_core::model::{Backend, BackendState, Endpoint, Service, Word as _};
 use tcpgw_core::owner::Owner;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 use tcpgw_core::summary::Summary;
 
 impl Core {
@@ -175,7 +175,10 @@ impl Core {
                 .iter()
                 .map(|problem| self.with_apps(problem.clone()))
                 .collect(),
-            store: self.problems.get(Kind::Store).map(|problem| problem.message.clone()),
+            store: self
+                .problems
+                .get(ProblemKind::Store)
+                .map(|problem| problem.message.clone()),
             owns_table: self.view.owns_table,
             torn_down: self.phase == DaemonPhase::TornDown,
         }

@@ -10,7 +10,7 @@ use crate::control::request::Refused;
 use crate::reconcile::{ReconcileError, ReconcileReport};
 use tcpgw_core::diff::count;
 use tcpgw_core::model::Endpoint;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 impl Core {
     /// Takes the result of a job.
@@ -25,7 +25,7 @@ impl Core {
             JobResult::Looked(found) => self.looked(found, now),
             JobResult::All(Ok(report)) => {
                 self.due.all_flushed();
-                self.problems.resolve(Kind::StaleFlows);
+                self.problems.resolve(ProblemKind::StaleFlows);
                 self.told(out, &report, outcome.at, outcome.took, now);
             }
             JobResult::Changed(Ok(Some(report))) => self.told(out, &report, outcome.at, outcome.took, now),
@@ -81,7 +81,7 @@ impl Core {
         }
         self.full = None;
         self.failures = 0;
-        self.problems.resolve(Kind::KernelRefuses);
+        self.problems.resolve(ProblemKind::KernelRefuses);
         self.committed(out, report, at, now);
     }
 
@@ -100,7 +100,7 @@ impl Core {
             "{failed} {flows} of backends that are gone could not be deleted, and {have} not ended: tried again every minute \
              at least"
         );
-        self.report(Kind::StaleFlows, text);
+        self.report(ProblemKind::StaleFlows, text);
         self.due.flush_again(now.instant);
     }
 
@@ -108,7 +108,7 @@ impl Core {
         match flushed {
             Ok(report) if report.failed == 0 => {
                 self.due.all_flushed();
-                self.problems.resolve(Kind::StaleFlows);
+                self.problems.resolve(ProblemKind::StaleFlows);
             }
             Ok(report) => self.unflushed(report.failed, now),
             Err(error) => {
@@ -146,11 +146,11 @@ impl Core {
     fn failed(&mut self, out: Out, error: &ReconcileError, now: Now) {
         self.own.commit_failures += 1;
         let text = error.to_string();
-        let known = self.problems.get(Kind::KernelRefuses);
+        let known = self.problems.get(ProblemKind::KernelRefuses);
         if known.is_none_or(|known| known.message != text) {
             self.note(EventContent::Failed { error: text.clone() }, now);
         }
-        self.report(Kind::KernelRefuses, text.clone());
+        self.report(ProblemKind::KernelRefuses, text.clone());
         for pending in out.pending_replies {
             self.answer(pending, Err(Unheld::Failed(&text)), now);
         }
@@ -173,7 +173,7 @@ impl Core {
     ) {
         match checked {
             Ok(checked) => {
-                self.problems.resolve(Kind::KernelRefuses);
+                self.problems.resolve(ProblemKind::KernelRefuses);
                 self.unflushed(checked.report.failed, now);
                 if checked.drifted {
                     let what = format!(
@@ -214,7 +214,7 @@ impl Core {
                     // The client may have disconnected.
                     let _ = reply.send(Err(Refused::Failed(text.clone())));
                 }
-                self.report(Kind::KernelRefuses, text);
+                self.report(ProblemKind::KernelRefuses, text);
                 self.phase = DaemonPhase::Waiting;
                 self.retry(now);
                 return;

@@ -8,7 +8,7 @@ use crate::control::reply::ReplySender;
 use crate::control::request::{PauseOrder, Peer, Refused, Resumed, TornDown};
 use crate::reconcile::{ReconcileError, Torn};
 use crate::record::TeardownNote;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 impl Core {
     /// Ends a teardown, and serves again.
@@ -127,9 +127,9 @@ impl Core {
                 self.full = None;
                 self.table = None;
                 self.view.owns_table = false;
-                self.problems.resolve(Kind::KernelRefuses);
+                self.problems.resolve(ProblemKind::KernelRefuses);
                 self.judgement.outdate();
-                self.problems.resolve(Kind::StaleFlows);
+                self.problems.resolve(ProblemKind::StaleFlows);
                 self.due.all_flushed();
                 self.forget_observations(now);
                 self.membership = crate::control::membership::Membership::new(self.settings.all_failed);

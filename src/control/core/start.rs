@@ -17,7 +17,7 @@ use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::model::{BackendState, Endpoint, Service, State};
 use tcpgw_core::owner::Owner;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 /// Facts about the providers at the time when the kernel has been read.
 #[derive(Debug, Clone, Copy)]
@@ -265,7 +265,7 @@ impl Core {
             };
             Some(((endpoint, deadline.service.clone()), time))
         });
-        self.problems.resolve(Kind::KernelRefuses);
+        self.problems.resolve(ProblemKind::KernelRefuses);
         self.due.remember(now.instant);
         let version = env!("CARGO_PKG_VERSION");
         let adopted = words;

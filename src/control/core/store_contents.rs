@@ -9,7 +9,7 @@ use super::{Core, DaemonPhase, Now, Provider};
 use crate::control::storage::Opened;
 use crate::store::{Loaded, StoreError, StoredService};
 use tcpgw_core::model::{Edits, InputProblems, Service, State};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 /// Interval between attempts after a failure of the store.
 pub(super) const REFRESH: Duration = Duration::from_secs(5);
@@ -108,9 +108,9 @@ impl Core {
     pub(super) fn store_trouble(&mut self, trouble: Option<&StoreError>, now: Now) {
         self.due.store = trouble.map(|_| now.instant + REFRESH);
         if let Some(error) = trouble {
-            self.report(Kind::Store, format!("the store refuses changes: {error}"));
+            self.report(ProblemKind::Store, format!("the store refuses changes: {error}"));
         } else {
-            self.problems.resolve(Kind::Store);
+            self.problems.resolve(ProblemKind::Store);
         }
     }
 
@@ -133,7 +133,7 @@ impl Core {
         }
         let (held, problems) = compatible(opened.loaded);
         if problems.is_empty() {
-            self.problems.resolve(Kind::RejectedStore);
+            self.problems.resolve(ProblemKind::RejectedStore);
         } else if problems != self.api.reasons() {
             self.reject("api", problems, now);
         }

@@ -14,7 +14,7 @@ use crate::control::name::Name;
 use crate::control::obstacle::not_looked_at;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use tcpgw_core::model::{Edits, Service, State};
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// Interval between judgements while a port is in use: the kernel does not report when a program stops listening.
 const LISTENERS: Duration = Duration::from_secs(5);
@@ -22,11 +22,11 @@ const LISTENERS: Duration = Duration::from_secs(5);
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 /// Problems that a judgement of the surroundings finds.
-pub(super) const KINDS: [Kind; 4] = [
-    Kind::HeldBack,
-    Kind::SourceAddressGone,
-    Kind::OwnBackend,
-    Kind::OutsideFences,
+pub(super) const KINDS: [ProblemKind; 4] = [
+    ProblemKind::HeldBack,
+    ProblemKind::SourceAddressGone,
+    ProblemKind::OwnBackend,
+    ProblemKind::OutsideFences,
 ];
 
 impl Core {
@@ -355,9 +355,9 @@ impl Core {
                     ObstacleKind::FencedPort(_) | ObstacleKind::FencedBackend(_) | ObstacleKind::FencedSize => {
                         Some(of(self.outside_fences(service, obstacle)))
                     }
-                    ObstacleKind::ForeignSource(_) => Some(of(Problem::new(Kind::SourceAddressGone, message()))),
+                    ObstacleKind::ForeignSource(_) => Some(of(Problem::new(ProblemKind::SourceAddressGone, message()))),
                     ObstacleKind::OwnBackend(at) => {
-                        Some(of(Problem::new(Kind::OwnBackend, message())).of_backend(at.into()))
+                        Some(of(Problem::new(ProblemKind::OwnBackend, message())).of_backend(at.into()))
                     }
                 }
             }));

@@ -18,7 +18,7 @@ use crate::provider::News;
 use crate::record::RecordFile;
 use crate::run_file;
 use tcpgw_core::model::State;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 impl DaemonLoop {
     /// Restores files of the run directory that another process has removed: without them the daemon could not be
@@ -55,8 +55,8 @@ impl DaemonLoop {
         if let Err(StartError::Config(error @ ConfigError::Gone(_))) = &judged {
             return self.core.configuration_gone(&error.line());
         }
-        let is_told = self.core.problems().get(Kind::ProviderApi).is_some();
-        let is_web_told = self.core.problems().get(Kind::Web).is_some();
+        let is_told = self.core.problems().get(ProblemKind::ProviderApi).is_some();
+        let is_web_told = self.core.problems().get(ProblemKind::Web).is_some();
         let trouble = judged.err().filter(|error| match error {
             StartError::Provider(_) => !is_told,
             StartError::Web(_) => !is_web_told,

@@ -14,7 +14,7 @@ use crate::view::tally::{BackendPlaces, Tally};
 use crate::view::totals::ConnectionCounts;
 use crate::view::{Noted, ServicesView};
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::problem::{Kind, Severity};
+use tcpgw_core::problem::{ProblemKind, Severity};
 use tcpgw_kernel::conntrack::{Flow, TcpState};
 
 #[test]
@@ -102,10 +102,10 @@ fn what_is_unhealthy_comes_first() {
     assert_eq!(
         kinds,
         [
-            (Severity::Error, Kind::NoActiveBackend),
-            (Severity::Error, Kind::NoActiveBackend),
-            (Severity::Error, Kind::StaleFlows),
-            (Severity::Warning, Kind::SourcePorts),
+            (Severity::Error, ProblemKind::NoActiveBackend),
+            (Severity::Error, ProblemKind::NoActiveBackend),
+            (Severity::Error, ProblemKind::StaleFlows),
+            (Severity::Warning, ProblemKind::SourcePorts),
         ]
     );
     let empty: Vec<_> = status.problems[..2]
@@ -199,7 +199,7 @@ fn many_strangers_are_counted_and_not_all_told() {
     let last = &status
         .problems
         .iter()
-        .rfind(|problem| problem.kind == Kind::StaleFlows)
+        .rfind(|problem| problem.kind == ProblemKind::StaleFlows)
         .unwrap()
         .message;
     assert_eq!(last, "4990 more flows should have been flushed");
@@ -221,7 +221,7 @@ fn a_pause_without_a_daemon_is_called_so() {
     let of_void = |problem: &&tcpgw_core::problem::Problem| problem.service.as_deref() == Some("void");
     let told: Vec<_> = status.problems.iter().filter(of_void).collect();
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((told[0].kind, told[0].severity), (Kind::Paused, Severity::Error));
+    assert_eq!((told[0].kind, told[0].severity), (ProblemKind::Paused, Severity::Error));
     for part in [
         "void :2002 is paused by uid 7 since 2023-11-14 22:13:20 UTC, until 2023-11-14 22:14:20 UTC",
         "until one runs again",
@@ -231,7 +231,12 @@ fn a_pause_without_a_daemon_is_called_so() {
     // A service that gets connections is not paused, whatever an old record says.
     services.pauses[0].service = "web".into();
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
-    assert!(status.problems.iter().all(|problem| problem.kind != Kind::Paused));
+    assert!(
+        status
+            .problems
+            .iter()
+            .all(|problem| problem.kind != ProblemKind::Paused)
+    );
 }
 
 /// Tests a tenth of the largest gateway, all of whose backends are dead: a client accepts at most 128 MiB.
@@ -261,7 +266,7 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
     let of_daemon = (0..1000_u16).map(|n| {
         let message =
             format!("service-of-somebody-{n} has no healthy backend: none of 8 answers probes, see health_reason");
-        tcpgw_core::problem::Problem::new(Kind::NoHealthyBackend, message)
+        tcpgw_core::problem::Problem::new(ProblemKind::NoHealthyBackend, message)
             .of_service(format!("service-of-somebody-{n}"), 2000 + n)
     });
     let known = Snapshot {
@@ -287,7 +292,10 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
     assert!(!status.ok);
     let count = |kind| status.problems.iter().filter(|problem| problem.kind == kind).count();
     assert_eq!(
-        (count(Kind::NoHealthyBackend), count(Kind::BackendUnhealthy)),
+        (
+            count(ProblemKind::NoHealthyBackend),
+            count(ProblemKind::BackendUnhealthy)
+        ),
         (1000, 1001)
     );
     let mut json = Vec::new();
@@ -315,7 +323,7 @@ fn no_table_is_a_problem_and_so_is_another_mark() {
     let status = Status::new(&facts(&nothing, &places, Tally::new(&nothing, &places)));
     assert_eq!(
         status.problems.iter().map(|p| p.kind).collect::<Vec<_>>(),
-        [Kind::NoTable]
+        [ProblemKind::NoTable]
     );
     assert!(!status.ok);
 
@@ -326,7 +334,7 @@ fn no_table_is_a_problem_and_so_is_another_mark() {
     let places = BackendPlaces::new(&services.summary);
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
     let kinds: Vec<_> = status.problems.iter().map(|p| p.kind).collect();
-    assert_eq!(kinds, [Kind::TableChanged, Kind::OtherMark]);
+    assert_eq!(kinds, [ProblemKind::TableChanged, ProblemKind::OtherMark]);
     assert!(status.ok, "another version's table serves");
     services.is_edited = true;
     let places = BackendPlaces::new(&services.summary);

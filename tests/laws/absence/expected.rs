@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use proptest::prelude::*;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 use tcpgw_kernel::fake::{ConnectOutcome, Fake, Syn};
 
 use super::services::{ELSEWHERE, OF_API, OF_FILE, backends, port, state};
@@ -143,7 +143,7 @@ impl World {
 }
 
 /// Returns the problems of a kind: service and message.
-pub(super) fn problem_of(world: &World, kind: Kind) -> Vec<(String, String)> {
+pub(super) fn problem_of(world: &World, kind: ProblemKind) -> Vec<(String, String)> {
     let problems = world.core.problems().iter().filter(|problem| problem.kind == kind);
     problems
         .map(|problem| (problem.service.clone().unwrap(), problem.message.clone()))

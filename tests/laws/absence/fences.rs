@@ -2,7 +2,7 @@
 
 use tcpgw::config::Config;
 use tcpgw::control::request::ServiceEdit;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 use super::expected::problem_of;
 use super::{Event, Loss, WRITTEN, World};
@@ -45,29 +45,29 @@ fn fences_keep_services_out_that_are_not_served_and_end_none() {
         world.config = fenced(text);
         world.happen(Event::Restart([].into()));
         world.check().unwrap();
-        tells_of_a2(&world, Kind::OutsideFences);
-        assert_eq!(problem_of(&world, Kind::HeldBack), []);
+        tells_of_a2(&world, ProblemKind::OutsideFences);
+        assert_eq!(problem_of(&world, ProblemKind::HeldBack), []);
 
         world.happen(Event::Restart([Loss::Reboot].into()));
         assert_eq!(world.served(), [9001, 9002, 9003].into(), "{text}");
-        tells_of_a2(&world, Kind::HeldBack);
-        assert_eq!(problem_of(&world, Kind::OutsideFences), []);
+        tells_of_a2(&world, ProblemKind::HeldBack);
+        assert_eq!(problem_of(&world, ProblemKind::OutsideFences), []);
 
         world.config = Config::default();
         world.set_key(true, false);
         world.wait(WRITTEN);
         world.check().unwrap();
-        assert_eq!(problem_of(&world, Kind::HeldBack), []);
+        assert_eq!(problem_of(&world, ProblemKind::HeldBack), []);
 
         world.config = fenced(text);
         world.set_key(true, false);
         world.wait(WRITTEN);
         world.check().unwrap();
-        assert_eq!(problem_of(&world, Kind::OutsideFences).len(), 1, "{text}");
+        assert_eq!(problem_of(&world, ProblemKind::OutsideFences).len(), 1, "{text}");
         world.clients.ports.remove(&9004);
         assert!(world.order("a2", ServiceEdit::Delete));
         world.wait(WRITTEN);
-        assert_eq!(problem_of(&world, Kind::OutsideFences), []);
+        assert_eq!(problem_of(&world, ProblemKind::OutsideFences), []);
         world.check().unwrap();
     }
 }
@@ -80,9 +80,9 @@ fn fences_hold_for_the_last_good_state_of_a_file() {
     world.write_file(None);
     world.happen(Event::Restart([].into()));
     world.check().unwrap();
-    assert_eq!(problem_of(&world, Kind::OutsideFences).len(), 1);
+    assert_eq!(problem_of(&world, ProblemKind::OutsideFences).len(), 1);
     world.happen(Event::Restart([Loss::Reboot].into()));
     assert_eq!(world.served(), [9001, 9003, 9004].into());
-    let told = problem_of(&world, Kind::HeldBack);
+    let told = problem_of(&world, ProblemKind::HeldBack);
     assert!(told[0].1.contains("change it in /state.json"), "{told:?}");
 }

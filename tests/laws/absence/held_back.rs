@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 use super::expected::problem_of;
 use super::services::port;
@@ -115,7 +115,7 @@ fn the_old_form_of_a_service_whose_change_is_held_back_is_served_after_a_boot() 
                 world.check().unwrap();
             }
             assert_eq!(world.served().contains(&port(name)), !is_removed);
-            assert_eq!(problem_of(&world, Kind::HeldBack).len(), usize::from(is_held));
+            assert_eq!(problem_of(&world, ProblemKind::HeldBack).len(), usize::from(is_held));
         }
     }
     // The change is possible in the end, and what was kept is not served any more.
@@ -161,7 +161,7 @@ fn a_daemon_that_cannot_examine_the_gateway_takes_no_other_port() {
         .core
         .problems()
         .iter()
-        .filter(|problem| problem.kind == Kind::HeldBack);
+        .filter(|problem| problem.kind == ProblemKind::HeldBack);
     let held: Vec<&str> = problems.map(|problem| &*problem.message).collect();
     assert_eq!(held.len(), 4, "{held:?}");
     assert!(

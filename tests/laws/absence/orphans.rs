@@ -8,7 +8,7 @@ use serde_json::json;
 use tcpgw::control::events::EventContent;
 use tcpgw::control::request::{After, ServiceEdit};
 use tcpgw::store::last::Last;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 use super::services::{service, state};
 use super::{Event, Loss, WRITTEN, World, restart, serves_after};
@@ -113,7 +113,11 @@ fn an_orphan_whose_removal_cannot_be_written_stays() {
     );
     world.check().unwrap();
     assert_eq!(world.core.services().revision, revision);
-    let told = world.core.problems().get(Kind::LastServices).expect("it is told");
+    let told = world
+        .core
+        .problems()
+        .get(ProblemKind::LastServices)
+        .expect("it is told");
     assert!(told.message.contains("store.db.last"), "{told:?}");
     fs::remove_dir(&blocking).unwrap();
     world

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tcpgw::control::request::ServiceEdit;
 use tcpgw::store::last::Last;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 use super::expected::problem_of;
 use super::services::{backends, owned};
@@ -91,7 +91,7 @@ fn a_pause_that_a_boot_has_ended_is_told() {
         answer.try_recv().unwrap().unwrap();
     };
     let told = |world: &World| -> Vec<String> {
-        let problems = problem_of(world, Kind::Paused).into_iter();
+        let problems = problem_of(world, ProblemKind::Paused).into_iter();
         problems.map(|(_, message)| message).collect()
     };
     for ends_by_order in [true, false] {
@@ -119,7 +119,7 @@ fn a_pause_that_a_boot_has_ended_is_told() {
 fn a_missing_file_of_last_services_is_told() {
     let mut world = World::new();
     let told = |world: &World| {
-        let problem = world.core.problems().get(Kind::LastServices);
+        let problem = world.core.problems().get(ProblemKind::LastServices);
         problem.map(|problem| problem.message.clone())
     };
     world.happen(Event::Restart([].into()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tcpgw::control::events::EventContent;
 use tcpgw::control::request::{After, ServiceEdit};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 use super::services::{OF_API, owned, service, state};
 use super::{Event, WRITTEN, World, restart};
@@ -65,7 +65,7 @@ fn a_look_for_one_file_does_not_apply_to_another() {
 }
 
 fn rejected(world: &World) -> Option<String> {
-    let problem = world.core.problems().get(Kind::RejectedState);
+    let problem = world.core.problems().get(ProblemKind::RejectedState);
     problem.map(|problem| problem.message.clone())
 }
 

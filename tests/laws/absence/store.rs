@@ -9,7 +9,7 @@ use serde_json::json;
 use tcpgw::control::request::ServiceEdit;
 use tcpgw::store::last::Last;
 use tcpgw::store::{Expect, Store};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 use super::services::{owned, state};
 use super::{Event, Loss, WRITTEN, World};
@@ -29,13 +29,13 @@ fn an_older_store_reverts_no_later_order() {
         fs::write(world.store_path(), &older).unwrap();
         world.restart_after(&BTreeSet::new());
         assert_eq!(world.served(), all);
-        let told = world.core.problems().get(Kind::Store).expect("it is told");
+        let told = world.core.problems().get(ProblemKind::Store).expect("it is told");
         assert!(told.message.contains("is older than what was served last"), "{told:?}");
     }
     // The older store is accepted when the file of last services is removed.
     fs::remove_file(Last::path(&world.store_path())).unwrap();
     world.restart_after(&BTreeSet::new());
-    assert_eq!(world.core.problems().get(Kind::Store), None);
+    assert_eq!(world.core.problems().get(ProblemKind::Store), None);
 }
 
 /// A store that lost its log, before its contents were in the file and before the file of last services was written, takes
@@ -60,7 +60,7 @@ fn a_store_that_lost_its_log_reverts_no_later_order() {
             }
             world.restart_after(&BTreeSet::new());
             assert_eq!(world.served(), all, "{settles:?}");
-            let told = world.core.problems().get(Kind::Store).expect("it is told");
+            let told = world.core.problems().get(ProblemKind::Store).expect("it is told");
             assert!(told.message.contains("is older than what was served last"), "{told:?}");
         }
     }
@@ -123,7 +123,7 @@ fn a_stored_service_that_was_left_out_is_served_when_its_conflict_is_gone() {
         world
             .core
             .problems()
-            .get(Kind::RejectedStore)
+            .get(ProblemKind::RejectedStore)
             .map(|problem| problem.message.clone())
     };
     assert!(told(&world).unwrap().contains("clash-1"), "{:?}", told(&world));

@@ -7,7 +7,7 @@ use tcpgw::addon::{Dialect, Resource, ResourceChange};
 use tcpgw::config::Config;
 use tcpgw::control::request::ServiceEdit;
 use tcpgw::store::By;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 use tcpgw_kernel::fake::ConnectOutcome;
 
 use super::{Event, FIRST, PLANS, QUARANTINE, World, config, config_with, target};
@@ -75,7 +75,7 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         }
         world.wait(Duration::from_secs(70));
         let told = |world: &World| {
-            let problem = world.core.problems().get(Kind::ProviderApi);
+            let problem = world.core.problems().get(ProblemKind::ProviderApi);
             problem.is_some_and(|problem| problem.message.contains("has 1 resource of the add-on"))
         };
         let now = world.time();
@@ -119,7 +119,7 @@ fn a_section_that_cannot_be_served_is_taken_as_a_whole_or_not_at_all() {
     world.core.reload(world.settings(), other.clone(), now);
     world.core.provider_api(Err("the file cannot be used".into()), now);
     for _ in 0..2 {
-        let told = world.core.problems().get(Kind::ProviderApi).expect("it is told");
+        let told = world.core.problems().get(ProblemKind::ProviderApi).expect("it is told");
         assert!(
             told.message.contains("the file cannot be used; all of [addon] stays"),
             "{told:?}"
@@ -144,7 +144,7 @@ fn a_section_that_cannot_be_served_is_taken_as_a_whole_or_not_at_all() {
     }
     world.reload_with(other);
     world.wait(Duration::from_secs(10));
-    assert!(world.core.problems().get(Kind::ProviderApi).is_none());
+    assert!(world.core.problems().get(ProblemKind::ProviderApi).is_none());
     assert_eq!(
         url(&world, 0).unwrap(),
         format!("tcp://moved.example.com:{}", FIRST + 1)
@@ -163,7 +163,7 @@ fn a_section_that_cannot_be_served_is_taken_as_a_whole_or_not_at_all() {
         world
             .core
             .problems()
-            .get(Kind::ProviderApi)
+            .get(ProblemKind::ProviderApi)
             .map(|told| told.message.clone())
     };
     world.wait(Duration::from_secs(70));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tcpgw::addon::Dialect;
 use tcpgw::control::request::{Refused, ServiceEdit};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 use tcpgw_kernel::fake::ConnectOutcome;
 
 use super::{DIALECTS, Event, FIRST, LAST, PLANS, World, config, config_with};
@@ -33,7 +33,7 @@ fn a_resource_outside_of_narrowed_fences_follows_its_platform() {
             world.wait(Duration::from_secs(70));
             let problems = world.core.problems().iter();
             let told: Vec<&str> = problems
-                .filter(|problem| problem.kind == Kind::OutsideFences)
+                .filter(|problem| problem.kind == ProblemKind::OutsideFences)
                 .map(|problem| &*problem.message)
                 .collect();
             // Among too many services the message names any one.
@@ -96,7 +96,7 @@ fn problems_about_fences_have_the_number_of_all_services_and_backends() {
         world.wait(Duration::from_secs(70));
         let problems = world.core.problems().iter();
         let mut told = problems
-            .filter(|problem| problem.kind == Kind::OutsideFences)
+            .filter(|problem| problem.kind == ProblemKind::OutsideFences)
             .peekable();
         assert!(told.peek().is_some(), "{fence}");
         for problem in told {
@@ -105,7 +105,7 @@ fn problems_about_fences_have_the_number_of_all_services_and_backends() {
     }
     world.reload_with(config_with("max_services = 5\nmax_backends = 9", FIRST, &PLANS));
     world.wait(Duration::from_secs(70));
-    assert!(world.core.problems().get(Kind::OutsideFences).is_none());
+    assert!(world.core.problems().get(ProblemKind::OutsideFences).is_none());
 }
 
 /// A resource outside of the fences is not served after a boot, and the orders of its platform are carried out all the same.
@@ -128,7 +128,7 @@ fn a_resource_that_the_fences_hold_back_follows_its_platform_and_stays_held_back
     ] {
         world.does([event]);
         assert!(!matches!(world.connect_to(port), ConnectOutcome::Backend(_)));
-        assert!(world.core.problems().get(Kind::HeldBack).is_some());
+        assert!(world.core.problems().get(ProblemKind::HeldBack).is_some());
     }
     world.check().unwrap();
     world.config = config();

@@ -9,7 +9,7 @@ use serde_json::json;
 use tcpgw::addon::{Dialect, ResourceStatus};
 use tcpgw::store::last::Last;
 use tcpgw::store::{By, Edit, Expect, Store};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 use tcpgw_kernel::fake::ConnectOutcome;
 
 use super::{DIALECTS, Event, LONG, World, app};
@@ -39,7 +39,11 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
         world.restart();
         world.wait(LONG);
         assert_eq!(world.connect_to(port), ConnectOutcome::Empty { reset: true });
-        let told = world.core.problems().get(Kind::NoActiveBackend).expect("it is told");
+        let told = world
+            .core
+            .problems()
+            .get(ProblemKind::NoActiveBackend)
+            .expect("it is told");
         assert_eq!(told.port, Some(port.get()));
     }
 }
@@ -83,7 +87,7 @@ fn the_app_of_an_orphan_is_known_to_every_daemon() {
         world.restart();
         world.wait(LONG);
         assert!(world.core.resources().is_empty());
-        let orphaned = world.core.problems().get(Kind::Orphaned).expect("it is told");
+        let orphaned = world.core.problems().get(ProblemKind::Orphaned).expect("it is told");
         assert!(orphaned.message.contains(&*name), "{orphaned:?}");
         let apps = world.core.apps_of_services(&[name.clone()].into());
         assert_eq!(apps.get(&name), Some(&app(0)));

@@ -6,7 +6,7 @@ use serde_json::json;
 use tcpgw::addon::Dialect;
 use tcpgw::config::Config;
 use tcpgw::control::request::ServiceEdit;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 use super::{Event, FIRST, LAST, World, config};
 
@@ -25,7 +25,7 @@ fn ports_on_which_local_programs_listen_count_as_used() {
     assert!(!world.clients.known.contains_key(&0), "it is refused");
     world.wait(Duration::from_secs(5));
     assert_eq!(usage(&world), (5, 0));
-    let told = world.core.problems().get(Kind::AddonPorts).expect("it is told");
+    let told = world.core.problems().get(ProblemKind::AddonPorts).expect("it is told");
     assert!(told.message.contains("5 of 5 are in use"), "{told:?}");
     // One is free again, which the next request finds; it says nothing of those behind.
     world.surroundings.listening.remove(&(FIRST + 2));
@@ -42,7 +42,7 @@ fn ports_on_which_local_programs_listen_count_as_used() {
         world
             .core
             .problems()
-            .get(Kind::AddonPorts)
+            .get(ProblemKind::AddonPorts)
             .is_none_or(|told| !told.message.contains("no public"))
     );
     world.end().unwrap();

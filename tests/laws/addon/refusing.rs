@@ -11,7 +11,7 @@ use tcpgw::addon::{
     AddonOutcome, AddonRequest, Dialect, Provision, Resource, ResourceStatus, ResourceTarget, WantedPlan,
 };
 use tcpgw::control::request::{AddonRefused, DeployOrder, Refused, ServiceEdit};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 use super::apps::owner;
 use super::{APPS, DIALECTS, Event, FIRST, LONG, PLANS, World, app, config, config_with, event, target};
@@ -185,12 +185,15 @@ fn a_store_that_refuses_the_names_of_plans_holds_no_order_up() {
     assert_eq!(world.storage().refuses, Some(4), "only what was ordered");
     for _ in 0..10 {
         world.wait(Duration::from_secs(1));
-        assert!(world.core.problems().get(Kind::Store).is_some(), "it refuses still");
+        assert!(
+            world.core.problems().get(ProblemKind::Store).is_some(),
+            "it refuses still"
+        );
     }
     assert!(world.storage().refuses <= Some(7), "the attempts have pauses");
     world.storage().refuses = None;
     world.wait(AGAIN);
-    assert!(world.core.problems().get(Kind::Store).is_none());
+    assert!(world.core.problems().get(ProblemKind::Store).is_none());
     let stored = world.store().resources().unwrap().resources;
     assert_eq!(stored[0].plan.as_str(), "tiny");
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tcpgw::control::events::{After, EventContent};
 use tcpgw::control::request::Resumed;
 use tcpgw_core::model::State;
-use tcpgw_core::problem::{Kind, Severity};
+use tcpgw_core::problem::{ProblemKind, Severity};
 
 use super::{Event, World};
 
@@ -32,8 +32,8 @@ fn at(text: &str) -> SocketAddr {
 
 impl World {
     /// Returns the present problems of services, with their texts.
-    fn told(&self) -> Vec<(Severity, Kind, String)> {
-        let kinds = [Kind::NoActiveBackend, Kind::NoHealthyBackend];
+    fn told(&self) -> Vec<(Severity, ProblemKind, String)> {
+        let kinds = [ProblemKind::NoActiveBackend, ProblemKind::NoHealthyBackend];
         let problems = self.core.problems().iter();
         let problems = problems.filter(|problem| kinds.contains(&problem.kind));
         problems
@@ -42,7 +42,7 @@ impl World {
     }
 
     #[track_caller]
-    fn tells(&self, severity: Severity, kind: Kind, words: &str) {
+    fn tells(&self, severity: Severity, kind: ProblemKind, words: &str) {
         let told = self.told();
         assert_eq!(told.len(), 1, "{told:?}");
         assert_eq!((told[0].0, told[0].1), (severity, kind), "{told:?}");
@@ -59,7 +59,7 @@ fn a_family_without_backends_is_an_error() {
     for (down, words) in [(V4, "for IPv4 clients: none of 1"), (V6, "for IPv6 clients: none of 1")] {
         world.containers.down.insert(at(down));
         world.wait(FOUND);
-        world.tells(Severity::Error, Kind::NoHealthyBackend, words);
+        world.tells(Severity::Error, ProblemKind::NoHealthyBackend, words);
         world.containers.down.clear();
         world.wait(FOUND);
         assert_eq!(world.told(), []);
@@ -68,7 +68,7 @@ fn a_family_without_backends_is_an_error() {
     world.happen(Event::File(Box::new(file(&json!([drained, V6])))));
     world.wait(FOUND);
     let words = "no active backend for IPv4 clients: these clients are refused";
-    world.tells(Severity::Error, Kind::NoActiveBackend, words);
+    world.tells(Severity::Error, ProblemKind::NoActiveBackend, words);
     // A service of one family from now on, because its provider says so.
     world.happen(Event::File(Box::new(file(&json!([V6])))));
     assert_eq!(world.told(), []);
@@ -86,13 +86,17 @@ fn new_backends_that_never_answer_are_a_warning_while_the_old_ones_serve() {
     world.wait(FOUND);
     world.tells(
         Severity::Warning,
-        Kind::NoHealthyBackend,
+        ProblemKind::NoHealthyBackend,
         "clients are served by 10.2.0.11:3000",
     );
     assert!(world.core.problems().is_ok());
     world.containers.down.insert(at(V4));
     world.wait(FOUND);
-    world.tells(Severity::Error, Kind::NoHealthyBackend, "none of 1 answers probes");
+    world.tells(
+        Severity::Error,
+        ProblemKind::NoHealthyBackend,
+        "none of 1 answers probes",
+    );
     world.containers.down.clear();
     world.wait(FOUND);
     assert_eq!(world.told(), []);
@@ -121,7 +125,7 @@ fn a_backend_without_a_probe_yet_is_no_error() {
     world.happen(with("new", OTHER_V4));
     world.tells(
         Severity::Warning,
-        Kind::NoHealthyBackend,
+        ProblemKind::NoHealthyBackend,
         "waits for the first probes of its 1 backend",
     );
     world.wait(FOUND);
@@ -134,11 +138,15 @@ fn a_backend_without_a_probe_yet_is_no_error() {
     world.happen(with("dead", V6));
     world.tells(
         Severity::Warning,
-        Kind::NoHealthyBackend,
+        ProblemKind::NoHealthyBackend,
         "clients are refused until one answers",
     );
     world.wait(FOUND);
-    world.tells(Severity::Error, Kind::NoHealthyBackend, "none of 1 answers probes");
+    world.tells(
+        Severity::Error,
+        ProblemKind::NoHealthyBackend,
+        "none of 1 answers probes",
+    );
     assert_eq!(errors(&world).len(), 1);
 }
 
@@ -150,12 +158,16 @@ fn a_teardown_is_over_when_the_kernel_serves() {
     let _torn = world.order_teardown();
     // The file of last services is not written here.
     world.wait(Duration::from_secs(3));
-    assert!(world.core.problems().get(Kind::TornDown).is_some());
+    assert!(world.core.problems().get(ProblemKind::TornDown).is_some());
     let mut resumed = world.order_resume();
     let now = world.time();
     // The kernel takes its time.
     let job = world.core.next_job(now).unwrap();
-    let told = world.core.problems().get(Kind::TornDown).expect("it is told still");
+    let told = world
+        .core
+        .problems()
+        .get(ProblemKind::TornDown)
+        .expect("it is told still");
     assert_eq!(told.severity, Severity::Error);
     assert!(resumed.try_recv().is_err());
     world.perform(job);
@@ -167,7 +179,7 @@ fn a_teardown_is_over_when_the_kernel_serves() {
             warnings: Vec::new()
         }))
     );
-    assert!(world.core.problems().get(Kind::TornDown).is_none());
+    assert!(world.core.problems().get(ProblemKind::TornDown).is_none());
     world.wait(FOUND);
     assert!(world.core.problems().is_ok(), "{:?}", world.core.problems().line());
 }
@@ -183,6 +195,6 @@ fn a_service_that_is_held_back_is_not_reported_as_served() {
         {"name": "other", "port": 20001, "backends": [OTHER_V4]},
     ])));
     world.happen(Event::Restart);
-    let told = world.core.problems().get(Kind::HeldBack).expect("it is told");
+    let told = world.core.problems().get(ProblemKind::HeldBack).expect("it is told");
     assert!(told.message.contains("is held back and is not served"), "{told:?}");
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tcpgw::control::request::{Resumed, TornDown};
 use tcpgw::record::boot_id;
 use tcpgw::store::last::Last;
-use tcpgw_core::problem::{Kind, Severity};
+use tcpgw_core::problem::{ProblemKind, Severity};
 
 use super::problems::{V4, file};
 use super::{Event, World};
@@ -50,7 +50,7 @@ impl World {
     }
 
     fn record_problem(&self) -> Option<String> {
-        let problem = self.core.problems().get(Kind::Record)?;
+        let problem = self.core.problems().get(ProblemKind::Record)?;
         assert_eq!(problem.severity, Severity::Warning);
         Some(problem.message.clone())
     }

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use super::kind::Kind;
+use super::kind::ProblemKind;
 use super::severity::Severity;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) severity: Severity,
-    pub(super) kind: Kind,
+    pub(super) kind: ProblemKind,
     pub(super) port: Option<u16>,
     pub(super) service: Option<String>,
     pub(super) backend: Option<SocketAddr>,

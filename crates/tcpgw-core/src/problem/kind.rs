@@ -9,11 +9,11 @@ macro_rules! kinds {
         /// Kind of a problem.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
-        pub enum Kind {
+        pub enum ProblemKind {
             $($(#[doc = $doc])+ $kind,)+
         }
 
-        impl Kind {
+        impl ProblemKind {
             /// All kinds.
             pub const ALL: &[Self] = &[$(Self::$kind),+];
 
@@ -163,7 +163,7 @@ kinds! {
     OverLimit = "over-limit", Warning;
 }
 
-impl Kind {
+impl ProblemKind {
     /// Returns the name in events, `status` and the log, in snake case.
     pub fn word(self) -> String {
         self.id().replace('-', "_")

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::key::Key;
-use super::kind::Kind;
+use super::kind::ProblemKind;
 use super::{Problem, is_ok};
 
 /// Present problems, and those that were reported by the last call of [`ProblemList::news`].
@@ -33,7 +33,7 @@ impl ProblemList {
     }
 
     /// Removes the problems of a kind.
-    pub fn resolve(&mut self, kind: Kind) {
+    pub fn resolve(&mut self, kind: ProblemKind) {
         self.resolve_where(|problem| problem.kind == kind);
     }
 
@@ -43,14 +43,14 @@ impl ProblemList {
     }
 
     /// Replaces all problems of these kinds by what a check has found.
-    pub fn replace(&mut self, kinds: &[Kind], found: impl IntoIterator<Item = Problem>) {
+    pub fn replace(&mut self, kinds: &[ProblemKind], found: impl IntoIterator<Item = Problem>) {
         self.resolve_where(|problem| kinds.contains(&problem.kind));
         self.there
             .extend(found.into_iter().map(|problem| (problem.key(), problem)));
     }
 
     /// Returns the first problem of a kind.
-    pub fn get(&self, kind: Kind) -> Option<&Problem> {
+    pub fn get(&self, kind: ProblemKind) -> Option<&Problem> {
         self.iter().find(|problem| problem.kind == kind)
     }
 

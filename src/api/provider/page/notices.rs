@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::addon::ResourceStatus;
 use crate::control::request::{AppView, BackendView};
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 /// Returns the notices, the worst first. They name nothing of other apps or of the gateway's inside.
 pub(super) fn notices(app: &AppView) -> Markup {
@@ -54,12 +54,12 @@ fn find(app: &AppView) -> Vec<String> {
     if lets_connections_in(app) {
         found.extend(unreached(&view.backends).map(str::to_owned));
     }
-    if app.errors.contains(&Kind::Unanswered) {
+    if app.errors.contains(&ProblemKind::Unanswered) {
         found.push(
             "Containers leave connections of clients unanswered, although they answer the gateway's probes.".to_owned(),
         );
     }
-    if app.errors.contains(&Kind::Store) {
+    if app.errors.contains(&ProblemKind::Store) {
         found.push("Deploys and other changes are not possible at the moment. What is there is served on.".to_owned());
     }
     found
@@ -90,12 +90,12 @@ fn unreached(backends: &[BackendView]) -> Option<&'static str> {
 }
 
 /// Returns whether an error keeps clients of a service with answering containers from being served.
-fn is_fault(kind: Kind) -> bool {
+fn is_fault(kind: ProblemKind) -> bool {
     !matches!(
         kind,
         // Said in words of their own.
-        Kind::TornDown | Kind::HeldBack | Kind::NoActiveBackend | Kind::NoHealthyBackend | Kind::Unanswered | Kind::Store
+        ProblemKind::TornDown | ProblemKind::HeldBack | ProblemKind::NoActiveBackend | ProblemKind::NoHealthyBackend | ProblemKind::Unanswered | ProblemKind::Store
         // About the desired state, and not about the one in effect.
-        | Kind::RejectedState | Kind::RejectedStore | Kind::Starting
+        | ProblemKind::RejectedState | ProblemKind::RejectedStore | ProblemKind::Starting
     )
 }

@@ -9,7 +9,7 @@ use crate::store::DeployPhase;
 use crate::view::app::BackendReading;
 use crate::view::rates::{Rate, Rates};
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::problem::Kind;
+use tcpgw_core::problem::ProblemKind;
 
 const HOSTILE: &str = "</p><script>alert(1)</script>\u{202e}";
 
@@ -207,15 +207,15 @@ fn each_state_has_its_words() {
     let cases: [(Change, &str); 10] = [
         (|app| app.is_torn_down = true, "its operator has switched it off"),
         (
-            |app| app.errors = [Kind::IpForwardOff].into(),
+            |app| app.errors = [ProblemKind::IpForwardOff].into(),
             "The gateway has a fault",
         ),
         (
-            |app| app.errors = [Kind::Store].into(),
+            |app| app.errors = [ProblemKind::Store].into(),
             "Deploys and other changes are not possible",
         ),
         (
-            |app| app.errors = [Kind::Unanswered].into(),
+            |app| app.errors = [ProblemKind::Unanswered].into(),
             "leave connections of clients unanswered",
         ),
         (
