@@ -111,12 +111,12 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     ///
     /// Fails when the kernel or the record cannot be read.
     pub fn diff(&mut self, known: &KnownContents, desired: &Desired) -> Result<(Changes, u64), ReconcileError> {
-        let standings = &desired.summary;
+        let summary = &desired.summary;
         let mut flows: BTreeMap<(u16, SocketAddr), u64> = BTreeMap::new();
         reading(|| {
             flows.clear();
             self.kernel.flows(self.mark, &mut |flow| {
-                if standings.standing(flow.public, flow.backend) == FlowVerdict::Stale {
+                if summary.verdict(flow.public, flow.backend) == FlowVerdict::Stale {
                     *flows.entry((flow.public.port(), flow.backend)).or_default() += 1;
                 }
             })

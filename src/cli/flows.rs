@@ -152,7 +152,7 @@ const COLUMNS: &[Column] = &[
     Column::left("STATE").usual(1),
     Column::right("AGE").usual(3),
     Column::right("BYTES").usual(2),
-    Column::left("BACKEND IS").wide(3),
+    Column::left("VERDICT").wide(3),
     Column::left("PUBLIC").wide(2),
     Column::left("SEEN AS").wide(1),
     Column::right("TIMEOUT").wide(4),
@@ -173,7 +173,7 @@ fn cells(flow: &FlowView<'_>) -> Vec<Cell> {
         flow.state.map_or_else(|| "-".into(), |state| state.to_string()).into(),
         flow.age_seconds.map_or_else(|| "-".into(), span).into(),
         number(bytes).into(),
-        standing(flow).into(),
+        verdict(flow).into(),
         Cell::whole(flow.public.to_string()),
         Cell::whole(flow.seen_as.to_string()),
         flow.timeout_seconds
@@ -186,9 +186,9 @@ fn cells(flow: &FlowView<'_>) -> Vec<Cell> {
     ]
 }
 
-fn standing(flow: &FlowView<'_>) -> &'static str {
+fn verdict(flow: &FlowView<'_>) -> &'static str {
     use tcpgw_core::summary::FlowVerdict;
-    match flow.standing {
+    match flow.verdict {
         FlowVerdict::Active => "active",
         FlowVerdict::Draining => "draining",
         FlowVerdict::Stale => "STALE",

@@ -24,7 +24,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         loop {
             let mut left = 0_u64;
             let forgotten = self.kernel.sweep(self.mark, &mut |flow| {
-                let stale = summary.standing(flow.public, flow.backend) == FlowVerdict::Stale;
+                let stale = summary.verdict(flow.public, flow.backend) == FlowVerdict::Stale;
                 left += u64::from(stale && flow.status.seen_reply() && !is_over(flow));
                 !flow.status.seen_reply() && is_condemned(summary, flow)
             })?;
@@ -132,7 +132,7 @@ fn lost() -> KernelError {
 }
 
 fn is_condemned(summary: &Summary, flow: &Flow) -> bool {
-    match summary.standing(flow.public, flow.backend) {
+    match summary.verdict(flow.public, flow.backend) {
         FlowVerdict::Active => false,
         FlowVerdict::Draining => !flow.status.seen_reply(),
         FlowVerdict::Stale => true,

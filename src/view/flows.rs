@@ -23,8 +23,8 @@ pub struct FlowView<'a> {
     pub backend: SocketAddr,
     /// Address of the peer as the backend sees it.
     pub seen_as: SocketAddr,
-    /// State of the backend in the service: active, draining, or stale.
-    pub standing: FlowVerdict,
+    /// Verdict on the flow: the state of its backend in the service, or stale.
+    pub verdict: FlowVerdict,
     /// State of the connection, as conntrack names it.
     pub state: Option<TcpState>,
     /// Seconds since its first packet.
@@ -62,7 +62,7 @@ impl<'a> FlowView<'a> {
             service: service.and_then(|service| service.name.as_deref().map(Cow::Borrowed)),
             backend: flow.backend,
             seen_as: flow.seen_as,
-            standing: services.standing(flow.public, flow.backend),
+            verdict: services.verdict(flow.public, flow.backend),
             state: flow.tcp_state,
             age_seconds: flow.started.map(|started| now.saturating_sub(started) / 1_000_000_000),
             timeout_seconds: flow.timeout,

@@ -100,9 +100,9 @@ impl ServicesView {
         Some(owners.get(name).copied().unwrap_or(Owner::File))
     }
 
-    /// Returns the state of the backend of a flow from `public` to `backend`.
-    pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> FlowVerdict {
-        match self.summary.standing(public, backend) {
+    /// Returns the verdict on a flow from `public` to `backend`.
+    pub fn verdict(&self, public: SocketAddr, backend: SocketAddr) -> FlowVerdict {
+        match self.summary.verdict(public, backend) {
             FlowVerdict::Stale if self.unplaced.contains(&backend) => FlowVerdict::Draining,
             known => known,
         }

@@ -197,7 +197,7 @@ impl<'a> Tally<'a> {
     /// Counts a flow. Returns the place of its backend.
     pub fn count(&mut self, flow: &Flow) -> Option<usize> {
         let Some(at) = self.places.of_flow(&self.services.summary, flow) else {
-            match self.services.standing(flow.public, flow.backend) {
+            match self.services.verdict(flow.public, flow.backend) {
                 FlowVerdict::Stale => self.stale.count(flow),
                 FlowVerdict::Active | FlowVerdict::Draining => self.leaving.count(flow),
             }

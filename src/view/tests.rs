@@ -28,7 +28,7 @@ fn a_flow_is_shown_with_what_is_known_of_it() {
     let view = as_json(&FlowView::new(&flow, &services, 0));
     let bare = json!({
         "client": "198.51.100.1:1", "public": "203.0.113.1:2000", "service": "web", "backend": "10.0.0.1:80",
-        "seen_as": "10.0.0.254:1", "standing": "active", "state": "ESTABLISHED", "age_seconds": null,
+        "seen_as": "10.0.0.254:1", "verdict": "active", "state": "ESTABLISHED", "age_seconds": null,
         "timeout_seconds": 60, "to_backend": null, "from_backend": null,
     });
     assert_eq!(view, bare);
@@ -61,10 +61,10 @@ fn standing_is_that_of_the_pair_and_leaving_backends_drain() {
         ("203.0.113.2:2001", "10.0.0.4:80", FlowVerdict::Stale),
         ("203.0.113.1:2009", "10.0.0.1:80", FlowVerdict::Stale),
     ];
-    for (public, backend, standing) in cases {
+    for (public, backend, verdict) in cases {
         assert_eq!(
-            FlowView::new(&flow(1, public, backend), &services, 0).standing,
-            standing,
+            FlowView::new(&flow(1, public, backend), &services, 0).verdict,
+            verdict,
             "{public} {backend}"
         );
     }

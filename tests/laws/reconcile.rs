@@ -462,7 +462,7 @@ impl Gateway {
         for (id, sketch) in (1..).zip(flows) {
             let flow = sketch.flow(id);
             // Flows that the rules would not have made belong to others, or were missed by a run that died: then no record holds.
-            let fits = desired(have).summary.standing(flow.public, flow.backend) != FlowVerdict::Stale;
+            let fits = desired(have).summary.verdict(flow.public, flow.backend) != FlowVerdict::Stale;
             if fits || !is_ours(&flow) {
                 gateway.fake.flows.push(flow);
             }
@@ -478,7 +478,7 @@ impl Gateway {
         self.fake.flows.retain(|flow| {
             !is_ours(flow)
                 || flow.status.seen_reply()
-                || summary.standing(flow.public, flow.backend) == FlowVerdict::Active
+                || summary.verdict(flow.public, flow.backend) == FlowVerdict::Active
         });
     }
 
@@ -520,7 +520,7 @@ impl Gateway {
 /// Returns true when a sweep for these services keeps the flow.
 fn stays(summary: &Summary, flow: &Flow) -> bool {
     !is_ours(flow)
-        || match summary.standing(flow.public, flow.backend) {
+        || match summary.verdict(flow.public, flow.backend) {
             FlowVerdict::Active => true,
             FlowVerdict::Draining => flow.status.seen_reply(),
             FlowVerdict::Stale => false,

@@ -88,7 +88,7 @@ proptest! {
             for pick in 0..256 {
                 match PacketWalk::steady(&view).syn(&syn, pick).0 {
                     ConnectOutcome::Backend(backend) => {
-                        prop_assert_eq!(summary.standing(syn.public, backend), FlowVerdict::Active);
+                        prop_assert_eq!(summary.verdict(syn.public, backend), FlowVerdict::Active);
                         reached.insert(backend);
                     }
                     ConnectOutcome::Empty { reset } => {

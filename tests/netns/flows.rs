@@ -99,7 +99,7 @@ fn as_it_is(held: &Held) -> String {
     };
     let told = json!({
         "client": held.client, "public": held.public, "service": name, "backend": held.backend(port),
-        "seen_as": held.greeting.seen_as, "standing": "active", "state": "ESTABLISHED",
+        "seen_as": held.greeting.seen_as, "verdict": "active", "state": "ESTABLISHED",
     });
     told.to_string()
 }
@@ -190,12 +190,12 @@ fn flows_of_no_backend_are_shown_as_stale_until_they_are_flushed() {
             ("10.2.0.11:3000", 8009),
         ],
     );
-    let standings = || -> Vec<String> {
+    let verdicts = || -> Vec<String> {
         let mut flows = net.flows(&[]);
         flows.sort_by_key(|flow| flow["client"].to_string());
         flows
             .iter()
-            .map(|flow| format!("{} {}", flow["service"], flow["standing"]))
+            .map(|flow| format!("{} {}", flow["service"], flow["verdict"]))
             .collect()
     };
     let expected = [
@@ -204,11 +204,11 @@ fn flows_of_no_backend_are_shown_as_stale_until_they_are_flushed() {
         "\"drains\" \"draining\"",
         "null \"stale\"",
     ];
-    assert_eq!(standings(), expected);
+    assert_eq!(verdicts(), expected);
     assert_eq!(net.flows(&["--service", ":8009"]).len(), 1, "of a service that is gone");
     // After another program's transaction the record no longer holds, but it still has the names.
     net.nft("gateway", "table inet foreign {}");
-    assert_eq!(standings(), expected);
+    assert_eq!(verdicts(), expected);
     net.forget();
     let nameless = [
         "null \"active\"",
@@ -216,12 +216,12 @@ fn flows_of_no_backend_are_shown_as_stale_until_they_are_flushed() {
         "null \"draining\"",
         "null \"stale\"",
     ];
-    assert_eq!(standings(), nameless, "a draining backend is known without the record");
+    assert_eq!(verdicts(), nameless, "a draining backend is known without the record");
     let nobody = net.tcpgw(&["flows", "--service", "web"]).exits(1);
     assert!(nobody.stderr.contains("the names of 2 are not known"), "{nobody}");
     assert_eq!(net.flows(&["--service", ":8000"]).len(), 2);
     net.apply(&desired);
-    assert_eq!(standings(), [expected[0], expected[2]]);
+    assert_eq!(verdicts(), [expected[0], expected[2]]);
 }
 
 #[test]

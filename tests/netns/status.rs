@@ -162,7 +162,7 @@ fn backends_that_leave_are_no_problem_while_they_may() {
     );
     let pair = json!([{"port": 8001, "backend": "10.2.0.12:3000", "flows": 1}]);
     assert_eq!(status["leaving"]["pairs"], pair);
-    assert_eq!(net.flows(&[])[0]["standing"], "draining");
+    assert_eq!(net.flows(&[])[0]["verdict"], "draining");
     assert!(!draining.ended(), "it waits");
     drop(held);
     draining.wait().exits(0);

@@ -43,7 +43,7 @@ fn each_of_two_hundred_connections_is_found() {
         let [flow] = found(&who).try_into().expect("one");
         assert_eq!((client(&flow), &flow["service"]), (held.client, &json!(name)), "{who}");
         assert_eq!(
-            (&flow["state"], &flow["standing"]),
+            (&flow["state"], &flow["verdict"]),
             (&json!("ESTABLISHED"), &json!("active")),
             "{who}"
         );

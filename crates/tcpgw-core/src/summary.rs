@@ -47,7 +47,7 @@ impl<'a> FromIterator<&'a Service> for Summary {
 
 impl Summary {
     /// Returns the verdict on a flow from the address `public` to `backend`.
-    pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> FlowVerdict {
+    pub fn verdict(&self, public: SocketAddr, backend: SocketAddr) -> FlowVerdict {
         match self.service_at(public) {
             Some(service) if service.active.contains_key(&backend) => FlowVerdict::Active,
             Some(service) if service.draining.contains(&backend) => FlowVerdict::Draining,

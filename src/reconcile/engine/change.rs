@@ -137,8 +137,8 @@ impl<K: Kernel> Engine<K> {
             let deletion = match &few {
                 Some(pairs) => this.kernel.flush_pairs(mark, pairs)?,
                 None => this.kernel.sweep(mark, &mut |flow| {
-                    old.standing(flow.public, flow.backend) != FlowVerdict::Stale
-                        && new.standing(flow.public, flow.backend) == FlowVerdict::Stale
+                    old.verdict(flow.public, flow.backend) != FlowVerdict::Stale
+                        && new.verdict(flow.public, flow.backend) == FlowVerdict::Stale
                 })?,
             };
             report.flushed += deletion.deleted;

@@ -48,7 +48,7 @@ fn check_flow(flow: &Flow) {
         "{ends:?}"
     );
     black_box(&(flow.key().to_string(), flow.tcp_state.map(|state| state.to_string())));
-    black_box(&sample().summary.standing(flow.public, flow.backend));
+    black_box(&sample().summary.verdict(flow.public, flow.backend));
     let pair = Pair {
         public: Some(flow.public.ip()),
         public_port: flow.public.port(),

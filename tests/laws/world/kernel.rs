@@ -85,7 +85,7 @@ impl<C: Clients> World<C> {
             prop_assert!(has_answered, "{} gets connections and never answered", backend);
         }
         for flow in self.kernel().flows.iter().filter(|flow| mark.matches(flow.mark)) {
-            let verdict = told.summary.standing(flow.public, flow.backend);
+            let verdict = told.summary.verdict(flow.public, flow.backend);
             prop_assert!(verdict != FlowVerdict::Stale, "a stale flow to {}", flow.backend);
         }
         Ok(())
