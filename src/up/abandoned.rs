@@ -43,8 +43,8 @@ pub struct Swept {
 /// The run directory or the links cannot be listed.
 pub fn lives(places: &RecordPaths, network: &Network, id: &str) -> Result<bool, String> {
     let has_lock = places.is_held(id).map_err(|error| error.to_string())?;
-    let standing = network.standing(id).map_err(|error| error.to_string())?;
-    Ok(has_lock || matches!(standing, LinkOwner::Living(_) | LinkOwner::Unknown))
+    let owner = network.link_owner(id).map_err(|error| error.to_string())?;
+    Ok(has_lock || matches!(owner, LinkOwner::Living(_) | LinkOwner::Unknown))
 }
 
 /// Returns whether a resource was left behind.

@@ -93,7 +93,7 @@ pub fn survey(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>,
     let apps = network.apps().map_err(|error| error.to_string())?;
     let by_links = apps
         .into_iter()
-        .filter(|(_, standing)| matches!(standing, LinkOwner::Living(_)));
+        .filter(|(_, owner)| matches!(owner, LinkOwner::Living(_)));
     living.extend(by_links.map(|(id, _)| id));
     let dead = dead.into_iter().filter(|place| !living.contains(place.id())).collect();
     Ok((dead, living))
@@ -109,9 +109,9 @@ pub fn sweep(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>, 
     let (dead, living) = survey(places, network)?;
     let has_no_resource = |place: &&AppPlace| place.record().is_some_and(|record| record.app.is_none());
     remove_networks(places, network, dead.iter().filter(has_no_resource))?;
-    for (id, standing) in network.apps().map_err(|error| error.to_string())? {
+    for (id, owner) in network.apps().map_err(|error| error.to_string())? {
         let is_known = living.contains(&id) || dead.iter().any(|place| place.id() == id && place.record().is_some());
-        let app = AppId::of_digits(&id).filter(|_| standing == LinkOwner::Ended && !is_known);
+        let app = AppId::of_digits(&id).filter(|_| owner == LinkOwner::Ended && !is_known);
         if let Some(app) = app {
             remove_network(network, &app)?;
         }

@@ -304,7 +304,7 @@ impl Network {
     ///
     /// # Errors
     /// The kernel does not list the links.
-    pub fn standing(&self, id: &str) -> Result<LinkOwner, NetworkSetupError> {
+    pub fn link_owner(&self, id: &str) -> Result<LinkOwner, NetworkSetupError> {
         Ok(self.apps()?.get(id).copied().unwrap_or(LinkOwner::NoLinks))
     }
 

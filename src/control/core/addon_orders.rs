@@ -225,7 +225,7 @@ impl Core {
         if edits.is_empty() {
             return Ok(AcceptedChange::default());
         }
-        let standing = ProviderSize {
+        let size = ProviderSize {
             provider: Provider::Api,
             before: self.api.len(),
             after: 1,
@@ -235,7 +235,7 @@ impl Core {
             hold_back: true,
             ..ApplyOptions::default()
         };
-        self.judge(edits, standing, options, vet)
+        self.judge(edits, size, options, vet)
             .map_err(|unjudged| match unjudged {
                 Unjudged::Pending => Undone::Pending,
                 Unjudged::Refused(refused) => AddonRefused::Daemon(refused).into(),

@@ -164,11 +164,11 @@ impl Core {
             allow_empty: true,
             ..ApplyOptions::default()
         };
-        let standing = ProviderSize {
+        let size = ProviderSize {
             provider: Provider::Api,
             before: self.api.len(),
             after: count,
         };
-        self.judge(edits, standing, options, vet)
+        self.judge(edits, size, options, vet)
     }
 }

@@ -38,7 +38,7 @@ impl Core {
         };
         let nothing = State::default();
         let mut edits = state.edits_from(self.file.as_deref().unwrap_or(&nothing));
-        let standing = ProviderSize {
+        let size = ProviderSize {
             provider: Provider::File,
             before: self.file.as_ref().map_or(0, |file| file.services.len()),
             after: state.services.len(),
@@ -52,7 +52,7 @@ impl Core {
         };
         // A state that was valid under other settings is judged again.
         let all = self.judge_all.then(|| state.edits_from(&nothing));
-        let judged = self.judge(all.as_ref().unwrap_or(&edits), standing, options, vet);
+        let judged = self.judge(all.as_ref().unwrap_or(&edits), size, options, vet);
         if let Err(Unjudged::Pending) = judged {
             self.rejected.wait_with(News::State(state, warnings));
             return false;

@@ -74,17 +74,17 @@ impl Core {
     pub(super) fn judge(
         &self,
         edits: &Edits,
-        standing: ProviderSize,
+        size: ProviderSize,
         options: ApplyOptions,
         vet: &mut Vet<'_>,
     ) -> Result<AcceptedChange, Unjudged> {
-        match standing.provider {
+        match size.provider {
             Provider::File => self.judge_books(edits, Provider::File)?,
             Provider::Api => self.judge_change(edits, options.hold_back)?,
         }
-        let ProviderSize { before, after, .. } = standing;
+        let ProviderSize { before, after, .. } = size;
         if after == 0 && before > 0 && !options.allow_empty {
-            return Err(Unjudged::Refused(Refused::Refused(match standing.provider {
+            return Err(Unjudged::Refused(Refused::Refused(match size.provider {
                 Provider::File => self.empty_file(before),
                 Provider::Api => self.empty_apply(),
             })));
@@ -99,7 +99,7 @@ impl Core {
             Unvetted::Failed(why) => Unjudged::Refused(Refused::Failed(why)),
         })?;
         let mut found = by_service(vetted.obstacles);
-        if standing.provider == Provider::Api && options.hold_back {
+        if size.provider == Provider::Api && options.hold_back {
             self.add_fences_of_held(edits, &mut found);
         }
         let services = edited.services.iter();

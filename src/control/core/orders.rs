@@ -141,14 +141,14 @@ impl Core {
             self.prune(&mut edits);
         }
         self.add_held_back(&mut edits, &state);
-        let standing = ProviderSize {
+        let size = ProviderSize {
             provider: Provider::Api,
             before: self.api.len(),
             after: state.services.len(),
         };
         let judged = self.judges_stored(&options).and_then(|()| self.judge_resources(&edits));
         let judged = judged.map_err(Unjudged::from);
-        let judged = judged.and_then(|()| self.judge(&edits, standing, options, vet));
+        let judged = judged.and_then(|()| self.judge(&edits, size, options, vet));
         let AcceptedChange { warnings, obstacles } = match judged {
             Ok(judged) => judged,
             Err(Unjudged::Pending) => {

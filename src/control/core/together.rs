@@ -138,7 +138,7 @@ impl Core {
     fn judge_group(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<AcceptedChange, Unjudged> {
         // Conflicts within the group; conflicts with other services are judged below.
         State::new(edits.put.iter().cloned()).map_err(Refused::Invalid)?;
-        let standing = ProviderSize {
+        let size = ProviderSize {
             provider: Provider::Api,
             before: self.api.len(),
             after: edits.put.len(),
@@ -148,7 +148,7 @@ impl Core {
             hold_back: true,
             ..ApplyOptions::default()
         };
-        self.judge(edits, standing, options, vet)
+        self.judge(edits, size, options, vet)
     }
 
     fn accept_group(&mut self, group: Group, now: Now) -> Together {

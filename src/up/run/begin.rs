@@ -47,7 +47,7 @@ impl<'a> Up<'a> {
         let place = places.take(&id)?;
         let network = Network::open()?;
         // The other `tcpgw up` may have another run directory.
-        if let LinkOwner::Living(pid) = network.standing(&id.to_string())? {
+        if let LinkOwner::Living(pid) = network.link_owner(&id.to_string())? {
             if place.record().is_none() {
                 place.remove();
             }

@@ -18,12 +18,12 @@ use tcpgw_core::model::Limit;
 pub(super) fn containers(app: &AppView, reading: Option<&AppReading>) -> Markup {
     let view = app.service.as_ref();
     let backends = view.map(|view| &*view.backends).unwrap_or_default();
-    let standing = ContainerState::of(app);
+    let container = ContainerState::of(app);
     if backends.is_empty() {
         return html! {
             p {
                 "None is registered"
-                @if standing == ContainerState::Suspended {
+                @if container == ContainerState::Suspended {
                     "."
                 } @else {
                     ", and new connections are refused. Declare a " code { "tcp" } " process in the Procfile, and deploy."
@@ -34,7 +34,7 @@ pub(super) fn containers(app: &AppView, reading: Option<&AppReading>) -> Markup 
     let limit = app.served.as_ref().and_then(|service| service.limit);
     let rows: Vec<Vec<Markup>> = backends
         .iter()
-        .map(|backend| row(backend, reading, limit, standing))
+        .map(|backend| row(backend, reading, limit, container))
         .collect();
     let columns = ["Container", "State", "Health", "Connections", "To it", "From it"];
     html! {
@@ -56,7 +56,7 @@ fn row(
     backend: &BackendView,
     reading: Option<&AppReading>,
     limit: Option<Limit>,
-    standing: ContainerState,
+    container: ContainerState,
 ) -> Vec<Markup> {
     let read = reading.and_then(|reading| reading.backends.get(&backend.backend));
     let of_limit = read
@@ -67,8 +67,8 @@ fn row(
     let from = of_limit.and_then(|of| of.from.or(of.shared));
     vec![
         html! { (backend.backend) },
-        state(backend, standing),
-        health(backend, standing),
+        state(backend, container),
+        health(backend, container),
         connections(backend, read),
         traffic(read.and_then(|read| read.rates).map(|rates| rates.to), to),
         traffic(read.and_then(|read| read.rates).map(|rates| rates.from), from),
@@ -96,9 +96,9 @@ impl ContainerState {
     }
 }
 
-fn state(backend: &BackendView, standing: ContainerState) -> Markup {
+fn state(backend: &BackendView, container: ContainerState) -> Markup {
     html! {
-        @if standing == ContainerState::Closed && backend.desired == "active" {
+        @if container == ContainerState::Closed && backend.desired == "active" {
             "waits"
             small { "the app gets no new connections now" }
         } @else if backend.leaving && backend.balanced {
@@ -107,7 +107,7 @@ fn state(backend: &BackendView, standing: ContainerState) -> Markup {
         } @else if backend.leaving {
             "drains"
             @if let Some(seconds) = backend.seconds_left { small { "its connections end in " (seconds) " s at the latest" } }
-        } @else if standing == ContainerState::Suspended {
+        } @else if container == ContainerState::Suspended {
             "suspended"
             small { "gets new connections again when the add-on is resumed" }
         } @else if backend.balanced {
@@ -129,9 +129,9 @@ fn state(backend: &BackendView, standing: ContainerState) -> Markup {
     }
 }
 
-fn health(backend: &BackendView, standing: ContainerState) -> Markup {
+fn health(backend: &BackendView, container: ContainerState) -> Markup {
     // The known health is that of before the suspension: now it is not probed.
-    if standing == ContainerState::Suspended {
+    if container == ContainerState::Suspended {
         return html! { "not probed" };
     }
     let (class, text) = match backend.health.as_deref() {

@@ -60,12 +60,12 @@ impl Core {
             put: vec![Arc::new(service)],
             gone: Vec::new(),
         };
-        let standing = ProviderSize {
+        let size = ProviderSize {
             provider: Provider::Api,
             before: 1,
             after: 1,
         };
-        for warning in self.judge(&edits, standing, ApplyOptions::default(), vet)?.warnings {
+        for warning in self.judge(&edits, size, ApplyOptions::default(), vet)?.warnings {
             tracing::warn!("{warning}");
         }
         Ok(New {
