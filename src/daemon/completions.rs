@@ -18,8 +18,8 @@ pub(super) struct CompletionListener {
     listening: Option<Listening>,
     /// Time before which nothing is received.
     not_before: Option<Instant>,
-    /// Whether the kernel reports nothing in this network namespace.
-    is_deaf: bool,
+    /// Whether the kernel reports no completed handshakes in this network namespace.
+    is_unavailable: bool,
     /// Whether a failure to receive was logged.
     is_told: bool,
 }
@@ -36,7 +36,7 @@ impl CompletionListener {
     /// Passes the handshakes received since the last observation to `each`, with a time after which they were
     /// completed. Returns the completeness of these reports.
     pub(super) fn drain(&mut self, now: Instant, mut each: impl FnMut(Completion, Instant)) -> ReportedHandshakes {
-        if self.is_deaf {
+        if self.is_unavailable {
             return ReportedHandshakes::None;
         }
         let Some(listening) = &mut self.listening else {
@@ -66,9 +66,9 @@ impl CompletionListener {
         if !is_wanted || self.listening.is_some() || self.not_before.is_some_and(|at| now < at) {
             return;
         }
-        self.is_deaf = !CompletionMonitor::is_told();
+        self.is_unavailable = !CompletionMonitor::is_told();
         match CompletionMonitor::open(mark) {
-            Ok(_) if self.is_deaf => {}
+            Ok(_) if self.is_unavailable => {}
             Ok(monitor) => {
                 self.listening = Some(Listening {
                     monitor,
@@ -78,7 +78,7 @@ impl CompletionListener {
             }
             Err(error) => {
                 self.tell(&error);
-                self.is_deaf = true;
+                self.is_unavailable = true;
             }
         }
     }
@@ -87,7 +87,7 @@ impl CompletionListener {
     /// chance only.
     fn tell(&mut self, error: &NetlinkError) {
         if !std::mem::replace(&mut self.is_told, true) {
-            tracing::warn!(%error, "failed to hear of completed handshakes");
+            tracing::warn!(%error, "failed to receive reports of completed handshakes");
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct FileProvider {
     seen: EarlierChecks,
     job: Option<JoinHandle<FileCheckResult>>,
     passed_over: u32,
-    doubted: Option<Print>,
+    unconfirmed: Option<Print>,
     trouble: Option<String>,
 }
 
@@ -63,7 +63,7 @@ impl FileProvider {
             seen: EarlierChecks::default(),
             job: None,
             passed_over: 0,
-            doubted: None,
+            unconfirmed: None,
             trouble: None,
         };
         match listen() {
@@ -150,13 +150,13 @@ impl FileProvider {
         };
         let is_bad = matches!(news, Some(News::Bad(_)));
         let was_written = self.pace.was_written();
-        if self.passed_over < PATIENCE && (was_written || is_bad && self.doubts(&print)) {
+        if self.passed_over < PATIENCE && (was_written || is_bad && self.needs_confirmation(&print)) {
             self.passed_over += 1;
-            self.pace.doubt(now);
+            self.pace.read_later(now);
             return None;
         }
         self.passed_over = 0;
-        self.doubted = None;
+        self.unconfirmed = None;
         self.seen.read = Some(look.chain);
         self.seen.print = Some(print);
         if let Some(News::State(state, _)) = &news {
@@ -168,8 +168,8 @@ impl FileProvider {
     /// Returns whether an error is to be checked again: it counts when it is still the same a while later and nothing
     /// was written in between. An editor moves the old file away before it writes the new one; and a file that a
     /// writer has truncated can be read before the event arrives.
-    fn doubts(&mut self, print: &Print) -> bool {
-        self.seen.print.is_some() && self.doubted.replace(print.clone()).as_ref() != Some(print)
+    fn needs_confirmation(&mut self, print: &Print) -> bool {
+        self.seen.print.is_some() && self.unconfirmed.replace(print.clone()).as_ref() != Some(print)
     }
 
     fn lost(&mut self, error: &tokio::task::JoinError) -> News {
@@ -201,7 +201,7 @@ impl FileProvider {
                 for event in events {
                     if let Some(heard) = self.means(&event) {
                         if matches!(heard, FileEvent::Writing | FileEvent::Written) {
-                            self.doubted = None;
+                            self.unconfirmed = None;
                         }
                         self.pace.hear(heard, now);
                     }

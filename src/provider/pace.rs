@@ -7,7 +7,7 @@ const QUIET: Duration = Duration::from_millis(10);
 /// Maximum time by which a burst of events delays that.
 const BURST: Duration = Duration::from_millis(100);
 /// Time for which an error must stay the same to count: longer than a filesystem takes to truncate a file.
-const DOUBT: Duration = Duration::from_millis(500);
+const CONFIRMATION: Duration = Duration::from_millis(500);
 /// Time without writes after which the content of a file that is not closed counts as complete.
 const STEADY: Duration = Duration::from_secs(1);
 /// Interval of checks without events, for filesystems without inotify.
@@ -107,8 +107,8 @@ impl Pace {
     }
 
     /// Schedules a read for the time when an error counts.
-    pub(super) fn doubt(&mut self, now: Instant) {
-        self.read_at(now + DOUBT);
+    pub(super) fn read_later(&mut self, now: Instant) {
+        self.read_at(now + CONFIRMATION);
     }
 
     fn read_at(&mut self, at: Instant) {
@@ -186,8 +186,8 @@ mod tests {
         pace.retry(t);
         assert_eq!(pace.due(), t + BURST);
         pace.begin(t + ms(100));
-        pace.doubt(t + ms(100));
-        assert_eq!(pace.due(), t + ms(100) + DOUBT);
+        pace.read_later(t + ms(100));
+        assert_eq!(pace.due(), t + ms(100) + CONFIRMATION);
         pace.hear(FileEvent::Written, t + ms(101));
         assert_eq!(pace.due(), t + ms(101) + QUIET, "what is heard goes before");
     }

@@ -23,7 +23,7 @@ pub struct EnvFile {
     /// Keys and values in the order of the file; of two with one key the later one counts.
     pub variables: Vec<(String, String)>,
     /// Lines, by number from 1, that are likely to mean something else than they do, and what they do.
-    pub doubts: Vec<(usize, &'static str)>,
+    pub remarks: Vec<(usize, &'static str)>,
 }
 
 /// Reads the text of a file.
@@ -37,13 +37,13 @@ pub fn parse(text: &str) -> Result<EnvFile, EnvFileError> {
         let is_key =
             |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let Some((key, value)) = line.split_once('=').filter(|(key, _)| is_key(key)) else {
-            file.doubts.extend(passed_over(line).map(|why| (at + 1, why)));
+            file.remarks.extend(passed_over(line).map(|why| (at + 1, why)));
             continue;
         };
         if value.contains('\0') {
             return Err(EnvFileError::Nul(at + 1));
         }
-        file.doubts.extend(doubt(value).map(|what| (at + 1, what)));
+        file.remarks.extend(remark(value).map(|what| (at + 1, what)));
         file.variables.push((key.to_owned(), unquoted(value)));
     }
     Ok(file)
@@ -66,7 +66,7 @@ fn passed_over(line: &str) -> Option<&'static str> {
 }
 
 /// Returns a remark about a value that can be mistaken for another one.
-fn doubt(value: &str) -> Option<&'static str> {
+fn remark(value: &str) -> Option<&'static str> {
     let first = value.chars().next()?;
     let is_quoted = value.len() > 1 && value.ends_with(first);
     if matches!(first, '"' | '\'') && !is_quoted {
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn what_is_not_as_it_looks_is_told() {
         let text = "A=1\n\n# comment\nexport B=2\nX = 5\nBAD\nC=\"unclosed\nD=x # c\nE=\"a # b\"\nF='\n";
-        let told: Vec<(usize, &str)> = parse(text).unwrap().doubts;
+        let told: Vec<(usize, &str)> = parse(text).unwrap().remarks;
         let words = [
             (4, "`export`"),
             (5, "no space"),

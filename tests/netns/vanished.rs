@@ -148,7 +148,7 @@ fn apply_and_a_daemon_remove_them_where_all_processes_are_seen() {
     let run_dir = net.file("run");
     let removes = sees_everything();
     delete(&net, "b3");
-    // Processes that begin and end meanwhile may leave a doubt: the next one does it.
+    // Processes that begin and end meanwhile may leave it uncertain whether one holds them: the next sweep decides.
     let is_left = |begin: &str, again: &mut dyn FnMut()| {
         for _ in 0..if removes { 20 } else { 2 } {
             again();

@@ -27,7 +27,7 @@ const BETWEEN_PORTS: Duration = Duration::from_secs(2);
 const LISTENED: Duration = Duration::from_secs(3600);
 
 /// Warning with a resource while the store cannot be read.
-const DOUBT: &str = "the store cannot be read: the resources are as they were known last, so that one that was changed in the last \
+const OUTDATED_RESOURCES: &str = "the store cannot be read: the resources are as they were known last, so that one that was changed in the last \
                      second before may be other, and no change is taken; `tcpgw status` says what the store needs";
 
 /// The resources, and their configuration.
@@ -211,11 +211,11 @@ impl Core {
     ///
     /// # Errors
     /// Fails when no resources are known.
-    pub(super) fn doubt_about_resources(&self) -> Result<Option<String>, Refused> {
+    pub(super) fn warning_about_resources(&self) -> Result<Option<String>, Refused> {
         match self.knows_resources() {
             Ok(()) => Ok(None),
             Err(refused) if self.is_store_lost() && !self.addon.is_copy => Err(refused),
-            Err(_) => Ok(Some(DOUBT.to_owned())),
+            Err(_) => Ok(Some(OUTDATED_RESOURCES.to_owned())),
         }
     }
 
@@ -263,7 +263,7 @@ impl Core {
             let rests = self.addon.registry.limit_rests(now.unix);
             self.addon.amendments.rest(rests);
         }
-        let usage = self.port_use(now).filter(|_| self.doubt_about_resources().is_ok());
+        let usage = self.port_use(now).filter(|_| self.warning_about_resources().is_ok());
         match usage.filter(PortUse::is_scarce) {
             Some(usage) => self.report(ProblemKind::AddonPorts, usage.warning()),
             None => self.problems.resolve(ProblemKind::AddonPorts),

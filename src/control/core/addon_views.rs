@@ -20,10 +20,10 @@ impl Core {
     /// # Errors
     /// Fails when there is no such resource, or when the resources are not known.
     pub fn resource(&self, target: &ResourceTarget) -> Result<Arc<Resource>, AddonRefused> {
-        let doubt = self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
+        let warning = self.warning_about_resources().map_err(AddonRefused::Daemon)?;
         match self.addon.registry.find(target) {
             Ok(resource) => Ok(Arc::clone(resource)),
-            Err(refusal) if doubt.is_none() => Err(refusal.into()),
+            Err(refusal) if warning.is_none() => Err(refusal.into()),
             // One that is not known may be there.
             Err(refusal) => self
                 .knows_resources()
@@ -107,7 +107,7 @@ impl Core {
     /// # Errors
     /// Fails when the resources are not known.
     pub fn resource_list(&self, now: Now) -> Result<ResourceList, AddonRefused> {
-        self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
+        self.warning_about_resources().map_err(AddonRefused::Daemon)?;
         let resources = self.addon.registry.iter();
         Ok(ResourceList {
             resources: resources.map(|resource| self.view_of(resource)).collect(),
@@ -136,7 +136,7 @@ impl Core {
             state: self.addon_state(&service).unwrap_or(ServiceState::Waiting),
             service,
             created: resource.created.as_secs(),
-            warning: self.doubt_about_resources().ok().flatten(),
+            warning: self.warning_about_resources().ok().flatten(),
             bindings: bindings
                 .map(|(id, binding)| BindingView {
                     id: id.clone(),

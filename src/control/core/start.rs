@@ -236,7 +236,7 @@ impl Core {
         (self.last.refused, self.last.revision) = (last.refused, last.revision);
         let words = words(&adopted);
         let silent = silent(&adopted);
-        self.doubt_empty_file(&adopted, &former, now);
+        self.reject_empty_file(&adopted, &former, now);
         let orphans = self.settle_owners(&adopted, &former, origin);
         self.orphan_found(orphans, now);
         let services: Vec<Service> = adopted.into_iter().map(|adopted| self.completed(adopted)).collect();
@@ -403,7 +403,7 @@ impl Core {
 
     /// Rejects an empty first state of the file when services are served: a broken template must not remove all
     /// services.
-    fn doubt_empty_file(&mut self, adopted: &[Adopted], former: &[Adopted], now: Now) {
+    fn reject_empty_file(&mut self, adopted: &[Adopted], former: &[Adopted], now: Now) {
         let of_file = adopted.iter().chain(former);
         let of_file = of_file.filter(|served| matches!(served.owner, Some(Owner::File) | None));
         let of_file = of_file.map(|served| (&served.wanted, served.is_whole));

@@ -126,7 +126,7 @@ impl ChainContext<'_> {
             does.to_owned()
         };
         let by = self.place_of_end(place);
-        let doubt = if severity == FindingSeverity::Broken {
+        let uncertainty = if severity == FindingSeverity::Broken {
             ""
         } else if place.exceeds {
             "; it drops what exceeds its rate"
@@ -137,7 +137,7 @@ impl ChainContext<'_> {
         } else {
             "; its rules cannot all be evaluated here, or concern some of the addresses or interfaces only"
         };
-        let seen = format!("{} {does} {what} {who}: {by}{doubt}", self.name());
+        let seen = format!("{} {does} {what} {who}: {by}{uncertainty}", self.name());
         if is_probes(self.base) {
             let cause = format!(
                 "a daemon takes such backends for unhealthy, and sends them no new connections. {}",

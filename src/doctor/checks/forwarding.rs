@@ -235,16 +235,16 @@ fn advertisements(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(links) = diagnosis.known("IPv6 router advertisements", &facts.links) else {
         return;
     };
-    let deaf: Vec<&str> = links
+    let ignoring: Vec<&str> = links
         .iter()
         .filter(|link| link.up && !link.loopback)
         .map(|link| link.name.as_str())
         .filter(|name| facts.number(&format!("net.ipv6.conf.{name}.accept_ra")) == Some(1))
         .collect();
-    if !deaf.is_empty() {
+    if !ignoring.is_empty() {
         diagnosis.note(
             "ipv6-router-advertisements",
-            format!("accept_ra is 1 on {} while IPv6 forwarding is on", some(&deaf)),
+            format!("accept_ra is 1 on {} while IPv6 forwarding is on", some(&ignoring)),
             "a router ignores router advertisements then: a default route that came by one is not renewed. Where that is \
              how this gateway gets its route, set accept_ra to 2",
         );

@@ -137,7 +137,7 @@ fn judge(policies: &Policies, packets: &Forwarded) -> PolicyVerdict {
     let mut may: Option<Cause> = None;
     let mut transforms = false;
     // Whether a policy lets some of the packets pass.
-    let mut doubt = false;
+    let mut lets_some_pass = false;
     let of_direction = policies
         .list
         .iter()
@@ -154,7 +154,7 @@ fn judge(policies: &Policies, packets: &Forwarded) -> PolicyVerdict {
             (Covers::Some, true) => drop(may.get_or_insert(Some(at))),
             (covered, false) => {
                 transforms |= policy.transforms;
-                doubt = true;
+                lets_some_pass = true;
                 if covered == Covers::All {
                     let dropped = may.map(|cause| (cause, FindingSeverity::Warning));
                     return PolicyVerdict { dropped, transforms };
@@ -168,7 +168,7 @@ fn judge(policies: &Policies, packets: &Forwarded) -> PolicyVerdict {
         policies.forward_blocked
     };
     let end = end.or(by_default.then_some(None));
-    let dropped = match (end, doubt, may) {
+    let dropped = match (end, lets_some_pass, may) {
         (Some(cause), false, _) => Some((cause, FindingSeverity::Broken)),
         (_, _, Some(cause)) | (Some(cause), true, None) => Some((cause, FindingSeverity::Warning)),
         (None, _, None) => None,

@@ -139,7 +139,7 @@ pub(super) struct PacketKind {
     pub(super) mark: Option<u32>,
 }
 
-/// Walks a chain with each of the packets. The verdict is doubtful if it differs between interfaces.
+/// Walks a chain with each of the packets. The verdict is uncertain if it differs between interfaces.
 pub(super) fn walk_all(
     facts: &CheapFacts,
     chains: &[FirewallChain],

@@ -78,14 +78,14 @@ fn rules_of_others_are_followed() {
             "iptables-legacy -I FORWARD -m connmark --mark 0x00800000/0x00800000 -j ACCEPT"
         );
     }
-    for doubtful in [
+    for uncertain in [
         "-A FORWARD -s 198.18.0.0/15 -j ACCEPT",
         "-A FORWARD -m socket --transparent -j ACCEPT",
         "-A FORWARD -m socket --transparent -j DROP\n-A FORWARD -j ACCEPT",
         "-A FORWARD -m socket --transparent -j RETURN\n-A FORWARD -j ACCEPT",
         "-A FORWARD -j NFQUEUE --queue-num 1",
     ] {
-        let found = with(saved("DROP", &format!("{ANSWERS}{doubtful}")));
+        let found = with(saved("DROP", &format!("{ANSWERS}{uncertain}")));
         only(&found, "packets-dropped", FindingSeverity::Warning);
     }
     // One of two backends is concerned.
@@ -274,13 +274,13 @@ fn rules_that_overwrite_the_mark_are_found() {
         assert_eq!(line(&found), format!("iptables-legacy -t mangle -I {line_to_type}"));
     }
     // The packet's mark may have the bits of tcpgw from the ct mark, or only some clients are concerned.
-    for doubtful in [
+    for uncertain in [
         format!(
             "-A PREROUTING -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff\n-A POSTROUTING {SAVE}"
         ),
         "-A POSTROUTING -d 192.0.2.0/24 -j CONNMARK --set-xmark 0x1/0xffffffff".into(),
     ] {
-        only(&with(mangle(&doubtful)), id, FindingSeverity::Warning);
+        only(&with(mangle(&uncertain)), id, FindingSeverity::Warning);
     }
     let written = Rule {
         effects: vec![RuleEffect::CtMark(MarkWrite::constant(1))],

@@ -63,7 +63,7 @@ impl<'a> Up<'a> {
         });
         let (output, printer) =
             print(LinePrinter::new(numbers, settings.colors), events.clone()).map_err(system("start a thread"))?;
-        files.tell_doubts(&output);
+        files.show_remarks(&output);
 
         let left = UpError::Left;
         leftovers::remove_network(&network, &id).map_err(left)?;

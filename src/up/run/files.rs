@@ -14,7 +14,7 @@ use crate::up::settings::UpSettings;
 const PORT: &str = "5000";
 
 /// Lines of `.env` that are not as they look which are told one by one.
-const MOST_DOUBTS: usize = 20;
+const MOST_REMARKS: usize = 20;
 
 /// Contents of the files.
 pub(super) struct Files {
@@ -23,20 +23,20 @@ pub(super) struct Files {
     pub(super) formation: Formation,
     pub(super) variables: BTreeMap<String, String>,
     /// Lines of files of variables that are not as they look, in words.
-    doubts: Vec<String>,
+    remarks: Vec<String>,
     pub(super) port: u16,
 }
 
 impl Files {
     /// Says which lines are passed over, or are not as they look.
-    pub(super) fn tell_doubts(&self, output: &Output) {
+    pub(super) fn show_remarks(&self, output: &Output) {
         let ignored = self.procfile.ignored.iter();
         let ignored = ignored.map(|line| format!("Procfile, line {line}: passed over, since it is not NAME: COMMAND"));
-        for words in ignored.chain(self.doubts.iter().take(MOST_DOUBTS).cloned()) {
+        for words in ignored.chain(self.remarks.iter().take(MOST_REMARKS).cloned()) {
             output.say("system", &words);
         }
-        if self.doubts.len() > MOST_DOUBTS {
-            let more = self.doubts.len() - MOST_DOUBTS;
+        if self.remarks.len() > MOST_REMARKS {
+            let more = self.remarks.len() - MOST_REMARKS;
             output.say(
                 "system",
                 &format!("{more} more lines of such files are not as they look"),
@@ -60,7 +60,7 @@ impl Files {
             &settings.formation
         };
         let formation = formation::parse(words.iter().map(String::as_str), &names, &Formation::new())?;
-        let (mut variables, mut doubts) = (BTreeMap::new(), Vec::new());
+        let (mut variables, mut remarks) = (BTreeMap::new(), Vec::new());
         let beside = directory.join(".env");
         let env_files = match &settings.env_files {
             Some(files) => files.clone(),
@@ -73,8 +73,8 @@ impl Files {
                 error,
             })?;
             let name = tcpgw_core::escape::path(&file);
-            let told = found.doubts.iter();
-            doubts.extend(told.map(|(line, what)| format!("{name}, line {line}: {what}")));
+            let told = found.remarks.iter();
+            remarks.extend(told.map(|(line, what)| format!("{name}, line {line}: {what}")));
             variables.extend(found.variables);
         }
         let port = variables.get("PORT").cloned().or_else(|| std::env::var("PORT").ok());
@@ -87,7 +87,7 @@ impl Files {
             procfile,
             formation,
             variables,
-            doubts,
+            remarks,
             port: number,
         })
     }
