@@ -16,8 +16,8 @@ use tokio::time::sleep_until;
 
 use super::error::DaemonError;
 use super::error::io;
+use super::examiner::{ExaminationResult, Examiner, Requester};
 use super::kernel_thread::Worker;
-use super::looker::{ExaminationResult, Examiner, Requester};
 use super::observer::Observer;
 use super::presence::Presence;
 use super::provider_task::ProviderTask;
@@ -95,8 +95,8 @@ struct DaemonLoop {
     traffic: Option<TrafficThread>,
     observer: Observer,
     observations: mpsc::Receiver<Observation>,
-    looker: Examiner,
-    looks: mpsc::Receiver<ExaminationResult>,
+    examiner: Examiner,
+    examinations: mpsc::Receiver<ExaminationResult>,
     /// Time at which an examination under way is given up.
     gives_up_at: Option<Instant>,
     file: Option<FollowedFile>,
@@ -179,9 +179,9 @@ impl DaemonLoop {
                     self.heard(heard);
                 }
                 Some(seen) = self.observations.recv() => self.core.observed(seen, Now::read()),
-                Some(answer) = self.looks.recv() => {
+                Some(answer) = self.examinations.recv() => {
                     let now = Now::read();
-                    self.looker.answered(answer, now.instant);
+                    self.examiner.answered(answer, now.instant);
                     self.core.look_ended(now);
                 }
                 Some(changed) = self.network.recv() => self.network_changed(changed),
@@ -233,10 +233,10 @@ impl DaemonLoop {
             self.core.look_ended(now);
         }
         self.pulse.step_done(Instant::now());
-        let looker = &mut self.looker;
+        let examiner = &mut self.examiner;
         if self.core.is_judgement_due(now) {
             let vet = &mut |state: &State, known: &IsKnown<'_>| {
-                looker.vet(Requester::Surroundings, state, known, now.instant)
+                examiner.vet(Requester::Surroundings, state, known, now.instant)
             };
             self.core.judge_surroundings(vet, now);
         }
@@ -246,7 +246,7 @@ impl DaemonLoop {
         if let Some(request) = self.core.next_observation(now)
             && !self.observer.ask(request)
         {
-            tracing::error!("the thread that looks at the surroundings has died");
+            tracing::error!("the thread that observes the surroundings has died");
         }
         self.pulse.step_done(Instant::now());
         self.give_job(now)?;
@@ -289,8 +289,8 @@ impl DaemonLoop {
 
     /// Gives the store's thread what is to be written now.
     fn write(&mut self, now: Now) -> Result<(), DaemonError> {
-        let looker = &mut self.looker;
-        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Requester::Order, state, known, now.instant);
+        let examiner = &mut self.examiner;
+        let vet = &mut |state: &State, known: &IsKnown<'_>| examiner.vet(Requester::Order, state, known, now.instant);
         if let Some(write) = self.core.next_write(vet, now) {
             let store_thread = self.store_thread.as_ref().ok_or(DaemonError::Store)?;
             store_thread.write(write).map_err(|_| DaemonError::Store)?;
@@ -322,7 +322,7 @@ impl DaemonLoop {
     }
 
     fn wakes_at(&mut self) -> Instant {
-        self.gives_up_at = self.gives_up_at.or_else(|| self.looker.gives_up_at(Instant::now()));
+        self.gives_up_at = self.gives_up_at.or_else(|| self.examiner.gives_up_at(Instant::now()));
         let times = [
             self.gives_up_at,
             self.core.observes_at(),

@@ -14,9 +14,9 @@ use crate::config::{Config, copy};
 use crate::control::core::{Core, Now};
 use crate::daemon::api_socket::bind;
 use crate::daemon::error::{DaemonError, io};
+use crate::daemon::examiner::Examiner;
 use crate::daemon::kernel_thread::Worker;
 use crate::daemon::limits::{Listeners, allow_many_sockets, within_limits};
-use crate::daemon::looker::Examiner;
 use crate::daemon::observer::Observer;
 use crate::daemon::presence::Presence;
 use crate::daemon::provider_task::ProviderTask;
@@ -143,7 +143,7 @@ impl DaemonLoop {
         let network = route_monitor::follow();
         let (seen, observations) = mpsc::channel(1);
         let observer = Observer::start(seen).map_err(io("start a thread"))?;
-        let (looker, looks) = Examiner::start().map_err(io("start a thread"))?;
+        let (examiner, examinations) = Examiner::start().map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
         let presence = leave_presence(&settings, run_dir, namespace);
         let (config, wanted_mark) = settle_configuration(config, &given, &mut kernel);
@@ -208,8 +208,8 @@ impl DaemonLoop {
             traffic: Some(traffic),
             observer,
             observations,
-            looker,
-            looks,
+            examiner,
+            examinations,
             gives_up_at: None,
             file,
             signals,

@@ -13,7 +13,7 @@ const CONNECTIONS: Duration = Duration::from_secs(1);
 /// Time that the store and the kernel may take for accepted orders; after that, clients that wait for them are told
 /// so.
 const ANSWERS: Duration = Duration::from_secs(5);
-/// Between two looks whether something is due.
+/// Interval between checks whether something is due.
 const STEP: Duration = Duration::from_millis(10);
 
 impl DaemonLoop {

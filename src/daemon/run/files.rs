@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError};
 use crate::control::core::Now;
 use crate::daemon::api_socket::socket_settings;
 use crate::daemon::error::{DaemonError, io};
-use crate::daemon::looker::Requester;
+use crate::daemon::examiner::Requester;
 use crate::daemon::presence::Presence;
 use crate::daemon::start::{StartError, StartFiles};
 use crate::daemon::traffic_thread::TrafficSettings;
@@ -87,8 +87,8 @@ impl DaemonLoop {
 
     pub(super) fn file_news(&mut self, news: News) {
         let now = Now::read();
-        let looker = &mut self.looker;
-        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Requester::File, state, known, now.instant);
+        let examiner = &mut self.examiner;
+        let vet = &mut |state: &State, known: &IsKnown<'_>| examiner.vet(Requester::File, state, known, now.instant);
         if self.core.file_news(news, vet, now) {
             self.core.begin(now);
         }

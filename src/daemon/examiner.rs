@@ -3,12 +3,12 @@
 //! not wait for it.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc as questions;
+use std::sync::mpsc as requests;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc as answers;
+use tokio::sync::mpsc as results;
 
 use crate::control::core::{Unvetted, Vetted};
 use crate::preflight;
@@ -20,7 +20,7 @@ use tcpgw_kernel::route::Routes;
 /// Time after which an examination is given up and changes that wait for it are refused.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Part of the daemon that asks for an examination. Each has at most one question.
+/// Part of the daemon that asks for an examination. Each has at most one under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Requester {
     /// The state file.
@@ -31,7 +31,7 @@ pub(super) enum Requester {
     Order,
 }
 
-const ASKERS: usize = 3;
+const REQUESTERS: usize = 3;
 /// Time after which a result is outdated.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -48,8 +48,8 @@ struct Examination {
 /// Result of an examination.
 #[derive(Debug)]
 pub(super) struct ExaminationResult {
-    asker: Requester,
-    question: Arc<Examination>,
+    requester: Requester,
+    examination: Arc<Examination>,
     found: Result<Vetted, String>,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct ExaminationResult {
 enum Slot {
     #[default]
     Empty,
-    /// A question, and the time since which it waits for an answer.
+    /// An examination, and the time since which it waits for an answer.
     Asked(Arc<Examination>, Instant),
     Answered(Arc<Examination>, Result<Vetted, String>, Instant),
 }
@@ -65,8 +65,8 @@ enum Slot {
 /// Handle of the thread.
 #[derive(Debug)]
 pub(super) struct Examiner {
-    questions: questions::Sender<(Requester, Arc<Examination>)>,
-    slots: [Slot; ASKERS],
+    requests: requests::Sender<(Requester, Arc<Examination>)>,
+    slots: [Slot; REQUESTERS],
 }
 
 impl Examiner {
@@ -75,39 +75,41 @@ impl Examiner {
     ///
     /// # Errors
     /// Fails when no thread can be started.
-    pub(super) fn start() -> std::io::Result<(Self, answers::Receiver<ExaminationResult>)> {
-        let ((questions, asked), (answers, found)) = (mpsc::channel(), answers::channel(1));
-        thread::Builder::new().name("looker".into()).spawn(move || {
-            look_for_all(&asked, &answers, look);
+    pub(super) fn start() -> std::io::Result<(Self, results::Receiver<ExaminationResult>)> {
+        let ((requests, asked), (answers, found)) = (mpsc::channel(), results::channel(1));
+        thread::Builder::new().name("examiner".into()).spawn(move || {
+            examine_all(&asked, &answers, examine);
         })?;
-        let looker = Self {
-            questions,
+        let examiner = Self {
+            requests,
             slots: Default::default(),
         };
-        Ok((looker, found))
+        Ok((examiner, found))
     }
 
     /// Returns the result of an examination of this state if there is a recent one; otherwise starts one, unless one
-    /// of this asker is under way, and fails with [`Unvetted::Pending`].
+    /// of this requester is under way, and fails with [`Unvetted::Pending`].
     ///
     /// # Errors
     /// Fails with [`Unvetted::Failed`] when the examination failed, or does not end in time.
     pub(super) fn vet(
         &mut self,
-        asker: Requester,
+        requester: Requester,
         state: &State,
         is_known: &dyn Fn(&Service) -> bool,
         now: Instant,
     ) -> Result<Vetted, Unvetted> {
         let known = state.services.iter().map(|service| is_known(service));
-        let question = Examination {
+        let examination = Examination {
             known: known.collect(),
             services: state.services.clone(),
-            warns: asker != Requester::Surroundings,
+            warns: requester != Requester::Surroundings,
         };
-        let slot = &mut self.slots[asker as usize];
+        let slot = &mut self.slots[requester as usize];
         match std::mem::take(slot) {
-            Slot::Answered(before, found, at) if *before == question && now.saturating_duration_since(at) < FRESH => {
+            Slot::Answered(before, found, at)
+                if *before == examination && now.saturating_duration_since(at) < FRESH =>
+            {
                 return found.map_err(Unvetted::Failed);
             }
             Slot::Asked(before, since) => {
@@ -115,22 +117,22 @@ impl Examiner {
                 *slot = Slot::Asked(before, since);
                 return Err(if is_late { late() } else { Unvetted::Pending });
             }
-            // The answer belongs to another question.
+            // The answer belongs to another examination.
             Slot::Answered(..) | Slot::Empty => {}
         }
-        let question = Arc::new(question);
-        if self.questions.send((asker, Arc::clone(&question))).is_err() {
+        let examination = Arc::new(examination);
+        if self.requests.send((requester, Arc::clone(&examination))).is_err() {
             return Err(Unvetted::Failed(
-                "the thread that looks at the gateway has ended".into(),
+                "the thread that examines the gateway has ended".into(),
             ));
         }
-        *slot = Slot::Asked(question, now);
+        *slot = Slot::Asked(examination, now);
         Err(Unvetted::Pending)
     }
 
     /// Stores an answer.
     pub(super) fn answered(&mut self, answer: ExaminationResult, now: Instant) {
-        self.slots[answer.asker as usize] = Slot::Answered(answer.question, answer.found, now);
+        self.slots[answer.requester as usize] = Slot::Answered(answer.examination, answer.found, now);
     }
 
     /// Returns the time at which an examination under way is to be given up; `None`: none is under way, or it was
@@ -147,29 +149,33 @@ impl Examiner {
 fn late() -> Unvetted {
     let seconds = PATIENCE.as_secs();
     Unvetted::Failed(format!(
-        "the gateway's addresses, routes and listeners could not be looked at within {seconds} s: the kernel does not answer"
+        "the gateway's addresses, routes and listeners could not be read within {seconds} s: the kernel does not answer"
     ))
 }
 
-fn look_for_all(
-    asked: &questions::Receiver<(Requester, Arc<Examination>)>,
-    answers: &answers::Sender<ExaminationResult>,
-    mut look: impl FnMut(&Examination) -> Result<Vetted, String>,
+fn examine_all(
+    asked: &requests::Receiver<(Requester, Arc<Examination>)>,
+    answers: &results::Sender<ExaminationResult>,
+    mut examine: impl FnMut(&Examination) -> Result<Vetted, String>,
 ) {
-    while let Ok((asker, question)) = asked.recv() {
-        let found = look(&question);
-        let answer = ExaminationResult { asker, question, found };
+    while let Ok((requester, examination)) = asked.recv() {
+        let found = examine(&examination);
+        let answer = ExaminationResult {
+            requester,
+            examination,
+            found,
+        };
         if answers.blocking_send(answer).is_err() {
             return;
         }
     }
 }
 
-fn look(question: &Examination) -> Result<Vetted, String> {
+fn examine(examination: &Examination) -> Result<Vetted, String> {
     let state = State {
-        services: question.services.clone(),
+        services: examination.services.clone(),
     };
-    let warnings = if question.warns {
+    let warnings = if examination.warns {
         let warnings = Routes::open().and_then(|mut routes| preflight::warnings(&mut routes, &state));
         warnings.map_err(|error: NetlinkError| error.to_string())?
     } else {
@@ -177,7 +183,7 @@ fn look(question: &Examination) -> Result<Vetted, String> {
     };
     let obstacles = Routes::open().and_then(|mut routes| preflight::obstacles(&mut routes, &state));
     let obstacles = obstacles.map_err(|error: NetlinkError| error.to_string())?;
-    let known = question.services.iter().zip(&question.known);
+    let known = examination.services.iter().zip(&examination.known);
     let known: BTreeSet<&str> = known
         .filter(|(_, known)| **known)
         .map(|(service, _)| &*service.name)
@@ -210,11 +216,11 @@ mod tests {
         }
     }
 
-    /// Returns a looker whose thread is simulated by the test.
-    fn looker() -> (Examiner, questions::Receiver<(Requester, Arc<Examination>)>) {
-        let (questions, asked) = mpsc::channel();
+    /// Returns an examiner whose thread is simulated by the test.
+    fn examiner() -> (Examiner, requests::Receiver<(Requester, Arc<Examination>)>) {
+        let (requests, asked) = mpsc::channel();
         let slots = Default::default();
-        (Examiner { questions, slots }, asked)
+        (Examiner { requests, slots }, asked)
     }
 
     fn told(vetted: Result<Vetted, Unvetted>) -> Result<String, Unvetted> {
@@ -222,115 +228,137 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_asked_once_and_its_answer_is_taken_once() {
-        let (mut looker, thread) = looker();
+    fn an_examination_is_requested_once_and_its_result_is_taken_once() {
+        let (mut examiner, thread) = examiner();
         let (state, now) = (state("a"), Instant::now());
-        let ask = |looker: &mut Examiner, now| told(looker.vet(Requester::Order, &state, &|_| false, now));
-        assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
-        assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
-        let (asker, question) = thread.try_recv().unwrap();
+        let ask = |examiner: &mut Examiner, now| told(examiner.vet(Requester::Order, &state, &|_| false, now));
+        assert_eq!(ask(&mut examiner, now), Err(Unvetted::Pending));
+        assert_eq!(ask(&mut examiner, now), Err(Unvetted::Pending));
+        let (requester, examination) = thread.try_recv().unwrap();
         assert!(thread.try_recv().is_err(), "it is asked once");
-        let answer = |question: &Arc<Examination>| ExaminationResult {
-            asker,
-            question: Arc::clone(question),
+        let answer = |examination: &Arc<Examination>| ExaminationResult {
+            requester,
+            examination: Arc::clone(examination),
             found: Ok(warned("x")),
         };
-        looker.answered(answer(&question), now);
-        assert_eq!(ask(&mut looker, now), Ok("x".into()));
-        // The next question is examined again, and so is one whose answer was not taken in time.
-        assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
-        let (_, question) = thread.try_recv().unwrap();
-        looker.answered(answer(&question), now);
-        assert_eq!(ask(&mut looker, now + FRESH), Err(Unvetted::Pending));
+        examiner.answered(answer(&examination), now);
+        assert_eq!(ask(&mut examiner, now), Ok("x".into()));
+        // The next request begins another examination, and so does one whose answer was not taken in time.
+        assert_eq!(ask(&mut examiner, now), Err(Unvetted::Pending));
+        let (_, examination) = thread.try_recv().unwrap();
+        examiner.answered(answer(&examination), now);
+        assert_eq!(ask(&mut examiner, now + FRESH), Err(Unvetted::Pending));
         assert!(thread.try_recv().is_ok());
     }
 
     #[test]
-    fn an_answer_to_another_question_is_none() {
-        let (mut looker, thread) = looker();
+    fn the_result_of_another_examination_is_none() {
+        let (mut examiner, thread) = examiner();
         let now = Instant::now();
         let none = |_: &Service| false;
         assert_eq!(
-            told(looker.vet(Requester::File, &state("a"), &none, now)),
+            told(examiner.vet(Requester::File, &state("a"), &none, now)),
             Err(Unvetted::Pending)
         );
-        let (asker, question) = thread.try_recv().unwrap();
-        // Meanwhile something else is wanted, and another asker has a place of its own.
+        let (requester, examination) = thread.try_recv().unwrap();
+        // Meanwhile something else is wanted, and another requester has a place of its own.
         assert_eq!(
-            told(looker.vet(Requester::File, &state("b"), &none, now)),
+            told(examiner.vet(Requester::File, &state("b"), &none, now)),
             Err(Unvetted::Pending)
         );
         assert!(thread.try_recv().is_err(), "one at a time");
         assert_eq!(
-            told(looker.vet(Requester::Order, &state("b"), &none, now)),
+            told(examiner.vet(Requester::Order, &state("b"), &none, now)),
             Err(Unvetted::Pending)
         );
         assert_eq!(thread.try_recv().unwrap().0, Requester::Order);
         let found = Ok(warned("a"));
-        looker.answered(ExaminationResult { asker, question, found }, now);
+        examiner.answered(
+            ExaminationResult {
+                requester,
+                examination,
+                found,
+            },
+            now,
+        );
         assert_eq!(
-            told(looker.vet(Requester::File, &state("b"), &none, now)),
+            told(examiner.vet(Requester::File, &state("b"), &none, now)),
             Err(Unvetted::Pending)
         );
-        let (_, question) = thread.try_recv().unwrap();
-        assert_eq!(&*question.services[0].name, "b");
-        // Questions differ by the known services, too.
+        let (_, examination) = thread.try_recv().unwrap();
+        assert_eq!(&*examination.services[0].name, "b");
+        // Examinations differ by the known services, too.
         let found = Ok(warned("b"));
-        looker.answered(ExaminationResult { asker, question, found }, now);
+        examiner.answered(
+            ExaminationResult {
+                requester,
+                examination,
+                found,
+            },
+            now,
+        );
         assert_eq!(
-            told(looker.vet(Requester::File, &state("b"), &|_| true, now)),
+            told(examiner.vet(Requester::File, &state("b"), &|_| true, now)),
             Err(Unvetted::Pending)
         );
     }
 
     #[test]
-    fn a_look_that_does_not_end_is_given_up() {
-        let (mut looker, thread) = looker();
+    fn an_examination_that_does_not_end_is_given_up() {
+        let (mut examiner, thread) = examiner();
         let (state, now) = (state("a"), Instant::now());
-        let ask = |looker: &mut Examiner, now| told(looker.vet(Requester::Order, &state, &|_| false, now));
-        assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
-        assert_eq!(looker.gives_up_at(now), Some(now + PATIENCE));
+        let ask = |examiner: &mut Examiner, now| told(examiner.vet(Requester::Order, &state, &|_| false, now));
+        assert_eq!(ask(&mut examiner, now), Err(Unvetted::Pending));
+        assert_eq!(examiner.gives_up_at(now), Some(now + PATIENCE));
         let later = now + PATIENCE;
-        assert_eq!(looker.gives_up_at(later), None);
-        assert!(matches!(ask(&mut looker, later), Err(Unvetted::Failed(why)) if why.contains("within 10 s")));
+        assert_eq!(examiner.gives_up_at(later), None);
+        assert!(matches!(ask(&mut examiner, later), Err(Unvetted::Failed(why)) if why.contains("within 10 s")));
         // The examination has ended all the same.
-        let (asker, question) = thread.try_recv().unwrap();
+        let (requester, examination) = thread.try_recv().unwrap();
         let found = Ok(warned("a"));
-        looker.answered(ExaminationResult { asker, question, found }, later);
-        assert_eq!(ask(&mut looker, later), Ok("a".into()));
+        examiner.answered(
+            ExaminationResult {
+                requester,
+                examination,
+                found,
+            },
+            later,
+        );
+        assert_eq!(ask(&mut examiner, later), Ok("a".into()));
         drop(thread);
-        assert!(matches!(ask(&mut looker, later), Err(Unvetted::Failed(why)) if why.contains("has ended")));
+        assert!(matches!(ask(&mut examiner, later), Err(Unvetted::Failed(why)) if why.contains("has ended")));
     }
 
     #[test]
-    fn the_thread_looks_for_everybody_and_ends_with_the_looker() {
-        let (sender, mut answers) = answers::channel(4);
-        let (questions, asked) = mpsc::channel();
-        let thread =
-            thread::spawn(move || look_for_all(&asked, &sender, |question| Ok(warned(&question.services[0].name))));
-        let mut looker = Examiner {
-            questions,
+    fn the_thread_examines_for_everybody_and_ends_with_the_examiner() {
+        let (sender, mut answers) = results::channel(4);
+        let (requests, asked) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            examine_all(&asked, &sender, |examination| Ok(warned(&examination.services[0].name)))
+        });
+        let mut examiner = Examiner {
+            requests,
             slots: Default::default(),
         };
         let now = Instant::now();
-        for (asker, name) in [(Requester::File, "a"), (Requester::Order, "b")] {
+        for (requester, name) in [(Requester::File, "a"), (Requester::Order, "b")] {
             assert_eq!(
-                told(looker.vet(asker, &state(name), &|_| false, now)),
+                told(examiner.vet(requester, &state(name), &|_| false, now)),
                 Err(Unvetted::Pending)
             );
         }
         for _ in 0..2 {
-            looker.answered(answers.blocking_recv().unwrap(), now);
+            examiner.answered(answers.blocking_recv().unwrap(), now);
         }
         assert_eq!(
-            told(looker.vet(Requester::Order, &state("b"), &|_| false, now)),
+            told(examiner.vet(Requester::Order, &state("b"), &|_| false, now)),
             Ok("b".into())
         );
         assert_eq!(
-            told(looker.vet(Requester::File, &state("a"), &|_| false, now)),
+            told(examiner.vet(Requester::File, &state("a"), &|_| false, now)),
             Ok("a".into())
         );
-        drop(looker);
+        drop(examiner);
         thread.join().unwrap();
         assert!(matches!(answers.try_recv(), Err(TryRecvError::Disconnected)));
     }
