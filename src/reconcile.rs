@@ -160,7 +160,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         desired: &Desired,
         options: &ReconcileOptions,
     ) -> Result<ReconcileReport, ReconcileError> {
-        let looked = known.generation;
+        let generation = known.generation;
         let known = self.own(known)?;
         let (services, backends) = ChangeCounts::between(&known.summary, &desired.summary);
         let mut report = ReconcileReport {
@@ -176,7 +176,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             None
         };
         let recorded =
-            (trusted && known.summary == desired.summary && known.ruleset == desired.ruleset).then_some(looked);
+            (trusted && known.summary == desired.summary && known.ruleset == desired.ruleset).then_some(generation);
         let said = known.recorded.as_ref().and_then(|recorded| recorded.details.as_ref());
         let same_owners = said == Some(&self.details);
         if let Err(error) = self.announce(&known, desired) {

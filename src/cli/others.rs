@@ -46,7 +46,7 @@ pub(super) fn look(
     let mut guide = Summary::from(&*state);
     let of_last = last.iter().flat_map(|last| &last.services);
     guide.complete_from(&of_last.map(|(_, service)| &**service).collect());
-    let known = gateway.reconciler(config).look(&guide)?;
+    let known = gateway.reconciler(config).read_contents(&guide)?;
     let nothing = Last::default();
     let of_last = last.as_ref().unwrap_or(&nothing);
     let recorded = known.recorded.as_ref();

@@ -125,7 +125,7 @@ enum DaemonPhase {
     /// Waits until each provider has given its first state.
     Waiting,
     /// Reads the state of the kernel.
-    Looking,
+    Reading,
     /// Keeps the kernel equal to the desired state.
     Running,
     /// Torn down: serves nothing until it is resumed.

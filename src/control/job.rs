@@ -18,7 +18,7 @@ use tcpgw_kernel::conntrack::{Deletion, Pair};
 #[derive(Debug)]
 pub enum Job {
     /// Read the state of the kernel.
-    Look(Summary),
+    ReadContents(Summary),
     /// Make the kernel equal to these services, whatever it holds.
     All(ServicesByName, Memo),
     /// Replace some services by others; the memo is written to the record before.
@@ -44,8 +44,8 @@ pub enum Job {
 /// Result of a job.
 #[derive(Debug)]
 pub enum JobResult {
-    /// Result of [`Job::Look`].
-    Looked(Result<InitialContents, ReconcileError>),
+    /// Result of [`Job::ReadContents`].
+    ContentsRead(Result<InitialContents, ReconcileError>),
     /// Result of [`Job::All`].
     All(Result<ReconcileReport, ReconcileError>),
     /// Result of [`Job::Change`]; `None`: a full run is needed.

@@ -75,7 +75,10 @@ fn work<K: Kernel>(
 
 fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<Links>, job: Job) -> JobOutcome {
     let begin = Instant::now();
-    let writes = matches!(job, Job::Look(_) | Job::All(..) | Job::Check(..) | Job::Teardown(_));
+    let writes = matches!(
+        job,
+        Job::ReadContents(_) | Job::All(..) | Job::Check(..) | Job::Teardown(_)
+    );
     if matches!(job, Job::All(..) | Job::Check(..))
         && let Some(links) = links()
     {
@@ -103,7 +106,7 @@ fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<
 /// Runs one job.
 pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> JobResult {
     match job {
-        Job::Look(guide) => JobResult::Looked(engine.look(&guide)),
+        Job::ReadContents(guide) => JobResult::ContentsRead(engine.read_contents(&guide)),
         Job::All(services, memo) => JobResult::All(engine.apply_all(&services, memo)),
         Job::Change(change, memo) => JobResult::Changed(engine.change(&change.old, &change.new, &change.beside, memo)),
         Job::Forget(backends) => JobResult::Forgot(engine.forget(&backends)),

@@ -125,9 +125,9 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// Fails when the kernel cannot be read.
-    pub fn look(&mut self, guide: &Summary) -> Result<InitialContents, ReconcileError> {
+    pub fn read_contents(&mut self, guide: &Summary) -> Result<InitialContents, ReconcileError> {
         let mut reconciler = self.reconciler();
-        let mut known = reconciler.look(guide)?;
+        let mut known = reconciler.read_contents(guide)?;
         reconciler.place(&mut known)?;
         let found = InitialContents {
             summary: known.summary.clone(),
@@ -150,7 +150,7 @@ impl<K: Kernel> Engine<K> {
         let desired = self.desired(services);
         let known = match self.found.take() {
             Some(known) if self.kernel.identity()? == known.identity() => known,
-            _ => self.reconciler().look(&desired.summary)?,
+            _ => self.reconciler().read_contents(&desired.summary)?,
         };
         let details = memo.details(services);
         let report = self

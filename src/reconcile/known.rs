@@ -199,7 +199,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     /// # Errors
     ///
     /// Fails when the kernel cannot be read.
-    pub fn look(&mut self, desired: &Summary) -> Result<KnownContents, ReconcileError> {
+    pub fn read_contents(&mut self, desired: &Summary) -> Result<KnownContents, ReconcileError> {
         let identity = self.kernel.identity()?;
         let record = self.store.load().map(|Record { head, ruleset }| Record {
             head: head.at(identity.generation),

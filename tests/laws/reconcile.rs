@@ -375,7 +375,7 @@ fn an_orphan_is_taken_over_as_it_is() {
         assert_eq!(gateway.fake_table(), before);
         // The record holds from there on.
         let generation = gateway.fake.generation();
-        let known = gateway.reconciler().look(&desired(&want).summary).unwrap();
+        let known = gateway.reconciler().read_contents(&desired(&want).summary).unwrap();
         assert_eq!(known.rebuild(), None);
         assert_eq!(gateway.apply(&want).unwrap().transactions, 0);
         assert_eq!(gateway.fake.generation(), generation);
@@ -502,7 +502,7 @@ impl Gateway {
     fn apply_with(&mut self, want: &State, options: &ReconcileOptions) -> Result<ReconcileReport, ReconcileError> {
         let desired = desired(want);
         let mut reconciler = self.reconciler();
-        let known = reconciler.look(&desired.summary)?;
+        let known = reconciler.read_contents(&desired.summary)?;
         reconciler.apply(known, &desired, options)
     }
 

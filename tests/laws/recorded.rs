@@ -141,7 +141,7 @@ proptest! {
         let mut fake = dies.into_kernel();
         fake.restart();
         let held = fake.ruleset();
-        let found = engine(fake, &directory).look(&Summary::default()).unwrap();
+        let found = engine(fake, &directory).read_contents(&Summary::default()).unwrap();
         let recorded = found.recorded.expect("a record");
         let details = recorded.details.expect("details");
         let known: BTreeMap<&str, &ServiceSummary> = recorded

@@ -58,7 +58,7 @@ impl<'a> Process<'a> {
         let (kernel, store, namespace) = (&mut self.kernel, self.store.clone(), self.namespace);
         self.net.within("gateway", move || {
             let mut reconciler = Reconciler::new(kernel, &store, namespace, FlowMark::default());
-            let known = reconciler.look(&desired.summary)?;
+            let known = reconciler.read_contents(&desired.summary)?;
             reconciler.apply(known, &desired, &ReconcileOptions::default())
         })
     }

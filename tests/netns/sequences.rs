@@ -344,7 +344,7 @@ fn linux() -> Linux {
 fn run<K: Kernel>(kernel: &mut K, store: &RecordFile, want: &Desired) -> Result<ReconcileReport, TestCaseError> {
     let fail = |error: &dyn fmt::Display| TestCaseError::fail(error.to_string());
     let mut reconciler = Reconciler::new(kernel, store, NAMESPACE, FlowMark::default());
-    let known = reconciler.look(&want.summary).map_err(|error| fail(&error))?;
+    let known = reconciler.read_contents(&want.summary).map_err(|error| fail(&error))?;
     let report = reconciler.apply(known, want, &ReconcileOptions::default());
     Ok(ReconcileReport {
         committing: Duration::ZERO,

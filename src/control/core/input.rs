@@ -163,7 +163,7 @@ impl Core {
                 self.end_pauses_of_suspended(now);
                 self.probe(now.instant);
             }
-            DaemonPhase::Waiting | DaemonPhase::Looking => {}
+            DaemonPhase::Waiting | DaemonPhase::Reading => {}
         }
     }
 

@@ -44,7 +44,7 @@ impl Core {
         let of_kernel = match self.phase {
             _ if self.out.is_some() => None,
             DaemonPhase::Waiting => self.due.retry,
-            DaemonPhase::Looking => None,
+            DaemonPhase::Reading => None,
             DaemonPhase::TornDown => self.due.next_record().filter(|_| self.is_teardown_unwritten()),
             DaemonPhase::Running if self.held_back.awaits_first_judgement() => None,
             DaemonPhase::Running => {
@@ -74,10 +74,10 @@ impl Core {
         match self.phase {
             DaemonPhase::Waiting if self.ready && !is_early => {
                 self.due.retry = None;
-                self.phase = DaemonPhase::Looking;
-                return Some(Job::Look(self.wanted_summary()));
+                self.phase = DaemonPhase::Reading;
+                return Some(Job::ReadContents(self.wanted_summary()));
             }
-            DaemonPhase::Waiting | DaemonPhase::Looking => return None,
+            DaemonPhase::Waiting | DaemonPhase::Reading => return None,
             DaemonPhase::TornDown | DaemonPhase::Running => {}
         }
         if let Some((by, _)) = self.teardown.first() {

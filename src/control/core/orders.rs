@@ -109,7 +109,7 @@ impl Core {
     /// Fails while the daemon starts, when orders cannot be judged.
     pub(super) fn judges(&self) -> Result<(), Refused> {
         match self.phase {
-            DaemonPhase::Waiting | DaemonPhase::Looking => Err(Refused::Busy("the daemon is starting".into())),
+            DaemonPhase::Waiting | DaemonPhase::Reading => Err(Refused::Busy("the daemon is starting".into())),
             DaemonPhase::Running | DaemonPhase::TornDown => Ok(()),
         }
     }

@@ -22,7 +22,7 @@ impl Core {
         }
         self.record_trouble = outcome.record_trouble;
         match outcome.done {
-            JobResult::Looked(found) => self.looked(found, now),
+            JobResult::ContentsRead(found) => self.contents_read(found, now),
             JobResult::All(Ok(report)) => {
                 self.due.all_flushed();
                 self.problems.resolve(ProblemKind::StaleFlows);
@@ -204,7 +204,7 @@ impl Core {
         }
     }
 
-    fn looked(&mut self, found: Result<crate::reconcile::engine::InitialContents, ReconcileError>, now: Now) {
+    fn contents_read(&mut self, found: Result<crate::reconcile::engine::InitialContents, ReconcileError>, now: Now) {
         let found = match found {
             Ok(found) => found,
             Err(error) => {

@@ -35,7 +35,7 @@ impl Core {
             )),
             DaemonPhase::Running => None,
             DaemonPhase::TornDown => Some(Refused::Failed(super::TORN_DOWN.into())),
-            DaemonPhase::Waiting | DaemonPhase::Looking => {
+            DaemonPhase::Waiting | DaemonPhase::Reading => {
                 Some(Refused::Busy("nothing is served yet: the daemon is starting".into()))
             }
         };
@@ -107,7 +107,7 @@ impl Core {
     /// Serves again after a teardown.
     pub fn resume(&mut self, by: Peer, reply: ReplySender<Result<Resumed, Refused>>, now: Now) {
         match self.phase {
-            DaemonPhase::Waiting | DaemonPhase::Looking => {
+            DaemonPhase::Waiting | DaemonPhase::Reading => {
                 drop(reply.send(Err(Refused::Busy("the daemon is starting".into()))));
             }
             DaemonPhase::Running => drop(reply.send(Ok(Resumed::default()))),

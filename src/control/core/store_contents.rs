@@ -159,7 +159,7 @@ impl Core {
         tracing::info!("the store can be read: services of the API can be changed");
         self.order_queue.lost = false;
         self.addon.is_copy = false;
-        if matches!(self.phase, DaemonPhase::Waiting | DaemonPhase::Looking) {
+        if matches!(self.phase, DaemonPhase::Waiting | DaemonPhase::Reading) {
             return self.opened(Ok(opened), now);
         }
         self.store_trouble(opened.trouble.as_ref(), now);

@@ -113,7 +113,7 @@ impl World {
         let mut reconciler = Reconciler::new(fake, &records, NAMESPACE, FlowMark::default())
             .signed(applied)
             .detailed(details.collect());
-        let known = reconciler.look(&desired.summary).unwrap();
+        let known = reconciler.read_contents(&desired.summary).unwrap();
         let path = Last::path(&self.store_path());
         if let Some(mut last) = Last::load(&path).unwrap() {
             let missing = known.lost(&last).filter(|(_, name)| wanted.get(name).is_none());

@@ -19,7 +19,7 @@ use tcpgw_core::model::{self, Backend, Edits, Service, Word};
 impl Core {
     /// Returns the next write of a deploy, if one is due.
     pub(in crate::control::core) fn next_step(&mut self, now: Now) -> Option<Write> {
-        if matches!(self.phase, DaemonPhase::Waiting | DaemonPhase::Looking) {
+        if matches!(self.phase, DaemonPhase::Waiting | DaemonPhase::Reading) {
             return None;
         }
         self.deploys.tick(now.instant);
