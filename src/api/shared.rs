@@ -58,7 +58,7 @@ impl ApiState {
         asking::ask(&self.requests, &self.times, patience, ask).await
     }
 
-    pub(super) async fn look(&self) -> Result<Snapshot, ApiError> {
+    pub(super) async fn snapshot(&self) -> Result<Snapshot, ApiError> {
         self.ask(self.times.answer, DaemonRequest::Snapshot).await
     }
 

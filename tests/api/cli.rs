@@ -61,7 +61,7 @@ fn status_healthz_and_doctor_agree_about_every_kind_of_problem() {
         .services
         .truncate(1);
     let tell = |problems: Vec<Problem>| {
-        server.shared.lock().expect("whole").look.daemon.problems = problems;
+        server.shared.lock().expect("whole").snapshot.daemon.problems = problems;
         let healthz = server.get("/v1/healthz");
         let status = run(&server, &["status", "-o", "json", "--interval", "0s"]);
         assert_eq!(json(&status)["problems"], healthz.json()["problems"]);
@@ -128,7 +128,7 @@ fn what_the_daemon_says_makes_no_lines_of_its_own() {
     server.shared.lock().expect("whole").answer = Some(Refused::Refused(lines.into()));
     let refused = run(&server, &["apply", &state(&server, GOOD)]);
     assert_eq!(err(&refused).lines().count(), 1, "{}", err(&refused));
-    server.shared.lock().expect("whole").look.daemon.problems =
+    server.shared.lock().expect("whole").snapshot.daemon.problems =
         vec![Problem::new(ProblemKind::RejectedConfiguration, lines)];
     for shows in [&["status", "--interval", "0s"][..], &["doctor"]] {
         let shown = run(&server, shows);
@@ -359,7 +359,7 @@ fn events_are_lines() {
 #[test]
 fn a_daemon_of_another_namespace_is_not_ours() {
     let server = serves();
-    server.shared.lock().expect("whole").look.daemon.namespace += 1;
+    server.shared.lock().expect("whole").snapshot.daemon.namespace += 1;
     for args in [&["status"][..], &["teardown"], &["events"], &["who", "10.2.0.1:1"]] {
         let output = run(&server, args);
         assert_eq!(output.status.code(), Some(1), "{args:?}");

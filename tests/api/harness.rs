@@ -60,7 +60,7 @@ pub(crate) struct Server {
 
 /// State of the daemon's loop, and the requests that it got.
 pub(crate) struct Told {
-    pub(crate) look: Snapshot,
+    pub(crate) snapshot: Snapshot,
     pub(crate) events: Events,
     pub(crate) applies: Vec<Apply>,
     pub(crate) teardowns: usize,
@@ -100,7 +100,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
     };
     let mut socket = Socket::bind(&settings).expect("a socket");
     let shared = Arc::new(Mutex::new(Told {
-        look: look(),
+        snapshot: snapshot(),
         events: Events::new("test"),
         applies: Vec::new(),
         teardowns: 0,
@@ -171,7 +171,7 @@ async fn answer(mut asked: mpsc::Receiver<DaemonRequest>, told: Arc<Mutex<Told>>
         }
         let mut told = told.lock().expect("nobody panicked");
         match ask {
-            DaemonRequest::Snapshot(reply) => drop(reply.send(told.look.clone())),
+            DaemonRequest::Snapshot(reply) => drop(reply.send(told.snapshot.clone())),
             DaemonRequest::Follow(after, reply) => drop(reply.send(told.events.follow(&after))),
             DaemonRequest::Apply(apply, reply) => {
                 let answer = match told.answer.clone() {
@@ -278,7 +278,7 @@ pub(crate) fn flow(client: u16) -> Flow {
     }
 }
 
-fn look() -> Snapshot {
+fn snapshot() -> Snapshot {
     let health = |state, reason: Option<&str>| HealthView {
         state,
         reason: reason.map(str::to_owned),

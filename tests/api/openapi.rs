@@ -326,7 +326,14 @@ fn answers_are_as_described() {
     server.shared.lock().expect("whole").answer = Some(Refused::Failed("no".into()));
     post("", 500, GOOD);
     let problem = Problem::new(ProblemKind::KernelRefuses, "no");
-    server.shared.lock().expect("whole").look.daemon.problems.push(problem);
+    server
+        .shared
+        .lock()
+        .expect("whole")
+        .snapshot
+        .daemon
+        .problems
+        .push(problem);
     check("/v1/healthz", "get", 503, &server.get("/v1/healthz"));
     let mute = serves_with(Loop::Mute, times());
     check("/v1/daemon", "get", 504, &mute.get("/v1/daemon"));
@@ -335,7 +342,7 @@ fn answers_are_as_described() {
 #[test]
 fn a_gateway_without_anything_is_described_too() {
     let server = serves();
-    server.shared.lock().expect("whole").look = tcpgw::view::snapshot::Snapshot::default();
+    server.shared.lock().expect("whole").snapshot = tcpgw::view::snapshot::Snapshot::default();
     for path in ["/v1/status", "/v1/flows", "/v1/daemon", "/v1/drains"] {
         check(path, "get", 200, &server.get(path));
     }

@@ -147,7 +147,14 @@ fn the_daemon_tells_of_itself() {
     assert_eq!((healthz.status, &healthz.json()["ok"]), (200, &json!(true)));
     let also = |kind| {
         let problem = Problem::new(kind, "words");
-        server.shared.lock().expect("whole").look.daemon.problems.push(problem);
+        server
+            .shared
+            .lock()
+            .expect("whole")
+            .snapshot
+            .daemon
+            .problems
+            .push(problem);
     };
     also(ProblemKind::Paused);
     assert_eq!(server.get("/v1/healthz").status, 200, "a warning");

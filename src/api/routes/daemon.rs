@@ -35,7 +35,7 @@ struct DaemonStateAnswer<'a> {
 
 pub(in crate::api) async fn daemon(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let known = shared.look().await?;
+    let known = shared.snapshot().await?;
     let mut health = BTreeMap::new();
     for view in known.health.values() {
         *health.entry(view.state).or_default() += 1;
@@ -55,7 +55,7 @@ pub(in crate::api) async fn healthz(State(shared): State<ApiState>, params: Para
         torn_down,
         problems,
         ..
-    } = shared.look().await?.daemon;
+    } = shared.snapshot().await?.daemon;
     let ok = problem::is_ok(&problems);
     let told = problem::few(&problems);
     let mut response = json(&json!({"ok": ok, "in_sync": in_sync, "torn_down": torn_down, "problems": told}));
@@ -67,7 +67,7 @@ pub(in crate::api) async fn healthz(State(shared): State<ApiState>, params: Para
 
 pub(in crate::api) async fn drains(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let known = shared.look().await?;
+    let known = shared.snapshot().await?;
     Ok(json(&json!({"drains": known.drains})))
 }
 

@@ -27,7 +27,7 @@ pub(in crate::api) async fn status(State(shared): State<ApiState>, params: Param
     let mut params = params.known(&["service", "interval"])?;
     let service = params.parse("service")?;
     let interval = params.duration("interval", INTERVAL)?.unwrap_or_default();
-    let known = shared.look().await?;
+    let known = shared.snapshot().await?;
     let totals = shared.totals.clone();
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, asker: &QueryClient| {
         let totals = totals.and_then(|totals| totals());
@@ -56,7 +56,7 @@ pub(in crate::api) async fn flows(State(shared): State<ApiState>, params: Params
         backend: params.read("backend", endpoint)?,
         client: params.read("client", network::parse)?,
     };
-    let Snapshot { services, .. } = shared.look().await?;
+    let Snapshot { services, .. } = shared.snapshot().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let mut list = JsonFlows::new(out);
         observe::flows(kernel, &services, observe::noted(), &query, &mut list)
@@ -73,7 +73,7 @@ pub(in crate::api) async fn who(State(shared): State<ApiState>, params: Params) 
     };
     let backend = params.read("backend", endpoint)?;
     let service: Option<ServiceName> = params.parse("service")?;
-    let Snapshot { services, .. } = shared.look().await?;
+    let Snapshot { services, .. } = shared.snapshot().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let who = observe::who(kernel, &services, observe::noted(), seen_as, backend, service.as_ref())?;
         Ok(observe::write_json(out, &who)?)
@@ -84,7 +84,7 @@ pub(in crate::api) async fn who(State(shared): State<ApiState>, params: Params) 
 /// Returns the flows of clients that are denied now.
 pub(in crate::api) async fn denied(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
-    let Snapshot { services, .. } = shared.look().await?;
+    let Snapshot { services, .. } = shared.snapshot().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let only = position(service.as_ref(), &services)?;
         let denied = count_denied(kernel, services.mark, &services.summary, only)?;
@@ -105,7 +105,7 @@ pub(in crate::api) async fn would_be_denied(
     let state = model::parse(&text).map_err(Refused::Invalid)?;
     drop((text, place));
     let summary = Summary::from(&state);
-    let mark = shared.look().await?.services.mark;
+    let mark = shared.snapshot().await?.services.mark;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let denied = count_denied(kernel, mark, &summary, None)?;
         Ok(observe::write_json(out, &denied)?)
@@ -116,7 +116,7 @@ pub(in crate::api) async fn would_be_denied(
 /// Ends the flows of clients that are denied now.
 pub(in crate::api) async fn flush(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
-    let Snapshot { services, .. } = shared.look().await?;
+    let Snapshot { services, .. } = shared.snapshot().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let only = position(service.as_ref(), &services)?;
         let flushed = flush_denied(kernel, services.mark, &services.summary, only)?;

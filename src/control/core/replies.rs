@@ -19,7 +19,7 @@ use tcpgw_core::summary::Summary;
 
 impl Core {
     /// Returns a snapshot of the state, without a query of the kernel.
-    pub fn look(&mut self, now: Now) -> Snapshot {
+    pub fn snapshot(&mut self, now: Now) -> Snapshot {
         self.tell_problems(now);
         let shown: Vec<Service> = self.shown().collect();
         let summary: Summary = shown.iter().collect();
@@ -55,7 +55,7 @@ impl Core {
     /// Returns what metrics show of the daemon, without a query of the kernel.
     pub fn metrics(&mut self, now: Now) -> MetricsView {
         MetricsView {
-            snapshot: self.look(now),
+            snapshot: self.snapshot(now),
             plans: self.addon_plans(),
             own: self.own.clone(),
         }

@@ -25,7 +25,7 @@ impl DaemonLoop {
         let now = Now::read();
         // The client may have disconnected.
         match ask {
-            DaemonRequest::Snapshot(reply) => drop(reply.send(self.core.look(now))),
+            DaemonRequest::Snapshot(reply) => drop(reply.send(self.core.snapshot(now))),
             DaemonRequest::Follow(after, reply) => drop(reply.send(self.core.follow(&after))),
             DaemonRequest::Teardown(by, reply) => self.core.teardown(by, reply),
             DaemonRequest::Resume(by, reply) => self.core.resume(by, reply, now),
