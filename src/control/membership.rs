@@ -232,14 +232,14 @@ impl Membership {
 
     /// Returns the changes of probes since the last call.
     pub fn take_probes(&mut self) -> BTreeMap<Endpoint, Probing> {
-        let mut looked = std::mem::take(&mut self.probing.wanted);
+        let mut changed = std::mem::take(&mut self.probing.wanted);
         // Draining backends are known when the desired state has been worked out.
         let is_settled = self.dirty.is_empty();
         if is_settled {
-            looked.append(&mut self.probing.released);
+            changed.append(&mut self.probing.released);
         }
         let mut probes = BTreeMap::new();
-        for endpoint in looked {
+        for endpoint in changed {
             match self.probed_for(endpoint).map(|service| service.health) {
                 Some(health) if self.probing.anew.remove(&endpoint) => probes.insert(endpoint, Probing::Anew(health)),
                 Some(health) if self.probing.again.remove(&endpoint) => probes.insert(endpoint, Probing::Again(health)),

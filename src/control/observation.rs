@@ -41,7 +41,7 @@ pub enum StoreFile {
 
 impl StoreFile {
     /// Compares with the file at the path. Returns `None` when that file cannot be examined.
-    pub fn look(path: &Path, opened: FileId) -> Option<Self> {
+    pub fn compare(path: &Path, opened: FileId) -> Option<Self> {
         match FileId::of(path) {
             Ok(file) if file == opened => Some(Self::Same),
             Ok(_) => Some(Self::Other),

@@ -72,7 +72,7 @@ impl Obstacle {
     /// Returns whether a served service has it, too, so that it is no reason not to serve it.
     pub fn is_in(&self, served: &Service) -> bool {
         match self.kind {
-            // Services that are served unchanged get no such obstacle: see `not_looked_at`.
+            // Services that are served unchanged get no such obstacle: see `not_examined`.
             ObstacleKind::PortTaken | ObstacleKind::NotLookedAt => false,
             ObstacleKind::FencedPort(port) => served.port == port,
             ObstacleKind::FencedSize => true,
@@ -86,7 +86,7 @@ impl Obstacle {
 
 /// Returns an obstacle for a service when the gateway could not be examined; `None` if the service needs nothing that
 /// `served` does not have already.
-pub fn not_looked_at<'a>(
+pub fn not_examined<'a>(
     service: &Service,
     served: impl IntoIterator<Item = &'a Arc<Service>>,
     why: &str,
@@ -104,7 +104,7 @@ pub fn not_looked_at<'a>(
         kind: ObstacleKind::NotLookedAt,
         problem: InputProblem {
             place: format!("service \"{}\"", service.name),
-            message: format!("the gateway could not be looked at, which is tried again every few seconds: {why}"),
+            message: format!("the gateway could not be examined, which is tried again every few seconds: {why}"),
         },
     })
 }

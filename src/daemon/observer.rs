@@ -70,7 +70,7 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
             .surroundings
             .then(|| surroundings(&mut reader, &request.subject));
         let store = request.store.as_ref().filter(|_| request.surroundings);
-        let store = store.and_then(|(path, opened)| StoreFile::look(path, *opened));
+        let store = store.and_then(|(path, opened)| StoreFile::compare(path, *opened));
         let begun = cpu_time();
         let handshakes = request
             .handshakes

@@ -182,7 +182,7 @@ impl DaemonLoop {
                 Some(answer) = self.examinations.recv() => {
                     let now = Now::read();
                     self.examiner.answered(answer, now.instant);
-                    self.core.look_ended(now);
+                    self.core.examination_ended(now);
                 }
                 Some(changed) = self.network.recv() => self.network_changed(changed),
                 () = sleep_until(wake.into()) => {}
@@ -230,7 +230,7 @@ impl DaemonLoop {
             self.file_news(news);
         }
         if self.gives_up_at.take_if(|at| *at <= now.instant).is_some() {
-            self.core.look_ended(now);
+            self.core.examination_ended(now);
         }
         self.pulse.step_done(Instant::now());
         let examiner = &mut self.examiner;
@@ -261,8 +261,8 @@ impl DaemonLoop {
         self.pulse.step_done(Instant::now());
         if self.socket_at <= now.instant {
             self.socket_at = now.instant + SOCKET;
-            self.look_for_files(now);
-            self.look_for_configuration();
+            self.check_files(now);
+            self.check_configuration();
             let is_serving = self.core.is_serving();
             self.core
                 .last_damaged(Last::problem(&self.core.settings().store, is_serving));

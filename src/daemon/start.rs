@@ -106,7 +106,7 @@ impl StartFiles {
             named: named(config),
             known: Vec::new(),
         };
-        files.known = files.look(given);
+        files.known = files.versions(given);
         files
     }
 
@@ -117,7 +117,7 @@ impl StartFiles {
         settings: &DaemonSettings,
         config: &Config,
     ) -> Option<Result<(), StartError>> {
-        let now = self.look(given);
+        let now = self.versions(given);
         if now == self.known {
             return None;
         }
@@ -126,11 +126,11 @@ impl StartFiles {
             self.named = named(&config);
             judge(&settings, &config, &Owners::of_daemon())
         });
-        self.known = self.look(given);
+        self.known = self.versions(given);
         Some(judged)
     }
 
-    fn look(&self, given: &Given) -> Vec<Option<FileVersion>> {
+    fn versions(&self, given: &Given) -> Vec<Option<FileVersion>> {
         let others = self.named.iter().map(PathBuf::as_path);
         [given.file()].into_iter().chain(others).map(identity).collect()
     }

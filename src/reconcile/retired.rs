@@ -20,7 +20,7 @@ pub(super) enum Leaves {
 /// Returns the pairs of service and backend that are removed, if they are few and no other reason requires a pass over
 /// all flows.
 pub(super) fn few_retired(old: &Summary, new: &Summary, leaves: Leaves) -> Option<Vec<Pair>> {
-    // Nothing changed: a repeated run is meant as a check, so every flow is looked at.
+    // Nothing changed: a repeated run is meant as a check, so every flow is read.
     if old == new {
         return None;
     }

@@ -300,7 +300,7 @@ impl Core {
             self.addon.registry.commit(change, now.unix);
             self.addon.amendments.is_overtaken(change);
             if let ResourceChange::Put(resource) = change {
-                self.deploys.look_at(&resource.id.service());
+                self.deploys.service_changed(&resource.id.service());
             }
             self.due.remember(now.instant);
         }

@@ -137,7 +137,7 @@ pub(super) struct Deploys {
     /// Deploys that probe an endpoint, by endpoint.
     asked: BTreeMap<Endpoint, BTreeSet<u64>>,
     /// Deploys to examine, since something has happened to them.
-    look: BTreeSet<u64>,
+    to_examine: BTreeSet<u64>,
     times: BTreeSet<(Instant, u64)>,
     /// Whether a deploy was switched that the kernel may already hold.
     fresh: bool,
@@ -157,13 +157,13 @@ impl Deploys {
 
     /// Marks the deploys to examine after a probe of the endpoint.
     pub(super) fn probed(&mut self, endpoint: Endpoint) {
-        self.look.extend(self.asked.get(&endpoint).into_iter().flatten());
+        self.to_examine.extend(self.asked.get(&endpoint).into_iter().flatten());
     }
 
     /// Marks the deploys of a service to examine, since the service has changed.
-    pub(super) fn look_at(&mut self, service: &str) {
+    pub(super) fn service_changed(&mut self, service: &str) {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
-        self.look.extend(of.map(|(id, _)| *id));
+        self.to_examine.extend(of.map(|(id, _)| *id));
     }
 
     /// Returns the time of the next timeout or retry.
@@ -196,7 +196,7 @@ impl Deploys {
     fn insert(&mut self, id: u64, deploy: RunningDeploy) {
         if let DeployStage::Probing(at) | DeployStage::Ending(_, _, at) = deploy.stage {
             self.times.insert((at, id));
-            self.look.insert(id);
+            self.to_examine.insert(id);
         }
         if let DeployStage::Probing(_) = deploy.stage {
             for target in &deploy.targets {
@@ -262,7 +262,7 @@ impl Deploys {
     fn tick(&mut self, now: Instant) {
         while let Some((at, id)) = self.times.first().copied().filter(|(at, _)| *at <= now) {
             self.times.remove(&(at, id));
-            self.look.insert(id);
+            self.to_examine.insert(id);
         }
     }
 
@@ -372,7 +372,7 @@ impl Core {
             }
             if reached == Reached::Left {
                 self.deploys.set(id, DeployStage::Left);
-                self.deploys.look.insert(id);
+                self.deploys.to_examine.insert(id);
             }
         }
     }

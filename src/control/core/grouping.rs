@@ -4,7 +4,7 @@
 #[derive(Debug, Default)]
 pub(super) struct Grouping {
     /// Number of the first orders that are being examined together; later ones are not.
-    pub(super) looked_at: Option<usize>,
+    pub(super) examined: Option<usize>,
     /// Number of the first orders that are taken one by one.
     pub(super) singly: usize,
 }

@@ -20,7 +20,7 @@ pub(super) struct HeldBack {
     /// Whether kept services have given way once to all that others claim.
     pub(super) gave_way: bool,
     /// Whether they are judged when the examination under way has ended.
-    pub(super) awaits_look: bool,
+    pub(super) awaits_examination: bool,
     /// Services that the last process of this boot served, and whose table another process removed before this one
     /// began.
     pub(super) former: Vec<Arc<Service>>,
@@ -47,7 +47,7 @@ impl HeldBack {
     /// Returns whether the services have not been judged yet and an examination is under way: the kernel is not
     /// changed before it has ended.
     pub(super) fn awaits_first_judgement(&self) -> bool {
-        !self.has_judged && self.awaits_look
+        !self.has_judged && self.awaits_examination
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {

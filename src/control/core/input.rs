@@ -70,7 +70,7 @@ impl Core {
             }
             Err(Unjudged::Refused(refused)) => {
                 if matches!(refused, Refused::Failed(_)) {
-                    self.look_again(now);
+                    self.examine_again(now);
                 }
                 self.refuse_file(state, refused.lines(), now);
                 return true;
@@ -140,7 +140,7 @@ impl Core {
         self.addon.forget(&edits.gone);
         self.addon.learn(&edits.put);
         for name in &edits.gone {
-            self.deploys.look_at(name);
+            self.deploys.service_changed(name);
         }
         self.tell_displacements(edits, cause, now);
         let edits = &self.with_orphans(edits);

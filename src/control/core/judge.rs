@@ -43,7 +43,7 @@ pub(super) struct ProviderSize {
 /// Reason why there is no [`Vetted`] result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unvetted {
-    /// The examination of the gateway is under way. The caller repeats the check when [`Core::look_ended`] was called.
+    /// The examination of the gateway is under way. The caller repeats the check when [`Core::examination_ended`] was called.
     Pending,
     /// The examination failed, with this error.
     Failed(String),

@@ -11,7 +11,7 @@ use super::obstacles::{Obstacles, by_service};
 use super::{Core, DaemonPhase, Now};
 use crate::control::claimed::Claimed;
 use crate::control::name::Name;
-use crate::control::obstacle::not_looked_at;
+use crate::control::obstacle::not_examined;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use tcpgw_core::model::{Edits, Service, State};
 use tcpgw_core::problem::{Problem, ProblemKind};
@@ -36,8 +36,8 @@ impl Core {
     }
 
     /// Judges again when an examination of the gateway has ended for which the judgement waits.
-    pub fn look_ended(&mut self, now: Now) {
-        if self.held_back.awaits_look {
+    pub fn examination_ended(&mut self, now: Now) {
+        if self.held_back.awaits_examination {
             self.addresses_changed(now);
         }
     }
@@ -82,16 +82,16 @@ impl Core {
             },
             &is_known,
         );
-        self.held_back.awaits_look = vetted == Err(Unvetted::Pending);
+        self.held_back.awaits_examination = vetted == Err(Unvetted::Pending);
         let (mut found, is_blind) = match vetted {
             Ok(vetted) => (by_service(vetted.obstacles), false),
             Err(Unvetted::Pending) => return,
             Err(Unvetted::Failed(error)) => {
-                tracing::warn!(error, "failed to look at addresses and listeners");
+                tracing::warn!(error, "failed to read addresses and listeners");
                 if self.held_back.has_judged {
-                    return self.look_again(now);
+                    return self.examine_again(now);
                 }
-                (self.not_looked_at(&all, &error), true)
+                (self.not_examined(&all, &error), true)
             }
         };
         self.add_fences(&all, &before, &mut found);
@@ -119,7 +119,7 @@ impl Core {
         // Held-back services may have given way to others by these edits.
         self.lost_surroundings(&all, &found);
         if is_blind {
-            return self.look_again(now);
+            return self.examine_again(now);
         }
         self.judge_later(now);
         self.rejected.again();
@@ -159,17 +159,17 @@ impl Core {
     }
 
     /// Schedules a judgement after an examination failed.
-    pub(super) fn look_again(&mut self, now: Now) {
+    pub(super) fn examine_again(&mut self, now: Now) {
         self.due.judge_by(now.instant + LISTENERS);
     }
 
     /// Returns obstacles for all services after the first examination failed: those that are served stay, and no other
     /// is begun.
-    fn not_looked_at(&self, all: &State, why: &str) -> Obstacles {
+    fn not_examined(&self, all: &State, why: &str) -> Obstacles {
         let obstacles = all
             .services
             .iter()
-            .filter_map(|service| not_looked_at(service, self.known_of(service), why));
+            .filter_map(|service| not_examined(service, self.known_of(service), why));
         by_service(obstacles)
     }
 

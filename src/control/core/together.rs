@@ -62,7 +62,7 @@ impl Core {
     /// Takes the first waiting orders, if several can be taken together.
     pub(super) fn take_together(&mut self, vet: &mut Vet<'_>, now: Now) -> Together {
         let grouping = &mut self.order_queue.grouping;
-        let most = grouping.looked_at.take().unwrap_or(MOST_TOGETHER);
+        let most = grouping.examined.take().unwrap_or(MOST_TOGETHER);
         if grouping.singly > 0 || self.judges_singly().is_err() {
             return Together::Singly;
         }
@@ -74,7 +74,7 @@ impl Core {
         match self.judge_group(&group.edits, vet) {
             Ok(judged) if judged.warnings.is_empty() && judged.obstacles.is_empty() => self.accept_group(group, now),
             Err(Unjudged::Pending) => {
-                self.order_queue.grouping.looked_at = Some(count);
+                self.order_queue.grouping.examined = Some(count);
                 Together::Pending
             }
             Ok(_) | Err(Unjudged::Refused(_)) => {

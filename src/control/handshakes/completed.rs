@@ -22,8 +22,8 @@ pub(super) struct Completed {
     /// Whether the flows are not listed, so that only reported handshakes are known.
     is_unlisted: bool,
     /// Time of the last observation.
-    looked_at: Option<Instant>,
-    look: CurrentScan,
+    observed_at: Option<Instant>,
+    scan: CurrentScan,
     /// Lower bound for the time of the last completed handshake: the observation before the one that found it or
     /// received it.
     pub(super) last_new: Option<Instant>,
@@ -55,39 +55,39 @@ impl Completed {
 
     /// Returns whether no further flow is remembered.
     pub(super) fn is_full(&self) -> bool {
-        self.is_unlisted || self.look.seen.len() >= MOST_COMPLETED
+        self.is_unlisted || self.scan.seen.len() >= MOST_COMPLETED
     }
 
     /// Adds a flow, in the order of the kernel.
     pub(super) fn note(&mut self, id: u32, client: IpAddr) {
         // A flow may be listed twice.
-        if self.is_full() || !self.look.seen.insert(id) {
+        if self.is_full() || !self.scan.seen.insert(id) {
             return;
         }
         if self.known.contains(&id) {
-            self.look.new.append(&mut self.look.maybe_new);
+            self.scan.new.append(&mut self.scan.maybe_new);
         } else {
-            self.look.maybe_new.insert(client);
+            self.scan.maybe_new.insert(client);
         }
     }
 
     /// Ends an observation; `is_cut`: not all flows were listed. Returns the clients that have new flows.
     pub(super) fn end(&mut self, is_cut: bool, now: Instant) -> BTreeSet<IpAddr> {
         let is_full = is_cut || self.is_full();
-        let mut look = std::mem::take(&mut self.look);
+        let mut scan = std::mem::take(&mut self.scan);
         if !self.was_full {
-            look.new.append(&mut look.maybe_new);
+            scan.new.append(&mut scan.maybe_new);
         }
         self.was_full = is_full;
-        self.known = look.seen;
+        self.known = scan.seen;
         // It is unknown whether flows of the first observation are new.
-        let Some(before) = self.looked_at.replace(now) else {
+        let Some(before) = self.observed_at.replace(now) else {
             return BTreeSet::new();
         };
-        if !look.new.is_empty() {
+        if !scan.new.is_empty() {
             self.last_new = self.last_new.max(Some(before));
         }
-        look.new
+        scan.new
     }
 
     /// Notes that handshakes were completed at some time after `since`, as the kernel reported.
@@ -97,7 +97,7 @@ impl Completed {
 
     /// Ends an observation that failed.
     pub(super) fn abandon(&mut self) {
-        self.look = CurrentScan::default();
+        self.scan = CurrentScan::default();
     }
 
     /// Returns whether handshakes were completed since `begin`, as far as is known.

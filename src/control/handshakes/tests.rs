@@ -16,7 +16,7 @@ fn client(last: u8) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, last).into()
 }
 
-fn look(tracker: &mut HandshakeTracker, begun: &[(u32, bool)], completed: &[u32], now: Instant) -> HandshakeReport {
+fn observe(tracker: &mut HandshakeTracker, begun: &[(u32, bool)], completed: &[u32], now: Instant) -> HandshakeReport {
     for (id, is_answered) in begun {
         tracker.handshake(*id, A, CLIENT, *is_answered, now);
     }
@@ -41,15 +41,15 @@ fn severity(report: &HandshakeReport) -> Option<Severity> {
 }
 
 #[test]
-fn a_handshake_is_overdue_that_was_there_at_two_looks() {
+fn a_handshake_is_overdue_that_was_there_at_two_observations() {
     let mut tracker = HandshakeTracker::default();
     let start = Instant::now();
-    let first = look(&mut tracker, &[(1, false), (2, false)], &[], start);
+    let first = observe(&mut tracker, &[(1, false), (2, false)], &[], start);
     assert_eq!(first.services.len(), 0);
-    let early = look(&mut tracker, &[(1, false)], &[], start + Duration::from_secs(2));
+    let early = observe(&mut tracker, &[(1, false)], &[], start + Duration::from_secs(2));
     assert_eq!(early.services.len(), 0);
     // Flow 2 is another one with the same id: it was gone at the last observation.
-    let second = look(&mut tracker, &[(1, false), (2, false)], &[], start + PATIENCE);
+    let second = observe(&mut tracker, &[(1, false), (2, false)], &[], start + PATIENCE);
     let expected = Overdue {
         unanswered: 1,
         last_unanswered: 1,
@@ -59,7 +59,7 @@ fn a_handshake_is_overdue_that_was_there_at_two_looks() {
     };
     assert_eq!(of_a(&second), expected);
     assert_eq!(severity(&second), Some(Severity::Error));
-    let gone = look(&mut tracker, &[], &[], start + PATIENCE * 2);
+    let gone = observe(&mut tracker, &[], &[], start + PATIENCE * 2);
     let expected = Overdue {
         unanswered: 0,
         ..expected
@@ -129,7 +129,12 @@ fn a_service_that_nobody_tries_is_forgotten() {
     let mut tracker = HandshakeTracker::default();
     let start = Instant::now();
     let mut told = |begun: &[(u32, bool)], seconds: u64| {
-        severity(&look(&mut tracker, begun, &[7], start + Duration::from_secs(seconds)))
+        severity(&observe(
+            &mut tracker,
+            begun,
+            &[7],
+            start + Duration::from_secs(seconds),
+        ))
     };
     told(&[(1, false)], 0);
     assert_eq!(told(&[(1, false)], 3), Some(Severity::Error));
@@ -186,23 +191,23 @@ fn what_is_remembered_ends_with_the_service_and_not_with_a_look_that_fails() {
     let mut tracker = HandshakeTracker::default();
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    look(&mut tracker, &[(1, false)], &[], start);
+    observe(&mut tracker, &[(1, false)], &[], start);
     assert!(!tracker.remembers());
     assert_eq!(
-        severity(&look(&mut tracker, &[(1, false)], &[], at(3))),
+        severity(&observe(&mut tracker, &[(1, false)], &[], at(3))),
         Some(Severity::Error)
     );
     tracker.handshake(2, A, CLIENT, false, at(4));
     tracker.abandon();
-    assert_eq!(severity(&look(&mut tracker, &[], &[], at(5))), Some(Severity::Error));
+    assert_eq!(severity(&observe(&mut tracker, &[], &[], at(5))), Some(Severity::Error));
     assert!(tracker.remembers());
     assert_eq!(
-        look(&mut tracker, &[], &[], at(6)).problems(|_| None, false),
+        observe(&mut tracker, &[], &[], at(6)).problems(|_| None, false),
         [],
         "there is no such service"
     );
     tracker.retain(|name| name != A);
-    assert_eq!(look(&mut tracker, &[], &[], at(7)), HandshakeReport::default());
+    assert_eq!(observe(&mut tracker, &[], &[], at(7)), HandshakeReport::default());
 }
 
 /// conntrack keeps handshakes that backends have answered for a minute.
@@ -212,7 +217,7 @@ fn answers_that_reach_clients_again_are_no_error_while_old_ones_are_remembered()
     let start = Instant::now();
     let mut after = |clients: &[u8], others: &[u32], seconds| {
         let now = start + Duration::from_secs(seconds);
-        severity(&look_at_answered(&mut tracker, clients, (A, others), now))
+        severity(&observe_answered(&mut tracker, clients, (A, others), now))
     };
     after(&[1, 2, 3], &[5], 0);
     after(&[1, 2, 3], &[5], 1);
@@ -233,16 +238,16 @@ fn flows_from_before_do_not_hide_that_nobody_gets_in_any_more() {
     let mut tracker = HandshakeTracker::default();
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    look(&mut tracker, &[(1, false)], &[7], start);
-    look(&mut tracker, &[(1, false)], &[7], at(1));
-    let all_fail = look(&mut tracker, &[(1, false)], &[7], at(3));
+    observe(&mut tracker, &[(1, false)], &[7], start);
+    observe(&mut tracker, &[(1, false)], &[7], at(1));
+    let all_fail = observe(&mut tracker, &[(1, false)], &[7], at(3));
     assert_eq!(severity(&all_fail), Some(Severity::Error));
     assert!(
         all_fail.problems(|_| Some(80), false)[0]
             .message
             .contains("none is completed meanwhile")
     );
-    let served = look(&mut tracker, &[(1, false)], &[7, 8], at(4));
+    let served = observe(&mut tracker, &[(1, false)], &[7, 8], at(4));
     assert_eq!(severity(&served), Some(Severity::Warning), "somebody gets in");
     assert!(
         served.problems(|_| Some(80), false)[0]
@@ -250,22 +255,25 @@ fn flows_from_before_do_not_hide_that_nobody_gets_in_any_more() {
             .contains("others are completed meanwhile")
     );
     assert_eq!(
-        severity(&look(&mut tracker, &[(1, false)], &[7, 8], at(9))),
+        severity(&observe(&mut tracker, &[(1, false)], &[7, 8], at(9))),
         Some(Severity::Warning)
     );
     for seconds in 10..=30 {
-        let told = look(&mut tracker, &[(1, false)], &[7, 8], at(seconds));
+        let told = observe(&mut tracker, &[(1, false)], &[7, 8], at(seconds));
         assert_eq!(severity(&told), Some(Severity::Warning), "it is the same handshake");
     }
-    look(&mut tracker, &[(2, false)], &[7, 8], at(31));
-    let again = look(&mut tracker, &[(2, false)], &[7, 8], at(34));
+    observe(&mut tracker, &[(2, false)], &[7, 8], at(31));
+    let again = observe(&mut tracker, &[(2, false)], &[7, 8], at(34));
     assert_eq!(severity(&again), Some(Severity::Error), "none since it began");
-    assert_eq!(severity(&look(&mut tracker, &[], &[7], at(38))), Some(Severity::Error));
     assert_eq!(
-        severity(&look(&mut tracker, &[], &[7, 9], at(39))),
+        severity(&observe(&mut tracker, &[], &[7], at(38))),
+        Some(Severity::Error)
+    );
+    assert_eq!(
+        severity(&observe(&mut tracker, &[], &[7, 9], at(39))),
         Some(Severity::Warning)
     );
-    assert_eq!(severity(&look(&mut tracker, &[], &[7, 9], at(44))), None);
+    assert_eq!(severity(&observe(&mut tracker, &[], &[7, 9], at(44))), None);
 }
 
 /// Tests one client behind a broken path: clients that are served while it waits show that the service works.
@@ -319,9 +327,9 @@ fn completed_flows_are_asked_for_once_a_handshake_takes_long() {
     );
 }
 
-/// One look at handshakes that backends have answered, each of the client with that last byte, while flows of a
+/// One observation of handshakes that backends have answered, each of the client with that last byte, while flows of a
 /// service are completed.
-fn look_at_answered(
+fn observe_answered(
     tracker: &mut HandshakeTracker,
     clients: &[u8],
     (service, completed): (&str, &[u32]),
@@ -343,7 +351,7 @@ fn forged_syns_are_no_error_while_anybody_is_served() {
     let start = Instant::now();
     let mut after = |seconds, clients: &[u8], others: &[u32]| {
         let now = start + Duration::from_secs(seconds);
-        severity(&look_at_answered(&mut tracker, clients, ("b", others), now))
+        severity(&observe_answered(&mut tracker, clients, ("b", others), now))
     };
     assert_eq!(after(0, &[1, 2, 3], &[5]), None);
     let told = after(3, &[1, 2, 3], &[5, 6]);
@@ -363,7 +371,7 @@ fn what_one_client_does_not_confirm_is_no_error() {
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut tracker = HandshakeTracker::default();
     for seconds in 0..300 {
-        let report = look_at_answered(&mut tracker, &[1, 2], (A, &[]), at(seconds));
+        let report = observe_answered(&mut tracker, &[1, 2], (A, &[]), at(seconds));
         let expected = (seconds >= 3).then_some(Severity::Warning);
         assert_eq!(severity(&report), expected, "two clients after {seconds} s");
         let with_cause = report
@@ -374,9 +382,9 @@ fn what_one_client_does_not_confirm_is_no_error() {
     }
     // An unanswered handshake of a backend cannot be forged.
     tracker.handshake(9, A, client(9), false, at(300));
-    look_at_answered(&mut tracker, &[1], (A, &[]), at(300));
+    observe_answered(&mut tracker, &[1], (A, &[]), at(300));
     tracker.handshake(9, A, client(9), false, at(303));
-    let report = look_at_answered(&mut tracker, &[1], (A, &[]), at(303));
+    let report = observe_answered(&mut tracker, &[1], (A, &[]), at(303));
     assert_eq!(severity(&report), Some(Severity::Error));
 }
 
@@ -387,12 +395,12 @@ fn clients_that_fail_within_a_minute_are_counted_together() {
     let mut overdue = |last: u8, seconds: u64| {
         for wait in [0, 3] {
             let now = start + Duration::from_secs(seconds + wait);
-            let report = look_at_answered(&mut tracker, &[last], (A, &[]), now);
+            let report = observe_answered(&mut tracker, &[last], (A, &[]), now);
             if wait > 0 {
                 return (severity(&report).unwrap(), of_a(&report).anywhere.clients);
             }
         }
-        unreachable!("there are two looks")
+        unreachable!("there are two observations")
     };
     assert_eq!(overdue(1, 0), (Severity::Warning, 1));
     assert_eq!(overdue(2, 10), (Severity::Warning, 2));

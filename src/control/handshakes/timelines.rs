@@ -18,7 +18,7 @@ const FORGED: u32 = 1000;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Served,
-    /// Served, and ended with a reset before the next look.
+    /// Served, and ended with a reset before the next observation.
     Reset,
     /// The handshake is not answered by a backend.
     Unanswered,

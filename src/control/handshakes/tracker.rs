@@ -37,7 +37,7 @@ pub struct HandshakeTracker {
     pub(super) first_seen: BTreeMap<u32, Instant>,
     still_there: BTreeMap<u32, Instant>,
     /// End of the last observation, and the time since the one before.
-    last_look: Option<(Instant, Option<Duration>)>,
+    last_observation: Option<(Instant, Option<Duration>)>,
     /// Whether this observation has handshakes that may be overdue at the next one.
     may_be_overdue: bool,
     /// Whether the last observation had.
@@ -121,7 +121,7 @@ impl HandshakeTracker {
             return;
         }
         let age = now.saturating_duration_since(since);
-        let pause = self.last_look.and_then(|(_, pause)| pause);
+        let pause = self.last_observation.and_then(|(_, pause)| pause);
         self.may_be_overdue |= age >= SUSPICIOUS || pause.is_none_or(|pause| age + pause >= PATIENCE);
         let family = &mut self.families[index(client)];
         family.handshake(service, client, is_answered, since, now);
@@ -182,8 +182,8 @@ impl HandshakeTracker {
     pub fn end(&mut self, hearing: ReportedHandshakes, now: Instant) -> HandshakeReport {
         self.first_seen = std::mem::take(&mut self.still_there);
         self.is_suspicious = std::mem::take(&mut self.may_be_overdue);
-        let before = self.last_look.map(|(at, _)| now.saturating_duration_since(at));
-        self.last_look = Some((now, before));
+        let before = self.last_observation.map(|(at, _)| now.saturating_duration_since(at));
+        self.last_observation = Some((now, before));
         let is_cut = std::mem::take(&mut self.shown) >= MOST_SHOWN;
         if self.all_completed.last_wanted == Some(now) {
             self.all_completed.end(is_cut, now);

@@ -23,7 +23,7 @@ use tcpgw_core::problem::ProblemKind;
 impl DaemonLoop {
     /// Restores files of the run directory that another process has removed: without them the daemon could not be
     /// reached, another writer would find no lock, and it would be unknown that a killed daemon ran.
-    pub(super) fn look_for_files(&mut self, now: Now) {
+    pub(super) fn check_files(&mut self, now: Now) {
         let locked = self.lock.renew().map_err(DaemonError::from);
         let locked = locked.and_then(|is_new| Ok(self.socket.renew_lock()? || is_new));
         match locked {
@@ -43,11 +43,11 @@ impl DaemonLoop {
         let trouble = run_file::unwritable(&self.run_dir);
         let trouble = trouble.map(|error| format!("{}: {error}", tcpgw_core::escape::path(&self.run_dir)));
         self.core.run_dir(trouble, now);
-        self.look_for_socket();
+        self.check_socket();
     }
 
     /// Checks changed files of the configuration, since an error in them would stop a later start.
-    pub(super) fn look_for_configuration(&mut self) {
+    pub(super) fn check_configuration(&mut self) {
         let (settings, config) = (self.core.settings(), self.core.config());
         let Some(judged) = self.start_files.judge_changed(&self.given, settings, config) else {
             return;
@@ -68,7 +68,7 @@ impl DaemonLoop {
     }
 
     /// Restores the file of the socket if another process has removed it.
-    fn look_for_socket(&mut self) {
+    fn check_socket(&mut self) {
         if self.socket.is_there() {
             return self.core.socket_gone(None);
         }

@@ -165,7 +165,7 @@ fn a_daemon_that_cannot_examine_the_gateway_takes_no_other_port() {
     let held: Vec<&str> = problems.map(|problem| &*problem.message).collect();
     assert_eq!(held.len(), 4, "{held:?}");
     assert!(
-        held.iter().all(|message| message.contains("could not be looked at")),
+        held.iter().all(|message| message.contains("could not be examined")),
         "{held:?}"
     );
     world.wait(Duration::from_secs(40));

@@ -141,7 +141,7 @@ impl<C: Clients> World<C> {
         let write = self.storage.as_ref().and_then(|_| self.core.next_write(vet, now));
         if self.looking.take_ended(now.instant) {
             is_idle = false;
-            self.core.look_ended(now);
+            self.core.examination_ended(now);
         }
         if let Some(write) = write {
             is_idle = false;

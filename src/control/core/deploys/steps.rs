@@ -23,7 +23,7 @@ impl Core {
             return None;
         }
         self.deploys.tick(now.instant);
-        while let Some(id) = self.deploys.look.pop_first() {
+        while let Some(id) = self.deploys.to_examine.pop_first() {
             let write = match self.deploys.live.get(&id).map(|deploy| deploy.stage.clone()) {
                 Some(DeployStage::Probing(deadline)) => self.probing(id, deadline, now),
                 Some(DeployStage::Left) => {
