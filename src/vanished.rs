@@ -31,13 +31,13 @@ const ENDINGS: [&str; 11] = [
     "new",
     "state",
 ];
-/// Maximum number of entries of the run directory that are looked at, and of namespaces whose files are removed at a time.
+/// Maximum number of entries of the run directory that are examined, and of namespaces whose files are removed at a time.
 const MOST_ENTRIES: usize = 16_384;
 const MOST_AT_A_TIME: usize = 256;
 
 /// Removes the files of network namespaces that are gone from a run directory. Returns the number of those namespaces.
 ///
-/// Where there are files of other namespaces, all processes are looked at, twice if there is something to remove: some milliseconds, and
+/// Where there are files of other namespaces, all processes are examined, twice if there is something to remove: some milliseconds, and
 /// half a second at most. Nothing is removed where this process may not see all of them, as it is for users other than root, in a
 /// container, and behind `hidepid`.
 pub fn remove_files(run_dir: &Path) -> usize {
@@ -83,7 +83,7 @@ fn remove(
     if locked.is_empty() {
         return Ok(0);
     }
-    // A process may have begun another one while they were looked at, and ended before its turn.
+    // A process may have begun another one while they were examined, and ended before its turn.
     let living = processes.network_namespaces()?;
     let mut removed = 0;
     for (namespace, signature, lock) in locked {

@@ -62,7 +62,7 @@ pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// Bytes of a body that is read before the request is looked at.
+/// Bytes of a body that is read before the request is examined.
 pub(super) const AT_ONCE: u64 = 64 << 10;
 
 /// Reads a body of [`AT_ONCE`] bytes at most, whatever it is.

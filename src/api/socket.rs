@@ -201,7 +201,7 @@ pub(crate) fn remove_lock(path: &Path) {
 /// Makes room for a new socket of that name: removes an abandoned one, and fails if a daemon answers there.
 fn make_way(path: &Path) -> Result<(), SocketError> {
     let fail = |source| SocketError::File {
-        what: "look at",
+        what: "inspect",
         path: path.to_owned(),
         source,
     };
@@ -234,7 +234,7 @@ fn bind_in(hidden: &Path, settings: &SocketSettings) -> Result<(UnixListener, (u
         chown(&at, None, settings.group).map_err(fail("give the group to"))?;
     }
     fs::set_permissions(&at, Permissions::from_mode(settings.mode)).map_err(fail("set the mode of"))?;
-    let there = fs::symlink_metadata(&at).map_err(fail("look at"))?;
+    let there = fs::symlink_metadata(&at).map_err(fail("inspect"))?;
     fs::rename(&at, &settings.path).map_err(fail("put in place"))?;
     Ok((listener, (there.dev(), there.ino())))
 }

@@ -28,7 +28,7 @@ use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// Between two looks while waiting; a look at a full conntrack table takes longer itself.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Maximum time of the last look after waiting, besides its interval.
+/// Maximum time of the last reading after waiting, besides its interval.
 const LAST: Duration = Duration::from_secs(10);
 
 /// Show the state of services and backends: flows, traffic against the limit, drops; exit with 1 if something is unhealthy

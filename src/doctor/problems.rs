@@ -58,8 +58,8 @@ pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
 /// Returns the finding for a problem that the daemon, or its absence, reports.
 pub fn finding(problem: &Problem) -> Finding {
     let (cause, fix) = advice::of(problem.kind).unwrap_or_else(|| {
-        let cause = "the daemon found it at its last look, some seconds ago at most, and the look of this command did not: it is over, \
-                     or comes and goes, or could not be looked for here";
+        let cause = "the daemon found it at its last check, some seconds ago at most, and this command did not: it is over, \
+                     or comes and goes, or could not be checked from here";
         (cause, Fix::Advice("see `tcpgw status`, which tells whether it is still there".into()))
     });
     Finding {

@@ -109,7 +109,7 @@ pub(super) fn services(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -
             backends.encode_family(&labels)?.encode_gauge(&count)?;
         }
     }
-    let help = "Number of handshakes that backends in use left unanswered for more than 3 s, at the last look";
+    let help = "Number of handshakes that backends in use left unanswered for more than 3 s, at the last observation";
     of_services(encoder, services, ("service_unanswered_handshakes", help), |service| {
         Some(service.unanswered)
     })?;

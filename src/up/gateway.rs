@@ -22,7 +22,7 @@ const REPLACE: &str = "30s";
 /// answer.
 const ADD: &str = "10s";
 /// Interval between questions about the progress of a deploy.
-const LOOK: Duration = Duration::from_millis(200);
+const PROGRESS: Duration = Duration::from_millis(200);
 /// Pause after a failure, until the next attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Maximum time for a daemon to start.
@@ -137,7 +137,7 @@ pub fn wait_until_started(daemon: &Client) -> Result<(), ClientError> {
         if !is_starting || begin.elapsed() >= START {
             return Ok(());
         }
-        std::thread::sleep(LOOK / 4);
+        std::thread::sleep(PROGRESS / 4);
     }
 }
 
@@ -216,7 +216,7 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
     }
 
     /// Collects requests that come within this time.
-    fn look(&mut self, time: Duration) {
+    fn collect(&mut self, time: Duration) {
         match self.orders.recv_timeout(time) {
             Ok(order) => self.waiting.push_back(order),
             Err(RecvTimeoutError::Timeout) => {}
@@ -244,7 +244,7 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
                         let why = format!("the gateway was not told where connections go, and is told again: {error}");
                         (self.tell)(GatewayEvent::Say(why));
                     }
-                    self.look(PAUSE);
+                    self.collect(PAUSE);
                     if !self.waiting.is_empty() {
                         return false;
                     }
@@ -302,7 +302,7 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
                 self.current = targets.to_vec();
                 return Ok(DeployOutcome::Switched);
             }
-            self.look(LOOK);
+            self.collect(PROGRESS);
             let ends = |order: &GatewayRequest| match order {
                 GatewayRequest::Balance { .. } => !is_replacing,
                 GatewayRequest::Replace(_) | GatewayRequest::Abandon | GatewayRequest::End => true,
@@ -323,7 +323,7 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
             match ended {
                 Ok(()) => return Ok(()),
                 Err(error) if begin.elapsed() >= END => return Err(error.to_string()),
-                Err(_) => std::thread::sleep(LOOK),
+                Err(_) => std::thread::sleep(PROGRESS),
             }
         }
     }

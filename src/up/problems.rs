@@ -11,14 +11,14 @@ use tcpgw_core::escape;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 
 /// Interval between questions to the daemon. A problem that is over within that time is not reported.
-const LOOK: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum number of an app's problems that are reported.
 const MOST: usize = 16;
 
-/// Problems of one service: those that were told, and those that were there at the last look.
+/// Problems of one service: those that were told, and those that were there at the last request.
 #[derive(Debug, Default)]
 pub struct AppProblems {
-    /// Message of each kind of problem at the last look.
+    /// Message of each kind of problem at the last request.
     seen: BTreeMap<ProblemKind, String>,
     told: BTreeMap<ProblemKind, String>,
 }
@@ -62,7 +62,7 @@ impl AppProblems {
 /// not answer is not reported here.
 pub fn follow(socket: &Path, service: &str, end: &Receiver<()>, tell: impl Fn(String) -> bool) {
     let mut problems = AppProblems::default();
-    while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+    while end.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let daemon = Client::connect(socket).and_then(|daemon| gateway::daemon(&daemon));
         let Ok(daemon) = daemon else { continue };
         if !problems.news(daemon.problems(), service).into_iter().all(&tell) {

@@ -324,7 +324,7 @@ fn private_directory(path: &Path) -> Result<(), RecordError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made.map_err(|source| fail("make", source))?,
     }
-    let there = fs::symlink_metadata(path).map_err(|source| fail("look at", source))?;
+    let there = fs::symlink_metadata(path).map_err(|source| fail("inspect", source))?;
     let own = nix::unistd::geteuid().as_raw();
     if !there.is_dir() || there.uid() != own || there.mode() & 0o077 != 0 {
         let why = "is no directory of this user alone: remove it";

@@ -16,12 +16,12 @@ use nix::errno::Errno;
 /// `include/linux/proc_ns.h`, the same on all machines since Linux 3.8.
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// Threads, open descriptors, and bytes of lists of mounts that are looked at: more would take longer than half a second.
+/// Threads, open descriptors, and bytes of lists of mounts that are examined: more would take longer than half a second.
 const MOST_THREADS: usize = 16_384;
 const MOST_DESCRIPTORS: usize = 131_072;
 const MOST_BYTES: usize = 32 << 20;
 
-/// Number of times that a thread which is ending is looked at again, and the pause before that.
+/// Number of times that a thread which is ending is examined again, and the pause before that.
 const LOOKS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -57,18 +57,18 @@ impl Processes {
     /// Where it is not certain that all of them were seen.
     pub(super) fn network_namespaces(&self) -> Result<BTreeSet<u64>, Unsure> {
         self.see_all()?;
-        let mut look = ProcessScan::default();
+        let mut scan = ProcessScan::default();
         for entry in entries(&self.proc)? {
             let is_process = |name: &str| name.bytes().all(|letter| letter.is_ascii_digit());
             if entry.file_name().to_str().is_some_and(is_process) {
-                look.process(&entry.path())?;
+                scan.process(&entry.path())?;
             }
         }
         // Mounts of a mount namespace that no process is in cannot be read.
-        if let Some(unseen) = look.named_mounts.difference(&look.mounts).next() {
+        if let Some(unseen) = scan.named_mounts.difference(&scan.mounts).next() {
             return Err(Unsure(format!("no process is in the mount namespace {unseen}")));
         }
-        Ok(look.networks)
+        Ok(scan.networks)
     }
 
     /// Checks that `/proc` shows all processes. In a PID namespace of its own (a container), and with a process file system

@@ -25,7 +25,7 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut 
     for (keyword, argument) in schema.as_object().expect("a schema is an object") {
         let list = argument.as_array().map(Vec::as_slice).unwrap_or_default();
         let holds = match keyword.as_str() {
-            // The last ones are looked at below, with the members.
+            // The last ones are checked below, with the members.
             "description"
             | "default"
             | "title"

@@ -87,7 +87,7 @@ fn judge(
         family: Family::V4,
         reply: false,
         later: false,
-        looked_at: stopped.len(),
+        examined: stopped.len(),
         by: None,
     };
     let verb = if place.rejects { "reject" } else { "drop" };

@@ -60,7 +60,7 @@ pub(super) struct ChainContext<'a> {
     pub(super) reply: bool,
     /// Whether the packets come after the first two of a connection.
     pub(super) later: bool,
-    pub(super) looked_at: usize,
+    pub(super) examined: usize,
     /// Interfaces of the clients, if only some clients are concerned.
     pub(super) by: Option<String>,
 }
@@ -100,10 +100,10 @@ impl ChainContext<'_> {
     ) {
         let Some((_, place)) = places.first() else { return };
         let backends: Vec<&SocketAddr> = places.iter().filter_map(|(backend, _)| backend.as_ref()).collect();
-        let who = match (backends.len(), self.looked_at) {
+        let who = match (backends.len(), self.examined) {
             (0, _) => "any backend".to_owned(),
             (hit, all) => format!(
-                "{hit} of the {} that were looked at ({})",
+                "{hit} of the {} that were examined ({})",
                 count(all, "backend"),
                 some(&backends)
             ),

@@ -64,7 +64,7 @@ fn worst(
     base: FirewallBase,
 ) -> Option<(ChainEffect, MarkWrite)> {
     let mut worst: Option<(ChainEffect, MarkWrite)> = None;
-    let mut look = |packet: &Packet| {
+    let mut judge = |packet: &Packet| {
         for done in walk(chains, chain, packet).1 {
             if let Some(write) = overwrites(done.effect, facts.mark)
                 && worst.as_ref().is_none_or(|(known, _)| known.holds < done.holds)
@@ -91,7 +91,7 @@ fn worst(
             for sample in samples {
                 let mut packet = packet(facts, base, kind, outside.first(), sample);
                 packet.ours = Some(facts.mark);
-                look(&packet);
+                judge(&packet);
             }
         }
     }

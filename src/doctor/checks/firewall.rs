@@ -150,7 +150,7 @@ fn judge(
                 family,
                 reply,
                 later,
-                looked_at: packets.len(),
+                examined: packets.len(),
                 by: None,
             };
             trouble.tell(&context, diagnosis);

@@ -54,7 +54,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         return;
     }
     if policies.left_out > 0 {
-        let reason = format!("there are too many: {} were not looked at", policies.left_out);
+        let reason = format!("there are too many: {} were not examined", policies.left_out);
         diagnosis.unchecked("policies of IPsec", reason);
     }
     let mut found: BTreeMap<(Cause, bool), FindingSeverity> = BTreeMap::new();

@@ -128,7 +128,7 @@ fn judge(
     let named = named_ports(chains, chain, &ports);
     if named.len() > MOST_PORTS {
         let reason = format!(
-            "{} may be translated there, too; only {MOST_PORTS} were looked at",
+            "{} may be translated there, too; only {MOST_PORTS} were examined",
             count(named.len(), "port")
         );
         diagnosis.unchecked(format!("ports in chain {} of {}", chain.name, whose(chain)), reason);

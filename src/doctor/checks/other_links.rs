@@ -69,7 +69,7 @@ pub(super) fn judge(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], d
             family: seen.family,
             reply,
             later,
-            looked_at: 0,
+            examined: 0,
             by: Some(some(&links)),
         };
         let told = diagnosis.findings.len();

@@ -183,7 +183,7 @@ impl Seen<'_> {
                 family,
                 reply,
                 later,
-                looked_at: 0,
+                examined: 0,
                 by: None,
             };
             let does = if place.rejects { "rejects" } else { "drops" };

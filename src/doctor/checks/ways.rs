@@ -222,7 +222,7 @@ pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     if facts.cheap.ways_left_out > 0 {
         let reason = format!(
-            "there are too many: {} were not looked at",
+            "there are too many: {} were not examined",
             count(facts.cheap.ways_left_out, "address")
         );
         diagnosis.unchecked("routes to all backends", reason);

@@ -138,7 +138,7 @@ impl CheapReader {
         let local = fact(local(services));
         let ways_out = ways_out(local.as_ref().ok());
         let inputs = client_links(services, some_links, ways_out.as_ref().ok());
-        let (ports, ways_left_out) = looked_at(services, self.effort);
+        let (ports, ways_left_out) = routed_backends(services, self.effort);
         let (ways, refused_ports) = match fact(ways(&ports, &inputs)) {
             Ok((ways, refused)) => (Ok(ways), refused),
             Err(error) => (Err(error), BTreeSet::new()),
@@ -199,7 +199,7 @@ impl CheapReader {
                 Routes::open().and_then(|mut routes| routes.find_local(&mut local, missing))
             };
             match found {
-                Ok(()) => self.addresses.look(&local, now, |each| connections(subject, each)),
+                Ok(()) => self.addresses.compare(&local, now, |each| connections(subject, each)),
                 Err(error) => tracing::warn!(%error, "failed to look for addresses that are gone"),
             }
         }
@@ -377,7 +377,7 @@ fn client_links(services: &Summary, links: &[LinkDetails], ways_out: Option<&Way
 
 /// Returns the backends whose routes are looked up, and the number of addresses that are left out. One backend of an
 /// address stands for all of them, unless a rule of policy routing asks for ports.
-fn looked_at(services: &Summary, effort: Effort) -> (PortsByAddress, usize) {
+fn routed_backends(services: &Summary, effort: Effort) -> (PortsByAddress, usize) {
     let mut all = PortsByAddress::new();
     for backend in services.services.iter().flat_map(ServiceSummary::backends) {
         all.entry(backend.ip()).or_default().insert(backend.port());

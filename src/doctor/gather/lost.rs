@@ -55,7 +55,7 @@ impl AddressMemory {
 
     /// Compares with the present addresses. `count` is called only if an address is gone; it passes the public address
     /// of each connection of a client.
-    pub(super) fn look(
+    pub(super) fn compare(
         &mut self,
         local: &LocalAddresses,
         now: Instant,
@@ -158,16 +158,16 @@ mod tests {
         );
         let mut memory = AddressMemory::new();
         let now = Instant::now();
-        memory.look(&both, now, nobody_counts);
-        memory.look(&both, now, nobody_counts);
+        memory.compare(&both, now, nobody_counts);
+        memory.compare(&both, now, nobody_counts);
         let to = ["203.0.113.2", "203.0.113.1", "203.0.113.2", "192.0.2.9", "fe80::1"];
-        memory.look(&one, now + TOLD / 2, connections(&to));
+        memory.compare(&one, now + TOLD / 2, connections(&to));
         assert_eq!(
             memory.lost(),
             BTreeMap::from([(ip("203.0.113.2"), 2), (ip("fe80::1"), 1)])
         );
         assert_eq!(memory.missing(&one), [ip("203.0.113.2"), ip("fe80::1")]);
-        memory.look(&both, now + TOLD / 2, nobody_counts);
+        memory.compare(&both, now + TOLD / 2, nobody_counts);
         assert_eq!(memory.lost(), BTreeMap::new());
     }
 
@@ -190,18 +190,18 @@ mod tests {
     fn what_nobody_used_and_what_went_long_ago_is_not_told() {
         let mut memory = AddressMemory::new();
         let mut now = Instant::now();
-        memory.look(&local(&["203.0.113.1", "203.0.113.2"]), now, nobody_counts);
+        memory.compare(&local(&["203.0.113.1", "203.0.113.2"]), now, nobody_counts);
         now += TOLD;
-        memory.look(&local(&["203.0.113.1"]), now, connections(&["203.0.113.1"]));
+        memory.compare(&local(&["203.0.113.1"]), now, connections(&["203.0.113.1"]));
         assert_eq!(memory.lost(), BTreeMap::new());
         now += TOLD;
-        memory.look(&local(&[]), now, connections(&["203.0.113.1"]));
+        memory.compare(&local(&[]), now, connections(&["203.0.113.1"]));
         assert_eq!(memory.lost().len(), 1);
         now += TOLD / 2;
-        memory.look(&local(&[]), now, nobody_counts);
+        memory.compare(&local(&[]), now, nobody_counts);
         assert_eq!(memory.lost().len(), 1);
         now += TOLD / 2;
-        memory.look(&local(&[]), now, nobody_counts);
+        memory.compare(&local(&[]), now, nobody_counts);
         assert_eq!(memory.lost(), BTreeMap::new());
     }
 
@@ -209,11 +209,11 @@ mod tests {
     fn a_count_that_failed_is_made_again() {
         let mut memory = AddressMemory::new();
         let mut now = Instant::now();
-        memory.look(&local(&["203.0.113.1"]), now, nobody_counts);
-        memory.look(&local(&[]), now, |_| Err("no buffer space".into()));
+        memory.compare(&local(&["203.0.113.1"]), now, nobody_counts);
+        memory.compare(&local(&[]), now, |_| Err("no buffer space".into()));
         assert_eq!(memory.lost(), BTreeMap::new());
         now += TOLD;
-        memory.look(&local(&[]), now, connections(&["203.0.113.1"]));
+        memory.compare(&local(&[]), now, connections(&["203.0.113.1"]));
         assert_eq!(memory.lost().len(), 1);
     }
 
@@ -225,8 +225,8 @@ mod tests {
             networks: vec!["10.9.0.0/24".parse().unwrap()],
             ..LocalAddresses::default()
         };
-        memory.look(&network, now, nobody_counts);
-        memory.look(&local(&[]), now, connections(&["10.9.0.7"]));
+        memory.compare(&network, now, nobody_counts);
+        memory.compare(&local(&[]), now, connections(&["10.9.0.7"]));
         assert_eq!(memory.lost(), BTreeMap::from([(ip("10.9.0.7"), 1)]));
     }
 }

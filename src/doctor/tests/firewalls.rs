@@ -370,7 +370,7 @@ fn many_services_and_rules_end_soon() {
     });
     let found = only(&found, "packets-dropped", FindingSeverity::Broken);
     assert!(
-        found.seen.contains("of the 200 backends that were looked at"),
+        found.seen.contains("of the 200 backends that were examined"),
         "{}",
         found.seen
     );

@@ -30,7 +30,7 @@ pub struct Deletion {
     pub failed: u64,
     /// The first few of those.
     pub failures: Vec<DeleteFailure>,
-    /// Answers were lost: there may be flows that were not looked at, or not deleted.
+    /// Answers were lost: there may be flows that were not read, or not deleted.
     pub incomplete: bool,
 }
 

@@ -139,7 +139,7 @@ impl UnfinishedRule {
         open: &impl Fn() -> Result<A, NetlinkError>,
     ) -> Result<(), NetlinkError> {
         for name in &self.sets {
-            sets.look_into(name, open);
+            sets.read_named(name, open);
         }
         let Some(chain) = chains.get_mut(self.chain) else {
             return Ok(());

@@ -12,7 +12,7 @@ use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::tlv::{Attrs, Malformed, Message};
 use crate::nftables::nft::{LIST_ELEM, elem, msg, set};
 
-/// More sets without a name than these are not looked into: each costs a request. Nor are more of those that have one.
+/// More sets without a name than these are not read: each costs a request. Nor are more of those that have one.
 const MOST_SETS: usize = 2000;
 /// The most elements of a named set that are read: the kernel walks a set from its beginning for every 32 KiB that it lists.
 const MOST_ELEMENTS: usize = 20_000;
@@ -108,7 +108,7 @@ impl ForeignSets {
     }
 
     /// Reads a named set, unless it cannot be read or has too many elements. `open` opens a socket for it.
-    pub(super) fn look_into<A: NetlinkExchange>(
+    pub(super) fn read_named<A: NetlinkExchange>(
         &mut self,
         name: &ForeignSetName,
         open: impl Fn() -> Result<A, NetlinkError>,

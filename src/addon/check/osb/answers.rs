@@ -17,7 +17,7 @@ pub(in super::super) fn wants_asynchronous(got: &CheckExchange) -> bool {
 
 pub(super) fn version_refused(got: &CheckExchange, wanted: &[u16]) -> CheckResult {
     if got.status() == 200 {
-        return Err(warning("the status is 200: the version is not looked at"));
+        return Err(warning("the status is 200: the version is not checked"));
     }
     judge::status(got, wanted)
 }
