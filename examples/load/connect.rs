@@ -137,7 +137,7 @@ impl<'a> Client<'a> {
 
     fn run(mut self) -> io::Result<Done> {
         let mut events = [EpollEvent::empty(); 256];
-        let mut look_again = self.begin;
+        let mut check_again = self.begin;
         loop {
             let now = Instant::now();
             let up = now.duration_since(self.begin) >= self.plan.seconds;
@@ -157,8 +157,8 @@ impl<'a> Client<'a> {
                 let slot = usize::try_from(event.data()).unwrap_or(usize::MAX);
                 self.go_on(slot, event.events());
             }
-            if now >= look_again {
-                look_again = now + Duration::from_millis(100);
+            if now >= check_again {
+                check_again = now + Duration::from_millis(100);
                 self.give_up(now);
             }
         }

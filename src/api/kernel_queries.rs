@@ -72,7 +72,7 @@ impl KernelQueries {
             }
             drop(place);
         });
-        let first = match timeout(self.times.look + patience, taken.recv()).await {
+        let first = match timeout(self.times.kernel + patience, taken.recv()).await {
             Ok(Some(first)) => first?,
             Ok(None) => return Err(ApiError::failed("the thread that reads the kernel has died")),
             Err(_) => return Err(ApiError::busy("the kernel has shown nothing for too long")),

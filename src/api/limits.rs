@@ -68,14 +68,14 @@ pub struct Times {
     pub body: Duration,
     /// Until the client takes more of an answer.
     pub write: Duration,
-    /// Until a place is free: in the loop's queue, for a look, for a large body.
+    /// Until a place is free: in the loop's queue, for a query of the kernel, for a large body.
     pub turn: Duration,
     /// Until the loop answers a question.
     pub answer: Duration,
     /// Until the loop has carried out an order.
     pub order: Duration,
-    /// Until a look at the kernel begins to show something, besides its interval.
-    pub look: Duration,
+    /// Until a query of the kernel begins to show something, besides its interval.
+    pub kernel: Duration,
     /// Between two signs of life to a follower of events.
     pub keep_alive: Duration,
     /// Until the connections that are being served have their answers, when the daemon ends; longer than the daemon's loop
@@ -95,7 +95,7 @@ impl Default for Times {
             turn: seconds(5),
             answer: seconds(10),
             order: seconds(120),
-            look: seconds(60),
+            kernel: seconds(60),
             keep_alive: seconds(15),
             goodbye: seconds(8),
         }

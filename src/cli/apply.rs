@@ -68,7 +68,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let mut state = global.parse(&arguments.file, &text, &config)?;
     drop(text);
     let mut gateway = Gateway::open(global)?;
-    let obstacles = preflight::look(global, &mut gateway, &state)?;
+    let obstacles = preflight::obstacles(global, &mut gateway, &state)?;
     if !arguments.hold_back {
         preflight::refuse(&arguments.file, &obstacles)?;
     }
@@ -78,7 +78,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Some(gateway.lock(global, arguments.locking.lock_timeout)?)
     };
     let is_empty = state.services.is_empty();
-    let (known, mut others) = others::look(&mut gateway, &config, &arguments.file, &mut state, arguments.prune)?;
+    let (known, mut others) = others::read(&mut gateway, &config, &arguments.file, &mut state, arguments.prune)?;
     others.tell(global);
     let taken = preflight::listeners(&state, &known.summary, arguments.take_over)?;
     if !arguments.hold_back {

@@ -157,7 +157,7 @@ impl Follower<'_> {
                     Choice::Undo => return self.undo(signal),
                 }
             }
-            deploy = match self.look(signals)? {
+            deploy = match self.state(signals)? {
                 Ok(deploy) => deploy,
                 Err(signal) => {
                     self.progress.clear();
@@ -232,7 +232,7 @@ impl Follower<'_> {
 
     /// Returns the deploy's present state. Waits for a daemon that is being restarted. A signal during that wait ends the
     /// command.
-    fn look(&mut self, signals: &DeploySignals) -> Result<Result<AnswerWithJson<DeployAnswer>, u8>, Failure> {
+    fn state(&mut self, signals: &DeploySignals) -> Result<Result<AnswerWithJson<DeployAnswer>, u8>, Failure> {
         let until = if self.is_switched { "drained" } else { "switched" };
         let target = RequestTarget::new(&format!("/v1/deploys/{}", self.id))
             .with("until", Some(&until))

@@ -52,9 +52,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let mut state = global.parse(&arguments.file, &text, &config)?;
     drop(text);
     let mut gateway = Gateway::open(global)?;
-    let obstacles = preflight::look(global, &mut gateway, &state)?;
+    let obstacles = preflight::obstacles(global, &mut gateway, &state)?;
     preflight::refuse(&arguments.file, &obstacles)?;
-    let (known, others) = others::look(&mut gateway, &config, &arguments.file, &mut state, arguments.prune)?;
+    let (known, others) = others::read(&mut gateway, &config, &arguments.file, &mut state, arguments.prune)?;
     others.tell(global);
     let desired = gateway.desired(&state, &others.services, &config)?;
     let mut reconciler = gateway.reconciler(&config);

@@ -31,7 +31,7 @@ pub(super) enum Failure {
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
-    Look(ObserveError),
+    Observe(ObserveError),
     #[error(transparent)]
     Daemon(ClientError),
     /// Refused for the operator's own good.
@@ -74,7 +74,7 @@ impl From<ObserveError> for Failure {
                 what: "write to standard output",
                 source,
             },
-            other => Self::Look(other),
+            other => Self::Observe(other),
         }
     }
 }

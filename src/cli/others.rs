@@ -33,7 +33,7 @@ const MOST_NAMES: usize = 20;
 
 /// Reads the kernel, and finds the services in it that a state file must not replace. With `prune` there are none. Services of
 /// the API that the state defines in the same way are taken out of the state.
-pub(super) fn look(
+pub(super) fn read(
     gateway: &mut Gateway,
     config: &Config,
     file: &FileArgument,

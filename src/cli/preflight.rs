@@ -15,7 +15,7 @@ use tcpgw_core::summary::Summary;
 
 /// Returns the obstacles to serving services here, except listeners; warns of obstacles that do not keep services from being
 /// served.
-pub(super) fn look(global: &Global, gateway: &mut Gateway, state: &State) -> Result<Vec<Obstacle>, Failure> {
+pub(super) fn obstacles(global: &Global, gateway: &mut Gateway, state: &State) -> Result<Vec<Obstacle>, Failure> {
     let obstacles = preflight::obstacles(&mut gateway.routes, state)?;
     for warning in preflight::warnings(&mut gateway.routes, state)? {
         global.warn(&warning);

@@ -26,7 +26,7 @@ use crate::view::{ServiceName, ServicesView};
 use tcpgw_core::model::duration;
 use tcpgw_core::problem::{Problem, ProblemKind};
 
-/// Between two looks while waiting; a look at a full conntrack table takes longer itself.
+/// Interval between readings while waiting; reading a full conntrack table takes longer itself.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Maximum time of the last reading after waiting, besides its interval.
 const LAST: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         );
     }
     let patience = arguments.wait.then_some(arguments.interval + LAST);
-    look(
+    read(
         global,
         &mut source,
         arguments,
@@ -93,7 +93,7 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
     loop {
         // A daemon that answered a moment ago may hang now.
         let patience = arguments.timeout.saturating_sub(begin.elapsed()).max(client::SLOW);
-        let ok = match look(
+        let ok = match read(
             global,
             source,
             arguments,
@@ -101,7 +101,7 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
             |status, _| Ok(status.ok),
         ) {
             // The service may be added later.
-            Err(Failure::Look(ObserveError::NoService(_))) => false,
+            Err(Failure::Observe(ObserveError::NoService(_))) => false,
             Err(Failure::Daemon(ClientError::Refused { code, .. })) if code == NOT_FOUND => false,
             other => other?,
         };
@@ -160,7 +160,7 @@ impl Here {
 
 /// Reads the status, twice if there is an interval, and passes it to `tell`, with the JSON if it came as such. The daemon has
 /// to answer within `patience`.
-fn look<T>(
+fn read<T>(
     global: &Global,
     source: &mut Source,
     arguments: &Arguments,
@@ -212,13 +212,13 @@ fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(),
         (OutputFormat::Json, Some(json)) => out.write_all(json),
         (OutputFormat::Json, None) => observe::write_status(&mut out, status),
         (OutputFormat::Table | OutputFormat::Wide, _) => {
-            let look = text::StatusFormat {
+            let format = text::StatusFormat {
                 now: observe::now().as_secs(),
                 colors,
                 extent: global.extent(),
                 with_hints: !global.quiet,
             };
-            text::write(&mut out, status, look)
+            text::write(&mut out, status, format)
         }
     };
     printed.and_then(|()| out.flush()).map_err(|source| Failure::Io {

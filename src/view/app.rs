@@ -28,7 +28,7 @@ pub struct AppSubject {
 
 /// A sample of a service under way.
 #[derive(Debug)]
-pub struct AppLook<'a> {
+pub struct AppSample<'a> {
     subject: &'a AppSubject,
     began: Instant,
     /// Time since the last sample, if there is one to compare with.
@@ -50,7 +50,7 @@ struct EarlierCounters {
 
 /// Data of a sample that the next one needs.
 #[derive(Debug)]
-pub struct EarlierLook {
+pub struct EarlierSample {
     began: Instant,
     counters: EarlierCounters,
     /// Traffic of flows; `None`: there were too many flows.
@@ -97,16 +97,16 @@ impl AppSubject {
         self.port
     }
 
-    /// Returns the counters that [`AppLook::end`] needs.
+    /// Returns the counters that [`AppSample::end`] needs.
     pub fn counters(&self) -> Vec<(SetName, Box<[u8]>)> {
         let backends = self.backends.iter().flat_map(|backend| backend_counters(*backend));
         service_counters(self.port).into_iter().chain(backends).collect()
     }
 }
 
-impl<'a> AppLook<'a> {
+impl<'a> AppSample<'a> {
     /// Begins a sample. `counts_traffic`: whether conntrack counts packets and bytes.
-    pub fn begin(subject: &'a AppSubject, earlier: Option<EarlierLook>, counts_traffic: bool, now: Instant) -> Self {
+    pub fn begin(subject: &'a AppSubject, earlier: Option<EarlierSample>, counts_traffic: bool, now: Instant) -> Self {
         let earlier = earlier.filter(|earlier| earlier.counters.subject.port == subject.port);
         let interval = earlier
             .as_ref()
@@ -151,7 +151,7 @@ impl<'a> AppLook<'a> {
     }
 
     /// Ends the sample. `counters`: those of [`AppSubject::counters`], in their order.
-    pub fn end(self, counters: Vec<Counted>) -> (AppReading, EarlierLook) {
+    pub fn end(self, counters: Vec<Counted>) -> (AppReading, EarlierSample) {
         let earlier = self.earlier.as_ref().zip(self.interval);
         let traffic = self.traffic.as_ref().zip(self.interval);
         let backends = self.subject.backends.iter().enumerate().map(|(place, backend)| {
@@ -174,7 +174,7 @@ impl<'a> AppLook<'a> {
             ),
             backends: backends.collect(),
         };
-        let earlier = EarlierLook {
+        let earlier = EarlierSample {
             began: self.began,
             counters: EarlierCounters {
                 subject: self.subject.clone(),
@@ -257,19 +257,19 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_taken_between_two_looks() {
+    fn rates_are_taken_between_two_samples() {
         let (subject, now, mut room) = (subject(), Instant::now(), 100);
-        let mut look = AppLook::begin(&subject, None, true, now);
-        look.note(&flow(1, BACKENDS[0], 10), &mut room);
-        let (reading, earlier) = look.end(counted(&subject, 5));
+        let mut sample = AppSample::begin(&subject, None, true, now);
+        sample.note(&flow(1, BACKENDS[0], 10), &mut room);
+        let (reading, earlier) = sample.end(counted(&subject, 5));
         assert_eq!((reading.interval, reading.flows.established), (None, 1));
         assert!(reading.backends.values().all(|backend| backend.rates.is_none()));
         assert_eq!(reading.drops.stale.packets_per_second, None);
 
-        let mut look = AppLook::begin(&subject, Some(earlier), true, now + Duration::from_secs(2));
-        look.note(&flow(1, BACKENDS[0], 30), &mut room);
-        look.note(&flow(2, "10.2.0.99:3000", 30), &mut room);
-        let (reading, _) = look.end(counted(&subject, 9));
+        let mut sample = AppSample::begin(&subject, Some(earlier), true, now + Duration::from_secs(2));
+        sample.note(&flow(1, BACKENDS[0], 30), &mut room);
+        sample.note(&flow(2, "10.2.0.99:3000", 30), &mut room);
+        let (reading, _) = sample.end(counted(&subject, 9));
         assert_eq!(reading.flows.established, 2, "one of a backend that has left");
         let first = &reading.backends[&BACKENDS[0].parse().unwrap()];
         let rates = first.rates.unwrap();
@@ -288,21 +288,21 @@ mod tests {
         let (subject, now, mut room) = (subject(), Instant::now(), 100);
         let later = now + Duration::from_secs(1);
         let other = AppSubject::new(NonZeroU16::new(20004).unwrap(), []);
-        let (_, earlier) = AppLook::begin(&other, None, true, now).end(counted(&other, 0));
-        let (reading, _) = AppLook::begin(&subject, Some(earlier), true, later).end(counted(&subject, 1));
+        let (_, earlier) = AppSample::begin(&other, None, true, now).end(counted(&other, 0));
+        let (reading, _) = AppSample::begin(&subject, Some(earlier), true, later).end(counted(&subject, 1));
         assert_eq!(reading.interval, None, "of another service");
         // A backend that came since then.
         let fewer = AppSubject::new(subject.port(), [BACKENDS[1].parse().unwrap()]);
-        let (_, earlier) = AppLook::begin(&fewer, None, true, now).end(counted(&fewer, 0));
-        let (reading, _) = AppLook::begin(&subject, Some(earlier), true, later).end(counted(&subject, 1));
+        let (_, earlier) = AppSample::begin(&fewer, None, true, now).end(counted(&fewer, 0));
+        let (reading, _) = AppSample::begin(&subject, Some(earlier), true, later).end(counted(&subject, 1));
         let dropped = |at: usize| reading.backends[&BACKENDS[at].parse().unwrap()].drops.over_limit_to;
         assert_eq!((dropped(0).packets, dropped(0).packets_per_second), (1, None));
         assert_eq!((dropped(1).packets, dropped(1).packets_per_second), (1, Some(1.0)));
         // conntrack does not count: drops have rates all the same.
-        let (_, earlier) = AppLook::begin(&subject, None, false, now).end(counted(&subject, 0));
-        let mut look = AppLook::begin(&subject, Some(earlier), false, later);
-        look.note(&flow(1, BACKENDS[0], 1), &mut room);
-        let (reading, _) = look.end(counted(&subject, 1));
+        let (_, earlier) = AppSample::begin(&subject, None, false, now).end(counted(&subject, 0));
+        let mut sample = AppSample::begin(&subject, Some(earlier), false, later);
+        sample.note(&flow(1, BACKENDS[0], 1), &mut room);
+        let (reading, _) = sample.end(counted(&subject, 1));
         let first = &reading.backends[&BACKENDS[0].parse().unwrap()];
         assert_eq!((first.rates, first.flows.established), (None, 1));
         assert_eq!(first.drops.over_limit_from.packets_per_second, Some(1.0));
@@ -311,13 +311,13 @@ mod tests {
     #[test]
     fn too_many_flows_are_counted_and_not_kept() {
         let (subject, now, mut room) = (subject(), Instant::now(), 1);
-        let mut look = AppLook::begin(&subject, None, true, now);
-        look.note(&flow(1, BACKENDS[0], 1), &mut room);
-        look.note(&flow(2, BACKENDS[0], 1), &mut room);
-        let (reading, earlier) = look.end(counted(&subject, 0));
+        let mut sample = AppSample::begin(&subject, None, true, now);
+        sample.note(&flow(1, BACKENDS[0], 1), &mut room);
+        sample.note(&flow(2, BACKENDS[0], 1), &mut room);
+        let (reading, earlier) = sample.end(counted(&subject, 0));
         assert_eq!((reading.flows.established, earlier.samples.is_none()), (2, true));
         let later = now + Duration::from_secs(1);
-        let (reading, _) = AppLook::begin(&subject, Some(earlier), true, later).end(counted(&subject, 0));
+        let (reading, _) = AppSample::begin(&subject, Some(earlier), true, later).end(counted(&subject, 0));
         assert!(reading.backends.values().all(|backend| backend.rates.is_none()));
     }
 

@@ -9,12 +9,12 @@ use super::need::Need;
 #[derive(Clone, Copy)]
 pub(super) enum Act {
     /// Sends a request, and judges its answer.
-    Ask(
+    Send(
         fn(&CheckContext) -> CheckRequest,
         fn(&CheckContext, &CheckExchange) -> CheckResult,
     ),
     /// Judges the answer that the check of that name got.
-    Look(&'static str, fn(&CheckContext, &CheckExchange) -> CheckResult),
+    Judge(&'static str, fn(&CheckContext, &CheckExchange) -> CheckResult),
     /// Judges the manifest.
     Manifest(fn(&CheckContext, &serde_json::Value) -> CheckResult),
     /// Judges each answer of the whole run.
@@ -46,7 +46,7 @@ impl Check {
             rule,
             source,
             needs: &[],
-            act: Act::Ask(request, judge),
+            act: Act::Send(request, judge),
         }
     }
 

@@ -204,14 +204,14 @@ impl CheckRun {
             return None;
         }
         match check.act {
-            Act::Ask(request, _) => {
+            Act::Send(request, _) => {
                 let mut request = request(&self.context);
                 if self.context.is_asynchronous && request.effect.thing().is_some() {
                     request.path = incomplete(&request.path);
                 }
                 return Some(request);
             }
-            Act::Look(name, judge) => {
+            Act::Judge(name, judge) => {
                 let place = self.answered.iter().find(|(answered, _)| *answered == name);
                 if let Some(exchange) = place.and_then(|(_, at)| self.transcript.get(*at)) {
                     let judgement = judge(&self.context, exchange);
@@ -248,7 +248,7 @@ impl CheckRun {
 
     fn reason_to_skip(&self, check: Check) -> Option<String> {
         // Answers that came can be judged, whatever ended the run.
-        let needs_provider = matches!(check.act, Act::Ask(..));
+        let needs_provider = matches!(check.act, Act::Send(..));
         if let Some(why) = self.ended.as_ref().filter(|_| needs_provider) {
             return Some(why.clone());
         }
@@ -256,7 +256,7 @@ impl CheckRun {
             return Some(reason.to_owned());
         }
         match check.act {
-            Act::Look(name, _) => {
+            Act::Judge(name, _) => {
                 let passed = |finding: &&CheckFinding| {
                     finding.name == name && matches!(finding.verdict, CheckVerdict::Pass | CheckVerdict::Warn)
                 };
@@ -325,7 +325,7 @@ impl CheckRun {
         };
         self.context.settles(&exchange);
         let judgement = match check.act {
-            Act::Ask(_, judge) => judge(&self.context, &exchange),
+            Act::Send(_, judge) => judge(&self.context, &exchange),
             _ => Ok(()),
         };
         self.transcript.push(exchange);

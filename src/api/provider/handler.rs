@@ -47,7 +47,7 @@ const BUSY: &str = "The gateway is busy and did not answer in time. That alone k
 const PAGE_TURN: Duration = Duration::from_secs(2);
 const PAGE_ANSWER: Duration = Duration::from_secs(3);
 /// Maximum time that a page waits for the first reading of its app's traffic.
-const FIRST_LOOK: Duration = Duration::from_millis(20);
+const FIRST_READING: Duration = Duration::from_millis(20);
 /// Deploys that a page shows.
 const DEPLOYS: usize = 5;
 
@@ -389,7 +389,7 @@ impl Visit<'_> {
         let backends = app.service.iter().flat_map(|view| &view.backends);
         let subject = AppSubject::new(resource.port, backends.map(|backend| backend.backend));
         let observer = &self.shared.traffic;
-        observer.look(resource.id, subject, app.mark, FIRST_LOOK).await
+        observer.reading(resource.id, subject, app.mark, FIRST_READING).await
     }
 
     /// Returns the last deploys of an app; `None`: the store does not answer in time.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::addon::id::ResourceId;
 use crate::api::OpenKernel;
 use crate::observe::{self, ObserveError};
-use crate::view::app::{AppLook, AppReading, AppSubject, EarlierLook};
+use crate::view::app::{AppReading, AppSample, AppSubject, EarlierSample};
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::Kernel;
 use tcpgw_kernel::conntrack::{Flow, Selection};
@@ -69,7 +69,7 @@ struct WatchedApp {
     /// Whether the app has not been read yet in its present state.
     is_awaited: bool,
     seen: Option<Arc<LastReading>>,
-    earlier: Option<EarlierLook>,
+    earlier: Option<EarlierSample>,
 }
 
 /// Data for reading one app in a pass.
@@ -77,7 +77,7 @@ struct Task {
     id: ResourceId,
     subject: Arc<AppSubject>,
     mark: FlowMark,
-    earlier: Option<EarlierLook>,
+    earlier: Option<EarlierSample>,
 }
 
 impl TrafficObserver {
@@ -92,7 +92,7 @@ impl TrafficObserver {
 
     /// Returns the last reading of an app, which is read from now on; waits for the first one for a limited time. `None`: there
     /// is none yet.
-    pub(super) async fn look(
+    pub(super) async fn reading(
         &self,
         id: ResourceId,
         subject: AppSubject,
@@ -159,8 +159,8 @@ impl SharedObserver {
 }
 
 impl WatchedApp {
-    /// Takes the rest of the previous look, for the look that begins now.
-    fn take(&mut self) -> Option<EarlierLook> {
+    /// Takes the rest of the previous sample, for the sample that begins now.
+    fn take(&mut self) -> Option<EarlierSample> {
         self.is_awaited = false;
         self.earlier.take()
     }
@@ -211,7 +211,7 @@ impl ObserverState {
         .collect()
     }
 
-    fn took(&mut self, id: ResourceId, seen: LastReading, earlier: Option<EarlierLook>) {
+    fn took(&mut self, id: ResourceId, seen: LastReading, earlier: Option<EarlierSample>) {
         if let Some(app) = self.apps.get_mut(&id) {
             app.seen = Some(Arc::new(seen));
             app.earlier = earlier;
@@ -274,7 +274,7 @@ fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
-type Read = Result<(AppReading, EarlierLook), String>;
+type Read = Result<(AppReading, EarlierSample), String>;
 
 /// Reads these apps, all flows in one go.
 fn pass(open: &OpenKernel, mut tasks: Vec<Task>, counts_traffic: bool, mut room: usize) -> Vec<(ResourceId, Read)> {
@@ -284,14 +284,14 @@ fn pass(open: &OpenKernel, mut tasks: Vec<Task>, counts_traffic: bool, mut room:
         Err(error) => return all_failed(&tasks, &error),
     };
     let now = kernel.now();
-    let mut looks: BTreeMap<u16, AppLook<'_>> = BTreeMap::new();
+    let mut samples: BTreeMap<u16, AppSample<'_>> = BTreeMap::new();
     for (task, earlier) in tasks.iter().zip(earlier) {
-        let look = AppLook::begin(&task.subject, earlier, counts_traffic, now);
-        looks.insert(task.subject.port().get(), look);
+        let sample = AppSample::begin(&task.subject, earlier, counts_traffic, now);
+        samples.insert(task.subject.port().get(), sample);
     }
     let listed = list_flows(&mut *kernel, &tasks, |flow| {
-        if let Some(look) = looks.get_mut(&flow.public.port()) {
-            look.note(flow, &mut room);
+        if let Some(sample) = samples.get_mut(&flow.public.port()) {
+            sample.note(flow, &mut room);
         }
     });
     if let Err(error) = listed {
@@ -299,9 +299,9 @@ fn pass(open: &OpenKernel, mut tasks: Vec<Task>, counts_traffic: bool, mut room:
     }
     let read = tasks.iter().map(|task| {
         let counters = kernel.counters(&task.subject.counters());
-        let look = looks.remove(&task.subject.port().get());
-        let read = match (look, counters) {
-            (Some(look), Ok(counters)) => Ok(look.end(counters)),
+        let sample = samples.remove(&task.subject.port().get());
+        let read = match (sample, counters) {
+            (Some(sample), Ok(counters)) => Ok(sample.end(counters)),
             (_, Err(error)) => Err(error.to_string()),
             // Two apps with one port: the other one is about to be removed.
             (None, Ok(_)) => Err("its port is another app's".to_owned()),
@@ -359,13 +359,16 @@ mod tests {
         }));
         let mark = FlowMark::default();
         let patience = Duration::from_secs(30);
-        let seen = observer.look(id(1), subject(2001), mark, patience).await.unwrap();
+        let seen = observer.reading(id(1), subject(2001), mark, patience).await.unwrap();
         assert!(seen.reading.is_ok());
         // The next page shows what was seen, at once.
-        let again = observer.look(id(1), subject(2001), mark, Duration::ZERO).await.unwrap();
+        let again = observer
+            .reading(id(1), subject(2001), mark, Duration::ZERO)
+            .await
+            .unwrap();
         assert!(again.at >= seen.at);
         // Another app does not wait for the next turn.
-        let other = observer.look(id(2), subject(2002), mark, patience).await.unwrap();
+        let other = observer.reading(id(2), subject(2002), mark, patience).await.unwrap();
         assert!(other.reading.is_ok());
         assert!(passes.load(Ordering::Relaxed) >= 2);
     }
@@ -375,7 +378,7 @@ mod tests {
         let refuse: OpenKernel = Arc::new(|| Err(ObserveError::Write(std::io::Error::other("no socket"))));
         let observer = TrafficObserver::new(refuse);
         let seen = observer
-            .look(id(1), subject(2001), FlowMark::default(), Duration::from_secs(30))
+            .reading(id(1), subject(2001), FlowMark::default(), Duration::from_secs(30))
             .await
             .unwrap();
         assert!(matches!(&seen.reading, Err(why) if why.contains("no socket")));

@@ -77,7 +77,7 @@ impl MetricsReader {
         let times = Times {
             turn: settings.times.turn.min(PATIENCE),
             answer: settings.times.answer.min(PATIENCE),
-            look: settings.times.look.min(PATIENCE),
+            kernel: settings.times.kernel.min(PATIENCE),
             ..settings.times
         };
         Self {
@@ -192,7 +192,7 @@ impl MetricsReader {
             read.await
                 .map_err(|_| "the thread that reads the kernel has died".to_owned())?
         };
-        let outcome = timeout(self.times.look, read).await;
+        let outcome = timeout(self.times.kernel, read).await;
         let outcome = outcome.unwrap_or_else(|_| Err("the kernel has not answered in time".to_owned()));
         {
             let reads = &mut self.state().reads;

@@ -99,7 +99,7 @@ async fn served(extra: &str, machine: Machine) -> Served {
         }
     });
     let times = Times {
-        look: Duration::from_millis(if hangs { 100 } else { 60_000 }),
+        kernel: Duration::from_millis(if hangs { 100 } else { 60_000 }),
         ..Times::default()
     };
     let settings = ApiSettings {

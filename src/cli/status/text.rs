@@ -36,9 +36,9 @@ pub(super) struct StatusFormat {
     pub(super) with_hints: bool,
 }
 
-pub(super) fn write(out: &mut impl Write, status: &Status<'_>, look: StatusFormat) -> io::Result<()> {
+pub(super) fn write(out: &mut impl Write, status: &Status<'_>, format: StatusFormat) -> io::Result<()> {
     let paint = |text: &str, color: &str| {
-        if look.colors {
+        if format.colors {
             format!("\u{1b}[1;{color}m{text}\u{1b}[0m")
         } else {
             text.to_owned()
@@ -52,7 +52,7 @@ pub(super) fn write(out: &mut impl Write, status: &Status<'_>, look: StatusForma
             Severity::Warning => ("warning:", "33"),
         };
         let text = tcpgw_core::escape::text(&problem.message);
-        let text = after(label.len() + 1, &text, INDENT, look.extent.width());
+        let text = after(label.len() + 1, &text, INDENT, format.extent.width());
         writeln!(out, "{} {text}", paint(label, color))?;
     }
     match status.problems.len().saturating_sub(MOST_PROBLEMS) {
@@ -61,10 +61,10 @@ pub(super) fn write(out: &mut impl Write, status: &Status<'_>, look: StatusForma
     }
     if !status.services.is_empty() {
         writeln!(out)?;
-        services(&mut *out, status, look.extent)?;
+        services(&mut *out, status, format.extent)?;
     }
     writeln!(out)?;
-    notes(out, status, look)
+    notes(out, status, format)
 }
 
 /// Returns the line of sums: `2 services, 5 backends (1 draining), 123 flows`.
@@ -307,8 +307,8 @@ fn last_probe(backend: &BackendStatus) -> Cell {
     .into()
 }
 
-fn notes(out: &mut impl Write, status: &Status<'_>, look: StatusFormat) -> io::Result<()> {
-    let is_whole = look.extent == Extent::All;
+fn notes(out: &mut impl Write, status: &Status<'_>, format: StatusFormat) -> io::Result<()> {
+    let is_whole = format.extent == Extent::All;
     if let Some(sample) = status.sample {
         rates(out, status, sample, is_whole)?;
     }
@@ -339,17 +339,17 @@ fn notes(out: &mut impl Write, status: &Status<'_>, look: StatusFormat) -> io::R
             writeln!(
                 out,
                 "last change: {} ago, from {from}",
-                span(look.now.saturating_sub(applied.at))
+                span(format.now.saturating_sub(applied.at))
             )?;
         }
         None if status.table.is_some() => writeln!(out, "last change: not on record")?,
         None => {}
     }
-    for hint in status.hints.iter().filter(|_| look.with_hints) {
+    for hint in status.hints.iter().filter(|_| format.with_hints) {
         writeln!(
             out,
             "note: {}",
-            after("note: ".len(), &hint.to_string(), INDENT, look.extent.width())
+            after("note: ".len(), &hint.to_string(), INDENT, format.extent.width())
         )?;
     }
     Ok(())

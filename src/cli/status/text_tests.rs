@@ -59,14 +59,14 @@ fn sample() -> Value {
 
 fn shown(status: &Value, extent: Extent) -> String {
     let status: Status<'_> = serde_json::from_value(status.clone()).expect("a status");
-    let look = StatusFormat {
+    let format = StatusFormat {
         now: 100,
         colors: false,
         extent,
         with_hints: true,
     };
     let mut out = Vec::new();
-    write(&mut out, &status, look).expect("memory");
+    write(&mut out, &status, format).expect("memory");
     String::from_utf8(out).expect("text")
 }
 

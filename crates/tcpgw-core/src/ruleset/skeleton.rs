@@ -180,8 +180,8 @@ pub fn turn(turn: &RoundRobinChain) -> SkeletonChain {
 mod tests {
     use super::*;
 
-    fn looks_into(chains: &[SkeletonChain], wanted: SetName) -> bool {
-        let looks = |stmt: &Stmt| match stmt {
+    fn uses_set(chains: &[SkeletonChain], wanted: SetName) -> bool {
+        let uses = |stmt: &Stmt| match stmt {
             Stmt::In(_, set) => *set == wanted,
             Stmt::Snat(family) => wanted == SetName::Sources(*family),
             Stmt::PretendLinkSource(family) | Stmt::SnatToLink(family) => wanted == SetName::LinkSources(*family),
@@ -190,7 +190,7 @@ mod tests {
         chains
             .iter()
             .flat_map(|chain| chain.rules.concat())
-            .any(|stmt| looks(&stmt))
+            .any(|stmt| uses(&stmt))
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         for set in &optional {
             let with = fixed(mark, &[*set].into());
             for other in &optional {
-                assert_eq!(looks_into(&with, *other), other == set, "{other} where there is {set}");
+                assert_eq!(uses_set(&with, *other), other == set, "{other} where there is {set}");
             }
         }
     }

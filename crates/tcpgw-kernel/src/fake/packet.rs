@@ -127,18 +127,19 @@ impl<'a> PacketWalk<'a> {
         (outcome, self.steps)
     }
 
-    fn look(&mut self) -> Option<&'a FakeTable> {
+    /// Returns the table that the next step of the packet finds.
+    fn current(&mut self) -> Option<&'a FakeTable> {
         let view = if self.steps < self.change { self.old } else { self.new };
         self.steps += 1;
         view.0.as_ref()
     }
 
     fn contains(&mut self, set: SetName, key: &[u8]) -> bool {
-        self.look().is_some_and(|table| table.contains(set, key))
+        self.current().is_some_and(|table| table.contains(set, key))
     }
 
     fn covers(&mut self, set: SetName, key: &[u8]) -> bool {
-        self.look().is_some_and(|table| table.covers(set, key))
+        self.current().is_some_and(|table| table.covers(set, key))
     }
 
     fn is_service(&mut self, syn: &Syn, listen_scope: ListenScope) -> bool {
@@ -149,7 +150,7 @@ impl<'a> PacketWalk<'a> {
     fn way(&mut self, syn: &Syn, pick: u32) -> ConnectOutcome {
         let family = syn.family();
         let reaches = [ListenScope::Any(family), ListenScope::At(family)];
-        if let Some(rules) = self.look()
+        if let Some(rules) = self.current()
             && let Some(outcome) = self.find(rules, syn, reaches, pick)
         {
             return outcome;
@@ -229,7 +230,7 @@ impl<'a> PacketWalk<'a> {
             return Some(outcome);
         }
         let turn = self
-            .look()
+            .current()
             .and_then(|table| table.turn(&(listen_scope, service.clone().into())));
         if let Some(chain) = turn {
             // A chain that is newer than the packet's rules has none for it.
@@ -245,7 +246,7 @@ impl<'a> PacketWalk<'a> {
     /// Returns the backend of a slot. If the slot does not exist, the packet continues with the next rule.
     fn slot(&mut self, syn: &Syn, listen_scope: ListenScope, number: u32) -> Option<ConnectOutcome> {
         let key = [syn.listening(listen_scope.scope()).as_slice(), &number.to_ne_bytes()].concat();
-        let data = self.look()?.data(SetName::Slots(listen_scope), &key)?;
+        let data = self.current()?.data(SetName::Slots(listen_scope), &key)?;
         let backend = read_endpoint(listen_scope.family(), data)?;
         Some(ConnectOutcome::Backend(SocketAddr::new(
             backend.address,

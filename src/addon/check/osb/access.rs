@@ -56,31 +56,31 @@ pub(super) const SHAPE: &[Check] = &[
     ),
     Check::new(
         "catalog-offerings",
-        Act::Look("catalog", catalog::offerings),
+        Act::Judge("catalog", catalog::offerings),
         "name, id, description, bindable and at least one plan; all fields with their types",
         "OSB 2.17, Service Offering Object",
     ),
     Check::new(
         "catalog-plans",
-        Act::Look("catalog", catalog::plan_objects),
+        Act::Judge("catalog", catalog::plan_objects),
         "id, name and description; all fields with their types",
         "OSB 2.17, Service Plan Object",
     ),
     Check::new(
         "catalog-unique",
-        Act::Look("catalog", catalog::unique),
+        Act::Judge("catalog", catalog::unique),
         "ids are unique, names of offerings too, and names of plans in their offering",
         "OSB 2.17, Service Offering Object and Service Plan Object",
     ),
     Check::new(
         "catalog-names",
-        Act::Look("catalog", catalog::friendly),
+        Act::Judge("catalog", catalog::friendly),
         "GUIDs as ids, and names of letters, digits, periods and hyphens, are recommended",
         "OSB 2.17, Service Offering Object and Service Plan Object",
     ),
     Check::new(
         "catalog-schemas",
-        Act::Look("catalog", catalog::schemas),
+        Act::Judge("catalog", catalog::schemas),
         "a schema has $schema, no reference to other documents, and at most 64 kB",
         "OSB 2.17, Input Parameters Schema Object",
     )

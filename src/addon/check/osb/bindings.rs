@@ -44,7 +44,7 @@ pub(super) const BIND: &[Check] = &[
     .needing(&[Need::Resource, Need::Bindable]),
     Check::new(
         "bind-body",
-        Act::Look("bind", binding_body),
+        Act::Judge("bind", binding_body),
         "credentials are an object, endpoints have host and ports; what is not in requires is not returned",
         "OSB 2.17, Binding, Body and Endpoint Object",
     )

@@ -27,7 +27,7 @@ pub(super) const INSTANCE: &[Check] = &[
     .needing(&[Need::Offer]),
     Check::new(
         "provision-body",
-        Act::Look("provision", |_, got| operation_body(got)),
+        Act::Judge("provision", |_, got| operation_body(got)),
         "an object; dashboard_url and operation are strings, operation of 10,000 characters at most",
         "OSB 2.17, Provisioning, Body",
     ),

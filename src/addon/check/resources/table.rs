@@ -118,26 +118,26 @@ pub(super) fn provision_checks(rules: &'static CheckRules) -> Vec<Check> {
         ),
         Check::new(
             "provision-id",
-            Act::Look("provision", resource_id),
+            Act::Judge("provision", resource_id),
             "id is a string that is not empty, of 255 characters at most",
             sources.provision,
         ),
         Check::new(
             "provision-body",
-            Act::Look("provision", |_, got| described(got)),
+            Act::Judge("provision", |_, got| described(got)),
             "an object; message is a string, config an object of strings",
             sources.provision,
         ),
         Check::new(
             "provision-variables",
-            Act::Look("provision", declared),
+            Act::Judge("provision", declared),
             "the keys of config are in the manifest's config_vars",
             sources.provision,
         )
         .needing(&[Need::Manifest]),
         Check::new(
             "provision-urls",
-            Act::Look("provision", urls),
+            Act::Judge("provision", urls),
             "a variable whose name ends with _URL has a scheme and a host",
             sources.provision,
         ),

@@ -105,7 +105,7 @@ fn a_request_that_goes_wrong_fails_its_check() {
     for dialect in DIALECTS {
         let skipped: Vec<&str> = of(&run(dialect), &[Skip]).into_iter().map(|(name, ..)| name).collect();
         for check in checks(dialect) {
-            if matches!(check.act, Act::Ask(..)) && !skipped.contains(&check.name) {
+            if matches!(check.act, Act::Send(..)) && !skipped.contains(&check.name) {
                 let is_mere_advice = match dialect {
                     Dialect::CleverCloud => check.name.starts_with("plan-change") || check.name == "sign-on-old",
                     _ => false,
@@ -389,10 +389,10 @@ fn herokus_id_is_a_text() {
 #[track_caller]
 fn covers(dialect: Dialect, cases: &[Case]) {
     let found: BTreeSet<&str> = cases.iter().map(|(_, _, check, _)| *check).collect();
-    let looking = checks(dialect)
+    let judging = checks(dialect)
         .into_iter()
-        .filter(|check| matches!(check.act, Act::Look(..) | Act::Each(_)));
-    let lacks: Vec<&str> = looking
+        .filter(|check| matches!(check.act, Act::Judge(..) | Act::Each(_)));
+    let lacks: Vec<&str> = judging
         .map(|check| check.name)
         .filter(|name| !found.contains(name))
         .collect();

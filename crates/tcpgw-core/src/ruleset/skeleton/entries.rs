@@ -111,7 +111,7 @@ fn direct(optional_sets: &OptionalSets) -> RuleList {
 
 /// Returns the first rules of both guards. Behind them continue only packets that are neither the first segment of a
 /// handshake nor part of a flow of tcpgw; `direct` comes before the rule for first segments.
-fn first_looks(mark: FlowMark, limited: &[Family], direct: RuleList) -> RuleList {
+fn first_rules(mark: FlowMark, limited: &[Family], direct: RuleList) -> RuleList {
     let mut rules = Vec::new();
     if limited.is_empty() {
         // Nothing is counted then, and only first packets may be wrong.
@@ -127,7 +127,7 @@ fn first_looks(mark: FlowMark, limited: &[Family], direct: RuleList) -> RuleList
 }
 
 fn guard(mark: FlowMark, limited: &[Family], optional_sets: &OptionalSets) -> RuleList {
-    let mut rules = first_looks(mark, limited, direct(optional_sets));
+    let mut rules = first_rules(mark, limited, direct(optional_sets));
     rules.extend([
         vec![Stmt::InLoopback(true), Stmt::Return],
         vec![Stmt::CtState(CtState::EstablishedOrRelated), Stmt::Return],
@@ -137,7 +137,7 @@ fn guard(mark: FlowMark, limited: &[Family], optional_sets: &OptionalSets) -> Ru
 }
 
 fn guard_output(mark: FlowMark, limited: &[Family]) -> RuleList {
-    let mut rules = first_looks(mark, limited, Vec::new());
+    let mut rules = first_rules(mark, limited, Vec::new());
     let behind_flows_of_ours = rules.len() - 2;
     rules.insert(behind_flows_of_ours, vec![Stmt::Probe, goto("probe")]);
     rules.extend([
