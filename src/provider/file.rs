@@ -1,7 +1,7 @@
 //! Follower of the state file: by inotify where the filesystem supports it, and by checks every few seconds
 //! everywhere.
 
-mod look;
+mod check;
 mod watched;
 
 use std::io;
@@ -14,7 +14,7 @@ use nix::sys::inotify::{AddWatchFlags as Flags, InitFlags, Inotify, InotifyEvent
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
-use self::look::{EarlierChecks, FileCheck, FileCheckResult, Print, ReadCondition};
+use self::check::{EarlierChecks, FileCheck, FileCheckResult, Print, ReadCondition};
 use self::watched::{WatchedPlace, WatchedPlaces};
 use super::pace::{FileEvent, Pace, Reason};
 use super::{Bad, News};
@@ -70,7 +70,7 @@ impl FileProvider {
             Ok(ears) => provider.ears = Some(ears),
             Err(error) => provider.complain(format!("failed to start inotify: {error}")),
         }
-        provider.look(now);
+        provider.begin_check(now);
         provider
     }
 
@@ -94,29 +94,29 @@ impl FileProvider {
             let step = tokio::select! {
                 biased;
                 events = hear(self.ears.as_ref()) => Step::Heard(events),
-                look = finish(&mut self.job) => Step::Looked(look.map(Box::new)),
+                check = finish(&mut self.job) => Step::Checked(check.map(Box::new)),
                 () = tokio::time::sleep_until(due), if self.job.is_none() => Step::Due,
             };
             match step {
                 Step::Heard(events) => self.listened(events),
-                Step::Looked(look) => {
+                Step::Checked(check) => {
                     // Events that arrived while the file was read tell whether it was being written.
                     self.drain();
                     self.job = None;
-                    let news = match look {
-                        Ok(look) => self.looked(*look),
+                    let news = match check {
+                        Ok(check) => self.check_ended(*check),
                         Err(error) => Some(self.lost(&error)),
                     };
                     if let Some(news) = news {
                         return news;
                     }
                 }
-                Step::Due => self.look(Instant::now()),
+                Step::Due => self.begin_check(Instant::now()),
             }
         }
     }
 
-    fn look(&mut self, now: Instant) {
+    fn begin_check(&mut self, now: Instant) {
         let request = FileCheck {
             path: self.path.clone(),
             config: Arc::clone(&self.config),
@@ -131,19 +131,19 @@ impl FileProvider {
         self.job = Some(tokio::task::spawn_blocking(move || request.run()));
     }
 
-    fn looked(&mut self, look: FileCheckResult) -> Option<News> {
+    fn check_ended(&mut self, check: FileCheckResult) -> Option<News> {
         let now = Instant::now();
-        self.watched = look.watched;
-        if let Some(trouble) = look.trouble {
+        self.watched = check.watched;
+        if let Some(trouble) = check.trouble {
             self.complain(trouble);
         }
-        if !Arc::ptr_eq(&look.config, &self.config) {
+        if !Arc::ptr_eq(&check.config, &self.config) {
             self.pace.retry(now);
             return None;
         }
-        self.seen.chain = Some(look.chain.clone());
-        let Some((print, news)) = look.read else {
-            if look.may_change {
+        self.seen.chain = Some(check.chain.clone());
+        let Some((print, news)) = check.read else {
+            if check.may_change {
                 self.pace.again(now);
             }
             return None;
@@ -157,7 +157,7 @@ impl FileProvider {
         }
         self.passed_over = 0;
         self.unconfirmed = None;
-        self.seen.read = Some(look.chain);
+        self.seen.read = Some(check.chain);
         self.seen.print = Some(print);
         if let Some(News::State(state, _)) = &news {
             self.seen.told = Arc::clone(state);
@@ -232,7 +232,7 @@ impl FileProvider {
                 let name = event.name.as_ref()?;
                 if !*names.get(name)? || mask.contains(Flags::IN_ATTRIB) {
                     Some(FileEvent::Moved)
-                } else if mask.contains(Flags::IN_CREATE) && look::will_be_written(&directory.join(name)) {
+                } else if mask.contains(Flags::IN_CREATE) && check::will_be_written(&directory.join(name)) {
                     Some(FileEvent::Writing)
                 } else if mask.contains(Flags::IN_CLOSE_WRITE) {
                     Some(FileEvent::Written)
@@ -256,7 +256,7 @@ impl FileProvider {
 
 enum Step {
     Heard(io::Result<Vec<InotifyEvent>>),
-    Looked(Result<Box<FileCheckResult>, tokio::task::JoinError>),
+    Checked(Result<Box<FileCheckResult>, tokio::task::JoinError>),
     Due,
 }
 

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_last_is_looked_at_again() {
+    fn what_may_not_last_is_checked_again() {
         let t = Instant::now();
         let mut pace = Pace::new(t);
         pace.again(t);

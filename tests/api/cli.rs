@@ -55,7 +55,7 @@ fn status_healthz_and_doctor_agree_about_every_kind_of_problem() {
         .shared
         .lock()
         .expect("whole")
-        .look
+        .snapshot
         .services
         .summary
         .services

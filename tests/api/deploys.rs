@@ -82,7 +82,7 @@ fn an_order_that_cannot_be_meant_begins_nothing() {
 fn a_deploy_is_waited_for() {
     let server = serves();
     let (probing, switched) = ((DeployPhase::Probing, None), (DeployPhase::Switched, None));
-    // The second look finds it decided, and only the third one in the kernel.
+    // The second request finds it decided, and only the third one in the kernel.
     script(&server, &[probing, switched, switched, probing]);
     let answer = server.post(&format!("{DEPLOYS}?until=switched"), ORDER);
     assert_eq!(

@@ -345,8 +345,8 @@ fn readers_of_flows_that_do_not_read_are_cut_and_looks_go_on() {
             .expect("it reads");
     }
     assert_eq!(server.get("/v1/healthz").status, 200);
-    let looked = (0..100).any(|_| server.get("/v1/who?seen_as=10.2.0.254:1").status == 200);
-    assert!(looked, "a place to look from is free again");
+    let answered = (0..100).any(|_| server.get("/v1/who?seen_as=10.2.0.254:1").status == 200);
+    assert!(answered, "a place for a query is free again");
     let answers: Vec<Answer> = stuck.iter_mut().map(Answer::read).collect();
     assert!(
         answers.iter().any(|answer| !answer.whole),

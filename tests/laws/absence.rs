@@ -29,7 +29,7 @@ type World = world::World<Expected>;
 /// Time within which the record and the file of last services have been written.
 const WRITTEN: Duration = Duration::from_secs(3);
 
-/// Time that is longer than the pause between two looks at listeners.
+/// Time that is longer than the pause between two readings of listeners.
 const LISTENERS: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use crate::harness::{Net, wait_until};
 const DROPPED: &str = "packets-dropped";
 
 /// Loads rules into a chain of the hook forward, and takes them away at the end.
-fn with_rules<T>(net: &Net, rules: &str, look: impl FnOnce() -> T) -> T {
+fn with_rules<T>(net: &Net, rules: &str, read: impl FnOnce() -> T) -> T {
     let sets = "set many { typeof iifname . ip saddr; flags interval; elements = { ext . 0.0.0.0/0 }; }; \
                 set none { type ipv4_addr; }; set seen { type ipv4_addr; flags dynamic; }; \
                 set banned { type ipv4_addr; flags timeout; elements = { 192.0.2.4 timeout 1h }; };";
@@ -24,7 +24,7 @@ fn with_rules<T>(net: &Net, rules: &str, look: impl FnOnce() -> T) -> T {
         &format!("nft -f - <<'END'\ntable inet mine {{ {sets} chain f {{ {chain} {rules}; }}; }}\nEND"),
     )
     .ok();
-    let seen = look();
+    let seen = read();
     net.sh("gateway", "nft delete table inet mine").ok();
     seen
 }

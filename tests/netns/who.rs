@@ -127,7 +127,7 @@ fn two_backends_may_see_the_same_and_others_none() {
 
 /// A request with the backend takes as many messages to and from the kernel with ten flows as with ten thousand.
 #[test]
-fn with_the_backend_it_is_one_look() {
+fn with_the_backend_one_entry_is_read() {
     let net = Net::new();
     net.apply(state([service("web", 8000, &["b1"], 3000, json!({}))]));
     let log = net.file("calls");

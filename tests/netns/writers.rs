@@ -152,7 +152,7 @@ fn another_nft_user_commits_all_the_time() {
         outdated += usize::from(ran.stderr.contains("reading the kernel again"));
         assert!(net.tcpgw(&["diff", &files[round % 2]]).exits(0).stdout.is_empty());
     }
-    println!("{outdated} of 20 had to look again");
+    println!("{outdated} of 20 had to read again");
     // It takes longer to read this than they leave in between.
     let services = (0..1500_u16).map(|i| {
         let backends = [11, 12].map(|n| format!("10.2.0.{n}:{}", 2000 + i));

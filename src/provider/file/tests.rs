@@ -348,7 +348,7 @@ async fn other_fences_judge_again() {
 }
 
 #[tokio::test]
-async fn without_inotify_it_is_looked_at() {
+async fn without_inotify_it_is_polled() {
     let mut followed = Followed::new().await;
     followed.provider.ears = None;
     followed.provider.watched.clear();

@@ -22,7 +22,7 @@ pub(super) struct Expected {
     pub(super) ports: BTreeSet<u16>,
     /// The ports that local programs had first.
     pub(super) theirs: BTreeSet<u16>,
-    /// Time by which a look at the gateway that is stuck has ended.
+    /// Time by which an examination of the gateway that is stuck has ended.
     pub(super) sees_at: Instant,
     pub(super) is_record_stuck: bool,
     /// Time until which services may be held back, because the machine booted while the gateway could not be examined.
@@ -81,9 +81,9 @@ impl World {
         listening.filter(|port| *port <= 9004).collect()
     }
 
-    /// Waits until the gateway can be examined, if a look is stuck now.
+    /// Waits until the gateway can be examined, if an examination is stuck now.
     pub(super) fn see(&mut self) {
-        if self.looking.is_stuck(self.clock.now) {
+        if self.examinations.is_stuck(self.clock.now) {
             self.wait(self.clients.sees_at - self.clock.now + LISTENERS);
         }
     }

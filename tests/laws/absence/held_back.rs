@@ -7,7 +7,7 @@ use tcpgw_core::problem::ProblemKind;
 use super::expected::problem_of;
 use super::services::port;
 use super::{Event, LISTENERS, Loss, World, restart, serves_after};
-use crate::world::looking::PATIENCE;
+use crate::world::examinations::PATIENCE;
 
 /// Services that are held back are remembered over several restarts of one boot, like those that are served.
 #[test]

@@ -81,7 +81,7 @@ impl World {
             Event::Move(name, leaves) => self.moves(name, leaves),
             Event::Blind(seconds) => {
                 let time = Duration::from_secs(seconds);
-                self.looking.stick(self.clock.now, time);
+                self.examinations.stick(self.clock.now, time);
                 self.clients.sees_at = self.clock.now + time + LISTENERS;
                 if self.clock.now < self.clients.waits_until {
                     self.clients.waits_until = self.clients.sees_at;

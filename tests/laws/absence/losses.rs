@@ -46,7 +46,7 @@ impl World {
         let mut fake = self.kill();
         self.allow_record();
         // Where the kernel was not examined, or does not hold a service, no other source has it.
-        let is_blind = self.looking.is_stuck(self.clock.now);
+        let is_blind = self.examinations.is_stuck(self.clock.now);
         let is_table_lost = losses.iter().any(|loss| *loss <= Loss::ServicesFlushed);
         let is_stuck = std::mem::take(&mut self.clients.is_record_stuck);
         let is_record_lost = is_stuck || losses.contains(&Loss::RecordGone) || losses.contains(&Loss::RecordDamaged);
@@ -74,7 +74,7 @@ impl World {
                 Loss::OtherVersion => self.other_version(),
                 Loss::Reboot => {
                     self.clients.theirs = self.listening();
-                    if self.looking.is_stuck(self.clock.now) {
+                    if self.examinations.is_stuck(self.clock.now) {
                         self.clients.waits_until = self.clients.sees_at;
                     }
                     fake = self.boot();
@@ -88,8 +88,9 @@ impl World {
     /// Runs `tcpgw apply` of the state file, as far as the services of other providers do not prevent it: none is in the kernel.
     fn apply_alone(&self, fake: &mut Fake) {
         fake.remove().unwrap();
-        let is_refused =
-            !self.listening().is_empty() || !self.clients.moved.is_empty() || self.looking.is_stuck(self.clock.now);
+        let is_refused = !self.listening().is_empty()
+            || !self.clients.moved.is_empty()
+            || self.examinations.is_stuck(self.clock.now);
         let file = self
             .file
             .content

@@ -49,7 +49,7 @@ fn another_file_that_comes_back_removes_no_service_of_the_first() {
     assert_eq!(world.providers()[2], owned(("f1", "orphan")));
 }
 
-/// The result of a look for one state file does not apply to another file that the daemon follows meanwhile.
+/// The result of an examination for one state file does not apply to another file that the daemon follows meanwhile.
 #[test]
 fn a_look_for_one_file_does_not_apply_to_another() {
     let mut world = World::new();

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{LONG, World};
 use crate::states::{desired, links};
 use crate::world::clients::PEER;
-use crate::world::looking;
+use crate::world::examinations;
 
 /// Longest pause between two attempts to tell the kernel.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
@@ -28,13 +28,13 @@ impl World {
             .waited_since
             .map_or(Duration::ZERO, |since| self.clock.now - since);
         prop_assert!(waited <= LONGEST_RETRY, "somebody waits for an answer");
-        let looks = self.looking.is_stuck(self.clock.now);
+        let is_stuck = self.examinations.is_stuck(self.clock.now);
         prop_assert!(
-            !looks || self.is_troubled || self.clients.is_held || waited <= looking::PATIENCE,
-            "somebody waits for a look that does not end"
+            !is_stuck || self.is_troubled || self.clients.is_held || waited <= examinations::PATIENCE,
+            "somebody waits for an examination that does not end"
         );
         prop_assert!(
-            looks || self.is_troubled || self.clients.is_held || waited.is_zero(),
+            is_stuck || self.is_troubled || self.clients.is_held || waited.is_zero(),
             "somebody waits for nothing"
         );
         if self.is_troubled || self.clients.is_held {

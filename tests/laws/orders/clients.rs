@@ -178,7 +178,7 @@ impl World {
             Event::Full(seconds) => {
                 self.storage().full_until = Some(self.clock.now + Duration::from_secs(seconds));
             }
-            Event::Stuck(seconds) => self.looking.stick(self.clock.now, Duration::from_secs(seconds)),
+            Event::Stuck(seconds) => self.examinations.stick(self.clock.now, Duration::from_secs(seconds)),
             Event::Kill(0, _) => self.restart(),
             Event::Kill(after, is_made) => {
                 self.storage().kill = Some(Kill {

@@ -16,7 +16,7 @@ use tcpgw_core::summary::Summary;
 use tcpgw_kernel::fake::Fake;
 
 use super::clock::next_step;
-use super::looking::IsKnown;
+use super::examinations::IsKnown;
 use super::storage::Storage;
 use super::{Clients, NAMESPACE, World};
 
@@ -41,7 +41,7 @@ impl<C: Clients> World<C> {
             None => Last::default(),
         };
         self.core.served_last(last, self.boot.clone());
-        self.looking.restart();
+        self.examinations.restart();
         if self.file.is_named {
             self.tell_file();
         } else {
@@ -83,9 +83,10 @@ impl<C: Clients> World<C> {
     /// Tells the daemon what is in the state file.
     pub(crate) fn tell_file(&mut self) {
         let (news, now) = (self.file.news(), self.time());
-        let (surroundings, looking) = (&self.surroundings, &mut self.looking);
-        let vet =
-            &mut |state: &State, is_known: &IsKnown<'_>| looking.vet(now.instant, || surroundings.vet(state, is_known));
+        let (surroundings, examinations) = (&self.surroundings, &mut self.examinations);
+        let vet = &mut |state: &State, is_known: &IsKnown<'_>| {
+            examinations.vet(now.instant, || surroundings.vet(state, is_known))
+        };
         if self.core.file_news(news, vet, now) {
             self.core.begin(now);
         }
@@ -123,10 +124,11 @@ impl<C: Clients> World<C> {
     fn step(&mut self) -> bool {
         let now = self.time();
         let mut is_idle = true;
-        let (surroundings, looking) = (&self.surroundings, &mut self.looking);
-        let vet =
-            &mut |state: &State, is_known: &IsKnown<'_>| looking.vet(now.instant, || surroundings.vet(state, is_known));
-        // A file that waits for a look is no step.
+        let (surroundings, examinations) = (&self.surroundings, &mut self.examinations);
+        let vet = &mut |state: &State, is_known: &IsKnown<'_>| {
+            examinations.vet(now.instant, || surroundings.vet(state, is_known))
+        };
+        // A file that waits for an examination is no step.
         if let Some(news) = self.core.judges_again()
             && self.core.file_news(news, vet, now)
         {
@@ -139,7 +141,7 @@ impl<C: Clients> World<C> {
             self.core.judge_surroundings(vet, now);
         }
         let write = self.storage.as_ref().and_then(|_| self.core.next_write(vet, now));
-        if self.looking.take_ended(now.instant) {
+        if self.examinations.take_ended(now.instant) {
             is_idle = false;
             self.core.examination_ended(now);
         }
@@ -212,7 +214,7 @@ impl<C: Clients> World<C> {
         [
             self.core.wakes_at(),
             self.core.health().next_at(),
-            self.looking.ends_at(),
+            self.examinations.ends_at(),
         ]
     }
 }

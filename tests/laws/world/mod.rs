@@ -7,8 +7,8 @@ pub(crate) mod clients;
 pub(crate) mod clock;
 pub(crate) mod containers;
 mod daemon;
+pub(crate) mod examinations;
 pub(crate) mod kernel;
-pub(crate) mod looking;
 mod record;
 pub(crate) mod state_file;
 pub(crate) mod storage;
@@ -25,7 +25,7 @@ use tcpgw_kernel::fake::Fake;
 pub(crate) use self::clients::Clients;
 use self::clock::Clock;
 use self::containers::Containers;
-use self::looking::Looking;
+use self::examinations::Examinations;
 use self::state_file::StateFile;
 use self::storage::Storage;
 use self::surroundings::Surroundings;
@@ -48,7 +48,7 @@ pub(crate) struct World<C> {
     pub(crate) boot: String,
     pub(crate) file: StateFile,
     pub(crate) links: Links,
-    pub(crate) looking: Looking,
+    pub(crate) examinations: Examinations,
     pub(crate) surroundings: Surroundings,
     pub(crate) containers: Containers,
     pub(crate) jobs: Jobs,
@@ -86,7 +86,7 @@ impl<C: Clients> World<C> {
             boot: boot_id(),
             file: StateFile::default(),
             links: links(),
-            looking: Looking::default(),
+            examinations: Examinations::default(),
             surroundings: Surroundings::default(),
             containers: Containers::default(),
             jobs: Jobs::default(),

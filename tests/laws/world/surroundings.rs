@@ -7,7 +7,7 @@ use tcpgw::control::core::Vetted;
 use tcpgw::control::obstacle::{Obstacle, ObstacleKind};
 use tcpgw_core::model::{InputProblem, Service, State};
 
-use super::looking::IsKnown;
+use super::examinations::IsKnown;
 
 /// What stands in the way of services.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +19,7 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Returns the result of a look at the gateway.
+    /// Returns the result of an examination of the gateway.
     pub(crate) fn vet(&self, state: &State, is_known: &IsKnown<'_>) -> Vetted {
         let mut obstacles = Vec::new();
         for service in &state.services {

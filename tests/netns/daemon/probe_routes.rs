@@ -187,7 +187,7 @@ fn dead_backends_on_ordinary_routes_are_not_said_to_be_misrouted() {
     ] {
         is_over(&net, setting);
         sh(setting);
-        // One that is misrouted, so that a look is known to have been made: the dead ones are not named beside it.
+        // One that is misrouted, so that a check is known to have been made: the dead ones are not named beside it.
         sh("ip rule del iif lo lookup 99");
         let line = told(&net, &[" 1 address of backends ", ": 10.77.0.5 ("]);
         sh(&line);

@@ -1,4 +1,4 @@
-//! Looks at the gateway, as a thread of the daemon makes them: a caller asks again when a look has ended.
+//! Examinations of the gateway, as a thread of the daemon makes them: a caller asks again when one has ended.
 
 use std::time::{Duration, Instant};
 
@@ -8,19 +8,19 @@ use tcpgw_core::model::Service;
 /// Function that tells which services exist already.
 pub(crate) type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
 
-/// Time after which a look that does not end is given up.
+/// Time after which an examination that does not end is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The present look, if there is one.
+/// The present examination, if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Looking {
+pub(crate) struct Examinations {
     since: Option<Instant>,
     has_ended: bool,
     stuck_until: Option<Instant>,
 }
 
-impl Looking {
-    /// Starts a look at the first call, and returns its result at a later one.
+impl Examinations {
+    /// Starts an examination at the first call, and returns its result at a later one.
     pub(crate) fn vet(&mut self, now: Instant, found: impl FnOnce() -> Vetted) -> Result<Vetted, Unvetted> {
         match self.since {
             Some(since) if self.is_stuck(now) && now - since >= PATIENCE => Err(Unvetted::Failed("late".into())),
@@ -37,13 +37,13 @@ impl Looking {
         }
     }
 
-    /// Forgets the look, as another daemon begins.
+    /// Forgets the examination, as another daemon begins.
     pub(crate) fn restart(&mut self) {
         self.since = None;
         self.has_ended = false;
     }
 
-    /// Lets looks get no answer of the kernel for the time `time`.
+    /// Lets examinations get no answer of the kernel for the time `time`.
     pub(crate) fn stick(&mut self, now: Instant, time: Duration) {
         self.stuck_until = Some(now + time);
     }
@@ -52,7 +52,7 @@ impl Looking {
         self.stuck_until.is_some_and(|until| until > now)
     }
 
-    /// Returns true once when a look has ended or was given up.
+    /// Returns true once when an examination has ended or was given up.
     pub(crate) fn take_ended(&mut self, now: Instant) -> bool {
         let is_over = self
             .since
