@@ -85,7 +85,7 @@ pub enum EventContent {
         /// Version of the daemon.
         version: &'static str,
         /// Summary of what it found in the kernel.
-        adopted: String,
+        in_kernel: String,
     },
     /// The kernel was made equal to the desired state.
     Committed {
@@ -271,7 +271,7 @@ impl EventContent {
     pub fn log(&self, app: Option<&PlatformId>, naming_apps: impl Fn(&str) -> String) {
         let app = app.map(tracing::field::display);
         match self {
-            Self::Started { version, adopted } => tracing::info!(version, in_kernel = adopted, "started"),
+            Self::Started { version, in_kernel } => tracing::info!(version, in_kernel, "started"),
             Self::Committed {
                 cause,
                 elements,

@@ -260,7 +260,7 @@ fn answers_are_as_described() {
     let server = serves();
     server.note(EventContent::Started {
         version: "0.1.0",
-        adopted: "nothing".into(),
+        in_kernel: "nothing".into(),
     });
     let counters = Counters {
         to: Traffic { packets: 1, bytes: 60 },
@@ -367,7 +367,7 @@ fn every_kind_of_event_is_described() {
     for what in [
         EventContent::Started {
             version: "0.1.0",
-            adopted: "nothing".into(),
+            in_kernel: "nothing".into(),
         },
         EventContent::Committed {
             cause: "api".into(),

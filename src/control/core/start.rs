@@ -181,8 +181,8 @@ fn origin_of_file(applied: Option<&ApplyNote>, last: &Last, boot: &str) -> Optio
         return last.origin.clone();
     };
     let origin = PathBuf::from(&applied.origin);
-    let is_doubtful = last.boot == boot && last.origin.as_ref().is_some_and(|last| *last != origin);
-    (!is_doubtful).then_some(origin)
+    let is_uncertain = last.boot == boot && last.origin.as_ref().is_some_and(|last| *last != origin);
+    (!is_uncertain).then_some(origin)
 }
 
 /// Returns a text about the services found in the kernel.
@@ -234,7 +234,7 @@ impl Core {
         self.applied = origin.cloned();
         let origin = origin_of_file(origin, &last, &self.boot);
         (self.last.refused, self.last.revision) = (last.refused, last.revision);
-        let words = words(&adopted);
+        let in_kernel = words(&adopted);
         let silent = silent(&adopted);
         self.reject_empty_file(&adopted, &former, now);
         let orphans = self.settle_owners(&adopted, &former, origin);
@@ -268,11 +268,10 @@ impl Core {
         self.problems.resolve(ProblemKind::KernelRefuses);
         self.due.remember(now.instant);
         let version = env!("CARGO_PKG_VERSION");
-        let adopted = words;
         if let Some(torn) = found.torn_down {
             self.phase = DaemonPhase::TornDown;
             self.torn = Some(torn);
-            self.note(EventContent::Started { version, adopted }, now);
+            self.note(EventContent::Started { version, in_kernel }, now);
             return;
         }
         self.membership.adopt(services, &left.collect(), now.instant);
@@ -287,7 +286,7 @@ impl Core {
         }
         self.addresses_changed(now);
         self.probe(now.instant);
-        self.note(EventContent::Started { version, adopted }, now);
+        self.note(EventContent::Started { version, in_kernel }, now);
     }
 
     /// Returns what follows from a file of last services that was missing. A new store has none.

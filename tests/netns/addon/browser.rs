@@ -112,7 +112,7 @@ impl<'n> Browser<'n> {
 
     /// Makes the window so wide, and light or dark.
     #[track_caller]
-    pub(super) fn screenshot(&self, width: u32, scheme: &str) {
+    pub(super) fn set_window(&self, width: u32, scheme: &str) {
         let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600});
         self.devtools("Emulation.setDeviceMetricsOverride", &metrics);
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});

@@ -231,14 +231,14 @@ fn readable(browser: &Browser<'_>, name: &str) {
         (360, "dark"),
         (320, "light"),
     ] {
-        browser.screenshot(width, scheme);
+        browser.set_window(width, scheme);
         browser.picture(&format!("{name}-{width}-{scheme}"));
         let wide = browser.script(TOO_WIDE);
         assert_eq!(wide, json!([0]), "{width}: it has to be scrolled sideways");
         let wrong = browser.script(ACCESSIBILITY);
         assert_eq!(wrong, json!([]), "{width} {scheme}");
     }
-    browser.screenshot(1100, "light");
+    browser.set_window(1100, "light");
 }
 
 /// Asserts that the button copies, or selects the text where the browser forbids copying.

@@ -41,7 +41,7 @@ fn the_daemon_takes_over_and_gives_back() {
     assert!(spread.failures.is_empty() && spread.served() > 0, "{spread:?}");
     assert_eq!((net.identity().table, counted(&net)), (table, counters.clone()));
     let started = daemon.events_of("started");
-    assert_eq!(started[0]["adopted"], "2 services with 4 backends", "{started:?}");
+    assert_eq!(started[0]["in_kernel"], "2 services with 4 backends", "{started:?}");
     assert_eq!(
         daemon.events_of("committed"),
         Vec::<Value>::new(),
