@@ -68,7 +68,7 @@ pub struct Shown {
     pub name: String,
     /// Its number, while it runs.
     pub pid: Option<i32>,
-    /// `running`, `waiting`, `leaving`, `ending` or `ended`.
+    /// `running`, `waiting`, `draining`, `ending` or `ended`.
     pub state: String,
     /// Its address and port.
     pub address: String,

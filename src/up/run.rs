@@ -25,7 +25,7 @@ use ipnet::Ipv4Net;
 
 use self::event::UpEvent;
 use self::output::Output;
-use self::place::{InstancePlace, OneOff, SCALE, ScaleWaiter, Waiter};
+use self::place::{InstancePlace, OneOff, RestartClient, SCALE, ScaleClient};
 use super::container::HelperReport;
 use super::control::UpAnswer;
 use super::error::UpError;
@@ -76,11 +76,11 @@ struct Up<'a> {
     /// Whether a daemon that is gone is this program's to start again.
     keeps_daemon: bool,
     next_watch: Instant,
-    waiter: Option<Waiter>,
-    scale_waiters: Vec<ScaleWaiter>,
+    restart_client: Option<RestartClient>,
+    scale_clients: Vec<ScaleClient>,
     /// Reason why the latest backends could not be given to the daemon.
     not_told: Option<String>,
-    stop_waiters: Vec<SyncSender<UpAnswer>>,
+    stop_clients: Vec<SyncSender<UpAnswer>>,
     formation: Formation,
     signals: u32,
     end: Option<Result<(), String>>,
@@ -111,8 +111,8 @@ impl Up<'_> {
         let mut insisted = None;
         while !self.supervisor.is_over() {
             let now = Instant::now();
-            let waiters = self.scale_waiters.iter().map(|waiter| waiter.until);
-            let next = waiters
+            let clients = self.scale_clients.iter().map(|client| client.until);
+            let next = clients
                 .chain(self.supervisor.next_time())
                 .fold(self.next_watch, Instant::min);
             match heard.recv_timeout(next.saturating_duration_since(now)) {
@@ -123,7 +123,7 @@ impl Up<'_> {
             let now = Instant::now();
             let actions = self.supervisor.tick(now);
             self.does(actions);
-            self.answer_scale_waiters(now);
+            self.answer_scale_clients(now);
             if now >= self.next_watch {
                 self.next_watch = now + WATCH;
                 self.watch_daemon();
@@ -167,9 +167,9 @@ impl Up<'_> {
 
     /// Ends all processes, and removes the resource.
     fn stop(&mut self) {
-        self.answer_waiter(UpAnswer::Failed("it is ending".into()));
-        for waiter in std::mem::take(&mut self.scale_waiters) {
-            let _ = waiter.answers.try_send(UpAnswer::Failed("it is ending".into()));
+        self.answer_restart_client(UpAnswer::Failed("it is ending".into()));
+        for client in std::mem::take(&mut self.scale_clients) {
+            let _ = client.answers.try_send(UpAnswer::Failed("it is ending".into()));
         }
         if let Some(orders) = &self.orders {
             let _ = orders.send(GatewayRequest::End);
@@ -212,7 +212,7 @@ impl Up<'_> {
                 }
                 Action::Abandon => {
                     self.order(GatewayRequest::Abandon);
-                    self.answer_waiter(UpAnswer::Failed("a new process has ended; the old ones go on".into()));
+                    self.answer_restart_client(UpAnswer::Failed("a new process has ended; the old ones go on".into()));
                 }
                 Action::Say(name, text) => self.output.say(&name, &text),
             }
@@ -278,13 +278,13 @@ impl Up<'_> {
                 let actions = self.supervisor.take(SupervisorEvent::Switched, now);
                 self.output
                     .say("system", "restarted: new connections go to the new tcp processes");
-                self.answer_waiter(UpAnswer::Done);
+                self.answer_restart_client(UpAnswer::Done);
                 actions
             }
             GatewayEvent::NotSwitched(why) => {
                 let text = format!("restart failed: {why}; the old processes go on");
                 self.output.say("system", &text);
-                self.answer_waiter(UpAnswer::Failed(text));
+                self.answer_restart_client(UpAnswer::Failed(text));
                 self.supervisor.take(SupervisorEvent::NotSwitched, now)
             }
             GatewayEvent::Say(text) => {
@@ -299,28 +299,28 @@ impl Up<'_> {
         self.does(actions);
     }
 
-    fn answer_waiter(&mut self, answer: UpAnswer) {
-        if let Some(waiter) = self.waiter.take() {
-            let _ = waiter.answers.try_send(answer);
+    fn answer_restart_client(&mut self, answer: UpAnswer) {
+        if let Some(client) = self.restart_client.take() {
+            let _ = client.answers.try_send(answer);
         }
     }
 
     /// Answers those who wait until processes that are scaled away get no connections any more.
-    fn answer_scale_waiters(&mut self, now: Instant) {
-        let leaving: Vec<String> = self.supervisor.leaving().collect();
-        let is_over = |waiter: &mut ScaleWaiter| leaving.is_empty() || waiter.until <= now;
-        for waiter in self.scale_waiters.extract_if(.., is_over) {
-            let answer = if leaving.is_empty() {
+    fn answer_scale_clients(&mut self, now: Instant) {
+        let draining: Vec<String> = self.supervisor.draining().collect();
+        let is_over = |client: &mut ScaleClient| draining.is_empty() || client.until <= now;
+        for client in self.scale_clients.extract_if(.., is_over) {
+            let answer = if draining.is_empty() {
                 UpAnswer::Done
             } else {
                 let why = self.not_told.as_deref().unwrap_or("the daemon has not answered");
                 UpAnswer::Failed(format!(
                     "the gateway was not told within {} where connections go ({why}): {} go on to get connections, and end when it is told",
                     duration::show(SCALE),
-                    leaving.join(", ")
+                    draining.join(", ")
                 ))
             };
-            let _ = waiter.answers.try_send(answer);
+            let _ = client.answers.try_send(answer);
         }
     }
 
@@ -349,7 +349,7 @@ fn state_of(phase: InstancePhase) -> &'static str {
     match phase {
         InstancePhase::Running(_) => "running",
         InstancePhase::Waiting(_) => "waiting",
-        InstancePhase::Leaving(_) => "leaving",
+        InstancePhase::Draining(_) => "draining",
         InstancePhase::Ending(_) | InstancePhase::Killed => "ending",
         InstancePhase::Ended(_) => "ended",
     }

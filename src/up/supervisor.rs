@@ -85,7 +85,7 @@ pub enum InstancePhase {
     Waiting(Instant),
     /// The process gets no new connections once the gateway has confirmed [`Action::Balance`] of this number, and is told to
     /// end then. Until then it is in use.
-    Leaving(u64),
+    Draining(u64),
     /// The process was told to end, and is killed at this time.
     Ending(Instant),
     /// The process was killed.
@@ -170,12 +170,12 @@ impl Supervisor {
     }
 
     /// Returns the names of instances that are to end, and get connections until the gateway knows.
-    pub fn leaving(&self) -> impl Iterator<Item = String> {
-        let leaving = self
+    pub fn draining(&self) -> impl Iterator<Item = String> {
+        let draining = self
             .instances
             .values()
-            .filter(|one| matches!(one.phase, InstancePhase::Leaving(_)));
-        leaving.map(Instance::name)
+            .filter(|one| matches!(one.phase, InstancePhase::Draining(_)));
+        draining.map(Instance::name)
     }
 
     /// Returns whether all processes were to end, and have ended.
@@ -187,7 +187,7 @@ impl Supervisor {
     pub fn next_time(&self) -> Option<Instant> {
         let times = self.instances.values().filter_map(|instance| match instance.phase {
             InstancePhase::Waiting(at) | InstancePhase::Ending(at) | InstancePhase::Ended(at) => Some(at),
-            InstancePhase::Running(_) | InstancePhase::Leaving(_) | InstancePhase::Killed => None,
+            InstancePhase::Running(_) | InstancePhase::Draining(_) | InstancePhase::Killed => None,
         });
         times.min()
     }
@@ -213,7 +213,7 @@ impl Supervisor {
         let mut actions = Vec::new();
         let late = |instance: &Instance| match instance.phase {
             InstancePhase::Waiting(at) | InstancePhase::Ending(at) | InstancePhase::Ended(at) => at <= now,
-            InstancePhase::Running(_) | InstancePhase::Leaving(_) | InstancePhase::Killed => false,
+            InstancePhase::Running(_) | InstancePhase::Draining(_) | InstancePhase::Killed => false,
         };
         let ids: Vec<InstanceId> = self
             .instances()
@@ -273,7 +273,7 @@ impl Supervisor {
         match self.instances.get(&id).map(|one| one.phase) {
             // There is no process.
             Some(InstancePhase::Waiting(_)) => self.forget(id, actions),
-            Some(InstancePhase::Running(_) | InstancePhase::Leaving(_)) => {
+            Some(InstancePhase::Running(_) | InstancePhase::Draining(_)) => {
                 self.set(id, InstancePhase::Ending(now + self.grace));
                 actions.push(Action::Terminate(id));
             }
@@ -383,16 +383,16 @@ impl Supervisor {
         if self.is_stopping || self.rollout.is_some() {
             return;
         }
-        let mut leaving = Vec::new();
+        let mut draining = Vec::new();
         for (kind, wanted) in formation {
             let of_kind = self.instances().filter(|(_, one)| one.is_wanted() && one.kind == *kind);
             let there: BTreeMap<u32, InstanceId> = of_kind.map(|(id, one)| (one.index, id)).collect();
-            leaving.extend(there.range(wanted + 1..).map(|(_, id)| *id));
+            draining.extend(there.range(wanted + 1..).map(|(_, id)| *id));
             for index in (1..=*wanted).filter(|index| !there.contains_key(index)) {
                 self.start(kind, index, now, actions);
             }
         }
-        for id in leaving {
+        for id in draining {
             let is_balanced = self.balanced.contains(&id);
             if is_balanced
                 && matches!(
@@ -400,7 +400,7 @@ impl Supervisor {
                     Some(InstancePhase::Running(_))
                 )
             {
-                self.set(id, InstancePhase::Leaving(self.number + 1));
+                self.set(id, InstancePhase::Draining(self.number + 1));
             } else {
                 self.terminate(id, now, actions);
             }
@@ -409,7 +409,7 @@ impl Supervisor {
     }
 
     fn left(&mut self, number: u64, now: Instant, actions: &mut Vec<Action>) {
-        let has_left = |one: &Instance| matches!(one.phase, InstancePhase::Leaving(of) if of <= number);
+        let has_left = |one: &Instance| matches!(one.phase, InstancePhase::Draining(of) if of <= number);
         let ids: Vec<InstanceId> = self
             .instances()
             .filter(|(_, one)| has_left(one))

@@ -155,18 +155,18 @@ fn who_is_scaled_away_serves_on_beside_a_gateway_that_says_nothing() {
     let now = start + Duration::from_secs(3600);
     supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1)])), start);
     assert_eq!(supervisor.tick(now), []);
-    assert_eq!(supervisor.leaving().collect::<Vec<_>>(), ["tcp.2"]);
+    assert_eq!(supervisor.draining().collect::<Vec<_>>(), ["tcp.2"]);
     assert_eq!(
         supervisor.take(SupervisorEvent::Balanced(2), now),
         [Action::Terminate(2)]
     );
-    assert_eq!(supervisor.leaving().count(), 0);
+    assert_eq!(supervisor.draining().count(), 0);
 
     // Scaled again before: what the gateway is told last counts.
     let (mut supervisor, now) = running(3, 0);
     supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 2)])), now);
     supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1)])), now);
-    assert_eq!(supervisor.leaving().collect::<Vec<_>>(), ["tcp.2", "tcp.3"]);
+    assert_eq!(supervisor.draining().collect::<Vec<_>>(), ["tcp.2", "tcp.3"]);
     let actions = supervisor.take(SupervisorEvent::Balanced(3), now);
     assert_eq!(actions, [Action::Terminate(2), Action::Terminate(3)]);
 

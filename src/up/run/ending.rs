@@ -36,12 +36,12 @@ impl Up<'_> {
             left.push("the resource of the app: the daemon has not answered".into());
         }
         self.one_offs.clear();
-        let waiters = std::mem::take(&mut self.stop_waiters);
+        let clients = std::mem::take(&mut self.stop_clients);
         if let Err(why) = self.leave(is_deprovisioned) {
             left.push(why);
         }
-        for waiter in waiters {
-            let _ = waiter.try_send(UpAnswer::Done);
+        for client in clients {
+            let _ = client.try_send(UpAnswer::Done);
         }
         if left.is_empty() {
             Ok(())

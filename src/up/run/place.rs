@@ -21,12 +21,12 @@ pub(super) struct InstancePlace {
 }
 
 /// Client that waits for the end of a restart.
-pub(super) struct Waiter {
+pub(super) struct RestartClient {
     pub(super) answers: SyncSender<UpAnswer>,
 }
 
 /// Client that waits until the gateway has fewer instances.
-pub(super) struct ScaleWaiter {
+pub(super) struct ScaleClient {
     pub(super) answers: SyncSender<UpAnswer>,
     /// Time at which the client is told that the gateway has not confirmed.
     pub(super) until: Instant,

@@ -3,7 +3,7 @@
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use super::place::{OneOff, SCALE, ScaleWaiter, Waiter};
+use super::place::{OneOff, RestartClient, SCALE, ScaleClient};
 use super::{Up, state_of};
 use crate::up::control::{ProcessPlace, ReceivedRequest, Shown, UpAnswer, UpRequest};
 use crate::up::formation;
@@ -31,7 +31,7 @@ impl Up<'_> {
             Some(_) if is_ending => give(&answers, UpAnswer::Failed("it is ending".into())),
             Some(UpRequest::Restart(names)) => self.restart(&names, answers),
             Some(UpRequest::Scale(words)) => match self.scale(&words) {
-                Ok(()) => self.scale_waiters.push(ScaleWaiter {
+                Ok(()) => self.scale_clients.push(ScaleClient {
                     answers,
                     until: Instant::now() + SCALE,
                 }),
@@ -40,7 +40,7 @@ impl Up<'_> {
             Some(UpRequest::Stop) => {
                 self.signals = 1;
                 self.output.say("system", "`tcpgw up stop` received, starting shutdown");
-                self.stop_waiters.push(answers);
+                self.stop_clients.push(answers);
                 self.stop();
             }
             Some(UpRequest::Attach) => {
@@ -105,11 +105,11 @@ impl Up<'_> {
         if actions.is_empty() {
             return give(&answers, UpAnswer::Failed("no process of that type runs".into()));
         }
-        self.waiter = Some(Waiter { answers });
+        self.restart_client = Some(RestartClient { answers });
         self.does(actions);
         // No switch of connections has to be waited for.
         if !self.supervisor.is_restarting() {
-            self.answer_waiter(UpAnswer::Done);
+            self.answer_restart_client(UpAnswer::Done);
         }
     }
 

@@ -77,7 +77,7 @@ fn who_is_scaled_away_beside_a_dead_daemon_serves_on_until_there_is_another() {
     );
     assert_eq!(connects.failed, Vec::<String>::new(), "{}", app.printed());
     assert!(connects.names.contains("tcp.2"), "{connects:?}");
-    assert_eq!(app.ps()[1]["state"], "leaving");
+    assert_eq!(app.ps()[1]["state"], "draining");
 
     daemon.start();
     let mut left = 0;
