@@ -51,7 +51,7 @@ pub enum DaemonError {
     Task(&'static str),
     /// The thread that changes the kernel has ended.
     #[error("the thread that talks to the kernel has died: this is a bug in tcpgw, please report it")]
-    Worker,
+    KernelThread,
 }
 
 pub(super) fn io(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {

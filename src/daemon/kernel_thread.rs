@@ -16,12 +16,12 @@ use tcpgw_kernel::Kernel;
 
 /// Handle of the kernel thread.
 #[derive(Debug)]
-pub struct Worker {
+pub struct KernelThread {
     jobs: Option<jobs::SyncSender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Worker {
+impl KernelThread {
     /// Starts the thread. The engine belongs to the network namespace of the thread that created it.
     ///
     /// # Errors

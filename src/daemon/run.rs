@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 use super::error::DaemonError;
 use super::error::io;
 use super::examiner::{ExaminationResult, Examiner, Requester};
-use super::kernel_thread::Worker;
+use super::kernel_thread::KernelThread;
 use super::observer::Observer;
 use super::presence::Presence;
 use super::provider_task::ProviderTask;
@@ -82,7 +82,7 @@ struct DaemonLoop {
     given: Given,
     set_level: SetLevel,
     core: Core,
-    worker: Option<Worker>,
+    kernel_thread: Option<KernelThread>,
     outcomes: mpsc::Receiver<JobOutcome>,
     requests: mpsc::Receiver<DaemonRequest>,
     parsed: (mpsc::Sender<Parsed>, mpsc::Receiver<Parsed>),
@@ -160,7 +160,7 @@ impl DaemonLoop {
             let wake = self.wakes_at();
             tokio::select! {
                 outcome = self.outcomes.recv() => {
-                    self.core.done(outcome.ok_or(DaemonError::Worker)?, Now::read());
+                    self.core.done(outcome.ok_or(DaemonError::KernelThread)?, Now::read());
                 }
                 news = next_news(&mut self.file) => self.file_news(news.ok_or(DaemonError::Task("follows the state file"))?),
                 Some(ask) = self.requests.recv() => self.answer(ask),
@@ -303,8 +303,8 @@ impl DaemonLoop {
         let Some(job) = self.core.next_job(now) else {
             return Ok(());
         };
-        let given = self.worker.as_ref().is_some_and(|worker| worker.give(job));
-        if given { Ok(()) } else { Err(DaemonError::Worker) }
+        let given = self.kernel_thread.as_ref().is_some_and(|kernel_thread| kernel_thread.give(job));
+        if given { Ok(()) } else { Err(DaemonError::KernelThread) }
     }
 
     /// Serves the provider API as configured. Its failure affects nothing else.

@@ -15,7 +15,7 @@ use crate::control::core::{Core, Now};
 use crate::daemon::api_socket::bind;
 use crate::daemon::error::{DaemonError, io};
 use crate::daemon::examiner::Examiner;
-use crate::daemon::kernel_thread::Worker;
+use crate::daemon::kernel_thread::KernelThread;
 use crate::daemon::limits::{Listeners, allow_many_sockets, within_limits};
 use crate::daemon::observer::Observer;
 use crate::daemon::presence::Presence;
@@ -152,7 +152,7 @@ impl DaemonLoop {
             .idling(config.idle_timeout);
         let (done, outcomes) = mpsc::channel(1);
         let (watchdog, pulse, turns) = Watchdog::new();
-        let worker = Worker::start(engine, own_links, pulse, done).map_err(io("start a thread"))?;
+        let kernel_thread = KernelThread::start(engine, own_links, pulse, done).map_err(io("start a thread"))?;
         let (ask, requests) = mpsc::channel(ASKS);
         let provider_api = ProviderTask::new(ask.clone());
         let traffic = TrafficThread::start(run_dir, namespace, TrafficSettings::from(&settings), ask.clone());
@@ -195,7 +195,7 @@ impl DaemonLoop {
             given,
             set_level,
             core,
-            worker: Some(worker),
+            kernel_thread: Some(kernel_thread),
             outcomes,
             requests,
             parsed: mpsc::channel(2),

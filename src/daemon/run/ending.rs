@@ -27,7 +27,7 @@ impl DaemonLoop {
         self.answer_all(listeners).await;
         drop(self.socket);
         Presence::withdraw(&self.run_dir, self.namespace);
-        if let Some(worker) = self.worker.take() {
+        if let Some(kernel_thread) = self.kernel_thread.take() {
             // The job that is out must be done before another one is given.
             while self.core.is_busy() {
                 match self.outcomes.recv().await {
@@ -36,10 +36,10 @@ impl DaemonLoop {
                 }
             }
             if let Some(job) = self.core.last_job(Now::read()) {
-                worker.give(job);
+                kernel_thread.give(job);
                 let _ = self.outcomes.recv().await;
             }
-            worker.end();
+            kernel_thread.end();
         }
         // The thread may wait for an answer of the main loop.
         self.requests.close();
