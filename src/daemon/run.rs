@@ -303,7 +303,10 @@ impl DaemonLoop {
         let Some(job) = self.core.next_job(now) else {
             return Ok(());
         };
-        let given = self.kernel_thread.as_ref().is_some_and(|kernel_thread| kernel_thread.give(job));
+        let given = self
+            .kernel_thread
+            .as_ref()
+            .is_some_and(|kernel_thread| kernel_thread.give(job));
         if given { Ok(()) } else { Err(DaemonError::KernelThread) }
     }
 

@@ -32,7 +32,7 @@ const HEARD_AT_ONCE: usize = 64;
 pub struct FileProvider {
     path: PathBuf,
     config: Arc<Config>,
-    ears: Option<AsyncFd<InotifyHandle>>,
+    inotify: Option<AsyncFd<InotifyHandle>>,
     watched: WatchedPlaces,
     pace: Pace,
     seen: EarlierChecks,
@@ -53,11 +53,11 @@ impl FileProvider {
     pub fn watch(path: &Path, config: Arc<Config>) -> Self {
         let now = Instant::now();
         let mut pace = Pace::new(now);
-        pace.hear(FileEvent::Written, now);
+        pace.note(FileEvent::Written, now);
         let mut provider = Self {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             config,
-            ears: None,
+            inotify: None,
             watched: WatchedPlaces::new(),
             pace,
             seen: EarlierChecks::default(),
@@ -67,7 +67,7 @@ impl FileProvider {
             trouble: None,
         };
         match listen() {
-            Ok(ears) => provider.ears = Some(ears),
+            Ok(inotify) => provider.inotify = Some(inotify),
             Err(error) => provider.complain(format!("failed to start inotify: {error}")),
         }
         provider.begin_check(now);
@@ -83,7 +83,7 @@ impl FileProvider {
     pub fn reload(&mut self, config: Arc<Config>) {
         self.config = config;
         self.seen.forget();
-        self.pace.hear(FileEvent::Moved, Instant::now());
+        self.pace.note(FileEvent::Moved, Instant::now());
     }
 
     /// Waits for the next news. The future may be dropped at any time without loss. While it is not awaited, nothing
@@ -93,12 +93,12 @@ impl FileProvider {
             let due = tokio::time::Instant::from_std(self.pace.due());
             let step = tokio::select! {
                 biased;
-                events = hear(self.ears.as_ref()) => Step::Heard(events),
+                events = next_events(self.inotify.as_ref()) => Step::Events(events),
                 check = finish(&mut self.job) => Step::Checked(check.map(Box::new)),
                 () = tokio::time::sleep_until(due), if self.job.is_none() => Step::Due,
             };
             match step {
-                Step::Heard(events) => self.listened(events),
+                Step::Events(events) => self.events_arrived(events),
                 Step::Checked(check) => {
                     // Events that arrived while the file was read tell whether it was being written.
                     self.drain();
@@ -120,7 +120,7 @@ impl FileProvider {
         let request = FileCheck {
             path: self.path.clone(),
             config: Arc::clone(&self.config),
-            inotify: self.ears.as_ref().map(|ears| ears.get_ref().inotify()),
+            inotify: self.inotify.as_ref().map(|inotify| inotify.get_ref().inotify()),
             watched: self.watched.clone(),
             seen: self.seen.clone(),
             wish: match self.pace.begin(now) {
@@ -182,33 +182,33 @@ impl FileProvider {
 
     fn drain(&mut self) {
         for _ in 0..HEARD_AT_ONCE {
-            let Some(ears) = &self.ears else {
+            let Some(inotify) = &self.inotify else {
                 return;
             };
-            match ears.get_ref().read_events() {
-                Ok(events) => self.listened(Ok(events)),
+            match inotify.get_ref().read_events() {
+                Ok(events) => self.events_arrived(Ok(events)),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
-                Err(errno) => return self.listened(Err(errno.into())),
+                Err(errno) => return self.events_arrived(Err(errno.into())),
             }
         }
     }
 
-    fn listened(&mut self, events: io::Result<Vec<InotifyEvent>>) {
+    fn events_arrived(&mut self, events: io::Result<Vec<InotifyEvent>>) {
         let now = Instant::now();
         match events {
             Ok(events) => {
                 for event in events {
-                    if let Some(heard) = self.means(&event) {
-                        if matches!(heard, FileEvent::Writing | FileEvent::Written) {
+                    if let Some(change) = self.means(&event) {
+                        if matches!(change, FileEvent::Writing | FileEvent::Written) {
                             self.unconfirmed = None;
                         }
-                        self.pace.hear(heard, now);
+                        self.pace.note(change, now);
                     }
                 }
             }
             Err(error) => {
-                self.ears = None;
+                self.inotify = None;
                 self.watched.clear();
                 self.complain(format!("failed to read from inotify: {error}"));
             }
@@ -255,7 +255,7 @@ impl FileProvider {
 }
 
 enum Step {
-    Heard(io::Result<Vec<InotifyEvent>>),
+    Events(io::Result<Vec<InotifyEvent>>),
     Checked(Result<Box<FileCheckResult>, tokio::task::JoinError>),
     Due,
 }
@@ -264,13 +264,13 @@ fn listen() -> io::Result<AsyncFd<InotifyHandle>> {
     InotifyHandle::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?).listen()
 }
 
-async fn hear(ears: Option<&AsyncFd<InotifyHandle>>) -> io::Result<Vec<InotifyEvent>> {
-    let Some(ears) = ears else {
+async fn next_events(inotify: Option<&AsyncFd<InotifyHandle>>) -> io::Result<Vec<InotifyEvent>> {
+    let Some(inotify) = inotify else {
         return std::future::pending().await;
     };
     loop {
-        let mut ready = ears.readable().await?;
-        match ready.try_io(|ears| Ok(ears.get_ref().read_events()?)) {
+        let mut ready = inotify.readable().await?;
+        match ready.try_io(|inotify| Ok(inotify.get_ref().read_events()?)) {
             Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(events) => return events,
             Err(_would_block) => {}

@@ -58,17 +58,17 @@ impl Pace {
         }
     }
 
-    pub(super) fn hear(&mut self, heard: FileEvent, now: Instant) {
+    pub(super) fn note(&mut self, event: FileEvent, now: Instant) {
         let was = self.pending;
         self.pending = Some(Pending {
             first: was.map_or(now, |was| was.first.min(now)),
             last: now,
-            is_writing: match heard {
+            is_writing: match event {
                 FileEvent::Writing => true,
                 FileEvent::Written | FileEvent::Replaced => false,
                 FileEvent::Moved => was.is_some_and(|was| was.is_writing),
             },
-            was_written: matches!(heard, FileEvent::Writing | FileEvent::Written)
+            was_written: matches!(event, FileEvent::Writing | FileEvent::Written)
                 || was.is_some_and(|was| was.was_written),
         });
     }
@@ -135,9 +135,9 @@ mod tests {
         let t = Instant::now();
         let mut pace = Pace::new(t);
         assert_eq!(pace.due(), t + POLL);
-        pace.hear(FileEvent::Written, t + ms(5));
+        pace.note(FileEvent::Written, t + ms(5));
         assert_eq!(pace.due(), t + ms(15));
-        pace.hear(FileEvent::Moved, t + ms(14));
+        pace.note(FileEvent::Moved, t + ms(14));
         assert_eq!(pace.due(), t + ms(24));
         assert_eq!(pace.begin(t + ms(24)), Reason::Hint);
         assert_eq!(pace.due(), t + ms(24) + POLL);
@@ -149,7 +149,7 @@ mod tests {
         let t = Instant::now();
         let mut pace = Pace::new(t);
         for n in 0..50 {
-            pace.hear(FileEvent::Written, t + ms(5 * n));
+            pace.note(FileEvent::Written, t + ms(5 * n));
             assert!(pace.due() <= t + BURST, "{n}");
         }
         assert_eq!(pace.due(), t + BURST);
@@ -159,21 +159,21 @@ mod tests {
     fn a_writer_is_waited_for_until_it_rests() {
         let t = Instant::now();
         let mut pace = Pace::new(t);
-        pace.hear(FileEvent::Writing, t);
-        pace.hear(FileEvent::Writing, t + ms(900));
+        pace.note(FileEvent::Writing, t);
+        pace.note(FileEvent::Writing, t + ms(900));
         assert_eq!(pace.due(), t + ms(900) + STEADY);
-        pace.hear(FileEvent::Moved, t + ms(950));
+        pace.note(FileEvent::Moved, t + ms(950));
         assert_eq!(
             pace.due(),
             t + ms(950) + STEADY,
             "another name says nothing of the writer"
         );
-        pace.hear(FileEvent::Written, t + ms(1000));
+        pace.note(FileEvent::Written, t + ms(1000));
         assert!(pace.due() <= t + ms(1000), "it was put off long enough");
         assert!(pace.was_written());
         pace.begin(t + ms(1000));
         assert!(!pace.was_written());
-        pace.hear(FileEvent::Replaced, t + ms(1001));
+        pace.note(FileEvent::Replaced, t + ms(1001));
         assert!(!pace.was_written(), "what was read before is whole");
     }
 
@@ -188,7 +188,7 @@ mod tests {
         pace.begin(t + ms(100));
         pace.read_later(t + ms(100));
         assert_eq!(pace.due(), t + ms(100) + CONFIRMATION);
-        pace.hear(FileEvent::Written, t + ms(101));
-        assert_eq!(pace.due(), t + ms(101) + QUIET, "what is heard goes before");
+        pace.note(FileEvent::Written, t + ms(101));
+        assert_eq!(pace.due(), t + ms(101) + QUIET, "events go before");
     }
 }

@@ -350,7 +350,7 @@ async fn other_fences_judge_again() {
 #[tokio::test]
 async fn without_inotify_it_is_polled() {
     let mut followed = Followed::new().await;
-    followed.provider.ears = None;
+    followed.provider.inotify = None;
     followed.provider.watched.clear();
     followed.replace(&text(2001));
     followed.tells(2001).await;
