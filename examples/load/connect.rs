@@ -13,7 +13,7 @@ use socket2::Socket;
 
 use crate::opened::Opener;
 use crate::outcome::{Durations, Errors};
-use crate::protocol::Ask;
+use crate::protocol::LoadRequest;
 use crate::{Close, To, clock};
 
 /// Parameters of the run.
@@ -118,8 +118,8 @@ impl<'a> Client<'a> {
     fn new(plan: &'a Plan, thread: usize, begin: Instant) -> io::Result<Self> {
         let at_a_time = plan.concurrency.div_ceil(plan.threads.max(1)).max(1);
         let ask = match plan.close {
-            Close::Server => Ask::AnswerAndClose(plan.answer),
-            Close::Client | Close::Reset => Ask::Answer(plan.answer),
+            Close::Server => LoadRequest::AnswerAndClose(plan.answer),
+            Close::Client | Close::Reset => LoadRequest::Answer(plan.answer),
         };
         Ok(Self {
             plan,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::opened::Opener;
 use crate::outcome::{Durations, Errors};
-use crate::protocol::Ask;
+use crate::protocol::LoadRequest;
 use crate::{To, clock};
 
 /// Opens this many connections. Each requests one byte, and is closed by the server before the next one is opened.
@@ -38,7 +38,7 @@ fn once(opener: &mut Opener, patience: Duration) -> io::Result<Duration> {
     let begin = Instant::now();
     socket.connect(&target)?;
     let connect = begin.elapsed();
-    socket.write_all(&Ask::AnswerAndClose(1).to_bytes())?;
+    socket.write_all(&LoadRequest::AnswerAndClose(1).to_bytes())?;
     let mut answer = Vec::with_capacity(8);
     socket.read_to_end(&mut answer)?;
     if answer.is_empty() {

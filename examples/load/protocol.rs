@@ -7,7 +7,7 @@ const MAGIC: [u8; 7] = *b"load 1 ";
 
 /// Action of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
+pub(crate) enum LoadRequest {
     /// Answer with so many bytes, and wait for the next request.
     Answer(u64),
     /// Answer with so many bytes, and close.
@@ -18,7 +18,7 @@ pub(crate) enum Ask {
     Take,
 }
 
-impl Ask {
+impl LoadRequest {
     /// Returns the bytes to send.
     pub(crate) fn to_bytes(self) -> [u8; LEN] {
         let (letter, number) = match self {

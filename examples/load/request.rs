@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use crate::opened::Opener;
 use crate::outcome::{Durations, Errors};
-use crate::protocol::{Ask, LEN};
+use crate::protocol::{LEN, LoadRequest};
 use crate::{To, clock};
 
 /// Parameters of the run.
@@ -73,7 +73,7 @@ struct Open {
 
 fn one_thread(plan: &Plan, thread: usize) -> io::Result<Done> {
     let mut done = Done::default();
-    let request = Ask::Answer(plan.answer).to_bytes();
+    let request = LoadRequest::Answer(plan.answer).to_bytes();
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let mut open = Vec::new();
     let mut opener = Opener::new(&plan.to, thread);

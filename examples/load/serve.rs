@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use crate::clock;
-use crate::protocol::{Ask, LEN};
+use crate::protocol::{LEN, LoadRequest};
 
 const BACKLOG: i32 = 65_535;
 const CHUNK: usize = 256 * 1024;
@@ -184,15 +184,15 @@ impl Connection {
                         continue;
                     }
                     counts.requests += 1;
-                    match Ask::from_bytes(*bytes) {
+                    match LoadRequest::from_bytes(*bytes) {
                         None => return Ok(Next::Broken),
-                        Some(Ask::Take) => Waiting::Bytes { taken: 0 },
-                        Some(Ask::Answer(left)) => Waiting::Room {
+                        Some(LoadRequest::Take) => Waiting::Bytes { taken: 0 },
+                        Some(LoadRequest::Answer(left)) => Waiting::Room {
                             left,
                             then_close: false,
                         },
-                        Some(Ask::AnswerAndClose(left)) => Waiting::Room { left, then_close: true },
-                        Some(Ask::Send) => Waiting::Room {
+                        Some(LoadRequest::AnswerAndClose(left)) => Waiting::Room { left, then_close: true },
+                        Some(LoadRequest::Send) => Waiting::Room {
                             left: u64::MAX,
                             then_close: true,
                         },

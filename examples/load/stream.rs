@@ -11,7 +11,7 @@ use socket2::Socket;
 
 use crate::opened::Opener;
 use crate::outcome::Errors;
-use crate::protocol::Ask;
+use crate::protocol::LoadRequest;
 use crate::{Direction, To, clock};
 
 const CHUNK: usize = 256 * 1024;
@@ -88,7 +88,7 @@ fn connected(opener: &mut Opener) -> io::Result<Socket> {
 
 fn up(mut socket: &Socket, seconds: Duration) -> io::Result<Moved> {
     let zeros = vec![0; CHUNK];
-    socket.write_all(&Ask::Take.to_bytes())?;
+    socket.write_all(&LoadRequest::Take.to_bytes())?;
     let begin = Instant::now();
     while begin.elapsed() < seconds {
         socket.write_all(&zeros)?;
@@ -104,7 +104,7 @@ fn up(mut socket: &Socket, seconds: Duration) -> io::Result<Moved> {
 
 fn down(mut socket: &Socket, seconds: Duration) -> io::Result<Moved> {
     let mut buffer = vec![0; CHUNK];
-    socket.write_all(&Ask::Send.to_bytes())?;
+    socket.write_all(&LoadRequest::Send.to_bytes())?;
     let begin = Instant::now();
     let mut bytes = 0;
     while begin.elapsed() < seconds {

@@ -16,7 +16,7 @@ const REAL: u32 = 100;
 const FORGED: u32 = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum AttemptEnd {
     Served,
     /// Served, and ended with a reset before the next observation.
     Reset,
@@ -25,7 +25,7 @@ enum Fate {
     /// The client does not confirm what the backend answers.
     Unconfirmed,
 }
-use Fate::{Reset, Served, Unanswered, Unconfirmed};
+use AttemptEnd::{Reset, Served, Unanswered, Unconfirmed};
 
 /// A client that connects at some second.
 #[derive(Clone, Copy)]
@@ -33,21 +33,21 @@ struct Attempt {
     service: &'static str,
     second: u32,
     client: u32,
-    fate: Fate,
+    end: AttemptEnd,
 }
 
 /// Returns attempts of a client of service [`A`] at these seconds.
-fn each(seconds: impl Iterator<Item = u32>, client: u32, fate: Fate) -> Vec<Attempt> {
-    of(A, seconds, client, fate)
+fn each(seconds: impl Iterator<Item = u32>, client: u32, end: AttemptEnd) -> Vec<Attempt> {
+    of(A, seconds, client, end)
 }
 
 /// Returns attempts of a client of this service at these seconds.
-fn of(service: &'static str, seconds: impl Iterator<Item = u32>, client: u32, fate: Fate) -> Vec<Attempt> {
+fn of(service: &'static str, seconds: impl Iterator<Item = u32>, client: u32, end: AttemptEnd) -> Vec<Attempt> {
     let attempt = |second| Attempt {
         service,
         second,
         client,
-        fate,
+        end,
     };
     seconds.map(attempt).collect()
 }
@@ -69,7 +69,7 @@ fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seco
         let mut completed: Vec<(u32, &str, u32)> = (10 * second..old).map(|id| (1_000_000 + id, A, REAL)).collect();
         for (id, attempt) in (0..).zip(attempts).filter(|(_, attempt)| attempt.second <= second) {
             let (age, service, client) = (second - attempt.second, attempt.service, attempt.client);
-            match attempt.fate {
+            match attempt.end {
                 Served => completed.push((id, service, client)),
                 Unanswered if age <= 7 => tracker.handshake(id, service, address(client), false, now),
                 Unconfirmed if age <= 5 => tracker.handshake(id, service, address(client), true, now),
@@ -83,7 +83,7 @@ fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seco
                 .iter()
                 .all(|(id, service, client)| tracker.completed(*id, service, address(*client)));
         }
-        let reset = |attempt: &&Attempt| attempt.fate == Reset && attempt.second + 1 == second;
+        let reset = |attempt: &&Attempt| attempt.end == Reset && attempt.second + 1 == second;
         for attempt in attempts.iter().filter(reset).filter(|_| is_heard) {
             tracker.heard(
                 attempt.service,
@@ -288,7 +288,7 @@ fn a_network_that_is_banned_is_an_error_a_few_times_while_others_are_served() {
         let errors = before.iter().skip(81).filter(|told| **told == ERROR).count();
         assert_eq!(errors, 0, "{pause}: {:?}", changes(&before));
         // An outage is told all the same.
-        all.retain(|attempt| attempt.fate != Served || attempt.second < 400);
+        all.retain(|attempt| attempt.end != Served || attempt.second < 400);
         all.extend(each((400..600).step_by(pause), REAL, Unanswered));
         let told = told(&all, 0, 600);
         let first = told.iter().skip(400).position(|told| *told == ERROR).unwrap();
@@ -365,8 +365,8 @@ fn outages_that_come_again_are_told_each_time() {
     let is_out = |second: u32| second % 50 >= 30;
     let mut all = Vec::new();
     for second in 0..400 {
-        let fate = if is_out(second) { Unanswered } else { Served };
-        all.extend(each([second].into_iter(), REAL + second, fate));
+        let end = if is_out(second) { Unanswered } else { Served };
+        all.extend(each([second].into_iter(), REAL + second, end));
     }
     let told = told(&all, 0, 400);
     for begin in (30..400).step_by(50) {

@@ -42,21 +42,21 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 pub(crate) struct Net {
     prefix: String,
     dir: tempfile::TempDir,
-    _turn: Turn,
+    _permit: TopologyPermit,
 }
 
 impl Net {
     /// Makes a topology beside those of other tests.
     pub(crate) fn new() -> Self {
-        Self::during(Turn::shared())
+        Self::during(TopologyPermit::shared())
     }
 
     /// Makes a topology while no other test has one: for measurements.
     pub(crate) fn alone() -> Self {
-        Self::during(Turn::alone())
+        Self::during(TopologyPermit::alone())
     }
 
-    fn during(turn: Turn) -> Self {
+    fn during(permit: TopologyPermit) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         static PREPARED: Once = Once::new();
         assert!(
@@ -72,7 +72,7 @@ impl Net {
         Self {
             prefix,
             dir: tempfile::tempdir().expect("failed to make a directory"),
-            _turn: turn,
+            _permit: permit,
         }
     }
 
@@ -156,7 +156,7 @@ pub(crate) fn namespaces(prefix: &str) -> Vec<String> {
 
 /// The right to have a topology: some at a time, or one alone. A test that wants to be alone waits until no other test wants a
 /// topology.
-struct Turn {
+struct TopologyPermit {
     weight: usize,
 }
 
@@ -167,7 +167,7 @@ const ALL: usize = usize::MAX / 2;
 /// that tests that wait to be alone keep no other test from running.
 const MOST_TOPOLOGIES: &str = "TCPGW_MOST_TOPOLOGIES";
 
-impl Turn {
+impl TopologyPermit {
     fn shared() -> Self {
         static MOST: OnceLock<usize> = OnceLock::new();
         let most = || env::var(MOST_TOPOLOGIES).map_or(ALL, |most| most.parse().expect("a number of topologies"));
@@ -189,7 +189,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for TopologyPermit {
     fn drop(&mut self) {
         *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= self.weight;
         FREED.notify_all();
