@@ -116,7 +116,7 @@ impl QueryClient {
 
 impl fmt::Debug for QueryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asker").field("may_go", &self.0.is_some()).finish()
+        f.debug_struct("QueryClient").field("may_go", &self.0.is_some()).finish()
     }
 }
 
@@ -128,7 +128,7 @@ pub struct StatusQuery {
     /// Time over which rates are measured; zero for none.
     pub interval: Duration,
     /// Client of the query.
-    pub asker: QueryClient,
+    pub client: QueryClient,
     /// Totals that a daemon keeps.
     pub totals: Option<Arc<Totals>>,
 }
@@ -185,7 +185,7 @@ pub fn status<T>(
             traffic = Some(first.end(places.len()));
         }
         let passed = kernel.now().saturating_duration_since(begin);
-        query.asker.pause(kernel, query.interval.saturating_sub(passed))?;
+        query.client.pause(kernel, query.interval.saturating_sub(passed))?;
         time = kernel.now().saturating_duration_since(begin);
     }
     let drops = counts(kernel, services, &places)?;
@@ -198,7 +198,7 @@ pub fn status<T>(
     })?;
     if tally.stale.total > 0 {
         // Flows whose drain has just ended are being deleted.
-        query.asker.pause(kernel, FLUSHED)?;
+        query.client.pause(kernel, FLUSHED)?;
         let mut again = Tally::new(services, &places);
         each(kernel, services.mark, &wanted, |flow| {
             again.count(flow);

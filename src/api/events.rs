@@ -67,7 +67,7 @@ fn stream(
     followed: Followed,
     place: OwnedSemaphorePermit,
     service: Option<Box<str>>,
-    asker: ClientKind,
+    client: ClientKind,
 ) -> Response {
     let Followed { missed, kept, coming } = followed;
     let mut ends = shared.ends.clone();
@@ -79,12 +79,12 @@ fn stream(
         .into_iter()
         .filter(|event| concerns(event, service.as_deref()))
         .collect();
-    let kept = first.chain(kept.into_iter().map(move |event| told(&event, asker)));
+    let kept = first.chain(kept.into_iter().map(move |event| told(&event, client)));
     let coming = BroadcastStream::new(coming).filter_map(move |event| {
         // The place is free again when the client has left.
         let _ = &place;
         match event {
-            Ok(event) => concerns(&event, service.as_deref()).then(|| told(&event, asker)),
+            Ok(event) => concerns(&event, service.as_deref()).then(|| told(&event, client)),
             Err(BroadcastStreamRecvError::Lagged(missed)) => Some(lagged(Some(missed))),
         }
     });
@@ -95,13 +95,13 @@ fn stream(
 }
 
 /// Returns `id`, `event` and `data` of an event. The data has all members, with messages worded for this client.
-fn told(event: &Event, asker: ClientKind) -> sse::Event {
+fn told(event: &Event, client: ClientKind) -> sse::Event {
     let data = serde_json::to_value(event).unwrap_or_default();
     let kind = data["event"].as_str().unwrap_or("event").to_owned();
     sse::Event::default()
         .id(event.id.to_string())
         .event(kind)
-        .data(worded_json_for(asker, data.to_string()))
+        .data(worded_json_for(client, data.to_string()))
 }
 
 /// Returns the event that tells a follower that it missed events: it was too slow, came too late, or followed another daemon

@@ -77,7 +77,7 @@ pub enum ClientKind {
 impl ClientKind {
     /// Returns the kind of client of the current request; the command line outside of one.
     fn current() -> Self {
-        ASKER.try_with(|asker| *asker).unwrap_or_default()
+        CLIENT.try_with(|client| *client).unwrap_or_default()
     }
 
     /// Returns the kind of client, by the header `user-agent`.
@@ -89,12 +89,12 @@ impl ClientKind {
 }
 
 tokio::task_local! {
-    static ASKER: ClientKind;
+    static CLIENT: ClientKind;
 }
 
 /// Runs a request's handler: its error messages are worded for this kind of client.
-pub(super) async fn for_asker<F: Future>(asker: ClientKind, handler: F) -> F::Output {
-    ASKER.scope(asker, handler).await
+pub(super) async fn for_client<F: Future>(client: ClientKind, handler: F) -> F::Output {
+    CLIENT.scope(client, handler).await
 }
 
 /// Returns the message, worded for the client of the current request; unchanged outside of a request.
@@ -111,12 +111,12 @@ pub(super) fn worded_json(text: String) -> String {
 }
 
 /// Returns JSON with its messages worded for this kind of client.
-pub(super) fn worded_json_for(asker: ClientKind, text: String) -> String {
-    if asker == ClientKind::Cli {
+pub(super) fn worded_json_for(client: ClientKind, text: String) -> String {
+    if client == ClientKind::Cli {
         return text;
     }
     let mut out = WordedJson {
-        asker,
+        client,
         ..WordedJson::new(Vec::with_capacity(text.len()))
     };
     // Writing to memory does not fail.
@@ -129,7 +129,7 @@ pub(super) fn worded_json_for(asker: ClientKind, text: String) -> String {
 #[derive(Debug)]
 pub(super) struct WordedJson<W> {
     inner: W,
-    asker: ClientKind,
+    client: ClientKind,
     /// The string that has begun, without its quotes.
     string: Option<Vec<u8>>,
     is_escaped: bool,
@@ -140,7 +140,7 @@ impl<W: Write> WordedJson<W> {
     pub(super) fn new(inner: W) -> Self {
         Self {
             inner,
-            asker: ClientKind::current(),
+            client: ClientKind::current(),
             string: None,
             is_escaped: false,
         }
@@ -164,7 +164,7 @@ impl<W: Write> WordedJson<W> {
 
 impl<W: Write> Write for WordedJson<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.asker == ClientKind::Cli {
+        if self.client == ClientKind::Cli {
             return self.inner.write(bytes);
         }
         let mut rest = bytes;
@@ -341,11 +341,11 @@ mod tests {
             r#"{"a \"`tcpgw status`": ["see `tcpgw service ls` \\", "`"], "message": "\"`tcpgw resume`\"", "n": 7}"#;
         let told = r#"{"a \"`GET /v1/status`": ["see `GET /v1/services` \\", "`"], "message": "\"`POST /v1/resume`\"", "n": 7}"#;
         assert_eq!(worded_json(text.into()), text);
-        for (asker, wanted) in [(ClientKind::Cli, text), (ClientKind::Api, told)] {
-            let worded = for_asker(asker, async { worded_json(text.into()) }).await;
+        for (client, wanted) in [(ClientKind::Cli, text), (ClientKind::Api, told)] {
+            let worded = for_client(client, async { worded_json(text.into()) }).await;
             assert_eq!(worded, wanted);
             // As it comes: byte by byte.
-            let bytes = for_asker(asker, async {
+            let bytes = for_client(client, async {
                 let mut out = WordedJson::new(Vec::new());
                 for byte in text.as_bytes() {
                     out.write_all(&[*byte]).unwrap();

@@ -58,11 +58,11 @@ impl KernelQueries {
         let open = Arc::clone(&self.open);
         // The receiver goes with the connection.
         let wanted = pieces.clone();
-        let asker = QueryClient::who_may_go(move || wanted.is_closed());
+        let client = QueryClient::who_may_go(move || wanted.is_closed());
         let mut out = WordedJson::new(BufWriter::with_capacity(PIECE, Pipe(pieces.clone())));
         tokio::task::spawn_blocking(move || {
             let done = open().and_then(|mut kernel| {
-                work(&mut *kernel, &mut out, &asker)?;
+                work(&mut *kernel, &mut out, &client)?;
                 Ok(out.flush()?)
             });
             if let Err(error) = done {
@@ -114,10 +114,10 @@ mod tests {
         };
         let queries = KernelQueries::new(Arc::new(|| Ok(Box::new(Fake::default()))), times);
         // The clock of the fake kernel does not wait.
-        let waits = |kernel: &mut dyn Kernel, _: &mut dyn Write, asker: &QueryClient| {
+        let waits = |kernel: &mut dyn Kernel, _: &mut dyn Write, client: &QueryClient| {
             let begin = std::time::Instant::now();
             while begin.elapsed() < Duration::from_secs(60) {
-                asker.pause(kernel, Duration::from_millis(50))?;
+                client.pause(kernel, Duration::from_millis(50))?;
                 std::thread::sleep(Duration::from_millis(5));
             }
             Ok(())

@@ -98,8 +98,8 @@ pub(super) fn router(
 
 /// Words the advice in errors for the client of the request.
 async fn word_hints(request: Request, next: Next) -> Response {
-    let asker = ClientKind::of(request.headers());
-    hints::for_asker(asker, next.run(request)).await
+    let client = ClientKind::of(request.headers());
+    hints::for_client(client, next.run(request)).await
 }
 
 async fn check_uri(request: Request, next: Next) -> Response {

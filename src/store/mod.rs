@@ -9,7 +9,6 @@
 //! belongs to an older copy of the file is found by them. The store reads no clock: times come from the caller, as time
 //! since 1970.
 
-mod asked;
 mod author;
 mod connection;
 mod deploys;
@@ -23,6 +22,7 @@ mod keep;
 pub mod last;
 pub mod lost;
 mod phase;
+mod requested;
 mod resources;
 mod schema;
 mod seal;

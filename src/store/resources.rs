@@ -6,9 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::asked;
 use super::error::Fault;
 use super::integer::number;
+use super::requested;
 use super::seal::Seal;
 use crate::addon::{MAX_REMOVED, Removed, Resource, ResourceChange};
 
@@ -99,7 +99,7 @@ pub(super) fn load(connection: &Connection) -> Result<LoadedResources, Fault> {
         "resource",
         "SELECT id, body, crc FROM resources ORDER BY id",
     )?;
-    asked::complete(connection, &mut resources)?;
+    requested::complete(connection, &mut resources)?;
     Ok(LoadedResources {
         resources,
         removed: read_all(
@@ -149,12 +149,12 @@ pub(super) fn commit(transaction: &Transaction<'_>, change: &ResourceChange) -> 
             let crc = crc("resource", id, &body);
             let query = "INSERT OR REPLACE INTO resources (id, body, crc) VALUES (?, ?, ?)";
             transaction.execute(query, (id, &body, crc))?;
-            asked::put(transaction, resource, crc)?;
+            requested::put(transaction, resource, crc)?;
             head = head.with(crc);
         }
         ResourceChange::Remove(removed) => {
             transaction.execute("DELETE FROM resources WHERE id = ?", [id])?;
-            asked::remove(transaction, removed.id)?;
+            requested::remove(transaction, removed.id)?;
             let body = text(removed)?;
             let crc = crc("removed resource", id, &body);
             let query = "INSERT INTO removed_resources (id, body, crc) VALUES (?, ?, ?)";

@@ -5,7 +5,7 @@ mod compare;
 mod services;
 #[cfg(test)]
 mod tests;
-mod words;
+mod text;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use self::change::{BackendChange, BackendChangeKind, ChangeCounts, ServiceChange, ServiceChangeKind};
 use self::compare::for_each;
-pub use self::words::count;
+pub use self::text::count;
 use crate::summary::Summary;
 
 /// All services that differ between two states.

@@ -29,12 +29,12 @@ pub(in crate::api) async fn status(State(shared): State<ApiState>, params: Param
     let interval = params.duration("interval", INTERVAL)?.unwrap_or_default();
     let known = shared.snapshot().await?;
     let totals = shared.totals.clone();
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, asker: &QueryClient| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, client: &QueryClient| {
         let totals = totals.and_then(|totals| totals());
         let query = StatusQuery {
             service,
             interval,
-            asker: asker.clone(),
+            client: client.clone(),
             totals,
         };
         let sources = StatusSources {

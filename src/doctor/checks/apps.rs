@@ -7,7 +7,7 @@ use super::super::packet::{FromApp, Interface, Packet, PacketStage};
 use super::chain::{ChainContext, sees};
 use super::firewall::foreign_chains;
 use super::samples::{merged, of_link, outside, packet_mark};
-use super::words::some;
+use super::text::some;
 use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};
-use super::words::{quoted, some};
+use super::text::{quoted, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::links::LinkDetails;
 

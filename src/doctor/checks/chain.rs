@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::RulePlace;
-use super::words::some;
+use super::text::some;
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, TableFamily};

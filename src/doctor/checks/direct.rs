@@ -7,7 +7,7 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::forwarding::forwards;
 use super::samples;
-use super::words::some;
+use super::text::some;
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;

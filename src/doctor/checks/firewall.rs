@@ -9,7 +9,7 @@ use super::super::judge::{ChainEffect, PacketVerdict, RulePlace};
 use super::chain::{ChainContext, is_probes, sees, whose};
 use super::other_links;
 use super::samples::{BackendSample, PacketKind, Packets, packet_mark, samples, walk_all};
-use super::words::quoted;
+use super::text::quoted;
 use crate::doctor::holds::Holds;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, Rule, RuleEffect, RuleVerdict, Test};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::super::finding::{Fix, advice, command};
 use super::chain::{ChainContext, is_probes, program};
 use super::samples::{DSTNAT, shows_backend};
-use super::words::{range_list, ranges};
+use super::text::{range_list, ranges};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallHook, RuleVerdict};
 

@@ -23,9 +23,9 @@ mod reverse_path;
 mod samples;
 pub(super) mod served;
 mod table;
+mod text;
 mod ways;
 mod ways_of_probes;
-mod words;
 
 use super::facts::{CheapFacts, Facts};
 use super::finding::Diagnosis;

@@ -10,7 +10,7 @@ use super::super::packet::{Interface, Packet, PacketStage};
 use super::chain::{sees, whose};
 use super::firewall::foreign_chains;
 use super::samples::{PacketKind, outside, packet, packet_mark, samples};
-use super::words::some;
+use super::text::some;
 use crate::doctor::holds::Holds;
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;

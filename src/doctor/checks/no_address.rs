@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, advice, command};
 use super::forwarding::is_link_local;
-use super::words::{quoted, some, sysctl};
+use super::text::{quoted, some, sysctl};
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;

@@ -2,7 +2,7 @@
 
 use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};
-use super::words::{quoted, some};
+use super::text::{quoted, some};
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(links) = diagnosis.known("segmentation offloads", &facts.cheap.links) else {

@@ -8,7 +8,7 @@ use super::super::judge::{PacketVerdict, RulePlace};
 use super::super::packet::Interface;
 use super::chain::{ChainContext, KINDS, is_probes};
 use super::samples::{BackendSample, PacketKind, Packets, other_outside, walk_all};
-use super::words::some;
+use super::text::some;
 use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain};

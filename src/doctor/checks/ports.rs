@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, FindingSeverity, advice, command};
-use super::words::{range_list, ranges, some};
+use super::text::{range_list, ranges, some};
 use tcpgw_core::diff::count;
 use tcpgw_core::summary::ServiceSummary;
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity, command};
-use super::words::{some, sysctl};
+use super::text::{some, sysctl};
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::RouteTo;

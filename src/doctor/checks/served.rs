@@ -12,7 +12,7 @@ use super::super::judge::{PacketVerdict, walk};
 use super::chain::{ChainContext, is_probes, sees};
 use super::firewall::{KINDS_AND_DATA, effort};
 use super::samples::{PacketKind, packet_mark, packet_of_client};
-use super::words::some;
+use super::text::some;
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};

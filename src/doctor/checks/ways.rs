@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::facts::{CheapFacts, Facts, Ways};
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::served::SEVERAL_CLIENTS;
-use super::words::some;
+use super::text::some;
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;

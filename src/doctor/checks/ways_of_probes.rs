@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::super::facts::{CheapFacts, MisroutedProbe};
 use super::super::finding::{Diagnosis, advice, command};
-use super::words::{SHOWN, some};
+use super::text::{SHOWN, some};
 use tcpgw_core::diff::count;
 use tcpgw_kernel::route::{RouteEntry, RouteTo};
 

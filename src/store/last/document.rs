@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::{KeptService, Last, LastResources, RefusedService};
 use crate::addon::{Removed, Resource};
 use crate::record::RecordedPause;
-use crate::store::asked::RequestedParameters;
+use crate::store::requested::RequestedParameters;
 use tcpgw_core::model::{parse_service, write};
 use tcpgw_core::owner::Owner;
 
