@@ -16,7 +16,8 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::traffic::Totals;
-use crate::view::drops::{self, DropCounts};
+use crate::traffic::drop_sets;
+use crate::view::drops::DropCounts;
 use crate::view::facts::StatusFacts;
 use crate::view::flows::{FlowSelection, FlowView};
 use crate::view::rates::First;
@@ -116,7 +117,9 @@ impl QueryClient {
 
 impl fmt::Debug for QueryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueryClient").field("may_go", &self.0.is_some()).finish()
+        f.debug_struct("QueryClient")
+            .field("may_go", &self.0.is_some())
+            .finish()
     }
 }
 
@@ -278,7 +281,7 @@ fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &BackendPlac
     if services.table.is_none() {
         return Ok(counts);
     }
-    for set in drops::sets() {
+    for set in drop_sets::sets() {
         counts.add(set, &counted(kernel, set)?, &services.summary, places);
     }
     Ok(counts)

@@ -19,11 +19,11 @@ use super::flow_log::FlowLog;
 use crate::config::daemon::{DaemonSettings, FlowLogTarget};
 use crate::control::request::DaemonRequest;
 use crate::record::boot_id;
+use crate::traffic::drop_sets;
 use crate::traffic::file::TotalsFile;
 use crate::traffic::flow_record::FlowRecord;
 use crate::traffic::totals::TotalsSource;
 use crate::traffic::{EndedFlow, Ledger, LiveFlows, Totals};
-use crate::view::drops;
 use crate::view::totals::ConnectionCounts;
 use tcpgw_core::escape;
 use tcpgw_core::model::FlowMark;
@@ -382,7 +382,7 @@ impl Sampler {
         let table = kernel.identity()?.table;
         let mut sets = Vec::new();
         if table.is_some() {
-            for set in drops::sets().into_iter().chain(ConnectionCounts::sets()) {
+            for set in drop_sets::sets().into_iter().chain(ConnectionCounts::sets()) {
                 match kernel.counted(set) {
                     Err(KernelError::Netlink(error)) if error.errno() == Some(Errno::ENOENT) => {}
                     counted => sets.push((set, counted?)),

@@ -7,7 +7,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::families::counter;
 use super::reading::Reading;
-use crate::traffic::totals::REASONS;
+use crate::traffic::drop_sets::REASONS;
 use crate::traffic::{BackendTotals, ServiceTotals};
 
 /// Reasons for which packets to a service are dropped, in the order of [`ServiceTotals::drops`].

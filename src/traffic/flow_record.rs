@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::view::flows::TrafficView;
+use super::TrafficView;
 use tcpgw_core::ruleset::timeouts::{SYN_RECV_SECONDS, SYN_SENT_SECONDS, TIME_WAIT_SECONDS};
 use tcpgw_kernel::conntrack::{Flow, TcpState};
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::drop_sets::{self, CounterOwner};
 use super::flow_sums::{EndedFlow, FlowSums, LiveFlows};
 use super::names::ServiceNames;
 use super::totals::{BackendTotals, ServiceTotals, Totals};
-use crate::view::drops;
 use tcpgw_core::ruleset::key::split_pair;
 use tcpgw_core::ruleset::name::{Scope, SetName};
 use tcpgw_core::ruleset::rows::{read_address, read_endpoint, read_port};
@@ -99,15 +99,15 @@ impl Ledger {
             self.backend(name, backend).connections += more;
             return true;
         }
-        match drops::counter_of(set) {
-            Some((reason, drops::CounterOwner::Service(scope))) => {
+        match drop_sets::counter_of(set) {
+            Some((reason, CounterOwner::Service(scope))) => {
                 let Some(name) = name_of(&self.names, scope, key).map(Box::from) else {
                     return false;
                 };
                 self.services.entry(name).or_default().drops[reason] += more;
                 true
             }
-            Some((reason, drops::CounterOwner::Backend(family))) => {
+            Some((reason, CounterOwner::Backend(family))) => {
                 let Some(backend) = read_endpoint(family, key).map(SocketAddr::from) else {
                     return false;
                 };

@@ -4,6 +4,7 @@
 //! new ones. A [`Ledger`] adds up what was gained between samples. It takes samples, ends of flows and the bytes of an
 //! earlier ledger, and knows neither a clock, nor a socket, nor a file. [`file`] keeps it for the next daemon.
 
+pub mod drop_sets;
 pub mod file;
 pub mod flow_record;
 pub mod flow_sums;
@@ -13,7 +14,9 @@ mod names;
 #[cfg(test)]
 mod tests;
 pub mod totals;
+mod traffic_view;
 
 pub use self::flow_sums::{EndedFlow, FlowSums, LiveFlows};
 pub use self::ledger::Ledger;
 pub use self::totals::{BackendTotals, ServiceTotals, Totals};
+pub use self::traffic_view::TrafficView;

@@ -6,10 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::drop_sets::REASONS;
 use super::flow_sums::FlowSums;
-
-/// Number of reasons for which packets to a service, or to and from a backend, are dropped.
-pub const REASONS: usize = 6;
 
 /// Answers with totals at most a second old; `None` if there are none in time. Blocks for seconds.
 pub type TotalsSource = Arc<dyn Fn() -> Option<Arc<Totals>> + Send + Sync>;
@@ -42,7 +40,7 @@ impl Totals {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceTotals {
     /// Numbers of packets dropped before a backend was chosen, in the order of
-    /// [`ServiceDrops::reasons`](crate::view::drops::ServiceDrops::reasons).
+    /// [`sets_of_services`](super::drop_sets::sets_of_services).
     pub drops: [u64; REASONS],
     /// Totals of each backend, also of backends that were removed.
     pub backends: BTreeMap<SocketAddr, BackendTotals>,
@@ -67,7 +65,7 @@ pub struct BackendTotals {
     /// Packets, bytes and handshakes.
     pub flows: FlowSums,
     /// Numbers of packets dropped, in the order of
-    /// [`BackendDrops::reasons`](crate::view::drops::BackendDrops::reasons).
+    /// [`sets_of_backends`](super::drop_sets::sets_of_backends).
     pub drops: [u64; REASONS],
 }
 

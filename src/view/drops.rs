@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rates::per_second;
 use super::tally::BackendPlaces;
+use crate::traffic::drop_sets::{CounterOwner, REASONS, counter_of, sets_of_backends, sets_of_services};
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::ruleset::key::TCP;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
@@ -93,7 +94,7 @@ impl ServiceDrops {
     }
 
     /// Returns each reason as text.
-    pub fn reasons(&self) -> [(&'static str, Dropped); 6] {
+    pub fn reasons(&self) -> [(&'static str, Dropped); REASONS] {
         [
             ("refused by allow or deny", self.refused),
             ("no backend", self.no_backend),
@@ -137,7 +138,7 @@ impl BackendDrops {
     }
 
     /// Returns each reason as text.
-    pub fn reasons(&self) -> [(&'static str, Dropped); 6] {
+    pub fn reasons(&self) -> [(&'static str, Dropped); REASONS] {
         [
             ("over the limit to it", self.over_limit_to),
             ("over the limit from it", self.over_limit_from),
@@ -147,38 +148,6 @@ impl BackendDrops {
             ("past its services", self.direct),
         ]
     }
-}
-
-/// Returns the sets to read for a [`DropCounts`].
-pub fn sets() -> Vec<SetName> {
-    let services = Scope::ALL.into_iter().flat_map(sets_of_services);
-    services
-        .chain(Family::BOTH.into_iter().flat_map(sets_of_backends))
-        .collect()
-}
-
-/// Returns the sets in the order of [`ByReason`].
-fn sets_of_services(scope: Scope) -> [SetName; 6] {
-    [
-        SetName::Refused(scope),
-        SetName::NoBackend(scope),
-        SetName::Stale(scope),
-        SetName::Invalid(scope),
-        SetName::OverClient(scope),
-        SetName::OverFlows(scope),
-    ]
-}
-
-/// Returns the sets in the order of [`ByReason`].
-fn sets_of_backends(family: Family) -> [SetName; 6] {
-    [
-        SetName::OverTo(family),
-        SetName::OverFrom(family),
-        SetName::InvalidFrom(family),
-        SetName::StaleFrom(family),
-        SetName::Reused(family),
-        SetName::Direct(family),
-    ]
 }
 
 /// Returns the number of SYNs that were dropped because their service had its `max_flows`, of each service with this
@@ -214,13 +183,13 @@ pub fn over_flows<E>(
 }
 
 /// Returns the counters of a service that listens on every address: see [`ServiceDrops::counted`].
-pub fn service_counters(port: NonZeroU16) -> [(SetName, Box<[u8]>); 6] {
+pub fn service_counters(port: NonZeroU16) -> [(SetName, Box<[u8]>); REASONS] {
     let key = [TCP, port_bytes(port)].concat();
     sets_of_services(Scope::Any).map(|set| (set, key.as_slice().into()))
 }
 
 /// Returns the counters of a backend: see [`BackendDrops::counted`].
-pub fn backend_counters(backend: Endpoint) -> [(SetName, Box<[u8]>); 6] {
+pub fn backend_counters(backend: Endpoint) -> [(SetName, Box<[u8]>); REASONS] {
     let (key, len) = endpoint_bytes(backend);
     sets_of_backends(Family::of(backend.address)).map(|set| (set, key[..len].into()))
 }
@@ -236,7 +205,7 @@ fn dropped_under_key(now: &[Counted], then: Option<(&[Counted], Duration)>, reas
 }
 
 /// Number of packets and bytes for each reason; a service and a backend have six each.
-type ByReason = [(u64, u64); 6];
+type ByReason = [(u64, u64); REASONS];
 
 /// A sample of the counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -320,27 +289,6 @@ fn dropped(
         // A new table begins with new counters.
         packets_per_second: then.map(|(then, time)| per_second(packets.saturating_sub(count(then).0), time)),
     }
-}
-
-/// Kind of the keys of a set of drops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CounterOwner {
-    /// Services of a scope.
-    Service(Scope),
-    /// Backends of a family.
-    Backend(Family),
-}
-
-/// Returns which reason a set counts, by its position among those of [`ServiceDrops::reasons`] or
-/// [`BackendDrops::reasons`], and what its keys are; `None` for other sets.
-pub fn counter_of(set: SetName) -> Option<(usize, CounterOwner)> {
-    let position = |sets: [SetName; 6]| sets.iter().position(|of| *of == set);
-    let services = Scope::ALL.into_iter();
-    let service = services.filter_map(|scope| Some((position(sets_of_services(scope))?, CounterOwner::Service(scope))));
-    let backends = Family::BOTH.into_iter();
-    let backend =
-        backends.filter_map(|family| Some((position(sets_of_backends(family))?, CounterOwner::Backend(family))));
-    service.chain(backend).next()
 }
 
 /// Returns the position of the service that has this service key.

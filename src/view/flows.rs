@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{NoService, ServiceName, ServicesView};
+use crate::traffic::TrafficView;
 use tcpgw_core::summary::FlowVerdict;
-use tcpgw_kernel::conntrack::{Flow, Selection, TcpState, Traffic};
+use tcpgw_kernel::conntrack::{Flow, Selection, TcpState};
 
 /// View of a flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,21 +36,6 @@ pub struct FlowView<'a> {
     pub to_backend: Option<TrafficView>,
     /// Traffic from the backend.
     pub from_backend: Option<TrafficView>,
-}
-
-/// Traffic of one direction, before the limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrafficView {
-    /// Number of packets; merged ones (GRO) count once.
-    pub packets: u64,
-    /// Number of bytes, including IP headers.
-    pub bytes: u64,
-}
-
-impl From<Traffic> for TrafficView {
-    fn from(Traffic { packets, bytes }: Traffic) -> Self {
-        Self { packets, bytes }
-    }
 }
 
 impl<'a> FlowView<'a> {

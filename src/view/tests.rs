@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::drops::{self, DropCounts};
+use super::drops::DropCounts;
 use super::flows::{FlowSelection, FlowView};
 use super::rates::{First, Second};
 use super::tally::BackendPlaces;
 use super::{NoService, Noted, ServiceName, ServicesView, Table};
 use crate::record::ApplyNote;
+use crate::traffic::drop_sets;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
 use tcpgw_core::summary::{FlowVerdict, Summary};
@@ -191,7 +192,7 @@ fn drops_are_told_by_reason() {
             packets,
             bytes: packets * 60,
         };
-        assert!(drops::sets().contains(&set), "{set}");
+        assert!(drop_sets::sets().contains(&set), "{set}");
         counts.add(set, &[counted], &services.summary, &places);
     };
     for (number, packets) in [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6)] {

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::drops;
-use super::flows::TrafficView;
+
 use super::tally::BackendPlaces;
-use crate::traffic::{BackendTotals, FlowSums};
+use crate::traffic::{BackendTotals, FlowSums, TrafficView};
 use tcpgw_core::ruleset::key::split_pair;
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
 use tcpgw_core::ruleset::rows::read_endpoint;
