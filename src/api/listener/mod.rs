@@ -126,14 +126,20 @@ pub(in crate::api) async fn serve<H: Handler>(
             tracing::debug!(%from, "an address has too many connections to {} that ask nothing: one more was closed", H::NAME);
             continue;
         };
-        let (handler, sites, ends) = (Arc::clone(&handler), sites.clone(), ends.clone());
+        let connection = AcceptedConnection {
+            from,
+            sites: sites.clone(),
+            handler: Arc::clone(&handler),
+            times,
+            ends: ends.clone(),
+        };
         connections.spawn(async move {
             let served = async {
-                if is_asked(&stream, times.head, &ends).await
+                if is_asked(&stream, times.head, &connection.ends).await
                     && let Some(place) = seat.place(times.body).await
                 {
                     // In a box, so that one that waits costs little.
-                    Box::pin(serve_one(stream, from, sites, handler, times, &seat, ends)).await;
+                    Box::pin(connection.serve(stream, &seat)).await;
                     drop(place);
                 }
             };
@@ -163,46 +169,58 @@ async fn is_asked(stream: &TcpStream, patience: Duration, ends: &watch::Receiver
     }
 }
 
-async fn serve_one<H: Handler>(
-    stream: TcpStream,
+/// An accepted connection.
+struct AcceptedConnection<H: Handler> {
     from: SocketAddr,
     sites: watch::Receiver<Arc<H::Site>>,
     handler: Arc<H>,
     times: Times,
-    seat: &Seat,
+    /// Whether the listener ends.
     ends: watch::Receiver<bool>,
-) {
-    let _ = stream.set_nodelay(true);
-    let begun_with = Arc::clone(&sites.borrow());
-    let tls = begun_with.tls().cloned();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (sites, begun_with, handler) = (sites.clone(), Arc::clone(&begun_with), Arc::clone(&handler));
-        async move {
-            let site = Arc::clone(&sites.borrow());
-            let asks = || seat.asked();
-            let response: Response<Body> = handler.answer(&site, from.ip(), request, &asks).await;
-            if response.extensions().get::<Authenticated>().is_some() {
-                seat.answered();
-            } else {
-                seat.is_silent_again();
+}
+
+impl<H: Handler> AcceptedConnection<H> {
+    /// Answers the requests of the connection.
+    async fn serve(self, stream: TcpStream, seat: &Seat) {
+        let Self {
+            from,
+            sites,
+            handler,
+            times,
+            ends,
+        } = self;
+        let _ = stream.set_nodelay(true);
+        let begun_with = Arc::clone(&sites.borrow());
+        let tls = begun_with.tls().cloned();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (sites, begun_with, handler) = (sites.clone(), Arc::clone(&begun_with), Arc::clone(&handler));
+            async move {
+                let site = Arc::clone(&sites.borrow());
+                let asks = || seat.asked();
+                let response: Response<Body> = handler.answer(&site, from.ip(), request, &asks).await;
+                if response.extensions().get::<Authenticated>().is_some() {
+                    seat.answered();
+                } else {
+                    seat.is_silent_again();
+                }
+                // Encryption, and whether a proxy says who the client is, are settled when a connection begins.
+                let is_outdated = !Arc::ptr_eq(&begun_with, &sites.borrow());
+                // A connection that is kept idle would keep its place from those that wait.
+                let response = if is_outdated || seat.is_crowded() {
+                    closing(response)
+                } else {
+                    response
+                };
+                Ok::<_, std::convert::Infallible>(response)
             }
-            // Encryption, and whether a proxy says who the client is, are settled when a connection begins.
-            let is_outdated = !Arc::ptr_eq(&begun_with, &sites.borrow());
-            // A connection that is kept idle would keep its place from those that wait.
-            let response = if is_outdated || seat.is_crowded() {
-                closing(response)
-            } else {
-                response
-            };
-            Ok::<_, std::convert::Infallible>(response)
+        });
+        match tls {
+            None => answering(stream, service, times, ends).await,
+            Some(tls) => match timeout(times.head, tls.accept(stream)).await {
+                Ok(Ok(stream)) => answering(stream, service, times, ends).await,
+                Ok(Err(error)) => tracing::debug!(%error, %from, "a TLS handshake with {} failed", H::NAME),
+                Err(_) => tracing::debug!(%from, "a TLS handshake with {} took too long", H::NAME),
+            },
         }
-    });
-    match tls {
-        None => answering(stream, service, times, ends).await,
-        Some(tls) => match timeout(times.head, tls.accept(stream)).await {
-            Ok(Ok(stream)) => answering(stream, service, times, ends).await,
-            Ok(Err(error)) => tracing::debug!(%error, %from, "a TLS handshake with {} failed", H::NAME),
-            Err(_) => tracing::debug!(%from, "a TLS handshake with {} took too long", H::NAME),
-        },
     }
 }
