@@ -334,7 +334,7 @@ mod tests {
         let (sender, mut answers) = results::channel(4);
         let (requests, asked) = mpsc::channel();
         let thread = thread::spawn(move || {
-            examine_all(&asked, &sender, |examination| Ok(warned(&examination.services[0].name)))
+            examine_all(&asked, &sender, |examination| Ok(warned(&examination.services[0].name)));
         });
         let mut examiner = Examiner {
             requests,
