@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
 use super::hints::WordedJson;
-use super::limits::{KERNEL_QUERIES, PIECE, PIECES, Times};
+use super::limits::{PIECE, PIECES, Times};
 use crate::observe::{ObserveError, QueryClient};
 use tcpgw_kernel::Kernel;
 
@@ -28,16 +28,19 @@ pub type OpenKernel = Arc<dyn Fn() -> Result<Box<dyn Kernel>, ObserveError> + Se
 pub(super) struct KernelQueries {
     open: OpenKernel,
     places: Arc<Semaphore>,
+    most: usize,
     times: Times,
 }
 
 type Piece = Result<Bytes, ApiError>;
 
 impl KernelQueries {
-    pub(super) fn new(open: OpenKernel, times: Times) -> Self {
+    /// Creates an access to the kernel for `most` queries at once.
+    pub(super) fn new(open: OpenKernel, most: usize, times: Times) -> Self {
         Self {
             open,
-            places: Arc::new(Semaphore::new(KERNEL_QUERIES)),
+            places: Arc::new(Semaphore::new(most)),
+            most,
             times,
         }
     }
@@ -50,9 +53,7 @@ impl KernelQueries {
     {
         let place = timeout(self.times.turn, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
-            return Err(ApiError::busy(&format!(
-                "{KERNEL_QUERIES} others are reading the kernel"
-            )));
+            return Err(ApiError::busy(&format!("{} others are reading the kernel", self.most)));
         };
         let (pieces, mut taken) = mpsc::channel::<Piece>(PIECES);
         let open = Arc::clone(&self.open);
@@ -104,6 +105,7 @@ impl Write for Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::limits::KERNEL_QUERIES;
     use tcpgw_kernel::fake::Fake;
 
     #[test]
@@ -112,7 +114,7 @@ mod tests {
             turn: Duration::from_secs(10),
             ..Times::default()
         };
-        let queries = KernelQueries::new(Arc::new(|| Ok(Box::new(Fake::default()))), times);
+        let queries = KernelQueries::new(Arc::new(|| Ok(Box::new(Fake::default()))), KERNEL_QUERIES, times);
         // The clock of the fake kernel does not wait.
         let waits = |kernel: &mut dyn Kernel, _: &mut dyn Write, client: &QueryClient| {
             let begin = std::time::Instant::now();

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::limits::{CONNECTIONS, NARROW, NARROW_SHARE, RESERVED, SHARE};
+use super::limits::LaneSizes;
 
 /// Lane that a connection is served in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +24,7 @@ pub(super) enum Lane {
 #[derive(Debug)]
 pub(super) struct Lanes {
     privileged: Vec<u32>,
+    sizes: LaneSizes,
     taken: Mutex<BTreeMap<(Lane, u32), usize>>,
 }
 
@@ -37,9 +38,10 @@ pub(super) struct LanePlace {
 
 impl Lanes {
     /// Returns lanes without connections. The reserved lane is for these users.
-    pub(super) fn new(privileged: Vec<u32>) -> Arc<Self> {
+    pub(super) fn new(privileged: Vec<u32>, sizes: LaneSizes) -> Arc<Self> {
         Arc::new(Self {
             privileged,
+            sizes,
             taken: Mutex::default(),
         })
     }
@@ -53,11 +55,12 @@ impl Lanes {
             of.map(|(_, count)| count).sum()
         };
         let own = |lane| taken.get(&(lane, uid)).copied().unwrap_or(0);
-        let lane = if is_privileged && all(Lane::Reserved) < RESERVED {
+        let sizes = &self.sizes;
+        let lane = if is_privileged && all(Lane::Reserved) < sizes.reserved {
             Lane::Reserved
-        } else if all(Lane::Common) < CONNECTIONS && (is_privileged || own(Lane::Common) < SHARE) {
+        } else if all(Lane::Common) < sizes.common && (is_privileged || own(Lane::Common) < sizes.share) {
             Lane::Common
-        } else if all(Lane::Narrow) < NARROW && own(Lane::Narrow) < NARROW_SHARE {
+        } else if all(Lane::Narrow) < sizes.narrow && own(Lane::Narrow) < sizes.narrow_share {
             Lane::Narrow
         } else {
             return None;
@@ -90,6 +93,7 @@ impl Drop for LanePlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::limits::{CONNECTIONS, NARROW, NARROW_SHARE, RESERVED, SHARE};
 
     fn lanes_of(lanes: &Arc<Lanes>, uid: u32, count: usize) -> (Vec<LanePlace>, usize) {
         let places: Vec<LanePlace> = (0..count).map_while(|_| lanes.enter(uid)).collect();
@@ -99,7 +103,7 @@ mod tests {
 
     #[test]
     fn one_user_cannot_take_all_places() {
-        let lanes = Lanes::new(vec![0]);
+        let lanes = Lanes::new(vec![0], LaneSizes::FULL);
         let (first, narrow) = lanes_of(&lanes, 1000, 300);
         assert_eq!((first.len(), narrow), (SHARE + NARROW_SHARE, NARROW_SHARE));
         let (second, narrow) = lanes_of(&lanes, 1001, 5);
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn all_others_together_leave_room_for_root() {
-        let lanes = Lanes::new(vec![0, 7]);
+        let lanes = Lanes::new(vec![0, 7], LaneSizes::FULL);
         let mut held: Vec<LanePlace> = Vec::new();
         for uid in 1000..1300 {
             held.extend(lanes_of(&lanes, uid, 3).0);
@@ -122,7 +126,7 @@ mod tests {
         assert!(lanes.enter(1000).is_none());
         let (root, narrow) = lanes_of(&lanes, 0, 300);
         assert_eq!((root.len(), narrow), (RESERVED, 0));
-        let alone = Lanes::new(vec![0]);
+        let alone = Lanes::new(vec![0], LaneSizes::FULL);
         assert_eq!(lanes_of(&alone, 0, 300).0.len(), RESERVED + CONNECTIONS + NARROW_SHARE);
         drop(root);
         assert_eq!(lanes.enter(7).map(|place| place.lane()), Some(Lane::Reserved));

@@ -14,6 +14,20 @@ pub const RESERVED: usize = 32;
 pub const NARROW: usize = 32;
 /// Maximum number of these connections per user.
 pub const NARROW_SHARE: usize = 16;
+/// Connections of the read-only socket that are served at once, of all users but root and the daemon's user.
+pub const READ_ONLY_CONNECTIONS: usize = 32;
+/// Maximum number of these connections per user.
+pub const READ_ONLY_SHARE: usize = 24;
+/// Connections of root and the daemon's user to the read-only socket besides.
+pub const READ_ONLY_RESERVED: usize = 8;
+/// Connections to the read-only socket beyond those, where only health is told.
+pub const READ_ONLY_NARROW: usize = 8;
+/// Maximum number of these connections per user.
+pub const READ_ONLY_NARROW_SHARE: usize = 4;
+/// Questions of users of the read-only socket that the daemon's loop has at once.
+pub const READ_ONLY_QUESTIONS: usize = 4;
+/// Queries of the kernel for users of the read-only socket at once.
+pub const READ_ONLY_KERNEL_QUERIES: usize = 2;
 /// Followers of events at once.
 pub const FOLLOWERS: usize = 32;
 /// Requests that wait for a service or a deploy at once.
@@ -54,6 +68,43 @@ pub const INTERVAL: Duration = Duration::from_secs(60);
 pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 /// Longest origin of an apply, as given by the caller, in bytes.
 pub const LONGEST_ORIGIN: usize = 4096;
+
+/// Connections of a socket that are served at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LaneSizes {
+    /// Connections of all users.
+    pub(super) common: usize,
+    /// Maximum number of these per user.
+    pub(super) share: usize,
+    /// Connections of root and the daemon's user besides.
+    pub(super) reserved: usize,
+    /// Connections beyond those.
+    pub(super) narrow: usize,
+    /// Maximum number of these per user.
+    pub(super) narrow_share: usize,
+}
+
+impl LaneSizes {
+    /// Sizes of the socket of the whole API.
+    pub(super) const FULL: Self = Self {
+        common: CONNECTIONS,
+        share: SHARE,
+        reserved: RESERVED,
+        narrow: NARROW,
+        narrow_share: NARROW_SHARE,
+    };
+    /// Sizes of the read-only socket.
+    pub(super) const READ_ONLY: Self = Self {
+        common: READ_ONLY_CONNECTIONS,
+        share: READ_ONLY_SHARE,
+        reserved: READ_ONLY_RESERVED,
+        narrow: READ_ONLY_NARROW,
+        narrow_share: READ_ONLY_NARROW_SHARE,
+    };
+}
+
+/// Connections of the read-only socket together.
+pub const READ_ONLY_ALL: usize = READ_ONLY_CONNECTIONS + READ_ONLY_RESERVED + READ_ONLY_NARROW;
 
 /// Maximum times of the steps of a request.
 #[derive(Debug, Clone, Copy)]

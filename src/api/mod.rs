@@ -33,6 +33,6 @@ pub use self::error::{ApiError, NOT_FOUND};
 pub use self::kernel_queries::OpenKernel;
 pub use self::limits::Times;
 pub use self::openapi::OPENAPI;
-pub use self::routes::routes;
+pub use self::routes::{RouteAccess, routes};
 pub use self::server::serve;
 pub use self::socket::{Socket, SocketError, SocketSettings};

@@ -11,69 +11,104 @@ mod wait;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, patch, post, put};
+use axum::routing::{MethodFilter, MethodRouter, any, delete, get, on, patch, post, put};
 use tokio::sync::{mpsc, watch};
 
 use super::error::ApiError;
 use super::hints::{self, ClientKind};
 use super::limits::{Times, URI};
-use super::settings::ApiSettings;
+use super::settings::{ApiSettings, SocketScope};
 use super::shared::ApiState;
 use super::{body, events};
 use crate::control::request::DaemonRequest;
 
-/// Returns every route with its method and handler.
-fn table() -> Vec<(&'static str, &'static str, MethodRouter<ApiState>)> {
+/// Access that a route gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteAccess {
+    /// Changes nothing, and shows nothing that a user who monitors the gateway may not see: no secrets, and nothing by which an
+    /// order could be given.
+    Monitoring,
+    /// Changes something, takes a body, or shows what only those may see who give orders.
+    Orders,
+}
+
+/// A route: method and path, the access that it gives, and its handler.
+type ApiRoute = (&'static str, &'static str, RouteAccess, MethodRouter<ApiState>);
+
+/// Returns every route. One that is new has to be classified here.
+fn table() -> Vec<ApiRoute> {
+    use RouteAccess::{Monitoring, Orders};
     vec![
-        ("GET", "/v1/status", get(kernel::status)),
-        ("GET", "/v1/flows", get(kernel::flows)),
-        ("GET", "/v1/who", get(kernel::who)),
-        ("GET", "/v1/denied", get(kernel::denied)),
-        ("POST", "/v1/denied", post(kernel::would_be_denied)),
-        ("POST", "/v1/denied/flush", post(kernel::flush)),
-        ("GET", "/v1/events", get(events::events)),
-        ("GET", "/v1/daemon", get(daemon::daemon)),
-        ("GET", "/v1/healthz", get(daemon::healthz)),
-        ("GET", "/v1/drains", get(daemon::drains)),
-        ("POST", "/v1/apply", post(daemon::apply)),
-        ("POST", "/v1/teardown", post(daemon::teardown)),
-        ("POST", "/v1/resume", post(daemon::resume)),
-        ("GET", "/v1/openapi.json", get(daemon::openapi)),
-        ("GET", "/v1/services", get(services::list)),
-        ("POST", "/v1/services", post(services::create)),
-        ("PATCH", "/v1/services", patch(batch::change)),
-        ("GET", "/v1/services/{name}", get(services::one)),
-        ("PUT", "/v1/services/{name}", put(services::replace)),
-        ("PATCH", "/v1/services/{name}", patch(services::change)),
-        ("DELETE", "/v1/services/{name}", delete(services::remove)),
-        ("POST", "/v1/services/{name}/drain", post(services::drain)),
-        ("POST", "/v1/services/{name}/undrain", post(services::undrain)),
-        ("POST", "/v1/services/{name}/pause", post(services::pause)),
-        ("POST", "/v1/services/{name}/resume", post(services::resume)),
-        ("GET", "/v1/services/{name}/wait", get(wait::service)),
-        ("POST", "/v1/services/{name}/deploys", post(deploys::begin)),
-        ("POST", "/v1/services/{name}/rollback", post(deploys::rollback)),
-        ("GET", "/v1/addon/resources", get(addon::list)),
-        ("GET", "/v1/addon/resources/{app}", get(addon::one)),
-        ("PUT", "/v1/addon/resources/{app}", put(addon::provision)),
-        ("DELETE", "/v1/addon/resources/{app}", delete(addon::remove)),
-        ("POST", "/v1/addon/resources/{app}/plan", post(addon::plan)),
-        ("POST", "/v1/addon/resources/{app}/suspend", post(addon::suspend)),
-        ("POST", "/v1/addon/resources/{app}/resume", post(addon::resume)),
-        ("GET", "/v1/deploys", get(deploys::list)),
-        ("GET", "/v1/deploys/{id}", get(deploys::one)),
-        ("POST", "/v1/deploys/{id}/undo", post(deploys::undo)),
-        ("GET", "/v1/history", get(past::history)),
-        ("GET", "/v1/export", get(past::export)),
+        ("GET", "/v1/status", Monitoring, get(kernel::status)),
+        ("GET", "/v1/flows", Monitoring, get(kernel::flows)),
+        ("GET", "/v1/who", Monitoring, get(kernel::who)),
+        ("GET", "/v1/denied", Monitoring, get(kernel::denied)),
+        ("POST", "/v1/denied", Orders, post(kernel::would_be_denied)),
+        ("POST", "/v1/denied/flush", Orders, post(kernel::flush)),
+        ("GET", "/v1/events", Monitoring, get(events::events)),
+        ("GET", "/v1/daemon", Monitoring, get(daemon::daemon)),
+        ("GET", "/v1/healthz", Monitoring, get(daemon::healthz)),
+        ("GET", "/v1/drains", Monitoring, get(daemon::drains)),
+        ("POST", "/v1/apply", Orders, post(daemon::apply)),
+        ("POST", "/v1/teardown", Orders, post(daemon::teardown)),
+        ("POST", "/v1/resume", Orders, post(daemon::resume)),
+        ("GET", "/v1/openapi.json", Monitoring, get(daemon::openapi)),
+        ("GET", "/v1/services", Monitoring, get(services::list)),
+        ("POST", "/v1/services", Orders, post(services::create)),
+        ("PATCH", "/v1/services", Orders, patch(batch::change)),
+        ("GET", "/v1/services/{name}", Monitoring, get(services::one)),
+        ("PUT", "/v1/services/{name}", Orders, put(services::replace)),
+        ("PATCH", "/v1/services/{name}", Orders, patch(services::change)),
+        ("DELETE", "/v1/services/{name}", Orders, delete(services::remove)),
+        ("POST", "/v1/services/{name}/drain", Orders, post(services::drain)),
+        ("POST", "/v1/services/{name}/undrain", Orders, post(services::undrain)),
+        ("POST", "/v1/services/{name}/pause", Orders, post(services::pause)),
+        ("POST", "/v1/services/{name}/resume", Orders, post(services::resume)),
+        ("GET", "/v1/services/{name}/wait", Monitoring, get(wait::service)),
+        ("POST", "/v1/services/{name}/deploys", Orders, post(deploys::begin)),
+        ("POST", "/v1/services/{name}/rollback", Orders, post(deploys::rollback)),
+        ("GET", "/v1/addon/resources", Monitoring, get(addon::list)),
+        ("GET", "/v1/addon/resources/{app}", Monitoring, get(addon::one)),
+        ("PUT", "/v1/addon/resources/{app}", Orders, put(addon::provision)),
+        ("DELETE", "/v1/addon/resources/{app}", Orders, delete(addon::remove)),
+        ("POST", "/v1/addon/resources/{app}/plan", Orders, post(addon::plan)),
+        (
+            "POST",
+            "/v1/addon/resources/{app}/suspend",
+            Orders,
+            post(addon::suspend),
+        ),
+        ("POST", "/v1/addon/resources/{app}/resume", Orders, post(addon::resume)),
+        ("GET", "/v1/deploys", Monitoring, get(deploys::list)),
+        ("GET", "/v1/deploys/{id}", Monitoring, get(deploys::one)),
+        ("POST", "/v1/deploys/{id}/undo", Orders, post(deploys::undo)),
+        ("GET", "/v1/history", Monitoring, get(past::history)),
+        ("GET", "/v1/export", Monitoring, get(past::export)),
     ]
 }
 
-/// Returns every route: method and path.
-pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    table().into_iter().map(|(method, path, _)| (method, path))
+/// Returns every route: method, path, and the access that it gives.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str, RouteAccess)> {
+    table()
+        .into_iter()
+        .map(|(method, path, access, _)| (method, path, access))
+}
+
+/// Returns a handler that refuses requests with this method, whatever they ask for.
+fn refused(method: &str) -> MethodRouter<ApiState> {
+    let refusal = async || {
+        let message = "this socket is for monitoring only (daemon.socket_readonly), and the request is none that only reads; nothing \
+                       was changed: ask at the daemon's other socket (daemon.socket)";
+        ApiError::new(StatusCode::FORBIDDEN, "read_only", message)
+    };
+    // A method that is none would refuse all that the path has.
+    let filter = Method::from_bytes(method.as_bytes())
+        .ok()
+        .and_then(|method| MethodFilter::try_from(method).ok());
+    filter.map_or_else(|| any(refusal), |filter| on(filter, refusal))
 }
 
 pub(super) fn router(
@@ -81,10 +116,15 @@ pub(super) fn router(
     settings: ApiSettings,
     ends: watch::Receiver<bool>,
 ) -> Router {
+    let scope = settings.scope;
     let shared = ApiState::new(requests, settings, ends);
     let routes = table().into_iter();
     routes
-        .fold(Router::new(), |router, (_, path, handler)| router.route(path, handler))
+        .fold(Router::new(), |router, (method, path, access, handler)| {
+            let is_refused = scope == SocketScope::ReadOnly && access == RouteAccess::Orders;
+            let handler = if is_refused { refused(method) } else { handler };
+            router.route(path, handler)
+        })
         .fallback(async || ApiError::not_found("there is no such path; GET /v1/openapi.json says which there are"))
         .method_not_allowed_fallback(async || {
             let message = "this is not asked for by that method; the header allow says by which";

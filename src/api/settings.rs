@@ -4,10 +4,30 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::kernel_queries::OpenKernel;
-use super::limits::Times;
+use super::limits::{LaneSizes, Times};
 use crate::traffic::totals::TotalsSource;
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::{Kernel, KernelError};
+
+/// Requests that a socket answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SocketScope {
+    /// All requests.
+    #[default]
+    Full,
+    /// Requests of monitoring only, which change nothing and show no secrets.
+    ReadOnly,
+}
+
+impl SocketScope {
+    /// Returns the numbers of connections that are served at once.
+    pub(super) fn lanes(self) -> LaneSizes {
+        match self {
+            Self::Full => LaneSizes::FULL,
+            Self::ReadOnly => LaneSizes::READ_ONLY,
+        }
+    }
+}
 
 /// Settings of the API server.
 #[derive(Clone)]
@@ -20,6 +40,8 @@ pub struct ApiSettings {
     pub times: Times,
     /// Users with connections of their own, which no other user can use up.
     pub privileged: Vec<u32>,
+    /// Requests that are answered.
+    pub scope: SocketScope,
 }
 
 impl fmt::Debug for ApiSettings {
@@ -27,6 +49,7 @@ impl fmt::Debug for ApiSettings {
         f.debug_struct("Settings")
             .field("times", &self.times)
             .field("privileged", &self.privileged)
+            .field("scope", &self.scope)
             .finish_non_exhaustive()
     }
 }
@@ -40,6 +63,7 @@ impl Default for ApiSettings {
             totals: None,
             times: Times::default(),
             privileged: vec![0, nix::unistd::geteuid().as_raw()],
+            scope: SocketScope::default(),
         }
     }
 }

@@ -6,11 +6,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::kernel_queries::KernelQueries;
-use super::limits::{FOLLOWERS, LARGE_BODIES, Times, WAITERS};
-use super::settings::ApiSettings;
+use super::limits::{
+    FOLLOWERS, KERNEL_QUERIES, LARGE_BODIES, READ_ONLY_KERNEL_QUERIES, READ_ONLY_QUESTIONS, Times, WAITERS,
+};
+use super::settings::{ApiSettings, SocketScope};
 use super::{asking, body};
 use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
@@ -21,6 +24,8 @@ use crate::view::snapshot::Snapshot;
 #[derive(Clone)]
 pub(super) struct ApiState {
     requests: mpsc::Sender<DaemonRequest>,
+    /// Places of questions to the loop; `None`: as many as its queue has.
+    questions: Option<Arc<Semaphore>>,
     pub(super) kernel_queries: KernelQueries,
     large: Arc<Semaphore>,
     pub(super) followers: Arc<Semaphore>,
@@ -37,9 +42,17 @@ impl ApiState {
         settings: ApiSettings,
         ends: watch::Receiver<bool>,
     ) -> Self {
+        let (questions, kernel_queries) = match settings.scope {
+            SocketScope::Full => (None, KERNEL_QUERIES),
+            SocketScope::ReadOnly => (
+                Some(Arc::new(Semaphore::new(READ_ONLY_QUESTIONS))),
+                READ_ONLY_KERNEL_QUERIES,
+            ),
+        };
         Self {
             requests,
-            kernel_queries: KernelQueries::new(settings.open, settings.times),
+            questions,
+            kernel_queries: KernelQueries::new(settings.open, kernel_queries, settings.times),
             large: Arc::new(Semaphore::new(LARGE_BODIES)),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
             waiters: Arc::new(Semaphore::new(WAITERS)),
@@ -55,6 +68,13 @@ impl ApiState {
         patience: Duration,
         ask: impl FnOnce(ReplySender<T>) -> DaemonRequest,
     ) -> Result<T, ApiError> {
+        let _turn = match &self.questions {
+            None => None,
+            Some(places) => match timeout(self.times.turn, places.acquire()).await {
+                Ok(Ok(turn)) => Some(turn),
+                _ => return Err(ApiError::busy("others ask the daemon too much by the read-only socket")),
+            },
+        };
         asking::ask(&self.requests, &self.times, patience, ask).await
     }
 

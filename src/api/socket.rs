@@ -125,6 +125,29 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Gives the socket another mode and group; its path stays. Users whom both modes exclude cannot connect in between.
+    ///
+    /// # Errors
+    /// [`SocketError::File`]; mode and group are as before then, as far as possible.
+    pub fn set_access(&self, settings: &SocketSettings) -> Result<(), SocketError> {
+        const OWNER_ONLY: u32 = 0o600;
+        let fail = |what| {
+            let path = self.path.clone();
+            move |source| SocketError::File { what, path, source }
+        };
+        let before = fs::symlink_metadata(&self.path).map_err(fail("look at"))?;
+        let set_mode = |mode| fs::set_permissions(&self.path, Permissions::from_mode(mode));
+        set_mode(OWNER_ONLY).map_err(fail("set the mode of"))?;
+        let group = settings.group.unwrap_or_else(|| nix::unistd::getegid().as_raw());
+        if let Err(error) = chown(&self.path, None, Some(group)) {
+            let _ = set_mode(before.mode() & 0o777);
+            return Err(fail("give the group to")(error));
+        }
+        set_mode(settings.mode).map_err(fail("set the mode of"))
+    }
+}
+
 /// Makes the directory of the socket, if it does not exist.
 fn make_directory(path: &Path) -> Result<(), SocketError> {
     let parent = match path.parent() {

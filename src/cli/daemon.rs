@@ -43,6 +43,15 @@ pub(super) struct Arguments {
     /// The mode of the socket, in octal digits; it must not be writable for everybody [default: 0660]
     #[arg(long, env = "TCPGW_SOCKET_MODE", value_name = "MODE")]
     socket_mode: Option<SocketMode>,
+    /// A socket for monitoring, which answers only requests that change nothing [default: none]
+    #[arg(long, env = "TCPGW_SOCKET_READONLY", value_name = "PATH")]
+    socket_readonly: Option<SocketPath>,
+    /// The group that may use the read-only socket [default: the group of the process]
+    #[arg(long, env = "TCPGW_SOCKET_READONLY_GROUP", value_name = "GROUP")]
+    socket_readonly_group: Option<GroupName>,
+    /// The mode of the read-only socket, in octal digits; it must not be writable for everybody [default: 0660]
+    #[arg(long, env = "TCPGW_SOCKET_READONLY_MODE", value_name = "MODE")]
+    socket_readonly_mode: Option<SocketMode>,
     /// The format of log lines [default: text]
     #[arg(long, env = "TCPGW_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
@@ -106,6 +115,9 @@ pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Fai
             socket,
             socket_group: arguments.socket_group.clone(),
             socket_mode: arguments.socket_mode,
+            socket_readonly: arguments.socket_readonly.clone(),
+            socket_readonly_group: arguments.socket_readonly_group.clone(),
+            socket_readonly_mode: arguments.socket_readonly_mode,
             log_format: arguments.log_format,
             log_level: arguments.log_level.or(by_verbosity),
             owner: if arguments.no_owner {
@@ -206,6 +218,9 @@ mod tests {
             "--socket=/run/x.sock",
             "--socket-group=deploy",
             "--socket-mode=0600",
+            "--socket-readonly=/run/r.sock",
+            "--socket-readonly-group=monitoring",
+            "--socket-readonly-mode=0640",
             "--log-format=json",
             "--log-level=debug",
             "--owner=false",
@@ -224,6 +239,9 @@ mod tests {
             socket = "/run/x.sock"
             socket_group = "deploy"
             socket_mode = "0600"
+            socket_readonly = "/run/r.sock"
+            socket_readonly_group = "monitoring"
+            socket_readonly_mode = "0640"
             log_format = "json"
             log_level = "debug"
             owner = false

@@ -39,6 +39,15 @@ pub struct DaemonSection {
     /// The mode of the socket.
     #[serde(default)]
     pub socket_mode: Option<SocketMode>,
+    /// The read-only socket.
+    #[serde(default)]
+    pub socket_readonly: Option<SocketPath>,
+    /// The group that may use the read-only socket.
+    #[serde(default)]
+    pub socket_readonly_group: Option<GroupName>,
+    /// The mode of the read-only socket.
+    #[serde(default)]
+    pub socket_readonly_mode: Option<SocketMode>,
     /// Format of logs.
     #[serde(default)]
     pub log_format: Option<LogFormat>,
@@ -83,6 +92,9 @@ impl DaemonSection {
             socket: self.socket.or(other.socket),
             socket_group: self.socket_group.or(other.socket_group),
             socket_mode: self.socket_mode.or(other.socket_mode),
+            socket_readonly: self.socket_readonly.or(other.socket_readonly),
+            socket_readonly_group: self.socket_readonly_group.or(other.socket_readonly_group),
+            socket_readonly_mode: self.socket_readonly_mode.or(other.socket_readonly_mode),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
             owner: self.owner.or(other.owner),
@@ -110,6 +122,12 @@ pub struct DaemonSettings {
     pub socket_group: Option<String>,
     /// Mode of the socket, never writable for all users.
     pub socket_mode: u32,
+    /// The socket for monitoring, which answers requests that change nothing; `None`: there is none.
+    pub socket_readonly: Option<PathBuf>,
+    /// The group that may use the read-only socket; `None`: that of the process.
+    pub socket_readonly_group: Option<String>,
+    /// Mode of the read-only socket, never writable for all users.
+    pub socket_readonly_mode: u32,
     /// Format of logs.
     pub log_format: LogFormat,
     /// Level of logs.
@@ -147,6 +165,9 @@ impl From<DaemonSection> for DaemonSettings {
             socket: section.socket.map_or_else(|| DEFAULT_SOCKET.into(), |socket| socket.0),
             socket_group: section.socket_group.map(|group| group.0),
             socket_mode: section.socket_mode.unwrap_or_default().0,
+            socket_readonly: section.socket_readonly.map(|socket| socket.0),
+            socket_readonly_group: section.socket_readonly_group.map(|group| group.0),
+            socket_readonly_mode: section.socket_readonly_mode.unwrap_or_default().0,
             log_format: section.log_format.unwrap_or_default(),
             log_level: section.log_level.unwrap_or_default(),
             owner: section.owner.unwrap_or(true),

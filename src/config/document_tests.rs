@@ -12,10 +12,12 @@ use super::*;
 const REFERENCE: &str = include_str!("../../docs/reference/configuration.md");
 const EXAMPLE: &str = include_str!("../../examples/config.toml");
 /// Keys whose default is not a value.
-const WITHOUT_VALUE: [&str; 12] = [
+const WITHOUT_VALUE: [&str; 14] = [
     "addon",
     "daemon.flow_log",
     "daemon.socket_group",
+    "daemon.socket_readonly",
+    "daemon.socket_readonly_group",
     "fences.backends",
     "fences.max_backends",
     "fences.max_services",
@@ -91,6 +93,8 @@ fn the_example_has_the_defaults_of_the_program_where_it_says_so() {
         settings,
         DaemonSettings {
             socket_group: group,
+            socket_readonly: Some("/run/tcpgw/readonly.sock".into()),
+            socket_readonly_group: Some("tcpgw-monitoring".into()),
             flow_log: Some(crate::config::daemon::FlowLogTarget::File(
                 "/var/log/tcpgw/flows.log".into(),
             )),

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::api::limits::READ_ONLY_ALL;
 use crate::api::listener::seats_within;
 use crate::api::web;
 use crate::config::Config;
@@ -19,21 +20,24 @@ pub(super) fn allow_many_sockets() {
     }
 }
 
-/// Listeners over TCP that are on.
+/// Listeners that are on besides the socket of the API.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Listeners {
     /// Whether the provider API is on.
     pub(super) addon: bool,
     /// Whether the web listener, for metrics, is on.
     pub(super) web: bool,
+    /// Whether the read-only socket is on.
+    pub(super) read_only: bool,
 }
 
 impl Listeners {
-    /// Returns those that a configuration switches on.
-    pub(super) fn of(config: &Config) -> Self {
+    /// Returns those that settings and a configuration switch on.
+    pub(super) fn of(settings: &DaemonSettings, config: &Config) -> Self {
         Self {
             addon: config.addon.is_some(),
             web: config.web.is_some(),
+            read_only: settings.socket_readonly.is_some(),
         }
     }
 }
@@ -48,14 +52,17 @@ pub(super) fn probes_within(wanted: NonZeroUsize, files: u64, listeners: Listene
         let connections = u64::try_from(connections).unwrap_or(u64::MAX);
         if is_on { connections + LISTENER } else { 0 }
     };
-    let listeners = of(listeners.addon, seats_within(files)) + of(listeners.web, web::connections(files));
+    let listeners = of(listeners.addon, seats_within(files))
+        + of(listeners.web, web::connections(files))
+        + of(listeners.read_only, READ_ONLY_ALL);
     let others = OTHERS + listeners;
     let room = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
     wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
 }
 
 /// Returns the settings with `max_probes` reduced to what the limit of open files allows.
-pub(super) fn within_limits(settings: DaemonSettings, listeners: Listeners) -> DaemonSettings {
+pub(super) fn within_limits(settings: DaemonSettings, config: &Config) -> DaemonSettings {
+    let listeners = Listeners::of(&settings, config);
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
     let max_probes = probes_within(settings.max_probes, files, listeners);
     if max_probes < settings.max_probes {
@@ -82,10 +89,13 @@ mod tests {
         assert_eq!((probes(4096, 40), probes(4096, 0)), (1, 1));
         assert_eq!(probes(16_384, u64::MAX), 16_384);
         let wanted = NonZeroUsize::new(4096).unwrap();
-        let (addon, web) = (true, true);
-        let probes = |listeners| probes_within(wanted, 1024, listeners).get();
-        assert_eq!(probes(Listeners { addon, web: false }), 438);
-        assert_eq!(probes(Listeners { addon: false, web }), 438);
-        assert_eq!(probes(Listeners { addon, web }), 172);
+        let probes = |addon, web, read_only| {
+            let listeners = Listeners { addon, web, read_only };
+            probes_within(wanted, 1024, listeners).get()
+        };
+        assert_eq!(probes(true, false, false), 438);
+        assert_eq!(probes(false, true, false), 438);
+        assert_eq!(probes(true, true, false), 172);
+        assert_eq!(probes(true, true, true), 114);
     }
 }

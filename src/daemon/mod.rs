@@ -16,6 +16,7 @@ pub mod observer;
 mod parsed;
 pub mod presence;
 mod provider_task;
+mod readonly_task;
 mod run;
 pub mod service_manager;
 mod signals;

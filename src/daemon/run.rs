@@ -21,6 +21,7 @@ use super::kernel_thread::KernelThread;
 use super::observer::Observer;
 use super::presence::Presence;
 use super::provider_task::ProviderTask;
+use super::readonly_task::ReadonlyTask;
 use super::service_manager::{LoopPulse, Manager, Watching};
 use super::signals::Signals;
 use super::start::StartFiles;
@@ -112,6 +113,7 @@ struct DaemonLoop {
     api: Api,
     provider_api: ProviderTask,
     web: WebTask,
+    readonly: ReadonlyTask,
     socket: Socket,
     /// Channel for a new socket, after its file was removed.
     renewed: mpsc::Sender<UnixListener>,
@@ -276,6 +278,9 @@ impl DaemonLoop {
         if self.web.is_due(now.instant) {
             self.serve_web();
         }
+        if self.readonly.is_due(now.instant) {
+            self.serve_readonly();
+        }
         if self.status_at <= now.instant {
             self.status_at = now.instant + STATUS;
             if self.trim_at <= now.instant {
@@ -324,6 +329,12 @@ impl DaemonLoop {
         self.core.web(served.err().as_deref());
     }
 
+    /// Serves the read-only socket as configured. Its failure affects nothing else.
+    fn serve_readonly(&mut self) {
+        let served = self.readonly.configure(self.core.settings());
+        self.core.readonly_socket(served.err().as_deref());
+    }
+
     fn wakes_at(&mut self) -> Instant {
         self.gives_up_at = self.gives_up_at.or_else(|| self.examiner.gives_up_at(Instant::now()));
         let times = [
@@ -334,6 +345,7 @@ impl DaemonLoop {
             Some(self.socket_at),
             Some(self.provider_api.wakes_at()),
             Some(self.web.wakes_at()),
+            Some(self.readonly.wakes_at()),
         ];
         self.pulse.wakes_at(Instant::now(), times.into_iter().flatten().min())
     }

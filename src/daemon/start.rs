@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::api_socket::group_of;
 use super::error::DaemonError;
+use super::readonly_task::{ReadonlySocketError, readonly_settings};
 use crate::api::listener::FileError;
 use crate::api::provider::{ProviderApi, ProviderError};
 use crate::api::web::Web;
@@ -38,6 +39,9 @@ pub enum StartError {
     /// Metrics could not be served.
     #[error(transparent)]
     Web(FileError),
+    /// The read-only socket could not be served.
+    #[error(transparent)]
+    ReadonlySocket(#[from] ReadonlySocketError),
 }
 
 impl StartError {
@@ -63,6 +67,10 @@ impl StartError {
                 ProblemKind::Web,
                 format!("a daemon that starts would not serve metrics: {self}"),
             ),
+            Self::ReadonlySocket(_) => Problem::new(
+                ProblemKind::SocketReadonly,
+                format!("a daemon that starts would not serve the read-only socket: {self}"),
+            ),
             Self::Config(_) | Self::Daemon(_) => Problem::new(
                 ProblemKind::RejectedConfiguration,
                 format!("no daemon starts with the configuration as it is: {self}"),
@@ -72,13 +80,14 @@ impl StartError {
     }
 }
 
-/// Checks that a starting daemon would find what the configuration names: the group of its socket, and the files of
-/// the provider API and of the web listener, which must belong to these owners.
+/// Checks that a starting daemon would find what the configuration names: the groups of its sockets, and the
+/// files of the provider API and of the web listener, which must belong to these owners.
 ///
 /// # Errors
 /// Fails when one of them is missing or not accepted.
 pub fn judge(settings: &DaemonSettings, config: &Config, owners: &Owners) -> Result<(), StartError> {
     group_of(settings)?;
+    readonly_settings(settings)?;
     if let Some(addon) = &config.addon {
         ProviderApi::load(addon, owners)?;
     }

@@ -107,6 +107,10 @@ pub(super) fn of(kind: ProblemKind) -> Option<(&'static str, Fix)> {
             "metrics cannot be scraped, so that alerts that need them are blind; services are served",
             advice("correct what the problem names; the daemon tries again every 10 s, and at a reload (SIGHUP)"),
         ),
+        ProblemKind::SocketReadonly => (
+            "monitoring by that socket is blind; the other socket, and services, are served",
+            advice("correct what the problem names; the daemon tries again every 2 s, and at a reload (SIGHUP)"),
+        ),
         ProblemKind::AddonPorts => (
             "when no port is left, platforms are refused (422); existing resources keep their ports",
             advice(

@@ -26,7 +26,7 @@ use tcpgw_kernel::{Kernel, KernelError, TableProperties};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::single::Single;
-use tcpgw::api::settings::ApiSettings;
+use tcpgw::api::settings::{ApiSettings, SocketScope};
 
 /// Longest time that anything here may take; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,6 +91,10 @@ pub(crate) fn times() -> Times {
 }
 
 pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
+    serves_in(SocketScope::Full, how, times)
+}
+
+pub(crate) fn serves_in(scope: SocketScope, how: Loop, times: Times) -> Server {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("run/tcpgw.sock");
     let settings = SocketSettings {
@@ -121,6 +125,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
                 open: Arc::new(open),
                 times,
                 privileged: Vec::new(),
+                scope,
             };
             let listener = tokio::net::UnixListener::from_std(socket.take_listener().expect("a listener"));
             let answering = tokio::spawn(answer(asked, told, how));

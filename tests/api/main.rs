@@ -9,6 +9,7 @@ mod hostile;
 #[path = "../json_schema/mod.rs"]
 mod json_schema;
 mod openapi;
+mod readonly;
 mod routes;
 mod schema;
 mod services;

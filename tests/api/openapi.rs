@@ -16,7 +16,7 @@ use crate::json_schema::{resolve, validate};
 
 const GOOD: &[u8] = br#"{"version":1,"services":[{"name":"a","port":20003,"backends":["10.2.0.11:3000"]}]}"#;
 
-fn document() -> Value {
+pub(crate) fn document() -> Value {
     serde_json::from_str(OPENAPI).expect("JSON")
 }
 
@@ -42,7 +42,7 @@ fn routes_are_those_of_the_router() {
         }
     }
     let routed: BTreeSet<_> = routes()
-        .map(|(method, path)| (method.to_owned(), path.to_owned()))
+        .map(|(method, path, _)| (method.to_owned(), path.to_owned()))
         .collect();
     assert_eq!(described, routed);
     for (method, path) in &routed {
@@ -87,7 +87,7 @@ fn parameters_are_those_that_are_known() {
 }
 
 /// Returns a path with its parts.
-fn filled(path: &str) -> String {
+pub(crate) fn filled(path: &str) -> String {
     path.replace("{name}", "web")
         .replace("{id}", "41")
         .replace("{app}", "my-app")

@@ -20,6 +20,9 @@ fn nothing_said_is_the_default() {
             socket: "/run/tcpgw/tcpgw.sock".into(),
             socket_group: None,
             socket_mode: 0o660,
+            socket_readonly: None,
+            socket_readonly_group: None,
+            socket_readonly_mode: 0o660,
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
             owner: true,
@@ -41,6 +44,9 @@ state = "/etc/tcpgw/state.json"
 socket = "/run/x.sock"
 socket_group = "deploy"
 socket_mode = "0600"
+socket_readonly = "/run/r.sock"
+socket_readonly_group = "monitoring"
+socket_readonly_mode = "0640"
 log_format = "json"
 log_level = "debug"
 owner = false
@@ -60,6 +66,9 @@ fn all() -> DaemonSettings {
         socket: "/run/x.sock".into(),
         socket_group: Some("deploy".into()),
         socket_mode: 0o600,
+        socket_readonly: Some("/run/r.sock".into()),
+        socket_readonly_group: Some("monitoring".into()),
+        socket_readonly_mode: 0o640,
         log_format: LogFormat::Json,
         log_level: LogLevel::Debug,
         owner: false,
@@ -123,6 +132,9 @@ fn wrong_values_name_the_line_and_what_is_accepted() {
         ("socket_mode = \"+660\"", "octal digits"),
         ("socket_mode = \"0680\"", "octal digits"),
         ("socket_mode = \"4660\"", "octal digits"),
+        ("socket_readonly = \"r.sock\"", "must be an absolute path"),
+        ("socket_readonly_group = 0", "the name of a group"),
+        ("socket_readonly_mode = \"0666\"", "would let every user"),
         ("log_format = \"xml\"", "expected `text` or `json`"),
         ("log_level = \"INFO\"", "expected one of `error`, `warn`, `info`"),
         ("owner = \"yes\"", "expected a boolean"),

@@ -26,8 +26,10 @@ pub enum SettingError {
     /// The value is not a file mode.
     #[error("must be a mode of octal digits, like \"0660\"")]
     Mode,
-    /// The mode lets every user give orders to the daemon.
-    #[error("would let every user of this machine give orders to the daemon; choose a group with socket_group")]
+    /// The mode lets every user connect to the daemon.
+    #[error(
+        "would let every user of this machine use the socket; choose a group with socket_group (or socket_readonly_group)"
+    )]
     WorldWritable,
     /// The path is not absolute.
     #[error("must be an absolute path")]

@@ -102,6 +102,17 @@ impl Core {
         }
     }
 
+    /// Reports that the read-only socket is not served as configured (`trouble`: why), or that it is again (`None`).
+    pub fn readonly_socket(&mut self, trouble: Option<&str>) {
+        match trouble {
+            Some(why) => self.report(
+                ProblemKind::SocketReadonly,
+                format!("the read-only socket is not served as configured: {why}"),
+            ),
+            None => self.problems.resolve(ProblemKind::SocketReadonly),
+        }
+    }
+
     /// Compares the configured flow mark with that of the table in the kernel, which stays in use as long as there is
     /// a table.
     fn configured_mark(&mut self, wanted: FlowMark) {

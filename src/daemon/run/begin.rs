@@ -16,10 +16,11 @@ use crate::daemon::api_socket::bind;
 use crate::daemon::error::{DaemonError, io};
 use crate::daemon::examiner::Examiner;
 use crate::daemon::kernel_thread::KernelThread;
-use crate::daemon::limits::{Listeners, allow_many_sockets, within_limits};
+use crate::daemon::limits::{allow_many_sockets, within_limits};
 use crate::daemon::observer::Observer;
 use crate::daemon::presence::Presence;
 use crate::daemon::provider_task::ProviderTask;
+use crate::daemon::readonly_task::ReadonlyTask;
 use crate::daemon::service_manager::{Manager, Watchdog};
 use crate::daemon::signals::Signals;
 use crate::daemon::start::StartFiles;
@@ -159,6 +160,7 @@ impl DaemonLoop {
         let traffic = traffic.map_err(io("start a thread"))?;
         let own_file = OwnFile::new(run_dir, namespace, boot_id());
         let web = WebTask::new(ask.clone(), own_file, traffic.source());
+        let readonly = ReadonlyTask::new(ask.clone(), traffic.source());
         let listener = socket.take_listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(io("listen on the socket"))?;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -185,7 +187,7 @@ impl DaemonLoop {
         let start_files = StartFiles::new(&given, &config);
         let (store_thread, opened) = StoreThread::start(&settings.store, &mut last, recorded, Now::read().unix, writes)
             .map_err(io("start a thread"))?;
-        let settings = within_limits(settings, Listeners::of(&config));
+        let settings = within_limits(settings, &config);
         let mut core = Core::new(settings, config, namespace, Now::read());
         core.configuration_read(wanted_mark);
         *core.own_metrics() = web.kept();
@@ -222,6 +224,7 @@ impl DaemonLoop {
             api,
             provider_api,
             web,
+            readonly,
             socket,
             renewed,
             socket_at: Instant::now(),

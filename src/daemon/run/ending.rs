@@ -23,7 +23,7 @@ impl DaemonLoop {
         self.manager.stopping();
         self.core.refuse_orders();
         drop(self.stop.take());
-        let listeners = [self.provider_api.end(), self.web.end()];
+        let listeners = [self.provider_api.end(), self.web.end(), self.readonly.end()];
         self.answer_all(listeners).await;
         drop(self.socket);
         Presence::withdraw(&self.run_dir, self.namespace);
@@ -61,7 +61,7 @@ impl DaemonLoop {
     }
 
     /// Works on until all listeners have answered all that they were asked, or the time is up.
-    async fn answer_all(&mut self, listeners: [Option<JoinHandle<()>>; 2]) {
+    async fn answer_all(&mut self, listeners: [Option<JoinHandle<()>>; 3]) {
         let tasks: Vec<JoinHandle<()>> = self
             .api
             .0

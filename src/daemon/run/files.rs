@@ -57,9 +57,11 @@ impl DaemonLoop {
         }
         let is_told = self.core.problems().get(ProblemKind::ProviderApi).is_some();
         let is_web_told = self.core.problems().get(ProblemKind::Web).is_some();
+        let is_socket_told = self.core.problems().get(ProblemKind::SocketReadonly).is_some();
         let trouble = judged.err().filter(|error| match error {
             StartError::Provider(_) => !is_told,
             StartError::Web(_) => !is_web_told,
+            StartError::ReadonlySocket(_) => !is_socket_told,
             StartError::Config(_) | StartError::Daemon(_) => true,
         });
         let uses_copy = matches!(trouble, Some(StartError::Config(_))) && self.given.has_copy();
@@ -113,6 +115,7 @@ impl DaemonLoop {
                 self.core.reload(settings, config, Now::read());
                 self.serve_provider_api();
                 self.serve_web();
+                self.serve_readonly();
                 tracing::info!("configuration read again");
             }
             Err(error) => {

@@ -138,6 +138,8 @@ kinds! {
     ProviderApi = "provider-api", Warning;
     /// The listener for metrics and the operator's pages is not served.
     Web = "web", Warning;
+    /// The read-only socket for monitoring is not served.
+    SocketReadonly = "socket-readonly", Warning;
     /// Few public ports are left for resources of the add-on, or none.
     AddonPorts = "addon-ports", Warning;
     /// The configuration is not accepted: a running daemon keeps its old one, and a new one does not start.
