@@ -44,6 +44,8 @@ pub const MAX_DEPLOY: Duration = Duration::from_secs(3600);
 pub const PAGE: usize = 100;
 /// Maximum number of entries that a list gives at once.
 pub const MAX_PAGE: usize = 1000;
+/// Pages of the dashboard that are written or being sent at once, each of up to some hundred kilobytes.
+pub const PAGES: usize = 32;
 /// Queries of the kernel at once; each has a thread and sockets.
 pub const KERNEL_QUERIES: usize = 4;
 /// The largest body.

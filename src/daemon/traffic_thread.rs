@@ -354,8 +354,11 @@ impl Sampler {
         if let Err(error) = self.read() {
             self.tell("failed to read the kernel's counters for totals", &error.to_string());
         }
-        self.totals = Arc::new(self.ledger.totals());
         self.sampled = Some(Instant::now());
+        self.totals = Arc::new(Totals {
+            at: self.sampled,
+            ..self.ledger.totals()
+        });
         self.is_saved = false;
         let took = cpu_time().saturating_sub(begun);
         self.due = Instant::now() + took.saturating_mul(TIMES).clamp(PAUSE, MOST_PAUSE);

@@ -118,7 +118,7 @@ pub(super) fn services(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -
         encoder,
         services,
         ("service_limit_packets_per_second", help),
-        |service| service.limit.map(u64::from),
+        |service| service.limit.map(|limit| limit.packets_per_second.into()),
     )?;
     if reading.kernel.is_none() {
         return Ok(());

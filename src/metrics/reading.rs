@@ -8,10 +8,13 @@ use std::time::Duration;
 use super::own::OwnMetrics;
 use crate::addon::id::PlanName;
 use crate::traffic::Totals;
-use crate::view::status::{IN_BALANCE, ServiceStatus, Status};
+use crate::view::condition::ServiceCondition;
+use crate::view::pace::TotalsChange;
+use crate::view::snapshot::DaemonView;
+use crate::view::status::{IN_BALANCE, LimitView, ServiceStatus, Status};
 use crate::view::tally::FlowCounts;
 use tcpgw_core::health::UNKNOWN;
-use tcpgw_core::problem::{ProblemKind, Severity};
+use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 use tcpgw_core::summary::FlowVerdict;
 
 /// Everything that metrics show, at one moment.
@@ -27,6 +30,10 @@ pub struct Reading {
     pub last_commit: Option<u64>,
     /// Numbers of problems.
     pub problems: BTreeMap<(Severity, ProblemKind), usize>,
+    /// Problems, the worst first; of many of one kind only the first ones.
+    pub told: Vec<Problem>,
+    /// The daemon itself.
+    pub node: NodeValues,
     /// Counters of the daemon.
     pub own: OwnMetrics,
     /// Values of the kernel; `None`: it could not be read.
@@ -39,6 +46,30 @@ pub struct Reading {
     pub backends: usize,
     /// Services in order of port and addresses.
     pub services: Vec<ServiceSample>,
+}
+
+/// Values of the daemon itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeValues {
+    /// Process id.
+    pub pid: u32,
+    /// Time of its start, in seconds since the Unix epoch.
+    pub started: u64,
+    /// Whether the gateway is torn down, so that nothing is served.
+    pub torn_down: bool,
+    /// Reason why changes through the API are refused; `None`: they are accepted.
+    pub store: Option<Box<str>>,
+}
+
+impl From<&DaemonView> for NodeValues {
+    fn from(daemon: &DaemonView) -> Self {
+        Self {
+            pid: daemon.pid,
+            started: daemon.started,
+            torn_down: daemon.torn_down,
+            store: daemon.store.as_deref().map(Into::into),
+        }
+    }
 }
 
 /// Values of the kernel that belong to no service.
@@ -57,6 +88,8 @@ pub struct TotalsSample {
     pub totals: Arc<Totals>,
     /// Whether packets and bytes are counted.
     pub counts_bytes: bool,
+    /// Change since the sample before; `None`: there was none shortly before.
+    pub change: Option<TotalsChange>,
 }
 
 impl TotalsSample {
@@ -65,7 +98,20 @@ impl TotalsSample {
         Self {
             counts_bytes: is_accounted && totals.counts_flows,
             totals,
+            change: None,
         }
+    }
+
+    /// Returns the sample with its change since an earlier one.
+    #[must_use]
+    pub fn after(self, earlier: Option<&Self>) -> Self {
+        let change = match earlier {
+            // Totals that are fresh enough are given out again.
+            Some(earlier) if earlier.totals.at == self.totals.at => earlier.change.clone(),
+            Some(earlier) => TotalsChange::new(Arc::clone(&earlier.totals), Arc::clone(&self.totals)),
+            None => None,
+        };
+        Self { change, ..self }
     }
 }
 
@@ -91,8 +137,10 @@ pub struct ServiceSample {
     pub provider: Box<str>,
     /// Plan of the add-on; empty for other services.
     pub plan: Box<str>,
-    /// Limit of each backend, in packets per second.
-    pub limit: Option<u32>,
+    /// Limit of each backend.
+    pub limit: Option<LimitView>,
+    /// Condition of the service as a whole.
+    pub condition: ServiceCondition,
     /// Number of unanswered handshakes.
     pub unanswered: u64,
     /// Flows; 0 if the kernel could not be read.
@@ -118,6 +166,11 @@ impl BackendValues {
 }
 
 impl Reading {
+    /// Returns whether another reading soon will show rates, which this one cannot.
+    pub fn is_measuring(&self) -> bool {
+        self.totals.as_ref().is_some_and(|totals| totals.change.is_none())
+    }
+
     /// Creates a reading from a status. `is_read`: whether the status has values of the kernel; `conntrack`: its entries and their
     /// maximum.
     pub fn new(
@@ -133,7 +186,17 @@ impl Reading {
             .flatten()
             .filter(|drain| drain.waits_for == "replacement");
         let waiting: BTreeSet<_> = drains.map(|drain| (drain.port, drain.backend)).collect();
-        let services: Vec<ServiceSample> = status.services.iter().map(|of| service(of, plans, &waiting)).collect();
+        let problems = status.daemon.map_or(&[][..], |daemon| &daemon.problems);
+        let paused = problems.iter().filter(|problem| problem.kind == ProblemKind::Paused);
+        let paused: BTreeSet<&str> = paused.filter_map(|problem| problem.service.as_deref()).collect();
+        let services: Vec<ServiceSample> = status
+            .services
+            .iter()
+            .map(|of| {
+                let is_paused = of.name.as_deref().is_some_and(|name| paused.contains(name));
+                service(of, plans, &waiting, is_paused)
+            })
+            .collect();
         let ports = status.services.iter().flat_map(|service| &service.backends);
         let ports = ports.flat_map(|backend| &backend.source_ports);
         #[expect(clippy::cast_precision_loss, reason = "a source port is a number of 16 bits")]
@@ -144,6 +207,8 @@ impl Reading {
             draining: status.drains.as_ref().map_or(0, Vec::len),
             last_commit: status.applied.as_deref().map(|applied| applied.at),
             problems: status.counts.clone(),
+            told: status.problems.clone(),
+            node: status.daemon.map(NodeValues::from).unwrap_or_default(),
             own,
             kernel: is_read.then(|| KernelSample {
                 source_ports_used: used.fold(0.0, f64::max),
@@ -161,6 +226,7 @@ fn service(
     of: &ServiceStatus<'_>,
     plans: &BTreeMap<Box<str>, PlanName>,
     waiting: &BTreeSet<(u16, SocketAddr)>,
+    is_paused: bool,
 ) -> ServiceSample {
     let name = of.name.as_deref();
     let plan = name.and_then(|name| plans.get(name));
@@ -175,14 +241,17 @@ fn service(
         },
         flows: backend.flows.total(),
     });
+    let backends: Vec<BackendValues> = backends.collect();
+    let states: Vec<&str> = backends.iter().map(|backend| backend.state).collect();
     ServiceSample {
         name: name.map_or_else(|| format!(":{}", of.port).into(), Into::into),
         port: of.port,
         provider: of.provider.as_deref().unwrap_or_default().into(),
         plan: plan.map(ToString::to_string).unwrap_or_default().into(),
-        limit: of.limit.map(|limit| limit.packets_per_second),
+        limit: of.limit,
+        condition: ServiceCondition::of(of, &states, is_paused),
         unanswered: of.unanswered.unwrap_or(0),
         flows: of.flows,
-        backends: backends.collect(),
+        backends,
     }
 }

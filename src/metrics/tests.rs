@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::traffic::{BackendTotals, ServiceTotals, Totals};
+use crate::view::condition::ServiceCondition;
+use crate::view::status::LimitView;
 use crate::view::tally::FlowCounts;
 use tcpgw_core::problem::{ProblemKind, Severity};
 
@@ -21,7 +23,13 @@ fn service(name: &str) -> ServiceSample {
         port: 2001,
         provider: "file".into(),
         plan: "".into(),
-        limit: Some(1000),
+        limit: Some(LimitView {
+            packets_per_second: 1000,
+            bytes_per_second: 1_500_000,
+            burst: 1000,
+            shared: false,
+        }),
+        condition: ServiceCondition::Healthy,
         unanswered: 2,
         flows: FlowCounts {
             handshake: 1,
@@ -62,6 +70,7 @@ fn totals() -> Totals {
         services: BTreeMap::from([("a".into(), service)]),
         counts_flows: true,
         lost_reports: 0,
+        at: None,
     }
 }
 
@@ -73,6 +82,8 @@ fn reading(services: Vec<ServiceSample>) -> Arc<Reading> {
     Arc::new(Reading {
         version: "1.2.3",
         in_sync: true,
+        told: Vec::new(),
+        node: NodeValues::default(),
         draining: 1,
         last_commit: Some(1_700_000_000),
         problems: BTreeMap::from([((Severity::Error, ProblemKind::NoActiveBackend), 3)]),

@@ -205,6 +205,7 @@ impl Ledger {
             services: self.services.clone(),
             counts_flows: self.counts_flows,
             lost_reports: self.lost_reports,
+            at: None,
         }
     }
 

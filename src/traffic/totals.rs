@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,8 @@ pub struct Totals {
     pub counts_flows: bool,
     /// Number of reports of ended flows that were lost; their last packets are missing.
     pub lost_reports: u64,
+    /// Time of the sample; `None`: it is not known, or nothing was sampled yet.
+    pub at: Option<Instant>,
 }
 
 impl Totals {

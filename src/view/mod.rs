@@ -4,9 +4,11 @@
 //! documented JSON. It knows neither how data are read nor how they are printed.
 
 pub mod app;
+pub mod condition;
 pub mod drops;
 pub mod facts;
 pub mod flows;
+pub mod pace;
 pub mod problems;
 pub mod rates;
 pub mod snapshot;

@@ -11,8 +11,10 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use maud::{DOCTYPE, Markup, html};
 
-const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = include_str!("script.js");
+/// Style sheet of all pages.
+pub const STYLE: &str = include_str!("style.css");
+/// Script of all pages.
+pub const SCRIPT: &str = include_str!("script.js");
 /// Content security policy: a page may use the two files above, and request its own server.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
@@ -45,12 +47,17 @@ pub fn asset(name: &str) -> Option<Response<Body>> {
 
 /// Returns a page as an answer, with the headers that keep it closed.
 pub fn response(status: StatusCode, layout: &PageLayout<'_>, content: &Markup) -> Response<Body> {
-    let mut response = Response::new(Body::from(document(layout, content).into_string()));
+    document_response(status, POLICY, document(layout, content))
+}
+
+/// Returns a whole document as an answer, with the headers that keep it closed and this content security policy.
+pub fn document_response(status: StatusCode, policy: &'static str, document: Markup) -> Response<Body> {
+    let mut response = Response::new(Body::from(document.into_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, policy),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),

@@ -41,7 +41,7 @@ const pause = () => (parts().some((part) => "measuring" in part.dataset) ? SOON 
 
 const refresh = async () => {
   if (document.hidden) return LATER;
-  const stale = document.getElementById("stale");
+  const stale = document.getElementById("stale") ?? document.createElement("span");
   let answer;
   try {
     answer = await fetch(location.href, { cache: "no-store", credentials: "same-origin", redirect: "error" });
@@ -58,12 +58,17 @@ const refresh = async () => {
     return LATER;
   }
   const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+  stale.hidden = true;
   const selection = getSelection();
   for (const part of parts()) {
     const other = next.getElementById(part.id);
     // Whoever is selecting text there keeps it.
     const isSelected = !selection.isCollapsed && part.contains(selection.anchorNode);
-    if (other && !isSelected) part.replaceWith(other);
+    if (!other || isSelected) continue;
+    const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    part.replaceWith(other);
+    // Whoever walks through the page by keyboard stays at the same link.
+    if (focused) other.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
   }
   return pause();
 };

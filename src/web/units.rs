@@ -18,6 +18,25 @@ pub fn packet_rate(rate: f64) -> String {
     format!("{} packets/s", rounded(rate))
 }
 
+/// Returns events per second, whole ones from 10 on: `0.5/s`, `1,234/s`.
+pub fn event_rate(rate: f64) -> String {
+    format!("{}/s", rounded(rate))
+}
+
+/// Returns a time in its two largest units: `45 s`, `3 min 5 s`, `2 h 10 min`, `12 d 3 h`.
+pub fn span(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days} d {} h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours} h {} min", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes} min {} s", seconds % 60)
+    } else {
+        format!("{seconds} s")
+    }
+}
+
 /// Returns bytes per second in the decimal unit that fits: `768 kB/s`, `1.5 MB/s`.
 pub fn byte_rate(rate: f64) -> String {
     format!("{}/s", bytes(rate))
@@ -84,6 +103,23 @@ mod tests {
         ] {
             assert_eq!(count(number), text);
         }
+    }
+
+    #[test]
+    fn times_have_two_units() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min 0 s"),
+            (7_800, "2 h 10 min"),
+            (1_047_600, "12 d 3 h"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+        assert_eq!(
+            (event_rate(0.5), event_rate(1234.4)),
+            ("0.5/s".into(), "1,234/s".into())
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::access::{self, AccessDenied};
 use super::answers::{plain, set_headers};
+use super::pages::{self, Pages};
 use super::reader::MetricsReader;
 use super::site::Web;
 use crate::api::limits::URI;
@@ -19,19 +20,23 @@ use crate::api::listener::{Authenticated, Handler, Site as _, client};
 use crate::api::server::closing;
 use crate::api::settings::ApiSettings;
 use crate::control::request::DaemonRequest;
+use crate::dashboard;
 use crate::metrics::{MetricsFormat, MetricsScope, OwnFile};
 use crate::throttle::Throttle;
 
 /// Handler of the listener's requests.
 pub(super) struct WebHandler {
     reader: Arc<MetricsReader>,
+    pages: Pages,
     throttle: Mutex<Throttle>,
 }
 
 impl WebHandler {
     pub(super) fn new(requests: mpsc::Sender<DaemonRequest>, settings: ApiSettings, file: OwnFile) -> Self {
+        let reader = Arc::new(MetricsReader::new(requests, settings, file));
         Self {
-            reader: Arc::new(MetricsReader::new(requests, settings, file)),
+            pages: Pages::new(Arc::clone(&reader)),
+            reader,
             throttle: Mutex::default(),
         }
     }
@@ -39,12 +44,13 @@ impl WebHandler {
     /// Answers a request that may be answered.
     async fn route(&self, parts: &Parts) -> Response<Body> {
         let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+        let query = parts.uri.query().unwrap_or_default();
         match segments.as_slice() {
             ["metrics"] => self.metrics(parts).await,
-            _ => plain(
-                StatusCode::NOT_FOUND,
-                "there is nothing here: metrics are at /metrics\n",
-            ),
+            [""] => self.pages.overview().await,
+            ["services"] => self.pages.services(query).await,
+            ["assets", hash, name] => dashboard::asset(hash, name).unwrap_or_else(pages::nothing),
+            _ => pages::nothing(),
         }
     }
 

@@ -6,6 +6,7 @@
 mod access;
 mod answers;
 mod handler;
+mod pages;
 mod reader;
 mod site;
 

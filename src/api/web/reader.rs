@@ -61,7 +61,7 @@ struct ShownReading {
     texts: BTreeMap<(MetricsFormat, MetricsScope), Weak<String>>,
 }
 
-type ReadingResult = Result<Arc<Reading>, String>;
+pub(super) type ReadingResult = Result<Arc<Reading>, String>;
 
 /// Text that many answers share.
 struct SharedText(Arc<String>);
@@ -111,7 +111,7 @@ impl MetricsReader {
     }
 
     /// Returns the last reading while it is shown, else a new one. Dropping the future ends nothing: others may wait for the same.
-    async fn reading(self: &Arc<Self>, now: Instant) -> ReadingResult {
+    pub(super) async fn reading(self: &Arc<Self>, now: Instant) -> ReadingResult {
         let mut flight = {
             let mut state = self.state();
             if let Some(shown) = state.last.as_ref().filter(|shown| now < shown.until) {
@@ -153,8 +153,10 @@ impl MetricsReader {
         };
         let mut state = self.state();
         state.flight = None;
+        let earlier = state.last.as_ref().and_then(|shown| shown.reading.totals.as_ref());
         let reading = Arc::new(Reading {
             reads: state.reads,
+            totals: reading.totals.map(|totals| totals.after(earlier)),
             ..reading
         });
         state.last = Some(ShownReading {

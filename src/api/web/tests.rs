@@ -199,8 +199,18 @@ async fn only_reading_is_allowed_and_only_what_is_there() {
         assert_eq!(answer.status, 405, "{method}");
         assert!(answer.head.contains("allow: get, head"), "{}", answer.head);
     }
-    for path in ["/metrics/", "/metric", "//metrics", "/..%2fmetrics", "/v1/services"] {
-        assert_eq!(served.get(path, "").await.status, 404, "{path}");
+    for path in [
+        "/metrics/",
+        "/metric",
+        "//metrics",
+        "/..%2fmetrics",
+        "/v1/services",
+        "/assets/0/page.css",
+        "/services/",
+    ] {
+        let answer = served.get(path, "").await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(answer.body.contains("Metrics are at /metrics."), "{}", answer.body);
     }
     let long = format!("/{}", "x".repeat(20_000));
     assert_eq!(served.get(&long, "").await.status, 414);
@@ -290,6 +300,100 @@ async fn without_an_answer_of_the_loop_there_are_no_metrics() {
         "{}",
         answer.body
     );
+}
+
+#[tokio::test]
+async fn pages_are_served_closed_and_load_nothing_of_others() {
+    let served = served("", Machine::Works).await;
+    for (path, expected) in [
+        ("/", "<h1>Overview</h1>"),
+        ("/services", "href=\"/services/a\""),
+        ("/services?q=A&sort=port&order=desc", "href=\"/services/a\""),
+    ] {
+        let page = served.get(path, "").await;
+        assert_eq!(page.status, 200, "{path}: {}", page.body);
+        assert!(page.body.contains(expected), "{path}: {}", page.body);
+        for header in [
+            "content-type: text/html; charset=utf-8",
+            "content-security-policy: default-src 'none'; style-src 'self'",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+        ] {
+            assert!(page.head.contains(header), "{header}: {}", page.head);
+        }
+        let length = format!("content-length: {}", page.body.len());
+        assert!(page.head.contains(&length), "{}", page.head);
+        let head = served.ask("HEAD", path, "").await;
+        assert_eq!((head.status, &*head.body), (200, ""));
+        for reference in ["href=\"", "src=\""] {
+            for url in page
+                .body
+                .split(reference)
+                .skip(1)
+                .filter_map(|rest| rest.split('"').next())
+            {
+                assert!(url.starts_with('/') || url.starts_with('#'), "{url}");
+                if url.starts_with("/assets/") {
+                    let asset = served.get(url, "").await;
+                    assert_eq!(asset.status, 200, "{url}");
+                    assert!(
+                        asset.head.contains("immutable") && !asset.body.is_empty(),
+                        "{}",
+                        asset.head
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(served.opened.load(Ordering::SeqCst), 1, "pages share a reading");
+}
+
+#[tokio::test]
+async fn a_bad_query_is_told_and_asks_nobody() {
+    let served = served("", Machine::Works).await;
+    let long = format!("/services?q={}", "x".repeat(201));
+    for (path, expected) in [
+        ("/services?sort=colour", "sort cannot be &quot;colour&quot;"),
+        ("/services?page=0", "pages are counted from 1"),
+        ("/services?page=%00", "pages are counted from 1"),
+        ("/services?%3Cscript%3E=1", "&lt;script&gt;"),
+        (&*long, "the filter is too long"),
+    ] {
+        let page = served.get(path, "").await;
+        assert_eq!(page.status, 400, "{path}: {}", page.body);
+        assert!(page.body.contains(expected), "{path}: {}", page.body);
+        assert!(page.head.contains("content-security-policy"), "{}", page.head);
+    }
+    assert_eq!(served.asked.load(Ordering::SeqCst), 0);
+    let beyond = served.get("/services?sort=name&page=2", "").await;
+    assert_eq!(beyond.status, 404);
+    assert!(
+        beyond.body.contains("there is no page 2") && beyond.body.contains("href=\"/services?sort=name\""),
+        "{}",
+        beyond.body
+    );
+}
+
+#[tokio::test]
+async fn a_page_without_an_answer_of_the_loop_says_so() {
+    let served = served("", Machine::HasNoDaemon).await;
+    for page in futures_util::future::join_all(["/", "/services"].map(|path| served.get(path, ""))).await {
+        assert_eq!(page.status, 503, "{}", page.body);
+        assert!(page.head.contains("retry-after: 5") && page.body.contains("<h1>Not available</h1>"));
+    }
+}
+
+#[tokio::test]
+async fn pages_have_no_more_than_their_places() {
+    let served = served("", Machine::Works).await;
+    let answers = futures_util::future::join_all((0..100).map(|_| served.get("/services", ""))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    // The token is asked for pages and their files, too.
+    let closed = self::served("token_file = 'TOKEN'", Machine::Works).await;
+    for path in ["/", "/services", "/assets/0/page.css", "/nothing"] {
+        assert_eq!(closed.get(path, "").await.status, 401, "{path}");
+    }
 }
 
 #[test]
