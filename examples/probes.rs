@@ -53,7 +53,7 @@ async fn run(
         presumed: false,
     };
     let before = memory()?;
-    health.set(endpoints.map(|endpoint| (endpoint, target)), Instant::now());
+    health.set(endpoints.map(|endpoint| (endpoint, target.clone())), Instant::now());
     eprintln!("warming up");
     let start = Instant::now();
     let changes = drive(&mut health, &prober, &mut reports, start + WARM).await?;

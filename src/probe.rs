@@ -1,11 +1,14 @@
-//! Prober: the sockets of [`tcpgw_core::health`]. A thread makes TCP handshakes, hundreds at a time, and reports their
-//! outcomes.
+//! Prober: the sockets of [`tcpgw_core::health`]. A thread makes TCP handshakes, hundreds at a time, asks where
+//! a question is set, and reports the outcomes.
 //!
 //! A probe that is answered takes three system calls: `setsockopt`, `connect`, and a `connect` to `AF_UNSPEC`, which
 //! disconnects the socket for its next use. On the wire it is three packets: SYN, SYN-ACK, RST. The ACK is delayed, and
 //! the reset overtakes it, so the backend's kernel has answered for its listener while its program is not woken: it
 //! does not accept a connection that is reset at once. If this thread is delayed for longer than the ACK (200 ms), the
 //! program accepts the connection, and sees a reset.
+//!
+//! A probe with a question goes on after the handshake: it sends its bytes and reads the answer until it can be judged,
+//! and then ends with a reset, too. The program in the container sees a connection that is reset after the answer.
 //!
 //! The kernel repeats a lost SYN after 1 s, until the probe times out and its socket is disconnected.
 //!
@@ -23,6 +26,7 @@
 mod errno;
 mod pool;
 mod report;
+mod talk;
 
 use std::collections::VecDeque;
 use std::io;
@@ -210,7 +214,7 @@ impl Thread {
         loop {
             match self.commands.try_recv() {
                 Ok(ProbeCommand::Probe(probes)) => {
-                    reports.extend(probes.into_iter().filter_map(|probe| self.pool.start(probe, now)));
+                    reports.extend(probes.iter().filter_map(|probe| self.pool.start(probe, now)));
                 }
                 Ok(ProbeCommand::Cancel(ids)) => ids.into_iter().for_each(|id| self.pool.cancel(id)),
                 Err(TryRecvError::Empty) => return true,

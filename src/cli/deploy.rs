@@ -30,9 +30,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Replace the backends of a service by new ones, once the new ones answer
 ///
-/// The daemon probes the new backends with TCP handshakes. When all have answered, new connections go to them and the old
-/// backends drain. If one does not answer in time, nothing is switched, and the exit code is 1. The deploy goes on if this
-/// command is interrupted.
+/// The daemon probes the new backends with TCP handshakes, and with the question of `health` if the service has one. When all
+/// have answered, new connections go to them and the old backends drain. If one does not answer in time, nothing is switched,
+/// and the exit code is 1. The deploy goes on if this command is interrupted.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The service

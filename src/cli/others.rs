@@ -136,7 +136,7 @@ impl Others {
                 continue;
             }
             let comparable = Service {
-                health: found.wanted.health,
+                health: found.wanted.health.clone(),
                 ..found.serving.clone()
             };
             let left = claimed.leave(&comparable, found.is_whole);

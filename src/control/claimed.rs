@@ -104,7 +104,7 @@ impl<'s> Claimed<'s> {
         let sharing = backends.find_map(|backend| self.endpoints.get(&backend.endpoint))?;
         let (other, _) = self.terms.get(sharing.first)?;
         (other.health != service.health).then(|| Service {
-            health: other.health,
+            health: other.health.clone(),
             ..service.clone()
         })
     }
@@ -242,7 +242,7 @@ mod tests {
         let wanted = services(r#"{"name": "web", "port": 2004, "health": {"fall": 9}, "backends": ["10.2.0.11:80"]}"#);
         assert_eq!(left(&found, &wanted, true), []);
         let completed = Service {
-            health: wanted[0].health,
+            health: wanted[0].health.clone(),
             ..Service::clone(&found[0])
         };
         assert_eq!(left(&found, &wanted, false), [completed]);

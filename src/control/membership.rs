@@ -240,7 +240,7 @@ impl Membership {
         }
         let mut probes = BTreeMap::new();
         for endpoint in changed {
-            match self.probed_for(endpoint).map(|service| service.health) {
+            match self.probed_for(endpoint).map(|service| service.health.clone()) {
                 Some(health) if self.probing.anew.remove(&endpoint) => probes.insert(endpoint, Probing::Anew(health)),
                 Some(health) if self.probing.again.remove(&endpoint) => probes.insert(endpoint, Probing::Again(health)),
                 Some(health) => probes.insert(endpoint, Probing::With(health)),

@@ -15,7 +15,8 @@ use nix::sys::socket::{
 use super::errno;
 use super::errno::local;
 use super::report::ProbeReport;
-use tcpgw_core::health::{Probe, ProbeOutcome};
+use super::talk::Talk;
+use tcpgw_core::health::{AnswerFault, Probe, ProbeOutcome};
 use tcpgw_core::ruleset::stmt::PROBE_PRIORITY;
 use tcpgw_kernel::ffi::socket;
 
@@ -70,12 +71,13 @@ pub(super) struct Ended {
     pub(super) answered: bool,
 }
 
-#[derive(Clone, Copy)]
 struct ActiveProbe {
     id: u64,
     endpoint: SocketAddr,
     sent: Instant,
     deadline: Instant,
+    /// The question, if the probe asks one.
+    talk: Option<Talk>,
 }
 
 impl ActiveProbe {
@@ -126,7 +128,7 @@ impl Pool {
     }
 
     /// Sends a SYN. Returns a report if the probe has already ended.
-    pub(super) fn start(&mut self, probe: Probe, now: Instant) -> Option<ProbeReport> {
+    pub(super) fn start(&mut self, probe: &Probe, now: Instant) -> Option<ProbeReport> {
         let outcome = match self.try_start(probe, now) {
             Ok(()) => return None,
             Err(outcome) => outcome,
@@ -138,7 +140,7 @@ impl Pool {
         })
     }
 
-    fn try_start(&mut self, probe: Probe, now: Instant) -> Result<(), ProbeOutcome> {
+    fn try_start(&mut self, probe: &Probe, now: Instant) -> Result<(), ProbeOutcome> {
         let family = match probe.endpoint {
             SocketAddr::V4(_) => SocketFamily::V4,
             SocketAddr::V6(_) => SocketFamily::V6,
@@ -158,7 +160,7 @@ impl Pool {
         let Some(socket) = &place.socket else {
             return Err(local(Errno::EBADF));
         };
-        let sent = socket.connect(probe.endpoint);
+        let sent = socket.connect(probe.endpoint, probe.question.is_some());
         let deadline = now + probe.timeout;
         let (id, endpoint) = (probe.id, probe.endpoint);
         place.flight = Some(ActiveProbe {
@@ -166,6 +168,7 @@ impl Pool {
             endpoint,
             sent: now,
             deadline,
+            talk: probe.question.as_ref().map(|question| Talk::new(question, endpoint)),
         });
         self.deadlines.insert((deadline, token));
         self.by_id.insert(probe.id, token);
@@ -200,14 +203,32 @@ impl Pool {
     /// Handles an event of a socket. Returns a report if its probe has ended.
     pub(super) fn happened(&mut self, token: u64, events: EpollFlags, now: Instant) -> Option<ProbeReport> {
         let token = usize::try_from(token).ok()?;
-        let place = self.places.get(token)?;
+        let place = self.places.get_mut(token)?;
         // A socket that was just disconnected has events, too.
-        let (Some(socket), Some(flight)) = (&place.socket, place.flight) else {
+        let (Some(socket), Some(flight)) = (&place.socket, &mut place.flight) else {
             return None;
         };
-        let outcome = socket.outcome(events)?;
-        self.end(token, outcome == ProbeOutcome::Accepted);
-        Some(flight.report(outcome, now))
+        let outcome = match &mut flight.talk {
+            None => socket.outcome(events)?,
+            Some(talk) => {
+                if !talk.is_open() {
+                    match socket.outcome(events)? {
+                        ProbeOutcome::Accepted => talk.open(),
+                        outcome => return self.over(token, outcome, now),
+                    }
+                }
+                match talk.go_on(&socket.fd)? {
+                    Ok(()) => ProbeOutcome::Accepted,
+                    Err(fault) => ProbeOutcome::Unfit(fault),
+                }
+            }
+        };
+        self.over(token, outcome, now)
+    }
+
+    fn over(&mut self, token: usize, outcome: ProbeOutcome, now: Instant) -> Option<ProbeReport> {
+        let is_answered = matches!(outcome, ProbeOutcome::Accepted | ProbeOutcome::Unfit(_));
+        Some(self.end(token, is_answered)?.report(outcome, now))
     }
 
     /// Ends the probes that have timed out, and returns their reports.
@@ -216,10 +237,16 @@ impl Pool {
         while let Some((deadline, token)) = self.deadlines.first().copied()
             && deadline <= now
         {
-            if let Some(flight) = self.end(token, false) {
-                let outcome = ProbeOutcome::TimedOut;
-                reports.push(flight.report(outcome, now));
-            }
+            let is_open = |place: &ProbePlace| {
+                let talk = place.flight.as_ref().and_then(|flight| flight.talk.as_ref());
+                talk.is_some_and(Talk::is_open)
+            };
+            let outcome = if self.places.get(token).is_some_and(is_open) {
+                ProbeOutcome::Unfit(AnswerFault::Silent)
+            } else {
+                ProbeOutcome::TimedOut
+            };
+            reports.extend(self.over(token, outcome, now));
             self.deadlines.remove(&(deadline, token));
         }
         reports
@@ -258,7 +285,9 @@ impl Pool {
         let socket = ProbeSocket::open(kind)?;
         let token = self.vacant.last().copied().unwrap_or(self.places.len());
         let data = u64::try_from(token).map_err(|_| Errno::EMFILE)?;
-        let event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, data);
+        // Readable or closed by the other side: answers to questions.
+        let events = EpollFlags::EPOLLOUT | EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        let event = EpollEvent::new(events, data);
         self.epoll.add(&socket.fd, event)?;
         if self.vacant.pop().is_none() {
             self.places.push(ProbePlace::default());
@@ -316,11 +345,12 @@ impl ProbeSocket {
         v4.or_else(|| at.as_sockaddr_in6().map(|at| SocketAddr::from((at.ip(), at.port()))))
     }
 
-    fn connect(&self, endpoint: SocketAddr) -> Result<(), ProbeOutcome> {
+    /// Sends a SYN. `acknowledges`: whether the handshake is to be completed at once.
+    fn connect(&self, endpoint: SocketAddr, acknowledges: bool) -> Result<(), ProbeOutcome> {
         let quick = (nix::libc::IPPROTO_TCP, nix::libc::TCP_QUICKACK);
-        // The ACK is delayed for longer than it takes to send the reset. The kernel resets this option when the socket
-        // is disconnected.
-        set_int(&self.fd, quick.0, quick.1, 0).map_err(local)?;
+        // Without a question the ACK is delayed for longer than it takes to send the reset. The kernel resets this
+        // option when the socket is disconnected.
+        set_int(&self.fd, quick.0, quick.1, i32::from(acknowledges)).map_err(local)?;
         match connect(self.fd.as_raw_fd(), &SockaddrStorage::from(endpoint)) {
             Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
             Err(errno) => Err(errno::of_connect(errno)),

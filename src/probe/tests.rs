@@ -5,11 +5,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
 use tcpgw_core::health::ProbeOutcome;
+use tcpgw_core::model::ProbeQuestion;
 
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(300);
 
-fn pool() -> Pool {
+pub(super) fn pool() -> Pool {
     Pool::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("an epoll"))
 }
 
@@ -29,19 +30,31 @@ fn report(pool: &mut Pool) -> ProbeReport {
 }
 
 fn ask(pool: &mut Pool, id: u64, endpoint: SocketAddr, timeout: Duration) -> ProbeOutcome {
+    ask_with(pool, id, endpoint, timeout, None)
+}
+
+/// Probes an endpoint with a question, and waits for the outcome.
+pub(super) fn ask_with(
+    pool: &mut Pool,
+    id: u64,
+    endpoint: SocketAddr,
+    timeout: Duration,
+    question: Option<&Arc<ProbeQuestion>>,
+) -> ProbeOutcome {
     let probe = Probe {
         id,
         endpoint,
         timeout,
         round: 0,
         source: None,
+        question: question.cloned(),
     };
-    let report = pool.start(probe, Instant::now()).unwrap_or_else(|| report(pool));
+    let report = pool.start(&probe, Instant::now()).unwrap_or_else(|| report(pool));
     assert_eq!(report.id, id);
     report.outcome
 }
 
-fn listener(address: &str) -> (TcpListener, SocketAddr) {
+pub(super) fn listener(address: &str) -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((address, 0)).expect("a listener");
     let at = listener.local_addr().expect("its address");
     (listener, at)
@@ -139,8 +152,9 @@ fn what_was_cancelled_is_not_reported_and_its_socket_goes_on() {
             timeout: LONG,
             round: 0,
             source: None,
+            question: None,
         };
-        assert_eq!(pool.start(probe, Instant::now()), None);
+        assert_eq!(pool.start(&probe, Instant::now()), None);
     }
     (1..=4).for_each(|id| pool.cancel(id));
     assert_eq!((pool.in_flight(), pool.deadline()), (0, None));
@@ -160,8 +174,9 @@ fn sockets_of_a_crowd_are_not_kept_for_ever() {
             timeout: LONG,
             round: 0,
             source: None,
+            question: None,
         };
-        assert_eq!(pool.start(probe, Instant::now()), None);
+        assert_eq!(pool.start(&probe, Instant::now()), None);
     }
     assert_eq!(pool.sockets(), 300);
     (1..=300).for_each(|id| pool.cancel(id));
@@ -248,6 +263,7 @@ fn the_thread_reports_each_of_many_once_and_ends() {
             timeout: LONG,
             round: 0,
             source: None,
+            question: None,
         });
         thread.probe(probes.collect()).expect("the thread lives");
     }
@@ -264,6 +280,7 @@ fn the_thread_reports_each_of_many_once_and_ends() {
         timeout: SHORT,
         round: 0,
         source: None,
+        question: None,
     };
     thread.probe(vec![probe(3000), probe(3001)]).expect("the thread lives");
     thread.cancel(vec![3000]).expect("the thread lives");
@@ -286,6 +303,7 @@ fn a_thread_without_a_listener_ends() {
         timeout: LONG,
         round: 0,
         source: None,
+        question: None,
     };
     let gone = (0..3000).find_map(|id| {
         thread::sleep(Duration::from_millis(10));

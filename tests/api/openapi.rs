@@ -576,6 +576,8 @@ fn services_are_described_as_in_the_schema_of_the_state_file() {
         ("LimitPatch", "Limit"),
         ("ClientLimitsPatch", "ClientLimits"),
         ("HealthCheckPatch", "HealthCheck"),
+        ("HttpCheckPatch", "HttpCheck"),
+        ("ExchangeCheckPatch", "ExchangeCheck"),
     ] {
         let (other, whole) = (&schemas[other]["properties"], &schemas[whole]["properties"]);
         let names =

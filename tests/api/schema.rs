@@ -40,6 +40,7 @@ const BEYOND: &[&str] = &[
     "is taken by",
     "is the same",
     "bytes, not ",
+    "must be pairs of hexadecimal digits",
 ];
 
 fn accepted(state: &Value) -> Result<(), Vec<String>> {
@@ -198,11 +199,39 @@ fn others() -> BoxedStrategy<Value> {
         ("flows", numbers(&[1, 1000, 1001])),
         ("handshakes_per_second", numbers(&[1, 100_000, 100_001])),
     ]);
+    let http = object(vec![
+        (
+            "path",
+            of(&texts(&[
+                "/healthz", "/a?b=%20", "healthz", "/a b", "/a#b", "/\r\n", "/ä",
+            ])),
+        ),
+        ("host", of(&texts(&["app.example.com", "[::1]:80", "a b", "a\r\nb"]))),
+        (
+            "status",
+            of(&[
+                json!("200-299"),
+                json!(204),
+                json!(99),
+                json!(600),
+                json!("600-700"),
+                json!("200"),
+                json!("2xx-300"),
+            ]),
+        ),
+    ]);
+    let expect = object(vec![
+        ("send", of(&texts(&["PING", "10 0c", "ping\r\n"]))),
+        ("expect", of(&texts(&["+PONG", "20 02", "200", "ok\n"]))),
+        ("encoding", of(&texts(&["text", "hex", "base64"]))),
+    ]);
     let health = object(vec![
         ("interval", durations()),
         ("timeout", durations()),
         ("rise", numbers(&[1, 1000, 1001])),
         ("fall", numbers(&[1, 3])),
+        ("http", http),
+        ("expect", expect),
     ]);
     let labels = object(vec![
         ("app", of(&texts(&["broker", "ä"]))),

@@ -67,6 +67,7 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut 
                 true
             }
             "anyOf" => list.iter().any(|schema| fits(document, schema, value)),
+            "not" => !fits(document, argument, value),
             "oneOf" => list.iter().filter(|schema| fits(document, schema, value)).count() == 1,
             other => panic!("{at}: this test does not know the keyword {other}"),
         };

@@ -33,6 +33,7 @@ fn ask(of: &mut (Prober, Reports), endpoints: &[SocketAddr], timeout: Duration) 
         timeout,
         round: 0,
         source: None,
+        question: None,
     });
     of.0.probe(probes.collect()).expect("the prober lives");
     let mut all = Vec::new();

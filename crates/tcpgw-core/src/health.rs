@@ -8,16 +8,19 @@
 //! endpoints.
 
 mod machine;
+mod question;
 mod schedule;
 mod spread;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::machine::{EndpointState, ProbeOutcome, SystemError, UNKNOWN};
+pub use self::machine::{AnswerFault, EndpointState, ProbeOutcome, SystemError, UNKNOWN};
 use self::machine::{Silence, Streaks};
+pub use self::question::MAX_ANSWER;
 use self::schedule::{Class, Schedule};
 use crate::model;
 
@@ -30,7 +33,7 @@ const LOCAL_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Settings of an endpoint that is to be probed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeTarget {
     /// Probe settings of the endpoint.
     pub params: model::HealthSettings,
@@ -39,18 +42,20 @@ pub struct ProbeTarget {
 }
 
 /// A probe to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// Number of the probe, for [`Health::report`]; never used twice.
     pub id: u64,
     /// Address and port to probe.
     pub endpoint: SocketAddr,
-    /// Time within which the handshake must be answered.
+    /// Time within which the handshake, and the question, must be answered.
     pub timeout: Duration,
     /// Number of this probe among those of its endpoint; wraps around.
     pub round: u32,
     /// Source address of the probe, if the gateway has it; otherwise routing chooses one.
     pub source: Option<IpAddr>,
+    /// Question after the handshake; `None`: the handshake is enough.
+    pub question: Option<Arc<model::ProbeQuestion>>,
 }
 
 /// Change of the state of an endpoint.
@@ -86,7 +91,7 @@ pub struct EndpointHealth {
     /// Whether the endpoint was ever in the balance, as healthy or as presumed healthy.
     pub ever_healthy: bool,
     /// Whether the endpoint is known to be dead: `fall` probes in a row got no answer, or two in a row got
-    /// "unreachable" from the network. An endpoint that refuses is not dead: a program that shuts down in good order
+    /// "unreachable" from the network. An endpoint that refuses, or answers a question wrongly, is not dead: a program that shuts down in good order
     /// closes its listener first.
     pub dead: bool,
     /// Outcome of the last probe, without outcomes of kind [`ProbeOutcome::Local`].
@@ -104,9 +109,9 @@ pub struct EndpointHealth {
 /// Numbers of probes since the start, by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HealthCounts {
-    /// Number of probes that were answered.
+    /// Number of probes that were answered, and rightly where they ask.
     pub accepted: u64,
-    /// Number of probes that were refused, timed out or found the backend unreachable.
+    /// Number of probes that were refused, timed out, got a wrong answer or found the backend unreachable.
     pub failed: u64,
     /// Number of probes that were not sent or given up because the gateway lacked a resource.
     pub local: u64,
@@ -301,6 +306,7 @@ impl Health {
                 timeout: known.params.timeout,
                 round,
                 source: None,
+                question: known.params.question.clone(),
             });
         }
         probes
@@ -457,7 +463,9 @@ impl HealthCounts {
     const fn note(&mut self, outcome: ProbeOutcome) {
         match outcome {
             ProbeOutcome::Accepted => self.accepted += 1,
-            ProbeOutcome::Refused | ProbeOutcome::TimedOut | ProbeOutcome::Unreachable(_) => self.failed += 1,
+            ProbeOutcome::Refused | ProbeOutcome::TimedOut | ProbeOutcome::Unfit(_) | ProbeOutcome::Unreachable(_) => {
+                self.failed += 1;
+            }
             ProbeOutcome::Local(error) => {
                 self.local += 1;
                 self.last_local = Some(error);

@@ -175,7 +175,7 @@ impl HeldService {
             source: kept.source,
             source_addresses: kept.source_addresses.clone(),
             limit: terms.limit,
-            health: terms.health,
+            health: terms.health.clone(),
             ..said.clone()
         }));
     }

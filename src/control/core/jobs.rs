@@ -194,12 +194,13 @@ impl Core {
                 self.since.remove(&endpoint.into());
                 self.health.remove(endpoint.into());
             }
+            let is_again = matches!(probing, Probing::Again(_));
             if let Probing::With(params) | Probing::Again(params) | Probing::Anew(params) = probing {
                 let presumed = !forgets && self.membership.is_balanced(endpoint);
                 let target = tcpgw_core::health::ProbeTarget { params, presumed };
                 self.health.upsert(endpoint.into(), target, now);
             }
-            if matches!(probing, Probing::Again(_)) {
+            if is_again {
                 self.health.probe_now(endpoint.into(), now);
             }
         }

@@ -119,7 +119,7 @@ impl Former {
         let served = recorded.iter().filter(was_served).map(|known| {
             Arc::new(Service {
                 drain_timeout: known.wanted.drain_timeout,
-                health: known.wanted.health,
+                health: known.wanted.health.clone(),
                 labels: known.wanted.labels.clone(),
                 ..known.serving.clone()
             })
@@ -395,7 +395,7 @@ impl Core {
         let api = self.api.get(&service.name).map(|stored| &stored.service);
         let wanted = file.or(api).map_or(&adopted.wanted, AsRef::as_ref);
         service.drain_timeout = wanted.drain_timeout;
-        service.health = wanted.health;
+        service.health = wanted.health.clone();
         service.labels.clone_from(&wanted.labels);
         service
     }

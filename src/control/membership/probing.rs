@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tcpgw_core::model::{Endpoint, HealthSettings};
 
 /// Change of the probes of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probing {
     /// Probe it with these settings; its results so far stay.
     With(HealthSettings),

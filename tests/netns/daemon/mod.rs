@@ -19,6 +19,7 @@ mod links;
 mod locked_store;
 mod orders;
 mod probe_routes;
+mod questions;
 mod readonly;
 mod rolling;
 mod shared;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ChangeCounts, Changes, ServiceChange, ServiceChangeKind};
 use crate::escape;
-use crate::model::{DRAIN_TIMEOUT, HealthSettings, Listen, Service, duration};
+use crate::model::{DRAIN_TIMEOUT, HealthSettings, Listen, ProbeQuestion, Service, duration};
 use crate::summary::Summary;
 
 /// The port and the addresses by which services of two states are compared.
@@ -108,12 +108,13 @@ fn outside_kernel(old: Option<&Service>, new: &Service) -> Vec<String> {
         duration::show(drain_before),
         duration::show(*drain_timeout),
     );
-    let health_before = old.map_or_else(HealthSettings::default, |old| old.health);
+    let health_before = old.map_or_else(HealthSettings::default, |old| old.health.clone());
     let HealthSettings {
         interval,
         timeout,
         rise,
         fall,
+        question,
     } = health;
     changed("health.interval", pause(health_before.interval), pause(*interval));
     changed(
@@ -123,6 +124,11 @@ fn outside_kernel(old: Option<&Service>, new: &Service) -> Vec<String> {
     );
     changed("health.rise", health_before.rise.to_string(), rise.to_string());
     changed("health.fall", health_before.fall.to_string(), fall.to_string());
+    changed(
+        "health.question",
+        asked(health_before.question.as_deref()),
+        asked(question.as_deref()),
+    );
     let nothing = BTreeMap::new();
     let labels_before = old.map_or(&nothing, |old| &old.labels);
     let keys: BTreeSet<&String> = labels_before.keys().chain(labels.keys()).collect();
@@ -136,6 +142,25 @@ fn outside_kernel(old: Option<&Service>, new: &Service) -> Vec<String> {
         );
     }
     words
+}
+
+/// Returns the question of a probe in words.
+fn asked(question: Option<&ProbeQuestion>) -> String {
+    match question {
+        None => "none".into(),
+        Some(ProbeQuestion::Http(http)) => {
+            let host = http
+                .host
+                .as_deref()
+                .map(|host| format!(" at {host}"))
+                .unwrap_or_default();
+            format!("GET {}{host} ({})", http.path, http.status)
+        }
+        Some(ProbeQuestion::Expect(exchange)) => {
+            let shown = |bytes: &[u8]| format!("\"{}\"", escape::text(&String::from_utf8_lossy(bytes)));
+            format!("{} for {}", shown(&exchange.expect), shown(&exchange.send))
+        }
+    }
 }
 
 fn pause(interval: Option<Duration>) -> String {
@@ -226,13 +251,16 @@ mod tests {
         let plain = service(&value).unwrap();
         for (field, other) in [
             ("drain_timeout", Value::from("1m")),
-            ("health", serde_json::json!({"interval": "5s", "fall": 4})),
+            (
+                "health",
+                serde_json::json!({"interval": "5s", "fall": 4, "http": {"path": "/up"}}),
+            ),
             ("labels", serde_json::json!({"team": "a\u{1b}[2J"})),
         ] {
             value[field] = other;
         }
         let other = service(&value).unwrap();
-        let words = "drain_timeout 30s -> 1m, health.interval default -> 5s, health.fall 3 -> 4, labels.team none -> \
+        let words = "drain_timeout 30s -> 1m, health.interval default -> 5s, health.fall 3 -> 4, health.question none -> GET /up (200-399), labels.team none -> \
                      \"a\\u{1b}[2J\"";
         assert_eq!(
             told(&plain, &other).services[0].to_string(),
@@ -241,7 +269,7 @@ mod tests {
         let added = Changes::of_services(&[], &[&other]).services[0].to_string();
         assert_eq!(
             added,
-            "+ web :2000  + 10.0.0.1:1  client-hash, drain_timeout 1m, health.interval 5s, health.fall 4, labels.team \
+            "+ web :2000  + 10.0.0.1:1  client-hash, drain_timeout 1m, health.interval 5s, health.fall 4, health.question GET /up (200-399), labels.team \
              \"a\\u{1b}[2J\""
         );
         let removed = Changes::of_services(&[&other], &[]);

@@ -15,17 +15,46 @@ pub struct SystemError {
 /// Outcome of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// The handshake was answered.
+    /// The handshake was answered, and the question, if the probe asks one.
     Accepted,
     /// The backend sent a reset: the host lives, and no program listens on the port.
     Refused,
     /// No answer came within the timeout.
     TimedOut,
+    /// The handshake was answered, and the question was not, or wrongly.
+    Unfit(AnswerFault),
     /// The network reported that the address cannot be reached.
     Unreachable(SystemError),
     /// The gateway could not send the probe, because it lacked a descriptor, a port or memory. Says nothing about the
     /// backend.
     Local(SystemError),
+}
+
+/// Reason why the answer to a probe's question is not right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerFault {
+    /// Nothing, or too little, came within the timeout.
+    Silent,
+    /// The backend closed or reset the connection without an answer.
+    Closed,
+    /// The answer is not one of HTTP/1.
+    NotHttp,
+    /// The status of the answer is another one than expected.
+    Status(u16),
+    /// The answer does not contain what is expected.
+    Other,
+}
+
+impl fmt::Display for AnswerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("no answer after the handshake"),
+            Self::Closed => f.write_str("closed without an answer"),
+            Self::NotHttp => f.write_str("the answer is not HTTP"),
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Other => f.write_str("another answer than expected"),
+        }
+    }
 }
 
 impl fmt::Display for ProbeOutcome {
@@ -34,6 +63,7 @@ impl fmt::Display for ProbeOutcome {
             Self::Accepted => f.write_str("accepted"),
             Self::Refused => f.write_str("refused"),
             Self::TimedOut => f.write_str("timed out"),
+            Self::Unfit(fault) => fault.fmt(f),
             Self::Unreachable(error) => write!(f, "unreachable ({})", lower(error.text)),
             Self::Local(error) => write!(f, "not probed ({})", lower(error.text)),
         }
@@ -99,7 +129,9 @@ impl EndpointState {
     pub(super) fn after(self, outcome: ProbeOutcome, streaks: Streaks) -> Self {
         match outcome {
             ProbeOutcome::Accepted => self.passed(streaks.rise),
-            ProbeOutcome::Refused | ProbeOutcome::TimedOut | ProbeOutcome::Unreachable(_) => self.failed(streaks.fall),
+            ProbeOutcome::Refused | ProbeOutcome::TimedOut | ProbeOutcome::Unfit(_) | ProbeOutcome::Unreachable(_) => {
+                self.failed(streaks.fall)
+            }
             ProbeOutcome::Local(_) => self,
         }
     }
@@ -152,7 +184,7 @@ impl Silence {
     #[must_use]
     pub(super) const fn after(self, outcome: ProbeOutcome) -> Self {
         match outcome {
-            ProbeOutcome::Accepted | ProbeOutcome::Refused => Self {
+            ProbeOutcome::Accepted | ProbeOutcome::Refused | ProbeOutcome::Unfit(_) => Self {
                 silent: 0,
                 unreachable: 0,
             },

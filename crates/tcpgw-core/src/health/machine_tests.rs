@@ -16,10 +16,12 @@ pub(in crate::health) const NO_DESCRIPTOR: SystemError = SystemError {
 };
 const UNREACHABLE: ProbeOutcome = ProbeOutcome::Unreachable(UNREACHABLE_HOST);
 const LOCAL: ProbeOutcome = ProbeOutcome::Local(NO_DESCRIPTOR);
-const OUTCOMES: [ProbeOutcome; 5] = [
+const OUTCOMES: [ProbeOutcome; 7] = [
     ProbeOutcome::Accepted,
     ProbeOutcome::Refused,
     ProbeOutcome::TimedOut,
+    ProbeOutcome::Unfit(AnswerFault::Silent),
+    ProbeOutcome::Unfit(AnswerFault::Status(503)),
     UNREACHABLE,
     LOCAL,
 ];
@@ -127,6 +129,8 @@ fn what_outcomes_are_called() {
         "accepted",
         "refused",
         "timed out",
+        "no answer after the handshake",
+        "status 503",
         "unreachable (no route to host)",
         "not probed (too many open files)",
     ];
@@ -136,7 +140,10 @@ fn what_outcomes_are_called() {
 #[test]
 fn what_counts_as_death() {
     use ProbeOutcome::{Accepted, Refused, TimedOut};
-    let cases: [(&[ProbeOutcome], u16, bool); 11] = [
+    let unfit = ProbeOutcome::Unfit(AnswerFault::Closed);
+    let cases: [(&[ProbeOutcome], u16, bool); 13] = [
+        (&[unfit, unfit, unfit, unfit], 3, false),
+        (&[TimedOut, TimedOut, unfit, TimedOut], 3, false),
         (&[], 1, false),
         (&[Refused, Refused, Refused, Refused], 3, false),
         (&[TimedOut, TimedOut], 3, false),

@@ -195,7 +195,7 @@ fn death_is_told_where_no_state_changes() {
         ProbeOutcome::Accepted,
     ] {
         now += seconds(3.0);
-        let probe = health.due(now)[0];
+        let probe = health.due(now).remove(0);
         let change = health.report(probe.id, outcome, now);
         told.push(change.map(|change| (change.to.name(), change.dead)));
     }
@@ -271,7 +271,7 @@ fn a_report_of_one_that_left_is_ignored_even_if_it_came_back() {
     health.upsert(endpoint(1), target(), now);
     assert_eq!(health.report(late, ProbeOutcome::Accepted, now), None);
     assert_eq!(health.get(endpoint(1)).map(|view| view.in_balance), Some(false));
-    let probe = health.due(now)[0];
+    let probe = health.due(now).remove(0);
     assert!(health.report(probe.id, ProbeOutcome::Accepted, now).is_some());
     assert_eq!(health.report(probe.id, ProbeOutcome::Accepted, now), None);
     assert!(health.take_cancelled().is_empty());
@@ -313,7 +313,7 @@ fn new_and_wanted_ones_go_first_within_the_bound() {
 fn one_that_is_wanted_while_it_is_asked_is_asked_again() {
     let (mut health, now) = (Health::default(), Instant::now());
     health.upsert(endpoint(1), target(), now);
-    let probe = health.due(now)[0];
+    let probe = health.due(now).remove(0);
     assert!(health.probe_now(endpoint(1), now));
     assert_eq!(health.due(now), []);
     health.report(probe.id, ProbeOutcome::Refused, now);
@@ -327,7 +327,7 @@ fn the_answer_that_somebody_waits_for_is_a_change() {
     let mut now = start;
     let mut ask = |health: &mut Health, outcome, again: bool| {
         now += seconds(30.0);
-        let probe = health.due(now)[0];
+        let probe = health.due(now).remove(0);
         if again {
             health.probe_now(endpoint(1), now);
         }
@@ -384,10 +384,12 @@ fn nobody_stays_longer_than_the_longest_fall() {
             };
             let start = world.now;
             let target = ProbeTarget {
-                params,
+                params: params.clone(),
                 presumed: false,
             };
-            world.health.set((1..=100).map(|n| (endpoint(n), target)), start);
+            world
+                .health
+                .set((1..=100).map(|n| (endpoint(n), target.clone())), start);
             world.run(seconds(60.0) + longest_fall(&params));
             assert!(
                 world
@@ -415,7 +417,9 @@ fn forty_thousand_are_spread() {
     for first in [target(), presumed()] {
         let mut world = World::new(Health::default(), good);
         let start = world.now;
-        world.health.set((1..=40_000).map(|n| (endpoint(n), first)), start);
+        world
+            .health
+            .set((1..=40_000).map(|n| (endpoint(n), first.clone())), start);
         world.run(seconds(65.0));
         assert!(
             world
@@ -510,7 +514,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Upsert(n, presumed) => {
-                    health.upsert(endpoint(n), ProbeTarget { presumed, ..rise_fall }, now);
+                    health.upsert(endpoint(n), ProbeTarget { presumed, ..rise_fall.clone() }, now);
                     known.insert(n);
                 }
                 Step::Remove(n) => {

@@ -21,6 +21,7 @@ pub mod mark;
 pub mod network;
 mod parse;
 mod problem;
+mod question;
 pub mod shared;
 pub mod word;
 pub mod write;
@@ -34,6 +35,7 @@ pub use self::parse::{
     parse_service_named, patch_service,
 };
 pub use self::problem::{InputProblem, InputProblems, MAX_PROBLEMS};
+pub use self::question::{ByteEncoding, ExpectedStatus, HttpQuestion, ProbeExchange, ProbeQuestion};
 pub use self::word::Word;
 
 /// Desired state of the gateway: its services.
@@ -146,7 +148,7 @@ pub struct Service {
     pub access: Access,
     /// Longest time for which flows of a draining backend may continue.
     pub drain_timeout: Duration,
-    /// Settings of the handshake probe.
+    /// Settings of the probes.
     pub health: HealthSettings,
     /// Labels: strings that tcpgw does not interpret.
     pub labels: BTreeMap<String, String>,
@@ -309,15 +311,17 @@ pub struct Access {
     pub deny: Vec<IpNet>,
 }
 
-/// Settings of a daemon's handshake probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Settings of a daemon's probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthSettings {
     /// Time between the starts of two probes; `None`: 2 s until the backend is healthy, then 10 s.
     pub interval: Option<Duration>,
-    /// Time within which a handshake must be answered.
+    /// Time within which the handshake, and the question, must be answered.
     pub timeout: Duration,
     /// Number of successes in a row until a backend is healthy.
     pub rise: NonZeroU16,
     /// Number of failures in a row until a backend is unhealthy.
     pub fall: NonZeroU16,
+    /// Question after the handshake; `None`: the handshake is enough.
+    pub question: Option<Arc<ProbeQuestion>>,
 }

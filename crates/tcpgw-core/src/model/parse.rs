@@ -5,6 +5,7 @@
 mod access;
 mod backend;
 mod fields;
+mod health;
 mod one;
 mod service;
 mod value;

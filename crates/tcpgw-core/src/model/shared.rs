@@ -29,7 +29,7 @@ impl Terms {
             limit: service.limit,
             source: service.source,
             source_addresses: service.source_addresses.clone(),
-            health: service.health,
+            health: service.health.clone(),
             draining: draining.map(|backend| backend.endpoint).collect(),
         }
     }

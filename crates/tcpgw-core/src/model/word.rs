@@ -1,6 +1,6 @@
 //! Words that stand for the variants of a state's enums.
 
-use super::{BackendState, Balance, LimitDirection, PacketRefusal, SourceMode};
+use super::{BackendState, Balance, ByteEncoding, LimitDirection, PacketRefusal, SourceMode};
 
 /// An enum whose variants are written as words, in state files and in output.
 pub trait Word: Copy + PartialEq + 'static {
@@ -27,6 +27,10 @@ impl Word for Balance {
         ("source-hash", Self::SourceHash),
         ("round-robin", Self::RoundRobin),
     ];
+}
+
+impl Word for ByteEncoding {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("hex", Self::Hex)];
 }
 
 impl Word for LimitDirection {

@@ -1,6 +1,7 @@
 //! Serialization of a state: text that the parser reads back as the same state, without fields that have their
 //! defaults.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -12,8 +13,8 @@ use serde_json::Value;
 use super::parse::{DEFAULT_BURST_SECONDS, DEFAULT_MTU, DRAIN_TIMEOUT, VERSION};
 use super::word::Word;
 use super::{
-    Backend, BackendState, Balance, ClientCaps, HealthSettings, Limit, LimitDirection, Listen, PacketRefusal, Service,
-    SourceMode, State, duration,
+    Backend, BackendState, Balance, ByteEncoding, ClientCaps, ExpectedStatus, HealthSettings, HttpQuestion, Limit,
+    LimitDirection, Listen, PacketRefusal, ProbeExchange, ProbeQuestion, Service, SourceMode, State, duration,
 };
 
 /// Returns the text of a state file: pretty-printed JSON with a newline at the end. Services are sorted by name, fields
@@ -95,7 +96,7 @@ struct WrittenService<'s> {
     #[serde(skip_serializing_if = "Option::is_none")]
     drain_timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    health: Option<WrittenHealth>,
+    health: Option<WrittenHealth<'s>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: &'s BTreeMap<String, String>,
 }
@@ -143,7 +144,7 @@ impl From<ClientCaps> for WrittenClient {
 }
 
 #[derive(Serialize)]
-struct WrittenHealth {
+struct WrittenHealth<'s> {
     #[serde(skip_serializing_if = "Option::is_none")]
     interval: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,6 +153,35 @@ struct WrittenHealth {
     rise: Option<NonZeroU16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fall: Option<NonZeroU16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<WrittenHttp<'s>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expect: Option<WrittenExchange<'s>>,
+}
+
+#[derive(Serialize)]
+struct WrittenHttp<'s> {
+    path: &'s str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'s str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<WrittenStatus>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WrittenStatus {
+    One(u16),
+    Range(String),
+}
+
+#[derive(Serialize)]
+struct WrittenExchange<'s> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    send: Cow<'s, str>,
+    expect: Cow<'s, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
 }
 
 /// Returns `None` if the value is the default.
@@ -189,7 +219,7 @@ impl<'s> From<&'s Service> for WrittenService<'s> {
             allow: service.access.allow.as_deref().map(networks),
             deny: networks(&service.access.deny),
             drain_timeout: unless(service.drain_timeout, &DRAIN_TIMEOUT).map(duration::show),
-            health: unless(service.health, &HealthSettings::default()).map(WrittenHealth::from),
+            health: (service.health != HealthSettings::default()).then(|| WrittenHealth::from(&service.health)),
             labels: &service.labels,
         }
     }
@@ -222,16 +252,73 @@ impl From<Limit> for WrittenLimit {
     }
 }
 
-impl From<HealthSettings> for WrittenHealth {
-    fn from(health: HealthSettings) -> Self {
+impl<'s> From<&'s HealthSettings> for WrittenHealth<'s> {
+    fn from(health: &'s HealthSettings) -> Self {
         let default = HealthSettings::default();
         Self {
             interval: health.interval.map(duration::show),
             timeout: unless(health.timeout, &default.timeout).map(duration::show),
             rise: unless(health.rise, &default.rise),
             fall: unless(health.fall, &default.fall),
+            http: match health.question.as_deref() {
+                Some(ProbeQuestion::Http(http)) => Some(http.into()),
+                _ => None,
+            },
+            expect: match health.question.as_deref() {
+                Some(ProbeQuestion::Expect(exchange)) => Some(exchange.into()),
+                _ => None,
+            },
         }
     }
+}
+
+impl<'s> From<&'s HttpQuestion> for WrittenHttp<'s> {
+    fn from(http: &'s HttpQuestion) -> Self {
+        Self {
+            path: &http.path,
+            host: http.host.as_deref(),
+            status: unless(http.status, &ExpectedStatus::DEFAULT).map(WrittenStatus::from),
+        }
+    }
+}
+
+impl From<ExpectedStatus> for WrittenStatus {
+    fn from(status: ExpectedStatus) -> Self {
+        if status.first == status.last {
+            Self::One(status.first)
+        } else {
+            Self::Range(status.to_string())
+        }
+    }
+}
+
+impl<'s> From<&'s ProbeExchange> for WrittenExchange<'s> {
+    fn from(exchange: &'s ProbeExchange) -> Self {
+        if let (Some(send), Some(expect)) = (plain(&exchange.send), plain(&exchange.expect)) {
+            return Self {
+                send: send.into(),
+                expect: expect.into(),
+                encoding: None,
+            };
+        }
+        Self {
+            send: hex(&exchange.send).into(),
+            expect: hex(&exchange.expect).into(),
+            encoding: Some(ByteEncoding::Hex.word()),
+        }
+    }
+}
+
+/// Returns bytes as text, if a reader sees each of them.
+fn plain(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let is_plain = |char: char| !char.is_control() || matches!(char, '\r' | '\n' | '\t');
+    text.chars().all(is_plain).then_some(text)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(" ")
 }
 
 #[cfg(test)]

@@ -246,7 +246,7 @@ impl Core {
     }
 
     fn begun(&mut self, id: u64, new: New, now: Now) {
-        let params = self.api.get(&new.service).map(|stored| stored.service.health);
+        let params = self.api.get(&new.service).map(|stored| stored.service.health.clone());
         let deploy = RunningDeploy {
             service: new.service.clone(),
             targets: new.targets,
@@ -264,7 +264,7 @@ impl Core {
             if self.health.probe_now(at, now.instant) {
                 continue;
             }
-            if let Some(params) = params {
+            if let Some(params) = params.clone() {
                 let target = ProbeTarget {
                     params: hasty(params),
                     presumed: false,

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::fields::Fields;
-use super::{access, backend, value};
+use super::{access, backend, health, value};
 use crate::model::claims::Claim;
 use crate::model::json::Json;
 use crate::model::limit::MAX_PPS;
@@ -20,7 +20,6 @@ const MAX_NAME: usize = 63;
 const MAX_LABELS: usize = 64;
 const MAX_LABEL_KEY: usize = 63;
 const MAX_LABEL_VALUE: usize = 1024;
-const MAX_STREAK: u16 = 1000;
 const MAX_FLOWS: u32 = 1_000_000;
 /// The kernel walks all flows of a client when a new one begins: 1,000 of them take about 0.1 ms.
 const MAX_CLIENT_FLOWS: u32 = 1000;
@@ -34,8 +33,6 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 /// Range of `idle_timeout`. The kernel counts in ticks of its clock and 31 bits: 24 days at 1,000 ticks per second.
 pub const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(20 * 24 * 3600);
-const MIN_PROBE: Duration = Duration::from_millis(1);
-const MAX_PROBE: Duration = Duration::from_secs(3600);
 
 pub(super) const FIELDS: [&str; 18] = [
     "name",
@@ -102,7 +99,7 @@ pub(super) fn read(
         problems,
         value::duration(Duration::ZERO..=MAX_DRAIN),
     );
-    let health = fields.or("health", HealthSettings::default(), problems, health);
+    let health = fields.or("health", HealthSettings::default(), problems, health::read);
     let labels = fields.or("labels", BTreeMap::new(), problems, labels);
 
     claim_caps(claim, max_flows.flatten(), client);
@@ -249,28 +246,6 @@ fn claim_caps(claim: &mut Claim<'_>, max_flows: Option<u32>, client: Option<Clie
     claim.client(client.unwrap_or_default());
 }
 
-fn health(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<HealthSettings> {
-    let fields = Fields::of(json, place, &["interval", "timeout", "rise", "fall"], problems)?;
-    let default = HealthSettings::default();
-    let interval = fields.or("interval", default.interval, problems, |json, place, problems| {
-        value::duration(MIN_PROBE..=MAX_PROBE)(json, place, problems).map(Some)
-    });
-    let timeout = fields.or(
-        "timeout",
-        default.timeout,
-        problems,
-        value::duration(MIN_PROBE..=MAX_PROBE),
-    );
-    let rise = fields.or("rise", default.rise, problems, value::positive(MAX_STREAK));
-    let fall = fields.or("fall", default.fall, problems, value::positive(MAX_STREAK));
-    Some(HealthSettings {
-        interval: interval?,
-        timeout: timeout?,
-        rise: rise?,
-        fall: fall?,
-    })
-}
-
 fn labels(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<BTreeMap<String, String>> {
     let Json::Object(members) = json else {
         problems.add(place, format_args!("must be an object of strings, not {json}"));
@@ -326,6 +301,7 @@ impl Default for HealthSettings {
             timeout: Duration::from_secs(2),
             rise: NonZeroU16::MIN,
             fall: FALL,
+            question: None,
         }
     }
 }

@@ -86,7 +86,7 @@ fn the_smallest_useful_state_has_the_documented_defaults() {
     assert_eq!((&service.access.allow, service.access.deny.len()), (&None, 0));
     assert_eq!(service.drain_timeout, Duration::from_secs(30));
     assert_eq!(service.idle_timeout, None);
-    let health = service.health;
+    let health = &service.health;
     assert_eq!((health.interval, health.timeout), (None, Duration::from_secs(2)));
     assert_eq!((health.rise.get(), health.fall.get()), (1, 3));
     assert!(service.labels.is_empty());

@@ -172,7 +172,7 @@ fn wrong_times_are_refused() {
         (r#""idle_timeout": 60"#, "idle_timeout: must be a duration like"),
         (
             r#""health": "1s""#,
-            "health: must be an object with interval, timeout, rise, fall, not the string",
+            "health: must be an object with interval, timeout, rise, fall, http, expect, not the string",
         ),
         (
             r#""health": {"interval": "0s"}"#,
@@ -195,6 +195,43 @@ fn wrong_times_are_refused() {
             "health.fall: must be a number from 1 to 1000, not 1001",
         ),
         (r#""health": {"path": "/"}"#, "health.path: is unknown"),
+        (r#""health": {"http": {}}"#, "health.http.path: is missing"),
+        (
+            r#""health": {"http": {"path": "healthz"}}"#,
+            "health.http.path: must be a path that begins with /",
+        ),
+        (
+            r#""health": {"http": {"path": "/a\r\nHost: b"}}"#,
+            "health.http.path: must be a path that begins with /",
+        ),
+        (
+            r#""health": {"http": {"path": "/", "host": "a\r\nb"}}"#,
+            "health.http.host: must be a host name",
+        ),
+        (
+            r#""health": {"http": {"path": "/", "status": "399-200"}}"#,
+            "health.http.status: must be a status code from 100 to 599, or a range",
+        ),
+        (
+            r#""health": {"http": {"path": "/", "status": 600}}"#,
+            "health.http.status: must be a status code from 100 to 599, or a range",
+        ),
+        (
+            r#""health": {"expect": {"send": "PING"}}"#,
+            "health.expect.expect: is missing",
+        ),
+        (
+            r#""health": {"expect": {"expect": ""}}"#,
+            "health.expect.expect: must not be empty",
+        ),
+        (
+            r#""health": {"expect": {"expect": "2", "encoding": "hex"}}"#,
+            "health.expect.expect: must be pairs of hexadecimal digits",
+        ),
+        (
+            r#""health": {"http": {"path": "/"}, "expect": {"expect": "x"}}"#,
+            "health: has http and expect: a probe asks one question; remove one of them",
+        ),
     ]);
 }
 

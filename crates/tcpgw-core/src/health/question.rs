@@ -1,0 +1,190 @@
+//! Questions of probes: the bytes to send after the handshake, and the judgement of the answer.
+//!
+//! A probe reads at most [`MAX_ANSWER`] bytes and follows no redirect.
+
+use std::net::SocketAddr;
+
+use super::machine::AnswerFault;
+use crate::model::{ExpectedStatus, ProbeQuestion};
+
+/// Maximum number of bytes of an answer that are read.
+pub const MAX_ANSWER: usize = 4096;
+/// Maximum length of a status line's part before its reason: `HTTP/1.1 200`.
+const STATUS: usize = 12;
+
+impl ProbeQuestion {
+    /// Returns the bytes to send after the handshake; empty if the backend speaks first.
+    pub fn request(&self, endpoint: SocketAddr) -> Vec<u8> {
+        match self {
+            Self::Http(http) => {
+                let endpoint = endpoint.to_string();
+                let host = http.host.as_deref().unwrap_or(&endpoint);
+                format!(
+                    "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tcpgw\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+                    http.path
+                )
+                .into_bytes()
+            }
+            Self::Expect(exchange) => exchange.send.to_vec(),
+        }
+    }
+
+    /// Judges an answer: its first bytes, at most [`MAX_ANSWER`]. `has_ended`: whether the backend has closed the
+    /// connection. `None`: more is needed.
+    pub fn judge(&self, answer: &[u8], has_ended: bool) -> Option<Result<(), AnswerFault>> {
+        let is_over = has_ended || answer.len() >= MAX_ANSWER;
+        let verdict = match self {
+            Self::Http(http) => status_of(answer, http.status),
+            Self::Expect(exchange) => contains(answer, &exchange.expect).then_some(Ok(())),
+        };
+        verdict.or_else(|| {
+            is_over.then_some(Err(match self {
+                _ if answer.is_empty() => AnswerFault::Closed,
+                Self::Http(_) => AnswerFault::NotHttp,
+                Self::Expect(_) => AnswerFault::Other,
+            }))
+        })
+    }
+}
+
+/// Judges the beginning of an answer of HTTP/1 (RFC 9112, section 4); `None` while it is too short.
+fn status_of(answer: &[u8], expected: ExpectedStatus) -> Option<Result<(), AnswerFault>> {
+    const PREFIX: &[u8] = b"HTTP/1.";
+    let begin = answer.get(..PREFIX.len()).unwrap_or(answer);
+    if !PREFIX.starts_with(begin) {
+        return Some(Err(AnswerFault::NotHttp));
+    }
+    let head = answer.get(..STATUS)?;
+    let [_, _, _, _, _, _, _, minor, b' ', digits @ ..] = head else {
+        return Some(Err(AnswerFault::NotHttp));
+    };
+    // One more byte tells whether the number has ended.
+    let is_number = minor.is_ascii_digit() && digits.iter().all(u8::is_ascii_digit);
+    if !is_number || !matches!(answer.get(STATUS)?, b' ' | b'\r' | b'\n') {
+        return Some(Err(AnswerFault::NotHttp));
+    }
+    let status = digits
+        .iter()
+        .fold(0, |number: u16, digit| number * 10 + u16::from(digit - b'0'));
+    Some(if expected.contains(status) {
+        Ok(())
+    } else {
+        Err(AnswerFault::Status(status))
+    })
+}
+
+fn contains(answer: &[u8], part: &[u8]) -> bool {
+    part.is_empty() || answer.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{HttpQuestion, ProbeExchange};
+
+    fn http(first: u16, last: u16) -> ProbeQuestion {
+        ProbeQuestion::Http(HttpQuestion {
+            path: "/healthz".into(),
+            host: None,
+            status: ExpectedStatus { first, last },
+        })
+    }
+
+    fn expect(send: &[u8], expect: &[u8]) -> ProbeQuestion {
+        ProbeQuestion::Expect(ProbeExchange {
+            send: send.into(),
+            expect: expect.into(),
+        })
+    }
+
+    #[test]
+    fn a_request_names_the_host() {
+        let at = "[fd00::1]:80".parse().unwrap();
+        let text = String::from_utf8(http(200, 200).request(at)).unwrap();
+        assert!(
+            text.starts_with("GET /healthz HTTP/1.1\r\nHost: [fd00::1]:80\r\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\r\n\r\n"), "{text}");
+        let named = ProbeQuestion::Http(HttpQuestion {
+            path: "/".into(),
+            host: Some("app.example.com".into()),
+            status: ExpectedStatus { first: 200, last: 200 },
+        });
+        let text = String::from_utf8(named.request(at)).unwrap();
+        assert!(text.contains("\r\nHost: app.example.com\r\n"), "{text}");
+        assert_eq!(expect(b"PING\r\n", b"+PONG").request(at), b"PING\r\n");
+    }
+
+    #[test]
+    fn a_status_is_within_the_range_or_not() {
+        let judge = |answer: &str| http(200, 399).judge(answer.as_bytes(), false);
+        for good in [
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.0 204\r\n",
+            "HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\n\r\n",
+        ] {
+            assert_eq!(judge(good), Some(Ok(())), "{good}");
+        }
+        for (bad, status) in [
+            ("HTTP/1.1 503 Unavailable\r\n", 503),
+            ("HTTP/1.1 400 \r\n", 400),
+            ("HTTP/1.1 199 x", 199),
+        ] {
+            assert_eq!(judge(bad), Some(Err(AnswerFault::Status(status))), "{bad}");
+        }
+        for other in [
+            "SSH-2.0-OpenSSH",
+            "HTTP/2 200",
+            "HTTP/1.1 2000 OK",
+            "HTTP/1.1 20x OK",
+            "HTTP/1.1\t200 OK",
+            "HTTP/1.x 200 OK",
+            "220 mail",
+        ] {
+            assert_eq!(judge(other), Some(Err(AnswerFault::NotHttp)), "{other}");
+        }
+        for short in ["", "H", "HTTP/1.1 20", "HTTP/1.1 200"] {
+            assert_eq!(judge(short), None, "{short}");
+        }
+        let ended = |answer: &str| http(200, 399).judge(answer.as_bytes(), true);
+        assert_eq!(ended(""), Some(Err(AnswerFault::Closed)));
+        assert_eq!(ended("HTTP/1.1 20"), Some(Err(AnswerFault::NotHttp)));
+    }
+
+    #[test]
+    fn what_is_expected_may_come_late_but_within_the_first_bytes() {
+        let question = expect(b"", b"ready");
+        assert_eq!(question.judge(b"not rea", false), None);
+        assert_eq!(question.judge(b"not ready", false), Some(Ok(())));
+        assert_eq!(question.judge(b"", true), Some(Err(AnswerFault::Closed)));
+        assert_eq!(question.judge(b"no", true), Some(Err(AnswerFault::Other)));
+        assert_eq!(
+            question.judge(&[b'x'; MAX_ANSWER], false),
+            Some(Err(AnswerFault::Other))
+        );
+    }
+
+    proptest! {
+        /// However an answer is cut into pieces, the first verdict stays.
+        #[test]
+        fn a_verdict_does_not_change_with_what_follows(
+            answer in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..64),
+                "HTTP/1[.][0-9] [0-9]{1,4}[ \r\na]{0,3}".prop_map(String::into_bytes),
+            ],
+            more in proptest::collection::vec(any::<u8>(), 0..16),
+        ) {
+            for question in [http(200, 399), expect(b"", b"0 2")] {
+                let verdict = question.judge(&answer, false);
+                let longer: Vec<u8> = answer.iter().chain(&more).copied().collect();
+                if verdict.is_some() {
+                    prop_assert_eq!(question.judge(&longer, false), verdict);
+                }
+                prop_assert!(question.judge(&answer, true).is_some());
+            }
+        }
+    }
+}
