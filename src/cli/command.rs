@@ -5,7 +5,8 @@ use clap::{Parser, Subcommand};
 use super::arguments::{self, FileArgument, Locking};
 use super::global::Global;
 use super::{
-    addon, apply, daemon, deploy, deploys, diff, drain, events, flows, history, pause, service, status, up, wait, who,
+    addon, apply, daemon, deploy, deploys, diff, drain, events, flows, history, pause, service, status, top, up, wait,
+    who,
 };
 
 /// The widest that help is, in columns.
@@ -56,6 +57,7 @@ pub(super) enum Command {
     Status(status::Arguments),
     Flows(flows::Arguments),
     Who(who::Arguments),
+    Top(top::Arguments),
     Events(events::Arguments),
     Deploy(deploy::Arguments),
     /// Return to the backends before the last deploy of a service, while they still drain

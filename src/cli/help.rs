@@ -19,6 +19,7 @@ State file    check     validate it            diff      show what apply changes
 Look          status    services and backends  flows     live connections
               doctor    what breaks traffic    who       the client of a flow
               events    what the daemon did    history   changes of services
+              top       live in a terminal
 Daemon        daemon    run it                 service   add, change, remove
               export    services as a file     wait      until healthy, drained
 Deploys       deploy    new backends, checked  rollback  undo the last deploy
@@ -91,6 +92,7 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
             "tcpgw who 10.2.0.1:60692 --backend 10.2.0.12:3000",
         ],
     ),
+    ("top", ["tcpgw top", "tcpgw top --once --sort dropped"]),
     (
         "events",
         ["tcpgw events --follow", "tcpgw events --service my-app -o json"],

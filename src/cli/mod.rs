@@ -54,6 +54,7 @@ mod service;
 mod status;
 mod table;
 mod teardown;
+mod top;
 mod up;
 mod usage;
 mod wait;
@@ -124,6 +125,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Status(arguments) => status::run(global, arguments),
         Command::Flows(arguments) => flows::run(global, arguments),
         Command::Who(arguments) => who::run(global, arguments),
+        Command::Top(arguments) => top::run(global, arguments),
         Command::Events(arguments) => events::run(global, arguments),
         Command::Deploy(arguments) => deploy::run(global, arguments),
         Command::Rollback(arguments) => deploys::rollback(global, arguments),

@@ -1,5 +1,6 @@
 //! The command `tcpgw status`.
 
+pub(super) mod states;
 mod text;
 
 use std::io::{self, Write};

@@ -7,7 +7,7 @@ mod wrap;
 
 use std::io::{self, Write};
 
-pub(super) use self::cell::Cell;
+pub(super) use self::cell::{Cell, OmittedPart};
 pub(super) use self::layout::{Column, Extent};
 use self::layout::{Natural, TableLayout};
 pub(super) use self::wrap::{after, wrap};

@@ -61,6 +61,7 @@ mod store;
 mod survive;
 mod table;
 mod timeouts;
+mod top;
 mod tutorial;
 mod unit;
 mod up;

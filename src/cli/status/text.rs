@@ -3,16 +3,14 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use crate::addon::ServiceState;
+use super::states;
 use crate::cli::amount::{short, span};
 use crate::cli::table::{Cell, Column, Extent, TextTable, after};
 use crate::view::Table;
 use crate::view::drops::Dropped;
 use crate::view::problems::title;
 use crate::view::rates::Rates;
-use crate::view::status::{
-    BackendStatus, DrainStatus, IN_BALANCE, LimitView, Sampled, ServiceStatus, SourcePorts, Status,
-};
+use crate::view::status::{BackendStatus, DrainStatus, LimitView, Sampled, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
 use tcpgw_core::diff::count;
 use tcpgw_core::health::UNKNOWN;
@@ -145,42 +143,18 @@ fn services(out: &mut impl Write, status: &Status<'_>, extent: Extent) -> io::Re
     table.end().map(drop)
 }
 
-/// Returns the word in the column STATE. Problems of the service take precedence over the states of its backends.
-fn state_of(service: &ServiceStatus<'_>, problems: &[Problem]) -> &'static str {
-    let of_it = || {
-        let named = problems.iter();
-        named.filter(|problem| {
-            problem.port == Some(service.port) && problem.service.as_deref() == service.name.as_deref()
-        })
-    };
-    let is_partial = of_it().any(|problem| {
-        let kinds = [ProblemKind::NoActiveBackend, ProblemKind::NoHealthyBackend];
-        kinds.contains(&problem.kind) && problem.severity == Severity::Error
-    });
-    match (service.healthy, service.is_empty()) {
-        _ if service.leaving => "leaving",
-        _ if service.addon == Some(ServiceState::Suspended) => "SUSPENDED",
-        _ if service.addon == Some(ServiceState::Waiting) => "WAITING",
-        _ if of_it().any(|problem| problem.kind == ProblemKind::Paused) => "PAUSED",
-        (true, _) if is_partial => "PARTLY",
-        (true, _) => "up",
-        (false, true) => "EMPTY",
-        (false, false) => "DOWN",
-    }
-}
-
 fn service_cells(service: &ServiceStatus<'_>, problems: &[Problem]) -> Vec<Cell> {
     let rates = service.backends.iter().map(|backend| backend.rates);
     let rates = rates.reduce(|sum, rates| Some(sum?.and(rates?))).flatten();
     let name = service.name.as_deref().unwrap_or("(unnamed)");
     let title = Cell::ending(name, title(service).strip_prefix(name).unwrap_or_default());
     let active = || service.backends.iter().filter(|backend| backend.weight.is_some());
-    let up = active().filter(|backend| is_up(backend)).count();
+    let up = active().filter(|backend| states::is_up(backend)).count();
     let limit = service.limit.map_or_else(|| "none".into(), limit);
     let drops = service.drops.reasons();
     let mut cells = vec![
         title,
-        state_of(service, problems).into(),
+        states::of_service(service, problems).into(),
         format!("{up}/{}", active().count()).into(),
     ];
     cells.extend(usual_cells(service.flows, rates, limit, &drops));
@@ -191,12 +165,6 @@ fn service_cells(service: &ServiceStatus<'_>, problems: &[Problem]) -> Vec<Cell>
     cells
 }
 
-/// Returns whether new connections are sent to it, as far as its health says so.
-fn is_up(backend: &BackendStatus) -> bool {
-    let health = backend.health.as_deref();
-    backend.weight.is_some() && health.is_none_or(|health| IN_BALANCE.contains(&health))
-}
-
 fn backend_cells(backend: &BackendStatus) -> Vec<Cell> {
     let limit = backend
         .of_limit
@@ -205,7 +173,7 @@ fn backend_cells(backend: &BackendStatus) -> Vec<Cell> {
     let drops = backend.drops.reasons();
     let mut cells = vec![
         Cell::whole(format!("  {}", backend.backend)),
-        state_of_backend(backend).into(),
+        states::of_backend(backend).into(),
         Cell::from(""),
     ];
     cells.extend(usual_cells(backend.flows, backend.rates, limit, &drops));
@@ -284,17 +252,6 @@ fn because(reasons: &[(&'static str, Dropped)]) -> String {
         })
         .collect();
     if words.is_empty() { "-".into() } else { words.join(", ") }
-}
-
-/// Returns the state of a backend for new connections, in one word. A backend that is not probed, or not yet, is active.
-fn state_of_backend(backend: &BackendStatus) -> String {
-    match (backend.state, backend.health.as_deref()) {
-        (FlowVerdict::Draining, _) => "draining",
-        (_, None | Some("presumed")) => "active",
-        (_, Some(UNKNOWN)) => "probing",
-        (_, Some(health)) => health,
-    }
-    .to_owned()
 }
 
 fn last_probe(backend: &BackendStatus) -> Cell {

@@ -26,7 +26,7 @@ enum Shorten {
 
 /// Part of the cells of a column that is left out by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OmittedPart {
+pub(in crate::cli) enum OmittedPart {
     /// The middle: names often differ at their ends.
     Middle,
     /// The end: sentences and lists.
@@ -51,7 +51,8 @@ impl Cell {
         }
     }
 
-    pub(super) fn width(&self) -> usize {
+    /// Returns its width in columns.
+    pub(in crate::cli) fn width(&self) -> usize {
         self.text.width()
     }
 
@@ -66,7 +67,7 @@ impl Cell {
     }
 
     /// Returns the text in at most this many columns, if it may be shortened; else the whole text.
-    pub(super) fn within(&self, width: usize, part: OmittedPart) -> String {
+    pub(in crate::cli) fn within(&self, width: usize, part: OmittedPart) -> String {
         if self.width() <= width {
             return self.text.clone();
         }
