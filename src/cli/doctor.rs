@@ -10,7 +10,7 @@ use super::print::{print, print_json};
 use super::table::after;
 use crate::api::answers::DaemonAnswer;
 use crate::api::client::{ClientError, DaemonResponse};
-use crate::doctor::{self, Diagnosis, Finding, FindingSeverity, Fix, TableFacts, TableState, Unchecked};
+use crate::doctor::{self, Diagnosis, Finding, FindingSeverity, Fix, RunningDaemon, TableFacts, TableState, Unchecked};
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{self, Problem, ProblemKind};
@@ -26,14 +26,13 @@ pub(super) fn run(global: &Global) -> Outcome {
     if let Ok(table) = &mut facts.table {
         judge_owned(table, global.running_daemon());
     }
-    if let DaemonState::Answers(view) = &daemon
-        && let Ok(table) = &mut facts.table
-    {
-        table.daemon = view.pid.filter(|_| view.owns_table && table.owner.is_some());
-        // The daemon records its own writes a moment later, and learns at once of other programs' writes.
-        if view.in_sync && matches!(table.state, TableState::Changed | TableState::Unrecorded) {
-            table.state = TableState::AsWritten;
-        }
+    if let DaemonState::Answers(view) = &daemon {
+        facts.beside(&RunningDaemon {
+            pid: view.pid,
+            owns_table: view.owns_table,
+            in_sync: view.in_sync,
+            problems: view.problems(),
+        });
     }
     let mut diagnosis = doctor::examine(&facts);
     match &daemon {

@@ -324,8 +324,7 @@ impl DaemonLoop {
 
     /// Serves metrics as configured. Their failure affects nothing else.
     fn serve_web(&mut self) {
-        let settings = self.core.config().web.clone();
-        let served = self.web.configure(settings.as_ref());
+        let served = self.web.configure(self.core.config(), &self.run_dir);
         self.core.web(served.err().as_deref());
     }
 

@@ -1,5 +1,6 @@
 //! The task that serves metrics and the operator's pages.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,8 +10,9 @@ use tokio::task::JoinHandle;
 use super::listener_task::ListenerTask;
 use crate::api::settings::ApiSettings;
 use crate::api::web::{Web, serve};
-use crate::config::web::WebSettings;
+use crate::config::Config;
 use crate::control::request::DaemonRequest;
+use crate::doctor::{self, RunningDaemon};
 use crate::metrics::{OwnFile, OwnMetrics};
 use crate::secrets::Owners;
 use crate::traffic::totals::TotalsSource;
@@ -35,14 +37,17 @@ impl WebTask {
         }
     }
 
-    /// Configures the listener, with its files read again. If that fails, it is served as before.
+    /// Configures the listener, with its files read again. If that fails, it is served as before. The doctor examines the machine by
+    /// this configuration and the records in `run_dir`.
     ///
     /// # Errors
     /// Fails with a message when it cannot be served as configured.
-    pub(super) fn configure(&mut self, settings: Option<&WebSettings>) -> Result<(), String> {
-        let wanted = settings.map(|settings| {
+    pub(super) fn configure(&mut self, config: &Config, run_dir: &Path) -> Result<(), String> {
+        let wanted = config.web.as_ref().map(|settings| {
             let web = Web::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?;
-            Ok((settings.listen, web))
+            let (run_dir, config) = (run_dir.to_owned(), config.clone());
+            let doctor = move |daemon: &RunningDaemon<'_>| doctor::examine_beside(&run_dir, &config, daemon);
+            Ok((settings.listen, web.diagnosed_by(Arc::new(doctor))))
         });
         let (requests, file) = (self.requests.clone(), self.file.clone());
         let settings = ApiSettings {

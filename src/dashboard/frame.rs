@@ -24,14 +24,17 @@ pub enum NavigationPlace {
     Overview,
     /// The services, and what belongs to one.
     Services,
+    /// The findings of the doctor.
+    Doctor,
     /// Any other page.
     Elsewhere,
 }
 
 impl NavigationPlace {
-    const LINKS: [(Self, &'static str, &'static str); 2] = [
+    const LINKS: [(Self, &'static str, &'static str); 3] = [
         (Self::Overview, "/", "Overview"),
         (Self::Services, "/services", "Services"),
+        (Self::Doctor, "/doctor", "Doctor"),
     ];
 }
 
@@ -100,6 +103,12 @@ pub fn refusal(status: StatusCode, heading: &str, message: &str, (text, url): (&
         },
     };
     page.response(status)
+}
+
+/// Returns the page for the name of no service, with a link that leads on: text and URL.
+pub fn no_service(name: &str, link: (&str, &str)) -> Response<Body> {
+    let message = format!("There is no service named \"{}\" here.", repeated(name));
+    refusal(StatusCode::NOT_FOUND, "No such service", &message, link)
 }
 
 /// Returns the URL of a service's page.

@@ -3,6 +3,10 @@
 use maud::{Markup, html};
 
 use crate::metrics::Reading;
+use crate::view::pace::TrafficPace;
+use crate::view::status::{LimitView, OfLimit};
+use crate::web::meter::meter;
+use crate::web::units;
 
 /// Returns what has to be known to read rates.
 pub(super) fn rates_note(reading: &Reading) -> Markup {
@@ -19,6 +23,30 @@ pub(super) fn rates_note(reading: &Reading) -> Markup {
                 "Bytes are not counted: that needs " code { "daemon.count_traffic = true" } " in the configuration, and "
                 code { "net.netfilter.nf_conntrack_acct=1" } ". "
             }
+        }
+    }
+}
+
+/// Returns the used part of a limit, each direction with its name.
+pub(super) fn used(pace: TrafficPace, limit: LimitView) -> Markup {
+    let of = OfLimit::new(pace.rates, limit);
+    html! {
+        @for (name, part) in [("to it", of.to), ("from it", of.from), ("both ways", of.shared)] {
+            @if let Some(part) = part { span.quiet { (name) } (meter(part)) }
+        }
+    }
+}
+
+/// Returns a limit in words.
+pub(super) fn limit(limit: LimitView) -> Markup {
+    #[expect(clippy::cast_precision_loss, reason = "it is shown with three digits")]
+    let bytes = units::bytes(limit.bytes_per_second as f64);
+    let pps = units::count(limit.packets_per_second.into());
+    html! {
+        p {
+            "Each backend may receive and send " (pps) " packets and " (bytes) " per second"
+            @if limit.shared { ", both directions together" } @else { ", each way" }
+            ". After a pause a burst of " (units::count(limit.burst.into())) " packets passes."
         }
     }
 }

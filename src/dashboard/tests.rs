@@ -12,7 +12,7 @@ use crate::view::status::LimitView;
 use crate::view::tally::FlowCounts;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 
-const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&\u{1b}[2J\u{202e}";
+pub(super) const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&\u{1b}[2J\u{202e}";
 
 fn service(number: u16, condition: ServiceCondition) -> ServiceSample {
     let backend = |last: u8, state| BackendValues {
@@ -23,6 +23,7 @@ fn service(number: u16, condition: ServiceCondition) -> ServiceSample {
     ServiceSample {
         name: format!("service-{number:05}").into(),
         port: 2000 + number,
+        addresses: Vec::new(),
         provider: "api".into(),
         plan: if number == 7 { "large".into() } else { "".into() },
         limit: number.is_multiple_of(2).then_some(LimitView {
@@ -88,7 +89,7 @@ fn reading(services: Vec<ServiceSample>) -> Reading {
     }
 }
 
-fn small() -> Reading {
+pub(super) fn small() -> Reading {
     let states = ServiceCondition::ALL.into_iter();
     reading(
         (1..)

@@ -7,6 +7,7 @@
 //! milliseconds, without starting a program, and [`examine_cheap`] judges them.
 
 mod advice;
+mod beside;
 mod checks;
 mod clients;
 mod conditions;
@@ -25,6 +26,7 @@ use std::time::Instant;
 use tcpgw_core::problem::ProblemKind;
 use tcpgw_core::summary::Summary;
 
+pub use self::beside::{RunningDaemon, examine_beside};
 pub use self::facts::{
     CheapFacts, CheckSubject, Effort, Fact, Facts, FailingProbes, Firewall, LostAnswers, MisroutedProbe, ServedClient,
     TableFacts, TableState, Ways, WaysOfAnswers, WaysOut,

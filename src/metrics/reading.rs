@@ -1,7 +1,7 @@
 //! Values of one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::view::snapshot::DaemonView;
 use crate::view::status::{IN_BALANCE, LimitView, ServiceStatus, Status};
 use crate::view::tally::FlowCounts;
 use tcpgw_core::health::UNKNOWN;
+use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 use tcpgw_core::summary::FlowVerdict;
 
@@ -34,6 +35,8 @@ pub struct Reading {
     pub told: Vec<Problem>,
     /// The daemon itself.
     pub node: NodeValues,
+    /// Mark of the gateway's flows.
+    pub mark: FlowMark,
     /// Counters of the daemon.
     pub own: OwnMetrics,
     /// Values of the kernel; `None`: it could not be read.
@@ -55,6 +58,8 @@ pub struct NodeValues {
     pub pid: u32,
     /// Time of its start, in seconds since the Unix epoch.
     pub started: u64,
+    /// Whether the table is owned by this process.
+    pub owns_table: bool,
     /// Whether the gateway is torn down, so that nothing is served.
     pub torn_down: bool,
     /// Reason why changes through the API are refused; `None`: they are accepted.
@@ -66,6 +71,7 @@ impl From<&DaemonView> for NodeValues {
         Self {
             pid: daemon.pid,
             started: daemon.started,
+            owns_table: daemon.owns_table,
             torn_down: daemon.torn_down,
             store: daemon.store.as_deref().map(Into::into),
         }
@@ -133,6 +139,8 @@ pub struct ServiceSample {
     pub name: Box<str>,
     /// Public port.
     pub port: u16,
+    /// Addresses that it listens on; empty for every local address.
+    pub addresses: Vec<IpAddr>,
     /// Provider, if there is one.
     pub provider: Box<str>,
     /// Plan of the add-on; empty for other services.
@@ -204,6 +212,7 @@ impl Reading {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             in_sync: status.daemon.is_some_and(|daemon| daemon.in_sync),
+            mark: FlowMark::default(),
             draining: status.drains.as_ref().map_or(0, Vec::len),
             last_commit: status.applied.as_deref().map(|applied| applied.at),
             problems: status.counts.clone(),
@@ -246,6 +255,7 @@ fn service(
     ServiceSample {
         name: name.map_or_else(|| format!(":{}", of.port).into(), Into::into),
         port: of.port,
+        addresses: of.addresses.iter().copied().collect(),
         provider: of.provider.as_deref().unwrap_or_default().into(),
         plan: plan.map(ToString::to_string).unwrap_or_default().into(),
         limit: of.limit,

@@ -9,6 +9,7 @@ use crate::traffic::{BackendTotals, ServiceTotals, Totals};
 use crate::view::condition::ServiceCondition;
 use crate::view::status::LimitView;
 use crate::view::tally::FlowCounts;
+use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::{ProblemKind, Severity};
 
 const PAGE: &str = include_str!("../../docs/reference/metrics.md");
@@ -21,6 +22,7 @@ fn service(name: &str) -> ServiceSample {
     ServiceSample {
         name: name.into(),
         port: 2001,
+        addresses: Vec::new(),
         provider: "file".into(),
         plan: "".into(),
         limit: Some(LimitView {
@@ -84,6 +86,7 @@ fn reading(services: Vec<ServiceSample>) -> Arc<Reading> {
         in_sync: true,
         told: Vec::new(),
         node: NodeValues::default(),
+        mark: FlowMark::default(),
         draining: 1,
         last_commit: Some(1_700_000_000),
         problems: BTreeMap::from([((Severity::Error, ProblemKind::NoActiveBackend), 3)]),

@@ -20,6 +20,7 @@ mod clocks;
 mod connections;
 mod constrained;
 mod daemon;
+mod dashboard;
 mod denied;
 mod doctor;
 mod doctor_clients;

@@ -21,13 +21,13 @@ use crate::harness::{Net, wait_until};
 const PORT: u16 = 9464;
 const TOKEN: &str = "token-of-the-tests-0123456789";
 /// Time for which a reading is shown at least, and a margin.
-const SHOWN: Duration = Duration::from_millis(1100);
+pub(crate) const SHOWN: Duration = Duration::from_millis(1100);
 
 /// An answer: status, head in lower case, and body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 /// Values by series.
@@ -55,12 +55,12 @@ fn send(to: SocketAddr, request: &str) -> io::Result<Answer> {
 }
 
 /// Asks the listener at this address, from the gateway.
-fn get(net: &Net, to: SocketAddr, path: &str, headers: &str) -> io::Result<Answer> {
+pub(crate) fn get(net: &Net, to: SocketAddr, path: &str, headers: &str) -> io::Result<Answer> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
     net.within("gateway", || send(to, &request))
 }
 
-fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     at("127.0.0.1", PORT)
 }
 
@@ -100,7 +100,7 @@ fn value(series: &Series, name: &str) -> u64 {
     whole(*series.get(name).unwrap_or_else(|| panic!("no {name} in {series:#?}")))
 }
 
-fn listens(net: &Net) {
+pub(crate) fn listens(net: &Net) {
     let is_there = || net.within("gateway", || TcpStream::connect(loopback()).is_ok());
     assert!(wait_until(PATIENCE, is_there), "no listener");
 }

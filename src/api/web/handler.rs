@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
 
 use super::access::{self, AccessDenied};
@@ -32,23 +33,27 @@ pub(super) struct WebHandler {
 }
 
 impl WebHandler {
-    pub(super) fn new(requests: mpsc::Sender<DaemonRequest>, settings: ApiSettings, file: OwnFile) -> Self {
-        let reader = Arc::new(MetricsReader::new(requests, settings, file));
+    pub(super) fn new(requests: mpsc::Sender<DaemonRequest>, settings: &ApiSettings, file: OwnFile) -> Self {
+        let reader = Arc::new(MetricsReader::new(requests.clone(), settings.clone(), file));
         Self {
-            pages: Pages::new(Arc::clone(&reader)),
+            pages: Pages::new(Arc::clone(&reader), requests, settings),
             reader,
             throttle: Mutex::default(),
         }
     }
 
     /// Answers a request that may be answered.
-    async fn route(&self, parts: &Parts) -> Response<Body> {
+    async fn route(&self, site: &Web, parts: &Parts) -> Response<Body> {
         let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
         let query = parts.uri.query().unwrap_or_default();
         match segments.as_slice() {
             ["metrics"] => self.metrics(parts).await,
             [""] => self.pages.overview().await,
             ["services"] => self.pages.services(query).await,
+            ["services", name] if !name.is_empty() => self.pages.service(&decoded(name)).await,
+            ["deploys", id] => self.pages.deploy(id).await,
+            ["apps", id] => self.pages.app(id).await,
+            ["doctor"] => self.pages.doctor(site).await,
             ["assets", hash, name] => dashboard::asset(hash, name).unwrap_or_else(pages::nothing),
             _ => pages::nothing(),
         }
@@ -120,11 +125,15 @@ impl Handler for WebHandler {
         } else if parts.uri.path().len() + parts.uri.query().map_or(0, str::len) > URI {
             plain(StatusCode::URI_TOO_LONG, "path and query are too long\n")
         } else {
-            self.route(&parts).await
+            self.route(site, &parts).await
         };
         response.extensions_mut().insert(Authenticated);
         if has_body { closing(response) } else { response }
     }
+}
+
+fn decoded(segment: &str) -> String {
+    percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
 /// Returns the scope that a query asks for.

@@ -5,6 +5,7 @@
 
 mod access;
 mod answers;
+mod cached_reads;
 mod handler;
 mod pages;
 mod reader;
@@ -16,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use self::handler::WebHandler;
-pub use self::site::Web;
+pub use self::site::{DiagnosisSource, Web};
 use super::listener::places::ConnectionPlaces;
 use super::listener::{open_files, seats_within, serve as listen};
 use super::settings::ApiSettings;
@@ -43,7 +44,7 @@ pub async fn serve(
 ) {
     let times = settings.times;
     let places = ConnectionPlaces::within(open_files().min(FILES));
-    let handler = Arc::new(WebHandler::new(requests, settings, file));
+    let handler = Arc::new(WebHandler::new(requests, &settings, file));
     listen(places, listener, sites, handler, times, stop).await;
 }
 

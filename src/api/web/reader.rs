@@ -74,15 +74,9 @@ impl AsRef<[u8]> for SharedText {
 
 impl MetricsReader {
     pub(super) fn new(requests: mpsc::Sender<DaemonRequest>, settings: ApiSettings, file: OwnFile) -> Self {
-        let times = Times {
-            turn: settings.times.turn.min(PATIENCE),
-            answer: settings.times.answer.min(PATIENCE),
-            kernel: settings.times.kernel.min(PATIENCE),
-            ..settings.times
-        };
         Self {
             requests,
-            times,
+            times: patient(settings.times),
             open: settings.open,
             totals: settings.totals,
             file,
@@ -140,11 +134,11 @@ impl MetricsReader {
     async fn read(&self) -> ReadingResult {
         let begun = Instant::now();
         let view = asking::ask(&self.requests, &self.times, self.times.answer, DaemonRequest::Metrics).await;
-        let (reading, cost) = match view {
+        let (mark, (reading, cost)) = match view {
             Ok(view) => {
                 let view = Arc::new(view);
                 self.keep(&view).await;
-                self.read_with(view).await
+                (view.snapshot.services.mark, self.read_with(view).await)
             }
             Err(error) => {
                 self.state().flight = None;
@@ -156,6 +150,7 @@ impl MetricsReader {
         let earlier = state.last.as_ref().and_then(|shown| shown.reading.totals.as_ref());
         let reading = Arc::new(Reading {
             reads: state.reads,
+            mark,
             totals: reading.totals.map(|totals| totals.after(earlier)),
             ..reading
         });
@@ -238,6 +233,16 @@ impl MetricsReader {
     }
 }
 
+/// Returns the times, none longer than a reader waits.
+pub(super) fn patient(times: Times) -> Times {
+    Times {
+        turn: times.turn.min(PATIENCE),
+        answer: times.answer.min(PATIENCE),
+        kernel: times.kernel.min(PATIENCE),
+        ..times
+    }
+}
+
 fn with_kernel(open: &OpenKernel, totals: Option<&TotalsSource>, view: &MetricsView) -> Result<Reading, ObserveError> {
     let mut kernel = open()?;
     let totals = totals.and_then(|totals| totals());
@@ -271,6 +276,6 @@ fn sources(view: &MetricsView) -> StatusSources<'_> {
 }
 
 /// Returns the processor time of this thread.
-fn processor_time() -> Duration {
+pub(super) fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

@@ -1,11 +1,14 @@
 //! Settings of the listener, with the contents of its files.
 
+use std::sync::Arc;
+
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::listener::files::{acceptor, read_secret};
 use crate::api::listener::tls_keys::TlsKeys;
 use crate::api::listener::{FileError, Site};
 use crate::config::web::WebSettings;
+use crate::doctor::{Diagnosis, RunningDaemon};
 use crate::secrets::{Owners, Secret};
 
 /// Keys of the configuration that name the files of TLS.
@@ -17,11 +20,17 @@ const TLS_KEYS: TlsKeys = TlsKeys {
 const TOKEN_KEY: &str = "web.token_file";
 /// Minimum and maximum length of a token, in bytes.
 const TOKEN_LENGTHS: std::ops::RangeInclusive<usize> = 16..=1024;
+
+/// Examines the machine beside the daemon that runs; blocks for long.
+pub type DiagnosisSource = Arc<dyn Fn(&RunningDaemon<'_>) -> Diagnosis + Send + Sync>;
+
 /// Settings of the listener, with the contents of its files.
 pub struct Web {
     pub(super) settings: WebSettings,
     pub(super) token: Option<Secret>,
     tls: Option<TlsAcceptor>,
+    /// Doctor of this machine; `None`: nobody examines it.
+    pub(super) diagnosis: Option<DiagnosisSource>,
 }
 
 impl Web {
@@ -46,7 +55,17 @@ impl Web {
             token: token.transpose()?,
             tls: acceptor(&settings.transport, TLS_KEYS, owners)?,
             settings: settings.clone(),
+            diagnosis: None,
         })
+    }
+
+    /// Returns the settings with a doctor of this machine.
+    #[must_use]
+    pub fn diagnosed_by(self, source: DiagnosisSource) -> Self {
+        Self {
+            diagnosis: Some(source),
+            ..self
+        }
     }
 }
 

@@ -15,9 +15,13 @@ use tokio::time::timeout;
 
 use super::site::token;
 use super::*;
+use crate::addon::Refusal;
 use crate::api::{OpenKernel, Times};
 use crate::config::web::{self, WebSettings};
-use crate::control::request::MetricsView;
+use crate::control::events::{After, Events};
+use crate::control::request::{AddonRefused, MetricsView};
+use crate::control::storage::Query;
+use crate::doctor::{Diagnosis, RunningDaemon};
 use crate::observe::ObserveError;
 use crate::secrets::Owners;
 use crate::view::NoService;
@@ -31,6 +35,8 @@ struct Served {
     asked: Arc<AtomicUsize>,
     /// Number of reads of the kernel.
     opened: Arc<AtomicUsize>,
+    /// Number of examinations of the machine.
+    diagnosed: Arc<AtomicUsize>,
     directory: tempfile::TempDir,
 }
 
@@ -61,6 +67,21 @@ fn view() -> MetricsView {
     view
 }
 
+/// Answers as a daemon that serves `a`, has no deploys, and has no add-on.
+fn answer(question: DaemonRequest) {
+    match question {
+        DaemonRequest::Metrics(reply) => drop(reply.send(view())),
+        DaemonRequest::Service(_, reply) => drop(reply.send(None)),
+        DaemonRequest::Deploys(reply) => drop(reply.send(Vec::new())),
+        DaemonRequest::AppPage(_, reply) => drop(reply.send(Err(AddonRefused::Resource(Refusal::NotFound)))),
+        DaemonRequest::Follow(_, reply) => drop(reply.send(Events::new("epoch").follow(&After::Start))),
+        DaemonRequest::Query(Query::Deploys(_, _, reply)) => drop(reply.send(Ok(Vec::new()))),
+        DaemonRequest::Query(Query::History(_, reply)) => drop(reply.send(Ok(Vec::new()))),
+        DaemonRequest::Query(Query::Deploy(_, reply)) => drop(reply.send(Ok(None))),
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn served(extra: &str, machine: Machine) -> Served {
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("token");
@@ -72,6 +93,12 @@ async fn served(extra: &str, machine: Machine) -> Served {
         &Owners::of_daemon(),
     )
     .unwrap();
+    let diagnosed = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&diagnosed);
+    let web = web.diagnosed_by(Arc::new(move |_: &RunningDaemon<'_>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Diagnosis::default()
+    }));
     let (opened, asked) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let (refuses, hangs) = (matches!(machine, Machine::Refuses), matches!(machine, Machine::Hangs));
     let has_daemon = !matches!(machine, Machine::HasNoDaemon);
@@ -91,10 +118,8 @@ async fn served(extra: &str, machine: Machine) -> Served {
     tokio::spawn(async move {
         while let Some(question) = questions.recv().await {
             counted.fetch_add(1, Ordering::SeqCst);
-            if let DaemonRequest::Metrics(reply) = question
-                && has_daemon
-            {
-                let _ = reply.send(view());
+            if has_daemon {
+                answer(question);
             }
         }
     });
@@ -119,6 +144,7 @@ async fn served(extra: &str, machine: Machine) -> Served {
         at,
         asked,
         opened,
+        diagnosed,
         directory,
     }
 }
@@ -309,6 +335,8 @@ async fn pages_are_served_closed_and_load_nothing_of_others() {
         ("/", "<h1>Overview</h1>"),
         ("/services", "href=\"/services/a\""),
         ("/services?q=A&sort=port&order=desc", "href=\"/services/a\""),
+        ("/services/a", "<h1>Service a</h1>"),
+        ("/doctor", "Nothing was found."),
     ] {
         let page = served.get(path, "").await;
         assert_eq!(page.status, 200, "{path}: {}", page.body);
@@ -346,7 +374,40 @@ async fn pages_are_served_closed_and_load_nothing_of_others() {
             }
         }
     }
-    assert_eq!(served.opened.load(Ordering::SeqCst), 1, "pages share a reading");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_as_text() {
+    let served = served("", Machine::Works).await;
+    for (path, expected) in [
+        ("/services/b", "There is no service named &quot;b&quot; here."),
+        ("/services/:65000", "There is no service named &quot;:65000&quot; here."),
+        ("/services/%3Cscript%3E%1B%00%FF", "&quot;&lt;script&gt;\\u{1b}\\u{0}"),
+        ("/services/%2e%2e%2fetc", "No such service"),
+        ("/deploys/7", "No such deploy"),
+        ("/deploys/-1", "No such deploy"),
+        ("/deploys/99999999999999999999999", "No such deploy"),
+        ("/apps/abcdefghjkmn", "No such app"),
+        ("/apps/%3Cb%3E", "No such app"),
+    ] {
+        let page = served.get(path, "").await;
+        assert_eq!(page.status, 404, "{path}: {}", page.body);
+        assert!(page.body.contains(expected), "{path}: {}", page.body);
+        assert!(!page.body.contains("<script>") && page.head.contains("content-security-policy"));
+    }
+    let long = format!("/services/{}", "x".repeat(10_000));
+    assert!(served.get(&long, "").await.body.len() < 4000);
+}
+
+#[tokio::test]
+async fn the_machine_is_examined_once_for_all_who_ask() {
+    let served = served("", Machine::Works).await;
+    let begun = Instant::now();
+    let answers = futures_util::future::join_all((0..50).map(|_| served.get("/doctor", ""))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    // A busy machine may need more than the five seconds for which findings are shown.
+    let most = 1 + usize::try_from(begun.elapsed().as_secs() / 5).unwrap();
+    assert!((1..=most).contains(&served.diagnosed.load(Ordering::SeqCst)));
 }
 
 #[tokio::test]
@@ -378,7 +439,11 @@ async fn a_bad_query_is_told_and_asks_nobody() {
 #[tokio::test]
 async fn a_page_without_an_answer_of_the_loop_says_so() {
     let served = served("", Machine::HasNoDaemon).await;
-    for page in futures_util::future::join_all(["/", "/services"].map(|path| served.get(path, ""))).await {
+    for page in futures_util::future::join_all(
+        ["/", "/services", "/services/a", "/deploys/1", "/doctor"].map(|path| served.get(path, "")),
+    )
+    .await
+    {
         assert_eq!(page.status, 503, "{}", page.body);
         assert!(page.head.contains("retry-after: 5") && page.body.contains("<h1>Not available</h1>"));
     }
@@ -391,7 +456,14 @@ async fn pages_have_no_more_than_their_places() {
     assert!(answers.iter().all(|answer| answer.status == 200));
     // The token is asked for pages and their files, too.
     let closed = self::served("token_file = 'TOKEN'", Machine::Works).await;
-    for path in ["/", "/services", "/assets/0/page.css", "/nothing"] {
+    for path in [
+        "/",
+        "/services",
+        "/services/a",
+        "/doctor",
+        "/assets/0/page.css",
+        "/nothing",
+    ] {
         assert_eq!(closed.get(path, "").await.status, 401, "{path}");
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! A page is written on a thread of its own, not on that of the daemon's loop. So many are written or being sent at once.
 
+mod service;
+mod swaps;
+
 use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,29 +13,55 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::reader::MetricsReader;
-use crate::api::limits::PAGES;
-use crate::dashboard::{Overview, QueryRefused, ServicesPage, ServicesQuery, refusal};
+use super::cached_reads::CachedReads;
+use super::reader::{MetricsReader, patient};
+use crate::api::OpenKernel;
+use crate::api::limits::{PAGES, Times};
+use crate::api::settings::ApiSettings;
+use crate::control::request::DaemonRequest;
+use crate::dashboard::{FlowList, Overview, QueryRefused, ServicesPage, ServicesQuery, refusal};
+use crate::doctor::Diagnosis;
 use crate::metrics::Reading;
 
 /// Maximum time that a request waits for a place.
 const TURN: Duration = Duration::from_secs(2);
+/// Shortest time for which flows and findings are shown.
+const FLOWS_SHOWN: Duration = Duration::from_secs(1);
+const FINDINGS_SHOWN: Duration = Duration::from_secs(5);
+/// Maximum time that a page waits for flows, and for findings.
+const FLOWS_AWAITED: Duration = Duration::from_secs(4);
+const FINDINGS_AWAITED: Duration = Duration::from_secs(15);
 const OVERVIEW: (&str, &str) = ("Overview", "/");
 const SERVICES: (&str, &str) = ("All services", "/services");
 
 /// Handler of the requests for pages.
 pub(super) struct Pages {
     reader: Arc<MetricsReader>,
+    requests: mpsc::Sender<DaemonRequest>,
+    times: Times,
+    open: OpenKernel,
     places: Arc<Semaphore>,
+    /// Flows of services by name and port.
+    flow_lists: CachedReads<(Box<str>, u16), FlowList>,
+    diagnoses: CachedReads<(), Diagnosis>,
 }
 
 impl Pages {
-    pub(super) fn new(reader: Arc<MetricsReader>) -> Self {
+    pub(super) fn new(
+        reader: Arc<MetricsReader>,
+        requests: mpsc::Sender<DaemonRequest>,
+        settings: &ApiSettings,
+    ) -> Self {
         Self {
             reader,
+            requests,
+            times: patient(settings.times),
+            open: Arc::clone(&settings.open),
+            flow_lists: CachedReads::new(FLOWS_SHOWN, FLOWS_AWAITED),
+            diagnoses: CachedReads::new(FINDINGS_SHOWN, FINDINGS_AWAITED),
             places: Arc::new(Semaphore::new(PAGES)),
         }
     }

@@ -1,0 +1,155 @@
+//! The page of one service: what is asked for it, and of whom.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+
+use super::{Pages, SERVICES, unavailable};
+use crate::api::asking;
+use crate::control::events::Event;
+use crate::control::reply::ReplySender;
+use crate::control::request::{After, DaemonRequest, Followed, ServiceView};
+use crate::control::storage::{Query, QueryError};
+use crate::dashboard::{FlowList, ServicePage, no_service};
+use crate::metrics::{Reading, ServiceSample};
+use crate::observe;
+use crate::store::{HistoryEntry, HistoryFilter, StoredDeploy};
+use crate::view::ServiceName;
+use tcpgw_core::model::FlowMark;
+
+/// Number of deploys, changes and events that a page shows.
+const DEPLOYS: usize = 10;
+const CHANGES: usize = 10;
+const EVENTS: usize = 20;
+
+/// All that the page of a service shows.
+pub(super) struct ServicePageFacts {
+    reading: Arc<Reading>,
+    /// Place of the service in the reading; `None`: the kernel does not have it.
+    place: Option<usize>,
+    view: Option<ServiceView>,
+    flows: Result<Arc<FlowList>, String>,
+    deploys: Option<Vec<StoredDeploy>>,
+    history: Option<Vec<HistoryEntry>>,
+    events: Option<Vec<Arc<Event>>>,
+}
+
+impl ServicePageFacts {
+    /// Passes the page to `write`.
+    pub(super) fn with_page<T>(&self, name: &str, write: impl FnOnce(&ServicePage<'_>) -> T) -> T {
+        let events = self.events.as_deref();
+        let events: Option<Vec<&Event>> = events.map(|events| events.iter().map(|event| &**event).collect());
+        write(&ServicePage {
+            name,
+            reading: &self.reading,
+            sample: self.place.map(|place| &self.reading.services[place]),
+            view: self.view.as_ref(),
+            flows: self.flows.as_deref().map_err(String::as_str),
+            deploys: self.deploys.as_deref(),
+            history: self.history.as_deref(),
+            events: events.as_deref(),
+            last_hour: None,
+        })
+    }
+}
+
+impl Pages {
+    /// Returns the page of a service.
+    pub(in crate::api::web) async fn service(&self, name: &str) -> Response<Body> {
+        // Nobody is asked for what cannot be a name.
+        if name.parse::<ServiceName>().is_err() {
+            return missing(name);
+        }
+        let facts = match self.facts(name).await {
+            Ok(facts) => facts,
+            Err(why) => return unavailable(&why),
+        };
+        if facts.place.is_none() && facts.view.is_none() {
+            return missing(name);
+        }
+        let name = name.to_owned();
+        self.written(move || facts.with_page(&name, |service| service.page().response(StatusCode::OK)))
+            .await
+    }
+
+    /// Asks for all that the page of a service shows.
+    pub(super) async fn facts(&self, name: &str) -> Result<ServicePageFacts, String> {
+        let reading = self.reader.reading(Instant::now()).await?;
+        let place = reading.services.iter().position(|of| *of.name == *name);
+        let filter = HistoryFilter {
+            services: vec![name.to_owned()],
+            limit: CHANGES,
+            ..HistoryFilter::default()
+        };
+        let sample = place.map(|place| &reading.services[place]);
+        let view = self.ask(|reply| DaemonRequest::Service(name.into(), reply));
+        let deploys = self.query(|reply| Query::Deploys(Some(name.to_owned()), DEPLOYS, reply));
+        let history = self.query(|reply| Query::History(filter, reply));
+        let (view, deploys, history, events, flows) = tokio::join!(
+            view,
+            deploys,
+            history,
+            self.events(name),
+            self.flows(reading.mark, sample)
+        );
+        Ok(ServicePageFacts {
+            view: view?,
+            place,
+            flows,
+            deploys,
+            history,
+            events,
+            reading,
+        })
+    }
+
+    /// Asks the daemon's loop.
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(ReplySender<T>) -> DaemonRequest) -> Result<T, String> {
+        let asked = asking::ask(&self.requests, &self.times, self.times.answer, request);
+        asked.await.map_err(|error| error.to_string())
+    }
+
+    /// Asks the store; `None`: it does not answer.
+    pub(super) async fn query<T>(&self, query: impl FnOnce(ReplySender<Result<T, QueryError>>) -> Query) -> Option<T> {
+        self.ask(|reply| DaemonRequest::Query(query(reply))).await.ok()?.ok()
+    }
+
+    /// Returns the last events of a service, the newest first.
+    async fn events(&self, name: &str) -> Option<Vec<Arc<Event>>> {
+        let followed: Followed = self
+            .ask(|reply| DaemonRequest::Follow(After::Start, reply))
+            .await
+            .ok()?;
+        let events = followed.kept.into_iter().rev();
+        let of_it = events.filter(|event| event.what.service() == Some(name));
+        Some(of_it.take(EVENTS).collect())
+    }
+
+    async fn flows(&self, mark: FlowMark, sample: Option<&ServiceSample>) -> Result<Arc<FlowList>, String> {
+        let Some(sample) = sample else {
+            return Err("the kernel does not have the service".into());
+        };
+        let key = (sample.name.clone(), sample.port);
+        let (open, sample) = (Arc::clone(&self.open), sample.clone());
+        let read = move || {
+            let now = u64::try_from(observe::now().as_nanos()).unwrap_or(u64::MAX);
+            let mut kernel = open().map_err(|error| error.to_string())?;
+            let mut list = FlowList::new(sample, now);
+            let selection = list.selection();
+            let read = kernel.select(mark, &selection, &mut |flow| {
+                list.add(flow);
+                ControlFlow::Continue(())
+            });
+            read.map_err(|error| error.to_string())?;
+            Ok(list)
+        };
+        self.flow_lists.look(key, Instant::now(), read).await
+    }
+}
+
+fn missing(name: &str) -> Response<Body> {
+    no_service(name, SERVICES)
+}
