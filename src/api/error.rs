@@ -185,6 +185,15 @@ impl From<ObserveError> for ApiError {
 }
 
 impl ApiError {
+    /// Returns the status code and the words of a page: the message, and all that is wrong with the input.
+    pub(super) fn told(&self) -> (StatusCode, String) {
+        let problems = self
+            .problems
+            .iter()
+            .map(|problem| format!("\n{}: {}", problem.place, problem.message));
+        (self.status, format!("{}{}", self.message, problems.collect::<String>()))
+    }
+
     /// Returns the document and its length.
     pub(super) fn text(&self) -> (usize, String) {
         let mut error = json!({"code": self.code, "message": hints::worded(&self.message)});

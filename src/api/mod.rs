@@ -5,6 +5,7 @@
 
 pub mod answers;
 mod asking;
+mod author;
 mod body;
 pub mod client;
 mod error;

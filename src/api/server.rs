@@ -139,6 +139,7 @@ fn admit(stream: &UnixStream) -> Result<Peer, fn() -> ApiError> {
         uid: peer.uid(),
         gid: peer.gid(),
         pid,
+        browser: None,
     })
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::kernel_queries::OpenKernel;
 use super::limits::{LaneSizes, Times};
+use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::{Kernel, KernelError};
@@ -36,6 +37,8 @@ pub struct ApiSettings {
     pub open: OpenKernel,
     /// Answers with the totals of services; `None` where nobody keeps them.
     pub totals: Option<TotalsSource>,
+    /// Traffic of the last hour; `None` where nobody keeps it.
+    pub hour: Option<SharedHour>,
     /// Maximum times of the steps of a request.
     pub times: Times,
     /// Users with connections of their own, which no other user can use up.
@@ -61,6 +64,7 @@ impl Default for ApiSettings {
         Self {
             open: Arc::new(open),
             totals: None,
+            hour: None,
             times: Times::default(),
             privileged: vec![0, nix::unistd::geteuid().as_raw()],
             scope: SocketScope::default(),

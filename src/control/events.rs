@@ -184,6 +184,9 @@ pub enum EventContent {
         seconds: u64,
         /// User id of the client that ordered it.
         uid: u32,
+        /// Way by which the order came, if not by the socket: `web` with the browser's address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        through: Option<String>,
     },
     /// A service gets new connections again after a pause.
     Resumed {
@@ -194,6 +197,9 @@ pub enum EventContent {
         reason: &'static str,
         /// User id of the client that ordered it; `None`: the pause was not ended by a client.
         uid: Option<u32>,
+        /// Way by which the order came, if not by the socket: `web` with the browser's address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        through: Option<String>,
     },
     /// Services have no provider any more. They are served until they are removed or defined again.
     Orphaned {
@@ -322,8 +328,18 @@ impl EventContent {
                 phase,
                 reason,
             } => tracing::info!(id, service, app, phase, reason = safe(reason.as_deref()), "deploy"),
-            Self::Paused { service, seconds, uid } => tracing::warn!(service, app, seconds, uid, "paused"),
-            Self::Resumed { service, reason, uid } => tracing::info!(service, app, reason, uid, "resumed"),
+            Self::Paused {
+                service,
+                seconds,
+                uid,
+                through,
+            } => tracing::warn!(service, app, seconds, uid, through, "paused"),
+            Self::Resumed {
+                service,
+                reason,
+                uid,
+                through,
+            } => tracing::info!(service, app, reason, uid, through, "resumed"),
             Self::Orphaned { count, names, reason } => {
                 let names = naming_apps(&names.join(", "));
                 tracing::warn!(count, names, "served on as orphans: {reason}");

@@ -4,6 +4,7 @@ mod deploys;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +90,8 @@ pub struct MetricsView {
     pub own: OwnMetrics,
 }
 
-/// The client: the process at the other end of the socket, as the kernel knew it when it connected.
+/// The client: the process at the other end of the socket, as the kernel knew it when it connected, or the daemon itself for a
+/// listener over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Peer {
     /// User id.
@@ -98,6 +100,22 @@ pub struct Peer {
     pub gid: u32,
     /// Process id, if it has one in the daemon's process namespace.
     pub pid: Option<i32>,
+    /// Address of the browser, if it asked through the dashboard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub browser: Option<IpAddr>,
+}
+
+impl Peer {
+    /// Returns the way by which an order came, if not by the socket: `web (192.0.2.7)`.
+    pub fn through(&self) -> Option<String> {
+        self.browser.map(|address| format!("web ({address})"))
+    }
+
+    /// Returns the author of an order, for people: `uid 0`, `uid 0 through web (192.0.2.7)`.
+    pub fn author(&self) -> String {
+        let through = self.through().map(|way| format!(" through {way}"));
+        format!("uid {}{}", self.uid, through.unwrap_or_default())
+    }
 }
 
 /// A request about a resource of the add-on.

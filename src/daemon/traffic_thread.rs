@@ -22,6 +22,7 @@ use crate::record::boot_id;
 use crate::traffic::drop_sets;
 use crate::traffic::file::TotalsFile;
 use crate::traffic::flow_record::FlowRecord;
+use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
 use crate::traffic::{EndedFlow, Ledger, LiveFlows, Totals};
 use crate::view::totals::ConnectionCounts;
@@ -109,7 +110,7 @@ impl std::fmt::Debug for Request {
 }
 
 impl TrafficThread {
-    /// Starts the thread in the network namespace of this one. It asks the main loop for the services.
+    /// Starts the thread in the network namespace of this one. It asks the main loop for the services, and adds its samples to `hour`.
     ///
     /// # Errors
     /// Fails when no thread can be started.
@@ -118,6 +119,7 @@ impl TrafficThread {
         namespace: u64,
         settings: TrafficSettings,
         services: mpsc::Sender<DaemonRequest>,
+        hour: SharedHour,
     ) -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
@@ -127,7 +129,7 @@ impl TrafficThread {
         let trouble = SharedTrouble::default();
         let shared = Arc::clone(&trouble);
         let thread = thread::Builder::new().name("traffic".into()).spawn(move || {
-            let mut sampler = Sampler::new(file, services, settings, shared);
+            let mut sampler = Sampler::new(file, services, settings, shared, hour);
             sampler.serve(&receiver, woken);
         })?;
         Ok(Self {
@@ -199,6 +201,7 @@ struct Sampler {
     settings: TrafficSettings,
     log: Option<(FlowLog, thread::JoinHandle<()>)>,
     trouble: SharedTrouble,
+    hour: SharedHour,
     /// Number of lines that were lost at the last look, and the time of the last loss.
     lost: (u64, Option<Instant>),
     monitor: Option<EndMonitor>,
@@ -214,6 +217,7 @@ impl Sampler {
         services: mpsc::Sender<DaemonRequest>,
         settings: TrafficSettings,
         trouble: SharedTrouble,
+        hour: SharedHour,
     ) -> Self {
         let boot = boot_id();
         let ledger = file.load(&boot).unwrap_or_else(|error| {
@@ -237,6 +241,7 @@ impl Sampler {
             settings,
             log: None,
             trouble,
+            hour,
             lost: (0, None),
             monitor: None,
             is_busy: false,
@@ -359,6 +364,7 @@ impl Sampler {
             at: self.sampled,
             ..self.ledger.totals()
         });
+        self.hour.take(Instant::now(), self.ledger.samples());
         self.is_saved = false;
         let took = cpu_time().saturating_sub(begun);
         self.due = Instant::now() + took.saturating_mul(TIMES).clamp(PAUSE, MOST_PAUSE);

@@ -15,6 +15,7 @@ use crate::control::request::DaemonRequest;
 use crate::doctor::{self, RunningDaemon};
 use crate::metrics::{OwnFile, OwnMetrics};
 use crate::secrets::Owners;
+use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
 
 /// Handle of the task, which exists if the listener is on and can be served.
@@ -22,17 +23,24 @@ pub(super) struct WebTask {
     requests: mpsc::Sender<DaemonRequest>,
     file: OwnFile,
     totals: TotalsSource,
+    hour: SharedHour,
     task: ListenerTask<Web>,
 }
 
 impl WebTask {
     /// Creates a handle without a task. `requests` leads to the daemon's main loop, `file` keeps its own counters, `totals` answers
-    /// with those of services.
-    pub(super) fn new(requests: mpsc::Sender<DaemonRequest>, file: OwnFile, totals: TotalsSource) -> Self {
+    /// with those of services; `hour` has their traffic, which is kept while the listener is on.
+    pub(super) fn new(
+        requests: mpsc::Sender<DaemonRequest>,
+        file: OwnFile,
+        totals: TotalsSource,
+        hour: SharedHour,
+    ) -> Self {
         Self {
             requests,
             file,
             totals,
+            hour,
             task: ListenerTask::new("metrics", "web.listen"),
         }
     }
@@ -49,9 +57,11 @@ impl WebTask {
             let doctor = move |daemon: &RunningDaemon<'_>| doctor::examine_beside(&run_dir, &config, daemon);
             Ok((settings.listen, web.diagnosed_by(Arc::new(doctor))))
         });
+        self.hour.keep(settings.is_some());
         let (requests, file) = (self.requests.clone(), self.file.clone());
         let settings = ApiSettings {
             totals: Some(Arc::clone(&self.totals)),
+            hour: Some(self.hour.clone()),
             ..ApiSettings::default()
         };
         self.task.configure(wanted.transpose(), |(listener, current, stopped)| {

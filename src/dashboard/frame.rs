@@ -69,7 +69,7 @@ impl DashboardPage {
                     link rel="stylesheet" href=(assets::url("dashboard.css"));
                     script src=(assets::url("page.js")) defer {}
                 }
-                body.dashboard {
+                body.dashboard data-live="/live" {
                     a.skip href="#content" { "Skip to the content" }
                     header {
                         span.product { "tcpgw" }
@@ -80,10 +80,12 @@ impl DashboardPage {
                                 }
                             }
                         }
+                        button #updates type="button" hidden { "Pause updates" }
                     }
                     main #content tabindex="-1" {
                         h1 { (self.heading) }
                         (self.content)
+                        p.hidden #said role="status" {}
                         p.quiet role="status" { span #stale hidden { "The gateway did not answer the last time: this may be out of date." } }
                     }
                 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::drop_sets::{self, CounterOwner};
 use super::flow_sums::{EndedFlow, FlowSums, LiveFlows};
+use super::last_hour::HourSample;
 use super::names::ServiceNames;
 use super::totals::{BackendTotals, ServiceTotals, Totals};
 use tcpgw_core::ruleset::key::split_pair;
@@ -38,6 +39,8 @@ pub struct Ledger {
     /// Ended flows of services whose names are not known yet.
     unnamed: Vec<EndedFlow>,
     names: ServiceNames,
+    /// Numbers of answered flows in the last list.
+    open: BTreeMap<Box<str>, u64>,
     counts_flows: bool,
     lost_reports: u64,
 }
@@ -156,6 +159,7 @@ impl Ledger {
     /// in both counts once.
     pub fn flows(&mut self, mut live: LiveFlows, reports: Vec<EndedFlow>) {
         self.counts_flows = true;
+        self.open.clear();
         let (listed, unlisted): (Vec<_>, Vec<_>) = reports.into_iter().partition(|flow| live.contains(flow.number));
         for flow in &unlisted {
             self.ended(flow);
@@ -163,6 +167,7 @@ impl Ledger {
         let mut sums: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>> = self.ended.clone();
         for ((public, backend), live) in &live.sums {
             if let Some(name) = self.names.at(*public) {
+                *self.open.entry(name.into()).or_default() += live.answered();
                 let of_service = sums.entry(name.into()).or_default();
                 let sum = of_service.entry(*backend).or_default();
                 *sum = sum.and(*live);
@@ -195,8 +200,22 @@ impl Ledger {
     }
 
     /// Ends counting packets, bytes and handshakes.
-    pub const fn stop_flows(&mut self) {
+    pub fn stop_flows(&mut self) {
         self.counts_flows = false;
+        self.open.clear();
+    }
+
+    /// Returns a sample of each present service.
+    pub fn samples(&self) -> impl Iterator<Item = (&str, HourSample)> {
+        self.names.current().map(|name| {
+            let flows = self.open.get(name).copied().unwrap_or(0);
+            let totals = self.services.get(name);
+            let sample = totals.map_or_else(
+                || HourSample::new(&ServiceTotals::default(), flows),
+                |totals| HourSample::new(totals, flows),
+            );
+            (name, sample)
+        })
     }
 
     /// Returns the totals at the last samples.

@@ -9,8 +9,10 @@ pub mod file;
 pub mod flow_record;
 pub mod flow_sums;
 mod keeping;
+pub mod last_hour;
 pub mod ledger;
 mod names;
+pub mod shared_hour;
 #[cfg(test)]
 mod tests;
 pub mod totals;

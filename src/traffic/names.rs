@@ -86,6 +86,11 @@ impl ServiceNames {
         self.is_current(name) || self.all_former.contains(name)
     }
 
+    /// Returns the names of the present services.
+    pub(super) fn current(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(AsRef::as_ref)
+    }
+
     /// Returns whether there is such a service now.
     pub(super) fn is_current(&self, name: &str) -> bool {
         self.all.contains(name)

@@ -1,9 +1,10 @@
-//! Pieces of web pages: layout, tables, meters, numbers. For the add-on's pages and the operator's dashboard alike.
+//! Pieces of web pages: layout, tables, meters, plots, numbers. For the add-on's pages and the operator's dashboard alike.
 //!
 //! Pure: values in, HTML out, escaped by `maud`. Owns the style sheet, the script and the content security policy. Knows nothing of
 //! services, the kernel or who asks. Pages work without the script, and nothing in them leads a browser to another host by itself.
 
 pub mod meter;
+pub mod plot;
 pub mod table;
 pub mod units;
 

@@ -1,5 +1,5 @@
 "use strict";
-// Copies an address, and reads what changes again while the page is looked at. The page says everything without this.
+// Copies an address, and keeps the parts of the page that change up to date while it is looked at. The page says everything without this.
 
 const select = (element) => {
   const range = document.createRange();
@@ -32,51 +32,149 @@ for (const button of document.querySelectorAll("button[data-copies]")) {
   });
 }
 
-// So long after the last answer it is asked again, in milliseconds.
-const SOON = 1500;
-const LATER = 3000;
-
 const parts = () => [...document.querySelectorAll(".live")];
-const pause = () => (parts().some((part) => "measuring" in part.dataset) ? SOON : LATER);
+const wait = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, milliseconds); });
 
+// What can have the focus. An element of the new part is the same if its kind, target and words are.
+const FOCUSABLE = "a[href], button, input, select, summary, [tabindex]";
+const sameAs = (element) => (other) => other.tagName === element.tagName && other.getAttribute("href") === element.getAttribute("href")
+  && (other.name ?? "") === (element.name ?? "") && other.textContent === element.textContent;
+
+// Puts the new part in the place of the old one. What is open, scrolled or has the focus stays so.
+const replace = (part, other) => {
+  if (part.isEqualNode(other)) return;
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  const place = focused ? [...part.querySelectorAll(FOCUSABLE)].indexOf(focused) : -1;
+  const opened = [...part.querySelectorAll("details")].map((details) => details.open);
+  const scrolled = [...part.querySelectorAll(".scrolls")].map((element) => [element.scrollLeft, element.scrollTop]);
+  part.replaceWith(other);
+  [...other.querySelectorAll("details")].forEach((details, at) => { details.open = opened[at] ?? details.open; });
+  [...other.querySelectorAll(".scrolls")].forEach((element, at) => { [element.scrollLeft, element.scrollTop] = scrolled[at] ?? [0, 0]; });
+  if (!focused) return;
+  const candidates = [...other.querySelectorAll(FOCUSABLE)];
+  const next = candidates.find(sameAs(focused)) ?? candidates[place];
+  next?.focus({ preventScroll: true });
+};
+
+// Reads the page again, and replaces its parts. Returns whether there may be more to read later.
 const refresh = async () => {
-  if (document.hidden) return LATER;
-  const stale = document.getElementById("stale") ?? document.createElement("span");
+  const stale = document.getElementById("stale");
   let answer;
   try {
     answer = await fetch(location.href, { cache: "no-store", credentials: "same-origin", redirect: "error" });
   } catch {
-    stale.hidden = false;
-    return LATER;
+    if (stale) stale.hidden = false;
+    return true;
   }
   if (answer.status === 403 || answer.status === 410) {
     location.reload();
-    return null;
+    return false;
   }
   if (!answer.ok) {
-    stale.hidden = false;
-    return LATER;
+    if (stale) stale.hidden = false;
+    return true;
   }
   const next = new DOMParser().parseFromString(await answer.text(), "text/html");
-  stale.hidden = true;
+  if (stale) stale.hidden = true;
   const selection = getSelection();
   for (const part of parts()) {
     const other = next.getElementById(part.id);
-    // Whoever is selecting text there keeps it.
+    // Whoever is selecting or writing there is not disturbed.
     const isSelected = !selection.isCollapsed && part.contains(selection.anchorNode);
-    if (!other || isSelected) continue;
-    const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-    part.replaceWith(other);
-    // Whoever walks through the page by keyboard stays at the same link.
-    if (focused) other.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    const isWritten = part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
+    if (other && !isSelected && !isWritten) replace(part, other);
   }
-  return pause();
+  return true;
 };
 
-const again = async (after) => {
-  if (after === null) return;
-  await new Promise((resolve) => { setTimeout(resolve, after); });
-  again(await refresh());
+// Without a stream of events the page is read again so long after the last answer, in milliseconds.
+const SOON = 1500;
+const LATER = 3000;
+
+const poll = async () => {
+  for (let goesOn = true; goesOn;) {
+    await wait(parts().some((part) => "measuring" in part.dataset) ? SOON : LATER);
+    goesOn = document.hidden || await refresh();
+  }
 };
 
-if (parts().length > 0) again(pause());
+// With a stream the server says when something has changed, at most once a second. Those who prefer less motion get it less often.
+const LEAST = matchMedia("(prefers-reduced-motion: reduce)").matches ? 5000 : 900;
+const AGAIN = 5000;
+
+const follow = (url) => {
+  const said = document.getElementById("said");
+  const button = document.getElementById("updates");
+  let source = null;
+  let timer = null;
+  let isPaused = false;
+  let isReading = false;
+  let isOutdated = false;
+
+  // One read at a time, and a pause between two.
+  const read = async () => {
+    isOutdated = true;
+    if (isReading) return;
+    isReading = true;
+    while (isOutdated && !isPaused && !document.hidden) {
+      isOutdated = false;
+      if (!await refresh()) return;
+      await wait(LEAST);
+    }
+    isReading = false;
+  };
+
+  const close = () => {
+    source?.close();
+    source = null;
+    clearTimeout(timer);
+  };
+
+  // A tab that nobody looks at needs no connection: a browser has few to one server.
+  const open = () => {
+    close();
+    if (isPaused || document.hidden) return;
+    source = new EventSource(url);
+    source.addEventListener("changed", (event) => {
+      const { said: texts } = JSON.parse(event.data);
+      if (said && texts.length > 0) said.textContent = texts.join(" ");
+      read();
+    });
+    source.addEventListener("error", () => {
+      const stale = document.getElementById("stale");
+      if (stale) stale.hidden = false;
+      // It connects again by itself, unless it was refused.
+      if (source?.readyState !== EventSource.CLOSED) return;
+      close();
+      timer = setTimeout(() => { read(); open(); }, AGAIN);
+    });
+  };
+
+  const start = () => {
+    open();
+    if (!isPaused && !document.hidden) read();
+  };
+
+  document.addEventListener("visibilitychange", start);
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => { if (event.persisted) start(); });
+  if (button) {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      isPaused = !isPaused;
+      button.textContent = isPaused ? "Go on with updates" : "Pause updates";
+      start();
+    });
+  }
+  open();
+};
+
+const { live } = document.body.dataset;
+const service = /^\/services\/([^/]+)$/.exec(location.pathname)?.[1];
+if (parts().length === 0) {
+  // Nothing changes here.
+} else if (live) {
+  follow(service ? `${live}?service=${service}` : live);
+} else {
+  poll();
+}

@@ -122,6 +122,7 @@ pub(crate) fn serves_in(scope: SocketScope, how: Loop, times: Times) -> Server {
             let (requests, asked) = mpsc::channel(4);
             let settings = ApiSettings {
                 totals: None,
+                hour: None,
                 open: Arc::new(open),
                 times,
                 privileged: Vec::new(),
@@ -387,6 +388,7 @@ impl Server {
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
             pid: i32::try_from(std::process::id()).ok(),
+            browser: None,
         }
     }
 }

@@ -440,11 +440,13 @@ fn every_kind_of_event_is_described() {
             service: service(),
             seconds: 30,
             uid: 0,
+            through: Some("web (192.0.2.7)".into()),
         },
         EventContent::Resumed {
             service: service(),
             reason: "time",
             uid: None,
+            through: None,
         },
     ] {
         server.note(what);

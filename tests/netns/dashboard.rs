@@ -1,5 +1,7 @@
 //! The dashboard of a daemon that serves real traffic: each page shows what the gateway does, and text of others stays text.
 
+mod browser;
+
 use std::thread;
 
 use serde_json::{Value, json};

@@ -24,10 +24,11 @@ use crate::addon::id::ResourceId;
 use crate::addon::sso;
 use crate::addon::{AddonRequest, Dialect, Refusal, Resource, ResourceTarget};
 use crate::api::asking;
+use crate::api::author;
 use crate::api::limits::{Times, URI};
 use crate::api::listener::{Authenticated, Site as _, client};
 use crate::api::server::closing;
-use crate::control::request::{AddonOrder, AddonRefused, AppView, DaemonRequest, Peer, Refused};
+use crate::control::request::{AddonOrder, AddonRefused, AppView, DaemonRequest, Refused};
 use crate::control::storage::Query;
 use crate::store::StoredDeploy;
 use crate::throttle::Throttle;
@@ -225,12 +226,7 @@ impl Visit<'_> {
     }
 
     async fn change(&self, dialect: Dialect, wish: &AddonRequest) -> DialectAnswer {
-        let by = Peer {
-            uid: nix::unistd::geteuid().as_raw(),
-            gid: nix::unistd::getegid().as_raw(),
-            pid: None,
-        };
-        let Ok(order) = AddonOrder::new(wish.clone(), dialect, by) else {
+        let Ok(order) = AddonOrder::new(wish.clone(), dialect, author::daemon(None)) else {
             let why = "the system gave no random numbers; nothing was changed";
             return DialectAnswer::error(dialect, 503, "Unavailable", why);
         };

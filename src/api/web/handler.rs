@@ -9,10 +9,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::access::{self, AccessDenied};
+use super::actions::{WantedAction, WebActions};
 use super::answers::{plain, set_headers};
+use super::live::LivePages;
 use super::pages::{self, Pages};
 use super::reader::MetricsReader;
 use super::site::Web;
@@ -29,14 +31,26 @@ use crate::throttle::Throttle;
 pub(super) struct WebHandler {
     reader: Arc<MetricsReader>,
     pages: Pages,
+    live: LivePages,
+    actions: WebActions,
     throttle: Mutex<Throttle>,
 }
 
 impl WebHandler {
-    pub(super) fn new(requests: mpsc::Sender<DaemonRequest>, settings: &ApiSettings, file: OwnFile) -> Self {
+    pub(super) fn new(
+        requests: mpsc::Sender<DaemonRequest>,
+        settings: &ApiSettings,
+        file: OwnFile,
+        sites: watch::Receiver<Arc<Web>>,
+        ends: watch::Receiver<bool>,
+    ) -> Self {
+        let actions = WebActions::new(requests.clone(), settings.times);
+        let live = LivePages::new(requests.clone(), settings.times, sites, ends);
         let reader = Arc::new(MetricsReader::new(requests.clone(), settings.clone(), file));
         Self {
             pages: Pages::new(Arc::clone(&reader), requests, settings),
+            live,
+            actions,
             reader,
             throttle: Mutex::default(),
         }
@@ -44,6 +58,9 @@ impl WebHandler {
 
     /// Answers a request that may be answered.
     async fn route(&self, site: &Web, parts: &Parts) -> Response<Body> {
+        if let Some(action) = action(parts) {
+            return self.actions.ask(site, &action).await;
+        }
         let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
         let query = parts.uri.query().unwrap_or_default();
         match segments.as_slice() {
@@ -54,6 +71,7 @@ impl WebHandler {
             ["deploys", id] => self.pages.deploy(id).await,
             ["apps", id] => self.pages.app(id).await,
             ["doctor"] => self.pages.doctor(site).await,
+            ["live"] => self.live.answer(query).await,
             ["assets", hash, name] => dashboard::asset(hash, name).unwrap_or_else(pages::nothing),
             _ => pages::nothing(),
         }
@@ -84,7 +102,7 @@ impl WebHandler {
         drop(throttle);
         // Attempts without end do not fill the log.
         if wait.is_none() {
-            tracing::warn!(%from, "the web listener was asked with a wrong token, or none");
+            tracing::warn!(%from, "the web listener was asked with a wrong token");
         }
         access::refusal(wait.map(|wait| wait.as_secs().max(1)))
     }
@@ -105,6 +123,10 @@ impl Handler for WebHandler {
         let from = client(site.is_behind_proxy(), from, &parts.headers);
         match site.admit(&parts.headers) {
             Ok(()) => {}
+            // A browser asks without credentials first, and again with them: that is no guess.
+            Err(AccessDenied::Token) if !parts.headers.contains_key(header::AUTHORIZATION) => {
+                return access::refusal(None);
+            }
             Err(AccessDenied::Token) => return self.refuse(from),
             Err(AccessDenied::Host) => {
                 let text =
@@ -113,19 +135,14 @@ impl Handler for WebHandler {
             }
         }
         asks();
-        // Nothing is read from a body: a connection that brings one ends.
+        // Nothing is read from a body, but for the form of an order: a connection that brings one ends.
         let has_body = !hyper::body::Body::is_end_stream(&body);
-        drop(body);
-        let mut response = if ![Method::GET, Method::HEAD].contains(&parts.method) {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed here\n");
-            response
-                .headers_mut()
-                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            response
-        } else if parts.uri.path().len() + parts.uri.query().map_or(0, str::len) > URI {
-            plain(StatusCode::URI_TOO_LONG, "path and query are too long\n")
-        } else {
-            self.route(site, &parts).await
+        let is_too_long = parts.uri.path().len() + parts.uri.query().map_or(0, str::len) > URI;
+        let mut response = match (&parts.method, action(&parts)) {
+            _ if is_too_long => plain(StatusCode::URI_TOO_LONG, "path and query are too long\n"),
+            (&Method::GET | &Method::HEAD, _) => self.route(site, &parts).await,
+            (&Method::POST, Some(action)) => self.actions.order(site, from, &action, &parts, Body::new(body)).await,
+            (_, action) => not_allowed(action.is_some()),
         };
         response.extensions_mut().insert(Authenticated);
         if has_body { closing(response) } else { response }
@@ -134,6 +151,25 @@ impl Handler for WebHandler {
 
 fn decoded(segment: &str) -> String {
     percent_decode_str(segment).decode_utf8_lossy().into_owned()
+}
+
+/// Returns the action that a request names, if it names one.
+fn action(parts: &Parts) -> Option<WantedAction> {
+    let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+    WantedAction::read(&segments, parts.uri.query().unwrap_or_default())
+}
+
+fn not_allowed(takes_orders: bool) -> Response<Body> {
+    let (text, methods) = if takes_orders {
+        ("only GET, HEAD and POST are allowed here\n", "GET, HEAD, POST")
+    } else {
+        ("only GET and HEAD are allowed here\n", "GET, HEAD")
+    };
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 /// Returns the scope that a query asks for.

@@ -4,9 +4,11 @@
 //! one read a second at most, however many ask.
 
 mod access;
+mod actions;
 mod answers;
 mod cached_reads;
 mod handler;
+mod live;
 mod pages;
 mod reader;
 mod site;
@@ -44,7 +46,13 @@ pub async fn serve(
 ) {
     let times = settings.times;
     let places = ConnectionPlaces::within(open_files().min(FILES));
-    let handler = Arc::new(WebHandler::new(requests, &settings, file));
+    let (ending, ends) = watch::channel(false);
+    let handler = Arc::new(WebHandler::new(requests, &settings, file, sites.clone(), ends));
+    let stop = async {
+        stop.await;
+        // Pages that follow do not keep the listener from its end.
+        let _ = ending.send(true);
+    };
     listen(places, listener, sites, handler, times, stop).await;
 }
 

@@ -33,7 +33,7 @@ impl Core {
         let names: Vec<Name> = order.items.into_iter().map(|item| item.name).collect();
         let accepted = PendingWrite {
             edits,
-            cause: format!("services set: {} (uid {})", names.len(), order.by.uid),
+            cause: format!("services set: {} ({})", names.len(), order.by.author()),
             drain: order.drain,
             warnings,
             obstacles,

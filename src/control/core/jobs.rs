@@ -101,6 +101,7 @@ impl Core {
                     service,
                     reason: "time",
                     uid: None,
+                    through: None,
                 },
                 now,
             );

@@ -3,7 +3,7 @@
 use crate::addon::AddonOutcome;
 use crate::control::reply::ReplySender;
 use crate::control::request::{
-    AddonOrder, AddonRefused, Applied, Apply, BatchOrder, DeployOrder, EditOrder, Edited, EditedBatch, Refused,
+    AddonOrder, AddonRefused, Applied, Apply, BatchOrder, DeployOrder, EditOrder, Edited, EditedBatch, Peer, Refused,
     UndoOrder,
 };
 use crate::store::{By, StoreError};
@@ -52,11 +52,12 @@ pub struct ApplyOrder {
 pub(super) struct Undecided(pub(super) Box<Order>);
 
 /// Returns the author of a change, for the history.
-pub(super) fn by(peer: crate::control::request::Peer, what: &str) -> By {
+pub(super) fn by(peer: Peer, what: &str) -> By {
+    let through = peer.through().map(|way| format!(" through {way}"));
     By {
         uid: peer.uid,
         pid: peer.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
-        what: what.into(),
+        what: format!("{what}{}", through.unwrap_or_default()),
     }
 }
 

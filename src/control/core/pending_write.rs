@@ -48,7 +48,7 @@ impl PendingWrite {
         let what = order.edit.name();
         let accepted = Self {
             edits,
-            cause: format!("{what} {} (uid {})", order.name, order.by.uid),
+            cause: format!("{what} {} ({})", order.name, order.by.author()),
             drain: order.drain,
             warnings: judged.warnings,
             obstacles: judged.obstacles,

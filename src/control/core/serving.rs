@@ -51,7 +51,7 @@ impl Core {
         }
         self.ended_pauses.retain(|ended| ended.service != order.name);
         self.judgement.outdate();
-        let uid = order.by.uid;
+        let (uid, through) = (order.by.uid, order.by.through());
         let pause = order.time.map(|time| Pause {
             until: now.instant + time,
             time,
@@ -67,11 +67,13 @@ impl Core {
                     service,
                     seconds: time.as_secs(),
                     uid,
+                    through,
                 },
                 None => EventContent::Resumed {
                     service,
                     reason: "asked",
                     uid: Some(uid),
+                    through,
                 },
             };
             self.note(what, now);
@@ -94,6 +96,7 @@ impl Core {
                 service: name.into(),
                 reason: "suspended",
                 uid: None,
+                through: None,
             };
             self.note(resumed, now);
         }

@@ -18,6 +18,7 @@ pub(crate) const PEER: Peer = Peer {
     uid: 1000,
     gid: 1000,
     pid: Some(7),
+    browser: None,
 };
 
 /// The answer to an order, when it has come.

@@ -1,7 +1,6 @@
 //! The add-on, as platforms, their users and hostile clients meet it.
 
 mod bad_input;
-mod browser;
 mod check;
 mod commands;
 mod damaged;

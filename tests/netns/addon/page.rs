@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::json;
 use tcpgw::addon::Dialect;
 
-use super::browser::Browser;
 use super::platform::{PASSWORD, SMALL, address, ask, daemon, now, provision, write_credentials};
 use super::sign_on::{fields, form};
 use crate::harness::brief::{endpoints, state};
+use crate::harness::browser::Browser;
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::{PUBLIC, at};

@@ -3,6 +3,7 @@
 //! A [`Net`] is one set of namespaces drawn in `vagrant/topology`; it is gone when the value is dropped.
 
 pub(crate) mod brief;
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod conntrack;
 pub(crate) mod counters;

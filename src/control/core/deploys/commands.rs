@@ -205,7 +205,7 @@ impl Core {
 }
 
 fn asked_by(peer: Peer) -> String {
-    format!("asked for by uid {}", peer.uid)
+    format!("asked for by {}", peer.author())
 }
 
 /// Returns the service with these backends.

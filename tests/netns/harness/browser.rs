@@ -1,6 +1,6 @@
 //! Chromium in a host, driven through chromedriver (W3C `WebDriver`, and Chromium's own commands).
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -12,10 +12,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::platform::{Reply, read};
-use crate::harness::client::PATIENCE;
-use crate::harness::plan::at;
-use crate::harness::{Net, wait_until};
+use super::client::PATIENCE;
+use super::libraries::libraries;
+use super::plan::at;
+use super::{Net, wait_until};
 
 /// Options of Chromium: it runs as root, without a screen, and without requests of its own to the network.
 const OPTIONS: [&str; 10] = [
@@ -35,7 +35,7 @@ const OPTIONS: [&str; 10] = [
 const STARTING: Duration = Duration::from_secs(60);
 
 /// A browser with one window. All its processes end when the value is dropped.
-pub(super) struct Browser<'n> {
+pub(crate) struct Browser<'n> {
     net: &'n Net,
     host: &'static str,
     driver: Child,
@@ -45,7 +45,7 @@ pub(super) struct Browser<'n> {
 impl<'n> Browser<'n> {
     /// Starts one in that host, with a new profile.
     #[track_caller]
-    pub(super) fn start(net: &'n Net, host: &'static str) -> Self {
+    pub(crate) fn start(net: &'n Net, host: &'static str) -> Self {
         let home = net.file("browser");
         fs::create_dir_all(&home).expect("failed to make a directory");
         let port = format!("--port={}", driver_at().port());
@@ -85,19 +85,60 @@ impl<'n> Browser<'n> {
 
     /// Opens a page, and waits until it is there.
     #[track_caller]
-    pub(super) fn open(&self, url: &str) {
+    pub(crate) fn open(&self, url: &str) {
         self.order("/url", &json!({"url": url}));
     }
 
     /// Runs a script's body in the page, and gives what it returns.
     #[track_caller]
-    pub(super) fn script(&self, body: &str) -> Value {
+    pub(crate) fn script(&self, body: &str) -> Value {
         self.order("/execute/sync", &json!({"script": body, "args": []}))
+    }
+
+    /// Runs a script's body that calls its last argument with a result when it has one, and gives that.
+    #[track_caller]
+    pub(crate) fn script_until_done(&self, body: &str) -> Value {
+        self.order("/execute/async", &json!({"script": body, "args": []}))
+    }
+
+    /// Returns what axe-core finds wrong with the page, by its rule and the elements.
+    #[track_caller]
+    pub(crate) fn axe(&self) -> Vec<String> {
+        let library = libraries("dashboard-tools", "node_modules/axe-core", "dashboard");
+        let source = fs::read_to_string(library.join("node_modules/axe-core/axe.min.js")).expect("axe-core has a file");
+        self.script(&source);
+        let found = self.script_until_done(
+            "const done = arguments[arguments.length - 1];
+             const words = (found) => found.id + ': ' + found.nodes.map((node) => node.html.slice(0, 200) + ' ' + node.failureSummary).join(' | ');
+             axe.run(document, { resultTypes: ['violations'] }).then(
+               (result) => done([result.passes.length, ...result.violations.map(words)]), (error) => done([0, String(error)]));",
+        );
+        let mut found = found.as_array().expect("a list").iter();
+        let passed = found.next().and_then(Value::as_u64).unwrap_or(0);
+        assert!(passed > 5, "axe-core has looked at nothing: {found:?}");
+        found
+            .map(|words| words.as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    /// Presses a key and releases it: `Tab`, `Enter`.
+    #[track_caller]
+    pub(crate) fn press(&self, key: &str) {
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            other => panic!("no code of {other} is known"),
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            let event = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+            self.devtools("Input.dispatchKeyEvent", &event);
+        }
     }
 
     /// Clicks on the element of that selector, as a user does.
     #[track_caller]
-    pub(super) fn click(&self, selector: &str) {
+    pub(crate) fn click(&self, selector: &str) {
         let found = self.order("/element", &json!({"using": "css selector", "value": selector}));
         let element = found.as_object().and_then(|found| found.values().next()?.as_str());
         let element = element.expect("an element");
@@ -106,13 +147,13 @@ impl<'n> Browser<'n> {
 
     /// Gives a command of the Chrome `DevTools` protocol.
     #[track_caller]
-    pub(super) fn devtools(&self, command: &str, params: &Value) -> Value {
+    pub(crate) fn devtools(&self, command: &str, params: &Value) -> Value {
         self.order("/goog/cdp/execute", &json!({"cmd": command, "params": params}))
     }
 
     /// Makes the window so wide, and light or dark.
     #[track_caller]
-    pub(super) fn set_window(&self, width: u32, scheme: &str) {
+    pub(crate) fn set_window(&self, width: u32, scheme: &str) {
         let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600});
         self.devtools("Emulation.setDeviceMetricsOverride", &metrics);
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
@@ -121,7 +162,7 @@ impl<'n> Browser<'n> {
 
     /// Returns the URLs that the browser has requested since the last call.
     #[track_caller]
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         let entries = self.order("/se/log", &json!({"type": "performance"}));
         let messages = entries.as_array().into_iter().flatten().filter_map(|entry| {
             let text = entry["message"].as_str()?;
@@ -134,7 +175,7 @@ impl<'n> Browser<'n> {
 
     /// Returns the entries of the browser's log since the last call: violations of the page's policy, and errors of scripts.
     #[track_caller]
-    pub(super) fn complaints(&self) -> Vec<String> {
+    pub(crate) fn complaints(&self) -> Vec<String> {
         let entries = self.order("/se/log", &json!({"type": "browser"}));
         let texts = entries.as_array().into_iter().flatten();
         texts.map(|entry| entry["message"].to_string()).collect()
@@ -142,7 +183,7 @@ impl<'n> Browser<'n> {
 
     /// Keeps a picture of the whole page in `TCPGW_SCREENSHOTS`, if that is set: for people.
     #[track_caller]
-    pub(super) fn picture(&self, name: &str) {
+    pub(crate) fn picture(&self, name: &str) {
         let Some(directory) = env::var_os("TCPGW_SCREENSHOTS") else {
             return;
         };
@@ -165,8 +206,9 @@ impl<'n> Browser<'n> {
             .net
             .within(self.host, || exchange(method, path, body))
             .expect("an answer");
-        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
-        reply.json()["value"].clone()
+        let (status, answer) = reply;
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer["value"].clone()
     }
 }
 
@@ -185,7 +227,8 @@ fn driver_at() -> SocketAddr {
     at("127.0.0.1", 9515)
 }
 
-fn exchange(method: &str, path: &str, body: &Value) -> io::Result<Reply> {
+/// Asks chromedriver. Returns the status and the answer.
+fn exchange(method: &str, path: &str, body: &Value) -> io::Result<(u16, Value)> {
     let mut stream = TcpStream::connect_timeout(&driver_at(), PATIENCE)?;
     stream.set_read_timeout(Some(STARTING))?;
     let body = body.to_string();
@@ -195,5 +238,22 @@ fn exchange(method: &str, path: &str, body: &Value) -> io::Result<Reply> {
         body.len()
     );
     stream.write_all(request.as_bytes())?;
-    read(&mut BufReader::new(stream))
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    let head = head.to_ascii_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let mut answer = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut answer)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((
+        status.ok_or(io::ErrorKind::InvalidData)?,
+        serde_json::from_slice(&answer)?,
+    ))
 }
