@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::doctor::{PORT, SHORT, breaks, doctor, passes, reaches, web};
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
-use crate::harness::plan::{PUBLIC, at, crowd};
+use crate::harness::plan::{PUBLIC, at, crowd, ip};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
@@ -78,6 +78,56 @@ fn a_rule_that_drops_all_who_were_served_is_an_error() {
         net.sh("gateway", &format!("ip {version} route del local {network} dev lo"))
             .ok();
         assert!(doctor(&net).bad().is_empty());
+    }
+}
+
+/// Clients behind the gateway come in by the containers' interface, and their packets leave by it.
+#[test]
+fn a_rule_that_drops_all_clients_behind_the_gateway_is_an_error() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let behind = |n: u16| [format!("10.2.0.{n}"), format!("fd00:2::{n}")];
+    let addresses = |n| {
+        format!(
+            "ip addr add {}/24 dev eth0; ip addr add {}/64 dev eth0 nodad; ",
+            behind(n)[0],
+            behind(n)[1]
+        )
+    };
+    net.sh("peer", &(150..=153).map(addresses).collect::<String>()).ok();
+    let serve_behind = |family: usize| {
+        for n in 150..=153 {
+            let conn = net.connect_from("peer", ip(&behind(n)[family]), at(PUBLIC[family], PORT));
+            conn.and_then(|mut conn| conn.greeting()).expect("it is served");
+        }
+    };
+    for (family, rules) in [
+        (0, "iifname br0 oifname br0 tcp flags syn drop"),
+        (0, "ip saddr 10.2.0.150-10.2.0.153 drop"),
+        (1, "iifname br0 oifname br0 drop"),
+    ] {
+        net.sh("gateway", "conntrack -F 2>/dev/null").ok();
+        with_rules(&net, rules, || {
+            passes(&net, family);
+            let said = doctor(&net);
+            assert!(
+                said.bad().is_empty(),
+                "nobody behind it was served, {rules}: {:#}",
+                said.json
+            );
+        });
+        net.sh("gateway", "conntrack -F 2>/dev/null").ok();
+        serve_behind(family);
+        with_rules(&net, rules, || {
+            let said = doctor(&net);
+            let found = said.one(DROPPED, "broken");
+            let seen = found["seen"].as_str().unwrap_or_default();
+            assert!(seen.contains("4 of 4 clients"), "{rules}: {seen}");
+            net.json(&["status", "--interval", "0s"], 1);
+            passes(&net, family);
+            doctor(&net).one(DROPPED, "warning");
+        });
+        assert!(doctor(&net).bad().is_empty(), "{rules}: {:#}", doctor(&net).json);
     }
 }
 

@@ -303,6 +303,15 @@ pub(super) fn packet_of_client(
     as_seen(facts, chain, base, packet)
 }
 
+/// Returns whether a client that was served comes in where remote clients do, whose packets are checked without it. One behind
+/// the gateway (a container, or a neighbour of containers) does not.
+pub(super) fn comes_as_remote(facts: &CheapFacts, family: Family, client: &ServedClient) -> bool {
+    let Some(link) = client.link.filter(|index| facts.link(*index).is_some()) else {
+        return true;
+    };
+    outside(facts, family).iter().any(|outside| outside.index == link)
+}
+
 /// Returns the interfaces by which clients come in: the one of the route to remote clients, or if there is no such
 /// route, those with addresses that lead to no backend.
 pub(super) fn outside(facts: &CheapFacts, family: Family) -> Vec<Interface> {

@@ -11,7 +11,7 @@ use super::super::finding::{Diagnosis, FindingSeverity, Fix};
 use super::super::judge::{PacketVerdict, walk};
 use super::chain::{ChainContext, is_probes, sees};
 use super::firewall::{KINDS_AND_DATA, effort};
-use super::samples::{PacketKind, packet_mark, packet_of_client};
+use super::samples::{PacketKind, comes_as_remote, packet_mark, packet_of_client};
 use super::text::some;
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
@@ -149,7 +149,7 @@ struct Drop {
 }
 
 impl Seen<'_> {
-    /// Returns what surely drops packets of this client, unless it drops those of all clients, which is reported
+    /// Returns what surely drops packets of this client, unless it drops those of all remote clients, which is reported
     /// elsewhere.
     fn drop(self, client: &ServedClient) -> Option<Drop> {
         let family = Family::of(client.client.ip());
@@ -172,7 +172,8 @@ impl Seen<'_> {
             };
             let mut of_any = packet;
             of_any.client = None;
-            if matches!(walk(self.chains, self.chain, &of_any).0, PacketVerdict::Ends(_)) {
+            let ends_any = || matches!(walk(self.chains, self.chain, &of_any).0, PacketVerdict::Ends(_));
+            if comes_as_remote(self.facts, family, client) && ends_any() {
                 continue;
             }
             let context = ChainContext {

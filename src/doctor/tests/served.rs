@@ -136,6 +136,71 @@ fn a_rule_that_drops_some_who_were_served_is_a_warning_and_one_is_a_ban() {
     assert!(halves.iter().all(|finding| finding.severity == FindingSeverity::Broken));
 }
 
+/// Returns clients beside the backends, which come in and are answered by `br0`.
+fn inner(last: std::ops::RangeInclusive<u8>) -> Vec<ServedClient> {
+    let mut clients = clients(last, 40_000);
+    for (client, last) in clients.iter_mut().zip(150..) {
+        client.client.set_ip([10, 2, 0, last].into());
+        client.link = Some(3);
+    }
+    clients
+}
+
+/// Clients behind the gateway pass other interfaces than remote ones, so that a rule may drop all of them and no other.
+#[test]
+fn a_rule_that_drops_all_clients_behind_the_gateway_is_an_error_if_nobody_else_was_served() {
+    let named = |field, name: &str| Test::Compare {
+        load: Load { field, len: 16 },
+        mask: None,
+        relation: Relation::Equal,
+        value: {
+            let mut name = name.as_bytes().to_vec();
+            name.resize(16, 0);
+            name
+        },
+    };
+    let between = |hook, priority| {
+        let mut chain = hooked(hook, priority, named(RuleField::InName, "br0"));
+        if hook == FirewallHook::Forward {
+            chain.rules[0].tests.push(named(RuleField::OutName, "br0"));
+        } else {
+            let port = 20003_u16.to_be_bytes();
+            let load = Load {
+                field: RuleField::DestPort,
+                len: 2,
+            };
+            chain.rules[0].tests.push(within(load, &port, &port));
+        }
+        chain
+    };
+    let addresses = || {
+        let test = within(SOURCE, &[10, 2, 0, 150], &[10, 2, 0, 160]);
+        hooked(FirewallHook::Forward, 0, test)
+    };
+    let chains = || {
+        [
+            between(FirewallHook::Forward, 0),
+            between(FirewallHook::Prerouting, -300),
+            addresses(),
+        ]
+    };
+    for chain in chains() {
+        // A gateway may have no such clients on purpose.
+        assert_eq!(found(clients(2..=7, 40_000), chain.clone()), []);
+        assert_eq!(found(Vec::new(), chain.clone()), []);
+        let told = only(
+            &found(inner(2..=5), chain.clone()),
+            "packets-dropped",
+            FindingSeverity::Broken,
+        );
+        assert!(told.seen.contains("4 of 4 clients"), "{}", told.seen);
+        assert_eq!(found(inner(2..=2), chain.clone()), [], "a ban of one");
+        let both = [clients(2..=7, 40_000), inner(2..=5)].concat();
+        let told = only(&found(both, chain), "packets-dropped", FindingSeverity::Warning);
+        assert!(told.seen.contains("4 of 10 clients"), "{}", told.seen);
+    }
+}
+
 #[test]
 fn who_is_lost_while_others_are_served_is_banned() {
     let with_state = |is_recent, is_banned| {
