@@ -4,6 +4,7 @@
 
 pub mod copy;
 pub mod daemon;
+mod files;
 pub mod given;
 mod loading;
 mod value;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use self::daemon::DaemonSection;
+pub use self::files::{FileClash, SOCKET_DIRECTORY, SOCKET_LOCK};
 use self::value::deserialize_idle_timeout;
 use crate::addon;
 use crate::state_file::{self, FilePurpose, SourceError};
@@ -84,6 +86,14 @@ pub enum ConfigError {
         /// Error of the section.
         source: Box<addon::settings::AddonSettingsError>,
     },
+    /// The daemon would write a file that is used otherwise, too.
+    #[error("{}: {source}", tcpgw_core::escape::path(path))]
+    Files {
+        /// Path of the configuration.
+        path: PathBuf,
+        /// The two uses.
+        source: FileClash,
+    },
     /// The settings in section `[web]` contradict each other.
     #[error("{}: {source}", tcpgw_core::escape::path(path))]
     Web {
@@ -145,6 +155,11 @@ impl Config {
             ..self.clone()
         };
         of_file == Self::default()
+    }
+
+    /// Returns whether it was read from the file at its default path, or from the copy of that, and sets anything.
+    pub fn sets_by_default_path(&self) -> bool {
+        self.file.as_deref() == Some(Path::new(DEFAULT_PATH)) && !self.says_nothing()
     }
 
     /// Returns every violation of a fence by a state, with the service and the fence.

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
+use crate::config::{SOCKET_DIRECTORY, SOCKET_LOCK};
 use crate::run_file;
 
 /// The longest path that a socket address holds (`sun_path` of `unix(7)`, with its zero at the end).
@@ -100,7 +101,7 @@ impl Socket {
     /// # Errors
     /// [`SocketError`]: also that another daemon has it now.
     pub fn renew_lock(&mut self) -> Result<bool, SocketError> {
-        if beside(&self.path, ".lock").symlink_metadata().is_ok() {
+        if beside(&self.path, SOCKET_LOCK).symlink_metadata().is_ok() {
             return Ok(false);
         }
         make_directory(&self.path)?;
@@ -165,7 +166,7 @@ fn make_directory(path: &Path) -> Result<(), SocketError> {
 /// Binds the socket in a directory that no other user can enter, until its mode and group are set.
 fn bind_beside(settings: &SocketSettings) -> Result<(UnixListener, (u64, u64)), SocketError> {
     let path = &settings.path;
-    let hidden = beside(path, ".new");
+    let hidden = beside(path, SOCKET_DIRECTORY);
     if hidden.as_os_str().len() + "/s".len() > LONGEST_PATH {
         return Err(SocketError::TooLong(path.clone()));
     }
@@ -197,7 +198,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 
 /// Takes the lock of the socket, so that two daemons that start at the same moment cannot both use it.
 fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
-    let file = beside(path, ".lock");
+    let file = beside(path, SOCKET_LOCK);
     let fail = |source| SocketError::File {
         what: "lock",
         path: file.clone(),
@@ -215,7 +216,7 @@ fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
 
 /// Removes the lock's file, which a daemon leaves beside its socket, unless a daemon is there.
 pub(crate) fn remove_lock(path: &Path) {
-    let file = beside(path, ".lock");
+    let file = beside(path, SOCKET_LOCK);
     if file.symlink_metadata().is_ok() && lock(path).is_ok_and(|_lock| fs::remove_file(&file).is_ok()) {
         tracing::debug!("removed {}", tcpgw_core::escape::path(&file));
     }

@@ -2,7 +2,6 @@
 
 use super::global::Global;
 use crate::config::Config;
-use crate::config::given::Given;
 use crate::daemon::start::{self, StartError};
 use crate::secrets::Owners;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
@@ -21,11 +20,7 @@ pub(super) struct Configuration {
 impl Global {
     /// Returns the configuration, judged as a daemon that starts judges it.
     pub(super) fn judged_config(&self) -> Configuration {
-        let given = Given {
-            config: self.config.clone(),
-            ..Given::default()
-        };
-        let (config, judged) = match given.load() {
+        let (config, judged) = match self.given().load() {
             Ok((settings, config)) => {
                 let judged = start::judge(&settings, &config, &Owners::judging(&self.run_dir));
                 (Some(config), judged)

@@ -134,6 +134,7 @@ pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Fai
             flow_log: arguments.flow_log.clone(),
             store: arguments.store.clone(),
         },
+        run_dir: Some(global.run_dir.clone()),
     })
 }
 

@@ -14,6 +14,7 @@ use crate::cli::arguments::FileArgument;
 use crate::cli::failure::Failure;
 use crate::config::Config;
 use crate::config::daemon::{DaemonSection, DaemonSettings};
+use crate::config::given::Given;
 use crate::state_file;
 use crate::view::Hint;
 use tcpgw_core::model::{InputProblems, State};
@@ -206,12 +207,21 @@ impl Global {
     /// Returns the configuration in effect: if the file at the default path is gone or not accepted, that of its copy, with a
     /// warning.
     pub(super) fn config(&self) -> Result<Config, Failure> {
-        Ok(self.warned(Config::load(self.config.as_deref())?))
+        Ok(self.warned(self.given().load()?.1))
     }
 
     /// Returns the configuration for a command that judges files and changes nothing: one that is not accepted is an error.
     pub(super) fn strict_config(&self) -> Result<Config, Failure> {
-        Ok(self.warned(Config::load_strictly(self.config.as_deref())?))
+        Ok(self.warned(self.given().load_strictly()?))
+    }
+
+    /// Returns the sources of a daemon's settings, as far as they are known to a command.
+    pub(super) fn given(&self) -> Given {
+        Given {
+            config: self.config.clone(),
+            run_dir: Some(self.run_dir.clone()),
+            ..Given::default()
+        }
     }
 
     fn warned(&self, config: Config) -> Config {

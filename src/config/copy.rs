@@ -49,6 +49,11 @@ pub fn path(store: Option<&Path>) -> PathBuf {
     store.with_file_name("config.toml.last")
 }
 
+/// Returns the copy, and the file that is written before it is put in its place.
+pub(super) fn files_of(copy: &Path) -> [PathBuf; 2] {
+    [copy.to_owned(), copy.with_extension("last.new")]
+}
+
 /// Returns the configuration in the place of a file that is missing: what the copy says, and the defaults where there is none.
 pub(super) fn in_place_of(file: &Path, copy: &Path) -> Config {
     let (shown, copied) = (tcpgw_core::escape::path(file), tcpgw_core::escape::path(copy));
@@ -163,7 +168,7 @@ fn save(text: &str, copy: &Path) -> io::Result<()> {
     }
     let directory = copy.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let temporary = copy.with_extension("last.new");
+    let [_, temporary] = files_of(copy);
     let written = run_file::create(&temporary)
         .and_then(|mut file| {
             file.write_all(content.as_bytes())?;

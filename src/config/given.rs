@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::daemon::{DEFAULT_STATE, DaemonSection, DaemonSettings};
-use super::{Config, ConfigError, DEFAULT_PATH, copy};
+use super::{Config, ConfigError, DEFAULT_PATH, copy, files};
 
 /// Sources of settings, from which they can be read again.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +12,8 @@ pub struct Given {
     pub config: Option<PathBuf>,
     /// Settings of the command line and the environment, which take precedence over the file.
     pub section: DaemonSection,
+    /// The run directory, where the daemon keeps files of its own; `None` where that is not known.
+    pub run_dir: Option<PathBuf>,
 }
 
 impl Given {
@@ -19,9 +21,44 @@ impl Given {
     ///
     /// # Errors
     ///
-    /// Fails when the file cannot be read or is not accepted; nothing of it is used then.
+    /// Fails when the file cannot be read or is not accepted, or when the daemon would write a file that is used
+    /// otherwise; nothing of it is used then.
     pub fn load(&self) -> Result<(DaemonSettings, Config), ConfigError> {
-        Ok(self.with(Config::load_beside(self.config.as_deref(), &self.copy())?))
+        let (settings, config) = self.with(Config::load_beside(self.config.as_deref(), &self.copy())?);
+        let Err(error) = self.check_files(&settings, &config) else {
+            return Ok((settings, config));
+        };
+        if self.config.is_some() || config.gone.is_some() {
+            return Err(error);
+        }
+        let copied = copy::instead_of(self.file(), &self.copy(), error)?;
+        let (settings, config) = self.with(copied);
+        self.check_files(&settings, &config)?;
+        Ok((settings, config))
+    }
+
+    /// Reads the configuration for a check: one that is not accepted is an error, even if it has a copy.
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`Given::load`].
+    pub fn load_strictly(&self) -> Result<Config, ConfigError> {
+        let (settings, config) = self.with(Config::load_strictly_beside(self.config.as_deref(), &self.copy())?);
+        self.check_files(&settings, &config)?;
+        Ok(config)
+    }
+
+    fn check_files(&self, settings: &DaemonSettings, config: &Config) -> Result<(), ConfigError> {
+        let copy = self.copy();
+        let places = files::Places {
+            configuration: self.file(),
+            copy: &copy,
+            run_dir: self.run_dir.as_deref(),
+        };
+        files::check(places, settings, config).map_err(|source| ConfigError::Files {
+            path: self.file().to_owned(),
+            source,
+        })
     }
 
     fn with(&self, config: Config) -> (DaemonSettings, Config) {
@@ -38,8 +75,8 @@ impl Given {
     ///
     /// # Errors
     ///
-    /// Fails when the file cannot be read or is not accepted, and with [`ConfigError::Gone`] when it does not exist any
-    /// more.
+    /// Fails when the file cannot be read or is not accepted, when the daemon would write a file that is used otherwise,
+    /// and with [`ConfigError::Gone`] when it does not exist any more.
     pub fn reload(&self, settings: &DaemonSettings, config: &Config) -> Result<(DaemonSettings, Config), ConfigError> {
         let (mut new, read) = self.with(Config::load_strictly_beside(self.config.as_deref(), &self.copy())?);
         let is_gone = read.file.is_none() || read.gone.is_some();
@@ -48,6 +85,9 @@ impl Given {
         }
         let default = settings.state.as_ref().filter(|path| **path == *DEFAULT_STATE);
         new.state = new.state.or_else(|| default.cloned());
+        self.check_files(&new, &read)?;
+        // Some paths stay in use until a restart.
+        self.check_files(&settings.reloaded(new.clone()).0, &read)?;
         Ok((new, read))
     }
 

@@ -17,15 +17,6 @@ impl Config {
         Self::load_beside(path, &copy::path(None))
     }
 
-    /// Reads the same file for a check: one that is not accepted is an error, even if it has a copy.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the file cannot be read or is not accepted.
-    pub fn load_strictly(path: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::load_strictly_beside(path, &copy::path(None))
-    }
-
     /// Loads the configuration as [`Config::load`] does, with this path of the copy.
     pub(super) fn load_beside(path: Option<&Path>, copy: &Path) -> Result<Self, ConfigError> {
         match path {
@@ -34,7 +25,7 @@ impl Config {
         }
     }
 
-    /// Loads the configuration as [`Config::load_strictly`] does, with this path of the copy.
+    /// Reads the same file for a check: one that is not accepted is an error, even if it has a copy.
     pub(super) fn load_strictly_beside(path: Option<&Path>, copy: &Path) -> Result<Self, ConfigError> {
         match path {
             Some(path) => Self::read(path),

@@ -60,7 +60,7 @@ use crate::view::Table;
 use tcpgw_core::diff::count;
 use tcpgw_core::health::{Health, Probe};
 use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
-use tcpgw_core::problem::ProblemList;
+use tcpgw_core::problem::{Problem, ProblemList};
 use tcpgw_core::summary::Summary;
 
 use self::addon::Addon;
@@ -182,6 +182,8 @@ pub struct Core {
     run_dir_trouble: Option<String>,
     /// Consequences of a record that was missing or damaged at the start, until a reload.
     record_lost: Option<String>,
+    /// Problem that the configuration at its default path is gone and has no copy, until a reload.
+    configuration_lost: Option<Problem>,
     /// Pauses that would not be over yet, and that a boot, or the loss of the record and the table, has ended.
     ended_pauses: Vec<RecordedPause>,
     teardown: Vec<(Peer, ReplySender<Result<TornDown, Refused>>)>,
@@ -247,6 +249,7 @@ impl Core {
             record_trouble: None,
             run_dir_trouble: None,
             record_lost: None,
+            configuration_lost: None,
             ended_pauses: Vec::new(),
             teardown: Vec::new(),
             full: None,

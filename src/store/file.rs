@@ -51,6 +51,26 @@ pub(super) fn room_beside(path: &Path) -> u64 {
 /// Endings of SQLite's files beside the store: the log, and the journal of an earlier version of this program.
 pub(super) const LOGS: [&str; 2] = ["-wal", "-journal"];
 
+/// Endings of other files beside the store.
+const BESIDE: [&str; 10] = [
+    "-shm",
+    ".written",
+    ".written.damaged",
+    ".last",
+    ".last.new",
+    ".last.damaged",
+    ".last.damaged.1",
+    ".last.damaged.2",
+    ".last.damaged.3",
+    ".lost",
+];
+
+/// Returns the files that a daemon writes for its store: the store first.
+pub fn files_of(store: &Path) -> Vec<PathBuf> {
+    let endings = [""].iter().chain(&LOGS).chain(&BESIDE);
+    endings.map(|ending| beside(store, ending)).collect()
+}
+
 /// Creates an empty store under another name first, so that a file of this name is always a whole store: an empty file
 /// is one that has lost its contents.
 pub(super) fn create(path: &Path) -> Result<(), StoreError> {

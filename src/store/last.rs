@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::addon::id::{PlatformId, ResourceId};
@@ -57,6 +58,29 @@ pub struct Last {
     pub apps: BTreeMap<ResourceId, PlatformId>,
     /// Pauses in effect when this was written: a second copy of what the record of that boot says.
     pub pauses: Vec<RecordedPause>,
+    /// Facts that a later start has to report, or to compare with what it finds.
+    pub notes: LastNotes,
+}
+
+/// Facts beside the services, for a later start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastNotes {
+    /// Whether this file was missing at a start beside a store that was not new, and the daemon was not reloaded since.
+    #[serde(default)]
+    pub was_missing: bool,
+    /// Consequences of a record that was missing or damaged at a start in this boot, if the daemon was not reloaded since.
+    #[serde(default)]
+    pub record_lost: Option<String>,
+    /// Whether there was a configuration at its default path with other settings than the defaults, or its loss was not
+    /// confirmed by a reload.
+    #[serde(default)]
+    pub is_configured: bool,
+}
+
+impl LastNotes {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A service as it is served while a change of it is held back.
@@ -269,6 +293,11 @@ mod tests {
                 until: Duration::from_secs(3),
                 time: Duration::from_secs(4),
             }],
+            notes: LastNotes {
+                was_missing: true,
+                record_lost: Some("words".into()),
+                is_configured: true,
+            },
         }
     }
 

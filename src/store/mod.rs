@@ -49,7 +49,7 @@ use self::integer::{counter, number};
 pub use self::author::By;
 pub use self::deploys::{DeployStep, NewDeploy, StoredDeploy, superseded_by};
 pub use self::error::StoreError;
-pub use self::file::FileId;
+pub use self::file::{FileId, files_of};
 pub use self::history::{HistoryEntry, HistoryFilter};
 pub use self::keep::Keep;
 pub use self::phase::DeployPhase;

@@ -98,6 +98,7 @@ fn what_was_given_goes_before_the_file_key_by_key() {
             max_probes: Some("7".parse().unwrap()),
             ..DaemonSection::default()
         },
+        ..Given::default()
     };
     let expected = DaemonSettings {
         owner: true,
@@ -108,6 +109,7 @@ fn what_was_given_goes_before_the_file_key_by_key() {
     let all_given = Given {
         config: None,
         section: config.daemon.clone(),
+        ..Given::default()
     };
     assert_eq!(all_given.merge(&Config::default()), all());
 }
@@ -198,7 +200,7 @@ fn it_is_read_again_from_where_it_came() {
     let file = dir.path().join("config.toml");
     let given = Given {
         config: Some(file.clone()),
-        section: DaemonSection::default(),
+        ..Given::default()
     };
     assert!(given.load().is_err(), "a file that was named must be there");
     std::fs::write(&file, "[daemon]\nmax_probes = 5").unwrap();

@@ -2,9 +2,10 @@
 use super::{Core, Now};
 use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
+use crate::store::last::LastNotes;
 use crate::view::problems::other_mark;
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::problem::ProblemKind;
+use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 
 impl Core {
     /// Reports that a reload failed because the configuration is wrong.
@@ -47,19 +48,38 @@ impl Core {
         self.judge_configuration(None);
     }
 
+    /// Reports that there is no configuration at its default path and no copy of one, where there was one before: the
+    /// defaults are in effect. `before`: what was known of the last daemon.
+    pub(super) fn judge_lost_configuration(&mut self, before: &LastNotes) {
+        let is_there = self.config.file.is_some() || self.config.gone.is_some();
+        if !before.is_configured || is_there {
+            return;
+        }
+        let message = format!(
+            "{}: the file existed before and does not exist any more, and the copy of what it said, beside the store, does not exist either: \
+             the defaults are in effect, without fences, protected backends or whatever it set; put the file back, or create an empty file \
+             to use the defaults, then reload the daemon",
+            self.config.path()
+        );
+        self.configuration_lost =
+            Some(Problem::new(ProblemKind::RejectedConfiguration, message).with_severity(Severity::Warning));
+        self.judge_configuration(None);
+    }
+
     /// Reports or resolves the problem with the configuration. A rejected reload stays reported until one succeeds.
     fn judge_configuration(&mut self, next_start: Option<String>) {
-        match self.reload_failed.clone().or(next_start) {
-            Some(message) => self.report(ProblemKind::RejectedConfiguration, message),
-            None => self
-                .problems
-                .replace(&[ProblemKind::RejectedConfiguration], self.config.gone.clone()),
+        if let Some(message) = self.reload_failed.clone().or(next_start) {
+            return self.report(ProblemKind::RejectedConfiguration, message);
         }
+        // The file may be there again, and is not in effect before a reload.
+        let gone = self.config.gone.clone().or_else(|| self.configuration_lost.clone());
+        self.problems.replace(&[ProblemKind::RejectedConfiguration], gone);
     }
 
     /// Takes new settings and configuration after a reload, except `[addon]`: [`Self::provider_api`] takes that.
     pub fn reload(&mut self, settings: DaemonSettings, config: Config, now: Now) {
         self.reload_failed = None;
+        let notes = self.notes_to_remember();
         // The operator knows of it.
         if self.record_lost.take().is_some() {
             self.judge_record(now);
@@ -67,6 +87,7 @@ impl Core {
         if self.last_trouble.missing.take().is_some() {
             self.judge_last();
         }
+        self.configuration_lost = None;
         self.config.gone.clone_from(&config.gone);
         self.judge_configuration(None);
         // The file is read again: a rejection of the state of another file does not apply to it.
@@ -90,6 +111,9 @@ impl Core {
         self.membership.set_all_failed(self.settings.all_failed);
         self.judge_all = true;
         self.due.set_check_interval(self.settings.check_interval, now.instant);
+        if self.notes_to_remember() != notes {
+            self.due.remember_at_once(now.instant);
+        }
         // Services of the store are checked against the new fences, too.
         self.addresses_changed(now);
     }

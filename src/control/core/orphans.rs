@@ -11,7 +11,7 @@ use crate::control::claimed::{Claimed, Left, displacement};
 use crate::control::events::EventContent;
 use crate::control::name::Name;
 use crate::control::storage::Write;
-use crate::store::last::Last;
+use crate::store::last::{Last, LastNotes};
 use crate::view::problems::{orphaned, some_of};
 use tcpgw_core::diff::{Changes, count};
 use tcpgw_core::model::{Edits, Service, State};
@@ -91,7 +91,7 @@ pub(super) struct LastTrouble {
     pub(super) damaged: Option<Problem>,
     /// Reason why the file could not be written.
     pub(super) unwritten: Option<String>,
-    /// Consequence of a file that was missing at the start beside a store that was not new, until a reload.
+    /// Consequence of a file that was missing at a start beside a store that was not new, until a reload.
     pub(super) missing: Option<String>,
 }
 
@@ -361,6 +361,18 @@ impl Core {
             resources: self.resources_to_remember(),
             apps: self.apps_to_remember(),
             pauses: self.pauses(now),
+            notes: self.notes_to_remember(),
+        }
+    }
+
+    /// Returns the notes for a later start.
+    pub(super) fn notes_to_remember(&self) -> LastNotes {
+        let trouble = &self.last_trouble;
+        LastNotes {
+            // One that was set aside is reported as long as it is there.
+            was_missing: trouble.missing.is_some() && trouble.damaged.is_none(),
+            record_lost: self.record_lost.clone(),
+            is_configured: self.configuration_lost.is_some() || self.config.sets_by_default_path(),
         }
     }
 

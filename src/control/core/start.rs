@@ -211,6 +211,7 @@ impl Core {
         let last = std::mem::take(&mut self.last);
         self.last_trouble.missing = self.without_last(&last);
         self.judge_last();
+        self.judge_lost_configuration(&last.notes);
         self.addon.remember_apps(&last);
         if let Some(copy) = last.resources.as_ref().filter(|_| self.is_store_lost()) {
             self.copy_resources(copy, now);
@@ -282,8 +283,10 @@ impl Core {
         self.pauses_ended(ended, now);
         if is_record_lost {
             self.record_lost = Some(self.without_record(silent));
-            self.judge_record(now);
+        } else if is_of_here {
+            self.record_lost = last.notes.record_lost;
         }
+        self.judge_record(now);
         self.addresses_changed(now);
         self.probe(now.instant);
         self.note(EventContent::Started { version, in_kernel }, now);
@@ -292,9 +295,10 @@ impl Core {
     /// Returns what follows from a file of last services that was missing. A new store has none.
     fn without_last(&self, last: &Last) -> Option<String> {
         let is_new = self.api.revision() == 0 && !self.order_queue.lost;
-        (last.boot.is_empty() && !is_new).then(|| {
+        let is_missing = last.boot.is_empty() && !is_new;
+        (is_missing || last.notes.was_missing).then(|| {
             format!(
-                "{} was missing when the daemon started, though the store beside it is not new: services that only this file knew are not \
+                "{} was missing when a daemon started, though the store beside it is not new: services that only this file knew are not \
                  served after a boot; look whether any is missing (`tcpgw service ls`), order it anew, then reload the daemon to end \
                  this message",
                 escape::path(&Last::path(&self.settings.store))
@@ -340,7 +344,7 @@ impl Core {
             "without backends for new connections until then, so that a pause of them may have ended with the record",
         );
         format!(
-            "the record in the run directory was missing or damaged when the daemon started, though there was a table in the kernel: what is \
+            "the record in the run directory was missing or damaged when a daemon started, though there was a table in the kernel: what is \
              served goes on, and backends that drain have all of their time again{paused}{}; look whether services have to be paused \
              (`tcpgw pause`), then reload the daemon to end this message",
             ended.unwrap_or_default()

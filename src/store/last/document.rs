@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{KeptService, Last, LastResources, RefusedService};
+use super::{KeptService, Last, LastNotes, LastResources, RefusedService};
 use crate::addon::{Removed, Resource};
 use crate::record::RecordedPause;
 use crate::store::requested::RequestedParameters;
@@ -38,6 +38,8 @@ struct LastDocument<T> {
     apps: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pauses: Vec<RecordedPause>,
+    #[serde(default, skip_serializing_if = "LastNotes::is_empty")]
+    notes: LastNotes,
 }
 
 /// The resources as they are written.
@@ -128,6 +130,7 @@ impl Last {
                 .filter_map(|(id, app)| Some((id.parse().ok()?, app.parse().ok()?)))
                 .collect(),
             pauses: document.pauses,
+            notes: document.notes,
             ..Self::default()
         };
         for entry in document.services {
@@ -202,6 +205,7 @@ impl Last {
                 .map(|(id, app)| (id.to_string(), app.to_string()))
                 .collect(),
             pauses: self.pauses.clone(),
+            notes: self.notes.clone(),
         };
         let json = serde_json::to_string(&document)?;
         let checksum = crc32fast::hash(json.as_bytes());

@@ -5,9 +5,10 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
+use tcpgw::config::{Config, DEFAULT_PATH};
 use tcpgw::control::request::ServiceEdit;
 use tcpgw::store::last::Last;
-use tcpgw_core::problem::ProblemKind;
+use tcpgw_core::problem::{ProblemKind, Severity};
 
 use super::expected::problem_of;
 use super::services::{backends, owned};
@@ -128,12 +129,83 @@ fn a_missing_file_of_last_services_is_told() {
     world.happen(Event::Restart([Loss::Reboot].into()));
     let message = told(&world).expect("it is told");
     assert!(message.contains(".last was missing"), "{message}");
+    // Another start is no answer to it.
+    for loss in [None, Some(Loss::Reboot)] {
+        world.happen(Event::Restart(loss.into_iter().collect()));
+        assert_eq!(told(&world).as_ref(), Some(&message));
+    }
     let (settings, config, now) = (world.settings(), world.config.clone(), world.time());
     world.core.reload(settings, config, now);
     world.run();
     assert_eq!(told(&world), None);
     world.happen(Event::Restart([Loss::Reboot].into()));
     assert_eq!(told(&world), None);
+}
+
+/// A record that was lost while the table stayed is told until a reload, whatever starts in between in the same boot.
+#[test]
+fn a_lost_record_is_told_until_a_reload() {
+    let mut world = World::new();
+    let told = |world: &World| {
+        let problem = world.core.problems().get(ProblemKind::Record);
+        problem.map(|problem| problem.message.clone())
+    };
+    world.happen(Event::Restart([Loss::RecordGone].into()));
+    let message = told(&world).expect("it is told");
+    assert!(message.contains("record in the run directory was missing"), "{message}");
+    for _ in 0..2 {
+        world.wait(WRITTEN);
+        world.happen(Event::Restart([].into()));
+        assert_eq!(told(&world).as_ref(), Some(&message));
+    }
+    world.reload();
+    world.run();
+    world.happen(Event::Restart([].into()));
+    assert_eq!(told(&world), None);
+}
+
+/// A configuration that is gone together with its copy is told until a reload, whatever starts in between.
+#[test]
+fn a_configuration_that_is_gone_with_its_copy_is_told() {
+    let mut world = World::new();
+    let told = |world: &World| {
+        let problem = world.core.problems().get(ProblemKind::RejectedConfiguration);
+        problem.map(|problem| (problem.message.clone(), problem.severity))
+    };
+    let set = Config {
+        file: Some(DEFAULT_PATH.into()),
+        protect_backends: true,
+        ..Config::default()
+    };
+    let empty = Config {
+        protect_backends: false,
+        ..set.clone()
+    };
+    // Nothing is lost with a file that sets nothing.
+    for (config, is_told) in [(empty, false), (set, true)] {
+        world.reload_with(config);
+        world.run();
+        world.happen(Event::Restart([].into()));
+        assert_eq!(told(&world), None);
+        world.config = Config::default();
+        for loss in [None, Some(Loss::Reboot), None] {
+            world.happen(Event::Restart(loss.into_iter().collect()));
+            let (message, severity) = told(&world).unzip();
+            assert_eq!(message.is_some(), is_told, "{message:?}");
+            if let Some(message) = message {
+                assert!(
+                    message.contains(DEFAULT_PATH) && message.contains("reload"),
+                    "{message}"
+                );
+                assert_eq!(severity, Some(Severity::Warning));
+            }
+        }
+        world.reload_with(Config::default());
+        world.run();
+        assert_eq!(told(&world), None);
+        world.happen(Event::Restart([].into()));
+        assert_eq!(told(&world), None);
+    }
 }
 
 /// A service that came back while the record could not be written is served again, though the store and the table are gone.
