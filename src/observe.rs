@@ -49,7 +49,7 @@ pub enum ObserveError {
     #[error("the request was cancelled")]
     Gone,
     /// The output could not be written.
-    #[error("failed to write what was seen: {0}")]
+    #[error("failed to write the result: {0}")]
     Write(#[from] io::Error),
 }
 
@@ -278,12 +278,9 @@ fn each(
 
 fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &BackendPlaces) -> Result<DropCounts, KernelError> {
     let mut counts = DropCounts::default();
-    if services.table.is_none() {
-        return Ok(counts);
-    }
-    for set in drop_sets::sets() {
-        counts.add(set, &counted(kernel, set)?, &services.summary, places);
-    }
+    read_sets(kernel, services, drop_sets::sets(), |set, counted| {
+        counts.add(set, counted, &services.summary, places);
+    })?;
     Ok(counts)
 }
 
@@ -293,13 +290,25 @@ fn connections(
     places: &BackendPlaces,
 ) -> Result<ConnectionCounts, KernelError> {
     let mut counts = ConnectionCounts::default();
-    if services.table.is_none() {
-        return Ok(counts);
-    }
-    for set in ConnectionCounts::sets() {
-        counts.add(set, &counted(kernel, set)?, &services.summary, places);
-    }
+    read_sets(kernel, services, ConnectionCounts::sets(), |set, counted| {
+        counts.add(set, counted, &services.summary, places);
+    })?;
     Ok(counts)
+}
+
+/// Calls `each` with the counters of each of these sets; without a table, not at all.
+fn read_sets(
+    kernel: &mut dyn Kernel,
+    services: &ServicesView,
+    sets: impl IntoIterator<Item = SetName>,
+    mut each: impl FnMut(SetName, &[Counted]),
+) -> Result<(), KernelError> {
+    if services.table.is_some() {
+        for set in sets {
+            each(set, &counted(kernel, set)?);
+        }
+    }
+    Ok(())
 }
 
 /// Reads the counters of a set. The table may be of another version, without the set, or have just been removed.

@@ -186,12 +186,64 @@ impl FromRequestParts<ApiState> for ServiceRequest {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &ApiState) -> Result<Self, ApiError> {
-        let by = Extension::<Peer>::from_request_parts(parts, shared).await;
-        let Extension(by) = by.map_err(|error| ApiError::failed(error.body_text()))?;
         let PathServiceName(name) = PathServiceName::from_request_parts(parts, shared).await?;
+        let ChangeRequest { by, params, headers } = ChangeRequest::from_request_parts(parts, shared).await?;
         Ok(Self {
             by,
             name,
+            params,
+            headers,
+        })
+    }
+}
+
+/// An order about the app that the path names.
+#[derive(Debug)]
+pub(super) struct AppRequest {
+    /// User and process of the client.
+    pub(super) by: Peer,
+    /// Id of the app.
+    pub(super) app: PlatformId,
+    /// Parameters of the query.
+    pub(super) params: Params,
+    /// The headers.
+    pub(super) headers: HeaderMap,
+}
+
+impl FromRequestParts<ApiState> for AppRequest {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &ApiState) -> Result<Self, ApiError> {
+        let PathApp(app) = PathApp::from_request_parts(parts, shared).await?;
+        let ChangeRequest { by, params, headers } = ChangeRequest::from_request_parts(parts, shared).await?;
+        Ok(Self {
+            by,
+            app,
+            params,
+            headers,
+        })
+    }
+}
+
+/// An order whose path names nothing.
+#[derive(Debug)]
+pub(super) struct ChangeRequest {
+    /// User and process of the client.
+    pub(super) by: Peer,
+    /// Parameters of the query.
+    pub(super) params: Params,
+    /// The headers.
+    pub(super) headers: HeaderMap,
+}
+
+impl FromRequestParts<ApiState> for ChangeRequest {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &ApiState) -> Result<Self, ApiError> {
+        let by = Extension::<Peer>::from_request_parts(parts, shared).await;
+        let Extension(by) = by.map_err(|error| ApiError::failed(error.body_text()))?;
+        Ok(Self {
+            by,
             params: Params::from_request_parts(parts, shared).await?,
             headers: parts.headers.clone(),
         })

@@ -1,9 +1,8 @@
 //! Resources of the add-on, for the gateway's operator.
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::services::object;
@@ -14,7 +13,7 @@ use crate::api::body::AcceptedMedia;
 use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::orders::{PlanBody, ProvisionBody};
-use crate::api::params::{Params, PathApp};
+use crate::api::params::{AppRequest, Params, PathApp};
 use crate::api::shared::ApiState;
 use crate::control::request::{AddonOrder, DaemonRequest, Peer};
 
@@ -38,12 +37,15 @@ pub(in crate::api) async fn one(
 
 pub(in crate::api) async fn provision(
     State(shared): State<ApiState>,
-    Extension(by): Extension<Peer>,
-    PathApp(app): PathApp,
-    params: Params,
-    headers: HeaderMap,
+    request: AppRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let AppRequest {
+        by,
+        app,
+        params,
+        headers,
+    } = request;
     params.known(&[])?;
     let (text, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     let ProvisionBody { plan, port } = object(&text)?;
@@ -61,12 +63,15 @@ pub(in crate::api) async fn provision(
 
 pub(in crate::api) async fn plan(
     State(shared): State<ApiState>,
-    Extension(by): Extension<Peer>,
-    PathApp(app): PathApp,
-    params: Params,
-    headers: HeaderMap,
+    request: AppRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let AppRequest {
+        by,
+        app,
+        params,
+        headers,
+    } = request;
     params.known(&[])?;
     let (text, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
     let PlanBody { plan } = object(&text)?;
@@ -74,40 +79,16 @@ pub(in crate::api) async fn plan(
     shared.order(app, request, by).await
 }
 
-pub(in crate::api) async fn suspend(
-    State(shared): State<ApiState>,
-    Extension(by): Extension<Peer>,
-    PathApp(app): PathApp,
-    params: Params,
-) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    shared
-        .order(app.clone(), AddonRequest::Suspend(ResourceTarget::Any(app)), by)
-        .await
+pub(in crate::api) async fn suspend(State(shared): State<ApiState>, request: AppRequest) -> Result<Response, ApiError> {
+    shared.order_about(request, AddonRequest::Suspend).await
 }
 
-pub(in crate::api) async fn resume(
-    State(shared): State<ApiState>,
-    Extension(by): Extension<Peer>,
-    PathApp(app): PathApp,
-    params: Params,
-) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    shared
-        .order(app.clone(), AddonRequest::Resume(ResourceTarget::Any(app)), by)
-        .await
+pub(in crate::api) async fn resume(State(shared): State<ApiState>, request: AppRequest) -> Result<Response, ApiError> {
+    shared.order_about(request, AddonRequest::Resume).await
 }
 
-pub(in crate::api) async fn remove(
-    State(shared): State<ApiState>,
-    Extension(by): Extension<Peer>,
-    PathApp(app): PathApp,
-    params: Params,
-) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    shared
-        .order(app.clone(), AddonRequest::Deprovision(ResourceTarget::Any(app)), by)
-        .await
+pub(in crate::api) async fn remove(State(shared): State<ApiState>, request: AppRequest) -> Result<Response, ApiError> {
+    shared.order_about(request, AddonRequest::Deprovision).await
 }
 
 fn plan_named(text: &str) -> Result<PlanName, ApiError> {
@@ -115,6 +96,17 @@ fn plan_named(text: &str) -> Result<PlanName, ApiError> {
 }
 
 impl ApiState {
+    /// Gives an order that has neither parameters nor a body.
+    async fn order_about(
+        &self,
+        request: AppRequest,
+        order: fn(ResourceTarget) -> AddonRequest,
+    ) -> Result<Response, ApiError> {
+        let AppRequest { by, app, params, .. } = request;
+        params.known(&[])?;
+        self.order(app.clone(), order(ResourceTarget::Any(app)), by).await
+    }
+
     /// Gives an order about a resource to the daemon, and returns the resource as it is afterwards.
     async fn order(&self, app: PlatformId, request: AddonRequest, by: Peer) -> Result<Response, ApiError> {
         let order = AddonOrder::new(request, Dialect::Local, by);

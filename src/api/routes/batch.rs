@@ -1,9 +1,7 @@
 //! Several services, changed in one request: all of them or none.
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,9 +12,9 @@ use crate::api::body::AcceptedMedia;
 use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::limits::MAX_DRAIN;
-use crate::api::params::{self, Params};
+use crate::api::params::{self, ChangeRequest};
 use crate::api::shared::ApiState;
-use crate::control::request::{BatchItem, BatchOrder, DaemonRequest, Peer, ServiceEdit};
+use crate::control::request::{BatchItem, BatchOrder, DaemonRequest, ServiceEdit};
 use crate::store::Expect;
 
 #[derive(Deserialize)]
@@ -42,9 +40,7 @@ struct Item {
 
 pub(in crate::api) async fn change(
     State(shared): State<ApiState>,
-    Extension(by): Extension<Peer>,
-    params: Params,
-    headers: HeaderMap,
+    ChangeRequest { by, params, headers }: ChangeRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut params = params.known(&["take_over", "drain"])?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::limits::{LONGEST_ORIGIN, MAX_DRAIN};
 use crate::api::openapi::OPENAPI;
-use crate::api::params::Params;
+use crate::api::params::{ChangeRequest, Params};
 use crate::api::shared::ApiState;
 use crate::control::request::{Apply, ApplyOptions, DaemonRequest, Peer};
 use crate::view::snapshot::{DaemonView, DrainView};
@@ -78,9 +78,7 @@ pub(in crate::api) async fn openapi(params: Params) -> Result<Response, ApiError
 
 pub(in crate::api) async fn apply(
     State(shared): State<ApiState>,
-    Extension(by): Extension<Peer>,
-    params: Params,
-    headers: HeaderMap,
+    ChangeRequest { by, params, headers }: ChangeRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut params = params.known(&[

@@ -15,7 +15,7 @@ use crate::api::error::ApiError;
 use crate::api::json::json;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::orders::{BackendsBody, PauseBody};
-use crate::api::params::{Params, PathServiceName, ServiceRequest};
+use crate::api::params::{ChangeRequest, Params, PathServiceName, ServiceRequest};
 use crate::api::shared::ApiState;
 use crate::control::request::{
     DaemonRequest, EditOrder, ListedService, PauseOrder, Peer, Refused, ServiceEdit, ServiceView,
@@ -44,9 +44,7 @@ pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params)
 /// Creates a service that does not exist, with the name in the body.
 pub(in crate::api) async fn create(
     State(shared): State<ApiState>,
-    Extension(by): Extension<Peer>,
-    params: Params,
-    headers: HeaderMap,
+    ChangeRequest { by, params, headers }: ChangeRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut params = params.known(&["take_over"])?;

@@ -153,28 +153,26 @@ fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
             "connections whose ends disappeared without closing keep their entries and source ports for this time, unless the service or the configuration has an `idle_timeout`",
         );
     }
-    if is("acct", 0) {
-        let seen = "net.netfilter.nf_conntrack_acct is 0";
-        let cause = "flows have no packet and byte counters; flows that begin after the setting is changed have them";
-        let fix = command("sysctl -w net.netfilter.nf_conntrack_acct=1");
-        diagnosis.found(
+    for (id, name, cause) in [
+        (
             "conntrack-accounting-off",
-            FindingSeverity::Note,
-            seen.into(),
-            cause.into(),
-            Some(fix),
-        );
-    }
-    if is("timestamp", 0) {
-        let seen = "net.netfilter.nf_conntrack_timestamp is 0";
-        let cause = "the age of flows is unknown; it is known for flows that begin after the setting is changed";
-        let fix = command("sysctl -w net.netfilter.nf_conntrack_timestamp=1");
-        diagnosis.found(
+            "acct",
+            "flows have no packet and byte counters; flows that begin after the setting is changed have them",
+        ),
+        (
             "conntrack-timestamps-off",
-            FindingSeverity::Note,
-            seen.into(),
-            cause.into(),
-            Some(fix),
-        );
+            "timestamp",
+            "the age of flows is unknown; it is known for flows that begin after the setting is changed",
+        ),
+    ] {
+        if is(name, 0) {
+            diagnosis.found(
+                id,
+                FindingSeverity::Note,
+                format!("net.netfilter.nf_conntrack_{name} is 0"),
+                cause.into(),
+                Some(command(format!("sysctl -w net.netfilter.nf_conntrack_{name}=1"))),
+            );
+        }
     }
 }
