@@ -67,6 +67,28 @@ fn a_backend_that_moves_to_another_service_has_to_answer_first() {
     assert_eq!(world.balanced("shop"), [at(1), at(3)].into());
 }
 
+/// A backend that is added to a second service gets no connections there before it has answered another probe, although the first
+/// service knows it as healthy: the address may belong to another container by now.
+#[test]
+fn a_backend_that_is_added_to_a_second_service_has_to_answer_first() {
+    let mut world = World::new(file(&[("web", 20001, &[1, 2]), ("shop", 20002, &[3])]));
+    world.wait(Duration::from_secs(30));
+    assert_eq!(world.balanced("web"), [at(1), at(2)].into());
+    world.containers.down.insert(at(1));
+    world.happen(Event::File(Box::new(file(&[
+        ("web", 20001, &[1, 2]),
+        ("shop", 20002, &[1, 3]),
+    ]))));
+    assert!(world.balanced("web").contains(&at(1)), "its failure is not known yet");
+    for _ in 0..40 {
+        assert_eq!(world.balanced("shop"), [at(3)].into());
+        world.wait(Duration::from_millis(500));
+    }
+    world.containers.down.remove(&at(1));
+    world.wait(Duration::from_secs(15));
+    assert_eq!(world.balanced("shop"), [at(1), at(3)].into());
+}
+
 /// A backend that moved while no daemon ran gets no connections before it has answered a probe.
 #[test]
 fn a_backend_that_moved_while_no_daemon_ran_has_to_answer_first() {

@@ -90,6 +90,39 @@ fn a_failed_deploy_does_not_block_the_next_one_of_its_service() {
     world.end().unwrap();
 }
 
+/// The end of a deploy that could not be stored is written together with the next deploy, and not once more: the store would refuse
+/// that, and would have to be read anew.
+#[test]
+fn an_end_that_the_next_deploy_has_written_is_not_written_again() {
+    let mut world = World::new();
+    world.containers.down.insert(endpoint(3));
+    world.deploy(0, &[3], None);
+    world.run();
+    world.happen(Event::Full(5));
+    world.containers.down.clear();
+    world.wait(Duration::from_secs(1));
+    assert_eq!(world.core.deploys(world.time())[0].phase, "failed");
+    world.storage().full_until = None;
+    // After this change the store is read, and known for certain: the first deploy still probes there.
+    world.happen(Event::Patch(1, 3));
+    world.run();
+    let phases = |world: &mut World| -> Vec<DeployPhase> {
+        let deploys = world.store().deploys(None, 2).unwrap();
+        deploys.iter().map(|deploy| deploy.phase).collect()
+    };
+    assert_eq!(phases(&mut world), [DeployPhase::Probing]);
+    world.containers.down.insert(endpoint(4));
+    world.deploy(0, &[4], None);
+    world.run();
+    assert_eq!(phases(&mut world), [DeployPhase::Probing, DeployPhase::Failed]);
+    world.wait(Duration::from_secs(10));
+    assert_eq!(world.storage().steps_too_late, 0);
+    world.containers.down.clear();
+    world.wait(Duration::from_secs(60));
+    assert_eq!(phases(&mut world), [DeployPhase::Drained, DeployPhase::Failed]);
+    world.end().unwrap();
+}
+
 /// A new deploy supersedes one that probes. Targets of both are still probed, those of the first only are not.
 #[test]
 fn a_deploy_supersedes_one_that_probes() {

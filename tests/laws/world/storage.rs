@@ -22,6 +22,8 @@ pub(crate) struct Storage {
     pub(crate) kill: Option<Kill>,
     /// Most changes that were written in one transaction.
     pub(crate) most_together: usize,
+    /// Number of steps of deploys that the store refused because the deploy had ended already.
+    pub(crate) steps_too_late: usize,
 }
 
 /// A daemon is killed at one of its next writes.
@@ -53,6 +55,7 @@ impl Storage {
             fail_change: None,
             kill: None,
             most_together: 0,
+            steps_too_late: 0,
         }
     }
 
@@ -120,7 +123,11 @@ impl Storage {
             }
             return Some(refused);
         }
-        Some(store_work::perform(&mut self.opened, write))
+        let result = store_work::perform(&mut self.opened, write);
+        if let WriteResult::Stepped(Err(StoreError::Phase { .. })) = &result {
+            self.steps_too_late += 1;
+        }
+        Some(result)
     }
 }
 
