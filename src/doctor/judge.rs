@@ -164,7 +164,7 @@ impl<'a> ChainWalk<'a> {
                 };
                 match self.verdict(verdict, place, holds, holds.min(certain), depth) {
                     PacketStep::Next => {}
-                    PacketStep::Doubt => certain = certain.min(Holds::Unknown),
+                    PacketStep::Uncertain => certain = certain.min(Holds::Unknown),
                     PacketStep::End(end) => return end,
                 }
             }
@@ -237,7 +237,7 @@ impl<'a> ChainWalk<'a> {
 enum PacketStep {
     Next,
     /// The following rules may or may not be reached.
-    Doubt,
+    Uncertain,
     End(ChainEnd),
 }
 
@@ -245,7 +245,7 @@ fn leaving(own: Holds) -> PacketStep {
     if own == Holds::Yes {
         PacketStep::End(ChainEnd::Through)
     } else {
-        PacketStep::Doubt
+        PacketStep::Uncertain
     }
 }
 

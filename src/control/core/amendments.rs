@@ -149,7 +149,7 @@ impl Core {
         match self.order_queue.resources {
             Knowledge::Certain => amendments.again_at = None,
             Knowledge::Unreadable => return None,
-            Knowledge::Doubtful => {
+            Knowledge::Uncertain => {
                 self.order_queue.refreshing = true;
                 return Some(Write::Refresh);
             }

@@ -42,7 +42,7 @@ pub(super) enum Knowledge {
     #[default]
     Certain,
     /// The store has to be read before a decision.
-    Doubtful,
+    Uncertain,
     /// The store had to be read, and could not be.
     Unreadable,
 }
@@ -51,7 +51,7 @@ impl OrderQueue {
     /// Returns whether the next order changes a resource and the store has to be read before.
     pub(super) fn reads_first(&self) -> bool {
         let is_next = matches!(self.orders.front(), Some(Order::Addon(..)));
-        is_next && self.resources == Knowledge::Doubtful && !self.lost
+        is_next && self.resources == Knowledge::Uncertain && !self.lost
     }
 
     /// Returns whether the known resources are those of the store.

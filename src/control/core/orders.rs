@@ -280,7 +280,7 @@ impl Core {
                 self.carry_out(accepted, &committed, now);
             }
             Err(error) => {
-                self.order_queue.resources = Knowledge::Doubtful;
+                self.order_queue.resources = Knowledge::Uncertain;
                 if !self.orphans_removed_by(&accepted.edits).is_empty() {
                     self.due.remember_at_once(now.instant);
                 }

@@ -119,7 +119,7 @@ impl Core {
         let mut opened = match refreshed {
             Ok(opened) => opened,
             Err(error) => {
-                if self.order_queue.resources == Knowledge::Doubtful {
+                if self.order_queue.resources == Knowledge::Uncertain {
                     self.order_queue.resources = Knowledge::Unreadable;
                 }
                 return self.store_trouble(Some(&error), now);

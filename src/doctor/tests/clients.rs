@@ -169,7 +169,7 @@ fn rules_that_together_drop_all_clients_are_told() {
 }
 
 #[test]
-fn matches_that_count_are_errors_or_doubts() {
+fn matches_that_count_are_errors_or_warnings() {
     for (option, severity) in [
         ("-m recent --set --name x --rsource", Some(FindingSeverity::Broken)),
         (
