@@ -190,7 +190,7 @@ impl RecordFile {
             file.write_all(&frame)
         } else {
             Err(io::Error::other(
-                "somebody else has written to the journal of the record",
+                "another process has written to the journal of the record",
             ))
         };
         if written.is_err() {

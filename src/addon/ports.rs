@@ -202,7 +202,7 @@ pub enum PortRefusal {
     #[error("port {0} is in use")]
     InUse(NonZeroU16),
     /// The requested port was given back a short time ago.
-    #[error("port {port} was given back a short time ago; it can be had again in {seconds} s")]
+    #[error("port {port} was given back a short time ago; it is available again in {seconds} s")]
     Resting {
         /// The requested port.
         port: NonZeroU16,

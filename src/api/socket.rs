@@ -34,7 +34,7 @@ pub enum SocketError {
     #[error("another daemon answers on {}; it serves there until it ends", tcpgw_core::escape::path(.0))]
     InUse(PathBuf),
     /// Something else has its name.
-    #[error("{} is there and is no socket: remove it, or choose another path", tcpgw_core::escape::path(.0))]
+    #[error("{} exists and is not a socket: remove it, or choose another path", tcpgw_core::escape::path(.0))]
     NotASocket(PathBuf),
     /// The path does not fit into a socket address.
     #[error("{} is too long for a socket: {LONGEST_PATH} bytes at most, with some to spare", tcpgw_core::escape::path(.0))]

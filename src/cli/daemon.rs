@@ -71,7 +71,7 @@ pub(super) struct Arguments {
     /// Backends that get new connections when all backends of a service fail [default: keep]
     #[arg(long, env = "TCPGW_ALL_FAILED", value_enum)]
     all_failed: Option<AllFailed>,
-    /// The most probes at a time, 1 to 16384 [default: 4096]
+    /// Maximum number of probes at a time, 1 to 16384 [default: 4096]
     #[arg(long, env = "TCPGW_MAX_PROBES", value_name = "N")]
     max_probes: Option<MaxProbes>,
     /// Accept a state file without services over a gateway that has some [default: false]
@@ -159,7 +159,7 @@ fn start_logs(global: &Global, settings: &DaemonSettings) -> (SetLevel, Option<L
     let tell = |lines| {
         tracing::warn!(
             lines,
-            "nobody read the log; this many lines before this one were left out"
+            "the log is not read fast enough; this many lines before this one were dropped"
         );
     };
     let log = LogQueue::start(tell).ok();

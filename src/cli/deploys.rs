@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// List only deploys of this service
     #[arg(long, value_name = "SERVICE", conflicts_with = "id")]
     service: Option<String>,
-    /// The most deploys to list
+    /// Maximum number of deploys to list
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "id")]
     limit: usize,
 }

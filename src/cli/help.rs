@@ -16,7 +16,7 @@ Usage: tcpgw COMMAND [OPTIONS]
 
 State file    check     validate it            diff      show what apply changes
               render    print it as nft rules  apply     put it into the kernel
-Look          status    services and backends  flows     live connections
+Inspect       status    services and backends  flows     live connections
               doctor    what breaks traffic    who       the client of a flow
               events    what the daemon did    history   changes of services
               top       live in a terminal

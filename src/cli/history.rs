@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     /// Show only changes of this service: its name, or `app:APP_ID` for all services that an app has or had by the add-on
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
-    /// The most changes to show; the newest come first
+    /// Maximum number of changes to show; the newest come first
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
     /// Show only changes of the last T

@@ -113,7 +113,7 @@ struct ChangeOptions {
     /// Change nothing unless the service still has this revision (see `service show`)
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
-    /// Longest time that flows of backends that this removes may live [default: the service's `drain_timeout`]
+    /// Longest time that flows of the backends that this change removes may live [default: the service's `drain_timeout`]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     drain: Option<std::time::Duration>,
 }

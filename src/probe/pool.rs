@@ -194,7 +194,7 @@ impl Pool {
         let Err(errno) = place.socket.as_ref()?.bind(source) else {
             return Some(token);
         };
-        tracing::debug!(%source, %errno, "failed to probe from a source address: the route's is taken");
+        tracing::debug!(%source, %errno, "failed to probe from a source address: the address that the route has is used instead");
         place.socket = None;
         self.vacant.push(token);
         None

@@ -30,14 +30,14 @@ pub enum ReconcileError {
     Busy,
     /// Only its owner may write to the table.
     #[error(
-        "the table inet tcpgw is owned by another program (netlink port {0}, mostly that process' number): nobody else can \
+        "the table inet tcpgw is owned by another program (netlink port {0}, usually the id of its process): nobody else can \
          change it; end that program first"
     )]
     Foreign(u32),
     /// The note that keeps removed services from coming back cannot be written.
     #[error(
-        "failed to write {0}, which has to say that services no provider defines were removed; nothing was changed; make it writable, then try \
-         again"
+        "failed to write {0}, which has to record that orphans (services that no provider defines) were removed, or they would be served \
+         again; nothing was changed; make it writable, then try again"
     )]
     Unrecorded(String),
     /// The flows in the kernel have another mark.

@@ -183,7 +183,7 @@ impl KnownContents {
     pub fn rebuild(&self) -> Option<String> {
         match &self.table {
             KnownTable::Other(comment) => Some(match comment {
-                Some(_) if self.is_edited() => "somebody changed the rules of the table in the kernel".into(),
+                Some(_) if self.is_edited() => "another program changed the rules of the table in the kernel".into(),
                 Some(comment) => format!("the table in the kernel has other rules ({comment})"),
                 None => "the table in the kernel has other rules".into(),
             }),
@@ -489,7 +489,7 @@ impl<K: Kernel> Reconciler<'_, K> {
 
 /// Logs that a change could not be recorded before it is made.
 pub(super) fn unannounced(error: &std::io::Error) {
-    tracing::warn!(%error, "failed to write down a change before it is made; if tcpgw is killed now, the next run may not know whose the services are");
+    tracing::warn!(%error, "failed to record a change before it is made; if tcpgw is killed now, the next run may not know to which provider the services belong");
 }
 
 /// Returns the versions of the program and of its rules: a record of others says nothing about this version's table.

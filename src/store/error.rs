@@ -54,7 +54,7 @@ pub enum StoreError {
     /// The store was replaced by an older one.
     #[error(
         "{path} is older than what was served last: it is at revision {found}, and {known} was there; what is served goes on; put the \
-         newer one in its place, or, to go by this one, remove {path}.last, and restart the daemon", path = tcpgw_core::escape::path(path)
+         newer one in its place, or, to use this one as it is, remove {path}.last, and restart the daemon", path = tcpgw_core::escape::path(path)
     )]
     Older {
         /// Path of the store.
@@ -67,13 +67,13 @@ pub enum StoreError {
     /// The store lacks writes that were acknowledged.
     #[error(
         "{path} lacks changes that were acknowledged: its log {path}-wal was removed or cut, or it was copied without its log; what is served \
-         goes on; put the log or a newer store in its place, or, to go by this one, remove {path}.written, and restart the daemon",
+         goes on; put the log or a newer store in its place, or, to use this one as it is, remove {path}.written, and restart the daemon",
         path = tcpgw_core::escape::path(.0)
     )]
     Incomplete(PathBuf),
     /// Another process uses the store.
     #[error(
-        "{} is in use by {holder}; one process at a time may have it",
+        "{} is in use by {holder}; only one process at a time may use it",
         tcpgw_core::escape::path(path)
     )]
     Locked {
@@ -121,8 +121,8 @@ pub enum StoreError {
     },
     /// The file of last services, the only one that knows orphans, cannot be written.
     #[error(
-        "failed to write {}, which alone says that a service no provider defines was removed: {what}; nothing was changed; make it \
-         writable, then try again",
+        "failed to write {}, which has to record that an orphan (a service that no provider defines) was removed, or it would be served \
+         again: {what}; nothing was changed; make it writable, then try again",
         tcpgw_core::escape::path(path)
     )]
     Last {

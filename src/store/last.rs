@@ -125,7 +125,7 @@ pub enum LastError {
         message: String,
     },
     /// The file is damaged.
-    #[error("{} is damaged: the services that were served last are not known from it", tcpgw_core::escape::path(.0))]
+    #[error("{} is damaged: the services that were served last cannot be read from it", tcpgw_core::escape::path(.0))]
     Damaged(PathBuf),
 }
 
@@ -182,7 +182,7 @@ impl Last {
             _ => ("them", "were"),
         };
         let message = format!(
-            "{}: the services that were served last could not be read from {file}, and {file} {verb} set aside: look whether any are \
+            "{}: the services that were served last could not be read from {file}, and {file} {verb} set aside: check whether any are \
              missing, order these anew, and remove {file}",
             names.join(", ")
         );

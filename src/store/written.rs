@@ -56,7 +56,7 @@ pub fn set_aside(store: &Path) {
             escape::path(&path),
             escape::path(&aside)
         ),
-        Err(error) => tracing::error!("{} is damaged; failed to keep it beside: {error}", escape::path(&path)),
+        Err(error) => tracing::error!("{} is damaged; failed to move it aside: {error}", escape::path(&path)),
     }
 }
 

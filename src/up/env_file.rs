@@ -37,7 +37,7 @@ pub fn parse(text: &str) -> Result<EnvFile, EnvFileError> {
         let is_key =
             |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let Some((key, value)) = line.split_once('=').filter(|(key, _)| is_key(key)) else {
-            file.remarks.extend(passed_over(line).map(|why| (at + 1, why)));
+            file.remarks.extend(ignored(line).map(|why| (at + 1, why)));
             continue;
         };
         if value.contains('\0') {
@@ -50,18 +50,18 @@ pub fn parse(text: &str) -> Result<EnvFile, EnvFileError> {
 }
 
 /// Returns why a line is ignored; `None`: it is empty or a comment.
-fn passed_over(line: &str) -> Option<&'static str> {
+fn ignored(line: &str) -> Option<&'static str> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
         None
     } else if line.starts_with("export ") {
-        Some("passed over: a line is KEY=VALUE, without `export`")
+        Some("ignored: a line must be KEY=VALUE, without `export`")
     } else if line.contains('=') {
         Some(
-            "passed over: a line is KEY=VALUE, with a key of letters, digits and _ that begins the line, and no space before the =",
+            "ignored: a line must be KEY=VALUE, where the key begins the line, consists of letters, digits and _, and has no space behind it",
         )
     } else {
-        Some("passed over, since it is not KEY=VALUE")
+        Some("ignored, because it is not KEY=VALUE")
     }
 }
 
@@ -70,9 +70,9 @@ fn remark(value: &str) -> Option<&'static str> {
     let first = value.chars().next()?;
     let is_quoted = value.len() > 1 && value.ends_with(first);
     if matches!(first, '"' | '\'') && !is_quoted {
-        Some("the value is taken with its quotation mark, since it does not end with one")
+        Some("the quotation mark is part of the value, because the value does not end with one")
     } else if !matches!(first, '"' | '\'') && value.contains(" #") {
-        Some("the value is taken with its `#` and what follows: a comment is a line of its own")
+        Some("the `#` and what follows are part of the value: a comment needs a line of its own")
     } else {
         None
     }

@@ -29,7 +29,7 @@ pub enum FormationError {
         known: String,
     },
     /// The total number of instances is too large.
-    #[error("{0} processes in all are too many: {MAX_TOTAL} at most")]
+    #[error("{0} processes in total are too many: at most {MAX_TOTAL} are allowed")]
     Total(u32),
 }
 

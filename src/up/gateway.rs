@@ -241,7 +241,9 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
                 Err(error) => {
                     (self.tell)(GatewayEvent::NotTold(error.to_string()));
                     if !std::mem::replace(&mut self.has_failed, true) {
-                        let why = format!("the gateway was not told where connections go, and is told again: {error}");
+                        let why = format!(
+                            "failed to tell the gateway which processes get connections, and trying again: {error}"
+                        );
                         (self.tell)(GatewayEvent::Say(why));
                     }
                     self.collect(PAUSE);

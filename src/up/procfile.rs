@@ -1,7 +1,7 @@
 //! The Procfile: the names of an app's process types, and the command of each.
 //!
 //! Lines are read as foreman reads them: `NAME: COMMAND` with a name of letters, digits, `_` and `-` at the beginning of a line;
-//! every other line is passed over. Stricter than foreman are the lengths, and that a name stands there once.
+//! every other line is ignored. Stricter than foreman are the lengths, and that a name stands there once.
 
 use std::fmt;
 
@@ -53,7 +53,7 @@ pub struct ProcessType {
 pub struct Procfile {
     /// The process types, in the order of the file; at least one.
     pub types: Vec<ProcessType>,
-    /// The numbers of lines, from 1, that were passed over although they are neither empty nor comments.
+    /// The numbers of lines, from 1, that were ignored although they are neither empty nor comments.
     pub ignored: Vec<usize>,
 }
 

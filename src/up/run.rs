@@ -315,7 +315,7 @@ impl Up<'_> {
             } else {
                 let why = self.not_told.as_deref().unwrap_or("the daemon has not answered");
                 UpAnswer::Failed(format!(
-                    "the gateway was not told within {} where connections go ({why}): {} go on to get connections, and end when it is told",
+                    "the gateway has not confirmed within {} which processes get connections ({why}): {} still get some, and end when it confirms",
                     duration::show(SCALE),
                     draining.join(", ")
                 ))

@@ -174,7 +174,7 @@ pub fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoService {
     /// The name is that of no service.
-    #[error("there is no service named \"{0}\" here; `tcpgw status` lists those there are")]
+    #[error("there is no service named \"{0}\" here; `tcpgw status` lists all services")]
     Name(Box<str>),
     /// The name is that of no service, and some services have no known name.
     #[error(
@@ -183,7 +183,7 @@ pub enum NoService {
     )]
     Unnamed(Box<str>, usize),
     /// The port is that of no service.
-    #[error("no service listens on port {0} here; `tcpgw status` lists those there are")]
+    #[error("no service listens on port {0} here; `tcpgw status` lists all services")]
     ListensAt(u16),
 }
 

@@ -196,7 +196,7 @@ fn a_plain_table_is_replaced_by_one_that_is_owned() {
     // Without its hooks it would do nothing, whatever is in it.
     net.nft("gateway", "add table inet tcpgw { flags dormant; }");
     let told = net.tcpgw(&["apply", &net.state_file("state.json", &state)]).ok();
-    assert!(told.contains("somebody changed the rules"), "{told}");
+    assert!(told.contains("another program changed the rules"), "{told}");
     net.tcpgw(&["teardown"]).ok();
     old.apply(&state).expect("there is none");
     conn = reconnected(&net, conn);

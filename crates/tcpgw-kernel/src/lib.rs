@@ -204,7 +204,7 @@ pub enum KernelError {
     #[error("the kernel refused the transaction, nothing was changed: {}", Refusals(.0))]
     Refused(Vec<RefusedMessage>),
     /// Another program committed a transaction in between; nothing was changed.
-    #[error("the ruleset was changed by somebody else at the same time")]
+    #[error("the ruleset was changed by another program at the same time")]
     Outdated,
     /// The transaction was sent and the answer was lost.
     #[error("the answer to the transaction was lost, it may have been carried out: {0}")]

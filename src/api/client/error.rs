@@ -21,7 +21,7 @@ pub enum ClientError {
     },
     /// The socket is not for this user.
     #[error(
-        "a daemon may be at work behind {}, and this user may not ask it: become root, or a member of the socket's group; \
+        "a daemon may serve {}, and this user may not connect to it: become root, or a member of the socket's group; \
          `--socket none` works on the kernel without it",
         tcpgw_core::escape::path(.0)
     )]
@@ -36,7 +36,7 @@ pub enum ClientError {
     /// The daemon takes connections, or has taken too many, and does not answer.
     #[error(
         "the daemon behind {}{} has not answered for {waited:?}: it hangs, or has too much to do. `tcpgw --socket none status` \
-         looks at the kernel without it; nothing is changed beside it: `systemctl restart tcpgw`", tcpgw_core::escape::path(path), process(*pid)
+         reads the kernel without it; changes need the daemon: `systemctl restart tcpgw` starts it anew", tcpgw_core::escape::path(path), process(*pid)
     )]
     Hung {
         /// Path of the socket that was tried.

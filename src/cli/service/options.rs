@@ -36,13 +36,13 @@ pub(super) struct ServiceOptions {
     /// The burst of the limit, in packets
     #[arg(long, value_name = "N")]
     burst: Option<u32>,
-    /// The most flows of the service at a time, for each address family
+    /// Maximum number of flows of the service at a time, for each address family
     #[arg(long, value_name = "N")]
     max_flows: Option<u32>,
-    /// The most flows of each client at a time
+    /// Maximum number of flows of each client at a time
     #[arg(long, value_name = "N")]
     client_flows: Option<u32>,
-    /// The most new connections of each client, per second
+    /// Maximum number of new connections of each client, per second
     #[arg(long, value_name = "N")]
     client_handshakes: Option<u32>,
     /// Time that a connection without traffic is kept: 1s to 480h [default: `idle_timeout` of the configuration]

@@ -130,7 +130,10 @@ impl Core {
             Some(service) if service.name != *name => {
                 let problem = InputProblem {
                     place: "name".into(),
-                    message: format!("is \"{}\"; the service is \"{name}\", and keeps its name", service.name),
+                    message: format!(
+                        "is \"{}\", but the service is named \"{name}\", and a service cannot be renamed",
+                        service.name
+                    ),
                 };
                 return Err(Refused::Invalid([problem].into_iter().collect()));
             }

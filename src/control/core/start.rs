@@ -299,7 +299,7 @@ impl Core {
         (is_missing || last.notes.was_missing).then(|| {
             format!(
                 "{} was missing when a daemon started, though the store beside it is not new: services that only this file knew are not \
-                 served after a boot; look whether any is missing (`tcpgw service ls`), order it anew, then reload the daemon to end \
+                 served after a boot; check whether any is missing (`tcpgw service ls`), add it again, then reload the daemon to end \
                  this message",
                 escape::path(&Last::path(&self.settings.store))
             )
@@ -345,7 +345,7 @@ impl Core {
         );
         format!(
             "the record in the run directory was missing or damaged when a daemon started, though there was a table in the kernel: what is \
-             served goes on, and backends that drain have all of their time again{paused}{}; look whether services have to be paused \
+             served goes on, and backends that drain have all of their time again{paused}{}; check whether services have to be paused \
              (`tcpgw pause`), then reload the daemon to end this message",
             ended.unwrap_or_default()
         )

@@ -109,7 +109,7 @@ pub(super) fn last_services(settings: &DaemonSettings) -> Last {
         Err(error) => {
             match Last::set_aside(&path) {
                 Ok(name) => tracing::error!("{error}; it is kept as {}", tcpgw_core::escape::path(&name)),
-                Err(why) => tracing::error!("{error}; failed to keep it beside: {why}"),
+                Err(why) => tracing::error!("{error}; failed to move it aside: {why}"),
             }
             Last::default()
         }

@@ -73,7 +73,7 @@ impl DaemonLoop {
         let ended = async {
             for task in tasks {
                 if let Err(error) = task.await {
-                    tracing::error!(%error, "an API has ended");
+                    tracing::error!(%error, "the task that serves an API has failed");
                 }
             }
         };

@@ -13,7 +13,7 @@ use crate::up::settings::UpSettings;
 /// Default port that processes listen on.
 const PORT: &str = "5000";
 
-/// Lines of `.env` that are not as they look which are told one by one.
+/// Maximum number of ignored or ambiguous lines that are reported one by one.
 const MOST_REMARKS: usize = 20;
 
 /// Contents of the files.
@@ -22,25 +22,22 @@ pub(super) struct Files {
     pub(super) procfile: Procfile,
     pub(super) formation: Formation,
     pub(super) variables: BTreeMap<String, String>,
-    /// Lines of files of variables that are not as they look, in words.
+    /// Reports about lines of files of variables that are ignored, or ambiguous.
     remarks: Vec<String>,
     pub(super) port: u16,
 }
 
 impl Files {
-    /// Says which lines are passed over, or are not as they look.
+    /// Prints which lines are ignored or ambiguous.
     pub(super) fn show_remarks(&self, output: &Output) {
         let ignored = self.procfile.ignored.iter();
-        let ignored = ignored.map(|line| format!("Procfile, line {line}: passed over, since it is not NAME: COMMAND"));
+        let ignored = ignored.map(|line| format!("Procfile, line {line}: ignored, because it is not NAME: COMMAND"));
         for words in ignored.chain(self.remarks.iter().take(MOST_REMARKS).cloned()) {
             output.say("system", &words);
         }
         if self.remarks.len() > MOST_REMARKS {
             let more = self.remarks.len() - MOST_REMARKS;
-            output.say(
-                "system",
-                &format!("{more} more lines of such files are not as they look"),
-            );
+            output.say("system", &format!("{more} more lines are ignored or ambiguous"));
         }
     }
 

@@ -33,7 +33,7 @@ fn wrong_input_is_refused_and_leaves_nothing() {
     app.write("Procfile", "web: exec sleep 1000\nwhat is this\n");
     app.write(".env", "");
     app.launch(&[]);
-    app.prints("Procfile, line 2: passed over");
+    app.prints("Procfile, line 2: ignored");
     app.prints("web.1  | started");
     let twice = app.cli(&[]).exits(1);
     assert!(twice.stderr.contains("runs in this directory already"), "{twice}");

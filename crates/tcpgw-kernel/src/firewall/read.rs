@@ -35,7 +35,7 @@ pub struct Unread {
     pub other_families: Vec<ForeignTable>,
     /// The table of tcpgw, which is left out.
     pub own_table: Option<OwnTable>,
-    /// Whether rules look into sets whose elements end by themselves, or are added by packets: what was read of these is old after
+    /// Whether rules use sets whose elements end by themselves, or are added by packets: what was read of these is old after
     /// some time, and the generation of the rules stays the same.
     pub changes_silently: bool,
 }

@@ -59,7 +59,7 @@ pub struct TcpPorts {
 struct RouteQuery {
     /// Source address of the packet.
     from: Option<IpAddr>,
-    /// The interface that it comes in by; `None`: this machine sends it.
+    /// Interface by which the packet comes in; `None`: this machine sends it.
     input: Option<u32>,
     mark: Option<u32>,
     /// `None`: the protocol is not told, and no rule for a protocol or a port applies.

@@ -123,7 +123,7 @@ impl AppPage<'_> {
         self.seen?.reading.as_ref().ok()
     }
 
-    /// Returns whether another look soon will show more.
+    /// Returns whether the page shows more when it is loaded again soon.
     fn is_measuring(&self) -> bool {
         let Some(seen) = self.seen else { return true };
         let Ok(reading) = &seen.reading else { return false };

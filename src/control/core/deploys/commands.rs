@@ -162,7 +162,7 @@ impl Core {
                 self.api.get(service).ok_or_else(|| missing(service))?;
                 self.deploys.last_of(service).ok_or_else(|| {
                     Refused::Refused(format!(
-                        "no deploy of service \"{service}\" is under way, so there is none to take back: `tcpgw history {service}` \
+                        "no deploy of service \"{service}\" is under way, so that none can be undone: `tcpgw history {service}` \
                          shows what changed; deploy the backends that it had anew"
                     ))
                 })?
@@ -170,7 +170,7 @@ impl Core {
         };
         let over = || {
             Refused::Refused(format!(
-                "deploy {id} is over, or there is none: see `tcpgw deploys {id}`"
+                "deploy {id} has ended or does not exist: see `tcpgw deploys {id}`"
             ))
         };
         let deploy = self.deploys.live.get(&id).ok_or_else(over)?;
