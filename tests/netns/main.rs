@@ -21,6 +21,7 @@ mod connections;
 mod constrained;
 mod daemon;
 mod dashboard;
+mod default_paths;
 mod denied;
 mod doctor;
 mod doctor_clients;

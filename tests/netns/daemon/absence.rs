@@ -215,6 +215,7 @@ fn own_etc(net: &Net) -> (OwnEtc, PathBuf) {
     fs::create_dir_all(directory).expect("a directory");
     let config = directory.join("config.toml");
     let _ = fs::remove_file(&config);
+    net.use_own_etc();
     (OwnEtc(disk), config)
 }
 
@@ -236,14 +237,7 @@ fn what_a_configuration_said_goes_on_when_it_is_gone() {
         assert!(!is_open());
         daemon.stop();
         fs::remove_file(&config).expect("it is there");
-        let store = net.file("store.db");
-        let alone = |words: &str| {
-            let line = format!(
-                "TCPGW_STORE='{}' exec {TCPGW} --socket none {words}",
-                store.to_str().expect("text")
-            );
-            net.sh("gateway", &line)
-        };
+        let alone = |words: &str| net.sh("gateway", &format!("exec {TCPGW} --socket none {words}"));
         for (command, status) in [("status --interval 0s", 0), ("doctor", 0)] {
             let told = alone(command).exits(status);
             assert!(
@@ -467,13 +461,7 @@ fn status_names_what_only_a_daemon_would_serve() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let mut daemon = begin(&net);
     thread::sleep(RECORDED);
-    let store = net.file("store.db").to_string_lossy().into_owned();
-    let ask = |command: &str| {
-        net.sh(
-            "gateway",
-            &format!("TCPGW_STORE='{store}' {TCPGW} --socket none {command}"),
-        )
-    };
+    let ask = |command: &str| net.sh("gateway", &format!("{TCPGW} --socket none {command}"));
     daemon.stop();
     let status = ask("status --interval 0s").exits(0);
     assert!(!status.stdout.contains("not served"), "{status}");

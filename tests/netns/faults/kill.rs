@@ -384,7 +384,7 @@ struct Ended {
 fn start(net: &Net, args: &[&str]) -> Child {
     let spawn = || {
         let mut command = Command::new(TCPGW);
-        command.arg("apply").args(args).env("TCPGW_RUN_DIR", net.file("run"));
+        command.arg("apply").args(args).envs(net.environment());
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -35,9 +35,7 @@ fn root_of_a_user_namespace_loads_what_its_buffer_holds_and_is_told_what_to_rais
          nft list table inet tcpgw | cksum && {TCPGW} diff -q {few} && echo equal"
     );
     let mut unshare = Command::new("unshare");
-    unshare
-        .args(["-Urn", "sh", "-c", &script])
-        .env("TCPGW_RUN_DIR", net.file("run"));
+    unshare.args(["-Urn", "sh", "-c", &script]).envs(net.environment());
     let output = unshare.output().expect("unshare runs");
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let lines: Vec<&str> = stdout.lines().collect();

@@ -23,6 +23,8 @@ use super::shell::{Ran, Running, TCPGW};
 use super::{Net, wait_until};
 
 const RELAY: &str = "TCPGW_TEST_RELAY";
+/// The state file that a daemon follows if none is named.
+const INSTALLED_STATE: &str = "/etc/tcpgw/state.json";
 
 /// A daemon that can be killed and started again. It is killed when the value is dropped.
 pub(crate) struct Daemon<'n> {
@@ -95,6 +97,10 @@ impl Net {
     /// Starts a daemon without a state file, unless its options name one.
     #[track_caller]
     pub(crate) fn daemon_without_state(&self, options: &[&str]) -> Daemon<'_> {
+        assert!(
+            !Path::new(INSTALLED_STATE).exists(),
+            "{INSTALLED_STATE} exists: a daemon of this test would serve it"
+        );
         let mut daemon = Daemon {
             net: self,
             options: options.iter().map(ToString::to_string).collect(),
@@ -116,8 +122,7 @@ impl Net {
     /// Applies a state without a daemon and with further options, with the daemon's store.
     pub(crate) fn apply_alone_with(&self, state: &Value, options: &str) -> Ran {
         let file = self.state_file("alone.json", state);
-        let store = self.file("store.db").to_string_lossy().into_owned();
-        let line = format!("TCPGW_STORE='{store}' exec {TCPGW} apply --socket none {options} '{file}'");
+        let line = format!("exec {TCPGW} apply --socket none {options} '{file}'");
         self.sh("gateway", &line)
     }
 

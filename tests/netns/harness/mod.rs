@@ -25,7 +25,7 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, Once, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 pub(crate) struct Net {
     prefix: String,
     dir: tempfile::TempDir,
+    /// Whether commands read the configuration at its default path.
+    has_own_etc: AtomicBool,
     _permit: TopologyPermit,
 }
 
@@ -73,6 +75,7 @@ impl Net {
         Self {
             prefix,
             dir: tempfile::tempdir().expect("failed to make a directory"),
+            has_own_etc: AtomicBool::new(false),
             _permit: permit,
         }
     }
@@ -85,6 +88,24 @@ impl Net {
     /// Returns the path of a file that is removed with this topology.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Returns the environment that keeps tcpgw away from files of the machine: run directory, store and configuration are
+    /// those of this topology.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+        let mut variables = vec![
+            ("TCPGW_RUN_DIR", self.file("run")),
+            ("TCPGW_STORE", self.file("store.db")),
+        ];
+        if !self.has_own_etc.load(Ordering::Relaxed) {
+            variables.push(("TCPGW_CONFIG", "/dev/null".into()));
+        }
+        variables
+    }
+
+    /// Lets commands read the configuration at its default path, for a test that has a `/etc` of its own.
+    pub(crate) fn use_own_etc(&self) {
+        self.has_own_etc.store(true, Ordering::Relaxed);
     }
 
     /// Runs `work` in the host's namespace. Sockets that it makes stay there.

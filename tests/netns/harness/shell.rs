@@ -110,7 +110,7 @@ impl Net {
     pub(crate) fn command<A: AsRef<OsStr>>(&self, host: &str, argv: &[A]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(host)]).args(argv);
-        command.env("TCPGW_RUN_DIR", self.file("run")).env("NO_COLOR", "1");
+        command.envs(self.environment()).env("NO_COLOR", "1");
         command
     }
 

@@ -95,7 +95,6 @@ impl App<'_> {
         let mut command = self.net.command(host, &[&[TCPGW, "up"], args].concat());
         command.current_dir(self.directory());
         command.env("TCPGW_SOCKET", self.net.socket());
-        command.env("TCPGW_STORE", self.net.file("store.db"));
         command.env_remove("PORT");
         command
     }
