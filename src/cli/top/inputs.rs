@@ -150,7 +150,8 @@ fn read_keys(sender: &SyncSender<TopInput>) {
     }
 }
 
-fn listen_to_signals(sender: SyncSender<TopInput>) -> Result<(), Failure> {
+/// Starts the thread that receives signals. If the command has not ended a while after one that ends it, the thread ends it.
+pub(super) fn listen_to_signals(sender: SyncSender<TopInput>) -> Result<(), Failure> {
     let failed = |source| Failure::Io {
         what: "listen to signals",
         source,

@@ -16,6 +16,8 @@ mod sample;
 mod sample_tests;
 mod source;
 mod terminal;
+#[cfg(test)]
+mod terminal_tests;
 mod view;
 
 use std::io::{self, BufWriter, IsTerminal as _};

@@ -13,8 +13,8 @@ use crate::view::status::Status;
 use crate::view::who::Who;
 use tcpgw_core::model::duration;
 
-/// Longest time for a sample, besides its interval.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest time for a sample, besides its interval. Many services take seconds; meanwhile the view says how old its values are.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks for a sample with rates over `interval`; zero for none.
 ///

@@ -83,10 +83,14 @@ fn header(canvas: &mut Canvas<'_>, model: &TopModel) {
         (_, None) => ("tcpgw top".to_owned(), Tone::Title),
         (_, Some(sample)) => {
             let word = if sample.ok { "ok" } else { "unhealthy" };
-            let tone = if sample.ok { Tone::Good } else { Tone::Bad };
+            let (age, tone) = match (model.overdue(), sample.ok) {
+                (Some(age), _) => (format!("VALUES {} OLD, ", span(age.as_secs())), Tone::Warning),
+                (None, true) => (String::new(), Tone::Good),
+                (None, false) => (String::new(), Tone::Bad),
+            };
             let flows = usize::try_from(sample.flows).unwrap_or(usize::MAX);
             let text = format!(
-                "{word}: {}, {}, {}",
+                "{age}{word}: {}, {}, {}",
                 count(sample.services.len(), "service"),
                 count(sample.backend_count(), "backend"),
                 count(flows, "flow"),
@@ -105,11 +109,7 @@ fn header(canvas: &mut Canvas<'_>, model: &TopModel) {
     } else {
         format!("{} shown, ", list.order.len())
     };
-    let age = match model.overdue() {
-        Some(age) => format!(", {} old", span(age.as_secs())),
-        None => String::new(),
-    };
-    let right = format!("{filter}by {}{order}{age}", list.sort.word());
+    let right = format!("{filter}by {}{order}", list.sort.word());
     let width = u16::try_from(right.len()).unwrap_or(u16::MAX);
     let taken = u16::try_from(text.chars().count()).unwrap_or(u16::MAX);
     if taken.saturating_add(width).saturating_add(2) <= canvas.width() {
