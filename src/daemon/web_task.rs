@@ -57,7 +57,7 @@ impl WebTask {
             let doctor = move |daemon: &RunningDaemon<'_>| doctor::examine_beside(&run_dir, &config, daemon);
             Ok((settings.listen, web.diagnosed_by(Arc::new(doctor))))
         });
-        self.hour.keep(settings.is_some());
+        self.hour.keep(config.web.is_some());
         let (requests, file) = (self.requests.clone(), self.file.clone());
         let settings = ApiSettings {
             totals: Some(Arc::clone(&self.totals)),

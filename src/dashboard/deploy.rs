@@ -34,6 +34,8 @@ pub struct DeployPage<'p> {
     pub progress: Option<&'p DeployView>,
     /// Values of all services.
     pub reading: &'p Reading,
+    /// Whether orders can be given here.
+    pub may_order: bool,
 }
 
 impl DeployPage<'_> {
@@ -43,7 +45,12 @@ impl DeployPage<'_> {
             heading: format!("Deploy {}", self.record.deploy.id),
             place: NavigationPlace::Services,
             content: html! {
-                div.live #phases { (self.phases()) }
+                div.live #phases {
+                    (self.phases())
+                    @if self.may_order && self.progress().is_some() {
+                        p { a href={ "/deploys/" (self.record.deploy.id) "/rollback" } { "Roll back…" } }
+                    }
+                }
                 div.live #swap { (self.swap()) }
                 (self.order())
             },

@@ -6,6 +6,7 @@ use super::backends::backends;
 use super::drops::drops;
 use super::flows::FlowList;
 use super::frame::{DashboardPage, NavigationPlace, tiles};
+use super::orders::orders;
 use super::overview::problem;
 use super::past;
 use super::rates::{limit, rates_note};
@@ -40,6 +41,8 @@ pub struct ServicePage<'p> {
     pub events: Option<&'p [&'p Event]>,
     /// Traffic of the last hour as a plot; `None`: it is not recorded.
     pub last_hour: Option<&'p Markup>,
+    /// Whether orders can be given here.
+    pub may_order: bool,
 }
 
 impl ServicePage<'_> {
@@ -53,7 +56,9 @@ impl ServicePage<'_> {
                 div.live #backends data-measuring[self.reading.is_measuring()] { (self.backends()) }
                 div.live #traffic { (self.traffic()) }
                 @if let Some(plot) = self.last_hour {
-                    section #last-hour aria-labelledby="last-hour-heading" { h2 #last-hour-heading { "Traffic of the last hour" } (plot) }
+                    div.live #last-hour {
+                        section aria-labelledby="last-hour-heading" { h2 #last-hour-heading { "Traffic of the last hour" } (plot) }
+                    }
                 }
                 div.live #drains { (self.drains()) }
                 div.live #drops { (self.drops()) }
@@ -62,6 +67,7 @@ impl ServicePage<'_> {
                 div.live #events { (self.events()) }
                 div.live #history { (self.history()) }
                 div.live #settings { (self.settings()) }
+                @if let Some(view) = self.view.filter(|_| self.may_order) { div.live #orders { (orders(self.name, view)) } }
             },
         }
     }

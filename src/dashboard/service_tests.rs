@@ -182,6 +182,7 @@ fn page(reading: &Reading, view: Option<&ServiceView>, flows: &FlowList) -> Stri
         history: Some(&[history()]),
         events: Some(&events),
         last_hour: None,
+        may_order: true,
     };
     service.page().document().into_string()
 }
@@ -262,6 +263,7 @@ fn a_services_page_says_what_is_not_known() {
         history: None,
         events: None,
         last_hour: None,
+        may_order: true,
     };
     let silent = silent.page().document().into_string();
     is_clean(&silent);
@@ -319,6 +321,7 @@ fn a_deploys_page_shows_the_swap_and_its_end() {
             record,
             progress,
             reading,
+            may_order: true,
         };
         let text = page.page().document().into_string();
         is_clean(&text);
@@ -377,6 +380,7 @@ fn an_apps_page_has_its_address_and_its_service() {
         history: None,
         events: None,
         last_hour: None,
+        may_order: true,
     };
     let mut resource = ResourceView {
         id: ResourceId::from_random(1),

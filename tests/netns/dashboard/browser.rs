@@ -91,6 +91,7 @@ fn each_page_is_readable_and_follows_what_happens() {
     daemon.post("/v1/apply", state([web, down])).ok();
     daemon.settles(2);
     let browser = Browser::start(&net, "gateway");
+    follows_a_deploy(&net, &daemon, &browser);
     for (path, name) in PAGES {
         is_readable(&browser, path, name);
     }
@@ -100,7 +101,6 @@ fn each_page_is_readable_and_follows_what_happens() {
         "%3Cscript%3Ewindow.acted=1%3C/script%3E%3Cimg%20src=x%20onerror=window.acted=2%3E"
     )));
     assert_eq!(browser.script("return window.acted ?? 0"), json!(0));
-    follows_a_deploy(&net, &daemon, &browser);
 }
 
 /// Pages and the names of their pictures.

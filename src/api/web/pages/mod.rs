@@ -25,6 +25,7 @@ use crate::control::request::DaemonRequest;
 use crate::dashboard::{FlowList, Overview, QueryRefused, ServicesPage, ServicesQuery, refusal};
 use crate::doctor::Diagnosis;
 use crate::metrics::Reading;
+use crate::traffic::shared_hour::SharedHour;
 
 /// Maximum time that a request waits for a place.
 const TURN: Duration = Duration::from_secs(2);
@@ -43,6 +44,7 @@ pub(super) struct Pages {
     requests: mpsc::Sender<DaemonRequest>,
     times: Times,
     open: OpenKernel,
+    hour: Option<SharedHour>,
     places: Arc<Semaphore>,
     /// Flows of services by name and port.
     flow_lists: CachedReads<(Box<str>, u16), FlowList>,
@@ -60,6 +62,7 @@ impl Pages {
             requests,
             times: patient(settings.times),
             open: Arc::clone(&settings.open),
+            hour: settings.hour.clone(),
             flow_lists: CachedReads::new(FLOWS_SHOWN, FLOWS_AWAITED),
             diagnoses: CachedReads::new(FINDINGS_SHOWN, FINDINGS_AWAITED),
             places: Arc::new(Semaphore::new(PAGES)),

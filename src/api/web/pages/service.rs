@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
+use maud::Markup;
 
 use super::{Pages, SERVICES, unavailable};
 use crate::api::asking;
+use crate::api::web::site::Web;
 use crate::control::events::Event;
 use crate::control::reply::ReplySender;
 use crate::control::request::{After, DaemonRequest, Followed, ServiceView};
 use crate::control::storage::{Query, QueryError};
-use crate::dashboard::{FlowList, ServicePage, no_service};
+use crate::dashboard::{FlowList, ServicePage, last_hour, no_service};
 use crate::metrics::{Reading, ServiceSample};
 use crate::observe;
 use crate::store::{HistoryEntry, HistoryFilter, StoredDeploy};
@@ -35,6 +37,8 @@ pub(super) struct ServicePageFacts {
     deploys: Option<Vec<StoredDeploy>>,
     history: Option<Vec<HistoryEntry>>,
     events: Option<Vec<Arc<Event>>>,
+    last_hour: Option<Markup>,
+    may_order: bool,
 }
 
 impl ServicePageFacts {
@@ -51,19 +55,20 @@ impl ServicePageFacts {
             deploys: self.deploys.as_deref(),
             history: self.history.as_deref(),
             events: events.as_deref(),
-            last_hour: None,
+            last_hour: self.last_hour.as_ref(),
+            may_order: self.may_order,
         })
     }
 }
 
 impl Pages {
     /// Returns the page of a service.
-    pub(in crate::api::web) async fn service(&self, name: &str) -> Response<Body> {
+    pub(in crate::api::web) async fn service(&self, site: &Web, name: &str) -> Response<Body> {
         // Nobody is asked for what cannot be a name.
         if name.parse::<ServiceName>().is_err() {
             return missing(name);
         }
-        let facts = match self.facts(name).await {
+        let facts = match self.facts(site, name).await {
             Ok(facts) => facts,
             Err(why) => return unavailable(&why),
         };
@@ -76,7 +81,7 @@ impl Pages {
     }
 
     /// Asks for all that the page of a service shows.
-    pub(super) async fn facts(&self, name: &str) -> Result<ServicePageFacts, String> {
+    pub(super) async fn facts(&self, site: &Web, name: &str) -> Result<ServicePageFacts, String> {
         let reading = self.reader.reading(Instant::now()).await?;
         let place = reading.services.iter().position(|of| *of.name == *name);
         let filter = HistoryFilter {
@@ -88,12 +93,13 @@ impl Pages {
         let view = self.ask(|reply| DaemonRequest::Service(name.into(), reply));
         let deploys = self.query(|reply| Query::Deploys(Some(name.to_owned()), DEPLOYS, reply));
         let history = self.query(|reply| Query::History(filter, reply));
-        let (view, deploys, history, events, flows) = tokio::join!(
+        let (view, deploys, history, events, flows, last_hour) = tokio::join!(
             view,
             deploys,
             history,
             self.events(name),
-            self.flows(reading.mark, sample)
+            self.flows(reading.mark, sample),
+            self.last_hour(name, &reading, sample)
         );
         Ok(ServicePageFacts {
             view: view?,
@@ -102,6 +108,8 @@ impl Pages {
             deploys,
             history,
             events,
+            last_hour,
+            may_order: site.token.is_some(),
             reading,
         })
     }
@@ -126,6 +134,18 @@ impl Pages {
         let events = followed.kept.into_iter().rev();
         let of_it = events.filter(|event| event.what.service() == Some(name));
         Some(of_it.take(EVENTS).collect())
+    }
+
+    /// Returns the plots of the last hour; `None`: it is not recorded.
+    async fn last_hour(&self, name: &str, reading: &Reading, sample: Option<&ServiceSample>) -> Option<Markup> {
+        let (hour, name) = (self.hour.clone()?, name.to_owned());
+        let limit = sample.and_then(|of| Some((of.limit?, of.backends.len())));
+        let counts_bytes = reading.totals.as_ref().is_some_and(|totals| totals.counts_bytes);
+        let plots = move || {
+            let slots = hour.of(&name, Instant::now())?;
+            Some(last_hour(&slots, limit, counts_bytes))
+        };
+        tokio::task::spawn_blocking(plots).await.ok()?
     }
 
     async fn flows(&self, mark: FlowMark, sample: Option<&ServiceSample>) -> Result<Arc<FlowList>, String> {

@@ -16,7 +16,7 @@ use crate::doctor::RunningDaemon;
 
 impl Pages {
     /// Returns the page of a deploy.
-    pub(in crate::api::web) async fn deploy(&self, id: &str) -> Response<Body> {
+    pub(in crate::api::web) async fn deploy(&self, site: &Web, id: &str) -> Response<Body> {
         let nothing = || {
             let message = "There is no such deploy, or it is forgotten. The page of a service lists its last ones.";
             refusal(StatusCode::NOT_FOUND, "No such deploy", message, SERVICES)
@@ -32,12 +32,14 @@ impl Pages {
             Some(None) => return nothing(),
             None => return unavailable("the store does not answer"),
         };
+        let may_order = site.token.is_some();
         let progress = views.into_iter().find(|view| view.id == id);
         self.with_reading(move |reading| {
             let page = DeployPage {
                 record: &record,
                 progress: progress.as_ref(),
                 reading,
+                may_order,
             };
             page.page().response(StatusCode::OK)
         })
@@ -45,7 +47,7 @@ impl Pages {
     }
 
     /// Returns the page of a resource of the add-on.
-    pub(in crate::api::web) async fn app(&self, id: &str) -> Response<Body> {
+    pub(in crate::api::web) async fn app(&self, site: &Web, id: &str) -> Response<Body> {
         let nothing = || {
             let message = "There is no such resource of the add-on, or it was removed.";
             refusal(StatusCode::NOT_FOUND, "No such app", message, SERVICES)
@@ -59,7 +61,7 @@ impl Pages {
             Err(None) => return nothing(),
         };
         let name = resource.service.clone();
-        let facts = match self.facts(&name).await {
+        let facts = match self.facts(site, &name).await {
             Ok(facts) => facts,
             Err(why) => return unavailable(&why),
         };
