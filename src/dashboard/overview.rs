@@ -18,7 +18,7 @@ use tcpgw_core::escape;
 use tcpgw_core::problem::{Problem, Severity};
 
 /// Number of problems that the overview shows.
-const PROBLEMS: usize = 50;
+const PROBLEMS: usize = 20;
 
 /// The overview.
 #[derive(Debug, Clone, Copy)]
@@ -199,11 +199,16 @@ pub(super) fn problem(problem: &Problem) -> Markup {
         Severity::Error => ("down", "error"),
         Severity::Warning => ("degraded", "warning"),
     };
+    // Most messages begin with the name, and name the backend.
+    let service = problem.service.as_deref();
+    let message = service.and_then(|service| problem.message.strip_prefix(service));
+    let message = message.unwrap_or(&problem.message);
+    let backend = problem.backend.map(|backend| backend.to_string());
     html! {
         span class={ "state " (class) } { (word) } " "
-        @if let Some(service) = &problem.service { a href=(service_url(service)) { (service) } " " }
-        @if let Some(backend) = problem.backend { code { (backend) } " " }
-        (escape::text(&problem.message))
+        @if let Some(service) = service { a href=(service_url(service)) { (service) } " " }
+        @if let Some(backend) = backend.filter(|backend| !message.contains(backend)) { code { (backend) } " " }
+        (escape::text(message.trim_start()))
         " " span.quiet { "[" (problem.kind.word()) "]" }
     }
 }

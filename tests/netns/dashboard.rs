@@ -157,7 +157,7 @@ fn deploy_is_shown(net: &Net, backends: &[String; 2]) -> String {
             &link,
             "is under way: switched",
             "Backends that drain",
-            "ends in at most 59 min",
+            "ends in at most 5",
         ],
     );
     path
