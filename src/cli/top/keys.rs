@@ -2,7 +2,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::model::{FlowsPage, ServicePage, TopEffect, TopLayer, TopModel};
+use super::model::{FlowsPage, TopEffect, TopLayer, TopModel, TopServicePage};
 use super::query::{FlowsTarget, OrderKind, TopOrder, TopQuery, WhoTarget};
 use crate::view::endpoint;
 
@@ -221,9 +221,9 @@ impl TopModel {
             return self.open_flows();
         }
         let title = self.service()?.title.clone();
-        self.pages.service = Some(ServicePage {
+        self.pages.service = Some(TopServicePage {
             title,
-            ..ServicePage::default()
+            ..TopServicePage::default()
         });
         self.settle();
         None

@@ -36,14 +36,14 @@ pub(super) enum TopEffect {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct TopPages {
     /// Open service.
-    pub(super) service: Option<ServicePage>,
+    pub(super) service: Option<TopServicePage>,
     /// Open list of flows, above the service.
     pub(super) flows: Option<FlowsPage>,
 }
 
 /// Page of a service.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct ServicePage {
+pub(super) struct TopServicePage {
     /// Title of the service.
     pub(super) title: Box<str>,
     /// Position in the list of backends.

@@ -5,7 +5,7 @@ use super::grid::{Grid, GridColumn};
 use super::values::{drop_rate, number, part, rate, state_tone, tone_of_part};
 use crate::cli::amount::{short, span};
 use crate::cli::table::Cell;
-use crate::cli::top::model::{ServicePage, TopModel};
+use crate::cli::top::model::{TopModel, TopServicePage};
 use crate::cli::top::sample::{BackendLine, ServiceLine, TopSample};
 
 /// Columns before the plot.
@@ -23,7 +23,7 @@ const COLUMNS: &[GridColumn] = &[
 ];
 
 /// Draws the page from line `y` on, without the last line of the canvas.
-pub(super) fn draw(canvas: &mut Canvas<'_>, y: u16, model: &TopModel, (sample, page): (&TopSample, &ServicePage)) {
+pub(super) fn draw(canvas: &mut Canvas<'_>, y: u16, model: &TopModel, (sample, page): (&TopSample, &TopServicePage)) {
     let Some(service) = sample.service(&page.title) else {
         canvas.line(y, &page.title, Tone::Title);
         canvas.line(y + 1, "this service is not there any more (Esc goes back)", Tone::Bad);
