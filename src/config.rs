@@ -23,6 +23,7 @@ use self::daemon::DaemonSection;
 pub use self::files::{FileClash, SOCKET_DIRECTORY, SOCKET_LOCK};
 use self::value::deserialize_idle_timeout;
 use crate::addon;
+use crate::hooks::settings::{HookSection, HookSettings, HookSettingsError};
 use crate::state_file::{self, FilePurpose, SourceError};
 use tcpgw_core::model::{Endpoint, Fences, FlowMark, InputProblem, PortRange, Service, State};
 use tcpgw_core::problem;
@@ -49,6 +50,8 @@ pub struct Config {
     pub addon: Option<addon::settings::AddonSettings>,
     /// Listener for metrics and the operator's pages; `None`: it is off.
     pub web: Option<web::WebSettings>,
+    /// Programs and URLs that are told what happens.
+    pub hooks: Vec<HookSettings>,
     /// Text of the file, as it was read.
     pub text: Option<Arc<str>>,
     /// Problem that the file is missing or not accepted, and what is in effect instead.
@@ -102,6 +105,16 @@ pub enum ConfigError {
         /// Error of the section.
         source: web::WebSettingsError,
     },
+    /// The settings of a hook contradict each other.
+    #[error("{}: hook {number} of [[hooks]]: {source}", tcpgw_core::escape::path(path))]
+    Hook {
+        /// Path of the file.
+        path: PathBuf,
+        /// Number of the hook in the file, from 1.
+        number: usize,
+        /// Error of the section.
+        source: HookSettingsError,
+    },
 }
 
 /// Returns the place with the line of the file, and the message on one line: a key in it may have line breaks.
@@ -143,6 +156,8 @@ struct ConfigDocument {
     daemon: DaemonSection,
     addon: Option<addon::settings::AddonSection>,
     web: Option<web::WebSection>,
+    #[serde(default)]
+    hooks: Vec<HookSection>,
 }
 
 impl Config {
@@ -234,10 +249,16 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
+        let hooks = HookSection::check_all(document.hooks).map_err(|(number, source)| ConfigError::Hook {
+            path: path.to_owned(),
+            number,
+            source,
+        })?;
         Ok(Self {
             file: Some(path.to_owned()),
             addon,
             web,
+            hooks,
             fences: document.fences,
             flow_mark: document.flow_mark,
             protect_backends: document.protect_backends,

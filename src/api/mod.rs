@@ -19,7 +19,6 @@ pub mod listener;
 mod media_type;
 mod openapi;
 pub mod orders;
-pub mod outbound;
 mod params;
 pub mod provider;
 mod routes;

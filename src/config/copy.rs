@@ -105,11 +105,14 @@ pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result
 /// Returns what is used of a copy, and the note about the rest. Paths of files and sockets are not used if another user
 /// may have written it.
 fn believed(mut config: Config, is_trusted: bool) -> (Config, &'static str) {
-    if is_trusted || (config.addon.is_none() && config.web.is_none() && config.daemon == DaemonSection::default()) {
+    let is_plain = config.addon.is_none() && config.web.is_none() && config.hooks.is_empty();
+    if is_trusted || (is_plain && config.daemon == DaemonSection::default()) {
         return (config, "");
     }
     (config.addon, config.web, config.daemon) = (None, None, DaemonSection::default());
-    let without = ", without its [daemon], [addon] and [web], since it belongs to another user than this process";
+    config.hooks = Vec::new();
+    let without =
+        ", without its [daemon], [addon], [web] and [[hooks]], since it belongs to another user than this process";
     (config, without)
 }
 

@@ -12,7 +12,7 @@ use super::*;
 const REFERENCE: &str = include_str!("../../docs/reference/configuration.md");
 const EXAMPLE: &str = include_str!("../../examples/config.toml");
 /// Keys whose default is not a value.
-const WITHOUT_VALUE: [&str; 14] = [
+const WITHOUT_VALUE: [&str; 15] = [
     "addon",
     "daemon.flow_log",
     "daemon.socket_group",
@@ -21,6 +21,7 @@ const WITHOUT_VALUE: [&str; 14] = [
     "fences.backends",
     "fences.max_backends",
     "fences.max_services",
+    "hooks",
     "idle_timeout",
     "web.behind_proxy",
     "web.listen",

@@ -47,6 +47,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::event_tap::EventTap;
 use super::events::{Event, EventContent, Events};
 use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
@@ -349,6 +350,11 @@ impl Core {
     /// Returns whether the state of the kernel is known and has been compared with the last desired state.
     fn has_looked(&self) -> bool {
         matches!(self.phase, DaemonPhase::Running | DaemonPhase::TornDown)
+    }
+
+    /// Sends all further events to this channel, too.
+    pub fn tap_events(&mut self, tap: EventTap<Event>) {
+        self.events.tap(tap);
     }
 
     /// Records an event, and logs it.

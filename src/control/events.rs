@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 
+use super::event_tap::EventTap;
 use crate::addon::id::PlatformId;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{EndedProblem, Problem};
@@ -246,6 +247,32 @@ pub enum EventContent {
 }
 
 impl EventContent {
+    /// Returns the kind of the event, as its field `event` has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Committed { .. } => "committed",
+            Self::Rejected { .. } => "rejected",
+            Self::Problem(_) => "problem",
+            Self::ProblemEnded(_) => "problem_ended",
+            Self::Failed { .. } => "failed",
+            Self::Health { .. } => "health",
+            Self::NoneHealthy { .. } => "none_healthy",
+            Self::Draining { .. } => "draining",
+            Self::Back { .. } => "back",
+            Self::Retired { .. } => "retired",
+            Self::Deploy { .. } => "deploy",
+            Self::Paused { .. } => "paused",
+            Self::Resumed { .. } => "resumed",
+            Self::Orphaned { .. } => "orphaned",
+            Self::Displaced { .. } => "displaced",
+            Self::Drift { .. } => "drift",
+            Self::Repaired { .. } => "repaired",
+            Self::TornDown { .. } => "torn_down",
+            Self::ServesAgain { .. } => "serves_again",
+        }
+    }
+
     /// Returns the service of the event, if it is about one.
     pub fn service(&self) -> Option<&str> {
         match self {
@@ -371,6 +398,7 @@ pub struct Events {
     epoch: Arc<str>,
     next: u64,
     followers: broadcast::Sender<Arc<Event>>,
+    tap: Option<EventTap<Event>>,
 }
 
 impl Events {
@@ -381,11 +409,17 @@ impl Events {
             epoch: epoch.into(),
             next: 1,
             followers: broadcast::Sender::new(BEHIND),
+            tap: None,
         }
     }
 }
 
 impl Events {
+    /// Sends all further events to this channel, too.
+    pub fn tap(&mut self, tap: EventTap<Event>) {
+        self.tap = Some(tap);
+    }
+
     /// Adds an event with the app of its service, and sends it to followers; `now`: time since the Unix epoch.
     pub fn note(&mut self, what: EventContent, app: Option<PlatformId>, now: Duration) -> Arc<Event> {
         let event = Arc::new(Event {
@@ -402,6 +436,9 @@ impl Events {
             self.kept.pop_front();
         }
         self.kept.push_back(Arc::clone(&event));
+        if let Some(tap) = &self.tap {
+            tap.add(&event);
+        }
         // There may be no follower.
         let _ = self.followers.send(Arc::clone(&event));
         event

@@ -8,6 +8,7 @@ pub(crate) mod adopt;
 pub(crate) mod claimed;
 pub mod core;
 pub mod draining;
+pub mod event_tap;
 pub mod events;
 pub mod handshakes;
 pub mod job;

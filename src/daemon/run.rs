@@ -17,6 +17,7 @@ use tokio::time::sleep_until;
 use super::error::DaemonError;
 use super::error::io;
 use super::examiner::{ExaminationResult, Examiner, Requester};
+use super::hooks_thread::HooksThread;
 use super::kernel_thread::KernelThread;
 use super::observer::Observer;
 use super::presence::Presence;
@@ -94,6 +95,7 @@ struct DaemonLoop {
     drift: AsyncFd<NftablesMonitor>,
     network: mpsc::Receiver<Notification>,
     traffic: Option<TrafficThread>,
+    hooks: Option<HooksThread>,
     observer: Observer,
     observations: mpsc::Receiver<Observation>,
     examiner: Examiner,
@@ -271,6 +273,7 @@ impl DaemonLoop {
             self.core.store_lost(lost::problem(&self.core.settings().store));
             self.core
                 .flow_log(self.traffic.as_ref().and_then(TrafficThread::trouble));
+            self.core.hooks(self.hooks.as_ref().and_then(HooksThread::trouble));
         }
         if self.provider_api.is_due(now.instant) {
             self.serve_provider_api();

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::api_socket::group_of;
 use super::error::DaemonError;
+use super::hook_delivery::{HookEndpoint, HookError};
 use super::readonly_task::{ReadonlySocketError, readonly_settings};
 use crate::api::listener::FileError;
 use crate::api::provider::{ProviderApi, ProviderError};
@@ -20,6 +21,7 @@ use crate::config::daemon::DaemonSettings;
 use crate::config::given::Given;
 use crate::config::web::WebSettings;
 use crate::config::{Config, ConfigError};
+use crate::hooks::settings::HookSettings;
 use crate::secrets::Owners;
 use crate::state_file::SourceError;
 use tcpgw_core::problem::{Problem, ProblemKind};
@@ -42,6 +44,9 @@ pub enum StartError {
     /// The read-only socket could not be served.
     #[error(transparent)]
     ReadonlySocket(#[from] ReadonlySocketError),
+    /// A hook could not be told anything.
+    #[error(transparent)]
+    Hook(#[from] HookError),
 }
 
 impl StartError {
@@ -52,6 +57,7 @@ impl StartError {
                 source.kind() == io::ErrorKind::PermissionDenied
             }
             Self::Provider(ProviderError::File(error)) | Self::Web(error) => error.is_denied(),
+            Self::Hook(error) => error.is_denied(),
             _ => false,
         }
     }
@@ -71,6 +77,10 @@ impl StartError {
                 ProblemKind::SocketReadonly,
                 format!("a daemon that starts would not serve the read-only socket: {self}"),
             ),
+            Self::Hook(_) => Problem::new(
+                ProblemKind::Hooks,
+                format!("a daemon that starts could not use a hook: {self}"),
+            ),
             Self::Config(_) | Self::Daemon(_) => Problem::new(
                 ProblemKind::RejectedConfiguration,
                 format!("no daemon starts with the configuration as it is: {self}"),
@@ -81,7 +91,7 @@ impl StartError {
 }
 
 /// Checks that a starting daemon would find what the configuration names: the groups of its sockets, and the
-/// files of the provider API and of the web listener, which must belong to these owners.
+/// files of the provider API, of the web listener and of hooks, which must belong to these owners.
 ///
 /// # Errors
 /// Fails when one of them is missing or not accepted.
@@ -93,6 +103,9 @@ pub fn judge(settings: &DaemonSettings, config: &Config, owners: &Owners) -> Res
     }
     if let Some(web) = &config.web {
         Web::load(web, owners).map_err(StartError::Web)?;
+    }
+    for hook in &config.hooks {
+        HookEndpoint::load(hook, owners)?;
     }
     Ok(())
 }
@@ -153,6 +166,7 @@ fn named(config: &Config) -> Vec<PathBuf> {
         files.extend(addon.transport.files());
     }
     files.extend(config.web.iter().flat_map(WebSettings::files));
+    files.extend(config.hooks.iter().flat_map(HookSettings::files));
     files
 }
 

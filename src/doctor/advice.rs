@@ -153,6 +153,12 @@ pub(super) fn of(kind: ProblemKind) -> Option<(&'static str, Fix)> {
                 "make the place of `flow_log` writable for the daemon, or free space there; a log that loses lines at a high rate needs a faster disk, or is written by a gateway with too little processor time",
             ),
         ),
+        ProblemKind::Hooks => (
+            "what the hook would start or alert of does not happen; services are served, and `tcpgw events` has what it was not told",
+            advice(
+                "make the program work, or the receiver answer with 2xx within `timeout`; after a correction of the configuration `systemctl reload tcpgw`",
+            ),
+        ),
         ProblemKind::Paused => (
             "new connections wait: `tcpgw pause` was ordered, and ends by itself",
             advice("`tcpgw resume NAME` ends it now"),

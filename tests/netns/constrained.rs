@@ -53,6 +53,18 @@ fn an_unprivileged_user_with_one_capability() {
     let wanted = net.wanted().to_string_lossy().into_owned();
     let socket = net.file("socket/s").to_string_lossy().into_owned();
     let store = net.file("store/store.db").to_string_lossy().into_owned();
+    // A hook runs without the capability.
+    let (hook, status) = (net.file("hook"), net.file("store/hook-status"));
+    let script = format!(
+        "#!/bin/sh\nexec cat /proc/self/status > '{}'\n",
+        status.to_string_lossy()
+    );
+    fs::write(&hook, script).expect("a program");
+    fs::set_permissions(&hook, Permissions::from_mode(0o755)).expect("a mode");
+    let config = net.file("config.toml");
+    let text = format!("[[hooks]]\non = ['started']\nrun = ['{}']\n", hook.to_string_lossy());
+    fs::write(&config, text).expect("a configuration");
+    let config = config.to_string_lossy().into_owned();
     let argv = [
         "setpriv",
         "--reuid",
@@ -68,6 +80,8 @@ fn an_unprivileged_user_with_one_capability() {
         "-all,+net_admin",
         "--no-new-privs",
         TCPGW,
+        "--config",
+        &config,
         "daemon",
         "--state",
         &wanted,
@@ -82,6 +96,13 @@ fn an_unprivileged_user_with_one_capability() {
             .is_ok_and(|mut conn| conn.greeting().is_ok())
     };
     assert!(wait_until(PATIENCE * 2, served), "nobody is served");
+    let of_hook = || fs::read_to_string(&status).unwrap_or_default();
+    assert!(wait_until(PATIENCE, || of_hook().contains("CapBnd")), "{}", of_hook());
+    for set in ["CapPrm", "CapEff", "CapAmb"] {
+        let line = of_hook().lines().find(|line| line.starts_with(set)).map(str::to_owned);
+        let is_empty = line.as_ref().is_some_and(|line| line.ends_with("\t0000000000000000"));
+        assert!(is_empty, "{line:?}");
+    }
     // Root and the daemon's user work on the same files.
     let cli = |words: &[&str]| net.tcpgw(&[&["--socket", &socket], words].concat());
     let added = ["service", "add", "b", "--port", "2002", "--backend", "10.2.0.12:3000"];

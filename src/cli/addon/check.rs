@@ -16,10 +16,10 @@ use tokio::time::sleep;
 pub(super) use self::arguments::Arguments;
 use self::report::{FindingPrinter, conclude};
 use crate::addon::check::{AnswerBody, CheckRequest, CheckRun, CheckSettings, Next, PathBase, ProviderAnswer, sign_on};
-use crate::api::outbound::{BaseUrl, OutboundAnswer, OutboundClient};
 use crate::api::provider::read_provider_credentials;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::Global;
+use crate::outbound::{BaseUrl, OutboundAnswer, OutboundClient};
 use crate::secrets::Owners;
 
 /// Largest file of a manifest or of parameters, in bytes.

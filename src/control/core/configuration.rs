@@ -137,6 +137,12 @@ impl Core {
         }
     }
 
+    /// Reports what is wrong with the hooks, or that nothing is (`None`).
+    pub fn hooks(&mut self, trouble: Option<String>) {
+        let problem = trouble.map(|why| Problem::new(ProblemKind::Hooks, why));
+        self.problems.replace(&[ProblemKind::Hooks], problem);
+    }
+
     /// Compares the configured flow mark with that of the table in the kernel, which stays in use as long as there is
     /// a table.
     fn configured_mark(&mut self, wanted: FlowMark) {

@@ -12,9 +12,12 @@ use crate::config::daemon::DaemonSettings;
 use crate::config::given::Given;
 use crate::config::{Config, copy};
 use crate::control::core::{Core, Now};
+use crate::control::event_tap::event_tap;
+use crate::control::request::DaemonRequest;
 use crate::daemon::api_socket::bind;
 use crate::daemon::error::{DaemonError, io};
 use crate::daemon::examiner::Examiner;
+use crate::daemon::hooks_thread::HooksThread;
 use crate::daemon::kernel_thread::KernelThread;
 use crate::daemon::limits::{allow_many_sockets, within_limits};
 use crate::daemon::observer::Observer;
@@ -35,6 +38,7 @@ use crate::reconcile::engine::Engine;
 use crate::record::{RecordFile, boot_id};
 use crate::store::last::Last;
 use crate::traffic::shared_hour::SharedHour;
+use crate::traffic::totals::TotalsSource;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_kernel::Kernel as _;
@@ -126,6 +130,33 @@ fn open_kernel(is_owner: bool) -> Result<(Linux, u64), DaemonError> {
     Ok((kernel, namespace))
 }
 
+/// Starts the task that serves the API until `stopped`.
+fn serve_api(
+    listener: UnixListener,
+    renewals: mpsc::Receiver<UnixListener>,
+    requests: mpsc::Sender<DaemonRequest>,
+    totals: TotalsSource,
+    stopped: oneshot::Receiver<()>,
+) -> Api {
+    let settings = settings::ApiSettings {
+        totals: Some(totals),
+        ..settings::ApiSettings::default()
+    };
+    let stop = async {
+        let _ = stopped.await;
+    };
+    Api(Some(tokio::spawn(api::serve(
+        listener, renewals, requests, settings, stop,
+    ))))
+}
+
+/// Starts the thread that tells the hooks of the configuration all events from now on.
+fn start_hooks(core: &mut Core) -> Result<HooksThread, DaemonError> {
+    let (tap, tapped) = event_tap();
+    core.tap_events(tap);
+    HooksThread::start(core.config().hooks.clone(), tapped).map_err(io("start a thread"))
+}
+
 impl DaemonLoop {
     pub(super) fn start(
         given: Given,
@@ -167,18 +198,7 @@ impl DaemonLoop {
         let listener = listener.map_err(io("listen on the socket"))?;
         let (stop, stopped) = oneshot::channel::<()>();
         let (renewed, renewals) = mpsc::channel(1);
-        let api = Api(Some(tokio::spawn(api::serve(
-            listener,
-            renewals,
-            ask,
-            settings::ApiSettings {
-                totals: Some(traffic.source()),
-                ..settings::ApiSettings::default()
-            },
-            async {
-                let _ = stopped.await;
-            },
-        ))));
+        let api = serve_api(listener, renewals, ask, traffic.source(), stopped);
         // The number of reports is bounded by that of probes in flight.
         let (reports, probed) = mpsc::unbounded_channel();
         let thread = Prober::start(reports)?;
@@ -191,6 +211,7 @@ impl DaemonLoop {
             .map_err(io("start a thread"))?;
         let settings = within_limits(settings, &config);
         let mut core = Core::new(settings, config, namespace, Now::read());
+        let hooks = start_hooks(&mut core)?;
         core.configuration_read(wanted_mark);
         *core.own_metrics() = web.kept();
         core.opened(opened, Now::read());
@@ -210,6 +231,7 @@ impl DaemonLoop {
             drift,
             network,
             traffic: Some(traffic),
+            hooks: Some(hooks),
             observer,
             observations,
             examiner,

@@ -57,6 +57,9 @@ impl DaemonLoop {
         {
             tracing::warn!("failed to write {}: {error}", tcpgw_core::escape::path(&path));
         }
+        if let Some(hooks) = self.hooks.take() {
+            hooks.end();
+        }
         tracing::info!("ended; the kernel forwards as before");
     }
 

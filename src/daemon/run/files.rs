@@ -58,10 +58,12 @@ impl DaemonLoop {
         let is_told = self.core.problems().get(ProblemKind::ProviderApi).is_some();
         let is_web_told = self.core.problems().get(ProblemKind::Web).is_some();
         let is_socket_told = self.core.problems().get(ProblemKind::SocketReadonly).is_some();
+        let are_hooks_told = self.core.problems().get(ProblemKind::Hooks).is_some();
         let trouble = judged.err().filter(|error| match error {
             StartError::Provider(_) => !is_told,
             StartError::Web(_) => !is_web_told,
             StartError::ReadonlySocket(_) => !is_socket_told,
+            StartError::Hook(_) => !are_hooks_told,
             StartError::Config(_) | StartError::Daemon(_) => true,
         });
         let uses_copy = matches!(trouble, Some(StartError::Config(_))) && self.given.has_copy();
@@ -110,6 +112,9 @@ impl DaemonLoop {
                 if let Some(traffic) = &self.traffic {
                     traffic.configure(TrafficSettings::from(&settings));
                     traffic.reopen();
+                }
+                if let Some(hooks) = &self.hooks {
+                    hooks.configure(&config.hooks);
                 }
                 self.start_files = StartFiles::new(&self.given, &config);
                 self.core.reload(settings, config, Now::read());

@@ -15,6 +15,7 @@ mod foreign;
 mod full;
 mod generated;
 mod handshakes;
+mod hooks;
 mod links;
 mod locked_store;
 mod orders;

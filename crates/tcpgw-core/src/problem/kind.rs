@@ -155,6 +155,8 @@ kinds! {
     StoreLost = "store-lost", Warning;
     /// Connections are missing in the flow log.
     FlowLog = "flow-log", Warning;
+    /// Hooks are not told of events.
+    Hooks = "hooks", Warning;
     /// New connections of a service are held back for a time by a pause.
     Paused = "paused", Warning;
     /// A backend does not answer the daemon's probes.

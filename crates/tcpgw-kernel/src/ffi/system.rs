@@ -31,6 +31,40 @@ pub(crate) fn await_rcu_readers() -> io::Result<()> {
     }
 }
 
+/// Clears the ambient capabilities of this thread: programs that it starts afterwards do not have the capabilities of this process,
+/// unless they run as root. Those of the thread itself stay.
+///
+/// Source: `capabilities(7)`, "Ambient".
+///
+/// # Errors
+/// Those of `prctl(2)`.
+pub fn clear_ambient_capabilities() -> io::Result<()> {
+    // SAFETY: five integers and no pointers.
+    let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Closes all files that this process has open, but for the standard streams, in the programs that it starts afterwards. Files
+/// that a parent has left open are among them.
+///
+/// # Errors
+/// Those of `close_range(2)`, which Linux has since 5.11 in this form.
+pub fn close_files_on_exec() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    let flags = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).map_err(io::Error::other)?;
+    // SAFETY: three integers and no pointers.
+    let result = unsafe { libc::close_range(FIRST, libc::c_uint::MAX, flags) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Reads one of the old `ethtool_value` settings of an interface.
 ///
 /// # Errors

@@ -109,6 +109,11 @@ impl BaseUrl {
         })
     }
 
+    /// Returns the host: a name, or an address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Returns whether requests can be read on the way: without encryption, to another machine.
     pub fn is_readable_by_others(&self) -> bool {
         let is_loopback = match self.host.parse::<std::net::IpAddr>() {
@@ -180,6 +185,8 @@ pub struct OutboundClient {
     timeout: Duration,
     /// Connector for TLS; `None`: nothing is encrypted.
     tls: Option<TlsConnector>,
+    /// Whether the bodies of answers are read.
+    reads_bodies: bool,
 }
 
 impl OutboundClient {
@@ -195,7 +202,20 @@ impl OutboundClient {
     ) -> Result<Self, OutboundError> {
         let is_needed = urls.into_iter().any(|url| url.is_encrypted) || authorities.is_some();
         let tls = if is_needed { Some(connector(authorities)?) } else { None };
-        Ok(Self { timeout, tls })
+        Ok(Self {
+            timeout,
+            tls,
+            reads_bodies: true,
+        })
+    }
+
+    /// Returns the same client, which reads no bodies: those of its answers are empty.
+    #[must_use]
+    pub fn without_bodies(self) -> Self {
+        Self {
+            reads_bodies: false,
+            ..self
+        }
     }
 
     /// Sends a request. `target` is the path and query behind the URL's own path.
@@ -243,17 +263,17 @@ impl OutboundClient {
             .map_err(Failed::Connect)?;
         let _ = stream.set_nodelay(true);
         match self.tls.as_ref().filter(|_| url.is_encrypted) {
-            None => speak(stream, request).await,
+            None => speak(stream, request, self.reads_bodies).await,
             Some(tls) => {
                 let name = ServerName::try_from(url.host.clone()).map_err(|_| Failed::Name)?;
                 let stream = tls.connect(name, stream).await.map_err(Failed::Tls)?;
-                speak(stream, request).await
+                speak(stream, request, self.reads_bodies).await
             }
         }
     }
 }
 
-async fn speak<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(u16, HeaderMap, Bytes), Failed>
+async fn speak<S>(stream: S, request: Request<Full<Bytes>>, reads_body: bool) -> Result<(u16, HeaderMap, Bytes), Failed>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -267,6 +287,9 @@ where
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let answer = async {
         let (head, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+        if !reads_body {
+            return Ok((head.status.as_u16(), head.headers, Bytes::new()));
+        }
         let body = Limited::new(body, BODY).collect().await.map_err(|error| {
             if error.is::<http_body_util::LengthLimitError>() {
                 Failed::Large
