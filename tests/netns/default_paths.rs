@@ -11,31 +11,33 @@ use crate::harness::shell::TCPGW;
 
 /// Directories of an installed tcpgw.
 const DEFAULTS: [&str; 3] = ["/var/lib/tcpgw", "/run/tcpgw", "/etc/tcpgw"];
-/// File of which `status` and `doctor` ask whether it exists, since the next daemon would follow it. They do not read it.
-const ASKED_FOR: &str = "statx(AT_FDCWD, \"/etc/tcpgw/state.json\"";
+/// Calls that only ask whether a file exists and what it is. `status` and `doctor` ask that of files that the next daemon would use.
+const QUESTIONS: [&str; 5] = ["statx(", "stat(", "newfstatat(", "readlink(", "readlinkat("];
 
-/// Runs these lines of shell in the gateway, and returns the paths below [`DEFAULTS`] that the commands behind `$TRACE` name.
+/// Runs these lines of shell in the gateway, and returns the paths below [`DEFAULTS`] that the commands behind `$TRACE` open, make,
+/// change or remove.
 #[track_caller]
-fn named(net: &Net, lines: &str) -> Vec<String> {
+fn touched(net: &Net, lines: &str) -> Vec<String> {
     let log = net.file("paths");
     let log = log.to_str().expect("temporary paths are text");
     let trace = format!("strace -f --seccomp-bpf -qq -s 400 -A -o {log} -e trace=%file");
     net.sh("gateway", &format!("set -e\nTRACE='{trace}'\n{lines}")).ok();
     let calls = fs::read_to_string(log).expect("strace wrote it");
     let _ = fs::remove_file(log);
-    let calls = calls.lines().filter(|call| !call.contains(ASKED_FOR));
+    let is_question = |call: &&str| QUESTIONS.iter().any(|question| call.contains(question));
+    let calls = calls.lines().filter(|call| !is_question(call));
     let paths = calls.flat_map(|call| call.split('"').skip(1).step_by(2));
     let is_default = |path: &&str| DEFAULTS.iter().any(|default| path.starts_with(default));
     paths.filter(is_default).map(str::to_owned).collect()
 }
 
 #[test]
-fn commands_name_no_file_of_an_installed_tcpgw() {
+fn commands_touch_no_file_of_an_installed_tcpgw() {
     let net = Net::new();
     let file = net.state_file("state.json", state([service("a", 2001, &["b1"], 3000, json!({}))]));
     let (socket, pid) = (net.socket(), net.file("pid"));
     let (socket, pid) = (socket.to_string_lossy(), pid.to_string_lossy());
-    let found = named(
+    let found = touched(
         &net,
         &format!(
             r#"
@@ -55,7 +57,7 @@ $TRACE {TCPGW} --socket {socket} export >/dev/null
 
     // Without these variables the same way of looking finds them.
     let unset = format!("env -u TCPGW_STORE -u TCPGW_CONFIG {TCPGW} --socket none status --interval 0s");
-    let found = named(&net, &format!("$TRACE {unset} >/dev/null || [ $? -eq 1 ]"));
+    let found = touched(&net, &format!("$TRACE {unset} >/dev/null || [ $? -eq 1 ]"));
     for default in ["/var/lib/tcpgw", "/etc/tcpgw"] {
         assert!(
             found.iter().any(|path| path.starts_with(default)),
