@@ -138,11 +138,12 @@ fn follows_a_deploy(net: &Net, daemon: &Daemon<'_>, browser: &Browser<'_>) {
     );
     // New services appear without a visit.
     browser.open(&url("/services"));
-    let more = service("zebra", 2003, &["b1"], 3000, json!({}));
+    let more = service("zebra", 2003, &["b3"], 3998, json!({}));
     assert!(!text(browser).contains("zebra"), "{}", text(browser));
-    daemon
+    let made = daemon
         .ask("PUT", "/v1/services/zebra", &more.to_string())
         .expect("an answer");
+    assert_eq!(made.status, 201, "{made:?}");
     assert!(
         wait_until(PATIENCE, || text(browser).contains("zebra")),
         "{}",
