@@ -1,6 +1,6 @@
 //! tcpgw: a TCP gateway that lives in the kernel.
 //!
-//! Data flows one way: a state file becomes a [`model::State`], which is compiled to the content of nftables sets,
+//! Data flows one way: a state file becomes a [`State`](tcpgw_core::model::State), which is compiled to the content of nftables sets,
 //! compared with what the kernel holds, and sent as one transaction; flows that no longer belong anywhere are then
 //! flushed from conntrack.
 

@@ -147,7 +147,7 @@ pub enum OutboundError {
 #[derive(Debug, Error)]
 pub enum Failed {
     /// The answer took longer than this.
-    #[error("no whole answer within {} s (--timeout)", .0.as_secs_f32())]
+    #[error("no complete answer within {} s (--timeout)", .0.as_secs_f32())]
     Late(Duration),
     /// The server cannot be reached.
     #[error("failed to connect: {0}")]

@@ -11,7 +11,7 @@ mod known;
 mod owner;
 mod reconciler;
 mod report;
-mod retired;
+mod retired_pairs;
 mod sweep;
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub use self::known::{KnownContents, RecordedContents};
 use self::known::{KnownTable, unannounced};
 pub use self::reconciler::Reconciler;
 pub use self::report::{ReconcileOptions, ReconcileReport, Torn};
-use self::retired::{Leaves, few_retired};
+use self::retired_pairs::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::record::{ApplyNote, Deadline, RecordFile, RecordedPause, TeardownNote};
 use tcpgw_core::diff::{ChangeCounts, Changes};
@@ -226,7 +226,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         if let Some(error) = &unwritten {
             tracing::warn!(
                 error,
-                "failed to write that the gateway is torn down; a daemon that starts serves again"
+                "failed to record the teardown: the next daemon that starts serves again"
             );
         }
         if let Some(mark) = self.mark_in_kernel()? {

@@ -187,7 +187,7 @@ pub enum PortRefusal {
     },
     /// Local programs listen on all ports that were tried.
     #[error(
-        "local programs listen on all of the {0} public ports that were tried; addon.ports should be another range"
+        "local programs listen on all of the {0} public ports that were tried; choose another range for addon.ports"
     )]
     Listening(usize),
     /// The requested port is not in the range.

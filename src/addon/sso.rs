@@ -32,8 +32,8 @@ pub enum SsoRefusal {
     /// The token is too old.
     #[error("the token has expired")]
     Expired,
-    /// The token is of the future.
-    #[error("the token is of the future; compare the clocks of the platform and of the gateway")]
+    /// The token's timestamp is in the future.
+    #[error("the token's timestamp is in the future; compare the clocks of the platform and of the gateway")]
     Future,
     /// The token is not the right one.
     #[error("the token is wrong")]

@@ -127,7 +127,7 @@ pub(super) fn router(
         })
         .fallback(async || ApiError::not_found("there is no such path; GET /v1/openapi.json says which there are"))
         .method_not_allowed_fallback(async || {
-            let message = "this is not asked for by that method; the header allow says by which";
+            let message = "this path does not support that method; the header Allow lists those that it supports";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
         })
         .layer(middleware::from_fn_with_state(shared.times, read_first))

@@ -101,7 +101,7 @@ pub async fn serve(
     let _ = ending.send(true);
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(times.goodbye, all).await.is_err() {
-        tracing::debug!("some connections to the API were cut");
+        tracing::debug!("closed connections to the API that had not ended in time");
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Arguments {
     /// The format of log lines [default: text]
     #[arg(long, env = "TCPGW_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
-    /// The least important lines that are logged; overrides -q and -v [default: info]
+    /// The lowest level of lines that are logged; overrides -q and -v [default: info]
     #[arg(long, env = "TCPGW_LOG_LEVEL", value_enum)]
     log_level: Option<LogLevel>,
     /// Own the table, so that no other program can change it (Linux 6.9 and newer) [default: true]

@@ -27,7 +27,7 @@ pub type Ways = BTreeMap<IpAddr, Option<RouteTo>>;
 /// Routes to remote clients, by the source address of packets.
 pub type WaysOut = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
 
-/// Routes to remote clients, by the interface by which answers of backends come in.
+/// Routes to remote clients, for each interface on which the backends' answers arrive.
 pub type WaysOfAnswers = BTreeMap<(Family, u32), Option<RouteTo>>;
 
 /// A client that was served: a minute ago, or last before nobody was served any more.

@@ -47,7 +47,7 @@ impl<K: Kernel> Reconciler<'_, K> {
                     });
                 }
                 Err(error @ (KernelError::Outdated | KernelError::Unknown(_))) => {
-                    tracing::debug!(%error, "reading the kernel again");
+                    tracing::debug!(%error, "the transaction was not applied, or its result is unknown: reading the kernel again");
                     lost = matches!(error, KernelError::Unknown(_)).then_some(error);
                     let read = self.read(&known.summary)?;
                     known = self.own(read)?;

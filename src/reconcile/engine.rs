@@ -1,4 +1,4 @@
-//! Reconciler of a process that stays: it caches what the kernel holds, so that the cost of a change depends on the
+//! Reconciler of the daemon: it caches the contents of the kernel, so that the cost of a change depends on the
 //! change alone, and reads the kernel only when another program may have written.
 //!
 //! After any error it drops the cache, and the next run is a full one.

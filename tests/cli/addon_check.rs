@@ -91,7 +91,7 @@ fn a_provider_that_never_answers_is_left_alone() {
     let output = run(&scalingo(&url, &login, "200ms"));
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));
     assert!(
-        out(&output).contains("no whole answer within 0.2 s"),
+        out(&output).contains("no complete answer within 0.2 s"),
         "{}",
         out(&output)
     );
@@ -125,7 +125,7 @@ fn a_provider_that_means_harm_neither_fills_nor_holds_nor_commands() {
             provider(endless("HTTP/1.1 200 OK\r\nx: ", &[b'a'; 4096], 0)).0,
             "the exchange failed",
         ),
-        (provider(endless(ok, b" ", 20)).0, "no whole answer within"),
+        (provider(endless(ok, b" ", 20)).0, "no complete answer within"),
         (provider(endless("SSH-2.0-x\r\n", b"\0", 20)).0, "the exchange failed"),
         (
             provider(|_, stream| drop(stream.shutdown(std::net::Shutdown::Both))).0,

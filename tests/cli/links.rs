@@ -50,6 +50,35 @@ fn documents(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Returns the JSON blocks of a document.
+fn json_blocks(text: &str) -> impl Iterator<Item = &str> {
+    let blocks = text.split("```json\n").skip(1);
+    blocks.map(|rest| rest.split("\n```").next().unwrap_or(rest))
+}
+
+#[test]
+fn every_json_block_is_json_and_every_state_file_among_them_is_accepted() {
+    let (mut all, mut states, mut others) = (Vec::new(), 0, 0);
+    documents(root(), &mut all);
+    for path in &all {
+        let text = fs::read_to_string(path).expect("text");
+        for block in json_blocks(&text) {
+            let at = format!("{}: {block}", name(path));
+            if block.trim_start().starts_with("{\"version\"") {
+                tcpgw_core::model::parse(block.as_bytes()).unwrap_or_else(|problems| panic!("{at}\n{problems}"));
+                states += 1;
+                continue;
+            }
+            // One value, or lines of JSON.
+            let is_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
+            let is_lines = || block.lines().all(is_json);
+            assert!(is_json(block) || is_lines(), "{at}");
+            others += 1;
+        }
+    }
+    assert!(states > 4 && others > 1, "{states} state files, {others} others");
+}
+
 #[test]
 fn every_relative_link_leads_to_a_file_and_a_section() {
     let (mut all, mut seen, mut broken) = (Vec::new(), 0, Vec::new());

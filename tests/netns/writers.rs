@@ -109,7 +109,10 @@ fn one_writer_at_a_time_and_who_it_is() {
     for command in [&["apply", file.as_str()][..], &["teardown"]] {
         let refused = net.tcpgw(&[command, &["--lock-timeout", "300ms"]].concat()).exits(1);
         assert!(refused.took >= Duration::from_millis(300));
-        let holder = format!("another tcpgw is at work here: process {} (", std::process::id());
+        let holder = format!(
+            "another tcpgw holds the lock of this network namespace: process {} (",
+            std::process::id()
+        );
         assert!(
             refused.stderr.contains(&holder) && refused.stderr.contains("--lock-timeout"),
             "{refused}"

@@ -62,7 +62,7 @@ impl Drain {
         Self::Draining { deadline, flows: None }
     }
 
-    /// Returns the state after `happens`.
+    /// Returns the state after `event`.
     ///
     /// # Errors
     ///

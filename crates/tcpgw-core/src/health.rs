@@ -7,10 +7,10 @@
 //! The cost of [`Health::due`], [`Health::report`] and [`Health::upsert`] grows with the logarithm of the number of
 //! endpoints.
 
+mod interval;
 mod machine;
 mod question;
 mod schedule;
-mod spread;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -209,7 +209,7 @@ impl Health {
         }
         known.params = target.params;
         if let Waits::Until(at, class) = known.waits {
-            let pause = spread::jittered(spread::interval(&known.params, known.state), endpoint, known.round);
+            let pause = interval::jittered(interval::mean(&known.params, known.state), endpoint, known.round);
             let sooner = at.min(after(now, pause));
             self.schedule.cancel(class, at, endpoint);
             self.schedule.add(class, sooner, endpoint);
@@ -220,7 +220,7 @@ impl Health {
     fn insert(&mut self, endpoint: SocketAddr, target: ProbeTarget, now: Instant) {
         let (state, at, class) = if target.presumed {
             let state = EndpointState::Presumed { failed: 0 };
-            let pause = spread::phase(spread::interval(&target.params, state), endpoint);
+            let pause = interval::phase(interval::mean(&target.params, state), endpoint);
             (state, after(now, pause), Class::In)
         } else {
             (EndpointState::Unknown { failed: 0 }, now, Class::First)
@@ -418,7 +418,7 @@ impl ProbedEndpoint {
         change: Option<&HealthChange>,
         now: Instant,
     ) -> (Instant, Class) {
-        let interval = spread::interval(&self.params, self.state);
+        let mean = interval::mean(&self.params, self.state);
         let class = match self.last {
             None if !self.state.in_balance() => Class::First,
             _ if self.state.in_balance() => Class::In,
@@ -428,18 +428,14 @@ impl ProbedEndpoint {
             // An interval may be an hour: an endpoint that is new, or whose probe was requested, must not wait that
             // long.
             let is_urgent = self.awaited || class == Class::First;
-            let pause = if is_urgent {
-                LOCAL_PAUSE
-            } else {
-                interval.max(LOCAL_PAUSE)
-            };
-            return (after(now, spread::jittered(pause, endpoint, self.round)), class);
+            let pause = if is_urgent { LOCAL_PAUSE } else { mean.max(LOCAL_PAUSE) };
+            return (after(now, interval::jittered(pause, endpoint, self.round)), class);
         }
         let has_entered = self.state.in_balance() && change.is_some_and(HealthChange::moves);
         let pause = if has_entered {
-            spread::phase(interval, endpoint)
+            interval::phase(mean, endpoint)
         } else {
-            spread::jittered(interval, endpoint, self.round)
+            interval::jittered(mean, endpoint, self.round)
         };
         (after(flight.started, pause).max(now), class)
     }
@@ -477,7 +473,7 @@ impl HealthCounts {
 /// Returns the longest time from the moment when an endpoint stops answering until it leaves the balance, if its probes
 /// need not wait for those of others. Endpoints that stopped answering at the same time leave within this time.
 pub fn longest_fall(params: &model::HealthSettings) -> Duration {
-    spread::longest_fall(params)
+    interval::longest_fall(params)
 }
 
 fn after(now: Instant, pause: Duration) -> Instant {

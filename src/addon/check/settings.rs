@@ -39,7 +39,9 @@ pub struct CheckSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CheckSettingsError {
     /// The plan is not known.
-    #[error("no plan is known to provision by: name one (--plan), or give a manifest that has plans (--manifest)")]
+    #[error(
+        "no plan is known that resources can be provisioned with: name one (--plan), or give a manifest that has plans (--manifest)"
+    )]
     NoPlan,
     /// Both plans are the same.
     #[error("--plan and --other-plan name the same plan: leave --other-plan out, or name another one")]

@@ -1,4 +1,4 @@
-//! An answer beside the JSON that it was read from.
+//! A parsed response of the daemon, together with the JSON text that it was parsed from.
 
 use std::ops::Deref;
 

@@ -59,7 +59,7 @@ pub fn search(at: At<'_>) -> Result<FoundDaemon, ClientError> {
         Ok(client) => Ok(FoundDaemon::Daemon(client)),
         Err(ClientError::OtherNamespace(at)) if is_usual => Ok(FoundDaemon::Elsewhere(at)),
         Err(error @ ClientError::NoDaemon { .. }) if is_usual => {
-            tracing::debug!("working on the kernel directly: {error}");
+            tracing::debug!("no daemon is used, and this command works on the kernel itself: {error}");
             Ok(FoundDaemon::Nobody)
         }
         Err(error) => Err(error),

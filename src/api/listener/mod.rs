@@ -123,7 +123,7 @@ pub(in crate::api) async fn serve<H: Handler>(
             seat = places.seat(visitor) => seat,
         };
         let Some(seat) = seat else {
-            tracing::debug!(%from, "an address has too many connections to {} that ask nothing: one more was closed", H::NAME);
+            tracing::debug!(%from, "closed a connection to {}: its address has too many connections without a request", H::NAME);
             continue;
         };
         let connection = AcceptedConnection {
@@ -156,7 +156,7 @@ pub(in crate::api) async fn serve<H: Handler>(
     let _ = ending.send(true);
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(times.goodbye, all).await.is_err() {
-        tracing::debug!("some connections to {} were cut", H::NAME);
+        tracing::debug!("closed connections to {} that had not ended in time", H::NAME);
     }
 }
 

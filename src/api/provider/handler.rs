@@ -153,7 +153,7 @@ impl Visit<'_> {
         drop(throttle);
         // Attempts without end do not fill the log.
         if wait.is_none() {
-            tracing::warn!(from = %self.from, "the provider API was asked with wrong credentials");
+            tracing::warn!(from = %self.from, "refused a request to the provider API with wrong credentials");
         }
         let (status, text) = match wait {
             None => (401, "the credentials are missing or wrong"),
@@ -410,13 +410,13 @@ fn not_allowed(allowed: &'static str, text: &str) -> Response<Body> {
 fn told(refused: &Refused) -> (u16, String) {
     match refused {
         Refused::Invalid(problems) => {
-            tracing::warn!(%problems, "refused what the provider API was asked for");
+            tracing::warn!(%problems, "refused a request to the provider API");
             (422, INVALID.to_owned())
         }
         Refused::Refused(text) => (422, text.clone()),
         Refused::Missing(text) => (404, text.clone()),
         Refused::Store(text) | Refused::Failed(text) => {
-            tracing::warn!(why = %escape::text(text), "failed to do what the provider API was asked for");
+            tracing::warn!(why = %escape::text(text), "failed to carry out a request to the provider API");
             (503, FAILED.to_owned())
         }
         // Something else was changed meanwhile: the same again may do.

@@ -102,7 +102,7 @@ impl WebHandler {
         drop(throttle);
         // Attempts without end do not fill the log.
         if wait.is_none() {
-            tracing::warn!(%from, "the web listener was asked with a wrong token");
+            tracing::warn!(%from, "refused a request to the web listener with a wrong token");
         }
         access::refusal(wait.map(|wait| wait.as_secs().max(1)))
     }

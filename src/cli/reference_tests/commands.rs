@@ -139,7 +139,7 @@ fn meaning(argument: &Arg) -> String {
         write!(text, " One of {names}.").expect("room");
     }
     let defaults = argument.get_default_values();
-    if takes_value && !defaults.is_empty() {
+    if takes_value && defaults.iter().any(|value| !value.is_empty()) {
         let values = list(
             defaults
                 .iter()

@@ -379,12 +379,12 @@ impl Core {
             } else if let ReplyKind::Edit(_, edited) = &mut pending.wants {
                 edited
                     .warnings
-                    .push(format!("stored, but not served: {}", super::TORN_DOWN));
+                    .push(format!("the change is stored, but not served: {}", super::TORN_DOWN));
                 self.answer(pending, Ok(&ReconcileReport::default()), now);
             } else if let ReplyKind::Batch(_, edited) = &mut pending.wants {
                 edited
                     .warnings
-                    .push(format!("stored, and not served: {}", super::TORN_DOWN));
+                    .push(format!("the change is stored, but not served: {}", super::TORN_DOWN));
                 self.answer(pending, Ok(&ReconcileReport::default()), now);
             } else {
                 self.answer(pending, Err(Unheld::TornDown(super::TORN_DOWN)), now);

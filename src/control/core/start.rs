@@ -1,5 +1,5 @@
-//! Treatment of services that were served before this daemon: a provider defines them, they were removed, or they
-//! become orphans and stay served.
+//! Decision at the start of the daemon about each service that the kernel already serves: a provider defines it, it was
+//! removed, or it becomes an orphan and stays served.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;

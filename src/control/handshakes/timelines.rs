@@ -182,7 +182,7 @@ fn an_outage_is_an_error_within_seconds_with_one_that_is_banned_and_without() {
     }
 }
 
-/// Clients may share an address: its failures are reset when it is served.
+/// Checks that each outage is reported although the address was served in between: clients may share an address.
 #[test]
 fn each_outage_of_the_same_client_is_told() {
     let mut all = Vec::new();

@@ -18,7 +18,7 @@ use tcpgw_core::model::{Endpoint, Service};
 pub struct EditOrder {
     /// Name of the service.
     pub name: Box<str>,
-    /// The change.
+    /// Fields to change, and their new values.
     pub edit: ServiceEdit,
     /// Condition on the present service.
     pub expect: Expect,
@@ -53,7 +53,7 @@ pub struct BatchOrder {
 pub struct BatchItem {
     /// Name of the service.
     pub name: Box<str>,
-    /// The change.
+    /// Fields to change, and their new values.
     pub edit: ServiceEdit,
     /// Condition on the present service.
     pub expect: Expect,

@@ -123,7 +123,7 @@ impl DaemonLoop {
             self.answer(ask);
         }
         if timeout(CONNECTIONS, &mut ended).await.is_err() {
-            tracing::debug!("some connections were cut");
+            tracing::debug!("closed connections that had not ended in time");
             to_abort.iter().for_each(tokio::task::AbortHandle::abort);
         }
     }

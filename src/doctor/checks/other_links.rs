@@ -1,4 +1,4 @@
-//! Check of chains that drop only packets of clients that come in by other interfaces than those of remote clients.
+//! Check of chains that drop packets of clients on other interfaces only than those that lead to remote clients.
 
 use std::collections::BTreeMap;
 

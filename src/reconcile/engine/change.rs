@@ -11,7 +11,7 @@ use crate::reconcile::engine::memo::ChangeMemo;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::known::unannounced;
 use crate::reconcile::report::ReconcileReport;
-use crate::reconcile::retired::{Leaves, few_retired};
+use crate::reconcile::retired_pairs::{Leaves, few_retired};
 use crate::record::JournalEntry;
 use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::model::Service;

@@ -29,7 +29,7 @@ impl<K: Kernel> Engine<K> {
                     links: before,
                     timeouts: self.timeouts,
                 });
-                return tracing::debug!(%error, "failed to change what depends on links");
+                return tracing::debug!(%error, "failed to update the elements that depend on network links");
             }
         }
         self.cached = Some(cached);

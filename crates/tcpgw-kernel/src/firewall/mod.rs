@@ -196,7 +196,7 @@ pub enum RuleEffect {
     CtMark(MarkWrite),
     /// The packet's mark becomes the ct mark, or a part of it.
     RestoreMark,
-    /// The packet's mark is written: of its bits, not those of the ct mark.
+    /// Sets bits of the packet's mark (not of the ct mark).
     PacketMark(MarkWrite),
     /// The hop limit (TTL) is set to this value.
     HopLimit(u8),

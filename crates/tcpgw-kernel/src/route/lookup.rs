@@ -62,9 +62,9 @@ struct RouteQuery {
     /// Interface by which the packet comes in; `None`: this machine sends it.
     input: Option<u32>,
     mark: Option<u32>,
-    /// `None`: the protocol is not told, and no rule for a protocol or a port applies.
+    /// `None`: the query names no protocol, so that no routing rule for a protocol or a port applies.
     ports: Option<TcpPorts>,
-    /// [`RouteFlags::FibMatch`] asks for the table's entry in place of the way.
+    /// [`RouteFlags::FibMatch`] asks for the table's entry instead of the route.
     flags: RouteFlags,
 }
 

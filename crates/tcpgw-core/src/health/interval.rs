@@ -1,4 +1,4 @@
-//! Times of the next probes: spread so that thousands of endpoints are not probed at the same time, and equal in every
+//! Intervals between probes: spread so that thousands of endpoints are not probed at the same time, and equal in every
 //! run.
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,7 @@ const CALM: Duration = Duration::from_secs(10);
 const ROUNDING: Duration = Duration::from_millis(100);
 
 /// Returns the time from one probe's start to that of the next, before it is spread.
-pub(super) fn interval(params: &model::HealthSettings, state: EndpointState) -> Duration {
+pub(super) fn mean(params: &model::HealthSettings, state: EndpointState) -> Duration {
     let calm = matches!(state, EndpointState::Healthy | EndpointState::Presumed { failed: 0 });
     params.interval.unwrap_or(if calm { CALM } else { EAGER })
 }
@@ -25,9 +25,9 @@ pub(super) fn interval(params: &model::HealthSettings, state: EndpointState) -> 
 /// need not wait for others.
 pub(super) fn longest_fall(params: &model::HealthSettings) -> Duration {
     let most = |interval: Duration| interval.saturating_add(interval / 10).saturating_add(ROUNDING);
-    let first = most(interval(params, EndpointState::Healthy));
+    let first = most(mean(params, EndpointState::Healthy));
     let failed = EndpointState::Unknown { failed: 1 };
-    let next = most(interval(params, failed).max(params.timeout));
+    let next = most(mean(params, failed).max(params.timeout));
     let others = next.saturating_mul(u32::from(params.fall.get()) - 1);
     first.saturating_add(others).saturating_add(params.timeout)
 }
