@@ -134,7 +134,6 @@ fn a_program_that_hangs_is_killed_with_its_children_and_one_that_is_missing_is_a
         ),
     );
     let mut daemon = net.daemon(&["--config", &config]);
-    daemon.settles(0);
     let problems = || daemon.get("/v1/daemon")["problems"].to_string();
     assert!(
         wait_until(PATIENCE, || problems().contains("/no/such/program")),
