@@ -235,7 +235,7 @@ pub struct Facts {
 pub struct Firewall {
     /// Chains of these tables.
     pub chains: Vec<FirewallChain>,
-    /// Tables whose chains see frames, which are not judged.
+    /// Tables whose chains see frames of bridges, which are not judged.
     pub unjudged: Vec<ForeignTable>,
     /// The table of tcpgw.
     pub own_table: Option<OwnTable>,

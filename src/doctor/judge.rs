@@ -205,6 +205,8 @@ impl<'a> ChainWalk<'a> {
     ) -> PacketStep {
         match (verdict, certain) {
             (RuleVerdict::Accept, Holds::Yes) => return PacketStep::End(ChainEnd::Accepted),
+            // Rules for neighbours ask for much that is not known here, such as the hop limit.
+            (RuleVerdict::Accept, _) if self.packet.neighbour.is_some() => return PacketStep::End(ChainEnd::Accepted),
             (RuleVerdict::Accept, _) => self.accepts = true,
             (RuleVerdict::Drop | RuleVerdict::Reject, Holds::Yes) => return PacketStep::End(ChainEnd::Ended(place)),
             (RuleVerdict::Drop | RuleVerdict::Reject, Holds::Unknown) => drop(self.may_end.get_or_insert(place)),

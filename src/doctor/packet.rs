@@ -49,6 +49,17 @@ pub(super) struct Packet {
     pub(super) client: Option<PacketClient>,
     /// Client of a connection from an app to the outside, whose server is unknown.
     pub(super) from_app: Option<FromApp>,
+    /// Message of neighbour discovery (IPv6) or ARP (IPv4) that it is, instead of a packet of TCP.
+    pub(super) neighbour: Option<NeighbourMessage>,
+}
+
+/// Message by which hosts of a link learn each other's link-layer address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NeighbourMessage {
+    /// A neighbour solicitation, or an ARP request.
+    Request,
+    /// A neighbour advertisement, or an answer of ARP.
+    Answer,
 }
 
 /// Place of a packet in its connection.
@@ -151,8 +162,42 @@ impl Packet {
         }
     }
 
+    /// Returns the value of a field of a message of neighbour discovery or ARP. Its addresses are those of any neighbours.
+    fn of_neighbour(&self, message: NeighbourMessage, field: RuleField) -> FieldValue {
+        const ICMPV6: u8 = 58;
+        const NFPROTO_ARP: u8 = 3;
+        const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+        let is_arp = self.family == Family::V4;
+        let one = |of_arp: u8, of_icmp: u8| FieldValue::Is(vec![if is_arp { of_arp } else { of_icmp }]);
+        match field {
+            RuleField::Family => one(NFPROTO_ARP, NFPROTO_IPV6),
+            RuleField::EtherType if is_arp => FieldValue::Is(ETHERTYPE_ARP.to_vec()),
+            RuleField::EtherType => FieldValue::Is(ETHERTYPE_IPV6.to_vec()),
+            RuleField::Protocol if !is_arp => FieldValue::Is(vec![ICMPV6]),
+            RuleField::InName => name(self.input.as_ref()),
+            RuleField::OutName => name(self.output.as_ref()),
+            RuleField::InIndex => index(self.input.as_ref()),
+            RuleField::OutIndex => index(self.output.as_ref()),
+            RuleField::IcmpType if !is_arp => FieldValue::Is(vec![match message {
+                NeighbourMessage::Request => 135,
+                NeighbourMessage::Answer => 136,
+            }]),
+            RuleField::ArpOperation if is_arp => FieldValue::Is(match message {
+                NeighbourMessage::Request => vec![0, 1],
+                NeighbourMessage::Answer => vec![0, 2],
+            }),
+            // conntrack does not track neighbour discovery (`nf_conntrack_icmpv6_error`).
+            RuleField::CtState if !is_arp => FieldValue::Is(ct_state::UNTRACKED.to_ne_bytes().to_vec()),
+            RuleField::Source6 | RuleField::Dest6 | RuleField::Sender => FieldValue::Differs,
+            _ => FieldValue::Unknown,
+        }
+    }
+
     fn whole(&self, field: RuleField, mask: Option<&[u8]>) -> FieldValue {
         let native = |number: u32| FieldValue::Is(number.to_ne_bytes().to_vec());
+        if let Some(message) = self.neighbour {
+            return self.of_neighbour(message, field);
+        }
         match field {
             RuleField::Family => FieldValue::Is(vec![match self.family {
                 Family::V4 => NFPROTO_IPV4,
@@ -197,7 +242,7 @@ impl Packet {
             RuleField::TcpFlags => FieldValue::Is(vec![self.tcp_flags()]),
             RuleField::Mark => self.mark.map_or(FieldValue::Differs, native),
             RuleField::Sender => FieldValue::Differs,
-            RuleField::Other => FieldValue::Unknown,
+            RuleField::IcmpType | RuleField::ArpOperation | RuleField::Other => FieldValue::Unknown,
         }
     }
 

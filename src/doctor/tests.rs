@@ -4,6 +4,7 @@ mod conntrack;
 mod firewalls;
 mod forwarding;
 mod kernels;
+mod neighbours;
 mod packets;
 mod places;
 mod routes;

@@ -238,7 +238,7 @@ fn drops_of_the_gateways_own_connections_to_backends_are_found() {
     for rule in [
         "iptables-nft -A OUTPUT -o br0 -p tcp -j DROP",
         "iptables-legacy -P INPUT DROP",
-        "nft 'table inet mine { chain out { type filter hook output priority 0; policy drop; oifname \"lo\" accept; }; }'",
+        "nft 'table ip mine { chain out { type filter hook output priority 0; policy drop; oifname \"lo\" accept; }; }'",
     ] {
         assert!(own());
         net.sh("gateway", rule).ok();

@@ -27,6 +27,7 @@ mod doctor;
 mod doctor_clients;
 mod doctor_firewall;
 mod doctor_marks;
+mod doctor_neighbours;
 mod doctor_packets;
 mod doctor_ways;
 mod fast_open;

@@ -139,6 +139,7 @@ fn fate(facts: &CheapFacts, app: &AppLinks, chains: &[FirewallChain], chain: &Fi
                 mark: packet_mark(facts),
                 client: None,
                 from_app: Some(app.client.clone()),
+                neighbour: None,
             };
             all = merged(all, walk(chains, chain, &packet).0, true);
         }

@@ -7,7 +7,7 @@ use super::chain::{ChainContext, is_probes, program};
 use super::samples::{DSTNAT, shows_backend};
 use super::text::{range_list, ranges};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallHook, RuleVerdict};
+use tcpgw_kernel::firewall::{FirewallHook, RuleVerdict, TableFamily};
 
 impl ChainContext<'_> {
     /// Returns the program that made the chain, and where to make a change of it permanent.
@@ -93,6 +93,27 @@ impl ChainContext<'_> {
         let place = format!("{} {} {}", table.family, table.name, self.chain.name);
         let lines = matches.map(|links| format!("nft insert rule {place} '{links} accept'"));
         command(lines.collect::<Vec<_>>().join(" && "))
+    }
+
+    /// Returns a command that lets messages of neighbour discovery, or of ARP, pass before all other rules.
+    pub(super) fn let_neighbours_pass(&self) -> Fix {
+        let table = &self.chain.table;
+        if table.owned {
+            return advice(
+                "the table is owned by a running program: allow neighbour solicitations and advertisements in its configuration",
+            );
+        }
+        if let Some(program) = program(self.chain) {
+            let matches = [135, 136].map(|kind| format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind}"));
+            return command(self.xt_lines(program, &matches));
+        }
+        let messages = if table.family == TableFamily::Arp {
+            "arp operation { request, reply }"
+        } else {
+            "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"
+        };
+        let line = format!("{} {} {} {messages} accept", table.family, table.name, self.chain.name);
+        command(format!("nft insert rule {line}"))
     }
 
     fn xt_lines(&self, program: &str, matches: &[String]) -> String {

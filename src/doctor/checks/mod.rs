@@ -14,6 +14,7 @@ mod kernel;
 mod let_pass;
 mod marks;
 mod nat;
+mod neighbours;
 pub(super) mod no_address;
 mod offload;
 mod other_links;
@@ -38,6 +39,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     forwarding::check,
     firewall::check,
     served::check,
+    neighbours::check,
     apps::check,
     nat::check,
     ct_mark::check,

@@ -244,6 +244,7 @@ fn packets(facts: &CheapFacts, chain: &FirewallChain, service: &ServiceSummary) 
                 mark,
                 client: None,
                 from_app: None,
+                neighbour: None,
             })
         })
         .collect()

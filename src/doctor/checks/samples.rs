@@ -416,6 +416,7 @@ pub(super) fn packet(
         mark,
         client: None,
         from_app: None,
+        neighbour: None,
     }
 }
 

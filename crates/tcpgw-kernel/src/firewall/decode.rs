@@ -4,7 +4,7 @@ mod bitwise;
 
 use std::collections::BTreeMap;
 
-use super::field::{ct_field, meta_field, payload_field};
+use super::field::{arp_field, ct_field, meta_field, payload_field};
 use super::mark::{self, ConnmarkEffect, MarkWrite};
 use super::parts::{ExpressionData, read_verdict};
 use super::stateful as state;
@@ -257,7 +257,12 @@ impl RuleDecoder<'_> {
 
     fn payload(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         let len = usize::try_from(parts.number(4)?).unwrap_or(0);
-        let field = payload_field(self.is_ipv6(), parts.number(2)?, parts.number(3)?, len);
+        let (base, offset) = (parts.number(2)?, parts.number(3)?);
+        let field = if self.family == TableFamily::Arp {
+            arp_field(base, offset, len)
+        } else {
+            payload_field(self.is_ipv6(), base, offset, len)
+        };
         self.hold(parts.number(1)?, (field, len));
         self.bytes
             .insert(slot(parts.number(1)?), vec![None; len.min(MOST_VALUE)]);

@@ -26,6 +26,15 @@ pub(super) fn ct_field(key: u32) -> (RuleField, usize) {
     }
 }
 
+/// Returns the field of an ARP packet (`struct arphdr`).
+pub(super) fn arp_field(base: u32, offset: u32, len: usize) -> RuleField {
+    const NETWORK: u32 = 1;
+    match (base, offset, len) {
+        (NETWORK, 6, 2) => RuleField::ArpOperation,
+        _ => RuleField::Other,
+    }
+}
+
 pub(super) fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> RuleField {
     const NETWORK: u32 = 1;
     const TRANSPORT: u32 = 2;
@@ -36,6 +45,7 @@ pub(super) fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> R
         (NETWORK, 6) if ipv6 && len == 1 => RuleField::Protocol,
         (NETWORK, 8) if ipv6 && len <= 16 => RuleField::Source6,
         (NETWORK, 24) if ipv6 && len <= 16 => RuleField::Dest6,
+        (TRANSPORT, 0) if len == 1 => RuleField::IcmpType,
         (TRANSPORT, 0) if len == 2 => RuleField::SourcePort,
         (TRANSPORT, 2) if len == 2 => RuleField::DestPort,
         (TRANSPORT, 13) if len == 1 => RuleField::TcpFlags,

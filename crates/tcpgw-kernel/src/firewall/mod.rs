@@ -112,11 +112,11 @@ impl std::fmt::Display for TableFamily {
 pub enum FirewallHook {
     /// Before the routing decision.
     Prerouting,
-    /// Packets to this machine.
+    /// Packets to this machine; all that come in, of ARP.
     Input,
     /// Packets that are forwarded.
     Forward,
-    /// Packets from this machine.
+    /// Packets from this machine; all that leave, of ARP.
     Output,
     /// After the routing decision, before packets leave.
     Postrouting,
@@ -124,7 +124,7 @@ pub enum FirewallHook {
     Ingress,
     /// Outgoing packets of an interface, after all else.
     Egress,
-    /// Hook of a bridge or of ARP.
+    /// Hook of a bridge, or of packets of ARP that a bridge forwards.
     Other,
 }
 
@@ -302,6 +302,10 @@ pub enum RuleField {
     DestPort,
     /// The TCP flags, one byte: 1 FIN, 2 SYN, 4 RST, 8 PSH, 16 ACK, 32 URG.
     TcpFlags,
+    /// The type of an ICMP or ICMPv6 message, one byte.
+    IcmpType,
+    /// The operation of an ARP packet: 1 for a request, 2 for an answer.
+    ArpOperation,
     /// `ct state`, with `STATE_DNAT` of iptables as well.
     CtState,
     /// Bits of `ct status`.

@@ -94,6 +94,10 @@ impl RuleOptions<'_> {
             "-d" => self.network([RuleField::Dest4, RuleField::Dest6], value, negated),
             "--dport" | "--dports" | "--destination-ports" => port_test(RuleField::DestPort, value, negated),
             "--sport" | "--sports" | "--source-ports" => port_test(RuleField::SourcePort, value, negated),
+            "--icmpv6-type" => {
+                let kind = value.split('/').next().and_then(|kind| kind.parse().ok());
+                kind.map(|kind| one_of(RuleField::IcmpType, 1, vec![kind], negated))
+            }
             "--ctstate" | "--state" => Some(state(state_bits(value), negated)),
             "--dst-type" if value == "LOCAL" => Some(dest_types(std::iter::once(RTN_LOCAL), negated)),
             "--mark" => mark_test(rule, value, negated),

@@ -31,7 +31,7 @@ const DEVICE_PREFIX: u16 = 2;
 /// Information about what a reading left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unread {
-    /// Tables of families that see frames instead of packets, with chains that may drop.
+    /// Tables that see frames of bridges instead of packets, with chains that may drop.
     pub other_families: Vec<ForeignTable>,
     /// The table of tcpgw, which is left out.
     pub own_table: Option<OwnTable>,
@@ -104,7 +104,7 @@ fn read_once<A: NetlinkExchange>(
     let tables = tables(socket, &mut unread.own_table)?;
     let mut chains = chains(socket, &tables, unread.own_table.as_mut())?;
     chains.retain(|chain| {
-        let judged = !matches!(chain.table.family, TableFamily::Bridge | TableFamily::Arp);
+        let judged = chain.table.family != TableFamily::Bridge;
         if !judged && chain.base.is_some() && !unread.other_families.contains(&chain.table) {
             unread.other_families.push(chain.table.clone());
         }
@@ -269,6 +269,8 @@ fn base(family: TableFamily, message: &Message<'_>) -> Result<Option<FirewallBas
             2 if is_ip => FirewallHook::Forward,
             3 if is_ip => FirewallHook::Output,
             4 if is_ip => FirewallHook::Postrouting,
+            0 if family == TableFamily::Arp => FirewallHook::Input,
+            1 if family == TableFamily::Arp => FirewallHook::Output,
             5 if family == TableFamily::Inet => FirewallHook::Ingress,
             0 if family == TableFamily::Netdev => FirewallHook::Ingress,
             1 if family == TableFamily::Netdev => FirewallHook::Egress,

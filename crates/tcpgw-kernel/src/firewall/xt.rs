@@ -17,6 +17,7 @@ pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
         ("addrtype", 1) => address_type(info),
         ("mark", 1) => mark(RuleField::Mark, info),
         ("recent" | "connlimit" | "statistic" | "hashlimit", _) => stateful::matches(name, revision, info),
+        ("icmp6", 0) => icmp6(info),
         ("set" | "geoip", _) => Some(vec![Test::Sometimes]),
         _ => None,
     };
@@ -81,6 +82,18 @@ fn ports(protocol: &str, info: &[u8]) -> Option<Vec<Test>> {
         tests.push(Test::Unknown("a TCP option".into()));
     }
     Some(tests)
+}
+
+/// Decodes `struct ip6t_icmp`: the type, the first and last code, and flags.
+fn icmp6(info: &[u8]) -> Option<Vec<Test>> {
+    const INVERTED: u8 = 1;
+    let (kind, flags) = (*info.first()?, *info.get(3)?);
+    let relation = if flags & INVERTED == 0 {
+        Relation::Equal
+    } else {
+        Relation::Differs
+    };
+    Some(vec![compare(RuleField::IcmpType, 1, relation, vec![kind])])
 }
 
 /// Returns the condition of `--tcp-flags`: of the flags of the mask exactly these are set.

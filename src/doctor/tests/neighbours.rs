@@ -1,0 +1,222 @@
+//! Findings about messages by which hosts of a link find each other.
+
+use super::*;
+use tcpgw_kernel::firewall::{Load, Relation, RuleField, RuleVerdict, Test};
+
+fn is(field: RuleField, value: &[u8]) -> Test {
+    Test::Compare {
+        load: Load {
+            field,
+            len: value.len(),
+        },
+        mask: None,
+        relation: Relation::Equal,
+        value: value.to_vec(),
+    }
+}
+
+fn rule(tests: Vec<Test>, verdict: RuleVerdict) -> Rule {
+    Rule {
+        tests,
+        verdict,
+        ..Rule::default()
+    }
+}
+
+fn at(family: TableFamily, hook: FirewallHook, rules: Vec<Rule>, drops: bool) -> FirewallChain {
+    chain(table(family, "fw", false), hook, 0, rules, drops)
+}
+
+/// Returns the findings with a chain, except those about probes.
+fn found(chain: FirewallChain) -> Vec<Finding> {
+    let mut found = with(nft(chain));
+    found.retain(|finding| finding.id != "probes-dropped");
+    found
+}
+
+fn name(name: &str) -> Test {
+    let mut value = name.as_bytes().to_vec();
+    value.resize(16, 0);
+    is(RuleField::InName, &value)
+}
+
+fn kind(kind: u8) -> Vec<Test> {
+    vec![is(RuleField::Protocol, &[58]), is(RuleField::IcmpType, &[kind])]
+}
+
+fn ct_state(bits: u32) -> Test {
+    Test::Compare {
+        load: Load {
+            field: RuleField::CtState,
+            len: 4,
+        },
+        mask: Some(bits.to_ne_bytes().to_vec()),
+        relation: Relation::Differs,
+        value: vec![0; 4],
+    }
+}
+
+/// The rules of a firewall that forgot ICMPv6.
+fn forgetful() -> Vec<Rule> {
+    vec![
+        rule(vec![ct_state(6)], RuleVerdict::Accept),
+        rule(vec![name("br0")], RuleVerdict::Accept),
+        rule(
+            vec![is(RuleField::Protocol, &[6]), is(RuleField::DestPort, &[0, 22])],
+            RuleVerdict::Accept,
+        ),
+    ]
+}
+
+#[test]
+fn a_firewall_that_accepts_no_neighbour_discovery_is_an_error() {
+    let told = only(
+        &found(at(TableFamily::Inet, FirewallHook::Input, forgetful(), true)),
+        "packets-dropped",
+        FindingSeverity::Broken,
+    );
+    assert_eq!(
+        told.seen,
+        "chain c of table inet fw drops neighbour solicitations and advertisements that come in by ext: its policy is drop, and no rule \
+         lets them pass"
+    );
+    assert_eq!(
+        line(&told),
+        "nft insert rule inet fw c icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
+    );
+    for (hook, number, says) in [
+        (
+            FirewallHook::Input,
+            135,
+            "drops neighbour solicitations that come in by br0, ext",
+        ),
+        (FirewallHook::Prerouting, 135, "that come in by br0, ext"),
+        (
+            FirewallHook::Output,
+            136,
+            "drops neighbour advertisements that leave by br0, ext",
+        ),
+    ] {
+        let drops = vec![rule(kind(number), RuleVerdict::Drop)];
+        let told = only(
+            &found(at(TableFamily::Ip6, hook, drops, false)),
+            "packets-dropped",
+            FindingSeverity::Broken,
+        );
+        assert!(
+            told.seen.contains(says) || told.seen.contains(&says.replace("br0, ext", "ext, br0")),
+            "{}",
+            told.seen
+        );
+    }
+}
+
+#[test]
+fn a_firewall_that_accepts_it_under_whatever_condition_is_well() {
+    let unknown = || Test::Unknown("hop limit".into());
+    for accepts in [
+        vec![is(RuleField::Protocol, &[58])],
+        vec![is(RuleField::Protocol, &[58]), Test::Unknown("a limit".into())],
+        [kind(135), vec![unknown()]].concat(),
+        vec![ct_state(64)],
+    ] {
+        let both = [
+            rule(accepts.clone(), RuleVerdict::Accept),
+            rule(kind(136), RuleVerdict::Accept),
+        ];
+        let rules = [forgetful(), both.to_vec()].concat();
+        let found = found(at(TableFamily::Inet, FirewallHook::Input, rules, true));
+        assert_eq!(found, [], "{accepts:?}");
+    }
+    // Rules about others: echo requests, some addresses, IPv4.
+    for tests in [
+        kind(128),
+        vec![is(RuleField::Source6, &[0x20; 16])],
+        vec![unknown()],
+        vec![is(RuleField::Family, &[2])],
+        vec![ct_state(1)],
+    ] {
+        let drops = vec![rule(tests.clone(), RuleVerdict::Drop)];
+        assert_eq!(
+            found(at(TableFamily::Inet, FirewallHook::Input, drops, false)),
+            [],
+            "{tests:?}"
+        );
+    }
+    // No backend has an IPv6 address.
+    let alone = with(|facts| {
+        let state = STATE.replace(r#","[fd00:2::11]:3000""#, "");
+        facts.cheap.services = Arc::new(Summary::from(&tcpgw_core::model::parse(state.as_bytes()).unwrap()));
+        nft(at(TableFamily::Ip6, FirewallHook::Input, Vec::new(), true))(facts);
+    });
+    assert_eq!(alone, []);
+}
+
+#[test]
+fn a_rule_that_may_drop_it_is_a_warning() {
+    let exceeds = [kind(135), vec![Test::Exceeds]].concat();
+    let drops = vec![rule(exceeds, RuleVerdict::Drop)];
+    let told = only(
+        &found(at(TableFamily::Ip6, FirewallHook::Input, drops, false)),
+        "packets-dropped",
+        FindingSeverity::Warning,
+    );
+    assert!(told.seen.contains("may drop neighbour solicitations"), "{}", told.seen);
+}
+
+#[test]
+fn a_table_that_drops_arp_is_an_error() {
+    let arp = |hook, rules, drops| found(at(TableFamily::Arp, hook, rules, drops));
+    for hook in [FirewallHook::Input, FirewallHook::Output] {
+        let told = only(&arp(hook, Vec::new(), true), "packets-dropped", FindingSeverity::Broken);
+        assert!(told.seen.contains("drops requests and answers of ARP"), "{}", told.seen);
+        assert_eq!(
+            line(&told),
+            "nft insert rule arp fw c arp operation { request, reply } accept"
+        );
+    }
+    let requests = || vec![is(RuleField::ArpOperation, &[0, 1])];
+    let told = only(
+        &arp(FirewallHook::Input, vec![rule(requests(), RuleVerdict::Drop)], false),
+        "packets-dropped",
+        FindingSeverity::Broken,
+    );
+    assert!(
+        told.seen.contains("drops requests of ARP that come in by"),
+        "{}",
+        told.seen
+    );
+    let some = [requests(), vec![Test::Unknown("an address".into())]].concat();
+    only(
+        &arp(FirewallHook::Input, vec![rule(some, RuleVerdict::Drop)], false),
+        "packets-dropped",
+        FindingSeverity::Warning,
+    );
+    let other = vec![rule(vec![Test::Unknown("an address".into())], RuleVerdict::Drop)];
+    assert_eq!(arp(FirewallHook::Input, other, false), []);
+    assert_eq!(arp(FirewallHook::Other, Vec::new(), true), []);
+}
+
+/// Accepts neighbour discovery as ufw does, by types and hop limits of ICMPv6.
+#[test]
+fn rules_of_ip6tables_are_understood() {
+    let saved = |rules: &str| {
+        let text = format!("*filter\n:INPUT DROP [0:0]\n:B - [0:0]\n-A INPUT -j B\n{rules}\nCOMMIT\n");
+        let mut found = with(|facts| facts.cheap.legacy6 = Ok(Arc::new(parse_save(TableFamily::Ip6, &text))));
+        found.retain(|finding| finding.id != "probes-dropped");
+        found
+    };
+    let accepts = |kind| format!("-A B -p ipv6-icmp -m icmp6 --icmpv6-type {kind} -m hl --hl-eq 255 -j ACCEPT\n");
+    assert_eq!(saved(&(accepts(135) + &accepts(136))), []);
+    let told = only(&saved(&accepts(136)), "packets-dropped", FindingSeverity::Broken);
+    assert!(
+        told.seen.contains("drops neighbour solicitations that"),
+        "{}",
+        told.seen
+    );
+    assert_eq!(
+        line(&told),
+        "ip6tables-legacy -I INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 135 -j ACCEPT && ip6tables-legacy -I INPUT -p ipv6-icmp -m icmp6 \
+         --icmpv6-type 136 -j ACCEPT"
+    );
+}

@@ -1,0 +1,102 @@
+//! Firewalls of other programs that keep the hosts of a link from finding the gateway (neighbour discovery, ARP), as
+//! `doctor` judges them.
+
+use crate::doctor::{breaks, doctor, line, reaches, web};
+use crate::harness::client::PATIENCE;
+use crate::harness::{Net, wait_until};
+
+const DROPPED: &str = "packets-dropped";
+
+/// Lets client and gateway forget each other's link-layer addresses.
+fn forget_neighbours(net: &Net) {
+    for (host, link) in [("client", "eth0"), ("gateway", "ext")] {
+        for family in ["-4", "-6"] {
+            net.sh(host, &format!("ip {family} neigh flush dev {link}")).ok();
+        }
+    }
+}
+
+#[test]
+fn firewalls_that_hide_the_gateway_from_its_neighbours_are_errors() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for (family, table, chain) in [
+        (
+            1,
+            "inet",
+            "type filter hook input priority 0; policy drop; ct state established,related accept; \
+             iifname { \"lo\", \"br0\" } accept; tcp dport 22 accept; icmp type echo-request accept;",
+        ),
+        (
+            1,
+            "ip6",
+            "type filter hook input priority 0; iifname \"ext\" icmpv6 type nd-neighbor-solicit drop;",
+        ),
+        (
+            1,
+            "ip6",
+            "type filter hook output priority 0; oifname \"ext\" icmpv6 type nd-neighbor-advert drop;",
+        ),
+        (0, "arp", "type filter hook input priority 0; policy drop;"),
+        (
+            0,
+            "arp",
+            "type filter hook output priority 0; arp operation reply drop;",
+        ),
+    ] {
+        assert!(wait_until(PATIENCE, || reaches(&net, family, PATIENCE)), "{chain}");
+        net.nft("gateway", &format!("table {table} fw {{ chain f {{ {chain} }}; }}"));
+        forget_neighbours(&net);
+        breaks(&net, family);
+        let said = doctor(&net);
+        let found = said.one(DROPPED, "broken");
+        assert!(found["seen"].to_string().contains("ext: "), "{found:#}");
+        assert_eq!(said.status, 1);
+        net.json(&["status", "--interval", "0s"], 1);
+        net.sh("gateway", &line(found)).ok();
+        // A resolution that is under way may end first, and fail connections that wait for it.
+        let is_reached = || reaches(&net, family, PATIENCE);
+        assert!(wait_until(PATIENCE, is_reached), "{chain}");
+        let said = doctor(&net);
+        assert!(said.bad().is_empty(), "{chain}: {:#}", said.json);
+        net.sh("gateway", &format!("nft delete table {table} fw")).ok();
+    }
+}
+
+/// Usual firewalls accept neighbour discovery, some with conditions that the doctor cannot evaluate.
+#[test]
+fn firewalls_that_accept_neighbour_discovery_are_well() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let begin = "type filter hook input priority 0; policy drop; ct state established,related accept; iifname \"lo\" accept; \
+                 icmpv6 type echo-request limit rate over 10/second drop;";
+    for accepts in [
+        "meta l4proto ipv6-icmp accept;",
+        "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } ip6 hoplimit 255 accept;",
+        "ip6 saddr { fe80::/10, 2001:db8::/32 } icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } limit rate 100/second accept;",
+        "ct state untracked accept;",
+    ] {
+        net.nft(
+            "gateway",
+            &format!("table inet fw {{ chain f {{ {begin} {accepts} }}; }}"),
+        );
+        forget_neighbours(&net);
+        assert!(wait_until(PATIENCE, || reaches(&net, 1, PATIENCE)), "{accepts}");
+        let said = doctor(&net);
+        assert!(said.bad().is_empty(), "{accepts}: {:#}", said.json);
+        net.sh("gateway", "nft delete table inet fw").ok();
+    }
+    for program in ["ip6tables-nft", "ip6tables-legacy"] {
+        let accept =
+            |kind: u8| format!("{program} -A INPUT -p ipv6-icmp --icmpv6-type {kind} -m hl --hl-eq 255 -j ACCEPT && ");
+        let established = format!("{program} -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT && ");
+        let rules = format!("{established}{}{}{program} -P INPUT DROP", accept(135), accept(136));
+        net.sh("gateway", &rules).ok();
+        forget_neighbours(&net);
+        assert!(wait_until(PATIENCE, || reaches(&net, 1, PATIENCE)), "{program}");
+        let said = doctor(&net);
+        assert!(said.bad().is_empty(), "{program}: {:#}", said.json);
+        net.sh("gateway", &format!("{program} -P INPUT ACCEPT && {program} -F INPUT"))
+            .ok();
+    }
+}
