@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::control::adopt;
 use crate::control::claimed::Claimed;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
+use crate::control::own_listener::shares_address;
 use crate::doctor::{self, FindingSeverity};
 use crate::store::last::Last;
 use tcpgw_core::model::{InputProblem, Listen, Service, SourceMode, State};
@@ -269,20 +269,6 @@ fn taken<'a>(service: &'a Service, listening: &'a [Listener]) -> impl Iterator<I
         .iter()
         .take_while(move |listener| listener.addr.port() == port);
     there
-        .filter(|listener| overlaps(&service.listen, listener.addr))
+        .filter(|listener| shares_address(&service.listen, listener.addr.ip()))
         .map(move |listener| (service, listener))
-}
-
-fn overlaps(listen: &Listen, listener: SocketAddr) -> bool {
-    let address = listener.ip().to_canonical();
-    match listen {
-        _ if address.is_loopback() => false,
-        Listen::Everywhere => true,
-        Listen::At(addresses) => addresses.iter().any(|own| match address {
-            // `::` includes IPv4, unless the program has switched that off, which is not visible from outside.
-            IpAddr::V6(any) if any.is_unspecified() => true,
-            IpAddr::V4(any) if any.is_unspecified() => own.is_ipv4(),
-            _ => *own == address,
-        }),
-    }
 }

@@ -80,7 +80,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let is_empty = state.services.is_empty();
     let (known, mut others) = others::read(&mut gateway, &config, &arguments.file, &mut state, arguments.prune)?;
     others.tell(global);
-    let taken = preflight::listeners(&state, &known.summary, arguments.take_over)?;
+    let taken = preflight::listeners(&state, &config, &known.summary, arguments.take_over)?;
     if !arguments.hold_back {
         preflight::refuse_taken(&taken)?;
     }

@@ -8,7 +8,8 @@ use super::failure::Failure;
 use super::gateway::Gateway;
 use super::global::Global;
 use crate::config::Config;
-use crate::control::obstacle::Obstacle;
+use crate::control::obstacle::{Obstacle, add_own_listeners};
+use crate::control::own_listener::OwnListener;
 use crate::preflight;
 use tcpgw_core::model::{Service, State};
 use tcpgw_core::summary::Summary;
@@ -32,10 +33,19 @@ pub(super) fn refuse(file: &FileArgument, obstacles: &[Obstacle]) -> Result<(), 
     })
 }
 
-/// Returns new services on ports where a local program listens.
-pub(super) fn listeners(state: &State, known: &Summary, take_over: bool) -> Result<Vec<Obstacle>, Failure> {
+/// Returns new services on ports where a local program listens, or a daemon will by the configuration.
+pub(super) fn listeners(
+    state: &State,
+    config: &Config,
+    known: &Summary,
+    take_over: bool,
+) -> Result<Vec<Obstacle>, Failure> {
     let is_known = |service: &_| take_over || known.has_listen_key(service);
-    Ok(preflight::taken_ports(state, &is_known)?)
+    let mut taken = preflight::taken_ports(state, &is_known)?;
+    for service in state.services.iter().filter(|service| !known.has_listen_key(service)) {
+        add_own_listeners(service, OwnListener::configured(config), &mut taken);
+    }
+    Ok(taken)
 }
 
 /// Fails when there are any.
@@ -91,9 +101,39 @@ pub(super) fn unhindered(
     services.retain(|service| config.check_service(service).next().is_none());
     let state = State { services };
     let obstacles = preflight::obstacles(&mut gateway.routes, &state)?;
-    let taken = listeners(&state, known, take_over)?;
+    let taken = listeners(&state, config, known, take_over)?;
     let hindered: BTreeSet<Box<str>> = obstacles.into_iter().chain(taken).map(|of| of.service).collect();
     let State { mut services } = state;
     services.retain(|service| !hindered.contains(&service.name));
     Ok(services)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Without a daemon, a service on the port of a daemon that will start is refused, whether ports may be taken over or not.
+    #[test]
+    fn a_service_does_not_get_the_port_of_a_listener_of_the_daemon() {
+        let config = "[web]\nlisten = '0.0.0.0:9464'\ntoken_file = '/nowhere'\nbehind_proxy = true";
+        let config = Config::parse(Path::new("config.toml"), config.as_bytes()).unwrap();
+        let services = [("a", 9464), ("b", 9465)];
+        let services = services.map(|(name, port)| serde_json::json!({"name": name, "port": port, "backends": []}));
+        let text = serde_json::json!({"version": 1, "services": services}).to_string();
+        let state = tcpgw_core::model::parse(text.as_bytes()).unwrap();
+        let taken = listeners(&state, &config, &Summary::default(), true).unwrap();
+        let Err(Failure::Refused(told)) = refuse_taken(&taken) else {
+            panic!("it is refused");
+        };
+        assert!(
+            told.starts_with("service \"a\": port 9464 is that of web.listen"),
+            "{told}"
+        );
+        assert!(!told.contains('\n') && !told.contains("take-over"), "{told}");
+        // What is served there stays.
+        let known = Summary::from(&state);
+        assert_eq!(listeners(&state, &config, &known, true).unwrap(), []);
+    }
 }

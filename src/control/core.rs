@@ -26,6 +26,7 @@ mod order;
 mod order_queue;
 mod orders;
 mod orphans;
+mod own_listeners;
 mod pending;
 mod pending_write;
 mod problems;
@@ -162,6 +163,8 @@ pub struct Core {
     /// Services of the API that an order removed, as they were before.
     removed: BTreeMap<Name, Option<Service>>,
     held_back: HeldBack,
+    /// Address of the listener for metrics that is in use.
+    web_listens: Option<SocketAddr>,
     rejected: Rejected,
     /// Error of the last reload, if it failed.
     reload_failed: Option<String>,
@@ -235,6 +238,7 @@ impl Core {
             torn: None,
             removed: BTreeMap::new(),
             held_back: HeldBack::default(),
+            web_listens: None,
             rejected: Rejected::default(),
             reload_failed: None,
             judge_all: false,

@@ -16,6 +16,7 @@ pub mod membership;
 pub mod name;
 pub mod observation;
 pub mod obstacle;
+pub mod own_listener;
 pub mod reply;
 pub mod request;
 pub mod storage;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use super::own_listener::OwnListener;
 use tcpgw_core::model::{Endpoint, InputProblem, Service};
 
 /// An obstacle that prevents a service from being served on this gateway now. It may vanish later.
@@ -22,6 +23,8 @@ pub struct Obstacle {
 pub enum ObstacleKind {
     /// A local program listens on the port.
     PortTaken,
+    /// The daemon itself listens on the port.
+    OwnListener(OwnListener),
     /// A source address is not one of the gateway's own.
     ForeignSource(IpAddr),
     /// A backend is one of the gateway's own addresses, or the broadcast address of a network that the gateway is in.
@@ -48,7 +51,10 @@ impl Obstacle {
     pub fn reason(&self) -> String {
         let message = &self.problem.message;
         match self.kind {
-            ObstacleKind::PortTaken | ObstacleKind::FencedSize | ObstacleKind::NotLookedAt => message.clone(),
+            ObstacleKind::PortTaken
+            | ObstacleKind::OwnListener(_)
+            | ObstacleKind::FencedSize
+            | ObstacleKind::NotLookedAt => message.clone(),
             ObstacleKind::FencedPort(_) => format!("port {message}"),
             ObstacleKind::FencedBackend(_) => format!("backend {message}"),
             ObstacleKind::ForeignSource(address) => format!("source address {address} {message}"),
@@ -74,6 +80,7 @@ impl Obstacle {
         match self.kind {
             // Services that are served unchanged get no such obstacle: see `not_examined`.
             ObstacleKind::PortTaken | ObstacleKind::NotLookedAt => false,
+            ObstacleKind::OwnListener(listener) => listener.is_behind(served),
             ObstacleKind::FencedPort(port) => served.port == port,
             ObstacleKind::FencedSize => true,
             ObstacleKind::ForeignSource(address) => served.source_addresses.contains(&address),
@@ -107,4 +114,27 @@ pub fn not_examined<'a>(
             message: format!("the gateway could not be examined, which is tried again every few seconds: {why}"),
         },
     })
+}
+
+/// Adds the obstacles that the daemon's own listeners are for a service to those found of it. A program that was found on its port is
+/// the daemon then, and no option sends its connections to the service.
+pub fn add_own_listeners(
+    service: &Service,
+    listeners: impl IntoIterator<Item = OwnListener>,
+    found: &mut Vec<Obstacle>,
+) {
+    let own = listeners.into_iter().filter(|listener| listener.is_behind(service));
+    let own = own.map(|listener| Obstacle {
+        service: service.name.clone(),
+        kind: ObstacleKind::OwnListener(listener),
+        problem: InputProblem {
+            place: format!("service \"{}\"", service.name),
+            message: listener.refuses(service),
+        },
+    });
+    let own: Vec<Obstacle> = own.collect();
+    if !own.is_empty() {
+        found.retain(|obstacle| obstacle.service != service.name || obstacle.kind != ObstacleKind::PortTaken);
+        found.extend(own);
+    }
 }

@@ -109,13 +109,14 @@ impl<S> ListenerTask<S> {
         Ok(())
     }
 
-    /// Returns whether to configure the listener again, because it is not served as configured or its task has ended.
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+    /// Returns whether to configure the listener again, because it is not served as configured, is to be refused (`is_refused`), or its
+    /// task has ended.
+    pub(super) fn is_due(&mut self, now: Instant, is_refused: impl FnOnce() -> bool) -> bool {
         if now < self.again {
             return false;
         }
         self.again = now + AGAIN;
-        !self.is_configured || self.running.as_ref().is_some_and(|running| running.task.is_finished())
+        !self.is_configured || self.running.as_ref().is_some_and(|running| running.task.is_finished()) || is_refused()
     }
 
     /// Returns the time of the next check.

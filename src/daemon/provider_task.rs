@@ -52,9 +52,9 @@ impl ProviderTask {
         })
     }
 
-    /// Returns whether to configure the API again, because it is not served as configured or its task has ended.
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
-        self.task.is_due(now)
+    /// Returns whether to configure the API again, because it is not served as configured, is to be refused, or its task has ended.
+    pub(super) fn is_due(&mut self, now: Instant, is_refused: impl FnOnce() -> bool) -> bool {
+        self.task.is_due(now, is_refused)
     }
 
     /// Returns the time of the next check.

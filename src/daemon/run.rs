@@ -37,6 +37,7 @@ use crate::config::given::Given;
 use crate::control::core::{Core, Now};
 use crate::control::job::JobOutcome;
 use crate::control::observation::Observation;
+use crate::control::own_listener::ListenerRole;
 use crate::control::request::DaemonRequest;
 use crate::control::storage::WriteResult;
 use crate::daemon::parsed::Parsed;
@@ -275,10 +276,18 @@ impl DaemonLoop {
                 .flow_log(self.traffic.as_ref().and_then(TrafficThread::trouble));
             self.core.hooks(self.hooks.as_ref().and_then(HooksThread::trouble));
         }
-        if self.provider_api.is_due(now.instant) {
+        let core = &self.core;
+        if self
+            .provider_api
+            .is_due(now.instant, || core.judge_listener(ListenerRole::Provider).is_err())
+        {
             self.serve_provider_api();
         }
-        if self.web.is_due(now.instant) {
+        let core = &self.core;
+        if self
+            .web
+            .is_due(now.instant, || core.judge_listener(ListenerRole::Web).is_err())
+        {
             self.serve_web();
         }
         if self.readonly.is_due(now.instant) {
@@ -320,15 +329,17 @@ impl DaemonLoop {
 
     /// Serves the provider API as configured. Its failure affects nothing else.
     fn serve_provider_api(&mut self) {
-        let wanted = self.core.judge_listen().map(|()| self.core.config().addon.as_ref());
+        let judged = self.core.judge_listener(ListenerRole::Provider);
+        let wanted = judged.map(|()| self.core.config().addon.as_ref());
         let served = self.provider_api.configure(wanted);
         self.core.provider_api(served, Now::read());
     }
 
     /// Serves metrics as configured. Their failure affects nothing else.
     fn serve_web(&mut self) {
-        let served = self.web.configure(self.core.config(), &self.run_dir);
-        self.core.web(served.err().as_deref());
+        let judged = self.core.judge_listener(ListenerRole::Web);
+        let served = self.web.configure(judged.map(|()| self.core.config()), &self.run_dir);
+        self.core.web(served.err().as_deref(), Now::read());
     }
 
     /// Serves the read-only socket as configured. Its failure affects nothing else.

@@ -45,26 +45,30 @@ impl WebTask {
         }
     }
 
-    /// Configures the listener, with its files read again. If that fails, it is served as before. The doctor examines the machine by
-    /// this configuration and the records in `run_dir`.
+    /// Configures the listener, with its files read again. If that fails, or `config` is an error, it is served as before. The doctor
+    /// examines the machine by this configuration and the records in `run_dir`.
     ///
     /// # Errors
     /// Fails with a message when it cannot be served as configured.
-    pub(super) fn configure(&mut self, config: &Config, run_dir: &Path) -> Result<(), String> {
-        let wanted = config.web.as_ref().map(|settings| {
+    pub(super) fn configure(&mut self, config: Result<&Config, String>, run_dir: &Path) -> Result<(), String> {
+        let load = |config: &Config| {
+            let Some(settings) = &config.web else { return Ok(None) };
             let web = Web::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?;
             let (run_dir, config) = (run_dir.to_owned(), config.clone());
             let doctor = move |daemon: &RunningDaemon<'_>| doctor::examine_beside(&run_dir, &config, daemon);
-            Ok((settings.listen, web.diagnosed_by(Arc::new(doctor))))
-        });
-        self.hour.keep(config.web.is_some());
+            Ok(Some((settings.listen, web.diagnosed_by(Arc::new(doctor)))))
+        };
+        if let Ok(config) = &config {
+            self.hour.keep(config.web.is_some());
+        }
+        let wanted = config.and_then(load);
         let (requests, file) = (self.requests.clone(), self.file.clone());
         let settings = ApiSettings {
             totals: Some(Arc::clone(&self.totals)),
             hour: Some(self.hour.clone()),
             ..ApiSettings::default()
         };
-        self.task.configure(wanted.transpose(), |(listener, current, stopped)| {
+        self.task.configure(wanted, |(listener, current, stopped)| {
             let stop = async {
                 let _ = stopped.await;
             };
@@ -84,9 +88,9 @@ impl WebTask {
         }
     }
 
-    /// Returns whether to configure the listener again, because it is not served as configured or its task has ended.
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
-        self.task.is_due(now)
+    /// Returns whether to configure the listener again, because it is not served as configured, is to be refused, or its task has ended.
+    pub(super) fn is_due(&mut self, now: Instant, is_refused: impl FnOnce() -> bool) -> bool {
+        self.task.is_due(now, is_refused)
     }
 
     /// Returns the time of the next check.

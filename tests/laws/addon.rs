@@ -7,6 +7,7 @@ mod checks;
 mod configuration;
 mod deploys;
 mod fences;
+mod listeners;
 mod lost_store;
 mod paused;
 mod ports;

@@ -15,7 +15,7 @@ use crate::store::LoadedResources;
 use crate::store::last::{Last, LastResources, MOST_REMOVED};
 use tcpgw_core::diff::count;
 use tcpgw_core::model::PortRange;
-use tcpgw_core::model::{Edits, InputProblem, InputProblems, Listen, PacketRefusal, Service};
+use tcpgw_core::model::{Edits, InputProblem, InputProblems, PacketRefusal, Service};
 use tcpgw_core::problem::ProblemKind;
 
 /// Beginning of what is said of resources whose add-on is off.
@@ -277,6 +277,8 @@ impl Core {
             Ok(()) => {
                 if self.addon.settings != self.config.addon {
                     self.addon.configure(self.config.addon.clone(), now);
+                    // Services may be held back for the listener that was moved.
+                    self.addresses_changed(now);
                 }
                 if !self.is_addon_missed() {
                     self.problems.resolve(ProblemKind::ProviderApi);
@@ -292,39 +294,6 @@ impl Core {
                 self.report(ProblemKind::ProviderApi, message);
             }
         }
-    }
-
-    /// Fails when a service has the port of the configured provider API: its clients would get what the platform sends, with the
-    /// password. A listener on loopback has none of their connections.
-    ///
-    /// # Errors
-    /// Fails with a message that names the service.
-    pub fn judge_listen(&self) -> Result<(), String> {
-        let Some(listen) = self.config.addon.as_ref().map(|settings| settings.listen) else {
-            return Ok(());
-        };
-        let address = listen.ip().to_canonical();
-        if address.is_loopback() {
-            return Ok(());
-        }
-        let is_there = |service: &&Arc<Service>| {
-            let shares = match &service.listen {
-                Listen::Everywhere => true,
-                Listen::At(addresses) => address.is_unspecified() || addresses.contains(&address),
-            };
-            shares && service.port.get() == listen.port()
-        };
-        let Some(service) = self.said().find(is_there) else {
-            return Ok(());
-        };
-        let app = self.app_of_service(&service.name);
-        let app = app.map(|app| format!(" (the add-on of app {app})")).unwrap_or_default();
-        Err(format!(
-            "addon.listen is {listen}, and port {} is the public port of service \"{}\"{app}, whose containers would get the requests of the \
-             platform; choose another port",
-            listen.port(),
-            service.name
-        ))
     }
 
     /// Returns whether there are resources, and neither the configuration nor what is in use has a section for them.

@@ -213,11 +213,12 @@ impl Core {
             others.filter(|service| !is_in_use || self.held_back.contains(&service.name))
         });
         let others = others.into_iter().flatten().map(|service| service.port);
-        // The port of the provider API is left out on any address, which may become another one.
-        let of_provider = self.addon.settings.iter().map(|settings| settings.listen.port());
+        // The ports of the daemon's own listeners are left out on any address, which may become another one.
+        let own = self.own_listeners().into_iter();
+        let own = own.filter_map(|listener| NonZeroU16::new(listener.address.port()));
         PortsOfOthers {
             membership: &self.membership,
-            others: others.chain(of_provider.filter_map(NonZeroU16::new)).collect(),
+            others: others.chain(own).collect(),
         }
     }
 

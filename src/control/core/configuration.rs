@@ -119,10 +119,15 @@ impl Core {
     }
 
     /// Reports that the listener for metrics is not served as configured (`trouble`: why), or that it is again (`None`).
-    pub fn web(&mut self, trouble: Option<&str>) {
-        match trouble {
-            Some(why) => self.report(ProblemKind::Web, format!("metrics are not served as configured: {why}")),
-            None => self.problems.resolve(ProblemKind::Web),
+    pub fn web(&mut self, trouble: Option<&str>, now: Now) {
+        if let Some(why) = trouble {
+            return self.report(ProblemKind::Web, format!("metrics are not served as configured: {why}"));
+        }
+        self.problems.resolve(ProblemKind::Web);
+        let listens = self.config.web.as_ref().map(|settings| settings.listen);
+        if std::mem::replace(&mut self.web_listens, listens) != listens {
+            // Services may be held back for the listener that was moved.
+            self.addresses_changed(now);
         }
     }
 

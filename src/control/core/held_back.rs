@@ -24,6 +24,8 @@ pub(super) struct HeldBack {
     /// Services that the last process of this boot served, and whose table another process removed before this one
     /// began.
     pub(super) former: Vec<Arc<Service>>,
+    /// Services as the daemon before this one served them, or as it was to serve them; until the first judgement.
+    pub(super) served_last: BTreeMap<Name, Arc<Service>>,
     /// Services as they were served before the machine booted, while a change of them was held back; until the first
     /// judgement.
     pub(super) before: BTreeMap<Name, Arc<Service>>,

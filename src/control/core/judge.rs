@@ -99,6 +99,7 @@ impl Core {
             Unvetted::Failed(why) => Unjudged::Refused(Refused::Failed(why)),
         })?;
         let mut found = by_service(vetted.obstacles);
+        self.add_own_listeners(&edited.services, &mut found);
         if size.provider == Provider::Api && options.hold_back {
             self.add_fences_of_held(edits, &mut found);
         }

@@ -105,6 +105,12 @@ impl Core {
                 refused.problems
             );
         }
+        let served = last.services.iter().map(|(_, service)| service);
+        let served = served.filter(|service| !last.unserved.contains(&service.name));
+        let kept = last.kept.iter().filter(|kept| !kept.is_unserved);
+        let served = served.chain(kept.map(|kept| &kept.service));
+        let served = served.map(|service| (service.name.clone(), Arc::clone(service)));
+        self.held_back.served_last = served.collect();
         (self.last, self.boot) = (last, boot);
     }
 

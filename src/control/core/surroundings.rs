@@ -95,6 +95,7 @@ impl Core {
             }
         };
         self.add_fences(&all, &before, &mut found);
+        self.add_own_listeners(&all.services, &mut found);
         let mut edits = Edits::default();
         for service in &all.services {
             let name = &service.name;
@@ -113,6 +114,7 @@ impl Core {
         self.held_back.has_judged = true;
         self.held_back.former.clear();
         self.held_back.before.clear();
+        self.held_back.served_last.clear();
         if !edits.is_empty() {
             self.wanted_instead("the gateway's addresses and listeners", &edits, now);
         }
@@ -351,7 +353,8 @@ impl Core {
                     )
                 };
                 match obstacle.kind {
-                    ObstacleKind::PortTaken | ObstacleKind::NotLookedAt => None,
+                    // The listener is refused then, which is told of it.
+                    ObstacleKind::PortTaken | ObstacleKind::OwnListener(_) | ObstacleKind::NotLookedAt => None,
                     ObstacleKind::FencedPort(_) | ObstacleKind::FencedBackend(_) | ObstacleKind::FencedSize => {
                         Some(of(self.outside_fences(service, obstacle)))
                     }

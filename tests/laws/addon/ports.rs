@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use tcpgw::addon::Dialect;
 use tcpgw::config::Config;
-use tcpgw::control::request::ServiceEdit;
 use tcpgw_core::problem::ProblemKind;
 
 use super::{Event, FIRST, LAST, World, config};
@@ -95,63 +93,4 @@ fn a_rest_does_not_begin_anew_when_a_daemon_starts() {
         assert_eq!(world.resource(1).port, port);
         world.end().unwrap();
     }
-}
-
-/// The provider API does not listen on the public port of a service, whose containers would get the platform's password, and its own
-/// port is given to no resource.
-#[test]
-fn the_provider_api_and_the_services_share_no_port() {
-    let listening_at = |listen: &str| {
-        let mut config = config();
-        config.addon.as_mut().unwrap().listen = listen.parse().unwrap();
-        config
-    };
-    let mut world = World::new();
-    world.does([Event::Provision(Dialect::Scalingo, 0, 0, None)]);
-    let port = world.resource(0).port;
-    let only = json!({"name": "only", "port": FIRST + 3, "addresses": ["192.0.2.1"], "backends": []}).to_string();
-    world.edit("only", ServiceEdit::Put(only.into_bytes()));
-    world.run();
-    assert_eq!(world.clients.refused, []);
-    for (listen, expected) in [
-        (format!("0.0.0.0:{port}"), Some("the add-on of app app-0")),
-        (format!("[::]:{port}"), Some("the add-on of app app-0")),
-        (format!("192.0.2.9:{port}"), Some("the add-on of app app-0")),
-        (format!("127.0.0.1:{port}"), None),
-        (format!("[::ffff:127.0.0.1]:{port}"), None),
-        (format!("0.0.0.0:{FIRST}"), Some("service \"own\"")),
-        (format!("192.0.2.1:{}", FIRST + 3), Some("service \"only\"")),
-        (format!("192.0.2.9:{}", FIRST + 3), None),
-        (format!("0.0.0.0:{}", FIRST + 2), None),
-    ] {
-        for is_read_again in [true, false] {
-            world.config = listening_at(&listen);
-            if is_read_again {
-                let now = world.time();
-                world.core.reload(world.settings(), world.config.clone(), now);
-            } else {
-                world.restart();
-            }
-            let judged = world.core.judge_listen();
-            match expected {
-                Some(expected) => assert!(judged.is_err_and(|why| why.contains(expected)), "{listen}"),
-                None => assert_eq!(judged, Ok(()), "{listen}"),
-            }
-            world.run();
-        }
-    }
-    world.reload_with(listening_at(&format!("0.0.0.0:{}", FIRST + 2)));
-    world.does([
-        Event::Provision(Dialect::Osb, 1, 0, Some(FIRST + 2)),
-        Event::Provision(Dialect::Scalingo, 2, 0, None),
-    ]);
-    assert!(!world.clients.known.contains_key(&1), "it is refused");
-    assert_eq!(world.resource(2).port.get(), LAST);
-    world.edit("only", ServiceEdit::Delete);
-    world.run();
-    world.does([Event::Deprovision(0), Event::Provision(Dialect::Scalingo, 3, 0, None)]);
-    assert_eq!(world.resource(3).port.get(), FIRST + 3);
-    // None is left, and the one of the provider API is said to be in use.
-    let usage = world.core.resource_list(world.time()).unwrap().ports.unwrap();
-    assert_eq!((usage.used, usage.free()), (4, 0));
 }

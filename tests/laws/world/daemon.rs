@@ -92,11 +92,12 @@ impl<C: Clients> World<C> {
         }
     }
 
-    /// Lets the daemon read its configuration again. Its provider API can be served.
+    /// Lets the daemon read its configuration again. Its listeners can be served.
     pub(crate) fn reload(&mut self) {
         let now = self.time();
         self.core.reload(self.settings(), self.config.clone(), now);
         self.core.provider_api(Ok(()), now);
+        self.core.web(None, now);
     }
 
     /// Lets the daemon read another configuration.
