@@ -11,7 +11,7 @@ mod value;
 pub mod web;
 
 use std::fmt;
-
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -267,6 +267,11 @@ impl Config {
             text: Some(text.into()),
             gone: None,
         })
+    }
+
+    /// Returns whether services may have this port.
+    pub fn allows_port(&self, port: NonZeroU16) -> bool {
+        self.fences.allow_port(port)
     }
 
     /// Returns the problem with the service's port, if it is outside of the fence.

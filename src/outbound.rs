@@ -20,7 +20,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -152,6 +152,9 @@ pub enum Failed {
     /// The server cannot be reached.
     #[error("failed to connect: {0}")]
     Connect(io::Error),
+    /// The connection, with its TLS handshake, took longer than this.
+    #[error("no connection within {} s (--timeout)", .0.as_secs_f32())]
+    Unconnected(Duration),
     /// The server is not the one that it should be, or does not speak TLS.
     #[error("the TLS handshake failed: {}", certificates::in_words(.0))]
     Tls(io::Error),
@@ -164,6 +167,16 @@ pub enum Failed {
     /// The body is too large.
     #[error("the answer has more than {} MiB", BODY >> 20)]
     Large,
+}
+
+impl Failed {
+    /// Returns whether the request, or a part of it, may have been sent.
+    pub fn is_sent(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Unconnected(_) | Self::Tls(_) | Self::Name => false,
+            Self::Late(_) | Self::Http(_) | Self::Large => true,
+        }
+    }
 }
 
 /// An answer of the server.
@@ -247,8 +260,7 @@ impl OutboundClient {
         }
         let request = request.body(Full::new(Bytes::from(body)));
         let request = request.map_err(|error| Failed::Http(error.to_string()))?;
-        let exchange = timeout(self.timeout, self.exchange(url, request));
-        let (status, headers, body) = exchange.await.map_err(|_| Failed::Late(self.timeout))??;
+        let (status, headers, body) = self.exchange(url, request).await?;
         Ok(OutboundAnswer {
             status,
             headers,
@@ -258,18 +270,54 @@ impl OutboundClient {
     }
 
     async fn exchange(&self, url: &BaseUrl, request: Request<Full<Bytes>>) -> Result<(u16, HeaderMap, Bytes), Failed> {
-        let stream = TcpStream::connect((url.host.as_str(), url.port))
-            .await
-            .map_err(Failed::Connect)?;
+        let deadline = ExchangeDeadline::after(self.timeout);
+        let stream = deadline.connects(TcpStream::connect((url.host.as_str(), url.port)));
+        let stream = stream.await?.map_err(Failed::Connect)?;
         let _ = stream.set_nodelay(true);
         match self.tls.as_ref().filter(|_| url.is_encrypted) {
-            None => speak(stream, request, self.reads_bodies).await,
+            None => deadline.speaks(stream, request, self.reads_bodies).await,
             Some(tls) => {
                 let name = ServerName::try_from(url.host.clone()).map_err(|_| Failed::Name)?;
-                let stream = tls.connect(name, stream).await.map_err(Failed::Tls)?;
-                speak(stream, request, self.reads_bodies).await
+                let stream = deadline.connects(tls.connect(name, stream));
+                let stream = stream.await?.map_err(Failed::Tls)?;
+                deadline.speaks(stream, request, self.reads_bodies).await
             }
         }
+    }
+}
+
+/// The time until which all of an exchange has to end.
+#[derive(Debug, Clone, Copy)]
+struct ExchangeDeadline {
+    at: tokio::time::Instant,
+    /// Time from the beginning to the deadline.
+    time: Duration,
+}
+
+impl ExchangeDeadline {
+    fn after(time: Duration) -> Self {
+        let now = tokio::time::Instant::now();
+        // Without an end where the clock cannot name it: a day.
+        let at = now.checked_add(time).unwrap_or(now + Duration::from_secs(86_400));
+        Self { at, time }
+    }
+
+    async fn connects<T>(self, connecting: impl Future<Output = T>) -> Result<T, Failed> {
+        let connected = timeout_at(self.at, connecting).await;
+        connected.map_err(|_| Failed::Unconnected(self.time))
+    }
+
+    async fn speaks<S>(
+        self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+        reads_body: bool,
+    ) -> Result<(u16, HeaderMap, Bytes), Failed>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let spoken = timeout_at(self.at, speak(stream, request, reads_body)).await;
+        spoken.map_err(|_| Failed::Late(self.time))?
     }
 }
 

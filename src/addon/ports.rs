@@ -61,15 +61,22 @@ impl PortSet {
     }
 }
 
-/// Ports in use by services or programs other than resources.
+/// Ports that resources cannot have: those in use by other services or programs, and those that fences exclude.
 pub trait BusyPorts: fmt::Debug {
     /// Returns whether a port is in use.
     fn has(&self, port: NonZeroU16) -> bool;
+
+    /// Returns whether `fences.ports` allows a port. A reload may take fences whose `[addon]` cannot be used yet.
+    fn allows(&self, port: NonZeroU16) -> bool;
 }
 
 impl BusyPorts for PortSet {
     fn has(&self, port: NonZeroU16) -> bool {
         self.contains(port)
+    }
+
+    fn allows(&self, _: NonZeroU16) -> bool {
+        true
     }
 }
 
@@ -108,6 +115,13 @@ fn are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
 }
 
+fn fenced_of(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(", and `fences.ports` does not allow {count}"),
+    }
+}
+
 fn resting_of(count: usize) -> String {
     match count {
         0 => String::new(),
@@ -125,6 +139,8 @@ pub struct PortUse {
     pub all: usize,
     /// Number of ports in use by resources, other services or, as far as requests of the last hour found, local programs.
     pub used: usize,
+    /// Number of ports that nothing uses and `fences.ports` does not allow.
+    pub fenced: usize,
     /// Ports in quarantine, by number.
     pub resting: Vec<RestingPort>,
 }
@@ -141,7 +157,8 @@ pub struct RestingPort {
 impl PortUse {
     /// Returns how many can be given.
     pub fn free(&self) -> usize {
-        self.all.saturating_sub(self.used).saturating_sub(self.resting.len())
+        let not_free = [self.used, self.fenced, self.resting.len()];
+        not_free.into_iter().fold(self.all, usize::saturating_sub)
     }
 
     /// Returns whether fewer than 5 % or than 10 ports can be given; of a range of less than 20 ports, fewer than half of them.
@@ -159,8 +176,9 @@ impl PortUse {
             free => format!("{free} public ports are left"),
         };
         format!(
-            "{left} for resources of the add-on in {range}: {used} of {all} {} in use{}; {REMEDY}",
+            "{left} for resources of the add-on in {range}: {used} of {all} {} in use{}{}; {REMEDY}",
             are(*used),
+            fenced_of(self.fenced),
             resting_of(self.resting.len())
         )
     }
@@ -171,8 +189,9 @@ impl PortUse {
 pub enum PortRefusal {
     /// No port is left.
     #[error(
-        "no public port is left in {range}: {used} of {all} {} in use{}; {REMEDY}",
+        "no public port is left in {range}: {used} of {all} {} in use{}{}; {REMEDY}",
         are(*used),
+        fenced_of(*fenced),
         resting_of(*resting)
     )]
     Exhausted {
@@ -182,6 +201,8 @@ pub enum PortRefusal {
         all: usize,
         /// Number of ports in use by resources, other services or local programs.
         used: usize,
+        /// Number of other ports that `fences.ports` does not allow.
+        fenced: usize,
         /// Ports in quarantine.
         resting: usize,
     },
@@ -198,6 +219,9 @@ pub enum PortRefusal {
         /// Range of public ports.
         range: PortRange,
     },
+    /// The requested port is not one of those that the configuration allows services.
+    #[error("port {0} is outside of the ports that the gateway allows (fences.ports)")]
+    Fenced(NonZeroU16),
     /// The requested port is in use.
     #[error("port {0} is in use")]
     InUse(NonZeroU16),
@@ -225,7 +249,7 @@ impl PortRefusal {
                 "no public port can be had at the moment; nothing was made. Ask again later, or the gateway's operator"
                     .to_owned()
             }
-            Self::OutOfRange { .. } | Self::InUse(_) | Self::Resting { .. } => self.to_string(),
+            Self::OutOfRange { .. } | Self::Fenced(_) | Self::InUse(_) | Self::Resting { .. } => self.to_string(),
         }
     }
 }
@@ -280,6 +304,7 @@ impl PortPool {
             return match self.rests(port, now) {
                 _ if !range.contains(port) => Err(PortRefusal::OutOfRange { port, range }),
                 _ if is_used(&port) => Err(PortRefusal::InUse(port)),
+                _ if !busy.allows(port) => Err(PortRefusal::Fenced(port)),
                 Some(left) => Err(PortRefusal::Resting {
                     port,
                     seconds: left.as_secs().max(1),
@@ -290,16 +315,26 @@ impl PortPool {
         let free = self
             .given
             .missing(range)
-            .find(|port| !busy.has(*port) && self.rests(*port, now).is_none());
+            .find(|port| !busy.has(*port) && busy.allows(*port) && self.rests(*port, now).is_none());
         free.ok_or_else(|| {
-            let used = range.iter().filter(is_used).count();
-            let all = range.iter().count();
+            let (all, used, fenced) = self.counts(busy);
             PortRefusal::Exhausted {
                 range,
                 all,
                 used,
-                resting: all - used,
+                fenced,
+                resting: all.saturating_sub(used).saturating_sub(fenced),
             }
+        })
+    }
+
+    /// Returns the numbers of ports in the range: all, those in use, and others that fences exclude.
+    fn counts(&self, busy: &dyn BusyPorts) -> (usize, usize, usize) {
+        let is_used = |port: NonZeroU16| self.given.contains(port) || busy.has(port);
+        let ports = self.range.iter();
+        ports.fold((0, 0, 0), |(all, used, fenced), port| match is_used(port) {
+            true => (all + 1, used + 1, fenced),
+            false => (all + 1, used, fenced + usize::from(!busy.allows(port))),
         })
     }
 
@@ -307,7 +342,7 @@ impl PortPool {
     pub fn usage(&self, busy: &dyn BusyPorts, now: Duration) -> PortUse {
         let is_used = |port: &NonZeroU16| self.given.contains(*port) || busy.has(*port);
         let resting = self.resting.keys();
-        let resting = resting.filter(|port| self.range.contains(**port) && !is_used(port));
+        let resting = resting.filter(|port| self.range.contains(**port) && !is_used(port) && busy.allows(**port));
         let resting = resting.filter_map(|port| {
             let until = now.saturating_add(self.rests(*port, now)?);
             Some(RestingPort {
@@ -315,10 +350,12 @@ impl PortPool {
                 until: until.as_secs(),
             })
         });
+        let (all, used, fenced) = self.counts(busy);
         PortUse {
             range: self.range.to_string().into(),
-            all: self.range.iter().count(),
-            used: self.range.iter().filter(is_used).count(),
+            all,
+            used,
+            fenced,
             resting: resting.collect(),
         }
     }

@@ -254,7 +254,11 @@ const MOST_RESTING: usize = 20;
 fn ports(usage: &PortUse) -> String {
     let (all, used, free, resting) = (usage.all, usage.used, usage.free(), &usage.resting);
     let range = escape::text(&usage.range);
-    let mut text = format!("\nports {range}: {used} of {all} in use, {free} free\n");
+    let fenced = match usage.fenced {
+        0 => String::new(),
+        count => format!(", {count} outside of fences.ports"),
+    };
+    let mut text = format!("\nports {range}: {used} of {all} in use, {free} free{fenced}\n");
     for RestingPort { port, until } in resting.iter().take(MOST_RESTING) {
         let _ = writeln!(text, "  {port} rests until {} UTC", utc_of(*until));
     }

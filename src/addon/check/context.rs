@@ -32,6 +32,8 @@ pub(super) struct CheckContext {
     /// Whether an operation must be asked for with `accepts_incomplete` (OSB).
     pub(super) is_asynchronous: bool,
     pub(super) made: Vec<CreatedResource>,
+    /// Whether the provider has removed anything at the run's request: its requests to remove are those that the provider expects.
+    has_removed: bool,
     /// Whether nothing is checked any more, and only what was made is removed.
     pub(super) is_cleaning: bool,
 }
@@ -63,6 +65,7 @@ impl CheckContext {
             other_plan,
             is_asynchronous: false,
             made: Vec::new(),
+            has_removed: false,
             is_cleaning: false,
         })
     }
@@ -189,11 +192,25 @@ impl CheckContext {
                 .is_none_or(|made| made.presence == ResourcePresence::Gone)
         {
             self.made.retain(|made| made.thing != *thing);
-            self.made.push(CreatedResource {
-                thing: thing.clone(),
-                presence: ResourcePresence::Perhaps,
-                id: None,
-            });
+            let made = CreatedResource::new(thing.clone(), ResourcePresence::Perhaps, None);
+            self.made.push(made);
+        }
+    }
+
+    /// Records that no answer came to a request. One that was not sent has made nothing.
+    pub(super) fn lost(&mut self, effect: &RequestEffect, is_sent: bool) {
+        let Some(thing) = effect.thing() else { return };
+        let Some(at) = self.made.iter().position(|made| made.thing == *thing) else {
+            return;
+        };
+        let made = &mut self.made[at];
+        match effect {
+            RequestEffect::Creates(_) if is_sent => made.is_requested = true,
+            RequestEffect::Creates(_) if !made.is_requested && made.presence == ResourcePresence::Perhaps => {
+                self.made.remove(at);
+            }
+            RequestEffect::Removes(_) if is_sent => made.may_be_removed = true,
+            _ => {}
         }
     }
 
@@ -213,6 +230,7 @@ impl CheckContext {
                 let Some(made) = self.made.iter_mut().find(|made| made.thing == *thing) else {
                     return;
                 };
+                let was_requested = std::mem::replace(&mut made.is_requested, true);
                 if is_success {
                     made.presence = ResourcePresence::There;
                     // The same app once more, with an id of its own, is something else to remove.
@@ -222,26 +240,28 @@ impl CheckContext {
                             "{app} once more, {}",
                             id.as_deref().unwrap_or_default()
                         ));
-                        self.made.push(CreatedResource {
-                            thing,
-                            presence: ResourcePresence::There,
-                            id,
-                        });
+                        self.made.push(CreatedResource::new(thing, ResourcePresence::There, id));
                     } else {
                         made.id = made.id.take().or(id);
                     }
-                } else if (400..500).contains(&status) && made.presence == ResourcePresence::Perhaps {
-                    // A refused request has changed nothing, so there is nothing to remove.
+                } else if (400..500).contains(&status) && made.presence == ResourcePresence::Perhaps && !was_requested {
+                    // A refused request has changed nothing, so there is nothing to remove. One before it may have made the thing.
                     self.made.retain(|made| made.thing != *thing);
                 }
             }
             RequestEffect::Removes(thing) => {
-                let is_gone = is_success || (self.is_cleaning && [404, 410].contains(&status));
-                if let Some(made) = self.made.iter_mut().find(|made| made.thing == *thing)
-                    && is_gone
-                {
+                self.has_removed |= is_success;
+                let Some(made) = self.made.iter_mut().find(|made| made.thing == *thing) else {
+                    return;
+                };
+                // A provider that knows nothing of the request's path or id says so of things that it has, too.
+                let is_absence_credible =
+                    made.may_be_removed || made.presence == ResourcePresence::Perhaps && self.has_removed;
+                let is_absent = self.is_cleaning && [404, 410].contains(&status);
+                if is_success || is_absent && is_absence_credible {
                     made.presence = ResourcePresence::Gone;
                 }
+                made.may_be_removed |= !(400..500).contains(&status);
             }
             RequestEffect::Changes(thing, plan) => {
                 if is_success && *thing == self.main_thing() {

@@ -256,6 +256,15 @@ pub struct ProviderAnswer {
     pub took: Duration,
 }
 
+/// Reason why no answer came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// Description of the error.
+    pub why: String,
+    /// Whether the request, or a part of it, may have been sent.
+    pub is_sent: bool,
+}
+
 /// End of an asynchronous operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum OperationEnd {

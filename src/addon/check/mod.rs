@@ -22,7 +22,7 @@ mod thing;
 mod whole;
 
 pub use self::manifest::sign_on;
-pub use self::message::{AnswerBody, Body, CheckRequest, Login, PathBase, ProviderAnswer, Version};
+pub use self::message::{AnswerBody, Body, CheckRequest, Login, NoAnswer, PathBase, ProviderAnswer, Version};
 pub use self::run::{CheckFinding, CheckReport, CheckRun, CheckVerdict, Next};
 pub use self::settings::{CheckSettings, CheckSettingsError};
 

@@ -16,7 +16,7 @@ use super::checks::checks;
 use super::context::CheckContext;
 use super::definition::{Act, Check};
 use super::judgement::{CheckResult, Flaw};
-use super::message::{CheckExchange, CheckRequest, PathBase, ProviderAnswer};
+use super::message::{CheckExchange, CheckRequest, NoAnswer, PathBase, ProviderAnswer};
 use super::settings::{CheckSettings, CheckSettingsError};
 use super::thing::{ProviderResource, ResourcePresence};
 use super::{osb, shown};
@@ -107,7 +107,7 @@ impl CheckRun {
     }
 
     /// Takes the answer to the request that was sent last, or why there is none. Returns how long to wait before the next one.
-    pub fn answered(&mut self, came: Result<ProviderAnswer, String>) -> Option<Duration> {
+    pub fn answered(&mut self, came: Result<ProviderAnswer, NoAnswer>) -> Option<Duration> {
         match &came {
             Ok(_) => self.lost = 0,
             Err(_) => self.lost += 1,
@@ -117,7 +117,7 @@ impl CheckRun {
                 self.stage = CheckStage::Ready;
                 match came {
                     Ok(answer) => return self.took(*request, answer),
-                    Err(why) => self.lost_answer(&request, why),
+                    Err(lost) => self.lost_answer(&request, lost),
                 }
                 None
             }
@@ -150,7 +150,9 @@ impl CheckRun {
             return false;
         }
         self.ended = Some(why.to_owned());
-        self.stage = CheckStage::Ready;
+        if let CheckStage::Asked(request) = std::mem::replace(&mut self.stage, CheckStage::Ready) {
+            self.context.lost(&request.effect, true);
+        }
         true
     }
 
@@ -334,7 +336,8 @@ impl CheckRun {
         self.judged(check, judgement, Some(at));
     }
 
-    fn lost_answer(&mut self, request: &CheckRequest, why: String) {
+    fn lost_answer(&mut self, request: &CheckRequest, lost: NoAnswer) {
+        self.context.lost(&request.effect, lost.is_sent);
         if self.lost >= MAX_LOST {
             self.ended = Some(format!("the provider did not answer {MAX_LOST} times in a row"));
         }
@@ -342,7 +345,7 @@ impl CheckRun {
             return;
         };
         let sent = self.shown_request(request);
-        self.finish(check, CheckVerdict::Fail, Some(why), Some((sent, None)));
+        self.finish(check, CheckVerdict::Fail, Some(lost.why), Some((sent, None)));
     }
 
     fn judged(&mut self, check: Check, judgement: CheckResult, at: Option<usize>) {

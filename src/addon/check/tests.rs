@@ -165,10 +165,18 @@ fn settings(dialect: Dialect) -> CheckSettings {
     }
 }
 
+/// The request was sent, and no answer came.
+fn no_answer() -> NoAnswer {
+    NoAnswer {
+        why: "no answer".into(),
+        is_sent: true,
+    }
+}
+
 /// Runs all checks. What `change` returns stands for the answer to the request of that check.
 fn run_with(
     settings: CheckSettings,
-    mut answer: impl FnMut(&str, &CheckRequest, &str) -> Result<ProviderAnswer, String>,
+    mut answer: impl FnMut(&str, &CheckRequest, &str) -> Result<ProviderAnswer, NoAnswer>,
 ) -> (CheckReport, u64) {
     let mut run = CheckRun::new(settings, [7; 16]).unwrap();
     let mut requests = 0;

@@ -20,11 +20,27 @@ pub(super) enum ResourcePresence {
     Gone,
 }
 
-/// A thing that the run requested.
+/// A thing that the run requested, or was about to request.
 #[derive(Debug, Clone)]
 pub(super) struct CreatedResource {
     pub(super) thing: ProviderResource,
     pub(super) presence: ResourcePresence,
     /// The provider's own id, where that is needed to remove it.
     pub(super) id: Option<String>,
+    /// Whether a request that may have made it has left.
+    pub(super) is_requested: bool,
+    /// Whether a request may have removed it, of which no answer says so.
+    pub(super) may_be_removed: bool,
+}
+
+impl CreatedResource {
+    pub(super) fn new(thing: ProviderResource, presence: ResourcePresence, id: Option<String>) -> Self {
+        Self {
+            thing,
+            presence,
+            id,
+            is_requested: false,
+            may_be_removed: false,
+        }
+    }
 }

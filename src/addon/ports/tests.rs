@@ -98,6 +98,7 @@ fn few_ports_are_scarce() {
             range: "20000-29999".into(),
             all,
             used: all - free,
+            fenced: 0,
             resting: Vec::new(),
         };
         assert_eq!(usage.is_scarce(), is_scarce, "{free} of {all}");

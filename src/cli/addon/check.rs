@@ -15,7 +15,9 @@ use tokio::time::sleep;
 
 pub(super) use self::arguments::Arguments;
 use self::report::{FindingPrinter, conclude};
-use crate::addon::check::{AnswerBody, CheckRequest, CheckRun, CheckSettings, Next, PathBase, ProviderAnswer, sign_on};
+use crate::addon::check::{
+    AnswerBody, CheckRequest, CheckRun, CheckSettings, Next, NoAnswer, PathBase, ProviderAnswer, sign_on,
+};
 use crate::api::provider::read_provider_credentials;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::Global;
@@ -175,18 +177,22 @@ impl Edge {
         }
     }
 
-    async fn send(&self, request: &CheckRequest, identity: &str) -> Result<ProviderAnswer, String> {
+    async fn send(&self, request: &CheckRequest, identity: &str) -> Result<ProviderAnswer, NoAnswer> {
         let url = match request.place {
             PathBase::Base => &self.base,
-            PathBase::SignOn => self.sign_on.as_ref().ok_or("the URL of single sign-on is not known")?,
+            PathBase::SignOn => self.sign_on.as_ref().ok_or_else(|| NoAnswer {
+                why: "the URL of single sign-on is not known".into(),
+                is_sent: false,
+            })?,
         };
         let headers = request.headers(self.settings.dialect, &self.settings.credentials, identity);
         let method = request.method.name();
         let target = request.target();
         let sent = self.client.send(url, method, &target, &headers, request.bytes());
-        sent.await
-            .map(|reply| answer(&reply))
-            .map_err(|error| error.to_string())
+        sent.await.map(|reply| answer(&reply)).map_err(|error| NoAnswer {
+            why: error.to_string(),
+            is_sent: error.is_sent(),
+        })
     }
 }
 

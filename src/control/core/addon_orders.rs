@@ -15,6 +15,7 @@ use crate::addon::{
     AddonOutcome, AddonRequest, BusyPorts, Decision, Plans, PortRefusal, PortSet, Provision, Refusal, RegistryFacts,
     ResourceChange,
 };
+use crate::config::Config;
 use crate::control::membership::Membership;
 use crate::control::name::Name;
 use crate::control::obstacle::ObstacleKind;
@@ -31,6 +32,7 @@ const MOST_SKIPPED: usize = 64;
 #[derive(Debug)]
 pub(super) struct PortsOfOthers<'c> {
     membership: &'c Membership,
+    config: &'c Config,
     /// Ports that the membership does not know.
     pub(super) others: PortSet,
 }
@@ -38,6 +40,10 @@ pub(super) struct PortsOfOthers<'c> {
 impl BusyPorts for PortsOfOthers<'_> {
     fn has(&self, port: NonZeroU16) -> bool {
         self.others.contains(port) || self.membership.has_port(port)
+    }
+
+    fn allows(&self, port: NonZeroU16) -> bool {
+        self.config.allows_port(port)
     }
 }
 
@@ -218,6 +224,7 @@ impl Core {
         let own = own.filter_map(|listener| NonZeroU16::new(listener.address.port()));
         PortsOfOthers {
             membership: &self.membership,
+            config: &self.config,
             others: others.chain(own).collect(),
         }
     }

@@ -1,13 +1,17 @@
 //! Resources that configured fences exclude.
 
+use std::num::NonZeroU16;
+use std::path::Path;
 use std::time::Duration;
 
-use tcpgw::addon::Dialect;
-use tcpgw::control::request::{Refused, ServiceEdit};
+use tcpgw::addon::{AddonRequest, Dialect, Provision, Refusal};
+use tcpgw::config::Config;
+use tcpgw::control::request::{AddonRefused, Refused, ServiceEdit};
 use tcpgw_core::problem::ProblemKind;
 use tcpgw_kernel::fake::ConnectOutcome;
 
 use super::{DIALECTS, Event, FIRST, LAST, PLANS, World, config, config_with};
+use crate::world::clients::take as take_answer;
 
 /// A resource outside of narrowed fences stays and follows its platform: the fences are judged for additions only.
 #[test]
@@ -135,4 +139,64 @@ fn a_resource_that_the_fences_hold_back_follows_its_platform_and_stays_held_back
     world.reload();
     world.wait(Duration::from_secs(70));
     assert!(matches!(world.connect_to(port), ConnectOutcome::Backend(_)));
+}
+
+/// A reload takes the fences, and `[addon]` stays as it was, because it cannot be used as configured: resources get those ports of the
+/// range in use that the fences allow, and where these allow none, that is the reason.
+#[test]
+fn resources_get_ports_that_the_fences_allow() {
+    let mut world = World::new();
+    let fenced = |ports: &str| {
+        let text = format!("[fences]\nports = \"{ports}\"");
+        let mut fenced = Config::parse(Path::new("config.toml"), text.as_bytes()).unwrap();
+        fenced.addon = config_with("", LAST, &PLANS).addon;
+        fenced
+    };
+    let take = |world: &mut World, ports: &str| {
+        let now = world.time();
+        world.core.reload(world.settings(), fenced(ports), now);
+        world.core.provider_api(Err("the file cannot be used".into()), now);
+        world.wait(Duration::from_secs(70));
+    };
+    take(&mut world, &format!("{}-{LAST}", FIRST + 3));
+    for dialect in DIALECTS.into_iter().take(2) {
+        world.does([Event::Provision(dialect, 0, 0, None)]);
+        assert_eq!(world.resource(0).port.get(), FIRST + 3);
+        world.does([Event::Provision(dialect, 1, 0, Some(LAST)), Event::Deprovision(1)]);
+        world.does([Event::Deprovision(0)]);
+        world.wait(super::QUARANTINE + Duration::from_secs(10));
+    }
+    let usage = world.core.resource_list(world.time()).unwrap().ports.unwrap();
+    assert_eq!((usage.all, usage.used, usage.fenced, usage.free()), (5, 1, 2, 2));
+    // A port that is wished outside of them, and no port at all.
+    let refused = |world: &mut World, port: Option<u16>| {
+        let mut answer = world.order_request(AddonRequest::Provision(Provision {
+            dialect: Dialect::Scalingo,
+            app: super::app(2),
+            uuid: None,
+            owner: None,
+            plan: super::plan_named(0),
+            port: port.and_then(NonZeroU16::new),
+            asked: None,
+        }));
+        world.run();
+        match take_answer(&mut answer) {
+            Some(Err(AddonRefused::Resource(Refusal::Port(refusal)))) => (refusal.to_string(), refusal.for_platform()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let told = refused(&mut world, Some(FIRST + 1));
+    assert!(
+        told.0.contains("fences.ports") && told.1.contains("fences.ports"),
+        "{told:?}"
+    );
+    take(&mut world, &format!("{}-{}", LAST + 1, LAST + 5));
+    let told = refused(&mut world, None);
+    assert!(told.0.contains("`fences.ports` does not allow 4"), "{told:?}");
+    assert!(told.1.starts_with("no public port is left"), "{told:?}");
+    let problem = world.core.problems().get(ProblemKind::AddonPorts).expect("it is told");
+    assert!(
+        problem.message.contains("`fences.ports` does not allow 4"),
+        "{problem:?}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::message::{CheckExchange, CheckRequest, ProviderAnswer};
+use super::super::message::{CheckExchange, CheckRequest, NoAnswer, ProviderAnswer};
 use super::super::{osb, resources};
 use super::CheckRun;
 use super::stage::{CheckStage, MAX_LOST};
@@ -59,14 +59,18 @@ impl CheckRun {
         request: CheckRequest,
         left: Vec<usize>,
         tries: u32,
-        came: Result<ProviderAnswer, String>,
+        came: Result<ProviderAnswer, NoAnswer>,
     ) -> Option<Duration> {
-        let Ok(answer) = came else {
-            // A provider that answers nothing any more is not asked for all of it.
-            if self.lost < MAX_LOST {
-                self.stage = CheckStage::Cleaning { left, tries: tries + 1 };
+        let answer = match came {
+            Ok(answer) => answer,
+            Err(lost) => {
+                self.context.lost(&request.effect, lost.is_sent);
+                // A provider that answers nothing any more is not asked for all of it.
+                if self.lost < MAX_LOST {
+                    self.stage = CheckStage::Cleaning { left, tries: tries + 1 };
+                }
+                return None;
             }
-            return None;
         };
         let exchange = self.exchange(request, answer);
         let thing = exchange.request.effect.thing().cloned();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::message::{CheckExchange, OperationEnd, ProviderAnswer, RequestEffect};
+use super::super::message::{CheckExchange, NoAnswer, OperationEnd, ProviderAnswer, RequestEffect};
 use super::super::osb;
 use super::CheckRun;
 use super::stage::{CheckStage, MAX_LOST, Poll};
@@ -39,11 +39,11 @@ impl CheckRun {
         Some(wait)
     }
 
-    pub(super) fn polled(&mut self, mut poll: Box<Poll>, came: Result<ProviderAnswer, String>) -> Option<Duration> {
+    pub(super) fn polled(&mut self, mut poll: Box<Poll>, came: Result<ProviderAnswer, NoAnswer>) -> Option<Duration> {
         let limit = self.context.settings.poll_limit;
         let is_removal = matches!(poll.exchange.request.effect, RequestEffect::Removes(_));
         let (wait, end) = match came {
-            Err(why) if self.lost >= MAX_LOST => (POLL_INTERVAL, Some(OperationEnd::GivenUp(why))),
+            Err(lost) if self.lost >= MAX_LOST => (POLL_INTERVAL, Some(OperationEnd::GivenUp(lost.why))),
             Err(_) => (POLL_INTERVAL, None),
             Ok(answer) => {
                 let wait = interval(&answer);

@@ -132,7 +132,7 @@ fn a_202_that_was_not_asked_for_fails() {
 #[test]
 fn a_provider_that_does_not_answer_is_left_alone_soon() {
     for dialect in DIALECTS {
-        let (report, requests) = run_with(settings(dialect), |_, _, _| Err("no answer within 1 s".into()));
+        let (report, requests) = run_with(settings(dialect), |_, _, _| Err(no_answer()));
         let failed = of(&report, &[Fail]);
         assert_eq!(failed.len(), 3, "{failed:?}");
         assert!(requests <= 8, "{requests} requests");
@@ -150,11 +150,7 @@ fn what_was_made_is_removed_when_an_answer_is_lost() {
             let mut provider = Provider::new(dialect);
             let (report, _) = run_with(settings(dialect), |name, request, identity| {
                 let answer = provider.answer(request, identity);
-                if name == lost {
-                    Err("no answer".into())
-                } else {
-                    Ok(answer)
-                }
+                if name == lost { Err(no_answer()) } else { Ok(answer) }
             });
             let there = provider.registry.iter().len();
             // Without the provider's id the resource cannot be removed.
@@ -339,4 +335,67 @@ fn herokus_form_has_herokus_fields() {
         "user_scoped_resource_token",
     ];
     assert_eq!(sent, expected);
+}
+
+/// A provider that speaks another dialect makes what it is asked for, and knows the path by which it would be removed as little as that
+/// of anything else: that is told.
+#[test]
+fn what_a_provider_of_another_dialect_keeps_is_told() {
+    for (dialect, spoken) in [
+        (Dialect::Scalingo, Dialect::Heroku),
+        (Dialect::Heroku, Dialect::Scalingo),
+        (Dialect::CleverCloud, Dialect::Heroku),
+        (Dialect::Scalingo, Dialect::CleverCloud),
+    ] {
+        for loses_creation in [false, true] {
+            let mut provider = Provider::new(spoken);
+            let (report, _) = run_with(settings(dialect), |name, request, identity| {
+                let answer = provider.answer(request, identity);
+                if loses_creation && name == "provision" {
+                    return Err(no_answer());
+                }
+                Ok(answer)
+            });
+            let there = provider.registry.iter().len();
+            assert!(
+                report.left.len() >= there,
+                "{dialect:?} at {spoken:?}: {there} of {:?}",
+                report.left
+            );
+        }
+    }
+    // The one that was reported: it is made, and there is a request for its removal.
+    let mut provider = Provider::new(Dialect::Heroku);
+    let (report, _) = run_with(settings(Dialect::Scalingo), |_, request, identity| {
+        Ok(provider.answer(request, identity))
+    });
+    assert_eq!(provider.registry.iter().len(), 1);
+    assert!(report.left[0].contains("DELETE BASE/"), "{:?}", report.left);
+}
+
+/// A request that was not sent has made nothing. One that was sent before may have, though it was refused when it was sent again.
+#[test]
+fn what_was_never_requested_is_not_left() {
+    for dialect in DIALECTS {
+        let (report, _) = run_with(settings(dialect), |_, _, _| {
+            Err(NoAnswer {
+                why: "failed to connect".into(),
+                is_sent: false,
+            })
+        });
+        assert_eq!(of(&report, &[Fail]).len(), 3);
+        assert_eq!(report.left, Vec::<String>::new(), "{dialect:?}");
+    }
+    let mut provisions = 0;
+    let (report, _) = run_with(settings(Dialect::Scalingo), |_, request, _| {
+        if request.method == Method::Post && request.path.is_empty() && request.login == Login::Right {
+            provisions += 1;
+            if provisions == 1 {
+                return Err(no_answer());
+            }
+        }
+        Ok(told(422, json!({"message": "m"})))
+    });
+    assert!(provisions > 1, "it is asked again");
+    assert_eq!(report.left.len(), 1, "{:?}", report.left);
 }
