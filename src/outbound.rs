@@ -62,6 +62,9 @@ pub enum UrlError {
     /// The text is not an absolute URL of HTTP.
     #[error("must be a URL that begins with https:// or http:// and has a host")]
     Form,
+    /// The port is none.
+    #[error("must have a port from 1 to 65535, or none")]
+    Port,
     /// The URL has a user.
     #[error("must not have a user name or password: other users of this machine could read them")]
     User,
@@ -93,6 +96,10 @@ impl BaseUrl {
             return Err(UrlError::Query);
         }
         let host = authority.host();
+        // What follows the host is no port, or none that there is.
+        if authority.as_str().len() > host.len() && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(UrlError::Port);
+        }
         let host = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
@@ -112,6 +119,11 @@ impl BaseUrl {
     /// Returns the host: a name, or an address without brackets.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Returns the path, without a slash at its end.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// Returns whether requests can be read on the way: without encryption, to another machine.
@@ -448,6 +460,10 @@ mod tests {
             ("ftp://example.com", UrlError::Form),
             ("https://", UrlError::Form),
             ("https://a b/", UrlError::Form),
+            ("http://[::1", UrlError::Form),
+            ("https://example.com:99999", UrlError::Port),
+            ("https://example.com:0", UrlError::Port),
+            ("https://example.com:/x", UrlError::Port),
             ("https://user:secret@example.com/", UrlError::User),
             ("https://example.com/?a=b", UrlError::Query),
             ("https://example.com/#a", UrlError::Query),

@@ -37,6 +37,14 @@ pub enum TransportError {
         /// Address of the listener.
         listen: SocketAddr,
     },
+    /// The kernel would choose another port at each start.
+    #[error("{section}.listen is {listen}: name a port from 1 to 65535, by which clients find it")]
+    NoPort {
+        /// Section of the configuration.
+        section: &'static str,
+        /// Address of the listener.
+        listen: SocketAddr,
+    },
     /// One of the two files is missing.
     #[error("{0}.tls_cert and {0}.tls_key go together: set both or none")]
     HalfTls(&'static str),
@@ -58,6 +66,9 @@ impl Transport {
         files: (Option<&Path>, Option<&Path>),
         behind_proxy: bool,
     ) -> Result<Self, TransportError> {
+        if listen.port() == 0 {
+            return Err(TransportError::NoPort { section, listen });
+        }
         match (files, behind_proxy) {
             ((Some(_), Some(_)), true) => Err(TransportError::Both(section)),
             ((Some(certificate), Some(key)), false) => Ok(Self::Tls {

@@ -57,6 +57,9 @@ impl FromStr for PlatformUrl {
         if authority.as_str().contains('@') {
             return Err(PlatformUrlError("it names a user"));
         }
+        if authority.as_str().len() > authority.host().len() && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(PlatformUrlError("its port is not from 1 to 65535"));
+        }
         let end = text.find("://").map_or(0, |at| at + 3);
         let host_of_template = text[end..].split(['/', '?', '#']).next().unwrap_or_default();
         if host_of_template.contains(APP) {
@@ -108,6 +111,7 @@ mod tests {
             ("https:///apps", "cannot be read"),
             ("https://{app}.example.com/", "in the host"),
             ("https://user:word@example.com/", "a user"),
+            ("https://example.com:99999/", "its port"),
             ("https://example.com/{id}", "the only part"),
             ("https://example.com/ x", "cannot be read"),
             ("https://example.com/\"onclick=x", "percent-encoded"),

@@ -107,6 +107,17 @@ pub enum AddonSettingsError {
     /// No host name, and no address.
     #[error("addon.host must be a host name or an IP address, such as tcp-gateway-1.example.com")]
     Host,
+    /// No client can connect to the address.
+    #[error(
+        "addon.host is {address}, which is {what}: no client can connect to it, and apps get it in TCP_URL; write the gateway's public \
+         name or address"
+    )]
+    HostUnreachable {
+        /// The address.
+        address: IpAddr,
+        /// What kind of address it is.
+        what: &'static str,
+    },
     /// The fences allow less than the range.
     #[error("addon.ports is {range}, and fences.ports does not allow {port}")]
     Fenced {
@@ -149,13 +160,21 @@ impl AddonSection {
         Ok(AddonSettings {
             listen: self.listen,
             transport: self.transport()?,
-            host: host(&self.host).ok_or(AddonSettingsError::Host)?,
+            host: self.host()?,
             ports: self.ports,
             quarantine: self.quarantine()?,
             credentials: self.credentials.clone(),
             platform: self.platform_url.as_deref().map(str::parse).transpose()?,
             plans: Plans::new(self.plans.iter().map(PlanSection::check).collect::<Result<_, _>>()?)?,
         })
+    }
+
+    fn host(&self) -> Result<String, AddonSettingsError> {
+        let host = host(&self.host).ok_or(AddonSettingsError::Host)?;
+        match host.parse().map(|address: IpAddr| (address, unreachable(address))) {
+            Ok((address, Some(what))) => Err(AddonSettingsError::HostUnreachable { address, what }),
+            _ => Ok(host),
+        }
     }
 
     fn transport(&self) -> Result<Transport, TransportError> {
@@ -198,6 +217,29 @@ impl PlanSection {
             description: self.description.clone(),
         })
     }
+}
+
+/// Returns the kind of an address to which no client can connect; `None` for all others.
+fn unreachable(address: IpAddr) -> Option<&'static str> {
+    match address.to_canonical() {
+        address if address.is_unspecified() => Some("the address of no machine"),
+        address if address.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(address) if address.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V4(address) if address.octets()[0] == 0 => Some("an address of no machine (0.0.0.0/8)"),
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            Some("a link-local address, which needs a zone that a URL of TCP_URL does not have")
+        }
+        _ => None,
+    }
+}
+
+/// Returns whether a host leads each client to its own machine.
+pub fn is_loopback(host: &str) -> bool {
+    let address = host
+        .parse::<IpAddr>()
+        .map(|address| address.to_canonical().is_loopback());
+    let name = host.strip_suffix('.').unwrap_or(host);
+    address.unwrap_or(name == "localhost" || name.ends_with(".localhost"))
 }
 
 /// Returns a host name in its usual form (RFC 1123, 2.1), or an address.
@@ -274,6 +316,24 @@ mod tests {
             ("tcp-gateway-1.example.com", "a b", "addon.host"),
             ("tcp-gateway-1.example.com", "gw.1", "addon.host"),
             ("tcp-gateway-1.example.com", "<b>", "addon.host"),
+            (
+                "tcp-gateway-1.example.com",
+                "0.0.0.0",
+                "addon.host is 0.0.0.0, which is the address of no machine",
+            ),
+            ("tcp-gateway-1.example.com", "::", "the address of no machine"),
+            ("tcp-gateway-1.example.com", "[::]", "the address of no machine"),
+            (
+                "tcp-gateway-1.example.com",
+                "::ffff:0.0.0.0",
+                "the address of no machine",
+            ),
+            ("tcp-gateway-1.example.com", "0.1.2.3", "of no machine"),
+            ("tcp-gateway-1.example.com", "255.255.255.255", "the broadcast address"),
+            ("tcp-gateway-1.example.com", "224.0.0.1", "a multicast address"),
+            ("tcp-gateway-1.example.com", "ff02::1", "a multicast address"),
+            ("tcp-gateway-1.example.com", "fe80::1", "a link-local address"),
+            ("127.0.0.1:8080", "127.0.0.1:0", "addon.listen is 127.0.0.1:0"),
             ("credentials", "quarantine = '800h'\ncredentials", "addon.quarantine"),
             (
                 "credentials",
@@ -285,6 +345,23 @@ mod tests {
         for (old, new, expected) in cases {
             let error = check(&GOOD.replace(old, new)).unwrap_err();
             assert!(error.contains(expected), "{new}: {error}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_lead_clients_to_themselves_are_known() {
+        for host in [
+            "127.0.0.1",
+            "127.8.9.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "localhost",
+            "a.localhost",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["203.0.113.1", "2001:db8::1", "gw.example.com", "localhost.example.com"] {
+            assert!(!is_loopback(host), "{host}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! `tcpgw addon`, `tcpgw env`
 
 mod check;
+mod manifest;
 mod platform;
 
 use std::fmt::Write as _;
@@ -9,20 +10,18 @@ use std::num::NonZeroU16;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use self::platform::Platform;
 use super::failure::{Code, Failure, Outcome, of_service};
 use super::global::{Global, OutputFormat};
 use super::print::{print, print_json, unless_closed};
 use super::screen;
 use super::table::{Cell, Column, TextTable};
-use crate::addon::{PortUse, RestingPort, dialect};
+use crate::addon::settings::is_loopback;
+use crate::addon::{PortUse, RestingPort};
 use crate::api::answers::{AnswerWithJson, ResourceAnswer};
 use crate::api::client::{DaemonResponse, RequestTarget};
 use crate::api::orders::{self, PlanBody, ProvisionBody};
-use crate::api::provider::read_credentials;
 use crate::control::request::{ResourceList, ResourceView};
 use crate::date::utc_of;
-use crate::secrets::Owners;
 use tcpgw_core::escape;
 use tcpgw_core::model::Word as _;
 
@@ -49,29 +48,21 @@ enum Command {
     /// Show the resource of an app
     Show(AppArgument),
     /// Print the manifest of the provider API for a platform, as JSON with the credentials; needs no daemon
-    Manifest(Manifest),
+    Manifest(manifest::Arguments),
     Check(Box<check::Arguments>),
 }
 
 #[derive(Debug, Args)]
-struct Manifest {
-    /// The dialect of the provider API
-    #[arg(long, value_enum)]
-    dialect: Platform,
-    /// The URL at which the platform reaches the provider API [default: from addon.host and addon.listen]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct AppArgument {
-    /// The app, by the name that its platform uses
+    /// The app, by the name that its platform uses; `app:` before it is left out
     #[arg(value_name = "APP", value_parser = app)]
     app: String,
 }
 
+/// Reads the name of an app. Other commands take `app:NAME` where they take a service, so that is understood here, too.
 fn app(text: &str) -> Result<String, &'static str> {
-    (!text.is_empty()).then(|| text.to_owned()).ok_or("must not be empty")
+    let name = text.strip_prefix("app:").unwrap_or(text);
+    (!name.is_empty()).then(|| name.to_owned()).ok_or("must not be empty")
 }
 
 #[derive(Debug, Args)]
@@ -109,7 +100,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Resume(app) => order(global, app, "POST", "/resume", Vec::new()),
         Command::Deprovision(app) => order(global, app, "DELETE", "", Vec::new()),
         Command::Ls => list(global),
-        Command::Manifest(arguments) => manifest(global, arguments),
+        Command::Manifest(arguments) => manifest::run(global, arguments),
         Command::Check(arguments) => check::run(global, arguments),
         Command::Show(app) => {
             let resource = resource(global, app)?;
@@ -122,42 +113,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     }
 }
 
-fn manifest(global: &Global, arguments: &Manifest) -> Outcome {
-    let config = global.config()?;
-    let Some(settings) = &config.addon else {
-        return Err(Failure::Usage(
-            "the add-on is off: the configuration has no [addon]".into(),
-        ));
-    };
-    let credentials = read_credentials(settings, &Owners::beside_daemon(&global.run_dir))
-        .map_err(|error| Failure::Usage(error.to_string()))?;
-    let base = arguments.url.clone().unwrap_or_else(|| settings.base_url());
-    if arguments.url.is_none() && settings.listen.ip().is_loopback() {
-        let listen = settings.listen;
-        global.warn(&format!(
-            "addon.listen is {listen}, where only this machine gets to: no platform elsewhere reaches {base}; name the address of the \
-             proxy in front with --url, or let the provider API listen on another address"
-        ));
-    }
-    let is_url = ["https://", "http://"].iter().any(|scheme| base.starts_with(scheme));
-    if !is_url || base.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err(Failure::Usage("--url must begin with https:// or http://".into()));
-    }
-    let dialect = arguments.dialect.dialect();
-    let base = base.trim_end_matches('/');
-    if let Some(objection) = dialect::objection(dialect, &credentials) {
-        global.warn(&objection);
-    }
-    print_json(&dialect::manifest(dialect, &settings.plans, &credentials, base))?;
-    Ok(Code::Success)
-}
-
 /// Runs `tcpgw env`.
 pub(super) fn env(global: &Global, app: &AppArgument) -> Outcome {
     let resource = resource(global, app)?;
     let Some(url) = &resource.url else {
         return Err(Failure::Refused(
-            "the add-on is off, so that the host of TCP_URL is not known: the configuration has no [addon]".into(),
+            "the add-on is off, so that the host of TCP_URL is not known: no [addon] of the configuration is in use (`tcpgw status` says \
+             why, where there is one)"
+                .into(),
         ));
     };
     match global.output {
@@ -175,10 +138,23 @@ fn resource(global: &Global, app: &AppArgument) -> Result<AnswerWithJson<Resourc
     Ok(resource)
 }
 
-/// Says that what is told of a resource may be out of date.
+/// Returns the host of a `TCP_URL`, without brackets.
+fn host_of(url: &str) -> Option<&str> {
+    let (host, _) = url.strip_prefix("tcp://")?.rsplit_once(':')?;
+    Some(host.trim_start_matches('[').trim_end_matches(']'))
+}
+
+/// Says that what is told of a resource may be out of date, or that its `TCP_URL` is of no use.
 fn warn_of(global: &Global, resource: &ResourceView) {
     if let Some(warning) = &resource.warning {
         global.warn(warning);
+    }
+    let host = resource.url.as_deref().and_then(host_of);
+    if let Some(host) = host.filter(|host| is_loopback(host)) {
+        global.warn(&format_args!(
+            "addon.host is {}, which leads each app to its own machine and not to the gateway: write the gateway's public name or address",
+            escape::text(host)
+        ));
     }
 }
 
@@ -287,4 +263,29 @@ fn shown(resource: &ResourceView) -> String {
         let _ = writeln!(text, "  {:<14} {id} of app {app}", "binding");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_is_named_with_and_without_its_prefix() {
+        for (text, expected) in [
+            ("my-app", Ok("my-app")),
+            ("app:my-app", Ok("my-app")),
+            ("app:app:x", Ok("app:x")),
+            ("application", Ok("application")),
+            ("", Err("must not be empty")),
+            ("app:", Err("must not be empty")),
+        ] {
+            assert_eq!(app(text).as_deref().map_err(|why| *why), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_a_url_has_no_brackets() {
+        assert_eq!(host_of("tcp://[::1]:20000"), Some("::1"));
+        assert_eq!(host_of("tcp://gw.example.com:20000"), Some("gw.example.com"));
+    }
 }

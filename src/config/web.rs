@@ -117,6 +117,7 @@ mod tests {
             ),
             (format!("{loopback}\nunknown = 1"), "unknown field"),
             ("listen = 9464".to_owned(), "invalid"),
+            ("listen = '127.0.0.1:0'".to_owned(), "web.listen is 127.0.0.1:0"),
         ] {
             let error = check(&bad).unwrap_err();
             assert!(error.contains(expected), "{bad}: {error}");

@@ -81,6 +81,7 @@ fn resource_list() -> ResourceList {
             range: "20000-20001".into(),
             all: 2,
             used: 1,
+            fenced: 0,
             resting: vec![resting],
         }),
     }

@@ -71,6 +71,33 @@ pub fn manifest(dialect: Dialect, plans: &Plans, credentials: &Credentials, base
     }
 }
 
+/// Ends of the paths at which platforms of a dialect ask.
+const ENDS: [(Dialect, [&str; 3]); 4] = [
+    (Dialect::Osb, ["/v2/catalog", "/v2", "/v2/service_instances"]),
+    (Dialect::Scalingo, ["/scalingo/resources", "/scalingo/sso", "/scalingo"]),
+    (Dialect::Heroku, ["/heroku/resources", "/heroku/sso", "/heroku"]),
+    (
+        Dialect::CleverCloud,
+        ["/clever-cloud/resources", "/clever-cloud/sso", "/clever-cloud"],
+    ),
+];
+
+/// Returns the part of a path before that of the dialect, which a manifest adds: an operator may have named that at which the platform
+/// asks. The path has no slash at its end.
+///
+/// # Errors
+/// Fails with the end of the path where it is of another dialect.
+pub fn path_before(dialect: Dialect, path: &str) -> Result<&str, &'static str> {
+    let mut ends = ENDS
+        .iter()
+        .flat_map(|(of, ends)| ends.iter().map(move |end| (*of, *end)));
+    match ends.find_map(|(of, end)| Some((of, end, path.strip_suffix(end)?))) {
+        None => Ok(path),
+        Some((of, _, before)) if of == dialect => Ok(before),
+        Some((_, end, _)) => Err(end),
+    }
+}
+
 /// Returns why a platform refuses the manifest that [`manifest`] makes of these credentials.
 pub fn objection(dialect: Dialect, credentials: &Credentials) -> Option<&'static str> {
     let username = credentials.username.expose();
@@ -94,6 +121,23 @@ mod tests {
     use super::*;
     use crate::addon::plan::{AddonPlan, Price};
     use tcpgw_core::model::{Limit, LimitDirection};
+
+    #[test]
+    fn the_path_of_a_dialect_is_not_added_twice() {
+        for (dialect, path, before) in [
+            (Dialect::Scalingo, "", Ok("")),
+            (Dialect::Scalingo, "/scalingo/resources", Ok("")),
+            (Dialect::Scalingo, "/below/scalingo", Ok("/below")),
+            (Dialect::Heroku, "/below/heroku/sso", Ok("/below")),
+            (Dialect::CleverCloud, "/clever-cloud/resources", Ok("")),
+            (Dialect::Osb, "/broker/v2/catalog", Ok("/broker")),
+            (Dialect::Scalingo, "/myscalingo", Ok("/myscalingo")),
+            (Dialect::Scalingo, "/heroku/resources", Err("/heroku/resources")),
+            (Dialect::Heroku, "/v2", Err("/v2")),
+        ] {
+            assert_eq!(path_before(dialect, path), before, "{dialect:?} {path}");
+        }
+    }
 
     #[test]
     fn each_platform_is_told_where_and_with_what_to_ask() {

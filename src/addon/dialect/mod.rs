@@ -20,7 +20,7 @@ use super::refusal::Refusal;
 use super::request::AddonRequest;
 use super::resource::{Dialect, Resource};
 
-pub use self::manifest::{manifest, objection};
+pub use self::manifest::{manifest, objection, path_before};
 pub use self::osb::{SUPPORTED_VERSIONS, catalog};
 
 /// Returns the meaning of a request.

@@ -291,7 +291,7 @@ impl Core {
                     None => "; the add-on stays off",
                 };
                 let message = format!("the add-on's provider API is not served as configured: {why}{stays}");
-                self.report(ProblemKind::ProviderApi, message);
+                self.report_cause(ProblemKind::ProviderApi, message);
             }
         }
     }

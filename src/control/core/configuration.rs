@@ -121,7 +121,7 @@ impl Core {
     /// Reports that the listener for metrics is not served as configured (`trouble`: why), or that it is again (`None`).
     pub fn web(&mut self, trouble: Option<&str>, now: Now) {
         if let Some(why) = trouble {
-            return self.report(ProblemKind::Web, format!("metrics are not served as configured: {why}"));
+            return self.report_cause(ProblemKind::Web, format!("metrics are not served as configured: {why}"));
         }
         self.problems.resolve(ProblemKind::Web);
         let listens = self.config.web.as_ref().map(|settings| settings.listen);

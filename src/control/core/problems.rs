@@ -74,6 +74,14 @@ impl Core {
         self.problems.report(Problem::new(kind, message));
     }
 
+    /// Reports a problem, and logs it where it was there with another cause: no event begins then.
+    pub(super) fn report_cause(&mut self, kind: ProblemKind, message: String) {
+        if self.problems.get(kind).is_some_and(|known| known.message != message) {
+            tracing::warn!("{message}");
+        }
+        self.report(kind, message);
+    }
+
     /// Updates the problems, and records an event for each that began or ended.
     pub(super) fn tell_problems(&mut self, now: Now) {
         self.judge_phase(now);

@@ -7,6 +7,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Api, DaemonLoop, SetLevel};
+use crate::addon::settings::is_loopback;
 use crate::api::{self, settings};
 use crate::config::daemon::DaemonSettings;
 use crate::config::given::Given;
@@ -64,10 +65,22 @@ pub(super) fn keep_copy(config: &Config, given: &Given) {
     }
 }
 
+/// Warns of values of a configuration that are accepted and of little use.
+pub(super) fn warn_of(config: &Config) {
+    let host = config.addon.as_ref().map(|settings| &*settings.host);
+    if let Some(host) = host.filter(|host| is_loopback(host)) {
+        tracing::warn!(
+            "addon.host is {host}, which leads each app to its own machine and not to the gateway: write the gateway's public name or \
+             address, which apps get in TCP_URL"
+        );
+    }
+}
+
 /// Returns the configuration in effect, and the flow mark that it names. The mark of an existing table stays in use,
 /// since flows with another mark would not be recognised.
 fn settle_configuration(config: Config, given: &Given, kernel: &mut Linux) -> (Config, FlowMark) {
     keep_copy(&config, given);
+    warn_of(&config);
     let wanted_mark = config.flow_mark;
     let flow_mark = mark_of_table(kernel).unwrap_or(wanted_mark);
     (Config { flow_mark, ..config }, wanted_mark)

@@ -2,7 +2,7 @@
 
 use tokio::net::UnixListener;
 
-use super::begin::{keep_copy, note_presence};
+use super::begin::{keep_copy, note_presence, warn_of};
 use super::{DaemonLoop, IsKnown};
 use crate::config::daemon::DaemonSettings;
 use crate::config::{Config, ConfigError};
@@ -108,6 +108,7 @@ impl DaemonLoop {
                 }
                 (self.set_level)(settings.log_level);
                 keep_copy(&config, &self.given);
+                warn_of(&config);
                 self.rewatch(&settings, &config);
                 if let Some(traffic) = &self.traffic {
                     traffic.configure(TrafficSettings::from(&settings));
