@@ -115,7 +115,7 @@ pub enum AddonSettingsError {
     HostUnreachable {
         /// The address.
         address: IpAddr,
-        /// What kind of address it is.
+        /// Kind of the address, with an article.
         what: &'static str,
     },
     /// The fences allow less than the range.

@@ -205,7 +205,7 @@ impl CheckContext {
         };
         let made = &mut self.made[at];
         match effect {
-            RequestEffect::Creates(_) if is_sent => made.is_requested = true,
+            RequestEffect::Creates(_) if is_sent => (made.is_requested, made.is_lost) = (true, true),
             RequestEffect::Creates(_) if !made.is_requested && made.presence == ResourcePresence::Perhaps => {
                 self.made.remove(at);
             }
@@ -240,6 +240,7 @@ impl CheckContext {
                             "{app} once more, {}",
                             id.as_deref().unwrap_or_default()
                         ));
+                        self.made.retain(|made| made.thing != thing);
                         self.made.push(CreatedResource::new(thing, ResourcePresence::There, id));
                     } else {
                         made.id = made.id.take().or(id);
@@ -254,9 +255,11 @@ impl CheckContext {
                 let Some(made) = self.made.iter_mut().find(|made| made.thing == *thing) else {
                     return;
                 };
-                // A provider that knows nothing of the request's path or id says so of things that it has, too.
-                let is_absence_credible =
-                    made.may_be_removed || made.presence == ResourcePresence::Perhaps && self.has_removed;
+                // A provider of another dialect, which knows the request's path or id for no thing, says so of things that it has, too. The
+                // paths of Open Service Broker are those of no other dialect.
+                let is_known = self.has_removed || self.settings.dialect == Dialect::Osb;
+                let was_never_there = made.presence == ResourcePresence::Perhaps && (is_known || !made.is_lost);
+                let is_absence_credible = made.may_be_removed || was_never_there;
                 let is_absent = self.is_cleaning && [404, 410].contains(&status);
                 if is_success || is_absent && is_absence_credible {
                     made.presence = ResourcePresence::Gone;

@@ -29,6 +29,8 @@ pub(super) struct CreatedResource {
     pub(super) id: Option<String>,
     /// Whether a request that may have made it has left.
     pub(super) is_requested: bool,
+    /// Whether no answer came to one of these requests.
+    pub(super) is_lost: bool,
     /// Whether a request may have removed it, of which no answer says so.
     pub(super) may_be_removed: bool,
 }
@@ -40,6 +42,7 @@ impl CreatedResource {
             presence,
             id,
             is_requested: false,
+            is_lost: false,
             may_be_removed: false,
         }
     }

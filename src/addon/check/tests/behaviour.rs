@@ -195,7 +195,10 @@ fn an_interrupted_run_removes_what_it_made() {
             let left = run.left();
             let there = provider.registry.iter().len();
             assert!(there <= left.len(), "{dialect:?} after {after}: {left:?}");
-            let is_unknown = left.iter().all(|left| left.contains("has not told"));
+            // Of one that was requested and not removed it is not known whether Heroku's provider does not have it, or another one.
+            let is_unknown = left
+                .iter()
+                .all(|left| left.contains("has not told") || dialect == Dialect::Heroku);
             assert!(left.len() <= 1 && is_unknown, "{dialect:?} after {after}: {left:?}");
         }
     }

@@ -90,8 +90,12 @@ fn is_found(dialect: Dialect, at: &str, wrong: &Wrong, check: &str, verdict: Che
         "{dialect:?}: {wrong:?} at {at}: {:#?}",
         of(&report, &[Fail, Warn])
     );
-    // The requested resource may exist, and its id is not known.
-    let is_unknown = |left: &String| matches!(wrong, Wrong::Status(_)) && left.contains("has not told");
+    // The requested resource may exist: its id is not known, or it was acknowledged, and its removal is not.
+    let is_unknown = |left: &String| match wrong {
+        Wrong::Status(200..300) => true,
+        Wrong::Status(_) => left.contains("has not told"),
+        _ => false,
+    };
     assert!(
         report.left.iter().all(is_unknown),
         "{dialect:?}: {wrong:?} at {at}: {:?}",
