@@ -310,7 +310,7 @@ impl ExchangeDeadline {
     fn after(time: Duration) -> Self {
         let now = tokio::time::Instant::now();
         // Without an end where the clock cannot name it: a day.
-        let at = now.checked_add(time).unwrap_or(now + Duration::from_secs(86_400));
+        let at = now.checked_add(time).unwrap_or(now + Duration::from_secs(24 * 3600));
         Self { at, time }
     }
 

@@ -332,9 +332,10 @@ impl PortPool {
     fn counts(&self, busy: &dyn BusyPorts) -> (usize, usize, usize) {
         let is_used = |port: NonZeroU16| self.given.contains(port) || busy.has(port);
         let ports = self.range.iter();
-        ports.fold((0, 0, 0), |(all, used, fenced), port| match is_used(port) {
-            true => (all + 1, used + 1, fenced),
-            false => (all + 1, used, fenced + usize::from(!busy.allows(port))),
+        ports.fold((0, 0, 0), |(all, used, fenced), port| {
+            let is_used = is_used(port);
+            let is_fenced = !is_used && !busy.allows(port);
+            (all + 1, used + usize::from(is_used), fenced + usize::from(is_fenced))
         })
     }
 

@@ -259,6 +259,7 @@ async fn send(
     let answer = client.send(&url.base, "POST", &url.target, &headers, body).await;
     let answer = answer.map_err(|error| match error {
         Failed::Late(time) => format!("no answer within {} s", time.as_secs_f32()),
+        Failed::Unconnected(time) => format!("no connection within {} s", time.as_secs_f32()),
         error => by_key(&error),
     })?;
     match answer.status {

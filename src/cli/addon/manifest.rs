@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::platform::Platform;
 use crate::addon::{Dialect, dialect};
-use crate::api::outbound::BaseUrl;
 use crate::api::provider::read_credentials;
 use crate::cli::failure::{Code, Failure, Outcome};
 use crate::cli::global::Global;
 use crate::cli::print::print_json;
+use crate::outbound::BaseUrl;
 use crate::secrets::Owners;
 use tcpgw_core::model::Word as _;
 
