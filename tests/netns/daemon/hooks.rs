@@ -224,7 +224,7 @@ fn a_url_is_called_in_order_signed_and_again_and_a_reload_loses_nothing() {
     let net = Net::new();
     net.want(state([]));
     let (port, deliveries) = receiver(&net);
-    let next = || deliveries.recv_timeout(PATIENCE).expect("a delivery");
+    let delivery = || deliveries.recv_timeout(PATIENCE).expect("a delivery");
     let secret = net.file("secret");
     fs::write(&secret, format!("{KEY}\n")).expect("a secret");
     fs::set_permissions(&secret, Permissions::from_mode(0o600)).expect("a mode");
@@ -238,7 +238,7 @@ fn a_url_is_called_in_order_signed_and_again_and_a_reload_loses_nothing() {
     let config = configure(&net, &hooks("5s"));
     let mut daemon = net.daemon(&["--config", &config]);
 
-    let first = next();
+    let first = delivery();
     assert!(
         first.head.starts_with("POST /hook/?token=hidden HTTP/1.1\n"),
         "{}",
@@ -252,12 +252,12 @@ fn a_url_is_called_in_order_signed_and_again_and_a_reload_loses_nothing() {
     assert_eq!(first.header("webhook-signature"), signature);
     // A redirection is a failure, and is tried again with the same id.
     first.answer("307 Temporary Redirect");
-    let again = next();
+    let again = delivery();
     assert_eq!(again.header("webhook-id"), id);
     again.answer("204 No Content");
 
     // One delivery is under way, and others wait, while the configuration is read again.
-    let held = next();
+    let held = delivery();
     assert_eq!(held.event()["event"], "committed");
     net.want(state([service("web", 2001, &[], 3000, json!({}))]));
     assert!(wait_until(PATIENCE, || daemon.events_of("committed").len() >= 2));
@@ -267,7 +267,7 @@ fn a_url_is_called_in_order_signed_and_again_and_a_reload_loses_nothing() {
         .logged()
         .contains("configuration read again")));
     held.answer("200 OK");
-    let second = next();
+    let second = delivery();
     let committed = daemon.events_of("committed");
     assert_eq!(second.event()["id"], committed[1]["id"]);
 
