@@ -42,9 +42,9 @@ fn commands_touch_no_file_of_an_installed_tcpgw() {
         &format!(
             r#"
 for words in "check {file}" "apply {file}" "diff {file}" "status --interval 0s" flows teardown; do
-    $TRACE {TCPGW} --socket none $words >/dev/null
+    $TRACE {TCPGW} $words >/dev/null
 done
-$TRACE {TCPGW} --socket none doctor >/dev/null || [ $? -eq 1 ]
+$TRACE {TCPGW} doctor >/dev/null || [ $? -eq 1 ]
 trap 'kill "$(cat {pid})"; wait' EXIT
 $TRACE sh -c 'echo $$ >{pid}; exec {TCPGW} daemon --state {file} --socket {socket}' >/dev/null 2>&1 &
 add="{TCPGW} --socket {socket} service add api --port 2002 --backend 10.2.0.11:3000"
@@ -56,7 +56,7 @@ $TRACE {TCPGW} --socket {socket} export >/dev/null
     assert!(found.is_empty(), "{found:?}");
 
     // Without these variables the same way of looking finds them.
-    let unset = format!("env -u TCPGW_STORE -u TCPGW_CONFIG {TCPGW} --socket none status --interval 0s");
+    let unset = format!("env -u TCPGW_STORE -u TCPGW_CONFIG {TCPGW} status --interval 0s");
     let found = touched(&net, &format!("$TRACE {unset} >/dev/null || [ $? -eq 1 ]"));
     for default in ["/var/lib/tcpgw", "/etc/tcpgw"] {
         assert!(

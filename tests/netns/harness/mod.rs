@@ -39,6 +39,9 @@ const NAMESPACES: &str = "/run/netns";
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(30);
 
+/// Name of the configuration of commands and daemons that name none.
+const SETTINGS: &str = "usual.toml";
+
 /// A topology of its own, and a directory for its files.
 pub(crate) struct Net {
     prefix: String,
@@ -72,9 +75,14 @@ impl Net {
         });
         let prefix = format!("tcpgw-{}-{}", process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         topology("up", &prefix);
+        let dir = tempfile::tempdir().expect("failed to make a directory");
+        // Commands that name no socket find no daemon, whatever runs on this machine.
+        let nobody = dir.path().join("nobody.sock");
+        let settings = format!("[daemon]\nsocket = \"{}\"\n", nobody.to_string_lossy());
+        fs::write(dir.path().join(SETTINGS), settings).expect("failed to write the configuration");
         Self {
             prefix,
-            dir: tempfile::tempdir().expect("failed to make a directory"),
+            dir,
             has_own_etc: AtomicBool::new(false),
             _permit: permit,
         }
@@ -90,15 +98,15 @@ impl Net {
         self.dir.path().join(name)
     }
 
-    /// Returns the environment that keeps tcpgw away from files of the machine: run directory, store and configuration are
-    /// those of this topology.
+    /// Returns the environment that keeps tcpgw away from files of the machine: run directory, store, configuration and the
+    /// usual socket are those of this topology.
     pub(crate) fn environment(&self) -> Vec<(&'static str, PathBuf)> {
         let mut variables = vec![
             ("TCPGW_RUN_DIR", self.file("run")),
             ("TCPGW_STORE", self.file("store.db")),
         ];
         if !self.has_own_etc.load(Ordering::Relaxed) {
-            variables.push(("TCPGW_CONFIG", "/dev/null".into()));
+            variables.push(("TCPGW_CONFIG", self.file(SETTINGS)));
         }
         variables
     }
