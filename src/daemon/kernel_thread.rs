@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc as results;
 
-use super::service_manager::Pulse;
+use super::service_manager::JobSigns;
 use crate::control::job::{Job, JobOutcome, JobResult};
 use crate::reconcile::engine::Engine;
 use crate::view::Table;
@@ -29,13 +29,13 @@ impl KernelThread {
     pub fn start<K: Kernel + Send + 'static>(
         engine: Engine<K>,
         links: impl FnMut() -> Option<Links> + Send + 'static,
-        pulse: Pulse,
+        signs: JobSigns,
         results: results::Sender<JobOutcome>,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = jobs::sync_channel(1);
         let thread = thread::Builder::new()
             .name("kernel".into())
-            .spawn(move || work(engine, links, &pulse, &receiver, &results))?;
+            .spawn(move || work(engine, links, &signs, &receiver, &results))?;
         Ok(Self {
             jobs: Some(sender),
             thread: Some(thread),
@@ -61,12 +61,12 @@ impl KernelThread {
 fn work<K: Kernel>(
     mut engine: Engine<K>,
     mut links: impl FnMut() -> Option<Links>,
-    pulse: &Pulse,
+    signs: &JobSigns,
     jobs: &jobs::Receiver<Job>,
     results: &results::Sender<JobOutcome>,
 ) {
     while let Ok(job) = jobs.recv() {
-        let outcome = pulse.during(|| attend(&mut engine, &mut links, job));
+        let outcome = signs.during(|| attend(&mut engine, &mut links, job));
         if results.blocking_send(outcome).is_err() {
             return;
         }

@@ -23,7 +23,7 @@ use super::observer::Observer;
 use super::presence::Presence;
 use super::provider_task::ProviderTask;
 use super::readonly_task::ReadonlyTask;
-use super::service_manager::{LoopPulse, Manager, Watching};
+use super::service_manager::{LoopSigns, Manager, Watching};
 use super::signals::Signals;
 use super::start::StartFiles;
 use super::store_thread::StoreThread;
@@ -106,7 +106,7 @@ struct DaemonLoop {
     file: Option<FollowedFile>,
     signals: Signals,
     manager: Manager,
-    pulse: LoopPulse,
+    signs: LoopSigns,
     _watching: Option<Watching>,
     /// Time at which the status for the service manager is updated next.
     status_at: Instant,
@@ -208,7 +208,7 @@ impl DaemonLoop {
     fn take_what_is_there(&mut self) {
         const MOST: usize = 4096;
         for _ in 0..MOST {
-            self.pulse.step_done(Instant::now());
+            self.signs.step_done(Instant::now());
             if let Ok(probed) = self.probed.try_recv() {
                 self.probed(probed);
             } else if let Some(news) = self.file.as_mut().and_then(|file| file.news.try_recv().ok()) {
@@ -230,14 +230,14 @@ impl DaemonLoop {
         const STATUS: Duration = Duration::from_secs(1);
         const TRIM: Duration = Duration::from_secs(60);
         let now = Now::read();
-        self.pulse.beat(now.instant);
+        self.signs.beat(now.instant);
         if let Some(news) = self.core.judges_again() {
             self.file_news(news);
         }
         if self.gives_up_at.take_if(|at| *at <= now.instant).is_some() {
             self.core.examination_ended(now);
         }
-        self.pulse.step_done(Instant::now());
+        self.signs.step_done(Instant::now());
         let examiner = &mut self.examiner;
         if self.core.is_judgement_due(now) {
             let vet = &mut |state: &State, known: &IsKnown<'_>| {
@@ -245,17 +245,17 @@ impl DaemonLoop {
             };
             self.core.judge_surroundings(vet, now);
         }
-        self.pulse.step_done(Instant::now());
+        self.signs.step_done(Instant::now());
         self.write(now)?;
-        self.pulse.step_done(Instant::now());
+        self.signs.step_done(Instant::now());
         if let Some(request) = self.core.next_observation(now)
             && !self.observer.ask(request)
         {
             tracing::error!("the thread that observes the surroundings has died");
         }
-        self.pulse.step_done(Instant::now());
+        self.signs.step_done(Instant::now());
         self.give_job(now)?;
-        self.pulse.step_done(Instant::now());
+        self.signs.step_done(Instant::now());
         let (due, cancelled) = (self.core.due_probes(now), self.core.health().take_cancelled());
         if !cancelled.is_empty() {
             self.prober.cancel(cancelled)?;
@@ -263,7 +263,7 @@ impl DaemonLoop {
         if !due.is_empty() {
             self.prober.probe(due)?;
         }
-        self.pulse.step_done(Instant::now());
+        self.signs.step_done(Instant::now());
         if self.socket_at <= now.instant {
             self.socket_at = now.instant + SOCKET;
             self.check_files(now);
@@ -360,6 +360,6 @@ impl DaemonLoop {
             Some(self.web.wakes_at()),
             Some(self.readonly.wakes_at()),
         ];
-        self.pulse.wakes_at(Instant::now(), times.into_iter().flatten().min())
+        self.signs.wakes_at(Instant::now(), times.into_iter().flatten().min())
     }
 }

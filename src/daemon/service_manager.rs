@@ -71,18 +71,18 @@ impl Manager {
 #[derive(Debug)]
 pub struct Watchdog {
     limit: Option<Duration>,
-    worker: Weak<Heart>,
-    turns: Weak<Heart>,
+    kernel_thread: Weak<LifeSigns>,
+    main_loop: Weak<LifeSigns>,
 }
 
 /// Sign of life of the kernel thread, held by it alone: when it is dropped, the thread has ended.
 #[derive(Debug)]
-pub struct Pulse(Arc<Heart>);
+pub struct JobSigns(Arc<LifeSigns>);
 
 /// Sign of life of the main loop, held by it alone.
 #[derive(Debug)]
-pub struct LoopPulse {
-    heart: Arc<Heart>,
+pub struct LoopSigns {
+    signs: Arc<LifeSigns>,
     /// Maximum pause between two iterations of the main loop.
     interval: Option<Duration>,
 }
@@ -94,7 +94,7 @@ pub struct Watching {
 }
 
 #[derive(Debug)]
-struct Heart {
+struct LifeSigns {
     start: Instant,
     /// Milliseconds from `start` to the last sign of life in a job; [`IDLE`] between jobs.
     beat: AtomicU64,
@@ -104,7 +104,7 @@ struct Heart {
 
 const IDLE: u64 = u64::MAX;
 
-impl Heart {
+impl LifeSigns {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             start: Instant::now(),
@@ -138,21 +138,28 @@ impl Heart {
 impl Watchdog {
     /// Creates the watchdog that the service manager asks for (`WATCHDOG_USEC`), with the signs of life of the kernel
     /// thread and the main loop.
-    pub fn new() -> (Self, Pulse, LoopPulse) {
+    pub fn new() -> (Self, JobSigns, LoopSigns) {
         let mut micros = 0;
         let is_on = sd_notify::watchdog_enabled(false, &mut micros);
         Self::with_limit((is_on && micros > 0).then(|| Duration::from_micros(micros)))
     }
 
-    fn with_limit(limit: Option<Duration>) -> (Self, Pulse, LoopPulse) {
-        let (worker, turns) = (Heart::new(), Heart::new());
+    fn with_limit(limit: Option<Duration>) -> (Self, JobSigns, LoopSigns) {
+        let (kernel_thread, main_loop) = (LifeSigns::new(), LifeSigns::new());
         let watchdog = Self {
             limit,
-            worker: Arc::downgrade(&worker),
-            turns: Arc::downgrade(&turns),
+            kernel_thread: Arc::downgrade(&kernel_thread),
+            main_loop: Arc::downgrade(&main_loop),
         };
         let interval = watchdog.interval();
-        (watchdog, Pulse(worker), LoopPulse { heart: turns, interval })
+        (
+            watchdog,
+            JobSigns(kernel_thread),
+            LoopSigns {
+                signs: main_loop,
+                interval,
+            },
+        )
     }
 
     /// Returns the interval between messages to the service manager; `None`: there is no watchdog. systemd asks for
@@ -164,8 +171,8 @@ impl Watchdog {
     /// Returns whether the main loop gave a sign of life within the limit and its iteration lasts no longer than
     /// [`LONGEST_JOB`], and the kernel thread is idle or its job lasts no longer than that.
     pub fn is_alive(&self, now: Instant) -> bool {
-        let lives = |heart: &Weak<Heart>, limit| heart.upgrade().is_some_and(|heart| heart.is_alive(now, limit));
-        lives(&self.turns, self.limit.unwrap_or(LONGEST_JOB)) && lives(&self.worker, LONGEST_JOB)
+        let lives = |signs: &Weak<LifeSigns>, limit| signs.upgrade().is_some_and(|signs| signs.is_alive(now, limit));
+        lives(&self.main_loop, self.limit.unwrap_or(LONGEST_JOB)) && lives(&self.kernel_thread, LONGEST_JOB)
     }
 
     /// Starts the thread, if the service manager asks for a watchdog.
@@ -197,17 +204,17 @@ impl Watchdog {
     }
 }
 
-impl LoopPulse {
+impl LoopSigns {
     /// Marks the begin of an iteration.
     pub fn beat(&self, now: Instant) {
-        self.heart.note(&self.heart.turn, now);
-        self.heart.beat(now);
+        self.signs.note(&self.signs.turn, now);
+        self.signs.beat(now);
     }
 
     /// Marks the end of a step: an iteration with much work may exceed the limit, but a single step may not, nor may
     /// the iteration exceed [`LONGEST_JOB`].
     pub fn step_done(&self, now: Instant) {
-        self.heart.beat(now);
+        self.signs.beat(now);
     }
 
     /// Returns the time at which the main loop continues at the latest, if the next work is due at `due`.
@@ -217,10 +224,10 @@ impl LoopPulse {
     }
 }
 
-impl Pulse {
+impl JobSigns {
     /// Runs a job.
     pub fn during<T>(&self, job: impl FnOnce() -> T) -> T {
-        struct Rest<'a>(&'a Heart);
+        struct Rest<'a>(&'a LifeSigns);
         impl Drop for Rest<'_> {
             fn drop(&mut self) {
                 self.0.beat.store(IDLE, Ordering::Relaxed);
@@ -267,19 +274,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_lives_while_it_is_idle_or_gets_on() {
-        let (watchdog, pulse, turns) = Watchdog::with_limit(Some(Duration::from_secs(30)));
-        let start = pulse.0.start;
+    fn a_kernel_thread_lives_while_it_is_idle_or_gets_on() {
+        let (watchdog, signs, turns) = Watchdog::with_limit(Some(Duration::from_secs(30)));
+        let start = signs.0.start;
         let is_alive = |now: Instant| {
             turns.beat(now);
             watchdog.is_alive(now)
         };
         let hours = start + Duration::from_secs(7200);
         assert!(is_alive(hours));
-        pulse.0.beat(start + Duration::from_secs(10));
+        signs.0.beat(start + Duration::from_secs(10));
         assert!(is_alive(start + Duration::from_secs(10) + LONGEST_JOB));
         assert!(!is_alive(start + Duration::from_secs(11) + LONGEST_JOB));
-        pulse.0.beat(hours);
+        signs.0.beat(hours);
         assert!(is_alive(hours + LONGEST_JOB));
         assert!(is_alive(start), "a clock that is behind kills nobody");
     }
@@ -312,17 +319,17 @@ mod tests {
     }
 
     #[test]
-    fn a_job_has_an_end_and_a_worker_that_panics_is_gone() {
-        let (watchdog, pulse, turns) = Watchdog::with_limit(None);
+    fn a_job_has_an_end_and_a_kernel_thread_that_panics_is_gone() {
+        let (watchdog, signs, turns) = Watchdog::with_limit(None);
         let is_alive = || {
             let later = Instant::now() + LONGEST_JOB * 2;
             turns.beat(later);
             watchdog.is_alive(later)
         };
-        assert!(!pulse.during(is_alive));
+        assert!(!signs.during(is_alive));
         assert!(is_alive());
-        let worker = std::thread::spawn(move || pulse.during(|| std::panic::resume_unwind(Box::new(()))));
-        worker.join().unwrap_err();
+        let kernel_thread = std::thread::spawn(move || signs.during(|| std::panic::resume_unwind(Box::new(()))));
+        kernel_thread.join().unwrap_err();
         assert!(!is_alive());
     }
 
@@ -334,17 +341,17 @@ mod tests {
             limit in 100_u64..600_000, turns in prop::collection::vec((prop::option::of(0_u64..10_000_000), 0_u64..=70), 1..50),
         ) {
             let limit = Duration::from_millis(limit);
-            let (watchdog, _worker, pulse) = Watchdog::with_limit(Some(limit));
+            let (watchdog, _job_signs, signs) = Watchdog::with_limit(Some(limit));
             let interval = watchdog.interval().unwrap();
             prop_assert!(interval * 2 <= limit / 2);
-            let mut now = pulse.heart.start;
+            let mut now = signs.signs.start;
             for (due, percent) in turns {
-                pulse.beat(now);
+                signs.beat(now);
                 // One turn.
                 now += limit * u32::try_from(percent).unwrap() / 100;
                 prop_assert!(watchdog.is_alive(now));
                 let due = due.map(|due| now + Duration::from_millis(due));
-                let wakes = pulse.wakes_at(now, due);
+                let wakes = signs.wakes_at(now, due);
                 prop_assert!(due.is_none_or(|due| wakes <= due));
                 now = wakes;
                 prop_assert!(watchdog.is_alive(now), "asleep for too long");
@@ -354,12 +361,12 @@ mod tests {
 
     #[test]
     fn a_loop_that_hangs_is_not_alive() {
-        let (watchdog, _worker, pulse) = Watchdog::with_limit(Some(Duration::from_secs(30)));
-        let start = pulse.heart.start;
-        pulse.beat(start);
+        let (watchdog, _job_signs, signs) = Watchdog::with_limit(Some(Duration::from_secs(30)));
+        let start = signs.signs.start;
+        signs.beat(start);
         assert!(watchdog.is_alive(start + Duration::from_secs(30)));
         assert!(!watchdog.is_alive(start + Duration::from_secs(31)));
-        drop(pulse);
+        drop(signs);
         assert!(!watchdog.is_alive(start));
     }
 
@@ -367,19 +374,19 @@ mod tests {
     #[test]
     fn a_turn_that_gets_on_is_no_hang_and_one_that_never_ends_is() {
         let limit = Duration::from_secs(4);
-        let (watchdog, _worker, pulse) = Watchdog::with_limit(Some(limit));
-        let start = pulse.heart.start;
-        pulse.beat(start);
+        let (watchdog, _job_signs, signs) = Watchdog::with_limit(Some(limit));
+        let start = signs.signs.start;
+        signs.beat(start);
         let mut now = start;
         while now + limit <= start + LONGEST_JOB {
             now += limit;
             assert!(watchdog.is_alive(now), "after {:?}", now - start);
-            pulse.step_done(now);
+            signs.step_done(now);
         }
         let over = start + LONGEST_JOB + Duration::from_secs(1);
-        pulse.step_done(over);
+        signs.step_done(over);
         assert!(!watchdog.is_alive(over), "steps without end are a hang, too");
-        pulse.beat(over);
+        signs.beat(over);
         assert!(watchdog.is_alive(over + limit));
         assert!(
             !watchdog.is_alive(over + limit + Duration::from_secs(1)),

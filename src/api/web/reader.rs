@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use nix::time::{ClockId, clock_gettime};
-use tokio::sync::{Mutex as Turn, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::api::asking;
@@ -42,7 +42,7 @@ pub(super) struct MetricsReader {
     /// One read of the kernel at a time, also of those that were given up.
     place: Arc<Semaphore>,
     /// One text is written at a time.
-    writing: Arc<Turn<()>>,
+    writing: Arc<AsyncMutex<()>>,
     state: Mutex<ReaderState>,
 }
 

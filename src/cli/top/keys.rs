@@ -134,7 +134,7 @@ impl TopModel {
                 let backend = backend.filter(|backend| backend.is_ipv4() == seen_as.is_ipv4());
                 let target = WhoTarget { seen_as, backend };
                 self.layer = Some(TopLayer::Who(target, None));
-                Some(TopEffect::Ask(TopQuery::Who(target)))
+                Some(TopEffect::Query(TopQuery::Who(target)))
             }
             Err(expected) => {
                 let error = Some(expected.to_owned());
@@ -147,7 +147,7 @@ impl TopModel {
     /// Takes a key while a question is asked: only `y` says yes.
     fn question_key(&mut self, code: KeyCode, order: TopOrder) -> Option<TopEffect> {
         match code {
-            KeyCode::Char('y' | 'Y') => Some(TopEffect::Ask(TopQuery::Order(order))),
+            KeyCode::Char('y' | 'Y') => Some(TopEffect::Query(TopQuery::Order(order))),
             KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => {
                 self.notify("nothing was changed".into(), false);
                 None

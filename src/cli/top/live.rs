@@ -91,7 +91,7 @@ fn act(
             // The size may have changed meanwhile.
             model.resize(terminal.size().map_err(failed)?);
         }
-        Some(TopEffect::Ask(query)) => {
+        Some(TopEffect::Query(query)) => {
             if let Err(query) = inputs.ask(query) {
                 model.not_asked(&query);
             }

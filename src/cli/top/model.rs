@@ -23,7 +23,7 @@ const SLACK: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TopEffect {
     /// Sends a question or order to the daemon.
-    Ask(TopQuery),
+    Query(TopQuery),
     /// Stops this process, as Ctrl-Z does.
     Suspend,
     /// Draws everything anew.
@@ -248,7 +248,7 @@ impl TopModel {
             return None;
         }
         page.is_asked = true;
-        Some(TopEffect::Ask(TopQuery::Flows(page.target.clone())))
+        Some(TopEffect::Query(TopQuery::Flows(page.target.clone())))
     }
 
     /// Returns the service of the open page, or of the list's selection; `None`: it is not there any more.

@@ -96,7 +96,7 @@ fn a_change_needs_a_selection_and_a_yes() {
     type_in(&mut model, "p");
     assert_eq!(
         type_in(&mut model, "y"),
-        [TopEffect::Ask(TopQuery::Order(pause("web")))]
+        [TopEffect::Query(TopQuery::Order(pause("web")))]
     );
     assert!(model.layer.is_none());
     model.answered(TopAnswer::Order(Err("refused".into())));
@@ -119,7 +119,7 @@ fn a_backend_is_drained_on_the_page_of_its_service() {
     let backend = "10.2.0.12:3000".parse().unwrap();
     let order = |kind| {
         let service = "web".into();
-        TopEffect::Ask(TopQuery::Order(TopOrder { service, kind }))
+        TopEffect::Query(TopQuery::Order(TopOrder { service, kind }))
     };
     assert_eq!(type_in(&mut model, "dy"), [order(OrderKind::Drain(backend))]);
     assert_eq!(type_in(&mut model, "uy"), [order(OrderKind::Undrain(backend))]);
@@ -136,7 +136,7 @@ fn flows_are_asked_for_once_at_a_time() {
     let mut model = model();
     press(&mut model, KeyCode::Enter);
     let asked = type_in(&mut model, "f");
-    let [TopEffect::Ask(TopQuery::Flows(target))] = &asked[..] else {
+    let [TopEffect::Query(TopQuery::Flows(target))] = &asked[..] else {
         panic!("{asked:?}");
     };
     assert_eq!(target.service.as_ref().unwrap().1.as_ref(), "web");
@@ -144,7 +144,7 @@ fn flows_are_asked_for_once_at_a_time() {
     // The filter has changed before the answer came.
     type_in(&mut model, "/203");
     let again = model.answered(TopAnswer::Flows(target.clone(), Ok(FlowPage::default())));
-    let Some(TopEffect::Ask(TopQuery::Flows(next))) = again else {
+    let Some(TopEffect::Query(TopQuery::Flows(next))) = again else {
         panic!("{again:?}");
     };
     assert_eq!(next.filter, "203");
@@ -177,7 +177,7 @@ fn the_client_of_a_peer_is_asked_for() {
     assert!(matches!(&model.layer, Some(TopLayer::WhoInput { error: Some(_), .. })));
     type_in(&mut model, ":40000");
     let asked = press(&mut model, KeyCode::Enter);
-    let Some(TopEffect::Ask(TopQuery::Who(target))) = asked else {
+    let Some(TopEffect::Query(TopQuery::Who(target))) = asked else {
         panic!("{asked:?}");
     };
     assert_eq!(target.seen_as.to_string(), "10.2.0.1:40000");

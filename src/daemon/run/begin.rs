@@ -197,8 +197,8 @@ impl DaemonLoop {
             .protecting(config.protect_backends)
             .idling(config.idle_timeout);
         let (done, outcomes) = mpsc::channel(1);
-        let (watchdog, pulse, turns) = Watchdog::new();
-        let kernel_thread = KernelThread::start(engine, own_links, pulse, done).map_err(io("start a thread"))?;
+        let (watchdog, job_signs, signs) = Watchdog::new();
+        let kernel_thread = KernelThread::start(engine, own_links, job_signs, done).map_err(io("start a thread"))?;
         let (ask, requests) = mpsc::channel(ASKS);
         let provider_api = ProviderTask::new(ask.clone());
         let hour = SharedHour::new(Instant::now());
@@ -253,7 +253,7 @@ impl DaemonLoop {
             file,
             signals,
             manager: Manager::default(),
-            pulse: turns,
+            signs,
             _watching: watchdog.start().map_err(io("start a thread"))?,
             status_at: Instant::now(),
             trim_at: Instant::now() + FIRST_TRIM,

@@ -85,7 +85,7 @@ impl DaemonLoop {
         let mut owed_at = begin;
         loop {
             let now = Now::read();
-            self.pulse.beat(now.instant);
+            self.signs.beat(now.instant);
             if self.core.owes_answers() {
                 owed_at = now.instant;
                 let working = self.write(now).and_then(|()| self.give_job(now));
@@ -101,7 +101,7 @@ impl DaemonLoop {
             // What is due by itself is not begun any more, but for a kernel that is told again.
             let again = self.core.wakes_at().filter(|_| self.core.owes_answers());
             let wake = again.map_or(until, |at| at.max(now.instant + STEP).min(until));
-            let wake = self.pulse.wakes_at(now.instant, Some(wake));
+            let wake = self.signs.wakes_at(now.instant, Some(wake));
             tokio::select! {
                 () = &mut ended => return,
                 outcome = self.outcomes.recv() => match outcome {

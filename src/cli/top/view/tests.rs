@@ -258,7 +258,7 @@ fn the_page_of_a_service() {
 fn flows_with_their_clients() {
     let mut model = model((80, 24), [two()]);
     let asked = press(&mut model, "f");
-    let [TopEffect::Ask(TopQuery::Flows(target))] = &asked[..] else {
+    let [TopEffect::Query(TopQuery::Flows(target))] = &asked[..] else {
         panic!("{asked:?}");
     };
     assert!(lines(&model)[3].starts_with("the flows are being read"));
