@@ -28,6 +28,7 @@ pub mod start;
 pub mod store_opening;
 pub mod store_thread;
 pub mod store_work;
+mod traffic_sampler;
 mod traffic_thread;
 mod watched_file;
 mod web_task;

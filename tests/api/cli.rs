@@ -399,7 +399,11 @@ fn a_socket_that_is_named_must_answer() {
     };
     let output = forbidden("status");
     assert_eq!(output.status.code(), Some(1));
-    assert!(err(&output).contains("this user may not ask it"), "{}", err(&output));
+    assert!(
+        err(&output).contains("this user may not connect to it"),
+        "{}",
+        err(&output)
+    );
     // That says nothing about the daemon.
     let output = out(&forbidden("doctor"));
     assert!(!output.contains("daemon-not-answering"), "{output}");
