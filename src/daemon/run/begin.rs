@@ -32,6 +32,7 @@ use crate::daemon::store_thread::StoreThread;
 use crate::daemon::traffic_thread::TrafficThread;
 use crate::daemon::watched_file::FollowedFile;
 use crate::daemon::web_task::WebTask;
+use crate::hooks::settings::HookSettings;
 use crate::lock::Lock;
 use crate::metrics::OwnFile;
 use crate::probe::Prober;
@@ -163,11 +164,15 @@ fn serve_api(
     ))))
 }
 
-/// Starts the thread that tells the hooks of the configuration all events from now on.
-fn start_hooks(core: &mut Core) -> Result<HooksThread, DaemonError> {
+/// Starts the thread that tells hooks all events from now on. Without hooks there is none, nor its descriptors.
+pub(super) fn start_hooks(core: &mut Core, hooks: &[HookSettings]) -> std::io::Result<Option<HooksThread>> {
+    if hooks.is_empty() {
+        return Ok(None);
+    }
     let (tap, tapped) = event_tap();
+    let thread = HooksThread::start(hooks.to_vec(), tapped)?;
     core.tap_events(tap);
-    HooksThread::start(core.config().hooks.clone(), tapped).map_err(io("start a thread"))
+    Ok(Some(thread))
 }
 
 impl DaemonLoop {
@@ -224,7 +229,8 @@ impl DaemonLoop {
             .map_err(io("start a thread"))?;
         let settings = within_limits(settings, &config);
         let mut core = Core::new(settings, config, namespace, Now::read());
-        let hooks = start_hooks(&mut core)?;
+        let hooks = core.config().hooks.clone();
+        let hooks = start_hooks(&mut core, &hooks).map_err(io("start a thread"))?;
         core.configuration_read(wanted_mark);
         *core.own_metrics() = web.kept();
         core.opened(opened, Now::read());
@@ -244,7 +250,7 @@ impl DaemonLoop {
             drift,
             network,
             traffic: Some(traffic),
-            hooks: Some(hooks),
+            hooks: hooks,
             observer,
             observations,
             examiner,

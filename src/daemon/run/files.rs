@@ -2,7 +2,7 @@
 
 use tokio::net::UnixListener;
 
-use super::begin::{keep_copy, note_presence, warn_of};
+use super::begin::{keep_copy, note_presence, start_hooks, warn_of};
 use super::{DaemonLoop, IsKnown};
 use crate::config::daemon::DaemonSettings;
 use crate::config::{Config, ConfigError};
@@ -14,6 +14,7 @@ use crate::daemon::presence::Presence;
 use crate::daemon::start::{StartError, StartFiles};
 use crate::daemon::traffic_sampler::TrafficSettings;
 use crate::daemon::watched_file::FollowedFile;
+use crate::hooks::settings::HookSettings;
 use crate::provider::News;
 use crate::record::RecordFile;
 use crate::run_file;
@@ -21,6 +22,19 @@ use tcpgw_core::model::State;
 use tcpgw_core::problem::ProblemKind;
 
 impl DaemonLoop {
+    /// Puts hooks into effect. Their thread begins with the first of them.
+    fn configure_hooks(&mut self, hooks: &[HookSettings]) {
+        if let Some(thread) = &self.hooks {
+            return thread.configure(hooks);
+        }
+        match start_hooks(&mut self.core, hooks) {
+            Ok(thread) => self.hooks = thread,
+            Err(error) => {
+                tracing::error!(%error, "failed to start the thread of the hooks: they are told nothing until the next reload")
+            }
+        }
+    }
+
     /// Restores files of the run directory that another process has removed: without them the daemon could not be
     /// reached, another writer would find no lock, and it would be unknown that a killed daemon ran.
     pub(super) fn check_files(&mut self, now: Now) {
@@ -114,9 +128,7 @@ impl DaemonLoop {
                     traffic.configure(TrafficSettings::from(&settings));
                     traffic.reopen();
                 }
-                if let Some(hooks) = &self.hooks {
-                    hooks.configure(&config.hooks);
-                }
+                self.configure_hooks(&config.hooks);
                 self.start_files = StartFiles::new(&self.given, &config);
                 self.core.reload(settings, config, Now::read());
                 self.serve_provider_api();

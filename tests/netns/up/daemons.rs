@@ -72,7 +72,7 @@ fn who_is_scaled_away_beside_a_dead_daemon_serves_on_until_there_is_another() {
     let words = String::from_utf8_lossy(&told.stderr).into_owned();
     assert_eq!(told.status.code(), Some(1), "{words}");
     assert!(
-        words.contains("tcp.2 go on to get connections") && words.contains("no daemon answers"),
+        words.contains("tcp.2 still get some") && words.contains("no daemon answers"),
         "{words}"
     );
     assert_eq!(connects.failed, Vec::<String>::new(), "{}", app.printed());

@@ -152,7 +152,7 @@ fn a_daemon_of_another_namespace_is_told() {
     let run = |command: &str| {
         let socket = net.socket();
         let line = format!(
-            "mount -t tmpfs none /run && mkdir /run/tcpgw && ln -s {} /run/tcpgw/tcpgw.sock && exec {} {command}",
+            "mount -t tmpfs none /run && mkdir /run/tcpgw && ln -s {} /run/tcpgw/tcpgw.sock && exec env TCPGW_CONFIG=/dev/null {} {command}",
             socket.to_str().expect("text"),
             crate::harness::shell::TCPGW
         );

@@ -150,7 +150,11 @@ fn a_forged_syn_makes_no_gateway_unhealthy() {
     let forge = |last: u8| {
         port.set(port.get() + 1);
         let nobody = at(&format!("192.0.2.{last}"), port.get());
-        net.forge("client", &Segment::new(nobody, at(PUBLIC[0], 2001), SYN));
+        // Repeated as a client repeats it, so that conntrack keeps it for more than one observation.
+        for port in [nobody.port(), 39_000 + u16::from(last)] {
+            let nobody = SocketAddr::new(nobody.ip(), port);
+            net.forge("client", &Segment::new(nobody, at(PUBLIC[0], 2001), SYN));
+        }
     };
     let forge_until = |all: &[u8], is_told: &dyn Fn() -> bool| {
         wait_until(PATIENCE, || {
