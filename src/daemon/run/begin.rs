@@ -250,7 +250,7 @@ impl DaemonLoop {
             drift,
             network,
             traffic: Some(traffic),
-            hooks: hooks,
+            hooks,
             observer,
             observations,
             examiner,

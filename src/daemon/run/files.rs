@@ -30,7 +30,7 @@ impl DaemonLoop {
         match start_hooks(&mut self.core, hooks) {
             Ok(thread) => self.hooks = thread,
             Err(error) => {
-                tracing::error!(%error, "failed to start the thread of the hooks: they are told nothing until the next reload")
+                tracing::error!(%error, "failed to start the thread of the hooks: they are told nothing until the next reload");
             }
         }
     }
