@@ -1,7 +1,16 @@
-//! Dates for people.
+//! The date: read, and for people.
+
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use jiff::fmt::strtime;
+
+/// Returns the time since 1970 by the system's clock, by which conntrack records begins, too. A clock that is before 1970 gives 0.
+pub fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
 
 /// Returns a date and time in UTC, of seconds since 1970. Larger values give the last date that can be represented, in the year
 /// 9999.

@@ -30,7 +30,7 @@ pub struct DeniedFlows {
 pub struct DeniedOfService {
     /// Name of the service, if it is known.
     pub name: Option<Box<str>>,
-    /// Public port.
+    /// Public port of the service.
     pub port: u16,
     /// Number of flows of denied clients.
     pub flows: u64,

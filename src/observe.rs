@@ -9,12 +9,13 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
 use thiserror::Error;
 
+use crate::date::since_1970;
 use crate::traffic::Totals;
 use crate::traffic::drop_sets;
 use crate::view::drops::DropCounts;
@@ -65,15 +66,8 @@ pub fn noted() -> Noted {
     }
 }
 
-/// Returns the time since the Unix epoch, by the clock that conntrack records begins with.
-pub fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
 fn nanoseconds() -> u64 {
-    u64::try_from(now().as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Longest time for which a query waits without checking that it is still wanted.

@@ -196,7 +196,7 @@ impl Failed {
 pub struct OutboundAnswer {
     /// The status code.
     pub status: u16,
-    /// The headers.
+    /// Headers of the answer.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,

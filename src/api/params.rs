@@ -178,7 +178,7 @@ pub(super) struct ServiceRequest {
     pub(super) name: Box<str>,
     /// Parameters of the query.
     pub(super) params: Params,
-    /// The headers.
+    /// Headers of the request.
     pub(super) headers: HeaderMap,
 }
 
@@ -206,7 +206,7 @@ pub(super) struct AppRequest {
     pub(super) app: PlatformId,
     /// Parameters of the query.
     pub(super) params: Params,
-    /// The headers.
+    /// Headers of the request.
     pub(super) headers: HeaderMap,
 }
 
@@ -232,7 +232,7 @@ pub(super) struct ChangeRequest {
     pub(super) by: Peer,
     /// Parameters of the query.
     pub(super) params: Params,
-    /// The headers.
+    /// Headers of the request.
     pub(super) headers: HeaderMap,
 }
 

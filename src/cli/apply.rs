@@ -18,7 +18,7 @@ use super::{diff, preflight, remote};
 use crate::api::client::Client;
 use crate::config::copy;
 use crate::control::request::ApplyOptions;
-use crate::observe::now;
+use crate::date::since_1970;
 use crate::reconcile::{ReconcileError, ReconcileOptions, ReconcileReport};
 use crate::record::{ApplyNote, since_boot};
 use crate::report::{ApplyReport, DiffReport};
@@ -188,7 +188,7 @@ fn untold(failure: Failure) -> Failure {
 /// Returns the record's entry about this apply.
 fn signature(file: &FileArgument) -> ApplyNote {
     ApplyNote {
-        at: now().as_secs(),
+        at: since_1970().as_secs(),
         origin: remote::origin(file),
         known: since_boot(),
         store: None,

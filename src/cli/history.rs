@@ -18,7 +18,7 @@ use super::service::fields;
 use super::table::{Cell, Column, Extent, TextTable};
 use crate::api::answers::{AnswerWithJson, HistoryAnswer, HistoryList};
 use crate::api::client::RequestTarget;
-use crate::observe::now;
+use crate::date::since_1970;
 use tcpgw_core::escape;
 
 #[derive(Debug, Args)]
@@ -54,7 +54,9 @@ enum ExportProvider {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let daemon = global.must_daemon("has a history")?;
-    let since = arguments.since.map(|since| now().saturating_sub(since).as_secs());
+    let since = arguments
+        .since
+        .map(|since| since_1970().saturating_sub(since).as_secs());
     let target = RequestTarget::new("/v1/history")
         .with("service", arguments.service.as_ref().map(|service| service as _))
         .with("since", since.as_ref().map(|since| since as _))

@@ -19,6 +19,7 @@ use super::screen;
 use crate::api::NOT_FOUND;
 use crate::api::client::{self, Client, ClientError, RequestTarget};
 use crate::daemon::observer;
+use crate::date::since_1970;
 use crate::doctor::{CheapReader, CheckSubject, Effort};
 use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
 use crate::unserved;
@@ -214,7 +215,7 @@ fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(),
         (OutputFormat::Json, None) => observe::write_status(&mut out, status),
         (OutputFormat::Table | OutputFormat::Wide, _) => {
             let format = text::StatusFormat {
-                now: observe::now().as_secs(),
+                now: since_1970().as_secs(),
                 colors,
                 extent: global.extent(),
                 with_hints: !global.quiet,

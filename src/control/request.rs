@@ -184,7 +184,7 @@ pub struct ResourceView {
     pub dialect: Dialect,
     /// Plan of the resource.
     pub plan: PlanName,
-    /// Public port.
+    /// Public port of the service.
     pub port: NonZeroU16,
     /// `TCP_URL`; `None` while the add-on is off.
     pub url: Option<String>,

@@ -1,8 +1,9 @@
 //! The clocks that the daemon reads.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::control::core::Now;
+use crate::date::since_1970;
 use crate::record::since_boot;
 
 impl Now {
@@ -10,9 +11,7 @@ impl Now {
     pub fn read() -> Self {
         Self {
             instant: Instant::now(),
-            unix: SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default(),
+            unix: since_1970(),
             boot: since_boot(),
         }
     }

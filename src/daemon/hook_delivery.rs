@@ -6,14 +6,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::hook_process::{self, ProcessLimits, Variables};
 use crate::control::events::Event;
+use crate::date::since_1970;
 use crate::hooks::settings::{HookProgram, HookSettings, HookTarget, HookUrl};
 use crate::hooks::signature::{HookKey, NotASecret};
 use crate::outbound::{Failed, OutboundClient, OutboundError};
@@ -249,7 +248,7 @@ async fn send(
     event: &Event,
     body: Vec<u8>,
 ) -> Result<(), String> {
-    let (id, time) = (event.id.to_string(), seconds_since_1970());
+    let (id, time) = (event.id.to_string(), since_1970().as_secs());
     let mut headers = vec![
         ("content-type", "application/json".to_owned()),
         ("webhook-id", id.clone()),
@@ -267,9 +266,4 @@ async fn send(
         status @ 300..=399 => Err(format!("the answer is {status}, a redirection, which is not followed")),
         status => Err(format!("the answer is {status}")),
     }
-}
-
-fn seconds_since_1970() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
-    now.as_secs()
 }

@@ -1,10 +1,11 @@
 //! Writes to the store and queries of it, carried out.
 
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::store_opening::{before, open, refresh};
 use crate::control::storage::{DeployRecord, OrphanRemoval, Query, QueryError, Write, WriteResult};
+use crate::date::since_1970;
 use crate::store::last::Last;
 use crate::store::{Committed, DeployPhase, Store, StoreError};
 
@@ -92,9 +93,7 @@ pub(super) fn answer(store: &mut Result<Store, StoreError>, query: Query) {
 /// a start.
 pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last: &Last, recorded: u64) -> WriteResult {
     if store.as_ref().is_err_and(StoreError::may_pass) {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = since_1970();
         return WriteResult::Refreshed(match open(path, last, recorded, now) {
             Ok((opened_store, opened)) => {
                 *store = Ok(opened_store);

@@ -72,12 +72,9 @@ pub fn asset(hash: &str, name: &str) -> Option<Response<Body>> {
 }
 
 fn hash(text: &str) -> String {
-    use std::fmt::Write as _;
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(HASH).fold(String::new(), |mut hash, byte| {
-        let _ = write!(hash, "{byte:02x}");
-        hash
-    })
+    let mut hash = tcpgw_core::hex::digits(&Sha256::digest(text.as_bytes()));
+    hash.truncate(2 * HASH);
+    hash
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub struct DeployPage<'p> {
 }
 
 impl DeployPage<'_> {
-    /// Returns the page.
+    /// Returns the page of a deploy.
     pub fn page(&self) -> DashboardPage {
         DashboardPage {
             heading: format!("Deploy {}", self.record.deploy.id),

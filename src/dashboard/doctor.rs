@@ -15,7 +15,7 @@ pub struct DoctorPage<'p> {
 }
 
 impl DoctorPage<'_> {
-    /// Returns the page.
+    /// Returns the page of the doctor's findings.
     pub fn page(&self) -> DashboardPage {
         DashboardPage {
             heading: "Doctor".into(),

@@ -21,7 +21,7 @@ pub struct FlowList {
     all: u64,
 }
 
-/// A flow.
+/// Flow of a client, as a page shows it.
 #[derive(Debug, Clone)]
 struct ListedFlow {
     client: SocketAddr,

@@ -20,7 +20,7 @@ const REPEATED: usize = 80;
 /// Place of a page in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NavigationPlace {
-    /// The overview.
+    /// Page of problems, rates and services by state.
     Overview,
     /// The services, and what belongs to one.
     Services,

@@ -20,7 +20,7 @@ use tcpgw_core::problem::{Problem, Severity};
 /// Number of problems that the overview shows.
 const PROBLEMS: usize = 20;
 
-/// The overview.
+/// Values of the overview.
 #[derive(Debug, Clone, Copy)]
 pub struct Overview<'o> {
     /// Values of the gateway.
@@ -32,7 +32,7 @@ pub struct Overview<'o> {
 }
 
 impl Overview<'_> {
-    /// Returns the page.
+    /// Returns the overview as a page.
     pub fn page(&self) -> DashboardPage {
         DashboardPage {
             heading: "Overview".into(),

@@ -20,7 +20,7 @@ pub enum ServiceColumn {
     State,
     /// Name.
     Name,
-    /// Public port.
+    /// Public port of the service.
     Port,
     /// Number of backends that get connections.
     Backends,

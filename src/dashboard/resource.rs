@@ -19,7 +19,7 @@ pub struct ResourcePage<'p> {
 }
 
 impl ResourcePage<'_> {
-    /// Returns the page.
+    /// Returns the page of a resource of the add-on.
     pub fn page(&self) -> DashboardPage {
         let resource = self.resource;
         let values = [

@@ -46,7 +46,7 @@ pub struct ServicePage<'p> {
 }
 
 impl ServicePage<'_> {
-    /// Returns the page.
+    /// Returns the page of a service.
     pub fn page(&self) -> DashboardPage {
         DashboardPage {
             heading: format!("Service {}", escape::text(self.name)),

@@ -30,7 +30,7 @@ struct PageOfServices<'p> {
 }
 
 impl ServicesPage<'_> {
-    /// Returns the page.
+    /// Returns the page of the table of services.
     ///
     /// # Errors
     /// Fails with [`QueryRefused::Beyond`] when the table has fewer pages.

@@ -137,7 +137,7 @@ pub struct KernelReads {
 pub struct ServiceSample {
     /// Name, or `:PORT` if the name is not known.
     pub name: Box<str>,
-    /// Public port.
+    /// Public port of the service.
     pub port: u16,
     /// Addresses that it listens on; empty for every local address.
     pub addresses: Vec<IpAddr>,

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::gateway;
 use super::id::AppId;
@@ -18,6 +18,7 @@ use crate::addon::{Dialect, Quarantined, Removed, Resource, ResourceChange};
 use crate::api::answers::{ResourceListAnswer, ServiceFields, ServiceList};
 use crate::api::client::{Client, ClientError, DaemonResponse};
 use crate::control::request::ResourceView;
+use crate::date::since_1970;
 use crate::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, LoadedResources, Store, StoreError};
 
 /// Maximum number of entries of the history that are read: a store that `tcpgw up` has made has fewer.
@@ -148,9 +149,7 @@ pub fn sweep_store(path: &Path, rest: Duration, lives: &Lives<'_>) -> Result<Swe
         return Ok(Swept::default());
     }
     let is_of_up = is_of_up(&mut store, &loaded, &resources).map_err(failed)?;
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = since_1970();
     let names: Vec<String> = dead.iter().map(|resource| resource.id.service()).collect();
     let of_dead = |name: &str| names.iter().any(|dead| dead == name);
     let (gone, others): (Vec<_>, Vec<_>) = loaded.services.iter().partition(|one| of_dead(&one.service.name));

@@ -168,7 +168,7 @@ pub struct ServiceFacts<'a> {
     pub title: String,
     /// Name of the service.
     pub name: Option<&'a str>,
-    /// Public port.
+    /// Public port of the service.
     pub port: u16,
     /// Number of active backends.
     pub active: usize,

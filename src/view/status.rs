@@ -93,7 +93,7 @@ pub struct StrangersView {
 pub struct ServiceStatus<'a> {
     /// Name, if it is known.
     pub name: Option<Cow<'a, str>>,
-    /// Public port.
+    /// Public port of the service.
     pub port: u16,
     /// Addresses that it listens on; empty for every local address.
     pub addresses: Cow<'a, BTreeSet<IpAddr>>,

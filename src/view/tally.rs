@@ -131,7 +131,7 @@ pub struct BackendTally {
 /// A port and a backend that no service combines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stranger {
-    /// Public port.
+    /// Public port through which the flows came.
     pub port: u16,
     /// Address of the backend.
     pub backend: SocketAddr,

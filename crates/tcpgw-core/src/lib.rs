@@ -10,6 +10,7 @@ pub mod diff;
 pub mod drain;
 pub mod escape;
 pub mod health;
+pub mod hex;
 pub mod model;
 pub mod owner;
 pub mod plan;

@@ -1,6 +1,5 @@
 //! State of a run: its settings, the provider's offer, and the things made at the provider.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -75,11 +74,7 @@ impl CheckContext {
         let mut hash = Sha256::new();
         hash.update(self.seed);
         hash.update(purpose);
-        let digest = hash.finalize();
-        let mut hex = String::new();
-        for byte in digest.iter().take(16) {
-            let _ = write!(hex, "{byte:02x}");
-        }
+        let hex = tcpgw_core::hex::digits(&hash.finalize());
         let variant = match hex.as_bytes().get(16).copied().unwrap_or(b'0') {
             b'0' | b'4' | b'8' | b'c' => '8',
             b'1' | b'5' | b'9' | b'd' => '9',

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -30,6 +30,7 @@ use crate::api::listener::{Authenticated, Site as _, client};
 use crate::api::server::closing;
 use crate::control::request::{AddonOrder, AddonRefused, AppView, DaemonRequest, Refused};
 use crate::control::storage::Query;
+use crate::date::since_1970;
 use crate::store::StoredDeploy;
 use crate::throttle::Throttle;
 use crate::view::app::AppSubject;
@@ -438,10 +439,4 @@ fn method(method: &HttpMethod) -> Option<Method> {
         HttpMethod::DELETE => Some(Method::Delete),
         _ => None,
     }
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
 }

@@ -1,6 +1,5 @@
 //! Sessions of signed-on users: a cookie that only this gateway can make allows to read one resource's page for a limited time.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -8,6 +7,7 @@ use sha2::Sha256;
 
 use crate::addon::id::ResourceId;
 use crate::secrets::Secret;
+use tcpgw_core::hex;
 
 /// Duration of a session.
 const LASTS: Duration = Duration::from_secs(3600);
@@ -17,7 +17,7 @@ const NAME: &str = "tcpgw_app";
 pub(super) fn begin(salt: &Secret, id: ResourceId, is_secure: bool, now: Duration) -> String {
     let ends = now.saturating_add(LASTS).as_secs();
     let secure = if is_secure { "; Secure" } else { "" };
-    let (seconds, mac) = (LASTS.as_secs(), hex(&mac(salt, id, ends)));
+    let (seconds, mac) = (LASTS.as_secs(), hex::digits(&mac(salt, id, ends)));
     format!("{NAME}={ends}.{mac}; Path=/apps/{id}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
 }
 
@@ -32,7 +32,7 @@ fn is_valid(salt: &Secret, id: ResourceId, value: &str, now: Duration) -> bool {
     let Some((ends, given)) = value.split_once('.') else {
         return false;
     };
-    let (Ok(ends), Some(given)) = (ends.parse::<u64>(), bytes(given)) else {
+    let (Ok(ends), Some(given)) = (ends.parse::<u64>(), hex::bytes(given)) else {
         return false;
     };
     let now = now.as_secs();
@@ -49,24 +49,6 @@ fn keyed(salt: &Secret, id: ResourceId, ends: u64) -> Hmac<Sha256> {
 
 fn mac(salt: &Secret, id: ResourceId, ends: u64) -> Vec<u8> {
     keyed(salt, id, ends).finalize().into_bytes().to_vec()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    let digits = hex.as_bytes().chunks(2);
-    digits
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ mod same_site;
 mod wanted;
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -29,6 +28,7 @@ use crate::api::author;
 use crate::api::limits::Times;
 use crate::api::listener::Site as _;
 use crate::control::request::DaemonRequest;
+use crate::date::since_1970;
 use crate::secrets::Secret;
 
 /// The largest form.
@@ -171,12 +171,6 @@ fn fields(text: &[u8]) -> ActionFields {
         token: field("token").unwrap_or_default(),
         time: field("for"),
     }
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod report;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
@@ -21,6 +21,7 @@ use crate::addon::check::{
 use crate::api::provider::read_provider_credentials;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::Global;
+use crate::date::since_1970;
 use crate::outbound::{BaseUrl, OutboundAnswer, OutboundClient};
 use crate::secrets::Owners;
 
@@ -207,12 +208,6 @@ fn answer(reply: &OutboundAnswer) -> ProviderAnswer {
         content: AnswerBody::parse(&reply.body),
         took: reply.took,
     }
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
 }
 
 /// Effect of a signal.

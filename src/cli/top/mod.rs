@@ -34,7 +34,7 @@ use super::global::{Global, OutputFormat};
 use super::print::unless_closed;
 use super::screen;
 use crate::api::client::Client;
-use crate::observe;
+use crate::date::since_1970;
 
 /// Shortest and longest time over which rates are measured.
 const INTERVALS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(60)];
@@ -111,7 +111,7 @@ fn print(global: &Global, arguments: &Arguments, daemon: &Client) -> Result<(), 
         list.arrange(&sample, &history);
         let view = (&sample, &history);
         let written = if global.output == OutputFormat::Json {
-            frame::write_json(BufWriter::new(screen::json()), observe::now().as_secs(), view, &list)
+            frame::write_json(BufWriter::new(screen::json()), since_1970().as_secs(), view, &list)
         } else {
             frame::write_text(BufWriter::new(screen::stdout()), view, &list, global.extent())
         };

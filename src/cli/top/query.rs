@@ -57,11 +57,11 @@ pub(super) struct WhoTarget {
 pub(super) struct TopOrder {
     /// Name of the service.
     pub(super) service: Box<str>,
-    /// Kind of change.
+    /// Change that is ordered.
     pub(super) kind: OrderKind,
 }
 
-/// Kind of change.
+/// Change that an order makes to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OrderKind {
     /// Stops new connections to a backend.
@@ -83,7 +83,7 @@ pub(super) struct FlowPage {
     pub(super) flows: Vec<FlowLine>,
 }
 
-/// A flow.
+/// Flow of a client to a backend, as the table of flows shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FlowLine {
     /// Address of the client.

@@ -49,7 +49,7 @@ pub(super) struct ServiceLine {
     pub(super) title: Box<str>,
     /// Name, if it is known.
     pub(super) name: Option<Box<str>>,
-    /// Public port.
+    /// Public port of the service.
     pub(super) port: u16,
     /// Parameter that selects its flows: its name, `:PORT` or `ADDRESS:PORT`.
     pub(super) selector: Box<str>,

@@ -3,10 +3,11 @@
 use std::io::{self, Write as _};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::event::UpEvent;
 use crate::addon::id::names_service;
+use crate::date::since_1970;
 use crate::up::own_daemon::DaemonLog;
 use crate::up::printer::LinePrinter;
 use tcpgw_core::escape;
@@ -30,7 +31,7 @@ impl Output {
 
 /// Returns the time of the day in the local time zone.
 fn clock() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = since_1970();
     let (hour, minute, second) = system::local_time(i64::try_from(now.as_secs()).unwrap_or_default());
     format!("{hour:02}:{minute:02}:{second:02}")
 }

@@ -40,7 +40,7 @@ pub enum ServiceChangeKind {
 pub struct BackendChange {
     /// Address and port of the backend.
     pub backend: SocketAddr,
-    /// Kind of change.
+    /// Way in which the backend changes.
     pub change: BackendChangeKind,
     /// Weight after the change, or before it if the backend is removed.
     pub weight: Option<u16>,

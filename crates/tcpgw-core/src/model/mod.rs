@@ -118,7 +118,7 @@ impl Edits {
 pub struct Service {
     /// Unique name: 1 to 63 of `a-z 0-9 - _ .`, starting with a letter or digit.
     pub name: Box<str>,
-    /// Public port.
+    /// Public port of the service.
     pub port: NonZeroU16,
     /// Addresses that the service listens on.
     pub listen: Listen,

@@ -16,6 +16,7 @@ use super::{
     Backend, BackendState, Balance, ByteEncoding, ClientCaps, ExpectedStatus, HealthSettings, HttpQuestion, Limit,
     LimitDirection, Listen, PacketRefusal, ProbeExchange, ProbeQuestion, Service, SourceMode, State, duration,
 };
+use crate::hex;
 
 /// Returns the text of a state file: pretty-printed JSON with a newline at the end. Services are sorted by name, fields
 /// have the order of the documentation.
@@ -302,8 +303,8 @@ impl<'s> From<&'s ProbeExchange> for WrittenExchange<'s> {
             };
         }
         Self {
-            send: hex(&exchange.send).into(),
-            expect: hex(&exchange.expect).into(),
+            send: spaced_hex(&exchange.send).into(),
+            expect: spaced_hex(&exchange.expect).into(),
             encoding: Some(ByteEncoding::Hex.word()),
         }
     }
@@ -316,8 +317,8 @@ fn plain(bytes: &[u8]) -> Option<&str> {
     text.chars().all(is_plain).then_some(text)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+fn spaced_hex(bytes: &[u8]) -> String {
+    let bytes: Vec<String> = bytes.chunks(1).map(hex::digits).collect();
     bytes.join(" ")
 }
 

@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::http::Request;
 use tcpgw_core::model;

@@ -7,7 +7,7 @@ mod swaps;
 
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -23,6 +23,7 @@ use crate::api::limits::{PAGES, Times};
 use crate::api::settings::ApiSettings;
 use crate::control::request::DaemonRequest;
 use crate::dashboard::{FlowList, Overview, QueryRefused, ServicesPage, ServicesQuery, refusal};
+use crate::date::since_1970;
 use crate::doctor::Diagnosis;
 use crate::metrics::Reading;
 use crate::traffic::shared_hour::SharedHour;
@@ -76,7 +77,7 @@ impl Pages {
             let overview = Overview {
                 reading,
                 host: host.trim_end(),
-                now: since_1970(),
+                now: since_1970().as_secs(),
             };
             overview.page().response(StatusCode::OK)
         })
@@ -158,9 +159,4 @@ fn unavailable(why: &str) -> Response<Body> {
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response
-}
-
-fn since_1970() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.unwrap_or_default().as_secs()
 }

@@ -16,8 +16,8 @@ use crate::control::reply::ReplySender;
 use crate::control::request::{After, DaemonRequest, Followed, ServiceView};
 use crate::control::storage::{Query, QueryError};
 use crate::dashboard::{FlowList, ServicePage, last_hour, no_service};
+use crate::date::since_1970;
 use crate::metrics::{Reading, ServiceSample};
-use crate::observe;
 use crate::store::{HistoryEntry, HistoryFilter, StoredDeploy};
 use crate::view::ServiceName;
 use tcpgw_core::model::FlowMark;
@@ -155,7 +155,7 @@ impl Pages {
         let key = (sample.name.clone(), sample.port);
         let (open, sample) = (Arc::clone(&self.open), sample.clone());
         let read = move || {
-            let now = u64::try_from(observe::now().as_nanos()).unwrap_or(u64::MAX);
+            let now = u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX);
             let mut kernel = open().map_err(|error| error.to_string())?;
             let mut list = FlowList::new(sample, now);
             let selection = list.selection();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::fields::Fields;
 use super::value;
+use crate::hex;
 use crate::model::json::Json;
 use crate::model::problem::{InputProblems, Place};
 use crate::model::{ByteEncoding, ExpectedStatus, HealthSettings, HttpQuestion, ProbeExchange, ProbeQuestion};
@@ -168,13 +169,6 @@ fn bytes(encoding: ByteEncoding) -> impl FnOnce(&Json, &Place<'_>, &mut InputPro
 
 /// Returns the bytes of hexadecimal digits; spaces may stand between bytes.
 fn of_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut bytes = Vec::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        for pair in word.as_bytes().chunks(2) {
-            let [high, low] = pair else { return None };
-            bytes.push(digit(*high)? << 4 | digit(*low)?);
-        }
-    }
-    Some(bytes)
+    let words = text.split(' ').map(hex::bytes);
+    words.collect::<Option<Vec<_>>>().map(|words| words.concat())
 }
