@@ -14,6 +14,8 @@ pub(super) fn daemon(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> 
     let help = "Version of the daemon; always 1";
     let mut build = encoder.encode_descriptor("build", help, None, MetricType::Info)?;
     build.encode_info(&[("version", reading.version)])?;
+    let help = "Time of the daemon's start, in seconds since the Unix epoch";
+    gauge(encoder, "start_timestamp_seconds", help, reading.node.started)?;
     let help = "1 if the kernel holds the desired state, else 0";
     gauge(encoder, "in_sync", help, u64::from(reading.in_sync))?;
     let help = "Number of problems, as `tcpgw status` lists them; kinds without a problem are left out";
@@ -28,7 +30,7 @@ pub(super) fn daemon(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> 
     kernel(encoder, reading)
 }
 
-fn severity_word(severity: Severity) -> &'static str {
+pub(super) fn severity_word(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "error",
         Severity::Warning => "warning",

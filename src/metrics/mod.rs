@@ -18,4 +18,6 @@ pub use self::reading::{BackendValues, KernelReads, KernelSample, NodeValues, Re
 pub use self::text::{MOST_BACKENDS, MetricsFormat, MetricsScope, encode};
 
 #[cfg(test)]
+mod alert_tests;
+#[cfg(test)]
 mod tests;

@@ -85,7 +85,10 @@ fn reading(services: Vec<ServiceSample>) -> Arc<Reading> {
         version: "1.2.3",
         in_sync: true,
         told: Vec::new(),
-        node: NodeValues::default(),
+        node: NodeValues {
+            started: 1_699_999_000,
+            ..NodeValues::default()
+        },
         mark: FlowMark::default(),
         draining: 1,
         last_commit: Some(1_700_000_000),
@@ -142,6 +145,7 @@ fn a_text_has_the_values_of_the_reading() {
     );
     for line in [
         "tcpgw_build_info{version=\"1.2.3\"} 1",
+        "tcpgw_start_timestamp_seconds 1699999000",
         "tcpgw_in_sync 1",
         "tcpgw_problems{kind=\"no_active_backend\",severity=\"error\"} 3",
         "tcpgw_draining_backends 1",

@@ -6,6 +6,7 @@ mod handshakes;
 mod public_address;
 mod surroundings;
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::harness::daemon::Daemon;
 use crate::harness::plan::{addresses, crowd};
 
 use crate::harness::{Net, wait_until};
+use crate::metrics;
 
 /// Time to wait for a connection that is expected to fail.
 const SHORT: Duration = Duration::from_millis(400);
@@ -64,7 +66,26 @@ pub(super) fn health(daemon: &Daemon<'_>) -> (u16, Vec<Value>) {
     (answer.status, errors.collect())
 }
 
-/// Breaks the gateway for real, and asserts that all ways to ask say so with an error of that kind; then mends it.
+/// Starts a daemon that serves metrics, too.
+fn daemon_with_metrics(net: &Net) -> Daemon<'_> {
+    let config = net.file("config.toml");
+    fs::write(&config, format!("[web]\nlisten = \"{}\"\n", metrics::loopback()))
+        .expect("failed to write a configuration");
+    let config = config.to_string_lossy();
+    let daemon = net.daemon(&[OPTIONS, &["--config", &config]].concat());
+    metrics::listens(net);
+    daemon
+}
+
+/// Returns whether the metrics, from which the alerts are made, have an error of that kind.
+fn is_in_metrics(net: &Net, kind: &str) -> bool {
+    let answer = metrics::get(net, metrics::loopback(), "/metrics", "").expect("an answer");
+    let expected = format!("tcpgw_problems{{kind=\"{kind}\",severity=\"error\"}} ");
+    answer.body.lines().any(|line| line.starts_with(&expected))
+}
+
+/// Breaks the gateway for real, and asserts that all ways to ask say so with an error of that kind; then mends it. The daemon is one
+/// [with metrics](daemon_with_metrics).
 #[track_caller]
 fn breaks_and_mends(
     net: &Net,
@@ -89,6 +110,10 @@ fn breaks_and_mends(
     };
     assert!(wait_until(PATIENCE * 6, is_known), "{breaks}: {:?}", health(daemon));
     drop(waiting);
+    assert!(
+        wait_until(PATIENCE, || is_in_metrics(net, kind)),
+        "{breaks}: not in the metrics"
+    );
     let status = net.cli(&["status", "-o", "json", "--interval", "0s"]).exits(1);
     let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
     assert_eq!(status["ok"], false);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use super::{OPTIONS, ROUND, SHORT, begin_to_connect, breaks_and_mends, health, is_served};
+use super::{OPTIONS, ROUND, SHORT, begin_to_connect, breaks_and_mends, daemon_with_metrics, health, is_served};
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::number;
@@ -22,7 +22,7 @@ fn handshakes_that_are_not_completed_are_told() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
     net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(OPTIONS);
+    let daemon = daemon_with_metrics(&net);
     daemon.settles(2);
     let to = at(PUBLIC[0], 2001);
     // The gateway's own traffic goes on, and so do probes.

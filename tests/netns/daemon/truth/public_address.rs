@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{OPTIONS, breaks_and_mends, is_served, problem};
+use super::{OPTIONS, breaks_and_mends, daemon_with_metrics, is_served, problem};
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, PUBLIC_2, at};
@@ -17,7 +17,7 @@ fn a_public_address_that_is_gone_is_told() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let here = json!({"addresses": [PUBLIC_2[0]]});
     net.want(state([service("a", 2001, &["b1"], 3000, here)]));
-    let daemon = net.daemon(OPTIONS);
+    let daemon = daemon_with_metrics(&net);
     daemon.settles(2);
     let commands = [
         "ip address del 203.0.113.2/24 dev ext",
@@ -82,7 +82,7 @@ fn a_gateway_without_a_public_address_is_told() {
         3000,
         json!({"backends": ["10.2.0.11:3000"]}),
     )]));
-    let daemon = net.daemon(OPTIONS);
+    let daemon = daemon_with_metrics(&net);
     daemon.settles(1);
     let to = at(PUBLIC[0], 2001);
     net.sh("gateway", "ip address del 198.51.100.1/24 dev far").ok();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{OPTIONS, breaks_and_mends, health, is_served, problem};
+use super::{OPTIONS, breaks_and_mends, daemon_with_metrics, health, is_served, problem};
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
@@ -27,7 +27,7 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
     net.sh("gateway", "nft add table ip older").ok();
-    let daemon = net.daemon(OPTIONS);
+    let daemon = daemon_with_metrics(&net);
     daemon.settles(2);
     let docker = net.file("docker.rules");
     std::fs::write(&docker, DOCKER).expect("a file");
@@ -97,7 +97,7 @@ fn drops_at_interfaces_and_by_sets_are_told_at_once() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
     net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(OPTIONS);
+    let daemon = daemon_with_metrics(&net);
     daemon.settles(2);
     let mends = "nft delete table inet other";
     let set = |hook: &str, set: &str, rule: &str| {
