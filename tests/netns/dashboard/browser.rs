@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
+use crate::addon::platform;
 use crate::harness::brief::{endpoints, service, state};
 use crate::harness::browser::Browser;
 use crate::harness::client::PATIENCE;
@@ -40,9 +41,8 @@ fn daemon(net: &Net, has_token: bool) -> Daemon<'_> {
         "[web]\nlisten = \"{}\"\n{token}\n[daemon]\ncount_traffic = true\n",
         listener()
     );
-    let config = net.file("config.toml");
-    fs::write(&config, text).expect("failed to write a configuration");
-    let daemon = net.daemon_without_state(&["--config", &config.to_string_lossy()]);
+    let config = platform::configure(net, "20000-20009", &text);
+    let daemon = net.daemon_without_state(&["--config", &config]);
     let is_there = || net.within("gateway", || TcpStream::connect(listener()).is_ok());
     assert!(wait_until(PATIENCE, is_there), "no listener");
     daemon
@@ -92,7 +92,9 @@ fn each_page_is_readable_and_follows_what_happens() {
     daemon.settles(2);
     let browser = Browser::start(&net, "gateway");
     follows_a_deploy(&net, &daemon, &browser);
-    for (path, name) in PAGES {
+    let made = net.told(&["addon", "provision", "my-app", "--plan", "small"]);
+    let app = format!("/apps/{}", made["resource"]["id"].as_str().expect("an id"));
+    for (path, name) in PAGES.into_iter().chain([(&*app, "app")]) {
         is_readable(&browser, path, name);
     }
     // What a request brings stays text, too.
