@@ -1,8 +1,8 @@
 //! Names of the links of an app that `tcpgw up` runs, by which they are recognized without a record.
 
-/// Begins the name of the link that has the gateway's address; the app's id follows.
+/// Prefix of the name of the link that has the gateway's address; the app's id follows.
 const GATEWAY: &str = "tcpup";
-/// Begins the names of the links to processes; the app's id, a hyphen and a number follow.
+/// Prefix of the names of the links to processes; the app's id, a hyphen and a number follow.
 const PROCESS: &str = "tu";
 /// Length of an app's id in a link's name, in hexadecimal digits.
 const ID_LENGTH: usize = 8;

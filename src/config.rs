@@ -70,7 +70,7 @@ pub enum ConfigError {
         tcpgw_core::escape::path(.0)
     )]
     Gone(PathBuf),
-    /// The file is not UTF-8.
+    /// The file is not text in UTF-8.
     #[error("{}: must be TOML in UTF-8", tcpgw_core::escape::path(.0))]
     Encoding(PathBuf),
     /// The file is not TOML, or has a value that is not accepted. The error has the line and column.
@@ -229,7 +229,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Fails with [`ConfigError::Encoding`] and [`ConfigError::Invalid`].
+    /// Fails with [`ConfigError::Encoding`] when the bytes are not UTF-8, and with another variant when the text is not
+    /// TOML or has a value that is not accepted.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
         let text = std::str::from_utf8(bytes).map_err(|_| ConfigError::Encoding(path.to_owned()))?;
         let document: ConfigDocument = toml::from_str(text).map_err(|source| ConfigError::Invalid {
@@ -312,7 +313,7 @@ impl Config {
         })
     }
 
-    /// Returns where it was read from, or would be, for people.
+    /// Returns the path of the file, as messages name it.
     pub fn path(&self) -> String {
         tcpgw_core::escape::path(self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))
     }

@@ -87,7 +87,7 @@ impl QueryClient {
         Self(Some(Arc::new(is_gone)))
     }
 
-    /// Waits for a time.
+    /// Waits for this time, or until the client has disconnected.
     ///
     /// # Errors
     /// Fails with [`ObserveError::Gone`] as soon as the client has disconnected.

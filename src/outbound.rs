@@ -43,7 +43,7 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// A URL that requests begin with.
+/// The scheme, host, port and path with which the URLs of requests begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseUrl {
     is_encrypted: bool,
@@ -56,28 +56,29 @@ pub struct BaseUrl {
     path: String,
 }
 
-/// Reason why a text is no such URL.
+/// Reason why a text is not such a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum UrlError {
     /// The text is not an absolute URL of HTTP.
     #[error("must be a URL that begins with https:// or http:// and has a host")]
     Form,
-    /// The port is none.
+    /// The port is no number from 1 to 65535.
     #[error("must have a port from 1 to 65535, or none")]
     Port,
-    /// The URL has a user.
+    /// The URL contains a user name or password.
     #[error("must not have a user name or password: other users of this machine could read them")]
     User,
-    /// The URL has a query or a fragment.
+    /// The URL contains a query or a fragment.
     #[error("must not have a query (?) or a fragment (#)")]
     Query,
 }
 
 impl BaseUrl {
-    /// Reads a URL.
+    /// Reads the text of a URL.
     ///
     /// # Errors
-    /// [`UrlError`].
+    /// Fails with [`UrlError`] when the text is not an absolute URL of HTTP or HTTPS, or has a user, a query or a
+    /// fragment.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         if text.contains('#') {
             return Err(UrlError::Query);
@@ -139,7 +140,7 @@ impl BaseUrl {
 /// Reason why no client can be made.
 #[derive(Debug, Error)]
 pub enum OutboundError {
-    /// The certificates cannot be read.
+    /// The file of certificates cannot be read.
     #[error("failed to read the certificates of {}: {why}", tcpgw_core::escape::path(path))]
     Certificates {
         /// Path of the file.
@@ -147,10 +148,10 @@ pub enum OutboundError {
         /// Description of the error.
         why: String,
     },
-    /// No file of certificates is there.
+    /// None of the system's files of certificates exists.
     #[error("no certificates of authorities are found in {}: name a file (--cacert)", BUNDLES.join(", "))]
     NoBundle,
-    /// TLS does not work.
+    /// The TLS library refuses its configuration.
     #[error("failed to prepare TLS: {0}")]
     Tls(#[from] tokio_rustls::rustls::Error),
 }
@@ -158,7 +159,7 @@ pub enum OutboundError {
 /// Reason why there is no answer.
 #[derive(Debug, Error)]
 pub enum Failed {
-    /// The answer took longer than this.
+    /// The answer did not come within this time.
     #[error("no complete answer within {} s (--timeout)", .0.as_secs_f32())]
     Late(Duration),
     /// The server cannot be reached.
@@ -170,13 +171,13 @@ pub enum Failed {
     /// The server is not the one that it should be, or does not speak TLS.
     #[error("the TLS handshake failed: {}", certificates::in_words(.0))]
     Tls(io::Error),
-    /// The name cannot be in a certificate.
+    /// The server's name cannot be in a certificate.
     #[error("the host's name cannot be verified")]
     Name,
-    /// The request or its answer broke off, or is no HTTP.
+    /// The connection broke off, or the answer is not HTTP.
     #[error("the exchange failed: {0}")]
     Http(String),
-    /// The body is too large.
+    /// The body of the answer is too large.
     #[error("the answer has more than {} MiB", BODY >> 20)]
     Large,
 }
@@ -200,7 +201,7 @@ pub struct OutboundAnswer {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// Time from the beginning to the end.
+    /// Time from the request to the end of the answer.
     pub took: Duration,
 }
 
@@ -246,7 +247,8 @@ impl OutboundClient {
     /// Sends a request. `target` is the path and query behind the URL's own path.
     ///
     /// # Errors
-    /// [`Failed`].
+    /// Fails with [`Failed`] when the server cannot be reached, is not trusted, or gives no complete answer within the
+    /// time and the size of an answer.
     pub async fn send(
         &self,
         url: &BaseUrl,

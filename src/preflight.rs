@@ -22,7 +22,8 @@ const MOST_ROUTES: usize = 1000;
 /// Divisor of the conntrack table's size: a warning is given when less than this part of it is free.
 const CROWDED: u64 = 10;
 
-/// Returns backends that are the gateway itself or no single host, and source addresses that are not its own.
+/// Returns the obstacles of a state: backends that are the gateway itself or no single host, and source addresses that
+/// the gateway does not have.
 ///
 /// # Errors
 /// Fails when the kernel cannot be queried.

@@ -152,8 +152,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     ///
     /// # Errors
     ///
-    /// Fails with [`ReconcileError`]; the kernel is then as before, or, with [`ReconcileError::Halfway`], as after one
-    /// of the plan's transactions.
+    /// Fails with [`ReconcileError`] when the kernel refuses, cannot be read, or belongs to another program. The kernel
+    /// is then as before, or, with [`ReconcileError::Halfway`], as after one of the plan's transactions.
     pub fn apply(
         &mut self,
         known: KnownContents,

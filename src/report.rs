@@ -27,7 +27,7 @@ pub struct ApplyReport {
     pub transactions: usize,
     /// Reason why the table was replaced, if it was.
     pub rebuilt: Option<String>,
-    /// Time that all of it took, in milliseconds.
+    /// Duration of the whole apply, in milliseconds.
     pub milliseconds: f64,
     /// Time that the kernel's transactions took, in milliseconds.
     pub kernel_milliseconds: f64,

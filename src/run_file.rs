@@ -35,12 +35,12 @@ pub fn is_at(file: &File, path: &Path) -> bool {
     opened.is_some() && opened == fs::symlink_metadata(path).map(identity).ok()
 }
 
-/// Reads a whole file.
+/// Reads a whole file of the run directory.
 ///
 /// # Errors
-/// [`io::ErrorKind::NotFound`] when there is none; [`io::ErrorKind::PermissionDenied`] when it is no regular file, has several
-/// names, is owned by a user who is neither root, nor this one, nor the owner of its directory, or others may write to it;
-/// [`io::ErrorKind::FileTooLarge`] when it has more than `most` bytes.
+/// Fails with [`io::ErrorKind::NotFound`] when there is no file; with [`io::ErrorKind::PermissionDenied`] when it is no
+/// regular file, has several names, belongs to a user who is neither root, nor this one, nor the owner of its
+/// directory, or may be written by others; and with [`io::ErrorKind::FileTooLarge`] when it has more than `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<FileContent> {
     let mut file = OpenOptions::new()
         .read(true)
@@ -91,7 +91,7 @@ pub fn unwritable(directory: &Path) -> Option<io::Error> {
 /// directory, with mode 0600: any process that can open it can hold the lock.
 ///
 /// # Errors
-/// Those of [`read`], and those of the file system.
+/// Fails as [`read`] does, and when the file cannot be created.
 pub fn open_lock(path: &Path) -> io::Result<File> {
     let directory = directory_of(path)?;
     // Another process may make it, or remove it, between the two calls.
@@ -115,7 +115,7 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
 /// Opens a lock file for reading and writing, if it exists.
 ///
 /// # Errors
-/// Those of [`read`].
+/// Fails as [`read`] does.
 pub fn open_lock_there(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -130,18 +130,18 @@ pub fn open_lock_there(path: &Path) -> io::Result<File> {
 /// Checks that [`read`] would accept a file, whatever its length.
 ///
 /// # Errors
-/// Those of [`read`].
+/// Fails as [`read`] does.
 pub fn check(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path);
     accept(&file.map_err(explained)?.metadata()?, &directory_of(path)?)
 }
 
-/// Makes a new file for writing, in the place of what an earlier process has left there. Its mode is 0600; where the directory
-/// belongs to another user, that user's group may read it.
+/// Creates a file for writing, in place of what an earlier process has left there. Its mode is 0600; where the
+/// directory belongs to another user, that user's group may read it.
 ///
 /// # Errors
-/// Those of the file system.
+/// Fails when the file cannot be created, or the old one cannot be removed.
 pub fn create(path: &Path) -> io::Result<File> {
     let directory = directory_of(path)?;
     let file = match create_new(path, 0o600) {
@@ -161,7 +161,7 @@ pub fn create(path: &Path) -> io::Result<File> {
 /// Opens an existing file to append to it.
 ///
 /// # Errors
-/// Those of [`read`].
+/// Fails as [`read`] does.
 pub fn open_to_append(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .append(true)

@@ -54,7 +54,7 @@ impl fmt::Debug for Secret {
 /// Reason why a file of secrets is not used.
 #[derive(Debug, Error)]
 pub enum SecretError {
-    /// The file cannot be read.
+    /// The file cannot be opened or read.
     #[error("{0}")]
     Unreadable(#[from] io::Error),
     /// Users other than the owner may read or write the file. The number is its mode.
@@ -203,7 +203,8 @@ impl Owners {
 /// Reads a file that only its owner may read.
 ///
 /// # Errors
-/// [`SecretError`].
+/// Fails with [`SecretError`] when the file cannot be read, is open to other users, or belongs to a user who is not
+/// among the owners.
 pub fn read(path: &Path, owners: &Owners) -> Result<Vec<u8>, SecretError> {
     let (file, metadata) = open(path).map_err(|error| owners.explained(path, error))?;
     let mode = metadata.mode() & 0o7777;
@@ -220,7 +221,8 @@ pub fn read(path: &Path, owners: &Owners) -> Result<Vec<u8>, SecretError> {
 /// Reads a file beside a file of secrets that all users may read: a certificate.
 ///
 /// # Errors
-/// Those of the file system; of another kind where it is no regular file, or larger than 256 KiB.
+/// Fails when the file cannot be opened or read, and with an error that says so when it is no regular file, or larger
+/// than 256 KiB.
 pub fn read_public(path: &Path, owners: &Owners) -> io::Result<Vec<u8>> {
     let (file, _) = open(path).map_err(|error| owners.explained(path, error))?;
     contents(file)

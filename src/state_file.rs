@@ -1,4 +1,4 @@
-//! Input of a state: a file or standard input, up to [`MAX_STATE_BYTES`].
+//! Input of a state from a file or standard input, up to [`MAX_STATE_BYTES`].
 
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal, Read};

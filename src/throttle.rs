@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Wrong attempts at once.
+/// Number of wrong attempts that are allowed at once.
 const BURST: u32 = 10;
-/// After that, one in so long.
+/// Time after which another wrong attempt is allowed.
 const REFILL: Duration = Duration::from_secs(6);
 /// Maximum number of addresses that are remembered; the one that failed longest ago is forgotten first.
 const MAX_CLIENTS: usize = 10_000;
@@ -17,7 +17,7 @@ pub struct Throttle {
     clients: BTreeMap<ClientAddress, Bucket>,
 }
 
-/// An address of IPv4, or a network of 64 bits of IPv6.
+/// Address that stands for a client: an IPv4 address, or an IPv6 network of 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientAddress(IpAddr);
 
@@ -28,7 +28,7 @@ struct Bucket {
 }
 
 impl Throttle {
-    /// Notes a wrong attempt. Returns how long the client has to wait, if it has failed too often.
+    /// Records a wrong attempt. Returns the time that the client has to wait, if it has failed too often.
     pub fn fail(&mut self, from: IpAddr, now: Instant) -> Option<Duration> {
         let client = ClientAddress::from(from);
         if self.clients.len() >= MAX_CLIENTS && !self.clients.contains_key(&client) {

@@ -48,7 +48,7 @@ pub enum TransportError {
     /// One of the two files is missing.
     #[error("{0}.tls_cert and {0}.tls_key go together: set both or none")]
     HalfTls(&'static str),
-    /// Both ways of encryption at once.
+    /// Both `tls_cert` and `behind_proxy` are set.
     #[error("{0}.behind_proxy and {0}.tls_cert exclude each other")]
     Both(&'static str),
 }

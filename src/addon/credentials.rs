@@ -34,10 +34,10 @@ pub struct ProviderCredentials {
 }
 
 impl ProviderCredentials {
-    /// Reads the text of a credentials file.
+    /// Reads the text of the file with the credentials of the add-on.
     ///
     /// # Errors
-    /// [`CredentialsError`].
+    /// Fails with [`CredentialsError`] when the text is not TOML with the three keys, or a value is not usable.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
         let credentials: Self = toml::from_str(text).map_err(|_| CredentialsError::ProviderFormat)?;
         check_username(&credentials.username)?;
@@ -51,7 +51,7 @@ pub enum CredentialsError {
     /// The file is not TOML with these three keys.
     #[error("must be TOML with the keys username, password and sso_salt, each a string, and no other")]
     Format,
-    /// The same of the credentials for another provider.
+    /// The file of the credentials for another provider is not TOML with these keys.
     #[error(
         "must be TOML with the keys username and password, and sso_salt for single sign-on, each a string, and no other"
     )]
@@ -65,10 +65,10 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    /// Reads the text of a credentials file.
+    /// Reads the text of the file with the credentials for another provider.
     ///
     /// # Errors
-    /// [`CredentialsError`].
+    /// Fails with [`CredentialsError`] when the text is not TOML with these keys, or a value is not usable.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
         let credentials: Self = toml::from_str(text).map_err(|_| CredentialsError::Format)?;
         check_username(&credentials.username)?;
@@ -80,7 +80,7 @@ impl Credentials {
         Ok(credentials)
     }
 
-    /// Returns whether these are the right ones. Takes the same time whichever of them is wrong.
+    /// Returns whether this user name and password are the right ones. Takes the same time whichever of them is wrong.
     pub fn admit(&self, username: &[u8], password: &[u8]) -> bool {
         let (name, word) = (self.username.is(username), self.password.is(password));
         name & word

@@ -23,7 +23,7 @@ impl Fingerprint {
 /// Returns the replacement of a text which is no [`PlatformId`] itself: `sha256:` and 64 digits.
 ///
 /// # Errors
-/// None: the form is that of an id.
+/// Never fails: the text has the form of an id.
 pub(super) fn stand_in(text: &str) -> Result<PlatformId, IdError> {
     format!("sha256:{}", hex::<Sha256>(text)).parse()
 }

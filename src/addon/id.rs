@@ -1,4 +1,4 @@
-//! The names of things in the add-on. Each is checked once, where it comes in, and is then safe in paths, logs and pages.
+//! Ids and names in the add-on. Each is checked once, where it comes in, and is then safe in paths, logs and pages.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
@@ -23,10 +23,10 @@ pub enum IdError {
     /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// Too many bytes.
+    /// The text has too many bytes.
     #[error("must be {0} bytes at most")]
     TooLong(usize),
-    /// A character outside of the set for platforms' ids.
+    /// The text has a character outside of the set for platforms' ids.
     #[error("must consist of letters, digits and - . _ ~ : @ only (ASCII)")]
     Character,
     /// The text is no id that tcpgw gives.
@@ -207,7 +207,7 @@ text_id!(
 );
 
 impl Guid {
-    /// Returns whether that is this id; upper and lower case are the same.
+    /// Returns whether a text is this id; upper and lower case are the same.
     pub fn is(&self, id: &str) -> bool {
         self.as_str().eq_ignore_ascii_case(id)
     }

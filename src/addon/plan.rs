@@ -56,9 +56,9 @@ impl fmt::Display for Price {
 /// A plan: its name, id, limits, price and description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddonPlan {
-    /// Unique among the plans.
+    /// Name of the plan, unique among the plans.
     pub name: PlanName,
-    /// Its id in an OSB catalog, unique among the plans.
+    /// Id of the plan in an OSB catalog, unique among the plans.
     pub id: Guid,
     /// The limit of each container.
     pub limit: Limit,
@@ -101,7 +101,7 @@ impl Plans {
     /// Returns the set of these plans.
     ///
     /// # Errors
-    /// [`PlanError`] if there are no plans, two have the same name or id, or a description is too long.
+    /// Fails with [`PlanError`] when there are no plans, two have the same name or id, or a description is too long.
     pub fn new(plans: Vec<AddonPlan>) -> Result<Self, PlanError> {
         let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for plan in &plans {

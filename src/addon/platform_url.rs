@@ -19,7 +19,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlatformUrl(String);
 
-/// Reason why a text is no such URL.
+/// Reason why a text cannot be used as `addon.platform_url`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "addon.platform_url must be a URL with http or https and a host, of {MAX_LEN} bytes at most, such as \

@@ -23,7 +23,7 @@ pub struct Quarantined {
     pub until: Duration,
 }
 
-/// Ports, a bit for each: 8 KiB however many there are, made and asked without looking for a place.
+/// Set of ports with one bit for each: it always takes 8 KiB, and a port is added and found without a search.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PortSet(Box<[u64]>);
 
@@ -155,7 +155,7 @@ pub struct RestingPort {
 }
 
 impl PortUse {
-    /// Returns how many can be given.
+    /// Returns the number of ports that can be given.
     pub fn free(&self) -> usize {
         let not_free = [self.used, self.fenced, self.resting.len()];
         not_free.into_iter().fold(self.all, usize::saturating_sub)
@@ -203,7 +203,7 @@ pub enum PortRefusal {
         used: usize,
         /// Number of other ports that `fences.ports` does not allow.
         fenced: usize,
-        /// Ports in quarantine.
+        /// Number of ports in quarantine.
         resting: usize,
     },
     /// Local programs listen on all ports that were tried.
@@ -263,7 +263,7 @@ pub struct PortPool {
     resting: BTreeMap<NonZeroU16, Rest>,
 }
 
-/// Rest of a port, in times since 1970.
+/// Quarantine of a port, in times since 1970.
 #[derive(Debug, Clone, Copy)]
 struct Rest {
     /// Time at which the port was given back.
@@ -273,7 +273,7 @@ struct Rest {
 }
 
 impl PortPool {
-    /// Returns a pool of which nothing is given.
+    /// Creates a pool in which no port is given.
     pub fn new(range: PortRange, quarantine: Duration) -> Self {
         Self {
             range,
@@ -291,7 +291,7 @@ impl PortPool {
     /// Returns the port to give: the requested one, or the lowest that is free. `busy` are ports of others.
     ///
     /// # Errors
-    /// [`PortRefusal`].
+    /// Fails with [`PortRefusal`] when the requested port cannot be given, or no port is free.
     pub fn choose(
         &self,
         wished: Option<NonZeroU16>,
@@ -380,8 +380,8 @@ impl PortPool {
         self.resting.insert(port, Rest { at, until });
     }
 
-    /// Lets no port rest for more than the quarantine from now on, since the clock may have been set back after it was given back. Returns
-    /// those that count as given back now, with the ends of their rests.
+    /// Limits the rest of every port to one quarantine from now on, since the clock may have been set back after a port
+    /// was given back. Returns the ports that count as given back now, with the ends of their rests.
     pub fn limit_rests(&mut self, now: Duration) -> Vec<Quarantined> {
         let longest = self.rest_until(now);
         let from_future = self.resting.iter_mut().filter(|(_, rest)| rest.at > now);
@@ -398,8 +398,8 @@ impl PortPool {
         limited.collect()
     }
 
-    /// Returns how long a port still rests: for one quarantine at most, whatever was configured when it was given back, and also where
-    /// [`Self::limit_rests`] was not called yet.
+    /// Returns the time for which a port still rests: one quarantine at most, whatever was configured when it was given
+    /// back, and also where [`Self::limit_rests`] was not called yet.
     fn rests(&self, port: NonZeroU16, now: Duration) -> Option<Duration> {
         let rest = self.resting.get(&port)?;
         let until = rest.until.min(rest.at.saturating_add(self.quarantine));

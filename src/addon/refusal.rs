@@ -29,7 +29,7 @@ pub enum Refusal {
     /// The binding does not exist.
     #[error("there is no such binding")]
     NoBinding,
-    /// The same id with other values.
+    /// The id is in use, with other values.
     #[error("{0}")]
     Conflict(String),
     /// No port can be given.

@@ -31,7 +31,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Returns the registry of these durable resources: `removed` in the order of the removals.
+    /// Creates the registry of these stored resources; `removed` is in the order of the removals.
     pub fn new(
         range: PortRange,
         quarantine: Duration,
@@ -123,7 +123,8 @@ impl Registry {
     /// Returns the resource of a target.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`], [`Refusal::Gone`], [`Refusal::Ambiguous`].
+    /// Fails with [`Refusal::NotFound`] or [`Refusal::Gone`] when the resource does not exist any more or never did,
+    /// and with [`Refusal::Ambiguous`] when several resources have bindings of the app.
     pub fn find(&self, target: &ResourceTarget) -> Result<&Arc<Resource>, Refusal> {
         let found = match target {
             ResourceTarget::Id(dialect, id) => self.resources.get(id).filter(|one| one.dialect == *dialect),
@@ -145,7 +146,7 @@ impl Registry {
     /// Returns the decision about a request. Changes nothing: the caller makes the change durable, and then commits it.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// Fails with [`Refusal`] when the rules of the add-on do not allow the request.
     pub fn decide(&self, request: &AddonRequest, facts: RegistryFacts<'_>) -> Result<Decision, Refusal> {
         let (event, target) = match request {
             AddonRequest::Provision(provision) => return self.provision(provision, facts),

@@ -18,7 +18,7 @@ pub enum Dialect {
     Osb,
     /// Scalingo's add-on provider API.
     Scalingo,
-    /// Heroku's, version 3.
+    /// Heroku's add-on provider API, version 3.
     Heroku,
     /// Clever Cloud's add-on provider API.
     CleverCloud,
@@ -39,9 +39,9 @@ impl Word for Dialect {
 /// Whether a resource is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResourceStatus {
-    /// Its service is served.
+    /// The resource is in use: its service is served.
     Active,
-    /// New connections are reset until the platform resumes it.
+    /// The resource is suspended: new connections are reset until the platform resumes it.
     Suspended,
 }
 

@@ -21,12 +21,12 @@ use tcpgw_core::model::{Limit, LimitDirection};
 const QUARANTINE: Duration = Duration::from_secs(3600);
 /// Maximum quarantine.
 pub(crate) const MAX_QUARANTINE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Bytes that a packet stands for in a limit.
+/// MTU of plans' limits: size in bytes that a packet counts as.
 const MTU: u32 = 1500;
-/// Burst, in seconds of the rate, if nothing else is configured.
+/// Default burst of a plan, in seconds of its rate.
 const BURST_SECONDS: u32 = 10;
 
-/// The section, as it is written.
+/// The section `[addon]` as it is written in the configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddonSection {
@@ -61,7 +61,7 @@ fn one_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D:
     PortRange::deserialize(deserializer).map_err(D::Error::custom)
 }
 
-/// The section, checked.
+/// The checked settings of the section `[addon]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddonSettings {
     /// Address that the provider API listens on.
@@ -83,7 +83,8 @@ pub struct AddonSettings {
 }
 
 impl AddonSettings {
-    /// Returns where the provider API is reached, as far as the settings tell: a proxy may be elsewhere. No slash at its end.
+    /// Returns the URL of the provider API without a slash at its end, as far as the settings tell: a proxy may have
+    /// another one.
     pub fn base_url(&self) -> String {
         let scheme = match self.transport {
             Transport::Plain { behind_proxy: false } => "http",
@@ -104,7 +105,7 @@ pub enum AddonSettingsError {
     /// The provider API would be open to the network without encryption, or its keys contradict each other.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// No host name, and no address.
+    /// The value is neither a host name nor an address.
     #[error("addon.host must be a host name or an IP address, such as tcp-gateway-1.example.com")]
     Host,
     /// No client can connect to the address.
@@ -118,7 +119,7 @@ pub enum AddonSettingsError {
         /// Kind of the address, with an article.
         what: &'static str,
     },
-    /// The fences allow less than the range.
+    /// The fences exclude ports of the range.
     #[error("addon.ports is {range}, and fences.ports does not allow {port}")]
     Fenced {
         /// The range that `addon.ports` names.
@@ -149,7 +150,7 @@ impl AddonSection {
     /// Returns the checked settings.
     ///
     /// # Errors
-    /// [`AddonSettingsError`].
+    /// Fails with [`AddonSettingsError`] when a value is not accepted, or values contradict each other or the fences.
     pub fn check(&self, fences: &Fences) -> Result<AddonSettings, AddonSettingsError> {
         if let Some(port) = self.ports.iter().find(|port| !fences.allow_port(*port)) {
             return Err(AddonSettingsError::Fenced {

@@ -20,7 +20,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// Reason why a sign-on is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SsoRefusal {
-    /// The provider API has none.
+    /// The provider API has no single sign-on.
     #[error("this provider API has no single sign-on")]
     Unsupported,
     /// A field is missing.
@@ -35,7 +35,7 @@ pub enum SsoRefusal {
     /// The token's timestamp is in the future.
     #[error("the token's timestamp is in the future; compare the clocks of the platform and of the gateway")]
     Future,
-    /// The token is not the right one.
+    /// The token is not the expected one.
     #[error("the token is wrong")]
     Wrong,
 }
@@ -141,7 +141,8 @@ const CLEVER_CLOUD: SignOnFormat = SignOnFormat {
 /// Returns the id of the resource that a valid request is about, as the platform calls it. `now` is the time since 1970.
 ///
 /// # Errors
-/// [`SsoRefusal`].
+/// Fails with [`SsoRefusal`] when the provider API has no single sign-on, a field is missing or wrong, or the token is
+/// wrong, too old or from the future.
 pub fn verify<'f>(dialect: Dialect, fields: &'f FormFields, salt: &str, now: Duration) -> Result<&'f str, SsoRefusal> {
     let rules = match dialect {
         Dialect::Scalingo => &SCALINGO,
@@ -182,7 +183,8 @@ pub fn verify<'f>(dialect: Dialect, fields: &'f FormFields, salt: &str, now: Dur
 /// Returns the token that a platform would send in `fields`: what a test of a provider needs.
 ///
 /// # Errors
-/// [`SsoRefusal::Unsupported`], [`SsoRefusal::Missing`].
+/// Fails with [`SsoRefusal::Unsupported`] when the provider API has no single sign-on, and with [`SsoRefusal::Missing`]
+/// when a field is missing.
 pub fn token(dialect: Dialect, fields: &FormFields, salt: &str) -> Result<(&'static str, String), SsoRefusal> {
     let rules = match dialect {
         Dialect::Scalingo => &SCALINGO,

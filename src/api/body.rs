@@ -1,4 +1,4 @@
-//! Bodies: bounded in size, number and time.
+//! Reading of bodies, with bounds for their size, number and time.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::error::ApiError;
 use super::limits::{BODY, LARGE_BODIES, SMALL_BODY, Times};
 
-/// Reads all of a JSON body. A large one has a place, which is to be kept as long as the bytes are.
+/// Reads a whole JSON body. A large one comes with its place, which must be kept as long as the bytes.
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Body,

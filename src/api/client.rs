@@ -73,7 +73,7 @@ impl Client {
     /// Connects, and asks the daemon for its identity.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// Fails with [`ClientError`] when no daemon of this network namespace answers there, or its user is not trusted.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| ClientError::Connection {
@@ -124,19 +124,19 @@ impl Client {
         Ok(client)
     }
 
-    /// Asks for something.
+    /// Sends a GET request.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// Fails with [`ClientError`] when the daemon does not answer in time, or answers with an error.
     pub fn get(&self, target: &str) -> Result<DaemonResponse<'_>, ClientError> {
         self.ask("GET", target, &[], Bytes::new())
     }
 
-    /// Asks for something that is answered within `patience`, as what is waited for has a time of its own. `slow` is called once
-    /// if the answer has not begun within [`SLOW`].
+    /// Sends a GET request that is answered within `patience`: a request that waits for something has a time of its
+    /// own. `slow` is called once if the answer has not begun within [`SLOW`].
     ///
     /// # Errors
-    /// [`ClientError::Hung`], if the answer has not begun in time; [`ClientError`]
+    /// Fails with [`ClientError::Hung`] when the answer has not begun in time, and otherwise as [`Client::get`] does.
     pub fn get_within(
         &self,
         target: &str,
@@ -182,7 +182,7 @@ impl Client {
     /// Sends a request by any method, with additional headers.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// Fails with [`ClientError`] when the daemon does not answer in time, or answers with an error.
     pub fn send(
         &self,
         method: &str,
@@ -193,19 +193,20 @@ impl Client {
         self.ask(method, target, headers, body.into())
     }
 
-    /// Orders something.
+    /// Sends a POST request with a JSON body.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// Fails with [`ClientError`] when the daemon does not answer in time, or answers with an error.
     pub fn post(&self, target: &str, body: Vec<u8>) -> Result<DaemonResponse<'_>, ClientError> {
         self.ask("POST", target, &[], body.into())
     }
 
-    /// Orders something that is answered within `patience`, unless `stop` comes before the answer: then the order may have been taken
-    /// or not.
+    /// Sends a POST request that is answered within `patience`, unless `stop` ends before the answer comes: then it is
+    /// not known whether the order was accepted.
     ///
     /// # Errors
-    /// [`ClientError::Hung`], if the answer has not begun in time: the order may have been taken or not; [`ClientError`]
+    /// Fails with [`ClientError::Hung`] when the answer has not begun in time, so that it is not known whether the
+    /// order was accepted, and otherwise as [`Client::post`] does.
     pub fn post_unless<T>(
         &self,
         target: &str,
@@ -382,10 +383,10 @@ impl Client {
 }
 
 impl Client {
-    /// Reads JSON that came from the daemon.
+    /// Parses JSON that the daemon has sent.
     ///
     /// # Errors
-    /// [`ClientError::Connection`], if it is not what it should be.
+    /// Fails with [`ClientError::Connection`] when the JSON does not have the expected form.
     pub fn understand<T: serde::de::DeserializeOwned>(&self, text: &[u8]) -> Result<T, ClientError> {
         serde_json::from_slice(text).map_err(|error| self.failed(&format!("its answer is not understood: {error}")))
     }

@@ -45,8 +45,8 @@ impl KernelQueries {
         }
     }
 
-    /// Returns what `work` writes, as JSON. An error before the first piece was sent is the answer; a later one cuts the answer
-    /// short.
+    /// Returns an answer with the JSON that `work` writes. An error before the first piece was sent is the answer; a
+    /// later one cuts the answer short.
     pub(super) async fn stream<W>(&self, patience: Duration, work: W) -> Result<Response, ApiError>
     where
         W: FnOnce(&mut dyn Kernel, &mut dyn Write, &QueryClient) -> Result<(), ObserveError> + Send + 'static,

@@ -20,7 +20,7 @@ pub(super) enum Lane {
     Narrow,
 }
 
-/// The places that are taken.
+/// The lanes of a socket, with the places that are taken.
 #[derive(Debug)]
 pub(super) struct Lanes {
     privileged: Vec<u32>,

@@ -4,85 +4,86 @@ use std::time::Duration;
 
 use tcpgw_core::model::MAX_STATE_BYTES;
 
-/// Connections that are served at once, of all users but root and the daemon's user. Idle ones count.
+/// Largest number of connections, idle ones included, of all users but root and the daemon's user together.
 pub const CONNECTIONS: usize = 128;
-/// Maximum number of these connections per user.
+/// Largest number of these connections per user.
 pub const SHARE: usize = 96;
-/// Connections of root and the daemon's user besides.
+/// Number of further connections for root and the daemon's user.
 pub const RESERVED: usize = 32;
-/// Connections beyond those: requests for health are answered, all others refused (503). Still more connections are closed.
+/// Number of connections beyond those: requests for health are answered, all others are refused (503). Further
+/// connections are closed.
 pub const NARROW: usize = 32;
-/// Maximum number of these connections per user.
+/// Largest number of these connections per user.
 pub const NARROW_SHARE: usize = 16;
-/// Connections of the read-only socket that are served at once, of all users but root and the daemon's user.
+/// Largest number of connections to the read-only socket, of all users but root and the daemon's user together.
 pub const READ_ONLY_CONNECTIONS: usize = 32;
-/// Maximum number of these connections per user.
+/// Largest number of these connections per user.
 pub const READ_ONLY_SHARE: usize = 24;
-/// Connections of root and the daemon's user to the read-only socket besides.
+/// Number of further connections to the read-only socket for root and the daemon's user.
 pub const READ_ONLY_RESERVED: usize = 8;
-/// Connections to the read-only socket beyond those, where only health is told.
+/// Number of connections to the read-only socket beyond those, on which only requests for health are answered.
 pub const READ_ONLY_NARROW: usize = 8;
-/// Maximum number of these connections per user.
+/// Largest number of these connections per user.
 pub const READ_ONLY_NARROW_SHARE: usize = 4;
-/// Questions of users of the read-only socket that the daemon's loop has at once.
+/// Largest number of questions from the read-only socket that wait for the daemon's loop.
 pub const READ_ONLY_QUESTIONS: usize = 4;
-/// Queries of the kernel for users of the read-only socket at once.
+/// Largest number of concurrent queries of the kernel from the read-only socket.
 pub const READ_ONLY_KERNEL_QUERIES: usize = 2;
-/// Followers of events at once.
+/// Largest number of concurrent followers of events.
 pub const FOLLOWERS: usize = 32;
-/// Requests that wait for a service or a deploy at once.
+/// Largest number of requests that wait for a service or a deploy.
 pub const WAITERS: usize = 64;
-/// The longest time that one request waits for a service or a deploy.
+/// Longest time that one request waits for a service or a deploy.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);
-/// Interval between two looks of a waiting request, if nothing happens.
+/// Interval between two checks of a waiting request, if nothing happens.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// The longest time that new connections can be held back.
+/// Longest time for which new connections can be held back.
 pub const MAX_PAUSE: Duration = Duration::from_secs(3600);
-/// The longest time that the targets of a deploy can be given to answer.
+/// Longest time that the targets of a deploy can be given to answer.
 pub const MAX_DEPLOY: Duration = Duration::from_secs(3600);
 /// Default number of entries that a list gives at once.
 pub const PAGE: usize = 100;
 /// Maximum number of entries that a list gives at once.
 pub const MAX_PAGE: usize = 1000;
-/// Pages of the dashboard that are written or being sent at once, each of up to some hundred kilobytes.
+/// Largest number of dashboard pages, of up to some hundred kilobytes each, that are written or sent at once.
 pub const PAGES: usize = 32;
-/// Queries of the kernel at once; each has a thread and sockets.
+/// Largest number of concurrent queries of the kernel; each has a thread and sockets.
 pub const KERNEL_QUERIES: usize = 4;
-/// The largest body.
+/// Largest size of a body, in bytes.
 pub const BODY: usize = MAX_STATE_BYTES;
-/// A body up to this size is taken at any time.
+/// Size in bytes up to which a body is accepted at any time.
 pub const SMALL_BODY: usize = 1 << 20;
-/// Larger bodies at once.
+/// Largest number of larger bodies at once.
 pub const LARGE_BODIES: usize = 2;
-/// The head of a request: request line and headers.
+/// Largest size of the head of a request (request line and headers), in bytes.
 pub const HEAD: usize = 32 << 10;
-/// Headers of a request.
+/// Largest number of headers of a request.
 pub const HEADERS: usize = 64;
-/// Path and query of a request.
+/// Largest size of the path and query of a request, in bytes.
 pub const URI: usize = 16 << 10;
 /// Number of pieces that are written ahead of a slow reader, each of [`PIECE`] bytes.
 pub const PIECES: usize = 4;
-/// One piece of a long answer.
+/// Size of one piece of a long answer, in bytes.
 pub const PIECE: usize = 64 << 10;
-/// The longest time that rates can be taken over.
+/// Longest time over which rates can be measured.
 pub const INTERVAL: Duration = Duration::from_secs(60);
-/// The longest time that backends can be given to drain: that of `drain_timeout` in a state.
+/// Longest time that backends can be given to drain: that of `drain_timeout` in a state.
 pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 /// Longest origin of an apply, as given by the caller, in bytes.
 pub const LONGEST_ORIGIN: usize = 4096;
 
-/// Connections of a socket that are served at once.
+/// Numbers of connections of a socket that are served at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LaneSizes {
-    /// Connections of all users.
+    /// Largest number of connections of all users together, but root and the daemon's user.
     pub(super) common: usize,
-    /// Maximum number of these per user.
+    /// Largest number of these connections per user.
     pub(super) share: usize,
-    /// Connections of root and the daemon's user besides.
+    /// Number of further connections for root and the daemon's user.
     pub(super) reserved: usize,
-    /// Connections beyond those.
+    /// Number of connections beyond those.
     pub(super) narrow: usize,
-    /// Maximum number of these per user.
+    /// Largest number of these connections per user.
     pub(super) narrow_share: usize,
 }
 
@@ -105,34 +106,34 @@ impl LaneSizes {
     };
 }
 
-/// Connections of the read-only socket together.
+/// Number of connections to the read-only socket in all lanes together.
 pub const READ_ONLY_ALL: usize = READ_ONLY_CONNECTIONS + READ_ONLY_RESERVED + READ_ONLY_NARROW;
 
-/// Maximum times of the steps of a request.
+/// Longest times of the steps of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
-    /// Until the head of a request is complete; an idle connection is closed after this time, too.
+    /// Longest time until the head of a request is complete; an idle connection is closed after this time, too.
     pub head: Duration,
-    /// The same where there is no room for more connections.
+    /// Longest time until the head of a request is complete on a connection for which there is no room.
     pub narrow_head: Duration,
-    /// Until the next piece of a body is there.
+    /// Longest time until the next piece of a body arrives.
     pub body_piece: Duration,
-    /// Until all of a body is there.
+    /// Longest time until all of a body has arrived.
     pub body: Duration,
-    /// Until the client takes more of an answer.
+    /// Longest time until the client takes more of an answer.
     pub write: Duration,
-    /// Until a place is free: in the loop's queue, for a query of the kernel, for a large body.
+    /// Longest time until a place is free: in the loop's queue, for a query of the kernel, for a large body.
     pub turn: Duration,
-    /// Until the loop answers a question.
+    /// Longest time until the loop answers a question.
     pub answer: Duration,
-    /// Until the loop has carried out an order.
+    /// Longest time until the loop has carried out an order.
     pub order: Duration,
-    /// Until a query of the kernel begins to show something, besides its interval.
+    /// Longest time until a query of the kernel begins to write its answer, besides its interval.
     pub kernel: Duration,
-    /// Between two signs of life to a follower of events.
+    /// Interval between two messages to a follower of events, if there are no events.
     pub keep_alive: Duration,
-    /// Until the connections that are being served have their answers, when the daemon ends; longer than the daemon's loop
-    /// takes for them.
+    /// Longest time until the connections that are being served have their answers, when the daemon ends; longer than
+    /// the daemon's loop takes for them.
     pub goodbye: Duration,
 }
 

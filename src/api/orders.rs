@@ -1,5 +1,5 @@
-//! Bodies of orders: the types that the command line writes and the daemon reads. Unknown fields are refused, so that no wish is
-//! passed over.
+//! Bodies of orders: the types that the command line writes and the daemon reads. Unknown fields are refused, so that
+//! none is ignored silently.
 
 use std::num::NonZeroU16;
 

@@ -1,4 +1,4 @@
-//! Connections: who is let in, how many, for how long.
+//! Connections of the API's sockets: their admission, number and time limits.
 
 use std::fs;
 use std::io::Write as _;

@@ -33,7 +33,7 @@ impl SocketScope {
 /// Settings of the API server.
 #[derive(Clone)]
 pub struct ApiSettings {
-    /// Opens the kernel for a look; each look opens it anew, on a thread of its own.
+    /// Opens the kernel for a query: each query opens it anew, in a thread of its own.
     pub open: OpenKernel,
     /// Answers with the totals of services; `None` where nobody keeps them.
     pub totals: Option<TotalsSource>,

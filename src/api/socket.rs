@@ -33,7 +33,7 @@ pub enum SocketError {
     /// Another daemon uses the socket.
     #[error("another daemon answers on {}; it serves there until it ends", tcpgw_core::escape::path(.0))]
     InUse(PathBuf),
-    /// Something else has its name.
+    /// The path is that of a file that is no socket.
     #[error("{} exists and is not a socket: remove it, or choose another path", tcpgw_core::escape::path(.0))]
     NotASocket(PathBuf),
     /// The path does not fit into a socket address.
@@ -65,7 +65,8 @@ impl Socket {
     /// Binds the socket. The file of a dead daemon is replaced.
     ///
     /// # Errors
-    /// [`SocketError`].
+    /// Fails with [`SocketError`] when another daemon uses the socket, the path is not usable, or a file cannot be
+    /// created.
     pub fn bind(settings: &SocketSettings) -> Result<Self, SocketError> {
         let path = &settings.path;
         make_directory(path)?;
@@ -83,7 +84,7 @@ impl Socket {
     /// Returns the listener, which does not block.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`] when it has been taken already.
+    /// Fails with [`io::ErrorKind::NotFound`] when the listener was taken before.
     pub fn take_listener(&mut self) -> io::Result<UnixListener> {
         let taken = || io::Error::new(io::ErrorKind::NotFound, "the listener has been taken already");
         self.listener.take().ok_or_else(taken)
@@ -99,7 +100,7 @@ impl Socket {
     /// Takes the lock again if its file was removed; returns whether that was so.
     ///
     /// # Errors
-    /// [`SocketError`]: also that another daemon has it now.
+    /// Fails with [`SocketError`] when another daemon has the lock now, or the file cannot be created.
     pub fn renew_lock(&mut self) -> Result<bool, SocketError> {
         if beside(&self.path, SOCKET_LOCK).symlink_metadata().is_ok() {
             return Ok(false);
@@ -112,7 +113,8 @@ impl Socket {
     /// Makes the socket again after its file was removed; returns the new listener.
     ///
     /// # Errors
-    /// [`SocketError`]: also that another program has made a file of that name.
+    /// Fails with [`SocketError`] when another program has created a file of that name, or the socket cannot be
+    /// created.
     pub fn renew(&mut self, settings: &SocketSettings) -> Result<UnixListener, SocketError> {
         make_directory(&self.path)?;
         make_way(&self.path)?;
@@ -130,7 +132,8 @@ impl Socket {
     /// Gives the socket another mode and group; its path stays. Users whom both modes exclude cannot connect in between.
     ///
     /// # Errors
-    /// [`SocketError::File`]; mode and group are as before then, as far as possible.
+    /// Fails with [`SocketError::File`] when the file system refuses; mode and group are then as before, as far as
+    /// possible.
     pub fn set_access(&self, settings: &SocketSettings) -> Result<(), SocketError> {
         const OWNER_ONLY: u32 = 0o600;
         let fail = |what| {

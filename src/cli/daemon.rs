@@ -150,7 +150,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     ended.map(|()| Code::Success)
 }
 
-/// Starts the logs, and says how their level is changed. No log: standard error is closed.
+/// Starts logging, and returns the function that changes its level. Nothing is logged if standard error is closed.
 fn start_logs(global: &Global, settings: &DaemonSettings) -> (SetLevel, Option<LogQueue>) {
     let (level, handle) = reload::Layer::new(LevelFilter::from(tracing::Level::from(settings.log_level)));
     // These crates call what newer kernels tell an error.

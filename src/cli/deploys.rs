@@ -130,7 +130,7 @@ fn table(list: &DeployList, extent: Extent) -> Result<(), Failure> {
         .print(rows)
 }
 
-/// Endpoints, with spaces between them.
+/// Returns endpoints with spaces between them.
 pub(super) fn words(backends: &[SocketAddr]) -> String {
     let words: Vec<String> = backends.iter().map(ToString::to_string).collect();
     words.join(" ")

@@ -62,7 +62,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     Ok(if differs { Code::Failure } else { Code::Success })
 }
 
-/// Prints what would change; whether anything would.
+/// Prints what would change. Returns whether anything would.
 pub(super) fn show(
     global: &Global,
     reconciler: &mut Reconciler<'_, Linux>,

@@ -17,7 +17,7 @@ use crate::api::client::RequestTarget;
 use crate::date::utc;
 use tcpgw_core::escape;
 
-/// Before what an event has more than one line of a terminal, in columns: the width of its date and time, and a space.
+/// Indentation in columns of the further lines of an event: the width of its date and time, and a space.
 const INDENT: usize = 20;
 
 /// Show what the daemon did and observed, one event per line

@@ -1,6 +1,6 @@
 //! Points in time, for people.
 
-/// Seconds since 1970, in UTC.
+/// Returns a time in UTC for people, of seconds since 1970.
 pub(super) fn time(seconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
     let seconds = seconds as i64;

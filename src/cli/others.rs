@@ -28,7 +28,7 @@ use tcpgw_core::model::{InputProblem, InputProblems, Service, State};
 use tcpgw_core::owner::{AllDetails, Details, Owner};
 use tcpgw_core::summary::Summary;
 
-/// Names in one line.
+/// Largest number of names in one line.
 const MOST_NAMES: usize = 20;
 
 /// Reads the kernel, and finds the services in it that a state file must not replace. With `prune` there are none. Services of
@@ -99,7 +99,7 @@ impl Others {
     /// definitions are known: the kernel does not have all of a service that is suspended or held back.
     ///
     /// # Errors
-    /// One problem for each service of the API that the state would change.
+    /// Fails with one problem for each service of the API that the state would change.
     fn settle(
         found: impl Iterator<Item = (Owner, Adopted)>,
         said: &BTreeMap<Box<str>, Service>,

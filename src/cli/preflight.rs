@@ -24,7 +24,7 @@ pub(super) fn obstacles(global: &Global, gateway: &mut Gateway, state: &State) -
     Ok(obstacles)
 }
 
-/// Fails if there are such obstacles.
+/// Fails when there are obstacles.
 pub(super) fn refuse(file: &FileArgument, obstacles: &[Obstacle]) -> Result<(), Failure> {
     let problems = obstacles.iter().map(|obstacle| obstacle.problem.clone()).collect();
     tcpgw_core::model::InputProblems::into_result(problems).map_err(|problems| Failure::Invalid {
@@ -48,7 +48,7 @@ pub(super) fn listeners(
     Ok(taken)
 }
 
-/// Fails when there are any.
+/// Fails when a port is taken.
 pub(super) fn refuse_taken(taken: &[Obstacle]) -> Result<(), Failure> {
     let lines: Vec<String> = taken.iter().map(|taken| taken.told_with("--take-over")).collect();
     if lines.is_empty() {

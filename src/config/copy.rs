@@ -20,7 +20,7 @@ use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 /// The first line, a comment of TOML, so that the copy can be put in the place of the file: the format, and the checksum of what
 /// follows.
 const MAGIC: &str = "# tcpgw copy of the configuration 1 ";
-/// A configuration that is read is not larger, the first line aside.
+/// Size of the largest copy, in bytes: that of the largest configuration with the first line.
 const MOST_BYTES: u64 = MAX_STATE_BYTES as u64 + 100;
 
 /// Reason why the copy cannot replace the configuration.
@@ -37,8 +37,8 @@ enum CopyError {
     Invalid(ConfigError),
 }
 
-/// Returns where the copy is: beside the store that was named, else beside that of `TCPGW_STORE`, else beside the default one. What
-/// the configuration itself says of the store does not count.
+/// Returns the path of the copy: beside the store that was named, else beside that of `TCPGW_STORE`, else beside the
+/// default one. What the configuration itself says of the store does not count.
 #[must_use]
 pub fn path(store: Option<&Path>) -> PathBuf {
     let variable = std::env::var_os("TCPGW_STORE").filter(|path| !path.is_empty());
@@ -86,7 +86,7 @@ pub(super) fn in_place_of(file: &Path, copy: &Path) -> Config {
 ///
 /// # Errors
 ///
-/// Fails with `error` if there is no copy that can be used.
+/// Fails with `error` when there is no copy that can be used.
 pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result<Config, ConfigError> {
     let Ok(Some((config, is_trusted))) = load(file, copy) else {
         return Err(error);
@@ -102,8 +102,8 @@ pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result
     Ok(config)
 }
 
-/// Returns what is used of a copy, and the note about the rest. Paths of files and sockets are not used if another user
-/// may have written it.
+/// Returns the part of a copy that is used, and a note about the rest. Paths of files and sockets are not used if
+/// another user may have written the copy.
 fn believed(mut config: Config, is_trusted: bool) -> (Config, &'static str) {
     let is_plain = config.addon.is_none() && config.web.is_none() && config.hooks.is_empty();
     if is_trusted || (is_plain && config.daemon == DaemonSection::default()) {

@@ -21,7 +21,7 @@ pub const SOCKET_LOCK: &str = ".lock";
 /// Ending of the directory in which a socket is bound, after the name of the socket.
 pub const SOCKET_DIRECTORY: &str = ".new";
 
-/// Places of files that no setting names.
+/// Paths of files that no setting names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places<'a> {
     /// The configuration.
@@ -80,7 +80,7 @@ impl FileIdentity {
 /// Checks that the daemon writes no file that is used otherwise, too.
 ///
 /// # Errors
-/// Fails with the first two uses of one file.
+/// Fails with the first two uses of one file, when the daemon would write it.
 pub(super) fn check(places: Places<'_>, settings: &DaemonSettings, config: &Config) -> Result<(), FileClash> {
     let files = files(places, settings, config);
     for (at, written) in files.iter().enumerate().filter(|(_, file)| file.is_written) {

@@ -25,7 +25,8 @@ impl Config {
         }
     }
 
-    /// Reads the same file for a check: one that is not accepted is an error, even if it has a copy.
+    /// Reads the file at `path`, or at the default path, for a check: one that is not accepted is an error, even if it
+    /// has a copy.
     pub(super) fn load_strictly_beside(path: Option<&Path>, copy: &Path) -> Result<Self, ConfigError> {
         match path {
             Some(path) => Self::read(path),

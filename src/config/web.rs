@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::transport::{Transport, TransportError};
 
-/// The section, as it is written.
+/// The section `[web]` as it is written in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebSection {
@@ -20,7 +20,7 @@ pub struct WebSection {
     behind_proxy: bool,
 }
 
-/// The section, checked.
+/// The checked settings of the section `[web]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebSettings {
     /// Address that it listens on.
@@ -37,12 +37,12 @@ pub enum WebSettingsError {
     /// The listener would be open to the network without encryption, or its keys contradict each other.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// All who reach the address could read.
+    /// Everybody who can reach the address could read.
     #[error(
         "web.listen is {0}, which is not a loopback address: set web.token_file, the file of a token that clients must send"
     )]
     Open(SocketAddr),
-    /// All who reach the proxy could read.
+    /// Everybody who can reach the proxy could read.
     #[error(
         "web.behind_proxy needs web.token_file, the file of a token that clients must send: the proxy may be reached from anywhere"
     )]
@@ -53,7 +53,8 @@ impl WebSection {
     /// Returns the checked settings.
     ///
     /// # Errors
-    /// [`WebSettingsError`].
+    /// Fails with [`WebSettingsError`] when the listener would be open to the network without encryption or a token, or
+    /// its keys contradict each other.
     pub fn check(self) -> Result<WebSettings, WebSettingsError> {
         let files = (self.tls_cert.as_deref(), self.tls_key.as_deref());
         let transport = Transport::new("web", self.listen, files, self.behind_proxy)?;

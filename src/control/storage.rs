@@ -14,7 +14,7 @@ use crate::store::{
 };
 use tcpgw_core::model::{Endpoint, Service};
 
-/// Maximum number of waiting queries. Each holds a connection of the API.
+/// Largest number of waiting queries. Each holds a connection of the API.
 pub const WAITING: usize = 64;
 
 /// A write to the store.

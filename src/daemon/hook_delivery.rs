@@ -96,7 +96,7 @@ impl HookEndpoint {
     /// Reads the files that a hook names, if their owners are among these, and looks at its program.
     ///
     /// # Errors
-    /// [`HookError`].
+    /// Fails with [`HookError`] when a file cannot be read or used, or the program cannot be run.
     pub(super) fn load(settings: &HookSettings, owners: &Owners) -> Result<Self, HookError> {
         let hook = || settings.name.clone();
         let url = match &settings.target {
@@ -132,7 +132,7 @@ impl HookEndpoint {
     /// Delivers an event. A program waits for a place among `processes`.
     ///
     /// # Errors
-    /// Fails with the reason in words.
+    /// Fails with the reason in words when the receiver has not accepted the event.
     pub(super) async fn deliver(
         self: Arc<Self>,
         event: Arc<Event>,

@@ -21,7 +21,7 @@ use nix::unistd::{Pid, pipe2};
 use crate::hooks::settings::HookProgram;
 use tcpgw_kernel::ffi::system::{clear_ambient_capabilities, close_files_on_exec};
 
-/// Bytes of output that are kept.
+/// Number of bytes of output that are kept.
 const MOST_OUTPUT: usize = 4096;
 /// Time between two looks whether the program has ended. Its input and output wake the thread at once.
 const LOOK: Duration = Duration::from_millis(20);

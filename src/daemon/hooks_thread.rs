@@ -22,7 +22,7 @@ use crate::hooks::settings::HookSettings;
 use crate::secrets::Owners;
 use tcpgw_core::problem::ProblemKind;
 
-/// Number of programs that run at once, of all hooks together.
+/// Largest number of programs that run at once, of all hooks together.
 const PROCESSES: usize = 4;
 /// Time for deliveries when the daemon ends.
 const GRACE: Duration = Duration::from_secs(2);

@@ -32,7 +32,7 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Returns those that settings and a configuration switch on.
+    /// Returns the listeners that settings and a configuration switch on.
     pub(super) fn of(settings: &DaemonSettings, config: &Config) -> Self {
         Self {
             addon: config.addon.is_some(),

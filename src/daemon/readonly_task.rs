@@ -36,7 +36,7 @@ pub enum ReadonlySocketError {
 /// Returns path, mode and group of the read-only socket; `None`: it is off.
 ///
 /// # Errors
-/// [`ReadonlySocketError`].
+/// Fails with [`ReadonlySocketError`] when both sockets have the same path, or the group does not exist.
 pub(super) fn readonly_settings(settings: &DaemonSettings) -> Result<Option<SocketSettings>, ReadonlySocketError> {
     let Some(path) = &settings.socket_readonly else {
         return Ok(None);

@@ -15,7 +15,7 @@ use crate::traffic::file::TotalsFile;
 use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
 
-/// Time that a question waits for a sample. Then it has no answer.
+/// Longest time that a question waits for a sample before it is given up.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Number of questions that may wait.
 const QUESTIONS: usize = 64;

@@ -50,7 +50,7 @@ pub struct DashboardPage {
 }
 
 impl DashboardPage {
-    /// Returns the page as an answer.
+    /// Returns the page as a response with this status code.
     pub fn response(&self, status: StatusCode) -> Response<Body> {
         web::document_response(status, POLICY, self.document())
     }

@@ -21,7 +21,7 @@ use tcpgw_kernel::xfrm::Policies;
 /// Data that were read, or the error that prevented it.
 pub type Fact<T> = Result<T, String>;
 
-/// Routes to addresses; `None`: there is no route, or one that refuses.
+/// Routes by destination; `None`: there is no route, or one that refuses.
 pub type Ways = BTreeMap<IpAddr, Option<RouteTo>>;
 
 /// Routes to remote clients, by the source address of packets.

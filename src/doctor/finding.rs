@@ -44,9 +44,9 @@ pub struct Finding {
     pub id: &'static str,
     /// Severity.
     pub severity: FindingSeverity,
-    /// Observation.
+    /// Description of what was found.
     pub seen: String,
-    /// Effect and reason.
+    /// Description of the effect and its reason.
     pub cause: String,
     /// Command that solves it, or advice if there is no command; `None`: nothing needs to be done.
     pub fix: Option<Fix>,

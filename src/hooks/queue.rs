@@ -18,14 +18,14 @@ pub const ATTEMPTS: usize = PAUSES.len() + 1;
 /// Time for which a loss is a problem.
 pub const TOLD: Duration = Duration::from_secs(600);
 
-/// Fate of an event after an attempt to deliver it.
+/// Result of an attempt to deliver an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventFate {
-    /// Delivered.
+    /// The event was delivered.
     Delivered,
-    /// Tried again at this time.
+    /// The event is delivered again at this time.
     Again(Instant),
-    /// Lost, since this was the last attempt.
+    /// The event is lost, since this was the last attempt.
     Lost,
 }
 
@@ -91,7 +91,7 @@ impl<E: Clone> HookQueue<E> {
         Some((current.event.clone(), current.attempts))
     }
 
-    /// Ends the attempt under way. Returns the fate of its event.
+    /// Ends the attempt under way. Returns its result.
     pub fn ended(&mut self, is_delivered: bool, now: Instant) -> EventFate {
         if is_delivered {
             self.current = None;

@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(100);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A hook, as it is written.
+/// A hook as it is written in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HookSection {
@@ -45,7 +45,7 @@ fn selectors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<EventSele
     names.iter().map(read).collect()
 }
 
-/// A hook, checked.
+/// The checked settings of a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookSettings {
     /// Name in logs and problems. While it stays the same, events that wait are kept at a reload.
@@ -107,16 +107,16 @@ pub enum HookSettingsError {
     /// The name is not usable.
     #[error("name must have 1 to {LONGEST_NAME} letters, digits, -, _ and .")]
     Name,
-    /// There is no name, and none can be made.
+    /// There is no name, and none can be made from the program or URL.
     #[error("give it a name: none can be made from its program or URL")]
     NoName,
     /// Two hooks have one name.
     #[error("another hook is called {0:?} already: give this one a name of its own")]
     SameName(String),
-    /// The hook is told nothing.
+    /// The hook has chosen no events.
     #[error("on is empty: name at least one event")]
     Nothing,
-    /// There is no way to tell the hook, or there are two.
+    /// The hook has neither a program nor a URL, or both.
     #[error("must have either run or url")]
     Target,
     /// The program is no absolute path.
@@ -143,7 +143,7 @@ impl HookSection {
     /// Returns the checked hooks.
     ///
     /// # Errors
-    /// Fails with the number of the hook, from 1, and the reason why it cannot be used.
+    /// Fails with the number of the hook, from 1, and the reason, when a hook cannot be used.
     pub fn check_all(sections: Vec<Self>) -> Result<Vec<HookSettings>, (usize, HookSettingsError)> {
         if sections.len() > MOST_HOOKS {
             return Err((MOST_HOOKS + 1, HookSettingsError::TooMany(sections.len())));

@@ -15,7 +15,7 @@ const PREFIX: &str = "whsec_";
 /// Minimum and maximum length of a key, in bytes.
 const LENGTHS: std::ops::RangeInclusive<usize> = 16..=256;
 
-/// Contents of a file that are no secret of a hook.
+/// Error of a file whose contents are no secret of a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "must be one line: {PREFIX} and a key of {} to {} bytes in Base64, or the key itself as printable ASCII characters without \
@@ -38,10 +38,10 @@ enum KeyForm {
 }
 
 impl HookKey {
-    /// Reads the contents of a file of a secret.
+    /// Reads the contents of a file that holds the secret of a hook.
     ///
     /// # Errors
-    /// [`NotASecret`].
+    /// Fails with [`NotASecret`] when the contents are no text of a permitted length, or no Base64 after the prefix.
     pub fn parse(text: &[u8]) -> Result<Self, NotASecret> {
         let text = std::str::from_utf8(text).map_err(|_| NotASecret)?;
         let line = text.strip_suffix('\n').unwrap_or(text);

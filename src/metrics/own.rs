@@ -66,7 +66,7 @@ impl OwnMetrics {
         }
     }
 
-    /// Returns whether it has the buckets and outcomes of this version.
+    /// Returns whether the counters have the buckets and outcomes of this version.
     pub fn is_whole(&self) -> bool {
         let new = Self::default();
         let alike = [

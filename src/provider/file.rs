@@ -23,7 +23,7 @@ use tcpgw_kernel::ffi::inotify::InotifyHandle;
 
 /// Maximum number of consecutive contents that are ignored because they were written to while being read.
 const PATIENCE: u32 = 50;
-/// Maximum number of reads from inotify before other work.
+/// Largest number of reads from inotify before other work is done.
 const HEARD_AT_ONCE: usize = 64;
 
 /// Follower of one state file. Each content that differs from the last one is reported once, when it is not being

@@ -119,7 +119,8 @@ impl<K: Kernel> Reconciler<'_, K> {
         Ok((generation, build.map(|_| room)))
     }
 
-    /// Counters of what is no longer there. `connections`: whether to look for those of connections.
+    /// Returns the counters of services and backends that do not exist any more. `connections`: whether to look for
+    /// counters of connections.
     pub(super) fn orphans(&mut self, want: &Ruleset, connections: bool) -> Result<Vec<OrphanedCounters>, KernelError> {
         let mut orphans = Vec::new();
         for set in SetName::fixed() {

@@ -5,7 +5,7 @@ use thiserror::Error;
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::KernelError;
 
-/// Tries in all when others write at the same time.
+/// Number of attempts when others write at the same time.
 pub(super) const ATTEMPTS: u32 = 20;
 
 /// Reason why the kernel could not be reconciled.
@@ -28,7 +28,7 @@ pub enum ReconcileError {
     /// Other programs wrote to the kernel during every attempt.
     #[error("others changed the ruleset during each of {ATTEMPTS} attempts; no change is incomplete, run again")]
     Busy,
-    /// Only its owner may write to the table.
+    /// Another program owns the table, and only the owner may write to it.
     #[error(
         "the table inet tcpgw is owned by another program (netlink port {0}, usually the id of its process): nobody else can \
          change it; end that program first"

@@ -1,4 +1,4 @@
-//! The service whose element the kernel refused.
+//! Search for the service whose element the kernel refused.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Flows: stale ones are deleted, at once or after the drain time.
+//! Deletion of stale flows, at once or after the drain time.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     }
 }
 
-/// Pass after pass lost answers.
+/// Returns the error for passes that all lost answers.
 fn lost() -> KernelError {
     NetlinkError::Overrun.into()
 }

@@ -1,4 +1,4 @@
-//! The machine's start: its name, and the time since then.
+//! The boot of the machine: its id, and the time since then.
 
 use std::fs;
 use std::time::Duration;

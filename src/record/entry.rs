@@ -1,4 +1,4 @@
-//! Changes, as the journal has them.
+//! Entries of the journal: changes of the services.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::{ApplyNote, Deadline, RecordedPause};
 use tcpgw_core::owner::Details;
 use tcpgw_core::summary::ServiceSummary;
 
-/// A change.
+/// A change of the services, as the journal has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalEntry {
     /// The generation on top of which it is sent to the kernel; `None`: the kernel has nothing to learn.

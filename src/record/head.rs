@@ -26,7 +26,7 @@ pub struct Head {
     pub room: String,
     /// The flow mark, as text.
     pub mark: String,
-    /// Whether the flows were swept after it.
+    /// Whether the flows were swept after the last transaction.
     pub swept: bool,
     /// Origin and time of the last apply; `None` in a record of an earlier build.
     #[serde(default)]
@@ -66,9 +66,9 @@ impl Head {
 /// A teardown after which nothing was applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TeardownNote {
-    /// Seconds since 1970.
+    /// Time of the teardown, in seconds since 1970.
     pub at: u64,
-    /// The user who did it.
+    /// User id of the client that ordered it.
     pub uid: u32,
     /// The kernel's name for that boot: a machine that boots serves again.
     pub boot: String,

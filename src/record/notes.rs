@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// An apply.
+/// Origin and time of an apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplyNote {
-    /// Seconds since 1970, at its begin.
+    /// Time at which it began, in seconds since 1970.
     pub at: u64,
     /// Origin of the state: a file, or `-` for standard input.
     pub origin: String,

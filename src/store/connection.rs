@@ -14,13 +14,13 @@ use super::schema;
 /// Time for which opening waits for another process to release the store.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Writes what tells nothing, and moves it into the file with all that one that was killed has left in the log.
+/// Writes a value without meaning, and moves the log into the file, with what a killed process has left in it.
 pub(super) fn try_to_write(connection: &mut Connection) -> Result<(), Fault> {
     in_transaction(connection, schema::touch)?;
     schema::checkpoint(connection)
 }
 
-/// Opens a store to be changed, and takes its lock, which stays.
+/// Opens a store for changes, and takes its lock, which stays taken.
 pub(super) fn open_locked(path: &Path) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -49,8 +49,8 @@ pub(super) fn open_locked(path: &Path) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
-/// Opens a store that cannot be opened to be changed because of `fault`, to be read. Where its log has changes, these cannot be read
-/// without writing: it is not opened.
+/// Opens a store for reading that cannot be opened for changes because of `fault`. If its log has changes, which cannot
+/// be read without writing, it is not opened.
 pub(super) fn open_unwritable(path: &Path, fault: Fault) -> Result<(Connection, StoreError), Fault> {
     let error = fault.at(path);
     let may_be_read = matches!(
@@ -80,7 +80,7 @@ pub(super) fn open_unwritable(path: &Path, fault: Fault) -> Result<(Connection, 
     }
 }
 
-/// Opens the file alone, whatever is beside it, and locks nothing.
+/// Opens the file alone, whatever files are beside it, and takes no lock.
 fn open_as_it_is(path: &Path) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     Ok(Connection::open_with_flags(as_uri(path, "immutable=1"), flags)?)

@@ -30,7 +30,7 @@ pub struct NewDeploy {
     pub supersedes: Vec<u64>,
 }
 
-/// Returns why a deploy is over that another one superseded.
+/// Returns the reason of a deploy that another one superseded.
 pub fn superseded_by(id: u64) -> String {
     format!("superseded by deploy {id}; nothing was switched")
 }

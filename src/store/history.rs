@@ -21,7 +21,7 @@ const COLUMNS: &str = "id, revision, at, uid, pid, what, deploy, service, old, n
 /// A change of one service.
 #[derive(Debug, Clone)]
 pub struct HistoryEntry {
-    /// Grows by one with each entry.
+    /// Id of the entry, which grows by one with each.
     pub id: u64,
     /// The store's revision that the change made; several services may change in one.
     pub revision: u64,
@@ -187,7 +187,7 @@ pub(super) fn read(connection: &Connection, filter: &HistoryFilter) -> Result<Ve
     Ok(entries)
 }
 
-/// Services whose last change is that they were removed, as they were before.
+/// Returns the services whose last change was their removal, as they were before.
 pub(super) fn removed(connection: &Connection) -> Result<BTreeMap<Box<str>, Option<Service>>, Fault> {
     let query = format!(
         "SELECT {COLUMNS} FROM history WHERE new IS NULL AND id IN (SELECT max(id) FROM history GROUP BY service)"

@@ -11,7 +11,7 @@ pub(super) fn counter(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-/// Microseconds.
+/// Returns a time in microseconds for SQLite.
 pub(super) fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

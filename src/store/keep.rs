@@ -3,11 +3,11 @@
 /// Bounds of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// Entries of the history, at most; at least the last one stays.
+    /// Largest number of entries of the history; at least the last one stays.
     pub entries: u64,
-    /// Bytes of services in the history, at most.
+    /// Largest number of bytes of services in the history.
     pub bytes: u64,
-    /// Deploys that are over, at most.
+    /// Largest number of deploys that are over.
     pub deploys: u64,
 }
 

@@ -101,7 +101,7 @@ pub struct LastResources {
     pub removed: Vec<Removed>,
 }
 
-/// Deprovisioned resources that are kept.
+/// Largest number of deprovisioned resources that are kept.
 pub const MOST_REMOVED: usize = 1000;
 
 /// A service that this version does not accept.
@@ -198,7 +198,7 @@ impl Last {
         is_complete && self.boot == boot && self.namespace == namespace && self.known > known
     }
 
-    /// Returns it without services of these names.
+    /// Returns the contents without the services of these names.
     #[must_use]
     pub fn without(&self, names: &BTreeSet<Box<str>>) -> Self {
         let mut left = self.clone();

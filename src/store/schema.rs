@@ -1,4 +1,4 @@
-//! Tables, their versions, and whether what they hold is what was written.
+//! Tables of the store and their versions, and the check that their contents are as they were written.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -142,7 +142,7 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<(), Fault> {
     Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?)
 }
 
-/// Writes to the head what tells nothing. The column has the number of writes in its other bits.
+/// Writes a value without meaning to the head: the column has the number of writes in its other bits.
 pub(super) fn touch(transaction: &Transaction<'_>) -> Result<(), Fault> {
     transaction.execute("UPDATE head SET opened = opened + 1 - 2 * (opened & 1)", ())?;
     Ok(())

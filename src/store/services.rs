@@ -22,7 +22,7 @@ use tcpgw_core::model::{self, Service, write};
 pub struct Loaded {
     /// Revision of the last change; 0 in a store that was never changed.
     pub revision: u64,
-    /// Sorted by name.
+    /// The services, sorted by name.
     pub services: Vec<StoredService>,
 }
 

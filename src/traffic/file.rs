@@ -10,7 +10,7 @@ use crate::run_file;
 /// Maximum size of the file: that of some 300,000 backends.
 const MOST_BYTES: u64 = 128 << 20;
 
-/// Reason why nothing was read.
+/// Reason why the file was not used.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRead {
     /// The file cannot be read.

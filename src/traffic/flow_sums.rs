@@ -69,7 +69,7 @@ impl FlowSums {
         self.with(other, u64::max)
     }
 
-    /// Returns what this has more than the other; zero where it has less.
+    /// Returns the excess of this over the other, number by number; zero where it has less.
     #[must_use]
     pub fn beyond(self, other: Self) -> Self {
         self.with(other, u64::saturating_sub)
@@ -85,7 +85,7 @@ impl FlowSums {
     }
 }
 
-/// Tells a flow from all others, but for a chance of one in 2^64.
+/// Number that identifies a flow, but for a chance of one in 2^64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FlowNumber(u64);
 

@@ -124,7 +124,7 @@ impl LastHour {
         self.services.is_empty()
     }
 
-    /// Notes that the time between two samples is known.
+    /// Records that the time between two samples is known.
     fn cover(&mut self, span: TimeSpan) {
         for slot in slot_of(span.from)..=slot_of(span.to) {
             let at = place(slot);

@@ -41,7 +41,7 @@ pub struct Swept {
 /// Returns whether the app with this id lives, as far as the run directory and the links of this network namespace tell.
 ///
 /// # Errors
-/// The run directory or the links cannot be listed.
+/// Fails when the run directory or the links cannot be listed.
 pub fn lives(places: &RecordPaths, network: &Network, id: &str) -> Result<bool, String> {
     let has_lock = places.is_held(id).map_err(|error| error.to_string())?;
     let owner = network.link_owner(id).map_err(|error| error.to_string())?;
@@ -73,7 +73,7 @@ fn is_abandoned(
 /// Removes abandoned resources from the store of a daemon, and returns the apps that they belonged to.
 ///
 /// # Errors
-/// The daemon does not answer or refuses, or it cannot be known who lives.
+/// Fails when the daemon does not answer or refuses, or when it cannot be known which apps live.
 pub fn remove(daemon: &Client, lives: &Lives<'_>) -> Result<Vec<String>, String> {
     let failed = |error: ClientError| error.to_string();
     let told: ResourceListAnswer = daemon
@@ -118,7 +118,7 @@ fn abandoned(candidates: &[ResourceView], listed: &ServiceList, lives: &Lives<'_
 /// Does nothing if another daemon has the store, or if it does not exist.
 ///
 /// # Errors
-/// The store cannot be read or written, or it cannot be known who lives.
+/// Fails when the store cannot be read or written, or when it cannot be known which apps live.
 pub fn sweep_store(path: &Path, rest: Duration, lives: &Lives<'_>) -> Result<Swept, String> {
     if !path.exists() {
         return Ok(Swept::default());

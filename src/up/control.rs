@@ -94,13 +94,13 @@ pub struct ProcessPlace {
 /// Reason why a request was not answered.
 #[derive(Debug, Error)]
 pub enum ControlError {
-    /// No `tcpgw up` runs in this directory.
+    /// No `tcpgw up` serves the socket.
     #[error("no `tcpgw up` runs in this directory")]
     Nobody,
     /// The connection failed.
     #[error("failed to ask the `tcpgw up` of this directory: {0}")]
     Connection(#[from] io::Error),
-    /// Another user has the socket.
+    /// The socket belongs to another user.
     #[error("the socket of `tcpgw up` is served by uid {0}, and not by root or this user")]
     Stranger(u32),
     /// The request was refused.
@@ -125,7 +125,7 @@ pub struct ReceivedRequest {
 /// Serves the socket at that path by a thread of its own, until the process ends.
 ///
 /// # Errors
-/// Those of the system.
+/// Fails when the socket cannot be bound, or no thread can be started.
 pub fn serve(path: &Path, ask: impl Fn(ReceivedRequest) -> bool + Send + Sync + 'static) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -249,7 +249,7 @@ impl ControlClient {
     /// Connects to the `tcpgw up` behind that socket.
     ///
     /// # Errors
-    /// No `tcpgw up` listens there, the connection fails, or another user serves the socket.
+    /// Fails when no `tcpgw up` listens there, the connection fails, or another user serves the socket.
     pub fn connect(path: &Path) -> Result<Self, ControlError> {
         let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::Nobody,
@@ -264,7 +264,7 @@ impl ControlClient {
     /// Sends a request, and passes on each answer but the last one.
     ///
     /// # Errors
-    /// The connection fails or ends before the last answer, or the request is refused.
+    /// Fails when the connection fails or ends before the last answer, or the request is refused.
     pub fn ask(&self, request: &UpRequest, mut each: impl FnMut(UpAnswer)) -> Result<(), ControlError> {
         send(&self.0, request)?;
         let mut reader = BufReader::new(&self.0);
@@ -282,7 +282,7 @@ impl ControlClient {
     /// Sends a request, and returns its only answer.
     ///
     /// # Errors
-    /// The connection fails or ends without an answer, or the request is refused.
+    /// Fails when the connection fails or ends without an answer, or the request is refused.
     pub fn ask_once(&self, request: &UpRequest) -> Result<UpAnswer, ControlError> {
         send(&self.0, request)?;
         match next(&mut BufReader::new(&self.0))? {

@@ -30,10 +30,10 @@ pub fn table_name(id: &AppId) -> String {
     format!("tcpup_{id}")
 }
 
-/// Makes the table, and replaces an existing one.
+/// Creates the table of an app, in place of an existing one.
 ///
 /// # Errors
-/// [`NetlinkError`].
+/// Fails with [`NetlinkError`] when the kernel refuses the table or does not answer.
 pub fn install(id: &AppId, network: Ipv4Net) -> Result<(), NetlinkError> {
     let table = table(id);
     let mut batch = emptied(&table);
@@ -76,10 +76,10 @@ pub fn install(id: &AppId, network: Ipv4Net) -> Result<(), NetlinkError> {
     commit(batch, "make the table of an app")
 }
 
-/// Removes the table, if it exists.
+/// Removes the table of an app, if it exists.
 ///
 /// # Errors
-/// [`NetlinkError`].
+/// Fails with [`NetlinkError`] when the kernel refuses the removal or does not answer.
 pub fn remove(id: &AppId) -> Result<(), NetlinkError> {
     commit(emptied(&table(id)), "remove the table of an app")
 }

@@ -26,10 +26,10 @@ pub struct EnvFile {
     pub remarks: Vec<(usize, &'static str)>,
 }
 
-/// Reads the text of a file.
+/// Reads the text of an environment file.
 ///
 /// # Errors
-/// [`EnvFileError`].
+/// Fails with [`EnvFileError`] when a value has a NUL byte.
 pub fn parse(text: &str) -> Result<EnvFile, EnvFileError> {
     let mut file = EnvFile::default();
     for (at, line) in text.split('\n').enumerate() {

@@ -40,10 +40,10 @@ pub enum UpError {
     /// The arguments are contradictory or invalid.
     #[error("{0}")]
     Usage(String),
-    /// Something is in the way.
+    /// Another program or setting prevents the start.
     #[error("{0}")]
     Refused(String),
-    /// The app runs already, or its notes cannot be kept.
+    /// The app runs already, or its records cannot be written.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// Links or addresses could not be made.
@@ -66,7 +66,7 @@ pub enum UpError {
         /// Error of the operating system.
         source: io::Error,
     },
-    /// Some things could not be removed.
+    /// Something that the app had could not be removed.
     #[error("not everything was removed: {0}; `tcpgw up stop` tries again")]
     Left(String),
 }

@@ -36,11 +36,11 @@ pub enum FormationError {
 /// The number of instances by type.
 pub type Formation = BTreeMap<TypeName, u32>;
 
-/// Reads what is said about types; `all` stands for each that is not named. Types that nothing is said about keep what `before`
-/// has for them, 0 if it has nothing.
+/// Reads the numbers of instances of types; `all` stands for each type that is not named. Types without a number keep
+/// that of `before`, or 0.
 ///
 /// # Errors
-/// [`FormationError`].
+/// Fails with [`FormationError`] when a text is not `NAME=NUMBER`, names an unknown type, or a number is too large.
 pub fn parse<'t>(
     words: impl IntoIterator<Item = &'t str>,
     types: &[TypeName],

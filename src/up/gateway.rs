@@ -25,7 +25,7 @@ const ADD: &str = "10s";
 const PROGRESS: Duration = Duration::from_millis(200);
 /// Pause after a failure, until the next attempt.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Maximum time for a daemon to start.
+/// Maximum time to wait for a daemon to start.
 const START: Duration = Duration::from_secs(15);
 /// Time for which the removal of the resource is tried.
 const END: Duration = Duration::from_secs(5);
@@ -83,7 +83,7 @@ pub struct AppResource {
 /// Provisions the app, unless it is provisioned already. Changes the plan if it is another one.
 ///
 /// # Errors
-/// The daemon does not answer, or refuses: it has no add-on, no such plan, or no free port.
+/// Fails when the daemon does not answer, or refuses because it has no add-on, no such plan, or no free port.
 pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16>) -> Result<AppResource, ClientError> {
     let body = json!({"plan": plan, "port": port}).to_string();
     let target = RequestTarget::of_resource(app, "");
@@ -102,7 +102,7 @@ pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16
 /// Labels the app's service with its owner.
 ///
 /// # Errors
-/// The daemon does not answer, or refuses.
+/// Fails when the daemon does not answer, or refuses.
 pub fn label(daemon: &Client, app: &str, owner: &UpOwner) -> Result<(), ClientError> {
     let body = json!({"labels": {owner::LABEL: owner.to_string()}}).to_string();
     let target = RequestTarget::of_service(&format!("app:{app}"), "");
@@ -115,7 +115,7 @@ pub fn label(daemon: &Client, app: &str, owner: &UpOwner) -> Result<(), ClientEr
 /// Removes the app's resource; one that is not there is no error.
 ///
 /// # Errors
-/// The daemon does not answer, or refuses for another reason than that there is no resource.
+/// Fails when the daemon does not answer, or refuses for another reason than that there is no resource.
 pub fn deprovision(daemon: &Client, app: &str) -> Result<(), ClientError> {
     let target = RequestTarget::of_resource(app, "");
     match daemon.send("DELETE", target.as_str(), &[], Vec::new()) {
@@ -128,7 +128,7 @@ pub fn deprovision(daemon: &Client, app: &str) -> Result<(), ClientError> {
 /// Waits until the daemon takes orders, which it does not while it starts.
 ///
 /// # Errors
-/// The daemon does not answer, or refuses.
+/// Fails when the daemon does not answer, or refuses.
 pub fn wait_until_started(daemon: &Client) -> Result<(), ClientError> {
     let begin = Instant::now();
     loop {
@@ -335,18 +335,18 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
     }
 }
 
-/// Returns what the daemon tells of itself.
+/// Returns what the daemon reports about itself.
 ///
 /// # Errors
-/// The daemon does not answer, or refuses.
+/// Fails when the daemon does not answer, or refuses.
 pub fn daemon(daemon: &Client) -> Result<DaemonAnswer, ClientError> {
     daemon.get("/v1/daemon").and_then(DaemonResponse::json)
 }
 
-/// Returns how many services the daemon has.
+/// Returns the number of the daemon's services.
 ///
 /// # Errors
-/// The daemon does not answer, or refuses.
+/// Fails when the daemon does not answer, or refuses.
 pub fn services_of(daemon: &Client) -> Result<usize, ClientError> {
     let told: ServiceList = daemon.get("/v1/services").and_then(DaemonResponse::json)?;
     Ok(told.services.len())

@@ -33,10 +33,11 @@ const UNSAID: Duration = Duration::from_millis(300);
 /// Whether this machine forwards IPv4 packets, in the network namespace of the thread that asks.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Removes links and rules of an app. Removes the one even if the removal of the other fails.
+/// Removes links and rules of an app. The rules are removed even if the removal of the links fails, and the other way
+/// round.
 ///
 /// # Errors
-/// What could not be removed, and why.
+/// Fails with a message about what could not be removed, and why.
 pub fn remove_network(network: &Network, id: &AppId) -> Result<(), String> {
     let rules = egress::remove(id).map_err(|error| format!("the table {}: {error}", egress::table_name(id)));
     let links = network
@@ -48,7 +49,7 @@ pub fn remove_network(network: &Network, id: &AppId) -> Result<(), String> {
 /// Switches forwarding on if it is off, and returns the names of the virtual links that existed then; `None`: it was on.
 ///
 /// # Errors
-/// Those of the system.
+/// Fails when the setting cannot be read or written, or the links cannot be listed.
 pub fn forward() -> io::Result<Option<BTreeSet<String>>> {
     if fs::read_to_string(FORWARDING)?.trim() != "0" {
         return Ok(None);
@@ -87,7 +88,7 @@ fn virtual_links() -> io::Result<BTreeSet<String>> {
 /// the locks of the run directory, and by the owners of links, which may have another run directory, or one that was removed.
 ///
 /// # Errors
-/// The run directory or the links cannot be listed.
+/// Fails when the run directory or the links cannot be listed.
 pub fn survey(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>, BTreeSet<String>), String> {
     let (dead, mut living) = places.leftovers().map_err(|error| error.to_string())?;
     let apps = network.apps().map_err(|error| error.to_string())?;
@@ -104,7 +105,7 @@ pub fn survey(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>,
 /// that it cannot reach their processes.
 ///
 /// # Errors
-/// What could not be removed.
+/// Fails with a message about what could not be removed.
 pub fn sweep(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>, usize), String> {
     let (dead, living) = survey(places, network)?;
     let has_no_resource = |place: &&AppPlace| place.record().is_some_and(|record| record.app.is_none());
@@ -122,7 +123,7 @@ pub fn sweep(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>, 
 /// Removes links and rules of apps that have ended.
 ///
 /// # Errors
-/// What could not be removed.
+/// Fails with a message about what could not be removed.
 pub fn remove_networks<'p>(
     places: &RecordPaths,
     network: &Network,
@@ -172,7 +173,7 @@ pub fn end_orphan(places: &RecordPaths, socket: &Path, is_alone: bool, say: &dyn
 /// Removes the resources of apps that have ended, their links and rules, and their records.
 ///
 /// # Errors
-/// What the daemon said, or what could not be removed.
+/// Fails with the message of the daemon, or with one about what could not be removed.
 pub fn remove_apps(
     daemon: &Client,
     places: &RecordPaths,
@@ -208,7 +209,7 @@ impl SharedCleanup<'_> {
     /// Removes the shared things, once no daemon runs that a `tcpgw up` has started; `teardown` removes the gateway's table.
     ///
     /// # Errors
-    /// What could not be removed.
+    /// Fails with a message about what could not be removed.
     pub fn remove(self, teardown: &dyn Fn() -> Result<(), String>) -> Result<(), String> {
         if self.shared.daemon.is_some() && !self.serves_others {
             teardown()?;
@@ -250,7 +251,7 @@ pub struct Cleaning<'c> {
 /// with a record in the run directory first, then those that only the store knows.
 ///
 /// # Errors
-/// What could not be removed.
+/// Fails with a message about what could not be removed.
 pub fn clean(cleaning: &Cleaning<'_>) -> Result<(usize, usize), String> {
     let Cleaning {
         places,
@@ -288,7 +289,7 @@ pub fn clean(cleaning: &Cleaning<'_>) -> Result<(usize, usize), String> {
 /// for this, if a `tcpgw up` had started the earlier one.
 ///
 /// # Errors
-/// What could not be removed.
+/// Fails with a message about what could not be removed.
 fn clean_recorded(
     places: &RecordPaths,
     network: &Network,

@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Reason why the network could not be set up or read.
 #[derive(Debug, Error)]
 pub enum NetworkSetupError {
-    /// No way to ask.
+    /// No netlink socket could be opened.
     #[error("failed to open a netlink socket: {0}")]
     Open(#[source] std::io::Error),
     /// The kernel refused, or did not answer.
@@ -87,10 +87,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// Opens the access.
+    /// Opens a connection to the kernel, in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// [`NetworkError::Open`].
+    /// Fails with [`NetworkSetupError::Open`] when no netlink socket can be opened.
     pub fn open() -> Result<Self, NetworkSetupError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(NetworkSetupError::Open)?;
@@ -132,7 +132,7 @@ impl Network {
     /// Returns a free network of the pool, that of the app's number if it can be.
     ///
     /// # Errors
-    /// Every network of the pool is in use, or the kernel does not list links, addresses or routes.
+    /// Fails when every network of the pool is in use, or the kernel does not list links, addresses or routes.
     pub fn choose(&self, id: &AppId) -> Result<Ipv4Net, NetworkSetupError> {
         let used = self.used()?;
         let networks: Vec<Ipv4Net> = POOL.subnets(PREFIX).into_iter().flatten().collect();
@@ -189,7 +189,7 @@ impl Network {
     /// Gives the gateway the first address of the network, on a link of its own.
     ///
     /// # Errors
-    /// The kernel refuses the links or the address, or does not answer.
+    /// Fails when the kernel refuses the links or the address, or does not answer.
     pub fn add_gateway(&self, id: &AppId, owner: &UpOwner, network: Ipv4Net) -> Result<(), NetworkSetupError> {
         // A pair of which both ends are here: unlike links of other kinds it is needed for the processes anyway.
         let name = gateway_name(id);
@@ -225,7 +225,8 @@ impl Network {
     /// Makes the links of a process, one of them in its network namespace, and the route to its address.
     ///
     /// # Errors
-    /// The kernel refuses a link, an address or the route, such as where the process has ended, or does not answer.
+    /// Fails when the kernel refuses a link, an address or the route, for example because the process has ended, or
+    /// does not answer.
     pub fn add_process(&self, id: &AppId, owner: &UpOwner, link: ProcessLink) -> Result<(), NetworkSetupError> {
         let ProcessLink {
             number,
@@ -266,7 +267,7 @@ impl Network {
     /// Removes the links of a process, if they are there.
     ///
     /// # Errors
-    /// The kernel does not remove the link, or does not answer.
+    /// Fails when the kernel does not remove the link, or does not answer.
     pub fn remove_process(&self, id: &AppId, number: u32) -> Result<(), NetworkSetupError> {
         match self.index_of(&link_name(id, number))? {
             Some(index) => self.remove(index),
@@ -277,7 +278,7 @@ impl Network {
     /// Returns the owner of the links of each app that has some here, by the app's id.
     ///
     /// # Errors
-    /// The kernel does not list the links.
+    /// Fails when the kernel does not list the links.
     pub fn apps(&self) -> Result<BTreeMap<String, LinkOwner>, NetworkSetupError> {
         let mut apps = BTreeMap::new();
         for link in self.links()? {
@@ -303,7 +304,7 @@ impl Network {
     /// Returns the owner of the links of the app with this id.
     ///
     /// # Errors
-    /// The kernel does not list the links.
+    /// Fails when the kernel does not list the links.
     pub fn link_owner(&self, id: &str) -> Result<LinkOwner, NetworkSetupError> {
         Ok(self.apps()?.get(id).copied().unwrap_or(LinkOwner::NoLinks))
     }
@@ -316,7 +317,7 @@ impl Network {
     /// Removes all links of an app, and with them their addresses and routes; returns their number.
     ///
     /// # Errors
-    /// The kernel does not list the links, or does not remove one of them.
+    /// Fails when the kernel does not list the links, or does not remove one of them.
     pub fn remove_all(&self, id: &AppId) -> Result<usize, NetworkSetupError> {
         let (gateway, processes) = (gateway_name(id), link_prefix(id));
         let is_its = |name: &str| name == gateway || name.starts_with(&processes);
@@ -341,10 +342,11 @@ impl Network {
     }
 }
 
-/// Gives the calling thread's network namespace loopback, the process's address, and the way out.
+/// Sets up the calling thread's network namespace: loopback, the process's address, and the route to the outside.
 ///
 /// # Errors
-/// No netlink socket can be opened, the link to the machine is missing, or the kernel refuses an address or a route.
+/// Fails when no netlink socket can be opened, the link to the machine is missing, or the kernel refuses an address or
+/// a route.
 pub fn set_up_inside(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), NetworkSetupError> {
     let network = Network::open()?;
     for name in ["lo", INNER] {
@@ -444,7 +446,7 @@ impl Addresses {
         }
     }
 
-    /// Returns one that is free.
+    /// Returns a free address, which is taken from then on.
     pub fn take(&mut self) -> Option<Ipv4Addr> {
         let hosts = hosts_of(self.network);
         for _ in 0..hosts {
@@ -457,7 +459,7 @@ impl Addresses {
         None
     }
 
-    /// Takes one back.
+    /// Makes an address free again.
     pub fn give_back(&mut self, address: Ipv4Addr) {
         self.used.remove(&address);
     }

@@ -105,10 +105,10 @@ pub fn configuration(
     text
 }
 
-/// Writes such a configuration, with random credentials, into a directory, and returns its path.
+/// Writes a configuration with random credentials into a directory, and returns its path.
 ///
 /// # Errors
-/// [`OwnDaemonError::Start`].
+/// Fails with [`OwnDaemonError::Start`] when a file cannot be written.
 pub fn write_configuration(
     directory: &Path,
     before: &str,
@@ -148,7 +148,7 @@ impl OwnDaemon {
     /// Starts a daemon, and waits until it answers; returns it with its log. The daemon ends with the thread that calls this.
     ///
     /// # Errors
-    /// [`OwnDaemonError`].
+    /// Fails with [`OwnDaemonError`] when the daemon cannot be started, ends at once, or does not answer in time.
     pub fn start(wanted: &DaemonFiles) -> Result<(Self, DaemonLog), OwnDaemonError> {
         let mut command = Command::new(THIS);
         command.arg0(DAEMON).arg(std::process::id().to_string());

@@ -35,16 +35,16 @@ pub struct UpOwner {
     boot: String,
 }
 
-/// A text that is none of an owner.
+/// Error of a text that does not identify an owner.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it does not name a process that runs tcpgw up")]
 pub struct NoOwner;
 
 impl UpOwner {
-    /// Returns this process.
+    /// Returns the identity of this process.
     ///
     /// # Errors
-    /// `/proc` cannot be read.
+    /// Fails when `/proc` cannot be read.
     pub fn own() -> io::Result<Self> {
         let pid = std::process::id();
         let (_, started) =

@@ -68,7 +68,7 @@ pub struct ProcessOutput(File);
 /// It dies with the thread that calls this.
 ///
 /// # Errors
-/// Those of the system.
+/// Fails when the pipes or the terminal cannot be opened, or the helper cannot be started.
 pub fn start(
     mut spec: Spec,
     variables: &BTreeMap<String, String>,
@@ -129,7 +129,7 @@ impl Process {
     /// Returns the network namespace, as a file that keeps it.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Fails when the namespace cannot be opened, for example because the process has ended.
     pub fn namespace(&self) -> io::Result<File> {
         File::open(format!("/proc/{}/ns/net", self.id()))
     }
@@ -137,7 +137,7 @@ impl Process {
     /// Tells the helper that the network is ready.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Fails when the helper has ended.
     pub fn go(&mut self) -> io::Result<()> {
         self.say(GO)
     }
@@ -164,7 +164,7 @@ impl Process {
     /// Waits for the end of the helper.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Fails when the system does not tell the exit status.
     pub fn wait(&mut self) -> io::Result<std::process::ExitStatus> {
         self.holder.wait()
     }

@@ -91,7 +91,8 @@ impl Procfile {
     /// Reads the text of a Procfile.
     ///
     /// # Errors
-    /// [`ProcfileError`].
+    /// Fails with [`ProcfileError`] when the text has no process type or too many, a name twice, or a name or command
+    /// that cannot be used.
     pub fn parse(text: &str) -> Result<Self, ProcfileError> {
         let (mut types, mut lines, mut ignored) = (Vec::<ProcessType>::new(), Vec::new(), Vec::new());
         for (at, line) in text.split('\n').enumerate() {

@@ -100,7 +100,7 @@ impl RecordPaths {
     /// Returns the paths for the network namespace with this cookie; makes the run directory.
     ///
     /// # Errors
-    /// The run directory cannot be made.
+    /// Fails when the run directory cannot be created.
     pub fn new(run_dir: &Path, namespace: u64) -> Result<Self, RecordError> {
         fs::create_dir_all(run_dir).map_err(|source| RecordError::File {
             what: "make",
@@ -134,7 +134,7 @@ impl RecordPaths {
     /// Waits for the right to change what apps share.
     ///
     /// # Errors
-    /// The lock's file cannot be opened, or another `tcpgw up` holds the lock for too long.
+    /// Fails when the lock's file cannot be opened, or another `tcpgw up` holds the lock for too long.
     pub fn lock(&self) -> Result<SharedLock, RecordError> {
         let path = self.named(".lock");
         let begin = Instant::now();
@@ -152,7 +152,7 @@ impl RecordPaths {
     /// Takes the directory of an app, and makes it if it is not there.
     ///
     /// # Errors
-    /// The app runs already, or its directory cannot be made or locked.
+    /// Fails when the app runs already, or its directory cannot be created or locked.
     pub fn take(&self, id: &AppId) -> Result<AppPlace, RecordError> {
         let path = self.of(id);
         private_directory(&path)?;
@@ -187,7 +187,7 @@ impl RecordPaths {
     /// Returns the directories of apps whose `tcpgw up` has ended without removing them, each taken, and the ids of those that live.
     ///
     /// # Errors
-    /// The run directory cannot be listed, or a directory of an app cannot be locked.
+    /// Fails when the run directory cannot be listed, or a directory of an app cannot be locked.
     pub fn leftovers(&self) -> Result<(Vec<AppPlace>, BTreeSet<String>), RecordError> {
         let fail = |source| RecordError::File {
             what: "list",
@@ -217,7 +217,7 @@ impl RecordPaths {
     /// Returns whether a `tcpgw up` of the app with this id lives, in any network namespace that uses this run directory.
     ///
     /// # Errors
-    /// The run directory cannot be listed.
+    /// Fails when the run directory cannot be listed.
     pub fn is_held(&self, id: &str) -> Result<bool, RecordError> {
         let fail = |source| RecordError::File {
             what: "list",
@@ -243,7 +243,7 @@ impl RecordPaths {
     /// Returns the directory for the configuration of a daemon that apps share, and makes it.
     ///
     /// # Errors
-    /// The directory cannot be made, or is not this user's.
+    /// Fails when the directory cannot be created, or is not this user's.
     pub fn shared_directory(&self) -> Result<PathBuf, RecordError> {
         let path = self.named("-daemon");
         private_directory(&path)?;
@@ -258,7 +258,7 @@ impl RecordPaths {
     /// Writes the record of the network namespace.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Fails when the file cannot be written.
     pub fn set_shared(&self, shared: &SharedRecord) -> Result<(), RecordError> {
         let path = self.named(".json");
         if *shared == SharedRecord::default() {
@@ -286,7 +286,7 @@ impl AppPlace {
     /// Writes the record of the app.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Fails when the file cannot be written.
     pub fn set_record(&self, record: &AppRecord) -> Result<(), RecordError> {
         write(&self.path.join("record.json"), record)
     }

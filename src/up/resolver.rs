@@ -45,7 +45,7 @@ enum NameResolution {
 /// `directory` is for files of this program.
 ///
 /// # Errors
-/// Those of the system: names are not resolved then.
+/// Fails when the file cannot be written or the relay cannot be started; the processes cannot resolve names then.
 pub fn set_up(network: Ipv4Net, directory: &Path) -> io::Result<Option<PathBuf>> {
     let text = fs::read_to_string(CONFIGURATION).unwrap_or_default();
     let upstream = fs::read_to_string(UPSTREAM).ok();

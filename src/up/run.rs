@@ -1,4 +1,5 @@
-//! `tcpgw up` itself: sets all up, does what the [supervisor](super::supervisor) says, and takes all down again.
+//! The main loop of `tcpgw up`: sets everything up, carries out the actions of the [supervisor](super::supervisor), and
+//! removes everything at the end.
 
 mod begin;
 mod daemon;
@@ -69,11 +70,11 @@ struct Up<'a> {
     /// Number of processes of `tcpgw up run` so far.
     runs: u32,
     orders: Option<Sender<GatewayRequest>>,
-    /// The app's problems are told as long as this is there.
+    /// Sender that keeps the thread alive that reports the app's problems.
     tells_problems: Option<Sender<()>>,
     /// The daemon, where it is a child of this process.
     daemon: Option<OwnDaemon>,
-    /// Whether a daemon that is gone is this program's to start again.
+    /// Whether this program starts the daemon again if it has ended.
     keeps_daemon: bool,
     next_watch: Instant,
     restart_client: Option<RestartClient>,
@@ -88,10 +89,11 @@ struct Up<'a> {
     events: Sender<UpEvent>,
 }
 
-/// Runs the app until it is told to end; returns the signal that was insisted on, if one was.
+/// Runs the app until it is told to end. Returns the number of the signal that ended it at once, if one was sent twice.
 ///
 /// # Errors
-/// [`UpError`].
+/// Fails with [`UpError`] when the files or arguments are wrong, or something that the app needs cannot be set up or
+/// removed.
 pub fn run(settings: &UpSettings<'_>) -> Result<Option<u8>, UpError> {
     let (events, heard) = channel();
     let (mut up, printer) = Up::begin(settings, &events)?;
@@ -132,7 +134,7 @@ impl Up<'_> {
         insisted
     }
 
-    /// Takes what happened; returns a signal that was sent again.
+    /// Handles an event. Returns the number of a signal that was sent again.
     fn take(&mut self, event: UpEvent) -> Option<u8> {
         match event {
             UpEvent::Report(id, report) => self.reported(id, &report),
@@ -324,7 +326,7 @@ impl Up<'_> {
         }
     }
 
-    /// Starts the daemon again where it has ended, if that is for `tcpgw up` to do.
+    /// Starts the daemon again if it has ended and `tcpgw up` had started it.
     fn watch_daemon(&mut self) {
         if self.signals > 0 || !self.keeps_daemon {
             return;

@@ -22,7 +22,7 @@ pub const WELL: Duration = Duration::from_secs(10);
 /// Time for which the network of a process stays after its end, so that the ends of its connections reach the clients.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Tells one instance from all others, of the past too.
+/// Id of an instance, which is never used again.
 pub type InstanceId = u32;
 
 /// Event for the supervisor.
@@ -49,15 +49,15 @@ pub enum SupervisorEvent {
 /// An action for the caller to carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Start a process in a network of its own.
+    /// Starts a process in a network of its own.
     Start(InstanceId),
-    /// Start it again, in the network that it had.
+    /// Starts a process again, in the network that it had.
     StartAgain(InstanceId),
-    /// Tell its process group to end: SIGTERM.
+    /// Tells the process group of an instance to end: SIGTERM.
     Terminate(InstanceId),
-    /// Kill it with all that it has started.
+    /// Kills a process with all that it has started.
     Kill(InstanceId),
-    /// Take its network away.
+    /// Removes the network of an instance.
     Remove(InstanceId),
     /// Send connections to these; `at_once`: others have ended, so that their connections need not be waited for.
     Balance {
@@ -68,11 +68,11 @@ pub enum Action {
         /// Whether flows of those that leave are flushed at once.
         at_once: bool,
     },
-    /// Switch to these as soon as all have answered a handshake.
+    /// Switches to these instances as soon as all have answered a handshake.
     Replace(Vec<InstanceId>),
-    /// Do not switch any more.
+    /// Gives up the switch that is under way.
     Abandon,
-    /// Tell the user.
+    /// Shows a line to the user: the name of the source, and the text.
     Say(String, String),
 }
 
@@ -164,7 +164,7 @@ impl Supervisor {
         self.instances.get(&id)
     }
 
-    /// Returns whether a restart of [`TCP`] waits for its new instances to answer.
+    /// Returns whether a restart of instances of [`TCP`] waits for the new ones to answer.
     pub fn is_restarting(&self) -> bool {
         self.rollout.is_some()
     }
@@ -183,7 +183,7 @@ impl Supervisor {
         self.is_stopping && self.instances.is_empty()
     }
 
-    /// Returns when [`Self::tick`] has something to do.
+    /// Returns the time at which [`Self::tick`] has work.
     pub fn next_time(&self) -> Option<Instant> {
         let times = self.instances.values().filter_map(|instance| match instance.phase {
             InstancePhase::Waiting(at) | InstancePhase::Ending(at) | InstancePhase::Ended(at) => Some(at),

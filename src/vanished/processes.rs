@@ -54,7 +54,7 @@ impl Processes {
     /// command can enter it. Nor is one that only a thread with descriptors of its own (`unshare(CLONE_FILES)`) names.
     ///
     /// # Errors
-    /// Where it is not certain that all of them were seen.
+    /// Fails when it is not certain that all of them were seen.
     pub(super) fn network_namespaces(&self) -> Result<BTreeSet<u64>, Unsure> {
         self.see_all()?;
         let mut scan = ProcessScan::default();

@@ -44,17 +44,17 @@ impl Dropped {
 /// Drops of a service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceDrops {
-    /// Number of SYNs refused by `allow` or `deny`.
+    /// SYNs refused by `allow` or `deny`.
     pub refused: Dropped,
-    /// Number of SYNs that found no active backend.
+    /// SYNs that found no active backend.
     pub no_backend: Dropped,
-    /// Number of SYNs of clients that had their maximum of flows or handshakes (`client`).
+    /// SYNs of clients that had their maximum of flows or handshakes (`client`).
     pub over_client: Dropped,
-    /// Number of SYNs while the service had its maximum of flows (`max_flows`).
+    /// SYNs while the service had its maximum of flows (`max_flows`).
     pub over_flows: Dropped,
-    /// Number of packets other than SYN that belong to no tracked flow; they are reset if `on_retire` says so.
+    /// Packets other than SYN that belong to no tracked flow; they are reset if `on_retire` says so.
     pub stale: Dropped,
-    /// Number of packets that conntrack calls INVALID.
+    /// Packets that conntrack calls INVALID.
     pub invalid: Dropped,
 }
 
@@ -69,7 +69,7 @@ pub struct BackendDrops {
     pub invalid_from: Dropped,
     /// Packets of deleted flows from the backend (`preserve`); they are reset.
     pub stale_from: Dropped,
-    /// Number of SYNs that the backend refused because it still held their source port; they were repeated.
+    /// SYNs that the backend refused because it still held their source port; they were repeated.
     pub port_reused: Dropped,
     /// Packets from outside to the backend that did not come through a service (`protect_backends`).
     pub direct: Dropped,
@@ -154,7 +154,7 @@ impl BackendDrops {
 /// cap, by name. `counted`: reads a set.
 ///
 /// # Errors
-/// Those of `counted`.
+/// Fails with the first error of `counted`.
 pub fn over_flows<E>(
     summary: &Summary,
     mut counted: impl FnMut(SetName) -> Result<Vec<Counted>, E>,

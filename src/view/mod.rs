@@ -158,7 +158,7 @@ impl std::fmt::Display for ServiceName {
 /// Parses an endpoint: `10.2.0.11:3000`, `[fd00::11]:3000`.
 ///
 /// # Errors
-/// Fails with the accepted forms.
+/// Fails with a message about the accepted forms, when the text has none of them.
 pub fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
     let endpoint: SocketAddr = text.parse().map_err(
         |_| "must be IP:PORT, an IPv6 address in brackets: 10.2.0.11:3000, [fd00::11]:3000 or [::ffff:10.2.0.1]:3000",
@@ -211,7 +211,7 @@ impl ServiceName {
     }
 }
 
-/// Data that conntrack records of flows; `None`: the setting could not be read.
+/// Whether conntrack records traffic and begins of flows; `None`: the setting could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Noted {
     /// Whether packets and bytes are counted: `net.netfilter.nf_conntrack_acct`.

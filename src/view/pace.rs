@@ -9,7 +9,7 @@ use crate::traffic::drop_sets::REASONS;
 use crate::traffic::{BackendTotals, ServiceTotals, Totals};
 use tcpgw_kernel::conntrack::Traffic;
 
-/// Longest time between two samples whose difference is told as what happens now.
+/// Longest time between two samples whose difference is shown as the present rate.
 const MOST: Duration = Duration::from_secs(60);
 
 /// Change of the totals between two samples.

@@ -56,7 +56,7 @@ pub struct Status<'a> {
     pub daemon: Option<&'a DaemonView>,
 }
 
-/// Writes the time and the origin of an apply; the other fields are of no use to readers.
+/// Writes the time and the origin of an apply, without its other fields.
 #[expect(clippy::ref_option, reason = "serde hands the field over by reference")]
 fn when_and_whence<S: Serializer>(applied: &Option<Cow<'_, ApplyNote>>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]

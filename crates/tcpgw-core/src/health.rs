@@ -115,11 +115,11 @@ pub struct HealthCounts {
     pub failed: u64,
     /// Number of probes that were not sent or given up because the gateway lacked a resource.
     pub local: u64,
-    /// Error of the last such probe.
+    /// Error of the last probe that the gateway itself could not send.
     pub last_local: Option<SystemError>,
 }
 
-/// All endpoints that are probed.
+/// The endpoints that are probed: their settings, states and next probes.
 #[derive(Debug)]
 pub struct Health {
     endpoints: BTreeMap<SocketAddr, ProbedEndpoint>,
@@ -369,7 +369,7 @@ impl Health {
 }
 
 impl ProbedEndpoint {
-    /// Records the outcome of a probe. `tells`: whether to return a change even if the state stays the same.
+    /// Records the outcome of a probe. With `tells`, a change is returned even if the state stays the same.
     fn learn(
         &mut self,
         endpoint: SocketAddr,

@@ -11,7 +11,7 @@ pub fn digits(bytes: &[u8]) -> String {
     digits
 }
 
-/// Returns the bytes of pairs of digits. `None`: there is another character, or half of a pair.
+/// Returns the bytes that pairs of hexadecimal digits stand for; `None` if there is another character, or half a pair.
 pub fn bytes(digits: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {

@@ -115,7 +115,8 @@ pub struct Counted {
     pub bytes: u64,
 }
 
-/// Packets that met the rules as they were before the last transaction, and whose flows no sweep can see yet.
+/// State of the packets that met the rules as they were before the last transaction, and whose flows no sweep can see
+/// yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InFlight {
     /// No flow exists, not even one whose first packet is in the stack.
@@ -190,7 +191,7 @@ pub trait Kernel {
     fn settle(&mut self) -> Result<InFlight, KernelError>;
     /// Returns the time of the kernel's clock.
     fn now(&self) -> Instant;
-    /// Lets time pass.
+    /// Waits for this time; the kernel in memory advances its clock instead.
     fn pause(&mut self, time: Duration);
 }
 

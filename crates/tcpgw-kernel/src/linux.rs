@@ -31,7 +31,7 @@ const READS: u32 = 30;
 /// Number of times that a transaction is sent again because of a concurrent write to another table.
 const SENDS: u32 = 100;
 
-/// A packet is well through the stack after this.
+/// Time after which a packet has left the stack, where the kernel cannot tell.
 const IN_FLIGHT: Duration = Duration::from_millis(10);
 
 /// The kernel of this machine, in the network namespace of the thread that opened it.
@@ -40,12 +40,12 @@ pub struct Linux {
     /// The one socket that writes: the kernel knows an owner by its socket.
     nft: Netlink,
     ownership: Ownership,
-    /// Whether the kernel has tables that persist, once it was asked.
+    /// Whether the kernel has tables that persist; `None`: it was not asked yet.
     persists: Option<bool>,
     conntrack: Conntrack,
     /// Watch of the table, once another program has written.
     watch: Option<Watch>,
-    /// The generation at which the table was as it is, as far as the watch tells.
+    /// The last generation at which the table was known to be unchanged.
     watched: Option<u32>,
 }
 
@@ -153,7 +153,7 @@ impl Linux {
         }
     }
 
-    /// Begins to watch the table, so that from now on writes of others to it are noticed.
+    /// Begins to watch the table, unless it is watched already, so that writes of others to it are noticed from now on.
     fn watch(&mut self) -> Result<&mut Watch, NetlinkError> {
         match &mut self.watch {
             Some(watch) => Ok(watch),
@@ -171,8 +171,8 @@ impl Linux {
         Ok(self.watched)
     }
 
-    /// Sends a transaction that was made for that generation; if others wrote elsewhere meanwhile, again. The generation after
-    /// it.
+    /// Sends a transaction that was made for that generation, again if others wrote to other tables meanwhile. Returns
+    /// the generation after it.
     ///
     /// A transaction that makes the table is encoded again before it is sent again: it names chains of others.
     fn send_at(

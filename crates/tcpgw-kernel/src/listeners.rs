@@ -27,7 +27,7 @@ use crate::netlink::exchange::NetlinkExchange as _;
 use crate::netlink::socket::{Netlink, restarting};
 use crate::netlink::tlv::{Header, Malformed, Message, Writer};
 
-/// Longest time that processes are looked for: there may be many, with many open files.
+/// Longest time for which processes are looked up: there may be many, with many open files.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A local socket that takes connections.

@@ -28,7 +28,7 @@ pub struct Lack {
 /// Asks for every feature that the rules need, and returns those that the kernel lacks.
 ///
 /// # Errors
-/// Fails when the kernel cannot be asked or its answer cannot be read: those of [`Netlink::send`] and [`Netlink::try_recv`]. Fails
+/// Fails when the kernel cannot be asked or its answer cannot be read: see [`Netlink::send`] and [`Netlink::try_recv`]. Fails
 /// with [`NetlinkError::Refused`] without `CAP_NET_ADMIN`.
 pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<Lack>, NetlinkError> {
     let mut lacks = Vec::new();
@@ -50,7 +50,7 @@ pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<Lack>, NetlinkE
 /// Returns whether a table can outlive its owner, and be taken over by another one (Linux 6.9).
 ///
 /// # Errors
-/// Fails when the kernel cannot be asked or its answer cannot be read: those of [`Netlink::send`] and [`Netlink::try_recv`]. Fails
+/// Fails when the kernel cannot be asked or its answer cannot be read: see [`Netlink::send`] and [`Netlink::try_recv`]. Fails
 /// with [`NetlinkError::Refused`] without `CAP_NET_ADMIN` or memory.
 pub fn persists(socket: &mut Netlink) -> Result<bool, NetlinkError> {
     let flags = Ownership::Persist.flags();

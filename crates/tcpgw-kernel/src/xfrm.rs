@@ -32,10 +32,10 @@ const MARK: u16 = 21;
 const INTERFACE_ID: u16 = 31;
 /// Length of `struct xfrm_userpolicy_info`, aligned: the attributes follow.
 const INFO_LEN: usize = 168;
-/// Most policies that are kept.
+/// Largest number of policies that are kept.
 const MOST: usize = 4096;
 
-/// Policies that packets which are forwarded must pass, and what happens to packets that none is for.
+/// The policies that forwarded packets must pass, and what happens to packets for which there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policies {
     /// The policies, those that go first before others.
@@ -68,9 +68,9 @@ pub struct Policy {
     pub transforms: bool,
     /// Priority: the policy with the lowest number decides, of those for a packet.
     pub priority: u32,
-    /// Where the packets come from.
+    /// Network of the packets' sources.
     pub source: IpNet,
-    /// Where the packets go.
+    /// Network of the packets' destinations.
     pub destination: IpNet,
     /// Port of the sender, and the bits of it that are compared.
     pub source_port: (u16, u16),
@@ -85,7 +85,7 @@ pub struct Policy {
 /// Reads the policies of the network namespace of this thread. A kernel without IPsec has none.
 ///
 /// # Errors
-/// Fails when the kernel refuses (`CAP_NET_ADMIN` is needed), or its answer cannot be read: those of
+/// Fails when the kernel refuses (`CAP_NET_ADMIN` is needed), or its answer cannot be read: see
 /// [`NetlinkExchange::dump`].
 pub fn policies() -> Result<Policies, NetlinkError> {
     match Netlink::xfrm() {

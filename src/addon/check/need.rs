@@ -3,13 +3,13 @@
 /// Precondition of a check. If it is not met, the check is skipped and the reason is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// The catalog.
+    /// The catalog is known.
     Catalog,
-    /// A plan of the catalog that has schemas.
+    /// A plan of the catalog has schemas.
     Schemas,
-    /// An offering with a plan.
+    /// An offering with a plan is known.
     Offer,
-    /// A second plan.
+    /// A second plan is known.
     OtherPlan,
     /// Instances can be fetched.
     InstancesRetrievable,
@@ -19,13 +19,13 @@ pub(super) enum Need {
     Bindable,
     /// The plan of an instance can be changed.
     Updateable,
-    /// The instance or the resource is there.
+    /// The instance or the resource exists.
     Resource,
-    /// The binding is there.
+    /// The binding exists.
     Binding,
-    /// The instance or the resource was there and was removed.
+    /// The instance or the resource existed and was removed.
     ResourceRemoved,
-    /// The binding was there and was removed.
+    /// The binding existed and was removed.
     BindingRemoved,
     /// The manifest is known.
     Manifest,

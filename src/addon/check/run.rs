@@ -51,7 +51,7 @@ impl CheckRun {
     /// Returns a run whose ids come from 16 random bytes.
     ///
     /// # Errors
-    /// [`CheckSettingsError`].
+    /// Fails with [`CheckSettingsError`] when the plan is not known, or both plans are the same.
     pub fn new(settings: CheckSettings, seed: [u8; 16]) -> Result<Self, CheckSettingsError> {
         let checks = checks(settings.dialect);
         Ok(Self {

@@ -15,7 +15,7 @@ pub enum Method {
     Post,
     /// `PUT`: creates or replaces.
     Put,
-    /// Changes a part.
+    /// `PATCH`: changes a part.
     Patch,
     /// `DELETE`: removes.
     Delete,
@@ -73,7 +73,7 @@ pub enum Call {
 pub struct DialectAnswer {
     /// The status code.
     pub status: u16,
-    /// The body; `None`: none at all.
+    /// The body; `None`: the answer has no body.
     pub body: Option<Value>,
 }
 

@@ -86,7 +86,7 @@ const ENDS: [(Dialect, [&str; 3]); 4] = [
 /// asks. The path has no slash at its end.
 ///
 /// # Errors
-/// Fails with the end of the path where it is of another dialect.
+/// Fails with the end of the path when that belongs to another dialect.
 pub fn path_before(dialect: Dialect, path: &str) -> Result<&str, &'static str> {
     let mut ends = ENDS
         .iter()

@@ -26,7 +26,7 @@ pub use self::osb::{SUPPORTED_VERSIONS, catalog};
 /// Returns the meaning of a request.
 ///
 /// # Errors
-/// The answer to a request that cannot be understood.
+/// Fails with the answer to a request that cannot be understood.
 pub fn parse(dialect: Dialect, exchange: &AuthenticatedRequest<'_>) -> Result<Call, DialectAnswer> {
     match dialect {
         Dialect::Osb => osb::parse(exchange),

@@ -28,7 +28,7 @@ struct DialectRules {
     /// Status code of a new resource.
     created: u16,
     removed: u16,
-    /// The same id with other values.
+    /// Status code of a request for a known id with other values.
     conflict: u16,
     /// Status code of a change of an unknown resource.
     unknown: u16,

@@ -1,4 +1,4 @@
-//! Orders of the add-on, as the API answers them.
+//! Answers about resources of the add-on.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The daemon itself, as the API tells it.
+//! Answers about the daemon itself.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub struct DaemonAnswer {
     /// Whether the table is owned by the daemon, so that other programs cannot change it.
     #[serde(default)]
     pub owns_table: bool,
-    /// Problems of the gateway.
+    /// Problems of the gateway, as the daemon reports them.
     #[serde(default, rename = "problems")]
     pub told: ReportedProblems,
 }
@@ -36,7 +36,7 @@ impl DaemonAnswer {
     }
 }
 
-/// Problems that a daemon tells, which may be newer than this program.
+/// Problems that a daemon reports, which may be newer than this program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReportedProblems {
     /// Problems of kinds that this program knows.

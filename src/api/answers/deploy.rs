@@ -1,4 +1,4 @@
-//! Deploys, as the API tells them.
+//! Answers about deploys.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tcpgw_core::model::Word as _;
 /// The answer to `GET /v1/deploys`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeployList {
-    /// The newest first.
+    /// The deploys, the newest first.
     pub deploys: Vec<DeployAnswer>,
 }
 
@@ -49,16 +49,16 @@ pub struct DeployAnswer {
     /// Revision of the store that its last change of the service made.
     #[serde(default)]
     pub revision: Option<u64>,
-    /// The old backends that the switch took away, of a deploy that was asked for alone; none before it is decided. A daemon before
-    /// this one told them in `progress` only.
+    /// The old backends that the switch removed, in the answer about a single deploy; none before they are decided. An
+    /// older daemon reports them in `progress` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<Vec<SocketAddr>>,
-    /// Progress, while the deploy is not over, or the store does not know that it is.
+    /// Progress of the deploy, until it is over and the store knows that.
     pub progress: Option<DeployView>,
 }
 
 impl DeployAnswer {
-    /// Tells a deploy of a list. `views` are the deploys that are not over.
+    /// Creates the answer about a deploy of a list. `views` are the deploys that are not over.
     pub fn new(record: StoredDeploy, views: &[DeployView]) -> Self {
         let of_it = views.iter().find(|view| view.id == record.id);
         let progress = of_it.filter(|_| !record.phase.is_over()).cloned();
@@ -84,7 +84,7 @@ impl DeployAnswer {
         }
     }
 
-    /// Tells a deploy that was asked for alone, with its old backends.
+    /// Creates the answer about a single deploy, with its old backends.
     pub fn alone(DeployRecord { deploy, old }: DeployRecord, views: &[DeployView]) -> Self {
         let told = Self::new(deploy, views);
         let old = match &told.progress {

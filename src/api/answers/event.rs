@@ -1,5 +1,5 @@
-//! Events, as the command line reads them: those that a newer daemon tells are shown as well, so that only what every event has is
-//! told apart.
+//! Events, as the command line reads them. Those of a newer daemon are shown as well, so only what all events have is a
+//! field of its own.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,14 +12,14 @@ pub struct EventList {
     /// Number of events between the requested one and the first of `events` that are no longer kept; `None`: not known, since
     /// the requested one is of another daemon.
     pub missed: Option<u64>,
-    /// The oldest first.
+    /// The events, the oldest first.
     pub events: Vec<AnswerWithJson<EventAnswer>>,
 }
 
-/// One event, or `lagged` where some are missing.
+/// An event, or a note `lagged` where some are missing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventAnswer {
-    /// Its id; `lagged` has none.
+    /// Id of the event; `lagged` has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Time of the event, in seconds since 1970; `lagged` has none.
@@ -33,7 +33,7 @@ pub struct EventAnswer {
 }
 
 impl EventAnswer {
-    /// Tells that some events are missing.
+    /// Creates the note that events are missing, with their number if it is known.
     pub fn lagged(missed: Option<u64>) -> Self {
         let members = [("missed".to_owned(), missed.into())];
         Self {

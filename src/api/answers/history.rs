@@ -1,4 +1,4 @@
-//! The history, as the API tells it.
+//! Answers about the history.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,14 +10,14 @@ use crate::store::HistoryEntry;
 /// The answer to `GET /v1/history`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HistoryList {
-    /// The newest first.
+    /// The entries, the newest first.
     pub entries: Vec<HistoryAnswer>,
 }
 
 /// One change of one service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HistoryAnswer {
-    /// Grows by one with each entry.
+    /// Id of the entry, which grows by one with each.
     #[serde(default)]
     pub id: u64,
     /// Revision of the store that the change made; several services may change in one.
@@ -45,7 +45,7 @@ pub struct HistoryAnswer {
 }
 
 impl HistoryAnswer {
-    /// Tells an entry, and the app of its service.
+    /// Creates the answer about an entry, with the app of its service.
     pub fn new(entry: HistoryEntry, app: Option<PlatformId>) -> Self {
         Self {
             id: entry.id,

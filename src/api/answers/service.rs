@@ -1,4 +1,4 @@
-//! Services, as the API tells them.
+//! Answers about services.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;

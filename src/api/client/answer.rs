@@ -44,7 +44,8 @@ impl DaemonResponse<'_> {
     /// Returns the whole body.
     ///
     /// # Errors
-    /// [`ClientError::Late`]; [`ClientError::Connection`], if it was cut or is too large.
+    /// Fails with [`ClientError::Late`] when the answer does not end in time, and with [`ClientError::Connection`] when
+    /// it was cut off or is too large.
     pub fn text(mut self) -> Result<Vec<u8>, ClientError> {
         let mut text = Vec::new();
         loop {
@@ -63,7 +64,8 @@ impl DaemonResponse<'_> {
     /// Returns the whole body, read as JSON.
     ///
     /// # Errors
-    /// Those of [`DaemonResponse::text`]; [`ClientError::Connection`], if it is not understood.
+    /// Fails as [`DaemonResponse::text`] does, and with [`ClientError::Connection`] when the JSON does not have the
+    /// expected form.
     pub fn json<T: serde::de::DeserializeOwned>(self) -> Result<T, ClientError> {
         let client = self.client;
         let text = self.text()?;
@@ -73,11 +75,12 @@ impl DaemonResponse<'_> {
         client.understand(&text)
     }
 
-    /// Hands out lines as they come, without their ends, until `each` says so or there is no more. Without an end of its own
-    /// (`endless`), each line has [`PATIENCE`]; else all lines together, the time in which `each` works not counted.
+    /// Passes on lines as they arrive, without their ends, until `each` breaks off or there are no more. Of an answer
+    /// that has no end (`endless`), each line has to arrive within [`PATIENCE`]; of any other, all lines together, not
+    /// counting the time that `each` takes.
     ///
     /// # Errors
-    /// Those of [`DaemonResponse::text`], or of `each`.
+    /// Fails as [`DaemonResponse::text`] does, and with the first error of `each`.
     pub fn lines<E: From<ClientError>>(
         mut self,
         endless: bool,

@@ -11,7 +11,7 @@ use tcpgw_core::model::InputProblems;
 /// Reason why the daemon did not do as requested.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// No daemon listens there.
+    /// No daemon listens on the socket.
     #[error("no daemon answers on {}: {source}", tcpgw_core::escape::path(path))]
     NoDaemon {
         /// Path of the socket that was tried.
@@ -19,14 +19,14 @@ pub enum ClientError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The socket is not for this user.
+    /// This user may not use the socket.
     #[error(
         "a daemon may serve {}, and this user may not connect to it: become root, or a member of the socket's group; \
          `--socket none` works on the kernel without it",
         tcpgw_core::escape::path(.0)
     )]
     Forbidden(PathBuf),
-    /// The daemon works elsewhere.
+    /// The daemon serves another network namespace.
     #[error(
         "the daemon behind {} serves another network namespace than this one: run the command there (nsenter -n), or \
          `--socket none` to work on this one's kernel without a daemon",
@@ -46,7 +46,7 @@ pub enum ClientError {
         /// Time for which an answer was awaited.
         waited: Duration,
     },
-    /// Another user listens there.
+    /// The socket belongs to a user who is not trusted.
     #[error(
         "{} is not served by a daemon that can be trusted: uid {uid} listens there, and not root, this user, or the owner of the \
          socket's directory (uid {owner}); nothing was asked. End that process; `--socket none` works on the kernel without a daemon",

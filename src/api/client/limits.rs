@@ -1,22 +1,25 @@
-//! Limits of answers and of waiting for them.
+//! Limits of the size of answers, and of the time to wait for them.
 
 use std::time::Duration;
 
-/// Most objects and most values of an answer that is read as JSON: an empty object takes a hundred times as much memory as text.
+/// Largest number of objects and largest number of values of an answer that is read as JSON: an empty object takes a
+/// hundred times as much memory as its text.
 pub(super) const MOST_OBJECTS: usize = 1 << 20;
 
 pub(super) const MOST_VALUES: usize = 16 << 20;
 
-/// Largest answer of a daemon about itself, to an order without a state, or that refuses something.
+/// Size of the largest answer of a daemon about itself, to an order without a state, or that refuses something, in
+/// bytes.
 pub(super) const SMALL: usize = 4 << 20;
 
-/// Largest answer about all services. 10,000 services with 20 backends each take about 50 MB in `GET /v1/status`.
+/// Size of the largest answer about all services, in bytes. 10,000 services with 20 backends each take about 50 MB in
+/// `GET /v1/status`.
 pub(super) const LARGE: usize = 128 << 20;
 
-/// Largest export: an export of the largest state spells out what its source may leave out.
+/// Size of the largest export, in bytes: an export contains defaults that its source may leave out.
 pub(super) const EXPORT: usize = 256 << 20;
 
-/// Returns how large the answer to this request may be.
+/// Returns the size of the largest answer to a request, in bytes.
 pub(super) fn largest(target: &str) -> usize {
     let path = target.split('?').next().unwrap_or_default();
     match path {

@@ -1,4 +1,4 @@
-//! Looks for the daemon of this network namespace.
+//! Search for the daemon of this network namespace.
 
 use crate::api::client::Client;
 use crate::api::client::error::ClientError;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tcpgw_kernel::ffi::socket;
 
-/// Instead of a socket: work on the kernel without a daemon.
+/// Value of `--socket` with which a command works on the kernel without a daemon.
 pub const NOBODY: &str = "none";
 
 /// Default path of the daemon's socket.
@@ -48,7 +48,7 @@ pub enum FoundDaemon {
 /// Looks for a daemon like [`find`], and distinguishes the cases in which there is none.
 ///
 /// # Errors
-/// As [`find`].
+/// Fails as [`find`] does.
 pub fn search(at: At<'_>) -> Result<FoundDaemon, ClientError> {
     let (path, is_usual) = match at {
         At::Named(path) if path == Path::new(NOBODY) => return Ok(FoundDaemon::Nobody),
@@ -69,7 +69,7 @@ pub fn search(at: At<'_>) -> Result<FoundDaemon, ClientError> {
 /// Returns the cookie of this process's network namespace.
 ///
 /// # Errors
-/// Those of the system; before Linux 5.14 there is none.
+/// Fails when the system does not return the cookie, as before Linux 5.14.
 pub fn namespace() -> io::Result<u64> {
     // A socket of this process is in its network namespace.
     let socket = std::os::unix::net::UnixDatagram::unbound()?;

@@ -69,7 +69,7 @@ impl FileError {
 /// Reads a file of secrets, if its owner is among these and no other user may read it. `key` names the file in errors.
 ///
 /// # Errors
-/// [`FileError::Secret`].
+/// Fails with [`FileError::Secret`] when the file cannot be read, or has another owner or mode than it should.
 pub(in crate::api) fn read_secret(key: &'static str, path: &Path, owners: &Owners) -> Result<Vec<u8>, FileError> {
     secrets::read(path, owners).map_err(|source| FileError::Secret {
         key,

@@ -42,7 +42,7 @@ pub(in crate::api) trait Site: Send + Sync + 'static {
     fn is_behind_proxy(&self) -> bool;
 }
 
-/// Answers to requests.
+/// A handler of the requests of a listener.
 pub(in crate::api) trait Handler: Send + Sync + 'static {
     /// Name in the log, with an article.
     const NAME: &'static str;

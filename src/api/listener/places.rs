@@ -34,7 +34,7 @@ const PROGRESS_OF_FEW: Duration = Duration::from_secs(12);
 /// Time without a request after which a connection may be closed for one of a client that has fewer.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// All seats and places.
+/// The seats and places of a listener, of all clients together.
 #[derive(Debug)]
 pub(in crate::api) struct ConnectionPlaces {
     seats: usize,
@@ -58,7 +58,7 @@ pub(in crate::api) struct Seat {
     all: Arc<ConnectionPlaces>,
     client: ClientAddress,
     number: u64,
-    /// The connection is to be closed.
+    /// Signal that the connection is to be closed.
     displaced: Arc<Notify>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn seats_within(files: u64) -> usize {
 }
 
 impl ConnectionPlaces {
-    /// Returns as many as the limit of open files allows.
+    /// Creates the seats and places that a limit of open files allows.
     pub(in crate::api) fn within(files: u64) -> Self {
         let seats = seats_within(files);
         Self {
@@ -235,7 +235,7 @@ impl Seat {
         self.all.taken().is_crowded(self.client, PLACES)
     }
 
-    /// Notes that the client, with the right credentials, got an answer.
+    /// Records that the client, with the right credentials, got an answer.
     pub(in crate::api) fn answered(&self) {
         self.all.taken().progressed(self.client, Instant::now());
     }

@@ -1,4 +1,5 @@
-//! One request: who asks, what for, and the answer in the words of the platform's provider API.
+//! Handler of the provider API's requests: checks the credentials, passes orders to the daemon, and answers in the form
+//! of the platform's API.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,7 @@ use crate::view::app::AppSubject;
 use crate::web;
 use tcpgw_core::escape;
 
-/// The largest body. Options that are larger are no options.
+/// Largest size of a body, in bytes.
 const BODY: usize = 64 << 10;
 
 const OFF: &str = "the add-on is off";
@@ -50,7 +51,7 @@ const PAGE_TURN: Duration = Duration::from_secs(2);
 const PAGE_ANSWER: Duration = Duration::from_secs(3);
 /// Maximum time that a page waits for the first reading of its app's traffic.
 const FIRST_READING: Duration = Duration::from_millis(20);
-/// Deploys that a page shows.
+/// Number of deploys that a page shows.
 const DEPLOYS: usize = 5;
 
 /// State that all connections share.

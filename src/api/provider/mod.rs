@@ -58,7 +58,8 @@ impl ProviderApi {
     /// Reads the files that the settings name, if their owners are among these.
     ///
     /// # Errors
-    /// [`ProviderError`].
+    /// Fails with [`ProviderError`] when one of the files is unreadable, has another owner or mode than it should, or
+    /// has unusable contents.
     pub fn load(settings: &AddonSettings, owners: &Owners) -> Result<Self, ProviderError> {
         let credentials = read_credentials(settings, owners)?;
         let tls = acceptor(&settings.transport, TLS_KEYS, owners)?;
@@ -83,7 +84,8 @@ impl Site for ProviderApi {
 /// Reads the credentials file that the settings name, if its owner is among these.
 ///
 /// # Errors
-/// [`ProviderError`].
+/// Fails with [`ProviderError`] when the file is unreadable, has another owner or mode than it should, or has unusable
+/// contents.
 pub fn read_credentials(settings: &AddonSettings, owners: &Owners) -> Result<Credentials, ProviderError> {
     let path = &settings.credentials;
     let text = read_secret("addon.credentials", path, owners)?;
@@ -100,7 +102,8 @@ pub fn read_credentials(settings: &AddonSettings, owners: &Owners) -> Result<Cre
 /// these, and no other user may read it.
 ///
 /// # Errors
-/// [`ProviderError`].
+/// Fails with [`ProviderError`] when the file is unreadable, has another owner or mode than it should, or has unusable
+/// contents.
 pub fn read_provider_credentials(
     key: &'static str,
     path: &Path,

@@ -23,7 +23,7 @@ use tcpgw_kernel::conntrack::{Flow, Selection};
 
 /// Time from one pass to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The thread rests this many times as long as its last pass took: at most 5 % of one processor.
+/// Pause after a pass, as a multiple of its processor time: the thread uses at most 5 % of one processor.
 const REST: u32 = 20;
 /// Time for which an app is read after its page was shown last.
 const WATCHED: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! Several services, changed in one request: all of them or none.
+//! Route that changes several services in one request: all of them or none.
 
 use axum::body::Body;
 use axum::extract::State;

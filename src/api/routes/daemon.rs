@@ -1,4 +1,4 @@
-//! The daemon itself, and what is ordered of all of it.
+//! Routes of the daemon as a whole.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Deploys: begun, followed, taken back.
+//! Routes that begin, follow and take back deploys.
 
 use std::time::Duration;
 

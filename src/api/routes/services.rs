@@ -1,4 +1,4 @@
-//! Services, one by one.
+//! Routes of single services, and of the list of services.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Waiting until a service or a deploy is as it shall be.
+//! Requests that wait until a service or a deploy has reached a state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause after an event, since events come in bursts: the next look covers the whole burst.
 const BURST: Duration = Duration::from_millis(5);
 
-/// A waiting request: it looks, pauses until something happens, and looks again.
+/// A waiting request: it checks the state, pauses until something happens, and checks again.
 pub(super) struct WaitRequest {
     events: broadcast::Receiver<Arc<Event>>,
     ends: watch::Receiver<bool>,
@@ -34,7 +34,7 @@ pub(super) struct WaitRequest {
 }
 
 impl WaitRequest {
-    /// Begins to listen, so that events after the first look are not missed.
+    /// Begins to receive events, so that events after the first check are not missed.
     pub(super) async fn new(shared: &ApiState, time: Duration) -> Result<Self, ApiError> {
         let Ok(place) = Arc::clone(&shared.waiters).try_acquire_owned() else {
             return Err(ApiError::busy(&format!("{WAITERS} others are waiting already")));

@@ -1,4 +1,4 @@
-//! Values that take long to read: each is read once for all who ask at the same time, and shown for a while.
+//! Cache of values that take long to read: each is read once for all who ask at the same time, and shown for a while.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,18 +11,18 @@ use super::reader::processor_time;
 
 /// Number of values that are kept.
 const MOST: usize = 256;
-/// A value is shown for this many times the processor time that reading it took.
+/// Time for which a value is shown, as a multiple of the processor time that reading it took.
 const REST: u32 = 10;
 /// Longest time for which a value is shown.
 const MOST_REST: Duration = Duration::from_secs(30);
 
-/// Values by key.
+/// Cache of values by key.
 pub(super) struct CachedReads<K, T> {
     /// Shortest time for which a value is shown.
     least: Duration,
     /// Time that a request waits for a value.
     patience: Duration,
-    /// One value is read at a time, also if nobody waits for it any more.
+    /// Place of the reader: one value is read at a time, even if nobody waits for it any more.
     place: Arc<Semaphore>,
     looks: Mutex<BTreeMap<K, watch::Receiver<Option<CachedRead<T>>>>>,
 }
@@ -34,7 +34,8 @@ struct CachedRead<T> {
 }
 
 impl<K: Ord + Clone, T: Send + Sync + 'static> CachedReads<K, T> {
-    /// Creates them without values. `least`: shortest time for which a value is shown; `patience`: time that a request waits.
+    /// Creates an empty cache. `least` is the shortest time for which a value is shown, `patience` the time that a
+    /// request waits.
     pub(super) fn new(least: Duration, patience: Duration) -> Self {
         Self {
             least,

@@ -1,4 +1,4 @@
-//! One request: what its path leads to.
+//! Handler of the listener's requests, by their paths.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

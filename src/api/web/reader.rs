@@ -24,7 +24,7 @@ use crate::view::status::Status;
 
 /// Shortest time between two readings.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A reading is shown for this many times the processor time that it took.
+/// Time for which a reading is shown, as a multiple of the processor time that it took.
 const REST: u32 = 10;
 /// Longest time for which a reading is shown.
 const MOST_REST: Duration = Duration::from_secs(15);

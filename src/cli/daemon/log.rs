@@ -52,7 +52,7 @@ impl LogQueue {
     /// written; it may log.
     ///
     /// # Errors
-    /// Standard error is closed, or there is no thread.
+    /// Fails when standard error is closed, or no thread can be started.
     pub(super) fn start(tell: impl Fn(u64) + Send + 'static) -> io::Result<Self> {
         // Not by way of `io::stderr`, whose lock the thread would hold while it waits.
         let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);

@@ -79,7 +79,7 @@ impl Others {
     /// otherwise they would come back when a daemon starts.
     ///
     /// # Errors
-    /// The file cannot be written: nothing is to be changed.
+    /// Fails when the file cannot be written; nothing is to be changed then.
     pub(in crate::cli) fn forget_pruned(&self, held: &BTreeSet<Box<str>>) -> Result<(), Failure> {
         let Some((path, left)) = self.prunes.then(|| self.left(held)).flatten() else {
             return Ok(());

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Asks for a sample with rates over `interval`; zero for none.
 ///
 /// # Errors
-/// Those of the request.
+/// Fails as [`Client::get`] does.
 pub(super) fn sample(daemon: &Client, interval: Duration) -> Result<TopSample, ClientError> {
     let text = duration::show(interval);
     let target = RequestTarget::new("/v1/status").with("interval", Some(&text));

@@ -30,7 +30,7 @@ impl TopTerminal {
     /// Takes the terminal: raw mode, and a screen of its own. A panic gives it back before it is reported.
     ///
     /// # Errors
-    /// Those of the terminal; it is given back then.
+    /// Fails when the terminal cannot be set up; it is given back then.
     pub(super) fn take(has_colors: bool) -> io::Result<Self> {
         static HOOKED: Once = Once::new();
         HOOKED.call_once(|| {
@@ -49,7 +49,7 @@ impl TopTerminal {
     /// Returns the size: columns and lines.
     ///
     /// # Errors
-    /// Those of the terminal.
+    /// Fails when the terminal does not tell its size.
     pub(super) fn size(&self) -> io::Result<(u16, u16)> {
         self.terminal.size().map(|size| (size.width, size.height))
     }
@@ -57,7 +57,7 @@ impl TopTerminal {
     /// Draws what has changed.
     ///
     /// # Errors
-    /// Those of the terminal.
+    /// Fails when the terminal cannot be written.
     pub(super) fn draw(&mut self, model: &TopModel) -> io::Result<()> {
         let has_colors = self.has_colors;
         self.terminal.draw(|frame| {
@@ -70,7 +70,7 @@ impl TopTerminal {
     /// Takes the terminal again, and draws everything anew with the next [`TopTerminal::draw`].
     ///
     /// # Errors
-    /// Those of the terminal.
+    /// Fails when the terminal cannot be set up.
     pub(super) fn renew(&mut self) -> io::Result<()> {
         // The shell may have set the mode meanwhile.
         terminal::disable_raw_mode()?;
@@ -83,7 +83,7 @@ impl TopTerminal {
     /// Gives the terminal back, stops this process, and takes the terminal again when the process goes on.
     ///
     /// # Errors
-    /// Those of the terminal.
+    /// Fails when the terminal cannot be set up again.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         give_back();
         // The default action of SIGTSTP, which this process catches.

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use tcpgw_core::model::duration::{self, DurationError};
 
-/// `sizeof(sun_path)` with its end (`unix(7)`).
+/// Longest path of a socket, in bytes: `sizeof(sun_path)` without the zero at its end (`unix(7)`).
 const MAX_SOCKET_PATH: usize = 107;
 const MAX_GROUP_NAME: usize = 32;
 const SHORTEST_CHECK: Duration = Duration::from_secs(1);

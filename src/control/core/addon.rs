@@ -111,7 +111,7 @@ impl Addon {
         self.listened.extend(skipped.iter().map(|port| (*port, now.instant)));
     }
 
-    /// Ports that local programs have, as far as it is known.
+    /// Returns the ports that local programs have, as far as it is known.
     pub(super) fn listened(&self, now: Now) -> impl Iterator<Item = NonZeroU16> {
         let is_known = move |at: Instant| now.instant.saturating_duration_since(at) < LISTENED;
         let listened = self.listened.iter().filter(move |(_, at)| is_known(**at));

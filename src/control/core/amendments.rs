@@ -32,7 +32,7 @@ impl Amendments {
         self.corrections.is_empty() && self.named.is_empty() && self.rests.is_empty()
     }
 
-    /// Returns all of them, with the resources as they are now.
+    /// Returns all changes, with the resources as they are now.
     fn changes(&self, registry: &Registry) -> Vec<ResourceChange> {
         let now = |id: ResourceId| Some(ResourceChange::Put(registry.get(id)?.clone()));
         let corrected: BTreeSet<ResourceId> = self.corrections.iter().map(ResourceChange::id).collect();
@@ -44,7 +44,7 @@ impl Amendments {
         corrections.chain(named).collect()
     }
 
-    /// Makes the corrections in what was read from the store, and forgets those that it has.
+    /// Corrects what was read from the store, and forgets the corrections that the store has.
     pub(super) fn correct(&mut self, opened: &mut Opened) {
         self.correct_rests(&mut opened.resources.removed);
         if self.corrections.is_empty() {
@@ -94,13 +94,13 @@ impl Amendments {
         self.rests = differing;
     }
 
-    /// Forgets what an order has written of the same resource.
+    /// Removes a change that an order of the same resource has overtaken.
     pub(super) fn is_overtaken(&mut self, by: &ResourceChange) {
         self.named.remove(&by.id());
         self.corrections.retain(|change| change.id() != by.id());
     }
 
-    /// Forgets what was written. A resource that has changed meanwhile stays.
+    /// Removes changes that were written. A resource that has changed meanwhile stays.
     pub(super) fn are_written(&mut self, written: &[ResourceChange], rests: &[Removed], registry: &Registry) {
         for removed in rests {
             self.rests.remove(&removed.id);
@@ -124,7 +124,7 @@ impl Amendments {
         self.refused.clone()
     }
 
-    /// Schedules the next attempt after the store has refused them.
+    /// Schedules the next attempt after the store has refused the changes.
     pub(super) fn are_refused(&mut self, error: &StoreError, now: Instant) {
         self.again_at = Some(now + REFRESH);
         self.refused = Some(error.clone()).filter(StoreError::is_trouble);

@@ -44,9 +44,9 @@ impl Core {
         }
     }
 
-    /// Whether a change that came in through the API stays within the fences. Only what it adds is judged: ports, backends, and numbers
-    /// that grow. What was let in before the fences were drawn narrower can be suspended, drained and deployed.
-    /// `holds_back`: a service that is held back stays so, and is not judged for what it has had before, either.
+    /// Fails when a change that came in through the API exceeds the fences. Only what it adds is judged: ports,
+    /// backends, and numbers that grow. What was let in before the fences were drawn narrower can be suspended, drained
+    /// and deployed, and its backends can change within the fences.
     pub(super) fn judge_added(&self, edits: &Edits, holds_back: bool) -> Result<(), Refused> {
         let is_judged_whole = |service: &Service| !holds_back && self.held_back.contains(&service.name);
         let sizes = self.config.fences_sizes().then(|| {
@@ -78,7 +78,7 @@ impl Core {
         problems.into_result().map_err(Refused::Invalid)
     }
 
-    /// Adds to what was found of services that are held back where they are outside of the fences.
+    /// Adds the obstacles of held-back services that are outside of the fences.
     pub(super) fn add_fences_of_held(&self, edits: &Edits, found: &mut Obstacles) {
         for service in &edits.put {
             let Some(held) = self.held_back.get(&service.name) else {

@@ -175,7 +175,7 @@ impl Core {
         backends.filter(is_answering).collect()
     }
 
-    /// Backends whose last probe failed, and those that are out of the balance because none could be sent.
+    /// Returns the backends whose last probe failed, and those that are out of the balance because none could be sent.
     fn failing_probes(&self) -> FailingProbes {
         let backends = self.membership.wanted().values().flat_map(|service| &service.backends);
         let failing = backends.map(|backend| backend.endpoint).filter(|endpoint| {

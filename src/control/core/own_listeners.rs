@@ -51,7 +51,7 @@ impl Core {
     /// its containers would get what clients send there.
     ///
     /// # Errors
-    /// Fails with a message that names the service.
+    /// Fails with a message that names the service, when a service has the port.
     pub fn judge_listener(&self, role: ListenerRole) -> Result<(), String> {
         let mut configured = OwnListener::configured(&self.config);
         let Some(listener) = configured.find(|listener| listener.role == role) else {

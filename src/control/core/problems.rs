@@ -32,7 +32,7 @@ pub(super) struct CheckTiming {
     /// Whether a teardown was ended and the kernel does not hold the desired state yet.
     is_resuming: bool,
     is_up_to_date: bool,
-    /// A service has no healthy backend: what is said of it changes with a probe that changes no state.
+    /// Whether a service has no healthy backend, so that its problem changes with probes that change no state.
     pub(super) awaits_probes: bool,
     not_before: Option<Instant>,
 }

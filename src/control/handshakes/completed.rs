@@ -41,7 +41,7 @@ struct CurrentScan {
 }
 
 impl Completed {
-    /// Creates one that remembers no flows.
+    /// Creates a memory without flows.
     pub(super) fn unlisted() -> Self {
         Self {
             is_unlisted: true,

@@ -10,7 +10,7 @@ use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, TableFamily};
 
-/// Kinds of packets that are judged, as (answer, later than the handshake).
+/// Kinds of packets that are judged, as (answer, after the handshake).
 pub(super) const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 pub(super) fn sees(family: TableFamily, packet: Family) -> bool {

@@ -14,7 +14,7 @@ use crate::doctor::holds::Holds;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, Rule, RuleEffect, RuleVerdict, Test};
 
-/// The same, and packets with data, as (answer, later than the handshake, with data).
+/// Kinds of packets that are judged, with and without data, as (answer, after the handshake, with data).
 pub(super) const KINDS_AND_DATA: [(bool, bool, bool); 6] = [
     (false, false, false),
     (true, false, false),

@@ -51,7 +51,7 @@ pub(super) fn is_open(links: &[LinkDetails], from: IpAddr, index: u32) -> bool {
 /// Ports of backends, by address.
 pub(super) type PortsByAddress = BTreeMap<IpAddr, BTreeSet<u16>>;
 
-/// Ports of a client's packet to a backend.
+/// Returns the ports of a client's packet to a backend.
 pub(super) const fn ports_to(backend: u16) -> TcpPorts {
     TcpPorts {
         source: CLIENT_PORT,
@@ -59,7 +59,7 @@ pub(super) const fn ports_to(backend: u16) -> TcpPorts {
     }
 }
 
-/// Ports of a backend's answer.
+/// Returns the ports of a backend's answer.
 pub(super) const fn ports_from(backend: u16) -> TcpPorts {
     TcpPorts {
         source: backend,

@@ -17,16 +17,16 @@ use tcpgw_kernel::RulesetIdentity;
 pub(super) struct CachedState {
     pub(super) identity: RulesetIdentity,
     pub(super) room: Room,
-    /// Services for each width.
+    /// Number of services with each width.
     pub(super) widths: BTreeMap<(ListenScope, SpreadRule), usize>,
-    /// Elements of each set whose size is fixed, or that the rules ask only where it has some.
+    /// Number of elements of each set whose size is fixed, or that the rules look up only while it has some.
     pub(super) elements: BTreeMap<SetName, usize>,
-    /// Services that preserve their clients' addresses.
+    /// Number of services that preserve their clients' addresses.
     pub(super) preserving: usize,
 }
 
 impl CachedState {
-    /// Widths that services other than those of `ruleset` have.
+    /// Returns the widths that services other than those of `ruleset` have.
     pub(super) fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(ListenScope, SpreadRule)> {
         let own = widths(ruleset);
         let others = self

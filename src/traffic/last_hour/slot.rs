@@ -19,7 +19,7 @@ impl TimeSpan {
         self.to.saturating_sub(self.from)
     }
 
-    /// Returns how much of it is in a slot.
+    /// Returns the part of the span that is in a slot.
     pub(super) fn within(self, slot: u64) -> Duration {
         let begin = end_of(slot).saturating_sub(SLOT);
         self.to.min(end_of(slot)).saturating_sub(self.from.max(begin))

@@ -30,7 +30,7 @@ use crate::up::supervisor::Supervisor;
 use crate::up::{control, egress, leftovers, resolver};
 
 impl<'a> Up<'a> {
-    /// Sets all up, and starts no process yet.
+    /// Sets everything up that processes need, and starts none yet.
     pub(super) fn begin(
         settings: &'a UpSettings<'a>,
         events: &Sender<UpEvent>,
@@ -141,7 +141,7 @@ impl<'a> Up<'a> {
         }
     }
 
-    /// Takes everything down that was set up before something failed.
+    /// Removes what was set up before an error.
     fn give_up(mut self, error: UpError) -> UpError {
         let app = self.id.app();
         let deprovisioned = match Client::connect(&self.settings.socket) {

@@ -14,11 +14,11 @@ use crate::up::leftovers::{self, SharedCleanup};
 
 /// Maximum time for the daemon to remove the resource after all processes have ended.
 const END: Duration = Duration::from_secs(6);
-/// The same after a second signal.
+/// Maximum time for the daemon to remove the resource after a second signal.
 const END_AT_ONCE: Duration = Duration::from_secs(1);
 
 impl Up<'_> {
-    /// Removes all that there is.
+    /// Removes everything that the app has on this machine.
     pub(super) fn finish(mut self, heard: &Receiver<UpEvent>, at_once: bool) -> Result<(), UpError> {
         let (begin, most) = (Instant::now(), if at_once { END_AT_ONCE } else { END });
         while self.orders.is_some() && self.end.is_none() && begin.elapsed() < most {

@@ -1,4 +1,4 @@
-//! Places of processes, and who waits for them.
+//! Places of processes, and the clients that wait for them.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -11,10 +11,10 @@ use crate::up::process::Process;
 /// Maximum time that `tcpgw up scale` waits until the gateway has fewer processes.
 pub(super) const SCALE: Duration = Duration::from_secs(5);
 
-/// An instance as it is outside of the supervisor.
+/// Resources of an instance that the supervisor does not know.
 pub(super) struct InstancePlace {
     pub(super) address: Ipv4Addr,
-    /// Keeps the network namespace.
+    /// Open file that keeps the network namespace.
     pub(super) namespace: Option<File>,
     pub(super) process: Option<Process>,
     pub(super) pid: Option<i32>,

@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 pub struct SystemError {
     /// Number of the error, as in `errno(3)`.
     pub number: i32,
-    /// Text of the error, as of `strerror(3)`.
+    /// Text of the error, as in `strerror(3)`.
     pub text: &'static str,
 }
 
@@ -171,7 +171,7 @@ pub(super) struct Streaks {
     pub(super) fall: NonZeroU16,
 }
 
-/// Numbers of probes in a row without a sign of life. A refusal is one: a program that shuts down in good order closes
+/// Number of probes in a row without any answer. A refusal is an answer: a program that shuts down in good order closes
 /// its listener first and continues to serve its connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Silence {
@@ -180,7 +180,7 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// Returns the silence after one more probe.
+    /// Returns the number after one more probe.
     #[must_use]
     pub(super) const fn after(self, outcome: ProbeOutcome) -> Self {
         match outcome {

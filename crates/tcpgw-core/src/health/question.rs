@@ -29,8 +29,8 @@ impl ProbeQuestion {
         }
     }
 
-    /// Judges an answer: its first bytes, at most [`MAX_ANSWER`]. `has_ended`: whether the backend has closed the
-    /// connection. `None`: more is needed.
+    /// Judges an answer by its first bytes, at most [`MAX_ANSWER`]. Returns `None` while more bytes are needed.
+    /// `has_ended` tells whether the backend has closed the connection.
     pub fn judge(&self, answer: &[u8], has_ended: bool) -> Option<Result<(), AnswerFault>> {
         let is_over = has_ended || answer.len() >= MAX_ANSWER;
         let verdict = match self {

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-/// Shortest time between two batches of routine probes: waking up costs more than a probe.
+/// Shortest time between two batches of routine probes, because waking up costs more than a probe.
 const GRAIN: Duration = Duration::from_millis(20);
 
-/// Class of a probe, by the state of its endpoint.
+/// Class of a probe, which decides its priority, by the state of its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     /// The endpoint is new, or its outcome was requested.

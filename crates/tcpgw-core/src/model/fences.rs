@@ -48,7 +48,7 @@ impl PortRange {
         last: NonZeroU16::MAX,
     };
 
-    /// Returns the ports from the first to the last; `None` where the last is below the first.
+    /// Returns the range from the first port to the last; `None` if the last is below the first.
     pub fn new(first: NonZeroU16, last: NonZeroU16) -> Option<Self> {
         (first <= last).then_some(Self { first, last })
     }

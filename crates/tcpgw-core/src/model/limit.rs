@@ -3,8 +3,8 @@
 use super::problem::InputProblem;
 use super::{Limit, State};
 
-/// The kernel counts in nanoseconds: `(rate + burst) x 10^9` has to fit in 64 bits (`nft_limit_init`,
-/// `net/netfilter/nft_limit.c`; older kernels overflow silently instead of refusing).
+/// Largest sum of rate and burst that the kernel can count. It counts in nanoseconds, so `(rate + burst) x 10^9` has to
+/// fit in 64 bits (`nft_limit_init`, `net/netfilter/nft_limit.c`; older kernels overflow silently instead of refusing).
 const MAX_RATE_AND_BURST: u64 = u64::MAX / 1_000_000_000;
 
 /// Highest rate of a limit, in packets per second.

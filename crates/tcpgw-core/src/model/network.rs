@@ -22,7 +22,7 @@ pub enum NetworkError {
     HostBits(String, IpNet, IpAddr),
 }
 
-/// Reads `10.0.0.0/8` or `2001:db8::/32`; an address alone is a network of one.
+/// Reads a network such as `10.0.0.0/8` or `2001:db8::/32`; an address alone is a network of one address.
 pub fn parse(text: &str) -> Result<IpNet, NetworkError> {
     let Some((head, prefix)) = text.split_once('/') else {
         return Ok(IpNet::from(address::parse(text)?));

@@ -28,7 +28,7 @@ pub use self::service::{DRAIN_TIMEOUT, IDLE_TIMEOUTS};
 /// Version of the format that is accepted.
 pub const VERSION: u64 = 1;
 
-/// Size of the largest text that is parsed, in bytes.
+/// Largest size of a text that is parsed, in bytes.
 pub const MAX_STATE_BYTES: usize = 64 << 20;
 
 const SMALLEST: &str = r#"the smallest state is {"version": 1, "services": []}"#;

@@ -55,7 +55,7 @@ impl Scope {
     /// All three scopes, in the order of the ruleset.
     pub const ALL: [Self; 3] = [Self::Any, Self::At(Family::V4), Self::At(Family::V6)];
 
-    /// Returns the scopes within a family that lead to the backends of a service of this scope.
+    /// Returns the scopes within an address family that lead to the backends of a service of this scope.
     pub fn reaches(self) -> Vec<ListenScope> {
         match self {
             Self::Any => Family::BOTH.map(ListenScope::Any).to_vec(),

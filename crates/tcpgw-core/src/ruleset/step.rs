@@ -43,7 +43,7 @@ impl RowBatch<'_> {
 /// Key of a service in a scope.
 pub type ListenKey = (ListenScope, Box<[u8]>);
 
-/// Changed timeouts of flows, after conntrack's sysctls changed.
+/// New timeouts for flows, after conntrack's sysctls changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retimed {
     /// New values of the sysctls.

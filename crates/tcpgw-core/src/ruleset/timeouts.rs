@@ -163,7 +163,7 @@ pub const CLOSE_SECONDS: u32 = 0;
 /// repeats a SYN for the first time (RFC 6298, 1 s). Answered probes end at once, with a reset.
 const PROBE_SECONDS: u32 = 2;
 
-/// An object with timeouts.
+/// An object of the table that holds timeouts for conntrack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timeouts {
     /// Timeouts of flows through services.

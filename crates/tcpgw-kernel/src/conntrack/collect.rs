@@ -1,5 +1,6 @@
-//! Entries whose time is over. conntrack counts them until its own collector comes by, which takes up to a minute where most entries
-//! live long (`gc_worker` in `net/netfilter/nf_conntrack_core.c`), or until a look-up meets them.
+//! Removal of conntrack entries whose time is over. conntrack counts them until its own collector comes by, which takes
+//! up to a minute where most entries live long (`gc_worker` in `net/netfilter/nf_conntrack_core.c`), or until a look-up
+//! meets them.
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -9,10 +10,10 @@ use crate::netlink::error::NetlinkError;
 use crate::netlink::socket::Netlink;
 use crate::netlink::tlv::Writer;
 
-/// Number of requests whose answers fit into the socket.
+/// Number of requests that are sent at once: their answers fit into the socket's buffer.
 const AT_ONCE: usize = 64;
 
-/// Looks entries up, so that conntrack drops those that have expired. Does not change any others.
+/// A socket that looks entries up, so that conntrack drops those that have expired. Other entries stay as they are.
 #[derive(Debug)]
 pub struct Collector {
     netlink: Netlink,
@@ -23,7 +24,8 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Open`] when the socket cannot be opened, and with [`NetlinkError::Configure`] when it
+    /// cannot be set up.
     pub fn open() -> Result<Self, NetlinkError> {
         Ok(Self {
             netlink: Netlink::netfilter()?,
@@ -34,7 +36,8 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Send`], [`NetlinkError::Encode`] and [`NetlinkError::Receive`].
+    /// Fails when a request cannot be encoded or sent, or its answer cannot be read: with [`NetlinkError::Encode`],
+    /// [`NetlinkError::Send`] or [`NetlinkError::Receive`].
     pub fn collect(&mut self, flows: &[(SocketAddr, SocketAddr)]) -> Result<(), NetlinkError> {
         for flows in flows.chunks(AT_ONCE) {
             let mut writer = Writer::new();

@@ -21,7 +21,8 @@ const GROUP: libc::c_int = 2;
 const NEW: u16 = 0x100;
 /// Sysctl that enables events, of the reader's network namespace.
 const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
-/// Most messages that one [`CompletionMonitor::drain`] reads. What is left waits in the kernel, or is lost there.
+/// Largest number of messages that one [`CompletionMonitor::drain`] reads. The rest waits in the kernel, or is lost
+/// there.
 const AT_ONCE: usize = 20_000;
 
 /// A handshake that was completed.
@@ -43,11 +44,12 @@ pub struct CompletionMonitor {
 }
 
 impl CompletionMonitor {
-    /// Begins to listen.
+    /// Opens the monitor in the network namespace of the calling thread.
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Open`] when the socket cannot be opened, and with [`NetlinkError::Configure`] when it
+    /// cannot be set up.
     pub fn open(mark: FlowMark) -> Result<Self, NetlinkError> {
         let socket = Netlink::netfilter()?;
         socket.join(GROUP)?;
@@ -65,7 +67,7 @@ impl CompletionMonitor {
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Receive`].
+    /// Fails with [`NetlinkError::Receive`] when the socket cannot be read.
     pub fn drain(&mut self, mut each: impl FnMut(Completion)) -> Result<usize, NetlinkError> {
         for read in 0..AT_ONCE {
             match self.socket.try_recv() {

@@ -1,4 +1,4 @@
-//! Deletes flows one by one, many in one `sendmsg`, and counts what became of them.
+//! Deletion of flows one by one, many in one `sendmsg`, and the numbers of those that were deleted, gone or refused.
 
 use std::{io::IoSlice, sync::mpsc::Receiver};
 
@@ -12,30 +12,30 @@ use crate::netlink::socket::Netlink;
 use crate::netlink::tlv::{Nack, Writer};
 
 const WHAT: &str = "delete flows";
-/// Most flows that are deleted by one `sendmsg`.
+/// Largest number of flows that are deleted by one `sendmsg`.
 const CHUNK: usize = 1024;
 /// Upper estimate of the bytes that the kernel accounts for one refusal that waits to be read.
 const REFUSAL: usize = 2048;
-/// Failures of which the details are kept.
+/// Number of failures whose details are kept.
 const EXAMPLES: usize = 16;
 
 /// Result of a deletion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deletion {
-    /// Flows that were deleted.
+    /// Number of flows that were deleted.
     pub deleted: u64,
-    /// Flows that were gone already.
+    /// Number of flows that did not exist any more.
     pub gone: u64,
-    /// Flows that are still there.
+    /// Number of flows that could not be deleted.
     pub failed: u64,
-    /// The first few of those.
+    /// The first few flows that could not be deleted.
     pub failures: Vec<DeleteFailure>,
-    /// Answers were lost: there may be flows that were not read, or not deleted.
+    /// Whether answers were lost: there may be flows that were not read, or not deleted.
     pub incomplete: bool,
 }
 
 impl Deletion {
-    /// Adds what another pass came to.
+    /// Adds the numbers of another pass.
     pub(super) fn add(&mut self, other: Self) {
         self.deleted += other.deleted;
         self.gone += other.gone;
@@ -81,7 +81,7 @@ pub struct DeleteFailure {
     pub errno: i32,
 }
 
-/// Sends deletes and reads what was refused.
+/// Sender of deletions, which reads the refusals.
 #[derive(Debug)]
 pub(super) struct Deletes {
     netlink: Netlink,
@@ -96,7 +96,7 @@ impl Deletes {
         })
     }
 
-    /// Returns the number of deletes whose refusals fit the socket's buffer.
+    /// Returns the number of deletions whose refusals fit into the socket's buffer.
     pub(super) fn chunk(&self) -> usize {
         (self.netlink.receive_buffer() / REFUSAL).clamp(1, CHUNK)
     }

@@ -41,11 +41,12 @@ pub struct EndMonitor {
 }
 
 impl EndMonitor {
-    /// Begins to listen.
+    /// Opens the monitor in the network namespace of the calling thread.
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Open`] when the socket cannot be opened, and with [`NetlinkError::Configure`] when it
+    /// cannot be set up.
     pub fn open(mark: FlowMark) -> Result<Self, NetlinkError> {
         let socket = Netlink::netfilter()?;
         socket.filter(&of_mark(mark))?;

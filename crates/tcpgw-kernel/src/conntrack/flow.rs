@@ -22,7 +22,7 @@ pub struct Flow {
     pub backend: SocketAddr,
     /// Client's address as the backend sees it: the destination of the reply direction.
     pub seen_as: SocketAddr,
-    /// Tells this entry from a later one with the same addresses (`CTA_ID`).
+    /// Id of the entry, which distinguishes it from a later one with the same addresses (`CTA_ID`).
     pub id: u32,
     /// The conntrack mark.
     pub mark: u32,
@@ -36,7 +36,7 @@ pub struct Flow {
     pub timeout: Option<u32>,
     /// Traffic, if `net.netfilter.nf_conntrack_acct` is on.
     pub counters: Option<Counters>,
-    /// Nanoseconds since 1970, where `net.netfilter.nf_conntrack_timestamp` is on.
+    /// Time of the first packet in nanoseconds since 1970, if `net.netfilter.nf_conntrack_timestamp` is on.
     pub started: Option<u64>,
 }
 
@@ -54,11 +54,11 @@ pub struct Counters {
 pub struct Traffic {
     /// Number of packets as conntrack saw them: a merged one (GRO) counts once.
     pub packets: u64,
-    /// IP headers included.
+    /// Number of bytes, IP headers included.
     pub bytes: u64,
 }
 
-/// `IPS_*` of `nf_conntrack_common.h`.
+/// Status bits of an entry: `IPS_*` of `nf_conntrack_common.h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CtStatus(pub u32);
 
@@ -89,7 +89,7 @@ impl CtStatus {
     }
 }
 
-/// `enum tcp_conntrack` of `nf_conntrack_tcp.h`.
+/// State of a tracked TCP connection: `enum tcp_conntrack` of `nf_conntrack_tcp.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpState {
     /// No packet was seen yet.
@@ -102,11 +102,11 @@ pub enum TcpState {
     Established,
     /// One side closed the connection.
     FinWait,
-    /// The other side acknowledged that.
+    /// One side closed the connection, and the other acknowledged that.
     CloseWait,
     /// Both sides closed the connection.
     LastAck,
-    /// Waiting for late packets.
+    /// Both sides closed the connection, and conntrack waits for late packets.
     TimeWait,
     /// A reset ended the connection.
     Close,
@@ -178,10 +178,10 @@ impl Flow {
         }
     }
 
-    /// Reads a ctnetlink message; `None` when it is no TCP over IPv4 or IPv6.
+    /// Reads a ctnetlink message; `None` if it is not about TCP over IPv4 or IPv6.
     ///
     /// # Errors
-    /// [`Malformed`] when something that every entry has is missing, or of a wrong shape.
+    /// Fails with [`Malformed`] when an attribute that every entry has is missing or has a wrong form.
     pub fn decode(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
         let (_, attrs) = message.family()?;
         let mut parts = FlowParts::default();

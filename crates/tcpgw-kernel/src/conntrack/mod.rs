@@ -44,7 +44,7 @@ use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{Netlink, restarting};
 use crate::netlink::tlv::Writer;
 
-/// Chunks that may wait for being deleted.
+/// Number of chunks of flows that may wait to be deleted.
 const QUEUE: usize = 4;
 /// Largest number of pairs that are listed one by one; for more, one pass over all flows of tcpgw is cheaper: of a
 /// million flows, all of tcpgw, one pass takes 1.4 s and a filtered one 0.42 s.
@@ -76,11 +76,12 @@ pub struct Conntrack {
 }
 
 impl Conntrack {
-    /// Opens the sockets.
+    /// Opens the sockets in the network namespace of the calling thread.
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Open`] when a socket cannot be opened, and with [`NetlinkError::Configure`] when it
+    /// cannot be set up.
     pub fn open() -> Result<Self, NetlinkError> {
         Self::with(PairFilter::Kernel)
     }

@@ -13,7 +13,7 @@ use tcpgw_core::model::FlowMark;
 pub struct Pair {
     /// The public address, `None` for any.
     pub public: Option<IpAddr>,
-    /// The service's port.
+    /// Public port of the service.
     pub public_port: u16,
     /// Address and port of the backend.
     pub backend: SocketAddr,
@@ -48,7 +48,7 @@ impl Pair {
     }
 }
 
-/// Asks for the flows of one pair, or of more (see [`dump_filtered`]).
+/// Requests the flows of one pair, or more (see [`dump_filtered`]).
 pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: FlowMark, pair: &Pair) {
     let backend = TupleEnd {
         ip: Some(pair.backend.ip()),

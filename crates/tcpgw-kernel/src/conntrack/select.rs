@@ -79,7 +79,7 @@ impl Selection {
     }
 }
 
-/// Addresses of both families are asked for.
+/// Error of a selection with addresses of both families, which no flow has.
 struct Contradiction;
 
 /// Number of entries up to which all are listed in one walk. The kernel walks its whole table, which takes

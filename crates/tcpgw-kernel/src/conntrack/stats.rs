@@ -6,20 +6,20 @@ use super::wire;
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
 
-/// Counters of all CPUs together, since the network namespace began.
+/// Counters of conntrack, summed over all CPUs, since the network namespace began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Packets that it cannot place.
+    /// Number of packets that conntrack could assign to no flow.
     pub invalid: u64,
-    /// Entries that could not be put into the table: another one had the same addresses by then.
+    /// Number of entries that could not be added to the table, because another one had the same addresses by then.
     pub insert_failed: u64,
-    /// Packets that were dropped because there was no room, or no memory.
+    /// Number of packets that were dropped because there was no room, or no memory.
     pub drop: u64,
-    /// Entries that were thrown out to make room.
+    /// Number of entries that were removed early to make room.
     pub early_drop: u64,
-    /// Look-ups that had to begin again because the table changed.
+    /// Number of look-ups that began again because the table changed.
     pub search_restart: u64,
-    /// Entries that were refused because their bucket was too long.
+    /// Number of entries that were refused because their bucket was too long.
     pub chain_too_long: u64,
 }
 
@@ -27,7 +27,7 @@ impl Stats {
     /// Reads the counters.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`NetlinkExchange::dump`].
+    /// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
     pub fn read(socket: &mut impl NetlinkExchange) -> Result<Self, NetlinkError> {
         let mut total = Self::default();
         socket.dump("read the counters of conntrack", wire::cpu_stats, |message| {

@@ -78,7 +78,7 @@ pub(super) fn stats(writer: &mut Writer, seq: u32) {
     writer.message(header, NetfilterHeader::default(), |_| {});
 }
 
-/// Asks for the counters of each CPU.
+/// Requests the counters of each CPU.
 pub(super) fn cpu_stats(writer: &mut Writer, seq: u32) {
     let header = Header {
         kind: STATS_CPU,
@@ -88,7 +88,7 @@ pub(super) fn cpu_stats(writer: &mut Writer, seq: u32) {
     writer.message(header, NetfilterHeader::default(), |_| {});
 }
 
-/// Asks for flows by a filter with flags that no kernel knows.
+/// Requests flows by a filter with flags that no kernel knows.
 pub(super) fn senseless_filter(writer: &mut Writer, seq: u32) {
     let header = Header {
         kind: GET,
@@ -101,7 +101,7 @@ pub(super) fn senseless_filter(writer: &mut Writer, seq: u32) {
     });
 }
 
-/// Asks for all flows with the mark, of both families.
+/// Requests all flows with the mark, of both families.
 pub(super) fn dump(writer: &mut Writer, seq: u32, mark: FlowMark) {
     let header = Header {
         kind: GET,
@@ -119,7 +119,7 @@ pub(super) struct StatusFilter {
     pub(super) mask: u32,
 }
 
-/// Asks for all flows with the mark and that status, of both families.
+/// Requests all flows with the mark and that status, of both families.
 pub(super) fn dump_status(writer: &mut Writer, seq: u32, mark: FlowMark, status: StatusFilter) {
     let header = Header {
         kind: GET,
@@ -211,7 +211,7 @@ pub(super) fn delete(writer: &mut Writer, seq: u32, acked: bool, key: &FlowKey) 
     });
 }
 
-/// End of a direction.
+/// End of a direction: its source or its destination.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TupleSide {
     Source,
@@ -260,7 +260,7 @@ impl Ip {
 /// Addresses that flows are filtered by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filter {
-    /// Without one the kernel filters by nothing but the mark (seen on 6.18).
+    /// Address family of the flows: without one, the kernel filters by the mark alone (seen on 6.18).
     pub(super) family: Ip,
     pub(super) original: TupleEnds,
     pub(super) reply: TupleEnds,

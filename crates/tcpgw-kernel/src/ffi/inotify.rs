@@ -13,12 +13,12 @@ use tokio::io::unix::AsyncFd;
 pub struct InotifyHandle(Arc<Inotify>);
 
 impl InotifyHandle {
-    /// Takes over the watches.
+    /// Creates a handle that owns the instance with its watches.
     pub fn new(inotify: Inotify) -> Self {
         Self(Arc::new(inotify))
     }
 
-    /// Registers it with the event loop of this thread.
+    /// Registers the instance with the event loop of this thread.
     pub fn listen(self) -> io::Result<AsyncFd<Self>> {
         // SAFETY: the descriptor is that of the instance, which is its only owner, cannot be taken out of the `Arc` while
         // `InotifyHandle` holds it, and is closed after `AsyncFd` has let go of it.

@@ -13,7 +13,7 @@ pub fn share_heap() {
     }
 }
 
-/// Returns freed memory to the system. The allocator keeps what a large change used for a moment, as long as memory
+/// Returns freed memory to the system: the allocator keeps what a large change used for a moment, as long as memory
 /// above it is in use.
 pub fn release_memory() {
     #[cfg(target_env = "gnu")]

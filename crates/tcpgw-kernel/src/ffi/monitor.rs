@@ -8,7 +8,7 @@ use tokio::io::unix::AsyncFd;
 use crate::nftables::monitor::NftablesMonitor;
 
 impl NftablesMonitor {
-    /// Registers it with the event loop of this thread.
+    /// Registers the monitor with the event loop of this thread.
     pub fn listen(self) -> io::Result<AsyncFd<Self>> {
         // SAFETY: the descriptor is that of the netlink socket, which `NftablesMonitor` owns, keeps to itself, and closes after
         // `AsyncFd` has let go of it.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd
 
 use libc::{c_int, c_void, socklen_t};
 
-/// libmnl's socket, which may move between threads and lend its descriptor.
+/// A socket of libmnl, which may move between threads and lend its descriptor.
 pub(crate) struct MnlSocket(mnl::Socket);
 
 // SAFETY: `struct mnl_socket` is a descriptor and an address on the heap, with no tie to the thread that made it;
@@ -13,7 +13,7 @@ pub(crate) struct MnlSocket(mnl::Socket);
 unsafe impl Send for MnlSocket {}
 
 impl MnlSocket {
-    /// Opens and binds one, in the network namespace of the calling thread.
+    /// Opens and binds a socket in the network namespace of the calling thread.
     pub(crate) fn open(bus: mnl::Bus) -> io::Result<Self> {
         mnl::Socket::new(bus).map(Self)
     }
@@ -49,7 +49,7 @@ pub fn set_int_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value: c_
 /// Attaches a filter (classic BPF) to a socket: what it refuses is not received.
 ///
 /// # Errors
-/// The errno of `setsockopt`; `EINVAL` when the filter is no valid program.
+/// Fails with the errno of `setsockopt`: `EINVAL` when the filter is no valid program.
 pub fn attach_filter(fd: BorrowedFd<'_>, filter: &[libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(filter.len()).map_err(io::Error::other)?,
@@ -74,11 +74,10 @@ pub fn attach_filter(fd: BorrowedFd<'_>, filter: &[libc::sock_filter]) -> io::Re
     }
 }
 
-/// Takes a TCP socket back from its connection, with a reset if there is one, so that it can be used again: connect(2), on
-/// `AF_UNSPEC`.
+/// Disconnects a TCP socket, with a reset if it is connected, so that it can be used again: connect(2), on `AF_UNSPEC`.
 ///
 /// # Errors
-/// The errno of `connect`.
+/// Fails with the errno of `connect`.
 pub fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: integers, for which all zeroes is `AF_UNSPEC` and no address.
     let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };

@@ -37,7 +37,7 @@ pub(crate) fn await_rcu_readers() -> io::Result<()> {
 /// Source: `capabilities(7)`, "Ambient".
 ///
 /// # Errors
-/// Those of `prctl(2)`.
+/// Fails with the errno of `prctl(2)`.
 pub fn clear_ambient_capabilities() -> io::Result<()> {
     // SAFETY: five integers and no pointers.
     let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
@@ -52,7 +52,7 @@ pub fn clear_ambient_capabilities() -> io::Result<()> {
 /// that a parent has left open are among them.
 ///
 /// # Errors
-/// Those of `close_range(2)`, which Linux has since 5.11 in this form.
+/// Fails with the errno of `close_range(2)`, which Linux has since 5.11 in this form.
 pub fn close_files_on_exec() -> io::Result<()> {
     const FIRST: libc::c_uint = 3;
     let flags = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).map_err(io::Error::other)?;

@@ -24,7 +24,7 @@ const CT_MARK: u32 = 3;
 const META_MARK: u32 = 3;
 /// `NFTA_PAYLOAD_SREG`.
 const PAYLOAD_SOURCE: u16 = 5;
-/// Longer values are not followed.
+/// Largest length in bytes of a value that is followed through registers.
 const MOST_VALUE: usize = 64;
 
 /// A set that rules look into.
@@ -41,7 +41,7 @@ pub(super) struct SetContent {
 /// The sets of the rule's table.
 pub(super) type TableSets<'a> = &'a dyn Fn(&str) -> Option<&'a SetContent>;
 
-/// A rule, and the names of sets that would tell more of it if they were read.
+/// A decoded rule, and the names of sets that would tell more about it if they were read.
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) rule: Rule,

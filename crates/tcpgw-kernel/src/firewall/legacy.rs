@@ -10,7 +10,7 @@ use super::save::parse;
 use super::{FirewallChain, TableFamily};
 use crate::netlink::error::NetlinkError;
 
-/// A hundred thousand rules are some 10 MB, and take a second.
+/// Bounds of the program that prints the rules: a hundred thousand rules are some 10 MB, and take a second.
 pub(super) const BOUNDS: Bounds = Bounds {
     time: Duration::from_secs(5),
     bytes: 64 << 20,
@@ -43,7 +43,7 @@ pub enum LegacyError {
         /// Error that the program reported.
         reason: String,
     },
-    /// Netlink failed.
+    /// The request to the kernel failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
 }

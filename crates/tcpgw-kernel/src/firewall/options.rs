@@ -215,7 +215,7 @@ fn extension(rule: &mut Rule, name: &str) {
     }
 }
 
-/// Stands in until the value comes.
+/// Text of the condition that stands for `-j CONNMARK` until all of its options were read.
 pub(super) const CONNMARK: &str = "-m connmark";
 
 fn is_connmark_hint(test: &Test) -> bool {

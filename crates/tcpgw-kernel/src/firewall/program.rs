@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Bytes of what it says of an error.
+/// Number of bytes of a program's standard error that are kept.
 const MOST_ERROR: usize = 4096;
-/// Between two looks whether it has ended.
+/// Pause between two checks whether the program has ended.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Bounds for the time and the output of a program.

@@ -28,7 +28,7 @@ const HOOK_DEVICES: u16 = 4;
 const DEVICE_NAME: u16 = 1;
 const DEVICE_PREFIX: u16 = 2;
 
-/// Information about what a reading left out.
+/// What a reading of the chains has left out, and whether its result may become outdated without a notification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unread {
     /// Tables that see frames of bridges instead of packets, with chains that may drop.
@@ -191,7 +191,7 @@ fn rules(
     Ok(unfinished)
 }
 
-/// Tables that are at work: whether each is owned, and its number.
+/// Tables that are in effect, each with whether it has an owner, and its number.
 type Tables = BTreeMap<(TableFamily, String), (bool, Option<u64>)>;
 
 fn tables(socket: &mut impl NetlinkExchange, own: &mut Option<OwnTable>) -> Result<Tables, NetlinkError> {

@@ -12,12 +12,14 @@ use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::tlv::{Attrs, Malformed, Message};
 use crate::nftables::nft::{LIST_ELEM, elem, msg, set};
 
-/// More sets without a name than these are not read: each costs a request. Nor are more of those that have one.
+/// Largest number of sets without a name that are read, since each costs a request, and largest number of sets with a
+/// name.
 const MOST_SETS: usize = 2000;
-/// The most elements of a named set that are read: the kernel walks a set from its beginning for every 32 KiB that it lists.
+/// Largest number of elements of a named set that are read: the kernel walks a set from its beginning for every 32 KiB
+/// that it lists.
 const MOST_ELEMENTS: usize = 20_000;
 /// Largest number of elements of named sets that are copied into rules, all rules taken together.
-const MOST_TOLD: usize = 50_000;
+const MOST_COPIED: usize = 50_000;
 /// Longest key in bytes: `NFT_DATA_VALUE_MAXLEN`.
 const LONGEST_KEY: u32 = 64;
 const SET_ANONYMOUS: u32 = 1;
@@ -97,7 +99,7 @@ impl ForeignSets {
         }
         Ok(Self {
             found,
-            left: MOST_TOLD,
+            left: MOST_COPIED,
             changes_silently: false,
         })
     }

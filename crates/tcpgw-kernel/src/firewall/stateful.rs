@@ -33,7 +33,7 @@ fn quota(parts: &ExpressionData<'_>) -> Result<Option<Test>, Malformed> {
     })
 }
 
-/// Connections are counted with the one that the packet belongs to.
+/// Returns the condition of a `connlimit`. Connections are counted with the one that the packet belongs to.
 fn connections(parts: &ExpressionData<'_>) -> Result<Option<Test>, Malformed> {
     const COUNT: u16 = 1;
     const FLAGS: u16 = 2;
@@ -116,7 +116,7 @@ pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Option<Vec<Test
     Some(test.into_iter().collect())
 }
 
-/// The matches of iptables that depend on packets before, or on the time.
+/// The matches of iptables that depend on earlier packets, or on the time.
 pub(super) const COUNTING: [&str; 7] = [
     "limit",
     "hashlimit",
@@ -141,7 +141,7 @@ pub(super) fn recent(does: u8, hits: u32, inverted: bool) -> Option<Test> {
     }
 }
 
-/// The probability 1.0.
+/// Value of the probability 1.0.
 pub(super) const CERTAIN: u32 = 1 << 31;
 
 /// Returns the condition of `-m statistic`: a probability, or every n-th packet, counted from 0.

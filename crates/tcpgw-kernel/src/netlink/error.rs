@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use crate::netlink::tlv::{Malformed, Nack, TooLong};
 
-/// Seconds after which a silent kernel is an error.
+/// Time in seconds after which a missing answer of the kernel is an error.
 pub const TIMEOUT_SECONDS: i64 = 10;
 
 /// Bytes that `netlink_sendmsg` needs free in addition to the message.
@@ -26,7 +26,7 @@ pub enum NetlinkError {
         /// Error of the kernel.
         source: io::Error,
     },
-    /// An attribute did not fit.
+    /// An attribute is longer than its length field can say.
     #[error(transparent)]
     Encode(#[from] TooLong),
     /// No thread could be started to read or write beside this one.

@@ -25,11 +25,11 @@ use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::tlv::{Messages, Writer};
 
 const TIMEOUT: Duration = Duration::from_secs(TIMEOUT_SECONDS.cast_unsigned());
-/// Bytes of one receive; dumps come in parts of at most 32 KiB, other answers are smaller.
+/// Size in bytes of the buffer for one receive; dumps come in parts of at most 32 KiB, other answers are smaller.
 const PART: usize = 128 * 1024;
-/// Bytes of answers that may wait in the kernel.
+/// Number of bytes of answers that may wait in the kernel.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
-/// Most parts of one `sendmsg` (`UIO_MAXIOV`).
+/// Largest number of parts of one `sendmsg` (`UIO_MAXIOV`).
 const MAX_PARTS: usize = 1024;
 /// Number of attempts of [`restarting`].
 const ATTEMPTS: u32 = 8;
@@ -68,7 +68,8 @@ impl Netlink {
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Open`] when the socket cannot be opened, and with [`NetlinkError::Configure`] when it
+    /// cannot be set up.
     pub fn netfilter() -> Result<Self, NetlinkError> {
         Self::open(mnl::Bus::Netfilter)
     }
@@ -77,7 +78,8 @@ impl Netlink {
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Open`] when the socket cannot be opened, and with [`NetlinkError::Configure`] when it
+    /// cannot be set up.
     pub fn route() -> Result<Self, NetlinkError> {
         let netlink = Self::open(mnl::Bus::Route)?;
         netlink.enable("NETLINK_GET_STRICT_CHK", libc::NETLINK_GET_STRICT_CHK)?;
@@ -88,15 +90,17 @@ impl Netlink {
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Open`] when the socket cannot be opened, and with [`NetlinkError::Configure`] when it
+    /// cannot be set up.
     pub fn sock_diag() -> Result<Self, NetlinkError> {
         Self::open(mnl::Bus::SockDiag)
     }
 
-    /// Opens one to the policies of IPsec.
+    /// Opens a socket to the policies of IPsec.
     ///
     /// # Errors
-    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Open`] when the socket cannot be opened, and with [`NetlinkError::Configure`] when it
+    /// cannot be set up.
     pub fn xfrm() -> Result<Self, NetlinkError> {
         Self::open(mnl::Bus::Xfrm)
     }
@@ -105,7 +109,7 @@ impl Netlink {
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Configure`] when the kernel refuses the subscription.
     pub fn join(&self, group: libc::c_int) -> Result<(), NetlinkError> {
         set_int_option(self.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group).map_err(|source| {
             NetlinkError::Configure {
@@ -119,7 +123,7 @@ impl Netlink {
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Configure`].
+    /// Fails with [`NetlinkError::Configure`] when the kernel refuses the filter.
     pub fn filter(&self, filter: &[libc::sock_filter]) -> Result<(), NetlinkError> {
         attach_filter(self.as_fd(), filter).map_err(|source| NetlinkError::Configure {
             option: "SO_ATTACH_FILTER",
@@ -139,7 +143,8 @@ impl Netlink {
         self.seq
     }
 
-    /// Numbers up to `seq` were used: an answer to one of them that comes late is not taken for another one's.
+    /// Records that the numbers up to `seq` were used, so that a late answer to one of them is not taken for the answer
+    /// to another request.
     pub fn skip_seq(&mut self, seq: u32) {
         self.seq = self.seq.max(seq);
     }
@@ -154,7 +159,7 @@ impl Netlink {
     ///
     /// # Errors
     ///
-    /// Fails with [`NetlinkError::Send`]; nothing was done then.
+    /// Fails with [`NetlinkError::Send`] when the kernel does not accept all bytes; nothing was done then.
     pub fn send(&mut self, what: &'static str, parts: &[IoSlice<'_>]) -> Result<(), NetlinkError> {
         if parts.len() > MAX_PARTS {
             let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();

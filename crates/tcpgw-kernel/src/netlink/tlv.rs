@@ -17,7 +17,7 @@ const ATTR_LEN: usize = 4;
 
 /// Attribute flag: the payload is attributes (`NLA_F_NESTED`).
 const NESTED: u16 = 0x8000;
-/// An attribute or message grew over what its length field can say: 65,535 bytes, or 4 GiB.
+/// Error of an attribute or message that is longer than its length field can say: 65,535 bytes, or 4 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to encode a netlink request: an attribute is longer than 65,535 bytes")]
 pub struct TooLong;
@@ -25,18 +25,18 @@ pub struct TooLong;
 /// The `nfgenmsg` that every netfilter message begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetfilterHeader {
-    /// `NFPROTO_*`, for conntrack `AF_*`.
+    /// Address family: `NFPROTO_*`, for conntrack `AF_*`.
     pub family: u8,
-    /// `NFNETLINK_V0` (0) everywhere but where a subsystem says otherwise.
+    /// Version: `NFNETLINK_V0` (0), unless a subsystem defines another one.
     pub version: u8,
-    /// Sent in network byte order; the subsystem of a batch, or the low 16 bits of the generation id.
+    /// Resource id, sent in network byte order: the subsystem of a batch, or the low 16 bits of the generation id.
     pub res_id: u16,
 }
 
 /// The beginning of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// `nlmsg_type`; for netfilter `subsystem << 8 | message`.
+    /// Type of the message (`nlmsg_type`); for netfilter `subsystem << 8 | message`.
     pub kind: u16,
     /// Flags `NLM_F_*`.
     pub flags: u16,
@@ -179,8 +179,7 @@ impl Writer {
         }
     }
 
-    /// Writes bytes as they are, padded to 4: a fixed structure in front of attributes, or whole messages made
-    /// elsewhere.
+    /// Writes bytes unchanged, padded to 4: a fixed structure in front of attributes, or whole messages made elsewhere.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
         self.pad();
@@ -196,7 +195,7 @@ impl Writer {
         self.buffer.is_empty()
     }
 
-    /// Forgets what was written and keeps the memory.
+    /// Removes what was written, and keeps the memory.
     pub fn clear(&mut self) {
         self.buffer.clear();
         self.too_long = false;

@@ -20,7 +20,7 @@ use tcpgw_core::ruleset::skeleton::{self as rules, OptionalSets, SkeletonChain};
 /// `found`.
 ///
 /// # Errors
-/// Fails when the kernel refuses a request or its answer cannot be read: those of [`NetlinkExchange::dump`].
+/// Fails when the kernel refuses a request or its answer cannot be read: see [`NetlinkExchange::dump`].
 pub fn skeleton_is_ours(
     socket: &mut impl NetlinkExchange,
     mark: FlowMark,
@@ -57,7 +57,7 @@ pub fn expected_chains(mark: FlowMark, found: &Survey) -> BTreeMap<String, Skele
 /// Returns whether the table has these chains and no others.
 ///
 /// # Errors
-/// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
+/// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::dump`].
 pub fn chains_match(
     socket: &mut impl NetlinkExchange,
     chains: &BTreeMap<String, SkeletonChain>,
@@ -83,7 +83,7 @@ pub fn chains_match(
 /// Returns whether the table has the rules of these chains and no others.
 ///
 /// # Errors
-/// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
+/// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::dump`].
 pub fn rules_match(
     socket: &mut impl NetlinkExchange,
     chains: &BTreeMap<String, SkeletonChain>,

@@ -22,7 +22,7 @@ use tcpgw_core::ruleset::spec::{Payload, SetSpec};
 /// gives them.
 ///
 /// # Errors
-/// Fails when the kernel refuses a request or its answer cannot be read: those of [`NetlinkExchange::dump`]. Fails with
+/// Fails when the kernel refuses a request or its answer cannot be read: see [`NetlinkExchange::dump`]. Fails with
 /// [`NetlinkError::Interrupted`] when a dump lists a key with two values.
 pub fn elements(socket: &mut impl NetlinkExchange, found: &Survey) -> Result<(Ruleset, bool), NetlinkError> {
     let mut sets = BTreeMap::new();
@@ -63,7 +63,7 @@ pub fn elements(socket: &mut impl NetlinkExchange, found: &Survey) -> Result<(Ru
 /// Reads what packets have counted in a set, by key.
 ///
 /// # Errors
-/// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
+/// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::dump`].
 pub fn counted(socket: &mut impl NetlinkExchange, name: SetName) -> Result<Vec<Counted>, NetlinkError> {
     let mut counted = Vec::new();
     dump_elements(socket, name, |element| {
@@ -83,7 +83,7 @@ pub fn counted(socket: &mut impl NetlinkExchange, name: SetName) -> Result<Vec<C
 /// counted, or there is no such set.
 ///
 /// # Errors
-/// Fails when the kernel refuses the request or its answer cannot be read: those of
+/// Fails when the kernel refuses the request or its answer cannot be read: see
 /// [`NetlinkExchange::request`].
 pub fn counter(
     socket: &mut impl NetlinkExchange,
@@ -182,8 +182,8 @@ impl<'a> DecodedElement<'a> {
         Ok(element)
     }
 
-    /// Appends it to the rows and returns whether it has their shape. Limits of another form are read as zeros: such a row differs
-    /// from what is wanted, and so is replaced.
+    /// Appends the element to the rows, and returns whether it has their form. Limits of another form are read as
+    /// zeros: such a row differs from the desired one, and so is replaced.
     fn push_to(&self, rows: &mut Rows, spec: &SetSpec) -> bool {
         let key = self.key.filter(|key| key.len() == spec.key_len());
         let end = if spec.interval {

@@ -32,12 +32,12 @@ pub struct OlderChains {
     pub legacy4: bool,
     /// Whether ip6tables-legacy had its table `nat`.
     pub legacy6: bool,
-    /// Whether these are all there were: the kernel keeps some fifty.
+    /// Whether the list is complete: the kernel has room for some fifty chains.
     pub complete: bool,
 }
 
 impl OlderChains {
-    /// Returns those among all chains.
+    /// Returns those of these chains that are NAT chains of other programs at tcpgw's hook and priority.
     pub fn among(chains: &[FirewallChain], legacy4: bool, legacy6: bool) -> Self {
         let at_our_place = |chain: &&FirewallChain| {
             let base = chain

@@ -14,7 +14,7 @@ use tcpgw_core::ruleset::spec::{
 use tcpgw_core::ruleset::stmt::SLOT_MODULUS;
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
-/// Limits of an element that is added without limits of its own. tcpgw adds none of those; other programs might.
+/// Limits of an element that was added without limits. tcpgw adds no such element; other programs might.
 const LEAST: Limits = Limits {
     packet_rate: 1,
     packet_burst: 1,

@@ -51,7 +51,7 @@ impl Survey {
 /// Reads which sets and turn chains there are, and whether the sets are made as this program makes them.
 ///
 /// # Errors
-/// Fails when the kernel refuses a request or its answer cannot be read: those of [`NetlinkExchange::dump`].
+/// Fails when the kernel refuses a request or its answer cannot be read: see [`NetlinkExchange::dump`].
 pub fn survey(socket: &mut impl NetlinkExchange, room: Room) -> Result<Survey, NetlinkError> {
     let mut found = Survey {
         sets_match: true,
@@ -109,7 +109,7 @@ fn expected_set(name: SetName, room: Room) -> Vec<u8> {
 /// these.
 ///
 /// # Errors
-/// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
+/// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::dump`].
 pub fn timeouts(
     socket: &mut impl NetlinkExchange,
     idle: &BTreeSet<Timeouts>,

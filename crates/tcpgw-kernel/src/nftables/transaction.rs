@@ -11,7 +11,8 @@ use self::sealed::Origin;
 use crate::netlink::tlv::{Header, NetfilterHeader, TooLong, Writer};
 use crate::nftables::nft;
 
-/// Bytes after which a new piece of the buffer begins. The pieces are sent together; one growing buffer would be copied.
+/// Size in bytes from which a new piece of the buffer begins. The pieces are sent together; one growing buffer would be
+/// copied.
 const PIECE: usize = 1 << 20;
 const INET: NetfilterHeader = NetfilterHeader {
     family: nft::INET,
@@ -19,7 +20,7 @@ const INET: NetfilterHeader = NetfilterHeader {
     res_id: 0,
 };
 
-/// A transaction that messages are added to.
+/// A transaction under construction, to which messages are added.
 pub struct Transaction {
     pieces: Vec<Writer>,
     origins: Vec<Origin>,

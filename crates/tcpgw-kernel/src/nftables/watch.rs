@@ -14,12 +14,12 @@ pub(crate) const GROUP: libc::c_int = 7;
 /// `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE` and so on).
 const NAMES_TABLE: u16 = 1;
 
-/// Monitor of every commit. Each one costs the kernel time: open it only when it is needed.
+/// Monitor of every commit, each of which costs the kernel time while it is open: open it only when it is needed.
 #[derive(Debug)]
 pub(crate) struct Watch(Netlink);
 
 impl Watch {
-    /// Begins to watch.
+    /// Opens the monitor in the network namespace of the calling thread.
     pub(crate) fn open() -> Result<Self, NetlinkError> {
         let socket = Netlink::netfilter()?;
         socket.join(GROUP)?;

@@ -36,7 +36,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// Returns all links whose names are text.
     ///
     /// # Errors
-    /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
+    /// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::dump`].
     pub fn links(&mut self) -> Result<Vec<LinkEntry>, NetlinkError> {
         restarting(|| {
             let mut links = Vec::new();

@@ -96,11 +96,11 @@ pub struct LinkDetails {
 /// Offloads of an interface that handle many packets at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// Received packets are merged so that they cannot be told apart again.
+    /// Whether received packets are merged so that they cannot be told apart again.
     pub lro: bool,
-    /// Received packets are merged.
+    /// Whether received packets are merged.
     pub gro: bool,
-    /// Packets to be sent are cut late.
+    /// Whether packets are cut into segments only when they are sent.
     pub gso: bool,
 }
 
@@ -117,7 +117,7 @@ pub struct Neighbour {
     pub failed: bool,
 }
 
-/// Behind which port of a bridge a hardware address was seen.
+/// Entry of a bridge's forwarding table: the port behind which a hardware address was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Learned {
     /// The hardware address.
@@ -179,7 +179,7 @@ pub fn links() -> Result<Vec<LinkDetails>, NetlinkError> {
     Ok(links)
 }
 
-/// Asks each link what it does to many packets at once, by three ioctls each.
+/// Reads the offloads of each link, by three ioctls for each.
 pub fn read_offloads(links: &mut [LinkDetails]) {
     for link in links {
         link.offloads = offloads(&link.name);

@@ -49,7 +49,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// Rules may lead to local routes in other tables: see [`Routes::find_local`].
     ///
     /// # Errors
-    /// Fails when the kernel refuses a request or its answer cannot be read: those of [`NetlinkExchange::dump`].
+    /// Fails when the kernel refuses a request or its answer cannot be read: see [`NetlinkExchange::dump`].
     pub fn local_addresses(&mut self) -> Result<LocalAddresses, NetlinkError> {
         restarting(|| {
             let mut found = LocalAddresses::default();
@@ -71,7 +71,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// does. Each takes a look-up.
     ///
     /// # Errors
-    /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
+    /// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::request`].
     pub fn find_local(
         &mut self,
         known: &mut LocalAddresses,

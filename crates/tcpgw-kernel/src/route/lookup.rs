@@ -38,7 +38,7 @@ pub struct RouteTo {
 /// An entry of a routing table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteEntry {
-    /// Packets to which addresses it is for.
+    /// Network of the destinations that the entry is for.
     pub network: IpNet,
     /// Number of the table, as in `ip route show table NUMBER`.
     pub table: u32,
@@ -62,9 +62,10 @@ struct RouteQuery {
     /// Interface by which the packet comes in; `None`: this machine sends it.
     input: Option<u32>,
     mark: Option<u32>,
-    /// `None`: the query names no protocol, so that no routing rule for a protocol or a port applies.
+    /// Ports of the packet; `None`: the query names no protocol, so that no routing rule for a protocol or a port
+    /// applies.
     ports: Option<TcpPorts>,
-    /// [`RouteFlags::FibMatch`] asks for the table's entry instead of the route.
+    /// Flags of the query: with [`RouteFlags::FibMatch`] the answer is the table's entry instead of the route.
     flags: RouteFlags,
 }
 
@@ -84,7 +85,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// Returns where packets to `address` go; `None`: there is no route, or one that refuses.
     ///
     /// # Errors
-    /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
+    /// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::request`].
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteTo>, NetlinkError> {
         let mut found = self.way_to(address, None, None)?;
         if let Some(route) = &mut found {
@@ -202,11 +203,11 @@ impl<A: NetlinkExchange> Routes<A> {
         }
     }
 
-    /// Returns whether a rule of policy routing asks for the protocol or the ports of packets, so that packets to one address may take
-    /// several ways.
+    /// Returns whether a rule of policy routing depends on the protocol or the ports of packets, so that packets to one
+    /// address may take several routes.
     ///
     /// # Errors
-    /// Fails when the kernel cannot be asked, or refuses: those of [`NetlinkExchange::dump`].
+    /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::dump`].
     pub fn routes_by_port(&mut self) -> Result<bool, NetlinkError> {
         restarting(|| {
             let mut found = false;

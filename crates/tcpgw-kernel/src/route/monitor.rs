@@ -48,22 +48,24 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
     reason = "each kind of change is independent of the others"
 )]
 pub struct Notification {
-    /// Links were added, removed, renamed, switched on or off.
+    /// Whether links were added, removed, renamed, switched on or off.
     pub links: bool,
-    /// Addresses of this machine were added or removed, among them local routes to single addresses or prefixes.
+    /// Whether addresses of this machine were added or removed, among them local routes to single addresses or
+    /// prefixes.
     pub addresses: bool,
     /// Whether routes changed.
     pub routes: bool,
-    /// Routing rules (`ip rule`).
+    /// Whether routing rules (`ip rule`) were added or removed.
     pub rules: bool,
-    /// Settings of interfaces, or of all: `forwarding` and `ip_forward`, `force_forwarding`, `rp_filter`.
+    /// Whether settings of interfaces, or of all, changed: `forwarding` and `ip_forward`, `force_forwarding`,
+    /// `rp_filter`.
     pub settings: bool,
-    /// Messages were lost: anything may have changed, and all other fields are set, too.
+    /// Whether messages were lost: anything may have changed, and all other fields are set, too.
     pub lost: bool,
 }
 
 impl Notification {
-    /// Anything may have changed.
+    /// The notification after a loss of messages: anything may have changed.
     pub const LOST: Self = Self {
         links: true,
         addresses: true,
@@ -73,7 +75,7 @@ impl Notification {
         lost: true,
     };
 
-    /// Returns what one message tells; nothing for messages of other kinds.
+    /// Returns the changes that a message reports; none for messages of other kinds.
     fn of(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Self {
         use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, DelRule, NewAddress, NewLink, NewRoute, NewRule};
         let mut told = Self::default();
@@ -89,7 +91,7 @@ impl Notification {
         told
     }
 
-    /// Returns what a message about settings tells.
+    /// Returns the changes that a message about settings reports.
     fn of_settings(payload: &NetlinkPayload<AnyMessage>) -> Self {
         match payload {
             NetlinkPayload::InnerMessage(AnyMessage) => Self {
@@ -101,7 +103,7 @@ impl Notification {
         }
     }
 
-    /// Adds what another one tells.
+    /// Adds the changes of another notification.
     pub fn add(&mut self, other: Self) {
         self.links |= other.links;
         self.addresses |= other.addresses;
@@ -238,10 +240,10 @@ async fn keep_following(first: io::Result<(Driver, NotificationStream)>, sender:
     }
 }
 
-/// The receiver is gone.
+/// Error: the receiver of notifications has been dropped.
 struct Closed;
 
-/// Returns when the connection has died.
+/// Passes notifications on until the connection has failed.
 async fn listen(
     driver: Driver,
     messages: NotificationStream,

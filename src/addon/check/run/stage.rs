@@ -10,7 +10,7 @@ pub(super) const MAX_LOST: u32 = 3;
 
 /// Stage of a run.
 pub(super) enum CheckStage {
-    /// The next check.
+    /// No answer is awaited: the next check can begin.
     Ready,
     /// The answer to a check's own request is awaited.
     Asked(Box<CheckRequest>),

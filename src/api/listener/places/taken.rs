@@ -54,28 +54,28 @@ pub(super) enum Admission {
     Stalled,
 }
 
-/// Whether a connection that asks nothing is closed for another one.
+/// Result of an attempt to close a connection that asks nothing in favour of another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Displaced {
     /// A connection was told to leave.
     Told,
-    /// One may be, at that time.
+    /// A connection may be told to leave at that time.
     Later(Instant),
     /// No client has more and holds some with connections that ask nothing.
     Nobody,
 }
 
-/// Goods that connections take, of which there may be too few.
+/// Resource of connections, of which there is a limited number.
 #[derive(Debug, Clone, Copy)]
 enum Scarce {
-    /// Connections.
+    /// Seats: accepted connections.
     Seats,
-    /// Connections that are served.
+    /// Places: connections that are served.
     Places,
 }
 
 impl Scarce {
-    /// Returns how much of it a client has.
+    /// Returns the number of them that a client has.
     fn size(self, share: &ClientShare) -> usize {
         match self {
             Self::Seats => share.seats,
@@ -83,7 +83,7 @@ impl Scarce {
         }
     }
 
-    /// Returns since when a silent connection has it, if it has.
+    /// Returns the time since which a silent connection has one; `None`: it has none.
     fn since(self, silent: &Silent) -> Option<Instant> {
         match self {
             Self::Seats => Some(silent.since),
@@ -230,7 +230,8 @@ impl TakenPlaces {
         self.displace(client, now, silence, Scarce::Seats, own)
     }
 
-    /// Does the same for places, if all are taken.
+    /// Tells a silent connection to leave its place as [`Self::displace_seat`] does for a seat, if all places are
+    /// taken.
     pub(super) fn displace_place(
         &mut self,
         client: ClientAddress,
@@ -246,7 +247,7 @@ impl TakenPlaces {
         self.displace(client, now, silence, Scarce::Places, own)
     }
 
-    /// Does it for what is scarce, of which this client has `own`.
+    /// Tells a silent connection to leave, in favour of a client that has `own` of the scarce resource.
     fn displace(
         &mut self,
         client: ClientAddress,
@@ -288,7 +289,7 @@ impl TakenPlaces {
         self.places == 0
     }
 
-    /// Returns the number of clients that have something.
+    /// Returns the number of clients with seats or places.
     #[cfg(test)]
     pub(super) fn clients(&self) -> usize {
         self.clients.len()

@@ -26,7 +26,7 @@ use tcpgw_core::model::{Limit, LimitDirection, Service, duration};
 /// Age from which the page shows how old a reading is.
 const LATE: Duration = Duration::from_secs(5);
 
-/// All that a page shows.
+/// The contents of an app's page.
 pub(super) struct AppPage<'p> {
     pub(super) app: &'p AppView,
     pub(super) gateway: GatewayProperties<'p>,

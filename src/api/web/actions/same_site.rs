@@ -1,4 +1,4 @@
-//! Whether a request comes from a page of this site, as the browser says it.
+//! Check that a request comes from a page of this site, by what the browser says.
 
 use axum::http::{HeaderMap, Uri, header};
 

@@ -1,4 +1,4 @@
-//! When a page is told that something has changed, and what is said then.
+//! Times of the messages that tell a page of changes, and the notices in them.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ impl LivePace {
         self.due = self.due.min(now.max(self.last + LEAST));
     }
 
-    /// Notes that the page was told.
+    /// Records that a message was sent to the page.
     pub(super) fn told(&mut self, now: Instant) {
         *self = Self::new(now);
     }

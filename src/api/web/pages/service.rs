@@ -1,4 +1,4 @@
-//! The page of one service: what is asked for it, and of whom.
+//! The page of one service, with values from the daemon, the store and the kernel.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

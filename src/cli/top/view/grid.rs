@@ -45,9 +45,9 @@ impl GridColumn {
 pub(super) struct GridPlace {
     /// Place among all columns.
     pub(super) at: usize,
-    /// Begin.
+    /// First column on the screen.
     pub(super) x: u16,
-    /// Width.
+    /// Width in columns.
     pub(super) width: u16,
 }
 

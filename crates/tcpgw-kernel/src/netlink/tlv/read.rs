@@ -1,4 +1,4 @@
-//! Reads messages and attributes where they lie.
+//! Reading of messages and attributes in place.
 
 use std::mem;
 
@@ -20,7 +20,7 @@ pub(super) const ACK_TLVS: u16 = 0x200;
 pub(super) const NLMSGERR_ATTR_MSG: u16 = 1;
 pub(super) const NLMSGERR_ATTR_OFFS: u16 = 2;
 
-/// Bytes that are no netlink message or attribute, or one of another shape than asked for.
+/// Error of bytes that are no netlink message or attribute, or not of the requested form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to decode a netlink answer: {what}")]
 pub struct Malformed {
@@ -181,7 +181,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The messages in a received buffer. After the first error it ends.
+/// Iterator over the messages in a received buffer, which ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Messages<'a>(&'a [u8]);
 
@@ -230,7 +230,7 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// The attributes in a payload. After the first error it ends.
+/// Iterator over the attributes in a payload, which ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Attrs<'a>(&'a [u8]);
 

@@ -32,7 +32,7 @@ pub(super) struct Origin {
     pub(super) subject: MessageSubject,
 }
 
-/// A transaction that is whole and can be sent.
+/// A complete transaction, which can be sent.
 pub struct Sealed {
     pub(super) pieces: Vec<Vec<u8>>,
     pub(super) origins: Vec<Origin>,

@@ -303,6 +303,6 @@ impl Transaction {
     }
 }
 
-/// Attributes have 16 bits of length; a list of elements ends before that. The longest element, one with limits, has under
-/// 200 bytes.
+/// Largest number of bytes in one list of elements: attributes have 16 bits of length, and the longest element, one
+/// with limits, has under 200 bytes.
 const ELEMENTS: usize = 60_000;
