@@ -258,7 +258,7 @@ impl Store {
         self.read(|connection, _| history::removed(connection))
     }
 
-    /// Records the beginning of a deploy, in the phase [`Phase::Probing`]. Returns its id, which is never used again.
+    /// Records the beginning of a deploy, in the phase [`DeployPhase::Probing`]. Returns its id, which is never used again.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 //!
 //! The kernel's own numbers fall: a flow that ends takes its counters with it, and a table that is replaced begins with
 //! new ones. A [`Ledger`] adds up what was gained between samples. It takes samples, ends of flows and the bytes of an
-//! earlier ledger, and knows neither a clock, nor a socket, nor a file. [`file`] keeps it for the next daemon.
+//! earlier ledger, and knows neither a clock, nor a socket, nor a file. [`mod@file`] keeps it for the next daemon.
 
 pub mod drop_sets;
 pub mod file;

@@ -59,7 +59,7 @@ pub struct Spec {
     pub resolver: Option<PathBuf>,
     /// The pipe from `tcpgw up`.
     pub control: RawFd,
-    /// The pipe to it, for [`Report`]s, one a line.
+    /// The pipe to it, for [`HelperReport`]s, one a line.
     pub report: RawFd,
     /// Program and arguments.
     pub command: Vec<String>,

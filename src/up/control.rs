@@ -37,9 +37,9 @@ pub enum UpRequest {
     Scale(Vec<String>),
     /// End the app.
     Stop,
-    /// Reserve an address for a process of the client, which is answered by [`Answer::Place`].
+    /// Reserve an address for a process of the client, which is answered by [`UpAnswer::Place`].
     Attach,
-    /// After [`Request::Attach`]: connect the network namespace of the process with this number.
+    /// After [`UpRequest::Attach`]: connect the network namespace of the process with this number.
     Connect(u32),
 }
 

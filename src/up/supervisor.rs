@@ -61,7 +61,7 @@ pub enum Action {
     Remove(InstanceId),
     /// Send connections to these; `at_once`: others have ended, so that their connections need not be waited for.
     Balance {
-        /// Its number, for [`Input::Balanced`].
+        /// Its number, for [`SupervisorEvent::Balanced`].
         number: u64,
         /// The instances of [`TCP`].
         targets: Vec<InstanceId>,

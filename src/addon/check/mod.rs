@@ -1,6 +1,6 @@
 //! A conformance test of providers: what is asked, in which order, and what an answer has to be, by the documents of each dialect.
 //!
-//! Pure: a [`Run`] says what to send next and takes what came of it. Sockets, clocks and signals are the caller's. The checks are
+//! Pure: a [`CheckRun`] says what to send next and takes what came of it. Sockets, clocks and signals are the caller's. The checks are
 //! the tables in `osb` and `resources`; each names the document and the section that its rule is from.
 
 mod catalog;

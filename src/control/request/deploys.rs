@@ -76,7 +76,7 @@ pub struct DeployView {
 pub struct TargetView {
     /// Address of the backend.
     pub backend: SocketAddr,
-    /// State by probes: see [`HealthView::state`](super::HealthView::state).
+    /// State by probes: see [`HealthView::state`](crate::view::snapshot::HealthView::state).
     pub health: Cow<'static, str>,
     /// Reason why the last probe failed, if it did.
     pub reason: Option<String>,

@@ -177,7 +177,7 @@ pub struct BackendView {
     pub desired: Cow<'static, str>,
     /// Whether it gets new connections.
     pub balanced: bool,
-    /// State by probes: see [`HealthView::state`](super::HealthView::state).
+    /// State by probes: see [`HealthView::state`](crate::view::snapshot::HealthView::state).
     pub health: Option<Cow<'static, str>>,
     /// Reason why the last probe failed, if it did.
     pub reason: Option<String>,

@@ -36,7 +36,7 @@ pub struct FirewallChain {
     pub handle: Option<u64>,
     /// Properties of a base chain; `None` for other chains.
     pub base: Option<FirewallBase>,
-    /// The interfaces whose packets it sees, where it is hooked to interfaces ([`Hook::is_of_interfaces`]).
+    /// The interfaces whose packets it sees, where it is hooked to interfaces ([`FirewallHook::is_of_interfaces`]).
     pub devices: Vec<Device>,
     /// Rules in order.
     pub rules: Vec<Rule>,

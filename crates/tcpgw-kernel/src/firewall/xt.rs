@@ -109,7 +109,7 @@ pub(super) fn tcp_flags(mask: u8, flags: u8, negated: bool) -> Test {
     }
 }
 
-/// Decodes `struct xt_multiport_v1`: flags, count, ports[15], whether a port begins a range [15], invert.
+/// Decodes `struct xt_multiport_v1`: flags, count, 15 ports, for each whether it begins a range, invert.
 fn multiport(info: &[u8]) -> Option<Vec<Test>> {
     const LIST: usize = 15;
     let (flags, count) = (*info.first()?, usize::from(*info.get(1)?));
