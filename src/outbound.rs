@@ -172,10 +172,10 @@ pub enum Failed {
     #[error("the TLS handshake failed: {}", certificates::in_words(.0))]
     Tls(io::Error),
     /// The server's name cannot be in a certificate.
-    #[error("the host's name cannot be verified")]
+    #[error("the host's name cannot be in a certificate: name the server by a DNS name or an IP address")]
     Name,
     /// The connection broke off, or the answer is not HTTP.
-    #[error("the exchange failed: {0}")]
+    #[error("the request or its answer broke off, or is not HTTP: {0}")]
     Http(String),
     /// The body of the answer is too large.
     #[error("the answer has more than {} MiB", BODY >> 20)]

@@ -59,10 +59,10 @@ const WAKE: u64 = u64::MAX;
 #[derive(Debug, Error)]
 pub enum ProbeError {
     /// The system refused a resource of the thread.
-    #[error("failed to start probing: {0}")]
+    #[error("failed to start the thread that probes backends: {0}")]
     Start(#[from] io::Error),
     /// The thread has ended, because its reports are not received any more or `epoll_wait` failed, which was logged.
-    #[error("failed to probe: its thread has ended")]
+    #[error("failed to probe backends: the thread that probes has ended")]
     Gone,
 }
 

@@ -125,7 +125,7 @@ pub(super) fn router(
             let handler = if is_refused { refused(method) } else { handler };
             router.route(path, handler)
         })
-        .fallback(async || ApiError::not_found("there is no such path; GET /v1/openapi.json says which there are"))
+        .fallback(async || ApiError::not_found("there is no such path; GET /v1/openapi.json lists all paths"))
         .method_not_allowed_fallback(async || {
             let message = "this path does not support that method; the header Allow lists those that it supports";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)

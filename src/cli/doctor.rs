@@ -168,7 +168,7 @@ impl DaemonState {
             Self::Forbidden(reason) => ("the daemon's own checks".into(), reason.clone()),
             Self::Answers(view) if view.told.unknown > 0 => (
                 count(view.told.unknown, "problem"),
-                "the daemon tells of problems that this program does not know: `tcpgw status` of the daemon's version shows them".into(),
+                "the daemon reports problems that this version of tcpgw does not know: `tcpgw status` of the daemon's version shows them".into(),
             ),
             _ => return None,
         };

@@ -174,7 +174,7 @@ impl Global {
             Failure::Refused(match why {
                 Some(why) => format!("only a daemon {what}; {}", why.message),
                 None => format!(
-                    "no daemon is at work for this network namespace, and only a daemon {what}: start one (`tcpgw daemon`, or the \
+                    "no daemon runs in this network namespace, and only a daemon {what}: start one (`tcpgw daemon`, or the \
                      unit tcpgw.service), or name its socket (--socket)"
                 ),
             })

@@ -17,7 +17,7 @@ pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
     tell(global, &without_daemon(global, locking.lock_timeout)?)
 }
 
-/// Removes everything, where no daemon is at work.
+/// Removes everything, where no daemon runs.
 pub(super) fn without_daemon(global: &Global, lock_timeout: Duration) -> Result<TornDown, Failure> {
     // Flows to be removed have the mark that the table names, whatever the configuration says.
     let config = global.config_for_looking();

@@ -273,7 +273,9 @@ fn stop(global: &Global, procfile: &Path) -> Outcome {
     match cleaned {
         0 => {}
         1 => global.say("cleaned up after a `tcpgw up` that was killed"),
-        number => global.say(&format!("cleaned up after {number} times `tcpgw up` that were killed")),
+        number => global.say(&format!(
+            "cleaned up after {number} runs of `tcpgw up` that were killed"
+        )),
     }
     Ok(Code::Success)
 }

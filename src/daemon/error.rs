@@ -30,7 +30,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// The group that may use the socket does not exist.
-    #[error("failed to find the group {0:?} (socket_group): there is none of that name")]
+    #[error("the group {0:?} (socket_group) does not exist: create it, or name another one")]
     Group(String),
     /// The prober cannot be started, or has ended.
     #[error(transparent)]

@@ -93,7 +93,9 @@ impl HooksThread {
     pub(super) fn end(self) {
         drop(self.end);
         if self.thread.join().is_err() {
-            tracing::error!("the thread that tells hooks has died");
+            tracing::error!(
+                "the thread that delivers events to hooks has died: hooks get no events until the daemon is restarted"
+            );
         }
     }
 }
@@ -266,7 +268,9 @@ impl Dispatcher {
     fn ended(&mut self, ended: Result<DeliveryEnd, tokio::task::JoinError>, now: Instant) {
         let (id, delivered) = match ended {
             Ok(ended) => ended,
-            Err(error) => return tracing::error!(%error, "a delivery to a hook has died"),
+            Err(error) => {
+                return tracing::error!(%error, "the delivery of an event to a hook has crashed: this is a bug in tcpgw, please report it");
+            }
         };
         // The hook may have been removed in the meantime.
         if let Some(hook) = self.hooks.iter_mut().find(|hook| hook.id == id) {
@@ -328,7 +332,7 @@ impl ConfiguredHook {
         let fate = self.queue.ended(delivered.is_ok(), now);
         let Err(why) = delivered else {
             if self.failure.take().is_some() {
-                tracing::info!(hook = name, "a hook takes events again");
+                tracing::info!(hook = name, "a hook accepts events again");
             }
             return;
         };
@@ -337,7 +341,7 @@ impl ConfiguredHook {
             tracing::warn!(
                 hook = name,
                 attempts,
-                "failed to tell a hook: {why}; again in {seconds} s"
+                "failed to deliver an event to a hook: {why}; next attempt in {seconds} s"
             );
         } else {
             tracing::warn!(hook = name, attempts, "an event for a hook is lost: {why}");
@@ -363,7 +367,7 @@ impl ConfiguredHook {
         let is_failing = self.failure.is_some() && self.queue.attempts() >= TOLD_AFTER;
         is_failing.then(|| {
             format!(
-                "hook {name} takes no events, of which {} wait{}; each is lost after {ATTEMPTS} attempts",
+                "hook {name} accepts no events, of which {} wait{}; each is lost after {ATTEMPTS} attempts",
                 self.queue.left(),
                 cause()
             )

@@ -29,7 +29,7 @@ pub enum ReadonlySocketError {
     )]
     SamePath(PathBuf),
     /// The group that may use the socket does not exist.
-    #[error("failed to find the group {0:?} (socket_readonly_group): there is none of that name")]
+    #[error("the group {0:?} (socket_readonly_group) does not exist: create it, or name another one")]
     Group(String),
 }
 

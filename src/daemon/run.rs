@@ -141,7 +141,7 @@ impl Api {
                 let ended = task.await;
                 self.0 = None;
                 if let Err(error) = ended {
-                    tracing::error!(%error, "the API has ended");
+                    tracing::error!(%error, "the task that serves the API has failed");
                 }
             }
             None => std::future::pending().await,

@@ -191,7 +191,9 @@ impl Watchdog {
                 if is_alive {
                     tell(&[NotifyState::Watchdog]);
                 } else if was_alive {
-                    tracing::error!("the daemon hangs: it does not notify the service manager until it continues");
+                    tracing::error!(
+                        "the daemon hangs: it sends the service manager no watchdog messages until it continues"
+                    );
                 }
                 was_alive = is_alive;
                 if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
@@ -246,7 +248,7 @@ fn tell(states: &[NotifyState<'_>]) {
     if let Some(to) = std::env::var_os("NOTIFY_SOCKET")
         && let Err(error) = send(&to, &message)
     {
-        tracing::debug!(%error, "failed to tell the service manager");
+        tracing::debug!(%error, "failed to send a message to the service manager");
     }
 }
 

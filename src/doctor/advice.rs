@@ -154,7 +154,7 @@ pub(super) fn of(kind: ProblemKind) -> Option<(&'static str, Fix)> {
             ),
         ),
         ProblemKind::Hooks => (
-            "what the hook would start or alert of does not happen; services are served, and `tcpgw events` has what it was not told",
+            "the hook misses events, so what it would start or alert of does not happen; services are served, and `tcpgw events` has the missed events",
             advice(
                 "make the program work, or the receiver answer with 2xx within `timeout`; after a correction of the configuration `systemctl reload tcpgw`",
             ),

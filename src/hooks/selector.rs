@@ -70,7 +70,7 @@ pub enum EventSelector {
 
 /// Name that stands for no event. The message lists all that do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{} is the name of no event; {}", tcpgw_core::escape::text(.0), known())]
+#[error("{} is not the name of an event; {}", tcpgw_core::escape::text(.0), known())]
 pub struct UnknownEventName(String);
 
 impl FromStr for EventSelector {

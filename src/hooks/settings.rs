@@ -102,7 +102,7 @@ impl std::fmt::Debug for HookUrl {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HookSettingsError {
     /// There are too many hooks.
-    #[error("there are {0} hooks; {MOST_HOOKS} are possible")]
+    #[error("there are {0} hooks; at most {MOST_HOOKS} are allowed")]
     TooMany(usize),
     /// The name is not usable.
     #[error("name must have 1 to {LONGEST_NAME} letters, digits, -, _ and .")]

@@ -26,7 +26,9 @@ pub enum ReconcileError {
     #[error("applied; stale flows may be left: {0}; run again")]
     Unswept(#[source] KernelError),
     /// Other programs wrote to the kernel during every attempt.
-    #[error("others changed the ruleset during each of {ATTEMPTS} attempts; no change is incomplete, run again")]
+    #[error(
+        "other programs changed the nftables ruleset during each of {ATTEMPTS} attempts; no change is incomplete; run again, or find the program (`nft monitor`)"
+    )]
     Busy,
     /// Another program owns the table, and only the owner may write to it.
     #[error(

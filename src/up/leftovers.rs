@@ -66,7 +66,7 @@ fn forward_no_more(before: &BTreeSet<String>) -> io::Result<()> {
     let new: Vec<&str> = now.difference(before).map(String::as_str).collect();
     if !new.is_empty() {
         let new = tcpgw_core::escape::text(&new.join(", "));
-        tracing::warn!("net.ipv4.ip_forward stays on, since links have come that may need it: {new}");
+        tracing::warn!("net.ipv4.ip_forward stays on, since links have appeared that may need it: {new}");
         return Ok(());
     }
     fs::write(FORWARDING, "0")

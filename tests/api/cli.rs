@@ -380,7 +380,11 @@ fn a_socket_that_is_named_must_answer() {
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains("no daemon answers on"), "{}", err(&output));
     let without = run(&server, &["events", "--socket", "none"]);
-    assert!(err(&without).contains("no daemon is at work"), "{}", err(&without));
+    assert!(
+        err(&without).contains("no daemon runs in this network namespace"),
+        "{}",
+        err(&without)
+    );
 
     fs::set_permissions(&server.path, fs::Permissions::from_mode(0o000)).expect("changed");
     let forbidden = |name: &str| {

@@ -576,7 +576,7 @@ fn without_a_daemon_they_say_so() {
             .expect("it runs");
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert!(
-            err(&output).contains("no daemon is at work") && err(&output).contains("start one"),
+            err(&output).contains("no daemon runs in this network namespace") && err(&output).contains("start one"),
             "{}",
             err(&output)
         );

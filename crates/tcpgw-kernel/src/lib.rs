@@ -140,7 +140,7 @@ pub struct TableProperties {
     pub owner: Option<u32>,
 }
 
-/// Operations of the kernel that tcpgw uses. Implemented by [`linux::Linux`] and, for tests, by [`fake::Fake`].
+/// Operations of the kernel that tcpgw uses. Implemented by [`linux::Linux`] and, for tests, by `fake::Fake`.
 pub trait Kernel {
     /// Returns the values that identify the present state of the rules.
     fn identity(&mut self) -> Result<RulesetIdentity, KernelError>;
@@ -205,7 +205,7 @@ pub enum KernelError {
     #[error("the kernel refused the transaction, nothing was changed: {}", Refusals(.0))]
     Refused(Vec<RefusedMessage>),
     /// Another program committed a transaction in between; nothing was changed.
-    #[error("the ruleset was changed by another program at the same time")]
+    #[error("another program changed the nftables ruleset at the same time")]
     Outdated,
     /// The transaction was sent and the answer was lost.
     #[error("the answer to the transaction was lost, it may have been carried out: {0}")]

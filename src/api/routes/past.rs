@@ -47,7 +47,7 @@ pub(in crate::api) async fn export(State(shared): State<ApiState>, params: Param
     let of_file = params.read("provider", |text| match text {
         "file" => Ok(true),
         "api" => Ok(false),
-        _ => Err("is no provider; file and api are"),
+        _ => Err("is not a provider; file and api are accepted"),
     })?;
     if all && of_file.is_some() {
         return Err(ApiError::bad("all and provider exclude each other"));

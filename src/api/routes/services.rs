@@ -92,7 +92,7 @@ fn provider(text: &str) -> Result<&'static str, String> {
     let known = PROVIDERS.iter().find(|provider| **provider == text);
     known
         .copied()
-        .ok_or_else(|| format!("is no provider; known are {}", PROVIDERS.join(", ")))
+        .ok_or_else(|| format!("is not a provider; accepted are {}", PROVIDERS.join(", ")))
 }
 
 fn has_labels(service: &Service, wanted: &[LabelFilter]) -> bool {

@@ -108,7 +108,7 @@ fn failed(source: io::Error) -> Failure {
 }
 
 fn died() -> Failure {
-    Failure::Refused("a part of `tcpgw top` has failed; this is an error of the program".into())
+    Failure::Refused("a thread of `tcpgw top` has crashed: this is a bug in tcpgw, please report it".into())
 }
 
 impl TopModel {

@@ -19,7 +19,7 @@ impl Core {
             return;
         }
         tracing::warn!(
-            "{} of the add-on suspended, resumed or deprovisioned just before the store was lost: the record tells",
+            "the record has corrected {} of the add-on, suspended, resumed or deprovisioned just before the store was lost",
             count(changes.len(), "resource")
         );
         for change in &changes {

@@ -319,7 +319,7 @@ impl Core {
             .collect();
         for pause in &ended {
             let (service, uid) = (&pause.service, pause.uid);
-            tracing::warn!(%service, uid, "a pause has ended, because the record of it is gone, as after a boot");
+            tracing::warn!(%service, uid, "a pause has ended early, because its record is gone, as after a boot");
         }
         self.ended_pauses = ended;
         self.judgement.outdate();

@@ -114,7 +114,7 @@ fn leave_presence(settings: &DaemonSettings, run_dir: &Path, namespace: u64) -> 
 
 pub(super) fn note_presence(presence: &Presence, run_dir: &Path, namespace: u64) {
     if let Err(error) = presence.leave(run_dir, namespace) {
-        tracing::warn!(%error, "failed to note in the run directory that a daemon runs");
+        tracing::warn!(%error, "failed to write the presence file: if this daemon is killed, commands do not report that");
     }
 }
 

@@ -30,7 +30,7 @@ impl DaemonLoop {
         match start_hooks(&mut self.core, hooks) {
             Ok(thread) => self.hooks = thread,
             Err(error) => {
-                tracing::error!(%error, "failed to start the thread of the hooks: they are told nothing until the next reload");
+                tracing::error!(%error, "failed to start the thread that delivers events to hooks: hooks get no events until the next reload");
             }
         }
     }
@@ -48,7 +48,7 @@ impl DaemonLoop {
                 if let Some(by) = self.core.torn_down_by()
                     && let Err(error) = RecordFile::new(&self.run_dir, self.namespace).save_torn_down(by)
                 {
-                    tracing::warn!(%error, "failed to note in the run directory that the gateway is torn down");
+                    tracing::warn!(%error, "failed to write the note of the teardown: the next daemon serves again");
                 }
                 self.core.record_lost(now);
             }
@@ -118,7 +118,10 @@ impl DaemonLoop {
             Ok((settings, config)) => {
                 let (settings, waiting) = self.core.settings().reloaded(settings);
                 if !waiting.is_empty() {
-                    tracing::warn!("these take effect after a restart: {}", waiting.join(", "));
+                    tracing::warn!(
+                        "these settings take effect after a restart of the daemon: {}",
+                        waiting.join(", ")
+                    );
                 }
                 (self.set_level)(settings.log_level);
                 keep_copy(&config, &self.given);

@@ -43,7 +43,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
             "other programs cannot change it, and commands of tcpgw go through the daemon",
         );
     } else if let Some((port, process)) = &table.owner {
-        let process = process.as_deref().unwrap_or("no process that is known by that number");
+        let process = process.as_deref().unwrap_or("no known process has this id");
         diagnosis.warning(
             "table-owned",
             format!("a running program owns the table inet tcpgw: netlink port {port}, {process}"),

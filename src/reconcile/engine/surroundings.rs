@@ -71,7 +71,10 @@ impl<K: Kernel> Engine<K> {
                 return tracing::debug!(%error, "failed to change the timeouts of flows");
             }
         }
-        tracing::info!(?timeouts, "conntrack's timeouts were changed: flows go by them");
+        tracing::info!(
+            ?timeouts,
+            "the sysctls of conntrack's timeouts were changed: new flows of services follow them"
+        );
         self.cached = Some(cached);
     }
 

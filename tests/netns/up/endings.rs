@@ -107,5 +107,5 @@ fn forwarding_that_was_off_is_off_again() {
     net.sh("gateway", "ip link add docker0 type bridge").ok();
     app.stop(Signal::SIGINT);
     assert_eq!(forwarding().trim(), "1");
-    app.prints("stays on, since links have come that may need it: docker0");
+    app.prints("stays on, since links have appeared that may need it: docker0");
 }

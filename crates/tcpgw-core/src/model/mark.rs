@@ -20,7 +20,7 @@ pub enum FlowMarkError {
     #[error("must be a number like 0x00800000, or value/mask")]
     Malformed,
     /// The value is zero, so that every unmarked flow would match.
-    #[error("must not be zero: every unmarked flow would be taken for ours")]
+    #[error("must not be zero: every unmarked flow would count as one of tcpgw")]
     Zero,
     /// The value has bits outside the mask, so that no mark would match.
     #[error("the value {0:#010x} has bits outside the mask {1:#010x}")]

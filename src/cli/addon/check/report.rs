@@ -152,7 +152,7 @@ pub(super) fn conclude(
     }) = provisioned
     {
         let why = why.as_deref().unwrap_or("no reason is known");
-        global.error(&format!("nothing was provisioned, so that most is not checked: {why}"));
+        global.error(&format!("nothing was provisioned, so most checks were skipped: {why}"));
         return Ok(Code::Failure);
     }
     let is_well = failed == 0 && report.left.is_empty() && !(arguments.strict && warnings > 0);
