@@ -47,7 +47,7 @@ pub fn remove_files(run_dir: &Path) -> usize {
     remove_files_of(run_dir, &Processes::default())
 }
 
-/// Does the same as [`remove_files`], with the processes that are visible through `processes`.
+/// Removes files as [`remove_files`] does, with the processes that are visible through `processes`.
 pub fn remove_files_of(run_dir: &Path, processes: &Processes) -> usize {
     let own = Signature::own();
     let mut others = signed(run_dir);

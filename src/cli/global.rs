@@ -100,7 +100,7 @@ pub(super) struct Global {
 pub(super) enum OutputFormat {
     /// Sentences and tables for people; on a terminal, tables have the columns that fit
     Table,
-    /// The same, with all columns of tables, whatever the width of the terminal
+    /// Sentences and tables for people, with all columns of tables whatever the width of the terminal
     Wide,
     /// JSON for scripts
     Json,

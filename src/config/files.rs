@@ -39,9 +39,9 @@ pub(super) struct Places<'a> {
     tcpgw_core::escape::path(path)
 )]
 pub struct FileClash {
-    /// The use of the file that the daemon writes.
+    /// First use of the file: the daemon writes it.
     first: String,
-    /// The other use.
+    /// Second use of the file.
     second: String,
     /// The path, as the first use names it.
     path: PathBuf,

@@ -33,11 +33,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Name resolution of the processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum NameResolution {
-    /// The same resolvers as the machine's.
+    /// Processes use the resolvers of the machine.
     Same,
-    /// The resolvers in this file.
+    /// Processes use the resolvers in this file.
     File(PathBuf),
-    /// A relay to this resolver.
+    /// Processes use a relay to this resolver.
     Relay(IpAddr),
 }
 

@@ -28,8 +28,9 @@ const DESCRIPTORS_PER_SEAT: u64 = 4;
 /// A client that has its share of seats is waited for as long as it got an answer within this time. After that its further
 /// connections are closed, so that they do not keep others in the backlog.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// The same where the limit of open files leaves so few seats that a well-behaved client needs all of its share. Longer than an
-/// answered connection without a further request is kept: after that, seats of such a client are free again.
+/// Time like [`PROGRESS`], where the limit of open files leaves so few seats that a well-behaved client needs all of
+/// its share. Longer than an answered connection without a further request is kept: after that, seats of such a client
+/// are free again.
 const PROGRESS_OF_FEW: Duration = Duration::from_secs(12);
 /// Time without a request after which a connection may be closed for one of a client that has fewer.
 const SILENCE: Duration = Duration::from_secs(1);

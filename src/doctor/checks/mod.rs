@@ -64,7 +64,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     direct::check,
 ];
 
-/// The other checks.
+/// Checks that need more than [`CheapFacts`], in their order.
 pub(super) const COSTLY: &[fn(&Facts, &mut Diagnosis)] = &[
     table::check,
     kernel::check,

@@ -56,7 +56,7 @@ const BY_THREE: [(EndpointState, EndpointState, EndpointState); 12] = [
     (rising(2), Healthy, Unhealthy),
 ];
 
-/// The same with thresholds of 1.
+/// Transitions like those above, with thresholds of 1.
 const BY_ONE: [(EndpointState, EndpointState, EndpointState); 4] = [
     (unknown(0), Healthy, Unhealthy),
     (presumed(0), Healthy, Unhealthy),

@@ -189,6 +189,8 @@ impl From<Endpoint> for SocketAddr {
 impl TryFrom<SocketAddr> for Endpoint {
     type Error = TryFromIntError;
 
+    /// Converts an address with its port.
+    ///
     /// # Errors
     ///
     /// Fails when the port is 0.

@@ -23,7 +23,7 @@ pub enum TimeoutState {
     FinWait = 4,
     /// The FIN was acknowledged: the connection is half-closed.
     CloseWait = 5,
-    /// The other side sent a FIN, too.
+    /// Both sides sent a FIN, and one of these was not acknowledged yet.
     LastAck = 6,
     /// Both FINs were acknowledged.
     TimeWait = 7,

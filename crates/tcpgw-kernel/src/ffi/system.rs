@@ -20,7 +20,7 @@ pub fn local_time(seconds_since_1970: i64) -> (i32, i32, i32) {
 /// `net/core/dev.c` (`netif_receive_skb` holds `rcu_read_lock`), `net/ipv4/ip_output.c` (`__ip_queue_xmit`, too).
 ///
 /// # Errors
-/// `EINVAL` on a kernel with `nohz_full`, `ENOSYS` and `EPERM` where a sandbox forbids it.
+/// Fails with `EINVAL` on a kernel with `nohz_full`, and with `ENOSYS` or `EPERM` when a sandbox forbids it.
 pub(crate) fn await_rcu_readers() -> io::Result<()> {
     // SAFETY: three integers and no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };

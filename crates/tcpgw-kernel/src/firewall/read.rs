@@ -28,7 +28,8 @@ const HOOK_DEVICES: u16 = 4;
 const DEVICE_NAME: u16 = 1;
 const DEVICE_PREFIX: u16 = 2;
 
-/// What a reading of the chains has left out, and whether its result may become outdated without a notification.
+/// Information about what a reading of the chains has left out, and whether its result may become outdated without a
+/// notification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unread {
     /// Tables that see frames of bridges instead of packets, with chains that may drop.

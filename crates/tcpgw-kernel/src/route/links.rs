@@ -87,7 +87,7 @@ pub struct LinkDetails {
     pub classifies: bool,
     /// Addresses, with the lengths of their prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Those of its addresses that are not in use yet, because the kernel still looks for another host that has them.
+    /// Addresses of the link that are not in use yet, because the kernel still looks for another host that has them.
     pub tentative: Vec<IpAddr>,
     /// Offloads of the interface; `None` where they are unknown or were not read: see [`read_offloads`].
     pub offloads: Option<Offloads>,
