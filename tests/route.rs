@@ -11,7 +11,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use tcpgw_kernel::listeners::listeners;
 use tcpgw_kernel::route::monitor::{self as route_monitor, Notification};
-use tcpgw_kernel::route::{LinkEntry, RouteEntry, RouteTo, Routes, WayIn};
+use tcpgw_kernel::route::{IncomingRoute, LinkEntry, RouteEntry, RouteTo, Routes};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
@@ -93,14 +93,14 @@ fn addresses_links_and_routes_are_those_of_the_namespace() {
         set("all/rp_filter", "0");
         set("gw1/rp_filter", "0");
         set("gw1/forwarding", "0");
-        let mut way_in = || routes.way_in(behind_rule, ip("192.0.2.77"), gw1, None).unwrap();
-        assert_eq!(way_in(), WayIn::Refused);
+        let mut incoming_route = || routes.incoming_route(behind_rule, ip("192.0.2.77"), gw1, None).unwrap();
+        assert_eq!(incoming_route(), IncomingRoute::Refused);
         set("gw1/forwarding", "1");
         let direct = RouteTo {
             name: None,
             ..gw0(None)
         };
-        assert_eq!(way_in(), WayIn::Goes(direct));
+        assert_eq!(incoming_route(), IncomingRoute::Goes(direct));
         assert_eq!(
             routes.route_to(behind_rule).unwrap(),
             Some(gw0(Some("192.0.2.254"))),

@@ -260,12 +260,12 @@ pub struct PortPool {
     range: PortRange,
     quarantine: Duration,
     given: PortSet,
-    resting: BTreeMap<NonZeroU16, Rest>,
+    resting: BTreeMap<NonZeroU16, PortRest>,
 }
 
 /// Quarantine of a port, in times since 1970.
 #[derive(Debug, Clone, Copy)]
-struct Rest {
+struct PortRest {
     /// Time at which the port was given back.
     at: Duration,
     /// End of the quarantine that was configured then.
@@ -377,7 +377,7 @@ impl PortPool {
         let Quarantined { port, until } = port;
         self.given.remove(port);
         self.resting.retain(|_, rest| rest.until > now);
-        self.resting.insert(port, Rest { at, until });
+        self.resting.insert(port, PortRest { at, until });
     }
 
     /// Limits the rest of every port to one quarantine from now on, since the clock may have been set back after a port
@@ -386,7 +386,7 @@ impl PortPool {
         let longest = self.rest_until(now);
         let from_future = self.resting.iter_mut().filter(|(_, rest)| rest.at > now);
         let limited = from_future.map(|(port, rest)| {
-            *rest = Rest {
+            *rest = PortRest {
                 at: now,
                 until: longest.min(rest.until),
             };

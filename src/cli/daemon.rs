@@ -20,7 +20,7 @@ use crate::config::daemon::{
     AllFailed, CheckInterval, DaemonSection, DaemonSettings, FlowLogTarget, GroupName, LogFormat, LogLevel, MaxProbes,
     SocketMode, SocketPath,
 };
-use crate::config::given::Given;
+use crate::config::given::SettingsSources;
 use crate::daemon::SetLevel;
 use tcpgw_core::escape::Screen;
 
@@ -95,7 +95,7 @@ pub(super) struct Arguments {
 }
 
 /// Returns the sources of the daemon's settings, which are read at the start and at every reload.
-pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Failure> {
+pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<SettingsSources, Failure> {
     let socket = global
         .socket
         .clone()
@@ -108,7 +108,7 @@ pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Fai
         (_, 1) => Some(LogLevel::Debug),
         _ => Some(LogLevel::Trace),
     };
-    Ok(Given {
+    Ok(SettingsSources {
         config: global.config.clone(),
         section: DaemonSection {
             state: arguments.state.clone(),

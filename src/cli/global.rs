@@ -14,7 +14,7 @@ use crate::cli::arguments::FileArgument;
 use crate::cli::failure::Failure;
 use crate::config::Config;
 use crate::config::daemon::{DaemonSection, DaemonSettings};
-use crate::config::given::Given;
+use crate::config::given::SettingsSources;
 use crate::state_file;
 use crate::view::Hint;
 use tcpgw_core::model::{InputProblems, State};
@@ -216,11 +216,11 @@ impl Global {
     }
 
     /// Returns the sources of a daemon's settings, as far as they are known to a command.
-    pub(super) fn given(&self) -> Given {
-        Given {
+    pub(super) fn given(&self) -> SettingsSources {
+        SettingsSources {
             config: self.config.clone(),
             run_dir: Some(self.run_dir.clone()),
-            ..Given::default()
+            ..SettingsSources::default()
         }
     }
 

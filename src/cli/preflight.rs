@@ -50,7 +50,7 @@ pub(super) fn listeners(
 
 /// Fails when a port is taken.
 pub(super) fn refuse_taken(taken: &[Obstacle]) -> Result<(), Failure> {
-    let lines: Vec<String> = taken.iter().map(|taken| taken.told_with("--take-over")).collect();
+    let lines: Vec<String> = taken.iter().map(|taken| taken.message_with("--take-over")).collect();
     if lines.is_empty() {
         Ok(())
     } else {
@@ -83,7 +83,7 @@ pub(super) fn possible(
         let meanwhile = if is_kept { " (and served as before)" } else { "" };
         global.warn(&format_args!(
             "held back{meanwhile}: {}",
-            obstacle.told_with("--take-over")
+            obstacle.message_with("--take-over")
         ));
     }
     let held: BTreeSet<Box<str>> = held_back.into_iter().map(|obstacle| obstacle.service).collect();

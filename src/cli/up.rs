@@ -17,7 +17,7 @@ use super::{screen, teardown};
 use crate::api::client::{self, Client, ClientError, FoundDaemon};
 use crate::config::{Config, daemon as settings};
 use crate::up::container::{HelperReport, Spec, code_of};
-use crate::up::control::{ControlClient, ControlError, ProcessPlace, Shown, UpAnswer, UpRequest};
+use crate::up::control::{ControlClient, ControlError, ListedProcess, ProcessPlace, UpAnswer, UpRequest};
 use crate::up::error::UpError;
 use crate::up::leftovers::{self, Cleaning};
 use crate::up::network::Network;
@@ -303,7 +303,7 @@ fn list(global: &Global, procfile: &Path) -> Outcome {
         return Ok(Code::Success);
     }
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
-    let row = |shown: &Shown| {
+    let row = |shown: &ListedProcess| {
         vec![
             Cell::whole(&shown.name),
             text(shown.pid.map(|pid| pid.to_string())).into(),

@@ -63,7 +63,7 @@ pub(super) fn in_place_of(file: &Path, copy: &Path) -> Config {
         Ok(None) => Config::default(),
         Ok(Some((config, _))) if config.says_nothing() => Config::default(),
         Ok(Some((config, is_trusted))) => {
-            let (mut config, without) = believed(config, is_trusted);
+            let (mut config, without) = trusted_part(config, is_trusted);
             let message = format!(
                 "{gone}; what it said last is in effect, from {copied}{without}: put it back, for example `cp {copied} {shown}`, or create \
                  an empty file to use the defaults; where a daemon runs, reload it then"
@@ -91,7 +91,7 @@ pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result
     let Ok(Some((config, is_trusted))) = load(file, copy) else {
         return Err(error);
     };
-    let (mut config, without) = believed(config, is_trusted);
+    let (mut config, without) = trusted_part(config, is_trusted);
     let message = format!(
         "the configuration is not accepted: {}; what it said when it was accepted last is in effect, from {}{without}: correct the file; \
          where a daemon runs, reload it then",
@@ -104,7 +104,7 @@ pub(super) fn instead_of(file: &Path, copy: &Path, error: ConfigError) -> Result
 
 /// Returns the part of a copy that is used, and a note about the rest. Paths of files and sockets are not used if
 /// another user may have written the copy.
-fn believed(mut config: Config, is_trusted: bool) -> (Config, &'static str) {
+fn trusted_part(mut config: Config, is_trusted: bool) -> (Config, &'static str) {
     let is_plain = config.addon.is_none() && config.web.is_none() && config.hooks.is_empty();
     if is_trusted || (is_plain && config.daemon == DaemonSection::default()) {
         return (config, "");

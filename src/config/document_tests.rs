@@ -6,7 +6,7 @@ use std::time::Duration;
 use tcpgw_core::model::PortRange;
 
 use super::daemon::{DEFAULT_STATE, DaemonSection, DaemonSettings};
-use super::given::Given;
+use super::given::SettingsSources;
 use super::*;
 
 const REFERENCE: &str = include_str!("../../docs/reference/configuration.md");
@@ -33,7 +33,7 @@ const WITHOUT_VALUE: [&str; 15] = [
 fn read(text: &str) -> (Config, DaemonSettings) {
     let config =
         Config::parse(Path::new("config.toml"), text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text}"));
-    let settings = Given::default().merge(&config);
+    let settings = SettingsSources::default().merge(&config);
     let mut config = Config {
         text: None,
         daemon: DaemonSection::default(),

@@ -7,7 +7,7 @@ use super::{Config, ConfigError, DEFAULT_PATH, copy, files};
 
 /// Sources of settings, from which they can be read again.
 #[derive(Debug, Clone, Default)]
-pub struct Given {
+pub struct SettingsSources {
     /// The configuration that was named.
     pub config: Option<PathBuf>,
     /// Settings of the command line and the environment, which take precedence over the file.
@@ -16,7 +16,7 @@ pub struct Given {
     pub run_dir: Option<PathBuf>,
 }
 
-impl Given {
+impl SettingsSources {
     /// Reads the configuration and completes the given settings by it.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Given {
     ///
     /// # Errors
     ///
-    /// Fails like [`Given::load`].
+    /// Fails like [`SettingsSources::load`].
     pub fn load_strictly(&self) -> Result<Config, ConfigError> {
         let (settings, config) = self.with(Config::load_strictly_beside(self.config.as_deref(), &self.copy())?);
         self.check_files(&settings, &config)?;
@@ -109,7 +109,7 @@ impl Given {
         self.config.is_none() && self.copy().symlink_metadata().is_ok()
     }
 
-    /// Returns the file that [`Given::load`] reads.
+    /// Returns the file that [`SettingsSources::load`] reads.
     #[must_use]
     pub fn file(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH))

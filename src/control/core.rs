@@ -69,7 +69,7 @@ use self::addon::Addon;
 use self::api_services::ApiServices;
 use self::deploys::Deploys;
 use self::held_back::HeldBack;
-use self::jobs::Out;
+use self::jobs::RunningJob;
 pub use self::judge::{Unvetted, Vet, Vetted};
 use self::observation::Observing;
 pub use self::order::{ApplyOrder, Order};
@@ -176,7 +176,7 @@ pub struct Core {
     events: Events,
     due: Due,
     /// The job that runs, and its purpose.
-    out: Option<Out>,
+    out: Option<RunningJob>,
     waiting: Vec<PendingReply>,
     /// Services that changed without a change of the record; the next change of the kernel writes them there.
     unrecorded: BTreeSet<Name>,

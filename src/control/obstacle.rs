@@ -63,7 +63,7 @@ impl Obstacle {
     }
 
     /// Returns the description for the client that ordered the service, with the option that overrides the obstacle.
-    pub fn told_with(&self, way_around: &str) -> String {
+    pub fn message_with(&self, way_around: &str) -> String {
         match self.kind {
             ObstacleKind::PortTaken => {
                 format!(

@@ -23,7 +23,7 @@ use crate::view::snapshot::Snapshot;
 use tcpgw_core::model::{FlowMark, InputProblems, Service, Word as _};
 use tcpgw_core::problem::ProblemKind;
 
-pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
+pub use self::deploys::{DeployOrder, DeploySelector, DeployView, TargetView, UndoOrder};
 pub use self::services::{
     AddonView, BackendView, BatchItem, BatchOrder, EditOrder, Edited, EditedBatch, ListedService, ListedServices,
     MAX_BATCH, PauseOrder, PauseView, ServiceEdit, ServiceView,

@@ -9,8 +9,8 @@ use thiserror::Error;
 use super::reply::ReplySender;
 use crate::store::last::Last;
 use crate::store::{
-    By, Change, Committed, FileId, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy, StoreError,
-    StoredDeploy,
+    ChangeAuthor, Committed, FileId, HistoryEntry, HistoryFilter, LoadedResources, LoadedServices, NewDeploy,
+    StoreChange, StoreError, StoredDeploy,
 };
 use tcpgw_core::model::{Endpoint, Service};
 
@@ -21,13 +21,13 @@ pub const WAITING: usize = 64;
 #[derive(Debug)]
 pub enum Write {
     /// Change services.
-    Change(Change, By, Duration),
+    Change(StoreChange, ChangeAuthor, Duration),
     /// Make several changes in one transaction; each is made or refused by itself.
-    Together(Vec<(Change, By)>, Duration),
+    Together(Vec<(StoreChange, ChangeAuthor)>, Duration),
     /// Change services, and remove orphans with them.
     RemoveOrphans(Box<OrphanRemoval>),
     /// Record the begin of a deploy.
-    Begin(NewDeploy, By, Duration),
+    Begin(NewDeploy, ChangeAuthor, Duration),
     /// Record a further phase of a deploy.
     Step(crate::store::DeployStep, Duration),
     /// Write the desired services to the file of last services.
@@ -41,9 +41,9 @@ pub enum Write {
 #[derive(Debug)]
 pub struct OrphanRemoval {
     /// Change of the store; it may consist of the names of orphans only.
-    pub change: Change,
+    pub change: StoreChange,
     /// Author.
-    pub by: By,
+    pub by: ChangeAuthor,
     /// Time since the Unix epoch.
     pub at: Duration,
     /// Path of the file of last services.
@@ -133,7 +133,7 @@ pub struct DeployRecord {
 #[derive(Debug)]
 pub struct Opened {
     /// The services.
-    pub loaded: Loaded,
+    pub loaded: LoadedServices,
     /// Services that were removed and not defined again, by name, as they were before.
     pub removed: BTreeMap<Box<str>, Option<Service>>,
     /// The resources of the add-on.

@@ -66,7 +66,7 @@ impl CompletionListener {
         if !is_wanted || self.listening.is_some() || self.not_before.is_some_and(|at| now < at) {
             return;
         }
-        self.is_unavailable = !CompletionMonitor::is_told();
+        self.is_unavailable = !CompletionMonitor::is_supported();
         match CompletionMonitor::open(mark) {
             Ok(_) if self.is_unavailable => {}
             Ok(monitor) => {

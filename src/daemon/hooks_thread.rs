@@ -17,7 +17,7 @@ use super::hook_delivery::{HookEndpoint, HookProcesses};
 use super::hook_events::{UnhealthyBackends, is_chosen};
 use crate::control::event_tap::TappedEvents;
 use crate::control::events::{Event, EventContent};
-use crate::hooks::queue::{ATTEMPTS, EventFate, HookQueue};
+use crate::hooks::queue::{ATTEMPTS, DeliveryOutcome, HookQueue};
 use crate::hooks::settings::HookSettings;
 use crate::secrets::Owners;
 use tcpgw_core::problem::ProblemKind;
@@ -336,7 +336,7 @@ impl ConfiguredHook {
             }
             return;
         };
-        if let EventFate::Again(at) = fate {
+        if let DeliveryOutcome::Again(at) = fate {
             let seconds = at.saturating_duration_since(now).as_secs();
             tracing::warn!(
                 hook = name,

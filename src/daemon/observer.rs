@@ -112,7 +112,7 @@ pub fn surroundings(reader: &mut CheapReader, subject: &CheckSubject) -> Vec<Pro
     let facts = reader.read(subject, Instant::now());
     let mut problems = doctor::problems(&doctor::examine_cheap(&facts));
     let addresses = Routes::open().and_then(|mut routes| {
-        let mut is_local = |address| Ok(routes.way_to(address, None, None)?.is_some_and(|way| way.local));
+        let mut is_local = |address| Ok(routes.route_of(address, None, None)?.is_some_and(|way| way.local));
         doctor::absent_addresses(&subject.services, &mut is_local)
     });
     match addresses {

@@ -33,7 +33,7 @@ use super::web_task::WebTask;
 use crate::api::Socket;
 use crate::config::Config;
 use crate::config::daemon::{DaemonSettings, LogLevel};
-use crate::config::given::Given;
+use crate::config::given::SettingsSources;
 use crate::control::core::{Core, Now};
 use crate::control::job::JobOutcome;
 use crate::control::observation::Observation;
@@ -56,7 +56,7 @@ use tcpgw_kernel::route::monitor::Notification;
 /// # Errors
 /// Fails when the daemon cannot start, or a part of it has ended: see [`DaemonError`].
 pub fn run(
-    given: &Given,
+    given: &SettingsSources,
     settings: DaemonSettings,
     config: Config,
     run_dir: &Path,
@@ -82,7 +82,7 @@ pub fn run(
 pub type SetLevel = Box<dyn Fn(LogLevel)>;
 
 struct DaemonLoop {
-    given: Given,
+    given: SettingsSources,
     set_level: SetLevel,
     core: Core,
     kernel_thread: Option<KernelThread>,

@@ -18,7 +18,7 @@ use crate::api::listener::FileError;
 use crate::api::provider::{ProviderApi, ProviderError};
 use crate::api::web::Web;
 use crate::config::daemon::DaemonSettings;
-use crate::config::given::Given;
+use crate::config::given::SettingsSources;
 use crate::config::web::WebSettings;
 use crate::config::{Config, ConfigError};
 use crate::hooks::settings::HookSettings;
@@ -123,7 +123,7 @@ type FileVersion = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl StartFiles {
     /// Returns the files of a configuration that has just been read.
-    pub(super) fn new(given: &Given, config: &Config) -> Self {
+    pub(super) fn new(given: &SettingsSources, config: &Config) -> Self {
         let mut files = Self {
             named: named(config),
             known: Vec::new(),
@@ -135,7 +135,7 @@ impl StartFiles {
     /// Checks the files if one of them was changed since the last call; `None`: none was.
     pub(super) fn judge_changed(
         &mut self,
-        given: &Given,
+        given: &SettingsSources,
         settings: &DaemonSettings,
         config: &Config,
     ) -> Option<Result<(), StartError>> {
@@ -152,7 +152,7 @@ impl StartFiles {
         Some(judged)
     }
 
-    fn versions(&self, given: &Given) -> Vec<Option<FileVersion>> {
+    fn versions(&self, given: &SettingsSources) -> Vec<Option<FileVersion>> {
         let others = self.named.iter().map(PathBuf::as_path);
         [given.file()].into_iter().chain(others).map(identity).collect()
     }
@@ -200,15 +200,15 @@ mod tests {
     /// A configuration with the add-on, in a directory of its own.
     struct Place {
         directory: tempfile::TempDir,
-        given: Given,
+        given: SettingsSources,
     }
 
     impl Place {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let given = Given {
+            let given = SettingsSources {
                 config: Some(directory.path().join("config.toml")),
-                ..Given::default()
+                ..SettingsSources::default()
             };
             let place = Self { directory, given };
             place.put(

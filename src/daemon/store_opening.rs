@@ -9,7 +9,8 @@ use crate::addon;
 use crate::control::storage::{Opened, UnfinishedDeploy};
 use crate::store::last::Last;
 use crate::store::{
-    By, Change, Edit, Expect, HistoryFilter, LoadedResources, Store, StoreError, StoredDeploy, lost, written,
+    ChangeAuthor, Expect, HistoryFilter, LoadedResources, Store, StoreChange, StoreEdit, StoreError, StoredDeploy,
+    lost, written,
 };
 use tcpgw_core::model::{Service, parse_service};
 use tcpgw_core::owner::Owner;
@@ -60,7 +61,7 @@ pub fn open(path: &Path, last: &Last, recorded: u64, now: Duration) -> Result<(S
         store.accept()?;
     }
     if let Some(change) = last.resources.as_ref().filter(|_| is_new).and_then(|_| restored(last)) {
-        let by = By {
+        let by = ChangeAuthor {
             uid: nix::unistd::geteuid().as_raw(),
             pid: std::process::id(),
             what: "restore".into(),
@@ -81,7 +82,7 @@ const RESTORED_FROM: &str = "the file of last services beside it";
 
 /// Returns the change that puts the resources of an earlier store, and their services, into a new one; `None`: there
 /// were none.
-fn restored(last: &Last) -> Option<Change> {
+fn restored(last: &Last) -> Option<StoreChange> {
     let known = last.resources.as_ref()?;
     let names: BTreeSet<String> = known.resources.iter().map(|resource| resource.id.service()).collect();
     let of_resources = last.services.iter();
@@ -89,12 +90,12 @@ fn restored(last: &Last) -> Option<Change> {
     let removed = known.removed.iter().cloned().map(addon::ResourceChange::Remove);
     let there = known.resources.iter().cloned().map(addon::ResourceChange::Put);
     let resources: Vec<addon::ResourceChange> = removed.chain(there).collect();
-    (!resources.is_empty()).then(|| Change {
+    (!resources.is_empty()).then(|| StoreChange {
         edits: of_resources
-            .map(|(_, service)| Edit::Put(Arc::clone(service), Expect::Absent))
+            .map(|(_, service)| StoreEdit::Put(Arc::clone(service), Expect::Absent))
             .collect(),
         resources,
-        ..Change::default()
+        ..StoreChange::default()
     })
 }
 

@@ -13,8 +13,8 @@ use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::conntrack::stats::Stats;
 use tcpgw_kernel::firewall::{FirewallChain, ForeignTable, OwnTable};
 use tcpgw_kernel::listeners::Listener;
-use tcpgw_kernel::requirements::Lack;
-use tcpgw_kernel::route::links::{Learned, LinkDetails, Neighbour};
+use tcpgw_kernel::requirements::MissingFeature;
+use tcpgw_kernel::route::links::{BridgeEntry, LinkDetails, Neighbour};
 use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo};
 use tcpgw_kernel::xfrm::Policies;
 
@@ -22,13 +22,13 @@ use tcpgw_kernel::xfrm::Policies;
 pub type Fact<T> = Result<T, String>;
 
 /// Routes by destination; `None`: there is no route, or one that refuses.
-pub type Ways = BTreeMap<IpAddr, Option<RouteTo>>;
+pub type RoutesByAddress = BTreeMap<IpAddr, Option<RouteTo>>;
 
 /// Routes to remote clients, by the source address of packets.
-pub type WaysOut = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
+pub type ClientRoutes = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
 
 /// Routes to remote clients, for each interface on which the backends' answers arrive.
-pub type WaysOfAnswers = BTreeMap<(Family, u32), Option<RouteTo>>;
+pub type AnswerRoutes = BTreeMap<(Family, u32), Option<RouteTo>>;
 
 /// A client that was served: a minute ago, or last before nobody was served any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Default for CheckSubject {
 /// Facts that cost little to read.
 ///
 /// A reading takes about three system calls for each sysctl (17, and 4 for each interface with an address), four for
-/// each backend address (at most [`Effort::most_ways`]; for each backend, if policy routing asks for ports), and three
+/// each backend address (at most [`Effort::most_routes`]; for each backend, if policy routing asks for ports), and three
 /// to seven netlink dumps. Data that grow with other
 /// programs' rules or with flows, and data for which a program has to be started, are read again by
 /// [`super::CheapReader`] only when the duration of the last reading allows it; other tables of nftables only after
@@ -152,17 +152,17 @@ pub struct CheapFacts {
     pub unrouted: Fact<BTreeSet<IpAddr>>,
     /// Routes to backends' addresses, for packets that come in where clients do; `None`: there is none to any backend
     /// there, or one that refuses.
-    pub ways: Fact<Ways>,
+    pub backend_routes: Fact<RoutesByAddress>,
     /// Backends without a route, or with one that refuses, at addresses where other backends have one: policy routing
     /// may ask for ports.
     pub refused_ports: BTreeSet<SocketAddr>,
     /// Number of backends whose routes were not looked up, because there are too many.
-    pub ways_left_out: usize,
+    pub routes_left_out: usize,
     /// Routes to remote clients, for packets from each of the gateway's own addresses, or from any (`None`).
-    pub ways_out: Fact<WaysOut>,
+    pub client_routes: Fact<ClientRoutes>,
     /// Routes to remote clients, for answers that come in by each interface that leads to backends; unknown ones are
     /// missing.
-    pub answers: Fact<WaysOfAnswers>,
+    pub answers: Fact<AnswerRoutes>,
     /// Clients that were served, with routes; those on the gateway itself are not contained.
     pub served: Vec<ServedClient>,
     /// Answers without a route.
@@ -215,7 +215,7 @@ pub struct Facts {
     /// Neighbours on the links.
     pub neighbours: Fact<Vec<Neighbour>>,
     /// Entries that bridges have learned.
-    pub learned: Fact<Vec<Learned>>,
+    pub learned: Fact<Vec<BridgeEntry>>,
     /// Counters of conntrack.
     pub stats: Fact<Stats>,
     /// Number of flows by backend and source address.
@@ -223,7 +223,7 @@ pub struct Facts {
     /// Number of SYNs that met a connection which the backend still held, by backend.
     pub reused: Fact<BTreeMap<SocketAddr, u64>>,
     /// Features that this kernel lacks.
-    pub lacks: Fact<Vec<Lack>>,
+    pub lacks: Fact<Vec<MissingFeature>>,
     /// Whether conntrack filters flows in the kernel.
     pub conntrack_filter: Fact<bool>,
     /// Listening sockets, with their processes if known.
@@ -275,7 +275,7 @@ pub enum TableState {
 
 impl Effort {
     /// Returns the maximum number of backend addresses whose routes are looked up, in some microseconds each.
-    pub const fn most_ways(self) -> usize {
+    pub const fn most_routes(self) -> usize {
         match self {
             Self::Quick => 500,
             Self::Thorough => 50_000,

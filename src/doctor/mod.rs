@@ -28,8 +28,8 @@ use tcpgw_core::summary::Summary;
 
 pub use self::beside::{RunningDaemon, examine_beside};
 pub use self::facts::{
-    CheapFacts, CheckSubject, Effort, Fact, Facts, FailingProbes, Firewall, LostAnswers, MisroutedProbe, ServedClient,
-    TableFacts, TableState, Ways, WaysOfAnswers, WaysOut,
+    AnswerRoutes, CheapFacts, CheckSubject, ClientRoutes, Effort, Fact, Facts, FailingProbes, Firewall, LostAnswers,
+    MisroutedProbe, RoutesByAddress, ServedClient, TableFacts, TableState,
 };
 pub use self::finding::{Diagnosis, Finding, FindingSeverity, Fix, Unchecked};
 pub use self::gather::{CheapReader, gather};
@@ -126,7 +126,7 @@ pub fn examine_forwarding(services: Summary) -> Vec<Finding> {
         services: Arc::new(services),
         ..CheckSubject::default()
     };
-    let facts = CheapReader::new(Effort::Quick).read_ways(&subject);
+    let facts = CheapReader::new(Effort::Quick).read_routes(&subject);
     checks::forwarding::check(&facts, &mut diagnosis);
     diagnosis.findings
 }

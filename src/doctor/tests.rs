@@ -7,9 +7,9 @@ mod kernels;
 mod neighbours;
 mod packets;
 mod places;
+mod probe_routes;
 mod routes;
 mod served;
-mod ways_of_probes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ use tcpgw_kernel::firewall::{
 };
 use tcpgw_kernel::listeners::Listener;
 use tcpgw_kernel::nftables::nat_order::OlderChains;
-use tcpgw_kernel::requirements::{Feature, Lack};
+use tcpgw_kernel::requirements::{Feature, MissingFeature};
 use tcpgw_kernel::route::links::{LinkDetails, Neighbour, Offloads};
 use tcpgw_kernel::route::{LocalAddresses, RouteTo};
 
@@ -81,7 +81,7 @@ fn well() -> Facts {
         ("net.netfilter.nf_conntrack_tcp_timeout_established", "7440"),
     ];
     let backends = ["10.2.0.11", "10.2.0.12", "fd00:2::11"].map(ip);
-    let ways_out = [
+    let client_routes = [
         ((Family::V4, None), way(2)),
         ((Family::V6, None), way(2)),
         ((Family::V4, Some(ip("203.0.113.1"))), way(2)),
@@ -111,10 +111,10 @@ fn well() -> Facts {
         ]),
         local: Ok(LocalAddresses::from_iter(["203.0.113.1", "10.2.0.1"].map(ip))),
         unrouted: Ok(BTreeSet::new()),
-        ways: Ok(backends.map(|address| (address, way(3))).into()),
+        backend_routes: Ok(backends.map(|address| (address, way(3))).into()),
         refused_ports: BTreeSet::new(),
-        ways_left_out: 0,
-        ways_out: Ok(ways_out.into()),
+        routes_left_out: 0,
+        client_routes: Ok(client_routes.into()),
         answers: Ok([((Family::V4, 3), way(2)), ((Family::V6, 3), way(2))].into()),
         served: Vec::new(),
         lost_answers: Ok(LostAnswers::default()),
@@ -226,7 +226,12 @@ fn cheap_checks_find_what_keeps_clients_from_being_served() {
     assert_eq!(examine_cheap(&facts.cheap), Diagnosis::default());
     set("net.ipv4.ip_forward", "0")(&mut facts);
     set("net.netfilter.nf_conntrack_count", "262144")(&mut facts);
-    facts.cheap.ways.as_mut().unwrap().insert(ip("10.2.0.11"), None);
+    facts
+        .cheap
+        .backend_routes
+        .as_mut()
+        .unwrap()
+        .insert(ip("10.2.0.11"), None);
     facts.cheap.local.as_mut().unwrap().addresses.remove(&ip("203.0.113.1"));
     let drops = chain(
         table(TableFamily::Ip, "mine", false),
@@ -328,8 +333,8 @@ fn what_could_not_be_read_is_named_and_the_rest_is_judged() {
     facts.table = Err(no());
     facts.cheap.links = Err(no());
     facts.cheap.local = Err(no());
-    facts.cheap.ways = Err(no());
-    facts.cheap.ways_out = Err(no());
+    facts.cheap.backend_routes = Err(no());
+    facts.cheap.client_routes = Err(no());
     facts.neighbours = Err(no());
     facts.learned = Err(no());
     facts.cheap.firewall = Err(no());

@@ -20,7 +20,7 @@ pub const TOLD: Duration = Duration::from_secs(600);
 
 /// Result of an attempt to deliver an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventFate {
+pub enum DeliveryOutcome {
     /// The event was delivered.
     Delivered,
     /// The event is delivered again at this time.
@@ -92,10 +92,10 @@ impl<E: Clone> HookQueue<E> {
     }
 
     /// Ends the attempt under way. Returns its result.
-    pub fn ended(&mut self, is_delivered: bool, now: Instant) -> EventFate {
+    pub fn ended(&mut self, is_delivered: bool, now: Instant) -> DeliveryOutcome {
         if is_delivered {
             self.current = None;
-            return EventFate::Delivered;
+            return DeliveryOutcome::Delivered;
         }
         let pause = self
             .current
@@ -104,11 +104,11 @@ impl<E: Clone> HookQueue<E> {
         if let (Some(pause), Some(current)) = (pause, &mut self.current) {
             let at = now + *pause;
             current.at = Some(at);
-            return EventFate::Again(at);
+            return DeliveryOutcome::Again(at);
         }
         self.current = None;
         self.lose(1, now);
-        EventFate::Lost
+        DeliveryOutcome::Lost
     }
 
     /// Returns the time at which [`Self::begin`] has work; `None`: not before an attempt has ended, or an event comes.
@@ -167,12 +167,12 @@ mod tests {
             times.push(now.duration_since(begin).as_secs());
             assert_eq!((queue.begin(now), queue.begins_at(now)), (None, None), "one at a time");
             match queue.ended(false, now) {
-                EventFate::Again(at) => {
+                DeliveryOutcome::Again(at) => {
                     assert_eq!(queue.begin(now + Duration::from_secs(4)), None, "not before its time");
                     now = at;
                 }
                 fate => {
-                    assert_eq!(fate, EventFate::Lost);
+                    assert_eq!(fate, DeliveryOutcome::Lost);
                     break;
                 }
             }
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!((times.len(), queue.lost(), queue.left()), (ATTEMPTS, 1, 1));
         assert!(queue.is_losing(now) && !queue.is_losing(now + TOLD));
         assert_eq!(queue.begin(now), Some(('b', 1)), "the next one is not kept waiting");
-        assert_eq!(queue.ended(true, now), EventFate::Delivered);
+        assert_eq!(queue.ended(true, now), DeliveryOutcome::Delivered);
         assert_eq!(queue.left(), 0);
     }
 
@@ -194,7 +194,7 @@ mod tests {
             .filter_map(|event| queue.offer(event, now))
             .collect();
         assert_eq!((dropped, queue.lost(), queue.left()), (vec![1, 2], 2, MOST_WAITING + 1));
-        assert!(matches!(queue.ended(false, now), EventFate::Again(_)));
+        assert!(matches!(queue.ended(false, now), DeliveryOutcome::Again(_)));
         assert_eq!(queue.begin(now + PAUSES[0]), Some((0, 2)));
     }
 
@@ -247,13 +247,13 @@ mod tests {
                     QueueStep::End(is_delivered) => {
                         let Some(event) = under_way.take() else { continue };
                         match queue.ended(is_delivered, now) {
-                            EventFate::Delivered => {
+                            DeliveryOutcome::Delivered => {
                                 prop_assert!(is_delivered);
                                 prop_assert!(delivered.last().is_none_or(|last| *last < event), "out of order");
                                 delivered.push(event);
                             }
-                            EventFate::Again(at) => prop_assert!(!is_delivered && at > now && tries < ATTEMPTS),
-                            EventFate::Lost => prop_assert!(!is_delivered && tries == ATTEMPTS),
+                            DeliveryOutcome::Again(at) => prop_assert!(!is_delivered && at > now && tries < ATTEMPTS),
+                            DeliveryOutcome::Lost => prop_assert!(!is_delivered && tries == ATTEMPTS),
                         }
                     }
                     QueueStep::Wait(seconds) => now += Duration::from_secs(seconds),

@@ -2,7 +2,7 @@
 
 /// Process that orders a change, and the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct By {
+pub struct ChangeAuthor {
     /// User id of the API's peer.
     pub uid: u32,
     /// Process id; 0 if unknown.

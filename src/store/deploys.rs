@@ -5,12 +5,12 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Params, Transaction};
 use serde_json::Value;
 
-use super::author::By;
+use super::author::ChangeAuthor;
 use super::error::{Fault, StoreError};
 use super::integer::{counter, micros, number, time};
-use super::keep::Keep;
+use super::keep::HistoryBounds;
 use super::phase::DeployPhase;
-use super::seal::Seal;
+use super::seal::RowChecksum;
 use tcpgw_core::model::{Endpoint, Word as _};
 
 const COLUMNS: &str = "id, service, targets, details, uid, pid, what, phase, reason, began, updated, revision, crc";
@@ -82,7 +82,7 @@ impl StoredDeploy {
     }
 
     fn crc(&self) -> i64 {
-        let seal = Seal::new("deploy").int(number(self.id)).text(&self.service);
+        let seal = RowChecksum::new("deploy").int(number(self.id)).text(&self.service);
         let seal = seal.text(&self.targets_text()).text(&self.details.to_string());
         let seal = seal.int(self.uid.into()).int(self.pid.into()).text(&self.what);
         let seal = seal.text(self.phase.word()).maybe_text(self.reason.as_deref());
@@ -176,9 +176,9 @@ pub(super) fn unfinished(connection: &Connection) -> Result<Vec<StoredDeploy>, F
 pub(super) fn begin(
     transaction: &Transaction<'_>,
     new: &NewDeploy,
-    by: &By,
+    by: &ChangeAuthor,
     at: Duration,
-    keep: &Keep,
+    keep: &HistoryBounds,
 ) -> Result<u64, Fault> {
     for end in &new.ends {
         // A write that failed may have been made nevertheless.

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::error::Fault;
-use super::seal::Seal;
+use super::seal::RowChecksum;
 
 /// Values of the whole store.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl StoreHead {
     }
 
     fn crc(&self) -> i64 {
-        let seal = Seal::new("head").int(self.revision).int(self.services);
+        let seal = RowChecksum::new("head").int(self.revision).int(self.services);
         seal.int(self.sum).int(self.history_bytes).end()
     }
 }

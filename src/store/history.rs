@@ -8,12 +8,12 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Transaction, params_from_iter};
 use serde_json::value::RawValue;
 
-use super::author::By;
+use super::author::ChangeAuthor;
 use super::error::Fault;
 use super::head::StoreHead;
 use super::integer::{counter, micros, number, time};
-use super::keep::Keep;
-use super::seal::Seal;
+use super::keep::HistoryBounds;
+use super::seal::RowChecksum;
 use tcpgw_core::model::{Service, parse_service};
 
 const COLUMNS: &str = "id, revision, at, uid, pid, what, deploy, service, old, new, crc";
@@ -69,7 +69,7 @@ pub(super) struct NewHistoryEntry<'e> {
 /// A change that is being written to the history.
 pub(super) struct History<'t> {
     transaction: &'t Transaction<'t>,
-    by: &'t By,
+    by: &'t ChangeAuthor,
     at: i64,
     deploy: Option<i64>,
     /// Number of the newest entry.
@@ -79,7 +79,7 @@ pub(super) struct History<'t> {
 impl<'t> History<'t> {
     pub(super) fn new(
         transaction: &'t Transaction<'t>,
-        by: &'t By,
+        by: &'t ChangeAuthor,
         at: Duration,
         deploy: Option<u64>,
     ) -> Result<Self, Fault> {
@@ -102,7 +102,7 @@ impl<'t> History<'t> {
             .sum::<usize>();
         let bytes = number(bytes as u64);
         let by = self.by;
-        let crc = Seal::new("history")
+        let crc = RowChecksum::new("history")
             .int(self.last)
             .int(entry.revision)
             .int(self.at)
@@ -136,7 +136,7 @@ impl<'t> History<'t> {
     }
 
     /// Forgets the oldest entries until what is left is within bounds. Ids have no gaps.
-    pub(super) fn forget(self, head: &mut StoreHead, keep: &Keep) -> Result<(), Fault> {
+    pub(super) fn forget(self, head: &mut StoreHead, keep: &HistoryBounds) -> Result<(), Fault> {
         let query = "SELECT coalesce(min(id), 0) FROM history";
         let mut first: i64 = self.transaction.query_row(query, (), |row| row.get(0))?;
         let mut statement = self
@@ -208,7 +208,7 @@ fn entry(row: &rusqlite::Row<'_>) -> Result<HistoryEntry, Fault> {
     let (uid, pid, what): (u32, u32, String) = (row.get(3)?, row.get(4)?, row.get(5)?);
     let (deploy, service): (Option<i64>, String) = (row.get(6)?, row.get(7)?);
     let (old, new): (Option<String>, Option<String>) = (row.get(8)?, row.get(9)?);
-    let seal = Seal::new("history").int(id).int(revision).int(at);
+    let seal = RowChecksum::new("history").int(id).int(revision).int(at);
     let seal = seal.int(uid.into()).int(pid.into()).text(&what).maybe_int(deploy);
     let seal = seal
         .text(&service)

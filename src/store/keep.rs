@@ -2,7 +2,7 @@
 
 /// Bounds of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
+pub struct HistoryBounds {
     /// Largest number of entries of the history; at least the last one stays.
     pub entries: u64,
     /// Largest number of bytes of services in the history.
@@ -11,7 +11,7 @@ pub struct Keep {
     pub deploys: u64,
 }
 
-impl Default for Keep {
+impl Default for HistoryBounds {
     fn default() -> Self {
         Self {
             entries: 100_000,

@@ -46,22 +46,22 @@ use self::error::{Fault, read_only};
 use self::file::{beside, create, restrict, room_beside};
 use self::integer::{counter, number};
 
-pub use self::author::By;
+pub use self::author::ChangeAuthor;
 pub use self::deploys::{DeployStep, NewDeploy, StoredDeploy, superseded_by};
 pub use self::error::StoreError;
 pub use self::file::{FileId, files_of};
 pub use self::history::{HistoryEntry, HistoryFilter};
-pub use self::keep::Keep;
+pub use self::keep::HistoryBounds;
 pub use self::phase::DeployPhase;
 pub use self::resources::LoadedResources;
-pub use self::services::{Change, Committed, Edit, Expect, Loaded};
+pub use self::services::{Committed, Expect, LoadedServices, StoreChange, StoreEdit};
 pub use self::stored_service::StoredService;
 
 /// An open store. Not shared between threads: calls wait for the disk.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    keep: Keep,
+    keep: HistoryBounds,
     /// Connection; `None` after an error that leaves its state unknown: it is opened again.
     connection: Option<Connection>,
     /// The file that was opened.
@@ -87,11 +87,11 @@ impl Store {
     /// Fails with [`StoreError::Corrupt`], [`StoreError::Newer`], [`StoreError::Locked`] and [`StoreError::Io`], and
     /// when a new store cannot be created.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_with(path, Keep::default())
+        Self::open_with(path, HistoryBounds::default())
     }
 
     /// Opens a store as [`open`](Self::open) does, with these bounds of the history.
-    pub fn open_with(path: &Path, keep: Keep) -> Result<Self, StoreError> {
+    pub fn open_with(path: &Path, keep: HistoryBounds) -> Result<Self, StoreError> {
         if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             create(path)?;
         }
@@ -152,7 +152,7 @@ impl Store {
     /// # Errors
     ///
     /// Fails when the store cannot be opened or read.
-    pub fn load(&mut self) -> Result<Loaded, StoreError> {
+    pub fn load(&mut self) -> Result<LoadedServices, StoreError> {
         let loaded = self.read(|connection, _| services::load(connection))?;
         self.revision = number(loaded.revision);
         Ok(loaded)
@@ -173,7 +173,7 @@ impl Store {
     /// # Errors
     ///
     /// Fails with [`StoreError::Conflict`] when a service is not as expected, and when the store cannot be written.
-    pub fn commit(&mut self, change: &Change, by: &By, at: Duration) -> Result<Committed, StoreError> {
+    pub fn commit(&mut self, change: &StoreChange, by: &ChangeAuthor, at: Duration) -> Result<Committed, StoreError> {
         let committed = self.write(|transaction, keep| services::commit(transaction, change, by, at, keep))?;
         self.revision = number(committed.revision);
         Ok(committed)
@@ -182,9 +182,13 @@ impl Store {
     /// Makes several changes in one transaction, which is flushed once. Each of them is made or refused separately, as
     /// [`commit`](Self::commit) one after the other would do. Returns the result of each. If the transaction fails, its
     /// error is the result of all.
-    pub fn commit_together(&mut self, changes: &[(Change, By)], at: Duration) -> Vec<Result<Committed, StoreError>> {
+    pub fn commit_together(
+        &mut self,
+        changes: &[(StoreChange, ChangeAuthor)],
+        at: Duration,
+    ) -> Vec<Result<Committed, StoreError>> {
         let path = self.path.clone();
-        let one = |transaction: &Transaction<'_>, keep: &Keep, change, by| {
+        let one = |transaction: &Transaction<'_>, keep: &HistoryBounds, change, by| {
             let committed = or_nothing(transaction, || services::commit(transaction, change, by, at, keep));
             match committed.map_err(|fault| fault.at(&path)) {
                 Ok(committed) => Ok(Ok(committed)),
@@ -264,12 +268,12 @@ impl Store {
     ///
     /// Fails with [`StoreError::Deploying`] while an earlier deploy of this service probes, and when the store cannot
     /// be written.
-    pub fn deploy_begin(&mut self, deploy: &NewDeploy, by: &By, at: Duration) -> Result<u64, StoreError> {
+    pub fn deploy_begin(&mut self, deploy: &NewDeploy, by: &ChangeAuthor, at: Duration) -> Result<u64, StoreError> {
         self.write(|transaction, keep| deploys::begin(transaction, deploy, by, at, keep))
     }
 
     /// Records a step of a deploy without a change of its service. A step with a change belongs to that change:
-    /// [`Change::deploy`].
+    /// [`StoreChange::deploy`].
     ///
     /// # Errors
     ///
@@ -305,7 +309,7 @@ impl Store {
         self.read(|connection, _| deploys::unfinished(connection))
     }
 
-    fn read<T>(&mut self, work: impl FnOnce(&Connection, &Keep) -> Result<T, Fault>) -> Result<T, StoreError> {
+    fn read<T>(&mut self, work: impl FnOnce(&Connection, &HistoryBounds) -> Result<T, Fault>) -> Result<T, StoreError> {
         if self.connection.is_none() {
             self.connect()?;
         }
@@ -315,7 +319,10 @@ impl Store {
         work(connection, &self.keep).map_err(|fault| self.suffer(fault))
     }
 
-    fn write<T>(&mut self, work: impl FnOnce(&Transaction<'_>, &Keep) -> Result<T, Fault>) -> Result<T, StoreError> {
+    fn write<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>, &HistoryBounds) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
         if self.read_only {
             self.close();
         }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 use serde::{Deserialize, Serialize};
 
 use super::error::Fault;
-use super::seal::Seal;
+use super::seal::RowChecksum;
 use crate::addon::id::{Guid, PlatformId, ResourceId};
 use crate::addon::{Fingerprint, Resource};
 
@@ -115,7 +115,7 @@ fn is_there(connection: &Connection) -> Result<bool, Fault> {
 }
 
 fn crc(id: &str, of: i64, body: &str) -> i64 {
-    Seal::new("asked").text(id).int(of).text(body).end()
+    RowChecksum::new("asked").text(id).int(of).text(body).end()
 }
 
 #[cfg(test)]

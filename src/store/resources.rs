@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::error::Fault;
 use super::integer::number;
 use super::requested;
-use super::seal::Seal;
+use super::seal::RowChecksum;
 use crate::addon::{MAX_REMOVED, Removed, Resource, ResourceChange};
 
 /// The add-on's data in a store.
@@ -53,7 +53,10 @@ impl ResourceHead {
     }
 
     fn crc(self) -> i64 {
-        Seal::new("resource head").int(self.resources).int(self.sum).end()
+        RowChecksum::new("resource head")
+            .int(self.resources)
+            .int(self.sum)
+            .end()
     }
 
     fn without(self, crc: Option<i64>) -> Self {
@@ -133,7 +136,7 @@ fn checked(kind: &str, id: &str, body: &str, crc: i64) -> Result<i64, Fault> {
 }
 
 fn crc(kind: &str, id: &str, body: &str) -> i64 {
-    Seal::new(kind).text(id).text(body).end()
+    RowChecksum::new(kind).text(id).text(body).end()
 }
 
 pub(super) fn commit(transaction: &Transaction<'_>, change: &ResourceChange) -> Result<(), Fault> {

@@ -3,9 +3,9 @@
 use crc32fast::Hasher;
 
 /// Checksum over fields, each with its length, so that no two rows of other fields are the same.
-pub(super) struct Seal(Hasher);
+pub(super) struct RowChecksum(Hasher);
 
-impl Seal {
+impl RowChecksum {
     pub(super) fn new(kind: &str) -> Self {
         Self(Hasher::new()).text(kind)
     }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
-use super::author::By;
+use super::author::ChangeAuthor;
 use super::error::{Fault, StoreError};
 use super::head::StoreHead;
 use super::history::{History, NewHistoryEntry};
 use super::integer::{counter, number};
-use super::keep::Keep;
-use super::seal::Seal;
+use super::keep::HistoryBounds;
+use super::seal::RowChecksum;
 use super::stored_service::StoredService;
 use super::{DeployStep, deploys, resources};
 use crate::addon;
@@ -19,7 +19,7 @@ use tcpgw_core::model::{self, Service, write};
 
 /// Services of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Loaded {
+pub struct LoadedServices {
     /// Revision of the last change; 0 in a store that was never changed.
     pub revision: u64,
     /// The services, sorted by name.
@@ -28,9 +28,9 @@ pub struct Loaded {
 
 /// A change, made as a whole or not at all.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Change {
+pub struct StoreChange {
     /// Edits, in this order.
-    pub edits: Vec<Edit>,
+    pub edits: Vec<StoreEdit>,
     /// The revision of the whole store that this change was made for.
     pub expect: Option<u64>,
     /// The step of a deploy that this change is.
@@ -43,7 +43,7 @@ pub struct Change {
 
 /// Change of one service.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Edit {
+pub enum StoreEdit {
     /// Write this service.
     Put(Arc<Service>, Expect),
     /// Remove the service of this name.
@@ -117,7 +117,7 @@ impl ServiceRow {
     }
 
     pub(super) fn crc(&self) -> i64 {
-        let seal = Seal::new("service").text(&self.name).int(self.revision);
+        let seal = RowChecksum::new("service").text(&self.name).int(self.revision);
         seal.text(&self.body).end()
     }
 
@@ -137,7 +137,7 @@ impl ServiceRow {
     }
 }
 
-pub(super) fn load(connection: &Connection) -> Result<Loaded, Fault> {
+pub(super) fn load(connection: &Connection) -> Result<LoadedServices, Fault> {
     let head = StoreHead::read(connection)?;
     let mut statement = connection.prepare("SELECT name, revision, body, crc FROM services ORDER BY name")?;
     let mut rows = statement.query(())?;
@@ -145,7 +145,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, Fault> {
     while let Some(row) = rows.next()? {
         services.push(ServiceRow::read(row)?.stored()?);
     }
-    Ok(Loaded {
+    Ok(LoadedServices {
         revision: counter(head.revision),
         services,
     })
@@ -153,10 +153,10 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, Fault> {
 
 pub(super) fn commit(
     transaction: &Transaction<'_>,
-    change: &Change,
-    by: &By,
+    change: &StoreChange,
+    by: &ChangeAuthor,
     at: Duration,
-    keep: &Keep,
+    keep: &HistoryBounds,
 ) -> Result<Committed, Fault> {
     let mut head = StoreHead::read(transaction)?;
     if let Some(expected) = change.expect.filter(|expected| number(*expected) != head.revision) {
@@ -216,10 +216,10 @@ struct ChangeTransaction<'t> {
 }
 
 impl ChangeTransaction<'_> {
-    fn edit(&mut self, edit: &Edit, head: &mut StoreHead) -> Result<(), Fault> {
+    fn edit(&mut self, edit: &StoreEdit, head: &mut StoreHead) -> Result<(), Fault> {
         let (name, expect, new) = match edit {
-            Edit::Put(service, expect) => (&service.name, expect, Some(service)),
-            Edit::Delete(name, expect) => (name, expect, None),
+            StoreEdit::Put(service, expect) => (&service.name, expect, Some(service)),
+            StoreEdit::Delete(name, expect) => (name, expect, None),
         };
         let query = "SELECT name, revision, body, crc FROM services WHERE name = ?";
         let mut statement = self.transaction.prepare(query)?;

@@ -31,15 +31,15 @@ fn service(name: &str, port: u16) -> Arc<Service> {
     Arc::new(model::parse_service(text.as_bytes()).unwrap())
 }
 
-fn put(name: &str, port: u16, expect: Expect) -> Change {
-    Change {
-        edits: vec![Edit::Put(service(name, port), expect)],
-        ..Change::default()
+fn put(name: &str, port: u16, expect: Expect) -> StoreChange {
+    StoreChange {
+        edits: vec![StoreEdit::Put(service(name, port), expect)],
+        ..StoreChange::default()
     }
 }
 
-fn by(what: &str) -> By {
-    By {
+fn by(what: &str) -> ChangeAuthor {
+    ChangeAuthor {
         uid: 1000,
         pid: 77,
         what: what.into(),
@@ -64,16 +64,16 @@ fn names(store: &mut Store) -> Vec<(String, u64)> {
 }
 
 /// Returns the change that makes all services equal to a state, and that fails if they have changed meanwhile.
-fn replace(have: &Loaded, want: &State) -> Change {
+fn replace(have: &LoadedServices, want: &State) -> StoreChange {
     let services = have.services.iter().map(|stored| Arc::clone(&stored.service));
     let edits = want.edits_from(&State {
         services: services.collect(),
     });
     let gone = edits.gone.into_iter();
-    let gone = gone.map(|name| Edit::Delete(name, Expect::Present));
+    let gone = gone.map(|name| StoreEdit::Delete(name, Expect::Present));
     let put = edits.put.into_iter();
-    let put = put.map(|service| Edit::Put(service, Expect::Anything));
-    Change {
+    let put = put.map(|service| StoreEdit::Put(service, Expect::Anything));
+    StoreChange {
         edits: gone.chain(put).collect(),
         expect: Some(have.revision),
         deploy: None,
@@ -106,7 +106,7 @@ fn new_deploy(service: &str) -> NewDeploy {
 fn what_is_committed_is_there_after_opening_again() {
     let place = place();
     let mut store = Store::open(&place.path).unwrap();
-    assert_eq!((store.load(), store.trouble()), (Ok(Loaded::default()), None));
+    assert_eq!((store.load(), store.trouble()), (Ok(LoadedServices::default()), None));
     assert_eq!(set(&mut store, "b", 2000), 1);
     assert_eq!(set(&mut store, "a", 2001), 2);
     assert_eq!(set(&mut store, "b", 2002), 3);
@@ -133,7 +133,7 @@ fn a_change_is_made_of_what_it_expects_or_not_at_all() {
         (put("c", 9, Expect::Revision(1)), "c", None),
     ];
     for (mut change, name, current) in unmet {
-        change.edits.insert(0, Edit::Delete("b".into(), Expect::Present));
+        change.edits.insert(0, StoreEdit::Delete("b".into(), Expect::Present));
         let error = store.commit(&change, &by("x"), at(1)).unwrap_err();
         let conflict = StoreError::Conflict {
             name: name.into(),
@@ -143,7 +143,7 @@ fn a_change_is_made_of_what_it_expects_or_not_at_all() {
         assert!(!error.is_trouble() && store.is_writable());
         assert_eq!(names(&mut store), [("a".into(), 1), ("b".into(), 2)]);
     }
-    let behind = Change {
+    let behind = StoreChange {
         expect: Some(1),
         ..put("c", 9, Expect::Absent)
     };
@@ -152,12 +152,12 @@ fn a_change_is_made_of_what_it_expects_or_not_at_all() {
         error.to_string(),
         "the services are at revision 2, not 1; nothing was changed"
     );
-    let met = Change {
+    let met = StoreChange {
         edits: vec![
-            Edit::Put(service("a", 9), Expect::Revision(1)),
-            Edit::Delete("b".into(), Expect::Revision(2)),
-            Edit::Put(service("c", 10), Expect::Absent),
-            Edit::Delete("none".into(), Expect::Anything),
+            StoreEdit::Put(service("a", 9), Expect::Revision(1)),
+            StoreEdit::Delete("b".into(), Expect::Revision(2)),
+            StoreEdit::Put(service("c", 10), Expect::Absent),
+            StoreEdit::Delete("none".into(), Expect::Anything),
         ],
         expect: Some(2),
         deploy: None,

@@ -17,14 +17,14 @@ use tcpgw_core::ruleset::name::SetName;
 const MAGIC: &[u8; 8] = b"tcpgw-t1";
 
 /// Values of a set's counters by key.
-type Counts = Vec<(Vec<u8>, u64)>;
+type CounterValues = Vec<(Vec<u8>, u64)>;
 
 #[derive(Serialize, Deserialize)]
 struct Kept {
     /// Boot of the machine, without which the kernel's numbers mean nothing.
     boot: String,
     table: Option<u64>,
-    bases: Vec<(String, Counts)>,
+    bases: Vec<(String, CounterValues)>,
     services: BTreeMap<Box<str>, ServiceTotals>,
     ended: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
 }

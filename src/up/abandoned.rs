@@ -19,7 +19,9 @@ use crate::api::answers::{ResourceListAnswer, ServiceFields, ServiceList};
 use crate::api::client::{Client, ClientError, DaemonResponse};
 use crate::control::request::ResourceView;
 use crate::date::since_1970;
-use crate::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, LoadedResources, Store, StoreError};
+use crate::store::{
+    ChangeAuthor, Expect, HistoryFilter, LoadedResources, LoadedServices, Store, StoreChange, StoreEdit, StoreError,
+};
 
 /// Maximum number of entries of the history that are read: a store that `tcpgw up` has made has fewer.
 const MOST_ENTRIES: usize = 10_000;
@@ -153,15 +155,15 @@ pub fn sweep_store(path: &Path, rest: Duration, lives: &Lives<'_>) -> Result<Swe
     let names: Vec<String> = dead.iter().map(|resource| resource.id.service()).collect();
     let of_dead = |name: &str| names.iter().any(|dead| dead == name);
     let (gone, others): (Vec<_>, Vec<_>) = loaded.services.iter().partition(|one| of_dead(&one.service.name));
-    let change = Change {
+    let change = StoreChange {
         edits: gone
             .iter()
-            .map(|one| Edit::Delete(one.service.name.clone(), Expect::Anything))
+            .map(|one| StoreEdit::Delete(one.service.name.clone(), Expect::Anything))
             .collect(),
         resources: dead.iter().map(|resource| removal(resource, rest, now)).collect(),
-        ..Change::default()
+        ..StoreChange::default()
     };
-    let by = By {
+    let by = ChangeAuthor {
         uid: nix::unistd::geteuid().as_raw(),
         pid: std::process::id(),
         what: "up".into(),
@@ -188,7 +190,7 @@ fn removal(resource: &Resource, rest: Duration, now: Duration) -> ResourceChange
 }
 
 /// Returns whether everything in a store, including what it remembers of removed resources, belongs to apps of `tcpgw up`.
-fn is_of_up(store: &mut Store, loaded: &Loaded, resources: &LoadedResources) -> Result<bool, StoreError> {
+fn is_of_up(store: &mut Store, loaded: &LoadedServices, resources: &LoadedResources) -> Result<bool, StoreError> {
     let here = resources.resources.iter().map(|one| (one.id, one.dialect, &one.app));
     let gone = resources.removed.iter().map(|one| (one.id, one.dialect, &one.app));
     let mut names = Vec::new();
@@ -243,14 +245,14 @@ mod tests {
     fn store_of(apps: &[(&str, Dialect, &str)], labels: &Value) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
-        let mut change = Change::default();
+        let mut change = StoreChange::default();
         for (number, (app, dialect, backend)) in (1_u16..).zip(apps) {
             let id = ResourceId::from_random(number.into());
             let port = NonZeroU16::new(20_000 + number).unwrap();
             let service = json!({"name": id.service(), "port": port, "backends": [backend], "labels": labels});
             let service = service.to_string();
             let service = model::parse_service(service.as_bytes()).unwrap();
-            change.edits.push(Edit::Put(Arc::new(service), Expect::Absent));
+            change.edits.push(StoreEdit::Put(Arc::new(service), Expect::Absent));
             change.resources.push(ResourceChange::Put(Arc::new(Resource {
                 id,
                 dialect: *dialect,
@@ -266,7 +268,7 @@ mod tests {
                 asked: None,
             })));
         }
-        let by = By {
+        let by = ChangeAuthor {
             uid: 0,
             pid: 1,
             what: "addon".into(),

@@ -56,14 +56,14 @@ pub enum UpAnswer {
     /// A line about the progress, for the user.
     Say(String),
     /// The list of processes.
-    Processes(Vec<Shown>),
+    Processes(Vec<ListedProcess>),
     /// The network and environment of a process of the client.
     Place(ProcessPlace),
 }
 
 /// A process in the list of `tcpgw up ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct ListedProcess {
     /// Its name, `tcp.1`.
     pub name: String,
     /// Its number, while it runs.

@@ -13,9 +13,9 @@ use crate::view::rates::{Rates, Second};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::{
     BackendStatus, DrainStatus, IN_BALANCE, LimitView, OfLimit, SOURCE_PORTS, Sampled, ServiceStatus, SourcePorts,
-    Status, StrangersView,
+    Status, StrayFlowsView,
 };
-use crate::view::tally::{BackendPlaces, FlowCounts, Strangers, Tally};
+use crate::view::tally::{BackendPlaces, FlowCounts, StrayFlows, Tally};
 use crate::view::totals::{ConnectionCounts, TotalsView};
 use crate::view::{Noted, ServicesView, problems};
 use tcpgw_core::health::UNKNOWN;
@@ -247,7 +247,7 @@ impl<'a> Status<'a> {
         let all = facts.services.summary.services.iter().enumerate();
         let wanted = all.filter(|(at, _)| facts.only.is_none_or(|only| only == *at));
         let services: Vec<_> = wanted.map(|(at, service)| facts.service(at, service)).collect();
-        let strangers = |of: &Strangers| StrangersView {
+        let strangers = |of: &StrayFlows| StrayFlowsView {
             flows: of.total,
             pairs: of.pairs(),
         };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::ServicesView;
 use super::status::{BackendStatus, IN_BALANCE, ServiceStatus, SourcePorts, Status};
-use super::tally::Stranger;
+use super::tally::StrayPair;
 use crate::addon::id::{PlatformId, ResourceId, with_apps};
 use crate::date::utc_of;
 use crate::view::snapshot::DaemonView;
@@ -401,8 +401,8 @@ fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Pro
     Some(of(service, Some(backend.backend), problem))
 }
 
-fn stale(pair: &Stranger) -> Problem {
-    let Stranger { port, backend, flows } = pair;
+fn stale(pair: &StrayPair) -> Problem {
+    let StrayPair { port, backend, flows } = pair;
     let are = if *flows == 1 { "is" } else { "are" };
     let told = count(*flows, "flow");
     let message = format!(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub use self::limit::{LimitView, OfLimit};
 use super::drops::{BackendDrops, ServiceDrops};
 use super::rates::Rates;
-use super::tally::{FlowCounts, Stranger};
+use super::tally::{FlowCounts, StrayPair};
 use super::totals::TotalsView;
 use super::{Hint, Table};
 use crate::addon::ServiceState;
@@ -35,9 +35,9 @@ pub struct Status<'a> {
     /// Flows to backends of these services.
     pub flows: FlowCounts,
     /// Flows that should have been deleted.
-    pub stale: StrangersView,
+    pub stale: StrayFlowsView,
     /// Flows of removed services, to backends that drain.
-    pub leaving: StrangersView,
+    pub leaving: StrayFlowsView,
     /// Number of packets dropped for removed services and backends.
     pub other_drops: u64,
     /// Samples between which rates were measured.
@@ -81,11 +81,11 @@ pub struct Sampled {
 
 /// Flows whose backend does not belong to the service that they came through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StrangersView {
+pub struct StrayFlowsView {
     /// Number of flows.
     pub flows: u64,
     /// Pairs of port and backend; at most 1,000.
-    pub pairs: Vec<Stranger>,
+    pub pairs: Vec<StrayPair>,
 }
 
 /// State of a service.

@@ -130,7 +130,7 @@ pub struct BackendTally {
 
 /// A port and a backend that no service combines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Stranger {
+pub struct StrayPair {
     /// Public port through which the flows came.
     pub port: u16,
     /// Address of the backend.
@@ -141,13 +141,13 @@ pub struct Stranger {
 
 /// Flows whose backend does not belong to the service that they came through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Strangers {
+pub struct StrayFlows {
     pairs: BTreeMap<(u16, SocketAddr), u64>,
     /// Number of all these flows.
     pub total: u64,
 }
 
-impl Strangers {
+impl StrayFlows {
     fn count(&mut self, flow: &Flow) {
         self.total += 1;
         let key = (flow.public.port(), flow.backend);
@@ -156,11 +156,11 @@ impl Strangers {
         }
     }
 
-    /// Returns the pairs, up to a maximum number; [`Strangers::total`] counts all flows.
-    pub fn pairs(&self) -> Vec<Stranger> {
+    /// Returns the pairs, up to a maximum number; [`StrayFlows::total`] counts all flows.
+    pub fn pairs(&self) -> Vec<StrayPair> {
         let pairs = self.pairs.iter();
         pairs
-            .map(|((port, backend), flows)| Stranger {
+            .map(|((port, backend), flows)| StrayPair {
                 port: *port,
                 backend: *backend,
                 flows: *flows,
@@ -177,9 +177,9 @@ pub struct Tally<'a> {
     /// Counts of backends by place.
     pub backends: Vec<BackendTally>,
     /// Flows that should have been deleted.
-    pub stale: Strangers,
+    pub stale: StrayFlows,
     /// Flows to backends that drain.
-    pub leaving: Strangers,
+    pub leaving: StrayFlows,
 }
 
 impl<'a> Tally<'a> {
@@ -189,8 +189,8 @@ impl<'a> Tally<'a> {
             services,
             places,
             backends: vec![BackendTally::default(); places.len()],
-            stale: Strangers::default(),
-            leaving: Strangers::default(),
+            stale: StrayFlows::default(),
+            leaving: StrayFlows::default(),
         }
     }
 

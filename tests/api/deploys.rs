@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tcpgw::control::events::EventContent;
-use tcpgw::control::request::{Refused, Which};
+use tcpgw::control::request::{DeploySelector, Refused};
 use tcpgw::store::DeployPhase;
 
 use crate::harness::{Server, serves};
@@ -197,7 +197,7 @@ fn a_deploy_is_taken_back() {
     let told = server.shared.lock().expect("whole");
     assert_eq!(
         (&told.single.undos[0].which, told.single.undos[0].by),
-        (&Which::Id(41), Server::me())
+        (&DeploySelector::Id(41), Server::me())
     );
-    assert_eq!(told.single.undos[1].which, Which::Last("web".into()));
+    assert_eq!(told.single.undos[1].which, DeploySelector::Last("web".into()));
 }

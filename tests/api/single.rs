@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tcpgw::addon::{AddonOutcome, AddonRequest, PortUse, Refusal, Resource, ResourceTarget, RestingPort, ServiceState};
 use tcpgw::control::request::{
-    AddonRefused, BackendView, BatchItem, BatchOrder, BindingView, DaemonRequest, DeployOrder, DeployView, EditOrder,
-    Edited, EditedBatch, ListedService, ListedServices, PauseOrder, PauseView, Refused, ResourceList, ResourceView,
-    ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
+    AddonRefused, BackendView, BatchItem, BatchOrder, BindingView, DaemonRequest, DeployOrder, DeploySelector,
+    DeployView, EditOrder, Edited, EditedBatch, ListedService, ListedServices, PauseOrder, PauseView, Refused,
+    ResourceList, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder,
 };
 use tcpgw::control::storage::{DeployRecord, Query, QueryError};
 use tcpgw::store::{DeployPhase, Expect, HistoryEntry, HistoryFilter, StoreError, StoredDeploy, StoredService};
@@ -379,8 +379,8 @@ impl Single {
 
     fn undo(&mut self, order: &UndoOrder) -> Result<u64, Refused> {
         let id = match &order.which {
-            Which::Id(id) => self.records.contains_key(id).then_some(*id),
-            Which::Last(name) => {
+            DeploySelector::Id(id) => self.records.contains_key(id).then_some(*id),
+            DeploySelector::Last(name) => {
                 let mut of = self.records.values().rev().filter(|record| *record.service == **name);
                 of.next().map(|record| record.id)
             }

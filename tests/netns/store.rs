@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
-use tcpgw::store::{By, Change, Edit, Expect, HistoryFilter, Store, StoreError};
+use tcpgw::store::{ChangeAuthor, Expect, HistoryFilter, Store, StoreChange, StoreEdit, StoreError};
 use tcpgw_core::model;
 
 #[path = "../store/child.rs"]
@@ -40,18 +40,18 @@ pub(crate) fn unmount(at: &Path) {
     umount2(at, MntFlags::MNT_DETACH).expect("it is mounted");
 }
 
-fn put(name: &str, backends: u16) -> Change {
+fn put(name: &str, backends: u16) -> StoreChange {
     let backends: Vec<String> = (0..backends).map(|at| format!("10.2.0.{at}:80")).collect();
     let json = json!({"name": name, "port": 2000, "backends": backends});
     let service = Arc::new(model::parse_service(json.to_string().as_bytes()).expect("it is valid"));
-    Change {
-        edits: vec![Edit::Put(service, Expect::Anything)],
-        ..Change::default()
+    StoreChange {
+        edits: vec![StoreEdit::Put(service, Expect::Anything)],
+        ..StoreChange::default()
     }
 }
 
-fn commit(store: &mut Store, change: &Change) -> Result<u64, StoreError> {
-    let by = By {
+fn commit(store: &mut Store, change: &StoreChange) -> Result<u64, StoreError> {
+    let by = ChangeAuthor {
         uid: 0,
         pid: 1,
         what: "test".into(),

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tcpgw::store::{
-    By, Change, DeployPhase, DeployStep, Edit, Expect, HistoryFilter, Keep, NewDeploy, Store, StoreError,
+    ChangeAuthor, DeployPhase, DeployStep, Expect, HistoryBounds, HistoryFilter, NewDeploy, Store, StoreChange,
+    StoreEdit, StoreError,
 };
 use tcpgw_core::model::{self, Service};
 
@@ -19,7 +20,7 @@ const STORE: &str = "TCPGW_TEST_STORE";
 const UNTIL: &str = "TCPGW_TEST_UNTIL";
 const NAMES: u64 = 7;
 const EVERYTHING: usize = 1_000_000;
-const KEEP: Keep = Keep {
+const KEEP: HistoryBounds = HistoryBounds {
     entries: 1_000_000,
     bytes: 1 << 40,
     deploys: 1_000_000,
@@ -57,15 +58,15 @@ fn is_deploy(revision: u64) -> bool {
 }
 
 /// Returns the edits of a revision.
-fn edits(revision: u64) -> Vec<Edit> {
+fn edits(revision: u64) -> Vec<StoreEdit> {
     let at = random(revision);
-    let put = |name: Box<str>| Edit::Put(service(&name, revision), Expect::Anything);
+    let put = |name: Box<str>| StoreEdit::Put(service(&name, revision), Expect::Anything);
     if is_deploy(revision) {
         return vec![put(name(at))];
     }
     let mut edits = vec![put(name(at)), put(name(at + 1)), put(name(at + 2))];
     if at.is_multiple_of(4) {
-        edits.push(Edit::Delete(name(at + 3), Expect::Anything));
+        edits.push(StoreEdit::Delete(name(at + 3), Expect::Anything));
     }
     edits
 }
@@ -76,19 +77,19 @@ pub(crate) fn expected(revision: u64) -> (Services, usize) {
     for revision in 1..=revision {
         for edit in edits(revision) {
             match edit {
-                Edit::Put(service, _) => {
+                StoreEdit::Put(service, _) => {
                     services.insert(service.name.clone(), (service, revision));
                     changes += 1;
                 }
-                Edit::Delete(name, _) => changes += usize::from(services.remove(&name).is_some()),
+                StoreEdit::Delete(name, _) => changes += usize::from(services.remove(&name).is_some()),
             }
         }
     }
     (services, changes)
 }
 
-fn by() -> By {
-    By {
+fn by() -> ChangeAuthor {
+    ChangeAuthor {
         uid: 7,
         pid: std::process::id(),
         what: "test".into(),
@@ -107,8 +108,8 @@ fn step(id: u64, phase: DeployPhase) -> DeployStep {
 const AT_ONCE: usize = 2;
 
 /// Returns the change from the revision before to this one.
-fn change(revision: u64) -> Change {
-    Change {
+fn change(revision: u64) -> StoreChange {
+    StoreChange {
         edits: edits(revision),
         expect: Some(revision - 1),
         deploy: None,
@@ -134,7 +135,7 @@ fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result
         let together = (revision + 1..=until)
             .take(AT_ONCE)
             .take_while(|next| !is_deploy(*next));
-        let together: Vec<(Change, By)> = together.map(|next| (change(next), by())).collect();
+        let together: Vec<(StoreChange, ChangeAuthor)> = together.map(|next| (change(next), by())).collect();
         if random(revision).is_multiple_of(3) && together.len() > 1 {
             for done in store.commit_together(&together, Duration::from_secs(revision)) {
                 revision += 1;

@@ -8,19 +8,21 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::json;
-use tcpgw::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, NewDeploy, Store, StoreError};
+use tcpgw::store::{
+    ChangeAuthor, Expect, HistoryFilter, LoadedServices, NewDeploy, Store, StoreChange, StoreEdit, StoreError,
+};
 use tcpgw_core::model;
 
 #[derive(Debug, PartialEq)]
 struct Content {
-    loaded: Loaded,
+    loaded: LoadedServices,
     history: String,
     deploys: String,
 }
 
 fn made(path: &Path) -> Content {
     let mut store = Store::open(path).unwrap();
-    let by = By {
+    let by = ChangeAuthor {
         uid: 1,
         pid: 2,
         what: "test".into(),
@@ -29,9 +31,9 @@ fn made(path: &Path) -> Content {
         let backends: Vec<String> = (0..nth % 30).map(|at| format!("10.2.{nth}.{at}:80")).collect();
         let json = json!({"name": format!("s{}", nth % 20), "port": 2000 + nth, "backends": backends});
         let service = Arc::new(model::parse_service(json.to_string().as_bytes()).unwrap());
-        let change = Change {
-            edits: vec![Edit::Put(service, Expect::Anything)],
-            ..Change::default()
+        let change = StoreChange {
+            edits: vec![StoreEdit::Put(service, Expect::Anything)],
+            ..StoreChange::default()
         };
         store.commit(&change, &by, Duration::ZERO).unwrap();
         let deploy = NewDeploy {
@@ -142,7 +144,7 @@ struct Moment {
 fn moments(path: &Path) -> Vec<Moment> {
     made(path);
     let mut store = Store::open(path).unwrap();
-    let by = By {
+    let by = ChangeAuthor {
         uid: 1,
         pid: 2,
         what: "test".into(),
@@ -155,11 +157,11 @@ fn moments(path: &Path) -> Vec<Moment> {
             let backends: Vec<String> = (0..40).map(|host| format!("10.3.{nth}.{host}:80")).collect();
             let json = json!({"name": format!("s{at}"), "port": 3000 + at, "backends": backends});
             let service = Arc::new(model::parse_service(json.to_string().as_bytes()).unwrap());
-            Edit::Put(service, Expect::Anything)
+            StoreEdit::Put(service, Expect::Anything)
         });
-        let change = Change {
+        let change = StoreChange {
             edits: edits.collect(),
-            ..Change::default()
+            ..StoreChange::default()
         };
         store.commit(&change, &by, Duration::ZERO).unwrap();
         let loaded = store.load().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tcpgw::store::{By, Change, Committed, Edit, Expect, HistoryFilter, Store, StoreError};
+use tcpgw::store::{ChangeAuthor, Committed, Expect, HistoryFilter, Store, StoreChange, StoreEdit, StoreError};
 use tcpgw_core::model::{self, Service, write};
 
 /// Services that get a port, or are removed without one, if they are as wished.
@@ -57,7 +57,7 @@ struct Model {
 impl Model {
     /// Applies a change to the model, as the store should. Fails with the name of the service that is not as expected, if it is
     /// one.
-    fn apply(&mut self, change: &Change) -> Result<(), Option<Box<str>>> {
+    fn apply(&mut self, change: &StoreChange) -> Result<(), Option<Box<str>>> {
         if change.expect.is_some_and(|expected| expected != self.revision) {
             return Err(None);
         }
@@ -65,8 +65,8 @@ impl Model {
         next.revision += 1;
         for edit in &change.edits {
             let (name, expect, new) = match edit {
-                Edit::Put(service, expect) => (&service.name, expect, Some(service)),
-                Edit::Delete(name, expect) => (name, expect, None),
+                StoreEdit::Put(service, expect) => (&service.name, expect, Some(service)),
+                StoreEdit::Delete(name, expect) => (name, expect, None),
             };
             let old = next.services.get(name).cloned();
             let met = match expect {
@@ -96,7 +96,7 @@ impl Model {
         Ok(())
     }
 
-    fn change(&self, edits: &Edits, behind: Option<u64>) -> Change {
+    fn change(&self, edits: &Edits, behind: Option<u64>) -> StoreChange {
         let edits = edits.iter().map(|(at, port, wish)| {
             let name: Box<str> = format!("s{at}").into();
             let current = self.services.get(&name).map_or(0, |(_, revision)| *revision);
@@ -108,11 +108,11 @@ impl Model {
                 Wish::Revision(behind) => Expect::Revision(self.revision.saturating_sub(*behind)),
             };
             match port {
-                Some(port) => Edit::Put(service(&name, *port), expect),
-                None => Edit::Delete(name, expect),
+                Some(port) => StoreEdit::Put(service(&name, *port), expect),
+                None => StoreEdit::Delete(name, expect),
             }
         });
-        Change {
+        StoreChange {
             edits: edits.collect(),
             expect: behind.map(|behind| self.revision.saturating_sub(behind)),
             deploy: None,
@@ -122,7 +122,7 @@ impl Model {
     }
 
     /// Compares what the store has answered with what it should, and is as it should be then.
-    fn expect(&mut self, change: &Change, told: Result<Committed, StoreError>) {
+    fn expect(&mut self, change: &StoreChange, told: Result<Committed, StoreError>) {
         let before = self.revision;
         match (told, self.apply(change)) {
             (Ok(committed), Ok(())) => assert_eq!(committed.revision, self.revision),
@@ -175,7 +175,7 @@ proptest! {
         let path = directory.path().join("store.db");
         let mut store = Store::open(&path).unwrap();
         let mut model = Model::default();
-        let by = By { uid: 1, pid: 2, what: "test".into() };
+        let by = ChangeAuthor { uid: 1, pid: 2, what: "test".into() };
         for step in steps {
             match step {
                 Step::Reopen => {
@@ -188,7 +188,7 @@ proptest! {
                 }
                 Step::Together(changes) => {
                     let changes = changes.iter().map(|(edits, behind)| model.change(edits, *behind));
-                    let changes: Vec<(Change, By)> = changes.map(|change| (change, by.clone())).collect();
+                    let changes: Vec<(StoreChange, ChangeAuthor)> = changes.map(|change| (change, by.clone())).collect();
                     let told = store.commit_together(&changes, Duration::ZERO);
                     prop_assert_eq!(told.len(), changes.len());
                     for ((change, _), told) in changes.iter().zip(told) {

@@ -90,7 +90,7 @@ impl Problem {
         let Self { kind, message, .. } = self;
         let kind = kind.word();
         match self.severity {
-            _ if self.kind.is_told_otherwise() => tracing::debug!(kind, "problem: {message}"),
+            _ if self.kind.has_own_event() => tracing::debug!(kind, "problem: {message}"),
             Severity::Error => tracing::error!(kind, "problem: {message}"),
             Severity::Warning => tracing::warn!(kind, "problem: {message}"),
         }

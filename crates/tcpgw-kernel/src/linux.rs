@@ -369,7 +369,7 @@ impl Kernel for Linux {
 
     /// Reads the sysctls of the calling thread's network namespace, as all of `/proc/sys/net`.
     fn timeouts(&mut self) -> KernelTimeouts {
-        KernelTimeouts::told_by(|name| {
+        KernelTimeouts::from_sysctls(|name| {
             let path = format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{name}");
             std::fs::read_to_string(path).ok()?.trim().parse().ok()
         })

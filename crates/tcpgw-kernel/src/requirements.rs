@@ -18,7 +18,7 @@ use tcpgw_core::model::FlowMark;
 
 /// A feature that is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
+pub struct MissingFeature {
     /// Feature that is missing.
     pub feature: Feature,
     /// Answer of the kernel.
@@ -30,7 +30,7 @@ pub struct Lack {
 /// # Errors
 /// Fails when the kernel cannot be asked or its answer cannot be read: see [`Netlink::send`] and [`Netlink::try_recv`]. Fails
 /// with [`NetlinkError::Refused`] without `CAP_NET_ADMIN`.
-pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<Lack>, NetlinkError> {
+pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<MissingFeature>, NetlinkError> {
     let mut lacks = Vec::new();
     for (feature, needs) in features(mark) {
         if let Some(nack) = restarting(|| ask(socket, &needs))? {
@@ -38,7 +38,7 @@ pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<Lack>, NetlinkE
                 let what = "ask the kernel for its features";
                 return Err(NetlinkError::Refused { what, nack });
             }
-            lacks.push(Lack {
+            lacks.push(MissingFeature {
                 feature,
                 answer: nack.to_string(),
             });

@@ -29,7 +29,7 @@ pub(super) fn object(dialect: Dialect, body: &[u8]) -> Result<Map<String, Value>
 }
 
 /// Returns the port requested in `options` or `parameters`: a number, or a text of one.
-pub(super) fn wished_port(options: Option<&Value>) -> Result<Option<NonZeroU16>, &'static str> {
+pub(super) fn requested_port(options: Option<&Value>) -> Result<Option<NonZeroU16>, &'static str> {
     const WRONG: &str = "port must be a number from 1 to 65535";
     let port = match options {
         None | Some(Value::Null) => return Ok(None),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::body::{object, wished_port};
+use super::body::{object, requested_port};
 use super::exchange::{AuthenticatedRequest, Call, DialectAnswer, Method};
 use super::gateway::GatewayProperties;
 use crate::addon::decision::AddonOutcome;
@@ -81,7 +81,7 @@ fn instance(exchange: &AuthenticatedRequest<'_>, instance: &str) -> Result<Call,
             };
             service(body.get("service_id"))?;
             objects(&body, &["context", "parameters", "maintenance_info"])?;
-            let port = wished_port(body.get("parameters")).map_err(|why| invalid(&format!("parameters: {why}")))?;
+            let port = requested_port(body.get("parameters")).map_err(|why| invalid(&format!("parameters: {why}")))?;
             AddonRequest::Provision(Provision {
                 dialect: Dialect::Osb,
                 app: id("instance_id", instance)?,
@@ -100,7 +100,7 @@ fn instance(exchange: &AuthenticatedRequest<'_>, instance: &str) -> Result<Call,
             let body = object(Dialect::Osb, exchange.body)?;
             service(body.get("service_id"))?;
             objects(&body, &["context", "parameters", "maintenance_info", "previous_values"])?;
-            wished_port(body.get("parameters")).map_err(|why| invalid(&format!("parameters: {why}")))?;
+            requested_port(body.get("parameters")).map_err(|why| invalid(&format!("parameters: {why}")))?;
             no_maintenance(&body)?;
             fixed_parameters(&body)?;
             match body.get("plan_id") {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::body::{object, wished_port};
+use super::body::{object, requested_port};
 use super::exchange::{AuthenticatedRequest, Call, DialectAnswer, Method};
 use super::gateway::GatewayProperties;
 use crate::addon::decision::AddonOutcome;
@@ -124,7 +124,7 @@ fn provision(dialect: Dialect, rules: &DialectRules, body: &[u8]) -> Result<Prov
         (None, Some(uuid)) => uuid.clone(),
         (None, None) => return Err(unprocessable(dialect, &format!("{} is missing", rules.app))),
     };
-    let port = wished_port(body.get("options")).map_err(|why| unprocessable(dialect, &format!("options: {why}")))?;
+    let port = requested_port(body.get("options")).map_err(|why| unprocessable(dialect, &format!("options: {why}")))?;
     Ok(Provision {
         dialect,
         app,

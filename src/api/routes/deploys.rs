@@ -19,7 +19,7 @@ use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
 use crate::api::orders::DeployBody;
 use crate::api::params::{Params, PathDeployId, PathServiceName, ServiceRequest};
 use crate::api::shared::ApiState;
-use crate::control::request::{DaemonRequest, DeployOrder, DeployView, Peer, UndoOrder, Which};
+use crate::control::request::{DaemonRequest, DeployOrder, DeploySelector, DeployView, Peer, UndoOrder};
 use crate::control::storage::Query;
 
 /// Default time for targets to answer.
@@ -191,7 +191,7 @@ pub(in crate::api) async fn undo(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let which = Which::Id(id);
+    let which = DeploySelector::Id(id);
     shared.undo(UndoOrder { which, by }).await
 }
 
@@ -202,6 +202,6 @@ pub(in crate::api) async fn rollback(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let which = Which::Last(name);
+    let which = DeploySelector::Last(name);
     shared.undo(UndoOrder { which, by }).await
 }

@@ -2,11 +2,11 @@ use std::path::Path;
 
 use super::*;
 use crate::config::Config;
-use crate::config::given::Given;
+use crate::config::given::SettingsSources;
 
 fn read(text: &str) -> Result<DaemonSettings, String> {
     let config = Config::parse(Path::new("config.toml"), text.as_bytes()).map_err(|error| error.to_string())?;
-    Ok(Given::default().merge(&config))
+    Ok(SettingsSources::default().merge(&config))
 }
 
 #[test]
@@ -91,14 +91,14 @@ fn every_key_is_read() {
 #[test]
 fn what_was_given_goes_before_the_file_key_by_key() {
     let config = Config::parse(Path::new("config.toml"), ALL.as_bytes()).unwrap();
-    let given = Given {
+    let given = SettingsSources {
         config: None,
         section: DaemonSection {
             owner: Some(true),
             max_probes: Some("7".parse().unwrap()),
             ..DaemonSection::default()
         },
-        ..Given::default()
+        ..SettingsSources::default()
     };
     let expected = DaemonSettings {
         owner: true,
@@ -106,10 +106,10 @@ fn what_was_given_goes_before_the_file_key_by_key() {
         ..all()
     };
     assert_eq!(given.merge(&config), expected);
-    let all_given = Given {
+    let all_given = SettingsSources {
         config: None,
         section: config.daemon.clone(),
-        ..Given::default()
+        ..SettingsSources::default()
     };
     assert_eq!(all_given.merge(&Config::default()), all());
 }
@@ -198,9 +198,9 @@ fn a_reload_takes_what_it_can_and_names_the_rest() {
 fn it_is_read_again_from_where_it_came() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
-    let given = Given {
+    let given = SettingsSources {
         config: Some(file.clone()),
-        ..Given::default()
+        ..SettingsSources::default()
     };
     assert!(given.load().is_err(), "a file that was named must be there");
     std::fs::write(&file, "[daemon]\nmax_probes = 5").unwrap();

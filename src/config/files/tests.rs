@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use super::super::ConfigError;
 use super::super::daemon::DaemonSection;
-use super::super::given::Given;
+use super::super::given::SettingsSources;
 use super::*;
 
 /// A configuration with the add-on and metrics, in a directory of its own.
@@ -52,11 +52,11 @@ impl Place {
         fs::write(self.path("config.toml"), text).unwrap();
     }
 
-    fn given(&self) -> Given {
-        Given {
+    fn given(&self) -> SettingsSources {
+        SettingsSources {
             config: Some(self.path("config.toml")),
             run_dir: Some(self.path("run")),
-            ..Given::default()
+            ..SettingsSources::default()
         }
     }
 }
@@ -154,7 +154,7 @@ fn a_reload_is_compared_with_the_paths_that_stay_in_use() {
     assert!(told.contains("daemon.store"), "{told}");
     place.given().load().unwrap();
     // What the command line says counts, too.
-    let given = Given {
+    let given = SettingsSources {
         section: DaemonSection {
             state: Some(place.path("flows.log")),
             ..DaemonSection::default()

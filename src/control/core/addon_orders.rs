@@ -22,7 +22,7 @@ use crate::control::obstacle::ObstacleKind;
 use crate::control::reply::ReplySender;
 use crate::control::request::{AddonOrder, AddonRefused, ApplyOptions, Refused};
 use crate::control::storage::Write;
-use crate::store::By;
+use crate::store::ChangeAuthor;
 use tcpgw_core::model::{self, Edits, Service};
 
 /// Maximum number of ports that one request skips because local programs listen on them.
@@ -69,7 +69,7 @@ impl PendingWrite {
         edits: Edits,
         judged: AcceptedChange,
         reply: ReplySender<Result<AddonOutcome, AddonRefused>>,
-    ) -> (Self, By) {
+    ) -> (Self, ChangeAuthor) {
         let Decision { change, outcome } = decision;
         let accepted = Self {
             edits,

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::order_queue::Knowledge;
+use super::order_queue::StoreKnowledge;
 use super::pending_write::{OnWritten, PendingWrite};
 use super::store_contents::REFRESH;
 use super::{Core, Now};
 use crate::addon::id::ResourceId;
 use crate::addon::{Registry, Removed, Resource, ResourceChange};
 use crate::control::storage::{Opened, Write};
-use crate::store::{By, Edit, Expect, StoreError};
+use crate::store::{ChangeAuthor, Expect, StoreEdit, StoreError};
 
 /// Changes of resources that hold and that the store does not have yet.
 #[derive(Debug, Default)]
@@ -135,7 +135,7 @@ impl Core {
     /// Returns the time of the next attempt to write amendments that were refused.
     pub(super) fn amends_at(&self) -> Option<Instant> {
         let amendments = &self.addon.amendments;
-        let waits = self.order_queue.lost || self.order_queue.resources == Knowledge::Unreadable;
+        let waits = self.order_queue.lost || self.order_queue.resources == StoreKnowledge::Unreadable;
         amendments.again_at.filter(|_| !waits && !amendments.is_empty())
     }
 
@@ -147,14 +147,14 @@ impl Core {
             return None;
         }
         match self.order_queue.resources {
-            Knowledge::Certain => amendments.again_at = None,
-            Knowledge::Unreadable => return None,
-            Knowledge::Uncertain => {
+            StoreKnowledge::Certain => amendments.again_at = None,
+            StoreKnowledge::Unreadable => return None,
+            StoreKnowledge::Uncertain => {
                 self.order_queue.refreshing = true;
                 return Some(Write::Refresh);
             }
         }
-        let by = By {
+        let by = ChangeAuthor {
             what: if !amendments.corrections.is_empty() {
                 "restore".into()
             } else if !amendments.named.is_empty() {
@@ -171,11 +171,11 @@ impl Core {
             ResourceChange::Remove(removed) => Some(removed.id.service().into()),
             ResourceChange::Put(_) => None,
         });
-        let change = crate::store::Change {
-            edits: gone.map(|name| Edit::Delete(name, Expect::Anything)).collect(),
+        let change = crate::store::StoreChange {
+            edits: gone.map(|name| StoreEdit::Delete(name, Expect::Anything)).collect(),
             resources: resources.clone(),
             rests: rests.clone(),
-            ..crate::store::Change::default()
+            ..crate::store::StoreChange::default()
         };
         self.order_queue.accepted = vec![PendingWrite::of_nobody(OnWritten::Amended(resources, rests))];
         Some(Write::Change(change, by, now.unix))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::control::name::Name;
-use crate::store::{Change, Committed, Edit, Expect, Loaded, StoredService};
+use crate::store::{Committed, Expect, LoadedServices, StoreChange, StoreEdit, StoredService};
 use tcpgw_core::model::{Edits, Service, State};
 
 /// Services of the API by name, with the revision of each and of the store.
@@ -18,7 +18,7 @@ pub(super) struct ApiServices {
 
 impl ApiServices {
     /// Creates it from the contents of a store; `refused`: services that are not served, with the reasons.
-    pub(super) fn new(loaded: Loaded, refused: BTreeMap<Name, String>) -> Self {
+    pub(super) fn new(loaded: LoadedServices, refused: BTreeMap<Name, String>) -> Self {
         let services = loaded.services.into_iter();
         Self {
             revision: loaded.revision,
@@ -90,18 +90,18 @@ impl ApiServices {
     }
 
     /// Returns the edits as a change of the store, which requires the revisions known here.
-    pub(super) fn change(&self, edits: &Edits) -> Change {
+    pub(super) fn change(&self, edits: &Edits) -> StoreChange {
         let expect = |name: &str| {
             let known = self.services.get(name);
             known.map_or(Expect::Absent, |stored| Expect::Revision(stored.revision))
         };
         let gone = edits.gone.iter();
-        let gone = gone.map(|name| Edit::Delete(name.clone(), expect(name)));
+        let gone = gone.map(|name| StoreEdit::Delete(name.clone(), expect(name)));
         let put = edits.put.iter();
-        let put = put.map(|service| Edit::Put(Arc::clone(service), expect(&service.name)));
-        Change {
+        let put = put.map(|service| StoreEdit::Put(Arc::clone(service), expect(&service.name)));
+        StoreChange {
             edits: gone.chain(put).collect(),
-            ..Change::default()
+            ..StoreChange::default()
         }
     }
 

@@ -16,7 +16,7 @@ use crate::control::name::Name;
 use crate::control::reply::ReplySender;
 use crate::control::request::Refused;
 use crate::control::storage::UnfinishedDeploy;
-use crate::store::{By, DeployPhase, DeployStep};
+use crate::store::{ChangeAuthor, DeployPhase, DeployStep};
 use tcpgw_core::drain::Drain;
 use tcpgw_core::model::{self, Backend, Edits, Endpoint, Word as _};
 
@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Step of a deploy that is being written.
 pub(super) enum PendingStep {
     /// Begins the deploy.
-    Begin(Box<New>, ReplySender<Result<u64, Refused>>),
+    Begin(Box<StartingDeploy>, ReplySender<Result<u64, Refused>>),
     /// Switches the service; these backends are removed from it.
     Switch(u64, Vec<Backend>),
     /// Restores the old backends, with the reason.
@@ -40,13 +40,13 @@ pub(super) enum PendingStep {
 }
 
 /// A deploy that begins.
-pub(super) struct New {
+pub(super) struct StartingDeploy {
     service: Name,
     targets: Vec<Backend>,
     min: usize,
     timeout: Duration,
     drain: Option<Duration>,
-    by: By,
+    by: ChangeAuthor,
     /// Earlier deploys of the service that have ended, whose end is written together with this one.
     ends: Vec<u64>,
     /// Earlier deploys of the service that this one ends: they probe, or their end was not reported.
@@ -60,14 +60,14 @@ pub(super) struct RunningDeploy {
     targets: Vec<Backend>,
     min: usize,
     drain: Option<Duration>,
-    by: By,
+    by: ChangeAuthor,
     /// The service's backends before the switch.
     before: Vec<Backend>,
     stage: DeployStage,
     /// Time at which probes of the new backends began; only results of later probes count.
     began: Instant,
     /// Whether its end was reported, though the store does not know it.
-    is_told: bool,
+    is_reported: bool,
 }
 
 impl RunningDeploy {
@@ -123,7 +123,7 @@ enum DeployStage {
 
 /// Progress of a deploy that a job of the kernel brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reached {
+pub(super) enum DeployProgress {
     /// The old backends get no new connections.
     Switched,
     /// The old backends have drained.
@@ -177,16 +177,16 @@ impl Deploys {
     }
 
     /// Returns the progress of each deploy once the kernel holds the present membership.
-    pub(super) fn reached(&self, membership: &Membership) -> Vec<(u64, Reached)> {
+    pub(super) fn reached(&self, membership: &Membership) -> Vec<(u64, DeployProgress)> {
         let reached = self.live.iter().filter_map(|(id, deploy)| {
             let leaving = |endpoint| membership.draining_backends().get(&deploy.service, endpoint);
             let draining_backends = || deploy.old().filter_map(leaving);
             match deploy.stage {
                 DeployStage::Switching if draining_backends().any(|leaving| leaving.drain == Drain::Serving) => None,
                 DeployStage::Switching | DeployStage::Switched if draining_backends().next().is_none() => {
-                    Some((*id, Reached::Left))
+                    Some((*id, DeployProgress::Left))
                 }
-                DeployStage::Switching => Some((*id, Reached::Switched)),
+                DeployStage::Switching => Some((*id, DeployProgress::Switched)),
                 DeployStage::Probing(_) | DeployStage::Switched | DeployStage::Left | DeployStage::Ending(..) => None,
             }
         });
@@ -232,7 +232,7 @@ impl Deploys {
     /// Returns the deploys of a service whose end was reported but is not in the store.
     fn told_of(&self, service: &str) -> Vec<u64> {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
-        let told = of.filter(|(_, deploy)| deploy.is_told && matches!(deploy.stage, DeployStage::Ending(..)));
+        let told = of.filter(|(_, deploy)| deploy.is_reported && matches!(deploy.stage, DeployStage::Ending(..)));
         told.map(|(id, _)| *id).collect()
     }
 
@@ -241,7 +241,7 @@ impl Deploys {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
         let blocks = of.filter(|(_, deploy)| match deploy.stage {
             DeployStage::Probing(_) => true,
-            DeployStage::Ending(..) => !deploy.is_told,
+            DeployStage::Ending(..) => !deploy.is_reported,
             DeployStage::Switching | DeployStage::Switched | DeployStage::Left => false,
         });
         blocks.map(|(id, _)| *id).collect()
@@ -268,7 +268,7 @@ impl Deploys {
 
     /// Returns the last deploy of a service whose end was not reported.
     fn last_of(&self, service: &str) -> Option<u64> {
-        let is_live = |deploy: &RunningDeploy| *deploy.service == *service && !deploy.is_told;
+        let is_live = |deploy: &RunningDeploy| *deploy.service == *service && !deploy.is_reported;
         let mut of = self.live.iter().rev().filter(|(_, deploy)| is_live(deploy));
         of.next().map(|(id, _)| *id)
     }
@@ -294,7 +294,7 @@ impl Core {
                 targets: deploy.targets.iter().copied().map(Backend::active).collect(),
                 min: deploy.targets.len(),
                 drain,
-                by: By {
+                by: ChangeAuthor {
                     uid: deploy.uid,
                     pid: deploy.pid,
                     what: deploy.what,
@@ -302,7 +302,7 @@ impl Core {
                 before: before.map(|service| service.backends).unwrap_or_default(),
                 stage,
                 began: now.instant,
-                is_told: false,
+                is_reported: false,
             };
             self.deploys.remove(deploy.id);
             self.deploys.fresh = true;
@@ -352,7 +352,7 @@ impl Core {
         let Some(deploy) = self.deploys.live.get_mut(&id) else {
             return;
         };
-        if std::mem::replace(&mut deploy.is_told, true) {
+        if std::mem::replace(&mut deploy.is_reported, true) {
             return;
         }
         let service = deploy.service.clone();
@@ -360,7 +360,7 @@ impl Core {
     }
 
     /// Records the progress of deploys after a job of the kernel.
-    pub(super) fn reach(&mut self, reached: Vec<(u64, Reached)>, now: Now) {
+    pub(super) fn reach(&mut self, reached: Vec<(u64, DeployProgress)>, now: Now) {
         for (id, reached) in reached {
             let Some(deploy) = self.deploys.live.get_mut(&id) else {
                 continue;
@@ -370,7 +370,7 @@ impl Core {
                 deploy.stage = DeployStage::Switched;
                 self.tell_deploy(id, &service, DeployPhase::Switched.word(), None, now);
             }
-            if reached == Reached::Left {
+            if reached == DeployProgress::Left {
                 self.deploys.set(id, DeployStage::Left);
                 self.deploys.to_examine.insert(id);
             }

@@ -1,5 +1,5 @@
 //! The end of the daemon: what was accepted before it is carried out and answered, and nothing else is accepted.
-use super::pending::Unheld;
+use super::pending::NotInKernel;
 use super::{Core, Now};
 use crate::control::request::Refused;
 
@@ -25,7 +25,7 @@ impl Core {
         let out = self.out.as_mut().map(|out| std::mem::take(&mut out.pending_replies));
         let waiting = std::mem::take(&mut self.waiting);
         for pending in out.into_iter().flatten().chain(waiting) {
-            self.answer(pending, Err(Unheld::Ending), now);
+            self.answer(pending, Err(NotInKernel::Ending), now);
         }
         self.order_queue.accepted.clear();
         for (_, reply) in std::mem::take(&mut self.teardown) {

@@ -58,7 +58,7 @@ impl Core {
             return ServiceEntry::gone(name);
         };
         let wanted = self.membership.wanted().get(name);
-        let details = match wanted.map(|wanted| self.addon_wish(name).unwrap_or(wanted)) {
+        let details = match wanted.map(|wanted| self.service_of_suspended(name).unwrap_or(wanted)) {
             Some(wanted) => Details::new(self.owner(name), wanted, serving).suspended(self.addon.is_suspended(name)),
             None => Details::new(Owner::Removed, serving, serving),
         };
@@ -78,7 +78,7 @@ impl Core {
     fn wanted_by_providers(&self) -> BTreeMap<Name, Arc<Service>> {
         let mut wanted = self.membership.wanted().clone();
         for name in self.addon.suspended_names() {
-            if let (Some(known), Some(wish)) = (wanted.get_mut(name), self.addon_wish(name)) {
+            if let (Some(known), Some(wish)) = (wanted.get_mut(name), self.service_of_suspended(name)) {
                 *known = Arc::clone(wish);
             }
         }
@@ -87,7 +87,7 @@ impl Core {
 
     /// Returns the desired form of a service whose resource is suspended; it is served otherwise until the resource is
     /// resumed.
-    fn addon_wish(&self, name: &str) -> Option<&Arc<Service>> {
+    fn service_of_suspended(&self, name: &str) -> Option<&Arc<Service>> {
         self.addon.is_suspended(name).then_some(())?;
         self.api.get(name).map(|stored| &stored.service)
     }

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::deploys::Reached;
+use super::deploys::DeployProgress;
 use super::pending::PendingReply;
 use super::{Core, DaemonPhase, GRACE, Now};
 use crate::control::events::EventContent;
@@ -15,15 +15,15 @@ use tcpgw_core::model::Endpoint;
 use tcpgw_kernel::conntrack::Pair;
 
 /// The job that runs.
-pub(super) struct Out {
+pub(super) struct RunningJob {
     pub(super) pending_replies: Vec<PendingReply>,
     /// Progress of deploys once the job is done.
-    pub(super) reached: Vec<(u64, Reached)>,
+    pub(super) reached: Vec<(u64, DeployProgress)>,
     pub(super) cause: String,
     pub(super) known: Instant,
 }
 
-impl Out {
+impl RunningJob {
     /// Returns a job without clients that wait for it.
     fn errand(now: Now) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl Core {
         }
         let job = self.choose(now)?;
         // Changes have set their replies already.
-        self.out.get_or_insert_with(|| Out::errand(now));
+        self.out.get_or_insert_with(|| RunningJob::errand(now));
         Some(job)
     }
 
@@ -153,7 +153,7 @@ impl Core {
     /// Assigns all pending replies to the next job.
     fn take_along(&mut self, now: Now) {
         self.deploys.take_fresh();
-        self.out = Some(Out {
+        self.out = Some(RunningJob {
             pending_replies: std::mem::take(&mut self.waiting),
             reached: self.deploys.reached(&self.membership),
             cause: std::mem::take(&mut self.cause),

@@ -31,7 +31,7 @@ pub(super) fn refuse(obstacles: &[Obstacle]) -> Result<(), Refused> {
     let taken: Vec<String> = obstacles
         .iter()
         .filter(is_taken)
-        .map(|taken| taken.told_with(TAKE_OVER))
+        .map(|taken| taken.message_with(TAKE_OVER))
         .collect();
     if taken.is_empty() {
         Ok(())

@@ -6,7 +6,7 @@ use crate::control::request::{
     AddonOrder, AddonRefused, Applied, Apply, BatchOrder, DeployOrder, EditOrder, Edited, EditedBatch, Peer, Refused,
     UndoOrder,
 };
-use crate::store::{By, StoreError};
+use crate::store::{ChangeAuthor, StoreError};
 use tcpgw_core::model::State;
 
 /// An order of the API.
@@ -52,9 +52,9 @@ pub struct ApplyOrder {
 pub(super) struct Undecided(pub(super) Box<Order>);
 
 /// Returns the author of a change, for the history.
-pub(super) fn by(peer: Peer, what: &str) -> By {
+pub(super) fn by(peer: Peer, what: &str) -> ChangeAuthor {
     let through = peer.through().map(|way| format!(" through {way}"));
-    By {
+    ChangeAuthor {
         uid: peer.uid,
         pid: peer.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
         what: format!("{what}{}", through.unwrap_or_default()),

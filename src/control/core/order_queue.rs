@@ -29,7 +29,7 @@ pub(super) struct OrderQueue {
     /// Whether the contents of the store are unknown.
     pub(super) lost: bool,
     /// Whether the known resources are those of the store.
-    pub(super) resources: Knowledge,
+    pub(super) resources: StoreKnowledge,
     /// Whether the daemon is to end: no more orders are taken.
     pub(super) ending: bool,
     /// Id of a deploy that was just begun.
@@ -38,7 +38,7 @@ pub(super) struct OrderQueue {
 
 /// Certainty about the contents of the store. A write that failed may have been made all the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Knowledge {
+pub(super) enum StoreKnowledge {
     #[default]
     Certain,
     /// The store has to be read before a decision.
@@ -51,12 +51,12 @@ impl OrderQueue {
     /// Returns whether the next order changes a resource and the store has to be read before.
     pub(super) fn reads_first(&self) -> bool {
         let is_next = matches!(self.orders.front(), Some(Order::Addon(..)));
-        is_next && self.resources == Knowledge::Uncertain && !self.lost
+        is_next && self.resources == StoreKnowledge::Uncertain && !self.lost
     }
 
     /// Returns whether the known resources are those of the store.
     pub(super) fn is_certain_of_resources(&self) -> bool {
-        self.resources == Knowledge::Certain && !self.lost
+        self.resources == StoreKnowledge::Certain && !self.lost
     }
 
     /// Returns whether nothing is being written.

@@ -5,8 +5,8 @@ use super::deploys::PendingStep;
 use super::judge::{AcceptedChange, ProviderSize, Unjudged, Vet};
 use super::obstacles::TAKE_OVER;
 use super::order::{ApplyOrder, Order, Undecided, by};
-use super::order_queue::{Knowledge, MOST_ORDERS};
-use super::pending::{PendingReply, ReplyKind, Unheld};
+use super::order_queue::{MOST_ORDERS, StoreKnowledge};
+use super::pending::{NotInKernel, PendingReply, ReplyKind};
 use super::pending_write::{OnWritten, PendingWrite};
 use super::together::Together;
 use super::{Core, DaemonPhase, Now, Provider};
@@ -15,7 +15,7 @@ use crate::control::storage::{OrphanRemoval, Write, WriteResult};
 use crate::reconcile::ReconcileReport;
 use crate::report::DiffReport;
 use crate::store::last::Last;
-use crate::store::{By, Committed, StoreError};
+use crate::store::{ChangeAuthor, Committed, StoreError};
 use crate::view::problems::some_of;
 use tcpgw_core::diff::{ChangeCounts, Changes};
 use tcpgw_core::model::{Edits, Service, State};
@@ -95,7 +95,7 @@ impl Core {
 
     /// Fails when the resources are not known. Without the store, a resource that is not known may still exist.
     pub(super) fn knows_resources(&self) -> Result<(), Refused> {
-        if self.order_queue.lost || self.order_queue.resources == Knowledge::Unreadable {
+        if self.order_queue.lost || self.order_queue.resources == StoreKnowledge::Unreadable {
             let why = self
                 .problems
                 .get(ProblemKind::Store)
@@ -161,7 +161,7 @@ impl Core {
             }
         };
         let held = obstacles.values().flatten();
-        let held = held.map(|obstacle| format!("held back: {}", obstacle.told_with(TAKE_OVER)));
+        let held = held.map(|obstacle| format!("held back: {}", obstacle.message_with(TAKE_OVER)));
         let emptied = self.emptied(&state, options.dry_run);
         let warnings: Vec<String> = warnings.into_iter().chain(held).chain(emptied).collect();
         if options.dry_run {
@@ -199,7 +199,7 @@ impl Core {
     }
 
     /// Returns the write of an accepted order; carries it out at once when there is nothing to write.
-    pub(super) fn write(&mut self, accepted: PendingWrite, by: By, now: Now) -> Option<Write> {
+    pub(super) fn write(&mut self, accepted: PendingWrite, by: ChangeAuthor, now: Now) -> Option<Write> {
         let change = self.change_of(&accepted);
         if change.edits.is_empty() && change.resources.is_empty() {
             let nothing = Committed {
@@ -226,7 +226,7 @@ impl Core {
     }
 
     /// Returns the change of the store for an accepted order.
-    pub(super) fn change_of(&self, accepted: &PendingWrite) -> crate::store::Change {
+    pub(super) fn change_of(&self, accepted: &PendingWrite) -> crate::store::StoreChange {
         let resources: Vec<_> = match &accepted.then {
             OnWritten::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
             OnWritten::Apply(_)
@@ -235,7 +235,7 @@ impl Core {
             | OnWritten::Deploy(_)
             | OnWritten::Amended(..) => Vec::new(),
         };
-        crate::store::Change {
+        crate::store::StoreChange {
             resources,
             ..self.api.change(&accepted.edits)
         }
@@ -273,14 +273,14 @@ impl Core {
             Ok(committed) => {
                 self.addon.amendments.refused = None;
                 self.store_trouble(None, now);
-                if self.order_queue.resources != Knowledge::Certain {
+                if self.order_queue.resources != StoreKnowledge::Certain {
                     // A write that failed before may have been made all the same.
                     self.due.store = Some(now.instant);
                 }
                 self.carry_out(accepted, &committed, now);
             }
             Err(error) => {
-                self.order_queue.resources = Knowledge::Uncertain;
+                self.order_queue.resources = StoreKnowledge::Uncertain;
                 if !self.orphans_removed_by(&accepted.edits).is_empty() {
                     self.due.remember_at_once(now.instant);
                 }
@@ -387,7 +387,7 @@ impl Core {
                     .push(format!("the change is stored, but not served: {}", super::TORN_DOWN));
                 self.answer(pending, Ok(&ReconcileReport::default()), now);
             } else {
-                self.answer(pending, Err(Unheld::TornDown(super::TORN_DOWN)), now);
+                self.answer(pending, Err(NotInKernel::TornDown(super::TORN_DOWN)), now);
             }
         }
     }

@@ -42,7 +42,7 @@ pub(super) enum ReplyKind {
 
 /// Reason why the kernel does not hold a change.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Unheld<'a> {
+pub(super) enum NotInKernel<'a> {
     /// The change failed, and is tried again.
     Failed(&'a str),
     /// A teardown came first.
@@ -51,14 +51,14 @@ pub(super) enum Unheld<'a> {
     Ending,
 }
 
-impl From<Unheld<'_>> for Refused {
-    fn from(unheld: Unheld<'_>) -> Self {
+impl From<NotInKernel<'_>> for Refused {
+    fn from(unheld: NotInKernel<'_>) -> Self {
         Self::Failed(match unheld {
-            Unheld::Failed(error) => {
+            NotInKernel::Failed(error) => {
                 format!("accepted, but not in effect in the kernel yet; the daemon tries again: {error}")
             }
-            Unheld::TornDown(why) => format!("accepted, but not in effect in the kernel: {why}"),
-            Unheld::Ending => {
+            NotInKernel::TornDown(why) => format!("accepted, but not in effect in the kernel: {why}"),
+            NotInKernel::Ending => {
                 "accepted, but not in effect in the kernel yet: the daemon is ending, and the next one puts it into effect".into()
             }
         })
@@ -77,7 +77,12 @@ pub(super) fn applied(report: &ReconcileReport, draining: usize, warnings: Vec<S
 
 impl Core {
     /// Answers a client after the kernel was changed, or failed to be.
-    pub(super) fn answer(&mut self, pending: PendingReply, outcome: Result<&ReconcileReport, Unheld<'_>>, now: Now) {
+    pub(super) fn answer(
+        &mut self,
+        pending: PendingReply,
+        outcome: Result<&ReconcileReport, NotInKernel<'_>>,
+        now: Now,
+    ) {
         let PendingReply { wants, since } = pending;
         let outcome = outcome.map_err(Refused::from);
         // The client may have disconnected.

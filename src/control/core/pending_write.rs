@@ -10,7 +10,7 @@ use super::provisioned::Provisioned;
 use crate::addon::{Removed, ResourceChange};
 use crate::control::reply::ReplySender;
 use crate::control::request::{Applied, EditOrder, Edited, EditedBatch, Refused};
-use crate::store::{By, StoreError};
+use crate::store::{ChangeAuthor, StoreError};
 use tcpgw_core::model::Edits;
 
 /// An accepted order that is being written.
@@ -44,7 +44,7 @@ impl PendingWrite {
         edits: Edits,
         judged: AcceptedChange,
         reply: ReplySender<Result<Edited, Refused>>,
-    ) -> (Self, By) {
+    ) -> (Self, ChangeAuthor) {
         let what = order.edit.name();
         let accepted = Self {
             edits,

@@ -1,8 +1,8 @@
 //! Use of the results of jobs.
 use std::time::{Duration, Instant};
 
-use super::jobs::Out;
-use super::pending::Unheld;
+use super::jobs::RunningJob;
+use super::pending::NotInKernel;
 use super::{Core, DaemonPhase, Now, RETRY, RETRY_MOST};
 use crate::control::events::EventContent;
 use crate::control::job::{JobOutcome, JobResult};
@@ -74,7 +74,7 @@ impl Core {
     }
 
     /// Takes the report of a change that the kernel has made.
-    fn told(&mut self, out: Out, report: &ReconcileReport, at: Instant, took: Duration, now: Now) {
+    fn told(&mut self, out: RunningJob, report: &ReconcileReport, at: Instant, took: Duration, now: Now) {
         if report.transactions > 0 {
             let commit = took.saturating_sub(report.flushing);
             self.own.committed(commit, at.saturating_duration_since(out.known));
@@ -118,7 +118,7 @@ impl Core {
         }
     }
 
-    fn committed(&mut self, out: Out, report: &ReconcileReport, at: Instant, now: Now) {
+    fn committed(&mut self, out: RunningJob, report: &ReconcileReport, at: Instant, now: Now) {
         for pending in out.pending_replies {
             self.answer(pending, Ok(report), now);
         }
@@ -143,7 +143,7 @@ impl Core {
         }
     }
 
-    fn failed(&mut self, out: Out, error: &ReconcileError, now: Now) {
+    fn failed(&mut self, out: RunningJob, error: &ReconcileError, now: Now) {
         self.own.commit_failures += 1;
         let text = error.to_string();
         let known = self.problems.get(ProblemKind::KernelRefuses);
@@ -152,7 +152,7 @@ impl Core {
         }
         self.report(ProblemKind::KernelRefuses, text.clone());
         for pending in out.pending_replies {
-            self.answer(pending, Err(Unheld::Failed(&text)), now);
+            self.answer(pending, Err(NotInKernel::Failed(&text)), now);
         }
         self.full = Some(out.cause);
         self.retry(now);
@@ -167,7 +167,7 @@ impl Core {
     fn checked(
         &mut self,
         checked: Result<crate::reconcile::engine::TableCheck, ReconcileError>,
-        out: Out,
+        out: RunningJob,
         at: Instant,
         now: Now,
     ) {
@@ -187,7 +187,7 @@ impl Core {
                 } else if checked.report.transactions > 0 {
                     // No other program has written: settings that depend on links could not be changed when the links
                     // did.
-                    let out = Out {
+                    let out = RunningJob {
                         cause: "the gateway's links, addresses or timeouts have changed".into(),
                         ..out
                     };
@@ -195,7 +195,7 @@ impl Core {
                 }
             }
             Err(error) => {
-                let out = Out {
+                let out = RunningJob {
                     cause: "a check that failed".into(),
                     ..out
                 };

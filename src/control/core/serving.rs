@@ -1,5 +1,5 @@
 //! Pauses, teardown and resume.
-use super::pending::{PendingReply, ReplyKind, Unheld};
+use super::pending::{NotInKernel, PendingReply, ReplyKind};
 use super::{Core, DaemonPhase, Now};
 use crate::control::events::EventContent;
 use crate::control::membership::Pause;
@@ -166,7 +166,7 @@ impl Core {
     fn overtaken(&mut self, now: Now) {
         let why = "everything was torn down meanwhile, and nothing is served until `tcpgw resume`";
         for pending in std::mem::take(&mut self.waiting) {
-            self.answer(pending, Err(Unheld::TornDown(why)), now);
+            self.answer(pending, Err(NotInKernel::TornDown(why)), now);
         }
         self.known = None;
         self.cause.clear();

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api_services::ApiServices;
-use super::order_queue::Knowledge;
+use super::order_queue::StoreKnowledge;
 use super::{Core, DaemonPhase, Now, Provider};
 use crate::control::storage::Opened;
-use crate::store::{Loaded, StoreError, StoredService};
+use crate::store::{LoadedServices, StoreError, StoredService};
 use tcpgw_core::model::{Edits, InputProblems, Service, State};
 use tcpgw_core::problem::ProblemKind;
 
@@ -16,7 +16,7 @@ pub(super) const REFRESH: Duration = Duration::from_secs(5);
 
 /// Returns the services of the store with those marked as refused that conflict with earlier ones by the rules of this
 /// version, and the reasons.
-fn compatible(loaded: Loaded) -> (ApiServices, Vec<String>) {
+fn compatible(loaded: LoadedServices) -> (ApiServices, Vec<String>) {
     let mut order: Vec<&StoredService> = loaded.services.iter().collect();
     order.sort_by(|a, b| (a.revision, &a.service.name).cmp(&(b.revision, &b.service.name)));
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
@@ -119,13 +119,13 @@ impl Core {
         let mut opened = match refreshed {
             Ok(opened) => opened,
             Err(error) => {
-                if self.order_queue.resources == Knowledge::Uncertain {
-                    self.order_queue.resources = Knowledge::Unreadable;
+                if self.order_queue.resources == StoreKnowledge::Uncertain {
+                    self.order_queue.resources = StoreKnowledge::Unreadable;
                 }
                 return self.store_trouble(Some(&error), now);
             }
         };
-        self.order_queue.resources = Knowledge::Certain;
+        self.order_queue.resources = StoreKnowledge::Certain;
         self.observing.store_file = opened.file;
         self.addon.amendments.correct(&mut opened);
         if self.order_queue.lost {

@@ -37,15 +37,15 @@ impl Membership {
         // Removed services come first: their draining backends may be handed over to a present one.
         let gone = self.dirty.iter().filter(|name| self.wanted.get(name).is_none());
         for name in gone.cloned().collect::<Vec<_>>() {
-            self.depart(&name, &mut settling);
-            let new = self.ghost(&name, &mut settling);
+            self.remove_undesired(&name, &mut settling);
+            let new = self.leaving_form(&name, &mut settling);
             self.replace(&name, new, &mut settling.change);
         }
         while let Some(name) = self.dirty.pop_first() {
             let Some(service) = self.wanted.get(&name).cloned() else {
                 continue;
             };
-            self.depart(&name, &mut settling);
+            self.remove_undesired(&name, &mut settling);
             let new = self.present(&service, &mut settling);
             self.replace(&name, Some(new), &mut settling.change);
         }
@@ -72,12 +72,12 @@ impl Membership {
     }
 
     /// Handles backends in the kernel that are not desired any more.
-    fn depart(&mut self, name: &Name, settling: &mut Settling<'_>) {
+    fn remove_undesired(&mut self, name: &Name, settling: &mut Settling<'_>) {
         let Some(old) = self.serving.get(name).cloned() else {
             return;
         };
-        let heir = self.heir(&old);
-        let to = heir.as_ref().unwrap_or(name);
+        let successor = self.successor(&old);
+        let to = successor.as_ref().unwrap_or(name);
         for backend in &old.backends {
             let endpoint = backend.endpoint;
             let member: Member = (endpoint, name.clone());
@@ -89,8 +89,8 @@ impl Membership {
                 self.draining_backends.remove(name, endpoint);
                 continue;
             }
-            if heir.is_some() {
-                self.inherit(name, to, endpoint);
+            if successor.is_some() {
+                self.hand_over(name, to, endpoint);
             }
             if has_moved {
                 self.moved.insert((endpoint, to.clone()));
@@ -107,35 +107,35 @@ impl Membership {
                 self.drain_event(to, endpoint, replaced, settling.now, &mut settling.change.notes);
             }
         }
-        self.dirty.extend(heir);
+        self.dirty.extend(successor);
     }
 
     /// Hands the state of an endpoint over from a service to the one that replaced it.
-    fn inherit(&mut self, name: &Name, heir: &Name, endpoint: Endpoint) {
+    fn hand_over(&mut self, name: &Name, successor: &Name, endpoint: Endpoint) {
         if let Some(leaving) = self.draining_backends.remove(name, endpoint)
-            && self.draining_backends.get(heir, endpoint).is_none()
+            && self.draining_backends.get(successor, endpoint).is_none()
         {
             self.draining_backends.put(DrainingBackend {
-                service: heir.clone(),
+                service: successor.clone(),
                 ..leaving
             });
         }
         if self.balanced.remove(&(endpoint, name.clone())) {
-            self.balanced.insert((endpoint, heir.clone()));
+            self.balanced.insert((endpoint, successor.clone()));
         }
     }
 
     /// Returns the desired service that listens where a removed one did.
-    fn heir(&self, old: &Service) -> Option<Name> {
+    fn successor(&self, old: &Service) -> Option<Name> {
         if self.wanted.get(&old.name).is_some() {
             return None;
         }
-        let heir = self.wanted.where_listens(old).next()?;
-        Some(heir.name.clone())
+        let successor = self.wanted.where_listens(old).next()?;
+        Some(successor.name.clone())
     }
 
     /// Returns the form of a removed service in the kernel, as long as one of its backends drains.
-    fn ghost(&mut self, name: &Name, settling: &mut Settling<'_>) -> Option<Service> {
+    fn leaving_form(&mut self, name: &Name, settling: &mut Settling<'_>) -> Option<Service> {
         self.failed.remove(name);
         let old = Arc::clone(self.serving.get(name)?);
         let backends = self.drained_by(name, &BTreeSet::new(), old.drain_timeout, settling);

@@ -40,7 +40,7 @@ impl Membership {
         }
         let mut keepers = BTreeMap::new();
         for service in &edits.put {
-            self.welcome(service, &before, &mut keepers, now);
+            self.admit_endpoints(service, &before, &mut keepers, now);
         }
     }
 
@@ -93,7 +93,7 @@ impl Membership {
     /// An endpoint that no service keeps has moved: its results are forgotten, and its earlier flows are stale.
     ///
     /// `keepers`: caches for each endpoint whether a service keeps it, however many services it is added to.
-    fn welcome(
+    fn admit_endpoints(
         &mut self,
         service: &Service,
         before: &BTreeSet<Member>,

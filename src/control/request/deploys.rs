@@ -32,14 +32,14 @@ pub struct DeployOrder {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndoOrder {
     /// The deploy.
-    pub which: Which,
+    pub which: DeploySelector,
     /// Author.
     pub by: Peer,
 }
 
 /// Selection of a deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
+pub enum DeploySelector {
     /// The deploy with this id.
     Id(u64),
     /// The last deploy of this service.

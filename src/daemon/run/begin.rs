@@ -10,7 +10,7 @@ use super::{Api, DaemonLoop, SetLevel};
 use crate::addon::settings::is_loopback;
 use crate::api::{self, settings};
 use crate::config::daemon::DaemonSettings;
-use crate::config::given::Given;
+use crate::config::given::SettingsSources;
 use crate::config::{Config, copy};
 use crate::control::core::{Core, Now};
 use crate::control::event_tap::event_tap;
@@ -60,7 +60,7 @@ const FIRST_TRIM: Duration = Duration::from_secs(3);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps a copy of the configuration in effect, for a start after its loss.
-pub(super) fn keep_copy(config: &Config, given: &Given) {
+pub(super) fn keep_copy(config: &Config, given: &SettingsSources) {
     if let Err(error) = copy::keep(config, &given.copy()) {
         tracing::warn!("{error}");
     }
@@ -79,7 +79,7 @@ pub(super) fn warn_of(config: &Config) {
 
 /// Returns the configuration in effect, and the flow mark that it names. The mark of an existing table stays in use,
 /// since flows with another mark would not be recognised.
-fn settle_configuration(config: Config, given: &Given, kernel: &mut Linux) -> (Config, FlowMark) {
+fn settle_configuration(config: Config, given: &SettingsSources, kernel: &mut Linux) -> (Config, FlowMark) {
     keep_copy(&config, given);
     warn_of(&config);
     let wanted_mark = config.flow_mark;
@@ -177,7 +177,7 @@ pub(super) fn start_hooks(core: &mut Core, hooks: &[HookSettings]) -> std::io::R
 
 impl DaemonLoop {
     pub(super) fn start(
-        given: Given,
+        given: SettingsSources,
         settings: DaemonSettings,
         config: Config,
         run_dir: &Path,

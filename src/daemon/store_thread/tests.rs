@@ -5,7 +5,9 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::addon;
 use crate::control::storage::DeployRecord;
-use crate::store::{By, Change, DeployPhase, DeployStep, Edit, Expect, NewDeploy, Store, lost, written};
+use crate::store::{
+    ChangeAuthor, DeployPhase, DeployStep, Expect, NewDeploy, Store, StoreChange, StoreEdit, lost, written,
+};
 use std::sync::Arc;
 use tcpgw_core::model::parse_service;
 
@@ -16,13 +18,13 @@ fn question() -> (Query, oneshot::Receiver<Result<Option<DeployRecord>, QueryErr
 }
 
 /// Returns the first change of a store, which adds a service.
-fn a_service() -> (Change, By) {
+fn a_service() -> (StoreChange, ChangeAuthor) {
     let service = parse_service(br#"{"name": "a", "port": 2001, "backends": []}"#).unwrap();
-    let change = Change {
-        edits: vec![Edit::Put(Arc::new(service), Expect::Absent)],
-        ..Change::default()
+    let change = StoreChange {
+        edits: vec![StoreEdit::Put(Arc::new(service), Expect::Absent)],
+        ..StoreChange::default()
     };
-    let by = By {
+    let by = ChangeAuthor {
         uid: 0,
         pid: 1,
         what: "test".into(),
@@ -110,9 +112,9 @@ fn a_store_whose_log_was_lost_is_found_by_its_last_write() {
     let resource = r#"{"id": "baaaaaaaaaaa", "dialect": "scalingo", "app": "my-app", "uuid": null, "owner": null, "plan": "small",
         "port": 20000, "status": "suspended", "bindings": {}, "created": {"secs": 1, "nanos": 0}}"#;
     let resource: addon::Resource = serde_json::from_str(resource).unwrap();
-    let resource = Change {
+    let resource = StoreChange {
         resources: vec![addon::ResourceChange::Put(Arc::new(resource))],
-        ..Change::default()
+        ..StoreChange::default()
     };
     let deploy = NewDeploy {
         service: "a".into(),

@@ -22,11 +22,11 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         };
         facts.cheap.number(sysctl) == Some(1) || link.bridge.is_some_and(|bridge| bridge[own])
     };
-    let Some(ways) = diagnosis.known(what, &facts.cheap.ways) else {
+    let Some(backend_routes) = diagnosis.known(what, &facts.cheap.backend_routes) else {
         return;
     };
     let mut behind: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
-    for (address, way) in ways {
+    for (address, way) in backend_routes {
         if let Some(way) = way.as_ref().filter(|way| way.gateway.is_none() && !way.local) {
             behind.entry(way.index).or_default().push(*address);
         }

@@ -18,7 +18,11 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
     let outside = Family::BOTH.map(|family| (family, outside(facts, family)));
     let is_reached = |backend: IpAddr| {
-        let way = facts.ways.as_ref().ok().and_then(|ways| ways.get(&backend)?.as_ref());
+        let way = facts
+            .backend_routes
+            .as_ref()
+            .ok()
+            .and_then(|backend_routes| backend_routes.get(&backend)?.as_ref());
         let links = outside.iter().filter(|(family, _)| *family == Family::of(backend));
         let mut links = links.flat_map(|(_, links)| links);
         way.is_some_and(|way| links.any(|link| *link != way.index))
@@ -68,8 +72,8 @@ fn is_no_configuration(file: &str) -> bool {
 
 /// Returns the interfaces by which clients come in and that forward.
 fn outside(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
-    let ways = facts.ways_out.iter().flatten();
-    let links = ways
+    let backend_routes = facts.client_routes.iter().flatten();
+    let links = backend_routes
         .filter(|((of, _), _)| *of == family)
         .filter_map(|(_, way)| Some(way.as_ref()?.index));
     let links = links.chain(samples::outside(facts, family).into_iter().map(|link| link.index));

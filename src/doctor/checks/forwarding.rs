@@ -149,16 +149,16 @@ fn roles(facts: &CheapFacts, family: Family) -> Vec<(&LinkDetails, Role)> {
             .and_modify(|known| *known = role.min(*known))
             .or_insert(role);
     };
-    for (address, way) in facts.ways.iter().flatten() {
+    for (address, way) in facts.backend_routes.iter().flatten() {
         if let Some(way) = way.as_ref().filter(|way| !way.local && Family::of(*address) == family) {
             add(way.index, Role::Answers);
         }
     }
     let far = facts
-        .ways_out
+        .client_routes
         .as_ref()
         .ok()
-        .and_then(|ways| ways.get(&(family, None))?.as_ref());
+        .and_then(|backend_routes| backend_routes.get(&(family, None))?.as_ref());
     if let Some(way) = far {
         add(way.index, Role::Clients);
     }
@@ -177,10 +177,10 @@ fn roles(facts: &CheapFacts, family: Family) -> Vec<(&LinkDetails, Role)> {
             .filter(|(address, _)| Family::of(*address) == family)
         {
             let leaves = facts
-                .ways_out
+                .client_routes
                 .as_ref()
                 .ok()
-                .and_then(|ways| ways.get(&(family, Some(*address)))?.as_ref());
+                .and_then(|backend_routes| backend_routes.get(&(family, Some(*address)))?.as_ref());
             if services.iter().any(|service| service.addresses.contains(address)) {
                 // Packets to it may still all come in by another interface.
                 let sure = leaves.is_none_or(|way| way.index == link.index);

@@ -47,8 +47,8 @@ fn judge(
         FirewallHook::Forward | FirewallHook::Postrouting | FirewallHook::Egress => false,
         FirewallHook::Input | FirewallHook::Output | FirewallHook::Other => return,
     };
-    let far = facts.ways_out.as_ref().ok();
-    let far = far.and_then(|ways| ways.get(&(family, None))?.as_ref());
+    let far = facts.client_routes.as_ref().ok();
+    let far = far.and_then(|backend_routes| backend_routes.get(&(family, None))?.as_ref());
     let by_router = far.is_some_and(|way| way.gateway.is_some());
     for (reply, later) in KINDS {
         if !(is_before || reply && by_router) {

@@ -19,14 +19,14 @@ pub(super) mod no_address;
 mod offload;
 mod other_links;
 mod ports;
+mod probe_routes;
 mod reuse;
 mod reverse_path;
+mod routes;
 mod samples;
 pub(super) mod served;
 mod table;
 mod text;
-mod ways;
-mod ways_of_probes;
 
 use super::facts::{CheapFacts, Facts};
 use super::finding::Diagnosis;
@@ -47,10 +47,10 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     hop_limit::check,
     ipsec::check,
     conntrack::unmarked,
-    ways::routes,
-    ways::answers,
-    ways::elsewhere,
-    ways_of_probes::check,
+    routes::to_backends,
+    routes::answers,
+    routes::elsewhere,
+    probe_routes::check,
     reverse_path::check,
     conntrack::fill,
     ports::addresses,
@@ -68,7 +68,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
 pub(super) const COSTLY: &[fn(&Facts, &mut Diagnosis)] = &[
     table::check,
     kernel::check,
-    ways::check,
+    routes::check,
     bridge::check,
     conntrack::check,
     ports::check,

@@ -52,10 +52,10 @@ const fn carries(table: TableFamily, family: Family) -> bool {
 
 /// Returns the links by which clients or backends are reached, and on which hosts ask for addresses.
 fn links(facts: &CheapFacts, family: Family) -> Vec<Interface> {
-    let ways = facts.ways.iter().flatten();
-    let ways = ways.filter(|(address, _)| Family::of(**address) == family);
-    let ways = ways.filter_map(|(_, way)| way.as_ref());
-    let mut used: BTreeSet<u32> = ways.filter(|way| !way.local).map(|way| way.index).collect();
+    let backend_routes = facts.backend_routes.iter().flatten();
+    let backend_routes = backend_routes.filter(|(address, _)| Family::of(**address) == family);
+    let backend_routes = backend_routes.filter_map(|(_, way)| way.as_ref());
+    let mut used: BTreeSet<u32> = backend_routes.filter(|way| !way.local).map(|way| way.index).collect();
     used.extend(outside(facts, family).into_iter().map(|link| link.index));
     let links = used.into_iter().filter_map(|index| facts.link(index));
     let links = links.filter(|link| link.up && !link.loopback && !link.no_arp);

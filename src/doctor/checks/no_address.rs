@@ -207,8 +207,12 @@ pub(super) fn without_arp(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
     let number = |name: &str| facts.number(&format!("net.ipv4.conf.{name}.arp_ignore")).unwrap_or(0);
     let all = number("all");
-    let ways = facts.ways.iter().flatten().filter_map(|(_, way)| way.as_ref());
-    let mut used: BTreeSet<u32> = ways.filter(|way| !way.local).map(|way| way.index).collect();
+    let backend_routes = facts
+        .backend_routes
+        .iter()
+        .flatten()
+        .filter_map(|(_, way)| way.as_ref());
+    let mut used: BTreeSet<u32> = backend_routes.filter(|way| !way.local).map(|way| way.index).collect();
     used.extend(outer_links(facts, Family::V4));
     let silent: Vec<&str> = links
         .iter()
@@ -242,14 +246,22 @@ fn inner_links(facts: &CheapFacts) -> BTreeSet<u32> {
         .into_iter()
         .flat_map(|family| outer_links(facts, family))
         .collect();
-    let ways = facts.ways.iter().flatten().filter_map(|(_, way)| way.as_ref());
-    let to_backends = ways.filter(|way| !way.local).map(|way| way.index);
+    let backend_routes = facts
+        .backend_routes
+        .iter()
+        .flatten()
+        .filter_map(|(_, way)| way.as_ref());
+    let to_backends = backend_routes.filter(|way| !way.local).map(|way| way.index);
     to_backends.filter(|index| !outer.contains(index)).collect()
 }
 
 /// Returns the links by which packets for clients far away leave.
 fn outer_links(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
-    let out = facts.ways_out.iter().flatten().filter(|((of, _), _)| *of == family);
+    let out = facts
+        .client_routes
+        .iter()
+        .flatten()
+        .filter(|((of, _), _)| *of == family);
     let of_answers = facts.answers.iter().flatten().filter(|((of, _), _)| *of == family);
     let out = out.filter_map(|(_, way)| way.as_ref());
     let of_answers = of_answers.filter_map(|(_, way)| way.as_ref());

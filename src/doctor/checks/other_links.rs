@@ -87,10 +87,13 @@ pub(super) fn judge(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], d
 /// Returns whether an interface is an uplink of its own: packets from one of its addresses to remote networks leave by
 /// it.
 fn leads_far(facts: &CheapFacts, index: u32) -> bool {
-    let Ok(ways) = &facts.ways_out else { return false };
+    let Ok(backend_routes) = &facts.client_routes else {
+        return false;
+    };
     let own = facts.link(index).into_iter().flat_map(|link| &link.addresses);
-    let mut ways = own.filter_map(|(address, _)| ways.get(&(Family::of(*address), Some(*address)))?.as_ref());
-    ways.any(|way| way.index == index && way.gateway.is_some())
+    let mut backend_routes =
+        own.filter_map(|(address, _)| backend_routes.get(&(Family::of(*address), Some(*address)))?.as_ref());
+    backend_routes.any(|way| way.index == index && way.gateway.is_some())
 }
 
 impl ForeignBaseChain<'_> {

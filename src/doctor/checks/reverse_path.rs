@@ -38,7 +38,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 
 /// Reports remote clients that connect to an address of this link while packets to them leave by another one.
 fn clients(facts: &CheapFacts, link: &LinkDetails, diagnosis: &mut Diagnosis) {
-    let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways_out) else {
+    let Some(backend_routes) = diagnosis.known("the reverse path filter", &facts.client_routes) else {
         return;
     };
     let chosen: BTreeSet<IpAddr> = facts
@@ -54,7 +54,7 @@ fn clients(facts: &CheapFacts, link: &LinkDetails, diagnosis: &mut Diagnosis) {
         .any(|service| service.addresses.is_empty());
     for (address, _) in &link.addresses {
         let is_chosen = chosen.contains(address);
-        let way = ways.get(&(Family::V4, Some(*address)));
+        let way = backend_routes.get(&(Family::V4, Some(*address)));
         let (true, Some(way)) = (is_chosen || (everywhere && is_public(*address)), way) else {
             continue;
         };
@@ -89,7 +89,7 @@ fn clients(facts: &CheapFacts, link: &LinkDetails, diagnosis: &mut Diagnosis) {
 
 /// Reports backends in a network of this link while packets to them leave by another one.
 fn backends(facts: &CheapFacts, link: &LinkDetails, diagnosis: &mut Diagnosis) {
-    let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways) else {
+    let Some(backend_routes) = diagnosis.known("the reverse path filter", &facts.backend_routes) else {
         return;
     };
     let within = |address: &IpAddr| {
@@ -97,7 +97,7 @@ fn backends(facts: &CheapFacts, link: &LinkDetails, diagnosis: &mut Diagnosis) {
             .iter()
             .any(|(own, length)| ipnet::IpNet::new(*own, *length).is_ok_and(|network| network.contains(address)))
     };
-    let elsewhere: Vec<&IpAddr> = ways
+    let elsewhere: Vec<&IpAddr> = backend_routes
         .iter()
         .filter(|(address, way)| {
             address.is_ipv4()
@@ -107,7 +107,7 @@ fn backends(facts: &CheapFacts, link: &LinkDetails, diagnosis: &mut Diagnosis) {
         .map(|(address, _)| address)
         .collect();
     if let Some(first) = elsewhere.first() {
-        let way = ways.get(*first).and_then(Option::as_ref);
+        let way = backend_routes.get(*first).and_then(Option::as_ref);
         diagnosis.warning(
             ID,
             format!(

@@ -315,8 +315,8 @@ pub(super) fn comes_as_remote(facts: &CheapFacts, family: Family, client: &Serve
 /// Returns the interfaces by which clients come in: the one of the route to remote clients, or if there is no such
 /// route, those with addresses that lead to no backend.
 pub(super) fn outside(facts: &CheapFacts, family: Family) -> Vec<Interface> {
-    let far = facts.ways_out.as_ref().ok();
-    let far = far.and_then(|ways| ways.get(&(family, None))?.as_ref());
+    let far = facts.client_routes.as_ref().ok();
+    let far = far.and_then(|backend_routes| backend_routes.get(&(family, None))?.as_ref());
     match interface(facts, far) {
         Some(far) => vec![far],
         None => near(facts, family),
@@ -333,10 +333,10 @@ pub(super) fn other_outside(facts: &CheapFacts, family: Family) -> Vec<Interface
 
 /// Returns the interfaces that have addresses and lead to no backend.
 fn near(facts: &CheapFacts, family: Family) -> Vec<Interface> {
-    let (Ok(links), Ok(ways)) = (&facts.links, &facts.ways) else {
+    let (Ok(links), Ok(backend_routes)) = (&facts.links, &facts.backend_routes) else {
         return Vec::new();
     };
-    let is_inside = |link: &LinkDetails| ways.values().flatten().any(|way| way.index == link.index);
+    let is_inside = |link: &LinkDetails| backend_routes.values().flatten().any(|way| way.index == link.index);
     let has_address = |link: &LinkDetails| {
         let mut addresses = link.addresses.iter();
         addresses.any(|(address, _)| Family::of(*address) == family && !is_link_local(*address))
@@ -381,7 +381,7 @@ pub(super) fn packet(
         mark,
     } = kind;
     let outside = outside.cloned();
-    let way = sample.and_then(|sample| facts.ways.as_ref().ok()?.get(&sample.backend.ip())?.as_ref());
+    let way = sample.and_then(|sample| facts.backend_routes.as_ref().ok()?.get(&sample.backend.ip())?.as_ref());
     let inside = interface(facts, way);
     let translated = shows_backend(base, reply);
     let (input, output) = if reply { (inside, outside) } else { (outside, inside) };

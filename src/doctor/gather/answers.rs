@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::super::facts::{LostAnswers, ServedClient, Ways, WaysOfAnswers};
+use super::super::facts::{AnswerRoutes, LostAnswers, RoutesByAddress, ServedClient};
 use super::route_query::{PortsByAddress, far, is_open, ports_from};
 use super::served::RememberedPair;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::links::LinkDetails;
-use tcpgw_kernel::route::{Routes, WayIn};
+use tcpgw_kernel::route::{IncomingRoute, Routes};
 
 /// An address in the networks of each regional registry. Gateways sometimes refuse the address of documentation with
 /// other networks that have no hosts. Only routes to these addresses are looked up: no packet is sent.
@@ -41,14 +41,14 @@ pub(super) fn far_away(family: Family) -> Vec<IpAddr> {
 /// Routes of answers.
 #[derive(Debug, Default)]
 pub(super) struct FoundAnswers {
-    pub(super) ways: WaysOfAnswers,
+    pub(super) backend_routes: AnswerRoutes,
     pub(super) lost: LostAnswers,
     pub(super) served: Vec<ServedClient>,
 }
 
 /// Looks up the routes of answers: to remote clients, and to clients that were served.
 pub(super) fn answers(
-    ways: &Ways,
+    backend_routes: &RoutesByAddress,
     ports: &PortsByAddress,
     links: &[LinkDetails],
     served: &[RememberedPair],
@@ -58,13 +58,13 @@ pub(super) fn answers(
         links,
         open: BTreeMap::new(),
     };
-    let mut found = WaysOfAnswers::new();
+    let mut found = AnswerRoutes::new();
     let mut lost = LostAnswers::default();
     let mut away: BTreeMap<Family, Vec<(IpAddr, bool)>> = BTreeMap::new();
     for family in Family::BOTH {
         away.insert(family, asking.far_away(family)?);
     }
-    for (backend, way) in ways {
+    for (backend, way) in backend_routes {
         let family = Family::of(*backend);
         let Some(way) = way.as_ref().filter(|way| !way.local) else {
             continue;
@@ -76,15 +76,15 @@ pub(super) fn answers(
             let mut out = None;
             for (far, goes) in &away[&family] {
                 match asking.way(*far, backend, way.index)? {
-                    WayIn::Goes(route) => {
+                    IncomingRoute::Goes(route) => {
                         out = Some(route);
                         break;
                     }
-                    WayIn::NoRoute => {
+                    IncomingRoute::NoRoute => {
                         is_lost |= goes;
                         found.entry((family, way.index)).or_insert(None);
                     }
-                    WayIn::Refused => {}
+                    IncomingRoute::Refused => {}
                 }
             }
             if out.is_some() {
@@ -101,7 +101,7 @@ pub(super) fn answers(
     let mut clients = Vec::new();
     for known in served {
         let (client, backend) = (known.served.client.ip(), known.served.backend);
-        let Some(Some(way)) = ways.get(&backend.ip()) else {
+        let Some(Some(way)) = backend_routes.get(&backend.ip()) else {
             continue;
         };
         // Programs of the gateway are clients, too.
@@ -111,13 +111,13 @@ pub(super) fn answers(
         let mut link = None;
         match asking.way(client, backend, way.index)? {
             // The kernel takes packets with such a source for forged ones.
-            WayIn::Goes(route) if route.local => drop(lost.clients.insert(client)),
-            WayIn::Goes(route) => {
+            IncomingRoute::Goes(route) if route.local => drop(lost.clients.insert(client)),
+            IncomingRoute::Goes(route) => {
                 link = Some(route.index);
                 lost.reached.insert(client);
             }
-            WayIn::NoRoute => drop(lost.clients.insert(client)),
-            WayIn::Refused => {}
+            IncomingRoute::NoRoute => drop(lost.clients.insert(client)),
+            IncomingRoute::Refused => {}
         }
         clients.push(ServedClient {
             client: known.served.client,
@@ -129,7 +129,7 @@ pub(super) fn answers(
         });
     }
     Ok(FoundAnswers {
-        ways: found,
+        backend_routes: found,
         lost,
         served: clients,
     })
@@ -148,23 +148,27 @@ impl Asking<'_> {
     fn far_away(&mut self, family: Family) -> Result<Vec<(IpAddr, bool)>, NetlinkError> {
         far_away(family)
             .into_iter()
-            .map(|far| Ok((far, self.routes.way_to(far, None, None)?.is_some())))
+            .map(|far| Ok((far, self.routes.route_of(far, None, None)?.is_some())))
             .collect()
     }
 
     /// Returns the route of a backend's answer that comes in by this interface. A blackhole looks like a reverse path
     /// filter, and an unreachable route like an interface that does not forward, unless both are known not to be the
     /// cause.
-    fn way(&mut self, client: IpAddr, backend: SocketAddr, index: u32) -> Result<WayIn, NetlinkError> {
+    fn way(&mut self, client: IpAddr, backend: SocketAddr, index: u32) -> Result<IncomingRoute, NetlinkError> {
         let ports = Some(ports_from(backend.port()));
         let backend = backend.ip();
-        let way = self.routes.way_in(client, backend, index, ports)?;
-        if way != WayIn::Refused {
+        let way = self.routes.incoming_route(client, backend, index, ports)?;
+        if way != IncomingRoute::Refused {
             return Ok(way);
         }
         let links = self.links;
         let key = (Family::of(backend), index);
         let is_open = *self.open.entry(key).or_insert_with(|| is_open(links, backend, index));
-        Ok(if is_open { WayIn::NoRoute } else { WayIn::Refused })
+        Ok(if is_open {
+            IncomingRoute::NoRoute
+        } else {
+            IncomingRoute::Refused
+        })
     }
 }

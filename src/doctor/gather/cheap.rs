@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::checks::forwarding::is_link_local;
 use super::super::checks::no_address::outer_families;
 use super::super::checks::served::lost_clients;
-use super::super::facts::{CheapFacts, CheckSubject, Effort, Fact, Firewall, Ways, WaysOut};
+use super::super::facts::{CheapFacts, CheckSubject, ClientRoutes, Effort, Fact, Firewall, RoutesByAddress};
 use super::answers::{self, FoundAnswers};
 use super::fact;
 use super::lost::{AddressMemory, FamilyMemory};
@@ -26,7 +26,7 @@ use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::netlink::socket::Netlink;
 use tcpgw_kernel::nftables::table::generation;
 use tcpgw_kernel::route::links::{self, LinkDetails};
-use tcpgw_kernel::route::{LocalAddresses, RouteTo, Routes, WayIn};
+use tcpgw_kernel::route::{IncomingRoute, LocalAddresses, RouteTo, Routes};
 use tcpgw_kernel::xfrm::{self, Policies};
 
 /// Pause between readings of data that grow with other programs' rules or with flows, as a multiple of the duration of
@@ -111,7 +111,7 @@ impl CheapReader {
             legacy6: CachedFact::refreshed(&mut self.legacy6, now, || legacy(TableFamily::Ip6)),
             ipsec: CachedFact::refreshed(&mut self.ipsec, now, || fact(xfrm::policies().map(Arc::new))),
             unmarked: CachedFact::refreshed(&mut self.unmarked, now, || unmarked_flows(subject)),
-            ..self.read_ways_of(subject, &self.clients.known())
+            ..self.read_routes_of(subject, &self.clients.known())
         };
         let mut lost = lost_clients(&facts);
         lost.extend(facts.lost_answers.iter().flat_map(|lost| lost.clients.iter().copied()));
@@ -125,28 +125,33 @@ impl CheapReader {
     }
 
     /// Reads the facts of [`CheapReader::read`] without other programs' tables and without flows.
-    pub fn read_ways(&self, subject: &CheckSubject) -> CheapFacts {
-        self.read_ways_of(subject, &[])
+    pub fn read_routes(&self, subject: &CheckSubject) -> CheapFacts {
+        self.read_routes_of(subject, &[])
     }
 
-    /// Reads the facts of [`CheapReader::read_ways`], and the routes to clients that are served.
-    fn read_ways_of(&self, subject: &CheckSubject, served: &[served::RememberedPair]) -> CheapFacts {
+    /// Reads the facts of [`CheapReader::read_routes`], and the routes to clients that are served.
+    fn read_routes_of(&self, subject: &CheckSubject, served: &[served::RememberedPair]) -> CheapFacts {
         let services = &subject.services;
         let not_read = || "this was not read".to_owned();
         let links = fact(links::links());
         let some_links = links.as_deref().unwrap_or_default();
         let local = fact(local(services));
-        let ways_out = ways_out(local.as_ref().ok());
-        let inputs = client_links(services, some_links, ways_out.as_ref().ok());
-        let (ports, ways_left_out) = routed_backends(services, self.effort);
-        let (ways, refused_ports) = match fact(ways(&ports, &inputs)) {
-            Ok((ways, refused)) => (Ok(ways), refused),
+        let client_routes = client_routes(local.as_ref().ok());
+        let inputs = client_links(services, some_links, client_routes.as_ref().ok());
+        let (ports, routes_left_out) = routed_backends(services, self.effort);
+        let (backend_routes, refused_ports) = match fact(backend_routes(&ports, &inputs)) {
+            Ok((backend_routes, refused)) => (Ok(backend_routes), refused),
             Err(error) => (Err(error), BTreeSet::new()),
         };
-        let answers = ways.as_ref().map_err(Clone::clone);
-        let answers = answers.and_then(|ways| fact(answers::answers(ways, &ports, some_links, served)));
+        let answers = backend_routes.as_ref().map_err(Clone::clone);
+        let answers =
+            answers.and_then(|backend_routes| fact(answers::answers(backend_routes, &ports, some_links, served)));
         let (answers, lost_answers, served) = match answers {
-            Ok(FoundAnswers { ways, lost, served }) => (Ok(ways), Ok(lost), served),
+            Ok(FoundAnswers {
+                backend_routes,
+                lost,
+                served,
+            }) => (Ok(backend_routes), Ok(lost), served),
             Err(error) => (Err(error.clone()), Err(error), Vec::new()),
         };
         let misrouted_probes = local
@@ -161,8 +166,8 @@ impl CheapReader {
             configuration: Arc::clone(&subject.configuration),
             is_probed: subject.is_probed,
             services: Arc::clone(services),
-            sysctls: sysctls(some_links, ways.as_ref().ok()),
-            ways_out,
+            sysctls: sysctls(some_links, backend_routes.as_ref().ok()),
+            client_routes,
             unrouted: fact(unrouted(some_links, self.effort)),
             links,
             local,
@@ -170,9 +175,9 @@ impl CheapReader {
             served,
             lost_answers,
             misrouted_probes,
-            ways,
+            backend_routes,
             refused_ports,
-            ways_left_out,
+            routes_left_out,
             firewall: Err(not_read()),
             legacy: Err(not_read()),
             legacy6: Err(not_read()),
@@ -254,7 +259,7 @@ fn connections(subject: &CheckSubject, mut each: impl FnMut(IpAddr)) -> Fact<()>
 
 /// Reads the settings. Links without an address that no route to a backend uses are left out: they are ports of
 /// bridges, of which there may be a thousand.
-fn sysctls(links: &[LinkDetails], ways: Option<&Ways>) -> BTreeMap<String, String> {
+fn sysctls(links: &[LinkDetails], backend_routes: Option<&RoutesByAddress>) -> BTreeMap<String, String> {
     const PLAIN: &[&str] = &[
         "net.ipv4.ip_forward",
         "net.ipv4.conf.default.forwarding",
@@ -283,7 +288,7 @@ fn sysctls(links: &[LinkDetails], ways: Option<&Ways>) -> BTreeMap<String, Strin
     for name in PLAIN {
         add((*name).to_owned(), format!("/proc/sys/{}", name.replace('.', "/")));
     }
-    let used: BTreeSet<u32> = ways
+    let used: BTreeSet<u32> = backend_routes
         .into_iter()
         .flatten()
         .filter_map(|(_, way)| Some(way.as_ref()?.index))
@@ -337,9 +342,9 @@ fn unrouted(links: &[LinkDetails], effort: Effort) -> Result<BTreeSet<IpAddr>, N
     let mut found = BTreeSet::new();
     for address in addresses
         .filter(|address| !is_link_local(*address))
-        .take(effort.most_ways())
+        .take(effort.most_routes())
     {
-        if routes.way_to(address, None, None)?.is_none_or(|way| !way.local) {
+        if routes.route_of(address, None, None)?.is_none_or(|way| !way.local) {
             found.insert(address);
         }
     }
@@ -348,9 +353,13 @@ fn unrouted(links: &[LinkDetails], effort: Effort) -> Result<BTreeSet<IpAddr>, N
 
 /// Returns the interfaces by which clients come in, as far as they can be known: by the route to remote clients, and
 /// by the addresses that services listen on.
-fn client_links(services: &Summary, links: &[LinkDetails], ways_out: Option<&WaysOut>) -> Vec<ClientInterface> {
+fn client_links(
+    services: &Summary,
+    links: &[LinkDetails],
+    client_routes: Option<&ClientRoutes>,
+) -> Vec<ClientInterface> {
     let by_way = Family::BOTH.into_iter().filter_map(|family| {
-        let way = ways_out?.get(&(family, None))?.as_ref()?;
+        let way = client_routes?.get(&(family, None))?.as_ref()?;
         Some((family, way.index))
     });
     let mut inputs: Vec<(Family, u32)> = by_way.collect();
@@ -386,10 +395,10 @@ fn routed_backends(services: &Summary, effort: Effort) -> (PortsByAddress, usize
     let by_port = Routes::open().and_then(|mut routes| routes.routes_by_port());
     let most_ports = match by_port {
         Ok(false) => 1,
-        Ok(true) | Err(_) => (effort.most_ways() / all.len().max(1)).max(1),
+        Ok(true) | Err(_) => (effort.most_routes() / all.len().max(1)).max(1),
     };
     // The sample is spread over all addresses, since neighbours are mostly alike.
-    let step = all.len().div_ceil(effort.most_ways()).max(1);
+    let step = all.len().div_ceil(effort.most_routes()).max(1);
     let number = all.len();
     let sample: PortsByAddress = all
         .into_iter()
@@ -401,9 +410,12 @@ fn routed_backends(services: &Summary, effort: Effort) -> (PortsByAddress, usize
 }
 
 /// Returns the routes to backends' addresses, and the backends without one at addresses where others have one.
-fn ways(backends: &PortsByAddress, inputs: &[ClientInterface]) -> Result<(Ways, BTreeSet<SocketAddr>), NetlinkError> {
+fn backend_routes(
+    backends: &PortsByAddress,
+    inputs: &[ClientInterface],
+) -> Result<(RoutesByAddress, BTreeSet<SocketAddr>), NetlinkError> {
     let mut routes = Routes::open()?;
-    let (mut ways, mut refused) = (Ways::new(), BTreeSet::new());
+    let (mut backend_routes, mut refused) = (RoutesByAddress::new(), BTreeSet::new());
     for (address, ports) in backends {
         let (mut found, mut without) = (None, Vec::new());
         for port in ports {
@@ -415,9 +427,9 @@ fn ways(backends: &PortsByAddress, inputs: &[ClientInterface]) -> Result<(Ways, 
         if found.is_some() {
             refused.extend(without);
         }
-        ways.insert(*address, found);
+        backend_routes.insert(*address, found);
     }
-    Ok((ways, refused))
+    Ok((backend_routes, refused))
 }
 
 /// Returns the route of a packet from a remote network, by the first interface from which there is one. If the kernel
@@ -428,20 +440,20 @@ fn way(routes: &mut Routes, backend: SocketAddr, inputs: &[ClientInterface]) -> 
     let family = Family::of(address);
     let mut told = false;
     for input in inputs.iter().filter(|input| input.family == family) {
-        match routes.way_in(address, far(family), input.index, ports)? {
-            WayIn::Goes(route) => return Ok(Some(route)),
-            WayIn::NoRoute => told = true,
-            WayIn::Refused => told |= input.is_open,
+        match routes.incoming_route(address, far(family), input.index, ports)? {
+            IncomingRoute::Goes(route) => return Ok(Some(route)),
+            IncomingRoute::NoRoute => told = true,
+            IncomingRoute::Refused => told |= input.is_open,
         }
     }
     if told {
         Ok(None)
     } else {
-        routes.way_to(address, None, ports)
+        routes.route_of(address, None, ports)
     }
 }
 
-fn ways_out(local: Option<&LocalAddresses>) -> Fact<WaysOut> {
+fn client_routes(local: Option<&LocalAddresses>) -> Fact<ClientRoutes> {
     let mut routes = Routes::open().map_err(|error| error.to_string())?;
     let mut found = BTreeMap::new();
     for (family, far) in FAR {
@@ -449,7 +461,7 @@ fn ways_out(local: Option<&LocalAddresses>) -> Fact<WaysOut> {
         // Only IPv4 has a reverse path filter.
         let own = own.filter(|address| family == Family::V4 && address.is_ipv4() && !address.is_loopback());
         for from in own.map(Some).chain([None]) {
-            let way = routes.way_to(far, from, None).map_err(|error| error.to_string())?;
+            let way = routes.route_of(far, from, None).map_err(|error| error.to_string())?;
             found.insert((family, from), way);
         }
     }

@@ -8,7 +8,7 @@ use super::route_query::{far, ports_from, ports_to};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::RuleEffect;
 use tcpgw_kernel::netlink::error::NetlinkError;
-use tcpgw_kernel::route::{Routes, WayIn};
+use tcpgw_kernel::route::{IncomingRoute, Routes};
 
 /// Maximum number of marks that are examined.
 const MOST_MARKS: usize = 32;
@@ -18,13 +18,13 @@ const MOST_MARKS: usize = 32;
 pub(super) fn refused_marks(facts: &CheapFacts) -> Result<BTreeSet<(Family, bool, u32)>, NetlinkError> {
     let mut refused = BTreeSet::new();
     let marks = written(facts);
-    let (Ok(ways), false) = (&facts.ways, marks.is_empty()) else {
+    let (Ok(backend_routes), false) = (&facts.backend_routes, marks.is_empty()) else {
         return Ok(refused);
     };
     let mut routes = Routes::open()?;
     let mut seen = BTreeSet::new();
     let backends: BTreeMap<IpAddr, u16> = facts.backends().map(|backend| (backend.ip(), backend.port())).collect();
-    for (address, way) in ways {
+    for (address, way) in backend_routes {
         let family = Family::of(*address);
         let Some(way) = way
             .as_ref()
@@ -37,13 +37,13 @@ pub(super) fn refused_marks(facts: &CheapFacts) -> Result<BTreeSet<(Family, bool
         for (reply, to, from, input) in asked.chain([(true, far(family), *address, way.index)]) {
             let port = backends.get(address).copied();
             let ports = port.map(if reply { ports_from } else { ports_to });
-            if !matches!(routes.way_in(to, from, input, ports)?, WayIn::Goes(_)) {
+            if !matches!(routes.incoming_route(to, from, input, ports)?, IncomingRoute::Goes(_)) {
                 continue;
             }
             for mark in &marks {
                 if !matches!(
-                    routes.way_in_marked(to, from, input, ports, Some(*mark))?,
-                    WayIn::Goes(_)
+                    routes.incoming_route_marked(to, from, input, ports, Some(*mark))?,
+                    IncomingRoute::Goes(_)
                 ) {
                     refused.insert((family, reply, *mark));
                 }
@@ -69,8 +69,8 @@ fn written(facts: &CheapFacts) -> BTreeSet<u32> {
 /// Returns the interfaces by which clients come in: that of the route to remote clients, or if there is none, those
 /// with addresses that lead to no backend.
 fn inputs(facts: &CheapFacts, family: Family, inside: &BTreeSet<(Family, u32)>) -> Vec<u32> {
-    let far = facts.ways_out.as_ref().ok();
-    if let Some(far) = far.and_then(|ways| ways.get(&(family, None))?.as_ref()) {
+    let far = facts.client_routes.as_ref().ok();
+    if let Some(far) = far.and_then(|backend_routes| backend_routes.get(&(family, None))?.as_ref()) {
         return vec![far.index];
     }
     let is_of_family = |(address, _): &(IpAddr, u8)| Family::of(*address) == family;

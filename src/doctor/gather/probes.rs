@@ -12,7 +12,7 @@ use super::route_query::{ClientInterface, ports_to};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::route::links::LinkDetails;
-use tcpgw_kernel::route::{LocalAddresses, RouteEntry, RouteTo, Routes, WayIn};
+use tcpgw_kernel::route::{IncomingRoute, LocalAddresses, RouteEntry, RouteTo, Routes};
 
 /// Maximum number of backends that are examined, each with some ten look-ups of routes.
 const MOST_BACKENDS: usize = 64;
@@ -34,7 +34,7 @@ pub(super) fn misrouted(
     let mut routes = Routes::open()?;
     for (backend, sources) in failing.iter().take(MOST_BACKENDS) {
         let ports = Some(ports_to(backend.port()));
-        let forwarded = ways_of_clients(&mut routes, *backend, inputs, links)?;
+        let forwarded = routes_of_clients(&mut routes, *backend, inputs, links)?;
         let backend = backend.ip();
         let Some(first) = forwarded.first() else { continue };
         // A probe whose source address the gateway does not have uses the one that the route selects.
@@ -44,8 +44,8 @@ pub(super) fn misrouted(
             sources.insert(None);
         }
         for source in sources {
-            let way = routes.way_to(backend, source, ports)?;
-            let is_same = |of: &WayOfClient| {
+            let way = routes.route_of(backend, source, ports)?;
+            let is_same = |of: &ClientRoute| {
                 way.as_ref()
                     .is_some_and(|way| (way.index, way.gateway) == (of.way.index, of.way.gateway))
             };
@@ -66,7 +66,7 @@ pub(super) fn misrouted(
 }
 
 /// Route of a client's packets.
-struct WayOfClient {
+struct ClientRoute {
     from: IpAddr,
     input: u32,
     way: RouteTo,
@@ -74,12 +74,12 @@ struct WayOfClient {
 
 /// Returns the routes of packets from several remote addresses: of several routes of the same weight the kernel
 /// chooses one by the addresses.
-fn ways_of_clients(
+fn routes_of_clients(
     routes: &mut Routes,
     backend: SocketAddr,
     inputs: &[ClientInterface],
     links: &[LinkDetails],
-) -> Result<Vec<WayOfClient>, NetlinkError> {
+) -> Result<Vec<ClientRoute>, NetlinkError> {
     let ports = Some(ports_to(backend.port()));
     let backend = backend.ip();
     let family = Family::of(backend);
@@ -91,7 +91,7 @@ fn ways_of_clients(
     if indexes.is_empty() {
         // The address of documentation may be refused.
         for far in far_away(family) {
-            indexes.extend(routes.way_to(far, None, None)?.map(|way| way.index));
+            indexes.extend(routes.route_of(far, None, None)?.map(|way| way.index));
         }
     }
     if indexes.is_empty() {
@@ -105,19 +105,19 @@ fn ways_of_clients(
     }
     let mut seen = BTreeSet::new();
     indexes.retain(|index| seen.insert(*index));
-    let mut found: Vec<WayOfClient> = Vec::new();
+    let mut found: Vec<ClientRoute> = Vec::new();
     for input in indexes.into_iter().take(MOST_INPUTS) {
         for from in far_away(family) {
-            let WayIn::Goes(way) = routes.way_in(backend, from, input, ports)? else {
+            let IncomingRoute::Goes(way) = routes.incoming_route(backend, from, input, ports)? else {
                 continue;
             };
-            let is_known = |known: &WayOfClient| known.way == way;
+            let is_known = |known: &ClientRoute| known.way == way;
             if way.local || way.shared {
                 return Ok(Vec::new());
             }
             // A packet that leaves where it came in is not one of a client outside.
             if way.index != input && !found.iter().any(is_known) {
-                found.push(WayOfClient { from, input, way });
+                found.push(ClientRoute { from, input, way });
             }
         }
     }

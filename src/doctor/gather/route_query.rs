@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::links::LinkDetails;
-use tcpgw_kernel::route::{Routes, TcpPorts, WayIn};
+use tcpgw_kernel::route::{IncomingRoute, Routes, TcpPorts};
 
 /// Addresses of documentation, which no host has: the route to them is that to remote clients.
 pub(super) const FAR: [(Family, IpAddr); 2] = [
@@ -44,8 +44,8 @@ pub(super) fn is_open(links: &[LinkDetails], from: IpAddr, index: u32) -> bool {
     };
     let setting = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"));
     let forwards = family == Family::V6 || setting.is_ok_and(|value| value.trim() != "0");
-    let takes = || Routes::open().and_then(|mut routes| routes.way_in(*own, from, index, None));
-    forwards && takes().is_ok_and(|way| matches!(way, WayIn::Goes(_)))
+    let takes = || Routes::open().and_then(|mut routes| routes.incoming_route(*own, from, index, None));
+    forwards && takes().is_ok_and(|way| matches!(way, IncomingRoute::Goes(_)))
 }
 
 /// Ports of backends, by address.

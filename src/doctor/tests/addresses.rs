@@ -182,7 +182,7 @@ fn no_address_for_clients() {
         Arc::make_mut(&mut facts.cheap.services).services.remove(1);
         facts.cheap.local = Ok(LocalAddresses::from_iter(["10.2.0.1", "127.0.0.1"].map(ip)));
         facts.cheap.links.as_mut().unwrap()[0].addresses.clear();
-        facts.cheap.ways_out = Ok([((Family::V4, None), None), ((Family::V6, None), None)].into());
+        facts.cheap.client_routes = Ok([((Family::V4, None), None), ((Family::V6, None), None)].into());
         facts.cheap.answers = Ok([((Family::V4, 3), None), ((Family::V6, 3), None)].into());
     };
     let is_found = |change: &dyn Fn(&mut Facts)| {
@@ -232,7 +232,7 @@ fn no_address_for_clients() {
         is_found(&|facts| drop(facts.cheap.links.as_mut().unwrap().remove(0))),
         None
     );
-    let one_armed = |facts: &mut Facts| facts.cheap.ways_out = Ok([((Family::V4, None), way(3))].into());
+    let one_armed = |facts: &mut Facts| facts.cheap.client_routes = Ok([((Family::V4, None), way(3))].into());
     assert_eq!(is_found(&one_armed), None);
 }
 

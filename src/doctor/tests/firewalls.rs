@@ -35,7 +35,7 @@ fn services_that_can_be_passed_by_are_named() {
     assert!(told.contains("name that with `--config`"), "{told}");
     let one_armed = |facts: &mut Facts| {
         open(facts);
-        facts.cheap.ways_out = Ok(WaysOut::from([
+        facts.cheap.client_routes = Ok(ClientRoutes::from([
             ((Family::V4, None), way(3)),
             ((Family::V6, None), way(3)),
         ]));

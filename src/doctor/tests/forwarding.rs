@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn forwarding_without_a_default_route_in_the_main_table() {
-    type Routing = fn(&mut WaysOut, &mut WaysOfAnswers);
+    type Routing = fn(&mut ClientRoutes, &mut AnswerRoutes);
     let routings: [(&str, Routing); 3] = [
         ("from the public address", |out, answers| {
             out.insert((Family::V4, Some(ip("10.2.0.1"))), None);
@@ -24,7 +24,7 @@ fn forwarding_without_a_default_route_in_the_main_table() {
         for (off, is_broken) in [("ext", true), ("port", false)] {
             let found = with(|facts| {
                 Arc::make_mut(&mut facts.cheap.services).services.remove(1);
-                let out = facts.cheap.ways_out.as_mut().unwrap();
+                let out = facts.cheap.client_routes.as_mut().unwrap();
                 out.insert((Family::V4, None), None);
                 routing(out, facts.cheap.answers.as_mut().unwrap());
                 set(&format!("net.ipv4.conf.{off}.forwarding"), "0")(facts);
@@ -121,13 +121,13 @@ fn forwarding() {
 fn reverse_path() {
     assert!(
         with(set("net.ipv4.conf.all.rp_filter", "1")).is_empty(),
-        "the ways are the same"
+        "the backend_routes are the same"
     );
     let elsewhere = |address: &'static str, mode: &'static str| {
         move |facts: &mut Facts| {
             set("net.ipv4.conf.ext.rp_filter", mode)(facts);
-            let ways = facts.cheap.ways_out.as_mut().unwrap();
-            ways.insert((Family::V4, Some(ip(address))), way(3));
+            let backend_routes = facts.cheap.client_routes.as_mut().unwrap();
+            backend_routes.insert((Family::V4, Some(ip(address))), way(3));
         }
     };
     let found = only(
@@ -152,7 +152,12 @@ fn reverse_path() {
     only(&with(everywhere), "reverse-path-filter", FindingSeverity::Warning);
     let backend = |facts: &mut Facts| {
         set("net.ipv4.conf.br0.rp_filter", "1")(facts);
-        facts.cheap.ways.as_mut().unwrap().insert(ip("10.2.0.11"), way(2));
+        facts
+            .cheap
+            .backend_routes
+            .as_mut()
+            .unwrap()
+            .insert(ip("10.2.0.11"), way(2));
     };
     let found = only(&with(backend), "reverse-path-filter", FindingSeverity::Warning);
     assert!(

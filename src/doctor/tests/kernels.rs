@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn kernels() {
-    let lack = |fallback| Lack {
+    let lack = |fallback| MissingFeature {
         feature: Feature {
             what: "dice",
             config: "CONFIG_NFT_NUMGEN",

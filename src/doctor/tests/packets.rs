@@ -60,7 +60,7 @@ fn packets_that_nobody_marks_have_no_mark() {
 #[test]
 fn without_a_default_route_clients_are_near() {
     let near = |facts: &mut Facts| {
-        for way in facts.cheap.ways_out.as_mut().unwrap().values_mut() {
+        for way in facts.cheap.client_routes.as_mut().unwrap().values_mut() {
             *way = None;
         }
     };

@@ -369,7 +369,7 @@ fn what_drops_clients_of_one_interface_only_is_told() {
             gateway: Some(ip("198.51.100.254")),
             ..way
         });
-        let out = facts.cheap.ways_out.as_mut().unwrap();
+        let out = facts.cheap.client_routes.as_mut().unwrap();
         out.insert((Family::V4, Some(ip("198.51.100.1"))), by_router);
     };
     only(&with(uplink), "packets-dropped", FindingSeverity::Warning);

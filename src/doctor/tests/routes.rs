@@ -15,9 +15,9 @@ fn routes_that_are_missing_are_an_error_where_clients_fail() {
                     service.active.insert(other, 1);
                 }
             });
-        facts.cheap.ways.as_mut().unwrap().insert(other.ip(), way(3));
+        facts.cheap.backend_routes.as_mut().unwrap().insert(other.ip(), way(3));
         for address in lost {
-            facts.cheap.ways.as_mut().unwrap().insert(ip(address), None);
+            facts.cheap.backend_routes.as_mut().unwrap().insert(ip(address), None);
         }
         facts.cheap.is_probed = is_probed;
         let diagnosis = examine_cheap(&facts.cheap);
@@ -73,7 +73,7 @@ fn answers_without_a_way_are_an_error_where_nobody_gets_any() {
 #[test]
 fn ways_to_backends() {
     let to = |address: &'static str, way: Option<RouteTo>| {
-        move |facts: &mut Facts| drop(facts.cheap.ways.as_mut().unwrap().insert(ip(address), way))
+        move |facts: &mut Facts| drop(facts.cheap.backend_routes.as_mut().unwrap().insert(ip(address), way))
     };
     only(
         &with(to("10.2.0.11", None)),
@@ -105,11 +105,11 @@ fn ways_to_backends() {
                 gateway: Some(ip("203.0.113.254")),
                 ..way
             });
-            let out = facts.cheap.ways_out.as_mut().unwrap();
+            let out = facts.cheap.client_routes.as_mut().unwrap();
             out.insert((Family::V4, None), by_router.clone());
-            let ways = facts.cheap.ways.as_mut().unwrap();
-            ways.remove(&ip("10.2.0.11"));
-            ways.insert(ip(address), by_router);
+            let backend_routes = facts.cheap.backend_routes.as_mut().unwrap();
+            backend_routes.remove(&ip("10.2.0.11"));
+            backend_routes.insert(ip(address), by_router);
         }
     };
     let found = only(
@@ -120,9 +120,9 @@ fn ways_to_backends() {
     assert!(found.seen.contains("1 private address of backends"), "{}", found.seen);
     assert!(with(default("198.51.100.9")).is_empty(), "it may be anywhere");
     let both = with(|facts| {
-        let ways = facts.cheap.ways.as_mut().unwrap();
-        ways.insert(ip("10.2.0.11"), None);
-        ways.insert(ip("10.2.0.12"), None);
+        let backend_routes = facts.cheap.backend_routes.as_mut().unwrap();
+        backend_routes.insert(ip("10.2.0.11"), None);
+        backend_routes.insert(ip("10.2.0.12"), None);
     });
     let found = only(&both, "backend-without-route", FindingSeverity::Broken);
     assert!(found.seen.contains("2 addresses of backends"), "{}", found.seen);
@@ -146,7 +146,7 @@ fn ways_to_backends() {
     let narrow = |facts: &mut Facts| facts.cheap.links.as_mut().unwrap()[1].mtu = 1400;
     only(&with(narrow), "path-mtu", FindingSeverity::Note);
     let mut facts = well();
-    facts.cheap.ways_left_out = 7;
+    facts.cheap.routes_left_out = 7;
     assert_eq!(examine(&facts).unchecked.len(), 1);
 }
 

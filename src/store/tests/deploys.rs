@@ -84,7 +84,7 @@ fn a_deploy_is_followed_to_its_end() {
     store
         .deploy_update(&step(id, DeployPhase::Probing, Some("1 of 2 answer")), at(12))
         .unwrap();
-    let switch = Change {
+    let switch = StoreChange {
         deploy: Some(step(id, DeployPhase::Switched, None)),
         ..put("a", 2001, Expect::Revision(1))
     };
@@ -150,7 +150,7 @@ fn a_step_that_cannot_be_takes_its_change_with_it() {
     store
         .deploy_update(&step(id, DeployPhase::Undone, None), at(11))
         .unwrap();
-    let late = Change {
+    let late = StoreChange {
         deploy: Some(step(id, DeployPhase::Switched, None)),
         ..put("a", 2001, Expect::Anything)
     };
@@ -163,7 +163,7 @@ fn a_step_that_cannot_be_takes_its_change_with_it() {
     assert_eq!(unknown, StoreError::NoDeploy(7));
     // What fails as a change leaves the deploy as it was, too.
     let id = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(13)).unwrap();
-    let stale = Change {
+    let stale = StoreChange {
         deploy: Some(step(id, DeployPhase::Switched, None)),
         ..put("a", 2001, Expect::Revision(9))
     };
@@ -176,9 +176,9 @@ fn finished_deploys_are_forgotten_unfinished_ones_are_not() {
     let place = place();
     let mut store = Store::open_with(
         &place.path,
-        Keep {
+        HistoryBounds {
             deploys: 2,
-            ..Keep::default()
+            ..HistoryBounds::default()
         },
     )
     .unwrap();

@@ -9,9 +9,9 @@ fn the_history_says_what_changed_when_and_by_whom() {
     set(&mut store, "a", 2000);
     set(&mut store, "b", 2001);
     set(&mut store, "a", 2002);
-    let delete = Change {
-        edits: vec![Edit::Delete("a".into(), Expect::Anything)],
-        ..Change::default()
+    let delete = StoreChange {
+        edits: vec![StoreEdit::Delete("a".into(), Expect::Anything)],
+        ..StoreChange::default()
     };
     store.commit(&delete, &by("service delete"), at(3000)).unwrap();
     let all = HistoryFilter {
@@ -73,7 +73,7 @@ fn the_history_says_what_changed_when_and_by_whom() {
 #[test]
 fn the_past_is_bounded_and_revisions_are_not_given_again() {
     let place = place();
-    let keep = Keep {
+    let keep = HistoryBounds {
         entries: 3,
         bytes: 1 << 20,
         deploys: 2,
@@ -99,9 +99,9 @@ fn the_past_is_bounded_and_revisions_are_not_given_again() {
     let one = model::write::service_text(&service("a", 10)).len() as u64;
     let mut store = Store::open_with(
         &place.path,
-        Keep {
+        HistoryBounds {
             bytes: one * 4,
-            ..Keep::default()
+            ..HistoryBounds::default()
         },
     )
     .unwrap();
@@ -111,7 +111,7 @@ fn the_past_is_bounded_and_revisions_are_not_given_again() {
     drop(store);
     let mut store = Store::open_with(
         &place.path,
-        Keep {
+        HistoryBounds {
             bytes: 0,
             entries: 0,
             deploys: 0,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::place::{OneOff, RestartClient, SCALE, ScaleClient};
 use super::{Up, state_of};
-use crate::up::control::{ProcessPlace, ReceivedRequest, Shown, UpAnswer, UpRequest};
+use crate::up::control::{ListedProcess, ProcessPlace, ReceivedRequest, UpAnswer, UpRequest};
 use crate::up::formation;
 use crate::up::network::{ProcessLink, gateway_of};
 use crate::up::procfile::TypeName;
@@ -54,7 +54,7 @@ impl Up<'_> {
         }
     }
 
-    fn shown(&self) -> Vec<Shown> {
+    fn shown(&self) -> Vec<ListedProcess> {
         let now = Instant::now();
         let shown = self.supervisor.instances().map(|(id, one)| {
             let place = self.running.get(&id);
@@ -62,7 +62,7 @@ impl Up<'_> {
                 InstancePhase::Running(since) => Some(now.saturating_duration_since(since)),
                 _ => None,
             };
-            Shown {
+            ListedProcess {
                 name: one.name(),
                 pid: place.and_then(|place| place.pid),
                 state: state_of(one.phase).into(),

@@ -105,9 +105,9 @@ fn gateway() -> Facts {
         links: Ok(vec![link(2, "ext"), link(3, "br0")]),
         local: Ok(public.into_iter().collect()),
         unrouted: Ok(BTreeSet::new()),
-        ways: Ok(backends.map(|backend| (backend.ip(), way(3))).collect()),
+        backend_routes: Ok(backends.map(|backend| (backend.ip(), way(3))).collect()),
         refused_ports: BTreeSet::new(),
-        ways_left_out: 0,
+        routes_left_out: 0,
         served: (1..=3)
             .map(|last| ServedClient {
                 client: ([198, 51, 100, last], 40_000).into(),
@@ -121,7 +121,7 @@ fn gateway() -> Facts {
         answers: Ok(BTreeMap::new()),
         lost_answers: Ok(tcpgw::doctor::LostAnswers::default()),
         misrouted_probes: Ok(Vec::new()),
-        ways_out: Ok(families.map(|family| ((family, None), way(2))).into()),
+        client_routes: Ok(families.map(|family| ((family, None), way(2))).into()),
         firewall: Ok(Arc::default()),
         legacy: Ok(Arc::default()),
         legacy6: Ok(Arc::default()),

@@ -167,13 +167,13 @@ fn world_with_clashes(clashes: &[(&str, u16)]) -> World {
     let clash = |(name, port): &(&str, u16)| {
         let clash = json!({"name": name, "port": port, "backends": ["10.9.0.77:80"]});
         let clash = Arc::new(tcpgw_core::model::parse_service(clash.to_string().as_bytes()).unwrap());
-        tcpgw::store::Edit::Put(clash, Expect::Anything)
+        tcpgw::store::StoreEdit::Put(clash, Expect::Anything)
     };
-    let change = tcpgw::store::Change {
+    let change = tcpgw::store::StoreChange {
         edits: clashes.iter().map(clash).collect(),
-        ..tcpgw::store::Change::default()
+        ..tcpgw::store::StoreChange::default()
     };
-    let by = tcpgw::store::By {
+    let by = tcpgw::store::ChangeAuthor {
         uid: 0,
         pid: 0,
         what: "another version".into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tcpgw::addon::{Dialect, Resource, ResourceChange};
 use tcpgw::config::Config;
 use tcpgw::control::request::ServiceEdit;
-use tcpgw::store::By;
+use tcpgw::store::ChangeAuthor;
 use tcpgw_core::problem::ProblemKind;
 use tcpgw_kernel::fake::ConnectOutcome;
 
@@ -194,11 +194,11 @@ fn a_plan_whose_name_was_changed_keeps_its_resources() {
             plan_id: None,
             ..Resource::clone(&made)
         };
-        let change = tcpgw::store::Change {
+        let change = tcpgw::store::StoreChange {
             resources: vec![ResourceChange::Put(Arc::new(earlier))],
-            ..tcpgw::store::Change::default()
+            ..tcpgw::store::StoreChange::default()
         };
-        let by = By {
+        let by = ChangeAuthor {
             uid: 0,
             pid: 0,
             what: "test".into(),

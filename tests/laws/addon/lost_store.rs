@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 use tcpgw::addon::{Dialect, ResourceStatus};
 use tcpgw::store::last::Last;
-use tcpgw::store::{By, Edit, Expect, Store};
+use tcpgw::store::{ChangeAuthor, Expect, Store, StoreEdit};
 use tcpgw_core::problem::ProblemKind;
 use tcpgw_kernel::fake::ConnectOutcome;
 
@@ -71,11 +71,11 @@ fn the_app_of_an_orphan_is_known_to_every_daemon() {
     for port in 0..=revision {
         let text = json!({"name": "own", "port": 3000 + port, "backends": ["10.9.9.9:80"]}).to_string();
         let own = tcpgw_core::model::parse_service(text.as_bytes()).unwrap();
-        let change = tcpgw::store::Change {
-            edits: vec![Edit::Put(Arc::new(own), Expect::Anything)],
-            ..tcpgw::store::Change::default()
+        let change = tcpgw::store::StoreChange {
+            edits: vec![StoreEdit::Put(Arc::new(own), Expect::Anything)],
+            ..tcpgw::store::StoreChange::default()
         };
-        let by = By {
+        let by = ChangeAuthor {
             uid: 0,
             pid: 0,
             what: "test".into(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tcpgw::control::core::Order;
-use tcpgw::control::request::{BatchItem, DeployOrder, Edited, ServiceEdit, TornDown, UndoOrder, Which};
+use tcpgw::control::request::{BatchItem, DeployOrder, DeploySelector, Edited, ServiceEdit, TornDown, UndoOrder};
 use tcpgw::store::Expect;
 use tcpgw_core::model::{Endpoint, State};
 use tcpgw_kernel::fake::{Fake, KernelCall};
@@ -154,7 +154,7 @@ impl World {
             Event::Undo(which) => {
                 let (reply, answer) = oneshot::channel();
                 let order = UndoOrder {
-                    which: Which::Last(SERVICES[which].into()),
+                    which: DeploySelector::Last(SERVICES[which].into()),
                     by: PEER,
                 };
                 self.core.order(Order::Undo(order, reply));

@@ -182,7 +182,7 @@ impl ProblemKind {
     }
 
     /// Returns whether this kind has an event of its own, so that the log contains it already.
-    pub(super) fn is_told_otherwise(self) -> bool {
+    pub(super) fn has_own_event(self) -> bool {
         matches!(
             self,
             Self::KernelRefuses

@@ -104,7 +104,7 @@ impl Default for KernelTimeouts {
 impl KernelTimeouts {
     /// Returns the values that `seconds` gives for the sysctls, by name without `nf_conntrack_tcp_timeout_`; the
     /// kernel's default where it gives none.
-    pub fn told_by(mut seconds: impl FnMut(&str) -> Option<u32>) -> Self {
+    pub fn from_sysctls(mut seconds: impl FnMut(&str) -> Option<u32>) -> Self {
         let default = Self::default();
         let mut told = |name, default| seconds(name).unwrap_or(default);
         Self {

@@ -58,7 +58,7 @@ impl CompletionMonitor {
 
     /// Returns whether the kernel reports completed handshakes in the network namespace of this thread: it was built
     /// so, and `net.netfilter.nf_conntrack_events` is not 0.
-    pub fn is_told() -> bool {
+    pub fn is_supported() -> bool {
         fs::read_to_string(EVENTS).is_ok_and(|value| value.trim() != "0")
     }
 

@@ -119,7 +119,7 @@ pub struct Neighbour {
 
 /// Entry of a bridge's forwarding table: the port behind which a hardware address was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Learned {
+pub struct BridgeEntry {
     /// The hardware address.
     pub hardware: Vec<u8>,
     /// Number of the port.
@@ -208,7 +208,7 @@ pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
 /// # Errors
 ///
 /// Fails when the kernel cannot be read: see [`NetlinkExchange::dump`].
-pub fn learned() -> Result<Vec<Learned>, NetlinkError> {
+pub fn learned() -> Result<Vec<BridgeEntry>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut request = [0; 12];
     request[0] = AF_BRIDGE;
@@ -361,14 +361,14 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>, Malformed> {
     }))
 }
 
-fn entry(payload: &[u8]) -> Result<Option<Learned>, Malformed> {
+fn entry(payload: &[u8]) -> Result<Option<BridgeEntry>, Malformed> {
     let (header, attrs) = payload.split_first_chunk::<12>().ok_or(SHORT)?;
     let hardware = Attrs::new(attrs).first(NDA_LLADDR)?.map(|attr| attr.payload.to_vec());
     let bridge = Attrs::new(attrs)
         .first(NDA_MASTER)?
         .map(|attr| attr.ne32())
         .transpose()?;
-    Ok(hardware.zip(bridge).map(|(hardware, bridge)| Learned {
+    Ok(hardware.zip(bridge).map(|(hardware, bridge)| BridgeEntry {
         hardware,
         port: number(header, 4),
         bridge,

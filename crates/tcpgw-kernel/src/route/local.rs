@@ -78,7 +78,7 @@ impl<A: NetlinkExchange> Routes<A> {
         addresses: impl IntoIterator<Item = IpAddr>,
     ) -> Result<(), NetlinkError> {
         for address in addresses {
-            if !known.contains(&address) && self.way_to(address, None, None)?.is_some_and(|way| way.local) {
+            if !known.contains(&address) && self.route_of(address, None, None)?.is_some_and(|way| way.local) {
                 known.addresses.insert(address);
             }
         }

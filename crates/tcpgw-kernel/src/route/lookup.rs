@@ -71,7 +71,7 @@ struct RouteQuery {
 
 /// Result of a route lookup for an incoming packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WayIn {
+pub enum IncomingRoute {
     /// The packet is forwarded or delivered by this route.
     Goes(RouteTo),
     /// There is no route, or one that refuses.
@@ -87,7 +87,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// # Errors
     /// Fails when the kernel refuses the request or its answer cannot be read: see [`NetlinkExchange::request`].
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteTo>, NetlinkError> {
-        let mut found = self.way_to(address, None, None)?;
+        let mut found = self.route_of(address, None, None)?;
         if let Some(route) = &mut found {
             route.name = self.link_name(route.index)?;
         }
@@ -99,7 +99,7 @@ impl<A: NetlinkExchange> Routes<A> {
     ///
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
-    pub fn way_to(
+    pub fn route_of(
         &mut self,
         address: IpAddr,
         from: Option<IpAddr>,
@@ -121,7 +121,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
     pub fn is_shared(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
-        Ok(self.way_to(address, None, None)?.is_some_and(|way| way.shared))
+        Ok(self.route_of(address, None, None)?.is_some_and(|way| way.shared))
     }
 
     /// Returns where packets go that come in by the interface `input`, from another machine's address. `ip rule iif` applies, and so do
@@ -129,28 +129,28 @@ impl<A: NetlinkExchange> Routes<A> {
     ///
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
-    pub fn way_in(
+    pub fn incoming_route(
         &mut self,
         address: IpAddr,
         from: IpAddr,
         input: u32,
         ports: Option<TcpPorts>,
-    ) -> Result<WayIn, NetlinkError> {
-        self.way_in_marked(address, from, input, ports, None)
+    ) -> Result<IncomingRoute, NetlinkError> {
+        self.incoming_route_marked(address, from, input, ports, None)
     }
 
-    /// Returns where packets that bear a mark go (`ip rule fwmark`), as [`Routes::way_in`] does.
+    /// Returns where packets that bear a mark go (`ip rule fwmark`), as [`Routes::incoming_route`] does.
     ///
     /// # Errors
     /// Fails when the kernel cannot be asked, or refuses: see [`NetlinkExchange::request`].
-    pub fn way_in_marked(
+    pub fn incoming_route_marked(
         &mut self,
         address: IpAddr,
         from: IpAddr,
         input: u32,
         ports: Option<TcpPorts>,
         mark: Option<u32>,
-    ) -> Result<WayIn, NetlinkError> {
+    ) -> Result<IncomingRoute, NetlinkError> {
         let question = RouteQuery {
             from: Some(from),
             input: Some(input),
@@ -159,19 +159,19 @@ impl<A: NetlinkExchange> Routes<A> {
             ..RouteQuery::default()
         };
         match self.look_up(address, question) {
-            Ok(Some(route)) => Ok(WayIn::Goes(route)),
-            Ok(None) => Ok(WayIn::NoRoute),
+            Ok(Some(route)) => Ok(IncomingRoute::Goes(route)),
+            Ok(None) => Ok(IncomingRoute::NoRoute),
             Err(error) => match error.errno() {
-                Some(Errno::ENODEV | Errno::EXDEV) => Ok(WayIn::Refused),
+                Some(Errno::ENODEV | Errno::EXDEV) => Ok(IncomingRoute::Refused),
                 // An interface that does not forward, a martian, the reverse path filter; or a route that says so.
-                Some(Errno::EHOSTUNREACH | Errno::EINVAL) if address.is_ipv4() => Ok(WayIn::Refused),
-                Some(errno) if no_route(errno) => Ok(WayIn::NoRoute),
+                Some(Errno::EHOSTUNREACH | Errno::EINVAL) if address.is_ipv4() => Ok(IncomingRoute::Refused),
+                Some(errno) if no_route(errno) => Ok(IncomingRoute::NoRoute),
                 _ => Err(error),
             },
         }
     }
 
-    /// Returns the entry by which packets that come in by the interface `input` are sent on, as [`Routes::way_in`] tells it; `None` where
+    /// Returns the entry by which packets that come in by the interface `input` are sent on, as [`Routes::incoming_route`] tells it; `None` where
     /// they are not.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ mod tests;
 
 pub use self::link_list::LinkEntry;
 pub use self::local::LocalAddresses;
-pub use self::lookup::{RouteEntry, RouteTo, TcpPorts, WayIn};
+pub use self::lookup::{IncomingRoute, RouteEntry, RouteTo, TcpPorts};
 use crate::netlink::error::NetlinkError;
 use crate::netlink::socket::Netlink;
 

@@ -10,7 +10,9 @@ use crate::api::asking;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_PAUSE, Times};
 use crate::control::reply::ReplySender;
-use crate::control::request::{DaemonRequest, EditOrder, PauseOrder, Peer, ServiceEdit, ServiceView, UndoOrder, Which};
+use crate::control::request::{
+    DaemonRequest, DeploySelector, EditOrder, PauseOrder, Peer, ServiceEdit, ServiceView, UndoOrder,
+};
 use crate::control::storage::Query;
 use crate::store::Expect;
 use tcpgw_core::model::{Endpoint, duration};
@@ -127,7 +129,7 @@ impl ActionOrders {
             WantedAction::Drain(name, backend) => self.edit(name, ServiceEdit::Drain(vec![*backend]), by).await,
             WantedAction::Undrain(name, backend) => self.edit(name, ServiceEdit::Undrain(vec![*backend]), by).await,
             WantedAction::Rollback(id) => {
-                let which = Which::Id(*id);
+                let which = DeploySelector::Id(*id);
                 let undone = self.daemon(self.times.order, |reply| {
                     DaemonRequest::Undo(UndoOrder { which, by }, reply)
                 });

@@ -9,7 +9,8 @@ use tcpgw_core::model;
 use super::*;
 use crate::config::web::WebSection;
 use crate::control::request::{
-    BackendView, EditOrder, Edited, ListedService, PauseOrder, Refused, ServiceEdit, ServiceView, UndoOrder, Which,
+    BackendView, DeploySelector, EditOrder, Edited, ListedService, PauseOrder, Refused, ServiceEdit, ServiceView,
+    UndoOrder,
 };
 use crate::control::storage::Query;
 use crate::secrets::Owners;
@@ -206,7 +207,7 @@ async fn each_action_is_asked_twice_and_says_who_ordered_it() {
     assert_eq!(ordered.confirmed("/services/web/resume", "").await.0, 303);
     assert_eq!(ordered.received(), [pause(None)]);
     assert_eq!(ordered.confirmed("/deploys/7/rollback", "").await.1, "/deploys/7");
-    let which = Which::Id(7);
+    let which = DeploySelector::Id(7);
     assert_eq!(ordered.received(), [Received::Undo(UndoOrder { which, by })]);
     // What the daemon refuses is told, and its words stay text.
     let (status, _, text) = ordered.confirmed("/services/web/drain?backend=10.0.0.1:3000", "").await;

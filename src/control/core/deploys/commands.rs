@@ -3,14 +3,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{DeployStage, MOST, New, PendingStep, Undo};
+use super::{DeployStage, MOST, PendingStep, StartingDeploy, Undo};
 use crate::control::core::edits::missing;
 use crate::control::core::judge::{ProviderSize, Unjudged, Vet};
 use crate::control::core::order::{Order, Undecided, by};
 use crate::control::core::pending_write::{OnWritten, PendingWrite};
 use crate::control::core::{Core, DaemonPhase, Now, Provider};
 use crate::control::reply::ReplySender;
-use crate::control::request::{ApplyOptions, DeployOrder, Peer, Refused, UndoOrder, Which};
+use crate::control::request::{ApplyOptions, DeployOrder, DeploySelector, Peer, Refused, UndoOrder};
 use crate::control::storage::Write;
 use crate::store::{DeployPhase, DeployStep, NewDeploy};
 use tcpgw_core::model::{self, BackendState, Edits, InputProblem, InputProblems, Service};
@@ -53,7 +53,7 @@ impl Core {
         Ok(Some(Write::Begin(stored, by, now.unix)))
     }
 
-    fn judge_deploy(&self, order: &DeployOrder, vet: &mut Vet<'_>) -> Result<New, Unjudged> {
+    fn judge_deploy(&self, order: &DeployOrder, vet: &mut Vet<'_>) -> Result<StartingDeploy, Unjudged> {
         let (service, min) = self.judge_targets(order)?;
         let targets = service.backends.clone();
         let edits = Edits {
@@ -68,7 +68,7 @@ impl Core {
         for warning in self.judge(&edits, size, ApplyOptions::default(), vet)?.warnings {
             tracing::warn!("{warning}");
         }
-        Ok(New {
+        Ok(StartingDeploy {
             service: order.service.clone(),
             targets,
             min,
@@ -156,8 +156,8 @@ impl Core {
 
     fn judge_undo(&self, order: &UndoOrder) -> Result<Undo, Refused> {
         let id = match &order.which {
-            Which::Id(id) => *id,
-            Which::Last(service) => {
+            DeploySelector::Id(id) => *id,
+            DeploySelector::Last(service) => {
                 self.judge_owner(service, Provider::Api)?;
                 self.api.get(service).ok_or_else(|| missing(service))?;
                 self.deploys.last_of(service).ok_or_else(|| {

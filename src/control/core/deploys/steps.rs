@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{AGAIN, DeployStage, HASTE, New, PendingStep, RunningDeploy};
+use super::{AGAIN, DeployStage, HASTE, PendingStep, RunningDeploy, StartingDeploy};
 use crate::control::core::edits::missing;
 use crate::control::core::order::refused;
 use crate::control::core::pending::ReplyKind;
@@ -12,7 +12,7 @@ use crate::control::core::{Core, DaemonPhase, Now, Provider};
 use crate::control::reply::ReplySender;
 use crate::control::request::Refused;
 use crate::control::storage::Write;
-use crate::store::{By, DeployPhase, DeployStep, StoreError, superseded_by};
+use crate::store::{ChangeAuthor, DeployPhase, DeployStep, StoreError, superseded_by};
 use tcpgw_core::health::{self, EndpointState, ProbeTarget};
 use tcpgw_core::model::{self, Backend, Edits, Service, Word};
 
@@ -245,7 +245,7 @@ impl Core {
         }
     }
 
-    fn begun(&mut self, id: u64, new: New, now: Now) {
+    fn begun(&mut self, id: u64, new: StartingDeploy, now: Now) {
         let params = self.api.get(&new.service).map(|stored| stored.service.health.clone());
         let deploy = RunningDeploy {
             service: new.service.clone(),
@@ -256,7 +256,7 @@ impl Core {
             before: Vec::new(),
             stage: DeployStage::Probing(now.instant + new.timeout),
             began: now.instant,
-            is_told: false,
+            is_reported: false,
         };
         for target in &deploy.targets {
             let at = SocketAddr::from(target.endpoint);
@@ -277,8 +277,8 @@ impl Core {
     }
 
     /// Returns this program as the author of a change without a client.
-    pub(in crate::control::core) fn own(&self) -> By {
-        By {
+    pub(in crate::control::core) fn own(&self) -> ChangeAuthor {
+        ChangeAuthor {
             uid: 0,
             pid: self.daemon().pid,
             what: "deploy".into(),

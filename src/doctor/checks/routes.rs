@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::facts::{CheapFacts, Facts, Ways};
+use super::super::facts::{CheapFacts, Facts, RoutesByAddress};
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::served::SEVERAL_CLIENTS;
 use super::text::some;
@@ -12,16 +12,16 @@ use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::route::RouteTo;
 
-pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    let Some(ways) = diagnosis.known("routes to backends", &facts.ways) else {
+pub(super) fn to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let Some(backend_routes) = diagnosis.known("routes to backends", &facts.backend_routes) else {
         return;
     };
-    let lost: Vec<&IpAddr> = ways
+    let lost: Vec<&IpAddr> = backend_routes
         .iter()
         .filter(|(_, way)| way.is_none())
         .map(|(address, _)| address)
         .collect();
-    let severity = severity_of_lost(facts, ways);
+    let severity = severity_of_lost(facts, backend_routes);
     let cause = |words: &str| match severity {
         FindingSeverity::Broken => words.to_owned(),
         _ => format!("{words}; the daemon's probes take them out of the balance, and their services have others"),
@@ -58,7 +58,7 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             )),
         );
     }
-    let shared: Vec<&IpAddr> = ways
+    let shared: Vec<&IpAddr> = backend_routes
         .iter()
         .filter(|(_, way)| way.as_ref().is_some_and(|way| way.shared))
         .map(|(address, _)| address)
@@ -79,7 +79,7 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             )),
         );
     }
-    let own: Vec<&IpAddr> = ways
+    let own: Vec<&IpAddr> = backend_routes
         .iter()
         .filter(|(_, way)| way.as_ref().is_some_and(|way| way.local))
         .map(|(address, _)| address)
@@ -100,13 +100,13 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 
 /// Returns the severity of missing routes: clients fail if no daemon takes a backend out of use, or if no backend of
 /// one family of a service has a route.
-fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> FindingSeverity {
+fn severity_of_lost(facts: &CheapFacts, backend_routes: &RoutesByAddress) -> FindingSeverity {
     if !facts.is_probed
         || facts
             .services
             .services
             .iter()
-            .any(|service| is_cut_off(service, ways, &facts.refused_ports))
+            .any(|service| is_cut_off(service, backend_routes, &facts.refused_ports))
     {
         FindingSeverity::Broken
     } else {
@@ -115,10 +115,11 @@ fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> FindingSeverity {
 }
 
 /// Returns whether all active backends of one family are without a route.
-fn is_cut_off(service: &ServiceSummary, ways: &Ways, refused: &BTreeSet<SocketAddr>) -> bool {
+fn is_cut_off(service: &ServiceSummary, backend_routes: &RoutesByAddress, refused: &BTreeSet<SocketAddr>) -> bool {
     let leads_nowhere = |way: &Option<RouteTo>| way.as_ref().is_none_or(|way| way.shared);
-    let is_lost =
-        |backend: &SocketAddr| ways.get(&backend.ip()).is_some_and(leads_nowhere) || refused.contains(backend);
+    let is_lost = |backend: &SocketAddr| {
+        backend_routes.get(&backend.ip()).is_some_and(leads_nowhere) || refused.contains(backend)
+    };
     let mut families: BTreeMap<Family, bool> = BTreeMap::new();
     for backend in service.active.keys() {
         *families.entry(Family::of(backend.ip())).or_insert(true) &= is_lost(backend);
@@ -129,14 +130,14 @@ fn is_cut_off(service: &ServiceSummary, ways: &Ways, refused: &BTreeSet<SocketAd
 /// Reports backends with private addresses to which the default route leads: the route of their own network is usually
 /// gone. A router on the clients' side may also know the way to them.
 pub(super) fn elsewhere(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    let (Ok(ways), Ok(out)) = (&facts.ways, &facts.ways_out) else {
+    let (Ok(backend_routes), Ok(out)) = (&facts.backend_routes, &facts.client_routes) else {
         return;
     };
     let is_default = |address: IpAddr, way: &RouteTo| {
         let far = out.get(&(Family::of(address), None)).and_then(Option::as_ref);
         far.is_some_and(|far| far.gateway.is_some() && far.gateway == way.gateway && far.index == way.index)
     };
-    let lost: Vec<&IpAddr> = ways
+    let lost: Vec<&IpAddr> = backend_routes
         .iter()
         .filter(|(address, way)| is_private(**address) && way.as_ref().is_some_and(|way| is_default(**address, way)))
         .map(|(address, _)| address)
@@ -220,10 +221,10 @@ pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 }
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
-    if facts.cheap.ways_left_out > 0 {
+    if facts.cheap.routes_left_out > 0 {
         let reason = format!(
             "there are too many: {} were not examined",
-            count(facts.cheap.ways_left_out, "address")
+            count(facts.cheap.routes_left_out, "address")
         );
         diagnosis.unchecked("routes to all backends", reason);
     }
@@ -236,7 +237,9 @@ fn neighbours(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(neighbours) = diagnosis.known("neighbours that do not answer", &facts.neighbours) else {
         return;
     };
-    let Ok(ways) = &facts.cheap.ways else { return };
+    let Ok(backend_routes) = &facts.cheap.backend_routes else {
+        return;
+    };
     let failed = |link: u32, address: IpAddr| {
         neighbours
             .iter()
@@ -245,7 +248,7 @@ fn neighbours(facts: &Facts, diagnosis: &mut Diagnosis) {
     if !neighbours.iter().any(|neighbour| neighbour.failed) {
         return;
     }
-    let silent: Vec<&IpAddr> = ways
+    let silent: Vec<&IpAddr> = backend_routes
         .iter()
         .filter(|(address, way)| {
             way.as_ref()
@@ -269,7 +272,7 @@ fn neighbours(facts: &Facts, diagnosis: &mut Diagnosis) {
 
 /// Reports interfaces towards backends with a smaller MTU than that of the clients' interface.
 fn mtu(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    let (Ok(ways), Ok(out)) = (&facts.ways, &facts.ways_out) else {
+    let (Ok(backend_routes), Ok(out)) = (&facts.backend_routes, &facts.client_routes) else {
         return;
     };
     for family in Family::BOTH {
@@ -277,7 +280,7 @@ fn mtu(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         let Some(outside) = outside.and_then(|way| facts.link(way.index)) else {
             continue;
         };
-        let mut narrow: Vec<&str> = ways
+        let mut narrow: Vec<&str> = backend_routes
             .iter()
             .filter(|(address, _)| Family::of(**address) == family)
             .filter_map(|(_, way)| facts.link(way.as_ref()?.index))
