@@ -13,7 +13,14 @@ const RIDDLES: &[&str] = &[
     "Whoever", "Those",
 ];
 /// Beginnings of summaries that refer to another item.
-const REFERENCES: &[&str] = &["The same", "Does the same", "Does it", "Does so", "Likewise"];
+const REFERENCES: &[&str] = &[
+    "The same,",
+    "The same with",
+    "Does the same",
+    "Does it",
+    "Does so",
+    "Likewise",
+];
 /// Number of summaries that there are at least, so that the test does not pass because it found none.
 const FEWEST: usize = 4000;
 /// Number of sections about errors that there are at least.
