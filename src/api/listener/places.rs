@@ -25,6 +25,9 @@ const PLACE_SHARE: usize = 128;
 pub(crate) const SEATS: usize = 2048;
 /// Descriptors of the process per seat: the part of them that connections may have.
 const DESCRIPTORS_PER_SEAT: u64 = 4;
+/// Descriptors that the daemon has open at most while it has work: about 27 that stay, and netlink sockets, journals and new
+/// files of a change. They are left to it where the limit of open files is low.
+const DESCRIPTORS_OF_WORK: u64 = 40;
 /// A client that has its share of seats is waited for as long as it got an answer within this time. After that its further
 /// connections are closed, so that they do not keep others in the backlog.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -96,8 +99,8 @@ impl Visitor {
 
 /// Returns the number of seats for this limit of open files.
 pub(crate) fn seats_within(files: u64) -> usize {
-    let part = usize::try_from(files / DESCRIPTORS_PER_SEAT).unwrap_or(usize::MAX);
-    part.clamp(1, SEATS)
+    let part = (files / DESCRIPTORS_PER_SEAT).min(files.saturating_sub(DESCRIPTORS_OF_WORK) / 2);
+    usize::try_from(part).unwrap_or(usize::MAX).clamp(1, SEATS)
 }
 
 impl ConnectionPlaces {
@@ -282,7 +285,9 @@ mod tests {
     #[test]
     fn seats_are_within_the_limit_of_open_files() {
         assert_eq!(seats_within(0), 1);
-        assert_eq!(seats_within(40), 10);
+        assert_eq!(seats_within(40), 1);
+        assert_eq!(seats_within(48), 4);
+        assert_eq!(seats_within(80), 20);
         assert_eq!(seats_within(1024), 256);
         assert_eq!(seats_within(u64::MAX), SEATS);
     }
@@ -325,7 +330,7 @@ mod tests {
     /// A client that has its share and gets answers is waited for, like all clients when no seat is left.
     #[tokio::test]
     async fn who_is_answered_is_waited_for() {
-        let places = places(16, LONG);
+        let places = places(48, LONG);
         let mut seats = taken(&places, visitor(1), 3).await;
         let (last, all) = (seats.pop(), Arc::clone(&places));
         let waiting = tokio::spawn(async move { all.seat(visitor(1)).await });
@@ -414,7 +419,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_or_has_just_come_is_not_displaced() {
-        let places = places(16, LONG);
+        let places = places(48, LONG);
         let seats = taken(&places, visitor(1), 3).await;
         let other = places.seat(visitor(2)).await.unwrap();
         let now = Instant::now();

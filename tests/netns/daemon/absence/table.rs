@@ -21,6 +21,7 @@ fn a_daemon_without_a_file_serves_what_apply_has_left() {
     let mut daemon = net.daemon_without_state(&[]);
     serves(&net, &[2001]);
     provider_of(&net, "file", "orphan");
+    daemon.settles(2);
     let status = net.cli(&["status"]).exits(0);
     assert!(
         status.stdout.contains("orphan") && status.stdout.contains("tcpgw service rm"),
