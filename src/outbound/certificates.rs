@@ -100,6 +100,12 @@ pub(super) fn in_words(error: &io::Error) -> String {
             "the server's certificate is of no authority that is trusted: name the authority's certificate, or the server's own, by --cacert"
                 .to_owned()
         }
+        // So it is when a server that signs itself has a new certificate.
+        Some(Error::InvalidCertificate(CertificateError::BadSignature)) => {
+            "the server's certificate has the issuer's name of one that is trusted, and is signed by another key: name the authority's \
+             present certificate, or the server's own, by --cacert"
+                .to_owned()
+        }
         _ => error.to_string(),
     }
 }
@@ -158,6 +164,17 @@ mod tests {
         assert_eq!(refused, CertificateError::UnknownIssuer.into());
         let words = in_words(&io::Error::other(refused));
         assert!(words.contains("of no authority that is trusted"), "{words}");
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_told_from_others() {
+        let [before, after] = [IsCa::ExplicitNoCa, IsCa::ExplicitNoCa].map(made);
+        let refused = shown(&[before], &after, "gateway.example.com", 1).unwrap_err();
+        let words = in_words(&io::Error::other(refused));
+        assert!(
+            words.contains("signed by another key") && words.contains("by --cacert"),
+            "{words}"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod full;
 mod generated;
 mod handshakes;
 mod hooks;
+mod hooks_tls;
 mod links;
 mod locked_store;
 mod orders;
