@@ -5,6 +5,7 @@
 
 mod completed;
 mod failing;
+mod remembered;
 mod tracker;
 mod unconfirmed;
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use super::completed::MOST_COMPLETED;
-use super::tracker::{MOST_HANDSHAKES, RECENT, REMEMBERED, SUSPICIOUS};
+use super::remembered::{RECENT, REMEMBERED};
+use super::tracker::{MOST_HANDSHAKES, SUSPICIOUS};
 use super::*;
 
 const A: &str = "a";

@@ -9,7 +9,7 @@ use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::Engine;
 use crate::reconcile::engine::memo::ChangeMemo;
 use crate::reconcile::error::ReconcileError;
-use crate::reconcile::known::unannounced;
+use crate::reconcile::recording::unannounced;
 use crate::reconcile::report::ReconcileReport;
 use crate::reconcile::retired_pairs::{Leaves, few_retired};
 use crate::record::JournalEntry;
