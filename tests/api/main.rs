@@ -1,7 +1,10 @@
 //! The API over a real socket, before a loop that answers from a script and a kernel in memory. Needs no privilege.
 
 mod cli;
+mod cli_completions;
 mod cli_deploy;
+mod cli_ending;
+mod cli_services;
 mod deploys;
 mod ending;
 mod harness;
