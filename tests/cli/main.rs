@@ -2,6 +2,7 @@
 
 mod addon_check;
 mod bad_input;
+mod files_of_others;
 mod installed;
 mod links;
 mod output;
