@@ -1,14 +1,10 @@
 //! Firewalls of other programs that drop forwarded packets: `doctor` finds them and proposes the command that lets the packets
 //! pass.
 
-use serde_json::json;
-
 use crate::doctor::{PORT, SHORT, breaks, breaks_and_heals, doctor, line, passes, web};
 use crate::harness::Net;
-use crate::harness::brief::{service, state};
 use crate::harness::client::connect;
-use crate::harness::plan::{PUBLIC, addresses, at};
-use crate::harness::server::Behaviour;
+use crate::harness::plan::{addresses, at};
 
 const DROPPED: &str = "packets-dropped";
 
@@ -248,7 +244,7 @@ fn drops_of_the_gateways_own_connections_to_backends_are_found() {
         assert_eq!(said.status, 0, "{:#}", said.json);
         for _ in 0..2 {
             if let Some(finding) = doctor(&net).findings("probes-dropped").first() {
-                net.sh("gateway", &crate::doctor::line(finding)).ok();
+                net.sh("gateway", &line(finding)).ok();
             }
         }
         assert!(own(), "{rule}");
@@ -270,184 +266,6 @@ fn packets_off_conntrack_are_found() {
 }
 
 #[test]
-fn a_port_that_another_table_translates_too_is_found() {
-    let net = Net::new();
-    let _servers = web(&net);
-    let other = net.serve("b3", 80, Behaviour::Greet);
-    let [address, _] = addresses("b3");
-    let publish = "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; \
-         iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport";
-    net.sh(
-        "gateway",
-        &format!("{publish} 8080 -j DNAT --to-destination {address}:80"),
-    )
-    .ok();
-    assert!(doctor(&net).bad().is_empty(), "another port is nobody's business");
-    net.sh(
-        "gateway",
-        &format!("iptables-nft -t nat -A DOCKER -p tcp --dport {PORT} -j DNAT --to-destination {address}:80"),
-    )
-    .ok();
-    let mut conn = net
-        .within("client", || {
-            connect(at(PUBLIC[0], PORT), crate::harness::client::PATIENCE)
-        })
-        .expect("a connection");
-    assert_eq!(
-        conn.greeting().expect("a greeting").backend,
-        "b3",
-        "whoever was loaded last gets it"
-    );
-    let said = doctor(&net);
-    // Docker's chain stands for all interfaces but its own: it is sure who gets the connections.
-    let found = said.one("port-translated-elsewhere", "broken");
-    assert!(
-        found["cause"]
-            .as_str()
-            .is_some_and(|cause| cause.contains("made after")),
-        "{found:#}"
-    );
-    assert_eq!(said.findings("port-translated-elsewhere").len(), 1);
-    // Once our table is made anew, ours does.
-    net.tcpgw(&["teardown"]).ok();
-    let file = net.file("state.json").to_string_lossy().into_owned();
-    net.tcpgw(&["apply", &file]).ok();
-    let greeted = || {
-        let to = at(PUBLIC[0], PORT);
-        net.within("client", || {
-            connect(to, crate::harness::client::PATIENCE).and_then(|mut conn| conn.greeting())
-        })
-        .expect("a greeting")
-    };
-    assert_ne!(greeted().backend, "b3");
-    let said = doctor(&net);
-    let found = said.one("port-translated-elsewhere", "warning");
-    assert!(
-        found["cause"]
-            .as_str()
-            .is_some_and(|cause| cause.contains("made before")),
-        "{found:#}"
-    );
-    // Another port for the service, as it says.
-    net.apply(state([service("web", PORT + 1, &["b1", "b2"], 3000, json!({}))]));
-    assert!(doctor(&net).findings("port-translated-elsewhere").is_empty());
-    assert!(other.accepted() > 0);
-}
-
-/// A chain that is newer than its table gets the connections: chains of the same priority run in reverse order of their creation,
-/// however old their tables are.
-#[test]
-fn a_chain_that_is_newer_than_its_table_gets_the_connections() {
-    let net = Net::new();
-    let masquerades = "iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE";
-    net.sh("gateway", masquerades).ok();
-    let [address, _] = addresses("b3");
-    // A chain that is older than ours, too, of a table that is.
-    let older = format!(
-        "nft 'table inet older {{ chain pre {{ type nat hook prerouting priority dstnat; tcp dport {PORT} dnat ip to \
-         {address}:80; }}; }}'"
-    );
-    net.sh("gateway", &older).ok();
-    let _servers = web(&net);
-    let _other = net.serve("b3", 80, Behaviour::Greet);
-    let greeted = || {
-        let to = at(PUBLIC[0], PORT);
-        let greeting = net.within("client", || {
-            connect(to, crate::harness::client::PATIENCE).and_then(|mut conn| conn.greeting())
-        });
-        greeting.expect("a greeting").backend
-    };
-    let cause = |severity: &str| {
-        let said = doctor(&net);
-        let found = said.one("port-translated-elsewhere", severity);
-        found["cause"].as_str().expect("a cause").to_owned()
-    };
-    assert_ne!(greeted(), "b3");
-    assert!(cause("warning").contains("it was made before tcpgw's"));
-    net.sh("gateway", "nft delete table inet older").ok();
-    assert!(doctor(&net).findings("port-translated-elsewhere").is_empty());
-    net.tcpgw(&["status", "--interval", "0s"]).exits(0);
-    let publishes =
-        format!("iptables-nft -t nat -A PREROUTING -p tcp --dport {PORT} -j DNAT --to-destination {address}:80");
-    net.sh("gateway", &publishes).ok();
-    assert_eq!(greeted(), "b3");
-    assert!(cause("broken").contains("it was made after tcpgw's"));
-    let status = net.tcpgw(&["status", "--interval", "0s"]).exits(1);
-    assert!(
-        status.stdout.contains("translates 1 port of services, too"),
-        "{}",
-        status.stdout
-    );
-    // The owner's details are in the kernel, with the table: the record may be gone.
-    std::fs::remove_dir_all(net.file("run")).expect("a directory");
-    assert!(cause("broken").contains("it was made after tcpgw's"));
-    // A table that is loaded from a listing knows nothing of others, and nothing is claimed.
-    let saved = net.file("saved");
-    let saved = saved.to_str().expect("text");
-    // nft 1.0.6 prints a flag that it does not know as an empty word, which it does not load.
-    let list = format!("nft list table inet tcpgw | sed '/^\tflags/d' > {saved}");
-    let again = format!("{list} && nft delete table inet tcpgw && nft -f {saved}");
-    net.sh("gateway", &again).ok();
-    assert_ne!(greeted(), "b3");
-    assert!(cause("warning").contains("cannot be seen here"));
-}
-
-/// Returns true when `tcpgw flows` lists a connection that a client outside opens.
-fn is_marked(net: &Net) -> bool {
-    let to = at(PUBLIC[0], PORT);
-    let mut conn = net
-        .within("client", || connect(to, crate::harness::client::PATIENCE))
-        .expect("a connection");
-    let port = conn.local().port();
-    let _ = conn.greeting();
-    net.tcpgw(&["flows"]).ok().contains(&format!(":{port} "))
-}
-
-#[test]
-fn rules_that_overwrite_our_mark_are_found() {
-    let net = Net::new();
-    let _servers = web(&net);
-    let id = "flow-mark-overwritten";
-    let nft = "nft 'table ip mine { chain post { type filter hook postrouting priority -151; ct mark set 0x1; }; }'";
-    for (rule, lift) in [
-        (nft, "nft delete table ip mine"),
-        (
-            "iptables-nft -t mangle -A POSTROUTING -j CONNMARK --save-mark",
-            "nft delete table ip mangle",
-        ),
-        (
-            "iptables-legacy -t mangle -A POSTROUTING -j CONNMARK --set-mark 0x1",
-            "iptables-legacy -t mangle -F",
-        ),
-    ] {
-        assert!(is_marked(&net));
-        net.sh("gateway", rule).ok();
-        assert!(!is_marked(&net), "{rule}");
-        let said = doctor(&net);
-        assert_eq!(said.status, 1, "{:#}", said.json);
-        // The effect of other rules is visible in the flows, too.
-        said.one("flows-unmarked", "broken");
-        let fix = crate::doctor::line(said.one(id, "broken"));
-        net.sh("gateway", &fix).ok();
-        net.sh("gateway", "conntrack -D -p tcp >/dev/null 2>&1; true").ok();
-        assert!(is_marked(&net), "{fix}");
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{:#}", said.json);
-        net.sh("gateway", lift).ok();
-    }
-    // A rule with a mask that keeps the mark is no fault.
-    for rule in [
-        "nft 'table ip mine { chain post { type filter hook postrouting priority -151; ct mark set ct mark & 0xffffff00 | 0x1; }; }'",
-        "iptables-nft -t mangle -A POSTROUTING -j CONNMARK --save-mark --mask 0xff",
-    ] {
-        net.sh("gateway", rule).ok();
-        assert!(is_marked(&net), "{rule}");
-    }
-    let said = doctor(&net);
-    assert!(said.bad().is_empty(), "{:#}", said.json);
-}
-
-#[test]
 fn flows_that_are_sent_past_the_limits_are_found() {
     let net = Net::new();
     let _servers = web(&net);
@@ -460,7 +278,7 @@ fn flows_that_are_sent_past_the_limits_are_found() {
         return;
     }
     let said = doctor(&net);
-    let line = crate::doctor::line(said.one("flows-offloaded", "warning"));
+    let line = line(said.one("flows-offloaded", "warning"));
     net.sh("gateway", &line).ok();
     assert!(doctor(&net).findings("flows-offloaded").is_empty());
 }
@@ -573,27 +391,6 @@ fn what_drops_clients_of_a_second_uplink_only_is_a_warning() {
     net.sh("gateway", &line(found)).ok();
     assert!(doctor(&net).findings(DROPPED).is_empty());
     assert!(is_served());
-}
-
-/// Translation in a chain that only the gateway's own connections meet is a warning: clients outside do not meet it, but local
-/// programs and the daemon's probes do.
-#[test]
-fn what_translates_the_gateways_own_connections_is_a_warning() {
-    let net = Net::new();
-    let _servers = web(&net);
-    for (rule, id) in [
-        ("ip daddr 10.2.0.11 tcp dport 3000 redirect to :9", "probes-dropped"),
-        ("tcp dport 20003 redirect to :9", "port-translated-elsewhere"),
-    ] {
-        let table = format!("table ip other {{ chain o {{ type nat hook output priority -100; {rule}; }}; }}");
-        net.sh("gateway", &format!("nft '{table}'")).ok();
-        passes(&net, 0);
-        let said = doctor(&net);
-        assert_eq!((said.status, said.bad().len()), (0, 1), "{:#}", said.json);
-        let seen = said.one(id, "warning")["seen"].to_string();
-        assert!(seen.contains("translates the gateway's own connections"), "{seen}");
-        net.sh("gateway", "nft delete table ip other").ok();
-    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! Policy routing by marks of other programs' rules, as `doctor` judges it.
+//! Marks that rules of other programs set, as `doctor` judges them: policy routing by them, and tcpgw's own mark.
 
-use crate::doctor::{breaks, doctor, passes, web};
+use crate::doctor::{PORT, breaks, doctor, line, passes, web};
 use crate::harness::Net;
+use crate::harness::client::{PATIENCE, connect};
+use crate::harness::plan::{PUBLIC, at};
 
 #[test]
 fn marks_that_lead_nowhere_are_found() {
@@ -85,48 +87,55 @@ fn a_mark_that_is_computed_is_found_where_it_may_lead_nowhere() {
     }
 }
 
-/// Used up hop limits are found: with a hop limit of 1 the gateway forwards no request, and the next router forwards no answer.
 #[test]
-fn hop_limits_that_are_used_up_are_found() {
+fn rules_that_overwrite_our_mark_are_found() {
     let net = Net::new();
     let _servers = web(&net);
-    let sh = |line: &str| drop(net.sh("gateway", line).ok());
-    let load = |hook: &str, rule: &str| {
-        sh(&format!(
-            "nft -f - <<'END'\ntable inet mine {{ chain p {{ type filter hook {hook} priority mangle; {rule}; }}; }}\nEND"
-        ));
-    };
-    let unload = || sh("nft delete table inet mine");
-    let set = ["ip ttl set", "ip6 hoplimit set"];
-    for (family, set) in set.into_iter().enumerate() {
-        for link in ["ext", "br0"] {
-            load("prerouting", &format!("iifname {link} {set} 1"));
-            breaks(&net, family);
-            let said = doctor(&net);
-            let found = said.one("packets-dropped", "broken");
-            let seen = found["seen"].as_str().unwrap_or_default();
-            assert!(seen.contains("rule 1 of chain p of table inet mine gives"), "{seen}");
-            assert!(seen.contains("the hop limit (TTL) 1"), "{seen}");
-            unload();
-        }
-        // Hop limits that suffice, that concern other traffic, and that the next host accepts.
-        for (hook, rule) in [
-            ("prerouting", format!("iifname ext {set} 64")),
-            ("prerouting", format!("udp dport 53 {set} 1")),
-            ("prerouting", format!("iifname ext {set} 1; iifname ext {set} 64")),
-            ("forward", format!("oifname br0 {set} 1")),
-        ] {
-            load(hook, &rule);
-            passes(&net, family);
-            let said = doctor(&net);
-            assert!(said.bad().is_empty(), "{rule}: {:#}", said.json);
-            unload();
-        }
+    let id = "flow-mark-overwritten";
+    let nft = "nft 'table ip mine { chain post { type filter hook postrouting priority -151; ct mark set 0x1; }; }'";
+    for (rule, lift) in [
+        (nft, "nft delete table ip mine"),
+        (
+            "iptables-nft -t mangle -A POSTROUTING -j CONNMARK --save-mark",
+            "nft delete table ip mangle",
+        ),
+        (
+            "iptables-legacy -t mangle -A POSTROUTING -j CONNMARK --set-mark 0x1",
+            "iptables-legacy -t mangle -F",
+        ),
+    ] {
+        assert!(is_marked(&net));
+        net.sh("gateway", rule).ok();
+        assert!(!is_marked(&net), "{rule}");
+        let said = doctor(&net);
+        assert_eq!(said.status, 1, "{:#}", said.json);
+        // The effect of other rules is visible in the flows, too.
+        said.one("flows-unmarked", "broken");
+        let fix = line(said.one(id, "broken"));
+        net.sh("gateway", &fix).ok();
+        net.sh("gateway", "conntrack -D -p tcp >/dev/null 2>&1; true").ok();
+        assert!(is_marked(&net), "{fix}");
+        let said = doctor(&net);
+        assert!(said.bad().is_empty(), "{:#}", said.json);
+        net.sh("gateway", lift).ok();
     }
-    // Behind a router there are clients who get no answer.
-    sh("ip route replace default via 203.0.113.10");
-    load("forward", "oifname ext ip ttl set 1");
-    doctor(&net).one("packets-dropped", "broken");
-    unload();
-    assert!(doctor(&net).bad().is_empty());
+    // A rule with a mask that keeps the mark is no fault.
+    for rule in [
+        "nft 'table ip mine { chain post { type filter hook postrouting priority -151; ct mark set ct mark & 0xffffff00 | 0x1; }; }'",
+        "iptables-nft -t mangle -A POSTROUTING -j CONNMARK --save-mark --mask 0xff",
+    ] {
+        net.sh("gateway", rule).ok();
+        assert!(is_marked(&net), "{rule}");
+    }
+    let said = doctor(&net);
+    assert!(said.bad().is_empty(), "{:#}", said.json);
+}
+
+/// Returns true when `tcpgw flows` lists a connection that a client outside opens.
+fn is_marked(net: &Net) -> bool {
+    let to = at(PUBLIC[0], PORT);
+    let mut conn = net.within("client", || connect(to, PATIENCE)).expect("a connection");
+    let port = conn.local().port();
+    let _ = conn.greeting();
+    net.tcpgw(&["flows"]).ok().contains(&format!(":{port} "))
 }

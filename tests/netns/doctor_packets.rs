@@ -1,6 +1,6 @@
-//! Rules of other programs about kinds of packets: TCP flags, marks, answers that leave, clients that are near.
+//! Rules of other programs about kinds of packets: TCP flags, marks, hop limits, answers that leave, clients that are near.
 
-use crate::doctor::{PORT, breaks_and_heals, doctor, passes, web};
+use crate::doctor::{PORT, breaks, breaks_and_heals, doctor, passes, web};
 use crate::harness::Net;
 
 const DROPPED: &str = "packets-dropped";
@@ -94,4 +94,50 @@ fn drops_are_found_on_a_gateway_without_a_default_route() {
     let docker = "iptables-nft -A FORWARD -i docker0 -j ACCEPT; iptables-nft -A FORWARD -m conntrack --ctstate \
                   ESTABLISHED,RELATED -j ACCEPT; iptables-nft -P FORWARD DROP";
     breaks_and_heals(&net, 0, DROPPED, docker);
+}
+
+/// Used up hop limits are found: with a hop limit of 1 the gateway forwards no request, and the next router forwards no answer.
+#[test]
+fn hop_limits_that_are_used_up_are_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let sh = |line: &str| drop(net.sh("gateway", line).ok());
+    let load = |hook: &str, rule: &str| {
+        sh(&format!(
+            "nft -f - <<'END'\ntable inet mine {{ chain p {{ type filter hook {hook} priority mangle; {rule}; }}; }}\nEND"
+        ));
+    };
+    let unload = || sh("nft delete table inet mine");
+    let set = ["ip ttl set", "ip6 hoplimit set"];
+    for (family, set) in set.into_iter().enumerate() {
+        for link in ["ext", "br0"] {
+            load("prerouting", &format!("iifname {link} {set} 1"));
+            breaks(&net, family);
+            let said = doctor(&net);
+            let found = said.one("packets-dropped", "broken");
+            let seen = found["seen"].as_str().unwrap_or_default();
+            assert!(seen.contains("rule 1 of chain p of table inet mine gives"), "{seen}");
+            assert!(seen.contains("the hop limit (TTL) 1"), "{seen}");
+            unload();
+        }
+        // Hop limits that suffice, that concern other traffic, and that the next host accepts.
+        for (hook, rule) in [
+            ("prerouting", format!("iifname ext {set} 64")),
+            ("prerouting", format!("udp dport 53 {set} 1")),
+            ("prerouting", format!("iifname ext {set} 1; iifname ext {set} 64")),
+            ("forward", format!("oifname br0 {set} 1")),
+        ] {
+            load(hook, &rule);
+            passes(&net, family);
+            let said = doctor(&net);
+            assert!(said.bad().is_empty(), "{rule}: {:#}", said.json);
+            unload();
+        }
+    }
+    // Behind a router there are clients who get no answer.
+    sh("ip route replace default via 203.0.113.10");
+    load("forward", "oifname ext ip ttl set 1");
+    doctor(&net).one("packets-dropped", "broken");
+    unload();
+    assert!(doctor(&net).bad().is_empty());
 }
