@@ -8,22 +8,23 @@ use maud::{Markup, html};
 use super::rates::used;
 use crate::control::request::{BackendView, ServiceView};
 use crate::metrics::{BackendValues, Reading, ServiceSample};
+use crate::web::table::{PageColumn, captioned};
 use crate::web::units;
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 
 /// Number of backends that are shown; of more the first ones, those that need attention before the others.
 const MOST: usize = 200;
-const COLUMNS: [(&str, bool); 9] = [
-    ("Backend", false),
-    ("State", false),
-    ("Last probe", false),
-    ("Open", true),
-    ("New per second", true),
-    ("Connections", true),
-    ("To it", true),
-    ("From it", true),
-    ("Limit used", false),
+const COLUMNS: [PageColumn<'_>; 9] = [
+    PageColumn::Text("Backend"),
+    PageColumn::Text("State"),
+    PageColumn::Text("Last probe"),
+    PageColumn::Numbers("Open"),
+    PageColumn::Numbers("New per second"),
+    PageColumn::Numbers("Connections"),
+    PageColumn::Numbers("To it"),
+    PageColumn::Numbers("From it"),
+    PageColumn::Text("Limit used"),
 ];
 
 /// Values of a backend: those of the kernel, and what the daemon knows.
@@ -46,29 +47,21 @@ pub(super) fn backends(
     let mut rows: Vec<_> = rows.into_iter().collect();
     rows.sort_by_key(|(_, row)| is_well(*row));
     let all = rows.len();
-    html! {
-        @if rows.is_empty() {
-            p { "There are none: new connections are refused." }
-        } @else {
-            table.dense {
-                caption {
-                    (count(all, "backend"))
-                    @if all > MOST { "; these are the first " (MOST) ", those that need attention before the others" }
-                }
-                thead { tr { @for (heading, is_number) in COLUMNS { th scope="col" class=[is_number.then_some("n")] { (heading) } } } }
-                tbody {
-                    @for (backend, row) in rows.into_iter().take(MOST) {
-                        tr {
-                            th scope="row" data-label="Backend" { (backend) }
-                            @for ((heading, is_number), cell) in COLUMNS.into_iter().skip(1).zip(cells(name, reading, sample, backend, row)) {
-                                td data-label=(heading) class=[is_number.then_some("n")] { div.cell { (cell) } }
-                            }
-                        }
-                    }
-                }
-            }
-        }
+    if rows.is_empty() {
+        return html! { p { "There are none: new connections are refused." } };
     }
+    let caption = html! {
+        caption {
+            (count(all, "backend"))
+            @if all > MOST { "; these are the first " (MOST) ", those that need attention before the others" }
+        }
+    };
+    let rows: Vec<_> = rows
+        .into_iter()
+        .take(MOST)
+        .map(|(backend, row)| cells(name, reading, sample, backend, row))
+        .collect();
+    captioned("dense", &caption, &COLUMNS, &rows)
 }
 
 fn is_well((values, view): BackendRow<'_>) -> bool {
@@ -81,7 +74,7 @@ fn cells(
     sample: Option<&ServiceSample>,
     backend: SocketAddr,
     (values, view): BackendRow<'_>,
-) -> [Markup; 8] {
+) -> Vec<Markup> {
     let totals = reading.totals.as_ref();
     let change = totals.and_then(|totals| totals.change.as_ref());
     let pace = change.map(|change| change.of_backend(name, backend));
@@ -89,7 +82,8 @@ fn cells(
     let all = totals.map(|totals| totals.totals.backend(name, backend).map_or(0, |of| of.connections));
     let flows = values.filter(|_| reading.kernel.is_some()).map(|values| values.flows);
     let text = |text: Option<String>| html! { (text.unwrap_or_else(|| "–".into())) };
-    [
+    vec![
+        html! { (backend) },
         state(values, view),
         probe(view),
         text(flows.map(units::count)),

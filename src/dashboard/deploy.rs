@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 
 use maud::{Markup, html};
 
-use super::frame::{DashboardPage, NavigationPlace, service_url, tiles};
+use super::frame::{DashboardPage, NavigationPlace, service_url, short_table, tiles};
 use super::past;
 use crate::control::request::DeployView;
 use crate::control::storage::DeployRecord;
 use crate::date::utc_of;
 use crate::metrics::{BackendValues, Reading};
 use crate::store::DeployPhase;
+use crate::web::table::PageColumn;
 use crate::web::units;
 use tcpgw_core::escape;
 use tcpgw_core::model::Word as _;
@@ -135,28 +136,26 @@ impl DeployPage<'_> {
             .find(|of| *of.name == *self.record.deploy.service);
         let values = |backend: &SocketAddr| service?.backends.iter().find(|of| of.backend == *backend);
         let targets = self.progress().map(|progress| &*progress.targets).unwrap_or_default();
-        html! {
-            table.short {
-                caption.hidden { (caption) }
-                thead { tr { th scope="col" { "Backend" } th scope="col" { "In the service" } th scope="col" { "Last probe" } th.n scope="col" { "Connections" } } }
-                tbody {
-                    @for backend in backends {
-                        @let values = values(backend);
-                        @let target = targets.iter().find(|target| target.backend == *backend);
-                        tr {
-                            th scope="row" data-label="Backend" { (backend) }
-                            td data-label="In the service" { div.cell { (in_service(values)) } }
-                            td data-label="Last probe" {
-                                div.cell {
-                                    @match target { Some(target) => { (target.health) @if let Some(reason) = &target.reason { small { (escape::text(reason)) } } }, None => "–" }
-                                }
-                            }
-                            td.n data-label="Connections" { div.cell { @match values { Some(values) => (units::count(values.flows)), None => "–" } } }
-                        }
-                    }
-                }
-            }
-        }
+        let columns = [
+            PageColumn::Text("Backend"),
+            PageColumn::Text("In the service"),
+            PageColumn::Text("Last probe"),
+            PageColumn::Numbers("Connections"),
+        ];
+        let row = |backend: &SocketAddr| {
+            let values = values(backend);
+            let target = targets.iter().find(|target| target.backend == *backend);
+            vec![
+                html! { (backend) },
+                in_service(values),
+                html! {
+                    @match target { Some(target) => { (target.health) @if let Some(reason) = &target.reason { small { (escape::text(reason)) } } }, None => "–" }
+                },
+                html! { @match values { Some(values) => (units::count(values.flows)), None => "–" } },
+            ]
+        };
+        let rows: Vec<_> = backends.iter().map(row).collect();
+        short_table(caption, &columns, &rows)
     }
 
     fn order(&self) -> Markup {

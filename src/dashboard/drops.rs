@@ -2,9 +2,11 @@
 
 use maud::{Markup, html};
 
+use super::frame::short_table;
 use crate::metrics::Reading;
 use crate::traffic::ServiceTotals;
 use crate::view::drops::{BackendDrops, ServiceDrops};
+use crate::web::table::PageColumn;
 use crate::web::units;
 
 /// Returns the table of drops: reasons without a packet are left out.
@@ -20,26 +22,23 @@ pub(super) fn drops(name: &str, reading: &Reading) -> Markup {
     let counts = of.drops.into_iter().chain(of.sum().drops);
     let rows: Vec<_> = words.into_iter().chain(of_backends).zip(counts).enumerate().collect();
     let rows = rows.into_iter().filter(|(_, (_, count))| *count > 0);
-    let rows: Vec<(&str, u64, Option<f64>)> = rows
-        .map(|(at, (word, count))| (word, count, paces.map(|paces| paces[at])))
+    let rows: Vec<_> = rows
+        .map(|(at, (word, count))| {
+            let pace = paces.map(|paces| paces[at]);
+            vec![
+                html! { (word) },
+                html! { (units::count(count)) },
+                html! { @match pace { Some(pace) => (units::packet_rate(pace)), None => "–" } },
+            ]
+        })
         .collect();
-    html! {
-        @if rows.is_empty() {
-            p { "None." }
-        } @else {
-            table.short {
-                caption.hidden { "Dropped packets by reason" }
-                thead { tr { th scope="col" { "Reason" } th.n scope="col" { "Packets" } th.n scope="col" { "Now" } } }
-                tbody {
-                    @for (word, count, pace) in rows {
-                        tr {
-                            th scope="row" data-label="Reason" { (word) }
-                            td.n data-label="Packets" { div.cell { (units::count(count)) } }
-                            td.n data-label="Now" { div.cell { @match pace { Some(pace) => (units::packet_rate(pace)), None => "–" } } }
-                        }
-                    }
-                }
-            }
-        }
+    if rows.is_empty() {
+        return html! { p { "None." } };
     }
+    let columns = [
+        PageColumn::Text("Reason"),
+        PageColumn::Numbers("Packets"),
+        PageColumn::Numbers("Now"),
+    ];
+    short_table("Dropped packets by reason", &columns, &rows)
 }

@@ -5,11 +5,21 @@ use std::net::SocketAddr;
 use maud::{Markup, html};
 
 use crate::metrics::ServiceSample;
+use crate::web::table::{PageColumn, captioned};
 use crate::web::units;
 use tcpgw_kernel::conntrack::{Flow, Selection, TcpState, Traffic};
 
 /// Number of flows that a page shows.
 const MOST: usize = 100;
+const COLUMNS: [PageColumn<'_>; 7] = [
+    PageColumn::Text("Client"),
+    PageColumn::Text("Backend"),
+    PageColumn::Text("Backend sees"),
+    PageColumn::Text("State"),
+    PageColumn::Numbers("Age"),
+    PageColumn::Numbers("To it"),
+    PageColumn::Numbers("From it"),
+];
 
 /// The first flows of a service, and the number of all.
 #[derive(Debug, Clone)]
@@ -85,51 +95,37 @@ impl FlowList {
         if self.all == 0 {
             return html! { p { "There are none." } };
         }
-        html! {
-            table.dense {
-                caption {
-                    (units::count(self.all)) " in conntrack"
-                    @if self.all > self.flows.len() as u64 { "; these are the first " (self.flows.len()) }
-                }
-                thead {
-                    tr {
-                        th scope="col" { "Client" }
-                        th scope="col" { "Backend" }
-                        th scope="col" { "Backend sees" }
-                        th scope="col" { "State" }
-                        th.n scope="col" { "Age" }
-                        th.n scope="col" { "To it" }
-                        th.n scope="col" { "From it" }
-                    }
-                }
-                tbody { @for flow in &self.flows { (row(flow)) } }
+        let caption = html! {
+            caption {
+                (units::count(self.all)) " in conntrack"
+                @if self.all > self.flows.len() as u64 { "; these are the first " (self.flows.len()) }
             }
+        };
+        let rows: Vec<_> = self.flows.iter().map(cells).collect();
+        html! {
+            (captioned("dense", &caption, &COLUMNS, &rows))
             p.quiet { "All of them: " code { "tcpgw flows" } ". The client behind an address that a backend sees: " code { "tcpgw who" } "." }
         }
     }
 }
 
-fn row(flow: &ListedFlow) -> Markup {
-    html! {
-        tr {
-            th scope="row" data-label="Client" { (flow.client) }
-            td data-label="Backend" { div.cell { (flow.backend) } }
-            td data-label="Backend sees" { div.cell { @if flow.seen_as == flow.client { "the client" } @else { (flow.seen_as) } } }
-            td data-label="State" {
-                div.cell {
-                    @match flow.state { Some(state) => (state), None => "–" }
-                    @match flow.standing {
-                        Some("draining") => ", draining",
-                        Some(_) => "",
-                        None => ", of a backend that has left",
-                    }
-                }
+fn cells(flow: &ListedFlow) -> Vec<Markup> {
+    vec![
+        html! { (flow.client) },
+        html! { (flow.backend) },
+        html! { @if flow.seen_as == flow.client { "the client" } @else { (flow.seen_as) } },
+        html! {
+            @match flow.state { Some(state) => (state), None => "–" }
+            @match flow.standing {
+                Some("draining") => ", draining",
+                Some(_) => "",
+                None => ", of a backend that has left",
             }
-            td.n data-label="Age" { div.cell { @match flow.age { Some(age) => (units::span(age)), None => "–" } } }
-            td.n data-label="To it" { div.cell { (bytes(flow.to)) } }
-            td.n data-label="From it" { div.cell { (bytes(flow.from)) } }
-        }
-    }
+        },
+        html! { @match flow.age { Some(age) => (units::span(age)), None => "–" } },
+        html! { (bytes(flow.to)) },
+        html! { (bytes(flow.from)) },
+    ]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is shown with three digits")]

@@ -7,6 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::assets;
 use crate::web;
+use crate::web::table::{PageColumn, captioned};
 use tcpgw_core::escape;
 
 /// Content security policy: a page may use files of its own server, and nothing else.
@@ -136,6 +137,11 @@ pub(super) fn tiles(tiles: &[(&str, Markup)]) -> Markup {
             }
         }
     }
+}
+
+/// Returns a narrow table with a caption that is not seen, since a heading stands above.
+pub(super) fn short_table(caption: &str, columns: &[PageColumn<'_>], rows: &[Vec<Markup>]) -> Markup {
+    captioned("short", &html! { caption.hidden { (caption) } }, columns, rows)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::view::condition::ServiceCondition;
 use crate::view::pace::TrafficPace;
 use crate::view::tally::FlowCounts;
 use crate::web::meter::meter;
+use crate::web::table::{PageColumn, captioned};
 use crate::web::units;
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
@@ -138,24 +139,25 @@ impl Overview<'_> {
             let number = services.iter().filter(|of| of.condition == state).count();
             (state, number)
         });
+        let columns = [
+            PageColumn::Text("State"),
+            PageColumn::Numbers("Services"),
+            PageColumn::Text("Meaning"),
+        ];
+        let row = |(state, number): (ServiceCondition, usize)| {
+            vec![
+                condition(state),
+                html! { a href=(of_state(state)) { (units::count(number as u64)) span.hidden { " services: " (state.word()) } } },
+                html! { (state.meaning()) },
+            ]
+        };
+        let rows: Vec<_> = states.into_iter().filter(|(_, number)| *number > 0).map(row).collect();
         html! {
             section aria-labelledby="states-heading" {
                 h2 #states-heading { "Services" }
                 p { a href="/services" { (count(services.len(), "service")) } ", " (count(self.reading.backends, "backend")) @if self.reading.draining > 0 { ", " (count(self.reading.draining, "drain")) } "." }
                 @if !services.is_empty() {
-                    table.states {
-                        caption.hidden { "Services by state" }
-                        thead { tr { th scope="col" { "State" } th.n scope="col" { "Services" } th scope="col" { "Meaning" } } }
-                        tbody {
-                            @for (state, number) in states.into_iter().filter(|(_, number)| *number > 0) {
-                                tr {
-                                    th scope="row" data-label="State" { (condition(state)) }
-                                    td.n data-label="Services" { div.cell { a href=(of_state(state)) { (units::count(number as u64)) span.hidden { " services: " (state.word()) } } } }
-                                    td data-label="Meaning" { div.cell { (state.meaning()) } }
-                                }
-                            }
-                        }
-                    }
+                    (captioned("states", &html! { caption.hidden { "Services by state" } }, &columns, &rows))
                 }
             }
         }

@@ -6,10 +6,12 @@ use maud::{Markup, html};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::frame::short_table;
 use crate::addon::id::ResourceId;
 use crate::control::events::Event;
 use crate::date::utc_of;
 use crate::store::{DeployPhase, HistoryEntry, StoredDeploy};
+use crate::web::table::PageColumn;
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::model::Word as _;
@@ -30,22 +32,17 @@ pub(super) fn deploys(deploys: Option<&[StoredDeploy]>) -> Markup {
     if deploys.is_empty() {
         return html! { p { "None." } };
     }
-    html! {
-        table.short {
-            caption.hidden { "Last deploys" }
-            thead { tr { th scope="col" { "Deploy" } th scope="col" { "Begun (UTC)" } th scope="col" { "New backends" } th scope="col" { "Outcome" } } }
-            tbody {
-                @for deploy in deploys {
-                    tr {
-                        th scope="row" data-label="Deploy" { a href=(deploy_url(deploy.id)) { (deploy.id) } }
-                        td data-label="Begun (UTC)" { div.cell { (utc_of(deploy.began.as_secs())) } }
-                        td data-label="New backends" { div.cell { (count(deploy.targets.len(), "backend")) } }
-                        td data-label="Outcome" { div.cell { (phase(deploy.phase.word())) @if let Some(reason) = &deploy.reason { small { (escape::text(reason)) } } } }
-                    }
-                }
-            }
-        }
-    }
+    let columns = ["Deploy", "Begun (UTC)", "New backends", "Outcome"].map(PageColumn::Text);
+    let row = |deploy: &StoredDeploy| {
+        vec![
+            html! { a href=(deploy_url(deploy.id)) { (deploy.id) } },
+            html! { (utc_of(deploy.began.as_secs())) },
+            html! { (count(deploy.targets.len(), "backend")) },
+            html! { (phase(deploy.phase.word())) @if let Some(reason) = &deploy.reason { small { (escape::text(reason)) } } },
+        ]
+    };
+    let rows: Vec<_> = deploys.iter().map(row).collect();
+    short_table("Last deploys", &columns, &rows)
 }
 
 /// Returns a phase of a deploy with its colour.
@@ -69,22 +66,17 @@ pub(super) fn events(events: Option<&[&Event]>) -> Markup {
     if events.is_empty() {
         return html! { p { "None since the daemon started." } };
     }
-    html! {
-        table.short {
-            caption.hidden { "Last events" }
-            thead { tr { th scope="col" { "Time (UTC)" } th scope="col" { "Event" } th scope="col" { "Details" } } }
-            tbody {
-                @for event in events {
-                    @let (kind, details) = words(event);
-                    tr {
-                        th scope="row" data-label="Time (UTC)" { (utc_of(seconds(event.at))) }
-                        td data-label="Event" { div.cell { (kind) } }
-                        td data-label="Details" { div.cell { (details) } }
-                    }
-                }
-            }
-        }
-    }
+    let columns = ["Time (UTC)", "Event", "Details"].map(PageColumn::Text);
+    let row = |event: &&Event| {
+        let (kind, details) = words(event);
+        vec![
+            html! { (utc_of(seconds(event.at))) },
+            html! { (kind) },
+            html! { (details) },
+        ]
+    };
+    let rows: Vec<_> = events.iter().map(row).collect();
+    short_table("Last events", &columns, &rows)
 }
 
 /// Returns the table of changes.
@@ -93,22 +85,17 @@ pub(super) fn history(entries: Option<&[HistoryEntry]>) -> Markup {
     if entries.is_empty() {
         return html! { p { "None: services of the state file have no history here." } };
     }
-    html! {
-        table.short {
-            caption.hidden { "Last changes" }
-            thead { tr { th scope="col" { "Time (UTC)" } th scope="col" { "Order" } th scope="col" { "By user" } th scope="col" { "Change" } } }
-            tbody {
-                @for entry in entries {
-                    tr {
-                        th scope="row" data-label="Time (UTC)" { (utc_of(entry.at.as_secs())) }
-                        td data-label="Order" { div.cell { (escape::text(&entry.what)) @if let Some(deploy) = entry.deploy { " " a href=(deploy_url(deploy)) { (deploy) } } } }
-                        td data-label="By user" { div.cell { (entry.uid) } }
-                        td data-label="Change" { div.cell { (change(entry)) } }
-                    }
-                }
-            }
-        }
-    }
+    let columns = ["Time (UTC)", "Order", "By user", "Change"].map(PageColumn::Text);
+    let row = |entry: &HistoryEntry| {
+        vec![
+            html! { (utc_of(entry.at.as_secs())) },
+            html! { (escape::text(&entry.what)) @if let Some(deploy) = entry.deploy { " " a href=(deploy_url(deploy)) { (deploy) } } },
+            html! { (entry.uid) },
+            html! { (change(entry)) },
+        ]
+    };
+    let rows: Vec<_> = entries.iter().map(row).collect();
+    short_table("Last changes", &columns, &rows)
 }
 
 fn unknown() -> Markup {

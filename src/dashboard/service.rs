@@ -5,16 +5,17 @@ use maud::{Markup, html};
 use super::backends::backends;
 use super::drops::drops;
 use super::flows::FlowList;
-use super::frame::{DashboardPage, NavigationPlace, tiles};
+use super::frame::{DashboardPage, NavigationPlace, short_table, tiles};
 use super::orders::orders;
 use super::overview::problem;
 use super::past;
 use super::rates::{limit, rates_note};
 use super::services::condition;
 use crate::control::events::Event;
-use crate::control::request::{ServiceView, TargetView};
+use crate::control::request::{BackendView, ServiceView, TargetView};
 use crate::metrics::{Reading, ServiceSample};
 use crate::store::{HistoryEntry, StoredDeploy};
+use crate::web::table::{PageColumn, captioned};
 use crate::web::units;
 use tcpgw_core::escape;
 use tcpgw_core::model::{Service, duration};
@@ -157,25 +158,26 @@ impl ServicePage<'_> {
     /// Returns the backends that drain, with the time that they have left.
     pub fn drains(&self) -> Markup {
         let backends = self.view.iter().flat_map(|view| &view.backends);
-        let leaving: Vec<_> = backends.filter(|backend| backend.leaving).collect();
+        let columns = [
+            PageColumn::Text("Backend"),
+            PageColumn::Text("Waits for"),
+            PageColumn::Numbers("Connections"),
+            PageColumn::Numbers("Ends in at most"),
+        ];
+        let row = |backend: &BackendView| {
+            vec![
+                html! { (backend.backend) },
+                html! { @if backend.balanced { "another backend that answers" } @else { "its connections to end" } },
+                html! { @match backend.flows { Some(flows) => (units::count(flows)), None => "not counted yet" } },
+                html! { @match backend.seconds_left { Some(seconds) => (units::span(seconds)), None => "no deadline yet" } },
+            ]
+        };
+        let rows: Vec<_> = backends.filter(|backend| backend.leaving).map(row).collect();
         html! {
-            @if !leaving.is_empty() {
+            @if !rows.is_empty() {
                 section aria-labelledby="drains-heading" {
                     h2 #drains-heading { "Drains" }
-                    table.short {
-                        caption.hidden { "Backends that drain" }
-                        thead { tr { th scope="col" { "Backend" } th scope="col" { "Waits for" } th.n scope="col" { "Connections" } th.n scope="col" { "Ends in at most" } } }
-                        tbody {
-                            @for backend in leaving {
-                                tr {
-                                    th scope="row" data-label="Backend" { (backend.backend) }
-                                    td data-label="Waits for" { div.cell { @if backend.balanced { "another backend that answers" } @else { "its connections to end" } } }
-                                    td.n data-label="Connections" { div.cell { @match backend.flows { Some(flows) => (units::count(flows)), None => "not counted yet" } } }
-                                    td.n data-label="Ends in at most" { div.cell { @match backend.seconds_left { Some(seconds) => (units::span(seconds)), None => "no deadline yet" } } }
-                                }
-                            }
-                        }
-                    }
+                    (short_table("Backends that drain", &columns, &rows))
                 }
             }
         }
@@ -254,20 +256,16 @@ impl ServicePage<'_> {
         if let Some(revision) = listed.revision {
             values.push(("Revision", html! { (revision) }));
         }
+        let labels = service.labels.iter();
+        let labels: Vec<_> = labels
+            .map(|(label, value)| vec![html! { (escape::text(label)) }, html! { (escape::text(value)) }])
+            .collect();
         html! {
             section aria-labelledby="settings-heading" {
                 h2 #settings-heading { "Settings" }
                 (tiles(&values))
                 @if !service.labels.is_empty() {
-                    table.short {
-                        caption { "Labels" }
-                        thead { tr { th scope="col" { "Label" } th scope="col" { "Value" } } }
-                        tbody {
-                            @for (label, value) in &service.labels {
-                                tr { th scope="row" data-label="Label" { (escape::text(label)) } td data-label="Value" { div.cell { (escape::text(value)) } } }
-                            }
-                        }
-                    }
+                    (captioned("short", &html! { caption { "Labels" } }, &["Label", "Value"].map(PageColumn::Text), &labels))
                 }
                 p.quiet { "All settings: " code { "tcpgw service show " (escape::text(self.name)) } }
             }
