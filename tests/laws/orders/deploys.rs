@@ -12,10 +12,7 @@ use super::{Event, World, endpoint};
 /// A deploy whose switch meets a full store has failed: its clients are told at once, and the store gets the result later.
 #[test]
 fn a_deploy_whose_switch_cannot_be_stored_fails() {
-    let mut world = World::new();
-    world.containers.down.insert(endpoint(3));
-    world.deploy(0, &[3], None);
-    world.run();
+    let mut world = probing();
     let deploy = |world: &World| world.core.deploys(world.time()).pop();
     assert_eq!(deploy(&world).unwrap().phase, "probing");
     world.happen(Event::Full(20));
@@ -48,13 +45,7 @@ fn a_deploy_whose_switch_cannot_be_stored_fails() {
 /// begins as soon as there is room.
 #[test]
 fn a_failed_deploy_does_not_block_the_next_one_of_its_service() {
-    let mut world = World::new();
-    world.containers.down.insert(endpoint(3));
-    world.deploy(0, &[3], None);
-    world.run();
-    world.happen(Event::Full(5));
-    world.containers.down.clear();
-    world.wait(Duration::from_secs(1));
+    let mut world = failed_in_a_full_store();
     let phases = |world: &World| -> Vec<std::borrow::Cow<'static, str>> {
         let deploys = world.core.deploys(world.time()).into_iter();
         deploys.map(|deploy| deploy.phase).collect()
@@ -94,13 +85,7 @@ fn a_failed_deploy_does_not_block_the_next_one_of_its_service() {
 /// that, and would have to be read anew.
 #[test]
 fn an_end_that_the_next_deploy_has_written_is_not_written_again() {
-    let mut world = World::new();
-    world.containers.down.insert(endpoint(3));
-    world.deploy(0, &[3], None);
-    world.run();
-    world.happen(Event::Full(5));
-    world.containers.down.clear();
-    world.wait(Duration::from_secs(1));
+    let mut world = failed_in_a_full_store();
     assert_eq!(world.core.deploys(world.time())[0].phase, "failed");
     world.storage().full_until = None;
     // After this change the store is read, and known for certain: the first deploy still probes there.
@@ -187,10 +172,7 @@ fn a_deploy_supersedes_one_that_probes() {
 /// While the store is full a new deploy does not supersede the running one, which is not reported as ended.
 #[test]
 fn a_deploy_that_cannot_be_stored_supersedes_nothing() {
-    let mut world = World::new();
-    world.containers.down.insert(endpoint(3));
-    world.deploy(0, &[3], None);
-    world.run();
+    let mut world = probing();
     world.happen(Event::Full(5));
     world.deploy_as(0, &[4], None, true);
     world.run();
@@ -222,4 +204,22 @@ fn a_deploy_of_backends_that_serve_already_changes_nothing() {
     assert_eq!(last(&[3, 4]), "nothing changed: these backends serve already");
     assert_eq!(last(&[3, 4, 5]), "there were no other backends, so none had to leave");
     world.end().unwrap();
+}
+
+/// Returns a world with a deploy of 3, which does not answer.
+fn probing() -> World {
+    let mut world = World::new();
+    world.containers.down.insert(endpoint(3));
+    world.deploy(0, &[3], None);
+    world.run();
+    world
+}
+
+/// Returns a world with a deploy that has failed, because its switch met a full store.
+fn failed_in_a_full_store() -> World {
+    let mut world = probing();
+    world.happen(Event::Full(5));
+    world.containers.down.clear();
+    world.wait(Duration::from_secs(1));
+    world
 }
