@@ -33,6 +33,15 @@ fn begin(net: &Net) -> Daemon<'_> {
     daemon
 }
 
+/// Starts a daemon that serves a file's service on port 2001 at b1 as a recorded orphan.
+fn orphaned(net: &Net) -> Daemon<'_> {
+    net.apply(of_file());
+    let daemon = net.daemon_without_state(&[]);
+    provider_of(net, "file", "orphan");
+    thread::sleep(RECORDED);
+    daemon
+}
+
 fn of_file() -> Value {
     state([service("file", 2001, &["b1"], 3000, json!({}))])
 }

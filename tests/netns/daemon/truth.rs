@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
+use crate::harness::brief::{service, state};
 use crate::harness::client::{PATIENCE, connect};
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::{addresses, crowd};
-
+use crate::harness::server::{Behaviour, Server};
 use crate::harness::{Net, wait_until};
 use crate::metrics;
 
@@ -27,6 +28,31 @@ const WAITS: Duration = Duration::from_secs(7);
 /// Time between two rounds of clients.
 const ROUND: Duration = Duration::from_secs(9);
 const OPTIONS: &[&str] = &["--check-interval", "1s"];
+
+/// Starts servers on all containers, and a daemon with these options for the service `a` on port 2001 with a backend at b1 and these
+/// further fields. When this function returns, its backends are healthy.
+#[track_caller]
+fn daemon_of<'n>(net: &'n Net, options: &[&str], more: Value) -> ([Server; 4], Daemon<'n>) {
+    let servers = net.serve_all(3000, Behaviour::Greet);
+    let service = service("a", 2001, &["b1"], 3000, more);
+    let backends = service["backends"].as_array().expect("a list").len();
+    net.want(state([service]));
+    let daemon = net.daemon(options);
+    daemon.settles(u64::try_from(backends).expect("a few"));
+    (servers, daemon)
+}
+
+/// Starts such a daemon that checks its surroundings each second and serves metrics, too.
+#[track_caller]
+fn daemon_with_metrics(net: &Net, more: Value) -> ([Server; 4], Daemon<'_>) {
+    let config = net.file("config.toml");
+    fs::write(&config, format!("[web]\nlisten = \"{}\"\n", metrics::loopback()))
+        .expect("failed to write a configuration");
+    let config = config.to_string_lossy();
+    let begun = daemon_of(net, &[OPTIONS, &["--config", &config]].concat(), more);
+    metrics::listens(net);
+    begun
+}
 
 /// Returns true when a client gets a greeting.
 fn is_served(net: &Net, to: SocketAddr) -> bool {
@@ -64,17 +90,6 @@ pub(super) fn health(daemon: &Daemon<'_>) -> (u16, Vec<Value>) {
     let problems = told["problems"].as_array().expect("a list").iter();
     let errors = problems.filter(|problem| problem["severity"] == "error").cloned();
     (answer.status, errors.collect())
-}
-
-/// Starts a daemon that serves metrics, too.
-fn daemon_with_metrics(net: &Net) -> Daemon<'_> {
-    let config = net.file("config.toml");
-    fs::write(&config, format!("[web]\nlisten = \"{}\"\n", metrics::loopback()))
-        .expect("failed to write a configuration");
-    let config = config.to_string_lossy();
-    let daemon = net.daemon(&[OPTIONS, &["--config", &config]].concat());
-    metrics::listens(net);
-    daemon
 }
 
 /// Returns whether the metrics, from which the alerts are made, have an error of that kind.

@@ -1,10 +1,10 @@
 //! A store, or its copy, that is damaged or lost.
 
-use std::{fs, thread};
+use std::fs;
 
 use serde_json::json;
 
-use super::{RECORDED, begin, of_file, provider_of, serves, serves_soon};
+use super::{begin, orphaned, provider_of, serves, serves_soon};
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
@@ -99,10 +99,7 @@ fn a_store_that_is_lost_takes_no_service_with_it() {
 fn an_orphan_that_cannot_be_forgotten_is_not_pruned() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.apply(of_file());
-    let mut daemon = net.daemon_without_state(&[]);
-    provider_of(&net, "file", "orphan");
-    thread::sleep(RECORDED);
+    let mut daemon = orphaned(&net);
     daemon.kill();
     let blocked = net.file("store.db.last.new");
     fs::create_dir(&blocked).expect("a directory");

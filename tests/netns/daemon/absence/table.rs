@@ -5,7 +5,7 @@ use std::{fs, thread};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{RECORDED, begin, of_file, provider_of, serves, serves_soon};
+use super::{RECORDED, begin, of_file, orphaned, provider_of, serves, serves_soon};
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, at};
@@ -99,10 +99,7 @@ fn a_teardown_ends_by_a_word_alone() {
 fn an_orphan_outlives_a_lost_table_and_an_apply() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.apply(of_file());
-    let mut daemon = net.daemon_without_state(&[]);
-    provider_of(&net, "file", "orphan");
-    thread::sleep(RECORDED);
+    let mut daemon = orphaned(&net);
     daemon.stop();
     net.sh("gateway", "nft delete table inet tcpgw").ok();
     let other = state([service("other", 2003, &["b3"], 3000, json!({}))]);

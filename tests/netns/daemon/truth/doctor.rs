@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use serde_json::{Value, json};
 
-use super::{OPTIONS, is_served};
+use super::{OPTIONS, daemon_of, is_served};
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, PUBLIC_2, at};
@@ -137,10 +137,7 @@ fn doctor_and_status_agree_about_what_is_an_error() {
 #[test]
 fn the_doctor_asks_the_daemon() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let mut daemon = net.daemon(&[]);
-    daemon.settles(2);
+    let (_servers, mut daemon) = daemon_of(&net, &[], json!({}));
     let says = |id: &str, severity: &str| findings(&net).contains(&(id.to_owned(), severity.to_owned()));
     net.cli(&["pause", "a", "--for", "60s"]).exits(0);
     assert!(says("paused", "warning"), "{:?}", findings(&net));
@@ -170,14 +167,12 @@ fn the_doctor_asks_the_daemon() {
 #[test]
 fn the_doctor_tells_of_each_trouble_of_the_daemon() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
     let config = net.file("config.toml");
     std::fs::write(&config, "").expect("a file");
     // A store that cannot be read.
     std::fs::write(net.file("store.db"), "x".repeat(4096)).expect("a file");
-    let mut daemon = net.daemon(&["--config", config.to_str().expect("text")]);
-    daemon.settles(2);
+    let options = ["--config", config.to_str().expect("text")];
+    let (_servers, mut daemon) = daemon_of(&net, &options, json!({}));
     let says = |id: &str, severity: &str| findings(&net).contains(&(id.to_owned(), severity.to_owned()));
     assert!(says("store", "broken"), "{:?}", findings(&net));
     std::fs::write(&config, "[daemon]\nprobes = 1\n").expect("a file");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::doctor::findings;
-use super::{OPTIONS, health};
+use super::{OPTIONS, daemon_of, health};
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
@@ -17,10 +17,7 @@ use crate::harness::{Net, wait_until};
 #[test]
 fn a_store_that_is_removed_or_replaced_is_told() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let mut daemon = net.daemon(OPTIONS);
-    daemon.settles(2);
+    let (_servers, mut daemon) = daemon_of(&net, OPTIONS, json!({}));
     let (store, away) = (net.file("store.db"), net.file("away.db"));
     let is_moved = |daemon: &Daemon<'_>| {
         let (status, errors) = health(daemon);
@@ -62,12 +59,10 @@ fn a_store_that_is_removed_or_replaced_is_told() {
 #[test]
 fn a_state_a_configuration_and_a_pause_that_are_not_as_ordered_are_told() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
     let config = net.file("config.toml");
     std::fs::write(&config, "").expect("a file");
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(&["--config", config.to_str().expect("text")]);
-    daemon.settles(2);
+    let options = ["--config", config.to_str().expect("text")];
+    let (_servers, daemon) = daemon_of(&net, &options, json!({}));
     std::fs::write(&config, "[daemon]\nprobes = 1\n").expect("a file");
     let before = daemon.last();
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
@@ -144,10 +139,7 @@ fn orphans_are_told_with_a_daemon_and_without() {
 #[test]
 fn a_daemon_of_another_namespace_is_told() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(&[]);
-    daemon.settles(2);
+    let _begun = daemon_of(&net, &[], json!({}));
     // Its socket at the place where one is looked for; only this command sees it there.
     let run = |command: &str| {
         let socket = net.socket();
@@ -184,10 +176,7 @@ fn a_daemon_of_another_namespace_is_told() {
 #[test]
 fn a_daemon_whose_socket_is_gone_is_told() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(&[]);
-    daemon.settles(2);
+    let _begun = daemon_of(&net, &[], json!({}));
     std::fs::rename(net.socket(), net.file("elsewhere.sock")).expect("it is there");
     let told = net.tcpgw(&["status", "--interval", "0s"]).ok();
     assert!(told.contains("was not asked: it listens on"), "{told}");

@@ -7,23 +7,20 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use super::{OPTIONS, ROUND, SHORT, begin_to_connect, breaks_and_mends, daemon_with_metrics, health, is_served};
-use crate::harness::brief::{service, state};
+use super::{
+    OPTIONS, ROUND, SHORT, begin_to_connect, breaks_and_mends, daemon_of, daemon_with_metrics, health, is_served,
+};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::number;
 use crate::harness::forge::Segment;
 use crate::harness::plan::{PUBLIC, at};
-use crate::harness::server::Behaviour;
 use crate::harness::wire::SYN;
 use crate::harness::{Net, wait_until};
 
 #[test]
 fn handshakes_that_are_not_completed_are_told() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = daemon_with_metrics(&net);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_with_metrics(&net, json!({}));
     let to = at(PUBLIC[0], 2001);
     // The gateway's own traffic goes on, and so do probes.
     let elsewhere = [
@@ -52,10 +49,7 @@ fn handshakes_that_are_not_completed_are_told() {
 #[test]
 fn an_outage_that_no_check_knows_is_told_without_a_break() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(OPTIONS);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_of(&net, OPTIONS, json!({}));
     let to = at(PUBLIC[0], 2001);
     assert!(wait_until(PATIENCE, || is_served(&net, to)), "before");
     let before = daemon.last();
@@ -108,10 +102,7 @@ fn an_outage_that_no_check_knows_is_told_without_a_break() {
 #[test]
 fn an_outage_is_told_beside_many_old_connections_some_of_which_end() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(OPTIONS);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_of(&net, OPTIONS, json!({}));
     let to = at(PUBLIC[0], 2001);
     let hold = || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -141,10 +132,7 @@ fn an_outage_is_told_beside_many_old_connections_some_of_which_end() {
 #[test]
 fn a_forged_syn_makes_no_gateway_unhealthy() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(OPTIONS);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_of(&net, OPTIONS, json!({}));
     // conntrack forgets one that is not confirmed after 5 s, and a busy machine looks for them less often than each second.
     let port = Cell::new(40_000);
     let forge = |last: u8| {
@@ -193,16 +181,7 @@ fn a_forged_syn_makes_no_gateway_unhealthy() {
 #[test]
 fn some_that_are_not_answered_among_others_are_a_warning() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service(
-        "a",
-        2001,
-        &["b1"],
-        3000,
-        json!({"source": "preserve"}),
-    )]));
-    let daemon = net.daemon(OPTIONS);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_of(&net, OPTIONS, json!({"source": "preserve"}));
     let to = at(PUBLIC[0], 2001);
     // Answers to one of the clients get lost; the others are served.
     net.sh("b1", "ip route add blackhole 198.18.0.0/15").ok();

@@ -4,21 +4,15 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{OPTIONS, breaks_and_mends, daemon_with_metrics, is_served, problem};
-use crate::harness::brief::{service, state};
+use super::{OPTIONS, breaks_and_mends, daemon_of, daemon_with_metrics, is_served, problem};
 use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, PUBLIC_2, at};
-use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
 #[test]
 fn a_public_address_that_is_gone_is_told() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    let here = json!({"addresses": [PUBLIC_2[0]]});
-    net.want(state([service("a", 2001, &["b1"], 3000, here)]));
-    let daemon = daemon_with_metrics(&net);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_with_metrics(&net, json!({"addresses": [PUBLIC_2[0]]}));
     let commands = [
         "ip address del 203.0.113.2/24 dev ext",
         "ip address add 203.0.113.2/24 dev ext",
@@ -38,10 +32,7 @@ fn a_public_address_that_is_gone_is_told() {
 #[test]
 fn one_of_several_public_addresses_that_is_gone_is_told() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(OPTIONS);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_of(&net, OPTIONS, json!({}));
     let remove = "ip address del 203.0.113.2/24 dev ext";
     let add = "ip address add 203.0.113.2/24 dev ext";
     // No service used it.
@@ -74,16 +65,7 @@ fn one_of_several_public_addresses_that_is_gone_is_told() {
 #[test]
 fn a_gateway_without_a_public_address_is_told() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service(
-        "a",
-        2001,
-        &["b1"],
-        3000,
-        json!({"backends": ["10.2.0.11:3000"]}),
-    )]));
-    let daemon = daemon_with_metrics(&net);
-    daemon.settles(1);
+    let (_servers, daemon) = daemon_with_metrics(&net, json!({"backends": ["10.2.0.11:3000"]}));
     let to = at(PUBLIC[0], 2001);
     net.sh("gateway", "ip address del 198.51.100.1/24 dev far").ok();
     let addresses = [

@@ -2,12 +2,10 @@
 
 use serde_json::json;
 
-use super::{OPTIONS, breaks_and_mends, daemon_with_metrics, health, is_served, problem};
-use crate::harness::brief::{service, state};
+use super::{OPTIONS, breaks_and_mends, daemon_of, daemon_with_metrics, health, is_served, problem};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::{PUBLIC, PUBLIC_2, at};
-use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
 /// The part of Docker's rules that matters for other programs.
@@ -24,11 +22,8 @@ COMMIT
 #[test]
 fn whatever_keeps_clients_from_being_served_is_told_at_once() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
     net.sh("gateway", "nft add table ip older").ok();
-    let daemon = daemon_with_metrics(&net);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_with_metrics(&net, json!({}));
     let docker = net.file("docker.rules");
     std::fs::write(&docker, DOCKER).expect("a file");
     let docker = format!("iptables-nft-restore {}", docker.to_str().expect("text"));
@@ -68,10 +63,7 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
 #[test]
 fn a_setting_that_stops_forwarding_is_heard_and_so_is_its_mending() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(&["--check-interval", "0s"]);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_of(&net, &["--check-interval", "0s"], json!({}));
     let errors = |kind: &str| health(&daemon).1.iter().any(|problem| problem["kind"] == kind);
     assert!(wait_until(PATIENCE, || health(&daemon) == (200, Vec::new())));
     for (kind, setting, breaks, mends) in [
@@ -95,10 +87,7 @@ fn a_setting_that_stops_forwarding_is_heard_and_so_is_its_mending() {
 #[test]
 fn drops_at_interfaces_and_by_sets_are_told_at_once() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = daemon_with_metrics(&net);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_with_metrics(&net, json!({}));
     let mends = "nft delete table inet other";
     let set = |hook: &str, set: &str, rule: &str| {
         let chain = format!("chain c {{ type filter hook {hook}; {rule}; }}");
@@ -183,16 +172,7 @@ fn is_told(net: &Net, daemon: &Daemon<'_>, [kind, severity]: [&str; 2], [breaks,
 #[test]
 fn what_the_doctor_finds_has_a_kind_of_its_own() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service(
-        "a",
-        2001,
-        &["b1"],
-        3000,
-        json!({"limit": {"pps": 1000}}),
-    )]));
-    let daemon = net.daemon(OPTIONS);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_of(&net, OPTIONS, json!({"limit": {"pps": 1000}}));
     assert!(wait_until(PATIENCE, || problem(&net, "backends_exposed").is_some()));
     assert_eq!(health(&daemon), (200, Vec::new()), "it is a warning");
     let mark = "nft 'table inet other { chain post { type filter hook postrouting priority -151; ct mark set 1; }; }'";
@@ -215,10 +195,7 @@ fn what_the_doctor_finds_has_a_kind_of_its_own() {
 #[test]
 fn flows_that_lost_our_mark_are_told_whoever_took_it() {
     let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
-    let daemon = net.daemon(OPTIONS);
-    daemon.settles(2);
+    let (_servers, daemon) = daemon_of(&net, OPTIONS, json!({}));
     let mut held = [0, 1].map(|family| net.connect("client", at(PUBLIC[family], 2001)).expect("it is served"));
     let before = daemon.last();
     // The rule is gone before the next check, and the flows stay without the mark.
