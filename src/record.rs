@@ -209,13 +209,8 @@ impl RecordFile {
         let kept = journal::read(&there, checksum).map(|(_, length)| &there[..length]);
         let header = journal::header(checksum);
         let kept = kept.unwrap_or(&header);
-        let temporary = self.path.with_extension("journal.new");
-        let made = run_file::create(&temporary).and_then(|mut file| file.write_all(kept));
-        let made = made.and_then(|()| fs::rename(&temporary, self.journal()));
-        if made.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        made.map(|()| kept.len() as u64)
+        run_file::replace(&self.journal(), kept)?;
+        Ok(kept.len() as u64)
     }
 
     fn journal(&self) -> PathBuf {
@@ -234,13 +229,8 @@ impl RecordFile {
     ///
     /// Fails when the file cannot be written.
     pub fn save_torn_down(&self, torn: &TeardownNote) -> io::Result<()> {
-        let temporary = self.path.with_extension("torn-down.new");
         let bytes = serde_json::to_vec(torn).map_err(io::Error::other)?;
-        let saved = run_file::create(&temporary).and_then(|mut file| file.write_all(&bytes));
-        let saved = saved.and_then(|()| fs::rename(&temporary, self.torn_down()));
-        if saved.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
+        let saved = run_file::replace(&self.torn_down(), &bytes);
         note_failure(&self.unnoted, &self.torn_down(), &saved);
         saved
     }

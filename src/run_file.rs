@@ -8,7 +8,7 @@
 //! Source: `open(2)` (`O_NOFOLLOW`, `O_EXCL`, `O_NONBLOCK`), `fifo(7)`.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 
@@ -42,7 +42,7 @@ pub fn is_at(file: &File, path: &Path) -> bool {
 /// regular file, has several names, belongs to a user who is neither root, nor this one, nor the owner of its
 /// directory, or may be written by others; and with [`io::ErrorKind::FileTooLarge`] when it has more than `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<FileContent> {
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .custom_flags(O_NOFOLLOW | O_NONBLOCK)
         .open(path)
@@ -56,7 +56,7 @@ pub fn read(path: &Path, most: u64) -> io::Result<FileContent> {
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
     // The file may grow while it is read.
-    file.by_ref().take(most + 1).read_to_end(&mut bytes)?;
+    (&file).take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(too_large());
     }
@@ -156,6 +156,21 @@ pub fn create(path: &Path) -> io::Result<File> {
         file.set_permissions(Permissions::from_mode(0o640))?;
     }
     Ok(file)
+}
+
+/// Writes a file, whole or not at all: to a new file, whose name has `.new` behind it, that is put in its place.
+///
+/// # Errors
+/// Fails when the file cannot be written; a former one stays then.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let written = create(Path::new(&new)).and_then(|mut file| file.write_all(bytes));
+    let replaced = written.and_then(|()| fs::rename(&new, path));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    replaced
 }
 
 /// Opens an existing file to append to it.

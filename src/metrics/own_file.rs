@@ -3,8 +3,7 @@
 //! Counters are written before they are shown, so that a daemon that is killed is followed by one whose counters are no smaller
 //! than those that anybody has seen. They begin anew when the machine starts.
 
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -58,19 +57,13 @@ impl OwnFile {
             boot: self.boot.clone(),
             counters: counters.clone(),
         };
-        let temporary = self.path.with_extension("metrics.new");
-        let text = serde_json::to_vec(&document)?;
-        let written = run_file::create(&temporary).and_then(|mut file| file.write_all(&text));
-        let saved = written.and_then(|()| fs::rename(&temporary, &self.path));
-        if saved.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        saved
+        run_file::replace(&self.path, &serde_json::to_vec(&document)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use super::*;

@@ -1,7 +1,6 @@
 //! The file of the run directory that keeps a ledger.
 
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ledger::Ledger;
@@ -58,13 +57,6 @@ impl TotalsFile {
     /// # Errors
     /// Fails when the file cannot be written; the former one stays then.
     pub fn save(&self, ledger: &Ledger, boot: &str) -> io::Result<()> {
-        let bytes = ledger.encode(boot)?;
-        let temporary = self.path.with_extension("totals.new");
-        let written = run_file::create(&temporary).and_then(|mut file| file.write_all(&bytes));
-        let saved = written.and_then(|()| fs::rename(&temporary, &self.path));
-        if saved.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        saved
+        run_file::replace(&self.path, &ledger.encode(boot)?)
     }
 }
