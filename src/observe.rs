@@ -161,14 +161,7 @@ pub fn status<T>(
         noted,
     } = sources;
     let service = query.service.as_ref().filter(|_| services.table.is_some());
-    let only = match service {
-        Some(name) => {
-            let found = name.find(&services.summary)?;
-            let all = &services.summary.services;
-            all.iter().position(|of| std::ptr::eq(of, found))
-        }
-        None => None,
-    };
+    let only = service.map(|name| name.position(&services.summary)).transpose()?;
     let wanted = FlowSelection::new(service, None, None, services)?;
     let places = BackendPlaces::new(&services.summary);
     let mut tally = Tally::new(services, &places);
@@ -429,12 +422,8 @@ pub fn who<'a>(
         found.dedup_by_key(|flow| (flow.backend, flow.client, flow.id));
     }
     if let Some(service) = service {
-        let wanted = service.find(&services.summary)?;
-        found.retain(|flow| {
-            let at = services.summary.position_at(flow.public);
-            at.and_then(|at| services.summary.services.get(at))
-                .is_some_and(|of| std::ptr::eq(of, wanted))
-        });
+        let wanted = service.position(&services.summary)?;
+        found.retain(|flow| services.summary.position_at(flow.public) == Some(wanted));
     }
     let now = nanoseconds();
     Ok(Who {

@@ -193,14 +193,22 @@ impl ServiceName {
     /// # Errors
     /// Fails with [`NoService`] when there is none.
     pub fn find<'a>(&self, summary: &'a Summary) -> Result<&'a ServiceSummary, NoService> {
-        let is_it = |service: &&ServiceSummary| match self {
+        Ok(&summary.services[self.position(summary)?])
+    }
+
+    /// Returns the position of the service with this name.
+    ///
+    /// # Errors
+    /// Fails with [`NoService`] when there is none.
+    pub fn position(&self, summary: &Summary) -> Result<usize, NoService> {
+        let is_it = |service: &ServiceSummary| match self {
             Self::Name(name) => service.name.as_ref() == Some(name),
             Self::ListensAt(address, port) => {
                 let listens = |address| service.addresses.is_empty() || service.addresses.contains(address);
                 service.port == *port && address.as_ref().is_none_or(listens)
             }
         };
-        summary.services.iter().find(is_it).ok_or_else(|| {
+        summary.services.iter().position(is_it).ok_or_else(|| {
             let unnamed = summary.services.iter().filter(|service| service.name.is_none()).count();
             match self {
                 Self::ListensAt(_, port) => NoService::ListensAt(*port),

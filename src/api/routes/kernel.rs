@@ -15,10 +15,10 @@ use crate::api::params::Params;
 use crate::api::shared::ApiState;
 use crate::control::request::Refused;
 use crate::denied::{count_denied, flush_denied};
-use crate::observe::{self, FlowsQuery, JsonFlows, ObserveError, QueryClient, StatusQuery, StatusSources};
+use crate::observe::{self, FlowsQuery, JsonFlows, QueryClient, StatusQuery, StatusSources};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
-use crate::view::{ServiceName, ServicesView, endpoint};
+use crate::view::{ServiceName, endpoint};
 use tcpgw_core::model::{self, network};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Kernel;
@@ -83,10 +83,13 @@ pub(in crate::api) async fn who(State(shared): State<ApiState>, params: Params) 
 
 /// Returns the flows of clients that are denied now.
 pub(in crate::api) async fn denied(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
-    let service = params.known(&["service"])?.parse("service")?;
+    let service: Option<ServiceName> = params.known(&["service"])?.parse("service")?;
     let Snapshot { services, .. } = shared.snapshot().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
-        let only = position(service.as_ref(), &services)?;
+        let only = service
+            .as_ref()
+            .map(|name| name.position(&services.summary))
+            .transpose()?;
         let denied = count_denied(kernel, services.mark, &services.summary, only)?;
         Ok(observe::write_json(out, &denied)?)
     };
@@ -115,18 +118,15 @@ pub(in crate::api) async fn would_be_denied(
 
 /// Ends the flows of clients that are denied now.
 pub(in crate::api) async fn flush(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
-    let service = params.known(&["service"])?.parse("service")?;
+    let service: Option<ServiceName> = params.known(&["service"])?.parse("service")?;
     let Snapshot { services, .. } = shared.snapshot().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
-        let only = position(service.as_ref(), &services)?;
+        let only = service
+            .as_ref()
+            .map(|name| name.position(&services.summary))
+            .transpose()?;
         let flushed = flush_denied(kernel, services.mark, &services.summary, only)?;
         Ok(observe::write_json(out, &flushed)?)
     };
     shared.kernel_queries.stream(Duration::ZERO, work).await
-}
-
-fn position(service: Option<&ServiceName>, services: &ServicesView) -> Result<Option<usize>, ObserveError> {
-    let Some(name) = service else { return Ok(None) };
-    let found = name.find(&services.summary)?;
-    Ok(services.summary.services.iter().position(|of| std::ptr::eq(of, found)))
 }
