@@ -374,21 +374,19 @@ impl Core {
     /// Answers orders that wait for the kernel while the gateway is torn down: they are stored, but not served.
     pub(super) fn answer_torn_down(&mut self, now: Now) {
         for mut pending in std::mem::take(&mut self.waiting) {
-            if matches!(pending.wants, ReplyKind::Addon(..)) {
-                self.answer(pending, Ok(&ReconcileReport::default()), now);
-            } else if let ReplyKind::Edit(_, edited) = &mut pending.wants {
-                edited
-                    .warnings
-                    .push(format!("the change is stored, but not served: {}", super::TORN_DOWN));
-                self.answer(pending, Ok(&ReconcileReport::default()), now);
-            } else if let ReplyKind::Batch(_, edited) = &mut pending.wants {
-                edited
-                    .warnings
-                    .push(format!("the change is stored, but not served: {}", super::TORN_DOWN));
-                self.answer(pending, Ok(&ReconcileReport::default()), now);
-            } else {
-                self.answer(pending, Err(NotInKernel::TornDown(super::TORN_DOWN)), now);
+            let warnings = match &mut pending.wants {
+                ReplyKind::Edit(_, edited) => Some(&mut edited.warnings),
+                ReplyKind::Batch(_, edited) => Some(&mut edited.warnings),
+                ReplyKind::Addon(..) => None,
+                _ => {
+                    self.answer(pending, Err(NotInKernel::TornDown(super::TORN_DOWN)), now);
+                    continue;
+                }
+            };
+            if let Some(warnings) = warnings {
+                warnings.push(format!("the change is stored, but not served: {}", super::TORN_DOWN));
             }
+            self.answer(pending, Ok(&ReconcileReport::default()), now);
         }
     }
 

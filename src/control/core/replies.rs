@@ -264,32 +264,23 @@ fn seconds_up(left: std::time::Duration) -> u64 {
 }
 
 fn listed_file(service: &Arc<Service>) -> ListedService {
-    ListedService {
-        service: Arc::clone(service),
-        provider: Provider::File.name(),
-        revision: None,
-        held_back: Vec::new(),
-        paused: None,
-        addon: None,
-    }
+    listed(service, Provider::File.name(), None)
 }
 
 fn listed_orphan(orphan: &Orphan) -> ListedService {
-    ListedService {
-        service: Arc::clone(&orphan.service),
-        provider: Owner::Orphan.name(),
-        revision: None,
-        held_back: Vec::new(),
-        paused: None,
-        addon: None,
-    }
+    listed(&orphan.service, Owner::Orphan.name(), None)
 }
 
 fn listed_api(stored: &StoredService) -> ListedService {
+    listed(&stored.service, Provider::Api.name(), Some(stored.revision))
+}
+
+/// Returns a service without what is known of its present state.
+fn listed(service: &Arc<Service>, provider: &'static str, revision: Option<u64>) -> ListedService {
     ListedService {
-        service: Arc::clone(&stored.service),
-        provider: Provider::Api.name(),
-        revision: Some(stored.revision),
+        service: Arc::clone(service),
+        provider,
+        revision,
         held_back: Vec::new(),
         paused: None,
         addon: None,

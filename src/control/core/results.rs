@@ -37,22 +37,19 @@ impl Core {
             }
             JobResult::All(Err(error)) | JobResult::Changed(Err(error)) => self.failed(out, &error, now),
             JobResult::Checked(checked) => self.checked(checked, out, outcome.at, now),
-            JobResult::Counted(Ok(counts)) => {
-                let counts = counts
-                    .into_iter()
-                    .filter_map(|((service, at), flows)| Some(((service, Endpoint::try_from(at).ok()?), flows)))
-                    .collect();
-                for note in self.membership.counted(&counts, now.instant) {
-                    self.tell(&note, now);
+            JobResult::Counted(counted) => {
+                match counted {
+                    Ok(counts) => {
+                        let counts = counts
+                            .into_iter()
+                            .filter_map(|((service, at), flows)| Some(((service, Endpoint::try_from(at).ok()?), flows)))
+                            .collect();
+                        for note in self.membership.counted(&counts, now.instant) {
+                            self.tell(&note, now);
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "failed to count the flows of draining backends"),
                 }
-                self.due.counted(
-                    !self.membership.draining_backends().is_empty(),
-                    outcome.took,
-                    now.instant,
-                );
-            }
-            JobResult::Counted(Err(error)) => {
-                tracing::warn!(%error, "failed to count the flows of draining backends");
                 self.due.counted(
                     !self.membership.draining_backends().is_empty(),
                     outcome.took,
