@@ -119,6 +119,16 @@ impl<K: Kernel> Engine<K> {
         Reconciler::new(&mut self.kernel, &self.store, self.namespace, self.mark)
     }
 
+    /// Returns a reconciler that records this data for the next process, beside the services in effect.
+    fn noting(&mut self, services: &ServicesByName, memo: Memo) -> Reconciler<'_, K> {
+        let details = memo.details(services);
+        self.reconciler()
+            .signed(memo.applied)
+            .draining_until(memo.drains)
+            .pausing(memo.pauses)
+            .detailed(details)
+    }
+
     /// Reads the contents of the kernel before anything is changed. `guide` gives the names of services that only the
     /// kernel knows.
     ///
@@ -152,13 +162,8 @@ impl<K: Kernel> Engine<K> {
             Some(known) if self.kernel.identity()? == known.identity() => known,
             _ => self.reconciler().read_contents(&desired.summary)?,
         };
-        let details = memo.details(services);
         let report = self
-            .reconciler()
-            .signed(memo.applied)
-            .draining_until(memo.drains)
-            .pausing(memo.pauses)
-            .detailed(details)
+            .noting(services, memo)
             .apply(known, &desired, &ReconcileOptions::default())?;
         self.believe(services, &desired)?;
         Ok(report)
@@ -190,12 +195,7 @@ impl<K: Kernel> Engine<K> {
                 recorded: self.reconciler().recorded(known.generation),
                 ..known
             };
-            let details = memo.details(services);
-            self.reconciler()
-                .signed(memo.applied)
-                .draining_until(memo.drains)
-                .pausing(memo.pauses)
-                .detailed(details)
+            self.noting(services, memo)
                 .apply(known, &desired, &ReconcileOptions::default())?
         } else {
             ReconcileReport::default()
@@ -334,13 +334,7 @@ impl<K: Kernel> Engine<K> {
         let Some(table) = cached.identity.table else { return };
         let desired = self.desired(services);
         let known = KnownContents::left(cached.identity.generation, table, cached.room);
-        let details = memo.details(services);
-        self.reconciler()
-            .signed(memo.applied)
-            .draining_until(memo.drains)
-            .pausing(memo.pauses)
-            .detailed(details)
-            .remember(&known, &desired, true);
+        self.noting(services, memo).remember(&known, &desired, true);
     }
 
     /// Removes the table and all flows of tcpgw.
