@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::failure::{Code, Failure, Outcome, of_service};
 use super::global::{Global, OutputFormat};
-use super::print::{print, print_json, unless_closed};
+use super::print::{print, print_json, show_answer, unless_closed};
 use super::screen;
 use super::table::{Cell, Column, TextTable};
 use crate::addon::settings::is_loopback;
@@ -104,11 +104,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Check(arguments) => check::run(global, arguments),
         Command::Show(app) => {
             let resource = resource(global, app)?;
-            match global.output {
-                OutputFormat::Json => print_json(&resource)?,
-                OutputFormat::Table | OutputFormat::Wide => unless_closed(print(&shown(&resource)))?,
-            }
-            Ok(Code::Success)
+            show_answer(global, &resource, || print(&shown(&resource)))
         }
     }
 }

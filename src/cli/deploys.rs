@@ -8,7 +8,7 @@ use clap::Args;
 use super::failure::{Code, Failure, Outcome};
 use super::global::{Global, OutputFormat};
 use super::moment::time;
-use super::print::{print, print_json, unless_closed};
+use super::print::{print, print_json, show, show_answer};
 use super::table::{Cell, Column, Extent, TextTable};
 use super::{history, screen};
 use crate::api::answers::{AnswerWithJson, DeployAnswer, DeployList};
@@ -39,12 +39,7 @@ pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Outcome {
     let daemon = global.must_daemon("rolls back")?;
     let target = RequestTarget::of_service(&arguments.service, "/rollback");
     let deploy: AnswerWithJson<DeployAnswer> = daemon.post(target.as_str(), Vec::new())?.json()?;
-    match global.output {
-        OutputFormat::Json => print_json(&deploy)?,
-        OutputFormat::Table | OutputFormat::Wide if global.quiet => {}
-        OutputFormat::Table | OutputFormat::Wide => print(&line(&deploy))?,
-    }
-    Ok(Code::Success)
+    show(global, &deploy, &line(&deploy))
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
@@ -61,11 +56,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         .with("service", arguments.service.as_ref().map(|service| service as _))
         .with("limit", Some(&arguments.limit));
     let list: AnswerWithJson<DeployList> = daemon.get(target.as_str())?.json()?;
-    match global.output {
-        OutputFormat::Json => print_json(&list)?,
-        OutputFormat::Table | OutputFormat::Wide => unless_closed(table(&list, global.extent()))?,
-    }
-    Ok(Code::Success)
+    show_answer(global, &list, || table(&list, global.extent()))
 }
 
 /// Returns a deploy in one line: `deploy 7 of web: undone (asked)`.

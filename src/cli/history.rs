@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 
 use super::arguments::parse_duration;
 use super::failure::{Code, Failure, Outcome};
-use super::global::{Global, OutputFormat};
+use super::global::Global;
 use super::moment::time;
-use super::print::{print_json, unless_closed};
+use super::print::{show_answer, unless_closed};
 use super::screen;
 use super::service::fields;
 use super::table::{Cell, Column, Extent, TextTable};
@@ -62,11 +62,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         .with("since", since.as_ref().map(|since| since as _))
         .with("limit", Some(&arguments.limit));
     let list: AnswerWithJson<HistoryList> = daemon.get(target.as_str())?.json()?;
-    match global.output {
-        OutputFormat::Json => print_json(&list)?,
-        OutputFormat::Table | OutputFormat::Wide => unless_closed(table(&list, global.extent()))?,
-    }
-    Ok(Code::Success)
+    show_answer(global, &list, || table(&list, global.extent()))
 }
 
 pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {

@@ -46,3 +46,16 @@ pub(super) fn show(global: &Global, view: &impl serde::Serialize, text: &str) ->
     }
     Ok(Code::Success)
 }
+
+/// Prints an answer of the daemon: as JSON, or as text by `print_text`, whose reader may leave before the end.
+pub(super) fn show_answer(
+    global: &Global,
+    answer: &impl serde::Serialize,
+    print_text: impl FnOnce() -> Result<(), Failure>,
+) -> Outcome {
+    match global.output {
+        OutputFormat::Json => print_json(answer)?,
+        OutputFormat::Table | OutputFormat::Wide => unless_closed(print_text())?,
+    }
+    Ok(Code::Success)
+}

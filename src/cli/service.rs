@@ -13,7 +13,7 @@ use super::arguments::parse_duration;
 use super::denied::Denied;
 use super::failure::{Code, Failure, Outcome, of_service};
 use super::global::{Global, OutputFormat};
-use super::print::{print, print_json, unless_closed};
+use super::print::{print, print_json, show_answer};
 use super::screen;
 use super::table::{Cell, Column, Extent, TextTable};
 use crate::addon::ServiceState;
@@ -163,11 +163,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             let daemon = global.must_daemon("knows services")?;
             let view: AnswerWithJson<ServiceAnswer> =
                 daemon.get(RequestTarget::of_service(name, "").as_str())?.json()?;
-            match global.output {
-                OutputFormat::Json => print_json(&view)?,
-                OutputFormat::Table | OutputFormat::Wide => unless_closed(print(&shown(&view)))?,
-            }
-            Ok(Code::Success)
+            show_answer(global, &view, || print(&shown(&view)))
         }
     }
 }
@@ -213,11 +209,7 @@ fn list(global: &Global, wanted: &ListArguments) -> Outcome {
         .with("label", label.as_ref().map(|label| label as _))
         .with("provider", wanted.provider.as_ref().map(|provider| provider as _));
     let list: AnswerWithJson<ServiceList> = daemon.get(target.as_str())?.json()?;
-    match global.output {
-        OutputFormat::Json => print_json(&list)?,
-        OutputFormat::Table | OutputFormat::Wide => unless_closed(table(&list, global.extent()))?,
-    }
-    Ok(Code::Success)
+    show_answer(global, &list, || table(&list, global.extent()))
 }
 
 fn table(list: &ServiceList, extent: Extent) -> Result<(), Failure> {
