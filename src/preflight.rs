@@ -10,7 +10,7 @@ use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::control::own_listener::shares_address;
 use crate::doctor::{self, FindingSeverity};
 use crate::store::last::Last;
-use tcpgw_core::model::{InputProblem, Listen, Service, SourceMode, State};
+use tcpgw_core::model::{Backend, InputProblem, Listen, Service, SourceMode, State};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, processes_of};
 use tcpgw_kernel::netlink::error::NetlinkError;
@@ -109,13 +109,9 @@ fn own_backends<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterato
             .backends
             .iter()
             .filter(|backend| local.contains(&backend.endpoint.address));
-        own.map(|backend| Obstacle {
-            service: service.name.clone(),
-            kind: ObstacleKind::OwnBackend(backend.endpoint),
-            problem: InputProblem {
-                place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
-                message: "is one of the gateway's own addresses; a backend must be another host".into(),
-            },
+        own.map(|backend| {
+            let message = "is one of the gateway's own addresses; a backend must be another host";
+            no_other_host(service, backend, message)
         })
     })
 }
@@ -128,17 +124,23 @@ fn shared_backends(routes: &mut Routes, state: &State) -> Result<Vec<Obstacle>, 
     let mut obstacles = Vec::new();
     for (service, backend) in backends.take(MOST_ROUTES) {
         if routes.is_shared(backend.endpoint.address)? {
-            obstacles.push(Obstacle {
-                service: service.name.clone(),
-                kind: ObstacleKind::OwnBackend(backend.endpoint),
-                problem: InputProblem {
-                    place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
-                    message: "is the broadcast or anycast address of a network that this gateway is in; a backend must be one host".into(),
-                },
-            });
+            let message =
+                "is the broadcast or anycast address of a network that this gateway is in; a backend must be one host";
+            obstacles.push(no_other_host(service, backend, message));
         }
     }
     Ok(obstacles)
+}
+
+fn no_other_host(service: &Service, backend: &Backend, message: &str) -> Obstacle {
+    Obstacle {
+        service: service.name.clone(),
+        kind: ObstacleKind::OwnBackend(backend.endpoint),
+        problem: InputProblem {
+            place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
+            message: message.into(),
+        },
+    }
 }
 
 fn foreign_sources<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Obstacle> + 'a {
