@@ -8,5 +8,6 @@ pub mod expression;
 pub mod inotify;
 pub mod memory;
 mod monitor;
+mod outcome;
 pub mod socket;
 pub mod system;

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd
 
 use libc::{c_int, c_void, socklen_t};
 
+use super::outcome::outcome;
+
 /// A socket of libmnl, which may move between threads and lend its descriptor.
 pub(crate) struct MnlSocket(mnl::Socket);
 
@@ -39,11 +41,7 @@ pub fn set_int_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value: c_
             length,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    outcome(result)
 }
 
 /// Attaches a filter (classic BPF) to a socket: what it refuses is not received.
@@ -67,11 +65,7 @@ pub fn attach_filter(fd: BorrowedFd<'_>, filter: &[libc::sock_filter]) -> io::Re
             length,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    outcome(result)
 }
 
 /// Disconnects a TCP socket, with a reset if it is connected, so that it can be used again: connect(2), on `AF_UNSPEC`.
@@ -84,11 +78,7 @@ pub fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     let length = socklen_t::try_from(size_of::<libc::sockaddr>()).map_err(io::Error::other)?;
     // SAFETY: the pointer and the length are those of a live local.
     let result = unsafe { libc::connect(fd.as_raw_fd(), &raw const nowhere, length) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    outcome(result)
 }
 
 /// Takes over a descriptor that this process was started with; each number once, before any other file is opened.
@@ -123,9 +113,6 @@ pub fn netns_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
             &raw mut length,
         )
     };
-    if result == 0 {
-        Ok(cookie)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    outcome(result)?;
+    Ok(cookie)
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::AsRawFd as _;
 
+use super::outcome::outcome;
+
 /// Returns the hour, minute and second of the day in the machine's time zone.
 pub fn local_time(seconds_since_1970: i64) -> (i32, i32, i32) {
     // SAFETY: integers and a pointer, for which all zeroes is valid.
@@ -24,11 +26,7 @@ pub fn local_time(seconds_since_1970: i64) -> (i32, i32, i32) {
 pub(crate) fn await_rcu_readers() -> io::Result<()> {
     // SAFETY: three integers and no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    outcome(result)
 }
 
 /// Clears the ambient capabilities of this thread: programs that it starts afterwards do not have the capabilities of this process,
@@ -41,11 +39,7 @@ pub(crate) fn await_rcu_readers() -> io::Result<()> {
 pub fn clear_ambient_capabilities() -> io::Result<()> {
     // SAFETY: five integers and no pointers.
     let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    outcome(result)
 }
 
 /// Closes all files that this process has open, but for the standard streams, in the programs that it starts afterwards. Files
@@ -58,11 +52,7 @@ pub fn close_files_on_exec() -> io::Result<()> {
     let flags = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).map_err(io::Error::other)?;
     // SAFETY: three integers and no pointers.
     let result = unsafe { libc::close_range(FIRST, libc::c_uint::MAX, flags) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    outcome(result)
 }
 
 /// Reads one of the old `ethtool_value` settings of an interface.
