@@ -99,7 +99,7 @@ def prepare():
     cargo = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "bin"
     os.environ["PATH"] = f"{cargo}:{os.environ['PATH']}:/usr/sbin:/sbin"
     say("build")
-    subprocess.run(["cargo", "build", "--release", "--locked", "--bins", "--example", "load"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--release", "--locked", "--bins", "--example", "load", "--example", "last_hour"], cwd=ROOT, check=True)
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release" / "tcpgw"
 
 

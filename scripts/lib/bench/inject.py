@@ -1,14 +1,18 @@
 """Puts flows into conntrack, by netlink: as many in a second as real connections would take minutes for.
 
-python3 injector.py FIRST NUMBER    in the network namespace that it runs in
+python3 injector.py FIRST NUMBER             in the network namespace that it runs in
+python3 injector.py FIRST NUMBER PER_SECOND  deletes so many in a second instead; prints the seconds, and those of its processor time
 
 Flow n is of backend n // PER_BACKEND of one service, balanced by tcpgw: translated, masqueraded, marked, established.
 Source of the format: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 """
 
+import json
+import resource
 import socket
 import struct
 import sys
+import time
 
 PUBLIC = "203.0.113.1"
 PUBLIC_PORT = 20003
@@ -18,7 +22,7 @@ MARK = 0x800000
 TIMEOUT = 3600
 
 NETLINK_NETFILTER = 12
-IPCTNL_MSG_CT_NEW, IPCTNL_MSG_CT_GET = 0x100, 0x101
+IPCTNL_MSG_CT_NEW, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 0x100, 0x101, 0x102
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 1, 4, 0x200, 0x400
 NLMSG_ERROR = 2
 NESTED = 0x8000
@@ -27,6 +31,8 @@ SEEN_REPLY_ASSURED_CONFIRMED = 2 | 4 | 8
 ESTABLISHED = 3
 EEXIST, EINVAL = 17, 22
 AT_ONCE = 400
+# As few at a time as there are in 10 ms.
+SLICES = 100
 
 
 def backend(number):
@@ -64,10 +70,13 @@ REST = (attribute(CT_TIMEOUT, struct.pack(">I", TIMEOUT)) + attribute(CT_MARK, s
         + nest(PROTOINFO, nest(1, attribute(1, bytes([ESTABLISHED])))))
 
 
+def client_of(number):
+    return struct.pack(">I", (100 << 24) + number // 60_000), struct.pack(">H", 1024 + number % 60_000)
+
+
 def flow(number, seq):
     to, order = divmod(number, PER_BACKEND)
-    client = struct.pack(">I", (100 << 24) + number // 60_000)
-    client_port = struct.pack(">H", 1024 + number % 60_000)
+    client, client_port = client_of(number)
     gateway, gateway_port = socket.inet_aton("10.2.255.1"), struct.pack(">H", 1024 + order)
     return message(seq, IPCTNL_MSG_CT_NEW, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, b"".join((
         ends(TUPLE_ORIG, client, client_port, PUBLIC_BYTES, PUBLIC_PORT_BYTES),
@@ -94,6 +103,25 @@ def inject(first, number):
             seq += 1
 
 
+def delete(first, number, per_second):
+    """Seconds, and seconds of the processor in the kernel: what the deletion and its report take there."""
+    each = max(1, per_second // SLICES)
+    batches = []
+    for begin in range(first, first + number, each):
+        batch = [message(1, IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST, ends(TUPLE_ORIG, *client_of(at), PUBLIC_BYTES, PUBLIC_PORT_BYTES))
+                 for at in range(begin, min(begin + each, first + number))]
+        batches.append(b"".join([*batch, message(2, IPCTNL_MSG_CT_GET, NLM_F_REQUEST | NLM_F_ACK, b"")]))
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
+        netlink.bind((0, 0))
+        netlink.setsockopt(socket.SOL_SOCKET, 32, 1 << 21)  # SO_SNDBUFFORCE
+        before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_stime, time.monotonic()
+        for sent, batch in enumerate(batches):
+            time.sleep(max(0, begin + sent * each / per_second - time.monotonic()))
+            netlink.send(batch)
+            wait_for(netlink, 2)
+        return {"seconds": time.monotonic() - begin, "kernel": resource.getrusage(resource.RUSAGE_SELF).ru_stime - before}
+
+
 def wait_for(netlink, last):
     while True:
         answers = netlink.recv(1 << 16)
@@ -107,4 +135,8 @@ def wait_for(netlink, last):
 
 
 if __name__ == "__main__":
-    inject(int(sys.argv[1]), int(sys.argv[2]))
+    arguments = [int(argument) for argument in sys.argv[1:]]
+    if len(arguments) == 3:
+        print(json.dumps(delete(*arguments)))
+    else:
+        inject(*arguments)

@@ -1,13 +1,15 @@
 """What a scrape of the metrics takes, and what it costs the daemon, with many services."""
 
 import http.client
+import json
 import os
 import time
 
 from bench import states
+from bench.chromium import browser
 from bench.daemon import UNASKED
 from bench.daemon_lab import Daemon, Follower, StateFile, inside, network
-from bench.lab import Lab, say
+from bench.lab import Lab, say, wait_until
 from bench.report import Target, table
 from bench.sampling import median, percentile
 
@@ -21,6 +23,9 @@ PAUSE = 5.0
 # Seconds after which the daemon has given back what it needed for a moment only: it does so every minute.
 REST = 62
 READS = b"tcpgw_kernel_reads_total "
+# Pages of the dashboard, and what they are in the report.
+PAGES = {"/": "overview", "/services": "table of services", "/services?sort=pace": "the same, sorted by new connections",
+         "/services?q=app-77": "the same, filtered", "/services/app-77": "a service"}
 SCOPES = {"service": "/metrics?scope=service", "backend": "/metrics?scope=backend"}
 
 
@@ -30,22 +35,32 @@ def measure(options):
     with Lab() as lab:
         gateway, _ = network(lab)
         file = StateFile(lab, count)
+        rest_probes(file)
         config = lab.file("config.toml", f'[web]\nlisten = "{AT[0]}:{AT[1]}"\n')
         with inside(gateway):
             daemon = Daemon(lab, gateway, options.tcpgw, "--config", config, "--state", file.path)
-            daemon.await_healthy(file.backends, 300)
+            wait_until(lambda: daemon.about()["health"].get("healthy", 0) >= file.backends * 0.99, "backends to be healthy", 300)
             time.sleep(3 if options.quick else REST)
             before = daemon.megabytes()
             forget_peak(daemon)
             found = {scope: scrapes(path, rounds, options) for scope, path in SCOPES.items()}
             plain = beside(lab, gateway, rounds)
+            shown = pages(lab, gateway, rounds)
             peak = daemon_peak(daemon) - before
             time.sleep(3 if options.quick else REST)
             rest = daemon.megabytes() - before
             delays = changes(daemon, file, 10 if options.quick else 100)
             daemon.end()
-    return {"load": os.getloadavg(), "services": count, "backends": states.PER_SERVICE, "scrapes": found, "plain": plain,
+    return {"load": os.getloadavg(), "services": count, "backends": states.PER_SERVICE, "scrapes": found, "plain": plain, "pages": shown,
             "megabytes": {"before": before, "peak": peak, "rest": rest}, "changes": delays}
+
+
+def rest_probes(file):
+    """Probes are rare and patient: what the metrics cost beside them, on a machine that does other things too, is measured here."""
+    for index, service in enumerate(file.services):
+        service["health"] = {"interval": "60s", "timeout": "20s"}
+        file.texts[index] = json.dumps(service)
+    file.write()
 
 
 def get(path, at=AT):
@@ -90,6 +105,23 @@ def beside(lab, gateway, rounds):
     gateway.start("nginx", "-p", lab.directory, "-e", "stderr", "-c", lab.file("plain.conf", text))
     gateway.await_listener(PLAIN[1])
     return [get("/metrics", PLAIN)[0] for _ in range(rounds)]
+
+
+def pages(lab, gateway, rounds):
+    """Seconds of the dashboard's pages, and milliseconds in a browser, where one is installed; an empty page of nginx beside them."""
+    say("pages of the dashboard")
+    (lab.directory / "plain" / "empty.html").write_text("<!doctype html><title>empty</title>")
+    urls = {"empty": (PLAIN, "/empty.html"), **{path: (AT, path) for path in PAGES}}
+    found = {name: {"seconds": [], "browser": []} for name in urls}
+    with browser(lab, gateway) as chosen:
+        for _ in range(min(rounds, 10)):
+            for name, (at, path) in urls.items():
+                seconds, text = get(path, at)
+                found[name]["seconds"].append(seconds)
+                found[name]["bytes"] = len(text)
+                if chosen:
+                    found[name]["browser"].append(chosen.open(f"http://{at[0]}:{at[1]}{path}"))
+    return found
 
 
 def forget_peak(daemon):
@@ -137,6 +169,9 @@ def targets(raw):
         Target("10,000 services x 4, a scrape with ?scope=backend, median in ms", median(scrapes["backend"]["fresh"]) * 1000,
                at_most=300),
         Target("10,000 services x 4, MB of memory for scrapes, at most at any time", memory["peak"], at_most=50),
+        Target("10,000 services, the slowest page of the dashboard in a browser, median in ms",
+               max((median([page["milliseconds"] for page in raw["pages"][path]["browser"]]) for path in PAGES if raw["pages"][path]["browser"]),
+                   default=None), at_most=1000),
         Target("a change beside a scrape, median of that without one", median(delays["beside"]) / median(delays["alone"]), at_most=1.5),
     ]
 
@@ -160,7 +195,20 @@ def report(raw):
         f"The daemon has {memory['before']:.1f} MB before the first scrape, at most {memory['peak']:.1f} MB more during scrapes, and "
         f"{memory['rest']:.1f} MB more a minute later. A change of a limit is in the kernel after {median(delays['alone']) / 1000:.1f} ms (median; "
         f"99 %: {percentile(delays['alone'], 99) / 1000:.1f} ms), and beside a scrape with backends after {median(delays['beside']) / 1000:.1f} ms "
-        f"({percentile(delays['beside'], 99) / 1000:.1f} ms)."])
+        f"({percentile(delays['beside'], 99) / 1000:.1f} ms).", "", *report_pages(raw["pages"])])
+
+
+def report_pages(pages):
+    rows = []
+    for name, page in pages.items():
+        shown = page["browser"]
+        rows.append([PAGES.get(name, "an empty page of nginx"), f"{page['bytes'] / 1000:,.1f} kB", f"{median(page['seconds']) * 1000:.0f} ms",
+                     f"{max(page['seconds']) * 1000:.0f} ms", f"{max((one['rows'] for one in shown), default=0)}",
+                     f"{median([one['milliseconds'] for one in shown]):.0f} ms" if shown else "not measured"])
+    return ["### The dashboard", "",
+            "With the same number of services. A page has a bounded number of rows, whatever the number of services. \"In a browser\" is the time "
+            "from the request until headless Chromium has loaded and laid out the page with its style, script and plot.", "",
+            *table(("page", "text", "answer, median", "slowest", "rows", "in a browser, median"), rows)]
 
 
 def plots(_):

@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 
-NAMES = ("control", "data", "churn", "daemon", "flush", "limits", "scale", "addon", "metrics")
+NAMES = ("control", "data", "churn", "daemon", "flush", "limits", "scale", "addon", "metrics", "traffic")
 
 
 def all_sections():
