@@ -1,7 +1,7 @@
 //! Transport of a listener of the daemon: TLS, or plain HTTP where that is safe.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -45,6 +45,18 @@ pub enum TransportError {
         /// Address of the listener.
         listen: SocketAddr,
     },
+    /// No client can connect to the address.
+    #[error(
+        "{section}.listen is {listen}, {what}: name an address of this machine, or 0.0.0.0 or [::] for all of them"
+    )]
+    Nowhere {
+        /// Section of the configuration.
+        section: &'static str,
+        /// Address of the listener.
+        listen: SocketAddr,
+        /// Kind of the address.
+        what: &'static str,
+    },
     /// One of the two files is missing.
     #[error("{0}.tls_cert and {0}.tls_key go together: set both or none")]
     HalfTls(&'static str),
@@ -58,8 +70,8 @@ impl Transport {
     /// `behind_proxy`.
     ///
     /// # Errors
-    /// Fails with [`TransportError`] when the keys contradict each other, or leave an address that is not loopback without
-    /// encryption.
+    /// Fails with [`TransportError`] when the keys contradict each other, leave an address that is not loopback without
+    /// encryption, or name a port or an address to which no client can connect.
     pub fn new(
         section: &'static str,
         listen: SocketAddr,
@@ -68,6 +80,9 @@ impl Transport {
     ) -> Result<Self, TransportError> {
         if listen.port() == 0 {
             return Err(TransportError::NoPort { section, listen });
+        }
+        if let Some(what) = is_no_place(listen) {
+            return Err(TransportError::Nowhere { section, listen, what });
         }
         match (files, behind_proxy) {
             ((Some(_), Some(_)), true) => Err(TransportError::Both(section)),
@@ -100,6 +115,34 @@ impl Transport {
     }
 }
 
+/// Returns the kind of an address to which no client can connect; `None` for all others.
+pub fn unreachable(address: IpAddr) -> Option<&'static str> {
+    match address.to_canonical() {
+        address if address.is_unspecified() => Some("the address of no machine"),
+        address if address.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(address) if address.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V4(address) if address.octets()[0] == 0 => Some("an address of no machine (0.0.0.0/8)"),
+        IpAddr::V4(address) if address.octets()[0] >= 240 => Some("a reserved address (240.0.0.0/4)"),
+        IpAddr::V4(address) if address.is_link_local() => Some("a link-local address, which is not routed"),
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            Some("a link-local address, which needs a zone that a URL of TCP_URL does not have")
+        }
+        _ => None,
+    }
+}
+
+/// Returns the kind of an address at which no client can reach a listener; `None` for all others.
+fn is_no_place(listen: SocketAddr) -> Option<&'static str> {
+    match listen {
+        any if any.ip().is_unspecified() => None,
+        SocketAddr::V4(four) if four.ip().is_link_local() => None,
+        SocketAddr::V6(six) if six.ip().is_unicast_link_local() => {
+            (six.scope_id() == 0).then_some("a link-local address without its zone, such as [fe80::1%2]")
+        }
+        other => unreachable(other.ip()),
+    }
+}
+
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -107,5 +150,38 @@ impl fmt::Display for Transport {
             Self::Plain { behind_proxy: true } => "behind a proxy",
             Self::Plain { behind_proxy: false } => "plain, on loopback",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_where_clients_can_reach_it() {
+        let listens = |text: &str| Transport::new("web", text.parse().unwrap(), (None, None), true);
+        for good in [
+            "0.0.0.0:1",
+            "[::]:1",
+            "127.0.0.1:1",
+            "203.0.113.1:1",
+            "169.254.1.1:1",
+            "[fe80::1%2]:1",
+            "[2001:db8::1]:1",
+        ] {
+            assert!(listens(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+            "0.0.0.1:1",
+            "240.0.0.1:1",
+            "[ff02::1]:1",
+            "[fe80::1]:1",
+            "[::ffff:224.0.0.1]:1",
+        ] {
+            let error = listens(bad).unwrap_err();
+            assert!(matches!(error, TransportError::Nowhere { .. }), "{bad}: {error}");
+        }
     }
 }

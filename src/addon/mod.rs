@@ -9,6 +9,7 @@ mod decision;
 pub mod dialect;
 pub mod digest;
 mod fingerprint;
+mod host;
 pub mod id;
 mod lifecycle;
 mod plan;

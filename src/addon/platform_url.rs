@@ -6,7 +6,9 @@ use axum::http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use thiserror::Error;
 
+use super::host::host;
 use super::id::PlatformId;
+use crate::transport::unreachable;
 
 /// Maximum length of a template, in bytes.
 const MAX_LEN: usize = 2048;
@@ -54,6 +56,13 @@ impl FromStr for PlatformUrl {
         let Some(authority) = authority else {
             return Err(PlatformUrlError("it has no host"));
         };
+        if host(authority.host()).is_none() {
+            return Err(PlatformUrlError("its host is neither a name nor an address"));
+        }
+        let bare = authority.host().trim_matches(['[', ']']);
+        if bare.parse().is_ok_and(|address| unreachable(address).is_some()) {
+            return Err(PlatformUrlError("no browser can connect to its address"));
+        }
         if authority.as_str().contains('@') {
             return Err(PlatformUrlError("it names a user"));
         }
@@ -112,6 +121,9 @@ mod tests {
             ("https://{app}.example.com/", "in the host"),
             ("https://user:word@example.com/", "a user"),
             ("https://example.com:99999/", "its port"),
+            ("https://256.1.1.1/", "neither a name nor an address"),
+            ("https://a..b/", "neither a name nor an address"),
+            ("https://0.0.0.0/", "no browser can connect"),
             ("https://example.com/{id}", "the only part"),
             ("https://example.com/ x", "cannot be read"),
             ("https://example.com/\"onclick=x", "percent-encoded"),

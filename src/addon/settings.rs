@@ -8,10 +8,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use thiserror::Error;
 
+use super::host::host;
 use super::id::{Guid, PlanName};
 use super::plan::{AddonPlan, PlanError, Plans, Price};
 use super::platform_url::{PlatformUrl, PlatformUrlError};
-use crate::transport::{Transport, TransportError};
+use crate::transport::{Transport, TransportError, unreachable};
 use tcpgw_core::model::duration;
 use tcpgw_core::model::limit::MAX_PPS;
 use tcpgw_core::model::{Fences, PortRange};
@@ -220,20 +221,6 @@ impl PlanSection {
     }
 }
 
-/// Returns the kind of an address to which no client can connect; `None` for all others.
-fn unreachable(address: IpAddr) -> Option<&'static str> {
-    match address.to_canonical() {
-        address if address.is_unspecified() => Some("the address of no machine"),
-        address if address.is_multicast() => Some("a multicast address"),
-        IpAddr::V4(address) if address.is_broadcast() => Some("the broadcast address"),
-        IpAddr::V4(address) if address.octets()[0] == 0 => Some("an address of no machine (0.0.0.0/8)"),
-        IpAddr::V6(address) if address.is_unicast_link_local() => {
-            Some("a link-local address, which needs a zone that a URL of TCP_URL does not have")
-        }
-        _ => None,
-    }
-}
-
 /// Returns whether a host leads each client to its own machine.
 pub fn is_loopback(host: &str) -> bool {
     let address = host
@@ -241,28 +228,6 @@ pub fn is_loopback(host: &str) -> bool {
         .map(|address| address.to_canonical().is_loopback());
     let name = host.strip_suffix('.').unwrap_or(host);
     address.unwrap_or(name == "localhost" || name.ends_with(".localhost"))
-}
-
-/// Returns a host name in its usual form (RFC 1123, 2.1), or an address.
-fn host(text: &str) -> Option<String> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Some(address.to_string());
-    }
-    let is_label = |label: &str| {
-        let is_plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        (1..=63).contains(&label.len()) && is_plain && !label.starts_with('-') && !label.ends_with('-')
-    };
-    let is_name = text.len() <= 253 && text.split('.').all(is_label);
-    // A name whose last label is a number is read as an address by resolvers.
-    let is_number = text
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
-    (is_name && !is_number).then(|| text.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -334,6 +299,8 @@ mod tests {
             ("tcp-gateway-1.example.com", "224.0.0.1", "a multicast address"),
             ("tcp-gateway-1.example.com", "ff02::1", "a multicast address"),
             ("tcp-gateway-1.example.com", "fe80::1", "a link-local address"),
+            ("tcp-gateway-1.example.com", "169.254.1.1", "a link-local address"),
+            ("tcp-gateway-1.example.com", "240.0.0.1", "a reserved address"),
             ("127.0.0.1:8080", "127.0.0.1:0", "addon.listen is 127.0.0.1:0"),
             ("credentials", "quarantine = '800h'\ncredentials", "addon.quarantine"),
             (
@@ -363,22 +330,6 @@ mod tests {
         }
         for host in ["203.0.113.1", "2001:db8::1", "gw.example.com", "localhost.example.com"] {
             assert!(!is_loopback(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn hosts_are_names_or_addresses() {
-        for (text, expected) in [
-            ("GW.example.com", "gw.example.com"),
-            ("203.0.113.1", "203.0.113.1"),
-            ("2001:db8::1", "2001:db8::1"),
-            ("[2001:db8::1]", "2001:db8::1"),
-            ("localhost", "localhost"),
-        ] {
-            assert_eq!(host(text).as_deref(), Some(expected));
-        }
-        for bad in ["", ".", "a..b", "-a", "a-", "a_b", "203.0.113", "a/b", "a:1"] {
-            assert_eq!(host(bad), None, "{bad:?}");
         }
     }
 }

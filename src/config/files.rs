@@ -168,6 +168,11 @@ fn files(places: Places<'_>, settings: &DaemonSettings, config: &Config) -> Vec<
             add(&name, path, false);
         }
     }
+    for hook in &config.hooks {
+        for (what, path) in hook.files() {
+            add(&format!("{what} of the hook \"{}\"", hook.name), path, false);
+        }
+    }
     files
 }
 

@@ -166,7 +166,8 @@ fn named(config: &Config) -> Vec<PathBuf> {
         files.extend(addon.transport.files());
     }
     files.extend(config.web.iter().flat_map(WebSettings::files));
-    files.extend(config.hooks.iter().flat_map(HookSettings::files));
+    let of_hooks = config.hooks.iter().flat_map(HookSettings::files);
+    files.extend(of_hooks.map(|(_, path)| path.to_owned()));
     files
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -255,11 +255,18 @@ fn is_name(text: &str) -> bool {
 }
 
 impl HookSettings {
-    /// Returns the files that it needs.
-    pub fn files(&self) -> Vec<PathBuf> {
+    /// Returns the files that the hook runs or reads, each with what it is.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
         match &self.target {
-            HookTarget::Program(program) => vec![program.path.clone()],
-            HookTarget::Url(url) => [&url.secret, &url.authorities].into_iter().flatten().cloned().collect(),
+            HookTarget::Program(program) => vec![("the program", &program.path)],
+            HookTarget::Url(url) => {
+                let secret = url.secret.as_deref().map(|path| ("the key (secret_file)", path));
+                let authorities = url
+                    .authorities
+                    .as_deref()
+                    .map(|path| ("the certificates (ca_file)", path));
+                secret.into_iter().chain(authorities).collect()
+            }
         }
     }
 }
@@ -308,7 +315,7 @@ mod tests {
                 (hook.name.as_str(), hook.timeout.as_millis()),
                 ("hooks.example.com", 500)
             );
-            assert_eq!(hook.files(), [PathBuf::from("/s")]);
+            assert_eq!(hook.files(), [("the key (secret_file)", Path::new("/s"))]);
             assert!(!format!("{hook:?}").contains("token"), "{hook:?}");
             let HookTarget::Url(url) = hook.target else { panic!() };
             assert_eq!(url.target, target);

@@ -198,7 +198,7 @@ fn wait_for(requests: &Receiver<String>, beginning: &str) {
 fn an_interrupted_check_removes_what_it_made() {
     let dir = tempfile::tempdir().expect("a directory");
     let login = login(dir.path());
-    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+    for (signal, code) in [(Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let (url, requests) = provider(|line, stream| match line.split(' ').next() {
             Some("POST") if line.starts_with("POST / ") => reply(stream, 201, r#"{"id": "made"}"#),
             Some("DELETE") => reply(stream, 204, ""),

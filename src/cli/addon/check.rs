@@ -41,6 +41,8 @@ struct Edge {
 struct CheckSignals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal was closed.
+    hang_up: Signal,
     /// The number of the first that came.
     came: Option<u8>,
 }
@@ -225,12 +227,14 @@ impl CheckSignals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
             came: None,
         })
     }
 
     async fn next(&mut self) -> u8 {
         tokio::select! {
+            Some(()) = self.hang_up.recv() => 1,
             Some(()) = self.interrupt.recv() => 2,
             Some(()) = self.terminate.recv() => 15,
             else => std::future::pending().await,

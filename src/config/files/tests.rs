@@ -40,7 +40,9 @@ impl Place {
             "[daemon]\nflow_log = {}\nstore = {}\nstate = {}\nsocket = {}\nsocket_readonly = {}\n\
              [web]\nlisten = '127.0.0.1:9464'\ntoken_file = {}\n{tls}\n\
              [addon]\nlisten = '127.0.0.1:9443'\nhost = 'gateway.example.com'\nports = '20000-20009'\ncredentials = {}\n{tls}\n\
-             plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]\n",
+             plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]\n\
+             [[hooks]]\non = ['backend_unhealthy']\nrun = [{}, 'argument']\n\
+             [[hooks]]\non = ['backend_unhealthy']\nurl = 'https://hooks.example.com/'\nsecret_file = {}\nca_file = {}\n",
             at(flow_log),
             at(store),
             at("state.json"),
@@ -48,6 +50,9 @@ impl Place {
             at("look.sock"),
             at("token"),
             at("cred.toml"),
+            at("notify.sh"),
+            at("hook.key"),
+            at("authorities.pem"),
         );
         fs::write(self.path("config.toml"), text).unwrap();
     }
@@ -86,6 +91,9 @@ fn a_file_that_the_daemon_writes_is_used_for_nothing_else() {
         ("tcpgw.sock", "daemon.socket"),
         ("tcpgw.sock.lock", "daemon.socket"),
         ("look.sock", "daemon.socket_readonly"),
+        ("notify.sh", "the program of the hook \"notify.sh\""),
+        ("hook.key", "secret_file"),
+        ("authorities.pem", "ca_file"),
     ];
     for (name, words) in others {
         for (flow_log, store, written) in [(name, "db", "daemon.flow_log"), ("flows.log", name, "daemon.store")] {
