@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for name in black_box(&names) {
         black_box(name.len());
     }
-    let walk = processor_time()? - begun;
+    let walk = processor_time()?.saturating_sub(begun);
     let found = json!({
         "services": count,
         "names": {"kilobytes": of_names, "sample_ms": milliseconds(walk)},
@@ -46,7 +46,7 @@ fn hour(names: &[String], connections: u64) -> Result<Value, Box<dyn Error>> {
         let sample = HourSample::new(&totals, connections);
         hour.take(STEP * number, names.iter().map(|name| (&**name, sample)));
     }
-    let mean = (processor_time()? - begun) / u32::try_from(samples)?;
+    let mean = processor_time()?.saturating_sub(begun) / u32::try_from(samples)?;
     let kilobytes = resident()?.saturating_sub(before);
     assert_eq!(black_box(&hour).len(), names.len());
     Ok(json!({"kilobytes": kilobytes, "sample_ms": milliseconds(mean)}))
