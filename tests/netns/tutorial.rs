@@ -109,7 +109,9 @@ fn each_command_line_prints_what_the_tutorial_shows() {
     symlink(TCPGW, directory.path().join("bin/tcpgw")).expect("a link");
     let mut script = MACHINE.to_owned();
     for (number, (command, _)) in commands.iter().enumerate() {
-        let _ = writeln!(script, "echo {MARK} {number}\n{command}\nsleep 1.2");
+        // What runs in the background has to start first.
+        let pause = if command.ends_with('&') { "4" } else { "1.2" };
+        let _ = writeln!(script, "echo {MARK} {number}\n{command}\nsleep {pause}");
     }
     let _ = writeln!(
         script,
