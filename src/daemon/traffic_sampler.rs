@@ -243,7 +243,7 @@ impl TrafficSampler {
         match drained {
             Ok(drained) => {
                 self.is_busy = drained.messages > 0;
-                lose(self.log.as_ref(), &mut self.ledger, drained.overruns);
+                overrun(self.log.as_ref(), &mut self.ledger, drained.overruns);
             }
             Err(error) => {
                 self.monitor = None;
@@ -331,9 +331,10 @@ impl TrafficSampler {
         let Some(monitor) = &mut self.monitor else {
             return Ok(());
         };
-        let (mut live, mut reports, mut lost, mut listed) = (LiveFlows::default(), Vec::new(), 0, 0_usize);
+        let (mut live, mut reports, mut listed) = (LiveFlows::default(), Vec::new(), 0_usize);
+        // Reports for which there is no room are in the flow log all the same.
+        let (mut overruns, mut over) = (0, 0);
         let mut receive = |most| {
-            let mut over = 0;
             let drained = monitor.drain(most, |flow, stopped| {
                 note(log, ledger, flow, stopped);
                 if reports.len() < MOST_REPORTS {
@@ -342,7 +343,7 @@ impl TrafficSampler {
                     over += 1;
                 }
             })?;
-            lost += drained.overruns + over;
+            overruns += drained.overruns;
             Ok::<_, KernelError>(drained.messages)
         };
         let mut failed = Ok(0);
@@ -360,7 +361,8 @@ impl TrafficSampler {
         failed?;
         // A report is sent before its flow leaves the table: all reports of flows that are not listed are here now.
         while receive(AT_ONCE)? == AT_ONCE {}
-        lose(self.log.as_ref(), &mut self.ledger, lost);
+        overrun(self.log.as_ref(), &mut self.ledger, overruns);
+        self.ledger.lost(over);
         self.ledger.flows(live, reports);
         Ok(())
     }
@@ -400,16 +402,18 @@ impl TrafficSampler {
     /// Tells the main loop why connections are missing in the flow log, if they are.
     fn tell_trouble(&mut self) {
         let trouble = self.log.as_ref().and_then(|(log, _)| {
-            let (lost, trouble) = log.state();
-            if lost > self.lost.0 {
-                self.lost = (lost, Some(Instant::now()));
+            let (missing, trouble) = log.state();
+            if missing.all() > self.lost.0 {
+                self.lost = (missing.all(), Some(Instant::now()));
             }
             let are_off = || std::fs::read_to_string(EVENTS).is_ok_and(|value| value.trim() == "0");
             let is_recent = self.lost.1.is_some_and(|at| at.elapsed() < TOLD);
             match trouble {
                 Some(why) => Some(format!("the flow log cannot be written: {why}")),
-                None if are_off() => Some("the kernel reports no ended connections: sysctl -w net.netfilter.nf_conntrack_events=1".into()),
-                None => is_recent.then(|| format!("{lost} connections or more are missing in the flow log: they ended faster than they could be written")),
+                None if are_off() => Some(
+                    "the kernel reports no ended connections: sysctl -w net.netfilter.nf_conntrack_events=1".into(),
+                ),
+                None => is_recent.then(|| missing.to_string()),
             }
         });
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
@@ -436,10 +440,11 @@ fn note(log: Log<'_>, ledger: &Ledger, flow: &Flow, stopped: Option<u64>) {
     }
 }
 
-fn lose(log: Log<'_>, ledger: &mut Ledger, reports: u64) {
-    ledger.lost(reports);
+/// Notes that the kernel's queue of reports was full so many times.
+fn overrun(log: Log<'_>, ledger: &mut Ledger, times: u64) {
+    ledger.lost(times);
     if let Some((log, _)) = log {
-        log.lost(reports);
+        log.overrun(times);
     }
 }
 

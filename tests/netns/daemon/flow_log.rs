@@ -11,6 +11,7 @@ use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
+use crate::store::{tmpfs, with_own_mounts};
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
@@ -95,4 +96,53 @@ fn each_connection_that_has_ended_is_a_line() {
     );
     net.connect("client", at(PUBLIC[0], 2001)).expect("a connection");
     daemon.stop();
+}
+
+/// A disk that is full for a time tears no line. What waited is written when there is room.
+#[test]
+fn a_full_disk_leaves_whole_lines() {
+    with_own_mounts(|| {
+        let net = Net::new();
+        let _server = net.serve("b1", 3000, Behaviour::Greet);
+        net.want(state([service("web", 2001, &["b1"], 3000, json!({}))]));
+        let directory = net.file("log");
+        fs::create_dir(&directory).expect("a directory");
+        tmpfs(&directory, "64k");
+        let (log, filler) = (directory.join("flows.log"), directory.join("filler"));
+        let option = format!("--flow-log={}", log.to_str().expect("text"));
+        let mut daemon = net.daemon(&[&option]);
+        daemon.settles(2);
+        assert!(wait_until(PATIENCE, || log.exists()));
+        daemon.get("/v1/status");
+        let reset = |times: usize| {
+            for _ in 0..times {
+                let conn = net.connect("client", at(PUBLIC[0], 2001)).expect("a connection");
+                conn.reset().expect("a reset");
+            }
+        };
+        reset(1);
+        assert!(wait_until(PATIENCE, || !lines(&log).is_empty()));
+
+        drop(fs::write(&filler, vec![0; 64 << 10]));
+        let problems = || daemon.get("/v1/daemon")["problems"].to_string();
+        // A line has about 200 bytes, and the file's last page room for 4,096 at most.
+        reset(60);
+        assert!(wait_until(PATIENCE, || problems().contains("No space left on device")));
+        let there = fs::read_to_string(&log).expect("text");
+        assert!(there.ends_with("}\n") && lines(&log).len() < 61, "{there}");
+
+        fs::remove_file(&filler).expect("removed");
+        reset(20);
+        assert!(
+            wait_until(PATIENCE, || lines(&log).len() == 81),
+            "{}",
+            lines(&log).len()
+        );
+        assert!(
+            wait_until(PATIENCE, || !problems().contains("flow_log")),
+            "{}",
+            problems()
+        );
+        daemon.stop();
+    });
 }
