@@ -180,16 +180,16 @@ fn readers_of_a_pipe_in_scripts_read_to_its_end() {
     assert!(pipes >= 20, "only {pipes} lines with pipes");
 }
 
-fn read(path: &Path) -> String {
+pub(super) fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", name(path)))
 }
 
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned()
 }
 
 /// Documents and scripts, without what measurements have left.
-fn files() -> Vec<PathBuf> {
+pub(super) fn files() -> Vec<PathBuf> {
     let all = PLACES.iter().flat_map(|place| source_tests::files(&root().join(place)));
     let is_text = |path: &PathBuf| {
         let of = path.extension().map(|of| of.to_string_lossy().into_owned());
@@ -249,7 +249,7 @@ fn blocks(text: &str) -> Vec<String> {
 
 /// Returns the texts between backticks on one line, as they are shown. A Rust text may go on in the next line after a
 /// backslash.
-fn spans(text: &str) -> Vec<String> {
+pub(super) fn spans(text: &str) -> Vec<String> {
     let mut joined = String::new();
     let mut goes_on = false;
     for line in text.lines() {

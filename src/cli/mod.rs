@@ -54,6 +54,8 @@ mod service;
 mod status;
 mod table;
 mod teardown;
+#[cfg(test)]
+mod told_command_tests;
 mod top;
 mod up;
 mod usage;
