@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod condition;
+pub mod drained;
 pub mod drops;
 pub mod facts;
 pub mod flows;

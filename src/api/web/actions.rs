@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, Limited};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::form_key::FormKey;
+use self::form_key::{FormKey, FormValue};
 use self::orders::{ActionOrders, RefusedAction};
 use self::pages::{confirmation, done, refusal};
 pub(super) use self::wanted::WantedAction;
@@ -48,6 +48,12 @@ pub(super) struct WebActions {
 /// Fields of a form.
 struct ActionFields {
     token: String,
+    time: Option<String>,
+}
+
+/// A form of this site, which orders now: its value, and the duration that it has.
+struct JudgedForm {
+    value: FormValue,
     time: Option<String>,
 }
 
@@ -85,12 +91,18 @@ impl WebActions {
         body: Body,
     ) -> Response<Body> {
         match self.judge(site, action, &parts.headers, body).await {
-            Ok(time) => {
+            Ok(form) => {
                 tracing::info!(%from, %action, "ordered through the dashboard");
                 let by = author::daemon(Some(from));
-                match self.orders.carry_out(action, time.as_deref(), by).await {
+                match self.orders.carry_out(action, form.time.as_deref(), by).await {
                     Ok(()) => done(action),
-                    Err((status, text)) => refusal(status, &text, action),
+                    Err((status, text)) => {
+                        // After other errors it is not known whether something was done.
+                        if let Some(key) = self.key.as_ref().filter(|_| status.is_client_error()) {
+                            key.give_back(form.value);
+                        }
+                        refusal(status, &text, action)
+                    }
                 }
             }
             Err((status, text)) => {
@@ -111,14 +123,14 @@ impl WebActions {
         Ok((self.key.as_ref().ok_or_else(no_key)?, token))
     }
 
-    /// Reads a form, and checks that it is one of this site for this action. Returns the duration that it has.
+    /// Reads a form, and checks that it is one of this site for this action, and was not sent before.
     async fn judge(
         &self,
         site: &Web,
         action: &WantedAction,
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<Option<String>, RefusedAction> {
+    ) -> Result<JudgedForm, RefusedAction> {
         let (key, token) = self.may_order(site)?;
         if !same_site::is_own(headers, site.is_behind_proxy()) {
             let text = "This order did not come from a page of this dashboard: nothing was done. Open the page here, and order it there.";
@@ -132,13 +144,19 @@ impl WebActions {
         }
         let text = self.read(body).await?;
         let fields = fields(&text);
-        if key.is_valid(token, &action.to_string(), &fields.token, since_1970()) {
-            Ok(fields.time)
-        } else {
+        let now = since_1970();
+        let Some(value) = key.read(token, &action.to_string(), &fields.token, now) else {
             let text =
                 "This form is too old, or the daemon was started anew since: nothing was done. Order it once more.";
-            Err((StatusCode::FORBIDDEN, text.into()))
+            return Err((StatusCode::FORBIDDEN, text.into()));
+        };
+        if !key.spend(value, now) {
+            let text = "This form was sent before, and orders once: nothing was done this time. Go back to the page, and order it there \
+                        once more if you mean it.";
+            return Err((StatusCode::CONFLICT, text.into()));
         }
+        let time = fields.time;
+        Ok(JudgedForm { value, time })
     }
 
     async fn read(&self, body: Body) -> Result<Vec<u8>, RefusedAction> {

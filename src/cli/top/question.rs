@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::query::{OrderKind, PAUSE, TopOrder};
 use super::sample::{ServiceLine, TopSample};
+use crate::view::drained::consequence;
 use tcpgw_core::diff::count;
 
 /// Question before a change.
@@ -52,13 +53,7 @@ impl TopQuestion {
 fn drained(service: Option<&ServiceLine>, backend: SocketAddr) -> String {
     let backends = service.map_or(&[][..], |service| &service.backends);
     let others = backends.iter().filter(|other| other.backend != backend && other.is_up);
-    let connections = match others.count() {
-        0 => "It gets no new connections. NO OTHER BACKEND IS UP: new clients will not be served.".to_owned(),
-        others => format!(
-            "It gets no new connections: they go to {}.",
-            count(others, "other backend")
-        ),
-    };
+    let connections = consequence(others.count());
     let it = backends.iter().find(|of| of.backend == backend);
     format!(
         "{connections} {} may go on for the service's drain_timeout, and are ended then.",

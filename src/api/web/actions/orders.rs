@@ -11,10 +11,12 @@ use crate::api::error::ApiError;
 use crate::api::limits::{MAX_PAUSE, Times};
 use crate::control::reply::ReplySender;
 use crate::control::request::{
-    DaemonRequest, DeploySelector, EditOrder, PauseOrder, Peer, ServiceEdit, ServiceView, UndoOrder,
+    BackendView, DaemonRequest, DeploySelector, EditOrder, PauseOrder, Peer, ServiceEdit, ServiceView, UndoOrder,
 };
 use crate::control::storage::Query;
 use crate::store::Expect;
+use crate::view::drained::consequence;
+use crate::view::status::IN_BALANCE;
 use tcpgw_core::model::{Endpoint, duration};
 use tokio::sync::mpsc;
 
@@ -78,9 +80,16 @@ impl ActionOrders {
             WantedAction::Drain(name, backend) => {
                 let view = self.backend(name, *backend).await?;
                 let time = duration::show(view.listed.service.drain_timeout);
-                let text = format!(
-                    "{backend} gets no new connections any more. Its open connections go on for {time} at most, and are ended then."
-                );
+                let is_up = |other: &&BackendView| {
+                    let health = other.health.as_deref();
+                    other.balanced && health.is_none_or(|health| IN_BALANCE.contains(&health))
+                };
+                let others = view
+                    .backends
+                    .iter()
+                    .filter(|other| other.backend != SocketAddr::from(*backend));
+                let consequence = consequence(others.filter(is_up).count());
+                let text = format!("{consequence} Its open connections go on for {time} at most, and are ended then.");
                 question(format!("Drain {backend} of service {name}?"), text, "Drain")
             }
             WantedAction::Undrain(name, backend) => {

@@ -15,6 +15,8 @@ use crate::control::request::{
 use crate::control::storage::Query;
 use crate::secrets::Owners;
 
+/// Name of a service with three backends, of which one drains.
+const THREE: &str = "three";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const ORIGIN: &str = "http://localhost:9464";
 
@@ -63,6 +65,23 @@ fn view() -> ServiceView {
     }
 }
 
+fn three() -> ServiceView {
+    let view = view();
+    let backend = |host: u8, balanced, health: Option<&'static str>| BackendView {
+        backend: ([10, 0, 0, host], 3000).into(),
+        balanced,
+        health: health.map(Cow::Borrowed),
+        ..view.backends[0].clone()
+    };
+    let backends = vec![
+        backend(1, true, Some("healthy")),
+        backend(2, true, Some("failing")),
+        backend(3, false, Some("healthy")),
+        backend(4, true, Some("unhealthy")),
+    ];
+    ServiceView { backends, ..view }
+}
+
 fn ordered(has_token: bool) -> Ordered {
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("token");
@@ -80,7 +99,12 @@ fn ordered(has_token: bool) -> Ordered {
         while let Some(question) = asked.recv().await {
             match question {
                 DaemonRequest::Service(name, reply) => {
-                    let _ = reply.send((&*name == "web").then(view));
+                    let view = match &*name {
+                        "web" => Some(view()),
+                        THREE => Some(three()),
+                        _ => None,
+                    };
+                    let _ = reply.send(view);
                 }
                 DaemonRequest::Pause(order, reply) => {
                     note(Received::Pause(order));
@@ -218,6 +242,49 @@ async fn each_action_is_asked_twice_and_says_who_ordered_it() {
         panic!("{received:?}")
     };
     assert_eq!(order.edit, ServiceEdit::Drain(vec!["10.0.0.1:3000".parse().unwrap()]));
+}
+
+/// A drain of the last backend that is up is told to be one, also while another one drains.
+#[tokio::test]
+async fn the_drain_of_the_last_backend_is_told() {
+    let ordered = ordered(true);
+    let drain = async |service: &str, host: u8| {
+        let url = format!("/services/{service}/drain?backend=10.0.0.{host}:3000");
+        let (status, _, text) = ordered.asked(&url).await;
+        assert_eq!(status, 200, "{text}");
+        text
+    };
+    let text = drain("web", 1).await;
+    assert!(
+        text.contains("NO OTHER BACKEND IS UP: new clients will not be served."),
+        "{text}"
+    );
+    let text = drain(THREE, 1).await;
+    assert!(text.contains("they go to 1 other backend."), "{text}");
+    let text = drain(THREE, 3).await;
+    assert!(text.contains("they go to 2 other backends."), "{text}");
+}
+
+/// The page of a form is still open in another tab, or in the browser's history.
+#[tokio::test]
+async fn a_form_orders_once() {
+    let ordered = ordered(true);
+    let url = "/services/web/pause";
+    let form = format!("token={}", ordered.token(url));
+    assert_eq!(ordered.sent(url, &browser(), form.clone()).await.0, 303);
+    assert_eq!(ordered.received().len(), 1);
+    let (status, _, text) = ordered.sent(url, &browser(), form).await;
+    assert_eq!(status, 409, "{text}");
+    assert!(
+        text.contains("was sent before") && text.contains("nothing was done"),
+        "{text}"
+    );
+    assert!(ordered.received().is_empty());
+    assert_eq!(
+        ordered.confirmed(url, "").await.0,
+        303,
+        "another form is as good as ever"
+    );
 }
 
 #[tokio::test]
