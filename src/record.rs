@@ -23,6 +23,7 @@ pub use self::encoding::Record;
 use self::encoding::{checked, encode, take};
 pub use self::head::{ApplyNote, Deadline, Head, RecordedPause, StoreRevision, TeardownNote};
 pub use self::journal::{JournalEntry, RecordView, ServiceEntry};
+pub use self::notes::author;
 use crate::run_file;
 use tcpgw_core::ruleset::Ruleset;
 

@@ -17,6 +17,7 @@ use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::addon::{AddonOutcome, AddonRequest, Dialect, PortUse, Refusal, Resource, ResourceTarget, ServiceState};
 use crate::control::storage::Query;
 use crate::metrics::OwnMetrics;
+use crate::record::author;
 use crate::report::AnyReport;
 use crate::store::StoredService;
 use crate::view::snapshot::Snapshot;
@@ -108,13 +109,12 @@ pub struct Peer {
 impl Peer {
     /// Returns the way by which an order came, if not by the socket: `web (192.0.2.7)`.
     pub fn through(&self) -> Option<String> {
-        self.browser.map(|address| format!("web ({address})"))
+        self.browser.map(|_| self.author())
     }
 
-    /// Returns the author of an order, for people: `uid 0`, `uid 0 through web (192.0.2.7)`.
+    /// Returns the author of an order, for people: `uid 0`, `web (192.0.2.7)`.
     pub fn author(&self) -> String {
-        let through = self.through().map(|way| format!(" through {way}"));
-        format!("uid {}{}", self.uid, through.unwrap_or_default())
+        author(self.uid, self.browser)
     }
 }
 

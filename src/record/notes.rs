@@ -1,6 +1,6 @@
 //! Notes of a record besides the services: who applied them, what drains, and what is paused.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -42,6 +42,15 @@ impl Deadline {
     }
 }
 
+/// Returns the author of an order, for people. What is ordered through the dashboard has the daemon's user id, which ordered
+/// nothing.
+pub fn author(uid: u32, browser: Option<IpAddr>) -> String {
+    match browser {
+        Some(address) => format!("web ({address})"),
+        None => format!("uid {uid}"),
+    }
+}
+
 /// A pause of a service's new connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedPause {
@@ -51,6 +60,9 @@ pub struct RecordedPause {
     pub since: u64,
     /// The user who ordered it.
     pub uid: u32,
+    /// Address of the browser, if it was ordered through the dashboard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub browser: Option<IpAddr>,
     /// Time of its end, since the machine's start (`CLOCK_BOOTTIME`).
     pub until: Duration,
     /// Length of the whole pause.
@@ -58,6 +70,11 @@ pub struct RecordedPause {
 }
 
 impl RecordedPause {
+    /// Returns who ordered it, for people: `uid 0`, `web (192.0.2.7)`.
+    pub fn author(&self) -> String {
+        author(self.uid, self.browser)
+    }
+
     /// Returns the time of its end by the clock at which it began, in seconds since 1970.
     pub fn ends(&self) -> u64 {
         self.since.saturating_add(self.time.as_secs())

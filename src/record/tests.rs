@@ -31,6 +31,7 @@ fn head() -> Head {
             service: "a".into(),
             since: 6,
             uid: 7,
+            browser: None,
             until: Duration::from_secs(8),
             time: Duration::from_secs(9),
         }],

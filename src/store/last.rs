@@ -290,6 +290,7 @@ mod tests {
                 service: "a".into(),
                 since: 1,
                 uid: 2,
+                browser: None,
                 until: Duration::from_secs(3),
                 time: Duration::from_secs(4),
             }],

@@ -134,11 +134,11 @@ fn held(service: &ServiceStatus<'_>, services: &ServicesView) -> Option<Problem>
     // Few services are paused at a time.
     let pause = services.pauses.iter().find(|pause| *pause.service == *name)?;
     let message = format!(
-        "{} is paused by uid {} since {} UTC, until {} UTC, and only a daemon ends that, which does not run: clients that connect \
+        "{} is paused by {} since {} UTC, until {} UTC, and only a daemon ends that, which does not run: clients that connect \
          wait until one runs again and the pause is over; start it (`systemctl start tcpgw`, or `tcpgw daemon`), then `tcpgw resume \
          {name}` lets them in at once",
         title(service),
-        pause.uid,
+        pause.author(),
         utc_of(pause.since),
         utc_of(pause.since.saturating_add(pause.time.as_secs())),
     );

@@ -192,6 +192,7 @@ impl Single {
                         since: 1_000_000,
                         until: 1_000_000 + time.as_secs(),
                         uid: order.by.uid,
+                        browser: None,
                     });
                     Ok(Vec::new())
                 });

@@ -185,6 +185,7 @@ impl Core {
                 time: pause.time,
                 since: pause.since,
                 uid: pause.uid,
+                browser: pause.browser,
             };
             self.membership.pause(&pause.service, Some(again));
         }
@@ -214,6 +215,7 @@ fn pause(service: &Name, pause: &membership::Pause, now: Now) -> RecordedPause {
         service: service.clone(),
         since: pause.since,
         uid: pause.uid,
+        browser: pause.browser,
         until: now.boot + pause.until.saturating_duration_since(now.instant),
         time: pause.time,
     }

@@ -9,7 +9,7 @@ use crate::addon::ServiceState;
 use crate::control::events::EventContent;
 use crate::control::request::PauseView;
 use crate::date::utc_of;
-use crate::record::RecordedPause;
+use crate::record::{RecordedPause, author};
 use crate::view::problems::{FamilyFacts, ServiceFacts, service_problem};
 use crate::view::status::IN_BALANCE;
 use tcpgw_core::drain::Drain;
@@ -268,10 +268,10 @@ impl Core {
 
 fn ended_problem(service: &Service, pause: &RecordedPause) -> Problem {
     let message = format!(
-        "{} was paused by uid {} since {} UTC, until {} UTC, and is not paused any more, because the record of it is gone, as after a boot: \
+        "{} was paused by {} since {} UTC, until {} UTC, and is not paused any more, because the record of it is gone, as after a boot: \
          its clients are let in; `tcpgw pause {}` pauses it again, and `tcpgw resume {}` ends this message",
         ServiceSummary::from(service),
-        pause.uid,
+        pause.author(),
         utc_of(pause.since),
         utc_of(pause.ends()),
         service.name,
@@ -282,9 +282,9 @@ fn ended_problem(service: &Service, pause: &RecordedPause) -> Problem {
 
 fn paused_problem(service: &Service, pause: PauseView) -> Problem {
     let message = format!(
-        "{} is paused by uid {} since {} UTC, until {} UTC: clients that connect wait; `tcpgw resume {}` lets them in",
+        "{} is paused by {} since {} UTC, until {} UTC: clients that connect wait; `tcpgw resume {}` lets them in",
         ServiceSummary::from(service),
-        pause.uid,
+        author(pause.uid, pause.browser),
         utc_of(pause.since),
         utc_of(pause.until),
         service.name

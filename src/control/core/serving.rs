@@ -57,6 +57,7 @@ impl Core {
             time,
             since: now.unix.as_secs(),
             uid,
+            browser: order.by.browser,
         });
         if self.membership.pause(&order.name, pause) {
             self.unrecorded([&order.name]);

@@ -1,5 +1,6 @@
 //! Pauses of services.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::control::request::PauseView;
@@ -15,6 +16,8 @@ pub struct Pause {
     pub since: u64,
     /// User id of the client that ordered it.
     pub uid: u32,
+    /// Address of the browser, if it was ordered through the dashboard.
+    pub browser: Option<IpAddr>,
 }
 
 impl Pause {
@@ -24,6 +27,7 @@ impl Pause {
             since: self.since,
             until: self.since + self.time.as_secs(),
             uid: self.uid,
+            browser: self.browser,
         }
     }
 }

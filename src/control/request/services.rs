@@ -1,7 +1,7 @@
 //! Orders about services, and views of them.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +142,9 @@ pub struct PauseView {
     pub until: u64,
     /// User id of the client that ordered it.
     pub uid: u32,
+    /// Address of the browser, if it was ordered through the dashboard.
+    #[serde(skip)]
+    pub browser: Option<IpAddr>,
 }
 
 /// The services of all providers by name, and the revision of the store.

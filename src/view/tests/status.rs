@@ -213,6 +213,7 @@ fn a_pause_without_a_daemon_is_called_so() {
         service: "void".into(),
         since: 1_700_000_000,
         uid: 7,
+        browser: None,
         until: Duration::from_secs(99),
         time: Duration::from_secs(60),
     }];

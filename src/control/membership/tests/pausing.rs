@@ -8,6 +8,7 @@ fn pause(until: Instant) -> Pause {
         time: Duration::from_secs(60),
         since: 0,
         uid: 0,
+        browser: None,
     }
 }
 
