@@ -33,22 +33,54 @@ impl ProbeQuestion {
     /// `has_ended` tells whether the backend has closed the connection.
     pub fn judge(&self, answer: &[u8], has_ended: bool) -> Option<Result<(), AnswerFault>> {
         let is_over = has_ended || answer.len() >= MAX_ANSWER;
-        let verdict = match self {
-            Self::Http(http) => status_of(answer, http.status),
-            Self::Expect(exchange) => contains(answer, &exchange.expect).then_some(Ok(())),
-        };
-        verdict.or_else(|| {
-            is_over.then_some(Err(match self {
-                _ if answer.is_empty() => AnswerFault::Closed,
-                Self::Http(_) => AnswerFault::NotHttp,
-                Self::Expect(_) => AnswerFault::Other,
-            }))
-        })
+        match self {
+            Self::Http(http) => http_verdict(answer, http.status, is_over),
+            Self::Expect(exchange) if contains(answer, &exchange.expect) => Some(Ok(())),
+            Self::Expect(_) if answer.is_empty() => is_over.then_some(Err(AnswerFault::Closed)),
+            Self::Expect(_) => is_over.then_some(Err(AnswerFault::Other)),
+        }
     }
 }
 
-/// Judges the beginning of an answer of HTTP/1 (RFC 9112, section 4); `None` while it is too short.
-fn status_of(answer: &[u8], expected: ExpectedStatus) -> Option<Result<(), AnswerFault>> {
+/// Judges an answer of HTTP/1, or its first bytes if it `is_over`. Interim answers (1xx), which any server may send before its final
+/// one (RFC 9110, section 15.2), are skipped unless they are expected; if no other answer follows, the last of them is it.
+fn http_verdict(answer: &[u8], expected: ExpectedStatus, is_over: bool) -> Option<Result<(), AnswerFault>> {
+    let (mut rest, mut interim) = (answer, None);
+    loop {
+        let fault = match status_of(rest) {
+            Some(Ok(status)) if expected.contains(status) => return Some(Ok(())),
+            Some(Ok(status @ 100..=199)) => {
+                interim = Some(status);
+                match after_head(rest) {
+                    Some(next) => {
+                        rest = next;
+                        continue;
+                    }
+                    None => AnswerFault::Status(status),
+                }
+            }
+            Some(Ok(status)) => return Some(Err(AnswerFault::Status(status))),
+            Some(Err(fault)) => return Some(Err(fault)),
+            None if answer.is_empty() => AnswerFault::Closed,
+            None => interim.map_or(AnswerFault::NotHttp, AnswerFault::Status),
+        };
+        return is_over.then_some(Err(fault));
+    }
+}
+
+/// Returns what follows the empty line at the end of a head; `None` while that has not come.
+fn after_head(answer: &[u8]) -> Option<&[u8]> {
+    let lines = answer.split_inclusive(|byte| *byte == b'\n');
+    let head = lines
+        .take_while(|line| **line != *b"\n" && **line != *b"\r\n")
+        .map(<[u8]>::len)
+        .sum::<usize>();
+    let rest = answer.get(head..)?;
+    rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n"))
+}
+
+/// Returns the status in the beginning of an answer of HTTP/1 (RFC 9112, section 4); `None` while it is too short.
+fn status_of(answer: &[u8]) -> Option<Result<u16, AnswerFault>> {
     const PREFIX: &[u8] = b"HTTP/1.";
     let begin = answer.get(..PREFIX.len()).unwrap_or(answer);
     if !PREFIX.starts_with(begin) {
@@ -63,14 +95,10 @@ fn status_of(answer: &[u8], expected: ExpectedStatus) -> Option<Result<(), Answe
     if !is_number || !matches!(answer.get(STATUS)?, b' ' | b'\r' | b'\n') {
         return Some(Err(AnswerFault::NotHttp));
     }
-    let status = digits
-        .iter()
-        .fold(0, |number: u16, digit| number * 10 + u16::from(digit - b'0'));
-    Some(if expected.contains(status) {
-        Ok(())
-    } else {
-        Err(AnswerFault::Status(status))
-    })
+    let status = digits.iter();
+    Some(Ok(
+        status.fold(0, |number: u16, digit| number * 10 + u16::from(digit - b'0'))
+    ))
 }
 
 fn contains(answer: &[u8], part: &[u8]) -> bool {
@@ -131,7 +159,7 @@ mod tests {
         for (bad, status) in [
             ("HTTP/1.1 503 Unavailable\r\n", 503),
             ("HTTP/1.1 400 \r\n", 400),
-            ("HTTP/1.1 199 x", 199),
+            ("HTTP/1.1 099 x", 99),
         ] {
             assert_eq!(judge(bad), Some(Err(AnswerFault::Status(status))), "{bad}");
         }
@@ -154,6 +182,38 @@ mod tests {
         assert_eq!(ended("HTTP/1.1 20"), Some(Err(AnswerFault::NotHttp)));
     }
 
+    /// The final answer counts, however many interim ones come before it.
+    #[test]
+    fn interim_answers_are_skipped() {
+        let judge = |answer: &str, has_ended| http(200, 399).judge(answer.as_bytes(), has_ended);
+        let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+        for before in [
+            interim,
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "HTTP/1.1 199 x\n\n",
+            &interim.repeat(5),
+        ] {
+            assert_eq!(
+                judge(&format!("{before}HTTP/1.1 200 OK\r\n"), false),
+                Some(Ok(())),
+                "{before}"
+            );
+            let failing = judge(&format!("{before}HTTP/1.1 503 No\r\n"), false);
+            assert_eq!(failing, Some(Err(AnswerFault::Status(503))), "{before}");
+            let other = judge(&format!("{before}SSH-2.0-OpenSSH"), false);
+            assert_eq!(other, Some(Err(AnswerFault::NotHttp)), "{before}");
+            for end in 13..before.len() {
+                assert_eq!(judge(&before[..end], false), None, "{before}");
+            }
+        }
+        assert_eq!(judge(interim, true), Some(Err(AnswerFault::Status(103))));
+        assert_eq!(judge(&interim[..30], true), Some(Err(AnswerFault::Status(103))));
+        let many = interim.repeat(MAX_ANSWER);
+        assert_eq!(judge(&many[..MAX_ANSWER], false), Some(Err(AnswerFault::Status(103))));
+        // Who expects one gets it.
+        assert_eq!(http(100, 299).judge(interim.as_bytes(), false), Some(Ok(())));
+    }
+
     #[test]
     fn what_is_expected_may_come_late_but_within_the_first_bytes() {
         let question = expect(b"", b"ready");
@@ -174,6 +234,7 @@ mod tests {
             answer in prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..64),
                 "HTTP/1[.][0-9] [0-9]{1,4}[ \r\na]{0,3}".prop_map(String::into_bytes),
+                "(HTTP/1[.]1 1[0-9]{2} \r?\n(a: b\r\n)?\r?\n){1,3}(HTTP/1[.]1 [12]00 )?".prop_map(String::into_bytes),
             ],
             more in proptest::collection::vec(any::<u8>(), 0..16),
         ) {

@@ -114,10 +114,16 @@ fn status(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Optio
         _ => None,
     };
     let Some((first, last)) = range.filter(|(first, last)| first <= last) else {
-        problems.add(
-            place,
-            format_args!("must be a status code from 100 to 599, or a range like \"200-299\", not {json}"),
-        );
+        const EXPECTED: &str = "must be a status code from 100 to 599, or a range like \"200-299\"";
+        match json {
+            Json::String(text) if text.parse().ok().and_then(code).is_some() => {
+                problems.add(
+                    place,
+                    format_args!("{EXPECTED}: a single code is a number, without quotes: {text}"),
+                );
+            }
+            _ => problems.add(place, format_args!("{EXPECTED}, not {json}")),
+        }
         return None;
     };
     Some(ExpectedStatus { first, last })

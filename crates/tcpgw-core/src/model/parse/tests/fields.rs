@@ -217,6 +217,14 @@ fn wrong_times_are_refused() {
             "health.http.status: must be a status code from 100 to 599, or a range",
         ),
         (
+            r#""health": {"http": {"path": "/", "status": "200"}}"#,
+            "health.http.status: must be a status code from 100 to 599, or a range like \"200-299\": a single code is a number, without quotes: 200",
+        ),
+        (
+            r#""health": {"http": {"path": "/", "status": "600"}}"#,
+            "health.http.status: must be a status code from 100 to 599, or a range like \"200-299\", not the string \"600\"",
+        ),
+        (
             r#""health": {"expect": {"send": "PING"}}"#,
             "health.expect.expect: is missing",
         ),
