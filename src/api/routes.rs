@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, MethodRouter, any, delete, get, on, patch, post, put};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use tokio::sync::{mpsc, watch};
 
 use super::error::ApiError;
@@ -97,18 +97,14 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str, RouteAccess
         .map(|(method, path, access, _)| (method, path, access))
 }
 
-/// Returns a handler that refuses requests with this method, whatever they ask for.
-fn refused(method: &str) -> MethodRouter<ApiState> {
-    let refusal = async || {
-        let message = "this socket is for monitoring only (daemon.socket_readonly), and the request is none that only reads; nothing \
-                       was changed: ask at the daemon's other socket (daemon.socket)";
-        ApiError::new(StatusCode::FORBIDDEN, "read_only", message)
-    };
-    // A method that is none would refuse all that the path has.
-    let filter = Method::from_bytes(method.as_bytes())
-        .ok()
-        .and_then(|method| MethodFilter::try_from(method).ok());
-    filter.map_or_else(|| any(refusal), |filter| on(filter, refusal))
+/// Refuses requests with any method but those that only read, whatever they ask for.
+async fn refuse_orders(request: Request, next: Next) -> Response {
+    if [Method::GET, Method::HEAD].contains(request.method()) {
+        return next.run(request).await;
+    }
+    let message = "this socket is for monitoring only (daemon.socket_readonly), and the request is none that only reads; nothing \
+                   was changed: ask at the daemon's other socket (daemon.socket)";
+    ApiError::new(StatusCode::FORBIDDEN, "read_only", message).into_response()
 }
 
 pub(super) fn router(
@@ -118,18 +114,23 @@ pub(super) fn router(
 ) -> Router {
     let scope = settings.scope;
     let shared = ApiState::new(requests, settings, ends);
-    let routes = table().into_iter();
-    routes
-        .fold(Router::new(), |router, (method, path, access, handler)| {
-            let is_refused = scope == SocketScope::ReadOnly && access == RouteAccess::Orders;
-            let handler = if is_refused { refused(method) } else { handler };
+    let is_read_only = scope == SocketScope::ReadOnly;
+    let router = table()
+        .into_iter()
+        .fold(Router::new(), |router, (_, path, _, handler)| {
             router.route(path, handler)
         })
         .fallback(async || ApiError::not_found("there is no such path; GET /v1/openapi.json lists all paths"))
         .method_not_allowed_fallback(async || {
             let message = "this path does not support that method; the header Allow lists those that it supports";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
-        })
+        });
+    let router = if is_read_only {
+        router.layer(middleware::from_fn(refuse_orders))
+    } else {
+        router
+    };
+    router
         .layer(middleware::from_fn_with_state(shared.times, read_first))
         .layer(middleware::from_fn(check_uri))
         .layer(middleware::from_fn(word_hints))

@@ -104,10 +104,22 @@ fn the_table_of_routes_classifies_each_as_this_list_does() {
     assert_eq!(answered, READS);
 }
 
+/// What is no reading is refused before it is looked at, also where it would not be taken on the other socket.
 #[test]
-fn what_does_not_exist_is_not_found_and_other_methods_are_not_allowed() {
+fn other_methods_are_refused_on_every_path() {
     let server = serves_in(SocketScope::ReadOnly, Loop::Stuck, times());
-    assert_eq!(server.post("/v1/no-such-path", b"{}").status, 404);
-    assert_eq!(server.send("DELETE", "/v1/status", "", b"").status, 405);
-    assert_eq!(server.send("BREW", "/v1/apply", "", b"").status, 405);
+    for path in [
+        "/v1/no-such-path",
+        "/v1/status",
+        "/v1/apply",
+        "/v1/services/a/drain",
+        "/",
+    ] {
+        for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
+            let answer = server.send(method, path, "", b"");
+            assert_eq!(answer.code(), (403, "read_only".to_owned()), "{method} {path}");
+        }
+    }
+    assert_eq!(server.get("/v1/no-such-path").status, 404);
+    assert_eq!(server.get("/v1/apply").status, 405);
 }
