@@ -12,7 +12,8 @@ const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
 /// Word before the output of each command, with the command's number.
 const MARK: &str = "tutorial-command";
 /// Script that runs the tutorial as on a machine of its own: its processes and mounts end with its first process. `sudo` is
-/// replaced by a script that only runs its arguments, and the daemon is started as the package does.
+/// replaced by a script that only runs its arguments, `tee` by one that writes to the daemon's configuration, `systemctl reload`
+/// by one that does what the unit does, and the daemon is started as the package does.
 const MACHINE: &str = r#"
 set -u
 exec 2>&1
@@ -20,14 +21,18 @@ mount -t tmpfs none /run
 mkdir -p /run/netns bin
 [ ! -d /etc/tcpgw ] || mount -t tmpfs none /etc/tcpgw
 printf '#!/bin/sh\nexec "$@"\n' >bin/sudo
-chmod 755 bin/sudo
+printf '#!/bin/sh\n[ "$*" = "-a /etc/tcpgw/config.toml" ] && exec /usr/bin/tee -a "$TCPGW_CONFIG"\n' >bin/tee
+printf '#!/bin/sh\n[ "$*" = "reload tcpgw" ] && kill -HUP "$(cat daemon.pid)"\n' >bin/systemctl
+chmod 755 bin/sudo bin/tee bin/systemctl
 PATH=$PWD/bin:$PATH:/usr/sbin:/sbin
-export TCPGW_STORE=$PWD/tcpgw.db TCPGW_CONFIG=/dev/null
+export TCPGW_STORE=$PWD/tcpgw.db TCPGW_CONFIG=$PWD/config.toml
+: >config.toml
 ip link set lo up
 echo 1 >/proc/sys/net/ipv4/ip_forward
 start() {
     tcpgw daemon 2>daemon.log &
     daemon=$!
+    echo "$daemon" >daemon.pid
     disown
     for _ in $(seq 100); do tcpgw status -q >/dev/null 2>&1; [ $? -le 1 ] && [ -S /run/tcpgw/tcpgw.sock ] && break; sleep 0.1; done
 }
