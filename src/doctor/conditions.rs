@@ -19,6 +19,8 @@ pub(super) fn all_hold(packet: &Packet, rule: &Rule) -> Holds {
 
 pub(super) fn holds_for(packet: &Packet, test: &Test) -> Holds {
     match test {
+        Test::Compare { load, .. } if packet.lacks(load.field) => Holds::No,
+        Test::In { key, .. } if lacks_any(packet, key) => Holds::No,
         Test::Never => Holds::No,
         Test::Sometimes => Holds::SomeClients,
         Test::Exceeds | Test::Unknown(_) => Holds::Unknown,
@@ -40,6 +42,11 @@ pub(super) fn holds_for(packet: &Packet, test: &Test) -> Holds {
             _ => Holds::Unknown,
         },
     }
+}
+
+/// Returns whether the packet lacks a field of a key, so that the rule ends there.
+pub(super) fn lacks_any(packet: &Packet, key: &[Load]) -> bool {
+    key.iter().any(|load| packet.lacks(load.field))
 }
 
 const fn negate(holds: Holds, negated: bool) -> Holds {

@@ -4,7 +4,7 @@
 //! clients is intended; one that drops for unknown reasons may be a problem.
 
 use super::clients::{ranges_of, spares_few};
-use super::conditions::{all_hold, is_in, key_value};
+use super::conditions::{all_hold, is_in, key_value, lacks_any};
 use super::holds::Holds;
 use super::packet::Packet;
 use super::spans::{Span, spans_cover};
@@ -255,6 +255,7 @@ fn leaving(own: Holds) -> PacketStep {
 fn verdicts<'a>(packet: &Packet, verdict: &'a RuleVerdict, holds: Holds) -> Vec<(&'a RuleVerdict, Holds)> {
     const UNREAD: RuleVerdict = RuleVerdict::Unknown(String::new());
     match verdict {
+        RuleVerdict::Map(key, _) if lacks_any(packet, key) => Vec::new(),
         RuleVerdict::Map(key, Some(elements)) => {
             let plain = [RuleVerdict::Drop, RuleVerdict::Accept];
             let each = elements.iter().filter(|(_, verdict)| !plain.contains(verdict));

@@ -24,6 +24,8 @@ pub(super) struct Interface {
     pub(super) name: String,
     /// Whether the packet is seen at a link below the interface, which has another name and index.
     pub(super) below: bool,
+    /// Whether it has frames of Ethernet, as far as is known.
+    pub(super) is_ethernet: bool,
 }
 
 /// Known properties of a packet; `None`: unknown.
@@ -50,7 +52,17 @@ pub(super) struct Packet {
     /// Client of a connection from an app to the outside, whose server is unknown.
     pub(super) from_app: Option<FromApp>,
     /// Message of neighbour discovery (IPv6) or ARP (IPv4) that it is, instead of a packet of TCP.
-    pub(super) neighbour: Option<NeighbourMessage>,
+    pub(super) neighbour: Option<NeighbourPacket>,
+}
+
+/// Packet by which hosts of a link learn each other's link-layer address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NeighbourPacket {
+    pub(super) message: NeighbourMessage,
+    /// Address of its sender; `None`: that of any host.
+    pub(super) source: Option<IpAddr>,
+    /// Address that it goes to, or that an ARP packet asks for.
+    pub(super) dest: Option<IpAddr>,
 }
 
 /// Message by which hosts of a link learn each other's link-layer address.
@@ -162,22 +174,47 @@ impl Packet {
         }
     }
 
-    /// Returns the value of a field of a message of neighbour discovery or ARP. Its addresses are those of any neighbours.
-    fn of_neighbour(&self, message: NeighbourMessage, field: RuleField) -> FieldValue {
+    /// Returns whether the packet has no such field, so that no rule that asks for it matches, whatever it compares with.
+    pub(super) fn lacks(&self, field: RuleField) -> bool {
+        self.neighbour.is_some()
+            && self.family == Family::V4
+            && matches!(
+                field,
+                RuleField::Protocol
+                    | RuleField::SourcePort
+                    | RuleField::DestPort
+                    | RuleField::TcpFlags
+                    | RuleField::IcmpType
+            )
+    }
+
+    /// Returns whether the packet is seen at a link below its interface.
+    fn is_below(&self) -> bool {
+        [&self.input, &self.output].into_iter().flatten().any(|link| link.below)
+    }
+
+    /// Returns the value of a field of a message of neighbour discovery or ARP.
+    fn of_neighbour(&self, packet: NeighbourPacket, field: RuleField) -> FieldValue {
         const ICMPV6: u8 = 58;
         const NFPROTO_ARP: u8 = 3;
         const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+        /// Ethernet and IPv4, and the lengths of their addresses (RFC 826).
+        const ARP_FORMAT: [u8; 6] = [0, 1, 8, 0, 6, 4];
+        let NeighbourPacket { message, source, dest } = packet;
         let is_arp = self.family == Family::V4;
         let one = |of_arp: u8, of_icmp: u8| FieldValue::Is(vec![if is_arp { of_arp } else { of_icmp }]);
         match field {
             RuleField::Family => one(NFPROTO_ARP, NFPROTO_IPV6),
-            RuleField::EtherType if is_arp => FieldValue::Is(ETHERTYPE_ARP.to_vec()),
-            RuleField::EtherType => FieldValue::Is(ETHERTYPE_IPV6.to_vec()),
+            RuleField::FrameType if self.is_below() => FieldValue::Unknown,
+            RuleField::EtherType | RuleField::FrameType if is_arp => FieldValue::Is(ETHERTYPE_ARP.to_vec()),
+            RuleField::EtherType | RuleField::FrameType => FieldValue::Is(ETHERTYPE_IPV6.to_vec()),
             RuleField::Protocol if !is_arp => FieldValue::Is(vec![ICMPV6]),
             RuleField::InName => name(self.input.as_ref()),
             RuleField::OutName => name(self.output.as_ref()),
             RuleField::InIndex => index(self.input.as_ref()),
             RuleField::OutIndex => index(self.output.as_ref()),
+            RuleField::InType => hardware(self.input.as_ref()),
+            RuleField::OutType => hardware(self.output.as_ref()),
             RuleField::IcmpType if !is_arp => FieldValue::Is(vec![match message {
                 NeighbourMessage::Request => 135,
                 NeighbourMessage::Answer => 136,
@@ -186,24 +223,33 @@ impl Packet {
                 NeighbourMessage::Request => vec![0, 1],
                 NeighbourMessage::Answer => vec![0, 2],
             }),
+            RuleField::ArpFormat(at) if is_arp => {
+                FieldValue::Is(ARP_FORMAT.into_iter().skip(usize::from(at)).collect())
+            }
+            RuleField::ArpSource if is_arp => address_bytes(source),
+            RuleField::ArpTarget if is_arp => address_bytes(dest),
+            RuleField::Source6 if !is_arp => address_bytes(source),
+            RuleField::Dest6 if !is_arp => address_bytes(dest),
             // conntrack does not track neighbour discovery (`nf_conntrack_icmpv6_error`).
-            RuleField::CtState if !is_arp => FieldValue::Is(ct_state::UNTRACKED.to_ne_bytes().to_vec()),
-            RuleField::Source6 | RuleField::Dest6 | RuleField::Sender => FieldValue::Differs,
+            RuleField::CtState if !is_arp && self.tracked => FieldValue::Is(ct_state::UNTRACKED.to_ne_bytes().to_vec()),
+            RuleField::Sender => FieldValue::Differs,
             _ => FieldValue::Unknown,
         }
     }
 
     fn whole(&self, field: RuleField, mask: Option<&[u8]>) -> FieldValue {
         let native = |number: u32| FieldValue::Is(number.to_ne_bytes().to_vec());
-        if let Some(message) = self.neighbour {
-            return self.of_neighbour(message, field);
+        if let Some(packet) = self.neighbour {
+            return self.of_neighbour(packet, field);
         }
         match field {
             RuleField::Family => FieldValue::Is(vec![match self.family {
                 Family::V4 => NFPROTO_IPV4,
                 Family::V6 => NFPROTO_IPV6,
             }]),
-            RuleField::EtherType => FieldValue::Is(match self.family {
+            // Packets of the gateway itself have no frame yet.
+            RuleField::FrameType if self.is_below() || self.input.is_none() => FieldValue::Unknown,
+            RuleField::EtherType | RuleField::FrameType => FieldValue::Is(match self.family {
                 Family::V4 => ETHERTYPE_IPV4.to_vec(),
                 Family::V6 => ETHERTYPE_IPV6.to_vec(),
             }),
@@ -212,6 +258,8 @@ impl Packet {
             RuleField::OutName => name(self.output.as_ref()),
             RuleField::InIndex => index(self.input.as_ref()),
             RuleField::OutIndex => index(self.output.as_ref()),
+            RuleField::InType => hardware(self.input.as_ref()),
+            RuleField::OutType => hardware(self.output.as_ref()),
             RuleField::Source4 | RuleField::Source6 => self.address(self.reply),
             RuleField::Dest4 | RuleField::Dest6 => self.address(!self.reply),
             RuleField::SourcePort => self.port_bytes(self.reply),
@@ -242,7 +290,12 @@ impl Packet {
             RuleField::TcpFlags => FieldValue::Is(vec![self.tcp_flags()]),
             RuleField::Mark => self.mark.map_or(FieldValue::Differs, native),
             RuleField::Sender => FieldValue::Differs,
-            RuleField::IcmpType | RuleField::ArpOperation | RuleField::Other => FieldValue::Unknown,
+            RuleField::IcmpType
+            | RuleField::ArpOperation
+            | RuleField::ArpFormat(_)
+            | RuleField::ArpSource
+            | RuleField::ArpTarget
+            | RuleField::Other => FieldValue::Unknown,
         }
     }
 
@@ -250,10 +303,8 @@ impl Packet {
         let app = self.from_app.as_ref().map(|app| app.client);
         let client = self.client.map(|client| client.address).or(app);
         match if of_server { self.server } else { client } {
-            Some(IpAddr::V4(address)) => FieldValue::Is(address.octets().to_vec()),
-            Some(IpAddr::V6(address)) => FieldValue::Is(address.octets().to_vec()),
             None if of_server && app.is_none() => FieldValue::Unknown,
-            None => FieldValue::Differs,
+            address => address_bytes(address),
         }
     }
 
@@ -264,6 +315,15 @@ impl Packet {
             None if self.from_app.is_some() => FieldValue::Differs,
             None => FieldValue::Unknown,
         }
+    }
+}
+
+/// Returns the bytes of an address, which differs between hosts where it is unknown.
+fn address_bytes(address: Option<IpAddr>) -> FieldValue {
+    match address {
+        Some(IpAddr::V4(address)) => FieldValue::Is(address.octets().to_vec()),
+        Some(IpAddr::V6(address)) => FieldValue::Is(address.octets().to_vec()),
+        None => FieldValue::Differs,
     }
 }
 
@@ -288,4 +348,15 @@ fn index(interface: Option<&Interface>) -> FieldValue {
         .map_or(FieldValue::Unknown, |interface| {
             FieldValue::Is(interface.index.to_ne_bytes().to_vec())
         })
+}
+
+fn hardware(interface: Option<&Interface>) -> FieldValue {
+    /// `ARPHRD_ETHER`.
+    const ETHERNET: u16 = 1;
+    let is_known = interface.is_some_and(|interface| interface.is_ethernet);
+    if is_known {
+        FieldValue::Is(ETHERNET.to_ne_bytes().to_vec())
+    } else {
+        FieldValue::Unknown
+    }
 }

@@ -8,6 +8,7 @@ mod neighbours;
 mod packets;
 mod places;
 mod probe_routes;
+mod rewrites;
 mod routes;
 mod served;
 

@@ -10,7 +10,7 @@ const DROPPED: &str = "packets-dropped";
 
 /// Lets client and gateway forget each other's link-layer addresses.
 fn forget_neighbours(net: &Net) {
-    for (host, link) in [("client", "eth0"), ("gateway", "ext")] {
+    for (host, link) in [("client", "eth0"), ("gateway", "ext"), ("gateway", "br0")] {
         for family in ["-4", "-6"] {
             net.sh(host, &format!("ip {family} neigh flush dev {link}")).ok();
         }
@@ -55,6 +55,42 @@ fn firewalls_that_hide_the_gateway_from_its_neighbours_are_errors() {
             "arp",
             "type filter hook output priority 0; arp operation reply drop;",
         ),
+        (
+            0,
+            "arp",
+            "type filter hook output priority 0; arp saddr ip 203.0.113.1 drop;",
+        ),
+        (
+            0,
+            "arp",
+            "type filter hook input priority 0; arp daddr ip { 203.0.113.0/28, 192.0.2.1 } drop;",
+        ),
+        (
+            1,
+            "netdev",
+            "type filter hook ingress device \"ext\" priority 0; meta l4proto ipv6-icmp drop;",
+        ),
+        (
+            1,
+            "inet",
+            "type filter hook ingress device \"ext\" priority 0; icmpv6 type nd-neighbor-solicit drop;",
+        ),
+        (1, "ip6", "type filter hook input priority 0; ip6 daddr ff00::/8 drop;"),
+        (
+            0,
+            "netdev",
+            "type filter hook ingress device \"ext\" priority 0; ether type arp drop;",
+        ),
+        (
+            0,
+            "netdev",
+            "type filter hook egress device \"ext\" priority 0; arp operation reply drop;",
+        ),
+        (
+            0,
+            "netdev",
+            "type filter hook ingress device \"ext\" priority 0; policy drop; ether type { ip, ip6 } accept;",
+        ),
     ] {
         assert!(wait_until(PATIENCE, || reaches(&net, family, PATIENCE)), "{chain}");
         net.nft("gateway", &format!("table {table} fw {{ chain f {{ {chain} }}; }}"));
@@ -74,6 +110,93 @@ fn firewalls_that_hide_the_gateway_from_its_neighbours_are_errors() {
     }
 }
 
+/// A firewall of an interface that lets only TCP and echo requests pass hides the gateway in both families.
+#[test]
+fn a_firewall_of_an_interface_that_forgot_neighbours_is_told_of_both_families() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let chain = "type filter hook ingress device \"ext\" priority 0; policy drop; ip protocol tcp accept; \
+                 ip protocol icmp accept; ip6 nexthdr tcp accept;";
+    net.nft("gateway", &format!("table netdev fw {{ chain f {{ {chain} }}; }}"));
+    for family in [0, 1] {
+        assert!(is_hidden(&net, family), "{} is reached", PUBLIC[family]);
+    }
+    let said = doctor(&net);
+    let told = said.findings(DROPPED);
+    let of = |words: &str| {
+        let of = told.iter().filter(|found| found["seen"].to_string().contains(words));
+        of.map(|found| found["severity"].as_str().unwrap_or_default())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of("requests and answers of ARP that come in by ext"),
+        ["broken"],
+        "{:#}",
+        said.json
+    );
+    assert_eq!(
+        of("neighbour solicitations and advertisements that come in by ext"),
+        ["broken"],
+        "{:#}",
+        said.json
+    );
+    assert_eq!(told.len(), 2, "{:#}", said.json);
+    let lines: Vec<String> = told.into_iter().map(line).collect();
+    for line in lines {
+        net.sh("gateway", &line).ok();
+    }
+    for family in [0, 1] {
+        assert!(wait_until(PATIENCE, || reaches(&net, family, PATIENCE)));
+    }
+    assert!(doctor(&net).bad().is_empty());
+}
+
+/// Ingress of the family inet sees no ARP, and ARP rules about other hosts are meant.
+#[test]
+fn rules_about_arp_that_hide_nobody_are_well() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for (table, chain) in [
+        (
+            "inet",
+            "type filter hook ingress device \"ext\" priority 0; ether type arp drop;",
+        ),
+        (
+            "inet",
+            "type filter hook ingress device \"ext\" priority 0; policy drop; meta protocol { ip, ip6 } accept;",
+        ),
+        (
+            "arp",
+            "type filter hook input priority 0; arp saddr ip 203.0.113.77 drop;",
+        ),
+        (
+            "arp",
+            "type filter hook output priority 0; arp saddr ip != { 203.0.113.1, 203.0.113.2, 10.2.0.1 } drop;",
+        ),
+        (
+            "netdev",
+            "type filter hook ingress device \"ext\" priority 0; arp daddr ip 203.0.113.77 drop;",
+        ),
+    ] {
+        net.nft("gateway", &format!("table {table} fw {{ chain f {{ {chain} }}; }}"));
+        forget_neighbours(&net);
+        for family in [0, 1] {
+            assert!(wait_until(PATIENCE, || reaches(&net, family, PATIENCE)), "{chain}");
+        }
+        let said = doctor(&net);
+        assert!(said.bad().is_empty(), "{chain}: {:#}", said.json);
+        net.sh("gateway", &format!("nft delete table {table} fw")).ok();
+    }
+    // Those of the only backends are an error of their link.
+    net.nft(
+        "gateway",
+        "table arp fw { chain f { type filter hook input priority 0; arp operation reply arp saddr ip 10.2.0.0/24 drop; }; }",
+    );
+    let said = doctor(&net);
+    let seen = said.one(DROPPED, "broken")["seen"].to_string();
+    assert!(seen.contains("answers of ARP that come in by br0"), "{seen}");
+}
+
 /// Usual firewalls accept neighbour discovery, some with conditions that the doctor cannot evaluate.
 #[test]
 fn firewalls_that_accept_neighbour_discovery_are_well() {
@@ -84,7 +207,7 @@ fn firewalls_that_accept_neighbour_discovery_are_well() {
     for accepts in [
         "meta l4proto ipv6-icmp accept;",
         "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } ip6 hoplimit 255 accept;",
-        "ip6 saddr { fe80::/10, 2001:db8::/32 } icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } limit rate 100/second accept;",
+        "ip6 saddr { fe80::/10, 2001:db8::/32, fd00:2::/64 } icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } limit rate 100/second accept;",
         "ct state untracked accept;",
     ] {
         net.nft(

@@ -31,6 +31,7 @@ mod doctor_links;
 mod doctor_marks;
 mod doctor_neighbours;
 mod doctor_packets;
+mod doctor_rewrites;
 mod doctor_translations;
 mod doctor_ways;
 mod fast_open;

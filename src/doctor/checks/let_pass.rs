@@ -7,7 +7,7 @@ use super::chain::{ChainContext, is_probes, program};
 use super::samples::{DSTNAT, shows_backend};
 use super::text::{range_list, ranges};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallHook, RuleVerdict, TableFamily};
+use tcpgw_kernel::firewall::{FirewallHook, RuleVerdict};
 
 impl ChainContext<'_> {
     /// Returns the program that made the chain, and where to make a change of it permanent.
@@ -107,7 +107,7 @@ impl ChainContext<'_> {
             let matches = [135, 136].map(|kind| format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind}"));
             return command(self.xt_lines(program, &matches));
         }
-        let messages = if table.family == TableFamily::Arp {
+        let messages = if self.family == Family::V4 {
             "arp operation { request, reply }"
         } else {
             "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"

@@ -8,7 +8,6 @@ mod ct_mark;
 mod direct;
 mod firewall;
 pub(super) mod forwarding;
-mod hop_limit;
 mod ipsec;
 mod kernel;
 mod let_pass;
@@ -22,6 +21,7 @@ mod ports;
 mod probe_routes;
 mod reuse;
 mod reverse_path;
+mod rewrites;
 mod routes;
 mod samples;
 pub(super) mod served;
@@ -44,7 +44,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     nat::check,
     ct_mark::check,
     marks::check,
-    hop_limit::check,
+    rewrites::check,
     ipsec::check,
     conntrack::unmarked,
     routes::to_backends,

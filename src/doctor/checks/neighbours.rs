@@ -7,13 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::{PacketVerdict, RulePlace, walk};
-use super::super::packet::{Interface, NeighbourMessage, Packet, PacketStage};
+use super::super::packet::{Interface, NeighbourMessage, NeighbourPacket, Packet, PacketStage};
 use super::chain::ChainContext;
 use super::firewall::effort;
-use super::samples::{of_link, outside, packet_mark};
+use super::samples::{as_seen, of_link, outside, packet_mark};
 use super::text::some;
+use ends::{AddressUse, LinkAddresses};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, Load, Rule, RuleField, TableFamily, Test};
+use tcpgw_kernel::firewall::{
+    FirewallBase, FirewallChain, FirewallHook, Load, Rule, RuleField, RuleVerdict, TableFamily, Test,
+};
+
+mod ends;
 
 /// Maximum number of links that are checked.
 const MOST_LINKS: usize = 32;
@@ -42,11 +47,12 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Returns whether tables of a family see the messages of neighbours of IPv6, or of IPv4.
+/// Returns whether tables of a family see the messages of neighbours of IPv6, or of IPv4. Ingress of the family inet passes
+/// over ARP (`nft_do_chain_inet_ingress`).
 const fn carries(table: TableFamily, family: Family) -> bool {
     match family {
-        Family::V4 => matches!(table, TableFamily::Arp),
-        Family::V6 => matches!(table, TableFamily::Inet | TableFamily::Ip6),
+        Family::V4 => matches!(table, TableFamily::Arp | TableFamily::Netdev),
+        Family::V6 => matches!(table, TableFamily::Inet | TableFamily::Ip6 | TableFamily::Netdev),
     }
 }
 
@@ -67,33 +73,26 @@ fn judge(context: &ChainContext<'_>, links: &[Interface], diagnosis: &mut Diagno
         facts, chains, chain, ..
     } = context;
     let Some(comes_in) = comes_in(context.base) else { return };
-    let rules = chains.iter().filter(|of| of.table == chain.table);
-    let rules: usize = rules.flat_map(|of| &of.rules).map(effort).sum();
-    let most = (facts.effort.most_rules() / rules.max(1)).max(1);
+    let rules = || {
+        chains
+            .iter()
+            .filter(|of| of.table == chain.table)
+            .flat_map(|of| &of.rules)
+    };
+    let effort: usize = rules().map(effort).sum();
+    let most = (facts.effort.most_rules() / effort.max(1)).max(1);
+    let links: Vec<&Interface> = links.iter().take(most).collect();
     let mark = packet_mark(facts);
+    let names_addresses = rules().any(|rule| tests(rule, is_address));
+    // Where there is time, rules about addresses are judged with those of the gateway and of its known neighbours.
+    let is_thorough = names_addresses && most / LinkAddresses::MOST_PACKETS >= links.len();
     let mut dropped: BTreeMap<(FindingSeverity, bool, String), DroppedMessages<'_>> = BTreeMap::new();
-    for link in links.iter().take(most) {
+    for link in links {
+        let addresses = LinkAddresses::of(facts, context.family, link.index, is_thorough);
         for message in [NeighbourMessage::Request, NeighbourMessage::Answer] {
-            let at = |is_here: bool| is_here.then(|| link.clone());
-            let packet = Packet {
-                family: context.family,
-                input: at(comes_in),
-                output: at(!comes_in),
-                server: None,
-                port: None,
-                reply: false,
-                stage: PacketStage::Handshake,
-                tracked: false,
-                ours: None,
-                mark,
-                client: None,
-                from_app: None,
-                neighbour: Some(message),
-            };
-            let (place, severity) = match walk(chains, chain, &packet).0 {
-                PacketVerdict::Ends(place) => (place, FindingSeverity::Broken),
-                PacketVerdict::MayEnd(place) if is_about(context, &place) => (place, FindingSeverity::Warning),
-                _ => continue,
+            let walk = |packet| walk_message(context, link, (comes_in, mark), packet);
+            let Some((place, severity)) = fate(context, &addresses, (message, comes_in), walk) else {
+                continue;
             };
             let key = (severity, place.rejects, context.place_of_end(&place));
             let entry = dropped.entry(key).or_default();
@@ -126,6 +125,89 @@ fn judge(context: &ChainContext<'_>, links: &[Interface], diagnosis: &mut Diagno
     }
 }
 
+/// Returns the verdict of a chain on a message, which passes where the chain does not see it.
+fn walk_message(
+    context: &ChainContext<'_>,
+    link: &Interface,
+    (comes_in, mark): (bool, Option<u32>),
+    message: NeighbourPacket,
+) -> PacketVerdict {
+    let at = |is_here: bool| is_here.then(|| link.clone());
+    let packet = Packet {
+        family: context.family,
+        input: at(comes_in),
+        output: at(!comes_in),
+        server: None,
+        port: None,
+        reply: false,
+        stage: PacketStage::Handshake,
+        tracked: !context.base.hook.is_of_interfaces(),
+        ours: None,
+        mark,
+        client: None,
+        from_app: None,
+        neighbour: Some(message),
+    };
+    let seen = as_seen(context.facts, context.chain, context.base, packet);
+    seen.map_or(PacketVerdict::Passes, |packet| {
+        walk(context.chains, context.chain, &packet).0
+    })
+}
+
+/// Returns what ends a kind of messages on a link, and how bad that is: an error where it ends all messages of an address
+/// that a service names, of those to which clients connected, of all addresses of the link, or of all known neighbours.
+fn fate(
+    context: &ChainContext<'_>,
+    addresses: &LinkAddresses,
+    kind: (NeighbourMessage, bool),
+    walk: impl Fn(NeighbourPacket) -> PacketVerdict,
+) -> Option<(RulePlace, FindingSeverity)> {
+    let (mut ends, mut may_end): (Vec<(AddressUse, RulePlace)>, Option<RulePlace>) = (Vec::new(), None);
+    let mut passes = Vec::new();
+    for (packet, of) in addresses.of_any(kind) {
+        match walk(packet) {
+            PacketVerdict::Ends(place) => ends.push((of, place)),
+            PacketVerdict::MayEnd(place) if is_about(context, &place) => {
+                passes.push(of);
+                may_end = may_end.or(Some(place));
+            }
+            _ => passes.push(of),
+        }
+    }
+    let has = |uses: &[AddressUse], of: AddressUse| uses.contains(&of);
+    let ended: Vec<AddressUse> = ends.iter().map(|(of, _)| *of).collect();
+    let is_broken = passes.is_empty()
+        || has(&ended, AddressUse::Named)
+        || has(&ended, AddressUse::Met) && !has(&passes, AddressUse::Met);
+    let mut warning = ends.into_iter().next().map(|(_, place)| place).or(may_end);
+    if is_broken {
+        return warning.map(|place| (place, FindingSeverity::Broken));
+    }
+    let mut all = true;
+    for known in addresses.of_neighbours(kind) {
+        let mut places = known.into_iter().map(|ends| match walk(ends) {
+            PacketVerdict::Ends(place) => Some(place),
+            _ => None,
+        });
+        let first = places.next().flatten();
+        match first.filter(|_| places.all(|place| place.is_some())) {
+            Some(place) => warning = warning.or(Some(place)),
+            None => all = false,
+        }
+    }
+    let is_all = all && addresses.knows_neighbours(kind);
+    warning.map(|place| {
+        (
+            place,
+            if is_all {
+                FindingSeverity::Broken
+            } else {
+                FindingSeverity::Warning
+            },
+        )
+    })
+}
+
 /// Messages that one place of a chain drops.
 #[derive(Default)]
 struct DroppedMessages<'a> {
@@ -150,8 +232,8 @@ impl DroppedMessages<'_> {
 /// Returns whether a chain sees what comes in, or what leaves; `None`: neither, or not these messages.
 const fn comes_in(base: FirewallBase) -> Option<bool> {
     match base.hook {
-        FirewallHook::Prerouting | FirewallHook::Input => Some(true),
-        FirewallHook::Output | FirewallHook::Postrouting => Some(false),
+        FirewallHook::Prerouting | FirewallHook::Input | FirewallHook::Ingress => Some(true),
+        FirewallHook::Output | FirewallHook::Postrouting | FirewallHook::Egress => Some(false),
         _ => None,
     }
 }
@@ -162,13 +244,28 @@ fn is_about(context: &ChainContext<'_>, place: &RulePlace) -> bool {
     let of_table = |chain: &&FirewallChain| chain.table == context.chain.table && chain.name == place.chain;
     let chain = context.chains.iter().find(of_table);
     let rule = place.rule.and_then(|number| chain?.rules.get(number.checked_sub(1)?));
-    let is_type = |load: &Load| matches!(load.field, RuleField::IcmpType | RuleField::ArpOperation);
-    let is_about = |rule: &Rule| {
-        rule.tests.iter().any(|test| match test {
-            Test::Compare { load, .. } => is_type(load),
-            Test::In { key, .. } => key.iter().any(is_type),
+    rule.is_some_and(|rule| {
+        tests(rule, |field| {
+            matches!(field, RuleField::IcmpType | RuleField::ArpOperation)
+        })
+    })
+}
+
+const fn is_address(field: RuleField) -> bool {
+    matches!(
+        field,
+        RuleField::ArpSource | RuleField::ArpTarget | RuleField::Source6 | RuleField::Dest6
+    )
+}
+
+/// Returns whether a rule tests such a field.
+fn tests(rule: &Rule, is_such: impl Fn(RuleField) -> bool) -> bool {
+    let any = |key: &[Load]| key.iter().any(|load| is_such(load.field));
+    let in_map = matches!(&rule.verdict, RuleVerdict::Map(key, _) if any(key));
+    in_map
+        || rule.tests.iter().any(|test| match test {
+            Test::Compare { load, .. } => is_such(load.field),
+            Test::In { key, .. } => any(key),
             _ => false,
         })
-    };
-    rule.is_some_and(is_about)
 }

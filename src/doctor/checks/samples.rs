@@ -18,7 +18,7 @@ const MOST_LEVELS: usize = 4;
 /// Priority of tcpgw's translation.
 pub(super) const DSTNAT: i32 = -100;
 /// Priority at which answers of backends get the public address.
-const SRCNAT: i32 = 100;
+pub(super) const SRCNAT: i32 = 100;
 
 /// A backend of a service.
 pub(super) struct BackendSample<'a> {
@@ -27,7 +27,12 @@ pub(super) struct BackendSample<'a> {
 }
 
 /// Returns a packet as a chain sees it; `None` when it comes in by no interface that the chain is attached to.
-fn as_seen(facts: &CheapFacts, chain: &FirewallChain, base: FirewallBase, mut packet: Packet) -> Option<Packet> {
+pub(super) fn as_seen(
+    facts: &CheapFacts,
+    chain: &FirewallChain,
+    base: FirewallBase,
+    mut packet: Packet,
+) -> Option<Packet> {
     let interface = match base.hook {
         FirewallHook::Ingress => packet.input.as_mut()?,
         FirewallHook::Egress => packet.output.as_mut()?,
@@ -68,7 +73,7 @@ pub(super) struct Packets {
     /// Packets that the chain sees.
     pub(super) seen: Vec<Packet>,
     /// Whether packets of some interface do not pass the chain.
-    passes: bool,
+    pub(super) passes: bool,
 }
 
 impl Packets {
@@ -115,6 +120,10 @@ impl Packets {
 }
 
 impl BackendSample<'_> {
+    pub(super) const fn service(&self) -> &ServiceSummary {
+        self.service
+    }
+
     /// Returns whether clients that come in by an interface can use the service: it listens on an address of the
     /// interface, or on all.
     pub(super) fn is_met_by(&self, facts: &CheapFacts, outside: &Interface) -> bool {
@@ -185,21 +194,8 @@ fn walk_addresses(
     chain: &FirewallChain,
     (sample, packet): (&BackendSample<'_>, &Packet),
 ) -> (PacketVerdict, Vec<ChainEffect>) {
-    let Some(base) = chain.base.filter(|base| !shows_backend(*base, packet.reply)) else {
-        return walk(chains, chain, packet);
-    };
-    let addresses = public_addresses(facts, base, packet, sample.service);
-    let mut walks = addresses.into_iter().map(|address| {
-        let server = Some(address);
-        walk(
-            chains,
-            chain,
-            &Packet {
-                server,
-                ..packet.clone()
-            },
-        )
-    });
+    let packets = addressed(facts, chain, (sample, packet));
+    let mut walks = packets.iter().map(|packet| walk(chains, chain, packet));
     let Some((mut fate, mut done)) = walks.next() else {
         return walk(chains, chain, packet);
     };
@@ -209,6 +205,25 @@ fn walk_addresses(
         fate = merged(fate, other, is_chosen);
     }
     (fate, done)
+}
+
+/// Returns the packet with each address that clients may connect to, at hooks where packets still have it, or as it is.
+pub(super) fn addressed(
+    facts: &CheapFacts,
+    chain: &FirewallChain,
+    (sample, packet): (&BackendSample<'_>, &Packet),
+) -> Vec<Packet> {
+    let base = chain.base.filter(|base| !shows_backend(*base, packet.reply));
+    let addresses = base.map(|base| public_addresses(facts, base, packet, sample.service));
+    let addresses = addresses.filter(|addresses| !addresses.is_empty());
+    let with = |address| Packet {
+        server: Some(address),
+        ..packet.clone()
+    };
+    addresses.map_or_else(
+        || vec![packet.clone()],
+        |addresses| addresses.into_iter().map(with).collect(),
+    )
 }
 
 /// Returns the addresses that a service names, otherwise those of the interface by which remote clients come in.
@@ -429,5 +444,6 @@ pub(super) fn of_link(link: &LinkDetails) -> Interface {
         index: link.index,
         name: link.name.clone(),
         below: false,
+        is_ethernet: !link.no_arp && !link.loopback,
     }
 }

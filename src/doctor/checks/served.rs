@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::facts::{CheapFacts, ServedClient};
-use super::super::finding::{Diagnosis, FindingSeverity, Fix};
-use super::super::judge::{PacketVerdict, walk};
+use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice};
+use super::super::holds::Holds;
+use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
+use super::super::packet::Packet;
 use super::chain::{ChainContext, is_probes, sees};
 use super::firewall::{KINDS_AND_DATA, effort};
+use super::rewrites::{ChangingChain, Harm};
 use super::samples::{PacketKind, comes_as_remote, packet_mark, packet_of_client};
 use super::text::some;
 use tcpgw_core::diff::count;
@@ -167,13 +170,16 @@ impl Seen<'_> {
             let Some(packet) = packet_of_client(self.facts, self.chain, self.base, kind, client) else {
                 continue;
             };
-            let PacketVerdict::Ends(place) = walk(self.chains, self.chain, &packet).0 else {
-                continue;
+            let seen = ChangingChain {
+                facts: self.facts,
+                base: self.base,
+                kind,
+                preserves: self.facts.services.service_at(client.public)?.settings.preserve,
             };
-            let mut of_any = packet;
-            of_any.client = None;
-            let ends_any = || matches!(walk(self.chains, self.chain, &of_any).0, PacketVerdict::Ends(_));
-            if comes_as_remote(self.facts, family, client) && ends_any() {
+            let loss = |packet: &Packet| Loss::of(seen, packet, walk(self.chains, self.chain, packet));
+            let Some(loss_of_client) = loss(&packet) else { continue };
+            let of_any = Packet { client: None, ..packet };
+            if comes_as_remote(self.facts, family, client) && loss(&of_any).is_some() {
                 continue;
             }
             let context = ChainContext {
@@ -187,15 +193,45 @@ impl Seen<'_> {
                 examined: 0,
                 by: None,
             };
-            let does = if place.rejects { "rejects" } else { "drops" };
             let what = if reply { "answers to" } else { "packets of" };
-            return Some(Drop {
-                does: format!("{} {does} {what}", context.name()),
-                by: context.place_of_end(&place),
-                lasting: context.lasting(),
-                fix: context.let_pass(),
+            let of = |does: &str| format!("{} {does} {what}", context.name());
+            return Some(match loss_of_client {
+                Loss::Ends(place) => Drop {
+                    does: of(if place.rejects { "rejects" } else { "drops" }),
+                    by: context.place_of_end(&place),
+                    lasting: context.lasting(),
+                    fix: context.let_pass(),
+                },
+                Loss::Changes(harm) => Drop {
+                    does: of("changes"),
+                    by: format!("{} gives them {}", harm.by(), harm.what()),
+                    lasting: "Packets must keep what conntrack knows them by",
+                    fix: advice("leave packets of services out of that rule"),
+                },
             });
         }
         None
+    }
+}
+
+/// What loses a packet of a client.
+enum Loss {
+    Ends(RulePlace),
+    Changes(Harm),
+}
+
+impl Loss {
+    fn of(
+        seen: ChangingChain<'_>,
+        packet: &Packet,
+        (fate, effects): (PacketVerdict, Vec<ChainEffect>),
+    ) -> Option<Self> {
+        match fate {
+            PacketVerdict::Ends(place) => Some(Self::Ends(place)),
+            _ => seen
+                .harm(packet, &effects)
+                .filter(|harm| harm.holds == Holds::Yes)
+                .map(Self::Changes),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Findings about messages by which hosts of a link find each other.
 
 use super::*;
-use tcpgw_kernel::firewall::{Load, Relation, RuleField, RuleVerdict, Test};
+use tcpgw_kernel::firewall::{Device, Load, Relation, RuleField, RuleVerdict, Test};
 
 fn is(field: RuleField, value: &[u8]) -> Test {
     Test::Compare {
@@ -195,6 +195,144 @@ fn a_table_that_drops_arp_is_an_error() {
     let other = vec![rule(vec![Test::Unknown("an address".into())], RuleVerdict::Drop)];
     assert_eq!(arp(FirewallHook::Input, other, false), []);
     assert_eq!(arp(FirewallHook::Other, Vec::new(), true), []);
+}
+
+fn on(mut chain: FirewallChain, devices: &[&str]) -> FirewallChain {
+    let device = |name: &&str| Device {
+        name: (*name).into(),
+        is_prefix: false,
+    };
+    chain.devices = devices.iter().map(device).collect();
+    chain
+}
+
+#[test]
+fn a_firewall_of_an_interface_sees_messages_of_both_families() {
+    let accepts = |tests| rule(tests, RuleVerdict::Accept);
+    let tcp = |kind: [u8; 2]| accepts(vec![is(RuleField::EtherType, &kind), is(RuleField::Protocol, &[6])]);
+    let strict = || vec![tcp([8, 0]), tcp([0x86, 0xdd])];
+    let ingress = |table, rules, devices: &[&str]| found(on(at(table, FirewallHook::Ingress, rules, true), devices));
+    let told = ingress(TableFamily::Netdev, strict(), &["ext"]);
+    let seen: Vec<&str> = told.iter().map(|finding| finding.seen.as_str()).collect();
+    assert_eq!(seen.len(), 2, "{seen:#?}");
+    assert!(
+        seen[0].contains("requests and answers of ARP that come in by ext"),
+        "{seen:#?}"
+    );
+    assert!(
+        seen[1].contains("neighbour solicitations and advertisements that come in by ext"),
+        "{seen:#?}"
+    );
+    assert!(told.iter().all(|finding| finding.severity == FindingSeverity::Broken));
+    assert_eq!(
+        line(&told[0]),
+        "nft insert rule netdev fw c arp operation { request, reply } accept"
+    );
+    // Other interfaces, and ARP in the family inet, which does not see it.
+    assert_eq!(ingress(TableFamily::Netdev, strict(), &["eth9"]), []);
+    let other = accepts(vec![is(RuleField::Protocol, &[58])]);
+    assert_eq!(
+        ingress(TableFamily::Inet, [strict(), vec![other]].concat(), &["ext"]),
+        []
+    );
+    let of_ethernet = is(RuleField::OutType, &1_u16.to_ne_bytes());
+    let arp = vec![rule(
+        vec![of_ethernet, is(RuleField::FrameType, &[8, 6])],
+        RuleVerdict::Drop,
+    )];
+    let of = |table| found(on(at(table, FirewallHook::Egress, arp.clone(), false), &["br0"]));
+    let told = only(&of(TableFamily::Netdev), "packets-dropped", FindingSeverity::Broken);
+    assert!(told.seen.contains("ARP that leave by br0"), "{}", told.seen);
+    assert_eq!(of(TableFamily::Inet), []);
+}
+
+#[test]
+fn rules_about_addresses_are_judged_with_those_of_the_gateway_and_its_neighbours() {
+    let drops = |hook, tests: Vec<Test>| found(at(TableFamily::Arp, hook, vec![rule(tests, RuleVerdict::Drop)], false));
+    let (input, output) = (FirewallHook::Input, FirewallHook::Output);
+    let is_answer = || is(RuleField::ArpOperation, &[0, 2]);
+    for (hook, tests, says) in [
+        (
+            output,
+            vec![is(RuleField::ArpSource, &[203, 0, 113, 1])],
+            "drops requests and answers of ARP that leave by ext",
+        ),
+        (
+            input,
+            vec![
+                is(RuleField::ArpFormat(0), &[0, 1, 8, 0]),
+                is(RuleField::ArpTarget, &[203, 0, 113]),
+            ],
+            "drops requests and answers of ARP that come in by ext",
+        ),
+        // All backends.
+        (
+            input,
+            vec![is_answer(), is(RuleField::ArpSource, &[10, 2, 0])],
+            "drops answers of ARP that come in by br0",
+        ),
+    ] {
+        let told = only(&drops(hook, tests), "packets-dropped", FindingSeverity::Broken);
+        assert!(told.seen.contains(says), "{}", told.seen);
+    }
+    let one = vec![is_answer(), is(RuleField::ArpSource, &[10, 2, 0, 11])];
+    only(&drops(input, one), "packets-dropped", FindingSeverity::Warning);
+    for tests in [
+        vec![is(RuleField::ArpSource, &[203, 0, 113, 77])],
+        vec![is(RuleField::ArpTarget, &[192, 0, 2, 1])],
+        vec![is(RuleField::ArpFormat(0), &[0, 6]), is_answer()],
+    ] {
+        assert_eq!(drops(input, tests.clone()), [], "{tests:?}");
+    }
+}
+
+#[test]
+fn one_of_several_addresses_is_an_error_where_clients_use_it() {
+    let with_second = |change: fn(&mut Facts)| {
+        let mut found = with(|facts| {
+            facts.cheap.links.as_mut().unwrap()[0]
+                .addresses
+                .push((ip("203.0.113.2"), 24));
+            facts.cheap.local.as_mut().unwrap().addresses.insert(ip("203.0.113.2"));
+            let state = STATE.replace(r#""addresses":["203.0.113.1"],"#, "");
+            facts.cheap.services = Arc::new(Summary::from(&tcpgw_core::model::parse(state.as_bytes()).unwrap()));
+            let drops = rule(vec![is(RuleField::ArpSource, &[203, 0, 113, 2])], RuleVerdict::Drop);
+            nft(at(TableFamily::Arp, FirewallHook::Output, vec![drops], false))(facts);
+            change(facts);
+        });
+        found.retain(|finding| finding.id == "packets-dropped");
+        found
+    };
+    only(&with_second(|_| {}), "packets-dropped", FindingSeverity::Warning);
+    let served = |facts: &mut Facts| {
+        facts.cheap.served = vec![ServedClient {
+            client: ([198, 51, 100, 7], 40_000).into(),
+            public: (ip("203.0.113.2"), 20003).into(),
+            backend: (ip("10.2.0.11"), 3000).into(),
+            link: Some(2),
+            is_recent: true,
+            is_banned: false,
+        }];
+    };
+    only(&with_second(served), "packets-dropped", FindingSeverity::Broken);
+}
+
+#[test]
+fn multicast_that_is_dropped_hides_the_gateway() {
+    let multicast = rule(vec![is(RuleField::Dest6, &[0xff])], RuleVerdict::Drop);
+    let mut told = with(|facts| {
+        facts.cheap.links.as_mut().unwrap()[0]
+            .addresses
+            .push((ip("2001:db8::1"), 64));
+        nft(at(TableFamily::Ip6, FirewallHook::Input, vec![multicast], false))(facts);
+    });
+    told.retain(|finding| finding.id == "packets-dropped");
+    let told = only(&told, "packets-dropped", FindingSeverity::Broken);
+    assert!(
+        told.seen.contains("drops neighbour solicitations that come in by ext"),
+        "{}",
+        told.seen
+    );
 }
 
 /// Accepts neighbour discovery as ufw does, by types and hop limits of ICMPv6.

@@ -199,7 +199,7 @@ fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
         }])
     };
     for chain in [
-        at_interface(netdev, Ingress, &["ext"], ether([0x08, 0x06]), false),
+        at_interface(netdev, Ingress, &["ext"], ether([0x88, 0xcc]), false),
         at_interface(netdev, Ingress, &["ext"], port(3000, DestPort), false),
         at_interface(netdev, Egress, &["br0"], port(20003, DestPort), false),
         at_interface(netdev, Egress, &["port"], Vec::new(), false),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::field::{arp_field, ct_field, meta_field, payload_field};
 use super::mark::{self, ConnmarkEffect, MarkWrite};
 use super::parts::{ExpressionData, read_verdict};
+use super::rewrite::{self, HeaderField, HeaderWrite, RegisterByte};
 use super::stateful as state;
 use super::{Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, SetElement, TableFamily, Test, xt};
 use crate::netlink::tlv::{Attrs, Malformed};
@@ -22,6 +23,8 @@ const OBJECT_LIMIT: u32 = 4;
 /// `NFT_CT_MARK`, `NFT_META_MARK`.
 const CT_MARK: u32 = 3;
 const META_MARK: u32 = 3;
+/// `NFT_META_PKTTYPE`.
+const META_PACKET_TYPE: u32 = 19;
 /// `NFTA_PAYLOAD_SREG`.
 const PAYLOAD_SOURCE: u16 = 5;
 /// Largest length in bytes of a value that is followed through registers.
@@ -96,8 +99,8 @@ struct RuleDecoder<'a> {
     marks: BTreeMap<u32, MarkWrite>,
     /// Value that a slot would write to the packet's mark.
     packet_marks: BTreeMap<u32, MarkWrite>,
-    /// The bytes that start at a slot; `None` for one that comes from the packet.
-    bytes: BTreeMap<u32, Vec<Option<u8>>>,
+    /// The bytes that start at a slot.
+    bytes: BTreeMap<u32, Vec<RegisterByte>>,
     rule: Rule,
     unread: Vec<String>,
 }
@@ -135,16 +138,7 @@ impl RuleDecoder<'_> {
                     .effects
                     .push(RuleEffect::CtMark(write.unwrap_or(MarkWrite::UNKNOWN)));
             }
-            "meta" if parts.number(2)? == META_MARK && parts.has(3)? => {
-                let from = slot(parts.number(3)?);
-                let from_ct = self.marks.get(&from).is_some_and(|write| write.keep != 0);
-                let write = self.packet_marks.get(&from).copied();
-                self.rule.effects.push(if from_ct {
-                    RuleEffect::RestoreMark
-                } else {
-                    RuleEffect::PacketMark(write.unwrap_or(MarkWrite::UNKNOWN))
-                });
-            }
+            "meta" if parts.has(3)? => self.write_meta(&parts)?,
             "payload" if parts.has(1)? => self.payload(&parts)?,
             "payload" if parts.has(PAYLOAD_SOURCE)? => self.write_payload(&parts)?,
             "hash" => {
@@ -215,6 +209,32 @@ impl RuleDecoder<'_> {
         Ok(())
     }
 
+    /// Decodes a write to a property of the packet: its mark, or for whom it was received.
+    fn write_meta(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
+        let from = slot(parts.number(3)?);
+        match parts.number(2)? {
+            META_MARK => {
+                let from_ct = self.marks.get(&from).is_some_and(|write| write.keep != 0);
+                let write = self.packet_marks.get(&from).copied();
+                self.rule.effects.push(if from_ct {
+                    RuleEffect::RestoreMark
+                } else {
+                    RuleEffect::PacketMark(write.unwrap_or(MarkWrite::UNKNOWN))
+                });
+            }
+            META_PACKET_TYPE => {
+                let written = self.bytes.get(&from).and_then(|bytes| bytes.first());
+                let write = match written {
+                    Some(RegisterByte::Known(kind)) => HeaderWrite::new(HeaderField::PacketType, 0, (*kind).into()),
+                    _ => HeaderWrite::unknown(HeaderField::PacketType),
+                };
+                self.rule.effects.push(RuleEffect::Rewrite(write));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn hold(&mut self, register: u32, (field, len): (RuleField, usize)) {
         let held = RegisterContent {
             load: Load { field, len },
@@ -258,28 +278,43 @@ impl RuleDecoder<'_> {
     fn payload(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         let len = usize::try_from(parts.number(4)?).unwrap_or(0);
         let (base, offset) = (parts.number(2)?, parts.number(3)?);
-        let field = if self.family == TableFamily::Arp {
+        let field = if self.is_arp() {
             arp_field(base, offset, len)
         } else {
             payload_field(self.is_ipv6(), base, offset, len)
         };
         self.hold(parts.number(1)?, (field, len));
-        self.bytes
-            .insert(slot(parts.number(1)?), vec![None; len.min(MOST_VALUE)]);
+        let places = (offset..).take(len.min(MOST_VALUE));
+        let bytes = places.map(|at| RegisterByte::OfPacket {
+            place: (base, at),
+            kept: 0xff,
+            flipped: 0,
+        });
+        self.bytes.insert(slot(parts.number(1)?), bytes.collect());
         Ok(())
     }
 
-    /// Decodes a write to the payload. Only the hop limit is followed, if the rule gives its value.
+    /// Decodes a write to the payload. The hop limit is followed if the rule gives its value.
     fn write_payload(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         const NETWORK: u32 = 1;
+        let (base, offset) = (parts.number(2)?, parts.number(3)?);
+        let len = usize::try_from(parts.number(4)?).unwrap_or(0).min(MOST_VALUE);
+        let mut bytes = self
+            .bytes
+            .get(&slot(parts.number(PAYLOAD_SOURCE)?))
+            .cloned()
+            .unwrap_or_default();
+        bytes.resize(len, RegisterByte::Unknown);
         let place: u32 = if self.is_ipv6() { 7 } else { 8 };
-        let at = place
-            .checked_sub(parts.number(3)?)
-            .filter(|_| parts.number(2) == Ok(NETWORK));
+        let at = place.checked_sub(offset).filter(|_| base == NETWORK);
         let at = at.and_then(|at| usize::try_from(at).ok());
-        let written = self.bytes.get(&slot(parts.number(PAYLOAD_SOURCE)?));
-        let limit = at.zip(written).and_then(|(at, bytes)| *bytes.get(at)?);
-        self.rule.effects.extend(limit.map(RuleEffect::HopLimit));
+        if let Some(RegisterByte::Known(limit)) = at.and_then(|at| bytes.get(at)) {
+            self.rule.effects.push(RuleEffect::HopLimit(*limit));
+        }
+        if !self.is_arp() {
+            let writes = rewrite::writes(self.is_ipv6(), (base, offset), &bytes);
+            self.rule.effects.extend(writes.into_iter().map(RuleEffect::Rewrite));
+        }
         Ok(())
     }
 
@@ -288,12 +323,30 @@ impl RuleDecoder<'_> {
         match self.family {
             TableFamily::Ip6 => true,
             TableFamily::Ip => false,
-            _ => self.rule.tests.iter().any(|test| {
-                matches!(test, Test::Compare { load, value, relation: Relation::Equal, .. }
-                    if (load.field == RuleField::Family && value.first() == Some(&10))
-                        || (load.field == RuleField::EtherType && *value == [0x86, 0xdd]))
-            }),
+            _ => self.asks_for(&[10], [0x86, 0xdd]),
         }
+    }
+
+    /// Returns whether the rule is about ARP. In a chain of an interface, a rule tests the type of the frame first.
+    fn is_arp(&self) -> bool {
+        self.family == TableFamily::Arp || (self.family == TableFamily::Netdev && self.asks_for(&[], [0x08, 0x06]))
+    }
+
+    /// Returns whether a test has asked for one of these families (`NFPROTO_*`), or for this type of a frame.
+    fn asks_for(&self, families: &[u8], kind: [u8; 2]) -> bool {
+        self.rule.tests.iter().any(|test| match test {
+            Test::Compare {
+                load,
+                value,
+                relation: Relation::Equal,
+                ..
+            } => match load.field {
+                RuleField::Family => value.first().is_some_and(|family| families.contains(family)),
+                RuleField::EtherType | RuleField::FrameType => *value == kind,
+                _ => false,
+            },
+            _ => false,
+        })
     }
 
     fn compare(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
@@ -400,7 +453,8 @@ impl RuleDecoder<'_> {
                 self.packet_marks.insert(slot(register), write);
             }
             let value = value.into_iter().take(MOST_VALUE);
-            self.bytes.insert(slot(register), value.map(Some).collect());
+            self.bytes
+                .insert(slot(register), value.map(RegisterByte::Known).collect());
             return Ok(());
         }
         let verdict = parts
@@ -422,6 +476,10 @@ impl RuleDecoder<'_> {
             },
             "REJECT" => self.rule.verdict = RuleVerdict::Reject,
             "DNAT" | "REDIRECT" => self.rule.effects.push(RuleEffect::Dnat),
+            "SNPT" | "DNPT" => self
+                .rule
+                .effects
+                .extend(rewrite::of_target(name).map(RuleEffect::Rewrite)),
             "CT" | "NOTRACK" => self.rule.effects.push(RuleEffect::Notrack),
             "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => {
                 self.rule.verdict = RuleVerdict::Unknown(name.into());

@@ -2,6 +2,11 @@
 
 use super::RuleField;
 
+/// Bases of payload expressions (`NFT_PAYLOAD_*`).
+const LINK: u32 = 0;
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+
 pub(super) fn meta_field(key: u32) -> (RuleField, usize) {
     match key {
         3 => (RuleField::Mark, 4),
@@ -9,6 +14,8 @@ pub(super) fn meta_field(key: u32) -> (RuleField, usize) {
         5 => (RuleField::OutIndex, 4),
         6 => (RuleField::InName, 16),
         7 => (RuleField::OutName, 16),
+        8 => (RuleField::InType, 2),
+        9 => (RuleField::OutType, 2),
         1 => (RuleField::EtherType, 2),
         15 => (RuleField::Family, 1),
         16 => (RuleField::Protocol, 1),
@@ -28,17 +35,26 @@ pub(super) fn ct_field(key: u32) -> (RuleField, usize) {
 
 /// Returns the field of an ARP packet (`struct arphdr`).
 pub(super) fn arp_field(base: u32, offset: u32, len: usize) -> RuleField {
-    const NETWORK: u32 = 1;
+    /// Number of bytes before the operation.
+    const FORMAT: usize = 6;
+    let at = u8::try_from(offset)
+        .ok()
+        .filter(|at| base == NETWORK && usize::from(*at) + len <= FORMAT);
+    if let Some(at) = at {
+        return RuleField::ArpFormat(at);
+    }
     match (base, offset, len) {
         (NETWORK, 6, 2) => RuleField::ArpOperation,
+        (NETWORK, 14, 1..=4) => RuleField::ArpSource,
+        (NETWORK, 24, 1..=4) => RuleField::ArpTarget,
+        (LINK, 12, 2) => RuleField::FrameType,
         _ => RuleField::Other,
     }
 }
 
 pub(super) fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> RuleField {
-    const NETWORK: u32 = 1;
-    const TRANSPORT: u32 = 2;
     match (base, offset) {
+        (LINK, 12) if len == 2 => RuleField::FrameType,
         (NETWORK, 9) if !ipv6 && len == 1 => RuleField::Protocol,
         (NETWORK, 12) if !ipv6 && len <= 4 => RuleField::Source4,
         (NETWORK, 16) if !ipv6 && len <= 4 => RuleField::Dest4,

@@ -15,6 +15,7 @@ mod options;
 mod parts;
 mod program;
 mod read;
+mod rewrite;
 mod save;
 mod sets;
 mod stateful;
@@ -23,6 +24,7 @@ mod xt;
 pub use self::legacy::{LegacyError, has_legacy_nat, legacy};
 pub use self::mark::MarkWrite;
 pub use self::read::{OwnTable, Unread, owner, read, without_rules};
+pub use self::rewrite::{HeaderField, HeaderWrite};
 pub use self::save::parse as parse_save;
 
 /// A chain of any program.
@@ -200,6 +202,8 @@ pub enum RuleEffect {
     PacketMark(MarkWrite),
     /// The hop limit (TTL) is set to this value.
     HopLimit(u8),
+    /// Another field of a header is written, without conntrack.
+    Rewrite(HeaderWrite),
 }
 
 /// Condition of a rule.
@@ -278,6 +282,8 @@ pub enum RuleField {
     Family,
     /// Family, as the type of an Ethernet frame.
     EtherType,
+    /// The type in the header of the Ethernet frame itself, which may be that of a VLAN.
+    FrameType,
     /// Protocol, such as TCP or UDP.
     Protocol,
     /// Name of the incoming interface.
@@ -288,6 +294,10 @@ pub enum RuleField {
     OutName,
     /// Number of the outgoing interface.
     OutIndex,
+    /// Hardware type of the incoming interface (`ARPHRD_*`), in this machine's byte order.
+    InType,
+    /// Hardware type of the outgoing interface.
+    OutType,
     /// The IPv4 source address.
     Source4,
     /// The IPv4 destination address.
@@ -306,6 +316,12 @@ pub enum RuleField {
     IcmpType,
     /// The operation of an ARP packet: 1 for a request, 2 for an answer.
     ArpOperation,
+    /// The bytes of an ARP packet from this one on, of the first six: which addresses it has, and how long they are.
+    ArpFormat(u8),
+    /// The IPv4 address of an ARP packet's sender.
+    ArpSource,
+    /// The IPv4 address of an ARP packet's target.
+    ArpTarget,
     /// `ct state`, with `STATE_DNAT` of iptables as well.
     CtState,
     /// Bits of `ct status`.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::mark::MarkWrite;
+use super::rewrite::of_target;
 use super::xt::{compare, dest_types, masked_mark, port_list, state, tcp_flags};
 use super::{Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, TableFamily, Test, stateful};
 
@@ -281,6 +282,10 @@ pub(super) fn target(rule: &mut Rule, name: &str) {
         }
         // The number follows.
         "TTL" | "HL" => RuleVerdict::Continue,
+        "SNPT" | "DNPT" => {
+            rule.effects.extend(of_target(name).map(RuleEffect::Rewrite));
+            RuleVerdict::Continue
+        }
         "MARK" => {
             rule.effects.push(RuleEffect::PacketMark(MarkWrite::UNKNOWN));
             RuleVerdict::Continue

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{NOTHING, RuleDecoder, slot};
 use crate::firewall::mark::MarkWrite;
 use crate::firewall::parts::ExpressionData;
+use crate::firewall::rewrite::RegisterByte;
 use crate::netlink::tlv::Malformed;
 
 /// Returns what an operation on the bits of a register would write.
@@ -57,7 +58,7 @@ impl RuleDecoder<'_> {
         Ok(())
     }
 
-    fn bitwise_bytes(&self, from: u32, parts: &ExpressionData<'_>) -> Result<Option<Vec<Option<u8>>>, Malformed> {
+    fn bitwise_bytes(&self, from: u32, parts: &ExpressionData<'_>) -> Result<Option<Vec<RegisterByte>>, Malformed> {
         const MASK_AND_XOR: u32 = 0;
         let Some(bytes) = self
             .bytes
@@ -68,11 +69,7 @@ impl RuleDecoder<'_> {
         };
         let (mask, xor) = (parts.value(4)?, parts.value(5)?);
         let bytes = bytes.iter().zip(mask.iter().zip(xor));
-        let bytes = bytes.map(|(byte, (mask, xor))| match (byte, mask) {
-            (_, 0) => Some(xor),
-            (Some(byte), mask) => Some(byte & mask ^ xor),
-            (None, _) => None,
-        });
+        let bytes = bytes.map(|(byte, (mask, xor))| byte.masked(*mask, xor));
         Ok(Some(bytes.collect()))
     }
 

@@ -76,6 +76,56 @@ fn a_prefix_is_a_shorter_load() {
     assert_eq!(rule.verdict, RuleVerdict::Accept);
 }
 
+/// `ether type arp`, `arp saddr ip` and a write to the payload, in a table of interfaces.
+#[test]
+fn arp_and_writes_are_understood_in_chains_of_interfaces() {
+    let mut writer = Writer::new();
+    let mut push = |name: &str, numbers: &[(u16, u32)], value: Option<(u16, &[u8])>| {
+        writer.nest(LIST_ELEM, |writer| {
+            writer.str(expr::NAME, name);
+            writer.nest(expr::DATA, |writer| {
+                for (kind, number) in numbers {
+                    writer.be32(*kind, *number);
+                }
+                if let Some((kind, value)) = value {
+                    writer.nest(kind, |writer| writer.attr(elem::VALUE, value));
+                }
+            });
+        });
+    };
+    push("payload", &[(1, 1), (2, 0), (3, 12), (4, 2)], None);
+    push("cmp", &[(1, 1), (2, 0)], Some((3, &[8, 6])));
+    push("payload", &[(1, 1), (2, 1), (3, 14), (4, 4)], None);
+    push("cmp", &[(1, 1), (2, 0)], Some((3, &[203, 0, 113, 1])));
+    let arp = writer.finish().unwrap();
+    let rule_of = |bytes: &[u8]| rule(TableFamily::Netdev, bytes, &|_| None).unwrap().rule;
+    assert_eq!(
+        rule_of(&arp).tests,
+        [
+            field(RuleField::FrameType, 2, &[8, 6]),
+            field(RuleField::ArpSource, 4, &[203, 0, 113, 1])
+        ]
+    );
+    let mut writer = Writer::new();
+    let mut push = |name: &str, fill: &dyn Fn(&mut Writer)| {
+        writer.nest(LIST_ELEM, |writer| {
+            writer.str(expr::NAME, name);
+            writer.nest(expr::DATA, fill);
+        });
+    };
+    push("immediate", &|writer| {
+        writer.be32(1, 1);
+        writer.nest(2, |writer| writer.attr(elem::VALUE, &[0x23, 0x27]));
+    });
+    push("payload", &|writer| {
+        for (kind, number) in [(5, 1), (2, 2), (3, 2), (4, 2)] {
+            writer.be32(kind, number);
+        }
+    });
+    let write = HeaderWrite::new(HeaderField::DestPort, 0, 8999);
+    assert_eq!(rule_of(&writer.finish().unwrap()).effects, [RuleEffect::Rewrite(write)]);
+}
+
 fn looks_up(load: &[(u16, u32)], expression: &str, to_verdict: bool, content: &SetContent) -> Decoded {
     let mut writer = Writer::new();
     let mut push = |name: &str, fill: &dyn Fn(&mut Writer)| {
