@@ -18,7 +18,7 @@ use crate::run_file;
 use tcpgw_core::escape;
 
 /// Suffixes of the files that tcpgw keeps for a network namespace beside its lock, in the order in which they are removed.
-const ENDINGS: [&str; 11] = [
+const ENDINGS: [&str; 13] = [
     "journal.new",
     "journal",
     "torn-down.new",
@@ -27,6 +27,8 @@ const ENDINGS: [&str; 11] = [
     "totals",
     "metrics.new",
     "metrics",
+    "memory.new",
+    "memory",
     "daemon",
     "new",
     "state",

@@ -20,7 +20,7 @@ use crate::api::NOT_FOUND;
 use crate::api::client::{self, Client, ClientError, RequestTarget};
 use crate::daemon::observer;
 use crate::date::since_1970;
-use crate::doctor::{CheapReader, CheckSubject, Effort};
+use crate::doctor::{CheapReader, CheckSubject, Effort, MemoryFile};
 use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
 use crate::unserved;
 use crate::view::status::Status;
@@ -57,12 +57,16 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let mut source = match global.daemon_or_why()? {
         Ok(daemon) => Source::Daemon(daemon),
-        Err(why) => Source::Kernel(Box::new(Here {
-            gateway: Gateway::open(global)?,
-            configuration: global.judged_config(),
-            reader: CheapReader::new(Effort::Quick),
-            elsewhere: why.filter(|why| why.kind == ProblemKind::OtherNamespace),
-        })),
+        Err(why) => {
+            let gateway = Gateway::open(global)?;
+            let memory = MemoryFile::new(&global.run_dir, gateway.namespace);
+            Source::Kernel(Box::new(Here {
+                gateway,
+                configuration: global.judged_config(),
+                reader: CheapReader::new(Effort::Quick).recalling(&memory, Instant::now()),
+                elsewhere: why.filter(|why| why.kind == ProblemKind::OtherNamespace),
+            }))
+        }
     };
     if let Source::Kernel(here) = &source
         && let Some(why) = &here.configuration.unchecked

@@ -17,7 +17,7 @@ use super::completions::CompletionListener;
 use crate::control::handshakes::{HandshakeReport, HandshakeTracker};
 use crate::control::observation::{Observation, ObservationRequest, StoreFile};
 use crate::control::turned_away::TurnedAwayCounts;
-use crate::doctor::{self, CheapReader, CheckSubject, Effort};
+use crate::doctor::{self, CheapReader, CheckSubject, Effort, MemoryFile};
 use crate::view::drops::over_flows;
 use tcpgw_core::problem::Problem;
 use tcpgw_core::summary::Summary;
@@ -42,16 +42,16 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Starts the thread in the network namespace of this one. It ends when the handle is dropped and its last
+    /// Starts the thread in the network namespace of this one, with what the daemon before has remembered. It ends when the handle is dropped and its last
     /// observation has ended.
     ///
     /// # Errors
     /// Fails when no thread can be started.
-    pub fn start(results: results::Sender<Observation>) -> std::io::Result<Self> {
+    pub fn start(memory: MemoryFile, results: results::Sender<Observation>) -> std::io::Result<Self> {
         let (sender, receiver) = requests::sync_channel(1);
         thread::Builder::new()
             .name("observer".into())
-            .spawn(move || observe_all(&receiver, &results))?;
+            .spawn(move || observe_all(memory, &receiver, &results))?;
         Ok(Self { requests: sender })
     }
 
@@ -61,8 +61,12 @@ impl Observer {
     }
 }
 
-fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &results::Sender<Observation>) {
-    let mut reader = CheapReader::new(Effort::Quick);
+fn observe_all(
+    memory: MemoryFile,
+    requests: &requests::Receiver<ObservationRequest>,
+    results: &results::Sender<Observation>,
+) {
+    let mut reader = CheapReader::new(Effort::Quick).kept_in(memory, Instant::now());
     let mut tracker = HandshakeTracker::default();
     let mut listener = CompletionListener::default();
     while let Ok(request) = requests.recv() {

@@ -4,6 +4,7 @@ mod answers;
 mod cheap;
 mod lost;
 mod marks;
+mod memory;
 mod probes;
 mod route_query;
 mod served;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::cheap::CheapReader;
+pub use self::memory::MemoryFile;
 use self::table::{TableReading, read_table};
 use super::facts::{CheckSubject, Effort, Fact, Facts};
 use crate::config::Config;
@@ -38,6 +40,7 @@ use tcpgw_kernel::route::links;
 pub fn gather(run_dir: &Path, config: &Config) -> Facts {
     let configured_mark = config.flow_mark;
     let TableReading {
+        namespace,
         table,
         services,
         protects,
@@ -59,7 +62,10 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         is_probed: false,
         failing_probes: Arc::default(),
     };
-    let mut cheap = CheapReader::new(Effort::Thorough).read(&subject, Instant::now());
+    let now = Instant::now();
+    let memory = MemoryFile::new(run_dir, namespace);
+    let mut reader = CheapReader::new(Effort::Thorough).recalling(&memory, now);
+    let mut cheap = reader.read(&subject, now);
     if let Ok(links) = &mut cheap.links {
         links::read_offloads(links);
     }

@@ -32,7 +32,7 @@ pub use self::facts::{
     MisroutedProbe, RoutesByAddress, ServedClient, TableFacts, TableState,
 };
 pub use self::finding::{Diagnosis, Finding, FindingSeverity, Fix, Unchecked};
-pub use self::gather::{CheapReader, gather};
+pub use self::gather::{CheapReader, MemoryFile, gather};
 pub use self::problems::{KINDS, absent_addresses, add_of_daemon, finding, problems};
 
 /// The possible findings, each with its worst severity; the names are permanent. A finding that is also a problem of

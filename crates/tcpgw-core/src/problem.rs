@@ -3,6 +3,7 @@
 //!
 //! Owns the kinds of problems and their severities. Knows nothing of the checks that find them.
 
+mod evidence;
 mod key;
 mod kind;
 mod list;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use self::key::Key;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::evidence::Evidence;
 pub use self::kind::ProblemKind;
 pub use self::list::{ProblemList, ProblemNews};
 pub use self::severity::Severity;

@@ -32,6 +32,7 @@ use crate::daemon::store_thread::StoreThread;
 use crate::daemon::traffic_thread::TrafficThread;
 use crate::daemon::watched_file::FollowedFile;
 use crate::daemon::web_task::WebTask;
+use crate::doctor::MemoryFile;
 use crate::hooks::settings::HookSettings;
 use crate::lock::Lock;
 use crate::metrics::OwnFile;
@@ -193,7 +194,7 @@ impl DaemonLoop {
             .map_err(io("watch nftables"))?;
         let network = route_monitor::follow();
         let (seen, observations) = mpsc::channel(1);
-        let observer = Observer::start(seen).map_err(io("start a thread"))?;
+        let observer = Observer::start(MemoryFile::new(run_dir, namespace), seen).map_err(io("start a thread"))?;
         let (examiner, examinations) = Examiner::start().map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
         let presence = leave_presence(&settings, run_dir, namespace);

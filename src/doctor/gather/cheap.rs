@@ -14,6 +14,7 @@ use super::answers::{self, FoundAnswers};
 use super::fact;
 use super::lost::{AddressMemory, FamilyMemory};
 use super::marks::refused_marks;
+use super::memory::{KeptMemory, MemoryFile, Moment};
 use super::probes::misrouted;
 use super::route_query::{ClientInterface, FAR, PortsByAddress, far, is_open, ports_to};
 use super::served::{self, ServedMemory};
@@ -48,6 +49,8 @@ pub struct CheapReader {
     clients: ServedMemory,
     families: FamilyMemory,
     addresses: AddressMemory,
+    /// File for the memory of clients, families and addresses.
+    file: Option<MemoryFile>,
 }
 
 /// Data as they were read last.
@@ -92,7 +95,41 @@ impl CheapReader {
             clients: ServedMemory::new(),
             families: FamilyMemory::new(),
             addresses: AddressMemory::new(),
+            file: None,
         }
+    }
+
+    /// Returns a reader that remembers what an earlier one has kept in this file.
+    #[must_use]
+    pub fn recalling(self, file: &MemoryFile, now: Instant) -> Self {
+        let moment = Moment::at(now);
+        let Some(kept) = file.load(moment) else { return self };
+        Self {
+            clients: ServedMemory::restored(&kept, moment),
+            families: FamilyMemory::restored(&kept, moment),
+            addresses: AddressMemory::restored(&kept, moment),
+            ..self
+        }
+    }
+
+    /// Returns a reader that also keeps what it remembers in the file.
+    #[must_use]
+    pub fn kept_in(self, file: MemoryFile, now: Instant) -> Self {
+        let recalled = self.recalling(&file, now);
+        Self {
+            file: Some(file),
+            ..recalled
+        }
+    }
+
+    fn keep(&mut self, now: Instant) {
+        let Some(file) = &mut self.file else { return };
+        let moment = Moment::at(now);
+        let mut kept = KeptMemory::default();
+        self.addresses.keep(&mut kept, moment);
+        self.families.keep(&mut kept, moment);
+        self.clients.keep(&mut kept, moment);
+        file.keep(kept, moment);
     }
 
     /// Reads the facts in the network namespace of this thread.
@@ -116,12 +153,14 @@ impl CheapReader {
         let mut lost = lost_clients(&facts);
         lost.extend(facts.lost_answers.iter().flat_map(|lost| lost.clients.iter().copied()));
         self.clients.judged(&lost, now);
-        CheapFacts {
+        let facts = CheapFacts {
             refused_marks: fact(refused_marks(&facts)),
             lost_addresses: self.lost_addresses(subject, &facts.local, now),
             lost_families: self.families.lost(outer_families(&facts), now),
             ..facts
-        }
+        };
+        self.keep(now);
+        facts
     }
 
     /// Reads the facts of [`CheapReader::read`] without other programs' tables and without flows.

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::super::facts::Fact;
+use super::memory::{KeptMemory, Moment};
 use crate::doctor::checks::forwarding::is_link_local;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::LocalAddresses;
@@ -45,6 +46,45 @@ impl AddressMemory {
             lost: BTreeMap::new(),
             not_before: None,
         }
+    }
+
+    /// Returns what an earlier process has kept.
+    pub(super) fn restored(kept: &KeptMemory, moment: Moment) -> Self {
+        let lost = kept.lost_addresses.iter().take(MOST);
+        let lost = lost.filter_map(|(address, connections, since)| {
+            let lost = Lost {
+                connections: *connections,
+                since: moment.instant(*since)?,
+            };
+            Some((*address, lost))
+        });
+        Self {
+            before: LocalAddresses {
+                addresses: kept.addresses.iter().copied().collect(),
+                networks: kept
+                    .networks
+                    .iter()
+                    .filter_map(|network| network.parse().ok())
+                    .collect(),
+            },
+            lost: lost.collect(),
+            not_before: None,
+        }
+    }
+
+    /// Adds what the next process has to know.
+    pub(super) fn keep(&self, kept: &mut KeptMemory, moment: Moment) {
+        kept.addresses = self.before.addresses.iter().copied().take(MOST).collect();
+        kept.networks = self
+            .before
+            .networks
+            .iter()
+            .map(ToString::to_string)
+            .take(MOST)
+            .collect();
+        let lost = self.lost.iter();
+        let lost = lost.map(|(address, lost)| (*address, lost.connections, moment.kept(lost.since)));
+        kept.lost_addresses = lost.collect();
     }
 
     /// Returns the addresses that were there before and are not among `local`.
@@ -114,6 +154,25 @@ impl FamilyMemory {
         }
     }
 
+    /// Returns what an earlier process has kept.
+    pub(super) fn restored(kept: &KeptMemory, moment: Moment) -> Self {
+        let seen = kept.families.iter().filter_map(|(number, at)| {
+            let family = Family::BOTH.into_iter().find(|family| number_of(*family) == *number)?;
+            Some((family, moment.instant(*at)?))
+        });
+        Self {
+            last_seen: seen.collect(),
+        }
+    }
+
+    /// Adds what the next process has to know.
+    pub(super) fn keep(&self, kept: &mut KeptMemory, moment: Moment) {
+        let seen = self.last_seen.iter();
+        kept.families = seen
+            .map(|(family, at)| (number_of(*family), moment.kept(*at)))
+            .collect();
+    }
+
     /// Takes the families with an address, if they could be read. Returns those that had one in the last hour and have
     /// none.
     pub(super) fn lost(&mut self, there: Option<BTreeSet<Family>>, now: Instant) -> BTreeSet<Family> {
@@ -123,6 +182,13 @@ impl FamilyMemory {
             .retain(|_, seen| now.saturating_duration_since(*seen) < TOLD);
         let known = self.last_seen.keys().copied();
         known.filter(|family| !there.contains(family)).collect()
+    }
+}
+
+const fn number_of(family: Family) -> u8 {
+    match family {
+        Family::V4 => 4,
+        Family::V6 => 6,
     }
 }
 
@@ -169,6 +235,28 @@ mod tests {
         assert_eq!(memory.missing(&one), [ip("203.0.113.2"), ip("fe80::1")]);
         memory.compare(&both, now + TOLD / 2, nobody_counts);
         assert_eq!(memory.lost(), BTreeMap::new());
+    }
+
+    #[test]
+    fn what_is_lost_is_known_to_the_next_process() {
+        let now = Instant::now();
+        let moment = Moment::at(now);
+        let mut memory = AddressMemory::new();
+        memory.compare(&local(&["203.0.113.1", "203.0.113.2"]), now, nobody_counts);
+        memory.compare(&local(&["203.0.113.1"]), now, connections(&["203.0.113.2"]));
+        let mut families = FamilyMemory::new();
+        families.lost(Some(Family::BOTH.into()), now);
+        let mut kept = KeptMemory::default();
+        memory.keep(&mut kept, moment);
+        families.keep(&mut kept, moment);
+        let mut next = AddressMemory::restored(&kept, moment);
+        assert_eq!(next.lost(), memory.lost());
+        // An address that goes while no process runs is lost, too.
+        next.compare(&local(&[]), now, connections(&["203.0.113.1"]));
+        assert_eq!(next.lost().len(), 2);
+        let mut next = FamilyMemory::restored(&kept, moment);
+        assert_eq!(next.lost(Some([Family::V4].into()), now), [Family::V6].into());
+        assert_eq!(next.lost(Some([Family::V4].into()), now + TOLD), [].into());
     }
 
     #[test]

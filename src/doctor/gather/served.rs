@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::super::facts::Fact;
+use super::memory::{KeptClient, KeptMemory, Moment};
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::conntrack::Conntrack;
 
@@ -96,6 +97,51 @@ impl ServedMemory {
             lost: BTreeMap::new(),
             last_read: None,
         }
+    }
+
+    /// Returns what an earlier process has kept.
+    pub(super) fn restored(kept: &KeptMemory, moment: Moment) -> Self {
+        let pairs = kept.clients.iter().take(MOST_REMEMBERED).filter_map(|client| {
+            let served = ServedPair {
+                client: client.client,
+                public: client.public,
+                backend: client.backend,
+            };
+            let known = RememberedFlow {
+                served,
+                begun: moment.instant(client.begun)?,
+                last: moment.instant(client.last)?,
+            };
+            Some(((served.client.ip(), served.backend), known))
+        });
+        let lost = kept.lost_clients.iter().filter_map(|(client, since, is_banned)| {
+            let lost = LostClient {
+                since: moment.instant(*since)?,
+                is_banned: *is_banned,
+            };
+            Some((*client, lost))
+        });
+        Self {
+            pairs: pairs.collect(),
+            lost: lost.collect(),
+            last_read: None,
+        }
+    }
+
+    /// Adds what the next process has to know.
+    pub(super) fn keep(&self, kept: &mut KeptMemory, moment: Moment) {
+        let clients = self.pairs.values().map(|known| KeptClient {
+            client: known.served.client,
+            public: known.served.public,
+            backend: known.served.backend,
+            begun: moment.kept(known.begun),
+            last: moment.kept(known.last),
+        });
+        kept.clients = clients.collect();
+        let lost = self.lost.iter();
+        kept.lost_clients = lost
+            .map(|(client, lost)| (*client, moment.kept(lost.since), lost.is_banned))
+            .collect();
     }
 
     /// Takes a reading.
@@ -230,6 +276,23 @@ mod tests {
         memory.judged(&lost(&[3]), at(5));
         memory.judged(&lost(&[2, 3]), at(6));
         assert_eq!(told(&memory)[2], [0; 0], "it was reached in between");
+    }
+
+    #[test]
+    fn clients_are_known_to_the_next_process() {
+        let mut memory = ServedMemory::new();
+        let now = Instant::now();
+        let moment = Moment::at(now + Duration::from_secs(2));
+        memory.read(vec![served(2, 40_000), served(3, 40_000), served(4, 40_000)], now);
+        memory.judged(&lost(&[2, 3]), now);
+        memory.read(vec![served(4, 40_001)], now + Duration::from_secs(2));
+        let mut kept = KeptMemory::default();
+        memory.keep(&mut kept, moment);
+        let mut next = ServedMemory::restored(&kept, moment);
+        assert_eq!(told(&next), [vec![2, 3, 4], vec![], vec![2, 3]]);
+        // Nobody is served any more, and conntrack has forgotten all.
+        next.read(vec![], now + Duration::from_secs(3));
+        assert_eq!(told(&next)[0], [2, 3, 4]);
     }
 
     #[test]

@@ -126,6 +126,8 @@ fn by_place(services: &Summary) -> BTreeMap<(u16, &BTreeSet<std::net::IpAddr>), 
 
 /// Reading of the table.
 pub(super) struct TableReading {
+    /// Cookie of the network namespace; 0 if it is not known.
+    pub(super) namespace: u64,
     /// The table itself.
     pub(super) table: Fact<TableFacts>,
     /// Services of the table; if it is gone or cannot be read, those that were written last.
@@ -145,6 +147,7 @@ pub(super) fn read_table(run_dir: &Path, config: &Config) -> TableReading {
         Ok(kernel) => kernel,
         Err(error) => {
             return TableReading {
+                namespace: 0,
                 table: Err(error.to_string()),
                 services: Summary::default(),
                 protects: false,
@@ -188,6 +191,7 @@ pub(super) fn read_table(run_dir: &Path, config: &Config) -> TableReading {
         Err(_) => None,
     };
     TableReading {
+        namespace,
         table,
         services: named.summary,
         protects,

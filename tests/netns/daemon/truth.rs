@@ -4,6 +4,7 @@ mod doctor;
 mod files;
 mod handshakes;
 mod public_address;
+mod restarted;
 mod surroundings;
 
 use std::fs;

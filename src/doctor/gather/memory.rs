@@ -1,0 +1,241 @@
+//! The file of the run directory that keeps what the repeated checks remember of earlier readings, so that a problem whose
+//! evidence the kernel does not have any more is still told after a restart of the daemon.
+//!
+//! It is written when something new is remembered, and once a minute for the times. A file of another boot, or one that was
+//! written long ago, is not read.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{boot_id, since_boot};
+use crate::run_file;
+
+/// Maximum size of the file.
+const MOST_BYTES: u64 = 1 << 20;
+/// Format of the file. A file of another format is not read.
+const VERSION: u32 = 1;
+/// Age from which on a file is not read.
+const TOO_OLD: Duration = Duration::from_secs(3600);
+/// Pause between writes that only bring times up to date.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// A time, in milliseconds since the machine's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct KeptTime(u64);
+
+/// What is kept of the memory of the checks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptMemory {
+    /// The gateway's own addresses and networks at the last reading.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) networks: Vec<String>,
+    /// Addresses that are lost, with the number of clients' connections and the time.
+    pub(super) lost_addresses: Vec<(IpAddr, u64, KeptTime)>,
+    /// Families (4 or 6) in which there was an address for clients, and when that was seen last.
+    pub(super) families: Vec<(u8, KeptTime)>,
+    /// Clients that were served.
+    pub(super) clients: Vec<KeptClient>,
+    /// Clients whose packets would be lost, since when, and whether that is probably intended.
+    pub(super) lost_clients: Vec<(IpAddr, KeptTime, bool)>,
+}
+
+/// A client that was served, with the times of its last connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptClient {
+    pub(super) client: SocketAddr,
+    pub(super) public: SocketAddr,
+    pub(super) backend: SocketAddr,
+    pub(super) begun: KeptTime,
+    pub(super) last: KeptTime,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    boot: String,
+    written: KeptTime,
+    memory: KeptMemory,
+}
+
+/// Two clocks at the same moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    now: Instant,
+    since_boot: Duration,
+}
+
+impl Moment {
+    /// Reads the time since the machine's start for an instant that has just been read.
+    pub(super) fn at(now: Instant) -> Self {
+        Self {
+            now,
+            since_boot: since_boot(),
+        }
+    }
+
+    /// Returns a time for the file.
+    pub(super) fn kept(self, at: Instant) -> KeptTime {
+        let ago = self.now.saturating_duration_since(at);
+        let millis = self.since_boot.saturating_sub(ago).as_millis();
+        KeptTime(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+
+    /// Returns a time of the file; `None` if this process's clock cannot express it.
+    pub(super) fn instant(self, kept: KeptTime) -> Option<Instant> {
+        self.now.checked_sub(self.ago(kept))
+    }
+
+    fn ago(self, kept: KeptTime) -> Duration {
+        self.since_boot.saturating_sub(Duration::from_millis(kept.0))
+    }
+}
+
+/// The file of a network namespace.
+#[derive(Debug)]
+pub struct MemoryFile {
+    path: PathBuf,
+    boot: String,
+    /// What was written last, without times, and when.
+    written: Option<(KeptMemory, Instant)>,
+    fails: bool,
+}
+
+impl MemoryFile {
+    /// Returns the file of a network namespace in the run directory.
+    pub fn new(run_dir: &Path, namespace: u64) -> Self {
+        Self::of_boot(run_dir, namespace, boot_id())
+    }
+
+    fn of_boot(run_dir: &Path, namespace: u64, boot: String) -> Self {
+        Self {
+            path: run_dir.join(format!("netns-{namespace}.memory")),
+            boot,
+            written: None,
+            fails: false,
+        }
+    }
+
+    /// Reads the file; `None` if there is none, or one that is damaged, of another boot, too old, or not to be trusted.
+    pub(super) fn load(&self, moment: Moment) -> Option<KeptMemory> {
+        let content = run_file::read(&self.path, MOST_BYTES).ok()?;
+        let document: Document = serde_json::from_slice(&content.bytes).ok()?;
+        let is_mine = content.trusted && document.version == VERSION && document.boot == self.boot;
+        Some(document.memory).filter(|_| is_mine && moment.ago(document.written) < TOO_OLD)
+    }
+
+    /// Writes what is new, whole or not at all. What cannot be written is only lost by a restart.
+    pub(super) fn keep(&mut self, memory: KeptMemory, moment: Moment) {
+        let content = memory.without_times();
+        let is_fresh = |(written, at): &(KeptMemory, Instant)| {
+            *written == content && moment.now.saturating_duration_since(*at) < PAUSE
+        };
+        if self.written.as_ref().is_some_and(is_fresh) {
+            return;
+        }
+        match self.write(memory, moment) {
+            Ok(()) => self.fails = false,
+            Err(error) if !self.fails => {
+                self.fails = true;
+                tracing::warn!(
+                    "{}: {error}: after a restart, clients and addresses that were lost before are not known",
+                    tcpgw_core::escape::path(&self.path)
+                );
+            }
+            Err(_) => {}
+        }
+        self.written = Some((content, moment.now));
+    }
+
+    fn write(&self, memory: KeptMemory, moment: Moment) -> io::Result<()> {
+        let document = Document {
+            version: VERSION,
+            boot: self.boot.clone(),
+            written: moment.kept(moment.now),
+            memory,
+        };
+        let text = serde_json::to_vec(&document)?;
+        let temporary = self.path.with_extension("memory.new");
+        let written = run_file::create(&temporary).and_then(|mut file| file.write_all(&text));
+        let saved = written.and_then(|()| fs::rename(&temporary, &self.path));
+        if saved.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        saved
+    }
+}
+
+impl KeptMemory {
+    /// Returns the same without what changes at each reading.
+    fn without_times(&self) -> Self {
+        let mut same = self.clone();
+        let none = KeptTime::default();
+        same.lost_addresses.iter_mut().for_each(|(.., at)| *at = none);
+        same.families.iter_mut().for_each(|(_, at)| *at = none);
+        same.lost_clients.iter_mut().for_each(|(_, at, _)| *at = none);
+        for client in &mut same.clients {
+            (client.begun, client.last) = (none, none);
+            // A client that goes on has a new port all the time.
+            client.client.set_port(0);
+        }
+        same
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(last: u64) -> KeptMemory {
+        KeptMemory {
+            families: vec![(6, KeptTime(last))],
+            ..KeptMemory::default()
+        }
+    }
+
+    #[test]
+    fn a_memory_is_read_in_the_same_boot_for_an_hour() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = MemoryFile::of_boot(directory.path(), 5, "a".into());
+        let now = Moment {
+            now: Instant::now(),
+            since_boot: Duration::from_secs(10_000),
+        };
+        assert_eq!(file.load(now), None);
+        file.keep(memory(9_000), now);
+        assert_eq!(file.load(now), Some(memory(9_000)));
+        let later = |seconds| Moment {
+            now: now.now + Duration::from_secs(seconds),
+            since_boot: now.since_boot + Duration::from_secs(seconds),
+        };
+        // Only the times have changed.
+        file.keep(memory(9_001), later(1));
+        assert_eq!(file.load(later(1)), Some(memory(9_000)));
+        file.keep(memory(9_002), later(61));
+        assert_eq!(file.load(later(61)), Some(memory(9_002)));
+        file.keep(KeptMemory::default(), later(62));
+        assert_eq!(file.load(later(62)), Some(KeptMemory::default()));
+        assert_eq!(file.load(later(62 + 3600)), None, "too old");
+        let other = MemoryFile::of_boot(directory.path(), 5, "b".into());
+        assert_eq!(other.load(now), None, "another boot");
+        fs::write(directory.path().join("netns-5.memory"), "{").unwrap();
+        assert_eq!(file.load(now), None);
+    }
+
+    #[test]
+    fn times_survive_the_process() {
+        let begun = Instant::now();
+        let moment = |seconds| Moment {
+            now: begun + Duration::from_secs(seconds),
+            since_boot: Duration::from_secs(100 + seconds),
+        };
+        let kept = moment(50).kept(begun + Duration::from_secs(20));
+        assert_eq!(kept, KeptTime(120_000));
+        assert_eq!(moment(60).instant(kept), Some(begun + Duration::from_secs(20)));
+    }
+}

@@ -1,0 +1,93 @@
+//! Problems whose evidence the kernel has no more, over restarts of the daemon.
+
+use serde_json::json;
+
+use super::{OPTIONS, problem};
+use crate::harness::brief::{service, state};
+use crate::harness::client::PATIENCE;
+use crate::harness::daemon::Daemon;
+use crate::harness::plan::{PUBLIC, at, crowd};
+use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
+
+/// Ends the daemon by SIGKILL and by SIGTERM, and sees each time that the next one reports the problem.
+#[track_caller]
+fn stays<'a>(net: &Net, daemon: &mut Daemon<'a>, kind: &str, severity: &str, says: &str) {
+    let ends: [fn(&mut Daemon<'a>); 2] = [Daemon::kill, Daemon::stop];
+    for end in ends {
+        end(daemon);
+        daemon.start();
+        let told = || problem(net, kind).filter(|told| told["severity"] == severity);
+        assert!(wait_until(PATIENCE * 3, || told().is_some()), "{kind} is not told");
+        let told = told().expect("it stays");
+        assert!(told["message"].to_string().contains(says), "{told}");
+    }
+}
+
+#[test]
+fn a_lost_address_and_family_are_told_after_restarts() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let mut daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let memory = || std::fs::read_dir(net.file("run")).expect("the run directory").flatten();
+    let is_kept = || memory().any(|entry| entry.file_name().to_string_lossy().ends_with(".memory"));
+    assert!(wait_until(PATIENCE * 3, is_kept));
+    let _open = net.within("client", || {
+        crate::harness::client::connect(at(PUBLIC[1], 2001), PATIENCE)
+    });
+    net.sh(
+        "gateway",
+        "ip addr del 2001:db8:1::1/64 dev ext; ip addr del 2001:db8:1::2/64 dev ext; ip -6 addr flush dev far scope global",
+    )
+    .ok();
+    assert!(wait_until(PATIENCE * 3, || problem(&net, "no_public_address").is_some()));
+    stays(&net, &mut daemon, "no_public_address", "error", "its only IPv6 address");
+    stays(&net, &mut daemon, "address_lost", "warning", "2001:db8:1::1");
+    net.sh(
+        "gateway",
+        "ip addr add 2001:db8:1::1/64 dev ext nodad; ip addr add 2001:db8:1::2/64 dev ext nodad",
+    )
+    .ok();
+    assert!(wait_until(PATIENCE * 3, || problem(&net, "no_public_address").is_none()));
+    assert!(wait_until(PATIENCE * 3, || problem(&net, "address_lost").is_none()));
+}
+
+/// conntrack has no connection any more of the clients that were served, as after resets.
+#[test]
+fn rules_that_drop_all_who_were_served_are_told_after_restarts() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let mut daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let serve = || {
+        for n in 1..=4 {
+            let conn = net.connect_from("client", crowd(n)[0], at(PUBLIC[0], 2001));
+            conn.and_then(|mut conn| conn.greeting()).expect("it is served");
+        }
+    };
+    serve();
+    // The daemon has to have seen them.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    net.nft(
+        "gateway",
+        "table ip mine { chain c { type filter hook forward priority 0; ip saddr 198.18.0.0/15 drop; }; }",
+    );
+    net.sh("gateway", "conntrack -F 2>/dev/null").ok();
+    let is_told = || problem(&net, "packets_dropped").is_some_and(|told| told["severity"] == "error");
+    assert!(wait_until(PATIENCE * 3, is_told));
+    stays(&net, &mut daemon, "packets_dropped", "error", "4 of 4 clients");
+    net.sh("gateway", "nft delete table ip mine").ok();
+    assert!(wait_until(PATIENCE * 3, || problem(&net, "packets_dropped").is_none()));
+    // Clients are served again, and all is well after a restart.
+    serve();
+    daemon.kill();
+    daemon.start();
+    assert!(wait_until(PATIENCE * 3, || net
+        .cli(&["status", "--interval", "0s"])
+        .status
+        == 0));
+    assert_eq!(problem(&net, "packets_dropped"), None);
+}
