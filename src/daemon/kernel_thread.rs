@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc as results;
 
+use super::names_teller::NamesTeller;
 use super::service_manager::JobSigns;
 use crate::control::job::{Job, JobOutcome, JobResult};
 use crate::reconcile::engine::Engine;
@@ -22,20 +23,22 @@ pub struct KernelThread {
 }
 
 impl KernelThread {
-    /// Starts the thread. The engine belongs to the network namespace of the thread that created it.
+    /// Starts the thread. The engine belongs to the network namespace of the thread that created it. `names` is told which services the
+    /// kernel has.
     ///
     /// # Errors
     /// Fails when no thread can be started.
-    pub fn start<K: Kernel + Send + 'static>(
+    pub(super) fn start<K: Kernel + Send + 'static>(
         engine: Engine<K>,
         links: impl FnMut() -> Option<Links> + Send + 'static,
         signs: JobSigns,
+        names: NamesTeller,
         results: results::Sender<JobOutcome>,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = jobs::sync_channel(1);
         let thread = thread::Builder::new()
             .name("kernel".into())
-            .spawn(move || work(engine, links, &signs, &receiver, &results))?;
+            .spawn(move || work(engine, links, &signs, &names, &receiver, &results))?;
         Ok(Self {
             jobs: Some(sender),
             thread: Some(thread),
@@ -62,18 +65,24 @@ fn work<K: Kernel>(
     mut engine: Engine<K>,
     mut links: impl FnMut() -> Option<Links>,
     signs: &JobSigns,
+    names: &NamesTeller,
     jobs: &jobs::Receiver<Job>,
     results: &results::Sender<JobOutcome>,
 ) {
     while let Ok(job) = jobs.recv() {
-        let outcome = signs.during(|| attend(&mut engine, &mut links, job));
+        let outcome = signs.during(|| attend(&mut engine, &mut links, names, job));
         if results.blocking_send(outcome).is_err() {
             return;
         }
     }
 }
 
-fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<Links>, job: Job) -> JobOutcome {
+fn attend<K: Kernel>(
+    engine: &mut Engine<K>,
+    links: &mut impl FnMut() -> Option<Links>,
+    names: &NamesTeller,
+    job: Job,
+) -> JobOutcome {
     let begin = Instant::now();
     let writes = matches!(
         job,
@@ -84,8 +93,13 @@ fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<
     {
         engine.set_links(links);
     }
+    let told = names.begins(&job);
     let done = perform(engine, job);
     let at = Instant::now();
+    let took = begin.elapsed();
+    if let Some(told) = told {
+        names.ended(&told, &done);
+    }
     let swept = match &done {
         JobResult::All(Ok(report)) | JobResult::Changed(Ok(Some(report))) => report.flushing,
         _ => Duration::ZERO,
@@ -97,7 +111,7 @@ fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<
     JobOutcome {
         done,
         at: at.checked_sub(swept).unwrap_or(at),
-        took: begin.elapsed(),
+        took,
         table,
         record_trouble: engine.record_trouble(),
     }

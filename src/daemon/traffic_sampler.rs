@@ -1,10 +1,12 @@
 //! Samples of the totals of services: the kernel's counters, the list of flows, and the reports of ended ones.
 
+mod ended_flows;
+
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError, mpsc as requests};
+use std::sync::{PoisonError, mpsc as requests};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,14 +16,15 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::flow_log::FlowLog;
-use crate::config::daemon::{DaemonSettings, FlowLogTarget};
+use super::names_teller::NamesNews;
+use super::traffic_request::{SharedTrouble, ShownTotals, TrafficRequest, TrafficSettings};
 use crate::control::request::DaemonRequest;
 use crate::record::boot_id;
 use crate::traffic::drop_sets;
 use crate::traffic::file::TotalsFile;
 use crate::traffic::flow_record::FlowRecord;
 use crate::traffic::shared_hour::SharedHour;
-use crate::traffic::{EndedFlow, Ledger, LiveFlows, Totals};
+use crate::traffic::{EndedFlow, Ledger, LiveFlows, TotalsKeeper};
 use crate::view::totals::ConnectionCounts;
 use tcpgw_core::escape;
 use tcpgw_core::model::FlowMark;
@@ -38,8 +41,12 @@ const TIMES: u32 = 100;
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Shortest pause between two writings of the file.
 const SAVE_PAUSE: Duration = Duration::from_secs(2);
-/// Age up to which a sample answers a question.
+/// Age up to which a sample answers a question, at least.
 const FRESH: Duration = Duration::from_secs(1);
+/// Multiple of the processor time of a sample and its writing for which it answers questions: these take a tenth of a core at most.
+const FRESH_TIMES: u32 = 10;
+/// Longest age of a sample that answers a question.
+const MOST_FRESH: Duration = Duration::from_secs(15);
 /// Pause between two receptions of reports while there are any, so that many are received at once.
 const RECEIVE: Duration = Duration::from_millis(50);
 /// Number of listed flows after which reports are received, and most reports that are received at once.
@@ -54,59 +61,24 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// Sysctl that enables reports, of the reader's network namespace.
 const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
 
-/// Settings for what is done with flows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TrafficSettings {
-    /// Whether packets, bytes and handshakes are counted.
-    counts_traffic: bool,
-    flow_log: Option<FlowLogTarget>,
-}
-
-impl From<&DaemonSettings> for TrafficSettings {
-    fn from(settings: &DaemonSettings) -> Self {
-        Self {
-            counts_traffic: settings.count_traffic,
-            flow_log: settings.flow_log.clone(),
-        }
-    }
-}
-
-/// Request to the thread.
-pub(super) enum TrafficRequest {
-    /// Totals at most [`FRESH`] old.
-    Totals(requests::SyncSender<Arc<Totals>>),
-    /// Other settings.
-    Configure(TrafficSettings),
-    /// The file of the flow log is opened anew.
-    Reopen,
-}
-
-/// Reason why connections are missing in the flow log.
-pub(super) type SharedTrouble = Arc<Mutex<Option<String>>>;
-
-impl std::fmt::Debug for TrafficRequest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Totals(_) => "Totals",
-            Self::Configure(_) => "Configure",
-            Self::Reopen => "Reopen",
-        })
-    }
-}
-
 /// State of the thread.
 pub(super) struct TrafficSampler {
-    file: TotalsFile,
-    boot: String,
+    keeper: TotalsKeeper,
     services: mpsc::Sender<DaemonRequest>,
+    news: requests::Receiver<NamesNews>,
+    /// End of a change that is to be used after what belongs to the services before it was counted.
+    ending: Option<requests::SyncSender<()>>,
     mark: FlowMark,
-    ledger: Ledger,
-    totals: Arc<Totals>,
+    shown: ShownTotals,
     sampled: Option<Instant>,
+    /// Age up to which that sample answers a question.
+    fresh: Duration,
+    /// Processor time of that sample.
+    took: Duration,
     /// Time at which the services were last asked for.
     known: Option<Instant>,
     due: Instant,
-    /// Time from which a sample is saved, and whether the last one was.
+    /// Time from which a sample is written that nobody asked for, and whether the last one was.
     save_at: Instant,
     is_saved: bool,
     settings: TrafficSettings,
@@ -125,26 +97,27 @@ pub(super) struct TrafficSampler {
 impl TrafficSampler {
     pub(super) fn new(
         file: TotalsFile,
-        services: mpsc::Sender<DaemonRequest>,
+        (services, news): (mpsc::Sender<DaemonRequest>, requests::Receiver<NamesNews>),
         settings: TrafficSettings,
-        trouble: SharedTrouble,
+        (trouble, shown): (SharedTrouble, ShownTotals),
         hour: SharedHour,
     ) -> Self {
-        let boot = boot_id();
-        let ledger = file.load(&boot).unwrap_or_else(|error| {
-            let path = escape::path(file.path());
+        let (keeper, error) = TotalsKeeper::open(file, boot_id());
+        if let Some(error) = error {
+            let path = escape::path(keeper.file().path());
             tracing::warn!(%error, "failed to read {path}: all totals begin at zero");
-            None
-        });
-        let ledger = ledger.unwrap_or_default();
+        }
+        *shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper.shown());
         Self {
-            totals: Arc::new(ledger.totals()),
-            file,
-            boot,
+            keeper,
+            shown,
             services,
+            news,
+            ending: None,
             mark: FlowMark::default(),
-            ledger,
             sampled: None,
+            fresh: FRESH,
+            took: Duration::ZERO,
             known: None,
             due: Instant::now(),
             save_at: Instant::now(),
@@ -172,6 +145,9 @@ impl TrafficSampler {
             if is_over || Instant::now() >= self.due {
                 self.sample();
             }
+            if self.ending.is_some() {
+                self.receive();
+            }
             if !self.is_saved && (is_over || Instant::now() >= self.save_at) {
                 self.save();
             }
@@ -197,10 +173,13 @@ impl TrafficSampler {
                 }
             }
             TrafficRequest::Totals(reply) => {
-                if self.sampled.is_none_or(|at| at.elapsed() >= FRESH) {
+                if self.sampled.is_none_or(|at| at.elapsed() >= self.fresh) {
                     self.sample();
                 }
-                let _ = reply.try_send(Arc::clone(&self.totals));
+                if !self.is_saved {
+                    self.save();
+                }
+                let _ = reply.try_send(self.keeper.shown());
             }
         }
     }
@@ -235,53 +214,23 @@ impl TrafficSampler {
         }
     }
 
-    /// Receives reports while no list of flows is being made.
-    fn receive(&mut self) {
-        let Some(monitor) = &mut self.monitor else { return };
-        let mut ended = Vec::new();
-        let drained = monitor.drain(AT_ONCE, |flow, stopped| ended.push((flow.clone(), stopped)));
-        match drained {
-            Ok(drained) => {
-                self.is_busy = drained.messages > 0;
-                overrun(self.log.as_ref(), &mut self.ledger, drained.overruns);
-            }
-            Err(error) => {
-                self.monitor = None;
-                self.is_busy = false;
-                self.tell("failed to receive reports of ended flows", &error.to_string());
-            }
-        }
-        // A service may be new.
-        let is_unknown = |(flow, _): &(Flow, Option<u64>)| self.ledger.service_at(flow.public).is_none();
-        if ended.iter().any(is_unknown) && self.known.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
-            self.know_services();
-        }
-        for (flow, stopped) in &ended {
-            note(self.log.as_ref(), &self.ledger, flow, *stopped);
-            if self.settings.counts_traffic {
-                self.ledger.ended(&EndedFlow::from(flow));
-            }
-        }
-    }
-
     fn sample(&mut self) {
         let begun = cpu_time();
         self.know_services();
+        self.learn();
+        self.keeper.ledger_mut().forget_former();
         if let Err(error) = self.read() {
             self.tell("failed to read the kernel's counters for totals", &error.to_string());
         }
         self.sampled = Some(Instant::now());
-        self.totals = Arc::new(Totals {
-            at: self.sampled,
-            ..self.ledger.totals()
-        });
-        self.hour.take(Instant::now(), self.ledger.samples());
+        self.hour.take(Instant::now(), self.keeper.ledger().samples());
         self.is_saved = false;
         let took = cpu_time().saturating_sub(begun);
+        self.took = took;
         self.due = Instant::now() + took.saturating_mul(TIMES).clamp(PAUSE, MOST_PAUSE);
     }
 
-    /// Asks the main loop for the services. At the daemon's end those of the last sample stay.
+    /// Asks the main loop for the mark of flows, and at the beginning for the services. At the daemon's end those of the last sample stay.
     fn know_services(&mut self) {
         self.known = Some(Instant::now());
         let (reply, answer) = oneshot::channel();
@@ -289,7 +238,10 @@ impl TrafficSampler {
             return;
         }
         if let Ok(snapshot) = answer.blocking_recv() {
-            self.ledger.know(&snapshot.services.summary);
+            // From then on the changes of the kernel are told.
+            if self.keeper.ledger().knows_nobody() {
+                self.keeper.ledger_mut().know(&snapshot.services.summary);
+            }
             if self.mark != snapshot.services.mark {
                 self.mark = snapshot.services.mark;
                 self.monitor = None;
@@ -299,6 +251,20 @@ impl TrafficSampler {
 
     fn read(&mut self) -> Result<(), KernelError> {
         let mut kernel = Linux::open()?;
+        self.read_counters(&mut kernel)?;
+        let wants_reports = self.settings.counts_traffic || self.log.is_some();
+        self.monitor = self.monitor.take().filter(|_| wants_reports);
+        if wants_reports && self.monitor.is_none() {
+            self.monitor = Some(EndMonitor::open(self.mark)?);
+        }
+        if self.settings.counts_traffic {
+            return self.list(&mut kernel);
+        }
+        self.keeper.ledger_mut().stop_flows();
+        Ok(())
+    }
+
+    fn read_counters(&mut self, kernel: &mut Linux) -> Result<(), KernelError> {
         let table = kernel.identity()?.table;
         let mut sets = Vec::new();
         if table.is_some() {
@@ -311,23 +277,14 @@ impl TrafficSampler {
         }
         // Counters of a table that was replaced meanwhile may be of either.
         if kernel.identity()?.table == table {
-            self.ledger.counters(table, sets);
+            self.keeper.ledger_mut().counters(table, sets);
         }
-        let wants_reports = self.settings.counts_traffic || self.log.is_some();
-        self.monitor = self.monitor.take().filter(|_| wants_reports);
-        if wants_reports && self.monitor.is_none() {
-            self.monitor = Some(EndMonitor::open(self.mark)?);
-        }
-        if self.settings.counts_traffic {
-            return self.list(&mut kernel);
-        }
-        self.ledger.stop_flows();
         Ok(())
     }
 
     /// Lists the flows. The reports that come meanwhile may be of flows that are listed.
     fn list(&mut self, kernel: &mut Linux) -> Result<(), KernelError> {
-        let (log, ledger) = (self.log.as_ref(), &self.ledger);
+        let (log, ledger) = (self.log.as_ref(), self.keeper.ledger());
         let Some(monitor) = &mut self.monitor else {
             return Ok(());
         };
@@ -336,10 +293,10 @@ impl TrafficSampler {
         let (mut overruns, mut over) = (0, 0);
         let mut receive = |most| {
             let drained = monitor.drain(most, |flow, stopped| {
-                note(log, ledger, flow, stopped);
                 if reports.len() < MOST_REPORTS {
-                    reports.push(EndedFlow::from(flow));
+                    reports.push((flow.clone(), stopped));
                 } else {
+                    note(log, ledger, flow, stopped);
                     over += 1;
                 }
             })?;
@@ -347,8 +304,8 @@ impl TrafficSampler {
             Ok::<_, KernelError>(drained.messages)
         };
         let mut failed = Ok(0);
-        kernel.select(self.mark, &Selection::default(), &mut |flow| {
-            live.add(flow);
+        let selected = kernel.select(self.mark, &Selection::default(), &mut |flow| {
+            live.add(flow, ledger.carried(flow));
             listed += 1;
             if listed.is_multiple_of(LISTED) {
                 failed = receive(AT_ONCE);
@@ -357,23 +314,43 @@ impl TrafficSampler {
                 Ok(_) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             }
-        })?;
-        failed?;
+        });
+        let mut listed = selected.and(failed.map(drop));
         // A report is sent before its flow leaves the table: all reports of flows that are not listed are here now.
-        while receive(AT_ONCE)? == AT_ONCE {}
-        overrun(self.log.as_ref(), &mut self.ledger, overruns);
-        self.ledger.lost(over);
-        self.ledger.flows(live, reports);
+        while listed.is_ok() {
+            match receive(AT_ONCE) {
+                Ok(AT_ONCE) => {}
+                Ok(_) => break,
+                Err(error) => listed = Err(error),
+            }
+        }
+        overrun(self.log.as_ref(), self.keeper.ledger_mut(), overruns);
+        self.keeper.ledger_mut().lost(over);
+        // A service may have come meanwhile.
+        self.learn();
+        if let Err(error) = listed {
+            self.count_ended(reports);
+            return Err(error);
+        }
+        for (flow, stopped) in &reports {
+            note(self.log.as_ref(), self.keeper.ledger(), flow, *stopped);
+        }
+        let reports = reports.iter().map(|(flow, _)| EndedFlow::from(flow)).collect();
+        self.keeper.ledger_mut().flows(live, reports);
         Ok(())
     }
 
+    /// Writes the totals of the last sample, and shows them from then on.
     fn save(&mut self) {
         let begun = cpu_time();
-        if let Err(error) = self.file.save(&self.ledger, &self.boot) {
-            let what = format!("failed to write {}", escape::path(self.file.path()));
-            self.tell(&what, &error.to_string());
+        if let Err(error) = self.keeper.keep(self.sampled) {
+            let what = format!("failed to write {}", escape::path(self.keeper.file().path()));
+            self.tell(&what, &format!("{error}; the totals that were written last are shown"));
         }
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.keeper.shown());
         let took = cpu_time().saturating_sub(begun);
+        let asked = self.took.saturating_add(took);
+        self.fresh = asked.saturating_mul(FRESH_TIMES).clamp(FRESH, MOST_FRESH);
         self.save_at = Instant::now() + took.saturating_mul(TIMES).max(SAVE_PAUSE);
         self.is_saved = true;
     }
@@ -435,7 +412,7 @@ type Log<'a> = Option<&'a (FlowLog, thread::JoinHandle<()>)>;
 /// Adds an ended flow to the flow log.
 fn note(log: Log<'_>, ledger: &Ledger, flow: &Flow, stopped: Option<u64>) {
     if let Some((log, _)) = log {
-        let service = ledger.service_at(flow.public).map(Box::from);
+        let service = ledger.service_of(flow).map(Box::from);
         log.add(FlowRecord::new(flow, service, stopped));
     }
 }

@@ -1,6 +1,6 @@
 //! Handle of the thread that keeps the totals of services, which has sockets of its own.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, mpsc as requests};
@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::traffic_sampler::{SharedTrouble, TrafficRequest, TrafficSampler, TrafficSettings};
+use super::names_teller::{NamesTeller, ring};
+use super::traffic_request::{SharedTrouble, ShownTotals, TrafficRequest, TrafficSettings};
+use super::traffic_sampler::TrafficSampler;
 use crate::control::request::DaemonRequest;
 use crate::traffic::file::TotalsFile;
 use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
 
-/// Longest time that a question waits for a sample before it is given up.
+/// Longest time that a question waits for a sample. Then its answer are the totals that were shown last.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Number of questions that may wait.
 const QUESTIONS: usize = 64;
@@ -25,7 +27,9 @@ const QUESTIONS: usize = 64;
 pub(super) struct TrafficThread {
     requests: requests::SyncSender<TrafficRequest>,
     wake: Arc<UnixStream>,
+    names: NamesTeller,
     trouble: SharedTrouble,
+    shown: ShownTotals,
     thread: thread::JoinHandle<()>,
 }
 
@@ -47,28 +51,45 @@ impl TrafficThread {
         let (sender, receiver) = requests::sync_channel(QUESTIONS);
         let file = TotalsFile::new(run_dir, namespace);
         let trouble = SharedTrouble::default();
-        let shared = Arc::clone(&trouble);
+        let shown = ShownTotals::default();
+        let shared = (Arc::clone(&trouble), Arc::clone(&shown));
+        let (news, told) = requests::channel();
+        let wake = Arc::new(wake);
+        let names = NamesTeller {
+            news,
+            wake: Arc::clone(&wake),
+        };
         let thread = thread::Builder::new().name("traffic".into()).spawn(move || {
-            let mut sampler = TrafficSampler::new(file, services, settings, shared, hour);
+            let mut sampler = TrafficSampler::new(file, (services, told), settings, shared, hour);
             sampler.serve(&receiver, woken);
         })?;
         Ok(Self {
             requests: sender,
-            wake: Arc::new(wake),
+            wake,
+            names,
             trouble,
+            shown,
             thread,
         })
     }
 
     /// Returns what answers with totals. It blocks, up to 2 s.
     pub(super) fn source(&self) -> TotalsSource {
-        let (requests, wake) = (self.requests.clone(), Arc::clone(&self.wake));
+        let (requests, wake, shown) = (self.requests.clone(), Arc::clone(&self.wake), Arc::clone(&self.shown));
         Arc::new(move || {
             let (reply, answer) = requests::sync_channel(1);
-            requests.try_send(TrafficRequest::Totals(reply)).ok()?;
-            ring(&wake);
-            answer.recv_timeout(PATIENCE).ok()
+            let fresh = requests.try_send(TrafficRequest::Totals(reply)).ok().and_then(|()| {
+                ring(&wake);
+                answer.recv_timeout(PATIENCE).ok()
+            });
+            // Without them the kernel's own counters would be shown, which may be less.
+            fresh.or_else(|| shown.lock().unwrap_or_else(PoisonError::into_inner).clone())
         })
+    }
+
+    /// Returns what tells the thread which services the kernel has.
+    pub(super) fn names(&self) -> NamesTeller {
+        self.names.clone()
     }
 
     /// Puts other settings into effect.
@@ -96,10 +117,4 @@ impl TrafficThread {
             tracing::error!("the thread that counts traffic has died");
         }
     }
-}
-
-/// Wakes the thread. If its stream is full, it is awake.
-fn ring(wake: &UnixStream) {
-    let mut wake = wake;
-    let _ = wake.write(&[0]);
 }

@@ -83,7 +83,7 @@ impl WebTask {
 
     /// Keeps the daemon's own counters for the next daemon.
     pub(super) fn keep(&self, counters: &OwnMetrics) {
-        if let Err(error) = self.file.save(counters) {
+        if let (_, Err(error)) = self.file.keep(counters) {
             tracing::debug!(%error, "failed to keep the daemon's own counters for the next daemon");
         }
     }

@@ -66,6 +66,15 @@ impl OwnMetrics {
         }
     }
 
+    /// Returns a sum that grows with each counter, so that the smaller of two is the older.
+    pub fn sum(&self) -> u64 {
+        let times = [&self.probes, &self.commits, &self.change_latencies].map(Histogram::count);
+        let counts = times.into_iter().chain([self.commit_failures]);
+        counts
+            .chain(self.deploys.values().copied())
+            .fold(0, u64::saturating_add)
+    }
+
     /// Returns whether the counters have the buckets and outcomes of this version.
     pub fn is_whole(&self) -> bool {
         let new = Self::default();

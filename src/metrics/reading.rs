@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::own::OwnMetrics;
 use crate::addon::id::PlanName;
 use crate::traffic::Totals;
@@ -122,13 +124,14 @@ impl TotalsSample {
 }
 
 /// Reads of the kernel for metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelReads {
     /// Number of reads that have begun.
     pub begun: u64,
     /// Number of reads that failed.
     pub failed: u64,
     /// Duration of the last one.
+    #[serde(skip)]
     pub took: Duration,
 }
 

@@ -90,7 +90,7 @@ impl FlowSums {
 pub struct FlowNumber(u64);
 
 impl FlowNumber {
-    fn of(flow: &Flow) -> Self {
+    pub(super) fn of(flow: &Flow) -> Self {
         let mut hasher = DefaultHasher::new();
         (flow.id, flow.client, flow.public).hash(&mut hasher);
         Self(hasher.finish())
@@ -125,17 +125,23 @@ impl From<&Flow> for EndedFlow {
 #[derive(Debug, Default)]
 pub struct LiveFlows {
     pub(super) sums: BTreeMap<(SocketAddr, SocketAddr), FlowSums>,
+    /// Sums over flows of places and backends that belong to another service now, by name.
+    pub(super) carried: BTreeMap<(Box<str>, SocketAddr), FlowSums>,
     numbers: Vec<FlowNumber>,
     is_sorted: bool,
 }
 
 impl LiveFlows {
-    /// Adds a flow. One that is being deleted is left out: its end was reported, or will be.
-    pub fn add(&mut self, flow: &Flow) {
+    /// Adds a flow. One that is being deleted is left out: its end was reported, or will be. `carried`: the service that it began with,
+    /// if its place and backend belong to another one now.
+    pub fn add(&mut self, flow: &Flow, carried: Option<&str>) {
         if flow.status.dying() {
             return;
         }
-        let sums = self.sums.entry((flow.public, flow.backend)).or_default();
+        let sums = match carried {
+            Some(name) => self.carried.entry((name.into(), flow.backend)).or_default(),
+            None => self.sums.entry((flow.public, flow.backend)).or_default(),
+        };
         *sums = sums.and(FlowSums::live(flow));
         self.numbers.push(FlowNumber::of(flow));
         self.is_sorted = false;

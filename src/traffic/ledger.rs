@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::drop_sets::{self, CounterOwner};
-use super::flow_sums::{EndedFlow, FlowSums, LiveFlows};
+use super::flow_sums::{EndedFlow, FlowNumber, FlowSums, LiveFlows};
 use super::last_hour::HourSample;
-use super::names::ServiceNames;
+use super::names::{NamesChange, ServiceNames};
 use super::totals::{BackendTotals, ServiceTotals, Totals};
 use tcpgw_core::ruleset::key::split_pair;
 use tcpgw_core::ruleset::name::{Scope, SetName};
 use tcpgw_core::ruleset::rows::{read_address, read_endpoint, read_port};
-use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Counted;
+use tcpgw_kernel::conntrack::Flow;
 
 /// Maximum number of backends, of all services together, of which totals are kept after they were removed. The totals
 /// of others go on as one sum for each service.
@@ -51,11 +51,50 @@ impl Ledger {
         Self::default()
     }
 
+    /// Creates a ledger with totals.
+    #[cfg(test)]
+    pub(crate) fn of(services: BTreeMap<Box<str>, ServiceTotals>) -> Self {
+        Self {
+            services,
+            ..Self::default()
+        }
+    }
+
     /// Takes the present services. Removed ones, and their backends, keep their totals up to a bound.
-    pub fn know(&mut self, summary: &Summary) {
-        self.names.know(summary);
+    pub fn know(&mut self, services: impl Into<NamesChange>) {
+        self.names.know(services.into());
+        self.renamed();
         self.forget_former();
-        if !self.names.is_empty() {
+    }
+
+    /// Returns whether no service is known: the daemon has just begun.
+    pub fn knows_nobody(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Takes a change of the services that the kernel is about to make.
+    pub fn change_begins(&mut self, change: NamesChange) {
+        self.names.begins(change);
+    }
+
+    /// Returns whether flows go on with another service by the change under way: they are to be carried.
+    pub fn hands_over(&self) -> bool {
+        self.names.hands_over()
+    }
+
+    /// Takes a live flow before a change under way ends: it stays with the service that it began with.
+    pub fn carry(&mut self, flow: &Flow) {
+        self.names.carry(FlowNumber::of(flow), flow.public, flow.backend);
+    }
+
+    /// Takes the end of a change: whether the kernel has made it.
+    pub fn change_ends(&mut self, is_made: bool) {
+        self.names.ends(is_made);
+        self.renamed();
+    }
+
+    fn renamed(&mut self) {
+        if !self.unnamed.is_empty() && !self.names.is_empty() {
             for flow in std::mem::take(&mut self.unnamed) {
                 self.add_ended(&flow);
             }
@@ -94,8 +133,8 @@ impl Ledger {
         }
         if let SetName::Connections(listen_scope) = set {
             let (service, backend) = split_pair(listen_scope, key);
-            let name = name_of(&self.names, listen_scope.scope(), &service).map(Box::from);
             let backend = read_endpoint(listen_scope.family(), backend).map(SocketAddr::from);
+            let name = name_of(&self.names, listen_scope.scope(), &service, backend).map(Box::from);
             let Some((name, backend)) = name.zip(backend) else {
                 return false;
             };
@@ -104,7 +143,7 @@ impl Ledger {
         }
         match drop_sets::counter_of(set) {
             Some((reason, CounterOwner::Service(scope))) => {
-                let Some(name) = name_of(&self.names, scope, key).map(Box::from) else {
+                let Some(name) = name_of(&self.names, scope, key, None).map(Box::from) else {
                     return false;
                 };
                 self.services.entry(name).or_default().drops[reason] += more;
@@ -114,7 +153,7 @@ impl Ledger {
                 let Some(backend) = read_endpoint(family, key).map(SocketAddr::from) else {
                     return false;
                 };
-                let names = self.names.of_backend(backend).to_vec();
+                let names: Vec<Box<str>> = self.names.of_backend(backend).cloned().collect();
                 for name in &names {
                     self.backend(name.clone(), backend).drops[reason] += more;
                 }
@@ -129,9 +168,23 @@ impl Ledger {
         service.backends.entry(backend).or_default()
     }
 
-    /// Returns the name of the service there, or of the last one that was there.
-    pub fn service_at(&self, public: SocketAddr) -> Option<&str> {
-        self.names.at(public)
+    /// Returns the name of the service that a flow began with.
+    pub fn service_of(&self, flow: &Flow) -> Option<&str> {
+        self.carried(flow)
+            .or_else(|| self.names.of_pair(flow.public, flow.backend))
+    }
+
+    /// Forgets a flow that has ended.
+    pub fn forget(&mut self, flow: &Flow) {
+        if self.names.carries() {
+            self.names.take_carried(FlowNumber::of(flow));
+        }
+    }
+
+    /// Returns the name of the service that a live flow began with, if its place and backend belong to another one now.
+    pub fn carried(&self, flow: &Flow) -> Option<&str> {
+        let carried = self.names.carries().then(|| FlowNumber::of(flow));
+        carried.and_then(|number| self.names.carried(number))
     }
 
     /// Takes the report of a flow that has ended while no list was being made.
@@ -146,10 +199,12 @@ impl Ledger {
     }
 
     fn add_ended(&mut self, flow: &EndedFlow) -> bool {
-        let Some(name) = self.names.at(flow.public) else {
+        let carried = self.names.take_carried(flow.number);
+        let name = carried.or_else(|| self.names.of_pair(flow.public, flow.backend).map(Box::from));
+        let Some(name) = name else {
             return false;
         };
-        let ended = self.ended.entry(name.into()).or_default();
+        let ended = self.ended.entry(name).or_default();
         let sums = ended.entry(flow.backend).or_default();
         *sums = sums.and(flow.sums);
         true
@@ -165,13 +220,19 @@ impl Ledger {
             self.ended(flow);
         }
         let mut sums: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>> = self.ended.clone();
-        for ((public, backend), live) in &live.sums {
-            if let Some(name) = self.names.at(*public) {
-                *self.open.entry(name.into()).or_default() += live.answered();
-                let of_service = sums.entry(name.into()).or_default();
-                let sum = of_service.entry(*backend).or_default();
-                *sum = sum.and(*live);
-            }
+        let by_pair = live.sums.iter().filter_map(|((public, backend), live)| {
+            let name = self.names.of_pair(*public, *backend)?;
+            Some((name, backend, live))
+        });
+        let carried = live
+            .carried
+            .iter()
+            .map(|((name, backend), live)| (&**name, backend, live));
+        for (name, backend, live) in by_pair.chain(carried) {
+            *self.open.entry(name.into()).or_default() += live.answered();
+            let of_service = sums.entry(name.into()).or_default();
+            let sum = of_service.entry(*backend).or_default();
+            *sum = sum.and(*live);
         }
         // Without its places, a service's live flows are not known.
         sums.retain(|name, _| self.names.knows(name));
@@ -191,6 +252,8 @@ impl Ledger {
         for flow in &listed {
             self.ended(flow);
         }
+        // Reports of the others were lost.
+        self.names.carry_on(|number| live.contains(number));
     }
 
     /// Takes the number of reports of ended flows that were lost since the last call. The kernel does not tell how many
@@ -218,8 +281,8 @@ impl Ledger {
         })
     }
 
-    /// Returns the totals at the last samples.
-    pub fn totals(&self) -> Totals {
+    /// Returns the totals at the last samples. A [`TotalsKeeper`](super::TotalsKeeper) writes them before it shows them.
+    pub(super) fn totals(&self) -> Totals {
         Totals {
             services: self.services.clone(),
             counts_flows: self.counts_flows,
@@ -228,8 +291,11 @@ impl Ledger {
         }
     }
 
-    /// Sums up removed backends, and forgets removed services, as far as there are too many.
-    fn forget_former(&mut self) {
+    /// Sums up removed backends, and forgets removed services, as far as there are too many. It takes milliseconds where there are many.
+    pub fn forget_former(&mut self) {
+        if !self.names.take_changed() {
+            return;
+        }
         let names = &self.names;
         let known = self.services.keys();
         let gone: Vec<Box<str>> = known.filter(|name| !names.is_current(name)).cloned().collect();
@@ -253,15 +319,21 @@ impl Ledger {
                 stays
             });
         }
+        let services = &self.services;
+        self.names.retain(|name| services.contains_key(name));
     }
 }
 
-fn name_of<'n>(names: &'n ServiceNames, scope: Scope, key: &[u8]) -> Option<&'n str> {
+fn name_of<'n>(names: &'n ServiceNames, scope: Scope, key: &[u8], backend: Option<SocketAddr>) -> Option<&'n str> {
     match scope {
-        Scope::Any => names.at_port(read_port(key.get(4..)?)?.get()),
+        Scope::Any => names.of_port(read_port(key.get(4..)?)?.get(), backend),
         Scope::At(family) => {
             let port = read_port(key.get(family.address_len()..)?)?.get();
-            names.at(SocketAddr::new(read_address(family, key)?, port))
+            let public = SocketAddr::new(read_address(family, key)?, port);
+            match backend {
+                Some(backend) => names.of_pair(public, backend),
+                None => names.at(public),
+            }
         }
     }
 }

@@ -11,15 +11,15 @@ use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Counted;
 use tcpgw_kernel::conntrack::{Counters, CtStatus, Flow, TcpState, Traffic};
 
-const CONNECTIONS: SetName = SetName::Connections(ListenScope::Any(Family::V4));
+pub(super) const CONNECTIONS: SetName = SetName::Connections(ListenScope::Any(Family::V4));
 const REFUSED: SetName = SetName::Refused(Scope::Any);
 const OVER: SetName = SetName::OverTo(Family::V4);
-const BOOT: &str = "the boot";
+pub(super) const BOOT: &str = "the boot";
 const DNAT: u32 = 32;
 const SEEN_REPLY: u32 = 2;
 const DYING: u32 = 512;
 
-fn summary(services: &[(&str, u16, &[&str])]) -> Summary {
+pub(super) fn summary(services: &[(&str, u16, &[&str])]) -> Summary {
     let services: Vec<_> = services
         .iter()
         .map(|(name, port, backends)| serde_json::json!({"name": name, "port": port, "backends": backends}))
@@ -28,18 +28,18 @@ fn summary(services: &[(&str, u16, &[&str])]) -> Summary {
     Summary::from(&model::parse(text.as_bytes()).expect("a good state"))
 }
 
-fn backend(last: u8) -> SocketAddr {
+pub(super) fn backend(last: u8) -> SocketAddr {
     SocketAddr::from(([10, 2, 0, last], 3000))
 }
 
-fn both() -> Summary {
+pub(super) fn both() -> Summary {
     summary(&[
         ("a", 2000, &["10.2.0.0:3000", "10.2.0.1:3000"]),
         ("b", 2001, &["10.2.0.0:3000", "10.2.0.1:3000"]),
     ])
 }
 
-fn counted(key: &[u8], packets: u64) -> Counted {
+pub(super) fn counted(key: &[u8], packets: u64) -> Counted {
     Counted {
         key: key.into(),
         packets,
@@ -48,7 +48,7 @@ fn counted(key: &[u8], packets: u64) -> Counted {
 }
 
 /// Returns the key of the connections from a port to a backend.
-fn pair(port: u16, last: u8) -> Vec<u8> {
+pub(super) fn pair(port: u16, last: u8) -> Vec<u8> {
     [
         &port.to_be_bytes(),
         &[0, 0, 10, 2, 0, last][..],
@@ -58,7 +58,7 @@ fn pair(port: u16, last: u8) -> Vec<u8> {
     .concat()
 }
 
-fn flow(id: u32, service: u8, last: u8, packets: u64) -> Flow {
+pub(super) fn flow(id: u32, service: u8, last: u8, packets: u64) -> Flow {
     let traffic = Traffic {
         packets,
         bytes: packets * 100,
@@ -312,18 +312,18 @@ impl World {
             listed % (self.live.len() + 1)
         };
         let listed_first: Vec<u32> = self.live[..first].iter().map(|flow| flow.id).collect();
-        self.live[..first].iter().for_each(|flow| list.add(flow));
+        self.live[..first].iter().for_each(|flow| list.add(flow, None));
         let mut reports = Vec::new();
         for (at, reported) in ends {
             reports.extend(self.end(*at, *reported));
         }
         for flow in self.live.iter().filter(|flow| !listed_first.contains(&flow.id)) {
-            list.add(flow);
+            list.add(flow, None);
         }
         // One that is being deleted is still in the kernel's table.
         let mut dying = flow(self.next + 1000, 0, 0, 77);
         dying.status = CtStatus(dying.status.0 | DYING);
-        list.add(&dying);
+        list.add(&dying, None);
         let of = |service: u8, last: u8| {
             let packets = counters[usize::from(service)][usize::from(last)];
             (packets > 0).then(|| counted(&pair(2000 + u16::from(service), last), packets))

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::drop_sets::REASONS;
 use super::flow_sums::FlowSums;
 
-/// Answers with totals at most a second old; `None` if there are none in time. Blocks for seconds.
+/// Answers with totals that were kept before: at most a second old, or older where there are so many that reading them takes long.
+/// `None`: none were read yet. Blocks for seconds.
 pub type TotalsSource = Arc<dyn Fn() -> Option<Arc<Totals>> + Send + Sync>;
 
 /// Totals of all services, by name. A reader that keeps one sees none of its numbers fall in a later one, as long as

@@ -17,7 +17,7 @@ use crate::api::kernel_queries::OpenKernel;
 use crate::api::limits::Times;
 use crate::api::settings::ApiSettings;
 use crate::control::request::{DaemonRequest, MetricsView};
-use crate::metrics::{KernelReads, MetricsFormat, MetricsScope, OwnFile, Reading, TotalsSample, encode};
+use crate::metrics::{KeptCounters, MetricsFormat, MetricsScope, OwnFile, OwnMetrics, Reading, TotalsSample, encode};
 use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
 use crate::traffic::totals::TotalsSource;
 use crate::view::status::Status;
@@ -51,7 +51,6 @@ struct ReaderState {
     last: Option<ShownReading>,
     /// The reading under way; it has a value when it has ended.
     flight: Option<watch::Receiver<Option<ReadingResult>>>,
-    reads: KernelReads,
 }
 
 /// A reading, and the time until which it is shown.
@@ -134,23 +133,25 @@ impl MetricsReader {
     async fn read(&self) -> ReadingResult {
         let begun = Instant::now();
         let view = asking::ask(&self.requests, &self.times, self.times.answer, DaemonRequest::Metrics).await;
-        let (mark, (reading, cost)) = match view {
+        let (view, (reading, cost)) = match view {
             Ok(view) => {
                 let view = Arc::new(view);
-                self.keep(&view).await;
-                (view.snapshot.services.mark, self.read_with(view).await)
+                (Arc::clone(&view), self.read_with(view).await)
             }
             Err(error) => {
                 self.state().flight = None;
                 return Err(error.to_string());
             }
         };
+        let kept = self.keep(view.own.clone()).await;
         let mut state = self.state();
         state.flight = None;
+        let KeptCounters { own, reads } = kept?;
         let earlier = state.last.as_ref().and_then(|shown| shown.reading.totals.as_ref());
         let reading = Arc::new(Reading {
-            reads: state.reads,
-            mark,
+            own,
+            reads,
+            mark: view.snapshot.services.mark,
             totals: reading.totals.map(|totals| totals.after(earlier)),
             ..reading
         });
@@ -162,13 +163,15 @@ impl MetricsReader {
         Ok(reading)
     }
 
-    /// Writes the daemon's own counters before they are shown.
-    async fn keep(&self, view: &Arc<MetricsView>) {
-        let (file, view) = (self.file.clone(), Arc::clone(view));
-        let kept = tokio::task::spawn_blocking(move || file.save(&view.own)).await;
-        if let Ok(Err(error)) = kept {
-            tracing::debug!(%error, "failed to keep the daemon's own counters for the next daemon");
+    /// Writes the daemon's own counters before they are shown. Returns those that were written.
+    async fn keep(&self, own: OwnMetrics) -> Result<KeptCounters, String> {
+        let file = self.file.clone();
+        let kept = tokio::task::spawn_blocking(move || file.keep(&own)).await;
+        let (kept, saved) = kept.map_err(|_| "the thread that keeps counters has died".to_owned())?;
+        if let Err(error) = saved {
+            tracing::debug!(%error, "failed to keep the daemon's own counters: those that were written last are shown");
         }
+        Ok(kept)
     }
 
     /// Returns a reading, and the processor time that it took.
@@ -176,7 +179,7 @@ impl MetricsReader {
         let place = Arc::clone(&self.place).try_acquire_owned();
         let (open, totals) = (Arc::clone(&self.open), self.totals.clone());
         let (of_kernel, begun) = (Arc::clone(&view), Instant::now());
-        self.state().reads.begun += 1;
+        self.file.read_begins();
         let read = async move {
             // The one before may hang in the kernel.
             let place = place.map_err(|_| "the last read has not ended".to_owned())?;
@@ -191,11 +194,7 @@ impl MetricsReader {
         };
         let outcome = timeout(self.times.kernel, read).await;
         let outcome = outcome.unwrap_or_else(|_| Err("the kernel has not answered in time".to_owned()));
-        {
-            let reads = &mut self.state().reads;
-            reads.took = begun.elapsed();
-            reads.failed += u64::from(outcome.is_err());
-        }
+        self.file.read_ended(begun.elapsed(), outcome.is_err());
         match outcome {
             Ok((reading, cost)) => (reading, cost),
             Err(error) => {

@@ -204,12 +204,13 @@ impl DaemonLoop {
             .idling(config.idle_timeout);
         let (done, outcomes) = mpsc::channel(1);
         let (watchdog, job_signs, signs) = Watchdog::new();
-        let kernel_thread = KernelThread::start(engine, own_links, job_signs, done).map_err(io("start a thread"))?;
         let (ask, requests) = mpsc::channel(ASKS);
         let provider_api = ProviderTask::new(ask.clone());
         let hour = SharedHour::new(Instant::now());
         let traffic = TrafficThread::start(run_dir, namespace, (&settings).into(), ask.clone(), hour.clone());
         let traffic = traffic.map_err(io("start a thread"))?;
+        let kernel_thread = KernelThread::start(engine, own_links, job_signs, traffic.names(), done);
+        let kernel_thread = kernel_thread.map_err(io("start a thread"))?;
         let own_file = OwnFile::new(run_dir, namespace, boot_id());
         let web = WebTask::new(ask.clone(), own_file, traffic.source(), hour);
         let readonly = ReadonlyTask::new(ask.clone(), traffic.source());

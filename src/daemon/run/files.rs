@@ -12,7 +12,7 @@ use crate::daemon::error::{DaemonError, io};
 use crate::daemon::examiner::Requester;
 use crate::daemon::presence::Presence;
 use crate::daemon::start::{StartError, StartFiles};
-use crate::daemon::traffic_sampler::TrafficSettings;
+use crate::daemon::traffic_request::TrafficSettings;
 use crate::daemon::watched_file::FollowedFile;
 use crate::hooks::settings::HookSettings;
 use crate::provider::News;

@@ -146,3 +146,76 @@ fn a_full_disk_leaves_whole_lines() {
         daemon.stop();
     });
 }
+
+/// Connects, sends and receives, and resets. Returns the client's address.
+fn load(net: &Net, port: u16) -> String {
+    let mut conn = net.connect("client", at(PUBLIC[0], port)).expect("a connection");
+    conn.greeting().expect("a greeting");
+    conn.echo(&[7; 2000]).expect("an echo");
+    let local = conn.local().to_string();
+    conn.reset().expect("a reset");
+    local
+}
+
+#[test]
+fn ports_that_change_hands_take_flows_and_totals_along_at_once() {
+    let net = Net::new();
+    net.sysctl("net.netfilter.nf_conntrack_acct", 1);
+    let _servers = ["b1", "b2"].map(|host| net.serve(host, 3000, Behaviour::Greet));
+    let wanted = |first: &str, second: &str| {
+        net.want(state([
+            service(first, 2001, &["b1"], 3000, json!({})),
+            service(second, 2002, &["b1"], 3000, json!({})),
+            service("other", 2003, &["b2"], 3000, json!({})),
+        ]));
+    };
+    wanted("a", "b");
+    let log = net.file("flows.log");
+    let option = format!("--flow-log={}", log.to_str().expect("text"));
+    let daemon = net.daemon(&[&option, "--count-traffic"]);
+    daemon.settles(4);
+    assert!(wait_until(PATIENCE, || log.exists()));
+    daemon.get("/v1/status");
+    let mut expected: Vec<(String, &str)> = vec![(load(&net, 2001), "a"), (load(&net, 2002), "b")];
+    // One that goes on over the change.
+    let mut held = net.connect("client", at(PUBLIC[0], 2001)).expect("a connection");
+    held.greeting().expect("a greeting");
+    let has = |name: &str, port: u16| {
+        let services = daemon.get("/v1/status")["services"].clone();
+        let mut services = services.as_array().into_iter().flatten();
+        services.any(|of| of["name"] == name && of["port"] == port) && daemon.get("/v1/daemon")["in_sync"] == true
+    };
+    wanted("b", "a");
+    assert!(wait_until(PATIENCE, || has("b", 2001) && has("a", 2002)));
+    for _ in 0..3 {
+        expected.push((load(&net, 2001), "b"));
+        expected.push((load(&net, 2002), "a"));
+    }
+    expected.push((held.local().to_string(), "a"));
+    held.reset().expect("a reset");
+    // Renamed.
+    wanted("b", "renamed");
+    assert!(wait_until(PATIENCE, || has("renamed", 2002)));
+    expected.push((load(&net, 2002), "renamed"));
+    assert!(
+        wait_until(PATIENCE, || lines(&log).len() == expected.len()),
+        "{:?}",
+        lines(&log)
+    );
+    for (local, name) in &expected {
+        let all = lines(&log);
+        let line = all.iter().find(|line| line["client"] == **local).expect("a line");
+        assert_eq!(line["service"], *name, "{line}");
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let status = daemon.get("/v1/status");
+    for service in status["services"].as_array().expect("services") {
+        let name = service["name"].as_str().expect("a name");
+        let of = lines(&log);
+        let of = of.iter().filter(|line| line["service"] == name);
+        let bytes: u64 = of.clone().filter_map(|line| line["to_backend"]["bytes"].as_u64()).sum();
+        let totals = &service["totals"];
+        let found = (&totals["connections"], &totals["to_backend"]["bytes"]);
+        assert_eq!(found, (&json!(of.count()), &json!(bytes)), "{name}: {totals}");
+    }
+}
