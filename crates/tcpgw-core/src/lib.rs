@@ -6,6 +6,7 @@
 //!
 //! Owns every decision that can be made from values alone. Knows nothing of sockets, files, clocks, netlink or tokio.
 
+pub mod container;
 pub mod diff;
 pub mod drain;
 pub mod escape;

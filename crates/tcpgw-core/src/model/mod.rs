@@ -31,8 +31,8 @@ pub use self::fences::{Fences, PortRange};
 pub use self::limit::warnings;
 pub use self::mark::FlowMark;
 pub use self::parse::{
-    DRAIN_TIMEOUT, IDLE_TIMEOUTS, MAX_SOURCE_ADDRESSES, MAX_STATE_BYTES, VERSION, parse, parse_service,
-    parse_service_named, patch_service,
+    DRAIN_TIMEOUT, IDLE_TIMEOUTS, MAX_ACTIVE, MAX_SOURCE_ADDRESSES, MAX_STATE_BYTES, VERSION, is_service_name, parse,
+    parse_service, parse_service_named, patch_service,
 };
 pub use self::problem::{InputProblem, InputProblems, MAX_PROBLEMS};
 pub use self::question::{ByteEncoding, ExpectedStatus, HttpQuestion, ProbeExchange, ProbeQuestion};

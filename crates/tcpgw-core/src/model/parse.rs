@@ -21,9 +21,10 @@ use super::problem::{InputProblems, Place};
 use super::{Service, State};
 
 pub use self::access::MAX_SOURCE_ADDRESSES;
+pub use self::backend::MAX_ACTIVE;
 pub use self::one::{parse_service, parse_service_named, patch_service};
 pub(super) use self::service::{DEFAULT_BURST_SECONDS, DEFAULT_MTU};
-pub use self::service::{DRAIN_TIMEOUT, IDLE_TIMEOUTS};
+pub use self::service::{DRAIN_TIMEOUT, IDLE_TIMEOUTS, is_service_name};
 
 /// Version of the format that is accepted.
 pub const VERSION: u64 = 1;

@@ -10,7 +10,7 @@ use crate::model::problem::{InputProblems, Place};
 use crate::model::{Backend, BackendState, Endpoint, address};
 
 /// Largest number of active backends of a service.
-pub(super) const MAX_ACTIVE: usize = 256;
+pub const MAX_ACTIVE: usize = 256;
 
 const MAX_WEIGHT: u16 = 256;
 const FIELDS: [&str; 4] = ["address", "port", "weight", "state"];

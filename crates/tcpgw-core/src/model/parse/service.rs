@@ -165,19 +165,24 @@ fn claim_public(
     }
 }
 
+/// Returns whether a service may have this name.
+pub fn is_service_name(text: &str) -> bool {
+    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=MAX_NAME).contains(&text.len())
+        && text.bytes().all(|b| is_word(b) || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().next().is_some_and(is_word)
+}
+
 fn name(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Box<str>> {
     let text = value::string(json, "a string", place, problems)?;
-    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let is_good = (1..=MAX_NAME).contains(&text.len())
-        && text.bytes().all(|b| is_word(b) || matches!(b, b'-' | b'_' | b'.'))
-        && text.bytes().next().is_some_and(is_word);
-    if !is_good {
+    if !is_service_name(text) {
         problems.add(
             place,
             format_args!("must be 1 to {MAX_NAME} of a-z 0-9 - _ . and start with a letter or digit, not {json}"),
         );
+        return None;
     }
-    is_good.then(|| text.into())
+    Some(text.into())
 }
 
 fn limit(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Limit> {
