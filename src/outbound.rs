@@ -330,12 +330,28 @@ impl ExchangeDeadline {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let spoken = timeout_at(self.at, speak(stream, request, reads_body)).await;
+        let spoken = timeout_at(self.at, exchange_on(stream, request, reads_body.then_some(BODY))).await;
         spoken.map_err(|_| Failed::Late(self.time))?
     }
 }
 
-async fn speak<S>(stream: S, request: Request<Full<Bytes>>, reads_body: bool) -> Result<(u16, HeaderMap, Bytes), Failed>
+/// Returns the settings of the client's end of a connection: the head of an answer is bounded.
+pub fn http1_client() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD).max_headers(HEADERS);
+    builder
+}
+
+/// Sends a request on a connection of its own. `most`: the largest body of the answer that is read, in bytes; `None`: no body is.
+/// It takes as long as the server wants.
+///
+/// # Errors
+/// Fails when the exchange breaks off, is no HTTP, or the body is larger.
+pub async fn exchange_on<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    most: Option<usize>,
+) -> Result<(u16, HeaderMap, Bytes), Failed>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -344,15 +360,13 @@ where
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
         Failed::Http(format!("{error}{}", cause.unwrap_or_default()))
     };
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD).max_headers(HEADERS);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let (mut sender, connection) = http1_client().handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let answer = async {
         let (head, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
-        if !reads_body {
+        let Some(most) = most else {
             return Ok((head.status.as_u16(), head.headers, Bytes::new()));
-        }
-        let body = Limited::new(body, BODY).collect().await.map_err(|error| {
+        };
+        let body = Limited::new(body, most).collect().await.map_err(|error| {
             if error.is::<http_body_util::LengthLimitError>() {
                 Failed::Large
             } else {

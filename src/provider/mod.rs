@@ -10,6 +10,7 @@ use crate::state_file::SourceError;
 use tcpgw_core::model::{InputProblem, InputProblems, State};
 
 mod chain;
+pub mod docker;
 pub mod file;
 mod pace;
 

@@ -42,26 +42,25 @@ pub(super) fn endpoints(container: &Container, target: Option<NonZeroU16>) -> Re
 
 /// Returns the network that the label names, or else the only one that can be used.
 fn network(container: &Container) -> Result<&ContainerNetwork, String> {
-    let names = || listed(container.networks.iter().map(|network| &*network.name));
     if let Some(wanted) = label(container, "network") {
         let project = container.labels.get(COMPOSE_PROJECT);
         // Compose puts the project in front of the names in its file.
         let long = project.map(|project| format!("{project}_{wanted}"));
-        let is_named = |network: &&ContainerNetwork, name: &str| *network.name == *name;
-        let mut networks = container.networks.iter();
-        let named = networks.clone().find(|network| is_named(network, wanted));
-        let named =
-            named.or_else(|| networks.find(|network| long.as_ref().is_some_and(|long| is_named(network, long))));
-        let named = named.ok_or_else(|| {
-            let wanted = ShownName(wanted);
-            format!("tcpgw.network: it is in no network {wanted}; it is in {}", names())
-        })?;
-        return match named.reach.obstacle() {
+        let find = |name: &str| container.networks.iter().find(|network| *network.name == *name);
+        let found = find(wanted).or_else(|| find(long.as_deref()?));
+        let Some(network) = found else {
+            let all = listed(container.networks.iter().map(|network| &*network.name));
+            return Err(format!(
+                "tcpgw.network: it is in no network {}; it is in {all}",
+                ShownName(wanted)
+            ));
+        };
+        return match network.reach.obstacle() {
             Some(why) => Err(format!(
                 "tcpgw.network: {} cannot be used: {why}",
-                ShownName(&named.name)
+                ShownName(&network.name)
             )),
-            None => Ok(named),
+            None => Ok(network),
         };
     }
     let usable: Vec<&ContainerNetwork> = container
