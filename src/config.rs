@@ -4,6 +4,7 @@
 
 pub mod copy;
 pub mod daemon;
+pub mod docker;
 mod files;
 pub mod given;
 mod loading;
@@ -52,6 +53,8 @@ pub struct Config {
     pub web: Option<web::WebSettings>,
     /// Programs and URLs that are told what happens.
     pub hooks: Vec<HookSettings>,
+    /// The engine whose containers are followed; `None`: none is.
+    pub docker: Option<docker::DockerSection>,
     /// Text of the file, as it was read.
     pub text: Option<Arc<str>>,
     /// Problem that the file is missing or not accepted, and what is in effect instead.
@@ -158,6 +161,7 @@ struct ConfigDocument {
     web: Option<web::WebSection>,
     #[serde(default)]
     hooks: Vec<HookSection>,
+    docker: Option<docker::DockerSection>,
 }
 
 impl Config {
@@ -260,6 +264,7 @@ impl Config {
             addon,
             web,
             hooks,
+            docker: document.docker,
             fences: document.fences,
             flow_mark: document.flow_mark,
             protect_backends: document.protect_backends,

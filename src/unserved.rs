@@ -65,9 +65,9 @@ fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
         .filter(|service| service.name.is_none());
     let unnamed: BTreeSet<u16> = unnamed.map(|service| service.port).collect();
     let of_others = of_others.filter(|(_, service)| !unnamed.contains(&service.port.get()));
-    let names = of_others.map(|(_, service)| &*service.name);
-    let names = names.filter(|name| !of_kernel.contains(name) && !suspended.contains(*name) && is_wanted(name));
-    let names: Vec<&str> = names.collect();
+    let is_missing = |name: &str| !of_kernel.contains(name) && !suspended.contains(name) && is_wanted(name);
+    let missing: Vec<_> = of_others.filter(|(_, service)| is_missing(&service.name)).collect();
+    let names: Vec<&str> = missing.iter().map(|(_, service)| &*service.name).collect();
     if names.is_empty() {
         let is_lost = last.boot == boot && of_kernel.is_empty() && !unnamed.is_empty();
         return is_lost.then(|| {
@@ -84,8 +84,10 @@ fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
     } else {
         ("are", "they", "serves them")
     };
+    let is_of_docker = missing.iter().any(|(owner, _)| *owner == Owner::Docker);
+    let or_docker = if is_of_docker { " or Docker's containers" } else { "" };
     let message = format!(
-        "{} of the daemon's API, or that no provider defines, {are} not served, since {they} {are} not in the kernel and no daemon runs: {}; \
+        "{} of the daemon's API{or_docker}, or that no provider defines, {are} not served, since {they} {are} not in the kernel and no daemon runs: {}; \
          start it (`systemctl start tcpgw`, or `tcpgw daemon`), which {serves}",
         count(names.len(), "service"),
         some_of(&names)

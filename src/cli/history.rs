@@ -50,6 +50,8 @@ enum ExportProvider {
     File,
     /// The services that came in through the API, and orphans
     Api,
+    /// The services of Docker's containers
+    Docker,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
@@ -70,6 +72,7 @@ pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {
     let provider = arguments.provider.map(|provider| match provider {
         ExportProvider::File => "file",
         ExportProvider::Api => "api",
+        ExportProvider::Docker => "docker",
     });
     let target = RequestTarget::new("/v1/export")
         .with("all", Some(&arguments.all))

@@ -71,7 +71,7 @@ pub(super) fn read(
     });
     let waiting = of_last.collect();
     let of_others = adopted.into_iter().filter_map(|found| match found.owner {
-        Some(owner) if owner == Owner::Api || owner.is_orphan() => Some((owner, found)),
+        Some(owner) if owner.is_of_daemon() || owner.is_orphan() => Some((owner, found)),
         None if is_orphan => Some((Owner::Found, found)),
         Some(_) | None => None,
     });
@@ -124,13 +124,13 @@ impl Others {
             // A state that has the same service as the API creates it, if the kernel does not hold it.
             let is_said = |of_api: &Service| state.get(&of_api.name).is_some_and(|service| **service == *of_api);
             let others = said.values().filter(|of_api| !is_said(of_api));
-            problems.extend(others.filter_map(|of_api| refusal(of_api, &claimed.leave(of_api, true))));
+            problems.extend(others.filter_map(|of_api| refusal(Owner::Api, of_api, &claimed.leave(of_api, true))));
         }
         for (owner, found) in found {
             let name = &found.serving.name;
             if prune {
                 // A daemon that starts makes its API's anew, also where the state has one of that name.
-                if owner == Owner::Api || state.get(name).is_none() {
+                if owner.is_of_daemon() || state.get(name).is_none() {
                     others.pruned.push((owner, name.clone()));
                 }
                 continue;
@@ -140,9 +140,9 @@ impl Others {
                 ..found.serving.clone()
             };
             let left = claimed.leave(&comparable, found.is_whole);
-            if owner == Owner::Api {
+            if owner.is_of_daemon() {
                 let is_said = said.contains_key(&**name);
-                problems.extend(refusal(&comparable, &left).filter(|_| !is_said));
+                problems.extend(refusal(owner, &comparable, &left).filter(|_| !is_said));
                 stays.push((owner, found.serving.clone(), found));
                 continue;
             }
@@ -174,6 +174,7 @@ impl Others {
     pub(super) fn tell(&self, global: &Global) {
         for (owner, whose) in [
             (Owner::Api, "of the daemon's API"),
+            (Owner::Docker, "of Docker's containers"),
             (Owner::Orphan, "that no provider defines any more"),
         ] {
             let of_owner = |name: &str| {
@@ -239,34 +240,40 @@ impl Others {
 }
 
 /// Returns why a state may not stand beside a service of the API; `None`: it may.
-fn refusal(of_api: &Service, left: &Left<'_>) -> Option<InputProblem> {
-    let name = &of_api.name;
+fn refusal(owner: Owner, of_daemon: &Service, left: &Left<'_>) -> Option<InputProblem> {
+    let name = &of_daemon.name;
+    let whose = if owner == Owner::Docker {
+        "Docker's containers"
+    } else {
+        "the daemon's API"
+    };
     let (by, message) = match left {
         Left::Whole | Left::Completed(_) => return None,
-        Left::Nothing(by) if by.name == *name => (by, "is a service of the daemon's API".to_owned()),
+        Left::Nothing(by) if by.name == *name => (by, format!("is a service of {whose}")),
         Left::Nothing(by) => (
             by,
-            format!(
-                "port {} is already taken by service \"{name}\" of the daemon's API",
-                by.port
-            ),
+            format!("port {} is already taken by service \"{name}\" of {whose}", by.port),
         ),
         Left::Part(rest, by) => {
             let stays = |at| rest.backends.iter().any(|backend| backend.endpoint == at);
-            let mut lost = of_api.backends.iter().map(|backend| backend.endpoint);
+            let mut lost = of_daemon.backends.iter().map(|backend| backend.endpoint);
             let lost = lost.find(|at| !stays(*at))?;
             let why = "with another limit, source, source_addresses or health, on which both must agree";
             (
                 by,
-                format!("{lost} is also a backend of service \"{name}\" of the daemon's API, {why}"),
+                format!("{lost} is also a backend of service \"{name}\" of {whose}, {why}"),
             )
         }
     };
     Some(InputProblem {
         place: format!("service \"{}\"", by.name),
         message: format!(
-            "{message}: start the daemon and change it there (`tcpgw service set {name}`, `tcpgw service rm {name}`), or give --prune, which \
-             replaces all services of the API until a daemon starts"
+            "{message}: start the daemon and {}, or give --prune, which replaces all services of the API and of containers until a daemon starts",
+            if owner == Owner::Docker {
+                "change the labels of the containers".to_owned()
+            } else {
+                format!("change it there (`tcpgw service set {name}`, `tcpgw service rm {name}`)")
+            }
         ),
     })
 }

@@ -58,7 +58,7 @@ struct ListArguments {
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = wanted_label)]
     label: Vec<String>,
     /// Only services of this provider
-    #[arg(long, value_parser = ["api", "file", "orphan"])]
+    #[arg(long, value_parser = ["api", "docker", "file", "orphan"])]
     provider: Option<String>,
 }
 

@@ -11,6 +11,8 @@ mod api_services;
 mod batch;
 mod configuration;
 mod deploys;
+mod docker;
+mod docker_problems;
 mod edits;
 mod ending;
 mod fences;
@@ -68,6 +70,7 @@ use tcpgw_core::summary::Summary;
 use self::addon::Addon;
 use self::api_services::ApiServices;
 use self::deploys::Deploys;
+use self::docker::DockerServices;
 use self::held_back::HeldBack;
 use self::jobs::RunningJob;
 pub use self::judge::{Unvetted, Vet, Vetted};
@@ -109,6 +112,8 @@ pub enum Provider {
     File,
     /// The API.
     Api,
+    /// Docker's containers.
+    Docker,
 }
 
 impl Provider {
@@ -117,6 +122,7 @@ impl Provider {
         match self {
             Self::File => "file",
             Self::Api => "api",
+            Self::Docker => "docker",
         }
     }
 }
@@ -148,6 +154,7 @@ pub struct Core {
     file: Option<Arc<State>>,
     /// File that `file` was read from.
     file_origin: Option<PathBuf>,
+    docker: DockerServices,
     api: ApiServices,
     addon: Addon,
     orphans: Orphans,
@@ -228,6 +235,7 @@ impl Core {
             health,
             file: None,
             file_origin: None,
+            docker: DockerServices::default(),
             api: ApiServices::default(),
             addon: Addon::new(config.addon.clone()),
             orphans: Orphans::default(),

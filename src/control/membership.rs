@@ -48,8 +48,8 @@ pub struct Membership {
     moved: BTreeSet<Member>,
     /// Members that get new connections, or would if their service were not paused.
     balanced: BTreeSet<Member>,
-    /// Members of a service whose endpoint another service has, too, with the time at which they were added: each has
-    /// to answer a later probe first.
+    /// Members that have to answer a probe after this time first: another service has the endpoint, too, or another container has it
+    /// now.
     unproven: BTreeMap<Member, Instant>,
     /// Services none of whose backends is good.
     failed: BTreeSet<Name>,
@@ -190,6 +190,17 @@ impl Membership {
     /// Returns the pause of a service, if it is paused.
     pub fn pause_of(&self, name: &str) -> Option<Pause> {
         self.paused.get(name).copied()
+    }
+
+    /// Has an endpoint answer a probe before it gets new connections of the service: another container has it now, or the same one was
+    /// started again.
+    pub fn prove_again(&mut self, name: &Name, endpoint: Endpoint, now: Instant) {
+        if self.wanted.has(name, endpoint) {
+            self.unproven.insert((endpoint, name.clone()), now);
+            self.probing.wanted.insert(endpoint);
+            self.probing.again.insert(endpoint);
+            self.dirty.insert(name.clone());
+        }
     }
 
     /// Has the services of an endpoint worked out again, since the result of its probes changed.

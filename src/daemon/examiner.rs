@@ -29,9 +29,11 @@ pub(super) enum Requester {
     Surroundings,
     /// An order of the API.
     Order,
+    /// Docker's containers.
+    Docker,
 }
 
-const REQUESTERS: usize = 3;
+const REQUESTERS: usize = 4;
 /// Time after which a result is outdated.
 const FRESH: Duration = Duration::from_secs(1);
 

@@ -6,6 +6,7 @@
 mod api_socket;
 mod clock;
 mod completions;
+mod docker_thread;
 mod error;
 mod examiner;
 mod flow_log;

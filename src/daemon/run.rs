@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
+use super::docker_thread::{DockerThread, next_docker_news};
 use super::error::DaemonError;
 use super::error::io;
 use super::examiner::{ExaminationResult, Examiner, Requester};
@@ -104,6 +105,7 @@ struct DaemonLoop {
     /// Time at which an examination under way is given up.
     gives_up_at: Option<Instant>,
     file: Option<FollowedFile>,
+    docker: Option<DockerThread>,
     signals: Signals,
     manager: Manager,
     signs: LoopSigns,
@@ -168,6 +170,9 @@ impl DaemonLoop {
                     self.core.done(outcome.ok_or(DaemonError::KernelThread)?, Now::read());
                 }
                 news = next_news(&mut self.file) => self.file_news(news.ok_or(DaemonError::Task("follows the state file"))?),
+                news = next_docker_news(&mut self.docker) => {
+                    self.core.docker_news(news.ok_or(DaemonError::Task("follows Docker's engine"))?);
+                }
                 Some(ask) = self.requests.recv() => self.answer(ask),
                 Some(parsed) = self.parsed.1.recv() => self.apply(parsed),
                 written = self.written.recv() => {
@@ -238,6 +243,7 @@ impl DaemonLoop {
             self.core.examination_ended(now);
         }
         self.signs.step_done(Instant::now());
+        self.decide_docker(now);
         let examiner = &mut self.examiner;
         if self.core.is_judgement_due(now) {
             let vet = &mut |state: &State, known: &IsKnown<'_>| {
@@ -302,6 +308,17 @@ impl DaemonLoop {
             self.manager.status(&self.core.status_line());
         }
         Ok(())
+    }
+
+    /// Puts what Docker's engine has told into effect.
+    fn decide_docker(&mut self, now: Now) {
+        if !self.core.is_docker_due() {
+            return;
+        }
+        let examiner = &mut self.examiner;
+        let vet = &mut |state: &State, known: &IsKnown<'_>| examiner.vet(Requester::Docker, state, known, now.instant);
+        self.core.decide_docker(vet, now);
+        self.signs.step_done(Instant::now());
     }
 
     /// Gives the store's thread what is to be written now.

@@ -153,6 +153,14 @@ pub(super) fn of(kind: ProblemKind) -> Option<(&'static str, Fix)> {
                 "make the place of `flow_log` writable for the daemon, or free space there; a log that loses lines at a high rate needs a faster disk, or is written by a gateway with too little processor time",
             ),
         ),
+        ProblemKind::Docker => (
+            "Docker's engine does not answer, so that containers which start or end since are not known",
+            advice("start it, or let the daemon's user use its socket; the daemon tries again every few seconds"),
+        ),
+        ProblemKind::Container => (
+            "the labels of a container cannot be in effect",
+            advice("correct the labels that the message names, and create the container again"),
+        ),
         ProblemKind::Hooks => (
             "the hook misses events, so what it would start or alert of does not happen; services are served, and `tcpgw events` has the missed events",
             advice(

@@ -33,6 +33,8 @@ pub enum Owner {
     File,
     /// The API of the daemon.
     Api,
+    /// Docker's containers, which the daemon follows.
+    Docker,
     /// No provider any more. The service stays in effect until a provider or an operator changes it.
     Orphan,
     /// No known provider: an orphan that is known from the kernel alone, so that settings which rules do not contain
@@ -56,6 +58,7 @@ impl Owner {
         match self {
             Self::File => "file",
             Self::Api => "api",
+            Self::Docker => "docker",
             Self::Orphan => "orphan",
             Self::Found => "found",
             Self::Removed => "removed",
@@ -65,6 +68,11 @@ impl Owner {
     /// Returns whether the service is in effect and no provider defines it.
     pub fn is_orphan(self) -> bool {
         matches!(self, Self::Orphan | Self::Found)
+    }
+
+    /// Returns whether a provider of the daemon other than a state file defines the service.
+    pub fn is_of_daemon(self) -> bool {
+        matches!(self, Self::Api | Self::Docker)
     }
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -82,7 +90,7 @@ impl From<Owner> for &'static str {
 impl From<String> for Owner {
     /// Reads a name of a record. An owner that only a newer version knows counts as an orphan.
     fn from(name: String) -> Self {
-        let all = [Self::File, Self::Api, Self::Found, Self::Removed];
+        let all = [Self::File, Self::Api, Self::Docker, Self::Found, Self::Removed];
         let known = all.into_iter().find(|owner| owner.word() == name);
         known.unwrap_or(Self::Orphan)
     }
@@ -173,10 +181,17 @@ mod tests {
 
     #[test]
     fn an_owner_that_is_not_known_is_none() {
-        for owner in [Owner::File, Owner::Api, Owner::Orphan, Owner::Found, Owner::Removed] {
+        for owner in [
+            Owner::File,
+            Owner::Api,
+            Owner::Docker,
+            Owner::Orphan,
+            Owner::Found,
+            Owner::Removed,
+        ] {
             assert_eq!(Owner::from(owner.word().to_owned()), owner);
         }
-        assert_eq!(Owner::from("docker".to_owned()), Owner::Orphan);
+        assert_eq!(Owner::from("etcd".to_owned()), Owner::Orphan);
     }
 
     #[test]

@@ -44,20 +44,22 @@ pub(in crate::api) async fn history(State(shared): State<ApiState>, params: Para
 pub(in crate::api) async fn export(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["all", "provider"])?;
     let all = params.flag("all")?;
-    let of_file = params.read("provider", |text| match text {
-        "file" => Ok(true),
-        "api" => Ok(false),
-        _ => Err("is not a provider; file and api are accepted"),
+    let provider = params.read("provider", |text| match text {
+        "file" | "docker" => Ok(Some(text.to_owned())),
+        "api" => Ok(None),
+        _ => Err("is not a provider; file, api and docker are accepted"),
     })?;
-    if all && of_file.is_some() {
+    if all && provider.is_some() {
         return Err(ApiError::bad("all and provider exclude each other"));
     }
-    let of_file = of_file.unwrap_or(false);
+    let provider = provider.flatten();
+    // Orphans belong to the API's: whoever applies the export defines them anew.
+    let is_meant = |of: &str| match &provider {
+        Some(provider) => of == provider,
+        None => !["file", "docker"].contains(&of),
+    };
     let list = shared.ask(shared.times.answer, DaemonRequest::Services).await?;
-    let chosen = list
-        .services
-        .iter()
-        .filter(|listed| all || (listed.provider == "file") == of_file);
+    let chosen = list.services.iter().filter(|listed| all || is_meant(listed.provider));
     let services: Vec<Service> = chosen.map(|listed| Service::clone(&listed.service)).collect();
     let state = model::State::new(services).map_err(|problems| {
         ApiError::failed(format!(

@@ -26,7 +26,7 @@ use tcpgw_core::model::{self, Endpoint, Service, duration};
 /// Default time for which new connections are held back.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Providers that a list of services can be limited to.
-const PROVIDERS: [&str; 3] = ["api", "file", "orphan"];
+const PROVIDERS: [&str; 4] = ["api", "docker", "file", "orphan"];
 
 pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["label", "provider"])?;

@@ -137,7 +137,7 @@ impl Others {
         left.services.retain(|(owner, service)| {
             let is_unserved = last.unserved.contains(&service.name);
             match owner {
-                Owner::Api => true,
+                Owner::Api | Owner::Docker => true,
                 Owner::File if is_unserved => false,
                 _ => !(is_unserved && self.prunes || is_pruned(&service.name)),
             }

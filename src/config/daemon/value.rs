@@ -100,6 +100,11 @@ impl SocketPath {
             _ => Err(SettingError::LongPath),
         }
     }
+
+    /// Returns the path.
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
+    }
 }
 
 impl FromStr for SocketPath {

@@ -108,6 +108,10 @@ impl Core {
         self.config.idle_timeout = idle;
         self.settings = settings;
         self.origin = super::origin(&self.settings);
+        if self.config.docker.is_none() {
+            self.no_docker(now);
+        }
+        self.docker.judge_again();
         self.membership.set_all_failed(self.settings.all_failed);
         self.judge_all = true;
         self.due.set_check_interval(self.settings.check_interval, now.instant);

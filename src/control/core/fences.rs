@@ -138,6 +138,8 @@ impl Core {
         let resource = ResourceId::of_service(name).and_then(|id| self.addon.registry.get(id));
         let change = if is_of_file {
             format!("change it in {}", self.origin)
+        } else if self.docker.get(name).is_some() {
+            format!("change the labels of its containers{}", self.docker.example(name))
         } else if let Some(resource) = resource {
             format!("remove it with `tcpgw addon deprovision {}`", resource.app)
         } else {

@@ -95,6 +95,8 @@ impl Core {
     fn owner(&self, name: &str) -> Owner {
         if self.api.get(name).is_some() {
             Owner::Api
+        } else if self.docker.get(name).is_some() {
+            Owner::Docker
         } else {
             self.orphans.get(name).map_or(Owner::File, Orphan::owner)
         }

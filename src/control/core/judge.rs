@@ -79,34 +79,27 @@ impl Core {
         vet: &mut Vet<'_>,
     ) -> Result<AcceptedChange, Unjudged> {
         match size.provider {
-            Provider::File => self.judge_books(edits, Provider::File)?,
+            Provider::File | Provider::Docker => self.judge_books(edits, size.provider)?,
             Provider::Api => self.judge_change(edits, options.hold_back)?,
         }
         let ProviderSize { before, after, .. } = size;
         if after == 0 && before > 0 && !options.allow_empty {
             return Err(Unjudged::Refused(Refused::Refused(match size.provider {
                 Provider::File => self.empty_file(before),
-                Provider::Api => self.empty_apply(),
+                Provider::Api | Provider::Docker => self.empty_apply(),
             })));
         }
         let edited = State {
             services: edits.put.clone(),
         };
-        // At the start the first judgement decides, when it is known which services are served.
-        let is_known = |service: &Service| options.take_over || !self.held_back.has_judged || self.is_known(service);
-        let vetted = vet(&edited, &is_known).map_err(|unvetted| match unvetted {
-            Unvetted::Pending => Unjudged::Pending,
-            Unvetted::Failed(why) => Unjudged::Refused(Refused::Failed(why)),
-        })?;
-        let mut found = by_service(vetted.obstacles);
-        self.add_own_listeners(&edited.services, &mut found);
+        let (mut found, warnings) = self.examined(&edited, options.take_over, vet)?;
         if size.provider == Provider::Api && options.hold_back {
             self.add_fences_of_held(edits, &mut found);
         }
         let services = edited.services.iter();
         let obstacles = services.flat_map(|service| self.new_obstacles(service, found.get(&service.name)));
         let obstacles: Vec<Obstacle> = obstacles.collect();
-        let warnings = tcpgw_core::model::warnings(&edited).into_iter().chain(vetted.warnings);
+        let warnings = tcpgw_core::model::warnings(&edited).into_iter().chain(warnings);
         if !options.hold_back {
             refuse(&obstacles)?;
         }
@@ -117,6 +110,24 @@ impl Core {
                 .collect(),
             obstacles: by_service(obstacles),
         })
+    }
+
+    /// Returns the obstacles that services have on this gateway, and warnings.
+    pub(super) fn examined(
+        &self,
+        edited: &State,
+        takes_over: bool,
+        vet: &mut Vet<'_>,
+    ) -> Result<(Obstacles, Vec<InputProblem>), Unjudged> {
+        // At the start the first judgement decides, when it is known which services are served.
+        let is_known = |service: &Service| takes_over || !self.held_back.has_judged || self.is_known(service);
+        let vetted = vet(edited, &is_known).map_err(|unvetted| match unvetted {
+            Unvetted::Pending => Unjudged::Pending,
+            Unvetted::Failed(why) => Unjudged::Refused(Refused::Failed(why)),
+        })?;
+        let mut found = by_service(vetted.obstacles);
+        self.add_own_listeners(&edited.services, &mut found);
+        Ok((found, vetted.warnings))
     }
 
     /// Returns the error for a state file without services.
@@ -217,9 +228,10 @@ impl Core {
     /// Returns a service as its provider defines it.
     fn said_of(&self, name: &str) -> Option<&Arc<Service>> {
         let of_file = self.file.as_ref().and_then(|file| file.get(name));
+        let of_docker = || self.docker.get(name);
         let of_api = || self.api.get(name).map(|stored| &stored.service);
         let orphan = || self.orphans.get(name).map(|orphan| &orphan.service);
-        of_file.or_else(of_api).or_else(orphan)
+        of_file.or_else(of_docker).or_else(of_api).or_else(orphan)
     }
 
     pub(super) fn sizes_with(&self, edits: &Edits) -> (usize, usize) {
@@ -239,7 +251,20 @@ impl Core {
     fn owner_problem(&self, name: &str, provider: Provider) -> Option<InputProblem> {
         let in_file = self.file.as_ref().is_some_and(|file| file.get(name).is_some());
         let whose = match provider {
-            Provider::Api if in_file => format!("it is defined in {}: change it there", self.origin),
+            Provider::Api | Provider::Docker if in_file => {
+                format!("it is defined in {}: change it there", self.origin)
+            }
+            Provider::File | Provider::Api if self.docker.get(name).is_some() => {
+                format!(
+                    "it is defined by labels of Docker's containers{}: change their labels, or remove the containers",
+                    self.docker.example(name)
+                )
+            }
+            Provider::Docker if self.api.get(name).is_some() => {
+                format!(
+                    "it came in through the API: set another name in the label tcpgw.service, or remove it there with `tcpgw service rm {name}`"
+                )
+            }
             Provider::File if self.api.get(name).is_some() => {
                 format!(
                     "it came in through the API: rename it in the file, or remove it there with `tcpgw service rm {name}`, and the \

@@ -259,7 +259,8 @@ impl Core {
     }
 
     pub(super) fn is_defined(&self, name: &str) -> bool {
-        self.file.as_ref().is_some_and(|file| file.get(name).is_some()) || self.api.get(name).is_some()
+        let of_file = self.file.as_ref().and_then(|file| file.get(name));
+        of_file.is_some() || self.docker.get(name).is_some() || self.api.get(name).is_some()
     }
 
     /// Makes orphans of services that have no provider any more.
@@ -331,11 +332,13 @@ impl Core {
     /// Returns the owners of the desired services other than those of the state file.
     pub(super) fn owners(&self) -> BTreeMap<Name, Owner> {
         let api = self.api.services().map(|service| (service.name.clone(), Owner::Api));
+        let docker = self.docker.services();
+        let docker = docker.map(|service| (service.name.clone(), Owner::Docker));
         let orphans = self
             .orphans
             .iter()
             .map(|orphan| (orphan.service.name.clone(), orphan.owner()));
-        api.chain(orphans).collect()
+        api.chain(docker).chain(orphans).collect()
     }
 
     /// Returns whether the desired and the held-back services are known. Until then the file of last services stays as
@@ -349,6 +352,8 @@ impl Core {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let of_file = of_file.map(|service| (Owner::File, Arc::clone(service)));
         let of_api = self.api.services().map(|service| (Owner::Api, Arc::clone(service)));
+        let of_docker = self.docker.services();
+        let of_docker = of_docker.map(|service| (Owner::Docker, Arc::clone(service)));
         let orphans = self.orphans.iter();
         let orphans = orphans.map(|orphan| (orphan.owner(), Arc::clone(&orphan.service)));
         let serving = self.membership.serving();
@@ -360,7 +365,7 @@ impl Core {
             known: now.boot,
             revision: self.known_revision(),
             origin: self.file_origin.clone(),
-            services: of_file.chain(of_api).chain(orphans).collect(),
+            services: of_file.chain(of_api).chain(of_docker).chain(orphans).collect(),
             unserved: unserved.cloned().collect(),
             kept: self.held_back.to_remember().collect(),
             refused: self.last.refused.clone(),

@@ -61,6 +61,7 @@ impl Core {
     /// Judges refused definitions again after services have changed.
     pub(super) fn judge_refused_again(&mut self, now: Now) {
         self.rejected.again();
+        self.docker.judge_again();
         if self.problems.get(ProblemKind::RejectedStore).is_some() {
             self.addresses_changed(now);
         }

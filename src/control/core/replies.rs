@@ -84,9 +84,12 @@ impl Core {
 
     fn listed(&self) -> impl Iterator<Item = ListedService> + '_ {
         let of_file = self.file.iter().flat_map(|file| &file.services);
-        let of_file = of_file.map(listed_file);
+        let of_file = of_file.map(|service| listed(service, Provider::File.name(), None));
+        let of_docker = self.docker.services();
+        let of_docker = of_docker.map(|service| listed(service, Provider::Docker.name(), None));
         let orphans = self.orphans.iter().map(listed_orphan);
-        let listed = of_file.chain(self.api.stored().map(listed_api)).chain(orphans);
+        let listed = of_file.chain(of_docker);
+        let listed = listed.chain(self.api.stored().map(listed_api)).chain(orphans);
         listed.map(|listed| self.with_reasons(listed))
     }
 
@@ -105,9 +108,12 @@ impl Core {
 
     /// Returns a service with its state.
     pub fn service(&self, name: &str, now: Now) -> Option<ServiceView> {
-        let of_file = self.file.as_ref().and_then(|file| file.get(name)).map(listed_file);
+        let of_file = self.file.as_ref().and_then(|file| file.get(name));
+        let of_file = of_file.map(|service| listed(service, Provider::File.name(), None));
+        let of_docker = || Some(listed(self.docker.get(name)?, Provider::Docker.name(), None));
         let of_api = || self.api.get(name).map(listed_api);
         let listed = of_file
+            .or_else(of_docker)
             .or_else(of_api)
             .or_else(|| self.orphans.get(name).map(listed_orphan))?;
         let listed = self.with_reasons(listed);
@@ -263,9 +269,6 @@ fn seconds_up(left: std::time::Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
-fn listed_file(service: &Arc<Service>) -> ListedService {
-    listed(service, Provider::File.name(), None)
-}
 
 fn listed_orphan(orphan: &Orphan) -> ListedService {
     listed(&orphan.service, Owner::Orphan.name(), None)

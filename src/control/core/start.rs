@@ -34,6 +34,8 @@ pub(super) struct ProviderFacts {
     is_same_file: bool,
     /// Whether the store could not be read.
     is_store_lost: bool,
+    /// Whether Docker's containers are to be followed.
+    follows_docker: bool,
 }
 
 /// Treatment of a service that was served and that no provider defines.
@@ -45,6 +47,8 @@ enum Disposition {
     OfFile,
     /// The service belongs to the API, whose store could not be read.
     OfApi,
+    /// The service belongs to Docker's containers, of which the engine has not told yet.
+    OfDocker,
     /// The service has no provider, and stays served.
     Orphan,
 }
@@ -55,7 +59,8 @@ impl ProviderFacts {
             Some(Owner::Removed) => Disposition::Removed,
             Some(Owner::Api) if self.is_store_lost => Disposition::OfApi,
             Some(Owner::Api) if is_removed => Disposition::Removed,
-            Some(Owner::Api | Owner::Orphan | Owner::Found) => Disposition::Orphan,
+            Some(Owner::Docker) if self.follows_docker => Disposition::OfDocker,
+            Some(Owner::Api | Owner::Docker | Owner::Orphan | Owner::Found) => Disposition::Orphan,
             Some(Owner::File) => self.of_file(),
             None => Self::of_nobody(served, is_removed),
         }
@@ -131,12 +136,20 @@ impl Former {
             .services
             .iter()
             .filter(|(_, service)| is_all_lost || is_last_newer || last.unserved.contains(&service.name));
-        let of_last = of_last.map(|(owner, service)| Adopted {
-            serving: Service::clone(service),
-            wanted: Service::clone(service),
-            owner: Some(*owner),
-            is_whole: *owner != Owner::Found,
-            is_suspended: false,
+        let is_rebooted = last.boot != boot;
+        let of_last = of_last.map(|(owner, service)| {
+            let mut service = Service::clone(service);
+            // Containers get other addresses when the machine boots, and theirs may be those of others.
+            if is_rebooted && *owner == Owner::Docker {
+                service.backends.clear();
+            }
+            Adopted {
+                serving: service.clone(),
+                wanted: service,
+                owner: Some(*owner),
+                is_whole: *owner != Owner::Found,
+                is_suspended: false,
+            }
         });
         let of_last: Vec<Adopted> = of_last.collect();
         // Another program may have created it in the kernel since: known services of an endpoint determine how it is
@@ -363,8 +376,9 @@ impl Core {
             follows_file: self.settings.state.is_some(),
             is_same_file: self.settings.state.is_some() && origin == self.settings.state,
             is_store_lost: self.order_queue.lost,
+            follows_docker: self.config.docker.is_some(),
         };
-        let (mut of_file, mut of_api, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut of_file, mut of_api, mut of_docker, mut orphans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for served in adopted.iter().chain(former) {
             let name = &served.wanted.name;
             if self.is_defined(name) {
@@ -374,6 +388,7 @@ impl Core {
                 Disposition::Removed => {}
                 Disposition::OfFile => of_file.push((&served.wanted, served.is_whole)),
                 Disposition::OfApi => of_api.push((&served.wanted, served.is_whole)),
+                Disposition::OfDocker => of_docker.push((&served.wanted, served.is_whole)),
                 Disposition::Orphan => orphans.push((served.wanted.clone(), served.is_whole)),
             }
         }
@@ -388,6 +403,11 @@ impl Core {
             self.api.presume(claimed::beside(of_api, &file.services).into_iter());
             self.addon.learn(self.api.services());
         }
+        if facts.follows_docker {
+            let of_others = self.file.iter().flat_map(|file| &file.services);
+            let kept = claimed::beside(of_docker, of_others.chain(self.api.services()));
+            self.docker.presume(kept.into_iter());
+        }
         orphans
     }
 
@@ -397,7 +417,8 @@ impl Core {
         let mut service = adopted.serving;
         let file = self.file.as_ref().and_then(|file| file.get(&service.name));
         let api = self.api.get(&service.name).map(|stored| &stored.service);
-        let wanted = file.or(api).map_or(&adopted.wanted, AsRef::as_ref);
+        let docker = self.docker.get(&service.name);
+        let wanted = file.or(api).or(docker).map_or(&adopted.wanted, AsRef::as_ref);
         service.drain_timeout = wanted.drain_timeout;
         service.health = wanted.health.clone();
         service.labels.clone_from(&wanted.labels);

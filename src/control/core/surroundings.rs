@@ -330,6 +330,7 @@ impl Core {
             let of = |problem: Problem| problem.of_service(&*service.name, service.port.get());
             if let Some(held) = self.held_back.get(&service.name) {
                 let is_of_file = self.file.as_ref().is_some_and(|file| file.get(&service.name).is_some());
+                let is_of_file = is_of_file || self.docker.get(&service.name).is_some();
                 let take_over = held.waits_for_port().then(|| {
                     let how = if is_of_file {
                         format!("`take_over = true` under [daemon] in {}", self.config.path())
@@ -372,7 +373,10 @@ impl Core {
     pub(super) fn said(&self) -> impl Iterator<Item = &Arc<Service>> {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let orphans = self.orphans.iter().map(|orphan| &orphan.service);
-        of_file.chain(self.api.services()).chain(orphans)
+        of_file
+            .chain(self.docker.services())
+            .chain(self.api.services())
+            .chain(orphans)
     }
 
     /// Returns the services to serve: those of all providers without the held-back ones, and with their kept forms

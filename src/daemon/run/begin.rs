@@ -16,6 +16,7 @@ use crate::control::core::{Core, Now};
 use crate::control::event_tap::event_tap;
 use crate::control::request::DaemonRequest;
 use crate::daemon::api_socket::bind;
+use crate::daemon::docker_thread::DockerThread;
 use crate::daemon::error::{DaemonError, io};
 use crate::daemon::examiner::Examiner;
 use crate::daemon::hooks_thread::HooksThread;
@@ -223,6 +224,7 @@ impl DaemonLoop {
         let (reports, probed) = mpsc::unbounded_channel();
         let thread = Prober::start(reports)?;
         let file = settings.state.as_ref().map(|path| FollowedFile::watch(path, &config));
+        let docker = DockerThread::start(&config).map_err(io("start a thread"))?;
         let mut last = last_services(&settings);
         let recorded = RecordFile::new(run_dir, namespace).store_revision(&boot_id(), &settings.store);
         let (writes, written) = mpsc::channel(1);
@@ -259,6 +261,7 @@ impl DaemonLoop {
             examinations,
             gives_up_at: None,
             file,
+            docker,
             signals,
             manager: Manager::default(),
             signs,

@@ -8,6 +8,7 @@ use crate::config::daemon::DaemonSettings;
 use crate::config::{Config, ConfigError};
 use crate::control::core::Now;
 use crate::daemon::api_socket::socket_settings;
+use crate::daemon::docker_thread::DockerThread;
 use crate::daemon::error::{DaemonError, io};
 use crate::daemon::examiner::Requester;
 use crate::daemon::presence::Presence;
@@ -33,6 +34,19 @@ impl DaemonLoop {
                 tracing::error!(%error, "failed to start the thread that delivers events to hooks: hooks get no events until the next reload");
             }
         }
+    }
+
+    /// Follows the engine that the configuration names, if it names one.
+    fn configure_docker(&mut self, config: &Config) {
+        let goes_on = self.docker.as_ref().is_some_and(|thread| thread.configure(config));
+        if goes_on {
+            return;
+        }
+        // A thread without an engine ends here.
+        self.docker = DockerThread::start(config).unwrap_or_else(|error| {
+            tracing::error!(%error, "failed to start the thread that follows Docker's engine: containers are not followed until the next reload");
+            None
+        });
     }
 
     /// Restores files of the run directory that another process has removed: without them the daemon could not be
@@ -132,6 +146,7 @@ impl DaemonLoop {
                     traffic.reopen();
                 }
                 self.configure_hooks(&config.hooks);
+                self.configure_docker(&config);
                 self.start_files = StartFiles::new(&self.given, &config);
                 self.core.reload(settings, config, Now::read());
                 self.serve_provider_api();

@@ -157,6 +157,10 @@ kinds! {
     FlowLog = "flow-log", Warning;
     /// Hooks are not told of events.
     Hooks = "hooks", Warning;
+    /// Docker's engine does not answer, or names no containers.
+    Docker = "docker", Warning;
+    /// Labels of a container are not in effect; a warning where other containers serve its service.
+    Container = "container", Error;
     /// New connections of a service are held back for a time by a pause.
     Paused = "paused", Warning;
     /// A backend does not answer the daemon's probes.
