@@ -33,7 +33,9 @@ stage_down() {
 }
 
 start_daemon() {
-    on gateway "$binary" daemon >>"$files/log" 2>&1 3>&- &
+    ip netns exec "$prefix-gateway" "$binary" daemon >>"$files/log" 2>&1 3>&- &
+    # shellcheck disable=SC2034 # for recipes that reload it
+    daemon=$!
     await "the daemon does not answer" quietly tcpgw service ls
 }
 

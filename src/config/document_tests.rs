@@ -12,12 +12,13 @@ use super::*;
 const REFERENCE: &str = include_str!("../../docs/reference/configuration.md");
 const EXAMPLE: &str = include_str!("../../examples/config.toml");
 /// Keys whose default is not a value.
-const WITHOUT_VALUE: [&str; 15] = [
+const WITHOUT_VALUE: [&str; 16] = [
     "addon",
     "daemon.flow_log",
     "daemon.socket_group",
     "daemon.socket_readonly",
     "daemon.socket_readonly_group",
+    "docker.socket",
     "fences.backends",
     "fences.max_backends",
     "fences.max_services",

@@ -4,6 +4,7 @@ mod absence;
 mod addon;
 mod clients;
 mod daemon;
+mod docker;
 #[path = "../fuzz/src/lib.rs"]
 pub mod fuzz;
 mod orders;

@@ -35,6 +35,24 @@ pub(super) struct VersionAnswer {
     pub(super) oldest: String,
 }
 
+/// Reads the answer of `/containers/json`: the containers, without their configurations.
+///
+/// # Errors
+/// Fails when it is no list of containers.
+pub fn read_containers(answer: &[u8]) -> Result<Vec<Container>, serde_json::Error> {
+    let entries: Vec<ContainerEntry> = serde_json::from_slice(answer)?;
+    let entries = entries.into_iter().filter(ContainerEntry::has_usable_id);
+    Ok(entries.map(|entry| entry.container(&BTreeMap::new())).collect())
+}
+
+/// Reads a line of the stream of events. Returns the time at which it happened, in nanoseconds since the Unix epoch.
+///
+/// # Errors
+/// Fails when it is no event.
+pub fn read_event(line: &[u8]) -> Result<u64, serde_json::Error> {
+    event(line).map(|event| event.nanoseconds)
+}
+
 /// A container in the answer of `/containers/json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -47,7 +47,7 @@ struct KnownConfigurations {
     drivers: Arc<BTreeMap<String, String>>,
 }
 
-type Listing<'l> = Pin<Box<dyn Future<Output = Result<EngineList, EngineError>> + 'l>>;
+type Listing<'l> = Pin<Box<dyn Future<Output = Result<EngineList, EngineError>> + Send + 'l>>;
 
 /// Follows an engine until `settings` is closed. Sends what is known of it, whenever that changes.
 pub async fn follow(mut settings: watch::Receiver<DockerSettings>, news: watch::Sender<DockerNews>) {
@@ -62,16 +62,16 @@ pub async fn follow(mut settings: watch::Receiver<DockerSettings>, news: watch::
     loop {
         let current = settings.borrow_and_update().clone();
         follower.publish(&current);
-        let followed = follower.serve(&current.socket, &mut settings).await;
+        let ended = follower.serve(&current.socket, &mut settings).await;
         follower.tracker.disconnected();
-        let (error, has_answered) = match followed {
+        let (error, has_answered) = match ended {
             Ok(EngineEnd::Closed) => return,
             Ok(EngineEnd::OtherSocket) => {
                 follower.forget();
                 pause = AGAIN;
                 continue;
             }
-            Err(ended) => ended,
+            Err(error) => error,
         };
         if has_answered {
             // Whether it is away, the next attempt tells.

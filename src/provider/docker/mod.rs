@@ -9,5 +9,9 @@ mod follow;
 mod news;
 mod tracker;
 
+pub use self::decode::{read_containers, read_event};
 pub use self::follow::{DockerSettings, follow};
 pub use self::news::{DockerNews, DockerSnapshot};
+
+#[cfg(test)]
+mod tests;

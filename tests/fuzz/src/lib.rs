@@ -7,6 +7,7 @@ pub mod answers;
 pub mod attributes;
 pub mod config;
 pub mod conntrack;
+pub mod containers;
 pub mod firewall;
 pub mod journal;
 pub mod messages;
@@ -22,10 +23,11 @@ pub mod words;
 pub type Check = fn(&[u8]);
 
 /// Fuzz targets with the names of their corpora.
-pub const TARGETS: [(&str, Check); 10] = [
+pub const TARGETS: [(&str, Check); 11] = [
     ("answers", answers::check),
     ("config", config::check),
     ("conntrack", conntrack::check),
+    ("containers", containers::check),
     ("firewall", firewall::check),
     ("journal", journal::check),
     ("record", record::check),

@@ -136,6 +136,10 @@ impl<C: Clients> World<C> {
             is_idle = false;
             self.core.begin(now);
         }
+        // So are containers.
+        if self.core.is_docker_due() && self.core.decide_docker(vet, now) {
+            is_idle = false;
+        }
         if self.core.is_judgement_due(now) {
             is_idle = false;
             self.judgements += 1;
