@@ -154,7 +154,12 @@ impl World {
     fn order(&mut self, name: &str, edit: ServiceEdit) -> Result<(), Refused> {
         let mut answer = self.order_edit(name, edit);
         self.run();
-        take(&mut answer).unwrap().map(drop)
+        let answered = take(&mut answer).unwrap_or_else(|| {
+            // The gateway could not be examined.
+            self.wait(LONG);
+            take(&mut answer).unwrap()
+        });
+        answered.map(drop)
     }
 
     fn put(&mut self, service: &Value) -> Result<(), Refused> {
@@ -558,6 +563,10 @@ proptest! {
                 Event::Doubt => world.tell_so(&[], false),
                 Event::Away => world.is_away(),
                 Event::Restart(loses_record) => {
+                    if loses_record {
+                        // Until it is written, nobody else knows whose service it is.
+                        world.wait(Duration::from_secs(3));
+                    }
                     let kernel = world.kill();
                     if loses_record {
                         let _ = std::fs::remove_file(world.record_path());

@@ -352,6 +352,7 @@ pub(super) fn event(line: &[u8]) -> Result<TimedEvent, serde_json::Error> {
         "die" => EngineEventKind::Die,
         "start" => EngineEventKind::Start,
         "pause" => EngineEventKind::Pause,
+        "unpause" => EngineEventKind::Unpause,
         _ => EngineEventKind::Other,
     };
     let is_of_container = line.kind == "container";

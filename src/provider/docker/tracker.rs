@@ -1,7 +1,7 @@
 //! Containers as they are known from lists and from events, whichever is newer. It takes `now` and reads no clock.
 //!
 //! An event tells at once what a list confirms later: a container that is told to stop drains from its `kill` event on. A list
-//! that was asked for before an event does not take the event back.
+//! does not take an event back, even if it was asked for later: engines report that a container has ended before their lists do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,6 +14,10 @@ const LIST_BURST: Duration = Duration::from_secs(1);
 /// The same for a snapshot of what events alone have told.
 const SNAPSHOT_QUIET: Duration = Duration::from_millis(5);
 const SNAPSHOT_BURST: Duration = Duration::from_millis(50);
+/// Times after the last event at which containers are listed again, since lists may be older than events.
+const CONFIRMATIONS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// Time after which a list is believed that contradicts an event: another event was lost.
+const STALE: Duration = Duration::from_secs(10);
 /// Interval of lists without events, which may be lost.
 const POLL: Duration = Duration::from_secs(60);
 /// Interval of lists as long as none has named a container.
@@ -61,6 +65,8 @@ pub(super) enum EngineEventKind {
     Start,
     /// It was frozen.
     Pause,
+    /// It goes on.
+    Unpause,
     /// Something else has changed.
     Other,
 }
@@ -126,6 +132,8 @@ pub(super) struct Tracker {
     poll: Instant,
     /// Earliest time of the next list: the engine does nothing else if each begins when the last has ended.
     rest: Instant,
+    /// Time of the last event, and the number of confirmations since.
+    last_event: Option<(Instant, usize)>,
     unlisted: Option<EventBurst>,
     untold: Option<EventBurst>,
 }
@@ -141,6 +149,7 @@ impl Tracker {
             is_listing: false,
             poll: now,
             rest: now,
+            last_event: None,
             unlisted: None,
             untold: None,
         }
@@ -164,6 +173,7 @@ impl Tracker {
     /// Takes an event that arrived `now`.
     pub(super) fn event(&mut self, event: &EngineEvent, now: Instant) {
         EventBurst::add(&mut self.unlisted, now);
+        self.last_event = Some((now, 0));
         let Some(id) = &event.container else { return };
         match event.kind {
             EngineEventKind::Kill(signal) => {
@@ -176,6 +186,12 @@ impl Tracker {
             EngineEventKind::Start => {
                 self.marks.remove(id);
                 *self.starts.entry(id.clone()).or_default() += 1;
+                return;
+            }
+            EngineEventKind::Unpause => {
+                if let Some(marks) = self.marks.get_mut(id) {
+                    marks.paused = None;
+                }
                 return;
             }
             EngineEventKind::Other => return,
@@ -194,7 +210,9 @@ impl Tracker {
         let list: BTreeMap<Box<str>, ListedContainer> =
             list.into_iter().map(|of| (of.container.id.clone(), of)).collect();
         self.marks.retain(|id, marks| marks.outlast(list.get(id), began, now));
-        self.starts.retain(|id, _| list.contains_key(id));
+        let marks = &self.marks;
+        self.starts
+            .retain(|id, _| list.contains_key(id) || marks.contains_key(id));
         // Containers whose signal has not ended them are to get connections again.
         let ends = self.marks.iter().filter_map(|(id, marks)| marks.ends(list.get(id)?));
         self.poll = ends.min().map_or(self.poll, |end| self.poll.min(end.max(now)));
@@ -211,11 +229,15 @@ impl Tracker {
         let snapshot = self.listed.as_ref().and(self.untold);
         let snapshot = snapshot.map(|burst| burst.due(SNAPSHOT_QUIET, SNAPSHOT_BURST));
         let unlisted = self.unlisted.map(|burst| burst.due(LIST_QUIET, LIST_BURST));
-        let list = unlisted
-            .map_or(self.poll, |unlisted| unlisted.min(self.poll))
-            .max(self.rest);
-        let list = (!self.is_listing).then_some(list);
-        snapshot.into_iter().chain(list).min()
+        let lists = [Some(self.poll), unlisted, self.confirmation()];
+        let list = lists.into_iter().flatten().min().map(|at| at.max(self.rest));
+        snapshot.into_iter().chain(list.filter(|_| !self.is_listing)).min()
+    }
+
+    /// Returns the time of the next confirmation of the last events.
+    fn confirmation(&self) -> Option<Instant> {
+        let (at, confirmations) = self.last_event?;
+        Some(at + *CONFIRMATIONS.get(confirmations)?)
     }
 
     /// Returns work that is due, and counts it as begun.
@@ -234,6 +256,9 @@ impl Tracker {
         }
         self.is_listing = true;
         self.unlisted = None;
+        while self.confirmation().is_some_and(|at| at <= now) {
+            self.last_event = self.last_event.map(|(at, confirmations)| (at, confirmations + 1));
+        }
         Some(TrackerWork::List)
     }
 
@@ -269,21 +294,23 @@ impl Marks {
         self.signalled.filter(|_| is_told).map(|at| at + patience)
     }
 
-    /// Drops what a list that was asked for at `began` knows better. Returns whether anything is left.
+    /// Drops what a list confirms that was asked for at `began`, and what is too old. Returns whether anything is left.
     fn outlast(&mut self, listed: Option<&ListedContainer>, began: Instant, now: Instant) -> bool {
-        let is_newer = |at: Option<Instant>| at.is_some_and(|at| at >= began);
-        self.paused = self.paused.filter(|at| *at >= began);
-        let is_running = listed.is_some_and(|listed| listed.container.state != RunState::Down);
-        let has_ended = self.died.is_some() || !is_running;
-        let is_newest = is_newer(self.died) || is_newer(self.signalled);
-        if has_ended && !is_newest {
-            return false;
+        let is_stale = |at: Instant| now >= at + STALE;
+        let state = listed.map_or(RunState::Down, |listed| listed.container.state);
+        if let Some(died) = self.died {
+            return !is_stale(died) && (state != RunState::Down || died >= began);
         }
-        let is_over = listed.is_some_and(|listed| self.ends(listed).is_some_and(|end| end <= now));
-        if is_over {
+        let is_frozen = |at: &Instant| !is_stale(*at) && (state == RunState::Running || *at >= began);
+        self.paused = self.paused.filter(is_frozen);
+        let is_over = match listed.filter(|_| state != RunState::Down) {
+            Some(listed) => self.ends(listed).is_none_or(|end| end <= now),
+            None => true,
+        };
+        if is_over && self.signalled.is_some_and(is_stale) {
             self.signals.clear();
             self.signalled = None;
         }
-        self.signalled.is_some() || self.died.is_some() || self.paused.is_some()
+        self.signalled.is_some() || self.paused.is_some()
     }
 }
