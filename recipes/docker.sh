@@ -20,6 +20,7 @@ drain=3s
 
 main() {
     stage_up docker
+    # shellcheck disable=SC2119 # without further options
     start_docker
     start_daemon
     build_image

@@ -42,7 +42,7 @@ mod tests {
         );
         for (wrong, part) in [
             ("socket = 'docker.sock'", "must be an absolute path"),
-            ("socket = ''", "is empty"),
+            ("socket = ''", "must be an absolute path"),
             ("socket = 5", "invalid type"),
             ("sockets = '/x'", "unknown field"),
         ] {

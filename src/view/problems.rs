@@ -29,13 +29,13 @@ pub(super) fn find(
     apps: Option<&BTreeMap<Box<str>, PlatformId>>,
 ) -> Vec<Problem> {
     let names: BTreeSet<&str> = status.services.iter().filter_map(|of| of.name.as_deref()).collect();
-    // Selects problems of the whole gateway, and of shown services. A held-back service is not in the kernel and thus
-    // not shown.
+    // Selects problems of the whole gateway, and of shown services. A held-back service, or one whose containers have
+    // wrong labels, is not in the kernel and thus not shown.
     let is_shown = |problem: &&Problem| {
         let name = problem
             .service
             .as_deref()
-            .filter(|_| problem.kind != ProblemKind::HeldBack);
+            .filter(|_| ![ProblemKind::HeldBack, ProblemKind::Container].contains(&problem.kind));
         name.is_none_or(|name| names.contains(name))
     };
     let mut problems: Vec<Problem> = found.iter().filter(is_shown).cloned().collect();

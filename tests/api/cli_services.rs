@@ -256,7 +256,7 @@ fn history_and_export() {
     let of = |provider: &str| told(&run(&server, &["export", "--provider", provider]));
     assert_eq!(of("file"), server.get("/v1/export?provider=file").json());
     assert_eq!(of("api"), server.get("/v1/export").json());
-    assert_eq!(run(&server, &["export", "--provider", "docker"]).status.code(), Some(2));
+    assert_eq!(run(&server, &["export", "--provider", "etcd"]).status.code(), Some(2));
     assert_eq!(
         run(&server, &["export", "--all", "--provider", "api"]).status.code(),
         Some(2)

@@ -68,11 +68,12 @@ fn a_list_is_of_a_provider_or_of_labels() {
     assert_eq!(names("provider=api"), ["web"]);
     assert_eq!(names("provider=file"), ["sick"]);
     assert_eq!(names("provider=orphan"), [""; 0]);
+    assert_eq!(names("provider=docker"), [""; 0]);
     assert_eq!(names("label=app"), ["web"]);
     assert_eq!(names("label=app%3Dshop,stage=test"), ["web"]);
     assert_eq!(names("label=app%3Dshop,stage=live"), [""; 0]);
     assert_eq!(names("label=app%3Dshop&provider=file"), [""; 0]);
-    for wrong in ["label=", "label=%3Dx", "label=a,,b", "provider=", "provider=docker"] {
+    for wrong in ["label=", "label=%3Dx", "label=a,,b", "provider=", "provider=etcd"] {
         let target = format!("/v1/services?{wrong}");
         assert_eq!(server.get(&target).code(), (400, "bad_request".into()), "{wrong}");
     }

@@ -40,7 +40,7 @@ struct EngineList {
     known: KnownConfigurations,
 }
 
-/// What does not change as long as it exists.
+/// Configurations of containers and drivers of networks, which do not change.
 #[derive(Debug, Clone, Default)]
 struct KnownConfigurations {
     facts: Arc<BTreeMap<String, ContainerFacts>>,
@@ -90,7 +90,7 @@ pub async fn follow(mut settings: watch::Receiver<DockerSettings>, news: watch::
 
 /// End of a connection that is not an error of the engine.
 enum EngineEnd {
-    /// Nobody wants to know any more.
+    /// The settings are closed.
     Closed,
     /// Another engine is to be followed.
     OtherSocket,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tcpgw_core::container::{ContainerBackend, ContainerProblem, ContainerServices};
 use tcpgw_core::model::{Endpoint, State};
 
-/// What is known of the engine and its containers.
+/// State of the engine and its containers, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DockerNews {
     /// The containers as they were last known; `None`: the engine has not answered yet.

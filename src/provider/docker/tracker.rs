@@ -57,15 +57,15 @@ pub(super) struct EngineEvent {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EngineEventKind {
-    /// It was sent a signal.
+    /// The container was sent a signal.
     Kill(u32),
     /// Its first process has ended.
     Die,
     /// Its first process was started.
     Start,
-    /// It was frozen.
+    /// The container was frozen.
     Pause,
-    /// It goes on.
+    /// The container goes on.
     Unpause,
     /// Something else has changed.
     Other,
@@ -88,7 +88,7 @@ pub(super) struct TrackedContainers {
     pub(super) is_certain: bool,
 }
 
-/// What events have told of a container since the last list.
+/// Events of a container that no list has confirmed.
 #[derive(Debug, Default)]
 struct Marks {
     /// Signals that it was sent.

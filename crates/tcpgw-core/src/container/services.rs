@@ -60,22 +60,22 @@ pub fn services_of(containers: &[Container], fences: &Fences) -> ContainerServic
     for container in order {
         gathered.add(container);
     }
-    let first = |group: &Group<'_>| (group.service.name.clone(), group.first.name.clone());
+    let first = |group: &ContainerGroup<'_>| (group.service.name.clone(), group.first.name.clone());
     ContainerServices {
         examples: gathered.groups.values().map(first).collect(),
-        services: gathered.groups.into_values().map(Group::finish).collect(),
+        services: gathered.groups.into_values().map(ContainerGroup::finish).collect(),
         problems: gathered.problems,
         backends: gathered.backends,
     }
 }
 
 /// A service with the container that defines it.
-struct Group<'c> {
+struct ContainerGroup<'c> {
     first: &'c Container,
     service: Service,
 }
 
-impl Group<'_> {
+impl ContainerGroup<'_> {
     fn finish(mut self) -> Service {
         self.service.backends.sort_unstable();
         self.service
@@ -85,7 +85,7 @@ impl Group<'_> {
 struct Gathered<'c> {
     fences: &'c Fences,
     ids: BTreeSet<&'c str>,
-    groups: BTreeMap<Box<str>, Group<'c>>,
+    groups: BTreeMap<Box<str>, ContainerGroup<'c>>,
     ports: BTreeMap<NonZeroU16, Box<str>>,
     addresses: BTreeMap<IpAddr, &'c Container>,
     backends: BTreeMap<Endpoint, ContainerBackend>,
@@ -153,7 +153,8 @@ impl<'c> Gathered<'c> {
         }
         self.ports.insert(service.port, service.name.clone());
         let first = container;
-        self.groups.insert(service.name.clone(), Group { first, service });
+        self.groups
+            .insert(service.name.clone(), ContainerGroup { first, service });
         Ok(())
     }
 

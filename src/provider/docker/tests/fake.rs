@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
-/// What the engine answers.
+/// Handle of the engine, by which a test says its answers.
 #[derive(Debug, Clone)]
 pub(super) struct FakeEngine {
     shared: Arc<Shared>,

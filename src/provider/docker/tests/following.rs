@@ -73,11 +73,9 @@ fn run(work: impl Future<Output = ()>) {
 }
 
 fn started(followed: &Followed, containers: u16) -> RunningEngine {
-    followed.engine.change(|of| {
-        of.containers = (0..containers)
-            .map(|number| entry(number, "running", &labels()))
-            .collect()
-    });
+    let containers = (0..containers).map(|number| entry(number, "running", &labels()));
+    let containers = containers.collect();
+    followed.engine.change(|of| of.containers = containers);
     followed.engine.start()
 }
 

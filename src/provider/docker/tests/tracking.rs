@@ -274,7 +274,7 @@ fn an_engine_that_names_no_container_is_believed_after_a_minute() {
     assert!(!snapshot(&mut tracker, t + ms(200)).is_certain);
 }
 
-/// What happens to a container at an engine.
+/// Change of a container at an engine.
 #[derive(Debug, Clone, Copy)]
 enum Deed {
     Start,
