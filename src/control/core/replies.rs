@@ -269,7 +269,6 @@ fn seconds_up(left: std::time::Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
-
 fn listed_orphan(orphan: &Orphan) -> ListedService {
     listed(&orphan.service, Owner::Orphan.name(), None)
 }

@@ -85,7 +85,7 @@ pub enum NetworkReach {
     Shared,
     /// A link of the gateway, which the gateway itself cannot reach the containers by.
     Macvlan,
-    /// The same for ipvlan.
+    /// An ipvlan link of the gateway, with the same limit as macvlan.
     Ipvlan,
     /// A network of a swarm, whose addresses no node has a route to.
     Overlay,
