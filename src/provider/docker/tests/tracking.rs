@@ -306,7 +306,7 @@ struct Model {
 }
 
 impl Model {
-    /// Does it, and returns the events.
+    /// Carries out the step, and returns the events that the engine tells.
     fn perform(&mut self, id: &str, deed: Deed) -> Vec<EngineEvent> {
         let state = self.containers.get(id).map(|of| of.0);
         let (new, kinds) = match (deed, state) {
