@@ -72,6 +72,8 @@ impl ProblemKind {
             | Self::Record
             | Self::FlowLog
             | Self::Hooks
+            | Self::Docker
+            | Self::Container
             | Self::BackendUnhealthy => Evidence::Attempt,
             Self::NotServed | Self::TableChanged | Self::Orphaned | Self::Paused => Evidence::Kept("state"),
             Self::TornDown => Evidence::Kept("torn-down"),
