@@ -21,13 +21,13 @@ use crate::traffic::drop_sets;
 use crate::view::drops::DropCounts;
 use crate::view::facts::StatusFacts;
 use crate::view::flows::{FlowSelection, FlowView};
-use crate::view::rates::First;
+use crate::view::rates::FirstSample;
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
 use crate::view::tally::{BackendPlaces, Tally};
 use crate::view::totals::ConnectionCounts;
-use crate::view::who::Who;
-use crate::view::{Hint, NoService, Noted, ServiceName, ServicesView};
+use crate::view::who::WhoView;
+use crate::view::{ConntrackSettings, Hint, NoService, ServiceName, ServicesView};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::Problem;
 use tcpgw_core::ruleset::name::SetName;
@@ -55,12 +55,12 @@ pub enum ObserveError {
 }
 
 /// Returns the data that conntrack records of new connections, in the network namespace of this thread.
-pub fn noted() -> Noted {
+pub fn noted() -> ConntrackSettings {
     let is_on = |name| {
         let value = fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
         Some(value.trim() != "0")
     };
-    Noted {
+    ConntrackSettings {
         traffic: is_on("nf_conntrack_acct"),
         begin: is_on("nf_conntrack_timestamp"),
     }
@@ -140,7 +140,7 @@ pub struct StatusSources<'a> {
     /// Problems found by the command itself, if no daemon was queried.
     pub found: &'a [Problem],
     /// Data that conntrack records.
-    pub noted: Noted,
+    pub noted: ConntrackSettings,
 }
 
 /// Takes one sample, or two if there is an interval, and passes the status to `tell`.
@@ -170,7 +170,7 @@ pub fn status<T>(
         let begin = kernel.now();
         earlier = Some(counts(kernel, services, &places)?);
         if noted.traffic == Some(true) {
-            let mut first = First::default();
+            let mut first = FirstSample::default();
             each(kernel, services.mark, &wanted, |flow| first.note(flow))?;
             traffic = Some(first.end(places.len()));
         }
@@ -335,7 +335,7 @@ pub trait FlowOutput {
 pub fn flows(
     kernel: &mut dyn Kernel,
     services: &ServicesView,
-    noted: Noted,
+    noted: ConntrackSettings,
     query: &FlowsQuery,
     list: &mut dyn FlowOutput,
 ) -> Result<(), ObserveError> {
@@ -397,11 +397,11 @@ impl<W: Write> FlowOutput for JsonFlows<W> {
 pub fn who<'a>(
     kernel: &mut dyn Kernel,
     services: &'a ServicesView,
-    noted: Noted,
+    noted: ConntrackSettings,
     seen_as: SocketAddr,
     backend: Option<SocketAddr>,
     service: Option<&ServiceName>,
-) -> Result<Who<'a>, ObserveError> {
+) -> Result<WhoView<'a>, ObserveError> {
     if let Some(backend) = backend.filter(|backend| backend.is_ipv4() != seen_as.is_ipv4()) {
         return Err(ObserveError::Families(seen_as, backend));
     }
@@ -426,7 +426,7 @@ pub fn who<'a>(
         found.retain(|flow| services.summary.position_at(flow.public) == Some(wanted));
     }
     let now = nanoseconds();
-    Ok(Who {
+    Ok(WhoView {
         seen_as,
         backend,
         flows: found.iter().map(|flow| FlowView::new(flow, services, now)).collect(),

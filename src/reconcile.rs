@@ -26,7 +26,7 @@ use self::known::KnownTable;
 pub use self::known::{KnownContents, RecordedContents};
 pub use self::reconciler::Reconciler;
 use self::recording::unannounced;
-pub use self::report::{ReconcileOptions, ReconcileReport, Torn};
+pub use self::report::{ReconcileOptions, ReconcileReport, TeardownReport};
 use self::retired_pairs::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::record::{ApplyNote, Deadline, RecordFile, RecordedPause, TeardownNote};
@@ -221,7 +221,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// # Errors
     ///
     /// Fails when the kernel refuses, or another program owns the table.
-    pub fn teardown(&mut self, by: Option<&TeardownNote>) -> Result<Torn, ReconcileError> {
+    pub fn teardown(&mut self, by: Option<&TeardownNote>) -> Result<TeardownReport, ReconcileError> {
         let noted = by.map_or_else(|| self.store.forget_torn_down(), |by| self.store.save_torn_down(by));
         // The teardown is not refused for that: the caller reports that it does not last.
         let unwritten = noted.is_err().then(|| self.store.trouble()).flatten();
@@ -242,7 +242,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         if let Err(error) = self.store.remove() {
             tracing::warn!(%error, "failed to remove the record; the next run will find it outdated");
         }
-        Ok(Torn {
+        Ok(TeardownReport {
             table,
             flushed,
             failed,

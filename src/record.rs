@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub use self::boot::{boot_id, since_boot};
 pub use self::encoding::Record;
 use self::encoding::{checked, encode, take};
-pub use self::head::{ApplyNote, Deadline, Head, RecordedPause, StoreRevision, TeardownNote};
+pub use self::head::{ApplyNote, Deadline, RecordHead, RecordedPause, StoreRevision, TeardownNote};
 pub use self::journal::{JournalEntry, RecordView, ServiceEntry};
 pub use self::notes::author;
 use crate::run_file;
@@ -81,9 +81,9 @@ impl RecordFile {
     }
 
     /// Returns the text of the last record, without the elements, which is enough for display.
-    pub fn load_head(&self) -> Option<Head> {
+    pub fn load_head(&self) -> Option<RecordHead> {
         let content = self.read()?;
-        let mut head: Head = serde_json::from_slice(take(&mut checked(&content.bytes)?)?).ok()?;
+        let mut head: RecordHead = serde_json::from_slice(take(&mut checked(&content.bytes)?)?).ok()?;
         self.complete(&mut head, &content);
         Some(head)
     }
@@ -110,7 +110,7 @@ impl RecordFile {
     }
 
     /// Applies the journal's entries to a record that was read.
-    fn complete(&self, head: &mut Head, record: &run_file::FileContent) {
+    fn complete(&self, head: &mut RecordHead, record: &run_file::FileContent) {
         let checksum = record.bytes.last_chunk().map(|checksum| u32::from_le_bytes(*checksum));
         self.checksum.set(checksum);
         head.is_hint = !record.trusted;
@@ -128,13 +128,13 @@ impl RecordFile {
     /// # Errors
     ///
     /// Fails when the files cannot be written.
-    pub fn save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+    pub fn save(&self, head: &RecordHead, ruleset: &Ruleset) -> io::Result<()> {
         let saved = self.try_save(head, ruleset);
         note_failure(&self.unwritten, &self.path, &saved);
         saved
     }
 
-    fn try_save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+    fn try_save(&self, head: &RecordHead, ruleset: &Ruleset) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
         let saved = write(&temporary, head, ruleset).and_then(|checksum| {
             fs::rename(&temporary, &self.path)?;
@@ -296,7 +296,7 @@ fn read(path: &Path, most: u64) -> Option<run_file::FileContent> {
 
 /// Writes a record without fsync: a record that a crash of the machine tears is of another boot anyway. Returns its
 /// checksum.
-fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<u32> {
+fn write(path: &Path, head: &RecordHead, ruleset: &Ruleset) -> io::Result<u32> {
     let file = BufWriter::with_capacity(1 << 16, run_file::create(path)?);
     Ok(encode(file, head, ruleset)?.1)
 }

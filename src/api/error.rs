@@ -186,7 +186,7 @@ impl From<ObserveError> for ApiError {
 
 impl ApiError {
     /// Returns the status code and the words of a page: the message, and all that is wrong with the input.
-    pub(super) fn told(&self) -> (StatusCode, String) {
+    pub(super) fn page_text(&self) -> (StatusCode, String) {
         let problems = self
             .problems
             .iter()

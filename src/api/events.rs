@@ -79,12 +79,12 @@ fn stream(
         .into_iter()
         .filter(|event| concerns(event, service.as_deref()))
         .collect();
-    let kept = first.chain(kept.into_iter().map(move |event| told(&event, client)));
+    let kept = first.chain(kept.into_iter().map(move |event| sse_event(&event, client)));
     let coming = BroadcastStream::new(coming).filter_map(move |event| {
         // The place is free again when the client has left.
         let _ = &place;
         match event {
-            Ok(event) => concerns(&event, service.as_deref()).then(|| told(&event, client)),
+            Ok(event) => concerns(&event, service.as_deref()).then(|| sse_event(&event, client)),
             Err(BroadcastStreamRecvError::Lagged(missed)) => Some(lagged(Some(missed))),
         }
     });
@@ -95,7 +95,7 @@ fn stream(
 }
 
 /// Returns `id`, `event` and `data` of an event. The data has all members, with messages worded for this client.
-fn told(event: &Event, client: ClientKind) -> sse::Event {
+fn sse_event(event: &Event, client: ClientKind) -> sse::Event {
     let data = serde_json::to_value(event).unwrap_or_default();
     let kind = data["event"].as_str().unwrap_or("event").to_owned();
     sse::Event::default()

@@ -165,9 +165,9 @@ fn order(global: &Global, app: &AppArgument, method: &str, below: &str, body: Ve
         OutputFormat::Table | OutputFormat::Wide => {
             let what = match (&done.resource, done.created, done.changed) {
                 (None, ..) => "deprovisioned".into(),
-                (Some(resource), true, _) => format!("provisioned: {}", told(resource)),
-                (Some(resource), _, false) => format!("is unchanged: {}", told(resource)),
-                (Some(resource), ..) => format!("changed: {}", told(resource)),
+                (Some(resource), true, _) => format!("provisioned: {}", in_words(resource)),
+                (Some(resource), _, false) => format!("is unchanged: {}", in_words(resource)),
+                (Some(resource), ..) => format!("changed: {}", in_words(resource)),
             };
             print(&format!("{}: {what}\n", escape::text(app)))?;
         }
@@ -176,7 +176,7 @@ fn order(global: &Global, app: &AppArgument, method: &str, below: &str, body: Ve
 }
 
 /// Returns a resource in words: `tcp://gateway.example.com:20003, plan free, waiting`.
-fn told(resource: &ResourceView) -> String {
+fn in_words(resource: &ResourceView) -> String {
     let at = match &resource.url {
         Some(url) => escape::text(url),
         None => format!("port {}", resource.port),
@@ -242,7 +242,7 @@ fn ports(usage: &PortUse) -> String {
 }
 
 fn shown(resource: &ResourceView) -> String {
-    let mut text = format!("{}: {}\n", escape::text(resource.app.as_str()), told(resource));
+    let mut text = format!("{}: {}\n", escape::text(resource.app.as_str()), in_words(resource));
     for (field, value) in [
         ("service", escape::text(&resource.service)),
         ("dialect", resource.dialect.word().to_owned()),

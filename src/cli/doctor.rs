@@ -166,8 +166,8 @@ impl DaemonState {
     fn unchecked(&self) -> Option<Unchecked> {
         let (check, reason) = match self {
             Self::Forbidden(reason) => ("the daemon's own checks".into(), reason.clone()),
-            Self::Answers(view) if view.told.unknown > 0 => (
-                count(view.told.unknown, "problem"),
+            Self::Answers(view) if view.reported.unknown > 0 => (
+                count(view.reported.unknown, "problem"),
                 "the daemon reports problems that this version of tcpgw does not know: `tcpgw status` of the daemon's version shows them".into(),
             ),
             _ => return None,

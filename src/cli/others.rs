@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::gateway::Gateway;
 use super::global::Global;
 use crate::config::Config;
-use crate::control::adopt::{Adopted, adopt};
+use crate::control::adopt::{AdoptedService, adopt};
 use crate::control::claimed::{Claimed, Left, displacement};
 use crate::reconcile::KnownContents;
 use crate::record::boot_id;
@@ -75,7 +75,7 @@ pub(super) fn read(
         None if is_orphan => Some((Owner::Found, found)),
         Some(_) | None => None,
     });
-    let of_others: Vec<(Owner, Adopted)> = of_others.collect();
+    let of_others: Vec<(Owner, AdoptedService)> = of_others.collect();
     let said = last
         .iter()
         .flat_map(|last| said_through_api(last, &of_others, &not_held, &boot_id()));
@@ -101,7 +101,7 @@ impl Others {
     /// # Errors
     /// Fails with one problem for each service of the API that the state would change.
     fn settle(
-        found: impl Iterator<Item = (Owner, Adopted)>,
+        found: impl Iterator<Item = (Owner, AdoptedService)>,
         said: &BTreeMap<Box<str>, Service>,
         state: &mut State,
         prune: bool,
@@ -111,7 +111,7 @@ impl Others {
             ..Self::default()
         };
         let (mut problems, mut stays) = (Vec::new(), Vec::new());
-        let found: Vec<(Owner, Adopted)> = found.collect();
+        let found: Vec<(Owner, AdoptedService)> = found.collect();
         if !prune {
             let of_api = found.iter().filter(|(owner, _)| *owner == Owner::Api);
             let of_api = of_api.map(|(_, of)| (&*of.wanted.name, said.get(&of.wanted.name).unwrap_or(&of.wanted)));

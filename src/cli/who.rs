@@ -12,7 +12,7 @@ use super::print::{print_json, unless_closed};
 use super::{flows, screen};
 use crate::api::client::RequestTarget;
 use crate::observe;
-use crate::view::who::Who;
+use crate::view::who::WhoView;
 use crate::view::{ServiceName, endpoint};
 
 /// Show the client behind the connection that a backend sees as coming from IP:PORT
@@ -60,7 +60,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     tell(global, &who)
 }
 
-fn tell(global: &Global, who: &Who<'_>) -> Outcome {
+fn tell(global: &Global, who: &WhoView<'_>) -> Outcome {
     unless_closed(show(global, who))?;
     Ok(if who.flows.is_empty() {
         Code::Failure
@@ -69,7 +69,7 @@ fn tell(global: &Global, who: &Who<'_>) -> Outcome {
     })
 }
 
-fn show(global: &Global, who: &Who<'_>) -> Result<(), Failure> {
+fn show(global: &Global, who: &WhoView<'_>) -> Result<(), Failure> {
     if who.flows.is_empty() {
         let _ = writeln!(screen::stderr(), "{}", who.nobody());
     }

@@ -19,7 +19,7 @@ use tcpgw_core::summary::{ServiceSettings, ServiceSummary, Summary, balance_code
 
 /// A service that was served before this daemon.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Adopted {
+pub(crate) struct AdoptedService {
     /// The service as the kernel holds it.
     pub(crate) serving: Service,
     /// The service as it was desired, as far as is known.
@@ -32,7 +32,7 @@ pub(crate) struct Adopted {
     pub(crate) is_suspended: bool,
 }
 
-impl Adopted {
+impl AdoptedService {
     /// Keeps new connections from the backends of a suspended service whose resource is not known any more.
     pub(crate) fn stay_suspended(&mut self) {
         for backend in &mut self.wanted.backends {
@@ -49,7 +49,7 @@ pub(crate) fn adopt(
     recorded: Option<&RecordedContents>,
     last: &Last,
     is_last_newer: bool,
-) -> Vec<Adopted> {
+) -> Vec<AdoptedService> {
     let left = recorded.map(|recorded| &recorded.left);
     let recorded = recorded.and_then(|recorded| Some((&recorded.summary, recorded.details.as_ref()?)));
     let known: BTreeMap<&str, &ServiceSummary> = recorded
@@ -90,7 +90,7 @@ pub(crate) fn adopt(
             (None, Some((owner, known))) => (Some(*owner), Some(Service::clone(known))),
             (None, None) => (None, None),
         };
-        Adopted {
+        AdoptedService {
             is_whole: wanted.is_some() && owner != Some(Owner::Found),
             wanted: wanted.unwrap_or_else(|| serving.clone()),
             serving,

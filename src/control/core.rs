@@ -60,7 +60,7 @@ use crate::metrics::OwnMetrics;
 use crate::reconcile::engine::ServicesByName;
 use crate::record::{ApplyNote, RecordedPause, StoreRevision, TeardownNote};
 use crate::store::last::Last;
-use crate::view::Table;
+use crate::view::TableView;
 use tcpgw_core::diff::count;
 use tcpgw_core::health::{Health, Probe};
 use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
@@ -73,7 +73,7 @@ use self::deploys::Deploys;
 use self::docker::DockerServices;
 use self::held_back::HeldBack;
 use self::jobs::RunningJob;
-pub use self::judge::{Unvetted, Vet, Vetted};
+pub use self::judge::{GatewayCheck, GatewayCheckError, GatewayFindings};
 use self::observation::Observing;
 pub use self::order::{ApplyOrder, Order};
 pub use self::order_queue::MOST_ORDERS;
@@ -210,7 +210,7 @@ pub struct Core {
     observing: Observing,
     /// Time since when each backend has had its present state (Unix time in seconds).
     since: BTreeMap<SocketAddr, u64>,
-    table: Option<Table>,
+    table: Option<TableView>,
     view: ProcessFacts,
     own: OwnMetrics,
     started: Duration,

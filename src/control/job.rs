@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::membership::MembershipChange;
 use super::name::Name;
 use crate::reconcile::engine::{ChangeMemo, InitialContents, Memo, ServicesByName, TableCheck};
-use crate::reconcile::{ReconcileError, ReconcileReport, Torn};
+use crate::reconcile::{ReconcileError, ReconcileReport, TeardownReport};
 use crate::record::TeardownNote;
-use crate::view::Table;
+use crate::view::TableView;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::KernelError;
 use tcpgw_kernel::conntrack::{Deletion, Pair};
@@ -63,7 +63,7 @@ pub enum JobResult {
     /// Result of [`Job::Record`] and [`Job::NoteTeardown`].
     Recorded,
     /// Result of [`Job::Teardown`].
-    TornDown(Result<Torn, ReconcileError>, TeardownNote),
+    TornDown(Result<TeardownReport, ReconcileError>, TeardownNote),
 }
 
 /// A job that has ended.
@@ -76,7 +76,7 @@ pub struct JobOutcome {
     /// Duration of the job.
     pub took: Duration,
     /// The table afterwards, if the job may have changed it.
-    pub table: Option<Option<Table>>,
+    pub table: Option<Option<TableView>>,
     /// Error of the last write of the record, if it failed.
     pub record_trouble: Option<String>,
 }

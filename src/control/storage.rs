@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::reply::ReplySender;
 use crate::store::last::Last;
 use crate::store::{
-    ChangeAuthor, Committed, FileId, HistoryEntry, HistoryFilter, LoadedResources, LoadedServices, NewDeploy,
+    ChangeAuthor, CommittedChange, FileId, HistoryEntry, HistoryFilter, LoadedResources, LoadedServices, NewDeploy,
     StoreChange, StoreError, StoredDeploy,
 };
 use tcpgw_core::model::{Endpoint, Service};
@@ -58,9 +58,9 @@ pub struct OrphanRemoval {
 #[derive(Debug)]
 pub enum WriteResult {
     /// Result of [`Write::Change`] and [`Write::RemoveOrphans`].
-    Changed(Result<Committed, StoreError>),
+    Changed(Result<CommittedChange, StoreError>),
     /// Results of [`Write::Together`], one for each change in the same order.
-    Together(Vec<Result<Committed, StoreError>>),
+    Together(Vec<Result<CommittedChange, StoreError>>),
     /// Result of [`Write::Begin`]: the id of the deploy.
     Began(Result<u64, StoreError>),
     /// Result of [`Write::Step`].

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc as results;
 
-use crate::control::core::{Unvetted, Vetted};
+use crate::control::core::{GatewayCheckError, GatewayFindings};
 use crate::preflight;
 use tcpgw_core::model::{Service, State};
 use tcpgw_kernel::listeners::ListenersError;
@@ -52,7 +52,7 @@ struct Examination {
 pub(super) struct ExaminationResult {
     requester: Requester,
     examination: Arc<Examination>,
-    found: Result<Vetted, String>,
+    found: Result<GatewayFindings, String>,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ enum Slot {
     Empty,
     /// An examination, and the time since which it waits for an answer.
     Asked(Arc<Examination>, Instant),
-    Answered(Arc<Examination>, Result<Vetted, String>, Instant),
+    Answered(Arc<Examination>, Result<GatewayFindings, String>, Instant),
 }
 
 /// Handle of the thread.
@@ -90,17 +90,17 @@ impl Examiner {
     }
 
     /// Returns the result of an examination of this state if there is a recent one; otherwise starts one, unless one
-    /// of this requester is under way, and fails with [`Unvetted::Pending`].
+    /// of this requester is under way, and fails with [`GatewayCheckError::Pending`].
     ///
     /// # Errors
-    /// Fails with [`Unvetted::Failed`] when the examination failed, or does not end in time.
+    /// Fails with [`GatewayCheckError::Failed`] when the examination failed, or does not end in time.
     pub(super) fn vet(
         &mut self,
         requester: Requester,
         state: &State,
         is_known: &dyn Fn(&Service) -> bool,
         now: Instant,
-    ) -> Result<Vetted, Unvetted> {
+    ) -> Result<GatewayFindings, GatewayCheckError> {
         let known = state.services.iter().map(|service| is_known(service));
         let examination = Examination {
             known: known.collect(),
@@ -112,24 +112,24 @@ impl Examiner {
             Slot::Answered(before, found, at)
                 if *before == examination && now.saturating_duration_since(at) < FRESH =>
             {
-                return found.map_err(Unvetted::Failed);
+                return found.map_err(GatewayCheckError::Failed);
             }
             Slot::Asked(before, since) => {
                 let is_late = now.saturating_duration_since(since) >= PATIENCE;
                 *slot = Slot::Asked(before, since);
-                return Err(if is_late { late() } else { Unvetted::Pending });
+                return Err(if is_late { late() } else { GatewayCheckError::Pending });
             }
             // The answer belongs to another examination.
             Slot::Answered(..) | Slot::Empty => {}
         }
         let examination = Arc::new(examination);
         if self.requests.send((requester, Arc::clone(&examination))).is_err() {
-            return Err(Unvetted::Failed(
+            return Err(GatewayCheckError::Failed(
                 "the thread that examines the gateway has ended".into(),
             ));
         }
         *slot = Slot::Asked(examination, now);
-        Err(Unvetted::Pending)
+        Err(GatewayCheckError::Pending)
     }
 
     /// Stores an answer.
@@ -148,9 +148,9 @@ impl Examiner {
     }
 }
 
-fn late() -> Unvetted {
+fn late() -> GatewayCheckError {
     let seconds = PATIENCE.as_secs();
-    Unvetted::Failed(format!(
+    GatewayCheckError::Failed(format!(
         "the gateway's addresses, routes and listeners could not be read within {seconds} s: the kernel does not answer"
     ))
 }
@@ -158,7 +158,7 @@ fn late() -> Unvetted {
 fn examine_all(
     asked: &requests::Receiver<(Requester, Arc<Examination>)>,
     answers: &results::Sender<ExaminationResult>,
-    mut examine: impl FnMut(&Examination) -> Result<Vetted, String>,
+    mut examine: impl FnMut(&Examination) -> Result<GatewayFindings, String>,
 ) {
     while let Ok((requester, examination)) = asked.recv() {
         let found = examine(&examination);
@@ -173,7 +173,7 @@ fn examine_all(
     }
 }
 
-fn examine(examination: &Examination) -> Result<Vetted, String> {
+fn examine(examination: &Examination) -> Result<GatewayFindings, String> {
     let state = State {
         services: examination.services.clone(),
     };
@@ -192,7 +192,7 @@ fn examine(examination: &Examination) -> Result<Vetted, String> {
         .collect();
     let is_known = |service: &Service| known.contains(&*service.name);
     let taken = preflight::taken_ports(&state, &is_known).map_err(|error: ListenersError| error.to_string())?;
-    Ok(Vetted {
+    Ok(GatewayFindings {
         obstacles: obstacles.into_iter().chain(taken).collect(),
         warnings,
     })
@@ -208,13 +208,13 @@ mod tests {
         tcpgw_core::model::parse(text.as_bytes()).unwrap()
     }
 
-    fn warned(text: &str) -> Vetted {
-        Vetted {
+    fn warned(text: &str) -> GatewayFindings {
+        GatewayFindings {
             warnings: vec![tcpgw_core::model::InputProblem {
                 place: "here".into(),
                 message: text.into(),
             }],
-            ..Vetted::default()
+            ..GatewayFindings::default()
         }
     }
 
@@ -225,7 +225,7 @@ mod tests {
         (Examiner { requests, slots }, asked)
     }
 
-    fn told(vetted: Result<Vetted, Unvetted>) -> Result<String, Unvetted> {
+    fn told(vetted: Result<GatewayFindings, GatewayCheckError>) -> Result<String, GatewayCheckError> {
         vetted.map(|vetted| vetted.warnings[0].message.clone())
     }
 
@@ -234,8 +234,8 @@ mod tests {
         let (mut examiner, thread) = examiner();
         let (state, now) = (state("a"), Instant::now());
         let ask = |examiner: &mut Examiner, now| told(examiner.vet(Requester::Order, &state, &|_| false, now));
-        assert_eq!(ask(&mut examiner, now), Err(Unvetted::Pending));
-        assert_eq!(ask(&mut examiner, now), Err(Unvetted::Pending));
+        assert_eq!(ask(&mut examiner, now), Err(GatewayCheckError::Pending));
+        assert_eq!(ask(&mut examiner, now), Err(GatewayCheckError::Pending));
         let (requester, examination) = thread.try_recv().unwrap();
         assert!(thread.try_recv().is_err(), "it is asked once");
         let answer = |examination: &Arc<Examination>| ExaminationResult {
@@ -246,10 +246,10 @@ mod tests {
         examiner.answered(answer(&examination), now);
         assert_eq!(ask(&mut examiner, now), Ok("x".into()));
         // The next request begins another examination, and so does one whose answer was not taken in time.
-        assert_eq!(ask(&mut examiner, now), Err(Unvetted::Pending));
+        assert_eq!(ask(&mut examiner, now), Err(GatewayCheckError::Pending));
         let (_, examination) = thread.try_recv().unwrap();
         examiner.answered(answer(&examination), now);
-        assert_eq!(ask(&mut examiner, now + FRESH), Err(Unvetted::Pending));
+        assert_eq!(ask(&mut examiner, now + FRESH), Err(GatewayCheckError::Pending));
         assert!(thread.try_recv().is_ok());
     }
 
@@ -260,18 +260,18 @@ mod tests {
         let none = |_: &Service| false;
         assert_eq!(
             told(examiner.vet(Requester::File, &state("a"), &none, now)),
-            Err(Unvetted::Pending)
+            Err(GatewayCheckError::Pending)
         );
         let (requester, examination) = thread.try_recv().unwrap();
         // Meanwhile something else is wanted, and another requester has a place of its own.
         assert_eq!(
             told(examiner.vet(Requester::File, &state("b"), &none, now)),
-            Err(Unvetted::Pending)
+            Err(GatewayCheckError::Pending)
         );
         assert!(thread.try_recv().is_err(), "one at a time");
         assert_eq!(
             told(examiner.vet(Requester::Order, &state("b"), &none, now)),
-            Err(Unvetted::Pending)
+            Err(GatewayCheckError::Pending)
         );
         assert_eq!(thread.try_recv().unwrap().0, Requester::Order);
         let found = Ok(warned("a"));
@@ -285,7 +285,7 @@ mod tests {
         );
         assert_eq!(
             told(examiner.vet(Requester::File, &state("b"), &none, now)),
-            Err(Unvetted::Pending)
+            Err(GatewayCheckError::Pending)
         );
         let (_, examination) = thread.try_recv().unwrap();
         assert_eq!(&*examination.services[0].name, "b");
@@ -301,7 +301,7 @@ mod tests {
         );
         assert_eq!(
             told(examiner.vet(Requester::File, &state("b"), &|_| true, now)),
-            Err(Unvetted::Pending)
+            Err(GatewayCheckError::Pending)
         );
     }
 
@@ -310,11 +310,13 @@ mod tests {
         let (mut examiner, thread) = examiner();
         let (state, now) = (state("a"), Instant::now());
         let ask = |examiner: &mut Examiner, now| told(examiner.vet(Requester::Order, &state, &|_| false, now));
-        assert_eq!(ask(&mut examiner, now), Err(Unvetted::Pending));
+        assert_eq!(ask(&mut examiner, now), Err(GatewayCheckError::Pending));
         assert_eq!(examiner.gives_up_at(now), Some(now + PATIENCE));
         let later = now + PATIENCE;
         assert_eq!(examiner.gives_up_at(later), None);
-        assert!(matches!(ask(&mut examiner, later), Err(Unvetted::Failed(why)) if why.contains("within 10 s")));
+        assert!(
+            matches!(ask(&mut examiner, later), Err(GatewayCheckError::Failed(why)) if why.contains("within 10 s"))
+        );
         // The examination has ended all the same.
         let (requester, examination) = thread.try_recv().unwrap();
         let found = Ok(warned("a"));
@@ -328,7 +330,7 @@ mod tests {
         );
         assert_eq!(ask(&mut examiner, later), Ok("a".into()));
         drop(thread);
-        assert!(matches!(ask(&mut examiner, later), Err(Unvetted::Failed(why)) if why.contains("has ended")));
+        assert!(matches!(ask(&mut examiner, later), Err(GatewayCheckError::Failed(why)) if why.contains("has ended")));
     }
 
     #[test]
@@ -346,7 +348,7 @@ mod tests {
         for (requester, name) in [(Requester::File, "a"), (Requester::Order, "b")] {
             assert_eq!(
                 told(examiner.vet(requester, &state(name), &|_| false, now)),
-                Err(Unvetted::Pending)
+                Err(GatewayCheckError::Pending)
             );
         }
         for _ in 0..2 {

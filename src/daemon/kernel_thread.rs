@@ -11,7 +11,7 @@ use super::names_teller::NamesTeller;
 use super::service_manager::JobSigns;
 use crate::control::job::{Job, JobOutcome, JobResult};
 use crate::reconcile::engine::Engine;
-use crate::view::Table;
+use crate::view::TableView;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_kernel::Kernel;
 
@@ -106,7 +106,7 @@ fn attend<K: Kernel>(
     };
     let table = writes.then(|| {
         let about = engine.about().ok();
-        about.and_then(|(about, generation)| Some(Table::new(about?, generation)))
+        about.and_then(|(about, generation)| Some(TableView::new(about?, generation)))
     });
     JobOutcome {
         done,

@@ -7,7 +7,7 @@ use super::store_opening::{before, open, refresh};
 use crate::control::storage::{DeployRecord, OrphanRemoval, Query, QueryError, Write, WriteResult};
 use crate::date::since_1970;
 use crate::store::last::Last;
-use crate::store::{Committed, DeployPhase, Store, StoreError};
+use crate::store::{CommittedChange, DeployPhase, Store, StoreError};
 
 pub(super) fn recorded(store: &mut Store, id: u64) -> Result<Option<DeployRecord>, StoreError> {
     let Some(deploy) = store.deploy(id)? else {
@@ -56,7 +56,7 @@ pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> WriteResu
 
 /// Removes orphans. The file of last services is written first: if the store then refuses the change, the file is
 /// restored.
-fn remove_orphans(store: &mut Store, removal: &OrphanRemoval) -> Result<Committed, StoreError> {
+fn remove_orphans(store: &mut Store, removal: &OrphanRemoval) -> Result<CommittedChange, StoreError> {
     let OrphanRemoval { path, before, .. } = removal;
     let saved = before.without(&removal.orphans).save(path);
     let saved = saved.map_err(|error| StoreError::Last {

@@ -91,7 +91,7 @@ pub(super) struct TrafficSampler {
     /// Whether the last reception had any reports.
     is_busy: bool,
     /// Failures that were logged.
-    told: Vec<String>,
+    logged: Vec<String>,
 }
 
 impl TrafficSampler {
@@ -129,7 +129,7 @@ impl TrafficSampler {
             lost: (0, None),
             monitor: None,
             is_busy: false,
-            told: Vec::new(),
+            logged: Vec::new(),
         }
     }
 
@@ -400,9 +400,9 @@ impl TrafficSampler {
     fn tell(&mut self, what: &str, error: &str) {
         const MOST: usize = 32;
         let line = format!("{what}: {error}");
-        if self.told.len() < MOST && !self.told.contains(&line) {
+        if self.logged.len() < MOST && !self.logged.contains(&line) {
             tracing::warn!("{line}");
-            self.told.push(line);
+            self.logged.push(line);
         }
     }
 }

@@ -68,8 +68,8 @@ impl Overview<'_> {
                     }
                     @if errors + warnings == 0 { "There are no problems." } @else { (count(errors, "error")) ", " (count(warnings, "warning")) "." }
                 }
-                @if !reading.told.is_empty() {
-                    ul.problems { @for one in reading.told.iter().take(PROBLEMS) { li { (problem(one)) } } }
+                @if !reading.listed_problems.is_empty() {
+                    ul.problems { @for one in reading.listed_problems.iter().take(PROBLEMS) { li { (problem(one)) } } }
                     @if errors + warnings > PROBLEMS {
                         p.quiet { "These are the worst " (PROBLEMS) "; " code { "tcpgw status" } " lists more." }
                     }

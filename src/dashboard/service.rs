@@ -76,7 +76,12 @@ impl ServicePage<'_> {
     /// Returns the condition of the service and its problems.
     pub fn summary(&self) -> Markup {
         let is_of = |name: &Option<String>| name.as_deref() == Some(self.name);
-        let problems: Vec<_> = self.reading.told.iter().filter(|of| is_of(&of.service)).collect();
+        let problems: Vec<_> = self
+            .reading
+            .listed_problems
+            .iter()
+            .filter(|of| is_of(&of.service))
+            .collect();
         let has_more = self.reading.problems.values().any(|number| *number > MOST_OF_KIND);
         let view = self.view;
         html! {

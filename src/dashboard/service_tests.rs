@@ -190,7 +190,7 @@ fn page(reading: &Reading, view: Option<&ServiceView>, flows: &FlowList) -> Stri
 #[test]
 fn a_services_page_tells_all_that_is_known_of_it() {
     let mut reading = small();
-    reading.told = vec![
+    reading.listed_problems = vec![
         Problem::new(ProblemKind::NoHealthyBackend, HOSTILE).of_service(NAME, 2002),
         Problem::new(ProblemKind::NoHealthyBackend, "of another").of_service("other", 1),
     ];

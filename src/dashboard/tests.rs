@@ -258,7 +258,7 @@ fn the_overview_tells_what_is_wrong_first() {
             .of_service("service-00001", 2001)
             .with_severity(severity)
     };
-    reading.told = vec![problem(Severity::Error, HOSTILE), problem(Severity::Warning, "second")];
+    reading.listed_problems = vec![problem(Severity::Error, HOSTILE), problem(Severity::Warning, "second")];
     reading.problems = BTreeMap::from([
         ((Severity::Error, ProblemKind::NoHealthyBackend), 1),
         ((Severity::Warning, ProblemKind::NoHealthyBackend), 1),

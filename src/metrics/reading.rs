@@ -34,7 +34,7 @@ pub struct Reading {
     /// Numbers of problems.
     pub problems: BTreeMap<(Severity, ProblemKind), usize>,
     /// Problems, the worst first; of many of one kind only the first ones.
-    pub told: Vec<Problem>,
+    pub listed_problems: Vec<Problem>,
     /// The daemon itself.
     pub node: NodeValues,
     /// Mark of the gateway's flows.
@@ -219,7 +219,7 @@ impl Reading {
             draining: status.drains.as_ref().map_or(0, Vec::len),
             last_commit: status.applied.as_deref().map(|applied| applied.at),
             problems: status.counts.clone(),
-            told: status.problems.clone(),
+            listed_problems: status.problems.clone(),
             node: status.daemon.map(NodeValues::from).unwrap_or_default(),
             own,
             kernel: is_read.then(|| KernelSample {

@@ -85,7 +85,7 @@ fn reading(services: Vec<ServiceSample>) -> Arc<Reading> {
     Arc::new(Reading {
         version: "1.2.3",
         in_sync: true,
-        told: Vec::new(),
+        listed_problems: Vec::new(),
         node: NodeValues {
             started: 1_699_999_000,
             ..NodeValues::default()

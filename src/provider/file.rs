@@ -160,7 +160,7 @@ impl FileProvider {
         self.seen.read = Some(check.chain);
         self.seen.print = Some(print);
         if let Some(News::State(state, _)) = &news {
-            self.seen.told = Arc::clone(state);
+            self.seen.reported = Arc::clone(state);
         }
         news
     }

@@ -342,7 +342,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// Fails when the kernel refuses, or another program owns the table.
-    pub fn teardown(&mut self, by: &TeardownNote) -> Result<super::report::Torn, ReconcileError> {
+    pub fn teardown(&mut self, by: &TeardownNote) -> Result<super::report::TeardownReport, ReconcileError> {
         self.cached = None;
         self.found = None;
         self.reconciler().teardown(Some(by))

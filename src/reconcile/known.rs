@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::record::{ApplyNote, Deadline, Head, RecordedPause};
+use crate::record::{ApplyNote, Deadline, RecordHead, RecordedPause};
 use crate::store::last::Last;
 use tcpgw_core::owner::{AllDetails, Owner};
 use tcpgw_core::ruleset::name::{Family, SetName};
@@ -50,8 +50,8 @@ pub struct RecordedContents {
     pub applied: Option<ApplyNote>,
 }
 
-impl From<Head> for RecordedContents {
-    fn from(head: Head) -> Self {
+impl From<RecordHead> for RecordedContents {
+    fn from(head: RecordHead) -> Self {
         Self {
             summary: head.summary,
             details: head.details,

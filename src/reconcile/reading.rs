@@ -7,8 +7,8 @@ use super::error::{ATTEMPTS, ReconcileError};
 use super::known::{KnownContents, KnownTable, RecordedContents};
 use super::reconciler::Reconciler;
 use super::recording::program;
-use crate::record::{Head, Record, TeardownNote, boot_id};
-use crate::view::{ServicesView, Table};
+use crate::record::{Record, RecordHead, TeardownNote, boot_id};
+use crate::view::{ServicesView, TableView};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner;
 use tcpgw_core::ruleset::name::{Family, SetName};
@@ -113,7 +113,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         let configured = self.mark;
         self.mark = comment.and_then(skeleton::mark_of).unwrap_or(configured);
         let head = self.head_of_here(identity.generation);
-        let table = about.map(|about| Table::new(about, identity.generation));
+        let table = about.map(|about| TableView::new(about, identity.generation));
         let applied = head
             .as_ref()
             .filter(|head| Some(head.table) == identity.table)
@@ -176,16 +176,16 @@ impl<K: Kernel> Reconciler<'_, K> {
         self.head_of_here(generation).map(RecordedContents::from)
     }
 
-    fn is_of_here(&self, head: &Head) -> bool {
+    fn is_of_here(&self, head: &RecordHead) -> bool {
         self.is_of_this_boot(head) && head.program == program() && head.mark == self.mark.to_string()
     }
 
-    fn is_of_this_boot(&self, head: &Head) -> bool {
+    fn is_of_this_boot(&self, head: &RecordHead) -> bool {
         head.namespace == self.namespace && head.boot == boot_id()
     }
 
     /// Returns the head of the record, of any version, in a kernel at this generation.
-    fn head_of_here(&self, generation: u32) -> Option<Head> {
+    fn head_of_here(&self, generation: u32) -> Option<RecordHead> {
         let head = self.store.load_head()?.at(generation);
         self.is_of_this_boot(&head).then_some(head)
     }

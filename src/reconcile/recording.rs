@@ -3,7 +3,7 @@
 use super::desired::Desired;
 use super::known::{KnownContents, KnownTable};
 use super::reconciler::Reconciler;
-use crate::record::{Head, JournalEntry, RecordView, boot_id};
+use crate::record::{JournalEntry, RecordHead, RecordView, boot_id};
 use tcpgw_core::ruleset::{Ruleset, skeleton};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Kernel;
@@ -11,7 +11,7 @@ use tcpgw_kernel::Kernel;
 impl<K: Kernel> Reconciler<'_, K> {
     pub(super) fn remember(&mut self, known: &KnownContents, desired: &Desired, swept: bool) {
         let KnownTable::Ours(table) = known.table else { return };
-        let head = Head {
+        let head = RecordHead {
             swept,
             ..self.head(known, table, desired)
         };
@@ -62,8 +62,8 @@ impl<K: Kernel> Reconciler<'_, K> {
         }
     }
 
-    fn head(&self, known: &KnownContents, table: u64, desired: &Desired) -> Head {
-        Head {
+    fn head(&self, known: &KnownContents, table: u64, desired: &Desired) -> RecordHead {
+        RecordHead {
             program: program(),
             boot: boot_id(),
             namespace: self.namespace,

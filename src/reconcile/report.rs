@@ -40,7 +40,7 @@ pub struct ReconcileReport {
 
 /// Result of a teardown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Torn {
+pub struct TeardownReport {
     /// Whether the table existed.
     pub table: bool,
     /// Number of flows that were deleted.

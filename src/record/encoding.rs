@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use crate::record::head::Head;
+use crate::record::head::RecordHead;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::{ListenScope, RoundRobinChain, SetName};
 use tcpgw_core::ruleset::rows::Rows;
@@ -15,7 +15,7 @@ const MAGIC: &[u8; 8] = b"tcpgw-r1";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// All but the elements.
-    pub head: Head,
+    pub head: RecordHead,
     /// Elements of the sets.
     pub ruleset: Ruleset,
 }
@@ -33,7 +33,7 @@ impl Record {
     /// Reads a record; `None` if it is not whole, or not as it was written.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut rest = checked(bytes)?;
-        let head: Head = serde_json::from_slice(take(&mut rest)?).ok()?;
+        let head: RecordHead = serde_json::from_slice(take(&mut rest)?).ok()?;
         let mut sets = BTreeMap::new();
         loop {
             let name = take(&mut rest)?;
@@ -93,7 +93,7 @@ impl<W: Write> ChecksumWriter<W> {
     }
 }
 
-pub(super) fn encode<W: Write>(file: W, head: &Head, ruleset: &Ruleset) -> io::Result<(W, u32)> {
+pub(super) fn encode<W: Write>(file: W, head: &RecordHead, ruleset: &Ruleset) -> io::Result<(W, u32)> {
     let mut checked = ChecksumWriter {
         file,
         checksum: crc32fast::Hasher::new(),
@@ -102,7 +102,7 @@ pub(super) fn encode<W: Write>(file: W, head: &Head, ruleset: &Ruleset) -> io::R
     checked.finish()
 }
 
-fn encode_content(out: &mut impl Write, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+fn encode_content(out: &mut impl Write, head: &RecordHead, ruleset: &Ruleset) -> io::Result<()> {
     out.write_all(MAGIC)?;
     put(out, &serde_json::to_vec(head).map_err(io::Error::other)?)?;
     for (name, rows) in ruleset.sets() {

@@ -11,7 +11,7 @@ use tcpgw_kernel::RulesetIdentity;
 
 /// The part of a record that is text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct RecordHead {
     /// The versions of the program and of its rules.
     pub program: String,
     /// The kernel's name for this boot.
@@ -48,7 +48,7 @@ pub struct Head {
     /// Whether another user wrote it: it is used for the names of services, and not for the contents of the kernel.
     #[serde(skip)]
     pub is_hint: bool,
-    /// The journal: what was to be changed since. [`Head::at`] puts it into the rest.
+    /// The journal: what was to be changed since. [`RecordHead::at`] puts it into the rest.
     #[serde(skip)]
     pub changes: Vec<JournalEntry>,
     /// Services that were served before such a change, and no longer there after it. The kernel may hold them still.
@@ -56,7 +56,7 @@ pub struct Head {
     pub left: Summary,
 }
 
-impl Head {
+impl RecordHead {
     /// Returns whether the kernel is as it was left.
     pub fn holds(&self, identity: RulesetIdentity) -> bool {
         !self.is_hint && self.generation == identity.generation && Some(self.table) == identity.table

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use super::entry::{JournalEntry, ServiceEntry};
-use super::{ApplyNote, Deadline, Head, RecordedPause};
+use super::{ApplyNote, Deadline, RecordHead, RecordedPause};
 use tcpgw_core::owner::AllDetails;
 use tcpgw_core::summary::{ServiceSummary, Summary};
 
@@ -77,7 +77,7 @@ impl RecordView<'_> {
     }
 }
 
-impl Head {
+impl RecordHead {
     /// Returns the record with the changes of its journal, in a kernel of that generation: without those that were not made.
     #[must_use]
     pub fn at(mut self, generation: u32) -> Self {
@@ -106,7 +106,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(head: &mut Head) -> Self {
+    fn new(head: &mut RecordHead) -> Self {
         let mut replay = Self {
             services: BTreeMap::new(),
             unnamed: Vec::new(),
@@ -169,7 +169,7 @@ impl Replay {
         }
     }
 
-    fn end(self, head: Head) -> Head {
+    fn end(self, head: RecordHead) -> RecordHead {
         let mut services: Vec<ServiceSummary> = self.services.into_values().chain(self.unnamed).collect();
         services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
         let listen_keys: BTreeSet<(u16, &BTreeSet<IpAddr>)> = services.iter().map(ServiceSummary::listen_key).collect();
@@ -180,7 +180,7 @@ impl Replay {
                 left.insert((service.port, service.addresses.clone()), service);
             }
         }
-        Head {
+        RecordHead {
             summary: Summary { services },
             left: Summary {
                 services: left.into_values().collect(),

@@ -4,8 +4,8 @@ use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::Summary;
 
-fn head() -> Head {
-    Head {
+fn head() -> RecordHead {
+    RecordHead {
         program: "1".into(),
         boot: boot_id(),
         namespace: 7,
@@ -50,7 +50,7 @@ fn a_record_is_read_as_it_was_written() {
         {"name":"b","port":2001,"backends":["10.0.0.2:1"],"deny":["192.0.2.0/24"]}]}"#;
     let state = tcpgw_core::model::parse(text).unwrap();
     let record = Record {
-        head: Head {
+        head: RecordHead {
             summary: Summary::from(&state),
             ..head()
         },

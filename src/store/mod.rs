@@ -54,7 +54,7 @@ pub use self::history::{HistoryEntry, HistoryFilter};
 pub use self::keep::HistoryBounds;
 pub use self::phase::DeployPhase;
 pub use self::resources::LoadedResources;
-pub use self::services::{Committed, Expect, LoadedServices, StoreChange, StoreEdit};
+pub use self::services::{CommittedChange, Expect, LoadedServices, StoreChange, StoreEdit};
 pub use self::stored_service::StoredService;
 
 /// An open store. Not shared between threads: calls wait for the disk.
@@ -173,7 +173,12 @@ impl Store {
     /// # Errors
     ///
     /// Fails with [`StoreError::Conflict`] when a service is not as expected, and when the store cannot be written.
-    pub fn commit(&mut self, change: &StoreChange, by: &ChangeAuthor, at: Duration) -> Result<Committed, StoreError> {
+    pub fn commit(
+        &mut self,
+        change: &StoreChange,
+        by: &ChangeAuthor,
+        at: Duration,
+    ) -> Result<CommittedChange, StoreError> {
         let committed = self.write(|transaction, keep| services::commit(transaction, change, by, at, keep))?;
         self.revision = number(committed.revision);
         Ok(committed)
@@ -186,7 +191,7 @@ impl Store {
         &mut self,
         changes: &[(StoreChange, ChangeAuthor)],
         at: Duration,
-    ) -> Vec<Result<Committed, StoreError>> {
+    ) -> Vec<Result<CommittedChange, StoreError>> {
         let path = self.path.clone();
         let one = |transaction: &Transaction<'_>, keep: &HistoryBounds, change, by| {
             let committed = or_nothing(transaction, || services::commit(transaction, change, by, at, keep));

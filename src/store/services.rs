@@ -77,7 +77,7 @@ impl Expect {
 
 /// Result of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
+pub struct CommittedChange {
     /// Revision of the store after the change.
     pub revision: u64,
     /// Services that are not as they were, each once, by name.
@@ -157,7 +157,7 @@ pub(super) fn commit(
     by: &ChangeAuthor,
     at: Duration,
     keep: &HistoryBounds,
-) -> Result<Committed, Fault> {
+) -> Result<CommittedChange, Fault> {
     let mut head = StoreHead::read(transaction)?;
     if let Some(expected) = change.expect.filter(|expected| number(*expected) != head.revision) {
         return Err(StoreError::Behind {
@@ -202,7 +202,7 @@ pub(super) fn commit(
     resources::rest(transaction, &change.rests)?;
     changed.sort_unstable();
     changed.dedup();
-    Ok(Committed {
+    Ok(CommittedChange {
         revision: counter(head.revision),
         changed,
     })

@@ -20,7 +20,7 @@ const MOST: usize = 16;
 pub struct AppProblems {
     /// Message of each kind of problem at the last request.
     seen: BTreeMap<ProblemKind, String>,
-    told: BTreeMap<ProblemKind, String>,
+    reported: BTreeMap<ProblemKind, String>,
 }
 
 impl AppProblems {
@@ -37,20 +37,20 @@ impl AppProblems {
             .collect();
         let mut news = Vec::new();
         let over: Vec<ProblemKind> = self
-            .told
+            .reported
             .keys()
             .filter(|kind| !now.contains_key(*kind))
             .copied()
             .collect();
         for kind in over {
-            if let Some(words) = self.told.remove(&kind) {
+            if let Some(words) = self.reported.remove(&kind) {
                 news.push(format!("no problem any more: {words}"));
             }
         }
         for (kind, words) in &now {
-            if self.seen.contains_key(kind) && !self.told.contains_key(kind) {
+            if self.seen.contains_key(kind) && !self.reported.contains_key(kind) {
                 news.push(format!("problem: {words}"));
-                self.told.insert(*kind, words.clone());
+                self.reported.insert(*kind, words.clone());
             }
         }
         self.seen = now;

@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use super::drops::{BackendDrops, ServiceDrops, backend_counters, service_counters};
-use super::rates::{First, Rates, Second};
+use super::rates::{FirstSample, Rates, SecondSample};
 use super::tally::FlowCounts;
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::ruleset::name::SetName;
@@ -34,8 +34,8 @@ pub struct AppSample<'a> {
     /// Time since the last sample, if there is one to compare with.
     interval: Option<Duration>,
     earlier: Option<EarlierCounters>,
-    traffic: Option<Second>,
-    samples: First,
+    traffic: Option<SecondSample>,
+    samples: FirstSample,
     is_sampled: bool,
     flows: Vec<FlowCounts>,
     all: FlowCounts,
@@ -54,7 +54,7 @@ pub struct EarlierSample {
     began: Instant,
     counters: EarlierCounters,
     /// Traffic of flows; `None`: there were too many flows.
-    samples: Option<First>,
+    samples: Option<FirstSample>,
 }
 
 /// Result of a sample of a service.
@@ -119,7 +119,7 @@ impl<'a> AppSample<'a> {
             interval,
             earlier: counters,
             traffic: samples.map(|samples| samples.end(subject.backends.len())),
-            samples: First::default(),
+            samples: FirstSample::default(),
             is_sampled: counts_traffic,
             flows: vec![FlowCounts::default(); subject.backends.len()],
             all: FlowCounts::default(),
@@ -146,7 +146,7 @@ impl<'a> AppSample<'a> {
             self.samples.note(flow);
         } else {
             self.is_sampled = false;
-            self.samples = First::default();
+            self.samples = FirstSample::default();
         }
     }
 

@@ -9,7 +9,7 @@ use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
 use crate::traffic::{ServiceTotals, Totals};
 use crate::view::drops::DropCounts;
-use crate::view::rates::{Rates, Second};
+use crate::view::rates::{Rates, SecondSample};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::{
     BackendStatus, DrainStatus, IN_BALANCE, LimitView, OfLimit, SOURCE_PORTS, Sampled, ServiceStatus, SourcePorts,
@@ -17,7 +17,7 @@ use crate::view::status::{
 };
 use crate::view::tally::{BackendPlaces, FlowCounts, StrayFlows, Tally};
 use crate::view::totals::{ConnectionCounts, TotalsView};
-use crate::view::{Noted, ServicesView, problems};
+use crate::view::{ConntrackSettings, ServicesView, problems};
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{MOST_OF_KIND, Problem, few, is_ok};
@@ -34,7 +34,7 @@ pub struct StatusFacts<'a> {
     /// Flows by backend.
     pub tally: Tally<'a>,
     /// Traffic, if conntrack counts it.
-    pub traffic: Option<Second>,
+    pub traffic: Option<SecondSample>,
     /// Counters of connections.
     pub connections: ConnectionCounts,
     /// Totals that a daemon keeps.
@@ -46,7 +46,7 @@ pub struct StatusFacts<'a> {
     /// Time between the begins of both samples.
     pub time: Duration,
     /// Data that conntrack records.
-    pub noted: Noted,
+    pub noted: ConntrackSettings,
     /// Position of the only service to show.
     pub only: Option<usize>,
     /// State of the daemon.
@@ -166,7 +166,7 @@ impl StatusFacts<'_> {
         let found = self.daemon.and_then(|daemon| daemon.health.get(&backend));
         let rates = self.traffic.as_ref().map(|traffic| traffic.rates(place, self.time));
         // Rate limits and source ports belong to the endpoint, whatever service its flows came through.
-        let together = |traffic: &Second| {
+        let together = |traffic: &SecondSample| {
             let of_each = self
                 .places
                 .of_backend(backend)

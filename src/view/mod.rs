@@ -43,7 +43,7 @@ pub struct ServicesView {
     /// Backends in the kernel whose service is not known: they drain.
     pub unplaced: BTreeSet<SocketAddr>,
     /// The table, if there is one.
-    pub table: Option<Table>,
+    pub table: Option<TableView>,
     /// Reason why the table's rules are not those of this program, if they are not.
     pub changed: Option<String>,
     /// Whether the rules were edited: they are not those of another version.
@@ -63,7 +63,7 @@ pub struct ServicesView {
 
 /// The table in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Table {
+pub struct TableView {
     /// Handle of the table.
     pub handle: u64,
     /// Generation of the ruleset, of all tables in this network namespace together.
@@ -78,7 +78,7 @@ pub struct Table {
     pub room: Option<u32>,
 }
 
-impl Table {
+impl TableView {
     /// Returns the view of a table that the kernel has returned.
     pub fn new(about: TableProperties, generation: u32) -> Self {
         use tcpgw_core::ruleset::name::{Family, SetName};
@@ -222,7 +222,7 @@ impl ServiceName {
 
 /// Whether conntrack records traffic and begins of flows; `None`: the setting could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Noted {
+pub struct ConntrackSettings {
     /// Whether packets and bytes are counted: `net.netfilter.nf_conntrack_acct`.
     pub traffic: Option<bool>,
     /// Whether the begin is recorded: `net.netfilter.nf_conntrack_timestamp`.
@@ -249,7 +249,7 @@ impl std::fmt::Display for Hint {
     }
 }
 
-impl Noted {
+impl ConntrackSettings {
     /// Returns a hint if packets and bytes are not counted.
     pub fn traffic_hint(self) -> Option<Hint> {
         (self.traffic == Some(false)).then_some(Hint {

@@ -12,13 +12,13 @@ use tcpgw_kernel::conntrack::{Counters, Flow, Traffic};
 
 /// The first sample of the counters.
 #[derive(Debug, Default)]
-pub struct First {
+pub struct FirstSample {
     samples: Vec<FlowSample>,
 }
 
 /// The second sample of the counters, compared with the first.
 #[derive(Debug)]
-pub struct Second {
+pub struct SecondSample {
     /// Flows of the first sample in order of key, each once.
     samples: Vec<FlowSample>,
     moved: Vec<Moved>,
@@ -75,7 +75,7 @@ impl Rates {
     }
 }
 
-impl First {
+impl FirstSample {
     /// Adds a flow.
     pub fn note(&mut self, flow: &Flow) {
         if let Some(counters) = flow.counters {
@@ -84,7 +84,7 @@ impl First {
     }
 
     /// Ends the sample. `places`: number of backends.
-    pub fn end(mut self, places: usize) -> Second {
+    pub fn end(mut self, places: usize) -> SecondSample {
         // A flow may be listed twice: the later entry has the larger counters.
         self.samples
             .sort_unstable_by_key(|sample| (sample.key, sample.bytes_to));
@@ -95,7 +95,7 @@ impl First {
             }
             same
         });
-        Second {
+        SecondSample {
             samples: self.samples,
             moved: vec![Moved::default(); places],
             uncounted: 0,
@@ -103,7 +103,7 @@ impl First {
     }
 }
 
-impl Second {
+impl SecondSample {
     /// Adds the traffic of a flow since the first sample to the backend at this place; a new flow counts with all of
     /// its traffic. Traffic of flows that were removed since is lost.
     pub fn note(&mut self, place: usize, flow: &Flow) {

@@ -13,7 +13,7 @@ use super::drops::{BackendDrops, ServiceDrops};
 use super::rates::Rates;
 use super::tally::{FlowCounts, StrayPair};
 use super::totals::TotalsView;
-use super::{Hint, Table};
+use super::{Hint, TableView};
 use crate::addon::ServiceState;
 use crate::record::ApplyNote;
 use crate::view::snapshot::{DaemonView, DrainView};
@@ -43,7 +43,7 @@ pub struct Status<'a> {
     /// Samples between which rates were measured.
     pub sample: Option<Sampled>,
     /// The table.
-    pub table: Option<Cow<'a, Table>>,
+    pub table: Option<Cow<'a, TableView>>,
     /// Last apply that changed the table.
     #[serde(serialize_with = "when_and_whence")]
     pub applied: Option<Cow<'a, ApplyNote>>,

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::drops::DropCounts;
 use super::flows::{FlowSelection, FlowView};
-use super::rates::{First, Second};
+use super::rates::{FirstSample, SecondSample};
 use super::tally::BackendPlaces;
-use super::{NoService, Noted, ServiceName, ServicesView, Table};
+use super::{ConntrackSettings, NoService, ServiceName, ServicesView, TableView};
 use crate::record::ApplyNote;
 use crate::traffic::drop_sets;
 use tcpgw_core::model::FlowMark;
@@ -129,7 +129,7 @@ fn the_kernel_is_asked_for_a_service_by_port_and_the_rest_is_picked_here() {
 
 #[test]
 fn a_rate_is_what_each_flow_moved() {
-    let mut first = First::default();
+    let mut first = FirstSample::default();
     let grown = |n: u16, before: u64| counted(n, before * 10, before * 1000);
     let (stays, ends, reused) = (grown(1, 100), grown(2, 1_000_000), grown(3, 5000));
     for flow in [&stays, &ends, &reused, &stays] {
@@ -141,7 +141,7 @@ fn a_rate_is_what_each_flow_moved() {
     second.note(0, &grown(3, 2));
     second.note(1, &grown(4, 7));
     second.note(1, &flow(5, "203.0.113.1:2000", "10.0.0.1:80"));
-    let rates = |second: &Second, place, time| {
+    let rates = |second: &SecondSample, place, time| {
         let rates = second.rates(place, time);
         (
             rates.to.packets_per_second,
@@ -170,7 +170,7 @@ fn a_rate_is_what_each_flow_moved() {
 
 #[test]
 fn packet_counters_may_wrap() {
-    let mut first = First::default();
+    let mut first = FirstSample::default();
     first.note(&counted(1, u64::from(u32::MAX) - 4, 1000));
     let mut second = first.end(1);
     second.note(0, &counted(1, u64::from(u32::MAX) + 6, 2000));
@@ -241,7 +241,7 @@ fn drops_are_told_by_reason() {
 
 #[test]
 fn hints_name_the_sysctl() {
-    let noted = |traffic, begin| Noted { traffic, begin }.hints();
+    let noted = |traffic, begin| ConntrackSettings { traffic, begin }.hints();
     assert!(noted(Some(true), Some(true)).is_empty() && noted(None, None).is_empty());
     let hints = noted(Some(false), Some(false));
     assert_eq!(
@@ -282,7 +282,7 @@ fn services() -> ServicesView {
     };
     ServicesView {
         summary: summary(&format!("{WEB},{rest}")),
-        table: Some(Table::new(about, 3)),
+        table: Some(TableView::new(about, 3)),
         applied: Some(ApplyNote {
             at: 77,
             origin: "/etc/state.json".into(),

@@ -9,7 +9,7 @@ use super::flows::FlowView;
 
 /// Output of `tcpgw who`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Who<'a> {
+pub struct WhoView<'a> {
     /// Address that the backend sees.
     pub seen_as: SocketAddr,
     /// The backend, if it was named.
@@ -20,7 +20,7 @@ pub struct Who<'a> {
     pub hints: Vec<Hint>,
 }
 
-impl Who<'_> {
+impl WhoView<'_> {
     /// Returns the message for no matching flow, with possible reasons.
     pub fn nobody(&self) -> String {
         let who = match self.backend {

@@ -15,7 +15,7 @@ use tcpgw::observe::ObserveError;
 use tcpgw::reconcile::Desired;
 use tcpgw::report::{AnyReport, ApplyReport, DiffReport};
 use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
-use tcpgw::view::{ServicesView, Table};
+use tcpgw::view::{ServicesView, TableView};
 use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::problem::{Problem, ProblemKind};
@@ -300,7 +300,7 @@ fn snapshot() -> Snapshot {
     Snapshot {
         services: ServicesView {
             summary: Summary::from(&state()),
-            table: Some(Table::new(about, 3)),
+            table: Some(TableView::new(about, 3)),
             ..ServicesView::default()
         },
         health: BTreeMap::from([

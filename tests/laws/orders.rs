@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
-use tcpgw::control::core::{MOST_ORDERS, Vetted};
+use tcpgw::control::core::{GatewayFindings, MOST_ORDERS};
 use tcpgw::control::request::{Refused, ServiceEdit};
 use tcpgw_kernel::fake::Fail;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -141,7 +141,10 @@ fn a_change_that_a_teardown_overtakes_is_answered() {
     let now = world.time();
     world.clients.is_held = true;
     world.happen(Event::Patch(0, 3));
-    let write = world.core.next_write(&mut |_, _| Ok(Vetted::default()), now).unwrap();
+    let write = world
+        .core
+        .next_write(&mut |_, _| Ok(GatewayFindings::default()), now)
+        .unwrap();
     assert!(world.write(write));
     world.happen(Event::Teardown);
     world.happen(Event::Pause(0, Some(5)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tcpgw::reconcile::engine::{ChangeMemo, Engine, Memo, ServicesByName};
-use tcpgw::record::{ApplyNote, Head, JournalEntry, RecordFile, ServiceEntry, journal};
+use tcpgw::record::{ApplyNote, JournalEntry, RecordFile, RecordHead, ServiceEntry, journal};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::ruleset::Ruleset;
@@ -205,7 +205,7 @@ proptest! {
         let read = RecordFile::new(directory.path(), NAMESPACE).load_head().unwrap();
         prop_assert_eq!(read.changes, expected.into_iter().chain([last]).collect::<Vec<_>>());
         // Another record knows nothing of it.
-        let other = Head { generation: 8, ..head };
+        let other = RecordHead { generation: 8, ..head };
         let journal = std::fs::read(&path).unwrap();
         next.save(&other, &Ruleset::default()).unwrap();
         std::fs::write(&path, journal).unwrap();
@@ -243,7 +243,7 @@ proptest! {
         }
         for (whole, wanted) in wanted.iter().enumerate() {
             let changes = entries[..whole].to_vec();
-            let mut served = Head { changes, ..head() }.at(7).summary.services;
+            let mut served = RecordHead { changes, ..head() }.at(7).summary.services;
             let mut wanted = wanted.clone();
             served.sort_by(|a, b| a.name.cmp(&b.name));
             wanted.sort_by(|a, b| a.name.cmp(&b.name));
@@ -252,8 +252,8 @@ proptest! {
     }
 }
 
-fn head() -> Head {
-    Head {
+fn head() -> RecordHead {
+    RecordHead {
         program: "1".into(),
         boot: "2".into(),
         namespace: NAMESPACE,
@@ -295,7 +295,7 @@ fn a_change_counts_once_it_was_made() {
     let web = r#"{"name": "web", "port": 2001, "backends": ["10.2.0.11:80"]}"#;
     let moved = r#"{"name": "web", "port": 2002, "backends": ["10.2.0.11:80"]}"#;
     let shop = r#"{"name": "shop", "port": 2003, "backends": []}"#;
-    let head = Head {
+    let head = RecordHead {
         changes: vec![
             entry(Some(7), web, Owner::Api),
             entry(None, shop, Owner::Orphan),
@@ -303,7 +303,7 @@ fn a_change_counts_once_it_was_made() {
         ],
         ..head()
     };
-    let ports = |head: &Head| -> Vec<u16> { head.summary.services.iter().map(|service| service.port).collect() };
+    let ports = |head: &RecordHead| -> Vec<u16> { head.summary.services.iter().map(|service| service.port).collect() };
     let at = |generation| head.clone().at(generation);
     assert_eq!((ports(&at(7)), at(7).left.services.len()), (vec![2002, 2003], 0));
     assert_eq!((ports(&at(8)), at(8).left.services.len()), (vec![2001, 2003], 0));

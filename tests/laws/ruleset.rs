@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use tcpgw::record::{Head, RecordFile};
+use tcpgw::record::{RecordFile, RecordHead};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::render;
 use tcpgw_core::ruleset::Ruleset;
@@ -135,7 +135,7 @@ proptest! {
     fn a_record_is_read_as_it_was_written(state in state(), generation: u32, namespace: u64, swept: bool) {
         let directory = tempfile::tempdir().unwrap();
         let store = RecordFile::new(directory.path(), namespace);
-        let head = Head {
+        let head = RecordHead {
             program: "1".into(),
             boot: "2".into(),
             namespace,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tcpgw::store::{ChangeAuthor, Committed, Expect, HistoryFilter, Store, StoreChange, StoreEdit, StoreError};
+use tcpgw::store::{ChangeAuthor, CommittedChange, Expect, HistoryFilter, Store, StoreChange, StoreEdit, StoreError};
 use tcpgw_core::model::{self, Service, write};
 
 /// Services that get a port, or are removed without one, if they are as wished.
@@ -122,7 +122,7 @@ impl Model {
     }
 
     /// Compares what the store has answered with what it should, and is as it should be then.
-    fn expect(&mut self, change: &StoreChange, told: Result<Committed, StoreError>) {
+    fn expect(&mut self, change: &StoreChange, told: Result<CommittedChange, StoreError>) {
         let before = self.revision;
         match (told, self.apply(change)) {
             (Ok(committed), Ok(())) => assert_eq!(committed.revision, self.revision),

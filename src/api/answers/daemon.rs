@@ -19,13 +19,13 @@ pub struct DaemonAnswer {
     pub owns_table: bool,
     /// Problems of the gateway, as the daemon reports them.
     #[serde(default, rename = "problems")]
-    pub told: ReportedProblems,
+    pub reported: ReportedProblems,
 }
 
 impl DaemonAnswer {
     /// Returns the problems that this program knows.
     pub fn problems(&self) -> &[Problem] {
-        &self.told.known
+        &self.reported.known
     }
 
     /// Returns whether the daemon has not read its store and state file yet.
@@ -74,7 +74,7 @@ mod tests {
         let daemon: DaemonAnswer = serde_json::from_value(told).unwrap();
         assert!(daemon.in_sync && daemon.is_starting(), "{daemon:?}");
         assert_eq!(
-            (daemon.pid, daemon.told.known.len(), daemon.told.unknown),
+            (daemon.pid, daemon.reported.known.len(), daemon.reported.unknown),
             (Some(7), 1, 1)
         );
         serde_json::from_value::<DaemonAnswer>(json!({"problems": 5})).unwrap_err();

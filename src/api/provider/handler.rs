@@ -242,7 +242,7 @@ impl Visit<'_> {
                 return dialect::answer(dialect, wish, &Err(refusal), self.gateway());
             }
             Ok(Err(AddonRefused::Off)) => (503, OFF.to_owned()),
-            Ok(Err(AddonRefused::Daemon(refused))) => told(&refused),
+            Ok(Err(AddonRefused::Daemon(refused))) => platform_answer(&refused),
             Err(error) => (503, error.to_string()),
         };
         DialectAnswer::error(dialect, refused.0, "Unavailable", &escape::text(&refused.1))
@@ -257,7 +257,7 @@ impl Visit<'_> {
             Ok(resource) => Ok(Ok(resource)),
             Err(AddonRefused::Resource(refusal)) => Ok(Err(refusal)),
             Err(AddonRefused::Off) => Err(OFF.into()),
-            Err(AddonRefused::Daemon(refused)) => Err(told(&refused).1),
+            Err(AddonRefused::Daemon(refused)) => Err(platform_answer(&refused).1),
         }
     }
 
@@ -409,7 +409,7 @@ fn not_allowed(allowed: &'static str, text: &str) -> Response<Body> {
 
 /// Returns how a platform is told that the daemon refuses: a 5xx makes it try again later, a 4xx does not. Platforms show it to
 /// the app's owner, so that it names neither files of the gateway nor other apps' services: those are logged.
-fn told(refused: &Refused) -> (u16, String) {
+fn platform_answer(refused: &Refused) -> (u16, String) {
     match refused {
         Refused::Invalid(problems) => {
             tracing::warn!(%problems, "refused a request to the provider API");

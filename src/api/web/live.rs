@@ -139,7 +139,7 @@ impl LiveFollower {
             tokio::select! {
                 biased;
                 () = sleep_until(self.pace.due().into()) => {
-                    self.pace.told(Instant::now());
+                    self.pace.sent(Instant::now());
                     let data = json!({ "said": self.said.take() });
                     return Some(Message::default().event("changed").data(data.to_string()));
                 }

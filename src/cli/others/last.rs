@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::cli::failure::Failure;
 use crate::cli::global::Global;
 use crate::cli::others::Others;
-use crate::control::adopt::Adopted;
+use crate::control::adopt::AdoptedService;
 use crate::record::boot_id;
 use crate::store::last::Last;
 use tcpgw_core::model::{Service, State};
@@ -15,7 +15,7 @@ use tcpgw_core::owner::Owner;
 
 /// Returns the services of the API and orphans that a daemon served before the machine booted, that the kernel does not hold
 /// and that the state does not define.
-pub(super) fn waiting(last: &Last, found: &[Adopted], state: &State) -> Vec<(Owner, Box<str>)> {
+pub(super) fn waiting(last: &Last, found: &[AdoptedService], state: &State) -> Vec<(Owner, Box<str>)> {
     let is_there = |name: &str| found.iter().any(|found| *found.wanted.name == *name);
     let waiting = last.services.iter().filter(|(owner, service)| {
         *owner != Owner::File && state.get(&service.name).is_none() && !is_there(&service.name)
@@ -28,7 +28,7 @@ pub(super) fn waiting(last: &Last, found: &[Adopted], state: &State) -> Vec<(Own
 /// again.
 pub(super) fn said_through_api<'a>(
     last: &'a Last,
-    found: &'a [(Owner, Adopted)],
+    found: &'a [(Owner, AdoptedService)],
     not_held: &'a BTreeSet<Box<str>>,
     boot: &str,
 ) -> impl Iterator<Item = &'a Service> + use<'a> {

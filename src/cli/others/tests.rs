@@ -11,7 +11,7 @@ const OWN: &str = r#"{"name": "own", "port": 20005, "backends": ["10.2.0.11:3000
 fn settled(owner: Owner, found: &str, beside: &str, prune: bool) -> (Result<Others, String>, State) {
     let found = state(found).services;
     let found = found.iter().map(|service| {
-        let adopted = Adopted {
+        let adopted = AdoptedService {
             serving: Service::clone(service),
             wanted: Service::clone(service),
             owner: Some(owner),
@@ -71,7 +71,7 @@ fn what_a_suspended_service_has_is_not_replaced() {
         let serving = Service::clone(&state(suspended).services[0]);
         (
             Owner::Api,
-            Adopted {
+            AdoptedService {
                 wanted: serving.clone(),
                 serving,
                 owner: Some(Owner::Api),
@@ -80,7 +80,7 @@ fn what_a_suspended_service_has_is_not_replaced() {
             },
         )
     };
-    let settle = |found: Vec<(Owner, Adopted)>, beside: &str| {
+    let settle = |found: Vec<(Owner, AdoptedService)>, beside: &str| {
         let mut state = state(beside);
         let settled = Others::settle(found.into_iter(), &said, &mut state, false);
         settled

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::states;
 use crate::cli::amount::{short, span};
 use crate::cli::table::{Cell, Column, Extent, TextTable, after};
-use crate::view::Table;
+use crate::view::TableView;
 use crate::view::drops::Dropped;
 use crate::view::problems::title;
 use crate::view::rates::Rates;
@@ -330,7 +330,7 @@ fn rates(out: &mut impl Write, status: &Status<'_>, sample: Sampled, is_whole: b
 }
 
 /// Returns the line about the table: version of its rules, flow mark, size, flags, generation.
-fn about(table: &Table) -> String {
+fn about(table: &TableView) -> String {
     let comment = table.comment.as_deref();
     let version = comment.and_then(skeleton::version_of);
     let mut parts = vec![match (version, comment) {

@@ -10,7 +10,7 @@ use crate::api::client::{Client, ClientError, DaemonResponse, RequestTarget};
 use crate::api::orders::{BackendsBody, PauseBody, json};
 use crate::view::flows::FlowView;
 use crate::view::status::Status;
-use crate::view::who::Who;
+use crate::view::who::WhoView;
 use tcpgw_core::model::duration;
 
 /// Longest time for a sample, besides its interval. Many services take seconds; meanwhile the view says how old its values are.
@@ -63,7 +63,7 @@ fn who(daemon: &Client, wanted: WhoTarget) -> Result<FlowPage, ClientError> {
     let target = RequestTarget::new("/v1/who")
         .with("seen_as", Some(&wanted.seen_as))
         .with("backend", wanted.backend.as_ref().map(|backend| backend as _));
-    let who: Who<'static> = daemon.get(target.as_str())?.json()?;
+    let who: WhoView<'static> = daemon.get(target.as_str())?.json()?;
     Ok(FlowPage {
         matching: u64::try_from(who.flows.len()).unwrap_or(u64::MAX),
         flows: who.flows.iter().map(FlowLine::new).collect(),

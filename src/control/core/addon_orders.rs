@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::judge::{AcceptedChange, ProviderSize, Unjudged, Vet};
+use super::judge::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
 use super::order::{Order, Undecided, by};
 use super::pending::ReplyKind;
 use super::pending_write::{OnWritten, PendingWrite};
@@ -48,14 +48,14 @@ impl BusyPorts for PortsOfOthers<'_> {
 }
 
 /// Reason why a request is not carried out.
-pub(super) enum Undone {
+pub(super) enum AddonOrderError {
     /// The gateway is being examined, so the request is decided later.
     Pending,
     /// The request is refused.
     Refused(AddonRefused),
 }
 
-impl<R: Into<AddonRefused>> From<R> for Undone {
+impl<R: Into<AddonRefused>> From<R> for AddonOrderError {
     fn from(refused: R) -> Self {
         Self::Refused(refused.into())
     }
@@ -105,15 +105,15 @@ impl Core {
         &mut self,
         order: AddonOrder,
         reply: ReplySender<Result<AddonOutcome, AddonRefused>>,
-        vet: &mut Vet<'_>,
+        vet: &mut GatewayCheck<'_>,
         now: Now,
     ) -> Result<Option<Write>, Undecided> {
         let mut skipped = std::mem::take(&mut self.addon.skipped);
         let known = self.judges_singly().and_then(|()| self.knows_resources());
-        let decided = known.map_err(|refused| Undone::Refused(AddonRefused::Daemon(refused)));
+        let decided = known.map_err(|refused| AddonOrderError::Refused(AddonRefused::Daemon(refused)));
         let decided = decided.and_then(|()| self.decide_addon(&order, &mut skipped, vet, now));
         if let AddonRequest::Provision(Provision { port: None, .. }) = &order.request
-            && !matches!(decided, Err(Undone::Pending))
+            && !matches!(decided, Err(AddonOrderError::Pending))
         {
             let given = decided.as_ref().ok().and_then(|(decision, ..)| match &decision.change {
                 Some(ResourceChange::Put(resource)) => Some(resource.port),
@@ -123,11 +123,11 @@ impl Core {
         }
         let (decision, edits, judged) = match decided {
             Ok(decided) => decided,
-            Err(Undone::Pending) => {
+            Err(AddonOrderError::Pending) => {
                 self.addon.skipped = skipped;
                 return Err(Undecided(Box::new(Order::Addon(order, reply))));
             }
-            Err(Undone::Refused(refused)) => {
+            Err(AddonOrderError::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
                 return Ok(None);
             }
@@ -162,9 +162,9 @@ impl Core {
         &self,
         order: &AddonOrder,
         skipped: &mut BTreeSet<NonZeroU16>,
-        vet: &mut Vet<'_>,
+        vet: &mut GatewayCheck<'_>,
         now: Now,
-    ) -> Result<(Decision, Edits, AcceptedChange), Undone> {
+    ) -> Result<(Decision, Edits, AcceptedChange), AddonOrderError> {
         let none = Plans::none();
         let plans = match &self.addon.settings {
             Some(settings) => &settings.plans,
@@ -189,7 +189,7 @@ impl Core {
             let mut edits = self.edits_of(decision.change.as_ref(), plans)?;
             let mut judged = self.judge_resource(&edits, vet);
             let is_of_status = matches!(order.request, AddonRequest::Suspend(_) | AddonRequest::Resume(_));
-            if is_of_status && matches!(judged, Err(Undone::Refused(_))) {
+            if is_of_status && matches!(judged, Err(AddonOrderError::Refused(_))) {
                 // Where the plan has another limit now, which a service with the same container has not, the old one stays.
                 edits = self.with_limits_kept(edits);
                 judged = self.judge_resource(&edits, vet);
@@ -229,7 +229,7 @@ impl Core {
         }
     }
 
-    fn judge_resource(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<AcceptedChange, Undone> {
+    fn judge_resource(&self, edits: &Edits, vet: &mut GatewayCheck<'_>) -> Result<AcceptedChange, AddonOrderError> {
         if edits.is_empty() {
             return Ok(AcceptedChange::default());
         }
@@ -245,8 +245,8 @@ impl Core {
         };
         self.judge(edits, size, options, vet)
             .map_err(|unjudged| match unjudged {
-                Unjudged::Pending => Undone::Pending,
-                Unjudged::Refused(refused) => AddonRefused::Daemon(refused).into(),
+                JudgementError::Pending => AddonOrderError::Pending,
+                JudgementError::Refused(refused) => AddonRefused::Daemon(refused).into(),
             })
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::control::name::Name;
-use crate::store::{Committed, Expect, LoadedServices, StoreChange, StoreEdit, StoredService};
+use crate::store::{CommittedChange, Expect, LoadedServices, StoreChange, StoreEdit, StoredService};
 use tcpgw_core::model::{Edits, Service, State};
 
 /// Services of the API by name, with the revision of each and of the store.
@@ -106,7 +106,7 @@ impl ApiServices {
     }
 
     /// Applies a change that the store has made.
-    pub(super) fn learn(&mut self, edits: &Edits, committed: &Committed) {
+    pub(super) fn learn(&mut self, edits: &Edits, committed: &CommittedChange) {
         for name in &edits.gone {
             self.services.remove(name);
             self.refused.remove(name);

@@ -1,14 +1,14 @@
 //! Batches: several services change in one transaction, or none does.
 use std::collections::BTreeSet;
 
-use super::judge::{AcceptedChange, Unjudged, Vet};
+use super::judge::{AcceptedChange, GatewayCheck, JudgementError};
 use super::order::{Order, Undecided, by};
 use super::pending_write::{OnWritten, PendingWrite};
 use super::{Core, Name, Now};
 use crate::control::reply::ReplySender;
 use crate::control::request::{BatchOrder, Edited, EditedBatch, MAX_BATCH, Refused};
 use crate::control::storage::Write;
-use crate::store::Committed;
+use crate::store::CommittedChange;
 use tcpgw_core::model::{Edits, InputProblem, InputProblems, State};
 
 impl Core {
@@ -16,16 +16,16 @@ impl Core {
         &mut self,
         order: BatchOrder,
         reply: ReplySender<Result<EditedBatch, Refused>>,
-        vet: &mut Vet<'_>,
+        vet: &mut GatewayCheck<'_>,
         now: Now,
     ) -> Result<Option<Write>, Undecided> {
-        let judged = self.judges_singly().map_err(Unjudged::from);
+        let judged = self.judges_singly().map_err(JudgementError::from);
         let (edits, AcceptedChange { warnings, obstacles }) = match judged.and_then(|()| self.judge_batch(&order, vet))
         {
             Ok(judged) => judged,
-            Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Batch(order, reply)))),
+            Err(JudgementError::Pending) => return Err(Undecided(Box::new(Order::Batch(order, reply)))),
             // The client may have disconnected.
-            Err(Unjudged::Refused(refused)) => {
+            Err(JudgementError::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
                 return Ok(None);
             }
@@ -42,7 +42,11 @@ impl Core {
         Ok(self.write(accepted, by(order.by, "services set"), now))
     }
 
-    fn judge_batch(&self, order: &BatchOrder, vet: &mut Vet<'_>) -> Result<(Edits, AcceptedChange), Unjudged> {
+    fn judge_batch(
+        &self,
+        order: &BatchOrder,
+        vet: &mut GatewayCheck<'_>,
+    ) -> Result<(Edits, AcceptedChange), JudgementError> {
         let count = order.items.len();
         if !(1..=MAX_BATCH).contains(&count) {
             let message = format!("must be 1 to {MAX_BATCH} changes, not {count}");
@@ -71,7 +75,13 @@ impl Core {
     }
 
     /// Returns the result of the edits for one of their services.
-    pub(super) fn edited_of(&self, name: &str, edits: &Edits, committed: &Committed, warnings: Vec<String>) -> Edited {
+    pub(super) fn edited_of(
+        &self,
+        name: &str,
+        edits: &Edits,
+        committed: &CommittedChange,
+        warnings: Vec<String>,
+    ) -> Edited {
         let before = self.api.get(name);
         let put = edits.put.iter().find(|service| *service.name == *name);
         let is_gone = edits.gone.iter().any(|gone| **gone == *name);
@@ -96,7 +106,7 @@ impl Core {
         &self,
         names: Vec<Name>,
         edits: &Edits,
-        committed: &Committed,
+        committed: &CommittedChange,
         warnings: Vec<String>,
     ) -> EditedBatch {
         let services = names.into_iter().map(|name| {

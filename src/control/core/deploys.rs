@@ -230,7 +230,7 @@ impl Deploys {
     }
 
     /// Returns the deploys of a service whose end was reported but is not in the store.
-    fn told_of(&self, service: &str) -> Vec<u64> {
+    fn reported_of(&self, service: &str) -> Vec<u64> {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
         let told = of.filter(|(_, deploy)| deploy.is_reported && matches!(deploy.stage, DeployStage::Ending(..)));
         told.map(|(id, _)| *id).collect()

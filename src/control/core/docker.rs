@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::judge::{Unjudged, Vet};
+use super::judge::{JudgementError, GatewayCheck};
 use super::obstacles::Obstacles;
 use super::orphans::Orphan;
 use super::{Core, DaemonPhase, Now, Provider};
@@ -90,7 +90,7 @@ impl Core {
 
     /// Puts the services of the last snapshot into effect, as far as other services and the gateway allow. Returns whether all of it
     /// is decided; if not, the gateway is being examined, and it is decided later.
-    pub fn decide_docker(&mut self, vet: &mut Vet<'_>, now: Now) -> bool {
+    pub fn decide_docker(&mut self, vet: &mut GatewayCheck<'_>, now: Now) -> bool {
         let Some(snapshot) = self.docker.snapshot.clone() else {
             self.docker.is_due = false;
             return true;
@@ -106,7 +106,7 @@ impl Core {
             Ok(obstacles) => (edits, obstacles, true),
             // What ends is told at once, and what begins when it is known to be possible.
             Err(unjudged) => {
-                if matches!(unjudged, Unjudged::Refused(_)) {
+                if matches!(unjudged, JudgementError::Refused(_)) {
                     self.examine_again(now);
                 }
                 (without_beginnings(&edits, &old), Obstacles::new(), false)
@@ -191,7 +191,7 @@ impl Core {
     }
 
     /// Returns the obstacles of services that are new or have new backends.
-    fn examined_containers(&self, edits: &Edits, old: &State, vet: &mut Vet<'_>) -> Result<Obstacles, Unjudged> {
+    fn examined_containers(&self, edits: &Edits, old: &State, vet: &mut GatewayCheck<'_>) -> Result<Obstacles, JudgementError> {
         let begins = |service: &&Arc<Service>| old.get(&service.name).is_none_or(|before| begins(service, before));
         let services: Vec<Arc<Service>> = edits.put.iter().filter(begins).cloned().collect();
         if services.is_empty() {

@@ -1,7 +1,7 @@
 //! Orders for single services: their edits, and whether they are allowed.
 use std::sync::Arc;
 
-use super::judge::{AcceptedChange, ProviderSize, Unjudged, Vet};
+use super::judge::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
 use super::order::{Order, Undecided};
 use super::pending_write::PendingWrite;
 use super::{Core, Name, Now, Provider};
@@ -78,14 +78,14 @@ impl Core {
         &mut self,
         order: EditOrder,
         reply: ReplySender<Result<Edited, Refused>>,
-        vet: &mut Vet<'_>,
+        vet: &mut GatewayCheck<'_>,
         now: Now,
     ) -> Result<Option<Write>, Undecided> {
-        let judged = self.judges_singly().map_err(Unjudged::from);
+        let judged = self.judges_singly().map_err(JudgementError::from);
         let (edits, judged) = match judged.and_then(|()| self.judge_edit(&order, vet)) {
             Ok(judged) => judged,
-            Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Edit(order, reply)))),
-            Err(Unjudged::Refused(refused)) => {
+            Err(JudgementError::Pending) => return Err(Undecided(Box::new(Order::Edit(order, reply)))),
+            Err(JudgementError::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
                 return Ok(None);
             }
@@ -146,7 +146,11 @@ impl Core {
         Ok(edits)
     }
 
-    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, AcceptedChange), Unjudged> {
+    fn judge_edit(
+        &self,
+        order: &EditOrder,
+        vet: &mut GatewayCheck<'_>,
+    ) -> Result<(Edits, AcceptedChange), JudgementError> {
         let edits = self.edits_of_service(&order.name, &order.edit, order.expect)?;
         let judged = self.judge_edits(&edits, order.take_over, 1, vet)?;
         Ok((edits, judged))
@@ -158,8 +162,8 @@ impl Core {
         edits: &Edits,
         take_over: bool,
         count: usize,
-        vet: &mut Vet<'_>,
-    ) -> Result<AcceptedChange, Unjudged> {
+        vet: &mut GatewayCheck<'_>,
+    ) -> Result<AcceptedChange, JudgementError> {
         self.judge_resources(edits)?;
         let options = ApplyOptions {
             take_over,

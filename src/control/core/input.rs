@@ -1,5 +1,5 @@
 //! Input of the core: states of the providers, orders of the API, results of probes, and changes seen in the kernel.
-use super::judge::{ProviderSize, Unjudged, Vet};
+use super::judge::{GatewayCheck, JudgementError, ProviderSize};
 use super::orphans::Orphan;
 use super::{Core, DaemonPhase, Now, Provider};
 use crate::control::events::EventContent;
@@ -20,7 +20,7 @@ impl Core {
 
     /// Takes a new state or error of the state file. Returns whether it is decided; if not, [`Self::judges_again`]
     /// returns it again later.
-    pub fn file_news(&mut self, news: News, vet: &mut Vet<'_>, now: Now) -> bool {
+    pub fn file_news(&mut self, news: News, vet: &mut GatewayCheck<'_>, now: Now) -> bool {
         let origin = self.origin.clone();
         let (state, warnings) = match news {
             News::Bad(bad) => {
@@ -53,7 +53,7 @@ impl Core {
         // A state that was valid under other settings is judged again.
         let all = self.judge_all.then(|| state.edits_from(&nothing));
         let judged = self.judge(all.as_ref().unwrap_or(&edits), size, options, vet);
-        if let Err(Unjudged::Pending) = judged {
+        if let Err(JudgementError::Pending) = judged {
             self.rejected.wait_with(News::State(state, warnings));
             return false;
         }
@@ -68,14 +68,14 @@ impl Core {
                 }
                 judged.obstacles
             }
-            Err(Unjudged::Refused(refused)) => {
+            Err(JudgementError::Refused(refused)) => {
                 if matches!(refused, Refused::Failed(_)) {
                     self.examine_again(now);
                 }
                 self.refuse_file(state, refused.lines(), now);
                 return true;
             }
-            Err(Unjudged::Pending) => return false,
+            Err(JudgementError::Pending) => return false,
         };
         self.rejected.forget();
         self.problems.resolve(ProblemKind::RejectedState);

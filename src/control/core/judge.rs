@@ -13,7 +13,7 @@ use tcpgw_core::model::{Balance, Edits, InputProblem, InputProblems, Service, St
 
 /// Result of the check of a state against the gateway.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Vetted {
+pub struct GatewayFindings {
     /// Obstacles that prevent its services from being served here now.
     pub obstacles: Vec<Obstacle>,
     /// Warnings about it.
@@ -40,9 +40,9 @@ pub(super) struct ProviderSize {
     pub(super) after: usize,
 }
 
-/// Reason why there is no [`Vetted`] result.
+/// Reason why there is no [`GatewayFindings`] result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unvetted {
+pub enum GatewayCheckError {
     /// The examination of the gateway is under way. The caller repeats the check when [`Core::examination_ended`] was called.
     Pending,
     /// The examination failed, with this error.
@@ -51,18 +51,19 @@ pub enum Unvetted {
 
 /// Checks a state against the gateway; this is the part of judging that needs the system. The function argument tells
 /// which services exist already.
-pub type Vet<'a> = dyn FnMut(&State, &dyn Fn(&Service) -> bool) -> Result<Vetted, Unvetted> + 'a;
+pub type GatewayCheck<'a> =
+    dyn FnMut(&State, &dyn Fn(&Service) -> bool) -> Result<GatewayFindings, GatewayCheckError> + 'a;
 
 /// Reason why a change was not accepted.
 #[derive(Debug)]
-pub(super) enum Unjudged {
+pub(super) enum JudgementError {
     /// The gateway is being examined: the change is not decided, and is judged again.
     Pending,
     /// The change is refused.
     Refused(Refused),
 }
 
-impl From<Refused> for Unjudged {
+impl From<Refused> for JudgementError {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused)
     }
@@ -76,15 +77,15 @@ impl Core {
         edits: &Edits,
         size: ProviderSize,
         options: ApplyOptions,
-        vet: &mut Vet<'_>,
-    ) -> Result<AcceptedChange, Unjudged> {
+        vet: &mut GatewayCheck<'_>,
+    ) -> Result<AcceptedChange, JudgementError> {
         match size.provider {
             Provider::File | Provider::Docker => self.judge_books(edits, size.provider)?,
             Provider::Api => self.judge_change(edits, options.hold_back)?,
         }
         let ProviderSize { before, after, .. } = size;
         if after == 0 && before > 0 && !options.allow_empty {
-            return Err(Unjudged::Refused(Refused::Refused(match size.provider {
+            return Err(JudgementError::Refused(Refused::Refused(match size.provider {
                 Provider::File => self.empty_file(before),
                 Provider::Api | Provider::Docker => self.empty_apply(),
             })));
@@ -117,13 +118,13 @@ impl Core {
         &self,
         edited: &State,
         takes_over: bool,
-        vet: &mut Vet<'_>,
-    ) -> Result<(Obstacles, Vec<InputProblem>), Unjudged> {
+        vet: &mut GatewayCheck<'_>,
+    ) -> Result<(Obstacles, Vec<InputProblem>), JudgementError> {
         // At the start the first judgement decides, when it is known which services are served.
         let is_known = |service: &Service| takes_over || !self.held_back.has_judged || self.is_known(service);
         let vetted = vet(edited, &is_known).map_err(|unvetted| match unvetted {
-            Unvetted::Pending => Unjudged::Pending,
-            Unvetted::Failed(why) => Unjudged::Refused(Refused::Failed(why)),
+            GatewayCheckError::Pending => JudgementError::Pending,
+            GatewayCheckError::Failed(why) => JudgementError::Refused(Refused::Failed(why)),
         })?;
         let mut found = by_service(vetted.obstacles);
         self.add_own_listeners(&edited.services, &mut found);

@@ -2,7 +2,7 @@
 use std::fmt::Write as _;
 
 use super::deploys::PendingStep;
-use super::judge::{AcceptedChange, ProviderSize, Unjudged, Vet};
+use super::judge::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
 use super::obstacles::TAKE_OVER;
 use super::order::{ApplyOrder, Order, Undecided, by};
 use super::order_queue::{MOST_ORDERS, StoreKnowledge};
@@ -15,7 +15,7 @@ use crate::control::storage::{OrphanRemoval, Write, WriteResult};
 use crate::reconcile::ReconcileReport;
 use crate::report::DiffReport;
 use crate::store::last::Last;
-use crate::store::{ChangeAuthor, Committed, StoreError};
+use crate::store::{ChangeAuthor, CommittedChange, StoreError};
 use crate::view::problems::some_of;
 use tcpgw_core::diff::{ChangeCounts, Changes};
 use tcpgw_core::model::{Edits, Service, State};
@@ -35,7 +35,7 @@ impl Core {
 
     /// Returns the next write to the store. Waiting orders that are independent of each other are written together;
     /// all others one by one, so that each is judged by the results of those before it.
-    pub fn next_write(&mut self, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
+    pub fn next_write(&mut self, vet: &mut GatewayCheck<'_>, now: Now) -> Option<Write> {
         while self.order_queue.is_idle() {
             if self.due.take_store(now.instant) {
                 self.order_queue.refreshing = true;
@@ -132,7 +132,12 @@ impl Core {
         }
     }
 
-    fn take_apply(&mut self, order: ApplyOrder, vet: &mut Vet<'_>, now: Now) -> Result<Option<Write>, Undecided> {
+    fn take_apply(
+        &mut self,
+        order: ApplyOrder,
+        vet: &mut GatewayCheck<'_>,
+        now: Now,
+    ) -> Result<Option<Write>, Undecided> {
         let ApplyOrder { apply, state, reply } = order;
         let options = apply.options;
         let mut edits = self.api.edits_to(&state);
@@ -147,15 +152,15 @@ impl Core {
             after: state.services.len(),
         };
         let judged = self.judges_stored(&options).and_then(|()| self.judge_resources(&edits));
-        let judged = judged.map_err(Unjudged::from);
+        let judged = judged.map_err(JudgementError::from);
         let judged = judged.and_then(|()| self.judge(&edits, size, options, vet));
         let AcceptedChange { warnings, obstacles } = match judged {
             Ok(judged) => judged,
-            Err(Unjudged::Pending) => {
+            Err(JudgementError::Pending) => {
                 return Err(Undecided(Box::new(Order::Apply(ApplyOrder { apply, state, reply }))));
             }
             // The client may have disconnected.
-            Err(Unjudged::Refused(refused)) => {
+            Err(JudgementError::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
                 return Ok(None);
             }
@@ -202,7 +207,7 @@ impl Core {
     pub(super) fn write(&mut self, accepted: PendingWrite, by: ChangeAuthor, now: Now) -> Option<Write> {
         let change = self.change_of(&accepted);
         if change.edits.is_empty() && change.resources.is_empty() {
-            let nothing = Committed {
+            let nothing = CommittedChange {
                 revision: self.api.revision(),
                 changed: Vec::new(),
             };
@@ -268,7 +273,7 @@ impl Core {
         }
     }
 
-    fn write_ended(&mut self, accepted: PendingWrite, result: Result<Committed, StoreError>, now: Now) {
+    fn write_ended(&mut self, accepted: PendingWrite, result: Result<CommittedChange, StoreError>, now: Now) {
         match result {
             Ok(committed) => {
                 self.addon.amendments.refused = None;
@@ -297,15 +302,15 @@ impl Core {
         }
     }
 
-    fn nothing_changed(&mut self, began: Option<u64>) -> Committed {
+    fn nothing_changed(&mut self, began: Option<u64>) -> CommittedChange {
         self.order_queue.began = began;
-        Committed {
+        CommittedChange {
             revision: self.api.revision(),
             changed: Vec::new(),
         }
     }
 
-    fn carry_out(&mut self, accepted: PendingWrite, committed: &Committed, now: Now) {
+    fn carry_out(&mut self, accepted: PendingWrite, committed: &CommittedChange, now: Now) {
         let PendingWrite {
             edits,
             cause,

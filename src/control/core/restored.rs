@@ -3,7 +3,7 @@
 use super::{Core, Now};
 use crate::addon::{Registry, ResourceChange, ResourceStatus};
 use crate::reconcile::RecordedContents;
-use crate::store::Committed;
+use crate::store::CommittedChange;
 use tcpgw_core::diff::count;
 use tcpgw_core::model::Edits;
 use tcpgw_core::owner::Owner;
@@ -33,7 +33,7 @@ impl Core {
             gone: removed.collect(),
             ..Edits::default()
         };
-        let unchanged = Committed {
+        let unchanged = CommittedChange {
             revision: self.api.revision(),
             changed: Vec::new(),
         };

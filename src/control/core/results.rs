@@ -26,9 +26,9 @@ impl Core {
             JobResult::All(Ok(report)) => {
                 self.due.all_flushed();
                 self.problems.resolve(ProblemKind::StaleFlows);
-                self.told(out, &report, outcome.at, outcome.took, now);
+                self.take_report(out, &report, outcome.at, outcome.took, now);
             }
-            JobResult::Changed(Ok(Some(report))) => self.told(out, &report, outcome.at, outcome.took, now),
+            JobResult::Changed(Ok(Some(report))) => self.take_report(out, &report, outcome.at, outcome.took, now),
             JobResult::Flushed(flushed) => self.flushed(flushed, now),
             JobResult::Changed(Ok(None)) => {
                 self.waiting.extend(out.pending_replies);
@@ -71,7 +71,7 @@ impl Core {
     }
 
     /// Takes the report of a change that the kernel has made.
-    fn told(&mut self, out: RunningJob, report: &ReconcileReport, at: Instant, took: Duration, now: Now) {
+    fn take_report(&mut self, out: RunningJob, report: &ReconcileReport, at: Instant, took: Duration, now: Now) {
         if report.transactions > 0 {
             let commit = took.saturating_sub(report.flushing);
             self.own.committed(commit, at.saturating_duration_since(out.known));

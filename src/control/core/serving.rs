@@ -6,7 +6,7 @@ use crate::control::membership::Pause;
 use crate::control::name::Name;
 use crate::control::reply::ReplySender;
 use crate::control::request::{PauseOrder, Peer, Refused, Resumed, TornDown};
-use crate::reconcile::{ReconcileError, Torn};
+use crate::reconcile::{ReconcileError, TeardownReport};
 use crate::record::TeardownNote;
 use tcpgw_core::problem::ProblemKind;
 
@@ -124,7 +124,7 @@ impl Core {
         }
     }
 
-    pub(super) fn torn_down(&mut self, torn: Result<Torn, ReconcileError>, by: TeardownNote, now: Now) {
+    pub(super) fn torn_down(&mut self, torn: Result<TeardownReport, ReconcileError>, by: TeardownNote, now: Now) {
         let answer = match torn {
             Ok(torn) => {
                 self.phase = DaemonPhase::TornDown;

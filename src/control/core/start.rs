@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Core, DaemonPhase, Now};
-use crate::control::adopt::{self, Adopted};
+use crate::control::adopt::{self, AdoptedService};
 use crate::control::claimed::{self, Claimed};
 use crate::control::draining::TimeLeft;
 use crate::control::events::EventContent;
@@ -54,7 +54,7 @@ enum Disposition {
 }
 
 impl ProviderFacts {
-    fn disposition(self, served: &Adopted, is_removed: bool) -> Disposition {
+    fn disposition(self, served: &AdoptedService, is_removed: bool) -> Disposition {
         match served.owner {
             Some(Owner::Removed) => Disposition::Removed,
             Some(Owner::Api) if self.is_store_lost => Disposition::OfApi,
@@ -78,7 +78,7 @@ impl ProviderFacts {
 
     /// Returns the treatment of a service that neither the record nor the file of last services knows. It is not
     /// assigned to a provider, since a provider that does not define it would end it.
-    fn of_nobody(served: &Adopted, is_removed: bool) -> Disposition {
+    fn of_nobody(served: &AdoptedService, is_removed: bool) -> Disposition {
         let mut backends = served.serving.backends.iter();
         let is_reached = backends.any(|backend| backend.state == BackendState::Active);
         // An unknown service without connections of clients is the rest of a removed one.
@@ -94,7 +94,7 @@ impl ProviderFacts {
 struct Former {
     /// Services that were desired before and are not in the kernel: after a boot, when another program removed the
     /// table or them, or when they were held back all the time.
-    wanted: Vec<Adopted>,
+    wanted: Vec<AdoptedService>,
     /// Services as they were served in this boot until the table was removed.
     served: Vec<Arc<Service>>,
     /// Services as they were served until the machine booted, of which a change was held back.
@@ -102,7 +102,13 @@ struct Former {
 }
 
 impl Former {
-    fn find(found: &InitialContents, last: &Last, adopted: &mut [Adopted], boot: &str, is_last_newer: bool) -> Self {
+    fn find(
+        found: &InitialContents,
+        last: &Last,
+        adopted: &mut [AdoptedService],
+        boot: &str,
+        is_last_newer: bool,
+    ) -> Self {
         let recorded = found.recorded.as_ref();
         let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last, is_last_newer));
         let mut recorded = recorded.unwrap_or_default();
@@ -120,7 +126,7 @@ impl Former {
                 .any(|kept| !kept.is_unserved && &*kept.service.name == name)
         };
         let is_unserved = |name: &str| last.unserved.contains(name) && !is_kept(name);
-        let was_served = |known: &&Adopted| !(is_last_newer && is_unserved(&known.serving.name));
+        let was_served = |known: &&AdoptedService| !(is_last_newer && is_unserved(&known.serving.name));
         let served = recorded.iter().filter(was_served).map(|known| {
             Arc::new(Service {
                 drain_timeout: known.wanted.drain_timeout,
@@ -143,7 +149,7 @@ impl Former {
             if is_rebooted && *owner == Owner::Docker {
                 service.backends.clear();
             }
-            Adopted {
+            AdoptedService {
                 serving: service.clone(),
                 wanted: service,
                 owner: Some(*owner),
@@ -151,7 +157,7 @@ impl Former {
                 is_suspended: false,
             }
         });
-        let of_last: Vec<Adopted> = of_last.collect();
+        let of_last: Vec<AdoptedService> = of_last.collect();
         // Another program may have created it in the kernel since: known services of an endpoint determine how it is
         // probed.
         let whole = recorded.iter().chain(&of_last).filter(|known| known.is_whole);
@@ -162,7 +168,7 @@ impl Former {
                 known.wanted = completed;
             }
         }
-        let mut wanted: Vec<Adopted> = Vec::new();
+        let mut wanted: Vec<AdoptedService> = Vec::new();
         for candidates in [recorded, of_last] {
             // A removed service that drains has given up its name and its port.
             let there = adopted
@@ -174,7 +180,7 @@ impl Former {
             let mut left: BTreeMap<Box<str>, Service> = left.map(|service| (service.name.clone(), service)).collect();
             wanted.extend(candidates.into_iter().filter_map(|known| {
                 let wanted = left.remove(&known.wanted.name)?;
-                Some(Adopted { wanted, ..known })
+                Some(AdoptedService { wanted, ..known })
             }));
         }
         let kept = last.kept.iter().filter(|kept| is_all_lost || kept.is_unserved);
@@ -199,7 +205,7 @@ fn origin_of_file(applied: Option<&ApplyNote>, last: &Last, boot: &str) -> Optio
 }
 
 /// Returns a text about the services found in the kernel.
-fn words(adopted: &[Adopted]) -> String {
+fn words(adopted: &[AdoptedService]) -> String {
     let backends: usize = adopted.iter().map(|served| served.serving.backends.len()).sum();
     if adopted.is_empty() {
         return "nothing".into();
@@ -212,7 +218,7 @@ fn words(adopted: &[Adopted]) -> String {
 }
 
 /// Returns the names of services that have no backends in the kernel for new connections.
-fn silent(adopted: &[Adopted]) -> BTreeSet<Box<str>> {
+fn silent(adopted: &[AdoptedService]) -> BTreeSet<Box<str>> {
     let serves = |service: &Service| service.backends.iter().any(|of| of.state == BackendState::Active);
     let silent = adopted.iter().filter(|of| !serves(&of.serving));
     silent.map(|of| of.wanted.name.clone()).collect()
@@ -367,8 +373,8 @@ impl Core {
     /// Decides about services that were served and that no provider defines. Returns the orphans.
     fn settle_owners(
         &mut self,
-        adopted: &[Adopted],
-        former: &[Adopted],
+        adopted: &[AdoptedService],
+        former: &[AdoptedService],
         origin: Option<PathBuf>,
     ) -> Vec<(Service, bool)> {
         let facts = ProviderFacts {
@@ -413,7 +419,7 @@ impl Core {
 
     /// Returns a service of the kernel with fields from its definition that the kernel does not hold: a drain that the
     /// record does not know has the time of its service.
-    fn completed(&self, adopted: Adopted) -> Service {
+    fn completed(&self, adopted: AdoptedService) -> Service {
         let mut service = adopted.serving;
         let file = self.file.as_ref().and_then(|file| file.get(&service.name));
         let api = self.api.get(&service.name).map(|stored| &stored.service);
@@ -427,7 +433,7 @@ impl Core {
 
     /// Rejects an empty first state of the file when services are served: a broken template must not remove all
     /// services.
-    fn reject_empty_file(&mut self, adopted: &[Adopted], former: &[Adopted], now: Now) {
+    fn reject_empty_file(&mut self, adopted: &[AdoptedService], former: &[AdoptedService], now: Now) {
         let of_file = adopted.iter().chain(former);
         let of_file = of_file.filter(|served| matches!(served.owner, Some(Owner::File) | None));
         let of_file = of_file.map(|served| (&served.wanted, served.is_whole));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::held_back::{HeldService, is_possible_before, left, name_before};
-use super::judge::{Unvetted, Vet};
+use super::judge::{GatewayCheck, GatewayCheckError};
 use super::obstacles::{Obstacles, by_service};
 use super::{Core, DaemonPhase, Now};
 use crate::control::claimed::Claimed;
@@ -61,7 +61,7 @@ impl Core {
 
     /// Judges held-back services by the present state of the gateway, and at the start all that are not served
     /// already; finds served services that have lost what they need. `vet` need not return warnings.
-    pub fn judge_surroundings(&mut self, vet: &mut Vet<'_>, now: Now) {
+    pub fn judge_surroundings(&mut self, vet: &mut GatewayCheck<'_>, now: Now) {
         self.due.judge_later();
         self.judge_refused();
         let candidates: BTreeSet<Name> = if self.held_back.has_judged {
@@ -82,11 +82,11 @@ impl Core {
             },
             &is_known,
         );
-        self.held_back.awaits_examination = vetted == Err(Unvetted::Pending);
+        self.held_back.awaits_examination = vetted == Err(GatewayCheckError::Pending);
         let (mut found, is_blind) = match vetted {
             Ok(vetted) => (by_service(vetted.obstacles), false),
-            Err(Unvetted::Pending) => return,
-            Err(Unvetted::Failed(error)) => {
+            Err(GatewayCheckError::Pending) => return,
+            Err(GatewayCheckError::Failed(error)) => {
                 tracing::warn!(error, "failed to read addresses and listeners");
                 if self.held_back.has_judged {
                     return self.examine_again(now);

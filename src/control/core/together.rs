@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
-use super::judge::{AcceptedChange, ProviderSize, Unjudged, Vet};
+use super::judge::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
 use super::order::Order;
 use super::pending_write::PendingWrite;
 use super::{Core, Name, Now, Provider};
@@ -60,7 +60,7 @@ impl Group {
 
 impl Core {
     /// Takes the first waiting orders, if several can be taken together.
-    pub(super) fn take_together(&mut self, vet: &mut Vet<'_>, now: Now) -> Together {
+    pub(super) fn take_together(&mut self, vet: &mut GatewayCheck<'_>, now: Now) -> Together {
         let grouping = &mut self.order_queue.grouping;
         let most = grouping.examined.take().unwrap_or(MOST_TOGETHER);
         if grouping.singly > 0 || self.judges_singly().is_err() {
@@ -73,11 +73,11 @@ impl Core {
         }
         match self.judge_group(&group.edits, vet) {
             Ok(judged) if judged.warnings.is_empty() && judged.obstacles.is_empty() => self.accept_group(group, now),
-            Err(Unjudged::Pending) => {
+            Err(JudgementError::Pending) => {
                 self.order_queue.grouping.examined = Some(count);
                 Together::Pending
             }
-            Ok(_) | Err(Unjudged::Refused(_)) => {
+            Ok(_) | Err(JudgementError::Refused(_)) => {
                 self.order_queue.grouping.take_singly(count);
                 Together::Singly
             }
@@ -135,7 +135,7 @@ impl Core {
         Some(())
     }
 
-    fn judge_group(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<AcceptedChange, Unjudged> {
+    fn judge_group(&self, edits: &Edits, vet: &mut GatewayCheck<'_>) -> Result<AcceptedChange, JudgementError> {
         // Conflicts within the group; conflicts with other services are judged below.
         State::new(edits.put.iter().cloned()).map_err(Refused::Invalid)?;
         let size = ProviderSize {

@@ -248,7 +248,10 @@ impl EventContent {
             }
             Self::Rejected { provider, problems } => {
                 for problem in problems {
-                    tracing::warn!(provider, "rejected, and what is served goes on as it is: {problem}");
+                    tracing::warn!(
+                        provider,
+                        "a state was rejected; what is served goes on as it is: {problem}"
+                    );
                 }
             }
             Self::Problem(problem) => problem.log(),
@@ -257,7 +260,7 @@ impl EventContent {
                     kind = ended.kind.word(),
                     service = ended.service,
                     app,
-                    "problem is over"
+                    "a problem is over"
                 );
             }
             Self::Failed { error } => tracing::error!("{error}; will be tried again"),
@@ -300,14 +303,18 @@ impl EventContent {
             } => tracing::info!(service, app, reason, uid, through, "resumed"),
             Self::Orphaned { count, names, reason } => {
                 let names = naming_apps(&names.join(", "));
-                tracing::warn!(count, names, "served on as orphans: {reason}");
+                tracing::warn!(
+                    count,
+                    names,
+                    "services without a provider are still served, as orphans: {reason}"
+                );
             }
             Self::Drift { who, what } => {
                 tracing::warn!(who = safe(who.as_deref()), "another program changed nftables: {what}");
             }
             Self::Displaced { count, names, reason } => {
                 let names = naming_apps(&names.join(", "));
-                tracing::warn!(count, names, "orphans have ended or lost backends: {reason}");
+                tracing::warn!(count, names, "orphans were removed, or lost backends: {reason}");
             }
             Self::Repaired { what } => tracing::warn!("repaired: {what}"),
             Self::TornDown { flushed, uid } => tracing::warn!(flushed, uid, "torn down"),

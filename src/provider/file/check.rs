@@ -39,7 +39,7 @@ pub(super) struct EarlierChecks {
     /// Fingerprint of what was read then.
     pub(super) print: Option<Print>,
     /// Last state that was reported.
-    pub(super) told: Arc<State>,
+    pub(super) reported: Arc<State>,
 }
 
 impl EarlierChecks {
@@ -136,7 +136,7 @@ impl FileCheck {
             Ok(text) => {
                 let print = Print::Content(text.len(), hash(&text));
                 let is_same = self.seen.print.as_ref() == Some(&print);
-                let news = (!is_same).then(|| judge(&self.path, &self.config, &text, &self.seen.told));
+                let news = (!is_same).then(|| judge(&self.path, &self.config, &text, &self.seen.reported));
                 (print, news)
             }
             Err(error @ SourceError::Missing(_)) => {

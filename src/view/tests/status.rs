@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
 use crate::view::drops::DropCounts;
 use crate::view::facts::StatusFacts;
-use crate::view::rates::First;
+use crate::view::rates::FirstSample;
 use crate::view::snapshot::{DaemonView, HealthView, Snapshot};
 use crate::view::status::Status;
 use crate::view::tally::{BackendPlaces, Tally};
 use crate::view::totals::ConnectionCounts;
-use crate::view::{Noted, ServicesView};
+use crate::view::{ConntrackSettings, ServicesView};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::{ProblemKind, Severity};
 use tcpgw_kernel::conntrack::{Flow, TcpState};
@@ -24,7 +24,7 @@ fn all_is_well() {
         ..services()
     };
     let places = BackendPlaces::new(&services.summary);
-    let (mut tally, mut first) = (Tally::new(&services, &places), First::default());
+    let (mut tally, mut first) = (Tally::new(&services, &places), FirstSample::default());
     let quiet = counted(1, 5, 50);
     first.note(&quiet);
     let mut second = first.end(places.len());
@@ -284,7 +284,7 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
         ..Snapshot::default()
     };
     let status = Status::new(&StatusFacts {
-        traffic: Some(First::default().end(places.len())),
+        traffic: Some(FirstSample::default().end(places.len())),
         earlier: Some(DropCounts::default()),
         time: SECOND,
         daemon: Some(&known),
@@ -354,7 +354,7 @@ fn facts<'a>(services: &'a ServicesView, places: &'a BackendPlaces, tally: Tally
         drops: DropCounts::default(),
         earlier: None,
         time: Duration::ZERO,
-        noted: Noted::default(),
+        noted: ConntrackSettings::default(),
         only: None,
         daemon: None,
         found: &[],

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 
 use tcpgw::record::journal::{JournalEntry, frame, header, read};
-use tcpgw::record::{Head, Record};
+use tcpgw::record::{Record, RecordHead};
 use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::summary::Summary;
@@ -81,7 +81,7 @@ fn check_cuts(journal: &[u8], ends: &[usize], entries: &[JournalEntry]) {
 }
 
 fn check_replay(entries: &[JournalEntry]) {
-    let head = Head {
+    let head = RecordHead {
         changes: entries.to_vec(),
         ..head()
     };
@@ -131,8 +131,8 @@ fn check_replay(entries: &[JournalEntry]) {
 }
 
 /// Returns a record of the sample.
-fn head() -> Head {
-    Head {
+fn head() -> RecordHead {
+    RecordHead {
         program: "1".into(),
         boot: "2".into(),
         namespace: 3,

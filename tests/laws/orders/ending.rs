@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nix::errno::Errno;
 use proptest::prelude::*;
 use serde_json::json;
-use tcpgw::control::core::Vetted;
+use tcpgw::control::core::GatewayFindings;
 use tcpgw::control::request::{Edited, Refused, ServiceEdit};
 use tcpgw_core::model::Service;
 use tcpgw_kernel::fake::{Fail, KernelCall};
@@ -35,7 +35,7 @@ proptest! {
             if let Some(write) = out.take() {
                 prop_assert!(world.write(write));
             }
-            out = world.core.next_write(&mut |_, _| Ok(Vetted::default()), now);
+            out = world.core.next_write(&mut |_, _| Ok(GatewayFindings::default()), now);
         }
         if is_refused {
             world.fail_next(KernelCall::Commit, Fail::Refused(Errno::ENOMEM));
@@ -46,7 +46,7 @@ proptest! {
             prop_assert!(world.write(write));
         }
         while world.core.owes_answers() {
-            prop_assert!(world.core.next_write(&mut |_, _| Ok(Vetted::default()), now).is_none());
+            prop_assert!(world.core.next_write(&mut |_, _| Ok(GatewayFindings::default()), now).is_none());
             let Some(job) = world.core.next_job(now) else { break };
             world.perform(job);
         }
@@ -95,7 +95,10 @@ fn an_order_that_the_kernel_does_not_take_in_time_is_reported() {
     world.clients.is_held = true;
     let (_, _, mut answer) = world.ask((0, 77));
     let now = world.time();
-    let write = world.core.next_write(&mut |_, _| Ok(Vetted::default()), now).unwrap();
+    let write = world
+        .core
+        .next_write(&mut |_, _| Ok(GatewayFindings::default()), now)
+        .unwrap();
     assert!(world.write(write));
     world.core.refuse_orders();
     assert!(world.core.owes_answers());

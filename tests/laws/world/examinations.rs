@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tcpgw::control::core::{Unvetted, Vetted};
+use tcpgw::control::core::{GatewayCheckError, GatewayFindings};
 use tcpgw_core::model::Service;
 
 /// Function that tells which services exist already.
@@ -21,10 +21,16 @@ pub(crate) struct Examinations {
 
 impl Examinations {
     /// Starts an examination at the first call, and returns its result at a later one.
-    pub(crate) fn vet(&mut self, now: Instant, found: impl FnOnce() -> Vetted) -> Result<Vetted, Unvetted> {
+    pub(crate) fn vet(
+        &mut self,
+        now: Instant,
+        found: impl FnOnce() -> GatewayFindings,
+    ) -> Result<GatewayFindings, GatewayCheckError> {
         match self.since {
-            Some(since) if self.is_stuck(now) && now - since >= PATIENCE => Err(Unvetted::Failed("late".into())),
-            Some(_) if self.is_stuck(now) => Err(Unvetted::Pending),
+            Some(since) if self.is_stuck(now) && now - since >= PATIENCE => {
+                Err(GatewayCheckError::Failed("late".into()))
+            }
+            Some(_) if self.is_stuck(now) => Err(GatewayCheckError::Pending),
             Some(_) => {
                 self.since = None;
                 Ok(found())
@@ -32,7 +38,7 @@ impl Examinations {
             None => {
                 self.since = Some(now);
                 self.has_ended = true;
-                Err(Unvetted::Pending)
+                Err(GatewayCheckError::Pending)
             }
         }
     }

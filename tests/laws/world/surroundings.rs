@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use tcpgw::control::core::Vetted;
+use tcpgw::control::core::GatewayFindings;
 use tcpgw::control::obstacle::{Obstacle, ObstacleKind};
 use tcpgw_core::model::{InputProblem, Service, State};
 
@@ -20,7 +20,7 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     /// Returns the result of an examination of the gateway.
-    pub(crate) fn vet(&self, state: &State, is_known: &IsKnown<'_>) -> Vetted {
+    pub(crate) fn vet(&self, state: &State, is_known: &IsKnown<'_>) -> GatewayFindings {
         let mut obstacles = Vec::new();
         for service in &state.services {
             if self.listening.contains(&service.port.get()) && !is_known(service) {
@@ -36,7 +36,7 @@ impl Surroundings {
                 }
             }
         }
-        Vetted {
+        GatewayFindings {
             obstacles,
             warnings: Vec::new(),
         }

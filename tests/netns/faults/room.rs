@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use serde_json::json;
-use tcpgw::record::{Head, RecordFile};
+use tcpgw::record::{RecordFile, RecordHead};
 use tcpgw_kernel::linux::Linux;
 
 use super::{assert_holds, filler, held, is, leftovers};
@@ -218,7 +218,7 @@ fn a_full_or_read_only_run_directory_is_said_and_harms_nothing() {
 }
 
 /// Change of a record's head.
-type Change = fn(&mut Head);
+type Change = fn(&mut RecordHead);
 
 /// A record of another boot, namespace, generation, table, version or ruleset is not believed, and neither is a damaged one.
 #[test]

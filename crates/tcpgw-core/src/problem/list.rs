@@ -10,7 +10,7 @@ use super::{Problem, is_ok};
 #[derive(Debug, Clone, Default)]
 pub struct ProblemList {
     there: BTreeMap<Key, Problem>,
-    told: BTreeMap<Key, Problem>,
+    reported: BTreeMap<Key, Problem>,
 }
 
 /// A problem that began or ended since the last call of [`ProblemList::news`].
@@ -66,16 +66,16 @@ impl ProblemList {
 
     /// Returns the problems that began or ended since the last call. A problem that did both is left out.
     pub fn news(&mut self) -> Vec<ProblemNews> {
-        if self.there.is_empty() && self.told.is_empty() {
+        if self.there.is_empty() && self.reported.is_empty() {
             return Vec::new();
         }
-        let ended = self.told.iter().filter(|(key, _)| !self.there.contains_key(key));
+        let ended = self.reported.iter().filter(|(key, _)| !self.there.contains_key(key));
         let ended = ended.map(|(_, problem)| ProblemNews::Ended(problem.clone()));
-        let began = self.there.iter().filter(|(key, _)| !self.told.contains_key(key));
+        let began = self.there.iter().filter(|(key, _)| !self.reported.contains_key(key));
         let began = began.map(|(_, problem)| ProblemNews::Began(problem.clone()));
         let news: Vec<ProblemNews> = ended.chain(began).collect();
         if !news.is_empty() {
-            self.told.clone_from(&self.there);
+            self.reported.clone_from(&self.there);
         }
         news
     }

@@ -78,17 +78,19 @@ impl Notification {
     /// Returns the changes that a message reports; none for messages of other kinds.
     fn of(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Self {
         use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, DelRule, NewAddress, NewLink, NewRoute, NewRule};
-        let mut told = Self::default();
+        let mut changes = Self::default();
         match payload {
-            NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_)) => told.links = true,
-            NetlinkPayload::InnerMessage(NewAddress(_) | DelAddress(_)) => told.addresses = true,
-            NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) if is_local(route) => told.addresses = true,
-            NetlinkPayload::InnerMessage(NewRoute(_) | DelRoute(_)) => told.routes = true,
-            NetlinkPayload::InnerMessage(NewRule(_) | DelRule(_)) => told.rules = true,
+            NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_)) => changes.links = true,
+            NetlinkPayload::InnerMessage(NewAddress(_) | DelAddress(_)) => changes.addresses = true,
+            NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) if is_local(route) => {
+                changes.addresses = true;
+            }
+            NetlinkPayload::InnerMessage(NewRoute(_) | DelRoute(_)) => changes.routes = true,
+            NetlinkPayload::InnerMessage(NewRule(_) | DelRule(_)) => changes.rules = true,
             NetlinkPayload::Overrun(_) => return Self::LOST,
             _ => {}
         }
-        told
+        changes
     }
 
     /// Returns the changes that a message about settings reports.
@@ -146,17 +148,17 @@ impl NetlinkSerializable for AnyMessage {
 /// Merges a burst of messages into one notification. Takes the time as an argument.
 #[derive(Debug, Default)]
 struct Debounce {
-    told: Notification,
+    changes: Notification,
     /// Times of the first and the last message of the burst.
     burst: Option<(Instant, Instant)>,
 }
 
 impl Debounce {
-    fn hear(&mut self, told: Notification, now: Instant) {
-        if told == Notification::default() {
+    fn add(&mut self, changes: Notification, now: Instant) {
+        if changes == Notification::default() {
             return;
         }
-        self.told.add(told);
+        self.changes.add(changes);
         let (_, last) = self.burst.get_or_insert((now, now));
         *last = now;
     }
@@ -168,7 +170,7 @@ impl Debounce {
 
     fn take(&mut self) -> Notification {
         self.burst = None;
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.changes)
     }
 }
 
@@ -236,7 +238,7 @@ async fn keep_following(first: io::Result<(Driver, NotificationStream)>, sender:
         sleep(pause).await;
         pause = (pause * 2).min(RETRY_MOST);
         connected = connect();
-        debounce.hear(Notification::LOST, Instant::now());
+        debounce.add(Notification::LOST, Instant::now());
     }
 }
 
@@ -257,8 +259,8 @@ async fn listen(
         tokio::select! {
             // The driver reads from the socket only when all that it has read is used up: memory stays bounded.
             biased;
-            told = messages.next() => match told {
-                Some(told) => debounce.hear(told, now),
+            changes = messages.next() => match changes {
+                Some(changes) => debounce.add(changes, now),
                 None => return Ok(()),
             },
             permit = sender.reserve(), if due.is_some_and(|due| due <= now) => match permit {
@@ -321,7 +323,7 @@ mod tests {
             ..NOTHING
         };
         let rules = Notification { rules: true, ..NOTHING };
-        for (message, told) in [
+        for (message, changes) in [
             (Message::NewLink(LinkMessage::default()), LINKS),
             (Message::DelLink(LinkMessage::default()), LINKS),
             (Message::NewAddress(AddressMessage::default()), ADDRESSES),
@@ -335,7 +337,7 @@ mod tests {
             (Message::NewNeighbour(NeighbourMessage::default()), NOTHING),
             (Message::GetLink(LinkMessage::default()), NOTHING),
         ] {
-            assert_eq!(of(message.clone()), told, "{message:?}");
+            assert_eq!(of(message.clone()), changes, "{message:?}");
         }
         let settings = Notification {
             settings: true,
@@ -364,16 +366,16 @@ mod tests {
         let begin = Instant::now();
         let mut debounce = Debounce::default();
         assert_eq!(debounce.due(), None);
-        debounce.hear(NOTHING, begin);
+        debounce.add(NOTHING, begin);
         assert_eq!(debounce.due(), None, "what tells nothing is no burst");
         for step in 0..10 {
             let now = begin + QUIET / 2 * step;
-            debounce.hear(if step == 3 { LINKS } else { ADDRESSES }, now);
+            debounce.add(if step == 3 { LINKS } else { ADDRESSES }, now);
             assert_eq!(debounce.due(), Some(now + QUIET));
         }
-        let told = debounce.take();
+        let changes = debounce.take();
         assert_eq!(
-            told,
+            changes,
             Notification {
                 links: true,
                 ..ADDRESSES
@@ -387,10 +389,10 @@ mod tests {
         let begin = Instant::now();
         let mut debounce = Debounce::default();
         for millis in 0..5000 {
-            debounce.hear(LINKS, begin + Duration::from_millis(millis));
+            debounce.add(LINKS, begin + Duration::from_millis(millis));
         }
         assert_eq!(debounce.due(), Some(begin + LONGEST));
-        debounce.hear(Notification::LOST, begin + LONGEST);
+        debounce.add(Notification::LOST, begin + LONGEST);
         assert_eq!(debounce.take(), Notification::LOST);
     }
 
@@ -437,14 +439,14 @@ mod tests {
             let dead: (Driver, NotificationStream) =
                 (Box::pin(std::future::ready(())), Box::pin(tokio_stream::pending()));
             let task = tokio::spawn(keep_following(Ok(dead), sender));
-            let told = timeout(RETRY * 50, receiver.recv()).await.expect("a notification");
-            assert_eq!(told, Some(Notification::LOST));
+            let changes = timeout(RETRY * 50, receiver.recv()).await.expect("a notification");
+            assert_eq!(changes, Some(Notification::LOST));
             assert!(!task.is_finished());
             let refused = Err(io::ErrorKind::PermissionDenied.into());
             let (sender, mut receiver) = mpsc::channel(1);
             tokio::spawn(keep_following(refused, sender));
-            let told = timeout(RETRY * 50, receiver.recv()).await.expect("a notification");
-            assert_eq!(told, Some(Notification::LOST));
+            let changes = timeout(RETRY * 50, receiver.recv()).await.expect("a notification");
+            assert_eq!(changes, Some(Notification::LOST));
         });
     }
 }

@@ -204,5 +204,5 @@ fn pause(time: Option<&str>) -> Result<Duration, RefusedAction> {
 }
 
 fn refused(error: &ApiError) -> RefusedAction {
-    error.told()
+    error.page_text()
 }

@@ -35,7 +35,7 @@ impl LivePace {
     }
 
     /// Records that a message was sent to the page.
-    pub(super) fn told(&mut self, now: Instant) {
+    pub(super) fn sent(&mut self, now: Instant) {
         *self = Self::new(now);
     }
 }
@@ -98,7 +98,7 @@ mod tests {
                     let due = pace.due();
                     prop_assert!(due - last >= LEAST && due - last <= MOST);
                     prop_assert!(since.is_none_or(|since| due - since <= LEAST));
-                    pace.told(due);
+                    pace.sent(due);
                     (last, since) = (due, None);
                 }
                 pace.changed(now);

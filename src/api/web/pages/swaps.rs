@@ -109,7 +109,7 @@ impl Pages {
                 pid: Some(node.pid),
                 owns_table: node.owns_table,
                 in_sync: reading.in_sync,
-                problems: &reading.told,
+                problems: &reading.listed_problems,
             }))
         };
         match self.diagnoses.look((), Instant::now(), read).await {

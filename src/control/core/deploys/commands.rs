@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{DeployStage, MOST, PendingStep, StartingDeploy, Undo};
 use crate::control::core::edits::missing;
-use crate::control::core::judge::{ProviderSize, Unjudged, Vet};
+use crate::control::core::judge::{GatewayCheck, JudgementError, ProviderSize};
 use crate::control::core::order::{Order, Undecided, by};
 use crate::control::core::pending_write::{OnWritten, PendingWrite};
 use crate::control::core::{Core, DaemonPhase, Now, Provider};
@@ -23,15 +23,15 @@ impl Core {
         &mut self,
         order: DeployOrder,
         reply: ReplySender<Result<u64, Refused>>,
-        vet: &mut Vet<'_>,
+        vet: &mut GatewayCheck<'_>,
         now: Now,
     ) -> Result<Option<Write>, Undecided> {
-        let judged = self.judges_singly().map_err(Unjudged::from);
+        let judged = self.judges_singly().map_err(JudgementError::from);
         let new = match judged.and_then(|()| self.judge_deploy(&order, vet)) {
             Ok(new) => new,
-            Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Deploy(order, reply)))),
+            Err(JudgementError::Pending) => return Err(Undecided(Box::new(Order::Deploy(order, reply)))),
             // The client may have disconnected.
-            Err(Unjudged::Refused(refused)) => {
+            Err(JudgementError::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
                 return Ok(None);
             }
@@ -53,7 +53,7 @@ impl Core {
         Ok(Some(Write::Begin(stored, by, now.unix)))
     }
 
-    fn judge_deploy(&self, order: &DeployOrder, vet: &mut Vet<'_>) -> Result<StartingDeploy, Unjudged> {
+    fn judge_deploy(&self, order: &DeployOrder, vet: &mut GatewayCheck<'_>) -> Result<StartingDeploy, JudgementError> {
         let (service, min) = self.judge_targets(order)?;
         let targets = service.backends.clone();
         let edits = Edits {
@@ -75,7 +75,7 @@ impl Core {
             timeout: order.timeout,
             drain: order.drain,
             by: by(order.by, "deploy"),
-            ends: self.deploys.told_of(&order.service),
+            ends: self.deploys.reported_of(&order.service),
             supersedes: self.deploys.in_the_way(&order.service),
         })
     }
