@@ -32,7 +32,7 @@ const DESCRIPTORS_OF_WORK: u64 = 40;
 /// A client that has its share of seats is waited for as long as it got an answer within this time. After that its further
 /// connections are closed, so that they do not keep others in the backlog.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// The same where the limit of open files leaves so few seats that a well-behaved client needs all of its share. Longer than an
+/// Time like [`PROGRESS`], where the limit of open files leaves so few seats that a well-behaved client needs all of its share. Longer than an
 /// answered connection without a further request is kept: after that, seats of such a client are free again.
 const PROGRESS_OF_FEW: Duration = Duration::from_secs(12);
 /// Time without a request after which a connection may be closed for one of a client that has fewer.
@@ -41,7 +41,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// at once has asked by then.
 const OWN_SILENCE: Duration = Duration::from_millis(100);
 
-/// All seats and places.
+/// The seats and places of a listener, of all clients together.
 #[derive(Debug)]
 pub(in crate::api) struct ConnectionPlaces {
     seats: usize,
@@ -65,7 +65,7 @@ pub(in crate::api) struct Seat {
     all: Arc<ConnectionPlaces>,
     client: ClientAddress,
     number: u64,
-    /// The connection is to be closed.
+    /// Signal that the connection is to be closed.
     displaced: Arc<Notify>,
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn seats_within(files: u64) -> usize {
 }
 
 impl ConnectionPlaces {
-    /// Returns as many as the limit of open files allows.
+    /// Creates the seats and places that a limit of open files allows.
     pub(in crate::api) fn within(files: u64) -> Self {
         let seats = seats_within(files);
         Self {
@@ -253,7 +253,7 @@ impl Seat {
         self.all.taken().is_crowded(self.client, PLACES)
     }
 
-    /// Notes that the client, with the right credentials, got an answer.
+    /// Records that the client, with the right credentials, got an answer.
     pub(in crate::api) fn answered(&self) {
         self.all.taken().progressed(self.client, Instant::now());
     }
