@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -85,7 +85,7 @@ pub(super) struct HookEndpoint {
     url: Option<(OutboundClient, Option<HookKey>)>,
 }
 
-/// Processes of hooks: places for those that run at once, and whether the daemon ends.
+/// Processes of a hook: places for those of all hooks that run at once, and whether its own are to be killed.
 #[derive(Debug, Clone)]
 pub(super) struct HookProcesses {
     pub(super) places: Arc<Semaphore>,
@@ -147,6 +147,9 @@ impl HookEndpoint {
                 let timeout = self.settings.timeout;
                 let place = processes.places.acquire_owned().await;
                 let place = place.map_err(|error| error.to_string())?;
+                if processes.stop.load(Ordering::Relaxed) {
+                    return Err("the hook was removed, or the daemon ends".to_owned());
+                }
                 let run = tokio::task::spawn_blocking(move || {
                     let _place = place;
                     let limits = ProcessLimits {

@@ -3,8 +3,9 @@
 //! Nothing waits for it: events come by a channel of bounded length, and wait in a queue of bounded length for each hook. What is
 //! lost is counted, logged, and a problem.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::hook_delivery::{HookEndpoint, HookProcesses};
 use super::hook_events::{UnhealthyBackends, is_chosen};
+use super::runtime::runtime;
 use crate::control::event_tap::TappedEvents;
 use crate::control::events::{Event, EventContent};
 use crate::hooks::queue::{ATTEMPTS, DeliveryOutcome, HookQueue};
@@ -51,7 +53,7 @@ impl HooksThread {
     /// # Errors
     /// Fails when no thread can be started.
     pub(super) fn start(hooks: Vec<HookSettings>, events: TappedEvents<Event>) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime()?;
         let (settings, changed) = watch::channel(hooks);
         let (end, ended) = oneshot::channel();
         let trouble = HooksTrouble::default();
@@ -59,10 +61,8 @@ impl HooksThread {
             hooks: Vec::new(),
             next_id: 0,
             running: JoinSet::new(),
-            processes: HookProcesses {
-                places: Arc::new(Semaphore::new(PROCESSES)),
-                stop: Arc::default(),
-            },
+            ending: BTreeMap::new(),
+            places: Arc::new(Semaphore::new(PROCESSES)),
             unhealthy: UnhealthyBackends::default(),
             trouble: Arc::clone(&trouble),
         };
@@ -111,6 +111,8 @@ struct ConfiguredHook {
     unusable: Option<String>,
     /// Reason of the last failure, if the last attempt failed.
     failure: Option<String>,
+    /// Whether its program is to be killed: the hook is removed, or the daemon ends.
+    stop: Arc<AtomicBool>,
 }
 
 /// A delivery that has ended: the id of its hook, and the result.
@@ -120,7 +122,10 @@ struct Dispatcher {
     hooks: Vec<ConfiguredHook>,
     next_id: u64,
     running: JoinSet<DeliveryEnd>,
-    processes: HookProcesses,
+    /// Removed hooks whose last delivery has not ended yet: their names by their ids.
+    ending: BTreeMap<u64, String>,
+    /// Places for programs that run at once.
+    places: Arc<Semaphore>,
     unhealthy: UnhealthyBackends,
     trouble: HooksTrouble,
 }
@@ -191,6 +196,7 @@ impl Dispatcher {
                     endpoint: None,
                     unusable: None,
                     failure: None,
+                    stop: Arc::default(),
                 }
             };
             if let Err(why) = hook.prepare() {
@@ -205,6 +211,10 @@ impl Dispatcher {
                 events,
                 "a hook is not configured any more: its last events are not delivered"
             );
+        }
+        for hook in old.into_iter().filter(|hook| hook.queue.is_under_way()) {
+            hook.stop.store(true, Ordering::Relaxed);
+            self.ending.insert(hook.id, hook.settings.name);
         }
     }
 
@@ -249,12 +259,16 @@ impl Dispatcher {
     }
 
     fn begin_deliveries(&mut self, now: Instant) {
-        for hook in &mut self.hooks {
+        for hook in self.hooks.iter_mut().filter(|hook| !waits(&self.ending, hook)) {
             let Some((event, attempt)) = hook.queue.begin(now) else {
                 continue;
             };
             let endpoint = hook.prepare();
-            let (id, processes) = (hook.id, self.processes.clone());
+            let processes = HookProcesses {
+                places: Arc::clone(&self.places),
+                stop: Arc::clone(&hook.stop),
+            };
+            let id = hook.id;
             self.running.spawn(async move {
                 let delivered = match endpoint {
                     Ok(endpoint) => endpoint.deliver(event, attempt, processes).await,
@@ -269,17 +283,22 @@ impl Dispatcher {
         let (id, delivered) = match ended {
             Ok(ended) => ended,
             Err(error) => {
+                if self.running.is_empty() {
+                    self.ending.clear();
+                }
                 return tracing::error!(%error, "the delivery of an event to a hook has crashed: this is a bug in tcpgw, please report it");
             }
         };
         // The hook may have been removed in the meantime.
+        self.ending.remove(&id);
         if let Some(hook) = self.hooks.iter_mut().find(|hook| hook.id == id) {
             hook.ended(delivered, now);
         }
     }
 
     fn wakes_at(&self, now: Instant) -> Instant {
-        let due = self.hooks.iter().filter_map(|hook| hook.queue.begins_at(now));
+        let hooks = self.hooks.iter().filter(|hook| !waits(&self.ending, hook));
+        let due = hooks.filter_map(|hook| hook.queue.begins_at(now));
         due.min().unwrap_or(now + LONGEST_PAUSE).min(now + LONGEST_PAUSE)
     }
 
@@ -299,7 +318,9 @@ impl Dispatcher {
                 Ok(None) | Err(_) => break,
             }
         }
-        self.processes.stop.store(true, Ordering::Relaxed);
+        for hook in &self.hooks {
+            hook.stop.store(true, Ordering::Relaxed);
+        }
         self.running.abort_all();
         for hook in self.hooks.iter().filter(|hook| hook.queue.left() > 0) {
             let (name, events) = (&hook.settings.name, hook.queue.left());
@@ -310,6 +331,11 @@ impl Dispatcher {
             );
         }
     }
+}
+
+/// Returns whether a delivery of an earlier hook of the same name has not ended yet: a hook is told one event at a time.
+fn waits(ending: &BTreeMap<u64, String>, hook: &ConfiguredHook) -> bool {
+    ending.values().any(|name| *name == hook.settings.name)
 }
 
 impl ConfiguredHook {

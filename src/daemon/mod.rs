@@ -24,6 +24,7 @@ pub mod presence;
 mod provider_task;
 mod readonly_task;
 mod run;
+mod runtime;
 pub mod service_manager;
 mod signals;
 pub mod start;

@@ -24,6 +24,7 @@ use super::observer::Observer;
 use super::presence::Presence;
 use super::provider_task::ProviderTask;
 use super::readonly_task::ReadonlyTask;
+use super::runtime::runtime;
 use super::service_manager::{LoopSigns, Manager, Watching};
 use super::signals::Signals;
 use super::start::StartFiles;
@@ -64,10 +65,7 @@ pub fn run(
     set_level: SetLevel,
 ) -> Result<(), DaemonError> {
     share_heap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(io("start"))?;
+    let runtime = runtime().map_err(io("start"))?;
     let done = runtime.block_on(async {
         let mut daemon = DaemonLoop::start(given.clone(), settings, config, run_dir, set_level)?;
         let ended = daemon.serve().await;

@@ -119,6 +119,11 @@ impl<E: Clone> HookQueue<E> {
         }
     }
 
+    /// Returns whether an attempt is under way.
+    pub fn is_under_way(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.at.is_none())
+    }
+
     /// Counts events that were lost before they got here.
     pub fn lose(&mut self, events: u64, now: Instant) {
         self.lost += events;
@@ -156,7 +161,7 @@ mod tests {
     #[test]
     fn an_event_that_never_arrives_is_given_up_after_five_minutes() {
         let (begin, mut queue) = (Instant::now(), HookQueue::default());
-        assert_eq!(queue.begins_at(begin), None);
+        assert_eq!((queue.begins_at(begin), queue.is_under_way()), (None, false));
         queue.offer('a', begin);
         queue.offer('b', begin);
         let (mut now, mut times) = (begin, Vec::new());
@@ -166,6 +171,7 @@ mod tests {
             assert_eq!((event, attempt), ('a', times.len() + 1));
             times.push(now.duration_since(begin).as_secs());
             assert_eq!((queue.begin(now), queue.begins_at(now)), (None, None), "one at a time");
+            assert!(queue.is_under_way());
             match queue.ended(false, now) {
                 DeliveryOutcome::Again(at) => {
                     assert_eq!(queue.begin(now + Duration::from_secs(4)), None, "not before its time");

@@ -164,6 +164,55 @@ fn a_program_that_hangs_is_killed_with_its_children_and_one_that_is_missing_is_a
     assert!(without.stdout.contains("missing"), "{without}");
 }
 
+/// The program of a hook that is removed is killed. One that gets its name again begins after that.
+#[test]
+fn a_removed_hook_ends_its_program() {
+    let net = Net::new();
+    net.want(state([]));
+    let pids = net.file("pids");
+    let hangs = script(
+        &net,
+        "hangs",
+        &format!("echo $$ >> '{}'; exec sleep 1235", pids.to_string_lossy()),
+    );
+    let hook =
+        format!("[[hooks]]\nname = 'hangs'\non = ['started', 'committed']\nrun = ['{hangs}']\ntimeout = '60s'\n");
+    let config = configure(&net, &hook);
+    let mut daemon = net.daemon(&["--config", &config]);
+    let running = || {
+        let pids = fs::read_to_string(&pids).unwrap_or_default();
+        let is_there =
+            |pid: &&str| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("1235"));
+        pids.lines().filter(is_there).count()
+    };
+    assert!(wait_until(PATIENCE, || running() == 1));
+    let reloads = || daemon.logged().matches("configuration read again").count();
+    configure(&net, "");
+    daemon.signal(Signal::SIGHUP);
+    assert!(
+        wait_until(PATIENCE, || reloads() == 1 && running() == 0),
+        "{}",
+        daemon.logged()
+    );
+    configure(&net, &hook);
+    daemon.signal(Signal::SIGHUP);
+    assert!(wait_until(PATIENCE, || reloads() == 2));
+    net.want(state([service("web", 2001, &[], 3000, json!({}))]));
+    assert!(wait_until(PATIENCE, || running() == 1), "{}", daemon.logged());
+    // Removed and put back while it runs: there is one at a time.
+    configure(&net, "");
+    daemon.signal(Signal::SIGHUP);
+    configure(&net, &hook);
+    daemon.signal(Signal::SIGHUP);
+    net.want(state([]));
+    for _ in 0..20 {
+        assert!(running() <= 1);
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+    daemon.stop();
+    assert!(wait_until(PATIENCE, || running() == 0));
+}
+
 /// A request that the receiver has got.
 struct Delivery {
     head: String,
