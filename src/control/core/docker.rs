@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::judge::{JudgementError, GatewayCheck};
+use super::judge::{GatewayCheck, JudgementError};
 use super::obstacles::Obstacles;
 use super::orphans::Orphan;
 use super::{Core, DaemonPhase, Now, Provider};
@@ -191,7 +191,12 @@ impl Core {
     }
 
     /// Returns the obstacles of services that are new or have new backends.
-    fn examined_containers(&self, edits: &Edits, old: &State, vet: &mut GatewayCheck<'_>) -> Result<Obstacles, JudgementError> {
+    fn examined_containers(
+        &self,
+        edits: &Edits,
+        old: &State,
+        vet: &mut GatewayCheck<'_>,
+    ) -> Result<Obstacles, JudgementError> {
         let begins = |service: &&Arc<Service>| old.get(&service.name).is_none_or(|before| begins(service, before));
         let services: Vec<Arc<Service>> = edits.put.iter().filter(begins).cloned().collect();
         if services.is_empty() {
