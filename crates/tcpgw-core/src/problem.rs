@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use self::key::Key;
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use self::evidence::Evidence;
+pub use self::evidence::EvidencePlace;
 pub use self::kind::ProblemKind;
 pub use self::list::{ProblemList, ProblemNews};
 pub use self::severity::Severity;

@@ -5,6 +5,7 @@ mod header;
 
 use std::collections::BTreeMap;
 
+pub(super) use self::header::ChangingChain;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::super::judge::{ChainEffect, walk};
@@ -53,16 +54,6 @@ fn may_change(chain: &FirewallChain) -> bool {
         RuleEffect::Rewrite(_) => true,
         _ => false,
     })
-}
-
-/// A chain of another program, and a kind of packets that it sees.
-#[derive(Clone, Copy)]
-pub(super) struct ChangingChain<'a> {
-    pub(super) facts: &'a CheapFacts,
-    pub(super) base: FirewallBase,
-    pub(super) kind: PacketKind,
-    /// Whether the service shows its backends the clients' addresses.
-    pub(super) preserves: bool,
 }
 
 /// Field of a packet that a rule changes.

@@ -214,7 +214,7 @@ impl Seen<'_> {
     }
 }
 
-/// What loses a packet of a client.
+/// A rule that loses a packet of a client.
 enum Loss {
     Ends(RulePlace),
     Changes(Harm),

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 #[serde(transparent)]
 pub(super) struct KeptTime(u64);
 
-/// What is kept of the memory of the checks.
+/// The memory of the checks, as it is kept in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeptMemory {
     /// The gateway's own addresses and networks at the last reading.
@@ -56,7 +56,7 @@ pub(super) struct KeptClient {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct MemoryDocument {
     version: u32,
     boot: String,
     written: KeptTime,
@@ -101,7 +101,7 @@ impl Moment {
 pub struct MemoryFile {
     path: PathBuf,
     boot: String,
-    /// What was written last, without times, and when.
+    /// The contents that were written last, without their times, and the time of that.
     written: Option<(KeptMemory, Instant)>,
     fails: bool,
 }
@@ -124,7 +124,7 @@ impl MemoryFile {
     /// Reads the file; `None` if there is none, or one that is damaged, of another boot, too old, or not to be trusted.
     pub(super) fn load(&self, moment: Moment) -> Option<KeptMemory> {
         let content = run_file::read(&self.path, MOST_BYTES).ok()?;
-        let document: Document = serde_json::from_slice(&content.bytes).ok()?;
+        let document: MemoryDocument = serde_json::from_slice(&content.bytes).ok()?;
         let is_mine = content.trusted && document.version == VERSION && document.boot == self.boot;
         Some(document.memory).filter(|_| is_mine && moment.ago(document.written) < TOO_OLD)
     }
@@ -153,7 +153,7 @@ impl MemoryFile {
     }
 
     fn write(&self, memory: KeptMemory, moment: Moment) -> io::Result<()> {
-        let document = Document {
+        let document = MemoryDocument {
             version: VERSION,
             boot: self.boot.clone(),
             written: moment.kept(moment.now),

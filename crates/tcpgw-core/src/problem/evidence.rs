@@ -4,7 +4,7 @@ use super::ProblemKind;
 
 /// Place from which a daemon that has just started knows of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
+pub enum EvidencePlace {
     /// The kernel, which is read again and again.
     Kernel,
     /// The configuration, the state file or the store, which are read at the start and after each change.
@@ -20,7 +20,7 @@ pub enum Evidence {
 impl ProblemKind {
     /// Returns where the evidence for the problem is. A kind that has evidence in several places has the one that could get
     /// lost.
-    pub const fn evidence(self) -> Evidence {
+    pub const fn evidence(self) -> EvidencePlace {
         match self {
             Self::NoTable
             | Self::TableDormant
@@ -50,14 +50,14 @@ impl ProblemKind {
             | Self::ConntrackLongChains
             | Self::OtherMark
             | Self::SourcePorts
-            | Self::OverLimit => Evidence::Kernel,
+            | Self::OverLimit => EvidencePlace::Kernel,
             Self::NoActiveBackend
             | Self::OutsideFences
             | Self::RejectedState
             | Self::RejectedStore
             | Self::AddonPorts
             | Self::RejectedConfiguration
-            | Self::StoreLost => Evidence::Files,
+            | Self::StoreLost => EvidencePlace::Files,
             Self::KernelRefuses
             | Self::NoHealthyBackend
             | Self::Store
@@ -74,15 +74,15 @@ impl ProblemKind {
             | Self::Hooks
             | Self::Docker
             | Self::Container
-            | Self::BackendUnhealthy => Evidence::Attempt,
-            Self::NotServed | Self::TableChanged | Self::Orphaned | Self::Paused => Evidence::Kept("state"),
-            Self::TornDown => Evidence::Kept("torn-down"),
-            Self::DaemonGone => Evidence::Kept("daemon"),
+            | Self::BackendUnhealthy => EvidencePlace::Attempt,
+            Self::NotServed | Self::TableChanged | Self::Orphaned | Self::Paused => EvidencePlace::Kept("state"),
+            Self::TornDown => EvidencePlace::Kept("torn-down"),
+            Self::DaemonGone => EvidencePlace::Kept("daemon"),
             Self::PacketsDropped | Self::AnswersWithoutRoute | Self::AddressLost | Self::NoPublicAddress => {
-                Evidence::Kept("memory")
+                EvidencePlace::Kept("memory")
             }
             // The next daemon opens the file that is there then; that the store was lost is another problem.
-            Self::Starting | Self::ChecksStalled | Self::StoreMoved => Evidence::Process,
+            Self::Starting | Self::ChecksStalled | Self::StoreMoved => EvidencePlace::Process,
         }
     }
 }
@@ -95,7 +95,7 @@ mod tests {
     fn the_manual_describes_each_file_that_keeps_evidence() {
         let manual = include_str!("../../../../docs/internals/failures.md");
         for kind in ProblemKind::ALL {
-            if let Evidence::Kept(ending) = kind.evidence() {
+            if let EvidencePlace::Kept(ending) = kind.evidence() {
                 assert!(
                     manual.contains(&format!("netns-COOKIE.{ending}`")),
                     "{kind:?}: {ending}"
@@ -109,7 +109,7 @@ mod tests {
     fn few_problems_end_with_a_process() {
         let of_process = ProblemKind::ALL
             .iter()
-            .filter(|kind| kind.evidence() == Evidence::Process);
+            .filter(|kind| kind.evidence() == EvidencePlace::Process);
         let of_process: Vec<ProblemKind> = of_process.copied().collect();
         assert_eq!(
             of_process,

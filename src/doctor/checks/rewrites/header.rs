@@ -4,18 +4,28 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::super::super::facts::CheapFacts;
 use super::super::super::packet::{FieldValue, Packet, PacketStage};
-use super::super::samples::{DSTNAT, SRCNAT};
-use super::ChangingChain;
+use super::super::samples::{DSTNAT, PacketKind, SRCNAT};
 use crate::doctor::holds::Holds;
 use crate::doctor::spans::number;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallHook, HeaderField, HeaderWrite, Load, RuleEffect, RuleField};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallHook, HeaderField, HeaderWrite, Load, RuleEffect, RuleField};
 
 /// Priority at which conntrack assigns packets to flows (`NF_IP_PRI_CONNTRACK`).
 const CONNTRACK: i32 = -200;
 
 pub(super) const CAUSE: &str = "conntrack does not know of the change: a packet with another address or port belongs to no connection of a client and a service";
+
+/// A chain of another program, and a kind of packets that it sees.
+#[derive(Clone, Copy)]
+pub(in crate::doctor::checks) struct ChangingChain<'a> {
+    pub(in crate::doctor::checks) facts: &'a CheapFacts,
+    pub(in crate::doctor::checks) base: FirewallBase,
+    pub(in crate::doctor::checks) kind: PacketKind,
+    /// Whether the service shows its backends the clients' addresses.
+    pub(in crate::doctor::checks) preserves: bool,
+}
 
 /// Place on the way of a packet through conntrack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
