@@ -6,7 +6,7 @@ use crate::daemon::start::{self, StartError};
 use crate::secrets::Owners;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 
-/// The configuration as far as it can be used, with the judgement of a daemon that starts.
+/// The usable part of the configuration, and whether a daemon would start with it.
 #[derive(Debug, Default)]
 pub(super) struct Configuration {
     /// Contents of the file; the defaults if it is not accepted.

@@ -13,7 +13,7 @@ pub(super) struct ReportJson<'r, R> {
     pub(super) report: &'r R,
     #[serde(flatten)]
     pub(super) denied: DeniedCounts,
-    /// Services of other providers that stay; `None` for what only looks.
+    /// Services of other providers that stay; `None` for commands that change nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kept: Option<Vec<&'r str>>,
 }

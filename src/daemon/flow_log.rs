@@ -87,7 +87,7 @@ impl FlowLog {
         self.shared.missing().unread += times;
     }
 
-    /// Has the file opened anew with the next record, after its name was given to another one.
+    /// Reopens the file at the next record, after log rotation has renamed it.
     pub(super) fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Relaxed);
     }

@@ -13,7 +13,7 @@ use super::ledger::{Bases, Ledger};
 use super::totals::ServiceTotals;
 use tcpgw_core::ruleset::name::SetName;
 
-/// First bytes: the form of the rest.
+/// First bytes of the file: its format and version.
 const MAGIC: &[u8; 8] = b"tcpgw-t1";
 
 /// Values of a set's counters by key.

@@ -226,7 +226,7 @@ impl ServiceNames {
         }
     }
 
-    /// Returns whether flows are told apart by themselves.
+    /// Returns whether there are flows that belong to another service than their port and backend say.
     pub(super) fn carries(&self) -> bool {
         !self.carried.is_empty()
     }

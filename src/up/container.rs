@@ -242,7 +242,7 @@ fn init(spec: &Spec, pipes: &mut Pipes) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the number of the only child of this process, as it is outside.
+/// Returns the process id of the only child of this process, in the outer process namespace.
 fn seen_outside(outside: Option<&OwnedFd>, own: Option<&Path>) -> Option<i32> {
     let (outside, own) = (outside?, own?);
     let path = format!("task/{}/children", own.to_str()?);

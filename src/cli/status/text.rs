@@ -18,7 +18,7 @@ use tcpgw_core::problem::{MOST_OF_KIND, Problem, ProblemKind, Severity};
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::FlowVerdict;
 
-/// More problems than these are counted only.
+/// Number of problems that are listed; further ones are only counted.
 const MOST_PROBLEMS: usize = 30;
 /// Columns before further lines of a message.
 const INDENT: usize = 4;

@@ -63,7 +63,7 @@ enum ChangedField {
     Header(HeaderField),
 }
 
-/// A change with which a packet does not arrive.
+/// A rewrite that keeps a packet from arriving.
 #[derive(Debug, Clone)]
 pub(super) struct Harm {
     field: ChangedField,

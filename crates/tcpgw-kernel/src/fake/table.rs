@@ -220,7 +220,7 @@ impl FakeTable {
     }
 }
 
-/// Does what a transaction says, in its order; everything that the kernel would refuse of it, if there is anything.
+/// Applies a transaction in its order. Returns all parts that the kernel would refuse, if there are any.
 pub(super) fn apply(
     table: &mut Option<FakeTable>,
     commit: &Commit<'_>,

@@ -124,7 +124,7 @@ fn read_once<A: NetlinkExchange>(
     Ok((chains, unread))
 }
 
-/// A rule that looks into sets with a name.
+/// A rule whose named sets have not been read yet.
 struct UnfinishedRule {
     chain: usize,
     rule: usize,
