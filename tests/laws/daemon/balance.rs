@@ -20,7 +20,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(30))]
+    #![proptest_config(ProptestConfig::with_cases(15))]
 
     /// All backends that were in the balance stay in it when they fail by one cause, at any moment between their probes.
     #[test]
