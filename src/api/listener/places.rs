@@ -3,8 +3,7 @@
 //! A connection that was accepted has a seat. That costs a descriptor and little memory, so that there are many. A connection
 //! that has sent something is served when a place is free, clients that have few places first. Connections for which there is
 //! no seat stay in the kernel's backlog, unless a client that has more seats, or places, holds one with a connection that asks
-//! nothing: that one is closed. A client that has its share holds it with its newest silent connections: programs and users of
-//! one address do not keep each other out.
+//! nothing: that one is closed.
 
 mod taken;
 
@@ -37,9 +36,6 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const PROGRESS_OF_FEW: Duration = Duration::from_secs(12);
 /// Time without a request after which a connection may be closed for one of a client that has fewer.
 const SILENCE: Duration = Duration::from_secs(1);
-/// The same for a newer one of the same client. Connections that wait for it keep others in the backlog, and a client that asks
-/// at once has asked by then.
-const OWN_SILENCE: Duration = Duration::from_millis(100);
 
 /// The seats and places of a listener, of all clients together.
 #[derive(Debug)]
@@ -149,20 +145,6 @@ impl ConnectionPlaces {
         }
     }
 
-    /// Makes room for a connection of this client that waits for a place, if that can be made. Returns the time at which to try
-    /// again.
-    fn make_room(&self, client: ClientAddress, now: Instant) -> Instant {
-        let mut taken = self.taken();
-        let displaced = match taken.displace_place(client, now, self.silence, PLACES) {
-            Displaced::Nobody => taken.displace_own_place(client, now, OWN_SILENCE),
-            of_others => of_others,
-        };
-        match displaced {
-            Displaced::Later(at) => at,
-            Displaced::Told | Displaced::Nobody => now + self.silence,
-        }
-    }
-
     fn admit(&self, visitor: Visitor, now: Instant) -> Admission {
         let Visitor { client, is_proxy } = visitor;
         let mut taken = self.taken();
@@ -173,26 +155,22 @@ impl ConnectionPlaces {
             Some(until) if until > now => Admission::Until(until),
             _ => Admission::Stalled,
         };
-        let share = if is_proxy { self.seats } else { self.seat_share };
-        let is_full = taken.seats() >= self.seats;
-        if !is_full && own < share {
+        if taken.seats() < self.seats {
+            let share = if is_proxy { self.seats } else { self.seat_share };
+            if own >= share {
+                return waits_for_own();
+            }
             let most_places = if is_proxy { PLACES } else { PLACE_SHARE };
             let (number, displaced) = taken.sit(client, most_places, now);
             return Admission::Seat(number, displaced);
         }
-        let of_others = if is_full && !is_proxy {
-            taken.displace_seat(client, now, self.silence)
-        } else {
-            Displaced::Nobody
-        };
-        let displaced = match of_others {
-            Displaced::Nobody => taken.displace_own_seat(client, now, OWN_SILENCE),
-            of_others => of_others,
-        };
-        match displaced {
+        if is_proxy {
+            return Admission::Full;
+        }
+        match taken.displace_seat(client, now, self.silence) {
             Displaced::Later(at) => Admission::Until(at),
             // The clients with most connections keep others in the backlog.
-            Displaced::Nobody if !is_full || (!is_proxy && own > 0 && taken.is_among_largest(own)) => waits_for_own(),
+            Displaced::Nobody if own > 0 && taken.is_among_largest(own) => waits_for_own(),
             Displaced::Told | Displaced::Nobody => Admission::Full,
         }
     }
@@ -217,7 +195,14 @@ impl Seat {
             if now >= end {
                 return None;
             }
-            let until = self.all.make_room(self.client, now).min(end);
+            let displaced = self
+                .all
+                .taken()
+                .displace_place(self.client, now, self.all.silence, PLACES);
+            let until = match displaced {
+                Displaced::Later(at) => at.min(end),
+                Displaced::Told | Displaced::Nobody => end.min(now + self.all.silence),
+            };
             if let Ok(Ok(())) = timeout_at(until, &mut waiting.given).await {
                 return Some(self.new_place());
             }
@@ -325,7 +310,6 @@ mod tests {
     async fn one_client_leaves_seats_for_others() {
         let places = places(400, SHORT);
         let one = taken(&places, visitor(1), 75).await;
-        one.iter().for_each(Seat::asked);
         assert!(places.seat(visitor(1)).await.is_none());
         assert!(
             matches!(places.admit(visitor(1), Instant::now()), Admission::Stalled),
@@ -341,57 +325,6 @@ mod tests {
             (0, 0),
             "nothing is kept of who has left"
         );
-    }
-
-    /// Connections that ask nothing keep nobody of their own address out, however many they are and however new.
-    #[tokio::test]
-    async fn silent_connections_make_room_for_newer_ones_of_their_address() {
-        for is_proxy in [false, true] {
-            let places = places(400, SHORT);
-            let visitor = if is_proxy { Visitor::proxy() } else { visitor(1) };
-            let number = if is_proxy { 100 } else { 75 };
-            let mut seats = taken(&places, visitor, number).await;
-            let asks = seats.remove(0);
-            asks.asked();
-            let now = Instant::now();
-            assert!(
-                matches!(places.admit(visitor, now), Admission::Until(at) if at <= now + OWN_SILENCE),
-                "they have just come"
-            );
-            let (second, third) = (seats.remove(0), seats.remove(0));
-            let all = Arc::clone(&places);
-            let newer = tokio::spawn(async move { all.seat(visitor).await });
-            timeout(LONG, second.displaced())
-                .await
-                .expect("the oldest silent one is told to leave");
-            assert!(!newer.is_finished(), "it has not left yet");
-            drop(second);
-            assert!(timeout(LONG, newer).await.unwrap().unwrap().is_some());
-            assert!(timeout(SHORT, third.displaced()).await.is_err(), "one is enough");
-            assert!(timeout(SHORT, asks.displaced()).await.is_err());
-        }
-    }
-
-    /// Connections that send a byte now and then, and no whole request, have places.
-    #[tokio::test]
-    async fn places_of_unfinished_requests_are_for_newer_connections_of_their_address() {
-        let places = places(u64::MAX, SHORT);
-        let seats = taken(&places, visitor(1), PLACE_SHARE + 1).await;
-        let mut held = std::collections::VecDeque::new();
-        for seat in &seats[..PLACE_SHARE] {
-            held.push_back(seat.place(LONG).await.unwrap());
-        }
-        seats[0].asked();
-        let newest = seats[PLACE_SHARE].place(LONG);
-        tokio::pin!(newest);
-        tokio::select! {
-            biased;
-            _ = &mut newest => panic!("all places are taken"),
-            () = seats[1].displaced() => {}
-        }
-        drop(held.remove(1));
-        assert!(timeout(LONG, newest).await.unwrap().is_some());
-        assert!(timeout(SHORT, seats[0].displaced()).await.is_err());
     }
 
     /// A client that has its share and gets answers is waited for, like all clients when no seat is left.

@@ -102,23 +102,6 @@ impl Silent {
     }
 }
 
-impl ClientShare {
-    /// Returns the connection that has asked nothing for longest, of those that have it, and since when.
-    fn longest_silent(&self, scarce: Scarce) -> Option<(Instant, u64)> {
-        let silent = self.silent.iter();
-        silent
-            .filter_map(|(number, silent)| Some((scarce.since(silent)?, *number)))
-            .min()
-    }
-
-    /// Tells a silent connection to leave.
-    fn tell(&mut self, number: u64) {
-        if let Some(silent) = self.silent.remove(&number) {
-            silent.displaced.notify_one();
-        }
-    }
-}
-
 impl TakenPlaces {
     pub(super) fn seats(&self) -> usize {
         self.seats
@@ -264,36 +247,6 @@ impl TakenPlaces {
         self.displace(client, now, silence, Scarce::Places, own)
     }
 
-    /// Tells the connection of this client to leave that has asked nothing for longest, if it was silent for so long: a newer one
-    /// is worth more.
-    pub(super) fn displace_own_seat(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
-        self.displace_own(client, now, silence, Scarce::Seats)
-    }
-
-    /// Tells such a connection with a place to leave, if the client has all the places that it may have.
-    pub(super) fn displace_own_place(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
-        let own = self.clients.get(&client);
-        if own.is_some_and(|share| share.places >= share.most_places) {
-            self.displace_own(client, now, silence, Scarce::Places)
-        } else {
-            Displaced::Nobody
-        }
-    }
-
-    fn displace_own(&mut self, client: ClientAddress, now: Instant, silence: Duration, scarce: Scarce) -> Displaced {
-        let Some(share) = self.clients.get_mut(&client) else {
-            return Displaced::Nobody;
-        };
-        let Some((begin, number)) = share.longest_silent(scarce) else {
-            return Displaced::Nobody;
-        };
-        if now.saturating_duration_since(begin) < silence {
-            return Displaced::Later(begin + silence);
-        }
-        share.tell(number);
-        Displaced::Told
-    }
-
     /// Tells a silent connection to leave, in favour of a client that has `own` of the scarce resource.
     fn displace(
         &mut self,
@@ -310,9 +263,11 @@ impl TakenPlaces {
             .iter()
             .filter(|(of, share)| **of != client && scarce.size(share) > own + 1)
         {
-            let Some((begin, number)) = share.longest_silent(scarce) else {
-                continue;
-            };
+            let silent = share.silent.iter();
+            let oldest = silent
+                .filter_map(|(number, silent)| Some((scarce.since(silent)?, *number)))
+                .min();
+            let Some((begin, number)) = oldest else { continue };
             if now.saturating_duration_since(begin) < silence {
                 later = Some(later.map_or(begin + silence, |later| later.min(begin + silence)));
             } else if first.is_none_or(|(most, ..)| scarce.size(share) > most) {
@@ -322,8 +277,9 @@ impl TakenPlaces {
         let Some((_, of, number)) = first else {
             return later.map_or(Displaced::Nobody, Displaced::Later);
         };
-        if let Some(share) = self.clients.get_mut(&of) {
-            share.tell(number);
+        let share = self.clients.get_mut(&of);
+        if let Some(silent) = share.and_then(|share| share.silent.remove(&number)) {
+            silent.displaced.notify_one();
         }
         Displaced::Told
     }
