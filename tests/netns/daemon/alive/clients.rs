@@ -30,7 +30,7 @@ fn readers_of_the_store_do_not_end_the_daemon() {
         daemon.ask("PUT", "/v1/services/much", &body.to_string())
     };
     // A history that takes time to read.
-    for nth in 0..300 {
+    for nth in 0..150 {
         let answer = put(nth).expect("an answer");
         assert!([200, 201].contains(&answer.status), "{answer:?}");
     }
@@ -56,7 +56,7 @@ fn readers_of_the_store_do_not_end_the_daemon() {
             let answer = put(puts).expect("an answer");
             // There may be no connection left for it.
             assert!([200, 201, 503].contains(&answer.status), "{answer:?}");
-            assert!(asked.elapsed() < PATIENCE);
+            assert!(asked.elapsed() < PATIENCE * 2);
             puts += usize::from(answer.status != 503);
         }
         let read = readers.into_iter().map(|reader| reader.join().expect("a reader"));
