@@ -14,8 +14,8 @@ fn filled(line: &str) -> String {
     value.replace_all(line, "web").into_owned()
 }
 
-/// Options and names are looked at elsewhere: this finds words that a command does not take, such as the name of a service
-/// without its option.
+/// Options and names are looked at elsewhere: this finds words that a command does not take, such as the name of a
+/// service without its option.
 #[test]
 fn told_commands_have_no_words_that_they_do_not_take() {
     let dashboards = source_tests::files(&root().join("dist/grafana"));

@@ -112,7 +112,7 @@ pub enum Provider {
     File,
     /// The API.
     Api,
-    /// Docker's containers.
+    /// A Docker engine, whose containers become backends by their labels.
     Docker,
 }
 

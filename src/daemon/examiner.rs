@@ -29,7 +29,7 @@ pub(super) enum Requester {
     Surroundings,
     /// An order of the API.
     Order,
-    /// Docker's containers.
+    /// The containers of a Docker engine, which become backends by their labels.
     Docker,
 }
 

@@ -84,8 +84,8 @@ impl Site for ProviderApi {
 /// Reads the credentials file that the settings name, if its owner is among these.
 ///
 /// # Errors
-/// Fails with [`ProviderError`] when the file is unreadable, has another owner or mode than it should, or has unusable
-/// contents.
+/// Fails with [`ProviderError`] when the file is unreadable, has another owner or mode than it should, or has
+/// unusable contents.
 pub fn read_credentials(settings: &AddonSettings, owners: &Owners) -> Result<Credentials, ProviderError> {
     let path = &settings.credentials;
     let text = read_secret("addon.credentials", path, owners)?;
@@ -102,8 +102,8 @@ pub fn read_credentials(settings: &AddonSettings, owners: &Owners) -> Result<Cre
 /// these, and no other user may read it.
 ///
 /// # Errors
-/// Fails with [`ProviderError`] when the file is unreadable, has another owner or mode than it should, or has unusable
-/// contents.
+/// Fails with [`ProviderError`] when the file is unreadable, has another owner or mode than it should, or has
+/// unusable contents.
 pub fn read_provider_credentials(
     key: &'static str,
     path: &Path,

@@ -67,8 +67,8 @@ pub(super) fn send(socket: &UnixDatagram, lines: &[u8]) -> (usize, io::Result<()
 }
 
 /// Opens a file to append to it, and creates it if it is missing. If it ends within a line, it gets a line feed first. Anything but
-/// a regular file with one name is refused: who may put a link or a FIFO there must not decide what root writes to, or make it
-/// wait.
+/// a regular file with one name is refused: who may put a link or a FIFO there must not decide what root writes to, or
+/// make it wait.
 pub(super) fn open_file(path: &Path) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .read(true)
