@@ -27,6 +27,7 @@ use tcpgw_kernel::firewall::{
     FirewallBase, FirewallChain, FirewallHook, ForeignTable, MarkWrite, OwnTable, Rule, RuleEffect, TableFamily,
     parse_save,
 };
+use tcpgw_kernel::firewall::{Load, Relation, RuleField, Test};
 use tcpgw_kernel::listeners::Listener;
 use tcpgw_kernel::nftables::nat_order::OlderChains;
 use tcpgw_kernel::requirements::{Feature, MissingFeature};
@@ -413,4 +414,17 @@ fn chain(table: ForeignTable, hook: FirewallHook, priority: i32, rules: Vec<Rule
 
 fn nft(chain: FirewallChain) -> impl FnOnce(&mut Facts) {
     move |facts| firewall_of(facts).chains.push(chain)
+}
+
+/// Returns the test that a field of a packet has this value.
+fn is(field: RuleField, value: &[u8]) -> Test {
+    Test::Compare {
+        load: Load {
+            field,
+            len: value.len(),
+        },
+        mask: None,
+        relation: Relation::Equal,
+        value: value.to_vec(),
+    }
 }

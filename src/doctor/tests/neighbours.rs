@@ -3,18 +3,6 @@
 use super::*;
 use tcpgw_kernel::firewall::{Device, Load, Relation, RuleField, RuleVerdict, Test};
 
-fn is(field: RuleField, value: &[u8]) -> Test {
-    Test::Compare {
-        load: Load {
-            field,
-            len: value.len(),
-        },
-        mask: None,
-        relation: Relation::Equal,
-        value: value.to_vec(),
-    }
-}
-
 fn rule(tests: Vec<Test>, verdict: RuleVerdict) -> Rule {
     Rule {
         tests,

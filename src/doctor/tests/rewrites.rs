@@ -1,19 +1,7 @@
 //! Findings about rules that change packets without conntrack.
 
 use super::*;
-use tcpgw_kernel::firewall::{Device, HeaderField, HeaderWrite, Load, Relation, RuleField, Test};
-
-fn is(field: RuleField, value: &[u8]) -> Test {
-    Test::Compare {
-        load: Load {
-            field,
-            len: value.len(),
-        },
-        mask: None,
-        relation: Relation::Equal,
-        value: value.to_vec(),
-    }
-}
+use tcpgw_kernel::firewall::{Device, HeaderField, HeaderWrite, RuleField, Test};
 
 fn to_port(port: u16) -> Test {
     is(RuleField::DestPort, &port.to_be_bytes())
