@@ -204,5 +204,5 @@ pub(super) fn with_leaving(have: &Ruleset, desired: &Desired) -> Ruleset {
         }
     }
     sets.values_mut().for_each(Rows::sort);
-    Ruleset::new(sets, desired.ruleset.turns().clone()).with_timeouts(*desired.ruleset.timeouts())
+    Ruleset::new(sets, desired.ruleset.round_robin_services().clone()).with_timeouts(*desired.ruleset.timeouts())
 }

@@ -43,7 +43,7 @@ impl Record {
             let name = SetName::parse(std::str::from_utf8(name).ok()?)?;
             sets.insert(name, Rows::from_packed(&SetSpec::of(name), take(&mut rest)?.to_vec())?);
         }
-        let mut turns = BTreeMap::new();
+        let mut round_robin_services = BTreeMap::new();
         loop {
             let listen_scope = take(&mut rest)?;
             if listen_scope.is_empty() {
@@ -53,13 +53,13 @@ impl Record {
                 .into_iter()
                 .find(|known| known.to_string().as_bytes() == listen_scope)?;
             let key = take(&mut rest)?.into();
-            turns.insert(
+            round_robin_services.insert(
                 (listen_scope, key),
                 RoundRobinChain::parse(std::str::from_utf8(take(&mut rest)?).ok()?)?,
             );
         }
         rest.is_empty().then(|| Self {
-            ruleset: Ruleset::new(sets, turns).with_timeouts(head.timeouts),
+            ruleset: Ruleset::new(sets, round_robin_services).with_timeouts(head.timeouts),
             head,
         })
     }
@@ -110,7 +110,7 @@ fn encode_content(out: &mut impl Write, head: &RecordHead, ruleset: &Ruleset) ->
         put(out, rows.packed())?;
     }
     put(out, b"")?;
-    for ((listen_scope, key), chain) in ruleset.turns() {
+    for ((listen_scope, key), chain) in ruleset.round_robin_services() {
         put(out, listen_scope.to_string().as_bytes())?;
         put(out, key)?;
         put(out, chain.to_string().as_bytes())?;

@@ -58,8 +58,8 @@ proptest! {
                 }
             }
         }
-        for (listen_key, chain) in have.turns() {
-            if want.turns().get(listen_key) == Some(chain) {
+        for (listen_key, chain) in have.round_robin_services() {
+            if want.round_robin_services().get(listen_key) == Some(chain) {
                 prop_assert_eq!(fake.born(SetName::RoundRobin(listen_key.0), &listen_key.1), Some(before));
             }
         }

@@ -166,7 +166,7 @@ proptest! {
         for name in ruleset.sets().keys().copied().chain([SetName::Spread(listen_scope, SpreadRule::client_hash(width)), SetName::Spread(listen_scope, SpreadRule::random(width))]) {
             prop_assert_eq!(SetName::parse(&name.to_string()), Some(name));
         }
-        for chain in ruleset.turn_chains() {
+        for chain in ruleset.round_robin_chains() {
             prop_assert_eq!(RoundRobinChain::parse(&chain.to_string()), Some(chain.clone()));
         }
     }
@@ -254,7 +254,10 @@ fn drawers(ruleset: &Ruleset, listen_scope: ListenScope) -> Vec<(Vec<u8>, u32)> 
         drawers.extend(keys(SetName::Spread(listen_scope, width)).map(|key| (key, u32::from(slots.slots))));
     }
     drawers.extend(keys(SetName::Hashed(listen_scope)).map(|key| (key, 256)));
-    let turns = ruleset.turns().iter().filter(|((of, _), _)| *of == listen_scope);
-    drawers.extend(turns.map(|((_, key), chain)| (key.to_vec(), u32::from(chain.width))));
+    let services = ruleset
+        .round_robin_services()
+        .iter()
+        .filter(|((of, _), _)| *of == listen_scope);
+    drawers.extend(services.map(|((_, key), chain)| (key.to_vec(), u32::from(chain.width))));
     drawers
 }

@@ -76,7 +76,7 @@ fn flood_during(net: &Net, one: &Value, other: &Value) -> (u64, u64) {
     });
     let mut kernel = net.within("gateway", || Linux::open().expect("sockets"));
     drop(kernel.remove());
-    turn(&mut kernel, &Ruleset::default(), &one);
+    change(&mut kernel, &Ruleset::default(), &one);
     thread::scope(|scope| {
         let flood = scope.spawn(move || {
             let mut sent = 0;
@@ -89,8 +89,8 @@ fn flood_during(net: &Net, one: &Value, other: &Value) -> (u64, u64) {
         let begin = Instant::now();
         let mut changes = 0;
         while begin.elapsed() < TIME {
-            turn(&mut kernel, &one, &other);
-            turn(&mut kernel, &other, &one);
+            change(&mut kernel, &one, &other);
+            change(&mut kernel, &other, &one);
             changes += 2;
         }
         over.store(true, Relaxed);
@@ -98,7 +98,7 @@ fn flood_during(net: &Net, one: &Value, other: &Value) -> (u64, u64) {
     })
 }
 
-fn turn(kernel: &mut Linux, have: &Ruleset, want: &Ruleset) {
+fn change(kernel: &mut Linux, have: &Ruleset, want: &Ruleset) {
     let mark = FlowMark::default();
     let mut generation = kernel.identity().expect("an answer").generation;
     for step in &plan(have, want).steps {

@@ -379,7 +379,11 @@ fn differences(has: Option<&Ruleset>, want: &Desired) -> String {
                 let _ = writeln!(text, "{what} in {set}: {}", keys.join(", "));
             }
         }
-        let _ = writeln!(text, "turns: {:?} {:?}", step.delete_turns, step.add_turns);
+        let _ = writeln!(
+            text,
+            "round robin: {:?} {:?}",
+            step.delete_round_robin_services, step.add_round_robin_services
+        );
         let _ = writeln!(text, "widths: {:?} {:?}", step.new_widths, step.old_widths);
     }
     text
@@ -408,7 +412,7 @@ fn counters() -> impl Iterator<Item = SetName> {
 fn row(ruleset: &Ruleset, set: SetName, key: &[u8]) -> Option<Vec<u8>> {
     if let SetName::RoundRobin(reach) = set {
         return ruleset
-            .turns()
+            .round_robin_services()
             .get(&(reach, key.into()))
             .map(|chain| chain.to_string().into_bytes());
     }

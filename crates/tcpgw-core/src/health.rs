@@ -252,7 +252,7 @@ impl Health {
             Waits::Until(at, class) => self.schedule.cancel(class, at, endpoint),
             Waits::Answer(id, _) => {
                 if let Some(flight) = self.flights.remove(&id) {
-                    self.schedule.land(flight.class);
+                    self.schedule.end(flight.class);
                     self.cancelled.push(id);
                 }
             }
@@ -286,7 +286,7 @@ impl Health {
         self.schedule.open(now);
         while let Some((class, endpoint)) = self.schedule.pop(now) {
             let Some(known) = self.endpoints.get_mut(&endpoint) else {
-                self.schedule.land(class);
+                self.schedule.end(class);
                 continue;
             };
             let id = self.next_id;
@@ -322,7 +322,7 @@ impl Health {
     /// since, even if it was added again.
     pub fn report(&mut self, id: u64, outcome: ProbeOutcome, now: Instant) -> Option<HealthChange> {
         let flight = self.flights.remove(&id)?;
-        self.schedule.land(flight.class);
+        self.schedule.end(flight.class);
         self.counts.note(outcome);
         let endpoint = flight.endpoint;
         let known = self.endpoints.get_mut(&endpoint)?;

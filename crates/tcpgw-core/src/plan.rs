@@ -46,7 +46,7 @@ pub fn plan<'a>(have: &'a Ruleset, want: &'a Ruleset) -> Plan<'a> {
         planner.set(name);
     }
     planner.timeouts();
-    planner.turns();
+    planner.round_robin_chains();
     planner.chains();
     let steps = planner.steps.into_iter().filter(|step| !step.is_empty()).collect();
     Plan { steps }
@@ -140,8 +140,8 @@ impl<'a> Planner<'a> {
     /// Plans the changes of round-robin chains. A packet that entered the rules before a transaction sees the chains of
     /// that transaction as empty, so a service with clients is sent to a chain one transaction after the chain was
     /// created.
-    fn turns(&mut self) {
-        let (have, want) = (self.have.turns(), self.want.turns());
+    fn round_robin_chains(&mut self) {
+        let (have, want) = (self.have.round_robin_services(), self.want.round_robin_services());
         let listen_keys: BTreeSet<&ListenKey> = have.keys().chain(want.keys()).collect();
         for listen_key in listen_keys {
             let (had, wanted) = (have.get(listen_key), want.get(listen_key));
@@ -155,10 +155,12 @@ impl<'a> Planner<'a> {
                 PREPARE
             };
             if had.is_some() {
-                self.steps[step].delete_turns.insert(listen_key.clone());
+                self.steps[step].delete_round_robin_services.insert(listen_key.clone());
             }
             if let Some(chain) = wanted {
-                self.steps[step].add_turns.insert(listen_key.clone(), chain.clone());
+                self.steps[step]
+                    .add_round_robin_services
+                    .insert(listen_key.clone(), chain.clone());
             }
         }
     }
@@ -169,9 +171,9 @@ impl<'a> Planner<'a> {
             // The rows of these sets are added and removed in this step, too.
             self.steps[PREPARE].optional_sets = Some((had, wanted));
         }
-        let (had, wanted) = (self.have.turn_chains(), self.want.turn_chains());
-        self.steps[PREPARE].new_turns = wanted.difference(&had).map(|chain| (*chain).clone()).collect();
-        self.steps[TIDY].old_turns = had.difference(&wanted).map(|chain| (*chain).clone()).collect();
+        let (had, wanted) = (self.have.round_robin_chains(), self.want.round_robin_chains());
+        self.steps[PREPARE].new_round_robin_chains = wanted.difference(&had).map(|chain| (*chain).clone()).collect();
+        self.steps[TIDY].old_round_robin_chains = had.difference(&wanted).map(|chain| (*chain).clone()).collect();
         for listen_scope in ListenScope::ALL {
             let (had, wanted) = (self.have.widths(listen_scope), self.want.widths(listen_scope));
             let both: BTreeSet<SpreadRule> = had.union(&wanted).copied().collect();
@@ -259,13 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_of_turns_is_there_before_clients_are_sent_to_it() {
+    fn a_round_robin_chain_is_there_before_clients_are_sent_to_it() {
         let (have, want) = (ruleset("round-robin", &TWO), ruleset("round-robin", &TWO[..1]));
         let steps = plan(&have, &want).steps;
         assert_eq!(steps.len(), 3);
-        assert!(steps[0].new_turns.len() == 1 && steps[0].add_turns.is_empty());
-        assert!(steps[1].delete_turns.len() == 1 && steps[1].add_turns.len() == 1);
-        assert_eq!(steps[2].old_turns.len(), 1);
+        assert!(steps[0].new_round_robin_chains.len() == 1 && steps[0].add_round_robin_services.is_empty());
+        assert!(steps[1].delete_round_robin_services.len() == 1 && steps[1].add_round_robin_services.len() == 1);
+        assert_eq!(steps[2].old_round_robin_chains.len(), 1);
     }
 
     #[test]
@@ -340,7 +342,7 @@ mod tests {
     #[test]
     fn what_an_interrupted_plan_left_is_used_or_removed() {
         let want = ruleset("round-robin", &TWO);
-        let chain = (*want.turn_chains().first().unwrap()).clone();
+        let chain = (*want.round_robin_chains().first().unwrap()).clone();
         let other = RoundRobinChain {
             width: 9,
             ..chain.clone()
@@ -351,14 +353,14 @@ mod tests {
             &[SetName::Limited(Family::V4)].into(),
         );
         let steps = plan(&left, &want).steps;
-        assert!(steps.iter().all(|step| step.new_turns.is_empty()));
+        assert!(steps.iter().all(|step| step.new_round_robin_chains.is_empty()));
         assert_eq!(
             steps[0].optional_sets,
             Some(([SetName::Limited(Family::V4)].into(), OptionalSets::new()))
         );
         let last = steps.last().unwrap();
         assert_eq!(
-            (&last.old_widths, &last.old_turns),
+            (&last.old_widths, &last.old_round_robin_chains),
             (&[(ANY, SpreadRule::random(5))].into(), &[other].into())
         );
     }

@@ -40,9 +40,12 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
     }
     let spreads =
         ListenScope::ALL.map(|listen_scope| skeleton::spread(listen_scope, &ruleset.widths(listen_scope), mark));
-    let turns = ruleset.turn_chains().into_iter().map(skeleton::turn);
+    let round_robin = ruleset
+        .round_robin_chains()
+        .into_iter()
+        .map(skeleton::round_robin_chain);
     let fixed = skeleton::fixed(mark, &ruleset.optional_sets());
-    for chain in spreads.into_iter().chain(fixed).chain(turns) {
+    for chain in spreads.into_iter().chain(fixed).chain(round_robin) {
         write_chain(out, &chain)?;
     }
     writeln!(out, "}}")
@@ -130,16 +133,19 @@ fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
         _ => {}
     }
     match name {
-        SetName::RoundRobin(listen_scope) => turns(out, ruleset, listen_scope)?,
+        SetName::RoundRobin(listen_scope) => round_robin_elements(out, ruleset, listen_scope)?,
         _ => elements(out, name, &spec, ruleset.rows(name))?,
     }
     writeln!(out, "\t}}\n")
 }
 
-fn turns(out: &mut dyn Write, ruleset: &Ruleset, listen_scope: ListenScope) -> fmt::Result {
-    let turns = ruleset.turns().iter().filter(|((of, _), _)| *of == listen_scope);
+fn round_robin_elements(out: &mut dyn Write, ruleset: &Ruleset, listen_scope: ListenScope) -> fmt::Result {
+    let services = ruleset
+        .round_robin_services()
+        .iter()
+        .filter(|((of, _), _)| *of == listen_scope);
     let mut lead = "\t\telements = { ";
-    for ((_, key_bytes), chain) in turns {
+    for ((_, key_bytes), chain) in services {
         let key = key(SetName::RoundRobin(listen_scope), key_bytes).unwrap_or_default();
         write!(out, "{lead}{key} : goto {chain}")?;
         lead = ",\n\t\t\t     ";

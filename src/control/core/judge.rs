@@ -182,9 +182,9 @@ impl Core {
         let of_others = names.filter_map(|name| self.owner_problem(name, provider));
         let problems: InputProblems = of_others.collect();
         problems.into_result().map_err(Refused::Invalid)?;
-        let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
+        let has_round_robin = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
         // While the daemon runs, the membership has all desired services. It does not count the chains of round robin.
-        if self.phase == DaemonPhase::Running && !has_turns {
+        if self.phase == DaemonPhase::Running && !has_round_robin {
             // Kept services that are held back give way.
             let held = self.held_back.names().filter(|name| !all.touches(name));
             let held: Vec<&Name> = held.collect();

@@ -152,5 +152,5 @@ impl<K: Kernel> Engine<K> {
 fn without_links(ruleset: &Ruleset) -> Ruleset {
     let mut sets = ruleset.sets().clone();
     sets.remove(&SetName::SameLink);
-    Ruleset::new(sets, ruleset.turns().clone()).with_timeouts(*ruleset.timeouts())
+    Ruleset::new(sets, ruleset.round_robin_services().clone()).with_timeouts(*ruleset.timeouts())
 }

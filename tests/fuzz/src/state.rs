@@ -129,7 +129,7 @@ fn check_transaction(want: &Ruleset) {
         }
     }
     let found = Survey {
-        turn_chains: want.turn_chains().into_iter().cloned().collect(),
+        round_robin_chains: want.round_robin_chains().into_iter().cloned().collect(),
         sets: sets.keys().copied().collect(),
         optional_sets: want.optional_sets(),
         ..Survey::default()

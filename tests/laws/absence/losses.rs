@@ -139,7 +139,7 @@ fn flush(fake: &mut Fake, is_flushed: impl Fn(SetName) -> bool) {
     let ruleset = fake.ruleset();
     let left = ruleset.sets().iter().filter(|(name, _)| !is_flushed(**name));
     let left = left.map(|(name, rows)| (*name, rows.clone())).collect();
-    let left = Ruleset::new(left, ruleset.turns().clone()).with_timeouts(*ruleset.timeouts());
+    let left = Ruleset::new(left, ruleset.round_robin_services().clone()).with_timeouts(*ruleset.timeouts());
     for step in &plan(&ruleset, &left).steps {
         let commit = Commit {
             generation: fake.generation(),

@@ -27,8 +27,8 @@ impl Class {
 #[derive(Debug)]
 pub(super) struct Schedule {
     max_in_flight: usize,
-    turns: [BTreeSet<(Instant, SocketAddr)>; 3],
-    flying: [usize; 3],
+    due: [BTreeSet<(Instant, SocketAddr)>; 3],
+    in_flight: [usize; 3],
     /// Time of the last batch of routine probes.
     last: Option<Instant>,
     routine: bool,
@@ -40,8 +40,8 @@ impl Schedule {
     pub(super) fn new(max_in_flight: NonZeroUsize) -> Self {
         Self {
             max_in_flight: max_in_flight.get(),
-            turns: Default::default(),
-            flying: [0; 3],
+            due: Default::default(),
+            in_flight: [0; 3],
             last: None,
             routine: false,
             crowded: false,
@@ -49,17 +49,17 @@ impl Schedule {
     }
 
     pub(super) fn add(&mut self, class: Class, at: Instant, endpoint: SocketAddr) {
-        self.turns[class as usize].insert((at, endpoint));
+        self.due[class as usize].insert((at, endpoint));
     }
 
     pub(super) fn cancel(&mut self, class: Class, at: Instant, endpoint: SocketAddr) {
-        self.turns[class as usize].remove(&(at, endpoint));
+        self.due[class as usize].remove(&(at, endpoint));
     }
 
     /// Records that a probe of this class has ended.
-    pub(super) fn land(&mut self, class: Class) {
-        let flying = &mut self.flying[class as usize];
-        *flying = flying.saturating_sub(1);
+    pub(super) fn end(&mut self, class: Class) {
+        let in_flight = &mut self.in_flight[class as usize];
+        *in_flight = in_flight.saturating_sub(1);
     }
 
     /// Begins a batch: decides whether routine probes may be sent now.
@@ -75,8 +75,8 @@ impl Schedule {
     /// Returns the next endpoint that is due and counts its probe as in flight.
     pub(super) fn pop(&mut self, now: Instant) -> Option<(Class, SocketAddr)> {
         for class in Class::ALL {
-            let turns = &self.turns[class as usize];
-            let is_due = turns.first().is_some_and(|(at, _)| *at <= now);
+            let due = &self.due[class as usize];
+            let is_due = due.first().is_some_and(|(at, _)| *at <= now);
             if !is_due || (class != Class::First && !self.routine) {
                 continue;
             }
@@ -84,8 +84,8 @@ impl Schedule {
                 self.crowded = true;
                 continue;
             }
-            let (_, endpoint) = self.turns[class as usize].pop_first()?;
-            self.flying[class as usize] += 1;
+            let (_, endpoint) = self.due[class as usize].pop_first()?;
+            self.in_flight[class as usize] += 1;
             return Some((class, endpoint));
         }
         None
@@ -97,7 +97,7 @@ impl Schedule {
             .into_iter()
             .filter(|class| self.has_room(*class))
             .filter_map(|class| {
-                let (at, _) = self.turns[class as usize].first()?;
+                let (at, _) = self.due[class as usize].first()?;
                 let earliest = routine.filter(|_| class != Class::First);
                 Some(earliest.map_or(*at, |earliest| earliest.max(*at)))
             })
@@ -107,7 +107,7 @@ impl Schedule {
     /// Returns whether another probe of this class may be sent. Endpoints in the balance always have a quarter of the
     /// probes in flight, new ones an eighth, and those out of the balance at most half.
     fn has_room(&self, class: Class) -> bool {
-        let [first, inside, out] = self.flying;
+        let [first, inside, out] = self.in_flight;
         let max = self.max_in_flight;
         let up_to = |share: usize| share.max(1);
         let beside_in = first + out < up_to(max - max / 4);

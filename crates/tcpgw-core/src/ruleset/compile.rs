@@ -102,7 +102,7 @@ struct Builder<'s> {
     /// Result of [`deciding`].
     deciding: BTreeMap<Endpoint, &'s str>,
     sets: BTreeMap<SetName, Rows>,
-    turns: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>,
+    round_robin_services: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>,
 }
 
 /// A public address of a service in the form of keys.
@@ -163,7 +163,7 @@ impl Builder<'_> {
         for rows in self.sets.values_mut() {
             rows.sort();
         }
-        Ruleset::new(self.sets, self.turns)
+        Ruleset::new(self.sets, self.round_robin_services)
     }
 
     fn service(&mut self, service: &Service) {
@@ -285,7 +285,7 @@ impl Builder<'_> {
                     width,
                     service: service.name.clone(),
                 };
-                self.turns
+                self.round_robin_services
                     .insert((listen_scope, listen_key.service.clone().into()), chain);
             }
         }

@@ -40,7 +40,7 @@ pub fn idle_timeouts(listen_scope: ListenScope, rules: &BTreeSet<SpreadRule>) ->
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     sets: BTreeMap<SetName, Rows>,
-    turns: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>,
+    round_robin_services: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>,
     idle: Idle,
     timeouts: KernelTimeouts,
 }
@@ -51,18 +51,21 @@ pub struct Idle {
     /// Width sets without elements.
     pub widths: BTreeSet<(ListenScope, SpreadRule)>,
     /// Chains of round-robin services that no service uses.
-    pub turns: BTreeSet<RoundRobinChain>,
+    pub round_robin_chains: BTreeSet<RoundRobinChain>,
     /// Optional sets that the rules look up, if they differ from the sets that have elements.
     pub optional_sets: Option<OptionalSets>,
 }
 
 impl Ruleset {
     /// Creates a ruleset from sorted rows; empty sets are left out.
-    pub fn new(sets: BTreeMap<SetName, Rows>, turns: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>) -> Self {
+    pub fn new(
+        sets: BTreeMap<SetName, Rows>,
+        round_robin_services: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>,
+    ) -> Self {
         let sets = sets.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
         Self {
             sets,
-            turns,
+            round_robin_services,
             idle: Idle::default(),
             timeouts: KernelTimeouts::default(),
         }
@@ -85,15 +88,19 @@ impl Ruleset {
     pub fn among(
         mut self,
         widths: &BTreeSet<(ListenScope, SpreadRule)>,
-        turns: &BTreeSet<RoundRobinChain>,
+        round_robin_chains: &BTreeSet<RoundRobinChain>,
         optional_sets: &OptionalSets,
     ) -> Self {
         let is_idle = |(listen_scope, width): &&(ListenScope, SpreadRule)| {
             !self.sets.contains_key(&SetName::Spread(*listen_scope, *width))
         };
         self.idle.widths = widths.iter().filter(is_idle).copied().collect();
-        let used: BTreeSet<&RoundRobinChain> = self.turns.values().collect();
-        self.idle.turns = turns.iter().filter(|turn| !used.contains(turn)).cloned().collect();
+        let used: BTreeSet<&RoundRobinChain> = self.round_robin_services.values().collect();
+        self.idle.round_robin_chains = round_robin_chains
+            .iter()
+            .filter(|chain| !used.contains(chain))
+            .cloned()
+            .collect();
         self.idle.optional_sets = None;
         self.idle.optional_sets = (*optional_sets != self.optional_sets()).then(|| optional_sets.clone());
         self
@@ -138,13 +145,16 @@ impl Ruleset {
     }
 
     /// Returns the chain of each round-robin service, by scope and service key.
-    pub fn turns(&self) -> &BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain> {
-        &self.turns
+    pub fn round_robin_services(&self) -> &BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain> {
+        &self.round_robin_services
     }
 
     /// Returns the chains of round-robin services, used or not.
-    pub fn turn_chains(&self) -> BTreeSet<&RoundRobinChain> {
-        self.turns.values().chain(&self.idle.turns).collect()
+    pub fn round_robin_chains(&self) -> BTreeSet<&RoundRobinChain> {
+        self.round_robin_services
+            .values()
+            .chain(&self.idle.round_robin_chains)
+            .collect()
     }
 
     /// Returns the rules of a `spread` chain for which sets exist, with or without elements.
@@ -176,11 +186,11 @@ impl Ruleset {
 
     /// Returns the number of elements of all sets.
     pub fn len(&self) -> usize {
-        self.sets.values().map(Rows::len).sum::<usize>() + self.turns.len()
+        self.sets.values().map(Rows::len).sum::<usize>() + self.round_robin_services.len()
     }
 
     /// Returns whether no set has an element.
     pub fn is_empty(&self) -> bool {
-        self.sets.is_empty() && self.turns.is_empty()
+        self.sets.is_empty() && self.round_robin_services.is_empty()
     }
 }

@@ -33,7 +33,7 @@ pub enum SetName {
     Capped(ListenScope, Cap),
     /// Services whose slot is picked by a hash of the client's address.
     Hashed(ListenScope),
-    /// Round-robin services, each with its own chain, which counts the turns.
+    /// Round-robin services, each with the chain that chooses its slots.
     RoundRobin(ListenScope),
     /// Backend of a service and slot number.
     Slots(ListenScope),

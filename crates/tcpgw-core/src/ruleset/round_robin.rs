@@ -1,10 +1,10 @@
-//! Names of the chains that count the turns of round-robin services.
+//! Names of the chains of round-robin services, which count their connections to choose the next slot.
 
 use std::fmt;
 
 use crate::ruleset::scope::ListenScope;
 
-/// The chain that counts the turns of one round-robin service.
+/// The chain of one round-robin service, whose counter chooses the slot of each new connection.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoundRobinChain {
     /// Scope whose slots the chain picks from.

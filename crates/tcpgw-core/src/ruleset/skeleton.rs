@@ -1,6 +1,6 @@
 //! Chains and rules of the table. They do not depend on the services: services, backends and limits are elements of
 //! sets. Three things follow the elements: `spread` chains have a rule for each number of slots in use, each
-//! round-robin service has a chain of its own that counts its turns, and sets that few gateways use are looked up only
+//! round-robin service has a chain of its own with a counter, and sets that few gateways use are looked up only
 //! while they have elements.
 //!
 //! `rules/README.md` shows the path of packets through them.
@@ -169,10 +169,10 @@ fn capped(listen_scope: ListenScope, cap: Cap, mark: FlowMark) -> Vec<Vec<Stmt>>
 }
 
 /// Returns the chain of one round-robin service.
-pub fn turn(turn: &RoundRobinChain) -> SkeletonChain {
+pub fn round_robin_chain(chain: &RoundRobinChain) -> SkeletonChain {
     SkeletonChain::new(
-        turn.to_string(),
-        vec![vec![Stmt::Dnat(turn.listen_scope, Pick::RoundRobin(turn.width))]],
+        chain.to_string(),
+        vec![vec![Stmt::Dnat(chain.listen_scope, Pick::RoundRobin(chain.width))]],
     )
 }
 

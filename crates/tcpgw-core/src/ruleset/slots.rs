@@ -163,9 +163,9 @@ mod tests {
 
     #[test]
     fn round_robin_takes_turns() {
-        let turns = round_robin(&shares(&[2, 1, 1]));
+        let order = round_robin(&shares(&[2, 1, 1]));
         let [a, b, c] = [0, 1, 2].map(|i| shares(&[1, 1, 1])[i].0);
-        assert_eq!(turns, [a, b, c, a]);
+        assert_eq!(order, [a, b, c, a]);
         assert_eq!(round_robin(&shares(&[1; 100])).len(), 100);
     }
 

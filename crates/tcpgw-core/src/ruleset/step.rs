@@ -65,23 +65,23 @@ pub struct PlanStep<'a> {
     /// Width sets to create.
     pub new_widths: BTreeSet<(ListenScope, SpreadRule)>,
     /// Chains of round-robin services to create.
-    pub new_turns: BTreeSet<RoundRobinChain>,
+    pub new_round_robin_chains: BTreeSet<RoundRobinChain>,
     /// `spread` chains to write again, with these rules.
     pub spreads: BTreeMap<ListenScope, BTreeSet<SpreadRule>>,
     /// Optional sets that the rules look up before the transaction and after it, if these differ.
     pub optional_sets: Option<(OptionalSets, OptionalSets)>,
     /// Elements of round-robin services to delete.
-    pub delete_turns: BTreeSet<ListenKey>,
+    pub delete_round_robin_services: BTreeSet<ListenKey>,
     /// Rows to delete; their data is not used.
     pub delete: BTreeMap<SetName, RowBatch<'a>>,
     /// Rows to add.
     pub add: BTreeMap<SetName, RowBatch<'a>>,
     /// Elements of round-robin services to add.
-    pub add_turns: BTreeMap<ListenKey, RoundRobinChain>,
+    pub add_round_robin_services: BTreeMap<ListenKey, RoundRobinChain>,
     /// Width sets to remove.
     pub old_widths: BTreeSet<(ListenScope, SpreadRule)>,
     /// Chains of round-robin services to remove.
-    pub old_turns: BTreeSet<RoundRobinChain>,
+    pub old_round_robin_chains: BTreeSet<RoundRobinChain>,
     /// Objects with timeouts to remove. Established flows follow conntrack's sysctls from then on.
     pub old_timeouts: BTreeSet<Timeouts>,
 }
@@ -100,7 +100,7 @@ impl<'a> PlanStep<'a> {
             .chain(self.add.values())
             .map(RowBatch::len)
             .sum::<usize>();
-        rows + self.delete_turns.len() + self.add_turns.len()
+        rows + self.delete_round_robin_services.len() + self.add_round_robin_services.len()
     }
 
     /// Deletes a row.

@@ -140,8 +140,8 @@ pub enum Stmt {
     StripTimestamp,
     /// Translates the destination of the flow to the backend in the chosen slot.
     Dnat(ListenScope, Pick),
-    /// Goes to the chain in which the service counts its turns.
-    Turns(ListenScope),
+    /// Goes to the chain of the round-robin service.
+    RoundRobin(ListenScope),
     /// Leaves this chain.
     Return,
     /// Drops the packet.
@@ -280,7 +280,7 @@ impl fmt::Display for Stmt {
                 }
                 write!(f, " map @{}", SetName::Slots(*listen_scope))
             }
-            Self::Turns(listen_scope) => {
+            Self::RoundRobin(listen_scope) => {
                 let key = concat(&service_key(listen_scope.scope()));
                 write!(f, "{key} vmap @{}", SetName::RoundRobin(*listen_scope))
             }

@@ -210,7 +210,7 @@ fn read_slots(ruleset: &Ruleset, listen_scope: ListenScope, services: &mut Liste
         spread(SetName::Spread(listen_scope, rule), balance, rule.idle());
     }
     spread(SetName::Hashed(listen_scope), Some(Balance::SourceHash), None);
-    for ((of, key), chain) in ruleset.turns() {
+    for ((of, key), chain) in ruleset.round_robin_services() {
         let service = read_listen_key(listen_scope.scope(), key).and_then(|listen_key| services.get_mut(&listen_key));
         if let (true, Some(service)) = (*of == listen_scope, service) {
             service.settings.balance = Some(balance_code(Balance::RoundRobin));

@@ -229,10 +229,10 @@ impl<'a> PacketWalk<'a> {
         {
             return Some(outcome);
         }
-        let turn = self
+        let round_robin = self
             .current()
-            .and_then(|table| table.turn(&(listen_scope, service.clone().into())));
-        if let Some(chain) = turn {
+            .and_then(|table| table.round_robin_chain(&(listen_scope, service.clone().into())));
+        if let Some(chain) = round_robin {
             // A chain that is newer than the packet's rules has none for it.
             return rules
                 .has_chain(chain)

@@ -43,7 +43,7 @@ pub(super) struct FakeTable {
     timeouts: KernelTimeouts,
     idle_timeouts: BTreeSet<Timeouts>,
     chains: BTreeSet<RoundRobinChain>,
-    turns: BTreeMap<ListenKey, (RoundRobinChain, u32)>,
+    round_robin_services: BTreeMap<ListenKey, (RoundRobinChain, u32)>,
 }
 
 impl FakeTable {
@@ -67,7 +67,7 @@ impl FakeTable {
             timeouts: KernelTimeouts::default(),
             idle_timeouts: BTreeSet::new(),
             chains: BTreeSet::new(),
-            turns: BTreeMap::new(),
+            round_robin_services: BTreeMap::new(),
         }
     }
 
@@ -148,20 +148,21 @@ impl FakeTable {
             }
             sets.insert(*name, rows);
         }
-        let turns = self
-            .turns
+        let round_robin_services = self
+            .round_robin_services
             .iter()
             .map(|(listen_key, (chain, _))| (listen_key.clone(), chain.clone()));
-        Ruleset::new(sets, turns.collect())
+        Ruleset::new(sets, round_robin_services.collect())
             .among(&self.widths().collect(), &self.chains, &self.optional_sets)
             .with_timeouts(self.timeouts)
     }
 
     pub(super) fn born(&self, set: SetName, identity: &[u8]) -> Option<u32> {
         match set {
-            SetName::RoundRobin(listen_scope) => {
-                self.turns.get(&(listen_scope, identity.into())).map(|(_, born)| *born)
-            }
+            SetName::RoundRobin(listen_scope) => self
+                .round_robin_services
+                .get(&(listen_scope, identity.into()))
+                .map(|(_, born)| *born),
             _ => self.sets.get(&set)?.get(identity).map(|element| element.born),
         }
     }
@@ -202,8 +203,8 @@ impl FakeTable {
             .is_some_and(|elements| elements.keys().any(|identity| holds(identity)))
     }
 
-    pub(super) fn turn(&self, listen_key: &ListenKey) -> Option<&RoundRobinChain> {
-        self.turns.get(listen_key).map(|(chain, _)| chain)
+    pub(super) fn round_robin_chain(&self, listen_key: &ListenKey) -> Option<&RoundRobinChain> {
+        self.round_robin_services.get(listen_key).map(|(chain, _)| chain)
     }
 
     pub(super) fn spread(&self, listen_scope: ListenScope) -> impl Iterator<Item = SpreadRule> + '_ {
@@ -282,7 +283,7 @@ impl Work<'_> {
             }
             self.table.sets.entry(name).or_default();
         }
-        for chain in &step.new_turns {
+        for chain in &step.new_round_robin_chains {
             // The kernel would take the chain as it is and add its rule once more.
             if !self.table.chains.insert(chain.clone()) {
                 self.refuse(MessageSubject::Chain(chain.to_string()), None, Errno::EEXIST);
@@ -309,8 +310,8 @@ impl Work<'_> {
     }
 
     fn delete(&mut self, step: &PlanStep<'_>) {
-        for listen_key in &step.delete_turns {
-            if self.table.turns.remove(listen_key).is_none() {
+        for listen_key in &step.delete_round_robin_services {
+            if self.table.round_robin_services.remove(listen_key).is_none() {
                 self.refuse(
                     MessageSubject::Elements(SetName::RoundRobin(listen_key.0)),
                     Some(&listen_key.1),
@@ -346,13 +347,18 @@ impl Work<'_> {
                 self.add_row(*name, row);
             }
         }
-        for (listen_key, chain) in &step.add_turns {
+        for (listen_key, chain) in &step.add_round_robin_services {
             let subject = MessageSubject::Elements(SetName::RoundRobin(listen_key.0));
             if !self.table.chains.contains(chain) {
                 self.refuse(subject.clone(), Some(&listen_key.1), Errno::ENOENT);
             }
-            let turn = (chain.clone(), self.generation);
-            if self.table.turns.insert(listen_key.clone(), turn).is_some() {
+            let served = (chain.clone(), self.generation);
+            if self
+                .table
+                .round_robin_services
+                .insert(listen_key.clone(), served)
+                .is_some()
+            {
                 self.refuse(subject, Some(&listen_key.1), Errno::EEXIST);
             }
         }
@@ -402,9 +408,9 @@ impl Work<'_> {
                 self.refuse(MessageSubject::Set(name), None, Errno::ENOENT);
             }
         }
-        for chain in &step.old_turns {
+        for chain in &step.old_round_robin_chains {
             let subject = MessageSubject::Chain(chain.to_string());
-            if self.table.turns.values().any(|(used, _)| used == chain) {
+            if self.table.round_robin_services.values().any(|(used, _)| used == chain) {
                 self.refuse(subject.clone(), None, Errno::EBUSY);
             }
             if !self.table.chains.remove(chain) {

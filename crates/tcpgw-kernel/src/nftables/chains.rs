@@ -46,11 +46,11 @@ pub fn expected_chains(mark: FlowMark, found: &Survey) -> BTreeMap<String, Skele
         let of_reach = widths.iter().filter(|(of, _)| *of == listen_scope);
         rules::spread(listen_scope, &of_reach.map(|(_, width)| *width).collect(), mark)
     });
-    let turns = found.turn_chains.iter().map(rules::turn);
+    let round_robin = found.round_robin_chains.iter().map(rules::round_robin_chain);
     let chains = rules::fixed(mark, &found.optional_sets)
         .into_iter()
         .chain(spreads)
-        .chain(turns);
+        .chain(round_robin);
     chains.map(|chain| (chain.name.clone(), chain)).collect()
 }
 

@@ -26,7 +26,7 @@ use tcpgw_core::ruleset::spec::{Payload, SetSpec};
 /// [`NetlinkError::Interrupted`] when a dump lists a key with two values.
 pub fn elements(socket: &mut impl NetlinkExchange, found: &Survey) -> Result<(Ruleset, bool), NetlinkError> {
     let mut sets = BTreeMap::new();
-    let mut turns = BTreeMap::new();
+    let mut round_robin_services = BTreeMap::new();
     let mut all_ours = true;
     for name in found.sets.iter().copied().filter(|name| !name.is_counter()) {
         let spec = SetSpec::of(name);
@@ -34,7 +34,7 @@ pub fn elements(socket: &mut impl NetlinkExchange, found: &Survey) -> Result<(Ru
             dump_elements(socket, name, |element| {
                 let key = element.key.filter(|key| key.len() == spec.key_len());
                 if let (Some(key), Some(chain)) = (key, element.chain.and_then(RoundRobinChain::parse)) {
-                    turns.insert((listen_scope, key.into()), chain);
+                    round_robin_services.insert((listen_scope, key.into()), chain);
                 } else {
                     all_ours = alien("element of set", Some(&name.to_string()));
                 }
@@ -54,8 +54,8 @@ pub fn elements(socket: &mut impl NetlinkExchange, found: &Survey) -> Result<(Ru
         }
         sets.insert(name, rows);
     }
-    let ruleset = Ruleset::new(sets, turns)
-        .among(&found.widths(), &found.turn_chains, &found.optional_sets)
+    let ruleset = Ruleset::new(sets, round_robin_services)
+        .among(&found.widths(), &found.round_robin_chains, &found.optional_sets)
         .with_timeouts(found.timeouts);
     Ok((ruleset, all_ours))
 }

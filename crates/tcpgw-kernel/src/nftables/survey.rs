@@ -21,8 +21,8 @@ use tcpgw_core::ruleset::timeouts::{KernelTimeouts, TimeoutState, Timeouts};
 pub struct Survey {
     /// Sets that are made as this program makes them.
     pub sets: BTreeSet<SetName>,
-    /// Chains that count the turns of round-robin services.
-    pub turn_chains: BTreeSet<RoundRobinChain>,
+    /// Chains of round-robin services.
+    pub round_robin_chains: BTreeSet<RoundRobinChain>,
     /// Optional sets that the rules look into.
     pub optional_sets: OptionalSets,
     /// Timeouts of the kernel that the timeout objects follow.
@@ -48,7 +48,7 @@ impl Survey {
     }
 }
 
-/// Reads which sets and turn chains there are, and whether the sets are made as this program makes them.
+/// Reads which sets and round-robin chains there are, and whether the sets are made as this program makes them.
 ///
 /// # Errors
 /// Fails when the kernel refuses a request or its answer cannot be read: see [`NetlinkExchange::dump`].
@@ -78,7 +78,7 @@ pub fn survey(socket: &mut impl NetlinkExchange, room: Room) -> Result<Survey, N
     );
     absent_is_none(dump)?;
     found.sets_match &= SetName::fixed().iter().all(|name| found.sets.contains(name));
-    let turn_chains = &mut found.turn_chains;
+    let round_robin_chains = &mut found.round_robin_chains;
     let dump = socket.dump(
         "list the chains",
         |writer, seq| {
@@ -88,7 +88,7 @@ pub fn survey(socket: &mut impl NetlinkExchange, room: Room) -> Result<Survey, N
         },
         |message| {
             if attr_str(body(message), chain::TABLE)? == Some(TABLE) {
-                turn_chains.extend(attr_str(body(message), chain::NAME)?.and_then(RoundRobinChain::parse));
+                round_robin_chains.extend(attr_str(body(message), chain::NAME)?.and_then(RoundRobinChain::parse));
             }
             Ok(())
         },

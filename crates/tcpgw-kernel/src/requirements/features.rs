@@ -149,7 +149,7 @@ fn of_sets() -> Vec<(Feature, Needs)> {
                 false,
                 Hook::Prerouting,
                 vec![SetName::RoundRobin(v4)],
-                vec![Stmt::Turns(v4)],
+                vec![Stmt::RoundRobin(v4)],
             ),
         ),
         (
@@ -201,7 +201,7 @@ fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
         ),
         (
             feature(
-                "picking backends in turn and at random",
+                "picking backends by round robin and at random",
                 "CONFIG_NFT_NUMGEN",
                 Some("nft_numgen"),
             ),

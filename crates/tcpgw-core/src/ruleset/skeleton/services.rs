@@ -89,7 +89,7 @@ pub(super) fn choosing(listen_scope: ListenScope, mark: FlowMark) -> Vec<Skeleto
                 service_in(scope, SetName::Hashed(listen_scope)),
                 Stmt::Dnat(listen_scope, Pick::Hash),
             ],
-            vec![Stmt::Turns(listen_scope)],
+            vec![Stmt::RoundRobin(listen_scope)],
             vec![goto(&format!("empty{listen_scope}"))],
         ],
     );

@@ -84,14 +84,14 @@ impl ExprWriter {
             Stmt::Count(key, set) => self.dynset(DYNSET_UPDATE, key, *set),
             Stmt::Forget(key, set) => self.dynset(DYNSET_DELETE, key, *set),
             Stmt::MarkFlow(mark) => self.mark_flow(mark.value(), mark.mask()),
-            Stmt::Dnat(reach, pick) => self.dnat(*reach, *pick),
+            Stmt::Dnat(listen_scope, pick) => self.dnat(*listen_scope, *pick),
             Stmt::Snat(family) => self.snat(*family),
             Stmt::PretendLinkSource(_) | Stmt::RestoreSource(_) | Stmt::LocalSource | Stmt::SnatToLink(_) => {
                 self.source(stmt);
             }
-            Stmt::Turns(reach) => {
-                self.load(&service_key(reach.scope()));
-                self.lookup(SetName::RoundRobin(*reach), Some(VERDICT));
+            Stmt::RoundRobin(listen_scope) => {
+                self.load(&service_key(listen_scope.scope()));
+                self.lookup(SetName::RoundRobin(*listen_scope), Some(VERDICT));
             }
             Stmt::Timeouts(_) | Stmt::StripTimestamp | Stmt::Reset | Stmt::Masquerade => self.action(stmt),
             Stmt::Return => self.verdict(NFT_RETURN, None),

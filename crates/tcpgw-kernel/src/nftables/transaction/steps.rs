@@ -96,8 +96,8 @@ impl Transaction {
                 self.new_set(SetName::Capped(*listen_scope, *cap), Room::default());
             }
         }
-        for turn in &step.new_turns {
-            let chain = rules::turn(turn);
+        for chain in &step.new_round_robin_chains {
+            let chain = rules::round_robin_chain(chain);
             self.new_chain(&chain);
             self.new_rules(&chain);
         }
@@ -111,7 +111,7 @@ impl Transaction {
                 self.rewrite(&chain);
             }
         }
-        for (listen_scope, key) in &step.delete_turns {
+        for (listen_scope, key) in &step.delete_round_robin_services {
             self.elements(
                 msg::DEL_ELEM,
                 SetName::RoundRobin(*listen_scope),
@@ -129,15 +129,15 @@ impl Transaction {
         for (name, batch) in &step.add {
             self.rows(msg::NEW_ELEM, *name, batch);
         }
-        self.add_turns(step);
+        self.add_round_robin_services(step);
         for (listen_scope, width) in &step.old_widths {
             self.old_set(SetName::Spread(*listen_scope, *width));
             if let SpreadRule::Cap(cap) = width {
                 self.old_set(SetName::Capped(*listen_scope, *cap));
             }
         }
-        for turn in &step.old_turns {
-            self.old_turn(turn);
+        for chain in &step.old_round_robin_chains {
+            self.old_chain(chain);
         }
         for timeouts in &step.old_timeouts {
             self.old_timeouts(*timeouts);
@@ -243,8 +243,8 @@ impl Transaction {
         self.new_rules(chain);
     }
 
-    fn old_turn(&mut self, turn: &RoundRobinChain) {
-        let name = turn.to_string();
+    fn old_chain(&mut self, chain: &RoundRobinChain) {
+        let name = chain.to_string();
         self.raw(MessageSubject::Chain(name.clone()), |seq| {
             skeleton::flush_chain(&name, seq)
         });
@@ -260,13 +260,16 @@ impl Transaction {
         });
     }
 
-    fn add_turns(&mut self, step: &PlanStep<'_>) {
+    fn add_round_robin_services(&mut self, step: &PlanStep<'_>) {
         for listen_scope in ListenScope::ALL {
-            let turns = step.add_turns.iter().filter(|((of, _), _)| *of == listen_scope);
+            let services = step
+                .add_round_robin_services
+                .iter()
+                .filter(|((of, _), _)| *of == listen_scope);
             self.elements(
                 msg::NEW_ELEM,
                 SetName::RoundRobin(listen_scope),
-                &mut { turns },
+                &mut { services },
                 |writer, ((_, key), chain)| {
                     sets::write_goto(writer, key, &chain.to_string());
                 },

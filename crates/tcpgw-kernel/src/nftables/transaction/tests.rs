@@ -88,8 +88,8 @@ fn a_refusal_is_traced_to_its_element() {
         let key_len = SetSpec::of(*set).key_len();
         expected.extend(rows.iter().map(|row| (*set, row[..key_len].into())));
     }
-    let turns = ruleset.turns().keys();
-    expected.extend(turns.map(|(listen_scope, key)| (SetName::RoundRobin(*listen_scope), key.clone())));
+    let services = ruleset.round_robin_services().keys();
+    expected.extend(services.map(|(listen_scope, key)| (SetName::RoundRobin(*listen_scope), key.clone())));
     assert_eq!(keys, expected);
 }
 
