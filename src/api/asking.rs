@@ -18,7 +18,7 @@ pub(super) async fn ask<T>(
     patience: Duration,
     ask: impl FnOnce(ReplySender<T>) -> DaemonRequest,
 ) -> Result<T, ApiError> {
-    let place = match timeout(times.turn, requests.reserve()).await {
+    let place = match timeout(times.place, requests.reserve()).await {
         Ok(Ok(place)) => place,
         Ok(Err(_)) => return Err(ApiError::ending()),
         Err(_) => return Err(ApiError::busy("the daemon has too many questions to answer")),

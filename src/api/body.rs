@@ -42,7 +42,7 @@ pub(super) async fn read(
             return Err(too_large());
         }
         if length > SMALL_BODY && place.is_none() {
-            let Ok(Ok(free)) = timeout(times.turn, Arc::clone(large).acquire_owned()).await else {
+            let Ok(Ok(free)) = timeout(times.place, Arc::clone(large).acquire_owned()).await else {
                 return Err(ApiError::busy(&format!(
                     "{LARGE_BODIES} large states are being read already"
                 )));

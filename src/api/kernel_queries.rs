@@ -51,7 +51,7 @@ impl KernelQueries {
     where
         W: FnOnce(&mut dyn Kernel, &mut dyn Write, &QueryClient) -> Result<(), ObserveError> + Send + 'static,
     {
-        let place = timeout(self.times.turn, Arc::clone(&self.places).acquire_owned()).await;
+        let place = timeout(self.times.place, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
             return Err(ApiError::busy(&format!("{} others are reading the kernel", self.most)));
         };
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_place_is_free_again_when_whoever_looked_has_gone() {
         let times = Times {
-            turn: Duration::from_secs(10),
+            place: Duration::from_secs(10),
             ..Times::default()
         };
         let queries = KernelQueries::new(Arc::new(|| Ok(Box::new(Fake::default()))), KERNEL_QUERIES, times);

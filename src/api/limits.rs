@@ -123,7 +123,7 @@ pub struct Times {
     /// Longest time until the client takes more of an answer.
     pub write: Duration,
     /// Longest time until a place is free: in the loop's queue, for a query of the kernel, for a large body.
-    pub turn: Duration,
+    pub place: Duration,
     /// Longest time until the loop answers a question.
     pub answer: Duration,
     /// Longest time until the loop has carried out an order.
@@ -146,7 +146,7 @@ impl Default for Times {
             body_piece: seconds(10),
             body: seconds(60),
             write: seconds(30),
-            turn: seconds(5),
+            place: seconds(5),
             answer: seconds(10),
             order: seconds(120),
             kernel: seconds(60),

@@ -68,10 +68,10 @@ impl ApiState {
         patience: Duration,
         ask: impl FnOnce(ReplySender<T>) -> DaemonRequest,
     ) -> Result<T, ApiError> {
-        let _turn = match &self.questions {
+        let _place = match &self.questions {
             None => None,
-            Some(places) => match timeout(self.times.turn, places.acquire()).await {
-                Ok(Ok(turn)) => Some(turn),
+            Some(places) => match timeout(self.times.place, places.acquire()).await {
+                Ok(Ok(place)) => Some(place),
                 _ => return Err(ApiError::busy("others ask the daemon too much by the read-only socket")),
             },
         };

@@ -117,13 +117,13 @@ mod tests {
     }
 
     async fn is_served_soon(at: SocketAddr, expected: bool) {
-        let turns = async {
+        let becomes_so = async {
             while is_served(at).await != expected {
                 tokio::task::yield_now().await;
             }
         };
-        let turned = timeout(Duration::from_secs(30), turns).await;
-        turned.unwrap_or_else(|_| panic!("{at} is not served: {expected}"));
+        let in_time = timeout(Duration::from_secs(30), becomes_so).await;
+        in_time.unwrap_or_else(|_| panic!("{at} is not served: {expected}"));
     }
 
     fn task() -> ProviderTask {

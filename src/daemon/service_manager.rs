@@ -99,7 +99,7 @@ struct LifeSigns {
     /// Milliseconds from `start` to the last sign of life in a job; [`IDLE`] between jobs.
     beat: AtomicU64,
     /// Milliseconds from `start` to the begin of the main loop's iteration; [`IDLE`] where there are none.
-    turn: AtomicU64,
+    iteration: AtomicU64,
 }
 
 const IDLE: u64 = u64::MAX;
@@ -109,7 +109,7 @@ impl LifeSigns {
         Arc::new(Self {
             start: Instant::now(),
             beat: AtomicU64::new(IDLE),
-            turn: AtomicU64::new(IDLE),
+            iteration: AtomicU64::new(IDLE),
         })
     }
 
@@ -131,7 +131,7 @@ impl LifeSigns {
             let mark = mark.load(Ordering::Relaxed);
             mark == IDLE || since.saturating_sub(Duration::from_millis(mark)) <= limit
         };
-        is_within(&self.beat, limit) && is_within(&self.turn, limit.max(LONGEST_JOB))
+        is_within(&self.beat, limit) && is_within(&self.iteration, limit.max(LONGEST_JOB))
     }
 }
 
@@ -209,7 +209,7 @@ impl Watchdog {
 impl LoopSigns {
     /// Marks the begin of an iteration.
     pub fn beat(&self, now: Instant) {
-        self.signs.note(&self.signs.turn, now);
+        self.signs.note(&self.signs.iteration, now);
         self.signs.beat(now);
     }
 
@@ -277,10 +277,10 @@ mod tests {
 
     #[test]
     fn a_kernel_thread_lives_while_it_is_idle_or_gets_on() {
-        let (watchdog, signs, turns) = Watchdog::with_limit(Some(Duration::from_secs(30)));
+        let (watchdog, signs, loop_signs) = Watchdog::with_limit(Some(Duration::from_secs(30)));
         let start = signs.0.start;
         let is_alive = |now: Instant| {
-            turns.beat(now);
+            loop_signs.beat(now);
             watchdog.is_alive(now)
         };
         let hours = start + Duration::from_secs(7200);
@@ -322,10 +322,10 @@ mod tests {
 
     #[test]
     fn a_job_has_an_end_and_a_kernel_thread_that_panics_is_gone() {
-        let (watchdog, signs, turns) = Watchdog::with_limit(None);
+        let (watchdog, signs, loop_signs) = Watchdog::with_limit(None);
         let is_alive = || {
             let later = Instant::now() + LONGEST_JOB * 2;
-            turns.beat(later);
+            loop_signs.beat(later);
             watchdog.is_alive(later)
         };
         assert!(!signs.during(is_alive));
@@ -340,16 +340,17 @@ mod tests {
         /// messages every `interval` only while it is.
         #[test]
         fn the_loop_is_alive_whatever_is_due(
-            limit in 100_u64..600_000, turns in prop::collection::vec((prop::option::of(0_u64..10_000_000), 0_u64..=70), 1..50),
+            limit in 100_u64..600_000,
+            iterations in prop::collection::vec((prop::option::of(0_u64..10_000_000), 0_u64..=70), 1..50),
         ) {
             let limit = Duration::from_millis(limit);
             let (watchdog, _job_signs, signs) = Watchdog::with_limit(Some(limit));
             let interval = watchdog.interval().unwrap();
             prop_assert!(interval * 2 <= limit / 2);
             let mut now = signs.signs.start;
-            for (due, percent) in turns {
+            for (due, percent) in iterations {
                 signs.beat(now);
-                // One turn.
+                // One iteration.
                 now += limit * u32::try_from(percent).unwrap() / 100;
                 prop_assert!(watchdog.is_alive(now));
                 let due = due.map(|due| now + Duration::from_millis(due));

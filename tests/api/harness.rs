@@ -82,7 +82,7 @@ pub(crate) fn times() -> Times {
         body_piece: Duration::from_secs(1),
         body: Duration::from_secs(3),
         write: Duration::from_secs(1),
-        turn: Duration::from_millis(300),
+        place: Duration::from_millis(300),
         answer: Duration::from_secs(1),
         order: Duration::from_secs(1),
         keep_alive: Duration::from_millis(200),

@@ -45,10 +45,10 @@ fn round_robin_takes_turns_per_service() {
         backends(&["b2", "b3"], 3001),
     ]
     .concat();
-    let turns = json!({"balance": "round-robin"});
+    let round_robin = json!({"balance": "round-robin"});
     net.apply(state(&[
-        service("equal", 8000, &backends(&BACKENDS, 3000), &turns),
-        service("weighted", 8001, &weighted, &turns),
+        service("equal", 8000, &backends(&BACKENDS, 3000), &round_robin),
+        service("weighted", 8001, &weighted, &round_robin),
     ]));
     let _servers = [3000, 3001].map(|port| net.serve_all(port, Behaviour::Greet));
     for address in PUBLIC {

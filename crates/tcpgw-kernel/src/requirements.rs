@@ -8,7 +8,7 @@ mod features;
 
 use nix::errno::Errno;
 
-use self::attempt::ask;
+use self::attempt::first_refusal;
 pub use self::features::Feature;
 use self::features::{Needs, features};
 use crate::netlink::error::NetlinkError;
@@ -33,7 +33,7 @@ pub struct MissingFeature {
 pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<MissingFeature>, NetlinkError> {
     let mut lacks = Vec::new();
     for (feature, needs) in features(mark) {
-        if let Some(nack) = restarting(|| ask(socket, &needs))? {
+        if let Some(nack) = restarting(|| first_refusal(socket, &needs))? {
             if matches!(nack.error(), Errno::EPERM | Errno::EACCES) {
                 let what = "ask the kernel for its features";
                 return Err(NetlinkError::Refused { what, nack });
@@ -58,7 +58,7 @@ pub fn persists(socket: &mut Netlink) -> Result<bool, NetlinkError> {
         flags,
         ..Needs::default()
     };
-    match restarting(|| ask(socket, &needs))? {
+    match restarting(|| first_refusal(socket, &needs))? {
         None => Ok(true),
         Some(nack) if !matches!(nack.error(), Errno::EPERM | Errno::EACCES | Errno::ENOMEM) => Ok(false),
         Some(nack) => Err(NetlinkError::Refused {

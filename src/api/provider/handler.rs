@@ -47,7 +47,7 @@ const INVALID: &str = "nothing was changed: the gateway's settings do not allow 
 const FAILED: &str = "the gateway cannot carry it out at the moment; its log says why. Ask the same again later";
 const BUSY: &str = "The gateway is busy and did not answer in time. That alone keeps no client from being served. Try again in a minute.";
 /// Maximum time that a page waits for its place in the daemon's queue, and for each answer.
-const PAGE_TURN: Duration = Duration::from_secs(2);
+const PAGE_PLACE: Duration = Duration::from_secs(2);
 const PAGE_ANSWER: Duration = Duration::from_secs(3);
 /// Maximum time that a page waits for the first reading of its app's traffic.
 const FIRST_READING: Duration = Duration::from_millis(20);
@@ -376,7 +376,7 @@ impl Visit<'_> {
     /// Returns the times for pages, which are shorter than those for platforms, since a person waits.
     fn page_times(&self) -> Times {
         Times {
-            turn: self.shared.times.turn.min(PAGE_TURN),
+            place: self.shared.times.place.min(PAGE_PLACE),
             answer: self.shared.times.answer.min(PAGE_ANSWER),
             ..self.shared.times
         }

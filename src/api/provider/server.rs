@@ -205,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn a_page_does_not_wait_for_a_daemon_that_hangs() {
         let times = api::Times {
-            turn: Duration::from_millis(100),
+            place: Duration::from_millis(100),
             answer: Duration::from_millis(100),
             ..api::Times::default()
         };

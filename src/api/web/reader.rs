@@ -91,10 +91,10 @@ impl MetricsReader {
     /// Fails with a message when the daemon's loop does not answer.
     pub(super) async fn text(self: &Arc<Self>, format: MetricsFormat, scope: MetricsScope) -> Result<Bytes, String> {
         let reading = self.reading(Instant::now()).await?;
-        let (shared, turn) = (Arc::clone(self), Arc::clone(&self.writing).lock_owned().await);
+        let (shared, lock) = (Arc::clone(self), Arc::clone(&self.writing).lock_owned().await);
         // Many series take milliseconds.
         let text = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _lock = lock;
             shared.written(&reading, format, scope)
         });
         let text = text
@@ -235,7 +235,7 @@ impl MetricsReader {
 /// Returns the times, none longer than a reader waits.
 pub(super) fn patient(times: Times) -> Times {
     Times {
-        turn: times.turn.min(PATIENCE),
+        place: times.place.min(PATIENCE),
         answer: times.answer.min(PATIENCE),
         kernel: times.kernel.min(PATIENCE),
         ..times

@@ -38,9 +38,9 @@ impl Membership {
             let leaving = self.draining_backends.of_endpoint(endpoint);
             self.dirty.extend(leaving.map(|leaving| leaving.service.clone()));
         }
-        let mut keepers = BTreeMap::new();
+        let mut is_kept_of = BTreeMap::new();
         for service in &edits.put {
-            self.admit_endpoints(service, &before, &mut keepers, now);
+            self.admit_endpoints(service, &before, &mut is_kept_of, now);
         }
     }
 
@@ -92,12 +92,12 @@ impl Membership {
     ///
     /// An endpoint that no service keeps has moved: its results are forgotten, and its earlier flows are stale.
     ///
-    /// `keepers`: caches for each endpoint whether a service keeps it, however many services it is added to.
+    /// `is_kept_of`: remembers for each endpoint whether a service keeps it, however many services it is added to.
     fn admit_endpoints(
         &mut self,
         service: &Service,
         before: &BTreeSet<Member>,
-        keepers: &mut BTreeMap<Endpoint, bool>,
+        is_kept_of: &mut BTreeMap<Endpoint, bool>,
         now: Instant,
     ) {
         for backend in &service.backends {
@@ -107,14 +107,14 @@ impl Membership {
             if before.contains(&member) || self.serves_there(service, endpoint) {
                 continue;
             }
-            let is_kept = if let Some(is_kept) = keepers.get(&endpoint) {
+            let is_kept = if let Some(is_kept) = is_kept_of.get(&endpoint) {
                 *is_kept
             } else {
                 let is_kept = self.is_kept(endpoint, before);
                 if !is_kept {
                     self.moves(endpoint, before);
                 }
-                keepers.insert(endpoint, is_kept);
+                is_kept_of.insert(endpoint, is_kept);
                 is_kept
             };
             if is_kept {

@@ -41,7 +41,7 @@ pub(super) struct Ended {
 pub(super) struct Traffic {
     over: AtomicBool,
     /// Each client's count of beginnings and ends: odd while a request is out, or a session is about to begin.
-    turns: Vec<AtomicU64>,
+    steps: Vec<AtomicU64>,
     pub(super) served: AtomicU64,
     pub(super) begin: Instant,
     pub(super) failures: Mutex<Vec<String>>,
@@ -64,10 +64,10 @@ pub(super) struct Amount {
 impl Traffic {
     /// Runs `work` under traffic. Returns the traffic with the result of `work`.
     pub(super) fn during<T>(net: &Net, to: &[SocketAddr], amount: &Amount, work: impl FnOnce(&Self) -> T) -> (Self, T) {
-        let turns = amount.clients as usize + amount.sessions;
+        let steps = amount.clients as usize + amount.sessions;
         let traffic = Self {
             over: AtomicBool::new(false),
-            turns: (0..turns).map(|_| AtomicU64::new(0)).collect(),
+            steps: (0..steps).map(|_| AtomicU64::new(0)).collect(),
             served: AtomicU64::new(0),
             begin: Instant::now(),
             failures: Mutex::default(),
@@ -77,20 +77,20 @@ impl Traffic {
         };
         let place = net.place("client");
         let done = thread::scope(|scope| {
-            let (short, long) = traffic.turns.split_at(amount.clients as usize);
-            for (number, turn) in short.iter().enumerate() {
+            let (short, long) = traffic.steps.split_at(amount.clients as usize);
+            for (number, step) in short.iter().enumerate() {
                 let (traffic, place) = (&traffic, &place);
                 let pause = Duration::from_secs(1) * amount.clients / amount.rate;
                 scope.spawn(move || {
                     place.enter();
-                    traffic.ask(to[number % to.len()], turn, pause);
+                    traffic.ask(to[number % to.len()], step, pause);
                 });
             }
-            for (number, turn) in long.iter().enumerate() {
+            for (number, step) in long.iter().enumerate() {
                 let (traffic, place) = (&traffic, &place);
                 scope.spawn(move || {
                     place.enter();
-                    traffic.talk(to[number % to.len()], turn);
+                    traffic.talk(to[number % to.len()], step);
                 });
             }
             let end = SetOnDrop(&traffic.over);
@@ -104,21 +104,21 @@ impl Traffic {
     /// Waits until every request that is out now has ended, and every session that begins now has begun.
     #[track_caller]
     pub(super) fn passes(&self) {
-        let before: Vec<u64> = self.turns.iter().map(|turn| turn.load(Relaxed)).collect();
-        let mut turns = self.turns.iter().zip(before);
+        let before: Vec<u64> = self.steps.iter().map(|step| step.load(Relaxed)).collect();
+        let mut steps = self.steps.iter().zip(before);
         assert!(
-            turns.all(|(turn, before)| wait_until(PATIENCE * 2, || before % 2 == 0 || turn.load(Relaxed) != before)),
+            steps.all(|(step, before)| wait_until(PATIENCE * 2, || before % 2 == 0 || step.load(Relaxed) != before)),
             "a request does not end"
         );
     }
 
-    fn ask(&self, to: SocketAddr, turn: &AtomicU64, pause: Duration) {
+    fn ask(&self, to: SocketAddr, step: &AtomicU64, pause: Duration) {
         let mut next = Instant::now();
         while !self.over.load(Relaxed) {
             let since = Instant::now();
-            turn.fetch_add(1, Relaxed);
+            step.fetch_add(1, Relaxed);
             let outcome = connect(to, PATIENCE).and_then(|mut conn| conn.greeting());
-            turn.fetch_add(1, Relaxed);
+            step.fetch_add(1, Relaxed);
             let took = since.elapsed();
             match outcome {
                 Ok(_) => drop(self.served.fetch_add(1, Relaxed)),
@@ -135,14 +135,14 @@ impl Traffic {
         }
     }
 
-    fn talk(&self, to: SocketAddr, turn: &AtomicU64) {
+    fn talk(&self, to: SocketAddr, step: &AtomicU64) {
         while !self.over.load(Relaxed) {
-            turn.fetch_add(1, Relaxed);
+            step.fetch_add(1, Relaxed);
             let begun = connect(to, PATIENCE).and_then(|mut conn| {
                 conn.patience(SILENCE);
                 Ok((conn.greeting()?.backend, conn))
             });
-            turn.fetch_add(1, Relaxed);
+            step.fetch_add(1, Relaxed);
             match begun {
                 Ok((backend, conn)) => self.session(to, backend, conn),
                 Err(error) => lock(&self.refused).push(format!("{to}: {error}")),

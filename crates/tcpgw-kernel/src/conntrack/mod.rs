@@ -286,7 +286,7 @@ impl Conntrack {
         thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel(QUEUE);
             let work = || deletes.send_all(receiver);
-            let worker = thread::Builder::new()
+            let deleting = thread::Builder::new()
                 .spawn_scoped(scope, work)
                 .map_err(NetlinkError::Thread)?;
             let listed = list_chunks(
@@ -302,7 +302,7 @@ impl Conntrack {
                 },
             );
             drop(sender);
-            let mut outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            let mut outcome = deleting.join().unwrap_or_else(|panic| resume_unwind(panic))?;
             outcome.unless_lost(listed)?;
             Ok(outcome)
         })

@@ -18,7 +18,7 @@ pub trait NetlinkExchange {
     /// # Errors
     ///
     /// Fails when the request cannot be encoded or sent; nothing was done then.
-    fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError>;
+    fn send_request(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError>;
 
     /// Waits for answers.
     ///
@@ -46,7 +46,7 @@ pub trait NetlinkExchange {
     where
         Self: Sized,
     {
-        let seq = self.ask(what, build)?;
+        let seq = self.send_request(what, build)?;
         let mut failure = None;
         loop {
             match answers(self, what, seq, &mut failure, &mut each) {
@@ -77,7 +77,7 @@ pub trait NetlinkExchange {
     where
         Self: Sized,
     {
-        let seq = self.ask(what, build)?;
+        let seq = self.send_request(what, build)?;
         let (mut failure, over) = (None, Cell::new(false));
         let mut until = |message: &Message<'_>| {
             over.set(over.get() || each(message)?.is_break());
@@ -101,7 +101,7 @@ pub trait NetlinkExchange {
     where
         Self: Sized,
     {
-        let seq = self.ask(what, build)?;
+        let seq = self.send_request(what, build)?;
         let mut failure = None;
         while !answers(self, what, seq, &mut failure, &mut each)? {}
         failure.map_or(Ok(()), Err)

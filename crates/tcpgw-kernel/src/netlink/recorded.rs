@@ -23,7 +23,7 @@ impl<'a> RecordedAnswers<'a> {
 
 impl NetlinkExchange for RecordedAnswers<'_> {
     /// Returns the number of the next answer as that of the request, so that a part of a recording is a recording.
-    fn ask(&mut self, _: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
+    fn send_request(&mut self, _: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
         let seq = Messages::new(self.0)
             .next()
             .and_then(Result::ok)
@@ -82,8 +82,8 @@ impl<A: NetlinkExchange> Recorder<A> {
 }
 
 impl<A: NetlinkExchange> NetlinkExchange for Recorder<A> {
-    fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
-        self.from.ask(what, build)
+    fn send_request(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
+        self.from.send_request(what, build)
     }
 
     fn recv(&mut self) -> Result<Messages<'_>, NetlinkError> {

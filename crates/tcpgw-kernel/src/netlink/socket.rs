@@ -273,7 +273,7 @@ impl Netlink {
 }
 
 impl NetlinkExchange for Netlink {
-    fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
+    fn send_request(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
         let seq = self.next_seq();
         let mut writer = Writer::new();
         build(&mut writer, seq);

@@ -29,7 +29,7 @@ use crate::metrics::Reading;
 use crate::traffic::shared_hour::SharedHour;
 
 /// Maximum time that a request waits for a place.
-const TURN: Duration = Duration::from_secs(2);
+const PLACE_WAIT: Duration = Duration::from_secs(2);
 /// Shortest time for which flows and findings are shown.
 const FLOWS_SHOWN: Duration = Duration::from_secs(1);
 const FINDINGS_SHOWN: Duration = Duration::from_secs(5);
@@ -108,9 +108,9 @@ impl Pages {
         }
     }
 
-    /// Writes a page in its turn. Its place is free again when it was sent.
+    /// Writes a page as soon as one of the places for pages is free. The place is free again when the page was sent.
     async fn written(&self, write: impl FnOnce() -> Response<Body> + Send + 'static) -> Response<Body> {
-        let place = timeout(TURN, Arc::clone(&self.places).acquire_owned()).await;
+        let place = timeout(PLACE_WAIT, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
             return unavailable(&format!("{PAGES} other pages are being sent"));
         };
