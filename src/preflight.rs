@@ -9,7 +9,7 @@ use crate::control::claimed::Claimed;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::control::own_listener::shares_address;
 use crate::doctor::{self, FindingSeverity};
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use tcpgw_core::model::{Backend, InputProblem, Listen, Service, SourceMode, State};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, processes_of};
@@ -44,7 +44,7 @@ pub fn possible(
     served: &Summary,
     before: &[Arc<Service>],
 ) -> (State, Vec<Obstacle>) {
-    let adopted = adopt::adopt(served, None, &Last::default(), false).into_iter();
+    let adopted = adopt::adopt(served, None, &LastServices::default(), false).into_iter();
     let served: Vec<Service> = adopted.map(|adopted| adopted.serving).collect();
     let has_it = |obstacle: &Obstacle| {
         let mut same = served.iter().filter(|known| known.name == obstacle.service);

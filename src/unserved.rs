@@ -7,7 +7,7 @@ use crate::addon::ResourceStatus;
 use crate::config::Config;
 use crate::config::daemon::DEFAULT_STORE;
 use crate::record::boot_id;
-use crate::store::last::{Last, LastError};
+use crate::store::last_services::{LastServices, LastServicesError};
 use crate::view::ServicesView;
 use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
@@ -26,8 +26,8 @@ pub fn store_path(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// Fails when the file exists and cannot be read or is damaged.
-pub fn last_here(store: &Path, namespace: u64) -> Result<Option<Last>, LastError> {
-    let last = Last::load(&Last::path(store))?;
+pub fn last_here(store: &Path, namespace: u64) -> Result<Option<LastServices>, LastServicesError> {
+    let last = LastServices::load(&LastServices::path(store))?;
     Ok(last.filter(|last| last.namespace == namespace || last.boot != boot_id()))
 }
 
@@ -41,7 +41,7 @@ pub fn problem(config: &Config, namespace: u64, services: &ServicesView) -> Opti
 }
 
 /// Returns the problem. In the boot in which `last` was written, the record tells which services were removed since.
-fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
+fn find(services: &ServicesView, last: &LastServices, boot: &str) -> Option<Problem> {
     let of_kernel = services.summary.services.iter();
     let of_kernel: BTreeSet<&str> = of_kernel.filter_map(|service| service.name.as_deref()).collect();
     let resources = last.resources.iter().flat_map(|last| &last.resources);
@@ -104,19 +104,19 @@ mod tests {
 
     const NOW: &str = "this boot";
 
-    fn last(boot: &str, owner: Owner) -> Last {
+    fn last(boot: &str, owner: Owner) -> LastServices {
         let text = br#"{"version": 1, "services": [
             {"name": "a", "port": 2001, "backends": ["10.2.0.11:3000"]},
             {"name": "b", "port": 2002, "backends": ["10.2.0.11:3000"]},
             {"name": "empty", "port": 2003, "backends": []}]}"#;
         let services = parse(text).unwrap().services;
-        Last {
+        LastServices {
             boot: boot.into(),
             services: services
                 .into_iter()
                 .map(|service| (owner, Arc::clone(&service)))
                 .collect(),
-            ..Last::default()
+            ..LastServices::default()
         }
     }
 
@@ -131,7 +131,7 @@ mod tests {
         }
     }
 
-    fn told(services: &ServicesView, last: &Last) -> Option<String> {
+    fn told(services: &ServicesView, last: &LastServices) -> Option<String> {
         find(services, last, NOW).map(|problem| problem.message)
     }
 

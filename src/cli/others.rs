@@ -21,7 +21,7 @@ use crate::control::adopt::{AdoptedService, adopt};
 use crate::control::claimed::{Claimed, Left, displacement};
 use crate::reconcile::KnownContents;
 use crate::record::boot_id;
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use crate::unserved::{last_here, store_path};
 use tcpgw_core::diff::count;
 use tcpgw_core::model::{InputProblem, InputProblems, Service, State};
@@ -47,7 +47,7 @@ pub(super) fn read(
     let of_last = last.iter().flat_map(|last| &last.services);
     guide.complete_from(&of_last.map(|(_, service)| &**service).collect());
     let known = gateway.reconciler(config).read_contents(&guide)?;
-    let nothing = Last::default();
+    let nothing = LastServices::default();
     let of_last = last.as_ref().unwrap_or(&nothing);
     let recorded = known.recorded.as_ref();
     let is_last_newer =
@@ -90,7 +90,7 @@ pub(super) fn read(
     others.waiting = waiting;
     let is_nothing_known = known.recorded.is_none() && known.summary.services.is_empty();
     others.is_all_lost = is_nothing_known || last.as_ref().is_some_and(|last| last.boot != boot_id());
-    others.last = last.map(|last| (Last::path(&store), last));
+    others.last = last.map(|last| (LastServices::path(&store), last));
     Ok((known, others))
 }
 

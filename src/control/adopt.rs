@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::reconcile::RecordedContents;
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use tcpgw_core::model::{
     Access, Backend, BackendState, Balance, ClientCaps, Endpoint, HealthSettings, Limit, LimitDirection, Listen,
     PacketRefusal, Service, SourceMode,
@@ -43,11 +43,11 @@ impl AdoptedService {
 }
 
 /// Returns the services that the kernel holds, or held. Fields that are in no rule come from the record, or from the
-/// file of last services if `is_last_newer` ([`Last::is_newer`]).
+/// file of last services if `is_last_newer` ([`LastServices::is_newer`]).
 pub(crate) fn adopt(
     summary: &Summary,
     recorded: Option<&RecordedContents>,
-    last: &Last,
+    last: &LastServices,
     is_last_newer: bool,
 ) -> Vec<AdoptedService> {
     let left = recorded.map(|recorded| &recorded.left);
@@ -235,7 +235,7 @@ mod tests {
     use tcpgw_core::ruleset::compile::compile;
 
     fn found(summary: &Summary) -> Vec<Service> {
-        let adopted = adopt(summary, None, &Last::default(), false).into_iter();
+        let adopted = adopt(summary, None, &LastServices::default(), false).into_iter();
         adopted.map(|adopted| adopted.serving).collect()
     }
 
@@ -268,7 +268,7 @@ mod tests {
             pauses: Vec::new(),
             applied: None,
         };
-        let adopted = adopt(&summary, Some(&recorded), &Last::default(), false);
+        let adopted = adopt(&summary, Some(&recorded), &LastServices::default(), false);
         assert!(adopted.iter().all(|a| a.is_whole && a.owner == Some(Owner::Api)));
         let wanted = adopted.into_iter().map(|adopted| adopted.wanted);
         assert_eq!(tcpgw_core::model::State::new(wanted).unwrap(), state);
@@ -278,9 +278,9 @@ mod tests {
     fn the_file_of_last_services_tells_where_no_record_does() {
         let text = include_bytes!("../../examples/all-fields.json");
         let state = tcpgw_core::model::parse(text).unwrap();
-        let last = Last {
+        let last = LastServices {
             services: state.services.iter().map(|s| (Owner::File, Arc::clone(s))).collect(),
-            ..Last::default()
+            ..LastServices::default()
         };
         let adopted = adopt(&Summary::from(&state), None, &last, false);
         assert!(adopted.iter().all(|a| a.is_whole && a.owner == Some(Owner::File)));

@@ -59,7 +59,7 @@ use crate::control::request::{Peer, Refused, TornDown};
 use crate::metrics::OwnMetrics;
 use crate::reconcile::engine::ServicesByName;
 use crate::record::{ApplyNote, RecordedPause, StoreRevision, TeardownNote};
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use crate::view::TableView;
 use tcpgw_core::diff::count;
 use tcpgw_core::health::{Health, Probe};
@@ -159,7 +159,7 @@ pub struct Core {
     addon: Addon,
     orphans: Orphans,
     /// Desired state of an earlier daemon, until it has been compared with the store and the kernel.
-    last: Last,
+    last: LastServices,
     last_trouble: LastTrouble,
     /// Boot id of the kernel.
     boot: String,
@@ -239,7 +239,7 @@ impl Core {
             api: ApiServices::default(),
             addon: Addon::new(config.addon.clone()),
             orphans: Orphans::default(),
-            last: Last::default(),
+            last: LastServices::default(),
             last_trouble: LastTrouble::default(),
             boot: String::new(),
             applied: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::reply::ReplySender;
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use crate::store::{
     ChangeAuthor, CommittedChange, FileId, HistoryEntry, HistoryFilter, LoadedResources, LoadedServices, NewDeploy,
     StoreChange, StoreError, StoredDeploy,
@@ -31,7 +31,7 @@ pub enum Write {
     /// Record a further phase of a deploy.
     Step(crate::store::DeployStep, Duration),
     /// Write the desired services to the file of last services.
-    Remember(PathBuf, Box<Last>),
+    Remember(PathBuf, Box<LastServices>),
     /// Read the store again after a failure, and find out whether it can be written.
     Refresh,
 }
@@ -49,7 +49,7 @@ pub struct OrphanRemoval {
     /// Path of the file of last services.
     pub path: PathBuf,
     /// Contents of that file if the change is not made.
-    pub before: Last,
+    pub before: LastServices,
     /// Names of the orphans.
     pub orphans: BTreeSet<Box<str>>,
 }

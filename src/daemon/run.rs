@@ -46,7 +46,7 @@ use crate::daemon::parsed::Parsed;
 use crate::daemon::presence::remove_files_of_vanished_namespaces;
 use crate::lock::Lock;
 use crate::probe::{ProbeError, ProbeReport, Prober};
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use crate::store::lost;
 use tcpgw_core::model::{Service, State};
 use tcpgw_kernel::ffi::memory::{release_memory, share_heap};
@@ -274,7 +274,7 @@ impl DaemonLoop {
             self.check_configuration();
             let is_serving = self.core.is_serving();
             self.core
-                .last_damaged(Last::problem(&self.core.settings().store, is_serving));
+                .last_damaged(LastServices::problem(&self.core.settings().store, is_serving));
             self.core.store_lost(lost::problem(&self.core.settings().store));
             self.core
                 .flow_log(self.traffic.as_ref().and_then(TrafficThread::trouble));

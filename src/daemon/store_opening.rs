@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::addon;
 use crate::control::storage::{Opened, UnfinishedDeploy};
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use crate::store::{
     ChangeAuthor, Expect, HistoryFilter, LoadedResources, Store, StoreChange, StoreEdit, StoreError, StoredDeploy,
     lost, written,
@@ -22,7 +22,7 @@ use tcpgw_core::owner::Owner;
 /// # Errors
 /// Fails when the store cannot be read, is older than `last` or `recorded`, or lacks writes. A store that cannot be
 /// written is no error, unless resources have to be restored.
-pub fn open(path: &Path, last: &Last, recorded: u64, now: Duration) -> Result<(Store, Opened), StoreError> {
+pub fn open(path: &Path, last: &LastServices, recorded: u64, now: Duration) -> Result<(Store, Opened), StoreError> {
     written::set_aside(path);
     let mut store = Store::open(path)?;
     let mut opened = read(&mut store)?;
@@ -82,7 +82,7 @@ const RESTORED_FROM: &str = "the file of last services beside it";
 
 /// Returns the change that puts the resources of an earlier store, and their services, into a new one; `None`: there
 /// were none.
-fn restored(last: &Last) -> Option<StoreChange> {
+fn restored(last: &LastServices) -> Option<StoreChange> {
     let known = last.resources.as_ref()?;
     let names: BTreeSet<String> = known.resources.iter().map(|resource| resource.id.service()).collect();
     let of_resources = last.services.iter();

@@ -15,7 +15,7 @@ use super::store_opening::open;
 use super::store_work::{answer, open_or_refresh, perform};
 use crate::control::storage::{Opened, Query, QueryError, WAITING, Write, WriteResult};
 use crate::store::StoreError;
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 
 /// An order for the thread.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl StoreThread {
     /// Fails when no thread can be started.
     pub fn start(
         path: &Path,
-        last: &mut Last,
+        last: &mut LastServices,
         recorded: u64,
         now: Duration,
         results: mpsc::Sender<WriteResult>,

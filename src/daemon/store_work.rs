@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::store_opening::{before, open, refresh};
 use crate::control::storage::{DeployRecord, OrphanRemoval, Query, QueryError, Write, WriteResult};
 use crate::date::since_1970;
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use crate::store::{CommittedChange, DeployPhase, Store, StoreError};
 
 pub(super) fn recorded(store: &mut Store, id: u64) -> Result<Option<DeployRecord>, StoreError> {
@@ -59,7 +59,7 @@ pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> WriteResu
 fn remove_orphans(store: &mut Store, removal: &OrphanRemoval) -> Result<CommittedChange, StoreError> {
     let OrphanRemoval { path, before, .. } = removal;
     let saved = before.without(&removal.orphans).save(path);
-    let saved = saved.map_err(|error| StoreError::Last {
+    let saved = saved.map_err(|error| StoreError::LastServices {
         path: path.clone(),
         what: error.to_string(),
     });
@@ -91,7 +91,12 @@ pub(super) fn answer(store: &mut Result<Store, StoreError>, query: Query) {
 
 /// Carries out [`Write::Refresh`]. A store that could not be opened for a reason that may pass is opened again, as at
 /// a start.
-pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last: &Last, recorded: u64) -> WriteResult {
+pub fn open_or_refresh(
+    store: &mut Result<Store, StoreError>,
+    path: &Path,
+    last: &LastServices,
+    recorded: u64,
+) -> WriteResult {
     if store.as_ref().is_err_and(StoreError::may_pass) {
         let now = since_1970();
         return WriteResult::Refreshed(match open(path, last, recorded, now) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::record::{ApplyNote, Deadline, RecordHead, RecordedPause};
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use tcpgw_core::owner::{AllDetails, Owner};
 use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::room::Room;
@@ -115,7 +115,7 @@ impl KnownContents {
     /// Returns the services of `last`, which was written in this boot, that belong to no state file and are missing in
     /// the kernel, for example because another program removed the table. A service that was not held back and that the record does
     /// not have was removed by its provider, unless the record is older than `last`, because it could not be written.
-    pub fn lost<'a>(&'a self, last: &'a Last) -> impl Iterator<Item = (Owner, &'a str)> {
+    pub fn lost<'a>(&'a self, last: &'a LastServices) -> impl Iterator<Item = (Owner, &'a str)> {
         let found: BTreeSet<&str> = self
             .summary
             .services

@@ -125,7 +125,7 @@ pub enum StoreError {
          again: {what}; nothing was changed; make it writable, then try again",
         tcpgw_core::escape::path(path)
     )]
-    Last {
+    LastServices {
         /// The file of last services.
         path: PathBuf,
         /// Error of the system.

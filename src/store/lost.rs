@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, system};
-use super::last::Last;
+use super::last_services::LastServices;
 use super::written;
 use crate::run_file;
 use tcpgw_core::problem::{Problem, ProblemKind};
@@ -22,7 +22,7 @@ pub fn path(store: &Path) -> PathBuf {
 /// # Errors
 ///
 /// Fails when the file cannot be written.
-pub(crate) fn note(store: &Path, last: &Last, now: std::time::Duration) -> Result<(), StoreError> {
+pub(crate) fn note(store: &Path, last: &LastServices, now: std::time::Duration) -> Result<(), StoreError> {
     let path = path(store);
     let resources = last.resources.as_ref().map_or(0, |known| known.resources.len());
     let text = format!(
@@ -55,7 +55,7 @@ fn words(store: &Path) -> String {
          deprovisioned in the last second before may be other: compare `tcpgw addon ls` with the platform, or put a backup in its place, then remove \
          {note}",
         store = tcpgw_core::escape::path(store),
-        last = tcpgw_core::escape::path(&Last::path(store)),
+        last = tcpgw_core::escape::path(&LastServices::path(store)),
         note = tcpgw_core::escape::path(&path(store)),
     )
 }
@@ -71,13 +71,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = directory.path().join("tcpgw.db");
         assert_eq!(problem(&store), None);
-        note(&store, &Last::default(), Duration::from_secs(5)).unwrap();
-        note(&store, &Last::default(), Duration::from_secs(6)).unwrap();
+        note(&store, &LastServices::default(), Duration::from_secs(5)).unwrap();
+        note(&store, &LastServices::default(), Duration::from_secs(6)).unwrap();
         let told = problem(&store).unwrap().message;
         assert!(told.contains("remove") && told.contains("tcpgw.db.lost"), "{told}");
         std::fs::remove_file(path(&store)).unwrap();
         assert_eq!(problem(&store), None);
         let nowhere = directory.path().join("gone/tcpgw.db");
-        note(&nowhere, &Last::default(), Duration::ZERO).unwrap_err();
+        note(&nowhere, &LastServices::default(), Duration::ZERO).unwrap_err();
     }
 }

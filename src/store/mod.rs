@@ -19,7 +19,7 @@ mod history;
 mod holder;
 mod integer;
 mod keep;
-pub mod last;
+pub mod last_services;
 pub mod lost;
 mod phase;
 mod requested;

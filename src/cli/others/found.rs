@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{AllDetails, Owner};
 
@@ -18,7 +18,7 @@ pub(in crate::cli) struct Others {
     pub(super) displaced: Vec<String>,
     /// Services of the API and orphans that the kernel does not hold, and that the state does not define.
     pub(super) waiting: Vec<(Owner, Box<str>)>,
-    pub(super) last: Option<(PathBuf, Last)>,
+    pub(super) last: Option<(PathBuf, LastServices)>,
     /// Whether nothing is left of the services, since the machine has booted.
     pub(super) is_all_lost: bool,
 }

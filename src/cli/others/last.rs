@@ -9,13 +9,13 @@ use crate::cli::global::Global;
 use crate::cli::others::Others;
 use crate::control::adopt::AdoptedService;
 use crate::record::boot_id;
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use tcpgw_core::model::{Service, State};
 use tcpgw_core::owner::Owner;
 
 /// Returns the services of the API and orphans that a daemon served before the machine booted, that the kernel does not hold
 /// and that the state does not define.
-pub(super) fn waiting(last: &Last, found: &[AdoptedService], state: &State) -> Vec<(Owner, Box<str>)> {
+pub(super) fn waiting(last: &LastServices, found: &[AdoptedService], state: &State) -> Vec<(Owner, Box<str>)> {
     let is_there = |name: &str| found.iter().any(|found| *found.wanted.name == *name);
     let waiting = last.services.iter().filter(|(owner, service)| {
         *owner != Owner::File && state.get(&service.name).is_none() && !is_there(&service.name)
@@ -27,7 +27,7 @@ pub(super) fn waiting(last: &Last, found: &[AdoptedService], state: &State) -> V
 /// are `not_held` by the kernel. Services of another boot are known by the file only: a daemon that starts serves all of them
 /// again.
 pub(super) fn said_through_api<'a>(
-    last: &'a Last,
+    last: &'a LastServices,
     found: &'a [(Owner, AdoptedService)],
     not_held: &'a BTreeSet<Box<str>>,
     boot: &str,
@@ -126,7 +126,7 @@ impl Others {
     }
 
     /// Returns the new contents of the file of last services; `None`: it stays as it is.
-    fn left(&self, held: &BTreeSet<Box<str>>) -> Option<(&Path, Last)> {
+    fn left(&self, held: &BTreeSet<Box<str>>) -> Option<(&Path, LastServices)> {
         let (path, last) = self.last.as_ref()?;
         let is_pruned = |name: &str| {
             let waiting = self.waiting.iter().filter(|_| self.prunes);

@@ -36,10 +36,10 @@ fn an_endpoint_is_shared_with_a_service_of_the_api() {
 /// The kernel has lost the services of the API, and a daemon that starts will serve them, so their ports are still taken.
 #[test]
 fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
-    let last = Last {
+    let last = LastServices {
         boot: "earlier".into(),
         services: vec![(Owner::Api, Arc::clone(&state(OWN).services[0]))],
-        ..Last::default()
+        ..LastServices::default()
     };
     let port = r#"{"name": "web", "port": 20005, "backends": ["10.2.0.12:3000"]}"#;
     let mut web = state(port);

@@ -12,7 +12,7 @@ use crate::addon::{PortUse, Registry, Resource, ResourceStatus};
 use crate::control::name::Name;
 use crate::control::request::Refused;
 use crate::store::LoadedResources;
-use crate::store::last::{Last, LastResources, MOST_REMOVED};
+use crate::store::last_services::{LastResources, LastServices, MOST_REMOVED};
 use tcpgw_core::diff::count;
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::{Edits, InputProblem, InputProblems, PacketRefusal, Service};
@@ -129,7 +129,7 @@ impl Addon {
     }
 
     /// Keeps the apps of resources that were known last, for services that stay without their resource.
-    pub(super) fn remember_apps(&mut self, last: &Last) {
+    pub(super) fn remember_apps(&mut self, last: &LastServices) {
         let resources = last.resources.iter();
         let there = resources.clone().flat_map(|last| &last.resources);
         let there = there.map(|resource| (resource.id, resource.app.clone()));

@@ -2,7 +2,7 @@
 use super::{Core, Now};
 use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
-use crate::store::last::LastNotes;
+use crate::store::last_services::LastNotes;
 use crate::view::problems::other_mark;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};

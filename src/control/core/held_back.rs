@@ -7,7 +7,7 @@ use super::obstacles::Obstacles;
 use crate::control::claimed::Claimed;
 use crate::control::name::Name;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
-use crate::store::last::KeptService;
+use crate::store::last_services::KeptService;
 use tcpgw_core::model::{Endpoint, Service};
 use tcpgw_core::problem::{Problem, ProblemKind};
 

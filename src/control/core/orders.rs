@@ -14,7 +14,7 @@ use crate::control::request::{Applied, ApplyOptions, Refused};
 use crate::control::storage::{OrphanRemoval, Write, WriteResult};
 use crate::reconcile::ReconcileReport;
 use crate::report::DiffReport;
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use crate::store::{ChangeAuthor, CommittedChange, StoreError};
 use crate::view::problems::some_of;
 use tcpgw_core::diff::{ChangeCounts, Changes};
@@ -223,7 +223,7 @@ impl Core {
                 change,
                 by,
                 at: now.unix,
-                path: Last::path(&self.settings.store),
+                path: LastServices::path(&self.settings.store),
                 before: self.to_remember(now),
                 orphans,
             }))

@@ -11,7 +11,7 @@ use crate::control::claimed::{Claimed, Left, displacement};
 use crate::control::events::EventContent;
 use crate::control::name::Name;
 use crate::control::storage::Write;
-use crate::store::last::{Last, LastNotes};
+use crate::store::last_services::{LastNotes, LastServices};
 use crate::view::problems::{orphaned, some_of};
 use tcpgw_core::diff::{Changes, count};
 use tcpgw_core::model::{Edits, Service, State};
@@ -98,7 +98,7 @@ pub(super) struct LastTrouble {
 impl Core {
     /// Takes the contents of the file of last services, before any service is desired. `boot`: the boot id of the
     /// kernel.
-    pub fn served_last(&mut self, last: Last, boot: String) {
+    pub fn served_last(&mut self, last: LastServices, boot: String) {
         for refused in &last.refused {
             tracing::error!(
                 "a service that was served last is not accepted by this version: {}",
@@ -348,7 +348,7 @@ impl Core {
     }
 
     /// Returns the contents of the file of last services, for the next boot.
-    pub(super) fn to_remember(&self, now: Now) -> Last {
+    pub(super) fn to_remember(&self, now: Now) -> LastServices {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let of_file = of_file.map(|service| (Owner::File, Arc::clone(service)));
         let of_api = self.api.services().map(|service| (Owner::Api, Arc::clone(service)));
@@ -359,7 +359,7 @@ impl Core {
         let serving = self.membership.serving();
         let names = self.said().map(|service| &service.name);
         let unserved = names.filter(|name| self.held_back.contains(name) || !serving.contains_key(*name));
-        Last {
+        LastServices {
             boot: self.boot.clone(),
             namespace: self.namespace,
             known: now.boot,
@@ -388,12 +388,15 @@ impl Core {
     }
 
     /// Returns the file of last services to write before the daemon ends, with its path, if it is outdated.
-    pub fn last_services(&self, now: Now) -> Option<(PathBuf, Last)> {
+    pub fn last_services(&self, now: Now) -> Option<(PathBuf, LastServices)> {
         let is_due = self.knows_what_to_remember() && self.due.has_to_remember();
-        is_due.then(|| (Last::path(&self.settings.store), self.to_remember(now)))
+        is_due.then(|| (LastServices::path(&self.settings.store), self.to_remember(now)))
     }
 
     pub(super) fn remember_now(&self, now: Now) -> Write {
-        Write::Remember(Last::path(&self.settings.store), Box::new(self.to_remember(now)))
+        Write::Remember(
+            LastServices::path(&self.settings.store),
+            Box::new(self.to_remember(now)),
+        )
     }
 }

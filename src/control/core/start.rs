@@ -11,7 +11,7 @@ use crate::control::draining::TimeLeft;
 use crate::control::events::EventContent;
 use crate::reconcile::engine::InitialContents;
 use crate::record::{ApplyNote, RecordedPause};
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
@@ -104,7 +104,7 @@ struct Former {
 impl Former {
     fn find(
         found: &InitialContents,
-        last: &Last,
+        last: &LastServices,
         adopted: &mut [AdoptedService],
         boot: &str,
         is_last_newer: bool,
@@ -195,7 +195,7 @@ impl Former {
 
 /// Returns the state file that the file's services came from, by the record and by the file of last services of this
 /// boot. Returns `None` when they differ, since one of them is outdated.
-fn origin_of_file(applied: Option<&ApplyNote>, last: &Last, boot: &str) -> Option<PathBuf> {
+fn origin_of_file(applied: Option<&ApplyNote>, last: &LastServices, boot: &str) -> Option<PathBuf> {
     let Some(applied) = applied else {
         return last.origin.clone();
     };
@@ -312,7 +312,7 @@ impl Core {
     }
 
     /// Returns what follows from a file of last services that was missing. A new store has none.
-    fn without_last(&self, last: &Last) -> Option<String> {
+    fn without_last(&self, last: &LastServices) -> Option<String> {
         let is_new = self.api.revision() == 0 && !self.order_queue.lost;
         let is_missing = last.boot.is_empty() && !is_new;
         (is_missing || last.notes.was_missing).then(|| {
@@ -320,7 +320,7 @@ impl Core {
                 "{} was missing when a daemon started, though the store beside it is not new: services that only this file knew are not \
                  served after a boot; check whether any is missing (`tcpgw service ls`), add it again, then reload the daemon to end \
                  this message",
-                escape::path(&Last::path(&self.settings.store))
+                escape::path(&LastServices::path(&self.settings.store))
             )
         })
     }

@@ -40,7 +40,7 @@ use crate::metrics::OwnFile;
 use crate::probe::Prober;
 use crate::reconcile::engine::Engine;
 use crate::record::{RecordFile, boot_id};
-use crate::store::last::Last;
+use crate::store::last_services::LastServices;
 use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
 use tcpgw_core::model::FlowMark;
@@ -122,16 +122,16 @@ pub(super) fn note_presence(presence: &Presence, run_dir: &Path, namespace: u64)
 
 /// Returns the last desired services. Without them, a lost state file or store may cost services at the next boot. A
 /// file that cannot be read is set aside.
-pub(super) fn last_services(settings: &DaemonSettings) -> Last {
-    let path = Last::path(&settings.store);
-    match Last::load(&path) {
+pub(super) fn last_services(settings: &DaemonSettings) -> LastServices {
+    let path = LastServices::path(&settings.store);
+    match LastServices::load(&path) {
         Ok(last) => last.unwrap_or_default(),
         Err(error) => {
-            match Last::set_aside(&path) {
+            match LastServices::set_aside(&path) {
                 Ok(name) => tracing::error!("{error}; it is kept as {}", tcpgw_core::escape::path(&name)),
                 Err(why) => tracing::error!("{error}; failed to move it aside: {why}"),
             }
-            Last::default()
+            LastServices::default()
         }
     }
 }

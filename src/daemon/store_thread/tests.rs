@@ -49,10 +49,10 @@ fn answered(order: StoreOrder) -> Option<WriteResult> {
 fn a_new_store_is_not_older_than_the_one_before() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
-    let last = Last {
+    let last = LastServices {
         boot: "b".into(),
         revision: 6,
-        ..Last::default()
+        ..LastServices::default()
     };
     let (change, by) = a_service();
     let (mut store, opened) = open(&path, &last, 0, Duration::ZERO).unwrap();
@@ -74,10 +74,10 @@ fn a_new_store_is_not_older_than_the_one_before() {
     };
     assert_eq!(refused, Err(older(8)));
     // The file of last services was removed, so that the store is accepted as it is.
-    drop(open(&path, &Last::default(), 8, Duration::ZERO).unwrap());
-    let newer = Last {
+    drop(open(&path, &LastServices::default(), 8, Duration::ZERO).unwrap());
+    let newer = LastServices {
         revision: 8,
-        ..Last::default()
+        ..LastServices::default()
     };
     let refused = open(&path, &newer, 0, Duration::ZERO).map(|_| ());
     assert!(
@@ -97,16 +97,16 @@ fn without_log(path: &Path, to: &Path) {
 fn a_store_whose_log_was_lost_is_found_by_its_last_write() {
     let directory = tempfile::tempdir().unwrap();
     let (path, cut) = (directory.path().join("store.db"), directory.path().join("cut.db"));
-    let mut store = open(&path, &Last::default(), 0, Duration::ZERO).unwrap().0;
+    let mut store = open(&path, &LastServices::default(), 0, Duration::ZERO).unwrap().0;
     let (change, by) = a_service();
     store.commit(&change, &by, Duration::ZERO).unwrap();
     store.checkpoint().unwrap();
-    let last = Last {
+    let last = LastServices {
         boot: "b".into(),
         revision: 1,
-        ..Last::default()
+        ..LastServices::default()
     };
-    let opens = |last: &Last| open(&cut, last, 1, Duration::ZERO).map(|_| ());
+    let opens = |last: &LastServices| open(&cut, last, 1, Duration::ZERO).map(|_| ());
     without_log(&path, &cut);
     assert_eq!(opens(&last), Ok(()), "it has all");
     let resource = r#"{"id": "baaaaaaaaaaa", "dialect": "scalingo", "app": "my-app", "uuid": null, "owner": null, "plan": "small",
@@ -147,7 +147,7 @@ fn a_store_whose_log_was_lost_is_found_by_its_last_write() {
         store.checkpoint().unwrap();
     }
     // The file of last services was removed, so that the store is accepted; then the store is complete.
-    assert_eq!(opens(&Last::default()), Ok(()));
+    assert_eq!(opens(&LastServices::default()), Ok(()));
     assert_eq!(opens(&last), Ok(()));
     drop(store);
     without_log(&path, &cut);
@@ -160,12 +160,12 @@ fn an_empty_count_of_writes_is_told_and_made_anew() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     let (change, by) = a_service();
-    let (mut store, _) = open(&path, &Last::default(), 0, Duration::ZERO).unwrap();
+    let (mut store, _) = open(&path, &LastServices::default(), 0, Duration::ZERO).unwrap();
     store.commit(&change, &by, Duration::ZERO).unwrap();
     drop(store);
     assert_eq!(lost::problem(&path), None);
     std::fs::write(written::path(&path), "").unwrap();
-    let (_, opened) = open(&path, &Last::default(), 0, Duration::ZERO).unwrap();
+    let (_, opened) = open(&path, &LastServices::default(), 0, Duration::ZERO).unwrap();
     assert_eq!(opened.loaded.services.len(), 1);
     let told = lost::problem(&path).unwrap().message;
     assert!(told.contains("store.db.written.damaged"), "{told}");
@@ -175,13 +175,13 @@ fn an_empty_count_of_writes_is_told_and_made_anew() {
 fn a_store_that_has_lost_all_that_it_had_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let (path, cut) = (directory.path().join("store.db"), directory.path().join("cut.db"));
-    let mut store = open(&path, &Last::default(), 0, Duration::ZERO).unwrap().0;
+    let mut store = open(&path, &LastServices::default(), 0, Duration::ZERO).unwrap().0;
     let (change, by) = a_service();
     store.commit(&change, &by, Duration::ZERO).unwrap();
     without_log(&path, &cut);
-    let last = Last {
+    let last = LastServices {
         boot: "b".into(),
-        ..Last::default()
+        ..LastServices::default()
     };
     assert_eq!(lost::problem(&cut), None);
     drop(open(&cut, &last, 0, Duration::ZERO).unwrap());
@@ -240,7 +240,8 @@ fn a_second_after_a_write_the_file_alone_is_the_store() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     let (results, mut written) = mpsc::channel(1);
-    let (store_thread, opened) = StoreThread::start(&path, &mut Last::default(), 0, Duration::ZERO, results).unwrap();
+    let (store_thread, opened) =
+        StoreThread::start(&path, &mut LastServices::default(), 0, Duration::ZERO, results).unwrap();
     assert!(opened.is_ok());
     let (change, by) = a_service();
     store_thread.write(Write::Change(change, by, Duration::ZERO)).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 
 use tcpgw::reconcile::{Desired, ReconcileOptions, Reconciler};
 use tcpgw::record::ApplyNote;
-use tcpgw::store::last::Last;
+use tcpgw::store::last_services::LastServices;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::plan::plan;
@@ -69,7 +69,7 @@ impl World {
                 Loss::RecordGone => drop(fs::remove_file(self.record_path())),
                 Loss::LastGone if losses.contains(&Loss::Reboot) || is_table_lost => {}
                 Loss::LastGone if !self.clients.theirs.is_empty() || is_blind || is_stuck => {}
-                Loss::LastGone => drop(fs::remove_file(Last::path(&self.store_path()))),
+                Loss::LastGone => drop(fs::remove_file(LastServices::path(&self.store_path()))),
                 Loss::RecordDamaged => drop(fs::write(self.record_path(), "damaged")),
                 Loss::OtherVersion => self.other_version(),
                 Loss::Reboot => {
@@ -115,8 +115,8 @@ impl World {
             .signed(applied)
             .detailed(details.collect());
         let known = reconciler.read_contents(&desired.summary).unwrap();
-        let path = Last::path(&self.store_path());
-        if let Some(mut last) = Last::load(&path).unwrap() {
+        let path = LastServices::path(&self.store_path());
+        if let Some(mut last) = LastServices::load(&path).unwrap() {
             let missing = known.lost(&last).filter(|(_, name)| wanted.get(name).is_none());
             let missing: Vec<Box<str>> = missing.map(|(_, name)| name.into()).collect();
             last.unserved.extend(missing);

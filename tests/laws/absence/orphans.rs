@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tcpgw::control::events::EventContent;
 use tcpgw::control::request::{After, ServiceEdit};
-use tcpgw::store::last::Last;
+use tcpgw::store::last_services::LastServices;
 use tcpgw_core::problem::ProblemKind;
 
 use super::services::{service, state};
@@ -98,7 +98,7 @@ fn a_removed_orphan_does_not_come_back() {
 fn an_orphan_whose_removal_cannot_be_written_stays() {
     let mut world = World::new();
     world.happen(Event::KeyGone(false));
-    let mut blocking = Last::path(&world.store_path()).into_os_string();
+    let mut blocking = LastServices::path(&world.store_path()).into_os_string();
     blocking.push(".new");
     fs::create_dir(&blocking).unwrap();
     let revision = world.core.services().revision;

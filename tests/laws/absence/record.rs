@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tcpgw::config::{Config, DEFAULT_PATH};
 use tcpgw::control::request::ServiceEdit;
-use tcpgw::store::last::Last;
+use tcpgw::store::last_services::LastServices;
 use tcpgw_core::problem::{ProblemKind, Severity};
 
 use super::expected::problem_of;
@@ -125,7 +125,7 @@ fn a_missing_file_of_last_services_is_told() {
     };
     world.happen(Event::Restart([].into()));
     assert_eq!(told(&world), None);
-    fs::remove_file(Last::path(&world.store_path())).unwrap();
+    fs::remove_file(LastServices::path(&world.store_path())).unwrap();
     world.happen(Event::Restart([Loss::Reboot].into()));
     let message = told(&world).expect("it is told");
     assert!(message.contains(".last was missing"), "{message}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tcpgw::control::request::ServiceEdit;
-use tcpgw::store::last::Last;
+use tcpgw::store::last_services::LastServices;
 use tcpgw::store::{Expect, Store};
 use tcpgw_core::problem::ProblemKind;
 
@@ -33,7 +33,7 @@ fn an_older_store_reverts_no_later_order() {
         assert!(told.message.contains("is older than what was served last"), "{told:?}");
     }
     // The older store is accepted when the file of last services is removed.
-    fs::remove_file(Last::path(&world.store_path())).unwrap();
+    fs::remove_file(LastServices::path(&world.store_path())).unwrap();
     world.restart_after(&BTreeSet::new());
     assert_eq!(world.core.problems().get(ProblemKind::Store), None);
 }
@@ -46,7 +46,7 @@ fn a_store_that_lost_its_log_reverts_no_later_order() {
         let mut world = World::new();
         world.restart_after(&BTreeSet::new());
         world.storage().close();
-        let paths = [world.store_path(), Last::path(&world.store_path())];
+        let paths = [world.store_path(), LastServices::path(&world.store_path())];
         let older = paths.each_ref().map(|path| fs::read(path).unwrap());
         world.restart_after(&BTreeSet::new());
         assert!(world.order("a2", ServiceEdit::Delete));

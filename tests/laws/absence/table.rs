@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use tcpgw::control::request::ServiceEdit;
-use tcpgw::store::last::Last;
+use tcpgw::store::last_services::LastServices;
 
 use super::services::owned;
 use super::{Event, Loss, World, restart, serves_after};
@@ -82,7 +82,7 @@ fn services_that_only_the_table_has_are_not_taken_for_the_files() {
 fn services_that_only_the_table_has_are_served_under_generated_names() {
     let mut world = World::new();
     world.happen(Event::KeyGone(true));
-    fs::remove_file(Last::path(&world.store_path())).unwrap();
+    fs::remove_file(LastServices::path(&world.store_path())).unwrap();
     world.happen(Event::Restart([Loss::StoreGone, Loss::RecordGone].into()));
     world.check().unwrap();
     let orphans = [9001, 9002, 9003, 9004].map(|port| owned((&*format!("unnamed-{port}"), "orphan")));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tcpgw::addon::{Dialect, ResourceStatus};
-use tcpgw::store::last::Last;
+use tcpgw::store::last_services::LastServices;
 use tcpgw::store::{ChangeAuthor, Expect, Store, StoreEdit};
 use tcpgw_core::problem::ProblemKind;
 use tcpgw_kernel::fake::ConnectOutcome;
@@ -33,7 +33,7 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
     let path = world.store_path();
     for _ in 0..2 {
         world.storage().close();
-        for lost in [path.clone(), Last::path(&path)] {
+        for lost in [path.clone(), LastServices::path(&path)] {
             fs::remove_file(lost).unwrap();
         }
         world.restart();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tcpgw::control::request::{Resumed, TornDown};
 use tcpgw::record::boot_id;
-use tcpgw::store::last::Last;
+use tcpgw::store::last_services::LastServices;
 use tcpgw_core::problem::{ProblemKind, Severity};
 
 use super::problems::{V4, file};
@@ -36,7 +36,7 @@ impl World {
         answer.try_recv().unwrap().unwrap()
     }
 
-    fn restart_without_record(&mut self, last: Last, is_damaged: bool) {
+    fn restart_without_record(&mut self, last: LastServices, is_damaged: bool) {
         let record = self.record_path();
         if is_damaged {
             let bytes = fs::read(&record).unwrap();
@@ -190,7 +190,7 @@ fn a_lost_record_is_reported_with_the_pauses_that_end_by_it() {
         assert_eq!(world.pause("web", Some(PAUSE)), [""; 0]);
         let before = world.core.services().services[0].paused;
         let (_, last) = world.core.last_services(world.time()).expect("it is written at once");
-        let last = if has_copy { last } else { Last::default() };
+        let last = if has_copy { last } else { LastServices::default() };
         world.restart_without_record(last, is_damaged);
         let told = world.record_problem().expect("it is told");
         assert!(told.contains("missing or damaged"), "{told}");

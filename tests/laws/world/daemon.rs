@@ -10,7 +10,7 @@ use tcpgw::control::storage::Write;
 use tcpgw::daemon::kernel_thread;
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::store::Store;
-use tcpgw::store::last::Last;
+use tcpgw::store::last_services::LastServices;
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::fake::Fake;
@@ -38,7 +38,7 @@ impl<C: Clients> World<C> {
                 self.core.opened(opened, now);
                 last
             }
-            None => Last::default(),
+            None => LastServices::default(),
         };
         self.core.served_last(last, self.boot.clone());
         self.examinations.restart();

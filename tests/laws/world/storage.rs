@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tcpgw::control::storage::{Opened, Write, WriteResult};
 use tcpgw::daemon::{store_opening, store_work};
-use tcpgw::store::last::Last;
+use tcpgw::store::last_services::LastServices;
 use tcpgw::store::{Store, StoreError};
 
 /// A store and its thread.
@@ -70,8 +70,10 @@ impl Storage {
 
     /// Reads the file of last services, and opens the store as a daemon does that starts. `recorded`: the revision that the
     /// record knows.
-    pub(crate) fn open(&mut self, recorded: u64, unix: Duration) -> (Last, Result<Opened, StoreError>) {
-        let mut last = Last::load(&Last::path(&self.path)).unwrap().unwrap_or_default();
+    pub(crate) fn open(&mut self, recorded: u64, unix: Duration) -> (LastServices, Result<Opened, StoreError>) {
+        let mut last = LastServices::load(&LastServices::path(&self.path))
+            .unwrap()
+            .unwrap_or_default();
         let (store, opened) = match store_opening::open(&self.path, &last, recorded, unix) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
             Err(error) => (Err(error.clone()), Err(error)),

@@ -21,7 +21,7 @@ const PROBE: &str = "tcpgw-doctor";
 ///
 /// # Errors
 /// Fails when the batch cannot be sent or its answer cannot be read.
-pub(super) fn refusal(socket: &mut Netlink, needs: &Needs) -> Result<Option<Nack>, NetlinkError> {
+pub(super) fn first_refusal(socket: &mut Netlink, needs: &Needs) -> Result<Option<Nack>, NetlinkError> {
     let mut batch = TrialBatch {
         writer: Writer::new(),
         seq: socket.next_seq(),

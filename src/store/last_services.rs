@@ -31,7 +31,7 @@ const ASIDE: [&str; 4] = [".damaged", ".damaged.1", ".damaged.2", ".damaged.3"];
 
 /// Contents of the file of last services.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Last {
+pub struct LastServices {
     /// The kernel's name for the boot in which it was written.
     pub boot: String,
     /// The cookie of the network namespace.
@@ -54,7 +54,7 @@ pub struct Last {
     /// The add-on's resources; `None` if the version that wrote the file did not know them, or this version does not
     /// accept them.
     pub resources: Option<LastResources>,
-    /// The apps of services of the add-on whose resources are not among [`Last::resources`].
+    /// The apps of services of the add-on whose resources are not among [`LastServices::resources`].
     pub apps: BTreeMap<ResourceId, PlatformId>,
     /// Pauses in effect when this was written: a second copy of what the record of that boot says.
     pub pauses: Vec<RecordedPause>,
@@ -115,7 +115,7 @@ pub struct RefusedService {
 
 /// Reason why the file was not read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum LastError {
+pub enum LastServicesError {
     /// The file exists and could not be read.
     #[error("failed to read {}: {message}", tcpgw_core::escape::path(path))]
     Io {
@@ -129,7 +129,7 @@ pub enum LastError {
     Damaged(PathBuf),
 }
 
-impl Last {
+impl LastServices {
     /// Returns the path of the file that belongs to a store.
     pub fn path(store: &Path) -> PathBuf {
         let mut name = store.file_name().unwrap_or_default().to_owned();
@@ -142,8 +142,8 @@ impl Last {
     /// # Errors
     ///
     /// Fails when the file exists and cannot be read, or is damaged.
-    pub fn load(path: &Path) -> Result<Option<Self>, LastError> {
-        let failed = |error: io::Error| LastError::Io {
+    pub fn load(path: &Path) -> Result<Option<Self>, LastServicesError> {
+        let failed = |error: io::Error| LastServicesError::Io {
             path: path.to_owned(),
             message: error.to_string(),
         };
@@ -154,7 +154,7 @@ impl Last {
         };
         Self::decode(&bytes)
             .map(Some)
-            .ok_or_else(|| LastError::Damaged(path.to_owned()))
+            .ok_or_else(|| LastServicesError::Damaged(path.to_owned()))
     }
 
     /// Renames a file that could not be read, so that it is not overwritten. At most four are kept.
@@ -265,10 +265,10 @@ mod tests {
         resource
     }
 
-    fn last() -> Last {
+    fn last() -> LastServices {
         let service = br#"{"name": "a", "port": 2001, "backends": ["10.2.0.11:80"], "labels": {"k": "v"}}"#;
         let kept = br#"{"name": "a", "port": 2002, "backends": ["10.2.0.12:80"]}"#;
-        Last {
+        LastServices {
             boot: "b".into(),
             namespace: 7,
             known: Duration::from_millis(1001),
@@ -305,16 +305,16 @@ mod tests {
     #[test]
     fn it_is_read_as_it_was_written() {
         let directory = tempfile::tempdir().unwrap();
-        let path = Last::path(&directory.path().join("tcpgw.db"));
+        let path = LastServices::path(&directory.path().join("tcpgw.db"));
         assert_eq!(path.file_name().unwrap(), "tcpgw.db.last");
-        assert_eq!(Last::load(&path), Ok(None));
+        assert_eq!(LastServices::load(&path), Ok(None));
         last().save(&path).unwrap();
-        assert_eq!(Last::load(&path), Ok(Some(last())));
+        assert_eq!(LastServices::load(&path), Ok(Some(last())));
         let mut bytes = fs::read(&path).unwrap();
         for at in 0..bytes.len() {
             bytes[at] ^= 1;
-            assert_eq!(Last::decode(&bytes), None, "byte {at}");
-            assert_eq!(Last::decode(&bytes[..at]), None);
+            assert_eq!(LastServices::decode(&bytes), None, "byte {at}");
+            assert_eq!(LastServices::decode(&bytes[..at]), None);
             bytes[at] ^= 1;
         }
     }
@@ -326,7 +326,7 @@ mod tests {
         let bad = r#"{"owner":"api","service":{"name":"b","port":0}},"#;
         let json = json.replace(r#""services":["#, &format!(r#""services":[{bad}"#));
         let checksum = crc32fast::hash(json.as_bytes());
-        let read = Last::decode(format!("{MAGIC}{checksum:08x}\n{json}").as_bytes()).unwrap();
+        let read = LastServices::decode(format!("{MAGIC}{checksum:08x}\n{json}").as_bytes()).unwrap();
         assert_eq!((&read.services, read.refused.len()), (&last().services, 1));
         // A version that accepts it finds it.
         assert!(read.encode().unwrap().contains(r#"{"name":"b","port":0}"#));
@@ -341,8 +341,8 @@ mod tests {
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
             assert_eq!(
-                Last::load(&path),
-                Err(LastError::Damaged(path.clone())),
+                LastServices::load(&path),
+                Err(LastServicesError::Damaged(path.clone())),
                 "{length} bytes"
             );
         }
@@ -350,42 +350,46 @@ mod tests {
             let mut changed = whole.clone();
             changed[at] ^= 1;
             fs::write(&path, changed).unwrap();
-            assert_eq!(Last::load(&path), Err(LastError::Damaged(path.clone())), "byte {at}");
+            assert_eq!(
+                LastServices::load(&path),
+                Err(LastServicesError::Damaged(path.clone())),
+                "byte {at}"
+            );
         }
         fs::write(&path, [&whole[..], b"{}"].concat()).unwrap();
-        assert_eq!(Last::load(&path), Err(LastError::Damaged(path.clone())));
+        assert_eq!(LastServices::load(&path), Err(LastServicesError::Damaged(path.clone())));
         fs::File::options()
             .write(true)
             .open(&path)
             .unwrap()
             .set_len(MOST_BYTES + 1)
             .unwrap();
-        Last::load(&path).unwrap_err();
+        LastServices::load(&path).unwrap_err();
         fs::write(&path, whole).unwrap();
-        assert_eq!(Last::load(&path), Ok(Some(last())));
+        assert_eq!(LastServices::load(&path), Ok(Some(last())));
     }
 
     #[test]
     fn what_is_damaged_is_kept_beside_and_is_a_problem_until_somebody_removes_it() {
         let directory = tempfile::tempdir().unwrap();
         let store = directory.path().join("db");
-        let path = Last::path(&store);
-        assert_eq!(Last::problem(&store, false), None);
+        let path = LastServices::path(&store);
+        assert_eq!(LastServices::problem(&store, false), None);
         for round in 0..6 {
             fs::write(&path, format!("damaged {round}")).unwrap();
-            Last::set_aside(&path).unwrap();
+            LastServices::set_aside(&path).unwrap();
             assert!(!path.exists());
         }
         let kept: Vec<_> = aside(&path).map(|name| fs::read_to_string(name).unwrap()).collect();
         assert_eq!(kept, ["damaged 0", "damaged 1", "damaged 2", "damaged 5"]);
-        let problem = Last::problem(&store, false).unwrap();
+        let problem = LastServices::problem(&store, false).unwrap();
         assert!(problem.message.contains("db.last.damaged,"), "{}", problem.message);
         assert_eq!(problem.severity, Severity::Error);
-        assert_eq!(Last::problem(&store, true).unwrap().severity, Severity::Warning);
+        assert_eq!(LastServices::problem(&store, true).unwrap().severity, Severity::Warning);
         for name in aside(&path) {
             fs::remove_file(name).unwrap();
         }
-        assert_eq!(Last::problem(&store, true), None);
+        assert_eq!(LastServices::problem(&store, true), None);
     }
 
     #[test]
@@ -394,9 +398,9 @@ mod tests {
         let (path, other) = (directory.path().join("db.last"), directory.path().join("other"));
         last().save(&other).unwrap();
         std::os::unix::fs::symlink(&other, &path).unwrap();
-        assert!(matches!(Last::load(&path), Err(LastError::Io { .. })));
+        assert!(matches!(LastServices::load(&path), Err(LastServicesError::Io { .. })));
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(matches!(Last::load(&path), Err(LastError::Io { .. })));
+        assert!(matches!(LastServices::load(&path), Err(LastServicesError::Io { .. })));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{KeptService, Last, LastNotes, LastResources, RefusedService};
+use super::{KeptService, LastServices, LastNotes, LastResources, RefusedService};
 use crate::addon::{Removed, Resource};
 use crate::record::RecordedPause;
 use crate::store::requested::RequestedParameters;
@@ -109,7 +109,7 @@ impl LastResources {
     }
 }
 
-impl Last {
+impl LastServices {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (checksum, json) = text.strip_prefix(MAGIC)?.split_once('\n')?;
