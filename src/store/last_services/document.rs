@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{KeptService, LastServices, LastNotes, LastResources, RefusedService};
+use super::{KeptService, LastNotes, LastResources, LastServices, RefusedService};
 use crate::addon::{Removed, Resource};
 use crate::record::RecordedPause;
 use crate::store::requested::RequestedParameters;
