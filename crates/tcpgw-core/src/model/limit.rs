@@ -1,7 +1,7 @@
 //! Limits in the terms of the kernel.
 
 use super::problem::InputProblem;
-use super::{Limit, State};
+use super::{Limit, Service};
 
 /// Largest sum of rate and burst that the kernel can count. It counts in nanoseconds, so `(rate + burst) x 10^9` has to
 /// fit in 64 bits (`nft_limit_init`, `net/netfilter/nft_limit.c`; older kernels overflow silently instead of refusing).
@@ -55,24 +55,20 @@ impl Limit {
     }
 }
 
-/// Returns warnings about limits that are valid but that the kernel cannot hold exactly.
-pub fn warnings(state: &State) -> Vec<InputProblem> {
-    state
-        .services
-        .iter()
-        .filter_map(|service| Some((service, service.limit.filter(Limit::is_byte_burst_capped)?)))
-        .map(|(service, limit)| InputProblem {
-            place: format!("service \"{}\"", service.name),
-            message: format!(
-                "a burst of {} packets at {} pps and {} bytes each is {} bytes; the kernel's byte bucket is capped at {}",
-                limit.burst,
-                limit.pps,
-                limit.mtu,
-                limit.bytes_per_second() + limit.wanted_byte_burst(),
-                limit.bytes_per_second() + u64::from(u32::MAX),
-            ),
-        })
-        .collect()
+/// Returns a warning about a limit of the service that is valid but that the kernel cannot hold exactly.
+pub(super) fn warning(service: &Service) -> Option<InputProblem> {
+    let limit = service.limit.filter(Limit::is_byte_burst_capped)?;
+    Some(InputProblem {
+        place: format!("service \"{}\"", service.name),
+        message: format!(
+            "a burst of {} packets at {} pps and {} bytes each is {} bytes; the kernel's byte bucket is capped at {}",
+            limit.burst,
+            limit.pps,
+            limit.mtu,
+            limit.bytes_per_second() + limit.wanted_byte_burst(),
+            limit.bytes_per_second() + u64::from(u32::MAX),
+        ),
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod access;
 pub mod address;
 mod claims;
 pub mod duration;
@@ -28,7 +29,6 @@ pub mod write;
 
 pub use self::claims::{MAX_FLOW_CAPS, MAX_IDLE_TIMEOUTS, MAX_ROUND_ROBIN};
 pub use self::fences::{Fences, PortRange};
-pub use self::limit::warnings;
 pub use self::mark::FlowMark;
 pub use self::parse::{
     DRAIN_TIMEOUT, IDLE_TIMEOUTS, MAX_ACTIVE, MAX_SOURCE_ADDRESSES, MAX_STATE_BYTES, VERSION, is_service_name, parse,
@@ -43,6 +43,12 @@ pub use self::word::Word;
 pub struct State {
     /// The services, sorted by name; names are unique. Shared, not copied: there may be ten thousand of them.
     pub services: Vec<Arc<Service>>,
+}
+
+/// Returns warnings about services that are valid but will not do all that they say.
+pub fn warnings(state: &State) -> Vec<InputProblem> {
+    let of_each = |service: &Arc<Service>| [limit::warning(service), access::warning(service)];
+    state.services.iter().flat_map(of_each).flatten().collect()
 }
 
 impl State {

@@ -187,6 +187,44 @@ fn services_are_sorted_by_name() {
 }
 
 #[test]
+fn a_service_that_no_client_can_use_is_a_warning() {
+    let backend = |address: &str| format!(r#""backends": ["{address}:1"]"#);
+    let (v4, v6) = (backend("10.0.0.1"), backend("[fd00::1]"));
+    for (backends, access, is_told) in [
+        (&v4, r#""deny": ["0.0.0.0/0"]"#, true),
+        (&v4, r#""deny": ["0.0.0.0/1", "128.0.0.0/1"]"#, true),
+        (&v4, r#""deny": ["::/0"]"#, false),
+        (&v6, r#""deny": ["0.0.0.0/0"]"#, false),
+        (&v6, r#""deny": ["::/0"]"#, true),
+        (
+            &v4,
+            r#""allow": ["192.0.2.0/24"], "deny": ["192.0.2.0/25", "192.0.2.128/25"]"#,
+            true,
+        ),
+        (&v4, r#""allow": ["192.0.2.0/24"], "deny": ["192.0.2.0/25"]"#, false),
+        (&v4, r#""allow": ["2001:db8::/32"]"#, true),
+        (&v4, r#""allow": ["2001:db8::/32", "192.0.2.1"]"#, false),
+        (&v4, r#""deny": []"#, false),
+        (
+            &r#""backends": []"#.to_owned(),
+            r#""deny": ["0.0.0.0/0", "::/0"]"#,
+            false,
+        ),
+    ] {
+        let state = good(&with_services(&format!(
+            r#"{{"name":"a","port":1,{backends},{access}}}"#
+        )));
+        let found = warnings(&state);
+        assert_eq!(found.len(), usize::from(is_told), "{backends} {access}: {found:?}");
+        assert!(
+            found
+                .iter()
+                .all(|of| of.to_string().starts_with("service \"a\": no client can connect"))
+        );
+    }
+}
+
+#[test]
 fn a_capped_byte_burst_is_a_warning() {
     assert_eq!(warnings(&good(&with(r#""limit": {"pps": 318145}"#))), []);
     let found = warnings(&good(&with(r#""limit": {"pps": 318146}"#)));
