@@ -30,6 +30,8 @@ pub(super) struct RulePlace {
     pub(super) exceeds: bool,
     /// Whether the rule matches all clients but a few.
     pub(super) spares_few: bool,
+    /// The hop limit (TTL) that the rule sets, and with which hosts discard the packet.
+    pub(super) hop_limit: Option<u8>,
 }
 
 /// Verdict of a base chain on a packet.
@@ -87,6 +89,7 @@ pub(super) fn walk(
             rejects: false,
             exceeds: false,
             spares_few: false,
+            hop_limit: None,
         })
     };
     let ended = match end {
@@ -161,6 +164,7 @@ impl<'a> ChainWalk<'a> {
                     rejects: *verdict == RuleVerdict::Reject,
                     exceeds: rule.tests.contains(&Test::Exceeds),
                     spares_few,
+                    hop_limit: None,
                 };
                 match self.verdict(verdict, place, holds, holds.min(certain), depth) {
                     PacketStep::Next => {}

@@ -77,6 +77,16 @@ fn firewalls_that_hide_the_gateway_from_its_neighbours_are_errors() {
         ),
         (1, "ip6", "type filter hook input priority 0; ip6 daddr ff00::/8 drop;"),
         (
+            1,
+            "ip6",
+            "type filter hook prerouting priority mangle; iifname \"ext\" ip6 hoplimit set 64;",
+        ),
+        (
+            1,
+            "inet",
+            "type filter hook output priority mangle; oifname \"ext\" icmpv6 type nd-neighbor-advert ip6 hoplimit set 64;",
+        ),
+        (
             0,
             "netdev",
             "type filter hook ingress device \"ext\" priority 0; ether type arp drop;",

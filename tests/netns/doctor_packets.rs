@@ -108,7 +108,8 @@ fn hop_limits_that_are_used_up_are_found() {
         ));
     };
     let unload = || sh("nft delete table inet mine");
-    let set = ["ip ttl set", "ip6 hoplimit set"];
+    // Neighbour discovery is a matter of its own: doctor_neighbours.
+    let set = ["ip ttl set", "meta l4proto tcp ip6 hoplimit set"];
     for (family, set) in set.into_iter().enumerate() {
         for link in ["ext", "br0"] {
             load("prerouting", &format!("iifname {link} {set} 1"));
@@ -123,7 +124,10 @@ fn hop_limits_that_are_used_up_are_found() {
         // Hop limits that suffice, that concern other traffic, and that the next host accepts.
         for (hook, rule) in [
             ("prerouting", format!("iifname ext {set} 64")),
-            ("prerouting", format!("udp dport 53 {set} 1")),
+            (
+                "prerouting",
+                format!("udp dport 53 {} 1", set.trim_start_matches("meta l4proto tcp ")),
+            ),
             ("prerouting", format!("iifname ext {set} 1; iifname ext {set} 64")),
             ("forward", format!("oifname br0 {set} 1")),
         ] {

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
-use super::super::judge::{PacketVerdict, RulePlace, walk};
+use super::super::holds::Holds;
+use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
 use super::super::packet::{Interface, NeighbourMessage, NeighbourPacket, Packet, PacketStage};
 use super::chain::ChainContext;
 use super::firewall::effort;
@@ -15,10 +16,14 @@ use super::text::some;
 use ends::{AddressUse, LinkAddresses};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{
-    FirewallBase, FirewallChain, FirewallHook, Load, Rule, RuleField, RuleVerdict, TableFamily, Test,
+    FirewallBase, FirewallChain, FirewallHook, Load, Rule, RuleEffect, RuleField, RuleVerdict, TableFamily, Test,
 };
 
 mod ends;
+
+/// The only hop limit with which hosts accept neighbour solicitations and advertisements (RFC 4861, 7.1): packets of other links
+/// cannot have it.
+const HOP_LIMIT: u8 = 255;
 
 /// Maximum number of links that are checked.
 const MOST_LINKS: usize = 32;
@@ -86,7 +91,7 @@ fn judge(context: &ChainContext<'_>, links: &[Interface], diagnosis: &mut Diagno
     let names_addresses = rules().any(|rule| tests(rule, is_address));
     // Where there is time, rules about addresses are judged with those of the gateway and of its known neighbours.
     let is_thorough = names_addresses && most / LinkAddresses::MOST_PACKETS >= links.len();
-    let mut dropped: BTreeMap<(FindingSeverity, bool, String), DroppedMessages<'_>> = BTreeMap::new();
+    let mut dropped: BTreeMap<DroppingPlace, DroppedMessages<'_>> = BTreeMap::new();
     for link in links {
         let addresses = LinkAddresses::of(facts, context.family, link.index, is_thorough);
         for message in [NeighbourMessage::Request, NeighbourMessage::Answer] {
@@ -94,19 +99,27 @@ fn judge(context: &ChainContext<'_>, links: &[Interface], diagnosis: &mut Diagno
             let Some((place, severity)) = fate(context, &addresses, (message, comes_in), walk) else {
                 continue;
             };
-            let key = (severity, place.rejects, context.place_of_end(&place));
+            let by = context.place_of_end(&place);
+            let key = (severity, place.rejects, place.hop_limit, by);
             let entry = dropped.entry(key).or_default();
             entry.links.insert(&link.name);
             entry.requests |= message == NeighbourMessage::Request;
             entry.answers |= message == NeighbourMessage::Answer;
         }
     }
-    for ((severity, rejects, by), messages) in dropped {
+    for ((severity, rejects, hop_limit, by), messages) in dropped {
         let does = match (severity, rejects) {
+            _ if hop_limit.is_some() => "changes",
             (FindingSeverity::Broken, false) => "drops",
             (FindingSeverity::Broken, true) => "rejects",
             (_, false) => "may drop",
             (_, true) => "may reject",
+        };
+        let by = match hop_limit {
+            Some(limit) => {
+                format!("{by} their hop limit becomes {limit}, and hosts discard all that do not have {HOP_LIMIT}")
+            }
+            None => by,
         };
         let goes = if comes_in { "come in" } else { "leave" };
         let seen = format!(
@@ -125,7 +138,11 @@ fn judge(context: &ChainContext<'_>, links: &[Interface], diagnosis: &mut Diagno
     }
 }
 
-/// Returns the verdict of a chain on a message, which passes where the chain does not see it.
+/// Severity, whether it rejects, the hop limit that it sets, and the place for people.
+type DroppingPlace = (FindingSeverity, bool, Option<u8>, String);
+
+/// Returns the verdict of a chain on a message, which passes where the chain does not see it, and ends where it gets a hop limit
+/// with which hosts discard it.
 fn walk_message(
     context: &ChainContext<'_>,
     link: &Interface,
@@ -149,8 +166,31 @@ fn walk_message(
         neighbour: Some(message),
     };
     let seen = as_seen(context.facts, context.chain, context.base, packet);
-    seen.map_or(PacketVerdict::Passes, |packet| {
-        walk(context.chains, context.chain, &packet).0
+    let Some(packet) = seen else {
+        return PacketVerdict::Passes;
+    };
+    match walk(context.chains, context.chain, &packet) {
+        (PacketVerdict::Passes, effects) if context.family == Family::V6 => {
+            discarded(&effects).map_or(PacketVerdict::Passes, PacketVerdict::Ends)
+        }
+        (verdict, _) => verdict,
+    }
+}
+
+/// Returns the rule that gives a message the hop limit with which hosts discard it.
+fn discarded(effects: &[ChainEffect]) -> Option<RulePlace> {
+    let mut sure = effects.iter().rev().filter(|of| of.holds == Holds::Yes);
+    let (of, limit) = sure.find_map(|of| match of.effect {
+        RuleEffect::HopLimit(limit) => Some((of, limit)),
+        _ => None,
+    })?;
+    (limit != HOP_LIMIT).then(|| RulePlace {
+        chain: of.chain.clone(),
+        rule: Some(of.rule),
+        rejects: false,
+        exceeds: false,
+        spares_few: false,
+        hop_limit: Some(limit),
     })
 }
 
