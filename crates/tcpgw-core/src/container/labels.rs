@@ -10,7 +10,7 @@ use crate::model::{self, InputProblem, Service};
 /// Prefix of the labels.
 const PREFIX: &str = "tcpgw.";
 /// Labels that are known, without their prefix.
-pub const LABELS: [&str; 11] = [
+pub const LABELS: [&str; 12] = [
     "port",
     "service",
     "target",
@@ -19,6 +19,7 @@ pub const LABELS: [&str; 11] = [
     "balance",
     "source",
     "on_retire",
+    "on_empty",
     "drain_timeout",
     "allow",
     "deny",
@@ -117,7 +118,7 @@ fn unusable(container: &Container) -> Vec<String> {
 fn document(container: &Container) -> Value {
     let mut service = Map::new();
     service.insert("name".into(), service_name(container).into());
-    for name in ["balance", "source", "on_retire", "drain_timeout"] {
+    for name in ["balance", "source", "on_retire", "on_empty", "drain_timeout"] {
         if let Some(value) = label(container, name) {
             service.insert(name.into(), value.into());
         }

@@ -91,6 +91,7 @@ fn every_label_is_the_field_of_its_name() {
         ("tcpgw.balance", "source-hash"),
         ("tcpgw.source", "preserve"),
         ("tcpgw.on_retire", "reset"),
+        ("tcpgw.on_empty", "drop"),
         ("tcpgw.drain_timeout", "5m"),
         ("tcpgw.allow", "10.0.0.0/8, 2001:db8::/32"),
         ("tcpgw.deny", "10.1.0.0/16"),
@@ -111,9 +112,16 @@ fn every_label_is_the_field_of_its_name() {
             service.balance,
             service.source,
             service.on_retire,
+            service.on_empty,
             service.drain_timeout.as_secs()
         ),
-        (Balance::SourceHash, SourceMode::Preserve, PacketRefusal::Reset, 300)
+        (
+            Balance::SourceHash,
+            SourceMode::Preserve,
+            PacketRefusal::Reset,
+            PacketRefusal::Drop,
+            300
+        )
     );
     assert_eq!(service.access.allow.as_ref().map(Vec::len), Some(2));
     assert_eq!(service.access.deny.len(), 1);
