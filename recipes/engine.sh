@@ -3,7 +3,7 @@
 
 docker() {
     shown docker "$@"
-    on_engine "$@" >"$files/said"
+    on_engine "$@" >>"$files/said"
 }
 on_engine() { command docker --host "unix://$files/docker.sock" "$@"; }
 iptables() {
@@ -24,7 +24,7 @@ start_docker() {
     # shellcheck disable=SC2016 # the shell in the namespace expands this
     nsenter --net="/run/netns/$prefix-gateway" \
         unshare --mount --pid --fork --kill-child --mount-proc sh -c \
-        'mount -t tmpfs tmpfs /run; while :; do "$@"; while sleep 0.05; [ -e "$0" ]; do :; done; done' "$files/engine.away" \
+        'mount -t tmpfs tmpfs /run; mkdir /run/tcpgw; [ ! -d "$TCPGW_RUN_DIR" ] || mount --bind "$TCPGW_RUN_DIR" /run/tcpgw; while :; do "$@"; while sleep 0.05; [ -e "$0" ]; do :; done; done' "$files/engine.away" \
         dockerd --host "unix://$files/docker.sock" --config-file "$files/engine.json" --data-root "$files/docker/data" \
         --exec-root "$files/docker/exec" --pidfile "$files/docker/pid" --storage-driver vfs --bridge none \
         --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$prefix" "$@" >"$files/dockerd.log" 2>&1 3>&- &
