@@ -22,7 +22,8 @@ cd "$(dirname "$0")/.."
 . recipes/plugin.sh
 
 export MQTT_IMAGE=mqtt
-# How connections may fail whose server dies.
+# How connections may fail whose server dies, and how many at most: those of half a second.
+few=250
 abrupt="refused,reset,no answer,Connection timed out,No route to host"
 
 main() {
@@ -112,7 +113,7 @@ docker_under_load() {
     load_comes
     docker kill "$one"
     await "app has not one backend" quietly serves_by 1
-    load_goes 100 "$abrupt"
+    load_goes "$few" "$abrupt"
     note "those that failed came in the milliseconds between the end of the server and the event of Docker"
     docker start "$one"
     await "app has not two backends" quietly serves_by 2
@@ -125,7 +126,7 @@ docker_under_load() {
     docker kill --signal USR1 greedy
     await "the container has not ended" is_killed greedy
     await "app has not two backends" quietly serves_by 2
-    load_goes 100 "$abrupt"
+    load_goes "$few" "$abrupt"
 }
 
 ipv6() {
