@@ -28,18 +28,21 @@ abrupt="refused,reset,no answer,Connection timed out,No route to host"
 
 main() {
     stage_up compose
-    need_compose
-    # Where the engine looks for the directory of the host, too.
+    fetch_compose &
+    local fetching=$! building
     export TCPGW_SOCKET=$files/run/tcpgw.sock
+    # The engine has it as /run/tcpgw.
     mkdir "$files/run"
     start_docker --host unix:///run/docker.sock --experimental --ip6tables
-    note "engine $(on_engine version --format '{{.Server.Version}}'), $(on_engine compose version)"
     build_load
     tcpgw_image &
-    local building=$!
+    building=$!
     mqtt_image
     app_images v1 v2 v3 v4
+    wait "$fetching"
     wait "$building"
+    use_compose
+    note "engine $(on_engine version --format '{{.Server.Version}}'), $(on_engine compose version)"
     # Accept the flows that tcpgw has marked: Docker drops what it has not published itself.
     iptables -I DOCKER-USER -m connmark --mark 0x800000/0x800000 -j ACCEPT
 

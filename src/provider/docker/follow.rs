@@ -13,7 +13,7 @@ use super::decode::{ContainerEntry, ContainerFacts};
 use super::engine::{EngineClient, EngineError, EventStream};
 use super::news::{DockerNews, DockerSnapshot};
 use super::tracker::{ListedContainer, TrackedContainers, Tracker, TrackerWork};
-use tcpgw_core::container::{is_addressed, services_of};
+use tcpgw_core::container::{RunState, is_addressed, services_of};
 use tcpgw_core::escape;
 use tcpgw_core::model::Fences;
 
@@ -258,6 +258,12 @@ async fn list(client: &EngineClient, known: KnownConfigurations) -> Result<Engin
         }
         let of = match known.facts.get(&*container.id) {
             Some(of) => of.clone(),
+            // While an engine starts a container, it does not answer. Until it runs, nothing depends on its configuration.
+            None if container.state == RunState::Down => {
+                let stop = ContainerFacts::default().stop;
+                containers.push(ListedContainer { container, stop });
+                continue;
+            }
             None => match client.inspect(&container.id).await? {
                 Some(answer) => answer.into(),
                 None => continue,

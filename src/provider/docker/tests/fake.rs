@@ -30,6 +30,8 @@ pub(super) struct Behaviour {
     /// Text of answers to lists that is sent instead.
     pub(super) raw_list: Option<String>,
     pub(super) list_delay: Duration,
+    /// Number of a container that the engine is starting: its configuration is not told before that is done.
+    pub(super) starting: Option<u16>,
     pub(super) requests: Vec<String>,
     /// Events that are sent to each one who asks.
     pub(super) past: Vec<String>,
@@ -107,6 +109,9 @@ async fn serve(stream: UnixStream, shared: Arc<Shared>) {
         let past = shared.behaviour.lock().unwrap().past.concat();
         return events(stream.into_inner(), &shared, &past).await;
     }
+    while is_starting(&path, &shared) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let (body, delay) = answer(&path, &shared);
     tokio::time::sleep(delay).await;
     let head = format!(
@@ -114,6 +119,11 @@ async fn serve(stream: UnixStream, shared: Arc<Shared>) {
         body.len()
     );
     let _ = stream.get_mut().write_all(format!("{head}{body}").as_bytes()).await;
+}
+
+fn is_starting(path: &str, shared: &Shared) -> bool {
+    let starting = shared.behaviour.lock().unwrap().starting;
+    starting.is_some_and(|number| path.ends_with(&format!("/{number:064x}/json")))
 }
 
 fn answer(path: &str, shared: &Shared) -> (String, Duration) {

@@ -260,6 +260,36 @@ fn a_slow_list_keeps_no_event_from_being_told() {
     });
 }
 
+/// Engines tell the configuration of a container that they are starting when they have started it, seconds later.
+#[test]
+fn a_container_that_is_being_started_keeps_no_other_waiting() {
+    run(async {
+        let mut followed = Followed::new();
+        let _engine = started(&followed, 1);
+        followed.with_backends(1).await;
+        followed.engine.change(|of| {
+            of.starting = Some(1);
+            of.containers.push(entry(1, "created", &labels()));
+        });
+        followed.engine.event(&told(1, "create", 1));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        followed
+            .engine
+            .change(|of| of.containers.push(entry(2, "running", &labels())));
+        let since = Instant::now();
+        followed.engine.event(&told(2, "start", 2));
+        followed.with_backends(2).await;
+        followed.engine.change(|of| {
+            of.starting = None;
+            of.containers[1] = entry(1, "running", &labels());
+        });
+        followed.engine.event(&told(1, "start", 3));
+        let snapshot = followed.with_backends(3).await;
+        assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+        assert!(snapshot.problems.is_empty(), "{:?}", snapshot.problems);
+    });
+}
+
 #[test]
 fn other_settings_are_taken_while_it_follows() {
     run(async {
