@@ -1,6 +1,7 @@
 //! Conditions of a rule, judged for a packet.
 
 use super::holds::Holds;
+use super::mark_bits::MarkBits;
 use super::packet::{FieldValue, Packet};
 use super::spans::{compare_clients, covers};
 use tcpgw_kernel::firewall::{Load, Relation, Rule, RuleField, SetElement, Test};
@@ -85,9 +86,10 @@ pub(super) fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation
         _ => {}
     }
     // If other rules mark packets, unmarked packets are those that no rule matched, and a rule may be about these.
-    if load.field == RuleField::Mark && packet.mark.is_none() {
+    let bits = mask.map(|mask| mask.first_chunk().map_or(u32::MAX, |bits| u32::from_ne_bytes(*bits)));
+    if load.field == RuleField::Mark && packet.mark.of(bits).is_none() {
         let unmarked = Packet {
-            mark: Some(0),
+            mark: MarkBits::ZERO,
             ..packet.clone()
         };
         return match compare(&unmarked, load, mask, relation, value) {

@@ -16,6 +16,7 @@ mod finding;
 mod gather;
 mod holds;
 mod judge;
+mod mark_bits;
 mod packet;
 mod problems;
 mod spans;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::mark_bits::MarkBits;
 use super::spans::LINUX_PORTS;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
@@ -45,8 +46,8 @@ pub(super) struct Packet {
     pub(super) tracked: bool,
     /// Mark of its flow, if the rules of tcpgw have already marked and translated it.
     pub(super) ours: Option<FlowMark>,
-    /// Mark of the packet (`meta mark`): 0 if no rule marks packets, `None` if a rule may have marked it.
-    pub(super) mark: Option<u32>,
+    /// Mark of the packet (`meta mark`).
+    pub(super) mark: MarkBits,
     /// Client of the packet, where the packet shows it and it is known.
     pub(super) client: Option<PacketClient>,
     /// Client of a connection from an app to the outside, whose server is unknown.
@@ -288,7 +289,7 @@ impl Packet {
                 _ => FieldValue::Unknown,
             },
             RuleField::TcpFlags => FieldValue::Is(vec![self.tcp_flags()]),
-            RuleField::Mark => self.mark.map_or(FieldValue::Differs, native),
+            RuleField::Mark => self.mark.of(mask.map(number)).map_or(FieldValue::Differs, native),
             RuleField::Sender => FieldValue::Differs,
             RuleField::IcmpType
             | RuleField::ArpOperation

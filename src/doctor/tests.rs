@@ -1,6 +1,7 @@
 mod addresses;
 mod clients;
 mod conntrack;
+mod docker;
 mod firewalls;
 mod forwarding;
 mod kernels;

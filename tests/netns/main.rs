@@ -25,6 +25,7 @@ mod default_paths;
 mod denied;
 mod doctor;
 mod doctor_clients;
+mod doctor_docker;
 mod doctor_firewall;
 mod doctor_ipsec;
 mod doctor_links;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};
+use super::docker::is_network;
 use super::text::{quoted, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::links::LinkDetails;
@@ -62,11 +63,19 @@ fn one(facts: &Facts, links: &[LinkDetails], bridge: &LinkDetails, addresses: &[
             ports.iter().map(|port| quoted(port)).collect::<Vec<_>>().join(" ")
         ),
     };
+    let lasting = if is_network(&bridge.name) {
+        ". Docker makes new ports when containers start; with `\"userland-proxy\": false` in /etc/docker/daemon.json it gives them \
+         hairpin mode itself"
+    } else {
+        ""
+    };
     diagnosis.warning(
         "bridge-without-hairpin",
         format!("bridge {} asks the rules (br_netfilter), and its ports {} have no hairpin mode", bridge.name, some(&without)),
-        "a container that connects to a service and is balanced to itself gets no answer: the bridge does not send packets \
-         back by the port that they came in by",
+        format!(
+            "a container that connects to a service and is balanced to itself gets no answer: the bridge does not send packets \
+             back by the port that they came in by{lasting}"
+        ),
         command(fix),
     );
 }

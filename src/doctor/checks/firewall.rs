@@ -165,6 +165,7 @@ fn judge(
                 mark,
             };
             other_links::judge(seen, &samples, diagnosis);
+            other_links::judge_networks(seen, &samples, diagnosis);
         }
     }
     if !sees_any && base.hook.is_of_interfaces() && (base.drops || of_table().any(may_drop)) {

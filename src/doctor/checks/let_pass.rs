@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use super::super::finding::{Fix, advice, command};
 use super::chain::{ChainContext, is_probes, program};
+use super::docker::{FOR_USERS, is_table};
 use super::samples::{DSTNAT, shows_backend};
 use super::text::{range_list, ranges};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallHook, RuleVerdict};
+use tcpgw_kernel::firewall::FirewallHook;
 
 impl ChainContext<'_> {
     /// Returns the program that made the chain, and where to make a change of it permanent.
@@ -23,8 +24,13 @@ impl ChainContext<'_> {
         } else if has("ufw") {
             "This one is ufw's, which undoes the line when it reloads; for good, `ufw default allow routed`, or the line in \
              /etc/ufw/before.rules"
-        } else if has("DOCKER-USER") {
-            "Docker drops all forwarded packets that are not its own; the line is in effect until the next boot"
+        } else if is_table(self.chain) {
+            "This one is Docker's, which drops all forwarded packets that are not its own, makes the table anew when it starts, and \
+             accepts those with a mark that it was told (`bridge-accept-fwmark`). The line that gives them this mark is in effect \
+             until the next boot"
+        } else if has(FOR_USERS) {
+            "Docker drops all forwarded packets that are not its own, also those from one of its networks to another; the line is in \
+             effect until the next boot"
         } else {
             "The line is in effect until the next boot, or until that table is loaded again; add it to that table's configuration"
         }
@@ -40,6 +46,9 @@ impl ChainContext<'_> {
         }
         if table.owned {
             return advice("the table is owned by a running program: allow the forwarding in its configuration");
+        }
+        if is_table(self.chain) && self.base.hook == FirewallHook::Forward {
+            return self.let_pass_docker();
         }
         let hook = self.base.hook;
         // Chains of interfaces cannot match conntrack's data.
@@ -126,17 +135,6 @@ impl ChainContext<'_> {
             .iter()
             .map(|xt| format!("{program} {table}-I {chain} {xt} -j ACCEPT"));
         lines.collect::<Vec<_>>().join(" && ")
-    }
-
-    /// Returns the chain for the rule. Docker has one for users' rules, and jumps to it before all else.
-    fn first_chain(&self) -> &str {
-        const FOR_USERS: &str = "DOCKER-USER";
-        let jumps = self
-            .chain
-            .rules
-            .first()
-            .is_some_and(|rule| rule.tests.is_empty() && rule.verdict == RuleVerdict::Jump(FOR_USERS.into()));
-        if jumps { FOR_USERS } else { &self.chain.name }
     }
 
     /// Returns matches by the ports of services, since packets have no mark before tcpgw's rules.

@@ -1,13 +1,15 @@
 //! Check of other tables that translate ports of services, too.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, FindingSeverity, advice};
-use super::super::judge::walk;
+use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice};
+use super::super::judge::{ChainEffect, walk};
 use super::super::packet::{Interface, Packet, PacketStage};
 use super::chain::{sees, whose};
+use super::docker::{is_of_docker, other_port};
 use super::firewall::foreign_chains;
 use super::samples::{PacketKind, outside, packet, packet_mark, samples};
 use super::text::some;
@@ -51,10 +53,15 @@ fn judge_own_connections(
     base: FirewallBase,
     diagnosis: &mut Diagnosis,
 ) {
+    let by_docker = Cell::new(true);
     let is_translated = |packet: &Packet| {
         let (_, done) = walk(chains, chain, packet);
-        let mut done = done.iter().filter(|done| done.effect == RuleEffect::Dnat);
-        done.any(|done| done.holds >= Holds::Unknown)
+        let done = done.into_iter();
+        let done: Vec<ChainEffect> = done
+            .filter(|done| done.effect == RuleEffect::Dnat && done.holds >= Holds::Unknown)
+            .collect();
+        by_docker.set(by_docker.get() && done.iter().all(|done| is_of_docker(chain, &done.chain)));
+        !done.is_empty()
     };
     let services = &facts.services.services;
     let named = named_ports(chains, chain, &services.iter().map(|service| service.port).collect());
@@ -67,19 +74,21 @@ fn judge_own_connections(
             .any(|packet| is_translated(&packet))
     });
     let taken: BTreeSet<u16> = taken.map(|service| service.port).collect();
+    let publisher = publisher(by_docker.get());
     if !taken.is_empty() && base.priority <= DSTNAT_OUTPUT {
         diagnosis.warning(
             "port-translated-elsewhere",
             format!(
-                "chain {} of {} translates the gateway's own connections to {} of services, too: {}",
+                "chain {} of {} translates the gateway's own connections to {} of services, too: {}{}",
                 chain.name,
                 whose(chain),
                 count(taken.len(), "port"),
-                some(&taken)
+                some(&taken),
+                publisher.0
             ),
             "programs on the gateway that connect to the service may get to where that table says; clients from outside are not \
              concerned",
-            advice("give the service or that other program (a container's published port?) another port"),
+            (publisher.1)(&taken),
         );
     }
     let kind = |family| PacketKind {
@@ -134,7 +143,7 @@ fn judge(
         diagnosis.unchecked(format!("ports in chain {} of {}", chain.name, whose(chain)), reason);
     }
     let mut taken: BTreeSet<u16> = BTreeSet::new();
-    let mut surely = false;
+    let (mut surely, mut by_docker) = (false, true);
     for service in services
         .iter()
         .filter(|service| named.iter().take(MOST_PORTS).any(|port| *port == service.port))
@@ -143,6 +152,7 @@ fn judge(
             let (_, done) = walk(chains, chain, &packet);
             for done in done.iter().filter(|done| done.effect == RuleEffect::Dnat) {
                 taken.insert(service.port);
+                by_docker &= is_of_docker(chain, &done.chain);
                 surely |= done.holds == Holds::Yes;
             }
         }
@@ -150,6 +160,7 @@ fn judge(
     if taken.is_empty() {
         return;
     }
+    let publisher = publisher(by_docker);
     let (severity, cause) = match base.priority {
         ..DSTNAT if surely => (
             FindingSeverity::Broken,
@@ -189,17 +200,25 @@ fn judge(
         "port-translated-elsewhere",
         severity,
         format!(
-            "chain {} of {} translates {} of services, too: {}",
+            "chain {} of {} translates {} of services, too: {}{}",
             chain.name,
             whose(chain),
             count(taken.len(), "port"),
-            some(&taken)
+            some(&taken),
+            publisher.0
         ),
         cause.into(),
-        Some(advice(
-            "give the service or that other program (a container's published port?) another port",
-        )),
+        Some((publisher.1)(&taken)),
     );
+}
+
+/// Returns who translates ports of services, and what to do about it.
+fn publisher(by_docker: bool) -> (&'static str, fn(&BTreeSet<u16>) -> Fix) {
+    if by_docker {
+        ("; Docker publishes them for containers", other_port)
+    } else {
+        ("", |_| advice("give the service or that other program another port"))
+    }
 }
 
 /// Returns whether the chain was made after tcpgw's, if that is known: the table of tcpgw records the chains that

@@ -8,6 +8,7 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::holds::Holds;
 use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
+use super::super::mark_bits::MarkBits;
 use super::super::packet::{Interface, NeighbourMessage, NeighbourPacket, Packet, PacketStage};
 use super::chain::ChainContext;
 use super::firewall::effort;
@@ -146,7 +147,7 @@ type DroppingPlace = (FindingSeverity, bool, Option<u8>, String);
 fn walk_message(
     context: &ChainContext<'_>,
     link: &Interface,
-    (comes_in, mark): (bool, Option<u32>),
+    (comes_in, mark): (bool, MarkBits),
     message: NeighbourPacket,
 ) -> PacketVerdict {
     let at = |is_here: bool| is_here.then(|| link.clone());

@@ -1,17 +1,20 @@
 //! Check of chains that drop packets of clients on other interfaces only than those that lead to remote clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::{PacketVerdict, RulePlace};
+use super::super::mark_bits::MarkBits;
 use super::super::packet::Interface;
 use super::chain::{ChainContext, KINDS, is_probes};
-use super::samples::{BackendSample, PacketKind, Packets, other_outside, walk_all};
+use super::docker::{has_docker, is_of_docker};
+use super::samples::{BackendSample, PacketKind, Packets, of_link, other_outside, walk_all};
 use super::text::some;
 use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallBase, FirewallChain};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};
 
 /// Maximum number of interfaces that are checked.
 const MOST_LINKS: usize = 32;
@@ -26,7 +29,7 @@ pub(super) struct ForeignBaseChain<'a> {
     pub(super) chain: &'a FirewallChain,
     pub(super) base: FirewallBase,
     pub(super) family: Family,
-    pub(super) mark: Option<u32>,
+    pub(super) mark: MarkBits,
 }
 
 /// Reports packets that a chain surely drops if they come in by an interface other than the first for clients. If the
@@ -84,6 +87,57 @@ pub(super) fn judge(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], d
     }
 }
 
+/// Reports packets of containers in one of Docker's networks to backends in another one, which Docker's own rules drop: the
+/// containers are clients, too. What others drop between containers is intended.
+pub(super) fn judge_networks(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], diagnosis: &mut Diagnosis) {
+    if seen.base.hook != FirewallHook::Forward || !has_docker(seen.chains, seen.chain) {
+        return;
+    }
+    let ways = seen
+        .facts
+        .backend_routes
+        .iter()
+        .flat_map(|routes| routes.values())
+        .flatten();
+    let inside: BTreeSet<u32> = ways.filter(|way| way.gateway.is_none()).map(|way| way.index).collect();
+    let step = samples.len().div_ceil(MOST_SAMPLES).max(1);
+    let samples: Vec<&BackendSample<'_>> = samples.iter().step_by(step).collect();
+    let (mut names, mut places) = (Vec::new(), BTreeMap::new());
+    for link in inside
+        .iter()
+        .filter_map(|index| seen.facts.link(*index))
+        .take(MOST_LINKS)
+    {
+        let dropped: Vec<(SocketAddr, RulePlace)> = samples
+            .iter()
+            .filter_map(|sample| Some((sample.backend, seen.docker_ends(&of_link(link), sample)?)))
+            .collect();
+        if !dropped.is_empty() {
+            names.push(link.name.clone());
+            places.extend(dropped);
+        }
+    }
+    if names.is_empty() {
+        return;
+    }
+    let context = ChainContext {
+        facts: seen.facts,
+        chains: seen.chains,
+        chain: seen.chain,
+        base: seen.base,
+        family: seen.family,
+        reply: false,
+        later: false,
+        examined: samples.len(),
+        by: Some(some(&names)),
+    };
+    let places: Vec<(Option<SocketAddr>, RulePlace)> = places
+        .into_iter()
+        .map(|(backend, place)| (Some(backend), place))
+        .collect();
+    context.dropped(&places, "drops", FindingSeverity::Warning, diagnosis);
+}
+
 /// Returns whether an interface is an uplink of its own: packets from one of its addresses to remote networks leave by
 /// it.
 fn leads_far(facts: &CheapFacts, index: u32) -> bool {
@@ -97,6 +151,20 @@ fn leads_far(facts: &CheapFacts, index: u32) -> bool {
 }
 
 impl ForeignBaseChain<'_> {
+    /// Returns the rule of Docker that ends the first packets of clients that come in by an interface, to a backend.
+    fn docker_ends(&self, link: &Interface, sample: &BackendSample<'_>) -> Option<RulePlace> {
+        let kind = PacketKind {
+            family: self.family,
+            reply: false,
+            later: false,
+            data: false,
+            mark: self.mark,
+        };
+        let packets = Packets::by(self.facts, self.chain, self.base, kind, link, Some(sample));
+        let (fate, _) = walk_all(self.facts, self.chains, self.chain, (Some(sample), &packets));
+        place(fate).filter(|place| place.rule.is_some() && is_of_docker(self.chain, &place.chain))
+    }
+
     /// Returns the rule or policy that ends packets of clients that come in by an interface, to or from any backend.
     fn ends(&self, link: &Interface, reply: bool, later: bool, samples: &[BackendSample<'_>]) -> Option<RulePlace> {
         let kind = PacketKind {

@@ -5,13 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, FindingSeverity, advice, command};
+use super::docker::other_port;
 use super::text::{range_list, ranges, some};
 use tcpgw_core::diff::count;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_kernel::listeners::Listener;
 
 /// Number of ports from 1024 to 65535, from which masquerading chooses for a client port above 1023
 /// (`nf_nat_l4proto_unique_tuple`).
 const SNAT_PORTS: u32 = 64_512;
+/// Name of the program with which Docker listens on the ports that it publishes.
+const DOCKER_PROXY: &str = "docker-proxy";
 const NEARLY_ALL: u32 = 80;
 /// Percentage at which new connections fail: the kernel tries some 250 ports at random, and with one of a hundred
 /// free, one of twelve new connections finds none.
@@ -111,21 +115,34 @@ fn listeners(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(listeners) = diagnosis.known("programs that listen on ports of services", &facts.listeners) else {
         return;
     };
+    let covered = |listener: &Listener| {
+        let mut services = facts.cheap.services.services.iter();
+        services.any(|service| covers(service, listener.addr))
+    };
+    let of_docker = |(listener, process): &(Listener, Option<String>)| {
+        let is_proxy = process
+            .as_deref()
+            .is_some_and(|process| process.starts_with(DOCKER_PROXY));
+        (is_proxy && covered(listener)).then_some(listener.addr.port())
+    };
+    let published: BTreeSet<u16> = listeners.iter().filter_map(of_docker).collect();
     let hidden: Vec<String> = listeners
         .iter()
-        .filter(|(listener, _)| {
-            facts
-                .cheap
-                .services
-                .services
-                .iter()
-                .any(|service| covers(service, listener.addr))
-        })
+        .filter(|(listener, _)| covered(listener))
         .map(|(listener, process)| format!("{} on {}", process.as_deref().unwrap_or("a program"), listener.addr))
         .collect();
     if !hidden.is_empty() {
-        diagnosis.note(
+        let (docker, fix) = if published.is_empty() {
+            ("", None)
+        } else {
+            (
+                "; docker-proxy is there since Docker publishes the port, too",
+                Some(other_port(&published)),
+            )
+        };
+        diagnosis.found(
             "port-with-listener",
+            FindingSeverity::Note,
             format!(
                 "{} a port of a service: {}",
                 if hidden.len() == 1 {
@@ -135,7 +152,8 @@ fn listeners(facts: &Facts, diagnosis: &mut Diagnosis) {
                 },
                 some(&hidden)
             ),
-            "connections from outside go to the service; the program gets those of loopback only",
+            format!("connections from outside go to the service; the program gets those of loopback only{docker}"),
+            fix,
         );
     }
 }

@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, ServedClient};
 use super::super::judge::{ChainEffect, PacketVerdict, walk};
+use super::super::mark_bits::MarkBits;
 use super::super::packet::{Interface, Packet, PacketClient, PacketStage};
 use super::chain::is_probes;
 use super::forwarding::is_link_local;
+use super::marked::mark_before;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, RuleEffect};
@@ -110,7 +112,10 @@ impl Packets {
         base: FirewallBase,
         packets: impl IntoIterator<Item = Packet>,
     ) -> Self {
-        let packets = packets.into_iter().map(|packet| as_seen(facts, chain, base, packet));
+        let packets = packets.into_iter().map(|packet| {
+            let mark = mark_before(facts, base, &packet);
+            as_seen(facts, chain, base, Packet { mark, ..packet })
+        });
         let all: Vec<Option<Packet>> = packets.collect();
         Self {
             passes: all.iter().any(Option::is_none),
@@ -144,8 +149,8 @@ pub(super) struct PacketKind {
     pub(super) later: bool,
     /// Whether the packet carries data, of those that come later.
     pub(super) data: bool,
-    /// Mark of the packets, if it is known.
-    pub(super) mark: Option<u32>,
+    /// Mark of the packets.
+    pub(super) mark: MarkBits,
 }
 
 /// Walks a chain with each of the packets. The verdict is uncertain if it differs between interfaces.
@@ -363,21 +368,19 @@ fn near(facts: &CheapFacts, family: Family) -> Vec<Interface> {
         .collect()
 }
 
-/// Returns the mark of packets of services, if it is known: 0 if no rule or filter writes marks.
-pub(super) fn packet_mark(facts: &CheapFacts) -> Option<u32> {
-    let of_nft = facts.firewall.as_ref().ok()?.chains.iter();
-    let of_legacy = facts
-        .legacy
-        .as_ref()
-        .ok()?
-        .iter()
-        .chain(facts.legacy6.as_ref().ok()?.iter());
-    let writes = |chain: &FirewallChain| {
-        let mut effects = chain.rules.iter().flat_map(|rule| &rule.effects);
-        effects.any(|effect| matches!(effect, RuleEffect::PacketMark(_) | RuleEffect::RestoreMark))
+/// Returns the mark of packets of services: 0 if no rule or filter writes marks.
+pub(super) fn packet_mark(facts: &CheapFacts) -> MarkBits {
+    let (Ok(_), Ok(_), Ok(_), Ok(links)) = (&facts.firewall, &facts.legacy, &facts.legacy6, &facts.links) else {
+        return MarkBits::UNKNOWN;
     };
-    let classifies = facts.links.as_ref().ok()?.iter().any(|link| link.classifies);
-    (!classifies && !of_nft.chain(of_legacy).any(writes)).then_some(0)
+    let rules = facts.known_chains().flatten().flat_map(|chain| &chain.rules);
+    let mut effects = rules.flat_map(|rule| &rule.effects);
+    let writes = effects.any(|effect| matches!(effect, RuleEffect::PacketMark(_) | RuleEffect::RestoreMark));
+    if writes || links.iter().any(|link| link.classifies) {
+        MarkBits::UNKNOWN
+    } else {
+        MarkBits::ZERO
+    }
 }
 
 /// Returns a packet of a kind, from or to a client behind `outside`.

@@ -10,6 +10,7 @@ use super::super::facts::{CheapFacts, ServedClient};
 use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice};
 use super::super::holds::Holds;
 use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
+use super::super::mark_bits::MarkBits;
 use super::super::packet::Packet;
 use super::chain::{ChainContext, is_probes, sees};
 use super::firewall::{KINDS_AND_DATA, effort};
@@ -138,7 +139,7 @@ struct Seen<'a> {
     chains: &'a [FirewallChain],
     chain: &'a FirewallChain,
     base: FirewallBase,
-    mark: Option<u32>,
+    mark: MarkBits,
 }
 
 /// Drop of packets of a client, by a chain.

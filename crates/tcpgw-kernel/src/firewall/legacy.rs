@@ -28,7 +28,9 @@ pub enum LegacyError {
         source: io::Error,
     },
     /// Tables exist, and the program that reads them does not.
-    #[error("there are iptables-legacy tables ({tables}), and {program} is not installed to read them with")]
+    #[error(
+        "there are iptables-legacy tables ({tables}), and {program} is not installed to read them with (`apt-get install iptables`)"
+    )]
     Missing {
         /// Names of the tables.
         tables: String,
