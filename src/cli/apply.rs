@@ -192,6 +192,7 @@ fn signature(file: &FileArgument) -> ApplyNote {
         origin: remote::origin(file),
         known: since_boot(),
         store: None,
+        provider: None,
     }
 }
 

@@ -205,7 +205,7 @@ impl Others {
         if !waiting.is_empty() {
             let (services, names) = (count(waiting.len(), "service"), shown(&waiting));
             global.warn(&format!(
-                "{services} of the daemon's API, or that no provider defines, that the kernel does not hold: {names}; a daemon that starts serves \
+                "{services} of the daemon's API, of Docker's containers, or that no provider defines, that the kernel does not hold: {names}; a daemon that starts serves \
                  what is wanted of them"
             ));
         }
@@ -219,13 +219,26 @@ impl Others {
                 "{services} that no provider defines any more lose backends, or end"
             ));
         }
-        let pruned = self.pruned.iter().filter(|(owner, _)| *owner == Owner::Api);
-        let pruned: Vec<&str> = pruned.map(|(_, name)| &**name).collect();
-        if !pruned.is_empty() {
-            let names = shown(&pruned);
-            global.warn(&format!(
-                "a daemon that starts serves its API's services again: {names}; `tcpgw service rm NAME` removes them for good"
-            ));
+        for (of, whose, removal) in [
+            (
+                Owner::Api,
+                "its API's services",
+                "`tcpgw service rm NAME` removes them for good",
+            ),
+            (
+                Owner::Docker,
+                "services of Docker's containers",
+                "they end when their containers are removed",
+            ),
+        ] {
+            let pruned = self.pruned.iter().filter(|(owner, _)| *owner == of);
+            let pruned: Vec<&str> = pruned.map(|(_, name)| &**name).collect();
+            if !pruned.is_empty() {
+                let names = shown(&pruned);
+                global.warn(&format!(
+                    "a daemon that starts serves {whose} again: {names}; {removal}"
+                ));
+            }
         }
     }
 

@@ -19,6 +19,16 @@ pub struct ApplyNote {
     /// The daemon's store at that time; `None` in what an earlier build wrote, or who knows no store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreRevision>,
+    /// Name of the provider that asked for the last change, if it was neither the state file nor the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Box<str>>,
+}
+
+impl ApplyNote {
+    /// Returns the origin of the last change for people: a file, `-` for standard input, or the name of a provider.
+    pub fn shown_origin(&self) -> &str {
+        self.provider.as_deref().unwrap_or(&self.origin)
+    }
 }
 
 /// The end of a drain.

@@ -20,6 +20,7 @@ fn head() -> RecordHead {
             origin: "-".into(),
             known: Duration::from_secs(6),
             store: Some(StoreRevision::new(Path::new("/s.db"), 4)),
+            provider: None,
         }),
         deadlines: vec![Deadline {
             service: "a".into(),

@@ -64,9 +64,10 @@ fn when_and_whence<S: Serializer>(applied: &Option<Cow<'_, ApplyNote>>, serializ
         at: u64,
         origin: &'a str,
     }
-    let shown = applied
-        .as_deref()
-        .map(|ApplyNote { at, origin, .. }| Shown { at: *at, origin });
+    let shown = applied.as_deref().map(|applied| Shown {
+        at: applied.at,
+        origin: applied.shown_origin(),
+    });
     shown.serialize(serializer)
 }
 

@@ -288,6 +288,7 @@ fn services() -> ServicesView {
             origin: "/etc/state.json".into(),
             known: Duration::ZERO,
             store: None,
+            provider: None,
         }),
         ..ServicesView::default()
     }

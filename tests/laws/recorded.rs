@@ -31,6 +31,7 @@ fn applied() -> ApplyNote {
         origin: "api".into(),
         known: std::time::Duration::ZERO,
         store: None,
+        provider: None,
     }
 }
 

@@ -288,10 +288,9 @@ fn notes(out: &mut impl Write, status: &Status<'_>, format: StatusFormat) -> io:
     }
     match &status.applied {
         Some(applied) => {
-            let from = if applied.origin == "-" {
-                "standard input"
-            } else {
-                &applied.origin
+            let from = match applied.shown_origin() {
+                "-" => "standard input",
+                origin => origin,
             };
             writeln!(
                 out,

@@ -13,7 +13,7 @@ use tcpgw_core::container::ContainerBackend;
 use tcpgw_core::model::{Edits, Endpoint, Service, State};
 
 /// Cause of changes, for events.
-const CAUSE: &str = "Docker's containers";
+pub(super) const CAUSE: &str = "Docker's containers";
 
 /// The services of Docker's containers.
 #[derive(Debug, Default)]

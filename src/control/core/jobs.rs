@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::deploys::DeployProgress;
 use super::pending::PendingReply;
-use super::{Core, DaemonPhase, GRACE, Now};
+use super::{Core, DaemonPhase, GRACE, Now, docker};
 use crate::control::events::EventContent;
 use crate::control::job::Job;
 use crate::control::membership::{BackendVerdict, MembershipChange, Note, Probing};
@@ -12,6 +12,7 @@ use crate::control::request::Peer;
 use crate::reconcile::ReconcileReport;
 use crate::record::{ApplyNote, TeardownNote};
 use tcpgw_core::model::Endpoint;
+use tcpgw_core::owner::Owner;
 use tcpgw_kernel::conntrack::Pair;
 
 /// The job that runs.
@@ -257,9 +258,13 @@ impl Core {
         }
     }
 
-    /// Records that the kernel was changed now.
-    pub(super) fn changed(&mut self, now: Now) {
-        self.applied = Some(self.change_now(now));
+    /// Records that the kernel was changed now, for this cause.
+    pub(super) fn changed(&mut self, cause: &str, now: Now) {
+        let provider = (cause == docker::CAUSE).then(|| Owner::Docker.name().into());
+        self.applied = Some(ApplyNote {
+            provider,
+            ..self.change_now(now)
+        });
         self.due.record(now.instant);
     }
 
@@ -268,9 +273,10 @@ impl Core {
         let Some(applied) = &self.applied else { return };
         let origin = self.change_now(now).origin;
         if applied.origin != origin {
-            let at = applied.at;
+            let (at, provider) = (applied.at, applied.provider.clone());
             self.applied = Some(ApplyNote {
                 at,
+                provider,
                 origin,
                 known: now.boot,
                 store: Some(self.store_revision()),
@@ -286,6 +292,7 @@ impl Core {
             origin: origin.map_or_else(|| self.origin.clone(), |path| path.to_string_lossy().into_owned()),
             known: now.boot,
             store: Some(self.store_revision()),
+            provider: None,
         }
     }
 

@@ -124,6 +124,9 @@ impl Core {
         if let Some(why) = &report.rebuilt {
             tracing::warn!("the table was replaced: {why}");
         }
+        if report.transactions > 0 {
+            self.changed(&out.cause, now);
+        }
         let what = EventContent::Committed {
             cause: out.cause,
             elements: report.elements,
@@ -132,9 +135,6 @@ impl Core {
             forgotten: report.forgotten,
             micros: u64::try_from(at.saturating_duration_since(out.known).as_micros()).unwrap_or(u64::MAX),
         };
-        if report.transactions > 0 {
-            self.changed(now);
-        }
         if report.transactions > 0 || report.flushed > 0 {
             self.note(what, now);
         }

@@ -106,6 +106,7 @@ impl World {
             origin: self.file.path.to_str().unwrap().into(),
             known: self.clock.passed(),
             store: None,
+            provider: None,
         };
         let details = wanted.services.iter().map(|service| {
             let details = Details::new(Owner::File, service, service);
