@@ -5,6 +5,7 @@ peer.py serve NAME ADDRESS PORT   says NAME to everyone who connects, then echoe
 peer.py ask ADDRESS PORT NUMBER [SECONDS]   so many connections, one after another, each with so much patience
 peer.py keep-asking ADDRESS PORT... four at a time, to the ports in turn, until it is interrupted
 peer.py hold ADDRESS PORT NUMBER  so many connections that go on talking, until it is interrupted
+peer.py count ADDRESS PORT        one connection, and how many of the bytes that it sends come back, until it is interrupted
 
 Clients end with one line of JSON about what they saw. keep-asking writes such a line every half second, too, and hold a
 first line once all of its connections are there.
@@ -155,6 +156,26 @@ def hold(address, port, number):
     return {"alive": dict(sorted(alive.items())), "ended": dict(sorted(ended.items()))}
 
 
+def count(address, port):
+    sent = back = 0
+    trouble = ""
+    try:
+        with socket.create_connection((address, int(port)), timeout=PATIENCE) as talk:
+            lines = talk.makefile("rb")
+            lines.readline()
+            print(json.dumps({"connected": 1}), flush=True)
+            while not stopped.wait(0.02):
+                line = b"%999d\n" % sent
+                talk.sendall(line)
+                sent += len(line)
+                if lines.readline() != line:
+                    raise OSError("another answer")
+                back += len(line)
+    except OSError as error:
+        trouble = str(error)
+    return {"sent": sent, "back": back, "trouble": trouble}
+
+
 def run_all(threads):
     for thread in threads:
         thread.start()
@@ -167,7 +188,7 @@ def main(action, *arguments):
         serve(*arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    print(json.dumps({"ask": ask, "keep-asking": keep_asking, "hold": hold}[action](*arguments)))
+    print(json.dumps({"ask": ask, "keep-asking": keep_asking, "hold": hold, "count": count}[action](*arguments)))
 
 
 if __name__ == "__main__":
