@@ -52,8 +52,34 @@ pub struct FileClash {
 struct FileUse {
     name: String,
     path: PathBuf,
-    is_written: bool,
+    kind: FileUseKind,
     file: FileIdentity,
+}
+
+/// What is done with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileUseKind {
+    /// The daemon writes it.
+    Written,
+    /// The daemon serves clients there.
+    Served,
+    /// The daemon, or a program that it runs, reads it.
+    Read,
+    /// A program is given its name, if it is the name of a file.
+    Argument,
+}
+
+impl FileUse {
+    fn is_written(&self) -> bool {
+        matches!(self.kind, FileUseKind::Written | FileUseKind::Served)
+    }
+
+    /// Returns whether this use, with which the daemon writes a file, and the other one are of one file.
+    fn clashes_with(&self, other: &Self) -> bool {
+        // A program may be told where the socket is.
+        let is_told = self.kind == FileUseKind::Served && other.kind == FileUseKind::Argument && !other.path.is_file();
+        other.file.is(&self.file) && !is_told
+    }
 }
 
 /// Identity of a file: its path without links, and its device and inode if it exists.
@@ -83,11 +109,11 @@ impl FileIdentity {
 /// Fails with the first two uses of one file, when the daemon would write it.
 pub(super) fn check(places: Places<'_>, settings: &DaemonSettings, config: &Config) -> Result<(), FileClash> {
     let files = files(places, settings, config);
-    for (at, written) in files.iter().enumerate().filter(|(_, file)| file.is_written) {
+    for (at, written) in files.iter().enumerate().filter(|(_, file)| file.is_written()) {
         // Of two files that are both written, the first one is compared with the second one.
         let others = files.iter().enumerate();
-        let mut others = others.filter(|(other, file)| !file.is_written || *other > at);
-        if let Some((_, other)) = others.find(|(_, other)| other.file.is(&written.file)) {
+        let mut others = others.filter(|(other, file)| !file.is_written() || *other > at);
+        if let Some((_, other)) = others.find(|(_, other)| written.clashes_with(other)) {
             return Err(FileClash {
                 first: written.name.clone(),
                 second: other.name.clone(),
@@ -112,16 +138,16 @@ const FLOW_LOG: &str = "the flow log (daemon.flow_log)";
 /// Returns all files, those that the daemon writes first.
 fn files(places: Places<'_>, settings: &DaemonSettings, config: &Config) -> Vec<FileUse> {
     let mut files = Vec::new();
-    let mut add = |name: &str, path: &Path, is_written: bool| {
+    let mut add = |name: &str, path: &Path, kind: FileUseKind| {
         files.push(FileUse {
             name: name.to_owned(),
             path: path.to_owned(),
-            is_written,
+            kind,
             file: FileIdentity::of(path),
         });
     };
     if let Some(FlowLogTarget::File(path)) = &settings.flow_log {
-        add(FLOW_LOG, path, true);
+        add(FLOW_LOG, path, FileUseKind::Written);
     }
     for path in store::files_of(&settings.store) {
         let name = if path == settings.store {
@@ -129,7 +155,7 @@ fn files(places: Places<'_>, settings: &DaemonSettings, config: &Config) -> Vec<
         } else {
             "a file of the store (daemon.store)"
         };
-        add(name, &path, true);
+        add(name, &path, FileUseKind::Written);
     }
     let sockets = [
         ("daemon.socket", Some(&settings.socket)),
@@ -144,33 +170,54 @@ fn files(places: Places<'_>, settings: &DaemonSettings, config: &Config) -> Vec<
             } else {
                 "a file of the socket"
             };
-            add(&format!("{name} ({key})"), &path, true);
+            add(&format!("{name} ({key})"), &path, FileUseKind::Served);
         }
     }
     for path in copy::files_of(places.copy) {
-        add("the copy of the configuration", &path, true);
+        add("the copy of the configuration", &path, FileUseKind::Written);
     }
-    add("the configuration", places.configuration, false);
+    add("the configuration", places.configuration, FileUseKind::Read);
     // A start follows this one as soon as it exists.
     let state = settings.state.as_deref().unwrap_or(Path::new(DEFAULT_STATE));
-    add("the state file (daemon.state)", state, false);
+    add("the state file (daemon.state)", state, FileUseKind::Read);
     if let Some(addon) = &config.addon {
-        add("the file of credentials (addon.credentials)", &addon.credentials, false);
+        add(
+            "the file of credentials (addon.credentials)",
+            &addon.credentials,
+            FileUseKind::Read,
+        );
         for (name, path) in transport("addon", &addon.transport) {
-            add(&name, path, false);
+            add(&name, path, FileUseKind::Read);
         }
     }
     if let Some(web) = &config.web {
         if let Some(token) = &web.token {
-            add("the file of the token (web.token_file)", token, false);
+            add("the file of the token (web.token_file)", token, FileUseKind::Read);
         }
         for (name, path) in transport("web", &web.transport) {
-            add(&name, path, false);
+            add(&name, path, FileUseKind::Read);
         }
+    }
+    if let Some(docker) = &config.docker {
+        add(
+            "the engine's socket (docker.socket)",
+            docker.socket(),
+            FileUseKind::Read,
+        );
     }
     for hook in &config.hooks {
         for (what, path) in hook.files() {
-            add(&format!("{what} of the hook \"{}\"", hook.name), path, false);
+            add(
+                &format!("{what} of the hook \"{}\"", hook.name),
+                path,
+                FileUseKind::Read,
+            );
+        }
+        // A file that does not exist yet is one as soon as the daemon has written it.
+        let is_name = |path: &&Path| path.is_file() || path.is_absolute() && path.symlink_metadata().is_err();
+        for path in hook.arguments().map(Path::new).filter(is_name) {
+            let name = format!("an argument of the hook \"{}\" (run)", hook.name);
+            add(&name, path, FileUseKind::Argument);
         }
     }
     files

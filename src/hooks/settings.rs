@@ -269,6 +269,15 @@ impl HookSettings {
             }
         }
     }
+
+    /// Returns the arguments that the program is run with.
+    pub fn arguments(&self) -> impl Iterator<Item = &str> {
+        let arguments: &[String] = match &self.target {
+            HookTarget::Program(program) => &program.arguments,
+            HookTarget::Url(_) => &[],
+        };
+        arguments.iter().map(String::as_str)
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ impl Place {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let place = Self { directory };
-        for name in ["state.json", "cred.toml", "cert.pem", "key.pem", "token"] {
+        for name in ["state.json", "cred.toml", "cert.pem", "key.pem", "token", "hook.sh"] {
             fs::write(place.path(name), "kept").unwrap();
         }
         fs::create_dir(place.path("run")).unwrap();
@@ -41,7 +41,8 @@ impl Place {
              [web]\nlisten = '127.0.0.1:9464'\ntoken_file = {}\n{tls}\n\
              [addon]\nlisten = '127.0.0.1:9443'\nhost = 'gateway.example.com'\nports = '20000-20009'\ncredentials = {}\n{tls}\n\
              plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]\n\
-             [[hooks]]\non = ['backend_unhealthy']\nrun = [{}, 'argument']\n\
+             [docker]\nsocket = {}\n\
+             [[hooks]]\non = ['backend_unhealthy']\nrun = [{}, 'argument', {}, {}, {}]\n\
              [[hooks]]\non = ['backend_unhealthy']\nurl = 'https://hooks.example.com/'\nsecret_file = {}\nca_file = {}\n",
             at(flow_log),
             at(store),
@@ -50,7 +51,12 @@ impl Place {
             at("look.sock"),
             at("token"),
             at("cred.toml"),
+            at("docker.sock"),
             at("notify.sh"),
+            at("hook.sh"),
+            at("later.sh"),
+            // A program may be told where to reach the daemon.
+            at("tcpgw.sock"),
             at("hook.key"),
             at("authorities.pem"),
         );
@@ -92,6 +98,9 @@ fn a_file_that_the_daemon_writes_is_used_for_nothing_else() {
         ("tcpgw.sock.lock", "daemon.socket"),
         ("look.sock", "daemon.socket_readonly"),
         ("notify.sh", "the program of the hook \"notify.sh\""),
+        ("hook.sh", "an argument of the hook \"notify.sh\""),
+        ("later.sh", "an argument of the hook \"notify.sh\""),
+        ("docker.sock", "docker.socket"),
         ("hook.key", "secret_file"),
         ("authorities.pem", "ca_file"),
     ];
@@ -114,7 +123,7 @@ fn a_file_that_the_daemon_writes_is_used_for_nothing_else() {
     fs::write(place.path("config.toml"), text).unwrap();
     let told = place.given().load().unwrap_err().line();
     assert!(told.contains("the copy of the configuration"), "{told}");
-    for name in ["state.json", "cred.toml", "cert.pem", "key.pem", "token"] {
+    for name in ["state.json", "cred.toml", "cert.pem", "key.pem", "token", "hook.sh"] {
         assert_eq!(fs::read_to_string(place.path(name)).unwrap(), "kept");
     }
 }
@@ -171,4 +180,44 @@ fn a_reload_is_compared_with_the_paths_that_stay_in_use() {
     };
     place.write("flows.log", "db");
     given.load().unwrap_err();
+}
+
+/// The daemon would replace the engine's socket, or a script, by its own socket.
+#[test]
+fn a_socket_is_neither_the_one_of_the_engine_nor_what_a_hook_runs() {
+    let place = Place::new();
+    let load = |key: &str, name: &str, rest: &str| {
+        let path = place.path(name).display_for_test();
+        fs::write(
+            place.path("config.toml"),
+            format!(
+                "[daemon]\nstore = '{}'\n{key} = '{path}'\n{rest}",
+                place.path("db").display_for_test()
+            ),
+        )
+        .unwrap();
+        place.given().load().map(drop).map_err(|error| error.line())
+    };
+    let engine = format!("[docker]\nsocket = '{}'", place.path("docker.sock").display_for_test());
+    let _listens = std::os::unix::net::UnixListener::bind(place.path("s.sock")).unwrap();
+    symlink("docker.sock", place.path("link")).unwrap();
+    for key in ["socket", "socket_readonly"] {
+        for name in ["docker.sock", "link"] {
+            let told = load(key, name, &engine).unwrap_err();
+            assert!(told.contains("docker.socket") && told.contains(key), "{told}");
+        }
+        load(key, "s.sock", &engine).unwrap();
+        for (name, is_refused) in [("hook.sh", true), ("s.sock", false), ("none.sock", false)] {
+            let path = place.path(name).display_for_test();
+            let hook = format!("[[hooks]]\non = ['problem']\nrun = ['/bin/sh', '{path}']");
+            assert_eq!(load(key, name, &hook).is_err(), is_refused, "{key} {name}");
+        }
+    }
+    let usual = "[docker]".to_owned();
+    let text = format!(
+        "[daemon]\nsocket = '{}'\n{usual}",
+        super::super::docker::DEFAULT_DOCKER_SOCKET
+    );
+    fs::write(place.path("config.toml"), text).unwrap();
+    assert!(place.given().load().unwrap_err().line().contains("docker.socket"));
 }
