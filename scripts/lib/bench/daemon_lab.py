@@ -161,7 +161,7 @@ class Daemon:
                                f"content-length: {len(body)}\r\n\r\n".encode() + body)
             answer = b"".join(iter(lambda: connection.recv(1 << 20), b""))
         head, _, text = answer.partition(b"\r\n\r\n")
-        if b" 200 " not in head.split(b"\r\n")[0]:
+        if not head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")):
             raise Failed(f"{method} {path}: {answer[:1000].decode(errors='replace')}")
         return text
 
