@@ -16,15 +16,26 @@ use tcpgw_core::ruleset::name::SetName;
 /// First bytes of the file: its format and version.
 const MAGIC: &[u8; 8] = b"tcpgw-t1";
 
-/// Values of a set's counters by key.
-type CounterValues = Vec<(Vec<u8>, u64)>;
+/// Values of a set's counters by key, of the type `K`.
+type CounterValues<K> = Vec<(K, u64)>;
 
-#[derive(Serialize, Deserialize)]
+/// The ledger as it is written. Many services take too long to copy.
+#[derive(Serialize)]
+struct Written<'l> {
+    boot: &'l str,
+    table: Option<u64>,
+    bases: Vec<(String, CounterValues<&'l [u8]>)>,
+    services: &'l BTreeMap<Box<str>, ServiceTotals>,
+    ended: &'l BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
+}
+
+/// The ledger as it is read: the fields of [`Written`].
+#[derive(Deserialize)]
 struct Kept {
     /// Boot of the machine, without which the kernel's numbers mean nothing.
     boot: String,
     table: Option<u64>,
-    bases: Vec<(String, CounterValues)>,
+    bases: Vec<(String, CounterValues<Vec<u8>>)>,
     services: BTreeMap<Box<str>, ServiceTotals>,
     ended: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
 }
@@ -35,19 +46,19 @@ impl Ledger {
     /// # Errors
     /// Never fails: a ledger is text and numbers.
     pub fn encode(&self, boot: &str) -> serde_json::Result<Vec<u8>> {
-        let bases = |(set, bases): (&SetName, &BTreeMap<Box<[u8]>, u64>)| {
-            let bases = bases.iter().map(|(key, base)| (key.to_vec(), *base));
+        let bases = self.bases.iter().map(|(set, bases)| {
+            let bases = bases.iter().map(|(key, base)| (&**key, *base));
             (set.to_string(), bases.collect())
-        };
-        let kept = Kept {
-            boot: boot.into(),
+        });
+        let written = Written {
+            boot,
             table: self.table,
-            bases: self.bases.iter().map(bases).collect(),
-            services: self.services.clone(),
-            ended: self.ended.clone(),
+            bases: bases.collect(),
+            services: &self.services,
+            ended: &self.ended,
         };
         let mut bytes = MAGIC.to_vec();
-        serde_json::to_writer(&mut bytes, &kept)?;
+        serde_json::to_writer(&mut bytes, &written)?;
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         Ok(bytes)
     }
