@@ -128,6 +128,8 @@ pub struct StatusQuery {
     pub client: QueryClient,
     /// Totals that a daemon keeps.
     pub totals: Option<Arc<Totals>>,
+    /// Whether only flows are read, and none of the table's counters: drops are left out, and connections without totals.
+    pub flows_only: bool,
 }
 
 /// Facts about the gateway that are known before its flows and counters are read.
@@ -178,8 +180,11 @@ pub fn status<T>(
         query.client.pause(kernel, query.interval.saturating_sub(passed))?;
         time = kernel.now().saturating_duration_since(begin);
     }
-    let drops = counts(kernel, services, &places)?;
-    let connections = connections(kernel, services, &places)?;
+    let (mut drops, mut connections) = (DropCounts::default(), ConnectionCounts::default());
+    if !query.flows_only {
+        drops = counts(kernel, services, &places)?;
+        connections = connections_of(kernel, services, &places)?;
+    }
     each(kernel, services.mark, &wanted, |flow| {
         let place = tally.count(flow);
         if let (Some(place), Some(traffic)) = (place, &mut traffic) {
@@ -271,7 +276,7 @@ fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &BackendPlac
     Ok(counts)
 }
 
-fn connections(
+fn connections_of(
     kernel: &mut dyn Kernel,
     services: &ServicesView,
     places: &BackendPlaces,

@@ -19,6 +19,7 @@ use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
 use crate::traffic::totals::TotalsSource;
 use crate::view::snapshot::Snapshot;
+use crate::view::snapshot_parts::SnapshotParts;
 
 /// State that handlers share.
 #[derive(Clone)]
@@ -79,6 +80,14 @@ impl ApiState {
     }
 
     pub(super) async fn snapshot(&self) -> Result<Snapshot, ApiError> {
+        let parts = self.snapshot_parts().await?;
+        // Those of many services would delay the main loop, which this thread has, too.
+        let assembled = tokio::task::spawn_blocking(move || parts.assemble()).await;
+        assembled.map_err(|_| ApiError::failed("the thread that puts a snapshot together has died"))
+    }
+
+    /// Returns what of a snapshot is known at once.
+    pub(super) async fn snapshot_parts(&self) -> Result<SnapshotParts, ApiError> {
         self.ask(self.times.answer, DaemonRequest::Snapshot).await
     }
 

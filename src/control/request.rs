@@ -20,7 +20,7 @@ use crate::metrics::OwnMetrics;
 use crate::record::author;
 use crate::report::AnyReport;
 use crate::store::StoredService;
-use crate::view::snapshot::Snapshot;
+use crate::view::snapshot_parts::SnapshotParts;
 use tcpgw_core::model::{FlowMark, InputProblems, Service, Word as _};
 use tcpgw_core::problem::ProblemKind;
 
@@ -33,8 +33,8 @@ pub use self::services::{
 /// A query or an order.
 #[derive(Debug)]
 pub enum DaemonRequest {
-    /// Return the desired state and the present one, as far as the main loop knows them without a query of the kernel.
-    Snapshot(ReplySender<Snapshot>),
+    /// Return the parts of the desired state and the present one, as far as the main loop knows them without a query of the kernel.
+    Snapshot(ReplySender<SnapshotParts>),
     /// Replace the services of the API.
     Apply(Apply, ReplySender<Result<Applied, Refused>>),
     /// Return the events after the given position that are still kept, and a receiver of future ones.
@@ -84,7 +84,7 @@ pub enum DaemonRequest {
 #[derive(Debug, Clone, Default)]
 pub struct MetricsView {
     /// State of the daemon and its services.
-    pub snapshot: Snapshot,
+    pub parts: SnapshotParts,
     /// Plans of the add-on's services, by name.
     pub plans: BTreeMap<Box<str>, PlanName>,
     /// Counters of the daemon's own work.

@@ -237,14 +237,14 @@ impl TrafficSampler {
         if self.services.blocking_send(DaemonRequest::Snapshot(reply)).is_err() {
             return;
         }
-        if let Ok(snapshot) = answer.blocking_recv() {
+        if let Ok(parts) = answer.blocking_recv() {
+            if self.mark != parts.services.mark {
+                self.mark = parts.services.mark;
+                self.monitor = None;
+            }
             // From then on the changes of the kernel are told.
             if self.keeper.ledger().knows_nobody() {
-                self.keeper.ledger_mut().know(&snapshot.services.summary);
-            }
-            if self.mark != snapshot.services.mark {
-                self.mark = snapshot.services.mark;
-                self.monitor = None;
+                self.keeper.ledger_mut().know(&parts.assemble().services.summary);
             }
         }
     }

@@ -112,7 +112,7 @@ impl Overview<'_> {
         if let Some(kernel) = reading.kernel {
             values.push(("Open connections", html! { (units::count(flows.established)) }));
             values.push(("Handshakes under way", html! { (units::count(flows.handshake)) }));
-            if let Some((entries, limit)) = kernel.conntrack {
+            if let Some((entries, limit)) = kernel.read.conntrack {
                 values.push((
                     "Conntrack entries",
                     html! { (units::count(entries)) (meter(part(entries, limit))) },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::metrics::{BackendValues, KernelSample, NodeValues, Reading, ServiceSample, TotalsSample};
+use crate::metrics::{BackendValues, KernelRead, KernelSample, NodeValues, Reading, ServiceSample, TotalsSample};
 use crate::traffic::{BackendTotals, ServiceTotals, Totals};
 use crate::view::condition::ServiceCondition;
 use crate::view::status::LimitView;
@@ -79,8 +79,12 @@ fn reading(services: Vec<ServiceSample>) -> Reading {
             ..NodeValues::default()
         },
         kernel: Some(KernelSample {
+            read: KernelRead {
+                ended: Instant::now(),
+                at: Duration::from_millis(1_700_000_001_500),
+                conntrack: Some((65_536, 262_144)),
+            },
             source_ports_used: 0.25,
-            conntrack: Some((65_536, 262_144)),
         }),
         totals: Some(now.after(Some(&before))),
         backends: services.iter().map(|service| service.backends.len()).sum(),

@@ -66,19 +66,27 @@ fn kernel(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result
     let help = "Number of reads of the kernel for metrics; values of one read are shown for a second or longer";
     let mut begun = encoder.encode_descriptor("kernel_reads", help, None, MetricType::Counter)?;
     counter(&mut begun, reads.begun)?;
-    let help = "Number of reads of the kernel for metrics that failed: what they would have told is left out";
+    let help = "Number of reads of the kernel for metrics that failed: flows of the last one that did not are shown for two minutes";
     let mut failed = encoder.encode_descriptor("kernel_read_failures", help, None, MetricType::Counter)?;
     counter(&mut failed, reads.failed)?;
     let help = "Duration of the last read of the kernel for metrics";
     let mut took = encoder.encode_descriptor("kernel_read_duration_seconds", help, None, MetricType::Gauge)?;
     took.encode_gauge(&reads.took.as_secs_f64())?;
+    if let Some(at) = reading.totals.as_ref().and_then(|totals| totals.at) {
+        let help = "Time of the connections, packets, bytes and drops that are shown, in seconds since the Unix epoch";
+        let mut read = encoder.encode_descriptor("totals_timestamp_seconds", help, None, MetricType::Gauge)?;
+        read.encode_gauge(&at.as_secs_f64())?;
+    }
     let Some(kernel) = reading.kernel else {
         return Ok(());
     };
+    let help = "Time of the last read of the kernel for metrics that succeeded, in seconds since the Unix epoch: flows are of then";
+    let mut read = encoder.encode_descriptor("kernel_read_timestamp_seconds", help, None, MetricType::Gauge)?;
+    read.encode_gauge(&kernel.read.at.as_secs_f64())?;
     let help = "Largest fraction of its source ports that an address of the gateway uses towards one backend";
     let mut ports = encoder.encode_descriptor("source_ports_used_ratio", help, None, MetricType::Gauge)?;
     ports.encode_gauge(&kernel.source_ports_used)?;
-    let Some((entries, limit)) = kernel.conntrack else {
+    let Some((entries, limit)) = kernel.read.conntrack else {
         return Ok(());
     };
     let help = "Number of entries in conntrack, those of other programs included";

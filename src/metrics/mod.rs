@@ -14,7 +14,9 @@ mod totals;
 pub use self::histogram::Histogram;
 pub use self::own::OwnMetrics;
 pub use self::own_file::{KeptCounters, OwnFile};
-pub use self::reading::{BackendValues, KernelReads, KernelSample, NodeValues, Reading, ServiceSample, TotalsSample};
+pub use self::reading::{
+    BackendValues, KernelRead, KernelReads, KernelSample, NodeValues, Reading, ServiceSample, TotalsSample,
+};
 pub use self::text::{MOST_BACKENDS, MetricsFormat, MetricsScope, encode};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -81,10 +81,21 @@ impl From<&DaemonView> for NodeValues {
 }
 
 /// Values of the kernel that belong to no service.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KernelSample {
+    /// Read of these values, and of the services' flows.
+    pub read: KernelRead,
     /// Largest fraction of its source ports that a gateway address uses towards one backend.
     pub source_ports_used: f64,
+}
+
+/// A read of the kernel that has ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KernelRead {
+    /// Its end.
+    pub ended: Instant,
+    /// Its end, since the Unix epoch.
+    pub at: Duration,
     /// Entries of conntrack, and their maximum; `None`: conntrack is not loaded.
     pub conntrack: Option<(u64, u64)>,
 }
@@ -94,6 +105,8 @@ pub struct KernelSample {
 pub struct TotalsSample {
     /// The totals.
     pub totals: Arc<Totals>,
+    /// Time of the totals, since the Unix epoch; `None`: it is not known.
+    pub at: Option<Duration>,
     /// Whether packets and bytes are counted.
     pub counts_bytes: bool,
     /// Change since the sample before; `None`: there was none shortly before.
@@ -104,9 +117,20 @@ impl TotalsSample {
     /// Creates a sample. `is_accounted`: whether conntrack counts packets and bytes.
     pub fn new(totals: Arc<Totals>, is_accounted: bool) -> Self {
         Self {
+            at: None,
             counts_bytes: is_accounted && totals.counts_flows,
             totals,
             change: None,
+        }
+    }
+
+    /// Returns the sample with its time. `now` is the present time, `since_1970` the same since the Unix epoch.
+    #[must_use]
+    pub fn dated(self, now: Instant, since_1970: Duration) -> Self {
+        let age = self.totals.at.map(|at| now.saturating_duration_since(at));
+        Self {
+            at: age.map(|age| since_1970.saturating_sub(age)),
+            ..self
         }
     }
 
@@ -182,12 +206,10 @@ impl Reading {
         self.totals.as_ref().is_some_and(|totals| totals.change.is_none())
     }
 
-    /// Creates a reading from a status. `is_read`: whether the status has values of the kernel; `conntrack`: its entries and their
-    /// maximum.
+    /// Creates a reading from a status. `read`: the read that the status has values of; `None`: the kernel was not read.
     pub fn new(
         status: &Status<'_>,
-        is_read: bool,
-        conntrack: Option<(u64, u64)>,
+        read: Option<KernelRead>,
         plans: &BTreeMap<Box<str>, PlanName>,
         own: OwnMetrics,
     ) -> Self {
@@ -222,15 +244,34 @@ impl Reading {
             listed_problems: status.problems.clone(),
             node: status.daemon.map(NodeValues::from).unwrap_or_default(),
             own,
-            kernel: is_read.then(|| KernelSample {
+            kernel: read.map(|read| KernelSample {
+                read,
                 source_ports_used: used.fold(0.0, f64::max),
-                conntrack,
             }),
             totals: None,
             reads: KernelReads::default(),
             backends: services.iter().map(|service| service.backends.len()).sum(),
             services,
         }
+    }
+
+    /// Returns the reading with the values of the kernel of an earlier one. Services and backends that have come since have no flows.
+    #[must_use]
+    pub fn with_kernel_of(mut self, earlier: &Self) -> Self {
+        let place = |of: &ServiceSample| (of.name.clone(), of.port, of.addresses.clone());
+        let known: BTreeMap<_, &ServiceSample> = earlier.services.iter().map(|of| (place(of), of)).collect();
+        for service in &mut self.services {
+            let Some(known) = known.get(&place(service)) else {
+                continue;
+            };
+            service.flows = known.flows;
+            let flows: BTreeMap<SocketAddr, u64> = known.backends.iter().map(|of| (of.backend, of.flows)).collect();
+            for backend in &mut service.backends {
+                backend.flows = flows.get(&backend.backend).copied().unwrap_or(0);
+            }
+        }
+        self.kernel = earlier.kernel;
+        self
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::traffic::file::TotalsFile;
@@ -96,10 +96,17 @@ fn reading(services: Vec<ServiceSample>) -> Arc<Reading> {
         problems: BTreeMap::from([((Severity::Error, ProblemKind::NoActiveBackend), 3)]),
         own,
         kernel: Some(KernelSample {
+            read: KernelRead {
+                ended: Instant::now(),
+                at: Duration::from_millis(1_700_000_001_500),
+                conntrack: Some((7, 262_144)),
+            },
             source_ports_used: 0.25,
-            conntrack: Some((7, 262_144)),
         }),
-        totals: Some(TotalsSample::new(Arc::new(totals()), true)),
+        totals: Some(TotalsSample {
+            at: Some(Duration::from_millis(1_700_000_001_250)),
+            ..TotalsSample::new(Arc::new(totals()), true)
+        }),
         reads: KernelReads {
             begun: 5,
             failed: 1,

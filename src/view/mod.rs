@@ -13,6 +13,7 @@ pub mod pace;
 pub mod problems;
 pub mod rates;
 pub mod snapshot;
+pub mod snapshot_parts;
 pub mod status;
 pub mod tally;
 pub mod totals;

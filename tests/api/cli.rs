@@ -51,15 +51,7 @@ pub(crate) fn state(server: &Server, text: &str) -> String {
 #[test]
 fn status_healthz_and_doctor_agree_about_every_kind_of_problem() {
     let server = serves();
-    server
-        .shared
-        .lock()
-        .expect("whole")
-        .snapshot
-        .services
-        .summary
-        .services
-        .truncate(1);
+    server.shared.lock().expect("whole").snapshot.wanted.truncate(1);
     let tell = |problems: Vec<Problem>| {
         server.shared.lock().expect("whole").snapshot.daemon.problems = problems;
         let healthz = server.get("/v1/healthz");

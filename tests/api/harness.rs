@@ -14,12 +14,12 @@ use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, Resu
 use tcpgw::observe::ObserveError;
 use tcpgw::reconcile::Desired;
 use tcpgw::report::{AnyReport, ApplyReport, DiffReport};
-use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
+use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView};
+use tcpgw::view::snapshot_parts::{SnapshotParts, WantedService};
 use tcpgw::view::{ServicesView, TableView};
 use tcpgw_core::diff::ChangeCounts;
-use tcpgw_core::model::{FlowMark, State};
+use tcpgw_core::model::{FlowMark, Service, State};
 use tcpgw_core::problem::{Problem, ProblemKind};
-use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::{CtStatus, Flow, TcpState};
 use tcpgw_kernel::fake::{Fail, Fake, KernelCall};
 use tcpgw_kernel::{Kernel, KernelError, TableProperties};
@@ -60,7 +60,7 @@ pub(crate) struct Server {
 
 /// State of the daemon's loop, and the requests that it got.
 pub(crate) struct Told {
-    pub(crate) snapshot: Snapshot,
+    pub(crate) snapshot: SnapshotParts,
     pub(crate) events: Events,
     pub(crate) applies: Vec<Apply>,
     pub(crate) teardowns: usize,
@@ -284,7 +284,7 @@ pub(crate) fn flow(client: u16) -> Flow {
     }
 }
 
-fn snapshot() -> Snapshot {
+fn snapshot() -> SnapshotParts {
     let health = |state, reason: Option<&str>| HealthView {
         state,
         reason: reason.map(str::to_owned),
@@ -297,17 +297,25 @@ fn snapshot() -> Snapshot {
         flags: 6,
         owner: Some(77),
     };
-    Snapshot {
+    let services = state().services;
+    let providers = [("web", "api"), ("sick", "file")];
+    let provider = |service: &Arc<Service>| {
+        let of_it = providers.into_iter().find(|(name, _)| *name == &*service.name);
+        Some((Arc::clone(service), of_it?.1))
+    };
+    SnapshotParts {
+        providers: services.iter().filter_map(provider).collect(),
+        wanted: services.into_iter().map(WantedService::from).collect(),
+        ghosts: Vec::new(),
         services: ServicesView {
-            summary: Summary::from(&state()),
             table: Some(TableView::new(about, 3)),
             ..ServicesView::default()
         },
-        health: BTreeMap::from([
+        health: vec![
             (at("10.2.0.1:80"), health("healthy", None)),
             (at("10.2.0.2:80"), health("failing", Some("timed out"))),
             (at("10.2.0.3:80"), health("unhealthy", Some("refused"))),
-        ]),
+        ],
         unproven: BTreeSet::new(),
         drains: vec![DrainView {
             service: Some("web".into()),
@@ -331,9 +339,7 @@ fn snapshot() -> Snapshot {
             owns_table: true,
             torn_down: false,
         },
-        leaving: std::collections::BTreeSet::new(),
         unanswered: BTreeMap::from([("web".into(), 7)]),
-        providers: BTreeMap::from([("web".into(), "api"), ("sick".into(), "file")]),
         addon: BTreeMap::new(),
         apps: BTreeMap::new(),
     }

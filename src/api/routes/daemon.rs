@@ -55,7 +55,7 @@ pub(in crate::api) async fn healthz(State(shared): State<ApiState>, params: Para
         torn_down,
         problems,
         ..
-    } = shared.snapshot().await?.daemon;
+    } = shared.snapshot_parts().await?.daemon;
     let ok = problem::is_ok(&problems);
     let told = problem::few(&problems);
     let mut response = json(&json!({"ok": ok, "in_sync": in_sync, "torn_down": torn_down, "problems": told}));
@@ -67,7 +67,7 @@ pub(in crate::api) async fn healthz(State(shared): State<ApiState>, params: Para
 
 pub(in crate::api) async fn drains(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let known = shared.snapshot().await?;
+    let known = shared.snapshot_parts().await?;
     Ok(json(&json!({"drains": known.drains})))
 }
 

@@ -36,6 +36,7 @@ pub(in crate::api) async fn status(State(shared): State<ApiState>, params: Param
             interval,
             client: client.clone(),
             totals,
+            ..StatusQuery::default()
         };
         let sources = StatusSources {
             services: &known.services,
@@ -108,7 +109,7 @@ pub(in crate::api) async fn would_be_denied(
     let state = model::parse(&text).map_err(Refused::Invalid)?;
     drop((text, place));
     let summary = Summary::from(&state);
-    let mark = shared.snapshot().await?.services.mark;
+    let mark = shared.snapshot_parts().await?.services.mark;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
         let denied = count_denied(kernel, mark, &summary, None)?;
         Ok(observe::write_json(out, &denied)?)

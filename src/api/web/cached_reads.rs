@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::reader::processor_time;
+use super::kernel_reader::processor_time;
 
 /// Number of values that are kept.
 const MOST: usize = 256;

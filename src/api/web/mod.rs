@@ -8,6 +8,7 @@ mod actions;
 mod answers;
 mod cached_reads;
 mod handler;
+mod kernel_reader;
 mod live;
 mod pages;
 mod reader;

@@ -8,19 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use nix::time::{ClockId, clock_gettime};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
-use tokio::time::timeout;
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 
+use super::kernel_reader::KernelReader;
 use crate::api::asking;
-use crate::api::kernel_queries::OpenKernel;
 use crate::api::limits::Times;
 use crate::api::settings::ApiSettings;
 use crate::control::request::{DaemonRequest, MetricsView};
+use crate::date::since_1970;
 use crate::metrics::{KeptCounters, MetricsFormat, MetricsScope, OwnFile, OwnMetrics, Reading, TotalsSample, encode};
-use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
+use crate::observe;
 use crate::traffic::totals::TotalsSource;
-use crate::view::status::Status;
 
 /// Shortest time between two readings.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -35,12 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(4);
 pub(super) struct MetricsReader {
     requests: mpsc::Sender<DaemonRequest>,
     times: Times,
-    open: OpenKernel,
+    kernel: KernelReader,
     totals: Option<TotalsSource>,
     /// File of the daemon's own counters.
     file: OwnFile,
-    /// One read of the kernel at a time, also of those that were given up.
-    place: Arc<Semaphore>,
     /// One text is written at a time.
     writing: Arc<AsyncMutex<()>>,
     state: Mutex<ReaderState>,
@@ -76,10 +72,9 @@ impl MetricsReader {
         Self {
             requests,
             times: patient(settings.times),
-            open: settings.open,
+            kernel: KernelReader::new(settings.open),
             totals: settings.totals,
             file,
-            place: Arc::new(Semaphore::new(1)),
             writing: Arc::default(),
             state: Mutex::default(),
         }
@@ -133,16 +128,14 @@ impl MetricsReader {
     async fn read(&self) -> ReadingResult {
         let begun = Instant::now();
         let view = asking::ask(&self.requests, &self.times, self.times.answer, DaemonRequest::Metrics).await;
-        let (view, (reading, cost)) = match view {
-            Ok(view) => {
-                let view = Arc::new(view);
-                (Arc::clone(&view), self.read_with(view).await)
-            }
+        let view = match view {
+            Ok(view) => Arc::new(view),
             Err(error) => {
                 self.state().flight = None;
                 return Err(error.to_string());
             }
         };
+        let (totals, (reading, cost)) = tokio::join!(self.read_totals(), self.read_kernel(Arc::clone(&view)));
         let kept = self.keep(view.own.clone()).await;
         let mut state = self.state();
         state.flight = None;
@@ -151,15 +144,19 @@ impl MetricsReader {
         let reading = Arc::new(Reading {
             own,
             reads,
-            mark: view.snapshot.services.mark,
-            totals: reading.totals.map(|totals| totals.after(earlier)),
+            mark: view.parts.services.mark,
+            totals: totals.map(|totals| totals.after(earlier)),
             ..reading
         });
-        state.last = Some(ShownReading {
+        let shown = ShownReading {
             reading: Arc::clone(&reading),
             until: begun + cost.saturating_mul(REST).clamp(INTERVAL, MOST_REST),
             texts: BTreeMap::new(),
-        });
+        };
+        let former = state.last.replace(shown);
+        drop(state);
+        // Many services take milliseconds, which the main loop on this thread has not.
+        tokio::task::spawn_blocking(move || drop((view, former)));
         Ok(reading)
     }
 
@@ -174,33 +171,31 @@ impl MetricsReader {
         Ok(kept)
     }
 
-    /// Returns a reading, and the processor time that it took.
-    async fn read_with(&self, view: Arc<MetricsView>) -> (Reading, Duration) {
-        let place = Arc::clone(&self.place).try_acquire_owned();
-        let (open, totals) = (Arc::clone(&self.open), self.totals.clone());
-        let (of_kernel, begun) = (Arc::clone(&view), Instant::now());
+    /// Returns the totals, which do not depend on the other values of the kernel; `None`: nobody counts them.
+    async fn read_totals(&self) -> Option<TotalsSample> {
+        let totals = self.totals.clone()?;
+        let read = tokio::task::spawn_blocking(move || {
+            let counts_bytes = observe::noted().traffic == Some(true);
+            totals().map(|totals| TotalsSample::new(totals, counts_bytes).dated(Instant::now(), since_1970()))
+        });
+        read.await.unwrap_or_default()
+    }
+
+    /// Returns a reading without totals, and the processor time that it took. If the kernel cannot be read, or not in time, its values
+    /// are those that were read last, if that was not long ago.
+    async fn read_kernel(&self, view: Arc<MetricsView>) -> (Reading, Duration) {
+        let begun = Instant::now();
         self.file.read_begins();
-        let read = async move {
-            // The one before may hang in the kernel.
-            let place = place.map_err(|_| "the last read has not ended".to_owned())?;
-            let read = tokio::task::spawn_blocking(move || {
-                let _place = place;
-                let before = processor_time();
-                let reading = with_kernel(&open, totals.as_ref(), &of_kernel).map_err(|error| error.to_string())?;
-                Ok::<_, String>((reading, processor_time().saturating_sub(before)))
-            });
-            read.await
-                .map_err(|_| "the thread that reads the kernel has died".to_owned())?
-        };
-        let outcome = timeout(self.times.kernel, read).await;
-        let outcome = outcome.unwrap_or_else(|_| Err("the kernel has not answered in time".to_owned()));
+        let outcome = self.kernel.read(&view, self.times.kernel).await;
         self.file.read_ended(begun.elapsed(), outcome.is_err());
         match outcome {
             Ok((reading, cost)) => (reading, cost),
             Err(error) => {
                 tracing::debug!(error, "failed to read the kernel for metrics");
-                let without = tokio::task::spawn_blocking(move || without_kernel(&view)).await;
-                (without.unwrap_or_default(), Duration::ZERO)
+                let last = self.state().last.as_ref().map(|shown| Arc::clone(&shown.reading));
+                let kernel = self.kernel.clone();
+                let unread = tokio::task::spawn_blocking(move || kernel.unread(&view, last.as_deref(), Instant::now()));
+                (unread.await.unwrap_or_default(), Duration::ZERO)
             }
         }
     }
@@ -240,41 +235,4 @@ pub(super) fn patient(times: Times) -> Times {
         kernel: times.kernel.min(PATIENCE),
         ..times
     }
-}
-
-fn with_kernel(open: &OpenKernel, totals: Option<&TotalsSource>, view: &MetricsView) -> Result<Reading, ObserveError> {
-    let mut kernel = open()?;
-    let totals = totals.and_then(|totals| totals());
-    let query = StatusQuery {
-        totals: totals.clone(),
-        ..StatusQuery::default()
-    };
-    let tell = |status: &Status<'_>| {
-        let conntrack = observe::conntrack_entries();
-        let counts_bytes = observe::noted().traffic == Some(true);
-        Reading {
-            totals: totals.map(|totals| TotalsSample::new(totals, counts_bytes)),
-            ..Reading::new(status, true, conntrack, &view.plans, view.own.clone())
-        }
-    };
-    observe::status(&mut *kernel, sources(view), &query, tell)
-}
-
-fn without_kernel(view: &MetricsView) -> Reading {
-    let tell = |status: &Status<'_>| Reading::new(status, false, None, &view.plans, view.own.clone());
-    observe::unread(sources(view), tell)
-}
-
-fn sources(view: &MetricsView) -> StatusSources<'_> {
-    StatusSources {
-        services: &view.snapshot.services,
-        daemon: Some(&view.snapshot),
-        found: &[],
-        noted: observe::noted(),
-    }
-}
-
-/// Returns the processor time of this thread.
-pub(super) fn processor_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

@@ -1,5 +1,6 @@
 mod pages;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +9,6 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tcpgw_core::model::State;
-use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Kernel;
 use tcpgw_kernel::fake::Fake;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,7 +26,9 @@ use crate::control::storage::Query;
 use crate::doctor::{Diagnosis, RunningDaemon};
 use crate::observe::ObserveError;
 use crate::secrets::Owners;
+use crate::traffic::{BackendTotals, ServiceTotals, Totals};
 use crate::view::NoService;
+use crate::view::snapshot_parts::WantedService;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -65,8 +67,26 @@ fn view() -> MetricsView {
     let text = r#"{"version": 1, "services": [{"name": "a", "port": 2001, "limit": {"pps": 1000}, "backends": ["10.0.0.1:3000"]}]}"#;
     let state: State = tcpgw_core::model::parse(text.as_bytes()).unwrap();
     let mut view = MetricsView::default();
-    view.snapshot.services.summary = Summary::from(&state);
+    view.parts.providers = state.services.iter().map(|of| (Arc::clone(of), "file")).collect();
+    view.parts.wanted = state.services.into_iter().map(WantedService::from).collect();
     view
+}
+
+/// Totals with a connection.
+fn totals() -> Totals {
+    let backend = BackendTotals {
+        connections: 7,
+        ..BackendTotals::default()
+    };
+    let service = ServiceTotals {
+        backends: BTreeMap::from([("10.0.0.1:3000".parse().unwrap(), backend)]),
+        ..ServiceTotals::default()
+    };
+    Totals {
+        services: BTreeMap::from([("a".into(), service)]),
+        at: Some(Instant::now()),
+        ..Totals::default()
+    }
 }
 
 /// Answers as a daemon that serves `a`, has no deploys, and has no add-on.
@@ -132,6 +152,7 @@ async fn served(extra: &str, machine: Machine) -> Served {
     let settings = ApiSettings {
         open,
         times,
+        totals: Some(Arc::new(|| Some(Arc::new(totals())))),
         ..ApiSettings::default()
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -309,10 +330,22 @@ async fn what_is_known_without_the_kernel_is_shown_without_it() {
             "tcpgw_kernel_read_failures_total 1",
             "tcpgw_service_limit_packets_per_second{service=\"a\"} 1000",
             "tcpgw_service_backends{service=\"a\",state=\"healthy\"} 1",
+            "tcpgw_service_connections_total{service=\"a\"} 7",
+            "tcpgw_backend_connections_total{service=\"a\",backend=\"10.0.0.1:3000\"} 7",
         ] {
             assert!(answer.body.lines().any(|of| of == line), "{line}: {}", answer.body);
         }
-        for family in ["tcpgw_service_flows", "tcpgw_backend_flows", "tcpgw_source_ports"] {
+        assert!(
+            answer.body.contains("\ntcpgw_totals_timestamp_seconds "),
+            "{}",
+            answer.body
+        );
+        for family in [
+            "tcpgw_service_flows",
+            "tcpgw_backend_flows",
+            "tcpgw_source_ports",
+            "tcpgw_kernel_read_timestamp",
+        ] {
             assert!(!answer.body.contains(family), "{family}: {}", answer.body);
         }
     }

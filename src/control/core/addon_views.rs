@@ -33,9 +33,13 @@ impl Core {
 
     /// Returns the apps of those services that belong, or belonged, to the add-on.
     pub fn apps_of_services(&self, services: &BTreeSet<Name>) -> BTreeMap<Name, PlatformId> {
-        let known = services
-            .iter()
-            .filter_map(|service| Some((service.clone(), self.app_of_service(service)?.clone())));
+        self.apps_among(services)
+    }
+
+    /// Returns the apps of those of these services that belong, or belonged, to the add-on.
+    pub(super) fn apps_among<'n>(&self, services: impl IntoIterator<Item = &'n Name>) -> BTreeMap<Name, PlatformId> {
+        let services = services.into_iter();
+        let known = services.filter_map(|service| Some((service.clone(), self.app_of_service(service)?.clone())));
         known.collect()
     }
 

@@ -1,6 +1,7 @@
 //! Views of the daemon's state for the API.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::orphans::Orphan;
@@ -9,34 +10,38 @@ use crate::control::request::{After, BackendView, Followed, ListedService, Liste
 use crate::metrics::OwnMetrics;
 use crate::store::StoredService;
 use crate::view::ServicesView;
-use crate::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
+use crate::view::snapshot::{DaemonView, DrainView, HealthView};
+use crate::view::snapshot_parts::{SnapshotParts, WantedService};
 use tcpgw_core::drain::Drain;
 use tcpgw_core::health::{ProbeOutcome, UNKNOWN};
-use tcpgw_core::model::{Backend, BackendState, Endpoint, Service, Word as _};
+use tcpgw_core::model::{BackendState, Endpoint, Service, Word as _};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::ProblemKind;
-use tcpgw_core::summary::Summary;
 
 impl Core {
-    /// Returns a snapshot of the state, without a query of the kernel.
-    pub fn snapshot(&mut self, now: Now) -> Snapshot {
+    /// Returns the parts of a snapshot of the state, without a query of the kernel.
+    pub fn snapshot(&mut self, now: Now) -> SnapshotParts {
         self.tell_problems(now);
-        let shown: Vec<Service> = self.shown().collect();
-        let summary: Summary = shown.iter().collect();
-        let providers = self
-            .listed()
-            .map(|listed| (listed.service.name.clone(), listed.provider));
-        let names = shown.iter().map(|service| service.name.clone()).collect();
-        Snapshot {
+        let (wanted, serving) = (self.membership.wanted(), self.membership.serving());
+        let ghosts = serving.iter().filter(|(name, _)| !wanted.contains_key(*name));
+        let ghosts: Vec<Arc<Service>> = ghosts.map(|(_, service)| Arc::clone(service)).collect();
+        let names = wanted.keys().chain(ghosts.iter().map(|service| &service.name));
+        let wanted_services = wanted.iter().map(|(name, service)| WantedService {
+            service: Arc::clone(service),
+            served: serving.get(name).map(Arc::clone),
+        });
+        SnapshotParts {
+            wanted: wanted_services.collect(),
+            apps: self.apps_among(names),
+            ghosts,
             services: ServicesView {
-                summary,
                 table: self.table.clone(),
                 applied: self.applied.clone(),
                 mark: self.mark(),
                 configured: self.mark(),
                 ..ServicesView::default()
             },
-            health: self.health_views(),
+            health: self.health_views().collect(),
             unproven: self
                 .membership
                 .unproven()
@@ -44,18 +49,19 @@ impl Core {
                 .collect(),
             drains: self.drains(now),
             daemon: self.daemon(),
-            leaving: self.leaving(),
             unanswered: self.unanswered().clone(),
-            providers: providers.collect(),
+            providers: self
+                .provided()
+                .map(|(service, provider)| (Arc::clone(service), provider))
+                .collect(),
             addon: self.addon_states(),
-            apps: self.apps_of_services(&names),
         }
     }
 
     /// Returns what metrics show of the daemon, without a query of the kernel.
     pub fn metrics(&mut self, now: Now) -> MetricsView {
         MetricsView {
-            snapshot: self.snapshot(now),
+            parts: self.snapshot(now),
             plans: self.addon_plans(),
             own: self.own.clone(),
         }
@@ -64,12 +70,6 @@ impl Core {
     /// Returns the counters of the daemon's own work.
     pub fn own_metrics(&mut self) -> &mut OwnMetrics {
         &mut self.own
-    }
-
-    fn leaving(&self) -> std::collections::BTreeSet<Box<str>> {
-        let serving = self.membership.serving().keys();
-        let leaving = serving.filter(|name| !self.membership.wanted().contains_key(*name));
-        leaving.cloned().collect()
     }
 
     /// Returns the services of all providers, by name.
@@ -91,6 +91,18 @@ impl Core {
         let listed = of_file.chain(of_docker);
         let listed = listed.chain(self.api.stored().map(listed_api)).chain(orphans);
         listed.map(|listed| self.with_reasons(listed))
+    }
+
+    /// Returns the services of all providers, each with the provider's name.
+    fn provided(&self) -> impl Iterator<Item = (&Arc<Service>, &'static str)> {
+        let of_file = self.file.iter().flat_map(|file| &file.services);
+        let of_file = of_file.map(|service| (service, Provider::File.name()));
+        let of_docker = self.docker.services();
+        let of_docker = of_docker.map(|service| (service, Provider::Docker.name()));
+        let of_api = self.api.stored().map(|stored| (&stored.service, Provider::Api.name()));
+        let orphans = self.orphans.iter();
+        let orphans = orphans.map(|orphan| (&orphan.service, Owner::Orphan.name()));
+        of_file.chain(of_docker).chain(of_api).chain(orphans)
     }
 
     fn with_reasons(&self, listed: ListedService) -> ListedService {
@@ -190,55 +202,19 @@ impl Core {
         }
     }
 
-    /// Returns the services for display: a desired backend that gets no new connections is shown as desired, with its
-    /// health.
-    fn shown(&self) -> impl Iterator<Item = Service> + '_ {
-        let wanted = self.membership.wanted();
-        let ghosts = self
-            .membership
-            .serving()
-            .values()
-            .filter(|service| !wanted.contains_key(&service.name));
-        let ghosts = ghosts.map(|service| Service::clone(service));
-        let there = wanted.values().map(|service| {
-            let told = self.membership.serving().get(&service.name);
-            let active = |backend: &&Backend| backend.state == BackendState::Active;
-            let mut backends: Vec<Backend> = service.backends.iter().filter(active).copied().collect();
-            for backend in told.iter().flat_map(|told| &told.backends) {
-                if !backends.iter().any(|known| known.endpoint == backend.endpoint) {
-                    backends.push(*backend);
-                }
-            }
-            backends.sort_unstable_by_key(|backend| backend.endpoint);
-            Service {
-                backends,
-                ..Service::clone(service)
-            }
-        });
-        ghosts.chain(there)
-    }
-
-    fn health_views(&self) -> BTreeMap<std::net::SocketAddr, HealthView> {
-        let wanted = self.membership.wanted().values().flat_map(|service| &service.backends);
-        // Draining backends are probed until they are removed.
-        let leaving = self
-            .membership
-            .draining_backends()
-            .iter()
-            .map(|leaving| &leaving.backend);
-        let views = wanted.chain(leaving).filter_map(|backend| {
-            let at = backend.endpoint.into();
-            let view = self.health.get(at)?;
-            Some((
-                at,
-                HealthView {
-                    state: view.state.name(),
-                    reason: reason(view.last),
-                    since: self.since.get(&at).copied().unwrap_or(self.started.as_secs()),
-                },
-            ))
-        });
-        views.collect()
+    /// Returns the results of probes, in order of endpoint.
+    fn health_views(&self) -> impl Iterator<Item = (SocketAddr, HealthView)> + '_ {
+        let mut since = self.since.iter().peekable();
+        self.health.iter().map(move |(at, view)| {
+            while since.next_if(|(of, _)| **of < at).is_some() {}
+            let since = since.peek().filter(|(of, _)| **of == at);
+            let view = HealthView {
+                state: view.state.name(),
+                reason: reason(view.last),
+                since: since.map_or(self.started.as_secs(), |(_, since)| **since),
+            };
+            (at, view)
+        })
     }
 
     fn drains(&self, now: Now) -> Vec<DrainView> {

@@ -258,7 +258,7 @@ fn answers_are_as_described() {
 #[test]
 fn a_gateway_without_anything_is_described_too() {
     let server = serves();
-    server.shared.lock().expect("whole").snapshot = tcpgw::view::snapshot::Snapshot::default();
+    server.shared.lock().expect("whole").snapshot = tcpgw::view::snapshot_parts::SnapshotParts::default();
     for path in ["/v1/status", "/v1/flows", "/v1/daemon", "/v1/drains"] {
         check(path, "get", 200, &server.get(path));
     }
