@@ -146,7 +146,7 @@ pub(in crate::api) async fn serve<H: Handler>(
             tokio::select! {
                 () = served => {}
                 () = seat.displaced() => {
-                    tracing::debug!(%from, "a connection to {} that asked nothing was closed for another address", H::NAME);
+                    tracing::debug!(%from, "a connection to {} that asked nothing was closed for another one", H::NAME);
                 }
             }
             drop(seat);

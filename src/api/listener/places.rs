@@ -36,6 +36,8 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const PROGRESS_OF_FEW: Duration = Duration::from_secs(12);
 /// Time without a request after which a connection may be closed for one of a client that has fewer.
 const SILENCE: Duration = Duration::from_secs(1);
+/// Time like [`SILENCE`] for a connection of the same client. A request that is sent at once has come by then.
+const OWN_SILENCE: Duration = Duration::from_millis(100);
 
 /// The seats and places of a listener, of all clients together.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(in crate::api) struct ConnectionPlaces {
     seat_share: usize,
     patience: Duration,
     silence: Duration,
+    /// Time without a request after which a connection may be closed for another one of the same client; `None`: it is not.
+    own_silence: Option<Duration>,
     taken: Mutex<TakenPlaces>,
     left: Notify,
 }
@@ -113,8 +117,18 @@ impl ConnectionPlaces {
             seat_share: (seats - seats / 4).max(1),
             patience: if seats < SEATS { PROGRESS_OF_FEW } else { PROGRESS },
             silence: SILENCE,
+            own_silence: None,
             taken: Mutex::default(),
             left: Notify::new(),
+        }
+    }
+
+    /// Returns the places, where a client that has its share gets more in exchange for its own connections that ask nothing: several
+    /// users share its address. A platform, in contrast, may open many connections before it sends.
+    pub(in crate::api) fn of_shared_addresses(self) -> Self {
+        Self {
+            own_silence: Some(OWN_SILENCE),
+            ..self
         }
     }
 
@@ -151,14 +165,21 @@ impl ConnectionPlaces {
         let own = taken.seats_of(client);
         // Until then something may change for a client that is being answered.
         let until = taken.progress_of(client).map(|progress| progress + self.patience);
-        let waits_for_own = || match until {
-            Some(until) if until > now => Admission::Until(until),
-            _ => Admission::Stalled,
+        let waits_for_own = |taken: &mut TakenPlaces| {
+            let own_silence = self
+                .own_silence
+                .map(|silence| taken.displace_own_seat(client, now, silence));
+            match (own_silence, until) {
+                (Some(Displaced::Told), _) => Admission::Full,
+                (Some(Displaced::Later(at)), _) => Admission::Until(at),
+                (_, Some(until)) if until > now => Admission::Until(until),
+                _ => Admission::Stalled,
+            }
         };
         if taken.seats() < self.seats {
             let share = if is_proxy { self.seats } else { self.seat_share };
             if own >= share {
-                return waits_for_own();
+                return waits_for_own(&mut taken);
             }
             let most_places = if is_proxy { PLACES } else { PLACE_SHARE };
             let (number, displaced) = taken.sit(client, most_places, now);
@@ -170,7 +191,7 @@ impl ConnectionPlaces {
         match taken.displace_seat(client, now, self.silence) {
             Displaced::Later(at) => Admission::Until(at),
             // The clients with most connections keep others in the backlog.
-            Displaced::Nobody if own > 0 && taken.is_among_largest(own) => waits_for_own(),
+            Displaced::Nobody if own > 0 && taken.is_among_largest(own) => waits_for_own(&mut taken),
             Displaced::Told | Displaced::Nobody => Admission::Full,
         }
     }
@@ -195,17 +216,23 @@ impl Seat {
             if now >= end {
                 return None;
             }
-            let displaced = self
-                .all
-                .taken()
-                .displace_place(self.client, now, self.all.silence, PLACES);
-            let until = match displaced {
+            let until = match self.displace_place(now) {
                 Displaced::Later(at) => at.min(end),
                 Displaced::Told | Displaced::Nobody => end.min(now + self.all.silence),
             };
             if let Ok(Ok(())) = timeout_at(until, &mut waiting.given).await {
                 return Some(self.new_place());
             }
+        }
+    }
+
+    /// Tells a silent connection to leave its place, one of another client or, if the client has its share, of its own.
+    fn displace_place(&self, now: Instant) -> Displaced {
+        let mut taken = self.all.taken();
+        let displaced = taken.displace_place(self.client, now, self.all.silence, PLACES);
+        match (displaced, self.all.own_silence) {
+            (Displaced::Nobody, Some(silence)) => taken.displace_own_place(self.client, now, silence),
+            (displaced, _) => displaced,
         }
     }
 
@@ -217,7 +244,7 @@ impl Seat {
         }
     }
 
-    /// Waits until the connection is to be closed, for one of a client that has fewer.
+    /// Waits until the connection is to be closed for another one.
     pub(in crate::api) async fn displaced(&self) {
         self.displaced.notified().await;
     }
@@ -436,6 +463,49 @@ mod tests {
         assert!(timeout(SHORT, seats[0].displaced()).await.is_err());
         // A client that has no more than the newcomer is left alone.
         assert!(timeout(SHORT, other.displaced()).await.is_err());
+    }
+
+    /// Where several users share an address, connections that ask nothing make room for others from there, the longest silent one first.
+    #[tokio::test]
+    async fn silent_connections_make_room_for_others_of_their_address() {
+        let places = ConnectionPlaces::within(1024).of_shared_addresses();
+        let places = Arc::new(ConnectionPlaces {
+            own_silence: Some(SHORT),
+            ..places
+        });
+        let share = places.seat_share;
+        let seats = taken(&places, visitor(1), share).await;
+        // The first two are being answered.
+        seats[..2].iter().for_each(Seat::asked);
+        tokio::time::sleep(SHORT * 2).await;
+        let (told, all) = (seats[2].displaced(), Arc::clone(&places));
+        let waiting = tokio::spawn(async move { all.seat(visitor(1)).await });
+        timeout(LONG, told).await.expect("it is told to leave");
+        for other in [0, 1, 3] {
+            assert!(timeout(SHORT, seats[other].displaced()).await.is_err(), "{other}");
+        }
+        let mut seats = seats;
+        drop(seats.remove(2));
+        let newcomer = timeout(LONG, waiting).await.unwrap().unwrap().expect("a seat");
+        // All that ask nothing have sent their first bytes, and hold all places of their address.
+        newcomer.asked();
+        let mut held = Vec::new();
+        for seat in &seats[2..2 + PLACE_SHARE] {
+            held.push(seat.place(LONG).await.unwrap());
+        }
+        tokio::time::sleep(SHORT * 2).await;
+        let place = newcomer.place(LONG);
+        tokio::pin!(place);
+        assert!(timeout(SHORT, &mut place).await.is_err());
+        timeout(LONG, seats[2].displaced()).await.expect("it is told to leave");
+        drop(held.remove(0));
+        assert!(timeout(LONG, place).await.unwrap().is_some());
+        // Where all are being answered, none makes room.
+        seats.iter().for_each(Seat::asked);
+        assert!(matches!(
+            places.admit(visitor(1), Instant::now() + LONG),
+            Admission::Stalled
+        ));
     }
 
     /// A place that is given to a connection that does not wait any more is free again.

@@ -46,7 +46,8 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) {
     let times = settings.times;
-    let places = ConnectionPlaces::within(open_files().min(FILES));
+    // Prometheus shares the address of this machine with every user of it.
+    let places = ConnectionPlaces::within(open_files().min(FILES)).of_shared_addresses();
     let (ending, ends) = watch::channel(false);
     let handler = Arc::new(WebHandler::new(requests, &settings, file, sites.clone(), ends));
     let stop = async {

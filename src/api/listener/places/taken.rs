@@ -92,6 +92,16 @@ impl Scarce {
     }
 }
 
+impl ClientShare {
+    /// Returns the connection that has asked nothing for longest, and since when.
+    fn longest_silent(&self, scarce: Scarce) -> Option<(Instant, u64)> {
+        let silent = self.silent.iter();
+        silent
+            .filter_map(|(number, silent)| Some((scarce.since(silent)?, *number)))
+            .min()
+    }
+}
+
 impl Silent {
     pub(super) fn since(since: Instant, displaced: &Arc<Notify>) -> Self {
         Self {
@@ -247,6 +257,38 @@ impl TakenPlaces {
         self.displace(client, now, silence, Scarce::Places, own)
     }
 
+    /// Tells the connection of this client to leave that has asked nothing for longest, if it was silent for so long: in favour of
+    /// another seat of the same client.
+    pub(super) fn displace_own_seat(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
+        self.displace_own(client, now, silence, Scarce::Seats)
+    }
+
+    /// Tells a silent connection of this client to leave its place as [`Self::displace_own_seat`] does for a seat, if the client has its
+    /// share of places.
+    pub(super) fn displace_own_place(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
+        let own = self.clients.get(&client);
+        if own.is_none_or(|share| share.places < share.most_places) {
+            return Displaced::Nobody;
+        }
+        self.displace_own(client, now, silence, Scarce::Places)
+    }
+
+    fn displace_own(&mut self, client: ClientAddress, now: Instant, silence: Duration, scarce: Scarce) -> Displaced {
+        let Some(share) = self.clients.get_mut(&client) else {
+            return Displaced::Nobody;
+        };
+        let Some((begin, number)) = share.longest_silent(scarce) else {
+            return Displaced::Nobody;
+        };
+        if now.saturating_duration_since(begin) < silence {
+            return Displaced::Later(begin + silence);
+        }
+        if let Some(silent) = share.silent.remove(&number) {
+            silent.displaced.notify_one();
+        }
+        Displaced::Told
+    }
+
     /// Tells a silent connection to leave, in favour of a client that has `own` of the scarce resource.
     fn displace(
         &mut self,
@@ -263,11 +305,9 @@ impl TakenPlaces {
             .iter()
             .filter(|(of, share)| **of != client && scarce.size(share) > own + 1)
         {
-            let silent = share.silent.iter();
-            let oldest = silent
-                .filter_map(|(number, silent)| Some((scarce.since(silent)?, *number)))
-                .min();
-            let Some((begin, number)) = oldest else { continue };
+            let Some((begin, number)) = share.longest_silent(scarce) else {
+                continue;
+            };
             if now.saturating_duration_since(begin) < silence {
                 later = Some(later.map_or(begin + silence, |later| later.min(begin + silence)));
             } else if first.is_none_or(|(most, ..)| scarce.size(share) > most) {
