@@ -353,10 +353,10 @@ impl Client {
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
-        let Ok(Envelope { error: told }) = serde_json::from_slice::<Envelope>(body) else {
+        let Ok(Envelope { error: refusal }) = serde_json::from_slice::<Envelope>(body) else {
             return self.failed(&format!("it answered with {status}"));
         };
-        if let Some(mut problems) = told.problems {
+        if let Some(mut problems) = refusal.problems {
             for text in problems
                 .as_array_mut()
                 .into_iter()
@@ -369,15 +369,15 @@ impl Client {
                     }
                 }
             }
-            let problems = serde_json::json!({"problems": problems, "more": told.more});
+            let problems = serde_json::json!({"problems": problems, "more": refusal.more});
             if let Ok(problems) = serde_json::from_value(problems) {
                 return ClientError::Invalid(problems);
             }
         }
         ClientError::Refused {
             status: status.as_u16(),
-            code: told.code,
-            message: tcpgw_core::escape::text(&told.message),
+            code: refusal.code,
+            message: tcpgw_core::escape::text(&refusal.message),
         }
     }
 }

@@ -175,10 +175,10 @@ async fn serve_in(lane: Lane, stream: UnixStream, admitted: Admitted, times: Tim
     };
     let service = service_fn(move |request: Request<Incoming>| {
         let is_health = request.method() == Method::GET && request.uri().path() == HEALTH;
-        let told = is_health.then(|| admitted.call(request));
+        let health = is_health.then(|| admitted.call(request));
         async {
-            let response = match told {
-                Some(told) => told.await?,
+            let response = match health {
+                Some(health) => health.await?,
                 None => ApiError::busy("there are too many connections already").into_response(),
             };
             Ok::<_, std::convert::Infallible>(closing(response))

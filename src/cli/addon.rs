@@ -104,7 +104,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Check(arguments) => check::run(global, arguments),
         Command::Show(app) => {
             let resource = resource(global, app)?;
-            show_answer(global, &resource, || print(&shown(&resource)))
+            show_answer(global, &resource, || print(&resource_text(&resource)))
         }
     }
 }
@@ -241,7 +241,7 @@ fn ports(usage: &PortUse) -> String {
     text
 }
 
-fn shown(resource: &ResourceView) -> String {
+fn resource_text(resource: &ResourceView) -> String {
     let mut text = format!("{}: {}\n", escape::text(resource.app.as_str()), in_words(resource));
     for (field, value) in [
         ("service", escape::text(&resource.service)),

@@ -96,9 +96,9 @@ pub(super) fn show(
     for change in &changes.services {
         let _ = writeln!(text, "{change}");
     }
-    let told: u64 = changes.services.iter().map(|change| change.flows).sum();
-    if flows > told {
-        let stale = count(flows - told, "stale flow");
+    let listed: u64 = changes.services.iter().map(|change| change.flows).sum();
+    if flows > listed {
+        let stale = count(flows - listed, "stale flow");
         let _ = writeln!(text, "! {stale} of earlier backends will be flushed");
     }
     match (known.protects(), desired.ruleset.protects()) {

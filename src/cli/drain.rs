@@ -60,7 +60,7 @@ pub(super) fn drain(global: &Global, arguments: &DrainArguments) -> Outcome {
         time.as_ref().map(|time| time as _),
     )?;
     if !arguments.wait {
-        return told(global, &arguments.chosen, &edited, "draining");
+        return print_edit(global, &arguments.chosen, &edited, "draining");
     }
     let service = &arguments.chosen.service;
     wait_for(global, &daemon, service, WaitCondition::Drained, arguments.timeout)
@@ -70,7 +70,7 @@ pub(super) fn undrain(global: &Global, arguments: &UndrainArguments) -> Outcome 
     let daemon = global.must_daemon(ORDERS)?;
     let edited = order(&daemon, &arguments.chosen, "/undrain", None)?;
     let state = if edited.changed { "active again" } else { "active" };
-    told(global, &arguments.chosen, &edited, state)
+    print_edit(global, &arguments.chosen, &edited, state)
 }
 
 fn order(
@@ -87,7 +87,7 @@ fn order(
     answer.map_err(of_service(&chosen.service))
 }
 
-fn told(global: &Global, chosen: &Chosen, edited: &AnswerWithJson<EditAnswer>, state: &str) -> Outcome {
+fn print_edit(global: &Global, chosen: &Chosen, edited: &AnswerWithJson<EditAnswer>, state: &str) -> Outcome {
     edited.warnings.iter().for_each(|warning| global.warn(warning));
     match global.output {
         OutputFormat::Json => print_json(edited)?,

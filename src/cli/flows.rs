@@ -95,8 +95,8 @@ fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), F
     let mut table = FlowTable::new(out, global.extent());
     let mut hints: Vec<Hint> = Vec::new();
     answer.lines(false, |line| {
-        if let Some(told) = line.strip_prefix(b"\"hints\": ") {
-            hints = daemon.understand(told.strip_suffix(b",").unwrap_or(told))?;
+        if let Some(text) = line.strip_prefix(b"\"hints\": ") {
+            hints = daemon.understand(text.strip_suffix(b",").unwrap_or(text))?;
             table.begin(&hints).map_err(failed)?;
         } else if line.starts_with(b"{\"") {
             let flow: FlowView<'_> = daemon.understand(line.strip_suffix(b",").unwrap_or(line))?;

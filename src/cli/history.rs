@@ -168,7 +168,11 @@ fn fields(path: &str, old: &Map<String, Value>, new: &Map<String, Value>, change
             (Some(Value::Array(before)), Some(Value::Array(after))) => {
                 changes.push(format!("{path} {}", items(before, after)));
             }
-            _ => changes.push(format!("{path} {} -> {}", shown(*before), shown(*after))),
+            _ => changes.push(format!(
+                "{path} {} -> {}",
+                value_or_default(*before),
+                value_or_default(*after)
+            )),
         }
     }
 }
@@ -190,7 +194,7 @@ fn items(old: &[Value], new: &[Value]) -> String {
     }
 }
 
-fn shown(value: Option<&Value>) -> String {
+fn value_or_default(value: Option<&Value>) -> String {
     value.map_or_else(|| "default".into(), fields::plain)
 }
 

@@ -76,14 +76,14 @@ pub(super) fn read(
         Some(_) | None => None,
     });
     let of_others: Vec<(Owner, AdoptedService)> = of_others.collect();
-    let said = last
+    let defined_by_api = last
         .iter()
         .flat_map(|last| said_through_api(last, &of_others, &not_held, &boot_id()));
     // A suspended service, or one that is held back, is not complete in the kernel.
-    let said = said.map(|service| (service.name.clone(), Service::clone(service)));
-    let said: BTreeMap<Box<str>, Service> = said.collect();
+    let defined_by_api = defined_by_api.map(|service| (service.name.clone(), Service::clone(service)));
+    let defined_by_api: BTreeMap<Box<str>, Service> = defined_by_api.collect();
     let mut others =
-        Others::settle(of_others.into_iter(), &said, state, prune).map_err(|problems| Failure::Invalid {
+        Others::settle(of_others.into_iter(), &defined_by_api, state, prune).map_err(|problems| Failure::Invalid {
             file: file.file.clone(),
             problems,
         })?;
@@ -95,14 +95,14 @@ pub(super) fn read(
 }
 
 impl Others {
-    /// Decides which services of other providers stay beside a state. `said` are those of the API, by name, as far as their
+    /// Decides which services of other providers stay beside a state. `defined_by_api` are those of the API, by name, as far as their
     /// definitions are known: the kernel does not have all of a service that is suspended or held back.
     ///
     /// # Errors
     /// Fails with one problem for each service of the API that the state would change.
     fn settle(
         found: impl Iterator<Item = (Owner, AdoptedService)>,
-        said: &BTreeMap<Box<str>, Service>,
+        defined_by_api: &BTreeMap<Box<str>, Service>,
         state: &mut State,
         prune: bool,
     ) -> Result<Self, InputProblems> {
@@ -114,7 +114,12 @@ impl Others {
         let found: Vec<(Owner, AdoptedService)> = found.collect();
         if !prune {
             let of_api = found.iter().filter(|(owner, _)| *owner == Owner::Api);
-            let of_api = of_api.map(|(_, of)| (&*of.wanted.name, said.get(&of.wanted.name).unwrap_or(&of.wanted)));
+            let of_api = of_api.map(|(_, of)| {
+                (
+                    &*of.wanted.name,
+                    defined_by_api.get(&of.wanted.name).unwrap_or(&of.wanted),
+                )
+            });
             let of_api: BTreeMap<&str, &Service> = of_api.collect();
             let is_same = |service: &Service| of_api.get(&*service.name).is_some_and(|known| **known == *service);
             state.services.retain(|service| !is_same(service));
@@ -122,8 +127,8 @@ impl Others {
         let claimed = Claimed::by(&state.services);
         if !prune {
             // A state that has the same service as the API creates it, if the kernel does not hold it.
-            let is_said = |of_api: &Service| state.get(&of_api.name).is_some_and(|service| **service == *of_api);
-            let others = said.values().filter(|of_api| !is_said(of_api));
+            let is_in_state = |of_api: &Service| state.get(&of_api.name).is_some_and(|service| **service == *of_api);
+            let others = defined_by_api.values().filter(|of_api| !is_in_state(of_api));
             problems.extend(others.filter_map(|of_api| refusal(Owner::Api, of_api, &claimed.leave(of_api, true))));
         }
         for (owner, found) in found {
@@ -141,8 +146,8 @@ impl Others {
             };
             let left = claimed.leave(&comparable, found.is_whole);
             if owner.is_of_daemon() {
-                let is_said = said.contains_key(&**name);
-                problems.extend(refusal(owner, &comparable, &left).filter(|_| !is_said));
+                let is_known = defined_by_api.contains_key(&**name);
+                problems.extend(refusal(owner, &comparable, &left).filter(|_| !is_known));
                 stays.push((owner, found.serving.clone(), found));
                 continue;
             }
@@ -195,7 +200,7 @@ impl Others {
                     ("stay", "them")
                 };
                 let services = count(names.len(), "service");
-                let names = shown(&names);
+                let names = some_names(&names);
                 global.warn(&format!("{services} {whose} {stay}: {names}; --prune removes {it}"));
             }
         }
@@ -203,7 +208,7 @@ impl Others {
         let waiting = waiting.filter(|(owner, _)| !(self.prunes && owner.is_orphan()));
         let waiting: Vec<&str> = waiting.map(|(_, name)| &**name).collect();
         if !waiting.is_empty() {
-            let (services, names) = (count(waiting.len(), "service"), shown(&waiting));
+            let (services, names) = (count(waiting.len(), "service"), some_names(&waiting));
             global.warn(&format!(
                 "{services} of the daemon's API, of Docker's containers, or that no provider defines, that the kernel does not hold: {names}; a daemon that starts serves \
                  what is wanted of them"
@@ -234,7 +239,7 @@ impl Others {
             let pruned = self.pruned.iter().filter(|(owner, _)| *owner == of);
             let pruned: Vec<&str> = pruned.map(|(_, name)| &**name).collect();
             if !pruned.is_empty() {
-                let names = shown(&pruned);
+                let names = some_names(&pruned);
                 global.warn(&format!(
                     "a daemon that starts serves {whose} again: {names}; {removal}"
                 ));
@@ -291,7 +296,7 @@ fn refusal(owner: Owner, of_daemon: &Service, left: &Left<'_>) -> Option<InputPr
     })
 }
 
-fn shown(names: &[&str]) -> String {
+fn some_names(names: &[&str]) -> String {
     let text = names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(MOST_NAMES) {
         0 => text,

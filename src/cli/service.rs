@@ -163,7 +163,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             let daemon = global.must_daemon("knows services")?;
             let view: AnswerWithJson<ServiceAnswer> =
                 daemon.get(RequestTarget::of_service(name, "").as_str())?.json()?;
-            show_answer(global, &view, || print(&shown(&view)))
+            show_answer(global, &view, || print(&service_text(&view)))
         }
     }
 }
@@ -266,7 +266,7 @@ fn backends(service: &ServiceFields) -> String {
     all.map(one).collect::<Vec<_>>().join(" ")
 }
 
-fn shown(view: &ServiceAnswer) -> String {
+fn service_text(view: &ServiceAnswer) -> String {
     let service = &view.service;
     let mut text = format!(
         "{} :{} of {}, revision {}\n",
@@ -283,8 +283,8 @@ fn shown(view: &ServiceAnswer) -> String {
             add(&escape::text(field), plain(value));
         }
     }
-    for (field, shown) in [("healthy", view.healthy), ("drained", view.drained)] {
-        add(field, if shown { "yes" } else { "no" }.into());
+    for (field, is_set) in [("healthy", view.healthy), ("drained", view.drained)] {
+        add(field, if is_set { "yes" } else { "no" }.into());
     }
     if let Some(addon) = &view.addon {
         let (app, plan, state) = (&addon.app, &addon.plan, addon.state.word());

@@ -291,8 +291,8 @@ fn list(global: &Global, procfile: &Path) -> Outcome {
     ];
     let mut processes = Vec::new();
     let keep = |answer| {
-        if let UpAnswer::Processes(shown) = answer {
-            processes = shown;
+        if let UpAnswer::Processes(listed) = answer {
+            processes = listed;
         }
     };
     connect(global, procfile)?
@@ -303,14 +303,14 @@ fn list(global: &Global, procfile: &Path) -> Outcome {
         return Ok(Code::Success);
     }
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
-    let row = |shown: &ListedProcess| {
+    let row = |listed: &ListedProcess| {
         vec![
-            Cell::whole(&shown.name),
-            text(shown.pid.map(|pid| pid.to_string())).into(),
-            Cell::from(&*shown.state),
-            Cell::whole(&shown.address),
-            text(shown.seconds.map(span)).into(),
-            shown.ends.to_string().into(),
+            Cell::whole(&listed.name),
+            text(listed.pid.map(|pid| pid.to_string())).into(),
+            Cell::from(&*listed.state),
+            Cell::whole(&listed.address),
+            text(listed.seconds.map(span)).into(),
+            listed.ends.to_string().into(),
         ]
     };
     let table = TextTable::new(screen::stdout(), COLUMNS, global.extent());

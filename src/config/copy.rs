@@ -56,8 +56,8 @@ pub(super) fn files_of(copy: &Path) -> [PathBuf; 2] {
 
 /// Returns the configuration in the place of a file that is missing: what the copy says, and the defaults where there is none.
 pub(super) fn in_place_of(file: &Path, copy: &Path) -> Config {
-    let (shown, copied) = (tcpgw_core::escape::path(file), tcpgw_core::escape::path(copy));
-    let gone = format!("{shown}: the file existed before and does not exist any more");
+    let (path, copied) = (tcpgw_core::escape::path(file), tcpgw_core::escape::path(copy));
+    let gone = format!("{path}: the file existed before and does not exist any more");
     match load(file, copy) {
         // Nothing was set, so that nothing is lost.
         Ok(None) => Config::default(),
@@ -65,7 +65,7 @@ pub(super) fn in_place_of(file: &Path, copy: &Path) -> Config {
         Ok(Some((config, is_trusted))) => {
             let (mut config, without) = trusted_part(config, is_trusted);
             let message = format!(
-                "{gone}; what it said last is in effect, from {copied}{without}: put it back, for example `cp {copied} {shown}`, or create \
+                "{gone}; what it said last is in effect, from {copied}{without}: put it back, for example `cp {copied} {path}`, or create \
                  an empty file to use the defaults; where a daemon runs, reload it then"
             );
             config.gone = Some(problem(message).with_severity(Severity::Warning));

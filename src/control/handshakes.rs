@@ -140,17 +140,17 @@ impl Overdue {
         };
         let mut parts = Vec::new();
         if self.last_unanswered > 0 {
-            let told = count(self.last_unanswered, "handshake");
+            let handshakes = count(self.last_unanswered, "handshake");
             parts.push(format!(
-                "{told} of {protocol} clients got no answer for more than {} s, from backends that no probe has found dead: look for a \
+                "{handshakes} of {protocol} clients got no answer for more than {} s, from backends that no probe has found dead: look for a \
                  firewall or a route that takes forwarded packets elsewhere (`tcpgw doctor`), and for full queues of the backend",
                 PATIENCE.as_secs()
             ));
         }
         if self.last_unconfirmed > 0 {
-            let told = count(self.last_unconfirmed, "handshake");
+            let handshakes = count(self.last_unconfirmed, "handshake");
             parts.push(format!(
-                "{told} of {protocol} clients answered by backends and not confirmed by the client for more than {} s: the answers \
+                "{handshakes} of {protocol} clients answered by backends and not confirmed by the client for more than {} s: the answers \
                  do not reach the client (a route, a firewall), or the SYNs were forged",
                 PATIENCE.as_secs()
             ));

@@ -36,12 +36,12 @@ impl DockerThread {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (settings, changed) = watch::channel(wanted);
-        let (told, news) = watch::channel(DockerNews::default());
+        let (sender, news) = watch::channel(DockerNews::default());
         let (end, ended) = oneshot::channel::<()>();
         thread::Builder::new().name("docker".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = follow(changed, told) => {}
+                    () = follow(changed, sender) => {}
                     _ = ended => {}
                 }
             });

@@ -303,8 +303,8 @@ impl Dispatcher {
     }
 
     fn tell_trouble(&self, now: Instant) {
-        let told: Vec<String> = self.hooks.iter().filter_map(|hook| hook.trouble(now)).collect();
-        let trouble = (!told.is_empty()).then(|| told.join("; "));
+        let troubles: Vec<String> = self.hooks.iter().filter_map(|hook| hook.trouble(now)).collect();
+        let trouble = (!troubles.is_empty()).then(|| troubles.join("; "));
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 

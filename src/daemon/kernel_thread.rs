@@ -93,12 +93,12 @@ fn attend<K: Kernel>(
     {
         engine.set_links(links);
     }
-    let told = names.begins(&job);
+    let announced = names.begins(&job);
     let done = perform(engine, job);
     let at = Instant::now();
     let took = begin.elapsed();
-    if let Some(told) = told {
-        names.ended(&told, &done);
+    if let Some(announced) = announced {
+        names.ended(&announced, &done);
     }
     let swept = match &done {
         JobResult::All(Ok(report)) | JobResult::Changed(Ok(Some(report))) => report.flushing,

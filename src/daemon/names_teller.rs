@@ -33,16 +33,16 @@ pub(super) struct NamesTeller {
     pub(super) wake: Arc<UnixStream>,
 }
 
-/// A change that was told before it was made.
+/// A change that was announced before it was made.
 #[derive(Debug)]
-pub(super) struct ToldChange {
+pub(super) struct AnnouncedChange {
     /// Whether a service loses a place, which another one may have then.
     frees_places: bool,
 }
 
 impl NamesTeller {
     /// Tells what a job will change; `None`: it changes no service.
-    pub(super) fn begins(&self, job: &Job) -> Option<ToldChange> {
+    pub(super) fn begins(&self, job: &Job) -> Option<AnnouncedChange> {
         let (change, frees_places) = match job {
             Job::All(services, _) => (NamesChange::all(services.values().filter_map(|of| named(of))), true),
             Job::Change(change, _) => {
@@ -65,14 +65,14 @@ impl NamesTeller {
             _ => return None,
         };
         self.news.send(NamesNews::Begins(change)).ok()?;
-        Some(ToldChange { frees_places })
+        Some(AnnouncedChange { frees_places })
     }
 
     /// Tells the end of a job, and waits until what belongs to a service that has lost a place was counted, for a second at most.
-    pub(super) fn ended(&self, told: &ToldChange, result: &JobResult) {
+    pub(super) fn ended(&self, change: &AnnouncedChange, result: &JobResult) {
         let is_made = matches!(result, JobResult::All(Ok(_)) | JobResult::Changed(Ok(Some(_))));
         let (counted, answer) = news::sync_channel(1);
-        let waits = told.frees_places && is_made;
+        let waits = change.frees_places && is_made;
         let ends = NamesNews::Ends {
             is_made,
             counted: waits.then_some(counted),

@@ -29,7 +29,7 @@ pub(super) struct TrafficThread {
     wake: Arc<UnixStream>,
     names: NamesTeller,
     trouble: SharedTrouble,
-    shown: ShownTotals,
+    totals: ShownTotals,
     thread: thread::JoinHandle<()>,
 }
 
@@ -51,16 +51,16 @@ impl TrafficThread {
         let (sender, receiver) = requests::sync_channel(QUESTIONS);
         let file = TotalsFile::new(run_dir, namespace);
         let trouble = SharedTrouble::default();
-        let shown = ShownTotals::default();
-        let shared = (Arc::clone(&trouble), Arc::clone(&shown));
-        let (news, told) = requests::channel();
+        let totals = ShownTotals::default();
+        let shared = (Arc::clone(&trouble), Arc::clone(&totals));
+        let (sender, receiver) = requests::channel();
         let wake = Arc::new(wake);
         let names = NamesTeller {
             news,
             wake: Arc::clone(&wake),
         };
         let thread = thread::Builder::new().name("traffic".into()).spawn(move || {
-            let mut sampler = TrafficSampler::new(file, (services, told), settings, shared, hour);
+            let mut sampler = TrafficSampler::new(file, (services, receiver), settings, shared, hour);
             sampler.serve(&receiver, woken);
         })?;
         Ok(Self {
@@ -68,14 +68,14 @@ impl TrafficThread {
             wake,
             names,
             trouble,
-            shown,
+            totals,
             thread,
         })
     }
 
     /// Returns what answers with totals. It blocks, up to 2 s.
     pub(super) fn source(&self) -> TotalsSource {
-        let (requests, wake, shown) = (self.requests.clone(), Arc::clone(&self.wake), Arc::clone(&self.shown));
+        let (requests, wake, totals) = (self.requests.clone(), Arc::clone(&self.wake), Arc::clone(&self.totals));
         Arc::new(move || {
             let (reply, answer) = requests::sync_channel(1);
             let fresh = requests.try_send(TrafficRequest::Totals(reply)).ok().and_then(|()| {
@@ -83,7 +83,7 @@ impl TrafficThread {
                 answer.recv_timeout(PATIENCE).ok()
             });
             // Without them the kernel's own counters would be shown, which may be less.
-            fresh.or_else(|| shown.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            fresh.or_else(|| totals.lock().unwrap_or_else(PoisonError::into_inner).clone())
         })
     }
 

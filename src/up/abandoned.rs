@@ -78,13 +78,13 @@ fn is_abandoned(
 /// Fails when the daemon does not answer or refuses, or when it cannot be known which apps live.
 pub fn remove(daemon: &Client, lives: &Lives<'_>) -> Result<Vec<String>, String> {
     let failed = |error: ClientError| error.to_string();
-    let told: ResourceListAnswer = daemon
+    let list: ResourceListAnswer = daemon
         .get("/v1/addon/resources")
         .and_then(DaemonResponse::json)
         .map_err(failed)?;
     let is_candidate =
         |resource: &ResourceView| resource.dialect == Dialect::Local && AppId::in_app(resource.app.as_str()).is_some();
-    let candidates: Vec<ResourceView> = told.resources.into_iter().filter(is_candidate).collect();
+    let candidates: Vec<ResourceView> = list.resources.into_iter().filter(is_candidate).collect();
     if candidates.is_empty() {
         return Ok(Vec::new());
     }

@@ -183,9 +183,9 @@ fn converse(stream: &UnixStream, connection: usize, ask: &dyn Fn(ReceivedRequest
     if !is_place {
         return answer(stream, answers, &given);
     }
-    let told = given.recv().map_err(io::Error::other)?;
-    send(stream, &told)?;
-    if matches!(told, UpAnswer::Place(_)) {
+    let answer = given.recv().map_err(io::Error::other)?;
+    send(stream, &answer)?;
+    if matches!(answer, UpAnswer::Place(_)) {
         let outcome = keep(stream, &mut reader, &given, |request| {
             ask(asked(Some(request), &answers))
         });

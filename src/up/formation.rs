@@ -50,11 +50,11 @@ pub fn parse<'t>(
     let mut all = None;
     let pairs = words.into_iter().flat_map(|word| word.split(','));
     for pair in pairs.map(str::trim).filter(|pair| !pair.is_empty()) {
-        let shown = || pair.chars().take(80).collect::<String>();
-        let (name, number) = pair.split_once('=').ok_or_else(|| FormationError::Form(shown()))?;
-        let number: u32 = number.trim().parse().map_err(|_| FormationError::Number(shown()))?;
+        let excerpt = || pair.chars().take(80).collect::<String>();
+        let (name, number) = pair.split_once('=').ok_or_else(|| FormationError::Form(excerpt()))?;
+        let number: u32 = number.trim().parse().map_err(|_| FormationError::Number(excerpt()))?;
         if number > MAX_INSTANCES {
-            return Err(FormationError::Number(shown()));
+            return Err(FormationError::Number(excerpt()));
         }
         match types.iter().find(|known| known.as_str() == name.trim()) {
             Some(name) => drop(named.insert(name.clone(), number)),

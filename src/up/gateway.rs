@@ -348,6 +348,6 @@ pub fn daemon(daemon: &Client) -> Result<DaemonAnswer, ClientError> {
 /// # Errors
 /// Fails when the daemon does not answer, or refuses.
 pub fn services_of(daemon: &Client) -> Result<usize, ClientError> {
-    let told: ServiceList = daemon.get("/v1/services").and_then(DaemonResponse::json)?;
-    Ok(told.services.len())
+    let list: ServiceList = daemon.get("/v1/services").and_then(DaemonResponse::json)?;
+    Ok(list.services.len())
 }

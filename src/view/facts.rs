@@ -285,8 +285,8 @@ impl<'a> Status<'a> {
             *status.counts.entry((problem.severity, problem.kind)).or_default() += 1;
         }
         if status.problems.len() > MOST_OF_KIND {
-            let told = few(&status.problems).into_iter();
-            status.problems = told.map(Cow::into_owned).collect();
+            let shortened = few(&status.problems).into_iter();
+            status.problems = shortened.map(Cow::into_owned).collect();
         }
         status
     }

@@ -60,9 +60,9 @@ pub(super) fn find(
         }
     }
     problems.extend(status.stale.pairs.iter().take(MOST_PAIRS).map(stale));
-    let told: u64 = status.stale.pairs.iter().take(MOST_PAIRS).map(|pair| pair.flows).sum();
-    if status.stale.flows > told {
-        let more = count(status.stale.flows - told, "more flow");
+    let listed: u64 = status.stale.pairs.iter().take(MOST_PAIRS).map(|pair| pair.flows).sum();
+    if status.stale.flows > listed {
+        let more = count(status.stale.flows - listed, "more flow");
         problems.push(Problem::new(
             ProblemKind::StaleFlows,
             format!("{more} should have been flushed"),
@@ -404,9 +404,9 @@ fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Pro
 fn stale(pair: &StrayPair) -> Problem {
     let StrayPair { port, backend, flows } = pair;
     let are = if *flows == 1 { "is" } else { "are" };
-    let told = count(*flows, "flow");
+    let stale_flows = count(*flows, "flow");
     let message = format!(
-        "{told} to port {port} {are} still at {backend}, which is no backend of it any more: run `tcpgw apply FILE` \
+        "{stale_flows} to port {port} {are} still at {backend}, which is no backend of it any more: run `tcpgw apply FILE` \
          to flush them"
     );
     Problem {

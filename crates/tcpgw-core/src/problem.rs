@@ -146,23 +146,23 @@ pub const MOST_OF_KIND: usize = 1000;
 /// Returns sorted problems for output: those of one kind and severity beyond [`MOST_OF_KIND`] are replaced by their
 /// number.
 pub fn few<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Vec<Cow<'a, Problem>> {
-    let mut told = Vec::new();
+    let mut shortened = Vec::new();
     let mut counted: BTreeMap<(Severity, ProblemKind), usize> = BTreeMap::new();
     for problem in problems {
         let number = counted.entry((problem.severity, problem.kind)).or_default();
         *number += 1;
         if *number <= MOST_OF_KIND {
-            told.push(Cow::Borrowed(problem));
+            shortened.push(Cow::Borrowed(problem));
         }
     }
     for ((severity, kind), number) in counted {
         if let Some(more) = number.checked_sub(MOST_OF_KIND).filter(|more| *more > 0) {
             let message = format!("and {} of this kind", crate::diff::count(more, "more problem"));
-            told.push(Cow::Owned(Problem::new(kind, message).with_severity(severity)));
+            shortened.push(Cow::Owned(Problem::new(kind, message).with_severity(severity)));
         }
     }
-    told.sort_by_key(|problem| (problem.severity, problem.kind));
-    told
+    shortened.sort_by_key(|problem| (problem.severity, problem.kind));
+    shortened
 }
 
 /// Serializes sorted problems as [`few`] returns them.

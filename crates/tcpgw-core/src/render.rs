@@ -59,10 +59,10 @@ fn object(out: &mut dyn Write, timeouts: Timeouts, kernel: &KernelTimeouts) -> f
     writeln!(out, "\tct timeout {timeouts} {{")?;
     writeln!(out, "\t\tprotocol tcp\n\t\tl3proto {l3proto}")?;
     // nft lists only what differs from the kernel's own values.
-    let said = |(state, seconds): (TimeoutState, u32)| {
+    let timeout = |(state, seconds): (TimeoutState, u32)| {
         (seconds != state.default_seconds()).then(|| format!("{state} : {seconds}"))
     };
-    let policy: Vec<String> = timeouts.policy(kernel).into_iter().filter_map(said).collect();
+    let policy: Vec<String> = timeouts.policy(kernel).into_iter().filter_map(timeout).collect();
     writeln!(out, "\t\tpolicy = {{ {} }}\n\t}}\n", policy.join(", "))
 }
 

@@ -48,13 +48,13 @@ pub struct ReportedProblems {
 impl<'de> Deserialize<'de> for ReportedProblems {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let all = Vec::<Value>::deserialize(deserializer)?;
-        let told = all.len();
+        let total = all.len();
         let known: Vec<Problem> = all
             .into_iter()
             .filter_map(|one| serde_json::from_value(one).ok())
             .collect();
         Ok(Self {
-            unknown: told - known.len(),
+            unknown: total - known.len(),
             known,
         })
     }

@@ -86,12 +86,15 @@ impl DeployAnswer {
 
     /// Creates the answer about a single deploy, with its old backends.
     pub fn alone(DeployRecord { deploy, old }: DeployRecord, views: &[DeployView]) -> Self {
-        let told = Self::new(deploy, views);
-        let old = match &told.progress {
+        let answer = Self::new(deploy, views);
+        let old = match &answer.progress {
             Some(progress) if !progress.old.is_empty() => progress.old.clone(),
             _ => old.into_iter().map(SocketAddr::from).collect(),
         };
-        Self { old: Some(old), ..told }
+        Self {
+            old: Some(old),
+            ..answer
+        }
     }
 
     /// Returns whether nothing comes after its phase.

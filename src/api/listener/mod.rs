@@ -74,9 +74,9 @@ pub(in crate::api) fn client(is_behind_proxy: bool, from: IpAddr, headers: &Head
     if !is_behind_proxy {
         return from;
     }
-    let told = headers.get_all("x-forwarded-for").iter().next_back();
-    let told = told.and_then(|told| told.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-    told.unwrap_or(from)
+    let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+    let forwarded = forwarded.and_then(|forwarded| forwarded.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    forwarded.unwrap_or(from)
 }
 
 /// Serves until `stop`, and then lets those that are being served have their answers. While there is no seat for a connection, it

@@ -65,7 +65,7 @@ struct ObserverState {
 struct WatchedApp {
     subject: Arc<AppSubject>,
     mark: FlowMark,
-    shown: Instant,
+    last_shown: Instant,
     /// Whether the app has not been read yet in its present state.
     is_awaited: bool,
     seen: Option<Arc<LastReading>>,
@@ -169,7 +169,7 @@ impl WatchedApp {
 impl ObserverState {
     fn watch(&mut self, id: ResourceId, subject: AppSubject, mark: FlowMark, now: Instant) {
         if let Some(app) = self.apps.get_mut(&id) {
-            app.shown = now;
+            app.last_shown = now;
             app.mark = mark;
             if *app.subject != subject {
                 app.subject = Arc::new(subject);
@@ -178,13 +178,17 @@ impl ObserverState {
             return;
         }
         if self.apps.len() >= MOST {
-            let oldest = self.apps.iter().min_by_key(|(_, app)| app.shown).map(|(id, _)| *id);
+            let oldest = self
+                .apps
+                .iter()
+                .min_by_key(|(_, app)| app.last_shown)
+                .map(|(id, _)| *id);
             self.apps.retain(|id, _| Some(*id) != oldest);
         }
         let app = WatchedApp {
             subject: Arc::new(subject),
             mark,
-            shown: now,
+            last_shown: now,
             is_awaited: true,
             seen: None,
             earlier: None,
@@ -200,7 +204,7 @@ impl ObserverState {
     /// Returns the apps to read, and forgets apps whose pages were closed.
     fn tasks(&mut self, now: Instant) -> Vec<Task> {
         self.apps
-            .retain(|_, app| now.saturating_duration_since(app.shown) < WATCHED);
+            .retain(|_, app| now.saturating_duration_since(app.last_shown) < WATCHED);
         let apps = self.apps.iter_mut();
         apps.map(|(id, app)| Task {
             id: *id,

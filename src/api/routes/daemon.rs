@@ -57,8 +57,8 @@ pub(in crate::api) async fn healthz(State(shared): State<ApiState>, params: Para
         ..
     } = shared.snapshot_parts().await?.daemon;
     let ok = problem::is_ok(&problems);
-    let told = problem::few(&problems);
-    let mut response = json(&json!({"ok": ok, "in_sync": in_sync, "torn_down": torn_down, "problems": told}));
+    let shortened = problem::few(&problems);
+    let mut response = json(&json!({"ok": ok, "in_sync": in_sync, "torn_down": torn_down, "problems": shortened}));
     if !ok {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

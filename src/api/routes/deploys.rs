@@ -130,25 +130,25 @@ pub(in crate::api) async fn begin(
     let id = shared
         .ask(shared.times.order, |reply| DaemonRequest::Deploy(order, reply))
         .await??;
-    let shown = match waiter {
+    let deploy = match waiter {
         None => shared.deploy(id).await?,
         Some(waiter) => shared.follow(id, until, waiter).await?,
     };
     // A request that does not wait is answered that the deploy has begun, whatever its result.
-    let code = match &*shown.phase {
+    let code = match &*deploy.phase {
         "failed" if until != AwaitedPhase::Begun => "failed",
         "undone" if until != AwaitedPhase::Begun => "undone",
         _ => {
-            let mut response = json(&shown);
-            if until == AwaitedPhase::Begun || !has_reached(&shown, until) {
+            let mut response = json(&deploy);
+            if until == AwaitedPhase::Begun || !has_reached(&deploy, until) {
                 *response.status_mut() = StatusCode::ACCEPTED;
             }
             return Ok(response);
         }
     };
-    let why = shown.reason.as_deref().unwrap_or("no reason is known");
+    let why = deploy.reason.as_deref().unwrap_or("no reason is known");
     let error = ApiError::new(StatusCode::CONFLICT, code, format!("deploy {id} {code}: {why}"));
-    Err(error.with("deploy", json!(shown)))
+    Err(error.with("deploy", json!(deploy)))
 }
 
 pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
@@ -177,11 +177,11 @@ pub(in crate::api) async fn one(
     }
     let until = params.read("until", AwaitedPhase::read)?.unwrap_or(AwaitedPhase::Begun);
     let wait = params.duration("wait", MAX_WAIT)?.unwrap_or(WAIT);
-    let shown = match until {
+    let deploy = match until {
         AwaitedPhase::Begun => shared.deploy(id).await?,
         _ => shared.follow(id, until, WaitRequest::new(&shared, wait).await?).await?,
     };
-    Ok(json(&shown))
+    Ok(json(&deploy))
 }
 
 pub(in crate::api) async fn undo(

@@ -109,7 +109,7 @@ pub(in crate::api) async fn one(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    Ok(shown(&shared.service(&name).await?.into()))
+    Ok(service_response(&shared.service(&name).await?.into()))
 }
 
 pub(in crate::api) async fn replace(
@@ -247,12 +247,12 @@ impl ApiState {
             .await??;
         let mut answer = ServiceAnswer::from(self.service(&name).await?);
         answer.warnings = Some(warnings);
-        Ok(shown(&answer))
+        Ok(service_response(&answer))
     }
 }
 
 /// Returns the answer that shows a service, with its revision as entity tag.
-pub(super) fn shown(answer: &ServiceAnswer) -> Response {
+pub(super) fn service_response(answer: &ServiceAnswer) -> Response {
     let mut response = json(answer);
     if let Some(revision) = answer.revision {
         tag(&mut response, revision);

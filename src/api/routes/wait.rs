@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::services::shown;
+use super::services::service_response;
 use crate::api::answers::ServiceAnswer;
 use crate::api::error::ApiError;
 use crate::api::limits::{LOOK_AGAIN, MAX_WAIT, WAITERS};
@@ -92,7 +92,7 @@ pub(in crate::api) async fn service(
             view.is_drained()
         };
         if is_so {
-            return Ok(shown(&view.into()));
+            return Ok(service_response(&view.into()));
         }
         if !waiter.pause().await {
             let what = if for_health { "healthy" } else { "drained" };

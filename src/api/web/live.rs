@@ -88,7 +88,7 @@ impl LivePages {
             coming,
             service,
             pace: LivePace::new(Instant::now()),
-            said: SaidNotices::default(),
+            notices: SaidNotices::default(),
             _place: place,
         };
         let messages = futures_util::stream::unfold(follower, |mut follower| async move {
@@ -127,7 +127,7 @@ struct LiveFollower {
     /// The only service whose events matter; `None`: all do.
     service: Option<String>,
     pace: LivePace,
-    said: SaidNotices,
+    notices: SaidNotices,
     /// Place that is free again when the page has left.
     _place: OwnedSemaphorePermit,
 }
@@ -140,7 +140,7 @@ impl LiveFollower {
                 biased;
                 () = sleep_until(self.pace.due().into()) => {
                     self.pace.sent(Instant::now());
-                    let data = json!({ "said": self.said.take() });
+                    let data = json!({ "said": self.notices.take() });
                     return Some(Message::default().event("changed").data(data.to_string()));
                 }
                 event = self.coming.recv() => match event {
@@ -160,7 +160,7 @@ impl LiveFollower {
         }
         self.pace.changed(Instant::now());
         if let Some(notice) = notice(&event.what) {
-            self.said.add(notice);
+            self.notices.add(notice);
         }
     }
 }

@@ -83,8 +83,8 @@ fn edge(global: &Global, arguments: &Arguments) -> Result<Edge, Failure> {
         .map(|path| json_file("--manifest", path))
         .transpose()?;
     let base = url("URL", &arguments.url)?;
-    let told = manifest.as_ref().and_then(|manifest| sign_on(dialect, manifest));
-    let sign_on = match (&arguments.sso_url, told) {
+    let from_manifest = manifest.as_ref().and_then(|manifest| sign_on(dialect, manifest));
+    let sign_on = match (&arguments.sso_url, from_manifest) {
         (Some(text), _) => Some(url("--sso-url", text)?),
         (None, Some(text)) => Some(url("--manifest: sso_url", text)?),
         (None, None) => None,

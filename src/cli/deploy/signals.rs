@@ -30,7 +30,7 @@ enum SignalInput {
 
 /// Receives signals in a thread of its own, so that they reach a thread that waits for the daemon.
 pub(super) struct DeploySignals {
-    said: Mutex<UnboundedReceiver<SignalInput>>,
+    inputs: Mutex<UnboundedReceiver<SignalInput>>,
     held: Mutex<Option<u8>>,
     sender: UnboundedSender<SignalInput>,
 }
@@ -41,7 +41,7 @@ impl DeploySignals {
             what: "listen to signals",
             source,
         };
-        let (sender, said) = unbounded_channel();
+        let (sender, inputs) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
         let (mut interrupt, mut terminate) = {
@@ -67,7 +67,7 @@ impl DeploySignals {
         let thread = thread::Builder::new().name("signals".into());
         thread.spawn(move || runtime.block_on(listen)).map_err(failed)?;
         Ok(Self {
-            said: Mutex::new(said),
+            inputs: Mutex::new(inputs),
             held: Mutex::new(None),
             sender,
         })
@@ -79,9 +79,9 @@ impl DeploySignals {
         if held.is_some() {
             return held;
         }
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let SignalInput::Signal(number) = said.try_recv().ok()? {
+            if let SignalInput::Signal(number) = inputs.try_recv().ok()? {
                 return Some(number);
             }
         }
@@ -98,9 +98,9 @@ impl DeploySignals {
 
     #[expect(clippy::await_holding_lock, reason = "only one thread ever looks at what was said")]
     async fn next(&self) -> u8 {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match said.recv().await {
+            match inputs.recv().await {
                 Some(SignalInput::Signal(number)) => return number,
                 Some(SignalInput::Line(_)) => {}
                 None => std::future::pending().await,
@@ -128,8 +128,12 @@ impl DeploySignals {
                 let _ = sender.send(SignalInput::Line(line));
             });
             spawned.ok()?;
-            let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-            match said? {
+            let inputs = self
+                .inputs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .blocking_recv();
+            match inputs? {
                 SignalInput::Signal(_) => return Some(Choice::GoOn),
                 SignalInput::Line(line) => match line.trim() {
                     "u" | "undo" => return Some(Choice::Undo),

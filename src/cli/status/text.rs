@@ -243,8 +243,8 @@ fn dropped(reasons: &[(&'static str, Dropped)]) -> String {
 
 /// Returns the reasons of drops: `117 over the limit to it (12/s), 3 invalid from it`.
 fn because(reasons: &[(&'static str, Dropped)]) -> String {
-    let told = reasons.iter().filter(|(_, dropped)| dropped.packets > 0);
-    let words: Vec<String> = told
+    let dropping = reasons.iter().filter(|(_, dropped)| dropped.packets > 0);
+    let words: Vec<String> = dropping
         .map(|(reason, dropped)| {
             let rate = dropped.packets_per_second.filter(|rate| *rate > 0.0);
             let rate = rate.map_or_else(String::new, |rate| format!(" ({}/s)", short(rate)));

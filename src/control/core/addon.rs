@@ -245,7 +245,7 @@ impl Core {
     /// Returns the apps of services whose resources are in no other place.
     pub(super) fn apps_to_remember(&self) -> BTreeMap<ResourceId, PlatformId> {
         let ids = self
-            .said()
+            .defined()
             .filter_map(|service| ResourceId::of_service(&service.name))
             .filter(|id| self.addon.registry.app_of(*id).is_none());
         ids.filter_map(|id| Some((id, self.addon.known_last.get(&id)?.clone())))

@@ -215,7 +215,7 @@ impl Core {
         // While the daemon runs, the membership has all defined services except those that are held back.
         let is_in_use = self.phase == DaemonPhase::Running;
         let others = (!is_in_use || !self.held_back.is_empty()).then(|| {
-            let others = self.said();
+            let others = self.defined();
             others.filter(|service| !is_in_use || self.held_back.contains(&service.name))
         });
         let others = others.into_iter().flatten().map(|service| service.port);

@@ -232,8 +232,8 @@ impl Deploys {
     /// Returns the deploys of a service whose end was reported but is not in the store.
     fn reported_of(&self, service: &str) -> Vec<u64> {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
-        let told = of.filter(|(_, deploy)| deploy.is_reported && matches!(deploy.stage, DeployStage::Ending(..)));
-        told.map(|(id, _)| *id).collect()
+        let ended = of.filter(|(_, deploy)| deploy.is_reported && matches!(deploy.stage, DeployStage::Ending(..)));
+        ended.map(|(id, _)| *id).collect()
     }
 
     /// Returns the deploys of a service that prevent another one: they probe, or their end was not reported yet.

@@ -106,7 +106,7 @@ impl Core {
         for service in first.into_iter().chain(others) {
             let with = (sizes.0 + 1, sizes.1 + service.backends.len());
             // The problem has the numbers of all, to which the fence would have to be moved.
-            let told = if !self.config.check_sizes(with.0, 0).is_empty() {
+            let excess = if !self.config.check_sizes(with.0, 0).is_empty() {
                 self.config.check_sizes(all.services.len(), 0)
             } else if !self.config.check_sizes(0, with.1).is_empty() {
                 self.config.check_sizes(0, backends)
@@ -114,7 +114,7 @@ impl Core {
                 sizes = with;
                 continue;
             };
-            over.extend(told.into_iter().map(|problem| (service, problem)));
+            over.extend(excess.into_iter().map(|problem| (service, problem)));
         }
         over
     }

@@ -163,13 +163,13 @@ impl HeldService {
     /// Applies a new definition to the kept service, except for its addresses and backends, for which it may be held
     /// back: a limit, a denied network or a timeout changes at once. `is_shared`: whether another service has the
     /// endpoint, too.
-    pub(super) fn follow(&mut self, said: &Service, is_shared: impl Fn(Endpoint) -> bool) {
+    pub(super) fn follow(&mut self, defined: &Service, is_shared: impl Fn(Endpoint) -> bool) {
         let Some(kept) = self.kept.take() else { return };
-        let has = |endpoint| said.backends.iter().any(|backend| backend.endpoint == endpoint);
+        let has = |endpoint| defined.backends.iter().any(|backend| backend.endpoint == endpoint);
         // All services of an endpoint must agree on the settings of the endpoint, as it is served.
         let mut endpoints = kept.backends.iter().map(|backend| backend.endpoint);
         let is_own = endpoints.all(|endpoint| has(endpoint) && !is_shared(endpoint));
-        let terms = if is_own { said } else { &*kept };
+        let terms = if is_own { defined } else { &*kept };
         self.kept = Some(Arc::new(Service {
             port: kept.port,
             listen: kept.listen.clone(),
@@ -178,7 +178,7 @@ impl HeldService {
             source_addresses: kept.source_addresses.clone(),
             limit: terms.limit,
             health: terms.health.clone(),
-            ..said.clone()
+            ..defined.clone()
         }));
     }
 

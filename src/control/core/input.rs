@@ -131,8 +131,8 @@ impl Core {
             0 => String::new(),
             more => format!("; and {}", tcpgw_core::diff::count(more, "more problem")),
         };
-        let told = problems[..problems.len().min(MOST)].join("; ");
-        self.report(kind, format!("{what}: {told}{more}"));
+        let reasons = problems[..problems.len().min(MOST)].join("; ");
+        self.report(kind, format!("{what}: {reasons}{more}"));
     }
 
     /// Applies edits of a provider, whose own list has them already.

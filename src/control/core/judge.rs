@@ -221,7 +221,7 @@ impl Core {
             let all = other.into_values().chain(&edits.put).cloned();
             return State::new(all).map(|_| ()).map_err(Refused::Invalid);
         }
-        let untouched = self.said().filter(|service| !all.touches(&service.name));
+        let untouched = self.defined().filter(|service| !all.touches(&service.name));
         let all = untouched.chain(&all.put).cloned();
         State::new(all).map(|_| ()).map_err(Refused::Invalid)
     }
@@ -236,7 +236,7 @@ impl Core {
     }
 
     pub(super) fn sizes_with(&self, edits: &Edits) -> (usize, usize) {
-        let untouched = self.said().filter(|service| !edits.touches(&service.name));
+        let untouched = self.defined().filter(|service| !edits.touches(&service.name));
         let all = untouched.chain(&edits.put);
         all.fold((0, 0), |(services, backends), service| {
             (services + 1, backends + service.backends.len())

@@ -357,7 +357,7 @@ impl Core {
         let orphans = self.orphans.iter();
         let orphans = orphans.map(|orphan| (orphan.owner(), Arc::clone(&orphan.service)));
         let serving = self.membership.serving();
-        let names = self.said().map(|service| &service.name);
+        let names = self.defined().map(|service| &service.name);
         let unserved = names.filter(|name| self.held_back.contains(name) || !serving.contains_key(*name));
         LastServices {
             boot: self.boot.clone(),

@@ -147,10 +147,10 @@ impl Core {
         for endpoint in self.membership.draining_backends().of(&service.name) {
             desired.entry(endpoint).or_insert("gone");
         }
-        let told = self.membership.serving().get(&service.name);
+        let present = self.membership.serving().get(&service.name);
         let views = desired.into_iter().map(|(endpoint, desired)| {
-            let mut told = told.iter().flat_map(|told| &told.backends);
-            let told = told.find(|backend| backend.endpoint == endpoint);
+            let mut present = present.iter().flat_map(|present| &present.backends);
+            let present = present.find(|backend| backend.endpoint == endpoint);
             let leaving = self
                 .membership
                 .draining_backends()
@@ -161,7 +161,7 @@ impl Core {
             BackendView {
                 backend: endpoint.into(),
                 desired: desired.into(),
-                balanced: told.is_some_and(|backend| backend.state == BackendState::Active),
+                balanced: present.is_some_and(|backend| backend.state == BackendState::Active),
                 health: health.map(|view| {
                     let is_unproven = self.membership.is_unproven(&service.name, endpoint);
                     if is_unproven { UNKNOWN } else { view.state.name() }.into()

@@ -353,12 +353,12 @@ impl Core {
             .into_iter()
             .filter(|name| wanted.get(name).is_some_and(|service| serves(service)))
             .partition(|name| self.membership.pause_of(name).is_some());
-        let told = |names: &[Box<str>], what: &str| {
+        let naming = |names: &[Box<str>], what: &str| {
             let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
             (!names.is_empty()).then(|| format!("; {what}: {}", some_of(&names)))
         };
-        let paused = told(&paused, "paused still, by the copy beside the store").unwrap_or_default();
-        let ended = told(
+        let paused = naming(&paused, "paused still, by the copy beside the store").unwrap_or_default();
+        let ended = naming(
             &ended,
             "without backends for new connections until then, so that a pause of them may have ended with the record",
         );

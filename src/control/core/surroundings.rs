@@ -67,10 +67,10 @@ impl Core {
         let candidates: BTreeSet<Name> = if self.held_back.has_judged {
             self.held_back.names().cloned().collect()
         } else {
-            self.said().map(|service| service.name.clone()).collect()
+            self.defined().map(|service| service.name.clone()).collect()
         };
         let all = State {
-            services: self.said().cloned().collect(),
+            services: self.defined().cloned().collect(),
         };
         let before = self.served_before();
         let is_new = |name: &Name| candidates.contains(name) || before.iter().any(|before| before.name == *name);
@@ -259,7 +259,7 @@ impl Core {
     /// Returns the service that is served where this one listens, if no provider defines its name any more.
     fn renamed(&self, service: &Service) -> Option<Arc<Service>> {
         let there = self.membership.serving_at(service)?;
-        let is_another = self.said().any(|said| said.name == there.name);
+        let is_another = self.defined().any(|defined| defined.name == there.name);
         (!is_another).then(|| {
             Arc::new(Service {
                 name: service.name.clone(),
@@ -299,7 +299,7 @@ impl Core {
             // A kept service fits to all that was there before.
             self.held_back.give_way(&Claimed::by(&new))
         } else {
-            let others = self.said().filter(|service| !self.held_back.contains(&service.name));
+            let others = self.defined().filter(|service| !self.held_back.contains(&service.name));
             let others: Vec<Arc<Service>> = others.map(|service| Arc::clone(self.addon.served(service))).collect();
             self.held_back.give_way(&Claimed::by(&others))
         };
@@ -370,7 +370,7 @@ impl Core {
     }
 
     /// Returns the services as all providers define them, whether possible here or not.
-    pub(super) fn said(&self) -> impl Iterator<Item = &Arc<Service>> {
+    pub(super) fn defined(&self) -> impl Iterator<Item = &Arc<Service>> {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let orphans = self.orphans.iter().map(|orphan| &orphan.service);
         of_file
@@ -382,7 +382,7 @@ impl Core {
     /// Returns the services to serve: those of all providers without the held-back ones, and with their kept forms
     /// instead.
     pub(super) fn desired(&self) -> impl Iterator<Item = &Arc<Service>> {
-        let possible = self.said().filter(|service| !self.held_back.contains(&service.name));
+        let possible = self.defined().filter(|service| !self.held_back.contains(&service.name));
         possible
             .map(|service| self.addon.served(service))
             .chain(self.held_back.kept().map(|kept| self.addon.served(kept)))

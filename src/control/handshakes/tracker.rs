@@ -40,7 +40,7 @@ pub struct HandshakeTracker {
     /// Whether the last observation had.
     is_suspicious: bool,
     /// Number of completed flows of this observation.
-    shown: u32,
+    listed: u32,
     /// Completed flows of all services together.
     all_completed: Completed,
     pub(super) families: [OfFamily; 2],
@@ -100,17 +100,17 @@ impl HandshakeTracker {
 
     /// Adds a completed flow. Returns whether more are wanted.
     pub fn completed(&mut self, id: u32, service: &str, client: IpAddr) -> bool {
-        if self.shown >= MOST_SHOWN {
+        if self.listed >= MOST_SHOWN {
             return false;
         }
-        self.shown += 1;
+        self.listed += 1;
         self.all_completed.note(id, client);
         let family = &mut self.families[index(client)];
         if let Some(of) = family.completed.get_mut(service) {
             of.note(id, client);
         }
         let mut followed = self.families.iter().flat_map(|family| family.completed.values());
-        self.shown < MOST_SHOWN && (!self.all_completed.is_full() || followed.any(|of| !of.is_full()))
+        self.listed < MOST_SHOWN && (!self.all_completed.is_full() || followed.any(|of| !of.is_full()))
     }
 
     /// Adds a handshake that was completed at some time after `since`, as the kernel reported at once. Its connection
@@ -138,7 +138,7 @@ impl HandshakeTracker {
         self.is_suspicious = std::mem::take(&mut self.may_be_overdue);
         let before = self.last_observation.map(|(at, _)| now.saturating_duration_since(at));
         self.last_observation = Some((now, before));
-        let is_cut = std::mem::take(&mut self.shown) >= MOST_SHOWN;
+        let is_cut = std::mem::take(&mut self.listed) >= MOST_SHOWN;
         if self.all_completed.last_wanted == Some(now) {
             self.all_completed.end(is_cut, now);
         }
@@ -154,7 +154,7 @@ impl HandshakeTracker {
     /// Ends an observation that failed; what was known before it stays.
     pub fn abandon(&mut self) {
         self.still_there.clear();
-        self.shown = 0;
+        self.listed = 0;
         self.may_be_overdue = false;
         self.all_completed.abandon();
         for family in &mut self.families {

@@ -152,8 +152,8 @@ impl Membership {
         let active = self.active(service, settling);
         let serving = self.serving.get(name).cloned();
         let was_there = |endpoint| {
-            let told = serving.as_deref();
-            told.is_some_and(|told| backend_of(told, endpoint).is_some())
+            let service = serving.as_deref();
+            service.is_some_and(|service| backend_of(service, endpoint).is_some())
         };
         let mut backends = Vec::with_capacity(service.backends.len());
         for backend in &service.backends {

@@ -153,7 +153,7 @@ impl Membership {
     /// Returns whether the kernel has the endpoint in this service, under this name or another one.
     pub(super) fn serves_there(&self, service: &Service, endpoint: Endpoint) -> bool {
         let there = self.serving.where_listens(service);
-        let mut told = there.chain(self.serving.get(&service.name));
-        told.any(|told| backend_of(told, endpoint).is_some())
+        let mut there = there.chain(self.serving.get(&service.name));
+        there.any(|there| backend_of(there, endpoint).is_some())
     }
 }

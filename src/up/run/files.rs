@@ -70,8 +70,8 @@ impl Files {
                 error,
             })?;
             let name = tcpgw_core::escape::path(&file);
-            let told = found.remarks.iter();
-            remarks.extend(told.map(|(line, what)| format!("{name}, line {line}: {what}")));
+            let numbered = found.remarks.iter();
+            remarks.extend(numbered.map(|(line, what)| format!("{name}, line {line}: {what}")));
             variables.extend(found.variables);
         }
         let port = variables.get("PORT").cloned().or_else(|| std::env::var("PORT").ok());
@@ -96,20 +96,20 @@ pub(crate) fn directory_of(procfile: &Path) -> Result<PathBuf, UpError> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let shown = tcpgw_core::escape::path(parent);
+    let name = tcpgw_core::escape::path(parent);
     let directory = std::fs::canonicalize(parent)
-        .map_err(|error| UpError::Usage(format!("failed to find the directory {shown}: {error}")))?;
+        .map_err(|error| UpError::Usage(format!("failed to find the directory {name}: {error}")))?;
     match directory.to_str() {
         Some(_) => Ok(directory),
         None => Err(UpError::Usage(format!(
-            "the name of the directory {shown} must be UTF-8"
+            "the name of the directory {name} must be UTF-8"
         ))),
     }
 }
 
 fn read_text(file: &Path) -> Result<String, UpError> {
-    let shown = tcpgw_core::escape::path(file);
-    let wrong = |why: &dyn std::fmt::Display| UpError::Usage(format!("failed to read {shown}: {why}"));
+    let name = tcpgw_core::escape::path(file);
+    let wrong = |why: &dyn std::fmt::Display| UpError::Usage(format!("failed to read {name}: {why}"));
     let size = std::fs::metadata(file).map_err(|error| wrong(&error))?;
     if !size.is_file() {
         return Err(wrong(&"it is no regular file"));

@@ -139,8 +139,8 @@ impl Up<'_> {
             printed.say(&name, &escape::text(&process::words_of(last.as_ref())));
             let _ = events.send(UpEvent::Ended(id));
         };
-        let told = std::thread::Builder::new().name("reports".into()).spawn(tell);
-        told.map_err(|error| error.to_string())?;
+        let spawned = std::thread::Builder::new().name("reports".into()).spawn(tell);
+        spawned.map_err(|error| error.to_string())?;
         Ok(process)
     }
 }

@@ -25,7 +25,7 @@ impl Up<'_> {
         match request {
             None => self.remove_one_off(connection),
             Some(UpRequest::Ps) => {
-                give(&answers, UpAnswer::Processes(self.shown()));
+                give(&answers, UpAnswer::Processes(self.listed()));
                 give(&answers, UpAnswer::Done);
             }
             Some(_) if is_ending => give(&answers, UpAnswer::Failed("it is ending".into())),
@@ -54,9 +54,9 @@ impl Up<'_> {
         }
     }
 
-    fn shown(&self) -> Vec<ListedProcess> {
+    fn listed(&self) -> Vec<ListedProcess> {
         let now = Instant::now();
-        let shown = self.supervisor.instances().map(|(id, one)| {
+        let listed = self.supervisor.instances().map(|(id, one)| {
             let place = self.running.get(&id);
             let since = match one.phase {
                 InstancePhase::Running(since) => Some(now.saturating_duration_since(since)),
@@ -73,7 +73,7 @@ impl Up<'_> {
                 ends: one.ends,
             }
         });
-        shown.collect()
+        listed.collect()
     }
 
     fn names(&self) -> Vec<TypeName> {

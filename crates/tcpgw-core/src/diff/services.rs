@@ -132,13 +132,13 @@ fn outside_kernel(old: Option<&Service>, new: &Service) -> Vec<String> {
     let nothing = BTreeMap::new();
     let labels_before = old.map_or(&nothing, |old| &old.labels);
     let keys: BTreeSet<&String> = labels_before.keys().chain(labels.keys()).collect();
-    let shown =
+    let value =
         |value: Option<&String>| value.map_or_else(|| "none".into(), |value| format!("\"{}\"", escape::text(value)));
     for key in keys {
         changed(
             &format!("labels.{}", escape::text(key)),
-            shown(labels_before.get(key)),
-            shown(labels.get(key)),
+            value(labels_before.get(key)),
+            value(labels.get(key)),
         );
     }
     words
@@ -157,8 +157,8 @@ fn asked(question: Option<&ProbeQuestion>) -> String {
             format!("GET {}{host} ({})", http.path, http.status)
         }
         Some(ProbeQuestion::Expect(exchange)) => {
-            let shown = |bytes: &[u8]| format!("\"{}\"", escape::text(&String::from_utf8_lossy(bytes)));
-            format!("{} for {}", shown(&exchange.expect), shown(&exchange.send))
+            let quoted = |bytes: &[u8]| format!("\"{}\"", escape::text(&String::from_utf8_lossy(bytes)));
+            format!("{} for {}", quoted(&exchange.expect), quoted(&exchange.send))
         }
     }
 }

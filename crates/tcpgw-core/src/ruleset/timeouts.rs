@@ -106,13 +106,13 @@ impl KernelTimeouts {
     /// kernel's default where it gives none.
     pub fn from_sysctls(mut seconds: impl FnMut(&str) -> Option<u32>) -> Self {
         let default = Self::default();
-        let mut told = |name, default| seconds(name).unwrap_or(default);
+        let mut sysctl = |name, default| seconds(name).unwrap_or(default);
         Self {
-            established: told("established", default.established),
-            fin_wait: told("fin_wait", default.fin_wait),
-            last_ack: told("last_ack", default.last_ack),
-            retransmits: told("max_retrans", default.retransmits),
-            unacknowledged: told("unacknowledged", default.unacknowledged),
+            established: sysctl("established", default.established),
+            fin_wait: sysctl("fin_wait", default.fin_wait),
+            last_ack: sysctl("last_ack", default.last_ack),
+            retransmits: sysctl("max_retrans", default.retransmits),
+            unacknowledged: sysctl("unacknowledged", default.unacknowledged),
         }
     }
 

@@ -89,8 +89,8 @@ pub fn legacy(family: TableFamily) -> Result<Vec<FirewallChain>, LegacyError> {
     if names.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let said = program::run(program, &[], BOUNDS);
-    let said = said.map_err(|source| match source.kind() {
+    let finished = program::run(program, &[], BOUNDS);
+    let finished = finished.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => LegacyError::Missing {
             tables: names.split_whitespace().collect::<Vec<_>>().join(", "),
             program,
@@ -100,11 +100,11 @@ pub fn legacy(family: TableFamily) -> Result<Vec<FirewallChain>, LegacyError> {
             reason: source.to_string(),
         },
     })?;
-    if !said.status.success() {
+    if !finished.status.success() {
         return Err(LegacyError::Failed {
             program,
-            reason: tcpgw_core::escape::text(String::from_utf8_lossy(&said.error).trim()),
+            reason: tcpgw_core::escape::text(String::from_utf8_lossy(&finished.error).trim()),
         });
     }
-    Ok(parse(family, &String::from_utf8_lossy(&said.output)))
+    Ok(parse(family, &String::from_utf8_lossy(&finished.output)))
 }

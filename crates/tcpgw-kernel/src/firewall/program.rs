@@ -45,12 +45,12 @@ pub(super) fn run(program: &str, arguments: &[&str], bounds: Bounds) -> io::Resu
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn()?;
-    let said = follow(&mut child, bounds);
-    if said.is_err() {
+    let outcome = follow(&mut child, bounds);
+    if outcome.is_err() {
         let _ = child.kill();
         let _ = child.wait();
     }
-    said
+    outcome
 }
 
 fn follow(child: &mut Child, bounds: Bounds) -> io::Result<ProgramOutput> {
