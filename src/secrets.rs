@@ -325,13 +325,13 @@ mod tests {
                 assert!(error.contains(": chown "), "{owners:?} {owner}: {error}");
             }
         }
-        let told = |owners: Owners, owner| owners.check(Path::new("f"), owner).unwrap_err().to_string();
+        let reported = |owners: Owners, owner| owners.check(Path::new("f"), owner).unwrap_err().to_string();
         assert_eq!(
-            told(by(0, SecretReader::Command { daemon }), STRANGER),
+            reported(by(0, SecretReader::Command { daemon }), STRANGER),
             "belongs to uid 59124, who is neither root nor the user that the daemon runs as: chown 59123 f"
         );
         assert_eq!(
-            told(by(0, SecretReader::Judge { daemon }), 0),
+            reported(by(0, SecretReader::Judge { daemon }), 0),
             "belongs to root, so that the daemon, which runs as uid 59123, cannot read it: chown 59123 f"
         );
     }

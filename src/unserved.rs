@@ -153,12 +153,15 @@ mod tests {
     fn after_a_boot_all_are_named_that_the_kernel_does_not_hold() {
         for owner in [Owner::Api, Owner::Orphan] {
             let last = last("another boot", owner);
-            let said = told(&kernel(&["a"], Some(&[])), &last).unwrap();
-            assert!(said.starts_with("1 service ") && said.contains("runs: b;"), "{said}");
-            let said = told(&kernel(&[], None), &last).unwrap();
+            let answer = told(&kernel(&["a"], Some(&[])), &last).unwrap();
             assert!(
-                said.starts_with("2 services ") && said.contains("runs: a, b;"),
-                "{said}"
+                answer.starts_with("1 service ") && answer.contains("runs: b;"),
+                "{answer}"
+            );
+            let answer = told(&kernel(&[], None), &last).unwrap();
+            assert!(
+                answer.starts_with("2 services ") && answer.contains("runs: a, b;"),
+                "{answer}"
             );
             assert_eq!(told(&kernel(&["a", "b"], None), &last), None);
         }
@@ -168,11 +171,11 @@ mod tests {
     #[test]
     fn in_the_same_boot_those_are_named_that_the_record_has() {
         let mut last = last(NOW, Owner::Api);
-        let said = told(&kernel(&[], Some(&["b"])), &last).unwrap();
-        assert!(said.contains("runs: b;"), "{said}");
+        let answer = told(&kernel(&[], Some(&["b"])), &last).unwrap();
+        assert!(answer.contains("runs: b;"), "{answer}");
         assert_eq!(told(&kernel(&["b"], Some(&["b"])), &last), None);
         last.unserved.insert("a".into());
-        let said = told(&kernel(&["b"], Some(&["b"])), &last).unwrap();
-        assert!(said.contains("runs: a;"), "{said}");
+        let answer = told(&kernel(&["b"], Some(&["b"])), &last).unwrap();
+        assert!(answer.contains("runs: a;"), "{answer}");
     }
 }

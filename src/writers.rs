@@ -290,10 +290,10 @@ mod tests {
             mode(&path, file);
             mode(&lower, of_lower);
             mode(&upper, of_upper);
-            let told = told(&path);
-            assert_eq!(told.is_some(), words.is_some(), "{told:?}");
+            let answer = told(&path);
+            assert_eq!(answer.is_some(), words.is_some(), "{answer:?}");
             assert!(
-                told.unwrap_or_default().contains(words.unwrap_or_default()),
+                answer.unwrap_or_default().contains(words.unwrap_or_default()),
                 "{words:?}"
             );
         }

@@ -123,8 +123,8 @@ fn the_client_of_the_guide_connects_again() {
         stream
             .set_read_timeout(Some(Duration::from_secs(10)))
             .expect("a timeout");
-        let mut said = String::new();
-        stream.read_to_string(&mut said).expect("it ends");
-        assert_eq!(said, "hello");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("it ends");
+        assert_eq!(text, "hello");
     }
 }

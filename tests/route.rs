@@ -159,18 +159,21 @@ fn changes_of_links_addresses_routes_and_rules_are_heard() {
                 ("link del br8", true, false, false, false),
             ] {
                 run_ip(commands);
-                let told = hear(&mut changes).await;
+                let change = hear(&mut changes).await;
                 let asked = [
-                    (links, told.links),
-                    (addresses, told.addresses),
-                    (routes, told.routes),
-                    (rules, told.rules),
+                    (links, change.links),
+                    (addresses, change.addresses),
+                    (routes, change.routes),
+                    (rules, change.rules),
                 ];
                 // Others come along: an address has a route to its network.
-                assert!(asked.iter().all(|(asked, told)| told >= asked), "{commands}: {told:?}");
                 assert!(
-                    !told.lost && told.rules == rules && told.links == links,
-                    "{commands}: {told:?}"
+                    asked.iter().all(|(asked, change)| change >= asked),
+                    "{commands}: {change:?}"
+                );
+                assert!(
+                    !change.lost && change.rules == rules && change.links == links,
+                    "{commands}: {change:?}"
                 );
             }
         });
@@ -198,8 +201,8 @@ fn more_than_the_socket_holds_is_anything() {
             assert_eq!(hear(&mut changes).await, Notification::LOST);
             // It goes on.
             run_ip("link add br7 type bridge");
-            let told = hear(&mut changes).await;
-            assert!(told.links && !told.lost, "{told:?}");
+            let change = hear(&mut changes).await;
+            assert!(change.links && !change.lost, "{change:?}");
         });
     });
 }
@@ -215,8 +218,8 @@ async fn hear_all(changes: &mut Receiver<Notification>) -> Notification {
 
 /// Puts together what is told from the first notification until it is quiet.
 async fn hear(changes: &mut Receiver<Notification>) -> Notification {
-    let told = timeout(PATIENCE, changes.recv()).await.expect("a notification");
-    let mut all = told.expect("it goes on");
+    let received = timeout(PATIENCE, changes.recv()).await.expect("a notification");
+    let mut all = received.expect("it goes on");
     all.add(hear_all(changes).await);
     all
 }

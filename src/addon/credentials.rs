@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn nothing_shows_a_secret() {
-        let shown = format!("{:?}", Credentials::parse(GOOD).unwrap());
-        assert!(!shown.contains("0123") && !shown.contains("fedc"), "{shown}");
+        let text = format!("{:?}", Credentials::parse(GOOD).unwrap());
+        assert!(!text.contains("0123") && !text.contains("fedc"), "{text}");
         let error = Credentials::parse(&GOOD.replace("sso_salt", "salt"))
             .unwrap_err()
             .to_string();

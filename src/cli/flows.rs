@@ -198,8 +198,8 @@ fn verdict(flow: &FlowView<'_>) -> &'static str {
 
 fn number(number: Option<u64>) -> String {
     #[expect(clippy::cast_precision_loss, reason = "large numbers are shortened")]
-    let shown = |number| short(number as f64);
-    number.map_or_else(|| "-".into(), shown)
+    let rendered = |number| short(number as f64);
+    number.map_or_else(|| "-".into(), rendered)
 }
 
 /// Returns the same table for a few flows, without columns of values that conntrack does not record.

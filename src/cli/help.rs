@@ -278,14 +278,14 @@ pub(super) fn run(arguments: &HelpArguments) -> Outcome {
 /// Returns the help of the options of all commands.
 fn options() -> String {
     const ABOUT: &str = "Options that every command takes, before or behind its name\n\n{all-args}\n";
-    let shown = |option: &Arg| option.clone().hide_short_help(false).hide_long_help(false);
+    let rendered = |option: &Arg| option.clone().hide_short_help(false).hide_long_help(false);
     let program = Cli::command();
     let mut options = Command::new("tcpgw")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
         .help_template(ABOUT)
         .max_term_width(super::command::WIDEST)
-        .args(program.get_arguments().map(shown));
+        .args(program.get_arguments().map(rendered));
     options.render_long_help().to_string()
 }
 
@@ -379,18 +379,18 @@ mod tests {
         assert!(lines.len() < 24, "{} lines", lines.len());
         let widest = lines.iter().map(|line| line.len()).max();
         assert!(widest <= Some(80), "{widest:?}");
-        let mut shown = Vec::new();
+        let mut collected = Vec::new();
         let list = lines.iter().skip_while(|line| !line.starts_with("State file"));
         for line in list.take_while(|line| !line.is_empty()) {
             for place in PLACES {
-                shown.extend(line.get(place..).and_then(|rest| rest.split(' ').next()));
+                collected.extend(line.get(place..).and_then(|rest| rest.split(' ').next()));
             }
         }
-        shown.sort_unstable();
+        collected.sort_unstable();
         let command = Cli::command();
         let mut names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
         names.sort_unstable();
-        assert_eq!(shown, names);
+        assert_eq!(collected, names);
         assert_eq!(
             command.clone().get_subcommands().count(),
             super::command().get_subcommands().count()

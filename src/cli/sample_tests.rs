@@ -23,9 +23,9 @@ fn the_version_of_the_rules_is_the_one_that_status_shows() {
         skeleton::VERSION,
         FlowMark::default()
     );
-    let shown: Vec<&str> = STATUS.lines().filter(|line| line.starts_with("table: inet")).collect();
-    assert!(!shown.is_empty());
-    for line in shown {
+    let text: Vec<&str> = STATUS.lines().filter(|line| line.starts_with("table: inet")).collect();
+    assert!(!text.is_empty());
+    for line in text {
         assert!(line.starts_with(&begin), "{line}\n{begin}");
     }
 }
@@ -38,7 +38,7 @@ fn the_diff_of_the_tutorial_is_what_differs() {
     let changes = Changes::between(&Summary::default(), &Summary::from(&state), &BTreeMap::new());
     assert_eq!(changes.services.len(), 1);
     for change in &changes.services {
-        let shown = format!("$ sudo tcpgw diff state.json\n{change}\n");
-        assert!(TUTORIAL.contains(&shown), "{change}");
+        let text = format!("$ sudo tcpgw diff state.json\n{change}\n");
+        assert!(TUTORIAL.contains(&text), "{change}");
     }
 }

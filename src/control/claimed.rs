@@ -226,8 +226,8 @@ mod tests {
                 "backends": [{"address": "10.2.0.12", "port": 80, "state": "draining"}]}"#,
         );
         let rest = left(&found, &wanted, true);
-        let told: Vec<(&str, usize)> = rest.iter().map(|of| (&*of.name, of.backends.len())).collect();
-        assert_eq!(told, [("both", 1), ("empty", 0)]);
+        let listed: Vec<(&str, usize)> = rest.iter().map(|of| (&*of.name, of.backends.len())).collect();
+        assert_eq!(listed, [("both", 1), ("empty", 0)]);
         let claimed = Claimed::by(&wanted);
         let Left::Part(_, other) = claimed.leave(&found[0], true) else {
             panic!("it loses one");

@@ -401,7 +401,7 @@ fn an_apps_page_has_its_address_and_its_service() {
         is_clean(&text);
         text
     };
-    let shown = text(&resource);
+    let text = text(&resource);
     for expected in [
         "<h1>App my-app</h1>",
         "TCP_URL=tcp://gateway.example.com:2002",
@@ -409,7 +409,7 @@ fn an_apps_page_has_its_address_and_its_service() {
         "href=\"/services/service-00002\"",
         "10.1.2.2:3000",
     ] {
-        assert!(shown.contains(expected), "{expected}: {shown}");
+        assert!(text.contains(expected), "{expected}: {text}");
     }
     resource.url = None;
     resource.warning = Some(HOSTILE.into());
@@ -439,8 +439,8 @@ fn the_doctors_page_has_each_finding_with_its_cure() {
         }],
     };
     let text = |diagnosis: &Diagnosis| DoctorPage { diagnosis }.page().document().into_string();
-    let shown = text(&diagnosis);
-    is_clean(&shown);
+    let text = text(&diagnosis);
+    is_clean(&text);
     for expected in [
         "1 broken, 0 warnings, 2 notes.",
         "class=\"state broken\">broken</span> ip-forward-off",
@@ -448,7 +448,7 @@ fn the_doctors_page_has_each_finding_with_its_cure() {
         &format!("To do: {ESCAPED}"),
         "Checks that could not be made",
     ] {
-        assert!(shown.contains(expected), "{expected}: {shown}");
+        assert!(text.contains(expected), "{expected}: {text}");
     }
     assert!(text(&Diagnosis::default()).contains("Nothing was found."));
 }

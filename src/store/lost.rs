@@ -73,8 +73,11 @@ mod tests {
         assert_eq!(problem(&store), None);
         note(&store, &LastServices::default(), Duration::from_secs(5)).unwrap();
         note(&store, &LastServices::default(), Duration::from_secs(6)).unwrap();
-        let told = problem(&store).unwrap().message;
-        assert!(told.contains("remove") && told.contains("tcpgw.db.lost"), "{told}");
+        let problems = problem(&store).unwrap().message;
+        assert!(
+            problems.contains("remove") && problems.contains("tcpgw.db.lost"),
+            "{problems}"
+        );
         std::fs::remove_file(path(&store)).unwrap();
         assert_eq!(problem(&store), None);
         let nowhere = directory.path().join("gone/tcpgw.db");

@@ -223,14 +223,14 @@ mod tests {
     fn other_versions_are_named() {
         let mut connection = Connection::open_in_memory().unwrap();
         let path = std::path::Path::new("store.db");
-        let mut told = |version| {
+        let mut reported = |version| {
             migrate(&mut connection, version, path)
                 .unwrap_err()
                 .at(path)
                 .to_string()
         };
-        assert!(told(3).starts_with("store.db is of a newer tcpgw (schema 3; known is 2)"));
-        assert!(told(0).starts_with("store.db is damaged: it has schema 0;"));
-        assert!(told(-1).starts_with("store.db is damaged: it has schema -1;"));
+        assert!(reported(3).starts_with("store.db is of a newer tcpgw (schema 3; known is 2)"));
+        assert!(reported(0).starts_with("store.db is damaged: it has schema 0;"));
+        assert!(reported(-1).starts_with("store.db is damaged: it has schema -1;"));
     }
 }

@@ -101,9 +101,13 @@ mod tests {
         for damaged in ["", "0000", "00000000000000000007 00000000\n"] {
             std::fs::write(path(&store), damaged).unwrap();
             set_aside(&store);
-            let told = problem(&store).unwrap();
-            assert_eq!(told.kind, ProblemKind::StoreLost);
-            assert!(told.message.contains("tcpgw.db.written.damaged"), "{}", told.message);
+            let problems = problem(&store).unwrap();
+            assert_eq!(problems.kind, ProblemKind::StoreLost);
+            assert!(
+                problems.message.contains("tcpgw.db.written.damaged"),
+                "{}",
+                problems.message
+            );
             assert!(!path(&store).exists());
             note(&store, 8).unwrap();
             std::fs::remove_file(aside(&store)).unwrap();

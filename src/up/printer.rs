@@ -95,14 +95,17 @@ mod tests {
 
     #[test]
     fn names_are_padded_as_foreman_pads_them() {
-        let shown = |types: &[(&str, u32)], name: &str| {
+        let rendered = |types: &[(&str, u32)], name: &str| {
             let printer = LinePrinter::new(types.iter().copied(), false);
             String::from_utf8(printer.line("12:00:00", name, b"x")).unwrap()
         };
-        assert_eq!(shown(&[("web", 1)], "web.1"), "12:00:00 web.1  | x\n");
-        assert_eq!(shown(&[("web", 1), ("worker", 2)], "web.1"), "12:00:00 web.1    | x\n");
+        assert_eq!(rendered(&[("web", 1)], "web.1"), "12:00:00 web.1  | x\n");
         assert_eq!(
-            shown(&[("web", 10), ("worker", 2)], "system"),
+            rendered(&[("web", 1), ("worker", 2)], "web.1"),
+            "12:00:00 web.1    | x\n"
+        );
+        assert_eq!(
+            rendered(&[("web", 10), ("worker", 2)], "system"),
             "12:00:00 system    | x\n"
         );
     }

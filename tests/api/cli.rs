@@ -80,8 +80,8 @@ fn status_healthz_and_doctor_agree_about_every_kind_of_problem() {
         for severity in [Severity::Error, Severity::Warning] {
             let of = |kind: &ProblemKind| Problem::new(*kind, "words").with_severity(severity);
             tell(kinds.iter().map(of).collect());
-            let said = run(&server, &["doctor", "-o", "json"]);
-            let findings = json(&said)["findings"].as_array().expect("a list").clone();
+            let ran = run(&server, &["doctor", "-o", "json"]);
+            let findings = json(&ran)["findings"].as_array().expect("a list").clone();
             let expected = if severity == Severity::Error {
                 "broken"
             } else {
@@ -97,7 +97,7 @@ fn status_healthz_and_doctor_agree_about_every_kind_of_problem() {
                 );
             }
             let is_broken = findings.iter().any(|finding| finding["severity"] == "broken");
-            assert_eq!(said.status.code(), Some(i32::from(is_broken)));
+            assert_eq!(ran.status.code(), Some(i32::from(is_broken)));
         }
     }
 }
@@ -123,20 +123,20 @@ fn what_the_daemon_says_makes_no_lines_of_its_own() {
     server.shared.lock().expect("whole").snapshot.daemon.problems =
         vec![Problem::new(ProblemKind::RejectedConfiguration, lines)];
     for shows in [&["status", "--interval", "0s"][..], &["doctor"]] {
-        let shown = run(&server, shows);
-        assert!(out(&shown).contains("forged"), "{}", out(&shown));
+        let ran = run(&server, shows);
+        assert!(out(&ran).contains("forged"), "{}", out(&ran));
         let is_forged = |line: &str| line.ends_with(": forged") && !line.contains("\\n");
-        assert!(!out(&shown).lines().any(is_forged), "{}", out(&shown));
+        assert!(!out(&ran).lines().any(is_forged), "{}", out(&ran));
     }
 }
 
 #[test]
 fn status_through_the_daemon_is_the_same_document_and_table() {
     let server = serves();
-    let shown = run(&server, &["status", "-o", "json", "--interval", "0s"]);
-    assert_eq!((shown.status.code(), err(&shown)), (Some(1), String::new()));
-    assert_eq!(json(&shown), server.get("/v1/status").json());
-    assert_eq!(out(&shown).as_bytes(), server.get("/v1/status").body);
+    let ran = run(&server, &["status", "-o", "json", "--interval", "0s"]);
+    assert_eq!((ran.status.code(), err(&ran)), (Some(1), String::new()));
+    assert_eq!(json(&ran), server.get("/v1/status").json());
+    assert_eq!(out(&ran).as_bytes(), server.get("/v1/status").body);
 
     let table = run(&server, &["status", "--interval", "10ms", "-o", "wide"]);
     assert_eq!(table.status.code(), Some(1));
@@ -212,10 +212,10 @@ fn flows_and_who_through_the_daemon() {
         err(&nobody)
     );
 
-    let mut told = server.shared.lock().expect("whole");
-    told.fail = Some((KernelCall::Flows, Fail::UnknownAfter));
-    told.flows = (1..20_000).map(flow).collect();
-    drop(told);
+    let mut recorded = server.shared.lock().expect("whole");
+    recorded.fail = Some((KernelCall::Flows, Fail::UnknownAfter));
+    recorded.flows = (1..20_000).map(flow).collect();
+    drop(recorded);
     for args in [&["flows"][..], &["flows", "-o", "json"]] {
         let cut = run(&server, args);
         assert_eq!(cut.status.code(), Some(1));
@@ -251,12 +251,12 @@ fn apply_and_diff_through_the_daemon() {
         (Some(1), "error: the state has no services\n")
     );
 
-    let told = server.shared.lock().expect("whole");
-    let first = &told.applies[0];
+    let recorded = server.shared.lock().expect("whole");
+    let first = &recorded.applies[0];
     assert_eq!((&*first.state, &first.origin), (GOOD.as_bytes(), &file));
     assert_eq!(first.options.drain, Some(std::time::Duration::from_secs(5)));
     assert!(first.options.take_over && !first.options.dry_run);
-    assert_eq!(told.applies[1].options.drain, None, "that of each service");
+    assert_eq!(recorded.applies[1].options.drain, None, "that of each service");
 }
 
 #[test]
@@ -316,17 +316,17 @@ fn events_are_lines() {
         error: "no room".into(),
     });
     server.note(EventContent::TornDown { flushed: 7, uid: 0 });
-    let shown = run(&server, &["events"]);
+    let ran = run(&server, &["events"]);
     assert_eq!(
-        (shown.status.code(), &*out(&shown)),
+        (ran.status.code(), &*out(&ran)),
         (
             Some(0),
             "1970-01-01 00:16:40 failed error=\"no room\" id=test-1\n1970-01-01 00:16:40 torn_down flushed=7 uid=0 id=test-2\n"
         )
     );
-    let shown = run(&server, &["events", "-o", "json", "--after", "test-1"]);
+    let ran = run(&server, &["events", "-o", "json", "--after", "test-1"]);
     assert_eq!(
-        json(&shown),
+        json(&ran),
         json!({"id": "test-2", "at": 1000.0, "event": "torn_down", "flushed": 7, "uid": 0})
     );
 

@@ -44,12 +44,12 @@ fn a_deploy_is_followed_to_its_end() {
         "{}",
         err(&done)
     );
-    let said = err(&done);
-    let lines: Vec<&str> = said.lines().collect();
+    let stderr = err(&done);
+    let lines: Vec<&str> = stderr.lines().collect();
     assert_eq!(lines[0], "deploy 41: probing 10.2.0.3:80 10.2.0.4:80");
     assert!(
         lines[1].contains("10.2.0.1:80") && lines[1].contains("may be told to end"),
-        "{said}"
+        "{stderr}"
     );
     assert_eq!(lines[2..], ["drained: the old backends may be removed"]);
     let shared = server.shared.lock().expect("whole");
@@ -184,17 +184,17 @@ fn interrupted(server: &Server, signal: nix::sys::signal::Signal, code: i32) -> 
 #[test]
 fn whoever_ends_it_while_it_probes_undoes_it() {
     let server = serves();
-    let said = interrupted(&server, nix::sys::signal::Signal::SIGINT, 130);
-    assert!(said.contains("deploy 41 of web: undone: asked"), "{said}");
-    let said = interrupted(&server, nix::sys::signal::Signal::SIGTERM, 143);
-    assert!(said.contains("undone"), "{said}");
+    let stderr = interrupted(&server, nix::sys::signal::Signal::SIGINT, 130);
+    assert!(stderr.contains("deploy 41 of web: undone: asked"), "{stderr}");
+    let stderr = interrupted(&server, nix::sys::signal::Signal::SIGTERM, 143);
+    assert!(stderr.contains("undone"), "{stderr}");
     assert_eq!(server.shared.lock().expect("whole").single.undos.len(), 2);
     let switched = (DeployPhase::Switched, None);
     script(&server, &[switched, switched]);
-    let said = interrupted(&server, nix::sys::signal::Signal::SIGINT, 130);
+    let stderr = interrupted(&server, nix::sys::signal::Signal::SIGINT, 130);
     assert!(
-        said.contains("deploy 43 goes on without this command; `tcpgw deploys 43` shows it"),
-        "{said}"
+        stderr.contains("deploy 43 goes on without this command; `tcpgw deploys 43` shows it"),
+        "{stderr}"
     );
     assert_eq!(server.shared.lock().expect("whole").single.undos.len(), 2);
 }
@@ -290,10 +290,13 @@ fn the_command_is_not_run_where_no_old_backend_leaves() {
         err(&done)
     );
     assert!(!file.exists());
-    let said = err(&done);
+    let stderr = err(&done);
     assert!(
-        said.contains("--on-switched was not run") && said.contains(why),
-        "{said}"
+        stderr.contains("--on-switched was not run") && stderr.contains(why),
+        "{stderr}"
     );
-    assert!(!said.contains("removed") && !said.contains("told to end"), "{said}");
+    assert!(
+        !stderr.contains("removed") && !stderr.contains("told to end"),
+        "{stderr}"
+    );
 }

@@ -161,13 +161,10 @@ fn services_are_shown() {
         lines[2],
         "web   20003  api              7  100  10.2.0.1:80 10.2.0.2:80"
     );
-    let shown = out(&run(&server, &["service", "show", "web"]));
-    assert!(shown.starts_with("web :20003 of api, revision 7\n"), "{shown}");
-    assert!(shown.contains("  limit          pps 100\n"), "{shown}");
-    assert!(
-        shown.contains("10.2.0.9:80 gone, leaving: 3 flows, 12 s left"),
-        "{shown}"
-    );
+    let ran = out(&run(&server, &["service", "show", "web"]));
+    assert!(ran.starts_with("web :20003 of api, revision 7\n"), "{ran}");
+    assert!(ran.contains("  limit          pps 100\n"), "{ran}");
+    assert!(ran.contains("10.2.0.9:80 gone, leaving: 3 flows, 12 s left"), "{ran}");
     let document = run(&server, &["service", "show", "sick", "-o", "json"]);
     assert_eq!(told(&document), server.get("/v1/services/sick").json());
     assert_eq!(

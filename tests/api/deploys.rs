@@ -27,9 +27,9 @@ fn a_deploy_begins() {
     assert_eq!(deploy["targets"], json!(["10.2.0.3:80", "10.2.0.4:80"]));
     assert_eq!(deploy["progress"]["old"], json!(["10.2.0.1:80"]));
     assert_eq!(server.post(DEPLOYS, br#"{"targets":["10.2.0.3:80"]}"#).status, 202);
-    let told = server.shared.lock().expect("whole");
-    let [first, second] = &told.single.orders[..] else {
-        panic!("{:?}", told.single.orders)
+    let recorded = server.shared.lock().expect("whole");
+    let [first, second] = &recorded.single.orders[..] else {
+        panic!("{:?}", recorded.single.orders)
     };
     assert_eq!(
         (first.min, first.timeout, first.drain),
@@ -103,9 +103,9 @@ fn switching_is_shown_and_is_not_switched() {
     let server = serves();
     server.post(DEPLOYS, ORDER);
     script(&server, &[(DeployPhase::Switched, None)]);
-    let shown = server.get("/v1/deploys/41?until=switched&wait=1ms").json();
+    let answer = server.get("/v1/deploys/41?until=switched&wait=1ms").json();
     assert_eq!(
-        (&shown["phase"], &shown["progress"]["phase"]),
+        (&answer["phase"], &answer["progress"]["phase"]),
         (&json!("switching"), &json!("switching"))
     );
 }
@@ -194,10 +194,10 @@ fn a_deploy_is_taken_back() {
     assert_eq!(server.post("/v1/services/web/rollback", b"").json()["id"], 42);
     assert_eq!(server.post("/v1/deploys/7/undo", b"").code().0, 404);
     assert_eq!(server.post("/v1/services/other/rollback", b"").code().0, 404);
-    let told = server.shared.lock().expect("whole");
+    let recorded = server.shared.lock().expect("whole");
     assert_eq!(
-        (&told.single.undos[0].which, told.single.undos[0].by),
+        (&recorded.single.undos[0].which, recorded.single.undos[0].by),
         (&DeploySelector::Id(41), Server::me())
     );
-    assert_eq!(told.single.undos[1].which, DeploySelector::Last("web".into()));
+    assert_eq!(recorded.single.undos[1].which, DeploySelector::Last("web".into()));
 }

@@ -175,16 +175,16 @@ async fn answer(mut asked: mpsc::Receiver<DaemonRequest>, told: Arc<Mutex<Told>>
             unanswered.push(ask);
             continue;
         }
-        let mut told = told.lock().expect("nobody panicked");
+        let mut recorded = recorded.lock().expect("nobody panicked");
         match ask {
-            DaemonRequest::Snapshot(reply) => drop(reply.send(told.snapshot.clone())),
-            DaemonRequest::Follow(after, reply) => drop(reply.send(told.events.follow(&after))),
+            DaemonRequest::Snapshot(reply) => drop(reply.send(recorded.snapshot.clone())),
+            DaemonRequest::Follow(after, reply) => drop(reply.send(recorded.events.follow(&after))),
             DaemonRequest::Apply(apply, reply) => {
-                let answer = match told.answer.clone() {
+                let answer = match recorded.answer.clone() {
                     Some(refused) => Err(refused),
                     None => applied(&apply),
                 };
-                told.applies.push(apply);
+                recorded.applies.push(apply);
                 drop(reply.send(answer));
             }
             DaemonRequest::Resume(_, reply) => drop(reply.send(Ok(Resumed {
@@ -192,7 +192,7 @@ async fn answer(mut asked: mpsc::Receiver<DaemonRequest>, told: Arc<Mutex<Told>>
                 warnings: Vec::new(),
             }))),
             DaemonRequest::Teardown(_, reply) => {
-                told.teardowns += 1;
+                recorded.teardowns += 1;
                 drop(reply.send(Ok(TornDown {
                     table_removed: true,
                     flows_flushed: 2,
@@ -201,8 +201,8 @@ async fn answer(mut asked: mpsc::Receiver<DaemonRequest>, told: Arc<Mutex<Told>>
                 })));
             }
             other => {
-                let refused = told.answer.clone();
-                told.single.answer(other, refused);
+                let refused = recorded.answer.clone();
+                recorded.single.answer(other, refused);
             }
         }
     }
@@ -254,9 +254,9 @@ fn state() -> State {
 fn kernel(told: &Mutex<Told>) -> Result<Fake, KernelError> {
     let ruleset = Desired::new(&state(), &tcpgw_core::ruleset::links::Links::default()).ruleset;
     let mut fake = Fake::holding(&ruleset, FlowMark::default())?;
-    let told = told.lock().expect("nobody panicked");
-    fake.flows.clone_from(&told.flows);
-    if let Some((call, fail)) = told.fail {
+    let recorded = recorded.lock().expect("nobody panicked");
+    fake.flows.clone_from(&recorded.flows);
+    if let Some((call, fail)) = recorded.fail {
         fake.fail_next(call, fail);
     }
     Ok(fake)
@@ -385,8 +385,8 @@ impl Server {
     }
 
     pub(crate) fn note(&self, what: EventContent) {
-        let mut told = self.shared.lock().expect("nobody panicked");
-        told.events.note(what, None, Duration::from_secs(1000));
+        let mut recorded = self.shared.lock().expect("nobody panicked");
+        recorded.events.note(what, None, Duration::from_secs(1000));
     }
 
     pub(crate) fn me() -> Peer {

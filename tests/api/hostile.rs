@@ -284,11 +284,11 @@ fn too_many_connections_are_told_so_and_health_is_told_all_the_same() {
     let begin = Instant::now();
     assert_eq!(server.get("/v1/healthz").code(), (503, "busy".into()));
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-    let told = (0..200).any(|_| {
+    let answer = (0..200).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
         server.get("/v1/healthz").status == 200
     });
-    assert!(told, "those who are silent are cut");
+    assert!(answer, "those who are silent are cut");
     drop(silent);
     held.truncate(SHARE / 2);
     let free = (0..100).any(|_| {

@@ -278,12 +278,12 @@ fn every_code_is_described() {
 #[test]
 fn hints_are_in_the_words_of_whoever_asks() {
     let server = serves();
-    let told = |server: &Server, agent: &str| {
+    let reported = |server: &Server, agent: &str| {
         let answer = server.send("GET", "/v1/services/gone", &format!("user-agent: {agent}\r\n"), b"");
         answer.json()["error"]["message"].as_str().expect("words").to_owned()
     };
-    assert!(told(&server, "tcpgw/0.1.0").ends_with("`tcpgw service ls` lists them"));
-    assert!(told(&server, "python-httpx/0.28").ends_with("`GET /v1/services` lists them"));
+    assert!(reported(&server, "tcpgw/0.1.0").ends_with("`tcpgw service ls` lists them"));
+    assert!(reported(&server, "python-httpx/0.28").ends_with("`GET /v1/services` lists them"));
     server.shared.lock().expect("whole").answer = Some(Refused::Refused("see `tcpgw deploys 7`".into()));
     let refused = server.send("DELETE", "/v1/services/web", "", b"");
     assert_eq!(refused.json()["error"]["message"], "see `GET /v1/deploys/7`");

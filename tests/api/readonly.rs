@@ -69,8 +69,8 @@ fn every_operation_that_changes_something_is_refused_and_reaches_nobody() {
         refused += 1;
     }
     assert_eq!(refused + READS.len(), routes().count());
-    let told = server.shared.lock().expect("nobody panicked");
-    assert_eq!((told.applies.len(), told.teardowns), (0, 0));
+    let recorded = server.shared.lock().expect("nobody panicked");
+    assert_eq!((recorded.applies.len(), recorded.teardowns), (0, 0));
 }
 
 #[test]

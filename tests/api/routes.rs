@@ -127,10 +127,10 @@ fn a_kernel_that_fails_is_an_error_or_a_document_that_ends() {
     for target in ["/v1/status", "/v1/flows", "/v1/who?seen_as=10.2.0.254:1"] {
         assert_eq!(server.get(target).code(), (500, "failed".into()), "{target}");
     }
-    let mut told = server.shared.lock().expect("whole");
-    told.fail = Some((KernelCall::Flows, Fail::UnknownAfter));
-    told.flows = (1..20_000).map(flow).collect();
-    drop(told);
+    let mut recorded = server.shared.lock().expect("whole");
+    recorded.fail = Some((KernelCall::Flows, Fail::UnknownAfter));
+    recorded.flows = (1..20_000).map(flow).collect();
+    drop(recorded);
     let cut = server.get("/v1/flows");
     assert_eq!((cut.status, cut.whole), (200, false), "nobody takes it for all of them");
 }
@@ -165,10 +165,10 @@ fn the_daemon_tells_of_itself() {
         let problems = answer["problems"].as_array().expect("a list").iter();
         problems.map(|problem| problem["kind"].clone()).collect()
     };
-    let told = kinds(healthz.json());
+    let answer = kinds(healthz.json());
     assert!(
-        told.contains(&json!("paused")) && told.contains(&json!("torn_down")),
-        "{told:?}"
+        answer.contains(&json!("paused")) && answer.contains(&json!("torn_down")),
+        "{answer:?}"
     );
     for target in [
         "/v1/daemon?x=1",
@@ -191,9 +191,9 @@ fn apply_hands_the_state_over_with_who_sent_it() {
     assert_eq!(answer.json()["report"]["changed"], true);
     assert_eq!(answer.json()["warnings"], json!(["net.ipv4.ip_forward: is 0"]));
     assert_eq!(server.post_as("/v1/apply", "", GOOD).json()["report"]["elements"], 1);
-    let told = server.shared.lock().expect("whole");
-    let [first, second] = &told.applies[..] else {
-        panic!("{:?}", told.applies);
+    let recorded = server.shared.lock().expect("whole");
+    let [first, second] = &recorded.applies[..] else {
+        panic!("{:?}", recorded.applies);
     };
     assert_eq!(
         (&*first.state, &*first.origin, first.by),
@@ -290,8 +290,8 @@ fn events_are_listed_and_followed() {
         server.note(EventContent::Failed { error: n.to_string() });
     }
     let list = |target: &str| -> Vec<String> {
-        let told = server.get(target).json();
-        let events = told["events"].as_array().expect("a list").clone();
+        let answer = server.get(target).json();
+        let events = answer["events"].as_array().expect("a list").clone();
         events
             .iter()
             .map(|event| event["id"].as_str().expect("a name").to_owned())
@@ -303,9 +303,9 @@ fn events_are_listed_and_followed() {
     assert!(list("/v1/events?follow=false&after=test-3").is_empty());
     assert!(list("/v1/events?follow=false&service=none").is_empty());
     for other in ["before-2", "before-99", "test-99", "2"] {
-        let told = server.get(&format!("/v1/events?follow=false&after={other}")).json();
-        assert_eq!(told["missed"], json!(null), "{other}");
-        assert_eq!(told["events"].as_array().map(Vec::len), Some(3), "{other}");
+        let answer = server.get(&format!("/v1/events?follow=false&after={other}")).json();
+        assert_eq!(answer["missed"], json!(null), "{other}");
+        assert_eq!(answer["events"].as_array().map(Vec::len), Some(3), "{other}");
         let mut stream = server.connect();
         let request = format!("GET /v1/events HTTP/1.1\r\nhost: x\r\nlast-event-id: {other}\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("it reads");
@@ -345,9 +345,9 @@ fn who_comes_late_or_is_slow_is_told_how_much_was_missed() {
     for n in 0..2000 {
         server.note(EventContent::Failed { error: n.to_string() });
     }
-    let told = server.get("/v1/events?follow=false&after=test-5").json();
+    let answer = server.get("/v1/events?follow=false&after=test-5").json();
     assert_eq!(
-        (&told["missed"], &told["events"][0]["id"]),
+        (&answer["missed"], &answer["events"][0]["id"]),
         (&json!(971), &json!("test-977"))
     );
     let mut stream = server.connect();

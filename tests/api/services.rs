@@ -11,8 +11,8 @@ use crate::harness::{Loop, Server, serves, serves_with, times};
 const WEB: &str = "/v1/services/web";
 
 fn expectations(server: &Server) -> Vec<Expect> {
-    let told = server.shared.lock().expect("whole");
-    told.single.edits.iter().map(|edit| edit.expect).collect()
+    let recorded = server.shared.lock().expect("whole");
+    recorded.single.edits.iter().map(|edit| edit.expect).collect()
 }
 
 fn etag(head: &str) -> Option<&str> {
@@ -31,9 +31,9 @@ fn services_are_listed_and_shown() {
     assert_eq!((&web["provider"], &web["revision"]), (&json!("api"), &json!(7)));
     assert_eq!(web["service"]["limit"]["pps"], 100);
 
-    let shown = server.get(WEB);
-    assert_eq!(etag(&shown.head), Some("\"7\""));
-    let view = shown.json();
+    let answer = server.get(WEB);
+    assert_eq!(etag(&answer.head), Some("\"7\""));
+    let view = answer.json();
     assert_eq!((&view["healthy"], &view["drained"]), (&json!(true), &json!(false)));
     assert_eq!(view["backends"][2]["flows"], 3);
     let sick = server.get("/v1/services/sick");
@@ -52,8 +52,8 @@ fn a_list_is_of_a_provider_or_of_labels() {
     let view = server.send("PATCH", WEB, "", labels).json();
     assert_eq!(view["service"]["labels"]["app"], "shop");
     {
-        let mut told = server.shared.lock().expect("whole");
-        let view = told.single.services.get_mut("web").expect("it is there");
+        let mut recorded = server.shared.lock().expect("whole");
+        let view = recorded.single.services.get_mut("web").expect("it is there");
         let patched = tcpgw_core::model::patch_service(&view.listed.service, labels).expect("good");
         view.listed.service = std::sync::Arc::new(patched);
     }
@@ -92,8 +92,8 @@ fn a_service_is_created_once() {
     assert_eq!(there.code(), (412, "conflict".into()));
     assert_eq!(there.json()["error"]["current"]["revision"], 7);
     assert_eq!(expectations(&server), [Expect::Absent, Expect::Absent]);
-    let told = server.shared.lock().expect("whole");
-    assert!(told.single.edits[0].take_over && !told.single.edits[1].take_over);
+    let recorded = server.shared.lock().expect("whole");
+    assert!(recorded.single.edits[0].take_over && !recorded.single.edits[1].take_over);
 }
 
 #[test]
@@ -142,8 +142,8 @@ fn a_service_is_put() {
         expectations(&server)[..4],
         [Expect::Absent, Expect::Revision(7), Expect::Present, Expect::Anything]
     );
-    let told = server.shared.lock().expect("whole");
-    let first = &told.single.edits[0];
+    let recorded = server.shared.lock().expect("whole");
+    let first = &recorded.single.edits[0];
     assert_eq!((first.take_over, first.drain), (true, Some(Duration::from_secs(5))));
     assert_eq!(first.by, Server::me());
 }
@@ -223,15 +223,15 @@ fn backends_drain_and_come_back() {
         assert_eq!(answer.json()["error"]["problems"][0]["place"], place);
     }
     assert_eq!(server.post("/v1/services/gone/drain", b"").code().0, 404);
-    let told = server.shared.lock().expect("whole");
-    let ServiceEdit::Drain(some) = &told.single.edits[0].edit else {
-        panic!("{:?}", told.single.edits)
+    let recorded = server.shared.lock().expect("whole");
+    let ServiceEdit::Drain(some) = &recorded.single.edits[0].edit else {
+        panic!("{:?}", recorded.single.edits)
     };
     assert_eq!(
-        (some.len(), told.single.edits[0].drain),
+        (some.len(), recorded.single.edits[0].drain),
         (2, Some(Duration::from_secs(9)))
     );
-    assert_eq!(told.single.edits[1].edit, ServiceEdit::Undrain(Vec::new()));
+    assert_eq!(recorded.single.edits[1].edit, ServiceEdit::Undrain(Vec::new()));
 }
 
 #[test]
@@ -282,10 +282,10 @@ fn a_service_is_waited_for() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| server.get(&format!("{WEB}/wait?for=drained&timeout=30s")));
         std::thread::sleep(Duration::from_millis(50));
-        let mut told = server.shared.lock().expect("whole");
-        let web = told.single.services.get_mut("web").expect("it is there");
+        let mut recorded = server.shared.lock().expect("whole");
+        let web = recorded.single.services.get_mut("web").expect("it is there");
         web.backends.retain(|backend| !backend.leaving);
-        drop(told);
+        drop(recorded);
         assert_eq!(waiting.join().expect("an answer").json()["drained"], true);
     });
 }
@@ -303,8 +303,8 @@ fn no_more_than_some_wait() {
         })
         .collect();
     // One of them has no place; the others are let go when the daemon ends.
-    let told = server.get(&format!("{WEB}/wait?for=drained&timeout=1m"));
-    assert_eq!(told.code(), (503, "busy".into()));
+    let answer = server.get(&format!("{WEB}/wait?for=drained&timeout=1m"));
+    assert_eq!(answer.code(), (503, "busy".into()));
     assert_eq!(server.get(WEB).status, 200, "nobody else is held up");
     drop(server);
     drop(streams);
@@ -358,14 +358,14 @@ fn history_and_export() {
         (&history["entries"][1]["old"], &history["entries"][1]["at"]),
         (&json!(null), &json!(1000.5))
     );
-    let told = server.shared.lock().expect("whole");
-    let filter = &told.single.filters[0];
+    let recorded = server.shared.lock().expect("whole");
+    let filter = &recorded.single.filters[0];
     assert_eq!(
         (&filter.services, filter.since),
         (&vec!["web".to_owned()], Some(Duration::from_secs(5)))
     );
     assert_eq!((filter.deploy, filter.before, filter.limit), (Some(41), Some(9), 2));
-    drop(told);
+    drop(recorded);
     for wrong in ["limit=0", "limit=1001", "since=1h", "service=A", "deploy=x", "uid=0"] {
         assert_eq!(server.get(&format!("/v1/history?{wrong}")).code().0, 400, "{wrong}");
     }

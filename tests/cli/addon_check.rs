@@ -152,13 +152,13 @@ fn a_provider_that_means_harm_neither_fills_nor_holds_nor_commands() {
         run(&[&["-v"], scalingo(&url, &login, "5s").as_slice()].concat()),
         run(&[&["-o", "json"], scalingo(&url, &login, "5s").as_slice()].concat()),
     ] {
-        let shown = out(&output) + &err(&output);
+        let printed = out(&output) + &err(&output);
         assert!(
-            !shown.contains('\u{1b}') && !shown.contains('\u{7}') && !shown.contains('\u{202e}'),
-            "{shown}"
+            !printed.contains('\u{1b}') && !printed.contains('\u{7}') && !printed.contains('\u{202e}'),
+            "{printed}"
         );
         for secret in ["password-of-an-app", "secret-of-the-tests", "salt-of-the-tests"] {
-            assert!(!shown.contains(secret), "{secret}: {shown}");
+            assert!(!printed.contains(secret), "{secret}: {printed}");
         }
         assert!(err(&output).contains("may be left at the provider"), "{}", err(&output));
     }

@@ -178,7 +178,7 @@ fn every_error_is_listed_not_the_first() {
         {"name":"b","port":20003,"backends":["10.2.0.11:1"],"limit":{"pps":5}}]}"#;
     let output = run_with(&["check"], text.as_bytes());
     assert_eq!(output.status.code(), Some(2));
-    let said = err(&output);
+    let printed = err(&output);
     for place in [
         "extra:",
         "services[0].name:",
@@ -192,18 +192,18 @@ fn every_error_is_listed_not_the_first() {
         "services[2].backends[0]:",
     ] {
         assert_eq!(
-            said.matches(&format!("error: <stdin>: {place} ")).count(),
+            printed.matches(&format!("error: <stdin>: {place} ")).count(),
             1,
-            "{place}\n{said}"
+            "{place}\n{printed}"
         );
     }
-    assert_eq!(said.lines().count(), 10, "{said}");
+    assert_eq!(printed.lines().count(), 10, "{printed}");
 
     let many = format!(r#"{{"version":1,"services":[{}{{}}]}}"#, "{},".repeat(999));
-    let said = err(&run_with(&["check"], many.as_bytes()));
+    let stderr = err(&run_with(&["check"], many.as_bytes()));
     assert!(
-        said.ends_with("error: <stdin>: and 2900 more\n") && said.lines().count() == 101,
-        "{said}"
+        stderr.ends_with("error: <stdin>: and 2900 more\n") && stderr.lines().count() == 101,
+        "{stderr}"
     );
 }
 
@@ -244,10 +244,10 @@ fn garbage_of_any_size_takes_bounded_memory() {
                 command.stdin(from);
             }
             let output = command.output().expect("the program runs");
-            let told = err(&output);
-            assert_eq!(output.status.code(), Some(2), "{what}: {told}");
-            assert!(told.contains(said), "{what}: {told}");
-            assert!(told.len() < 30_000, "{what}: {} bytes of errors", told.len());
+            let printed = err(&output);
+            assert_eq!(output.status.code(), Some(2), "{what}: {printed}");
+            assert!(printed.contains(said), "{what}: {printed}");
+            assert!(printed.len() < 30_000, "{what}: {} bytes of errors", printed.len());
         }
     }
     let zero = File::open("/dev/zero").expect("a device");
@@ -272,12 +272,12 @@ fn what_cannot_be_read_says_why() {
         ] {
             let output = unprivileged(&[command, file]).output().expect("the program runs");
             assert_eq!(output.status.code(), Some(2), "{command} {file}: {}", err(&output));
-            let told = err(&output);
+            let printed = err(&output);
             assert!(
-                told.starts_with(&format!("error: {file}: ")) && told.contains(said),
-                "{told}"
+                printed.starts_with(&format!("error: {file}: ")) && printed.contains(said),
+                "{printed}"
             );
-            assert_eq!(told.lines().count(), 1, "{told}");
+            assert_eq!(printed.lines().count(), 1, "{printed}");
         }
         let output = command_with_config(missing, &[command, &secret])
             .output()
@@ -303,14 +303,17 @@ fn what_cannot_be_read_says_why() {
 
 #[track_caller]
 fn assert_refused(output: &Output, file: &str, said: &[&str], name: &str) {
-    let told = err(output);
-    assert_eq!(output.status.code(), Some(2), "{name}: {told}");
+    let printed = err(output);
+    assert_eq!(output.status.code(), Some(2), "{name}: {printed}");
     assert_eq!(out(output), "", "{name}");
-    assert!(told.starts_with(&format!("error: {file}: ")), "{name}: {told}");
-    assert_eq!(told.lines().count(), 1, "{name}: {told}");
-    assert!(told.trim_end().chars().all(|c| !c.is_control()), "{name}: {told:?}");
+    assert!(printed.starts_with(&format!("error: {file}: ")), "{name}: {printed}");
+    assert_eq!(printed.lines().count(), 1, "{name}: {printed}");
+    assert!(
+        printed.trim_end().chars().all(|c| !c.is_control()),
+        "{name}: {printed:?}"
+    );
     for part in said {
-        assert!(told.contains(part), "{name}: {part} is not in {told}");
+        assert!(printed.contains(part), "{name}: {part} is not in {printed}");
     }
 }
 
@@ -398,13 +401,23 @@ fn what_was_given_forges_no_line() {
     ];
     for mut command in cases {
         let output = command.output().expect("the program runs");
-        let told = err(&output);
-        assert_eq!(output.status.code(), Some(2), "{command:?}: {told}");
-        let errors = told.lines().filter(|line| line.contains("error: forged")).count();
-        assert_eq!(errors, told.matches(r"\nerror: forged").count(), "{command:?}: {told}");
-        assert!(errors > 0 && told.starts_with("error: "), "{command:?}: {told}");
-        assert!(!told.lines().any(|line| line.starts_with("error: forged")), "{told}");
-        assert!(!told.contains("error: error:") && !told.contains('\u{1b}'), "{told:?}");
+        let printed = err(&output);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {printed}");
+        let errors = printed.lines().filter(|line| line.contains("error: forged")).count();
+        assert_eq!(
+            errors,
+            printed.matches(r"\nerror: forged").count(),
+            "{command:?}: {printed}"
+        );
+        assert!(errors > 0 && printed.starts_with("error: "), "{command:?}: {printed}");
+        assert!(
+            !printed.lines().any(|line| line.starts_with("error: forged")),
+            "{printed}"
+        );
+        assert!(
+            !printed.contains("error: error:") && !printed.contains('\u{1b}'),
+            "{printed:?}"
+        );
     }
     let help = with("TCPGW_STATE", &["daemon", "--help"])
         .output()
@@ -451,10 +464,10 @@ fn a_port_that_the_fences_do_not_allow_is_told_by_its_option() {
         // Nothing is begun: there is no Procfile.
         let output = command_with_config(config, &["up", "--port", port, "--procfile", none]).output();
         let output = output.expect("it runs");
-        let told = err(&output);
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert_eq!(told.contains(&format!("--port {port}: ")), is_refused, "{told}");
-        assert_eq!(told.contains("fences.ports"), is_refused, "{told}");
+        let printed = err(&output);
+        assert_eq!(output.status.code(), Some(2), "{printed}");
+        assert_eq!(printed.contains(&format!("--port {port}: ")), is_refused, "{printed}");
+        assert_eq!(printed.contains("fences.ports"), is_refused, "{printed}");
     }
 }
 

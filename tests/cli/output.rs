@@ -17,20 +17,20 @@ fn scripts_get_errors_as_data() {
     );
     let output = run(&["check", "-o", "json", &file]);
     assert_eq!(output.status.code(), Some(2));
-    let told = json(&output);
-    assert_eq!(told["file"], *file);
-    assert_eq!(told["errors"]["more"], 0);
-    let problem = &told["errors"]["problems"][0];
+    let printed = json(&output);
+    assert_eq!(printed["file"], *file);
+    assert_eq!(printed["errors"]["more"], 0);
+    let problem = &printed["errors"]["problems"][0];
     assert_eq!(problem["place"], "services[0].port");
     assert_eq!(problem["message"], "must be a number from 1 to 65535, not 0");
 
     let output = run_with(&["check", "-o", "json"], GOOD.as_bytes());
     assert_eq!(output.status.code(), Some(0));
-    let told = json(&output);
+    let printed = json(&output);
     let wanted = serde_json::json!({
         "services": 1, "backends": 1, "warnings": [], "errors": {"problems": [], "more": 0}
     });
-    assert_eq!(told, wanted);
+    assert_eq!(printed, wanted);
 }
 
 #[test]
@@ -240,10 +240,10 @@ fn plain(page: &str) -> String {
 fn a_manual_page_that_is_not_there_is_named() {
     let output = run(&["man", "frobnicate\u{1b}"]);
     assert_eq!(output.status.code(), Some(2));
-    let told = err(&output);
+    let printed = err(&output);
     assert!(
-        told.contains("has no command frobnicate\\u{1b}; it has check, "),
-        "{told}"
+        printed.contains("has no command frobnicate\\u{1b}; it has check, "),
+        "{printed}"
     );
     let output = run(&["man", "--to", "/nonexistent"]);
     assert_eq!(output.status.code(), Some(1));

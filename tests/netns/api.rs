@@ -62,8 +62,8 @@ fn who_is_in_another_namespace_is_refused() {
     let error = String::from_utf8_lossy(&elsewhere.stderr);
     assert!(error.contains("serves another network namespace"), "{error}");
     assert_eq!(elsewhere.status.code(), Some(1));
-    let told: Value = serde_json::from_slice(&by_hand.stdout).expect("JSON");
-    assert_eq!(told["error"]["code"], "other_namespace");
+    let output: Value = serde_json::from_slice(&by_hand.stdout).expect("JSON");
+    assert_eq!(output["error"]["code"], "other_namespace");
     let error = String::from_utf8_lossy(&here.stderr);
     assert!(error.contains("the daemon is ending"), "{error}");
 }

@@ -97,8 +97,8 @@ fn the_daemon_knows_that_a_service_turns_clients_away() {
     let healthz = || daemon.ask("GET", "/v1/healthz", "").expect("an answer");
     let is_told = || {
         assert!(enter(&net, 0, 100, 2001).is_none(), "it is full");
-        let told = healthz().json()["problems"][0].clone();
-        told["kind"] == "over_limit" && told["service"] == "small" && told["severity"] == "error"
+        let answer = healthz().json()["problems"][0].clone();
+        answer["kind"] == "over_limit" && answer["service"] == "small" && answer["severity"] == "error"
     };
     assert!(wait_until(PATIENCE, is_told), "{:?}", healthz());
     assert_eq!(healthz().status, 503);

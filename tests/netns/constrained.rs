@@ -28,9 +28,9 @@ fn daemon_behind(net: &Net, program: &[&str], healthy: u64) -> Running {
     ];
     let running = net.spawn("gateway", &[program, &daemon].concat());
     let is_up = || {
-        let told = net.cli(&["status", "-o", "json"]).stdout;
-        let told: Value = serde_json::from_str(&told).unwrap_or_default();
-        let services = told["services"].as_array().into_iter().flatten();
+        let output = net.cli(&["status", "-o", "json"]).stdout;
+        let answer: Value = serde_json::from_str(&output).unwrap_or_default();
+        let services = answer["services"].as_array().into_iter().flatten();
         let backends = services.flat_map(|service| service["backends"].as_array().into_iter().flatten());
         backends.filter(|backend| backend["health"] == "healthy").count() as u64 == healthy
     };

@@ -101,20 +101,20 @@ pub(crate) fn breaks_and_heals(net: &Net, family: usize, id: &str, provoke: &str
     passes(net, family);
     net.sh("gateway", provoke).ok();
     breaks(net, family);
-    let mut said = doctor(net);
-    assert_eq!(said.status, 1, "{:#}", said.json);
-    said.one(id, "broken");
+    let mut report = doctor(net);
+    assert_eq!(report.status, 1, "{:#}", report.json);
+    report.one(id, "broken");
     // One cause may show in several places.
     for _ in 0..3 {
-        let Some(finding) = said.findings(id).first().copied() else {
+        let Some(finding) = report.findings(id).first().copied() else {
             break;
         };
         net.sh("gateway", &line(finding)).ok();
-        said = doctor(net);
+        report = doctor(net);
     }
-    assert!(said.findings(id).is_empty(), "{:#}", said.json);
+    assert!(report.findings(id).is_empty(), "{:#}", report.json);
     passes(net, family);
-    assert_eq!(said.status, 0, "{:#}", said.json);
+    assert_eq!(report.status, 0, "{:#}", report.json);
 }
 
 #[test]
@@ -123,11 +123,11 @@ fn a_gateway_that_is_well_has_no_trouble_and_is_left_as_it_was() {
     let _servers = web(&net);
     let before = net.identity();
     let rules = net.sh("gateway", "nft -s list ruleset").ok();
-    let said = doctor(&net);
+    let report = doctor(&net);
     // Programs of this machine may reserve no ports; which range it has is the kernel's default, and 20003 not in it.
-    assert!(said.bad().is_empty(), "{:#}", said.json);
-    assert_eq!(said.status, 0);
-    assert!(said.unchecked().is_empty(), "{:#}", said.json);
+    assert!(report.bad().is_empty(), "{:#}", report.json);
+    assert_eq!(report.status, 0);
+    assert!(report.unchecked().is_empty(), "{:#}", report.json);
     assert_eq!(net.identity(), before, "nothing was committed");
     assert_eq!(net.sh("gateway", "nft -s list ruleset").ok(), rules);
     passes(&net, 0);
@@ -161,14 +161,14 @@ fn forwarding_is_judged_by_the_interfaces_that_are_used() {
     let set = |settings: &str| drop(net.sh("gateway", &format!("sysctl -qw {settings}")).ok());
     set("net.ipv4.ip_forward=0 net.ipv4.conf.ext.forwarding=1 net.ipv4.conf.br0.forwarding=1");
     passes(&net, 0);
-    let said = doctor(&net);
+    let report = doctor(&net);
     // Clients may come in by the third one, too.
-    let other = line(said.one("ip-forward-off", "warning"));
+    let other = line(report.one("ip-forward-off", "warning"));
     assert_eq!(other, "sysctl -w net.ipv4.conf.far.forwarding=1");
     net.sh("gateway", &other).ok();
-    let said = doctor(&net);
-    assert!(said.bad().is_empty(), "{:#}", said.json);
-    said.one("ip-forward-off", "note");
+    let report = doctor(&net);
+    assert!(report.bad().is_empty(), "{:#}", report.json);
+    report.one("ip-forward-off", "note");
     let forced = "/proc/sys/net/ipv6/conf/ext/force_forwarding";
     if net.sh("gateway", &format!("test -e {forced}")).status != 0 {
         println!("this kernel has no force_forwarding: nothing more to test");
@@ -179,8 +179,8 @@ fn forwarding_is_judged_by_the_interfaces_that_are_used() {
         set(&format!("net.ipv6.conf.{link}.force_forwarding=1"));
     }
     passes(&net, 1);
-    let said = doctor(&net);
-    assert!(said.bad().is_empty(), "{:#}", said.json);
+    let report = doctor(&net);
+    assert!(report.bad().is_empty(), "{:#}", report.json);
     let off = "sysctl -qw net.ipv6.conf.br0.force_forwarding=0";
     breaks_and_heals(&net, 1, "ipv6-forwarding-off", off);
 }
@@ -192,8 +192,12 @@ fn a_table_that_is_gone_edited_or_not_recorded_is_found() {
     let file = net.file("state.json").to_string_lossy().into_owned();
     let heal = |id: &str| {
         net.tcpgw(&["apply", &file]).ok();
-        let said = doctor(&net);
-        assert!(said.findings(id).is_empty() && said.status == 0, "{:#}", said.json);
+        let report = doctor(&net);
+        assert!(
+            report.findings(id).is_empty() && report.status == 0,
+            "{:#}",
+            report.json
+        );
         passes(&net, 0);
     };
     for (id, edit) in [
@@ -203,10 +207,10 @@ fn a_table_that_is_gone_edited_or_not_recorded_is_found() {
     ] {
         net.sh("gateway", edit).ok();
         breaks(&net, 0);
-        let said = doctor(&net);
-        assert_eq!(said.status, 1);
+        let report = doctor(&net);
+        assert_eq!(report.status, 1);
         assert!(
-            said.one(id, "broken")["fix"]["advice"]
+            report.one(id, "broken")["fix"]["advice"]
                 .as_str()
                 .is_some_and(|text| text.contains("tcpgw apply"))
         );
@@ -216,9 +220,9 @@ fn a_table_that_is_gone_edited_or_not_recorded_is_found() {
     doctor(&net).one("table-unrecorded", "note");
     heal("table-unrecorded");
     net.tcpgw(&["teardown"]).ok();
-    let said = doctor(&net);
-    said.one("table-missing", "note");
-    assert_eq!(said.status, 0);
+    let report = doctor(&net);
+    report.one("table-missing", "note");
+    assert_eq!(report.status, 0);
 }
 
 #[test]
@@ -273,13 +277,13 @@ fn settings_and_ports_are_looked_at() {
     let chosen = json!({"name": "chosen", "port": 20004, "addresses": ["203.0.113.9"], "backends": ["10.2.0.13:1"]});
     net.apply(state([service("web", PORT, &["b1", "b2"], 3000, json!({})), chosen]));
     net.sh("gateway", "ip address del 203.0.113.9/32 dev ext").ok();
-    let said = doctor(&net);
-    said.one("port-with-listener", "note");
-    said.one("address-not-local", "broken");
-    assert_eq!(said.status, 1);
+    let report = doctor(&net);
+    report.one("port-with-listener", "note");
+    report.one("address-not-local", "broken");
+    assert_eq!(report.status, 1);
     net.json(&["status", "--interval", "0s"], 1);
     for (id, severity) in [("port-in-local-range", "warning"), ("conntrack-accounting-off", "note")] {
-        net.sh("gateway", &line(said.one(id, severity))).ok();
+        net.sh("gateway", &line(report.one(id, severity))).ok();
         assert!(doctor(&net).findings(id).is_empty(), "{id}");
     }
     let reserved = net.sh("gateway", "sysctl -n net.ipv4.ip_local_reserved_ports").ok();
@@ -311,15 +315,15 @@ fn source_ports_that_run_out_are_found() {
         net.run("gateway", &["conntrack", "-R", &file.to_string_lossy()]);
     };
     hold(1024..=55_000);
-    let said = doctor(&net);
-    said.one("snat-ports-exhausted", "warning");
-    assert_eq!(said.status, 0);
+    let report = doctor(&net);
+    report.one("snat-ports-exhausted", "warning");
+    assert_eq!(report.status, 0);
     passes(&net, 0);
     hold(55_001..=65_535);
     breaks(&net, 0);
-    let said = doctor(&net);
-    said.one("snat-ports-exhausted", "broken");
-    assert_eq!(said.status, 1);
+    let report = doctor(&net);
+    report.one("snat-ports-exhausted", "broken");
+    assert_eq!(report.status, 1);
     net.apply(one(json!({"source": "preserve"})));
     passes(&net, 0);
     net.sh("gateway", "conntrack -D -s 198.18.7.7 >/dev/null").ok();

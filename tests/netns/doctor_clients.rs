@@ -52,8 +52,8 @@ fn a_rule_that_drops_all_who_were_served_is_an_error() {
     ] {
         serve(&net, family);
         with_rules(&net, rules, || {
-            let said = doctor(&net);
-            let found = said.one(DROPPED, severity);
+            let report = doctor(&net);
+            let found = report.one(DROPPED, severity);
             let seen = found["seen"].as_str().unwrap_or_default();
             assert!(
                 seen.contains("clients that were served a moment ago"),
@@ -109,18 +109,18 @@ fn a_rule_that_drops_all_clients_behind_the_gateway_is_an_error() {
         net.sh("gateway", "conntrack -F 2>/dev/null").ok();
         with_rules(&net, rules, || {
             passes(&net, family);
-            let said = doctor(&net);
+            let report = doctor(&net);
             assert!(
-                said.bad().is_empty(),
+                report.bad().is_empty(),
                 "nobody behind it was served, {rules}: {:#}",
-                said.json
+                report.json
             );
         });
         net.sh("gateway", "conntrack -F 2>/dev/null").ok();
         serve_behind(family);
         with_rules(&net, rules, || {
-            let said = doctor(&net);
-            let found = said.one(DROPPED, "broken");
+            let report = doctor(&net);
+            let found = report.one(DROPPED, "broken");
             let seen = found["seen"].as_str().unwrap_or_default();
             assert!(seen.contains("4 of 4 clients"), "{rules}: {seen}");
             net.json(&["status", "--interval", "0s"], 1);
@@ -160,10 +160,10 @@ fn whatever_drops_all_clients_is_an_error() {
     ] {
         with_rules(&net, rules, || {
             breaks(&net, family);
-            let said = doctor(&net);
-            let found = said.one(DROPPED, "broken");
+            let report = doctor(&net);
+            let found = report.one(DROPPED, "broken");
             let seen = found["seen"].as_str().unwrap_or_default();
-            assert!(seen.contains("by its rule") && said.status == 1, "{rules}: {seen}");
+            assert!(seen.contains("by its rule") && report.status == 1, "{rules}: {seen}");
         });
     }
     for program in ["iptables-nft", "iptables-legacy"] {
@@ -216,8 +216,8 @@ fn what_may_drop_all_clients_is_a_warning() {
         "tcp dport 3000 ip saddr @none drop",
         "ip saddr @banned drop",
     ] {
-        let said = with_rules(&net, rules, || doctor(&net));
-        assert!(said.bad().is_empty(), "{rules}: {:#}", said.json);
+        let report = with_rules(&net, rules, || doctor(&net));
+        assert!(report.bad().is_empty(), "{rules}: {:#}", report.json);
     }
     passes(&net, 0);
 }
@@ -233,24 +233,24 @@ fn bans_are_judged_by_whom_they_have_now() {
     let bans = "table inet bans { set b { type ipv4_addr; flags timeout; elements = { 192.0.2.4 timeout 1h }; }; \
                 chain p { type filter hook prerouting priority -300; ip saddr @b drop; }; }";
     net.sh("gateway", &format!("nft -f - <<'END'\n{bans}\nEND")).ok();
-    let told = || {
+    let reported = || {
         let status = daemon.get("/v1/status");
         let problems = status["problems"].as_array().expect("a list").iter();
-        let told = problems.map(|problem| format!("{}: {}", problem["severity"], problem["message"]));
-        told.collect::<Vec<_>>()
+        let text = problems.map(|problem| format!("{}: {}", problem["severity"], problem["message"]));
+        text.collect::<Vec<_>>()
     };
-    let is_error = || told().iter().any(|told| told.starts_with("\"error\""));
+    let is_error = || reported().iter().any(|told| told.starts_with("\"error\""));
     // Some looks later.
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(told(), Vec::<String>::new());
+    assert_eq!(reported(), Vec::<String>::new());
     // A backend that is banned for some seconds.
     net.sh(
         "gateway",
         "nft add element inet bans b { 10.2.0.11 timeout 5s, 10.2.0.12 timeout 5s }",
     )
     .ok();
-    assert!(wait_until(PATIENCE, is_error), "{:?}", told());
+    assert!(wait_until(PATIENCE, is_error), "{:?}", reported());
     // The end of a ban is not notified, so it is found by the next check only.
-    assert!(wait_until(PATIENCE * 3, || told().is_empty()), "{:?}", told());
+    assert!(wait_until(PATIENCE * 3, || reported().is_empty()), "{:?}", reported());
     passes(&net, 0);
 }

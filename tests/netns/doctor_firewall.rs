@@ -97,8 +97,8 @@ fn ufw_is_found() {
         DROPPED,
         &format!("iptables-nft-restore {}", rules.to_string_lossy()),
     );
-    let said = net.sh("gateway", "iptables-nft -D FORWARD 1").ok();
-    drop(said);
+    let answer = net.sh("gateway", "iptables-nft -D FORWARD 1").ok();
+    drop(answer);
     let found = doctor(&net);
     let cause = found.one(DROPPED, "broken")["cause"].as_str().unwrap_or_default();
     assert!(cause.contains("ufw default allow routed"), "{cause}");
@@ -141,8 +141,8 @@ fn firewalld_is_found_where_it_is_strict_and_no_trouble_where_it_is_not() {
     for family in [0, 1] {
         passes(&net, family);
     }
-    let said = doctor(&net);
-    assert!(said.bad().is_empty(), "{:#}", said.json);
+    let report = doctor(&net);
+    assert!(report.bad().is_empty(), "{:#}", report.json);
     net.nft("gateway", "delete table inet firewalld");
     let rules = net.file("strict.nft");
     std::fs::write(&rules, firewalld("")).expect("a file can be written");
@@ -172,8 +172,8 @@ fn tables_by_hand_are_judged_by_what_they_do_to_our_packets() {
     ] {
         net.nft("gateway", &table(rules));
         passes(&net, 0);
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{rules}: {:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{rules}: {:#}", report.json);
         net.nft("gateway", "delete table inet mine");
     }
     // Not let pass.
@@ -200,8 +200,8 @@ fn tables_by_hand_are_judged_by_what_they_do_to_our_packets() {
         &table("ip saddr 198.18.0.0/15 accept; ct state established accept; meta nfproto ipv6 accept"),
     );
     breaks(&net, 0);
-    let said = doctor(&net);
-    said.one(DROPPED, "warning");
+    let report = doctor(&net);
+    report.one(DROPPED, "warning");
 }
 
 #[test]
@@ -240,16 +240,16 @@ fn drops_of_the_gateways_own_connections_to_backends_are_found() {
         net.sh("gateway", rule).ok();
         assert!(!own(), "{rule}");
         passes(&net, 0);
-        let said = doctor(&net);
-        assert_eq!(said.status, 0, "{:#}", said.json);
+        let report = doctor(&net);
+        assert_eq!(report.status, 0, "{:#}", report.json);
         for _ in 0..2 {
             if let Some(finding) = doctor(&net).findings("probes-dropped").first() {
                 net.sh("gateway", &line(finding)).ok();
             }
         }
         assert!(own(), "{rule}");
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{:#}", report.json);
     }
 }
 
@@ -277,8 +277,8 @@ fn flows_that_are_sent_past_the_limits_are_found() {
         println!("this kernel has no flowtables: nothing to test");
         return;
     }
-    let said = doctor(&net);
-    let line = line(said.one("flows-offloaded", "warning"));
+    let report = doctor(&net);
+    let line = line(report.one("flows-offloaded", "warning"));
     net.sh("gateway", &line).ok();
     assert!(doctor(&net).findings("flows-offloaded").is_empty());
 }
@@ -343,9 +343,9 @@ fn drops_below_a_vlan_are_found() {
         "gateway",
         "table netdev mine { chain c { type filter hook ingress device under priority 0; ip protocol tcp drop; }; }",
     );
-    let said = doctor(&net);
-    said.one(DROPPED, "broken");
-    assert!(said.unchecked().is_empty(), "{:#}", said.json);
+    let report = doctor(&net);
+    report.one(DROPPED, "broken");
+    assert!(report.unchecked().is_empty(), "{:#}", report.json);
 }
 
 #[test]
@@ -383,9 +383,9 @@ fn what_drops_clients_of_a_second_uplink_only_is_a_warning() {
     .ok();
     passes(&net, 0);
     assert!(!is_served());
-    let said = doctor(&net);
-    assert_eq!(said.status, 0, "{:#}", said.json);
-    let found = said.one(DROPPED, "warning");
+    let report = doctor(&net);
+    assert_eq!(report.status, 0, "{:#}", report.json);
+    let found = report.one(DROPPED, "warning");
     let seen = found["seen"].as_str().unwrap_or_default();
     assert!(seen.contains("packets of clients that come by far to"), "{seen}");
     net.sh("gateway", &line(found)).ok();
@@ -402,9 +402,9 @@ fn a_rate_that_is_exceeded_is_a_warning_and_a_dormant_table_is_none() {
         let table = format!("table inet other {{ {flags} limit slow {{ rate over 1/minute; }}; {chain}; }}");
         net.sh("gateway", &format!("nft '{table}'")).ok();
         passes(&net, 0);
-        let said = doctor(&net);
+        let report = doctor(&net);
         net.sh("gateway", "nft delete table inet other").ok();
-        said
+        report
     };
     let over = table("", "accept", "limit rate over 1000/second drop;");
     let seen = over.one(DROPPED, "warning")["seen"].to_string();

@@ -15,12 +15,12 @@ fn policies_of_ipsec_that_drop_packets_are_found() {
     let sh = |line: &str| drop(net.sh("gateway", line).ok());
     sh("ip route replace default via 203.0.113.10 && ip -6 route replace default via 2001:db8:1::10");
     let is_well = |of: &str| {
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{of}: {:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{of}: {:#}", report.json);
         for family in 0..2 {
             passes(&net, family);
         }
-        said
+        report
     };
     let add = |line: &str| sh(&format!("ip xfrm policy add {line}"));
     is_well("no policy");
@@ -47,17 +47,17 @@ fn policies_of_ipsec_that_drop_packets_are_found() {
     ];
     for (family, policy) in cases {
         sh(&format!("ip xfrm policy {policy}"));
-        let said = doctor(&net);
+        let report = doctor(&net);
         assert!(
-            !said.findings("packets-dropped").is_empty(),
+            !report.findings("packets-dropped").is_empty(),
             "{policy}: {:#}",
-            said.json
+            report.json
         );
-        let mut found = said.findings("packets-dropped").into_iter();
+        let mut found = report.findings("packets-dropped").into_iter();
         assert!(
             found.any(|finding| finding["severity"] == "broken"),
             "{policy}: {:#}",
-            said.json
+            report.json
         );
         net.json(&["status", "--interval", "0s"], 1);
         breaks(&net, family);
@@ -71,10 +71,10 @@ fn policies_of_ipsec_that_drop_packets_are_found() {
     breaks(&net, 0);
     sh("ip xfrm policy flush");
     add("src 198.18.0.0/15 dst 0.0.0.0/0 dir fwd tmpl proto esp mode tunnel level required");
-    let said = is_well("encrypted");
+    let report = is_well("encrypted");
     assert!(
-        said.json["unchecked"].to_string().contains("policies of IPsec"),
+        report.json["unchecked"].to_string().contains("policies of IPsec"),
         "{:#}",
-        said.json
+        report.json
     );
 }

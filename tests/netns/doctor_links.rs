@@ -55,8 +55,8 @@ fn a_strict_reverse_path_filter_is_found_where_ways_differ() {
     .ok();
     net.sh("gateway", "ip route add 198.18.0.0/16 via 198.51.100.20").ok();
     assert!(!from_afar(Duration::from_millis(400)));
-    let said = doctor(&net);
-    let found = said.one("reverse-path-filter", "broken");
+    let report = doctor(&net);
+    let found = report.one("reverse-path-filter", "broken");
     let seen = found["seen"].as_str().unwrap_or_default();
     assert!(seen.contains("ext") && seen.contains("far"), "{seen}");
     net.sh("gateway", &line(found)).ok();
@@ -103,8 +103,8 @@ fn a_backend_whose_answers_come_by_another_link_is_found() {
     passes(&net, 0);
     net.sh("gateway", "sysctl -qw net.ipv4.conf.br0.rp_filter=1").ok();
     breaks(&net, 0);
-    let said = doctor(&net);
-    let found = said.one("reverse-path-filter", "warning");
+    let report = doctor(&net);
+    let found = report.one("reverse-path-filter", "warning");
     net.sh("gateway", &line(found)).ok();
     assert!(doctor(&net).findings("reverse-path-filter").is_empty());
     passes(&net, 0);
@@ -134,8 +134,8 @@ fn a_bridge_that_asks_the_rules_and_sends_nothing_back_is_found() {
         net.sh("gateway", &format!("sysctl -qw net.bridge.bridge-nf-call-{setting}=1"))
             .ok();
         assert!(!itself());
-        let said = doctor(&net);
-        let fix = line(said.one("bridge-without-hairpin", "warning"));
+        let report = doctor(&net);
+        let fix = line(report.one("bridge-without-hairpin", "warning"));
         assert_eq!(fix, "bridge link set dev b1 hairpin on");
         net.sh("gateway", &fix).ok();
         assert!(itself());
@@ -146,8 +146,8 @@ fn a_bridge_that_asks_the_rules_and_sends_nothing_back_is_found() {
     }
     // One bridge may ask for itself; of ports that were never seen, all are named.
     net.sh("gateway", "ip link set br0 type bridge nf_call_iptables 1; bridge fdb flush dev br0 || ip link set br0 type bridge fdb_flush; ip neighbour flush dev br0").ok();
-    let said = doctor(&net);
-    let fix = line(said.one("bridge-without-hairpin", "warning"));
+    let report = doctor(&net);
+    let fix = line(report.one("bridge-without-hairpin", "warning"));
     for port in ["b1", "b2", "b3", "b4", "peer"] {
         assert!(fix.contains(port), "{fix}");
     }
@@ -160,7 +160,7 @@ fn a_narrow_link_to_backends_is_noted() {
     let net = Net::new();
     let _servers = web(&net);
     net.sh("gateway", "ip link set br0 mtu 1400").ok();
-    let said = doctor(&net);
-    said.one("path-mtu", "note");
-    assert_eq!(said.status, 0);
+    let report = doctor(&net);
+    report.one("path-mtu", "note");
+    assert_eq!(report.status, 0);
 }

@@ -29,14 +29,14 @@ fn marks_that_lead_nowhere_are_found() {
     ] {
         let ip = ["ip", "ip -6"][family];
         sh(&format!("{ip} rule add {mark} {goes} priority 50"));
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "nobody marks: {:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "nobody marks: {:#}", report.json);
         sh(&format!(
             "nft -f - <<'END'\ntable inet mine {{ chain p {{ {chain}; {rule}; }}; }}\nEND"
         ));
         breaks(&net, family);
-        let said = doctor(&net);
-        let found = said.one("packets-dropped", "broken");
+        let report = doctor(&net);
+        let found = report.one("packets-dropped", "broken");
         let seen = found["seen"].as_str().unwrap_or_default();
         assert!(seen.contains("rule 1 of chain p of table inet mine"), "{seen}");
         sh(&format!("{ip} rule del priority 50"));
@@ -72,9 +72,9 @@ fn a_mark_that_is_computed_is_found_where_it_may_lead_nowhere() {
         sh(&format!(
             "nft -f - <<'END'\ntable inet mine {{ chain p {{ type filter hook prerouting priority mangle; iifname ext meta mark set {rule}; }}; }}\nEND"
         ));
-        let said = doctor(&net);
+        let report = doctor(&net);
         sh("nft delete table inet mine");
-        said
+        report
     };
     mark("jhash ip saddr mod 4 seed 7 offset 4").one("packets-dropped", "warning");
     mark("numgen inc mod 2 offset 4").one("packets-dropped", "warning");
@@ -107,16 +107,16 @@ fn rules_that_overwrite_our_mark_are_found() {
         assert!(is_marked(&net));
         net.sh("gateway", rule).ok();
         assert!(!is_marked(&net), "{rule}");
-        let said = doctor(&net);
-        assert_eq!(said.status, 1, "{:#}", said.json);
+        let report = doctor(&net);
+        assert_eq!(report.status, 1, "{:#}", report.json);
         // The effect of other rules is visible in the flows, too.
-        said.one("flows-unmarked", "broken");
-        let fix = line(said.one(id, "broken"));
+        report.one("flows-unmarked", "broken");
+        let fix = line(report.one(id, "broken"));
         net.sh("gateway", &fix).ok();
         net.sh("gateway", "conntrack -D -p tcp >/dev/null 2>&1; true").ok();
         assert!(is_marked(&net), "{fix}");
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{:#}", report.json);
         net.sh("gateway", lift).ok();
     }
     // A rule with a mask that keeps the mark is no fault.
@@ -127,8 +127,8 @@ fn rules_that_overwrite_our_mark_are_found() {
         net.sh("gateway", rule).ok();
         assert!(is_marked(&net), "{rule}");
     }
-    let said = doctor(&net);
-    assert!(said.bad().is_empty(), "{:#}", said.json);
+    let report = doctor(&net);
+    assert!(report.bad().is_empty(), "{:#}", report.json);
 }
 
 /// Returns true when `tcpgw flows` lists a connection that a client outside opens.

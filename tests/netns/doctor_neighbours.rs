@@ -105,17 +105,17 @@ fn firewalls_that_hide_the_gateway_from_its_neighbours_are_errors() {
         assert!(wait_until(PATIENCE, || reaches(&net, family, PATIENCE)), "{chain}");
         net.nft("gateway", &format!("table {table} fw {{ chain f {{ {chain} }}; }}"));
         assert!(is_hidden(&net, family), "{chain}: {} is reached", PUBLIC[family]);
-        let said = doctor(&net);
-        let found = said.one(DROPPED, "broken");
+        let report = doctor(&net);
+        let found = report.one(DROPPED, "broken");
         assert!(found["seen"].to_string().contains("ext: "), "{found:#}");
-        assert_eq!(said.status, 1);
+        assert_eq!(report.status, 1);
         net.json(&["status", "--interval", "0s"], 1);
         net.sh("gateway", &line(found)).ok();
         // A resolution that is under way may end first, and fail connections that wait for it.
         let is_reached = || reaches(&net, family, PATIENCE);
         assert!(wait_until(PATIENCE, is_reached), "{chain}");
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{chain}: {:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{chain}: {:#}", report.json);
         net.sh("gateway", &format!("nft delete table {table} fw")).ok();
     }
 }
@@ -131,8 +131,8 @@ fn a_firewall_of_an_interface_that_forgot_neighbours_is_told_of_both_families() 
     for family in [0, 1] {
         assert!(is_hidden(&net, family), "{} is reached", PUBLIC[family]);
     }
-    let said = doctor(&net);
-    let told = said.findings(DROPPED);
+    let report = doctor(&net);
+    let told = report.findings(DROPPED);
     let of = |words: &str| {
         let of = told.iter().filter(|found| found["seen"].to_string().contains(words));
         of.map(|found| found["severity"].as_str().unwrap_or_default())
@@ -142,15 +142,15 @@ fn a_firewall_of_an_interface_that_forgot_neighbours_is_told_of_both_families() 
         of("requests and answers of ARP that come in by ext"),
         ["broken"],
         "{:#}",
-        said.json
+        report.json
     );
     assert_eq!(
         of("neighbour solicitations and advertisements that come in by ext"),
         ["broken"],
         "{:#}",
-        said.json
+        report.json
     );
-    assert_eq!(told.len(), 2, "{:#}", said.json);
+    assert_eq!(told.len(), 2, "{:#}", report.json);
     let lines: Vec<String> = told.into_iter().map(line).collect();
     for line in lines {
         net.sh("gateway", &line).ok();
@@ -193,8 +193,8 @@ fn rules_about_arp_that_hide_nobody_are_well() {
         for family in [0, 1] {
             assert!(wait_until(PATIENCE, || reaches(&net, family, PATIENCE)), "{chain}");
         }
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{chain}: {:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{chain}: {:#}", report.json);
         net.sh("gateway", &format!("nft delete table {table} fw")).ok();
     }
     // Those of the only backends are an error of their link.
@@ -202,8 +202,8 @@ fn rules_about_arp_that_hide_nobody_are_well() {
         "gateway",
         "table arp fw { chain f { type filter hook input priority 0; arp operation reply arp saddr ip 10.2.0.0/24 drop; }; }",
     );
-    let said = doctor(&net);
-    let seen = said.one(DROPPED, "broken")["seen"].to_string();
+    let report = doctor(&net);
+    let seen = report.one(DROPPED, "broken")["seen"].to_string();
     assert!(seen.contains("answers of ARP that come in by br0"), "{seen}");
 }
 
@@ -226,8 +226,8 @@ fn firewalls_that_accept_neighbour_discovery_are_well() {
         );
         forget_neighbours(&net);
         assert!(wait_until(PATIENCE, || reaches(&net, 1, PATIENCE)), "{accepts}");
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{accepts}: {:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{accepts}: {:#}", report.json);
         net.sh("gateway", "nft delete table inet fw").ok();
     }
     for program in ["ip6tables-nft", "ip6tables-legacy"] {
@@ -238,8 +238,8 @@ fn firewalls_that_accept_neighbour_discovery_are_well() {
         net.sh("gateway", &rules).ok();
         forget_neighbours(&net);
         assert!(wait_until(PATIENCE, || reaches(&net, 1, PATIENCE)), "{program}");
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{program}: {:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{program}: {:#}", report.json);
         net.sh("gateway", &format!("{program} -P INPUT ACCEPT && {program} -F INPUT"))
             .ok();
     }

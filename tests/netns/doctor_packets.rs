@@ -71,8 +71,8 @@ fn rules_about_flags_and_marks_are_judged() {
     net.sh("gateway", &chain("forward priority 0", &harmless.join("; ")))
         .ok();
     passes(&net, 0);
-    let said = doctor(&net);
-    assert!(said.bad().is_empty(), "{:#}", said.json);
+    let report = doctor(&net);
+    assert!(report.bad().is_empty(), "{:#}", report.json);
 }
 
 #[test]
@@ -114,8 +114,8 @@ fn hop_limits_that_are_used_up_are_found() {
         for link in ["ext", "br0"] {
             load("prerouting", &format!("iifname {link} {set} 1"));
             breaks(&net, family);
-            let said = doctor(&net);
-            let found = said.one("packets-dropped", "broken");
+            let report = doctor(&net);
+            let found = report.one("packets-dropped", "broken");
             let seen = found["seen"].as_str().unwrap_or_default();
             assert!(seen.contains("rule 1 of chain p of table inet mine gives"), "{seen}");
             assert!(seen.contains("the hop limit (TTL) 1"), "{seen}");
@@ -133,8 +133,8 @@ fn hop_limits_that_are_used_up_are_found() {
         ] {
             load(hook, &rule);
             passes(&net, family);
-            let said = doctor(&net);
-            assert!(said.bad().is_empty(), "{rule}: {:#}", said.json);
+            let report = doctor(&net);
+            assert!(report.bad().is_empty(), "{rule}: {:#}", report.json);
             unload();
         }
     }

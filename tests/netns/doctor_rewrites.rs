@@ -92,8 +92,8 @@ fn rules_that_rewrite_packets_are_errors_where_they_break_connections() {
         passes(&net, family);
         load(&net, table, &chain);
         breaks(&net, family);
-        let said = doctor(&net);
-        let found = said.one(DROPPED, "broken");
+        let report = doctor(&net);
+        let found = report.one(DROPPED, "broken");
         let seen = found["seen"].as_str().unwrap_or_default();
         assert!(
             seen.contains("rule 1 of chain c") && seen.contains(says),
@@ -143,8 +143,8 @@ fn rules_that_rewrite_packets_are_well_where_they_break_no_connection() {
     ] {
         load(&net, table, &chain);
         passes(&net, family);
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{chain}: {:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{chain}: {:#}", report.json);
         unload(&net, table);
     }
 }
@@ -165,8 +165,8 @@ fn a_rewrite_of_all_who_were_served_is_an_error() {
             "type filter hook prerouting priority -310; ip saddr 198.18.0.0/24 tcp dport {PORT} tcp dport set 8999"
         ),
     );
-    let said = doctor(&net);
-    let seen = said.one(DROPPED, "broken")["seen"].to_string();
+    let report = doctor(&net);
+    let seen = report.one(DROPPED, "broken")["seen"].to_string();
     assert!(seen.contains("changes packets of 4 of 4 clients"), "{seen}");
     net.json(&["status", "--interval", "0s"], 1);
     passes(&net, 0);

@@ -36,16 +36,16 @@ fn a_port_that_another_table_translates_too_is_found() {
         "b3",
         "whoever was loaded last gets it"
     );
-    let said = doctor(&net);
+    let report = doctor(&net);
     // Docker's chain stands for all interfaces but its own: it is sure who gets the connections.
-    let found = said.one("port-translated-elsewhere", "broken");
+    let found = report.one("port-translated-elsewhere", "broken");
     assert!(
         found["cause"]
             .as_str()
             .is_some_and(|cause| cause.contains("made after")),
         "{found:#}"
     );
-    assert_eq!(said.findings("port-translated-elsewhere").len(), 1);
+    assert_eq!(report.findings("port-translated-elsewhere").len(), 1);
     // Once our table is made anew, ours does.
     net.tcpgw(&["teardown"]).ok();
     let file = net.file("state.json").to_string_lossy().into_owned();
@@ -56,8 +56,8 @@ fn a_port_that_another_table_translates_too_is_found() {
             .expect("a greeting")
     };
     assert_ne!(greeted().backend, "b3");
-    let said = doctor(&net);
-    let found = said.one("port-translated-elsewhere", "warning");
+    let report = doctor(&net);
+    let found = report.one("port-translated-elsewhere", "warning");
     assert!(
         found["cause"]
             .as_str()
@@ -92,8 +92,8 @@ fn a_chain_that_is_newer_than_its_table_gets_the_connections() {
         greeting.expect("a greeting").backend
     };
     let cause = |severity: &str| {
-        let said = doctor(&net);
-        let found = said.one("port-translated-elsewhere", severity);
+        let report = doctor(&net);
+        let found = report.one("port-translated-elsewhere", severity);
         found["cause"].as_str().expect("a cause").to_owned()
     };
     assert_ne!(greeted(), "b3");
@@ -139,9 +139,9 @@ fn what_translates_the_gateways_own_connections_is_a_warning() {
         let table = format!("table ip other {{ chain o {{ type nat hook output priority -100; {rule}; }}; }}");
         net.sh("gateway", &format!("nft '{table}'")).ok();
         passes(&net, 0);
-        let said = doctor(&net);
-        assert_eq!((said.status, said.bad().len()), (0, 1), "{:#}", said.json);
-        let seen = said.one(id, "warning")["seen"].to_string();
+        let report = doctor(&net);
+        assert_eq!((report.status, report.bad().len()), (0, 1), "{:#}", report.json);
+        let seen = report.one(id, "warning")["seen"].to_string();
         assert!(seen.contains("translates the gateway's own connections"), "{seen}");
         net.sh("gateway", "nft delete table ip other").ok();
     }

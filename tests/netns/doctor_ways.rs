@@ -21,9 +21,9 @@ fn a_backend_without_a_way_to_it_is_found() {
         passes(&net, family);
         net.sh("gateway", &format!("ip route add {route}")).ok();
         breaks(&net, family);
-        let said = doctor(&net);
-        said.one("backend-without-route", "broken");
-        assert_eq!(said.status, 1);
+        let report = doctor(&net);
+        report.one("backend-without-route", "broken");
+        assert_eq!(report.status, 1);
         net.json(&["status", "--interval", "0s"], 1);
         net.sh("gateway", &format!("ip route del {route}")).ok();
         assert!(doctor(&net).bad().is_empty());
@@ -33,8 +33,8 @@ fn a_backend_without_a_way_to_it_is_found() {
     net.sh("gateway", "ip address add 10.2.0.10/32 brd 10.2.0.11 dev br0")
         .ok();
     breaks(&net, 0);
-    let said = doctor(&net);
-    let found = said.one("backend-without-route", "broken");
+    let report = doctor(&net);
+    let found = report.one("backend-without-route", "broken");
     assert!(found["seen"].to_string().contains("broadcast"), "{found:#}");
     net.sh("gateway", "ip address del 10.2.0.10/32 dev br0").ok();
     passes(&net, 0);
@@ -50,9 +50,9 @@ fn an_own_address_that_clients_cannot_reach_is_found() {
     let _server = net.serve("b1", 3000, Behaviour::Greet);
     net.apply(state([service("web", PORT, &["b1"], 3000, json!({}))]));
     let is_broken = |id: &str| {
-        let said = doctor(&net);
-        said.one(id, "broken");
-        assert_eq!(said.status, 1);
+        let report = doctor(&net);
+        report.one(id, "broken");
+        assert_eq!(report.status, 1);
         net.json(&["status", "--interval", "0s"], 1);
     };
     for (family, public) in PUBLIC.into_iter().enumerate() {
@@ -85,8 +85,8 @@ fn a_way_that_only_a_rule_for_the_incoming_interface_gives_is_one() {
     sh("ip rule add iif ext lookup 77 && ip route add 10.2.0.0/24 dev br0 table 77");
     sh("ip route del 10.2.0.0/24 dev br0 && ip route add unreachable 10.2.0.0/24");
     passes(&net, 0);
-    let said = doctor(&net);
-    assert!(said.bad().is_empty(), "{:#}", said.json);
+    let report = doctor(&net);
+    assert!(report.bad().is_empty(), "{:#}", report.json);
     // And one that is wrong there alone.
     sh("ip route replace 10.2.0.0/24 dev br0 && ip route add blackhole 10.2.0.11/32 table 77");
     breaks(&net, 0);
@@ -138,9 +138,9 @@ fn answers_that_policy_routing_refuses_are_found_before_a_client_comes() {
         ];
         for (family, provoke, mend) in lines {
             sh(&provoke);
-            let said = doctor(&net);
-            said.one("answers-without-route", "broken");
-            assert_eq!(said.status, 1);
+            let report = doctor(&net);
+            report.one("answers-without-route", "broken");
+            assert_eq!(report.status, 1);
             net.json(&["status", "--interval", "0s"], 1);
             breaks(&net, family);
             sh(mend);
@@ -176,8 +176,8 @@ fn rules_of_policy_routing_for_ports_are_found_before_a_client_comes() {
     let sh = |line: &str| drop(net.sh("gateway", line).ok());
     sh("ip route replace default via 203.0.113.10 && ip -6 route replace default via 2001:db8:1::10");
     let is_well = || {
-        let said = doctor(&net);
-        assert!(said.bad().is_empty(), "{:#}", said.json);
+        let report = doctor(&net);
+        assert!(report.bad().is_empty(), "{:#}", report.json);
     };
     // Rules for other protocols, ports and directions, as ordinary gateways have them.
     for other in [
@@ -237,8 +237,8 @@ fn rules_of_policy_routing_for_ports_are_found_before_a_client_comes() {
     ];
     for (family, of, end, finding) in cases {
         sh(&format!("{} rule add {of} {end} prio 100", ip[family]));
-        let said = doctor(&net);
-        let found = said.one(finding, "broken");
+        let report = doctor(&net);
+        let found = report.one(finding, "broken");
         let port = if of.contains(" to ") { "10.2.0.11" } else { ":3000" };
         assert!(found["seen"].to_string().contains(port), "{of} {end}: {found:#}");
         assert!(!found["seen"].to_string().contains(":3001"), "{of} {end}: {found:#}");
@@ -288,15 +288,15 @@ fn every_address_of_a_local_network_is_the_gateways() {
     net.within("client", || connect(to, PATIENCE).and_then(|mut conn| conn.greeting()))
         .expect("a greeting");
     assert!(server.accepted() > 0);
-    let said = doctor(&net);
-    assert!(said.bad().is_empty(), "{:#}", said.json);
+    let report = doctor(&net);
+    assert!(report.bad().is_empty(), "{:#}", report.json);
     let ran = net.apply_with(&[], state([web("10.9.0.9:3000")]));
     assert!(
         ran.status == 2 && ran.stderr.contains("one of the gateway's own addresses"),
         "{ran}"
     );
     net.sh("gateway", "ip route del local 10.9.0.0/24 dev lo").ok();
-    let said = doctor(&net);
-    said.one("address-not-local", "broken");
-    said.one("source-address-not-local", "broken");
+    let report = doctor(&net);
+    report.one("address-not-local", "broken");
+    report.one("source-address-not-local", "broken");
 }

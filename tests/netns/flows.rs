@@ -97,11 +97,11 @@ fn as_it_is(held: &Held) -> String {
     } else {
         ("keep", 3001)
     };
-    let told = json!({
+    let answer = json!({
         "client": held.client, "public": held.public, "service": name, "backend": held.backend(port),
         "seen_as": held.greeting.seen_as, "verdict": "active", "state": "ESTABLISHED",
     });
-    told.to_string()
+    answer.to_string()
 }
 
 fn as_told(flow: &Value) -> String {
@@ -121,15 +121,21 @@ fn packets_bytes_and_age_are_there_where_conntrack_notes_them() {
     net.sysctl(ACCOUNTING, 0);
     net.sysctl(TIMESTAMPS, 0);
     let before = net.hold("client", at(PUBLIC[0], 8000));
-    let told = net.tcpgw(&["flows", "-o", "wide"]).exits(0);
+    let output = net.tcpgw(&["flows", "-o", "wide"]).exits(0);
     for sysctl in [ACCOUNTING, TIMESTAMPS] {
-        assert!(told.stderr.contains(&format!("`sysctl -w {sysctl}=1`")), "{told}");
+        assert!(output.stderr.contains(&format!("`sysctl -w {sysctl}=1`")), "{output}");
     }
     assert_eq!(net.tcpgw(&["flows", "-o", "wide", "-q"]).exits(0).stderr, "");
-    let told = net.tcpgw(&["flows"]).exits(0);
-    assert_eq!(told.stderr, "");
-    let titles: Vec<&str> = told.stdout.lines().next().expect("titles").split_whitespace().collect();
-    assert_eq!(titles, ["CLIENT", "SERVICE", "BACKEND", "STATE"], "{told}");
+    let output = net.tcpgw(&["flows"]).exits(0);
+    assert_eq!(output.stderr, "");
+    let titles: Vec<&str> = output
+        .stdout
+        .lines()
+        .next()
+        .expect("titles")
+        .split_whitespace()
+        .collect();
+    assert_eq!(titles, ["CLIENT", "SERVICE", "BACKEND", "STATE"], "{output}");
     let listed = net.json(&["flows"], 0);
     assert_eq!(
         listed["hints"],

@@ -100,7 +100,7 @@ fn a_pipe_in_place_of_a_configuration_keeps_no_command() {
         let ran = net.tcpgw(&[&["--config", pipe], command].concat());
         assert!(ran.took < BOUND, "{ran}");
         // `status` and `doctor` tell of it as a problem.
-        let told = format!("{}{}", ran.stdout, ran.stderr);
-        assert!(told.contains("is a pipe") || command == ["teardown"], "{ran}");
+        let stderr = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(stderr.contains("is a pipe") || command == ["teardown"], "{ran}");
     }
 }

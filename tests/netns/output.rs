@@ -16,9 +16,9 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let file = net.state_file("state.json", my_app(&["10.2.0.11:3000"]));
-    let told = net.tcpgw(&["apply", &file]).ok();
+    let answer = net.tcpgw(&["apply", &file]).ok();
     assert_said(
-        &told,
+        &answer,
         "services +1 ~0 -0; backends +1 ~0 -0; 0 flows flushed; 10 elements changed in ",
     );
     let _flows = connections(&net, 12);
@@ -45,8 +45,8 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     );
     assert_eq!(net.flows_to(at("10.2.0.11", 3000)).len(), 12);
 
-    let told = net.tcpgw(&["apply", &new]).ok();
-    assert_said(&told, "services +0 ~1 -0; backends +1 ~0 -1; 12 flows flushed; ");
+    let answer = net.tcpgw(&["apply", &new]).ok();
+    assert_said(&answer, "services +0 ~1 -0; backends +1 ~0 -1; 12 flows flushed; ");
     assert_eq!(net.tcpgw(&["diff", &new]).exits(0).stdout, "");
     let unchanged = json!({"changed": false, "rebuild": null, "flows": 0, "denied_flows": 0, "services": []});
     assert_eq!(
@@ -99,9 +99,9 @@ fn what_scripts_read_has_the_same_keys_with_a_daemon_and_without() {
 fn what_scripts_read_has_the_documented_keys() {
     let net = Net::new();
     let file = net.state_file("state.json", my_app(&["10.2.0.11:3000"]));
-    let told = data(&net.tcpgw(&["apply", "-o", "json", &file]).exits(0));
-    assert_eq!(told["services"], json!({"added": 1, "changed": 0, "removed": 0}));
-    assert_eq!(told["backends"], json!({"added": 1, "changed": 0, "removed": 0}));
+    let output = data(&net.tcpgw(&["apply", "-o", "json", &file]).exits(0));
+    assert_eq!(output["services"], json!({"added": 1, "changed": 0, "removed": 0}));
+    assert_eq!(output["backends"], json!({"added": 1, "changed": 0, "removed": 0}));
     for (key, value) in [
         ("flows_flushed", json!(0)),
         ("handshakes_forgotten", json!(0)),
@@ -114,12 +114,12 @@ fn what_scripts_read_has_the_documented_keys() {
         ("kept", json!([])),
         ("draining", json!(0)),
     ] {
-        assert_eq!(told[key], value, "{key} of {told}");
+        assert_eq!(output[key], value, "{key} of {output}");
     }
     for key in ["milliseconds", "kernel_milliseconds", "flush_milliseconds"] {
-        assert!(told[key].as_f64().is_some_and(|time| time > 0.0), "{key} of {told}");
+        assert!(output[key].as_f64().is_some_and(|time| time > 0.0), "{key} of {output}");
     }
-    assert_eq!(told.as_object().map(serde_json::Map::len), Some(15), "{told}");
+    assert_eq!(output.as_object().map(serde_json::Map::len), Some(15), "{output}");
     let torn = data(&net.tcpgw(&["teardown", "-o", "json"]).exits(0));
     assert_eq!(
         torn,
@@ -155,8 +155,8 @@ fn every_kind_of_change_has_its_words() {
         service("new-name", 20006, json!({"backends": ["10.2.0.11:6"]})),
         service("six", 20007, json!({"backends": ["[fd00:2::11]:7"], "addresses": ["2001:db8:1::1", "203.0.113.2"]})),
     ]}));
-    let said = net.tcpgw(&["diff", &file]).exits(1).stdout;
-    let lines: Vec<&str> = said.lines().collect();
+    let output = net.tcpgw(&["diff", &file]).exits(1).stdout;
+    let lines: Vec<&str> = output.lines().collect();
     assert_eq!(
         lines,
         [
@@ -169,10 +169,10 @@ fn every_kind_of_change_has_its_words() {
             "~ new-name :20006  name old-name -> new-name",
             "+ six 203.0.113.2:20007,[2001:db8:1::1]:20007  + [fd00:2::11]:7  client-hash",
         ],
-        "{said}"
+        "{output}"
     );
-    let told = net.tcpgw(&["apply", &file]).ok();
-    assert_said(&told, "services +1 ~4 -1; backends +1 ~2 -1; 0 flows flushed; ");
+    let answer = net.tcpgw(&["apply", &file]).ok();
+    assert_said(&answer, "services +1 ~4 -1; backends +1 ~2 -1; 0 flows flushed; ");
     net.tcpgw(&["diff", &file]).exits(0);
 }
 
@@ -206,9 +206,9 @@ fn what_would_wipe_or_break_a_gateway_is_refused() {
     ] {
         let refused = net.tcpgw(command).exits(2);
         for backend in ["10.2.0.1:3000", "[2001:db8:1::2]:3000"] {
-            let said =
+            let stderr =
                 format!("own.json: service \"my-app\", backend {backend}: is one of the gateway's own addresses");
-            assert!(refused.stderr.contains(&said), "{refused}");
+            assert!(refused.stderr.contains(&stderr), "{refused}");
         }
         assert!(
             refused
@@ -248,8 +248,8 @@ fn what_is_odd_but_allowed_is_a_warning() {
     ]});
     let ran = net.apply(&state);
     for address in ["203.0.113.77", "2001:db8:1::77"] {
-        let said = format!("warning: service \"a\", address {address}: is not an address of this gateway (yet)");
-        assert!(ran.stderr.contains(&said), "{ran}");
+        let text = format!("warning: service \"a\", address {address}: is not an address of this gateway (yet)");
+        assert!(ran.stderr.contains(&text), "{ran}");
     }
     assert_eq!(ran.stderr.lines().count(), 2, "{ran}");
     net.sh(

@@ -165,8 +165,8 @@ fn nobody_else_writes_to_an_owned_table_and_it_outlives_its_owner() {
     conn.echo(b"goes on").expect("an echo");
     net.spread("client", at(PUBLIC[0], 20003), 5);
     assert_eq!(net.identity().generation, generation, "nobody is told");
-    let told = net.tcpgw(&["apply", &net.state_file("there.json", &there)]).ok();
-    assert!(!told.contains("replaced"), "{told}");
+    let answer = net.tcpgw(&["apply", &net.state_file("there.json", &there)]).ok();
+    assert!(!answer.contains("replaced"), "{answer}");
     let mut heir = Process::new(&net, Ownership::Owned);
     assert_eq!(
         (heir.ownership(), heir.about().handle),
@@ -190,13 +190,13 @@ fn a_plain_table_is_replaced_by_one_that_is_owned() {
     old.apply(&state).expect("there was none");
     assert_eq!(old.ownership(), Ownership::Plain);
     let mut conn = established(&net);
-    let told = net.tcpgw(&["apply", &net.state_file("state.json", &state)]).ok();
-    assert!(!told.contains("replaced"), "the CLI leaves it as it is: {told}");
+    let answer = net.tcpgw(&["apply", &net.state_file("state.json", &state)]).ok();
+    assert!(!answer.contains("replaced"), "the CLI leaves it as it is: {answer}");
 
     // Without its hooks it would do nothing, whatever is in it.
     net.nft("gateway", "add table inet tcpgw { flags dormant; }");
-    let told = net.tcpgw(&["apply", &net.state_file("state.json", &state)]).ok();
-    assert!(told.contains("another program changed the rules"), "{told}");
+    let answer = net.tcpgw(&["apply", &net.state_file("state.json", &state)]).ok();
+    assert!(answer.contains("another program changed the rules"), "{answer}");
     net.tcpgw(&["teardown"]).ok();
     old.apply(&state).expect("there is none");
     conn = reconnected(&net, conn);

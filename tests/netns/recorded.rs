@@ -278,15 +278,15 @@ fn notifications(net: &Net) {
     let sample: serde_json::Value = serde_json::from_str(SAMPLE).expect("JSON");
     let few = serde_json::json!({"version": 1, "services": [sample["services"][2]]});
     net.apply(few);
-    let mut told = Vec::new();
+    let mut collected = Vec::new();
     assert!(wait_until(PATIENCE, || {
         heard.recv().expect("a notification");
-        told.extend(heard.take());
-        Messages::new(&told)
+        collected.extend(heard.take());
+        Messages::new(&collected)
             .map_while(Result::ok)
             .any(|message| message.kind == 0xa0f)
     }));
-    for (name, piece) in pieces(&told) {
+    for (name, piece) in pieces(&collected) {
         keep("answers", &format!("told-{name}"), &piece);
     }
 }

@@ -32,8 +32,8 @@ fn a_dropped_flow_meets_silence_and_a_reset_one_ends_at_once() {
     let mut dropped = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
     let mut reset = PUBLIC.map(|address| open(&net, at(address, 2002), "b2"));
     let containers = plan::BACKENDS.map(|host| net.capture(host, of_an_old_flow));
-    let told = net.apply(services("b3", "b4")).stdout;
-    assert!(told.contains("4 flows flushed"), "{told}");
+    let output = net.apply(services("b3", "b4")).stdout;
+    assert!(output.contains("4 flows flushed"), "{output}");
     assert_eq!(flows(&net, "b1") + flows(&net, "b2"), 0);
 
     for conn in &mut reset {

@@ -43,7 +43,7 @@ fn a_run_directory_without_room_is_told_before_it_is_needed() {
         daemon.settles(2);
         // By now all writes of the change are done.
         std::thread::sleep(Duration::from_secs(3));
-        let told = || {
+        let reported = || {
             let healthz = daemon.ask("GET", "/v1/healthz", "").expect("an answer");
             assert_eq!(healthz.status, 200);
             let healthz = healthz.json();
@@ -51,16 +51,16 @@ fn a_run_directory_without_room_is_told_before_it_is_needed() {
             let record = problems.iter().find(|problem| problem["kind"] == "record");
             record.map(|problem| problem["message"].as_str().expect("words").to_owned())
         };
-        assert_eq!(told(), None);
+        assert_eq!(reported(), None);
         let generation = net.sh("gateway", "nft list ruleset | md5sum").ok();
         let ballast = run.join("ballast");
         drop(fs::write(&ballast, vec![1; 1 << 20]));
-        assert!(wait_until(PATIENCE, || told().is_some()));
-        let words = told().expect("it stays");
+        assert!(wait_until(PATIENCE, || reported().is_some()));
+        let words = reported().expect("it stays");
         assert!(words.contains("No space left"), "{words}");
         assert_eq!(net.sh("gateway", "nft list ruleset | md5sum").ok(), generation);
         fs::remove_file(&ballast).expect("it is there");
-        assert!(wait_until(PATIENCE, || told().is_none()));
+        assert!(wait_until(PATIENCE, || reported().is_none()));
     });
 }
 

@@ -77,8 +77,8 @@ fn a_change_of_them_is_told_and_leaves_flows_alone() {
         let file = net.state_file("next.json", busy(addresses.clone()));
         // Another program's transaction, so that the table has to be read back.
         net.nft("gateway", "add table inet foreign; delete table inet foreign");
-        let told = net.tcpgw(&["diff", &file]).exits(1).stdout;
-        assert_eq!(told, format!("~ busy :2001  {said}\n"));
+        let output = net.tcpgw(&["diff", &file]).exits(1).stdout;
+        assert_eq!(output, format!("~ busy :2001  {said}\n"));
         net.apply(busy(addresses));
         net.nft("gateway", "add table inet foreign; delete table inet foreign");
         assert_eq!(net.tcpgw(&["diff", &file]).exits(0).stdout, "");

@@ -175,10 +175,10 @@ fn a_read_only_file_system_is_read_and_written_again_when_it_can_be() {
         };
         remount(MsFlags::MS_RDONLY);
         let mut store = Store::open(&path).expect("it can be read");
-        let told = store.trouble().expect("it cannot be written").to_string();
+        let text = store.trouble().expect("it cannot be written").to_string();
         assert!(
-            told.contains("cannot be written: its file system is mounted read-only"),
-            "{told}"
+            text.contains("cannot be written: its file system is mounted read-only"),
+            "{text}"
         );
         assert_eq!(store.load(), loaded);
         for _ in 0..2 {
@@ -209,8 +209,8 @@ fn killed_at_each_call_that_writes_it_is_whole() {
             let strace = ["strace", "-f", "-o", "/dev/null", "-e", &inject];
             let output = command(&strace, &path, 6).output().expect("strace runs");
             let is_killed = output.status.code() != Some(0);
-            let told = String::from_utf8_lossy(&output.stderr);
-            assert!(!is_killed || told.is_empty(), "{call} {nth}: {told}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(!is_killed || stderr.is_empty(), "{call} {nth}: {stderr}");
             let mut acknowledged = Acknowledged::default();
             acknowledged.read(&String::from_utf8_lossy(&output.stdout));
             let revision = acknowledged.check(&path);

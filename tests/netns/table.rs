@@ -109,8 +109,8 @@ fn applying_twice_sends_nothing_the_second_time() {
         net.forget();
         apply_case(&net, &case);
         assert_eq!(net.identity(), before, "{}, by reading the table", case.name);
-        let told: Value = serde_json::from_str(&apply_with(&net, &case, &["-o", "json"])).expect("JSON");
-        assert_eq!(told["transactions"], 0, "{told}");
+        let answer: Value = serde_json::from_str(&apply_with(&net, &case, &["-o", "json"])).expect("JSON");
+        assert_eq!(answer["transactions"], 0, "{answer}");
         assert_eq!(net.identity(), before, "{}", case.name);
     }
 }
@@ -166,8 +166,11 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
         format!("delete table inet tcpgw\n{of_version_0}"),
     ] {
         net.nft("gateway", &alteration);
-        let shown = net.tcpgw(&["diff", &file]).exits(1).stdout;
-        assert!(shown.starts_with("! the table is replaced: "), "{alteration}: {shown}");
+        let output = net.tcpgw(&["diff", &file]).exits(1).stdout;
+        assert!(
+            output.starts_with("! the table is replaced: "),
+            "{alteration}: {output}"
+        );
         let before = net.identity();
         let (spread, told) = net.spread_during("client", at(PUBLIC[0], 20003), 4, || {
             net.tcpgw(&["apply", &file]).exits(0).stdout
@@ -183,8 +186,8 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
         conn.echo(b"goes on").expect(&alteration);
         assert_eq!(blocks(&net.run("gateway", &LIST).ok()), blocks(&mine), "{alteration}");
     }
-    let told = net.tcpgw(&["apply", &file]).exits(0).stdout;
-    assert!(!told.contains("replaced"), "{told}");
+    let output = net.tcpgw(&["apply", &file]).exits(0).stdout;
+    assert!(!output.contains("replaced"), "{output}");
 }
 
 #[test]
@@ -195,10 +198,10 @@ fn a_hand_written_table_of_our_name_is_replaced() {
         "gateway",
         "table inet tcpgw { chain balance { type nat hook prerouting priority dstnat; tcp dport 20003 dnat ip to 10.2.0.11:3000; }; }",
     );
-    let told = net.apply(state(&["10.2.0.11:3000"])).stdout;
+    let output = net.apply(state(&["10.2.0.11:3000"])).stdout;
     assert!(
-        told.contains("the table was replaced: the table in the kernel has other rules\n"),
-        "{told}"
+        output.contains("the table was replaced: the table in the kernel has other rules\n"),
+        "{output}"
     );
     net.spread("client", at(PUBLIC[0], 20003), 3);
 }
@@ -354,10 +357,10 @@ fn a_table_that_is_full_is_made_anew_with_more_room() {
     });
     let services: Vec<_> = many.chain([one.clone()]).collect();
     let large = json!({"version": 1, "services": services});
-    let told = net.apply(&large).stdout;
+    let output = net.apply(&large).stdout;
     assert!(
-        told.contains("set slots_v4 of the table in the kernel has too little room"),
-        "{told}"
+        output.contains("set slots_v4 of the table in the kernel has too little room"),
+        "{output}"
     );
     open.echo(b"still here").expect("the connection goes on");
     net.spread("client", at(PUBLIC[0], 20003), 2);
@@ -365,7 +368,7 @@ fn a_table_that_is_full_is_made_anew_with_more_room() {
     net.tcpgw(&["diff", &file]).exits(0);
     net.forget();
     net.tcpgw(&["diff", &file]).exits(0);
-    let told = net.apply(json!({"version": 1, "services": [one]})).stdout;
-    assert!(!told.contains("replaced"), "{told}");
+    let output = net.apply(json!({"version": 1, "services": [one]})).stdout;
+    assert!(!output.contains("replaced"), "{output}");
     open.echo(b"still here").expect("the connection goes on");
 }

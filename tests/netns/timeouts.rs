@@ -279,8 +279,8 @@ fn a_changed_idle_timeout_concerns_new_sessions_of_its_service_only() {
     assert!(wait_until(PATIENCE, || counted() == [2, 2]), "{:?}", counted());
     let table = net.identity().table;
     let file = net.state_file("longer.json", of("2m", "60s"));
-    let told = net.tcpgw(&["diff", &file]).exits(1).stdout;
-    assert!(told.contains("idle_timeout 1m -> 2m"), "{told}");
+    let output = net.tcpgw(&["diff", &file]).exits(1).stdout;
+    assert!(output.contains("idle_timeout 1m -> 2m"), "{output}");
     net.apply(of("2m", "60s")).ok();
     assert_eq!((net.identity().table, counted()), (table, [2, 2]), "counters stay");
     for conn in a.iter_mut().chain(&mut b) {
@@ -342,8 +342,8 @@ fn a_daemon_changes_an_idle_timeout_and_follows_the_sysctls_beside_it() {
     };
     assert!((30..=60).contains(&left(2001)) && (30..=60).contains(&left(2002)));
     net.cli(&["service", "set", "a", "--idle-timeout", "5m"]).ok();
-    let shown = net.cli(&["service", "show", "a"]).ok();
-    assert!(shown.contains("idle_timeout") && shown.contains("5m"), "{shown}");
+    let answer = net.cli(&["service", "show", "a"]).ok();
+    assert!(answer.contains("idle_timeout") && answer.contains("5m"), "{answer}");
     assert!(wait_until(PATIENCE, || (200..=300).contains(&left(2001))));
     assert!((30..=60).contains(&left(2002)), "the other one's is its own");
     net.sysctl("net.netfilter.nf_conntrack_tcp_timeout_fin_wait", 77);

@@ -76,10 +76,10 @@ fn files_of_namespaces_that_nothing_names_are_removed() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("a child");
-    let mut said = child.stdout.take().expect("a pipe was asked for");
+    let mut output = child.stdout.take().expect("a pipe was asked for");
     let mut seen = Vec::new();
     let mut byte = [0];
-    while !seen.ends_with(b"HELD") && said.read(&mut byte).expect("what it says") == 1 {
+    while !seen.ends_with(b"HELD") && output.read(&mut byte).expect("what it says") == 1 {
         seen.extend(byte);
     }
     for host in ["b3", "b4"] {
@@ -87,7 +87,7 @@ fn files_of_namespaces_that_nothing_names_are_removed() {
     }
     // The process ends, whatever it finds.
     drop(child.stdin.take().expect("a pipe was asked for").write_all(b"x"));
-    said.read_to_end(&mut seen).expect("what it says");
+    output.read_to_end(&mut seen).expect("what it says");
     let ended = child.wait().expect("its end");
     assert!(ended.success(), "{}", String::from_utf8_lossy(&seen));
 }

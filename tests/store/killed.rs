@@ -22,16 +22,16 @@ fn a_store_whose_process_is_killed_has_all_that_was_acknowledged() {
         let (lines, micros, early) = moments.new_tree(&mut runner).unwrap().current();
         let mut child = command(&[], &path, u64::MAX).spawn().expect("it starts");
         let mut output = BufReader::new(child.stdout.take().expect("it has a pipe"));
-        let mut told = String::new();
+        let mut text = String::new();
         // From while it opens the store on, or in the middle of its work.
         for _ in 0..if early { 0 } else { lines } {
-            output.read_line(&mut told).expect("it speaks");
+            output.read_line(&mut text).expect("it speaks");
         }
         std::thread::sleep(Duration::from_micros(micros));
         child.kill().expect("it runs");
         child.wait().expect("it ends");
-        output.read_to_string(&mut told).expect("it has spoken");
-        acknowledged.read(&told);
+        output.read_to_string(&mut text).expect("it has spoken");
+        acknowledged.read(&text);
         let revision = if acknowledged.committed == 0 && !path.exists() {
             0
         } else {

@@ -305,7 +305,7 @@ mod tests {
             ..one
         });
         sort(&mut problems);
-        let told: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
-        assert_eq!(told, ["first", "x"]);
+        let message: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(message, ["first", "x"]);
     }
 }

@@ -92,11 +92,11 @@ mod tests {
             "id": "a", "config": {"DATABASE_URL": "postgres://u:secret@h/", "n": [1, {"k": "secret"}]}, "message": "m",
             "credentials": {"uri": "secret", "port": 5432},
         });
-        let shown = hidden(&body, false, 0).to_string();
-        assert!(!shown.contains("secret") && !shown.contains("5432"), "{shown}");
+        let text = hidden(&body, false, 0).to_string();
+        assert!(!text.contains("secret") && !text.contains("5432"), "{text}");
         assert!(
-            shown.contains("DATABASE_URL") && shown.contains("\"message\":\"m\""),
-            "{shown}"
+            text.contains("DATABASE_URL") && text.contains("\"message\":\"m\""),
+            "{text}"
         );
         let mut signing = CheckRequest::new(Method::Get, "");
         let fields = [
@@ -111,8 +111,8 @@ mod tests {
                 .map(|(name, value)| ((*name).into(), (*value).into()))
                 .collect(),
         );
-        let shown = request(&signing, "SSO");
-        assert!(!shown.contains("secret") && shown.contains("id=a"), "{shown}");
+        let answer = request(&signing, "SSO");
+        assert!(!answer.contains("secret") && answer.contains("id=a"), "{answer}");
     }
 
     #[test]

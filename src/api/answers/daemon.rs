@@ -69,9 +69,9 @@ mod tests {
     #[test]
     fn a_problem_of_an_unknown_kind_hides_no_other() {
         let problem = |kind: &str| json!({"severity": "error", "kind": kind, "service": null, "port": null, "backend": null, "message": "m"});
-        let told =
+        let problems =
             json!({"pid": 7, "in_sync": true, "new": 1, "problems": [problem("made_later"), problem("starting")]});
-        let daemon: DaemonAnswer = serde_json::from_value(told).unwrap();
+        let daemon: DaemonAnswer = serde_json::from_value(problems).unwrap();
         assert!(daemon.in_sync && daemon.is_starting(), "{daemon:?}");
         assert_eq!(
             (daemon.pid, daemon.reported.known.len(), daemon.reported.unknown),

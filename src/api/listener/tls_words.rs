@@ -89,7 +89,7 @@ mod tests {
         let pair = || rcgen::generate_simple_self_signed(["gateway.example.com".to_owned()]).unwrap();
         let (made, other) = (pair(), pair());
         let (good, secret) = (made.cert.pem(), made.signing_key.serialize_pem());
-        let told = |certificate_text: &str, key_text: &str| {
+        let reported = |certificate_text: &str, key_text: &str| {
             fs::write(&certificate, certificate_text).unwrap();
             fs::write(&key, key_text).unwrap();
             fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
@@ -99,7 +99,7 @@ mod tests {
             };
             acceptor(&transport, KEYS, &Owners::of_daemon()).map_or_else(|error| error.to_string(), |_| String::new())
         };
-        assert_eq!(told(&good, &secret), "");
+        assert_eq!(reported(&good, &secret), "");
         let section = |name: &str, text: &str| format!("-----BEGIN {name}-----\n{text}\n-----END {name}-----\n");
         let encrypted = section("ENCRYPTED PRIVATE KEY", "MIIB");
         let cases = [
@@ -150,18 +150,18 @@ mod tests {
             ),
         ];
         for (certificate_text, key_text, place, expected) in cases {
-            let told = told(certificate_text, key_text);
+            let answer = reported(certificate_text, key_text);
             let file = if place == "addon.tls_cert" {
                 "tls.crt: "
             } else {
                 "tls.key: "
             };
             assert!(
-                told.starts_with(place) && told.contains(file) && told.contains(expected),
-                "{expected}: {told}"
+                answer.starts_with(place) && answer.contains(file) && answer.contains(expected),
+                "{expected}: {answer}"
             );
         }
-        let mismatch = told(&good, &other.signing_key.serialize_pem());
+        let mismatch = reported(&good, &other.signing_key.serialize_pem());
         assert!(mismatch.contains("tls.key: both must be"), "{mismatch}");
     }
 }

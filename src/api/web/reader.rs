@@ -209,7 +209,7 @@ impl MetricsReader {
     ) -> Result<Arc<String>, String> {
         let key = (format, scope);
         let is_of = |shown: &&mut ShownReading| Arc::ptr_eq(&shown.reading, reading);
-        let shown = |shown: &mut ShownReading| shown.texts.get(&key).and_then(Weak::upgrade);
+        let rendered = |shown: &mut ShownReading| shown.texts.get(&key).and_then(Weak::upgrade);
         if let Some(text) = self.state().last.as_mut().filter(is_of).and_then(shown) {
             return Ok(text);
         }

@@ -170,8 +170,8 @@ fn write_bodies(page: &mut String, document: &Value) {
 fn write_variants(page: &mut String, variants: &[&Value]) {
     let is_common = |key: &String| variants.iter().all(|of| !of["properties"][key].is_null());
     for (number, variant) in variants.iter().enumerate() {
-        let told = entries(&variant["properties"]).filter(|(key, _)| *key != "event");
-        let (common, own) = told.partition::<Vec<_>, _>(|(key, _)| is_common(key));
+        let found = entries(&variant["properties"]).filter(|(key, _)| *key != "event");
+        let (common, own) = found.partition::<Vec<_>, _>(|(key, _)| is_common(key));
         let title = &variant["properties"]["event"]["const"];
         assert!(title.is_string(), "{variant}");
         if number == 0 {
@@ -249,18 +249,18 @@ fn shape(schema: &Value) -> String {
     if words.is_empty() {
         words.push("any".to_owned());
     }
-    let mut said = words.join(" or ");
+    let mut text = words.join(" or ");
     let values: Vec<String> = list(&schema["enum"])
         .map(|value| format!("`{}`", plain(value)))
         .collect();
     if !values.is_empty() {
-        said = values.join(", ");
+        text = values.join(", ");
     }
     if schema.get("const").is_some() {
-        said = format!("`{}`", plain(&schema["const"]));
+        text = format!("`{}`", plain(&schema["const"]));
     }
     if text(schema, "pattern") == "^[0-9]+(ms|s|m|h)$" {
-        "duration".clone_into(&mut said);
+        "duration".clone_into(&mut text);
     }
     let bounds = [
         ("minimum", "at least"),
@@ -274,10 +274,10 @@ fn shape(schema: &Value) -> String {
         let value = &schema[key];
         let is_type = key == "minimum" && value == 0;
         if !value.is_null() && !is_type {
-            write!(said, ", {words} {}", plain(value)).expect("room");
+            write!(text, ", {words} {}", plain(value)).expect("room");
         }
     }
-    cell(&said)
+    cell(&text)
 }
 
 /// Returns a value as JSON, a string without its quotes.

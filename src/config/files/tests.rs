@@ -106,23 +106,23 @@ fn a_file_that_the_daemon_writes_is_used_for_nothing_else() {
     ];
     for (name, words) in others {
         for (flow_log, store, written) in [(name, "db", "daemon.flow_log"), ("flows.log", name, "daemon.store")] {
-            let told = place.load(flow_log, store).unwrap_err();
+            let error = place.load(flow_log, store).unwrap_err();
             assert!(
-                told.contains(words) && told.contains(written) && told.contains("another path"),
-                "{told}"
+                error.contains(words) && error.contains(written) && error.contains("another path"),
+                "{error}"
             );
         }
     }
     for name in ["db", "db-wal", "db.last", "db.written", "db.lost", "run/netns-7.state"] {
-        let told = place.load(name, "db").unwrap_err();
-        assert!(told.contains("daemon.flow_log"), "{name}: {told}");
+        let error = place.load(name, "db").unwrap_err();
+        assert!(error.contains("daemon.flow_log"), "{name}: {error}");
     }
     place.load("run/flows.log", "db").unwrap();
     let copy = tcpgw_core::escape::path(&place.given().copy());
     let text = format!("[daemon]\nflow_log = '{copy}'");
     fs::write(place.path("config.toml"), text).unwrap();
-    let told = place.given().load().unwrap_err().line();
-    assert!(told.contains("the copy of the configuration"), "{told}");
+    let error = place.given().load().unwrap_err().line();
+    assert!(error.contains("the copy of the configuration"), "{error}");
     for name in ["state.json", "cred.toml", "cert.pem", "key.pem", "token", "hook.sh"] {
         assert_eq!(fs::read_to_string(place.path(name)).unwrap(), "kept");
     }
@@ -146,11 +146,11 @@ fn names_of_one_file_are_one() {
         "dir/db-wal",
         "dir/none/../db.last",
     ] {
-        let told = place.load(name, "db").unwrap_err();
-        assert!(told.contains("daemon.flow_log"), "{name}: {told}");
+        let error = place.load(name, "db").unwrap_err();
+        assert!(error.contains("daemon.flow_log"), "{name}: {error}");
     }
-    let told = place.load("dangling", "absent.json").unwrap_err();
-    assert!(told.contains("daemon.store"), "{told}");
+    let error = place.load("dangling", "absent.json").unwrap_err();
+    assert!(error.contains("daemon.store"), "{error}");
     place.load("loop", "db").unwrap();
     place.load("none/flows.log", "db").unwrap();
 }
@@ -167,8 +167,8 @@ fn a_reload_is_compared_with_the_paths_that_stay_in_use() {
     assert!(matches!(clash, ConfigError::Files { .. }), "{clash}");
     // The path of the store waits for a restart.
     place.write("db", "db2");
-    let told = given.reload(&settings, &config).unwrap_err().line();
-    assert!(told.contains("daemon.store"), "{told}");
+    let error = given.reload(&settings, &config).unwrap_err().line();
+    assert!(error.contains("daemon.store"), "{error}");
     place.given().load().unwrap();
     // What the command line says counts, too.
     let given = SettingsSources {

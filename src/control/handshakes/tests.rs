@@ -75,7 +75,7 @@ fn a_handshake_is_overdue_that_was_there_at_two_observations() {
 fn outage(client: IpAddr, of_each: impl Fn(u32) -> u32, seconds: u32, mended_at: u32) -> Vec<Option<Severity>> {
     let mut tracker = HandshakeTracker::default();
     let start = Instant::now();
-    let mut told = Vec::new();
+    let mut collected = Vec::new();
     for second in 0..seconds {
         let now = start + Duration::from_secs(second.into());
         for begun in (0..=second).filter(|begun| begun % 9 == 0 && *begun < mended_at) {
@@ -89,9 +89,9 @@ fn outage(client: IpAddr, of_each: impl Fn(u32) -> u32, seconds: u32, mended_at:
                 tracker.completed(10_000 + id, A, client);
             }
         }
-        told.push(severity(&tracker.end(ReportedHandshakes::All, now)));
+        collected.push(severity(&tracker.end(ReportedHandshakes::All, now)));
     }
-    told
+    collected
 }
 
 /// Clients that give up and try again leave times in which no handshake is overdue.
@@ -99,28 +99,35 @@ fn outage(client: IpAddr, of_each: impl Fn(u32) -> u32, seconds: u32, mended_at:
 fn a_service_is_told_of_until_a_client_is_served() {
     for client in [CLIENT, CLIENT_6] {
         let mended = 40;
-        let told = outage(client, |second| second.saturating_sub(mended).min(1) + 3, 60, mended);
-        let first = told.iter().position(Option::is_some).expect("an error");
+        let severity = outage(client, |second| second.saturating_sub(mended).min(1) + 3, 60, mended);
+        let first = severity.iter().position(Option::is_some).expect("an error");
         assert_eq!(first, 3);
         let served = usize::try_from(mended).unwrap() + 1;
-        let (broken, later) = told.split_at(served);
+        let (broken, later) = severity.split_at(served);
         assert!(
-            broken[first..].iter().all(|told| *told == Some(Severity::Error)),
-            "{told:?}"
+            broken[first..]
+                .iter()
+                .all(|severity| *severity == Some(Severity::Error)),
+            "{severity:?}"
         );
-        assert!(later.iter().all(|told| *told != Some(Severity::Error)), "{told:?}");
+        assert!(
+            later.iter().all(|severity| *severity != Some(Severity::Error)),
+            "{severity:?}"
+        );
         let is_over = later.iter().position(Option::is_none).expect("an end");
-        assert!(is_over <= 13, "{told:?}");
-        assert!(later[is_over..].iter().all(Option::is_none), "{told:?}");
+        assert!(is_over <= 13, "{severity:?}");
+        assert!(later[is_over..].iter().all(Option::is_none), "{severity:?}");
     }
 }
 
 #[test]
 fn a_service_that_serves_some_is_warned_of_without_a_break() {
-    let told = outage(CLIENT, |second| second / 2, 60, 60);
+    let severity = outage(CLIENT, |second| second / 2, 60, 60);
     assert!(
-        told[3..].iter().all(|told| *told == Some(Severity::Warning)),
-        "{told:?}"
+        severity[3..]
+            .iter()
+            .all(|severity| *severity == Some(Severity::Warning)),
+        "{severity:?}"
     );
 }
 
@@ -129,7 +136,7 @@ fn a_service_that_serves_some_is_warned_of_without_a_break() {
 fn a_service_that_nobody_tries_is_forgotten() {
     let mut tracker = HandshakeTracker::default();
     let start = Instant::now();
-    let mut told = |begun: &[(u32, bool)], seconds: u64| {
+    let mut reported = |begun: &[(u32, bool)], seconds: u64| {
         severity(&observe(
             &mut tracker,
             begun,
@@ -137,14 +144,14 @@ fn a_service_that_nobody_tries_is_forgotten() {
             start + Duration::from_secs(seconds),
         ))
     };
-    told(&[(1, false)], 0);
-    assert_eq!(told(&[(1, false)], 3), Some(Severity::Error));
-    assert_eq!(told(&[], 50), Some(Severity::Error));
-    assert_eq!(told(&[(2, false)], 55), Some(Severity::Error), "one begins again");
-    assert_eq!(told(&[], 100), Some(Severity::Error));
-    assert_eq!(told(&[], 54 + REMEMBERED.as_secs()), Some(Severity::Error));
-    assert_eq!(told(&[], 55 + REMEMBERED.as_secs()), None);
-    assert_eq!(told(&[(3, false)], 200), None);
+    reported(&[(1, false)], 0);
+    assert_eq!(reported(&[(1, false)], 3), Some(Severity::Error));
+    assert_eq!(reported(&[], 50), Some(Severity::Error));
+    assert_eq!(reported(&[(2, false)], 55), Some(Severity::Error), "one begins again");
+    assert_eq!(reported(&[], 100), Some(Severity::Error));
+    assert_eq!(reported(&[], 54 + REMEMBERED.as_secs()), Some(Severity::Error));
+    assert_eq!(reported(&[], 55 + REMEMBERED.as_secs()), None);
+    assert_eq!(reported(&[(3, false)], 200), None);
 }
 
 #[test]
@@ -260,8 +267,8 @@ fn flows_from_before_do_not_hide_that_nobody_gets_in_any_more() {
         Some(Severity::Warning)
     );
     for seconds in 10..=30 {
-        let told = observe(&mut tracker, &[(1, false)], &[7, 8], at(seconds));
-        assert_eq!(severity(&told), Some(Severity::Warning), "it is the same handshake");
+        let severity = observe(&mut tracker, &[(1, false)], &[7, 8], at(seconds));
+        assert_eq!(severity(&severity), Some(Severity::Warning), "it is the same handshake");
     }
     observe(&mut tracker, &[(2, false)], &[7, 8], at(31));
     let again = observe(&mut tracker, &[(2, false)], &[7, 8], at(34));
@@ -355,15 +362,19 @@ fn forged_syns_are_no_error_while_anybody_is_served() {
         severity(&observe_answered(&mut tracker, clients, ("b", others), now))
     };
     assert_eq!(after(0, &[1, 2, 3], &[5]), None);
-    let told = after(3, &[1, 2, 3], &[5, 6]);
-    assert_eq!(told, Some(Severity::Warning), "somebody is served elsewhere");
+    let severity = after(3, &[1, 2, 3], &[5, 6]);
+    assert_eq!(severity, Some(Severity::Warning), "somebody is served elsewhere");
     for seconds in 4..60 {
-        let told = after(seconds, &[1, 2, 3, 4], &[5, 6]);
-        assert_eq!(told, Some(Severity::Warning), "somebody was served a short time ago");
+        let severity = after(seconds, &[1, 2, 3, 4], &[5, 6]);
+        assert_eq!(
+            severity,
+            Some(Severity::Warning),
+            "somebody was served a short time ago"
+        );
     }
     after(70, &[8, 9, 10], &[5, 6]);
-    let told = after(73, &[8, 9, 10], &[5, 6]);
-    assert_eq!(told, Some(Severity::Error), "nobody is served anywhere");
+    let severity = after(73, &[8, 9, 10], &[5, 6]);
+    assert_eq!(severity, Some(Severity::Error), "nobody is served anywhere");
 }
 
 #[test]

@@ -167,8 +167,8 @@ fn an_empty_count_of_writes_is_told_and_made_anew() {
     std::fs::write(written::path(&path), "").unwrap();
     let (_, opened) = open(&path, &LastServices::default(), 0, Duration::ZERO).unwrap();
     assert_eq!(opened.loaded.services.len(), 1);
-    let told = lost::problem(&path).unwrap().message;
-    assert!(told.contains("store.db.written.damaged"), "{told}");
+    let problems = lost::problem(&path).unwrap().message;
+    assert!(problems.contains("store.db.written.damaged"), "{problems}");
 }
 
 #[test]

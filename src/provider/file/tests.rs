@@ -277,12 +277,12 @@ async fn storm(followed: &mut Followed, last: u16, change: impl Fn(u16) + Send +
 async fn many_renames_are_few_news() {
     let mut followed = Followed::new().await;
     let (new, path) = (followed.path("new"), followed.path("state.json"));
-    let told = storm(&mut followed, 2100, move |port| {
+    let text = storm(&mut followed, 2100, move |port| {
         fs::write(&new, text(port)).unwrap();
         fs::rename(&new, &path).unwrap();
     })
     .await;
-    assert!(told <= 20, "{told} news of 100 changes");
+    assert!(text <= 20, "{text} news of 100 changes");
 }
 
 #[tokio::test]
@@ -297,8 +297,8 @@ async fn many_writes_in_place_are_few_news_and_never_half_of_one() {
     fs::write(directory.path().join("state.json"), text(2000)).unwrap();
     let mut followed = Followed::of(directory).await;
     let path = followed.path("state.json");
-    let told = storm(&mut followed, 2500, move |port| fs::write(&path, text(port)).unwrap()).await;
-    assert!(told <= 100, "{told} news of 500 changes");
+    let text = storm(&mut followed, 2500, move |port| fs::write(&path, text(port)).unwrap()).await;
+    assert!(text <= 100, "{text} news of 500 changes");
 }
 
 #[tokio::test]

@@ -77,10 +77,10 @@ fn what_may_not_be_written_is_read() {
     as_nobody(move || {
         let mut store = Store::open(&path).unwrap();
         assert!(!store.is_writable());
-        let told = store.trouble().unwrap().to_string();
+        let text = store.trouble().unwrap().to_string();
         assert!(
-            told.contains("cannot be written: its file or its directory may not be written"),
-            "{told}"
+            text.contains("cannot be written: its file or its directory may not be written"),
+            "{text}"
         );
         assert_eq!(names(&mut store), [("a".into(), 1)]);
         let error = store
@@ -126,14 +126,14 @@ fn one_that_becomes_writable_is_written_again() {
 fn what_is_no_store_says_what_to_do() {
     let place = place();
     fs::create_dir_all(place.path.parent().unwrap()).unwrap();
-    let told = |content: &[u8]| {
+    let reported = |content: &[u8]| {
         fs::write(&place.path, content).unwrap();
         let error = Store::open(&place.path).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
         assert!(fs::read(&place.path).unwrap() == content, "it is left alone");
         error.to_string()
     };
-    let lost = told(b"");
+    let lost = reported(b"");
     assert!(
         lost.contains(
             "store.db is damaged: it is not a store of tcpgw; write down what is served (`tcpgw export > FILE`), move "
@@ -141,7 +141,7 @@ fn what_is_no_store_says_what_to_do() {
         "{lost}"
     );
     assert!(lost.ends_with("bring the services back (`tcpgw apply FILE`)"), "{lost}");
-    let text = told(&b"no database at all\n".repeat(500));
+    let text = reported(&b"no database at all\n".repeat(500));
     assert!(text.contains("file is not a database"), "{text}");
     fs::remove_file(&place.path).unwrap();
     let connection = Connection::open(&place.path).unwrap();

@@ -56,13 +56,13 @@ fn a_deploy_supersedes_those_that_probe_and_no_others() {
         ..new_deploy("a")
     };
     let third = store.deploy_begin(&next, &by("deploy"), at(13)).unwrap();
-    let mut told = |id| {
+    let mut reported = |id| {
         let deploy = store.deploy(id).unwrap().unwrap();
         (deploy.phase, deploy.reason)
     };
-    assert_eq!(told(first), (DeployPhase::Switched, None));
-    assert_eq!(told(second), (DeployPhase::Undone, Some(superseded_by(third))));
-    assert_eq!(told(third), (DeployPhase::Probing, None));
+    assert_eq!(reported(first), (DeployPhase::Switched, None));
+    assert_eq!(reported(second), (DeployPhase::Undone, Some(superseded_by(third))));
+    assert_eq!(reported(third), (DeployPhase::Probing, None));
 }
 
 #[test]

@@ -20,15 +20,15 @@ fn the_history_says_what_changed_when_and_by_whom() {
     };
     let entries = store.history(&all).unwrap();
     assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [4, 3, 2, 1]);
-    let told = |entry: &HistoryEntry| {
+    let reported = |entry: &HistoryEntry| {
         let json = json!({"old": entry.old, "new": entry.new, "service": entry.service, "what": entry.what});
         (entry.revision, entry.at, entry.uid, entry.pid, entry.deploy, json)
     };
     let [first, second] = [2000, 2002].map(|port| json!({"name": "a", "port": port, "backends": []}));
     let deleted = json!({"old": second, "new": null, "service": "a", "what": "service delete"});
-    assert_eq!(told(&entries[0]), (4, at(3000), 1000, 77, None, deleted));
+    assert_eq!(reported(&entries[0]), (4, at(3000), 1000, 77, None, deleted));
     let changed = json!({"old": first, "new": second, "service": "a", "what": "service set"});
-    assert_eq!(told(&entries[1]), (3, at(2002), 1000, 77, None, changed));
+    assert_eq!(reported(&entries[1]), (3, at(2002), 1000, 77, None, changed));
     let mut ids = |filter: HistoryFilter| -> Vec<u64> {
         let entries = store.history(&HistoryFilter {
             limit: filter.limit.max(2),

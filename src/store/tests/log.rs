@@ -159,11 +159,11 @@ fn a_log_with_changes_is_not_left_out_where_nothing_can_be_written() {
             matches!(error, StoreError::ReadOnly { .. }) && error.may_pass(),
             "{error}"
         );
-        let told = error.to_string();
+        let text = error.to_string();
         assert!(
-            told.contains("the last changes, in ")
-                && told.contains("store.db-wal, cannot be read before it can be written"),
-            "{told}"
+            text.contains("the last changes, in ")
+                && text.contains("store.db-wal, cannot be read before it can be written"),
+            "{text}"
         );
     });
     fs::set_permissions(directory, Permissions::from_mode(0o700)).unwrap();

@@ -49,11 +49,11 @@ fn rates_are_those_of_each_slot() {
         "nothing is known of the time before"
     );
     let last: Vec<SlotRates> = rates[SLOTS - 3..].iter().map(|rates| rates.unwrap()).collect();
-    let shown: Vec<_> = last
+    let found: Vec<_> = last
         .iter()
         .map(|rates| (whole(rates.packets_to), whole(rates.dropped), whole(rates.flows)))
         .collect();
-    assert_eq!(shown, [(100, 100, 10), (0, 0, 45), (10, 10, 70)]);
+    assert_eq!(found, [(100, 100, 10), (0, 0, 45), (10, 10, 70)]);
     // Nobody has sampled since.
     let later = hour.of(A, seconds(130)).unwrap();
     assert_eq!(later[SLOTS - 2..], [None, None]);
@@ -166,12 +166,12 @@ proptest! {
         // A slot of which less is known than rates are taken from is not shown.
         let slots = &hour.services[A];
         let last = slot_of(now);
-        let shown: u64 = (0..=last)
+        let found: u64 = (0..=last)
             .filter(|slot| slot + (SLOTS as u64) > last)
             .map(|slot| slots.values(slot, last)[0])
             .sum();
         let expected = total - 17;
-        prop_assert!(shown.abs_diff(expected) <= expected / 4000 + SLOTS as u64, "{shown} of {expected}");
+        prop_assert!(found.abs_diff(expected) <= expected / 4000 + SLOTS as u64, "{found} of {expected}");
         prop_assert!(gained(&hour, now) <= expected + expected / 4000 + SLOTS as u64);
     }
 

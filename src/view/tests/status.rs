@@ -162,13 +162,13 @@ fn a_family_that_nobody_serves_is_an_error() {
         };
         let places = BackendPlaces::new(&services.summary);
         let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
-        let told: Vec<_> = status.problems.iter().map(|problem| problem.message.as_str()).collect();
+        let problems: Vec<_> = status.problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(
-            (status.ok, told.len()),
+            (status.ok, problems.len()),
             (words.is_none(), usize::from(words.is_some())),
-            "{told:?}"
+            "{problems:?}"
         );
-        assert!(words.iter().all(|words| told[0].contains(words)), "{told:?}");
+        assert!(words.iter().all(|words| problems[0].contains(words)), "{problems:?}");
     }
 }
 
@@ -220,14 +220,17 @@ fn a_pause_without_a_daemon_is_called_so() {
     let places = BackendPlaces::new(&services.summary);
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
     let of_void = |problem: &&tcpgw_core::problem::Problem| problem.service.as_deref() == Some("void");
-    let told: Vec<_> = status.problems.iter().filter(of_void).collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((told[0].kind, told[0].severity), (ProblemKind::Paused, Severity::Error));
+    let problems: Vec<_> = status.problems.iter().filter(of_void).collect();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(
+        (problems[0].kind, problems[0].severity),
+        (ProblemKind::Paused, Severity::Error)
+    );
     for part in [
         "void :2002 is paused by uid 7 since 2023-11-14 22:13:20 UTC, until 2023-11-14 22:14:20 UTC",
         "until one runs again",
     ] {
-        assert!(told[0].message.contains(part), "{}", told[0].message);
+        assert!(problems[0].message.contains(part), "{}", problems[0].message);
     }
     // A service that gets connections is not paused, whatever an old record says.
     services.pauses[0].service = "web".into();

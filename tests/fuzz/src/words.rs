@@ -49,8 +49,8 @@ where
 }
 
 fn refused(error: &impl Display) {
-    let told = error.to_string();
-    assert!(!told.is_empty() && !told.contains(char::is_control), "{told:?}");
+    let text = error.to_string();
+    assert!(!text.is_empty() && !text.contains(char::is_control), "{text:?}");
 }
 
 /// Checks that a list of networks covers the same addresses as its fewest networks.

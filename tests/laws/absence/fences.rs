@@ -31,9 +31,9 @@ fn fences_keep_services_out_that_are_not_served_and_end_none() {
         ),
     ] {
         let tells_of_a2 = |world: &World, kind| {
-            let told = problem_of(world, kind);
-            let [(service, message)] = &told[..] else {
-                panic!("{text}: {told:?}")
+            let problem = problem_of(world, kind);
+            let [(service, message)] = &problem[..] else {
+                panic!("{text}: {problem:?}")
             };
             assert_eq!(service, "a2");
             assert!(
@@ -83,6 +83,6 @@ fn fences_hold_for_the_last_good_state_of_a_file() {
     assert_eq!(problem_of(&world, ProblemKind::OutsideFences).len(), 1);
     world.happen(Event::Restart([Loss::Reboot].into()));
     assert_eq!(world.served(), [9001, 9003, 9004].into());
-    let told = problem_of(&world, ProblemKind::HeldBack);
-    assert!(told[0].1.contains("change it in /state.json"), "{told:?}");
+    let problem = problem_of(&world, ProblemKind::HeldBack);
+    assert!(problem[0].1.contains("change it in /state.json"), "{problem:?}");
 }

@@ -113,12 +113,12 @@ fn an_orphan_whose_removal_cannot_be_written_stays() {
     );
     world.check().unwrap();
     assert_eq!(world.core.services().revision, revision);
-    let told = world
+    let problems = world
         .core
         .problems()
         .get(ProblemKind::LastServices)
         .expect("it is told");
-    assert!(told.message.contains("store.db.last"), "{told:?}");
+    assert!(problems.message.contains("store.db.last"), "{problems:?}");
     fs::remove_dir(&blocking).unwrap();
     world
         .last_order("f1", ServiceEdit::Delete, &[Loss::Reboot].into())

@@ -91,17 +91,17 @@ fn a_pause_that_a_boot_has_ended_is_told() {
         world.wait(WRITTEN);
         answer.try_recv().unwrap().unwrap();
     };
-    let told = |world: &World| -> Vec<String> {
+    let reported = |world: &World| -> Vec<String> {
         let problems = problem_of(world, ProblemKind::Paused).into_iter();
         problems.map(|(_, message)| message).collect()
     };
     for ends_by_order in [true, false] {
         pause(&mut world, Some(Duration::from_secs(3600)));
         world.happen(Event::Restart([].into()));
-        let message = told(&world).first().expect("it is paused").clone();
+        let message = reported(&world).first().expect("it is paused").clone();
         assert!(message.contains(" clients that connect wait"), "{message}");
         world.happen(Event::Restart([Loss::Reboot].into()));
-        let message = told(&world).first().expect("it is told").clone();
+        let message = reported(&world).first().expect("it is told").clone();
         assert!(
             message.contains("was paused by uid 1000") && message.contains("is not paused any more"),
             "{message}"
@@ -111,7 +111,7 @@ fn a_pause_that_a_boot_has_ended_is_told() {
         } else {
             world.wait(Duration::from_secs(3600));
         }
-        assert_eq!(told(&world), [""; 0]);
+        assert_eq!(reported(&world), [""; 0]);
     }
 }
 
@@ -119,56 +119,56 @@ fn a_pause_that_a_boot_has_ended_is_told() {
 #[test]
 fn a_missing_file_of_last_services_is_told() {
     let mut world = World::new();
-    let told = |world: &World| {
+    let reported = |world: &World| {
         let problem = world.core.problems().get(ProblemKind::LastServices);
         problem.map(|problem| problem.message.clone())
     };
     world.happen(Event::Restart([].into()));
-    assert_eq!(told(&world), None);
+    assert_eq!(reported(&world), None);
     fs::remove_file(LastServices::path(&world.store_path())).unwrap();
     world.happen(Event::Restart([Loss::Reboot].into()));
-    let message = told(&world).expect("it is told");
+    let message = reported(&world).expect("it is told");
     assert!(message.contains(".last was missing"), "{message}");
     // Another start is no answer to it.
     for loss in [None, Some(Loss::Reboot)] {
         world.happen(Event::Restart(loss.into_iter().collect()));
-        assert_eq!(told(&world).as_ref(), Some(&message));
+        assert_eq!(reported(&world).as_ref(), Some(&message));
     }
     let (settings, config, now) = (world.settings(), world.config.clone(), world.time());
     world.core.reload(settings, config, now);
     world.run();
-    assert_eq!(told(&world), None);
+    assert_eq!(reported(&world), None);
     world.happen(Event::Restart([Loss::Reboot].into()));
-    assert_eq!(told(&world), None);
+    assert_eq!(reported(&world), None);
 }
 
 /// A record that was lost while the table stayed is told until a reload, whatever starts in between in the same boot.
 #[test]
 fn a_lost_record_is_told_until_a_reload() {
     let mut world = World::new();
-    let told = |world: &World| {
+    let reported = |world: &World| {
         let problem = world.core.problems().get(ProblemKind::Record);
         problem.map(|problem| problem.message.clone())
     };
     world.happen(Event::Restart([Loss::RecordGone].into()));
-    let message = told(&world).expect("it is told");
+    let message = reported(&world).expect("it is told");
     assert!(message.contains("record in the run directory was missing"), "{message}");
     for _ in 0..2 {
         world.wait(WRITTEN);
         world.happen(Event::Restart([].into()));
-        assert_eq!(told(&world).as_ref(), Some(&message));
+        assert_eq!(reported(&world).as_ref(), Some(&message));
     }
     world.reload();
     world.run();
     world.happen(Event::Restart([].into()));
-    assert_eq!(told(&world), None);
+    assert_eq!(reported(&world), None);
 }
 
 /// A configuration that is gone together with its copy is told until a reload, whatever starts in between.
 #[test]
 fn a_configuration_that_is_gone_with_its_copy_is_told() {
     let mut world = World::new();
-    let told = |world: &World| {
+    let reported = |world: &World| {
         let problem = world.core.problems().get(ProblemKind::RejectedConfiguration);
         problem.map(|problem| (problem.message.clone(), problem.severity))
     };
@@ -186,11 +186,11 @@ fn a_configuration_that_is_gone_with_its_copy_is_told() {
         world.reload_with(config);
         world.run();
         world.happen(Event::Restart([].into()));
-        assert_eq!(told(&world), None);
+        assert_eq!(reported(&world), None);
         world.config = Config::default();
         for loss in [None, Some(Loss::Reboot), None] {
             world.happen(Event::Restart(loss.into_iter().collect()));
-            let (message, severity) = told(&world).unzip();
+            let (message, severity) = reported(&world).unzip();
             assert_eq!(message.is_some(), is_told, "{message:?}");
             if let Some(message) = message {
                 assert!(
@@ -202,9 +202,9 @@ fn a_configuration_that_is_gone_with_its_copy_is_told() {
         }
         world.reload_with(Config::default());
         world.run();
-        assert_eq!(told(&world), None);
+        assert_eq!(reported(&world), None);
         world.happen(Event::Restart([].into()));
-        assert_eq!(told(&world), None);
+        assert_eq!(reported(&world), None);
     }
 }
 

@@ -124,20 +124,20 @@ fn a_refusal_of_the_file_is_reported_once() {
     world.happen(Event::File([0].into()));
     put(&mut world, "f2", 9010, "10.9.0.10:80", &json!({}));
     world.happen(Event::File([0, 1].into()));
-    let told = |world: &World| {
+    let reported = |world: &World| {
         let events = world.core.follow(&After::Start).kept;
         let rejected = events
             .iter()
             .filter(|event| matches!(event.what, EventContent::Rejected { .. }));
         rejected.count()
     };
-    assert_eq!(told(&world), 1);
+    assert_eq!(reported(&world), 1);
     for most in 1..5 {
         let patch = json!({"max_flows": most}).to_string();
         assert!(world.order("a1", ServiceEdit::Patch(patch.into_bytes())));
         world.wait(Duration::from_secs(100));
     }
-    assert_eq!(told(&world), 1);
+    assert_eq!(reported(&world), 1);
     assert!(rejected(&world).unwrap().contains("tcpgw service rm f2"));
 }
 

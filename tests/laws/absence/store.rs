@@ -29,8 +29,11 @@ fn an_older_store_reverts_no_later_order() {
         fs::write(world.store_path(), &older).unwrap();
         world.restart_after(&BTreeSet::new());
         assert_eq!(world.served(), all);
-        let told = world.core.problems().get(ProblemKind::Store).expect("it is told");
-        assert!(told.message.contains("is older than what was served last"), "{told:?}");
+        let problems = world.core.problems().get(ProblemKind::Store).expect("it is told");
+        assert!(
+            problems.message.contains("is older than what was served last"),
+            "{problems:?}"
+        );
     }
     // The older store is accepted when the file of last services is removed.
     fs::remove_file(LastServices::path(&world.store_path())).unwrap();
@@ -60,8 +63,11 @@ fn a_store_that_lost_its_log_reverts_no_later_order() {
             }
             world.restart_after(&BTreeSet::new());
             assert_eq!(world.served(), all, "{settles:?}");
-            let told = world.core.problems().get(ProblemKind::Store).expect("it is told");
-            assert!(told.message.contains("is older than what was served last"), "{told:?}");
+            let problems = world.core.problems().get(ProblemKind::Store).expect("it is told");
+            assert!(
+                problems.message.contains("is older than what was served last"),
+                "{problems:?}"
+            );
         }
     }
 }
@@ -119,21 +125,21 @@ fn a_stored_service_that_was_left_out_is_served_when_its_conflict_is_gone() {
     let mut world = world_with_clashes(&[("clash-1", 9003), ("clash-2", 9003), ("clash-3", 9004)]);
     world.happen(Event::Restart([].into()));
     world.check().unwrap();
-    let told = |world: &World| {
+    let reported = |world: &World| {
         world
             .core
             .problems()
             .get(ProblemKind::RejectedStore)
             .map(|problem| problem.message.clone())
     };
-    assert!(told(&world).unwrap().contains("clash-1"), "{:?}", told(&world));
+    assert!(reported(&world).unwrap().contains("clash-1"), "{:?}", reported(&world));
     assert!(world.order("a1", ServiceEdit::Delete));
     world.clients.ports.remove(&9003);
     world.wait(Duration::from_secs(60));
     world.check().unwrap();
     let serving: Vec<Box<str>> = world.core.membership().serving().keys().cloned().collect();
     assert!(serving.iter().any(|name| **name == *"clash-1"), "{serving:?}");
-    let left = told(&world).unwrap();
+    let left = reported(&world).unwrap();
     assert!(
         !left.contains("clash-1\"") || left.contains("already taken by service \"clash-1\""),
         "{left}"
@@ -144,7 +150,7 @@ fn a_stored_service_that_was_left_out_is_served_when_its_conflict_is_gone() {
     );
     assert!(world.order("clash-2", ServiceEdit::Delete) && world.order("clash-3", ServiceEdit::Delete));
     world.wait(WRITTEN);
-    assert_eq!(told(&world), None);
+    assert_eq!(reported(&world), None);
 }
 
 /// An `apply` is refused while the store is lost: the services presumed from other sources are not in the store.

@@ -74,13 +74,13 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
             world.restart();
         }
         world.wait(Duration::from_secs(70));
-        let told = |world: &World| {
+        let reported = |world: &World| {
             let problem = world.core.problems().get(ProblemKind::ProviderApi);
             problem.is_some_and(|problem| problem.message.contains("has 1 resource of the add-on"))
         };
         let now = world.time();
         world.core.provider_api(Ok(()), now);
-        assert!(told(&world));
+        assert!(reported(&world));
         world.does([Event::Suspend(0)]);
         assert_eq!(world.connect_to(port), ConnectOutcome::Empty { reset: true });
         world.does([Event::Resume(0)]);
@@ -94,7 +94,7 @@ fn resources_are_suspended_and_removed_while_the_add_on_is_off() {
         world.does([Event::Deprovision(0)]);
         assert_eq!(world.clients.known[&0], None);
         world.wait(Duration::from_secs(70));
-        assert!(!told(&world));
+        assert!(!reported(&world));
         world.config = config();
         world.reload();
         // The port is given again after the configured quarantine.
@@ -119,10 +119,12 @@ fn a_section_that_cannot_be_served_is_taken_as_a_whole_or_not_at_all() {
     world.core.reload(world.settings(), other.clone(), now);
     world.core.provider_api(Err("the file cannot be used".into()), now);
     for _ in 0..2 {
-        let told = world.core.problems().get(ProblemKind::ProviderApi).expect("it is told");
+        let problems = world.core.problems().get(ProblemKind::ProviderApi).expect("it is told");
         assert!(
-            told.message.contains("the file cannot be used; all of [addon] stays"),
-            "{told:?}"
+            problems
+                .message
+                .contains("the file cannot be used; all of [addon] stays"),
+            "{problems:?}"
         );
         world.does([
             Event::Again(0),
@@ -159,7 +161,7 @@ fn a_section_that_cannot_be_served_is_taken_as_a_whole_or_not_at_all() {
     world.core.reload(world.settings(), config(), now);
     world.core.provider_api(Err("the file cannot be used".into()), now);
     world.reload_with(Config::default());
-    let told = |world: &World| {
+    let reported = |world: &World| {
         world
             .core
             .problems()
@@ -167,14 +169,14 @@ fn a_section_that_cannot_be_served_is_taken_as_a_whole_or_not_at_all() {
             .map(|told| told.message.clone())
     };
     world.wait(Duration::from_secs(70));
-    assert!(told(&world).unwrap().contains("the configuration has no [addon]"));
+    assert!(reported(&world).unwrap().contains("the configuration has no [addon]"));
     // Where there was none, none is in use.
     let now = world.time();
     world.core.reload(world.settings(), config(), now);
     world.core.provider_api(Err("the file cannot be used".into()), now);
     world.wait(Duration::from_secs(70));
     assert!(
-        told(&world)
+        reported(&world)
             .unwrap()
             .contains("the file cannot be used; the add-on stays off")
     );

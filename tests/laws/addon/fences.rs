@@ -36,13 +36,18 @@ fn a_resource_outside_of_narrowed_fences_follows_its_platform() {
             }
             world.wait(Duration::from_secs(70));
             let problems = world.core.problems().iter();
-            let told: Vec<&str> = problems
+            let message: Vec<&str> = problems
                 .filter(|problem| problem.kind == ProblemKind::OutsideFences)
                 .map(|problem| &*problem.message)
                 .collect();
             // Among too many services the message names any one.
-            let names_cure = told.iter().any(|told| told.contains("tcpgw addon deprovision app-0"));
-            assert!(!told.is_empty() && (names_cure || fence.contains("max_")), "{told:?}");
+            let names_cure = message
+                .iter()
+                .any(|message| message.contains("tcpgw addon deprovision app-0"));
+            assert!(
+                !message.is_empty() && (names_cure || fence.contains("max_")),
+                "{message:?}"
+            );
             for _ in 0..2 {
                 world.does([Event::Suspend(0)]);
                 assert_eq!(world.connect_to(port), ConnectOutcome::Empty { reset: true }, "{fence}");
@@ -99,11 +104,11 @@ fn problems_about_fences_have_the_number_of_all_services_and_backends() {
         world.reload_with(config_with(fence, FIRST, &PLANS));
         world.wait(Duration::from_secs(70));
         let problems = world.core.problems().iter();
-        let mut told = problems
+        let mut found = problems
             .filter(|problem| problem.kind == ProblemKind::OutsideFences)
             .peekable();
-        assert!(told.peek().is_some(), "{fence}");
-        for problem in told {
+        assert!(found.peek().is_some(), "{fence}");
+        for problem in found {
             assert!(problem.message.contains(expected), "{fence}: {problem:?}");
         }
     }

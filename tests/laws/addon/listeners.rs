@@ -143,11 +143,11 @@ fn a_service_that_comes_does_not_get_the_port_of_a_listener() {
             let Some(Err(Refused::Invalid(problems))) = take(&mut answer) else {
                 panic!("it is refused");
             };
-            let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            assert_eq!(told.len(), 1, "{told:?}");
+            let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            assert_eq!(found.len(), 1, "{found:?}");
             assert!(
-                told[0].contains(role.key()) && !told[0].contains("take-over"),
-                "{told:?}"
+                found[0].contains(role.key()) && !found[0].contains("take-over"),
+                "{found:?}"
             );
         }
         // One that moves there is refused, too, and stays where it is.

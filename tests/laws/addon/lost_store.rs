@@ -39,12 +39,12 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
         world.restart();
         world.wait(LONG);
         assert_eq!(world.connect_to(port), ConnectOutcome::Empty { reset: true });
-        let told = world
+        let problems = world
             .core
             .problems()
             .get(ProblemKind::NoActiveBackend)
             .expect("it is told");
-        assert_eq!(told.port, Some(port.get()));
+        assert_eq!(problems.port, Some(port.get()));
     }
 }
 
@@ -154,8 +154,8 @@ fn changes_that_only_the_record_has_outlive_a_lost_store() {
         }
         if !is_damaged {
             assert_eq!(world.store().resources().unwrap().resources.len(), 3);
-            let told = tcpgw::store::lost::problem(&path).expect("it is told");
-            assert!(told.message.contains("addon ls"), "{told:?}");
+            let problems = tcpgw::store::lost::problem(&path).expect("it is told");
+            assert!(problems.message.contains("addon ls"), "{problems:?}");
             world.check().unwrap();
         }
     }

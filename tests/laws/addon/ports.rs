@@ -23,8 +23,8 @@ fn ports_on_which_local_programs_listen_count_as_used() {
     assert!(!world.clients.known.contains_key(&0), "it is refused");
     world.wait(Duration::from_secs(5));
     assert_eq!(usage(&world), (5, 0));
-    let told = world.core.problems().get(ProblemKind::AddonPorts).expect("it is told");
-    assert!(told.message.contains("5 of 5 are in use"), "{told:?}");
+    let problems = world.core.problems().get(ProblemKind::AddonPorts).expect("it is told");
+    assert!(problems.message.contains("5 of 5 are in use"), "{problems:?}");
     // One is free again, which the next request finds; it says nothing of those behind.
     world.surroundings.listening.remove(&(FIRST + 2));
     world.does([Event::Provision(Dialect::Scalingo, 0, 0, None)]);
@@ -41,7 +41,7 @@ fn ports_on_which_local_programs_listen_count_as_used() {
             .core
             .problems()
             .get(ProblemKind::AddonPorts)
-            .is_none_or(|told| !told.message.contains("no public"))
+            .is_none_or(|problems| !problems.message.contains("no public"))
     );
     world.end().unwrap();
 }

@@ -43,10 +43,10 @@ impl World {
 
     #[track_caller]
     fn tells(&self, severity: Severity, kind: ProblemKind, words: &str) {
-        let told = self.told();
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert_eq!((told[0].0, told[0].1), (severity, kind), "{told:?}");
-        assert!(told[0].2.contains(words), "{told:?}");
+        let answer = self.told();
+        assert_eq!(answer.len(), 1, "{answer:?}");
+        assert_eq!((answer[0].0, answer[0].1), (severity, kind), "{answer:?}");
+        assert!(answer[0].2.contains(words), "{answer:?}");
     }
 }
 
@@ -105,11 +105,11 @@ fn new_backends_that_never_answer_are_a_warning_while_the_old_ones_serve() {
 /// Returns the errors about services that were told as events so far.
 fn errors(world: &World) -> Vec<String> {
     let events = world.core.follow(&After::Start).kept;
-    let told = events.iter().filter_map(|event| match &event.what {
+    let message = events.iter().filter_map(|event| match &event.what {
         EventContent::Problem(problem) if problem.severity == Severity::Error => Some(problem.message.clone()),
         _ => None,
     });
-    told.collect()
+    message.collect()
 }
 
 /// A new service that waits for its first probes is no error until one has failed.
@@ -163,12 +163,12 @@ fn a_teardown_is_over_when_the_kernel_serves() {
     let now = world.time();
     // The kernel takes its time.
     let job = world.core.next_job(now).unwrap();
-    let told = world
+    let problems = world
         .core
         .problems()
         .get(ProblemKind::TornDown)
         .expect("it is told still");
-    assert_eq!(told.severity, Severity::Error);
+    assert_eq!(problems.severity, Severity::Error);
     assert!(resumed.try_recv().is_err());
     world.perform(job);
     world.run();
@@ -195,6 +195,9 @@ fn a_service_that_is_held_back_is_not_reported_as_served() {
         {"name": "other", "port": 20001, "backends": [OTHER_V4]},
     ])));
     world.happen(Event::Restart);
-    let told = world.core.problems().get(ProblemKind::HeldBack).expect("it is told");
-    assert!(told.message.contains("is held back and is not served"), "{told:?}");
+    let problems = world.core.problems().get(ProblemKind::HeldBack).expect("it is told");
+    assert!(
+        problems.message.contains("is held back and is not served"),
+        "{problems:?}"
+    );
 }

@@ -192,17 +192,20 @@ fn a_lost_record_is_reported_with_the_pauses_that_end_by_it() {
         let (_, last) = world.core.last_services(world.time()).expect("it is written at once");
         let last = if has_copy { last } else { LastServices::default() };
         world.restart_without_record(last, is_damaged);
-        let told = world.record_problem().expect("it is told");
-        assert!(told.contains("missing or damaged"), "{told}");
+        let problems = world.record_problem().expect("it is told");
+        assert!(problems.contains("missing or damaged"), "{problems}");
         let after = world.core.services().services[0].paused;
         if has_copy {
             assert_eq!(after, before);
-            assert!(told.contains("paused still") && told.contains("web"), "{told}");
+            assert!(
+                problems.contains("paused still") && problems.contains("web"),
+                "{problems}"
+            );
             world.wait(PAUSE);
             assert_eq!(world.core.services().services[0].paused, None, "it ends at its time");
         } else {
             assert_eq!(after, None);
-            assert!(told.contains("may have ended with the record: web"), "{told}");
+            assert!(problems.contains("may have ended with the record: web"), "{problems}");
         }
         let now = world.time();
         world
@@ -227,6 +230,6 @@ fn a_copy_that_is_older_than_a_resume_pauses_nothing() {
     world.wait(AGAIN);
     world.restart_without_record(last, false);
     assert_eq!(world.core.services().services[0].paused, None);
-    let told = world.record_problem().unwrap();
-    assert!(!told.contains("web"), "{told}");
+    let problems = world.record_problem().unwrap();
+    assert!(!problems.contains("web"), "{problems}");
 }

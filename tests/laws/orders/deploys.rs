@@ -26,17 +26,17 @@ fn a_deploy_whose_switch_cannot_be_stored_fails() {
             .is_some_and(|reason| reason.contains("no space is left")),
         "{over:?}"
     );
-    let told = |world: &World| {
+    let reported = |world: &World| {
         let events = world.core.follow(&After::Start).kept;
         events
             .iter()
             .filter(|event| matches!(&event.what, EventContent::Deploy { phase: "failed", .. }))
             .count()
     };
-    assert_eq!(told(&world), 1);
+    assert_eq!(reported(&world), 1);
     world.wait(Duration::from_secs(60));
     assert_eq!(deploy(&world), None);
-    assert_eq!(told(&world), 1, "it is told once");
+    assert_eq!(reported(&world), 1, "it is told once");
     assert_eq!(world.store().deploys(None, 1).unwrap()[0].phase, DeployPhase::Failed);
     world.end().unwrap();
 }
@@ -141,11 +141,11 @@ fn a_deploy_supersedes_one_that_probes() {
         (DeployPhase::Undone, Some(superseded_by(second)))
     );
     let events = world.core.follow(&After::Start).kept;
-    let told = |wanted: u64, word: &str| {
+    let reported = |wanted: u64, word: &str| {
         let is_it = |event: &&Arc<tcpgw::control::events::Event>| matches!(&event.what, EventContent::Deploy { id, phase, .. } if *id == wanted && *phase == word);
         events.iter().filter(is_it).count()
     };
-    assert_eq!((told(first, "undone"), told(second, "probing")), (1, 1));
+    assert_eq!((reported(first, "undone"), reported(second, "probing")), (1, 1));
     let is_probed = |world: &mut World, last| world.core.health().get(endpoint(last)).is_some();
     assert!(!is_probed(&mut world, 3) && is_probed(&mut world, 4) && is_probed(&mut world, 5));
     // Late results of the first deploy change nothing.

@@ -77,15 +77,15 @@ impl<C: Clients> World<C> {
     /// flow is stale.
     pub(crate) fn check_kernel(&mut self, links: &Links) -> Result<(), TestCaseError> {
         let serving = self.core.membership().serving().clone();
-        let told = Desired::of(serving.values().map(AsRef::as_ref).collect(), links);
+        let found = Desired::of(serving.values().map(AsRef::as_ref).collect(), links);
         let mark = FlowMark::default();
-        prop_assert_eq!(&self.kernel().ruleset(), &told.ruleset);
-        for backend in told.summary.services.iter().flat_map(|service| service.active.keys()) {
+        prop_assert_eq!(&self.kernel().ruleset(), &found.ruleset);
+        for backend in found.summary.services.iter().flat_map(|service| service.active.keys()) {
             let has_answered = self.containers.met.contains(backend);
             prop_assert!(has_answered, "{} gets connections and never answered", backend);
         }
         for flow in self.kernel().flows.iter().filter(|flow| mark.matches(flow.mark)) {
-            let verdict = told.summary.verdict(flow.public, flow.backend);
+            let verdict = found.summary.verdict(flow.public, flow.backend);
             prop_assert!(verdict != FlowVerdict::Stale, "a stale flow to {}", flow.backend);
         }
         Ok(())

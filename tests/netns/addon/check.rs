@@ -62,7 +62,7 @@ fn passes(dialects: &[Dialect]) {
     let daemon = daemon(&net, &config);
     for &dialect in dialects {
         let name = word(dialect);
-        let told = [
+        let making = [
             "--config",
             &config,
             "addon",
@@ -73,9 +73,9 @@ fn passes(dialects: &[Dialect]) {
             "https://gw.example.com",
         ];
         let manifest = net.file("manifest.json");
-        let told = net.cli(&told).exits(0);
-        assert!(!told.stderr.contains("refuses this manifest"), "{told}");
-        fs::write(&manifest, &told.stdout).expect("failed to write a manifest");
+        let output = net.cli(&making).exits(0);
+        assert!(!output.stderr.contains("refuses this manifest"), "{output}");
+        fs::write(&manifest, &output.stdout).expect("failed to write a manifest");
         let manifest = manifest.to_string_lossy().into_owned();
         let base = format!("http://{}", address());
         let (resources, sso) = (format!("{base}/{name}/resources"), format!("{base}/{name}/sso"));
@@ -255,10 +255,13 @@ fn people_get_a_line_for_each_check_and_one_for_all() {
         "--plan",
         "large",
     ]);
-    let shown = ran.ok();
+    let answer = ran.ok();
     assert!(
-        shown.lines().any(|line| line.starts_with("PASS  deprovision ")),
-        "{shown}"
+        answer.lines().any(|line| line.starts_with("PASS  deprovision ")),
+        "{answer}"
     );
-    assert!(shown.trim_end().ends_with("0 warnings, 0 failed, 1 skipped"), "{shown}");
+    assert!(
+        answer.trim_end().ends_with("0 warnings, 0 failed, 1 skipped"),
+        "{answer}"
+    );
 }

@@ -36,9 +36,9 @@ fn an_operator_provisions_changes_and_removes() {
 
     net.cli(&["addon", "plan", "my-app", "large"]).ok();
     net.cli(&["addon", "suspend", "my-app"]).ok();
-    let shown = net.told(&["addon", "show", "my-app"]);
+    let answer = net.told(&["addon", "show", "my-app"]);
     assert_eq!(
-        (&shown["plan"], &shown["state"]),
+        (&answer["plan"], &answer["state"]),
         (&json!("large"), &json!("suspended"))
     );
     let suspended = net.cli(&["addon", "suspend", "my-app"]).ok();
@@ -105,8 +105,8 @@ fn what_happened_names_the_app_also_after_its_end() {
     let mut running = daemon(&net, &config);
     let provision = |app: &str| {
         net.cli(&["addon", "provision", app, "--plan", "small"]).ok();
-        let shown = net.told(&["addon", "show", app]);
-        shown["service"].as_str().expect("a service").to_owned()
+        let answer = net.told(&["addon", "show", app]);
+        answer["service"].as_str().expect("a service").to_owned()
     };
     let (first, other) = (provision("my-app"), provision("other"));
     let named = |service: &str| format!("{service} (app my-app)");
@@ -149,12 +149,12 @@ fn what_happened_names_the_app_also_after_its_end() {
 }
 
 fn manifests(net: &Net, config: &str) {
-    let told = net
+    let stderr = net
         .cli(&["--config", config, "addon", "manifest", "--dialect", "scalingo"])
         .exits(0);
     // The provider API listens on loopback.
-    assert!(told.stderr.contains("--url"), "{told}");
-    let manifest: Value = serde_json::from_str(&told.stdout).expect("JSON");
+    assert!(stderr.stderr.contains("--url"), "{stderr}");
+    let manifest: Value = serde_json::from_str(&stderr.stdout).expect("JSON");
     assert_eq!(
         manifest["production"]["base_url"],
         "http://gateway.example.com:9443/scalingo/resources"
@@ -165,18 +165,18 @@ fn manifests(net: &Net, config: &str) {
         &elsewhere,
     ]
     .concat();
-    let told = net.cli(&words).exits(0);
-    assert_eq!(told.stderr, "");
-    let manifest: Value = serde_json::from_str(&told.stdout).expect("JSON");
+    let output = net.cli(&words).exits(0);
+    assert_eq!(output.stderr, "");
+    let manifest: Value = serde_json::from_str(&output.stdout).expect("JSON");
     assert_eq!(
         manifest["api"]["production"]["sso_url"],
         "https://gw.example.com/heroku/sso"
     );
     // The user name of the tests is not what Clever Cloud's rule for variables needs.
     let clever = ["--config", config, "addon", "manifest", "--dialect", "clever-cloud"];
-    let told = net.cli(&[&clever[..], &elsewhere].concat()).exits(0);
-    assert!(told.stderr.contains("username = \"tcp\""), "{told}");
-    assert!(serde_json::from_str::<Value>(&told.stdout).is_ok(), "{told}");
+    let output = net.cli(&[&clever[..], &elsewhere].concat()).exits(0);
+    assert!(output.stderr.contains("username = \"tcp\""), "{output}");
+    assert!(serde_json::from_str::<Value>(&output.stdout).is_ok(), "{output}");
     let refused = net.cli(&["addon", "manifest", "--dialect", "osb"]).exits(2);
     assert!(refused.stderr.contains("no [addon]"), "{}", refused.stderr);
 }

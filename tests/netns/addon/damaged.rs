@@ -27,8 +27,8 @@ fn is_served(net: &Net, port: u16) -> bool {
 
 /// Returns the kinds of the problems with severity `error` that the API's health check reports.
 fn errors(daemon: &Daemon<'_>) -> Vec<String> {
-    let told = daemon.ask("GET", "/v1/healthz", "").expect("an answer").json();
-    let problems = told["problems"].as_array().expect("a list").iter();
+    let answer = daemon.ask("GET", "/v1/healthz", "").expect("an answer").json();
+    let problems = answer["problems"].as_array().expect("a list").iter();
     let errors = problems.filter(|problem| problem["severity"] == "error");
     errors.map(|problem| problem["kind"].to_string()).collect()
 }
@@ -135,8 +135,8 @@ fn what_a_damaged_store_says_is_to_be_done_loses_nothing() {
     );
     // Reading commands answer from a copy and say so, do not report unknown resources as gone, and change nothing.
     apps.are_as_before(&net);
-    let shown = net.cli(&["addon", "show", "served"]).exits(0);
-    assert!(shown.stderr.contains("the store cannot be read"), "{shown}");
+    let output = net.cli(&["addon", "show", "served"]).exits(0);
+    assert!(output.stderr.contains("the store cannot be read"), "{output}");
     assert!(net.told(&["addon", "show", "served"])["warning"].is_string());
     let unknown = net.cli(&["env", "nobody"]).exits(1);
     assert!(unknown.stderr.contains("store.db is damaged"), "{unknown}");

@@ -140,9 +140,9 @@ fn an_open_service_broker_platform_gets_what_the_standard_says() {
     assert!(ask(&net, method, &path, &other).is(409)["description"].is_string());
     let (_, _, large) = provision(Dialect::Osb, "instance-1", "large");
     assert!(ask(&net, method, &path, &large).is(409)["description"].is_string());
-    let shown = ask(&net, "GET", &path, "").is(200);
+    let answer = ask(&net, "GET", &path, "").is(200);
     assert_eq!(
-        (&shown["service_id"], &shown["plan_id"]),
+        (&answer["service_id"], &answer["plan_id"]),
         (&json!(SERVICE), &json!(SMALL))
     );
     ask(&net, "PATCH", &path, json!({"service_id": SERVICE, "plan_id": LARGE})).is(200);

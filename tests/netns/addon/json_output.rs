@@ -170,9 +170,12 @@ fn no_command_mixes_json_with_text() {
             .chain(words)
             .collect();
         let ran = net.tcpgw(&words);
-        let told = printed(&ran.stdout);
-        assert!(told == *expected || matches!(told, Nothing | Document), "{line}: {ran}");
-        assert!(told != Nothing || !ran.stderr.is_empty(), "{line}: {ran}");
+        let output = printed(&ran.stdout);
+        assert!(
+            output == *expected || matches!(output, Nothing | Document),
+            "{line}: {ran}"
+        );
+        assert!(output != Nothing || !ran.stderr.is_empty(), "{line}: {ran}");
     }
 }
 

@@ -64,8 +64,8 @@ impl<'n> App<'n> {
             // The name of the gateway leads nowhere here; the port is the first.
             url: "TCP_URL=tcp://203.0.113.1:20000".into(),
         };
-        let told = net.cli(&["env", "mqtt"]).ok();
-        assert!(told.trim_end().ends_with(":20000"), "{told}");
+        let answer = net.cli(&["env", "mqtt"]).ok();
+        assert!(answer.trim_end().ends_with(":20000"), "{answer}");
         app
     }
 

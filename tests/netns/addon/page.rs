@@ -244,9 +244,9 @@ fn readable(browser: &Browser<'_>, name: &str) {
 /// Asserts that the button copies, or selects the text where the browser forbids copying.
 #[track_caller]
 fn copies(browser: &Browser<'_>) {
-    let said = || browser.script("return document.getElementById('copied').textContent");
+    let reported = || browser.script("return document.getElementById('copied').textContent");
     browser.click("button");
-    assert!(wait_until(PATIENCE, || said() == "Copied"), "{}", said());
+    assert!(wait_until(PATIENCE, || reported() == "Copied"), "{}", reported());
     for (forbid, says) in [
         ("", "Copied"),
         ("document.execCommand = () => false;", "Selected: copy it with Ctrl+C"),
@@ -256,7 +256,7 @@ fn copies(browser: &Browser<'_>) {
              document.getElementById('copied').textContent = ''"
         ));
         browser.click("button");
-        assert!(wait_until(PATIENCE, || said() == says), "{}", said());
+        assert!(wait_until(PATIENCE, || reported() == says), "{}", reported());
         let selected = browser.script("return getSelection().toString()");
         assert_eq!(selected, "tcp://gateway.example.com:20000");
     }

@@ -59,10 +59,10 @@ fn an_app_is_served_but_while_it_is_suspended() {
     let to = PUBLIC.map(|address| at(address, port));
     assert!(to.iter().all(|to| is_reset(&net, *to)));
     assert_eq!(addon_state(&net, &daemon), "waiting");
-    let shown = net.cli(&["status", "--interval", "0s"]).ok();
-    assert!(shown.starts_with("ok: ") && shown.contains("WAITING"), "{shown}");
-    let shown = net.cli(&["service", "show", &name]).ok();
-    assert!(shown.contains("of app my-app, plan small, waiting"), "{shown}");
+    let answer = net.cli(&["status", "--interval", "0s"]).ok();
+    assert!(answer.starts_with("ok: ") && answer.contains("WAITING"), "{answer}");
+    let answer = net.cli(&["service", "show", &name]).ok();
+    assert!(answer.contains("of app my-app, plan small, waiting"), "{answer}");
 
     let backends: Vec<String> = ["b1", "b2"].iter().flat_map(|host| endpoints(host, 3000)).collect();
     let patch = json!({"backends": backends, "drain_timeout": "1s", "on_empty": "drop"}).to_string();
@@ -91,8 +91,8 @@ fn an_app_is_served_but_while_it_is_suspended() {
     assert!(refused.stderr.contains("suspended"), "{}", refused.stderr);
     assert!(to.iter().all(|to| is_reset(&net, *to)));
     assert_eq!(addon_state(&net, &daemon), "suspended");
-    let shown = net.cli(&["status", "--interval", "0s"]).ok();
-    assert!(shown.starts_with("ok: ") && shown.contains("SUSPENDED"), "{shown}");
+    let answer = net.cli(&["status", "--interval", "0s"]).ok();
+    assert!(answer.starts_with("ok: ") && answer.contains("SUSPENDED"), "{answer}");
     let backends_of = |host: &str| endpoints(host, 3000).map(|endpoint| endpoint.parse().expect("an endpoint"));
     let all: Vec<SocketAddr> = ["b1", "b2"].into_iter().flat_map(backends_of).collect();
     let are_flushed = || all.iter().all(|backend| net.flows_to(*backend).is_empty());
@@ -141,8 +141,8 @@ fn an_app_that_is_scaled_to_nothing_waits_and_one_that_fails_is_unhealthy() {
     net.cli(&["drain", "app:my-app", "--wait"]).ok();
     assert!(wait_until(PATIENCE, || is_reset(&net, to)));
     assert_eq!(addon_state(&net, &daemon), "waiting");
-    let shown = net.cli(&["status", "--interval", "0s"]).ok();
-    assert!(shown.starts_with("ok: ") && shown.contains("WAITING"), "{shown}");
+    let reply = net.cli(&["status", "--interval", "0s"]).ok();
+    assert!(reply.starts_with("ok: ") && reply.contains("WAITING"), "{reply}");
     let list = net.cli(&["addon", "ls"]).ok();
     assert!(list.contains("waiting"), "{list}");
 
@@ -156,8 +156,8 @@ fn an_app_that_is_scaled_to_nothing_waits_and_one_that_fails_is_unhealthy() {
             .is_ok_and(|answer| answer.status == 503)
     };
     assert!(wait_until(PATIENCE * 2, is_unhealthy), "nobody ordered that");
-    let shown = net.cli(&["status", "--interval", "0s"]).exits(1);
-    assert!(!shown.stdout.contains("WAITING"), "{shown}");
+    let output = net.cli(&["status", "--interval", "0s"]).exits(1);
+    assert!(!output.stdout.contains("WAITING"), "{output}");
 }
 
 /// The port, limit and end of a resource's service belong to its plan: other changes to them by mistake are refused.
@@ -204,9 +204,9 @@ fn a_deploy_ends_with_a_suspension() {
     daemon.hears(0, &json!({"event": "deploy", "phase": "probing"}));
     assert_eq!(ask(&net, "POST", &format!("{resource}/suspend"), "").status, 204);
     let ended = daemon.hears(0, &json!({"event": "deploy", "phase": "failed"}));
-    let told = deploy.wait();
-    assert_eq!(told.status, 1, "{told}");
-    for text in [ended["reason"].to_string(), told.stderr] {
+    let received = deploy.wait();
+    assert_eq!(received.status, 1, "{received}");
+    for text in [ended["reason"].to_string(), received.stderr] {
         assert!(
             text.contains("app my-app is suspended") && text.contains("nothing was switched"),
             "{text}"
@@ -226,9 +226,9 @@ fn a_deploy_ends_with_its_app() {
     daemon.hears(0, &json!({"event": "deploy", "phase": "probing"}));
     assert_eq!(deprovision(&net, &resource).status, 204);
     let ended = daemon.hears(0, &json!({"event": "deploy", "phase": "failed"}));
-    let told = deploy.wait();
-    assert_eq!(told.status, 1, "{told}");
-    for text in [ended["reason"].to_string(), told.stderr] {
+    let received = deploy.wait();
+    assert_eq!(received.status, 1, "{received}");
+    for text in [ended["reason"].to_string(), received.stderr] {
         assert!(
             text.contains("the add-on of app my-app was deprovisioned; nothing was switched"),
             "{text}"

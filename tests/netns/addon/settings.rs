@@ -267,10 +267,10 @@ fn platforms_come_by_tls() {
     fs::write(&key, other.signing_key.serialize_pem()).expect("failed to write a key");
     daemon.signal(Signal::SIGHUP);
     assert!(wait_until(PATIENCE, || trouble(&daemon).is_some()));
-    let told = trouble(&daemon).expect("a problem");
+    let problem = trouble(&daemon).expect("a problem");
     assert!(
-        told.contains("is not the certificate of the key in addon.tls_key"),
-        "{told}"
+        problem.contains("is not the certificate of the key in addon.tls_key"),
+        "{problem}"
     );
     assert_eq!(exchange(&text).expect("an answer").status, 200);
     listens_not_in_plain(&net);

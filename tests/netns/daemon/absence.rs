@@ -66,10 +66,10 @@ fn serves_soon(net: &Net, ports: &[u16]) {
 
 #[track_caller]
 fn provider_of(net: &Net, name: &str, provider: &str) {
-    let told = || net.told(&["service", "ls"]);
+    let reported = || net.told(&["service", "ls"]);
     let is_it = |told: &Value| {
         let mut all = told["services"].as_array().into_iter().flatten();
         all.any(|listed| listed["service"]["name"] == name && listed["provider"] == provider)
     };
-    assert!(wait_until(PATIENCE, || is_it(&told())), "{:#}", told());
+    assert!(wait_until(PATIENCE, || is_it(&reported())), "{:#}", reported());
 }

@@ -118,8 +118,8 @@ fn the_doctor_sees_what_others_took_of_a_service_that_had_just_changed() {
     daemon.kill();
     let accuses = || {
         let ran = net.tcpgw(&["doctor", "-o", "json"]);
-        let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
-        said["findings"].to_string().contains("table-changed")
+        let output: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+        output["findings"].to_string().contains("table-changed")
     };
     assert!(!accuses(), "nobody but the daemon has written");
     net.sh("gateway", "nft delete element inet tcpgw slots_v4 '{ 2002 . 0 }'")
@@ -181,8 +181,8 @@ fn commands_ask_the_socket_of_the_configuration() {
     let config = net.file("config.toml");
     let path = config.to_str().expect("text");
     fs::write(&config, format!("[daemon]\nsocket = {:?}\n", net.socket())).expect("a file");
-    let told = net.tcpgw(&["--config", path, "service", "ls", "-o", "json"]).ok();
-    assert!(told.contains("services"), "{told}");
+    let answer = net.tcpgw(&["--config", path, "service", "ls", "-o", "json"]).ok();
+    assert!(answer.contains("services"), "{answer}");
     // A configuration that cannot be used is reported, and the default socket is tried.
     fs::write(&config, "[daemon]\nsockets = 1\n").expect("a file");
     let bad = net.tcpgw(&["--config", path, "service", "ls"]);

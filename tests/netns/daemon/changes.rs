@@ -211,12 +211,12 @@ fn concurrent_changes_are_linearizable() {
         let of_it: Vec<&Asked> = asked.iter().filter(|one| one.service == name(at)).collect();
         explains(&history, &of_it);
         let newest = history.last().expect("it was made").clone();
-        let shown = daemon.get(&format!("/v1/services/{}", name(at)));
+        let answer = daemon.get(&format!("/v1/services/{}", name(at)));
         assert_eq!(
-            (&shown["service"], &shown["revision"]),
+            (&answer["service"], &answer["revision"]),
             (&newest["new"], &newest["revision"])
         );
-        last.insert(name(at), shown["service"].clone());
+        last.insert(name(at), answer["service"].clone());
     }
     let exported = net.cli(&["export"]).ok();
     daemon.kill();
@@ -261,16 +261,18 @@ fn refuses(net: &Net, why: &str) {
         .exits(1);
     assert!(is_told(&deploy), "{deploy}");
     let status = net.cli(&["status", "--interval", "0s"]).exits(1);
-    let told = format!("{}{}", status.stdout, status.stderr);
+    let stderr = format!("{}{}", status.stdout, status.stderr);
     assert!(
-        told.contains("the store refuses changes") && told.contains(why),
+        stderr.contains("the store refuses changes") && stderr.contains(why),
         "{status}"
     );
     let status = net.cli(&["status", "--interval", "0s", "-o", "json"]).exits(1);
-    let told: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    let output: Value = serde_json::from_str(&status.stdout).expect("JSON");
     assert!(
-        told["daemon"]["store"].as_str().is_some_and(|told| told.contains(why)),
-        "{told:#}"
+        output["daemon"]["store"]
+            .as_str()
+            .is_some_and(|output| output.contains(why)),
+        "{output:#}"
     );
     serves(net, "b1");
 }

@@ -131,15 +131,15 @@ fn texts(args: &[String]) -> Vec<&str> {
 
 /// Returns the deploys of a service, the newest first.
 fn deploys(net: &Net, service: &str) -> Vec<Value> {
-    let told = net.told(&["deploys", "--service", service, "--limit", "1000"]);
-    told["deploys"].as_array().expect("a list").clone()
+    let answer = net.told(&["deploys", "--service", service, "--limit", "1000"]);
+    answer["deploys"].as_array().expect("a list").clone()
 }
 
 /// Asserts that a service's history holds exactly the finished deploys and ends with the present service. Returns that service.
 #[track_caller]
 fn history_agrees(net: &Net, name: &str) -> Value {
-    let told = net.told(&["history", name, "--limit", "1000"]);
-    let mut entries = told["entries"].as_array().expect("a list").clone();
+    let answer = net.told(&["history", name, "--limit", "1000"]);
+    let mut entries = answer["entries"].as_array().expect("a list").clone();
     entries.reverse();
     for pair in entries.windows(2) {
         assert_eq!(pair[0]["new"], pair[1]["old"], "{pair:#?}");
@@ -276,8 +276,8 @@ fn kill_daemon(daemon: &mut Daemon<'_>, random: &mut Random) {
 fn over(net: &Net, service: &str, than: u64) -> Option<Value> {
     let newest = || {
         let ran = net.cli(&["deploys", "--service", service, "--limit", "1", "-o", "json"]);
-        let told: Value = (ran.status == 0).then(|| serde_json::from_str(&ran.stdout).ok())??;
-        Some(told["deploys"].get(0).cloned().unwrap_or_default())
+        let output: Value = (ran.status == 0).then(|| serde_json::from_str(&ran.stdout).ok())??;
+        Some(output["deploys"].get(0).cloned().unwrap_or_default())
     };
     let mut found = None;
     let is_over = || {
@@ -332,24 +332,24 @@ fn disturbed(
     }
     let ran = running.wait();
     let deploy = over(net, service, before.unwrap_or(0));
-    let shown = net.told(&["service", "show", service]);
-    let is_switched = shown["service"]["backends"] == json!(targets);
+    let answer = net.told(&["service", "show", service]);
+    let is_switched = answer["service"]["backends"] == json!(targets);
     if is_switched {
         let mut old = fleet.replace(family, new);
         old.iter_mut().for_each(Container::close);
         fleet.gone.extend(old);
     } else {
         assert_eq!(
-            shown["service"]["backends"],
+            answer["service"]["backends"],
             json!(fleet.endpoints(family)),
-            "{shown:#}"
+            "{answer:#}"
         );
         fleet.serving[family].iter_mut().for_each(Container::stay);
         new.iter_mut().for_each(Container::close);
         fleet.gone.extend(new);
     }
     let phase = deploy.as_ref().and_then(|deploy| deploy["phase"].as_str());
-    assert_eq!(is_switched, phase == Some("drained"), "{deploy:#?} {shown:#}");
+    assert_eq!(is_switched, phase == Some("drained"), "{deploy:#?} {answer:#}");
     assert!(ran.status != 0 || is_switched, "{ran}");
     // Nothing is wrong with what was asked for.
     assert_ne!(ran.status, 2, "{ran}");

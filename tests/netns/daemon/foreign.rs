@@ -66,12 +66,12 @@ fn the_doctor_knows_the_daemon_that_owns_the_table() {
     // A daemon that is not asked is known by its files in the run directory.
     for (asked, is_asked) in [(&*socket, true), ("none", false)] {
         let ran = net.tcpgw(&["-o", "json", "--socket", asked, "doctor"]);
-        let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
-        let findings = said["findings"].as_array().expect("a list");
+        let output: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
+        let findings = output["findings"].as_array().expect("a list");
         let owned: Vec<&Value> = findings.iter().filter(|one| one["id"] == "table-owned").collect();
-        assert_eq!((owned.len(), &owned[0]["severity"]), (1, &"note".into()), "{said:#}");
+        assert_eq!((owned.len(), &owned[0]["severity"]), (1, &"note".into()), "{output:#}");
         let is_unreachable = findings.iter().any(|one| one["id"] == "daemon-unreachable");
-        assert_eq!(is_unreachable, !is_asked, "{said:#}");
+        assert_eq!(is_unreachable, !is_asked, "{output:#}");
     }
     // A change that the daemon has just made is not on record yet, and is not another program's.
     let last = daemon.last();

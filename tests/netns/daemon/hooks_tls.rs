@@ -84,8 +84,8 @@ fn a_receiver_is_told_over_tls_if_its_certificate_is_trusted_and_else_the_log_sa
     };
     let daemon = net.daemon(&["--config", &configure(&trusted)]);
     for kind in ["started", "committed"] {
-        let told = events.recv_timeout(PATIENCE).expect("an event");
-        assert_eq!(told["event"], kind);
+        let received = events.recv_timeout(PATIENCE).expect("an event");
+        assert_eq!(received["event"], kind);
     }
 
     // The first attempt says why the certificate is not trusted, and what to do. Both have the same name.
@@ -121,8 +121,8 @@ fn a_receiver_is_told_over_tls_if_its_certificate_is_trusted_and_else_the_log_sa
     assert!(events.try_recv().is_err(), "it was told without trust");
     // What waited is told when the certificate is trusted.
     reload(&trusted);
-    let told = events.recv_timeout(PATIENCE * 4).expect("an event");
-    assert_eq!(told["id"], daemon.events_of("committed")[1]["id"]);
+    let received = events.recv_timeout(PATIENCE * 4).expect("an event");
+    assert_eq!(received["id"], daemon.events_of("committed")[1]["id"]);
     assert!(
         wait_until(PATIENCE, || !problems().contains("/no/such/file")),
         "{}",

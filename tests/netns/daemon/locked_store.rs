@@ -63,14 +63,17 @@ fn a_store_that_is_locked_at_the_start_is_taken_when_it_can_be_read() {
     backup.execute_batch("BEGIN EXCLUSIVE").expect("it is free");
     daemon.start();
     assert!(wait_until(PATIENCE, || trouble(&daemon).is_some()));
-    let told = trouble(&daemon).expect("the store is locked");
-    assert!(told.contains(&format!("process {}", std::process::id())), "{told}");
+    let problem = trouble(&daemon).expect("the store is locked");
+    assert!(
+        problem.contains(&format!("process {}", std::process::id())),
+        "{problem}"
+    );
     serves(&net);
     let refused = net.cli(&["service", "set", "known", "--pps", "500"]);
     assert!(refused.status == 1 && refused.stderr.contains("in use by"), "{refused}");
 
     drop(backup);
-    let is_older = || trouble(&daemon).is_some_and(|told| told.contains("is older than what was served last"));
+    let is_older = || trouble(&daemon).is_some_and(|problem| problem.contains("is older than what was served last"));
     assert!(wait_until(PATIENCE, is_older), "{:?}", trouble(&daemon));
     serves(&net);
     // As the message says.
@@ -83,11 +86,11 @@ fn a_store_that_is_locked_at_the_start_is_taken_when_it_can_be_read() {
         trouble(&daemon)
     );
     serves(&net);
-    let shown = net.told(&["service", "show", "known"]);
+    let answer = net.told(&["service", "show", "known"]);
     assert_eq!(
-        (&shown["revision"], &shown["provider"]),
+        (&answer["revision"], &answer["provider"]),
         (&revision, &json!("api")),
-        "{shown:#}"
+        "{answer:#}"
     );
     assert_eq!(net.told(&["service", "show", "late"])["provider"], "orphan");
     net.cli(&["service", "set", "known", "--label", "a=b"]).ok();

@@ -68,8 +68,8 @@ fn comes_to(net: &Net, id: u64, wanted: &str) {
 
 #[track_caller]
 fn changes(net: &Net) -> usize {
-    let told = net.told(&["history", "a"]);
-    told["entries"].as_array().expect("a list").len()
+    let answer = net.told(&["history", "a"]);
+    answer["entries"].as_array().expect("a list").len()
 }
 
 #[test]
@@ -80,17 +80,17 @@ fn targets_that_never_answer_switch_nothing() {
     net.mute("b4");
     for (host, reason) in [("b3", "refused"), ("b4", "timed out")] {
         let ran = deploy(&net, &["b2", host], &["--timeout", "3s"]).exits(1);
-        let told = format!("{} ({reason})", end(host));
+        let text = format!("{} ({reason})", end(host));
         assert!(
-            ran.stderr.contains(&told) && ran.stderr.contains("nothing was switched"),
+            ran.stderr.contains(&text) && ran.stderr.contains("nothing was switched"),
             "{ran}"
         );
         assert!(!ran.stderr.contains(&format!("{} (", end("b2"))), "{ran}");
         assert_eq!(serves(&net), ["b1"]);
     }
     let ran = deploy(&net, &["b3"], &["--timeout", "1s", "-o", "json"]).exits(1);
-    let told: Value = serde_json::from_str(&ran.stdout).expect("JSON");
-    assert_eq!(told["phase"], "failed");
+    let output: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!(output["phase"], "failed");
     assert_eq!((changes(&net), serves(&net)), (1, vec!["b1".to_owned()]));
     // One is enough.
     deploy(&net, &["b2", "b4"], &["--min", "1", "--until", "switched"]).exits(0);
@@ -226,16 +226,16 @@ fn a_hook_runs_once_and_its_failure_keeps_the_switch() {
     let hook = format!("{say}; exit 3");
     let ran = deploy(&net, &["b2", "b3"], &["--drain-timeout", "1s", "--on-switched", &hook]).exits(1);
     assert!(ran.stderr.contains("the switch is kept"), "{ran}");
-    let told = fs::read_to_string(&file).expect("it ran");
-    assert_eq!(told, format!("a 1 {} {} {}\n", end("b1"), end("b2"), end("b3")));
+    let text = fs::read_to_string(&file).expect("it ran");
+    assert_eq!(text, format!("a 1 {} {} {}\n", end("b1"), end("b2"), end("b3")));
     assert_eq!((phase(&net, 1), changes(&net)), (json!("drained"), 2));
     // The hook is not run when no backends are switched.
     net.mute("b4");
     deploy(&net, &["b4"], &["--timeout", "1s", "--on-switched", &say]).exits(1);
     deploy(&net, &["b1"], &["--until", "switched", "--on-switched", &say]).exits(0);
-    let told = fs::read_to_string(&file).expect("it ran");
+    let text = fs::read_to_string(&file).expect("it ran");
     let second = format!("a 3 {} {} {}", end("b2"), end("b3"), end("b1"));
-    assert_eq!(told.lines().skip(1).collect::<Vec<_>>(), [second]);
+    assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), [second]);
 }
 
 #[test]

@@ -21,8 +21,8 @@ fn probed(name: &str, port: u16, backends: Value, more: Value) -> Value {
 
 fn problem(net: &Net, kind: &str) -> Option<Value> {
     let ran = net.cli(&["status", "-o", "json", "--interval", "0s"]);
-    let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
-    let problems = said["problems"].as_array().expect("a list");
+    let output: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+    let problems = output["problems"].as_array().expect("a list");
     problems.iter().find(|problem| problem["kind"] == kind).cloned()
 }
 

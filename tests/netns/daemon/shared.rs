@@ -62,8 +62,8 @@ fn what_leaves_one_service_stays_whole_in_the_other() {
         assert_eq!(used, 2, "one family's, of both services: {service:#}");
     }
 
-    let told = net.apply(two(&["b2"], &["b1"], &more)).stdout;
-    assert!(told.contains("2 flows flushed"), "{told}");
+    let output = net.apply(two(&["b2"], &["b1"], &more)).stdout;
+    assert!(output.contains("2 flows flushed"), "{output}");
     are_reset(&mut a);
     go_on(&mut b);
     assert!(limited(&net, "b1"), "its bucket is still that of the other service");

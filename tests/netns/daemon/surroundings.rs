@@ -86,10 +86,10 @@ fn one_service_on_a_port_in_use_does_not_hold_back_the_others() {
     assert!(status.status == 1 && status.stdout.contains("ssh"), "{status}");
     let listed = net.cli(&["service", "ls"]).ok();
     assert!(listed.contains("file (held back)"), "{listed}");
-    let shown = net.told(&["service", "show", "ssh"]);
+    let answer = net.told(&["service", "show", "ssh"]);
     assert!(
-        shown["held_back"][0].to_string().contains("2022") && shown["in_kernel"] == false,
-        "{shown}"
+        answer["held_back"][0].to_string().contains("2022") && answer["in_kernel"] == false,
+        "{answer}"
     );
     assert!(daemon.events_of("rejected").is_empty());
     // Others change meanwhile.

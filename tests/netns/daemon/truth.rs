@@ -87,8 +87,8 @@ pub(super) fn begin_from(net: &Net, from: IpAddr, to: SocketAddr) -> Socket {
 /// Returns the status of healthz, and its errors.
 pub(super) fn health(daemon: &Daemon<'_>) -> (u16, Vec<Value>) {
     let answer = daemon.ask("GET", "/v1/healthz", "").expect("an answer");
-    let told = answer.json();
-    let problems = told["problems"].as_array().expect("a list").iter();
+    let reply = answer.json();
+    let problems = reply["problems"].as_array().expect("a list").iter();
     let errors = problems.filter(|problem| problem["severity"] == "error").cloned();
     (answer.status, errors.collect())
 }

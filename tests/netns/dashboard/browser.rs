@@ -132,13 +132,13 @@ fn follows_a_deploy(net: &Net, daemon: &Daemon<'_>, browser: &Browser<'_>) {
         "deploy", "web", "--target", &one, "--target", &other, "--until", "switched",
     ];
     net.cli(&words).ok();
-    let said = || browser.script("return document.getElementById('said').textContent");
+    let reported = || browser.script("return document.getElementById('said').textContent");
     let is_said = || {
-        said()
+        reported()
             .as_str()
             .is_some_and(|said| said.contains("Deploy 1 of service web: switched."))
     };
-    assert!(wait_until(PATIENCE, is_said), "{} {:#?}", said(), daemon.events());
+    assert!(wait_until(PATIENCE, is_said), "{} {:#?}", reported(), daemon.events());
     let is_kept = browser.script("return [window.same, document.activeElement.getAttribute('href')]");
     assert_eq!(
         is_kept,

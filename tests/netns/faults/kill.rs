@@ -330,7 +330,7 @@ impl<'a> Killer<'a> {
         wait_precisely(delay);
         run.kill().expect("a child can be killed");
         let ended = end(run);
-        assert!(ended.signal == Some(9) || ended.status == Some(0), "{}", ended.said);
+        assert!(ended.signal == Some(9) || ended.status == Some(0), "{}", ended.stderr);
         if ended.signal.is_none() {
             return;
         }
@@ -356,7 +356,7 @@ impl<'a> Killer<'a> {
         let begin = Instant::now();
         let ended = end(start(self.net, &[&file]));
         self.takes[class] = begin.elapsed();
-        assert_eq!(ended.status, Some(0), "{when}: {}", ended.said);
+        assert_eq!(ended.status, Some(0), "{when}: {}", ended.stderr);
         assert_holds(self.net, &next, when);
         let left = leftovers(self.net, &next);
         assert!(left.is_empty(), "{when}: {left:?}");
@@ -377,7 +377,7 @@ impl<'a> Killer<'a> {
 struct Ended {
     status: Option<i32>,
     signal: Option<i32>,
-    said: String,
+    stderr: String,
 }
 
 /// Starts a run without `ip netns exec`, which takes as long as a small run itself.
@@ -395,14 +395,14 @@ fn start(net: &Net, args: &[&str]) -> Child {
 }
 
 fn end(mut run: Child) -> Ended {
-    let mut said = String::new();
+    let mut text = String::new();
     let mut stderr = run.stderr.take().expect("a pipe");
-    stderr.read_to_string(&mut said).expect("it says text");
+    stderr.read_to_string(&mut text).expect("it says text");
     let status = run.wait().expect("a child ends");
     Ended {
         status: status.code(),
         signal: status.signal(),
-        said,
+        stderr: text,
     }
 }
 

@@ -105,8 +105,8 @@ fn buffers_that_stay_small_are_no_harm_until_a_transaction_does_not_fit() {
         conn.echo(b"on").expect("it goes on");
     }
     let moved = state([web("b2")]);
-    let told = tiny(&net.state_file("moved.json", &moved)).exits(0);
-    assert!(told.stdout.contains("200 flows flushed"), "{told}");
+    let output = tiny(&net.state_file("moved.json", &moved)).exits(0);
+    assert!(output.stdout.contains("200 flows flushed"), "{output}");
     assert_holds(&net, &moved, "buffers stay small");
     net.apply(&big);
     assert_holds(&net, &big, "with buffers that grow");

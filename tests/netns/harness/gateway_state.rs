@@ -35,9 +35,9 @@ impl Net {
 
     /// Returns the names of the gateway's links.
     pub(crate) fn links(&self) -> Vec<String> {
-        let shown = self.run("gateway", &["ip", "-o", "link"]).ok();
+        let output = self.run("gateway", &["ip", "-o", "link"]).ok();
         let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned());
-        let mut names: Vec<String> = shown.lines().filter_map(name).filter(|name| name != "lo").collect();
+        let mut names: Vec<String> = output.lines().filter_map(name).filter(|name| name != "lo").collect();
         names.sort();
         names
     }

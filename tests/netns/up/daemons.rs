@@ -68,9 +68,9 @@ fn who_is_scaled_away_beside_a_dead_daemon_serves_on_until_there_is_another() {
     let scale = std::thread::spawn(move || scale.output().expect("failed to run tcpgw up scale"));
     let begin = Instant::now();
     let connects = app.ask_until(|| scale.is_finished() && begin.elapsed() > Duration::from_secs(7));
-    let told = scale.join().expect("it does not panic");
-    let words = String::from_utf8_lossy(&told.stderr).into_owned();
-    assert_eq!(told.status.code(), Some(1), "{words}");
+    let text = scale.join().expect("it does not panic");
+    let words = String::from_utf8_lossy(&text.stderr).into_owned();
+    assert_eq!(text.status.code(), Some(1), "{words}");
     assert!(
         words.contains("tcp.2 still get some") && words.contains("no daemon answers"),
         "{words}"
@@ -175,8 +175,8 @@ fn each_app_is_told_of_its_own_problems_only() {
     second.start(&[], 1);
     second.prints("tcp.1  | deaf");
     second.prints("has no healthy backend");
-    let told = second.printed();
-    let line = told
+    let output = second.printed();
+    let line = output
         .lines()
         .find(|line| line.contains("no healthy backend"))
         .expect("a line");

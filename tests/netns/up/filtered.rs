@@ -41,13 +41,13 @@ fn a_policy_of_drop_is_told_with_the_line_that_lets_the_app_pass() {
         app.prints("what processes of `tcpgw up` and the outside send each other");
         assert_eq!(app.cli(&["run", &outside]).status, 1, "{name}");
         assert!(app.ask().is_err(), "{name}");
-        let told = |command: &[&str]| net.cli(command).stdout.contains("what processes of `tcpgw up`");
+        let reported = |command: &[&str]| net.cli(command).stdout.contains("what processes of `tcpgw up`");
         assert!(
-            wait_until(PATIENCE, || told(&["status", "--interval", "0s"])),
+            wait_until(PATIENCE, || reported(&["status", "--interval", "0s"])),
             "{name}: {}",
             net.cli(&["status"])
         );
-        assert!(told(&["doctor"]), "{name}: {}", net.cli(&["doctor"]));
+        assert!(reported(&["doctor"]), "{name}: {}", net.cli(&["doctor"]));
 
         let printed = app.printed();
         let warning = printed.lines().find(|line| line.contains(fix));
@@ -59,7 +59,7 @@ fn a_policy_of_drop_is_told_with_the_line_that_lets_the_app_pass() {
         assert_eq!(ran.status, 0, "{name}: {ran}");
         assert!(app.ask().is_ok(), "{name}");
         let is_over = || {
-            !told(&["status", "--interval", "0s"])
+            !reported(&["status", "--interval", "0s"])
                 && !net
                     .cli(&["status", "--interval", "0s"])
                     .stdout

@@ -239,15 +239,15 @@ fn the_next_one_waits_for_the_daemon_of_one_that_was_killed() {
             kill(daemon, Signal::SIGCONT)
         });
         std::fs::remove_file(app.log()).expect("there is a log");
-        let told = if is_stop {
+        let stderr = if is_stop {
             app.cli(&["stop"]).exits(0).stderr
         } else {
             app.start(&[], 1);
             app.printed()
         };
         assert!(
-            told.contains("waiting for the daemon of a `tcpgw up` that was killed to end"),
-            "{told}"
+            stderr.contains("waiting for the daemon of a `tcpgw up` that was killed to end"),
+            "{stderr}"
         );
         goes_on.join().expect("no panic").expect("it was there");
         if !is_stop {

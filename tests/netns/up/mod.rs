@@ -293,11 +293,11 @@ struct Connects {
 fn hear(server: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut said = String::new();
-    stream.read_to_string(&mut said)?;
-    match said.trim() {
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    match text.trim() {
         "" => Err(std::io::ErrorKind::UnexpectedEof.into()),
-        said => Ok(said.to_owned()),
+        text => Ok(text.to_owned()),
     }
 }
 

@@ -38,14 +38,14 @@ fn of(containers: &[Container]) -> ContainerServices {
 
 /// Returns the services as `name:port` with their backends.
 fn shown(found: &ContainerServices) -> Vec<String> {
-    let shown = |service: &Service| {
+    let rendered = |service: &Service| {
         let backends = service.backends.iter().map(|backend| match backend.state {
             BackendState::Active => format!(" {}", backend.endpoint),
             BackendState::Draining => format!(" ({})", backend.endpoint),
         });
         format!("{}:{}{}", service.name, service.port, backends.collect::<String>())
     };
-    found.services.iter().map(shown).collect()
+    found.services.iter().map(rendered).collect()
 }
 
 /// Returns the only problem.

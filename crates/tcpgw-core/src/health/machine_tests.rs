@@ -124,7 +124,7 @@ fn who_is_in_the_balance() {
 
 #[test]
 fn what_outcomes_are_called() {
-    let said = OUTCOMES.map(|outcome| outcome.to_string());
+    let text = OUTCOMES.map(|outcome| outcome.to_string());
     let expected = [
         "accepted",
         "refused",
@@ -134,7 +134,7 @@ fn what_outcomes_are_called() {
         "unreachable (no route to host)",
         "not probed (too many open files)",
     ];
-    assert_eq!(said, expected);
+    assert_eq!(text, expected);
 }
 
 #[test]
@@ -166,13 +166,13 @@ fn what_counts_as_death() {
 
 /// Decides by the same rules from the whole history of outcomes.
 fn is_in_balance(presumed: bool, history: &[ProbeOutcome], rise: usize, fall: usize) -> bool {
-    let told: Vec<bool> = history
+    let found: Vec<bool> = history
         .iter()
         .filter(|outcome| !matches!(outcome, ProbeOutcome::Local(_)))
         .map(|outcome| *outcome == ProbeOutcome::Accepted)
         .collect();
-    (1..=told.len()).fold(presumed, |is_in, end| {
-        let streak = |kind: bool| told[..end].iter().rev().take_while(|told| **told == kind).count();
+    (1..=found.len()).fold(presumed, |is_in, end| {
+        let streak = |kind: bool| found[..end].iter().rev().take_while(|found| **found == kind).count();
         if is_in {
             streak(false) < fall
         } else {

@@ -185,7 +185,7 @@ fn what_is_presumed_stays_until_it_fails_three_times() {
 fn death_is_told_where_no_state_changes() {
     let (mut health, mut now) = (Health::default(), Instant::now());
     health.upsert(endpoint(1), target(), now);
-    let mut told = Vec::new();
+    let mut collected = Vec::new();
     for outcome in [
         ProbeOutcome::Refused,
         DEAD,
@@ -197,7 +197,7 @@ fn death_is_told_where_no_state_changes() {
         now += seconds(3.0);
         let probe = health.due(now).remove(0);
         let change = health.report(probe.id, outcome, now);
-        told.push(change.map(|change| (change.to.name(), change.dead)));
+        collected.push(change.map(|change| (change.to.name(), change.dead)));
     }
     let expected = [
         None,
@@ -207,7 +207,7 @@ fn death_is_told_where_no_state_changes() {
         Some(("unhealthy", false)),
         Some(("healthy", false)),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(collected, expected);
 }
 
 #[test]

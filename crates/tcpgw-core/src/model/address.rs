@@ -63,38 +63,38 @@ pub enum EndpointError {
 
 /// Reads one IPv4 or IPv6 address.
 pub fn parse(text: &str) -> Result<IpAddr, AddressError> {
-    let shown = || text.to_owned();
+    let rendered = || text.to_owned();
     if let Ok(address) = text.parse::<IpAddr>() {
         return match address {
             IpAddr::V6(v6) => v6
                 .to_ipv4_mapped()
-                .map_or(Ok(address), |v4| Err(AddressError::Mapped(shown(), v4))),
+                .map_or(Ok(address), |v4| Err(AddressError::Mapped(rendered(), v4))),
             IpAddr::V4(_) => Ok(address),
         };
     }
     if text.contains('%') {
-        return Err(AddressError::ZoneId(shown()));
+        return Err(AddressError::ZoneId(rendered()));
     }
     if text.contains('/') {
-        return Err(AddressError::Network(shown()));
+        return Err(AddressError::Network(rendered()));
     }
     if text
         .strip_prefix('[')
         .and_then(|t| t.strip_suffix(']'))
         .is_some_and(|t| t.parse::<Ipv6Addr>().is_ok())
     {
-        return Err(AddressError::Bracketed(shown()));
+        return Err(AddressError::Bracketed(rendered()));
     }
     if text.parse::<std::net::SocketAddr>().is_ok() {
-        return Err(AddressError::WithPort(shown()));
+        return Err(AddressError::WithPort(rendered()));
     }
     if has_leading_zeros(text) {
-        return Err(AddressError::LeadingZeros(shown()));
+        return Err(AddressError::LeadingZeros(rendered()));
     }
     if is_host_name(text) {
-        return Err(AddressError::HostName(shown()));
+        return Err(AddressError::HostName(rendered()));
     }
-    Err(AddressError::Malformed(shown()))
+    Err(AddressError::Malformed(rendered()))
 }
 
 impl FromStr for Endpoint {

@@ -104,7 +104,7 @@ mod tests {
             "9.0.0.0/8",
         ];
         let networks: Vec<IpNet> = networks.iter().map(|text| parse(text).unwrap()).collect();
-        let shown: Vec<String> = aggregate(&networks).iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["9.0.0.0/8", "10.0.0.0/15", "2001:db8::/32"]);
+        let found: Vec<String> = aggregate(&networks).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["9.0.0.0/8", "10.0.0.0/15", "2001:db8::/32"]);
     }
 }

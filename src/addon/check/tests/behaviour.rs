@@ -273,7 +273,7 @@ fn a_second_resource_of_the_same_app_is_removed_too() {
 fn nothing_that_is_shown_has_secrets() {
     for dialect in DIALECTS {
         let report = run(dialect);
-        let shown = format!("{report:?}");
+        let text = format!("{report:?}");
         for secret in ["0123456789abcdef", "fedcba9876543210", "gateway.example.com:2"] {
             // The message of an answer is for everybody.
             let found: Vec<&CheckFinding> = report
@@ -283,7 +283,7 @@ fn nothing_that_is_shown_has_secrets() {
                 .collect();
             assert!(found.is_empty(), "{dialect:?}: {secret}: {found:?}");
         }
-        assert!(!shown.contains("0123456789abcdef") && !shown.contains("fedcba9876543210"));
+        assert!(!text.contains("0123456789abcdef") && !text.contains("fedcba9876543210"));
     }
 }
 

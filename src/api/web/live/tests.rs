@@ -82,13 +82,14 @@ async fn a_page_is_told_of_what_concerns_it() {
     }
     followable.deploy("web", 3);
     followable.note(EventContent::TornDown { flushed: 0, uid: 0 });
-    let said = next(&mut stream).await;
-    assert!(said.starts_with("event: changed\n"), "{said}");
-    let expected = r#"{"said":["Deploy 3 of service web: switched.","The gateway was torn down: nothing is served."]}"#;
-    assert!(said.contains(expected), "{said}");
+    let received = next(&mut stream).await;
+    assert!(received.starts_with("event: changed\n"), "{received}");
+    let expected =
+        r#"{"received":["Deploy 3 of service web: switched.","The gateway was torn down: nothing is served."]}"#;
+    assert!(received.contains(expected), "{received}");
     // Figures are old after some time, although nothing happens.
-    let said = next(&mut stream).await;
-    assert!(said.contains(r#"{"said":[]}"#), "{said}");
+    let received = next(&mut stream).await;
+    assert!(received.contains(r#"{"received":[]}"#), "{received}");
 }
 
 #[tokio::test]
@@ -100,9 +101,9 @@ async fn text_of_others_stays_on_its_line() {
         tcpgw_core::problem::ProblemKind::ALL[0],
         "a\n\nevent: changed\u{1b}[0m",
     )));
-    let said = next(&mut stream).await;
-    assert_eq!(said.lines().count(), 3, "{said:?}");
-    assert!(!said.contains('\u{1b}'), "{said:?}");
+    let received = next(&mut stream).await;
+    assert_eq!(received.lines().count(), 3, "{received:?}");
+    assert!(!received.contains('\u{1b}'), "{received:?}");
 }
 
 #[tokio::test]

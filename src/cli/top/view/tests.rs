@@ -75,9 +75,9 @@ fn two() -> TopSample {
 
 #[test]
 fn the_list_on_80_columns() {
-    let shown = lines(&model((80, 24), [two(), two()]));
+    let text = lines(&model((80, 24), [two(), two()]));
     assert_eq!(
-        &shown[..7],
+        &text[..7],
         [
             "unhealthy: 2 services, 4 backends, 6 flows                            by traffic",
             "error: web has trouble",
@@ -89,7 +89,7 @@ fn the_list_on_80_columns() {
         ]
     );
     assert_eq!(
-        shown[23],
+        text[23],
         "?: help  q: quit  Enter: open  s: sort  /: filter  f: flows  p: pause  w: who"
     );
 }
@@ -117,8 +117,8 @@ fn a_terminal_that_is_too_small_says_so() {
         assert_eq!(lines(&model(size, [two()]))[0], "the terminal is too small");
     }
     assert_eq!(lines(&model((5, 2), [two()])), ["the …", "it h…"]);
-    let shown = lines(&model((39, 10), [two()]));
-    assert_eq!(shown[1], "it has 39 x 10, needed: 40 x 8");
+    let text = lines(&model((39, 10), [two()]));
+    assert_eq!(text[1], "it has 39 x 10, needed: 40 x 8");
 }
 
 #[test]
@@ -166,34 +166,34 @@ fn hostile_names_stay_text() {
             }
         }
     }
-    let shown = lines(&model((120, 40), [sample]));
+    let text = lines(&model((120, 40), [sample]));
     assert!(
-        shown[1].starts_with(r"error: trouble\u{1b}]0;title\u{7}\nwith lines"),
-        "{shown:#?}"
+        text[1].starts_with(r"error: trouble\u{1b}]0;title\u{7}\nwith lines"),
+        "{text:#?}"
     );
-    assert!(shown[3].contains(r"a\u{1b}[2J"), "{shown:#?}");
+    assert!(text[3].contains(r"a\u{1b}[2J"), "{text:#?}");
 }
 
 #[test]
 fn ten_thousand_services_scroll() {
     let services = (0..10_000_u16).map(|at| service(&format!("service-{at}"), 1 + at, 10_000.0 - f64::from(at)));
     let mut model = model((80, 24), [sample(services)]);
-    let shown = lines(&model);
-    assert!(shown[0].starts_with("ok: 10000 services, 20000 backends"), "{shown:#?}");
+    let text = lines(&model);
+    assert!(text[0].starts_with("ok: 10000 services, 20000 backends"), "{text:#?}");
     assert!(
-        shown[2].starts_with("service-0 :1 ") && shown[22].starts_with("service-20 "),
-        "{shown:#?}"
+        text[2].starts_with("service-0 :1 ") && text[22].starts_with("service-20 "),
+        "{text:#?}"
     );
     press(&mut model, "G");
-    let shown = lines(&model);
+    let text = lines(&model);
     assert!(
-        shown[22].starts_with("service-9999 ") && shown[2].starts_with("service-9979 "),
-        "{shown:#?}"
+        text[22].starts_with("service-9999 ") && text[2].starts_with("service-9979 "),
+        "{text:#?}"
     );
     press(&mut model, "/ce-77\n");
-    let shown = lines(&model);
-    assert!(shown[0].ends_with("111 shown, by traffic"), "{shown:#?}");
-    assert!(shown[23].starts_with("filter: ce-77  ?: help"), "{shown:#?}");
+    let text = lines(&model);
+    assert!(text[0].ends_with("111 shown, by traffic"), "{text:#?}");
+    assert!(text[23].starts_with("filter: ce-77  ?: help"), "{text:#?}");
 }
 
 #[test]
@@ -220,33 +220,33 @@ fn colors_are_used_only_if_they_are_wanted() {
 fn the_page_of_a_service() {
     let mut model = model((80, 24), [two(), two(), two()]);
     press(&mut model, "vv\n");
-    let shown = lines(&model);
-    assert_eq!(shown[1], "web :8000: up, 2 of 2 backends up");
+    let text = lines(&model);
+    assert_eq!(text[1], "web :8000: up, 2 of 2 backends up");
     assert_eq!(
-        shown[2],
+        text[2],
         "3 flows, 0 connections/s, 500 packets/s, 50.0k bytes/s, 0 dropped"
     );
     assert!(
-        shown[3].starts_with("used part of the limit of 1000 packets/s"),
-        "{shown:#?}"
+        text[3].starts_with("used part of the limit of 1000 packets/s"),
+        "{text:#?}"
     );
     assert!(
-        shown[4].trim_start().starts_with("limit │") && shown[8].ends_with("███"),
-        "{shown:#?}"
+        text[4].trim_start().starts_with("limit │") && text[8].ends_with("███"),
+        "{text:#?}"
     );
     assert!(
-        shown[6].ends_with("▄▄▄") && !shown[5].contains('█'),
-        "half of the limit: {shown:#?}"
+        text[6].ends_with("▄▄▄") && !text[5].contains('█'),
+        "half of the limit: {text:#?}"
     );
     assert!(
-        shown[9].starts_with("BACKEND") && shown[10].starts_with("10.2.0.11:3000"),
-        "{shown:#?}"
+        text[9].starts_with("BACKEND") && text[10].starts_with("10.2.0.11:3000"),
+        "{text:#?}"
     );
     press(&mut model, "vd");
-    let shown = lines(&model).join("\n");
+    let text = lines(&model).join("\n");
     assert!(
-        shown.contains("Drain 10.2.0.11:3000 of web?") && shown.contains("y: yes"),
-        "{shown}"
+        text.contains("Drain 10.2.0.11:3000 of web?") && text.contains("y: yes"),
+        "{text}"
     );
     // The service goes away meanwhile.
     press(&mut model, "n");
@@ -277,13 +277,13 @@ fn flows_with_their_clients() {
         TopAnswer::Flows(target.clone(), Ok(FlowPage { matching, flows }))
     };
     model.answered(answer(target, 1));
-    let shown = lines(&model);
-    assert_eq!(shown[1], "all services: 1 flow");
+    let text = lines(&model);
+    assert_eq!(text[1], "all services: 1 flow");
     assert!(
-        shown[3].starts_with("203.0.113.9:40000") && shown[3].contains("10.2.0.11:3000"),
-        "{shown:#?}"
+        text[3].starts_with("203.0.113.9:40000") && text[3].contains("10.2.0.11:3000"),
+        "{text:#?}"
     );
-    assert!(shown[3].ends_with("1m15s  21.0k"), "{shown:#?}");
+    assert!(text[3].ends_with("1m15s  21.0k"), "{text:#?}");
     model.sampled(Ok(two()));
     model.answered(answer(target, 123_456));
     assert_eq!(
@@ -297,15 +297,15 @@ fn a_daemon_that_is_not_there_or_goes_away() {
     let mut none = model((80, 24), []);
     assert_eq!(lines(&none)[2], "waiting for the daemon");
     none.sampled(Err("no daemon answers on /run/x: gone\u{1b}[2J".into()));
-    let shown = lines(&none);
-    assert!(shown[0].starts_with("NO ANSWER: no daemon answers"), "{shown:#?}");
-    assert!(shown[2].ends_with(r"gone\u{1b}[2J"), "{shown:#?}");
+    let text = lines(&none);
+    assert!(text[0].starts_with("NO ANSWER: no daemon answers"), "{text:#?}");
+    assert!(text[2].ends_with(r"gone\u{1b}[2J"), "{text:#?}");
     let mut away = model((80, 24), [two()]);
     away.sampled(Err("no daemon answers on /run/x".into()));
     away.tick(Duration::from_secs(75));
-    let shown = lines(&away);
-    assert_eq!(shown[0], "OLD VALUES, no answer for 1m15s: no daemon answers on /run/x");
-    assert!(shown[6].starts_with("web :8000"), "the last values stay: {shown:#?}");
+    let text = lines(&away);
+    assert_eq!(text[0], "OLD VALUES, no answer for 1m15s: no daemon answers on /run/x");
+    assert!(text[6].starts_with("web :8000"), "the last values stay: {text:#?}");
     away.sampled(Ok(two()));
     assert!(lines(&away)[0].starts_with("unhealthy: 2 services"));
     away.tick(Duration::from_secs(90));

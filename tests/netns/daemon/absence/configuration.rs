@@ -81,9 +81,9 @@ fn a_flow_mark_that_leaves_the_configuration_ends_nothing() {
     assert!(wait_until(PATIENCE, || daemon.get("/v1/daemon")["in_sync"] == true));
     let status = net.cli(&["status", "--interval", "0s"]).exits(0);
     assert!(status.stdout.contains(cure), "{status}");
-    let told = net.told(&["status", "--interval", "0s"]);
-    assert_eq!(told["services"].as_array().map(Vec::len), Some(1), "{told:#}");
-    assert!(told["problems"].to_string().contains("other_mark"), "{told:#}");
+    let answer = net.told(&["status", "--interval", "0s"]);
+    assert_eq!(answer["services"].as_array().map(Vec::len), Some(1), "{answer:#}");
+    assert!(answer["problems"].to_string().contains("other_mark"), "{answer:#}");
     assert!(
         net.told(&["flows"])["flows"]
             .as_array()
@@ -157,10 +157,10 @@ fn what_a_configuration_said_goes_on_when_it_is_gone() {
         fs::remove_file(&config).expect("it is there");
         let alone = |words: &str| net.sh("gateway", &format!("exec {TCPGW} --socket none {words}"));
         for (command, status) in [("status --interval 0s", 0), ("doctor", 0)] {
-            let told = alone(command).exits(status);
+            let output = alone(command).exits(status);
             assert!(
-                told.stdout.contains(GONE) && told.stdout.contains("empty file"),
-                "{told}"
+                output.stdout.contains(GONE) && output.stdout.contains("empty file"),
+                "{output}"
             );
         }
         let applied = alone(&format!("apply '{}'", net.wanted().to_str().expect("text"))).exits(0);
@@ -199,7 +199,7 @@ fn what_a_configuration_said_goes_on_when_it_is_gone() {
         daemon.stop();
         fs::remove_file(&config).expect("it is there");
         // Nothing was set, so that nothing is lost.
-        let told = alone("status --interval 0s").exits(0);
-        assert!(!told.stdout.contains(GONE), "{told}");
+        let output = alone("status --interval 0s").exits(0);
+        assert!(!output.stdout.contains(GONE), "{output}");
     });
 }

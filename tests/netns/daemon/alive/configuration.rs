@@ -22,25 +22,25 @@ fn a_configuration_that_no_daemon_starts_with_is_a_problem() {
     let good = "[fences]\nmax_services = 10\n";
     fs::write(&file, good).expect("a configuration");
     let mut daemon = net.daemon_within(&[("TCPGW_CONFIG", path.clone())]);
-    let told = || {
+    let reported = || {
         let problems = daemon.get("/v1/daemon")["problems"].clone();
         let mut problems = problems.as_array().expect("a list").clone();
         problems.retain(|problem| problem["kind"] == "rejected_configuration");
         problems
     };
-    assert_eq!(told(), Vec::<Value>::new());
+    assert_eq!(reported(), Vec::<Value>::new());
     for (text, word) in [
         ("[fences]\nmax_servces = 10\n", "line 2"),
         ("[daemon]\nsocket_group = \"no-such-group\"\n", "socket_group"),
     ] {
         fs::write(&file, text).expect("a configuration");
-        assert!(wait_until(PATIENCE, || told().iter().any(|problem| {
+        assert!(wait_until(PATIENCE, || reported().iter().any(|problem| {
             problem["severity"] == "warning" && problem["message"].to_string().contains(word)
         })));
         // The daemon runs with the configuration that it has read.
         assert_eq!(daemon.ask("GET", "/v1/healthz", "").expect("an answer").status, 200);
         fs::write(&file, good).expect("a configuration");
-        assert!(wait_until(PATIENCE, || told().is_empty()), "{:?}", told());
+        assert!(wait_until(PATIENCE, || reported().is_empty()), "{:?}", reported());
     }
     daemon.stop();
     let ask = |words: &[&str]| {
@@ -125,8 +125,8 @@ fn a_configuration_that_cannot_be_read_again_is_a_problem_until_it_can() {
         let args = [&["--config", &path, "--socket", "none"], looks].concat();
         let looked = net.tcpgw(&args);
         assert!(looked.status < 2, "{looked}");
-        let told = format!("{}{}", looked.stdout, looked.stderr);
-        assert!(told.contains("warning") && told.contains("max_servces"), "{looked}");
+        let stderr = format!("{}{}", looked.stdout, looked.stderr);
+        assert!(stderr.contains("warning") && stderr.contains("max_servces"), "{looked}");
     }
     // Commands that are needed in an emergency work, too.
     net.cli(&["--config", &path, "teardown"]).exits(0);

@@ -153,10 +153,10 @@ fn a_daemon_that_was_killed_is_told_by_status() {
     let pid = daemon.id();
     daemon.kill();
     let gone = without(&["status", "--interval", "0s"]).exits(1);
-    let told = format!("(process {pid}) was killed or has crashed");
-    assert!(gone.stdout.contains(&told), "{gone}");
+    let text = format!("(process {pid}) was killed or has crashed");
+    assert!(gone.stdout.contains(&text), "{gone}");
     let needs = without(&["service", "ls"]).exits(1);
-    assert!(needs.stderr.contains(&told), "{needs}");
+    assert!(needs.stderr.contains(&text), "{needs}");
     daemon.start();
     daemon.stop();
     let ended = without(&["status", "-o", "json", "--interval", "0s"]);

@@ -20,8 +20,8 @@ fn without_a_daemon_status_looks_itself() {
     net.tcpgw(&["status", "--interval", "0s"]).exits(0);
     net.sh("gateway", "sysctl -w net.ipv4.ip_forward=0").ok();
     assert!(!is_served(&net, at(PUBLIC[0], 2001)));
-    let told = net.tcpgw(&["status", "--interval", "0s"]).exits(1);
-    assert!(told.stdout.contains("error: net.ipv4"), "{told}");
+    let output = net.tcpgw(&["status", "--interval", "0s"]).exits(1);
+    assert!(output.stdout.contains("error: net.ipv4"), "{output}");
     net.sh("gateway", "sysctl -w net.ipv4.ip_forward=1").ok();
     net.tcpgw(&["status", "--interval", "0s"]).exits(0);
 }
@@ -32,9 +32,9 @@ pub(super) fn findings(net: &Net) -> Vec<(String, String)> {
 }
 
 fn findings_of(ran: &Ran) -> Vec<(String, String)> {
-    let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+    let output: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
     let text = |finding: &Value, key: &str| finding[key].as_str().expect("text").to_owned();
-    let all = said["findings"].as_array().expect("a list").iter();
+    let all = output["findings"].as_array().expect("a list").iter();
     all.map(|finding| (text(finding, "id"), text(finding, "severity")))
         .collect()
 }
@@ -63,8 +63,8 @@ fn doctor_and_status_agree_about_what_is_an_error() {
     };
     let status = || {
         let ran = ask(&["status", "-o", "json", "--interval", "0s"]);
-        let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
-        (ran.status, said["problems"].clone())
+        let output: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+        (ran.status, output["problems"].clone())
     };
     let about = |kind: &str| {
         let (_, problems) = status();

@@ -66,8 +66,8 @@ fn a_state_a_configuration_and_a_pause_that_are_not_as_ordered_are_told() {
     std::fs::write(&config, "[daemon]\nprobes = 1\n").expect("a file");
     let before = daemon.last();
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
-    let told = daemon.hears(before, &json!({"event": "problem", "kind": "rejected_configuration"}));
-    assert!(told["message"].as_str().expect("text").contains("probes"), "{told}");
+    let answer = daemon.hears(before, &json!({"event": "problem", "kind": "rejected_configuration"}));
+    assert!(answer["message"].as_str().expect("text").contains("probes"), "{answer}");
     assert_eq!(health(&daemon), (200, Vec::new()), "what is served is served");
     std::fs::write(&config, "").expect("a file");
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
@@ -178,8 +178,8 @@ fn a_daemon_whose_socket_is_gone_is_told() {
     let net = Net::new();
     let _begun = daemon_of(&net, &[], json!({}));
     std::fs::rename(net.socket(), net.file("elsewhere.sock")).expect("it is there");
-    let told = net.tcpgw(&["status", "--interval", "0s"]).ok();
-    assert!(told.contains("was not asked: it listens on"), "{told}");
+    let answer = net.tcpgw(&["status", "--interval", "0s"]).ok();
+    assert!(answer.contains("was not asked: it listens on"), "{answer}");
     let doctor = net.tcpgw(&["doctor"]);
     assert!(doctor.stdout.contains("daemon-unreachable"), "{doctor}");
 }

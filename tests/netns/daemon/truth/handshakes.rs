@@ -156,19 +156,19 @@ fn a_forged_syn_makes_no_gateway_unhealthy() {
             is_told()
         })
     };
-    let told = || {
+    let reported = || {
         let problems = daemon.get("/v1/daemon")["problems"].clone();
         let mut problems = problems.as_array().cloned().unwrap_or_default();
         problems.retain(|problem| problem["kind"] == "unanswered");
         problems.pop()
     };
     assert!(
-        forge_until(&[7], &|| told().is_some()),
+        forge_until(&[7], &|| reported().is_some()),
         "{:#}",
         daemon.get("/v1/daemon")
     );
     // The problem is a warning, and ends when conntrack forgets the flow.
-    while let Some(problem) = told() {
+    while let Some(problem) = reported() {
         assert_eq!(problem["severity"], "warning", "{problem}");
         assert_eq!(health(&daemon), (200, Vec::new()));
         net.cli(&["status", "--interval", "0s"]).exits(0);

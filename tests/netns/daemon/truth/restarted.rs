@@ -17,10 +17,10 @@ fn stays<'a>(net: &Net, daemon: &mut Daemon<'a>, kind: &str, severity: &str, say
     for end in ends {
         end(daemon);
         daemon.start();
-        let told = || problem(net, kind).filter(|told| told["severity"] == severity);
-        assert!(wait_until(PATIENCE * 3, || told().is_some()), "{kind} is not told");
-        let told = told().expect("it stays");
-        assert!(told["message"].to_string().contains(says), "{told}");
+        let reported = || problem(net, kind).filter(|told| told["severity"] == severity);
+        assert!(wait_until(PATIENCE * 3, || reported().is_some()), "{kind} is not told");
+        let answer = reported().expect("it stays");
+        assert!(answer["message"].to_string().contains(says), "{answer}");
     }
 }
 

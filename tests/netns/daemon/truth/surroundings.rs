@@ -150,8 +150,8 @@ fn is_told(net: &Net, daemon: &Daemon<'_>, [kind, severity]: [&str; 2], [breaks,
     assert_eq!(problem(net, kind), None, "{breaks}: before");
     let before = daemon.last();
     net.sh("gateway", breaks).ok();
-    let told = daemon.hears(before, &json!({"event": "problem", "kind": kind}));
-    assert_eq!(told["severity"], severity, "{breaks}: {told}");
+    let answer = daemon.hears(before, &json!({"event": "problem", "kind": kind}));
+    assert_eq!(answer["severity"], severity, "{breaks}: {answer}");
     assert_eq!(
         problem(net, kind).expect("as the event")["severity"],
         severity,
@@ -207,16 +207,16 @@ fn flows_that_lost_our_mark_are_told_whoever_took_it() {
         conn.greeting().and_then(|_| conn.echo(b"on")).expect("it is served");
     }
     net.nft("gateway", "delete table inet other");
-    let told = daemon.hears(
+    let answer = daemon.hears(
         before,
         &json!({"event": "problem", "kind": "flows_unmarked", "severity": "error"}),
     );
     assert!(
-        told["message"]
+        answer["message"]
             .as_str()
             .expect("text")
             .starts_with("2 flows from services"),
-        "{told}"
+        "{answer}"
     );
     let over = || problem(&net, "flow_mark_overwritten").is_none();
     assert!(wait_until(PATIENCE, over));

@@ -60,12 +60,12 @@ fn the_smallest_useful_state_has_the_documented_defaults() {
     assert_eq!(&*service.name, "my-app");
     assert_eq!(service.port.get(), 20003);
     assert_eq!(service.listen, Listen::Everywhere);
-    let shown: Vec<String> = service
+    let text: Vec<String> = service
         .backends
         .iter()
         .map(|backend| backend.endpoint.to_string())
         .collect();
-    assert_eq!(shown, ["10.2.0.11:3000", "10.2.0.12:3000"]);
+    assert_eq!(text, ["10.2.0.11:3000", "10.2.0.12:3000"]);
     assert!(
         service
             .backends
@@ -135,12 +135,12 @@ fn every_field_is_read() {
         Listen::Everywhere => Vec::new(),
     };
     assert_eq!(addresses, ["192.0.2.1", "2001:db8::5"]);
-    let shown: Vec<String> = service
+    let text: Vec<String> = service
         .backends
         .iter()
         .map(|backend| backend.endpoint.to_string())
         .collect();
-    assert_eq!(shown, ["10.0.0.1:65535", "[2001:db8::8]:80", "[2001:db8::9]:80"]);
+    assert_eq!(text, ["10.0.0.1:65535", "[2001:db8::8]:80", "[2001:db8::9]:80"]);
     assert_eq!(
         (service.backends[2].weight.get(), service.backends[2].state),
         (256, BackendState::Draining)
@@ -156,9 +156,9 @@ fn every_field_is_read() {
         (PacketRefusal::Reset, PacketRefusal::Drop)
     );
     assert_eq!(service.source, SourceMode::Preserve);
-    let shown = |networks: &[ipnet::IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(shown(service.access.allow.as_deref().unwrap()), ["10.0.0.0/15"]);
-    assert_eq!(shown(&service.access.deny), ["192.0.2.6/31"]);
+    let rendered = |networks: &[ipnet::IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(rendered(service.access.allow.as_deref().unwrap()), ["10.0.0.0/15"]);
+    assert_eq!(rendered(&service.access.deny), ["192.0.2.6/31"]);
     assert_eq!(service.drain_timeout, Duration::from_secs(3600));
     assert_eq!(service.health.interval, Some(Duration::from_secs(1)));
     assert_eq!(service.health.timeout, Duration::from_millis(500));
@@ -241,10 +241,10 @@ fn a_document_that_is_not_a_state_says_why() {
     ];
     for (text, expected) in cases {
         let found = parse(text).unwrap_err();
-        let shown = found.to_string();
+        let words = found.to_string();
         assert!(
-            found.total() == 1 && shown.starts_with(expected),
-            "{:?}: {shown}",
+            found.total() == 1 && words.starts_with(expected),
+            "{:?}: {words}",
             String::from_utf8_lossy(text)
         );
     }

@@ -250,17 +250,17 @@ fn services_from_elsewhere_meet_the_same_rules() {
     let state = State::new(vec![b.clone(), a.clone()]).unwrap();
     let services: Vec<&Service> = state.services.iter().map(AsRef::as_ref).collect();
     assert_eq!(services, [&a, &b]);
-    let shown = |services: Vec<Service>| State::new(services).unwrap_err().to_string();
+    let rendered = |services: Vec<Service>| State::new(services).unwrap_err().to_string();
     assert_eq!(
-        shown(vec![a.clone(), service("a", 3, "10.0.0.3:1")]),
+        rendered(vec![a.clone(), service("a", 3, "10.0.0.3:1")]),
         "service \"a\", name: is the name of another service too"
     );
     assert_eq!(
-        shown(vec![a.clone(), service("c", 1, "10.0.0.3:1")]),
+        rendered(vec![a.clone(), service("c", 1, "10.0.0.3:1")]),
         "service \"c\", port: 1 is already taken by service \"a\""
     );
     assert_eq!(
-        shown(vec![a.clone(), limited("c", 3, "10.0.0.1:1", r#","limit":{"pps":5}"#)])
+        rendered(vec![a.clone(), limited("c", 3, "10.0.0.1:1", r#","limit":{"pps":5}"#)])
             .split(": limit")
             .next(),
         Some("service \"c\", backends: 10.0.0.1:1 is also a backend of service \"a\", with another limit")
