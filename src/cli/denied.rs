@@ -90,7 +90,7 @@ impl Denied {
                 Ok(())
             }
             Self::Flushed(flushed) if flushed.failed > 0 => Err(Failure::Refused(format!(
-                "{} of denied clients could not be ended; run again",
+                "{} of denied clients could not be ended; run the command again",
                 connections(flushed.failed)
             ))),
             Self::Flushed(flushed) => {

@@ -35,7 +35,7 @@ pub(super) struct Places<'a> {
 /// Two uses of one file, one of which is that the daemon writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "{} is {first} and {second}: the daemon would write into a file that is used otherwise, so name another path for one of the two",
+    "{} is named twice, as {first} and as {second}, and the daemon would overwrite it: name another path for one of the two",
     tcpgw_core::escape::path(path)
 )]
 pub struct FileClash {

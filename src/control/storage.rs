@@ -75,10 +75,10 @@ pub enum WriteResult {
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum QueryError {
     /// Too many queries wait.
-    #[error("{WAITING} requests to the store are waiting already")]
+    #[error("the store is busy: {WAITING} requests wait for it already; try again later")]
     Busy,
     /// The thread that reads the store has ended.
-    #[error("the thread that reads the store has ended")]
+    #[error("the thread that reads the store has ended: restart the daemon; this is a bug in tcpgw, please report it")]
     Gone,
     /// The store cannot be read.
     #[error(transparent)]

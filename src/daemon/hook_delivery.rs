@@ -206,7 +206,7 @@ fn look_at(path: &Path) -> Result<(), String> {
     const EXECUTABLE: u32 = 0o111;
     let file = fs::metadata(path).map_err(|error| error.to_string())?;
     if !file.is_file() || file.mode() & EXECUTABLE == 0 {
-        return Err("is no file that can be executed".to_owned());
+        return Err("it is no file that may be executed: name an executable program, or `chmod +x` it".to_owned());
     }
     let exposed = exposed(path, &file, &Trusted::here()).filter(|_| nix::unistd::geteuid().is_root());
     match exposed.filter(|exposed| exposed.is_to_everybody() || exposed.is_of_another()) {

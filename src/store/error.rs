@@ -53,8 +53,8 @@ pub enum StoreError {
     },
     /// The store was replaced by an older one.
     #[error(
-        "{path} is older than what was served last: it is at revision {found}, and {known} was there; what is served goes on; put the \
-         newer one in its place, or, to use this one as it is, remove {path}.last, and restart the daemon", path = tcpgw_core::escape::path(path)
+        "{path} is older than what was served last: it is at revision {found}, and the store that was in use before at {known}; what is served \
+         goes on; put the newer store in its place, or, to use this one as it is, remove {path}.last; then restart the daemon", path = tcpgw_core::escape::path(path)
     )]
     Older {
         /// Path of the store.
@@ -73,7 +73,7 @@ pub enum StoreError {
     Incomplete(PathBuf),
     /// Another process uses the store.
     #[error(
-        "{} is in use by {holder}; only one process at a time may use it",
+        "{} is in use by {holder}, and only one process at a time may use it: end that one, or name another store (--store)",
         tcpgw_core::escape::path(path)
     )]
     Locked {
@@ -92,7 +92,7 @@ pub enum StoreError {
     },
     /// The store was opened again, and is not at the known revision: load again.
     #[error(
-        "{} is at revision {found} instead of {known}; nothing was changed; it has to be read again",
+        "{} is at revision {found} instead of {known}; nothing was changed; try again",
         tcpgw_core::escape::path(path)
     )]
     Moved {
@@ -112,7 +112,7 @@ pub enum StoreError {
         current: Option<Box<StoredService>>,
     },
     /// The store has changed since.
-    #[error("the services are at revision {current}, not {expected}; nothing was changed")]
+    #[error("the services were changed meanwhile, and are at revision {current}, not {expected}; nothing was changed; read them again, then repeat the change")]
     Behind {
         /// The revision that the change was made for.
         expected: u64,
@@ -135,7 +135,7 @@ pub enum StoreError {
     #[error("there is no deploy {0}")]
     NoDeploy(u64),
     /// A deploy of this service has not switched yet.
-    #[error("deploy {id} of service \"{service}\" is under way; wait for it, or end it first")]
+    #[error("deploy {id} of service \"{service}\" is under way; wait for it, or take it back first (`tcpgw rollback {service}`)")]
     Deploying {
         /// Name of the service.
         service: Box<str>,
@@ -156,8 +156,8 @@ pub enum StoreError {
 
 fn conflict(current: Option<&StoredService>) -> String {
     match current {
-        Some(current) => format!("is at revision {}", current.revision),
-        None => "is not there".to_owned(),
+        Some(current) => format!("was changed meanwhile, and is at revision {}", current.revision),
+        None => "does not exist".to_owned(),
     }
 }
 

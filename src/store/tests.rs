@@ -150,7 +150,7 @@ fn a_change_is_made_of_what_it_expects_or_not_at_all() {
     let error = store.commit(&behind, &by("x"), at(1)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the services are at revision 2, not 1; nothing was changed"
+        "the services were changed meanwhile, and are at revision 2, not 1; nothing was changed; read them again, then repeat the change"
     );
     let met = StoreChange {
         edits: vec![

@@ -344,7 +344,10 @@ fn events_are_lines() {
     let ended = following.wait_with_output().expect("it ends");
     assert_eq!(
         (ended.status.code(), &*err(&ended)),
-        (Some(1), "error: the daemon has ended\n")
+        (
+            Some(1),
+            "error: the daemon has ended, and with it the events; `tcpgw status` says whether another one runs\n"
+        )
     );
 }
 

@@ -123,16 +123,16 @@ fn a_provider_that_means_harm_neither_fills_nor_holds_nor_commands() {
         (provider(endless(ok, &[b' '; 8192], 0)).0, "more than 4 MiB"),
         (
             provider(endless("HTTP/1.1 200 OK\r\nx: ", &[b'a'; 4096], 0)).0,
-            "the request or its answer broke off",
+            "the server ended the connection before its answer was complete",
         ),
         (provider(endless(ok, b" ", 20)).0, "no complete answer within"),
         (
             provider(endless("SSH-2.0-x\r\n", b"\0", 20)).0,
-            "the request or its answer broke off",
+            "the server ended the connection before its answer was complete",
         ),
         (
             provider(|_, stream| drop(stream.shutdown(std::net::Shutdown::Both))).0,
-            "the request or its answer broke off",
+            "the server ended the connection before its answer was complete",
         ),
     ];
     for (url, why) in providers {

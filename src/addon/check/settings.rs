@@ -40,7 +40,7 @@ pub struct CheckSettings {
 pub enum CheckSettingsError {
     /// The plan is not known.
     #[error(
-        "no plan is known that resources can be provisioned with: name one (--plan), or give a manifest that has plans (--manifest)"
+        "no plan is known by which an add-on can be provisioned: name a plan of the provider (--plan NAME), or give a manifest that lists its plans (--manifest FILE)"
     )]
     NoPlan,
     /// Both plans are the same.

@@ -28,15 +28,15 @@ pub enum ClientError {
     Forbidden(PathBuf),
     /// The daemon serves another network namespace.
     #[error(
-        "the daemon behind {} serves another network namespace than this one: run the command there (nsenter -n), or \
-         `--socket none` to work on this one's kernel without a daemon",
+        "the daemon behind {} serves another network namespace than this one: run the command in that namespace \
+         (`ip netns exec NAME tcpgw ...`), or with `--socket none` to work on the rules of this one without a daemon",
         tcpgw_core::escape::path(.0)
     )]
     OtherNamespace(PathBuf),
     /// The daemon takes connections, or has taken too many, and does not answer.
     #[error(
         "the daemon behind {}{} has not answered for {waited:?}: it hangs, or has too much to do. `tcpgw --socket none status` \
-         reads the kernel without it; changes need the daemon: `systemctl restart tcpgw` starts it anew", tcpgw_core::escape::path(path), process(*pid)
+         reads the kernel without it; changes need the daemon: `systemctl restart tcpgw` starts it anew, and ends no connection", tcpgw_core::escape::path(path), process(*pid)
     )]
     Hung {
         /// Path of the socket that was tried.

@@ -260,29 +260,29 @@ impl EventContent {
                     kind = ended.kind.word(),
                     service = ended.service,
                     app,
-                    "a problem is over"
+                    "a problem has ended"
                 );
             }
-            Self::Failed { error } => tracing::error!("{error}; will be tried again"),
+            Self::Failed { error } => tracing::error!("{error}; it will be tried again by itself"),
             Self::Health {
                 service,
                 backend,
                 state,
                 reason,
-            } => tracing::info!(service, app, %backend, state, reason = safe(reason.as_deref()), "health"),
-            Self::NoneHealthy { service, kept } => tracing::warn!(service, app, kept, "no backend is healthy"),
+            } => tracing::info!(service, app, %backend, state, reason = safe(reason.as_deref()), "the health of a backend has changed"),
+            Self::NoneHealthy { service, kept } => tracing::warn!(service, app, kept, "no backend of the service is healthy"),
             Self::Draining {
                 service,
                 backend,
                 seconds,
-            } => tracing::info!(service, app, %backend, seconds, "draining"),
-            Self::Back { service, backend } => tracing::info!(service, app, %backend, "serves again"),
+            } => tracing::info!(service, app, %backend, seconds, "a backend drains: it gets no new connections"),
+            Self::Back { service, backend } => tracing::info!(service, app, %backend, "a backend that drained gets new connections again"),
             Self::Retired {
                 service,
                 backend,
                 reason,
                 flows,
-            } => tracing::info!(service, app, %backend, reason, flows, "retired"),
+            } => tracing::info!(service, app, %backend, reason, flows, "a backend has left the service"),
             Self::Deploy {
                 id,
                 service,

@@ -38,9 +38,9 @@ impl<K: Kernel> Engine<K> {
             match forgotten {
                 Ok(deletion) => tracing::debug!(
                     deletion.deleted,
-                    "links have changed: unanswered handshakes are forgotten"
+                    "links have changed: unanswered handshakes are deleted from conntrack, so that clients are balanced anew"
                 ),
-                Err(error) => tracing::debug!(%error, "failed to forget unanswered handshakes"),
+                Err(error) => tracing::debug!(%error, "failed to delete unanswered handshakes from conntrack; links have changed"),
             }
         }
     }

@@ -58,7 +58,7 @@ pub enum NetlinkError {
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// The data changed while it was read (`NLM_F_DUMP_INTR`): read it again.
-    #[error("failed to read a consistent state: it changed meanwhile")]
+    #[error("failed to read a consistent state: another program changed it meanwhile; try again")]
     Interrupted,
     /// The data changed during every attempt.
     #[error(

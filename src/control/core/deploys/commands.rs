@@ -103,7 +103,7 @@ impl Core {
         }
         if self.deploys.live.len() >= MOST {
             return Err(Refused::Refused(format!(
-                "{MOST} deploys are under way; wait for one of them"
+                "{MOST} deploys are under way, and no more are accepted at once; wait until one of them has ended (`tcpgw deploys`)"
             )));
         }
         let service = with_targets(&current.service, &order.targets).map_err(Refused::Invalid)?;
