@@ -91,7 +91,9 @@ impl fmt::Display for Signature {
 #[derive(Debug, Error)]
 pub enum LockError {
     /// Another process holds the lock, and did not release it in time.
-    #[error("another tcpgw holds the lock of this network namespace: {holder} (waited {waited:?}); try again when it has ended, or wait longer (--lock-timeout)")]
+    #[error(
+        "another tcpgw holds the lock of this network namespace: {holder} (waited {waited:?}); try again when it has ended, or wait longer (--lock-timeout)"
+    )]
     Held {
         /// Process id and command of the holder.
         holder: String,

@@ -175,7 +175,9 @@ pub enum Failed {
     #[error("the host's name cannot be in a certificate: name the server by a DNS name or an IP address")]
     Name,
     /// The connection broke off, or the answer is not HTTP.
-    #[error("the server ended the connection before its answer was complete, or its answer is not HTTP: {0}; check the URL, and the log of the server")]
+    #[error(
+        "the server ended the connection before its answer was complete, or its answer is not HTTP: {0}; check the URL, and the log of the server"
+    )]
     Http(String),
     /// The body of the answer is too large.
     #[error("the answer has more than {} MiB, the most that is read", BODY >> 20)]

@@ -180,8 +180,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         };
         let recorded =
             (trusted && known.summary == desired.summary && known.ruleset == desired.ruleset).then_some(generation);
-        let recorded = known.recorded.as_ref().and_then(|recorded| recorded.details.as_ref());
-        let same_owners = recorded == Some(&self.details);
+        let recorded_details = known.recorded.as_ref().and_then(|recorded| recorded.details.as_ref());
+        let same_owners = recorded_details == Some(&self.details);
         if let Err(error) = self.announce(&known, desired) {
             if self.must_record {
                 let trouble = self.store.trouble();

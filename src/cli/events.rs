@@ -64,7 +64,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Ok::<_, Failure>(true)
     });
     unless_closed(followed)?;
-    Err(Failure::Refused("the daemon has ended, and with it the events; `tcpgw status` says whether another one runs".into()))
+    Err(Failure::Refused(
+        "the daemon has ended, and with it the events; `tcpgw status` says whether another one runs".into(),
+    ))
 }
 
 /// Prints an event: as the JSON that came, or in words.

@@ -325,7 +325,8 @@ fn one_off(global: &Global, procfile: &Path, run: &RunArguments) -> Outcome {
         .map_err(|error| refused(&error))?
     else {
         return Err(Failure::Refused(
-            "the `tcpgw up` of this directory is of another version: restart it, or use the tcpgw that started it".into(),
+            "the `tcpgw up` of this directory is of another version: restart it, or use the tcpgw that started it"
+                .into(),
         ));
     };
     let failed = |source| Failure::Io {

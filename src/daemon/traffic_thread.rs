@@ -53,14 +53,14 @@ impl TrafficThread {
         let trouble = SharedTrouble::default();
         let totals = ShownTotals::default();
         let shared = (Arc::clone(&trouble), Arc::clone(&totals));
-        let (sender, receiver) = requests::channel();
+        let (names_sender, names_news) = requests::channel();
         let wake = Arc::new(wake);
         let names = NamesTeller {
-            news,
+            news: names_sender,
             wake: Arc::clone(&wake),
         };
         let thread = thread::Builder::new().name("traffic".into()).spawn(move || {
-            let mut sampler = TrafficSampler::new(file, (services, receiver), settings, shared, hour);
+            let mut sampler = TrafficSampler::new(file, (services, names_news), settings, shared, hour);
             sampler.serve(&receiver, woken);
         })?;
         Ok(Self {

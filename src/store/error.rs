@@ -112,7 +112,9 @@ pub enum StoreError {
         current: Option<Box<StoredService>>,
     },
     /// The store has changed since.
-    #[error("the services were changed meanwhile, and are at revision {current}, not {expected}; nothing was changed; read them again, then repeat the change")]
+    #[error(
+        "the services were changed meanwhile, and are at revision {current}, not {expected}; nothing was changed; read them again, then repeat the change"
+    )]
     Behind {
         /// The revision that the change was made for.
         expected: u64,
@@ -135,7 +137,9 @@ pub enum StoreError {
     #[error("there is no deploy {0}")]
     NoDeploy(u64),
     /// A deploy of this service has not switched yet.
-    #[error("deploy {id} of service \"{service}\" is under way; wait for it, or take it back first (`tcpgw rollback {service}`)")]
+    #[error(
+        "deploy {id} of service \"{service}\" is under way; wait for it, or take it back first (`tcpgw rollback {service}`)"
+    )]
     Deploying {
         /// Name of the service.
         service: Box<str>,

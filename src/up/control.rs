@@ -101,7 +101,9 @@ pub enum ControlError {
     #[error("failed to ask the `tcpgw up` of this directory: {0}")]
     Connection(#[from] io::Error),
     /// The socket belongs to another user.
-    #[error("the socket of `tcpgw up` is served by uid {0}, and not by root or this user; nothing was asked. End that process, then try again")]
+    #[error(
+        "the socket of `tcpgw up` is served by uid {0}, and not by root or this user; nothing was asked. End that process, then try again"
+    )]
     Stranger(u32),
     /// The request was refused.
     #[error("{0}")]

@@ -210,7 +210,7 @@ impl MetricsReader {
         let key = (format, scope);
         let is_of = |shown: &&mut ShownReading| Arc::ptr_eq(&shown.reading, reading);
         let rendered = |shown: &mut ShownReading| shown.texts.get(&key).and_then(Weak::upgrade);
-        if let Some(text) = self.state().last.as_mut().filter(is_of).and_then(shown) {
+        if let Some(text) = self.state().last.as_mut().filter(is_of).and_then(rendered) {
             return Ok(text);
         }
         let mut text = String::new();

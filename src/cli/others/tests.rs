@@ -46,14 +46,14 @@ fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
     assert_eq!(waiting(&last, &[], &web), [(Owner::Api, "own".into())]);
     let nothing = BTreeSet::new();
     let said = said_through_api(&last, &[], &nothing, "now").map(|of| (of.name.clone(), Service::clone(of)));
-    let found: BTreeMap<Box<str>, Service> = found.collect();
-    let refused = Others::settle([].into_iter(), &found, &mut web, false).unwrap_err();
+    let defined: BTreeMap<Box<str>, Service> = defined.collect();
+    let refused = Others::settle([].into_iter(), &defined, &mut web, false).unwrap_err();
     let refused = refused.to_string();
     assert!(
         refused.contains("port 20005 is already taken by service \"own\""),
         "{refused}"
     );
-    Others::settle([].into_iter(), &found, &mut web, true).unwrap();
+    Others::settle([].into_iter(), &defined, &mut web, true).unwrap();
     // In the boot that served it, it was removed.
     assert_eq!(said_through_api(&last, &[], &BTreeSet::new(), "earlier").count(), 0);
     // The kernel may have lost the services because the table was removed.

@@ -249,18 +249,18 @@ fn shape(schema: &Value) -> String {
     if words.is_empty() {
         words.push("any".to_owned());
     }
-    let mut text = words.join(" or ");
+    let mut forms = words.join(" or ");
     let values: Vec<String> = list(&schema["enum"])
         .map(|value| format!("`{}`", plain(value)))
         .collect();
     if !values.is_empty() {
-        text = values.join(", ");
+        forms = values.join(", ");
     }
     if schema.get("const").is_some() {
-        text = format!("`{}`", plain(&schema["const"]));
+        forms = format!("`{}`", plain(&schema["const"]));
     }
     if text(schema, "pattern") == "^[0-9]+(ms|s|m|h)$" {
-        "duration".clone_into(&mut text);
+        "duration".clone_into(&mut forms);
     }
     let bounds = [
         ("minimum", "at least"),
@@ -274,10 +274,10 @@ fn shape(schema: &Value) -> String {
         let value = &schema[key];
         let is_type = key == "minimum" && value == 0;
         if !value.is_null() && !is_type {
-            write!(text, ", {words} {}", plain(value)).expect("room");
+            write!(forms, ", {words} {}", plain(value)).expect("room");
         }
     }
-    cell(&text)
+    cell(&forms)
 }
 
 /// Returns a value as JSON, a string without its quotes.

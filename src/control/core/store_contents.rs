@@ -156,7 +156,9 @@ impl Core {
     /// judged as at a start: those that the store does not know become orphans, unless the store knows that they were
     /// removed.
     fn found_again(&mut self, opened: Opened, now: Now) {
-        tracing::info!("the store, which failed before, can be read again: changes through the API are accepted from now on");
+        tracing::info!(
+            "the store, which failed before, can be read again: changes through the API are accepted from now on"
+        );
         self.order_queue.lost = false;
         self.addon.is_copy = false;
         if matches!(self.phase, DaemonPhase::Waiting | DaemonPhase::Reading) {

@@ -267,8 +267,8 @@ fn flows_from_before_do_not_hide_that_nobody_gets_in_any_more() {
         Some(Severity::Warning)
     );
     for seconds in 10..=30 {
-        let severity = observe(&mut tracker, &[(1, false)], &[7, 8], at(seconds));
-        assert_eq!(severity(&severity), Some(Severity::Warning), "it is the same handshake");
+        let observed = observe(&mut tracker, &[(1, false)], &[7, 8], at(seconds));
+        assert_eq!(severity(&observed), Some(Severity::Warning), "it is the same handshake");
     }
     observe(&mut tracker, &[(2, false)], &[7, 8], at(31));
     let again = observe(&mut tracker, &[(2, false)], &[7, 8], at(34));

@@ -40,7 +40,9 @@ impl<K: Kernel> Engine<K> {
                     deletion.deleted,
                     "links have changed: unanswered handshakes are deleted from conntrack, so that clients are balanced anew"
                 ),
-                Err(error) => tracing::debug!(%error, "failed to delete unanswered handshakes from conntrack; links have changed"),
+                Err(error) => {
+                    tracing::debug!(%error, "failed to delete unanswered handshakes from conntrack; links have changed")
+                }
             }
         }
     }

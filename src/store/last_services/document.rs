@@ -160,7 +160,9 @@ impl LastServices {
                     service: Arc::new(service),
                     is_unserved: entry.unserved,
                 }),
-                Err(problems) => tracing::error!("a service of the file of last services is left out, because this version of tcpgw does not accept it: {problems}"),
+                Err(problems) => tracing::error!(
+                    "a service of the file of last services is left out, because this version of tcpgw does not accept it: {problems}"
+                ),
             }
         }
         Some(last)

@@ -37,7 +37,9 @@ impl<'a> Up<'a> {
     ) -> Result<(Self, JoinHandle<()>), UpError> {
         let files = Files::read(settings)?;
         if !nix::unistd::geteuid().is_root() {
-            return Err(UpError::Refused("`tcpgw up` needs root, to make network namespaces: run it with sudo".into()));
+            return Err(UpError::Refused(
+                "`tcpgw up` needs root, to make network namespaces: run it with sudo".into(),
+            ));
         }
         let serves = Arc::new(AtomicBool::new(false));
         listen_to_signals(events.clone(), Arc::clone(&serves)).map_err(system("listen to signals"))?;

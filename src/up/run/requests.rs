@@ -137,9 +137,14 @@ impl Up<'_> {
 
     fn attach(&mut self, connection: usize) -> Result<ProcessPlace, String> {
         if self.one_offs.len() >= MOST_ONE_OFFS {
-            return Err(format!("{MOST_ONE_OFFS} processes of `tcpgw up run` are there already: end one of them first"));
+            return Err(format!(
+                "{MOST_ONE_OFFS} processes of `tcpgw up run` are there already: end one of them first"
+            ));
         }
-        let address = self.addresses.take().ok_or("no address of the app's network is free: end a process of `tcpgw up run`")?;
+        let address = self
+            .addresses
+            .take()
+            .ok_or("no address of the app's network is free: end a process of `tcpgw up run`")?;
         self.one_offs.insert(connection, OneOff { address, link: None });
         let mut variables = self.variables.clone();
         self.runs += 1;

@@ -1,13 +1,15 @@
 //! Decoding of `nf_tables` expressions to tests, effects and verdicts.
 
 mod bitwise;
+mod comparisons;
+mod writes;
 
 use std::collections::BTreeMap;
 
 use super::field::{arp_field, ct_field, meta_field, payload_field};
-use super::mark::{self, ConnmarkEffect, MarkWrite};
+use super::mark::MarkWrite;
 use super::parts::{ExpressionData, read_verdict};
-use super::rewrite::{self, HeaderField, HeaderWrite, RegisterByte};
+use super::rewrite::RegisterByte;
 use super::stateful as state;
 use super::{Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, SetElement, TableFamily, Test, xt};
 use crate::netlink::tlv::{Attrs, Malformed};
@@ -23,8 +25,6 @@ const OBJECT_LIMIT: u32 = 4;
 /// `NFT_CT_MARK`, `NFT_META_MARK`.
 const CT_MARK: u32 = 3;
 const META_MARK: u32 = 3;
-/// `NFT_META_PKTTYPE`.
-const META_PACKET_TYPE: u32 = 19;
 /// `NFTA_PAYLOAD_SREG`.
 const PAYLOAD_SOURCE: u16 = 5;
 /// Largest length in bytes of a value that is followed through registers.
@@ -209,32 +209,6 @@ impl RuleDecoder<'_> {
         Ok(())
     }
 
-    /// Decodes a write to a property of the packet: its mark, or for whom it was received.
-    fn write_meta(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
-        let from = slot(parts.number(3)?);
-        match parts.number(2)? {
-            META_MARK => {
-                let from_ct = self.marks.get(&from).is_some_and(|write| write.keep != 0);
-                let write = self.packet_marks.get(&from).copied();
-                self.rule.effects.push(if from_ct {
-                    RuleEffect::RestoreMark
-                } else {
-                    RuleEffect::PacketMark(write.unwrap_or(MarkWrite::UNKNOWN))
-                });
-            }
-            META_PACKET_TYPE => {
-                let written = self.bytes.get(&from).and_then(|bytes| bytes.first());
-                let write = match written {
-                    Some(RegisterByte::Known(kind)) => HeaderWrite::new(HeaderField::PacketType, 0, (*kind).into()),
-                    _ => HeaderWrite::unknown(HeaderField::PacketType),
-                };
-                self.rule.effects.push(RuleEffect::Rewrite(write));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
     fn hold(&mut self, register: u32, (field, len): (RuleField, usize)) {
         let held = RegisterContent {
             load: Load { field, len },
@@ -294,30 +268,6 @@ impl RuleDecoder<'_> {
         Ok(())
     }
 
-    /// Decodes a write to the payload. The hop limit is followed if the rule gives its value.
-    fn write_payload(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
-        const NETWORK: u32 = 1;
-        let (base, offset) = (parts.number(2)?, parts.number(3)?);
-        let len = usize::try_from(parts.number(4)?).unwrap_or(0).min(MOST_VALUE);
-        let mut bytes = self
-            .bytes
-            .get(&slot(parts.number(PAYLOAD_SOURCE)?))
-            .cloned()
-            .unwrap_or_default();
-        bytes.resize(len, RegisterByte::Unknown);
-        let place: u32 = if self.is_ipv6() { 7 } else { 8 };
-        let at = place.checked_sub(offset).filter(|_| base == NETWORK);
-        let at = at.and_then(|at| usize::try_from(at).ok());
-        if let Some(RegisterByte::Known(limit)) = at.and_then(|at| bytes.get(at)) {
-            self.rule.effects.push(RuleEffect::HopLimit(*limit));
-        }
-        if !self.is_arp() {
-            let writes = rewrite::writes(self.is_ipv6(), (base, offset), &bytes);
-            self.rule.effects.extend(writes.into_iter().map(RuleEffect::Rewrite));
-        }
-        Ok(())
-    }
-
     /// Returns whether the rule is about IPv6. In tables of both families a rule tests the family first.
     fn is_ipv6(&self) -> bool {
         match self.family {
@@ -349,99 +299,6 @@ impl RuleDecoder<'_> {
         })
     }
 
-    fn compare(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
-        let relation = match parts.number(2)? {
-            0 => Relation::Equal,
-            1 => Relation::Differs,
-            2 => Relation::Less,
-            3 => Relation::AtMost,
-            4 => Relation::More,
-            _ => Relation::AtLeast,
-        };
-        let value = parts.value(3)?;
-        self.push_compare(parts.number(1)?, relation, value);
-        Ok(())
-    }
-
-    fn push_compare(&mut self, register: u32, relation: Relation, value: Vec<u8>) {
-        let RegisterContent { load, mask } = self.held(register).clone();
-        self.rule.tests.push(Test::Compare {
-            load,
-            mask,
-            relation,
-            value,
-        });
-    }
-
-    fn range(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
-        const DIFFERS: u32 = 1;
-        let held = self.held(parts.number(1)?);
-        let elements = vec![SetElement {
-            from: parts.value(3)?,
-            to: parts.value(4)?,
-        }];
-        let test = Test::In {
-            key: vec![held.load],
-            elements: held.mask.is_none().then_some(elements),
-            negated: parts.number(2)? == DIFFERS,
-        };
-        self.rule.tests.push(test);
-        Ok(())
-    }
-
-    fn lookup(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
-        const INVERTED: u32 = 1;
-        let name = parts.text(1)?;
-        let content = (self.sets)(name);
-        let elements = content.and_then(|content| content.elements.clone());
-        let key = self.key(parts.number(2)?, content.map(|content| content.key_len));
-        let tells = |load: &Load| !matches!(load.field, RuleField::Other | RuleField::Sender | RuleField::CtMark);
-        if content.is_some() && elements.is_none() && key.iter().all(tells) {
-            self.unread.push(name.to_owned());
-        }
-        let catch_all = content.filter(|content| content.catch_all).map(|content| SetElement {
-            from: vec![0; content.key_len],
-            to: vec![0xff; content.key_len],
-        });
-        match parts.get(3)?.map(|attr| attr.be32()).transpose()? {
-            // The element gives the verdict where no other one does: without the others the verdict is unknown.
-            Some(VERDICT_REGISTER) => {
-                self.rule.verdict = RuleVerdict::Map(key, elements.filter(|_| catch_all.is_none()));
-            }
-            destination => {
-                self.rule.tests.push(Test::In {
-                    key,
-                    elements: elements
-                        .map(|elements| elements.into_iter().map(|(of, _)| of).chain(catch_all).collect()),
-                    negated: parts.number(5)? & INVERTED != 0,
-                });
-                if let Some(register) = destination {
-                    self.unknown(register);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the fields that lie one behind the other from a register on, each padded to 4 bytes.
-    fn key(&self, register: u32, width: Option<usize>) -> Vec<Load> {
-        let mut at = slot(register);
-        let mut key = Vec::new();
-        let mut length = 0;
-        loop {
-            let held = self.registers.get(&at).unwrap_or(&NOTHING);
-            let masked = held.mask.is_some();
-            let load = if masked { NOTHING.load } else { held.load };
-            key.push(load);
-            let padded = load.len.next_multiple_of(4).max(4);
-            length += padded;
-            at += u32::try_from(padded / 4).unwrap_or(1);
-            if masked || length >= width.unwrap_or(0) {
-                return key;
-            }
-        }
-    }
-
     fn immediate(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         if parts.number(1)? != VERDICT_REGISTER {
             let register = parts.number(1)?;
@@ -465,43 +322,6 @@ impl RuleDecoder<'_> {
             self.rule.verdict = read_verdict(attr.payload)?;
         }
         Ok(())
-    }
-
-    fn target(&mut self, name: &str, revision: u32, info: &[u8]) {
-        match name {
-            "CONNMARK" => match mark::connmark(revision, info) {
-                Some(ConnmarkEffect::Writes(write)) => self.rule.effects.push(RuleEffect::CtMark(write)),
-                Some(ConnmarkEffect::Restores) => self.rule.effects.push(RuleEffect::RestoreMark),
-                None => {}
-            },
-            "REJECT" => self.rule.verdict = RuleVerdict::Reject,
-            "DNAT" | "REDIRECT" => self.rule.effects.push(RuleEffect::Dnat),
-            "SNPT" | "DNPT" => self
-                .rule
-                .effects
-                .extend(rewrite::of_target(name).map(RuleEffect::Rewrite)),
-            "CT" | "NOTRACK" => self.rule.effects.push(RuleEffect::Notrack),
-            "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => {
-                self.rule.verdict = RuleVerdict::Unknown(name.into());
-            }
-            // `struct ipt_TTL_info` and `ip6t_HL_info`: the mode, of which 0 sets it, and the number.
-            "TTL" | "HL" => {
-                if let [0, limit, ..] = info {
-                    self.rule.effects.push(RuleEffect::HopLimit(*limit));
-                }
-            }
-            "MARK" => {
-                // `struct xt_mark_tginfo2`: the mark and its mask.
-                let word = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
-                let write = match (revision, word(0), word(4)) {
-                    (2, Some(value), Some(bits)) => MarkWrite::set(value, bits),
-                    _ => MarkWrite::UNKNOWN,
-                };
-                self.rule.effects.push(RuleEffect::PacketMark(write));
-            }
-            // Logs and the like.
-            _ => {}
-        }
     }
 }
 

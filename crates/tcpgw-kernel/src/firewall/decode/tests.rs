@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::firewall::rewrite::{HeaderField, HeaderWrite};
 use crate::netlink::tlv::Writer;
 
 /// An attribute: its kind, what it holds, and bytes for that.
