@@ -63,9 +63,9 @@ impl DockerServices {
     }
 
     /// Returns whether the engine names no container, though services of containers are served, and is not believed yet.
-    pub(super) fn is_doubted(&self) -> bool {
-        let is_doubtful = |of: &DockerSnapshot| of.state.services.is_empty() && !of.is_certain;
-        self.snapshot.as_deref().is_some_and(is_doubtful) && self.services().next().is_some()
+    pub(super) fn is_uncertain(&self) -> bool {
+        let may_be_wrong = |of: &DockerSnapshot| of.state.services.is_empty() && !of.is_certain;
+        self.snapshot.as_deref().is_some_and(may_be_wrong) && self.services().next().is_some()
     }
 }
 
@@ -95,7 +95,7 @@ impl Core {
             self.docker.is_due = false;
             return true;
         };
-        if self.docker.is_doubted() {
+        if self.docker.is_uncertain() {
             self.docker.is_due = false;
             self.judge_docker();
             return true;

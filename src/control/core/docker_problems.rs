@@ -30,7 +30,7 @@ impl Core {
                     "{why}; what is served of its containers goes on as it was last known, and new ones are not served"
                 )
             }
-            None if self.docker.is_doubted() => {
+            None if self.docker.is_uncertain() => {
                 "Docker's engine names no container with labels of tcpgw, though services of such containers are \
                  served: they stay until it has said so for a minute"
                     .to_owned()

@@ -99,35 +99,35 @@ fn outage(client: IpAddr, of_each: impl Fn(u32) -> u32, seconds: u32, mended_at:
 fn a_service_is_told_of_until_a_client_is_served() {
     for client in [CLIENT, CLIENT_6] {
         let mended = 40;
-        let severity = outage(client, |second| second.saturating_sub(mended).min(1) + 3, 60, mended);
-        let first = severity.iter().position(Option::is_some).expect("an error");
+        let severities = outage(client, |second| second.saturating_sub(mended).min(1) + 3, 60, mended);
+        let first = severities.iter().position(Option::is_some).expect("an error");
         assert_eq!(first, 3);
         let served = usize::try_from(mended).unwrap() + 1;
-        let (broken, later) = severity.split_at(served);
+        let (broken, later) = severities.split_at(served);
         assert!(
             broken[first..]
                 .iter()
                 .all(|severity| *severity == Some(Severity::Error)),
-            "{severity:?}"
+            "{severities:?}"
         );
         assert!(
             later.iter().all(|severity| *severity != Some(Severity::Error)),
-            "{severity:?}"
+            "{severities:?}"
         );
         let is_over = later.iter().position(Option::is_none).expect("an end");
-        assert!(is_over <= 13, "{severity:?}");
-        assert!(later[is_over..].iter().all(Option::is_none), "{severity:?}");
+        assert!(is_over <= 13, "{severities:?}");
+        assert!(later[is_over..].iter().all(Option::is_none), "{severities:?}");
     }
 }
 
 #[test]
 fn a_service_that_serves_some_is_warned_of_without_a_break() {
-    let severity = outage(CLIENT, |second| second / 2, 60, 60);
+    let severities = outage(CLIENT, |second| second / 2, 60, 60);
     assert!(
-        severity[3..]
+        severities[3..]
             .iter()
             .all(|severity| *severity == Some(Severity::Warning)),
-        "{severity:?}"
+        "{severities:?}"
     );
 }
 
