@@ -146,15 +146,7 @@ fn what_was_cancelled_is_not_reported_and_its_socket_goes_on() {
     let (_listener, full, _waiting) = full("127.0.0.1");
     let (_open, open) = listener("127.0.0.1");
     for id in 1..=3 {
-        let probe = Probe {
-            id,
-            endpoint: full,
-            timeout: LONG,
-            round: 0,
-            source: None,
-            question: None,
-        };
-        assert_eq!(pool.start(&probe, Instant::now()), None);
+        begin(&mut pool, id, full);
     }
     (1..=4).for_each(|id| pool.cancel(id));
     assert_eq!((pool.in_flight(), pool.deadline()), (0, None));
@@ -168,15 +160,7 @@ fn sockets_of_a_crowd_are_not_kept_for_ever() {
     let (_listener, full, _waiting) = full("127.0.0.1");
     let (_open, open) = listener("127.0.0.1");
     for id in 1..=300 {
-        let probe = Probe {
-            id,
-            endpoint: full,
-            timeout: LONG,
-            round: 0,
-            source: None,
-            question: None,
-        };
-        assert_eq!(pool.start(&probe, Instant::now()), None);
+        begin(&mut pool, id, full);
     }
     assert_eq!(pool.sockets(), 300);
     (1..=300).for_each(|id| pool.cancel(id));
@@ -310,4 +294,17 @@ fn a_thread_without_a_listener_ends() {
         prober.probe(vec![probe(id)]).err()
     });
     assert!(matches!(gone, Some(ProbeError::Gone)));
+}
+
+/// Begins a probe of an endpoint that does not answer.
+fn begin(pool: &mut Pool, id: u64, endpoint: SocketAddr) {
+    let probe = Probe {
+        id,
+        endpoint,
+        timeout: LONG,
+        round: 0,
+        source: None,
+        question: None,
+    };
+    assert_eq!(pool.start(&probe, Instant::now()), None);
 }

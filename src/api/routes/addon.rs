@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use serde::de::DeserializeOwned;
 
 use super::services::object;
 use crate::addon::id::{PlanName, PlatformId};
@@ -40,15 +41,7 @@ pub(in crate::api) async fn provision(
     request: AppRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let AppRequest {
-        by,
-        app,
-        params,
-        headers,
-    } = request;
-    params.known(&[])?;
-    let (text, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
-    let ProvisionBody { plan, port } = object(&text)?;
+    let (app, by, ProvisionBody { plan, port }) = shared.of_app(request, body).await?;
     let provision = Provision {
         dialect: Dialect::Local,
         app: app.clone(),
@@ -66,15 +59,7 @@ pub(in crate::api) async fn plan(
     request: AppRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let AppRequest {
-        by,
-        app,
-        params,
-        headers,
-    } = request;
-    params.known(&[])?;
-    let (text, _place) = shared.read(&headers, body, AcceptedMedia::Json).await?;
-    let PlanBody { plan } = object(&text)?;
+    let (app, by, PlanBody { plan }) = shared.of_app(request, body).await?;
     let request = AddonRequest::ChangePlan(ResourceTarget::Any(app.clone()), plan_named(&plan)?.into());
     shared.order(app, request, by).await
 }
@@ -105,6 +90,23 @@ impl ApiState {
         let AppRequest { by, app, params, .. } = request;
         params.known(&[])?;
         self.order(app.clone(), order(ResourceTarget::Any(app)), by).await
+    }
+
+    /// Reads the body of a request about an app. Returns the app, who asks, and the body.
+    async fn of_app<T: DeserializeOwned>(
+        &self,
+        request: AppRequest,
+        body: Body,
+    ) -> Result<(PlatformId, Peer, T), ApiError> {
+        let AppRequest {
+            by,
+            app,
+            params,
+            headers,
+        } = request;
+        params.known(&[])?;
+        let (text, _place) = self.read(&headers, body, AcceptedMedia::Json).await?;
+        Ok((app, by, object(&text)?))
     }
 
     /// Gives an order about a resource to the daemon, and returns the resource as it is afterwards.

@@ -18,7 +18,7 @@ use crate::denied::{count_denied, flush_denied};
 use crate::observe::{self, FlowsQuery, JsonFlows, QueryClient, StatusQuery, StatusSources};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
-use crate::view::{ServiceName, endpoint};
+use crate::view::{NoService, ServiceName, endpoint};
 use tcpgw_core::model::{self, network};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Kernel;
@@ -87,10 +87,7 @@ pub(in crate::api) async fn denied(State(shared): State<ApiState>, params: Param
     let service: Option<ServiceName> = params.known(&["service"])?.parse("service")?;
     let Snapshot { services, .. } = shared.snapshot().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
-        let only = service
-            .as_ref()
-            .map(|name| name.position(&services.summary))
-            .transpose()?;
+        let only = position(service.as_ref(), &services.summary)?;
         let denied = count_denied(kernel, services.mark, &services.summary, only)?;
         Ok(observe::write_json(out, &denied)?)
     };
@@ -122,12 +119,14 @@ pub(in crate::api) async fn flush(State(shared): State<ApiState>, params: Params
     let service: Option<ServiceName> = params.known(&["service"])?.parse("service")?;
     let Snapshot { services, .. } = shared.snapshot().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &QueryClient| {
-        let only = service
-            .as_ref()
-            .map(|name| name.position(&services.summary))
-            .transpose()?;
+        let only = position(service.as_ref(), &services.summary)?;
         let flushed = flush_denied(kernel, services.mark, &services.summary, only)?;
         Ok(observe::write_json(out, &flushed)?)
     };
     shared.kernel_queries.stream(Duration::ZERO, work).await
+}
+
+/// Returns the position of the service that a request names, if it names one.
+fn position(service: Option<&ServiceName>, summary: &Summary) -> Result<Option<usize>, NoService> {
+    service.map(|name| name.position(summary)).transpose()
 }

@@ -45,7 +45,7 @@ fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
     let mut web = state(port);
     assert_eq!(waiting(&last, &[], &web), [(Owner::Api, "own".into())]);
     let nothing = BTreeSet::new();
-    let said = said_through_api(&last, &[], &nothing, "now").map(|of| (of.name.clone(), Service::clone(of)));
+    let defined = said_through_api(&last, &[], &nothing, "now").map(|of| (of.name.clone(), Service::clone(of)));
     let defined: BTreeMap<Box<str>, Service> = defined.collect();
     let refused = Others::settle([].into_iter(), &defined, &mut web, false).unwrap_err();
     let refused = refused.to_string();

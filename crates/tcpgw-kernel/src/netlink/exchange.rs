@@ -36,7 +36,7 @@ pub trait NetlinkExchange {
     ///
     /// Fails with the first error of `each`, with [`NetlinkError::Interrupted`] when the kernel reports that its answer
     /// is inconsistent (see [`restarting`](crate::netlink::socket::restarting)), with [`NetlinkError::Refused`], and as
-    /// [`NetlinkExchange::ask`] and [`NetlinkExchange::recv`] do.
+    /// [`NetlinkExchange::send_request`] and [`NetlinkExchange::recv`] do.
     fn dump(
         &mut self,
         what: &'static str,
