@@ -395,13 +395,13 @@ fn an_apps_page_has_its_address_and_its_service() {
         bindings: Vec::new(),
         warning: None,
     };
-    let text = |resource: &ResourceView| {
+    let page_of = |resource: &ResourceView| {
         let service = &service;
         let text = ResourcePage { resource, service }.page().document().into_string();
         is_clean(&text);
         text
     };
-    let text = text(&resource);
+    let text = page_of(&resource);
     for expected in [
         "<h1>App my-app</h1>",
         "TCP_URL=tcp://gateway.example.com:2002",
@@ -413,7 +413,7 @@ fn an_apps_page_has_its_address_and_its_service() {
     }
     resource.url = None;
     resource.warning = Some(HOSTILE.into());
-    let off = text(&resource);
+    let off = page_of(&resource);
     assert!(off.contains("The add-on is off") && off.contains(ESCAPED), "{off}");
 }
 
@@ -438,8 +438,8 @@ fn the_doctors_page_has_each_finding_with_its_cure() {
             reason: HOSTILE.into(),
         }],
     };
-    let text = |diagnosis: &Diagnosis| DoctorPage { diagnosis }.page().document().into_string();
-    let text = text(&diagnosis);
+    let page_of = |diagnosis: &Diagnosis| DoctorPage { diagnosis }.page().document().into_string();
+    let text = page_of(&diagnosis);
     is_clean(&text);
     for expected in [
         "1 broken, 0 warnings, 2 notes.",
@@ -450,5 +450,5 @@ fn the_doctors_page_has_each_finding_with_its_cure() {
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    assert!(text(&Diagnosis::default()).contains("Nothing was found."));
+    assert!(page_of(&Diagnosis::default()).contains("Nothing was found."));
 }

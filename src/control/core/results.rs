@@ -57,7 +57,7 @@ impl Core {
                 );
             }
             JobResult::Forgot(Err(error)) => {
-                tracing::warn!(%error, "failed to delete handshakes that no backend answers from conntrack");
+                tracing::warn!(%error, "failed to forget handshakes that no backend answers");
             }
             JobResult::Tidied(Err(error)) => {
                 tracing::warn!(%error, "failed to remove counters of removed services and backends");

@@ -270,10 +270,10 @@ impl EventContent {
                 state,
                 reason,
             } => {
-                tracing::info!(service, app, %backend, state, reason = safe(reason.as_deref()), "the health of a backend has changed")
+                tracing::info!(service, app, %backend, state, reason = safe(reason.as_deref()), "the health of a backend has changed");
             }
             Self::NoneHealthy { service, kept } => {
-                tracing::warn!(service, app, kept, "no backend of the service is healthy")
+                tracing::warn!(service, app, kept, "no backend of the service is healthy");
             }
             Self::Draining {
                 service,
@@ -281,7 +281,7 @@ impl EventContent {
                 seconds,
             } => tracing::info!(service, app, %backend, seconds, "a backend drains: it gets no new connections"),
             Self::Back { service, backend } => {
-                tracing::info!(service, app, %backend, "a backend that drained gets new connections again")
+                tracing::info!(service, app, %backend, "a backend that drained gets new connections again");
             }
             Self::Retired {
                 service,

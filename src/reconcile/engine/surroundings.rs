@@ -38,10 +38,10 @@ impl<K: Kernel> Engine<K> {
             match forgotten {
                 Ok(deletion) => tracing::debug!(
                     deletion.deleted,
-                    "links have changed: unanswered handshakes are deleted from conntrack, so that clients are balanced anew"
+                    "links have changed: handshakes that no backend has answered are forgotten, so that clients are balanced anew"
                 ),
                 Err(error) => {
-                    tracing::debug!(%error, "failed to delete unanswered handshakes from conntrack; links have changed")
+                    tracing::debug!(%error, "failed to forget handshakes that no backend has answered, after links have changed");
                 }
             }
         }

@@ -38,7 +38,7 @@ impl<'a> Up<'a> {
         let files = Files::read(settings)?;
         if !nix::unistd::geteuid().is_root() {
             return Err(UpError::Refused(
-                "`tcpgw up` needs root, to make network namespaces: run it with sudo".into(),
+                "needs root, to make network namespaces: run it with sudo".into(),
             ));
         }
         let serves = Arc::new(AtomicBool::new(false));
