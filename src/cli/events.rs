@@ -98,7 +98,7 @@ fn in_lines(line: String, extent: Extent) -> String {
     }
 }
 
-/// Returns an event in one line: `2026-11-25 13:40:57 committed cause="api: apply" elements=8 id=5f3a-17`.
+/// Returns an event with all of its members, also those that this version does not know, in one line: `2026-11-25 13:40:57 committed cause="api: apply" elements=8 id=5f3a-17`.
 fn words(event: &EventAnswer) -> String {
     let mut line = String::new();
     if let Some(at) = event.at {
@@ -107,7 +107,7 @@ fn words(event: &EventAnswer) -> String {
     }
     line.push_str(&escape::text(&event.event));
     if event.event == "lagged" {
-        return line + &lagged(event.members.get("missed").and_then(Value::as_u64));
+        return line + &lagged(event.missed());
     }
     for (key, value) in event.members.iter().filter(|(_, value)| !value.is_null()) {
         let _ = match value {

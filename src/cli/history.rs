@@ -130,7 +130,7 @@ fn service_and_app(entry: &HistoryAnswer) -> String {
     }
 }
 
-/// Returns the fields of a service.
+/// Returns the fields of a service as they were written: a daemon of another version may know other fields than this program.
 fn members(service: &RawValue) -> Option<Map<String, Value>> {
     serde_json::from_str(service.get()).ok()
 }

@@ -27,7 +27,7 @@ pub struct EventAnswer {
     pub at: Option<f64>,
     /// Kind of the event: `committed`, `health`, ...
     pub event: String,
-    /// Further members of the event, by name.
+    /// Further members of the event, by name: those of its kind in `EventContent`, and those of later versions.
     #[serde(flatten)]
     pub members: Map<String, Value>,
 }
@@ -42,5 +42,10 @@ impl EventAnswer {
             event: "lagged".into(),
             members: members.into_iter().collect(),
         }
+    }
+
+    /// Returns the number of missing events that the note `lagged` has, if it is known.
+    pub fn missed(&self) -> Option<u64> {
+        self.members.get("missed").and_then(Value::as_u64)
     }
 }

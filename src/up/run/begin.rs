@@ -37,9 +37,7 @@ impl<'a> Up<'a> {
     ) -> Result<(Self, JoinHandle<()>), UpError> {
         let files = Files::read(settings)?;
         if !nix::unistd::geteuid().is_root() {
-            return Err(UpError::Refused(
-                "needs root, to make network namespaces: run it with sudo".into(),
-            ));
+            return Err(UpError::Refused("needs root, to make namespaces: run with sudo".into()));
         }
         let serves = Arc::new(AtomicBool::new(false));
         listen_to_signals(events.clone(), Arc::clone(&serves)).map_err(system("listen to signals"))?;
