@@ -7,6 +7,7 @@
 //! behind and [`owner`] whose something is, [`resolver`] names, [`problems`] what the daemon says of the app, and [`run`] has them all together.
 
 pub mod abandoned;
+pub mod addresses;
 pub mod container;
 pub mod control;
 pub mod egress;

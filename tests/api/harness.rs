@@ -175,7 +175,7 @@ async fn answer(mut asked: mpsc::Receiver<DaemonRequest>, told: Arc<Mutex<Told>>
             unanswered.push(ask);
             continue;
         }
-        let mut recorded = recorded.lock().expect("nobody panicked");
+        let mut recorded = told.lock().expect("nobody panicked");
         match ask {
             DaemonRequest::Snapshot(reply) => drop(reply.send(recorded.snapshot.clone())),
             DaemonRequest::Follow(after, reply) => drop(reply.send(recorded.events.follow(&after))),
@@ -254,7 +254,7 @@ fn state() -> State {
 fn kernel(told: &Mutex<Told>) -> Result<Fake, KernelError> {
     let ruleset = Desired::new(&state(), &tcpgw_core::ruleset::links::Links::default()).ruleset;
     let mut fake = Fake::holding(&ruleset, FlowMark::default())?;
-    let recorded = recorded.lock().expect("nobody panicked");
+    let recorded = told.lock().expect("nobody panicked");
     fake.flows.clone_from(&recorded.flows);
     if let Some((call, fail)) = recorded.fail {
         fake.fail_next(call, fail);
