@@ -36,9 +36,9 @@ pub(super) async fn events(
         Some(id) if !id.is_empty() => After::Event(id.into()),
         _ => After::Start,
     };
-    let ask = |after| shared.ask(shared.times.answer, move |reply| DaemonRequest::Follow(after, reply));
+    let request_events = |after| shared.request(shared.times.answer, move |reply| DaemonRequest::Follow(after, reply));
     if !follow {
-        let Followed { missed, kept, .. } = ask(after).await?;
+        let Followed { missed, kept, .. } = request_events(after).await?;
         let events = kept.iter().map(|event| &**event);
         let events: Vec<&Event> = events.filter(|event| concerns(event, service.as_deref())).collect();
         return Ok(json(&json!({"missed": missed, "events": events})));
@@ -46,7 +46,7 @@ pub(super) async fn events(
     let Ok(place) = Arc::clone(&shared.followers).try_acquire_owned() else {
         return Err(ApiError::busy(&format!("{FOLLOWERS} others follow the events already")));
     };
-    let followed = ask(after).await?;
+    let followed = request_events(after).await?;
     Ok(stream(&shared, followed, place, service, ClientKind::of(&headers)))
 }
 

@@ -4,7 +4,6 @@
 //! it: the socket's mode and group decide who may. Everything that a client can make grow is bounded, see [`limits`].
 
 pub mod answers;
-mod asking;
 mod author;
 mod body;
 pub mod client;
@@ -16,6 +15,7 @@ mod kernel_queries;
 mod lanes;
 pub mod limits;
 pub mod listener;
+mod loop_request;
 mod media_type;
 mod openapi;
 pub mod orders;

@@ -41,7 +41,7 @@ impl FromRequestParts<ApiState> for Params {
             if name == "service"
                 && let Some(app) = app(value)?
             {
-                let asked = shared.ask(shared.times.answer, |reply| DaemonRequest::ServicesOfApp(app, reply));
+                let asked = shared.request(shared.times.answer, |reply| DaemonRequest::ServicesOfApp(app, reply));
                 of_app = asked.await??;
                 if let Some(newest) = of_app.first() {
                     *value = newest.to_string();
@@ -262,7 +262,7 @@ async fn service_of_app(shared: &ApiState, text: &str) -> Result<Option<Box<str>
     let Some(app) = app(text)? else {
         return Ok(None);
     };
-    let asked = shared.ask(shared.times.answer, |reply| {
+    let asked = shared.request(shared.times.answer, |reply| {
         DaemonRequest::Resource(ResourceTarget::Any(app), reply)
     });
     Ok(Some(asked.await??.id.service().into()))

@@ -14,7 +14,7 @@ use super::limits::{
     FOLLOWERS, KERNEL_QUERIES, LARGE_BODIES, READ_ONLY_KERNEL_QUERIES, READ_ONLY_QUESTIONS, Times, WAITERS,
 };
 use super::settings::{ApiSettings, SocketScope};
-use super::{asking, body};
+use super::{body, loop_request};
 use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
 use crate::traffic::totals::TotalsSource;
@@ -64,10 +64,10 @@ impl ApiState {
     }
 
     /// Sends a request to the loop, and waits for its answer.
-    pub(super) async fn ask<T>(
+    pub(super) async fn request<T>(
         &self,
         patience: Duration,
-        ask: impl FnOnce(ReplySender<T>) -> DaemonRequest,
+        request: impl FnOnce(ReplySender<T>) -> DaemonRequest,
     ) -> Result<T, ApiError> {
         let _place = match &self.questions {
             None => None,
@@ -76,7 +76,7 @@ impl ApiState {
                 _ => return Err(ApiError::busy("others ask the daemon too much by the read-only socket")),
             },
         };
-        asking::ask(&self.requests, &self.times, patience, ask).await
+        loop_request::send(&self.requests, &self.times, patience, request).await
     }
 
     pub(super) async fn snapshot(&self) -> Result<Snapshot, ApiError> {
@@ -88,7 +88,7 @@ impl ApiState {
 
     /// Returns what of a snapshot is known at once.
     pub(super) async fn snapshot_parts(&self) -> Result<SnapshotParts, ApiError> {
-        self.ask(self.times.answer, DaemonRequest::Snapshot).await
+        self.request(self.times.answer, DaemonRequest::Snapshot).await
     }
 
     /// Reads a body of this kind, and returns it with the place of a large one.

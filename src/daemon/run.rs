@@ -171,7 +171,7 @@ impl DaemonLoop {
                 news = next_docker_news(&mut self.docker) => {
                     self.core.docker_news(news.ok_or(DaemonError::Task("follows Docker's engine"))?);
                 }
-                Some(ask) = self.requests.recv() => self.answer(ask),
+                Some(request) = self.requests.recv() => self.answer(request),
                 Some(parsed) = self.parsed.1.recv() => self.apply(parsed),
                 written = self.written.recv() => {
                     self.core.written(written.ok_or(DaemonError::Store)?, Now::read());
@@ -218,8 +218,8 @@ impl DaemonLoop {
                 self.file_news(news);
             } else if let Ok(parsed) = self.parsed.1.try_recv() {
                 self.apply(parsed);
-            } else if let Ok(ask) = self.requests.try_recv() {
-                self.answer(ask);
+            } else if let Ok(request) = self.requests.try_recv() {
+                self.answer(request);
             } else {
                 return;
             }

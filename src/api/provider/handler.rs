@@ -24,10 +24,10 @@ use crate::addon::dialect::gateway::GatewayProperties;
 use crate::addon::id::ResourceId;
 use crate::addon::sso;
 use crate::addon::{AddonRequest, Dialect, Refusal, Resource, ResourceTarget};
-use crate::api::asking;
 use crate::api::author;
 use crate::api::limits::{Times, URI};
 use crate::api::listener::{Authenticated, Site as _, client};
+use crate::api::loop_request;
 use crate::api::server::closing;
 use crate::control::request::{AddonOrder, AddonRefused, AppView, DaemonRequest, Refused};
 use crate::control::storage::Query;
@@ -233,7 +233,7 @@ impl Visit<'_> {
             return DialectAnswer::error(dialect, 503, "Unavailable", why);
         };
         let times = &self.shared.times;
-        let asked = asking::ask(&self.shared.requests, times, times.order, |reply| {
+        let asked = loop_request::send(&self.shared.requests, times, times.order, |reply| {
             DaemonRequest::Addon(order, reply)
         });
         let refused = match asked.await {
@@ -250,7 +250,7 @@ impl Visit<'_> {
 
     async fn resource(&self, target: &ResourceTarget) -> Result<Result<Arc<Resource>, Refusal>, String> {
         let times = &self.shared.times;
-        let asked = asking::ask(&self.shared.requests, times, times.answer, |reply| {
+        let asked = loop_request::send(&self.shared.requests, times, times.answer, |reply| {
             DaemonRequest::Resource(target.clone(), reply)
         });
         match asked.await.map_err(|error| error.to_string())? {
@@ -343,7 +343,7 @@ impl Visit<'_> {
         };
         (self.asks)();
         let times = self.page_times();
-        let asked = asking::ask(&self.shared.requests, &times, times.answer, |reply| {
+        let asked = loop_request::send(&self.shared.requests, &times, times.answer, |reply| {
             DaemonRequest::AppPage(id, reply)
         });
         let app = match asked.await {
@@ -394,7 +394,7 @@ impl Visit<'_> {
     async fn last_deploys(&self, app: &AppView, times: &Times) -> Option<Vec<StoredDeploy>> {
         let service = app.resource.id.service();
         let query = |reply| DaemonRequest::Query(Query::Deploys(Some(service), DEPLOYS, reply));
-        let asked = asking::ask(&self.shared.requests, times, times.answer, query);
+        let asked = loop_request::send(&self.shared.requests, times, times.answer, query);
         asked.await.ok()?.ok()
     }
 }

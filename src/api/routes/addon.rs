@@ -20,7 +20,7 @@ use crate::control::request::{AddonOrder, DaemonRequest, Peer};
 
 pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let list = shared.ask(shared.times.answer, DaemonRequest::Resources).await??;
+    let list = shared.request(shared.times.answer, DaemonRequest::Resources).await??;
     Ok(json(&list))
 }
 
@@ -30,7 +30,7 @@ pub(in crate::api) async fn one(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let asked = shared.ask(shared.times.answer, |reply| {
+    let asked = shared.request(shared.times.answer, |reply| {
         DaemonRequest::ResourceView(ResourceTarget::Any(app), reply)
     });
     Ok(json(&asked.await??))
@@ -114,7 +114,7 @@ impl ApiState {
         let order = AddonOrder::new(request, Dialect::Local, by);
         let order = order.map_err(|_| ApiError::failed("the system gave no random numbers; nothing was changed"))?;
         let outcome = self
-            .ask(self.times.order, |reply| DaemonRequest::Addon(order, reply))
+            .request(self.times.order, |reply| DaemonRequest::Addon(order, reply))
             .await??;
         let (created, changed) = match &outcome {
             AddonOutcome::Created(_) => (true, true),
@@ -128,7 +128,7 @@ impl ApiState {
                 }));
             }
         };
-        let asked = self.ask(self.times.answer, |reply| {
+        let asked = self.request(self.times.answer, |reply| {
             DaemonRequest::ResourceView(ResourceTarget::Any(app), reply)
         });
         let resource = Some(asked.await??);

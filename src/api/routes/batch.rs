@@ -65,7 +65,7 @@ pub(in crate::api) async fn change(
             .iter()
             .any(|item| matches!(item.expect, Expect::Revision(_) | Expect::Absent));
     let done = shared
-        .ask(shared.times.order, |reply| DaemonRequest::Batch(order, reply))
+        .request(shared.times.order, |reply| DaemonRequest::Batch(order, reply))
         .await?;
     let done = done.map_err(|refused| ApiError::of_order(refused, is_conditional))?;
     let services = done.services.iter().map(|(name, edited)| BatchItemAnswer {

@@ -111,7 +111,7 @@ pub(in crate::api) async fn apply(
         by,
     };
     let applied = shared
-        .ask(shared.times.order, |reply| DaemonRequest::Apply(apply, reply))
+        .request(shared.times.order, |reply| DaemonRequest::Apply(apply, reply))
         .await?;
     Ok(json(&applied?))
 }
@@ -123,7 +123,7 @@ pub(in crate::api) async fn teardown(
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
     let torn = shared
-        .ask(shared.times.order, |reply| DaemonRequest::Teardown(by, reply))
+        .request(shared.times.order, |reply| DaemonRequest::Teardown(by, reply))
         .await?;
     Ok(json(&torn?))
 }
@@ -135,7 +135,7 @@ pub(in crate::api) async fn resume(
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
     let resumed = shared
-        .ask(shared.times.order, |reply| DaemonRequest::Resume(by, reply))
+        .request(shared.times.order, |reply| DaemonRequest::Resume(by, reply))
         .await?;
     Ok(json(&resumed?))
 }

@@ -57,14 +57,14 @@ fn has_reached(deploy: &DeployAnswer, until: AwaitedPhase) -> bool {
 
 impl ApiState {
     async fn views(&self) -> Result<Vec<DeployView>, ApiError> {
-        self.ask(self.times.answer, DaemonRequest::Deploys).await
+        self.request(self.times.answer, DaemonRequest::Deploys).await
     }
 
     /// Returns a deploy. The progress is asked for first, so that a deploy that ends in between is over in the record.
     async fn deploy(&self, id: u64) -> Result<DeployAnswer, ApiError> {
         let views = self.views().await?;
         let query = |reply| DaemonRequest::Query(Query::Deploy(id, reply));
-        let record = self.ask(self.times.answer, query).await??;
+        let record = self.request(self.times.answer, query).await??;
         let record = record.ok_or_else(|| {
             let message = format!("there is no deploy {id}, or it is forgotten; `tcpgw deploys` lists them");
             ApiError::not_found(message)
@@ -84,7 +84,7 @@ impl ApiState {
 
     async fn undo(&self, order: UndoOrder) -> Result<Response, ApiError> {
         let id = self
-            .ask(self.times.order, |reply| DaemonRequest::Undo(order, reply))
+            .request(self.times.order, |reply| DaemonRequest::Undo(order, reply))
             .await??;
         Ok(json(&self.deploy(id).await?))
     }
@@ -128,7 +128,7 @@ pub(in crate::api) async fn begin(
         _ => Some(WaitRequest::new(&shared, MAX_WAIT).await?),
     };
     let id = shared
-        .ask(shared.times.order, |reply| DaemonRequest::Deploy(order, reply))
+        .request(shared.times.order, |reply| DaemonRequest::Deploy(order, reply))
         .await??;
     let deploy = match waiter {
         None => shared.deploy(id).await?,
@@ -157,7 +157,7 @@ pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params)
     let limit = params.limit()?;
     let views = shared.views().await?;
     let query = |reply| DaemonRequest::Query(Query::Deploys(service, limit, reply));
-    let records = shared.ask(shared.times.answer, query).await??;
+    let records = shared.request(shared.times.answer, query).await??;
     let deploys = records.into_iter().map(|record| DeployAnswer::new(record, &views));
     Ok(json(&DeployList {
         deploys: deploys.collect(),

@@ -28,9 +28,9 @@ pub(in crate::api) async fn history(State(shared): State<ApiState>, params: Para
         limit: params.limit()?,
     };
     let query = |reply| DaemonRequest::Query(Query::History(filter, reply));
-    let entries = shared.ask(shared.times.answer, query).await??;
+    let entries = shared.request(shared.times.answer, query).await??;
     let names: BTreeSet<Box<str>> = entries.iter().map(|entry| entry.service.as_str().into()).collect();
-    let apps = shared.ask(shared.times.answer, |reply| DaemonRequest::AppsOfServices(names, reply));
+    let apps = shared.request(shared.times.answer, |reply| DaemonRequest::AppsOfServices(names, reply));
     let apps = apps.await?;
     let entries = entries.into_iter().map(|entry| {
         let app = apps.get(entry.service.as_str()).cloned();
@@ -58,7 +58,7 @@ pub(in crate::api) async fn export(State(shared): State<ApiState>, params: Param
         Some(provider) => of == provider,
         None => !["file", "docker"].contains(&of),
     };
-    let list = shared.ask(shared.times.answer, DaemonRequest::Services).await?;
+    let list = shared.request(shared.times.answer, DaemonRequest::Services).await?;
     let chosen = list.services.iter().filter(|listed| all || is_meant(listed.provider));
     let services: Vec<Service> = chosen.map(|listed| Service::clone(&listed.service)).collect();
     let state = model::State::new(services).map_err(|problems| {

@@ -32,7 +32,7 @@ pub(in crate::api) async fn list(State(shared): State<ApiState>, params: Params)
     let mut params = params.known(&["label", "provider"])?;
     let labels = params.read("label", labels)?.unwrap_or_default();
     let provider = params.read("provider", provider)?;
-    let list = shared.ask(shared.times.answer, DaemonRequest::Services).await?;
+    let list = shared.request(shared.times.answer, DaemonRequest::Services).await?;
     let is_meant = |listed: &ListedService| {
         provider.is_none_or(|provider| listed.provider == provider) && has_labels(&listed.service, &labels)
     };
@@ -195,7 +195,7 @@ pub(in crate::api) async fn resume(
 impl ApiState {
     /// Returns the full view of one service.
     pub(super) async fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
-        let asked = self.ask(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
+        let asked = self.request(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
         asked.await?.ok_or_else(|| {
             ApiError::not_found(format!(
                 "there is no service named {name:?}; `tcpgw service ls` lists them"
@@ -221,7 +221,7 @@ impl ApiState {
         let is_conditional = matches!(order.expect, Expect::Revision(_) | Expect::Absent)
             || order.expect == Expect::Present && matches!(order.edit, ServiceEdit::Put(_));
         let edited = self
-            .ask(self.times.order, |reply| DaemonRequest::Edit(order, reply))
+            .request(self.times.order, |reply| DaemonRequest::Edit(order, reply))
             .await?;
         let edited = edited.map_err(|refused| ApiError::of_order(refused, is_conditional))?;
         let created = edited.created;
@@ -243,7 +243,7 @@ impl ApiState {
             by,
         };
         let warnings = self
-            .ask(self.times.order, |reply| DaemonRequest::Pause(order, reply))
+            .request(self.times.order, |reply| DaemonRequest::Pause(order, reply))
             .await??;
         let mut answer = ServiceAnswer::from(self.service(&name).await?);
         answer.warnings = Some(warnings);

@@ -40,7 +40,7 @@ impl WaitRequest {
             return Err(ApiError::busy(&format!("{WAITERS} others are waiting already")));
         };
         let follow = |reply| DaemonRequest::Follow(After::Now, reply);
-        let events = shared.ask(shared.times.answer, follow).await?.coming;
+        let events = shared.request(shared.times.answer, follow).await?.coming;
         Ok(Self {
             events,
             ends: shared.ends.clone(),

@@ -21,8 +21,8 @@ use self::notices::notice;
 use self::pace::{LivePace, SaidNotices};
 use super::answers::plain;
 use super::site::Web;
-use crate::api::asking;
 use crate::api::limits::Times;
+use crate::api::loop_request;
 use crate::control::events::Event;
 use crate::control::request::{After, DaemonRequest, Followed};
 
@@ -70,7 +70,7 @@ impl LivePages {
             return retry(plain(StatusCode::SERVICE_UNAVAILABLE, text));
         };
         let follow = |reply| DaemonRequest::Follow(After::Now, reply);
-        match asking::ask(&self.requests, &self.times, self.times.answer, follow).await {
+        match loop_request::send(&self.requests, &self.times, self.times.answer, follow).await {
             Ok(Followed { coming, .. }) => self.stream(coming, place, service),
             Err(error) => retry(plain(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))),
         }

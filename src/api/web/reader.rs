@@ -11,8 +11,8 @@ use axum::body::Bytes;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 
 use super::kernel_reader::KernelReader;
-use crate::api::asking;
 use crate::api::limits::Times;
+use crate::api::loop_request;
 use crate::api::settings::ApiSettings;
 use crate::control::request::{DaemonRequest, MetricsView};
 use crate::date::since_1970;
@@ -127,7 +127,7 @@ impl MetricsReader {
     /// Takes a reading, and keeps it.
     async fn read(&self) -> ReadingResult {
         let begun = Instant::now();
-        let view = asking::ask(&self.requests, &self.times, self.times.answer, DaemonRequest::Metrics).await;
+        let view = loop_request::send(&self.requests, &self.times, self.times.answer, DaemonRequest::Metrics).await;
         let view = match view {
             Ok(view) => Arc::new(view),
             Err(error) => {

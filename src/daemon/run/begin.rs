@@ -53,7 +53,7 @@ use tcpgw_kernel::route::Routes;
 use tcpgw_kernel::route::monitor as route_monitor;
 
 /// Maximum number of requests that wait for the main loop.
-const ASKS: usize = 64;
+const MOST_REQUESTS: usize = 64;
 
 /// Delay until memory is returned to the system that the start needed.
 const FIRST_TRIM: Duration = Duration::from_secs(3);
@@ -205,21 +205,21 @@ impl DaemonLoop {
             .idling(config.idle_timeout);
         let (done, outcomes) = mpsc::channel(1);
         let (watchdog, job_signs, signs) = Watchdog::new();
-        let (ask, requests) = mpsc::channel(ASKS);
-        let provider_api = ProviderTask::new(ask.clone());
+        let (sender, requests) = mpsc::channel(MOST_REQUESTS);
+        let provider_api = ProviderTask::new(sender.clone());
         let hour = SharedHour::new(Instant::now());
-        let traffic = TrafficThread::start(run_dir, namespace, (&settings).into(), ask.clone(), hour.clone());
+        let traffic = TrafficThread::start(run_dir, namespace, (&settings).into(), sender.clone(), hour.clone());
         let traffic = traffic.map_err(io("start a thread"))?;
         let kernel_thread = KernelThread::start(engine, own_links, job_signs, traffic.names(), done);
         let kernel_thread = kernel_thread.map_err(io("start a thread"))?;
         let own_file = OwnFile::new(run_dir, namespace, boot_id());
-        let web = WebTask::new(ask.clone(), own_file, traffic.source(), hour);
-        let readonly = ReadonlyTask::new(ask.clone(), traffic.source());
+        let web = WebTask::new(sender.clone(), own_file, traffic.source(), hour);
+        let readonly = ReadonlyTask::new(sender.clone(), traffic.source());
         let listener = socket.take_listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(io("listen on the socket"))?;
         let (stop, stopped) = oneshot::channel::<()>();
         let (renewed, renewals) = mpsc::channel(1);
-        let api = serve_api(listener, renewals, ask, traffic.source(), stopped);
+        let api = serve_api(listener, renewals, sender, traffic.source(), stopped);
         // The number of reports is bounded by that of probes in flight.
         let (reports, probed) = mpsc::unbounded_channel();
         let thread = Prober::start(reports)?;

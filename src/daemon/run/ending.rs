@@ -112,15 +112,15 @@ impl DaemonLoop {
                     Some(written) => self.core.written(written, Now::read()),
                     None => break,
                 },
-                Some(ask) = self.requests.recv() => self.answer(ask),
+                Some(request) = self.requests.recv() => self.answer(request),
                 Some(parsed) = self.parsed.1.recv() => self.apply(parsed),
                 () = sleep_until(wake.into()) => {}
             }
         }
         self.core.give_up(Now::read());
         self.requests.close();
-        while let Ok(ask) = self.requests.try_recv() {
-            self.answer(ask);
+        while let Ok(request) = self.requests.try_recv() {
+            self.answer(request);
         }
         if timeout(CONNECTIONS, &mut ended).await.is_err() {
             tracing::debug!("closed connections that had not ended in time");

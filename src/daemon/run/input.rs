@@ -21,10 +21,10 @@ impl DaemonLoop {
         }
     }
 
-    pub(super) fn answer(&mut self, ask: DaemonRequest) {
+    pub(super) fn answer(&mut self, request: DaemonRequest) {
         let now = Now::read();
         // The client may have disconnected.
-        match ask {
+        match request {
             DaemonRequest::Snapshot(reply) => drop(reply.send(self.core.snapshot(now))),
             DaemonRequest::Follow(after, reply) => drop(reply.send(self.core.follow(&after))),
             DaemonRequest::Teardown(by, reply) => self.core.teardown(by, reply),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::wanted::WantedAction;
-use crate::api::asking;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_PAUSE, Times};
+use crate::api::loop_request;
 use crate::control::reply::ReplySender;
 use crate::control::request::{
     BackendView, DaemonRequest, DeploySelector, EditOrder, PauseOrder, Peer, ServiceEdit, ServiceView, UndoOrder,
@@ -54,7 +54,7 @@ impl ActionOrders {
         patience: Duration,
         request: impl FnOnce(ReplySender<T>) -> DaemonRequest,
     ) -> Result<T, RefusedAction> {
-        let asked = asking::ask(&self.requests, &self.times, patience, request).await;
+        let asked = loop_request::send(&self.requests, &self.times, patience, request).await;
         asked.map_err(|error| refused(&error))
     }
 

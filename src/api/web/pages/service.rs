@@ -9,7 +9,7 @@ use axum::http::{Response, StatusCode};
 use maud::Markup;
 
 use super::{Pages, SERVICES, unavailable};
-use crate::api::asking;
+use crate::api::loop_request;
 use crate::api::web::site::Web;
 use crate::control::events::Event;
 use crate::control::reply::ReplySender;
@@ -90,7 +90,7 @@ impl Pages {
             ..HistoryFilter::default()
         };
         let sample = place.map(|place| &reading.services[place]);
-        let view = self.ask(|reply| DaemonRequest::Service(name.into(), reply));
+        let view = self.request(|reply| DaemonRequest::Service(name.into(), reply));
         let deploys = self.query(|reply| Query::Deploys(Some(name.to_owned()), DEPLOYS, reply));
         let history = self.query(|reply| Query::History(filter, reply));
         let (view, deploys, history, events, flows, last_hour) = tokio::join!(
@@ -115,20 +115,23 @@ impl Pages {
     }
 
     /// Asks the daemon's loop.
-    pub(super) async fn ask<T>(&self, request: impl FnOnce(ReplySender<T>) -> DaemonRequest) -> Result<T, String> {
-        let asked = asking::ask(&self.requests, &self.times, self.times.answer, request);
+    pub(super) async fn request<T>(&self, request: impl FnOnce(ReplySender<T>) -> DaemonRequest) -> Result<T, String> {
+        let asked = loop_request::send(&self.requests, &self.times, self.times.answer, request);
         asked.await.map_err(|error| error.to_string())
     }
 
     /// Asks the store; `None`: it does not answer.
     pub(super) async fn query<T>(&self, query: impl FnOnce(ReplySender<Result<T, QueryError>>) -> Query) -> Option<T> {
-        self.ask(|reply| DaemonRequest::Query(query(reply))).await.ok()?.ok()
+        self.request(|reply| DaemonRequest::Query(query(reply)))
+            .await
+            .ok()?
+            .ok()
     }
 
     /// Returns the last events of a service, the newest first.
     async fn events(&self, name: &str) -> Option<Vec<Arc<Event>>> {
         let followed: Followed = self
-            .ask(|reply| DaemonRequest::Follow(After::Start, reply))
+            .request(|reply| DaemonRequest::Follow(After::Start, reply))
             .await
             .ok()?;
         let events = followed.kept.into_iter().rev();

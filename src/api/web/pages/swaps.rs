@@ -23,7 +23,7 @@ impl Pages {
         };
         let Ok(id) = id.parse::<u64>() else { return nothing() };
         // The progress is asked for first, so that a deploy that ends in between is over in the record.
-        let views = match self.ask(DaemonRequest::Deploys).await {
+        let views = match self.request(DaemonRequest::Deploys).await {
             Ok(views) => views,
             Err(why) => return unavailable(&why),
         };
@@ -82,13 +82,13 @@ impl Pages {
             AddonRefused::Daemon(_) => Some("the resources are not known".to_owned()),
         };
         let app: Result<AppView, AddonRefused> = self
-            .ask(|reply| DaemonRequest::AppPage(id, reply))
+            .request(|reply| DaemonRequest::AppPage(id, reply))
             .await
             .map_err(Some)?;
         let app = app.map_err(known)?.resource.app.clone();
         let target = ResourceTarget::Any(app);
         let found = self
-            .ask(|reply| DaemonRequest::ResourceView(target, reply))
+            .request(|reply| DaemonRequest::ResourceView(target, reply))
             .await
             .map_err(Some)?;
         found.map_err(known)

@@ -1,4 +1,4 @@
-//! Questions to the daemon's loop.
+//! Requests to the daemon's loop.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
 
 /// Sends a request to the loop, and waits for its answer.
-pub(super) async fn ask<T>(
+pub(super) async fn send<T>(
     requests: &mpsc::Sender<DaemonRequest>,
     times: &Times,
     patience: Duration,
-    ask: impl FnOnce(ReplySender<T>) -> DaemonRequest,
+    request: impl FnOnce(ReplySender<T>) -> DaemonRequest,
 ) -> Result<T, ApiError> {
     let place = match timeout(times.place, requests.reserve()).await {
         Ok(Ok(place)) => place,
@@ -24,7 +24,7 @@ pub(super) async fn ask<T>(
         Err(_) => return Err(ApiError::busy("the daemon has too many questions to answer")),
     };
     let (reply, answer) = oneshot::channel();
-    place.send(ask(reply));
+    place.send(request(reply));
     match timeout(patience, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) => Err(ApiError::new(
