@@ -122,6 +122,10 @@ docker_under_load() {
     await "app has not two backends" quietly serves_by 2
 
     say "7. A container that is killed because it uses too much memory"
+    if [ "$(on_engine info --format '{{.MemoryLimit}}')" != true ]; then
+        note "left out: this machine has no control group for memory"
+        return
+    fi
     docker run --detach --name greedy --network app_default --memory 24m --label tcpgw.port="$port" --label tcpgw.service=app \
         --label tcpgw.on_empty=drop app:v4 v4 greedy
     await "app has not three backends" quietly serves_by 3
@@ -178,7 +182,7 @@ retirement() {
     done
     await "there are no sessions" quietly grep connected "$files/held-reset"
     await "there are no sessions" quietly grep connected "$files/held-drop"
-    docker stop --time 4 deaf-reset deaf-drop
+    docker stop --time 6 deaf-reset deaf-drop
     wait "${sessions[@]}"
     ended_so reset '{"reset reset": 10}'
     ended_so drop '{"drop timed out": 10}'

@@ -65,6 +65,9 @@ fn advice(error: &io::Error) -> &'static str {
             "; the daemon's user must be in the group of the socket (SupplementaryGroups= of its unit)"
         }
         io::ErrorKind::NotFound => "; does the engine run?",
+        io::ErrorKind::ConnectionRefused => {
+            "; does the engine run? A container that has its socket as a volume sees a new socket only when it is restarted"
+        }
         _ => "",
     }
 }
