@@ -35,6 +35,7 @@ main() {
     run app-2
     await "app-2 gets no connections" gets_connections app-2
     note "two containers serve; nothing was told to tcpgw"
+    await "status does not name Docker" names_docker
 
     say "3. docker stop: the container drains from the moment at which it is told"
     docker stop --time 5 app-1
@@ -107,6 +108,7 @@ told = json.loads(sys.stdin.read().splitlines()[-1])
 sys.exit(told["failed"] != 0 or sys.argv[1] in told["answers"])' "$1"
 }
 json() { on gateway "$binary" -o json "$@" || true; }
+names_docker() { tcpgw status 2>/dev/null 3>/dev/null | grep '^last change: .* from docker$' >/dev/null; }
 is_backends() { json service show app | python3 -c 'import json, sys; sys.exit(len(json.load(sys.stdin)["backends"]) != int(sys.argv[1]))' "$1"; }
 has_problem() {
     json status | python3 -c 'import json, sys

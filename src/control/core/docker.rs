@@ -13,7 +13,7 @@ use tcpgw_core::container::ContainerBackend;
 use tcpgw_core::model::{Edits, Endpoint, Service, State};
 
 /// Cause of changes, for events.
-pub(super) const CAUSE: &str = "Docker's containers";
+const CAUSE: &str = "Docker's containers";
 
 /// The services of Docker's containers.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub(super) struct DockerServices {
     backends: BTreeMap<Endpoint, ContainerBackend>,
     /// Whether the snapshot has not been decided about.
     is_due: bool,
+    /// Whether containers asked for the last change of the desired state, and not the state file or the API.
+    pub(super) has_changed_last: bool,
 }
 
 impl DockerServices {
@@ -122,6 +124,7 @@ impl Core {
         }
         if !edits.is_empty() {
             self.addresses_changed(now);
+            self.docker.has_changed_last = true;
             self.wanted_instead(CAUSE, &edits, now);
             // Only reasons of others can have changed by these.
             self.docker.is_due = !is_decided;

@@ -94,6 +94,7 @@ impl Core {
             self.decide(&edits, obstacles);
             self.addresses_changed(now);
         }
+        self.docker.has_changed_last &= edits.is_empty();
         self.wanted_instead(&origin, &edits, now);
         true
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::deploys::DeployProgress;
 use super::pending::PendingReply;
-use super::{Core, DaemonPhase, GRACE, Now, docker};
+use super::{Core, DaemonPhase, GRACE, Now};
 use crate::control::events::EventContent;
 use crate::control::job::Job;
 use crate::control::membership::{BackendVerdict, MembershipChange, Note, Probing};
@@ -258,13 +258,9 @@ impl Core {
         }
     }
 
-    /// Records that the kernel was changed now, for this cause.
-    pub(super) fn changed(&mut self, cause: &str, now: Now) {
-        let provider = (cause == docker::CAUSE).then(|| Owner::Docker.name().into());
-        self.applied = Some(ApplyNote {
-            provider,
-            ..self.change_now(now)
-        });
+    /// Records that the kernel was changed now.
+    pub(super) fn changed(&mut self, now: Now) {
+        self.applied = Some(self.change_now(now));
         self.due.record(now.instant);
     }
 
@@ -292,7 +288,7 @@ impl Core {
             origin: origin.map_or_else(|| self.origin.clone(), |path| path.to_string_lossy().into_owned()),
             known: now.boot,
             store: Some(self.store_revision()),
-            provider: None,
+            provider: self.docker.has_changed_last.then(|| Owner::Docker.name().into()),
         }
     }
 

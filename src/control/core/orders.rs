@@ -365,6 +365,7 @@ impl Core {
             }
         }
         if !edits.is_empty() {
+            self.docker.has_changed_last = false;
             self.wanted_instead(&cause, &edits, now);
         }
         if self.phase == DaemonPhase::TornDown {

@@ -125,7 +125,7 @@ impl Core {
             tracing::warn!("the table was replaced: {why}");
         }
         if report.transactions > 0 {
-            self.changed(&out.cause, now);
+            self.changed(now);
         }
         let what = EventContent::Committed {
             cause: out.cause,

@@ -252,6 +252,7 @@ impl Core {
         let former = former.wanted;
         let origin = recorded.and_then(|recorded| recorded.applied.as_ref());
         self.applied = origin.cloned();
+        self.docker.has_changed_last = origin.is_some_and(|applied| applied.provider.is_some());
         let origin = origin_of_file(origin, &last, &self.boot);
         (self.last.refused, self.last.revision) = (last.refused, last.revision);
         let in_kernel = words(&adopted);
