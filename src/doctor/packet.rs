@@ -6,7 +6,7 @@ use super::mark_bits::MarkBits;
 use super::spans::LINUX_PORTS;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Load, RuleField, ct_state};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallHook, Load, RuleField, ct_state};
 
 const TCP: u8 = 6;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
@@ -17,6 +17,11 @@ const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 /// Bit of a translated destination in the status of conntrack (`IPS_DST_NAT`).
 const STATUS_DNAT: u32 = 32;
+
+/// Length of the name of an interface with the zero at its end (`IFNAMSIZ`).
+const NAME_LENGTH: usize = 16;
+/// Priority at which answers of backends get the public address, and other sources are translated (`NF_IP_PRI_NAT_SRC`).
+pub(super) const SRCNAT: i32 = 100;
 
 /// An interface that a packet passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +47,8 @@ pub(super) struct Packet {
     pub(super) reply: bool,
     /// Place in its connection.
     pub(super) stage: PacketStage,
-    /// Whether conntrack has seen it.
-    pub(super) tracked: bool,
+    /// Chain that sees it.
+    pub(super) seen_by: FirewallBase,
     /// Mark of its flow, if the rules of tcpgw have already marked and translated it.
     pub(super) ours: Option<FlowMark>,
     /// Mark of the packet (`meta mark`).
@@ -145,7 +150,7 @@ impl Packet {
 
     /// Returns the bits of `ct state`, with that of iptables.
     pub(super) fn state(&self) -> u32 {
-        if !self.tracked {
+        if !self.seen_by.is_tracked() {
             // A packet without an entry is INVALID (`nft_ct_get_eval`).
             return ct_state::INVALID;
         }
@@ -177,16 +182,62 @@ impl Packet {
 
     /// Returns whether the packet has no such field, so that no rule that asks for it matches, whatever it compares with.
     pub(super) fn lacks(&self, field: RuleField) -> bool {
-        self.neighbour.is_some()
-            && self.family == Family::V4
-            && matches!(
-                field,
-                RuleField::Protocol
-                    | RuleField::SourcePort
-                    | RuleField::DestPort
-                    | RuleField::TcpFlags
-                    | RuleField::IcmpType
-            )
+        let is_arp = self.neighbour.is_some() && self.family == Family::V4;
+        match field {
+            RuleField::Protocol
+            | RuleField::SourcePort
+            | RuleField::DestPort
+            | RuleField::TcpFlags
+            | RuleField::IcmpType => is_arp,
+            // They are properties of a flow (`nft_ct_get_eval`).
+            RuleField::CtMark | RuleField::CtStatus | RuleField::CtDirection => !self.seen_by.is_tracked(),
+            RuleField::InType => self.seen_by.hook == FirewallHook::Output,
+            _ => false,
+        }
+    }
+
+    /// Returns whether it has a frame: packets of the gateway itself get theirs when they leave.
+    const fn has_frame(&self) -> bool {
+        self.input.is_some() || matches!(self.seen_by.hook, FirewallHook::Egress)
+    }
+
+    /// Returns the number and the name of the interface by which it came in: 0 and none where it leaves or is the gateway's own.
+    fn entrance(&self) -> (FieldValue, FieldValue) {
+        if matches!(self.seen_by.hook, FirewallHook::Output | FirewallHook::Egress) {
+            return (FieldValue::Is(vec![0; 4]), FieldValue::Is(vec![0; NAME_LENGTH]));
+        }
+        (index(self.input.as_ref()), name(self.input.as_ref()))
+    }
+
+    /// Returns the hardware type of the interface by which it came in, and at egress of the one by which it leaves, as the kernel does.
+    fn entrance_type(&self) -> FieldValue {
+        match self.seen_by.hook {
+            FirewallHook::Egress => hardware(self.output.as_ref()),
+            _ => hardware(self.input.as_ref()),
+        }
+    }
+
+    /// Returns whether its source is a client or a backend, and not the gateway.
+    fn is_from_elsewhere(&self) -> bool {
+        match self.seen_by.hook {
+            FirewallHook::Ingress | FirewallHook::Prerouting | FirewallHook::Input | FirewallHook::Forward => true,
+            // Before the source is translated.
+            FirewallHook::Postrouting => self.seen_by.priority < SRCNAT,
+            _ => false,
+        }
+    }
+
+    /// Returns a property of the route to its source, which clients and backends have, by the interface that it came in by.
+    fn of_source_route(&self, field: RuleField) -> FieldValue {
+        let native = |number: u32| FieldValue::Is(number.to_ne_bytes().to_vec());
+        match field {
+            _ if !self.is_from_elsewhere() => FieldValue::Unknown,
+            RuleField::SourceType => native(RTN_UNICAST),
+            RuleField::HasSourceRoute => native(1),
+            RuleField::SourceRouteIndex => index(self.input.as_ref()),
+            RuleField::SourceRouteName => name(self.input.as_ref()),
+            _ => FieldValue::Differs,
+        }
     }
 
     /// Returns whether the packet is seen at a link below its interface.
@@ -210,11 +261,11 @@ impl Packet {
             RuleField::EtherType | RuleField::FrameType if is_arp => FieldValue::Is(ETHERTYPE_ARP.to_vec()),
             RuleField::EtherType | RuleField::FrameType => FieldValue::Is(ETHERTYPE_IPV6.to_vec()),
             RuleField::Protocol if !is_arp => FieldValue::Is(vec![ICMPV6]),
-            RuleField::InName => name(self.input.as_ref()),
+            RuleField::InName => self.entrance().1,
             RuleField::OutName => name(self.output.as_ref()),
-            RuleField::InIndex => index(self.input.as_ref()),
+            RuleField::InIndex => self.entrance().0,
             RuleField::OutIndex => index(self.output.as_ref()),
-            RuleField::InType => hardware(self.input.as_ref()),
+            RuleField::InType => self.entrance_type(),
             RuleField::OutType => hardware(self.output.as_ref()),
             RuleField::IcmpType if !is_arp => FieldValue::Is(vec![match message {
                 NeighbourMessage::Request => 135,
@@ -232,8 +283,20 @@ impl Packet {
             RuleField::Source6 if !is_arp => address_bytes(source),
             RuleField::Dest6 if !is_arp => address_bytes(dest),
             // conntrack does not track neighbour discovery (`nf_conntrack_icmpv6_error`).
-            RuleField::CtState if !is_arp && self.tracked => FieldValue::Is(ct_state::UNTRACKED.to_ne_bytes().to_vec()),
-            RuleField::Sender => FieldValue::Differs,
+            RuleField::CtState => {
+                let is_untracked = !is_arp && self.seen_by.is_tracked();
+                let state = if is_untracked {
+                    ct_state::UNTRACKED
+                } else {
+                    ct_state::INVALID
+                };
+                FieldValue::Is(state.to_ne_bytes().to_vec())
+            }
+            RuleField::Sender
+            | RuleField::SourceType
+            | RuleField::HasSourceRoute
+            | RuleField::SourceRouteIndex
+            | RuleField::SourceRouteName => FieldValue::Differs,
             _ => FieldValue::Unknown,
         }
     }
@@ -248,18 +311,17 @@ impl Packet {
                 Family::V4 => NFPROTO_IPV4,
                 Family::V6 => NFPROTO_IPV6,
             }]),
-            // Packets of the gateway itself have no frame yet.
-            RuleField::FrameType if self.is_below() || self.input.is_none() => FieldValue::Unknown,
+            RuleField::FrameType if self.is_below() || !self.has_frame() => FieldValue::Unknown,
             RuleField::EtherType | RuleField::FrameType => FieldValue::Is(match self.family {
                 Family::V4 => ETHERTYPE_IPV4.to_vec(),
                 Family::V6 => ETHERTYPE_IPV6.to_vec(),
             }),
             RuleField::Protocol => FieldValue::Is(vec![TCP]),
-            RuleField::InName => name(self.input.as_ref()),
+            RuleField::InName => self.entrance().1,
             RuleField::OutName => name(self.output.as_ref()),
-            RuleField::InIndex => index(self.input.as_ref()),
+            RuleField::InIndex => self.entrance().0,
             RuleField::OutIndex => index(self.output.as_ref()),
-            RuleField::InType => hardware(self.input.as_ref()),
+            RuleField::InType => self.entrance_type(),
             RuleField::OutType => hardware(self.output.as_ref()),
             RuleField::Source4 | RuleField::Source6 => self.address(self.reply),
             RuleField::Dest4 | RuleField::Dest6 => self.address(!self.reply),
@@ -290,7 +352,11 @@ impl Packet {
             },
             RuleField::TcpFlags => FieldValue::Is(vec![self.tcp_flags()]),
             RuleField::Mark => self.mark.of(mask.map(number)).map_or(FieldValue::Differs, native),
-            RuleField::Sender => FieldValue::Differs,
+            RuleField::SourceType
+            | RuleField::HasSourceRoute
+            | RuleField::SourceRouteIndex
+            | RuleField::SourceRouteName
+            | RuleField::Sender => self.of_source_route(field),
             RuleField::IcmpType
             | RuleField::ArpOperation
             | RuleField::ArpFormat(_)
@@ -333,12 +399,11 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 fn name(interface: Option<&Interface>) -> FieldValue {
-    const LENGTH: usize = 16;
     interface
         .filter(|of| !of.below)
         .map_or(FieldValue::Unknown, |interface| {
             let mut bytes = interface.name.as_bytes().to_vec();
-            bytes.resize(LENGTH, 0);
+            bytes.resize(NAME_LENGTH, 0);
             FieldValue::Is(bytes)
         })
 }

@@ -99,6 +99,11 @@ fn firewalls_that_hide_the_gateway_from_its_neighbours_are_errors() {
         (
             0,
             "netdev",
+            "type filter hook egress device \"ext\" priority 0; ether type arp drop;",
+        ),
+        (
+            0,
+            "netdev",
             "type filter hook ingress device \"ext\" priority 0; policy drop; ether type { ip, ip6 } accept;",
         ),
     ] {
@@ -159,6 +164,51 @@ fn a_firewall_of_an_interface_that_forgot_neighbours_is_told_of_both_families() 
         assert!(wait_until(PATIENCE, || reaches(&net, family, PATIENCE)));
     }
     assert!(doctor(&net).bad().is_empty());
+}
+
+/// Whom a limit or a list of link-layer addresses spares is not known; a rule about one host is meant.
+#[test]
+fn rules_that_may_drop_arp_are_warnings() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let ingress = "type filter hook ingress device \"ext\" priority 0;";
+    for (table, rule, is_told) in [
+        (
+            "netdev",
+            format!("{ingress} meta protocol arp limit rate over 1/minute burst 1 packets drop;"),
+            true,
+        ),
+        (
+            "netdev",
+            format!("{ingress} ether saddr != 02:00:00:00:00:01 ether type arp drop;"),
+            true,
+        ),
+        (
+            "netdev",
+            format!("{ingress} ether saddr 02:00:00:00:00:01 ether type arp drop;"),
+            false,
+        ),
+        (
+            "arp",
+            "type filter hook input priority 0; arp saddr ether != 02:00:00:00:00:01 drop;".into(),
+            true,
+        ),
+        (
+            "arp",
+            "type filter hook input priority 0; arp saddr ether 02:00:00:00:00:01 drop;".into(),
+            false,
+        ),
+    ] {
+        net.nft("gateway", &format!("table {table} fw {{ chain f {{ {rule} }}; }}"));
+        let said = doctor(&net);
+        let severities: Vec<_> = said.findings(DROPPED).iter().map(|of| of["severity"].clone()).collect();
+        let expected: Vec<_> = is_told
+            .then(|| "warning".into())
+            .into_iter()
+            .collect::<Vec<serde_json::Value>>();
+        assert_eq!(severities, expected, "{rule}: {:#}", said.json);
+        net.sh("gateway", &format!("nft delete table {table} fw")).ok();
+    }
 }
 
 /// Ingress of the family inet sees no ARP, and ARP rules about other hosts are meant.

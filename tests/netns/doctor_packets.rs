@@ -67,6 +67,8 @@ fn rules_about_flags_and_marks_are_judged() {
         "tcp flags & (fin|syn) == (fin|syn) drop",
         "tcp flags & (fin|syn|rst|ack) != syn ct state new drop",
         "meta mark 0x77 drop",
+        "ip saddr 192.0.2.77 ip daddr 10.2.0.11 drop",
+        "tcp sport 3000 tcp dport 3000 drop",
     ];
     net.sh("gateway", &chain("forward priority 0", &harmless.join("; ")))
         .ok();
@@ -94,6 +96,82 @@ fn drops_are_found_on_a_gateway_without_a_default_route() {
     let docker = "iptables-nft -A FORWARD -i docker0 -j ACCEPT; iptables-nft -A FORWARD -m conntrack --ctstate \
                   ESTABLISHED,RELATED -j ACCEPT; iptables-nft -P FORWARD DROP";
     breaks_and_heals(&net, 0, DROPPED, docker);
+}
+
+/// Before conntrack sees a packet, it is invalid, and has no flow that rules could ask for.
+#[test]
+fn rules_before_conntrack_are_judged_as_such() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for rule in [
+        "ct state invalid drop",
+        "iifname \"ext\" ct state vmap { new : accept, invalid : drop }",
+    ] {
+        // Neighbour discovery is invalid there, too: that is a matter of its own.
+        let rule = format!("meta l4proto tcp {rule}");
+        breaks_and_heals(&net, 0, DROPPED, &chain("prerouting priority -310", &rule));
+        net.sh("gateway", "nft delete table inet mine").ok();
+    }
+    let legacy =
+        format!("iptables-legacy -t raw -A PREROUTING -p tcp --dport {PORT} -m conntrack --ctstate INVALID -j DROP");
+    breaks_and_heals(&net, 0, DROPPED, &legacy);
+    net.sh("gateway", "iptables-legacy -t raw -F").ok();
+    // Nothing is new there, has a direction, a mark or a translation; and what leaves has come in by no interface.
+    let harmless = [
+        "ct state new drop",
+        "ct direction original drop",
+        "ct status dnat drop",
+        "ct mark 0 drop",
+        "ct mark != 0x77 drop",
+        "ct state established tcp dport set 8999",
+    ];
+    net.sh("gateway", &chain("prerouting priority -310", &harmless.join("; ")))
+        .ok();
+    let egress = "nft 'table netdev mine { chain c { type filter hook egress device \"ext\" priority 0; iifname \"br0\" drop; }; }'";
+    net.sh("gateway", egress).ok();
+    for family in [0, 1] {
+        passes(&net, family);
+    }
+    let said = doctor(&net);
+    assert!(said.bad().is_empty(), "{:#}", said.json);
+}
+
+/// All clients have a route, and its type is that of a host.
+#[test]
+fn rules_about_the_route_to_the_client_are_judged() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for rule in [
+        "fib saddr type unicast",
+        "fib saddr oif exists",
+        "fib saddr oif \"ext\"",
+        "fib saddr oifname \"ext\"",
+    ] {
+        let provoke = chain("prerouting priority -150", &format!("{rule} tcp dport {PORT} drop"));
+        breaks_and_heals(&net, 0, DROPPED, &provoke);
+        net.sh("gateway", "nft delete table inet mine").ok();
+    }
+    let legacy = "iptables-legacy -A FORWARD -i ext -m addrtype --src-type UNICAST -j DROP";
+    breaks_and_heals(&net, 0, DROPPED, legacy);
+    net.sh("gateway", "iptables-legacy -F FORWARD").ok();
+    let harmless = [
+        "fib saddr type { local, broadcast, multicast, unreachable } drop",
+        "fib saddr oif missing drop",
+        "fib saddr . iif oif missing drop",
+        "fib saddr oif \"lo\" drop",
+    ];
+    net.sh("gateway", &chain("prerouting priority 0", &harmless.join("; ")))
+        .ok();
+    net.sh(
+        "gateway",
+        "iptables-nft -A FORWARD -m addrtype --src-type LOCAL,BROADCAST -j DROP",
+    )
+    .ok();
+    for family in [0, 1] {
+        passes(&net, family);
+    }
+    let said = doctor(&net);
+    assert!(said.bad().is_empty(), "{:#}", said.json);
 }
 
 /// Used up hop limits are found: with a hop limit of 1 the gateway forwards no request, and the next router forwards no answer.

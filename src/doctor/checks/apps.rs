@@ -70,7 +70,7 @@ fn judge(
     (chains, chain, base): (&[FirewallChain], &FirewallChain, FirewallBase),
     diagnosis: &mut Diagnosis,
 ) {
-    let fates = apps.iter().map(|app| (app, fate(facts, app, chains, chain)));
+    let fates = apps.iter().map(|app| (app, fate(facts, app, (chains, chain, base))));
     let stopped: Vec<(&AppLinks, RulePlace, bool)> = fates
         .filter_map(|(app, fate)| match fate {
             PacketVerdict::Ends(place) => Some((app, place, true)),
@@ -116,7 +116,11 @@ fn judge(
 }
 
 /// Returns the verdict on the first packet of a connection to the outside, and on its answer.
-fn fate(facts: &CheapFacts, app: &AppLinks, chains: &[FirewallChain], chain: &FirewallChain) -> PacketVerdict {
+fn fate(
+    facts: &CheapFacts,
+    app: &AppLinks,
+    (chains, chain, base): (&[FirewallChain], &FirewallChain, FirewallBase),
+) -> PacketVerdict {
     let mut all = PacketVerdict::Passes;
     let outside = outside(facts, Family::V4);
     for outside in outside.into_iter().filter(|link| !app_link::is_of_app(&link.name)) {
@@ -134,7 +138,7 @@ fn fate(facts: &CheapFacts, app: &AppLinks, chains: &[FirewallChain], chain: &Fi
                 port: None,
                 reply,
                 stage: PacketStage::Handshake,
-                tracked: true,
+                seen_by: base,
                 ours: None,
                 mark: packet_mark(facts),
                 client: None,

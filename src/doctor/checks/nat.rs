@@ -68,7 +68,7 @@ fn judge_own_connections(
     let named: BTreeSet<u16> = named.into_iter().take(MOST_PORTS).collect();
     let meant = services.iter().filter(|service| named.contains(&service.port));
     let taken = meant.filter(|service| {
-        let packets = packets(facts, chain, service).into_iter();
+        let packets = packets(facts, (chain, base), service).into_iter();
         packets
             .map(|packet| Packet { input: None, ..packet })
             .any(|packet| is_translated(&packet))
@@ -148,7 +148,7 @@ fn judge(
         .iter()
         .filter(|service| named.iter().take(MOST_PORTS).any(|port| *port == service.port))
     {
-        for packet in packets(facts, chain, service) {
+        for packet in packets(facts, (chain, base), service) {
             let (_, done) = walk(chains, chain, &packet);
             for done in done.iter().filter(|done| done.effect == RuleEffect::Dnat) {
                 taken.insert(service.port);
@@ -230,7 +230,7 @@ fn is_later(facts: &CheapFacts, chain: &FirewallChain) -> Option<bool> {
     is_older.map(|is_older| !is_older).or_else(of_later_table)
 }
 
-fn packets(facts: &CheapFacts, chain: &FirewallChain, service: &ServiceSummary) -> Vec<Packet> {
+fn packets(facts: &CheapFacts, (chain, base): (&FirewallChain, FirewallBase), service: &ServiceSummary) -> Vec<Packet> {
     let targets: Vec<(Family, Option<IpAddr>)> = if service.addresses.is_empty() {
         Family::BOTH.map(|family| (family, None)).to_vec()
     } else {
@@ -258,7 +258,7 @@ fn packets(facts: &CheapFacts, chain: &FirewallChain, service: &ServiceSummary) 
                 port: Some(service.port),
                 reply: false,
                 stage: PacketStage::Handshake,
-                tracked: true,
+                seen_by: base,
                 ours: None,
                 mark,
                 client: None,

@@ -17,7 +17,8 @@ use super::text::some;
 use ends::{AddressUse, LinkAddresses};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{
-    FirewallBase, FirewallChain, FirewallHook, Load, Rule, RuleEffect, RuleField, RuleVerdict, TableFamily, Test,
+    FirewallBase, FirewallChain, FirewallHook, Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, TableFamily,
+    Test,
 };
 
 mod ends;
@@ -159,7 +160,7 @@ fn walk_message(
         port: None,
         reply: false,
         stage: PacketStage::Handshake,
-        tracked: !context.base.hook.is_of_interfaces(),
+        seen_by: context.base,
         ours: None,
         mark,
         client: None,
@@ -279,17 +280,40 @@ const fn comes_in(base: FirewallBase) -> Option<bool> {
     }
 }
 
-/// Returns whether the rule that may drop a message is about messages of neighbours. Others, such as a list of addresses,
-/// are meant for some hosts.
+/// Returns whether the rule that may drop a message is about messages of neighbours: it asks for their types, or for ARP and not for
+/// one host. Others, such as a list of addresses, are meant for some hosts.
 fn is_about(context: &ChainContext<'_>, place: &RulePlace) -> bool {
     let of_table = |chain: &&FirewallChain| chain.table == context.chain.table && chain.name == place.chain;
     let chain = context.chains.iter().find(of_table);
     let rule = place.rule.and_then(|number| chain?.rules.get(number.checked_sub(1)?));
     rule.is_some_and(|rule| {
-        tests(rule, |field| {
+        let is_typed = tests(rule, |field| {
             matches!(field, RuleField::IcmpType | RuleField::ArpOperation)
-        })
+        });
+        is_typed || is_of_arp(context, rule) && !rule.tests.iter().any(is_of_one_host)
     })
+}
+
+/// Returns whether a rule is about packets of ARP only.
+fn is_of_arp(context: &ChainContext<'_>, rule: &Rule) -> bool {
+    let asks = |field| matches!(field, RuleField::EtherType | RuleField::FrameType);
+    context.family == Family::V4 && (context.chain.table.family == TableFamily::Arp || tests(rule, asks))
+}
+
+/// Returns whether a condition holds for a value, or a list of some, that is not known here, such as a link-layer address.
+fn is_of_one_host(test: &Test) -> bool {
+    let is_unknown = |load: &Load| load.field == RuleField::Other;
+    match test {
+        Test::Compare {
+            load,
+            relation: Relation::Equal,
+            ..
+        } => is_unknown(load),
+        Test::In {
+            key, negated: false, ..
+        } => key.iter().any(is_unknown),
+        _ => false,
+    }
 }
 
 const fn is_address(field: RuleField) -> bool {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::facts::{CheapFacts, ServedClient};
 use super::super::judge::{ChainEffect, PacketVerdict, walk};
 use super::super::mark_bits::MarkBits;
-use super::super::packet::{Interface, Packet, PacketClient, PacketStage};
+use super::super::packet::{Interface, Packet, PacketClient, PacketStage, SRCNAT};
 use super::chain::is_probes;
 use super::forwarding::is_link_local;
 use super::marked::mark_before;
@@ -19,8 +19,6 @@ use tcpgw_kernel::route::links::LinkDetails;
 const MOST_LEVELS: usize = 4;
 /// Priority of tcpgw's translation.
 pub(super) const DSTNAT: i32 = -100;
-/// Priority at which answers of backends get the public address.
-pub(super) const SRCNAT: i32 = 100;
 
 /// A backend of a service.
 pub(super) struct BackendSample<'a> {
@@ -407,13 +405,13 @@ pub(super) fn packet(
         base.hook,
         FirewallHook::Prerouting | FirewallHook::Input | FirewallHook::Ingress
     );
-    let tracked = base.hook != FirewallHook::Ingress;
+    let tracked = base.is_tracked();
     let is_ours = tracked
         && !is_probes(base)
         && (translated || matches!(base.hook, FirewallHook::Egress | FirewallHook::Postrouting));
     Packet {
         family,
-        input: input.filter(|_| base.hook != FirewallHook::Output),
+        input: input.filter(|_| !matches!(base.hook, FirewallHook::Output | FirewallHook::Egress)),
         output: output.filter(|_| leaves),
         server: sample.filter(|_| translated).map(|sample| sample.backend.ip()),
         port: sample.map(|sample| {
@@ -429,7 +427,7 @@ pub(super) fn packet(
             (true, false) => PacketStage::Later,
             (true, true) => PacketStage::Data,
         },
-        tracked,
+        seen_by: base,
         ours: is_ours.then_some(facts.mark),
         mark,
         client: None,

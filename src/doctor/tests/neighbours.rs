@@ -180,8 +180,22 @@ fn a_table_that_drops_arp_is_an_error() {
         "packets-dropped",
         FindingSeverity::Warning,
     );
-    let other = vec![rule(vec![Test::Unknown("an address".into())], RuleVerdict::Drop)];
-    assert_eq!(arp(FirewallHook::Input, other, false), []);
+    // One link-layer address is meant; all but one may be a fault.
+    let drops = |test| vec![rule(vec![test], RuleVerdict::Drop)];
+    let hardware = |relation| Test::Compare {
+        load: Load {
+            field: RuleField::Other,
+            len: 6,
+        },
+        mask: None,
+        relation,
+        value: vec![2, 0, 0, 0, 0, 1],
+    };
+    assert_eq!(arp(FirewallHook::Input, drops(hardware(Relation::Equal)), false), []);
+    for test in [hardware(Relation::Differs), Test::Unknown("a limit".into())] {
+        let found = arp(FirewallHook::Input, drops(test), false);
+        only(&found, "packets-dropped", FindingSeverity::Warning);
+    }
     assert_eq!(arp(FirewallHook::Other, Vec::new(), true), []);
 }
 

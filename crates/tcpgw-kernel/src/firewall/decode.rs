@@ -6,7 +6,7 @@ mod writes;
 
 use std::collections::BTreeMap;
 
-use super::field::{arp_field, ct_field, meta_field, payload_field};
+use super::field::{arp_field, ct_field, fields_within, meta_field, payload_field, route_field};
 use super::mark::MarkWrite;
 use super::parts::{ExpressionData, read_verdict};
 use super::rewrite::RegisterByte;
@@ -158,16 +158,7 @@ impl RuleDecoder<'_> {
             // They count, or set a timeout, a header field.
             "counter" | "log" | "last" | "masq" | "dup" | "objref" | "meta" | "ct" | "payload" => {}
             "fib" => {
-                const SADDR: u32 = 1;
-                const DADDR: u32 = 2;
-                const ADDRTYPE: u32 = 3;
-                let flags = parts.number(3)?;
-                let field = match parts.number(2)? {
-                    _ if flags & SADDR != 0 => RuleField::Sender,
-                    ADDRTYPE if flags == DADDR => RuleField::DestType,
-                    _ => RuleField::Other,
-                };
-                self.hold(parts.number(1)?, (field, 4));
+                self.hold(parts.number(1)?, route_field(parts.number(2)?, parts.number(3)?));
             }
             "bitwise" => self.bitwise(&parts)?,
             "cmp" => self.compare(&parts)?,
@@ -252,11 +243,7 @@ impl RuleDecoder<'_> {
     fn payload(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
         let len = usize::try_from(parts.number(4)?).unwrap_or(0);
         let (base, offset) = (parts.number(2)?, parts.number(3)?);
-        let field = if self.is_arp() {
-            arp_field(base, offset, len)
-        } else {
-            payload_field(self.is_ipv6(), base, offset, len)
-        };
+        let field = self.field_at(base, offset, len);
         self.hold(parts.number(1)?, (field, len));
         let places = (offset..).take(len.min(MOST_VALUE));
         let bytes = places.map(|at| RegisterByte::OfPacket {
@@ -266,6 +253,38 @@ impl RuleDecoder<'_> {
         });
         self.bytes.insert(slot(parts.number(1)?), bytes.collect());
         Ok(())
+    }
+
+    fn field_at(&self, base: u32, offset: u32, len: usize) -> RuleField {
+        if self.is_arp() {
+            arp_field(base, offset, len)
+        } else {
+            payload_field(self.is_ipv6(), base, offset, len)
+        }
+    }
+
+    /// Returns the fields in which a register holds adjacent bytes of the packet; none where it holds something else.
+    fn adjacent_fields(&self, register: u32) -> Vec<(RuleField, usize)> {
+        let bytes = self.bytes.get(&slot(register)).map_or(&[][..], Vec::as_slice);
+        let Some(RegisterByte::OfPacket {
+            place: (base, offset), ..
+        }) = bytes.first().copied()
+        else {
+            return Vec::new();
+        };
+        let are_whole = bytes.iter().zip(offset..).all(|(byte, at)| {
+            *byte
+                == RegisterByte::OfPacket {
+                    place: (base, at),
+                    kept: 0xff,
+                    flipped: 0,
+                }
+        });
+        if are_whole {
+            fields_within(offset, bytes.len(), |at, len| self.field_at(base, at, len))
+        } else {
+            Vec::new()
+        }
     }
 
     /// Returns whether the rule is about IPv6. In tables of both families a rule tests the family first.

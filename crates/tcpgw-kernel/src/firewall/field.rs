@@ -23,6 +23,26 @@ pub(super) fn meta_field(key: u32) -> (RuleField, usize) {
     }
 }
 
+/// Decodes a result of a route lookup (`NFTA_FIB_RESULT`) with its flags (`NFTA_FIB_FLAGS`).
+pub(super) fn route_field(result: u32, flags: u32) -> (RuleField, usize) {
+    const INDEX: u32 = 1;
+    const NAME: u32 = 2;
+    const TYPE: u32 = 3;
+    const SOURCE: u32 = 1;
+    const DEST: u32 = 2;
+    const PRESENT: u32 = 32;
+    const SOURCE_PRESENT: u32 = SOURCE | PRESENT;
+    match (result, flags) {
+        (TYPE, SOURCE) => (RuleField::SourceType, 4),
+        (TYPE, DEST) => (RuleField::DestType, 4),
+        (INDEX | NAME, SOURCE_PRESENT) => (RuleField::HasSourceRoute, 4),
+        (INDEX, SOURCE) => (RuleField::SourceRouteIndex, 4),
+        (NAME, SOURCE) => (RuleField::SourceRouteName, 16),
+        _ if flags & SOURCE != 0 => (RuleField::Sender, 4),
+        _ => (RuleField::Other, 4),
+    }
+}
+
 pub(super) fn ct_field(key: u32) -> (RuleField, usize) {
     match key {
         0 => (RuleField::CtState, 4),
@@ -67,4 +87,30 @@ pub(super) fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> R
         (TRANSPORT, 13) if len == 1 => RuleField::TcpFlags,
         _ => RuleField::Other,
     }
+}
+
+/// Divides bytes of a packet from an offset on into fields, since nft loads adjacent ones together: `ip saddr` and `ip daddr` of a rule
+/// are one load. `field_at` returns the field of an offset and a length.
+pub(super) fn fields_within(
+    offset: u32,
+    len: usize,
+    field_at: impl Fn(u32, usize) -> RuleField,
+) -> Vec<(RuleField, usize)> {
+    /// Lengths of fields, the longest first.
+    const LENGTHS: [usize; 4] = [16, 4, 2, 1];
+    let mut fields: Vec<(RuleField, usize)> = Vec::new();
+    let mut done = 0;
+    while done < len {
+        let at = u32::try_from(done).map_or(u32::MAX, |done| offset.saturating_add(done));
+        let fits = LENGTHS.into_iter().filter(|length| *length <= len - done);
+        let known = fits.map(|length| (field_at(at, length), length));
+        let known = known.into_iter().find(|(field, _)| *field != RuleField::Other);
+        let (field, length) = known.unwrap_or((RuleField::Other, 1));
+        match fields.last_mut() {
+            Some((RuleField::Other, before)) if field == RuleField::Other => *before += length,
+            _ => fields.push((field, length)),
+        }
+        done += length;
+    }
+    fields
 }

@@ -130,6 +130,20 @@ pub enum FirewallHook {
     Other,
 }
 
+/// Priority at which conntrack sees packets (`NF_IP_PRI_CONNTRACK`).
+pub const CONNTRACK_PRIORITY: i32 = -200;
+
+impl FirewallBase {
+    /// Returns whether conntrack has seen a packet before the chain.
+    pub const fn is_tracked(self) -> bool {
+        match self.hook {
+            FirewallHook::Ingress => false,
+            FirewallHook::Prerouting | FirewallHook::Output => self.priority >= CONNTRACK_PRIORITY,
+            _ => true,
+        }
+    }
+}
+
 impl FirewallHook {
     /// Returns whether chains of this hook see packets of some interfaces only.
     pub const fn is_of_interfaces(self) -> bool {
@@ -334,7 +348,15 @@ pub enum RuleField {
     Mark,
     /// The type of the route to the destination (`RTN_LOCAL` and so on), in this machine's byte order.
     DestType,
-    /// A property of the sender, such as whether there is a route back.
+    /// The type of the route to the source address (`RTN_UNICAST` and so on), in this machine's byte order.
+    SourceType,
+    /// Whether there is a route to the source address: 1 or 0, in this machine's byte order.
+    HasSourceRoute,
+    /// Number of the interface of the route to the source address; 0 where there is none.
+    SourceRouteIndex,
+    /// Name of the interface of the route to the source address.
+    SourceRouteName,
+    /// Another property of the sender, such as whether the route back leaves by the interface that the packet came in by.
     Sender,
     /// Any other field.
     Other,

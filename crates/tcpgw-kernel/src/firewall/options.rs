@@ -4,14 +4,12 @@ use std::net::IpAddr;
 
 use super::mark::MarkWrite;
 use super::rewrite::of_target;
-use super::xt::{compare, dest_types, masked_mark, port_list, state, tcp_flags};
+use super::xt::{address_types, compare, masked_mark, port_list, state, tcp_flags};
 use super::{Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, TableFamily, Test, stateful};
 
 pub(super) const TCP: u8 = 6;
 
 pub(super) const UDP: u8 = 17;
-
-const RTN_LOCAL: u32 = 2;
 
 pub(super) struct RuleOptions<'a> {
     pub(super) family: TableFamily,
@@ -100,7 +98,8 @@ impl RuleOptions<'_> {
                 kind.map(|kind| one_of(RuleField::IcmpType, 1, vec![kind], negated))
             }
             "--ctstate" | "--state" => Some(state(state_bits(value), negated)),
-            "--dst-type" if value == "LOCAL" => Some(dest_types(std::iter::once(RTN_LOCAL), negated)),
+            "--src-type" => route_types(RuleField::SourceType, value, negated),
+            "--dst-type" => route_types(RuleField::DestType, value, negated),
             "--mark" => mark_test(rule, value, negated),
             // The word before named what it is: the list was taken for granted there.
             _ if rule.tests.last() == Some(&Test::Sometimes) => return,
@@ -334,6 +333,26 @@ fn port_test(field: RuleField, value: &str, negated: bool) -> Option<Test> {
     };
     let ranges: Option<Vec<(u16, u16)>> = value.split(',').map(range).collect();
     ranges.map(|ranges| port_list(field, &ranges, negated))
+}
+
+/// Returns the condition of `-m addrtype` that the route to the source or destination has one of these types.
+fn route_types(field: RuleField, names: &str, negated: bool) -> Option<Test> {
+    // In the order of `RTN_*`.
+    const NAMES: [&str; 10] = [
+        "UNSPEC",
+        "UNICAST",
+        "LOCAL",
+        "BROADCAST",
+        "ANYCAST",
+        "MULTICAST",
+        "BLACKHOLE",
+        "UNREACHABLE",
+        "PROHIBIT",
+        "THROW",
+    ];
+    let number = |name| NAMES.into_iter().zip(0..).find(|(of, _)| *of == name);
+    let types: Option<Vec<u32>> = names.split(',').map(|name| Some(number(name)?.1)).collect();
+    Some(address_types(field, types?.into_iter(), negated))
 }
 
 /// Returns the bits of flags such as `SYN,ACK`.

@@ -175,26 +175,32 @@ pub(super) fn state(mask: u32, negated: bool) -> Test {
 
 /// Decodes `struct xt_addrtype_info_v1`: the types of source and destination as bits, and flags.
 fn address_type(info: &[u8]) -> Option<Vec<Test>> {
+    const INVERT_SOURCE: u32 = 1;
     const INVERT_DEST: u32 = 2;
     let (source, dest, flags) = (half(info, 0)?, half(info, 2)?, word(info, 4)?);
-    if source != 0 || flags & !INVERT_DEST != 0 {
+    if flags & !(INVERT_SOURCE | INVERT_DEST) != 0 {
         return None;
     }
-    let types = (0..u16::BITS).filter(|kind| dest & (1 << kind) != 0);
-    Some(vec![dest_types(types, flags & INVERT_DEST != 0)])
+    let ends = [
+        (RuleField::SourceType, source, INVERT_SOURCE),
+        (RuleField::DestType, dest, INVERT_DEST),
+    ];
+    let asked = ends.into_iter().filter(|(_, types, _)| *types != 0);
+    let test = |(field, bits, inverts): (_, u16, _)| {
+        let types = (0..u16::BITS).filter(|kind| bits & (1 << kind) != 0);
+        address_types(field, types, flags & inverts != 0)
+    };
+    Some(asked.map(test).collect())
 }
 
-/// Returns the condition that the route to the destination has one of these types.
-pub(super) fn dest_types(types: impl Iterator<Item = u32>, negated: bool) -> Test {
+/// Returns the condition that the route to the source or destination has one of these types.
+pub(super) fn address_types(field: RuleField, types: impl Iterator<Item = u32>, negated: bool) -> Test {
     let element = |kind: u32| SetElement {
         from: kind.to_ne_bytes().to_vec(),
         to: kind.to_ne_bytes().to_vec(),
     };
     Test::In {
-        key: vec![Load {
-            field: RuleField::DestType,
-            len: 4,
-        }],
+        key: vec![Load { field, len: 4 }],
         elements: Some(types.map(element).collect()),
         negated,
     }

@@ -5,15 +5,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::super::facts::CheapFacts;
+use super::super::super::packet::SRCNAT;
 use super::super::super::packet::{FieldValue, Packet, PacketStage};
-use super::super::samples::{DSTNAT, PacketKind, SRCNAT};
+use super::super::samples::{DSTNAT, PacketKind};
 use crate::doctor::holds::Holds;
 use crate::doctor::spans::number;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallHook, HeaderField, HeaderWrite, Load, RuleEffect, RuleField};
-
-/// Priority at which conntrack assigns packets to flows (`NF_IP_PRI_CONNTRACK`).
-const CONNTRACK: i32 = -200;
 
 pub(super) const CAUSE: &str = "conntrack does not know of the change: a packet with another address or port belongs to no connection of a client and a service";
 
@@ -176,8 +174,7 @@ impl ChangingChain<'_> {
 
     const fn stage(self) -> Stage {
         match self.base.hook {
-            FirewallHook::Ingress => Stage::Untracked,
-            FirewallHook::Prerouting if self.base.priority < CONNTRACK => Stage::Untracked,
+            _ if !self.base.is_tracked() => Stage::Untracked,
             FirewallHook::Prerouting if self.base.priority <= DSTNAT => Stage::Tracked,
             FirewallHook::Egress => Stage::Leaving,
             FirewallHook::Postrouting if self.base.priority > SRCNAT => Stage::Leaving,

@@ -2,6 +2,7 @@
 
 use super::{NOTHING, RegisterContent, RuleDecoder, VERDICT_REGISTER, slot};
 use crate::firewall::parts::ExpressionData;
+use crate::firewall::xt::compare;
 use crate::firewall::{Load, Relation, RuleField, RuleVerdict, SetElement, Test};
 use crate::netlink::tlv::Malformed;
 
@@ -22,6 +23,19 @@ impl RuleDecoder<'_> {
 
     pub(super) fn push_compare(&mut self, register: u32, relation: Relation, value: Vec<u8>) {
         let RegisterContent { load, mask } = self.held(register).clone();
+        if load.field == RuleField::Other && mask.is_none() && relation == Relation::Equal {
+            let fields = self.adjacent_fields(register);
+            let len: usize = fields.iter().map(|(_, len)| len).sum();
+            if fields.len() > 1 && len == value.len() {
+                let mut rest = value.as_slice();
+                for (field, len) in fields {
+                    let (own, later) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+                    rest = later;
+                    self.rule.tests.push(compare(field, len, relation, own.to_vec()));
+                }
+                return;
+            }
+        }
         self.rule.tests.push(Test::Compare {
             load,
             mask,

@@ -77,6 +77,57 @@ fn a_prefix_is_a_shorter_load() {
     assert_eq!(rule.verdict, RuleVerdict::Accept);
 }
 
+/// nft loads adjacent fields together: addresses, ports, and a link-layer address with the type of the frame.
+#[test]
+fn adjacent_fields_are_told_apart() {
+    let rule_of = |family: TableFamily, (base, offset, len): (u32, u32, u32), value: &[u8]| {
+        let mut writer = Writer::new();
+        let mut push = |name: &str, numbers: &[(u16, u32)], value: Option<&[u8]>| {
+            writer.nest(LIST_ELEM, |writer| {
+                writer.str(expr::NAME, name);
+                writer.nest(expr::DATA, |writer| {
+                    for (kind, number) in numbers {
+                        writer.be32(*kind, *number);
+                    }
+                    if let Some(value) = value {
+                        writer.nest(3, |writer| writer.attr(elem::VALUE, value));
+                    }
+                });
+            });
+        };
+        push("payload", &[(1, 1), (2, base), (3, offset), (4, len)], None);
+        push("cmp", &[(1, 1), (2, 0)], Some(value));
+        let bytes = writer.finish().unwrap();
+        rule(family, &bytes, &|_| None).unwrap().rule.tests
+    };
+    assert_eq!(
+        rule_of(TableFamily::Ip, (1, 12, 8), &[192, 0, 2, 7, 203, 0, 113, 1]),
+        [
+            field(RuleField::Source4, 4, &[192, 0, 2, 7]),
+            field(RuleField::Dest4, 4, &[203, 0, 113, 1])
+        ]
+    );
+    assert_eq!(
+        rule_of(TableFamily::Ip6, (2, 0, 4), &[0x0b, 0xb8, 0, 80]),
+        [
+            field(RuleField::SourcePort, 2, &[0x0b, 0xb8]),
+            field(RuleField::DestPort, 2, &[0, 80])
+        ]
+    );
+    assert_eq!(
+        rule_of(TableFamily::Netdev, (0, 6, 8), &[2, 0, 0, 0, 0, 1, 8, 6]),
+        [
+            field(RuleField::Other, 6, &[2, 0, 0, 0, 0, 1]),
+            field(RuleField::FrameType, 2, &[8, 6])
+        ]
+    );
+    // A single field stays one.
+    assert_eq!(
+        rule_of(TableFamily::Netdev, (0, 6, 6), &[2, 0, 0, 0, 0, 1]),
+        [field(RuleField::Other, 6, &[2, 0, 0, 0, 0, 1])]
+    );
+}
+
 /// `ether type arp`, `arp saddr ip` and a write to the payload, in a table of interfaces.
 #[test]
 fn arp_and_writes_are_understood_in_chains_of_interfaces() {
