@@ -35,6 +35,8 @@ pub use self::services::{
 pub enum DaemonRequest {
     /// Return the parts of the desired state and the present one, as far as the main loop knows them without a query of the kernel.
     Snapshot(ReplySender<SnapshotParts>),
+    /// Return the mark of flows.
+    FlowMark(ReplySender<FlowMark>),
     /// Replace the services of the API.
     Apply(Apply, ReplySender<Result<Applied, Refused>>),
     /// Return the events after the given position that are still kept, and a receiver of future ones.

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::flow_log::FlowLog;
 use super::names_teller::NamesNews;
 use super::traffic_request::{SharedTrouble, ShownTotals, TrafficRequest, TrafficSettings};
+use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
 use crate::record::boot_id;
 use crate::traffic::drop_sets;
@@ -233,20 +234,25 @@ impl TrafficSampler {
     /// Asks the main loop for the mark of flows, and at the beginning for the services. At the daemon's end those of the last sample stay.
     fn know_services(&mut self) {
         self.known = Some(Instant::now());
-        let (reply, answer) = oneshot::channel();
-        if self.services.blocking_send(DaemonRequest::Snapshot(reply)).is_err() {
-            return;
-        }
-        if let Ok(parts) = answer.blocking_recv() {
-            if self.mark != parts.services.mark {
-                self.mark = parts.services.mark;
-                self.monitor = None;
-            }
+        if self.keeper.ledger().knows_nobody()
+            && let Some(parts) = self.ask(DaemonRequest::Snapshot)
+        {
             // From then on the changes of the kernel are told.
-            if self.keeper.ledger().knows_nobody() {
-                self.keeper.ledger_mut().know(&parts.assemble().services.summary);
-            }
+            self.keeper.ledger_mut().know(&parts.assemble().services.summary);
         }
+        if let Some(mark) = self.ask(DaemonRequest::FlowMark)
+            && self.mark != mark
+        {
+            self.mark = mark;
+            self.monitor = None;
+        }
+    }
+
+    /// Asks the main loop; `None`: the daemon ends.
+    fn ask<T>(&self, request: impl FnOnce(ReplySender<T>) -> DaemonRequest) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.services.blocking_send(request(reply)).ok()?;
+        answer.blocking_recv().ok()
     }
 
     fn read(&mut self) -> Result<(), KernelError> {

@@ -6,7 +6,8 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::histogram::Histogram;
-use super::reading::{BackendValues, Reading, ServiceSample};
+use super::reading::{BackendValues, Reading};
+use super::series::{FamilyKind, SeriesLabels, SeriesWriter, label};
 use tcpgw_core::problem::Severity;
 
 /// Writes what belongs to the daemon and to the whole gateway.
@@ -96,90 +97,64 @@ fn kernel(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result
 }
 
 /// Writes what belongs to services.
-pub(super) fn services(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
-    let services = &reading.services;
+pub(super) fn services(writer: &mut SeriesWriter<'_>, reading: &Reading, labels: &SeriesLabels) {
+    let services = || reading.services.iter().zip(&labels.services);
     let help = "Port, provider and plan of a service; always 1";
-    let mut infos = encoder.encode_descriptor("service", help, None, MetricType::Info)?;
-    for service in services {
-        let port = service.port.to_string();
-        let labels = [
-            ("service", &*service.name),
-            ("port", &port),
-            ("provider", &service.provider),
-            ("plan", &service.plan),
-        ];
-        infos.encode_info(&labels)?;
+    let mut infos = writer.family("service", help, FamilyKind::Info);
+    for (service, of) in services() {
+        let (port, provider) = (
+            format!("port=\"{}\"", service.port),
+            label("provider", &service.provider),
+        );
+        infos.add(&[of, &port, &provider, &label("plan", &service.plan)], 1);
     }
     let help = "Number of backends by state: healthy (gets new connections), unhealthy, unknown (no probe was answered yet), draining, waiting (ordered to leave, and in use until another one answers)";
-    let mut backends = encoder.encode_descriptor("service_backends", help, None, MetricType::Gauge)?;
-    for service in services {
-        for state in BackendValues::STATES {
-            let count = service.backends.iter().filter(|of| of.state == state).count();
-            let labels = [("service", &*service.name), ("state", state)];
-            backends.encode_family(&labels)?.encode_gauge(&count)?;
+    let mut backends = writer.family("service_backends", help, FamilyKind::Gauge);
+    let states = BackendValues::STATES.map(|state| (state, label("state", state)));
+    for (service, of) in services() {
+        for (state, label) in &states {
+            let count = service.backends.iter().filter(|of| of.state == *state).count();
+            backends.add(&[of, label], count as u64);
         }
     }
     let help = "Number of handshakes that backends in use left unanswered for more than 3 s, at the last observation";
-    of_services(encoder, services, ("service_unanswered_handshakes", help), |service| {
-        Some(service.unanswered)
-    })?;
-    let help = "Limit of each backend of a service, in packets per second; services without a limit are left out";
-    of_services(
-        encoder,
-        services,
-        ("service_limit_packets_per_second", help),
-        |service| service.limit.map(|limit| limit.packets_per_second.into()),
-    )?;
-    if reading.kernel.is_none() {
-        return Ok(());
+    let mut unanswered = writer.family("service_unanswered_handshakes", help, FamilyKind::Gauge);
+    for (service, of) in services() {
+        unanswered.add(&[of], service.unanswered);
     }
-    let help = "Number of flows in conntrack by state of the connection";
-    let mut flows = encoder.encode_descriptor("service_flows", help, None, MetricType::Gauge)?;
-    for service in services {
-        let of = service.flows;
-        for (state, count) in [
-            ("handshake", of.handshake),
-            ("established", of.established),
-            ("closing", of.closing),
-        ] {
-            let labels = [("service", &*service.name), ("state", state)];
-            flows.encode_family(&labels)?.encode_gauge(&count)?;
+    let help = "Limit of each backend of a service, in packets per second; services without a limit are left out";
+    let mut limits = writer.family("service_limit_packets_per_second", help, FamilyKind::Gauge);
+    for (service, of) in services() {
+        if let Some(limit) = service.limit {
+            limits.add(&[of], limit.packets_per_second.into());
         }
     }
-    Ok(())
+    if reading.kernel.is_none() {
+        return;
+    }
+    let help = "Number of flows in conntrack by state of the connection";
+    let mut flows = writer.family("service_flows", help, FamilyKind::Gauge);
+    let states = ["handshake", "established", "closing"].map(|state| label("state", state));
+    for (service, of) in services() {
+        let counts = service.flows;
+        let counts = [counts.handshake, counts.established, counts.closing];
+        for (state, count) in states.iter().zip(counts) {
+            flows.add(&[of, state], count);
+        }
+    }
 }
 
 /// Writes what belongs to backends of services.
-pub(super) fn backends(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
+pub(super) fn backends(writer: &mut SeriesWriter<'_>, reading: &Reading, labels: &SeriesLabels) {
     if reading.kernel.is_none() {
-        return Ok(());
+        return;
     }
     let help = "Number of flows in conntrack through a service to a backend";
-    let mut flows = encoder.encode_descriptor("backend_flows", help, None, MetricType::Gauge)?;
-    for service in &reading.services {
-        for backend in &service.backends {
-            let address = backend.backend.to_string();
-            let labels = [("service", &*service.name), ("backend", &address)];
-            flows.encode_family(&labels)?.encode_gauge(&backend.flows)?;
-        }
+    let mut flows = writer.family("backend_flows", help, FamilyKind::Gauge);
+    let backends = reading.services.iter().flat_map(|service| &service.backends);
+    for (backend, of) in backends.zip(&labels.backends) {
+        flows.add(&[of], backend.flows);
     }
-    Ok(())
-}
-
-fn of_services(
-    encoder: &mut DescriptorEncoder<'_>,
-    services: &[ServiceSample],
-    (name, help): (&str, &str),
-    value: impl Fn(&ServiceSample) -> Option<u64>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for service in services {
-        if let Some(value) = value(service) {
-            let labels = [("service", &*service.name)];
-            family.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-    }
-    Ok(())
 }
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
@@ -187,8 +162,7 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64
     family.encode_gauge(&value)
 }
 
-/// Writes a counter.
-pub(super) fn counter(encoder: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+fn counter(encoder: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
     encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
 }
 

@@ -8,6 +8,7 @@ mod histogram;
 mod own;
 mod own_file;
 mod reading;
+mod series;
 mod text;
 mod totals;
 

@@ -1,6 +1,6 @@
 //! Text of a reading.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -8,6 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
 use super::reading::Reading;
+use super::series::{SeriesLabels, SeriesWriter};
 use super::{families, totals};
 
 /// Number of backends up to which each is shown without being asked for.
@@ -77,33 +78,35 @@ impl MetricsScope {
 ///
 /// # Errors
 /// Fails when writing to `out` fails.
-pub fn encode(out: &mut impl Write, reading: &Arc<Reading>, format: MetricsFormat, scope: MetricsScope) -> fmt::Result {
+pub fn encode(out: &mut String, reading: &Arc<Reading>, format: MetricsFormat, scope: MetricsScope) -> fmt::Result {
     let mut registry = Registry::with_prefix("tcpgw");
-    registry.register_collector(Box::new(Exposition {
-        reading: Arc::clone(reading),
-        shows_backends: scope.shows_backends(reading.backends),
-    }));
+    registry.register_collector(Box::new(DaemonExposition(Arc::clone(reading))));
     match format {
-        MetricsFormat::Prometheus => prometheus_text::encode(out, &registry),
-        MetricsFormat::OpenMetrics => text::encode(out, &registry),
+        MetricsFormat::Prometheus => prometheus_text::encode(out, &registry)?,
+        MetricsFormat::OpenMetrics => text::encode_registry(out, &registry)?,
+    }
+    let shows_backends = scope.shows_backends(reading.backends);
+    let labels = SeriesLabels::new(reading, shows_backends);
+    out.reserve(labels.expected_bytes(reading.totals.as_ref().is_some_and(|totals| totals.counts_bytes)));
+    let mut writer = SeriesWriter { out, format };
+    families::services(&mut writer, reading, &labels);
+    totals::services(&mut writer, reading, &labels);
+    if shows_backends {
+        families::backends(&mut writer, reading, &labels);
+        totals::backends(&mut writer, reading, &labels);
+    }
+    match format {
+        MetricsFormat::Prometheus => Ok(()),
+        MetricsFormat::OpenMetrics => text::encode_eof(out),
     }
 }
 
+/// What belongs to the daemon and to the whole gateway.
 #[derive(Debug)]
-struct Exposition {
-    reading: Arc<Reading>,
-    shows_backends: bool,
-}
+struct DaemonExposition(Arc<Reading>);
 
-impl Collector for Exposition {
+impl Collector for DaemonExposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        families::daemon(&mut encoder, &self.reading)?;
-        families::services(&mut encoder, &self.reading)?;
-        totals::services(&mut encoder, &self.reading)?;
-        if self.shows_backends {
-            families::backends(&mut encoder, &self.reading)?;
-            totals::backends(&mut encoder, &self.reading)?;
-        }
-        Ok(())
+        families::daemon(&mut encoder, &self.0)
     }
 }

@@ -1,12 +1,7 @@
 //! The families of totals: what services and backends have received, in sums that only grow.
 
-use std::fmt;
-
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder};
-use prometheus_client::metrics::MetricType;
-
-use super::families::counter;
 use super::reading::Reading;
+use super::series::{Family, FamilyKind, SeriesLabels, SeriesWriter, label};
 use crate::traffic::drop_sets::REASONS;
 use crate::traffic::{BackendTotals, ServiceTotals};
 
@@ -54,82 +49,62 @@ const DROPS: &str =
     "Number of packets that were dropped or reset, by reason; a reason is shown from its first packet on";
 
 /// Writes the totals of services.
-pub(super) fn services(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
+pub(super) fn services(writer: &mut SeriesWriter<'_>, reading: &Reading, labels: &SeriesLabels) {
     let Some(sample) = &reading.totals else {
-        return Ok(());
+        return;
     };
     let none = ServiceTotals::default();
-    let of = |name: &str| sample.totals.service(name).unwrap_or(&none);
-    let sums: Vec<_> = reading
-        .services
-        .iter()
-        .map(|service| (&*service.name, of(&service.name).sum()))
-        .collect();
+    let rows = reading.services.iter().zip(&labels.services).map(|(service, label)| {
+        let totals = sample.totals.service(&service.name).unwrap_or(&none);
+        (label, totals.drops, totals.sum())
+    });
+    let rows: Vec<(&String, [u64; REASONS], BackendTotals)> = rows.collect();
     let accounted = [RECEIVED_BYTES, SENT_BYTES, RECEIVED_PACKETS, SENT_PACKETS];
     let accounted = accounted.into_iter().filter(|_| sample.counts_bytes);
     for (name, help, number) in [CONNECTIONS].into_iter().chain(accounted) {
-        let name = format!("service_{name}");
-        let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
-        for (service, sum) in &sums {
-            let labels = [("service", *service)];
-            counter(&mut family.encode_family(&labels)?, number(sum))?;
+        let mut family = writer.family(&format!("service_{name}"), help, FamilyKind::Counter);
+        for (label, _, sum) in &rows {
+            family.add(&[label], number(sum));
         }
     }
-    let mut family = encoder.encode_descriptor("service_dropped_packets", DROPS, None, MetricType::Counter)?;
-    for (service, sum) in &sums {
-        let labels = |reason| [("service", *service), ("reason", reason)];
-        drops(&mut family, &SERVICE_REASONS, of(service).drops, labels)?;
-        drops(&mut family, &BACKEND_REASONS, sum.drops, labels)?;
+    let mut family = writer.family("service_dropped_packets", DROPS, FamilyKind::Counter);
+    for (label, before, sum) in &rows {
+        drops(&mut family, label, &SERVICE_REASONS, *before);
+        drops(&mut family, label, &BACKEND_REASONS, sum.drops);
     }
-    Ok(())
 }
 
 /// Writes the totals of backends.
-pub(super) fn backends(encoder: &mut DescriptorEncoder<'_>, reading: &Reading) -> fmt::Result {
+pub(super) fn backends(writer: &mut SeriesWriter<'_>, reading: &Reading, labels: &SeriesLabels) {
     let Some(sample) = &reading.totals else {
-        return Ok(());
+        return;
     };
-    let rows: Vec<(&str, String, BackendTotals)> = reading
-        .services
+    let all = reading.services.iter().flat_map(|service| {
+        let of_service = sample.totals.service(&service.name);
+        let backends = service.backends.iter();
+        backends.map(move |backend| of_service.and_then(|service| service.backends.get(&backend.backend)))
+    });
+    let none = BackendTotals::default();
+    let rows: Vec<(&String, &BackendTotals)> = labels
+        .backends
         .iter()
-        .flat_map(|service| {
-            let of_service = sample.totals.service(&service.name);
-            service.backends.iter().map(move |backend| {
-                let totals = of_service.and_then(|service| service.backends.get(&backend.backend));
-                (
-                    &*service.name,
-                    backend.backend.to_string(),
-                    totals.copied().unwrap_or_default(),
-                )
-            })
-        })
+        .zip(all.map(|totals| totals.unwrap_or(&none)))
         .collect();
     let accounted = [RECEIVED_BYTES, SENT_BYTES].into_iter().filter(|_| sample.counts_bytes);
     for (name, help, number) in [CONNECTIONS].into_iter().chain(accounted) {
-        let name = format!("backend_{name}");
-        let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
-        for (service, backend, totals) in &rows {
-            let labels = [("service", *service), ("backend", backend)];
-            counter(&mut family.encode_family(&labels)?, number(totals))?;
+        let mut family = writer.family(&format!("backend_{name}"), help, FamilyKind::Counter);
+        for (label, totals) in &rows {
+            family.add(&[label], number(totals));
         }
     }
-    let mut family = encoder.encode_descriptor("backend_dropped_packets", DROPS, None, MetricType::Counter)?;
-    for (service, backend, totals) in &rows {
-        let labels = |reason| [("service", *service), ("backend", backend.as_str()), ("reason", reason)];
-        drops(&mut family, &BACKEND_REASONS, totals.drops, labels)?;
+    let mut family = writer.family("backend_dropped_packets", DROPS, FamilyKind::Counter);
+    for (label, totals) in &rows {
+        drops(&mut family, label, &BACKEND_REASONS, totals.drops);
     }
-    Ok(())
 }
 
-fn drops<L: EncodeLabelSet>(
-    family: &mut MetricEncoder<'_>,
-    reasons: &[&'static str; REASONS],
-    counts: [u64; REASONS],
-    labels: impl Fn(&'static str) -> L,
-) -> fmt::Result {
+fn drops(family: &mut Family<'_>, of: &str, reasons: &[&'static str; REASONS], counts: [u64; REASONS]) {
     for (reason, count) in reasons.iter().zip(counts).filter(|(_, count)| *count > 0) {
-        let labels = labels(reason);
-        counter(&mut family.encode_family(&labels)?, count)?;
+        family.add(&[of, &label("reason", reason)], count);
     }
-    Ok(())
 }

@@ -246,7 +246,9 @@ impl<'a> Status<'a> {
     pub fn new(facts: &StatusFacts<'a>) -> Self {
         let all = facts.services.summary.services.iter().enumerate();
         let wanted = all.filter(|(at, _)| facts.only.is_none_or(|only| only == *at));
-        let services: Vec<_> = wanted.map(|(at, service)| facts.service(at, service)).collect();
+        // Of ten thousand, growing would need half as much again.
+        let mut services = Vec::with_capacity(facts.only.map_or(facts.services.summary.services.len(), |_| 1));
+        services.extend(wanted.map(|(at, service)| facts.service(at, service)));
         let strangers = |of: &StrayFlows| StrayFlowsView {
             flows: of.total,
             pairs: of.pairs(),

@@ -23,7 +23,12 @@ impl Core {
     pub fn snapshot(&mut self, now: Now) -> SnapshotParts {
         self.tell_problems(now);
         let (wanted, serving) = (self.membership.wanted(), self.membership.serving());
-        let ghosts = serving.iter().filter(|(name, _)| !wanted.contains_key(*name));
+        let mut desired = wanted.keys().peekable();
+        // Both are sorted: a walk is faster than as many searches.
+        let ghosts = serving.iter().filter(|(name, _)| {
+            while desired.next_if(|of| of < name).is_some() {}
+            desired.peek() != Some(name)
+        });
         let ghosts: Vec<Arc<Service>> = ghosts.map(|(_, service)| Arc::clone(service)).collect();
         let names = wanted.keys().chain(ghosts.iter().map(|service| &service.name));
         let wanted_services = wanted.iter().map(|(name, service)| WantedService {

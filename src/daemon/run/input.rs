@@ -26,6 +26,7 @@ impl DaemonLoop {
         // The client may have disconnected.
         match request {
             DaemonRequest::Snapshot(reply) => drop(reply.send(self.core.snapshot(now))),
+            DaemonRequest::FlowMark(reply) => drop(reply.send(self.core.mark())),
             DaemonRequest::Follow(after, reply) => drop(reply.send(self.core.follow(&after))),
             DaemonRequest::Teardown(by, reply) => self.core.teardown(by, reply),
             DaemonRequest::Resume(by, reply) => self.core.resume(by, reply, now),
