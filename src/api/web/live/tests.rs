@@ -84,12 +84,11 @@ async fn a_page_is_told_of_what_concerns_it() {
     followable.note(EventContent::TornDown { flushed: 0, uid: 0 });
     let received = next(&mut stream).await;
     assert!(received.starts_with("event: changed\n"), "{received}");
-    let expected =
-        r#"{"received":["Deploy 3 of service web: switched.","The gateway was torn down: nothing is served."]}"#;
+    let expected = r#"{"said":["Deploy 3 of service web: switched.","The gateway was torn down: nothing is served."]}"#;
     assert!(received.contains(expected), "{received}");
     // Figures are old after some time, although nothing happens.
     let received = next(&mut stream).await;
-    assert!(received.contains(r#"{"received":[]}"#), "{received}");
+    assert!(received.contains(r#"{"said":[]}"#), "{received}");
 }
 
 #[tokio::test]
