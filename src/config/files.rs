@@ -56,7 +56,7 @@ struct FileUse {
     file: FileIdentity,
 }
 
-/// What is done with a file.
+/// Use of a file by the daemon or by others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FileUseKind {
     /// The daemon writes it.

@@ -101,7 +101,7 @@ pub fn encode(out: &mut String, reading: &Arc<Reading>, format: MetricsFormat, s
     }
 }
 
-/// What belongs to the daemon and to the whole gateway.
+/// Writes the series of the daemon and of the whole gateway.
 #[derive(Debug)]
 struct DaemonExposition(Arc<Reading>);
 

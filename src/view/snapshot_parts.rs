@@ -19,7 +19,7 @@ pub struct SnapshotParts {
     pub wanted: Vec<WantedService>,
     /// Services in the kernel that are not desired any more.
     pub ghosts: Vec<Arc<Service>>,
-    /// What is known of the table; the summary is left out.
+    /// Facts about the table; the summary is left out.
     pub services: ServicesView,
     /// Results of probes in order of endpoint, also of endpoints that are not shown.
     pub health: Vec<(SocketAddr, HealthView)>,
