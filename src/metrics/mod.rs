@@ -4,6 +4,7 @@
 //! Pure, but for the file of the daemon's own counters.
 
 mod families;
+mod format;
 mod histogram;
 mod own;
 mod own_file;
@@ -12,13 +13,14 @@ mod series;
 mod text;
 mod totals;
 
+pub use self::format::MetricsFormat;
 pub use self::histogram::Histogram;
 pub use self::own::OwnMetrics;
 pub use self::own_file::{KeptCounters, OwnFile};
 pub use self::reading::{
     BackendValues, KernelRead, KernelReads, KernelSample, NodeValues, Reading, ServiceSample, TotalsSample,
 };
-pub use self::text::{MOST_BACKENDS, MetricsFormat, MetricsScope, encode};
+pub use self::text::{MOST_BACKENDS, MetricsScope, encode};
 
 #[cfg(test)]
 mod alert_tests;

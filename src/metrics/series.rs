@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
+use super::format::MetricsFormat;
 use super::reading::Reading;
-use super::text::MetricsFormat;
 
 /// Kind of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) struct SeriesWriter<'o> {
 }
 
 /// Family that is being written. Without a series it leaves nothing in the text.
-pub(super) struct Family<'o> {
+pub(super) struct SeriesFamily<'o> {
     out: &'o mut String,
     /// Lines before the first series.
     head: String,
@@ -31,7 +31,7 @@ pub(super) struct Family<'o> {
 
 impl SeriesWriter<'_> {
     /// Begins a family. `name` is without prefix and suffix.
-    pub(super) fn family(&mut self, name: &str, help: &str, kind: FamilyKind) -> Family<'_> {
+    pub(super) fn family(&mut self, name: &str, help: &str, kind: FamilyKind) -> SeriesFamily<'_> {
         let (suffix, word) = match kind {
             FamilyKind::Counter => ("_total", "counter"),
             FamilyKind::Gauge => ("", "gauge"),
@@ -44,7 +44,7 @@ impl SeriesWriter<'_> {
             MetricsFormat::Prometheus => (series.clone(), word),
             MetricsFormat::OpenMetrics => (format!("tcpgw_{name}"), word),
         };
-        Family {
+        SeriesFamily {
             out: self.out,
             head: format!("# HELP {family} {help}\n# TYPE {family} {word}\n"),
             name: series,
@@ -52,7 +52,7 @@ impl SeriesWriter<'_> {
     }
 }
 
-impl Family<'_> {
+impl SeriesFamily<'_> {
     /// Writes a series. `labels` are as [`label`] returns them.
     pub(super) fn add(&mut self, labels: &[&str], value: u64) {
         if !self.head.is_empty() {

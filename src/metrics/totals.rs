@@ -1,7 +1,7 @@
 //! The families of totals: what services and backends have received, in sums that only grow.
 
 use super::reading::Reading;
-use super::series::{Family, FamilyKind, SeriesLabels, SeriesWriter, label};
+use super::series::{FamilyKind, SeriesFamily, SeriesLabels, SeriesWriter, label};
 use crate::traffic::drop_sets::REASONS;
 use crate::traffic::{BackendTotals, ServiceTotals};
 
@@ -103,7 +103,7 @@ pub(super) fn backends(writer: &mut SeriesWriter<'_>, reading: &Reading, labels:
     }
 }
 
-fn drops(family: &mut Family<'_>, of: &str, reasons: &[&'static str; REASONS], counts: [u64; REASONS]) {
+fn drops(family: &mut SeriesFamily<'_>, of: &str, reasons: &[&'static str; REASONS], counts: [u64; REASONS]) {
     for (reason, count) in reasons.iter().zip(counts).filter(|(_, count)| *count > 0) {
         family.add(&[of, &label("reason", reason)], count);
     }

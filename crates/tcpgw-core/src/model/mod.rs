@@ -24,6 +24,7 @@ mod parse;
 mod problem;
 mod question;
 pub mod shared;
+mod warnings;
 pub mod word;
 pub mod write;
 
@@ -36,6 +37,7 @@ pub use self::parse::{
 };
 pub use self::problem::{InputProblem, InputProblems, MAX_PROBLEMS};
 pub use self::question::{ByteEncoding, ExpectedStatus, HttpQuestion, ProbeExchange, ProbeQuestion};
+pub use self::warnings::warnings;
 pub use self::word::Word;
 
 /// Desired state of the gateway: its services.
@@ -43,12 +45,6 @@ pub use self::word::Word;
 pub struct State {
     /// The services, sorted by name; names are unique. Shared, not copied: there may be ten thousand of them.
     pub services: Vec<Arc<Service>>,
-}
-
-/// Returns warnings about services that are valid but will not do all that they say.
-pub fn warnings(state: &State) -> Vec<InputProblem> {
-    let of_each = |service: &Arc<Service>| [limit::warning(service), access::warning(service)];
-    state.services.iter().flat_map(of_each).flatten().collect()
 }
 
 impl State {
