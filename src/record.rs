@@ -103,6 +103,16 @@ impl RecordFile {
         revisions.max().unwrap_or(0)
     }
 
+    /// Returns whether the record is one of that boot that a daemon has written, with changes since. Only a daemon knows a store.
+    pub fn is_of_daemon(&self, boot: &str) -> bool {
+        let Some(head) = self.load_head().filter(|head| head.boot == boot) else {
+            return false;
+        };
+        let changes = head.changes.iter().filter_map(|entry| entry.applied.as_ref());
+        let mut notes = changes.chain(&head.applied);
+        notes.any(|applied| applied.store.is_some())
+    }
+
     fn read(&self) -> Option<run_file::FileContent> {
         self.checksum.set(None);
         self.length.set(None);

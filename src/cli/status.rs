@@ -22,6 +22,7 @@ use crate::daemon::observer;
 use crate::date::since_1970;
 use crate::doctor::{CheapReader, CheckSubject, Effort, MemoryFile};
 use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
+use crate::record::{RecordFile, boot_id};
 use crate::unserved;
 use crate::view::status::Status;
 use crate::view::{ServiceName, ServicesView};
@@ -60,10 +61,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Err(why) => {
             let gateway = Gateway::open(global)?;
             let memory = MemoryFile::new(&global.run_dir, gateway.namespace);
+            let is_due = || RecordFile::new(&global.run_dir, gateway.namespace).is_of_daemon(&boot_id());
             Source::Kernel(Box::new(Here {
-                gateway,
                 configuration: global.judged_config(),
-                reader: CheapReader::new(Effort::Quick).recalling(&memory, Instant::now()),
+                reader: CheapReader::new(Effort::Quick).recalling(&memory, is_due, Instant::now()),
+                gateway,
                 elsewhere: why.filter(|why| why.kind == ProblemKind::OtherNamespace),
             }))
         }
@@ -147,6 +149,7 @@ impl Here {
                 self.gateway.namespace,
                 services,
             ));
+            found.extend(self.reader.lost_file(Instant::now()));
         }
         if !services.summary.services.is_empty() {
             let subject = CheckSubject {

@@ -193,6 +193,8 @@ pub struct Core {
     run_dir_trouble: Option<String>,
     /// Consequences of a record that was missing or damaged at the start, until a reload.
     record_lost: Option<String>,
+    /// Problem that the memory of earlier observations is lost, while that matters.
+    memory_lost: Option<Problem>,
     /// Problem that the configuration at its default path is gone and has no copy, until a reload.
     configuration_lost: Option<Problem>,
     /// Pauses that would not be over yet, and that a boot, or the loss of the record and the table, has ended.
@@ -262,6 +264,7 @@ impl Core {
             record_trouble: None,
             run_dir_trouble: None,
             record_lost: None,
+            memory_lost: None,
             configuration_lost: None,
             ended_pauses: Vec::new(),
             teardown: Vec::new(),

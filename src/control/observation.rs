@@ -56,6 +56,8 @@ impl StoreFile {
 pub struct Observation {
     /// Problems of the surroundings, if these were requested.
     pub surroundings: Option<Vec<Problem>>,
+    /// Problem that what earlier observations remembered is lost, if surroundings were requested.
+    pub lost_memory: Option<Problem>,
     /// State of the store's file, if surroundings were requested and it is known.
     pub store: Option<StoreFile>,
     /// Handshakes, if these were requested and could be read.

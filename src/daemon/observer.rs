@@ -42,16 +42,21 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Starts the thread in the network namespace of this one, with what the daemon before has remembered. It ends when the handle is dropped and its last
-    /// observation has ended.
+    /// Starts the thread in the network namespace of this one, with what the daemon before has remembered. It ends when the handle
+    /// is dropped and its last observation has ended. `is_due` tells whether a daemon has run before in this boot.
     ///
     /// # Errors
     /// Fails when no thread can be started.
-    pub fn start(memory: MemoryFile, results: results::Sender<Observation>) -> std::io::Result<Self> {
+    pub fn start(
+        memory: MemoryFile,
+        is_due: impl FnOnce() -> bool,
+        results: results::Sender<Observation>,
+    ) -> std::io::Result<Self> {
         let (sender, receiver) = requests::sync_channel(1);
+        let reader = CheapReader::new(Effort::Quick).kept_in(memory, is_due, Instant::now());
         thread::Builder::new()
             .name("observer".into())
-            .spawn(move || observe_all(memory, &receiver, &results))?;
+            .spawn(move || observe_all(reader, &receiver, &results))?;
         Ok(Self { requests: sender })
     }
 
@@ -62,11 +67,10 @@ impl Observer {
 }
 
 fn observe_all(
-    memory: MemoryFile,
+    mut reader: CheapReader,
     requests: &requests::Receiver<ObservationRequest>,
     results: &results::Sender<Observation>,
 ) {
-    let mut reader = CheapReader::new(Effort::Quick).kept_in(memory, Instant::now());
     let mut tracker = HandshakeTracker::default();
     let mut listener = CompletionListener::default();
     while let Ok(request) = requests.recv() {
@@ -93,7 +97,9 @@ fn observe_all(
                 .inspect_err(|error| tracing::warn!(%error, "failed to look for clients that are turned away"))
                 .ok()
         });
+        let lost_memory = reader.lost_file(Instant::now());
         let observation = Observation {
+            lost_memory: lost_memory.filter(|_| surroundings.is_some()),
             surroundings,
             store,
             handshakes,

@@ -23,6 +23,7 @@ pub use self::memory::MemoryFile;
 use self::table::{TableReading, read_table};
 use super::facts::{CheckSubject, Effort, Fact, Facts};
 use crate::config::Config;
+use crate::record::{RecordFile, boot_id};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::rows::read_endpoint;
@@ -64,7 +65,8 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
     };
     let now = Instant::now();
     let memory = MemoryFile::new(run_dir, namespace);
-    let mut reader = CheapReader::new(Effort::Thorough).recalling(&memory, now);
+    let is_due = || RecordFile::new(run_dir, namespace).is_of_daemon(&boot_id());
+    let mut reader = CheapReader::new(Effort::Thorough).recalling(&memory, is_due, now);
     let mut cheap = reader.read(&subject, now);
     if let Ok(links) = &mut cheap.links {
         links::read_offloads(links);
@@ -76,7 +78,7 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         configured_mark,
         idle_timeout: config.idle_timeout,
         orphaned,
-        unserved,
+        unserved: unserved.or_else(|| reader.lost_file(now)),
         neighbours: fact(links::neighbours()),
         learned: fact(links::learned()),
         stats: fact(Netlink::netfilter().and_then(|mut socket| Stats::read(&mut socket))),

@@ -81,7 +81,9 @@ impl Core {
         self.reload_failed = None;
         let notes = self.notes_to_remember();
         // The operator knows of it.
-        if self.record_lost.take().is_some() {
+        self.observing.is_memory_loss_known |= self.memory_lost.is_some() || self.record_lost.is_some();
+        let lost_memory = self.memory_lost.take();
+        if self.record_lost.take().is_some() || lost_memory.is_some() {
             self.judge_record(now);
         }
         if self.last_trouble.missing.take().is_some() {

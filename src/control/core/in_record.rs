@@ -131,7 +131,8 @@ impl Core {
     pub(super) fn judge_record(&mut self, now: Now) {
         let Some(trouble) = &self.record_trouble else {
             let unwritable = self.run_dir_trouble.as_deref().map(not_to_be_written);
-            return match unwritable.or_else(|| self.record_lost.clone()) {
+            let lost_memory = || self.memory_lost.as_ref().map(|problem| problem.message.clone());
+            return match unwritable.or_else(|| self.record_lost.clone()).or_else(lost_memory) {
                 Some(message) => self.report(ProblemKind::Record, message),
                 None => self.problems.resolve(ProblemKind::Record),
             };

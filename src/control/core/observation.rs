@@ -57,6 +57,8 @@ pub(super) struct Observing {
     /// Number of handshakes that no backend answered in time, by service.
     unanswered: BTreeMap<Box<str>, u64>,
     turned_away: TurnedAway,
+    /// Whether the operator knows that the memory of earlier observations is lost, as a reload shows.
+    pub(super) is_memory_loss_known: bool,
 }
 
 impl Observing {
@@ -72,6 +74,7 @@ impl Observing {
             store_file: None,
             unanswered: BTreeMap::new(),
             turned_away: TurnedAway::default(),
+            is_memory_loss_known: false,
         }
     }
 }
@@ -220,6 +223,11 @@ impl Core {
         }
         if let Some(surroundings) = observation.surroundings {
             self.problems.replace(doctor::KINDS, surroundings);
+            let lost = observation.lost_memory.filter(|_| !self.observing.is_memory_loss_known);
+            if self.memory_lost != lost {
+                self.memory_lost = lost;
+                self.judge_record(now);
+            }
         }
         match observation.store {
             Some(StoreFile::Same) => self.problems.resolve(ProblemKind::StoreMoved),

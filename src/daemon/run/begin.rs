@@ -136,6 +136,14 @@ pub(super) fn last_services(settings: &DaemonSettings) -> LastServices {
     }
 }
 
+/// Returns whether a daemon has run before in this boot and network namespace, by the record and the file of last services.
+fn has_run(run_dir: &Path, namespace: u64, settings: &DaemonSettings) -> bool {
+    let boot = boot_id();
+    let is_of_here = |last: LastServices| last.boot == boot && last.namespace == namespace;
+    let last = || LastServices::load(&LastServices::path(&settings.store)).ok().flatten();
+    RecordFile::new(run_dir, namespace).is_of_daemon(&boot) || last().is_some_and(is_of_here)
+}
+
 /// Opens the kernel's tables of this network namespace, and returns its cookie.
 fn open_kernel(is_owner: bool) -> Result<(Linux, u64), DaemonError> {
     let ownership = if is_owner { Ownership::Owned } else { Ownership::Persist };
@@ -195,7 +203,9 @@ impl DaemonLoop {
             .map_err(io("watch nftables"))?;
         let network = route_monitor::follow();
         let (seen, observations) = mpsc::channel(1);
-        let observer = Observer::start(MemoryFile::new(run_dir, namespace), seen).map_err(io("start a thread"))?;
+        let has_run = || has_run(run_dir, namespace, &settings);
+        let observer = Observer::start(MemoryFile::new(run_dir, namespace), has_run, seen);
+        let observer = observer.map_err(io("start a thread"))?;
         let (examiner, examinations) = Examiner::start().map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
         let presence = leave_presence(&settings, run_dir, namespace);

@@ -17,8 +17,9 @@ use super::marks::refused_marks;
 use super::memory::{KeptMemory, MemoryFile, Moment};
 use super::probes::misrouted;
 use super::route_query::{ClientInterface, FAR, PortsByAddress, far, is_open, ports_to};
-use super::served::{self, ServedMemory};
+use super::served::{self, REMEMBERED, ServedMemory};
 use crate::view::UnmarkedFlows;
+use tcpgw_core::problem::{Problem, ProblemKind};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::conntrack::Conntrack;
@@ -51,6 +52,8 @@ pub struct CheapReader {
     addresses: AddressMemory,
     /// File for the memory of clients, families and addresses.
     file: Option<MemoryFile>,
+    /// The file that was missing or damaged when it was needed, in words, and the time of that.
+    lost_file: Option<(String, Instant)>,
 }
 
 /// Data as they were read last.
@@ -96,30 +99,61 @@ impl CheapReader {
             families: FamilyMemory::new(),
             addresses: AddressMemory::new(),
             file: None,
+            lost_file: None,
         }
     }
 
-    /// Returns a reader that remembers what an earlier one has kept in this file.
+    /// Returns a reader that remembers what an earlier one has kept in this file. `is_due` tells whether a daemon has run in
+    /// this boot, so that there has to be one.
     #[must_use]
-    pub fn recalling(self, file: &MemoryFile, now: Instant) -> Self {
+    pub fn recalling(self, file: &MemoryFile, is_due: impl FnOnce() -> bool, now: Instant) -> Self {
         let moment = Moment::at(now);
-        let Some(kept) = file.load(moment) else { return self };
-        Self {
-            clients: ServedMemory::restored(&kept, moment),
-            families: FamilyMemory::restored(&kept, moment),
-            addresses: AddressMemory::restored(&kept, moment),
-            ..self
+        match file.load(moment) {
+            Ok(Some(kept)) => {
+                let lost_at = kept.lost_file.and_then(|at| moment.instant(at));
+                Self {
+                    clients: ServedMemory::restored(&kept, moment),
+                    families: FamilyMemory::restored(&kept, moment),
+                    addresses: AddressMemory::restored(&kept, moment),
+                    lost_file: lost_at.map(|at| (file.was_lost(), at)),
+                    ..self
+                }
+            }
+            Err(lost) if is_due() => Self {
+                lost_file: Some((lost, now)),
+                ..self
+            },
+            Ok(None) | Err(_) => self,
         }
     }
 
     /// Returns a reader that also keeps what it remembers in the file.
     #[must_use]
-    pub fn kept_in(self, file: MemoryFile, now: Instant) -> Self {
-        let recalled = self.recalling(&file, now);
-        Self {
+    pub fn kept_in(self, file: MemoryFile, is_due: impl FnOnce() -> bool, now: Instant) -> Self {
+        let recalled = self.recalling(&file, is_due, now);
+        let mut keeping = Self {
             file: Some(file),
             ..recalled
-        }
+        };
+        // From now on the next daemon expects it.
+        keeping.keep(now);
+        keeping
+    }
+
+    /// Returns the problem that the file was missing or damaged, for the time for which clients that were served are remembered.
+    pub fn lost_file(&self, now: Instant) -> Option<Problem> {
+        let (what, since) = self.lost_file.as_ref()?;
+        let is_over = now.saturating_duration_since(*since) >= REMEMBERED;
+        (!is_over).then(|| {
+            Problem::new(
+                ProblemKind::Record,
+                format!(
+                    "{what}, though a daemon has run since the machine booted: which clients were served, and which addresses there were, is not \
+                     known for the time before, so that clients who cannot connect any more are not missed; check that clients are served; this \
+                     message ends 10 minutes after the loss was found, or when the daemon is reloaded"
+                ),
+            )
+        })
     }
 
     fn keep(&mut self, now: Instant) {
@@ -129,6 +163,9 @@ impl CheapReader {
         self.addresses.keep(&mut kept, moment);
         self.families.keep(&mut kept, moment);
         self.clients.keep(&mut kept, moment);
+        let is_over = |at: Instant| now.saturating_duration_since(at) >= REMEMBERED;
+        let lost_at = self.lost_file.as_ref().map(|(_, at)| *at).filter(|at| !is_over(*at));
+        kept.lost_file = lost_at.map(|at| moment.kept(at));
         file.keep(kept, moment);
     }
 

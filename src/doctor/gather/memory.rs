@@ -4,12 +4,14 @@
 //! It is written when something new is remembered, and once a minute for the times. A file of another boot, or one that was
 //! written long ago, is not read.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{boot_id, since_boot};
@@ -43,6 +45,9 @@ pub(super) struct KeptMemory {
     pub(super) clients: Vec<KeptClient>,
     /// Clients whose packets would be lost, since when, and whether that is probably intended.
     pub(super) lost_clients: Vec<(IpAddr, KeptTime, bool)>,
+    /// Time at which a file was found missing or damaged, so that what was remembered before is not known.
+    #[serde(default)]
+    pub(super) lost_file: Option<KeptTime>,
 }
 
 /// A client that was served, with the times of its last connection.
@@ -53,6 +58,13 @@ pub(super) struct KeptClient {
     pub(super) backend: SocketAddr,
     pub(super) begun: KeptTime,
     pub(super) last: KeptTime,
+}
+
+/// The part of a file of any version that tells whether it is one of this boot.
+#[derive(Deserialize)]
+struct MemoryHead {
+    version: u32,
+    boot: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,12 +133,36 @@ impl MemoryFile {
         }
     }
 
-    /// Reads the file; `None` if there is none, or one that is damaged, of another boot, too old, or not to be trusted.
-    pub(super) fn load(&self, moment: Moment) -> Option<KeptMemory> {
-        let content = run_file::read(&self.path, MOST_BYTES).ok()?;
-        let document: MemoryDocument = serde_json::from_slice(&content.bytes).ok()?;
-        let is_mine = content.trusted && document.version == VERSION && document.boot == self.boot;
-        Some(document.memory).filter(|_| is_mine && moment.ago(document.written) < TOO_OLD)
+    /// Reads the file; `None` if it is of another boot, too old, or not to be trusted.
+    ///
+    /// # Errors
+    /// Fails with the words for people when there is no file, or one that is damaged or of another version.
+    pub(super) fn load(&self, moment: Moment) -> Result<Option<KeptMemory>, String> {
+        let failed = |what: &dyn Display| format!("{} {what}", tcpgw_core::escape::path(&self.path));
+        let content = match run_file::read(&self.path, MOST_BYTES) {
+            Ok(content) if !content.trusted => return Ok(None),
+            Ok(content) => content,
+            // Another user's daemon keeps it.
+            Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(failed(&"is missing")),
+            Err(error) if error.raw_os_error().is_none() => return Err(failed(&error)),
+            Err(error) => return Err(failed(&format_args!("cannot be read ({error})"))),
+        };
+        let is_damaged = |_| failed(&"is damaged");
+        let head: MemoryHead = serde_json::from_slice(&content.bytes).map_err(is_damaged)?;
+        if head.boot != self.boot {
+            return Ok(None);
+        }
+        if head.version != VERSION {
+            return Err(failed(&"was written by another version of tcpgw"));
+        }
+        let document: MemoryDocument = serde_json::from_slice(&content.bytes).map_err(is_damaged)?;
+        Ok(Some(document.memory).filter(|_| moment.ago(document.written) < TOO_OLD))
+    }
+
+    /// Returns the words for a file that was missing or damaged at an earlier time.
+    pub(super) fn was_lost(&self) -> String {
+        format!("{} was missing or damaged", tcpgw_core::escape::path(&self.path))
     }
 
     /// Writes what is new, whole or not at all. What cannot be written is only lost by a restart.
@@ -175,6 +211,7 @@ impl KeptMemory {
     fn without_times(&self) -> Self {
         let mut same = self.clone();
         let none = KeptTime::default();
+        same.lost_file = same.lost_file.map(|_| none);
         same.lost_addresses.iter_mut().for_each(|(.., at)| *at = none);
         same.families.iter_mut().for_each(|(_, at)| *at = none);
         same.lost_clients.iter_mut().for_each(|(_, at, _)| *at = none);
@@ -189,6 +226,8 @@ impl KeptMemory {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::facts::Effort;
+    use super::super::cheap::CheapReader;
     use super::*;
 
     fn memory(last: u64) -> KeptMemory {
@@ -206,25 +245,73 @@ mod tests {
             now: Instant::now(),
             since_boot: Duration::from_secs(10_000),
         };
-        assert_eq!(file.load(now), None);
+        assert!(file.load(now).unwrap_err().ends_with("netns-5.memory is missing"));
         file.keep(memory(9_000), now);
-        assert_eq!(file.load(now), Some(memory(9_000)));
+        assert_eq!(file.load(now), Ok(Some(memory(9_000))));
         let later = |seconds| Moment {
             now: now.now + Duration::from_secs(seconds),
             since_boot: now.since_boot + Duration::from_secs(seconds),
         };
         // Only the times have changed.
         file.keep(memory(9_001), later(1));
-        assert_eq!(file.load(later(1)), Some(memory(9_000)));
+        assert_eq!(file.load(later(1)), Ok(Some(memory(9_000))));
         file.keep(memory(9_002), later(61));
-        assert_eq!(file.load(later(61)), Some(memory(9_002)));
+        assert_eq!(file.load(later(61)), Ok(Some(memory(9_002))));
         file.keep(KeptMemory::default(), later(62));
-        assert_eq!(file.load(later(62)), Some(KeptMemory::default()));
-        assert_eq!(file.load(later(62 + 3600)), None, "too old");
+        assert_eq!(file.load(later(62)), Ok(Some(KeptMemory::default())));
+        assert_eq!(file.load(later(62 + 3600)), Ok(None), "too old");
         let other = MemoryFile::of_boot(directory.path(), 5, "b".into());
-        assert_eq!(other.load(now), None, "another boot");
-        fs::write(directory.path().join("netns-5.memory"), "{").unwrap();
-        assert_eq!(file.load(now), None);
+        assert_eq!(other.load(now), Ok(None), "another boot");
+        let path = directory.path().join("netns-5.memory");
+        let text = fs::read_to_string(&path).unwrap();
+        for (content, says) in [
+            ("", "is damaged"),
+            ("{", "is damaged"),
+            (&text[..text.len() / 2], "is damaged"),
+            (&text.replace("\"version\":1", "\"version\":2"), "another version"),
+            (&text.replace("\"families\"", "\"other\""), "is damaged"),
+        ] {
+            fs::write(&path, content).unwrap();
+            let told = file.load(later(62)).unwrap_err();
+            assert!(told.contains("netns-5.memory ") && told.contains(says), "{told}");
+        }
+        fs::write(&path, text.replace("\"version\":1", "\"version\":2")).unwrap();
+        assert_eq!(other.load(now), Ok(None), "another boot");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(file.load(now).unwrap_err().contains("is no regular file"));
+    }
+
+    /// A new gateway and one that has just booted have no file, and need none.
+    #[test]
+    fn a_lost_file_is_told_for_ten_minutes_if_a_daemon_has_run() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let directory = tempfile::tempdir().unwrap();
+        let file = || MemoryFile::new(directory.path(), 5);
+        let reader = |has_run: bool, now| CheapReader::new(Effort::Quick).kept_in(file(), || has_run, now);
+        let now = Instant::now();
+        assert_eq!(reader(false, now).lost_file(now), None);
+        assert_eq!(reader(true, now).lost_file(now), None, "the first one has left a file");
+        for damaged in [true, false] {
+            let path = directory.path().join("netns-5.memory");
+            if damaged {
+                fs::write(path, "{").unwrap();
+            } else {
+                fs::remove_file(path).unwrap();
+            }
+            let told = CheapReader::new(Effort::Quick).recalling(&file(), || true, now).lost_file(now);
+            assert!(told.is_some(), "a command tells it, and leaves the file as it is");
+            let lost = reader(true, now);
+            let words = if damaged { "is damaged" } else { "is missing" };
+            assert!(lost.lost_file(now).unwrap().message.contains(words));
+            assert!(lost.lost_file(now + MINUTE * 9).is_some());
+            assert_eq!(lost.lost_file(now + MINUTE * 10), None);
+            // The next daemon tells it for the rest of the time.
+            let next = reader(false, now);
+            let told = next.lost_file(now + MINUTE * 9).unwrap();
+            assert!(told.message.contains("was missing or damaged"), "{}", told.message);
+            assert_eq!(next.lost_file(now + MINUTE * 11), None);
+        }
     }
 
     #[test]

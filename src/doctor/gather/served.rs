@@ -20,7 +20,7 @@ const MOST_FLOWS: usize = 4096;
 /// Maximum number of pairs that are remembered.
 const MOST_REMEMBERED: usize = 256;
 /// Time for which a client is remembered before the last connection that began.
-const REMEMBERED: Duration = Duration::from_secs(600);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// A connection of a client that was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -91,3 +91,40 @@ fn rules_that_drop_all_who_were_served_are_told_after_restarts() {
         == 0));
     assert_eq!(problem(&net, "packets_dropped"), None);
 }
+
+/// Without what the daemon before remembered it is not known which clients were served.
+#[test]
+fn a_memory_that_is_lost_is_told() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let mut daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let memory = || {
+        let mut files = std::fs::read_dir(net.file("run")).expect("the run directory").flatten();
+        let file = files.find(|entry| entry.file_name().to_string_lossy().ends_with(".memory"));
+        file.map(|file| file.path())
+    };
+    assert!(wait_until(PATIENCE * 3, || memory().is_some()));
+    let path = memory().expect("it is there");
+    let is_told = || problem(&net, "record").is_some();
+    assert!(!is_told(), "a new gateway has lost nothing");
+    daemon.kill();
+    daemon.start();
+    daemon.settles(2);
+    assert!(!is_told(), "nothing was lost");
+    daemon.kill();
+    std::fs::write(&path, "garbage").expect("the file is damaged");
+    let told = net.cli(&["-o", "json", "status", "--interval", "0s"]).stdout;
+    assert!(told.contains(".memory is damaged"), "{told}");
+    daemon.start();
+    assert!(wait_until(PATIENCE * 3, is_told));
+    let told = problem(&net, "record").expect("it stays");
+    assert!(told["message"].to_string().contains(".memory is damaged"), "{told}");
+    daemon.kill();
+    std::fs::remove_file(&path).expect("the file is removed");
+    daemon.start();
+    assert!(wait_until(PATIENCE * 3, is_told));
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    assert!(wait_until(PATIENCE * 3, || !is_told()), "the operator knows");
+}
