@@ -49,7 +49,7 @@ pub async fn serve(
 ) {
     let times = settings.times;
     let (ending, ends) = watch::channel(false);
-    let lanes = Lanes::new(settings.privileged.clone(), settings.scope.lanes());
+    let lanes = Lanes::new(settings.privileged.clone(), settings.lanes());
     // Each lane has its own places for looks, followers, waiters and large bodies.
     let reserved = routes::router(requests.clone(), settings.clone(), ends.clone());
     let common = routes::router(requests, settings, ends.clone());

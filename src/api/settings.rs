@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::kernel_queries::OpenKernel;
-use super::limits::{LaneSizes, Times};
+use super::limits::{LaneSizes, Times, open_files};
 use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
 use tcpgw_kernel::linux::Linux;
@@ -21,8 +21,8 @@ pub enum SocketScope {
 }
 
 impl SocketScope {
-    /// Returns the numbers of connections that are served at once.
-    pub(super) fn lanes(self) -> LaneSizes {
+    /// Returns the numbers of connections that are served at once where there are descriptors enough.
+    fn lanes(self) -> LaneSizes {
         match self {
             Self::Full => LaneSizes::FULL,
             Self::ReadOnly => LaneSizes::READ_ONLY,
@@ -45,6 +45,15 @@ pub struct ApiSettings {
     pub privileged: Vec<u32>,
     /// Requests that are answered.
     pub scope: SocketScope,
+    /// Limit of open files of the process, within which connections and queries of the kernel have to stay.
+    pub files: u64,
+}
+
+impl ApiSettings {
+    /// Returns the numbers of connections that are served at once.
+    pub(super) fn lanes(&self) -> LaneSizes {
+        self.scope.lanes().within(self.files)
+    }
 }
 
 impl fmt::Debug for ApiSettings {
@@ -68,6 +77,7 @@ impl Default for ApiSettings {
             times: Times::default(),
             privileged: vec![0, nix::unistd::geteuid().as_raw()],
             scope: SocketScope::default(),
+            files: open_files(),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::error::ApiError;
 use super::kernel_queries::KernelQueries;
 use super::limits::{
     FOLLOWERS, KERNEL_QUERIES, LARGE_BODIES, READ_ONLY_KERNEL_QUERIES, READ_ONLY_QUESTIONS, Times, WAITERS,
+    kernel_queries_within,
 };
 use super::settings::{ApiSettings, SocketScope};
 use super::{body, loop_request};
@@ -53,7 +54,11 @@ impl ApiState {
         Self {
             requests,
             questions,
-            kernel_queries: KernelQueries::new(settings.open, kernel_queries, settings.times),
+            kernel_queries: KernelQueries::new(
+                settings.open,
+                kernel_queries_within(kernel_queries, settings.files),
+                settings.times,
+            ),
             large: Arc::new(Semaphore::new(LARGE_BODIES)),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
             waiters: Arc::new(Semaphore::new(WAITERS)),

@@ -126,6 +126,7 @@ pub(crate) fn serves_in(scope: SocketScope, how: Loop, times: Times) -> Server {
                 open: Arc::new(open),
                 times,
                 privileged: Vec::new(),
+                files: 1024,
                 scope,
             };
             let listener = tokio::net::UnixListener::from_std(socket.take_listener().expect("a listener"));

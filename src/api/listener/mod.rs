@@ -15,7 +15,6 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -63,11 +62,6 @@ pub(in crate::api) trait Handler: Send + Sync + 'static {
 /// Marks the answer to a request that had the right credentials.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::api) struct Authenticated;
-
-/// Returns the limit of open files.
-pub(in crate::api) fn open_files() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now)
-}
 
 /// Returns the client's address: with a proxy, the last one in `x-forwarded-for`.
 pub(in crate::api) fn client(is_behind_proxy: bool, from: IpAddr, headers: &HeaderMap) -> IpAddr {

@@ -27,7 +27,7 @@ pub(crate) const SEATS: usize = 2048;
 const DESCRIPTORS_PER_SEAT: u64 = 4;
 /// Descriptors that the daemon has open at most while it has work: about 27 that stay, and netlink sockets, journals and new
 /// files of a change. They are left to it where the limit of open files is low.
-const DESCRIPTORS_OF_WORK: u64 = 40;
+pub(in crate::api) const DESCRIPTORS_OF_WORK: u64 = 40;
 /// A client that has its share of seats is waited for as long as it got an answer within this time. After that its further
 /// connections are closed, so that they do not keep others in the backlog.
 const PROGRESS: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::ProviderApi;
 use super::handler::{ProviderState, answer};
 use super::traffic::TrafficObserver;
+use crate::api::limits::open_files;
 use crate::api::listener::places::ConnectionPlaces;
 use crate::api::listener::{self, Handler};
 use crate::api::settings;
@@ -27,7 +28,7 @@ pub async fn serve(
     settings: settings::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let places = ConnectionPlaces::within(listener::open_files());
+    let places = ConnectionPlaces::within(open_files());
     serve_within(places, listener, provider, requests, settings, stop).await;
 }
 

@@ -21,8 +21,9 @@ use tokio::sync::{mpsc, watch};
 
 use self::handler::WebHandler;
 pub use self::site::{DiagnosisSource, Web};
+use super::limits::open_files;
 use super::listener::places::ConnectionPlaces;
-use super::listener::{open_files, seats_within, serve as listen};
+use super::listener::{seats_within, serve as listen};
 use super::settings::ApiSettings;
 use crate::control::request::DaemonRequest;
 use crate::metrics::OwnFile;
