@@ -18,6 +18,7 @@ use crate::config::given::SettingsSources;
 use crate::state_file;
 use crate::view::Hint;
 use tcpgw_core::model::{InputProblems, State};
+use tcpgw_core::problem::Problem;
 
 /// Options that every command takes.
 #[derive(Debug, Args)]
@@ -170,14 +171,17 @@ impl Global {
 
     /// Returns the daemon, for commands that need one; `what` is the action that only a daemon can do.
     pub(super) fn must_daemon(&self, what: &str) -> Result<Client, Failure> {
-        self.daemon_or_why()?.map_err(|why| {
-            Failure::Refused(match why {
-                Some(why) => format!("only a daemon {what}; {}", why.message),
-                None => format!(
-                    "no daemon runs in this network namespace, and only a daemon {what}: start one (`tcpgw daemon`, or the \
-                     unit tcpgw.service), or name its socket (--socket)"
-                ),
-            })
+        self.daemon_or_why()?.map_err(|why| Self::without_daemon(what, why))
+    }
+
+    /// Returns the failure of a command that needs a daemon, with the reason why none was asked.
+    pub(super) fn without_daemon(what: &str, why: Option<Problem>) -> Failure {
+        Failure::Refused(match why {
+            Some(why) => format!("only a daemon {what}; {}", why.message),
+            None => format!(
+                "no daemon runs in this network namespace, and only a daemon {what}: start one (`tcpgw daemon`, or the \
+                 unit tcpgw.service), or name its socket (--socket)"
+            ),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -17,9 +18,15 @@ use super::screen;
 use super::service::fields;
 use super::table::{Cell, Column, Extent, TextTable};
 use crate::api::answers::{AnswerWithJson, HistoryAnswer, HistoryList};
-use crate::api::client::RequestTarget;
+use crate::api::client::{self, RequestTarget};
 use crate::date::since_1970;
+use crate::record::boot_id;
+use crate::store::last_services::LastServices;
+use crate::unserved;
 use tcpgw_core::escape;
+use tcpgw_core::model::{Service, State, write};
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::ProblemKind;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -68,7 +75,17 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 }
 
 pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {
-    let daemon = global.must_daemon("has services to export")?;
+    let daemon = match global.daemon_or_why()? {
+        Ok(daemon) => daemon,
+        Err(why) => {
+            let is_dead = why.as_ref().is_none_or(|why| why.kind == ProblemKind::DaemonGone);
+            let last = if is_dead { last_services(global)? } else { None };
+            return match last {
+                Some((path, last)) => export_last(global, arguments, &path, &last),
+                None => Err(Global::without_daemon("has services to export", why)),
+            };
+        }
+    };
     let provider = arguments.provider.map(|provider| match provider {
         ExportProvider::File => "file",
         ExportProvider::Api => "api",
@@ -78,8 +95,47 @@ pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {
         .with("all", Some(&arguments.all))
         .with("provider", provider.as_ref().map(|provider| provider as _));
     let text = daemon.get(target.as_str())?.text()?;
+    print_state(&text)
+}
+
+/// Returns the services that the last daemon of this network namespace served, with the path of their file, if there is one of this
+/// boot.
+fn last_services(global: &Global) -> Result<Option<(PathBuf, LastServices)>, Failure> {
+    let store = unserved::store_path(&global.config_for_looking());
+    let Ok(namespace) = client::namespace() else {
+        return Ok(None);
+    };
+    let last = unserved::last_here(&store, namespace).map_err(|error| Failure::Refused(error.to_string()))?;
+    let last = last.filter(|last| last.boot == boot_id());
+    Ok(last.map(|last| (LastServices::path(&store), last)))
+}
+
+fn export_last(global: &Global, arguments: &Export, path: &Path, last: &LastServices) -> Outcome {
+    // Orphans belong to the API's, as in an export by the daemon.
+    let is_meant = |owner: Owner| match arguments.provider {
+        _ if owner == Owner::Removed => false,
+        _ if arguments.all => true,
+        Some(ExportProvider::File) => owner == Owner::File,
+        Some(ExportProvider::Docker) => owner == Owner::Docker,
+        Some(ExportProvider::Api) | None => !matches!(owner, Owner::File | Owner::Docker),
+    };
+    let chosen = last.services.iter().filter(|(owner, _)| is_meant(*owner));
+    let services: Vec<Service> = chosen.map(|(_, service)| Service::clone(service)).collect();
+    let state = State::new(services).map_err(|problems| {
+        Failure::Refused(format!(
+            "the services of all providers contradict each other: {problems}"
+        ))
+    })?;
+    global.warn(&format!(
+        "no daemon runs: these are the services as the last one left them, from {}",
+        escape::path(path)
+    ));
+    print_state(write::state_text(&state).as_bytes())
+}
+
+fn print_state(text: &[u8]) -> Outcome {
     let mut stdout = screen::json();
-    let printed = stdout.write_all(&text).and_then(|()| stdout.flush());
+    let printed = stdout.write_all(text).and_then(|()| stdout.flush());
     unless_closed(printed.map_err(|source| Failure::Io {
         what: "write to standard output",
         source,

@@ -5,6 +5,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::error::{Fault, StoreError};
 use super::head::StoreHead;
 use super::integer::counter;
+use super::seal::compare;
 use super::{resources, services};
 
 /// "tgw1" in ASCII: what `file` and SQLite's shell show as the application's id.
@@ -117,12 +118,7 @@ pub(super) fn verify(connection: &Connection) -> Result<StoreHead, Fault> {
         }
         (count, sum) = (count + 1, sum.wrapping_add(row.crc()));
     }
-    if (count, sum) != (head.services, head.sum) {
-        return Err(Fault::damage(format!(
-            "it has {count} services, of those that were written it should have {}",
-            head.services
-        )));
-    }
+    compare("services", (count, sum), (head.services, head.sum))?;
     resources::verify(connection)?;
     Ok(head)
 }

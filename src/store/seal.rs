@@ -2,6 +2,26 @@
 
 use crc32fast::Hasher;
 
+use super::error::Fault;
+
+/// Compares the number of rows and the sum of their checksums with those that the head has.
+///
+/// # Errors
+/// Fails when they differ: rows were added, removed or changed by hand.
+pub(super) fn compare(what: &str, found: (i64, i64), written: (i64, i64)) -> Result<(), Fault> {
+    if found == written {
+        return Ok(());
+    }
+    Err(Fault::damage(if found.0 == written.0 {
+        format!("{what} in it were changed by another program, though each agrees with its checksum")
+    } else {
+        format!(
+            "it has {} {what}, of those that were written it should have {}",
+            found.0, written.0
+        )
+    }))
+}
+
 /// Checksum over fields, each with its length, so that no two rows of other fields are the same.
 pub(super) struct RowChecksum(Hasher);
 

@@ -11,7 +11,7 @@ use super::drops::DropCounts;
 use super::flows::{FlowSelection, FlowView};
 use super::rates::{FirstSample, SecondSample};
 use super::tally::BackendPlaces;
-use super::{ConntrackSettings, NoService, ServiceName, ServicesView, TableView};
+use super::{ConntrackSettings, NoService, ServiceName, ServicesView, TableView, UnmarkedFlows};
 use crate::record::ApplyNote;
 use crate::traffic::drop_sets;
 use tcpgw_core::model::FlowMark;
@@ -333,4 +333,28 @@ fn counted(client: u16, packets: u64, bytes: u64) -> Flow {
 
 fn as_json(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap()
+}
+
+#[test]
+fn flows_without_our_mark_that_have_ended_do_not_count() {
+    let services = Summary::from(
+        &tcpgw_core::model::parse(
+            br#"{"version": 1, "services": [{"name": "web", "port": 2000, "backends": ["10.0.0.1:80"]}]}"#,
+        )
+        .unwrap(),
+    );
+    let mut found = UnmarkedFlows::default();
+    for (client, state) in [
+        (1, TcpState::Established),
+        (2, TcpState::TimeWait),
+        (3, TcpState::Close),
+        (4, TcpState::FinWait),
+    ] {
+        let flow = Flow {
+            tcp_state: Some(state),
+            ..flow(client, "203.0.113.1:2000", "10.0.0.1:80")
+        };
+        found.add(&services, &flow);
+    }
+    assert_eq!(found.count, 2);
 }

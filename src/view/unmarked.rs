@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tcpgw_core::summary::Summary;
-use tcpgw_kernel::conntrack::Flow;
+use tcpgw_kernel::conntrack::{Flow, TcpState};
 
 /// Flows from a service to one of its backends without the mark of tcpgw: another program overwrote it, so that no
 /// limit applies to them, and they are not deleted when their backend is removed.
@@ -16,8 +16,12 @@ pub struct UnmarkedFlows {
 }
 
 impl UnmarkedFlows {
-    /// Counts a flow without the mark, if it belongs to a service and its backend.
+    /// Counts a flow without the mark, if it belongs to a service and its backend and has not ended: conntrack keeps ended
+    /// ones for minutes.
     pub fn add(&mut self, services: &Summary, flow: &Flow) {
+        if matches!(flow.tcp_state, Some(TcpState::TimeWait | TcpState::Close)) {
+            return;
+        }
         let service = services
             .position_at(flow.public)
             .and_then(|at| services.services.get(at));

@@ -2,7 +2,7 @@
 
 use crate::doctor::{PORT, breaks, doctor, line, passes, web};
 use crate::harness::Net;
-use crate::harness::client::{PATIENCE, connect};
+use crate::harness::client::{Conn, PATIENCE, connect};
 use crate::harness::plan::{PUBLIC, at};
 
 #[test]
@@ -106,8 +106,10 @@ fn rules_that_overwrite_our_mark_are_found() {
     ] {
         assert!(is_marked(&net));
         net.sh("gateway", rule).ok();
-        assert!(!is_marked(&net), "{rule}");
+        let (is_marked_now, held) = marked(&net);
+        assert!(!is_marked_now, "{rule}");
         let report = doctor(&net);
+        drop(held);
         assert_eq!(report.status, 1, "{:#}", report.json);
         // The effect of other rules is visible in the flows, too.
         report.one("flows-unmarked", "broken");
@@ -133,9 +135,15 @@ fn rules_that_overwrite_our_mark_are_found() {
 
 /// Returns true when `tcpgw flows` lists a connection that a client outside opens.
 fn is_marked(net: &Net) -> bool {
+    marked(net).0
+}
+
+/// Returns whether a new connection has tcpgw's mark, and that connection.
+fn marked(net: &Net) -> (bool, Conn) {
     let to = at(PUBLIC[0], PORT);
     let mut conn = net.within("client", || connect(to, PATIENCE)).expect("a connection");
     let port = conn.local().port();
     let _ = conn.greeting();
-    net.tcpgw(&["flows"]).ok().contains(&format!(":{port} "))
+    let is_listed = net.tcpgw(&["flows"]).ok().contains(&format!(":{port} "));
+    (is_listed, conn)
 }

@@ -299,7 +299,9 @@ mod tests {
             } else {
                 fs::remove_file(path).unwrap();
             }
-            let told = CheapReader::new(Effort::Quick).recalling(&file(), || true, now).lost_file(now);
+            let told = CheapReader::new(Effort::Quick)
+                .recalling(&file(), || true, now)
+                .lost_file(now);
             assert!(told.is_some(), "a command tells it, and leaves the file as it is");
             let lost = reader(true, now);
             let words = if damaged { "is damaged" } else { "is missing" };

@@ -249,3 +249,25 @@ fn the_log_of_a_later_store_beside_a_backup_is_damage() {
         assert!(matches!(error, Some(StoreError::Corrupt { .. })), "{added}: {error:?}");
     }
 }
+
+/// A row with contents of another store agrees with its checksum.
+#[test]
+fn a_row_with_a_right_checksum_that_was_not_written_is_found() {
+    let (place, other) = (place(), place());
+    for (path, port) in [(&place.path, 2000), (&other.path, 2001)] {
+        let mut store = Store::open(path).unwrap();
+        set(&mut store, "a", port);
+        set(&mut store, "b", 3000);
+    }
+    let sql = format!(
+        "ATTACH '{}' AS other; UPDATE services SET (revision, body, crc) = \
+         (SELECT revision, body, crc FROM other.services WHERE name = 'a') WHERE name = 'a'",
+        tcpgw_core::escape::path(&other.path)
+    );
+    Connection::open(&place.path).unwrap().execute_batch(&sql).unwrap();
+    let error = Store::open(&place.path).unwrap_err().to_string();
+    assert!(
+        error.contains("services in it were changed by another program"),
+        "{error}"
+    );
+}

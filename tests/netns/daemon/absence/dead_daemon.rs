@@ -43,6 +43,29 @@ fn apply_beside_a_dead_daemon_leaves_the_services_of_its_api() {
     serves(&net, &[2001]);
 }
 
+/// What was served last can be exported, in whatever way the daemon has ended.
+#[test]
+fn export_beside_a_dead_daemon_works_from_what_was_served_last() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    let arguments: [&[&str]; 4] = [&[], &["--all"], &["--provider", "file"], &["--provider", "docker"]];
+    let export = |options: &[&str]| net.cli(&[&["export"], options].concat()).exits(0);
+    let living = arguments.map(|options| export(options).stdout);
+    daemon.kill();
+    for _ in 0..2 {
+        for (options, expected) in arguments.iter().zip(&living) {
+            let ran = net
+                .tcpgw(&[&["--socket", "none", "export"], *options].concat())
+                .exits(0);
+            assert_eq!(ran.stdout, *expected, "{options:?}");
+            assert!(ran.stderr.contains("no daemon runs"), "{ran}");
+        }
+        daemon.start();
+        daemon.stop();
+    }
+}
+
 /// A state file beside a dead daemon takes no name, port or backend of the API's services, and may share their backends.
 #[test]
 fn apply_beside_a_dead_daemon_takes_nothing_from_its_api() {
