@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts, RoutesByAddress};
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
+use super::forwarding::is_link_local;
 use super::served::SEVERAL_CLIENTS;
 use super::text::some;
 use tcpgw_core::diff::count;
@@ -158,6 +159,70 @@ pub(super) fn elsewhere(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
+/// Reports a route to remote clients that leads from the backends' link to another host there, though clients have another link by
+/// which they come in. Where clients come by the same link, a router there is right.
+fn back_to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let (Ok(backend_routes), Ok(answers), Ok(links)) = (&facts.backend_routes, &facts.answers, &facts.links) else {
+        return;
+    };
+    for family in Family::BOTH {
+        let of_family = backend_routes
+            .iter()
+            .filter(|(address, _)| Family::of(**address) == family);
+        let ways = of_family.filter_map(|(_, way)| way.as_ref());
+        let on_link = ways.filter(|way| way.gateway.is_none() && !way.local && !way.shared);
+        let inner: BTreeSet<u32> = on_link.map(|way| way.index).collect();
+        let mut of_answers = answers.iter().filter(|((of, _), _)| *of == family);
+        let back = of_answers.find_map(|(_, way)| {
+            let way = way.as_ref().filter(|way| inner.contains(&way.index))?;
+            Some((way.index, way.gateway?))
+        });
+        let Some((index, router)) = back else { continue };
+        let is_of_clients = |address: &IpAddr| {
+            Family::of(*address) == family
+                && !address.is_loopback()
+                && !is_link_local(*address)
+                && !is_private(*address)
+        };
+        let outer = links.iter().find(|link| {
+            let mut addresses = link.addresses.iter().map(|(address, _)| address);
+            link.up && !link.loopback && !inner.contains(&link.index) && addresses.any(is_of_clients)
+        });
+        let is_backend = facts
+            .services
+            .services
+            .iter()
+            .any(|service| service.backends().any(|of| of.ip() == router));
+        let is_inside = is_backend || is_private(router) || is_link_local(router);
+        let Some(outer) = outer.filter(|_| is_inside) else {
+            continue;
+        };
+        let (v6, any) = match family {
+            Family::V4 => ("", "0.0.0.0/0"),
+            Family::V6 => (" -6", "::/0"),
+        };
+        let name = facts.link(index).map_or("an interface", |link| link.name.as_str());
+        let (severity, what) = if is_backend {
+            (FindingSeverity::Broken, "a backend")
+        } else {
+            (FindingSeverity::Warning, "a host beside the backends")
+        };
+        diagnosis.found(
+            "answers-without-route",
+            severity,
+            format!(
+                "the route to remote clients ({any}) leads back to the backends: by {name} to {router}, {what}, though clients come in by {}",
+                outer.name
+            ),
+            "answers of backends to clients do not arrive, unless that host is a router that passes them on".into(),
+            Some(advice(format!(
+                "see `ip{v6} route`, and give the route back the router of {}: `ip{v6} route replace default via ROUTER dev {}`",
+                outer.name, outer.name
+            ))),
+        );
+    }
+}
+
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_private(),
@@ -169,6 +234,7 @@ fn is_private(address: IpAddr) -> bool {
 /// differently from the gateway's own packets. A route that refuses may be intended, to block networks, or to keep
 /// containers from the Internet.
 pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    back_to_backends(facts, diagnosis);
     let Some(lost) = diagnosis.known("routes of answers", &facts.lost_answers) else {
         return;
     };

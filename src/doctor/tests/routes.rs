@@ -172,3 +172,86 @@ fn offloads() {
     offloads(None)(&mut facts);
     assert_eq!(examine(&facts).unchecked.len(), 1);
 }
+
+/// The default route leads into the network of the containers.
+#[test]
+fn a_route_to_clients_that_leads_to_the_backends_is_found() {
+    let via = |router: &str, index: u32| {
+        let router = ip(router);
+        Some(RouteTo {
+            gateway: Some(router),
+            ..way(index).unwrap()
+        })
+    };
+    let found = |router: &str, index: u32, change: fn(&mut Facts)| {
+        let family = Family::of(ip(router));
+        let found = with(|facts| {
+            facts
+                .cheap
+                .answers
+                .as_mut()
+                .unwrap()
+                .insert((family, 3), via(router, index));
+            facts
+                .cheap
+                .client_routes
+                .as_mut()
+                .unwrap()
+                .insert((family, None), via(router, index));
+            change(facts);
+        });
+        let mut found = found
+            .into_iter()
+            .filter(|finding| finding.id == "answers-without-route");
+        found.next().map(|finding| (finding.severity, finding.seen))
+    };
+    let none: fn(&mut Facts) = |_| {};
+    assert_eq!(
+        found("203.0.113.10", 2, none),
+        None,
+        "the router of the clients' network"
+    );
+    let (severity, seen) = found("10.2.0.14", 3, none).unwrap();
+    assert_eq!(severity, FindingSeverity::Warning);
+    assert!(
+        seen.contains("by br0 to 10.2.0.14") && seen.contains("clients come in by ext"),
+        "{seen}"
+    );
+    assert_eq!(
+        found("10.2.0.11", 3, none).unwrap().0,
+        FindingSeverity::Broken,
+        "a backend"
+    );
+    // A gateway with one link, and one whose other link is for its administrator.
+    for other in [None, Some("192.168.7.1")] {
+        let mut facts = well();
+        facts.cheap.links.as_mut().unwrap()[0].addresses = other.map(|address| (ip(address), 24)).into_iter().collect();
+        facts
+            .cheap
+            .answers
+            .as_mut()
+            .unwrap()
+            .insert((Family::V4, 3), via("10.2.0.254", 3));
+        let found = examine_cheap(&facts.cheap).findings;
+        assert!(
+            found.iter().all(|finding| finding.id != "answers-without-route"),
+            "{found:#?}"
+        );
+    }
+    // Backends behind a router of the clients' network.
+    let routed: fn(&mut Facts) = |facts| {
+        for way in facts.cheap.backend_routes.as_mut().unwrap().values_mut() {
+            let way = way.as_mut().unwrap();
+            (way.index, way.gateway) = (2, Some(ip("203.0.113.77")));
+        }
+        facts.cheap.answers = Ok([(
+            (Family::V4, 2),
+            Some(RouteTo {
+                gateway: Some(ip("203.0.113.10")),
+                ..way(2).unwrap()
+            }),
+        )]
+        .into());
+    };
+    assert_eq!(found("203.0.113.10", 2, routed), None);
+}
