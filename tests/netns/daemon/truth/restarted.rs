@@ -115,8 +115,13 @@ fn a_memory_that_is_lost_is_told() {
     assert!(!is_told(), "nothing was lost");
     daemon.kill();
     std::fs::write(&path, "garbage").expect("the file is damaged");
-    let told = net.cli(&["-o", "json", "status", "--interval", "0s"]).stdout;
-    assert!(told.contains(".memory is damaged"), "{told}");
+    let answer = net.tcpgw(&["--socket", "none", "-o", "json", "status", "--interval", "0s"]);
+    assert!(
+        answer.stdout.contains(".memory is damaged"),
+        "{} {}",
+        answer.stdout,
+        answer.stderr
+    );
     daemon.start();
     assert!(wait_until(PATIENCE * 3, is_told));
     let told = problem(&net, "record").expect("it stays");
