@@ -76,7 +76,12 @@ image_config() {
     local architecture revision created
     architecture=$(dpkg-architecture -qDEB_HOST_ARCH)
     created=$(date --utc --date "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
-    revision=$(git rev-parse HEAD 2>/dev/null || true)
+    # Of another program, or of changed files, it is not known.
+    revision=
+    if [ -z "$is_given" ] && [ -z "$(git status --porcelain 2>/dev/null)" ]; then
+        revision=$(git rev-parse HEAD 2>/dev/null || true)
+    fi
+    revision=${revision:+"\"org.opencontainers.image.revision\": \"$revision\","}
     cat <<JSON
 {
   "created": "$created",
@@ -91,7 +96,7 @@ image_config() {
       "org.opencontainers.image.title": "tcpgw",
       "org.opencontainers.image.description": "TCP gateway in front of containers, done by nftables",
       "org.opencontainers.image.version": "$version",
-      "org.opencontainers.image.revision": "$revision",
+      $revision
       "org.opencontainers.image.created": "$created",
       "org.opencontainers.image.url": "$(sed -n 's/^Homepage: //p' dist/debian/control)",
       "org.opencontainers.image.licenses": "$(field_of_manifest license)"

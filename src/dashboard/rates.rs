@@ -13,7 +13,11 @@ pub(super) fn rates_note(reading: &Reading) -> Markup {
     let change = reading.totals.as_ref().and_then(|totals| totals.change.as_ref());
     html! {
         p.quiet {
-            @if reading.kernel.is_none() { "The kernel could not be read: flows are not known. " }
+            @match reading.kernel.map(|kernel| kernel.age) {
+                None => "The kernel could not be read: flows are not known. ",
+                Some(Some(age)) => { "The kernel could not be read: flows are those of " (age.as_secs()) " s ago. " },
+                Some(None) => {}
+            }
             @match (change, &reading.totals) {
                 (Some(change), _) => { "Rates are taken over " (format!("{:.1}", change.time().as_secs_f64())) " s. " },
                 (None, Some(_)) => "Rates need a second reading: look again in a few seconds. ",

@@ -84,6 +84,7 @@ fn reading(services: Vec<ServiceSample>) -> Reading {
                 at: Duration::from_millis(1_700_000_001_500),
                 conntrack: Some((65_536, 262_144)),
             },
+            age: None,
             source_ports_used: 0.25,
         }),
         totals: Some(now.after(Some(&before))),

@@ -4,7 +4,7 @@ use super::holds::Holds;
 use super::mark_bits::MarkBits;
 use super::packet::{FieldValue, Packet};
 use super::spans::{compare_clients, covers};
-use tcpgw_kernel::firewall::{Load, Relation, Rule, RuleField, SetElement, Test};
+use tcpgw_kernel::firewall::{Load, Relation, Rule, RuleField, RuleVerdict, SetElement, Test};
 
 /// Returns whether all tests of a rule hold.
 pub(super) fn all_hold(packet: &Packet, rule: &Rule) -> Holds {
@@ -190,4 +190,16 @@ pub(super) fn is_in(packet: &Packet, key: &[Load], elements: &[SetElement], spar
         Some((field, ..)) if best == Holds::SomeClients => covers(*field, &covered),
         _ => best,
     }
+}
+
+/// Returns whether a rule tests such a field.
+pub(super) fn tests(rule: &Rule, is_such: impl Fn(RuleField) -> bool) -> bool {
+    let any = |key: &[Load]| key.iter().any(|load| is_such(load.field));
+    let in_map = matches!(&rule.verdict, RuleVerdict::Map(key, _) if any(key));
+    in_map
+        || rule.tests.iter().any(|test| match test {
+            Test::Compare { load, .. } => is_such(load.field),
+            Test::In { key, .. } => any(key),
+            _ => false,
+        })
 }

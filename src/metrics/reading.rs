@@ -85,6 +85,8 @@ impl From<&DaemonView> for NodeValues {
 pub struct KernelSample {
     /// Read of these values, and of the services' flows.
     pub read: KernelRead,
+    /// Age of the read, if it is that of an earlier reading.
+    pub age: Option<Duration>,
     /// Largest fraction of its source ports that a gateway address uses towards one backend.
     pub source_ports_used: f64,
 }
@@ -246,6 +248,7 @@ impl Reading {
             own,
             kernel: read.map(|read| KernelSample {
                 read,
+                age: None,
                 source_ports_used: used.fold(0.0, f64::max),
             }),
             totals: None,
@@ -257,7 +260,7 @@ impl Reading {
 
     /// Returns the reading with the values of the kernel of an earlier one. Services and backends that have come since have no flows.
     #[must_use]
-    pub fn with_kernel_of(mut self, earlier: &Self) -> Self {
+    pub fn with_kernel_of(mut self, earlier: &Self, now: Instant) -> Self {
         let place = |of: &ServiceSample| (of.name.clone(), of.port, of.addresses.clone());
         let known: BTreeMap<_, &ServiceSample> = earlier.services.iter().map(|of| (place(of), of)).collect();
         for service in &mut self.services {
@@ -270,7 +273,10 @@ impl Reading {
                 backend.flows = flows.get(&backend.backend).copied().unwrap_or(0);
             }
         }
-        self.kernel = earlier.kernel;
+        self.kernel = earlier.kernel.map(|kernel| KernelSample {
+            age: Some(now.saturating_duration_since(kernel.read.ended)),
+            ..kernel
+        });
         self
     }
 }

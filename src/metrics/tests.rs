@@ -101,6 +101,7 @@ fn reading(services: Vec<ServiceSample>) -> Arc<Reading> {
                 at: Duration::from_millis(1_700_000_001_500),
                 conntrack: Some((7, 262_144)),
             },
+            age: None,
             source_ports_used: 0.25,
         }),
         totals: Some(TotalsSample {
@@ -253,6 +254,18 @@ fn openmetrics_is_what_is_asked_for() {
         text.contains("# TYPE tcpgw_deploys counter\n") && text.ends_with("\n# EOF\n"),
         "{text}"
     );
+    for line in [
+        "# TYPE tcpgw_service info\n",
+        "\ntcpgw_service_info{service=\"a\",",
+        "# TYPE tcpgw_service_connections counter\n",
+        "\ntcpgw_service_connections_total{service=\"a\"} ",
+        "# TYPE tcpgw_service_backends gauge\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let families: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+    let distinct: std::collections::BTreeSet<&str> = families.iter().copied().collect();
+    assert_eq!(families.len(), distinct.len(), "{text}");
     for (accept, expected) in [
         ("", MetricsFormat::Prometheus),
         ("*/*", MetricsFormat::Prometheus),

@@ -170,7 +170,8 @@ fn containers_that_may_not_talk_to_each_other_are_clients_of_services() {
     let rules = ENGINE_20.replace("-A FORWARD -i br0 -o br0 -j ACCEPT", "-A FORWARD -i br0 -o br0 -j DROP");
     let asks = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     for filtering in ["0", "1"] {
-        if net.sh("gateway", &format!("echo {filtering} > {asks}")).status != 0 {
+        let is_set = net.sh("gateway", &format!("echo {filtering} > {asks}")).status == 0;
+        if !is_set && filtering == "1" {
             println!("this kernel has no br_netfilter: nothing more to test");
             break;
         }

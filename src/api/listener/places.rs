@@ -171,7 +171,8 @@ impl ConnectionPlaces {
                 .map(|silence| taken.displace_own_seat(client, now, silence));
             match (own_silence, until) {
                 (Some(Displaced::Told), _) => Admission::Full,
-                (Some(Displaced::Later(at)), _) => Admission::Until(at),
+                // Others are not to wait for a client whose connections have all just begun.
+                (Some(Displaced::Later(_)), _) => Admission::Stalled,
                 (_, Some(until)) if until > now => Admission::Until(until),
                 _ => Admission::Stalled,
             }

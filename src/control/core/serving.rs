@@ -19,6 +19,7 @@ impl Core {
         self.full = Some(cause.to_owned());
         let words = cause.to_owned();
         self.note(EventContent::ServesAgain { cause: words }, now);
+        self.docker.has_changed_last = false;
         self.because(cause, now);
         self.want(now.instant);
         self.pause_again(&torn.map(|torn| torn.pauses).unwrap_or_default(), now);
@@ -79,6 +80,7 @@ impl Core {
             };
             self.note(what, now);
         }
+        self.docker.has_changed_last = false;
         self.because("pause", now);
         let wants = ReplyKind::Pause(reply);
         let since = now.instant;

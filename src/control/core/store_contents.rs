@@ -148,6 +148,7 @@ impl Core {
         self.put_resumed(&mut edits, &before);
         self.compare_deploys(opened.unfinished, now);
         if !edits.is_empty() {
+            self.docker.has_changed_last = false;
             self.wanted_instead("the store", &edits, now);
         }
     }
@@ -191,6 +192,7 @@ impl Core {
             }
         }
         self.compare_deploys(opened.unfinished, now);
+        self.docker.has_changed_last &= edits.is_empty();
         self.wanted_instead("the store can be read again", &edits, now);
         self.addresses_changed(now);
         self.due.remember(now.instant);

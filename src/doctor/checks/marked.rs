@@ -1,27 +1,37 @@
 //! Marks that rules in front of a chain have given a forwarded packet.
 
+use super::super::conditions::tests;
 use super::super::facts::CheapFacts;
 use super::super::judge::walk;
 use super::super::mark_bits::MarkBits;
 use super::super::packet::Packet;
 use super::chain::sees;
 use crate::doctor::holds::Holds;
-use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, MarkWrite, RuleEffect};
+use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, MarkWrite, RuleEffect, RuleField};
 
 /// Returns the mark of a packet when it comes to a chain: that which rules of earlier chains of the same hook write
 /// (Docker's `bridge-accept-fwmark` asks for one). Of marks that are written before, no more is known than the packet
 /// says.
-pub(super) fn mark_before(facts: &CheapFacts, base: FirewallBase, packet: &Packet) -> MarkBits {
-    if base.hook != FirewallHook::Forward || packet.mark.of(None).is_some() {
+///
+/// Nothing more is known either where the chain's own table writes marks, or another chain of the same priority does.
+pub(super) fn mark_before(facts: &CheapFacts, chain: &FirewallChain, base: FirewallBase, packet: &Packet) -> MarkBits {
+    let is_known = packet.mark.of(None).is_some();
+    if base.hook != FirewallHook::Forward || is_known || !asks_for_marks(facts, chain) {
         return packet.mark;
     }
     let mut earlier: Vec<(i32, &[FirewallChain], &FirewallChain)> = Vec::new();
     for chains in facts.known_chains() {
         for chain in chains.iter().filter(|chain| sees(chain.table.family, packet.family)) {
-            let Some(other) = chain.base else { continue };
-            if other.hook == base.hook && other.priority < base.priority && marks(chains, chain) {
-                earlier.push((other.priority, chains, chain));
+            let Some(other) = chain.base.filter(|other| other.hook == base.hook) else {
+                continue;
+            };
+            if other.priority > base.priority || !marks(chains, chain) {
+                continue;
             }
+            if other.priority == base.priority {
+                return packet.mark;
+            }
+            earlier.push((other.priority, chains, chain));
         }
     }
     earlier.sort_by_key(|(priority, ..)| *priority);
@@ -42,6 +52,17 @@ pub(super) fn mark_before(facts: &CheapFacts, base: FirewallBase, packet: &Packe
         }
     }
     packet.mark
+}
+
+/// Returns whether a rule of the chain's table asks for the mark of packets. For others it need not be known, and earlier chains may have
+/// many rules.
+fn asks_for_marks(facts: &CheapFacts, chain: &FirewallChain) -> bool {
+    let mut of_table = facts.known_chains().flatten().filter(|of| of.table == chain.table);
+    of_table.any(|of| {
+        of.rules
+            .iter()
+            .any(|rule| tests(rule, |field| field == RuleField::Mark))
+    })
 }
 
 /// Returns whether a rule of the chain's table writes marks of packets.

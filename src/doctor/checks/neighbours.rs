@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::conditions::tests;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::holds::Holds;
@@ -17,8 +18,7 @@ use super::text::some;
 use ends::{AddressUse, LinkAddresses};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{
-    FirewallBase, FirewallChain, FirewallHook, Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, TableFamily,
-    Test,
+    FirewallBase, FirewallChain, FirewallHook, Load, Relation, Rule, RuleEffect, RuleField, TableFamily, Test,
 };
 
 mod ends;
@@ -321,16 +321,4 @@ const fn is_address(field: RuleField) -> bool {
         field,
         RuleField::ArpSource | RuleField::ArpTarget | RuleField::Source6 | RuleField::Dest6
     )
-}
-
-/// Returns whether a rule tests such a field.
-fn tests(rule: &Rule, is_such: impl Fn(RuleField) -> bool) -> bool {
-    let any = |key: &[Load]| key.iter().any(|load| is_such(load.field));
-    let in_map = matches!(&rule.verdict, RuleVerdict::Map(key, _) if any(key));
-    in_map
-        || rule.tests.iter().any(|test| match test {
-            Test::Compare { load, .. } => is_such(load.field),
-            Test::In { key, .. } => any(key),
-            _ => false,
-        })
 }

@@ -12,6 +12,7 @@ use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::route::RouteTo;
+use tcpgw_kernel::route::links::LinkDetails;
 
 pub(super) fn to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(backend_routes) = diagnosis.known("routes to backends", &facts.backend_routes) else {
@@ -188,6 +189,11 @@ fn back_to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             let mut addresses = link.addresses.iter().map(|(address, _)| address);
             link.up && !link.loopback && !inner.contains(&link.index) && addresses.any(is_of_clients)
         });
+        let has_clients = |link: &LinkDetails| link.addresses.iter().any(|(address, _)| is_of_clients(address));
+        // Where backends and clients are on one link, this is the route to its router.
+        if facts.link(index).is_some_and(has_clients) {
+            continue;
+        }
         let is_backend = facts
             .services
             .services
@@ -211,7 +217,7 @@ fn back_to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             "answers-without-route",
             severity,
             format!(
-                "the route to remote clients ({any}) leads back to the backends: by {name} to {router}, {what}, though clients come in by {}",
+                "the route to remote clients ({any}) leads back to the backends: by {name} to {router}, {what}, though {} has a public address",
                 outer.name
             ),
             "answers of backends to clients do not arrive, unless that host is a router that passes them on".into(),

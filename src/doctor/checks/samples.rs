@@ -111,7 +111,7 @@ impl Packets {
         packets: impl IntoIterator<Item = Packet>,
     ) -> Self {
         let packets = packets.into_iter().map(|packet| {
-            let mark = mark_before(facts, base, &packet);
+            let mark = mark_before(facts, chain, base, &packet);
             as_seen(facts, chain, base, Packet { mark, ..packet })
         });
         let all: Vec<Option<Packet>> = packets.collect();

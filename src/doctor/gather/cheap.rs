@@ -144,13 +144,17 @@ impl CheapReader {
     pub fn lost_file(&self, now: Instant) -> Option<Problem> {
         let (what, since) = self.lost_file.as_ref()?;
         let is_over = now.saturating_duration_since(*since) >= REMEMBERED;
+        let ends = match self.file {
+            Some(_) => "10 minutes after the loss was found, or when the daemon is reloaded",
+            None => "when a daemon is started, or 10 minutes later",
+        };
         (!is_over).then(|| {
             Problem::new(
                 ProblemKind::Record,
                 format!(
                     "{what}, though a daemon has run since the machine booted: which clients were served, and which addresses there were, is not \
                      known for the time before, so that clients who cannot connect any more are not missed; check that clients are served; this \
-                     message ends 10 minutes after the loss was found, or when the daemon is reloaded"
+                     message ends {ends}"
                 ),
             )
         })

@@ -214,7 +214,7 @@ fn a_route_to_clients_that_leads_to_the_backends_is_found() {
     let (severity, seen) = found("10.2.0.14", 3, none).unwrap();
     assert_eq!(severity, FindingSeverity::Warning);
     assert!(
-        seen.contains("by br0 to 10.2.0.14") && seen.contains("clients come in by ext"),
+        seen.contains("by br0 to 10.2.0.14") && seen.contains("though ext has a public address"),
         "{seen}"
     );
     assert_eq!(
