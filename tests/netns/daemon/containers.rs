@@ -130,7 +130,7 @@ pub(super) fn deadlines_were_kept(log: &str) -> (usize, Duration) {
         let (Some(backend), Some(at)) = (field("backend="), time_of(line)) else {
             continue;
         };
-        if let Some(seconds) = field("seconds=").filter(|_| line.contains(" draining ")) {
+        if let Some(seconds) = field("seconds=").filter(|_| line.contains(" a backend drains: ")) {
             let seconds = Duration::from_secs(seconds.parse().expect("a number"));
             given.insert(backend, (at, seconds));
         } else if line.contains("reason=\"deadline\"") {

@@ -97,7 +97,12 @@ fn what_only_the_store_knows_after_a_boot_is_removed_by_the_next_one_or_by_stop(
             assert_eq!(later.port(), killed.port(), "the port is free again");
             later.stop(Signal::SIGINT);
             let printed = later.printed();
-            assert!(!printed.contains("problem") && !printed.contains("ERROR"), "{printed}");
+            // The machine has not booted, but has lost what an earlier daemon remembered.
+            let mut lines = printed.lines().filter(|line| !line.contains(".memory is missing"));
+            assert!(
+                !lines.any(|line| line.contains("problem") || line.contains("ERROR")),
+                "{printed}"
+            );
         }
         assert_eq!(net.left_by_up(), Vec::<String>::new(), "{is_stop}");
     }
