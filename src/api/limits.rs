@@ -135,7 +135,7 @@ pub(super) fn open_files() -> u64 {
 /// Number of connections to both sockets in all lanes together.
 const ALL: usize = CONNECTIONS + RESERVED + NARROW + READ_ONLY_ALL;
 
-/// Returns the part of a number of concurrent queries of the kernel that a limit of open files allows: each opens several
+/// Returns how many of `most` queries of the kernel may run at a time with a limit of open files. Each query opens several netlink
 /// sockets.
 pub(super) fn kernel_queries_within(most: usize, files: u64) -> usize {
     const FEW_FILES: u64 = 256;

@@ -65,8 +65,8 @@ impl Socket {
     /// Binds the socket. The file of a dead daemon is replaced.
     ///
     /// # Errors
-    /// Fails with [`SocketError`] when another daemon uses the socket, the path is not usable, or no file can be
-    /// created there.
+    /// Fails with [`SocketError`] when another daemon uses the socket, the path is not usable, or its directory
+    /// does not permit a new file.
     pub fn bind(settings: &SocketSettings) -> Result<Self, SocketError> {
         let path = &settings.path;
         make_directory(path)?;
@@ -113,8 +113,8 @@ impl Socket {
     /// Makes the socket again after its file was removed; returns the new listener.
     ///
     /// # Errors
-    /// Fails with [`SocketError`] when another program has created a file of that name, or no socket can be
-    /// created there.
+    /// Fails with [`SocketError`] when another program has created a file of that name, or its
+    /// directory does not permit a new socket.
     pub fn renew(&mut self, settings: &SocketSettings) -> Result<UnixListener, SocketError> {
         make_directory(&self.path)?;
         make_way(&self.path)?;

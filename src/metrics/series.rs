@@ -1,5 +1,5 @@
-//! Series of services and backends. There may be hundreds of thousands, which the general encoder takes too long for: these families are
-//! written by hand.
+//! Series of services and backends. There may be hundreds of thousands, for which the encoder of prometheus-client takes too long.
+//! Therefore this module writes their lines itself.
 
 use std::fmt::Write as _;
 

@@ -58,8 +58,8 @@ impl ProviderApi {
     /// Reads the files that the settings name, if their owners are among these.
     ///
     /// # Errors
-    /// Fails with [`ProviderError`] when one of the files is unreadable, has another owner or mode than it should, or
-    /// has unusable contents.
+    /// Fails with [`ProviderError`] when one of the files cannot be read, has contents that cannot be used, or
+    /// belongs to another owner or has another mode than it should.
     pub fn load(settings: &AddonSettings, owners: &Owners) -> Result<Self, ProviderError> {
         let credentials = read_credentials(settings, owners)?;
         let tls = acceptor(&settings.transport, TLS_KEYS, owners)?;
@@ -84,8 +84,8 @@ impl Site for ProviderApi {
 /// Reads the credentials file that the settings name, if its owner is among these.
 ///
 /// # Errors
-/// Fails with [`ProviderError`] when the file is unreadable, has another owner or mode than it should, or has
-/// unusable contents.
+/// Fails with [`ProviderError`] when the file cannot be read, has contents that cannot be used, or belongs to
+/// another owner or has another mode than it should.
 pub fn read_credentials(settings: &AddonSettings, owners: &Owners) -> Result<Credentials, ProviderError> {
     let path = &settings.credentials;
     let text = read_secret("addon.credentials", path, owners)?;
@@ -102,8 +102,8 @@ pub fn read_credentials(settings: &AddonSettings, owners: &Owners) -> Result<Cre
 /// these, and no other user may read it.
 ///
 /// # Errors
-/// Fails with [`ProviderError`] when the file is unreadable, has another owner or mode than it should, or has
-/// unusable contents.
+/// Fails with [`ProviderError`] when the file cannot be read, has contents that cannot be used, or belongs to
+/// another owner or has another mode than it should.
 pub fn read_provider_credentials(
     key: &'static str,
     path: &Path,

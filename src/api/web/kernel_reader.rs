@@ -74,8 +74,8 @@ impl KernelReader {
         }
     }
 
-    /// Returns a reading without a read: with the values of the kernel of the last reading, or of one that came later, unless they are
-    /// too old.
+    /// Returns a reading without a read of the kernel. It has the flows of the last reading, or of one that came later, if these are
+    /// not older than [`MOST_AGE`].
     pub(super) fn unread(&self, view: &MetricsView, last: Option<&Reading>, now: Instant) -> Reading {
         let tell = |status: &Status<'_>| Reading::new(status, None, &view.plans, view.own.clone());
         let snapshot = view.parts.assemble();

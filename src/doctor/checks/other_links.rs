@@ -64,17 +64,7 @@ pub(super) fn judge(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], d
         }
     }
     for ((severity, reply, later), (place, links)) in dropped {
-        let context = ChainContext {
-            facts: seen.facts,
-            chains: seen.chains,
-            chain: seen.chain,
-            base: seen.base,
-            family: seen.family,
-            reply,
-            later,
-            examined: 0,
-            by: Some(some(&links)),
-        };
+        let context = seen.context((reply, later), 0, &links);
         let told = diagnosis.findings.len();
         context.dropped(&[(None, place)], "drops", severity, diagnosis);
         // The finding is the same as that of the other family.
@@ -120,17 +110,7 @@ pub(super) fn judge_networks(seen: ForeignBaseChain<'_>, samples: &[BackendSampl
     if names.is_empty() {
         return;
     }
-    let context = ChainContext {
-        facts: seen.facts,
-        chains: seen.chains,
-        chain: seen.chain,
-        base: seen.base,
-        family: seen.family,
-        reply: false,
-        later: false,
-        examined: samples.len(),
-        by: Some(some(&names)),
-    };
+    let context = seen.context((false, false), samples.len(), &names);
     let places: Vec<(Option<SocketAddr>, RulePlace)> = places
         .into_iter()
         .map(|(backend, place)| (Some(backend), place))
@@ -150,7 +130,23 @@ fn leads_far(facts: &CheapFacts, index: u32) -> bool {
     backend_routes.any(|way| way.index == index && way.gateway.is_some())
 }
 
-impl ForeignBaseChain<'_> {
+impl<'a> ForeignBaseChain<'a> {
+    /// Returns the chain for findings about a kind of packets, as (answer, after the handshake), of clients that come in by some
+    /// interfaces.
+    fn context(self, (reply, later): (bool, bool), examined: usize, interfaces: &[String]) -> ChainContext<'a> {
+        ChainContext {
+            facts: self.facts,
+            chains: self.chains,
+            chain: self.chain,
+            base: self.base,
+            family: self.family,
+            reply,
+            later,
+            examined,
+            by: Some(some(interfaces)),
+        }
+    }
+
     /// Returns the rule of Docker that ends the first packets of clients that come in by an interface, to a backend.
     fn docker_ends(&self, link: &Interface, sample: &BackendSample<'_>) -> Option<RulePlace> {
         let kind = PacketKind {

@@ -263,8 +263,8 @@ impl TakenPlaces {
         self.displace_own(client, now, silence, Scarce::Seats)
     }
 
-    /// Tells a silent connection of this client to leave its place as [`Self::displace_own_seat`] does for a seat, if the client has its
-    /// share of places.
+    /// Tells a silent connection of this client to leave its place as [`Self::displace_own_seat`] does for a seat. Clients that have
+    /// less than their share of places wait as others do.
     pub(super) fn displace_own_place(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
         let own = self.clients.get(&client);
         if own.is_none_or(|share| share.places < share.most_places) {
