@@ -14,6 +14,7 @@ first line once all of its connections are there.
 import collections
 import itertools
 import json
+import select
 import signal
 import socket
 import socketserver
@@ -123,6 +124,17 @@ def keep_asking(address, *ports):
     return tally.report()
 
 
+def answered(talk):
+    """Talks, and again when no answer comes: one that was on its way when the gateway forgot the connection is lost, and
+    what the gateway then says to the client is said to the client's next packet."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        talk.sendall(b"still here\n")
+        if select.select([talk], [], [], 0.5)[0]:
+            return talk.recv(4096)
+    raise OSError("timed out")
+
+
 def hold(address, port, number):
     lock, alive, ended = threading.Lock(), collections.Counter(), collections.Counter()
     missing = int(number)
@@ -138,12 +150,11 @@ def hold(address, port, number):
         who, why = "nobody", ""
         try:
             with socket.create_connection((address, int(port)), timeout=PATIENCE) as talk:
-                lines = talk.makefile()
-                who = lines.readline().strip()
+                # Unbuffered, so that `answered` sees all that there is to read.
+                who = talk.makefile("rb", buffering=0).readline().decode().strip()
                 arrive()
                 while not stopped.wait(0.1):
-                    talk.sendall(b"still here\n")
-                    if not lines.readline():
+                    if not answered(talk):
                         raise OSError("closed")
         except ConnectionResetError:
             why = "reset"
