@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::faults::rounds;
 use crate::harness::brief::{service, state};
 use crate::harness::client::{PATIENCE, connect_from};
 use crate::harness::conntrack::Tracked;
@@ -91,7 +92,7 @@ fn a_port_whose_connection_was_reset_is_free_at_once() {
 }
 
 /// A port whose connection is reset again and again is balanced anew each time, even when the next connection begins right after
-/// the reset.
+/// the reset. `TCPGW_RESETS` (default 10, times `TCPGW_SOAK`) says how often for each backend and family.
 #[test]
 fn a_port_that_is_reset_again_and_again_is_balanced_anew_each_time() {
     let net = Net::new();
@@ -123,7 +124,7 @@ fn a_port_that_is_reset_again_and_again_is_balanced_anew_each_time() {
     };
     for (family, public) in PUBLIC.into_iter().enumerate() {
         let client = SocketAddr::new(plan::addresses("client")[family], 40000);
-        for host in ["b1", "b2"].repeat(10) {
+        for host in ["b1", "b2"].repeat(rounds("TCPGW_RESETS", 10)) {
             apply(host);
             let begin = Instant::now();
             let mut conn = net

@@ -13,6 +13,7 @@ use crate::harness::server::Behaviour;
 
 const LIST: [&str; 5] = ["nft", "list", "table", "inet", "tcpgw"];
 
+/// `TCPGW_CASES` (names between spaces) chooses some, for where a case takes a quarter of a minute.
 #[test]
 fn every_golden_case_is_what_the_kernel_gets() {
     let net = Net::new();
@@ -23,7 +24,7 @@ fn every_golden_case_is_what_the_kernel_gets() {
         );
         net.sh("gateway", &add).ok();
     }
-    for case in cases::all() {
+    for case in chosen() {
         let ruleset = case.ruleset();
         net.run_with("peer", &["nft", "-c", "-f", "-"], &ruleset).ok();
         net.nft("peer", &ruleset);
@@ -279,6 +280,23 @@ fn apply_with(net: &Net, case: &Case, args: &[&str]) -> String {
 
 /// Asserts that nothing is to be changed, neither with nor without the record.
 #[track_caller]
+/// Returns the golden cases that `TCPGW_CASES` names, or all.
+fn chosen() -> Vec<Case> {
+    let Ok(names) = std::env::var("TCPGW_CASES") else {
+        return cases::all();
+    };
+    let names: Vec<&str> = names.split_whitespace().collect();
+    let chosen: Vec<Case> = cases::all()
+        .into_iter()
+        .filter(|case| names.contains(&&*case.name))
+        .collect();
+    assert!(
+        !chosen.is_empty() && chosen.len() == names.len(),
+        "TCPGW_CASES: not all of {names:?} are cases"
+    );
+    chosen
+}
+
 fn assert_holds(net: &Net, case: &Case) {
     for _ in 0..2 {
         let diff = net.tcpgw(&["diff", path(&case.state())]);
