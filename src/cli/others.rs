@@ -177,6 +177,13 @@ impl Others {
 
     /// Reports the services that stay, and those that are removed and will come back.
     pub(super) fn tell(&self, global: &Global) {
+        for warning in self.warnings() {
+            global.warn(&warning);
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
         for (owner, whose) in [
             (Owner::Api, "of the daemon's API"),
             (Owner::Docker, "of Docker's containers"),
@@ -201,7 +208,7 @@ impl Others {
                 };
                 let services = count(names.len(), "service");
                 let names = some_names(&names);
-                global.warn(&format!("{services} {whose} {stay}: {names}; --prune removes {it}"));
+                warnings.push(format!("{services} {whose} {stay}: {names}; --prune removes {it}"));
             }
         }
         let waiting = self.waiting.iter();
@@ -209,18 +216,16 @@ impl Others {
         let waiting: Vec<&str> = waiting.map(|(_, name)| &**name).collect();
         if !waiting.is_empty() {
             let (services, names) = (count(waiting.len(), "service"), some_names(&waiting));
-            global.warn(&format!(
+            warnings.push(format!(
                 "{services} of the daemon's API, of Docker's containers, or that no provider defines, that the kernel does not hold: {names}; a daemon that starts serves \
                  what is wanted of them"
             ));
         }
-        for text in self.displaced.iter().take(MOST_NAMES) {
-            global.warn(text);
-        }
+        warnings.extend(self.displaced.iter().take(MOST_NAMES).cloned());
         let more = self.displaced.len().saturating_sub(MOST_NAMES);
         if more > 0 {
             let services = count(more, "more service");
-            global.warn(&format!(
+            warnings.push(format!(
                 "{services} that no provider defines any more lose backends, or end"
             ));
         }
@@ -240,11 +245,10 @@ impl Others {
             let pruned: Vec<&str> = pruned.map(|(_, name)| &**name).collect();
             if !pruned.is_empty() {
                 let names = some_names(&pruned);
-                global.warn(&format!(
-                    "a daemon that starts serves {whose} again: {names}; {removal}"
-                ));
+                warnings.push(format!("a daemon that starts serves {whose} again: {names}; {removal}"));
             }
         }
+        warnings
     }
 
     /// Returns the owners of the services from now on.

@@ -132,6 +132,31 @@ fn a_service_of_the_api_is_not_replaced() {
     }
 }
 
+/// What is removed is named with the one who brings it back, and with the way to remove it for good.
+#[test]
+fn services_that_a_daemon_serves_again_are_warned_of() {
+    for (owner, stays, comes_back) in [
+        (
+            Owner::Docker,
+            "1 service of Docker's containers stays: own; --prune removes it",
+            "a daemon that starts serves services of Docker's containers again: own; they end when their containers are removed",
+        ),
+        (
+            Owner::Api,
+            "1 service of the daemon's API stays: own; --prune removes it",
+            "a daemon that starts serves its API's services again: own; `tcpgw service rm NAME` removes them for good",
+        ),
+    ] {
+        let web = r#"{"name": "web", "port": 20003, "backends": ["10.2.0.13:3000"]}"#;
+        for (prune, warning) in [(false, stays), (true, comes_back)] {
+            let (others, _) = settled(owner, OWN, web, prune);
+            assert_eq!(others.unwrap().warnings(), [warning]);
+        }
+    }
+    let (others, _) = settled(Owner::Orphan, OWN, "", true);
+    assert_eq!(others.unwrap().warnings(), Vec::<String>::new());
+}
+
 /// An export that is applied again leaves the services to the API.
 #[test]
 fn what_says_the_same_leaves_it_to_the_api() {
