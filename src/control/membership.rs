@@ -51,6 +51,10 @@ pub struct Membership {
     /// Members that have to answer a probe after this time first: another service has the endpoint, too, or another container has it
     /// now.
     unproven: BTreeMap<Member, Instant>,
+    /// Members whose container is known to have ended, until their services are worked out.
+    ended: BTreeSet<Member>,
+    /// Services that have had no backend for new connections since they are desired, with the time of their beginning.
+    unserved: BTreeMap<Name, Instant>,
     /// Services none of whose backends is good.
     failed: BTreeSet<Name>,
     dirty: BTreeSet<Name>,
@@ -201,6 +205,20 @@ impl Membership {
             self.probing.again.insert(endpoint);
             self.dirty.insert(name.clone());
         }
+    }
+
+    /// Notes that the container of an endpoint has ended: those services do not fall back on it for which `is_of` holds.
+    pub fn ended(&mut self, endpoint: Endpoint, is_of: impl Fn(&Name) -> bool) {
+        let members = self.balanced.range((endpoint, Name::default())..);
+        let members = members.take_while(|(of, _)| *of == endpoint);
+        let members: Vec<Member> = members.filter(|(_, name)| is_of(name)).cloned().collect();
+        self.dirty.extend(members.iter().map(|(_, name)| name.clone()));
+        self.ended.extend(members);
+    }
+
+    /// Returns the time since which a desired service is there, if it has had no backend for new connections since.
+    pub fn unserved_since(&self, name: &str) -> Option<Instant> {
+        self.unserved.get(name).copied()
     }
 
     /// Has the services of an endpoint worked out again, since the result of its probes changed.

@@ -47,8 +47,8 @@ pub(super) fn find(
     }
     for service in &status.services {
         if !service.is_idle() {
-            let held = held(service, services);
-            problems.extend(held.or_else(|| service_problem(&ServiceFacts::of(service, status.daemon.is_some()))));
+            let known = held(service, services).or_else(|| told_by_daemon(service, status.daemon));
+            problems.extend(known.or_else(|| service_problem(&ServiceFacts::of(service, status.daemon.is_some()))));
         }
         // The daemon has its own count, which its other lists of problems have too.
         problems.extend(over_flows(service).filter(|_| status.daemon.is_none()));
@@ -146,6 +146,16 @@ fn held(service: &ServiceStatus<'_>, services: &ServicesView) -> Option<Problem>
     Some(of(service, None, problem))
 }
 
+/// Returns the daemon's problem that clients of a service are not served: it knows what the service waits for, and for how long.
+fn told_by_daemon(service: &ServiceStatus<'_>, daemon: Option<&DaemonView>) -> Option<Problem> {
+    let kinds = [ProblemKind::NoActiveBackend, ProblemKind::NoHealthyBackend];
+    let is_it = |problem: &&Problem| {
+        kinds.contains(&problem.kind)
+            && (problem.service.as_deref(), problem.port) == (service.name.as_deref(), Some(service.port))
+    };
+    daemon?.problems.iter().find(is_it).cloned()
+}
+
 /// Returns whether the daemon has a problem that explains a missing table.
 fn is_without_table(daemon: &DaemonView) -> bool {
     let kinds = [ProblemKind::Starting, ProblemKind::TornDown];
@@ -178,6 +188,8 @@ pub struct ServiceFacts<'a> {
     pub families: Vec<FamilyFacts>,
     /// Whether clients that meet no backend get a reset; otherwise their packets are dropped.
     pub resets_when_empty: Option<bool>,
+    /// What a new service without backends waits for, if that is no error.
+    pub awaits: Option<&'static str>,
 }
 
 /// Facts of a service for clients of one family.
@@ -192,8 +204,8 @@ pub struct FamilyFacts {
     pub active: usize,
     /// Number of them that answer probes, or are not probed.
     pub well: usize,
-    /// Number of them without the result of a probe yet.
-    pub unasked: usize,
+    /// Number of them whose first probes have not decided yet.
+    pub undecided: usize,
     /// A backend that is to be removed, answers probes, and still gets new connections until another one answers.
     pub stand_in: Option<SocketAddr>,
 }
@@ -214,7 +226,7 @@ impl<'a> ServiceFacts<'a> {
                 let health = backend.health.as_deref();
                 health.is_none_or(|health| IN_BALANCE.contains(&health))
             };
-            let is_unasked = |backend: &&BackendStatus| {
+            let is_undecided = |backend: &&BackendStatus| {
                 backend.health.as_deref() == Some(UNKNOWN) && backend.health_reason.is_none()
             };
             let has_any = if is_told_of_drains {
@@ -226,7 +238,7 @@ impl<'a> ServiceFacts<'a> {
                 family,
                 is_expected: is_chosen || has_any,
                 active: active.clone().count(),
-                unasked: active.clone().filter(is_unasked).count(),
+                undecided: active.clone().filter(is_undecided).count(),
                 well: active.filter(is_well).count(),
                 stand_in: None,
             })
@@ -239,6 +251,7 @@ impl<'a> ServiceFacts<'a> {
             draining: service.backends.len() - active,
             families: families.collect(),
             resets_when_empty: service.resets_when_empty,
+            awaits: None,
         }
     }
 
@@ -329,6 +342,14 @@ pub fn other_mark(theirs: FlowMark, ours: FlowMark, effect: &str) -> String {
 }
 
 fn empty(service: &ServiceFacts<'_>) -> Problem {
+    if let Some(awaited) = service.awaits.filter(|_| service.active == 0) {
+        let message = format!(
+            "{} waits for {awaited}: {} until one answers",
+            service.title,
+            service.refusal()
+        );
+        return Problem::new(ProblemKind::NoActiveBackend, message).with_severity(Severity::Warning);
+    }
     let but = match (service.active, service.draining) {
         (0, 0) => String::new(),
         (0, draining) => format!(" ({draining} draining)"),
@@ -357,7 +378,7 @@ fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> P
         (of.active, format!(" for {} clients", protocol(of.family)))
     };
     let Some(stand_in) = of.stand_in else {
-        if of.unasked == of.active {
+        if of.undecided == of.active {
             let message = format!(
                 "{} waits for the first probes of its {}{for_whom}: {} until one answers",
                 service.title,

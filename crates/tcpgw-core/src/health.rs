@@ -476,6 +476,16 @@ pub fn longest_fall(params: &model::HealthSettings) -> Duration {
     interval::longest_fall(params)
 }
 
+/// Returns the largest number of probes after which a new endpoint is healthy or unhealthy, if the gateway could send all of them.
+pub fn most_first_probes(params: &model::HealthSettings) -> u32 {
+    interval::most_first(params)
+}
+
+/// Returns the longest time that these probes take, if they need not wait for those of others: a day at most.
+pub fn longest_first_probes(params: &model::HealthSettings) -> Duration {
+    interval::longest_first(params).min(LONGEST)
+}
+
 fn after(now: Instant, pause: Duration) -> Instant {
     now + pause.min(LONGEST)
 }

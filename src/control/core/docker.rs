@@ -13,7 +13,7 @@ use tcpgw_core::container::ContainerBackend;
 use tcpgw_core::model::{Edits, Endpoint, Service, State};
 
 /// Cause of changes, for events.
-const CAUSE: &str = "Docker's containers";
+pub(super) const CAUSE: &str = "Docker's containers";
 
 /// The services of Docker's containers.
 #[derive(Debug, Default)]
@@ -38,6 +38,13 @@ impl DockerServices {
     /// Returns the service of this name.
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Service>> {
         self.state.as_ref()?.get(name)
+    }
+
+    /// Returns whether a container of the service has a health check without a result yet.
+    pub(super) fn is_unchecked(&self, name: &str) -> bool {
+        self.snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.unchecked.contains(name))
     }
 
     /// Returns all services, by name.
@@ -129,8 +136,11 @@ impl Core {
             // Only reasons of others can have changed by these.
             self.docker.is_due = !is_decided;
         }
+        self.leave_ended(&snapshot);
         self.prove_started_again(&snapshot, now);
         self.judge_docker();
+        // What a new service waits for may have changed, and nothing else.
+        self.judgement.outdate();
         is_decided
     }
 
@@ -212,6 +222,15 @@ impl Core {
             (service.name.clone(), new)
         });
         Ok(obstacles.filter(|(_, new)| !new.is_empty()).collect())
+    }
+
+    /// Has services not fall back on backends whose container does not run any more.
+    fn leave_ended(&mut self, snapshot: &DockerSnapshot) {
+        let ended = self.docker.backends.iter();
+        let ended = ended.filter(|(_, container)| !snapshot.running.contains(&container.id));
+        for endpoint in ended.map(|(endpoint, _)| *endpoint) {
+            self.membership.ended(endpoint, |name| self.docker.get(name).is_some());
+        }
     }
 
     /// Has backends answer a probe first whose container is another one than before, or was started again: it does not listen yet,

@@ -13,7 +13,7 @@ use crate::record::{RecordedPause, author};
 use crate::view::problems::{FamilyFacts, ServiceFacts, service_problem};
 use crate::view::status::IN_BALANCE;
 use tcpgw_core::drain::Drain;
-use tcpgw_core::health::EndpointState;
+use tcpgw_core::health::{EndpointState, longest_first_probes, most_first_probes};
 use tcpgw_core::model::{BackendState, Endpoint, Listen, PacketRefusal, Service};
 use tcpgw_core::problem::{Problem, ProblemKind, ProblemList, ProblemNews};
 use tcpgw_core::ruleset::name::Family;
@@ -35,6 +35,8 @@ pub(super) struct CheckTiming {
     /// Whether a service has no healthy backend, so that its problem changes with probes that change no state.
     pub(super) awaits_probes: bool,
     not_before: Option<Instant>,
+    /// Earliest time at which a new service has waited for its containers long enough.
+    patience: Option<Instant>,
 }
 
 impl CheckTiming {
@@ -45,7 +47,11 @@ impl CheckTiming {
 
     /// Returns the time at which [`Core::tell_problems`] has work.
     pub(super) fn next_time(&self) -> Option<Instant> {
-        self.not_before.filter(|_| !self.is_up_to_date)
+        let check = self.not_before.filter(|_| !self.is_up_to_date);
+        let patience = self
+            .patience
+            .map(|at| self.not_before.map_or(at, |not_before| at.max(not_before)));
+        check.into_iter().chain(patience).min()
     }
 
     /// Returns whether the kernel has been made equal to the desired state once.
@@ -54,6 +60,7 @@ impl CheckTiming {
     }
 
     fn take_due(&mut self, services: usize, now: Instant) -> bool {
+        self.is_up_to_date &= self.patience.is_none_or(|at| at > now);
         if self.is_up_to_date || self.not_before.is_some_and(|at| at > now) {
             return false;
         }
@@ -92,7 +99,7 @@ impl Core {
             self.judgement.outdate();
         }
         if self.judgement.take_due(self.membership.wanted().len(), now.instant) {
-            self.judge_services();
+            self.judge_services(now.instant);
         }
         // During the start too little is known to report changes.
         if !self.judgement.has_begun {
@@ -158,7 +165,7 @@ impl Core {
         }
     }
 
-    fn judge_services(&mut self) {
+    fn judge_services(&mut self, now: Instant) {
         let paused = self.membership.paused();
         let paused = paused.filter_map(|(name, pause)| Some((self.membership.wanted().get(name)?, pause.view())));
         let ended = self.ended_pauses.iter();
@@ -169,7 +176,10 @@ impl Core {
         self.problems.replace(&[ProblemKind::Paused], paused);
         let is_serving = self.phase == DaemonPhase::Running;
         let wanted = self.membership.wanted().values().filter(|_| is_serving);
-        let found: Vec<Problem> = wanted.filter_map(|service| self.service_problem(service)).collect();
+        let found: Vec<Problem> = wanted
+            .filter_map(|service| self.service_problem(service, now))
+            .collect();
+        self.judgement.patience = if is_serving { self.end_of_patience(now) } else { None };
         self.judgement.awaits_probes = found
             .iter()
             .any(|problem| problem.kind == ProblemKind::NoHealthyBackend);
@@ -186,7 +196,7 @@ impl Core {
         shall.chain(leave).collect::<BTreeSet<Endpoint>>().len()
     }
 
-    fn service_problem(&self, service: &Service) -> Option<Problem> {
+    fn service_problem(&self, service: &Service, now: Instant) -> Option<Problem> {
         if self.addon_state(&service.name).is_some_and(ServiceState::is_idle) {
             return None;
         }
@@ -198,26 +208,61 @@ impl Core {
         if families.iter().all(|of| of.well > 0 || !of.is_expected) && families.iter().any(|of| of.well > 0) {
             return None;
         }
+        let draining = self.draining_of(service);
         service_problem(&ServiceFacts {
             title: ServiceSummary::from(service).to_string(),
             name: Some(&service.name),
             port: service.port.get(),
             active: of_state(BackendState::Active).count(),
-            draining: self.draining_of(service),
+            draining,
             families,
             resets_when_empty: Some(service.on_empty == PacketRefusal::Reset),
+            awaits: if draining == 0 {
+                self.awaited_of(service, now)
+            } else {
+                None
+            },
         })
     }
 
-    /// Returns whether no probe of a backend has ended since it belongs to the service. One that could not be sent,
-    /// since the gateway lacks an address or a socket, does not count, but for the first.
-    fn is_unasked(&self, service: &Service, endpoint: Endpoint) -> bool {
-        let Some(health) = self.health.get(endpoint.into()) else {
+    /// Returns whether the first probes of a backend have not decided yet, of a service that has served nobody: fewer than make it
+    /// unhealthy have failed. Those that could not be sent, since the gateway lacks an address or a socket, count, too.
+    fn is_undecided(&self, service: &Service, endpoint: Endpoint) -> bool {
+        let is_new = self.membership.unserved_since(&service.name).is_some();
+        let Some(health) = self.health.get(endpoint.into()).filter(|_| is_new) else {
             return false;
         };
-        let never = health.last.is_none() && health.sent <= 1 && matches!(health.state, EndpointState::Unknown { .. });
+        let is_open = matches!(
+            health.state,
+            EndpointState::Unknown { .. } | EndpointState::Rising { .. }
+        );
+        let is_first = is_open && !health.ever_healthy && health.sent <= most_first_probes(&service.health);
         // The backend has answered for another service, and is probed again for this one.
-        never || self.membership.is_unproven(&service.name, endpoint) && health.state == EndpointState::Healthy
+        is_first || self.membership.is_unproven(&service.name, endpoint) && health.state == EndpointState::Healthy
+    }
+
+    /// Returns what a service of containers waits for that has served nobody and has no backend yet: the first result of a health
+    /// check, which the engine bounds, or, for the time that first probes may take, the start of a container.
+    fn awaited_of(&self, service: &Service, now: Instant) -> Option<&'static str> {
+        let end = self.end_of_start(service)?;
+        if self.docker.is_unchecked(&service.name) {
+            return Some("the first health check of its containers");
+        }
+        (now < end).then_some("its containers to start")
+    }
+
+    /// Returns the time until which a service of containers that has served nobody may be without a running one.
+    fn end_of_start(&self, service: &Service) -> Option<Instant> {
+        let since = self.membership.unserved_since(&service.name)?;
+        self.docker.get(&service.name)?;
+        Some(since + longest_first_probes(&service.health))
+    }
+
+    /// Returns the next time at which a service has been without a running container for too long.
+    fn end_of_patience(&self, now: Instant) -> Option<Instant> {
+        let wanted = self.membership.wanted().values();
+        let ends = wanted.filter_map(|service| self.end_of_start(service));
+        ends.filter(|end| *end > now).min()
     }
 
     /// Returns the facts of a service for clients of a family, if it listens in this family.
@@ -238,9 +283,9 @@ impl Core {
         let backends = backends.filter(|backend| Family::of(backend.endpoint.address) == family);
         let active = backends.clone().filter(|backend| backend.state == BackendState::Active);
         let well = active.clone().filter(|backend| is_well(backend.endpoint)).count();
-        let unasked = active
+        let undecided = active
             .clone()
-            .filter(|backend| self.is_unasked(service, backend.endpoint));
+            .filter(|backend| self.is_undecided(service, backend.endpoint));
         let stand_in = || {
             let draining_backends = self.membership.draining_backends();
             let endpoints = draining_backends.of(&service.name).into_iter();
@@ -256,7 +301,7 @@ impl Core {
             is_expected: is_chosen == Some(true) || backends.clone().next().is_some(),
             active: active.count(),
             well,
-            unasked: unasked.count(),
+            undecided: undecided.count(),
             stand_in: if well == 0 {
                 stand_in().map(SocketAddr::from)
             } else {

@@ -218,7 +218,8 @@ impl Membership {
     }
 
     /// Returns the backends that get new connections: the healthy ones, or if there are none, the last ones that were,
-    /// with all of their wave.
+    /// with all of their wave. Those that have to answer first are none of the wave: another container has failed there. One that gets
+    /// connections keeps them, unless its container is known to have ended.
     fn active(&mut self, service: &Service, settling: &mut Settling<'_>) -> BTreeSet<Endpoint> {
         let name = &service.name;
         let wanted = service.backends.iter();
@@ -250,10 +251,13 @@ impl Membership {
                 let there = wanted
                     .clone()
                     .filter(|(endpoint, _)| self.serves_there(service, *endpoint));
+                let there = there.filter(|(endpoint, _)| !self.is_unproven(name, *endpoint));
                 let failed = there.map(|(endpoint, verdict)| (*endpoint, verdict.failed));
                 active.extend(last_wave(failed, longest_fall(&service.health)));
                 let last = wanted.clone().map(|(endpoint, _)| *endpoint).chain(leaving);
-                active.extend(last.filter(|endpoint| self.balanced.contains(&(*endpoint, name.clone()))));
+                let last = last.map(|endpoint| (endpoint, name.clone()));
+                let last = last.filter(|member| self.balanced.contains(member) && !self.ended.contains(member));
+                active.extend(last.map(|(endpoint, _)| endpoint));
             }
             *kept.get_or_insert(0) += active.len() - before;
         }
@@ -395,6 +399,7 @@ impl Membership {
                 backend.is_some_and(|backend| backend.state == BackendState::Active)
             };
             if new.is_some_and(is_active) {
+                self.unserved.remove(name);
                 self.balanced.insert(member);
             } else if self.balanced.remove(&member) {
                 change.unbalanced.extend(pairs(service, endpoint));
@@ -415,6 +420,7 @@ impl Membership {
             }
         }
         self.rebalance(name, old.as_deref(), new.as_ref(), change);
+        self.ended.retain(|(_, of)| of != name);
         let new = new.map(|new| self.unless_paused(new));
         if old.as_deref() == new.as_ref() {
             return;

@@ -1,3 +1,4 @@
+mod answering;
 mod draining;
 mod moving;
 mod pausing;

@@ -32,6 +32,10 @@ impl Membership {
             self.want(name, None);
         }
         for service in &edits.put {
+            let serves = |served: &Arc<Service>| !served.backends.is_empty();
+            if self.wanted.get(&service.name).is_none() && !self.serving.get(&service.name).is_some_and(serves) {
+                self.unserved.insert(service.name.clone(), now);
+            }
             self.want(&service.name, Some(Arc::clone(service)));
         }
         for endpoint in endpoints_of(&edits.put) {
@@ -72,6 +76,7 @@ impl Membership {
         let Some(service) = service else {
             self.wanted.remove(name);
             self.paused.remove(name);
+            self.unserved.remove(name);
             return;
         };
         for backend in &service.backends {

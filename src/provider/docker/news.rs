@@ -1,6 +1,6 @@
 //! Message of the provider.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tcpgw_core::container::{ContainerBackend, ContainerProblem, ContainerServices};
@@ -26,6 +26,10 @@ pub struct DockerSnapshot {
     pub backends: BTreeMap<Endpoint, ContainerBackend>,
     /// Name of a container of each service, for messages.
     pub examples: BTreeMap<Box<str>, Box<str>>,
+    /// Ids of all containers with labels that have a process, whether they are backends or not.
+    pub running: BTreeSet<Box<str>>,
+    /// Services with a container whose health check has no result yet.
+    pub unchecked: BTreeSet<Box<str>>,
     /// Whether it is believed without services: the engine has named containers since it answers, or none for a while.
     pub is_certain: bool,
 }
@@ -42,6 +46,8 @@ impl DockerSnapshot {
             problems: found.problems,
             backends: found.backends,
             examples: found.examples,
+            running: found.running,
+            unchecked: found.unchecked,
             is_certain,
         }
     }

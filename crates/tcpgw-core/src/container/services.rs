@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 
 use super::choice::endpoints;
 use super::labels::{self, Labelled, is_addressed};
-use super::value::{Container, ShownName};
+use super::value::{Container, RunState, ShownName};
 use crate::model::{Backend, BackendState, Endpoint, Fences, MAX_ACTIVE, Service};
 
 /// Services of containers.
@@ -20,6 +20,10 @@ pub struct ContainerServices {
     pub backends: BTreeMap<Endpoint, ContainerBackend>,
     /// Name of a container of each service, for messages.
     pub examples: BTreeMap<Box<str>, Box<str>>,
+    /// Ids of all containers with labels that have a process, whether they are backends or not.
+    pub running: BTreeSet<Box<str>>,
+    /// Services with a container whose health check has no result yet.
+    pub unchecked: BTreeSet<Box<str>>,
 }
 
 /// A container as a backend: another one has another id, and one that was started again another start.
@@ -55,8 +59,11 @@ pub fn services_of(containers: &[Container], fences: &Fences) -> ContainerServic
         ports: BTreeMap::new(),
         addresses: BTreeMap::new(),
         backends: BTreeMap::new(),
+        unchecked: BTreeSet::new(),
         problems: Vec::new(),
     };
+    let runs = order.iter().filter(|container| container.state != RunState::Down);
+    let running = runs.map(|container| container.id.clone()).collect();
     for container in order {
         gathered.add(container);
     }
@@ -66,6 +73,8 @@ pub fn services_of(containers: &[Container], fences: &Fences) -> ContainerServic
         services: gathered.groups.into_values().map(ContainerGroup::finish).collect(),
         problems: gathered.problems,
         backends: gathered.backends,
+        running,
+        unchecked: gathered.unchecked,
     }
 }
 
@@ -89,6 +98,7 @@ struct Gathered<'c> {
     ports: BTreeMap<NonZeroU16, Box<str>>,
     addresses: BTreeMap<IpAddr, &'c Container>,
     backends: BTreeMap<Endpoint, ContainerBackend>,
+    unchecked: BTreeSet<Box<str>>,
     problems: Vec<ContainerProblem>,
 }
 
@@ -114,10 +124,13 @@ impl<'c> Gathered<'c> {
             }
             return;
         }
+        let name = of.0.clone().unwrap_or_default();
         let Some(state) = container.backend_state() else {
+            if container.is_unchecked() {
+                self.unchecked.insert(name);
+            }
             return;
         };
-        let name = of.0.clone().unwrap_or_default();
         let joined = endpoints(container, target).and_then(|endpoints| self.serve(container, &name, &endpoints, state));
         if let Err(why) = joined {
             self.problem(container, of, &why);

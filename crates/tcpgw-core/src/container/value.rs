@@ -118,6 +118,11 @@ impl Container {
         }
     }
 
+    /// Returns whether it is no backend only because its health check has no result yet.
+    pub(super) fn is_unchecked(&self) -> bool {
+        !self.is_stopping && (self.state, self.health) == (RunState::Running, ContainerHealth::Starting)
+    }
+
     /// Returns the rank of its labels beside others that contradict them: those of a container that runs count before those of one
     /// that ends or has ended.
     pub(super) fn rank(&self) -> u8 {

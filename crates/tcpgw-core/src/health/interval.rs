@@ -24,12 +24,30 @@ pub(super) fn mean(params: &model::HealthSettings, state: EndpointState) -> Dura
 /// Returns the longest time from the moment when an endpoint stops answering until it leaves the balance, if its probes
 /// need not wait for others.
 pub(super) fn longest_fall(params: &model::HealthSettings) -> Duration {
-    let most = |interval: Duration| interval.saturating_add(interval / 10).saturating_add(ROUNDING);
     let first = most(mean(params, EndpointState::Healthy));
     let failed = EndpointState::Unknown { failed: 1 };
     let next = most(mean(params, failed).max(params.timeout));
     let others = next.saturating_mul(u32::from(params.fall.get()) - 1);
     first.saturating_add(others).saturating_add(params.timeout)
+}
+
+/// Returns the longest time that an interval takes.
+fn most(interval: Duration) -> Duration {
+    interval.saturating_add(interval / 10).saturating_add(ROUNDING)
+}
+
+/// Returns the largest number of probes after which a new endpoint is healthy or unhealthy: all failures but the last one, and then
+/// answers.
+pub(super) fn most_first(params: &model::HealthSettings) -> u32 {
+    u32::from(params.fall.get()) + u32::from(params.rise.get()) - 1
+}
+
+/// Returns the longest time from the first probe of a new endpoint until it is healthy or unhealthy, if its probes need not wait for
+/// others.
+pub(super) fn longest_first(params: &model::HealthSettings) -> Duration {
+    let next = most(mean(params, EndpointState::Unknown { failed: 1 }).max(params.timeout));
+    let others = next.saturating_mul(most_first(params) - 1);
+    others.saturating_add(params.timeout)
 }
 
 /// Returns the interval, longer or shorter by up to a tenth, depending on endpoint and round.
