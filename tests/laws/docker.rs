@@ -6,6 +6,7 @@ mod any_order;
 mod beginning;
 mod engine;
 mod labels;
+mod origin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

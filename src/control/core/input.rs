@@ -172,6 +172,9 @@ impl Core {
         self.known.get_or_insert(now.instant);
         if self.cause.is_empty() {
             cause.clone_into(&mut self.cause);
+        } else if [cause, &*self.cause].contains(&super::docker::CAUSE) && !self.cause.contains(cause) {
+            // One transaction of two providers names both.
+            self.cause = format!("{}, {cause}", self.cause);
         }
     }
 

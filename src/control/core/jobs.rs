@@ -22,16 +22,19 @@ pub(super) struct RunningJob {
     pub(super) reached: Vec<(u64, DeployProgress)>,
     pub(super) cause: String,
     pub(super) known: Instant,
+    /// Whether Docker's containers asked for it last, and neither the state file nor the API.
+    pub(super) is_of_docker: bool,
 }
 
 impl RunningJob {
     /// Returns a job without clients that wait for it.
-    fn errand(now: Now) -> Self {
+    fn errand(is_of_docker: bool, now: Now) -> Self {
         Self {
             pending_replies: Vec::new(),
             reached: Vec::new(),
             cause: String::new(),
             known: now.instant,
+            is_of_docker,
         }
     }
 }
@@ -66,7 +69,8 @@ impl Core {
         }
         let job = self.choose(now)?;
         // Changes have set their replies already.
-        self.out.get_or_insert_with(|| RunningJob::errand(now));
+        let is_of_docker = self.docker.has_changed_last;
+        self.out.get_or_insert_with(|| RunningJob::errand(is_of_docker, now));
         Some(job)
     }
 
@@ -121,7 +125,7 @@ impl Core {
         let change = self.settle(now);
         self.after(&change, now);
         self.cause = self.full.clone().unwrap_or_default();
-        self.take_along(now);
+        self.take_along(self.docker.has_changed_last, now);
         self.unrecorded.clear();
         Job::All(self.membership.serving().clone(), self.memo(now))
     }
@@ -144,21 +148,35 @@ impl Core {
             self.cause.clear();
             return None;
         }
-        if self.cause.is_empty() {
+        let is_of_docker = if self.cause.is_empty() {
             "probes and drains".clone_into(&mut self.cause);
-        }
-        self.take_along(now);
+            self.is_of_docker(&change)
+        } else {
+            self.docker.has_changed_last
+        };
+        self.take_along(is_of_docker, now);
         Some(Job::Change(change, memo))
     }
 
+    /// Returns whether a change that nobody has asked for now concerns Docker's containers: what others have ordered since for other
+    /// services is not its origin.
+    fn is_of_docker(&self, change: &MembershipChange) -> bool {
+        let mut services = change.old.iter().chain(&change.new).map(|service| &service.name);
+        match services.next().map(|name| self.docker.get(name).is_some()) {
+            Some(is_first) if services.all(|name| self.docker.get(name).is_some() == is_first) => is_first,
+            _ => self.docker.has_changed_last,
+        }
+    }
+
     /// Assigns all pending replies to the next job.
-    fn take_along(&mut self, now: Now) {
+    fn take_along(&mut self, is_of_docker: bool, now: Now) {
         self.deploys.take_fresh();
         self.out = Some(RunningJob {
             pending_replies: std::mem::take(&mut self.waiting),
             reached: self.deploys.reached(&self.membership),
             cause: std::mem::take(&mut self.cause),
             known: self.known.take().unwrap_or(now.instant),
+            is_of_docker,
         });
     }
 
@@ -258,9 +276,13 @@ impl Core {
         }
     }
 
-    /// Records that the kernel was changed now.
-    pub(super) fn changed(&mut self, now: Now) {
-        self.applied = Some(self.change_now(now));
+    /// Records that the kernel was changed now. `is_of_docker`: whether Docker's containers asked for that.
+    pub(super) fn changed(&mut self, is_of_docker: bool, now: Now) {
+        let provider = is_of_docker.then(|| Owner::Docker.name().into());
+        self.applied = Some(ApplyNote {
+            provider,
+            ..self.change_now(now)
+        });
         self.due.record(now.instant);
     }
 

@@ -125,7 +125,7 @@ impl Core {
             tracing::warn!("the table was replaced: {why}");
         }
         if report.transactions > 0 {
-            self.changed(now);
+            self.changed(out.is_of_docker, now);
         }
         let what = EventContent::Committed {
             cause: out.cause,

@@ -79,8 +79,8 @@ impl Core {
                 },
             };
             self.note(what, now);
+            self.docker.has_changed_last = false;
         }
-        self.docker.has_changed_last = false;
         self.because("pause", now);
         let wants = ReplyKind::Pause(reply);
         let since = now.instant;
