@@ -65,7 +65,7 @@ enum Command {
     Ps,
     /// Replace processes by new ones; the old ones are told to end when the new ones answer
     Restart(Restart),
-    /// Change the number of instances of process types
+    /// Change the number of instances of process types; new `tcp` processes have answered, and get connections, when the command ends
     Scale(Scale),
     /// End all processes of the app, or clean up after a `tcpgw up` that was killed
     Stop,
@@ -85,6 +85,9 @@ struct Scale {
     /// The number of instances of a process type, such as tcp=2
     #[arg(value_name = "TYPE=N", required = true)]
     formation: Vec<String>,
+    /// Return when the new processes are started, and do not wait until they answer
+    #[arg(long)]
+    no_wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -109,8 +112,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     match &arguments.command {
         None => start(global, arguments),
         Some(Command::Ps) => list(global, &arguments.procfile),
-        Some(Command::Restart(restart)) => order(global, arguments, &UpRequest::Restart(restart.types.clone())),
-        Some(Command::Scale(scale)) => order(global, arguments, &UpRequest::Scale(scale.formation.clone())),
+        Some(Command::Restart(restart)) => order(global, arguments, &UpRequest::Restart(restart.types.clone()), true),
+        Some(Command::Scale(scale)) => order(
+            global,
+            arguments,
+            &UpRequest::Scale(scale.formation.clone()),
+            !scale.no_wait,
+        ),
         Some(Command::Stop) => stop(global, &arguments.procfile),
         Some(Command::Run(run)) => one_off(global, &arguments.procfile, run),
     }
@@ -232,14 +240,19 @@ fn refused(error: &ControlError) -> Failure {
     }
 }
 
-fn order(global: &Global, arguments: &Arguments, request: &UpRequest) -> Outcome {
+fn order(global: &Global, arguments: &Arguments, request: &UpRequest, waits: bool) -> Outcome {
     let client_of_up = connect(global, &arguments.procfile)?;
     let say = |answer| {
         if let UpAnswer::Say(text) = answer {
             global.say(&tcpgw_core::escape::text(&text));
         }
     };
-    client_of_up.ask(request, say).map_err(|error| refused(&error))?;
+    if waits {
+        client_of_up.ask(request, say).map_err(|error| refused(&error))?;
+    } else {
+        // The first answer comes when the order is accepted.
+        say(client_of_up.ask_once(request).map_err(|error| refused(&error))?);
+    }
     Ok(Code::Success)
 }
 

@@ -53,8 +53,13 @@ pub enum GatewayRequest {
 /// Result or progress of a request to the gateway's thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GatewayEvent {
-    /// The backends are those of the request with this number.
-    Balanced(u64),
+    /// The backends are those of a request.
+    Balanced {
+        /// Number of the request.
+        number: u64,
+        /// Message for the user if not all backends have answered a handshake in time. They get connections when they answer.
+        unanswered: Option<String>,
+    },
     /// The latest request could not be given to the daemon, for this reason; it is sent again.
     NotTold(String),
     /// The replacement is done: new connections go to the new backends.
@@ -153,6 +158,16 @@ pub struct GatewayThread<T: Fn(GatewayEvent)> {
     has_failed: bool,
 }
 
+/// Result of a [`GatewayRequest::Balance`].
+enum BalanceOutcome {
+    /// The backends are these; `unanswered` as in [`GatewayEvent::Balanced`].
+    Balanced {
+        unanswered: Option<String>,
+    },
+    /// Another request came before.
+    Interrupted,
+}
+
 /// Result of a deploy.
 enum DeployOutcome {
     Switched,
@@ -186,8 +201,8 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
                     targets,
                     at_once,
                 } => {
-                    if self.balance(&targets, at_once) {
-                        (self.tell)(GatewayEvent::Balanced(number));
+                    if let BalanceOutcome::Balanced { unanswered } = self.balance(&targets, at_once) {
+                        (self.tell)(GatewayEvent::Balanced { number, unanswered });
                     }
                 }
                 GatewayRequest::Replace(targets) => match self.replace(&targets) {
@@ -230,13 +245,13 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
         }
     }
 
-    /// Returns whether the backends are these; `false` when another request came before.
-    fn balance(&mut self, targets: &[SocketAddr], at_once: bool) -> bool {
+    /// Makes these the backends, and tries again until that has succeeded or another request comes.
+    fn balance(&mut self, targets: &[SocketAddr], at_once: bool) -> BalanceOutcome {
         loop {
             match self.try_balance(targets, at_once) {
-                Ok(done) => {
+                Ok(outcome) => {
                     self.has_failed = false;
-                    return done;
+                    return outcome;
                 }
                 Err(error) => {
                     (self.tell)(GatewayEvent::NotTold(error.to_string()));
@@ -248,25 +263,30 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
                     }
                     self.collect(PAUSE);
                     if !self.waiting.is_empty() {
-                        return false;
+                        return BalanceOutcome::Interrupted;
                     }
                 }
             }
         }
     }
 
-    fn try_balance(&mut self, targets: &[SocketAddr], at_once: bool) -> Result<bool, ClientError> {
+    fn try_balance(&mut self, targets: &[SocketAddr], at_once: bool) -> Result<BalanceOutcome, ClientError> {
         let daemon = Client::connect(&self.socket)?;
+        let mut unanswered = None;
         let is_added = targets.iter().any(|target| !self.current.contains(target));
         if is_added {
             match self.deploy(&daemon, targets, ADD)? {
-                DeployOutcome::Switched => return Ok(true),
-                DeployOutcome::Interrupted => return Ok(false),
-                DeployOutcome::Failed(why) => (self.tell)(GatewayEvent::Say(format!(
-                    "not every {tcp} process answers yet ({why}); each gets connections when it does: it has to listen on \
-                     0.0.0.0:$PORT",
-                    tcp = super::supervisor::TCP
-                ))),
+                DeployOutcome::Switched => return Ok(BalanceOutcome::Balanced { unanswered: None }),
+                DeployOutcome::Interrupted => return Ok(BalanceOutcome::Interrupted),
+                DeployOutcome::Failed(why) => {
+                    let text = format!(
+                        "not every {tcp} process answers yet ({why}); each gets connections when it does: it has to \
+                         listen on 0.0.0.0:$PORT",
+                        tcp = super::supervisor::TCP
+                    );
+                    (self.tell)(GatewayEvent::Say(text.clone()));
+                    unanswered = Some(text);
+                }
             }
         }
         let words: Vec<String> = targets.iter().map(ToString::to_string).collect();
@@ -276,7 +296,7 @@ impl<T: Fn(GatewayEvent)> GatewayThread<T> {
         let body = json!({"backends": words}).to_string();
         daemon.send("PATCH", target.as_str(), &[], body.into())?.text()?;
         self.current = targets.to_vec();
-        Ok(true)
+        Ok(BalanceOutcome::Balanced { unanswered })
     }
 
     fn replace(&mut self, targets: &[SocketAddr]) -> Result<DeployOutcome, ClientError> {

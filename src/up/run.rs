@@ -8,10 +8,12 @@ mod event;
 mod files;
 mod joining;
 mod listeners;
+mod outcomes;
 mod output;
 mod place;
 mod processes;
 mod requests;
+mod waiting;
 
 pub(crate) use self::files::directory_of;
 
@@ -26,7 +28,8 @@ use ipnet::Ipv4Net;
 
 use self::event::UpEvent;
 use self::output::Output;
-use self::place::{InstancePlace, OneOff, RestartClient, SCALE, ScaleClient};
+use self::place::{InstancePlace, OneOff};
+use self::waiting::WaitingClient;
 use super::addresses::Addresses;
 use super::container::HelperReport;
 use super::control::UpAnswer;
@@ -42,7 +45,6 @@ use super::procfile::ProcessType;
 use super::record::{AppPlace, RecordPaths};
 use super::settings::UpSettings;
 use super::supervisor::{Action, InstanceId, InstancePhase, Supervisor, SupervisorEvent, TCP};
-use tcpgw_core::model::duration;
 
 /// Interval between checks that the daemon lives.
 const WATCH: Duration = Duration::from_secs(1);
@@ -78,10 +80,12 @@ struct Up<'a> {
     /// Whether this program starts the daemon again if it has ended.
     keeps_daemon: bool,
     next_watch: Instant,
-    restart_client: Option<RestartClient>,
-    scale_clients: Vec<ScaleClient>,
+    /// Clients whose orders are under way.
+    waiting: Vec<WaitingClient>,
     /// Reason why the latest backends could not be given to the daemon.
     not_told: Option<String>,
+    /// Message for the user if not all of the latest backends have answered in time.
+    unanswered: Option<String>,
     stop_clients: Vec<SyncSender<UpAnswer>>,
     formation: Formation,
     signals: u32,
@@ -114,7 +118,7 @@ impl Up<'_> {
         let mut insisted = None;
         while !self.supervisor.is_over() {
             let now = Instant::now();
-            let clients = self.scale_clients.iter().map(|client| client.until);
+            let clients = self.waiting.iter().map(|client| client.until);
             let next = clients
                 .chain(self.supervisor.next_time())
                 .fold(self.next_watch, Instant::min);
@@ -126,7 +130,7 @@ impl Up<'_> {
             let now = Instant::now();
             let actions = self.supervisor.tick(now);
             self.does(actions);
-            self.answer_scale_clients(now);
+            self.answer_waiting(now);
             if now >= self.next_watch {
                 self.next_watch = now + WATCH;
                 self.watch_daemon();
@@ -170,9 +174,8 @@ impl Up<'_> {
 
     /// Ends all processes, and removes the resource.
     fn stop(&mut self) {
-        self.answer_restart_client(UpAnswer::Failed("it is ending".into()));
-        for client in std::mem::take(&mut self.scale_clients) {
-            let _ = client.answers.try_send(UpAnswer::Failed("it is ending".into()));
+        for client in std::mem::take(&mut self.waiting) {
+            client.answer(UpAnswer::Failed("it is ending".into()));
         }
         if let Some(orders) = &self.orders {
             let _ = orders.send(GatewayRequest::End);
@@ -215,7 +218,7 @@ impl Up<'_> {
                 }
                 Action::Abandon => {
                     self.order(GatewayRequest::Abandon);
-                    self.answer_restart_client(UpAnswer::Failed("a new process has ended; the old ones go on".into()));
+                    self.fail_restart("a new process has ended; the old ones go on");
                 }
                 Action::Say(name, text) => self.output.say(&name, &text),
             }
@@ -269,8 +272,9 @@ impl Up<'_> {
     fn hear(&mut self, news: GatewayEvent) {
         let now = Instant::now();
         let actions = match news {
-            GatewayEvent::Balanced(number) => {
+            GatewayEvent::Balanced { number, unanswered } => {
                 self.not_told = None;
+                self.unanswered = unanswered;
                 self.supervisor.take(SupervisorEvent::Balanced(number), now)
             }
             GatewayEvent::NotTold(why) => {
@@ -281,13 +285,13 @@ impl Up<'_> {
                 let actions = self.supervisor.take(SupervisorEvent::Switched, now);
                 self.output
                     .say("system", "restarted: new connections go to the new tcp processes");
-                self.answer_restart_client(UpAnswer::Done);
+                self.unanswered = None;
                 actions
             }
             GatewayEvent::NotSwitched(why) => {
                 let text = format!("restart failed: {why}; the old processes go on");
                 self.output.say("system", &text);
-                self.answer_restart_client(UpAnswer::Failed(text));
+                self.fail_restart(&text);
                 self.supervisor.take(SupervisorEvent::NotSwitched, now)
             }
             GatewayEvent::Say(text) => {
@@ -300,31 +304,6 @@ impl Up<'_> {
             }
         };
         self.does(actions);
-    }
-
-    fn answer_restart_client(&mut self, answer: UpAnswer) {
-        if let Some(client) = self.restart_client.take() {
-            let _ = client.answers.try_send(answer);
-        }
-    }
-
-    /// Answers those who wait until processes that are scaled away get no connections any more.
-    fn answer_scale_clients(&mut self, now: Instant) {
-        let draining: Vec<String> = self.supervisor.draining().collect();
-        let is_over = |client: &mut ScaleClient| draining.is_empty() || client.until <= now;
-        for client in self.scale_clients.extract_if(.., is_over) {
-            let answer = if draining.is_empty() {
-                UpAnswer::Done
-            } else {
-                let why = self.not_told.as_deref().unwrap_or("the daemon has not answered");
-                UpAnswer::Failed(format!(
-                    "the gateway has not confirmed within {} which processes get connections ({why}): {} still get some, and end when it confirms",
-                    duration::show(SCALE),
-                    draining.join(", ")
-                ))
-            };
-            let _ = client.answers.try_send(answer);
-        }
     }
 
     /// Starts the daemon again if it has ended and `tcpgw up` had started it.

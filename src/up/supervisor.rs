@@ -136,7 +136,10 @@ pub struct Supervisor {
     rollout: Option<Rollout>,
     /// Instances that the gateway was told last.
     balanced: Vec<InstanceId>,
+    /// Number of the latest [`Action::Balance`].
     number: u64,
+    /// Number of the latest one that the gateway has confirmed.
+    confirmed: u64,
     is_stopping: bool,
 }
 
@@ -150,6 +153,7 @@ impl Supervisor {
             rollout: None,
             balanced: Vec::new(),
             number: 0,
+            confirmed: 0,
             is_stopping: false,
         }
     }
@@ -178,6 +182,11 @@ impl Supervisor {
         draining.map(Instance::name)
     }
 
+    /// Returns whether the gateway has confirmed that it sends connections to this instance.
+    pub fn is_served(&self, id: InstanceId) -> bool {
+        self.confirmed == self.number && self.balanced.contains(&id)
+    }
+
     /// Returns whether all processes were to end, and have ended.
     pub fn is_over(&self) -> bool {
         self.is_stopping && self.instances.is_empty()
@@ -199,7 +208,7 @@ impl Supervisor {
             SupervisorEvent::Ended(id) => self.ended(id, now, &mut actions),
             SupervisorEvent::Restart(kinds) => self.restart(&kinds, now, &mut actions),
             SupervisorEvent::Scale(formation) => self.scale(&formation, now, &mut actions),
-            SupervisorEvent::Balanced(number) => self.left(number, now, &mut actions),
+            SupervisorEvent::Balanced(number) => self.confirmed(number, now, &mut actions),
             SupervisorEvent::Switched => self.switched(now, &mut actions),
             SupervisorEvent::NotSwitched => self.not_switched(now, &mut actions),
             SupervisorEvent::Stop => self.stop(now, &mut actions),
@@ -365,7 +374,7 @@ impl Supervisor {
             self.terminate(id, now, actions);
         }
         // Only the new instances get connections, whatever the gateway was told before.
-        self.left(self.number, now, actions);
+        self.confirmed(self.number, now, actions);
         self.balance(false, actions);
     }
 
@@ -408,7 +417,9 @@ impl Supervisor {
         self.balance(false, actions);
     }
 
-    fn left(&mut self, number: u64, now: Instant, actions: &mut Vec<Action>) {
+    /// Ends the instances that get no connections any more since the gateway has confirmed this number.
+    fn confirmed(&mut self, number: u64, now: Instant, actions: &mut Vec<Action>) {
+        self.confirmed = self.confirmed.max(number);
         let has_left = |one: &Instance| matches!(one.phase, InstancePhase::Draining(of) if of <= number);
         let ids: Vec<InstanceId> = self
             .instances()

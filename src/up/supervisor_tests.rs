@@ -187,6 +187,24 @@ fn who_is_scaled_away_serves_on_beside_a_gateway_that_says_nothing() {
 }
 
 #[test]
+fn an_instance_is_served_when_the_gateway_has_confirmed_the_latest_set() {
+    let (mut supervisor, now) = running(1, 0);
+    supervisor.take(SupervisorEvent::Balanced(1), now);
+    assert!(supervisor.is_served(1));
+    supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 2)])), now);
+    supervisor.take(SupervisorEvent::Balanced(1), now);
+    assert!(!supervisor.is_served(2), "of before");
+    supervisor.take(SupervisorEvent::Balanced(2), now);
+    assert!(supervisor.is_served(1) && supervisor.is_served(2));
+
+    supervisor.take(SupervisorEvent::Restart(vec![kind("tcp")]), now);
+    assert!(!supervisor.is_served(3) && !supervisor.is_served(4), "not switched to");
+    supervisor.take(SupervisorEvent::Switched, now);
+    assert!(supervisor.is_served(3) && supervisor.is_served(4));
+    assert!(!supervisor.is_served(1));
+}
+
+#[test]
 fn an_index_that_is_free_is_used_again() {
     let (mut supervisor, now) = running(2, 0);
     supervisor.take(SupervisorEvent::Scale(formation(&[("tcp", 1)])), now);

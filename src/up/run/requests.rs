@@ -3,13 +3,14 @@
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use super::place::{OneOff, RestartClient, SCALE, ScaleClient};
+use super::place::OneOff;
+use super::waiting::{WaitingClient, WaitingOrder};
 use super::{Up, state_of};
 use crate::up::control::{ListedProcess, ProcessPlace, ReceivedRequest, UpAnswer, UpRequest};
 use crate::up::formation;
 use crate::up::network::{ProcessLink, gateway_of};
 use crate::up::procfile::TypeName;
-use crate::up::supervisor::{InstancePhase, SupervisorEvent, TCP};
+use crate::up::supervisor::{Action, InstanceId, InstancePhase, SupervisorEvent, TCP};
 
 /// Processes of `tcpgw up run` at once.
 const MOST_ONE_OFFS: usize = 16;
@@ -30,13 +31,11 @@ impl Up<'_> {
             }
             Some(_) if is_ending => give(&answers, UpAnswer::Failed("it is ending".into())),
             Some(UpRequest::Restart(names)) => self.restart(&names, answers),
-            Some(UpRequest::Scale(words)) => match self.scale(&words) {
-                Ok(()) => self.scale_clients.push(ScaleClient {
-                    answers,
-                    until: Instant::now() + SCALE,
-                }),
-                Err(refused) => give(&answers, refused),
-            },
+            Some(UpRequest::Scale(words)) => {
+                if let Err(refused) = self.scale(&words, &answers) {
+                    give(&answers, refused);
+                }
+            }
             Some(UpRequest::Stop) => {
                 self.signals = 1;
                 self.output.say("system", "`tcpgw up stop` received, starting shutdown");
@@ -105,15 +104,15 @@ impl Up<'_> {
         if actions.is_empty() {
             return give(&answers, UpAnswer::Failed("no process of that type runs".into()));
         }
-        self.restart_client = Some(RestartClient { answers });
-        self.does(actions);
-        // No switch of connections has to be waited for.
-        if !self.supervisor.is_restarting() {
-            self.answer_restart_client(UpAnswer::Done);
-        }
+        let order = if self.supervisor.is_restarting() {
+            WaitingOrder::Switch
+        } else {
+            WaitingOrder::Restart
+        };
+        self.carry_out(order, actions, answers);
     }
 
-    fn scale(&mut self, words: &[String]) -> Result<(), UpAnswer> {
+    fn scale(&mut self, words: &[String], answers: &SyncSender<UpAnswer>) -> Result<(), UpAnswer> {
         let in_the_way = |why: &str| Err(UpAnswer::Failed(why.into()));
         let names = self.names();
         let words = words.iter().map(String::as_str);
@@ -131,8 +130,27 @@ impl Up<'_> {
         }
         self.formation.clone_from(&formation);
         let actions = self.supervisor.take(SupervisorEvent::Scale(formation), Instant::now());
-        self.does(actions);
+        self.carry_out(WaitingOrder::Scale, actions, answers.clone());
         Ok(())
+    }
+
+    /// Carries out the actions of an order. Tells its client at once what starts and ends, and answers it when that has happened.
+    fn carry_out(&mut self, order: WaitingOrder, actions: Vec<Action>, answers: SyncSender<UpAnswer>) {
+        let started = actions.iter().filter_map(|action| match action {
+            Action::Start(id) => Some(*id),
+            _ => None,
+        });
+        let started: Vec<InstanceId> = started.collect();
+        let mut changes: Vec<String> = started.iter().map(|id| format!("{} starts", self.name(*id))).collect();
+        if order == WaitingOrder::Scale {
+            changes.extend(self.supervisor.draining().map(|name| format!("{name} ends")));
+        }
+        if !changes.is_empty() {
+            give(&answers, UpAnswer::Say(changes.join(", ")));
+        }
+        self.does(actions);
+        self.waiting
+            .push(WaitingClient::new(answers, order, started, Instant::now()));
     }
 
     fn attach(&mut self, connection: usize) -> Result<ProcessPlace, String> {

@@ -88,7 +88,7 @@ fn who_is_scaled_away_beside_a_dead_daemon_serves_on_until_there_is_another() {
     assert_eq!(connects.failed, Vec::<String>::new(), "{}", app.printed());
     assert_eq!(app.serving(), 1);
     app.cli(&["scale", "tcp=2"]).ok();
-    assert!(wait_until(PATIENCE, || app.serving() == 2), "{}", app.printed());
+    assert_eq!(app.serving(), 2, "{}", app.printed());
     app.cli(&["scale", "tcp=1"]).ok();
     assert_eq!(app.serving(), 1, "who is answered by 0 is served as ordered");
     app.stop(Signal::SIGINT);

@@ -36,7 +36,7 @@ fn where_the_only_one_crashes_clients_are_refused_until_it_is_back() {
     assert!(wait_until(PATIENCE, || app.ps().is_empty()), "{:?}", app.ps());
     assert!(app.ask().is_err());
     app.cli(&["scale", "tcp=1"]).ok();
-    assert!(wait_until(PATIENCE, || app.ask().is_ok()), "{}", app.printed());
+    app.ask().expect("who is answered by 0 is served as ordered");
     app.stop(Signal::SIGINT);
 }
 
@@ -183,13 +183,49 @@ fn a_restart_of_what_does_not_answer_leaves_the_old_ones_alone() {
     app.stop(Signal::SIGINT);
 }
 
+/// With exit code 0, every new process serves. Otherwise the command says which one does not, and why.
+#[test]
+fn scale_ends_when_the_new_processes_serve_or_says_why_they_do_not() {
+    let net = Net::new();
+    let mut app = net.app("app", "tcp: sh -c \"$(cat command)\"\nweb: exec sleep 1000\n");
+    app.write("command", TCP);
+    app.start(&["-m", "tcp=1"], 1);
+    app.write("command", &format!("sleep 1; {TCP}"));
+    let begin = Instant::now();
+    let starting = app.cli(&["scale", "tcp=2", "web=1"]).exits(0);
+    assert!(starting.stderr.contains("tcp.2 starts, web.1 starts"), "{starting}");
+    assert_eq!(app.serving(), 2, "{}", app.printed());
+    assert!(begin.elapsed() > Duration::from_secs(1), "it begins to listen then");
+    assert!(app.ps().iter().all(|one| one["pid"].is_i64()), "{:?}", app.ps());
+
+    let begin = Instant::now();
+    app.cli(&["scale", "tcp=3", "--no-wait"]).ok();
+    assert!(begin.elapsed() < Duration::from_secs(1), "{}", app.printed());
+    assert_eq!(app.serving(), 2);
+    assert!(wait_until(PATIENCE, || app.serving() == 3), "{}", app.printed());
+    app.cli(&["scale", "udp=1", "--no-wait"]).exits(2);
+
+    app.write("command", "exit 3");
+    let crashed = app.cli(&["scale", "tcp=4"]).exits(1);
+    assert!(crashed.stderr.contains("tcp.4 has ended, and is started again"), "{crashed}");
+    app.cli(&["scale", "tcp=3"]).ok();
+    app.write("command", "exec sleep 1000");
+    let silent = app.cli(&["scale", "tcp=4"]).exits(1);
+    assert!(
+        silent.stderr.contains("not every tcp process answers yet") && silent.stderr.contains("0.0.0.0:$PORT"),
+        "{silent}"
+    );
+    assert_eq!(app.serving(), 3);
+    app.stop(Signal::SIGINT);
+}
+
 #[test]
 fn instances_come_and_go_without_a_failed_connect() {
     let net = Net::new();
     let mut app = net.app("app", &format!("web: exec sleep 1000\ntcp: {TCP}\n"));
     app.start(&["-m", "tcp=1,web=1"], 1);
     app.cli(&["scale", "tcp=3", "web=0"]).ok();
-    assert!(wait_until(PATIENCE, || app.serving() == 3), "{}", app.printed());
+    assert_eq!(app.serving(), 3, "{}", app.printed());
     let mut scale = app.command(&["scale", "tcp=1"]).spawn().expect("a command");
     let mut enough = 0;
     let connects = app.ask_until(|| {
