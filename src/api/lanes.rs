@@ -93,6 +93,7 @@ impl Drop for LanePlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::descriptors::DescriptorBudget;
     use crate::api::limits::{CONNECTIONS, NARROW, NARROW_SHARE, RESERVED, SHARE};
 
     fn lanes_of(lanes: &Arc<Lanes>, uid: u32, count: usize) -> (Vec<LanePlace>, usize) {
@@ -134,19 +135,10 @@ mod tests {
         assert_eq!(lanes.enter(1000).map(|place| place.lane()), Some(Lane::Narrow));
     }
 
-    /// Connections leave the daemon the descriptors of its work, and root its places.
+    /// Root has its places also where the limit of open files is low.
     #[test]
-    fn places_are_within_the_limit_of_open_files() {
-        let all = |sizes: LaneSizes| sizes.common + sizes.reserved + sizes.narrow;
-        let both = |files| (LaneSizes::FULL.within(files), LaneSizes::READ_ONLY.within(files));
-        assert_eq!(both(1024), (LaneSizes::FULL, LaneSizes::READ_ONLY));
-        for (files, most) in [(0, 22), (64, 22), (80, 26), (128, 48), (256, 110), (500, 232)] {
-            let (full, read_only) = both(files);
-            assert!(all(full) + all(read_only) <= most, "{files}: {full:?} {read_only:?}");
-            assert!(full.reserved >= 4 && read_only.reserved >= 4, "{files}");
-            assert!(full.share <= full.common && full.narrow_share <= full.narrow, "{files}");
-        }
-        let lanes = Lanes::new(vec![0], LaneSizes::FULL.within(80));
+    fn a_crowd_leaves_root_its_places_where_there_are_few() {
+        let lanes = Lanes::new(vec![0], DescriptorBudget::of(80).lanes(LaneSizes::FULL));
         let crowd = lanes_of(&lanes, 1000, 300);
         let root = lanes_of(&lanes, 0, 4);
         assert_eq!((root.0.len(), root.1), (4, 0), "{crowd:?}");

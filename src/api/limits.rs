@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit};
-
-use super::listener::places::DESCRIPTORS_OF_WORK;
 use tcpgw_core::model::MAX_STATE_BYTES;
 
 /// Largest number of connections, idle ones included, of all users but root and the daemon's user together.
@@ -108,38 +105,10 @@ impl LaneSizes {
         narrow_share: READ_ONLY_NARROW_SHARE,
     };
 
-    /// Returns the part of these sizes that a limit of open files allows: both sockets together have half of what the daemon
-    /// does not need for its work.
-    pub(super) fn within(self, files: u64) -> Self {
-        let room = usize::try_from(files.saturating_sub(DESCRIPTORS_OF_WORK) / 2).unwrap_or(usize::MAX);
-        if room >= ALL {
-            return self;
-        }
-        let part = |size: usize| size * room / ALL;
-        Self {
-            common: part(self.common).max(2),
-            share: part(self.share).max(1),
-            // Commands of root have their places also where little is left.
-            reserved: part(self.reserved).max(self.reserved.min(4)),
-            narrow: part(self.narrow).max(1),
-            narrow_share: part(self.narrow_share).max(1),
-        }
+    /// Returns the number of connections in all lanes together.
+    pub(super) fn all(&self) -> usize {
+        self.common + self.reserved + self.narrow
     }
-}
-
-/// Returns the limit of open files of this process.
-pub(super) fn open_files() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now)
-}
-
-/// Number of connections to both sockets in all lanes together.
-const ALL: usize = CONNECTIONS + RESERVED + NARROW + READ_ONLY_ALL;
-
-/// Returns how many of `most` queries of the kernel may run at a time with a limit of open files. Each query opens several netlink
-/// sockets.
-pub(super) fn kernel_queries_within(most: usize, files: u64) -> usize {
-    const FEW_FILES: u64 = 256;
-    if files < FEW_FILES { most.div_ceil(2) } else { most }
 }
 
 /// Number of connections to the read-only socket in all lanes together.

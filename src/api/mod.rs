@@ -7,6 +7,7 @@ pub mod answers;
 mod author;
 mod body;
 pub mod client;
+pub mod descriptors;
 mod error;
 mod events;
 pub mod hints;

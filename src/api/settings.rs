@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::descriptors::DescriptorBudget;
 use super::kernel_queries::OpenKernel;
-use super::limits::{LaneSizes, Times, open_files};
+use super::limits::{LaneSizes, Times};
 use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
 use tcpgw_kernel::linux::Linux;
@@ -45,14 +46,14 @@ pub struct ApiSettings {
     pub privileged: Vec<u32>,
     /// Requests that are answered.
     pub scope: SocketScope,
-    /// Limit of open files of the process, within which connections and queries of the kernel have to stay.
-    pub files: u64,
+    /// Numbers of connections and queries of the kernel that the limit of open files allows.
+    pub descriptors: DescriptorBudget,
 }
 
 impl ApiSettings {
     /// Returns the numbers of connections that are served at once.
     pub(super) fn lanes(&self) -> LaneSizes {
-        self.scope.lanes().within(self.files)
+        self.descriptors.lanes(self.scope.lanes())
     }
 }
 
@@ -77,7 +78,7 @@ impl Default for ApiSettings {
             times: Times::default(),
             privileged: vec![0, nix::unistd::geteuid().as_raw()],
             scope: SocketScope::default(),
-            files: open_files(),
+            descriptors: DescriptorBudget::of_this_process(),
         }
     }
 }

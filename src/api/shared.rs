@@ -12,7 +12,6 @@ use super::error::ApiError;
 use super::kernel_queries::KernelQueries;
 use super::limits::{
     FOLLOWERS, KERNEL_QUERIES, LARGE_BODIES, READ_ONLY_KERNEL_QUERIES, READ_ONLY_QUESTIONS, Times, WAITERS,
-    kernel_queries_within,
 };
 use super::settings::{ApiSettings, SocketScope};
 use super::{body, loop_request};
@@ -56,7 +55,7 @@ impl ApiState {
             questions,
             kernel_queries: KernelQueries::new(
                 settings.open,
-                kernel_queries_within(kernel_queries, settings.files),
+                settings.descriptors.kernel_queries(kernel_queries),
                 settings.times,
             ),
             large: Arc::new(Semaphore::new(LARGE_BODIES)),

@@ -4,9 +4,8 @@ use std::num::NonZeroUsize;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::api::descriptors::DescriptorBudget;
 use crate::api::limits::READ_ONLY_ALL;
-use crate::api::listener::seats_within;
-use crate::api::web;
 use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
 
@@ -52,8 +51,9 @@ pub(super) fn probes_within(wanted: NonZeroUsize, files: u64, listeners: Listene
         let connections = u64::try_from(connections).unwrap_or(u64::MAX);
         if is_on { connections + LISTENER } else { 0 }
     };
-    let listeners = of(listeners.addon, seats_within(files))
-        + of(listeners.web, web::connections(files))
+    let budget = DescriptorBudget::of(files);
+    let listeners = of(listeners.addon, budget.seats())
+        + of(listeners.web, budget.web_seats())
         + of(listeners.read_only, READ_ONLY_ALL);
     let others = OTHERS + listeners;
     let room = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);

@@ -161,9 +161,7 @@ pub struct GatewayThread<T: Fn(GatewayEvent)> {
 /// Result of a [`GatewayRequest::Balance`].
 enum BalanceOutcome {
     /// The backends are these; `unanswered` as in [`GatewayEvent::Balanced`].
-    Balanced {
-        unanswered: Option<String>,
-    },
+    Balanced { unanswered: Option<String> },
     /// Another request came before.
     Interrupted,
 }

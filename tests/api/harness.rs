@@ -26,6 +26,7 @@ use tcpgw_kernel::{Kernel, KernelError, TableProperties};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::single::Single;
+use tcpgw::api::descriptors::DescriptorBudget;
 use tcpgw::api::settings::{ApiSettings, SocketScope};
 
 /// Longest time that anything here may take; a test that waits longer has failed.
@@ -126,7 +127,7 @@ pub(crate) fn serves_in(scope: SocketScope, how: Loop, times: Times) -> Server {
                 open: Arc::new(open),
                 times,
                 privileged: Vec::new(),
-                files: 1024,
+                descriptors: DescriptorBudget::of(1024),
                 scope,
             };
             let listener = tokio::net::UnixListener::from_std(socket.take_listener().expect("a listener"));

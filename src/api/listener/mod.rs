@@ -3,7 +3,7 @@
 //! Owns who is let in, how many, and for how long. Knows nothing of what is asked: a [`Handler`] answers.
 
 pub(in crate::api) mod files;
-pub(crate) mod places;
+pub(in crate::api) mod places;
 pub(in crate::api) mod tls_keys;
 mod tls_words;
 
@@ -22,7 +22,6 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::files::FileError;
-pub(crate) use self::places::seats_within;
 use self::places::{ConnectionPlaces, Seat, Visitor};
 use super::limits::Times;
 use super::server::{MOMENT, answering, closing};

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::ProviderApi;
 use super::handler::{ProviderState, answer};
 use super::traffic::TrafficObserver;
-use crate::api::limits::open_files;
+use crate::api::descriptors::DescriptorBudget;
 use crate::api::listener::places::ConnectionPlaces;
 use crate::api::listener::{self, Handler};
 use crate::api::settings;
@@ -28,7 +28,7 @@ pub async fn serve(
     settings: settings::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let places = ConnectionPlaces::within(open_files());
+    let places = ConnectionPlaces::new(DescriptorBudget::of_this_process().seats());
     serve_within(places, listener, provider, requests, settings, stop).await;
 }
 
@@ -82,6 +82,7 @@ mod tests {
     use crate::addon::id::ResourceId;
     use crate::addon::settings::{AddonSection, AddonSettings};
     use crate::api;
+    use crate::api::descriptors::SEATS;
     use crate::api::provider::{ProviderApi, read_credentials, session};
     use crate::secrets::{Owners, Secret};
     use tcpgw_core::model::Fences;
@@ -115,11 +116,11 @@ mod tests {
     }
 
     async fn served(times: api::Times) -> Served {
-        served_within(times, u64::MAX).await
+        served_within(times, SEATS).await
     }
 
-    /// Starts a provider with this limit of open files.
-    async fn served_within(times: api::Times, files: u64) -> Served {
+    /// Starts a provider with this number of seats for connections.
+    async fn served_within(times: api::Times, seats: usize) -> Served {
         let directory = tempfile::tempdir().unwrap();
         let (settings, provider) = provider(directory.path(), "gw.example.com", PASSWORD);
         let salt = read_credentials(&settings, &Owners::of_daemon()).unwrap().sso_salt;
@@ -132,7 +133,7 @@ mod tests {
             times,
             ..settings::ApiSettings::default()
         };
-        let places = ConnectionPlaces::within(files);
+        let places = ConnectionPlaces::new(seats);
         let stop = std::future::pending();
         tokio::spawn(serve_within(places, listener, current, requests, settings, stop));
         Served {
@@ -254,7 +255,7 @@ mod tests {
             body_piece: Duration::from_secs(600),
             ..api::Times::default()
         };
-        let provider = served_within(times, 80).await;
+        let provider = served_within(times, 20).await;
         let from = |last: u8| {
             let at = provider.at;
             async move {

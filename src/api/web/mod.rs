@@ -21,20 +21,12 @@ use tokio::sync::{mpsc, watch};
 
 use self::handler::WebHandler;
 pub use self::site::{DiagnosisSource, Web};
-use super::limits::open_files;
+use super::descriptors::DescriptorBudget;
 use super::listener::places::ConnectionPlaces;
-use super::listener::{seats_within, serve as listen};
+use super::listener::serve as listen;
 use super::settings::ApiSettings;
 use crate::control::request::DaemonRequest;
 use crate::metrics::OwnFile;
-
-/// Part of the limit of open files for connections, as that of a process with so many.
-const FILES: u64 = 1024;
-
-/// Returns the number of connections that the listener accepts at once.
-pub(crate) fn connections(files: u64) -> usize {
-    seats_within(files.min(FILES))
-}
 
 /// Serves until `stop`, and then lets those that are being served have their answers. Each request is answered by what is in `sites`
 /// when it comes, on connections that were open before, too. `file`: the file that keeps the daemon's own counters.
@@ -48,7 +40,8 @@ pub async fn serve(
 ) {
     let times = settings.times;
     // Prometheus shares the address of this machine with every user of it.
-    let places = ConnectionPlaces::within(open_files().min(FILES)).of_shared_addresses();
+    let seats = DescriptorBudget::of_this_process().web_seats();
+    let places = ConnectionPlaces::new(seats).of_shared_addresses();
     let (ending, ends) = watch::channel(false);
     let handler = Arc::new(WebHandler::new(requests, &settings, file, sites.clone(), ends));
     let stop = async {

@@ -207,7 +207,10 @@ fn scale_ends_when_the_new_processes_serve_or_says_why_they_do_not() {
 
     app.write("command", "exit 3");
     let crashed = app.cli(&["scale", "tcp=4"]).exits(1);
-    assert!(crashed.stderr.contains("tcp.4 has ended, and is started again"), "{crashed}");
+    assert!(
+        crashed.stderr.contains("tcp.4 has ended, and is started again"),
+        "{crashed}"
+    );
     app.cli(&["scale", "tcp=3"]).ok();
     app.write("command", "exec sleep 1000");
     let silent = app.cli(&["scale", "tcp=4"]).exits(1);
