@@ -1,12 +1,15 @@
 //! Reads the facts for the doctor. It changes nothing, and takes no lock.
 
 mod answers;
+mod cached_fact;
 mod cheap;
 mod lost;
 mod marks;
 mod memory;
 mod probes;
+mod proc_files;
 mod route_query;
+mod routes;
 mod served;
 mod table;
 
