@@ -25,7 +25,7 @@ use crate::traffic::drop_sets;
 use crate::traffic::file::TotalsFile;
 use crate::traffic::flow_record::FlowRecord;
 use crate::traffic::shared_hour::SharedHour;
-use crate::traffic::{EndedFlow, Ledger, LiveFlows, TotalsKeeper};
+use crate::traffic::{EndedFlow, Ledger, LiveFlows, PersistedLedger};
 use crate::view::totals::ConnectionCounts;
 use tcpgw_core::escape;
 use tcpgw_core::model::FlowMark;
@@ -64,7 +64,7 @@ const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
 
 /// State of the thread.
 pub(super) struct TrafficSampler {
-    keeper: TotalsKeeper,
+    persisted: PersistedLedger,
     services: mpsc::Sender<DaemonRequest>,
     news: requests::Receiver<NamesNews>,
     /// End of a change that is to be used after what belongs to the services before it was counted.
@@ -103,14 +103,14 @@ impl TrafficSampler {
         (trouble, shown): (SharedTrouble, ShownTotals),
         hour: SharedHour,
     ) -> Self {
-        let (keeper, error) = TotalsKeeper::open(file, boot_id());
+        let (persisted, error) = PersistedLedger::open(file, boot_id());
         if let Some(error) = error {
-            let path = escape::path(keeper.file().path());
+            let path = escape::path(persisted.file().path());
             tracing::warn!(%error, "failed to read {path}: all totals begin at zero");
         }
-        *shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper.shown());
+        *shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(persisted.saved_totals());
         Self {
-            keeper,
+            persisted,
             shown,
             services,
             news,
@@ -180,7 +180,7 @@ impl TrafficSampler {
                 if !self.is_saved {
                     self.save();
                 }
-                let _ = reply.try_send(self.keeper.shown());
+                let _ = reply.try_send(self.persisted.saved_totals());
             }
         }
     }
@@ -219,12 +219,12 @@ impl TrafficSampler {
         let begun = cpu_time();
         self.know_services();
         self.learn();
-        self.keeper.ledger_mut().forget_former();
+        self.persisted.ledger_mut().forget_former();
         if let Err(error) = self.read() {
             self.tell("failed to read the kernel's counters for totals", &error.to_string());
         }
         self.sampled = Some(Instant::now());
-        self.hour.take(Instant::now(), self.keeper.ledger().samples());
+        self.hour.take(Instant::now(), self.persisted.ledger().samples());
         self.is_saved = false;
         let took = cpu_time().saturating_sub(begun);
         self.took = took;
@@ -234,11 +234,11 @@ impl TrafficSampler {
     /// Asks the main loop for the mark of flows, and at the beginning for the services. At the daemon's end those of the last sample stay.
     fn know_services(&mut self) {
         self.known = Some(Instant::now());
-        if self.keeper.ledger().knows_nobody()
+        if self.persisted.ledger().knows_nobody()
             && let Some(parts) = self.ask(DaemonRequest::Snapshot)
         {
             // From then on the changes of the kernel are told.
-            self.keeper.ledger_mut().know(&parts.assemble().services.summary);
+            self.persisted.ledger_mut().know(&parts.assemble().services.summary);
         }
         if let Some(mark) = self.ask(DaemonRequest::FlowMark)
             && self.mark != mark
@@ -266,7 +266,7 @@ impl TrafficSampler {
         if self.settings.counts_traffic {
             return self.list(&mut kernel);
         }
-        self.keeper.ledger_mut().stop_flows();
+        self.persisted.ledger_mut().stop_flows();
         Ok(())
     }
 
@@ -283,14 +283,14 @@ impl TrafficSampler {
         }
         // Counters of a table that was replaced meanwhile may be of either.
         if kernel.identity()?.table == table {
-            self.keeper.ledger_mut().counters(table, sets);
+            self.persisted.ledger_mut().counters(table, sets);
         }
         Ok(())
     }
 
     /// Lists the flows. The reports that come meanwhile may be of flows that are listed.
     fn list(&mut self, kernel: &mut Linux) -> Result<(), KernelError> {
-        let (log, ledger) = (self.log.as_ref(), self.keeper.ledger());
+        let (log, ledger) = (self.log.as_ref(), self.persisted.ledger());
         let Some(monitor) = &mut self.monitor else {
             return Ok(());
         };
@@ -330,8 +330,8 @@ impl TrafficSampler {
                 Err(error) => listed = Err(error),
             }
         }
-        overrun(self.log.as_ref(), self.keeper.ledger_mut(), overruns);
-        self.keeper.ledger_mut().lost(over);
+        overrun(self.log.as_ref(), self.persisted.ledger_mut(), overruns);
+        self.persisted.ledger_mut().lost(over);
         // A service may have come meanwhile.
         self.learn();
         if let Err(error) = listed {
@@ -339,21 +339,21 @@ impl TrafficSampler {
             return Err(error);
         }
         for (flow, stopped) in &reports {
-            note(self.log.as_ref(), self.keeper.ledger(), flow, *stopped);
+            note(self.log.as_ref(), self.persisted.ledger(), flow, *stopped);
         }
         let reports = reports.iter().map(|(flow, _)| EndedFlow::from(flow)).collect();
-        self.keeper.ledger_mut().flows(live, reports);
+        self.persisted.ledger_mut().flows(live, reports);
         Ok(())
     }
 
     /// Writes the totals of the last sample, and shows them from then on.
     fn save(&mut self) {
         let begun = cpu_time();
-        if let Err(error) = self.keeper.keep(self.sampled) {
-            let what = format!("failed to write {}", escape::path(self.keeper.file().path()));
+        if let Err(error) = self.persisted.save(self.sampled) {
+            let what = format!("failed to write {}", escape::path(self.persisted.file().path()));
             self.tell(&what, &format!("{error}; the totals that were written last are shown"));
         }
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.keeper.shown());
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.persisted.saved_totals());
         let took = cpu_time().saturating_sub(begun);
         let asked = self.took.saturating_add(took);
         self.fresh = asked.saturating_mul(FRESH_TIMES).clamp(FRESH, MOST_FRESH);

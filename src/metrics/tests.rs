@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::traffic::file::TotalsFile;
-use crate::traffic::{BackendTotals, Ledger, ServiceTotals, Totals, TotalsKeeper};
+use crate::traffic::{BackendTotals, Ledger, PersistedLedger, ServiceTotals, Totals};
 use crate::view::condition::ServiceCondition;
 use crate::view::status::LimitView;
 use crate::view::tally::FlowCounts;
@@ -386,24 +386,24 @@ fn each_counter_is_kept_for_the_next_daemon() {
         ..before
     };
     let totals_file = || TotalsFile::new(directory.path(), 1);
-    let (mut keeper, _) = TotalsKeeper::open(totals_file(), "a boot".into());
-    *keeper.ledger_mut() = Ledger::of(counted_everywhere());
-    keeper.keep(None).unwrap();
+    let (mut persisted, _) = PersistedLedger::open(totals_file(), "a boot".into());
+    *persisted.ledger_mut() = Ledger::of(counted_everywhere());
+    persisted.save(None).unwrap();
     before.totals = Some(TotalsSample {
         counts_bytes: true,
-        ..TotalsSample::new(keeper.shown(), true)
+        ..TotalsSample::new(persisted.saved_totals(), true)
     });
     let next = own();
     let loaded = next.load().expect("it was written");
     let (kept, _) = next.keep(&loaded);
-    let (keeper, error) = TotalsKeeper::open(totals_file(), "a boot".into());
+    let (persisted, error) = PersistedLedger::open(totals_file(), "a boot".into());
     assert!(error.is_none(), "{error:?}");
     let after = Reading {
         own: kept.own,
         reads: kept.reads,
         totals: Some(TotalsSample {
             counts_bytes: true,
-            ..TotalsSample::new(keeper.shown(), true)
+            ..TotalsSample::new(persisted.saved_totals(), true)
         }),
         ..before.clone()
     };

@@ -281,7 +281,7 @@ impl Ledger {
         })
     }
 
-    /// Returns the totals at the last samples. A [`TotalsKeeper`](super::TotalsKeeper) writes them before it shows them.
+    /// Returns the totals at the last samples. A [`PersistedLedger`](super::PersistedLedger) writes them before it shows them.
     pub(super) fn totals(&self) -> Totals {
         Totals {
             services: self.services.clone(),

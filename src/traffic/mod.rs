@@ -2,7 +2,7 @@
 //!
 //! The kernel's own numbers fall: a flow that ends takes its counters with it, and a table that is replaced begins with
 //! new ones. A [`Ledger`] adds up what was gained between samples. It takes samples, ends of flows and the bytes of an
-//! earlier ledger, and knows neither a clock, nor a socket, nor a file. A [`TotalsKeeper`] writes it to a file for the next daemon,
+//! earlier ledger, and knows neither a clock, nor a socket, nor a file. A [`PersistedLedger`] writes it to a file for the next daemon,
 //! and shows only what it has written.
 
 pub mod drop_sets;
@@ -15,18 +15,18 @@ pub mod ledger;
 mod names;
 #[cfg(test)]
 mod names_tests;
+mod persisted_ledger;
+#[cfg(test)]
+mod persisted_ledger_tests;
 pub mod shared_hour;
 #[cfg(test)]
 mod tests;
 pub mod totals;
-mod totals_keeper;
-#[cfg(test)]
-mod totals_keeper_tests;
 mod traffic_view;
 
 pub use self::flow_sums::{EndedFlow, FlowSums, LiveFlows};
 pub use self::ledger::Ledger;
 pub use self::names::{NamedService, NamesChange};
+pub use self::persisted_ledger::PersistedLedger;
 pub use self::totals::{BackendTotals, ServiceTotals, Totals};
-pub use self::totals_keeper::TotalsKeeper;
 pub use self::traffic_view::TrafficView;

@@ -18,14 +18,14 @@ impl TrafficSampler {
         let mut ended = self.drain();
         self.learn();
         // The daemon has just begun.
-        let is_early = self.keeper.ledger().knows_nobody() && !ended.is_empty();
+        let is_early = self.persisted.ledger().knows_nobody() && !ended.is_empty();
         if is_early && self.known.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
             self.know_services();
         }
         self.count_ended(std::mem::take(&mut ended));
         while let Some(counted) = self.ending.take() {
             self.hand_over();
-            self.keeper.ledger_mut().change_ends(true);
+            self.persisted.ledger_mut().change_ends(true);
             let _ = counted.try_send(());
             self.learn();
         }
@@ -38,7 +38,7 @@ impl TrafficSampler {
         match drained {
             Ok(drained) => {
                 self.is_busy = drained.messages > 0;
-                overrun(self.log.as_ref(), self.keeper.ledger_mut(), drained.overruns);
+                overrun(self.log.as_ref(), self.persisted.ledger_mut(), drained.overruns);
             }
             Err(error) => {
                 self.monitor = None;
@@ -52,11 +52,11 @@ impl TrafficSampler {
     /// Adds ended flows to the flow log and the totals.
     pub(super) fn count_ended(&mut self, ended: Vec<FlowReport>) {
         for (flow, stopped) in ended {
-            note(self.log.as_ref(), self.keeper.ledger(), &flow, stopped);
+            note(self.log.as_ref(), self.persisted.ledger(), &flow, stopped);
             if self.settings.counts_traffic {
-                self.keeper.ledger_mut().ended(&EndedFlow::from(&flow));
+                self.persisted.ledger_mut().ended(&EndedFlow::from(&flow));
             } else {
-                self.keeper.ledger_mut().forget(&flow);
+                self.persisted.ledger_mut().forget(&flow);
             }
         }
     }
@@ -67,12 +67,12 @@ impl TrafficSampler {
             && let Ok(news) = self.news.try_recv()
         {
             match news {
-                NamesNews::Begins(change) => self.keeper.ledger_mut().change_begins(change),
+                NamesNews::Begins(change) => self.persisted.ledger_mut().change_begins(change),
                 NamesNews::Ends {
                     is_made: true,
                     counted: Some(counted),
                 } => self.ending = Some(counted),
-                NamesNews::Ends { is_made, .. } => self.keeper.ledger_mut().change_ends(is_made),
+                NamesNews::Ends { is_made, .. } => self.persisted.ledger_mut().change_ends(is_made),
             }
         }
     }
@@ -93,8 +93,8 @@ impl TrafficSampler {
         let mut kernel = Linux::open()?;
         self.read_counters(&mut kernel)?;
         let wants_flows = self.settings.counts_traffic || self.log.is_some();
-        if wants_flows && self.keeper.ledger().hands_over() {
-            let ledger = self.keeper.ledger_mut();
+        if wants_flows && self.persisted.ledger().hands_over() {
+            let ledger = self.persisted.ledger_mut();
             kernel.select(self.mark, &Selection::default(), &mut |flow| {
                 ledger.carry(flow);
                 ControlFlow::Continue(())

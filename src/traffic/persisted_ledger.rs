@@ -11,16 +11,16 @@ use super::file::{NotRead, TotalsFile};
 use super::ledger::Ledger;
 use super::totals::Totals;
 
-/// A ledger, its file, and the totals that are shown. Only [`Self::shown`] returns totals.
+/// A ledger, its file, and the totals that are in the file. Only [`Self::saved_totals`] returns totals.
 #[derive(Debug)]
-pub struct TotalsKeeper {
+pub struct PersistedLedger {
     file: TotalsFile,
     boot: String,
     ledger: Ledger,
-    shown: Arc<Totals>,
+    saved: Arc<Totals>,
 }
 
-impl TotalsKeeper {
+impl PersistedLedger {
     /// Goes on with the ledger in the file; without one, or with one that cannot be read, all totals begin at zero. Returns why the
     /// file was not read. `boot` names the machine's present boot.
     pub fn open(file: TotalsFile, boot: String) -> (Self, Option<NotRead>) {
@@ -28,17 +28,17 @@ impl TotalsKeeper {
             Ok(ledger) => (ledger.unwrap_or_default(), None),
             Err(error) => (Ledger::new(), Some(error)),
         };
-        let shown = Arc::new(ledger.totals());
-        let keeper = Self {
+        let saved = Arc::new(ledger.totals());
+        let persisted = Self {
             file,
             boot,
             ledger,
-            shown,
+            saved,
         };
-        (keeper, error)
+        (persisted, error)
     }
 
-    /// Returns the ledger, which may be ahead of what is shown.
+    /// Returns the ledger, which may be ahead of the saved totals.
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -57,9 +57,9 @@ impl TotalsKeeper {
     ///
     /// # Errors
     /// Fails when the file cannot be written; the totals that were written last are shown then.
-    pub fn keep(&mut self, sampled: Option<Instant>) -> io::Result<()> {
+    pub fn save(&mut self, sampled: Option<Instant>) -> io::Result<()> {
         self.file.save(&self.ledger, &self.boot)?;
-        self.shown = Arc::new(Totals {
+        self.saved = Arc::new(Totals {
             at: sampled,
             ..self.ledger.totals()
         });
@@ -67,7 +67,7 @@ impl TotalsKeeper {
     }
 
     /// Returns the totals that were written last.
-    pub fn shown(&self) -> Arc<Totals> {
-        Arc::clone(&self.shown)
+    pub fn saved_totals(&self) -> Arc<Totals> {
+        Arc::clone(&self.saved)
     }
 }

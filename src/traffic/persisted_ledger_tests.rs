@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::file::TotalsFile;
 use super::flow_sums::{EndedFlow, FlowSums, LiveFlows};
 use super::tests::{BOOT, CONNECTIONS, backend, both, counted, flow, pair};
-use super::{Totals, TotalsKeeper};
+use super::{PersistedLedger, Totals};
 use tcpgw_kernel::conntrack::Flow;
 
 /// Services and backends of the tests.
@@ -46,7 +46,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 struct World<'d> {
     directory: &'d Path,
-    keeper: TotalsKeeper,
+    persisted: PersistedLedger,
     live: Vec<Flow>,
     next: u32,
     table: u64,
@@ -57,7 +57,7 @@ impl<'d> World<'d> {
     fn new(directory: &'d Path) -> Self {
         Self {
             directory,
-            keeper: Self::daemon(directory),
+            persisted: Self::daemon(directory),
             live: Vec::new(),
             next: 1,
             table: 1,
@@ -65,11 +65,11 @@ impl<'d> World<'d> {
         }
     }
 
-    fn daemon(directory: &Path) -> TotalsKeeper {
-        let (mut keeper, error) = TotalsKeeper::open(TotalsFile::new(directory, 7), BOOT.into());
+    fn daemon(directory: &Path) -> PersistedLedger {
+        let (mut persisted, error) = PersistedLedger::open(TotalsFile::new(directory, 7), BOOT.into());
         assert!(error.is_none(), "{error:?}");
-        keeper.ledger_mut().know(&both());
-        keeper
+        persisted.ledger_mut().know(&both());
+        persisted
     }
 
     fn sample(&mut self) {
@@ -80,7 +80,7 @@ impl<'d> World<'d> {
             (packets > 0).then(|| counted(&pair(2000 + u16::from(*service), *last), packets))
         });
         let counted = counted.collect();
-        let ledger = self.keeper.ledger_mut();
+        let ledger = self.persisted.ledger_mut();
         ledger.counters(Some(self.table), vec![(CONNECTIONS, counted)]);
         ledger.flows(list, Vec::new());
     }
@@ -102,7 +102,7 @@ impl<'d> World<'d> {
             }
             Event::End(at) if !self.live.is_empty() => {
                 let ended = self.live.swap_remove(at % self.live.len());
-                self.keeper.ledger_mut().ended(&EndedFlow::from(&ended));
+                self.persisted.ledger_mut().ended(&EndedFlow::from(&ended));
             }
             Event::Packets(..) | Event::End(_) => {}
             Event::Sample => self.sample(),
@@ -112,10 +112,10 @@ impl<'d> World<'d> {
                 if !can_write {
                     fs::create_dir(&obstacle).unwrap();
                 }
-                assert_eq!(self.keeper.keep(None).is_ok(), *can_write);
+                assert_eq!(self.persisted.save(None).is_ok(), *can_write);
                 let _ = fs::remove_dir(&obstacle);
             }
-            Event::Crash => self.keeper = Self::daemon(self.directory),
+            Event::Crash => self.persisted = Self::daemon(self.directory),
             Event::TableGone => {
                 self.table += 1;
                 self.counters = Default::default();
@@ -139,10 +139,10 @@ proptest! {
     fn what_was_shown_never_falls(events in prop::collection::vec(event(), 1..60)) {
         let directory = tempfile::tempdir().unwrap();
         let mut world = World::new(directory.path());
-        let mut seen = numbers(&world.keeper.shown());
+        let mut seen = numbers(&world.persisted.saved_totals());
         for event in events {
             world.happens(&event);
-            let now = numbers(&world.keeper.shown());
+            let now = numbers(&world.persisted.saved_totals());
             for ((connections, flows), (had, had_flows)) in now.iter().zip(&seen) {
                 prop_assert!(connections >= had, "{event:?}: connections fell from {had} to {connections}");
                 prop_assert_eq!(flows.max(*had_flows), *flows, "{:?}: traffic fell", event);
@@ -156,7 +156,7 @@ proptest! {
 fn a_sample_is_shown_when_it_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let mut world = World::new(directory.path());
-    let connections = |world: &World<'_>| numbers(&world.keeper.shown())[0].0;
+    let connections = |world: &World<'_>| numbers(&world.persisted.saved_totals())[0].0;
     world.happens(&Event::Connect(0, 0));
     world.happens(&Event::Sample);
     assert_eq!(connections(&world), 0);
