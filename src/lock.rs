@@ -292,8 +292,8 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
-        let told = held_by(directory.path(), 1).expect("it is held");
-        assert!(told.contains(&format!("process {}", std::process::id())), "{told}");
+        let holder = held_by(directory.path(), 1).expect("it is held");
+        assert!(holder.contains(&format!("process {}", std::process::id())), "{holder}");
         assert_eq!(held_by(directory.path(), 2), None);
         assert!(!directory.path().join("netns-2.lock").exists(), "looking makes no file");
         Lock::take(directory.path(), 2, Duration::ZERO).expect("another namespace has another lock");

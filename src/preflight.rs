@@ -60,13 +60,13 @@ pub fn possible(
         .collect();
     let claimed = Claimed::by(&possible);
     let known = served.iter().filter(|known| names.contains(&*known.name));
-    let kept = known.filter_map(|known| claimed.leave(known, false).rest(known).map(Arc::new));
-    let mut services: Vec<Arc<Service>> = possible.iter().cloned().chain(kept).collect();
+    let remaining = known.filter_map(|known| claimed.leave(known, false).rest(known).map(Arc::new));
+    let mut services: Vec<Arc<Service>> = possible.iter().cloned().chain(remaining).collect();
     let claimed = Claimed::by(&services);
     let before = before.iter().filter(|before| names.contains(&*before.name));
-    let kept = before.filter_map(|before| claimed.leave(before, true).rest(before).map(Arc::new));
-    let kept: Vec<Arc<Service>> = kept.collect();
-    services.extend(kept);
+    let remaining = before.filter_map(|before| claimed.leave(before, true).rest(before).map(Arc::new));
+    let remaining: Vec<Arc<Service>> = remaining.collect();
+    services.extend(remaining);
     services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     (State { services }, held_back)
 }

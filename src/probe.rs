@@ -247,9 +247,9 @@ impl Thread {
         let Some(deadline) = self.pool.deadline().into_iter().chain(forget).min() else {
             return EpollTimeout::NONE;
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let remaining = deadline.saturating_duration_since(Instant::now());
         // The time is rounded up, so that the thread does not wake too early repeatedly.
-        let millis = left.as_nanos().div_ceil(1_000_000);
+        let millis = remaining.as_nanos().div_ceil(1_000_000);
         EpollTimeout::try_from(millis).unwrap_or(EpollTimeout::MAX)
     }
 }

@@ -87,7 +87,7 @@ pub fn names_service(text: &str) -> bool {
 pub fn with_apps(text: &str, app_of: impl Fn(ResourceId) -> Option<PlatformId>) -> String {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let mut named = String::with_capacity(text.len());
-    let mut seen = BTreeSet::new();
+    let mut distinct = BTreeSet::new();
     let mut is_command = false;
     let mut rest = text;
     while let Some(at) = rest.find(SERVICE_PREFIX) {
@@ -107,7 +107,7 @@ pub fn with_apps(text: &str, app_of: impl Fn(ResourceId) -> Option<PlatformId>) 
         };
         named.push_str(name);
         rest = after;
-        if seen.insert(id)
+        if distinct.insert(id)
             && !after.starts_with(" (app ")
             && let Some(app) = app_of(id)
         {

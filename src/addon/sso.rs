@@ -26,7 +26,7 @@ pub enum SsoRefusal {
     /// A field is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// The time is no number.
+    /// The timestamp is not a whole number of seconds.
     #[error("timestamp must be a whole number")]
     Timestamp,
     /// The token is too old.

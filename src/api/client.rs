@@ -144,17 +144,17 @@ impl Client {
         slow: impl FnOnce(),
     ) -> Result<DaemonResponse<'_>, ClientError> {
         let since = Instant::now();
-        let asked = self.begin("GET", target, &[], Bytes::new());
+        let request = self.begin("GET", target, &[], Bytes::new());
         let begun = self.runtime.block_on(async {
-            let mut asked = std::pin::pin!(asked);
-            if let Ok(begun) = timeout(patience.min(SLOW), &mut asked).await {
+            let mut request = std::pin::pin!(request);
+            if let Ok(begun) = timeout(patience.min(SLOW), &mut request).await {
                 return Some(begun);
             }
             if patience <= SLOW {
                 return None;
             }
             slow();
-            timeout(patience.saturating_sub(SLOW), asked).await.ok()
+            timeout(patience.saturating_sub(SLOW), request).await.ok()
         });
         let begun = begun.unwrap_or_else(|| Err(self.hung(since.elapsed())));
         // An answer that has begun may be large.
@@ -216,8 +216,8 @@ impl Client {
     ) -> Result<Result<DaemonResponse<'_>, T>, ClientError> {
         let deadline = Instant::now() + patience.max(SLOW);
         let ask = async {
-            let asked = timeout(patience, self.begin("POST", target, &[], body.into())).await;
-            asked.unwrap_or_else(|_| Err(self.hung(patience)))
+            let answer = timeout(patience, self.begin("POST", target, &[], body.into())).await;
+            answer.unwrap_or_else(|_| Err(self.hung(patience)))
         };
         let answer = self.runtime.block_on(async {
             tokio::select! {

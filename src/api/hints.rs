@@ -341,9 +341,9 @@ mod tests {
     async fn json_is_worded_for_programs_only() {
         let text =
             r#"{"a \"`tcpgw status`": ["see `tcpgw service ls` \\", "`"], "message": "\"`tcpgw resume`\"", "n": 7}"#;
-        let told = r#"{"a \"`GET /v1/status`": ["see `GET /v1/services` \\", "`"], "message": "\"`POST /v1/resume`\"", "n": 7}"#;
+        let document = r#"{"a \"`GET /v1/status`": ["see `GET /v1/services` \\", "`"], "message": "\"`POST /v1/resume`\"", "n": 7}"#;
         assert_eq!(worded_json(text.into()), text);
-        for (client, wanted) in [(ClientKind::Cli, text), (ClientKind::Api, told)] {
+        for (client, wanted) in [(ClientKind::Cli, text), (ClientKind::Api, document)] {
             let worded = for_client(client, async { worded_json(text.into()) }).await;
             assert_eq!(worded, wanted);
             // As it comes: byte by byte.

@@ -41,8 +41,8 @@ impl FromRequestParts<ApiState> for Params {
             if name == "service"
                 && let Some(app) = app(value)?
             {
-                let asked = shared.request(shared.times.answer, |reply| DaemonRequest::ServicesOfApp(app, reply));
-                of_app = asked.await??;
+                let answer = shared.request(shared.times.answer, |reply| DaemonRequest::ServicesOfApp(app, reply));
+                of_app = answer.await??;
                 if let Some(newest) = of_app.first() {
                     *value = newest.to_string();
                 }
@@ -262,10 +262,10 @@ async fn service_of_app(shared: &ApiState, text: &str) -> Result<Option<Box<str>
     let Some(app) = app(text)? else {
         return Ok(None);
     };
-    let asked = shared.request(shared.times.answer, |reply| {
+    let answer = shared.request(shared.times.answer, |reply| {
         DaemonRequest::Resource(ResourceTarget::Any(app), reply)
     });
-    Ok(Some(asked.await??.id.service().into()))
+    Ok(Some(answer.await??.id.service().into()))
 }
 
 /// An app, as the path names it.

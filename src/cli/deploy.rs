@@ -240,10 +240,10 @@ impl Follower<'_> {
         let begin = Instant::now();
         let mut is_told = false;
         loop {
-            let left = self.patience(begin).saturating_sub(begin.elapsed());
+            let remaining = self.patience(begin).saturating_sub(begin.elapsed());
             let answer = self
                 .daemon
-                .get_within(target.as_str(), left.clamp(PAUSE, client::SLOW), || ());
+                .get_within(target.as_str(), remaining.clamp(PAUSE, client::SLOW), || ());
             let why = match answer.and_then(DaemonResponse::json) {
                 Ok(deploy) => return Ok(Ok(deploy)),
                 Err(
@@ -290,9 +290,9 @@ impl Follower<'_> {
     /// Returns the time for which a daemon that hangs is waited for, from that time on: until the time of the deploy's probes
     /// is over.
     fn patience(&self, from: Instant) -> Duration {
-        let left = (self.begun + self.arguments.timeout).saturating_duration_since(from);
+        let remaining = (self.begun + self.arguments.timeout).saturating_duration_since(from);
         let least = if self.is_switched { AWAY } else { client::SLOW + PAUSE };
-        left.max(least)
+        remaining.max(least)
     }
 
     fn undo(&self, signal: u8) -> Outcome {

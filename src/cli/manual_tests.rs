@@ -21,16 +21,16 @@ fn each_option_of_the_daemon_is_a_key_of_the_configuration() {
     let own = daemon
         .get_arguments()
         .filter(|option| !option.is_global_set() && !option.is_hide_set());
-    let mut seen = 0;
+    let mut options = 0;
     for option in own
         .filter_map(|option| option.get_long())
         .filter(|option| *option != "help")
     {
         let key = option.strip_prefix("no-").unwrap_or(option).replace('-', "_");
         assert!(CONFIGURATION.contains(&format!("| `daemon.{key}` |")), "{key}");
-        seen += 1;
+        options += 1;
     }
-    assert!(seen > 10, "only {seen} options");
+    assert!(options > 10, "only {options} options");
     assert!(INSTALL.contains("`TCPGW_RUN_DIR`"));
 }
 

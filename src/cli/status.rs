@@ -113,11 +113,11 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
             Err(Failure::Daemon(ClientError::Refused { code, .. })) if code == NOT_FOUND => false,
             other => other?,
         };
-        let left = arguments.timeout.saturating_sub(begin.elapsed());
-        if ok || left.is_zero() {
+        let remaining = arguments.timeout.saturating_sub(begin.elapsed());
+        if ok || remaining.is_zero() {
             return Ok(ok);
         }
-        std::thread::sleep(PAUSE.min(left));
+        std::thread::sleep(PAUSE.min(remaining));
     }
 }
 

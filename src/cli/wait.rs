@@ -65,12 +65,12 @@ pub(super) fn wait_for(
 ) -> Outcome {
     let begin = std::time::Instant::now();
     loop {
-        let left = time.saturating_sub(begin.elapsed());
-        let piece = duration::show(left.min(PIECE));
+        let remaining = time.saturating_sub(begin.elapsed());
+        let piece = duration::show(remaining.min(PIECE));
         let target = RequestTarget::of_service(service, "/wait")
             .with("for", Some(&what.word()))
             .with("timeout", Some(&piece));
-        let answer = daemon.get_within(target.as_str(), left.max(client::SLOW), || {
+        let answer = daemon.get_within(target.as_str(), remaining.max(client::SLOW), || {
             global.warn(&daemon.is_slow());
         });
         match answer.and_then(DaemonResponse::json::<AnswerWithJson<ServiceAnswer>>) {
@@ -78,7 +78,7 @@ pub(super) fn wait_for(
             Err(ClientError::Refused { code, .. }) if code == "not_yet" => {}
             Err(error) => return Err(error.into()),
         }
-        if left <= PIECE {
+        if remaining <= PIECE {
             break;
         }
     }

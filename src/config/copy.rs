@@ -219,9 +219,9 @@ mod tests {
 
         /// Returns the message about the copy, and whether it is an error.
         fn told(&self) -> Option<(String, bool)> {
-            let told = self.load().gone?;
-            assert_eq!(told.kind, ProblemKind::RejectedConfiguration);
-            Some((told.message, told.severity == Severity::Error))
+            let problem = self.load().gone?;
+            assert_eq!(problem.kind, ProblemKind::RejectedConfiguration);
+            Some((problem.message, problem.severity == Severity::Error))
         }
     }
 
@@ -237,10 +237,10 @@ mod tests {
         let gone = place.load();
         assert!(gone.protect_backends);
         assert_eq!(gone.fences, config.fences);
-        let (told, is_error) = place.told().unwrap();
+        let (message, is_error) = place.told().unwrap();
         assert!(
-            told.contains("does not exist any more") && told.contains("empty file"),
-            "{told}"
+            message.contains("does not exist any more") && message.contains("empty file"),
+            "{message}"
         );
         assert!(!is_error);
         // The copy is a configuration.
@@ -277,12 +277,12 @@ mod tests {
         let used = |words: &str| {
             let config = started().unwrap();
             assert!(config.protect_backends && config.fences.ports.is_some());
-            let told = config.gone.unwrap();
+            let problem = config.gone.unwrap();
             assert_eq!(
-                (told.kind, told.severity),
+                (problem.kind, problem.severity),
                 (ProblemKind::RejectedConfiguration, Severity::Error)
             );
-            let text = told.message;
+            let text = problem.message;
             assert!(
                 text.contains(words) && text.contains("correct the file") && text.contains("config.toml.last"),
                 "{text}"
@@ -326,8 +326,8 @@ mod tests {
         let whole = fs::read(place.copy()).unwrap();
         for length in 0..whole.len() {
             fs::write(place.copy(), &whole[..length]).unwrap();
-            let (told, is_error) = place.told().unwrap();
-            assert!(told.contains("is damaged") && is_error, "{length} bytes: {told}");
+            let (message, is_error) = place.told().unwrap();
+            assert!(message.contains("is damaged") && is_error, "{length} bytes: {message}");
             assert!(!place.load().protect_backends);
         }
         for at in 0..whole.len() {
@@ -338,12 +338,15 @@ mod tests {
         }
         fs::rename(place.copy(), place.file().with_extension("other")).unwrap();
         symlink(place.file().with_extension("other"), place.copy()).unwrap();
-        let (told, is_error) = place.told().unwrap();
-        assert!(told.contains("symbolic link") && is_error, "{told}");
+        let (message, is_error) = place.told().unwrap();
+        assert!(message.contains("symbolic link") && is_error, "{message}");
         // What an older version accepted, and this one does not.
         save("flow_marc = 1", &place.copy()).unwrap();
-        let (told, is_error) = place.told().unwrap();
-        assert!(told.contains("line 1") && is_error && !told.contains('\n'), "{told}");
+        let (message, is_error) = place.told().unwrap();
+        assert!(
+            message.contains("line 1") && is_error && !message.contains('\n'),
+            "{message}"
+        );
         save(TEXT, &place.copy()).unwrap();
         assert!(place.load().protect_backends);
     }

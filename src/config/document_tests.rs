@@ -66,7 +66,7 @@ fn rows() -> Vec<(&'static str, Option<&'static str>)> {
 #[test]
 fn the_reference_has_the_defaults_of_the_program() {
     let mut without_value = Vec::new();
-    let mut seen = 0;
+    let mut count = 0;
     for (key, value) in rows() {
         let Some(value) = value else {
             without_value.push(key);
@@ -80,11 +80,11 @@ fn the_reference_has_the_defaults_of_the_program() {
             ..settings
         };
         assert_eq!(shown, defaults(), "{key} = {value}");
-        seen += 1;
+        count += 1;
     }
     without_value.sort_unstable();
     assert_eq!(without_value, WITHOUT_VALUE);
-    assert!(seen >= 15, "only {seen} defaults");
+    assert!(count >= 15, "only {count} defaults");
 }
 
 #[test]

@@ -154,11 +154,11 @@ impl Exchange<'_> {
             if group.has_ended() {
                 return true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || stop.load(Ordering::Relaxed) {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() || stop.load(Ordering::Relaxed) {
                 return false;
             }
-            self.pause(left.min(LOOK));
+            self.pause(remaining.min(LOOK));
         }
     }
 

@@ -63,8 +63,8 @@ fn is_another_mark(packet: &Packet, load: Load, mask: Option<&[u8]>, value: &[u8
     let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     match (packet.ours, number(value)) {
         (Some(ours), Some(value)) if load.field == RuleField::CtMark => {
-            let asked = mask.and_then(number).unwrap_or(u32::MAX) & ours.mask();
-            (value ^ ours.value()) & asked != 0
+            let own_bits = mask.and_then(number).unwrap_or(u32::MAX) & ours.mask();
+            (value ^ ours.value()) & own_bits != 0
         }
         _ => false,
     }

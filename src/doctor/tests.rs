@@ -278,14 +278,14 @@ fn a_finding_is_as_bad_as_the_problem_that_tells_of_the_same() {
         ("table-of-another-mark", ProblemKind::OtherMark),
     ];
     let same = ProblemKind::ALL.iter().map(|kind| (kind.id(), *kind)).chain(others);
-    let mut seen = 0;
+    let mut count = 0;
     for (name, kind) in same {
         if let Some((id, worst)) = FINDINGS.iter().find(|(id, _)| *id == name) {
             assert_eq!(*worst, FindingSeverity::of(kind.severity()), "{id}");
-            seen += 1;
+            count += 1;
         }
     }
-    assert!(seen > KINDS.len());
+    assert!(count > KINDS.len());
     for kind in KINDS {
         assert!(FINDINGS.iter().any(|(id, _)| *id == kind.id()), "{kind:?}");
     }

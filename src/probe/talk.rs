@@ -75,8 +75,8 @@ impl Talk {
             match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return Ok(true),
                 Ok(count) => {
-                    let left = MAX_ANSWER - self.answer.len();
-                    self.answer.extend_from_slice(&buffer[..count.min(left)]);
+                    let room = MAX_ANSWER - self.answer.len();
+                    self.answer.extend_from_slice(&buffer[..count.min(room)]);
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => break,

@@ -32,8 +32,8 @@ pub(super) struct RequestedParameters {
 impl RequestedParameters {
     /// Returns the parameters of a resource; `None` if they are not known.
     pub(super) fn known_of(resource: &Resource) -> Option<Self> {
-        let asked = Self::of(resource);
-        (asked != Self::default()).then_some(asked)
+        let parameters = Self::of(resource);
+        (parameters != Self::default()).then_some(parameters)
     }
 
     /// Adds the parameters to the resource.
@@ -61,12 +61,12 @@ impl RequestedParameters {
 
 /// Writes the parameters of this resource, which has this checksum.
 pub(super) fn put(transaction: &Transaction<'_>, resource: &Resource, of: i64) -> Result<(), Fault> {
-    let asked = RequestedParameters::of(resource);
-    if asked == RequestedParameters::default() {
+    let parameters = RequestedParameters::of(resource);
+    if parameters == RequestedParameters::default() {
         return remove(transaction, resource.id);
     }
     let id = resource.id.as_str();
-    let body = serde_json::to_string(&asked).map_err(|error| Fault::damage(error.to_string()))?;
+    let body = serde_json::to_string(&parameters).map_err(|error| Fault::damage(error.to_string()))?;
     transaction.execute_batch(TABLE)?;
     let query = "INSERT OR REPLACE INTO resource_asked (id, resource, body, crc) VALUES (?, ?, ?, ?)";
     transaction.execute(query, (id, of, &body, crc(id, of, &body)))?;
@@ -96,13 +96,13 @@ pub(super) fn complete(connection: &Connection, resources: &mut [Resource]) -> R
                 "the checksum of the parameters of resource {id:?} is wrong"
             )));
         }
-        let asked: RequestedParameters = serde_json::from_str(&body)
+        let parameters: RequestedParameters = serde_json::from_str(&body)
             .map_err(|error| Fault::damage(format!("the parameters of resource {id:?}: {error}")))?;
         let Ok(at) = resources.binary_search_by(|resource| resource.id.as_str().cmp(&id)) else {
             continue;
         };
         if let Some(resource) = resources.get_mut(at) {
-            asked.complete(resource);
+            parameters.complete(resource);
         }
     }
     Ok(())

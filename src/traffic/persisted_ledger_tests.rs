@@ -139,15 +139,15 @@ proptest! {
     fn what_was_shown_never_falls(events in prop::collection::vec(event(), 1..60)) {
         let directory = tempfile::tempdir().unwrap();
         let mut world = World::new(directory.path());
-        let mut seen = numbers(&world.persisted.saved_totals());
+        let mut before = numbers(&world.persisted.saved_totals());
         for event in events {
             world.happens(&event);
             let now = numbers(&world.persisted.saved_totals());
-            for ((connections, flows), (had, had_flows)) in now.iter().zip(&seen) {
+            for ((connections, flows), (had, had_flows)) in now.iter().zip(&before) {
                 prop_assert!(connections >= had, "{event:?}: connections fell from {had} to {connections}");
                 prop_assert_eq!(flows.max(*had_flows), *flows, "{:?}: traffic fell", event);
             }
-            seen = now;
+            before = now;
         }
     }
 }

@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn what_is_not_as_it_looks_is_told() {
         let text = "A=1\n\n# comment\nexport B=2\nX = 5\nBAD\nC=\"unclosed\nD=x # c\nE=\"a # b\"\nF='\n";
-        let told: Vec<(usize, &str)> = parse(text).unwrap().remarks;
+        let remarks: Vec<(usize, &str)> = parse(text).unwrap().remarks;
         let words = [
             (4, "`export`"),
             (5, "no space"),
@@ -150,8 +150,8 @@ mod tests {
             (8, "`#`"),
             (10, "quotation mark"),
         ];
-        assert_eq!(told.len(), words.len(), "{told:?}");
-        for ((line, why), (expected, word)) in told.into_iter().zip(words) {
+        assert_eq!(remarks.len(), words.len(), "{remarks:?}");
+        for ((line, why), (expected, word)) in remarks.into_iter().zip(words) {
             assert!(line == expected && why.contains(word), "{line}: {why}");
         }
     }

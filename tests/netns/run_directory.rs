@@ -123,19 +123,18 @@ fn what_is_planted_there_is_neither_followed_nor_waited_for() {
         fs::write(&victim, "precious").expect("a victim");
         (place.path(ending), victim)
     });
+    let remove_and_compare = || {
+        for (path, victim) in &victims {
+            let content = fs::read(victim).expect("still there");
+            assert_eq!(content, b"precious", "{}", path.to_string_lossy());
+            remove(path);
+        }
+    };
     for (path, victim) in &victims {
         symlink(victim, path).expect("a link");
     }
     place.run_all("links");
-    for (path, victim) in &victims {
-        assert_eq!(
-            fs::read(victim).expect("still there"),
-            b"precious",
-            "{}",
-            path.to_string_lossy()
-        );
-        remove(path);
-    }
+    remove_and_compare();
     for (path, _) in &victims {
         nix::unistd::mkfifo(path, Mode::S_IRWXU).expect("a pipe");
         chown(path, Some(DAEMON), Some(DAEMON)).expect("a new owner");
@@ -151,15 +150,7 @@ fn what_is_planted_there_is_neither_followed_nor_waited_for() {
         fs::hard_link(victim, path).expect("a hard link");
     }
     place.run_all("hard links");
-    for (path, victim) in &victims {
-        assert_eq!(
-            fs::read(victim).expect("still there"),
-            b"precious",
-            "{}",
-            path.to_string_lossy()
-        );
-        remove(path);
-    }
+    remove_and_compare();
     let refused = {
         symlink("/dev/null", place.path("lock")).expect("a link");
         place.net.tcpgw(&["apply", &place.file]).exits(1)

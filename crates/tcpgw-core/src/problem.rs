@@ -176,8 +176,8 @@ pub fn serialize_few<S: Serializer>(problems: &[Problem], serializer: S) -> Resu
 
 /// Sorts problems, the worst first, and removes duplicates: of two that differ in the message alone the first stays.
 pub fn sort(problems: &mut Vec<Problem>) {
-    let mut seen = BTreeSet::new();
-    problems.retain(|problem| seen.insert(problem.key()));
+    let mut distinct = BTreeSet::new();
+    problems.retain(|problem| distinct.insert(problem.key()));
     problems.sort_by_key(|problem| (problem.severity, problem.kind));
 }
 
@@ -281,9 +281,9 @@ mod tests {
             of(ProblemKind::NoHealthyBackend, MOST_OF_KIND + 2),
         ]
         .concat();
-        let told = few(&all);
-        assert_eq!(told.len(), 2 * MOST_OF_KIND + 1);
-        let more = &told[MOST_OF_KIND];
+        let reduced = few(&all);
+        assert_eq!(reduced.len(), 2 * MOST_OF_KIND + 1);
+        let more = &reduced[MOST_OF_KIND];
         assert_eq!(
             (more.kind, more.severity, &*more.message),
             (
@@ -292,7 +292,7 @@ mod tests {
                 "and 2 more problems of this kind"
             )
         );
-        assert_eq!(is_ok(told.iter().map(AsRef::as_ref)), is_ok(&all));
+        assert_eq!(is_ok(reduced.iter().map(AsRef::as_ref)), is_ok(&all));
         assert_eq!(few(&of(ProblemKind::Paused, 3)).len(), 3);
     }
 

@@ -300,14 +300,14 @@ mod tests {
         let sockets: Vec<TcpListener> = (0..50).filter_map(|_| TcpListener::bind("127.0.0.1:0").ok()).collect();
         assert!(!sockets.is_empty());
         let absent = BTreeSet::from([0]);
-        let mut asked = 0;
+        let mut questions = 0;
         let all = processes_while(&absent, || {
-            asked += 1;
+            questions += 1;
             true
         });
         assert_eq!(all, BTreeMap::new());
-        assert!(asked > sockets.len(), "each file is asked for: {asked}");
-        for most in [0, 1, asked / 2] {
+        assert!(questions > sockets.len(), "each file is asked for: {questions}");
+        for most in [0, 1, questions / 2] {
             let mut more = 0;
             processes_while(&absent, || {
                 more += 1;

@@ -163,10 +163,10 @@ impl CheckRun {
 
     /// Returns the result of the run.
     pub fn report(self) -> CheckReport {
-        let left = self.left();
+        let remaining = self.left();
         CheckReport {
             findings: self.findings,
-            left,
+            left: remaining,
         }
     }
 

@@ -201,10 +201,10 @@ mod tests {
         );
         assert_eq!(scalingo["config_vars"], json!(["TCP_URL"]));
         for (dialect, prefix) in [(Dialect::Heroku, "heroku"), (Dialect::CleverCloud, "clever-cloud")] {
-            let told = of(dialect);
-            let api = &told["api"];
+            let manifest = of(dialect);
+            let api = &manifest["api"];
             assert_eq!(
-                (&told["id"], &api["password"]),
+                (&manifest["id"], &api["password"]),
                 (&json!("gw"), &json!("0123456789abcdef"))
             );
             assert_eq!(api["sso_salt"], "fedcba9876543210");

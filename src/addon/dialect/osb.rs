@@ -133,8 +133,16 @@ fn binding(exchange: &AuthenticatedRequest<'_>, instance: &str, binding: &str) -
                 None | Some(Value::Null) => None,
                 Some(app) => Some(text_id("app_guid", Some(app))?),
             };
-            let asked = Some(Fingerprint::of(&asked));
-            AddonRequest::Bind(target, binding, plan, Binding { app, asked })
+            let fingerprint = Some(Fingerprint::of(&asked));
+            AddonRequest::Bind(
+                target,
+                binding,
+                plan,
+                Binding {
+                    app,
+                    asked: fingerprint,
+                },
+            )
         }
         Method::Delete => {
             service_and_plan(exchange)?;

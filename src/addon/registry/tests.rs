@@ -178,8 +178,8 @@ fn an_instance_whose_plan_left_the_catalog_is_bound_and_asked_for_again() {
     let target = ResourceTarget::App(Dialect::Osb, id("app"));
     let bind = AddonRequest::Bind(target.clone(), id("b"), left_plan(), binding_of("bound", None));
     let change = AddonRequest::ChangePlan(target.clone(), left_plan());
-    let left = AddonPlan::example("large", "00000000-0000-0000-0000-000000000001");
-    world.plans = Plans::new(vec![left]).unwrap();
+    let former = AddonPlan::example("large", "00000000-0000-0000-0000-000000000001");
+    world.plans = Plans::new(vec![former]).unwrap();
     assert_eq!(
         world.request(&AddonRequest::Provision(wanted(left_plan()))),
         Ok(AddonOutcome::Unchanged(Arc::clone(&made)))
@@ -299,8 +299,8 @@ fn a_plan_that_is_known_by_its_name_gets_its_id() {
 fn a_plan_that_left_the_configuration_stays_with_those_who_have_it() {
     let mut world = World::new(20_009);
     let made = created(world.provision(Dialect::Heroku, "app"));
-    let left = AddonPlan::example("large", "00000000-0000-0000-0000-000000000001");
-    world.plans = Plans::new(vec![left]).unwrap();
+    let former = AddonPlan::example("large", "00000000-0000-0000-0000-000000000001");
+    world.plans = Plans::new(vec![former]).unwrap();
     let unchanged = Ok(AddonOutcome::Unchanged(Arc::clone(&made)));
     assert_eq!(world.provision(Dialect::Heroku, "app"), unchanged);
     let target = ResourceTarget::App(Dialect::Heroku, id("app"));

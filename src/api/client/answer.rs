@@ -27,8 +27,8 @@ impl DaemonResponse<'_> {
     fn next(&mut self, left: Duration) -> Result<Option<Bytes>, ClientError> {
         let begin = Instant::now();
         loop {
-            let left = left.saturating_sub(begin.elapsed());
-            let frame = async { timeout(left, self.body.frame()).await };
+            let remaining = left.saturating_sub(begin.elapsed());
+            let frame = async { timeout(remaining, self.body.frame()).await };
             return match self.client.runtime.block_on(frame) {
                 Err(_) => Err(self.client.late()),
                 Ok(None) => Ok(None),
@@ -49,11 +49,13 @@ impl DaemonResponse<'_> {
     pub fn text(mut self) -> Result<Vec<u8>, ClientError> {
         let mut text = Vec::new();
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = self.deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 return Err(self.client.late());
             }
-            let Some(piece) = self.next(left)? else { return Ok(text) };
+            let Some(piece) = self.next(remaining)? else {
+                return Ok(text);
+            };
             if text.len() + piece.len() > self.most {
                 return Err(self.client.too_large(self.most));
             }
@@ -87,11 +89,11 @@ impl DaemonResponse<'_> {
         mut each: impl FnMut(&[u8]) -> Result<bool, E>,
     ) -> Result<(), E> {
         let mut rest = Vec::new();
-        let mut left = PATIENCE;
+        let mut remaining = PATIENCE;
         loop {
             let begin = Instant::now();
-            let piece = self.next(left)?;
-            left = left.saturating_sub(begin.elapsed());
+            let piece = self.next(remaining)?;
+            remaining = remaining.saturating_sub(begin.elapsed());
             let Some(piece) = piece else { break };
             rest.extend_from_slice(&piece);
             let mut begin = 0;
@@ -100,7 +102,7 @@ impl DaemonResponse<'_> {
                     return Ok(());
                 }
                 begin += length + 1;
-                left = if endless { PATIENCE } else { left };
+                remaining = if endless { PATIENCE } else { remaining };
             }
             rest.drain(..begin);
             if rest.len() > LONGEST_LINE {

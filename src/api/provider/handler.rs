@@ -233,10 +233,10 @@ impl Visit<'_> {
             return DialectAnswer::error(dialect, 503, "Unavailable", why);
         };
         let times = &self.shared.times;
-        let asked = loop_request::send(&self.shared.requests, times, times.order, |reply| {
+        let answer = loop_request::send(&self.shared.requests, times, times.order, |reply| {
             DaemonRequest::Addon(order, reply)
         });
-        let refused = match asked.await {
+        let refused = match answer.await {
             Ok(Ok(outcome)) => return dialect::answer(dialect, wish, &Ok(outcome), self.gateway()),
             Ok(Err(AddonRefused::Resource(refusal))) => {
                 return dialect::answer(dialect, wish, &Err(refusal), self.gateway());
@@ -250,10 +250,10 @@ impl Visit<'_> {
 
     async fn resource(&self, target: &ResourceTarget) -> Result<Result<Arc<Resource>, Refusal>, String> {
         let times = &self.shared.times;
-        let asked = loop_request::send(&self.shared.requests, times, times.answer, |reply| {
+        let answer = loop_request::send(&self.shared.requests, times, times.answer, |reply| {
             DaemonRequest::Resource(target.clone(), reply)
         });
-        match asked.await.map_err(|error| error.to_string())? {
+        match answer.await.map_err(|error| error.to_string())? {
             Ok(resource) => Ok(Ok(resource)),
             Err(AddonRefused::Resource(refusal)) => Ok(Err(refusal)),
             Err(AddonRefused::Off) => Err(OFF.into()),
@@ -343,10 +343,10 @@ impl Visit<'_> {
         };
         (self.asks)();
         let times = self.page_times();
-        let asked = loop_request::send(&self.shared.requests, &times, times.answer, |reply| {
+        let answer = loop_request::send(&self.shared.requests, &times, times.answer, |reply| {
             DaemonRequest::AppPage(id, reply)
         });
-        let app = match asked.await {
+        let app = match answer.await {
             Ok(Ok(app)) => app,
             Ok(Err(AddonRefused::Resource(_))) => {
                 let text = "This add-on was removed from its app: its address leads nowhere any more.";
@@ -361,7 +361,7 @@ impl Visit<'_> {
         let (seen, deploys) = tokio::join!(self.traffic(&app), self.last_deploys(&app, &times));
         let platform = self.provider.settings.platform.as_ref();
         let platform = platform.filter(|_| app.resource.dialect != Dialect::Local);
-        let shown = AppPage {
+        let page = AppPage {
             app: &app,
             gateway: self.gateway(),
             platform: platform.map(|platform| platform.of(&app.resource.app)),
@@ -370,7 +370,7 @@ impl Visit<'_> {
             deploys: deploys.as_deref(),
             now: since_1970().as_secs(),
         };
-        shown.response()
+        page.response()
     }
 
     /// Returns the times for pages, which are shorter than those for platforms, since a person waits.
@@ -394,8 +394,8 @@ impl Visit<'_> {
     async fn last_deploys(&self, app: &AppView, times: &Times) -> Option<Vec<StoredDeploy>> {
         let service = app.resource.id.service();
         let query = |reply| DaemonRequest::Query(Query::Deploys(Some(service), DEPLOYS, reply));
-        let asked = loop_request::send(&self.shared.requests, times, times.answer, query);
-        asked.await.ok()?.ok()
+        let answer = loop_request::send(&self.shared.requests, times, times.answer, query);
+        answer.await.ok()?.ok()
     }
 }
 

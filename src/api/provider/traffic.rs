@@ -235,11 +235,11 @@ fn read_all(shared: &SharedObserver) {
                 return;
             }
             let due = if state.is_awaited() { rested } else { next };
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = due.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 break;
             }
-            let waited = shared.called.wait_timeout(state, left);
+            let waited = shared.called.wait_timeout(state, remaining);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let begun = Instant::now();

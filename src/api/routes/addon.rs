@@ -30,10 +30,10 @@ pub(in crate::api) async fn one(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let asked = shared.request(shared.times.answer, |reply| {
+    let answer = shared.request(shared.times.answer, |reply| {
         DaemonRequest::ResourceView(ResourceTarget::Any(app), reply)
     });
-    Ok(json(&asked.await??))
+    Ok(json(&answer.await??))
 }
 
 pub(in crate::api) async fn provision(
@@ -128,10 +128,10 @@ impl ApiState {
                 }));
             }
         };
-        let asked = self.request(self.times.answer, |reply| {
+        let answer = self.request(self.times.answer, |reply| {
             DaemonRequest::ResourceView(ResourceTarget::Any(app), reply)
         });
-        let resource = Some(asked.await??);
+        let resource = Some(answer.await??);
         let mut response = json(&ResourceAnswer {
             resource,
             created,

@@ -195,8 +195,8 @@ pub(in crate::api) async fn resume(
 impl ApiState {
     /// Returns the full view of one service.
     pub(super) async fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
-        let asked = self.request(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
-        asked.await?.ok_or_else(|| {
+        let answer = self.request(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
+        answer.await?.ok_or_else(|| {
             ApiError::not_found(format!(
                 "there is no service named {name:?}; `tcpgw service ls` lists them"
             ))

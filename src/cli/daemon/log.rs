@@ -76,11 +76,11 @@ impl LogQueue {
         let end = Instant::now() + within;
         let mut waiting = self.shared.waiting();
         while waiting.is_writing || !waiting.lines.is_empty() {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = end.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 return false;
             }
-            let changed = self.shared.changed.wait_timeout(waiting, left);
+            let changed = self.shared.changed.wait_timeout(waiting, remaining);
             waiting = changed.unwrap_or_else(PoisonError::into_inner).0;
         }
         true

@@ -115,8 +115,8 @@ impl DeploySignals {
         }
         loop {
             let mut stderr = screen::terminal();
-            let asked = write!(stderr, "\nundo, go on without me, or keep waiting? [u/g/k] ");
-            asked.and_then(|()| stderr.flush()).ok()?;
+            let written = write!(stderr, "\nundo, go on without me, or keep waiting? [u/g/k] ");
+            written.and_then(|()| stderr.flush()).ok()?;
             drop(stderr);
             let sender = self.sender.clone();
             let reader = thread::Builder::new().name("answer".into());

@@ -65,8 +65,8 @@ fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
 #[test]
 fn what_a_suspended_service_has_is_not_replaced() {
     let suspended = r#"{"name": "own", "port": 20005, "backends": []}"#;
-    let said = state(OWN);
-    let said = [("own".into(), Service::clone(&said.services[0]))].into();
+    let wanted = state(OWN);
+    let wanted = [("own".into(), Service::clone(&wanted.services[0]))].into();
     let adopted = || {
         let serving = Service::clone(&state(suspended).services[0]);
         (
@@ -82,7 +82,7 @@ fn what_a_suspended_service_has_is_not_replaced() {
     };
     let settle = |found: Vec<(Owner, AdoptedService)>, beside: &str| {
         let mut state = state(beside);
-        let settled = Others::settle(found.into_iter(), &said, &mut state, false);
+        let settled = Others::settle(found.into_iter(), &wanted, &mut state, false);
         settled
             .map(|_| state.services.len())
             .map_err(|problems| problems.to_string())

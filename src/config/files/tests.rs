@@ -203,8 +203,8 @@ fn a_socket_is_neither_the_one_of_the_engine_nor_what_a_hook_runs() {
     symlink("docker.sock", place.path("link")).unwrap();
     for key in ["socket", "socket_readonly"] {
         for name in ["docker.sock", "link"] {
-            let told = load(key, name, &engine).unwrap_err();
-            assert!(told.contains("docker.socket") && told.contains(key), "{told}");
+            let error = load(key, name, &engine).unwrap_err();
+            assert!(error.contains("docker.socket") && error.contains(key), "{error}");
         }
         load(key, "s.sock", &engine).unwrap();
         for (name, is_refused) in [("hook.sh", true), ("s.sock", false), ("none.sock", false)] {

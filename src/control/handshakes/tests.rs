@@ -299,9 +299,9 @@ fn one_that_fails_while_others_are_completed_is_no_error() {
                     tracker.completed(*id, A, CLIENT);
                 }
             }
-            let told = severity(&tracker.end(ReportedHandshakes::All, now));
+            let latest = severity(&tracker.end(ReportedHandshakes::All, now));
             let expected = (second >= 3).then_some(Severity::Warning);
-            assert_eq!(told, expected, "after {second} s, {are_few}");
+            assert_eq!(latest, expected, "after {second} s, {are_few}");
             if second % 2 == 0 {
                 completed.push(100 + u32::try_from(second).unwrap());
             }

@@ -62,7 +62,7 @@ fn told(attempts: &[Attempt], old: u32, seconds: u32) -> Vec<Option<Severity>> {
 /// Returns the same for clients with these addresses.
 fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seconds: u32) -> Vec<Option<Severity>> {
     let (mut tracker, start) = (HandshakeTracker::default(), Instant::now());
-    let mut told = Vec::new();
+    let mut severities = Vec::new();
     for second in 0..seconds {
         let now = start + Duration::from_secs(second.into());
         let is_heard = tracker.is_suspicious();
@@ -99,10 +99,10 @@ fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seco
         let problems = tracker
             .end(hearing, now)
             .problems(|name| (name == A).then_some(80), false);
-        told.push(problems.first().map(|problem| problem.severity));
+        severities.push(problems.first().map(|problem| problem.severity));
         assert!(tracker.families[0].failing.values().all(|of| of.len() <= MOST_FAILING));
     }
-    told
+    severities
 }
 
 /// Returns each second at which the report changes, with the new report.
@@ -124,15 +124,17 @@ fn one_that_is_banned_is_an_error_until_another_is_served_and_never_again() {
     for (pause, first) in [(1, 3), (10, 3), (30, 3)] {
         let mut all = each((0..300).step_by(pause), BANNED, Unanswered);
         all.extend(each((9..300).step_by(14), REAL, Served));
-        let told = told(&all, 100, 300);
-        let errors: Vec<usize> = (0..told.len()).filter(|second| told[*second] == ERROR).collect();
+        let severities = told(&all, 100, 300);
+        let errors: Vec<usize> = (0..severities.len())
+            .filter(|second| severities[*second] == ERROR)
+            .collect();
         assert_eq!(
             errors,
             (first..9).collect::<Vec<_>>(),
-            "one try each {pause} s: {told:?}"
+            "one try each {pause} s: {severities:?}"
         );
         if pause < 11 {
-            assert_eq!(changes(&told), [(3, ERROR), (9, WARNING)], "{pause}");
+            assert_eq!(changes(&severities), [(3, ERROR), (9, WARNING)], "{pause}");
         }
     }
 }
@@ -147,19 +149,22 @@ fn ever_new_addresses_of_one_ipv6_network_are_an_error_a_few_times() {
         attempts.extend(each([second].into_iter(), FORGED + second, Unanswered));
     }
     attempts.extend(each((0..120).step_by(5), REAL, Served));
-    let told = told_of(&attempts, address, 0, 120);
-    let errors = told.iter().skip(21).filter(|told| **told == Some(Severity::Error));
-    assert_eq!(errors.count(), 0, "{:?}", changes(&told));
+    let severities = told_of(&attempts, address, 0, 120);
+    let errors = severities
+        .iter()
+        .skip(21)
+        .filter(|severity| **severity == Some(Severity::Error));
+    assert_eq!(errors.count(), 0, "{:?}", changes(&severities));
 }
 
 #[test]
 fn one_that_is_banned_and_alone_is_an_error_a_minute_after_the_last_other() {
     let mut all = each(0..200, BANNED, Unanswered);
     all.extend(each([20].into_iter(), REAL, Served));
-    let told = changes(&told(&all, 0, 200));
-    assert_eq!(told[..2], [(3, ERROR), (20, WARNING)]);
-    assert_eq!((told.len(), told[2].1), (3, ERROR), "{told:?}");
-    assert!((78..=84).contains(&told[2].0), "{told:?}");
+    let severities = changes(&told(&all, 0, 200));
+    assert_eq!(severities[..2], [(3, ERROR), (20, WARNING)]);
+    assert_eq!((severities.len(), severities[2].1), (3, ERROR), "{severities:?}");
+    assert!((78..=84).contains(&severities[2].0), "{severities:?}");
 }
 
 /// Clients that were served a short time ago prove nothing.
@@ -173,12 +178,22 @@ fn an_outage_is_an_error_within_seconds_with_one_that_is_banned_and_without() {
         // The first one that fails comes 12 s after one that was served.
         all.extend(each((101..180).step_by(10), client, Unanswered));
         all.extend(each((181..300).step_by(10), client, Served));
-        let told = told(&all, 10, 300);
-        let outage = &told[101..181];
-        assert_eq!(outage.iter().position(|told| *told == ERROR), Some(3), "{told:?}");
-        assert!(outage[3..].iter().all(|told| *told == ERROR), "{told:?}");
-        assert!(told[20..101].iter().all(|told| *told != ERROR), "{told:?}");
-        assert!(told[181..].iter().all(|told| *told != ERROR), "{told:?}");
+        let severities = told(&all, 10, 300);
+        let outage = &severities[101..181];
+        assert_eq!(
+            outage.iter().position(|severity| *severity == ERROR),
+            Some(3),
+            "{severities:?}"
+        );
+        assert!(outage[3..].iter().all(|severity| *severity == ERROR), "{severities:?}");
+        assert!(
+            severities[20..101].iter().all(|severity| *severity != ERROR),
+            "{severities:?}"
+        );
+        assert!(
+            severities[181..].iter().all(|severity| *severity != ERROR),
+            "{severities:?}"
+        );
     }
 }
 
@@ -190,7 +205,7 @@ fn each_outage_of_the_same_client_is_told() {
         all.extend(each((begin..begin + 20).step_by(2), REAL, Unanswered));
         all.extend(each((begin + 20..begin + 40).step_by(2), REAL, Served));
     }
-    let told = changes(&told(&all, 0, 120));
+    let severities = changes(&told(&all, 0, 120));
     let expected = [
         (3, ERROR),
         (20, WARNING),
@@ -202,7 +217,7 @@ fn each_outage_of_the_same_client_is_told() {
         (100, WARNING),
         (115, None),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(severities, expected);
 }
 
 #[test]
@@ -215,8 +230,8 @@ fn forged_handshakes_are_an_error_until_somebody_is_served_and_not_again_while_t
             all.extend(from.flat_map(|client| each([second].into_iter(), client, Unconfirmed)));
         }
         all.extend(each((14..200).step_by(14), REAL, Served));
-        let told = changes(&told(&all, 100, 200));
-        assert_eq!(told, [(3, ERROR), (14, WARNING)], "{addresses}");
+        let severities = changes(&told(&all, 100, 200));
+        assert_eq!(severities, [(3, ERROR), (14, WARNING)], "{addresses}");
     }
 }
 
@@ -229,10 +244,10 @@ fn an_outage_of_answers_is_told_shortly_after_one_of_backends() {
         all.extend(each((22..50).step_by(2), client, Unconfirmed));
     }
     all.extend(each([20].into_iter(), REAL, Served));
-    let told = told(&all, 0, 50);
-    let (mended, broken) = told[20..].split_at(5);
-    assert!(mended.iter().all(|told| *told == WARNING), "{told:?}");
-    assert!(broken.iter().all(|told| *told == ERROR), "{told:?}");
+    let severities = told(&all, 0, 50);
+    let (mended, broken) = severities[20..].split_at(5);
+    assert!(mended.iter().all(|severity| *severity == WARNING), "{severities:?}");
+    assert!(broken.iter().all(|severity| *severity == ERROR), "{severities:?}");
 }
 
 /// Old flows that end make room for others among the remembered ones; these are not new.
@@ -245,8 +260,11 @@ fn old_flows_are_never_taken_for_new_ones() {
         // Some served clients are seen though there are more flows than are remembered.
         let mut all = outage;
         all.extend(each(0..30, REAL + 1, Served));
-        let told = told(&all, old, 30);
-        assert!(told[12..].iter().all(|told| *told == WARNING), "{old}: {told:?}");
+        let severities = told(&all, old, 30);
+        assert!(
+            severities[12..].iter().all(|severity| *severity == WARNING),
+            "{old}: {severities:?}"
+        );
     }
 }
 
@@ -256,10 +274,10 @@ fn clients_that_fail_are_remembered_up_to_a_number() {
     for client in 0..4000 {
         all.extend(each([client / 20].into_iter(), FORGED + client, Unanswered));
     }
-    let told = told(&all, 0, 160);
-    assert_eq!(told[59], WARNING, "one was served");
+    let severities = told(&all, 0, 160);
+    assert_eq!(severities[59], WARNING, "one was served");
     // The clients that began to fail last are among the remembered ones.
-    assert_eq!(told[150], ERROR);
+    assert_eq!(severities[150], ERROR);
 }
 
 /// Connections that end with a reset are never there when flows are listed.
@@ -290,10 +308,17 @@ fn a_network_that_is_banned_is_an_error_a_few_times_while_others_are_served() {
         // An outage is told all the same.
         all.retain(|attempt| attempt.end != Served || attempt.second < 400);
         all.extend(each((400..600).step_by(pause), REAL, Unanswered));
-        let told = told(&all, 0, 600);
-        let first = told.iter().skip(400).position(|told| *told == ERROR).unwrap();
+        let severities = told(&all, 0, 600);
+        let first = severities
+            .iter()
+            .skip(400)
+            .position(|severity| *severity == ERROR)
+            .unwrap();
         assert!(first <= 46, "{pause}: after {first} s");
-        assert!(told[400 + first..].iter().all(|told| *told == ERROR), "{pause}");
+        assert!(
+            severities[400 + first..].iter().all(|severity| *severity == ERROR),
+            "{pause}"
+        );
     }
 }
 
@@ -302,8 +327,10 @@ fn one_that_is_banned_and_comes_seldom_is_an_error_once() {
     for pause in [70, 300, 800] {
         let mut all = each((0..2000).step_by(pause), BANNED, Unanswered);
         all.extend(each((9..2000).step_by(14), REAL, Served));
-        let told = told(&all, 10, 2000);
-        let errors: Vec<usize> = (0..told.len()).filter(|second| told[*second] == ERROR).collect();
+        let severities = told(&all, 10, 2000);
+        let errors: Vec<usize> = (0..severities.len())
+            .filter(|second| severities[*second] == ERROR)
+            .collect();
         assert_eq!(errors, (3..9).collect::<Vec<_>>(), "one try each {pause} s");
     }
 }
@@ -323,8 +350,8 @@ fn answers_of_one_service_that_are_lost_are_an_error_while_another_is_served() {
     for second in 0..60 {
         all.extend(each([second].into_iter(), FORGED + second, Unconfirmed));
     }
-    let told = told(&all, 0, 60);
-    assert!(told.iter().all(|told| *told != ERROR), "{told:?}");
+    let severities = told(&all, 0, 60);
+    assert!(severities.iter().all(|severity| *severity != ERROR), "{severities:?}");
 }
 
 /// Tests a slow machine, which observes less often: a handshake may be overdue at the observation after the first one
@@ -334,7 +361,7 @@ fn nobody_is_called_dead_before_others_could_be_heard() {
     for (pause, is_served) in [(1, true), (4, true), (10, true), (4, false)] {
         let (mut tracker, start) = (HandshakeTracker::default(), Instant::now());
         let client = |client: u32| IpAddr::V4(Ipv4Addr::from(client));
-        let mut told = Vec::new();
+        let mut severities = Vec::new();
         for second in (0..60).step_by(pause) {
             let now = start + Duration::from_secs(second);
             let is_heard = tracker.is_suspicious();
@@ -352,10 +379,13 @@ fn nobody_is_called_dead_before_others_could_be_heard() {
                 ReportedHandshakes::Part
             };
             let problems = tracker.end(hearing, now).problems(|_| Some(80), false);
-            told.push(problems.first().map(|problem| problem.severity));
+            severities.push(problems.first().map(|problem| problem.severity));
         }
-        assert_eq!(told.contains(&ERROR), !is_served, "{pause}: {told:?}");
-        assert!(told[3..].iter().all(Option::is_some) || pause == 1, "{pause}: {told:?}");
+        assert_eq!(severities.contains(&ERROR), !is_served, "{pause}: {severities:?}");
+        assert!(
+            severities[3..].iter().all(Option::is_some) || pause == 1,
+            "{pause}: {severities:?}"
+        );
     }
 }
 
@@ -368,17 +398,20 @@ fn outages_that_come_again_are_told_each_time() {
         let end = if is_out(second) { Unanswered } else { Served };
         all.extend(each([second].into_iter(), REAL + second, end));
     }
-    let told = told(&all, 0, 400);
+    let severities = told(&all, 0, 400);
     for begin in (30..400).step_by(50) {
-        let first = told[begin..begin + 20].iter().position(|told| *told == ERROR);
+        let first = severities[begin..begin + 20]
+            .iter()
+            .position(|severity| *severity == ERROR);
         assert!(
             first.is_some_and(|first| first <= 6),
             "at {begin} s: {:?}",
-            changes(&told)
+            changes(&severities)
         );
     }
-    let false_alarms = (0..400).filter(|second| second % 50 > 1 && !is_out(*second) && told[*second as usize] == ERROR);
-    assert_eq!(false_alarms.count(), 0, "{:?}", changes(&told));
+    let false_alarms =
+        (0..400).filter(|second| second % 50 > 1 && !is_out(*second) && severities[*second as usize] == ERROR);
+    assert_eq!(false_alarms.count(), 0, "{:?}", changes(&severities));
 }
 
 /// Tests a ban of whole networks.
@@ -391,9 +424,13 @@ fn many_that_are_banned_and_often_try_are_no_error_while_others_are_served() {
             all.extend(from.flat_map(|client| each([second].into_iter(), client, Unanswered)));
         }
         all.extend(each((0..300).step_by(5), REAL, Served));
-        let told = told(&all, 0, 300);
-        let errors = told.iter().skip(21).filter(|told| **told == ERROR).count();
-        assert_eq!(errors, 0, "{:?}", changes(&told));
+        let severities = told(&all, 0, 300);
+        let errors = severities
+            .iter()
+            .skip(21)
+            .filter(|severity| **severity == ERROR)
+            .count();
+        assert_eq!(errors, 0, "{:?}", changes(&severities));
     }
 }
 
@@ -444,8 +481,8 @@ fn forged_handshakes_that_come_in_bursts_are_an_error_once() {
         all.extend((0..5).flat_map(|client| each([burst].into_iter(), FORGED + client, Unconfirmed)));
     }
     all.extend(each((0..150).step_by(15), REAL, Served));
-    let told = told(&all, 0, 150);
-    let errors: Vec<usize> = (0..150).filter(|second| told[*second] == ERROR).collect();
+    let severities = told(&all, 0, 150);
+    let errors: Vec<usize> = (0..150).filter(|second| severities[*second] == ERROR).collect();
     assert!(errors.iter().all(|second| *second < 31), "{errors:?}");
 }
 
@@ -454,9 +491,13 @@ fn forged_handshakes_that_come_in_bursts_are_an_error_once() {
 fn some_that_are_banned_behind_the_address_of_one_that_is_served_are_no_error() {
     let mut all = each(0..200, REAL, Unanswered);
     all.extend(each((4..200).step_by(6), REAL, Served));
-    let told = told(&all, 0, 200);
-    let errors = told.iter().skip(40).filter(|told| **told == ERROR).count();
-    assert_eq!(errors, 0, "{:?}", changes(&told));
+    let severities = told(&all, 0, 200);
+    let errors = severities
+        .iter()
+        .skip(40)
+        .filter(|severity| **severity == ERROR)
+        .count();
+    assert_eq!(errors, 0, "{:?}", changes(&severities));
 }
 
 /// Tests clients that open some connections, and then none for a while.
@@ -469,7 +510,11 @@ fn clients_that_come_in_bursts_beside_many_that_are_banned_are_no_error() {
     for burst in (0..400).step_by(30) {
         all.extend(each(burst..burst + 5, REAL, Served));
     }
-    let told = told(&all, 0, 400);
-    let errors = told.iter().skip(95).filter(|told| **told == ERROR).count();
-    assert_eq!(errors, 0, "{:?}", changes(&told));
+    let severities = told(&all, 0, 400);
+    let errors = severities
+        .iter()
+        .skip(95)
+        .filter(|severity| **severity == ERROR)
+        .count();
+    assert_eq!(errors, 0, "{:?}", changes(&severities));
 }

@@ -32,10 +32,10 @@ fn written(target: FlowLogTarget, records: impl FnOnce(&FlowLog)) -> (MissingLin
 fn lines_are_json_in_a_file_that_others_cannot_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("flows.log");
-    let told = written(FlowLogTarget::File(path.clone()), |log| {
+    let outcome = written(FlowLogTarget::File(path.clone()), |log| {
         (0..3000).for_each(|n| log.add(record(n)));
     });
-    assert_eq!(told, (MissingLines::default(), None));
+    assert_eq!(outcome, (MissingLines::default(), None));
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().count(), 3000);
     assert_eq!(
@@ -50,7 +50,7 @@ fn lines_are_json_in_a_file_that_others_cannot_read() {
 fn a_file_that_was_moved_away_is_made_anew() {
     let directory = tempfile::tempdir().unwrap();
     let (path, moved) = (directory.path().join("flows.log"), directory.path().join("flows.log.1"));
-    let told = written(FlowLogTarget::File(path.clone()), |log| {
+    let outcome = written(FlowLogTarget::File(path.clone()), |log| {
         log.add(record(1));
         let begin = Instant::now();
         while std::fs::metadata(&path).map_or(0, |of| of.len()) == 0 {
@@ -64,7 +64,7 @@ fn a_file_that_was_moved_away_is_made_anew() {
         log.reopen();
         log.add(record(2));
     });
-    assert_eq!(told, (MissingLines::default(), None));
+    assert_eq!(outcome, (MissingLines::default(), None));
     for (path, client) in [(moved, "198.51.100.1:1"), (path, "198.51.100.1:2")] {
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.lines().count() == 1 && text.contains(client), "{text}");
@@ -185,8 +185,8 @@ fn a_line_that_was_torn_is_ended_before_the_next_one() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("flows.log");
     std::fs::write(&path, "{\"client\":\"1\"}\n{\"cli").unwrap();
-    let told = written(FlowLogTarget::File(path.clone()), |log| log.add(record(1)));
-    assert_eq!(told, (MissingLines::default(), None));
+    let outcome = written(FlowLogTarget::File(path.clone()), |log| log.add(record(1)));
+    assert_eq!(outcome, (MissingLines::default(), None));
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((lines.len(), lines[1]), (3, "{\"cli"));

@@ -65,11 +65,11 @@ pub(super) fn judge(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], d
     }
     for ((severity, reply, later), (place, links)) in dropped {
         let context = seen.context((reply, later), 0, &links);
-        let told = diagnosis.findings.len();
+        let count_before = diagnosis.findings.len();
         context.dropped(&[(None, place)], "drops", severity, diagnosis);
         // The finding is the same as that of the other family.
         if let Some((last, before)) = diagnosis.findings.split_last()
-            && before.len() == told
+            && before.len() == count_before
             && before.iter().any(|finding| finding.seen == last.seen)
         {
             diagnosis.findings.pop();

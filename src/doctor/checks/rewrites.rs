@@ -185,13 +185,13 @@ fn judge(
             .iter()
             .flat_map(|sample| links().map(move |link| (sample, link)))
         {
-            let seen = ChangingChain {
+            let changing = ChangingChain {
                 facts,
                 base,
                 kind,
                 preserves: sample.service().settings.preserve,
             };
-            let Some((severity, harm)) = seen.of_sample(chains, chain, sample, link) else {
+            let Some((severity, harm)) = changing.of_sample(chains, chain, sample, link) else {
                 continue;
             };
             if worst.as_ref().is_none_or(|(known, ..)| severity < *known) {

@@ -171,13 +171,13 @@ impl Seen<'_> {
             let Some(packet) = packet_of_client(self.facts, self.chain, self.base, kind, client) else {
                 continue;
             };
-            let seen = ChangingChain {
+            let changing = ChangingChain {
                 facts: self.facts,
                 base: self.base,
                 kind,
                 preserves: self.facts.services.service_at(client.public)?.settings.preserve,
             };
-            let loss = |packet: &Packet| Loss::of(seen, packet, walk(self.chains, self.chain, packet));
+            let loss = |packet: &Packet| Loss::of(changing, packet, walk(self.chains, self.chain, packet));
             let Some(loss_of_client) = loss(&packet) else { continue };
             let of_any = Packet { client: None, ..packet };
             if comes_as_remote(self.facts, family, client) && loss(&of_any).is_some() {

@@ -22,19 +22,19 @@ pub(super) fn refused_marks(facts: &CheapFacts) -> Result<BTreeSet<(Family, bool
         return Ok(refused);
     };
     let mut routes = Routes::open()?;
-    let mut seen = BTreeSet::new();
+    let mut distinct = BTreeSet::new();
     let backends: BTreeMap<IpAddr, u16> = facts.backends().map(|backend| (backend.ip(), backend.port())).collect();
     for (address, way) in backend_routes {
         let family = Family::of(*address);
         let Some(way) = way
             .as_ref()
-            .filter(|way| !way.local && seen.insert((family, way.index)))
+            .filter(|way| !way.local && distinct.insert((family, way.index)))
         else {
             continue;
         };
-        let inputs = inputs(facts, family, &seen);
-        let asked = inputs.into_iter().map(|input| (false, *address, far(family), input));
-        for (reply, to, from, input) in asked.chain([(true, far(family), *address, way.index)]) {
+        let inputs = inputs(facts, family, &distinct);
+        let to_backends = inputs.into_iter().map(|input| (false, *address, far(family), input));
+        for (reply, to, from, input) in to_backends.chain([(true, far(family), *address, way.index)]) {
             let port = backends.get(address).copied();
             let ports = port.map(if reply { ports_from } else { ports_to });
             if !matches!(routes.incoming_route(to, from, input, ports)?, IncomingRoute::Goes(_)) {

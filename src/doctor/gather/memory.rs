@@ -272,8 +272,8 @@ mod tests {
             (&text.replace("\"families\"", "\"other\""), "is damaged"),
         ] {
             fs::write(&path, content).unwrap();
-            let told = file.load(later(62)).unwrap_err();
-            assert!(told.contains("netns-5.memory ") && told.contains(says), "{told}");
+            let error = file.load(later(62)).unwrap_err();
+            assert!(error.contains("netns-5.memory ") && error.contains(says), "{error}");
         }
         fs::write(&path, text.replace("\"version\":1", "\"version\":2")).unwrap();
         assert_eq!(other.load(now), Ok(None), "another boot");
@@ -299,10 +299,10 @@ mod tests {
             } else {
                 fs::remove_file(path).unwrap();
             }
-            let told = CheapReader::new(Effort::Quick)
+            let problem = CheapReader::new(Effort::Quick)
                 .recalling(&file(), || true, now)
                 .lost_file(now);
-            assert!(told.is_some(), "a command tells it, and leaves the file as it is");
+            assert!(problem.is_some(), "a command tells it, and leaves the file as it is");
             let lost = reader(true, now);
             let words = if damaged { "is damaged" } else { "is missing" };
             assert!(lost.lost_file(now).unwrap().message.contains(words));
@@ -310,8 +310,12 @@ mod tests {
             assert_eq!(lost.lost_file(now + MINUTE * 10), None);
             // The next daemon tells it for the rest of the time.
             let next = reader(false, now);
-            let told = next.lost_file(now + MINUTE * 9).unwrap();
-            assert!(told.message.contains("was missing or damaged"), "{}", told.message);
+            let problem = next.lost_file(now + MINUTE * 9).unwrap();
+            assert!(
+                problem.message.contains("was missing or damaged"),
+                "{}",
+                problem.message
+            );
             assert_eq!(next.lost_file(now + MINUTE * 11), None);
         }
     }

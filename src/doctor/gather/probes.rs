@@ -103,8 +103,8 @@ fn routes_of_clients(
                 .map(|link| link.index),
         );
     }
-    let mut seen = BTreeSet::new();
-    indexes.retain(|index| seen.insert(*index));
+    let mut distinct = BTreeSet::new();
+    indexes.retain(|index| distinct.insert(*index));
     let mut found: Vec<ClientRoute> = Vec::new();
     for input in indexes.into_iter().take(MOST_INPUTS) {
         for from in far_away(family) {

@@ -26,13 +26,13 @@ fn services_that_can_be_passed_by_are_named() {
             .unwrap()
             .to_string()
     };
-    let told = fix("/etc/gateway.toml", true);
+    let command = fix("/etc/gateway.toml", true);
     assert!(
-        told.contains("of /etc/gateway.toml is not in effect yet: restart"),
-        "{told}"
+        command.contains("of /etc/gateway.toml is not in effect yet: restart"),
+        "{command}"
     );
-    let told = fix("/dev/null", false);
-    assert!(told.contains("name that with `--config`"), "{told}");
+    let command = fix("/dev/null", false);
+    assert!(command.contains("name that with `--config`"), "{command}");
     let one_armed = |facts: &mut Facts| {
         open(facts);
         facts.cheap.client_routes = Ok(ClientRoutes::from([

@@ -58,18 +58,18 @@ fn forgetful() -> Vec<Rule> {
 
 #[test]
 fn a_firewall_that_accepts_no_neighbour_discovery_is_an_error() {
-    let told = only(
+    let finding = only(
         &found(at(TableFamily::Inet, FirewallHook::Input, forgetful(), true)),
         "packets-dropped",
         FindingSeverity::Broken,
     );
     assert_eq!(
-        told.seen,
+        finding.seen,
         "chain c of table inet fw drops neighbour solicitations and advertisements that come in by ext: its policy is drop, and no rule \
          lets them pass"
     );
     assert_eq!(
-        line(&told),
+        line(&finding),
         "nft insert rule inet fw c icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
     );
     for (hook, number, says) in [
@@ -86,15 +86,15 @@ fn a_firewall_that_accepts_no_neighbour_discovery_is_an_error() {
         ),
     ] {
         let drops = vec![rule(kind(number), RuleVerdict::Drop)];
-        let told = only(
+        let finding = only(
             &found(at(TableFamily::Ip6, hook, drops, false)),
             "packets-dropped",
             FindingSeverity::Broken,
         );
         assert!(
-            told.seen.contains(says) || told.seen.contains(&says.replace("br0, ext", "ext, br0")),
+            finding.seen.contains(says) || finding.seen.contains(&says.replace("br0, ext", "ext, br0")),
             "{}",
-            told.seen
+            finding.seen
         );
     }
 }
@@ -144,35 +144,43 @@ fn a_firewall_that_accepts_it_under_whatever_condition_is_well() {
 fn a_rule_that_may_drop_it_is_a_warning() {
     let exceeds = [kind(135), vec![Test::Exceeds]].concat();
     let drops = vec![rule(exceeds, RuleVerdict::Drop)];
-    let told = only(
+    let finding = only(
         &found(at(TableFamily::Ip6, FirewallHook::Input, drops, false)),
         "packets-dropped",
         FindingSeverity::Warning,
     );
-    assert!(told.seen.contains("may drop neighbour solicitations"), "{}", told.seen);
+    assert!(
+        finding.seen.contains("may drop neighbour solicitations"),
+        "{}",
+        finding.seen
+    );
 }
 
 #[test]
 fn a_table_that_drops_arp_is_an_error() {
     let arp = |hook, rules, drops| found(at(TableFamily::Arp, hook, rules, drops));
     for hook in [FirewallHook::Input, FirewallHook::Output] {
-        let told = only(&arp(hook, Vec::new(), true), "packets-dropped", FindingSeverity::Broken);
-        assert!(told.seen.contains("drops requests and answers of ARP"), "{}", told.seen);
+        let finding = only(&arp(hook, Vec::new(), true), "packets-dropped", FindingSeverity::Broken);
+        assert!(
+            finding.seen.contains("drops requests and answers of ARP"),
+            "{}",
+            finding.seen
+        );
         assert_eq!(
-            line(&told),
+            line(&finding),
             "nft insert rule arp fw c arp operation { request, reply } accept"
         );
     }
     let requests = || vec![is(RuleField::ArpOperation, &[0, 1])];
-    let told = only(
+    let finding = only(
         &arp(FirewallHook::Input, vec![rule(requests(), RuleVerdict::Drop)], false),
         "packets-dropped",
         FindingSeverity::Broken,
     );
     assert!(
-        told.seen.contains("drops requests of ARP that come in by"),
+        finding.seen.contains("drops requests of ARP that come in by"),
         "{}",
-        told.seen
+        finding.seen
     );
     let some = [requests(), vec![Test::Unknown("an address".into())]].concat();
     only(
@@ -214,20 +222,24 @@ fn a_firewall_of_an_interface_sees_messages_of_both_families() {
     let tcp = |kind: [u8; 2]| accepts(vec![is(RuleField::EtherType, &kind), is(RuleField::Protocol, &[6])]);
     let strict = || vec![tcp([8, 0]), tcp([0x86, 0xdd])];
     let ingress = |table, rules, devices: &[&str]| found(on(at(table, FirewallHook::Ingress, rules, true), devices));
-    let told = ingress(TableFamily::Netdev, strict(), &["ext"]);
-    let seen: Vec<&str> = told.iter().map(|finding| finding.seen.as_str()).collect();
-    assert_eq!(seen.len(), 2, "{seen:#?}");
+    let findings = ingress(TableFamily::Netdev, strict(), &["ext"]);
+    let texts: Vec<&str> = findings.iter().map(|finding| finding.seen.as_str()).collect();
+    assert_eq!(texts.len(), 2, "{texts:#?}");
     assert!(
-        seen[0].contains("requests and answers of ARP that come in by ext"),
-        "{seen:#?}"
+        texts[0].contains("requests and answers of ARP that come in by ext"),
+        "{texts:#?}"
     );
     assert!(
-        seen[1].contains("neighbour solicitations and advertisements that come in by ext"),
-        "{seen:#?}"
+        texts[1].contains("neighbour solicitations and advertisements that come in by ext"),
+        "{texts:#?}"
     );
-    assert!(told.iter().all(|finding| finding.severity == FindingSeverity::Broken));
+    assert!(
+        findings
+            .iter()
+            .all(|finding| finding.severity == FindingSeverity::Broken)
+    );
     assert_eq!(
-        line(&told[0]),
+        line(&findings[0]),
         "nft insert rule netdev fw c arp operation { request, reply } accept"
     );
     // Other interfaces, and ARP in the family inet, which does not see it.
@@ -243,8 +255,8 @@ fn a_firewall_of_an_interface_sees_messages_of_both_families() {
         RuleVerdict::Drop,
     )];
     let of = |table| found(on(at(table, FirewallHook::Egress, arp.clone(), false), &["br0"]));
-    let told = only(&of(TableFamily::Netdev), "packets-dropped", FindingSeverity::Broken);
-    assert!(told.seen.contains("ARP that leave by br0"), "{}", told.seen);
+    let finding = only(&of(TableFamily::Netdev), "packets-dropped", FindingSeverity::Broken);
+    assert!(finding.seen.contains("ARP that leave by br0"), "{}", finding.seen);
     assert_eq!(of(TableFamily::Inet), []);
 }
 
@@ -274,8 +286,8 @@ fn rules_about_addresses_are_judged_with_those_of_the_gateway_and_its_neighbours
             "drops answers of ARP that come in by br0",
         ),
     ] {
-        let told = only(&drops(hook, tests), "packets-dropped", FindingSeverity::Broken);
-        assert!(told.seen.contains(says), "{}", told.seen);
+        let finding = only(&drops(hook, tests), "packets-dropped", FindingSeverity::Broken);
+        assert!(finding.seen.contains(says), "{}", finding.seen);
     }
     let one = vec![is_answer(), is(RuleField::ArpSource, &[10, 2, 0, 11])];
     only(&drops(input, one), "packets-dropped", FindingSeverity::Warning);
@@ -322,18 +334,20 @@ fn one_of_several_addresses_is_an_error_where_clients_use_it() {
 #[test]
 fn multicast_that_is_dropped_hides_the_gateway() {
     let multicast = rule(vec![is(RuleField::Dest6, &[0xff])], RuleVerdict::Drop);
-    let mut told = with(|facts| {
+    let mut findings = with(|facts| {
         facts.cheap.links.as_mut().unwrap()[0]
             .addresses
             .push((ip("2001:db8::1"), 64));
         nft(at(TableFamily::Ip6, FirewallHook::Input, vec![multicast], false))(facts);
     });
-    told.retain(|finding| finding.id == "packets-dropped");
-    let told = only(&told, "packets-dropped", FindingSeverity::Broken);
+    findings.retain(|finding| finding.id == "packets-dropped");
+    let finding = only(&findings, "packets-dropped", FindingSeverity::Broken);
     assert!(
-        told.seen.contains("drops neighbour solicitations that come in by ext"),
+        finding
+            .seen
+            .contains("drops neighbour solicitations that come in by ext"),
         "{}",
-        told.seen
+        finding.seen
     );
 }
 
@@ -348,14 +362,14 @@ fn rules_of_ip6tables_are_understood() {
     };
     let accepts = |kind| format!("-A B -p ipv6-icmp -m icmp6 --icmpv6-type {kind} -m hl --hl-eq 255 -j ACCEPT\n");
     assert_eq!(saved(&(accepts(135) + &accepts(136))), []);
-    let told = only(&saved(&accepts(136)), "packets-dropped", FindingSeverity::Broken);
+    let finding = only(&saved(&accepts(136)), "packets-dropped", FindingSeverity::Broken);
     assert!(
-        told.seen.contains("drops neighbour solicitations that"),
+        finding.seen.contains("drops neighbour solicitations that"),
         "{}",
-        told.seen
+        finding.seen
     );
     assert_eq!(
-        line(&told),
+        line(&finding),
         "ip6tables-legacy -I INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 135 -j ACCEPT && ip6tables-legacy -I INPUT -p ipv6-icmp -m icmp6 \
          --icmpv6-type 136 -j ACCEPT"
     );

@@ -41,7 +41,7 @@ const fn port(field: HeaderField, value: u128) -> HeaderWrite {
 #[test]
 fn a_port_or_address_that_is_changed_before_conntrack_is_an_error() {
     let (raw, prerouting) = (-310, FirewallHook::Prerouting);
-    let told = only(
+    let finding = only(
         &found(writing(
             prerouting,
             raw,
@@ -52,7 +52,7 @@ fn a_port_or_address_that_is_changed_before_conntrack_is_an_error() {
         FindingSeverity::Broken,
     );
     assert_eq!(
-        told.seen,
+        finding.seen,
         "rule 1 of chain c of table ip mine gives packets to services the destination port 8999"
     );
     for write in [
@@ -65,16 +65,20 @@ fn a_port_or_address_that_is_changed_before_conntrack_is_an_error() {
         port(HeaderField::Version, 0x65),
         port(HeaderField::Window, 0),
     ] {
-        let told = found(writing(prerouting, raw, vec![to_port(20003)], write));
-        only(&told, "packets-dropped", FindingSeverity::Broken);
+        let finding = found(writing(prerouting, raw, vec![to_port(20003)], write));
+        only(&finding, "packets-dropped", FindingSeverity::Broken);
     }
     let conditional = vec![to_port(20003), Test::Unknown("a time".into())];
-    let told = only(
+    let finding = only(
         &found(writing(prerouting, raw, conditional, port(HeaderField::DestPort, 8999))),
         "packets-dropped",
         FindingSeverity::Warning,
     );
-    assert!(told.seen.contains("may give packets to services"), "{}", told.seen);
+    assert!(
+        finding.seen.contains("may give packets to services"),
+        "{}",
+        finding.seen
+    );
 }
 
 #[test]

@@ -63,13 +63,13 @@ fn forward(served: Vec<ServedClient>, test: Test) -> Vec<Finding> {
 
 #[test]
 fn a_rule_that_drops_all_who_were_served_is_an_error() {
-    let told = only(
+    let finding = only(
         &forward(clients(2..=7, 40_000), those_up_to(7)),
         "packets-dropped",
         FindingSeverity::Broken,
     );
     assert_eq!(
-        told.seen,
+        finding.seen,
         "chain c of table ip mine drops packets of 6 of 6 clients that were served a moment ago (198.51.100.2, 198.51.100.3, \
          198.51.100.4, 198.51.100.5, 198.51.100.6 and 1 more): by its rule 1"
     );
@@ -108,12 +108,12 @@ fn a_rule_that_drops_all_who_were_served_is_an_error() {
 
 #[test]
 fn a_rule_that_drops_some_who_were_served_is_a_warning_and_one_is_a_ban() {
-    let told = only(
+    let finding = only(
         &forward(clients(2..=7, 40_000), those_up_to(4)),
         "packets-dropped",
         FindingSeverity::Warning,
     );
-    assert!(told.seen.contains("3 of 6 clients"), "{}", told.seen);
+    assert!(finding.seen.contains("3 of 6 clients"), "{}", finding.seen);
     assert_eq!(forward(clients(2..=7, 40_000), those_up_to(2)), []);
     assert_eq!(forward(clients(2..=2, 40_000), those_up_to(7)), []);
     only(
@@ -188,16 +188,16 @@ fn a_rule_that_drops_all_clients_behind_the_gateway_is_an_error_if_nobody_else_w
         // A gateway may have no such clients on purpose.
         assert_eq!(found(clients(2..=7, 40_000), chain.clone()), []);
         assert_eq!(found(Vec::new(), chain.clone()), []);
-        let told = only(
+        let finding = only(
             &found(inner(2..=5), chain.clone()),
             "packets-dropped",
             FindingSeverity::Broken,
         );
-        assert!(told.seen.contains("4 of 4 clients"), "{}", told.seen);
+        assert!(finding.seen.contains("4 of 4 clients"), "{}", finding.seen);
         assert_eq!(found(inner(2..=2), chain.clone()), [], "a ban of one");
         let both = [clients(2..=7, 40_000), inner(2..=5)].concat();
-        let told = only(&found(both, chain), "packets-dropped", FindingSeverity::Warning);
-        assert!(told.seen.contains("4 of 10 clients"), "{}", told.seen);
+        let finding = only(&found(both, chain), "packets-dropped", FindingSeverity::Warning);
+        assert!(finding.seen.contains("4 of 10 clients"), "{}", finding.seen);
     }
 }
 

@@ -422,14 +422,14 @@ mod tests {
     fn events_are_those_of_their_containers() {
         let read = |text: &str| event(text.as_bytes()).unwrap();
         let kill = r#"{"Type": "container", "Action": "kill", "Actor": {"ID": "c1", "Attributes": {"signal": "15"}}, "timeNano": 7}"#;
-        let told = TimedEvent {
+        let expected = TimedEvent {
             event: EngineEvent {
                 container: Some("c1".into()),
                 kind: EngineEventKind::Kill(15),
             },
             nanoseconds: 7,
         };
-        assert_eq!(read(kill), told);
+        assert_eq!(read(kill), expected);
         let network =
             r#"{"Type": "network", "Action": "connect", "Actor": {"ID": "n1", "Attributes": {"container": "c1"}}}"#;
         assert_eq!(read(network).event.container, None);

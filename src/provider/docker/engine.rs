@@ -178,10 +178,10 @@ impl EngineClient {
         };
         let (status, _, body) = timeout(WHOLE, answered).await.map_err(|_| EngineError::Late(WHOLE))??;
         if status != StatusCode::OK.as_u16() {
-            let told: Option<ErrorAnswer> = serde_json::from_slice(&body).ok();
-            let told = told.map_or_else(|| "no reason".to_owned(), |told| told.message);
-            let told: String = told.chars().take(SHOWN).collect();
-            return Err(EngineError::Refused(status, tcpgw_core::escape::text(&told)));
+            let answer: Option<ErrorAnswer> = serde_json::from_slice(&body).ok();
+            let reason = answer.map_or_else(|| "no reason".to_owned(), |answer| answer.message);
+            let reason: String = reason.chars().take(SHOWN).collect();
+            return Err(EngineError::Refused(status, tcpgw_core::escape::text(&reason)));
         }
         serde_json::from_slice(&body).map_err(|error| EngineError::Answer(error.to_string()))
     }

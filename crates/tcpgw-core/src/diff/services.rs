@@ -213,12 +213,12 @@ mod tests {
         let all = all_fields();
         let whole = service(&all).unwrap();
         assert!(told(&whole, &whole).is_empty());
-        let mut seen = BTreeSet::new();
+        let mut compared = BTreeSet::new();
         for path in paths(&all) {
             let Some(other) = service(&without(&all, &path)).filter(|other| *other != whole) else {
                 continue;
             };
-            seen.insert(path[0].clone());
+            compared.insert(path[0].clone());
             for (old, new) in [(&whole, &other), (&other, &whole)] {
                 let changes = told(old, new);
                 assert!(!changes.is_empty(), "{path:?}");
@@ -231,7 +231,7 @@ mod tests {
         }
         // A service needs these.
         let named: BTreeSet<String> = all.as_object().unwrap().keys().cloned().collect();
-        let left: Vec<&String> = named.difference(&seen).collect();
+        let left: Vec<&String> = named.difference(&compared).collect();
         assert_eq!(left, ["backends", "name", "port"]);
         for (field, value) in [
             ("name", Value::from("another")),

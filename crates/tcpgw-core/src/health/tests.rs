@@ -303,10 +303,10 @@ fn new_and_wanted_ones_go_first_within_the_bound() {
         health.upsert(endpoint(n), target(), now);
     }
     assert!(health.probe_now(endpoint(7), now) && !health.probe_now(endpoint(99), now));
-    let mut asked = whom(&health.due(now));
-    assert_eq!((asked.len(), health.in_flight(), health.next_at()), (8, 8, None));
-    asked[..5].sort_unstable();
-    assert_eq!(asked[..5], [7, 31, 32, 33, 34]);
+    let mut probed = whom(&health.due(now));
+    assert_eq!((probed.len(), health.in_flight(), health.next_at()), (8, 8, None));
+    probed[..5].sort_unstable();
+    assert_eq!(probed[..5], [7, 31, 32, 33, 34]);
 }
 
 #[test]
@@ -542,17 +542,17 @@ proptest! {
             prop_assert!(flying.len() <= max);
         }
         // Every endpoint is probed.
-        let mut asked = BTreeSet::new();
+        let mut probed = BTreeSet::new();
         for _ in 0..200 {
             for (_, id) in std::mem::take(&mut flying) {
                 health.report(id, ProbeOutcome::Accepted, now);
             }
             now = health.next_at().unwrap_or(now).max(now);
             for probe in health.due(now) {
-                asked.insert(probe.endpoint.port());
+                probed.insert(probe.endpoint.port());
                 flying.insert(probe.endpoint.port(), probe.id);
             }
         }
-        prop_assert_eq!(asked, known);
+        prop_assert_eq!(probed, known);
     }
 }

@@ -101,11 +101,11 @@ fn wait(streams: &(Stream<impl AsFd>, Stream<impl AsFd>), end: Instant) -> io::R
 }
 
 fn left(end: Instant) -> io::Result<Duration> {
-    let left = end.saturating_duration_since(Instant::now());
-    if left.is_zero() {
+    let remaining = end.saturating_duration_since(Instant::now());
+    if remaining.is_zero() {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not end in time"));
     }
-    Ok(left)
+    Ok(remaining)
 }
 
 /// A pipe that is read without waiting.
@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn what_it_says_is_read_whole() {
-        let said = sh("printf %0100000d 0; printf %09000d 1 >&2; exit 3", BOUNDS).unwrap();
-        assert_eq!((said.status.code(), said.output.len()), (Some(3), 100_000));
-        assert_eq!(said.error.len(), MOST_ERROR);
+        let printed = sh("printf %0100000d 0; printf %09000d 1 >&2; exit 3", BOUNDS).unwrap();
+        assert_eq!((printed.status.code(), printed.output.len()), (Some(3), 100_000));
+        assert_eq!(printed.error.len(), MOST_ERROR);
         let missing = run("there-is-no-such-program", &[], BOUNDS).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }

@@ -91,7 +91,7 @@ pub fn counter(
     key: &[u8],
 ) -> Result<Option<(u64, u64)>, NetlinkError> {
     let mut counter = None;
-    let asked = socket.request(
+    let answer = socket.request(
         "look up an element of a set",
         |writer, seq| {
             request(writer, msg::GET_ELEM, nft::F_ACK, seq, |writer| {
@@ -117,9 +117,9 @@ pub fn counter(
             Ok(())
         },
     );
-    match asked {
+    match answer {
         Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
-        asked => asked.map(|()| counter),
+        answer => answer.map(|()| counter),
     }
 }
 

@@ -192,14 +192,17 @@ fn an_interrupted_run_removes_what_it_made() {
                 }
                 run.answered(Ok(answer));
             }
-            let left = run.left();
+            let remaining = run.left();
             let there = provider.registry.iter().len();
-            assert!(there <= left.len(), "{dialect:?} after {after}: {left:?}");
+            assert!(there <= remaining.len(), "{dialect:?} after {after}: {remaining:?}");
             // Of one that was requested and not removed it is not known whether Heroku's provider does not have it, or another one.
-            let is_unknown = left
+            let is_unknown = remaining
                 .iter()
-                .all(|left| left.contains("has not told") || dialect == Dialect::Heroku);
-            assert!(left.len() <= 1 && is_unknown, "{dialect:?} after {after}: {left:?}");
+                .all(|remaining| remaining.contains("has not told") || dialect == Dialect::Heroku);
+            assert!(
+                remaining.len() <= 1 && is_unknown,
+                "{dialect:?} after {after}: {remaining:?}"
+            );
         }
     }
 }
@@ -296,10 +299,10 @@ fn a_run_knows_what_it_needs() {
     same.other_plan = Some("small".into());
     assert_eq!(CheckRun::new(same, [0; 16]).err(), Some(CheckSettingsError::SamePlan));
     // A manifest of Scalingo has plans.
-    let mut told = settings(Dialect::Scalingo);
-    (told.plan, told.other_plan) = (None, None);
+    let mut scalingo = settings(Dialect::Scalingo);
+    (scalingo.plan, scalingo.other_plan) = (None, None);
     let mut provider = Provider::new(Dialect::Scalingo);
-    let report = run_with(told, |_, request, identity| Ok(provider.answer(request, identity))).0;
+    let report = run_with(scalingo, |_, request, identity| Ok(provider.answer(request, identity))).0;
     assert_eq!(of(&report, &[Fail, Warn, Skip]), []);
     // Plans that the catalog does not have, and one that it has under two names.
     let id = "00000000-0000-4000-8000-000000000010";

@@ -170,9 +170,9 @@ async fn silent_connections_make_room_for_others_of_their_address() {
     // The first two are being answered.
     seats[..2].iter().for_each(Seat::asked);
     tokio::time::sleep(SHORT * 2).await;
-    let (told, all) = (seats[2].displaced(), Arc::clone(&places));
+    let (displaced, all) = (seats[2].displaced(), Arc::clone(&places));
     let waiting = tokio::spawn(async move { all.seat(visitor(1)).await });
-    timeout(LONG, told).await.expect("it is told to leave");
+    timeout(LONG, displaced).await.expect("it is told to leave");
     for other in [0, 1, 3] {
         assert!(timeout(SHORT, seats[other].displaced()).await.is_err(), "{other}");
     }

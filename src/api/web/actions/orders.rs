@@ -54,8 +54,8 @@ impl ActionOrders {
         patience: Duration,
         request: impl FnOnce(ReplySender<T>) -> DaemonRequest,
     ) -> Result<T, RefusedAction> {
-        let asked = loop_request::send(&self.requests, &self.times, patience, request).await;
-        asked.map_err(|error| refused(&error))
+        let answer = loop_request::send(&self.requests, &self.times, patience, request).await;
+        answer.map_err(|error| refused(&error))
     }
 
     /// Returns the question whether to carry out an action, if what it changes exists.
@@ -171,9 +171,9 @@ impl ActionOrders {
     }
 
     async fn service(&self, name: &str) -> Result<ServiceView, RefusedAction> {
-        let asked = self.daemon(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
+        let answer = self.daemon(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
         let missing = || (StatusCode::NOT_FOUND, format!("There is no service named {name:?}."));
-        asked.await?.ok_or_else(missing)
+        answer.await?.ok_or_else(missing)
     }
 
     async fn backend(&self, name: &str, backend: Endpoint) -> Result<ServiceView, RefusedAction> {

@@ -116,8 +116,8 @@ impl Pages {
 
     /// Asks the daemon's loop.
     pub(super) async fn request<T>(&self, request: impl FnOnce(ReplySender<T>) -> DaemonRequest) -> Result<T, String> {
-        let asked = loop_request::send(&self.requests, &self.times, self.times.answer, request);
-        asked.await.map_err(|error| error.to_string())
+        let answer = loop_request::send(&self.requests, &self.times, self.times.answer, request);
+        answer.await.map_err(|error| error.to_string())
     }
 
     /// Asks the store; `None`: it does not answer.

@@ -184,9 +184,9 @@ fn each_start_has_another_number() {
     tracker.event(&event("a", EngineEventKind::Kill(15)), t + ms(1));
     tracker.event(&event("a", EngineEventKind::Die), t + ms(2));
     tracker.event(&event("a", EngineEventKind::Start), t + ms(3));
-    let told = snapshot(&mut tracker, t + ms(60)).containers;
+    let containers = snapshot(&mut tracker, t + ms(60)).containers;
     assert_eq!(
-        (told[0].start, told[0].is_stopping, told[0].state),
+        (containers[0].start, containers[0].is_stopping, containers[0].state),
         (1, false, RunState::Running)
     );
 }

@@ -80,10 +80,10 @@ fn merge(target: &mut Json, patch: &Json, place: &Place<'_>, problems: &mut Inpu
     }
     let Json::Object(members) = target else { return };
     let mut merged: BTreeMap<String, Json> = members.drain(..).collect();
-    let mut seen = BTreeSet::new();
+    let mut distinct = BTreeSet::new();
     for (key, change) in changes {
         let place = place.key(key);
-        if !seen.insert(key) {
+        if !distinct.insert(key) {
             problems.add(&place, "is given twice");
         } else if *change != Json::Null {
             merge(
