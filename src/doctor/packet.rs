@@ -47,7 +47,7 @@ pub(super) struct Packet {
     pub(super) reply: bool,
     /// Place in its connection.
     pub(super) stage: PacketStage,
-    /// Chain that sees it.
+    /// Base chain that sees the packet.
     pub(super) seen_by: FirewallBase,
     /// Mark of its flow, if the rules of tcpgw have already marked and translated it.
     pub(super) ours: Option<FlowMark>,

@@ -94,9 +94,9 @@ pub struct KernelSample {
 /// A read of the kernel that has ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KernelRead {
-    /// Its end.
+    /// Time at which the read ended.
     pub ended: Instant,
-    /// Its end, since the Unix epoch.
+    /// The same time, since the Unix epoch.
     pub at: Duration,
     /// Entries of conntrack, and their maximum; `None`: conntrack is not loaded.
     pub conntrack: Option<(u64, u64)>,

@@ -107,7 +107,7 @@ impl SeriesLabels {
         }
     }
 
-    /// Returns about how long the text will be, so that it need not grow: its former part would be there beside it.
+    /// Returns about how long the text will be, so that memory for it is reserved once: a text that grows is copied, and is there twice meanwhile.
     pub(super) fn expected_bytes(&self, counts_bytes: bool) -> usize {
         /// Bytes of a line apart from these labels: the name, a state, the value.
         const REST: usize = 52;

@@ -13,7 +13,7 @@ pub struct BaseUrl {
     pub(super) port: u16,
     /// Host and port as the header `Host` has them.
     pub(super) authority: String,
-    /// Without a slash at its end.
+    /// Path, without a slash at its end.
     pub(super) path: String,
 }
 
@@ -58,7 +58,7 @@ impl BaseUrl {
             return Err(UrlError::Query);
         }
         let host = authority.host();
-        // What follows the host is no port, or none that there is.
+        // The text after the host is not a port, or is port 0.
         if authority.as_str().len() > host.len() && authority.port_u16().is_none_or(|port| port == 0) {
             return Err(UrlError::Port);
         }

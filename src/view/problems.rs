@@ -188,7 +188,7 @@ pub struct ServiceFacts<'a> {
     pub families: Vec<FamilyFacts>,
     /// Whether clients that meet no backend get a reset; otherwise their packets are dropped.
     pub resets_when_empty: Option<bool>,
-    /// What a new service without backends waits for, if that is no error.
+    /// Reason why a new service has no backends yet, if that is no error.
     pub awaits: Option<&'static str>,
 }
 

@@ -132,7 +132,7 @@ fn a_service_of_the_api_is_not_replaced() {
     }
 }
 
-/// What is removed is named with the one who brings it back, and with the way to remove it for good.
+/// Warnings name the services that are removed, the provider that brings them back, and the way to remove them for good.
 #[test]
 fn services_that_a_daemon_serves_again_are_warned_of() {
     for (owner, stays, comes_back) in [

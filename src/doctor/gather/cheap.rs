@@ -98,7 +98,7 @@ impl CheapReader {
             file: Some(file),
             ..recalled
         };
-        // From now on the next daemon expects it.
+        // A daemon that starts later in this boot expects the file.
         keeping.keep(now);
         keeping
     }

@@ -142,7 +142,7 @@ impl MemoryFile {
         let content = match run_file::read(&self.path, MOST_BYTES) {
             Ok(content) if !content.trusted => return Ok(None),
             Ok(content) => content,
-            // Another user's daemon keeps it.
+            // The daemon of another user writes the file.
             Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(failed(&"is missing")),
             Err(error) if error.raw_os_error().is_none() => return Err(failed(&error)),
@@ -308,7 +308,7 @@ mod tests {
             assert!(lost.lost_file(now).unwrap().message.contains(words));
             assert!(lost.lost_file(now + MINUTE * 9).is_some());
             assert_eq!(lost.lost_file(now + MINUTE * 10), None);
-            // The next daemon tells it for the rest of the time.
+            // The next daemon reports the loss for the rest of the time.
             let next = reader(false, now);
             let problem = next.lost_file(now + MINUTE * 9).unwrap();
             assert!(
