@@ -150,13 +150,20 @@ impl Visit<'_> {
         if self.provider.credentials.admit(username, password) && given.is_some() {
             return Ok(());
         }
-        let mut throttle = self.shared.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = throttle.fail(self.from, Instant::now());
-        drop(throttle);
-        // Attempts without end do not fill the log.
-        if wait.is_none() {
-            tracing::warn!(from = %self.from, "refused a request to the provider API with wrong credentials");
-        }
+        // A request without credentials guesses nothing, so it is not counted.
+        let wait = if headers.contains_key(header::AUTHORIZATION) {
+            let mut throttle = self.shared.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+            let wait = throttle.fail(self.from, Instant::now());
+            drop(throttle);
+            // Attempts without end do not fill the log.
+            if wait.is_none() {
+                tracing::warn!(from = %self.from, "refused a request to the provider API with wrong credentials");
+            }
+            wait
+        } else {
+            tracing::debug!(from = %self.from, "refused a request to the provider API without credentials");
+            None
+        };
         let (status, text) = match wait {
             None => (401, "the credentials are missing or wrong"),
             Some(_) => (
