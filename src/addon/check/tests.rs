@@ -18,6 +18,7 @@ use crate::addon::dialect::{self, exchange};
 use crate::addon::plan::{AddonPlan, Plans};
 use crate::addon::ports::PortSet;
 use crate::addon::registry::Registry;
+use crate::addon::request::ResourceTarget;
 use crate::addon::sso::{self, FormFields};
 use tcpgw_core::model::PortRange;
 
@@ -139,9 +140,16 @@ impl Provider {
 
     fn signs_on(&self, request: &CheckRequest) -> u16 {
         let Body::Form(fields) = &request.body else { return 400 };
-        match sso::verify(self.dialect, fields, "fedcba9876543210", NOW) {
-            Ok(_) => 303,
-            Err(_) => 403,
+        let Ok(named) = sso::verify(self.dialect, fields, "fedcba9876543210", NOW) else {
+            return 403;
+        };
+        let target = match self.dialect {
+            Dialect::Heroku => named.parse().ok().map(|app| ResourceTarget::App(self.dialect, app)),
+            _ => named.parse().ok().map(|id| ResourceTarget::Id(self.dialect, id)),
+        };
+        match target.map(|target| self.registry.find(&target).is_ok()) {
+            Some(true) => 303,
+            _ => 403,
         }
     }
 }
@@ -236,5 +244,6 @@ fn names_are_unique_and_rules_have_sources() {
     }
 }
 
+mod access;
 mod behaviour;
 mod mutants;

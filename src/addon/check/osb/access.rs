@@ -1,12 +1,24 @@
 //! Checks of credentials, of API versions and of the catalog.
 
-use super::super::message::{Login, RequestEffect, Version};
+use super::super::context::CheckContext;
+use super::super::message::{CheckRequest, Login, RequestEffect, Version};
 use super::super::{catalog, judge};
 use super::answers::version_refused;
 use super::requests::{catalog_request, versioned};
-use super::source::{AUTHENTICATION, CATALOG, VERSION};
+use super::source::{AUTHENTICATION, CATALOG, VERSION, WITHOUT_CREDENTIALS};
 use crate::addon::check::definition::{Act, Check};
 use crate::addon::check::need::Need;
+
+/// Returns the check that a broker refuses a request, which has no credentials.
+pub(super) const fn without_credentials(name: &'static str, request: fn(&CheckContext) -> CheckRequest) -> Check {
+    Check::ask(
+        name,
+        request,
+        |_, got| judge::unauthorized(got),
+        WITHOUT_CREDENTIALS,
+        AUTHENTICATION,
+    )
+}
 
 pub(super) const ACCESS: &[Check] = &[
     Check::ask(

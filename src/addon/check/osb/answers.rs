@@ -94,6 +94,14 @@ pub(super) fn last_operation(context: &CheckContext, got: &CheckExchange) -> Che
     state(got).map(drop)
 }
 
+/// Checks that `last_operation` needs credentials. A broker that is always synchronous may not have it.
+pub(super) fn last_operation_refused(context: &CheckContext, got: &CheckExchange) -> CheckResult {
+    if got.status() == 404 && !context.is_asynchronous {
+        return Ok(());
+    }
+    judge::unauthorized(got)
+}
+
 /// Returns the state in an answer of `last_operation`.
 pub(in super::super) fn state(got: &CheckExchange) -> Result<&str, Flaw> {
     judge::object(got)?;

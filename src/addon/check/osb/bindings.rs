@@ -1,10 +1,13 @@
 //! A binding: made and removed.
 
 use super::super::judge;
-use super::super::message::CheckRequest;
-use super::answers::{binding_body, is_created, is_removed, is_there_already};
-use super::requests::{bind_body, binding, binding_path, refused_bind, unbinding};
-use super::source::{BINDING, FETCHING_BINDING, MANDATORY, NOWHERE, UNBINDING, UNKNOWN};
+use super::super::message::{CheckRequest, Login};
+use super::access::without_credentials;
+use super::answers::{binding_body, is_created, is_removed, is_there_already, last_operation_refused};
+use super::requests::{bind_body, binding, binding_path, last_operation_of, refused_bind, unbinding};
+use super::source::{
+    AUTHENTICATION, BINDING, FETCHING_BINDING, MANDATORY, NOWHERE, UNBINDING, UNKNOWN, WITHOUT_CREDENTIALS,
+};
 use crate::addon::check::definition::{Act, Check};
 use crate::addon::check::need::Need;
 use crate::addon::dialect::exchange::Method;
@@ -57,6 +60,19 @@ pub(super) const BIND: &[Check] = &[
         BINDING,
     )
     .needing(&[Need::Binding]),
+    // The binding that exists: a broker that accepts the request makes nothing, but gives its credentials away.
+    without_credentials("bind-no-credentials", |context| {
+        binding(context, &bind_body(context, "app")).login(Login::Missing)
+    })
+    .needing(&[Need::Binding]),
+    Check::ask(
+        "last-binding-operation-no-credentials",
+        |context| last_operation_of(context, &binding_path(context, "binding")).login(Login::Missing),
+        last_operation_refused,
+        WITHOUT_CREDENTIALS,
+        AUTHENTICATION,
+    )
+    .needing(&[Need::Binding]),
     Check::ask(
         "bind-other-app",
         |context| binding(context, &bind_body(context, "other-app")),
@@ -75,6 +91,10 @@ pub(super) const BIND: &[Check] = &[
         "200 and the body of a binding",
         FETCHING_BINDING,
     )
+    .needing(&[Need::Binding, Need::BindingsRetrievable]),
+    without_credentials("fetch-binding-no-credentials", |context| {
+        CheckRequest::new(Method::Get, binding_path(context, "binding")).login(Login::Missing)
+    })
     .needing(&[Need::Binding, Need::BindingsRetrievable]),
     Check::ask(
         "fetch-binding-missing",
@@ -102,6 +122,10 @@ pub(super) const UNBIND: &[Check] = &[
         MANDATORY,
         UNBINDING,
     )
+    .needing(&[Need::Binding]),
+    without_credentials("unbind-no-credentials", |context| {
+        unbinding(context, &["service_id", "plan_id"]).login(Login::Missing)
+    })
     .needing(&[Need::Binding]),
     Check::ask(
         "unbind",

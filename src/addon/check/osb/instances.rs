@@ -3,14 +3,19 @@
 use serde_json::json;
 
 use super::super::judge;
-use super::super::message::CheckRequest;
+use super::super::message::{CheckRequest, Login};
+use super::access::without_credentials;
 use super::answers::{
-    fetched_instance, is_created, is_removed, is_there_already, is_updated, last_operation, operation_body,
+    fetched_instance, is_created, is_removed, is_there_already, is_updated, last_operation, last_operation_refused,
+    operation_body,
 };
 use super::requests::{
-    change_plan, creating, deprovisioning, instance_path, patch, provision_body, update_body, with_ids,
+    change_plan, creating, deprovisioning, instance_path, last_operation_of, patch, provision_body, update_body,
 };
-use super::source::{DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN, UPDATING};
+use super::source::{
+    AUTHENTICATION, DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN, UPDATING,
+    WITHOUT_CREDENTIALS,
+};
 use crate::addon::check::definition::{Act, Check};
 use crate::addon::check::judgement::warning;
 use crate::addon::check::need::Need;
@@ -33,14 +38,26 @@ pub(super) const INSTANCE: &[Check] = &[
     ),
     Check::ask(
         "last-operation",
-        |context| {
-            let path = format!("{}/last_operation", instance_path(&context.main_id()));
-            CheckRequest::new(Method::Get, with_ids(context, &path, &["service_id", "plan_id"]))
-        },
+        |context| last_operation_of(context, &instance_path(&context.main_id())),
         last_operation,
         "200 and state in progress, succeeded or failed (a broker that is always synchronous needs no such endpoint)",
         POLLING,
     )
+    .needing(&[Need::Resource]),
+    Check::ask(
+        "last-operation-no-credentials",
+        |context| last_operation_of(context, &instance_path(&context.main_id())).login(Login::Missing),
+        last_operation_refused,
+        WITHOUT_CREDENTIALS,
+        AUTHENTICATION,
+    )
+    .needing(&[Need::Resource]),
+    // An instance that exists: a broker that accepts the request makes nothing.
+    without_credentials("provision-no-credentials", |context| {
+        creating(context, "main")
+            .json(provision_body(context))
+            .login(Login::Missing)
+    })
     .needing(&[Need::Resource]),
     Check::ask(
         "provision-again",
@@ -98,6 +115,10 @@ pub(super) const INSTANCE: &[Check] = &[
         FETCHING,
     )
     .needing(&[Need::Resource, Need::InstancesRetrievable]),
+    without_credentials("fetch-instance-no-credentials", |context| {
+        CheckRequest::new(Method::Get, instance_path(&context.main_id())).login(Login::Missing)
+    })
+    .needing(&[Need::Resource, Need::InstancesRetrievable]),
     Check::ask(
         "fetch-instance-missing",
         |context| CheckRequest::new(Method::Get, instance_path(&context.id("missing"))),
@@ -120,6 +141,16 @@ pub(super) const UPDATE: &[Check] = &[
         MANDATORY,
         UPDATING,
     )
+    .needing(&[Need::Resource]),
+    // A change to the plan that the instance has: a broker that accepts the request changes nothing.
+    without_credentials("update-no-credentials", |context| {
+        patch(
+            context,
+            update_body(context, &context.current_plan),
+            &context.current_plan,
+        )
+        .login(Login::Missing)
+    })
     .needing(&[Need::Resource]),
     Check::ask(
         "update-unknown-plan",
@@ -176,6 +207,10 @@ pub(super) const REMOVAL: &[Check] = &[
         MANDATORY,
         DEPROVISIONING,
     )
+    .needing(&[Need::Resource]),
+    without_credentials("deprovision-no-credentials", |context| {
+        deprovisioning(context, &["service_id", "plan_id"]).login(Login::Missing)
+    })
     .needing(&[Need::Resource]),
     Check::ask(
         "deprovision",

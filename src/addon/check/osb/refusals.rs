@@ -6,7 +6,7 @@ use super::super::context::CheckContext;
 use super::super::judge;
 use super::super::message::{Body, CheckRequest, Login, RequestEffect};
 use super::answers::error_code;
-use super::requests::{creating, instance_path, provision_body, replaced, with_ids, without};
+use super::requests::{creating, instance_path, last_operation_of, provision_body, replaced, with_ids, without};
 use super::source::{AUTHENTICATION, DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN};
 use crate::addon::check::definition::Check;
 use crate::addon::check::judgement::warning;
@@ -101,10 +101,7 @@ pub(super) const REFUSALS: &[Check] = &[
     .needing(&[Need::Offer]),
     Check::ask(
         "last-operation-missing",
-        |context| {
-            let path = format!("{}/last_operation", instance_path(&context.id("missing")));
-            CheckRequest::new(Method::Get, with_ids(context, &path, &["service_id", "plan_id"]))
-        },
+        |context| last_operation_of(context, &instance_path(&context.id("missing"))),
         |_, got| judge::status(got, &[404]),
         "404 for an instance that does not exist",
         POLLING,

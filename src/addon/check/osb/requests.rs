@@ -158,6 +158,12 @@ pub(super) fn deprovisioning(context: &CheckContext, ids: &[&str]) -> CheckReque
     .effect(RequestEffect::Removes(context.main_thing()))
 }
 
+/// Returns the request for the state of the last operation of the instance or binding at a path.
+pub(super) fn last_operation_of(context: &CheckContext, path: &str) -> CheckRequest {
+    let path = format!("{path}/last_operation");
+    CheckRequest::new(Method::Get, with_ids(context, &path, &["service_id", "plan_id"]))
+}
+
 /// Returns the request that removes a thing, whatever its state.
 pub(in super::super) fn removing(context: &CheckContext, thing: &ProviderResource) -> Option<CheckRequest> {
     let path = match thing {

@@ -24,6 +24,8 @@ pub(super) const DEPROVISIONING: &str = "OSB 2.17, Deprovisioning";
 
 pub(super) const POLLING: &str = "OSB 2.17, Polling Last Operation for Service Instances";
 
+pub(super) const WITHOUT_CREDENTIALS: &str = "401 without credentials, and nothing is changed or told";
+
 pub(super) const MANDATORY: &str = "400 if mandatory data is missing";
 
 pub(super) const UNKNOWN: &str = "400 for an id that is not in the catalog";

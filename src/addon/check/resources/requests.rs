@@ -88,6 +88,11 @@ pub(super) fn act(context: &CheckContext, verb: &str) -> CheckRequest {
     CheckRequest::new(Method::Post, format!("{}/{verb}", resource_path(context)))
 }
 
+/// Returns a change to the plan that the resource has.
+pub(super) fn keep_plan(context: &CheckContext) -> CheckRequest {
+    CheckRequest::new(Method::Put, resource_path(context)).json(json!({"plan": context.current_plan, "options": {}}))
+}
+
 pub(super) fn change_plan(context: &CheckContext) -> CheckRequest {
     let plan = context.other_plan.clone().unwrap_or_default();
     CheckRequest::new(Method::Put, resource_path(context))
@@ -109,14 +114,29 @@ pub(super) fn is_token(name: &str) -> bool {
 
 /// Returns the fields by which a platform signs its user on, at a time that is so many seconds from now.
 pub(super) fn signed(context: &CheckContext, seconds: i64) -> sso::FormFields {
-    let dialect = context.settings.dialect;
     let thing = context.main_thing();
     let own = context.find(&thing).and_then(|made| made.id.clone());
     let own = own.unwrap_or_default();
-    let id = match (&thing, dialect) {
+    let id = match (&thing, context.settings.dialect) {
         (ProviderResource::Resource(app), Dialect::Heroku) => app.clone(),
         _ => own.clone(),
     };
+    signed_for(context, &id, own, seconds)
+}
+
+/// Returns the fields with which a user is signed on to a resource that does not exist.
+pub(super) fn signed_for_missing(context: &CheckContext) -> sso::FormFields {
+    signed_for(
+        context,
+        &context.id("missing-resource"),
+        context.id("missing-resource-of-provider"),
+        0,
+    )
+}
+
+/// `id` names the resource; `own` is the provider's id.
+fn signed_for(context: &CheckContext, id: &str, own: String, seconds: i64) -> sso::FormFields {
+    let dialect = context.settings.dialect;
     let now = i64::try_from(context.now.as_secs()).unwrap_or(i64::MAX);
     let at = now.saturating_add(seconds).max(0);
     let at = if dialect == Dialect::CleverCloud {
@@ -128,7 +148,7 @@ pub(super) fn signed(context: &CheckContext, seconds: i64) -> sso::FormFields {
     let mut set = |name: &str, value: &str| {
         fields.insert(name.to_owned(), value.to_owned());
     };
-    set(id_field(dialect), &id);
+    set(id_field(dialect), id);
     set("timestamp", &at.to_string());
     let user = context.id("user");
     match dialect {

@@ -9,7 +9,8 @@ use super::answers::{
     declared, described, is_changed, is_removed, is_same, resource_id, undocumented, urls, without_plan,
 };
 use super::requests::{
-    act, body, change_plan, creating, id_field, is_token, removal, resource_path, signed, signing_on,
+    act, body, change_plan, creating, id_field, is_token, keep_plan, removal, resource_path, signed,
+    signed_for_missing, signing_on,
 };
 use super::rules::{CheckRules, DocumentedRule, rules_of};
 use crate::addon::Dialect;
@@ -164,9 +165,40 @@ pub(super) fn provision_checks(rules: &'static CheckRules) -> Vec<Check> {
     ]
 }
 
+const WITHOUT_CREDENTIALS: &str = "401 without credentials, and nothing is changed";
+
+/// Returns the check that a provider refuses a request for the resource, which has no credentials.
+fn without_credentials(
+    name: &'static str,
+    rules: &'static CheckRules,
+    request: fn(&CheckContext) -> CheckRequest,
+) -> Check {
+    Check::ask(
+        name,
+        request,
+        |_, got| judge::unauthorized(got),
+        WITHOUT_CREDENTIALS,
+        rules.sources.access,
+    )
+    .needing(&[Need::Resource])
+}
+
 pub(super) fn change_checks(rules: &'static CheckRules) -> Vec<Check> {
     let source = rules.sources.change;
     vec![
+        // A change to the plan that the resource has: a provider that accepts the request changes nothing.
+        Check::ask(
+            "plan-change-no-credentials",
+            |context| keep_plan(context).login(Login::Missing),
+            |context, got| match judge::unauthorized(got) {
+                // A provider that is not required to know changes of plan may not know this request.
+                judgement if !got.is_success() => undocumented(context, judgement),
+                judgement => judgement,
+            },
+            WITHOUT_CREDENTIALS,
+            rules.sources.access,
+        )
+        .needing(&[Need::Resource]),
         Check::ask("plan-change", change_plan, is_changed, "200", source).needing(&[Need::Resource, Need::OtherPlan]),
         Check::ask(
             "plan-change-again",
@@ -213,12 +245,18 @@ pub(super) fn suspend_checks(rules: &'static CheckRules) -> Vec<Check> {
         .needing(&[Need::Resource])
     };
     vec![
+        without_credentials("suspend-no-credentials", rules, |context| {
+            act(context, "suspend").login(Login::Missing)
+        }),
         check("suspend", |context| act(context, "suspend"), "204"),
         check(
             "suspend-again",
             |context| act(context, "suspend"),
             "204 if it is suspended already",
         ),
+        without_credentials("resume-no-credentials", rules, |context| {
+            act(context, "resume").login(Login::Missing)
+        }),
         check("resume", |context| act(context, "resume"), "204"),
         check(
             "resume-again",
@@ -271,6 +309,15 @@ pub(super) fn sign_on_checks(rules: &'static CheckRules) -> Vec<Check> {
             "403 for the token of another resource",
         ),
         check(
+            "sign-on-missing",
+            |context| signing_on(context, &signed_for_missing(context)),
+            |_, got| match got.status() {
+                400..500 => Ok(()),
+                status => Err(failure(format!("the status is {status}, not 403"))),
+            },
+            "a valid token for a resource that does not exist lets nobody in: 403 (or another 4xx)",
+        ),
+        check(
             "sign-on-without-token",
             |context| {
                 let mut fields = signed(context, 0);
@@ -320,6 +367,9 @@ pub(super) fn removal_checks(rules: &'static CheckRules) -> Vec<Check> {
             sources.access,
         )
         .needing(&[Need::Resource]),
+        without_credentials("deprovision-no-credentials", rules, |context| {
+            removal(context).login(Login::Missing)
+        }),
         Check::ask("deprovision", removal, is_removed, rules.removed_rule, sources.remove).needing(&[Need::Resource]),
         Check::ask(
             "deprovision-again",

@@ -15,7 +15,7 @@ fn told(status: u16, body: Value) -> ProviderAnswer {
 }
 
 /// A broker that does everything later: it answers 202, and then that it is done after so many questions.
-struct Later {
+pub(super) struct Later {
     provider: Provider,
     questions: u32,
     left: u32,
@@ -23,7 +23,7 @@ struct Later {
 }
 
 impl Later {
-    fn new(questions: u32, end: &'static str) -> Self {
+    pub(super) fn new(questions: u32, end: &'static str) -> Self {
         let provider = Provider::new(Dialect::Osb);
         Self {
             provider,
@@ -33,7 +33,7 @@ impl Later {
         }
     }
 
-    fn answer(&mut self, request: &CheckRequest, identity: &str) -> ProviderAnswer {
+    pub(super) fn answer(&mut self, request: &CheckRequest, identity: &str) -> ProviderAnswer {
         let is_change = matches!(request.method, Method::Put | Method::Patch | Method::Delete);
         if request.path.contains("/last_operation") && self.left > 0 {
             self.left -= 1;
