@@ -1,8 +1,9 @@
 //! Conditions of a rule, judged for a packet.
 
+use super::field_value::{FieldValue, are_all_among, compare_among, is_among};
 use super::holds::Holds;
 use super::mark_bits::MarkBits;
-use super::packet::{FieldValue, Packet};
+use super::packet::Packet;
 use super::spans::{compare_clients, covers};
 use tcpgw_kernel::firewall::{Load, Relation, Rule, RuleField, RuleVerdict, SetElement, Test};
 
@@ -99,6 +100,7 @@ pub(super) fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation
     }
     let mut bytes = match packet.value(load, mask) {
         FieldValue::Is(bytes) => bytes,
+        FieldValue::Among(ranges) => return compare_among(&ranges, load, mask, relation, value),
         FieldValue::Differs => return compare_clients(load, packet.client_ports(), mask, relation, value),
         FieldValue::Unknown => return Holds::Unknown,
     };
@@ -135,7 +137,7 @@ pub(super) fn key_value(packet: &Packet, key: &[Load]) -> Result<Vec<Vec<u8>>, H
         match packet.value(*load, None) {
             FieldValue::Is(bytes) => parts.push(bytes),
             FieldValue::Differs => return Err(Holds::SomeClients),
-            FieldValue::Unknown => unknown = Some(Holds::Unknown),
+            FieldValue::Among(_) | FieldValue::Unknown => unknown = Some(Holds::Unknown),
         }
     }
     unknown.map_or(Ok(parts), Err)
@@ -170,7 +172,8 @@ pub(super) fn is_in(packet: &Packet, key: &[Load], elements: &[SetElement], spar
         for (field, value, span) in &parts {
             let range = element.from.get(span.clone()).zip(element.to.get(span.clone()));
             holds = holds.min(match (value, range) {
-                (FieldValue::Unknown, _) => Holds::Unknown,
+                (FieldValue::Unknown, _) | (FieldValue::Among(_), None) => Holds::Unknown,
+                (FieldValue::Among(ranges), Some(range)) => is_among(ranges, *field, range),
                 (FieldValue::Is(bytes), Some((from, to))) if from <= bytes.as_slice() && bytes.as_slice() <= to => {
                     Holds::Yes
                 }
@@ -185,6 +188,14 @@ pub(super) fn is_in(packet: &Packet, key: &[Load], elements: &[SetElement], spar
             covered.extend(element.from.get(span.clone()).zip(element.to.get(span.clone())));
         }
         best = best.max(holds);
+    }
+    if let [(field, FieldValue::Among(ranges), span)] = parts.as_slice() {
+        let spans = elements
+            .iter()
+            .filter_map(|of| of.from.get(span.clone()).zip(of.to.get(span.clone())));
+        if are_all_among(ranges, *field, &spans) {
+            return Holds::Yes;
+        }
     }
     match differs {
         Some((field, ..)) if best == Holds::SomeClients => covers(*field, &covered),

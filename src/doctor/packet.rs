@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::field_value::FieldValue;
+use super::header::PacketHeader;
 use super::mark_bits::MarkBits;
 use super::spans::LINUX_PORTS;
 use tcpgw_core::model::FlowMark;
@@ -125,15 +127,6 @@ pub(super) struct FromApp {
     pub(super) mark: FlowMark,
 }
 
-/// Value of a field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum FieldValue {
-    Is(Vec<u8>),
-    /// The value differs between clients, or between programs' rules.
-    Differs,
-    Unknown,
-}
-
 impl Packet {
     /// Returns its TCP flags.
     const fn tcp_flags(&self) -> u8 {
@@ -192,7 +185,17 @@ impl Packet {
             // They are properties of a flow (`nft_ct_get_eval`).
             RuleField::CtMark | RuleField::CtStatus | RuleField::CtDirection => !self.seen_by.is_tracked(),
             RuleField::InType => self.seen_by.hook == FirewallHook::Output,
-            _ => false,
+            _ => self.neighbour.is_none() && self.header().lacks(field),
+        }
+    }
+
+    /// Returns what decides on its header.
+    fn header(&self) -> PacketHeader {
+        PacketHeader {
+            family: self.family,
+            is_handshake: self.stage == PacketStage::Handshake,
+            hook: self.seen_by.hook,
+            is_below: self.is_below(),
         }
     }
 
@@ -231,6 +234,7 @@ impl Packet {
     fn of_source_route(&self, field: RuleField) -> FieldValue {
         let native = |number: u32| FieldValue::Is(number.to_ne_bytes().to_vec());
         match field {
+            RuleField::SourceType if !self.is_from_elsewhere() => FieldValue::Among(vec![(RTN_UNICAST, RTN_LOCAL)]),
             _ if !self.is_from_elsewhere() => FieldValue::Unknown,
             RuleField::SourceType => native(RTN_UNICAST),
             RuleField::HasSourceRoute => native(1),
@@ -267,6 +271,8 @@ impl Packet {
             RuleField::OutIndex => index(self.output.as_ref()),
             RuleField::InType => self.entrance_type(),
             RuleField::OutType => hardware(self.output.as_ref()),
+            // Routers in between would have lowered it (RFC 4861).
+            RuleField::HopLimit if !is_arp => FieldValue::Is(vec![u8::MAX]),
             RuleField::IcmpType if !is_arp => FieldValue::Is(vec![match message {
                 NeighbourMessage::Request => 135,
                 NeighbourMessage::Answer => 136,
@@ -348,7 +354,7 @@ impl Packet {
             RuleField::DestType => match (self.reply, self.ours, self.server) {
                 (false, None, _) if self.input.is_some() || self.output.is_none() => native(RTN_LOCAL),
                 (false, Some(_), Some(_)) => native(RTN_UNICAST),
-                _ => FieldValue::Unknown,
+                _ => FieldValue::Among(vec![(RTN_UNICAST, RTN_LOCAL)]),
             },
             RuleField::TcpFlags => FieldValue::Is(vec![self.tcp_flags()]),
             RuleField::Mark => self.mark.of(mask.map(number)).map_or(FieldValue::Differs, native),
@@ -357,12 +363,7 @@ impl Packet {
             | RuleField::SourceRouteIndex
             | RuleField::SourceRouteName
             | RuleField::Sender => self.of_source_route(field),
-            RuleField::IcmpType
-            | RuleField::ArpOperation
-            | RuleField::ArpFormat(_)
-            | RuleField::ArpSource
-            | RuleField::ArpTarget
-            | RuleField::Other => FieldValue::Unknown,
+            _ => self.header().value(field, mask),
         }
     }
 

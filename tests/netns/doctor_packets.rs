@@ -77,6 +77,65 @@ fn rules_about_flags_and_marks_are_judged() {
     assert!(report.bad().is_empty(), "{:#}", report.json);
 }
 
+/// Usual hardening, which no client meets, is no finding; rules that all packets meet are errors.
+#[test]
+fn rules_about_headers_are_judged() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for rule in [
+        "ip version 4 drop",
+        "ip hdrlength 5 drop",
+        "ip frag-off 0x4000 drop",
+        "ip protocol tcp numgen inc mod 1 0 drop",
+        "ip protocol tcp jhash ip saddr mod 1 0 drop",
+    ] {
+        breaks_and_heals(&net, 0, DROPPED, &chain("forward priority 0", rule));
+        net.sh("gateway", "nft delete table inet mine").ok();
+    }
+    let harmless = [
+        "meta pkttype broadcast drop",
+        "fib daddr type broadcast drop",
+        "ip version != 4 drop",
+        "ip ttl 0 drop",
+        "tcp doff < 5 drop",
+        "meta length > 65535 drop",
+        "ip frag-off & 0x1fff != 0 drop",
+        "ip option lsrr exists drop",
+        "ip option ssrr exists drop",
+        "ip option rr exists drop",
+        "exthdr rt exists drop",
+        "tcp option maxseg size 1-500 drop",
+    ]
+    .join("; ");
+    let tables = [
+        ("raw", "prerouting priority raw", harmless.clone()),
+        (
+            "fragments",
+            "prerouting priority -450",
+            "ip frag-off & 0x1fff != 0 drop".into(),
+        ),
+        ("owned", "prerouting priority 0", "meta skuid 1000 drop".into()),
+        (
+            "forwarded",
+            "forward priority 0",
+            format!("{harmless}; meta skgid 1000 drop"),
+        ),
+    ];
+    for (name, hook, rules) in tables {
+        let table = format!("nft 'table inet {name} {{ chain c {{ type filter hook {hook}; {rules}; }}; }}'");
+        net.sh("gateway", &table).ok();
+    }
+    let iptables = "for ipt in iptables-nft iptables-legacy; do $ipt -A FORWARD -m pkttype --pkt-type broadcast -j DROP; \
+                    $ipt -A FORWARD -f -j DROP; $ipt -A FORWARD -m addrtype --dst-type BROADCAST -j DROP; \
+                    $ipt -A FORWARD -p tcp -m tcpmss --mss 1:500 -j DROP; $ipt -A FORWARD -m ttl --ttl-lt 2 -j DROP; done";
+    net.sh("gateway", iptables).ok();
+    for family in [0, 1] {
+        passes(&net, family);
+    }
+    let report = doctor(&net);
+    assert!(report.bad().is_empty(), "{:#}", report.json);
+}
+
 #[test]
 fn drops_are_found_on_a_gateway_without_a_default_route() {
     let net = Net::new();

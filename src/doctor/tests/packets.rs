@@ -57,6 +57,118 @@ fn packets_that_nobody_marks_have_no_mark() {
     only(&with(classified), "packets-dropped", FindingSeverity::Warning);
 }
 
+/// Returns whether the findings are that packets of some kinds may be dropped.
+fn may_drop(found: &[Finding]) -> bool {
+    let is_such = |of: &Finding| of.id == "packets-dropped" && of.severity == FindingSeverity::Warning;
+    !found.is_empty() && found.iter().all(is_such)
+}
+
+/// Rules for packets that practically no client sends are no finding; those for packets that all send are errors.
+#[test]
+fn rules_about_headers_are_judged_by_what_packets_have() {
+    let of = |field, len, mask: Option<&[u8]>, relation, value: &[u8]| Test::Compare {
+        load: Load { field, len },
+        mask: mask.map(<[u8]>::to_vec),
+        relation,
+        value: value.to_vec(),
+    };
+    let found = |family, hook, priority, test: &Test| {
+        let rule = Rule {
+            tests: vec![test.clone()],
+            verdict: RuleVerdict::Drop,
+            ..Rule::default()
+        };
+        let table = table(family, "mine", false);
+        with(nft(chain(table, hook, priority, vec![rule], false)))
+    };
+    let fragment = of(RuleField::Fragment, 2, Some(&[0x1f, 0xff]), Relation::Differs, &[0, 0]);
+    let one = 1_u32.to_ne_bytes();
+    let broadcast = 3_u32.to_ne_bytes();
+    let harmless = [
+        is(RuleField::PacketType, &[1]),
+        of(RuleField::IpVersion, 1, Some(&[0xf0]), Relation::Differs, &[0x40]),
+        is(RuleField::HopLimit, &[0]),
+        of(RuleField::HopLimit, 1, None, Relation::Less, &[2]),
+        of(RuleField::DataOffset, 1, Some(&[0xf0]), Relation::Less, &[0x50]),
+        of(
+            RuleField::OrderedLength,
+            4,
+            None,
+            Relation::More,
+            &65535_u32.to_be_bytes(),
+        ),
+        is(RuleField::DestType, &broadcast),
+        fragment.clone(),
+        is(RuleField::IpOption, &[131]),
+        is(RuleField::HasIpOption, &[1]),
+        is(RuleField::HasExtensionHeader, &[1]),
+        of(RuleField::SegmentSize, 2, None, Relation::Less, &501_u16.to_be_bytes()),
+        is(RuleField::Generated { first: 0, count: 2 }, &5_u32.to_ne_bytes()),
+    ];
+    for hook in [
+        FirewallHook::Prerouting,
+        FirewallHook::Forward,
+        FirewallHook::Postrouting,
+    ] {
+        for test in &harmless {
+            let found = found(TableFamily::Ip, hook, 0, test);
+            assert!(found.is_empty(), "{hook:?} {test:?}: {found:#?}");
+        }
+        let found = found(TableFamily::Ip, hook, 0, &is(RuleField::SocketOwner, &one));
+        assert!(found.is_empty(), "{hook:?}: {found:#?}");
+    }
+    // Before conntrack puts fragments together, too.
+    assert!(found(TableFamily::Ip, FirewallHook::Prerouting, -500, &fragment).is_empty());
+    for test in [
+        of(RuleField::IpVersion, 1, Some(&[0xf0]), Relation::Equal, &[0x40]),
+        of(RuleField::IpVersion, 1, Some(&[0x0f]), Relation::Equal, &[0x05]),
+        is(RuleField::Fragment, &[0x40, 0]),
+        is(RuleField::Generated { first: 0, count: 1 }, &[0; 4]),
+        is(RuleField::PacketType, &[0]),
+        of(RuleField::DataOffset, 1, Some(&[0xf0]), Relation::AtLeast, &[0x50]),
+        of(RuleField::HopLimit, 1, None, Relation::More, &[1]),
+        is(RuleField::HasIpOption, &[0]),
+        is(RuleField::HasSegmentSize, &[1]),
+    ] {
+        let found = found(TableFamily::Ip, FirewallHook::Forward, 0, &test);
+        only(&found, "packets-dropped", FindingSeverity::Broken);
+    }
+    for test in [
+        of(RuleField::HopLimit, 1, None, Relation::Less, &[64]),
+        of(
+            RuleField::OrderedLength,
+            4,
+            None,
+            Relation::More,
+            &1400_u32.to_be_bytes(),
+        ),
+        of(RuleField::SegmentSize, 2, None, Relation::Less, &1000_u16.to_be_bytes()),
+        is(RuleField::Generated { first: 0, count: 2 }, &[0; 4]),
+    ] {
+        let found = found(TableFamily::Ip, FirewallHook::Forward, 0, &test);
+        assert!(may_drop(&found), "{test:?}: {found:#?}");
+    }
+}
+
+#[test]
+fn options_of_iptables_about_headers_are_judged() {
+    let drops = |options: &str| with(saved("ACCEPT", &format!("-A FORWARD {options} -j DROP")));
+    for options in [
+        "-m pkttype --pkt-type broadcast",
+        "-m addrtype --dst-type BROADCAST,MULTICAST",
+        "-f",
+        "-m ttl --ttl-lt 2",
+        "-p tcp -m tcpmss --mss 1:500",
+    ] {
+        let found = drops(options);
+        assert!(found.is_empty(), "{options}: {found:#?}");
+    }
+    for options in ["-m pkttype --pkt-type unicast", "! -f", "-m ttl --ttl-gt 1"] {
+        only(&drops(options), "packets-dropped", FindingSeverity::Broken);
+    }
+    assert!(may_drop(&drops("-m ttl --ttl-lt 64")));
+}
+
 #[test]
 fn without_a_default_route_clients_are_near() {
     let near = |facts: &mut Facts| {

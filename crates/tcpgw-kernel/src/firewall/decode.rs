@@ -6,7 +6,7 @@ mod writes;
 
 use std::collections::BTreeMap;
 
-use super::field::{arp_field, ct_field, fields_within, meta_field, payload_field, route_field};
+use super::field::{arp_field, ct_field, extension_field, fields_within, meta_field, payload_field, route_field};
 use super::mark::MarkWrite;
 use super::parts::{ExpressionData, read_verdict};
 use super::rewrite::RegisterByte;
@@ -160,6 +160,8 @@ impl RuleDecoder<'_> {
             "fib" => {
                 self.hold(parts.number(1)?, route_field(parts.number(2)?, parts.number(3)?));
             }
+            "exthdr" if parts.has(1)? => self.extension(&parts)?,
+            "byteorder" => self.byteorder(&parts)?,
             "bitwise" => self.bitwise(&parts)?,
             "cmp" => self.compare(&parts)?,
             "range" => self.range(&parts)?,
@@ -220,6 +222,7 @@ impl RuleDecoder<'_> {
 
     /// Records that a register gets one of `count` numbers from `offset` on.
     fn number_made(&mut self, register: u32, count: u32, offset: u32) {
+        self.hold(register, (RuleField::Generated { first: offset, count }, 4));
         if let Some(write) = MarkWrite::one_of(count, offset) {
             self.marks.insert(slot(register), write);
             self.packet_marks.insert(slot(register), write);
@@ -252,6 +255,34 @@ impl RuleDecoder<'_> {
             flipped: 0,
         });
         self.bytes.insert(slot(parts.number(1)?), bytes.collect());
+        Ok(())
+    }
+
+    /// Decodes a load of an option or an extension header.
+    fn extension(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
+        const PRESENT: u32 = 1;
+        let kind = parts
+            .get(2)?
+            .and_then(|attr| attr.payload.first().copied())
+            .unwrap_or(0);
+        let len = usize::try_from(parts.number(4)?).unwrap_or(0);
+        let field = extension_field(
+            parts.number(6)?,
+            kind,
+            (parts.number(3)?, len),
+            parts.number(5)? & PRESENT != 0,
+        );
+        self.hold(parts.number(1)?, field);
+        Ok(())
+    }
+
+    /// Decodes a change of the byte order, which comes before a comparison with a bound.
+    fn byteorder(&mut self, parts: &ExpressionData<'_>) -> Result<(), Malformed> {
+        let is_length = self.held(parts.number(1)?).load.field == RuleField::Length;
+        self.forget(parts)?;
+        if is_length {
+            self.hold(parts.number(2)?, (RuleField::OrderedLength, 4));
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ const TRANSPORT: u32 = 2;
 
 pub(super) fn meta_field(key: u32) -> (RuleField, usize) {
     match key {
+        0 => (RuleField::Length, 4),
         3 => (RuleField::Mark, 4),
         4 => (RuleField::InIndex, 4),
         5 => (RuleField::OutIndex, 4),
@@ -19,6 +20,8 @@ pub(super) fn meta_field(key: u32) -> (RuleField, usize) {
         1 => (RuleField::EtherType, 2),
         15 => (RuleField::Family, 1),
         16 => (RuleField::Protocol, 1),
+        10 | 11 => (RuleField::SocketOwner, 4),
+        19 => (RuleField::PacketType, 1),
         _ => (RuleField::Other, 4),
     }
 }
@@ -41,6 +44,31 @@ pub(super) fn route_field(result: u32, flags: u32) -> (RuleField, usize) {
         _ if flags & SOURCE != 0 => (RuleField::Sender, 4),
         _ => (RuleField::Other, 4),
     }
+}
+
+/// Decodes a load of an option or an extension header by its operation (`NFT_EXTHDR_OP_*`), its type, and where and how much of it is
+/// loaded; `asks_presence`: only whether it is there (`NFT_EXTHDR_F_PRESENT`).
+pub(super) fn extension_field(
+    operation: u32,
+    kind: u8,
+    (offset, len): (u32, usize),
+    asks_presence: bool,
+) -> (RuleField, usize) {
+    const IPV6: u32 = 0;
+    const TCP: u32 = 1;
+    const IPV4: u32 = 2;
+    /// `TCPOPT_MAXSEG`.
+    const SEGMENT_SIZE: u8 = 2;
+    let field = match (operation, kind, asks_presence) {
+        (IPV6, _, true) => RuleField::HasExtensionHeader,
+        (IPV6, _, false) => RuleField::ExtensionHeader,
+        (IPV4, _, true) => RuleField::HasIpOption,
+        (IPV4, _, false) => RuleField::IpOption,
+        (TCP, SEGMENT_SIZE, true) => RuleField::HasSegmentSize,
+        (TCP, SEGMENT_SIZE, false) if (offset, len) == (2, 2) => RuleField::SegmentSize,
+        _ => RuleField::Other,
+    };
+    (field, if asks_presence { 1 } else { len })
 }
 
 pub(super) fn ct_field(key: u32) -> (RuleField, usize) {
@@ -75,15 +103,20 @@ pub(super) fn arp_field(base: u32, offset: u32, len: usize) -> RuleField {
 pub(super) fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> RuleField {
     match (base, offset) {
         (LINK, 12) if len == 2 => RuleField::FrameType,
+        (NETWORK, 0) if len == 1 => RuleField::IpVersion,
+        (NETWORK, 6) if !ipv6 && len == 2 => RuleField::Fragment,
+        (NETWORK, 8) if !ipv6 && len == 1 => RuleField::HopLimit,
         (NETWORK, 9) if !ipv6 && len == 1 => RuleField::Protocol,
         (NETWORK, 12) if !ipv6 && len <= 4 => RuleField::Source4,
         (NETWORK, 16) if !ipv6 && len <= 4 => RuleField::Dest4,
         (NETWORK, 6) if ipv6 && len == 1 => RuleField::Protocol,
+        (NETWORK, 7) if ipv6 && len == 1 => RuleField::HopLimit,
         (NETWORK, 8) if ipv6 && len <= 16 => RuleField::Source6,
         (NETWORK, 24) if ipv6 && len <= 16 => RuleField::Dest6,
         (TRANSPORT, 0) if len == 1 => RuleField::IcmpType,
         (TRANSPORT, 0) if len == 2 => RuleField::SourcePort,
         (TRANSPORT, 2) if len == 2 => RuleField::DestPort,
+        (TRANSPORT, 12) if len == 1 => RuleField::DataOffset,
         (TRANSPORT, 13) if len == 1 => RuleField::TcpFlags,
         _ => RuleField::Other,
     }

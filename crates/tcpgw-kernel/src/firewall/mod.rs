@@ -326,6 +326,41 @@ pub enum RuleField {
     DestPort,
     /// The TCP flags, one byte: 1 FIN, 2 SYN, 4 RST, 8 PSH, 16 ACK, 32 URG.
     TcpFlags,
+    /// For whom the packet was received (`PACKET_HOST` and so on), one byte.
+    PacketType,
+    /// The length of the packet, in this machine's byte order.
+    Length,
+    /// The length of the packet in network byte order, as rules compare it with a bound.
+    OrderedLength,
+    /// The user or group of the local socket that sent the packet, or is to get it.
+    SocketOwner,
+    /// The first byte of an IP header: the version, and of IPv4 the length of the header in words of 32 bits.
+    IpVersion,
+    /// The flags and the fragment offset of IPv4, two bytes.
+    Fragment,
+    /// The TTL of IPv4, or the hop limit of IPv6, one byte.
+    HopLimit,
+    /// The byte of a TCP header whose upper half is the length of the header, in words of 32 bits.
+    DataOffset,
+    /// Bytes of an option of IPv4.
+    IpOption,
+    /// Whether the packet has an option of IPv4: 1 or 0.
+    HasIpOption,
+    /// Bytes of an extension header of IPv6.
+    ExtensionHeader,
+    /// Whether the packet has an extension header of IPv6: 1 or 0.
+    HasExtensionHeader,
+    /// The maximum segment size, an option of the first two TCP packets, two bytes.
+    SegmentSize,
+    /// Whether the packet has a maximum segment size: 1 or 0.
+    HasSegmentSize,
+    /// One of this many consecutive numbers that the rule draws, or computes from the packet, in this machine's byte order.
+    Generated {
+        /// The first number.
+        first: u32,
+        /// The number of numbers.
+        count: u32,
+    },
     /// The type of an ICMP or ICMPv6 message, one byte.
     IcmpType,
     /// The operation of an ARP packet: 1 for a request, 2 for an answer.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::mark::MarkWrite;
 use super::rewrite::of_target;
-use super::xt::{address_types, compare, masked_mark, port_list, state, tcp_flags};
+use super::xt::{address_types, compare, masked_mark, numbers, state, tcp_flags};
 use super::{Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, TableFamily, Test, stateful};
 
 pub(super) const TCP: u8 = 6;
@@ -101,6 +101,12 @@ impl RuleOptions<'_> {
             "--src-type" => route_types(RuleField::SourceType, value, negated),
             "--dst-type" => route_types(RuleField::DestType, value, negated),
             "--mark" => mark_test(rule, value, negated),
+            "-f" | "--fragment" => Some(fragment(negated)),
+            "--pkt-type" => packet_type(value, negated),
+            "--ttl-eq" | "--hl-eq" => hop_limit(value, equal(negated)),
+            "--ttl-lt" | "--hl-lt" => hop_limit(value, Relation::Less),
+            "--ttl-gt" | "--hl-gt" => hop_limit(value, Relation::More),
+            "--mss" => port_test(RuleField::SegmentSize, value, negated),
             // The word before named what it is: the list was taken for granted there.
             _ if rule.tests.last() == Some(&Test::Sometimes) => return,
             _ => None,
@@ -332,7 +338,36 @@ fn port_test(field: RuleField, value: &str, negated: bool) -> Option<Test> {
         Some((number(from, 0)?, number(to, u16::MAX)?))
     };
     let ranges: Option<Vec<(u16, u16)>> = value.split(',').map(range).collect();
-    ranges.map(|ranges| port_list(field, &ranges, negated))
+    ranges.map(|ranges| numbers(field, &ranges, negated))
+}
+
+/// Returns the condition of `-f`: a fragment that is not the first of its packet.
+fn fragment(negated: bool) -> Test {
+    Test::Compare {
+        load: Load {
+            field: RuleField::Fragment,
+            len: 2,
+        },
+        mask: Some(vec![0x1f, 0xff]),
+        relation: if negated { Relation::Equal } else { Relation::Differs },
+        value: vec![0; 2],
+    }
+}
+
+/// Returns the condition of `-m pkttype`.
+fn packet_type(name: &str, negated: bool) -> Option<Test> {
+    let kind = match name {
+        "unicast" => 0,
+        "broadcast" => 1,
+        "multicast" => 2,
+        number => number.parse().ok()?,
+    };
+    Some(one_of(RuleField::PacketType, 1, vec![kind], negated))
+}
+
+/// Returns the condition of `-m ttl` and `-m hl`.
+fn hop_limit(value: &str, relation: Relation) -> Option<Test> {
+    Some(compare(RuleField::HopLimit, 1, relation, vec![value.parse().ok()?]))
 }
 
 /// Returns the condition of `-m addrtype` that the route to the source or destination has one of these types.

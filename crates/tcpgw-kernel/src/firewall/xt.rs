@@ -18,6 +18,9 @@ pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
         ("mark", 1) => mark(RuleField::Mark, info),
         ("recent" | "connlimit" | "statistic" | "hashlimit", _) => stateful::matches(name, revision, info),
         ("icmp6", 0) => icmp6(info),
+        ("pkttype", 0) => packet_type(info),
+        ("ttl" | "hl", 0) => hop_limit(info),
+        ("tcpmss", 0) => segment_size(info),
         ("set" | "geoip", _) => Some(vec![Test::Sometimes]),
         _ => None,
     };
@@ -46,10 +49,11 @@ pub(super) fn port_range(field: RuleField, from: u16, to: u16, negated: bool) ->
     if (from, to, negated) == (0, u16::MAX, false) {
         return None;
     }
-    Some(port_list(field, &[(from, to)], negated))
+    Some(numbers(field, &[(from, to)], negated))
 }
 
-pub(super) fn port_list(field: RuleField, ranges: &[(u16, u16)], negated: bool) -> Test {
+/// Returns the condition that a number of 16 bits, such as a port, is in one of these ranges.
+pub(super) fn numbers(field: RuleField, ranges: &[(u16, u16)], negated: bool) -> Test {
     let element = |(from, to): &(u16, u16)| SetElement {
         from: from.to_be_bytes().to_vec(),
         to: to.to_be_bytes().to_vec(),
@@ -96,6 +100,31 @@ fn icmp6(info: &[u8]) -> Option<Vec<Test>> {
     Some(vec![compare(RuleField::IcmpType, 1, relation, vec![kind])])
 }
 
+/// Decodes `struct xt_pkttype_info`: the type, and whether it must differ.
+fn packet_type(info: &[u8]) -> Option<Vec<Test>> {
+    let (kind, inverted) = (u8::try_from(word(info, 0)?).ok()?, word(info, 4)? != 0);
+    let relation = if inverted { Relation::Differs } else { Relation::Equal };
+    Some(vec![compare(RuleField::PacketType, 1, relation, vec![kind])])
+}
+
+/// Decodes `struct ipt_ttl_info` and `struct ip6t_hl_info`: the comparison, and the number.
+fn hop_limit(info: &[u8]) -> Option<Vec<Test>> {
+    let relation = match *info.first()? {
+        0 => Relation::Equal,
+        1 => Relation::Differs,
+        2 => Relation::Less,
+        3 => Relation::More,
+        _ => return None,
+    };
+    Some(vec![compare(RuleField::HopLimit, 1, relation, vec![*info.get(1)?])])
+}
+
+/// Decodes `struct xt_tcpmss_match_info`: the smallest and the largest size, and whether it must be another.
+fn segment_size(info: &[u8]) -> Option<Vec<Test>> {
+    let (from, to, inverted) = (half(info, 0)?, half(info, 2)?, *info.get(4)? != 0);
+    Some(vec![numbers(RuleField::SegmentSize, &[(from, to)], inverted)])
+}
+
 /// Returns the condition of `--tcp-flags`: of the flags of the mask exactly these are set.
 pub(super) fn tcp_flags(mask: u8, flags: u8, negated: bool) -> Test {
     Test::Compare {
@@ -128,7 +157,7 @@ fn multiport(info: &[u8]) -> Option<Vec<Test>> {
         1 => RuleField::DestPort,
         _ => return None,
     };
-    Some(vec![port_list(field, &ranges, negated)])
+    Some(vec![numbers(field, &ranges, negated)])
 }
 
 /// Decodes `struct xt_conntrack_mtinfo1` to `3`: eight addresses, two numbers, five of 16 bits, and the flags.

@@ -5,8 +5,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::super::facts::CheapFacts;
+use super::super::super::field_value::FieldValue;
 use super::super::super::packet::SRCNAT;
-use super::super::super::packet::{FieldValue, Packet, PacketStage};
+use super::super::super::packet::{Packet, PacketStage};
 use super::super::samples::{DSTNAT, PacketKind};
 use crate::doctor::holds::Holds;
 use crate::doctor::spans::number;
@@ -105,7 +106,7 @@ fn changes(write: HeaderWrite, before: u128, bits: u128) -> Holds {
 fn before(field: RuleField, packet: &Packet) -> Option<u128> {
     match packet.value(Load { field, len: 16 }, None) {
         FieldValue::Is(bytes) => Some(number(&bytes)),
-        FieldValue::Differs | FieldValue::Unknown => None,
+        FieldValue::Among(_) | FieldValue::Differs | FieldValue::Unknown => None,
     }
 }
 

@@ -9,7 +9,7 @@ type Odd = (u16, u8, Vec<u8>);
 
 /// Expressions that the kernel could list, with numbers, texts and values where they may be.
 fn listed(expressions: &[(usize, Vec<Odd>)]) -> Vec<u8> {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 15] = [
         "meta",
         "ct",
         "payload",
@@ -22,6 +22,9 @@ fn listed(expressions: &[(usize, Vec<Odd>)]) -> Vec<u8> {
         "match",
         "target",
         "hash",
+        "exthdr",
+        "byteorder",
+        "numgen",
     ];
     let mut writer = Writer::new();
     for (name, attrs) in expressions {
@@ -178,6 +181,64 @@ fn arp_and_writes_are_understood_in_chains_of_interfaces() {
     assert_eq!(rule_of(&writer.finish().unwrap()).effects, [RuleEffect::Rewrite(write)]);
 }
 
+/// Loads that nft writes for `exthdr rt exists`, `ip option lsrr exists`, `tcp option maxseg size`, `numgen random mod 1 offset 7`,
+/// `meta length`, before a comparison with a bound as well, and for fields of headers.
+#[test]
+fn extensions_numbers_and_lengths_are_fields() {
+    let loaded = |family: TableFamily, expressions: &[(&str, &[(u16, u32)])]| {
+        let mut writer = Writer::new();
+        for (name, numbers) in expressions.iter().copied().chain([("cmp", &[(1, 1), (2, 0)][..])]) {
+            writer.nest(LIST_ELEM, |writer| {
+                writer.str(expr::NAME, name);
+                writer.nest(expr::DATA, |writer| {
+                    for (kind, number) in numbers {
+                        match (name, kind) {
+                            ("exthdr", 2) => writer.attr(2, &[u8::try_from(*number).unwrap()]),
+                            _ => writer.be32(*kind, *number),
+                        }
+                    }
+                });
+            });
+        }
+        let tests = rule(family, &writer.finish().unwrap(), &|_| None).unwrap().rule.tests;
+        match tests.as_slice() {
+            [Test::Compare { load, .. }] => (load.field, load.len),
+            other => panic!("{other:?}"),
+        }
+    };
+    let exthdr = |operation: u32, kind: u32, (offset, len): (u32, u32), flags: u32| {
+        let numbers = [(1, 1), (2, kind), (3, offset), (4, len), (5, flags), (6, operation)];
+        loaded(TableFamily::Ip, &[("exthdr", &numbers)])
+    };
+    assert_eq!(exthdr(0, 43, (0, 1), 1), (RuleField::HasExtensionHeader, 1));
+    assert_eq!(exthdr(0, 43, (2, 1), 0), (RuleField::ExtensionHeader, 1));
+    assert_eq!(exthdr(2, 131, (0, 1), 1), (RuleField::HasIpOption, 1));
+    assert_eq!(exthdr(1, 2, (2, 2), 0), (RuleField::SegmentSize, 2));
+    assert_eq!(exthdr(1, 2, (0, 1), 1), (RuleField::HasSegmentSize, 1));
+    assert_eq!(exthdr(1, 8, (2, 4), 0).0, RuleField::Other);
+    let generated = RuleField::Generated { first: 7, count: 1 };
+    let numbers = [(1, 1), (2, 1), (3, 1), (4, 7)];
+    assert_eq!(loaded(TableFamily::Ip, &[("numgen", &numbers)]).0, generated);
+    let numbers = [(1, 2), (2, 1), (3, 4), (4, 1), (6, 7)];
+    assert_eq!(loaded(TableFamily::Ip, &[("hash", &numbers)]).0, generated);
+    let length: (&str, &[(u16, u32)]) = ("meta", &[(1, 1), (2, 0)]);
+    let order: (&str, &[(u16, u32)]) = ("byteorder", &[(1, 1), (2, 1), (3, 1), (4, 4), (5, 4)]);
+    assert_eq!(loaded(TableFamily::Ip, &[length]).0, RuleField::Length);
+    assert_eq!(loaded(TableFamily::Ip, &[length, order]).0, RuleField::OrderedLength);
+    assert_eq!(
+        loaded(TableFamily::Ip, &[("meta", &[(1, 1), (2, 3)]), order]).0,
+        RuleField::Other
+    );
+    let payload = |family, base: u32, offset: u32, len: u32| {
+        loaded(family, &[("payload", &[(1, 1), (2, base), (3, offset), (4, len)])]).0
+    };
+    assert_eq!(payload(TableFamily::Ip, 1, 0, 1), RuleField::IpVersion);
+    assert_eq!(payload(TableFamily::Ip, 1, 6, 2), RuleField::Fragment);
+    assert_eq!(payload(TableFamily::Ip, 1, 8, 1), RuleField::HopLimit);
+    assert_eq!(payload(TableFamily::Ip6, 1, 7, 1), RuleField::HopLimit);
+    assert_eq!(payload(TableFamily::Ip, 2, 12, 1), RuleField::DataOffset);
+}
+
 fn looks_up(load: &[(u16, u32)], expression: &str, to_verdict: bool, content: &SetContent) -> Decoded {
     let mut writer = Writer::new();
     let mut push = |name: &str, fill: &dyn Fn(&mut Writer)| {
@@ -234,7 +295,7 @@ proptest! {
     #[test]
     fn decoding_odd_expressions_is_total(
         expressions in prop::collection::vec(
-            (0..12_usize, prop::collection::vec((0..8_u16, any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..6)),
+            (0..15_usize, prop::collection::vec((0..8_u16, any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..6)),
             0..8,
         ),
         element in prop::collection::vec(any::<u8>(), 0..20),
@@ -248,7 +309,7 @@ proptest! {
     }
 
     #[test]
-    fn matches_are_total(name in "tcp|udp|multiport|conntrack|state|connmark|mark", revision in 0..4_u32, info: Vec<u8>) {
+    fn matches_are_total(name in "tcp|udp|multiport|conntrack|state|connmark|mark|pkttype|ttl|hl|tcpmss", revision in 0..4_u32, info: Vec<u8>) {
         let _ = xt::matches(&name, revision, &info);
     }
 }
