@@ -23,7 +23,7 @@ pub use self::encoding::Record;
 use self::encoding::{checked, encode, take};
 pub use self::head::{ApplyNote, Deadline, RecordHead, RecordedPause, StoreRevision, TeardownNote};
 pub use self::journal::{JournalEntry, RecordView, ServiceEntry};
-pub use self::notes::author;
+pub use self::notes::{RecordedStore, author};
 use crate::run_file;
 use tcpgw_core::ruleset::Ruleset;
 
@@ -88,19 +88,26 @@ impl RecordFile {
         Some(head)
     }
 
-    /// Returns the highest revision of the store at that path that the record of that boot knows, the changes of its journal with it,
-    /// whether they were made or not: the store had them first. 0 if it knows none.
-    pub fn store_revision(&self, boot: &str, store: &Path) -> u64 {
+    /// Returns what the record of that boot knows of the store at that path: the highest revision, the changes of its journal with
+    /// it, whether they were made or not (the store had them first), and the last identity.
+    pub fn store(&self, boot: &str, store: &Path) -> RecordedStore {
         let Some(head) = self.load_head().filter(|head| head.boot == boot && !head.is_hint) else {
-            return 0;
+            return RecordedStore::default();
         };
         let path = store.to_string_lossy();
-        let applied = head.changes.iter().filter_map(|entry| entry.applied.as_ref());
-        let stores = applied
-            .chain(&head.applied)
-            .filter_map(|applied| applied.store.as_ref());
-        let revisions = stores.filter(|store| store.path == path).map(|store| store.revision);
-        revisions.max().unwrap_or(0)
+        let changes = head.changes.iter().filter_map(|entry| entry.applied.as_ref());
+        let mut known = RecordedStore::default();
+        for applied in head.applied.iter().chain(changes) {
+            let Some(store) = applied.store.as_ref().filter(|store| store.path == path) else {
+                continue;
+            };
+            known = RecordedStore {
+                revision: known.revision.max(store.revision),
+                identity: store.identity,
+                known: applied.known,
+            };
+        }
+        known
     }
 
     /// Returns whether the record is one of that boot that a daemon has written, with changes since. Only a daemon knows a store.

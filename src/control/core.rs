@@ -59,6 +59,7 @@ use crate::control::request::{Peer, Refused, TornDown};
 use crate::metrics::OwnMetrics;
 use crate::reconcile::engine::ServicesByName;
 use crate::record::{ApplyNote, RecordedPause, StoreRevision, TeardownNote};
+use crate::store::StoreIdentity;
 use crate::store::last_services::LastServices;
 use crate::view::TableView;
 use tcpgw_core::diff::count;
@@ -193,6 +194,8 @@ pub struct Core {
     run_dir_trouble: Option<String>,
     /// Consequences of a record that was missing or damaged at the start, until a reload.
     record_lost: Option<String>,
+    /// Identity of the open store, if it has one.
+    store_identity: Option<StoreIdentity>,
     /// Problem that the memory of earlier observations is lost, while that matters.
     memory_lost: Option<Problem>,
     /// Problem that the configuration at its default path is gone and has no copy, until a reload.
@@ -264,6 +267,7 @@ impl Core {
             record_trouble: None,
             run_dir_trouble: None,
             record_lost: None,
+            store_identity: None,
             memory_lost: None,
             configuration_lost: None,
             ended_pauses: Vec::new(),
@@ -381,7 +385,7 @@ impl Core {
 
     /// Returns the last known revision of the store, by which an older copy of the store can be recognised.
     fn store_revision(&self) -> StoreRevision {
-        StoreRevision::new(&self.settings.store, self.known_revision())
+        StoreRevision::new(&self.settings.store, self.known_revision(), self.known_identity())
     }
 
     fn known_revision(&self) -> u64 {
@@ -389,6 +393,15 @@ impl Core {
             self.last.revision
         } else {
             self.api.revision()
+        }
+    }
+
+    /// Returns the identity of the store, or of the one before it while it cannot be used.
+    fn known_identity(&self) -> Option<StoreIdentity> {
+        if self.order_queue.lost {
+            self.last.identity
+        } else {
+            self.store_identity
         }
     }
 

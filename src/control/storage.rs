@@ -10,7 +10,7 @@ use super::reply::ReplySender;
 use crate::store::last_services::LastServices;
 use crate::store::{
     ChangeAuthor, CommittedChange, FileId, HistoryEntry, HistoryFilter, LoadedResources, LoadedServices, NewDeploy,
-    StoreChange, StoreError, StoredDeploy,
+    StoreChange, StoreError, StoreIdentity, StoredDeploy,
 };
 use tcpgw_core::model::{Endpoint, Service};
 
@@ -144,6 +144,8 @@ pub struct Opened {
     pub unfinished: Vec<UnfinishedDeploy>,
     /// Identity of the opened file, if it could be determined.
     pub file: Option<FileId>,
+    /// Identity of the store, if it has one.
+    pub identity: Option<StoreIdentity>,
     /// Error that prevents writes, if there is one.
     pub trouble: Option<StoreError>,
 }

@@ -7,22 +7,29 @@ use std::time::Duration;
 
 use crate::addon;
 use crate::control::storage::{Opened, UnfinishedDeploy};
+use crate::record::RecordedStore;
 use crate::store::last_services::LastServices;
 use crate::store::{
-    ChangeAuthor, Expect, HistoryFilter, LoadedResources, Store, StoreChange, StoreEdit, StoreError, StoredDeploy,
-    lost, written,
+    ChangeAuthor, Expect, HistoryFilter, LoadedResources, Store, StoreChange, StoreEdit, StoreError, StoreIdentity,
+    StoredDeploy, lost, written,
 };
+use tcpgw_core::escape;
 use tcpgw_core::model::{Service, parse_service};
 use tcpgw_core::owner::Owner;
 
 /// Opens a store and reads its contents. Resources of the add-on, which a platform knows and cannot order again, are
-/// restored from `last` if the store is new. `recorded`: revision in the record of this boot, which is written before
+/// restored from `last` if the store is new. `recorded`: what the record of this boot knows, which is written before
 /// a change is acknowledged, unlike `last`. `now`: time since the Unix epoch.
 ///
 /// # Errors
-/// Fails when the store cannot be read, is older than `last` or `recorded`, or lacks writes. A store that cannot be
+/// Fails when the store cannot be read, is that of another gateway, is older than `last` or `recorded`, or lacks writes. A store that cannot be
 /// written is no error, unless resources have to be restored.
-pub fn open(path: &Path, last: &LastServices, recorded: u64, now: Duration) -> Result<(Store, Opened), StoreError> {
+pub fn open(
+    path: &Path,
+    last: &LastServices,
+    recorded: &RecordedStore,
+    now: Duration,
+) -> Result<(Store, Opened), StoreError> {
     written::set_aside(path);
     let mut store = Store::open(path)?;
     let mut opened = read(&mut store)?;
@@ -35,10 +42,14 @@ pub fn open(path: &Path, last: &LastServices, recorded: u64, now: Duration) -> R
     // If the file of last services was removed, the store is accepted as it is.
     let is_known = !last.boot.is_empty();
     let known = if is_known && !is_new {
-        last.revision.max(recorded)
+        last.revision.max(recorded.revision)
     } else {
         last.revision
     };
+    if is_known && !is_new {
+        is_ours(path, store.identity(), last, recorded)?;
+    }
+    let identity = last.identity.or(recorded.identity);
     if found < known {
         if !is_new {
             return Err(StoreError::Older {
@@ -48,7 +59,10 @@ pub fn open(path: &Path, last: &LastServices, recorded: u64, now: Duration) -> R
             });
         }
         lost::note(path, last, now)?;
-        store.count_on_from(last.revision)?;
+        store.succeed(identity, last.revision)?;
+        opened = read(&mut store)?;
+    } else if is_known && is_new && identity.is_some() && store.identity() != identity && store.is_writable() {
+        store.succeed(identity, last.revision)?;
         opened = read(&mut store)?;
     }
     if store.lacks_writes() {
@@ -75,6 +89,49 @@ pub fn open(path: &Path, last: &LastServices, recorded: u64, now: Duration) -> R
         };
     }
     Ok((store, opened))
+}
+
+/// Checks whether the store is the one that was in use before, as far as that is known.
+fn is_ours(
+    path: &Path,
+    found: Option<StoreIdentity>,
+    last: &LastServices,
+    recorded: &RecordedStore,
+) -> Result<(), StoreError> {
+    let of_last = last
+        .identity
+        .map(|known| (known, escape::path(&LastServices::path(path))));
+    let of_record = recorded
+        .identity
+        .map(|known| (known, "the record of this boot".to_owned()));
+    let mut known = of_last.into_iter().chain(of_record);
+    match known.find(|(known, _)| found != Some(*known)) {
+        Some((known, known_by)) => Err(StoreError::Foreign {
+            path: path.to_owned(),
+            known,
+            found,
+            known_by: known_by.into(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Puts into `last` what the record knows better of the store that was in use before, after the one that is there could not be
+/// opened or was refused.
+pub fn keep_known(last: &mut LastServices, recorded: &RecordedStore, refused: &StoreError) {
+    match refused {
+        StoreError::Older { .. } => last.revision = last.revision.max(recorded.revision),
+        // The file of last services came with the other store.
+        StoreError::Foreign { found, .. } if recorded.identity.is_some() && last.identity == *found => {
+            *last = LastServices {
+                boot: std::mem::take(&mut last.boot),
+                revision: recorded.revision,
+                identity: recorded.identity,
+                ..LastServices::default()
+            };
+        }
+        _ => last.identity = last.identity.or(recorded.identity),
+    }
 }
 
 /// Source of restored resources.
@@ -107,6 +164,7 @@ pub(super) fn read(store: &mut Store) -> Result<Opened, StoreError> {
         is_restored: false,
         unfinished: unfinished(store)?,
         file: store.file(),
+        identity: store.identity(),
         trouble: store.trouble().cloned(),
     })
 }

@@ -11,9 +11,10 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use super::store_opening::open;
+use super::store_opening::{keep_known, open};
 use super::store_work::{answer, open_or_refresh, perform};
 use crate::control::storage::{Opened, Query, QueryError, WAITING, Write, WriteResult};
+use crate::record::RecordedStore;
 use crate::store::StoreError;
 use crate::store::last_services::LastServices;
 
@@ -44,30 +45,30 @@ pub struct StoreThread {
 
 impl StoreThread {
     /// Opens the store and starts the thread. If the store cannot be opened, the thread refuses all orders. If it is
-    /// older than `recorded`, that revision is put into `last`.
+    /// refused as not the one that was in use before, what `recorded` knows of that one is put into `last`.
     ///
     /// # Errors
     /// Fails when no thread can be started.
     pub fn start(
         path: &Path,
         last: &mut LastServices,
-        recorded: u64,
+        recorded: RecordedStore,
         now: Duration,
         results: mpsc::Sender<WriteResult>,
     ) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
-        let (store, opened) = match open(path, last, recorded, now) {
+        let (store, opened) = match open(path, last, &recorded, now) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
             Err(error) => (Err(error.clone()), Err(error)),
         };
-        if matches!(opened, Err(StoreError::Older { .. })) {
-            last.revision = last.revision.max(recorded);
+        if let Err(error) = &opened {
+            keep_known(last, &recorded, error);
         }
         let mut store = store;
         let again = store.is_err().then(|| (path.to_owned(), last.clone()));
         let store_thread = Self::working(results, move |order| match order {
             StoreOrder::Write(write) => Some(match &again {
                 Some((path, last)) if matches!(*write, Write::Refresh) => {
-                    open_or_refresh(&mut store, path, last, recorded)
+                    open_or_refresh(&mut store, path, last, &recorded)
                 }
                 _ => perform(&mut store, *write),
             }),

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::store_opening::{before, open, refresh};
 use crate::control::storage::{DeployRecord, OrphanRemoval, Query, QueryError, Write, WriteResult};
 use crate::date::since_1970;
+use crate::record::RecordedStore;
 use crate::store::last_services::LastServices;
 use crate::store::{CommittedChange, DeployPhase, Store, StoreError};
 
@@ -95,7 +96,7 @@ pub fn open_or_refresh(
     store: &mut Result<Store, StoreError>,
     path: &Path,
     last: &LastServices,
-    recorded: u64,
+    recorded: &RecordedStore,
 ) -> WriteResult {
     if store.as_ref().is_err_and(StoreError::may_pass) {
         let now = since_1970();

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::StoreIdentity;
+use crate::store::last_services::LastServices;
+
 /// Origin and time of an apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplyNote {
@@ -103,14 +106,41 @@ pub struct StoreRevision {
     pub path: String,
     /// Revision of the store.
     pub revision: u64,
+    /// Identity of the store, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<StoreIdentity>,
 }
 
 impl StoreRevision {
     /// Creates the revision of the store at this path.
-    pub fn new(path: &Path, revision: u64) -> Self {
+    pub fn new(path: &Path, revision: u64, identity: Option<StoreIdentity>) -> Self {
         Self {
             path: path.to_string_lossy().into_owned(),
             revision,
+            identity,
+        }
+    }
+}
+
+/// What a record knows of a store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecordedStore {
+    /// Highest revision; 0 if it knows none.
+    pub revision: u64,
+    /// Identity of the store, if it is known.
+    pub identity: Option<StoreIdentity>,
+    /// Time since the machine's start (`CLOCK_BOOTTIME`) at which the identity was current.
+    pub known: Duration,
+}
+
+impl RecordedStore {
+    /// Returns what it knows beside a file of last services, which knows the identity better if it is newer.
+    #[must_use]
+    pub fn beside(self, last: &LastServices, boot: &str, namespace: u64) -> Self {
+        let is_outdated = last.is_newer(self.known, boot, namespace);
+        Self {
+            identity: self.identity.filter(|_| !is_outdated),
+            ..self
         }
     }
 }

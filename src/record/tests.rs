@@ -19,7 +19,11 @@ fn head() -> RecordHead {
             at: 5,
             origin: "-".into(),
             known: Duration::from_secs(6),
-            store: Some(StoreRevision::new(Path::new("/s.db"), 4)),
+            store: Some(StoreRevision::new(
+                Path::new("/s.db"),
+                4,
+                Some(String::from("00c0ffee00c0ffee").try_into().unwrap()),
+            )),
             provider: None,
         }),
         deadlines: vec![Deadline {

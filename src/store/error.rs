@@ -7,6 +7,7 @@ use rusqlite::ErrorCode;
 use thiserror::Error;
 
 use super::StoredService;
+use super::identity::StoreIdentity;
 use super::phase::DeployPhase;
 use tcpgw_core::model::word::Word as _;
 
@@ -63,6 +64,23 @@ pub enum StoreError {
         known: u64,
         /// Revision of the store.
         found: u64,
+    },
+    /// The store was replaced by that of another gateway.
+    #[error(
+        "{path} is not the store that was in use before, but that of another gateway: its identity is {}, and {known_by} says {known}; what \
+         is served goes on; put the store that was in use before in its place, or, to use this one as it is, remove {path}.last; then restart \
+         the daemon",
+        identity(found.as_ref()), path = tcpgw_core::escape::path(path)
+    )]
+    Foreign {
+        /// Path of the store.
+        path: PathBuf,
+        /// Identity of the store that was in effect.
+        known: StoreIdentity,
+        /// Identity of the store; `None` if it has none.
+        found: Option<StoreIdentity>,
+        /// What knows the identity that was in effect.
+        known_by: Box<str>,
     },
     /// The store lacks writes that were acknowledged.
     #[error(
@@ -158,6 +176,10 @@ pub enum StoreError {
     },
 }
 
+fn identity(found: Option<&StoreIdentity>) -> String {
+    found.map_or_else(|| "none".to_owned(), ToString::to_string)
+}
+
 fn conflict(current: Option<&StoredService>) -> String {
     match current {
         Some(current) => format!("was changed meanwhile, and is at revision {}", current.revision),
@@ -184,6 +206,7 @@ impl StoreError {
                 | Self::Corrupt { .. }
                 | Self::Newer { .. }
                 | Self::Older { .. }
+                | Self::Foreign { .. }
                 | Self::Incomplete(_)
                 | Self::Locked { .. }
                 | Self::Io { .. }

@@ -19,6 +19,7 @@ use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::{Removed, Resource};
 use crate::record::RecordedPause;
 use crate::run_file;
+use crate::store::StoreIdentity;
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
@@ -41,6 +42,8 @@ pub struct LastServices {
     pub known: Duration,
     /// The revision of the store when this was written, or the last one that was known.
     pub revision: u64,
+    /// Identity of that store; `None` if the version that wrote it did not store it.
+    pub identity: Option<StoreIdentity>,
     /// The state file that the services of the provider `file` come from.
     pub origin: Option<PathBuf>,
     /// Services with their owners.
@@ -273,6 +276,7 @@ mod tests {
             namespace: 7,
             known: Duration::from_millis(1001),
             revision: 5,
+            identity: Some(String::from("00c0ffee00c0ffee").try_into().unwrap()),
             origin: Some("/s.json".into()),
             services: vec![(Owner::Api, Arc::new(parse_service(service).unwrap()))],
             unserved: ["a".into()].into(),

@@ -17,6 +17,7 @@ mod file;
 mod head;
 mod history;
 mod holder;
+mod identity;
 mod integer;
 mod keep;
 pub mod last_services;
@@ -51,6 +52,7 @@ pub use self::deploys::{DeployStep, NewDeploy, StoredDeploy, superseded_by};
 pub use self::error::StoreError;
 pub use self::file::{FileId, files_of};
 pub use self::history::{HistoryEntry, HistoryFilter};
+pub use self::identity::StoreIdentity;
 pub use self::keep::HistoryBounds;
 pub use self::phase::DeployPhase;
 pub use self::resources::LoadedResources;
@@ -74,6 +76,8 @@ pub struct Store {
     read_only: bool,
     /// Revision that the caller has seen.
     revision: i64,
+    /// Identity of the store; `None` if an earlier version made it, and it could not be written since.
+    identity: Option<StoreIdentity>,
     /// Reason why the last write failed, unless one has succeeded since.
     trouble: Option<StoreError>,
 }
@@ -104,6 +108,7 @@ impl Store {
             lacks_writes: false,
             read_only: false,
             revision: 0,
+            identity: None,
             trouble: None,
         };
         store.revision = store.connect()?;
@@ -140,6 +145,11 @@ impl Store {
     /// Returns the identity of the file; `None` if it is unknown.
     pub fn file(&self) -> Option<FileId> {
         self.file
+    }
+
+    /// Returns the identity of the store; `None` if an earlier version made it, and it could not be written since.
+    pub fn identity(&self) -> Option<StoreIdentity> {
+        self.identity
     }
 
     /// Returns the path of the store.
@@ -216,13 +226,20 @@ impl Store {
         }
     }
 
-    /// Sets the revision of a new store to at least that of the one before it, so that it does not look older.
+    /// Gives a new store the identity of the one before it, and at least its revision, so that it looks neither older nor like
+    /// that of another gateway.
     ///
     /// # Errors
     ///
     /// Fails when the store cannot be opened or written.
-    pub fn count_on_from(&mut self, revision: u64) -> Result<(), StoreError> {
-        self.revision = self.write(|transaction, _| schema::raise_revision(transaction, number(revision)))?;
+    pub fn succeed(&mut self, identity: Option<StoreIdentity>, revision: u64) -> Result<(), StoreError> {
+        self.revision = self.write(|transaction, _| {
+            if let Some(identity) = identity {
+                identity.write(transaction)?;
+            }
+            schema::raise_revision(transaction, number(revision))
+        })?;
+        self.identity = identity.or(self.identity);
         Ok(())
     }
 
@@ -450,6 +467,7 @@ impl Store {
         let version = schema::check(&connection)?;
         schema::migrate(&mut connection, version, &self.path)?;
         let head = schema::verify(&connection)?;
+        self.is_expected(StoreIdentity::read(&connection)?)?;
         self.lacks_writes |= written::read(&self.path) > Some(schema::written(&connection)?);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         self.read_only = unwritable.is_some();
@@ -461,10 +479,24 @@ impl Store {
                 Err(error) => return Err(error.into()),
             },
         };
+        self.identity = StoreIdentity::read(&connection)?;
         self.file = FileId::of(&self.path).ok();
         self.log = FileId::of(&beside(&self.path, "-wal")).ok();
         self.connection = Some(connection);
         Ok(head.revision)
+    }
+
+    /// Checks whether a file that is opened again is the store that was open before.
+    fn is_expected(&self, found: Option<StoreIdentity>) -> Result<(), Fault> {
+        match self.identity {
+            Some(known) if found != Some(known) => Err(Fault::Store(StoreError::Foreign {
+                path: self.path.clone(),
+                known,
+                found,
+                known_by: "the running daemon".into(),
+            })),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::error::{Fault, StoreError};
 use super::head::StoreHead;
+use super::identity::StoreIdentity;
 use super::integer::counter;
 use super::seal::compare;
 use super::{resources, services};
@@ -52,6 +53,7 @@ pub(super) fn create(connection: &mut Connection) -> Result<(), Fault> {
     upgrade(&transaction, 0, &MIGRATIONS)?;
     transaction.execute("INSERT INTO head VALUES (1, 0, 0, 0, 0, 0, 0)", ())?;
     StoreHead::default().write(&transaction)?;
+    StoreIdentity::ensure(&transaction)?;
     Ok(transaction.commit()?)
 }
 

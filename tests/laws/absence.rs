@@ -69,6 +69,7 @@ fn event() -> impl Strategy<Value = Event> {
         Loss::ServicesFlushed,
         Loss::StoreGone,
         Loss::StoreDamaged,
+        Loss::StoreForeign,
         Loss::RecordGone,
         Loss::RecordDamaged,
         Loss::LastGone,

@@ -364,6 +364,7 @@ impl Core {
             namespace: self.namespace,
             known: now.boot,
             revision: self.known_revision(),
+            identity: self.known_identity(),
             origin: self.file_origin.clone(),
             services: of_file.chain(of_api).chain(of_docker).chain(orphans).collect(),
             unserved: unserved.cloned().collect(),

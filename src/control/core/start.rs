@@ -255,6 +255,8 @@ impl Core {
         self.docker.has_changed_last = origin.is_some_and(|applied| applied.provider.is_some());
         let origin = origin_of_file(origin, &last, &self.boot);
         (self.last.refused, self.last.revision) = (last.refused, last.revision);
+        self.last.identity = last.identity;
+        self.judge_recorded_store(now);
         let in_kernel = words(&adopted);
         let silent = silent(&adopted);
         self.reject_empty_file(&adopted, &former, now);
@@ -310,6 +312,14 @@ impl Core {
         self.addresses_changed(now);
         self.probe(now.instant);
         self.note(EventContent::Started { version, in_kernel }, now);
+    }
+
+    /// Has the record name the store that is in use, if it names another one.
+    fn judge_recorded_store(&mut self, now: Now) {
+        let store = self.applied.as_ref().and_then(|applied| applied.store.as_ref());
+        if store.is_some_and(|store| store.identity != self.known_identity()) {
+            self.due.record_at_once(now.instant);
+        }
     }
 
     /// Returns what follows from a file of last services that was missing. A new store has none.

@@ -60,6 +60,7 @@ impl Core {
         match opened {
             Ok(opened) => {
                 self.observing.store_file = opened.file;
+                self.store_identity = opened.identity;
                 let (held, problems) = compatible(opened.loaded);
                 if !problems.is_empty() {
                     self.reject("api", problems, now);
@@ -127,6 +128,7 @@ impl Core {
         };
         self.order_queue.resources = StoreKnowledge::Certain;
         self.observing.store_file = opened.file;
+        self.store_identity = opened.identity;
         self.addon.amendments.correct(&mut opened);
         if self.order_queue.lost {
             return self.found_again(opened, now);

@@ -6,7 +6,8 @@ use super::*;
 use crate::addon;
 use crate::control::storage::DeployRecord;
 use crate::store::{
-    ChangeAuthor, DeployPhase, DeployStep, Expect, NewDeploy, Store, StoreChange, StoreEdit, lost, written,
+    ChangeAuthor, DeployPhase, DeployStep, Expect, NewDeploy, Store, StoreChange, StoreEdit, StoreIdentity, lost,
+    written,
 };
 use std::sync::Arc;
 use tcpgw_core::model::parse_service;
@@ -32,6 +33,14 @@ fn a_service() -> (StoreChange, ChangeAuthor) {
     (change, by)
 }
 
+/// Returns what a record knows that has this revision, and no identity.
+fn recorded(revision: u64) -> RecordedStore {
+    RecordedStore {
+        revision,
+        ..RecordedStore::default()
+    }
+}
+
 fn answered(order: StoreOrder) -> Option<WriteResult> {
     match order {
         StoreOrder::Write(_) => Some(WriteResult::Stepped(Ok(()))),
@@ -55,18 +64,18 @@ fn a_new_store_is_not_older_than_the_one_before() {
         ..LastServices::default()
     };
     let (change, by) = a_service();
-    let (mut store, opened) = open(&path, &last, 0, Duration::ZERO).unwrap();
+    let (mut store, opened) = open(&path, &last, &RecordedStore::default(), Duration::ZERO).unwrap();
     assert_eq!((opened.loaded.revision, opened.loaded.services.len()), (6, 0));
     drop(store);
-    store = open(&path, &last, 0, Duration::ZERO).unwrap().0;
+    store = open(&path, &last, &RecordedStore::default(), Duration::ZERO).unwrap().0;
     assert_eq!(store.commit(&change, &by, Duration::ZERO).unwrap().revision, 7);
     drop(store);
     // The file of last services was not written meanwhile.
-    let (store, opened) = open(&path, &last, 7, Duration::ZERO).unwrap();
+    let (store, opened) = open(&path, &last, &recorded(7), Duration::ZERO).unwrap();
     assert_eq!((opened.loaded.revision, opened.loaded.services.len()), (7, 1));
     drop(store);
     // The store has lost what the record knows of.
-    let refused = open(&path, &last, 8, Duration::ZERO).map(|_| ());
+    let refused = open(&path, &last, &recorded(8), Duration::ZERO).map(|_| ());
     let older = |known| StoreError::Older {
         path: path.clone(),
         known,
@@ -74,16 +83,123 @@ fn a_new_store_is_not_older_than_the_one_before() {
     };
     assert_eq!(refused, Err(older(8)));
     // The file of last services was removed, so that the store is accepted as it is.
-    drop(open(&path, &LastServices::default(), 8, Duration::ZERO).unwrap());
+    drop(open(&path, &LastServices::default(), &recorded(8), Duration::ZERO).unwrap());
     let newer = LastServices {
         revision: 8,
         ..LastServices::default()
     };
-    let refused = open(&path, &newer, 0, Duration::ZERO).map(|_| ());
+    let refused = open(&path, &newer, &RecordedStore::default(), Duration::ZERO).map(|_| ());
     assert!(
         matches!(refused, Err(StoreError::Older { known: 8, found: 7, .. })),
         "{refused:?}"
     );
+}
+
+/// Returns a store of another gateway, with one service, closed.
+fn foreign(path: &Path) -> StoreIdentity {
+    let (mut store, _) = open(path, &LastServices::default(), &recorded(0), Duration::ZERO).unwrap();
+    let (change, by) = a_service();
+    store.commit(&change, &by, Duration::ZERO).unwrap();
+    store.identity().unwrap()
+}
+
+/// Tests stores that no revision tells apart.
+#[test]
+fn the_store_of_another_gateway_is_refused_until_it_is_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, ours] = ["store.db", "ours.db"].map(|name| directory.path().join(name));
+    let (found, known) = (foreign(&path), foreign(&ours));
+    assert_ne!(found, known);
+    let of_boot = |identity| LastServices {
+        boot: "b".into(),
+        revision: 1,
+        identity,
+        ..LastServices::default()
+    };
+    let recorded = RecordedStore {
+        identity: Some(known),
+        ..recorded(1)
+    };
+    let none = RecordedStore::default();
+    let opens = |path: &Path, last: &LastServices, recorded: &RecordedStore| {
+        let opened = open(path, last, recorded, Duration::ZERO);
+        opened.map(|(_, opened)| opened.identity.unwrap())
+    };
+    // The file of last services, or the record of this boot, knows another one.
+    let last = of_boot(Some(known));
+    for (last, recorded, by) in [
+        (&last, &none, "store.db.last"),
+        (&last, &recorded, "store.db.last"),
+        (&of_boot(Some(found)), &recorded, "the record of this boot"),
+        (&of_boot(None), &recorded, "the record of this boot"),
+    ] {
+        let refused = opens(&path, last, recorded).unwrap_err();
+        assert!(refused.is_trouble() && !refused.may_pass());
+        let StoreError::Foreign { known_by, .. } = &refused else {
+            panic!("{refused:?}")
+        };
+        assert!(known_by.ends_with(by), "{known_by}");
+        let text = refused.to_string();
+        for part in [
+            "that of another gateway",
+            "what is served goes on",
+            "store.db.last;",
+            &*known.to_string(),
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(opens(&ours, &of_boot(Some(known)), recorded), Ok(known));
+    }
+    // Nothing is known: a restored gateway, one of an earlier version, or an operator who accepts it.
+    assert_eq!(opens(&path, &of_boot(None), &none), Ok(found));
+    assert_eq!(opens(&path, &LastServices::default(), &recorded), Ok(found));
+    // The record is outdated.
+    let newer = LastServices {
+        known: Duration::from_secs(1),
+        ..of_boot(Some(found))
+    };
+    assert_eq!(opens(&path, &newer, &recorded.beside(&newer, "b", 0)), Ok(found));
+    // What is refused is remembered as refused.
+    let refused = opens(&path, &of_boot(Some(found)), &recorded).unwrap_err();
+    let mut kept = of_boot(Some(found));
+    super::super::store_opening::keep_known(&mut kept, &recorded, &refused);
+    assert_eq!(kept, of_boot(Some(known)));
+}
+
+/// A store that replaces a lost one has its identity, so that a backup of the lost one is no store of another gateway.
+#[test]
+fn a_new_store_has_the_identity_of_the_lost_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, backup] = ["store.db", "backup.db"].map(|name| directory.path().join(name));
+    let known = foreign(&backup);
+    for revision in [0, 1] {
+        let last = LastServices {
+            boot: "b".into(),
+            revision,
+            identity: Some(known),
+            ..LastServices::default()
+        };
+        for _ in 0..2 {
+            let (_, opened) = open(&path, &last, &recorded(0), Duration::ZERO).unwrap();
+            assert_eq!((opened.identity, opened.loaded.revision), (Some(known), revision));
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+/// Tests a store of an earlier version, which has no identity.
+#[test]
+fn a_store_without_an_identity_gets_one_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    foreign(&path);
+    let before = rusqlite::Connection::open(&path).unwrap();
+    before.execute_batch("DROP TABLE identity").unwrap();
+    drop(before);
+    let identity = || Store::open(&path).unwrap().identity();
+    let given = identity();
+    assert!(given.is_some());
+    assert_eq!(identity(), given);
 }
 
 /// Copies a store as it is without its log, with what is noted beside it.
@@ -97,7 +213,14 @@ fn without_log(path: &Path, to: &Path) {
 fn a_store_whose_log_was_lost_is_found_by_its_last_write() {
     let directory = tempfile::tempdir().unwrap();
     let (path, cut) = (directory.path().join("store.db"), directory.path().join("cut.db"));
-    let mut store = open(&path, &LastServices::default(), 0, Duration::ZERO).unwrap().0;
+    let mut store = open(
+        &path,
+        &LastServices::default(),
+        &RecordedStore::default(),
+        Duration::ZERO,
+    )
+    .unwrap()
+    .0;
     let (change, by) = a_service();
     store.commit(&change, &by, Duration::ZERO).unwrap();
     store.checkpoint().unwrap();
@@ -106,7 +229,7 @@ fn a_store_whose_log_was_lost_is_found_by_its_last_write() {
         revision: 1,
         ..LastServices::default()
     };
-    let opens = |last: &LastServices| open(&cut, last, 1, Duration::ZERO).map(|_| ());
+    let opens = |last: &LastServices| open(&cut, last, &recorded(1), Duration::ZERO).map(|_| ());
     without_log(&path, &cut);
     assert_eq!(opens(&last), Ok(()), "it has all");
     let resource = r#"{"id": "baaaaaaaaaaa", "dialect": "scalingo", "app": "my-app", "uuid": null, "owner": null, "plan": "small",
@@ -160,12 +283,24 @@ fn an_empty_count_of_writes_is_told_and_made_anew() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     let (change, by) = a_service();
-    let (mut store, _) = open(&path, &LastServices::default(), 0, Duration::ZERO).unwrap();
+    let (mut store, _) = open(
+        &path,
+        &LastServices::default(),
+        &RecordedStore::default(),
+        Duration::ZERO,
+    )
+    .unwrap();
     store.commit(&change, &by, Duration::ZERO).unwrap();
     drop(store);
     assert_eq!(lost::problem(&path), None);
     std::fs::write(written::path(&path), "").unwrap();
-    let (_, opened) = open(&path, &LastServices::default(), 0, Duration::ZERO).unwrap();
+    let (_, opened) = open(
+        &path,
+        &LastServices::default(),
+        &RecordedStore::default(),
+        Duration::ZERO,
+    )
+    .unwrap();
     assert_eq!(opened.loaded.services.len(), 1);
     let problems = lost::problem(&path).unwrap().message;
     assert!(problems.contains("store.db.written.damaged"), "{problems}");
@@ -175,7 +310,14 @@ fn an_empty_count_of_writes_is_told_and_made_anew() {
 fn a_store_that_has_lost_all_that_it_had_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let (path, cut) = (directory.path().join("store.db"), directory.path().join("cut.db"));
-    let mut store = open(&path, &LastServices::default(), 0, Duration::ZERO).unwrap().0;
+    let mut store = open(
+        &path,
+        &LastServices::default(),
+        &RecordedStore::default(),
+        Duration::ZERO,
+    )
+    .unwrap()
+    .0;
     let (change, by) = a_service();
     store.commit(&change, &by, Duration::ZERO).unwrap();
     without_log(&path, &cut);
@@ -184,10 +326,10 @@ fn a_store_that_has_lost_all_that_it_had_is_told() {
         ..LastServices::default()
     };
     assert_eq!(lost::problem(&cut), None);
-    drop(open(&cut, &last, 0, Duration::ZERO).unwrap());
+    drop(open(&cut, &last, &RecordedStore::default(), Duration::ZERO).unwrap());
     assert!(lost::problem(&cut).is_some());
     std::fs::remove_file(lost::path(&cut)).unwrap();
-    drop(open(&cut, &last, 0, Duration::ZERO).unwrap());
+    drop(open(&cut, &last, &RecordedStore::default(), Duration::ZERO).unwrap());
     assert_eq!(lost::problem(&cut), None, "once");
 }
 
@@ -240,8 +382,14 @@ fn a_second_after_a_write_the_file_alone_is_the_store() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     let (results, mut written) = mpsc::channel(1);
-    let (store_thread, opened) =
-        StoreThread::start(&path, &mut LastServices::default(), 0, Duration::ZERO, results).unwrap();
+    let (store_thread, opened) = StoreThread::start(
+        &path,
+        &mut LastServices::default(),
+        recorded(0),
+        Duration::ZERO,
+        results,
+    )
+    .unwrap();
     assert!(opened.is_ok());
     let (change, by) = a_service();
     store_thread.write(Write::Change(change, by, Duration::ZERO)).unwrap();

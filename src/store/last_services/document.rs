@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::{KeptService, LastNotes, LastResources, LastServices, RefusedService};
 use crate::addon::{Removed, Resource};
 use crate::record::RecordedPause;
+use crate::store::StoreIdentity;
 use crate::store::requested::RequestedParameters;
 use tcpgw_core::model::{parse_service, write};
 use tcpgw_core::owner::Owner;
@@ -27,6 +28,8 @@ struct LastDocument<T> {
     known: Duration,
     #[serde(default)]
     revision: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<StoreIdentity>,
     origin: Option<PathBuf>,
     services: Vec<LastEntry<T>>,
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
@@ -122,6 +125,7 @@ impl LastServices {
             namespace: document.namespace,
             known: document.known,
             revision: document.revision,
+            identity: document.identity,
             origin: document.origin,
             resources: document.resources.and_then(|text| LastResources::decode(text.get())),
             apps: document
@@ -197,6 +201,7 @@ impl LastServices {
             namespace: self.namespace,
             known: self.known,
             revision: self.revision,
+            identity: self.identity,
             origin: self.origin.clone(),
             services: services.collect::<serde_json::Result<Vec<_>>>()?,
             kept: kept.collect::<serde_json::Result<Vec<_>>>()?,

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::json;
 use tcpgw::reconcile::{Desired, ReconcileOptions, Reconciler};
 use tcpgw::record::ApplyNote;
 use tcpgw::store::last_services::LastServices;
+use tcpgw::store::{ChangeAuthor, Expect, Store, StoreChange, StoreEdit, StoreIdentity};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::plan::plan;
@@ -31,6 +35,8 @@ pub(super) enum Loss {
     ServicesFlushed,
     StoreGone,
     StoreDamaged,
+    /// The store of another gateway, which has later revisions, is in the place of this one's.
+    StoreForeign,
     RecordGone,
     RecordDamaged,
     /// The file of last services.
@@ -66,9 +72,14 @@ impl World {
                 Loss::Reapplied => self.apply_alone(&mut fake),
                 Loss::StoreGone => drop(fs::remove_file(self.store_path())),
                 Loss::StoreDamaged => fs::write(self.store_path(), "damaged").unwrap(),
+                // Nothing says that it is that of another gateway: it is restored here.
+                Loss::StoreForeign if losses.contains(&Loss::LastGone) || self.identity_remembered().is_none() => {}
+                Loss::StoreForeign => self.put_foreign_store(),
                 Loss::RecordGone => drop(fs::remove_file(self.record_path())),
                 Loss::LastGone if losses.contains(&Loss::Reboot) || is_table_lost => {}
                 Loss::LastGone if !self.clients.theirs.is_empty() || is_blind || is_stuck => {}
+                // Somebody who removes it accepts the store of another gateway.
+                Loss::LastGone if self.is_store_foreign() => {}
                 Loss::LastGone => drop(fs::remove_file(LastServices::path(&self.store_path()))),
                 Loss::RecordDamaged => drop(fs::write(self.record_path(), "damaged")),
                 Loss::OtherVersion => self.other_version(),
@@ -83,6 +94,42 @@ impl World {
         }
         self.start(fake);
         self.wait(WRITTEN);
+    }
+
+    fn identity_remembered(&self) -> Option<StoreIdentity> {
+        LastServices::load(&LastServices::path(&self.store_path()))
+            .unwrap()?
+            .identity
+    }
+
+    fn is_store_foreign(&self) -> bool {
+        let found = Store::open(&self.store_path()).map(|store| store.identity());
+        let remembered = self.identity_remembered();
+        remembered.is_some() && found.is_ok_and(|found| found != remembered)
+    }
+
+    /// Puts the store of another gateway in the place of this one's: it has a service on a port of this one, one on its own, and
+    /// later revisions.
+    pub(super) fn put_foreign_store(&self) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let mut store = Store::open(&path).unwrap();
+        let by = ChangeAuthor {
+            uid: 0,
+            pid: 1,
+            what: "other".into(),
+        };
+        for port in [9003, 9101, 9102, 9103, 9104, 9105, 9106] {
+            let service = json!({"name": format!("alien-{port}"), "port": port, "backends": ["10.9.0.99:80"]});
+            let service = Arc::new(tcpgw_core::model::parse_service(service.to_string().as_bytes()).unwrap());
+            let change = StoreChange {
+                edits: vec![StoreEdit::Put(service, Expect::Absent)],
+                ..StoreChange::default()
+            };
+            store.commit(&change, &by, Duration::ZERO).unwrap();
+        }
+        drop(store);
+        fs::copy(&path, self.store_path()).unwrap();
     }
 
     /// Runs `tcpgw apply` of the state file, as far as the services of other providers do not prevent it: none is in the kernel.

@@ -41,6 +41,57 @@ fn an_older_store_reverts_no_later_order() {
     assert_eq!(world.core.problems().get(ProblemKind::Store), None);
 }
 
+/// The store of another gateway ends no service, though its revision is higher, whether it came alone or with its file of last
+/// services. It is taken when somebody removes that file.
+#[test]
+fn the_store_of_another_gateway_ends_no_service() {
+    for (is_alone, is_rebooted) in [(true, false), (true, true), (false, false)] {
+        let mut world = World::new();
+        world.restart_after(&BTreeSet::new());
+        let (all, providers) = (world.served(), world.providers());
+        let last = LastServices::path(&world.store_path());
+        world.storage().close();
+        let ours = fs::read(world.store_path()).unwrap();
+        world.put_foreign_store();
+        if !is_alone {
+            let theirs = LastServices {
+                boot: "theirs".into(),
+                revision: 7,
+                identity: Store::open(&world.store_path()).unwrap().identity(),
+                ..LastServices::default()
+            };
+            theirs.save(&last).unwrap();
+        }
+        for losses in [
+            is_rebooted.then_some(Loss::Reboot).into_iter().collect(),
+            BTreeSet::new(),
+        ] {
+            world.restart_after(&losses);
+            assert_eq!((world.served(), world.providers()), (all.clone(), providers.clone()));
+            let problems = world.core.problems().get(ProblemKind::Store).expect("it is told");
+            assert!(problems.message.contains("that of another gateway"), "{problems:?}");
+            assert!(!world.order("a2", ServiceEdit::Delete));
+        }
+        // Their own store ends the problem.
+        world.storage().close();
+        let theirs = fs::read(world.store_path()).unwrap();
+        fs::write(world.store_path(), ours).unwrap();
+        world.restart_after(&BTreeSet::new());
+        assert_eq!(world.core.problems().get(ProblemKind::Store), None);
+        assert_eq!((world.served(), world.providers()), (all.clone(), providers));
+        // Somebody accepts the other one.
+        world.storage().close();
+        fs::write(world.store_path(), theirs).unwrap();
+        fs::remove_file(&last).unwrap();
+        for _ in 0..2 {
+            world.restart_after(&BTreeSet::new());
+            assert_eq!(world.core.problems().get(ProblemKind::Store), None);
+            let providers = world.providers();
+            assert!(providers.contains(&owned(("alien-9101", "api"))), "{providers:?}");
+        }
+    }
+}
+
 /// A store that lost its log, before its contents were in the file and before the file of last services was written, takes
 /// nothing back: the record has the later orders.
 #[test]

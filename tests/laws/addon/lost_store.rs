@@ -62,12 +62,15 @@ fn the_app_of_an_orphan_is_known_to_every_daemon() {
     }
     let name: Box<str> = world.resource(0).id.service().into();
     let revision = world.store().load().unwrap().revision;
+    let identity = world.store().identity();
     let path = world.store_path();
     world.storage().close();
     fs::remove_file(&path).unwrap();
     // Without this file the other store does not count as an older state of this one.
     fs::remove_file(path.with_extension("db.written")).unwrap();
     let mut other = Store::open(&path).unwrap();
+    // Nor as that of another gateway.
+    other.succeed(identity, 0).unwrap();
     for port in 0..=revision {
         let text = json!({"name": "own", "port": 3000 + port, "backends": ["10.9.9.9:80"]}).to_string();
         let own = tcpgw_core::model::parse_service(text.as_bytes()).unwrap();

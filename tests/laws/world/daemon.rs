@@ -31,10 +31,10 @@ impl<C: Clients> World<C> {
         self.engine = Some(engine);
         let (settings, now) = (self.settings(), self.time());
         self.core = Core::new(settings, self.config.clone(), NAMESPACE, now);
-        let recorded = self.recorded_revision();
+        let recorded = self.recorded_store();
         let last = match &mut self.storage {
             Some(storage) => {
-                let (last, opened) = storage.open(recorded, now.unix);
+                let (last, opened) = storage.open(recorded, &self.boot, now.unix);
                 self.core.opened(opened, now);
                 last
             }

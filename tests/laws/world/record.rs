@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use tcpgw::record::{self, RecordFile};
+use tcpgw::record::{self, RecordFile, RecordedStore};
 use tcpgw_kernel::fake::Fake;
 
+use super::storage::Storage;
 use super::{Clients, NAMESPACE, World};
 
 /// Ends of the names of files that are written in place of the record, of its journal, and of the note of a teardown.
@@ -21,12 +22,11 @@ impl<C: Clients> World<C> {
         self.directory.path().join(format!("netns-{NAMESPACE}.state"))
     }
 
-    /// Returns the revision of the store that the record knows.
-    pub(super) fn recorded_revision(&self) -> u64 {
+    /// Returns what the record knows of the store.
+    pub(super) fn recorded_store(&self) -> RecordedStore {
         let storage = self.storage.as_ref();
-        storage.map_or(0, |storage| {
-            self.record_file().store_revision(&record::boot_id(), storage.path())
-        })
+        let of = |storage: &Storage| self.record_file().store(&record::boot_id(), storage.path());
+        storage.map(of).unwrap_or_default()
     }
 
     /// Makes the record and its journal impossible to write, and leaves them as they are.

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use tcpgw::control::storage::{Opened, Write, WriteResult};
 use tcpgw::daemon::{store_opening, store_work};
+use tcpgw::record::RecordedStore;
 use tcpgw::store::last_services::LastServices;
 use tcpgw::store::{Store, StoreError};
+
+use super::NAMESPACE;
 
 /// A store and its thread.
 pub(crate) struct Storage {
@@ -68,19 +71,25 @@ impl Storage {
         self.opened.as_mut().expect("the store is open")
     }
 
-    /// Reads the file of last services, and opens the store as a daemon does that starts. `recorded`: the revision that the
-    /// record knows.
-    pub(crate) fn open(&mut self, recorded: u64, unix: Duration) -> (LastServices, Result<Opened, StoreError>) {
+    /// Reads the file of last services, and opens the store as a daemon does that starts. `recorded`: what the record
+    /// knows of it.
+    pub(crate) fn open(
+        &mut self,
+        recorded: RecordedStore,
+        boot: &str,
+        unix: Duration,
+    ) -> (LastServices, Result<Opened, StoreError>) {
         let mut last = LastServices::load(&LastServices::path(&self.path))
             .unwrap()
             .unwrap_or_default();
-        let (store, opened) = match store_opening::open(&self.path, &last, recorded, unix) {
+        let recorded = recorded.beside(&last, boot, NAMESPACE);
+        let (store, opened) = match store_opening::open(&self.path, &last, &recorded, unix) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
             Err(error) => (Err(error.clone()), Err(error)),
         };
         self.opened = store;
-        if matches!(opened, Err(StoreError::Older { .. })) {
-            last.revision = last.revision.max(recorded);
+        if let Err(error) = &opened {
+            store_opening::keep_known(&mut last, &recorded, error);
         }
         (last, opened)
     }
