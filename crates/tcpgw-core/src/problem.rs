@@ -235,13 +235,17 @@ mod tests {
         list.report(of("a", "other words"));
         assert_eq!(list.news(), []);
         assert_eq!(list.get(ProblemKind::Paused).unwrap().message, "other words");
-        list.resolve_where(|problem| problem.service.as_deref() == Some("a"));
+        list.replace(&[ProblemKind::Paused], [of("b", "2 s left")]);
         list.report(of("c", "both"));
-        list.resolve_where(|problem| problem.service.as_deref() == Some("c"));
+        list.replace(&[ProblemKind::Paused], [of("b", "1 s left")]);
         assert!(matches!(&list.news()[..], [ProblemNews::Ended(problem)] if problem.service.as_deref() == Some("a")));
+        list.resolve(ProblemKind::Paused);
+        list.report(of("b", "again"));
+        assert_eq!(list.news(), []);
+        list.report(Problem::new(ProblemKind::OverLimit, "other"));
         list.replace(&[ProblemKind::Paused], []);
-        assert_eq!(list.news().len(), 1);
-        assert_eq!((kinds(&list), list.news()), (vec![], vec![]));
+        assert_eq!(list.news().len(), 2);
+        assert_eq!((kinds(&list), list.news()), (vec![ProblemKind::OverLimit], vec![]));
     }
 
     #[test]

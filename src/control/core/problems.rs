@@ -200,6 +200,14 @@ impl Core {
         if self.addon_state(&service.name).is_some_and(ServiceState::is_idle) {
             return None;
         }
+        // Nobody can tell whether it waited for its first deploy; the problem of orphans names it.
+        if self
+            .orphans
+            .get(&service.name)
+            .is_some_and(|orphan| !orphan.has_active_backend())
+        {
+            return None;
+        }
         let of_state = |state| service.backends.iter().filter(move |backend| backend.state == state);
         let families: Vec<FamilyFacts> = Family::BOTH
             .into_iter()

@@ -62,7 +62,7 @@ impl ProviderFacts {
             Some(Owner::Docker) if self.follows_docker => Disposition::OfDocker,
             Some(Owner::Api | Owner::Docker | Owner::Orphan | Owner::Found) => Disposition::Orphan,
             Some(Owner::File) => self.of_file(),
-            None => Self::of_nobody(served, is_removed),
+            None => Self::of_nobody(is_removed),
         }
     }
 
@@ -77,12 +77,10 @@ impl ProviderFacts {
     }
 
     /// Returns the treatment of a service that neither the record nor the file of last services knows. It is not
-    /// assigned to a provider, since a provider that does not define it would end it.
-    fn of_nobody(served: &AdoptedService, is_removed: bool) -> Disposition {
-        let mut backends = served.serving.backends.iter();
-        let is_reached = backends.any(|backend| backend.state == BackendState::Active);
-        // An unknown service without connections of clients is the rest of a removed one.
-        if is_removed || !is_reached {
+    /// assigned to a provider, since a provider that does not define it would end it. It may be the rest of a removed one that
+    /// drains, or may be paused or wait for its first deploy: only a person can tell.
+    fn of_nobody(is_removed: bool) -> Disposition {
+        if is_removed {
             Disposition::Removed
         } else {
             Disposition::Orphan

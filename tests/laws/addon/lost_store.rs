@@ -29,6 +29,7 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
         world.run();
     }
     let port = world.resource(0).port;
+    let service: Box<str> = world.resource(0).id.service().into();
     assert_eq!(world.connect_to(port), ConnectOutcome::Empty { reset: true });
     let path = world.store_path();
     for _ in 0..2 {
@@ -39,13 +40,33 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
         world.restart();
         world.wait(LONG);
         assert_eq!(world.connect_to(port), ConnectOutcome::Empty { reset: true });
-        let problems = world
-            .core
-            .problems()
-            .get(ProblemKind::NoActiveBackend)
-            .expect("it is told");
-        assert_eq!(problems.port, Some(port.get()));
+        let orphaned = world.core.problems().get(ProblemKind::Orphaned).expect("it is told");
+        let refused = format!("so that clients are refused: {service}");
+        assert!(orphaned.message.contains(&refused), "{orphaned:?}");
     }
+}
+
+/// A service that waits for its first deploy is kept with its port when all that knows it is the table.
+#[test]
+fn a_service_without_backends_outlives_the_loss_of_store_copy_and_record() {
+    let mut world = World::new();
+    for event in [Event::Provision(Dialect::Scalingo, 0, 0, None), Event::Wait(10)] {
+        world.happen(&event);
+        world.run();
+    }
+    let port = world.resource(0).port;
+    let path = world.store_path();
+    let record = world.record_path();
+    world.storage().close();
+    for lost in [path.clone(), LastServices::path(&path), record.clone()] {
+        fs::remove_file(lost).unwrap();
+    }
+    drop(fs::remove_file(record.with_extension("journal")));
+    world.restart();
+    world.wait(LONG);
+    assert_eq!(world.connect_to(port), ConnectOutcome::Empty { reset: true });
+    let orphaned = world.core.problems().get(ProblemKind::Orphaned).expect("it is told");
+    assert!(orphaned.message.contains(&format!("unnamed-{port}")), "{orphaned:?}");
 }
 
 /// A service whose store was replaced by another one is an orphan, and is named with its app as long as it is served.

@@ -13,3 +13,16 @@ pub(super) struct Key {
     pub(super) service: Option<String>,
     pub(super) backend: Option<SocketAddr>,
 }
+
+impl Key {
+    /// Returns a key that is not greater than any other of this severity and kind.
+    pub(super) fn first(severity: Severity, kind: ProblemKind) -> Self {
+        Self {
+            severity,
+            kind,
+            port: None,
+            service: None,
+            backend: None,
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::key::Key;
 use super::kind::ProblemKind;
+use super::severity::Severity;
 use super::{Problem, is_ok};
 
 /// Present problems, and those that were reported by the last call of [`ProblemList::news`].
@@ -11,6 +12,9 @@ use super::{Problem, is_ok};
 pub struct ProblemList {
     there: BTreeMap<Key, Problem>,
     reported: BTreeMap<Key, Problem>,
+    /// Whether a problem began or ended since the last call of [`ProblemList::news`]. Thousands of problems that stay are not
+    /// compared each time.
+    has_news: bool,
 }
 
 /// A problem that began or ended since the last call of [`ProblemList::news`].
@@ -25,33 +29,58 @@ pub enum ProblemNews {
 impl ProblemList {
     /// Adds a problem, or replaces the message of one that is known.
     pub fn report(&mut self, problem: Problem) {
-        self.resolve_where(|known| {
-            known.kind == problem.kind
-                && (&known.service, known.port, known.backend) == (&problem.service, problem.port, problem.backend)
-        });
-        self.there.insert(problem.key(), problem);
+        let key = problem.key();
+        for severity in Severity::ALL {
+            let other = Key {
+                severity,
+                ..key.clone()
+            };
+            if severity != key.severity && self.there.remove(&other).is_some() {
+                self.has_news = true;
+            }
+        }
+        self.has_news |= self.there.insert(key, problem).is_none();
     }
 
     /// Removes the problems of a kind.
     pub fn resolve(&mut self, kind: ProblemKind) {
-        self.resolve_where(|problem| problem.kind == kind);
-    }
-
-    /// Removes the problems for which `is_over` returns true.
-    pub fn resolve_where(&mut self, is_over: impl Fn(&Problem) -> bool) {
-        self.there.retain(|_, problem| !is_over(problem));
+        for key in self.keys_of(kind) {
+            self.there.remove(&key);
+            self.has_news = true;
+        }
     }
 
     /// Replaces all problems of these kinds by what a check has found.
     pub fn replace(&mut self, kinds: &[ProblemKind], found: impl IntoIterator<Item = Problem>) {
-        self.resolve_where(|problem| kinds.contains(&problem.kind));
-        self.there
-            .extend(found.into_iter().map(|problem| (problem.key(), problem)));
+        let found: BTreeMap<Key, Problem> = found.into_iter().map(|problem| (problem.key(), problem)).collect();
+        let known: Vec<Key> = kinds.iter().flat_map(|kind| self.keys_of(*kind)).collect();
+        for key in known {
+            if !found.contains_key(&key) {
+                self.there.remove(&key);
+                self.has_news = true;
+            }
+        }
+        for (key, problem) in found {
+            self.has_news |= self.there.insert(key, problem).is_none();
+        }
     }
 
     /// Returns the first problem of a kind.
     pub fn get(&self, kind: ProblemKind) -> Option<&Problem> {
-        self.iter().find(|problem| problem.kind == kind)
+        self.of_kind(kind).next().map(|(_, problem)| problem)
+    }
+
+    fn keys_of(&self, kind: ProblemKind) -> Vec<Key> {
+        self.of_kind(kind).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Returns the problems of a kind, the worst first.
+    fn of_kind(&self, kind: ProblemKind) -> impl Iterator<Item = (&Key, &Problem)> {
+        Severity::ALL.into_iter().flat_map(move |severity| {
+            self.there
+                .range(Key::first(severity, kind)..)
+                .take_while(move |(key, _)| key.severity == severity && key.kind == kind)
+        })
     }
 
     /// Returns all problems, the worst first.
@@ -66,7 +95,7 @@ impl ProblemList {
 
     /// Returns the problems that began or ended since the last call. A problem that did both is left out.
     pub fn news(&mut self) -> Vec<ProblemNews> {
-        if self.there.is_empty() && self.reported.is_empty() {
+        if !std::mem::take(&mut self.has_news) {
             return Vec::new();
         }
         let ended = self.reported.iter().filter(|(key, _)| !self.there.contains_key(key));

@@ -11,3 +11,8 @@ pub enum Severity {
     /// The problem needs attention.
     Warning,
 }
+
+impl Severity {
+    /// All severities, the worst first.
+    pub const ALL: [Self; 2] = [Self::Error, Self::Warning];
+}
