@@ -206,6 +206,22 @@ text_id!(
     check_guid
 );
 
+/// What a command line writes before an app where a service is expected.
+pub const APP_PREFIX: &str = "app:";
+
+impl PlatformId {
+    /// Returns how a command line names this app, in a form that can be pasted back: the id, which follows `app:` if it begins with that.
+    pub fn on_command_line(&self) -> String {
+        let prefix = if self.is_prefixed() { APP_PREFIX } else { "" };
+        format!("{prefix}{self}")
+    }
+
+    /// Returns whether the id begins with `app:`, so that commands would take it for another app's.
+    pub fn is_prefixed(&self) -> bool {
+        self.as_str().starts_with(APP_PREFIX)
+    }
+}
+
 impl Guid {
     /// Returns whether a text is this id; upper and lower case are the same.
     pub fn is(&self, id: &str) -> bool {
@@ -294,6 +310,19 @@ mod tests {
             ".", "..", "a/b", "a\nb", "a b", "a%2f", "é", "a\0", "<b>", "a\\b", "a?b", "a#b", "\u{202e}",
         ] {
             assert_eq!(bad.parse::<PlatformId>(), Err(IdError::Character), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_names_each_app_in_one_way() {
+        for (app, named) in [
+            ("my-app", "my-app"),
+            ("app:x", "app:app:x"),
+            ("app", "app"),
+            ("application", "application"),
+        ] {
+            let app: PlatformId = app.parse().expect("an id");
+            assert_eq!(app.on_command_line(), named);
         }
     }
 

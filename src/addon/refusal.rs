@@ -20,6 +20,9 @@ pub enum Refusal {
     /// No plan of the catalog has this id.
     #[error("plan_id is not that of a plan in the catalog")]
     UnlistedPlan,
+    /// The id of a new app begins with `app:`.
+    #[error("the app's id must not begin with app: (the gateway's commands write that before an id)")]
+    Prefixed,
     /// The resource does not exist.
     #[error("there is no such resource")]
     NotFound,

@@ -290,6 +290,8 @@ impl Registry {
                 None => Ok(unchanged(resource)),
                 Some(difference) => Err(Refusal::Conflict(difference)),
             },
+            // One that an earlier version has made stays, and its repeated request is answered as before.
+            (LifecycleStep::Create, _) if wanted.app.is_prefixed() => Err(Refusal::Prefixed),
             (LifecycleStep::Create, _) => {
                 let plan = wanted.plan.to_give(facts.plans)?;
                 let port = self.ports.choose(wanted.port, facts.busy, facts.now)?;

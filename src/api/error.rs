@@ -149,6 +149,7 @@ impl From<AddonRefused> for ApiError {
         };
         match refusal {
             Refusal::UnknownPlan { .. } | Refusal::UnlistedPlan => Self::invalid("plan", refusal),
+            Refusal::Prefixed => Self::bad(refusal.to_string()),
             Refusal::Gone => Self::not_found(format!("{refusal}; `tcpgw addon ls` lists those that there are")),
             Refusal::NotFound | Refusal::NoBinding => {
                 Self::not_found(format!("{refusal}; `tcpgw addon ls` lists them"))

@@ -15,6 +15,7 @@ use super::global::{Global, OutputFormat};
 use super::print::{print, print_json, show_answer, unless_closed};
 use super::screen;
 use super::table::{Cell, Column, TextTable};
+use crate::addon::id::APP_PREFIX;
 use crate::addon::settings::is_loopback;
 use crate::addon::{PortUse, RestingPort};
 use crate::api::answers::{AnswerWithJson, ResourceAnswer};
@@ -61,7 +62,7 @@ pub(super) struct AppArgument {
 
 /// Reads the name of an app. Other commands take `app:NAME` where they take a service, so that is understood here, too.
 fn app(text: &str) -> Result<String, &'static str> {
-    let name = text.strip_prefix("app:").unwrap_or(text);
+    let name = text.strip_prefix(APP_PREFIX).unwrap_or(text);
     (!name.is_empty()).then(|| name.to_owned()).ok_or("must not be empty")
 }
 
@@ -204,7 +205,7 @@ fn list(global: &Global) -> Outcome {
     }
     let rows = list.resources.iter().map(|resource| {
         vec![
-            Cell::from(escape::text(resource.app.as_str())),
+            Cell::from(escape::text(&resource.app.on_command_line())),
             resource.plan.to_string().into(),
             resource.port.to_string().into(),
             resource.state.word().to_owned().into(),
@@ -242,7 +243,8 @@ fn ports(usage: &PortUse) -> String {
 }
 
 fn resource_text(resource: &ResourceView) -> String {
-    let mut text = format!("{}: {}\n", escape::text(resource.app.as_str()), in_words(resource));
+    let app = escape::text(&resource.app.on_command_line());
+    let mut text = format!("{app}: {}\n", in_words(resource));
     for (field, value) in [
         ("service", escape::text(&resource.service)),
         ("dialect", resource.dialect.word().to_owned()),

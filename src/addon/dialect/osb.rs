@@ -383,7 +383,9 @@ fn refused(request: &AddonRequest, refusal: &Refusal) -> DialectAnswer {
     let (status, word) = match refusal {
         Refusal::NotFound | Refusal::Gone | Refusal::NoBinding if removes => (410, "Gone"),
         Refusal::NotFound | Refusal::Gone | Refusal::NoBinding => (404, "NotFound"),
-        Refusal::UnknownPlan { .. } | Refusal::UnlistedPlan | Refusal::Ambiguous(_) => (400, "InvalidRequest"),
+        Refusal::UnknownPlan { .. } | Refusal::UnlistedPlan | Refusal::Ambiguous(_) | Refusal::Prefixed => {
+            (400, "InvalidRequest")
+        }
         Refusal::Conflict(_) => (409, "Conflict"),
         Refusal::Port(_) => (422, "NoPort"),
         Refusal::TooManyBindings => (422, "TooManyBindings"),

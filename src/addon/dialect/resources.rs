@@ -233,7 +233,7 @@ fn refused(dialect: Dialect, rules: &DialectRules, request: &AddonRequest, refus
     let (status, error) = match refusal {
         Refusal::UnknownPlan { .. } | Refusal::UnlistedPlan => (UNPROCESSABLE, "UnknownPlan"),
         Refusal::Port(_) => (UNPROCESSABLE, "NoPort"),
-        Refusal::TooManyBindings | Refusal::Ambiguous(_) => (UNPROCESSABLE, "InvalidRequest"),
+        Refusal::TooManyBindings | Refusal::Ambiguous(_) | Refusal::Prefixed => (UNPROCESSABLE, "InvalidRequest"),
         Refusal::Conflict(_) => (rules.conflict, "Conflict"),
         Refusal::Gone => (410, "Gone"),
         Refusal::NotFound | Refusal::NoBinding if rules.unknown == 410 && !is_provision => (410, "Gone"),

@@ -523,3 +523,33 @@ fn what_is_removed_is_forgotten_in_the_end() {
     created(world.provision(Dialect::Heroku, "app-0"));
     assert_eq!(world.provision(Dialect::Heroku, "app-1"), Err(Refusal::Gone));
 }
+
+/// An id that begins with `app:` is refused for a new app. One that the store has stays, and can be removed.
+#[test]
+fn new_apps_do_not_begin_with_the_prefix_of_commands() {
+    for dialect in [
+        Dialect::Osb,
+        Dialect::Scalingo,
+        Dialect::Heroku,
+        Dialect::CleverCloud,
+        Dialect::Local,
+    ] {
+        let mut world = World::new(20_009);
+        assert_eq!(world.provision(dialect, "app:zz"), Err(Refusal::Prefixed));
+        let Ok(AddonOutcome::Created(made)) = world.provision(dialect, "zz") else {
+            panic!("zz is an id")
+        };
+        let mut older = Resource::clone(&made);
+        (older.id, older.app, older.port) = (ResourceId::from_random(99), id("app:zz"), port(20_009));
+        world.registry.commit(&ResourceChange::Put(Arc::new(older)), NOW);
+        let again = world.provision(dialect, "app:zz");
+        assert!(matches!(again, Ok(AddonOutcome::Unchanged(_))), "{again:?}");
+        let target = ResourceTarget::Any(id("app:zz"));
+        let removed = world.request(&AddonRequest::Deprovision(target));
+        assert!(matches!(removed, Ok(AddonOutcome::Removed(_))), "{removed:?}");
+        assert!(
+            world.registry.find(&ResourceTarget::Any(id("zz"))).is_ok(),
+            "the other app is there"
+        );
+    }
+}

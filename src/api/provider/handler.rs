@@ -206,10 +206,7 @@ impl Visit<'_> {
             method,
             path,
             query: &query,
-            version: parts
-                .headers
-                .get("x-broker-api-version")
-                .map(|version| version.to_str().unwrap_or_default()),
+            version: broker_version(&parts.headers),
             body: &body,
         };
         let gateway = self.gateway();
@@ -446,5 +443,17 @@ fn method(method: &HttpMethod) -> Option<Method> {
         HttpMethod::PATCH => Some(Method::Patch),
         HttpMethod::DELETE => Some(Method::Delete),
         _ => None,
+    }
+}
+
+/// Returns the version of the standard that an OSB request names; `None` if it names none. Headers that contradict each other name no
+/// version that is known.
+fn broker_version(headers: &HeaderMap) -> Option<&str> {
+    let mut versions = headers.get_all("x-broker-api-version").iter();
+    let first = versions.next()?;
+    if versions.all(|other| other == first) {
+        first.to_str().ok().or(Some(""))
+    } else {
+        Some("")
     }
 }

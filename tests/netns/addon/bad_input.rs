@@ -72,6 +72,7 @@ fn versions_that_are_not_supported_are_refused() {
         Some("1"),
         Some(""),
         Some("2.x"),
+        Some("2.17\r\nx-broker-api-version: 2.12"),
     ] {
         let header = version.map_or_else(String::new, |version| format!("x-broker-api-version: {version}\r\n"));
         let auth = authorization(super::platform::PASSWORD);
