@@ -43,8 +43,26 @@ pub struct ServedClient {
     pub link: Option<u32>,
     /// Whether conntrack still has its connection.
     pub is_recent: bool,
-    /// Whether others were served after its packets began to be lost, so that this is probably intended.
+    /// Whether others of the same service and family were served after its packets began to be lost, so that this is
+    /// probably intended.
     pub is_banned: bool,
+}
+
+/// A client, and the address and port that it connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientOfService {
+    pub client: IpAddr,
+    pub public: SocketAddr,
+}
+
+impl ServedClient {
+    /// Returns the client without its port and backend.
+    pub const fn of_service(&self) -> ClientOfService {
+        ClientOfService {
+            client: self.client.ip(),
+            public: self.public,
+        }
+    }
 }
 
 /// Answers without a route, or with one that refuses or leads to the gateway itself.
@@ -53,9 +71,9 @@ pub struct LostAnswers {
     /// Backends whose answers have no route to any remote client, though the gateway's own packets have one.
     pub backends: BTreeSet<SocketAddr>,
     /// Clients that were served, and to whom there is no route now.
-    pub clients: BTreeSet<IpAddr>,
+    pub clients: BTreeSet<ClientOfService>,
     /// Clients that were served, and to whom there is a route.
-    pub reached: BTreeSet<IpAddr>,
+    pub reached: BTreeSet<ClientOfService>,
 }
 
 /// Backends whose last probe failed, with the source addresses of their probes; empty: those that the routes select.

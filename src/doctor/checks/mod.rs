@@ -1,8 +1,10 @@
 //! The checks, by subject.
 
+mod answers;
 pub(super) mod apps;
 mod bridge;
 mod chain;
+mod client_groups;
 mod conntrack;
 mod ct_mark;
 mod direct;
@@ -50,7 +52,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     ipsec::check,
     conntrack::unmarked,
     routes::to_backends,
-    routes::answers,
+    answers::check,
     routes::elsewhere,
     probe_routes::check,
     reverse_path::check,

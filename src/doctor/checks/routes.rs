@@ -1,18 +1,15 @@
-//! Checks of routes to backends, and of answers.
+//! Checks of routes to backends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts, RoutesByAddress};
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
-use super::forwarding::is_link_local;
-use super::served::SEVERAL_CLIENTS;
 use super::text::some;
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::route::RouteTo;
-use tcpgw_kernel::route::links::LinkDetails;
 
 pub(super) fn to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(backend_routes) = diagnosis.known("routes to backends", &facts.backend_routes) else {
@@ -160,136 +157,11 @@ pub(super) fn elsewhere(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// Reports a route to remote clients that leads from the backends' link to another host there, though clients have another link by
-/// which they come in. Where clients come by the same link, a router there is right.
-fn back_to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    let (Ok(backend_routes), Ok(answers), Ok(links)) = (&facts.backend_routes, &facts.answers, &facts.links) else {
-        return;
-    };
-    for family in Family::BOTH {
-        let of_family = backend_routes
-            .iter()
-            .filter(|(address, _)| Family::of(**address) == family);
-        let ways = of_family.filter_map(|(_, way)| way.as_ref());
-        let on_link = ways.filter(|way| way.gateway.is_none() && !way.local && !way.shared);
-        let inner: BTreeSet<u32> = on_link.map(|way| way.index).collect();
-        let mut of_answers = answers.iter().filter(|((of, _), _)| *of == family);
-        let back = of_answers.find_map(|(_, way)| {
-            let way = way.as_ref().filter(|way| inner.contains(&way.index))?;
-            Some((way.index, way.gateway?))
-        });
-        let Some((index, router)) = back else { continue };
-        let is_of_clients = |address: &IpAddr| {
-            Family::of(*address) == family
-                && !address.is_loopback()
-                && !is_link_local(*address)
-                && !is_private(*address)
-        };
-        let outer = links.iter().find(|link| {
-            let mut addresses = link.addresses.iter().map(|(address, _)| address);
-            link.up && !link.loopback && !inner.contains(&link.index) && addresses.any(is_of_clients)
-        });
-        let has_clients = |link: &LinkDetails| link.addresses.iter().any(|(address, _)| is_of_clients(address));
-        // Where backends and clients are on one link, this is the route to its router.
-        if facts.link(index).is_some_and(has_clients) {
-            continue;
-        }
-        let is_backend = facts
-            .services
-            .services
-            .iter()
-            .any(|service| service.backends().any(|of| of.ip() == router));
-        let is_inside = is_backend || is_private(router) || is_link_local(router);
-        let Some(outer) = outer.filter(|_| is_inside) else {
-            continue;
-        };
-        let (v6, any) = match family {
-            Family::V4 => ("", "0.0.0.0/0"),
-            Family::V6 => (" -6", "::/0"),
-        };
-        let name = facts.link(index).map_or("an interface", |link| link.name.as_str());
-        let (severity, what) = if is_backend {
-            (FindingSeverity::Broken, "a backend")
-        } else {
-            (FindingSeverity::Warning, "a host beside the backends")
-        };
-        diagnosis.found(
-            "answers-without-route",
-            severity,
-            format!(
-                "the route to remote clients ({any}) leads back to the backends: by {name} to {router}, {what}, though {} has a public address",
-                outer.name
-            ),
-            "answers of backends to clients do not arrive, unless that host is a router that passes them on".into(),
-            Some(advice(format!(
-                "see `ip{v6} route`, and give the route back the router of {}: `ip{v6} route replace default via ROUTER dev {}`",
-                outer.name, outer.name
-            ))),
-        );
-    }
-}
-
-fn is_private(address: IpAddr) -> bool {
+pub(super) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_private(),
         IpAddr::V6(address) => address.is_unique_local(),
     }
-}
-
-/// Reports answers without a route. They come in by the backends' interface, and policy routing may route them
-/// differently from the gateway's own packets. A route that refuses may be intended, to block networks, or to keep
-/// containers from the Internet.
-pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    back_to_backends(facts, diagnosis);
-    let Some(lost) = diagnosis.known("routes of answers", &facts.lost_answers) else {
-        return;
-    };
-    let is_broken;
-    let (seen, cause);
-    if lost.backends.is_empty() {
-        if lost.clients.is_empty() {
-            return;
-        }
-        let is_banned = |client: &&IpAddr| {
-            let mut of = facts.served.iter().filter(|of| of.client.ip() == **client);
-            of.any(|of| of.is_banned)
-        };
-        let unbanned = lost.clients.iter().filter(|client| !is_banned(client)).count();
-        is_broken = lost.reached.is_empty() && unbanned >= SEVERAL_CLIENTS;
-        let is_recent = |client: &IpAddr| {
-            let mut of = facts.served.iter().filter(|of| of.client.ip() == *client).peekable();
-            of.peek().is_none() || of.any(|of| of.is_recent)
-        };
-        if !is_broken && !lost.clients.iter().any(is_recent) {
-            return;
-        }
-        seen = format!(
-            "answers to {} of {} that were served a moment ago have no route, or one that refuses or leads to the gateway itself: {}",
-            lost.clients.len(),
-            count(lost.clients.union(&lost.reached).count(), "client"),
-            some(&lost.clients)
-        );
-        cause = "answers of backends to them are dropped, unless these networks are to be blocked";
-    } else {
-        is_broken = lost.reached.is_empty();
-        seen = format!(
-            "answers of {} have no route to clients far away, or one that refuses: {}",
-            count(lost.backends.len(), "backend"),
-            some(&lost.backends)
-        );
-        cause = "answers of these backends are dropped; the gateway's own packets have a route, so it is a rule of policy routing \
-                 that stops them";
-    }
-    diagnosis.found(
-        "answers-without-route",
-        if is_broken { FindingSeverity::Broken } else { FindingSeverity::Warning },
-        seen,
-        cause.into(),
-        Some(advice(
-            "see `ip rule` and `ip route show table all` (with `-6` for IPv6) for rules with `iif`, `from`, `ipproto` or `sport`, and for routes that say blackhole, \
-             unreachable or prohibit; give the rule's table a default route",
-        )),
-    );
 }
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {

@@ -1,60 +1,60 @@
 //! Check of other programs' rules for the clients that were served a moment ago.
 //!
 //! A rule that drops some addresses or ports of clients is usually a ban, and intended. One that drops every client that
-//! is there is an outage: all of them may come from one network (a load balancer, say), or use the usual ports.
+//! is there, or every one of a service or an address family, is an outage: all of them may come from one network (a load balancer, say), or use the usual ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::super::facts::{CheapFacts, ServedClient};
+use super::super::facts::{CheapFacts, ClientOfService, ServedClient};
 use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice};
 use super::super::holds::Holds;
 use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
 use super::super::mark_bits::MarkBits;
 use super::super::packet::Packet;
 use super::chain::{ChainContext, is_probes, sees};
+use super::client_groups::{ClientGroup, GroupedClients, SEVERAL_CLIENTS, state_of};
 use super::firewall::{KINDS_AND_DATA, effort};
 use super::rewrites::{ChangingChain, Harm};
 use super::samples::{PacketKind, comes_as_remote, packet_mark, packet_of_client};
 use super::text::some;
-use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};
 
 /// Minimum number of clients that are judged, however many rules there are.
 const FEWEST: usize = 8;
 
-/// Number of clients whose packets would be lost which shows an outage, if nobody else is served.
-pub(super) const SEVERAL_CLIENTS: usize = 3;
+/// Minimum number of clients that are judged of each service and family.
+const FEWEST_OF_GROUP: usize = 2 * SEVERAL_CLIENTS;
 
 /// Reports rules that surely drop packets of clients that were served.
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     Verdict::of(facts).tell(facts, diagnosis);
 }
 
-/// Returns the clients of which other programs' rules drop all packets.
-pub(in crate::doctor) fn lost_clients(facts: &CheapFacts) -> BTreeSet<IpAddr> {
-    Verdict::of(facts).lost
+/// Returns the clients of services of which other programs' rules drop all packets.
+pub(in crate::doctor) fn lost_clients(facts: &CheapFacts) -> BTreeSet<ClientOfService> {
+    let Verdict { drops, clients } = Verdict::of(facts);
+    let lost = drops.keys().map(|at| facts.served[*at].of_service());
+    lost.filter(|client| clients.is_lost(*client)).collect()
 }
 
 /// Fate of packets of the clients that were served.
-struct Verdict {
+struct Verdict<'a> {
+    /// Drops of clients' packets, by position of the client.
     drops: BTreeMap<usize, Drop>,
-    /// Clients with a packet that passes.
-    reached: BTreeSet<IpAddr>,
-    /// The others.
-    lost: BTreeSet<IpAddr>,
+    clients: GroupedClients<'a>,
 }
 
-impl Verdict {
-    fn of(facts: &CheapFacts) -> Self {
+impl<'a> Verdict<'a> {
+    fn of(facts: &'a CheapFacts) -> Self {
         let mut drops: BTreeMap<usize, Drop> = BTreeMap::new();
         let mut judged = BTreeSet::new();
         let mark = packet_mark(facts);
         let all = facts.known_chains().flatten().flat_map(|chain| &chain.rules);
         let rules: usize = all.map(effort).sum();
         let most = facts.effort.most_rules() / (rules * KINDS_AND_DATA.len()).max(1);
-        let step = facts.served.len().div_ceil(most.max(FEWEST)).max(1);
+        let sample = sample(facts, most.max(FEWEST));
         for chains in facts.known_chains() {
             let bases = chains.iter().filter_map(|chain| Some((chain, chain.base?)));
             for (chain, base) in bases.filter(|(_, base)| base.hook != FirewallHook::Other && !is_probes(*base)) {
@@ -65,7 +65,8 @@ impl Verdict {
                     base,
                     mark,
                 };
-                for (at, client) in facts.served.iter().enumerate().step_by(step) {
+                for at in sample.iter().copied() {
+                    let client = &facts.served[at];
                     if sees(chain.table.family, Family::of(client.client.ip())) {
                         judged.insert(at);
                         if !drops.contains_key(&at) {
@@ -75,52 +76,46 @@ impl Verdict {
                 }
             }
         }
-        let address = |at: &usize| facts.served[*at].client.ip();
-        // A client of several backends is lost when it reaches none of them.
-        let reached = judged.iter().filter(|at| !drops.contains_key(at)).map(address);
-        let reached: BTreeSet<IpAddr> = reached.collect();
-        let lost = drops.keys().map(address).filter(|client| !reached.contains(client));
-        Self {
-            lost: lost.collect(),
-            drops,
-            reached,
+        let mut clients = GroupedClients::new(facts);
+        for at in judged {
+            clients.add(facts.served[at].of_service(), !drops.contains_key(&at));
         }
+        Self { drops, clients }
     }
 
     fn tell(self, facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-        let Self { drops, reached, lost } = self;
-        let number = |filter: fn(&ServedClient) -> bool| {
-            let of = facts.served.iter().filter(|client| filter(client));
-            let of: BTreeSet<IpAddr> = of.map(|client| client.client.ip()).collect();
-            lost.intersection(&of).count()
-        };
-        let unbanned = number(|client| !client.is_banned);
-        let is_broken = reached.is_empty() && unbanned >= SEVERAL_CLIENTS;
-        // A single client is banned.
-        if !is_broken && number(|client| client.is_recent) < 2 {
-            return;
-        }
-        let mut places: BTreeMap<(String, String), (BTreeSet<IpAddr>, Drop)> = BTreeMap::new();
+        let Self { drops, clients } = self;
+        let mut places: BTreeMap<DropPlace, (BTreeSet<IpAddr>, Drop)> = BTreeMap::new();
+        let mut banned = BTreeSet::new();
         for (at, drop) in drops {
-            let client = facts.served[at].client.ip();
-            if lost.contains(&client) {
-                let place = places.entry((drop.does.clone(), drop.by.clone()));
-                place.or_insert_with(|| (BTreeSet::new(), drop)).0.insert(client);
+            let client = facts.served[at].of_service();
+            if !clients.is_lost(client) {
+                continue;
             }
+            let dead = clients.dead_group_of(client);
+            if dead.is_none() && state_of(facts, client).any(|of| of.is_recent) {
+                banned.insert(client.client);
+            }
+            let place = places.entry((dead, drop.does.clone(), drop.by.clone()));
+            place.or_insert_with(|| (BTreeSet::new(), drop)).0.insert(client.client);
         }
-        let all = count(reached.len() + lost.len(), "client");
-        for ((does, by), (clients, drop)) in places {
+        for ((dead, does, by), (lost, drop)) in places {
+            // A single client is banned.
+            if dead.is_none() && banned.len() < 2 {
+                continue;
+            }
             diagnosis.found(
                 "packets-dropped",
-                if is_broken {
+                if dead.is_some() {
                     FindingSeverity::Broken
                 } else {
                     FindingSeverity::Warning
                 },
                 format!(
-                    "{does} {} of {all} that were served a moment ago ({}): {by}",
-                    clients.len(),
-                    some(&clients)
+                    "{does} {} of {} that were served a moment ago ({}): {by}",
+                    lost.len(),
+                    clients.size(dead.unwrap_or(ClientGroup::ALL)),
+                    some(&lost)
                 ),
                 format!(
                     "new connections of these clients fail, unless they are to be kept out. {}",
@@ -130,6 +125,25 @@ impl Verdict {
             );
         }
     }
+}
+
+/// The group of which all are lost, what the chain does, and the rule.
+type DropPlace = (Option<ClientGroup>, String, String);
+
+/// Returns the positions of the clients that are judged: about `most`, and several of each service and family.
+fn sample(facts: &CheapFacts, most: usize) -> BTreeSet<usize> {
+    let mut groups: BTreeMap<(Family, Option<usize>), Vec<usize>> = BTreeMap::new();
+    for (at, client) in facts.served.iter().enumerate() {
+        let service = facts.services.position_at(client.public);
+        let group = groups.entry((Family::of(client.client.ip()), service));
+        group.or_default().push(at);
+    }
+    let of_each = (most / groups.len().max(1)).max(FEWEST_OF_GROUP);
+    let of_group = |members: Vec<usize>| {
+        let step = members.len().div_ceil(of_each).max(1);
+        members.into_iter().step_by(step)
+    };
+    groups.into_values().flat_map(of_group).collect()
 }
 
 /// A base chain of another program.

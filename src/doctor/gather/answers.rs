@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::super::facts::{AnswerRoutes, LostAnswers, RoutesByAddress, ServedClient};
+use super::super::facts::{AnswerRoutes, ClientOfService, LostAnswers, RoutesByAddress, ServedClient};
 use super::route_query::{PortsByAddress, far, is_open, ports_from};
 use super::served::RememberedPair;
 use tcpgw_core::ruleset::name::Family;
@@ -101,6 +101,10 @@ pub(super) fn answers(
     let mut clients = Vec::new();
     for known in served {
         let (client, backend) = (known.served.client.ip(), known.served.backend);
+        let of_service = ClientOfService {
+            client,
+            public: known.served.public,
+        };
         let Some(Some(way)) = backend_routes.get(&backend.ip()) else {
             continue;
         };
@@ -111,12 +115,12 @@ pub(super) fn answers(
         let mut link = None;
         match asking.way(client, backend, way.index)? {
             // The kernel takes packets with such a source for forged ones.
-            IncomingRoute::Goes(route) if route.local => drop(lost.clients.insert(client)),
+            IncomingRoute::Goes(route) if route.local => drop(lost.clients.insert(of_service)),
             IncomingRoute::Goes(route) => {
                 link = Some(route.index);
-                lost.reached.insert(client);
+                lost.reached.insert(of_service);
             }
-            IncomingRoute::NoRoute => drop(lost.clients.insert(client)),
+            IncomingRoute::NoRoute => drop(lost.clients.insert(of_service)),
             IncomingRoute::Refused => {}
         }
         clients.push(ServedClient {

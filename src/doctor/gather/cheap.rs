@@ -140,7 +140,8 @@ impl CheapReader {
     pub fn read(&mut self, subject: &CheckSubject, now: Instant) -> CheapFacts {
         let clients = &mut self.clients;
         let read = CachedFact::refreshed(&mut self.clients_read, now, || {
-            served::served(subject.mark).map(|connections| clients.read(connections, now))
+            let services = &subject.services;
+            served::served(subject.mark, services).map(|connections| clients.read(connections, services, now))
         });
         if let Err(error) = read {
             tracing::debug!(error, "failed to read which clients were served");

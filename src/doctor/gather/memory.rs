@@ -20,7 +20,7 @@ use crate::run_file;
 /// Maximum size of the file.
 const MOST_BYTES: u64 = 1 << 20;
 /// Format of the file. A file of another format is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Age from which on a file is not read.
 const TOO_OLD: Duration = Duration::from_secs(3600);
 /// Pause between writes that only bring times up to date.
@@ -43,8 +43,8 @@ pub(super) struct KeptMemory {
     pub(super) families: Vec<(u8, KeptTime)>,
     /// Clients that were served.
     pub(super) clients: Vec<KeptClient>,
-    /// Clients whose packets would be lost, since when, and whether that is probably intended.
-    pub(super) lost_clients: Vec<(IpAddr, KeptTime, bool)>,
+    /// Clients whose packets would be lost, where they connected to, since when, and whether that is probably intended.
+    pub(super) lost_clients: Vec<(IpAddr, SocketAddr, KeptTime, bool)>,
     /// Time at which a file was found missing or damaged, so that what was remembered before is not known.
     #[serde(default)]
     pub(super) lost_file: Option<KeptTime>,
@@ -214,7 +214,7 @@ impl KeptMemory {
         same.lost_file = same.lost_file.map(|_| none);
         same.lost_addresses.iter_mut().for_each(|(.., at)| *at = none);
         same.families.iter_mut().for_each(|(_, at)| *at = none);
-        same.lost_clients.iter_mut().for_each(|(_, at, _)| *at = none);
+        same.lost_clients.iter_mut().for_each(|(.., at, _)| *at = none);
         for client in &mut same.clients {
             (client.begun, client.last) = (none, none);
             // A client that goes on has a new port all the time.
@@ -268,14 +268,14 @@ mod tests {
             ("", "is damaged"),
             ("{", "is damaged"),
             (&text[..text.len() / 2], "is damaged"),
-            (&text.replace("\"version\":1", "\"version\":2"), "another version"),
+            (&text.replace("\"version\":2", "\"version\":3"), "another version"),
             (&text.replace("\"families\"", "\"other\""), "is damaged"),
         ] {
             fs::write(&path, content).unwrap();
             let error = file.load(later(62)).unwrap_err();
             assert!(error.contains("netns-5.memory ") && error.contains(says), "{error}");
         }
-        fs::write(&path, text.replace("\"version\":1", "\"version\":2")).unwrap();
+        fs::write(&path, text.replace("\"version\":2", "\"version\":3")).unwrap();
         assert_eq!(other.load(now), Ok(None), "another boot");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();

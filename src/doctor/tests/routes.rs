@@ -1,6 +1,7 @@
 //! Findings about routes to clients and backends.
 
 use super::*;
+use crate::doctor::facts::ClientOfService;
 
 #[test]
 fn routes_that_are_missing_are_an_error_where_clients_fail() {
@@ -39,7 +40,7 @@ fn routes_that_are_missing_are_an_error_where_clients_fail() {
 #[test]
 fn answers_without_a_way_are_an_error_where_nobody_gets_any() {
     let found = |backends: &[&str], clients: &[&str], reached: &[&str]| {
-        let set = |of: &[&str]| of.iter().copied().map(ip).collect::<BTreeSet<_>>();
+        let set = |of: &[&str]| of.iter().map(|client| of_web(client)).collect::<BTreeSet<_>>();
         let backends = backends.iter().map(|backend| (ip(backend), 3000).into()).collect();
         let (clients, reached) = (set(clients), set(reached));
         let found = with(|facts| {
@@ -68,6 +69,64 @@ fn answers_without_a_way_are_an_error_where_nobody_gets_any() {
     assert_eq!(found(&[], &some, &["172.16.0.1"]), Some(FindingSeverity::Warning));
     assert_eq!(found(&[], &some[..2], &[]), Some(FindingSeverity::Warning));
     assert_eq!(found(&[], &some, &[]), Some(FindingSeverity::Broken));
+}
+
+fn of_web(client: &str) -> ClientOfService {
+    let client = ip(client);
+    let public = if client.is_ipv4() {
+        "203.0.113.1"
+    } else {
+        "2001:db8:1::1"
+    };
+    ClientOfService {
+        client,
+        public: (ip(public), 20003).into(),
+    }
+}
+
+/// Routes of one family, and ports of one service, may be refused while all others are served.
+#[test]
+fn answers_without_a_way_are_an_error_for_a_family_and_a_service_by_itself() {
+    let clients = |network: &str, port| {
+        let client = |last| {
+            let mut client = of_web(&format!("{network}{last}"));
+            client.public.set_port(port);
+            client
+        };
+        (1..=4).map(client).collect::<BTreeSet<_>>()
+    };
+    let found = |backends: &[&str], clients: BTreeSet<ClientOfService>, reached: BTreeSet<ClientOfService>| {
+        let found = with(|facts| {
+            let backends = backends.iter().map(|backend| (ip(backend), 3000).into()).collect();
+            facts.cheap.lost_answers = Ok(LostAnswers {
+                backends,
+                clients,
+                reached,
+            });
+        });
+        assert_eq!(found.len(), 1, "{found:#?}");
+        (found[0].severity, found[0].seen.clone())
+    };
+    let (v4, v6) = (|| clients("198.51.100.", 20003), || clients("2001:db8:7::", 20003));
+    for (lost, reached, words) in [(v4(), v6(), "4 of 4 IPv4 clients"), (v6(), v4(), "4 of 4 IPv6 clients")] {
+        let (severity, seen) = found(&[], lost, reached);
+        assert_eq!(severity, FindingSeverity::Broken);
+        assert!(seen.contains(words), "{seen}");
+    }
+    let (severity, seen) = found(&[], v4(), clients("192.0.2.", 20004));
+    assert_eq!(severity, FindingSeverity::Broken);
+    assert!(
+        seen.contains("4 of 4 clients of ") && seen.contains(":20003 that"),
+        "{seen}"
+    );
+    let (severity, _) = found(&["10.2.0.11"], v4(), v6());
+    assert_eq!(severity, FindingSeverity::Broken);
+    let (severity, _) = found(&["10.2.0.11"], BTreeSet::new(), v6());
+    assert_eq!(severity, FindingSeverity::Broken);
+    // Others of the same service and family are served.
+    let (severity, seen) = found(&[], v4(), &v6() | &clients("192.0.2.", 20003));
+    assert_eq!(severity, FindingSeverity::Warning);
+    assert!(seen.contains("4 of 12 clients that"), "{seen}");
 }
 
 #[test]

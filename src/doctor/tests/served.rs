@@ -201,6 +201,60 @@ fn a_rule_that_drops_all_clients_behind_the_gateway_is_an_error_if_nobody_else_w
     }
 }
 
+fn clients6(port: u16) -> Vec<ServedClient> {
+    let mut clients = clients(2..=7, 40_000);
+    for (client, last) in clients.iter_mut().zip(2_u16..) {
+        client
+            .client
+            .set_ip(std::net::Ipv6Addr::from([0x2001, 0xdb8, 7, 0, 0, 0, 0, last]).into());
+        client.public = (ip("2001:db8:1::1"), port).into();
+        client.backend = (ip("fd00:2::11"), 3000).into();
+    }
+    clients
+}
+
+/// Clients of the other family, or of other services, come by other addresses and ports.
+#[test]
+fn a_rule_that_drops_all_of_a_family_or_a_service_is_an_error_whoever_else_is_served() {
+    for family in [TableFamily::Inet, TableFamily::Ip] {
+        let mut chain = hooked(FirewallHook::Forward, 0, those_up_to(7));
+        chain.table.family = family;
+        let both = [clients(2..=7, 40_000), clients6(20003)].concat();
+        let told = only(&found(both, chain), "packets-dropped", FindingSeverity::Broken);
+        let what = if family == TableFamily::Inet {
+            "6 of 6 IPv4 clients"
+        } else {
+            "6 of 6 clients"
+        };
+        assert!(told.seen.contains(what), "{}", told.seen);
+    }
+    // The same clients and others, of another service.
+    let mut others = clients(8..=15, 40_000);
+    others.extend(clients(2..=7, 40_000));
+    for client in &mut others {
+        client.public.set_port(20004);
+    }
+    let of_service = |test: Test| {
+        let port = 20003_u16.to_be_bytes();
+        let load = Load {
+            field: RuleField::DestPort,
+            len: 2,
+        };
+        let mut chain = hooked(FirewallHook::Prerouting, -300, test);
+        chain.rules[0].tests.push(within(load, &port, &port));
+        let served = [clients(2..=7, 40_000), others.clone()].concat();
+        with(|facts| {
+            facts.cheap.served = served.clone();
+            nft(chain)(facts);
+        })
+    };
+    let told = only(&of_service(those_up_to(7)), "packets-dropped", FindingSeverity::Broken);
+    assert!(told.seen.contains("6 of 6 clients of "), "{}", told.seen);
+    let told = only(&of_service(those_up_to(4)), "packets-dropped", FindingSeverity::Warning);
+    assert!(told.seen.contains("3 of 14 clients that"), "{}", told.seen);
+    assert_eq!(of_service(those_up_to(2)), [], "a ban of one");
+}
+
 #[test]
 fn who_is_lost_while_others_are_served_is_banned() {
     let with_state = |is_recent, is_banned| {
