@@ -55,6 +55,8 @@ pub struct Overdue {
     pub of_service: Evidence,
     /// Whether a client was not answered and nothing shows that others of the service and family are served: none was
     /// since it began to fail, or for a minute. Where many are banned, this takes longer than usual.
+    /// Or clients that had been served do not confirm their handshakes, two of them or one that tried again, and nobody was
+    /// served since.
     pub is_unserved: bool,
     /// Whether other clients of the service and family are served.
     pub others_complete: bool,

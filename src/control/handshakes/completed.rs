@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Maximum number of completed flows that are remembered. Of more, new ones are found among the first.
 pub(super) const MOST_COMPLETED: usize = 4096;
+
+/// Time for which flows are observed before it counts that none is new.
+const WATCHED: Duration = Duration::from_millis(1800);
 
 /// Completed flows of one service, or of all.
 ///
@@ -21,7 +24,8 @@ pub(super) struct Completed {
     was_full: bool,
     /// Whether the flows are not listed, so that only reported handshakes are known.
     is_unlisted: bool,
-    /// Time of the last observation.
+    /// Time of the first and the last observation.
+    observed_since: Option<Instant>,
     observed_at: Option<Instant>,
     scan: CurrentScan,
     /// Lower bound for the time of the last completed handshake: the observation before the one that found it or
@@ -80,6 +84,7 @@ impl Completed {
         }
         self.was_full = is_full;
         self.known = scan.seen;
+        self.observed_since.get_or_insert(now);
         // It is unknown whether flows of the first observation are new.
         let Some(before) = self.observed_at.replace(now) else {
             return BTreeSet::new();
@@ -103,6 +108,12 @@ impl Completed {
     /// Returns whether handshakes were completed since `begin`, as far as is known.
     pub(super) fn any_since(&self, begin: Instant) -> bool {
         self.last_new.is_some_and(|at| at >= begin)
+    }
+
+    /// Returns whether new flows would have been found for some time.
+    pub(super) fn is_watched(&self, now: Instant) -> bool {
+        let since = self.observed_since;
+        since.is_some_and(|since| now.saturating_duration_since(since) >= WATCHED)
     }
 
     /// Returns the number of remembered flows.

@@ -36,6 +36,8 @@ pub(super) struct Remembered {
     pub(super) last_begun: Instant,
     /// Whether an outage is shown: a client is not answered, and others would have been served.
     pub(super) is_unserved: bool,
+    /// Last observation, if clients that had been served do not confirm their handshakes, and nobody is served since.
+    pub(super) known_lost_at: Option<Instant>,
     /// Whether something shows that others are served besides the clients that are not answered.
     pub(super) are_served: bool,
     /// Whether others of the service were completed since the first of them began.
@@ -88,6 +90,7 @@ impl Remembered {
             last_there: now,
             last_begun: now,
             is_unserved: false,
+            known_lost_at: None,
             are_served: true,
             others_complete: false,
             of_any: Refutation::default(),
@@ -109,6 +112,7 @@ impl Remembered {
         };
         *self = Self {
             last_unanswered,
+            known_lost_at: self.known_lost_at,
             of_any: go_on(self.of_any),
             of_own: go_on(self.of_own),
             ..Self::new(overdue, now)
@@ -129,8 +133,9 @@ impl Remembered {
 
     /// Returns whether it is still reported.
     pub(super) fn is_told(&self, now: Instant) -> bool {
-        let is_dead =
-            self.is_unserved || self.last.unconfirmed > 0 && !(self.of_any.is_complete && self.of_own.is_complete);
+        let is_dead = self.is_unserved
+            || self.known_lost_at.is_some()
+            || self.last.unconfirmed > 0 && !(self.of_any.is_complete && self.of_own.is_complete);
         self.is_recent(now) || is_dead && now.saturating_duration_since(self.last_begun) < REMEMBERED
     }
 
@@ -151,11 +156,11 @@ impl Remembered {
             last_unconfirmed: self.last.unconfirmed,
             anywhere: self.of_any.evidence(clients[0], now),
             of_service: self.of_own.evidence(clients[1], now),
-            is_unserved: self.is_unserved,
+            is_unserved: self.is_unserved || self.known_lost_at.is_some(),
             others_complete: if self.last_unanswered > 0 {
                 self.are_served
             } else {
-                self.others_complete
+                self.others_complete && self.known_lost_at.is_none()
             },
             is_recent: self.is_recent(now),
         }

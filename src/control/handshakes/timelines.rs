@@ -1,5 +1,7 @@
 //! Whole outages, second by second: reports while clients come, are served, or are not.
 
+mod lost_answers;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 

@@ -106,6 +106,7 @@ impl HandshakeTracker {
         self.listed += 1;
         self.all_completed.note(id, client);
         let family = &mut self.families[index(client)];
+        family.unconfirmed.completed(service, client_of(client));
         if let Some(of) = family.completed.get_mut(service) {
             of.note(id, client);
         }
@@ -121,6 +122,7 @@ impl HandshakeTracker {
         if let Some(of) = family.completed.get_mut(service) {
             of.heard(since);
         }
+        family.unconfirmed.completed(service, client_of(client));
         if let Some(failing) = family.failing.get_mut(service) {
             failing.served(client, since);
         }
@@ -304,6 +306,12 @@ impl OfFamily {
                 // A service that is not followed is never called dead.
                 of.is_unserved = completed.is_some() && failing.is_outage(now);
                 of.are_served = completed.is_none() || !failing.is_any_unserved();
+            }
+            // Whoever was served meanwhile and ended with a reset is known at the next observation.
+            if hearing != ReportedHandshakes::Part {
+                let watched = completed.filter(|of| of.is_watched(now));
+                let are_lost = watched.is_some_and(|of| self.unconfirmed.are_known_lost(name, of.last_new));
+                of.known_lost_at = are_lost.then_some(now);
             }
             let [clients, _] = self.unconfirmed.counts(name);
             of.judge(completed, all_completed, clients, now);

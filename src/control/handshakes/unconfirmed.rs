@@ -1,7 +1,8 @@
 //! Clients that do not confirm handshakes which a backend has answered.
 //!
 //! Either the answers do not reach them, or their SYNs are forged. A real client that is not served tries again, from
-//! another port; few forged ones do, unless they are made to.
+//! another port; few forged ones do, unless they are made to. A client with connections that were completed is no forged
+//! one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,6 +18,9 @@ const MOST_CLIENTS: usize = 512;
 const MOST_OF_ALL: usize = 50_000;
 /// Time between two handshakes of a client that makes them two attempts. Observations are one second apart.
 const COMES_AGAIN: Duration = Duration::from_millis(1500);
+
+/// Number of clients that had been served, or of attempts of one, which show that clients are not served.
+const ENOUGH_KNOWN: usize = 2;
 
 /// Clients of all services of one address family.
 #[derive(Debug, Default)]
@@ -34,8 +38,12 @@ struct UnconfirmedClient {
     /// Begin of the first and the last of its handshakes.
     first: Instant,
     last: Instant,
+    /// Begin of the first one after which nobody was served, as far as is known.
+    unserved_since: Instant,
     /// Last observation at which one was overdue.
     seen: Instant,
+    /// Whether a handshake of it was completed at some time.
+    is_known: bool,
 }
 
 impl Unconfirmed {
@@ -58,11 +66,42 @@ impl Unconfirmed {
             let new = UnconfirmedClient {
                 first: begin,
                 last: begin,
+                unserved_since: begin,
                 seen: now,
+                is_known: false,
             };
             clients.insert(client, new);
             self.count += 1;
         }
+    }
+
+    /// Notes that a client has a completed handshake, of any time.
+    pub(super) fn completed(&mut self, service: &str, client: IpAddr) {
+        let clients = self.services.get_mut(service);
+        if let Some(known) = clients.and_then(|clients| clients.get_mut(&client)) {
+            known.is_known = true;
+        }
+    }
+
+    /// Returns whether clients that had been served fail, and nobody is served: two of them since a client of the service
+    /// was served last, or one that tried again. Others may be forged.
+    pub(super) fn are_known_lost(&mut self, service: &str, last_served: Option<Instant>) -> bool {
+        let Some(clients) = self.services.get_mut(service) else {
+            return false;
+        };
+        let is_after = |begin: Instant| last_served.is_none_or(|served| begin > served);
+        let mut number = 0;
+        for client in clients.values_mut() {
+            if !is_after(client.unserved_since) {
+                client.unserved_since = client.last;
+            }
+            if client.is_known && is_after(client.last) {
+                number += 1;
+                let comes_again = client.last.saturating_duration_since(client.unserved_since) >= COMES_AGAIN;
+                number += usize::from(comes_again);
+            }
+        }
+        number >= ENOUGH_KNOWN
     }
 
     pub(super) fn is_empty(&self) -> bool {
