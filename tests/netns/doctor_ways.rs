@@ -70,6 +70,10 @@ fn an_own_address_that_clients_cannot_reach_is_found() {
     is_broken("no-public-address");
     net.sysctl("net.ipv4.conf.ext.arp_ignore", 0);
     assert!(doctor(&net).bad().is_empty());
+    net.sh("gateway", "ip link set ext arp off").ok();
+    is_broken("no-public-address");
+    net.sh("gateway", "ip link set ext arp on").ok();
+    assert!(doctor(&net).bad().is_empty());
 }
 
 #[test]

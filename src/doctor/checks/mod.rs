@@ -2,6 +2,7 @@
 
 mod answers;
 pub(super) mod apps;
+mod arp;
 mod bridge;
 mod chain;
 mod client_groups;
@@ -63,7 +64,8 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     no_address::lost_families,
     no_address::carrier,
     no_address::unrouted,
-    no_address::without_arp,
+    arp::off,
+    arp::ignored,
     reuse::source_addresses,
     direct::check,
 ];

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, advice, command};
+use super::super::finding::{Diagnosis, advice};
 use super::forwarding::is_link_local;
-use super::text::{quoted, some, sysctl};
+use super::text::{quoted, some};
 use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
@@ -197,44 +197,6 @@ pub(super) fn unrouted(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     );
 }
 
-/// Reports interfaces of clients or backends that answer no ARP requests (`arp_ignore` of
-/// `Documentation/networking/ip-sysctl.rst`).
-pub(super) fn without_arp(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    const NONE: u64 = 8;
-    let Ok(links) = &facts.links else { return };
-    if !facts.uses(Family::V4) {
-        return;
-    }
-    let number = |name: &str| facts.number(&format!("net.ipv4.conf.{name}.arp_ignore")).unwrap_or(0);
-    let all = number("all");
-    let backend_routes = facts
-        .backend_routes
-        .iter()
-        .flatten()
-        .filter_map(|(_, way)| way.as_ref());
-    let mut used: BTreeSet<u32> = backend_routes.filter(|way| !way.local).map(|way| way.index).collect();
-    used.extend(outer_links(facts, Family::V4));
-    let silent: Vec<&str> = links
-        .iter()
-        .filter(|link| link.up && !link.loopback && !link.no_arp && used.contains(&link.index))
-        .filter(|link| all.max(number(&link.name)) == NONE)
-        .map(|link| link.name.as_str())
-        .collect();
-    let Some(first) = silent.first() else { return };
-    let name = if all == NONE { "all" } else { first };
-    let (answers, its) = if silent.len() == 1 {
-        ("answers", "its")
-    } else {
-        ("answer", "their")
-    };
-    diagnosis.broken(
-        "no-public-address",
-        format!("{} {answers} no ARP requests: arp_ignore is {NONE}", some(&silent)),
-        format!("hosts of {its} networks, such as the router to the clients, cannot send packets to the gateway"),
-        command(format!("sysctl -w {}=0", sysctl("ipv4", name, "arp_ignore"))),
-    );
-}
-
 fn named(service: &ServiceSummary) -> String {
     let name = service.name.as_deref().unwrap_or("(unnamed)");
     format!("{name} :{}", service.port)
@@ -256,7 +218,7 @@ fn inner_links(facts: &CheapFacts) -> BTreeSet<u32> {
 }
 
 /// Returns the links by which packets for clients far away leave.
-fn outer_links(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
+pub(super) fn outer_links(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
     let out = facts
         .client_routes
         .iter()
@@ -266,4 +228,13 @@ fn outer_links(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
     let out = out.filter_map(|(_, way)| way.as_ref());
     let of_answers = of_answers.filter_map(|(_, way)| way.as_ref());
     out.chain(of_answers).map(|way| way.index).collect()
+}
+
+/// Returns the links by which packets for backends, or for clients far away, leave.
+pub(super) fn used_links(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
+    let backend_routes = facts.backend_routes.iter().flatten();
+    let backend_routes = backend_routes.filter_map(|(_, way)| way.as_ref());
+    let mut used: BTreeSet<u32> = backend_routes.filter(|way| !way.local).map(|way| way.index).collect();
+    used.extend(outer_links(facts, family));
+    used
 }

@@ -57,6 +57,86 @@ fn interfaces_that_answer_no_arp_requests_are_broken() {
 }
 
 #[test]
+fn links_of_ethernet_without_arp_are_broken() {
+    let found = only(
+        &with(|facts| facts.cheap.links.as_mut().unwrap()[0].arp_off = true),
+        "no-public-address",
+        FindingSeverity::Broken,
+    );
+    assert!(
+        found.seen.starts_with("ext neither answers nor sends ARP requests"),
+        "{}",
+        found.seen
+    );
+    assert_eq!(line(&found), "ip link set ext arp on");
+    // A port of the bridge is no link on which hosts ask.
+    assert_eq!(with(|facts| facts.cheap.links.as_mut().unwrap()[2].arp_off = true), []);
+}
+
+#[test]
+fn addresses_of_services_for_which_no_arp_request_is_answered_are_broken() {
+    let named = |address: &'static str, level: &'static str| {
+        move |facts: &mut Facts| {
+            set("net.ipv4.conf.ext.arp_ignore", level)(facts);
+            facts.cheap.local.as_mut().unwrap().addresses.insert(ip(address));
+            for service in &mut Arc::make_mut(&mut facts.cheap.services).services {
+                service.addresses = [ip(address)].into();
+            }
+        }
+    };
+    for level in ["1", "2"] {
+        let found = only(
+            &with(named("203.0.113.9", level)),
+            "no-public-address",
+            FindingSeverity::Broken,
+        );
+        assert!(
+            found.seen.contains("203.0.113.9, on another link than ext"),
+            "{}",
+            found.seen
+        );
+        assert_eq!(line(&found), "sysctl -w net.ipv4.conf.ext.arp_ignore=0");
+        // Others may be routed to the gateway.
+        let found = only(
+            &with(named("192.0.2.9", level)),
+            "no-public-address",
+            FindingSeverity::Warning,
+        );
+        assert!(found.seen.contains("192.0.2.9"), "{}", found.seen);
+        assert_eq!(with(named("203.0.113.1", level)), [], "it is on the link");
+    }
+    for level in ["0", "3"] {
+        assert_eq!(with(named("203.0.113.9", level)), [], "{level}");
+    }
+}
+
+#[test]
+fn a_router_whose_arp_requests_may_not_be_answered_is_a_warning() {
+    let by = |router: &'static str, level: &'static str| {
+        move |facts: &mut Facts| {
+            set("net.ipv4.conf.ext.arp_ignore", level)(facts);
+            for way in facts.cheap.client_routes.as_mut().unwrap().values_mut().flatten() {
+                way.gateway = Some(ip(router));
+            }
+        }
+    };
+    assert_eq!(with(by("203.0.113.10", "2")), []);
+    assert_eq!(with(by("192.0.2.10", "1")), []);
+    let found = only(
+        &with(by("192.0.2.10", "2")),
+        "no-public-address",
+        FindingSeverity::Warning,
+    );
+    assert!(
+        found
+            .seen
+            .starts_with("ext answers only ARP requests of hosts in its own networks"),
+        "{}",
+        found.seen
+    );
+}
+
+#[test]
 fn the_only_public_address_of_a_family_that_is_lost_is_broken() {
     let lose = |facts: &mut Facts| facts.cheap.lost_families = [Family::V6].into();
     let found = only(&with(lose), "no-public-address", FindingSeverity::Broken);

@@ -24,6 +24,8 @@ const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
 const IFF_NOARP: u32 = 0x80;
 const IFF_LOWER_UP: u32 = 0x1_0000;
+/// Links of Ethernet (`include/uapi/linux/if_arp.h`).
+const ARPHRD_ETHER: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
@@ -70,6 +72,8 @@ pub struct LinkDetails {
     pub loopback: bool,
     /// Whether hosts on it are found without ARP: a tunnel, for example.
     pub no_arp: bool,
+    /// Whether ARP is switched off on it though it is of Ethernet (`ip link set NAME arp off`), and hosts on it cannot be found.
+    pub arp_off: bool,
     /// Bytes in the longest packet that it takes.
     pub mtu: u32,
     /// Number of the link that it is a port of.
@@ -265,6 +269,7 @@ fn link(payload: &[u8]) -> Result<LinkDetails, Malformed> {
         ..LinkDetails::default()
     };
     let (mut below, mut is_vlan) = (None, false);
+    let mut is_without_neighbours = false;
     for attr in Attrs::new(attrs) {
         let attr = attr?;
         match attr.kind {
@@ -278,12 +283,27 @@ fn link(payload: &[u8]) -> Result<LinkDetails, Malformed> {
                 let attached = attr.nested().first(IFLA_XDP_ATTACHED)?;
                 link.xdp = attached.map(|attr| attr.u8()).transpose()?.is_some_and(|how| how != 0);
             }
-            IFLA_LINKINFO => is_vlan = read_kind(&attr.nested(), &mut link)?,
+            IFLA_LINKINFO => {
+                is_vlan = read_kind(&attr.nested(), &mut link)?;
+                is_without_neighbours = has_no_neighbours(&attr.nested())?;
+            }
             _ => {}
         }
     }
     link.parent = below.filter(|_| is_vlan);
+    // Modems are named so (`FLAG_WWAN` of `include/linux/usb/usbnet.h`): they look like Ethernet, and have no ARP.
+    let is_modem = link.name.starts_with("ww");
+    let is_ethernet = u16::from_ne_bytes([header[2], header[3]]) == ARPHRD_ETHER;
+    let has_neighbours = is_ethernet && !is_without_neighbours && !is_modem;
+    link.arp_off = link.no_arp && has_neighbours;
+    link.no_arp &= !has_neighbours;
     Ok(link)
+}
+
+/// Returns whether a link of Ethernet is of a kind that has no ARP by itself.
+fn has_no_neighbours(infos: &Attrs<'_>) -> Result<bool, Malformed> {
+    let kind = infos.clone().first(INFO_KIND)?.map(|attr| attr.str()).transpose()?;
+    Ok(kind.is_some_and(|kind| matches!(kind, "dummy" | "ifb" | "ipvlan" | "nlmon" | "rmnet" | "vrf")))
 }
 
 /// Reads what matters of bridges and their ports, and returns whether it is a VLAN.
@@ -419,6 +439,30 @@ mod tests {
         assert!(lo.mtu >= 1500);
         neighbours().unwrap();
         learned().unwrap();
+    }
+
+    #[test]
+    fn arp_is_switched_off_on_links_of_ethernet_only() {
+        let read = |kind: u16, noarp: u8, info: Option<&[u8; 8]>, name: &[u8; 4]| {
+            let mut payload = vec![0; 16];
+            payload[2..4].copy_from_slice(&kind.to_ne_bytes());
+            payload[8..12].copy_from_slice(&u32::from(noarp).to_ne_bytes());
+            payload.extend([8, 0, 3, 0]);
+            payload.extend(name);
+            if let Some(info) = info {
+                // IFLA_LINKINFO, nested, with INFO_KIND.
+                payload.extend([16, 0, 18, 0x80, 12, 0, 1, 0]);
+                payload.extend(info);
+            }
+            let link = link(&payload).unwrap();
+            (link.no_arp, link.arp_off)
+        };
+        assert_eq!(read(1, 0x81, None, b"ext\0"), (false, true));
+        assert_eq!(read(1, 0x81, Some(b"bridge\0\0"), b"br0\0"), (false, true));
+        assert_eq!(read(1, 1, None, b"ext\0"), (false, false));
+        assert_eq!(read(0xfffe, 0x81, None, b"tun\0"), (true, false));
+        assert_eq!(read(1, 0x81, Some(b"dummy\0\0\0"), b"dum\0"), (true, false));
+        assert_eq!(read(1, 0x81, None, b"ww0\0"), (true, false));
     }
 
     #[test]
