@@ -156,6 +156,19 @@ pub fn status<T>(
     query: &StatusQuery,
     tell: impl FnOnce(&Status<'_>) -> T,
 ) -> Result<T, ObserveError> {
+    facts(kernel, sources, query, |facts| tell(&Status::new(facts)))
+}
+
+/// Takes one sample, or two if there is an interval, and passes the facts to `tell`.
+///
+/// # Errors
+/// Fails as [`status`] does.
+pub fn facts<T>(
+    kernel: &mut dyn Kernel,
+    sources: StatusSources<'_>,
+    query: &StatusQuery,
+    tell: impl FnOnce(&StatusFacts<'_>) -> T,
+) -> Result<T, ObserveError> {
     let StatusSources {
         services,
         daemon,
@@ -200,7 +213,7 @@ pub fn status<T>(
         })?;
         tally.stale = again.stale;
     }
-    Ok(tell(&Status::new(&StatusFacts {
+    Ok(tell(&StatusFacts {
         services,
         places: &places,
         tally,
@@ -214,11 +227,11 @@ pub fn status<T>(
         only,
         daemon,
         found,
-    })))
+    }))
 }
 
-/// Passes the status to `tell` as far as it is known without the kernel: no flows, no drops.
-pub fn unread<T>(sources: StatusSources<'_>, tell: impl FnOnce(&Status<'_>) -> T) -> T {
+/// Passes the facts to `tell` as far as they are known without the kernel: no flows, no drops.
+pub fn unread<T>(sources: StatusSources<'_>, tell: impl FnOnce(&StatusFacts<'_>) -> T) -> T {
     let StatusSources {
         services,
         daemon,
@@ -227,7 +240,7 @@ pub fn unread<T>(sources: StatusSources<'_>, tell: impl FnOnce(&Status<'_>) -> T
     } = sources;
     let places = BackendPlaces::new(&services.summary);
     let tally = Tally::new(services, &places);
-    tell(&Status::new(&StatusFacts {
+    tell(&StatusFacts {
         services,
         places: &places,
         tally,
@@ -241,7 +254,7 @@ pub fn unread<T>(sources: StatusSources<'_>, tell: impl FnOnce(&Status<'_>) -> T
         only: None,
         daemon,
         found,
-    }))
+    })
 }
 
 /// Returns the number of entries of conntrack and their maximum, in the network namespace of this thread; `None`: conntrack is

@@ -102,10 +102,10 @@ fn cells(
 fn state(values: Option<&BackendValues>, view: Option<&BackendView>) -> Markup {
     let state = values.map_or("not served", |values| values.state);
     let class = match state {
-        "healthy" => "healthy",
+        "healthy" => "up",
         "unhealthy" | "not served" => "down",
-        "unknown" => "unproven",
-        _ => "draining",
+        "unknown" => "probing",
+        _ => "leaving",
     };
     html! {
         span class={ "state " (class) } { (state) }

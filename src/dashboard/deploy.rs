@@ -181,10 +181,10 @@ impl DeployPage<'_> {
 fn in_service(values: Option<&BackendValues>) -> Markup {
     let Some(values) = values else { return html! { "no" } };
     let class = match values.state {
-        "healthy" => "healthy",
+        "healthy" => "up",
         "unhealthy" => "down",
-        "unknown" => "unproven",
-        _ => "draining",
+        "unknown" => "probing",
+        _ => "leaving",
     };
     html! { span class={ "state " (class) } { (values.state) } }
 }

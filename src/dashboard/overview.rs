@@ -62,7 +62,7 @@ impl Overview<'_> {
                     @if reading.node.torn_down {
                         span.state.down { "torn down" } " Nothing is served until " code { "tcpgw resume" } ". "
                     } @else if reading.in_sync {
-                        span.state.healthy { "in sync" } " The kernel holds what was ordered. "
+                        span.state.up { "in sync" } " The kernel holds what was ordered. "
                     } @else {
                         span.state.down { "not in sync" } " The kernel does not hold what was ordered. "
                     }

@@ -48,14 +48,14 @@ pub(super) fn deploys(deploys: Option<&[StoredDeploy]>) -> Markup {
 /// Returns a phase of a deploy with its colour.
 pub(super) fn phase(word: &str) -> Markup {
     let class = if word == DeployPhase::Drained.word() {
-        "healthy"
+        "up"
     } else if [DeployPhase::Failed, DeployPhase::Undone]
         .iter()
         .any(|phase| phase.word() == word)
     {
         "down"
     } else {
-        "draining"
+        "leaving"
     };
     html! { span class={ "state " (class) } { (word) } }
 }

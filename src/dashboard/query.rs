@@ -295,7 +295,7 @@ mod tests {
         for (text, expected) in [
             ("sort=colour", "sort cannot be \"colour\": name, state, port"),
             ("order=up", "asc, desc are known"),
-            ("state=blue", "down, degraded"),
+            ("state=blue", "down, empty"),
             ("page=0", "pages are counted from 1"),
             ("page=-1", "pages are counted from 1"),
             ("page=99999999999999999999999", "pages are counted from 1"),

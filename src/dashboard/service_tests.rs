@@ -202,7 +202,7 @@ fn a_services_page_tells_all_that_is_known_of_it() {
     is_clean(&text);
     for expected in [
         "<h1>Service service-00002</h1>",
-        "class=\"state degraded\"",
+        "class=\"state empty\"",
         "New connections wait for 1 min 1 s more.",
         "<a href=\"/deploys/7\">Deploy 7</a> is under way: switched, at most 30 s more. 1 of 1 new backends answer.",
         "3 backends",

@@ -164,11 +164,11 @@ fn the_table_shows_each_service_with_its_values() {
     let reading = small();
     let page = table(&reading, "sort=name");
     is_clean(&page);
-    assert_eq!(names(&page).len(), 8);
+    assert_eq!(names(&page).len(), 10);
     let row = page.split("<tr>").find(|row| row.contains("service-00002")).unwrap();
     for expected in [
         "href=\"/services/service-00002\"",
-        "class=\"state degraded\"",
+        "class=\"state empty\"",
         ">2002<",
         ">1 of 2<",
         // Two backends with 2,002 connections each per two seconds, twice.
@@ -194,11 +194,11 @@ fn the_table_is_sorted_filtered_and_paged() {
         names(&page).into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(of("")[0], "service-00001", "the worst first");
-    assert_eq!(of("order=desc")[0], "service-00008");
-    assert_eq!(of("sort=pace")[0], "service-00008");
+    assert_eq!(of("order=desc")[0], "service-00010");
+    assert_eq!(of("sort=pace")[0], "service-00010");
     assert_eq!(of("sort=flows&order=asc")[0], "service-00001");
-    assert_eq!(of("sort=port&order=desc")[0], "service-00008");
-    assert_eq!(of("state=idle"), ["service-00007"]);
+    assert_eq!(of("sort=port&order=desc")[0], "service-00010");
+    assert_eq!(of("state=suspended"), ["service-00007"]);
     assert_eq!(of("q=LARGE"), ["service-00007"]);
     assert_eq!(of("q=:2003"), ["service-00003"]);
     assert_eq!(of("q=10.1.4."), ["service-00004"]);
@@ -207,11 +207,7 @@ fn the_table_is_sorted_filtered_and_paged() {
         let page = table(&reading, &format!("sort={word}&order=asc"));
         assert_eq!(page.matches("aria-sort=\"ascending\"").count(), 1, "{column:?}");
     }
-    let many = self::reading(
-        (0..130)
-            .map(|number| service(number, ServiceCondition::Healthy))
-            .collect(),
-    );
+    let many = self::reading((0..130).map(|number| service(number, ServiceCondition::Up)).collect());
     let page = table(&many, "sort=name&page=3");
     assert_eq!(names(&page).len(), 30);
     assert!(
@@ -277,16 +273,16 @@ fn the_overview_tells_what_is_wrong_first() {
     is_clean(&page);
     for expected in [
         "1 error, 1 warning.",
-        "class=\"state healthy\">in sync<",
+        "class=\"state up\">in sync<",
         "&lt;img src=x onerror=alert(1)&gt;",
         "href=\"/services/service-00001\"",
         "href=\"/services?state=down\"",
-        "8 services",
-        "16 backends",
+        "10 services",
+        "20 backends",
         "65,536",
         ">25 %<",
         "2 h 10 min",
-        ">36<",
+        ">55<",
     ] {
         assert!(page.contains(expected), "{expected}: {page}");
     }
@@ -324,7 +320,7 @@ fn a_page_of_ten_thousand_services_is_as_long_as_one_of_a_hundred() {
     let many = |number: u16| {
         reading(
             (0..number)
-                .map(|number| service(number, ServiceCondition::Healthy))
+                .map(|number| service(number, ServiceCondition::Up))
                 .collect(),
         )
     };

@@ -11,9 +11,10 @@ use super::own::OwnMetrics;
 use crate::addon::id::PlanName;
 use crate::traffic::Totals;
 use crate::view::condition::ServiceCondition;
+use crate::view::facts::StatusFacts;
 use crate::view::pace::TotalsChange;
 use crate::view::snapshot::DaemonView;
-use crate::view::status::{IN_BALANCE, LimitView, ServiceStatus, Status};
+use crate::view::status::{IN_BALANCE, LimitView, ServiceStatus, SourcePorts};
 use crate::view::tally::FlowCounts;
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::model::FlowMark;
@@ -176,7 +177,7 @@ pub struct ServiceSample {
     pub plan: Box<str>,
     /// Limit of each backend.
     pub limit: Option<LimitView>,
-    /// Condition of the service as a whole.
+    /// State of the service as a whole.
     pub condition: ServiceCondition,
     /// Number of unanswered handshakes.
     pub unanswered: u64,
@@ -208,48 +209,38 @@ impl Reading {
         self.totals.as_ref().is_some_and(|totals| totals.change.is_none())
     }
 
-    /// Creates a reading from a status. `read`: the read that the status has values of; `None`: the kernel was not read.
+    /// Creates a reading from facts. `read`: the read that they have values of; `None`: the kernel was not read.
     pub fn new(
-        status: &Status<'_>,
+        facts: &StatusFacts<'_>,
         read: Option<KernelRead>,
         plans: &BTreeMap<Box<str>, PlanName>,
         own: OwnMetrics,
     ) -> Self {
-        let drains = status
-            .drains
-            .iter()
-            .flatten()
-            .filter(|drain| drain.waits_for == "replacement");
-        let waiting: BTreeSet<_> = drains.map(|drain| (drain.port, drain.backend)).collect();
-        let problems = status.daemon.map_or(&[][..], |daemon| &daemon.problems);
-        let paused = problems.iter().filter(|problem| problem.kind == ProblemKind::Paused);
-        let paused: BTreeSet<&str> = paused.filter_map(|problem| problem.service.as_deref()).collect();
-        let services: Vec<ServiceSample> = status
-            .services
-            .iter()
-            .map(|of| {
-                let is_paused = of.name.as_deref().is_some_and(|name| paused.contains(name));
-                service(of, plans, &waiting, is_paused)
-            })
-            .collect();
-        let ports = status.services.iter().flat_map(|service| &service.backends);
-        let ports = ports.flat_map(|backend| &backend.source_ports);
-        #[expect(clippy::cast_precision_loss, reason = "a source port is a number of 16 bits")]
-        let used = ports.map(|ports| ports.used as f64 / ports.of.max(1) as f64);
+        let drains = facts.daemon.map_or(&[][..], |daemon| &daemon.drains);
+        let waiting = drains.iter().filter(|drain| drain.waits_for == "replacement");
+        let waiting: BTreeSet<_> = waiting.map(|drain| (drain.port, drain.backend)).collect();
+        let mut services = Vec::with_capacity(facts.number_of_services());
+        let mut used = 0.0;
+        let problems = facts.each_service(|of| {
+            let ports = of.backends.iter().flat_map(|backend| &backend.source_ports);
+            used = ports.map(used_part).fold(used, f64::max);
+            services.push(service(&of, plans, &waiting));
+        });
+        let daemon = facts.daemon.map(|daemon| &daemon.daemon);
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            in_sync: status.daemon.is_some_and(|daemon| daemon.in_sync),
+            in_sync: daemon.is_some_and(|daemon| daemon.in_sync),
             mark: FlowMark::default(),
-            draining: status.drains.as_ref().map_or(0, Vec::len),
-            last_commit: status.applied.as_deref().map(|applied| applied.at),
-            problems: status.counts.clone(),
-            listed_problems: status.problems.clone(),
-            node: status.daemon.map(NodeValues::from).unwrap_or_default(),
+            draining: drains.len(),
+            last_commit: facts.services.applied.as_ref().map(|applied| applied.at),
+            problems: problems.counts,
+            listed_problems: problems.listed,
+            node: daemon.map(NodeValues::from).unwrap_or_default(),
             own,
             kernel: read.map(|read| KernelSample {
                 read,
                 age: None,
-                source_ports_used: used.fold(0.0, f64::max),
+                source_ports_used: used,
             }),
             totals: None,
             reads: KernelReads::default(),
@@ -281,11 +272,15 @@ impl Reading {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a source port is a number of 16 bits")]
+fn used_part(ports: &SourcePorts) -> f64 {
+    ports.used as f64 / ports.of.max(1) as f64
+}
+
 fn service(
     of: &ServiceStatus<'_>,
     plans: &BTreeMap<Box<str>, PlanName>,
     waiting: &BTreeSet<(u16, SocketAddr)>,
-    is_paused: bool,
 ) -> ServiceSample {
     let name = of.name.as_deref();
     let plan = name.and_then(|name| plans.get(name));
@@ -300,8 +295,6 @@ fn service(
         },
         flows: backend.flows.total(),
     });
-    let backends: Vec<BackendValues> = backends.collect();
-    let states: Vec<&str> = backends.iter().map(|backend| backend.state).collect();
     ServiceSample {
         name: name.map_or_else(|| format!(":{}", of.port).into(), Into::into),
         port: of.port,
@@ -309,9 +302,9 @@ fn service(
         provider: of.provider.as_deref().unwrap_or_default().into(),
         plan: plan.map(ToString::to_string).unwrap_or_default().into(),
         limit: of.limit,
-        condition: ServiceCondition::of(of, &states, is_paused),
+        condition: of.state,
         unanswered: of.unanswered.unwrap_or(0),
         flows: of.flows,
-        backends,
+        backends: backends.collect(),
     }
 }

@@ -1,23 +1,21 @@
 //! The text of a reading.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod families;
+mod formats;
+mod kept_counters;
+mod labels;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::traffic::file::TotalsFile;
-use crate::traffic::{BackendTotals, Ledger, PersistedLedger, ServiceTotals, Totals};
+use crate::traffic::{BackendTotals, ServiceTotals, Totals};
 use crate::view::condition::ServiceCondition;
 use crate::view::status::LimitView;
 use crate::view::tally::FlowCounts;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::{ProblemKind, Severity};
-
-const PAGE: &str = include_str!("../../docs/reference/metrics.md");
-const GUIDE: &str = include_str!("../../docs/operating/metrics.md");
-const RULES: &str = include_str!("../../dist/prometheus/tcpgw.rules.yml");
-const RULES_TEST: &str = include_str!("../../tests/prometheus/tcpgw.rules.test.yml");
-const DASHBOARD: &str = include_str!("../../dist/grafana/tcpgw-dashboard.json");
 
 fn service(name: &str) -> ServiceSample {
     ServiceSample {
@@ -32,7 +30,7 @@ fn service(name: &str) -> ServiceSample {
             burst: 1000,
             shared: false,
         }),
-        condition: ServiceCondition::Healthy,
+        condition: ServiceCondition::Up,
         unanswered: 2,
         flows: FlowCounts {
             handshake: 1,
@@ -124,27 +122,6 @@ fn text(reading: &Arc<Reading>, format: MetricsFormat, scope: MetricsScope) -> S
     text
 }
 
-/// Returns the families of a text in Prometheus' format: name, type and the names of labels.
-fn families(text: &str) -> BTreeMap<&str, (&str, Vec<String>)> {
-    let types = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    let with_labels = types.map(|(name, kind)| {
-        let is_of = |line: &&str| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
-        };
-        let line = text.lines().find(is_of).unwrap_or_default();
-        let labels = line.split_once('{').map_or("", |(_, labels)| labels);
-        let labels = labels
-            .split("\",")
-            .filter_map(|label| label.split_once('='))
-            .map(|(name, _)| name.to_owned());
-        (name, (kind, labels.collect()))
-    });
-    with_labels.collect()
-}
-
 #[test]
 fn a_text_has_the_values_of_the_reading() {
     let text = text(
@@ -213,289 +190,4 @@ fn what_is_not_counted_is_left_out() {
     assert_eq!(families(&reading), [true, false, true, false]);
     reading.totals = None;
     assert_eq!(families(&reading), [false, false, false, false]);
-}
-
-#[test]
-fn labels_cannot_end_their_line() {
-    let hostile = "a\"} 1\nevil{x=\"\\";
-    let text = text(
-        &reading(vec![service(hostile)]),
-        MetricsFormat::Prometheus,
-        MetricsScope::Backend,
-    );
-    assert!(!text.lines().any(|line| line.starts_with("evil")), "{text}");
-    let escaped = "tcpgw_service_unanswered_handshakes{service=\"a\\\"} 1\\nevil{x=\\\"\\\\\"} 2";
-    assert!(text.lines().any(|line| line == escaped), "{text}");
-}
-
-#[test]
-fn backends_are_shown_if_they_are_few_or_asked_for() {
-    let many: Vec<ServiceSample> = (0..=MOST_BACKENDS / 2).map(|at| service(&format!("s{at}"))).collect();
-    let (few, many) = (reading(vec![service("a")]), reading(many));
-    for (reading, scope, is_shown) in [
-        (&few, MetricsScope::Default, true),
-        (&few, MetricsScope::Service, false),
-        (&many, MetricsScope::Default, false),
-        (&many, MetricsScope::Backend, true),
-    ] {
-        let text = text(reading, MetricsFormat::Prometheus, scope);
-        assert_eq!(text.contains("tcpgw_backend_flows"), is_shown, "{scope:?}");
-    }
-}
-
-#[test]
-fn openmetrics_is_what_is_asked_for() {
-    let text = text(
-        &reading(vec![service("a")]),
-        MetricsFormat::OpenMetrics,
-        MetricsScope::Default,
-    );
-    assert!(
-        text.contains("# TYPE tcpgw_deploys counter\n") && text.ends_with("\n# EOF\n"),
-        "{text}"
-    );
-    for line in [
-        "# TYPE tcpgw_service info\n",
-        "\ntcpgw_service_info{service=\"a\",",
-        "# TYPE tcpgw_service_connections counter\n",
-        "\ntcpgw_service_connections_total{service=\"a\"} ",
-        "# TYPE tcpgw_service_backends gauge\n",
-    ] {
-        assert!(text.contains(line), "{line}: {text}");
-    }
-    let families: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
-    let distinct: std::collections::BTreeSet<&str> = families.iter().copied().collect();
-    assert_eq!(families.len(), distinct.len(), "{text}");
-    for (accept, expected) in [
-        ("", MetricsFormat::Prometheus),
-        ("*/*", MetricsFormat::Prometheus),
-        ("text/html,application/xhtml+xml,*/*;q=0.8", MetricsFormat::Prometheus),
-        (
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            MetricsFormat::OpenMetrics,
-        ),
-        (
-            "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
-            MetricsFormat::OpenMetrics,
-        ),
-        (
-            "text/plain;version=0.0.4;q=0.9,application/openmetrics-text;q=0.1",
-            MetricsFormat::Prometheus,
-        ),
-        ("application/openmetrics-text;q=0", MetricsFormat::Prometheus),
-    ] {
-        assert_eq!(MetricsFormat::accepted(accept), expected, "{accept}");
-    }
-}
-
-/// The page lists all metrics, with types and labels, and no others.
-#[test]
-fn the_reference_lists_the_metrics() {
-    let text = text(
-        &reading(vec![service("a")]),
-        MetricsFormat::Prometheus,
-        MetricsScope::Backend,
-    );
-    let shown = families(&text);
-    let rows = PAGE.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `tcpgw_")?.split(" | ");
-        let name = cells.next()?.trim_end_matches('`');
-        let (kind, labels) = (cells.next()?, cells.next()?);
-        Some((format!("tcpgw_{name}"), kind.to_owned(), labels.to_owned()))
-    });
-    let rows: Vec<_> = rows.collect();
-    let expected: Vec<_> = shown
-        .iter()
-        .map(|(name, (kind, labels))| {
-            let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
-            let labels = if labels.is_empty() {
-                "none".to_owned()
-            } else {
-                labels.join(", ")
-            };
-            ((*name).to_owned(), (*kind).to_owned(), labels)
-        })
-        .collect();
-    let mut sorted = rows;
-    sorted.sort();
-    assert_eq!(sorted, expected);
-}
-
-/// File that keeps a counter for the next daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeptIn {
-    /// [`OwnFile`]: the work of the daemon itself.
-    Own,
-    /// [`TotalsFile`]: what services and backends have received.
-    Totals,
-}
-
-/// All metrics that never fall, and what keeps them. A new one needs a place here, and the test shows that it is kept there.
-const COUNTERS: &[(&str, KeptIn)] = &[
-    ("tcpgw_backend_connections_total", KeptIn::Totals),
-    ("tcpgw_backend_dropped_packets_total", KeptIn::Totals),
-    ("tcpgw_backend_received_bytes_total", KeptIn::Totals),
-    ("tcpgw_backend_sent_bytes_total", KeptIn::Totals),
-    ("tcpgw_change_latency_seconds", KeptIn::Own),
-    ("tcpgw_commit_duration_seconds", KeptIn::Own),
-    ("tcpgw_commit_failures_total", KeptIn::Own),
-    ("tcpgw_deploys_total", KeptIn::Own),
-    ("tcpgw_kernel_read_failures_total", KeptIn::Own),
-    ("tcpgw_kernel_reads_total", KeptIn::Own),
-    ("tcpgw_probe_duration_seconds", KeptIn::Own),
-    ("tcpgw_service_connections_total", KeptIn::Totals),
-    ("tcpgw_service_dropped_packets_total", KeptIn::Totals),
-    ("tcpgw_service_received_bytes_total", KeptIn::Totals),
-    ("tcpgw_service_received_packets_total", KeptIn::Totals),
-    ("tcpgw_service_sent_bytes_total", KeptIn::Totals),
-    ("tcpgw_service_sent_packets_total", KeptIn::Totals),
-];
-
-#[test]
-fn each_counter_is_kept_for_the_next_daemon() {
-    let directory = tempfile::tempdir().unwrap();
-    let write = |reading: &Reading| {
-        text(
-            &Arc::new(reading.clone()),
-            MetricsFormat::Prometheus,
-            MetricsScope::Backend,
-        )
-    };
-    let of_family = |text: &str, family: &str| -> Vec<String> {
-        let is_of = |line: &&str| {
-            let name = line.split(['{', ' ']).next().unwrap_or_default();
-            name.strip_prefix(family)
-                .is_some_and(|end| ["", "_bucket", "_sum", "_count"].contains(&end))
-        };
-        text.lines().filter(is_of).map(str::to_owned).collect()
-    };
-    // The daemon shows what it has written, and is killed; the next one reads it.
-    let own = || OwnFile::new(directory.path(), 1, "a boot".into());
-    let mut before = Arc::unwrap_or_clone(reading(vec![service("a")]));
-    before.own.commit_failures = 3;
-    let file = own();
-    for is_failure in [false, true] {
-        file.read_begins();
-        file.read_ended(Duration::from_millis(1), is_failure);
-    }
-    let (kept, saved) = file.keep(&before.own);
-    saved.unwrap();
-    before = Reading {
-        own: kept.own,
-        reads: kept.reads,
-        ..before
-    };
-    let totals_file = || TotalsFile::new(directory.path(), 1);
-    let (mut persisted, _) = PersistedLedger::open(totals_file(), "a boot".into());
-    *persisted.ledger_mut() = Ledger::of(counted_everywhere());
-    persisted.save(None).unwrap();
-    before.totals = Some(TotalsSample {
-        counts_bytes: true,
-        ..TotalsSample::new(persisted.saved_totals(), true)
-    });
-    let next = own();
-    let loaded = next.load().expect("it was written");
-    let (kept, _) = next.keep(&loaded);
-    let (persisted, error) = PersistedLedger::open(totals_file(), "a boot".into());
-    assert!(error.is_none(), "{error:?}");
-    let after = Reading {
-        own: kept.own,
-        reads: kept.reads,
-        totals: Some(TotalsSample {
-            counts_bytes: true,
-            ..TotalsSample::new(persisted.saved_totals(), true)
-        }),
-        ..before.clone()
-    };
-    // Neither file keeps what the other one does.
-    let without_own = Reading {
-        own: OwnMetrics::default(),
-        reads: KernelReads::default(),
-        ..before.clone()
-    };
-    let without_totals = Reading {
-        totals: Some(TotalsSample::new(Arc::default(), true)),
-        ..before.clone()
-    };
-    let (before, after) = (write(&before), write(&after));
-    let falling = families(&before);
-    let falling = falling.iter().filter(|(_, (kind, _))| *kind != "gauge");
-    let names: Vec<&str> = falling.map(|(name, _)| *name).collect();
-    let listed: Vec<&str> = COUNTERS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, listed, "a metric that never falls needs a place that keeps it");
-    for (name, kept_in) in COUNTERS {
-        let lines = of_family(&before, name);
-        assert!(
-            !lines.is_empty() && lines.iter().any(|line| !line.ends_with(" 0")),
-            "{name}"
-        );
-        assert_eq!(of_family(&after, name), lines, "{name}");
-        let without = write(match kept_in {
-            KeptIn::Own => &without_own,
-            KeptIn::Totals => &without_totals,
-        });
-        assert_ne!(of_family(&without, name), lines, "{name} is not kept in {kept_in:?}");
-    }
-}
-
-/// Returns totals of the service `a` in which no number is zero.
-fn counted_everywhere() -> BTreeMap<Box<str>, ServiceTotals> {
-    let flows = serde_json::from_str("[1,2,3,4,5,6]").unwrap();
-    let backend = BackendTotals {
-        connections: 7,
-        flows,
-        drops: [1, 2, 3, 4, 5, 6],
-    };
-    let service = ServiceTotals {
-        drops: [1, 2, 3, 4, 5, 6],
-        backends: BTreeMap::from([("10.0.0.1:3000".parse().unwrap(), backend)]),
-        others: backend,
-    };
-    BTreeMap::from([("a".into(), service)])
-}
-
-/// Returns the names of metrics in a text.
-fn named(text: &str) -> BTreeSet<&str> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("tcpgw_")).collect()
-}
-
-#[test]
-fn alerts_and_dashboard_name_metrics_that_exist() {
-    let text = text(
-        &reading(vec![service("a")]),
-        MetricsFormat::Prometheus,
-        MetricsScope::Backend,
-    );
-    let families = families(&text);
-    let is_there = |name: &str| {
-        let of_histogram = ["_bucket", "_sum", "_count"]
-            .iter()
-            .filter_map(|end| name.strip_suffix(end));
-        let mut of_histogram = of_histogram.filter_map(|name| families.get(name));
-        families.contains_key(name) || of_histogram.any(|(kind, _)| *kind == "histogram")
-    };
-    for (file, least) in [(RULES, 8), (RULES_TEST, 8), (DASHBOARD, 15)] {
-        let names = named(file);
-        assert!(names.len() >= least, "{names:?}");
-        let missing: Vec<_> = names.into_iter().filter(|name| !is_there(name)).collect();
-        assert_eq!(missing, Vec::<&str>::new());
-    }
-    serde_json::from_str::<serde_json::Value>(DASHBOARD).expect("JSON");
-}
-
-#[test]
-fn each_alert_is_tested_and_described() {
-    let alerts: Vec<&str> = RULES
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- alert: "))
-        .collect();
-    assert!(alerts.len() >= 10, "{alerts:?}");
-    for alert in alerts {
-        assert!(
-            RULES_TEST.contains(&format!("alertname=\"{alert}\"")),
-            "{alert} is not tested"
-        );
-        assert!(GUIDE.contains(&format!("| `{alert}` |")), "{alert} is not described");
-    }
 }

@@ -1,173 +1,117 @@
-//! Condition of a service as a whole, in one word.
+//! State of a service as a whole, in one word: the same in `tcpgw status`, `tcpgw top`, the API and the dashboard.
 
-use super::status::ServiceStatus;
+use std::fmt;
 
-/// Condition of a service, the worst first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+use serde::{Deserialize, Serialize};
+
+/// State of a service, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ServiceCondition {
-    /// No backend answers: clients are not served.
+    /// No active backend answers: clients are not served.
     Down,
-    /// Some backends do not answer, others do.
-    Degraded,
+    /// There is no active backend: clients are not served.
+    Empty,
+    /// Clients of one address family are served, and clients of the other are not.
+    Partly,
     /// New connections are held back by order.
     Paused,
-    /// Some backends have not answered a probe yet.
-    Unproven,
-    /// All active backends answer, and others drain.
-    Draining,
+    /// Clients are served, and some active backends do not answer.
+    Degraded,
+    /// No active backend has answered its first probe yet.
+    Probing,
+    /// The app of the add-on is suspended.
+    Suspended,
+    /// The app of the add-on has no backend yet.
+    Waiting,
     /// Removed: the service stays until its backends have drained.
     Leaving,
-    /// Without backends on purpose: its app is suspended, or was not deployed yet.
-    Idle,
-    /// All backends answer, or are not probed.
-    Healthy,
+    /// Clients are served.
+    Up,
 }
 
 impl ServiceCondition {
-    /// All conditions, the worst first.
-    pub const ALL: [Self; 8] = [
+    /// All states, the worst first.
+    pub const ALL: [Self; 10] = [
         Self::Down,
-        Self::Degraded,
+        Self::Empty,
+        Self::Partly,
         Self::Paused,
-        Self::Unproven,
-        Self::Draining,
+        Self::Degraded,
+        Self::Probing,
+        Self::Suspended,
+        Self::Waiting,
         Self::Leaving,
-        Self::Idle,
-        Self::Healthy,
+        Self::Up,
     ];
-
-    /// Returns the condition of a service. `states`: the states of its backends, as metrics
-    /// name them.
-    pub fn of(service: &ServiceStatus<'_>, states: &[&str], is_paused: bool) -> Self {
-        let any = |state| states.contains(&state);
-        if service.leaving {
-            Self::Leaving
-        } else if service.is_idle() {
-            Self::Idle
-        } else if is_paused {
-            Self::Paused
-        } else if !service.healthy {
-            // Before the first probes nothing is known to be wrong.
-            if any("unknown") && !any("unhealthy") {
-                Self::Unproven
-            } else {
-                Self::Down
-            }
-        } else if any("unhealthy") {
-            Self::Degraded
-        } else if any("unknown") {
-            Self::Unproven
-        } else if any("draining") || any("waiting") {
-            Self::Draining
-        } else {
-            Self::Healthy
-        }
-    }
 
     /// Returns the word for it.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Down => "down",
-            Self::Degraded => "degraded",
+            Self::Empty => "empty",
+            Self::Partly => "partly",
             Self::Paused => "paused",
-            Self::Unproven => "unproven",
-            Self::Draining => "draining",
+            Self::Degraded => "degraded",
+            Self::Probing => "probing",
+            Self::Suspended => "suspended",
+            Self::Waiting => "waiting",
             Self::Leaving => "leaving",
-            Self::Idle => "idle",
-            Self::Healthy => "healthy",
+            Self::Up => "up",
         }
     }
 
     /// Returns what it means, for people.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Down => "no backend answers: clients are not served",
-            Self::Degraded => "some backends do not answer, others do",
+            Self::Down => "no active backend answers probes: clients are not served",
+            Self::Empty => "there is no active backend: clients are not served",
+            Self::Partly => "clients of one address family are served, and clients of the other are not",
             Self::Paused => "new connections are held back by order",
-            Self::Unproven => "some backends have not answered a probe yet",
-            Self::Draining => "all active backends answer, and others drain",
-            Self::Leaving => "removed: it stays until its backends have drained",
-            Self::Idle => "no backends on purpose: the app is suspended, or was not deployed yet",
-            Self::Healthy => "all backends answer, or are not probed",
+            Self::Degraded => "clients are served, and some active backends do not answer probes",
+            Self::Probing => "no active backend has answered its first probe yet",
+            Self::Suspended => "the app of the add-on is suspended",
+            Self::Waiting => "the app of the add-on has no backend yet",
+            Self::Leaving => "the service was removed, and its backends drain",
+            Self::Up => "clients are served",
         }
+    }
+}
+
+impl fmt::Display for ServiceCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::addon::ServiceState;
 
-    fn service() -> ServiceStatus<'static> {
-        ServiceStatus {
-            name: Some("a".into()),
-            port: 2001,
-            addresses: Cow::Owned(BTreeSet::new()),
-            provider: None,
-            healthy: true,
-            leaving: false,
-            addon: None,
-            balance: "".into(),
-            limit: None,
-            flows: crate::view::tally::FlowCounts::default(),
-            unanswered: None,
-            totals: crate::view::totals::TotalsView::default(),
-            drops: crate::view::drops::ServiceDrops::default(),
-            backends: Vec::new(),
-            resets_when_empty: None,
-            reachable: true,
-        }
-    }
+    const STATUS: &str = include_str!("../../docs/reference/status.md");
+    const DASHBOARD: &str = include_str!("../../docs/operating/dashboard.md");
+    const STYLE: &str = include_str!("../dashboard/dashboard.css");
 
+    /// Each state has a word of its own, which all that show it have.
     #[test]
-    fn the_worst_of_a_service_is_its_condition() {
-        let of = |states: &[&str], healthy| {
-            let service = ServiceStatus { healthy, ..service() };
-            ServiceCondition::of(&service, states, false).word()
-        };
-        for (states, healthy, expected) in [
-            (&["healthy"][..], true, "healthy"),
-            (&[], false, "down"),
-            (&["unhealthy"], false, "down"),
-            (&["unhealthy", "unknown"], false, "down"),
-            (&["unknown"], false, "unproven"),
-            (&["unknown", "healthy"], true, "unproven"),
-            (&["unhealthy", "healthy", "draining"], true, "degraded"),
-            (&["healthy", "draining"], true, "draining"),
-            (&["healthy", "waiting"], true, "draining"),
-            (&["draining"], false, "down"),
-        ] {
-            assert_eq!(of(states, healthy), expected, "{states:?}");
+    fn each_state_has_one_word_everywhere() {
+        let all = ServiceCondition::ALL;
+        assert!(all.is_sorted());
+        let words: BTreeSet<&str> = all.iter().map(|of| of.word()).collect();
+        assert_eq!(words.len(), all.len());
+        for state in all {
+            let (word, meaning) = (state.word(), state.meaning());
+            assert_eq!(serde_json::to_value(state).unwrap(), word);
+            let row = format!("| `{word}` | {meaning} |");
+            for (page, text) in [("status.md", STATUS), ("dashboard.md", DASHBOARD)] {
+                assert!(text.contains(&row), "{page} lacks {row}");
+            }
+            assert!(STYLE.contains(&format!(".state.{word}")), "no colour for {word}");
         }
-        assert_eq!(
-            ServiceCondition::of(&service(), &["healthy"], true),
-            ServiceCondition::Paused
-        );
-        let leaving = ServiceStatus {
-            leaving: true,
-            ..service()
-        };
-        assert_eq!(
-            ServiceCondition::of(&leaving, &["draining"], false),
-            ServiceCondition::Leaving
-        );
-        let idle = ServiceStatus {
-            addon: Some(ServiceState::Suspended),
-            healthy: false,
-            ..service()
-        };
-        assert_eq!(ServiceCondition::of(&idle, &[], false), ServiceCondition::Idle);
-    }
-
-    #[test]
-    fn all_conditions_are_listed_in_order_and_have_a_word_each() {
-        let mut words: Vec<&str> = ServiceCondition::ALL.iter().map(|of| of.word()).collect();
-        assert!(ServiceCondition::ALL.is_sorted());
-        words.sort_unstable();
-        words.dedup();
-        assert_eq!(words.len(), ServiceCondition::ALL.len());
+        let listed: Vec<String> = all.iter().map(|of| format!("`{of}`")).collect();
+        let listed = listed.join(", ");
+        assert!(DASHBOARD.contains(&listed), "dashboard.md lacks {listed}");
     }
 }

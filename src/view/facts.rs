@@ -1,15 +1,19 @@
 //! Facts about the services, and the state of each that follows.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
 use crate::traffic::{ServiceTotals, Totals};
+use crate::view::condition::ServiceCondition;
 use crate::view::drops::DropCounts;
+use crate::view::problems::ProblemSearch;
 use crate::view::rates::{Rates, SecondSample};
+use crate::view::service_state::state_of;
 use crate::view::snapshot::Snapshot;
 use crate::view::status::{
     BackendStatus, DrainStatus, IN_BALANCE, LimitView, OfLimit, SOURCE_PORTS, Sampled, ServiceStatus, SourcePorts,
@@ -17,10 +21,10 @@ use crate::view::status::{
 };
 use crate::view::tally::{BackendPlaces, FlowCounts, StrayFlows, Tally};
 use crate::view::totals::{ConnectionCounts, TotalsView};
-use crate::view::{ConntrackSettings, ServicesView, problems};
+use crate::view::{ConntrackSettings, ServicesView};
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::owner::Owner;
-use tcpgw_core::problem::{MOST_OF_KIND, Problem, few, is_ok};
+use tcpgw_core::problem::{MOST_OF_KIND, Problem, ProblemKind, Severity, few, is_ok};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{FlowVerdict, ServiceSummary, balance_name};
 
@@ -60,7 +64,7 @@ impl StatusFacts<'_> {
         self.earlier.as_ref().map(|earlier| (earlier, self.time))
     }
 
-    fn service<'s>(&self, at: usize, service: &'s ServiceSummary) -> ServiceStatus<'s> {
+    fn service<'s>(&self, at: usize, service: &'s ServiceSummary, paused: &BTreeSet<&str>) -> ServiceStatus<'s> {
         let limit = service.settings.limit.map(|(pps, burst, mtu, shared)| LimitView {
             packets_per_second: pps,
             bytes_per_second: u64::from(pps) * u64::from(mtu),
@@ -76,7 +80,7 @@ impl StatusFacts<'_> {
             let active = service.active.keys();
             active.filter(|backend| service.listens_in(Family::of(backend.ip())))
         };
-        ServiceStatus {
+        let mut status = ServiceStatus {
             name: service.name.as_deref().map(Cow::Borrowed),
             port: service.port,
             addresses: Cow::Borrowed(&service.addresses),
@@ -85,6 +89,7 @@ impl StatusFacts<'_> {
                 .as_deref()
                 .and_then(|name| self.provider(name))
                 .map(Cow::Borrowed),
+            state: ServiceCondition::Up,
             healthy: reachable().any(|backend| self.is_well(service, *backend)),
             leaving: service.name.as_deref().is_some_and(|name| self.is_leaving(name)),
             addon: service.name.as_deref().and_then(|name| self.addon(name, service)),
@@ -102,6 +107,22 @@ impl StatusFacts<'_> {
             backends,
             resets_when_empty: service.settings.empty_reset,
             reachable: reachable().next().is_some(),
+        };
+        let is_paused = status.name.as_deref().is_some_and(|name| paused.contains(name))
+            && (self.daemon.is_some() || !status.reachable);
+        status.state = state_of(&status, is_paused, self.daemon.is_some());
+        status
+    }
+
+    /// Returns the names of paused services.
+    fn paused(&self) -> BTreeSet<&str> {
+        match self.daemon {
+            Some(daemon) => {
+                let problems = daemon.daemon.problems.iter();
+                let paused = problems.filter(|problem| problem.kind == ProblemKind::Paused);
+                paused.filter_map(|problem| problem.service.as_deref()).collect()
+            }
+            None => self.services.pauses.iter().map(|pause| &*pause.service).collect(),
         }
     }
 
@@ -241,22 +262,81 @@ impl StatusFacts<'_> {
     }
 }
 
+impl<'a> StatusFacts<'a> {
+    /// Passes the state of each service to show to `each`, one after the other, and returns the problems. Of ten thousand services, all
+    /// states at once would take tens of megabytes.
+    pub fn each_service(&self, mut each: impl FnMut(ServiceStatus<'a>)) -> StatusProblems {
+        let all = || {
+            let services = self.services.summary.services.iter().enumerate();
+            services.filter(|(at, _)| self.only.is_none_or(|only| only == *at))
+        };
+        let names: OnceCell<BTreeSet<&str>> = OnceCell::new();
+        let is_shown = |name: &str| {
+            let names = names.get_or_init(|| all().filter_map(|(_, service)| service.name.as_deref()).collect());
+            names.contains(name)
+        };
+        let daemon = self.daemon.map(|daemon| &daemon.daemon);
+        let mut search = ProblemSearch::begin(self.services, daemon, self.found, is_shown);
+        let paused = self.paused();
+        for (at, service) in all() {
+            let service = self.service(at, service, &paused);
+            search.add(&service);
+            each(service);
+        }
+        let apps = self.daemon.map(|daemon| &daemon.apps);
+        StatusProblems::new(search.end(&strangers(&self.tally.stale), apps, is_shown))
+    }
+
+    /// Returns the number of services to show.
+    pub fn number_of_services(&self) -> usize {
+        self.only.map_or(self.services.summary.services.len(), |_| 1)
+    }
+}
+
+/// Problems that a status shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusProblems {
+    /// Whether none is an error.
+    pub ok: bool,
+    /// Problems, the worst first; of many of one kind only the first ones.
+    pub listed: Vec<Problem>,
+    /// Numbers of all problems.
+    pub counts: BTreeMap<(Severity, ProblemKind), usize>,
+}
+
+impl StatusProblems {
+    fn new(all: Vec<Problem>) -> Self {
+        let mut counts = BTreeMap::new();
+        for problem in &all {
+            *counts.entry((problem.severity, problem.kind)).or_default() += 1;
+        }
+        let ok = is_ok(&all);
+        let listed = if all.len() > MOST_OF_KIND {
+            few(&all).into_iter().map(Cow::into_owned).collect()
+        } else {
+            all
+        };
+        Self { ok, listed, counts }
+    }
+}
+
+fn strangers(of: &StrayFlows) -> StrayFlowsView {
+    StrayFlowsView {
+        flows: of.total,
+        pairs: of.pairs(),
+    }
+}
+
 impl<'a> Status<'a> {
     /// Creates the status from the facts.
     pub fn new(facts: &StatusFacts<'a>) -> Self {
-        let all = facts.services.summary.services.iter().enumerate();
-        let wanted = all.filter(|(at, _)| facts.only.is_none_or(|only| only == *at));
         // Of ten thousand, growing would need half as much again.
-        let mut services = Vec::with_capacity(facts.only.map_or(facts.services.summary.services.len(), |_| 1));
-        services.extend(wanted.map(|(at, service)| facts.service(at, service)));
-        let strangers = |of: &StrayFlows| StrayFlowsView {
-            flows: of.total,
-            pairs: of.pairs(),
-        };
-        let mut status = Self {
-            ok: true,
-            problems: Vec::new(),
-            counts: BTreeMap::new(),
+        let mut services = Vec::with_capacity(facts.number_of_services());
+        let problems = facts.each_service(|service| services.push(service));
+        Self {
+            ok: problems.ok,
+            problems: problems.listed,
+            counts: problems.counts,
             flows: services
                 .iter()
                 .fold(FlowCounts::default(), |sum, service| sum.and(service.flows)),
@@ -275,21 +355,6 @@ impl<'a> Status<'a> {
                 .daemon
                 .map(|daemon| daemon.drains.iter().map(DrainStatus::from).collect()),
             daemon: facts.daemon.map(|daemon| &daemon.daemon),
-        };
-        status.problems = problems::find(
-            &status,
-            facts.services,
-            facts.found,
-            facts.daemon.map(|daemon| &daemon.apps),
-        );
-        status.ok = is_ok(&status.problems);
-        for problem in &status.problems {
-            *status.counts.entry((problem.severity, problem.kind)).or_default() += 1;
         }
-        if status.problems.len() > MOST_OF_KIND {
-            let shortened = few(&status.problems).into_iter();
-            status.problems = shortened.map(Cow::into_owned).collect();
-        }
-        status
     }
 }

@@ -12,6 +12,7 @@ pub mod flows;
 pub mod pace;
 pub mod problems;
 pub mod rates;
+mod service_state;
 pub mod snapshot;
 pub mod snapshot_parts;
 pub mod status;

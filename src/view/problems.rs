@@ -1,10 +1,10 @@
 //! Problems of the services, as text and as data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::ServicesView;
-use super::status::{BackendStatus, IN_BALANCE, ServiceStatus, SourcePorts, Status};
+use super::status::{BackendStatus, IN_BALANCE, ServiceStatus, SourcePorts, StrayFlowsView};
 use super::tally::StrayPair;
 use crate::addon::id::{PlatformId, ResourceId, with_apps};
 use crate::date::utc_of;
@@ -21,37 +21,47 @@ const MOST_NAMES: usize = 20;
 /// Maximum number of stale flows that are reported one by one.
 const MOST_PAIRS: usize = 10;
 
-/// Returns the problems. `apps`: the apps of the add-on's services, if a daemon knows them.
-pub(super) fn find(
-    status: &Status<'_>,
-    services: &ServicesView,
-    found: &[Problem],
-    apps: Option<&BTreeMap<Box<str>, PlatformId>>,
-) -> Vec<Problem> {
-    let names: BTreeSet<&str> = status.services.iter().filter_map(|of| of.name.as_deref()).collect();
-    // Selects problems of the whole gateway, and of shown services. A held-back service, or one whose containers have
-    // wrong labels, is not in the kernel and thus not shown.
-    let is_shown = |problem: &&Problem| {
-        let name = problem
-            .service
-            .as_deref()
-            .filter(|_| ![ProblemKind::HeldBack, ProblemKind::Container].contains(&problem.kind));
-        name.is_none_or(|name| names.contains(name))
-    };
-    let mut problems: Vec<Problem> = found.iter().filter(is_shown).cloned().collect();
-    // The services are in another network namespace.
-    let is_elsewhere = found.iter().any(|problem| problem.kind == ProblemKind::OtherNamespace);
-    let is_explained = is_elsewhere && services.table.is_none();
-    if !is_explained && status.daemon.is_none_or(|daemon| !is_without_table(daemon)) {
-        table(services, &mut problems);
+/// Search for problems: of the gateway, then of one service after the other, then of the flows and of the daemon.
+pub(super) struct ProblemSearch<'s> {
+    services: &'s ServicesView,
+    daemon: Option<&'s DaemonView>,
+    told: BTreeMap<ServiceKey<'s>, &'s Problem>,
+    problems: Vec<Problem>,
+}
+
+impl<'s> ProblemSearch<'s> {
+    /// Begins the search. `found`: problems that a command found itself. `is_shown` tells whether a service is among those that are shown.
+    pub(super) fn begin(
+        services: &'s ServicesView,
+        daemon: Option<&'s DaemonView>,
+        found: &[Problem],
+        is_shown: impl Fn(&str) -> bool,
+    ) -> Self {
+        let problems = shown(found, is_shown).collect();
+        let mut search = Self {
+            services,
+            daemon,
+            told: told_by_daemon(daemon),
+            problems,
+        };
+        // The services are in another network namespace.
+        let is_elsewhere = found.iter().any(|problem| problem.kind == ProblemKind::OtherNamespace);
+        let is_explained = is_elsewhere && services.table.is_none();
+        if !is_explained && daemon.is_none_or(|daemon| !is_without_table(daemon)) {
+            table(services, &mut search.problems);
+        }
+        search
     }
-    for service in &status.services {
+
+    /// Adds the problems of a service.
+    pub(super) fn add(&mut self, service: &ServiceStatus<'_>) {
+        let problems = &mut self.problems;
         if !service.is_idle() {
-            let known = held(service, services).or_else(|| told_by_daemon(service, status.daemon));
-            problems.extend(known.or_else(|| service_problem(&ServiceFacts::of(service, status.daemon.is_some()))));
+            let known = held(service, self.services).or_else(|| self.told.get(&key_of(service)).copied().cloned());
+            problems.extend(known.or_else(|| service_problem(&ServiceFacts::of(service, self.daemon.is_some()))));
         }
         // The daemon has its own count, which its other lists of problems have too.
-        problems.extend(over_flows(service).filter(|_| status.daemon.is_none()));
+        problems.extend(over_flows(service).filter(|_| self.daemon.is_none()));
         for backend in &service.backends {
             problems.extend(unhealthy(service, backend));
             problems.extend(over_limit(service, backend));
@@ -59,29 +69,50 @@ pub(super) fn find(
             problems.extend(full.map(|ports| source_ports(service, backend, ports)));
         }
     }
-    problems.extend(status.stale.pairs.iter().take(MOST_PAIRS).map(stale));
-    let listed: u64 = status.stale.pairs.iter().take(MOST_PAIRS).map(|pair| pair.flows).sum();
-    if status.stale.flows > listed {
-        let more = count(status.stale.flows - listed, "more flow");
-        problems.push(Problem::new(
-            ProblemKind::StaleFlows,
-            format!("{more} should have been flushed"),
-        ));
-    }
-    if status.daemon.is_none() {
-        problems.extend(orphaned_services(services));
-    }
-    if let Some(daemon) = &status.daemon {
-        problems.extend(daemon.problems.iter().filter(is_shown).cloned());
-    }
-    problem::sort(&mut problems);
-    if let Some(apps) = apps.filter(|apps| !apps.is_empty()) {
-        let app_of = |id: ResourceId| apps.get(id.service().as_str()).cloned();
-        for problem in &mut problems {
-            problem.message = with_apps(&problem.message, app_of);
+
+    /// Returns all problems, the worst first. `apps`: the apps of the add-on's services, if a daemon knows them.
+    pub(super) fn end(
+        self,
+        flows: &StrayFlowsView,
+        apps: Option<&BTreeMap<Box<str>, PlatformId>>,
+        is_shown: impl Fn(&str) -> bool,
+    ) -> Vec<Problem> {
+        let mut problems = self.problems;
+        problems.extend(flows.pairs.iter().take(MOST_PAIRS).map(stale));
+        let listed: u64 = flows.pairs.iter().take(MOST_PAIRS).map(|pair| pair.flows).sum();
+        if flows.flows > listed {
+            let more = count(flows.flows - listed, "more flow");
+            problems.push(Problem::new(
+                ProblemKind::StaleFlows,
+                format!("{more} should have been flushed"),
+            ));
         }
+        match self.daemon {
+            Some(daemon) => problems.extend(shown(&daemon.problems, is_shown)),
+            None => problems.extend(orphaned_services(self.services)),
+        }
+        problem::sort(&mut problems);
+        if let Some(apps) = apps.filter(|apps| !apps.is_empty()) {
+            let app_of = |id: ResourceId| apps.get(id.service().as_str()).cloned();
+            for problem in &mut problems {
+                problem.message = with_apps(&problem.message, app_of);
+            }
+        }
+        problems
     }
-    problems
+}
+
+/// Returns problems of the whole gateway, and of shown services. A held-back service, or one whose containers have wrong labels, is not in
+/// the kernel and thus not shown.
+fn shown<'p>(problems: &'p [Problem], is_shown: impl Fn(&str) -> bool + 'p) -> impl Iterator<Item = Problem> + 'p {
+    let is_meant = move |problem: &&Problem| {
+        let name = problem
+            .service
+            .as_deref()
+            .filter(|_| ![ProblemKind::HeldBack, ProblemKind::Container].contains(&problem.kind));
+        name.is_none_or(&is_shown)
+    };
+    problems.iter().filter(is_meant).cloned()
 }
 
 /// Returns the problem of services that no provider defines any more, by the record.
@@ -146,14 +177,22 @@ fn held(service: &ServiceStatus<'_>, services: &ServicesView) -> Option<Problem>
     Some(of(service, None, problem))
 }
 
-/// Returns the daemon's problem that clients of a service are not served: it knows what the service waits for, and for how long.
-fn told_by_daemon(service: &ServiceStatus<'_>, daemon: Option<&DaemonView>) -> Option<Problem> {
+/// Name and port of a service.
+type ServiceKey<'s> = (Option<&'s str>, Option<u16>);
+
+fn key_of<'s>(service: &'s ServiceStatus<'_>) -> ServiceKey<'s> {
+    (service.name.as_deref(), Some(service.port))
+}
+
+/// Returns the daemon's problems that clients of a service are not served: it knows what the service waits for, and for how long.
+fn told_by_daemon(daemon: Option<&DaemonView>) -> BTreeMap<ServiceKey<'_>, &Problem> {
     let kinds = [ProblemKind::NoActiveBackend, ProblemKind::NoHealthyBackend];
-    let is_it = |problem: &&Problem| {
-        kinds.contains(&problem.kind)
-            && (problem.service.as_deref(), problem.port) == (service.name.as_deref(), Some(service.port))
-    };
-    daemon?.problems.iter().find(is_it).cloned()
+    let problems = daemon.map_or(&[][..], |daemon| &daemon.problems);
+    let told = problems.iter().filter(|problem| kinds.contains(&problem.kind));
+    // The first one of a service counts.
+    told.rev()
+        .map(|problem| ((problem.service.as_deref(), problem.port), problem))
+        .collect()
 }
 
 /// Returns whether the daemon has a problem that explains a missing table.
@@ -213,7 +252,7 @@ pub struct FamilyFacts {
 impl<'a> ServiceFacts<'a> {
     /// Returns the facts of a service. `is_told_of_drains`: whether a daemon distinguishes backends that drain by
     /// order from those that were removed. Otherwise both count as backends of the service.
-    fn of(service: &'a ServiceStatus<'_>, is_told_of_drains: bool) -> Self {
+    pub(super) fn of(service: &'a ServiceStatus<'_>, is_told_of_drains: bool) -> Self {
         let active = service.backends.iter().filter(|backend| backend.weight.is_some());
         let active = active.count();
         let is_open = service.addresses.is_empty();

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::limit::{LimitView, OfLimit};
+use super::condition::ServiceCondition;
 use super::drops::{BackendDrops, ServiceDrops};
 use super::rates::Rates;
 use super::tally::{FlowCounts, StrayPair};
@@ -101,6 +102,8 @@ pub struct ServiceStatus<'a> {
     /// Provider: `file`, `api`, or `orphan` for none any more. Without a daemon it comes from the record; `None`
     /// without a record.
     pub provider: Option<Cow<'static, str>>,
+    /// State of the service as a whole.
+    pub state: ServiceCondition,
     /// Whether it has an active backend that clients can reach, and that answers if it is probed.
     pub healthy: bool,
     /// Whether it was removed, and stays until its backends have drained.

@@ -72,7 +72,7 @@ fn the_dashboard_shows_what_the_gateway_does() {
     shows(
         &overview,
         &[
-            "class=\"state healthy\">in sync<",
+            "class=\"state up\">in sync<",
             "[no_healthy_backend]",
             "<a href=\"/services/down\">",
             "2 services",
@@ -87,7 +87,7 @@ fn the_dashboard_shows_what_the_gateway_does() {
         &table,
         &[
             "1 service of 2",
-            "class=\"state healthy\"",
+            "class=\"state up\"",
             ">2 of 2<",
             ">6<",
             "class=\"meter below\"",
@@ -146,7 +146,7 @@ fn deploy_is_shown(net: &Net, backends: &[String; 2]) -> String {
             &targets[0],
             &backends[1],
             "0 of 2 have drained",
-            "class=\"state draining\">draining<",
+            "class=\"state leaving\">draining<",
         ],
     );
     let shop = page(net, "/services/shop");

@@ -288,7 +288,7 @@ fn services_are_looked_at_and_changed_in_a_terminal() {
     let is_paused = || net.told(&["service", "show", "web"])["paused"] != Value::Null;
     assert!(!is_paused());
     terminal.types("py");
-    terminal.shows_all(&["web: new connections are dropped for 30s", "web :2001: PAUSED"]);
+    terminal.shows_all(&["web: new connections are dropped for 30s", "web :2001: paused"]);
     terminal.types("ry");
     terminal.shows_all(&["web: new connections are accepted again", "web :2001: up"]);
     terminal.presses(&["Down"]);

@@ -14,8 +14,8 @@ use crate::control::request::MetricsView;
 use crate::date::since_1970;
 use crate::metrics::{KernelRead, Reading};
 use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
+use crate::view::facts::StatusFacts;
 use crate::view::snapshot::Snapshot;
-use crate::view::status::Status;
 
 /// Longest time for which values of the kernel are shown while it cannot be read.
 const MOST_AGE: Duration = Duration::from_secs(120);
@@ -77,7 +77,7 @@ impl KernelReader {
     /// Returns a reading without a read of the kernel. It has the flows of the last reading, or of one that came later, if these are
     /// not older than [`MOST_AGE`].
     pub(super) fn unread(&self, view: &MetricsView, last: Option<&Reading>, now: Instant) -> Reading {
-        let tell = |status: &Status<'_>| Reading::new(status, None, &view.plans, view.own.clone());
+        let tell = |facts: &StatusFacts<'_>| Reading::new(facts, None, &view.plans, view.own.clone());
         let snapshot = view.parts.assemble();
         let reading = observe::unread(sources(&snapshot), tell);
         let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,15 +97,15 @@ fn with_kernel(open: &OpenKernel, view: &MetricsView) -> Result<Reading, Observe
         flows_only: true,
         ..StatusQuery::default()
     };
-    let tell = |status: &Status<'_>| {
+    let tell = |facts: &StatusFacts<'_>| {
         let read = KernelRead {
             ended: Instant::now(),
             at: since_1970(),
             conntrack: observe::conntrack_entries(),
         };
-        Reading::new(status, Some(read), &view.plans, view.own.clone())
+        Reading::new(facts, Some(read), &view.plans, view.own.clone())
     };
-    observe::status(&mut *kernel, sources(&snapshot), &query, tell)
+    observe::facts(&mut *kernel, sources(&snapshot), &query, tell)
 }
 
 fn sources(snapshot: &Snapshot) -> StatusSources<'_> {

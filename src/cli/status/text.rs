@@ -14,7 +14,7 @@ use crate::view::status::{BackendStatus, DrainStatus, LimitView, Sampled, Servic
 use crate::view::tally::FlowCounts;
 use tcpgw_core::diff::count;
 use tcpgw_core::health::UNKNOWN;
-use tcpgw_core::problem::{MOST_OF_KIND, Problem, ProblemKind, Severity};
+use tcpgw_core::problem::{MOST_OF_KIND, ProblemKind, Severity};
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::FlowVerdict;
 
@@ -135,7 +135,7 @@ const COLUMNS: &[Column] = &[
 fn services(out: &mut impl Write, status: &Status<'_>, extent: Extent) -> io::Result<()> {
     let mut table = TextTable::new(out, COLUMNS, extent).holding_all();
     for service in &status.services {
-        table.row(service_cells(service, &status.problems))?;
+        table.row(service_cells(service))?;
         for backend in &service.backends {
             table.row(backend_cells(backend))?;
         }
@@ -143,7 +143,7 @@ fn services(out: &mut impl Write, status: &Status<'_>, extent: Extent) -> io::Re
     table.end().map(drop)
 }
 
-fn service_cells(service: &ServiceStatus<'_>, problems: &[Problem]) -> Vec<Cell> {
+fn service_cells(service: &ServiceStatus<'_>) -> Vec<Cell> {
     let rates = service.backends.iter().map(|backend| backend.rates);
     let rates = rates.reduce(|sum, rates| Some(sum?.and(rates?))).flatten();
     let name = service.name.as_deref().unwrap_or("(unnamed)");
@@ -154,7 +154,7 @@ fn service_cells(service: &ServiceStatus<'_>, problems: &[Problem]) -> Vec<Cell>
     let drops = service.drops.reasons();
     let mut cells = vec![
         title,
-        states::of_service(service, problems).into(),
+        service.state.word().into(),
         format!("{up}/{}", active().count()).into(),
     ];
     cells.extend(usual_cells(service.flows, rates, limit, &drops));

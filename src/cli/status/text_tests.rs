@@ -30,7 +30,8 @@ fn backend(endpoint: &str, state: &str, health: &Value, over: u64) -> Value {
 fn service(name: &str, port: u16, healthy: bool, backends: &[Value]) -> Value {
     let nothing = drops(0, 0.0);
     json!({
-        "name": name, "port": port, "addresses": [], "provider": "file", "healthy": healthy, "leaving": false, "addon": null,
+        "name": name, "port": port, "addresses": [], "provider": "file",
+        "state": if healthy { "degraded" } else { "down" }, "healthy": healthy, "leaving": false, "addon": null,
         "balance": "client-hash",
         "limit": {"packets_per_second": 1000, "bytes_per_second": 1_500_000, "burst": 10_000, "shared": false},
         "flows": flows(12), "unanswered": 0,
@@ -79,7 +80,7 @@ fn table(status: &Value, extent: Extent) -> Vec<String> {
 
 const USUAL: [&str; 5] = [
     "SERVICE           STATE       UP  FLOWS  PKT/S   LIMIT        DROPPED",
-    "web :8000         up         1/2     13   9606  1000/s              3",
+    "web :8000         degraded   1/2     13   9606  1000/s              3",
     "  10.2.0.11:3000  healthy             8   3202   220 %  1310 (1203/s)",
     "  10.2.0.12:3000  unhealthy           8   3202   220 %              -",
     "  10.2.0.13:3000  draining            8   3202   220 %              -",
@@ -97,7 +98,7 @@ fn columns_are_chosen_by_the_width_of_the_terminal() {
         table(&sample(), Extent::Width(40)),
         [
             "SERVICE           STATE       UP  FLOWS",
-            "web :8000         up         1/2     13",
+            "web :8000         degraded   1/2     13",
             "  10.2.0.11:3000  healthy             8",
             "  10.2.0.12:3000  unhealthy           8",
             "  10.2.0.13:3000  draining            8",

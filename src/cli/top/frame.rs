@@ -95,7 +95,7 @@ pub(super) fn write_json(
             .map(|service| ServiceDocument {
                 name: service.name.as_deref(),
                 port: service.port,
-                state: service.state,
+                state: service.state.word(),
                 backends_up: service.up,
                 backends_active: service.active,
                 load: service.load.into(),
@@ -175,7 +175,7 @@ fn cells(service: &ServiceLine, history: &TopHistory) -> Vec<Cell> {
     };
     vec![
         Cell::from(&*service.title),
-        service.state.into(),
+        service.state.word().into(),
         format!("{}/{}", service.up, service.active).into(),
         load.flows.to_string().into(),
         rate(history.connection_rate(&service.title)),

@@ -78,18 +78,11 @@ impl TopSort {
             Self::Flows => flows(),
             Self::Limit => largest(a.of_limit, b.of_limit),
             Self::Dropped => largest(a.drop_rate, b.drop_rate).then_with(|| b.dropped.cmp(&a.dropped)),
-            Self::State => rank(one).cmp(&rank(other)),
+            Self::State => one.state.cmp(&other.state),
             Self::Name => one.title.cmp(&other.title),
             Self::Port => one.port.cmp(&other.port),
         }
     }
-}
-
-/// Returns how far down a service stands if the worst states are first.
-fn rank(service: &ServiceLine) -> usize {
-    const WORST_FIRST: [&str; 7] = ["DOWN", "EMPTY", "PARTLY", "PAUSED", "SUSPENDED", "WAITING", "leaving"];
-    let position = WORST_FIRST.iter().position(|state| *state == service.state);
-    position.unwrap_or(WORST_FIRST.len())
 }
 
 /// Position in a list, and the first row that is shown.
@@ -207,7 +200,7 @@ fn is_wanted(service: &ServiceLine, wanted: &str) -> bool {
     let mut backends = service.backends.iter();
     wanted.is_empty()
         || contains(&service.title)
-        || contains(service.state)
+        || contains(service.state.word())
         || backends.any(|backend| backend.backend.to_string().contains(wanted))
 }
 
@@ -215,6 +208,7 @@ fn is_wanted(service: &ServiceLine, wanted: &str) -> bool {
 mod tests {
     use super::*;
     use crate::cli::top::sample_tests::{sample, service};
+    use crate::view::condition::ServiceCondition;
 
     fn shown(list: &ServiceListing, sample: &TopSample) -> Vec<String> {
         let names = list.order.iter().map(|at| sample.services[*at].name.as_deref());
@@ -224,7 +218,7 @@ mod tests {
     #[test]
     fn services_are_sorted_and_filtered() {
         let mut first = service("web", 8000, 10.0);
-        first.state = "DOWN";
+        first.state = ServiceCondition::Down;
         let sample = sample([first, service("mail", 25, 30.0), service("Api", 8001, 20.0)]);
         let history = TopHistory::default();
         let mut list = ServiceListing::new(TopSort::Traffic, "");

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::cli::status::states;
+use crate::view::condition::ServiceCondition;
 use crate::view::drops::Dropped;
 use crate::view::problems::title;
 use crate::view::rates::Rates;
 use crate::view::status::{BackendStatus, DrainStatus, LimitView, OfLimit, ServiceStatus, Status};
-use tcpgw_core::problem::{Problem, Severity};
+use tcpgw_core::problem::Severity;
 
 /// Largest number of problems that are kept; more are counted.
 const MOST_PROBLEMS: usize = 100;
@@ -54,7 +55,7 @@ pub(super) struct ServiceLine {
     /// Parameter that selects its flows: its name, `:PORT` or `ADDRESS:PORT`.
     pub(super) selector: Box<str>,
     /// State in one word.
-    pub(super) state: &'static str,
+    pub(super) state: ServiceCondition,
     /// Number of backends that new connections are sent to.
     pub(super) up: usize,
     /// Number of active backends.
@@ -129,12 +130,6 @@ impl TopLoad {
 impl TopSample {
     /// Creates the sample of a status.
     pub(super) fn new(status: &Status<'_>) -> Self {
-        let mut by_port: BTreeMap<u16, Vec<Problem>> = BTreeMap::new();
-        for problem in &status.problems {
-            if let Some(port) = problem.port {
-                by_port.entry(port).or_default().push(problem.clone());
-            }
-        }
         let mut drains: BTreeMap<(u16, SocketAddr), &DrainStatus> = BTreeMap::new();
         for drain in status.drains.iter().flatten() {
             drains.insert((drain.port, drain.backend), drain);
@@ -152,10 +147,7 @@ impl TopSample {
             services: status
                 .services
                 .iter()
-                .map(|service| {
-                    let problems = by_port.get(&service.port).map_or(&[][..], Vec::as_slice);
-                    ServiceLine::new(service, problems, &drains)
-                })
+                .map(|service| ServiceLine::new(service, &drains))
                 .collect(),
             flows: status.flows.total(),
             seconds: status.sample.map(|sample| sample.seconds),
@@ -175,11 +167,7 @@ impl TopSample {
 }
 
 impl ServiceLine {
-    fn new(
-        service: &ServiceStatus<'_>,
-        problems: &[Problem],
-        drains: &BTreeMap<(u16, SocketAddr), &DrainStatus>,
-    ) -> Self {
+    fn new(service: &ServiceStatus<'_>, drains: &BTreeMap<(u16, SocketAddr), &DrainStatus>) -> Self {
         let backends: Vec<BackendLine> = service
             .backends
             .iter()
@@ -215,7 +203,7 @@ impl ServiceLine {
             name: service.name.as_deref().map(Into::into),
             port: service.port,
             selector: selector.into(),
-            state: states::of_service(service, problems),
+            state: service.state,
             up: active().filter(|backend| backend.is_up).count(),
             active: active().count(),
             load,
@@ -226,7 +214,7 @@ impl ServiceLine {
 
     /// Returns whether its new connections are dropped for a time.
     pub(super) fn is_paused(&self) -> bool {
-        self.state == states::PAUSED
+        self.state == ServiceCondition::Paused
     }
 }
 

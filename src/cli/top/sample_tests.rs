@@ -1,6 +1,7 @@
 //! Samples for tests.
 
 use super::sample::{BackendLine, ProblemLine, ServiceLine, TopLoad, TopSample};
+use crate::view::condition::ServiceCondition;
 use crate::view::rates::{Rate, Rates};
 use crate::view::status::LimitView;
 
@@ -27,7 +28,7 @@ pub(super) fn service(name: &str, port: u16, packets: f64) -> ServiceLine {
         name: Some(name.into()),
         port,
         selector: name.into(),
-        state: "up",
+        state: ServiceCondition::Up,
         up: 2,
         active: 2,
         load: TopLoad {

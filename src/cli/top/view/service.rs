@@ -33,7 +33,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, y: u16, model: &TopModel, (sample, p
         "{}: {}, {} of {} backends up",
         service.title, service.state, service.up, service.active
     );
-    canvas.line(y, &title, state_tone(service.state));
+    canvas.line(y, &title, state_tone(service.state.word()));
     canvas.line(y + 1, &traffic(model, service), Tone::Plain);
     let plot = model.plot_lines();
     let mut line = y + 2;

@@ -87,7 +87,7 @@ fn cells(model: &TopModel, service: &ServiceLine) -> Vec<(Cell, Tone)> {
     };
     vec![
         (name_cell(service), Tone::Plain),
-        (service.state.into(), state_tone(service.state)),
+        (service.state.word().into(), state_tone(service.state.word())),
         plain(format!("{}/{}", service.up, service.active)),
         plain(number(Some(load.flows))),
         plain(rate(model.history.connection_rate(&service.title))),

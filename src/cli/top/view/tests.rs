@@ -59,7 +59,7 @@ fn two() -> TopSample {
         service("web", 8000, 500.0),
         service("a-service-with-quite-a-long-name", 25, 1200.0),
     ]);
-    two.services[1].state = "DOWN";
+    two.services[1].state = crate::view::condition::ServiceCondition::Down;
     two.services[1].load.dropped = 70;
     two.services[1].load.drop_rate = Some(35.0);
     two.problems = vec![
@@ -84,7 +84,7 @@ fn the_list_on_80_columns() {
             "error: second",
             "error (and 1 more): third",
             "SERVICE              STATE        UP  FLOWS CONN/S  PKT/S   B/S*  LIMIT HISTORY",
-            "a-service-with-… :25 DOWN        2/2      3      0   1200   120k  120 %       ██",
+            "a-service-with-… :25 down        2/2      3      0   1200   120k  120 %       ██",
             "web :8000            up          2/2      3      0    500  50.0k   50 %       ▄▄",
         ]
     );
@@ -107,7 +107,7 @@ fn more_room_shows_more_and_less_shows_less() {
         small[1].starts_with("error (and 3 more): web has trouble"),
         "{small:#?}"
     );
-    assert!(small[2].starts_with("SERVICE") && small[3].contains("DOWN") && small[4].contains("web :8000"));
+    assert!(small[2].starts_with("SERVICE") && small[3].contains("down") && small[4].contains("web :8000"));
     assert!(small.iter().all(|line| line.chars().count() <= 40));
 }
 

@@ -43,8 +43,8 @@ pub(super) fn tone_of_part(fraction: Option<f64>) -> Tone {
 pub(super) fn state_tone(state: &str) -> Tone {
     match state {
         "up" | "healthy" | "active" => Tone::Good,
-        "DOWN" | "EMPTY" | "PARTLY" | "unhealthy" | "failing" | "STALE" => Tone::Bad,
-        "leaving" | "draining" | "WAITING" | "ESTABLISHED" | "TIME_WAIT" | "-" => Tone::Plain,
+        "down" | "empty" | "partly" | "unhealthy" | "failing" | "STALE" => Tone::Bad,
+        "leaving" | "draining" | "waiting" | "ESTABLISHED" | "TIME_WAIT" | "-" => Tone::Plain,
         _ => Tone::Warning,
     }
 }
