@@ -38,7 +38,7 @@ impl KernelThread {
         let (sender, receiver) = jobs::sync_channel(1);
         let thread = thread::Builder::new()
             .name("kernel".into())
-            .spawn(move || work(engine, links, &signs, &names, &receiver, &results))?;
+            .spawn(move || work(engine, links, &signs, names, &receiver, &results))?;
         Ok(Self {
             jobs: Some(sender),
             thread: Some(thread),
@@ -65,12 +65,12 @@ fn work<K: Kernel>(
     mut engine: Engine<K>,
     mut links: impl FnMut() -> Option<Links>,
     signs: &JobSigns,
-    names: &NamesTeller,
+    mut names: NamesTeller,
     jobs: &jobs::Receiver<Job>,
     results: &results::Sender<JobOutcome>,
 ) {
     while let Ok(job) = jobs.recv() {
-        let outcome = signs.during(|| attend(&mut engine, &mut links, names, job));
+        let outcome = signs.during(|| attend(&mut engine, &mut links, &mut names, job));
         if results.blocking_send(outcome).is_err() {
             return;
         }
@@ -80,7 +80,7 @@ fn work<K: Kernel>(
 fn attend<K: Kernel>(
     engine: &mut Engine<K>,
     links: &mut impl FnMut() -> Option<Links>,
-    names: &NamesTeller,
+    names: &mut NamesTeller,
     job: Job,
 ) -> JobOutcome {
     let begin = Instant::now();
@@ -98,7 +98,7 @@ fn attend<K: Kernel>(
     let at = Instant::now();
     let took = begin.elapsed();
     if let Some(announced) = announced {
-        names.ended(&announced, &done);
+        names.ended(announced, &done, engine.kernel());
     }
     let swept = match &done {
         JobResult::All(Ok(report)) | JobResult::Changed(Ok(Some(report))) => report.flushing,

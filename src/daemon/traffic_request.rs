@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, mpsc as requests};
 
 use crate::config::daemon::{DaemonSettings, FlowLogTarget};
-use crate::traffic::Totals;
+use crate::traffic::{Totals, TotalsAge};
 
 /// Settings for what is done with flows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +24,8 @@ impl From<&DaemonSettings> for TrafficSettings {
 
 /// Request to the thread.
 pub(super) enum TrafficRequest {
-    /// Totals that were written to the file, if possible of a sample that is a second old at most.
-    Totals(requests::SyncSender<Arc<Totals>>),
+    /// Totals that were written to the file, if possible of a sample of that age.
+    Totals(TotalsAge, requests::SyncSender<Arc<Totals>>),
     /// Other settings.
     Configure(TrafficSettings),
     /// The file of the flow log is opened anew.
@@ -41,7 +41,7 @@ pub(super) type ShownTotals = Arc<Mutex<Option<Arc<Totals>>>>;
 impl std::fmt::Debug for TrafficRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Totals(_) => "Totals",
+            Self::Totals(..) => "Totals",
             Self::Configure(_) => "Configure",
             Self::Reopen => "Reopen",
         })

@@ -1,6 +1,8 @@
 //! Samples of the totals of services: the kernel's counters, the list of flows, and the reports of ended ones.
 
+mod counters;
 mod ended_flows;
+mod questions;
 
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
@@ -15,18 +17,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
+use self::counters::{TableCounters, read_counters};
+use self::questions::QuestionTimes;
 use super::flow_log::FlowLog;
 use super::names_teller::NamesNews;
 use super::traffic_request::{SharedTrouble, ShownTotals, TrafficRequest, TrafficSettings};
 use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
 use crate::record::boot_id;
-use crate::traffic::drop_sets;
 use crate::traffic::file::TotalsFile;
 use crate::traffic::flow_record::FlowRecord;
 use crate::traffic::shared_hour::SharedHour;
-use crate::traffic::{EndedFlow, Ledger, LiveFlows, PersistedLedger};
-use crate::view::totals::ConnectionCounts;
+use crate::traffic::{EndedFlow, Ledger, LiveFlows, PersistedLedger, TotalsAge};
 use tcpgw_core::escape;
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::conntrack::{EndMonitor, Flow, Selection};
@@ -46,6 +48,10 @@ const SAVE_PAUSE: Duration = Duration::from_secs(2);
 const FRESH: Duration = Duration::from_secs(1);
 /// Multiple of the processor time of a sample and its writing for which it answers questions: these take a tenth of a core at most.
 const FRESH_TIMES: u32 = 10;
+/// Processor time from which on a sample takes long: a question need not wait for it.
+const LONG: Duration = Duration::from_millis(20);
+/// Longest age of totals that answer a question which does not wait.
+const MOST_SHOWN: Duration = Duration::from_secs(30);
 /// Longest age of a sample that answers a question.
 const MOST_FRESH: Duration = Duration::from_secs(15);
 /// Pause between two receptions of reports while there are any, so that many are received at once.
@@ -79,6 +85,7 @@ pub(super) struct TrafficSampler {
     /// Time at which the services were last asked for.
     known: Option<Instant>,
     due: Instant,
+    questions: QuestionTimes,
     /// Time from which a sample is written that nobody asked for, and whether the last one was.
     save_at: Instant,
     is_saved: bool,
@@ -121,6 +128,7 @@ impl TrafficSampler {
             took: Duration::ZERO,
             known: None,
             due: Instant::now(),
+            questions: QuestionTimes::default(),
             save_at: Instant::now(),
             is_saved: true,
             settings,
@@ -143,8 +151,12 @@ impl TrafficSampler {
                 self.attend(request);
             }
             self.receive();
-            if is_over || Instant::now() >= self.due {
+            let is_ahead = self.questions.is_due(Instant::now());
+            if is_over || is_ahead || Instant::now() >= self.due {
                 self.sample();
+            }
+            if is_ahead {
+                self.save();
             }
             if self.ending.is_some() {
                 self.receive();
@@ -173,21 +185,33 @@ impl TrafficSampler {
                     log.reopen();
                 }
             }
-            TrafficRequest::Totals(reply) => {
-                if self.sampled.is_none_or(|at| at.elapsed() >= self.fresh) {
+            TrafficRequest::Totals(age, reply) => {
+                let asked = Instant::now();
+                let is_old = self.sampled.is_none_or(|at| at.elapsed() >= self.fresh);
+                let shown = self.persisted.saved_totals();
+                let may_be_shown = shown.at.is_some_and(|at| at.elapsed() < MOST_SHOWN) && self.took >= LONG;
+                if is_old && age == TotalsAge::Shown && may_be_shown {
+                    let _ = reply.try_send(shown);
+                }
+                if is_old {
                     self.sample();
                 }
                 if !self.is_saved {
                     self.save();
                 }
+                // For those who wait still.
                 let _ = reply.try_send(self.persisted.saved_totals());
+                if self.took >= LONG {
+                    self.questions.asked(asked, self.fresh);
+                }
             }
         }
     }
 
     /// Waits until there is something to do. Returns whether the daemon ends.
     fn wait(&self, woken: &mut UnixStream) -> bool {
-        let until_due = self.due.saturating_duration_since(Instant::now());
+        let due = self.questions.ahead().map_or(self.due, |ahead| ahead.min(self.due));
+        let until_due = due.saturating_duration_since(Instant::now());
         let time = if self.is_busy {
             until_due.min(RECEIVE)
         } else {
@@ -257,7 +281,11 @@ impl TrafficSampler {
 
     fn read(&mut self) -> Result<(), KernelError> {
         let mut kernel = Linux::open()?;
-        self.read_counters(&mut kernel)?;
+        self.persisted.ledger_mut().sample_begins();
+        let counters = read_counters(&mut kernel)?;
+        // What was counted before a change that was made meanwhile belongs to the services before it.
+        self.learn();
+        self.take_counters(counters);
         let wants_reports = self.settings.counts_traffic || self.log.is_some();
         self.monitor = self.monitor.take().filter(|_| wants_reports);
         if wants_reports && self.monitor.is_none() {
@@ -270,22 +298,10 @@ impl TrafficSampler {
         Ok(())
     }
 
-    fn read_counters(&mut self, kernel: &mut Linux) -> Result<(), KernelError> {
-        let table = kernel.identity()?.table;
-        let mut sets = Vec::new();
-        if table.is_some() {
-            for set in drop_sets::sets().into_iter().chain(ConnectionCounts::sets()) {
-                match kernel.counted(set) {
-                    Err(KernelError::Netlink(error)) if error.errno() == Some(Errno::ENOENT) => {}
-                    counted => sets.push((set, counted?)),
-                }
-            }
-        }
-        // Counters of a table that was replaced meanwhile may be of either.
-        if kernel.identity()?.table == table {
+    fn take_counters(&mut self, counters: Option<TableCounters>) {
+        if let Some((table, sets)) = counters {
             self.persisted.ledger_mut().counters(table, sets);
         }
-        Ok(())
     }
 
     /// Lists the flows. The reports that come meanwhile may be of flows that are listed.

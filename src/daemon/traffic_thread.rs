@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::names_teller::{NamesTeller, ring};
+use super::names_teller::{NamesNews, NamesTeller, ring};
 use super::traffic_request::{SharedTrouble, ShownTotals, TrafficRequest, TrafficSettings};
 use super::traffic_sampler::TrafficSampler;
 use crate::control::request::DaemonRequest;
@@ -27,7 +27,7 @@ const QUESTIONS: usize = 64;
 pub(super) struct TrafficThread {
     requests: requests::SyncSender<TrafficRequest>,
     wake: Arc<UnixStream>,
-    names: NamesTeller,
+    names: requests::Sender<NamesNews>,
     trouble: SharedTrouble,
     totals: ShownTotals,
     thread: thread::JoinHandle<()>,
@@ -55,10 +55,6 @@ impl TrafficThread {
         let shared = (Arc::clone(&trouble), Arc::clone(&totals));
         let (names_sender, names_news) = requests::channel();
         let wake = Arc::new(wake);
-        let names = NamesTeller {
-            news: names_sender,
-            wake: Arc::clone(&wake),
-        };
         let thread = thread::Builder::new().name("traffic".into()).spawn(move || {
             let mut sampler = TrafficSampler::new(file, (services, names_news), settings, shared, hour);
             sampler.serve(&receiver, woken);
@@ -66,7 +62,7 @@ impl TrafficThread {
         Ok(Self {
             requests: sender,
             wake,
-            names,
+            names: names_sender,
             trouble,
             totals,
             thread,
@@ -76,12 +72,15 @@ impl TrafficThread {
     /// Returns what answers with totals. It blocks, up to 2 s.
     pub(super) fn source(&self) -> TotalsSource {
         let (requests, wake, totals) = (self.requests.clone(), Arc::clone(&self.wake), Arc::clone(&self.totals));
-        Arc::new(move || {
+        Arc::new(move |age| {
             let (reply, answer) = requests::sync_channel(1);
-            let fresh = requests.try_send(TrafficRequest::Totals(reply)).ok().and_then(|()| {
-                ring(&wake);
-                answer.recv_timeout(PATIENCE).ok()
-            });
+            let fresh = requests
+                .try_send(TrafficRequest::Totals(age, reply))
+                .ok()
+                .and_then(|()| {
+                    ring(&wake);
+                    answer.recv_timeout(PATIENCE).ok()
+                });
             // Without them the kernel's own counters would be shown, which may be less.
             fresh.or_else(|| totals.lock().unwrap_or_else(PoisonError::into_inner).clone())
         })
@@ -89,7 +88,7 @@ impl TrafficThread {
 
     /// Returns what tells the thread which services the kernel has.
     pub(super) fn names(&self) -> NamesTeller {
-        self.names.clone()
+        NamesTeller::new(self.names.clone(), Arc::clone(&self.wake))
     }
 
     /// Puts other settings into effect.

@@ -1,6 +1,6 @@
 //! The ledger: what was gained between samples, by service and backend.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::drop_sets::{self, CounterOwner};
@@ -27,12 +27,23 @@ const MOST_UNNAMED: usize = 10_000;
 /// Values of the kernel's counters at the last sample, by set and key.
 pub(super) type Bases = BTreeMap<SetName, BTreeMap<Box<[u8]>, u64>>;
 
+/// Counters of services that have lost a place, read right after the change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastCounts {
+    /// Handle of the table that has them.
+    pub table: Option<u64>,
+    /// Each counter with its set.
+    pub counted: Vec<(SetName, Counted)>,
+}
+
 /// Adds up connections, packets, bytes, handshakes and drops. What it returns never falls.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Handle of the table whose counters `bases` are.
     pub(super) table: Option<u64>,
     pub(super) bases: Bases,
+    /// Keys whose values are newer than those of a sample under way.
+    newer: BTreeSet<(SetName, Box<[u8]>)>,
     pub(super) services: BTreeMap<Box<str>, ServiceTotals>,
     /// Sums over ended flows. Those that are not known to have ended, but are not listed any more, are among them.
     pub(super) ended: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
@@ -108,13 +119,18 @@ impl Ledger {
             self.table = table;
             self.bases.clear();
         }
+        let newer = std::mem::take(&mut self.newer);
         for (set, counted) in sets {
             let before = self.bases.remove(&set).unwrap_or_default();
             let mut bases = BTreeMap::new();
             for Counted { key, packets, .. } in counted {
+                let base = before.get(&key).copied().unwrap_or(0);
+                if packets < base && newer.contains(&(set, key.clone())) {
+                    bases.insert(key, base);
+                    continue;
+                }
                 // A counter that is smaller was removed and has begun anew.
-                let base = before.get(&key).filter(|base| **base <= packets);
-                let base = base.copied().unwrap_or(0);
+                let base = if packets < base { 0 } else { base };
                 if self.gain(set, &key, packets - base) {
                     bases.insert(key, packets);
                 } else if base > 0 {
@@ -124,6 +140,34 @@ impl Ledger {
             }
             self.bases.insert(set, bases);
         }
+    }
+
+    /// Takes counters of services that lose a place by the change under way, before it ends. A sample may have later values already, or
+    /// be under way and have earlier ones.
+    pub fn last_counters(&mut self, last: LastCounts) {
+        match self.table {
+            // No sample was taken yet.
+            None => self.table = last.table,
+            known if known != last.table => return,
+            Some(_) => {}
+        }
+        for (set, Counted { key, packets, .. }) in last.counted {
+            let base = self
+                .bases
+                .get(&set)
+                .and_then(|bases| bases.get(&key))
+                .copied()
+                .unwrap_or(0);
+            if packets > base && self.gain(set, &key, packets - base) {
+                self.bases.entry(set).or_default().insert(key.clone(), packets);
+            }
+            self.newer.insert((set, key));
+        }
+    }
+
+    /// Begins a sample of the kernel's counters: what is taken by [`Self::counters`] next is newer than all that was taken before.
+    pub fn sample_begins(&mut self) {
+        self.newer.clear();
     }
 
     /// Adds to the totals of the service or backend of a key. Returns whether they are known.

@@ -5,6 +5,7 @@
 //! earlier ledger, and knows neither a clock, nor a socket, nor a file. A [`PersistedLedger`] writes it to a file for the next daemon,
 //! and shows only what it has written.
 
+pub mod counter_keys;
 pub mod drop_sets;
 pub mod file;
 pub mod flow_record;
@@ -25,8 +26,8 @@ pub mod totals;
 mod traffic_view;
 
 pub use self::flow_sums::{EndedFlow, FlowSums, LiveFlows};
-pub use self::ledger::Ledger;
+pub use self::ledger::{LastCounts, Ledger};
 pub use self::names::{NamedService, NamesChange};
 pub use self::persisted_ledger::PersistedLedger;
-pub use self::totals::{BackendTotals, ServiceTotals, Totals};
+pub use self::totals::{BackendTotals, ServiceTotals, Totals, TotalsAge};
 pub use self::traffic_view::TrafficView;

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::flow_sums::{EndedFlow, FlowSums, LiveFlows};
 use super::tests::{CONNECTIONS, backend, counted, flow, pair, summary};
-use super::{Ledger, NamedService, NamesChange};
+use super::{LastCounts, Ledger, NamedService, NamesChange};
+use tcpgw_kernel::Counted;
 use tcpgw_kernel::conntrack::Flow;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -15,6 +16,19 @@ const BACKENDS: u8 = 3;
 
 /// Services by place: name and backends.
 type Tenants = BTreeMap<u8, (&'static str, BTreeSet<u8>)>;
+
+/// Way in which the counters of services that lose a place are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CountsRead {
+    /// All of them, before the end of the change is told.
+    All,
+    /// One by one, right after the change.
+    Last,
+    /// One by one, while a sample is under way that has earlier values.
+    LastWithinSample,
+    /// One by one, after a sample that has the same values or later ones.
+    LastAfterSample,
+}
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -26,7 +40,7 @@ enum Event {
     End(usize),
     Sample,
     /// Other services, and flows that begin when the kernel has them, but end before the change is known to have been made.
-    Change(Tenants, Vec<(u8, u8)>),
+    Change(Tenants, Vec<(u8, u8)>, CountsRead),
     /// A change that the kernel refuses.
     Refused(Tenants),
 }
@@ -42,13 +56,23 @@ fn tenants() -> impl Strategy<Value = Tenants> {
     })
 }
 
+fn counts_read() -> impl Strategy<Value = CountsRead> {
+    prop::sample::select(vec![
+        CountsRead::All,
+        CountsRead::Last,
+        CountsRead::LastWithinSample,
+        CountsRead::LastAfterSample,
+    ])
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (0..PLACES, any::<usize>()).prop_map(|(place, at)| Event::Begin(place, at)),
         3 => (any::<usize>(), 1..100_u64).prop_map(|(at, packets)| Event::Packets(at, packets)),
         3 => any::<usize>().prop_map(Event::End),
         2 => Just(Event::Sample),
-        4 => (tenants(), prop::collection::vec((0..PLACES, 0..BACKENDS), 0..3)).prop_map(|(next, early)| Event::Change(next, early)),
+        4 => (tenants(), prop::collection::vec((0..PLACES, 0..BACKENDS), 0..3), counts_read())
+            .prop_map(|(next, early, read)| Event::Change(next, early, read)),
         1 => tenants().prop_map(Event::Refused),
     ]
 }
@@ -106,12 +130,16 @@ impl World {
         self.ledger.ended(&EndedFlow::from(&flow));
     }
 
+    fn counted(&self) -> Vec<Counted> {
+        let counters = self.counters.iter();
+        counters
+            .map(|((place, last), packets)| counted(&pair(2000 + u16::from(*place), *last), *packets))
+            .collect()
+    }
+
     fn read_counters(&mut self) {
-        let counted = self
-            .counters
-            .iter()
-            .map(|((place, last), packets)| counted(&pair(2000 + u16::from(*place), *last), *packets));
-        let counted = counted.collect();
+        self.ledger.sample_begins();
+        let counted = self.counted();
         self.ledger.counters(Some(1), vec![(CONNECTIONS, counted)]);
     }
 
@@ -124,7 +152,8 @@ impl World {
         self.ledger.flows(list, Vec::new());
     }
 
-    fn change(&mut self, next: Tenants, early: &[(u8, u8)]) {
+    fn change(&mut self, next: Tenants, early: &[(u8, u8)], read: CountsRead) {
+        let sampled = self.counted();
         self.ledger.change_begins(self.change_to(&next));
         let before = std::mem::replace(&mut self.tenants, next);
         let has = |tenants: &Tenants, place: u8, last: u8| {
@@ -139,7 +168,26 @@ impl World {
         {
             self.end(at);
         }
-        self.read_counters();
+        let last = LastCounts {
+            table: Some(1),
+            counted: self
+                .counted()
+                .into_iter()
+                .map(|counted| (CONNECTIONS, counted))
+                .collect(),
+        };
+        match read {
+            CountsRead::All => self.read_counters(),
+            CountsRead::LastAfterSample => {
+                self.read_counters();
+                self.ledger.last_counters(last);
+            }
+            CountsRead::Last => self.ledger.last_counters(last),
+            CountsRead::LastWithinSample => {
+                self.ledger.sample_begins();
+                self.ledger.last_counters(last);
+            }
+        }
         for (flow, _) in &self.live {
             self.ledger.carry(flow);
         }
@@ -152,6 +200,9 @@ impl World {
             }
         }
         self.ledger.change_ends(true);
+        if read == CountsRead::LastWithinSample {
+            self.ledger.counters(Some(1), vec![(CONNECTIONS, sampled)]);
+        }
     }
 
     fn happens(&mut self, event: Event) {
@@ -171,7 +222,7 @@ impl World {
             Event::End(at) if !self.live.is_empty() => self.end(at % self.live.len()),
             Event::Packets(..) | Event::End(_) => {}
             Event::Sample => self.sample(),
-            Event::Change(next, early) => self.change(next, &early),
+            Event::Change(next, early, read) => self.change(next, &early, read),
             Event::Refused(next) => {
                 self.ledger.change_begins(self.change_to(&next));
                 self.ledger.change_ends(false);

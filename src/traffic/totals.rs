@@ -10,9 +10,17 @@ use serde::{Deserialize, Serialize};
 use super::drop_sets::REASONS;
 use super::flow_sums::FlowSums;
 
-/// Answers with totals that were kept before: at most a second old, or older where there are so many that reading them takes long.
-/// `None`: none were read yet. Blocks for seconds.
-pub type TotalsSource = Arc<dyn Fn() -> Option<Arc<Totals>> + Send + Sync>;
+/// Answers with totals that were kept before; `None`: none were read yet. Blocks for seconds.
+pub type TotalsSource = Arc<dyn Fn(TotalsAge) -> Option<Arc<Totals>> + Send + Sync>;
+
+/// Age that totals may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TotalsAge {
+    /// A second, or more where there are so many that reading them takes long.
+    Fresh,
+    /// Half a minute where reading them takes long: they are read anew after the answer then.
+    Shown,
+}
 
 /// Totals of all services, by name. A reader that keeps one sees none of its numbers fall in a later one, as long as
 /// the machine is not started anew.

@@ -16,6 +16,7 @@ use crate::api::shared::ApiState;
 use crate::control::request::Refused;
 use crate::denied::{count_denied, flush_denied};
 use crate::observe::{self, FlowsQuery, JsonFlows, QueryClient, StatusQuery, StatusSources};
+use crate::traffic::TotalsAge;
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
 use crate::view::{NoService, ServiceName, endpoint};
@@ -30,7 +31,7 @@ pub(in crate::api) async fn status(State(shared): State<ApiState>, params: Param
     let known = shared.snapshot().await?;
     let totals = shared.totals.clone();
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, client: &QueryClient| {
-        let totals = totals.and_then(|totals| totals());
+        let totals = totals.and_then(|totals| totals(TotalsAge::Fresh));
         let query = StatusQuery {
             service,
             interval,

@@ -18,7 +18,7 @@ use crate::control::request::{DaemonRequest, MetricsView};
 use crate::date::since_1970;
 use crate::metrics::{KeptCounters, MetricsFormat, MetricsScope, OwnFile, OwnMetrics, Reading, TotalsSample, encode};
 use crate::observe;
-use crate::traffic::totals::TotalsSource;
+use crate::traffic::totals::{TotalsAge, TotalsSource};
 
 /// Shortest time between two readings.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -176,7 +176,8 @@ impl MetricsReader {
         let totals = self.totals.clone()?;
         let read = tokio::task::spawn_blocking(move || {
             let counts_bytes = observe::noted().traffic == Some(true);
-            totals().map(|totals| TotalsSample::new(totals, counts_bytes).dated(Instant::now(), since_1970()))
+            totals(TotalsAge::Shown)
+                .map(|totals| TotalsSample::new(totals, counts_bytes).dated(Instant::now(), since_1970()))
         });
         read.await.unwrap_or_default()
     }

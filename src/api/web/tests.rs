@@ -152,7 +152,7 @@ async fn served(extra: &str, machine: Machine) -> Served {
     let settings = ApiSettings {
         open,
         times,
-        totals: Some(Arc::new(|| Some(Arc::new(totals())))),
+        totals: Some(Arc::new(|_| Some(Arc::new(totals())))),
         ..ApiSettings::default()
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,8 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use super::counters::read_counters;
 use super::{ASK_AGAIN, AT_ONCE, TrafficSampler, note, overrun};
-use crate::daemon::names_teller::NamesNews;
+use crate::daemon::names_teller::{CountsBefore, NamesNews};
 use crate::traffic::EndedFlow;
 use tcpgw_kernel::conntrack::{Flow, Selection};
 use tcpgw_kernel::linux::Linux;
@@ -68,11 +69,14 @@ impl TrafficSampler {
         {
             match news {
                 NamesNews::Begins(change) => self.persisted.ledger_mut().change_begins(change),
-                NamesNews::Ends {
-                    is_made: true,
-                    counted: Some(counted),
-                } => self.ending = Some(counted),
-                NamesNews::Ends { is_made, .. } => self.persisted.ledger_mut().change_ends(is_made),
+                NamesNews::Ends(true, CountsBefore::Awaited(counted)) => self.ending = Some(counted),
+                NamesNews::Ends(is_made, before) => {
+                    let ledger = self.persisted.ledger_mut();
+                    if let CountsBefore::Read(last) = before {
+                        ledger.last_counters(last);
+                    }
+                    ledger.change_ends(is_made);
+                }
             }
         }
     }
@@ -91,7 +95,8 @@ impl TrafficSampler {
 
     fn read_before_change(&mut self) -> Result<(), KernelError> {
         let mut kernel = Linux::open()?;
-        self.read_counters(&mut kernel)?;
+        let counters = read_counters(&mut kernel)?;
+        self.take_counters(counters);
         let wants_flows = self.settings.counts_traffic || self.log.is_some();
         if wants_flows && self.persisted.ledger().hands_over() {
             let ledger = self.persisted.ledger_mut();
