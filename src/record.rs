@@ -10,6 +10,7 @@ pub mod entry;
 mod head;
 pub mod journal;
 mod notes;
+mod store_identity;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use self::encoding::{checked, encode, take};
 pub use self::head::{ApplyNote, Deadline, RecordHead, RecordedPause, StoreRevision, TeardownNote};
 pub use self::journal::{JournalEntry, RecordView, ServiceEntry};
 pub use self::notes::{RecordedStore, author};
+pub use self::store_identity::StoreIdentity;
 use crate::run_file;
 use tcpgw_core::ruleset::Ruleset;
 

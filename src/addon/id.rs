@@ -206,7 +206,7 @@ text_id!(
     check_guid
 );
 
-/// What a command line writes before an app where a service is expected.
+/// Prefix of an app on a command line where a service is expected.
 pub const APP_PREFIX: &str = "app:";
 
 impl PlatformId {

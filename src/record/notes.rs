@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::StoreIdentity;
-use crate::store::last_services::LastServices;
+use super::store_identity::StoreIdentity;
 
 /// Origin and time of an apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +121,7 @@ impl StoreRevision {
     }
 }
 
-/// What a record knows of a store.
+/// Facts about a store that are in the record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecordedStore {
     /// Highest revision; 0 if it knows none.
@@ -131,16 +130,4 @@ pub struct RecordedStore {
     pub identity: Option<StoreIdentity>,
     /// Time since the machine's start (`CLOCK_BOOTTIME`) at which the identity was current.
     pub known: Duration,
-}
-
-impl RecordedStore {
-    /// Returns what it knows beside a file of last services, which knows the identity better if it is newer.
-    #[must_use]
-    pub fn beside(self, last: &LastServices, boot: &str, namespace: u64) -> Self {
-        let is_outdated = last.is_newer(self.known, boot, namespace);
-        Self {
-            identity: self.identity.filter(|_| !is_outdated),
-            ..self
-        }
-    }
 }

@@ -9,8 +9,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::error::{Fault, StoreError, read_only};
 use super::file::{LOGS, beside, tidy};
-use super::identity::StoreIdentity;
-use super::schema;
+use super::{identity, schema};
 
 /// Time for which opening waits for another process to release the store.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -18,7 +17,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Writes a value without meaning, and an identity if there is none, and moves the log into the file, with what a killed process has left in it.
 pub(super) fn try_to_write(connection: &mut Connection) -> Result<(), Fault> {
     in_transaction(connection, |transaction| {
-        StoreIdentity::ensure(transaction)?;
+        identity::ensure(transaction)?;
         schema::touch(transaction)
     })?;
     schema::checkpoint(connection)

@@ -7,8 +7,8 @@ use rusqlite::ErrorCode;
 use thiserror::Error;
 
 use super::StoredService;
-use super::identity::StoreIdentity;
 use super::phase::DeployPhase;
+use crate::record::StoreIdentity;
 use tcpgw_core::model::word::Word as _;
 
 /// Reason why a store did not carry out a request. Unless it says otherwise, nothing was changed.
@@ -79,7 +79,7 @@ pub enum StoreError {
         known: StoreIdentity,
         /// Identity of the store; `None` if it has none.
         found: Option<StoreIdentity>,
-        /// What knows the identity that was in effect.
+        /// Name of the file, or "the running daemon", that knows the identity that was in effect.
         known_by: Box<str>,
     },
     /// The store lacks writes that were acknowledged.

@@ -17,9 +17,8 @@ use thiserror::Error;
 
 use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::{Removed, Resource};
-use crate::record::RecordedPause;
+use crate::record::{RecordedPause, RecordedStore, StoreIdentity};
 use crate::run_file;
-use crate::store::StoreIdentity;
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
@@ -199,6 +198,16 @@ impl LastServices {
         // A service that this version does not accept may be in effect nevertheless.
         let is_complete = self.refused.is_empty();
         is_complete && self.boot == boot && self.namespace == namespace && self.known > known
+    }
+
+    /// Returns the facts of the record about the store without an identity that this file knows better, because it is newer.
+    #[must_use]
+    pub fn amended(&self, recorded: RecordedStore, boot: &str, namespace: u64) -> RecordedStore {
+        let is_outdated = self.is_newer(recorded.known, boot, namespace);
+        RecordedStore {
+            identity: recorded.identity.filter(|_| !is_outdated),
+            ..recorded
+        }
     }
 
     /// Returns the contents without the services of these names.

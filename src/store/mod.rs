@@ -52,12 +52,12 @@ pub use self::deploys::{DeployStep, NewDeploy, StoredDeploy, superseded_by};
 pub use self::error::StoreError;
 pub use self::file::{FileId, files_of};
 pub use self::history::{HistoryEntry, HistoryFilter};
-pub use self::identity::StoreIdentity;
 pub use self::keep::HistoryBounds;
 pub use self::phase::DeployPhase;
 pub use self::resources::LoadedResources;
 pub use self::services::{CommittedChange, Expect, LoadedServices, StoreChange, StoreEdit};
 pub use self::stored_service::StoredService;
+pub use crate::record::StoreIdentity;
 
 /// An open store. Not shared between threads: calls wait for the disk.
 #[derive(Debug)]
@@ -235,7 +235,7 @@ impl Store {
     pub fn succeed(&mut self, identity: Option<StoreIdentity>, revision: u64) -> Result<(), StoreError> {
         self.revision = self.write(|transaction, _| {
             if let Some(identity) = identity {
-                identity.write(transaction)?;
+                identity::write(transaction, identity)?;
             }
             schema::raise_revision(transaction, number(revision))
         })?;
@@ -467,7 +467,7 @@ impl Store {
         let version = schema::check(&connection)?;
         schema::migrate(&mut connection, version, &self.path)?;
         let head = schema::verify(&connection)?;
-        self.is_expected(StoreIdentity::read(&connection)?)?;
+        self.is_expected(identity::read(&connection)?)?;
         self.lacks_writes |= written::read(&self.path) > Some(schema::written(&connection)?);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         self.read_only = unwritable.is_some();
@@ -479,7 +479,7 @@ impl Store {
                 Err(error) => return Err(error.into()),
             },
         };
-        self.identity = StoreIdentity::read(&connection)?;
+        self.identity = identity::read(&connection)?;
         self.file = FileId::of(&self.path).ok();
         self.log = FileId::of(&beside(&self.path, "-wal")).ok();
         self.connection = Some(connection);

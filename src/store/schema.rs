@@ -4,10 +4,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::error::{Fault, StoreError};
 use super::head::StoreHead;
-use super::identity::StoreIdentity;
 use super::integer::counter;
 use super::seal::compare;
-use super::{resources, services};
+use super::{identity, resources, services};
 
 /// "tgw1" in ASCII: what `file` and SQLite's shell show as the application's id.
 const APPLICATION: i64 = 0x7467_7731;
@@ -53,7 +52,7 @@ pub(super) fn create(connection: &mut Connection) -> Result<(), Fault> {
     upgrade(&transaction, 0, &MIGRATIONS)?;
     transaction.execute("INSERT INTO head VALUES (1, 0, 0, 0, 0, 0, 0)", ())?;
     StoreHead::default().write(&transaction)?;
-    StoreIdentity::ensure(&transaction)?;
+    identity::ensure(&transaction)?;
     Ok(transaction.commit()?)
 }
 

@@ -237,7 +237,7 @@ impl DaemonLoop {
         let docker = DockerThread::start(&config).map_err(io("start a thread"))?;
         let mut last = last_services(&settings);
         let recorded = RecordFile::new(run_dir, namespace).store(&boot_id(), &settings.store);
-        let recorded = recorded.beside(&last, &boot_id(), namespace);
+        let recorded = last.amended(recorded, &boot_id(), namespace);
         let (writes, written) = mpsc::channel(1);
         let start_files = StartFiles::new(&given, &config);
         let (store_thread, opened) = StoreThread::start(&settings.store, &mut last, recorded, Now::read().unix, writes)

@@ -158,7 +158,7 @@ fn the_store_of_another_gateway_is_refused_until_it_is_accepted() {
         known: Duration::from_secs(1),
         ..of_boot(Some(found))
     };
-    assert_eq!(opens(&path, &newer, &recorded.beside(&newer, "b", 0)), Ok(found));
+    assert_eq!(opens(&path, &newer, &newer.amended(recorded, "b", 0)), Ok(found));
     // What is refused is remembered as refused.
     let refused = opens(&path, &of_boot(Some(found)), &recorded).unwrap_err();
     let mut kept = of_boot(Some(found));

@@ -33,7 +33,7 @@ impl ClientGroup {
 struct GroupMembers {
     reached: BTreeSet<IpAddr>,
     lost: BTreeSet<IpAddr>,
-    /// Those of the lost ones that are not considered banned.
+    /// Lost clients that are not considered banned.
     unbanned: BTreeSet<IpAddr>,
 }
 

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::{KeptService, LastNotes, LastResources, LastServices, RefusedService};
 use crate::addon::{Removed, Resource};
 use crate::record::RecordedPause;
-use crate::store::StoreIdentity;
+use crate::record::StoreIdentity;
 use crate::store::requested::RequestedParameters;
 use tcpgw_core::model::{parse_service, write};
 use tcpgw_core::owner::Owner;

@@ -82,7 +82,7 @@ impl Storage {
         let mut last = LastServices::load(&LastServices::path(&self.path))
             .unwrap()
             .unwrap_or_default();
-        let recorded = recorded.beside(&last, boot, NAMESPACE);
+        let recorded = last.amended(recorded, boot, NAMESPACE);
         let (store, opened) = match store_opening::open(&self.path, &last, &recorded, unix) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
             Err(error) => (Err(error.clone()), Err(error)),
