@@ -132,6 +132,9 @@ fn metrics_are_what_the_gateway_does_and_promtool_accepts_them() {
             held.push(conn);
         }
     }
+    // Until the first probes of a new service have failed, it is a warning that none of its backends answers.
+    let is_error = || scrape(&net, "").contains("tcpgw_problems{kind=\"no_healthy_backend\",severity=\"error\"} 1");
+    assert!(wait_until(PATIENCE, is_error), "{}", scrape(&net, ""));
     let text = scrape(&net, "");
     let checked = net.run_with("gateway", &["promtool", "check", "metrics"], &text);
     checked.ok();
