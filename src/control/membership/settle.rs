@@ -188,8 +188,7 @@ impl Membership {
         }
     }
 
-    /// Ends the proof of backends that have answered since they were added to a service. An answer of that very moment may be that of
-    /// the container before.
+    /// Ends the proof of backends that have answered since they were added to a service.
     fn prove(&mut self, service: &Service, verdict: &Judge<'_>) {
         if self.unproven.is_empty() {
             return;
@@ -198,7 +197,7 @@ impl Membership {
             let member = (backend.endpoint, service.name.clone());
             let answered = verdict(backend.endpoint).answered;
             if let Some(since) = self.unproven.get(&member)
-                && answered.is_some_and(|at| at > *since)
+                && answered.is_some_and(|at| at >= *since)
             {
                 self.unproven.remove(&member);
             }
