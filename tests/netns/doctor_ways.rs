@@ -73,7 +73,13 @@ fn an_own_address_that_clients_cannot_reach_is_found() {
     net.sh("gateway", "ip link set ext arp off").ok();
     is_broken("no-public-address");
     net.sh("gateway", "ip link set ext arp on").ok();
-    assert!(doctor(&net).bad().is_empty());
+    // Linux may lose the local route of an IPv6 address by the change of the flag, which is another finding.
+    let report = doctor(&net);
+    let bad = report.bad();
+    assert!(
+        bad.iter().all(|finding| finding["id"] != "no-public-address"),
+        "{bad:?}"
+    );
 }
 
 #[test]
