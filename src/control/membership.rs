@@ -200,9 +200,7 @@ impl Membership {
     /// started again.
     pub fn prove_again(&mut self, name: &Name, endpoint: Endpoint, now: Instant) {
         if self.wanted.has(name, endpoint) {
-            // An answer of this very moment may be that of the container before.
-            self.unproven
-                .insert((endpoint, name.clone()), now + Duration::from_nanos(1));
+            self.unproven.insert((endpoint, name.clone()), now);
             self.probing.wanted.insert(endpoint);
             self.probing.again.insert(endpoint);
             self.dirty.insert(name.clone());

@@ -109,6 +109,8 @@ impl Addresses {
     }
 
     fn happen(&mut self, event: Event) {
+        // Of an answer in the very moment of a change nobody can tell which container gave it.
+        self.world.wait(Duration::from_millis(1));
         match event {
             Event::Start(number) if !self.there.contains_key(&number) => self.begin(number),
             Event::Listen(number) if self.there.contains_key(&number) => {
