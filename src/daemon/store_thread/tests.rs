@@ -202,6 +202,12 @@ fn a_store_without_an_identity_gets_one_for_good() {
     assert_eq!(identity(), given);
 }
 
+/// Opens a store of which nothing is known.
+fn new_store(path: &Path) -> Store {
+    let (last, recorded) = (LastServices::default(), RecordedStore::default());
+    open(path, &last, &recorded, Duration::ZERO).unwrap().0
+}
+
 /// Copies a store as it is without its log, with what is noted beside it.
 fn without_log(path: &Path, to: &Path) {
     std::fs::copy(path, to).unwrap();
@@ -213,14 +219,7 @@ fn without_log(path: &Path, to: &Path) {
 fn a_store_whose_log_was_lost_is_found_by_its_last_write() {
     let directory = tempfile::tempdir().unwrap();
     let (path, cut) = (directory.path().join("store.db"), directory.path().join("cut.db"));
-    let mut store = open(
-        &path,
-        &LastServices::default(),
-        &RecordedStore::default(),
-        Duration::ZERO,
-    )
-    .unwrap()
-    .0;
+    let mut store = new_store(&path);
     let (change, by) = a_service();
     store.commit(&change, &by, Duration::ZERO).unwrap();
     store.checkpoint().unwrap();
@@ -310,14 +309,7 @@ fn an_empty_count_of_writes_is_told_and_made_anew() {
 fn a_store_that_has_lost_all_that_it_had_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let (path, cut) = (directory.path().join("store.db"), directory.path().join("cut.db"));
-    let mut store = open(
-        &path,
-        &LastServices::default(),
-        &RecordedStore::default(),
-        Duration::ZERO,
-    )
-    .unwrap()
-    .0;
+    let mut store = new_store(&path);
     let (change, by) = a_service();
     store.commit(&change, &by, Duration::ZERO).unwrap();
     without_log(&path, &cut);
