@@ -14,7 +14,7 @@ use crate::control::storage::Write;
 use crate::store::last_services::{LastNotes, LastServices};
 use crate::view::problems::{orphaned, some_of};
 use tcpgw_core::diff::{Changes, count};
-use tcpgw_core::model::{BackendState, Edits, Service, State};
+use tcpgw_core::model::{Edits, Service, State};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Problem, ProblemKind};
 
@@ -30,12 +30,6 @@ pub(super) struct Orphan {
 }
 
 impl Orphan {
-    /// Returns whether it is defined with a backend for new connections.
-    pub(super) fn has_active_backend(&self) -> bool {
-        let mut backends = self.service.backends.iter();
-        backends.any(|backend| backend.state == BackendState::Active)
-    }
-
     /// Returns an orphan with the full definition of its provider.
     pub(super) fn whole(service: Arc<Service>) -> Self {
         Self {
@@ -332,7 +326,10 @@ impl Core {
                 some_of(&guessed)
             );
         }
-        let unserved = self.orphans.iter().filter(|orphan| !orphan.has_active_backend());
+        let unserved = self
+            .orphans
+            .iter()
+            .filter(|orphan| !orphan.service.has_active_backend());
         let unserved: Vec<&str> = unserved.map(|orphan| &*orphan.service.name).collect();
         if !unserved.is_empty() {
             let _ = write!(

@@ -204,7 +204,7 @@ impl Core {
         if self
             .orphans
             .get(&service.name)
-            .is_some_and(|orphan| !orphan.has_active_backend())
+            .is_some_and(|orphan| !orphan.service.has_active_backend())
         {
             return None;
         }

@@ -15,7 +15,7 @@ use crate::store::last_services::LastServices;
 use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
-use tcpgw_core::model::{BackendState, Endpoint, Service, State};
+use tcpgw_core::model::{Endpoint, Service, State};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::ProblemKind;
 
@@ -217,8 +217,7 @@ fn words(adopted: &[AdoptedService]) -> String {
 
 /// Returns the names of services that have no backends in the kernel for new connections.
 fn silent(adopted: &[AdoptedService]) -> BTreeSet<Box<str>> {
-    let serves = |service: &Service| service.backends.iter().any(|of| of.state == BackendState::Active);
-    let silent = adopted.iter().filter(|of| !serves(&of.serving));
+    let silent = adopted.iter().filter(|of| !of.serving.has_active_backend());
     silent.map(|of| of.wanted.name.clone()).collect()
 }
 
@@ -357,10 +356,9 @@ impl Core {
     /// kernel for new connections.
     fn without_record(&self, silent: BTreeSet<Box<str>>) -> String {
         let wanted = self.membership.wanted();
-        let serves = |service: &Service| service.backends.iter().any(|of| of.state == BackendState::Active);
         let (paused, ended): (Vec<Box<str>>, Vec<Box<str>>) = silent
             .into_iter()
-            .filter(|name| wanted.get(name).is_some_and(|service| serves(service)))
+            .filter(|name| wanted.get(name).is_some_and(|service| service.has_active_backend()))
             .partition(|name| self.membership.pause_of(name).is_some());
         let naming = |names: &[Box<str>], what: &str| {
             let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();

@@ -162,6 +162,12 @@ impl Service {
         let seconds = self.idle_timeout?.as_secs();
         NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
+
+    /// Returns whether it has a backend that is to get new connections.
+    pub fn has_active_backend(&self) -> bool {
+        let mut backends = self.backends.iter();
+        backends.any(|backend| backend.state == BackendState::Active)
+    }
 }
 
 /// The local addresses that a service listens on.
