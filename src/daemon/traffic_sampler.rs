@@ -2,6 +2,8 @@
 
 mod counters;
 mod ended_flows;
+mod log;
+mod log_entry;
 mod questions;
 
 use std::io::{self, Read as _};
@@ -18,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
 use self::counters::{TableCounters, read_counters};
+use self::log_entry::{note, overrun};
 use self::questions::QuestionTimes;
 use super::flow_log::FlowLog;
 use super::names_teller::NamesNews;
@@ -26,12 +29,11 @@ use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
 use crate::record::boot_id;
 use crate::traffic::file::TotalsFile;
-use crate::traffic::flow_record::FlowRecord;
 use crate::traffic::shared_hour::SharedHour;
-use crate::traffic::{EndedFlow, Ledger, LiveFlows, PersistedLedger, TotalsAge};
+use crate::traffic::{EndedFlow, LiveFlows, PersistedLedger, TotalsAge};
 use tcpgw_core::escape;
 use tcpgw_core::model::FlowMark;
-use tcpgw_kernel::conntrack::{EndMonitor, Flow, Selection};
+use tcpgw_kernel::conntrack::{EndMonitor, Selection};
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::{Kernel as _, KernelError};
 
@@ -61,12 +63,6 @@ const LISTED: usize = 2_000;
 const AT_ONCE: usize = 20_000;
 /// Largest number of reports that wait for the end of a list of flows. More are lost.
 const MOST_REPORTS: usize = 1 << 18;
-/// Time for which lost lines of the flow log are a problem.
-const TOLD: Duration = Duration::from_secs(600);
-/// Time that the flow log may take for its last lines.
-const LAST_LINES: Duration = Duration::from_secs(2);
-/// Sysctl that enables reports, of the reader's network namespace.
-const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
 
 /// State of the thread.
 pub(super) struct TrafficSampler {
@@ -377,47 +373,6 @@ impl TrafficSampler {
         self.is_saved = true;
     }
 
-    fn start_log(&mut self) {
-        let Some(target) = self.settings.flow_log.clone() else {
-            return;
-        };
-        match FlowLog::start(target) {
-            Ok(log) => self.log = Some(log),
-            Err(error) => self.tell("failed to start the thread of the flow log", &error.to_string()),
-        }
-    }
-
-    /// Ends the flow log. Its last lines are written, unless that takes too long.
-    fn end_log(&mut self) {
-        self.lost = (0, None);
-        let Some((log, thread)) = self.log.take() else { return };
-        drop(log);
-        let begin = Instant::now();
-        while !thread.is_finished() && begin.elapsed() < LAST_LINES {
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Tells the main loop why connections are missing in the flow log, if they are.
-    fn tell_trouble(&mut self) {
-        let trouble = self.log.as_ref().and_then(|(log, _)| {
-            let (missing, trouble) = log.state();
-            if missing.all() > self.lost.0 {
-                self.lost = (missing.all(), Some(Instant::now()));
-            }
-            let are_off = || std::fs::read_to_string(EVENTS).is_ok_and(|value| value.trim() == "0");
-            let is_recent = self.lost.1.is_some_and(|at| at.elapsed() < TOLD);
-            match trouble {
-                Some(why) => Some(format!("the flow log cannot be written: {why}")),
-                None if are_off() => Some(
-                    "the kernel reports no ended connections: sysctl -w net.netfilter.nf_conntrack_events=1".into(),
-                ),
-                None => is_recent.then(|| missing.to_string()),
-            }
-        });
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-
     /// Logs each failure once.
     fn tell(&mut self, what: &str, error: &str) {
         const MOST: usize = 32;
@@ -426,24 +381,6 @@ impl TrafficSampler {
             tracing::warn!("{line}");
             self.logged.push(line);
         }
-    }
-}
-
-type Log<'a> = Option<&'a (FlowLog, thread::JoinHandle<()>)>;
-
-/// Adds an ended flow to the flow log.
-fn note(log: Log<'_>, ledger: &Ledger, flow: &Flow, stopped: Option<u64>) {
-    if let Some((log, _)) = log {
-        let service = ledger.service_of(flow).map(Box::from);
-        log.add(FlowRecord::new(flow, service, stopped));
-    }
-}
-
-/// Notes that the kernel's queue of reports was full so many times.
-fn overrun(log: Log<'_>, ledger: &mut Ledger, times: u64) {
-    ledger.lost(times);
-    if let Some((log, _)) = log {
-        log.overrun(times);
     }
 }
 

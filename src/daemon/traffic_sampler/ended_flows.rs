@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use super::counters::read_counters;
-use super::{ASK_AGAIN, AT_ONCE, TrafficSampler, note, overrun};
+use super::log_entry::{note, overrun};
+use super::{ASK_AGAIN, AT_ONCE, TrafficSampler};
 use crate::daemon::names_teller::{CountsBefore, NamesNews};
 use crate::traffic::EndedFlow;
 use tcpgw_kernel::conntrack::{Flow, Selection};
