@@ -1,5 +1,6 @@
 //! The defaults that documents give are those of the program.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -113,4 +114,79 @@ fn the_example_has_the_defaults_of_the_program_where_it_says_so() {
         .expect("a comment");
     assert!(comment.ends_with("Default: 1024-65535."), "{comment}");
     assert_eq!(PortRange::DEFAULT.to_string(), "1024-65535");
+}
+
+/// Returns the keys that the program knows in a section, given by its heading; without one, those at the top of the file.
+fn keys(heading: &str) -> Vec<String> {
+    let text = format!("{heading}\nno_such_key = 1");
+    let error = Config::parse(Path::new("config.toml"), text.as_bytes()).expect_err("an unknown key");
+    let message = error.to_string();
+    let (_, expected) = message
+        .split_once("unknown field `no_such_key`, expected ")
+        .expect(heading);
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_example_and_the_reference_have_every_key_of_the_program() {
+    let guides = [
+        include_str!("../../docs/guides/hooks.md"),
+        include_str!("../../docs/guides/addon.md"),
+    ];
+    let mut section = String::new();
+    let mut settings = BTreeSet::new();
+    for line in EXAMPLE.lines() {
+        let line = line.trim_start_matches("# ");
+        if line.starts_with('[') {
+            section = line.trim_matches(['[', ']']).to_owned();
+            settings.insert((String::new(), section.clone()));
+            if let Some((outer, inner)) = section.split_once('.') {
+                settings.insert((outer.to_owned(), inner.to_owned()));
+            }
+        }
+        // A comment may name a key that takes the place of the next one.
+        for (at, _) in line.match_indices(" = ") {
+            let name = line[..at]
+                .rsplit(|letter: char| !(letter.is_alphanumeric() || letter == '_'))
+                .next();
+            settings.insert((section.clone(), name.unwrap_or_default().to_owned()));
+        }
+    }
+    let headings = [
+        "",
+        "[fences]",
+        "[daemon]",
+        "[web]",
+        "[docker]",
+        "[[hooks]]",
+        "[addon]",
+        "[[addon.plans]]",
+    ];
+    let mut count = 0;
+    for heading in headings {
+        let section = heading.trim_matches(['[', ']']).to_owned();
+        for key in keys(heading) {
+            let place = if section.is_empty() {
+                key.clone()
+            } else {
+                format!("{section}.{key}")
+            };
+            let is_section = ["fences", "daemon", "web", "docker"].contains(&place.as_str());
+            let names = [format!("`{key}`"), format!("`{place}`")];
+            let has_row = |guide: &str| {
+                let mut cells = guide
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+                cells.any(|cell| names.iter().any(|name| cell.contains(name)))
+            };
+            let is_described = rows().iter().any(|(row, _)| *row == place) || guides.into_iter().any(has_row);
+            assert!(is_described || is_section, "{place} is in no table of the documents");
+            assert!(
+                settings.contains(&(section.clone(), key)),
+                "{place} is not in examples/config.toml"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 50, "only {count} keys");
 }
