@@ -31,8 +31,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Replace the backends of a service by new ones, once the new ones answer
 ///
 /// The daemon probes the new backends with TCP handshakes, and with the question of `health` if the service has one. When all
-/// have answered, new connections go to them and the old backends drain. If one does not answer in time, nothing is switched,
-/// and the exit code is 1. The deploy goes on if this command is interrupted.
+/// of them (or `--min`) have answered, new connections go to them and the old backends drain. If too many do not answer in time,
+/// nothing is switched, and the exit code is 1. Ctrl-C asks whether to undo the deploy, to leave it running, or to keep
+/// waiting. Where nobody can be asked, a deploy that is still probing is undone, and one that has switched goes on.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The service
@@ -313,7 +314,7 @@ impl Follower<'_> {
     }
 }
 
-/// Returns what shall happen with the deploy if this command ends, by the user's answer or by the phase.
+/// Returns whether the deploy is undone or goes on when this command ends: the user's answer decides, or else the phase.
 fn choose(signals: &DeploySignals, deploy: &DeployAnswer) -> Choice {
     let unasked = if deploy.phase == "probing" {
         Choice::Undo

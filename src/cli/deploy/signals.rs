@@ -87,8 +87,8 @@ impl DeploySignals {
         }
     }
 
-    /// Waits for a signal, and then for what is being waited for to come all the same: a moment, or until one more signal.
-    /// What came is there for [`Self::caught`].
+    /// Returns the first signal, [`MOMENT`] after it or at a second one, so that an answer that is under way can still arrive.
+    /// [`Self::caught`] then returns the signal.
     pub(super) async fn insisted(&self) -> u8 {
         let first = self.next().await;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
@@ -115,7 +115,7 @@ impl DeploySignals {
         }
         loop {
             let mut stderr = screen::terminal();
-            let written = write!(stderr, "\nundo, go on without me, or keep waiting? [u/g/k] ");
+            let written = write!(stderr, "\nundo the deploy, leave it running, or keep waiting? [u/l/k] ");
             written.and_then(|()| stderr.flush()).ok()?;
             drop(stderr);
             let sender = self.sender.clone();
@@ -124,7 +124,7 @@ impl DeploySignals {
                 let mut line = String::new();
                 // The end of the input means that no answer will come.
                 let read = io::stdin().lock().read_line(&mut line).unwrap_or(0);
-                let line = if read == 0 { "g".into() } else { line };
+                let line = if read == 0 { "leave".into() } else { line };
                 let _ = sender.send(SignalInput::Line(line));
             });
             spawned.ok()?;
@@ -137,8 +137,8 @@ impl DeploySignals {
                 SignalInput::Signal(_) => return Some(Choice::GoOn),
                 SignalInput::Line(line) => match line.trim() {
                     "u" | "undo" => return Some(Choice::Undo),
-                    "g" => return Some(Choice::GoOn),
-                    "k" => return Some(Choice::Wait),
+                    "l" | "leave" => return Some(Choice::GoOn),
+                    "k" | "keep" => return Some(Choice::Wait),
                     _ => {}
                 },
             }
