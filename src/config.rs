@@ -51,7 +51,7 @@ pub struct Config {
     pub addon: Option<addon::settings::AddonSettings>,
     /// Listener for metrics and the operator's pages; `None`: it is off.
     pub web: Option<web::WebSettings>,
-    /// Programs and URLs that are told what happens.
+    /// Programs and URLs that get events.
     pub hooks: Vec<HookSettings>,
     /// The engine whose containers are followed; `None`: none is.
     pub docker: Option<docker::DockerSection>,

@@ -337,7 +337,7 @@ pub struct FlowsQuery {
 
 /// Output of flows that is written while they are read.
 pub trait FlowOutput {
-    /// Writes the begin.
+    /// Writes what precedes the flows.
     fn begin(&mut self, hints: &[Hint]) -> io::Result<()>;
     /// Writes a flow.
     fn flow(&mut self, flow: &FlowView<'_>) -> io::Result<()>;

@@ -158,7 +158,7 @@ pub fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes a file, whole or not at all: to a new file, whose name has `.new` behind it, that is put in its place.
+/// Writes a file, whole or not at all: to a new file, whose name ends with `.new`, that is put in its place.
 ///
 /// # Errors
 /// Fails when the file cannot be written; a former one stays then.

@@ -1,4 +1,4 @@
-//! Events: those that were, and those that come, as server-sent events.
+//! Past and new events, as server-sent events.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub(super) async fn events(
     Ok(stream(&shared, followed, place, service, ClientKind::of(&headers)))
 }
 
-/// Returns whether an event is about a service; about any, if none is named.
+/// Returns whether an event is about a service; true for every event without one.
 fn concerns(event: &Event, service: Option<&str>) -> bool {
     service.is_none_or(|service| event.what.service() == Some(service))
 }

@@ -1,7 +1,7 @@
 //! Places for connections, in three lanes with limits of their own.
 //!
 //! Root and the daemon's own user have a lane that no other user can fill. All others share the common lane, each user up to a
-//! share of it. A connection that finds no place there gets one in the narrow lane, where health is told and all else refused.
+//! share of it. A connection that finds no place there gets one in the narrow lane, which answers `GET /v1/healthz` and refuses all else.
 //! No connection waits for a place: one that finds none is closed.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The configuration, for commands that only look: what is wrong with it is in what they show.
+//! The configuration, for commands that change nothing: they report what is wrong with it.
 
 use super::global::Global;
 use crate::config::Config;

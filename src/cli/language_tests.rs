@@ -5,12 +5,12 @@
 
 use std::fs;
 
-use crate::source_tests::{root, rust};
+use crate::source_tests::{files, root, rust};
 
 /// Words that a summary does not begin with, since they stand for something that the reader has to guess.
 const RIDDLES: &[&str] = &[
     "Who", "What", "How", "Which", "Why", "That", "It", "Whose", "So", "Of", "To", "By", "Somebody", "Nobody",
-    "Whoever", "Those",
+    "Nothing", "Whoever", "Those",
 ];
 /// Beginnings of summaries that refer to another item.
 const REFERENCES: &[&str] = &[
@@ -85,5 +85,44 @@ fn sections_about_errors_say_when_they_occur() {
         vague.is_empty(),
         "begin them with \"Fails when\":\n{}",
         vague.join("\n")
+    );
+}
+
+#[test]
+fn begin_is_a_verb() {
+    let places = [
+        "src",
+        "crates",
+        "docs",
+        "rules",
+        "scripts",
+        "README.md",
+        "CONTRIBUTING.md",
+    ];
+    let mut texts = places
+        .iter()
+        .flat_map(|place| files(&root().join(place)))
+        .collect::<Vec<_>>();
+    texts.retain(|path| !path.ends_with("language_tests.rs"));
+    let mut nouns = Vec::new();
+    for path in texts {
+        let text = fs::read(&path).expect("a file");
+        for (number, line) in String::from_utf8_lossy(&text).lines().enumerate() {
+            let mut words = line.split(|letter: char| !letter.is_alphanumeric());
+            let mut before = "";
+            let is_noun = words.any(|word| {
+                let found = word == "begin" && ["the", "a", "its", "from"].contains(&before);
+                before = word;
+                found
+            });
+            if is_noun {
+                nouns.push(format!("{}:{}:{line}", path.to_string_lossy(), number + 1));
+            }
+        }
+    }
+    assert!(
+        nouns.is_empty(),
+        "write beginning, start or first row:\n{}",
+        nouns.join("\n")
     );
 }

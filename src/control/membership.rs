@@ -221,7 +221,7 @@ impl Membership {
         self.unserved.get(name).copied()
     }
 
-    /// Has the services of an endpoint worked out again, since the result of its probes changed.
+    /// Marks the services of an endpoint for recomputation, since the result of its probes changed.
     pub fn judged(&mut self, endpoint: Endpoint) {
         let names: Vec<Name> = self.services_of(endpoint).into_iter().cloned().collect();
         self.dirty.extend(names);

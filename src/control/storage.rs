@@ -26,7 +26,7 @@ pub enum Write {
     Together(Vec<(StoreChange, ChangeAuthor)>, Duration),
     /// Change services, and remove orphans with them.
     RemoveOrphans(Box<OrphanRemoval>),
-    /// Record the begin of a deploy.
+    /// Record the start of a deploy.
     Begin(NewDeploy, ChangeAuthor, Duration),
     /// Record a further phase of a deploy.
     Step(crate::store::DeployStep, Duration),

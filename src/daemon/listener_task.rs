@@ -98,7 +98,7 @@ impl<S> ListenerTask<S> {
         let (settings, current) = watch::channel(settings);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = serve((listener, current, stopped));
-        tracing::info!(%listen, "serves {}", self.name);
+        tracing::info!(%listen, "listening: {}", self.name);
         self.running = Some(Running {
             listen,
             socket,

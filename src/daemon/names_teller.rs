@@ -36,15 +36,15 @@ pub(super) enum NamesNews {
 /// Counts of the services before a change.
 #[derive(Debug)]
 pub(super) enum CountsBefore {
-    /// None: no service has lost a place.
+    /// No service has lost an address or a port.
     None,
-    /// Counters of the services that have lost a place, as they were right after the change.
+    /// Counters of the services that have lost an address or a port, as they were right after the change.
     Read(LastCounts),
     /// The thread is to read them, and to tell when it has.
     Awaited(news::SyncSender<()>),
 }
 
-/// End of the news that the thread of the kernel has.
+/// Sender of changes of services, which the kernel thread announces to the traffic thread.
 #[derive(Debug)]
 pub(super) struct NamesTeller {
     news: news::Sender<NamesNews>,

@@ -126,7 +126,7 @@ impl ReadonlyTask {
         let task = tokio::spawn(serve(listener, renewals, self.requests.clone(), api, stop_signal));
         tracing::info!(
             socket = %tcpgw_core::escape::path(&settings.path),
-            "serves the read-only socket"
+            "listening on the read-only socket"
         );
         self.running = Some(RunningSocket {
             socket,

@@ -98,7 +98,7 @@ struct LifeSigns {
     start: Instant,
     /// Milliseconds from `start` to the last sign of life in a job; [`IDLE`] between jobs.
     beat: AtomicU64,
-    /// Milliseconds from `start` to the begin of the main loop's iteration; [`IDLE`] where there are none.
+    /// Milliseconds from `start` to the start of the main loop's iteration; [`IDLE`] where there are none.
     iteration: AtomicU64,
 }
 
@@ -207,7 +207,7 @@ impl Watchdog {
 }
 
 impl LoopSigns {
-    /// Marks the begin of an iteration.
+    /// Marks the start of an iteration.
     pub fn beat(&self, now: Instant) {
         self.signs.note(&self.signs.iteration, now);
         self.signs.beat(now);

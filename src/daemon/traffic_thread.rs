@@ -17,9 +17,9 @@ use crate::traffic::file::TotalsFile;
 use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
 
-/// Longest time that a question waits for a sample. Then its answer are the totals that were shown last.
+/// Maximum time that a query waits for a sample. After that it is answered with the totals that were shown last.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Number of questions that may wait.
+/// Number of queries that may wait.
 const QUESTIONS: usize = 64;
 
 /// Handle of the thread.
@@ -69,7 +69,7 @@ impl TrafficThread {
         })
     }
 
-    /// Returns what answers with totals. It blocks, up to 2 s.
+    /// Returns the source of totals, which blocks for up to 2 s.
     pub(super) fn source(&self) -> TotalsSource {
         let (requests, wake, totals) = (self.requests.clone(), Arc::clone(&self.wake), Arc::clone(&self.totals));
         Arc::new(move |age| {
@@ -86,14 +86,14 @@ impl TrafficThread {
         })
     }
 
-    /// Returns what tells the thread which services the kernel has.
+    /// Returns the announcer of the kernel's services.
     pub(super) fn names(&self) -> NamesTeller {
         NamesTeller::new(self.names.clone(), Arc::clone(&self.wake))
     }
 
     /// Puts other settings into effect.
     pub(super) fn configure(&self, settings: TrafficSettings) {
-        // A full queue empties within a sample; the next reload says it again.
+        // A full queue empties within a sample; the next reload sends them again.
         let _ = self.requests.try_send(TrafficRequest::Configure(settings));
         ring(&self.wake);
     }

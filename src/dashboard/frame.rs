@@ -1,4 +1,4 @@
-//! The frame of a page: navigation, heading, and the headers that keep it closed.
+//! The frame of a page: navigation, heading, and the security headers.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};

@@ -1,4 +1,4 @@
-//! The events that a hook is still to be told: one after the other, each again after a failure, up to a bound.
+//! The events that are still to be delivered to a hook: one after the other, each again after a failure, up to a bound.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

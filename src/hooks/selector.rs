@@ -1,4 +1,4 @@
-//! Names of what a hook is told: kinds of events, and kinds of problems that begin and end.
+//! Names of the events that a hook gets: kinds of events, and kinds of problems that begin and end.
 
 use std::str::FromStr;
 

@@ -50,7 +50,7 @@ fn selectors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<EventSele
 pub struct HookSettings {
     /// Name in logs and problems. While it stays the same, events that wait are kept at a reload.
     pub name: String,
-    /// Events that the hook is told.
+    /// Events that the hook gets.
     pub on: Vec<EventSelector>,
     /// Receiver of the events.
     pub target: HookTarget,

@@ -1,4 +1,4 @@
-//! Values of one moment.
+//! Everything that metrics show, read at one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

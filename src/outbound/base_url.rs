@@ -1,4 +1,4 @@
-//! URLs with which the URLs of requests begin.
+//! Base URLs: scheme, host, port and path prefix of the URLs of requests.
 
 use axum::http::Uri;
 use axum::http::uri::Scheme;

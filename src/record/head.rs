@@ -48,7 +48,7 @@ pub struct RecordHead {
     /// Whether another user wrote it: it is used for the names of services, and not for the contents of the kernel.
     #[serde(skip)]
     pub is_hint: bool,
-    /// The journal: what was to be changed since. [`RecordHead::at`] puts it into the rest.
+    /// The journal: changes since the record was written. [`RecordHead::at`] applies them.
     #[serde(skip)]
     pub changes: Vec<JournalEntry>,
     /// Services that were served before such a change, and no longer there after it. The kernel may hold them still.

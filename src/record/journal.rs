@@ -194,7 +194,7 @@ impl Replay {
     }
 }
 
-/// Returns the begin of a journal that belongs to the record with that checksum.
+/// Returns the first bytes of a journal that belongs to the record with that checksum.
 pub fn header(record: u32) -> Vec<u8> {
     [MAGIC.as_slice(), &record.to_le_bytes()].concat()
 }

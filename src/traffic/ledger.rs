@@ -254,7 +254,7 @@ impl Ledger {
         true
     }
 
-    /// Takes a list of the live flows, and the reports that arrived from its begin until after its end. A flow that is
+    /// Takes a list of the live flows, and the reports that arrived from its start until after its end. A flow that is
     /// in both counts once.
     pub fn flows(&mut self, mut live: LiveFlows, reports: Vec<EndedFlow>) {
         self.counts_flows = true;

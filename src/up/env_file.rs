@@ -58,7 +58,7 @@ fn ignored(line: &str) -> Option<&'static str> {
         Some("ignored: a line must be KEY=VALUE, without `export`")
     } else if line.contains('=') {
         Some(
-            "ignored: a line must be KEY=VALUE, where the key begins the line, consists of letters, digits and _, and has no space behind it",
+            "ignored: a line must be KEY=VALUE, where the key begins the line, consists of letters, digits and _, and has no space after it",
         )
     } else {
         Some("ignored, because it is not KEY=VALUE")

@@ -1,4 +1,4 @@
-//! The output of processes as foreman prints it: whole lines, each behind the time and the name of its process.
+//! The output of processes as foreman prints it: whole lines, each after the time and the name of its process.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Names, as the machine resolves them, where its resolver listens on loopback, which no process reaches.
+//! Name resolution for processes where the machine's resolver listens on a loopback address, which they cannot reach.
 //!
 //! Owns the file that takes the place of `/etc/resolv.conf` in the processes' mounts, and where nothing else will do a relay: what
 //! processes ask of port 53 of the gateway's address is passed on to the resolver on loopback, and its answers back.
@@ -124,7 +124,7 @@ fn answer_all(questions: &UdpSocket, network: Ipv4Net, resolver: SocketAddr) {
                 }
             }
             Ok(_) => {}
-            // Such as that an answer could not be delivered.
+            // For example, an earlier answer could not be delivered (ICMP error).
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }

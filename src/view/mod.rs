@@ -227,7 +227,7 @@ impl ServiceName {
 pub struct ConntrackSettings {
     /// Whether packets and bytes are counted: `net.netfilter.nf_conntrack_acct`.
     pub traffic: Option<bool>,
-    /// Whether the begin is recorded: `net.netfilter.nf_conntrack_timestamp`.
+    /// Whether the start of flows is recorded: `net.netfilter.nf_conntrack_timestamp`.
     pub begin: Option<bool>,
 }
 

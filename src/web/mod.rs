@@ -46,12 +46,12 @@ pub fn asset(name: &str) -> Option<Response<Body>> {
     Some(response)
 }
 
-/// Returns a page as an answer, with the headers that keep it closed.
+/// Returns a page as an answer, with the security headers.
 pub fn response(status: StatusCode, layout: &PageLayout<'_>, content: &Markup) -> Response<Body> {
     document_response(status, POLICY, document(layout, content))
 }
 
-/// Returns a whole document as an answer, with the headers that keep it closed and this content security policy.
+/// Returns a whole document as an answer, with the security headers and this content security policy.
 pub fn document_response(status: StatusCode, policy: &'static str, document: Markup) -> Response<Body> {
     let mut response = Response::new(Body::from(document.into_string()));
     *response.status_mut() = status;

@@ -253,7 +253,7 @@ fn what_the_kernel_refuses_changes_nothing() {
     assert!(
         refused
             .stderr
-            .contains("the kernel refused the transaction, nothing was changed: "),
+            .contains("the kernel refused the transaction; nothing was changed: "),
         "{refused}"
     );
     assert!(

@@ -29,7 +29,7 @@ pub enum DrainEvent {
     Counted(u64),
     /// The backend is dead: it does not answer probes any more.
     Died,
-    /// Nothing but time has passed.
+    /// Only time has passed.
     Nothing,
 }
 

@@ -189,7 +189,7 @@ enum Color {
     No,
 }
 
-/// Parses a colour sequence (`ESC [`, digits and semicolons, `m`) at the begin of the bytes.
+/// Parses a colour sequence (`ESC [`, digits and semicolons, `m`) at the start of the bytes.
 fn color(bytes: &[u8]) -> Color {
     let is_inner = |byte: &&u8| matches!(byte, b'0'..=b'9' | b';');
     match bytes {
@@ -207,7 +207,7 @@ fn color(bytes: &[u8]) -> Color {
     }
 }
 
-/// Returns whether the bytes may be the begin of a character of more than one byte.
+/// Returns whether the bytes may be the start of a character of more than one byte.
 fn is_begun(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }

@@ -202,13 +202,13 @@ pub enum KernelError {
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// The transaction was refused; nothing was changed.
-    #[error("the kernel refused the transaction, nothing was changed: {}", Refusals(.0))]
+    #[error("the kernel refused the transaction; nothing was changed: {}", Refusals(.0))]
     Refused(Vec<RefusedMessage>),
     /// Another program committed a transaction in between; nothing was changed.
     #[error("another program changed the nftables ruleset at the same time")]
     Outdated,
     /// The transaction was sent and the answer was lost.
-    #[error("the answer to the transaction was lost, it may have been carried out: {0}")]
+    #[error("the answer to the transaction was lost; the transaction may have been carried out: {0}")]
     Unknown(#[source] NetlinkError),
 }
 

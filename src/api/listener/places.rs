@@ -22,7 +22,7 @@ use crate::throttle::ClientAddress;
 const PLACES: usize = 256;
 /// Maximum number of these connections per client.
 const PLACE_SHARE: usize = 128;
-/// A client that has its share of seats is waited for as long as it got an answer within this time. After that its further
+/// A client that has its share of seats may delay others as long as it got an answer within this time. After that its further
 /// connections are closed, so that they do not keep others in the backlog.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// Time like [`PROGRESS`], where the limit of open files leaves so few seats that a well-behaved client needs all of its share. Longer than an

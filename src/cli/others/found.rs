@@ -1,4 +1,4 @@
-//! Services of others that were found.
+//! Services of other providers in the kernel.
 
 use std::path::PathBuf;
 

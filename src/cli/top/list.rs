@@ -88,7 +88,7 @@ impl TopSort {
 /// Position in a list, and the first row that is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct TopScroll {
-    /// Place of the selected row; `None`: none is selected, and the list stays at its begin.
+    /// Place of the selected row; `None`: none is selected, and the list stays at its first row.
     pub(super) at: Option<usize>,
     /// Place of the first row that is shown.
     pub(super) top: usize,
@@ -178,7 +178,7 @@ impl ServiceListing {
         self.selected = self.at(self.scroll.at, sample).map(|service| service.title.clone());
     }
 
-    /// Selects nothing, and goes to the begin.
+    /// Selects nothing, and goes to the first row.
     pub(super) fn deselect(&mut self) {
         self.selected = None;
         self.scroll = TopScroll::default();

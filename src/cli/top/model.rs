@@ -322,7 +322,7 @@ impl TopModel {
         self.settle();
     }
 
-    /// Selects nothing in the list that is shown, and goes to its begin. Returns whether something was selected.
+    /// Selects nothing in the list that is shown, and goes to its first row. Returns whether something was selected.
     pub(super) fn deselect(&mut self) -> bool {
         let scroll = if let Some(page) = &mut self.pages.flows {
             &mut page.scroll

@@ -1,4 +1,4 @@
-//! Number of the first orders that are taken together.
+//! Number of orders, from the front of the queue, that are written in one transaction.
 
 /// State of the grouping of orders.
 #[derive(Debug, Default)]

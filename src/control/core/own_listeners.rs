@@ -1,4 +1,4 @@
-//! The daemon's own listeners beside services: who came first keeps the port. A service that is served is not ended for a listener,
+//! The daemon's own listeners beside services: the first of the two keeps the port. A service that is served is not ended for a listener,
 //! and a service that comes is not served on the port of one, since its containers would get the secrets that clients send there.
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The end of the daemon: those who ordered something are answered before it is over.
+//! The end of the daemon: accepted orders are answered first.
 
 use std::time::{Duration, Instant};
 

@@ -139,7 +139,7 @@ fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.note(
             "conntrack-loose",
             "nf_conntrack_tcp_loose is 1, Linux's default",
-            "conntrack accepts connections of which it has not seen the begin; the rules do not need 0 here: they refuse packets that are no SYN and belong to no known flow",
+            "conntrack accepts connections of which it has not seen the beginning; the rules do not need 0 here: they refuse packets that are no SYN and belong to no known flow",
         );
     }
     let timeout = facts.cheap.number("net.netfilter.nf_conntrack_tcp_timeout_established");

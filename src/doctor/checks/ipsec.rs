@@ -17,7 +17,7 @@ const MOST_STEPS: usize = 500_000;
 /// Number of the protocol TCP (`IPPROTO_TCP`).
 const TCP: u8 = 6;
 
-/// Whether a policy is for packets.
+/// Match of a policy with packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Covers {
     None,
@@ -25,7 +25,7 @@ enum Covers {
     All,
 }
 
-/// One end of packets, as a policy sees it.
+/// Source or destination of packets, as a policy sees it.
 #[derive(Debug, Clone)]
 enum PolicyEnd {
     /// Clients, with any address and port.

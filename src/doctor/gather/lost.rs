@@ -72,7 +72,7 @@ impl AddressMemory {
         }
     }
 
-    /// Adds what the next process has to know.
+    /// Adds the addresses that the next process continues with.
     pub(super) fn keep(&self, kept: &mut KeptMemory, moment: Moment) {
         kept.addresses = self.before.addresses.iter().copied().take(MOST).collect();
         kept.networks = self
@@ -165,7 +165,7 @@ impl FamilyMemory {
         }
     }
 
-    /// Adds what the next process has to know.
+    /// Adds the families that the next process continues with.
     pub(super) fn keep(&self, kept: &mut KeptMemory, moment: Moment) {
         let seen = self.last_seen.iter();
         kept.families = seen

@@ -168,7 +168,7 @@ impl ServedMemory {
         }
     }
 
-    /// Adds what the next process has to know.
+    /// Adds the clients that the next process continues with.
     pub(super) fn keep(&self, kept: &mut KeptMemory, moment: Moment) {
         let clients = self.pairs.values().map(|known| KeptClient {
             client: known.served.client,

@@ -1,4 +1,4 @@
-//! Message of the provider.
+//! Message from the provider to the main loop: state of the engine, and its containers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -30,7 +30,7 @@ impl Up<'_> {
             if let Some(place) = self.running.get_mut(&id) {
                 place.process = None;
             }
-            // As one that has ended at once.
+            // Counts as a process that ended at once.
             let _ = self.events.send(UpEvent::Ended(id));
         }
     }

@@ -54,7 +54,7 @@ pub fn check(bytes: &[u8]) {
     assert!(acks.is_ok() || acks.is_err_and(|error| !error.to_string().is_empty()));
     if !refused.is_empty() {
         let text = KernelError::Refused(refused).to_string();
-        assert!(text.starts_with("the kernel refused the transaction, nothing was changed: "));
+        assert!(text.starts_with("the kernel refused the transaction; nothing was changed: "));
     }
     let mut seen = 0;
     let counts = |_: &tcpgw_kernel::netlink::tlv::Message<'_>| {

@@ -33,7 +33,7 @@ pub enum ProbeOutcome {
 /// Reason why the answer to a probe's question is not right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerFault {
-    /// Nothing, or too little, came within the timeout.
+    /// Too little, or no answer, came within the timeout.
     Silent,
     /// The backend closed or reset the connection without an answer.
     Closed,

@@ -15,7 +15,7 @@ use crate::netlink::error::NetlinkError;
 use crate::netlink::socket::Netlink;
 use tcpgw_core::model::FlowMark;
 
-/// `NFNLGRP_CONNTRACK_UPDATE`: each change of a flow's state, but not its begin and end.
+/// `NFNLGRP_CONNTRACK_UPDATE`: each change of a flow's state, but not its start and end.
 const GROUP: libc::c_int = 2;
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`
 const NEW: u16 = 0x100;

@@ -241,7 +241,7 @@ fn singles(listed: Vec<ListedElement>) -> Vec<(SetElement, RuleVerdict)> {
 }
 
 /// Converts the elements of a tree to intervals. A tree has two elements for each: its first value, and the first one
-/// behind it.
+/// after it.
 fn intervals(mut listed: Vec<ListedElement>) -> Vec<(SetElement, RuleVerdict)> {
     listed.sort_by(|a, b| a.key.cmp(&b.key).then(b.ends.cmp(&a.ends)));
     let mut found = Vec::new();

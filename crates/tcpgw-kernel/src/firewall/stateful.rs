@@ -7,7 +7,7 @@ use super::parts::ExpressionData;
 use crate::netlink::tlv::{Attrs, Malformed};
 use crate::nftables::nft::{LIST_ELEM, expr};
 
-/// `NFT_QUOTA_F_INV`, `NFT_CONNLIMIT_F_INV`: what exceeds it is meant.
+/// `NFT_QUOTA_F_INV`, `NFT_CONNLIMIT_F_INV`: inverted: the condition holds above the limit.
 const OVER: u32 = 1;
 
 /// Returns the condition of a `quota`, `connlimit` or `dynset`; `None` if it holds for every packet.

@@ -51,7 +51,7 @@ pub struct OpenMessage(usize);
 
 /// Writes messages one after the other into one buffer.
 ///
-/// An attribute over 65,535 bytes cannot be said on the wire: the writer remembers it, and [`Writer::finish`] and
+/// An attribute over 65,535 bytes does not fit its length field: the writer remembers it, and [`Writer::finish`] and
 /// [`Writer::bytes`] refuse to hand out anything.
 #[derive(Clone, Debug, Default)]
 pub struct Writer {

@@ -19,7 +19,7 @@ pub(super) enum AddressUse {
     Named,
     /// Clients that were served connected to it.
     Met,
-    /// Nothing is known.
+    /// The use of the address is not known.
     Unknown,
 }
 
