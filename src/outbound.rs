@@ -56,7 +56,7 @@ pub enum OutboundError {
         why: String,
     },
     /// None of the system's files of certificates exists.
-    #[error("no certificates of authorities are found in {}: name a file (--cacert)", BUNDLES.join(", "))]
+    #[error("no certificates of authorities were found in {}: name a file (--cacert)", BUNDLES.join(", "))]
     NoBundle,
     /// The TLS library refuses its configuration.
     #[error("failed to prepare TLS: {0}")]

@@ -220,7 +220,7 @@ fn crowded() -> Option<InputProblem> {
     (most > 0 && count >= most - most / CROWDED).then(|| InputProblem {
         place: "net.netfilter.nf_conntrack_max".into(),
         message: format!(
-            "is {most}, and there are {count} flows: when it is full, new connections are dropped; run `sysctl -w \
+            "is {most}, and conntrack has {count} entries: when its table is full, new connections are dropped; run `sysctl -w \
              net.netfilter.nf_conntrack_max={}`, outside of containers",
             most.saturating_mul(2)
         ),

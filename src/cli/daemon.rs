@@ -182,7 +182,7 @@ fn start_logs(global: &Global, settings: &DaemonSettings) -> (SetLevel, Option<L
     let set_level: SetLevel = Box::new(move |level| {
         let level = LevelFilter::from(tracing::Level::from(level));
         if let Err(error) = handle.modify(|filter| *filter = level) {
-            tracing::warn!(%error, "failed to change how much is logged");
+            tracing::warn!(%error, "failed to change the log level");
         }
     });
     (set_level, log)

@@ -23,8 +23,8 @@ use tcpgw_core::model::network;
 
 /// List the live flows: client, service, backend, state, traffic
 ///
-/// A flow is one TCP connection through the gateway that conntrack knows. Connections that ended less than two minutes ago
-/// (`TIME_WAIT`) are included. Only flows of tcpgw are listed, in no order. Packets and bytes are counted with
+/// A flow is one TCP connection through the gateway that conntrack knows. A connection that both sides have closed is listed
+/// for 65 s more (`TIME_WAIT`). Only flows of tcpgw are listed, in no order. Packets and bytes are counted with
 /// `net.netfilter.nf_conntrack_acct=1`, ages are noted with `net.netfilter.nf_conntrack_timestamp=1`, both for connections
 /// that begin after the setting.
 #[derive(Debug, Args)]

@@ -277,7 +277,7 @@ pub(super) fn run(arguments: &HelpArguments) -> Outcome {
 
 /// Returns the help of the options of all commands.
 fn options() -> String {
-    const ABOUT: &str = "Options that every command takes, before or behind its name\n\n{all-args}\n";
+    const ABOUT: &str = "Options that every command takes, before or after its name\n\n{all-args}\n";
     let rendered = |option: &Arg| option.clone().hide_short_help(false).hide_long_help(false);
     let program = Cli::command();
     let mut options = Command::new("tcpgw")

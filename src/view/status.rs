@@ -99,7 +99,7 @@ pub struct ServiceStatus<'a> {
     pub port: u16,
     /// Addresses that it listens on; empty for every local address.
     pub addresses: Cow<'a, BTreeSet<IpAddr>>,
-    /// Provider: `file`, `api`, or `orphan` for none any more. Without a daemon it comes from the record; `None`
+    /// Provider: `file`, `api`, `docker`, or `orphan` for none any more. Without a daemon it comes from the record; `None`
     /// without a record.
     pub provider: Option<Cow<'static, str>>,
     /// State of the service as a whole.

@@ -86,7 +86,7 @@ impl ServiceList {
 pub struct ListedAnswer {
     /// The service as it is desired.
     pub service: ServiceFields,
-    /// `api`, `file` or `orphan`.
+    /// `file`, `api`, `docker` or `orphan`.
     pub provider: Cow<'static, str>,
     /// Revision of its last change; `None` for a service that is not the API's.
     pub revision: Option<u64>,
@@ -117,7 +117,7 @@ impl From<&ListedService> for ListedAnswer {
 pub struct ServiceAnswer {
     /// The service as it is desired.
     pub service: ServiceFields,
-    /// `api`, `file` or `orphan`.
+    /// `file`, `api`, `docker` or `orphan`.
     pub provider: Cow<'static, str>,
     /// Revision of its last change; `None` for a service that is not the API's.
     pub revision: Option<u64>,

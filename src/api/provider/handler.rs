@@ -44,7 +44,8 @@ const BODY: usize = 64 << 10;
 const OFF: &str = "the add-on is off";
 const INVALID: &str = "nothing was changed: the gateway's settings do not allow it, or a container of this app stands in another \
                        service, too, which must have the same limit; the gateway's log says which";
-const FAILED: &str = "the gateway cannot carry it out at the moment; its log says why. Ask the same again later";
+const FAILED: &str =
+    "the gateway cannot carry out the request at the moment; its log has the reason. Send the same request again later";
 const BUSY: &str = "The gateway is busy and did not answer in time. That alone keeps no client from being served. Try again in a minute.";
 /// Maximum time that a page waits for its place in the daemon's queue, and for each answer.
 const PAGE_PLACE: Duration = Duration::from_secs(2);

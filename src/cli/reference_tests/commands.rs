@@ -32,7 +32,7 @@ one unit: `500ms`, `30s`, `5m`, `1h`.
 const OPTIONS_OF_ALL: &str = "
 ## Options of all commands
 
-Every command takes them, before or behind its name.
+Every command takes them, before or after its name.
 ";
 
 #[test]

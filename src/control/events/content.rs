@@ -263,7 +263,7 @@ impl EventContent {
                     "a problem has ended"
                 );
             }
-            Self::Failed { error } => tracing::error!("{error}; it will be tried again by itself"),
+            Self::Failed { error } => tracing::error!("{error}; the daemon tries again"),
             Self::Health {
                 service,
                 backend,
@@ -294,19 +294,40 @@ impl EventContent {
                 service,
                 phase,
                 reason,
-            } => tracing::info!(id, service, app, phase, reason = safe(reason.as_deref()), "deploy"),
+            } => tracing::info!(
+                id,
+                service,
+                app,
+                phase,
+                reason = safe(reason.as_deref()),
+                "a deploy has reached its next phase"
+            ),
             Self::Paused {
                 service,
                 seconds,
                 uid,
                 through,
-            } => tracing::warn!(service, app, seconds, uid, through, "paused"),
+            } => tracing::warn!(
+                service,
+                app,
+                seconds,
+                uid,
+                through,
+                "new connections of a service are held back"
+            ),
             Self::Resumed {
                 service,
                 reason,
                 uid,
                 through,
-            } => tracing::info!(service, app, reason, uid, through, "resumed"),
+            } => tracing::info!(
+                service,
+                app,
+                reason,
+                uid,
+                through,
+                "new connections of a service are accepted again"
+            ),
             Self::Orphaned { count, names, reason } => {
                 let names = naming_apps(&names.join(", "));
                 tracing::warn!(
@@ -323,8 +344,10 @@ impl EventContent {
                 tracing::warn!(count, names, "orphans were removed, or lost backends: {reason}");
             }
             Self::Repaired { what } => tracing::warn!("repaired: {what}"),
-            Self::TornDown { flushed, uid } => tracing::warn!(flushed, uid, "torn down"),
-            Self::ServesAgain { cause } => tracing::warn!("serves again: {}", escape::text(cause)),
+            Self::TornDown { flushed, uid } => {
+                tracing::warn!(flushed, uid, "the table was removed by `tcpgw teardown`")
+            }
+            Self::ServesAgain { cause } => tracing::warn!("serving again after a teardown: {}", escape::text(cause)),
         }
     }
 }

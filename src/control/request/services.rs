@@ -108,7 +108,7 @@ pub struct Edited {
 pub struct ListedService {
     /// The desired service.
     pub service: Arc<Service>,
-    /// Name of its provider: `api`, `file` or `orphan`.
+    /// Name of its provider: `file`, `api`, `docker` or `orphan`.
     pub provider: &'static str,
     /// Revision of its last change; `None` for another provider's.
     pub revision: Option<u64>,

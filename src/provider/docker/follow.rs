@@ -75,7 +75,7 @@ pub async fn follow(mut settings: watch::Receiver<DockerSettings>, news: watch::
         };
         if has_answered {
             // Whether it is away, the next attempt tells.
-            tracing::info!("Docker's engine is not followed for a moment: {error}");
+            tracing::info!("lost the connection to Docker's engine, trying again: {error}");
             pause = AGAIN;
         } else {
             follower.trouble(&current, &error);
