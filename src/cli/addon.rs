@@ -82,9 +82,19 @@ struct ProvisionArguments {
 struct PlanArguments {
     #[command(flatten)]
     app: AppArgument,
-    /// The new plan
-    #[arg(value_name = "PLAN")]
-    plan: String,
+    /// The new plan, unless `--plan` names it
+    #[arg(value_name = "PLAN", required_unless_present = "named_plan")]
+    plan: Option<String>,
+    /// The new plan, as `addon provision` names it
+    #[arg(id = "named_plan", long = "plan", value_name = "PLAN", conflicts_with = "plan")]
+    named_plan: Option<String>,
+}
+
+impl PlanArguments {
+    /// Returns the new plan: the command line names it in one of two ways.
+    fn plan(&self) -> String {
+        self.plan.iter().chain(&self.named_plan).cloned().collect()
+    }
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
@@ -93,9 +103,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             let (plan, port) = (plan.clone(), *port);
             order(global, app, "PUT", "", orders::json(&ProvisionBody { plan, port }))
         }
-        Command::Plan(PlanArguments { app, plan }) => {
-            let plan = plan.clone();
-            order(global, app, "POST", "/plan", orders::json(&PlanBody { plan }))
+        Command::Plan(arguments) => {
+            let plan = arguments.plan();
+            order(
+                global,
+                &arguments.app,
+                "POST",
+                "/plan",
+                orders::json(&PlanBody { plan }),
+            )
         }
         Command::Suspend(app) => order(global, app, "POST", "/suspend", Vec::new()),
         Command::Resume(app) => order(global, app, "POST", "/resume", Vec::new()),
@@ -265,6 +281,8 @@ fn resource_text(resource: &ResourceView) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches as _;
+
     use super::*;
 
     #[test]
@@ -278,6 +296,29 @@ mod tests {
             ("app:", Err("must not be empty")),
         ] {
             assert_eq!(app(text).as_deref().map_err(|why| *why), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_new_plan_is_named_in_one_of_two_ways() {
+        let plan_of = |words: &[&str]| {
+            let command = PlanArguments::augment_args(clap::Command::new("plan"));
+            let matches = command.try_get_matches_from(std::iter::once(&"plan").chain(words))?;
+            PlanArguments::from_arg_matches(&matches).map(|arguments| arguments.plan())
+        };
+        for words in [
+            ["my-app", "large"].as_slice(),
+            &["my-app", "--plan", "large"],
+            &["--plan=large", "my-app"],
+        ] {
+            assert_eq!(plan_of(words).expect("it is understood"), "large", "{words:?}");
+        }
+        for (words, expected) in [
+            (["my-app"].as_slice(), "<PLAN>"),
+            (&["my-app", "large", "--plan", "large"], "cannot be used with"),
+        ] {
+            let error = plan_of(words).expect_err("one plan is named").to_string();
+            assert!(error.contains(expected), "{words:?}: {error}");
         }
     }
 

@@ -166,7 +166,10 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ),
     (
         "addon plan",
-        ["tcpgw addon plan my-app large", "tcpgw addon plan my-app large -o json"],
+        [
+            "tcpgw addon plan my-app large",
+            "tcpgw addon plan my-app --plan large -o json",
+        ],
     ),
     (
         "addon suspend",

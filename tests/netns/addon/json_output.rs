@@ -78,6 +78,7 @@ const TABLE: &[(&str, i32, Printed)] = &[
     ("addon provision my-app --plan small", 0, Document),
     ("addon provision other --plan none", 2, Document),
     ("addon plan my-app large", 0, Document),
+    ("addon plan my-app --plan large", 0, Document),
     ("addon plan other large", 1, Nothing),
     ("addon suspend my-app", 0, Document),
     ("addon suspend other", 1, Nothing),
