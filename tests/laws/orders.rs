@@ -6,6 +6,7 @@ mod checks;
 mod clients;
 mod deploys;
 mod ending;
+mod first_start;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -286,7 +286,12 @@ impl Core {
             Some(((endpoint, deadline.service.clone()), time))
         });
         self.problems.resolve(ProblemKind::KernelRefuses);
-        self.due.remember(now.instant);
+        if last.boot.is_empty() {
+            // Before any change of a new store: one without this file would look like one that has lost it.
+            self.due.remember_at_once(now.instant);
+        } else {
+            self.due.remember(now.instant);
+        }
         let version = env!("CARGO_PKG_VERSION");
         if let Some(torn) = found.torn_down {
             self.phase = DaemonPhase::TornDown;
