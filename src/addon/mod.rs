@@ -4,6 +4,7 @@
 //! the caller makes durable before it calls [`Registry::commit`]. Knows nothing of HTTP, sockets, the store or the kernel.
 
 pub mod check;
+mod compared_id;
 pub mod credentials;
 mod decision;
 pub mod dialect;
@@ -20,6 +21,7 @@ mod registry;
 mod removed;
 mod request;
 mod resource;
+mod resource_index;
 pub mod settings;
 pub mod sso;
 

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compared_id::ComparedId;
 use super::decision::{AddonOutcome, Decision, RegistryFacts, ResourceChange, edited, unchanged};
 use super::fingerprint::Fingerprint;
 use super::id::{PlatformId, ResourceId};
@@ -15,6 +16,7 @@ use super::refusal::Refusal;
 use super::removed::{Removed, RemovedResources};
 use super::request::{AddonRequest, Provision, ResourceTarget, WantedPlan};
 use super::resource::{Binding, Dialect, MAX_BINDINGS, Resource, ResourceStatus};
+use super::resource_index::ResourceIndex;
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::Word as _;
 
@@ -22,8 +24,8 @@ use tcpgw_core::model::Word as _;
 #[derive(Debug, Clone)]
 pub struct Registry {
     resources: BTreeMap<ResourceId, Arc<Resource>>,
-    by_app: BTreeMap<PlatformId, ResourceId>,
-    by_uuid: BTreeMap<PlatformId, ResourceId>,
+    by_app: ResourceIndex,
+    by_uuid: ResourceIndex,
     /// Apps that have bindings, and the resources that they are bound to.
     by_bound_app: BTreeMap<PlatformId, BTreeSet<ResourceId>>,
     removed: RemovedResources,
@@ -41,8 +43,8 @@ impl Registry {
     ) -> Self {
         let mut registry = Self {
             resources: BTreeMap::new(),
-            by_app: BTreeMap::new(),
-            by_uuid: BTreeMap::new(),
+            by_app: ResourceIndex::default(),
+            by_uuid: ResourceIndex::default(),
             by_bound_app: BTreeMap::new(),
             removed: RemovedResources::default(),
             ports: PortPool::new(range, quarantine),
@@ -113,10 +115,12 @@ impl Registry {
     /// Returns the present and former resources of an app, at most `most`: the present one, then the others from the latest
     /// removal on.
     pub fn all_of_app(&self, app: &PlatformId, most: usize) -> Vec<ResourceId> {
-        let there = self.by_app.get(app).copied();
+        let there = self.of_any(app).map(|resource| resource.id);
         let is_known = self.removed.has(&ResourceTarget::Any(app.clone()));
         let removed = self.removed.order.iter().rev().filter(|_| is_known);
-        let removed = removed.filter(|removed| removed.app == *app).map(|removed| removed.id);
+        let removed = removed
+            .filter(|removed| ComparedId::are_same(removed.dialect, &removed.app, app))
+            .map(|removed| removed.id);
         there.into_iter().chain(removed).take(most).collect()
     }
 
@@ -128,10 +132,10 @@ impl Registry {
     pub fn find(&self, target: &ResourceTarget) -> Result<&Arc<Resource>, Refusal> {
         let found = match target {
             ResourceTarget::Id(dialect, id) => self.resources.get(id).filter(|one| one.dialect == *dialect),
-            ResourceTarget::App(dialect, app) => self.of_app(app).filter(|one| one.dialect == *dialect),
+            ResourceTarget::App(dialect, app) => self.of_dialect(*dialect, app),
             ResourceTarget::Any(app) => match self.of_app(app) {
                 Some(resource) => Some(resource),
-                None => self.of_bound_app(app)?,
+                None => self.of_bound_app(app)?.or_else(|| self.of_any(app)),
             },
         };
         found.ok_or_else(|| {
@@ -219,9 +223,9 @@ impl Registry {
             ResourceChange::Put(resource) => {
                 self.forget(resource.id);
                 self.ports.give(resource.port);
-                self.by_app.insert(resource.app.clone(), resource.id);
+                self.by_app.insert(resource.dialect, &resource.app, resource.id);
                 if let Some(uuid) = &resource.uuid {
-                    self.by_uuid.insert(uuid.clone(), resource.id);
+                    self.by_uuid.insert(resource.dialect, uuid, resource.id);
                 }
                 for app in bound_apps(resource) {
                     self.by_bound_app.entry(app.clone()).or_default().insert(resource.id);
@@ -240,9 +244,9 @@ impl Registry {
         let Some(before) = self.resources.remove(&id) else {
             return;
         };
-        self.by_app.remove(&before.app);
+        self.by_app.remove(before.dialect, &before.app, id);
         if let Some(uuid) = &before.uuid {
-            self.by_uuid.remove(uuid);
+            self.by_uuid.remove(before.dialect, uuid, id);
         }
         for app in bound_apps(&before) {
             if let Some(bound) = self.by_bound_app.get_mut(app) {
@@ -254,8 +258,22 @@ impl Registry {
         }
     }
 
+    /// Returns the resource of the app with these letters, of any dialect.
     fn of_app(&self, app: &PlatformId) -> Option<&Arc<Resource>> {
-        self.resources.get(self.by_app.get(app)?)
+        self.resources.get(&self.by_app.exact(app)?)
+    }
+
+    /// Returns the resource of the app of this dialect.
+    fn of_dialect(&self, dialect: Dialect, app: &PlatformId) -> Option<&Arc<Resource>> {
+        let exact = self.of_app(app).filter(|one| one.dialect == dialect);
+        exact.or_else(|| self.resources.get(&self.by_app.of_uuid(dialect, app)?))
+    }
+
+    /// Returns the resource of the app as an operator names it, whose letters may be those of a UUID in another case.
+    fn of_any(&self, app: &PlatformId) -> Option<&Arc<Resource>> {
+        let mut dialects = Dialect::WORDS.iter();
+        self.of_app(app)
+            .or_else(|| dialects.find_map(|(_, dialect)| self.of_dialect(*dialect, app)))
     }
 
     fn of_bound_app(&self, app: &PlatformId) -> Result<Option<&Arc<Resource>>, Refusal> {
@@ -269,9 +287,17 @@ impl Registry {
     }
 
     fn provision(&self, wanted: &Provision, facts: RegistryFacts<'_>) -> Result<Decision, Refusal> {
-        let by_uuid = wanted.uuid.as_ref().and_then(|uuid| self.by_uuid.get(uuid));
-        let by_uuid = by_uuid.and_then(|id| self.resources.get(id));
-        let there = by_uuid.or_else(|| self.of_app(&wanted.app));
+        let by_uuid = wanted.uuid.as_ref().and_then(|uuid| {
+            let exact = self.by_uuid.exact(uuid);
+            exact.or_else(|| self.by_uuid.of_uuid(wanted.dialect, uuid))
+        });
+        let by_uuid = by_uuid.and_then(|id| self.resources.get(&id));
+        let there = by_uuid
+            .or_else(|| self.of_dialect(wanted.dialect, &wanted.app))
+            .or_else(|| match wanted.dialect {
+                Dialect::Local => self.of_any(&wanted.app),
+                _ => self.of_app(&wanted.app),
+            });
         let existence = match there {
             Some(resource) => Existence::Known(resource.status),
             None if self
@@ -385,14 +411,22 @@ fn tombstones(dialect: Dialect) -> Tombstones {
 /// Returns the difference between a resource and a repeated request for it; `None`: they agree.
 fn difference(there: &Resource, wanted: &Provision, plans: &Plans) -> Option<String> {
     let of_other = there.dialect != wanted.dialect;
-    let (app, plan) = (&there.app, &there.plan);
+    let are_same = |one, other| ComparedId::are_same(there.dialect, one, other);
+    let is_same_app = are_same(&there.app, &wanted.app);
+    // As the request has written it.
+    let app = if is_same_app { &wanted.app } else { &there.app };
+    let plan = &there.plan;
     if of_other {
         return Some(format!(
             "app {app} has a resource already, provisioned through {}",
             there.dialect.word()
         ));
     }
-    if there.app != wanted.app || wanted.uuid.is_some() && there.uuid != wanted.uuid {
+    let is_other_uuid = wanted
+        .uuid
+        .as_ref()
+        .is_some_and(|uuid| !there.uuid.as_ref().is_some_and(|there| are_same(there, uuid)));
+    if !is_same_app || is_other_uuid {
         return Some(format!(
             "app {app} has a resource already, provisioned by another request"
         ));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::compared_id::ComparedId;
 use super::id::{PlatformId, ResourceId};
 use super::ports::Quarantined;
 use super::request::ResourceTarget;
@@ -31,13 +32,19 @@ pub struct Removed {
     pub at: Duration,
 }
 
+impl Removed {
+    fn key(&self) -> (Dialect, ComparedId) {
+        (self.dialect, ComparedId::new(self.dialect, &self.app))
+    }
+}
+
 /// The last [`MAX_REMOVED`] resources that were deprovisioned.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RemovedResources {
     pub(super) order: VecDeque<Removed>,
     pub(super) ids: BTreeMap<ResourceId, Dialect>,
     /// Number of entries in `order` for each app.
-    apps: BTreeMap<(Dialect, PlatformId), usize>,
+    apps: BTreeMap<(Dialect, ComparedId), usize>,
 }
 
 impl RemovedResources {
@@ -46,7 +53,7 @@ impl RemovedResources {
     }
 
     pub(super) fn has(&self, target: &ResourceTarget) -> bool {
-        let has_app = |dialect: Dialect, app: &PlatformId| self.apps.contains_key(&(dialect, app.clone()));
+        let has_app = |dialect, app| self.apps.contains_key(&(dialect, ComparedId::new(dialect, app)));
         match target {
             ResourceTarget::Id(dialect, id) => self.ids.get(id) == Some(dialect),
             ResourceTarget::App(dialect, app) => has_app(*dialect, app),
@@ -56,18 +63,18 @@ impl RemovedResources {
 
     pub(super) fn add(&mut self, removed: Removed) {
         self.ids.insert(removed.id, removed.dialect);
-        *self.apps.entry((removed.dialect, removed.app.clone())).or_default() += 1;
+        *self.apps.entry(removed.key()).or_default() += 1;
         self.order.push_back(removed);
         while self.order.len() > MAX_REMOVED {
             if let Some(oldest) = self.order.pop_front() {
-                self.forget(oldest);
+                self.forget(&oldest);
             }
         }
     }
 
-    pub(super) fn forget(&mut self, removed: Removed) {
+    fn forget(&mut self, removed: &Removed) {
         self.ids.remove(&removed.id);
-        if let Entry::Occupied(mut count) = self.apps.entry((removed.dialect, removed.app)) {
+        if let Entry::Occupied(mut count) = self.apps.entry(removed.key()) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

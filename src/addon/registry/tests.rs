@@ -1,3 +1,5 @@
+mod letters;
+
 use super::*;
 use crate::addon::plan::AddonPlan;
 use crate::addon::ports::{PortRefusal, PortSet};

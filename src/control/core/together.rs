@@ -19,6 +19,10 @@ const MOST_TOGETHER: usize = 64;
 /// Number of backends after which no further order joins a group, since the main loop does nothing else meanwhile.
 const MOST_BACKENDS: usize = 4096;
 
+fn folded(id: &PlatformId) -> Box<str> {
+    id.as_str().to_ascii_lowercase().into()
+}
+
 /// Result of taking the first orders together.
 pub(super) enum Together {
     /// The orders are to be written.
@@ -38,8 +42,8 @@ struct Group {
     edits: Edits,
     /// Names of the services that the orders are about.
     names: BTreeSet<Name>,
-    /// Platforms' ids of the resources that the orders are about.
-    apps: BTreeSet<PlatformId>,
+    /// Platforms' ids of the resources that the orders are about, in lower case: ids that differ in case only may be the same.
+    apps: BTreeSet<Box<str>>,
 }
 
 impl Group {
@@ -104,9 +108,11 @@ impl Core {
                 (edits, None, Vec::new())
             }
             Order::Addon(order, _) if self.order_queue.is_certain_of_resources() => {
-                let apps: Vec<PlatformId> = match &order.request {
-                    AddonRequest::Provision(wanted) => [&wanted.app].into_iter().chain(&wanted.uuid).cloned().collect(),
-                    AddonRequest::Bind(ResourceTarget::App(_, app), ..) => vec![app.clone()],
+                let apps: Vec<Box<str>> = match &order.request {
+                    AddonRequest::Provision(wanted) => {
+                        [&wanted.app].into_iter().chain(&wanted.uuid).map(folded).collect()
+                    }
+                    AddonRequest::Bind(ResourceTarget::App(_, app), ..) => vec![folded(app)],
                     _ => return None,
                 };
                 let (decision, edits) = self.decide_beside(order, group.ports(), now)?;

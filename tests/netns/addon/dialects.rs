@@ -82,7 +82,13 @@ fn heroku_gets_what_it_expects() {
     let changed = ask(&net, "PUT", &resource, json!({"plan": "large"})).is(200);
     assert_eq!((&changed["config"], pps(&daemon)), (&made["config"], json!(5000)));
     ask(&net, "PUT", &resource, json!({"plan": "large"})).is(200);
-    is_empty(&deprovision(&net, &resource), 204);
+    // A UUID is the same in capitals.
+    let (_, _, in_capitals) = provision(Dialect::Heroku, &uuid.to_uppercase(), "large");
+    assert_eq!(ask(&net, method, &path, &in_capitals).is(200)["id"], made["id"]);
+    let resource_in_capitals = format!("{path}/{}", uuid.to_uppercase());
+    assert_eq!(ask(&net, "GET", &resource_in_capitals, "").is(200)["id"], made["id"]);
+    assert_eq!(services(&daemon).len(), 1);
+    is_empty(&deprovision(&net, &resource_in_capitals), 204);
     assert_eq!(deprovision(&net, &resource).status, 410);
     assert_eq!(ask(&net, method, &path, &body).status, 410, "never made again");
     assert_eq!(ask(&net, "PUT", &resource, json!({"plan": "large"})).status, 410);
