@@ -3,9 +3,10 @@
 //! A connection that was accepted has a seat. That costs a descriptor and little memory, so that there are many. A connection
 //! that has sent something is served when a place is free, clients that have few places first. Connections for which there is
 //! no seat stay in the kernel's backlog, unless a client that has more seats, or places, holds one with a connection that asks
-//! nothing: that one is closed.
+//! nothing: that one is closed. A client that has its share has such a connection of its own closed for a new one.
 
 mod taken;
+mod waiting;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,8 +31,10 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const PROGRESS_OF_FEW: Duration = Duration::from_secs(12);
 /// Time without a request after which a connection may be closed for one of a client that has fewer.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Time like [`SILENCE`] for a connection of the same client. A request that is sent at once has come by then.
-const OWN_SILENCE: Duration = Duration::from_millis(100);
+/// Time like [`SILENCE`] for a connection of the same client. A platform may open connections before it sends, through a slow network.
+const OWN_SILENCE: Duration = Duration::from_secs(2);
+/// Time like [`OWN_SILENCE`] where several users share an address. A request that is sent at once has come by then.
+const OWN_SILENCE_OF_SHARED: Duration = Duration::from_millis(100);
 
 /// The seats and places of a listener, of all clients together.
 #[derive(Debug)]
@@ -40,8 +43,10 @@ pub(in crate::api) struct ConnectionPlaces {
     seat_share: usize,
     patience: Duration,
     silence: Duration,
-    /// Time without a request after which a connection may be closed for another one of the same client; `None`: it is not.
-    own_silence: Option<Duration>,
+    /// Time without a request after which a connection may be closed for another one of the same client.
+    own_silence: Duration,
+    /// Whether a client with its share of seats, which is being answered, is waited for until one of its silent connections may be closed.
+    waits_for_own_silence: bool,
     taken: Mutex<TakenPlaces>,
     left: Notify,
 }
@@ -104,17 +109,19 @@ impl ConnectionPlaces {
             seat_share: (seats - seats / 4).max(1),
             patience: if seats < SEATS { PROGRESS_OF_FEW } else { PROGRESS },
             silence: SILENCE,
-            own_silence: None,
+            own_silence: OWN_SILENCE,
+            waits_for_own_silence: true,
             taken: Mutex::default(),
             left: Notify::new(),
         }
     }
 
-    /// Returns the places, where a client that has its share gets more in exchange for its own connections that ask nothing: several
-    /// users share its address. A platform, in contrast, may open many connections before it sends.
+    /// Returns the places, where connections that ask nothing make room sooner for others of their client: several users share its
+    /// address. A platform, in contrast, may open many connections before it sends.
     pub(in crate::api) fn of_shared_addresses(self) -> Self {
         Self {
-            own_silence: Some(OWN_SILENCE),
+            own_silence: OWN_SILENCE_OF_SHARED,
+            waits_for_own_silence: false,
             ..self
         }
     }
@@ -153,13 +160,11 @@ impl ConnectionPlaces {
         // Until then something may change for a client that is being answered.
         let until = taken.progress_of(client).map(|progress| progress + self.patience);
         let waits_for_own = |taken: &mut TakenPlaces| {
-            let own_silence = self
-                .own_silence
-                .map(|silence| taken.displace_own_seat(client, now, silence));
-            match (own_silence, until) {
-                (Some(Displaced::Told), _) => Admission::Full,
+            match (taken.displace_own_seat(client, now, self.own_silence), until) {
+                (Displaced::Told, _) => Admission::Full,
                 // Others are not to wait for a client whose connections have all just begun.
-                (Some(Displaced::Later(_)), _) => Admission::Stalled,
+                (Displaced::Later(_), _) if !self.waits_for_own_silence => Admission::Stalled,
+                (Displaced::Later(at), Some(until)) if until > now => Admission::Until(until.min(at)),
                 (_, Some(until)) if until > now => Admission::Until(until),
                 _ => Admission::Stalled,
             }
@@ -218,9 +223,9 @@ impl Seat {
     fn displace_place(&self, now: Instant) -> Displaced {
         let mut taken = self.all.taken();
         let displaced = taken.displace_place(self.client, now, self.all.silence, PLACES);
-        match (displaced, self.all.own_silence) {
-            (Displaced::Nobody, Some(silence)) => taken.displace_own_place(self.client, now, silence),
-            (displaced, _) => displaced,
+        match displaced {
+            Displaced::Nobody => taken.displace_own_place(self.client, now, self.all.own_silence),
+            displaced => displaced,
         }
     }
 

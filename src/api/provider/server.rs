@@ -281,6 +281,35 @@ mod tests {
         }
     }
 
+    /// An address has all its places, or seats, with connections that ask nothing, and others of it wait: a request from there is answered
+    /// all the same.
+    #[tokio::test]
+    async fn an_address_makes_room_for_its_own_requests() {
+        let times = api::Times {
+            head: Duration::from_secs(600),
+            body: Duration::from_secs(600),
+            ..api::Times::default()
+        };
+        for (seats, count, begin) in [(SEATS, 200, "GET /v2/catalog HTTP/1.1\r\n"), (40, 30, "")] {
+            let provider = served_within(times, seats).await;
+            let mut held = Vec::new();
+            for _ in 0..count {
+                let mut stream = TcpStream::connect(provider.at).await.unwrap();
+                stream.write_all(begin.as_bytes()).await.unwrap();
+                held.push(stream);
+            }
+            // Until then, those that are there may just be about to send the rest.
+            sleep(Duration::from_secs(2)).await;
+            for _ in 0..3 {
+                let mut stream = TcpStream::connect(provider.at).await.unwrap();
+                stream.write_all(catalog(PASSWORD).as_bytes()).await.unwrap();
+                let answered = timeout(Duration::from_secs(60), head(&mut stream)).await;
+                let answer = answered.expect("the others do not keep it waiting");
+                assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            }
+        }
+    }
+
     /// A body that has begun and does not end in time is answered by an error of the dialect, even if bytes trickle in all the
     /// while; the connection ends, and nothing is ordered.
     #[tokio::test]

@@ -14,3 +14,4 @@ pub(crate) mod platform;
 mod served;
 mod settings;
 mod sign_on;
+mod slow;

@@ -1,12 +1,13 @@
 //! Seats, places and silent connections of all clients. Pure except for its notifications; `now` is an argument.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::waiting::WaitingConnections;
 use crate::throttle::ClientAddress;
 
 /// Seats and places of all clients.
@@ -29,14 +30,16 @@ struct ClientShare {
     progress: Instant,
     /// Connections that ask nothing, by the numbers of their seats.
     silent: BTreeMap<u64, Silent>,
-    /// Connections that wait for a place, the first one first.
-    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// Connections that wait for a place.
+    waiting: WaitingConnections,
 }
 
 /// A connection that asks nothing: no whole request has come.
 #[derive(Debug)]
 pub(super) struct Silent {
     since: Instant,
+    /// Whether something has come, and the connection waits for a place: what it asks is not known yet.
+    is_waiting: bool,
     /// Time since which the connection has a place; `None`: it has none.
     in_place_since: Option<Instant>,
     displaced: Arc<Notify>,
@@ -90,14 +93,24 @@ impl Scarce {
             Self::Places => silent.in_place_since,
         }
     }
+
+    /// Returns the time like [`Self::since`] for a decision in favour of the same client. A request that waits for a place may be as good as
+    /// the one that it would make room for.
+    fn since_for_own(self, silent: &Silent) -> Option<Instant> {
+        match self {
+            Self::Seats if silent.is_waiting => None,
+            Self::Seats => Some(silent.in_place_since.unwrap_or(silent.since)),
+            Self::Places => silent.in_place_since,
+        }
+    }
 }
 
 impl ClientShare {
-    /// Returns the connection that has asked nothing for longest, and since when.
-    fn longest_silent(&self, scarce: Scarce) -> Option<(Instant, u64)> {
+    /// Returns the connection that has asked nothing for longest, and since when: the time that `since` gives.
+    fn longest_silent(&self, since: impl Fn(&Silent) -> Option<Instant>) -> Option<(Instant, u64)> {
         let silent = self.silent.iter();
         silent
-            .filter_map(|(number, silent)| Some((scarce.since(silent)?, *number)))
+            .filter_map(|(number, silent)| Some((since(silent)?, *number)))
             .min()
     }
 }
@@ -106,6 +119,7 @@ impl Silent {
     pub(super) fn since(since: Instant, displaced: &Arc<Notify>) -> Self {
         Self {
             since,
+            is_waiting: false,
             in_place_since: None,
             displaced: Arc::clone(displaced),
         }
@@ -142,7 +156,7 @@ impl TakenPlaces {
             most_places,
             progress: now,
             silent: BTreeMap::new(),
-            waiting: VecDeque::new(),
+            waiting: WaitingConnections::default(),
         });
         share.seats += 1;
         share.silent.insert(self.numbers, Silent::since(now, &displaced));
@@ -195,7 +209,10 @@ impl TakenPlaces {
 
     pub(super) fn wait_for_place(&mut self, client: ClientAddress, number: u64, give: oneshot::Sender<()>) {
         if let Some(share) = self.clients.get_mut(&client) {
-            share.waiting.push_back((number, give));
+            share.waiting.add(number, give);
+            if let Some(silent) = share.silent.get_mut(&number) {
+                silent.is_waiting = true;
+            }
         }
     }
 
@@ -209,7 +226,7 @@ impl TakenPlaces {
             let Some(share) = waiting.min_by_key(|share| share.places) else {
                 return;
             };
-            let Some((number, give)) = share.waiting.pop_front() else {
+            let Some((number, give)) = share.waiting.next() else {
                 return;
             };
             // A connection that has gone does not need the place.
@@ -217,7 +234,7 @@ impl TakenPlaces {
                 self.places += 1;
                 share.places += 1;
                 if let Some(silent) = share.silent.get_mut(&number) {
-                    silent.in_place_since = Some(now);
+                    (silent.is_waiting, silent.in_place_since) = (false, Some(now));
                 }
             }
         }
@@ -277,7 +294,7 @@ impl TakenPlaces {
         let Some(share) = self.clients.get_mut(&client) else {
             return Displaced::Nobody;
         };
-        let Some((begin, number)) = share.longest_silent(scarce) else {
+        let Some((begin, number)) = share.longest_silent(|silent| scarce.since_for_own(silent)) else {
             return Displaced::Nobody;
         };
         if now.saturating_duration_since(begin) < silence {
@@ -285,6 +302,9 @@ impl TakenPlaces {
         }
         if let Some(silent) = share.silent.remove(&number) {
             silent.displaced.notify_one();
+        }
+        if matches!(scarce, Scarce::Places) {
+            share.waiting.is_left_a_place();
         }
         Displaced::Told
     }
@@ -305,7 +325,7 @@ impl TakenPlaces {
             .iter()
             .filter(|(of, share)| **of != client && scarce.size(share) > own + 1)
         {
-            let Some((begin, number)) = share.longest_silent(scarce) else {
+            let Some((begin, number)) = share.longest_silent(|silent| scarce.since(silent)) else {
                 continue;
             };
             if now.saturating_duration_since(begin) < silence {

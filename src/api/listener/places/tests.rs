@@ -162,7 +162,7 @@ async fn who_asks_or_has_just_come_is_not_displaced() {
 async fn silent_connections_make_room_for_others_of_their_address() {
     let places = ConnectionPlaces::new(256).of_shared_addresses();
     let places = Arc::new(ConnectionPlaces {
-        own_silence: Some(SHORT),
+        own_silence: SHORT,
         ..places
     });
     let share = places.seat_share;
