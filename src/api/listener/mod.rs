@@ -156,8 +156,10 @@ pub(in crate::api) async fn serve<H: Handler>(
 /// Waits until the client has sent something: a silent connection needs no place.
 async fn is_asked(stream: &TcpStream, patience: Duration, ends: &watch::Receiver<bool>) -> bool {
     let mut ends = ends.clone();
+    // A new stream counts as readable until it was read.
+    let mut first = [0];
     tokio::select! {
-        asked = timeout(patience, stream.readable()) => matches!(asked, Ok(Ok(()))),
+        asked = timeout(patience, stream.peek(&mut first)) => matches!(asked, Ok(Ok(1))),
         _ = ends.wait_for(|ends| *ends) => false,
     }
 }

@@ -281,6 +281,28 @@ mod tests {
         }
     }
 
+    /// Connections that send nothing have no place, so that none of them has to make room for a request.
+    #[tokio::test]
+    async fn connections_that_send_nothing_take_no_place() {
+        let provider = served(api::Times::default()).await;
+        let mut held = Vec::new();
+        for _ in 0..150 {
+            held.push(TcpStream::connect(provider.at).await.unwrap());
+        }
+        let mut stream = TcpStream::connect(provider.at).await.unwrap();
+        stream.write_all(catalog(PASSWORD).as_bytes()).await.unwrap();
+        let answer = timeout(Duration::from_secs(60), head(&mut stream)).await.unwrap();
+        // On a connection that is kept, which is not so where all places are in use.
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && !answer.contains("connection: close"),
+            "{answer}"
+        );
+        for silent in &held {
+            let closed = silent.try_read(&mut [0]);
+            assert!(closed.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+        }
+    }
+
     /// An address has all its places, or seats, with connections that ask nothing, and others of it wait: a request from there is answered
     /// all the same.
     #[tokio::test]
