@@ -10,7 +10,7 @@
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -158,16 +158,40 @@ pub fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes a file, whole or not at all: to a new file, whose name ends with `.new`, that is put in its place.
+/// Returns the path of a file beside another one: its name with a suffix.
+#[must_use]
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// Writes a file, whole or not at all: to a new file, whose name ends with `.new`, that is put in its place. A process may
+/// be killed at any moment; for a machine that may, see [`replace_durably`].
 ///
 /// # Errors
 /// Fails when the file cannot be written; a former one stays then.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let written = create(Path::new(&new)).and_then(|mut file| file.write_all(bytes));
-    let replaced = written.and_then(|()| fs::rename(&new, path));
+    put_in_place(path, |mut file| file.write_all(bytes))
+}
+
+/// Writes a file as [`replace`] does; it is on the disk when this returns, under its name.
+///
+/// # Errors
+/// Fails when the file cannot be written; a former one stays then, except where the disk failed after the new one was in its place.
+pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put_in_place(path, |mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    })?;
+    File::open(parent_of(path))?.sync_all()
+}
+
+fn put_in_place(path: &Path, write: impl FnOnce(File) -> io::Result<()>) -> io::Result<()> {
+    let new = with_suffix(path, ".new");
+    let replaced = create(&new).and_then(write).and_then(|()| fs::rename(&new, path));
     if replaced.is_err() {
+        // Where the disk is full, what is left of it would keep it full.
         let _ = fs::remove_file(&new);
     }
     replaced
@@ -212,10 +236,12 @@ fn give_to(file: &File, directory: &Metadata, user: Option<u32>) -> io::Result<(
 }
 
 fn directory_of(path: &Path) -> io::Result<Metadata> {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => fs::metadata(parent),
-        _ => fs::metadata("."),
-    }
+    fs::metadata(parent_of(path))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 fn effective_user() -> u32 {
@@ -318,6 +344,38 @@ mod tests {
         }
         assert_eq!(fs::read(directory.path().join("victim")).unwrap(), b"precious");
         assert_eq!(fs::read(directory.path().join("again")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_replaced_file_is_private_and_whole_and_nothing_is_left_beside_it() {
+        for replace in [replace, replace_durably] {
+            let directory = tempfile::tempdir().unwrap();
+            let names = plants(directory.path());
+            for name in names {
+                let path = directory.path().join(name);
+                let at_temporary = with_suffix(&path, ".new");
+                symlink(directory.path().join("victim"), &at_temporary).unwrap();
+                let replaced = replace(&path, b"new");
+                assert_eq!(replaced.is_err(), name == "directory", "{name}");
+                at_temporary.symlink_metadata().unwrap_err();
+                if replaced.is_ok() {
+                    let there = fs::symlink_metadata(&path).unwrap();
+                    assert!(there.is_file(), "{name}");
+                    assert_eq!(there.mode() & 0o777, 0o600, "{name}");
+                    assert_eq!(fs::read(&path).unwrap(), b"new", "{name}");
+                }
+            }
+            assert_eq!(fs::read(directory.path().join("victim")).unwrap(), b"precious");
+            assert_eq!(fs::read(directory.path().join("again")).unwrap(), b"x");
+        }
+    }
+
+    #[test]
+    fn a_suffix_is_of_the_name() {
+        assert_eq!(with_suffix(Path::new("/a/b.db"), ".last"), Path::new("/a/b.db.last"));
+        assert_eq!(with_suffix(Path::new("b"), "-wal"), Path::new("b-wal"));
+        assert_eq!(with_suffix(Path::new("/a/b/"), ".lock"), Path::new("/a/b.lock"));
+        assert_eq!(parent_of(Path::new("b")), Path::new("."));
     }
 
     #[test]

@@ -102,7 +102,10 @@ impl Socket {
     /// # Errors
     /// Fails with [`SocketError`] when another daemon has the lock now, or the file cannot be created.
     pub fn renew_lock(&mut self) -> Result<bool, SocketError> {
-        if beside(&self.path, SOCKET_LOCK).symlink_metadata().is_ok() {
+        if run_file::with_suffix(&self.path, SOCKET_LOCK)
+            .symlink_metadata()
+            .is_ok()
+        {
             return Ok(false);
         }
         make_directory(&self.path)?;
@@ -169,7 +172,7 @@ fn make_directory(path: &Path) -> Result<(), SocketError> {
 /// Binds the socket in a directory that no other user can enter, until its mode and group are set.
 fn bind_beside(settings: &SocketSettings) -> Result<(UnixListener, (u64, u64)), SocketError> {
     let path = &settings.path;
-    let hidden = beside(path, SOCKET_DIRECTORY);
+    let hidden = run_file::with_suffix(path, SOCKET_DIRECTORY);
     if hidden.as_os_str().len() + "/s".len() > LONGEST_PATH {
         return Err(SocketError::TooLong(path.clone()));
     }
@@ -193,15 +196,9 @@ impl Drop for Socket {
     }
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(ending);
-    path.with_file_name(name)
-}
-
 /// Takes the lock of the socket, so that two daemons that start at the same moment cannot both use it.
 fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
-    let file = beside(path, SOCKET_LOCK);
+    let file = run_file::with_suffix(path, SOCKET_LOCK);
     let fail = |source| SocketError::File {
         what: "lock",
         path: file.clone(),
@@ -219,7 +216,7 @@ fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
 
 /// Removes the lock's file, which a daemon leaves beside its socket, unless a daemon is there.
 pub(crate) fn remove_lock(path: &Path) {
-    let file = beside(path, SOCKET_LOCK);
+    let file = run_file::with_suffix(path, SOCKET_LOCK);
     if file.symlink_metadata().is_ok() && lock(path).is_ok_and(|_lock| fs::remove_file(&file).is_ok()) {
         tracing::debug!("removed {}", tcpgw_core::escape::path(&file));
     }

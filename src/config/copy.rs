@@ -4,8 +4,8 @@
 //!
 //! A configuration whose path is given must exist, and has no copy.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ pub fn path(store: Option<&Path>) -> PathBuf {
 
 /// Returns the copy, and the file that is written before it is put in its place.
 pub(super) fn files_of(copy: &Path) -> [PathBuf; 2] {
-    [copy.to_owned(), copy.with_extension("last.new")]
+    [copy.to_owned(), run_file::with_suffix(copy, ".new")]
 }
 
 /// Returns the configuration in the place of a file that is missing: what the copy says, and the defaults where there is none.
@@ -171,23 +171,13 @@ fn save(text: &str, copy: &Path) -> io::Result<()> {
     }
     let directory = copy.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let [_, temporary] = files_of(copy);
-    let written = run_file::create(&temporary)
-        .and_then(|mut file| {
-            file.write_all(content.as_bytes())?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, copy))
-        .and_then(|()| File::open(directory)?.sync_all());
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    run_file::replace_durably(copy, content.as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
+    use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     use super::*;

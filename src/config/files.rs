@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::daemon::{DEFAULT_STATE, DaemonSettings, FlowLogTarget};
 use super::{Config, copy};
+use crate::run_file;
 use crate::store;
 use crate::transport::Transport;
 
@@ -225,11 +226,7 @@ fn files(places: Places<'_>, settings: &DaemonSettings, config: &Config) -> Vec<
 
 /// Returns the files of a socket: its own, that of its lock, and the directory in which it is bound.
 fn files_of_socket(socket: &Path) -> [PathBuf; 3] {
-    ["", SOCKET_LOCK, SOCKET_DIRECTORY].map(|ending| {
-        let mut path = socket.as_os_str().to_owned();
-        path.push(ending);
-        path.into()
-    })
+    ["", SOCKET_LOCK, SOCKET_DIRECTORY].map(|ending| run_file::with_suffix(socket, ending))
 }
 
 fn transport<'a>(section: &str, transport: &'a Transport) -> Vec<(String, &'a Path)> {

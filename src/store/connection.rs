@@ -8,8 +8,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::error::{Fault, StoreError, read_only};
-use super::file::{LOGS, beside, tidy};
+use super::file::{LOGS, tidy};
 use super::{identity, schema};
+use crate::run_file::with_suffix;
 
 /// Time for which opening waits for another process to release the store.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,7 +64,7 @@ pub(super) fn open_unwritable(path: &Path, fault: Fault) -> Result<(Connection, 
     if !may_be_read {
         return Err(error.into());
     }
-    let log = LOGS.iter().map(|end| beside(path, end));
+    let log = LOGS.iter().map(|end| with_suffix(path, end));
     let mut log = log.filter(|log| fs::metadata(log).is_ok_and(|log| log.len() > 0));
     match (log.next(), error) {
         (None, error) => {

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::{Fault, StoreError, system};
 use super::schema;
+use crate::run_file::with_suffix;
 
 /// Identity of a file: it differs once the path leads to another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub(super) fn room_beside(path: &Path) -> u64 {
 pub(super) const LOGS: [&str; 2] = ["-wal", "-journal"];
 
 /// Endings of other files beside the store.
-const BESIDE: [&str; 10] = [
+const BESIDE: [&str; 11] = [
     "-shm",
     ".written",
     ".written.damaged",
@@ -63,12 +64,13 @@ const BESIDE: [&str; 10] = [
     ".last.damaged.2",
     ".last.damaged.3",
     ".lost",
+    ".lost.new",
 ];
 
 /// Returns the files that a daemon writes for its store: the store first.
 pub fn files_of(store: &Path) -> Vec<PathBuf> {
     let endings = [""].iter().chain(&LOGS).chain(&BESIDE);
-    endings.map(|ending| beside(store, ending)).collect()
+    endings.map(|ending| with_suffix(store, ending)).collect()
 }
 
 /// Creates an empty store under another name first, so that a file of this name is always a whole store: an empty file
@@ -79,12 +81,12 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     let directory = directory.unwrap_or(Path::new("."));
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(directory).map_err(fail)?;
-    let new = beside(path, &format!(".new-{}", std::process::id()));
+    let new = with_suffix(path, &format!(".new-{}", std::process::id()));
     remove(&new).map_err(fail)?;
     let made = fill(&new, path).and_then(|()| {
         // The log of a store that was moved away would be played into the new one.
         for log in LOGS {
-            remove(&beside(path, log)).map_err(fail)?;
+            remove(&with_suffix(path, log)).map_err(fail)?;
         }
         match fs::hard_link(&new, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(fail(error)),
@@ -144,10 +146,4 @@ pub(super) fn restrict(path: &Path) {
     if is_open && let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o600)) {
         tracing::debug!(%error, path = %tcpgw_core::escape::path(path), "failed to make the store private");
     }
-}
-
-pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
 }

@@ -6,8 +6,8 @@
 mod document;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,9 +134,7 @@ pub enum LastServicesError {
 impl LastServices {
     /// Returns the path of the file that belongs to a store.
     pub fn path(store: &Path) -> PathBuf {
-        let mut name = store.file_name().unwrap_or_default().to_owned();
-        name.push(".last");
-        store.with_file_name(name)
+        run_file::with_suffix(store, ".last")
     }
 
     /// Reads the file; `None` if it does not exist.
@@ -226,37 +224,13 @@ impl LastServices {
     ///
     /// Fails when the file cannot be written.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
-        let saved = self
-            .encode()
-            .and_then(|text| create(&temporary, text.as_bytes()))
-            .and_then(|()| fs::rename(&temporary, path))
-            .and_then(|()| {
-                path.parent()
-                    .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-            });
-        if saved.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        saved
+        run_file::replace_durably(path, self.encode()?.as_bytes())
     }
 }
 
 fn aside(path: &Path) -> impl DoubleEndedIterator<Item = PathBuf> + Clone + use<> {
-    let path = path.as_os_str().to_owned();
-    ASIDE.iter().map(move |ending| {
-        let mut name = path.clone();
-        name.push(ending);
-        PathBuf::from(name)
-    })
-}
-
-fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = run_file::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let path = path.to_owned();
+    ASIDE.iter().map(move |ending| run_file::with_suffix(&path, ending))
 }
 
 #[cfg(test)]

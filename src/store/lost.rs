@@ -1,7 +1,6 @@
 //! Note beside a store that replaced a lost one. It stays until an operator removes it: only an operator knows whether
 //! the last orders before the loss have to be repeated.
 
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, system};
@@ -12,9 +11,7 @@ use tcpgw_core::problem::{Problem, ProblemKind};
 
 /// Returns the path of a store's note.
 pub fn path(store: &Path) -> PathBuf {
-    let mut name = store.file_name().unwrap_or_default().to_owned();
-    name.push(".lost");
-    store.with_file_name(name)
+    run_file::with_suffix(store, ".lost")
 }
 
 /// Writes the note to the disk before it returns. `now` is the time since 1970, `last` what is known of the lost store.
@@ -31,14 +28,7 @@ pub(crate) fn note(store: &Path, last: &LastServices, now: std::time::Duration) 
         now.as_secs(),
         last.revision
     );
-    let write = || -> io::Result<()> {
-        let mut file = run_file::create(&path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        path.parent()
-            .map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all())
-    };
-    write().map_err(|error| system(&path, &error))
+    run_file::replace_durably(&path, text.as_bytes()).map_err(|error| system(&path, &error))
 }
 
 /// Returns the problem that a store was lost, until the note is removed, or that the count of its acknowledged writes was damaged.

@@ -42,9 +42,11 @@ use rusqlite::{Connection, Transaction};
 
 use tcpgw_core::model::Service;
 
+use crate::run_file::with_suffix;
+
 use self::connection::{in_transaction, open_locked, open_unwritable, or_nothing, try_to_write};
 use self::error::{Fault, read_only};
-use self::file::{beside, create, restrict, room_beside};
+use self::file::{create, restrict, room_beside};
 use self::integer::{counter, number};
 
 pub use self::author::ChangeAuthor;
@@ -394,7 +396,7 @@ impl Store {
     /// Moves the log into the file as long as there is room for that: the file may grow by as much as the log has. Otherwise the log would
     /// fill a small file system, and could not be moved any more. What fails here is in the log still.
     fn leave_room(&self) {
-        let log = fs::metadata(beside(&self.path, "-wal")).map_or(0, |log| log.len());
+        let log = fs::metadata(with_suffix(&self.path, "-wal")).map_or(0, |log| log.len());
         if room_beside(&self.path) >= log.saturating_mul(2) {
             return;
         }
@@ -431,7 +433,7 @@ impl Store {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        let is_another = FileId::of(&beside(&self.path, "-wal")).is_ok_and(|there| Some(there) != self.log);
+        let is_another = FileId::of(&with_suffix(&self.path, "-wal")).is_ok_and(|there| Some(there) != self.log);
         if is_another {
             let moved = schema::checkpoint(&connection);
             let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
@@ -454,7 +456,7 @@ impl Store {
     }
 
     fn connect_inner(&mut self) -> Result<i64, Fault> {
-        for path in [self.path.clone(), beside(&self.path, "-wal")] {
+        for path in [self.path.clone(), with_suffix(&self.path, "-wal")] {
             restrict(&path);
         }
         let (mut connection, unwritable) = match open_locked(&self.path) {
@@ -481,7 +483,7 @@ impl Store {
         };
         self.identity = identity::read(&connection)?;
         self.file = FileId::of(&self.path).ok();
-        self.log = FileId::of(&beside(&self.path, "-wal")).ok();
+        self.log = FileId::of(&with_suffix(&self.path, "-wal")).ok();
         self.connection = Some(connection);
         Ok(head.revision)
     }

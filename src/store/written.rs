@@ -22,7 +22,7 @@ const MOST: u64 = 64;
 
 /// Returns the path of a store's file.
 pub fn path(store: &Path) -> PathBuf {
-    super::file::beside(store, ".written")
+    run_file::with_suffix(store, ".written")
 }
 
 /// Returns the number; `None` if there is none or it is torn.
@@ -77,7 +77,7 @@ pub fn problem(store: &Path) -> Option<Problem> {
 }
 
 fn aside(store: &Path) -> PathBuf {
-    super::file::beside(store, ".written.damaged")
+    run_file::with_suffix(store, ".written.damaged")
 }
 
 fn text(number: u64) -> String {

@@ -17,6 +17,7 @@ use thiserror::Error;
 use super::container::{DAEMON, THIS};
 use crate::api::client::{Client, ClientError};
 use crate::run_file;
+use crate::store;
 
 /// The plan of an app in the configuration that `tcpgw up` writes, if no other is asked for.
 pub const PLAN: &str = "up";
@@ -236,10 +237,8 @@ impl DaemonLog {
 
 /// Removes a store with the files beside it.
 pub fn remove_store(store: &Path) {
-    for end in ["", "-wal", "-journal", ".last", ".written"] {
-        let mut path = store.as_os_str().to_owned();
-        path.push(end);
-        let _ = fs::remove_file(PathBuf::from(path));
+    for path in store::files_of(store) {
+        let _ = fs::remove_file(path);
     }
 }
 

@@ -361,11 +361,7 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), RecordErr
         source,
     };
     let text = serde_json::to_vec_pretty(value).map_err(|error| fail(error.into()))?;
-    let new = path.with_extension("new");
-    let mut file = run_file::create(&new).map_err(fail)?;
-    file.write_all(&text).map_err(fail)?;
-    drop(file);
-    fs::rename(&new, path).map_err(fail)
+    run_file::replace(path, &text).map_err(fail)
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@
 //! written long ago, is not read.
 
 use std::fmt::Display;
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -196,13 +195,7 @@ impl MemoryFile {
             memory,
         };
         let text = serde_json::to_vec(&document)?;
-        let temporary = self.path.with_extension("memory.new");
-        let written = run_file::create(&temporary).and_then(|mut file| file.write_all(&text));
-        let saved = written.and_then(|()| fs::rename(&temporary, &self.path));
-        if saved.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        saved
+        run_file::replace(&self.path, &text)
     }
 }
 
@@ -226,6 +219,8 @@ impl KeptMemory {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::super::facts::Effort;
     use super::super::cheap::CheapReader;
     use super::*;

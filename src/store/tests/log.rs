@@ -7,16 +7,16 @@ fn a_log_that_was_left_behind_is_not_played_into_a_new_store() {
     let place = place();
     let mut store = Store::open(&place.path).unwrap();
     set(&mut store, "lost", 3000);
-    let log = fs::read(beside(&place.path, "-wal")).unwrap();
+    let log = fs::read(with_suffix(&place.path, "-wal")).unwrap();
     drop(store);
     fs::remove_file(&place.path).unwrap();
-    fs::write(beside(&place.path, "-wal"), log).unwrap();
+    fs::write(with_suffix(&place.path, "-wal"), log).unwrap();
     fs::write(
-        beside(&place.path, "-journal"),
+        with_suffix(&place.path, "-journal"),
         [b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7".as_slice(), &[1; 9000]].concat(),
     )
     .unwrap();
-    let left = beside(&place.path, ".new-1");
+    let left = with_suffix(&place.path, ".new-1");
     fs::write(&left, "of somebody who was killed").unwrap();
     let mut store = Store::open(&place.path).unwrap();
     set(&mut store, "a", 2000);
@@ -50,12 +50,12 @@ fn one_of_a_version_that_had_no_log_is_taken_and_given_back() {
 
 /// Returns the file and the log of a process that is killed now.
 fn files(path: &Path) -> [Vec<u8>; 2] {
-    ["", "-wal"].map(|end| fs::read(beside(path, end)).unwrap_or_default())
+    ["", "-wal"].map(|end| fs::read(with_suffix(path, end)).unwrap_or_default())
 }
 
 fn put_back(path: &Path, [file, log]: &[Vec<u8>; 2]) {
     fs::write(path, file).unwrap();
-    fs::write(beside(path, "-wal"), log).unwrap();
+    fs::write(with_suffix(path, "-wal"), log).unwrap();
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn what_a_killed_one_left_in_its_log_is_there_and_in_the_file_after_a_checkpoint
         let mut store = Store::open(&place.path).unwrap();
         assert_eq!(store.load().unwrap().revision, expected);
         assert_eq!(
-            fs::metadata(beside(&place.path, "-wal")).unwrap().len(),
+            fs::metadata(with_suffix(&place.path, "-wal")).unwrap().len(),
             0,
             "opening is a checkpoint"
         );
@@ -123,7 +123,7 @@ fn the_log_of_another_store_survives_the_end_of_the_one_before() {
     set(&mut store, "a", 2000);
     let away = place.path.with_file_name("away.db");
     for end in ["", "-wal"] {
-        fs::rename(beside(&place.path, end), beside(&away, end)).unwrap();
+        fs::rename(with_suffix(&place.path, end), with_suffix(&away, end)).unwrap();
     }
     put_back(&place.path, &files_of_other);
     set(&mut store, "b", 2001);
@@ -244,7 +244,7 @@ fn the_log_of_a_later_store_beside_a_backup_is_damage() {
         let [_, log] = files(&place.path);
         drop(store);
         put_back(&place.path, &[backup.clone(), log]);
-        fs::remove_file(beside(&place.path, ".written")).unwrap();
+        fs::remove_file(with_suffix(&place.path, ".written")).unwrap();
         let error = Store::open(&place.path).err();
         assert!(matches!(error, Some(StoreError::Corrupt { .. })), "{added}: {error:?}");
     }
