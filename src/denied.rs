@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::access::AccessLists;
-use tcpgw_core::diff::count;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::summary::Summary;
+use tcpgw_core::words::count;
 use tcpgw_kernel::conntrack::Deletion;
 use tcpgw_kernel::netlink::error::NetlinkError;
 use tcpgw_kernel::{InFlight, Kernel, KernelError, reading};

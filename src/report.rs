@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::reconcile::ReconcileReport;
-use tcpgw_core::diff::{ChangeCounts, ServiceChange, count};
+use tcpgw_core::diff::{ChangeCounts, ServiceChange};
+use tcpgw_core::words::count;
 
 /// Result of an apply: the output of `tcpgw apply -o json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

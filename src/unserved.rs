@@ -10,9 +10,9 @@ use crate::record::boot_id;
 use crate::store::last_services::{LastServices, LastServicesError};
 use crate::view::ServicesView;
 use crate::view::problems::some_of;
-use tcpgw_core::diff::count;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Problem, ProblemKind};
+use tcpgw_core::words::count;
 
 /// Returns the path of a daemon's store, as far as the environment and the configuration tell.
 pub fn store_path(config: &Config) -> PathBuf {

@@ -23,7 +23,7 @@ use crate::reconcile::{ReconcileError, ReconcileOptions, ReconcileReport};
 use crate::record::{ApplyNote, since_boot};
 use crate::report::{ApplyReport, DiffReport};
 use crate::vanished;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option")]

@@ -4,8 +4,8 @@ use super::arguments::FileArgument;
 use super::failure::{Code, Outcome};
 use super::global::{Global, OutputFormat};
 use super::print::{print, print_json};
-use tcpgw_core::diff::count;
 use tcpgw_core::model::{State, warnings};
+use tcpgw_core::words::count;
 
 pub(super) fn run(global: &Global, file: &FileArgument) -> Outcome {
     let config = global.strict_config()?;

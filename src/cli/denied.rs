@@ -7,8 +7,8 @@ use super::global::Global;
 use crate::api::client::{Client, DaemonResponse, RequestTarget};
 use crate::denied::{DeniedFlows, DeniedFlushed};
 use crate::reconcile::Reconciler;
-use tcpgw_core::diff::count;
 use tcpgw_core::summary::Summary;
+use tcpgw_core::words::count;
 use tcpgw_kernel::Kernel;
 
 /// Result for the connections of denied clients.

@@ -16,9 +16,9 @@ use super::{others, preflight, remote};
 use crate::control::request::ApplyOptions;
 use crate::reconcile::{Desired, KnownContents, Reconciler};
 use crate::report::DiffReport;
-use tcpgw_core::diff::count;
 use tcpgw_core::model::duration;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::words::count;
 use tcpgw_kernel::linux::Linux;
 
 #[derive(Debug, Args)]

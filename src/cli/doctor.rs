@@ -11,9 +11,9 @@ use super::table::after;
 use crate::api::answers::DaemonAnswer;
 use crate::api::client::{ClientError, DaemonResponse};
 use crate::doctor::{self, Diagnosis, Finding, FindingSeverity, Fix, RunningDaemon, TableFacts, TableState, Unchecked};
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{self, Problem, ProblemKind};
+use tcpgw_core::words::count;
 
 /// Columns before further lines of a finding.
 const INDENT: usize = 4;

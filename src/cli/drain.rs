@@ -14,8 +14,8 @@ use crate::api::answers::{AnswerWithJson, EditAnswer};
 use crate::api::client::{Client, DaemonResponse, RequestTarget};
 use crate::api::orders::{BackendsBody, json};
 use crate::view::endpoint;
-use tcpgw_core::diff::count;
 use tcpgw_core::model::duration;
+use tcpgw_core::words::count;
 
 #[derive(Debug, Args)]
 pub(super) struct Chosen {

@@ -23,10 +23,10 @@ use crate::reconcile::KnownContents;
 use crate::record::boot_id;
 use crate::store::last_services::LastServices;
 use crate::unserved::{last_here, store_path};
-use tcpgw_core::diff::count;
 use tcpgw_core::model::{InputProblem, InputProblems, Service, State};
 use tcpgw_core::owner::{AllDetails, Details, Owner};
 use tcpgw_core::summary::Summary;
+use tcpgw_core::words::{count, first_and_more};
 
 /// Largest number of names in one line.
 const MOST_NAMES: usize = 20;
@@ -207,7 +207,7 @@ impl Others {
                     ("stay", "them")
                 };
                 let services = count(names.len(), "service");
-                let names = some_names(&names);
+                let names = first_and_more(names, MOST_NAMES);
                 warnings.push(format!("{services} {whose} {stay}: {names}; --prune removes {it}"));
             }
         }
@@ -215,7 +215,7 @@ impl Others {
         let waiting = waiting.filter(|(owner, _)| !(self.prunes && owner.is_orphan()));
         let waiting: Vec<&str> = waiting.map(|(_, name)| &**name).collect();
         if !waiting.is_empty() {
-            let (services, names) = (count(waiting.len(), "service"), some_names(&waiting));
+            let (services, names) = (count(waiting.len(), "service"), first_and_more(&waiting, MOST_NAMES));
             warnings.push(format!(
                 "{services} of the daemon's API, of Docker's containers, or that no provider defines, that the kernel does not hold: {names}; a daemon that starts serves \
                  what is wanted of them"
@@ -244,7 +244,7 @@ impl Others {
             let pruned = self.pruned.iter().filter(|(owner, _)| *owner == of);
             let pruned: Vec<&str> = pruned.map(|(_, name)| &**name).collect();
             if !pruned.is_empty() {
-                let names = some_names(&pruned);
+                let names = first_and_more(&pruned, MOST_NAMES);
                 warnings.push(format!("a daemon that starts serves {whose} again: {names}; {removal}"));
             }
         }
@@ -298,12 +298,4 @@ fn refusal(owner: Owner, of_daemon: &Service, left: &Left<'_>) -> Option<InputPr
             }
         ),
     })
-}
-
-fn some_names(names: &[&str]) -> String {
-    let text = names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(MOST_NAMES) {
-        0 => text,
-        more => format!("{text} and {more} more"),
-    }
 }

@@ -21,9 +21,9 @@ use crate::api::answers::{AnswerWithJson, EditAnswer, ListedAnswer, ServiceAnswe
 use crate::api::client::{DaemonResponse, RequestTarget};
 use crate::control::request::BackendView;
 use crate::date::utc_of;
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::model::{Word as _, duration};
+use tcpgw_core::words::count;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -8,7 +8,7 @@ use super::gateway::Gateway;
 use super::global::{Global, OutputFormat};
 use super::print::{print, print_json};
 use crate::control::request::TornDown;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
     if let Some(daemon) = global.daemon()? {

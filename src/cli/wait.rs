@@ -11,9 +11,9 @@ use super::print::{print_json, show};
 use crate::api::answers::{AnswerWithJson, ServiceAnswer};
 use crate::api::client::{self, Client, ClientError, DaemonResponse, RequestTarget};
 use crate::control::request::BackendView;
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::model::duration;
+use tcpgw_core::words::count;
 
 /// The longest that one request waits: a daemon that hangs is noticed soon after.
 const PIECE: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::membership::overlap;
 use tcpgw_core::model::shared::Terms;
 use tcpgw_core::model::{BackendState, Endpoint, Service};
+use tcpgw_core::words::first_and_more;
 
 /// Claims of some services, which do not conflict with each other.
 #[derive(Debug, Default)]
@@ -155,24 +156,14 @@ pub(crate) fn displacement(orphan: &Service, left: &Left<'_>) -> Option<String> 
         Left::Part(rest, by) => {
             let stays = |endpoint| rest.backends.iter().any(|backend| backend.endpoint == endpoint);
             let lost = orphan.backends.iter().map(|backend| backend.endpoint);
-            let lost: Vec<String> = lost.filter(|at| !stays(*at)).map(|at| at.to_string()).collect();
+            let lost = first_and_more(lost.filter(|at| !stays(*at)), MOST);
             let (what, by) = if rest.backends.is_empty() {
                 ("ends", &by.name)
             } else {
                 ("loses backends", &by.name)
             };
-            let more = match lost.len().saturating_sub(MOST) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            let lost = lost
-                .iter()
-                .take(MOST)
-                .map(AsRef::as_ref)
-                .collect::<Vec<&str>>()
-                .join(", ");
             Some(format!(
-                "{is} {what}: service \"{by}\" has {lost}{more}, too, and does not agree on limit, source, source_addresses and health"
+                "{is} {what}: service \"{by}\" has {lost}, too, and does not agree on limit, source, source_addresses and health"
             ))
         }
     }

@@ -62,11 +62,11 @@ use crate::record::{ApplyNote, RecordedPause, StoreRevision, TeardownNote};
 use crate::store::StoreIdentity;
 use crate::store::last_services::LastServices;
 use crate::view::TableView;
-use tcpgw_core::diff::count;
 use tcpgw_core::health::{Health, Probe};
 use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
 use tcpgw_core::problem::{Problem, ProblemList};
 use tcpgw_core::summary::Summary;
+use tcpgw_core::words::count;
 
 use self::addon::Addon;
 use self::api_services::ApiServices;

@@ -12,9 +12,9 @@ mod unconfirmed;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tcpgw_core::diff::count;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::words::count;
 
 pub use self::tracker::HandshakeTracker;
 

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::view::problems::full;
-use tcpgw_core::diff::count;
 use tcpgw_core::model::Service;
 use tcpgw_core::problem::Problem;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_core::words::count;
 
 /// Time for which a service is reported after its last dropped SYN. A client sends its SYN again after 1 s, 3 s and 7 s.
 const RECENT: Duration = Duration::from_secs(10);

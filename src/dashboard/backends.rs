@@ -10,8 +10,8 @@ use crate::control::request::{BackendView, ServiceView};
 use crate::metrics::{BackendValues, Reading, ServiceSample};
 use crate::web::table::{PageColumn, captioned};
 use crate::web::units;
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
+use tcpgw_core::words::count;
 
 /// Number of backends that are shown; of more the first ones, those that need attention before the others.
 const MOST: usize = 200;

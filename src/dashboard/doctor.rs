@@ -4,8 +4,8 @@ use maud::{Markup, html};
 
 use super::frame::{DashboardPage, NavigationPlace};
 use crate::doctor::{Diagnosis, Finding, FindingSeverity, Fix};
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
+use tcpgw_core::words::count;
 
 /// The page of the findings.
 #[derive(Debug, Clone, Copy)]

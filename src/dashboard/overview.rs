@@ -14,9 +14,9 @@ use crate::view::tally::FlowCounts;
 use crate::web::meter::meter;
 use crate::web::table::{PageColumn, captioned};
 use crate::web::units;
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{Problem, Severity};
+use tcpgw_core::words::count;
 
 /// Number of problems that the overview shows.
 const PROBLEMS: usize = 20;

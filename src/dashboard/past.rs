@@ -12,9 +12,9 @@ use crate::control::events::Event;
 use crate::date::utc_of;
 use crate::store::{DeployPhase, HistoryEntry, StoredDeploy};
 use crate::web::table::PageColumn;
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::model::Word as _;
+use tcpgw_core::words::count;
 
 /// Returns the URL of a deploy's page.
 pub(super) fn deploy_url(id: u64) -> String {

@@ -11,7 +11,7 @@ use crate::view::pace::TrafficPace;
 use crate::view::status::OfLimit;
 use crate::web::meter::meter;
 use crate::web::units;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 /// The page of all services.
 #[derive(Debug, Clone, Copy)]

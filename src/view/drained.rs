@@ -1,6 +1,6 @@
 //! Consequences of draining a backend, in words.
 
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 /// Returns what becomes of the service's new connections. `others`: number of its other backends that get new connections.
 pub fn consequence(others: usize) -> String {

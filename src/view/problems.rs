@@ -21,8 +21,8 @@ use super::status::{ServiceStatus, StrayFlowsView};
 use crate::addon::id::{PlatformId, ResourceId, with_apps};
 use crate::date::utc_of;
 use crate::view::snapshot::DaemonView;
-use tcpgw_core::diff::count;
 use tcpgw_core::problem::{self, Problem, ProblemKind, Severity};
+use tcpgw_core::words::count;
 
 /// Maximum number of stale flows that are reported one by one.
 const MOST_PAIRS: usize = 10;

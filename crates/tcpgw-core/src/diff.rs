@@ -14,7 +14,6 @@ use serde::Serialize;
 
 pub use self::change::{BackendChange, BackendChangeKind, ChangeCounts, ServiceChange, ServiceChangeKind};
 use self::compare::for_each;
-pub use self::text::count;
 use crate::summary::Summary;
 
 /// All services that differ between two states.

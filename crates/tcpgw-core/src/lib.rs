@@ -19,3 +19,4 @@ pub mod problem;
 pub mod render;
 pub mod ruleset;
 pub mod summary;
+pub mod words;

@@ -157,7 +157,7 @@ pub fn few<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Vec<Cow<'a, P
     }
     for ((severity, kind), number) in counted {
         if let Some(more) = number.checked_sub(MOST_OF_KIND).filter(|more| *more > 0) {
-            let message = format!("and {} of this kind", crate::diff::count(more, "more problem"));
+            let message = format!("and {} of this kind", crate::words::count(more, "more problem"));
             shortened.push(Cow::Owned(Problem::new(kind, message).with_severity(severity)));
         }
     }

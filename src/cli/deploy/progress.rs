@@ -7,8 +7,8 @@ use crate::cli::deploys;
 use crate::cli::global::Global;
 use crate::cli::screen;
 use crate::control::request::TargetView;
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
+use tcpgw_core::words::count;
 
 /// Longer lines would wrap, and could not be taken back.
 const LONGEST: usize = 78;

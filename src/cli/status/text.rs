@@ -12,11 +12,11 @@ use crate::view::problems::title;
 use crate::view::rates::Rates;
 use crate::view::status::{BackendStatus, DrainStatus, LimitView, Sampled, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
-use tcpgw_core::diff::count;
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::problem::{MOST_OF_KIND, ProblemKind, Severity};
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::FlowVerdict;
+use tcpgw_core::words::count;
 
 /// Number of problems that are listed; further ones are only counted.
 const MOST_PROBLEMS: usize = 30;

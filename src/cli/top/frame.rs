@@ -10,8 +10,8 @@ use super::sample::{ServiceLine, TopLoad, TopSample};
 use crate::cli::amount::short;
 use crate::cli::table::{Cell, Column, Extent, TextTable};
 use crate::view::rates::Rates;
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
+use tcpgw_core::words::count;
 
 /// More problems than these are counted only.
 const MOST_PROBLEMS: usize = 10;

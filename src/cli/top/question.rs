@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::query::{OrderKind, PAUSE, TopOrder};
 use super::sample::{ServiceLine, TopSample};
 use crate::view::drained::consequence;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 /// Question before a change.
 #[derive(Debug, Clone, PartialEq, Eq)]

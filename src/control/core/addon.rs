@@ -13,10 +13,10 @@ use crate::control::name::Name;
 use crate::control::request::Refused;
 use crate::store::LoadedResources;
 use crate::store::last_services::{LastResources, LastServices, MOST_REMOVED};
-use tcpgw_core::diff::count;
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::{Edits, InputProblem, InputProblems, PacketRefusal, Service};
 use tcpgw_core::problem::ProblemKind;
+use tcpgw_core::words::count;
 
 /// Beginning of what is said of resources whose add-on is off.
 const NO_SECTION: &str = "the configuration has no [addon]";

@@ -64,7 +64,7 @@ impl Core {
             let more = messages.len().saturating_sub(MOST);
             messages.truncate(MOST);
             if more > 0 {
-                messages.push(tcpgw_core::diff::count(more, "more problem"));
+                messages.push(tcpgw_core::words::count(more, "more problem"));
             }
             let message = format!("labels are not in effect: {}", messages.join("; "));
             let is_served = name.is_some_and(|name| {

@@ -130,7 +130,7 @@ impl Core {
         };
         let more = match problems.len().saturating_sub(MOST) {
             0 => String::new(),
-            more => format!("; and {}", tcpgw_core::diff::count(more, "more problem")),
+            more => format!("; and {}", tcpgw_core::words::count(more, "more problem")),
         };
         let reasons = problems[..problems.len().min(MOST)].join("; ");
         self.report(kind, format!("{what}: {reasons}{more}"));

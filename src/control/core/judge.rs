@@ -8,8 +8,8 @@ use crate::control::name::Name;
 use crate::control::obstacle::Obstacle;
 use crate::control::request::{ApplyOptions, Refused};
 use crate::view::problems::some_of;
-use tcpgw_core::diff::count;
 use tcpgw_core::model::{Balance, Edits, InputProblem, InputProblems, Service, State};
+use tcpgw_core::words::count;
 
 /// Result of the check of a state against the gateway.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -13,10 +13,11 @@ use crate::control::name::Name;
 use crate::control::storage::Write;
 use crate::store::last_services::{LastNotes, LastServices};
 use crate::view::problems::{orphaned, some_of};
-use tcpgw_core::diff::{Changes, count};
+use tcpgw_core::diff::Changes;
 use tcpgw_core::model::{Edits, Service, State};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Problem, ProblemKind};
+use tcpgw_core::words::count;
 
 /// Maximum number of names in one event.
 const MOST_NAMES: usize = 20;

@@ -4,9 +4,9 @@ use super::{Core, Now};
 use crate::addon::{Registry, ResourceChange, ResourceStatus};
 use crate::reconcile::RecordedContents;
 use crate::store::CommittedChange;
-use tcpgw_core::diff::count;
 use tcpgw_core::model::Edits;
 use tcpgw_core::owner::Owner;
+use tcpgw_core::words::count;
 
 impl Core {
     /// Suspends, resumes and removes resources according to a record that is newer than the file of last services.

@@ -8,9 +8,9 @@ use crate::control::events::EventContent;
 use crate::control::job::{JobOutcome, JobResult};
 use crate::control::request::Refused;
 use crate::reconcile::{ReconcileError, ReconcileReport};
-use tcpgw_core::diff::count;
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::problem::ProblemKind;
+use tcpgw_core::words::count;
 
 impl Core {
     /// Takes the result of a job.

@@ -13,11 +13,11 @@ use crate::reconcile::engine::InitialContents;
 use crate::record::{ApplyNote, RecordedPause};
 use crate::store::last_services::LastServices;
 use crate::view::problems::some_of;
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::model::{Endpoint, Service, State};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::ProblemKind;
+use tcpgw_core::words::count;
 
 /// Facts about the providers at the time when the kernel has been read.
 #[derive(Debug, Clone, Copy)]

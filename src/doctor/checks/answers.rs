@@ -9,8 +9,8 @@ use super::client_groups::{ClientGroup, GroupedClients, state_of};
 use super::forwarding::is_link_local;
 use super::routes::is_private;
 use super::text::some;
-use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::words::count;
 use tcpgw_kernel::route::links::LinkDetails;
 
 /// Reports answers without a route. They come in by the backends' interface, and policy routing may route them

@@ -6,8 +6,8 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::RulePlace;
 use super::text::some;
-use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::words::count;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, TableFamily};
 
 /// Kinds of packets that are judged, as (answer, after the handshake).

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::facts::{CheapFacts, ClientOfService, ServedClient};
-use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::words::count;
 
 /// Number of clients whose packets would be lost which shows an outage, if nobody else of their group is served.
 pub(super) const SEVERAL_CLIENTS: usize = 3;

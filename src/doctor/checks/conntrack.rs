@@ -2,7 +2,7 @@
 
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice, command};
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 const NEARLY_FULL: u64 = 80;
 const FULL: u64 = 95;
@@ -111,7 +111,7 @@ pub(super) fn unmarked(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             "flows-unmarked",
             format!(
                 "{} from services to their backends do not have tcpgw's mark, such as one from {public} to {backend}",
-                tcpgw_core::diff::count(count, "flow")
+                tcpgw_core::words::count(count, "flow")
             ),
             format!(
                 "another program overwrites the ct mark ({}): no limit applies to such flows, and they are not flushed when their \

@@ -8,9 +8,9 @@ use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::forwarding::forwards;
 use super::samples;
 use super::text::some;
-use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_core::words::count;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     if facts.protect_backends {

@@ -14,9 +14,9 @@ use super::firewall::foreign_chains;
 use super::samples::{PacketKind, outside, packet, packet_mark, samples};
 use super::text::some;
 use crate::doctor::holds::Holds;
-use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_core::words::count;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, Relation, Rule, RuleEffect, RuleField, Test};
 use tcpgw_kernel::nftables::nat_order::DSTNAT;
 

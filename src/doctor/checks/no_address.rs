@@ -8,9 +8,9 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, advice};
 use super::forwarding::is_link_local;
 use super::text::{quoted, some};
-use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_core::words::count;
 use tcpgw_kernel::route::links::LinkDetails;
 
 /// Returns the families in which the gateway has an address that clients from outside can connect to, if it is known.

@@ -7,8 +7,8 @@ use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, FindingSeverity, advice, command};
 use super::docker::other_port;
 use super::text::{range_list, ranges, some};
-use tcpgw_core::diff::count;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_core::words::count;
 use tcpgw_kernel::listeners::Listener;
 
 /// Number of ports from 1024 to 65535, from which masquerading chooses for a client port above 1023

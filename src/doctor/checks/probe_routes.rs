@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::super::facts::{CheapFacts, MisroutedProbe};
 use super::super::finding::{Diagnosis, advice, command};
 use super::text::{SHOWN, some};
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 use tcpgw_kernel::route::{RouteEntry, RouteTo};
 
 /// Number of the table `main` (`RT_TABLE_MAIN`).

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::text::some;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 /// Number of ports from 1024 to 65535, as in `nf_nat_l4proto_unique_tuple`.
 const SNAT_PORTS: u32 = 64_512;

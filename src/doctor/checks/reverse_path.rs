@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity, command};
 use super::text::{some, sysctl};
-use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::words::count;
 use tcpgw_kernel::route::RouteTo;
 use tcpgw_kernel::route::links::LinkDetails;
 

@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::facts::{CheapFacts, Facts, RoutesByAddress};
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::text::some;
-use tcpgw_core::diff::count;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_core::words::count;
 use tcpgw_kernel::route::RouteTo;
 
 pub(super) fn to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {

@@ -2,22 +2,14 @@
 
 use std::fmt::Display;
 
+use tcpgw_core::words::first_and_more;
+
 /// Maximum number of items that a message names.
 pub(super) const SHOWN: usize = 5;
 
 /// Returns a list for people: `a, b, c and 7 more`.
 pub(super) fn some<T: Display>(items: impl IntoIterator<Item = T>) -> String {
-    let mut items = items.into_iter();
-    let text = items
-        .by_ref()
-        .take(SHOWN)
-        .map(|item| item.to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
-    match items.count() {
-        0 => text,
-        more => format!("{text} and {more} more"),
-    }
+    first_and_more(items, SHOWN)
 }
 
 /// Returns the name of an interface's setting for `sysctl`, where a dot in the interface's name is written as a slash

@@ -1,7 +1,7 @@
 //! Problems of services that no provider defines any more.
 
 use crate::view::ServicesView;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Problem, ProblemKind};
 

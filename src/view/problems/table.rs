@@ -2,7 +2,7 @@
 
 use crate::view::ServicesView;
 use crate::view::tally::StrayPair;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 

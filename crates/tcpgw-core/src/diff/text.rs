@@ -1,4 +1,4 @@
-//! Text for changes: counted nouns, the settings of a service, and the line of a service.
+//! Text for changes: the settings of a service, and the line of a service.
 
 use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -7,24 +7,7 @@ use std::time::Duration;
 use crate::diff::change::{BackendChangeKind, ServiceChange, ServiceChangeKind};
 use crate::model::duration;
 use crate::summary::{ServiceSettings, balance_name};
-
-/// Returns a number with its noun, in the plural unless the number is 1: `1 backend`, `2 addresses`.
-pub fn count<N: Copy + fmt::Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
-    if number == N::from(1) {
-        format!("{number} {what}")
-    } else {
-        format!("{number} {}", plural(what))
-    }
-}
-
-fn plural(what: &str) -> String {
-    let is_vowel = |c: char| "aeiou".contains(c);
-    match what.strip_suffix('y') {
-        Some(stem) if !stem.ends_with(is_vowel) => format!("{stem}ies"),
-        _ if ["s", "x", "z", "ch", "sh"].iter().any(|end| what.ends_with(end)) => format!("{what}es"),
-        _ => format!("{what}s"),
-    }
-}
+use crate::words::count;
 
 fn limit_words(limit: Option<(u32, u32, u32, bool)>) -> String {
     match limit {

@@ -114,7 +114,7 @@ impl ProblemList {
         let first = &self.iter().next()?.message;
         Some(match self.there.len() - 1 {
             0 => first.clone(),
-            more => format!("{first} (and {})", crate::diff::count(more, "more problem")),
+            more => format!("{first} (and {})", crate::words::count(more, "more problem")),
         })
     }
 }

@@ -11,8 +11,8 @@ use crate::view::status::OfLimit;
 use crate::web::meter::meter;
 use crate::web::table::table;
 use crate::web::units;
-use tcpgw_core::diff::count;
 use tcpgw_core::model::Limit;
+use tcpgw_core::words::count;
 
 /// Returns the table of containers.
 pub(super) fn containers(app: &AppView, reading: Option<&AppReading>) -> Markup {

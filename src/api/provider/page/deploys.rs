@@ -6,9 +6,9 @@ use crate::control::request::AppView;
 use crate::date::utc;
 use crate::store::{DeployPhase, StoredDeploy};
 use crate::web::table::table;
-use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::model::Word as _;
+use tcpgw_core::words::count;
 
 /// Returns the table of deploys.
 pub(super) fn deploys(app: &AppView, deploys: Option<&[StoredDeploy]>) -> Markup {

@@ -11,7 +11,7 @@ use crate::cli::failure::{Code, Failure, Outcome};
 use crate::cli::global::{Global, OutputFormat};
 use crate::cli::print::print_json;
 use crate::cli::screen;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 /// Number of `-v` from which requests and answers of passed checks are shown.
 const DETAILS: u8 = 1;

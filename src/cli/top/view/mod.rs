@@ -17,7 +17,7 @@ use self::canvas::{Canvas, Tone};
 use super::model::{DaemonLink, LEAST_SIZE, TopLayer, TopModel};
 use super::sample::TopSample;
 use crate::cli::amount::span;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 /// Draws the whole screen.
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, has_colors: bool, model: &TopModel) {
