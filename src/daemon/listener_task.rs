@@ -1,16 +1,17 @@
-//! A task that serves a listener over TCP: its start, its settings, and its end with the daemon.
+//! A task that serves a listener over TCP: its start and its settings.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::served_task::{ServedTask, Serving};
 use crate::api::listener::BACKLOG;
 
 /// Interval between attempts to serve.
@@ -23,14 +24,11 @@ pub(super) struct ListenerTask<S> {
     name: &'static str,
     /// Key of the configuration that has the address.
     key: &'static str,
-    running: Option<Running<S>>,
-    /// Whether it is served as configured.
-    is_configured: bool,
-    /// Time of the next check.
-    again: Instant,
+    pub(super) task: ServedTask<RunningListener<S>>,
 }
 
-struct Running<S> {
+/// Task that serves the listener.
+pub(super) struct RunningListener<S> {
     listen: SocketAddr,
     /// The listener, which the task serves. It is closed when the task and this have ended.
     socket: OwnedFd,
@@ -48,9 +46,7 @@ impl<S> ListenerTask<S> {
         Self {
             name,
             key,
-            running: None,
-            is_configured: false,
-            again: Instant::now(),
+            task: ServedTask::new(AGAIN),
         }
     }
 
@@ -65,8 +61,7 @@ impl<S> ListenerTask<S> {
         serve: impl FnOnce(Served<S>) -> JoinHandle<()>,
     ) -> Result<(), String> {
         let configured = wanted.and_then(|wanted| self.try_configure(wanted, serve));
-        self.is_configured = configured.is_ok();
-        configured
+        self.task.configured(configured)
     }
 
     fn try_configure(
@@ -75,31 +70,29 @@ impl<S> ListenerTask<S> {
         serve: impl FnOnce(Served<S>) -> JoinHandle<()>,
     ) -> Result<(), String> {
         let Some((listen, settings)) = wanted else {
-            self.end();
+            self.task.end();
             return Ok(());
         };
         let settings = Arc::new(settings);
         // One that has ended by itself must not keep its port.
-        self.running.take_if(|running| running.task.is_finished());
-        if let Some(running) = self.running.as_ref().filter(|running| running.listen == listen) {
+        self.task.running.take_if(|running| running.is_lost());
+        let running = self.task.running.as_ref();
+        if let Some(running) = running.filter(|running| running.listen == listen) {
             running.settings.send_replace(settings);
             return Ok(());
         }
-        let old = self
-            .running
-            .as_ref()
-            .filter(|running| running.listen.port() == listen.port());
+        let old = running.filter(|running| running.listen.port() == listen.port());
         let listener = listener(listen, old.map(|old| old.socket.as_fd()));
         let failed =
             |error: &io::Error| format!("failed to listen on {listen} ({}): {error}{}", self.key, cause(error));
         let listener = listener.map_err(|error| failed(&error))?;
         let socket = listener.as_fd().try_clone_to_owned().map_err(|error| failed(&error))?;
-        self.end();
+        self.task.end();
         let (settings, current) = watch::channel(settings);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = serve((listener, current, stopped));
         tracing::info!(%listen, "listening: {}", self.name);
-        self.running = Some(Running {
+        self.task.running = Some(RunningListener {
             listen,
             socket,
             settings,
@@ -108,27 +101,15 @@ impl<S> ListenerTask<S> {
         });
         Ok(())
     }
+}
 
-    /// Returns whether to configure the listener again, because it is not served as configured, is to be refused (`is_refused`), or its
-    /// task has ended.
-    pub(super) fn is_due(&mut self, now: Instant, is_refused: impl FnOnce() -> bool) -> bool {
-        if now < self.again {
-            return false;
-        }
-        self.again = now + AGAIN;
-        !self.is_configured || self.running.as_ref().is_some_and(|running| running.task.is_finished()) || is_refused()
+impl<S> Serving for RunningListener<S> {
+    fn is_lost(&self) -> bool {
+        self.task.is_finished()
     }
 
-    /// Returns the time of the next check.
-    pub(super) fn wakes_at(&self) -> Instant {
-        self.again
-    }
-
-    /// Ends the task. Requests under way are still answered.
-    pub(super) fn end(&mut self) -> Option<JoinHandle<()>> {
-        let running = self.running.take()?;
-        let _ = running.stop.send(());
-        Some(running.task)
+    fn into_parts(self) -> (oneshot::Sender<()>, JoinHandle<()>) {
+        (self.stop, self.task)
     }
 }
 

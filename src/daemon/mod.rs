@@ -25,6 +25,7 @@ mod provider_task;
 mod readonly_task;
 mod run;
 mod runtime;
+mod served_task;
 pub mod service_manager;
 mod signals;
 pub mod start;

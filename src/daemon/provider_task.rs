@@ -1,9 +1,6 @@
 //! The task that serves the add-on's provider API.
 
-use std::time::Instant;
-
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::listener_task::ListenerTask;
 use crate::addon::settings::AddonSettings;
@@ -15,7 +12,7 @@ use crate::secrets::Owners;
 /// Handle of the task, which exists if the add-on is on and its API can be served.
 pub(super) struct ProviderTask {
     requests: mpsc::Sender<DaemonRequest>,
-    task: ListenerTask<ProviderApi>,
+    pub(super) listener: ListenerTask<ProviderApi>,
 }
 
 impl ProviderTask {
@@ -23,7 +20,7 @@ impl ProviderTask {
     pub(super) fn new(requests: mpsc::Sender<DaemonRequest>) -> Self {
         Self {
             requests,
-            task: ListenerTask::new("the provider API", "addon.listen"),
+            listener: ListenerTask::new("the provider API", "addon.listen"),
         }
     }
 
@@ -38,7 +35,7 @@ impl ProviderTask {
         };
         let wanted = settings.and_then(|settings| settings.map(load).transpose());
         let requests = self.requests.clone();
-        self.task.configure(wanted, |(listener, current, stopped)| {
+        self.listener.configure(wanted, |(listener, current, stopped)| {
             let stop = async {
                 let _ = stopped.await;
             };
@@ -50,21 +47,6 @@ impl ProviderTask {
                 stop,
             ))
         })
-    }
-
-    /// Returns whether to configure the API again, because it is not served as configured, is to be refused, or its task has ended.
-    pub(super) fn is_due(&mut self, now: Instant, is_refused: impl FnOnce() -> bool) -> bool {
-        self.task.is_due(now, is_refused)
-    }
-
-    /// Returns the time of the next check.
-    pub(super) fn wakes_at(&self) -> Instant {
-        self.task.wakes_at()
-    }
-
-    /// Ends the task. Requests under way are still answered.
-    pub(super) fn end(&mut self) -> Option<JoinHandle<()>> {
-        self.task.end()
     }
 }
 
@@ -164,7 +146,7 @@ mod tests {
             let refused = another.bind(if listen.is_ipv4() { listen } else { loopback });
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::AddrInUse, "{listen}");
         }
-        task.end();
+        task.listener.task.end();
     }
 
     /// Another process has the port on another address: the old listener goes on, and shares its port with no other process.
@@ -194,6 +176,6 @@ mod tests {
         drop(theirs);
         task.configure(Ok(Some(&settings(directory.path(), all)))).unwrap();
         is_served_soon(SocketAddr::from(([127, 0, 0, 2], port)), true).await;
-        task.end();
+        task.listener.task.end();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::UnixListener;
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::api_socket::{NoGroup, group_named};
+use super::served_task::{ServedTask, Serving};
 use crate::api::settings::{ApiSettings, SocketScope};
 use crate::api::{Socket, SocketSettings, serve};
 use crate::config::daemon::DaemonSettings;
@@ -57,14 +58,11 @@ pub(super) fn readonly_settings(settings: &DaemonSettings) -> Result<Option<Sock
 pub(super) struct ReadonlyTask {
     requests: mpsc::Sender<DaemonRequest>,
     totals: TotalsSource,
-    running: Option<RunningSocket>,
-    /// Whether it is served as configured.
-    is_configured: bool,
-    /// Time of the next check.
-    again: Instant,
+    pub(super) task: ServedTask<RunningSocket>,
 }
 
-struct RunningSocket {
+/// Task that serves the socket.
+pub(super) struct RunningSocket {
     socket: Socket,
     settings: SocketSettings,
     /// Channel for a new listener, after the file was removed.
@@ -79,9 +77,7 @@ impl ReadonlyTask {
         Self {
             requests,
             totals,
-            running: None,
-            is_configured: false,
-            again: Instant::now(),
+            task: ServedTask::new(AGAIN),
         }
     }
 
@@ -92,27 +88,23 @@ impl ReadonlyTask {
     pub(super) fn configure(&mut self, settings: &DaemonSettings) -> Result<(), String> {
         let wanted = readonly_settings(settings).map_err(|error| error.to_string());
         let configured = wanted.and_then(|wanted| self.try_configure(wanted));
-        self.is_configured = configured.is_ok();
-        configured
+        self.task.configured(configured)
     }
 
     fn try_configure(&mut self, wanted: Option<SocketSettings>) -> Result<(), String> {
         let Some(settings) = wanted else {
-            self.end();
+            self.task.end();
             return Ok(());
         };
-        self.running.take_if(|running| running.task.is_finished());
-        let same = self
-            .running
-            .as_mut()
-            .filter(|running| running.settings.path == settings.path);
-        if let Some(running) = same {
+        self.task.running.take_if(|running| running.task.is_finished());
+        let running = self.task.running.as_mut();
+        if let Some(running) = running.filter(|running| running.settings.path == settings.path) {
             return running.keep(settings);
         }
         let mut socket = Socket::bind(&settings).map_err(|error| error.to_string())?;
         let listener = socket.take_listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(|error| format!("failed to listen on the socket: {error}"))?;
-        self.end();
+        self.task.end();
         let (renewed, renewals) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
         let api = ApiSettings {
@@ -128,7 +120,7 @@ impl ReadonlyTask {
             socket = %tcpgw_core::escape::path(&settings.path),
             "listening on the read-only socket"
         );
-        self.running = Some(RunningSocket {
+        self.task.running = Some(RunningSocket {
             socket,
             settings,
             renewed,
@@ -137,35 +129,19 @@ impl ReadonlyTask {
         });
         Ok(())
     }
-
-    /// Returns whether to configure the socket again, because it is not served as configured, its task has ended, or another
-    /// process has removed its file.
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
-        if now < self.again {
-            return false;
-        }
-        self.again = now + AGAIN;
-        !self.is_configured || self.running.as_ref().is_some_and(RunningSocket::is_lost)
-    }
-
-    /// Returns the time of the next check.
-    pub(super) fn wakes_at(&self) -> Instant {
-        self.again
-    }
-
-    /// Removes the socket and ends the task. Requests under way are still answered.
-    pub(super) fn end(&mut self) -> Option<JoinHandle<()>> {
-        let running = self.running.take()?;
-        let _ = running.stop.send(());
-        Some(running.task)
-    }
 }
 
-impl RunningSocket {
+impl Serving for RunningSocket {
     fn is_lost(&self) -> bool {
         self.task.is_finished() || !self.socket.is_there()
     }
 
+    fn into_parts(self) -> (oneshot::Sender<()>, JoinHandle<()>) {
+        (self.stop, self.task)
+    }
+}
+
+impl RunningSocket {
     /// Gives the socket its mode and group, and restores its file if another process has removed it.
     fn keep(&mut self, settings: SocketSettings) -> Result<(), String> {
         if !self.socket.is_there() {

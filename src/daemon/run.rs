@@ -283,6 +283,8 @@ impl DaemonLoop {
         let core = &self.core;
         if self
             .provider_api
+            .listener
+            .task
             .is_due(now.instant, || core.judge_listener(ListenerRole::Provider).is_err())
         {
             self.serve_provider_api();
@@ -290,11 +292,13 @@ impl DaemonLoop {
         let core = &self.core;
         if self
             .web
+            .listener
+            .task
             .is_due(now.instant, || core.judge_listener(ListenerRole::Web).is_err())
         {
             self.serve_web();
         }
-        if self.readonly.is_due(now.instant) {
+        if self.readonly.task.is_due(now.instant, || false) {
             self.serve_readonly();
         }
         if self.status_at <= now.instant {
@@ -371,9 +375,9 @@ impl DaemonLoop {
             self.core.wakes_at(),
             self.core.health().next_at(),
             Some(self.socket_at),
-            Some(self.provider_api.wakes_at()),
-            Some(self.web.wakes_at()),
-            Some(self.readonly.wakes_at()),
+            Some(self.provider_api.listener.task.wakes_at()),
+            Some(self.web.listener.task.wakes_at()),
+            Some(self.readonly.task.wakes_at()),
         ];
         self.signs.wakes_at(Instant::now(), times.into_iter().flatten().min())
     }

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::listener_task::ListenerTask;
 use crate::api::settings::ApiSettings;
@@ -24,7 +22,7 @@ pub(super) struct WebTask {
     file: OwnFile,
     totals: TotalsSource,
     hour: SharedHour,
-    task: ListenerTask<Web>,
+    pub(super) listener: ListenerTask<Web>,
 }
 
 impl WebTask {
@@ -41,7 +39,7 @@ impl WebTask {
             file,
             totals,
             hour,
-            task: ListenerTask::new("metrics", "web.listen"),
+            listener: ListenerTask::new("metrics", "web.listen"),
         }
     }
 
@@ -68,7 +66,7 @@ impl WebTask {
             hour: Some(self.hour.clone()),
             ..ApiSettings::default()
         };
-        self.task.configure(wanted, |(listener, current, stopped)| {
+        self.listener.configure(wanted, |(listener, current, stopped)| {
             let stop = async {
                 let _ = stopped.await;
             };
@@ -86,20 +84,5 @@ impl WebTask {
         if let (_, Err(error)) = self.file.keep(counters) {
             tracing::debug!(%error, "failed to keep the daemon's own counters for the next daemon");
         }
-    }
-
-    /// Returns whether to configure the listener again, because it is not served as configured, is to be refused, or its task has ended.
-    pub(super) fn is_due(&mut self, now: Instant, is_refused: impl FnOnce() -> bool) -> bool {
-        self.task.is_due(now, is_refused)
-    }
-
-    /// Returns the time of the next check.
-    pub(super) fn wakes_at(&self) -> Instant {
-        self.task.wakes_at()
-    }
-
-    /// Ends the task. Requests under way are still answered.
-    pub(super) fn end(&mut self) -> Option<JoinHandle<()>> {
-        self.task.end()
     }
 }

@@ -23,7 +23,11 @@ impl DaemonLoop {
         self.manager.stopping();
         self.core.refuse_orders();
         drop(self.stop.take());
-        let listeners = [self.provider_api.end(), self.web.end(), self.readonly.end()];
+        let listeners = [
+            self.provider_api.listener.task.end(),
+            self.web.listener.task.end(),
+            self.readonly.task.end(),
+        ];
         self.answer_all(listeners).await;
         drop(self.socket);
         Presence::withdraw(&self.run_dir, self.namespace);
