@@ -267,13 +267,13 @@ fn backends(service: &ServiceFields) -> String {
 }
 
 fn service_text(view: &ServiceAnswer) -> String {
-    let service = &view.service;
+    let service = &view.listed.service;
     let mut text = format!(
         "{} :{} of {}, revision {}\n",
         escape::text(service.name()),
         text_of(service.get("port")),
-        escape::text(&view.provider),
-        revision(view.revision)
+        escape::text(&view.listed.provider),
+        revision(view.listed.revision)
     );
     let mut add = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<14} {value}");
@@ -286,14 +286,14 @@ fn service_text(view: &ServiceAnswer) -> String {
     for (field, is_set) in [("healthy", view.healthy), ("drained", view.drained)] {
         add(field, if is_set { "yes" } else { "no" }.into());
     }
-    if let Some(addon) = &view.addon {
+    if let Some(addon) = &view.listed.addon {
         let (app, plan, state) = (&addon.app, &addon.plan, addon.state.word());
         add("add-on", format!("of app {app}, plan {plan}, {state}"));
     }
-    for why in &view.held_back {
+    for why in &view.listed.held_back {
         add("held back", escape::text(why));
     }
-    if let (Some(left), Some(pause)) = (view.paused_for, view.paused) {
+    if let (Some(left), Some(pause)) = (view.paused_for, view.listed.paused) {
         let [since, until] = [pause.since, pause.until].map(utc_of);
         let uid = pause.uid;
         add(

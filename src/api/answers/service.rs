@@ -115,21 +115,11 @@ impl From<&ListedService> for ListedAnswer {
 /// A service that was asked for alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceAnswer {
-    /// The service as it is desired.
-    pub service: ServiceFields,
-    /// `file`, `api`, `docker` or `orphan`.
-    pub provider: Cow<'static, str>,
-    /// Revision of its last change; `None` for a service that is not the API's.
-    pub revision: Option<u64>,
-    /// Reasons why the service cannot be served here now, and is held back; empty if it is not.
-    #[serde(default)]
-    pub held_back: Vec<String>,
-    /// The pause of its new connections.
-    pub paused: Option<PauseView>,
+    /// Fields that are in a list, too.
+    #[serde(flatten)]
+    pub listed: ListedAnswer,
     /// Seconds for which the pause goes on.
     pub paused_for: Option<u64>,
-    /// The resource of the add-on that it belongs to.
-    pub addon: Option<AddonView>,
     /// Backends of the service, including those that leave, ordered by endpoint.
     pub backends: Vec<BackendView>,
     /// Whether the kernel holds all that is desired of it.
@@ -150,13 +140,8 @@ impl From<ServiceView> for ServiceAnswer {
         Self {
             healthy: view.is_healthy(),
             drained: view.is_drained(),
-            service: ServiceFields::from(&*view.listed.service),
-            provider: view.listed.provider.into(),
-            revision: view.listed.revision,
-            held_back: view.listed.held_back,
-            paused: view.listed.paused,
+            listed: ListedAnswer::from(&view.listed),
             paused_for: view.paused_for,
-            addon: view.listed.addon,
             backends: view.backends,
             in_kernel: view.in_kernel,
             deploy: view.deploy,

@@ -254,7 +254,7 @@ impl ApiState {
 /// Returns the answer that shows a service, with its revision as entity tag.
 pub(super) fn service_response(answer: &ServiceAnswer) -> Response {
     let mut response = json(answer);
-    if let Some(revision) = answer.revision {
+    if let Some(revision) = answer.listed.revision {
         tag(&mut response, revision);
     }
     response
