@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::Ruleset;
 use super::cap::{Cap, FlowCap};
-use super::key::TCP;
+use super::key::{TCP, address_bytes};
 use super::links::Links;
 use super::name::{Family, ListenScope, RoundRobinChain, Scope, SetName, SlotChoice, SpreadRule, Width};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
@@ -116,7 +116,7 @@ impl ListenKeyBytes {
     fn all(service: &Service) -> Vec<Self> {
         let port = port_bytes(service.port);
         let at = |address: &IpAddr| {
-            let listening = [address_bytes(address).as_slice(), &port].concat();
+            let listening = [address_bytes(*address).as_slice(), &port].concat();
             Self {
                 scope: Scope::At(Family::of(*address)),
                 service: listening.clone(),
@@ -146,7 +146,7 @@ impl Builder<'_> {
             for (link, source) in links.sources(family) {
                 self.push(
                     SetName::LinkSources(family),
-                    &[&interface_bytes(link), &address_bytes(&source)],
+                    &[&interface_bytes(link), &address_bytes(source)],
                 );
             }
         }
@@ -304,7 +304,7 @@ impl Builder<'_> {
         let addresses = service.source_addresses.iter();
         let own: Vec<&IpAddr> = addresses.filter(|address| Family::of(**address) == family).collect();
         for (slot, address) in (0..u32::from(SOURCE_SLOTS)).zip(own.into_iter().cycle()) {
-            let data = address_bytes(address);
+            let data = address_bytes(*address);
             self.push(SetName::Sources(family), &[backend, &slot.to_ne_bytes(), &data]);
         }
     }
@@ -346,14 +346,6 @@ fn spread_rule(service: &Service, slots: u16) -> Option<SpreadRule> {
         Balance::ClientHash => Some(by(SlotChoice::ClientHash)),
         Balance::Random => Some(by(SlotChoice::Random)),
         Balance::SourceHash | Balance::RoundRobin => idle.map(SpreadRule::Idle),
-    }
-}
-
-/// Returns an address as bytes.
-fn address_bytes(address: &IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

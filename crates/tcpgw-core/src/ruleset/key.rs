@@ -1,6 +1,7 @@
 //! Keys of sets.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use super::scope::ListenScope;
 
@@ -14,6 +15,14 @@ pub fn split_pair(listen_scope: ListenScope, key: &[u8]) -> (Cow<'_, [u8]>, &[u8
     match listen_scope {
         ListenScope::Any(_) => (Cow::Owned([&TCP, listening].concat()), backend),
         ListenScope::At(_) => (Cow::Borrowed(listening), backend),
+    }
+}
+
+/// Returns an address as a key field.
+pub fn address_bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Path of a SYN through the rules, from set to set, so that a transaction may be committed between any two of its
 //! steps.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
 use super::GenerationView;
 use super::table::FakeTable;
 use crate::conntrack::{CtStatus, Flow};
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::ruleset::key::TCP;
+use tcpgw_core::ruleset::key::{TCP, address_bytes};
 use tcpgw_core::ruleset::name::{Family, ListenScope, Scope, SetName, SpreadRule};
 use tcpgw_core::ruleset::rows::read_endpoint;
 use tcpgw_core::ruleset::stmt::HASH_SLOTS;
@@ -75,7 +75,7 @@ impl Syn {
     fn listening(&self, scope: Scope) -> Vec<u8> {
         let mut key = match scope {
             Scope::Any => Vec::new(),
-            Scope::At(_) => octets(self.public.ip()),
+            Scope::At(_) => address_bytes(self.public.ip()),
         };
         key.extend(self.public.port().to_be_bytes());
         key.extend([0, 0]);
@@ -83,14 +83,7 @@ impl Syn {
     }
 
     fn visitor(&self, scope: Scope) -> Vec<u8> {
-        [self.listening(scope), octets(self.client.ip())].concat()
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
+        [self.listening(scope), address_bytes(self.client.ip())].concat()
     }
 }
 
