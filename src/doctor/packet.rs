@@ -11,6 +11,7 @@ use super::header::PacketHeader;
 use super::mark_bits::MarkBits;
 use super::spans::LINUX_PORTS;
 use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::key;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallHook, Load, RuleField, ct_state};
 
@@ -234,8 +235,24 @@ impl Packet {
         [&self.input, &self.output].into_iter().flatten().any(|link| link.below)
     }
 
+    /// Returns the value of a field of the interfaces; `None` if it is another one.
+    fn of_interfaces(&self, field: RuleField) -> Option<FieldValue> {
+        Some(match field {
+            RuleField::InName => self.entrance().1,
+            RuleField::OutName => name(self.output.as_ref()),
+            RuleField::InIndex => self.entrance().0,
+            RuleField::OutIndex => index(self.output.as_ref()),
+            RuleField::InType => self.entrance_type(),
+            RuleField::OutType => hardware(self.output.as_ref()),
+            _ => return None,
+        })
+    }
+
     fn whole(&self, field: RuleField, mask: Option<&[u8]>) -> FieldValue {
         let native = |number: u32| FieldValue::Is(number.to_ne_bytes().to_vec());
+        if let Some(value) = self.of_interfaces(field) {
+            return value;
+        }
         if let Some(packet) = self.neighbour {
             return self.of_neighbour(packet, field);
         }
@@ -250,12 +267,6 @@ impl Packet {
                 Family::V6 => ETHERTYPE_IPV6.to_vec(),
             }),
             RuleField::Protocol => FieldValue::Is(vec![TCP]),
-            RuleField::InName => self.entrance().1,
-            RuleField::OutName => name(self.output.as_ref()),
-            RuleField::InIndex => self.entrance().0,
-            RuleField::OutIndex => index(self.output.as_ref()),
-            RuleField::InType => self.entrance_type(),
-            RuleField::OutType => hardware(self.output.as_ref()),
             RuleField::Source4 | RuleField::Source6 => self.address(self.reply),
             RuleField::Dest4 | RuleField::Dest6 => self.address(!self.reply),
             RuleField::SourcePort => self.port_bytes(self.reply),
@@ -315,11 +326,9 @@ impl Packet {
 
 /// Returns the bytes of an address, which differs between hosts where it is unknown.
 fn address_bytes(address: Option<IpAddr>) -> FieldValue {
-    match address {
-        Some(IpAddr::V4(address)) => FieldValue::Is(address.octets().to_vec()),
-        Some(IpAddr::V6(address)) => FieldValue::Is(address.octets().to_vec()),
-        None => FieldValue::Differs,
-    }
+    address.map_or(FieldValue::Differs, |address| {
+        FieldValue::Is(key::address_bytes(address))
+    })
 }
 
 fn number(bytes: &[u8]) -> u32 {

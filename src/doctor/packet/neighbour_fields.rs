@@ -1,7 +1,7 @@
 //! Values of the fields of ARP and neighbour discovery.
 
 use super::neighbour::{NeighbourMessage, NeighbourPacket};
-use super::{ETHERTYPE_IPV6, NFPROTO_IPV6, Packet, address_bytes, hardware, index, name};
+use super::{ETHERTYPE_IPV6, NFPROTO_IPV6, Packet, address_bytes};
 use crate::doctor::field_value::FieldValue;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{RuleField, ct_state};
@@ -23,12 +23,6 @@ impl Packet {
             RuleField::EtherType | RuleField::FrameType if is_arp => FieldValue::Is(ETHERTYPE_ARP.to_vec()),
             RuleField::EtherType | RuleField::FrameType => FieldValue::Is(ETHERTYPE_IPV6.to_vec()),
             RuleField::Protocol if !is_arp => FieldValue::Is(vec![ICMPV6]),
-            RuleField::InName => self.entrance().1,
-            RuleField::OutName => name(self.output.as_ref()),
-            RuleField::InIndex => self.entrance().0,
-            RuleField::OutIndex => index(self.output.as_ref()),
-            RuleField::InType => self.entrance_type(),
-            RuleField::OutType => hardware(self.output.as_ref()),
             // Routers in between would have lowered it (RFC 4861).
             RuleField::HopLimit if !is_arp => FieldValue::Is(vec![u8::MAX]),
             RuleField::IcmpType if !is_arp => FieldValue::Is(vec![match message {

@@ -1,9 +1,9 @@
 //! Problems of services that no provider defines any more.
 
 use crate::view::ServicesView;
-use tcpgw_core::words::count;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Problem, ProblemKind};
+use tcpgw_core::words::count;
 
 /// Maximum number of names in one problem.
 const MOST_NAMES: usize = 20;

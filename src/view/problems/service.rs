@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use super::subject::{of, title};
 use crate::view::status::{BackendStatus, IN_BALANCE, ServiceStatus};
-use tcpgw_core::words::count;
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::words::count;
 
 /// Facts that decide whether a service has a problem.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 
 use crate::view::ServicesView;
 use crate::view::tally::StrayPair;
-use tcpgw_core::words::count;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
+use tcpgw_core::words::count;
 
 pub(super) fn table(services: &ServicesView, problems: &mut Vec<Problem>) {
     let Some(table) = &services.table else {
