@@ -55,13 +55,20 @@ pub struct ClientOfService {
     pub public: SocketAddr,
 }
 
+impl ClientOfService {
+    /// Returns the client of a connection, without its port.
+    pub const fn new(client: SocketAddr, public: SocketAddr) -> Self {
+        Self {
+            client: client.ip(),
+            public,
+        }
+    }
+}
+
 impl ServedClient {
     /// Returns the client without its port and backend.
     pub const fn of_service(&self) -> ClientOfService {
-        ClientOfService {
-            client: self.client.ip(),
-            public: self.public,
-        }
+        ClientOfService::new(self.client, self.public)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::super::facts::{AnswerRoutes, ClientOfService, LostAnswers, RoutesByAddress, ServedClient};
+use super::super::facts::{AnswerRoutes, LostAnswers, RoutesByAddress, ServedClient};
 use super::route_query::{PortsByAddress, far, is_open, ports_from};
 use super::served::RememberedPair;
 use tcpgw_core::ruleset::name::Family;
@@ -101,10 +101,7 @@ pub(super) fn answers(
     let mut clients = Vec::new();
     for known in served {
         let (client, backend) = (known.served.client.ip(), known.served.backend);
-        let of_service = ClientOfService {
-            client,
-            public: known.served.public,
-        };
+        let of_service = known.served.of_service();
         let Some(Some(way)) = backend_routes.get(&backend.ip()) else {
             continue;
         };

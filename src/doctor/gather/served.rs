@@ -38,11 +38,8 @@ pub(super) struct ServedPair {
 type PairGroup = (Family, Option<usize>);
 
 impl ServedPair {
-    const fn of_service(&self) -> ClientOfService {
-        ClientOfService {
-            client: self.client.ip(),
-            public: self.public,
-        }
+    pub(super) const fn of_service(&self) -> ClientOfService {
+        ClientOfService::new(self.client, self.public)
     }
 
     fn key(&self) -> PairKey {
