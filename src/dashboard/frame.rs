@@ -60,16 +60,15 @@ impl DashboardPage {
         html! {
             (DOCTYPE)
             html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { (self.heading) " – tcpgw" }
-                    link rel="icon" type="image/svg+xml" href=(assets::url("icon.svg"));
-                    link rel="stylesheet" href=(assets::url("page.css"));
-                    link rel="stylesheet" href=(assets::url("dashboard.css"));
-                    script src=(assets::url("page.js")) defer {}
-                }
+                (web::head(
+                    &html! { (self.heading) " – tcpgw" },
+                    &html! {
+                        link rel="icon" type="image/svg+xml" href=(assets::url("icon.svg"));
+                        link rel="stylesheet" href=(assets::url("page.css"));
+                        link rel="stylesheet" href=(assets::url("dashboard.css"));
+                        script src=(assets::url("page.js")) defer {}
+                    },
+                ))
                 body.dashboard data-live="/live" {
                     a.skip href="#content" { "Skip to the content" }
                     header {

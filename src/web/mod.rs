@@ -78,18 +78,30 @@ pub fn message(status: StatusCode, heading: &str, text: &str) -> Response<Body> 
     response(status, &layout, &html! { p { (text) } })
 }
 
+/// Returns the head of a document. `files`: its links and scripts.
+pub fn head(title: &Markup, files: &Markup) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            title { (title) }
+            (files)
+        }
+    }
+}
+
 fn document(layout: &PageLayout<'_>, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (layout.heading) @if let Some(subject) = layout.subject { ": " (subject) } }
-                link rel="stylesheet" href="/assets/page.css";
-                script src="/assets/page.js" defer {}
-            }
+            (head(
+                &html! { (layout.heading) @if let Some(subject) = layout.subject { ": " (subject) } },
+                &html! {
+                    link rel="stylesheet" href="/assets/page.css";
+                    script src="/assets/page.js" defer {}
+                },
+            ))
             body {
                 header {
                     div {
