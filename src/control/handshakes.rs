@@ -136,10 +136,7 @@ impl Overdue {
     }
 
     fn words(&self, family: Family) -> String {
-        let protocol = match family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        };
+        let protocol = family.protocol_name();
         let mut parts = Vec::new();
         if self.last_unanswered > 0 {
             let handshakes = count(self.last_unanswered, "handshake");

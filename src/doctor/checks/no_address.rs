@@ -47,10 +47,7 @@ pub(super) fn lost_families(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         if cut_off.is_empty() {
             continue;
         }
-        let protocol = match family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        };
+        let protocol = family.protocol_name();
         diagnosis.broken(
             "no-public-address",
             format!(

@@ -3,7 +3,7 @@
 use crate::view::ServicesView;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Problem, ProblemKind};
-use tcpgw_core::words::count;
+use tcpgw_core::words::{count, first_and_more};
 
 /// Maximum number of names in one problem.
 const MOST_NAMES: usize = 20;
@@ -45,9 +45,5 @@ pub fn orphaned(names: &[&str], are_served: bool) -> Problem {
 
 /// Returns the first names, and the number of further ones.
 pub fn some_of(names: &[&str]) -> String {
-    let shown = names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(MOST_NAMES) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
+    first_and_more(names, MOST_NAMES)
 }

@@ -151,7 +151,7 @@ fn empty_family(service: &ServiceFacts<'_>, family: Family) -> Problem {
     let message = format!(
         "{} has no active backend for {} clients: {}",
         service.title,
-        protocol(family),
+        family.protocol_name(),
         service.refusal().replacen("clients", "these clients", 1)
     );
     Problem::new(ProblemKind::NoActiveBackend, message)
@@ -162,7 +162,7 @@ fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> P
     let (active, for_whom) = if is_all {
         (service.active, String::new())
     } else {
-        (of.active, format!(" for {} clients", protocol(of.family)))
+        (of.active, format!(" for {} clients", of.family.protocol_name()))
     };
     let Some(stand_in) = of.stand_in else {
         if of.undecided == of.active {
@@ -188,14 +188,6 @@ fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> P
         if of.active == 1 { "has" } else { "have" },
     );
     Problem::new(ProblemKind::NoHealthyBackend, message).with_severity(Severity::Warning)
-}
-
-/// Returns the name of the family for people.
-fn protocol(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
-    }
 }
 
 /// Returns the problem of a service that has its `max_flows` and turns new clients away. `dropped`: how many of their

@@ -31,6 +31,14 @@ impl Family {
             Self::V6 => 16,
         }
     }
+
+    /// Returns the name of the protocol for people.
+    pub fn protocol_name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
 }
 
 impl fmt::Display for Family {
