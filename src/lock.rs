@@ -92,7 +92,8 @@ impl fmt::Display for Signature {
 pub enum LockError {
     /// Another process holds the lock, and did not release it in time.
     #[error(
-        "another tcpgw holds the lock of this network namespace: {holder} (waited {waited:?}); try again when it has ended, or wait longer (--lock-timeout)"
+        "another tcpgw holds the lock of this network namespace: {holder} (waited {}); try again when it has ended, or wait longer (--lock-timeout)",
+        tcpgw_core::model::duration::show(*waited)
     )]
     Held {
         /// Process id and command of the holder.

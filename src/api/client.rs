@@ -32,6 +32,7 @@ pub use self::limits::PATIENCE;
 use self::limits::{SMALL, largest};
 pub use self::search::{At, DEFAULT_SOCKET, FoundDaemon, NOBODY, find, namespace, search};
 pub use self::target::RequestTarget;
+use tcpgw_core::model::duration;
 
 /// Time after a request at which the caller is told that the daemon does not answer.
 pub const SLOW: Duration = Duration::from_secs(3);
@@ -173,9 +174,10 @@ impl Client {
     /// Returns a message that the daemon has not answered for [`SLOW`], and that the command waits for it.
     pub fn is_slow(&self) -> String {
         format!(
-            "the daemon behind {}{} has not answered for {SLOW:?}: it hangs, or has too much to do; waiting for it",
+            "the daemon behind {}{} has not answered for {}: it hangs, or has too much to do; waiting for it",
             tcpgw_core::escape::path(&self.path),
-            process(self.pid.get())
+            process(self.pid.get()),
+            duration::show(SLOW)
         )
     }
 
@@ -283,7 +285,7 @@ impl Client {
     ) -> Result<(StatusCode, Incoming), ClientError> {
         match timeout(PATIENCE, self.begin(method, target, headers, body)).await {
             Ok(begun) => begun,
-            Err(_) => Err(self.failed(&format!("it has not answered within {PATIENCE:?}"))),
+            Err(_) => Err(self.failed(&format!("it has not answered within {}", duration::show(PATIENCE)))),
         }
     }
 

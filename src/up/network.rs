@@ -24,6 +24,7 @@ use tokio_stream::StreamExt as _;
 use super::id::AppId;
 use super::owner::UpOwner;
 use crate::app_link;
+use tcpgw_core::model::duration;
 
 /// The length of the prefix of an app's network.
 pub const PREFIX: u8 = 24;
@@ -114,7 +115,7 @@ impl Network {
             .runtime
             .block_on(async { tokio::time::timeout(PATIENCE, ask).await });
         answer
-            .map_err(|_| kernel(format!("no answer within {PATIENCE:?}")))?
+            .map_err(|_| kernel(format!("no answer within {}", duration::show(PATIENCE))))?
             .map_err(|error| kernel(error.to_string()))
     }
 

@@ -44,7 +44,7 @@ pub enum OwnDaemonError {
     #[error("the daemon that tcpgw up has started has ended: {0}")]
     Ended(String),
     /// The daemon does not answer.
-    #[error("the daemon that tcpgw up has started does not answer within {PATIENCE:?}: {0}")]
+    #[error("the daemon that tcpgw up has started does not answer within {wait}: {0}", wait = tcpgw_core::model::duration::show(PATIENCE))]
     Silent(ClientError),
 }
 

@@ -43,7 +43,10 @@ pub enum RecordError {
     #[error("`tcpgw up` runs in this directory already (process {0}); `tcpgw up stop` ends it")]
     Running(String),
     /// Another `tcpgw up` is starting or ending, and has not finished in time.
-    #[error("another `tcpgw up` of this network namespace has been starting or ending for {PATIENCE:?}")]
+    #[error(
+        "another `tcpgw up` of this network namespace has been starting or ending for {}",
+        tcpgw_core::model::duration::show(PATIENCE)
+    )]
     Busy,
 }
 

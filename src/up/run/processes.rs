@@ -15,6 +15,7 @@ use crate::up::printer::Lines;
 use crate::up::process::{self, Process, Started, Streams};
 use crate::up::supervisor::InstanceId;
 use tcpgw_core::escape;
+use tcpgw_core::model::duration;
 
 /// Maximum time for a helper to make its namespaces.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -164,5 +165,8 @@ fn ready(started: &mut Started) -> Result<(), String> {
             }
         }
     }
-    Err(format!("its helper has not answered within {HELPER_TIMEOUT:?}"))
+    Err(format!(
+        "its helper has not answered within {}",
+        duration::show(HELPER_TIMEOUT)
+    ))
 }
