@@ -4,13 +4,13 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::{PacketVerdict, RulePlace, walk};
 use super::super::packet::{FromApp, Interface, Packet, PacketStage};
-use super::chain::{ChainContext, sees};
-use super::firewall::foreign_chains;
+use super::chain::{ChainContext, ForeignBaseChain, sees};
+use super::firewall::foreign_base_chains;
 use super::samples::{merged, of_link, outside, packet_mark};
 use super::text::some;
 use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};
+use tcpgw_kernel::firewall::FirewallHook;
 
 /// The links of an app.
 struct AppLinks {
@@ -34,14 +34,10 @@ fn judge_all(facts: &CheapFacts, apps: &[AppLinks], diagnosis: &mut Diagnosis) {
     if apps.is_empty() {
         return;
     }
-    for chains in foreign_chains(facts, diagnosis) {
-        for chain in chains {
-            let base = chain
-                .base
-                .filter(|base| base.hook == FirewallHook::Forward && !base.nat);
-            if let Some(base) = base.filter(|_| sees(chain.table.family, Family::V4)) {
-                judge(facts, apps, (chains, chain, base), diagnosis);
-            }
+    for seen in foreign_base_chains(facts, diagnosis) {
+        let is_forward = seen.base.hook == FirewallHook::Forward && !seen.base.nat;
+        if is_forward && sees(seen.chain.table.family, Family::V4) {
+            judge(seen, apps, diagnosis);
         }
     }
 }
@@ -64,13 +60,8 @@ fn apps(facts: &CheapFacts) -> Vec<AppLinks> {
     links.iter().filter_map(app).collect()
 }
 
-fn judge(
-    facts: &CheapFacts,
-    apps: &[AppLinks],
-    (chains, chain, base): (&[FirewallChain], &FirewallChain, FirewallBase),
-    diagnosis: &mut Diagnosis,
-) {
-    let fates = apps.iter().map(|app| (app, fate(facts, app, (chains, chain, base))));
+fn judge(seen: ForeignBaseChain<'_>, apps: &[AppLinks], diagnosis: &mut Diagnosis) {
+    let fates = apps.iter().map(|app| (app, fate(seen, app)));
     let stopped: Vec<(&AppLinks, RulePlace, bool)> = fates
         .filter_map(|(app, fate)| match fate {
             PacketVerdict::Ends(place) => Some((app, place, true)),
@@ -80,15 +71,8 @@ fn judge(
         .collect();
     let Some((_, place, _)) = stopped.first() else { return };
     let context = ChainContext {
-        facts,
-        chains,
-        chain,
-        base,
-        family: Family::V4,
-        reply: false,
-        later: false,
         examined: stopped.len(),
-        by: None,
+        ..seen.context(Family::V4)
     };
     let verb = if place.rejects { "reject" } else { "drop" };
     let does = if stopped.iter().any(|(.., sure)| *sure) {
@@ -116,11 +100,13 @@ fn judge(
 }
 
 /// Returns the verdict on the first packet of a connection to the outside, and on its answer.
-fn fate(
-    facts: &CheapFacts,
-    app: &AppLinks,
-    (chains, chain, base): (&[FirewallChain], &FirewallChain, FirewallBase),
-) -> PacketVerdict {
+fn fate(seen: ForeignBaseChain<'_>, app: &AppLinks) -> PacketVerdict {
+    let ForeignBaseChain {
+        facts,
+        chains,
+        chain,
+        base,
+    } = seen;
     let mut all = PacketVerdict::Passes;
     let outside = outside(facts, Family::V4);
     for outside in outside.into_iter().filter(|link| !app_link::is_of_app(&link.name)) {

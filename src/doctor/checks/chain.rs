@@ -50,6 +50,45 @@ pub(super) fn is_probes(base: FirewallBase) -> bool {
     matches!(base.hook, FirewallHook::Input | FirewallHook::Output)
 }
 
+/// A base chain of another program, and the chains that it may jump to.
+#[derive(Clone, Copy)]
+pub(super) struct ForeignBaseChain<'a> {
+    pub(super) facts: &'a CheapFacts,
+    pub(super) chains: &'a [FirewallChain],
+    pub(super) chain: &'a FirewallChain,
+    pub(super) base: FirewallBase,
+}
+
+impl<'a> ForeignBaseChain<'a> {
+    /// Returns the base chains among the chains of one program.
+    pub(super) fn among(facts: &'a CheapFacts, chains: &'a [FirewallChain]) -> impl Iterator<Item = Self> {
+        chains.iter().filter_map(move |chain| {
+            Some(Self {
+                facts,
+                chains,
+                chain,
+                base: chain.base?,
+            })
+        })
+    }
+
+    /// Returns the chain for findings about the first packets of clients.
+    pub(super) fn context(self, family: Family) -> ChainContext<'a> {
+        ChainContext {
+            facts: self.facts,
+            chains: self.chains,
+            chain: self.chain,
+            base: self.base,
+            family,
+            reply: false,
+            later: false,
+            examined: 0,
+            by: None,
+        }
+    }
+}
+
+/// A base chain and a kind of packets, for findings.
 pub(super) struct ChainContext<'a> {
     pub(super) facts: &'a CheapFacts,
     pub(super) chains: &'a [FirewallChain],

@@ -5,7 +5,7 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice, command};
 use super::super::judge::{ChainEffect, walk};
 use super::super::packet::Packet;
-use super::chain::{program, sees, whose};
+use super::chain::{ForeignBaseChain, program, sees, whose};
 use super::firewall::foreign_chains;
 use super::samples::{DSTNAT, PacketKind, outside, packet, packet_mark, samples};
 use crate::doctor::holds::Holds;
@@ -33,13 +33,12 @@ fn all(facts: &CheapFacts, chains: &[FirewallChain], diagnosis: &mut Diagnosis) 
         return;
     }
     let restored = effects().any(|effect| *effect == RuleEffect::RestoreMark);
-    for chain in chains {
-        let Some(base) = chain.base else { continue };
-        if let Some((done, write)) = worst(facts, chains, chain, base) {
+    for seen in ForeignBaseChain::among(facts, chains) {
+        if let Some((done, write)) = worst(seen) {
             let overwriting = Overwriting {
                 mark: facts.mark,
                 chains,
-                chain,
+                chain: seen.chain,
                 done: &done,
                 write,
                 restored,
@@ -57,12 +56,13 @@ fn overwrites(effect: RuleEffect, mark: FlowMark) -> Option<MarkWrite> {
 }
 
 /// Returns the rule of a base chain, or of those that it jumps to, that most surely overwrites tcpgw's bits.
-fn worst(
-    facts: &CheapFacts,
-    chains: &[FirewallChain],
-    chain: &FirewallChain,
-    base: FirewallBase,
-) -> Option<(ChainEffect, MarkWrite)> {
+fn worst(seen: ForeignBaseChain<'_>) -> Option<(ChainEffect, MarkWrite)> {
+    let ForeignBaseChain {
+        facts,
+        chains,
+        chain,
+        base,
+    } = seen;
     let mut worst: Option<(ChainEffect, MarkWrite)> = None;
     let mut judge = |packet: &Packet| {
         for done in walk(chains, chain, packet).1 {

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::{ChainEffect, PacketVerdict, RulePlace};
-use super::chain::{ChainContext, is_probes, sees, whose};
+use super::chain::{ChainContext, ForeignBaseChain, is_probes, sees, whose};
 use super::other_links;
 use super::samples::{BackendSample, PacketKind, Packets, packet_mark, samples, walk_all};
 use super::text::quoted;
 use crate::doctor::holds::Holds;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, Rule, RuleEffect, RuleVerdict, Test};
+use tcpgw_kernel::firewall::{FirewallChain, FirewallHook, Rule, RuleEffect, RuleVerdict, Test};
 
 /// Kinds of packets that are judged, with and without data, as (answer, after the handshake, with data).
 pub(super) const KINDS_AND_DATA: [(bool, bool, bool); 6] = [
@@ -28,8 +28,8 @@ const FEWEST_SAMPLES: usize = 8;
 const MOST_SAMPLES: usize = 1000;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    for chains in foreign_chains(facts, diagnosis) {
-        all(facts, chains, diagnosis);
+    for seen in foreign_base_chains(facts, diagnosis) {
+        judge(seen, diagnosis);
     }
     for table in facts.firewall.iter().flat_map(|firewall| &firewall.unjudged) {
         diagnosis.unchecked(
@@ -58,12 +58,12 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
-fn all(facts: &CheapFacts, chains: &[FirewallChain], diagnosis: &mut Diagnosis) {
-    for chain in chains {
-        if let Some(base) = chain.base {
-            judge(facts, chains, chain, base, diagnosis);
-        }
-    }
+/// Returns the base chains of other programs that could be read.
+pub(super) fn foreign_base_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosis) -> Vec<ForeignBaseChain<'a>> {
+    let chains = foreign_chains(facts, diagnosis).into_iter();
+    chains
+        .flat_map(|chains| ForeignBaseChain::among(facts, chains))
+        .collect()
 }
 
 /// Returns the chains of other programs that could be read: of nftables, of iptables-legacy, and of ip6tables-legacy.
@@ -76,13 +76,13 @@ pub(super) fn foreign_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosi
     firewall.into_iter().chain(legacy).collect()
 }
 
-fn judge(
-    facts: &CheapFacts,
-    chains: &[FirewallChain],
-    chain: &FirewallChain,
-    base: FirewallBase,
-    diagnosis: &mut Diagnosis,
-) {
+fn judge(seen: ForeignBaseChain<'_>, diagnosis: &mut Diagnosis) {
+    let ForeignBaseChain {
+        facts,
+        chains,
+        chain,
+        base,
+    } = seen;
     if base.hook == FirewallHook::Other || (is_probes(base) && base.nat) {
         return;
     }
@@ -143,27 +143,15 @@ fn judge(
             nothing_arrives |= !trouble.ends.is_empty();
             is_told |= !trouble.is_none();
             let context = ChainContext {
-                facts,
-                chains,
-                chain,
-                base,
-                family,
                 reply,
                 later,
                 examined: packets.len(),
-                by: None,
+                ..seen.context(family)
             };
             trouble.tell(&context, diagnosis);
         }
         if !is_told {
-            let seen = other_links::ForeignBaseChain {
-                facts,
-                chains,
-                chain,
-                base,
-                family,
-                mark,
-            };
+            let seen = other_links::PacketsOfFamily { at: seen, family, mark };
             other_links::judge(seen, &samples, diagnosis);
             other_links::judge_networks(seen, &samples, diagnosis);
         }

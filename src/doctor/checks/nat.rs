@@ -8,9 +8,9 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice};
 use super::super::judge::{ChainEffect, walk};
 use super::super::packet::{Interface, Packet, PacketStage};
-use super::chain::{sees, whose};
+use super::chain::{ForeignBaseChain, sees, whose};
 use super::docker::{is_of_docker, other_port};
-use super::firewall::foreign_chains;
+use super::firewall::foreign_base_chains;
 use super::samples::{PacketKind, outside, packet, packet_mark, samples};
 use super::text::some;
 use crate::doctor::holds::Holds;
@@ -26,33 +26,23 @@ const DSTNAT_OUTPUT: i32 = -100;
 const MOST_PORTS: usize = 500;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    for chains in foreign_chains(facts, diagnosis) {
-        all(facts, chains, diagnosis);
-    }
-}
-
-fn all(facts: &CheapFacts, chains: &[FirewallChain], diagnosis: &mut Diagnosis) {
-    for chain in chains {
-        if let Some(base) = chain
-            .base
-            .filter(|base| base.nat && base.hook == FirewallHook::Prerouting)
-        {
-            judge(facts, chains, chain, base, diagnosis);
-        }
-        if let Some(base) = chain.base.filter(|base| base.nat && base.hook == FirewallHook::Output) {
-            judge_own_connections(facts, chains, chain, base, diagnosis);
+    for seen in foreign_base_chains(facts, diagnosis) {
+        match seen.base.hook {
+            FirewallHook::Prerouting if seen.base.nat => judge(seen, diagnosis),
+            FirewallHook::Output if seen.base.nat => judge_own_connections(seen, diagnosis),
+            _ => {}
         }
     }
 }
 
 /// Judges the gateway's own connections: those of local programs to services, and the daemon's probes of backends.
-fn judge_own_connections(
-    facts: &CheapFacts,
-    chains: &[FirewallChain],
-    chain: &FirewallChain,
-    base: FirewallBase,
-    diagnosis: &mut Diagnosis,
-) {
+fn judge_own_connections(seen: ForeignBaseChain<'_>, diagnosis: &mut Diagnosis) {
+    let ForeignBaseChain {
+        facts,
+        chains,
+        chain,
+        base,
+    } = seen;
     let by_docker = Cell::new(true);
     let is_translated = |packet: &Packet| {
         let (_, done) = walk(chains, chain, packet);
@@ -125,13 +115,13 @@ fn judge_own_connections(
     }
 }
 
-fn judge(
-    facts: &CheapFacts,
-    chains: &[FirewallChain],
-    chain: &FirewallChain,
-    base: FirewallBase,
-    diagnosis: &mut Diagnosis,
-) {
+fn judge(seen: ForeignBaseChain<'_>, diagnosis: &mut Diagnosis) {
+    let ForeignBaseChain {
+        facts,
+        chains,
+        chain,
+        base,
+    } = seen;
     let services = &facts.services.services;
     let ports: BTreeSet<u16> = services.iter().map(|service| service.port).collect();
     let named = named_ports(chains, chain, &ports);

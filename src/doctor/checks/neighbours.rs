@@ -11,7 +11,7 @@ use super::super::holds::Holds;
 use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
 use super::super::mark_bits::MarkBits;
 use super::super::packet::{Interface, NeighbourMessage, NeighbourPacket, Packet, PacketStage};
-use super::chain::ChainContext;
+use super::chain::{ChainContext, ForeignBaseChain};
 use super::firewall::effort;
 use super::samples::{as_seen, of_link, outside, packet_mark};
 use super::text::some;
@@ -35,20 +35,9 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     for family in Family::BOTH.into_iter().filter(|family| facts.uses(*family)) {
         let links = links(facts, family);
         for chains in facts.known_chains() {
-            let bases = chains.iter().filter_map(|chain| Some((chain, chain.base?)));
-            for (chain, base) in bases.filter(|(chain, base)| !base.nat && carries(chain.table.family, family)) {
-                let context = ChainContext {
-                    facts,
-                    chains,
-                    chain,
-                    base,
-                    family,
-                    reply: false,
-                    later: false,
-                    examined: 0,
-                    by: None,
-                };
-                judge(&context, &links, diagnosis);
+            let bases = ForeignBaseChain::among(facts, chains);
+            for seen in bases.filter(|seen| !seen.base.nat && carries(seen.chain.table.family, family)) {
+                judge(&seen.context(family), &links, diagnosis);
             }
         }
     }

@@ -8,13 +8,13 @@ use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::{PacketVerdict, RulePlace};
 use super::super::mark_bits::MarkBits;
 use super::super::packet::Interface;
-use super::chain::{ChainContext, KINDS, is_probes};
+use super::chain::{ChainContext, ForeignBaseChain, KINDS, is_probes};
 use super::docker::{has_docker, is_of_docker};
 use super::samples::{BackendSample, PacketKind, Packets, of_link, other_outside, walk_all};
 use super::text::some;
 use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};
+use tcpgw_kernel::firewall::FirewallHook;
 
 /// Maximum number of interfaces that are checked.
 const MOST_LINKS: usize = 32;
@@ -23,34 +23,31 @@ const MOST_SAMPLES: usize = 8;
 
 /// A base chain of another program, and packets of a family.
 #[derive(Clone, Copy)]
-pub(super) struct ForeignBaseChain<'a> {
-    pub(super) facts: &'a CheapFacts,
-    pub(super) chains: &'a [FirewallChain],
-    pub(super) chain: &'a FirewallChain,
-    pub(super) base: FirewallBase,
+pub(super) struct PacketsOfFamily<'a> {
+    pub(super) at: ForeignBaseChain<'a>,
     pub(super) family: Family,
     pub(super) mark: MarkBits,
 }
 
 /// Reports packets that a chain surely drops if they come in by an interface other than the first for clients. If the
 /// chain drops those of all clients, this is reported elsewhere.
-pub(super) fn judge(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], diagnosis: &mut Diagnosis) {
-    if is_probes(seen.base) {
+pub(super) fn judge(seen: PacketsOfFamily<'_>, samples: &[BackendSample<'_>], diagnosis: &mut Diagnosis) {
+    if is_probes(seen.at.base) {
         return;
     }
     let mut dropped: BTreeMap<(FindingSeverity, bool, bool), (RulePlace, Vec<String>)> = BTreeMap::new();
-    let links = other_outside(seen.facts, seen.family).into_iter();
+    let links = other_outside(seen.at.facts, seen.family).into_iter();
     // No client comes in by the link that has an app's gateway address.
     let links = links.filter(|link| !app_link::is_of_app(&link.name));
     for link in links.take(MOST_LINKS) {
         for (reply, later) in KINDS
             .into_iter()
-            .filter(|kind| !seen.base.nat || *kind == (false, false))
+            .filter(|kind| !seen.at.base.nat || *kind == (false, false))
         {
             if let Some(place) = seen.ends(&link, reply, later, samples) {
                 // A rule set that admits only some interfaces is intended, unless the others lead to remote networks,
                 // too.
-                let is_wish = place.rule.is_none() && !leads_far(seen.facts, link.index);
+                let is_wish = place.rule.is_none() && !leads_far(seen.at.facts, link.index);
                 let severity = if is_wish {
                     FindingSeverity::Note
                 } else {
@@ -79,11 +76,12 @@ pub(super) fn judge(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], d
 
 /// Reports packets of containers in one of Docker's networks to backends in another one, which Docker's own rules drop: the
 /// containers are clients, too. What others drop between containers is intended.
-pub(super) fn judge_networks(seen: ForeignBaseChain<'_>, samples: &[BackendSample<'_>], diagnosis: &mut Diagnosis) {
-    if seen.base.hook != FirewallHook::Forward || !has_docker(seen.chains, seen.chain) {
+pub(super) fn judge_networks(seen: PacketsOfFamily<'_>, samples: &[BackendSample<'_>], diagnosis: &mut Diagnosis) {
+    if seen.at.base.hook != FirewallHook::Forward || !has_docker(seen.at.chains, seen.at.chain) {
         return;
     }
     let ways = seen
+        .at
         .facts
         .backend_routes
         .iter()
@@ -95,7 +93,7 @@ pub(super) fn judge_networks(seen: ForeignBaseChain<'_>, samples: &[BackendSampl
     let (mut names, mut places) = (Vec::new(), BTreeMap::new());
     for link in inside
         .iter()
-        .filter_map(|index| seen.facts.link(*index))
+        .filter_map(|index| seen.at.facts.link(*index))
         .take(MOST_LINKS)
     {
         let dropped: Vec<(SocketAddr, RulePlace)> = samples
@@ -130,20 +128,16 @@ fn leads_far(facts: &CheapFacts, index: u32) -> bool {
     backend_routes.any(|way| way.index == index && way.gateway.is_some())
 }
 
-impl<'a> ForeignBaseChain<'a> {
+impl<'a> PacketsOfFamily<'a> {
     /// Returns the chain for findings about a kind of packets, as (answer, after the handshake), of clients that come in by some
     /// interfaces.
     fn context(self, (reply, later): (bool, bool), examined: usize, interfaces: &[String]) -> ChainContext<'a> {
         ChainContext {
-            facts: self.facts,
-            chains: self.chains,
-            chain: self.chain,
-            base: self.base,
-            family: self.family,
             reply,
             later,
             examined,
             by: Some(some(interfaces)),
+            ..self.at.context(self.family)
         }
     }
 
@@ -156,9 +150,9 @@ impl<'a> ForeignBaseChain<'a> {
             data: false,
             mark: self.mark,
         };
-        let packets = Packets::by(self.facts, self.chain, self.base, kind, link, Some(sample));
-        let (fate, _) = walk_all(self.facts, self.chains, self.chain, (Some(sample), &packets));
-        place(fate).filter(|place| place.rule.is_some() && is_of_docker(self.chain, &place.chain))
+        let packets = Packets::by(self.at.facts, self.at.chain, self.at.base, kind, link, Some(sample));
+        let (fate, _) = walk_all(self.at.facts, self.at.chains, self.at.chain, (Some(sample), &packets));
+        place(fate).filter(|place| place.rule.is_some() && is_of_docker(self.at.chain, &place.chain))
     }
 
     /// Returns the rule or policy that ends packets of clients that come in by an interface, to or from any backend.
@@ -171,15 +165,15 @@ impl<'a> ForeignBaseChain<'a> {
             mark: self.mark,
         };
         let fate = |sample: Option<&BackendSample<'_>>| {
-            let packets = Packets::by(self.facts, self.chain, self.base, kind, link, sample);
-            walk_all(self.facts, self.chains, self.chain, (sample, &packets)).0
+            let packets = Packets::by(self.at.facts, self.at.chain, self.at.base, kind, link, sample);
+            walk_all(self.at.facts, self.at.chains, self.at.chain, (sample, &packets)).0
         };
         let of_all = fate(None);
         if samples.is_empty() || of_all == PacketVerdict::Passes {
             return place(of_all);
         }
         let step = samples.len().div_ceil(MOST_SAMPLES).max(1);
-        let met = samples.iter().filter(|sample| sample.is_met_by(self.facts, link));
+        let met = samples.iter().filter(|sample| sample.is_met_by(self.at.facts, link));
         met.step_by(step).find_map(|sample| place(fate(Some(sample))))
     }
 }

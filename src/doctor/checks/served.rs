@@ -12,14 +12,14 @@ use super::super::holds::Holds;
 use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
 use super::super::mark_bits::MarkBits;
 use super::super::packet::Packet;
-use super::chain::{ChainContext, is_probes, sees};
+use super::chain::{ChainContext, ForeignBaseChain, is_probes, sees};
 use super::client_groups::{ClientGroup, GroupedClients, SEVERAL_CLIENTS, state_of};
 use super::firewall::{KINDS_AND_DATA, effort};
 use super::rewrites::{ChangingChain, Harm};
 use super::samples::{PacketKind, comes_as_remote, packet_mark, packet_of_client};
 use super::text::some;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook};
+use tcpgw_kernel::firewall::FirewallHook;
 
 /// Minimum number of clients that are judged, however many rules there are.
 const FEWEST: usize = 8;
@@ -56,21 +56,14 @@ impl<'a> Verdict<'a> {
         let most = facts.effort.most_rules() / (rules * KINDS_AND_DATA.len()).max(1);
         let sample = sample(facts, most.max(FEWEST));
         for chains in facts.known_chains() {
-            let bases = chains.iter().filter_map(|chain| Some((chain, chain.base?)));
-            for (chain, base) in bases.filter(|(_, base)| base.hook != FirewallHook::Other && !is_probes(*base)) {
-                let seen = Seen {
-                    facts,
-                    chains,
-                    chain,
-                    base,
-                    mark,
-                };
+            let bases = ForeignBaseChain::among(facts, chains);
+            for seen in bases.filter(|seen| seen.base.hook != FirewallHook::Other && !is_probes(seen.base)) {
                 for at in sample.iter().copied() {
                     let client = &facts.served[at];
-                    if sees(chain.table.family, Family::of(client.client.ip())) {
+                    if sees(seen.chain.table.family, Family::of(client.client.ip())) {
                         judged.insert(at);
                         if !drops.contains_key(&at) {
-                            drops.extend(seen.drop(client).map(|drop| (at, drop)));
+                            drops.extend(drop_of(seen, mark, client).map(|drop| (at, drop)));
                         }
                     }
                 }
@@ -146,16 +139,6 @@ fn sample(facts: &CheapFacts, most: usize) -> BTreeSet<usize> {
     groups.into_values().flat_map(of_group).collect()
 }
 
-/// A base chain of another program.
-#[derive(Clone, Copy)]
-struct Seen<'a> {
-    facts: &'a CheapFacts,
-    chains: &'a [FirewallChain],
-    chain: &'a FirewallChain,
-    base: FirewallBase,
-    mark: MarkBits,
-}
-
 /// Drop of packets of a client, by a chain.
 struct Drop {
     /// The chain, and what it does.
@@ -166,67 +149,59 @@ struct Drop {
     fix: Fix,
 }
 
-impl Seen<'_> {
-    /// Returns what surely drops packets of this client, unless it drops those of all remote clients, which is reported
-    /// elsewhere.
-    fn drop(self, client: &ServedClient) -> Option<Drop> {
-        let family = Family::of(client.client.ip());
-        let kinds = KINDS_AND_DATA.into_iter();
-        // Translation concerns first packets only.
-        let kinds = kinds.filter(|(reply, later, _)| !self.base.nat || !reply && !later);
-        for (reply, later, data) in kinds {
-            let kind = PacketKind {
-                family,
-                reply,
-                later,
-                data,
-                mark: self.mark,
-            };
-            let Some(packet) = packet_of_client(self.facts, self.chain, self.base, kind, client) else {
-                continue;
-            };
-            let changing = ChangingChain {
-                facts: self.facts,
-                base: self.base,
-                kind,
-                preserves: self.facts.services.service_at(client.public)?.settings.preserve,
-            };
-            let loss = |packet: &Packet| Loss::of(changing, packet, walk(self.chains, self.chain, packet));
-            let Some(loss_of_client) = loss(&packet) else { continue };
-            let of_any = Packet { client: None, ..packet };
-            if comes_as_remote(self.facts, family, client) && loss(&of_any).is_some() {
-                continue;
-            }
-            let context = ChainContext {
-                facts: self.facts,
-                chains: self.chains,
-                chain: self.chain,
-                base: self.base,
-                family,
-                reply,
-                later,
-                examined: 0,
-                by: None,
-            };
-            let what = if reply { "answers to" } else { "packets of" };
-            let of = |does: &str| format!("{} {does} {what}", context.name());
-            return Some(match loss_of_client {
-                Loss::Ends(place) => Drop {
-                    does: of(if place.rejects { "rejects" } else { "drops" }),
-                    by: context.place_of_end(&place),
-                    lasting: context.lasting(),
-                    fix: context.let_pass(),
-                },
-                Loss::Changes(harm) => Drop {
-                    does: of("changes"),
-                    by: format!("{} gives them {}", harm.by(), harm.what()),
-                    lasting: "Packets must keep what conntrack knows them by",
-                    fix: advice("leave packets of services out of that rule"),
-                },
-            });
+/// Returns what surely drops packets of this client, unless it drops those of all remote clients, which is reported
+/// elsewhere.
+fn drop_of(seen: ForeignBaseChain<'_>, mark: MarkBits, client: &ServedClient) -> Option<Drop> {
+    let family = Family::of(client.client.ip());
+    let kinds = KINDS_AND_DATA.into_iter();
+    // Translation concerns first packets only.
+    let kinds = kinds.filter(|(reply, later, _)| !seen.base.nat || !reply && !later);
+    for (reply, later, data) in kinds {
+        let kind = PacketKind {
+            family,
+            reply,
+            later,
+            data,
+            mark,
+        };
+        let Some(packet) = packet_of_client(seen.facts, seen.chain, seen.base, kind, client) else {
+            continue;
+        };
+        let changing = ChangingChain {
+            facts: seen.facts,
+            base: seen.base,
+            kind,
+            preserves: seen.facts.services.service_at(client.public)?.settings.preserve,
+        };
+        let loss = |packet: &Packet| Loss::of(changing, packet, walk(seen.chains, seen.chain, packet));
+        let Some(loss_of_client) = loss(&packet) else { continue };
+        let of_any = Packet { client: None, ..packet };
+        if comes_as_remote(seen.facts, family, client) && loss(&of_any).is_some() {
+            continue;
         }
-        None
+        let context = ChainContext {
+            reply,
+            later,
+            ..seen.context(family)
+        };
+        let what = if reply { "answers to" } else { "packets of" };
+        let of = |does: &str| format!("{} {does} {what}", context.name());
+        return Some(match loss_of_client {
+            Loss::Ends(place) => Drop {
+                does: of(if place.rejects { "rejects" } else { "drops" }),
+                by: context.place_of_end(&place),
+                lasting: context.lasting(),
+                fix: context.let_pass(),
+            },
+            Loss::Changes(harm) => Drop {
+                does: of("changes"),
+                by: format!("{} gives them {}", harm.by(), harm.what()),
+                lasting: "Packets must keep what conntrack knows them by",
+                fix: advice("leave packets of services out of that rule"),
+            },
+        });
     }
+    None
 }
 
 /// A rule that loses a packet of a client.
