@@ -18,6 +18,7 @@ pub mod denied;
 pub mod doctor;
 pub mod hooks;
 pub mod lock;
+mod locked;
 pub mod metrics;
 pub mod observe;
 pub mod outbound;

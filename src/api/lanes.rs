@@ -5,9 +5,10 @@
 //! No connection waits for a place: one that finds none is closed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::limits::LaneSizes;
+use crate::locked::locked;
 
 /// Lane that a connection is served in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +50,7 @@ impl Lanes {
     /// Returns a place for a connection of that user; `None`: none is free.
     pub(super) fn enter(self: &Arc<Self>, uid: u32) -> Option<LanePlace> {
         let is_privileged = self.privileged.contains(&uid);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = locked(&self.taken);
         let all = |lane| -> usize {
             let of = taken.iter().filter(|((of, _), _)| *of == lane);
             of.map(|(_, count)| count).sum()
@@ -80,7 +81,7 @@ impl LanePlace {
 
 impl Drop for LanePlace {
     fn drop(&mut self) {
-        let mut taken = self.lanes.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = locked(&self.lanes.taken);
         if let Some(count) = taken.get_mut(&(self.lane, self.uid)) {
             *count -= 1;
             if *count == 0 {

@@ -3,12 +3,13 @@
 use std::io::{self, ErrorKind, StderrLock, StdoutLock, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tcpgw_core::escape::Screen;
+
+use crate::locked::locked;
 
 /// Total time that standard error may take nothing, before output to it is dropped.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -55,7 +56,7 @@ impl Patience {
 
     /// Waits until a file takes something, and says whether it does.
     fn wait(&self, out: BorrowedFd<'_>) -> bool {
-        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = locked(&self.0);
         loop {
             let begun = Instant::now();
             let mut file = [PollFd::new(out, PollFlags::POLLOUT)];

@@ -11,13 +11,14 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub(super) use self::missing::MissingLines;
 use self::output::{JOURNALD, append, open_file, open_journald, send};
 use crate::config::daemon::FlowLogTarget;
+use crate::locked::locked;
 use crate::traffic::flow_record::FlowRecord;
 use tcpgw_core::escape;
 
@@ -42,7 +43,7 @@ struct Shared {
 
 impl Shared {
     fn missing(&self) -> MutexGuard<'_, MissingLines> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.missing)
     }
 }
 
@@ -94,7 +95,7 @@ impl FlowLog {
 
     /// Returns what is missing since the daemon began to write this log, and the reason why nothing can be written now.
     pub(super) fn state(&self) -> (MissingLines, Option<String>) {
-        let trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = locked(&self.shared.trouble);
         (self.shared.missing().clone(), trouble.clone())
     }
 }
@@ -189,12 +190,7 @@ impl LogWriter {
 
     /// Drops all lines, which nothing takes and which have become too many.
     fn give_up(&mut self) {
-        let reason = self
-            .shared
-            .trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let reason = locked(&self.shared.trouble).clone();
         let mut missing = self.shared.missing();
         missing.unwritten += self.count;
         missing.reason = reason.unwrap_or_default();
@@ -232,7 +228,7 @@ impl LogWriter {
     }
 
     fn set_trouble(&self, trouble: Option<String>) {
-        *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *locked(&self.shared.trouble) = trouble;
     }
 }
 

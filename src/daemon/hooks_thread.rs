@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use crate::control::event_tap::TappedEvents;
 use crate::control::events::{Event, EventContent};
 use crate::hooks::queue::{ATTEMPTS, DeliveryOutcome, HookQueue};
 use crate::hooks::settings::HookSettings;
+use crate::locked::locked;
 use crate::secrets::Owners;
 use tcpgw_core::problem::ProblemKind;
 
@@ -86,7 +87,7 @@ impl HooksThread {
 
     /// Returns the problem of the hooks, if they have one.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.trouble).clone()
     }
 
     /// Ends the thread: what can be delivered within [`GRACE`] is, and the rest is logged.
@@ -305,7 +306,7 @@ impl Dispatcher {
     fn tell_trouble(&self, now: Instant) {
         let troubles: Vec<String> = self.hooks.iter().filter_map(|hook| hook.trouble(now)).collect();
         let trouble = (!troubles.is_empty()).then(|| troubles.join("; "));
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *locked(&self.trouble) = trouble;
     }
 
     /// Delivers what can be delivered soon, and logs the rest.

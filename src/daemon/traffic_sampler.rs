@@ -10,7 +10,7 @@ use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::sync::{PoisonError, mpsc as requests};
+use std::sync::mpsc as requests;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use super::names_teller::NamesNews;
 use super::traffic_request::{SharedTrouble, ShownTotals, TrafficRequest, TrafficSettings};
 use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;
+use crate::locked::locked;
 use crate::record::boot_id;
 use crate::traffic::file::TotalsFile;
 use crate::traffic::shared_hour::SharedHour;
@@ -111,7 +112,7 @@ impl TrafficSampler {
             let path = escape::path(persisted.file().path());
             tracing::warn!(%error, "failed to read {path}: all totals begin at zero");
         }
-        *shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(persisted.saved_totals());
+        *locked(&shown) = Some(persisted.saved_totals());
         Self {
             persisted,
             shown,
@@ -365,7 +366,7 @@ impl TrafficSampler {
             let what = format!("failed to write {}", escape::path(self.persisted.file().path()));
             self.tell(&what, &format!("{error}; the totals that were written last are shown"));
         }
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.persisted.saved_totals());
+        *locked(&self.shown) = Some(self.persisted.saved_totals());
         let took = cpu_time().saturating_sub(begun);
         let asked = self.took.saturating_add(took);
         self.fresh = asked.saturating_mul(FRESH_TIMES).clamp(FRESH, MOST_FRESH);

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, mpsc as requests};
+use std::sync::{Arc, mpsc as requests};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::names_teller::{NamesNews, NamesTeller, ring};
 use super::traffic_request::{SharedTrouble, ShownTotals, TrafficRequest, TrafficSettings};
 use super::traffic_sampler::TrafficSampler;
 use crate::control::request::DaemonRequest;
+use crate::locked::locked;
 use crate::traffic::file::TotalsFile;
 use crate::traffic::shared_hour::SharedHour;
 use crate::traffic::totals::TotalsSource;
@@ -82,7 +83,7 @@ impl TrafficThread {
                     answer.recv_timeout(PATIENCE).ok()
                 });
             // Without them the kernel's own counters would be shown, which may be less.
-            fresh.or_else(|| totals.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            fresh.or_else(|| locked(&totals).clone())
         })
     }
 
@@ -106,7 +107,7 @@ impl TrafficThread {
 
     /// Returns the reason why connections are missing in the flow log, if they are.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.trouble).clone()
     }
 
     /// Ends the thread, after a last sample. The main loop must not be asked any more.

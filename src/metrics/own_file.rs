@@ -5,13 +5,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::own::OwnMetrics;
 use super::reading::KernelReads;
+use crate::locked::locked;
 use crate::run_file;
 
 /// Maximum size of the file.
@@ -121,7 +122,7 @@ impl OwnFile {
     }
 
     fn state(&self) -> MutexGuard<'_, FileState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Writes the counters, whole or not at all.

@@ -1,9 +1,10 @@
 //! The traffic of the last hour, shared by the thread that samples and those who show it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::last_hour::{HourSample, LastHour, SlotRates};
+use crate::locked::locked;
 
 /// Traffic of the last hour, kept while somebody can look at it.
 #[derive(Debug, Clone)]
@@ -50,7 +51,7 @@ impl SharedHour {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<LastHour>> {
-        self.hour.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.hour)
     }
 }
 

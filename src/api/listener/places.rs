@@ -9,7 +9,7 @@ mod taken;
 mod waiting;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::taken::{Admission, Displaced, Silent, TakenPlaces};
 use crate::api::descriptors::SEATS;
+use crate::locked::locked;
 use crate::throttle::ClientAddress;
 
 /// Connections that are served at once.
@@ -127,7 +128,7 @@ impl ConnectionPlaces {
     }
 
     fn taken(&self) -> MutexGuard<'_, TakenPlaces> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.taken)
     }
 
     /// Waits for a seat. `None`: the client has its share, and nothing happens there.

@@ -2,7 +2,7 @@
 //! of the platform's API.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -32,6 +32,7 @@ use crate::api::server::closing;
 use crate::control::request::{AddonOrder, AddonRefused, AppView, DaemonRequest, Refused};
 use crate::control::storage::Query;
 use crate::date::since_1970;
+use crate::locked::locked;
 use crate::store::StoredDeploy;
 use crate::throttle::Throttle;
 use crate::view::app::AppSubject;
@@ -153,7 +154,7 @@ impl Visit<'_> {
         }
         // A request without credentials guesses nothing, so it is not counted.
         let wait = if headers.contains_key(header::AUTHORIZATION) {
-            let mut throttle = self.shared.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut throttle = locked(&self.shared.throttle);
             let wait = throttle.fail(self.from, Instant::now());
             drop(throttle);
             // Attempts without end do not fill the log.

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::addon::id::ResourceId;
 use crate::api::OpenKernel;
+use crate::locked::locked;
 use crate::observe::{self, ObserveError};
 use crate::view::app::{AppReading, AppSample, AppSubject, EarlierSample};
 use tcpgw_core::model::FlowMark;
@@ -154,7 +155,7 @@ impl Drop for TrafficObserver {
 
 impl SharedObserver {
     fn lock(&self) -> MutexGuard<'_, ObserverState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 

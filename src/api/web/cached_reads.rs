@@ -1,13 +1,14 @@
 //! Cache of values that take long to read: each is read once for all who ask at the same time, and shown for a while.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::kernel_reader::processor_time;
+use crate::locked::locked;
 
 /// Number of values that are kept.
 const MOST: usize = 256;
@@ -70,7 +71,7 @@ impl<K: Ord + Clone, T: Send + Sync + 'static> CachedReads<K, T> {
         now: Instant,
         read: impl FnOnce() -> Result<T, String> + Send + 'static,
     ) -> Result<watch::Receiver<Option<CachedRead<T>>>, String> {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = locked(&self.looks);
         // One that died has neither a value nor a sender.
         looks.retain(|_, flight| match &*flight.borrow() {
             Some(look) => now < look.until,

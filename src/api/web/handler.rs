@@ -1,7 +1,7 @@
 //! Handler of the listener's requests, by their paths.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use axum::body::Body;
@@ -24,6 +24,7 @@ use crate::api::server::closing;
 use crate::api::settings::ApiSettings;
 use crate::control::request::DaemonRequest;
 use crate::dashboard;
+use crate::locked::locked;
 use crate::metrics::{MetricsFormat, MetricsScope, OwnFile};
 use crate::throttle::Throttle;
 
@@ -97,7 +98,7 @@ impl WebHandler {
 
     /// Answers a request without the right token.
     fn refuse(&self, from: IpAddr) -> Response<Body> {
-        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut throttle = locked(&self.throttle);
         let wait = throttle.fail(from, Instant::now());
         drop(throttle);
         // Attempts without end do not fill the log.

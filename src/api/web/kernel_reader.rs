@@ -2,7 +2,7 @@
 //!
 //! A read that takes too long goes on: what it returns in the end is shown if the next one fails, too.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::api::kernel_queries::OpenKernel;
 use crate::control::request::MetricsView;
 use crate::date::since_1970;
+use crate::locked::locked;
 use crate::metrics::{KernelRead, Reading};
 use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
 use crate::view::facts::StatusFacts;
@@ -58,14 +59,14 @@ impl KernelReader {
             let reading = with_kernel(&open, &view).map_err(|error| error.to_string());
             let outcome = reading.map(|reading| (reading, processor_time().saturating_sub(before)));
             if let Err(Ok((reading, _))) = sender.send(outcome) {
-                *late.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
+                *locked(&late) = Some(reading);
             }
         });
         match timeout(patience, receiver).await {
             Ok(Ok(outcome)) => {
                 if outcome.is_ok() {
                     // An earlier one that was late is of no use any more.
-                    drop(self.late.lock().unwrap_or_else(PoisonError::into_inner).take());
+                    drop(locked(&self.late).take());
                 }
                 outcome
             }
@@ -80,7 +81,7 @@ impl KernelReader {
         let tell = |facts: &StatusFacts<'_>| Reading::new(facts, None, &view.plans, view.own.clone());
         let snapshot = view.parts.assemble();
         let reading = observe::unread(sources(&snapshot), tell);
-        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = locked(&self.late);
         let known = late.as_ref().into_iter().chain(last);
         let known = known.filter_map(|of| Some((of.kernel?.read.ended, of)));
         let newest = known.max_by_key(|(ended, _)| *ended);

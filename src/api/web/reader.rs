@@ -4,7 +4,7 @@
 //! long as somebody is being sent it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -16,6 +16,7 @@ use crate::api::loop_request;
 use crate::api::settings::ApiSettings;
 use crate::control::request::{DaemonRequest, MetricsView};
 use crate::date::since_1970;
+use crate::locked::locked;
 use crate::metrics::{KeptCounters, MetricsFormat, MetricsScope, OwnFile, OwnMetrics, Reading, TotalsSample, encode};
 use crate::observe;
 use crate::traffic::totals::{TotalsAge, TotalsSource};
@@ -224,7 +225,7 @@ impl MetricsReader {
     }
 
     fn state(&self) -> MutexGuard<'_, ReaderState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 

@@ -12,6 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::locked::locked;
+
 /// Bytes of lines that may wait.
 const MOST_BYTES: usize = 1 << 20;
 /// Pause between two tries to write when the log takes nothing.
@@ -43,7 +45,7 @@ struct WaitingLines {
 
 impl SharedQueue {
     fn waiting(&self) -> MutexGuard<'_, WaitingLines> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.waiting)
     }
 }
 

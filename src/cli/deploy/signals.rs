@@ -1,7 +1,7 @@
 //! Handling of SIGINT and SIGTERM during a deploy, with a question to the user.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::cli::failure::Failure;
 use crate::cli::screen;
+use crate::locked::locked;
 
 /// Time after a signal for which the answer to an order is still awaited.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -75,11 +76,11 @@ impl DeploySignals {
 
     /// Returns the signal that came, if any.
     pub(super) fn caught(&self) -> Option<u8> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let held = locked(&self.held).take();
         if held.is_some() {
             return held;
         }
-        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inputs = locked(&self.inputs);
         loop {
             if let SignalInput::Signal(number) = inputs.try_recv().ok()? {
                 return Some(number);
@@ -91,14 +92,14 @@ impl DeploySignals {
     /// [`Self::caught`] then returns the signal.
     pub(super) async fn insisted(&self) -> u8 {
         let first = self.next().await;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
+        *locked(&self.held) = Some(first);
         let _ = timeout(MOMENT, self.next()).await;
         first
     }
 
     #[expect(clippy::await_holding_lock, reason = "only one thread ever looks at what was said")]
     async fn next(&self) -> u8 {
-        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inputs = locked(&self.inputs);
         loop {
             match inputs.recv().await {
                 Some(SignalInput::Signal(number)) => return number,
@@ -128,11 +129,7 @@ impl DeploySignals {
                 let _ = sender.send(SignalInput::Line(line));
             });
             spawned.ok()?;
-            let inputs = self
-                .inputs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .blocking_recv();
+            let inputs = locked(&self.inputs).blocking_recv();
             match inputs? {
                 SignalInput::Signal(_) => return Some(Choice::GoOn),
                 SignalInput::Line(line) => match line.trim() {

@@ -1,11 +1,11 @@
 //! The sampler's part in the flow log: ended flows are added, and lost lines are told.
 
-use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::TrafficSampler;
 use crate::daemon::flow_log::FlowLog;
+use crate::locked::locked;
 
 /// Time for which lost lines of the flow log are a problem.
 const TOLD: Duration = Duration::from_secs(600);
@@ -53,6 +53,6 @@ impl TrafficSampler {
                 None => is_recent.then(|| missing.to_string()),
             }
         });
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *locked(&self.trouble) = trouble;
     }
 }

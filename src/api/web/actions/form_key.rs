@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use crate::locked::locked;
 use crate::secrets::Secret;
 
 /// Time for which a form can be sent.
@@ -88,7 +89,7 @@ impl FormKey {
     }
 
     fn used(&self) -> MutexGuard<'_, BTreeSet<FormValue>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.used)
     }
 
     fn keyed(&self, credential: &Secret, action: &str, value: FormValue) -> Hmac<Sha256> {
