@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::reconcile::ReconcileReport;
+use crate::view::changes;
 use tcpgw_core::diff::{ChangeCounts, ServiceChange};
 use tcpgw_core::words::count;
 
@@ -57,9 +58,17 @@ impl ApplyReport {
             draining,
         }
     }
+}
 
+/// Text of a report, for people.
+pub trait ReportText {
+    /// Returns the lines that the command prints.
+    fn text(&self) -> String;
+}
+
+impl ReportText for ApplyReport {
     /// Returns the line that `tcpgw apply` prints, after one that says why the table was replaced, if it was.
-    pub fn text(&self) -> String {
+    fn text(&self) -> String {
         let mut text = String::new();
         if let Some(why) = &self.rebuilt {
             let _ = writeln!(text, "the table was replaced: {why}");
@@ -98,6 +107,25 @@ pub struct DiffReport {
     pub flows: u64,
 }
 
+impl ReportText for DiffReport {
+    /// Returns the lines that `tcpgw diff` prints about the services.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if let Some(why) = &self.rebuild {
+            let _ = writeln!(text, "! the table is replaced: {why}");
+        }
+        for change in &self.services {
+            let _ = writeln!(text, "{}", changes::line(change));
+        }
+        let listed: u64 = self.services.iter().map(|change| change.flows).sum();
+        if self.flows > listed {
+            let stale = count(self.flows - listed, "stale flow");
+            let _ = writeln!(text, "! {stale} of earlier backends will be flushed");
+        }
+        text
+    }
+}
+
 /// Result of an apply or a dry run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -106,6 +134,15 @@ pub enum AnyReport {
     Apply(ApplyReport),
     /// Result of a dry run.
     Diff(DiffReport),
+}
+
+impl ReportText for AnyReport {
+    fn text(&self) -> String {
+        match self {
+            Self::Apply(report) => report.text(),
+            Self::Diff(report) => report.text(),
+        }
+    }
 }
 
 impl From<ApplyReport> for AnyReport {

@@ -2,6 +2,7 @@
 //! add, are ignored.
 
 mod addon;
+mod apply;
 mod daemon;
 mod deploy;
 mod event;
@@ -12,6 +13,7 @@ mod service;
 use std::time::Duration;
 
 pub use self::addon::{ResourceAnswer, ResourceListAnswer};
+pub use self::apply::ApplyAnswer;
 pub use self::daemon::{DaemonAnswer, ReportedProblems};
 pub use self::deploy::{DeployAnswer, DeployList};
 pub use self::event::{EventAnswer, EventList};

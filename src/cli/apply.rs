@@ -21,7 +21,7 @@ use crate::control::request::ApplyOptions;
 use crate::date::since_1970;
 use crate::reconcile::{ReconcileError, ReconcileOptions, ReconcileReport};
 use crate::record::{ApplyNote, since_boot};
-use crate::report::{ApplyReport, DiffReport};
+use crate::report::{ApplyReport, DiffReport, ReportText as _};
 use crate::vanished;
 use tcpgw_core::words::count;
 

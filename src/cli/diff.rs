@@ -1,6 +1,5 @@
 //! The command `tcpgw diff`.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,10 +14,9 @@ use super::reports::ReportJson;
 use super::{others, preflight, remote};
 use crate::control::request::ApplyOptions;
 use crate::reconcile::{Desired, KnownContents, Reconciler};
-use crate::report::DiffReport;
+use crate::report::{DiffReport, ReportText as _};
 use tcpgw_core::model::duration;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
-use tcpgw_core::words::count;
 use tcpgw_kernel::linux::Linux;
 
 #[derive(Debug, Args)]
@@ -73,13 +71,13 @@ pub(super) fn show(
     let denied = reconciler.denied(&desired.summary)?;
     // Not every change is one in the kernel: `on_empty` of a service that has backends, say.
     let differs = Reconciler::<Linux>::differs(known, desired) || flows > 0 || !changes.is_empty();
+    let report = DiffReport {
+        changed: differs,
+        rebuild: known.rebuild(),
+        services: changes.services,
+        flows,
+    };
     if global.output == OutputFormat::Json {
-        let report = DiffReport {
-            changed: differs,
-            rebuild: known.rebuild(),
-            services: changes.services,
-            flows,
-        };
         let denied = Denied::counts(Some(&Denied::GoingOn(denied)), true);
         ReportJson {
             report: &report,
@@ -89,18 +87,7 @@ pub(super) fn show(
         .print()?;
         return Ok(differs);
     }
-    let mut text = String::new();
-    if let Some(why) = known.rebuild() {
-        let _ = writeln!(text, "! the table is replaced: {why}");
-    }
-    for change in &changes.services {
-        let _ = writeln!(text, "{change}");
-    }
-    let listed: u64 = changes.services.iter().map(|change| change.flows).sum();
-    if flows > listed {
-        let stale = count(flows - listed, "stale flow");
-        let _ = writeln!(text, "! {stale} of earlier backends will be flushed");
-    }
+    let mut text = report.text();
     match (known.protects(), desired.ruleset.protects()) {
         (false, true) => {
             text += "~ new connections from outside will reach backends through services only (protect_backends)\n";
@@ -113,7 +100,7 @@ pub(super) fn show(
     if let Some(had) = known.timeouts().filter(|had| *had != desired.ruleset.timeouts()) {
         text += &retimed(had, desired.ruleset.timeouts());
     }
-    if known.rebuild().is_none() && known.has_other_links(&desired.ruleset) && changes.is_empty() {
+    if known.rebuild().is_none() && known.has_other_links(&desired.ruleset) && report.services.is_empty() {
         text += "~ the gateway's links or their addresses have changed, and the rules will follow\n";
     }
     if differs && text.is_empty() {

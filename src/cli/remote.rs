@@ -10,15 +10,16 @@ use super::failure::Failure;
 use super::global::{Global, OutputFormat};
 use super::print::print;
 use super::reports::ReportJson;
-use crate::api::answers::AnswerWithJson;
+use crate::api::answers::{AnswerWithJson, ApplyAnswer};
 use crate::api::client::{Client, ClientError, DaemonResponse, RequestTarget};
-use crate::control::request::{Applied, ApplyOptions};
+use crate::control::request::ApplyOptions;
+use crate::report::ReportText;
 use tcpgw_core::model::duration;
 
 /// Sends a state that was read from that file to the daemon, and prints and returns its report, and the result for connections
 /// of denied clients. A dry run is answered with a [`DiffReport`](crate::report::DiffReport), anything else with an
 /// [`ApplyReport`](crate::report::ApplyReport).
-pub(super) fn apply<R: DeserializeOwned>(
+pub(super) fn apply<R: DeserializeOwned + ReportText>(
     global: &Global,
     daemon: &Client,
     (file, state): (&FileArgument, Vec<u8>),
@@ -36,7 +37,7 @@ pub(super) fn apply<R: DeserializeOwned>(
         .with("drain", drain.as_ref().map(|drain| drain as _))
         .with("origin", Some(&origin(file)));
     let answer = daemon.post(target.as_str(), state).and_then(DaemonResponse::json);
-    let applied: Applied<AnswerWithJson<R>> = answer.map_err(|error| match error {
+    let applied: ApplyAnswer<AnswerWithJson<R>> = answer.map_err(|error| match error {
         ClientError::Invalid(problems) => Failure::Invalid {
             file: file.file.clone(),
             problems,
@@ -66,7 +67,7 @@ pub(super) fn apply<R: DeserializeOwned>(
     match global.output {
         OutputFormat::Json => json.print()?,
         OutputFormat::Table | OutputFormat::Wide if global.quiet && !options.dry_run => {}
-        OutputFormat::Table | OutputFormat::Wide => print(&tcpgw_core::escape::lines(&applied.text))?,
+        OutputFormat::Table | OutputFormat::Wide => print(&tcpgw_core::escape::lines(&applied.report.text()))?,
     }
     Ok((applied.report, denied))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::view::changes;
 use tcpgw_core::diff::Changes;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::skeleton;
@@ -38,7 +39,7 @@ fn the_diff_of_the_tutorial_is_what_differs() {
     let changes = Changes::between(&Summary::default(), &Summary::from(&state), &BTreeMap::new());
     assert_eq!(changes.services.len(), 1);
     for change in &changes.services {
-        let text = format!("$ sudo tcpgw diff state.json\n{change}\n");
-        assert!(TUTORIAL.contains(&text), "{change}");
+        let text = format!("$ sudo tcpgw diff state.json\n{}\n", changes::line(change));
+        assert!(TUTORIAL.contains(&text), "{text}");
     }
 }

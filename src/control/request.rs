@@ -271,12 +271,10 @@ pub struct ApplyOptions {
 }
 
 /// Result of an apply.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Applied<R = AnyReport> {
-    /// Output of `tcpgw apply -o json` (or `diff -o json`, for a dry run).
-    pub report: R,
-    /// Output of `tcpgw apply` (or `diff`, for a dry run).
-    pub text: String,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// Report of the apply, or of the dry run.
+    pub report: AnyReport,
     /// Warnings about the state.
     pub warnings: Vec<String>,
 }

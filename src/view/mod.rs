@@ -4,6 +4,7 @@
 //! documented JSON. It knows neither how data are read nor how they are printed.
 
 pub mod app;
+pub mod changes;
 pub mod condition;
 pub mod drained;
 pub mod drops;

@@ -232,7 +232,10 @@ fn apply_and_diff_through_the_daemon() {
     let applied = run(&server, &["apply", &file, "--drain", "5s", "--take-over"]);
     assert_eq!(
         (applied.status.code(), &*out(&applied)),
-        (Some(0), "services +1 ~0 -0\n")
+        (
+            Some(0),
+            "services +1 ~0 -0; backends +1 ~0 -0; 0 flows flushed; 1 element changed in 1.5 ms\n"
+        )
     );
     assert_eq!(err(&applied), "warning: net.ipv4.ip_forward: is 0\n");
     let applied = run(&server, &["apply", &file, "-o", "json", "-q"]);

@@ -244,7 +244,6 @@ fn applied(apply: &Apply) -> Result<Applied, Refused> {
     };
     Ok(Applied {
         report,
-        text: "services +1 ~0 -0\n".into(),
         warnings: vec!["net.ipv4.ip_forward: is 0".into()],
     })
 }

@@ -1,11 +1,11 @@
-//! Differences between two states of the services, as data and as text.
+//! Differences between two states of the services. Does not know how they are printed.
 
 mod change;
 mod compare;
 mod services;
+mod settings;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::api::answers::ApplyAnswer;
 use crate::api::body::AcceptedMedia;
 use crate::api::error::ApiError;
 use crate::api::json::json;
@@ -113,7 +114,7 @@ pub(in crate::api) async fn apply(
     let applied = shared
         .request(shared.times.order, |reply| DaemonRequest::Apply(apply, reply))
         .await?;
-    Ok(json(&applied?))
+    Ok(json(&ApplyAnswer::from(applied?)))
 }
 
 pub(in crate::api) async fn teardown(

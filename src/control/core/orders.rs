@@ -1,5 +1,4 @@
 //! Processing of orders of the API one by one: they are judged, written to the store, and carried out.
-use std::fmt::Write as _;
 
 use super::deploys::PendingStep;
 use super::judge::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
@@ -410,12 +409,8 @@ impl Core {
     }
 }
 
-/// Returns the answer to a dry run: the text of `tcpgw diff`.
+/// Returns the answer to a dry run.
 pub(super) fn diff(changes: Changes, warnings: Vec<String>) -> Applied {
-    let mut text = String::new();
-    for change in &changes.services {
-        let _ = writeln!(text, "{change}");
-    }
     let report = DiffReport {
         changed: !changes.is_empty(),
         rebuild: None,
@@ -424,7 +419,6 @@ pub(super) fn diff(changes: Changes, warnings: Vec<String>) -> Applied {
     };
     Applied {
         report: report.into(),
-        text,
         warnings,
     }
 }

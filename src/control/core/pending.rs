@@ -67,10 +67,8 @@ impl From<NotInKernel<'_>> for Refused {
 
 /// Returns the answer to an apply.
 pub(super) fn applied(report: &ReconcileReport, draining: usize, warnings: Vec<String>, time: Duration) -> Applied {
-    let report = ApplyReport::new(report, time, draining);
     Applied {
-        text: report.text(),
-        report: report.into(),
+        report: ApplyReport::new(report, time, draining).into(),
         warnings,
     }
 }

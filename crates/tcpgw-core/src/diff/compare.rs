@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::diff::change::{BackendChange, BackendChangeKind, ServiceChange, ServiceChangeKind};
-use crate::diff::text::{described, setting_changes};
+use crate::diff::settings::{described, setting_changes};
 use crate::summary::{ServiceSummary, Summary};
 
 pub(super) fn for_each(

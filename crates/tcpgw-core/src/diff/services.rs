@@ -262,14 +262,11 @@ mod tests {
         let other = service(&value).unwrap();
         let words = "drain_timeout 30s -> 1m, health.interval default -> 5s, health.fall 3 -> 4, health.question none -> GET /up (200-399), labels.team none -> \
                      \"a\\u{1b}[2J\"";
-        assert_eq!(
-            told(&plain, &other).services[0].to_string(),
-            format!("~ web :2000  {words}")
-        );
-        let added = Changes::of_services(&[], &[&other]).services[0].to_string();
+        assert_eq!(told(&plain, &other).services[0].settings.join(", "), words);
+        let added = Changes::of_services(&[], &[&other]).services[0].settings.join(", ");
         assert_eq!(
             added,
-            "+ web :2000  + 10.0.0.1:1  client-hash, drain_timeout 1m, health.interval 5s, health.fall 4, health.question GET /up (200-399), labels.team \
+            "client-hash, drain_timeout 1m, health.interval 5s, health.fall 4, health.question GET /up (200-399), labels.team \
              \"a\\u{1b}[2J\""
         );
         let removed = Changes::of_services(&[&other], &[]);

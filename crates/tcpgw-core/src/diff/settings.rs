@@ -1,13 +1,11 @@
-//! Text for changes: the settings of a service, and the line of a service.
+//! Settings of a service in words, as the data of a change has them.
 
-use std::fmt::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::diff::change::{BackendChangeKind, ServiceChange, ServiceChangeKind};
 use crate::model::duration;
 use crate::summary::{ServiceSettings, balance_name};
-use crate::words::count;
 
 fn limit_words(limit: Option<(u32, u32, u32, bool)>) -> String {
     match limit {
@@ -154,44 +152,4 @@ pub(super) fn setting_changes(old: &ServiceSettings, new: &ServiceSettings) -> V
         words.push(format!("deny {} -> {}", deny(old), deny(new)));
     }
     words
-}
-
-impl fmt::Display for ServiceChange {
-    /// Writes a line such as `~ my-app :20003  + 10.2.0.13:3000  - 10.2.0.11:3000 (12 flows will be flushed)`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = match self.kind {
-            ServiceChangeKind::Added => '+',
-            ServiceChangeKind::Changed => '~',
-            ServiceChangeKind::Removed => '-',
-        };
-        write!(f, "{sign} {} ", self.name.as_deref().unwrap_or("(unnamed)"))?;
-        if self.addresses.is_empty() {
-            write!(f, ":{}", self.port)?;
-        }
-        for (at, address) in self.addresses.iter().enumerate() {
-            write!(
-                f,
-                "{}{}",
-                if at > 0 { "," } else { "" },
-                SocketAddr::new(*address, self.port)
-            )?;
-        }
-        for backend in &self.backends {
-            match backend.change {
-                BackendChangeKind::Added => write!(f, "  + {}", backend.backend)?,
-                BackendChangeKind::Removed => write!(f, "  - {}", backend.backend)?,
-                BackendChangeKind::Draining => write!(f, "  {} drains", backend.backend)?,
-                BackendChangeKind::Active => write!(f, "  {} is active again", backend.backend)?,
-                BackendChangeKind::Weight => write!(f, "  {} weight {}", backend.backend, backend.weight.unwrap_or(1))?,
-            }
-            match backend.flows {
-                0 => {}
-                flows => write!(f, " ({} will be flushed)", count(flows, "flow"))?,
-            }
-        }
-        for (at, setting) in self.settings.iter().enumerate() {
-            write!(f, "{}{setting}", if at > 0 { ", " } else { "  " })?;
-        }
-        Ok(())
-    }
 }
