@@ -74,6 +74,18 @@ fn nothing_uses_what_is_drawn_above_it() {
     assert!(seen.len() > 20, "{seen:?}");
 }
 
+/// Answers carry data; the API and the command line render them.
+#[test]
+fn what_the_daemon_decides_is_no_text_of_reports() {
+    let renders = |path: &PathBuf| {
+        ["ReportText", "view::changes"]
+            .iter()
+            .any(|name| code(path).contains(name))
+    };
+    let wrong: Vec<PathBuf> = program(&src().join("control")).into_iter().filter(renders).collect();
+    assert_eq!(wrong, Vec::<PathBuf>::new());
+}
+
 #[test]
 fn what_the_daemon_decides_needs_no_machine() {
     const FORBIDDEN: [&str; 10] = [

@@ -23,8 +23,10 @@ use crate::date::since_1970;
 use crate::record::boot_id;
 use crate::store::last_services::LastServices;
 use crate::unserved;
+use crate::view::changes;
+use tcpgw_core::diff::Changes;
 use tcpgw_core::escape;
-use tcpgw_core::model::{Service, State, write};
+use tcpgw_core::model::{Listen, Service, State, parse_service, write};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::ProblemKind;
 
@@ -153,14 +155,13 @@ fn table(list: &HistoryList, extent: Extent) -> Result<(), Failure> {
         Column::left("CHANGE").wrapped(),
     ];
     let rows = list.entries.iter().map(|entry| {
-        let [old, new] = [&entry.old, &entry.new].map(|service| service.as_deref().and_then(members));
         vec![
             Cell::whole(entry.revision.to_string()),
             time(entry.at).into(),
             user(entry.uid).into(),
             Cell::whole(order(entry)),
             service_and_app(entry).into(),
-            change(old.as_ref(), new.as_ref()).into(),
+            change(entry.old.as_deref(), entry.new.as_deref()).into(),
         ]
     });
     TextTable::new(screen::stdout(), COLUMNS, extent)
@@ -186,20 +187,56 @@ fn service_and_app(entry: &HistoryAnswer) -> String {
     }
 }
 
-/// Returns the fields of a service as they were written: a daemon of another version may know other fields than this program.
-fn members(service: &RawValue) -> Option<Map<String, Value>> {
-    serde_json::from_str(service.get()).ok()
-}
-
-/// Returns the differences: `backends +10.2.0.3:80 -10.2.0.1:80; limit.pps 1000 -> 500`.
-fn change(old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) -> String {
+/// Returns the differences in the words of `tcpgw diff`: `+ 10.2.0.3:80, - 10.2.0.1:80, limit 1000 packets/s -> none`.
+fn change(old: Option<&RawValue>, new: Option<&RawValue>) -> String {
     let (old, new) = match (old, new) {
         (None, _) => return "added".into(),
         (_, None) => return "removed".into(),
         (Some(old), Some(new)) => (old, new),
     };
+    let [before, after] = [old, new].map(|service| parse_service(service.get().as_bytes()).ok());
+    let words = before.zip(after).map(|(old, new)| service_changes(&old, &new));
+    match words.filter(|words| !words.is_empty()) {
+        Some(words) => escape::text(&words),
+        // A daemon of another version may know other fields than this program, and the order of a list may have changed.
+        None => member_changes(old, new),
+    }
+}
+
+/// Returns the changes of a service that has the same name.
+fn service_changes(old: &Service, new: &Service) -> String {
+    let mut words = Vec::new();
+    if old.port != new.port {
+        words.push(format!("port {} -> {}", old.port, new.port));
+    }
+    if old.listen != new.listen {
+        let [before, after] = [&old.listen, &new.listen].map(addresses);
+        words.push(format!("addresses {before} -> {after}"));
+    }
+    // Services are compared by port and addresses.
+    let moved = Service {
+        port: new.port,
+        listen: new.listen.clone(),
+        ..old.clone()
+    };
+    let changes = Changes::of_services(&[&moved], &[new]).services;
+    words.extend(changes.iter().flat_map(changes::details));
+    words.join(", ")
+}
+
+fn addresses(listen: &Listen) -> String {
+    match listen {
+        Listen::Everywhere => "every local one".into(),
+        Listen::At(addresses) => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Returns the differences of the fields as they were written: `backends +10.2.0.3:80 -10.2.0.1:80; limit.pps 1000 -> 500`.
+fn member_changes(old: &RawValue, new: &RawValue) -> String {
+    let [old, new] =
+        [old, new].map(|service| serde_json::from_str::<Map<String, Value>>(service.get()).unwrap_or_default());
     let mut changes = Vec::new();
-    fields("", old, new, &mut changes);
+    fields("", &old, &new, &mut changes);
     // Changes of the resource do not change the service.
     if changes.is_empty() {
         "-".into()
@@ -268,8 +305,40 @@ mod tests {
 
     #[test]
     fn a_change_says_from_what_to_what() {
+        let of = |old: &Value, new: &Value| {
+            let [old, new] = [old, new].map(|service| RawValue::from_string(service.to_string()).unwrap());
+            change(Some(&old), Some(&new))
+        };
         let old = json!({
-            "name": "web", "port": 1, "limit": {"pps": 1000, "burst": 5}, "labels": {"a": "b"},
+            "name": "web", "port": 2001, "limit": {"pps": 1000, "burst": 5}, "labels": {"a": "b"},
+            "backends": ["10.2.0.1:80", {"address": "10.2.0.2", "port": 80, "weight": 2}], "allow": ["10.0.0.0/8", "192.0.2.0/24"],
+        });
+        let new = json!({
+            "name": "web", "port": 2002, "addresses": ["192.0.2.1"], "limit": {"pps": 500, "burst": 5}, "on_retire": "reset",
+            "backends": ["10.2.0.1:80", {"address": "fd00::2", "port": 80, "weight": 3}], "allow": ["192.0.2.0/24", "10.0.0.0/8"],
+        });
+        assert_eq!(
+            of(&old, &new),
+            "port 2001 -> 2002, addresses every local one -> 192.0.2.1, + [fd00::2]:80, - 10.2.0.2:80, limit 1000 packets/s, burst 5 -> \
+             500 packets/s, burst 5, on_retire drop -> reset, labels.a \"b\" -> none"
+        );
+        assert_eq!(of(&old, &old), "-");
+        let mut reordered = old.clone();
+        reordered["backends"].as_array_mut().unwrap().reverse();
+        assert_eq!(of(&old, &reordered), "backends in another order");
+        let [old, new] = [old, new].map(|service| RawValue::from_string(service.to_string()).unwrap());
+        assert_eq!(change(None, Some(&new)), "added");
+        assert_eq!(change(Some(&old), None), "removed");
+    }
+
+    #[test]
+    fn a_service_that_this_version_does_not_accept_is_compared_field_by_field() {
+        let of = |old: &Value, new: &Value| {
+            let [old, new] = [old, new].map(|service| RawValue::from_string(service.to_string()).unwrap());
+            change(Some(&old), Some(&new))
+        };
+        let old = json!({
+            "name": "web", "port": 1, "newer": true, "limit": {"pps": 1000, "burst": 5}, "labels": {"a": "b"},
             "backends": ["10.2.0.1:80", {"address": "10.2.0.2", "port": 80, "weight": 2}], "allow": ["10.0.0.0/8", "192.0.2.0/24"],
         });
         let new = json!({
@@ -277,14 +346,12 @@ mod tests {
             "backends": ["10.2.0.1:80", {"address": "fd00::2", "port": 80, "weight": 3}], "allow": ["192.0.2.0/24", "10.0.0.0/8"],
         });
         assert_eq!(
-            change(old.as_object(), new.as_object()),
+            of(&old, &new),
             "allow in another order; backends +[fd00::2]:80=3 -10.2.0.2:80=2; labels a b -> default; limit.pps 1000 -> 500; \
-             on_retire default -> reset; port 1 -> 2"
+             newer true -> default; on_retire default -> reset; port 1 -> 2"
         );
-        assert_eq!(change(None, new.as_object()), "added");
-        assert_eq!(change(old.as_object(), None), "removed");
-        assert_eq!(change(old.as_object(), old.as_object()), "-");
-        let hostile = change(json!({"a": "b"}).as_object(), json!({"a": "\u{1b}[2J"}).as_object());
+        assert_eq!(of(&old, &old), "-");
+        let hostile = of(&json!({"a": "b"}), &json!({"a": "\u{1b}[2J"}));
         assert_eq!(hostile, r"a b -> \u{1b}[2J");
     }
 

@@ -16,20 +16,21 @@ pub fn line(change: &ServiceChange) -> String {
         ServiceChangeKind::Removed => '-',
     };
     let name = change.name.as_deref().unwrap_or("(unnamed)");
-    let line = format!("{sign} {name} {}", listen(change));
-    match details(change) {
-        details if details.is_empty() => line,
-        details => format!("{line}  {details}"),
-    }
-}
-
-/// Returns the backends and settings that change: `+ 10.2.0.13:3000  limit none -> 5 packets/s, on_retire drop -> reset`.
-pub fn details(change: &ServiceChange) -> String {
-    let mut parts: Vec<String> = change.backends.iter().map(of_backend).collect();
+    let mut parts = vec![format!("{sign} {name} {}", listen(change))];
+    parts.extend(backends(change));
     if !change.settings.is_empty() {
         parts.push(change.settings.join(", "));
     }
     parts.join("  ")
+}
+
+/// Returns the backends and settings that change: `+ 10.2.0.13:3000`, `limit none -> 5 packets/s`.
+pub fn details(change: &ServiceChange) -> impl Iterator<Item = String> {
+    backends(change).chain(change.settings.iter().cloned())
+}
+
+fn backends(change: &ServiceChange) -> impl Iterator<Item = String> {
+    change.backends.iter().map(of_backend)
 }
 
 fn listen(change: &ServiceChange) -> String {
