@@ -21,7 +21,10 @@ pub(super) fn of(kind: ProblemKind) -> Option<(&'static str, Fix)> {
         ),
         ProblemKind::NoActiveBackend => (
             "no backend of the service may get new connections",
-            advice("add one: `backends` in its state file, `tcpgw service set`, `tcpgw deploy` or `tcpgw undrain`"),
+            advice(
+                "add one: `backends` in its state file, `tcpgw service set`, `tcpgw deploy` or `tcpgw undrain`; for a service of Docker's \
+                 containers (`tcpgw service ls --provider docker`), start one of them",
+            ),
         ),
         ProblemKind::NoHealthyBackend => (
             "the backends' addresses and ports do not answer TCP handshakes from the gateway",
