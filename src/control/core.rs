@@ -13,6 +13,7 @@ mod configuration;
 mod deploys;
 mod docker;
 mod docker_problems;
+mod docker_snapshot;
 mod edits;
 mod ending;
 mod fences;

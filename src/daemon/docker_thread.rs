@@ -21,7 +21,6 @@ pub(super) struct DockerThread {
 fn docker_settings(config: &Config) -> Option<DockerSettings> {
     Some(DockerSettings {
         socket: config.docker.as_ref()?.socket().to_owned(),
-        fences: config.fences.clone(),
     })
 }
 

@@ -314,7 +314,7 @@ impl DaemonLoop {
 
     /// Puts what Docker's engine has told into effect.
     fn decide_docker(&mut self, now: Now) {
-        if !self.core.is_docker_due() {
+        if !self.core.is_docker_due(now) {
             return;
         }
         let examiner = &mut self.examiner;

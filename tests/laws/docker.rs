@@ -5,6 +5,8 @@ mod addresses;
 mod any_order;
 mod beginning;
 mod engine;
+mod fences;
+mod holders;
 mod labels;
 mod origin;
 
@@ -16,10 +18,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tcpgw::config::Config;
 use tcpgw::control::request::{Refused, ServiceEdit};
-use tcpgw::provider::docker::{DockerNews, DockerSnapshot};
-use tcpgw_core::container::{
-    Container, ContainerHealth, ContainerNetwork, ContainerServices, NetworkReach, RunState, services_of,
-};
+use tcpgw::provider::docker::{DockerNews, TrackedContainers};
+use tcpgw_core::container::{Container, ContainerHealth, ContainerNetwork, NetworkReach, RunState};
 use tcpgw_core::model::{self, Fences, State};
 use tcpgw_core::problem::{Problem, ProblemKind, Severity};
 use tcpgw_kernel::fake::{ConnectOutcome, Fake, Syn};
@@ -103,24 +103,16 @@ impl World {
     }
 
     fn tell_so(&mut self, containers: &[Container], is_certain: bool) {
-        self.news(services_of(containers, &self.config.fences), is_certain);
+        self.news(containers, is_certain);
         self.run();
     }
 
     /// Takes what the engine tells, and does nothing yet.
-    fn news(&mut self, found: ContainerServices, is_certain: bool) {
-        let state = State::from_valid(found.services.into_iter().map(Arc::new).collect());
+    fn news(&mut self, containers: &[Container], is_certain: bool) {
+        let containers = containers.to_vec();
         self.core.docker_news(DockerNews {
-            snapshot: Some(Arc::new(DockerSnapshot {
-                state: Arc::new(state),
-                problems: found.problems,
-                backends: found.backends,
-                examples: found.examples,
-                running: found.running,
-                unchecked: found.unchecked,
-                is_certain,
-            })),
-            trouble: None,
+            containers: Some(Arc::new(TrackedContainers { containers, is_certain })),
+            ..DockerNews::default()
         });
     }
 
@@ -132,8 +124,8 @@ impl World {
 
     fn is_away(&mut self) {
         let news = DockerNews {
-            snapshot: None,
             trouble: Some("Docker's engine at /var/run/docker.sock does not answer: it is away".into()),
+            ..DockerNews::default()
         };
         self.core.docker_news(news);
         self.run();

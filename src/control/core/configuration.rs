@@ -113,7 +113,7 @@ impl Core {
         if self.config.docker.is_none() {
             self.no_docker(now);
         }
-        self.docker.judge_again();
+        self.docker.read_again();
         self.membership.set_all_failed(self.settings.all_failed);
         self.judge_all = true;
         self.due.set_check_interval(self.settings.check_interval, now.instant);

@@ -2,15 +2,17 @@
 //! being served.
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::docker_snapshot::{DockerSnapshot, PortHolders};
 use super::judge::{GatewayCheck, JudgementError};
 use super::obstacles::Obstacles;
 use super::orphans::Orphan;
 use super::{Core, DaemonPhase, Now, Provider};
 use crate::control::name::Name;
-use crate::provider::docker::{DockerNews, DockerSnapshot};
-use tcpgw_core::container::ContainerBackend;
-use tcpgw_core::model::{Edits, Endpoint, Service, State};
+use crate::provider::docker::{DockerNews, TrackedContainers};
+use tcpgw_core::container::{ContainerBackend, EarlierServices};
+use tcpgw_core::model::{Backend, Edits, Endpoint, Service, State};
 
 /// Cause of changes, for events.
 pub(super) const CAUSE: &str = "Docker's containers";
@@ -21,17 +23,34 @@ pub(super) struct DockerServices {
     /// The services in effect; `None`: the engine has not told yet, and no earlier daemon has served any.
     state: Option<Arc<State>>,
     /// The containers as the engine named them last.
+    containers: Option<Arc<TrackedContainers>>,
+    /// Their services, as they were decided about last.
     pub(super) snapshot: Option<Arc<DockerSnapshot>>,
+    /// Ports that are kept for services whose containers are replaced.
+    holders: PortHolders,
     /// Reason why the engine is not followed now.
     pub(super) trouble: Option<String>,
-    /// Services that are left out because of others, with the reasons.
-    pub(super) refused: BTreeMap<Name, String>,
+    /// Events of the engine that were left out, and why.
+    pub(super) left_out: Option<String>,
+    /// Services that are left out because of others, or some of their containers.
+    pub(super) refused: BTreeMap<Name, RefusedContainers>,
     /// The container that each backend is or was, as long as it is probed.
     backends: BTreeMap<Endpoint, ContainerBackend>,
+    /// Whether the containers, or what bounds them, have changed since the snapshot.
+    is_unread: bool,
     /// Whether the snapshot has not been decided about.
     is_due: bool,
     /// Whether containers asked for the last change of the desired state, and not the state file or the API.
     pub(super) has_changed_last: bool,
+}
+
+/// Containers that are left out because of other services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RefusedContainers {
+    /// Reason.
+    pub(super) why: String,
+    /// Names of the containers, where others of the service are served.
+    pub(super) names: Vec<Box<str>>,
 }
 
 impl DockerServices {
@@ -63,6 +82,26 @@ impl DockerServices {
         self.is_due |= !self.refused.is_empty() && self.snapshot.is_some();
     }
 
+    /// Marks the containers to be read again, since the fences may have changed.
+    pub(super) fn read_again(&mut self) {
+        self.is_unread |= self.containers.is_some();
+        self.judge_again();
+    }
+
+    /// Returns whether a port has become free that containers may wait for.
+    fn is_port_free(&self, now: Instant) -> bool {
+        self.containers.is_some() && self.holders.due().is_some_and(|at| at <= now)
+    }
+
+    /// Returns the names of the containers of these backends, each one once.
+    fn names_of<'b>(&self, backends: impl Iterator<Item = &'b Backend>) -> Vec<Box<str>> {
+        let of = |backend: &Backend| self.snapshot.as_ref()?.backends.get(&backend.endpoint);
+        let ids: std::collections::BTreeSet<&str> = backends.filter_map(of).map(|container| &*container.id).collect();
+        let containers = self.containers.iter().flat_map(|tracked| &tracked.containers);
+        let theirs = containers.filter(|container| ids.contains(&*container.id));
+        theirs.map(|container| container.name.clone()).collect()
+    }
+
     /// Returns the name of a container of the service in brackets, for messages.
     pub(super) fn example(&self, name: &str) -> String {
         let snapshot = self.snapshot.as_ref();
@@ -81,25 +120,55 @@ impl DockerServices {
 impl Core {
     /// Takes what is known of Docker's engine and its containers; [`Self::decide_docker`] decides about it.
     pub fn docker_news(&mut self, news: DockerNews) {
-        self.docker.trouble = news.trouble;
-        if let Some(snapshot) = news.snapshot
-            && self.docker.snapshot.as_ref() != Some(&snapshot)
+        (self.docker.trouble, self.docker.left_out) = (news.trouble, news.left_out);
+        if let Some(containers) = news.containers
+            && self.docker.containers.as_ref() != Some(&containers)
         {
-            self.docker.snapshot = Some(snapshot);
-            self.docker.is_due = true;
+            self.docker.containers = Some(containers);
+            self.docker.is_unread = true;
         }
         self.judge_docker();
     }
 
     /// Returns whether [`Self::decide_docker`] has work.
-    pub fn is_docker_due(&self) -> bool {
+    pub fn is_docker_due(&self, now: Now) -> bool {
+        let docker = &self.docker;
         // Until then it is not known what is served, and by which provider.
-        self.docker.is_due && self.has_looked()
+        (docker.is_due || docker.is_unread || docker.is_port_free(now.instant)) && self.has_looked()
+    }
+
+    /// Reads the services of the containers, beside what earlier ones have got.
+    fn read_containers(&mut self, now: Now) {
+        let docker = &mut self.docker;
+        let Some(tracked) = docker.containers.clone() else {
+            return;
+        };
+        if !docker.is_unread && !docker.is_port_free(now.instant) {
+            return;
+        }
+        docker.is_unread = false;
+        docker.is_due = true;
+        let old = docker.state.clone().unwrap_or_default();
+        docker.holders.update(&old, &tracked, now.instant);
+        self.due.port_free = docker.holders.due();
+        let orphans = self.orphans.iter().map(|orphan| &orphan.service);
+        let served = old.services.iter().chain(orphans);
+        let served = served.filter(|service| !self.held_back.contains(&service.name));
+        let earlier = EarlierServices {
+            served: served
+                .map(|service| (service.name.clone(), Arc::clone(service)))
+                .collect(),
+            holders: self.docker.holders.names(),
+        };
+        let last = self.docker.snapshot.take();
+        let snapshot = DockerSnapshot::new(&tracked, &self.config.fences, &earlier, last.as_deref());
+        self.docker.snapshot = Some(Arc::new(snapshot));
     }
 
     /// Puts the services of the last snapshot into effect, as far as other services and the gateway allow. Returns whether all of it
     /// is decided; if not, the gateway is being examined, and it is decided later.
     pub fn decide_docker(&mut self, vet: &mut GatewayCheck<'_>, now: Now) -> bool {
+        self.read_containers(now);
         let Some(snapshot) = self.docker.snapshot.clone() else {
             self.docker.is_due = false;
             return true;
@@ -126,6 +195,9 @@ impl Core {
         if !edits.is_empty() || self.docker.state.is_none() {
             self.docker.state = Some(Arc::new(edited(&old, &edits)));
         }
+        // Others may wait for a port that a service has left.
+        let has_left = |service: &Arc<Service>| old.get(&service.name).is_some_and(|of| of.port != service.port);
+        self.docker.is_unread |= edits.put.iter().any(has_left);
         if self.held_back.has_judged {
             self.decide(&edits, obstacles);
         }
@@ -147,6 +219,7 @@ impl Core {
     /// Ends following Docker's engine: the services of its containers stay as orphans.
     pub fn no_docker(&mut self, now: Now) {
         let old = std::mem::take(&mut self.docker);
+        self.due.port_free = None;
         self.judge_docker();
         let services: Vec<Orphan> = old.services().cloned().map(Orphan::whole).collect();
         if !services.is_empty() {
@@ -155,7 +228,7 @@ impl Core {
     }
 
     /// Returns the edits that other services and the fences allow, and the names of the services that are left out, with the reasons.
-    fn admitted(&self, snapshot: &DockerSnapshot, old: &State) -> (Edits, BTreeMap<Name, String>) {
+    fn admitted(&self, snapshot: &DockerSnapshot, old: &State) -> (Edits, BTreeMap<Name, RefusedContainers>) {
         let changed = snapshot.state.edits_from(old);
         let mut refused = BTreeMap::new();
         let mut edits = Edits {
@@ -163,29 +236,87 @@ impl Core {
             gone: changed.gone,
         };
         self.admit_containers(&mut edits, &changed.put, &mut refused);
-        for service in changed.put.iter().filter(|service| refused.contains_key(&service.name)) {
+        for service in &changed.put {
+            if !refused.contains_key(&service.name) {
+                continue;
+            }
             let Some(before) = old.get(&service.name) else {
                 continue;
             };
-            // The service stays with the containers that it has had, as long as they are there.
-            let mut kept = Vec::new();
-            if before.port == service.port {
-                let left = Arc::new(with_backends_of(before, service));
-                self.admit_containers(&mut edits, &[left], &mut BTreeMap::new());
-                kept.extend(edits.put.iter().find(|put| put.name == service.name).cloned());
+            // The service stays with the containers that it has had, as long as they are there, and with new ones that fit.
+            let kept = (before.port == service.port).then(|| self.admit_part(&mut edits, service, before, snapshot));
+            let Some(kept) = kept.flatten() else {
+                edits.gone.push(service.name.clone());
+                continue;
+            };
+            let has = |backend: &&Backend| kept.backends.iter().any(|of| of.endpoint == backend.endpoint);
+            let left_out = service.backends.iter().filter(|backend| !has(backend));
+            if let Some(refused) = refused.get_mut(&service.name) {
+                refused.names = self.docker.names_of(left_out);
             }
-            match kept.first() {
-                Some(kept) if **kept == **before => edits.put.retain(|put| put.name != service.name),
-                Some(_) => {}
-                None => edits.gone.push(service.name.clone()),
+            if *kept == **before {
+                edits.put.retain(|put| put.name != service.name);
             }
         }
         edits.gone.sort_unstable();
         (edits, refused)
     }
 
+    /// Adds a service to `edits` with the backends that it has had, and as many new ones as fit, all those of a container or none.
+    /// Returns it; `None`: it does not fit without any.
+    fn admit_part(
+        &self,
+        edits: &mut Edits,
+        service: &Service,
+        before: &Service,
+        snapshot: &DockerSnapshot,
+    ) -> Option<Arc<Service>> {
+        let has = |backend: &&Backend| before.backends.iter().any(|of| of.endpoint == backend.endpoint);
+        let (kept, mut new): (Vec<&Backend>, Vec<&Backend>) = service.backends.iter().partition(has);
+        let id = |backend: &Backend| snapshot.backends.get(&backend.endpoint).map(|container| &container.id);
+        new.sort_by_key(|backend| id(backend));
+        let groups: Vec<&[&Backend]> = new.chunk_by(|a, b| id(a) == id(b)).collect();
+        let with = |base: &Service, number: usize| {
+            let new = groups.iter().take(number).copied().flatten();
+            let mut backends: Vec<Backend> = kept.iter().chain(new).map(|backend| **backend).collect();
+            backends.sort_unstable();
+            Service {
+                backends,
+                ..base.clone()
+            }
+        };
+        let admit = |service: Service| {
+            let mut with = edits.clone();
+            let service = Arc::new(service);
+            with.put.push(Arc::clone(&service));
+            with.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            self.judge_books(&with, Provider::Docker).ok()?;
+            Some((with, service))
+        };
+        let (base, mut admitted) = [service, before]
+            .into_iter()
+            .find_map(|base| Some((base, admit(with(base, 0))?)))?;
+        // More of them do not fit where fewer do not.
+        let (mut fit, mut most) = (0, groups.len());
+        while fit < most {
+            let middle = (fit + most).div_ceil(2);
+            match admit(with(base, middle)) {
+                Some(more) => (fit, admitted) = (middle, more),
+                None => most = middle - 1,
+            }
+        }
+        let service;
+        (*edits, service) = admitted;
+        Some(service)
+    }
+
     /// Adds services that fit to `edits`, and the others to `refused`, by bisection: few conflicts need few attempts.
-    fn admit_containers(&self, edits: &mut Edits, batch: &[Arc<Service>], refused: &mut BTreeMap<Name, String>) {
+    fn admit_containers(
+        &self,
+        edits: &mut Edits,
+        batch: &[Arc<Service>],
+        refused: &mut BTreeMap<Name, RefusedContainers>,
+    ) {
         if batch.is_empty() {
             return;
         }
@@ -194,7 +325,10 @@ impl Core {
         with.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         match (self.judge_books(&with, Provider::Docker), batch) {
             (Ok(()), _) => *edits = with,
-            (Err(why), [service]) => drop(refused.insert(service.name.clone(), why.lines().join("; "))),
+            (Err(why), [service]) => {
+                let (why, names) = (why.lines().join("; "), Vec::new());
+                refused.insert(service.name.clone(), RefusedContainers { why, names });
+            }
             (Err(_), _) => {
                 let (first, second) = batch.split_at(batch.len() / 2);
                 self.admit_containers(edits, first, refused);

@@ -35,7 +35,10 @@ impl Core {
                  served: they stay until it has said so for a minute"
                     .to_owned()
             }
-            None => return None,
+            None => match &self.docker.left_out {
+                Some(left_out) => left_out.clone(),
+                None => return None,
+            },
         };
         Some(Problem::new(ProblemKind::Docker, message))
     }
@@ -51,14 +54,17 @@ impl Core {
             *of_port = of_port.or(port.map(std::num::NonZeroU16::get));
             messages.push(message.clone());
         }
-        for (name, why) in &self.docker.refused {
+        for (name, refused) in &self.docker.refused {
             let (of_port, messages) = by_service.entry(Some(name)).or_default();
             let service = snapshot.state.get(name);
             *of_port = of_port.or(service.map(|service| service.port.get()));
-            messages.push(format!(
-                "containers of service \"{name}\"{}: {why}",
+            let why = &refused.why;
+            let of = if refused.names.is_empty() {
                 self.docker.example(name)
-            ));
+            } else {
+                format!(" ({})", shown(&refused.names))
+            };
+            messages.push(format!("containers of service \"{name}\"{of}: {why}"));
         }
         let problems = by_service.into_iter().map(|(name, (port, mut messages))| {
             let more = messages.len().saturating_sub(MOST);
@@ -82,4 +88,20 @@ impl Core {
         });
         problems.collect()
     }
+}
+
+/// Returns a few names of containers, for messages.
+fn shown(names: &[Box<str>]) -> String {
+    let more = names.len().saturating_sub(MOST);
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    let names: Vec<String> = names
+        .iter()
+        .take(MOST)
+        .map(|name| tcpgw_core::escape::text(name))
+        .collect();
+    format!("{}{more}", names.join(", "))
 }

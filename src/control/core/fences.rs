@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::Core;
 use super::obstacles::Obstacles;
+use super::{Core, Provider};
 use crate::addon::id::ResourceId;
 use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::control::request::Refused;
@@ -44,23 +44,26 @@ impl Core {
         }
     }
 
-    /// Fails when a change that came in through the API exceeds the fences. Only what it adds is judged: ports,
+    /// Fails when a change by the API or by containers exceeds the fences. Only what it adds is judged: ports,
     /// backends, and numbers that grow. What was let in before the fences were drawn narrower can be suspended, drained
     /// and deployed, and its backends can change within the fences.
-    pub(super) fn judge_added(&self, edits: &Edits, holds_back: bool) -> Result<(), Refused> {
+    pub(super) fn judge_added(&self, edits: &Edits, holds_back: bool, provider: Provider) -> Result<(), Refused> {
         let is_judged_whole = |service: &Service| !holds_back && self.held_back.contains(&service.name);
         let sizes = self.config.fences_sizes().then(|| {
             let all = &self.with_orphans(edits);
             let (before, after) = (self.sizes_with(&Edits::default()), self.sizes_with(all));
-            let is_whole = edits.put.iter().any(|service| is_judged_whole(service));
+            let is_whole = provider == Provider::Api && edits.put.iter().any(|service| is_judged_whole(service));
             let grown = |before: usize, after: usize| if is_whole || after > before { after } else { 0 };
             self.config
                 .check_sizes(grown(before.0, after.0), grown(before.1, after.1))
         });
         let mut problems: Vec<InputProblem> = sizes.into_iter().flatten().collect();
         for service in &edits.put {
-            let of_api = self.api.get(&service.name).map(|stored| &stored.service);
-            let there = of_api.or_else(|| self.orphans.get(&service.name).map(|orphan| &orphan.service));
+            let own = match provider {
+                Provider::Docker => self.docker.get(&service.name),
+                Provider::Api | Provider::File => self.api.get(&service.name).map(|stored| &stored.service),
+            };
+            let there = own.or_else(|| self.orphans.get(&service.name).map(|orphan| &orphan.service));
             let there = there.filter(|_| !is_judged_whole(service));
             if there.is_none_or(|there| there.port != service.port) {
                 problems.extend(self.config.check_port(service));

@@ -159,6 +159,11 @@ impl Core {
 
     /// Checks services by what is known without asking the system: the fences, and all other services.
     pub(super) fn judge_books(&self, edits: &Edits, provider: Provider) -> Result<(), Refused> {
+        if provider == Provider::Docker {
+            // Containers that are served stay within fences that were drawn narrower.
+            self.judge_added(edits, false, provider)?;
+            return self.judge_beside_others(edits, provider);
+        }
         let sizes = self
             .config
             .fences_sizes()
@@ -172,7 +177,7 @@ impl Core {
 
     /// Checks the same for a change from the API, see [`Self::judge_added`].
     pub(super) fn judge_change(&self, edits: &Edits, holds_back: bool) -> Result<(), Refused> {
-        self.judge_added(edits, holds_back)?;
+        self.judge_added(edits, holds_back, Provider::Api)?;
         self.judge_beside_others(edits, Provider::Api)
     }
 

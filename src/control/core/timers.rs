@@ -37,6 +37,8 @@ pub(super) struct Due {
     /// Next attempt to delete flows that could not be deleted.
     flush: Option<Instant>,
     flush_failures: u32,
+    /// Time at which a port becomes free that containers may wait for.
+    pub(super) port_free: Option<Instant>,
     /// Next judgement of the services by the state of the gateway.
     judge: Option<Instant>,
     /// Next attempt after a failure of the store; not part of [`Self::next`].
@@ -73,6 +75,7 @@ impl Due {
             self.record,
             self.flush,
             self.judge,
+            self.port_free,
         ];
         times.into_iter().flatten().min()
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::position::EngineEventId;
 use super::tracker::{EngineEvent, EngineEventKind, StopSettings};
 use tcpgw_core::container::{Container, ContainerHealth, ContainerNetwork, NetworkReach, RunState};
 
@@ -50,7 +51,7 @@ pub fn read_containers(answer: &[u8]) -> Result<Vec<Container>, serde_json::Erro
 /// # Errors
 /// Fails when it is no event.
 pub fn read_event(line: &[u8]) -> Result<u64, serde_json::Error> {
-    event(line).map(|event| event.nanoseconds)
+    event(line).map(|event| event.id.nanoseconds)
 }
 
 /// A container in the answer of `/containers/json`.
@@ -309,11 +310,19 @@ fn reach(name: &str, driver: Option<&str>) -> NetworkReach {
     }
 }
 
-/// An event, with the time at which it happened in nanoseconds since the Unix epoch.
+/// An event, with what makes it another one than all others.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TimedEvent {
     pub(super) event: EngineEvent,
-    pub(super) nanoseconds: u64,
+    pub(super) id: EngineEventId,
+}
+
+/// Part of an event that its beginning and its end tell.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ShortenedEvent {
+    /// Id of its container, if it is one of a container.
+    pub(super) container: Option<Box<str>>,
+    pub(super) id: EngineEventId,
 }
 
 #[derive(Debug, Deserialize)]
@@ -360,8 +369,34 @@ pub(super) fn event(line: &[u8]) -> Result<TimedEvent, serde_json::Error> {
     let kind = if is_of_container { kind } else { EngineEventKind::Other };
     Ok(TimedEvent {
         event: EngineEvent { container, kind },
-        nanoseconds: line.nanoseconds,
+        id: EngineEventId {
+            text: format!("{} {}", line.action, line.actor.id).into(),
+            nanoseconds: line.nanoseconds,
+        },
     })
+}
+
+/// Reads what the beginning and the end of a line of the stream of events tell. In the text of a value, quotation marks are escaped,
+/// so that no label looks like a member.
+pub(super) fn shortened_event(head: &[u8], tail: &[u8]) -> ShortenedEvent {
+    let [head, tail] = [head, tail].map(String::from_utf8_lossy);
+    let text_after = |member: &str| {
+        let (_, rest) = head.split_once(member)?;
+        rest.split_once('"').map(|(text, _)| text)
+    };
+    let id = text_after("\"Actor\":{\"ID\":\"").filter(|id| id.len() <= LONGEST_ID);
+    let nanoseconds = tail.rsplit_once("\"timeNano\":").and_then(|(_, rest)| {
+        let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    });
+    let action = text_after("\"Action\":\"").unwrap_or_default();
+    ShortenedEvent {
+        container: id.filter(|_| head.contains("\"Type\":\"container\"")).map(Into::into),
+        id: EngineEventId {
+            text: format!("{action} {}", id.unwrap_or_default()).into(),
+            nanoseconds: nanoseconds.unwrap_or_default(),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -427,7 +462,10 @@ mod tests {
                 container: Some("c1".into()),
                 kind: EngineEventKind::Kill(15),
             },
-            nanoseconds: 7,
+            id: EngineEventId {
+                text: "kill c1".into(),
+                nanoseconds: 7,
+            },
         };
         assert_eq!(read(kill), expected);
         let network =
@@ -435,5 +473,18 @@ mod tests {
         assert_eq!(read(network).event.container, None);
         assert_eq!(read("{}").event.kind, EngineEventKind::Other);
         assert!(event(b"{").is_err());
+    }
+
+    #[test]
+    fn of_a_long_event_the_beginning_and_the_end_are_read() {
+        let head = r#"{"status":"kill","id":"c1","from":"a\"Actor\":{\"ID\":\"c2\"","Type":"container","Action":"kill","Actor":{"ID":"c1","Attributes":{"a":"xx"#;
+        let tail = r#"x\"timeNano\":5,\"x"}},"scope":"local","time":1,"timeNano":1700000000000000007}"#;
+        let read = shortened_event(head.as_bytes(), tail.as_bytes());
+        assert_eq!(read.container.as_deref(), Some("c1"));
+        let (text, nanoseconds) = (&*read.id.text, read.id.nanoseconds);
+        assert_eq!((text, nanoseconds), ("kill c1", 1_700_000_000_000_000_007));
+        let none = shortened_event(b"{\xff\"Type\":\"network\",\"Actor\":{\"ID\":\"n1\"", b"\"timeNano\":x");
+        assert_eq!((none.container, none.id.nanoseconds), (None, 0));
+        assert_eq!(shortened_event(b"", b"").container, None);
     }
 }

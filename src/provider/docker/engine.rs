@@ -15,17 +15,18 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::decode::{self, ContainerEntry, InspectAnswer, NetworkEntry, TimedEvent, VersionAnswer};
+use super::decode::{self, ContainerEntry, InspectAnswer, NetworkEntry, ShortenedEvent, TimedEvent, VersionAnswer};
+use super::lines::{StreamLine, StreamLines};
 use crate::outbound::{Failed, exchange_on, http1_client};
 
 /// Time that an engine has to take a connection, and to begin an answer.
 const BEGIN: Duration = Duration::from_secs(10);
 /// Time that it has for an answer as a whole.
 const WHOLE: Duration = Duration::from_secs(30);
+/// Time that it has for the answer to a question that it can answer at once.
+pub(super) const AT_ONCE: Duration = Duration::from_secs(10);
 /// Size of the largest answer, in bytes: a list of 10,000 containers with many labels.
 const MOST: usize = 64 << 20;
-/// Size of the longest event, in bytes. An event has all labels of its container.
-const LONGEST_EVENT: usize = 4 << 20;
 /// Version of the API that is asked for where the engine has it.
 const VERSION: (u32, u32) = (1, 44);
 /// Longest text of an error of the engine that is shown, in characters.
@@ -92,13 +93,21 @@ impl EngineClient {
             socket: socket.to_owned(),
             prefix: String::new(),
         };
-        let version: VersionAnswer = client.get("/version").await?;
+        let version = client.version(AT_ONCE).await?;
         let newest =
             parts(&version.newest).ok_or_else(|| EngineError::Answer("it has no version of its API".into()))?;
         let oldest = parts(&version.oldest).unwrap_or((0, 0));
         let (major, minor) = VERSION.max(oldest).min(newest);
         client.prefix = format!("/v{major}.{minor}");
         Ok(client)
+    }
+
+    /// Asks the engine for its version again, which shows that it answers.
+    ///
+    /// # Errors
+    /// Fails when it does not, within this time.
+    pub(super) async fn version(&self, limit: Duration) -> Result<VersionAnswer, EngineError> {
+        self.get_within(limit, "/version").await
     }
 
     /// Returns all containers, those that do not run included.
@@ -134,17 +143,14 @@ impl EngineClient {
                 // What fails there, the body is told.
                 let _ = connection.await;
             });
-            let mut events = EventStream {
-                body: None,
-                connection,
-                buffer: Vec::new(),
-            };
+            // Ends the connection if it is dropped.
+            let mut events = EventStream::new(connection);
             let answer = sender.send_request(self.request(&target)?).await;
             let answer = answer.map_err(|error| EngineError::Http(error.to_string()))?;
             if answer.status() != StatusCode::OK {
                 return Err(EngineError::Refused(answer.status().as_u16(), "no events".into()));
             }
-            events.body = Some(answer.into_body());
+            events.begin(answer.into_body());
             Ok(events)
         };
         timeout(BEGIN, begun).await.map_err(|_| EngineError::Late(BEGIN))?
@@ -167,6 +173,10 @@ impl EngineClient {
     }
 
     async fn get<A: DeserializeOwned>(&self, target: &str) -> Result<A, EngineError> {
+        self.get_within(WHOLE, target).await
+    }
+
+    async fn get_within<A: DeserializeOwned>(&self, limit: Duration, target: &str) -> Result<A, EngineError> {
         let answered = async {
             let stream = self.connect().await?;
             exchange_on(stream, self.request(target)?, Some(MOST))
@@ -176,7 +186,7 @@ impl EngineClient {
                     failed => EngineError::Http(failed.to_string()),
                 })
         };
-        let (status, _, body) = timeout(WHOLE, answered).await.map_err(|_| EngineError::Late(WHOLE))??;
+        let (status, _, body) = timeout(limit, answered).await.map_err(|_| EngineError::Late(limit))??;
         if status != StatusCode::OK.as_u16() {
             let answer: Option<ErrorAnswer> = serde_json::from_slice(&body).ok();
             let reason = answer.map_or_else(|| "no reason".to_owned(), |answer| answer.message);
@@ -198,8 +208,16 @@ fn parts(version: &str) -> Option<(u32, u32)> {
 pub(super) struct EventStream {
     body: Option<Incoming>,
     connection: JoinHandle<()>,
-    /// Beginning of an event whose end has not arrived.
-    buffer: Vec<u8>,
+    lines: StreamLines,
+}
+
+/// An event of the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum StreamEvent {
+    /// The event.
+    Whole(TimedEvent),
+    /// Beginning and end of an event that is too long.
+    TooLong(ShortenedEvent),
 }
 
 impl Drop for EventStream {
@@ -209,26 +227,41 @@ impl Drop for EventStream {
 }
 
 impl EventStream {
+    /// Returns a stream without events, of the connection that this task serves.
+    pub(super) fn new(connection: JoinHandle<()>) -> Self {
+        Self {
+            body: None,
+            connection,
+            lines: StreamLines::default(),
+        }
+    }
+
+    /// Begins to read events from the body of an answer.
+    pub(super) fn begin(&mut self, body: Incoming) {
+        self.body = Some(body);
+    }
+
     /// Waits for the next event. The future may be dropped at any time without loss.
     ///
     /// # Errors
     /// Fails when the stream ends or has what is no event.
-    pub(super) async fn next(&mut self) -> Result<TimedEvent, EngineError> {
+    pub(super) async fn next(&mut self) -> Result<StreamEvent, EngineError> {
         loop {
-            while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                if !line.trim_ascii().is_empty() {
-                    return decode::event(&line).map_err(|error| EngineError::Answer(error.to_string()));
-                }
-            }
-            if self.buffer.len() > LONGEST_EVENT {
-                return Err(EngineError::Large);
+            if let Some(line) = self.lines.next() {
+                return match line {
+                    StreamLine::Whole(line) => decode::event(&line)
+                        .map(StreamEvent::Whole)
+                        .map_err(|error| EngineError::Answer(error.to_string())),
+                    StreamLine::TooLong { head, tail } => {
+                        Ok(StreamEvent::TooLong(decode::shortened_event(&head, &tail)))
+                    }
+                };
             }
             let body = self.body.as_mut().ok_or(EngineError::Ended)?;
             match body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.buffer.extend_from_slice(&data);
+                        self.lines.push(&data);
                     }
                 }
                 Some(Err(error)) => return Err(EngineError::Http(error.to_string())),

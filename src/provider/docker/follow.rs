@@ -1,6 +1,6 @@
 //! The exchange with an engine as long as it is followed: connect, read events, list, and connect again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,35 +9,51 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
-use super::decode::{ContainerEntry, ContainerFacts};
-use super::engine::{EngineClient, EngineError, EventStream};
-use super::news::{DockerNews, DockerSnapshot};
-use super::tracker::{ListedContainer, TrackedContainers, Tracker, TrackerWork};
-use tcpgw_core::container::{RunState, is_addressed, services_of};
+use super::decode::{ContainerEntry, ContainerFacts, ShortenedEvent, TimedEvent};
+use super::engine::{AT_ONCE, EngineClient, EngineError, EventStream, StreamEvent};
+use super::left_out::LeftOutEvents;
+use super::news::{DockerNews, TrackedContainers};
+use super::position::EventPosition;
+use super::tracker::{EngineEvent, ListedContainer, Tracker, TrackerWork};
+use tcpgw_core::container::{RunState, is_addressed};
 use tcpgw_core::escape;
-use tcpgw_core::model::Fences;
 
 /// Pause before the first attempt to connect again, which doubles with each further one.
 const AGAIN: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Time before the first connection whose events are read, too: a container may have been told to stop just before.
-const EARLIER: Duration = Duration::from_secs(120);
-/// Time by which events of a new connection overlap those of the last one.
-const OVERLAP: u64 = 1_000_000_000;
 
-/// An engine to follow, and the bounds of what its containers may have.
+/// An engine to follow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DockerSettings {
     /// The socket of the engine.
     pub socket: PathBuf,
-    /// Bounds of ports and backends.
-    pub fences: Fences,
+}
+
+/// Time that an engine has to show that it answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnswerPatience {
+    /// Pause between an answer and the next question.
+    pub(super) pause: Duration,
+    /// Time for the answer.
+    pub(super) answer: Duration,
+}
+
+impl Default for AnswerPatience {
+    fn default() -> Self {
+        Self {
+            pause: Duration::from_secs(5),
+            answer: AT_ONCE,
+        }
+    }
 }
 
 /// Containers of a list, with their configurations and the drivers of their networks, by id.
 struct EngineList {
     containers: Vec<ListedContainer>,
     known: KnownConfigurations,
+    /// Ids of containers that were looked for, and those of them that exist.
+    looked_for: BTreeSet<Box<str>>,
+    found: BTreeSet<Box<str>>,
 }
 
 /// Configurations of containers and drivers of networks, which do not change.
@@ -50,18 +66,27 @@ struct KnownConfigurations {
 type Listing<'l> = Pin<Box<dyn Future<Output = Result<EngineList, EngineError>> + Send + 'l>>;
 
 /// Follows an engine until `settings` is closed. Sends what is known of it, whenever that changes.
-pub async fn follow(mut settings: watch::Receiver<DockerSettings>, news: watch::Sender<DockerNews>) {
+pub async fn follow(settings: watch::Receiver<DockerSettings>, news: watch::Sender<DockerNews>) {
+    follow_patiently(settings, news, AnswerPatience::default()).await;
+}
+
+/// Follows an engine that is to answer within this time.
+pub(super) async fn follow_patiently(
+    mut settings: watch::Receiver<DockerSettings>,
+    news: watch::Sender<DockerNews>,
+    patience: AnswerPatience,
+) {
     let mut follower = EngineFollower {
+        patience,
         tracker: Tracker::new(Instant::now()),
-        last_event: None,
-        containers: None,
+        position: EventPosition::default(),
+        left_out: LeftOutEvents::default(),
         known: KnownConfigurations::default(),
         news,
     };
     let mut pause = AGAIN;
     loop {
         let current = settings.borrow_and_update().clone();
-        follower.publish(&current);
         let ended = follower.serve(&current.socket, &mut settings).await;
         follower.tracker.disconnected();
         let (error, has_answered) = match ended {
@@ -97,11 +122,10 @@ enum EngineEnd {
 }
 
 struct EngineFollower {
+    patience: AnswerPatience,
     tracker: Tracker,
-    /// Time of the last event, in nanoseconds since the Unix epoch.
-    last_event: Option<u64>,
-    /// Containers as they were last known.
-    containers: Option<TrackedContainers>,
+    position: EventPosition,
+    left_out: LeftOutEvents,
     known: KnownConfigurations,
     news: watch::Sender<DockerNews>,
 }
@@ -115,10 +139,7 @@ impl EngineFollower {
     ) -> Result<EngineEnd, (EngineError, bool)> {
         let connected = async {
             let client = EngineClient::open(socket).await?;
-            let since = self
-                .last_event
-                .map_or_else(earlier, |last| last.saturating_sub(OVERLAP));
-            let events = client.events(since).await?;
+            let events = client.events(self.position.since(now())).await?;
             Ok((client, events))
         };
         let (client, mut events): (EngineClient, EventStream) = tokio::select! {
@@ -126,39 +147,51 @@ impl EngineFollower {
             end = ended(settings, socket) => return Ok(end),
         };
         self.tracker.connected(Instant::now());
+        self.left_out.connected();
+        self.publish_left_out();
+        let patience = self.patience;
+        let (mut question, mut is_hung) = (Box::pin(answers(&client, patience)), false);
         let mut has_answered = false;
         let mut listing: Option<(Instant, Listing<'_>)> = None;
         loop {
             while let Some(work) = self.tracker.take(Instant::now()) {
                 match work {
                     TrackerWork::List => {
-                        let list = list(&client, self.known.clone());
+                        let list = list(&client, self.known.clone(), self.left_out.containers());
                         listing = Some((Instant::now(), Box::pin(list)));
                     }
-                    TrackerWork::Snapshot(containers) => {
-                        self.containers = Some(containers);
-                        let current = settings.borrow().clone();
-                        self.publish(&current);
-                    }
+                    TrackerWork::Snapshot(containers) => self.publish(containers),
                 }
             }
             let due = self.tracker.due();
             tokio::select! {
                 biased;
                 event = events.next() => {
-                    let event = event.map_err(|error| (error, has_answered))?;
-                    if self.last_event.is_none_or(|last| event.nanoseconds > last) {
-                        self.last_event = Some(event.nanoseconds);
-                        self.tracker.event(&event.event, Instant::now());
-                    }
+                    self.take(event.map_err(|error| (error, has_answered))?);
                 }
                 listed = finished(&mut listing) => {
                     let (began, listed) = (listing.take().map(|(began, _)| began), listed.map_err(|error| (error, has_answered))?);
                     let now = Instant::now();
                     has_answered = true;
                     self.known = listed.known;
+                    self.left_out.retain(&listed.looked_for, &listed.found);
+                    self.publish_left_out();
                     self.tracker.listed(listed.containers, began.unwrap_or(now), now);
                     self.recovered();
+                }
+                answered = &mut question => {
+                    match answered {
+                        Err(error @ EngineError::Late(_)) => {
+                            // What it has begun goes on: it may only be slow.
+                            is_hung = true;
+                            let current = settings.borrow().clone();
+                            self.trouble(&current, &error);
+                        }
+                        Ok(()) if std::mem::take(&mut is_hung) => self.recovered(),
+                        // If it has ended, so do its events.
+                        Ok(()) | Err(_) => {}
+                    }
+                    question.set(answers(&client, patience));
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
                 changed = settings.changed() => {
@@ -166,25 +199,38 @@ impl EngineFollower {
                     match changed {
                         Err(_) => return Ok(EngineEnd::Closed),
                         Ok(()) if current.socket != socket => return Ok(EngineEnd::OtherSocket),
-                        Ok(()) => self.publish(&current),
+                        Ok(()) => {}
                     }
                 }
             }
         }
     }
 
-    /// Sends the services of the containers as they were last known, if they have changed.
-    fn publish(&self, settings: &DockerSettings) {
-        let Some(TrackedContainers { containers, is_certain }) = &self.containers else {
-            return;
+    /// Takes an event if it is new.
+    fn take(&mut self, event: StreamEvent) {
+        let (event, id) = match event {
+            StreamEvent::Whole(TimedEvent { event, id }) => (event, id),
+            StreamEvent::TooLong(ShortenedEvent { container, id }) => {
+                if self.position.take(id) {
+                    self.left_out.add(container);
+                    self.publish_left_out();
+                    // It may have been any event, and of any container.
+                    self.tracker.event(&EngineEvent::of_any(), Instant::now());
+                }
+                return;
+            }
         };
-        let found = services_of(containers, &settings.fences);
+        if self.position.take(id) {
+            self.tracker.event(&event, Instant::now());
+        }
+    }
+
+    /// Sends the containers if they have changed.
+    fn publish(&self, containers: TrackedContainers) {
         self.news.send_if_modified(|news| {
-            let last = news.snapshot.as_deref();
-            let snapshot = DockerSnapshot::new(found, *is_certain, last);
-            let is_new = last != Some(&snapshot);
+            let is_new = news.containers.as_deref() != Some(&containers);
             if is_new {
-                news.snapshot = Some(Arc::new(snapshot));
+                news.containers = Some(Arc::new(containers));
             }
             is_new
         });
@@ -204,11 +250,20 @@ impl EngineFollower {
         self.news.send_if_modified(|news| news.trouble.take().is_some());
     }
 
+    fn publish_left_out(&self) {
+        let message = self.left_out.message();
+        self.news.send_if_modified(|news| {
+            let is_new = news.left_out != message;
+            news.left_out = message;
+            is_new
+        });
+    }
+
     /// Forgets the containers, since another engine is followed from here on.
     fn forget(&mut self) {
         self.tracker = Tracker::new(Instant::now());
-        self.last_event = None;
-        self.containers = None;
+        self.position = EventPosition::default();
+        self.left_out = LeftOutEvents::default();
         self.known = KnownConfigurations::default();
     }
 }
@@ -232,16 +287,29 @@ async fn finished(listing: &mut Option<(Instant, Listing<'_>)>) -> Result<Engine
     }
 }
 
-/// Returns the time from which events of the first connection are read.
-fn earlier() -> u64 {
+/// Returns the time of the clock, in nanoseconds since the Unix epoch.
+fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.saturating_sub(EARLIER).as_nanos()).unwrap_or_default()
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Lists the containers that have labels, and asks for the configurations that are not known.
-async fn list(client: &EngineClient, known: KnownConfigurations) -> Result<EngineList, EngineError> {
+/// Asks whether the engine answers, after a pause.
+async fn answers(client: &EngineClient, patience: AnswerPatience) -> Result<(), EngineError> {
+    sleep(patience.pause).await;
+    client.version(patience.answer).await.map(drop)
+}
+
+/// Lists the containers that have labels, and asks for the configurations that are not known. `looked_for`: ids of which is told whether
+/// these containers exist.
+async fn list(
+    client: &EngineClient,
+    known: KnownConfigurations,
+    looked_for: BTreeSet<Box<str>>,
+) -> Result<EngineList, EngineError> {
     let entries = client.containers().await?;
     let entries: Vec<ContainerEntry> = entries.into_iter().filter(ContainerEntry::has_usable_id).collect();
+    let ids = entries.iter().map(|entry| entry.id.as_str());
+    let found = ids.filter(|id| looked_for.contains(*id)).map(Box::from).collect();
     let is_known = |id: &str| known.drivers.contains_key(id);
     let drivers = if entries.iter().flat_map(ContainerEntry::network_ids).all(is_known) {
         known.drivers
@@ -280,5 +348,7 @@ async fn list(client: &EngineClient, known: KnownConfigurations) -> Result<Engin
     Ok(EngineList {
         containers,
         known: KnownConfigurations { facts, drivers },
+        looked_for,
+        found,
     })
 }

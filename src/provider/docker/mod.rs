@@ -6,12 +6,15 @@
 mod decode;
 mod engine;
 mod follow;
+mod left_out;
+mod lines;
 mod news;
+mod position;
 mod tracker;
 
 pub use self::decode::{read_containers, read_event};
 pub use self::follow::{DockerSettings, follow};
-pub use self::news::{DockerNews, DockerSnapshot};
+pub use self::news::{DockerNews, TrackedContainers};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::news::TrackedContainers;
 use tcpgw_core::container::{Container, RunState, is_addressed};
 
 /// Time without events after which containers are listed, and the longest time by which a burst delays that.
@@ -55,6 +56,16 @@ pub(super) struct EngineEvent {
     pub(super) kind: EngineEventKind,
 }
 
+impl EngineEvent {
+    /// Returns an event of which nothing is known.
+    pub(super) fn of_any() -> Self {
+        Self {
+            container: None,
+            kind: EngineEventKind::Other,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EngineEventKind {
     /// The container was sent a signal.
@@ -78,14 +89,6 @@ pub(super) enum TrackerWork {
     List,
     /// All containers as they are known now.
     Snapshot(TrackedContainers),
-}
-
-/// All containers as they are known at one time.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct TrackedContainers {
-    pub(super) containers: Vec<Container>,
-    /// Whether it is believed without containers that have labels.
-    pub(super) is_certain: bool,
 }
 
 /// Events of a container that no list has confirmed.

@@ -95,8 +95,7 @@ fn a_change_of_docker_and_an_order_are_told_apart_in_any_order() {
 #[test]
 fn what_is_asked_meanwhile_is_not_the_origin_of_the_change_before() {
     let mut world = begun(false);
-    let found = services_of(&one_stops(), &world.config.fences);
-    world.news(found, true);
+    world.news(&one_stops(), true);
     let now = world.time();
     let vet = &mut |_: &State, _: &world::examinations::IsKnown<'_>| unreachable!("nothing begins");
     assert!(world.core.decide_docker(vet, now));
@@ -112,7 +111,7 @@ fn what_is_asked_meanwhile_is_not_the_origin_of_the_change_before() {
     let mut world = begun(false);
     world.ask(Order::Pause);
     let job = world.core.next_job(now).expect("a job");
-    world.news(services_of(&one_stops(), &world.config.fences), true);
+    world.news(&one_stops(), true);
     assert!(world.core.decide_docker(vet, now));
     world.perform(job);
     assert_eq!(world.origin(), None);
@@ -124,7 +123,7 @@ fn one_transaction_of_both_names_both() {
     let mut world = begun(false);
     let now = world.time();
     let vet = &mut |_: &State, _: &world::examinations::IsKnown<'_>| unreachable!("nothing begins");
-    world.news(services_of(&one_stops(), &world.config.fences), true);
+    world.news(&one_stops(), true);
     assert!(world.core.decide_docker(vet, now));
     world.ask(Order::Pause);
     world.run();

@@ -137,7 +137,7 @@ impl<C: Clients> World<C> {
             self.core.begin(now);
         }
         // So are containers.
-        if self.core.is_docker_due() && self.core.decide_docker(vet, now) {
+        if self.core.is_docker_due(now) && self.core.decide_docker(vet, now) {
             is_idle = false;
         }
         if self.core.is_judgement_due(now) {

@@ -10,7 +10,9 @@ mod services;
 mod value;
 
 pub use self::labels::{LABELS, is_addressed};
-pub use self::services::{ContainerBackend, ContainerProblem, ContainerServices, services_of};
+pub use self::services::{
+    ContainerBackend, ContainerProblem, ContainerServices, EarlierServices, claims_of, services_after, services_of,
+};
 pub use self::value::{Container, ContainerHealth, ContainerNetwork, NetworkReach, RunState};
 
 #[cfg(test)]

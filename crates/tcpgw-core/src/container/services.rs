@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use super::choice::endpoints;
 use super::labels::{self, Labelled, is_addressed};
@@ -46,14 +47,55 @@ pub struct ContainerProblem {
     pub message: String,
 }
 
+/// Services of earlier containers, which keep what they have got.
+#[derive(Debug, Clone, Default)]
+pub struct EarlierServices {
+    /// Services that are served, by name: their ports and backends may be outside of the fences.
+    pub served: BTreeMap<Box<str>, Arc<Service>>,
+    /// Names of the services that keep ports against containers of other services.
+    pub holders: BTreeMap<NonZeroU16, Box<str>>,
+}
+
+impl EarlierServices {
+    fn has_port(&self, name: &str, port: NonZeroU16) -> bool {
+        self.served.get(name).is_some_and(|service| service.port == port)
+    }
+
+    fn has_backend(&self, name: &str, endpoint: Endpoint) -> bool {
+        let served = self.served.get(name);
+        served.is_some_and(|service| service.backends.iter().any(|backend| backend.endpoint == endpoint))
+    }
+}
+
+/// Returns the ports that containers ask for, whether they run or not, with the names of the services that they ask for them.
+pub fn claims_of(containers: &[Container]) -> BTreeSet<(NonZeroU16, Box<str>)> {
+    let asking = containers.iter().filter(|container| is_addressed(container));
+    let claims = asking.filter_map(|container| {
+        let port = labels::label(container, "port")?.parse().ok()?;
+        Some((port, labels::service_name(container).into()))
+    });
+    claims.collect()
+}
+
+/// Returns the services of containers without earlier ones.
+pub fn services_of(containers: &[Container], fences: &Fences) -> ContainerServices {
+    services_after(containers, fences, &EarlierServices::default())
+}
+
 /// Returns the services of containers. The order of the containers does not matter: of those that contradict each other the first
 /// stays, by the time of their creation and then by their ids. A container that runs comes before one that was told to stop or does
-/// not run.
-pub fn services_of(containers: &[Container], fences: &Fences) -> ContainerServices {
+/// not run. A port stays with the service that holds it.
+pub fn services_after(containers: &[Container], fences: &Fences, earlier: &EarlierServices) -> ContainerServices {
     let mut order: Vec<&Container> = containers.iter().filter(|container| is_addressed(container)).collect();
     order.sort_by_key(|container| (container.rank(), container.created, &container.id));
     let mut gathered = Gathered {
         fences,
+        earlier,
+        claimants: order
+            .iter()
+            .rev()
+            .filter_map(|container| claimant(container, earlier))
+            .collect(),
         ids: BTreeSet::new(),
         groups: BTreeMap::new(),
         ports: BTreeMap::new(),
@@ -93,6 +135,9 @@ impl ContainerGroup<'_> {
 
 struct Gathered<'c> {
     fences: &'c Fences,
+    earlier: &'c EarlierServices,
+    /// A container of each service that holds a port, by the port.
+    claimants: BTreeMap<NonZeroU16, &'c Container>,
     ids: BTreeSet<&'c str>,
     groups: BTreeMap<Box<str>, ContainerGroup<'c>>,
     ports: BTreeMap<NonZeroU16, Box<str>>,
@@ -139,7 +184,7 @@ impl<'c> Gathered<'c> {
 
     /// Adds a container to the service of its labels, or makes this service.
     fn join(&mut self, container: &'c Container, service: Service) -> Result<(), String> {
-        if !self.fences.allow_port(service.port) {
+        if !self.fences.allow_port(service.port) && !self.earlier.has_port(&service.name, service.port) {
             return Err(format!(
                 "tcpgw.port: {} is outside of the fences (fences.ports)",
                 service.port
@@ -155,6 +200,23 @@ impl<'c> Gathered<'c> {
             } else {
                 Err(contradiction(container, group.first))
             };
+        }
+        if let Some(holder) = self.earlier.holders.get(&service.port)
+            && *holder != service.name
+        {
+            let of = match self.claimants.get(&service.port) {
+                Some(claimant) => format!(
+                    "which has served it before, and which container {} is of: as long as it exists, whether it runs or not, the port stays there",
+                    ShownName(&claimant.name)
+                ),
+                None => {
+                    "whose last container was removed a moment ago: the port stays there for some seconds".to_owned()
+                }
+            };
+            return Err(format!(
+                "tcpgw.port: {} is the port of service \"{holder}\", {of}",
+                service.port
+            ));
         }
         if let Some(other) = self.ports.get(&service.port).and_then(|name| self.groups.get(name)) {
             return Err(format!(
@@ -181,7 +243,9 @@ impl<'c> Gathered<'c> {
     ) -> Result<(), String> {
         for endpoint in endpoints {
             let mut networks = self.fences.backends.iter().flatten();
-            if self.fences.backends.is_some() && !networks.any(|network| network.contains(&endpoint.address)) {
+            let is_outside =
+                self.fences.backends.is_some() && !networks.any(|network| network.contains(&endpoint.address));
+            if is_outside && !self.earlier.has_backend(name, *endpoint) {
                 return Err(format!(
                     "its address {} is outside of the fences (fences.backends)",
                     endpoint.address
@@ -225,6 +289,13 @@ impl<'c> Gathered<'c> {
             message: format!("container {}: {why}", ShownName(&container.name)),
         });
     }
+}
+
+/// Returns a container with the port that its service holds.
+fn claimant<'c>(container: &'c Container, earlier: &EarlierServices) -> Option<(NonZeroU16, &'c Container)> {
+    let port = labels::label(container, "port")?.parse().ok()?;
+    let holder = earlier.holders.get(&port)?;
+    (**holder == *labels::service_name(container)).then_some((port, container))
 }
 
 /// Returns a text about two containers that define the same service differently.

@@ -233,6 +233,36 @@ fn a_port_belongs_to_the_first_service() {
     assert_eq!(of(&both).problems[0].service.as_deref(), Some("a"));
 }
 
+/// The containers of a service may all be created anew while another one waits.
+#[test]
+fn a_port_stays_with_the_service_that_holds_it() {
+    let port = 20003.try_into().unwrap();
+    let holds = EarlierServices {
+        holders: [(port, "app".into())].into(),
+        ..EarlierServices::default()
+    };
+    let thief = container("thief", 1, &[("tcpgw.port", "20003")]);
+    let app = Container {
+        state: RunState::Down,
+        ..container("app-2", 2, &[("tcpgw.port", " 20003")])
+    };
+    let found = services_after(&[thief.clone(), app.clone()], &Fences::default(), &holds);
+    assert_eq!(shown(&found), ["app:20003"]);
+    let message = &found.problems[0].message;
+    assert!(
+        message.starts_with(
+            "container \"thief\": tcpgw.port: 20003 is the port of service \"app\", which has served it before"
+        ) && message.contains("container \"app-2\""),
+        "{message}"
+    );
+    let found = services_after(std::slice::from_ref(&thief), &Fences::default(), &holds);
+    assert_eq!((found.services.len(), found.problems.len()), (0, 1));
+    assert_eq!(
+        claims_of(&[thief, app]),
+        [(port, "app".into()), (port, "thief".into())].into()
+    );
+}
+
 #[test]
 fn the_state_and_health_of_a_container_decide_about_its_backend() {
     use ContainerHealth::{Healthy, Starting, Unchecked, Unhealthy};

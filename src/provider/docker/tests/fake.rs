@@ -32,6 +32,8 @@ pub(super) struct Behaviour {
     pub(super) list_delay: Duration,
     /// Number of a container that the engine is starting: its configuration is not told before that is done.
     pub(super) starting: Option<u16>,
+    /// Whether it answers nothing.
+    pub(super) hangs: bool,
     pub(super) requests: Vec<String>,
     /// Events that are sent to each one who asks.
     pub(super) past: Vec<String>,
@@ -78,6 +80,11 @@ impl FakeEngine {
 
     /// Sends an event to those who follow.
     pub(super) fn event(&self, line: &Value) {
+        self.line(&line.to_string());
+    }
+
+    /// Sends an event as an engine writes it.
+    pub(super) fn line(&self, line: &str) {
         let _ = self.shared.events.send(format!("{line}\n"));
     }
 
@@ -109,7 +116,7 @@ async fn serve(stream: UnixStream, shared: Arc<Shared>) {
         let past = shared.behaviour.lock().unwrap().past.concat();
         return events(stream.into_inner(), &shared, &past).await;
     }
-    while is_starting(&path, &shared) {
+    while is_starting(&path, &shared) || shared.behaviour.lock().unwrap().hangs {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let (body, delay) = answer(&path, &shared);
@@ -151,7 +158,7 @@ async fn events(mut stream: UnixStream, shared: &Shared, past: &str) {
     let mut text = past.to_owned();
     loop {
         // An event may come in pieces.
-        for piece in text.as_bytes().chunks(100) {
+        for piece in text.as_bytes().chunks(100.max(text.len() / 50)) {
             let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
             if stream.write_all(&chunk).await.is_err() {
                 return;

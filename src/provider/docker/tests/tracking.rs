@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use crate::provider::docker::TrackedContainers;
 use crate::provider::docker::tracker::{
-    EngineEvent, EngineEventKind, ListedContainer, StopSettings, TrackedContainers, Tracker, TrackerWork,
+    EngineEvent, EngineEventKind, ListedContainer, StopSettings, Tracker, TrackerWork,
 };
 use tcpgw_core::container::{Container, ContainerHealth, RunState};
 
