@@ -112,15 +112,29 @@ pub(super) fn carrier(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let mut cut_off: BTreeSet<String> = BTreeSet::new();
     let mut may_come = false;
     for family in Family::BOTH {
-        let outer = outer_links(facts, family);
-        let outer: Vec<&LinkDetails> = links.iter().filter(|link| outer.contains(&link.index)).collect();
-        if outer.is_empty() || outer.iter().any(|link| !link.no_carrier) {
-            continue;
-        }
         let has_address = |link: &LinkDetails| {
             let mut of_family = link.addresses.iter().map(|(address, _)| *address);
             of_family.any(|address| Family::of(address) == family && !is_link_local(address))
         };
+        let mut outer = outer_links(facts, family);
+        if outer.is_empty() {
+            // Clients are on the gateway's own networks: on those where some were served.
+            let served = facts.served.iter();
+            let served = served.filter(|served| Family::of(served.client.ip()) == family);
+            outer.extend(served.filter_map(|served| served.link));
+        }
+        if outer.is_empty() {
+            // Nobody was served yet, so that clients may also be on the backends' link.
+            let without = links
+                .iter()
+                .filter(|link| link.no_carrier && !link.loopback && has_address(link));
+            outer.extend(without.map(|link| link.index).filter(|index| !inner.contains(index)));
+            may_come |= !outer.is_empty();
+        }
+        let outer: Vec<&LinkDetails> = links.iter().filter(|link| outer.contains(&link.index)).collect();
+        if outer.is_empty() || outer.iter().any(|link| !link.no_carrier) {
+            continue;
+        }
         let is_other =
             |link: &&LinkDetails| !link.loopback && link.up && !link.no_carrier && !inner.contains(&link.index);
         may_come |= links.iter().filter(is_other).any(has_address);

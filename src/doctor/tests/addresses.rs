@@ -340,4 +340,28 @@ fn a_link_to_the_clients_without_a_carrier() {
     assert_eq!(found(&other).unwrap().severity, FindingSeverity::Warning);
     // The backends' link is examined by probes.
     assert_eq!(found(&|links| links[1].no_carrier = true), None);
+    // Without a default route clients are on networks of the gateway's own.
+    let private = |client: Option<&str>, change: &dyn Fn(&mut Vec<LinkDetails>)| {
+        let found = with(|facts| {
+            facts.cheap.client_routes = Ok([((Family::V4, None), None), ((Family::V6, None), None)].into());
+            facts.cheap.answers = Ok([].into());
+            facts.cheap.served = Vec::from_iter(client.map(|client| ServedClient {
+                client: client.parse().unwrap(),
+                public: "203.0.113.1:20003".parse().unwrap(),
+                backend: "10.2.0.11:3000".parse().unwrap(),
+                link: Some(facts.cheap.links.as_ref().unwrap()[usize::from(client.starts_with("10."))].index),
+                is_recent: true,
+                is_banned: false,
+            }));
+            change(facts.cheap.links.as_mut().unwrap());
+        });
+        let found = found.into_iter().find(|finding| finding.id == "no-carrier");
+        found.map(|finding| finding.severity)
+    };
+    let served = Some("203.0.113.10:40000");
+    assert_eq!(private(served, &|_| ()), None);
+    assert_eq!(private(served, &cut), Some(FindingSeverity::Broken));
+    assert_eq!(private(None, &cut), Some(FindingSeverity::Warning));
+    // They are on the backends' link.
+    assert_eq!(private(Some("10.2.0.77:40000"), &cut), None);
 }
