@@ -94,6 +94,9 @@ fn attend<K: Kernel>(
         engine.set_links(links);
     }
     let announced = names.begins(&job);
+    if matches!(job, Job::Teardown(_)) {
+        names.table_ends(engine.kernel());
+    }
     let done = perform(engine, job);
     let at = Instant::now();
     let took = begin.elapsed();

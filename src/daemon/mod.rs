@@ -32,6 +32,7 @@ pub mod start;
 pub mod store_opening;
 pub mod store_thread;
 pub mod store_work;
+mod table_counters;
 mod traffic_request;
 mod traffic_sampler;
 mod traffic_thread;

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc as news};
 use std::time::{Duration, Instant};
 
+use super::table_counters::read_counters;
 use crate::control::job::{Job, JobResult};
 use crate::traffic::counter_keys::counter_keys;
 use crate::traffic::{LastCounts, NamedService, NamesChange};
@@ -31,6 +32,8 @@ pub(super) enum NamesNews {
     Begins(NamesChange),
     /// End of that change: whether it was made, and what belongs to the services before it.
     Ends(bool, CountsBefore),
+    /// The table is about to be removed: all of its counters.
+    TableEnds(LastCounts),
 }
 
 /// Counts of the services before a change.
@@ -179,6 +182,24 @@ impl NamesTeller {
             if waits {
                 let _ = answer.recv_timeout(PATIENCE);
             }
+        }
+    }
+
+    /// Tells the counters of the table before a job that removes it. Connections that come between both are not counted.
+    pub(super) fn table_ends(&mut self, kernel: &mut impl Kernel) {
+        // Without them, what came since the last sample is not counted, which is no reason to keep the table.
+        let Ok(Some((table, sets))) = read_counters(kernel) else {
+            return;
+        };
+        let counted = sets
+            .into_iter()
+            .flat_map(|(set, counted)| counted.into_iter().map(move |counted| (set, counted)));
+        let last = LastCounts {
+            table,
+            counted: counted.collect(),
+        };
+        if self.news.send(NamesNews::TableEnds(last)).is_ok() {
+            ring(&self.wake);
         }
     }
 

@@ -1,6 +1,5 @@
 //! Samples of the totals of services: the kernel's counters, the list of flows, and the reports of ended ones.
 
-mod counters;
 mod ended_flows;
 mod log;
 mod log_entry;
@@ -19,11 +18,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
-use self::counters::{TableCounters, read_counters};
 use self::log_entry::{note, overrun};
 use self::questions::QuestionTimes;
 use super::flow_log::FlowLog;
 use super::names_teller::NamesNews;
+use super::table_counters::{TableCounters, read_counters};
 use super::traffic_request::{SharedTrouble, ShownTotals, TrafficRequest, TrafficSettings};
 use crate::control::reply::ReplySender;
 use crate::control::request::DaemonRequest;

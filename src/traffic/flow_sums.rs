@@ -10,6 +10,8 @@ use tcpgw_kernel::conntrack::{Flow, Traffic};
 
 /// Number of numbers in a sum.
 const NUMBERS: usize = 6;
+/// Maximum number of flows of a list whose own numbers are kept: 5 MB of them. Of further ones there are sums only.
+pub(super) const MOST_LISTED: usize = 1 << 16;
 
 /// Sum over flows of one service to one backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +88,7 @@ impl FlowSums {
 }
 
 /// Number that identifies a flow, but for a chance of one in 2^64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FlowNumber(u64);
 
 impl FlowNumber {
@@ -94,6 +96,14 @@ impl FlowNumber {
         let mut hasher = DefaultHasher::new();
         (flow.id, flow.client, flow.public).hash(&mut hasher);
         Self(hasher.finish())
+    }
+
+    /// Returns a number that is another one where flows are numbered in another way: the library's hash may change.
+    pub(super) fn numbering() -> u64 {
+        let address = SocketAddr::from(([192, 0, 2, 1], 1));
+        let mut hasher = DefaultHasher::new();
+        (1_u32, address, address).hash(&mut hasher);
+        hasher.finish()
     }
 }
 
@@ -121,13 +131,33 @@ impl From<&Flow> for EndedFlow {
     }
 }
 
+/// Whether a list has a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FlowPresence {
+    /// Among the live flows.
+    Live,
+    /// Being deleted: its end was reported, or will be.
+    Dying,
+    /// Not in the list.
+    Absent,
+}
+
+/// Live flows of one place and backend.
+#[derive(Debug, Default)]
+pub(super) struct FlowGroup {
+    pub(super) sums: FlowSums,
+    /// Flows with their own numbers, as far as the list has room for them.
+    pub(super) flows: Vec<(FlowNumber, FlowSums)>,
+}
+
 /// One list of the live flows.
 #[derive(Debug, Default)]
 pub struct LiveFlows {
-    pub(super) sums: BTreeMap<(SocketAddr, SocketAddr), FlowSums>,
-    /// Sums over flows of places and backends that belong to another service now, by name.
-    pub(super) carried: BTreeMap<(Box<str>, SocketAddr), FlowSums>,
+    pub(super) groups: BTreeMap<(SocketAddr, SocketAddr), FlowGroup>,
+    /// Flows of places and backends that belong to another service now, by name.
+    pub(super) carried: BTreeMap<(Box<str>, SocketAddr), FlowGroup>,
     numbers: Vec<FlowNumber>,
+    dying: Vec<FlowNumber>,
     is_sorted: bool,
 }
 
@@ -135,15 +165,21 @@ impl LiveFlows {
     /// Adds a flow. One that is being deleted is left out: its end was reported, or will be. `carried`: the service that it began with,
     /// if its place and backend belong to another one now.
     pub fn add(&mut self, flow: &Flow, carried: Option<&str>) {
+        let number = FlowNumber::of(flow);
         if flow.status.dying() {
+            self.dying.push(number);
             return;
         }
-        let sums = match carried {
+        let group = match carried {
             Some(name) => self.carried.entry((name.into(), flow.backend)).or_default(),
-            None => self.sums.entry((flow.public, flow.backend)).or_default(),
+            None => self.groups.entry((flow.public, flow.backend)).or_default(),
         };
-        *sums = sums.and(FlowSums::live(flow));
-        self.numbers.push(FlowNumber::of(flow));
+        let sums = FlowSums::live(flow);
+        group.sums = group.sums.and(sums);
+        if self.numbers.len() < MOST_LISTED {
+            group.flows.push((number, sums));
+        }
+        self.numbers.push(number);
         self.is_sorted = false;
     }
 
@@ -154,5 +190,16 @@ impl LiveFlows {
             self.is_sorted = true;
         }
         self.numbers.binary_search(&number).is_ok()
+    }
+
+    /// Returns how the list has that flow.
+    pub(super) fn presence(&mut self, number: FlowNumber) -> FlowPresence {
+        if self.contains(number) {
+            FlowPresence::Live
+        } else if self.dying.contains(&number) {
+            FlowPresence::Dying
+        } else {
+            FlowPresence::Absent
+        }
     }
 }

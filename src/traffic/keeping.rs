@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::flow_sums::FlowSums;
+use super::known_flows::{KnownFlows, WrittenFlows};
 use super::ledger::{Bases, Ledger};
 use super::totals::ServiceTotals;
 use tcpgw_core::ruleset::name::SetName;
@@ -27,6 +28,7 @@ struct Written<'l> {
     bases: Vec<(String, CounterValues<&'l [u8]>)>,
     services: &'l BTreeMap<Box<str>, ServiceTotals>,
     ended: &'l BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
+    known: WrittenFlows,
 }
 
 /// The ledger as it is read: the fields of [`Written`].
@@ -38,6 +40,9 @@ struct Kept {
     bases: Vec<(String, CounterValues<Vec<u8>>)>,
     services: BTreeMap<Box<str>, ServiceTotals>,
     ended: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
+    /// An earlier version has not written it.
+    #[serde(default)]
+    known: WrittenFlows,
 }
 
 impl Ledger {
@@ -56,6 +61,7 @@ impl Ledger {
             bases: bases.collect(),
             services: &self.services,
             ended: &self.ended,
+            known: self.known.written(),
         };
         let mut bytes = MAGIC.to_vec();
         serde_json::to_writer(&mut bytes, &written)?;
@@ -83,6 +89,7 @@ impl Ledger {
         ledger.bases = bases;
         ledger.services = kept.services;
         ledger.ended = kept.ended;
+        ledger.known = KnownFlows::read(kept.known);
         Some(ledger)
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::drop_sets::{self, CounterOwner};
 use super::flow_sums::{EndedFlow, FlowNumber, FlowSums, LiveFlows};
+use super::known_flows::KnownFlows;
 use super::last_hour::HourSample;
 use super::names::{NamesChange, ServiceNames};
 use super::totals::{BackendTotals, ServiceTotals, Totals};
@@ -47,6 +48,8 @@ pub struct Ledger {
     pub(super) services: BTreeMap<Box<str>, ServiceTotals>,
     /// Sums over ended flows. Those that are not known to have ended, but are not listed any more, are among them.
     pub(super) ended: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
+    /// Flows of the last list that have not ended since, as far as is known.
+    pub(super) known: KnownFlows,
     /// Ended flows of services whose names are not known yet.
     unnamed: Vec<EndedFlow>,
     names: ServiceNames,
@@ -233,6 +236,7 @@ impl Ledger {
 
     /// Takes the report of a flow that has ended while no list was being made.
     pub fn ended(&mut self, flow: &EndedFlow) {
+        self.known.forget(flow.number);
         if !self.add_ended(flow) {
             if self.unnamed.len() < MOST_UNNAMED {
                 self.unnamed.push(*flow);
@@ -263,27 +267,38 @@ impl Ledger {
         for flow in &unlisted {
             self.ended(flow);
         }
+        let [unreported, dying] = self.known.take_absent(&mut live);
+        for ((name, backend), flows) in unreported {
+            let of = self.ended.entry(name).or_default().entry(backend).or_default();
+            *of = flows.iter().fold(*of, |sum, (_, sums)| sum.and(*sums));
+        }
         let mut sums: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>> = self.ended.clone();
-        let by_pair = live.sums.iter().filter_map(|((public, backend), live)| {
+        for ((name, backend), flows) in dying {
+            let of = sums.entry(name.clone()).or_default().entry(backend).or_default();
+            *of = flows.iter().fold(*of, |sum, (_, sums)| sum.and(*sums));
+            self.known.add(&name, backend, &flows);
+        }
+        let by_pair = live.groups.iter().filter_map(|((public, backend), group)| {
             let name = self.names.of_pair(*public, *backend)?;
-            Some((name, backend, live))
+            Some((name, backend, group))
         });
         let carried = live
             .carried
             .iter()
-            .map(|((name, backend), live)| (&**name, backend, live));
-        for (name, backend, live) in by_pair.chain(carried) {
-            *self.open.entry(name.into()).or_default() += live.answered();
+            .map(|((name, backend), group)| (&**name, backend, group));
+        for (name, backend, group) in by_pair.chain(carried) {
+            *self.open.entry(name.into()).or_default() += group.sums.answered();
             let of_service = sums.entry(name.into()).or_default();
             let sum = of_service.entry(*backend).or_default();
-            *sum = sum.and(*live);
+            *sum = sum.and(group.sums);
+            self.known.add(name, *backend, &group.flows);
         }
         // Without its places, a service's live flows are not known.
         sums.retain(|name, _| self.names.knows(name));
         for (name, backends) in sums {
             for (backend, sum) in backends {
                 let before = self.backend(name.clone(), backend).flows;
-                // A flow whose end was not reported has left the list.
+                // A flow whose end was not reported, and whose own numbers were not kept, has left the list.
                 let missing = before.beyond(sum);
                 if missing != FlowSums::default() {
                     let ended = self.ended.entry(name.clone()).or_default();
@@ -310,6 +325,7 @@ impl Ledger {
     pub fn stop_flows(&mut self) {
         self.counts_flows = false;
         self.open.clear();
+        self.known.clear();
     }
 
     /// Returns a sample of each present service.

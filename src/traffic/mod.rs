@@ -11,6 +11,7 @@ pub mod file;
 pub mod flow_record;
 pub mod flow_sums;
 mod keeping;
+mod known_flows;
 pub mod last_hour;
 pub mod ledger;
 mod names;

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
@@ -266,6 +267,12 @@ struct World {
     truth: [[FlowSums; 2]; 2],
     /// Whether anything was lost that the totals lack now.
     is_exact: bool,
+    /// Live flows as they were in the last list, by their ids.
+    listed: BTreeMap<u32, FlowSums>,
+    /// Flows whose ends were reported since the last list.
+    reported: Vec<Flow>,
+    /// Sums that flows which ended without a report had gained since they were listed last.
+    lost: [[FlowSums; 2]; 2],
 }
 
 impl World {
@@ -282,7 +289,18 @@ impl World {
             connected: Default::default(),
             truth: Default::default(),
             is_exact: true,
+            listed: BTreeMap::new(),
+            reported: Vec::new(),
+            lost: Default::default(),
         }
+    }
+
+    /// Takes a flow that ended unnoticed.
+    fn lose(&mut self, flow: &Flow) {
+        let (service, last) = Self::place(flow);
+        let listed = self.listed.get(&flow.id).copied().unwrap_or_default();
+        let of_pair = &mut self.lost[service][last];
+        *of_pair = of_pair.and(FlowSums::ended(flow).beyond(listed));
     }
 
     fn place(flow: &Flow) -> (usize, usize) {
@@ -299,7 +317,13 @@ impl World {
         let truth = &mut self.truth[service][last];
         *truth = truth.and(FlowSums::ended(&flow));
         self.is_exact &= reported;
-        reported.then(|| EndedFlow::from(&flow))
+        if !reported {
+            self.lose(&flow);
+            return None;
+        }
+        let ended = EndedFlow::from(&flow);
+        self.reported.push(flow);
+        Some(ended)
     }
 
     fn sample(&mut self, listed: usize, ends: &[(usize, bool)]) {
@@ -312,14 +336,19 @@ impl World {
             listed % (self.live.len() + 1)
         };
         let listed_first: Vec<u32> = self.live[..first].iter().map(|flow| flow.id).collect();
-        self.live[..first].iter().for_each(|flow| list.add(flow, None));
+        for flow in &self.live[..first] {
+            list.add(flow, None);
+            self.listed.insert(flow.id, FlowSums::live(flow));
+        }
         let mut reports = Vec::new();
         for (at, reported) in ends {
             reports.extend(self.end(*at, *reported));
         }
         for flow in self.live.iter().filter(|flow| !listed_first.contains(&flow.id)) {
             list.add(flow, None);
+            self.listed.insert(flow.id, FlowSums::live(flow));
         }
+        self.reported.clear();
         // One that is being deleted is still in the kernel's table.
         let mut dying = flow(self.next + 1000, 0, 0, 77);
         dying.status = CtStatus(dying.status.0 | DYING);
@@ -407,6 +436,9 @@ proptest! {
                 Event::Restart => {
                     let ended_since = world.ledger.encode(BOOT).unwrap() != world.kept;
                     world.is_exact &= !ended_since;
+                    for flow in std::mem::take(&mut world.reported) {
+                        world.lose(&flow);
+                    }
                     world.ledger = Ledger::decode(&world.kept, BOOT).expect("it was kept");
                     world.ledger.know(&both());
                 }
@@ -431,6 +463,9 @@ proptest! {
             if world.is_exact {
                 prop_assert_eq!(now[service][last].1, truth[service][last], "flows");
             }
+            let at_least = truth[service][last].beyond(world.lost[service][last]);
+            let sums = now[service][last].1;
+            prop_assert_eq!(sums.max(at_least), sums, "more is missing than what came after the last lists of unreported flows");
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use super::counters::read_counters;
 use super::log_entry::{note, overrun};
 use super::{ASK_AGAIN, AT_ONCE, TrafficSampler};
 use crate::daemon::names_teller::{CountsBefore, NamesNews};
+use crate::daemon::table_counters::read_counters;
 use crate::traffic::EndedFlow;
 use tcpgw_kernel::conntrack::{Flow, Selection};
 use tcpgw_kernel::linux::Linux;
@@ -69,6 +69,7 @@ impl TrafficSampler {
             && let Ok(news) = self.news.try_recv()
         {
             match news {
+                NamesNews::TableEnds(last) => self.persisted.ledger_mut().last_counters(last),
                 NamesNews::Begins(change) => self.persisted.ledger_mut().change_begins(change),
                 NamesNews::Ends(true, CountsBefore::Awaited(counted)) => self.ending = Some(counted),
                 NamesNews::Ends(is_made, before) => {

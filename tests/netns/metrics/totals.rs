@@ -176,3 +176,60 @@ fn no_counter_falls_when_a_daemon_is_killed_right_after_a_scrape() {
     let answer = get(&net, moved, "/metrics", "").expect("an answer");
     assert!(none_fell(&seen, &series(&answer.body)) > 40);
 }
+
+#[test]
+fn what_comes_without_a_daemon_and_before_a_teardown_counts() {
+    let net = Net::new();
+    net.sysctl("net.netfilter.nf_conntrack_acct", 1);
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let config = configure(
+        &net,
+        &format!("listen = \"{}\"\n[daemon]\ncount_traffic = true", loopback()),
+    );
+    let mut daemon = net.daemon(&["--config", &config]);
+    listens(&net);
+    daemon.settles(2);
+    let connect = |bytes: usize| {
+        let mut conn = net.connect("client", at(PUBLIC[0], 2001)).expect("a connection");
+        conn.greeting().expect("a greeting");
+        conn.echo(&vec![b'x'; bytes]).expect("an echo");
+        conn
+    };
+    let value_of = |name: &str| {
+        value(
+            &series(&scrape(&net, "")),
+            &format!("tcpgw_service_{name}_total{{service=\"a\"}}"),
+        )
+    };
+    let long = connect(400_000);
+    let is_counted = || wait_until(PATIENCE, || value_of("sent_bytes") >= 400_000);
+    assert!(is_counted(), "{}", value_of("sent_bytes"));
+    let before = value_of("sent_bytes");
+    daemon.kill();
+    // Its end is not reported to anybody, and must not hide what the others gain.
+    long.reset().expect("a reset");
+    let open: Vec<_> = (0..5).map(|_| connect(20_000)).collect();
+    daemon.start();
+    listens(&net);
+    daemon.settles(2);
+    let is_whole = || value_of("sent_bytes") >= before + 100_000;
+    assert!(
+        wait_until(PATIENCE, is_whole),
+        "{before}, then {}",
+        value_of("sent_bytes")
+    );
+    assert_eq!(value_of("connections"), 6);
+    drop(open);
+    for _ in 0..7 {
+        connect(10).reset().expect("a reset");
+    }
+    net.cli(&["teardown"]).ok();
+    net.cli(&["resume"]).ok();
+    daemon.settles(2);
+    assert!(
+        wait_until(PATIENCE, || value_of("connections") == 13),
+        "{}",
+        value_of("connections")
+    );
+}
