@@ -233,7 +233,6 @@ impl EventContent {
     /// Writes the event to the log: as a warning if a person must act on it, other changes of state as information.
     /// `app`: the app of its service; `naming_apps`: adds apps to the names of services.
     pub fn log(&self, app: Option<&PlatformId>, naming_apps: impl Fn(&str) -> String) {
-        let app = app.map(tracing::field::display);
         match self {
             Self::Started { version, in_kernel } => tracing::info!(version, in_kernel, "started"),
             Self::Committed {
@@ -259,11 +258,46 @@ impl EventContent {
                 tracing::info!(
                     kind = ended.kind.word(),
                     service = ended.service,
-                    app,
+                    app = app.map(tracing::field::display),
                     "a problem has ended"
                 );
             }
             Self::Failed { error } => tracing::error!("{error}; the daemon tries again"),
+            Self::Health { .. }
+            | Self::NoneHealthy { .. }
+            | Self::Draining { .. }
+            | Self::Back { .. }
+            | Self::Retired { .. }
+            | Self::Deploy { .. }
+            | Self::Paused { .. }
+            | Self::Resumed { .. } => self.log_of_service(app),
+            Self::Orphaned { count, names, reason } => {
+                let names = naming_apps(&names.join(", "));
+                tracing::warn!(
+                    count,
+                    names,
+                    "services without a provider are still served, as orphans: {reason}"
+                );
+            }
+            Self::Drift { who, what } => {
+                tracing::warn!(who = safe(who.as_deref()), "another program changed nftables: {what}");
+            }
+            Self::Displaced { count, names, reason } => {
+                let names = naming_apps(&names.join(", "));
+                tracing::warn!(count, names, "orphans were removed, or lost backends: {reason}");
+            }
+            Self::Repaired { what } => tracing::warn!("repaired: {what}"),
+            Self::TornDown { flushed, uid } => {
+                tracing::warn!(flushed, uid, "the table was removed by `tcpgw teardown`");
+            }
+            Self::ServesAgain { cause } => tracing::warn!("serving again after a teardown: {}", escape::text(cause)),
+        }
+    }
+
+    /// Writes an event of a service or of its backends to the log.
+    fn log_of_service(&self, app: Option<impl std::fmt::Display>) {
+        let app = app.map(tracing::field::display);
+        match self {
             Self::Health {
                 service,
                 backend,
@@ -328,26 +362,7 @@ impl EventContent {
                 through,
                 "new connections of a service are accepted again"
             ),
-            Self::Orphaned { count, names, reason } => {
-                let names = naming_apps(&names.join(", "));
-                tracing::warn!(
-                    count,
-                    names,
-                    "services without a provider are still served, as orphans: {reason}"
-                );
-            }
-            Self::Drift { who, what } => {
-                tracing::warn!(who = safe(who.as_deref()), "another program changed nftables: {what}");
-            }
-            Self::Displaced { count, names, reason } => {
-                let names = naming_apps(&names.join(", "));
-                tracing::warn!(count, names, "orphans were removed, or lost backends: {reason}");
-            }
-            Self::Repaired { what } => tracing::warn!("repaired: {what}"),
-            Self::TornDown { flushed, uid } => {
-                tracing::warn!(flushed, uid, "the table was removed by `tcpgw teardown`")
-            }
-            Self::ServesAgain { cause } => tracing::warn!("serving again after a teardown: {}", escape::text(cause)),
+            _ => {}
         }
     }
 }
