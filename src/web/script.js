@@ -56,26 +56,36 @@ const replace = (part, other) => {
   next?.focus({ preventScroll: true });
 };
 
+// Shows, or takes away, the notice that the page may be out of date.
+const setStale = (isStale) => {
+  const stale = document.getElementById("stale");
+  if (stale) stale.hidden = !isStale;
+};
+
+// Longest time that an answer takes, in milliseconds: the doctor's page takes longest.
+const ANSWERED = 30000;
+// Answers that say that there is nothing more to read: not allowed any more, removed, forgotten. The page that comes in its place says which.
+const ENDS = [403, 404, 410];
+
 // Reads the page again, and replaces its parts. Returns whether there may be more to read later.
 const refresh = async () => {
-  const stale = document.getElementById("stale");
   let answer;
+  let text;
   try {
-    answer = await fetch(location.href, { cache: "no-store", credentials: "same-origin", redirect: "error" });
+    const signal = AbortSignal.timeout(ANSWERED);
+    answer = await fetch(location.href, { cache: "no-store", credentials: "same-origin", redirect: "error", signal });
+    text = answer.ok ? await answer.text() : "";
   } catch {
-    if (stale) stale.hidden = false;
+    setStale(true);
     return true;
   }
-  if (answer.status === 403 || answer.status === 410) {
+  if (ENDS.includes(answer.status)) {
     location.reload();
     return false;
   }
-  if (!answer.ok) {
-    if (stale) stale.hidden = false;
-    return true;
-  }
-  const next = new DOMParser().parseFromString(await answer.text(), "text/html");
-  if (stale) stale.hidden = true;
+  setStale(!answer.ok);
+  if (!answer.ok) return true;
+  const next = new DOMParser().parseFromString(text, "text/html");
   const selection = getSelection();
   for (const part of parts()) {
     const other = next.getElementById(part.id);
@@ -101,6 +111,10 @@ const poll = async () => {
 // With a stream the server says when something has changed, at most once a second. Those who prefer less motion get it less often.
 const LEAST = matchMedia("(prefers-reduced-motion: reduce)").matches ? 5000 : 900;
 const AGAIN = 5000;
+// A message comes every 3 s, also where nothing changes. After so long without one, in milliseconds, nobody answers at the other end: the
+// gateway hangs, the tunnel is silent, or this machine has slept.
+const SILENT = 10000;
+const WATCHED = 1000;
 
 const follow = (url) => {
   const said = document.getElementById("said");
@@ -110,6 +124,8 @@ const follow = (url) => {
   let isPaused = false;
   let isReading = false;
   let isOutdated = false;
+  // A clock that goes on while the machine sleeps.
+  let heard = Date.now();
 
   // One read at a time, and a pause between two.
   const read = async () => {
@@ -134,15 +150,16 @@ const follow = (url) => {
   const open = () => {
     close();
     if (isPaused || document.hidden) return;
+    heard = Date.now();
     source = new EventSource(url);
     source.addEventListener("changed", (event) => {
+      heard = Date.now();
       const { said: texts } = JSON.parse(event.data);
       if (said && texts.length > 0) said.textContent = texts.join(" ");
       read();
     });
     source.addEventListener("error", () => {
-      const stale = document.getElementById("stale");
-      if (stale) stale.hidden = false;
+      setStale(true);
       // It connects again by itself, unless it was refused.
       if (source?.readyState !== EventSource.CLOSED) return;
       close();
@@ -153,6 +170,13 @@ const follow = (url) => {
   const start = () => {
     open();
     if (!isPaused && !document.hidden) read();
+  };
+
+  const watch = () => {
+    if (!source || Date.now() - heard < SILENT) return;
+    setStale(true);
+    // The connection may be dead without a word.
+    start();
   };
 
   document.addEventListener("visibilitychange", start);
@@ -167,6 +191,7 @@ const follow = (url) => {
     });
   }
   open();
+  setInterval(watch, WATCHED);
 };
 
 const { live } = document.body.dataset;

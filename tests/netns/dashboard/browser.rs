@@ -3,7 +3,10 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::addon::platform;
@@ -170,6 +173,50 @@ fn follows_a_deploy(net: &Net, daemon: &Daemon<'_>, browser: &Browser<'_>) {
         text(browser)
     );
     assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+/// Returns whether the page says that it may be out of date.
+#[track_caller]
+fn is_stale(browser: &Browser<'_>) -> bool {
+    browser.script("return !document.getElementById('stale').hidden") == true
+}
+
+#[test]
+fn an_open_page_notices_silence_and_the_end_of_what_it_shows() {
+    let net = Net::new();
+    net.sysctl("net.netfilter.nf_conntrack_acct", 1);
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let daemon = daemon(&net, false);
+    let web = service("web", 2001, &["b1"], 3000, json!({}));
+    daemon.post("/v1/apply", state([web])).ok();
+    daemon.settles(1);
+    let browser = Browser::start(&net, "gateway");
+    browser.open(&url("/services/web"));
+    browser.script("window.same = 1");
+    // A stream of events that lives: messages come also where nothing changes.
+    thread::sleep(Duration::from_secs(13));
+    assert!(!is_stale(&browser), "{}", text(&browser));
+
+    // The connections stay as they are, as in a tunnel whose other end is gone.
+    daemon.signal(Signal::SIGSTOP);
+    let is_noticed = wait_until(Duration::from_secs(20), || is_stale(&browser));
+    daemon.signal(Signal::SIGCONT);
+    assert!(is_noticed, "{}", text(&browser));
+    assert!(
+        wait_until(PATIENCE * 2, || !is_stale(&browser)),
+        "it does not follow again: {}",
+        text(&browser)
+    );
+    assert_eq!(
+        browser.script("return window.same ?? 0"),
+        json!(1),
+        "it was loaded anew"
+    );
+
+    net.cli(&["service", "rm", "web", "--drain", "0s"]).ok();
+    let is_told = || text(&browser).contains("There is no service named \"web\" here.");
+    assert!(wait_until(PATIENCE * 2, is_told), "{}", text(&browser));
+    assert!(!text(&browser).contains("clients are served"), "{}", text(&browser));
 }
 
 /// Returns how many pauses have begun.
