@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use tcpgw_kernel::conntrack::{Flow, Traffic};
+use tcpgw_kernel::conntrack::{Flow, FlowPhase, Traffic};
 
 /// Number of numbers in a sum.
 const NUMBERS: usize = 6;
@@ -146,6 +146,8 @@ pub(super) enum FlowPresence {
 #[derive(Debug, Default)]
 pub(super) struct FlowGroup {
     pub(super) sums: FlowSums,
+    /// Number of established flows.
+    pub(super) open: u64,
     /// Flows with their own numbers, as far as the list has room for them.
     pub(super) flows: Vec<(FlowNumber, FlowSums)>,
 }
@@ -176,6 +178,7 @@ impl LiveFlows {
         };
         let sums = FlowSums::live(flow);
         group.sums = group.sums.and(sums);
+        group.open += u64::from(FlowPhase::of(flow.tcp_state) == FlowPhase::Established);
         if self.numbers.len() < MOST_LISTED {
             group.flows.push((number, sums));
         }

@@ -53,7 +53,7 @@ pub struct Ledger {
     /// Ended flows of services whose names are not known yet.
     unnamed: Vec<EndedFlow>,
     names: ServiceNames,
-    /// Numbers of answered flows in the last list.
+    /// Numbers of established flows in the last list.
     open: BTreeMap<Box<str>, u64>,
     counts_flows: bool,
     lost_reports: u64,
@@ -287,7 +287,7 @@ impl Ledger {
             .iter()
             .map(|((name, backend), group)| (&**name, backend, group));
         for (name, backend, group) in by_pair.chain(carried) {
-            *self.open.entry(name.into()).or_default() += group.sums.answered();
+            *self.open.entry(name.into()).or_default() += group.open;
             let of_service = sums.entry(name.into()).or_default();
             let sum = of_service.entry(*backend).or_default();
             *sum = sum.and(group.sums);

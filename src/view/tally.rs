@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ServicesView;
 use tcpgw_core::summary::{FlowVerdict, Summary};
-use tcpgw_kernel::conntrack::{Flow, TcpState};
+use tcpgw_kernel::conntrack::{Flow, FlowPhase, TcpState};
 
 /// Maximum number of pairs of port and backend without a service that are listed. More are only counted, since there
 /// could be as many as flows.
@@ -94,12 +94,10 @@ pub struct FlowCounts {
 impl FlowCounts {
     /// Counts a flow.
     pub fn count(&mut self, state: Option<TcpState>) {
-        use TcpState::{Established, None as Fresh, SynRecv, SynSent, SynSent2};
-        *match state {
-            Some(Fresh | SynSent | SynRecv | SynSent2) => &mut self.handshake,
-            // Entries that other programs made may have no state.
-            Some(Established) | None => &mut self.established,
-            Some(_) => &mut self.closing,
+        *match FlowPhase::of(state) {
+            FlowPhase::Handshake => &mut self.handshake,
+            FlowPhase::Established => &mut self.established,
+            FlowPhase::Closing => &mut self.closing,
         } += 1;
     }
 

@@ -2,7 +2,11 @@ use proptest::prelude::*;
 
 use super::sample::Gains;
 use super::*;
+use crate::traffic::tests::{both, flow};
 use crate::traffic::totals::{BackendTotals, ServiceTotals};
+use crate::traffic::{Ledger, LiveFlows};
+use crate::view::tally::FlowCounts;
+use tcpgw_kernel::conntrack::{Flow, TcpState};
 
 const A: &str = "a";
 
@@ -58,6 +62,39 @@ fn rates_are_those_of_each_slot() {
     let later = hour.of(A, seconds(130)).unwrap();
     assert_eq!(later[SLOTS - 2..], [None, None]);
     assert_eq!(whole(later[SLOTS - 5].unwrap().packets_to), 100);
+}
+
+#[test]
+fn open_connections_are_those_that_the_page_calls_so() {
+    let states = [
+        Some(TcpState::Established),
+        None,
+        Some(TcpState::SynSent),
+        Some(TcpState::SynRecv),
+        Some(TcpState::FinWait),
+        Some(TcpState::CloseWait),
+        Some(TcpState::LastAck),
+        Some(TcpState::TimeWait),
+        Some(TcpState::Close),
+    ];
+    let mut ledger = Ledger::new();
+    ledger.know(&both());
+    let (mut list, mut tally) = (LiveFlows::default(), FlowCounts::default());
+    for (id, state) in (1..).zip(states) {
+        // Of a reset or an ended connection conntrack has seen an answer, too.
+        let flow = Flow {
+            tcp_state: state,
+            ..flow(id, 0, 0, 5)
+        };
+        list.add(&flow, None);
+        tally.count(state);
+    }
+    // Of a service that has lost the place.
+    list.add(&flow(100, 0, 1, 5), Some("b"));
+    ledger.flows(list, Vec::new());
+    let open: Vec<_> = ledger.samples().map(|(name, sample)| (name, sample.flows)).collect();
+    assert_eq!(tally.established, 2);
+    assert_eq!(open, [("a", tally.established), ("b", 1)]);
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub use self::ends::{Drained, EndMonitor};
 pub use self::flow::{Counters, CtStatus, Flow, FlowKey, Traffic};
 pub use self::pair::Pair;
 pub use self::select::Selection;
-pub use self::tcp_state::TcpState;
+pub use self::tcp_state::{FlowPhase, TcpState};
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{Netlink, restarting};

@@ -34,6 +34,30 @@ pub enum TcpState {
     Other(u8),
 }
 
+/// Part of its life that a connection is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowPhase {
+    /// The handshake is not complete.
+    Handshake,
+    /// Established: the connection is open.
+    Established,
+    /// One end or both have closed it; conntrack keeps such entries for a while.
+    Closing,
+}
+
+impl FlowPhase {
+    /// Returns the phase of a flow by its TCP state.
+    pub const fn of(state: Option<TcpState>) -> Self {
+        use TcpState::{Established, None as Fresh, SynRecv, SynSent, SynSent2};
+        match state {
+            Some(Fresh | SynSent | SynRecv | SynSent2) => Self::Handshake,
+            // Entries that other programs made may have no state.
+            Some(Established) | None => Self::Established,
+            Some(_) => Self::Closing,
+        }
+    }
+}
+
 impl From<u8> for TcpState {
     fn from(value: u8) -> Self {
         match value {
