@@ -1,5 +1,7 @@
 //! The overview: what is wrong first, then what the whole gateway does.
 
+use std::net::SocketAddr;
+
 use maud::{Markup, html};
 
 use super::frame::{DashboardPage, NavigationPlace, service_url, tiles};
@@ -203,8 +205,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
     };
     // Most messages begin with the name, and name the backend.
     let service = problem.service.as_deref();
-    let message = service.and_then(|service| problem.message.strip_prefix(service));
-    let message = message.unwrap_or(&problem.message);
+    let message = service.map_or(&*problem.message, |service| without_name(&problem.message, service));
     let backend = problem.backend.map(|backend| backend.to_string());
     html! {
         span class={ "state " (class) } { (word) } " "
@@ -213,6 +214,19 @@ pub(super) fn problem(problem: &Problem) -> Markup {
         (escape::text(message.trim_start()))
         " " span.quiet { "[" (problem.kind.word()) "]" }
     }
+}
+
+/// Returns a message without the name of the service that it begins with, where the addresses follow as in a
+/// [`title`](crate::view::problems::title). Any other first word may be equal to a name by chance.
+fn without_name<'m>(message: &'m str, name: &str) -> &'m str {
+    let rest = message.strip_prefix(name).and_then(|rest| rest.strip_prefix(' '));
+    let is_title = |rest: &str| {
+        let first = rest.split([' ', ',']).next().unwrap_or_default();
+        let first = first.strip_suffix(':').unwrap_or(first);
+        let port = first.strip_prefix(':');
+        port.is_some_and(|port| port.parse::<u16>().is_ok()) || first.parse::<SocketAddr>().is_ok()
+    };
+    rest.filter(|rest| is_title(rest)).unwrap_or(message)
 }
 
 fn of_state(state: ServiceCondition) -> String {

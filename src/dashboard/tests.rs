@@ -302,6 +302,40 @@ fn the_overview_tells_what_is_wrong_first() {
 }
 
 #[test]
+fn a_name_is_left_out_of_a_problem_only_as_a_whole_word() {
+    for (name, message, rest) in [
+        (
+            "s",
+            "service \"s\" :20011 is held back",
+            "service &quot;s&quot; :20011 is held back",
+        ),
+        (
+            "service",
+            "service \"service\" :20012 is held back",
+            "service &quot;service&quot; :20012 is held back",
+        ),
+        (
+            "service",
+            "service :20012 has no active backend",
+            ":20012 has no active backend",
+        ),
+        (
+            "web",
+            "web 192.0.2.1:20013,[2001:db8::1]:20013: 3 SYNs/s",
+            "192.0.2.1:20013,[2001:db8::1]:20013: 3 SYNs/s",
+        ),
+        ("web", "web :20013: 3 SYNs/s", ":20013: 3 SYNs/s"),
+        ("web", "web-2 :20013 gets no answer", "web-2 :20013 gets no answer"),
+        ("clients", "clients get no answer", "clients get no answer"),
+    ] {
+        let of = Problem::new(ProblemKind::HeldBack, message).of_service(name, 20011);
+        let shown = overview::problem(&of).into_string();
+        let expected = format!("href=\"/services/{name}\">{name}</a> {rest} <span");
+        assert!(shown.contains(&expected), "{expected}: {shown}");
+    }
+}
+
+#[test]
 fn text_of_others_stays_text_in_the_table() {
     let mut reading = small();
     reading.services[0].name = HOSTILE.into();
