@@ -277,6 +277,15 @@ fn used_part(ports: &SourcePorts) -> f64 {
     ports.used as f64 / ports.of.max(1) as f64
 }
 
+/// Returns the state of a backend that is to leave when another one answers. One that does not answer itself serves nobody.
+fn waiting_state(health: Option<&str>) -> &'static str {
+    if health.is_none_or(|health| IN_BALANCE.contains(&health)) {
+        "waiting"
+    } else {
+        "unhealthy"
+    }
+}
+
 fn service(
     of: &ServiceStatus<'_>,
     plans: &BTreeMap<Box<str>, PlanName>,
@@ -287,7 +296,7 @@ fn service(
     let backends = of.backends.iter().map(|backend| BackendValues {
         backend: backend.backend,
         state: match (backend.state, backend.health.as_deref()) {
-            _ if waiting.contains(&(of.port, backend.backend)) => "waiting",
+            (_, health) if waiting.contains(&(of.port, backend.backend)) => waiting_state(health),
             (FlowVerdict::Draining | FlowVerdict::Stale, _) => "draining",
             (FlowVerdict::Active, Some(UNKNOWN)) if backend.health_reason.is_none() => "unknown",
             (FlowVerdict::Active, Some(health)) if !IN_BALANCE.contains(&health) => "unhealthy",
@@ -306,5 +315,20 @@ fn service(
         unanswered: of.unanswered.unwrap_or(0),
         flows: of.flows,
         backends: backends.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_is_to_leave_stands_in_only_while_it_answers() {
+        for health in [None, Some("healthy"), Some("failing"), Some("presumed")] {
+            assert_eq!(waiting_state(health), "waiting", "{health:?}");
+        }
+        for health in ["unhealthy", "rising"] {
+            assert_eq!(waiting_state(Some(health)), "unhealthy", "{health}");
+        }
     }
 }
