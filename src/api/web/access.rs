@@ -17,6 +17,8 @@ use crate::transport::Transport;
 pub(super) enum AccessDenied {
     /// The name in `Host` is none of this machine's: a page of another site may have led the browser here (DNS rebinding).
     Host,
+    /// There are several `Host` headers, of which another program on the way may have taken the other.
+    SeveralHosts,
     /// The token is missing or wrong.
     Token,
 }
@@ -24,6 +26,9 @@ pub(super) enum AccessDenied {
 impl Web {
     /// Checks that a request may be answered.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), AccessDenied> {
+        if headers.get_all(header::HOST).iter().nth(1).is_some() {
+            return Err(AccessDenied::SeveralHosts);
+        }
         // Behind a proxy, and with TLS, the name is another's matter: a proxy passes its own on, and a certificate names its host.
         let is_plain = self.settings.transport == Transport::Plain { behind_proxy: false };
         if is_plain && !headers.get(header::HOST).is_some_and(is_loopback) {

@@ -129,6 +129,9 @@ impl Handler for WebHandler {
                 return access::refusal(None);
             }
             Err(AccessDenied::Token) => return self.refuse(from),
+            Err(AccessDenied::SeveralHosts) => {
+                return closing(plain(StatusCode::BAD_REQUEST, "there is more than one Host header\n"));
+            }
             Err(AccessDenied::Host) => {
                 let text =
                     "this listener is for this machine: use http://localhost, http://127.0.0.1 or http://[::1]\n";

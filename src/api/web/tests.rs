@@ -270,6 +270,10 @@ async fn only_reading_is_allowed_and_only_what_is_there() {
         assert_eq!(answer.status, 421, "{host}");
         assert!(!answer.body.contains("tcpgw_"), "{}", answer.body);
     }
+    // Which of two names counts is not left to chance.
+    let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nhost: example.com\r\nconnection: close\r\n\r\n";
+    let answer = served.send(request).await;
+    assert_eq!(answer.status, 400, "{}", answer.body);
     assert_eq!(served.opened.load(Ordering::SeqCst), 0);
 }
 
