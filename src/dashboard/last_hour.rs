@@ -6,6 +6,7 @@ use crate::traffic::last_hour::{SLOT, SlotRates};
 use crate::view::status::LimitView;
 use crate::web::plot::{Plot, PlotLine};
 use crate::web::units;
+use tcpgw_core::diff::count;
 
 /// Rates of a service in the last hour, the oldest first; `None`: not known.
 pub type HourRates = [Option<SlotRates>];
@@ -25,7 +26,8 @@ pub fn last_hour(slots: &HourRates, limit: Option<(LimitView, usize)>, counts_by
     };
     let name = |limit: LimitView, backends: usize| {
         let ways = if limit.shared { ", both directions together" } else { "" };
-        format!("limit of {backends} backends together{ways}")
+        let together = if backends == 1 { "" } else { " together" };
+        format!("limit of {}{together}{ways}", count(backends, "backend"))
     };
     let name = limit.map(|(limit, backends)| name(limit, backends)).unwrap_or_default();
     let of_limit = |each: fn(&LimitView) -> u64| {
@@ -104,6 +106,8 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("<figure").count(), 5, "{text}");
+        let alone = last_hour(&slots, Some((limit, 1)), true).into_string();
+        assert!(alone.contains("limit of 1 backend: 1,000 packets/s"), "{alone}");
         let without = last_hour(&slots, Some((limit, 0)), false).into_string();
         assert!(
             !without.contains("limit of") && without.matches("<figure").count() == 2,

@@ -302,6 +302,43 @@ fn the_overview_tells_what_is_wrong_first() {
 }
 
 #[test]
+fn a_limit_that_drops_is_among_the_problems_as_in_the_status() {
+    let mut reading = small();
+    let [limited, free] = ["service-00002", "service-00003"];
+    let sample = |at: Instant, drops: u64| {
+        let mut totals = Totals::clone(&totals(&reading.services, at, 1));
+        for name in [limited, free] {
+            let service = totals.services.get_mut(name).unwrap();
+            service.backends.first_entry().unwrap().get_mut().drops = [drops, 0, 0, 0, 0, 0];
+        }
+        TotalsSample::new(Arc::new(totals), true)
+    };
+    let begin = Instant::now();
+    let (before, now) = (sample(begin, 7), sample(begin + Duration::from_secs(2), 10));
+    reading.totals = Some(now.after(Some(&before)));
+    let overview = |reading: &Reading| {
+        let host = "gateway";
+        let now = 1_700_007_800;
+        Overview { reading, host, now }.page().document().into_string()
+    };
+    let reading = reading.with_limits_reached();
+    let page = overview(&reading);
+    let message = ":2002: 1.5 packets/s to 10.1.2.1:3000 are over the limit and dropped";
+    assert!(
+        page.contains("0 errors, 1 warning.") && page.contains(message),
+        "{page}"
+    );
+    assert_eq!(
+        page.matches("over_limit").count(),
+        1,
+        "a service without a limit: {page}"
+    );
+    let counts = BTreeMap::from([((Severity::Warning, ProblemKind::OverLimit), 1)]);
+    assert_eq!(reading.problems, counts);
+    assert!(!overview(&small().with_limits_reached()).contains("over_limit"));
+}
+
+#[test]
 fn a_name_is_left_out_of_a_problem_only_as_a_whole_word() {
     for (name, message, rest) in [
         (

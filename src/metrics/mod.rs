@@ -6,6 +6,7 @@
 mod families;
 mod format;
 mod histogram;
+mod limits_reached;
 mod own;
 mod own_file;
 mod reading;

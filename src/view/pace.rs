@@ -65,6 +65,13 @@ impl TotalsChange {
         self.pace(of(&self.before), of(&self.now))
     }
 
+    /// Returns the packets per second over the limit of a backend that are dropped: to it, and from it.
+    pub fn over_limit(&self, name: &str, backend: SocketAddr) -> [f64; 2] {
+        let of = |totals: &Totals| totals.backend(name, backend).copied().unwrap_or_default();
+        let (before, now) = (of(&self.before).drops, of(&self.now).drops);
+        [0, 1].map(|at| (self.per_second(before[at], now[at]) * 10.0).round() / 10.0)
+    }
+
     /// Returns the dropped packets per second of a service by reason: its own in the order of
     /// [`ServiceDrops::reasons`](super::drops::ServiceDrops::reasons), then those of its backends in the order of
     /// [`BackendDrops::reasons`](super::drops::BackendDrops::reasons).

@@ -8,12 +8,13 @@ mod table;
 
 use std::collections::BTreeMap;
 
+pub use self::backend::limit_reached;
 use self::backend::{is_filling, over_limit, source_ports, unhealthy};
 pub use self::orphans::{orphaned, orphaned_services, some_of};
 use self::service::over_flows;
 pub use self::service::{FamilyFacts, ServiceFacts, full, service_problem};
 use self::subject::of;
-pub use self::subject::title;
+pub use self::subject::{title, title_of};
 pub use self::table::other_mark;
 use self::table::{stale, table};
 use super::ServicesView;

@@ -15,7 +15,9 @@ pub fn count(number: u64) -> String {
 
 /// Returns packets per second, whole ones from 10 on: `1,234 packets/s`.
 pub fn packet_rate(rate: f64) -> String {
-    format!("{} packets/s", rounded(rate))
+    let rate = rounded(rate);
+    let plural = if rate == "1" { "" } else { "s" };
+    format!("{rate} packet{plural}/s")
 }
 
 /// Returns events per second, whole ones from 10 on: `0.5/s`, `1,234/s`.
@@ -131,6 +133,7 @@ mod tests {
             (9.94, "9.9 packets/s"),
             (9.96, "10 packets/s"),
             (1234.4, "1,234 packets/s"),
+            (1.0, "1 packet/s"),
             (f64::INFINITY, "18,446,744,073,709,551,615 packets/s"),
         ] {
             assert_eq!(packet_rate(rate), text);

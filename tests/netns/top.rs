@@ -293,7 +293,7 @@ fn services_are_looked_at_and_changed_in_a_terminal() {
     terminal.shows_all(&["web: new connections are accepted again", "web :2001: up"]);
     terminal.presses(&["Down"]);
     terminal.types("dy");
-    terminal.shows_all(&["10.2.0.11:3000 is draining", "1 of 1 backends up"]);
+    terminal.shows_all(&["10.2.0.11:3000 is draining", "1 of 1 backend up"]);
     assert_eq!(
         net.spread("client", public(), 10).into_keys().collect::<Vec<_>>(),
         ["b2"]

@@ -138,17 +138,24 @@ impl MetricsReader {
         };
         let (totals, (reading, cost)) = tokio::join!(self.read_totals(), self.read_kernel(Arc::clone(&view)));
         let kept = self.keep(view.own.clone()).await;
-        let mut state = self.state();
-        state.flight = None;
-        let KeptCounters { own, reads } = kept?;
-        let earlier = state.last.as_ref().and_then(|shown| shown.reading.totals.as_ref());
-        let reading = Arc::new(Reading {
+        let earlier = {
+            let state = self.state();
+            state.last.as_ref().and_then(|shown| shown.reading.totals.clone())
+        };
+        let mark = view.parts.services.mark;
+        let complete = kept.map(|KeptCounters { own, reads }| Reading {
             own,
             reads,
-            mark: view.parts.services.mark,
-            totals: totals.map(|totals| totals.after(earlier)),
+            mark,
+            totals: totals.map(|totals| totals.after(earlier.as_ref())),
             ..reading
         });
+        // Many backends take milliseconds.
+        let complete = tokio::task::spawn_blocking(|| complete.map(Reading::with_limits_reached)).await;
+        let mut state = self.state();
+        state.flight = None;
+        let reading = complete.map_err(|_| "the thread that looks for limits has died".to_owned())??;
+        let reading = Arc::new(reading);
         let shown = ShownReading {
             reading: Arc::clone(&reading),
             until: begun + cost.saturating_mul(REST).clamp(INTERVAL, MOST_REST),

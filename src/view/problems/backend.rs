@@ -1,5 +1,7 @@
 //! Problems of a backend.
 
+use std::net::SocketAddr;
+
 use super::subject::{of, title};
 use crate::view::drops::Dropped;
 use crate::view::status::{BackendStatus, ServiceStatus, SourcePorts};
@@ -39,19 +41,29 @@ pub(super) fn source_ports(service: &ServiceStatus<'_>, backend: &BackendStatus,
 
 pub(super) fn over_limit(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Problem> {
     let rate = |dropped: Dropped| dropped.packets_per_second.unwrap_or_default();
-    let (to, from) = (rate(backend.drops.over_limit_to), rate(backend.drops.over_limit_from));
+    let rates = [rate(backend.drops.over_limit_to), rate(backend.drops.over_limit_from)];
+    let problem = limit_reached(&title(service), backend.backend, rates)?;
+    Some(of(service, Some(backend.backend), problem))
+}
+
+/// Returns a rate with its unit, which is given in the singular.
+pub(super) fn per_second(rate: f64, what: &str) -> String {
+    let rate = rate.to_string();
+    let plural = if rate == "1" { "" } else { "s" };
+    format!("{rate} {what}{plural}/s")
+}
+
+/// Returns the problem of a backend of which packets over the limit are dropped. `rates`: packets per second to it and from it.
+pub fn limit_reached(title: &str, backend: SocketAddr, [to, from]: [f64; 2]) -> Option<Problem> {
     let mut ways = Vec::new();
     for (way, rate) in [("to", to), ("from", from)] {
         if rate > 0.0 {
-            ways.push(format!("{rate} packets/s {way}"));
+            ways.push(format!("{} {way}", per_second(rate, "packet")));
         }
     }
     let message = format!(
-        "{}: {} {} are over the limit and dropped",
-        title(service),
-        ways.join(" and "),
-        backend.backend
+        "{title}: {} {backend} are over the limit and dropped",
+        ways.join(" and ")
     );
-    let problem = Problem::new(ProblemKind::OverLimit, message);
-    (!ways.is_empty()).then(|| of(service, Some(backend.backend), problem))
+    (!ways.is_empty()).then(|| Problem::new(ProblemKind::OverLimit, message))
 }

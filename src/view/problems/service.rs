@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::backend::per_second;
 use super::subject::{of, title};
 use crate::view::status::{BackendStatus, IN_BALANCE, ServiceStatus};
 use tcpgw_core::health::UNKNOWN;
@@ -175,14 +176,14 @@ fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> P
             return Problem::new(ProblemKind::NoHealthyBackend, message).with_severity(Severity::Warning);
         }
         let message = format!(
-            "{} has no healthy backend{for_whom}: none of {active} answers probes, see health_reason or the column LAST PROBE",
+            "{} has no healthy backend{for_whom}: none of {active} answers probes (each backend's last probe says why)",
             service.title
         );
         return Problem::new(ProblemKind::NoHealthyBackend, message);
     };
     let message = format!(
         "{}: {} that shall serve{for_whom} {} not answered a probe yet, so clients are served by {stand_in}, which leaves when another \
-         one answers; see health_reason or the column LAST PROBE",
+         one answers (each backend's last probe says why)",
         service.title,
         count(of.active, "backend"),
         if of.active == 1 { "has" } else { "have" },
@@ -200,6 +201,6 @@ pub fn full(title: &str, dropped: &str) -> Problem {
 /// Returns the problem of a service that has its `max_flows`, if a client was turned away between both looks.
 pub(super) fn over_flows(service: &ServiceStatus<'_>) -> Option<Problem> {
     let rate = service.drops.over_flows.packets_per_second.filter(|rate| *rate > 0.0)?;
-    let dropped = format!("{rate} SYNs/s of new clients are dropped");
+    let dropped = format!("{} of new clients are dropped", per_second(rate, "SYN"));
     Some(of(service, None, full(&title(service), &dropped)))
 }

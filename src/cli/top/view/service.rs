@@ -2,11 +2,12 @@
 
 use super::canvas::{Canvas, Tone};
 use super::grid::{Grid, GridColumn};
-use super::values::{drop_rate, number, part, rate, state_tone, tone_of_part};
+use super::values::{drop_rate, number, part, per_second, rate, state_tone, tone_of_part};
 use crate::cli::amount::{short, span};
 use crate::cli::table::Cell;
 use crate::cli::top::model::{TopModel, TopServicePage};
 use crate::cli::top::sample::{BackendLine, ServiceLine, TopSample};
+use tcpgw_core::diff::count;
 
 /// Columns before the plot.
 const MARGIN: u16 = 12;
@@ -30,8 +31,11 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, y: u16, model: &TopModel, (sample, p
         return;
     };
     let title = format!(
-        "{}: {}, {} of {} backends up",
-        service.title, service.state, service.up, service.active
+        "{}: {}, {} of {} up",
+        service.title,
+        service.state,
+        service.up,
+        count(service.active, "backend")
     );
     canvas.line(y, &title, state_tone(service.state.word()));
     canvas.line(y + 1, &traffic(model, service), Tone::Plain);
@@ -60,11 +64,11 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, y: u16, model: &TopModel, (sample, p
 fn traffic(model: &TopModel, service: &ServiceLine) -> String {
     let load = &service.load;
     format!(
-        "{} flows, {} connections/s, {} packets/s, {} bytes/s, {} dropped",
-        load.flows,
-        rate(model.history.connection_rate(&service.title)),
-        rate(load.packets()),
-        rate(load.bytes()),
+        "{}, {}, {}, {}, {} dropped",
+        count(load.flows, "flow"),
+        per_second(model.history.connection_rate(&service.title), "connection"),
+        per_second(load.packets(), "packet"),
+        per_second(load.bytes(), "byte"),
         number(Some(load.dropped)),
     )
 }

@@ -10,6 +10,13 @@ pub(super) fn rate(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), short)
 }
 
+/// Returns a rate with its unit, which is given in the singular: `1 packet/s`, `56.7k packets/s`.
+pub(super) fn per_second(value: Option<f64>, what: &str) -> String {
+    let rate = rate(value);
+    let plural = if rate == "1" { "" } else { "s" };
+    format!("{rate} {what}{plural}/s")
+}
+
 /// Returns a number: `56.7k`; `-`: it is not known.
 pub(super) fn number(value: Option<u64>) -> String {
     #[expect(clippy::cast_precision_loss, reason = "large numbers are shortened")]
@@ -56,5 +63,22 @@ pub(super) fn name_cell(service: &ServiceLine) -> Cell {
         // A list of addresses is shortened, too.
         Some(end) if end.len() <= ":65535 ".len() => Cell::ending(name, end),
         _ => Cell::from(&*service.title),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_a_singular() {
+        for (value, expected) in [
+            (None, "- packets/s"),
+            (Some(0.0), "0 packets/s"),
+            (Some(1.0), "1 packet/s"),
+            (Some(56_700.0), "56.7k packets/s"),
+        ] {
+            assert_eq!(per_second(value, "packet"), expected);
+        }
     }
 }
