@@ -136,7 +136,7 @@ impl DeniedFlows {
         };
         let mut names: Vec<String> = self.services.iter().take(SHOWN).map(name).collect();
         if self.services.len() > SHOWN {
-            names.push(format!("{} more services", self.services.len() - SHOWN));
+            names.push(count(self.services.len() - SHOWN, "more service"));
         }
         let flows = count(usize::try_from(self.flows).unwrap_or(usize::MAX), "connection");
         let (verb, them) = if self.flows == 1 {

@@ -24,6 +24,7 @@ use crate::hooks::settings::HookSettings;
 use crate::locked::locked;
 use crate::secrets::Owners;
 use tcpgw_core::problem::ProblemKind;
+use tcpgw_core::words::count;
 
 /// Largest number of programs that run at once, of all hooks together.
 const PROCESSES: usize = 4;
@@ -382,12 +383,13 @@ impl ConfiguredHook {
     fn trouble(&self, now: Instant) -> Option<String> {
         let (name, lost) = (&self.settings.name, self.queue.lost());
         if let Some(why) = &self.unusable {
-            return Some(format!("{why}; {} events wait for it", self.queue.left()));
+            return Some(format!("{why}; events that wait for it: {}", self.queue.left()));
         }
         let cause = || self.failure.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         if self.queue.is_losing(now) {
             return Some(format!(
-                "hook {name} has lost {lost} events since it was configured, the last of them within 10 minutes{}",
+                "hook {name} has lost {} since it was configured, the last one within 10 minutes{}",
+                count(lost, "event"),
                 cause()
             ));
         }

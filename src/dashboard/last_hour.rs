@@ -6,7 +6,7 @@ use crate::traffic::last_hour::{SLOT, SlotRates};
 use crate::view::status::LimitView;
 use crate::web::plot::{Plot, PlotLine};
 use crate::web::units;
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 /// Rates of a service in the last hour, the oldest first; `None`: not known.
 pub type HourRates = [Option<SlotRates>];

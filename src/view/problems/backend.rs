@@ -6,6 +6,7 @@ use super::subject::{of, title};
 use crate::view::drops::Dropped;
 use crate::view::status::{BackendStatus, ServiceStatus, SourcePorts};
 use tcpgw_core::problem::{Problem, ProblemKind};
+use tcpgw_core::words::count;
 
 pub(super) fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Problem> {
     let state = backend.health.as_deref()?;
@@ -46,19 +47,12 @@ pub(super) fn over_limit(service: &ServiceStatus<'_>, backend: &BackendStatus) -
     Some(of(service, Some(backend.backend), problem))
 }
 
-/// Returns a rate with its unit, which is given in the singular.
-pub(super) fn per_second(rate: f64, what: &str) -> String {
-    let rate = rate.to_string();
-    let plural = if rate == "1" { "" } else { "s" };
-    format!("{rate} {what}{plural}/s")
-}
-
 /// Returns the problem of a backend of which packets over the limit are dropped. `rates`: packets per second to it and from it.
 pub fn limit_reached(title: &str, backend: SocketAddr, [to, from]: [f64; 2]) -> Option<Problem> {
     let mut ways = Vec::new();
     for (way, rate) in [("to", to), ("from", from)] {
         if rate > 0.0 {
-            ways.push(format!("{} {way}", per_second(rate, "packet")));
+            ways.push(format!("{}/s {way}", count(rate, "packet")));
         }
     }
     let message = format!(

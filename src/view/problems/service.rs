@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use super::backend::per_second;
 use super::subject::{of, title};
 use crate::view::status::{BackendStatus, IN_BALANCE, ServiceStatus};
 use tcpgw_core::health::UNKNOWN;
@@ -201,6 +200,6 @@ pub fn full(title: &str, dropped: &str) -> Problem {
 /// Returns the problem of a service that has its `max_flows`, if a client was turned away between both looks.
 pub(super) fn over_flows(service: &ServiceStatus<'_>) -> Option<Problem> {
     let rate = service.drops.over_flows.packets_per_second.filter(|rate| *rate > 0.0)?;
-    let dropped = format!("{} of new clients are dropped", per_second(rate, "SYN"));
+    let dropped = format!("{}/s of new clients are dropped", count(rate, "SYN"));
     Some(of(service, None, full(&title(service), &dropped)))
 }

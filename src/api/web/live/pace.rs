@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tcpgw_core::words::count;
+
 /// Shortest time between two messages.
 const LEAST: Duration = Duration::from_secs(1);
 /// Longest time between two messages: figures change without an event, and a message shows that the connection lives.
@@ -63,7 +65,7 @@ impl SaidNotices {
     pub(super) fn take(&mut self) -> Vec<String> {
         let Self { mut texts, others } = std::mem::take(self);
         if others > 0 {
-            texts.push(format!("{others} more events."));
+            texts.push(format!("{}.", count(others, "more event")));
         }
         texts
     }

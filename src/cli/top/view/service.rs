@@ -7,7 +7,7 @@ use crate::cli::amount::{short, span};
 use crate::cli::table::Cell;
 use crate::cli::top::model::{TopModel, TopServicePage};
 use crate::cli::top::sample::{BackendLine, ServiceLine, TopSample};
-use tcpgw_core::diff::count;
+use tcpgw_core::words::count;
 
 /// Columns before the plot.
 const MARGIN: u16 = 12;
