@@ -6,6 +6,7 @@
 mod completed;
 mod failing;
 mod remembered;
+mod served;
 mod tracker;
 mod unconfirmed;
 

@@ -106,7 +106,10 @@ impl HandshakeTracker {
         self.listed += 1;
         self.all_completed.note(id, client);
         let family = &mut self.families[index(client)];
-        family.unconfirmed.completed(service, client_of(client));
+        let last = self.last_observation.map(|(at, _)| at);
+        if let Some(now) = self.all_completed.last_wanted.or(last) {
+            family.unconfirmed.completed(service, client_of(client), now);
+        }
         if let Some(of) = family.completed.get_mut(service) {
             of.note(id, client);
         }
@@ -122,7 +125,7 @@ impl HandshakeTracker {
         if let Some(of) = family.completed.get_mut(service) {
             of.heard(since);
         }
-        family.unconfirmed.completed(service, client_of(client));
+        family.unconfirmed.completed(service, client_of(client), since);
         if let Some(failing) = family.failing.get_mut(service) {
             failing.served(client, since);
         }

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::served::ServedClients;
 use super::{ENOUGH_CLIENTS, MOST_SERVICES};
 
 /// Time after which a client that failed is not counted any more.
 const CLIENT_COUNTS: Duration = Duration::from_secs(60);
-/// Maximum number of clients of one service that are remembered. Of more, the first ones are.
+/// Maximum number of clients of one service that are remembered, of those that were never served, and of others. Of more, the first
+/// ones are.
 const MOST_CLIENTS: usize = 512;
-/// Maximum number of clients of all services together; three of each service are remembered in any case.
+/// Maximum number of such clients of all services together; three of each service are remembered in any case.
 const MOST_OF_ALL: usize = 50_000;
 /// Time between two handshakes of a client that makes them two attempts. Observations are one second apart.
 const COMES_AGAIN: Duration = Duration::from_millis(1500);
@@ -26,11 +28,18 @@ const ENOUGH_KNOWN: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Unconfirmed {
     services: BTreeMap<Box<str>, Clients>,
-    count: usize,
+    /// Number of clients that were never served, and of others.
+    counts: [usize; 2],
+    served: ServedClients,
 }
 
-/// Clients of one service, by address.
-type Clients = BTreeMap<IpAddr, UnconfirmedClient>;
+/// Clients of one service.
+#[derive(Debug, Default)]
+struct Clients {
+    by_address: BTreeMap<IpAddr, UnconfirmedClient>,
+    /// Number of clients that were never served, and of others.
+    counts: [usize; 2],
+}
 
 /// A client that did not confirm a handshake.
 #[derive(Debug)]
@@ -47,7 +56,7 @@ struct UnconfirmedClient {
 }
 
 impl Unconfirmed {
-    /// Adds an overdue handshake.
+    /// Adds an overdue handshake. Those that were served have room of their own, which forged addresses cannot take.
     pub(super) fn note(&mut self, service: &str, client: IpAddr, begin: Instant, now: Instant) {
         if !self.services.contains_key(service) {
             if self.services.len() >= MOST_SERVICES {
@@ -58,28 +67,42 @@ impl Unconfirmed {
         let Some(clients) = self.services.get_mut(service) else {
             return;
         };
-        if let Some(known) = clients.get_mut(&client) {
+        if let Some(known) = clients.by_address.get_mut(&client) {
             known.first = known.first.min(begin);
             known.last = known.last.max(begin);
             known.seen = now;
-        } else if clients.len() < ENOUGH_CLIENTS || clients.len() < MOST_CLIENTS && self.count < MOST_OF_ALL {
+            return;
+        }
+        let is_known = self.served.contains(service, client);
+        let of_service = &mut clients.counts[usize::from(is_known)];
+        let of_all = &mut self.counts[usize::from(is_known)];
+        if *of_service < ENOUGH_CLIENTS || *of_service < MOST_CLIENTS && *of_all < MOST_OF_ALL {
             let new = UnconfirmedClient {
                 first: begin,
                 last: begin,
                 unserved_since: begin,
                 seen: now,
-                is_known: false,
+                is_known,
             };
-            clients.insert(client, new);
-            self.count += 1;
+            clients.by_address.insert(client, new);
+            *of_service += 1;
+            *of_all += 1;
         }
     }
 
-    /// Notes that a client has a completed handshake, of any time.
-    pub(super) fn completed(&mut self, service: &str, client: IpAddr) {
-        let clients = self.services.get_mut(service);
-        if let Some(known) = clients.and_then(|clients| clients.get_mut(&client)) {
+    /// Notes that a client has a completed handshake, of any time, at an observation.
+    pub(super) fn completed(&mut self, service: &str, client: IpAddr, now: Instant) {
+        self.served.note(service, client, now);
+        let Some(clients) = self.services.get_mut(service) else {
+            return;
+        };
+        let known = clients.by_address.get_mut(&client);
+        if let Some(known) = known.filter(|client| !client.is_known) {
             known.is_known = true;
+            for [unknown, known] in [&mut clients.counts, &mut self.counts] {
+                *unknown -= 1;
+                *known += 1;
+            }
         }
     }
 
@@ -91,7 +114,7 @@ impl Unconfirmed {
         };
         let is_after = |begin: Instant| last_served.is_none_or(|served| begin > served);
         let mut number = 0;
-        for client in clients.values_mut() {
+        for client in clients.by_address.values_mut() {
             if !is_after(client.unserved_since) {
                 client.unserved_since = client.last;
             }
@@ -105,25 +128,36 @@ impl Unconfirmed {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.services.is_empty()
+        self.services.is_empty() && self.served.is_empty()
     }
 
     /// Forgets all services except those for which `is_there` returns true.
     pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.services.retain(|name, _| is_there(name));
+        self.recount();
+        self.served.retain(is_there);
     }
 
     pub(super) fn forget_old(&mut self, now: Instant) {
         self.services.retain(|_, clients| {
-            clients.retain(|_, client| now.saturating_duration_since(client.seen) < CLIENT_COUNTS);
-            !clients.is_empty()
+            let is_counted = |client: &UnconfirmedClient| now.saturating_duration_since(client.seen) < CLIENT_COUNTS;
+            clients.by_address.retain(|_, client| is_counted(client));
+            let known = clients.by_address.values().filter(|client| client.is_known).count();
+            clients.counts = [clients.by_address.len() - known, known];
+            !clients.by_address.is_empty()
         });
-        self.count = self.services.values().map(BTreeMap::len).sum();
+        self.recount();
+        self.served.forget_old(now);
+    }
+
+    fn recount(&mut self) {
+        let of_services = self.services.values().map(|clients| clients.counts);
+        self.counts = of_services.fold([0; 2], |[a, b], [unknown, known]| [a + unknown, b + known]);
     }
 
     /// Returns the number of clients of a service, and of those that tried again; each is at most [`ENOUGH_CLIENTS`].
     pub(super) fn counts(&self, service: &str) -> [usize; 2] {
-        let Some(clients) = self.services.get(service) else {
+        let Some(clients) = self.services.get(service).map(|clients| &clients.by_address) else {
             return [0; 2];
         };
         let again = clients

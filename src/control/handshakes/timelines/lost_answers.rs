@@ -105,3 +105,33 @@ fn one_client_that_does_not_confirm_once_is_no_error() {
     let told = told(&all, 0, 130);
     assert_eq!(errors(&told), [0; 0], "{:?}", changes(&told));
 }
+
+/// Law: scanners with very many addresses, many each second, hide no outage, and are none.
+#[test]
+fn very_many_scanners_hide_no_lost_answers() {
+    let outages = [65..95, 115..125];
+    for seed in 0..4 {
+        let mut random = random(seed);
+        let (each_second, clients) = (20 + random(100), 2 + random(9));
+        let mut all = Vec::new();
+        for second in 0..150 {
+            for _ in 0..each_second {
+                all.extend(each([second].into_iter(), FORGED + random(10_000), Unconfirmed));
+            }
+            let is_out = outages.iter().any(|outage| outage.contains(&second));
+            let number = random(clients);
+            for client in [REAL + number, REAL + (number + 1) % clients] {
+                let end = if is_out { Unconfirmed } else { Served };
+                all.extend(each([second].into_iter(), client, end));
+            }
+        }
+        let told = told(&all, 0, 150);
+        for outage in &outages {
+            let [begin, end] = [outage.start, outage.end].map(|second| second as usize);
+            let first = errors(&told[begin..end]).first().copied();
+            assert!(first.is_some_and(|first| first <= 5), "{seed}: {:?}", changes(&told));
+            assert_eq!(errors(&told[end + 2..end + 15]), [0; 0], "{seed}: {:?}", changes(&told));
+        }
+        assert_eq!(errors(&told[30..65]), [0; 0], "{seed}: {:?}", changes(&told));
+    }
+}
