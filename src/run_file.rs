@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+use nix::sys::signal::Signal as SignalNumber;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, faccessat};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Contents of a file, and whether its owner can be trusted.
 #[derive(Debug, PartialEq, Eq)]
@@ -281,6 +283,16 @@ fn explained(error: io::Error) -> io::Error {
         _ => return error,
     };
     io::Error::new(io::ErrorKind::PermissionDenied, what)
+}
+
+/// Lets a write over the limit of file sizes (`RLIMIT_FSIZE`) fail with `EFBIG`, as on a full disk, instead of ending the process. Programs
+/// that this one starts have the default again. It needs a runtime, and holds as long as the process lives.
+///
+/// # Errors
+///
+/// Fails when the signal cannot be caught.
+pub(crate) fn survive_size_limit() -> io::Result<()> {
+    signal(SignalKind::from_raw(SignalNumber::SIGXFSZ as i32)).map(drop)
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
 use super::StoredService;
 use super::phase::DeployPhase;
-use crate::record::StoreIdentity;
+use crate::record::{StoreEpoch, StoreIdentity};
+use crate::run_file;
 use tcpgw_core::model::word::Word as _;
 
 /// Reason why a store did not carry out a request. Unless it says otherwise, nothing was changed.
@@ -80,6 +82,20 @@ pub enum StoreError {
         /// Identity of the store; `None` if it has none.
         found: Option<StoreIdentity>,
         /// Name of the file, or "the running daemon", that knows the identity that was in effect.
+        known_by: Box<str>,
+    },
+    /// The store was replaced by a copy of it.
+    #[error(
+        "{path} is not the store that was in use before, but a copy of it that lacks the last start of the daemon (as {known_by} tells): the \
+         copy was used elsewhere meanwhile, as the disk of a cloned machine; what is served goes on; put the store that was in use before in \
+         its place, or, to use this one as it is, remove {path}.last; then restart the daemon", path = tcpgw_core::escape::path(path)
+    )]
+    Copied {
+        /// Path of the store.
+        path: PathBuf,
+        /// Last epoch of the store; `None` if it has none.
+        found: Option<StoreEpoch>,
+        /// Name of the file that knows the store that was in effect.
         known_by: Box<str>,
     },
     /// The store lacks writes that were acknowledged.
@@ -207,6 +223,7 @@ impl StoreError {
                 | Self::Newer { .. }
                 | Self::Older { .. }
                 | Self::Foreign { .. }
+                | Self::Copied { .. }
                 | Self::Incomplete(_)
                 | Self::Locked { .. }
                 | Self::Io { .. }
@@ -289,13 +306,22 @@ pub(super) fn read_only(path: &Path) -> StoreError {
 
 pub(super) fn system(path: &Path, error: &std::io::Error) -> StoreError {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::Full(path.to_owned()),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
+            StoreError::Full(path.to_owned())
+        }
         std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => read_only(path),
         _ => StoreError::Io {
             path: path.to_owned(),
             what: error.to_string(),
         },
     }
+}
+
+/// Returns whether the process may not write another page and its place in the log because of its limit of file sizes.
+fn is_at_limit(path: &Path) -> bool {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let largest = size(path).max(size(&run_file::with_suffix(path, "-wal")));
+    getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(most, _)| most <= largest.saturating_add(64 << 10))
 }
 
 fn because_of_file_system(path: &Path) -> Option<StoreError> {
@@ -308,5 +334,5 @@ fn because_of_file_system(path: &Path) -> Option<StoreError> {
         });
     }
     let is_full = stats.blocks_available() == 0 || (stats.files() > 0 && stats.files_available() == 0);
-    is_full.then(|| StoreError::Full(path.to_owned()))
+    (is_full || is_at_limit(path)).then(|| StoreError::Full(path.to_owned()))
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::event::UpEvent;
+use crate::run_file;
 use crate::up::gateway::{GatewayEvent, GatewayRequest, GatewayThread};
 use crate::up::problems;
 
@@ -45,6 +46,7 @@ pub(super) fn listen_to_signals(events: Sender<UpEvent>, serves: Arc<AtomicBool>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
+        run_file::survive_size_limit()?;
         (
             signal(SignalKind::interrupt())?,
             signal(SignalKind::terminate())?,
