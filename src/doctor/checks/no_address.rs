@@ -203,7 +203,7 @@ pub(super) fn unrouted(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         ),
         "clients that connect there get no answer, nor do backends that answer to that address",
         advice(format!(
-            "remove the address and add it again (`ip address del`, `ip address add`), or add the route: `ip route add table local local {first} dev INTERFACE`;              see `ip rule` (`ip -6 rule`), too, whether the table `local` is asked"
+            "remove the address and add it again (`ip address del`, `ip address add`), or add the route: `ip route add table local local {first} dev INTERFACE`; see `ip rule` (`ip -6 rule`), too, whether the table `local` is asked"
         )),
     );
 }
