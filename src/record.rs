@@ -25,7 +25,7 @@ use self::encoding::{checked, encode, take};
 pub use self::head::{ApplyNote, Deadline, RecordHead, RecordedPause, StoreRevision, TeardownNote};
 pub use self::journal::{JournalEntry, RecordView, ServiceEntry};
 pub use self::notes::{RecordedStore, author};
-pub use self::store_identity::StoreIdentity;
+pub use self::store_identity::{StoreEpoch, StoreIdentity, StoreLineage};
 use crate::run_file;
 use tcpgw_core::ruleset::Ruleset;
 
@@ -106,6 +106,11 @@ impl RecordFile {
             known = RecordedStore {
                 revision: known.revision.max(store.revision),
                 identity: store.identity,
+                lineage: if store.revision >= known.revision {
+                    *store.lineage
+                } else {
+                    known.lineage
+                },
                 known: applied.known,
             };
         }

@@ -57,11 +57,12 @@ use crate::config::Config;
 use crate::config::daemon::DaemonSettings;
 use crate::control::membership::Membership;
 use crate::control::request::{Peer, Refused, TornDown};
+use crate::control::storage::Continuity;
 use crate::metrics::OwnMetrics;
 use crate::reconcile::engine::ServicesByName;
 use crate::record::{ApplyNote, RecordedPause, StoreRevision, TeardownNote};
-use crate::store::StoreIdentity;
 use crate::store::last_services::LastServices;
+use crate::store::{StoreEpoch, StoreIdentity, StoreLineage};
 use crate::view::TableView;
 use tcpgw_core::health::{Health, Probe};
 use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
@@ -197,6 +198,10 @@ pub struct Core {
     record_lost: Option<String>,
     /// Identity of the open store, if it has one.
     store_identity: Option<StoreIdentity>,
+    /// Last epoch of the open store, if it has one.
+    store_epoch: Option<StoreEpoch>,
+    /// Relation of the store to the one that was in use before, when it was opened.
+    store_continuity: Continuity,
     /// Problem that the memory of earlier observations is lost, while that matters.
     memory_lost: Option<Problem>,
     /// Problem that the configuration at its default path is gone and has no copy, until a reload.
@@ -269,6 +274,8 @@ impl Core {
             run_dir_trouble: None,
             record_lost: None,
             store_identity: None,
+            store_epoch: None,
+            store_continuity: Continuity::Unknown,
             memory_lost: None,
             configuration_lost: None,
             ended_pauses: Vec::new(),
@@ -386,7 +393,13 @@ impl Core {
 
     /// Returns the last known revision of the store, by which an older copy of the store can be recognised.
     fn store_revision(&self) -> StoreRevision {
-        StoreRevision::new(&self.settings.store, self.known_revision(), self.known_identity())
+        let identity = self.known_identity();
+        StoreRevision::new(
+            &self.settings.store,
+            self.known_revision(),
+            identity,
+            self.known_lineage(),
+        )
     }
 
     fn known_revision(&self) -> u64 {
@@ -403,6 +416,17 @@ impl Core {
             self.last.identity
         } else {
             self.store_identity
+        }
+    }
+
+    /// Returns the lineage of the store, or of the one before it while it cannot be used.
+    fn known_lineage(&self) -> StoreLineage {
+        if self.order_queue.lost {
+            return self.last.lineage;
+        }
+        StoreLineage {
+            epoch: self.store_epoch,
+            contents: Some(self.api.contents()),
         }
     }
 

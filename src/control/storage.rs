@@ -10,7 +10,7 @@ use super::reply::ReplySender;
 use crate::store::last_services::LastServices;
 use crate::store::{
     ChangeAuthor, CommittedChange, FileId, HistoryEntry, HistoryFilter, LoadedResources, LoadedServices, NewDeploy,
-    StoreChange, StoreError, StoreIdentity, StoredDeploy,
+    StoreChange, StoreEpoch, StoreError, StoreIdentity, StoredDeploy,
 };
 use tcpgw_core::model::{Endpoint, Service};
 
@@ -129,6 +129,18 @@ pub struct DeployRecord {
     pub old: Vec<Endpoint>,
 }
 
+/// Relation of a store to the one that was in use before. Only one that continues it tells which of the services that are served were
+/// removed: another one may have had services of the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continuity {
+    /// The same store, perhaps with further changes.
+    Continued,
+    /// Another store or an older one, accepted because the file of last services was removed.
+    Accepted,
+    /// A store where nothing is known of the one before.
+    Unknown,
+}
+
 /// Contents of an opened store.
 #[derive(Debug)]
 pub struct Opened {
@@ -146,6 +158,10 @@ pub struct Opened {
     pub file: Option<FileId>,
     /// Identity of the store, if it has one.
     pub identity: Option<StoreIdentity>,
+    /// Last epoch of the store, if it has one.
+    pub epoch: Option<StoreEpoch>,
+    /// Relation to the store that was in use before.
+    pub continuity: Continuity,
     /// Error that prevents writes, if there is one.
     pub trouble: Option<StoreError>,
 }

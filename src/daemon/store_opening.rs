@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addon;
-use crate::control::storage::{Opened, UnfinishedDeploy};
+use crate::control::storage::{Continuity, Opened, UnfinishedDeploy};
 use crate::record::RecordedStore;
 use crate::store::last_services::LastServices;
 use crate::store::{
-    ChangeAuthor, Expect, HistoryFilter, LoadedResources, Store, StoreChange, StoreEdit, StoreError, StoreIdentity,
-    StoredDeploy, lost, written,
+    ChangeAuthor, Expect, HistoryFilter, LoadedResources, MOST_EPOCHS, Store, StoreChange, StoreEdit, StoreEpoch,
+    StoreError, StoreIdentity, StoreLineage, StoredDeploy, lost, written,
 };
 use tcpgw_core::escape;
 use tcpgw_core::model::{Service, parse_service};
@@ -22,7 +22,8 @@ use tcpgw_core::owner::Owner;
 /// a change is acknowledged, unlike `last`. `now`: time since the Unix epoch.
 ///
 /// # Errors
-/// Fails when the store cannot be read, is that of another gateway, is older than `last` or `recorded`, or lacks writes. A store that cannot be
+/// Fails when the store cannot be read, is that of another gateway or a copy that was used elsewhere, is older than `last` or `recorded`, or
+/// lacks writes. A store that cannot be
 /// written is no error, unless resources have to be restored.
 pub fn open(
     path: &Path,
@@ -41,13 +42,16 @@ pub fn open(
         && opened.resources == LoadedResources::default();
     // If the file of last services was removed, the store is accepted as it is.
     let is_known = !last.boot.is_empty();
+    let predecessors = Predecessor::all(path, last, recorded);
+    let state = StoreState::new(&store, &opened);
+    let mut continuity = state.continuity(&predecessors, store.lacks_writes());
     let known = if is_known && !is_new {
         last.revision.max(recorded.revision)
     } else {
         last.revision
     };
     if is_known && !is_new {
-        is_ours(path, store.identity(), last, recorded)?;
+        state.is_ours(path, &predecessors)?;
     }
     let identity = last.identity.or(recorded.identity);
     if found < known {
@@ -61,6 +65,8 @@ pub fn open(
         lost::note(path, last, now)?;
         store.succeed(identity, last.revision)?;
         opened = read(&mut store)?;
+    } else if is_known && !is_new {
+        state.is_not_copied(path, &predecessors)?;
     } else if is_known && is_new && identity.is_some() && store.identity() != identity && store.is_writable() {
         store.succeed(identity, last.revision)?;
         opened = read(&mut store)?;
@@ -74,6 +80,14 @@ pub fn open(
         }
         store.accept()?;
     }
+    if is_known && is_new {
+        continuity = Continuity::Continued;
+    } else if continuity != Continuity::Continued && !predecessors.is_empty() {
+        tracing::warn!(
+            "a store that does not continue the one before is accepted: services that are served and that it lacks are orphans"
+        );
+    }
+    begin_epoch(&mut store, &predecessors, is_new);
     if let Some(change) = last.resources.as_ref().filter(|_| is_new).and_then(|_| restored(last)) {
         let by = ChangeAuthor {
             uid: nix::unistd::geteuid().as_raw(),
@@ -88,31 +102,135 @@ pub fn open(
             ..read(&mut store)?
         };
     }
+    let opened = Opened {
+        continuity,
+        epoch: store.epochs().first().copied(),
+        trouble: store.trouble().cloned(),
+        ..opened
+    };
     Ok((store, opened))
 }
 
-/// Checks whether the store is the one that was in use before, as far as that is known.
-fn is_ours(
-    path: &Path,
-    found: Option<StoreIdentity>,
-    last: &LastServices,
-    recorded: &RecordedStore,
-) -> Result<(), StoreError> {
-    let of_last = last
-        .identity
-        .map(|known| (known, escape::path(&LastServices::path(path))));
-    let of_record = recorded
-        .identity
-        .map(|known| (known, "the record of this boot".to_owned()));
-    let mut known = of_last.into_iter().chain(of_record);
-    match known.find(|(known, _)| found != Some(*known)) {
-        Some((known, known_by)) => Err(StoreError::Foreign {
-            path: path.to_owned(),
-            known,
-            found,
-            known_by: known_by.into(),
-        }),
-        None => Ok(()),
+/// Adds an epoch to the store, so that copies of it that go on elsewhere are told from it. What the files know of the store before does not
+/// leave its epochs: they may not be written again before the next start. A new store stays without an epoch of its own, so that a backup of
+/// the one that it replaces still fits.
+fn begin_epoch(store: &mut Store, predecessors: &[Predecessor], is_new: bool) {
+    if !store.is_writable() || store.lacks_writes() {
+        return;
+    }
+    let known: Vec<StoreEpoch> = predecessors.iter().filter_map(|known| known.lineage.epoch).collect();
+    let mut epochs = store.epochs().to_vec();
+    let missing = known.iter().filter(|epoch| !epochs.contains(epoch)).copied();
+    let mut missing: Vec<StoreEpoch> = missing.collect();
+    missing.dedup();
+    missing.append(&mut epochs);
+    epochs = missing;
+    if !is_new {
+        match getrandom::u64() {
+            Ok(random) => epochs.insert(0, StoreEpoch::new(random)),
+            Err(error) => tracing::warn!("the store gets no epoch: {error}"),
+        }
+    }
+    let (kept, left) = epochs.split_at(epochs.len().min(MOST_EPOCHS));
+    if kept == store.epochs() || left.iter().any(|epoch| known.contains(epoch)) {
+        return;
+    }
+    if let Err(error) = store.set_epochs(kept.to_vec()) {
+        tracing::warn!("the store gets no epoch: {error}");
+    }
+}
+
+/// A store that was in use before, as a file knows it.
+struct Predecessor {
+    revision: u64,
+    identity: Option<StoreIdentity>,
+    lineage: StoreLineage,
+    known_by: String,
+}
+
+impl Predecessor {
+    /// Returns what the file of last services and the record know.
+    fn all(path: &Path, last: &LastServices, recorded: &RecordedStore) -> Vec<Self> {
+        let of_last = (!last.boot.is_empty()).then(|| Self {
+            revision: last.revision,
+            identity: last.identity,
+            lineage: last.lineage,
+            known_by: escape::path(&LastServices::path(path)),
+        });
+        let is_recorded = recorded.revision > 0 || recorded.identity.is_some();
+        let of_record = is_recorded.then(|| Self {
+            revision: recorded.revision,
+            identity: recorded.identity,
+            lineage: recorded.lineage,
+            known_by: "the record of this boot".to_owned(),
+        });
+        of_last.into_iter().chain(of_record).collect()
+    }
+}
+
+/// State of a store when it was opened.
+struct StoreState {
+    revision: u64,
+    contents: i64,
+    identity: Option<StoreIdentity>,
+    epochs: Vec<StoreEpoch>,
+}
+
+impl StoreState {
+    fn new(store: &Store, opened: &Opened) -> Self {
+        Self {
+            revision: opened.loaded.revision,
+            contents: opened.loaded.contents,
+            identity: store.identity(),
+            epochs: store.epochs().to_vec(),
+        }
+    }
+
+    fn has_identity_of(&self, known: &Predecessor) -> bool {
+        known.identity.is_none() || known.identity == self.identity
+    }
+
+    /// Returns whether the store has the same services as the one before, or was used after it, as far as that is known.
+    fn is_after(&self, known: &Predecessor) -> bool {
+        let is_same = self.revision == known.revision && known.lineage.contents == Some(self.contents);
+        is_same || known.lineage.epoch.is_none_or(|epoch| self.epochs.contains(&epoch))
+    }
+
+    fn continuity(&self, predecessors: &[Predecessor], lacks_writes: bool) -> Continuity {
+        let continues = |known: &Predecessor| {
+            self.has_identity_of(known) && self.revision >= known.revision && self.is_after(known)
+        };
+        match predecessors {
+            [] => Continuity::Unknown,
+            all if !lacks_writes && all.iter().all(continues) => Continuity::Continued,
+            _ => Continuity::Accepted,
+        }
+    }
+
+    /// Checks whether the store is the one that was in use before, or a copy of it, as far as that is known.
+    fn is_ours(&self, path: &Path, predecessors: &[Predecessor]) -> Result<(), StoreError> {
+        let foreign = predecessors.iter().find(|known| !self.has_identity_of(known));
+        match foreign.and_then(|known| Some((known.identity?, known))) {
+            Some((identity, known)) => Err(StoreError::Foreign {
+                path: path.to_owned(),
+                known: identity,
+                found: self.identity,
+                known_by: known.known_by.as_str().into(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks whether the store is no copy that was used elsewhere.
+    fn is_not_copied(&self, path: &Path, predecessors: &[Predecessor]) -> Result<(), StoreError> {
+        match predecessors.iter().find(|known| !self.is_after(known)) {
+            Some(known) => Err(StoreError::Copied {
+                path: path.to_owned(),
+                found: self.epochs.first().copied(),
+                known_by: known.known_by.as_str().into(),
+            }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -120,17 +238,34 @@ fn is_ours(
 /// opened or was refused.
 pub fn keep_known(last: &mut LastServices, recorded: &RecordedStore, refused: &StoreError) {
     match refused {
-        StoreError::Older { .. } => last.revision = last.revision.max(recorded.revision),
+        StoreError::Older { .. } => {
+            if recorded.revision > last.revision {
+                (last.revision, last.lineage) = (recorded.revision, recorded.lineage);
+            }
+        }
         // The file of last services came with the other store.
         StoreError::Foreign { found, .. } if recorded.identity.is_some() && last.identity == *found => {
-            *last = LastServices {
-                boot: std::mem::take(&mut last.boot),
-                revision: recorded.revision,
-                identity: recorded.identity,
-                ..LastServices::default()
-            };
+            *last = only_recorded(last, recorded);
+        }
+        StoreError::Copied { found, .. } if recorded.lineage.epoch.is_some() && last.lineage.epoch == *found => {
+            *last = only_recorded(last, recorded);
+        }
+        StoreError::Copied { .. } => {
+            if recorded.revision >= last.revision && !recorded.lineage.is_unknown() {
+                (last.revision, last.lineage) = (recorded.revision, recorded.lineage);
+            }
         }
         _ => last.identity = last.identity.or(recorded.identity),
+    }
+}
+
+fn only_recorded(last: &mut LastServices, recorded: &RecordedStore) -> LastServices {
+    LastServices {
+        boot: std::mem::take(&mut last.boot),
+        revision: recorded.revision,
+        identity: recorded.identity,
+        lineage: recorded.lineage,
+        ..LastServices::default()
     }
 }
 
@@ -165,6 +300,8 @@ pub(super) fn read(store: &mut Store) -> Result<Opened, StoreError> {
         unfinished: unfinished(store)?,
         file: store.file(),
         identity: store.identity(),
+        epoch: store.epochs().first().copied(),
+        continuity: Continuity::Continued,
         trouble: store.trouble().cloned(),
     })
 }
@@ -201,3 +338,6 @@ pub(super) fn before(store: &mut Store, deploy: &StoredDeploy) -> Result<Option<
     let before = entry.and_then(|entry| entry.old);
     Ok(before.and_then(|old| parse_service(old.get().as_bytes()).ok()))
 }
+
+#[cfg(test)]
+mod tests;

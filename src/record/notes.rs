@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::store_identity::StoreIdentity;
+use super::store_identity::{StoreIdentity, StoreLineage};
 
 /// Origin and time of an apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,15 +108,19 @@ pub struct StoreRevision {
     /// Identity of the store, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<StoreIdentity>,
+    /// Its lineage, as far as it is known.
+    #[serde(default, skip_serializing_if = "StoreLineage::is_unknown")]
+    pub lineage: Box<StoreLineage>,
 }
 
 impl StoreRevision {
     /// Creates the revision of the store at this path.
-    pub fn new(path: &Path, revision: u64, identity: Option<StoreIdentity>) -> Self {
+    pub fn new(path: &Path, revision: u64, identity: Option<StoreIdentity>, lineage: StoreLineage) -> Self {
         Self {
             path: path.to_string_lossy().into_owned(),
             revision,
             identity,
+            lineage: Box::new(lineage),
         }
     }
 }
@@ -128,6 +132,8 @@ pub struct RecordedStore {
     pub revision: u64,
     /// Identity of the store, if it is known.
     pub identity: Option<StoreIdentity>,
+    /// Lineage of the store at that revision, as far as it is known.
+    pub lineage: StoreLineage,
     /// Time since the machine's start (`CLOCK_BOOTTIME`) at which the identity was current.
     pub known: Duration,
 }

@@ -1,4 +1,5 @@
-//! Identity of a store: a random number, made with the store, by which it is told from the store of another gateway.
+//! Identity of a store: a random number, made with the store, by which it is told from the store of another gateway; and its lineage,
+//! by which it is told from its own copies that were used elsewhere.
 
 use std::fmt;
 
@@ -45,6 +46,41 @@ impl TryFrom<String> for StoreIdentity {
     fn try_from(text: String) -> Result<Self, NotAnIdentity> {
         let identity = u64::from_str_radix(&text, 16).map(Self).map_err(|_| NotAnIdentity)?;
         (identity.to_string() == text).then_some(identity).ok_or(NotAnIdentity)
+    }
+}
+
+/// Random number that a store gets at each start of a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreEpoch(u64);
+
+impl StoreEpoch {
+    /// Creates the epoch with this number.
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Returns the number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// Facts about a store, beside its identity and revision, by which it is told from a copy that was used elsewhere. Both are `None` if a
+/// version that did not know them wrote it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreLineage {
+    /// The last epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<StoreEpoch>,
+    /// Sum of the checksums of the services. At equal revisions, equal sums are equal services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<i64>,
+}
+
+impl StoreLineage {
+    /// Returns whether nothing is known.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -23,6 +23,10 @@ fn head() -> RecordHead {
                 Path::new("/s.db"),
                 4,
                 Some(String::from("00c0ffee00c0ffee").try_into().unwrap()),
+                StoreLineage {
+                    epoch: Some(StoreEpoch::new(7)),
+                    contents: Some(-8),
+                },
             )),
             provider: None,
         }),

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::{Removed, Resource};
-use crate::record::{RecordedPause, RecordedStore, StoreIdentity};
+use crate::record::{RecordedPause, RecordedStore, StoreIdentity, StoreLineage};
 use crate::run_file;
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::Owner;
@@ -43,6 +43,8 @@ pub struct LastServices {
     pub revision: u64,
     /// Identity of that store; `None` if the version that wrote it did not store it.
     pub identity: Option<StoreIdentity>,
+    /// Lineage of that store, as far as it is known.
+    pub lineage: StoreLineage,
     /// The state file that the services of the provider `file` come from.
     pub origin: Option<PathBuf>,
     /// Services with their owners.
@@ -198,14 +200,17 @@ impl LastServices {
         is_complete && self.boot == boot && self.namespace == namespace && self.known > known
     }
 
-    /// Returns the facts of the record about the store without an identity that this file knows better, because it is newer.
+    /// Returns the facts of the record about the store without those that this file knows better, because it is newer.
     #[must_use]
     pub fn amended(&self, recorded: RecordedStore, boot: &str, namespace: u64) -> RecordedStore {
         let is_outdated = self.is_newer(recorded.known, boot, namespace);
-        RecordedStore {
-            identity: recorded.identity.filter(|_| !is_outdated),
-            ..recorded
+        if is_outdated {
+            return RecordedStore {
+                known: recorded.known,
+                ..RecordedStore::default()
+            };
         }
+        recorded
     }
 
     /// Returns the contents without the services of these names.
@@ -237,6 +242,7 @@ fn aside(path: &Path) -> impl DoubleEndedIterator<Item = PathBuf> + Clone + use<
 mod tests {
     use super::document::MAGIC;
     use super::*;
+    use crate::record::StoreEpoch;
     use tcpgw_core::model::parse_service;
 
     const RESOURCE: &str = r#"{"id": "baaaaaaaaaaa", "dialect": "scalingo", "app": "my-app", "uuid": null, "owner": null, "plan": "small",
@@ -260,6 +266,10 @@ mod tests {
             known: Duration::from_millis(1001),
             revision: 5,
             identity: Some(String::from("00c0ffee00c0ffee").try_into().unwrap()),
+            lineage: StoreLineage {
+                epoch: Some(StoreEpoch::new(u64::MAX)),
+                contents: Some(i64::MIN),
+            },
             origin: Some("/s.json".into()),
             services: vec![(Owner::Api, Arc::new(parse_service(service).unwrap()))],
             unserved: ["a".into()].into(),

@@ -12,6 +12,7 @@
 mod author;
 mod connection;
 mod deploys;
+mod epochs;
 mod error;
 mod file;
 mod head;
@@ -51,6 +52,7 @@ use self::integer::{counter, number};
 
 pub use self::author::ChangeAuthor;
 pub use self::deploys::{DeployStep, NewDeploy, StoredDeploy, superseded_by};
+pub use self::epochs::MOST_EPOCHS;
 pub use self::error::StoreError;
 pub use self::file::{FileId, files_of};
 pub use self::history::{HistoryEntry, HistoryFilter};
@@ -59,7 +61,7 @@ pub use self::phase::DeployPhase;
 pub use self::resources::LoadedResources;
 pub use self::services::{CommittedChange, Expect, LoadedServices, StoreChange, StoreEdit};
 pub use self::stored_service::StoredService;
-pub use crate::record::StoreIdentity;
+pub use crate::record::{StoreEpoch, StoreIdentity, StoreLineage};
 
 /// An open store. Not shared between threads: calls wait for the disk.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub struct Store {
     revision: i64,
     /// Identity of the store; `None` if an earlier version made it, and it could not be written since.
     identity: Option<StoreIdentity>,
+    /// Epochs of the store, the newest first.
+    epochs: Vec<StoreEpoch>,
     /// Reason why the last write failed, unless one has succeeded since.
     trouble: Option<StoreError>,
 }
@@ -111,6 +115,7 @@ impl Store {
             read_only: false,
             revision: 0,
             identity: None,
+            epochs: Vec::new(),
             trouble: None,
         };
         store.revision = store.connect()?;
@@ -152,6 +157,11 @@ impl Store {
     /// Returns the identity of the store; `None` if an earlier version made it, and it could not be written since.
     pub fn identity(&self) -> Option<StoreIdentity> {
         self.identity
+    }
+
+    /// Returns the epochs of the store, the newest first.
+    pub fn epochs(&self) -> &[StoreEpoch] {
+        &self.epochs
     }
 
     /// Returns the path of the store.
@@ -242,6 +252,17 @@ impl Store {
             schema::raise_revision(transaction, number(revision))
         })?;
         self.identity = identity.or(self.identity);
+        Ok(())
+    }
+
+    /// Replaces the epochs by these, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be opened or written.
+    pub fn set_epochs(&mut self, epochs: Vec<StoreEpoch>) -> Result<(), StoreError> {
+        self.write(|transaction, _| epochs::write(transaction, &epochs))?;
+        self.epochs = epochs;
         Ok(())
     }
 
@@ -482,6 +503,7 @@ impl Store {
             },
         };
         self.identity = identity::read(&connection)?;
+        self.epochs = epochs::read(&connection)?;
         self.file = FileId::of(&self.path).ok();
         self.log = FileId::of(&with_suffix(&self.path, "-wal")).ok();
         self.connection = Some(connection);

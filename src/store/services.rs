@@ -22,6 +22,8 @@ use tcpgw_core::model::{self, Service, write};
 pub struct LoadedServices {
     /// Revision of the last change; 0 in a store that was never changed.
     pub revision: u64,
+    /// Sum of the services' checksums.
+    pub contents: i64,
     /// The services, sorted by name.
     pub services: Vec<StoredService>,
 }
@@ -80,6 +82,8 @@ impl Expect {
 pub struct CommittedChange {
     /// Revision of the store after the change.
     pub revision: u64,
+    /// Sum of the checksums of the services after the change.
+    pub contents: i64,
     /// Services that are not as they were, each once, by name.
     pub changed: Vec<Box<str>>,
 }
@@ -147,6 +151,7 @@ pub(super) fn load(connection: &Connection) -> Result<LoadedServices, Fault> {
     }
     Ok(LoadedServices {
         revision: counter(head.revision),
+        contents: head.sum,
         services,
     })
 }
@@ -204,6 +209,7 @@ pub(super) fn commit(
     changed.dedup();
     Ok(CommittedChange {
         revision: counter(head.revision),
+        contents: head.sum,
         changed,
     })
 }

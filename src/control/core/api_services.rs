@@ -11,6 +11,8 @@ use tcpgw_core::model::{Edits, Service, State};
 #[derive(Debug, Default)]
 pub(super) struct ApiServices {
     revision: u64,
+    /// Sum of the checksums of the services in the store.
+    contents: i64,
     services: BTreeMap<Name, StoredService>,
     /// Services that conflict with others and are not served, with the reasons.
     refused: BTreeMap<Name, String>,
@@ -22,6 +24,7 @@ impl ApiServices {
         let services = loaded.services.into_iter();
         Self {
             revision: loaded.revision,
+            contents: loaded.contents,
             services: services.map(|stored| (stored.service.name.clone(), stored)).collect(),
             refused,
         }
@@ -30,6 +33,20 @@ impl ApiServices {
     /// Returns the revision of the last change of the store.
     pub(super) fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Returns the sum of the checksums of the services in the store.
+    pub(super) fn contents(&self) -> i64 {
+        self.contents
+    }
+
+    /// Returns the result of a change without effect.
+    pub(super) fn unchanged(&self) -> CommittedChange {
+        CommittedChange {
+            revision: self.revision,
+            contents: self.contents,
+            changed: Vec::new(),
+        }
     }
 
     /// Returns the services to serve, by name.
@@ -121,6 +138,6 @@ impl ApiServices {
                 self.services.insert(service.name.clone(), stored);
             }
         }
-        self.revision = committed.revision;
+        (self.revision, self.contents) = (committed.revision, committed.contents);
     }
 }

@@ -206,10 +206,7 @@ impl Core {
     pub(super) fn write(&mut self, accepted: PendingWrite, by: ChangeAuthor, now: Now) -> Option<Write> {
         let change = self.change_of(&accepted);
         if change.edits.is_empty() && change.resources.is_empty() {
-            let nothing = CommittedChange {
-                revision: self.api.revision(),
-                changed: Vec::new(),
-            };
+            let nothing = self.api.unchanged();
             self.carry_out(accepted, &nothing, now);
             return None;
         }
@@ -303,10 +300,7 @@ impl Core {
 
     fn nothing_changed(&mut self, began: Option<u64>) -> CommittedChange {
         self.order_queue.began = began;
-        CommittedChange {
-            revision: self.api.revision(),
-            changed: Vec::new(),
-        }
+        self.api.unchanged()
     }
 
     fn carry_out(&mut self, accepted: PendingWrite, committed: &CommittedChange, now: Now) {

@@ -378,6 +378,7 @@ impl Core {
             known: now.boot,
             revision: self.known_revision(),
             identity: self.known_identity(),
+            lineage: self.known_lineage(),
             origin: self.file_origin.clone(),
             services: of_file.chain(of_api).chain(of_docker).chain(orphans).collect(),
             unserved: unserved.cloned().collect(),

@@ -3,7 +3,6 @@
 use super::{Core, Now};
 use crate::addon::{Registry, ResourceChange, ResourceStatus};
 use crate::reconcile::RecordedContents;
-use crate::store::CommittedChange;
 use tcpgw_core::model::Edits;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::words::count;
@@ -33,10 +32,7 @@ impl Core {
             gone: removed.collect(),
             ..Edits::default()
         };
-        let unchanged = CommittedChange {
-            revision: self.api.revision(),
-            changed: Vec::new(),
-        };
+        let unchanged = self.api.unchanged();
         self.api.learn(&gone, &unchanged);
         self.addon.forget(&gone.gone);
         self.addon.learn(self.api.services());

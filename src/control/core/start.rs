@@ -9,6 +9,7 @@ use crate::control::adopt::{self, AdoptedService};
 use crate::control::claimed::{self, Claimed};
 use crate::control::draining::TimeLeft;
 use crate::control::events::EventContent;
+use crate::control::storage::Continuity;
 use crate::reconcile::engine::InitialContents;
 use crate::record::{ApplyNote, RecordedPause};
 use crate::store::last_services::LastServices;
@@ -252,7 +253,7 @@ impl Core {
         self.docker.has_changed_last = origin.is_some_and(|applied| applied.provider.is_some());
         let origin = origin_of_file(origin, &last, &self.boot);
         (self.last.refused, self.last.revision) = (last.refused, last.revision);
-        self.last.identity = last.identity;
+        (self.last.identity, self.last.lineage) = (last.identity, last.lineage);
         self.judge_recorded_store(now);
         let in_kernel = words(&adopted);
         let silent = silent(&adopted);
@@ -319,7 +320,8 @@ impl Core {
     /// Has the record name the store that is in use, if it names another one.
     fn judge_recorded_store(&mut self, now: Now) {
         let store = self.applied.as_ref().and_then(|applied| applied.store.as_ref());
-        if store.is_some_and(|store| store.identity != self.known_identity()) {
+        let known = (self.known_identity(), self.known_lineage().epoch);
+        if store.is_some_and(|store| (store.identity, store.lineage.epoch) != known) {
             self.due.record_at_once(now.instant);
         }
     }
@@ -327,7 +329,9 @@ impl Core {
     /// Returns what follows from a file of last services that was missing. A new store has none.
     fn without_last(&self, last: &LastServices) -> Option<String> {
         let is_new = self.api.revision() == 0 && !self.order_queue.lost;
-        let is_missing = last.boot.is_empty() && !is_new;
+        // Who accepts another store than the one before has removed the file for that.
+        let is_accepted = self.store_continuity == Continuity::Accepted;
+        let is_missing = last.boot.is_empty() && !is_new && !is_accepted;
         (is_missing || last.notes.was_missing).then(|| {
             format!(
                 "{} was missing when a daemon started, though the store beside it is not new: services that only this file knew are not \
@@ -402,7 +406,9 @@ impl Core {
             if self.is_defined(name) {
                 continue;
             }
-            match facts.disposition(served, self.removed.contains_key(name)) {
+            // Another store may have had a service of this name, or an older one may have removed an earlier service.
+            let is_removed = self.store_continuity == Continuity::Continued && self.removed.contains_key(name);
+            match facts.disposition(served, is_removed) {
                 Disposition::Removed => {}
                 Disposition::OfFile => of_file.push((&served.wanted, served.is_whole)),
                 Disposition::OfApi => of_api.push((&served.wanted, served.is_whole)),

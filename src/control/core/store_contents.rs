@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::api_services::ApiServices;
 use super::order_queue::StoreKnowledge;
 use super::{Core, DaemonPhase, Now, Provider};
-use crate::control::storage::Opened;
+use crate::control::name::Name;
+use crate::control::storage::{Continuity, Opened};
 use crate::store::{LoadedServices, StoreError, StoredService};
 use tcpgw_core::model::{Edits, InputProblems, Service, State};
 use tcpgw_core::problem::ProblemKind;
@@ -60,7 +61,8 @@ impl Core {
         match opened {
             Ok(opened) => {
                 self.observing.store_file = opened.file;
-                self.store_identity = opened.identity;
+                (self.store_identity, self.store_epoch) = (opened.identity, opened.epoch);
+                self.store_continuity = opened.continuity;
                 let (held, problems) = compatible(opened.loaded);
                 if !problems.is_empty() {
                     self.reject("api", problems, now);
@@ -128,7 +130,7 @@ impl Core {
         };
         self.order_queue.resources = StoreKnowledge::Certain;
         self.observing.store_file = opened.file;
-        self.store_identity = opened.identity;
+        (self.store_identity, self.store_epoch) = (opened.identity, opened.epoch);
         self.addon.amendments.correct(&mut opened);
         if self.order_queue.lost {
             return self.found_again(opened, now);
@@ -156,8 +158,8 @@ impl Core {
     }
 
     /// Takes the contents of a store that could not be opened at the start. Services presumed to be of the API are
-    /// judged as at a start: those that the store does not know become orphans, unless the store knows that they were
-    /// removed.
+    /// judged as at a start: those that the store does not know become orphans, unless the store continues the one before and
+    /// knows that they were removed.
     fn found_again(&mut self, opened: Opened, now: Now) {
         tracing::info!(
             "the store, which failed before, can be read again: changes through the API are accepted from now on"
@@ -180,7 +182,8 @@ impl Core {
         self.removed = opened.removed;
         self.leave_out_claimed(&mut edits);
         let gone = std::mem::take(&mut edits.gone);
-        let (removed, unknown): (Vec<_>, Vec<_>) = gone.into_iter().partition(|name| self.removed.contains_key(name));
+        let is_removed = |name: &Name| opened.continuity == Continuity::Continued && self.removed.contains_key(name);
+        let (removed, unknown): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_removed);
         edits.gone = removed;
         let unknown = unknown.iter().filter_map(|name| presumed.get(name));
         let unknown: Vec<Arc<Service>> = unknown.map(|stored| Arc::clone(&stored.service)).collect();

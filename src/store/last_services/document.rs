@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::{KeptService, LastNotes, LastResources, LastServices, RefusedService};
 use crate::addon::{Removed, Resource};
 use crate::record::RecordedPause;
-use crate::record::StoreIdentity;
+use crate::record::{StoreIdentity, StoreLineage};
 use crate::store::requested::RequestedParameters;
 use tcpgw_core::model::{parse_service, write};
 use tcpgw_core::owner::Owner;
@@ -30,6 +30,8 @@ struct LastDocument<T> {
     revision: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<StoreIdentity>,
+    #[serde(default, skip_serializing_if = "StoreLineage::is_unknown")]
+    lineage: StoreLineage,
     origin: Option<PathBuf>,
     services: Vec<LastEntry<T>>,
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
@@ -126,6 +128,7 @@ impl LastServices {
             known: document.known,
             revision: document.revision,
             identity: document.identity,
+            lineage: document.lineage,
             origin: document.origin,
             resources: document.resources.and_then(|text| LastResources::decode(text.get())),
             apps: document
@@ -202,6 +205,7 @@ impl LastServices {
             known: self.known,
             revision: self.revision,
             identity: self.identity,
+            lineage: self.lineage,
             origin: self.origin.clone(),
             services: services.collect::<serde_json::Result<Vec<_>>>()?,
             kept: kept.collect::<serde_json::Result<Vec<_>>>()?,

@@ -132,6 +132,30 @@ impl World {
         fs::copy(&path, self.store_path()).unwrap();
     }
 
+    /// Does the same with one that had a service of this name, and removed it.
+    pub(super) fn put_foreign_store_that_removed(&self, name: &str) {
+        self.put_foreign_store();
+        let mut store = Store::open(&self.store_path()).unwrap();
+        let service = json!({"name": name, "port": 9200, "backends": []}).to_string();
+        let service = Arc::new(tcpgw_core::model::parse_service(service.as_bytes()).unwrap());
+        let by = ChangeAuthor {
+            uid: 0,
+            pid: 1,
+            what: "other".into(),
+        };
+        let edits = [
+            StoreEdit::Put(service, Expect::Absent),
+            StoreEdit::Delete(name.into(), Expect::Present),
+        ];
+        for edit in edits {
+            let change = StoreChange {
+                edits: vec![edit],
+                ..StoreChange::default()
+            };
+            store.commit(&change, &by, Duration::ZERO).unwrap();
+        }
+    }
+
     /// Runs `tcpgw apply` of the state file, as far as the services of other providers do not prevent it: none is in the kernel.
     fn apply_alone(&self, fake: &mut Fake) {
         fake.remove().unwrap();

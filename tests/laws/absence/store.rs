@@ -11,7 +11,7 @@ use tcpgw::store::last_services::LastServices;
 use tcpgw::store::{Expect, Store};
 use tcpgw_core::problem::ProblemKind;
 
-use super::services::{owned, state};
+use super::services::{owned, port, state};
 use super::{Event, Loss, WRITTEN, World};
 
 /// A store that is replaced by an older copy takes back none of the later orders.
@@ -39,6 +39,48 @@ fn an_older_store_reverts_no_later_order() {
     fs::remove_file(LastServices::path(&world.store_path())).unwrap();
     world.restart_after(&BTreeSet::new());
     assert_eq!(world.core.problems().get(ProblemKind::Store), None);
+}
+
+/// A store from before a service was added again knows that it was removed, and so does that of another gateway which had a service of
+/// that name. Whoever accepts such a store does not order that the present service ends.
+#[test]
+fn a_store_that_is_accepted_ends_no_service_of_the_name_of_a_removed_one() {
+    for (is_foreign, is_rebooted) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = World::new();
+        world.happen(Event::Remove("a2"));
+        world.storage().close();
+        let older = fs::read(world.store_path()).unwrap();
+        world.restart_after(&BTreeSet::new());
+        world.happen(Event::Put(1));
+        world.restart_after(&BTreeSet::new());
+        assert!(world.served().contains(&port("a2")));
+        world.storage().close();
+        if is_foreign {
+            world.put_foreign_store_that_removed("a2");
+        } else {
+            fs::write(world.store_path(), &older).unwrap();
+        }
+        let reboot = is_rebooted.then_some(Loss::Reboot);
+        world.restart_after(&reboot.into_iter().collect());
+        assert!(world.core.problems().get(ProblemKind::Store).is_some());
+        fs::remove_file(LastServices::path(&world.store_path())).unwrap();
+        for _ in 0..3 {
+            world.restart_after(&BTreeSet::new());
+            let problems = world.core.problems();
+            assert_eq!(problems.get(ProblemKind::Store), None);
+            assert_eq!(
+                problems.get(ProblemKind::LastServices),
+                None,
+                "who followed the message is not blamed"
+            );
+            assert!(world.served().contains(&port("a2")), "{is_foreign} {is_rebooted}");
+            assert!(
+                world.providers().contains(&owned(("a2", "orphan"))),
+                "{:?}",
+                world.providers()
+            );
+        }
+    }
 }
 
 /// The store of another gateway ends no service, though its revision is higher, whether it came alone or with its file of last
