@@ -107,6 +107,10 @@ def ask(address, port, number, patience=PATIENCE):
     return tally.report()
 
 
+# Seconds that each of four clients takes for a connection at least. Linux has 28,232 ports for them, and each rests for 60 s.
+AT_LEAST = 0.01
+
+
 def keep_asking(address, *ports):
     tally = Tally()
 
@@ -114,7 +118,9 @@ def keep_asking(address, *ports):
         for port in itertools.cycle(ports):
             if stopped.is_set():
                 return
+            begin = time.monotonic()
             tally.ask((address, int(port)))
+            stopped.wait(max(0, AT_LEAST - (time.monotonic() - begin)))
 
     def tell():
         while not stopped.wait(0.5):

@@ -189,7 +189,7 @@ fn an_open_page_notices_silence_and_the_end_of_what_it_shows() {
     let daemon = daemon(&net, false);
     let web = service("web", 2001, &["b1"], 3000, json!({}));
     daemon.post("/v1/apply", state([web])).ok();
-    daemon.settles(1);
+    daemon.settles(2);
     let browser = Browser::start(&net, "gateway");
     browser.open(&url("/services/web"));
     browser.script("window.same = 1");
