@@ -41,8 +41,8 @@ impl ResourceIndex {
         self.by_text.get(id).copied()
     }
 
-    /// Returns the resource of that dialect whose id is this UUID, in whatever letters. If there are several, each is known by its own
-    /// letters only.
+    /// Returns the resource of that dialect whose id is this UUID, in upper or lower case. Several resources whose
+    /// ids differ in case only are found by their exact ids.
     pub(super) fn of_uuid(&self, dialect: Dialect, id: &PlatformId) -> Option<ResourceId> {
         let same = self.by_uuid.get(&(dialect, ComparedId::of_uuid(dialect, id)?))?;
         same.first().copied().filter(|_| same.len() == 1)

@@ -13,8 +13,8 @@ use super::{ENOUGH_CLIENTS, MOST_SERVICES};
 
 /// Time after which a client that failed is not counted any more.
 const CLIENT_COUNTS: Duration = Duration::from_secs(60);
-/// Maximum number of clients of one service that are remembered, of those that were never served, and of others. Of more, the first
-/// ones are.
+/// Maximum number of clients of one service that are remembered: so many that were never served, and so many others. The first to
+/// come are remembered, later ones are not.
 const MOST_CLIENTS: usize = 512;
 /// Maximum number of such clients of all services together; three of each service are remembered in any case.
 const MOST_OF_ALL: usize = 50_000;

@@ -299,8 +299,8 @@ async fn answers(client: &EngineClient, patience: AnswerPatience) -> Result<(), 
     client.version(patience.answer).await.map(drop)
 }
 
-/// Lists the containers that have labels, and asks for the configurations that are not known. `looked_for`: ids of which is told whether
-/// these containers exist.
+/// Lists the containers that have labels, and asks for the configurations that are not known. `looked_for`: ids
+/// of containers that the answer tells to exist or not.
 async fn list(
     client: &EngineClient,
     known: KnownConfigurations,
