@@ -1,6 +1,8 @@
 //! Problems whose evidence the kernel has no more, over restarts of the daemon.
 
-use serde_json::json;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
 
 use super::{OPTIONS, problem};
 use crate::harness::brief::{service, state};
@@ -24,6 +26,20 @@ fn stays<'a>(net: &Net, daemon: &mut Daemon<'a>, kind: &str, severity: &str, say
     }
 }
 
+/// Returns the path of the file in which the daemon keeps what it remembers for the next one.
+fn memory(net: &Net) -> Option<PathBuf> {
+    let mut files = std::fs::read_dir(net.file("run")).expect("the run directory").flatten();
+    let file = files.find(|entry| entry.file_name().to_string_lossy().ends_with(".memory"));
+    file.map(|file| file.path())
+}
+
+/// Returns the numbers of the address families that such a file names.
+fn families(memory: &str) -> Vec<u64> {
+    let memory: Value = serde_json::from_str(memory).unwrap_or_default();
+    let families = memory["memory"]["families"].as_array().cloned().unwrap_or_default();
+    families.iter().filter_map(|family| family[0].as_u64()).collect()
+}
+
 #[test]
 fn a_lost_address_and_family_are_told_after_restarts() {
     let net = Net::new();
@@ -31,9 +47,13 @@ fn a_lost_address_and_family_are_told_after_restarts() {
     net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
     let mut daemon = net.daemon(OPTIONS);
     daemon.settles(2);
-    let memory = || std::fs::read_dir(net.file("run")).expect("the run directory").flatten();
-    let is_kept = || memory().any(|entry| entry.file_name().to_string_lossy().ends_with(".memory"));
-    assert!(wait_until(PATIENCE * 3, is_kept));
+    // The file is there from the start; the family is in it once the addresses were read.
+    let kept = || {
+        memory(&net)
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            .unwrap_or_default()
+    };
+    assert!(wait_until(PATIENCE * 3, || families(&kept()).contains(&6)));
     let _open = net.within("client", || {
         crate::harness::client::connect(at(PUBLIC[1], 2001), PATIENCE)
     });
@@ -100,13 +120,8 @@ fn a_memory_that_is_lost_is_told() {
     net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
     let mut daemon = net.daemon(OPTIONS);
     daemon.settles(2);
-    let memory = || {
-        let mut files = std::fs::read_dir(net.file("run")).expect("the run directory").flatten();
-        let file = files.find(|entry| entry.file_name().to_string_lossy().ends_with(".memory"));
-        file.map(|file| file.path())
-    };
-    assert!(wait_until(PATIENCE * 3, || memory().is_some()));
-    let path = memory().expect("it is there");
+    assert!(wait_until(PATIENCE * 3, || memory(&net).is_some()));
+    let path = memory(&net).expect("it is there");
     let is_told = || problem(&net, "record").is_some();
     assert!(!is_told(), "a new gateway has lost nothing");
     daemon.kill();
