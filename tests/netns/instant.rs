@@ -1,7 +1,8 @@
 //! Packets at the very moment of a change.
 //!
 //! A transaction that gives a key another value deletes the element and adds one. Before Linux 6.17 a packet that looks
-//! for the key just then may find neither (`nft_lookup` looks again since, when the generation has changed).
+//! for the key just then may find neither; `nft_lookup` looks again since, when the generation has changed, which leaves
+//! a moment. Therefore `choose` looks for a slot twice.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -52,7 +52,7 @@ fn sample() -> Value {
         "ok": true, "problems": [], "flows": flows(24), "stale": {"flows": 0, "pairs": []}, "leaving": {"flows": 0, "pairs": []},
         "services": [service("web", 8000, true, &web)],
         "other_drops": 0, "sample": {"seconds": 1.0, "flows_not_counted": 0},
-        "table": {"handle": 7, "generation": 2, "comment": "tcpgw skeleton 7, flow mark 0x00800000/0x00800000, room 0",
+        "table": {"handle": 7, "generation": 2, "comment": "tcpgw skeleton 8, flow mark 0x00800000/0x00800000, room 0",
                   "flags": ["persist"], "owner": null, "room": 65_536},
         "applied": null, "hints": [{"missing": ["packets"], "sysctl": "a.b=1"}], "drains": null,
     })

@@ -28,7 +28,7 @@ use crate::model::FlowMark;
 
 /// Version of the rules, which the table's comment contains. Raise it with every change of the rules or of a set's
 /// form.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Returns the table's comment, which tells a reader of the kernel the version of the rules before it compares them.
 pub fn comment(mark: FlowMark, room: Room) -> String {

@@ -82,23 +82,28 @@ pub(super) fn choosing(listen_scope: ListenScope, mark: FlowMark) -> Vec<Skeleto
         vec![service_in(scope, SetName::EmptyReset(listen_scope)), Stmt::Reset],
         vec![Stmt::Drop],
     ];
+    let pick_name = format!("pick{listen_scope}");
     let pick = SkeletonChain::new(
-        format!("pick{listen_scope}"),
+        pick_name.clone(),
         vec![
             vec![
                 service_in(scope, SetName::Hashed(listen_scope)),
                 Stmt::Dnat(listen_scope, Pick::Hash),
             ],
             vec![Stmt::RoundRobin(listen_scope)],
-            vec![goto(&format!("empty{listen_scope}"))],
         ],
     );
+    // A transaction that gives a slot another backend deletes an element and adds one, and a packet that looks for the
+    // slot just then may find neither. Looked for again, it is there.
     let choose = SkeletonChain::new(
         format!("choose{listen_scope}"),
         vec![
             vec![Stmt::MarkFlow(mark)],
             vec![Stmt::Timeouts(Timeouts::Flows(listen_scope.family()))],
-            vec![goto(&format!("pick{listen_scope}"))],
+            vec![Stmt::Jump(pick_name.clone())],
+            vec![Stmt::Jump(spread_name(listen_scope))],
+            vec![Stmt::Jump(pick_name)],
+            vec![goto(&format!("empty{listen_scope}"))],
         ],
     );
     vec![SkeletonChain::new(format!("empty{listen_scope}"), empty), pick, choose]
