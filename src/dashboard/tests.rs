@@ -58,7 +58,7 @@ fn totals(services: &[ServiceSample], at: Instant, factor: u64) -> Arc<Totals> {
     Arc::new(Totals {
         services: services
             .iter()
-            .map(|service| (service.name.clone(), of(service)))
+            .map(|service| (service.name.clone(), Arc::new(of(service))))
             .collect(),
         counts_flows: true,
         lost_reports: 0,
@@ -308,7 +308,7 @@ fn a_limit_that_drops_is_among_the_problems_as_in_the_status() {
     let sample = |at: Instant, drops: u64| {
         let mut totals = Totals::clone(&totals(&reading.services, at, 1));
         for name in [limited, free] {
-            let service = totals.services.get_mut(name).unwrap();
+            let service = Arc::make_mut(totals.services.get_mut(name).unwrap());
             service.backends.first_entry().unwrap().get_mut().drops = [drops, 0, 0, 0, 0, 0];
         }
         TotalsSample::new(Arc::new(totals), true)

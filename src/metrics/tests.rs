@@ -68,7 +68,7 @@ fn totals() -> Totals {
         others: backend(1, 0),
     };
     Totals {
-        services: BTreeMap::from([("a".into(), service)]),
+        services: BTreeMap::from([("a".into(), Arc::new(service))]),
         counts_flows: true,
         lost_reports: 0,
         at: None,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +27,7 @@ struct Written<'l> {
     boot: &'l str,
     table: Option<u64>,
     bases: Vec<(String, CounterValues<&'l [u8]>)>,
-    services: &'l BTreeMap<Box<str>, ServiceTotals>,
+    services: BTreeMap<&'l str, &'l ServiceTotals>,
     ended: &'l BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
     known: WrittenFlows,
 }
@@ -55,11 +56,12 @@ impl Ledger {
             let bases = bases.iter().map(|(key, base)| (&**key, *base));
             (set.to_string(), bases.collect())
         });
+        let services = self.services.iter().map(|(name, totals)| (&**name, &**totals));
         let written = Written {
             boot,
             table: self.table,
             bases: bases.collect(),
-            services: &self.services,
+            services: services.collect(),
             ended: &self.ended,
             known: self.known.written(),
         };
@@ -87,7 +89,8 @@ impl Ledger {
         let mut ledger = Self::new();
         ledger.table = kept.table;
         ledger.bases = bases;
-        ledger.services = kept.services;
+        let services = kept.services.into_iter();
+        ledger.services = services.map(|(name, totals)| (name, Arc::new(totals))).collect();
         ledger.ended = kept.ended;
         ledger.known = KnownFlows::read(kept.known);
         Some(ledger)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::drop_sets::{self, CounterOwner};
 use super::flow_sums::{EndedFlow, FlowNumber, FlowSums, LiveFlows};
@@ -45,7 +46,7 @@ pub struct Ledger {
     pub(super) bases: Bases,
     /// Keys whose values are newer than those of a sample under way.
     newer: BTreeSet<(SetName, Box<[u8]>)>,
-    pub(super) services: BTreeMap<Box<str>, ServiceTotals>,
+    pub(super) services: BTreeMap<Box<str>, Arc<ServiceTotals>>,
     /// Sums over ended flows. Those that are not known to have ended, but are not listed any more, are among them.
     pub(super) ended: BTreeMap<Box<str>, BTreeMap<SocketAddr, FlowSums>>,
     /// Flows of the last list that have not ended since, as far as is known.
@@ -67,7 +68,7 @@ impl Ledger {
 
     /// Creates a ledger with totals.
     #[cfg(test)]
-    pub(crate) fn of(services: BTreeMap<Box<str>, ServiceTotals>) -> Self {
+    pub(crate) fn of(services: BTreeMap<Box<str>, Arc<ServiceTotals>>) -> Self {
         Self {
             services,
             ..Self::default()
@@ -193,7 +194,7 @@ impl Ledger {
                 let Some(name) = name_of(&self.names, scope, key, None).map(Box::from) else {
                     return false;
                 };
-                self.services.entry(name).or_default().drops[reason] += more;
+                Arc::make_mut(self.services.entry(name).or_default()).drops[reason] += more;
                 true
             }
             Some((reason, CounterOwner::Backend(family))) => {
@@ -211,7 +212,7 @@ impl Ledger {
     }
 
     fn backend(&mut self, name: Box<str>, backend: SocketAddr) -> &mut BackendTotals {
-        let service = self.services.entry(name).or_default();
+        let service = Arc::make_mut(self.services.entry(name).or_default());
         service.backends.entry(backend).or_default()
     }
 
@@ -297,7 +298,9 @@ impl Ledger {
         sums.retain(|name, _| self.names.knows(name));
         for (name, backends) in sums {
             for (backend, sum) in backends {
-                let before = self.backend(name.clone(), backend).flows;
+                let known = self.services.get(&name).and_then(|of| of.backends.get(&backend));
+                let known = known.map(|totals| totals.flows);
+                let before = known.unwrap_or_default();
                 // A flow whose end was not reported, and whose own numbers were not kept, has left the list.
                 let missing = before.beyond(sum);
                 if missing != FlowSums::default() {
@@ -305,7 +308,11 @@ impl Ledger {
                     let ended = ended.entry(backend).or_default();
                     *ended = ended.and(missing);
                 }
-                self.backend(name.clone(), backend).flows = before.max(sum);
+                let flows = before.max(sum);
+                // What does not change goes on being shared with the samples before.
+                if known != Some(flows) {
+                    self.backend(name.clone(), backend).flows = flows;
+                }
             }
         }
         for flow in &listed {
@@ -365,19 +372,25 @@ impl Ledger {
         }
         let mut kept = 0;
         for (name, service) in &mut self.services {
-            let ServiceTotals { backends, others, .. } = service;
-            let ended = &mut self.ended;
-            backends.retain(|backend, totals| {
-                let stays = names.has(name, *backend) || kept < MOST_FORMER_BACKENDS;
-                kept += usize::from(!names.has(name, *backend));
-                if !stays {
-                    *others = others.and(*totals);
-                    if let Some(ended) = ended.get_mut(name) {
-                        ended.remove(backend);
-                    }
+            let mut leave = Vec::new();
+            for backend in service.backends.keys().filter(|backend| !names.has(name, **backend)) {
+                if kept >= MOST_FORMER_BACKENDS {
+                    leave.push(*backend);
                 }
-                stays
-            });
+                kept += 1;
+            }
+            if leave.is_empty() {
+                continue;
+            }
+            let ServiceTotals { backends, others, .. } = Arc::make_mut(service);
+            for backend in leave {
+                if let Some(totals) = backends.remove(&backend) {
+                    *others = others.and(totals);
+                }
+                if let Some(ended) = self.ended.get_mut(name) {
+                    ended.remove(&backend);
+                }
+            }
         }
         let services = &self.services;
         self.names.retain(|name| services.contains_key(name));

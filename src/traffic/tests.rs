@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -224,6 +225,30 @@ fn removed_services_and_backends_are_kept_up_to_a_bound_and_their_sums_stay() {
         service.backends.len()
     );
     assert_eq!(service.sum().connections, 25_000);
+}
+
+/// Several samples are kept at a time: 10,000 services with four backends have 17 MB of totals.
+#[test]
+fn samples_share_what_has_not_changed() {
+    let mut ledger = Ledger::new();
+    ledger.know(&both());
+    let connections = |a, b| {
+        vec![(
+            CONNECTIONS,
+            vec![counted(&pair(2000, 1), a), counted(&pair(2001, 1), b)],
+        )]
+    };
+    ledger.counters(Some(1), connections(5, 1));
+    ledger.flows(LiveFlows::default(), Vec::new());
+    let before = ledger.totals();
+    ledger.counters(Some(1), connections(5, 2));
+    ledger.flows(LiveFlows::default(), Vec::new());
+    let after = ledger.totals();
+    let is_shared = |name: &str| Arc::ptr_eq(&before.services[name], &after.services[name]);
+    assert!(is_shared("a"), "nothing has changed");
+    assert!(!is_shared("b"));
+    assert_eq!(before.service("b").unwrap().sum().connections, 1);
+    assert_eq!(after.service("b").unwrap().sum().connections, 2);
 }
 
 /// A step of the kernel or of the daemon.

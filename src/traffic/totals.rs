@@ -26,8 +26,9 @@ pub enum TotalsAge {
 /// the machine is not started anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Totals of each service, also of services that were removed: they may come again.
-    pub services: BTreeMap<Box<str>, ServiceTotals>,
+    /// Totals of each service, also of services that were removed: they may come again. Those that do not change are shared by the
+    /// samples that are kept.
+    pub services: BTreeMap<Box<str>, Arc<ServiceTotals>>,
     /// Whether packets, bytes and handshakes are counted, and not only connections and drops.
     pub counts_flows: bool,
     /// Number of reports of ended flows that were lost; their last packets are missing.
@@ -39,7 +40,7 @@ pub struct Totals {
 impl Totals {
     /// Returns the totals of a service by name.
     pub fn service(&self, name: &str) -> Option<&ServiceTotals> {
-        self.services.get(name)
+        self.services.get(name).map(|service| &**service)
     }
 
     /// Returns the totals of a backend in a service.

@@ -147,7 +147,7 @@ mod tests {
             others: backend,
         };
         Arc::new(Totals {
-            services: BTreeMap::from([("a".into(), service)]),
+            services: BTreeMap::from([("a".into(), Arc::new(service))]),
             at,
             ..Totals::default()
         })

@@ -83,7 +83,7 @@ fn totals() -> Totals {
         ..ServiceTotals::default()
     };
     Totals {
-        services: BTreeMap::from([("a".into(), service)]),
+        services: BTreeMap::from([("a".into(), Arc::new(service))]),
         at: Some(Instant::now()),
         ..Totals::default()
     }

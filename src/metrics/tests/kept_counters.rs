@@ -123,7 +123,7 @@ fn each_counter_is_kept_for_the_next_daemon() {
 }
 
 /// Returns totals of the service `a` in which no number is zero.
-fn counted_everywhere() -> BTreeMap<Box<str>, ServiceTotals> {
+fn counted_everywhere() -> BTreeMap<Box<str>, Arc<ServiceTotals>> {
     let flows = serde_json::from_str("[1,2,3,4,5,6]").unwrap();
     let backend = BackendTotals {
         connections: 7,
@@ -135,5 +135,5 @@ fn counted_everywhere() -> BTreeMap<Box<str>, ServiceTotals> {
         backends: BTreeMap::from([("10.0.0.1:3000".parse().unwrap(), backend)]),
         others: backend,
     };
-    BTreeMap::from([("a".into(), service)])
+    BTreeMap::from([("a".into(), Arc::new(service))])
 }
