@@ -1,13 +1,13 @@
 //! Checks whether hosts on the gateway's links find its addresses by ARP.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, command};
-use super::no_address::{outer_links, used_links};
+use super::no_address::{named_service, outer_links, used_links};
 use super::text::{quoted, some, sysctl};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::links::LinkDetails;
@@ -56,10 +56,12 @@ pub(super) fn ignored(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         return;
     }
     let used = used_links(facts, Family::V4);
-    let judged = links.iter().filter(|link| {
-        let has_neighbours = !link.loopback && !link.no_arp && !link.arp_off;
-        link.up && has_neighbours && used.contains(&link.index)
-    });
+    let with_neighbours = links
+        .iter()
+        .filter(|link| link.up && !link.loopback && !link.no_arp && !link.arp_off);
+    let with_neighbours: Vec<&LinkDetails> = with_neighbours.collect();
+    used_elsewhere(facts, &with_neighbours, diagnosis);
+    let judged = with_neighbours.into_iter().filter(|link| used.contains(&link.index));
     let judged: Vec<&LinkDetails> = judged.collect();
     silent(facts, &judged, diagnosis);
     let outer = outer_links(facts, Family::V4);
@@ -131,6 +133,56 @@ fn elsewhere(facts: &CheapFacts, outer: &[&LinkDetails], diagnosis: &mut Diagnos
             seen(&routed),
             "clients reach it only if a router sends it to another address of the gateway",
             fix(),
+        );
+    }
+}
+
+/// Reports addresses of services on all addresses that clients have used, and that are on other links than the one by which these
+/// clients come in. Addresses in no network of that link are left out: those clients reach them by a route.
+fn used_elsewhere(facts: &CheapFacts, links: &[&LinkDetails], diagnosis: &mut Diagnosis) {
+    let Ok(local) = &facts.local else { return };
+    let named: BTreeSet<IpAddr> = facts
+        .services
+        .services
+        .iter()
+        .flat_map(|service| service.addresses.iter().copied())
+        .collect();
+    let mut lost: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+    let mut ports: BTreeSet<u16> = BTreeSet::new();
+    for served in &facts.served {
+        let address = served.public.ip();
+        let Some(link) = links.iter().find(|link| served.link == Some(link.index)) else {
+            continue;
+        };
+        let is_strict = matches!(level(facts, link), OF_LINK | OF_NETWORK);
+        let is_elsewhere = local.contains(&address) && !link.addresses.iter().any(|(own, _)| *own == address);
+        if is_strict && is_elsewhere && is_in_network(link, address) && !named.contains(&address) {
+            lost.entry(link.index).or_default().insert(address);
+            ports.insert(served.public.port());
+        }
+    }
+    let services = facts.services.services.iter();
+    let services = services.filter(|service| service.addresses.is_empty() && ports.contains(&service.port));
+    let services: Vec<String> = services.map(named_service).collect();
+    if services.is_empty() {
+        return;
+    }
+    for link in links {
+        let Some(addresses) = lost.get(&link.index) else {
+            continue;
+        };
+        let addresses: Vec<IpAddr> = addresses.iter().copied().collect();
+        let level = level(facts, link);
+        diagnosis.broken(
+            "no-public-address",
+            format!(
+                "clients of {} connect to {}, on another link than {}, by which they come in, and where arp_ignore is {level}: no ARP request for it is answered there",
+                some(&services),
+                some(&addresses),
+                link.name
+            ),
+            "hosts of the network to which the address belongs, such as the router to the clients, cannot send packets to it",
+            answer_all(facts, &link.name, level),
         );
     }
 }

@@ -43,7 +43,13 @@ pub(super) fn lost_families(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             let has_other = families().any(|family| outer.contains(&family));
             service.addresses.is_empty() && has_other && families().any(|of| of == *family)
         };
-        let cut_off: Vec<String> = facts.services.services.iter().filter(of_family).map(named).collect();
+        let cut_off: Vec<String> = facts
+            .services
+            .services
+            .iter()
+            .filter(of_family)
+            .map(named_service)
+            .collect();
         if cut_off.is_empty() {
             continue;
         }
@@ -80,7 +86,13 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         let mut families = service.backends().map(|backend| Family::of(backend.ip())).peekable();
         service.addresses.is_empty() && families.peek().is_some() && families.all(|family| !outer.contains(&family))
     };
-    let cut_off: Vec<String> = facts.services.services.iter().filter(is_cut_off).map(named).collect();
+    let cut_off: Vec<String> = facts
+        .services
+        .services
+        .iter()
+        .filter(is_cut_off)
+        .map(named_service)
+        .collect();
     if cut_off.is_empty() {
         return;
     }
@@ -149,7 +161,13 @@ pub(super) fn carrier(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             let is_open = service.addresses.is_empty();
             has_backends && (is_open || chosen.peek().is_some() && chosen.all(is_dark))
         };
-        let services: Vec<String> = facts.services.services.iter().filter(is_cut_off).map(named).collect();
+        let services: Vec<String> = facts
+            .services
+            .services
+            .iter()
+            .filter(is_cut_off)
+            .map(named_service)
+            .collect();
         if !services.is_empty() {
             dark.extend(outer.iter().map(|link| link.name.as_str()));
             cut_off.extend(services);
@@ -208,7 +226,8 @@ pub(super) fn unrouted(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     );
 }
 
-fn named(service: &ServiceSummary) -> String {
+/// Returns the name of a service with its port.
+pub(super) fn named_service(service: &ServiceSummary) -> String {
     let name = service.name.as_deref().unwrap_or("(unnamed)");
     format!("{name} :{}", service.port)
 }

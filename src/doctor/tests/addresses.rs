@@ -110,6 +110,44 @@ fn addresses_of_services_for_which_no_arp_request_is_answered_are_broken() {
     }
 }
 
+/// The service listens on all addresses, and its clients use one that is on another link than the one by which they come in.
+#[test]
+fn addresses_that_clients_use_and_for_which_no_arp_request_is_answered_are_broken() {
+    let used = |address: &'static str, level: &'static str| {
+        with(move |facts| {
+            set("net.ipv4.conf.ext.arp_ignore", level)(facts);
+            facts.cheap.local.as_mut().unwrap().addresses.insert(ip(address));
+            facts.cheap.served = vec![ServedClient {
+                client: "203.0.113.77:40000".parse().unwrap(),
+                public: (ip(address), 20003).into(),
+                backend: "10.2.0.11:3000".parse().unwrap(),
+                link: Some(facts.cheap.links.as_ref().unwrap()[0].index),
+                is_recent: true,
+                is_banned: false,
+            }];
+        })
+    };
+    for level in ["1", "2"] {
+        let found = only(
+            &used("203.0.113.9", level),
+            "no-public-address",
+            FindingSeverity::Broken,
+        );
+        assert!(
+            found.seen.contains("connect to 203.0.113.9, on another link than ext"),
+            "{}",
+            found.seen
+        );
+        assert!(found.seen.contains(":20003"), "{}", found.seen);
+        assert_eq!(line(&found), "sysctl -w net.ipv4.conf.ext.arp_ignore=0");
+        assert_eq!(used("192.0.2.9", level), [], "a router sends it to another address");
+        assert_eq!(used("203.0.113.1", level), [], "it is on the link");
+    }
+    for level in ["0", "3"] {
+        assert_eq!(used("203.0.113.9", level), [], "{level}");
+    }
+}
+
 #[test]
 fn a_router_whose_arp_requests_may_not_be_answered_is_a_warning() {
     let by = |router: &'static str, level: &'static str| {
