@@ -90,6 +90,10 @@ fn few_descriptors_are_enough_for_many_connections() {
         ];
         let daemon = net.spawn("gateway", &daemon);
         listens(&net);
+        // It listens before it takes requests.
+        let first = || Line::new().and_then(|mut line| line.exchange(&text(Dialect::Scalingo, "first")));
+        let takes_requests = || net.within("gateway", first).is_ok_and(|reply| reply.status != 503);
+        assert!(wait_until(PATIENCE, takes_requests), "{limit}");
         let given = net.within("gateway", || provisioned_at_once(&format!("of-{count}"), count));
         let ports: BTreeSet<u16> = given.values().copied().collect();
         assert_eq!(ports.len(), count as usize, "{limit}");
