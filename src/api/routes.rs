@@ -4,8 +4,8 @@ mod addon;
 mod batch;
 mod daemon;
 mod deploys;
+mod history;
 mod kernel;
-mod past;
 mod services;
 mod wait;
 
@@ -85,8 +85,8 @@ fn table() -> Vec<ApiRoute> {
         ("GET", "/v1/deploys", Monitoring, get(deploys::list)),
         ("GET", "/v1/deploys/{id}", Monitoring, get(deploys::one)),
         ("POST", "/v1/deploys/{id}/undo", Orders, post(deploys::undo)),
-        ("GET", "/v1/history", Monitoring, get(past::history)),
-        ("GET", "/v1/export", Monitoring, get(past::export)),
+        ("GET", "/v1/history", Monitoring, get(history::history)),
+        ("GET", "/v1/export", Monitoring, get(history::export)),
     ]
 }
 

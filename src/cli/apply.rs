@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::apply_output::ReportJson;
 use super::arguments::{FileArgument, Locking, parse_duration};
 use super::denied::Denied;
 use super::failure::{Code, Failure, Outcome};
@@ -13,7 +14,6 @@ use super::global::{Global, OutputFormat};
 use super::others;
 use super::others::Others;
 use super::print::print;
-use super::reports::ReportJson;
 use super::{diff, preflight, remote};
 use crate::api::client::Client;
 use crate::config::copy;

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::apply_output::ReportJson;
 use super::arguments::FileArgument;
 use super::denied::Denied;
 use super::failure::{Code, Failure, Outcome};
 use super::gateway::Gateway;
 use super::global::{Global, OutputFormat};
 use super::print::print;
-use super::reports::ReportJson;
 use super::{others, preflight, remote};
 use crate::control::request::ApplyOptions;
 use crate::reconcile::{Desired, KnownContents, Reconciler};

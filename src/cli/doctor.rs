@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::absent::elsewhere;
 use super::configuration::Configuration;
+use super::daemon_absence::elsewhere;
 use super::failure::{Code, Outcome};
 use super::global::{Global, OutputFormat};
 use super::print::{print, print_json};

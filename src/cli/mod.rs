@@ -1,9 +1,9 @@
 //! The command line: one file per command, and what they share.
 
-mod absent;
 mod addon;
 mod amount;
 mod apply;
+mod apply_output;
 #[cfg(test)]
 mod architecture_tests;
 mod arguments;
@@ -14,6 +14,7 @@ mod command;
 mod completions;
 mod configuration;
 mod daemon;
+mod daemon_absence;
 mod denied;
 mod deploy;
 mod deploys;
@@ -46,7 +47,6 @@ mod print;
 mod reference_tests;
 mod remote;
 mod render;
-mod reports;
 #[cfg(test)]
 mod sample_tests;
 mod screen;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 
+use super::apply_output::ReportJson;
 use super::arguments::FileArgument;
 use super::denied::Denied;
 use super::failure::Failure;
 use super::global::{Global, OutputFormat};
 use super::print::print;
-use super::reports::ReportJson;
 use crate::api::answers::{AnswerWithJson, ApplyAnswer};
 use crate::api::client::{Client, ClientError, DaemonResponse, RequestTarget};
 use crate::control::request::ApplyOptions;

@@ -11,7 +11,7 @@ use crate::record::RecordedStore;
 use crate::store::last_services::LastServices;
 use crate::store::{
     ChangeAuthor, Expect, HistoryFilter, LoadedResources, MOST_EPOCHS, Store, StoreChange, StoreEdit, StoreEpoch,
-    StoreError, StoreIdentity, StoreLineage, StoredDeploy, lost, written,
+    StoreError, StoreIdentity, StoreLineage, StoredDeploy, lost, write_count,
 };
 use tcpgw_core::escape;
 use tcpgw_core::model::{Service, parse_service};
@@ -31,7 +31,7 @@ pub fn open(
     recorded: &RecordedStore,
     now: Duration,
 ) -> Result<(Store, Opened), StoreError> {
-    written::set_aside(path);
+    write_count::set_aside(path);
     let mut store = Store::open(path)?;
     let mut opened = read(&mut store)?;
     let found = opened.loaded.revision;

@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use crate::metrics::Reading;
-use crate::view::pace::TrafficPace;
 use crate::view::status::{LimitView, OfLimit};
+use crate::view::totals_rates::TrafficPace;
 use crate::web::meter::meter;
 use crate::web::units;
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::author::ChangeAuthor;
 use super::error::{Fault, StoreError};
+use super::history_bounds::HistoryBounds;
 use super::integer::{counter, micros, number, time};
-use super::keep::HistoryBounds;
 use super::phase::DeployPhase;
 use super::seal::RowChecksum;
 use tcpgw_core::model::{Endpoint, Word as _};

@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use super::author::ChangeAuthor;
 use super::error::Fault;
 use super::head::StoreHead;
+use super::history_bounds::HistoryBounds;
 use super::integer::{counter, micros, number, time};
-use super::keep::HistoryBounds;
 use super::seal::RowChecksum;
 use tcpgw_core::model::{Service, parse_service};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, system};
 use super::last_services::LastServices;
-use super::written;
+use super::write_count;
 use crate::run_file;
 use tcpgw_core::problem::{Problem, ProblemKind};
 
@@ -35,7 +35,7 @@ pub(crate) fn note(store: &Path, last: &LastServices, now: std::time::Duration) 
 pub fn problem(store: &Path) -> Option<Problem> {
     let is_there = path(store).symlink_metadata().is_ok();
     let lost = is_there.then(|| Problem::new(ProblemKind::StoreLost, words(store)));
-    lost.or_else(|| written::problem(store))
+    lost.or_else(|| write_count::problem(store))
 }
 
 fn words(store: &Path) -> String {

@@ -17,10 +17,10 @@ mod error;
 mod file;
 mod head;
 mod history;
+mod history_bounds;
 mod holder;
 mod identity;
 mod integer;
-mod keep;
 pub mod last_services;
 pub mod lost;
 mod phase;
@@ -30,7 +30,7 @@ mod schema;
 mod seal;
 mod services;
 mod stored_service;
-pub mod written;
+pub mod write_count;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -56,7 +56,7 @@ pub use self::epochs::MOST_EPOCHS;
 pub use self::error::StoreError;
 pub use self::file::{FileId, files_of};
 pub use self::history::{HistoryEntry, HistoryFilter};
-pub use self::keep::HistoryBounds;
+pub use self::history_bounds::HistoryBounds;
 pub use self::phase::DeployPhase;
 pub use self::resources::LoadedResources;
 pub use self::services::{CommittedChange, Expect, LoadedServices, StoreChange, StoreEdit};
@@ -132,7 +132,7 @@ impl Store {
         self.trouble.as_ref()
     }
 
-    /// Returns whether the store lacked acknowledged writes when it was opened, as the [file beside it](written) tells.
+    /// Returns whether the store lacked acknowledged writes when it was opened, as the [file beside it](write_count) tells.
     pub fn lacks_writes(&self) -> bool {
         self.lacks_writes
     }
@@ -430,7 +430,7 @@ impl Store {
     /// Writes the number of acknowledged writes, before the acknowledgement. If that fails, the change is on the disk
     /// nevertheless.
     fn note_written(&self, written: u64) {
-        if let Err(error) = written::note(&self.path, written) {
+        if let Err(error) = write_count::note(&self.path, written) {
             tracing::debug!(%error, "failed to note how many writes of the store were acknowledged");
         }
     }
@@ -491,7 +491,7 @@ impl Store {
         schema::migrate(&mut connection, version, &self.path)?;
         let head = schema::verify(&connection)?;
         self.is_expected(identity::read(&connection)?)?;
-        self.lacks_writes |= written::read(&self.path) > Some(schema::written(&connection)?);
+        self.lacks_writes |= write_count::read(&self.path) > Some(schema::written(&connection)?);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         self.read_only = unwritable.is_some();
         self.trouble = match unwritable {

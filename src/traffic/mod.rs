@@ -10,10 +10,10 @@ pub mod drop_sets;
 pub mod file;
 pub mod flow_record;
 pub mod flow_sums;
-mod keeping;
 mod known_flows;
 pub mod last_hour;
 pub mod ledger;
+mod ledger_bytes;
 mod names;
 #[cfg(test)]
 mod names_tests;

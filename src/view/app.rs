@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use super::drops::{BackendDrops, ServiceDrops, backend_counters, service_counters};
-use super::rates::{FirstSample, Rates, SecondSample};
+use super::flow_rates::{FirstSample, Rates, SecondSample};
 use super::tally::FlowCounts;
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::ruleset::name::SetName;
@@ -210,7 +210,7 @@ impl AppReading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::rates::Rate;
+    use crate::view::flow_rates::Rate;
     use tcpgw_kernel::conntrack::{Counters, CtStatus, TcpState, Traffic};
 
     const BACKENDS: [&str; 2] = ["10.2.0.11:3000", "10.2.0.12:3000"];

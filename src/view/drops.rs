@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::rates::per_second;
+use super::flow_rates::per_second;
 use super::tally::BackendPlaces;
 use crate::traffic::drop_sets::{CounterOwner, REASONS, counter_of, sets_of_backends, sets_of_services};
 use tcpgw_core::model::Endpoint;

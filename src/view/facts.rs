@@ -11,8 +11,8 @@ use crate::addon::id::ResourceId;
 use crate::traffic::{ServiceTotals, Totals};
 use crate::view::condition::ServiceCondition;
 use crate::view::drops::DropCounts;
+use crate::view::flow_rates::{Rates, SecondSample};
 use crate::view::problems::ProblemSearch;
-use crate::view::rates::{Rates, SecondSample};
 use crate::view::service_state::state_of;
 use crate::view::snapshot::Snapshot;
 use crate::view::status::{

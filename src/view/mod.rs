@@ -9,16 +9,16 @@ pub mod condition;
 pub mod drained;
 pub mod drops;
 pub mod facts;
+pub mod flow_rates;
 pub mod flows;
-pub mod pace;
 pub mod problems;
-pub mod rates;
 mod service_state;
 pub mod snapshot;
 pub mod snapshot_parts;
 pub mod status;
 pub mod tally;
 pub mod totals;
+pub mod totals_rates;
 mod unmarked;
 pub mod who;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub use self::limit::{LimitView, OfLimit};
 use super::condition::ServiceCondition;
 use super::drops::{BackendDrops, ServiceDrops};
-use super::rates::Rates;
+use super::flow_rates::Rates;
 use super::tally::{FlowCounts, StrayPair};
 use super::totals::TotalsView;
 use super::{Hint, TableView};

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::drops::DropCounts;
+use super::flow_rates::{FirstSample, SecondSample};
 use super::flows::{FlowSelection, FlowView};
-use super::rates::{FirstSample, SecondSample};
 use super::tally::BackendPlaces;
 use super::{ConntrackSettings, NoService, ServiceName, ServicesView, TableView, UnmarkedFlows};
 use crate::record::ApplyNote;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::created_resource::{CreatedResource, ProviderResource, ResourcePresence};
 use super::message::{AnswerBody, CheckExchange, RequestEffect};
 use super::need::Need;
 use super::offer;
 use super::offer::{Ability, Offer};
 use super::settings::{CheckSettings, CheckSettingsError};
-use super::thing::{CreatedResource, ProviderResource, ResourcePresence};
 use crate::addon::Dialect;
 
 pub(super) struct CheckContext {

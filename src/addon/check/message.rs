@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::thing::ProviderResource;
+use super::created_resource::ProviderResource;
 use crate::addon::Dialect;
 use crate::addon::credentials::ProviderCredentials;
 use crate::addon::dialect::exchange::Method;

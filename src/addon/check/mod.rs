@@ -3,9 +3,11 @@
 //! Pure: a [`CheckRun`] says what to send next and takes what came of it. Sockets, clocks and signals are the caller's. The checks are
 //! the tables in `osb` and `resources`; each names the document and the section that its rule is from.
 
+mod all_answers;
 mod catalog;
 mod checks;
 mod context;
+mod created_resource;
 mod definition;
 mod judge;
 mod judgement;
@@ -14,12 +16,10 @@ mod message;
 mod need;
 mod offer;
 mod osb;
+mod redacted;
 mod resources;
 mod run;
 mod settings;
-mod shown;
-mod thing;
-mod whole;
 
 pub use self::manifest::sign_on;
 pub use self::message::{AnswerBody, Body, CheckRequest, Login, NoAnswer, PathBase, ProviderAnswer, Version};

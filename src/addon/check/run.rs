@@ -14,12 +14,12 @@ pub use self::report::{CheckFinding, CheckReport, CheckVerdict};
 use self::stage::{CheckStage, MAX_LOST};
 use super::checks::checks;
 use super::context::CheckContext;
+use super::created_resource::{ProviderResource, ResourcePresence};
 use super::definition::{Act, Check};
 use super::judgement::{CheckResult, Flaw};
 use super::message::{CheckExchange, CheckRequest, NoAnswer, PathBase, ProviderAnswer};
 use super::settings::{CheckSettings, CheckSettingsError};
-use super::thing::{ProviderResource, ResourcePresence};
-use super::{osb, shown};
+use super::{osb, redacted};
 use crate::addon::Dialect;
 
 /// Next action that a run needs from its caller.
@@ -351,7 +351,7 @@ impl CheckRun {
     fn judged(&mut self, check: Check, judgement: CheckResult, at: Option<usize>) {
         let shown = at
             .and_then(|at| self.transcript.get(at))
-            .map(|exchange| (self.shown_request(&exchange.request), Some(shown::answer(exchange))));
+            .map(|exchange| (self.shown_request(&exchange.request), Some(redacted::answer(exchange))));
         match judgement {
             Ok(()) => self.finish(check, CheckVerdict::Pass, None, shown),
             Err(Flaw { is_failure, why }) => {
@@ -392,7 +392,7 @@ impl CheckRun {
             (PathBase::Base, Dialect::Osb) => "",
             (PathBase::Base, _) => "BASE",
         };
-        shown::request(request, place)
+        redacted::request(request, place)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Owns who is let in, how many, and for how long. Knows nothing of what is asked: a [`Handler`] answers.
 
+pub(in crate::api) mod connection_limits;
 pub(in crate::api) mod files;
-pub(in crate::api) mod places;
 pub(in crate::api) mod tls_keys;
 mod tls_words;
 
@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use self::connection_limits::{ConnectionPlaces, Seat, Visitor};
 pub use self::files::FileError;
-use self::places::{ConnectionPlaces, Seat, Visitor};
 use super::limits::Times;
 use super::server::{MOMENT, answering, closing};
 

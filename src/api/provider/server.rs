@@ -13,7 +13,7 @@ use super::ProviderApi;
 use super::handler::{ProviderState, answer};
 use super::traffic::TrafficObserver;
 use crate::api::descriptors::DescriptorBudget;
-use crate::api::listener::places::ConnectionPlaces;
+use crate::api::listener::connection_limits::ConnectionPlaces;
 use crate::api::listener::{self, Handler};
 use crate::api::settings;
 use crate::control::request::DaemonRequest;

@@ -11,9 +11,9 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tokio::sync::{mpsc, watch};
 
-use super::access::{self, AccessDenied};
 use super::actions::{WantedAction, WebActions};
 use super::answers::{plain, set_headers};
+use super::authentication::{self, AccessDenied};
 use super::live::LivePages;
 use super::pages::{self, Pages};
 use super::reader::MetricsReader;
@@ -105,7 +105,7 @@ impl WebHandler {
         if wait.is_none() {
             tracing::warn!(%from, "refused a request to the web listener with a wrong token");
         }
-        access::refusal(wait.map(|wait| wait.as_secs().max(1)))
+        authentication::refusal(wait.map(|wait| wait.as_secs().max(1)))
     }
 }
 
@@ -126,7 +126,7 @@ impl Handler for WebHandler {
             Ok(()) => {}
             // A browser asks without credentials first, and again with them: that is no guess.
             Err(AccessDenied::Token) if !parts.headers.contains_key(header::AUTHORIZATION) => {
-                return access::refusal(None);
+                return authentication::refusal(None);
             }
             Err(AccessDenied::Token) => return self.refuse(from),
             Err(AccessDenied::SeveralHosts) => {

@@ -3,9 +3,9 @@
 //! Owns who may ask, and what a path leads to. What is asked changes nothing, and costs the daemon's loop one snapshot and the kernel
 //! one read a second at most, however many ask.
 
-mod access;
 mod actions;
 mod answers;
+mod authentication;
 mod cached_reads;
 mod handler;
 mod kernel_reader;
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use self::handler::WebHandler;
 pub use self::site::{DiagnosisSource, Web};
 use super::descriptors::DescriptorBudget;
-use super::listener::places::ConnectionPlaces;
+use super::listener::connection_limits::ConnectionPlaces;
 use super::listener::serve as listen;
 use super::settings::ApiSettings;
 use crate::control::request::DaemonRequest;

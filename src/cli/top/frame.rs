@@ -9,7 +9,7 @@ use super::list::ServiceListing;
 use super::sample::{ServiceLine, TopLoad, TopSample};
 use crate::cli::amount::short;
 use crate::cli::table::{Cell, Column, Extent, TextTable};
-use crate::view::rates::Rates;
+use crate::view::flow_rates::Rates;
 use tcpgw_core::escape;
 use tcpgw_core::words::count;
 

@@ -1,5 +1,6 @@
 //! The command `tcpgw top`.
 
+mod confirmation;
 mod frame;
 mod history;
 mod inputs;
@@ -10,7 +11,6 @@ mod model;
 #[cfg(test)]
 mod model_tests;
 mod query;
-mod question;
 mod sample;
 #[cfg(test)]
 mod sample_tests;

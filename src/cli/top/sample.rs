@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use crate::cli::status::states;
 use crate::view::condition::ServiceCondition;
 use crate::view::drops::Dropped;
+use crate::view::flow_rates::Rates;
 use crate::view::problems::title;
-use crate::view::rates::Rates;
 use crate::view::status::{BackendStatus, DrainStatus, LimitView, OfLimit, ServiceStatus, Status};
 use tcpgw_core::problem::Severity;
 

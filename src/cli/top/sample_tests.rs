@@ -2,7 +2,7 @@
 
 use super::sample::{BackendLine, ProblemLine, ServiceLine, TopLoad, TopSample};
 use crate::view::condition::ServiceCondition;
-use crate::view::rates::{Rate, Rates};
+use crate::view::flow_rates::{Rate, Rates};
 use crate::view::status::LimitView;
 
 /// Returns a sample of these services.

@@ -37,7 +37,7 @@ impl Gateway {
             ..Self::new()
         };
         fs::copy(self.path(), copy.path()).unwrap();
-        let _ = fs::copy(written::path(&self.path()), written::path(&copy.path()));
+        let _ = fs::copy(write_count::path(&self.path()), write_count::path(&copy.path()));
         copy
     }
 
@@ -123,7 +123,7 @@ impl Gateway {
     fn take_store(&mut self, from: &Self) {
         self.store = None;
         fs::copy(from.path(), self.path()).unwrap();
-        let _ = fs::remove_file(written::path(&self.path()));
+        let _ = fs::remove_file(write_count::path(&self.path()));
     }
 }
 

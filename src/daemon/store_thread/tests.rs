@@ -7,7 +7,7 @@ use crate::addon;
 use crate::control::storage::DeployRecord;
 use crate::store::{
     ChangeAuthor, DeployPhase, DeployStep, Expect, NewDeploy, Store, StoreChange, StoreEdit, StoreIdentity, lost,
-    written,
+    write_count,
 };
 use std::sync::Arc;
 use tcpgw_core::model::parse_service;
@@ -211,7 +211,7 @@ fn new_store(path: &Path) -> Store {
 /// Copies a store as it is without its log, with what is noted beside it.
 fn without_log(path: &Path, to: &Path) {
     std::fs::copy(path, to).unwrap();
-    std::fs::copy(written::path(path), written::path(to)).unwrap();
+    std::fs::copy(write_count::path(path), write_count::path(to)).unwrap();
 }
 
 /// Tests the last acknowledged write, whether it changes the store's revision and the record or not.
@@ -292,7 +292,7 @@ fn an_empty_count_of_writes_is_told_and_made_anew() {
     store.commit(&change, &by, Duration::ZERO).unwrap();
     drop(store);
     assert_eq!(lost::problem(&path), None);
-    std::fs::write(written::path(&path), "").unwrap();
+    std::fs::write(write_count::path(&path), "").unwrap();
     let (_, opened) = open(
         &path,
         &LastServices::default(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::view::rates::{Rate, Rates};
+use crate::view::flow_rates::{Rate, Rates};
 use tcpgw_core::model::{Limit, LimitDirection};
 
 /// View of a limit.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
 use crate::view::drops::DropCounts;
 use crate::view::facts::StatusFacts;
-use crate::view::rates::FirstSample;
+use crate::view::flow_rates::FirstSample;
 use crate::view::snapshot::{DaemonView, HealthView, Snapshot};
 use crate::view::status::Status;
 use crate::view::tally::{BackendPlaces, Tally};

@@ -2,8 +2,8 @@
 
 use super::super::judge;
 use super::super::message::{CheckRequest, Login};
-use super::access::without_credentials;
 use super::answers::{binding_body, is_created, is_removed, is_there_already, last_operation_refused};
+use super::authentication::without_credentials;
 use super::requests::{bind_body, binding, binding_path, last_operation_of, refused_bind, unbinding};
 use super::source::{
     AUTHENTICATION, BINDING, FETCHING_BINDING, MANDATORY, NOWHERE, UNBINDING, UNKNOWN, WITHOUT_CREDENTIALS,

@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::super::judge;
 use super::super::message::{CheckRequest, Login};
-use super::access::without_credentials;
 use super::answers::{
     fetched_instance, is_created, is_removed, is_there_already, is_updated, last_operation, last_operation_refused,
     operation_body,
 };
+use super::authentication::without_credentials;
 use super::requests::{
     change_plan, creating, deprovisioning, instance_path, last_operation_of, patch, provision_body, update_body,
 };

@@ -8,10 +8,10 @@ use super::super::message::{Body, CheckRequest, Login, RequestEffect};
 use super::answers::error_code;
 use super::requests::{creating, instance_path, last_operation_of, provision_body, replaced, with_ids, without};
 use super::source::{AUTHENTICATION, DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN};
+use crate::addon::check::created_resource::ProviderResource;
 use crate::addon::check::definition::Check;
 use crate::addon::check::judgement::warning;
 use crate::addon::check::need::Need;
-use crate::addon::check::thing::ProviderResource;
 use crate::addon::dialect::exchange::Method;
 
 pub(super) const REFUSALS: &[Check] = &[

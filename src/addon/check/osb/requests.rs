@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::context::CheckContext;
 use super::super::message::{CheckRequest, RequestEffect, Version};
-use crate::addon::check::thing::ProviderResource;
+use crate::addon::check::created_resource::ProviderResource;
 use crate::addon::dialect::exchange::Method;
 
 pub(super) fn catalog_request() -> CheckRequest {

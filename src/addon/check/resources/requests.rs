@@ -9,7 +9,7 @@ use super::super::context::CheckContext;
 use super::super::message::{Body, CheckRequest, Login, PathBase, RequestEffect};
 use super::rules::rules_of;
 use crate::addon::Dialect;
-use crate::addon::check::thing::ProviderResource;
+use crate::addon::check::created_resource::ProviderResource;
 use crate::addon::dialect::exchange::Method;
 use crate::addon::sso;
 

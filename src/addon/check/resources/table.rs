@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::context::CheckContext;
 use super::super::message::{Body, CheckExchange, CheckRequest, Login};
-use super::super::{judge, manifest, whole};
+use super::super::{all_answers, judge, manifest};
 use super::answers::{
     declared, described, is_changed, is_removed, is_same, resource_id, undocumented, urls, without_plan,
 };
@@ -415,19 +415,19 @@ pub(super) fn whole_checks(rules: &'static CheckRules) -> Vec<Check> {
     let mut checks = vec![
         Check::new(
             "json-bodies",
-            Act::Each(whole::json_bodies),
+            Act::Each(all_answers::json_bodies),
             "what has a body has JSON",
             source,
         ),
         Check::new(
             "error-bodies",
-            Act::Each(whole::resources_error),
+            Act::Each(all_answers::resources_error),
             "an error should have a message (or error) that is shown to the user",
             source,
         ),
         Check::new(
             "content-type",
-            Act::Each(whole::content_type),
+            Act::Each(all_answers::content_type),
             "JSON should be sent as application/json or a vendor's type",
             source,
         ),
@@ -435,7 +435,7 @@ pub(super) fn whole_checks(rules: &'static CheckRules) -> Vec<Check> {
     if rules.dialect == Dialect::Heroku {
         checks.push(Check::new(
             "answer-time",
-            Act::Each(whole::heroku_time),
+            Act::Each(all_answers::heroku_time),
             "within 25 s; within 3 s is recommended",
             "Heroku, Add-on Partner API Reference, Timeouts",
         ));

@@ -6,7 +6,7 @@ use super::super::message::{CheckExchange, CheckRequest, NoAnswer, ProviderAnswe
 use super::super::{osb, resources};
 use super::CheckRun;
 use super::stage::{CheckStage, MAX_LOST};
-use crate::addon::check::thing::{ProviderResource, ResourcePresence};
+use crate::addon::check::created_resource::{ProviderResource, ResourcePresence};
 
 /// Number of tries of a removal.
 const REMOVALS: u32 = 2;

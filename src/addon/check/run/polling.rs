@@ -8,7 +8,7 @@ use super::super::message::{CheckExchange, NoAnswer, OperationEnd, ProviderAnswe
 use super::super::osb;
 use super::CheckRun;
 use super::stage::{CheckStage, MAX_LOST, Poll};
-use crate::addon::check::thing::ProviderResource;
+use crate::addon::check::created_resource::ProviderResource;
 
 /// Time between two questions about an operation, unless the provider says another.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use super::notices::lets_connections_in;
 use crate::addon::ResourceStatus;
 use crate::control::request::{AppView, BackendView};
 use crate::view::app::{AppReading, BackendReading};
-use crate::view::rates::{Rate, Rates};
+use crate::view::flow_rates::{Rate, Rates};
 use crate::view::status::OfLimit;
 use crate::web::meter::meter;
 use crate::web::table::table;

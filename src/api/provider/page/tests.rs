@@ -7,7 +7,7 @@ use crate::addon::{AddonPlan, Dialect, Plans, Price, Resource};
 use crate::control::request::{BackendView, ListedService, ServiceView};
 use crate::store::DeployPhase;
 use crate::view::app::BackendReading;
-use crate::view::rates::{Rate, Rates};
+use crate::view::flow_rates::{Rate, Rates};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::ProblemKind;
 

@@ -2,8 +2,8 @@
 //!
 //! A page is written on a thread of its own, not on that of the daemon's loop. So many are written or being sent at once.
 
+mod details;
 mod service;
-mod swaps;
 
 use std::fs;
 use std::sync::Arc;

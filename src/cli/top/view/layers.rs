@@ -7,10 +7,10 @@ use ratatui::widgets::{Block, Clear, Widget};
 use super::canvas::{Canvas, Tone};
 use crate::cli::amount::span;
 use crate::cli::table::wrap;
+use crate::cli::top::confirmation::TopQuestion;
 use crate::cli::top::keys::KEYS;
 use crate::cli::top::model::{TopLayer, TopModel};
 use crate::cli::top::query::{FlowPage, WhoTarget};
-use crate::cli::top::question::TopQuestion;
 use tcpgw_core::escape;
 
 /// Widest box, in columns, with its border.

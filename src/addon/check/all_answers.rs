@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::context::CheckContext;
+use super::created_resource::ProviderResource;
 use super::judge::{JsonType, optional};
 use super::judgement::{CheckResult, failure, warning};
 use super::message::{AnswerBody, CheckExchange, PathBase, RequestEffect};
-use super::thing::ProviderResource;
 use crate::addon::Dialect;
 use crate::addon::dialect::exchange::Method;
 

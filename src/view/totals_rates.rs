@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rates::{Rate, Rates};
+use super::flow_rates::{Rate, Rates};
 use crate::traffic::drop_sets::REASONS;
 use crate::traffic::{BackendTotals, ServiceTotals, Totals};
 use tcpgw_kernel::conntrack::Traffic;
