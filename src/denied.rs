@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::AccessLists;
+use crate::access_lists::AccessLists;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::count;

@@ -4,10 +4,11 @@
 //! compared with what the kernel holds, and sent as one transaction; flows that no longer belong anywhere are then
 //! flushed from conntrack.
 
-pub mod access;
+pub mod access_lists;
 pub mod addon;
 pub mod api;
 pub mod app_link;
+pub mod apply_report;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -22,18 +23,17 @@ mod locked;
 pub mod metrics;
 pub mod observe;
 pub mod outbound;
+mod path_steps;
 pub mod preflight;
 pub mod probe;
 pub mod provider;
 pub mod reconcile;
 pub mod record;
-pub mod report;
 pub mod run_file;
 pub mod secrets;
 #[cfg(test)]
 mod source_tests;
 pub mod state_file;
-mod steps;
 pub mod store;
 pub mod throttle;
 pub mod traffic;

@@ -25,7 +25,7 @@
 
 mod errno;
 mod pool;
-mod report;
+mod results;
 mod talk;
 
 use std::collections::VecDeque;
@@ -43,7 +43,7 @@ use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::pool::Pool;
-pub use self::report::ProbeReport;
+pub use self::results::ProbeReport;
 use tcpgw_core::health::Probe;
 use tcpgw_kernel::conntrack::Collector;
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::FsFlags;
 
-use crate::steps::{MOST_LINKS, MOST_STEPS, push_front};
+use crate::path_steps::{MOST_LINKS, MOST_STEPS, push_front};
 use tcpgw_core::escape;
 
 const BY_GROUP: u32 = 0o020;

@@ -16,12 +16,12 @@ use super::others::Others;
 use super::print::print;
 use super::{diff, preflight, remote};
 use crate::api::client::Client;
+use crate::apply_report::{ApplyReport, DiffReport, ReportText as _};
 use crate::config::copy;
 use crate::control::request::ApplyOptions;
 use crate::date::since_1970;
 use crate::reconcile::{ReconcileError, ReconcileOptions, ReconcileReport};
 use crate::record::{ApplyNote, since_boot};
-use crate::report::{ApplyReport, DiffReport, ReportText as _};
 use crate::vanished;
 use tcpgw_core::words::count;
 

@@ -12,13 +12,13 @@ use super::global::{Global, OutputFormat};
 use super::print::print;
 use crate::api::answers::{AnswerWithJson, ApplyAnswer};
 use crate::api::client::{Client, ClientError, DaemonResponse, RequestTarget};
+use crate::apply_report::ReportText;
 use crate::control::request::ApplyOptions;
-use crate::report::ReportText;
 use tcpgw_core::model::duration;
 
 /// Sends a state that was read from that file to the daemon, and prints and returns its report, and the result for connections
-/// of denied clients. A dry run is answered with a [`DiffReport`](crate::report::DiffReport), anything else with an
-/// [`ApplyReport`](crate::report::ApplyReport).
+/// of denied clients. A dry run is answered with a [`DiffReport`](crate::apply_report::DiffReport), anything else with an
+/// [`ApplyReport`](crate::apply_report::ApplyReport).
 pub(super) fn apply<R: DeserializeOwned + ReportText>(
     global: &Global,
     daemon: &Client,

@@ -18,7 +18,7 @@ use super::print::unless_closed;
 use super::screen;
 use crate::api::NOT_FOUND;
 use crate::api::client::{self, Client, ClientError, RequestTarget};
-use crate::daemon::observer;
+use crate::daemon::problem_observer;
 use crate::date::since_1970;
 use crate::doctor::{CheapReader, CheckSubject, Effort, MemoryFile};
 use crate::observe::{self, ObserveError, StatusQuery, StatusSources};
@@ -161,7 +161,7 @@ impl Here {
                 is_probed: false,
                 failing_probes: Arc::default(),
             };
-            found.extend(observer::surroundings(&mut self.reader, &subject));
+            found.extend(problem_observer::surroundings(&mut self.reader, &subject));
         }
         found
     }

@@ -3,6 +3,7 @@
 //! It is pure: it uses no socket, no clock and no task. At most one job runs at a time; changes that arrive meanwhile
 //! are merged, so that a burst of changes becomes one transaction.
 
+mod acceptance;
 mod addon;
 mod addon_orders;
 mod addon_views;
@@ -17,12 +18,11 @@ mod docker_snapshot;
 mod edits;
 mod ending;
 mod fences;
+mod group_commit;
 mod grouping;
 mod held_back;
-mod in_record;
 mod input;
 mod jobs;
-mod judge;
 mod observation;
 mod obstacles;
 mod order;
@@ -34,6 +34,8 @@ mod pending;
 mod pending_write;
 mod problems;
 mod provisioned;
+mod record_contents;
+mod reexamination;
 mod rejected;
 mod replies;
 mod restored;
@@ -41,9 +43,7 @@ mod results;
 mod serving;
 mod start;
 mod store_contents;
-mod surroundings;
 mod timers;
-mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -70,13 +70,13 @@ use tcpgw_core::problem::{Problem, ProblemList};
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::count;
 
+pub use self::acceptance::{GatewayCheck, GatewayCheckError, GatewayFindings};
 use self::addon::Addon;
 use self::api_services::ApiServices;
 use self::deploys::Deploys;
 use self::docker::DockerServices;
 use self::held_back::HeldBack;
 use self::jobs::RunningJob;
-pub use self::judge::{GatewayCheck, GatewayCheckError, GatewayFindings};
 use self::observation::Observing;
 pub use self::order::{ApplyOrder, Order};
 pub use self::order_queue::MOST_ORDERS;

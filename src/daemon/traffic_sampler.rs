@@ -3,7 +3,7 @@
 mod ended_flows;
 mod log;
 mod log_entry;
-mod questions;
+mod query_times;
 
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
 use self::log_entry::{note, overrun};
-use self::questions::QuestionTimes;
+use self::query_times::QuestionTimes;
 use super::flow_log::FlowLog;
 use super::names_teller::NamesNews;
 use super::table_counters::{TableCounters, read_counters};

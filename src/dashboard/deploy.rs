@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use maud::{Markup, html};
 
 use super::frame::{DashboardPage, NavigationPlace, service_url, short_table, tiles};
-use super::past;
+use super::history;
 use crate::control::request::DeployView;
 use crate::control::storage::DeployRecord;
 use crate::date::utc_of;
@@ -81,7 +81,7 @@ impl DeployPage<'_> {
         let current = if phase == "switching" { "probing" } else { phase };
         html! {
             p {
-                "Service " a href=(service_url(&deploy.service)) { (escape::text(&deploy.service)) } ": " (past::phase(phase)) " "
+                "Service " a href=(service_url(&deploy.service)) { (escape::text(&deploy.service)) } ": " (history::phase(phase)) " "
                 @match phase {
                     "probing" => "The new backends are probed.",
                     "switching" => "The new backends have answered: new connections are about to go to them.",

@@ -6,9 +6,9 @@ use super::backends::backends;
 use super::drops::drops;
 use super::flows::FlowList;
 use super::frame::{DashboardPage, NavigationPlace, short_table, tiles};
+use super::history;
 use super::orders::orders;
 use super::overview::problem;
-use super::past;
 use super::rates::{limit, rates_note};
 use super::services::condition;
 use crate::control::events::Event;
@@ -101,7 +101,7 @@ impl ServicePage<'_> {
             }
             @if let Some(deploy) = view.and_then(|view| view.deploy.as_ref()) {
                 p.notice {
-                    a href=(past::deploy_url(deploy.id)) { "Deploy " (deploy.id) } " is under way: " (deploy.phase)
+                    a href=(history::deploy_url(deploy.id)) { "Deploy " (deploy.id) } " is under way: " (deploy.phase)
                     @if let Some(seconds) = deploy.seconds_left { ", at most " (units::span(seconds)) " more" } ". "
                     (targets(&deploy.targets))
                 }
@@ -216,7 +216,7 @@ impl ServicePage<'_> {
         html! {
             section aria-labelledby="deploys-heading" {
                 h2 #deploys-heading { "Last deploys" }
-                (past::deploys(self.deploys))
+                (history::deploys(self.deploys))
             }
         }
     }
@@ -226,7 +226,7 @@ impl ServicePage<'_> {
         html! {
             section aria-labelledby="events-heading" {
                 h2 #events-heading { "Last events" }
-                (past::events(self.events))
+                (history::events(self.events))
             }
         }
     }
@@ -236,7 +236,7 @@ impl ServicePage<'_> {
         html! {
             section aria-labelledby="history-heading" {
                 h2 #history-heading { "History" }
-                (past::history(self.history))
+                (history::history(self.history))
             }
         }
     }
@@ -254,7 +254,7 @@ impl ServicePage<'_> {
         if let Some(addon) = &listed.addon {
             values.push((
                 "App",
-                html! { a href=(past::app_url(addon.id)) { (addon.app.as_str()) } },
+                html! { a href=(history::app_url(addon.id)) { (addon.app.as_str()) } },
             ));
             values.push(("Plan", html! { (addon.plan) }));
         }

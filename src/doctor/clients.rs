@@ -1,8 +1,8 @@
 //! Clients that a rule matches: all of them, if its conditions cover every value that a client may have.
 
+use super::condition_result::Holds;
 use super::conditions::holds_for;
 use super::field_value::FieldValue;
-use super::holds::Holds;
 use super::packet::Packet;
 use super::spans::{Span, network};
 use tcpgw_kernel::firewall::{Relation, Rule, RuleField, Test};

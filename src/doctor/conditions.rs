@@ -1,7 +1,7 @@
 //! Conditions of a rule, judged for a packet.
 
+use super::condition_result::Holds;
 use super::field_value::{FieldValue, are_all_among, compare_among, is_among};
-use super::holds::Holds;
 use super::mark_bits::MarkBits;
 use super::packet::Packet;
 use super::spans::{compare_clients, covers};

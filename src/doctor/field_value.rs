@@ -1,6 +1,6 @@
 //! Value of a field that rules look at, as far as it is known.
 
-use super::holds::Holds;
+use super::condition_result::Holds;
 use tcpgw_kernel::firewall::{Load, Relation, RuleField};
 
 /// Value of a field.

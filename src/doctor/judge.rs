@@ -4,8 +4,8 @@
 //! clients is intended; one that drops for unknown reasons may be a problem.
 
 use super::clients::{ranges_of, spares_few};
+use super::condition_result::Holds;
 use super::conditions::{all_hold, is_in, key_value, lacks_any};
-use super::holds::Holds;
 use super::packet::Packet;
 use super::spans::{Span, spans_cover};
 use tcpgw_kernel::firewall::{FirewallChain, FirewallHook, Rule, RuleEffect, RuleField, RuleVerdict, Test};

@@ -7,16 +7,16 @@
 //! milliseconds, without starting a program, and [`examine_cheap`] judges them.
 
 mod advice;
-mod beside;
 mod checks;
 mod clients;
+mod condition_result;
 mod conditions;
+mod daemon_state;
 mod facts;
 mod field_value;
 mod finding;
 mod gather;
 mod header;
-mod holds;
 mod judge;
 mod mark_bits;
 mod packet;
@@ -29,7 +29,7 @@ use std::time::Instant;
 use tcpgw_core::problem::ProblemKind;
 use tcpgw_core::summary::Summary;
 
-pub use self::beside::{RunningDaemon, examine_beside};
+pub use self::daemon_state::{RunningDaemon, examine_beside};
 pub use self::facts::{
     AnswerRoutes, CheapFacts, CheckSubject, ClientRoutes, Effort, Fact, Facts, FailingProbes, Firewall, LostAnswers,
     MisroutedProbe, RoutesByAddress, ServedClient, TableFacts, TableState,

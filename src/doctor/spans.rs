@@ -1,6 +1,6 @@
 //! Ranges of clients' addresses and ports.
 
-use super::holds::Holds;
+use super::condition_result::Holds;
 use tcpgw_kernel::firewall::{Load, Relation, RuleField};
 
 /// A range of values, in network byte order.

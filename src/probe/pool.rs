@@ -14,7 +14,7 @@ use nix::sys::socket::{
 
 use super::errno;
 use super::errno::local;
-use super::report::ProbeReport;
+use super::results::ProbeReport;
 use super::talk::Talk;
 use tcpgw_core::health::{AnswerFault, Probe, ProbeOutcome};
 use tcpgw_core::ruleset::stmt::PROBE_PRIORITY;

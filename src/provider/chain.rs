@@ -6,7 +6,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::steps::{MOST_LINKS, MOST_STEPS, push_front};
+use crate::path_steps::{MOST_LINKS, MOST_STEPS, push_front};
 
 /// The path, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]

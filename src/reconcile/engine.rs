@@ -5,8 +5,8 @@
 
 mod cached;
 mod change;
+mod links_and_timeouts;
 mod memo;
-mod surroundings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

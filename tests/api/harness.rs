@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tcpgw::api::{Socket, SocketSettings, Times, serve};
+use tcpgw::apply_report::{AnyReport, ApplyReport, DiffReport};
 use tcpgw::control::events::{EventContent, Events};
 use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, Resumed, TornDown};
 use tcpgw::observe::ObserveError;
 use tcpgw::reconcile::Desired;
-use tcpgw::report::{AnyReport, ApplyReport, DiffReport};
 use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView};
 use tcpgw::view::snapshot_parts::{SnapshotParts, WantedService};
 use tcpgw::view::{ServicesView, TableView};

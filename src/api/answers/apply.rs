@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::apply_report::{AnyReport, ReportText as _};
 use crate::control::request::Applied;
-use crate::report::{AnyReport, ReportText as _};
 
 /// Result of an apply, or of a dry run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::judge::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
+use super::acceptance::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
 use super::order::{Order, Undecided, by};
 use super::pending::ReplyKind;
 use super::pending_write::{OnWritten, PendingWrite};

@@ -1,7 +1,7 @@
 //! Batches: several services change in one transaction, or none does.
 use std::collections::BTreeSet;
 
-use super::judge::{AcceptedChange, GatewayCheck, JudgementError};
+use super::acceptance::{AcceptedChange, GatewayCheck, JudgementError};
 use super::order::{Order, Undecided, by};
 use super::pending_write::{OnWritten, PendingWrite};
 use super::{Core, Name, Now};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::acceptance::{GatewayCheck, JudgementError};
 use super::docker_snapshot::{DockerSnapshot, PortHolders};
-use super::judge::{GatewayCheck, JudgementError};
 use super::obstacles::Obstacles;
 use super::orphans::Orphan;
 use super::{Core, DaemonPhase, Now, Provider};

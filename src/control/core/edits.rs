@@ -1,7 +1,7 @@
 //! Orders for single services: their edits, and whether they are allowed.
 use std::sync::Arc;
 
-use super::judge::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
+use super::acceptance::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
 use super::order::{Order, Undecided};
 use super::pending_write::PendingWrite;
 use super::{Core, Name, Now, Provider};

@@ -1,5 +1,5 @@
 //! Input of the core: states of the providers, orders of the API, results of probes, and changes seen in the kernel.
-use super::judge::{GatewayCheck, JudgementError, ProviderSize};
+use super::acceptance::{GatewayCheck, JudgementError, ProviderSize};
 use super::orphans::Orphan;
 use super::{Core, DaemonPhase, Now, Provider};
 use crate::control::events::EventContent;

@@ -1,18 +1,18 @@
 //! Processing of orders of the API one by one: they are judged, written to the store, and carried out.
 
+use super::acceptance::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
 use super::deploys::PendingStep;
-use super::judge::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
+use super::group_commit::Together;
 use super::obstacles::TAKE_OVER;
 use super::order::{ApplyOrder, Order, Undecided, by};
 use super::order_queue::{MOST_ORDERS, StoreKnowledge};
 use super::pending::{NotInKernel, PendingReply, ReplyKind};
 use super::pending_write::{OnWritten, PendingWrite};
-use super::together::Together;
 use super::{Core, DaemonPhase, Now, Provider};
+use crate::apply_report::DiffReport;
 use crate::control::request::{Applied, ApplyOptions, Refused};
 use crate::control::storage::{OrphanRemoval, Write, WriteResult};
 use crate::reconcile::ReconcileReport;
-use crate::report::DiffReport;
 use crate::store::last_services::LastServices;
 use crate::store::{ChangeAuthor, CommittedChange, StoreError};
 use crate::view::problems::some_of;

@@ -3,11 +3,11 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Now};
 use crate::addon::AddonOutcome;
+use crate::apply_report::ApplyReport;
 use crate::control::name::Name;
 use crate::control::reply::ReplySender;
 use crate::control::request::{AddonRefused, Applied, Edited, EditedBatch, Refused, Resumed};
 use crate::reconcile::ReconcileReport;
-use crate::report::ApplyReport;
 use tcpgw_core::diff::ChangeCounts;
 
 /// A client that waits for a change of the kernel.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::acceptance::AcceptedChange;
 use super::deploys::PendingStep;
-use super::judge::AcceptedChange;
 use super::obstacles::Obstacles;
 use super::order::{by, refused};
 use super::provisioned::Provisioned;

@@ -10,7 +10,7 @@ use crate::control::core::Now;
 use crate::daemon::api_socket::socket_settings;
 use crate::daemon::docker_thread::DockerThread;
 use crate::daemon::error::{DaemonError, io};
-use crate::daemon::examiner::Requester;
+use crate::daemon::gateway_check_thread::Requester;
 use crate::daemon::presence::Presence;
 use crate::daemon::start::{StartError, StartFiles};
 use crate::daemon::traffic_request::TrafficSettings;

@@ -8,7 +8,7 @@ use super::super::packet::Packet;
 use super::chain::{ForeignBaseChain, program, sees, whose};
 use super::firewall::foreign_chains;
 use super::samples::{DSTNAT, PacketKind, outside, packet, packet_mark, samples};
-use crate::doctor::holds::Holds;
+use crate::doctor::condition_result::Holds;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, MarkWrite, RuleEffect};

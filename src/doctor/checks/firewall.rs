@@ -10,7 +10,7 @@ use super::chain::{ChainContext, ForeignBaseChain, is_probes, sees, whose};
 use super::other_links;
 use super::samples::{BackendSample, PacketKind, Packets, packet_mark, samples, walk_all};
 use super::text::quoted;
-use crate::doctor::holds::Holds;
+use crate::doctor::condition_result::Holds;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallChain, FirewallHook, Rule, RuleEffect, RuleVerdict, Test};
 

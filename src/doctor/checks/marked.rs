@@ -6,7 +6,7 @@ use super::super::judge::walk;
 use super::super::mark_bits::MarkBits;
 use super::super::packet::Packet;
 use super::chain::sees;
-use crate::doctor::holds::Holds;
+use crate::doctor::condition_result::Holds;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, MarkWrite, RuleEffect, RuleField};
 
 /// Returns the mark of a packet when it comes to a chain: that which rules of earlier chains of the same hook write

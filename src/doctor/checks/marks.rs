@@ -4,7 +4,7 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
 use super::chain::{sees, whose};
 use super::samples::{PacketKind, Packets, packet_mark, samples, walk_all};
-use crate::doctor::holds::Holds;
+use crate::doctor::condition_result::Holds;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallChain, FirewallHook, RuleEffect};
 

@@ -13,7 +13,7 @@ use super::docker::{is_of_docker, other_port};
 use super::firewall::foreign_base_chains;
 use super::samples::{PacketKind, outside, packet, packet_mark, samples};
 use super::text::some;
-use crate::doctor::holds::Holds;
+use crate::doctor::condition_result::Holds;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_core::words::count;

@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::condition_result::Holds;
 use super::super::conditions::tests;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
-use super::super::holds::Holds;
 use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
 use super::super::mark_bits::MarkBits;
 use super::super::packet::{Interface, NeighbourMessage, NeighbourPacket, Packet, PacketStage};
@@ -15,13 +15,13 @@ use super::chain::{ChainContext, ForeignBaseChain};
 use super::firewall::effort;
 use super::samples::{as_seen, of_link, outside, packet_mark};
 use super::text::some;
-use ends::{AddressUse, LinkAddresses};
+use addresses::{AddressUse, LinkAddresses};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{
     FirewallBase, FirewallChain, FirewallHook, Load, Relation, Rule, RuleEffect, RuleField, TableFamily, Test,
 };
 
-mod ends;
+mod addresses;
 
 /// The only hop limit with which hosts accept neighbour solicitations and advertisements (RFC 4861, 7.1): packets of other links
 /// cannot have it.

@@ -13,7 +13,7 @@ use super::super::packet::{Interface, Packet};
 use super::chain::{KINDS, is_probes, sees, whose};
 use super::samples::{BackendSample, PacketKind, Packets, addressed, other_outside, packet_mark, samples};
 use crate::app_link;
-use crate::doctor::holds::Holds;
+use crate::doctor::condition_result::Holds;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, HeaderField, RuleEffect};
 

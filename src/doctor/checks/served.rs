@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::super::condition_result::Holds;
 use super::super::facts::{CheapFacts, ClientOfService, ServedClient};
 use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice};
-use super::super::holds::Holds;
 use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
 use super::super::mark_bits::MarkBits;
 use super::super::packet::Packet;

@@ -12,7 +12,7 @@
 mod collect;
 mod completions;
 mod delete;
-mod ends;
+mod ended_flows;
 mod flow;
 mod handshakes;
 mod key;
@@ -36,7 +36,7 @@ pub use self::collect::Collector;
 pub use self::completions::{Completion, CompletionMonitor};
 use self::delete::Deletes;
 pub use self::delete::{DeleteFailure, Deletion};
-pub use self::ends::{Drained, EndMonitor};
+pub use self::ended_flows::{Drained, EndMonitor};
 pub use self::flow::{Counters, CtStatus, Flow, FlowKey, Traffic};
 pub use self::pair::Pair;
 pub use self::select::Selection;

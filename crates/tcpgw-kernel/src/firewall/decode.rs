@@ -6,9 +6,9 @@ mod writes;
 
 use std::collections::BTreeMap;
 
+use super::attributes::{ExpressionData, read_verdict};
 use super::field::{arp_field, ct_field, extension_field, fields_within, meta_field, payload_field, route_field};
 use super::mark::MarkWrite;
-use super::parts::{ExpressionData, read_verdict};
 use super::rewrite::RegisterByte;
 use super::stateful as state;
 use super::{Load, Relation, Rule, RuleEffect, RuleField, RuleVerdict, SetElement, TableFamily, Test, xt};

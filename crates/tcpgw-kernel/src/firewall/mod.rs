@@ -6,13 +6,13 @@
 //!
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nf_tables_api.c`.
 
+mod attributes;
 mod decode;
 mod dump;
 mod field;
 mod legacy;
 mod mark;
 mod options;
-mod parts;
 mod program;
 mod read;
 mod rewrite;

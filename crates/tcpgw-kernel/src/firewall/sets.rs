@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use super::attributes::read_verdict;
 use super::decode::SetContent;
 use super::dump::{attrs, dump, header, of, text};
-use super::parts::read_verdict;
 use super::{RuleVerdict, SetElement, TableFamily};
 use crate::netlink::error::NetlinkError;
 use crate::netlink::exchange::NetlinkExchange;

@@ -3,7 +3,7 @@
 //! Source: `net/netfilter/nft_quota.c`, `nft_connlimit.c`, `nft_dynset.c`, `include/uapi/linux/netfilter/xt_*.h`.
 
 use super::Test;
-use super::parts::ExpressionData;
+use super::attributes::ExpressionData;
 use crate::netlink::tlv::{Attrs, Malformed};
 use crate::nftables::nft::{LIST_ELEM, expr};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{DeployStage, MOST, PendingStep, StartingDeploy, Undo};
+use crate::control::core::acceptance::{GatewayCheck, JudgementError, ProviderSize};
 use crate::control::core::edits::missing;
-use crate::control::core::judge::{GatewayCheck, JudgementError, ProviderSize};
 use crate::control::core::order::{Order, Undecided, by};
 use crate::control::core::pending_write::{OnWritten, PendingWrite};
 use crate::control::core::{Core, DaemonPhase, Now, Provider};

@@ -9,7 +9,7 @@ use super::super::super::field_value::FieldValue;
 use super::super::super::packet::SRCNAT;
 use super::super::super::packet::{Packet, PacketStage};
 use super::super::samples::{DSTNAT, PacketKind};
-use crate::doctor::holds::Holds;
+use crate::doctor::condition_result::Holds;
 use crate::doctor::spans::number;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallHook, HeaderField, HeaderWrite, Load, RuleEffect, RuleField};

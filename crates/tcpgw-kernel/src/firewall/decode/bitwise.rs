@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{NOTHING, RuleDecoder, slot};
+use crate::firewall::attributes::ExpressionData;
 use crate::firewall::mark::MarkWrite;
-use crate::firewall::parts::ExpressionData;
 use crate::firewall::rewrite::RegisterByte;
 use crate::netlink::tlv::Malformed;
 

@@ -1,7 +1,7 @@
 //! Comparisons of a rule: of registers with values, ranges and the elements of sets.
 
 use super::{NOTHING, RegisterContent, RuleDecoder, VERDICT_REGISTER, slot};
-use crate::firewall::parts::ExpressionData;
+use crate::firewall::attributes::ExpressionData;
 use crate::firewall::xt::compare;
 use crate::firewall::{Load, Relation, RuleField, RuleVerdict, SetElement, Test};
 use crate::netlink::tlv::Malformed;

@@ -1,8 +1,8 @@
 //! Writes of a rule: to properties and the payload of a packet, and by targets of iptables.
 
 use super::{META_MARK, MOST_VALUE, PAYLOAD_SOURCE, RuleDecoder, slot};
+use crate::firewall::attributes::ExpressionData;
 use crate::firewall::mark::{self, ConnmarkEffect, MarkWrite};
-use crate::firewall::parts::ExpressionData;
 use crate::firewall::rewrite::{self, HeaderField, HeaderWrite, RegisterByte};
 use crate::firewall::{RuleEffect, RuleVerdict};
 use crate::netlink::tlv::Malformed;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
-use super::judge::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
+use super::acceptance::{AcceptedChange, GatewayCheck, JudgementError, ProviderSize};
 use super::order::Order;
 use super::pending_write::PendingWrite;
 use super::{Core, Name, Now, Provider};

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::acceptance::{GatewayCheck, GatewayCheckError};
 use super::held_back::{HeldService, is_possible_before, left, name_before};
-use super::judge::{GatewayCheck, GatewayCheckError};
 use super::obstacles::{Obstacles, by_service};
 use super::{Core, DaemonPhase, Now};
 use crate::control::claimed::Claimed;
