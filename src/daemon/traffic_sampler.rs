@@ -19,7 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
 use self::log_entry::{note, overrun};
-use self::query_times::QuestionTimes;
+use self::query_times::QueryTimes;
 use super::flow_log::FlowLog;
 use super::names_teller::NamesNews;
 use super::table_counters::{TableCounters, read_counters};
@@ -81,7 +81,7 @@ pub(super) struct TrafficSampler {
     /// Time at which the services were last asked for.
     known: Option<Instant>,
     due: Instant,
-    questions: QuestionTimes,
+    queries: QueryTimes,
     /// Time from which a sample is written that nobody asked for, and whether the last one was.
     save_at: Instant,
     is_saved: bool,
@@ -124,7 +124,7 @@ impl TrafficSampler {
             took: Duration::ZERO,
             known: None,
             due: Instant::now(),
-            questions: QuestionTimes::default(),
+            queries: QueryTimes::default(),
             save_at: Instant::now(),
             is_saved: true,
             settings,
@@ -147,7 +147,7 @@ impl TrafficSampler {
                 self.attend(request);
             }
             self.receive();
-            let is_ahead = self.questions.is_due(Instant::now());
+            let is_ahead = self.queries.is_due(Instant::now());
             if is_over || is_ahead || Instant::now() >= self.due {
                 self.sample();
             }
@@ -198,7 +198,7 @@ impl TrafficSampler {
                 // For those who wait still.
                 let _ = reply.try_send(self.persisted.saved_totals());
                 if self.took >= LONG {
-                    self.questions.asked(asked, self.fresh);
+                    self.queries.note_query(asked, self.fresh);
                 }
             }
         }
@@ -206,7 +206,7 @@ impl TrafficSampler {
 
     /// Waits until there is something to do. Returns whether the daemon ends.
     fn wait(&self, woken: &mut UnixStream) -> bool {
-        let due = self.questions.ahead().map_or(self.due, |ahead| ahead.min(self.due));
+        let due = self.queries.ahead().map_or(self.due, |ahead| ahead.min(self.due));
         let until_due = due.saturating_duration_since(Instant::now());
         let time = if self.is_busy {
             until_due.min(RECEIVE)

@@ -9,14 +9,14 @@ use tcpgw_core::words::count;
 
 /// Question before a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TopQuestion {
+pub(super) struct TopConfirmation {
     /// The question.
     pub(super) ask: String,
     /// Consequences of a yes.
     pub(super) then: String,
 }
 
-impl TopQuestion {
+impl TopConfirmation {
     /// Returns the question before an order, in view of the last sample.
     pub(super) fn new(order: &TopOrder, sample: Option<&TopSample>) -> Self {
         let name = &order.service;
@@ -73,9 +73,9 @@ mod tests {
     use super::*;
     use crate::cli::top::sample_tests::{backend, sample, service};
 
-    fn question(kind: OrderKind, sample: &TopSample) -> TopQuestion {
+    fn question(kind: OrderKind, sample: &TopSample) -> TopConfirmation {
         let service = "web".into();
-        TopQuestion::new(&TopOrder { service, kind }, Some(sample))
+        TopConfirmation::new(&TopOrder { service, kind }, Some(sample))
     }
 
     #[test]

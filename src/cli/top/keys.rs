@@ -53,7 +53,7 @@ impl TopModel {
                 self.layer = Some(layer);
                 None
             }
-            Some(TopLayer::Question(order)) => self.question_key(key.code, order),
+            Some(TopLayer::Confirmation(order)) => self.confirmation_key(key.code, order),
             Some(layer) => self.input_key(key.code, layer),
         }
     }
@@ -145,7 +145,7 @@ impl TopModel {
     }
 
     /// Takes a key while a question is asked: only `y` says yes.
-    fn question_key(&mut self, code: KeyCode, order: TopOrder) -> Option<TopEffect> {
+    fn confirmation_key(&mut self, code: KeyCode, order: TopOrder) -> Option<TopEffect> {
         match code {
             KeyCode::Char('y' | 'Y') => Some(TopEffect::Query(TopQuery::Order(order))),
             KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => {
@@ -153,7 +153,7 @@ impl TopModel {
                 None
             }
             _ => {
-                self.layer = Some(TopLayer::Question(order));
+                self.layer = Some(TopLayer::Confirmation(order));
                 None
             }
         }
@@ -282,7 +282,7 @@ impl TopModel {
         match &service.name {
             Some(name) => {
                 let service = name.clone();
-                self.layer = Some(TopLayer::Question(TopOrder { service, kind }));
+                self.layer = Some(TopLayer::Confirmation(TopOrder { service, kind }));
             }
             None => self.notify(
                 "the name of this service is not known, so that no order can name it".into(),

@@ -22,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(1);
 /// Effect that the model wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TopEffect {
-    /// Sends a question or order to the daemon.
+    /// Sends a query or order to the daemon.
     Query(TopQuery),
     /// Stops this process, as Ctrl-Z does.
     Suspend,
@@ -84,7 +84,7 @@ pub(super) enum TopLayer {
     /// The client of a peer; `None`: the answer is awaited.
     Who(WhoTarget, Option<Result<FlowPage, String>>),
     /// Question before a change.
-    Question(TopOrder),
+    Confirmation(TopOrder),
 }
 
 /// Message in the last line.
@@ -103,9 +103,9 @@ pub(super) struct TopNotice {
 pub(super) enum DaemonLink {
     /// There has been no answer yet.
     Waiting,
-    /// The last question was answered at this time.
+    /// The last query was answered at this time.
     Answers(Duration),
-    /// The last question had no answer.
+    /// The last query had no answer.
     Lost {
         /// Time of the last answer; `None`: there was none.
         last: Option<Duration>,

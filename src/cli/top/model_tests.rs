@@ -85,12 +85,12 @@ fn a_change_needs_a_selection_and_a_yes() {
         service: service.into(),
         kind: OrderKind::Pause,
     };
-    assert_eq!(model.layer, Some(TopLayer::Question(pause("web"))));
+    assert_eq!(model.layer, Some(TopLayer::Confirmation(pause("web"))));
     // Other keys are no answer, and samples do not change the question.
     press(&mut model, KeyCode::Enter);
     type_in(&mut model, "p d");
     model.sampled(Ok(sample([service("mail", 25, 90.0), service("web", 8000, 1.0)])));
-    assert_eq!(model.layer, Some(TopLayer::Question(pause("web"))));
+    assert_eq!(model.layer, Some(TopLayer::Confirmation(pause("web"))));
     assert_eq!(type_in(&mut model, "n"), []);
     assert!(model.layer.is_none());
     type_in(&mut model, "p");

@@ -1,4 +1,4 @@
-//! Questions and orders to the daemon besides the samples, and what it answered.
+//! Queries and orders to the daemon besides the samples, and what it answered.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ pub(super) const MOST_FLOWS: usize = 1000;
 /// Length of a pause.
 pub(super) const PAUSE: &str = "30s";
 
-/// Question or order.
+/// Query or order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TopQuery {
     /// Asks for flows.

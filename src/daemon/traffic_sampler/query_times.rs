@@ -1,23 +1,23 @@
-//! Times of questions for totals, which monitoring asks at regular intervals. A sample that takes long is taken before the next one.
+//! Times of queries for totals, which monitoring sends at regular intervals. A sample that takes long is taken before the next one.
 
 use std::time::{Duration, Instant};
 
-/// Longest interval between two questions of which a third one is expected.
+/// Longest interval between two queries of which a third one is expected.
 const MOST_INTERVAL: Duration = Duration::from_secs(120);
 
-/// Times of questions.
+/// Times of queries.
 #[derive(Debug, Default)]
-pub(super) struct QuestionTimes {
+pub(super) struct QueryTimes {
     last: Option<Instant>,
-    /// Time at which a sample is to be taken for the next question.
+    /// Time at which a sample is to be taken for the next query.
     ahead: Option<Instant>,
 }
 
-impl QuestionTimes {
-    /// Notes a question. `fresh`: the age up to which a sample answers one.
-    pub(super) fn asked(&mut self, now: Instant, fresh: Duration) {
+impl QueryTimes {
+    /// Notes a query. `fresh`: the age up to which a sample answers one.
+    pub(super) fn note_query(&mut self, now: Instant, fresh: Duration) {
         let interval = self.last.map(|last| now.saturating_duration_since(last));
-        // The questions of several clients at about the same time are one.
+        // The queries of several clients at about the same time are one.
         if interval.is_some_and(|interval| interval <= fresh) {
             return;
         }
@@ -26,7 +26,7 @@ impl QuestionTimes {
         self.last = Some(now);
     }
 
-    /// Returns the time at which a sample is to be taken for the next question; `None`: none is expected.
+    /// Returns the time at which a sample is to be taken for the next query; `None`: none is expected.
     pub(super) const fn ahead(&self) -> Option<Instant> {
         self.ahead
     }
@@ -44,23 +44,23 @@ mod tests {
     const FRESH: Duration = Duration::from_secs(2);
 
     #[test]
-    fn a_sample_is_taken_shortly_before_the_next_question() {
-        let (mut times, begin) = (QuestionTimes::default(), Instant::now());
+    fn a_sample_is_taken_shortly_before_the_next_query() {
+        let (mut times, begin) = (QueryTimes::default(), Instant::now());
         let at = |seconds| begin + Duration::from_secs(seconds);
-        times.asked(at(0), FRESH);
-        assert_eq!(times.ahead(), None, "one question is no interval");
-        times.asked(at(15), FRESH);
+        times.note_query(at(0), FRESH);
+        assert_eq!(times.ahead(), None, "one query is no interval");
+        times.note_query(at(15), FRESH);
         // A second client asks a moment later.
-        times.asked(at(16), FRESH);
+        times.note_query(at(16), FRESH);
         assert_eq!(times.ahead(), Some(at(29)));
         assert!(!times.is_due(at(28)));
         assert!(times.is_due(at(29)));
         assert!(!times.is_due(at(29)), "once");
         // Nobody asks any more.
         assert_eq!(times.ahead(), None);
-        times.asked(at(400), FRESH);
+        times.note_query(at(400), FRESH);
         assert_eq!(times.ahead(), None, "the interval is too long");
-        times.asked(at(460), FRESH);
+        times.note_query(at(460), FRESH);
         assert_eq!(times.ahead(), Some(at(519)));
     }
 }

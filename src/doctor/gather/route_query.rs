@@ -1,4 +1,4 @@
-//! Questions to the kernel's routing: addresses, ports, and interfaces that packets come in by.
+//! Route lookups: addresses, ports, and interfaces that packets come in by.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

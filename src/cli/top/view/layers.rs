@@ -7,7 +7,7 @@ use ratatui::widgets::{Block, Clear, Widget};
 use super::canvas::{Canvas, Tone};
 use crate::cli::amount::span;
 use crate::cli::table::wrap;
-use crate::cli::top::confirmation::TopQuestion;
+use crate::cli::top::confirmation::TopConfirmation;
 use crate::cli::top::keys::KEYS;
 use crate::cli::top::model::{TopLayer, TopModel};
 use crate::cli::top::query::{FlowPage, WhoTarget};
@@ -25,8 +25,8 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, has_colors: bool, model: &To
     let inner = usize::from(width.saturating_sub(4));
     let (title, lines) = match &model.layer {
         Some(TopLayer::Help) => (" Keys ", help(inner, area.height.saturating_sub(2))),
-        Some(TopLayer::Question(order)) => {
-            let question = TopQuestion::new(order, model.sample.as_ref());
+        Some(TopLayer::Confirmation(order)) => {
+            let question = TopConfirmation::new(order, model.sample.as_ref());
             let mut lines = wrapped(&question.ask, inner, Tone::Title);
             lines.extend(wrapped(&question.then, inner, Tone::Plain));
             lines.push((String::new(), Tone::Plain));
