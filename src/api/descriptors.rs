@@ -13,11 +13,11 @@ const DESCRIPTORS_OF_WORK: u64 = 40;
 /// Descriptors of the process per connection of a listener: the part of them that its connections may have.
 const DESCRIPTORS_PER_SEAT: u64 = 4;
 /// Connections that a listener accepts at once, as far as the limit of open files allows.
-pub const SEATS: usize = 2048;
+pub const MOST_ACCEPTED: usize = 2048;
 /// Connections that a listener accepts even if all connections to the local sockets then do not fit beside them.
 const FEW_SEATS: usize = 4;
 /// Connections that the web listener accepts at once, as far as the limit of open files allows.
-const WEB_SEATS: usize = 256;
+const MOST_ACCEPTED_WEB: usize = 256;
 /// Number of connections to both local sockets in all lanes together.
 const ALL: usize = CONNECTIONS + RESERVED + NARROW + READ_ONLY_ALL;
 
@@ -54,7 +54,7 @@ impl DescriptorBudget {
         LaneSizes {
             common: part(sizes.common).max(2),
             share: part(sizes.share).max(1),
-            // Commands of root have their places also where little is left.
+            // Commands of root have their slots also where little is left.
             reserved: part(sizes.reserved).max(sizes.reserved.min(4)),
             narrow: part(sizes.narrow).max(1),
             narrow_share: part(sizes.narrow_share).max(1),
@@ -62,18 +62,18 @@ impl DescriptorBudget {
     }
 
     /// Returns the number of connections of the add-on's listener: half of what the local sockets leave.
-    pub fn seats(self) -> usize {
+    pub fn slots(self) -> usize {
         let of_sockets = self.lanes(LaneSizes::FULL).all() + self.lanes(LaneSizes::READ_ONLY).all();
         let part = usize::try_from(self.files / DESCRIPTORS_PER_SEAT).unwrap_or(usize::MAX);
         let half = self.room().saturating_sub(of_sockets) / 2;
-        // With less than 64 descriptors, the places of root are hardly all in use.
+        // With less than 64 descriptors, the slots of root are hardly all in use.
         let few = (self.room() / 2).min(FEW_SEATS);
-        part.min(half.max(few)).clamp(1, SEATS)
+        part.min(half.max(few)).clamp(1, MOST_ACCEPTED)
     }
 
     /// Returns the number of connections of the web listener.
-    pub fn web_seats(self) -> usize {
-        self.seats().min(WEB_SEATS)
+    pub fn web_slots(self) -> usize {
+        self.slots().min(MOST_ACCEPTED_WEB)
     }
 
     /// Returns how many of `most` queries of the kernel may run at a time. Each query opens several netlink sockets.
@@ -88,15 +88,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seats_are_within_the_limit_of_open_files() {
-        let seats = |files| DescriptorBudget::of(files).seats();
-        assert_eq!([0, 40, 48, 64, 80, 128].map(seats), [1, 1, 4, 4, 11, 29]);
-        assert_eq!([1024, 4096, u64::MAX].map(seats), [256, 1024, SEATS]);
-        let web_seats = |files| DescriptorBudget::of(files).web_seats();
-        assert_eq!([80, 1024, u64::MAX].map(web_seats), [11, 256, WEB_SEATS]);
+    fn slots_are_within_the_limit_of_open_files() {
+        let slots = |files| DescriptorBudget::of(files).slots();
+        assert_eq!([0, 40, 48, 64, 80, 128].map(slots), [1, 1, 4, 4, 11, 29]);
+        assert_eq!([1024, 4096, u64::MAX].map(slots), [256, 1024, MOST_ACCEPTED]);
+        let web_slots = |files| DescriptorBudget::of(files).web_slots();
+        assert_eq!([80, 1024, u64::MAX].map(web_slots), [11, 256, MOST_ACCEPTED_WEB]);
     }
 
-    /// All listeners together leave the daemon the descriptors of its work, and root has its places.
+    /// All listeners together leave the daemon the descriptors of its work, and root has its slots.
     #[test]
     fn all_listeners_together_are_within_the_limit_of_open_files() {
         for files in [64, 80, 96, 128, 256, 500, 760, 1024, 32_768] {
@@ -110,10 +110,10 @@ mod tests {
                 );
             }
             let of_sockets: usize = sockets.iter().map(LaneSizes::all).sum();
-            let used = of_sockets + budget.seats() + budget.web_seats();
+            let used = of_sockets + budget.slots() + budget.web_slots();
             let left = files - u64::try_from(used).unwrap();
             assert!(left >= DESCRIPTORS_OF_WORK, "{files}: {sockets:?}, {used} used");
-            assert!(budget.seats() >= 4, "{files}");
+            assert!(budget.slots() >= 4, "{files}");
         }
     }
 

@@ -1,8 +1,8 @@
-//! Places for connections, in three lanes with limits of their own.
+//! Slots for connections, in three lanes with limits of their own.
 //!
 //! Root and the daemon's own user have a lane that no other user can fill. All others share the common lane, each user up to a
-//! share of it. A connection that finds no place there gets one in the narrow lane, which answers `GET /v1/healthz` and refuses all else.
-//! No connection waits for a place: one that finds none is closed.
+//! share of it. A connection that finds no slot there gets one in the narrow lane, which answers `GET /v1/healthz` and refuses all else.
+//! No connection waits for a slot: one that finds none is closed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ pub(super) enum Lane {
     Narrow,
 }
 
-/// The lanes of a socket, with the places that are taken.
+/// The lanes of a socket, with the slots that are taken.
 #[derive(Debug)]
 pub(super) struct Lanes {
     privileged: Vec<u32>,
@@ -29,9 +29,9 @@ pub(super) struct Lanes {
     taken: Mutex<BTreeMap<(Lane, u32), usize>>,
 }
 
-/// A place for one connection, free again when it is dropped.
+/// A slot for one connection, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct LanePlace {
+pub(super) struct LaneSlot {
     lanes: Arc<Lanes>,
     lane: Lane,
     uid: u32,
@@ -47,8 +47,8 @@ impl Lanes {
         })
     }
 
-    /// Returns a place for a connection of that user; `None`: none is free.
-    pub(super) fn enter(self: &Arc<Self>, uid: u32) -> Option<LanePlace> {
+    /// Returns a slot for a connection of that user; `None`: none is free.
+    pub(super) fn enter(self: &Arc<Self>, uid: u32) -> Option<LaneSlot> {
         let is_privileged = self.privileged.contains(&uid);
         let mut taken = locked(&self.taken);
         let all = |lane| -> usize {
@@ -68,18 +68,18 @@ impl Lanes {
         };
         *taken.entry((lane, uid)).or_default() += 1;
         let lanes = Arc::clone(self);
-        Some(LanePlace { lanes, lane, uid })
+        Some(LaneSlot { lanes, lane, uid })
     }
 }
 
-impl LanePlace {
-    /// Returns the lane of the place.
+impl LaneSlot {
+    /// Returns the lane of the slot.
     pub(super) fn lane(&self) -> Lane {
         self.lane
     }
 }
 
-impl Drop for LanePlace {
+impl Drop for LaneSlot {
     fn drop(&mut self) {
         let mut taken = locked(&self.lanes.taken);
         if let Some(count) = taken.get_mut(&(self.lane, self.uid)) {
@@ -97,14 +97,14 @@ mod tests {
     use crate::api::descriptors::DescriptorBudget;
     use crate::api::limits::{CONNECTIONS, NARROW, NARROW_SHARE, RESERVED, SHARE};
 
-    fn lanes_of(lanes: &Arc<Lanes>, uid: u32, count: usize) -> (Vec<LanePlace>, usize) {
-        let places: Vec<LanePlace> = (0..count).map_while(|_| lanes.enter(uid)).collect();
-        let narrow = places.iter().filter(|place| place.lane() == Lane::Narrow).count();
-        (places, narrow)
+    fn lanes_of(lanes: &Arc<Lanes>, uid: u32, count: usize) -> (Vec<LaneSlot>, usize) {
+        let slots: Vec<LaneSlot> = (0..count).map_while(|_| lanes.enter(uid)).collect();
+        let narrow = slots.iter().filter(|slot| slot.lane() == Lane::Narrow).count();
+        (slots, narrow)
     }
 
     #[test]
-    fn one_user_cannot_take_all_places() {
+    fn one_user_cannot_take_all_slots() {
         let lanes = Lanes::new(vec![0], LaneSizes::FULL);
         let (first, narrow) = lanes_of(&lanes, 1000, 300);
         assert_eq!((first.len(), narrow), (SHARE + NARROW_SHARE, NARROW_SHARE));
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn all_others_together_leave_room_for_root() {
         let lanes = Lanes::new(vec![0, 7], LaneSizes::FULL);
-        let mut held: Vec<LanePlace> = Vec::new();
+        let mut held: Vec<LaneSlot> = Vec::new();
         for uid in 1000..1300 {
             held.extend(lanes_of(&lanes, uid, 3).0);
         }
@@ -131,14 +131,14 @@ mod tests {
         let alone = Lanes::new(vec![0], LaneSizes::FULL);
         assert_eq!(lanes_of(&alone, 0, 300).0.len(), RESERVED + CONNECTIONS + NARROW_SHARE);
         drop(root);
-        assert_eq!(lanes.enter(7).map(|place| place.lane()), Some(Lane::Reserved));
+        assert_eq!(lanes.enter(7).map(|slot| slot.lane()), Some(Lane::Reserved));
         held.pop();
-        assert_eq!(lanes.enter(1000).map(|place| place.lane()), Some(Lane::Narrow));
+        assert_eq!(lanes.enter(1000).map(|slot| slot.lane()), Some(Lane::Narrow));
     }
 
-    /// Root has its places also where the limit of open files is low.
+    /// Root has its slots also where the limit of open files is low.
     #[test]
-    fn a_crowd_leaves_root_its_places_where_there_are_few() {
+    fn a_crowd_leaves_root_its_slots_where_there_are_few() {
         let lanes = Lanes::new(vec![0], DescriptorBudget::of(80).lanes(LaneSizes::FULL));
         let crowd = lanes_of(&lanes, 1000, 300);
         let root = lanes_of(&lanes, 0, 4);

@@ -52,8 +52,8 @@ pub(super) fn probes_within(wanted: NonZeroUsize, files: u64, listeners: Listene
         if is_on { connections + LISTENER } else { 0 }
     };
     let budget = DescriptorBudget::of(files);
-    let listeners = of(listeners.addon, budget.seats())
-        + of(listeners.web, budget.web_seats())
+    let listeners = of(listeners.addon, budget.slots())
+        + of(listeners.web, budget.web_slots())
         + of(listeners.read_only, READ_ONLY_ALL);
     let others = OTHERS + listeners;
     let room = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use self::connection_limits::{ConnectionPlaces, Seat, Visitor};
+use self::connection_limits::{ConnectionLimits, ConnectionSlot, ListenerClient};
 pub use self::files::FileError;
 use super::limits::Times;
 use super::server::{MOMENT, answering, closing};
@@ -72,11 +72,11 @@ pub(in crate::api) fn client(is_behind_proxy: bool, from: IpAddr, headers: &Head
     forwarded.unwrap_or(from)
 }
 
-/// Serves until `stop`, and then lets those that are being served have their answers. While there is no seat for a connection, it
+/// Serves until `stop`, and then lets those that are being served have their answers. While there is no connection slot for a connection, it
 /// and those behind it stay in the backlog. Each request is answered by what is in `sites` when it comes, on connections that
 /// were open before, too.
 pub(in crate::api) async fn serve<H: Handler>(
-    places: ConnectionPlaces,
+    limits: ConnectionLimits,
     listener: TcpListener,
     sites: watch::Receiver<Arc<H::Site>>,
     handler: Arc<H>,
@@ -84,7 +84,7 @@ pub(in crate::api) async fn serve<H: Handler>(
     stop: impl Future<Output = ()> + Send,
 ) {
     let (ending, ends) = watch::channel(false);
-    let places = Arc::new(places);
+    let limits = Arc::new(limits);
     let mut connections = JoinSet::new();
     let stop = async {
         stop.await;
@@ -106,16 +106,16 @@ pub(in crate::api) async fn serve<H: Handler>(
             },
         };
         // All that a proxy brings comes from it.
-        let visitor = if sites.borrow().is_behind_proxy() {
-            Visitor::proxy()
+        let client = if sites.borrow().is_behind_proxy() {
+            ListenerClient::proxy()
         } else {
-            Visitor::at(from.ip())
+            ListenerClient::at(from.ip())
         };
-        let seat = tokio::select! {
+        let slot = tokio::select! {
             () = &mut stop => break,
-            seat = places.seat(visitor) => seat,
+            slot = limits.slot(client) => slot,
         };
-        let Some(seat) = seat else {
+        let Some(slot) = slot else {
             tracing::debug!(%from, "closed a connection to {}: its address has too many connections without a request", H::NAME);
             continue;
         };
@@ -129,20 +129,20 @@ pub(in crate::api) async fn serve<H: Handler>(
         connections.spawn(async move {
             let served = async {
                 if is_asked(&stream, times.head, &connection.ends).await
-                    && let Some(place) = seat.place(times.body).await
+                    && let Some(serving_slot) = slot.serving_slot(times.body).await
                 {
                     // In a box, so that one that waits costs little.
-                    Box::pin(connection.serve(stream, &seat)).await;
-                    drop(place);
+                    Box::pin(connection.serve(stream, &slot)).await;
+                    drop(serving_slot);
                 }
             };
             tokio::select! {
                 () = served => {}
-                () = seat.displaced() => {
+                () = slot.evicted() => {
                     tracing::debug!(%from, "a connection to {} that asked nothing was closed for another one", H::NAME);
                 }
             }
-            drop(seat);
+            drop(slot);
         });
     }
     drop(listener);
@@ -153,7 +153,7 @@ pub(in crate::api) async fn serve<H: Handler>(
     }
 }
 
-/// Waits until the client has sent something: a silent connection needs no place.
+/// Waits until the client has sent something: a silent connection needs no serving slot.
 async fn is_asked(stream: &TcpStream, patience: Duration, ends: &watch::Receiver<bool>) -> bool {
     let mut ends = ends.clone();
     // A new stream counts as readable until it was read.
@@ -176,7 +176,7 @@ struct AcceptedConnection<H: Handler> {
 
 impl<H: Handler> AcceptedConnection<H> {
     /// Answers the requests of the connection.
-    async fn serve(self, stream: TcpStream, seat: &Seat) {
+    async fn serve(self, stream: TcpStream, slot: &ConnectionSlot) {
         let Self {
             from,
             sites,
@@ -191,17 +191,17 @@ impl<H: Handler> AcceptedConnection<H> {
             let (sites, begun_with, handler) = (sites.clone(), Arc::clone(&begun_with), Arc::clone(&handler));
             async move {
                 let site = Arc::clone(&sites.borrow());
-                let asks = || seat.asked();
+                let asks = || slot.note_request();
                 let response: Response<Body> = handler.answer(&site, from.ip(), request, &asks).await;
                 if response.extensions().get::<Authenticated>().is_some() {
-                    seat.answered();
+                    slot.answered();
                 } else {
-                    seat.is_silent_again();
+                    slot.is_silent_again();
                 }
                 // Encryption, and whether a proxy says who the client is, are settled when a connection begins.
                 let is_outdated = !Arc::ptr_eq(&begun_with, &sites.borrow());
-                // A connection that is kept idle would keep its place from those that wait.
-                let response = if is_outdated || seat.is_crowded() {
+                // A connection that is kept idle would keep its serving slot from those that wait.
+                let response = if is_outdated || slot.is_crowded() {
                     closing(response)
                 } else {
                     response

@@ -13,7 +13,7 @@ use super::ProviderApi;
 use super::handler::{ProviderState, answer};
 use super::traffic::TrafficObserver;
 use crate::api::descriptors::DescriptorBudget;
-use crate::api::listener::connection_limits::ConnectionPlaces;
+use crate::api::listener::connection_limits::ConnectionLimits;
 use crate::api::listener::{self, Handler};
 use crate::api::settings;
 use crate::control::request::DaemonRequest;
@@ -28,12 +28,12 @@ pub async fn serve(
     settings: settings::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let places = ConnectionPlaces::new(DescriptorBudget::of_this_process().seats());
-    serve_within(places, listener, provider, requests, settings, stop).await;
+    let limits = ConnectionLimits::new(DescriptorBudget::of_this_process().slots());
+    serve_within(limits, listener, provider, requests, settings, stop).await;
 }
 
 async fn serve_within(
-    places: ConnectionPlaces,
+    limits: ConnectionLimits,
     listener: TcpListener,
     provider: watch::Receiver<Arc<ProviderApi>>,
     requests: mpsc::Sender<DaemonRequest>,
@@ -47,7 +47,7 @@ async fn serve_within(
         throttle: Mutex::new(Throttle::default()),
         traffic: TrafficObserver::new(settings.open),
     });
-    listener::serve(places, listener, provider, shared, times, stop).await;
+    listener::serve(limits, listener, provider, shared, times, stop).await;
 }
 
 impl Handler for ProviderState {
@@ -82,7 +82,7 @@ mod tests {
     use crate::addon::id::ResourceId;
     use crate::addon::settings::{AddonSection, AddonSettings};
     use crate::api;
-    use crate::api::descriptors::SEATS;
+    use crate::api::descriptors::MOST_ACCEPTED;
     use crate::api::provider::{ProviderApi, read_credentials, session};
     use crate::secrets::{Owners, Secret};
     use tcpgw_core::model::Fences;
@@ -116,11 +116,11 @@ mod tests {
     }
 
     async fn served(times: api::Times) -> Served {
-        served_within(times, SEATS).await
+        served_within(times, MOST_ACCEPTED).await
     }
 
-    /// Starts a provider with this number of seats for connections.
-    async fn served_within(times: api::Times, seats: usize) -> Served {
+    /// Starts a provider with this number of connection slots.
+    async fn served_within(times: api::Times, slots: usize) -> Served {
         let directory = tempfile::tempdir().unwrap();
         let (settings, provider) = provider(directory.path(), "gw.example.com", PASSWORD);
         let salt = read_credentials(&settings, &Owners::of_daemon()).unwrap().sso_salt;
@@ -133,9 +133,9 @@ mod tests {
             times,
             ..settings::ApiSettings::default()
         };
-        let places = ConnectionPlaces::new(seats);
+        let limits = ConnectionLimits::new(slots);
         let stop = std::future::pending();
-        tokio::spawn(serve_within(places, listener, current, requests, settings, stop));
+        tokio::spawn(serve_within(limits, listener, current, requests, settings, stop));
         Served {
             at,
             salt,
@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Two addresses have all seats, one with connections that send nothing, one with requests that do not end: heads, or bodies of single
+    /// Two addresses have all connection slots, one with connections that send nothing, one with requests that do not end: heads, or bodies of single
     /// sign-on, which is asked for without credentials.
     #[tokio::test]
     async fn connections_that_ask_nothing_make_room_for_others() {
@@ -292,7 +292,7 @@ mod tests {
         let mut stream = TcpStream::connect(provider.at).await.unwrap();
         stream.write_all(catalog(PASSWORD).as_bytes()).await.unwrap();
         let answer = timeout(Duration::from_secs(60), head(&mut stream)).await.unwrap();
-        // On a connection that is kept, which is not so where all places are in use.
+        // On a connection that is kept, which is not so where all serving slots are in use.
         assert!(
             answer.starts_with("HTTP/1.1 200 ") && !answer.contains("connection: close"),
             "{answer}"
@@ -303,7 +303,7 @@ mod tests {
         }
     }
 
-    /// An address has all its places, or seats, with connections that ask nothing, and others of it wait: a request from there is answered
+    /// An address has all its serving slots, or connection slots, with connections that ask nothing, and others of it wait: a request from there is answered
     /// all the same.
     #[tokio::test]
     async fn an_address_makes_room_for_its_own_requests() {
@@ -312,8 +312,8 @@ mod tests {
             body: Duration::from_secs(600),
             ..api::Times::default()
         };
-        for (seats, count, begin) in [(SEATS, 200, "GET /v2/catalog HTTP/1.1\r\n"), (40, 30, "")] {
-            let provider = served_within(times, seats).await;
+        for (slots, count, begin) in [(MOST_ACCEPTED, 200, "GET /v2/catalog HTTP/1.1\r\n"), (40, 30, "")] {
+            let provider = served_within(times, slots).await;
             let mut held = Vec::new();
             for _ in 0..count {
                 let mut stream = TcpStream::connect(provider.at).await.unwrap();

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use self::handler::WebHandler;
 pub use self::site::{DiagnosisSource, Web};
 use super::descriptors::DescriptorBudget;
-use super::listener::connection_limits::ConnectionPlaces;
+use super::listener::connection_limits::ConnectionLimits;
 use super::listener::serve as listen;
 use super::settings::ApiSettings;
 use crate::control::request::DaemonRequest;
@@ -40,8 +40,8 @@ pub async fn serve(
 ) {
     let times = settings.times;
     // Prometheus shares the address of this machine with every user of it.
-    let seats = DescriptorBudget::of_this_process().web_seats();
-    let places = ConnectionPlaces::new(seats).of_shared_addresses();
+    let slots = DescriptorBudget::of_this_process().web_slots();
+    let limits = ConnectionLimits::new(slots).of_shared_addresses();
     let (ending, ends) = watch::channel(false);
     let handler = Arc::new(WebHandler::new(requests, &settings, file, sites.clone(), ends));
     let stop = async {
@@ -49,7 +49,7 @@ pub async fn serve(
         // Pages that follow do not keep the listener from its end.
         let _ = ending.send(true);
     };
-    listen(places, listener, sites, handler, times, stop).await;
+    listen(limits, listener, sites, handler, times, stop).await;
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Seats, places and silent connections of all clients. Pure except for its notifications; `now` is an argument.
+//! Connection slots, serving slots and silent connections of all clients. Pure except for its notifications; `now` is an argument.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use tokio::time::Instant;
 use super::waiting::WaitingConnections;
 use crate::throttle::ClientAddress;
 
-/// Seats and places of all clients.
+/// Connection slots and serving slots of all clients.
 #[derive(Debug, Default)]
-pub(super) struct TakenPlaces {
-    seats: usize,
-    places: usize,
-    /// Seats that were given so far.
+pub(super) struct UsedSlots {
+    slots: usize,
+    serving_slots: usize,
+    /// Connection slots that were given so far.
     numbers: u64,
     clients: BTreeMap<ClientAddress, ClientShare>,
 }
 
-/// Seats and places of one client.
+/// Connection slots and serving slots of one client.
 #[derive(Debug)]
 struct ClientShare {
-    seats: usize,
-    places: usize,
-    most_places: usize,
+    slots: usize,
+    serving_slots: usize,
+    most_serving_slots: usize,
     /// Time at which the client came, or was answered last.
     progress: Instant,
-    /// Connections that ask nothing, by the numbers of their seats.
+    /// Connections that ask nothing, by the numbers of their connection slots.
     silent: BTreeMap<u64, Silent>,
-    /// Connections that wait for a place.
+    /// Connections that wait for a serving slot.
     waiting: WaitingConnections,
 }
 
@@ -38,17 +38,17 @@ struct ClientShare {
 #[derive(Debug)]
 pub(super) struct Silent {
     since: Instant,
-    /// Whether something has come, and the connection waits for a place: what it asks is not known yet.
+    /// Whether something has come, and the connection waits for a serving slot: what it asks is not known yet.
     is_waiting: bool,
-    /// Time since which the connection has a place; `None`: it has none.
-    in_place_since: Option<Instant>,
-    displaced: Arc<Notify>,
+    /// Time since which the connection has a serving slot; `None`: it has none.
+    serving_since: Option<Instant>,
+    evicted: Arc<Notify>,
 }
 
-/// Decision about a client that wants a seat.
+/// Decision about a client that wants a connection slot.
 pub(super) enum Admission {
-    /// A seat with that number, and the signal that tells its connection to leave.
-    Seat(u64, Arc<Notify>),
+    /// A connection slot with that number, and the signal that tells its connection to leave.
+    ConnectionSlot(u64, Arc<Notify>),
     /// All are taken.
     Full,
     /// The client has to wait, as before or because it has its share: until this time something may change.
@@ -59,7 +59,7 @@ pub(super) enum Admission {
 
 /// Result of an attempt to close a connection that asks nothing in favour of another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Displaced {
+pub(super) enum Eviction {
     /// A connection was told to leave.
     Told,
     /// A connection may be told to leave at that time.
@@ -71,36 +71,36 @@ pub(super) enum Displaced {
 /// Resource of connections, of which there is a limited number.
 #[derive(Debug, Clone, Copy)]
 enum Scarce {
-    /// Seats: accepted connections.
-    Seats,
-    /// Places: connections that are served.
-    Places,
+    /// Connection slots: accepted connections.
+    Connections,
+    /// Serving slots: connections that are served.
+    Serving,
 }
 
 impl Scarce {
     /// Returns the number of them that a client has.
     fn size(self, share: &ClientShare) -> usize {
         match self {
-            Self::Seats => share.seats,
-            Self::Places => share.places,
+            Self::Connections => share.slots,
+            Self::Serving => share.serving_slots,
         }
     }
 
     /// Returns the time since which a silent connection has one; `None`: it has none.
     fn since(self, silent: &Silent) -> Option<Instant> {
         match self {
-            Self::Seats => Some(silent.since),
-            Self::Places => silent.in_place_since,
+            Self::Connections => Some(silent.since),
+            Self::Serving => silent.serving_since,
         }
     }
 
-    /// Returns the time like [`Self::since`] for a decision in favour of the same client. A request that waits for a place may be as good as
+    /// Returns the time like [`Self::since`] for a decision in favour of the same client. A request that waits for a serving slot may be as good as
     /// the one that it would make room for.
     fn since_for_own(self, silent: &Silent) -> Option<Instant> {
         match self {
-            Self::Seats if silent.is_waiting => None,
-            Self::Seats => Some(silent.in_place_since.unwrap_or(silent.since)),
-            Self::Places => silent.in_place_since,
+            Self::Connections if silent.is_waiting => None,
+            Self::Connections => Some(silent.serving_since.unwrap_or(silent.since)),
+            Self::Serving => silent.serving_since,
         }
     }
 }
@@ -116,59 +116,59 @@ impl ClientShare {
 }
 
 impl Silent {
-    pub(super) fn since(since: Instant, displaced: &Arc<Notify>) -> Self {
+    pub(super) fn since(since: Instant, evicted: &Arc<Notify>) -> Self {
         Self {
             since,
             is_waiting: false,
-            in_place_since: None,
-            displaced: Arc::clone(displaced),
+            serving_since: None,
+            evicted: Arc::clone(evicted),
         }
     }
 }
 
-impl TakenPlaces {
-    pub(super) fn seats(&self) -> usize {
-        self.seats
+impl UsedSlots {
+    pub(super) fn slots(&self) -> usize {
+        self.slots
     }
 
-    pub(super) fn seats_of(&self, client: ClientAddress) -> usize {
-        self.clients.get(&client).map_or(0, |share| share.seats)
+    pub(super) fn slots_of(&self, client: ClientAddress) -> usize {
+        self.clients.get(&client).map_or(0, |share| share.slots)
     }
 
-    /// Returns the time at which a client that has seats came, or was answered last.
+    /// Returns the time at which a client that has connection slots came, or was answered last.
     pub(super) fn progress_of(&self, client: ClientAddress) -> Option<Instant> {
         self.clients.get(&client).map(|share| share.progress)
     }
 
-    /// Returns whether no client has more than one seat more than this number.
-    pub(super) fn is_among_largest(&self, seats: usize) -> bool {
-        self.clients.values().all(|share| share.seats <= seats + 1)
+    /// Returns whether no client has more than one connection slot more than this number.
+    pub(super) fn is_among_largest(&self, slots: usize) -> bool {
+        self.clients.values().all(|share| share.slots <= slots + 1)
     }
 
-    /// Gives a seat. Returns its number, and the signal that tells its connection to leave.
-    pub(super) fn sit(&mut self, client: ClientAddress, most_places: usize, now: Instant) -> (u64, Arc<Notify>) {
+    /// Gives a connection slot. Returns its number, and the signal that tells its connection to leave.
+    pub(super) fn sit(&mut self, client: ClientAddress, most_serving_slots: usize, now: Instant) -> (u64, Arc<Notify>) {
         self.numbers += 1;
-        self.seats += 1;
-        let displaced = Arc::new(Notify::new());
+        self.slots += 1;
+        let evicted = Arc::new(Notify::new());
         let share = self.clients.entry(client).or_insert_with(|| ClientShare {
-            seats: 0,
-            places: 0,
-            most_places,
+            slots: 0,
+            serving_slots: 0,
+            most_serving_slots,
             progress: now,
             silent: BTreeMap::new(),
             waiting: WaitingConnections::default(),
         });
-        share.seats += 1;
-        share.silent.insert(self.numbers, Silent::since(now, &displaced));
-        (self.numbers, displaced)
+        share.slots += 1;
+        share.silent.insert(self.numbers, Silent::since(now, &evicted));
+        (self.numbers, evicted)
     }
 
     pub(super) fn leave(&mut self, client: ClientAddress, number: u64) {
-        self.seats = self.seats.saturating_sub(1);
+        self.slots = self.slots.saturating_sub(1);
         if let Some(share) = self.clients.get_mut(&client) {
-            share.seats = share.seats.saturating_sub(1);
+            share.slots = share.slots.saturating_sub(1);
             share.silent.remove(&number);
-            if share.seats == 0 {
+            if share.slots == 0 {
                 self.clients.remove(&client);
             }
         }
@@ -181,14 +181,14 @@ impl TakenPlaces {
         }
     }
 
-    /// Notes that a connection with a place asks nothing again.
+    /// Notes that a connection with a serving slot asks nothing again.
     pub(super) fn is_silent(&mut self, client: ClientAddress, number: u64, silent: Silent) {
         if let Some(share) = self.clients.get_mut(&client) {
-            let in_place_since = Some(silent.since);
+            let serving_since = Some(silent.since);
             share.silent.insert(
                 number,
                 Silent {
-                    in_place_since,
+                    serving_since,
                     ..silent
                 },
             );
@@ -201,13 +201,13 @@ impl TakenPlaces {
         }
     }
 
-    /// Returns whether a client waits for a place, or soon will.
-    pub(super) fn is_crowded(&self, client: ClientAddress, places: usize) -> bool {
+    /// Returns whether a client waits for a serving slot, or soon will.
+    pub(super) fn is_crowded(&self, client: ClientAddress, serving_slots: usize) -> bool {
         let own = self.clients.get(&client);
-        self.places >= places || own.is_some_and(|share| share.places >= share.most_places)
+        self.serving_slots >= serving_slots || own.is_some_and(|share| share.serving_slots >= share.most_serving_slots)
     }
 
-    pub(super) fn wait_for_place(&mut self, client: ClientAddress, number: u64, give: oneshot::Sender<()>) {
+    pub(super) fn wait_for_serving_slot(&mut self, client: ClientAddress, number: u64, give: oneshot::Sender<()>) {
         if let Some(share) = self.clients.get_mut(&client) {
             share.waiting.add(number, give);
             if let Some(silent) = share.silent.get_mut(&number) {
@@ -216,108 +216,115 @@ impl TakenPlaces {
         }
     }
 
-    /// Gives the free ones of this many places: first to clients that have few.
-    pub(super) fn give_places(&mut self, places: usize, now: Instant) {
-        while self.places < places {
+    /// Gives the free ones of this many serving slots: first to clients that have few.
+    pub(super) fn give_serving_slots(&mut self, serving_slots: usize, now: Instant) {
+        while self.serving_slots < serving_slots {
             let mut waiting = self.clients.values_mut();
             let waiting = waiting
                 .by_ref()
-                .filter(|share| share.places < share.most_places && !share.waiting.is_empty());
-            let Some(share) = waiting.min_by_key(|share| share.places) else {
+                .filter(|share| share.serving_slots < share.most_serving_slots && !share.waiting.is_empty());
+            let Some(share) = waiting.min_by_key(|share| share.serving_slots) else {
                 return;
             };
             let Some((number, give)) = share.waiting.next() else {
                 return;
             };
-            // A connection that has gone does not need the place.
+            // A connection that has gone does not need the serving slot.
             if give.send(()).is_ok() {
-                self.places += 1;
-                share.places += 1;
+                self.serving_slots += 1;
+                share.serving_slots += 1;
                 if let Some(silent) = share.silent.get_mut(&number) {
-                    (silent.is_waiting, silent.in_place_since) = (false, Some(now));
+                    (silent.is_waiting, silent.serving_since) = (false, Some(now));
                 }
             }
         }
     }
 
-    pub(super) fn leave_place(&mut self, client: ClientAddress, number: u64) {
-        self.places = self.places.saturating_sub(1);
+    pub(super) fn leave_serving_slot(&mut self, client: ClientAddress, number: u64) {
+        self.serving_slots = self.serving_slots.saturating_sub(1);
         if let Some(share) = self.clients.get_mut(&client) {
-            share.places = share.places.saturating_sub(1);
+            share.serving_slots = share.serving_slots.saturating_sub(1);
             if let Some(silent) = share.silent.get_mut(&number) {
-                silent.in_place_since = None;
+                silent.serving_since = None;
             }
         }
     }
 
-    /// Tells the connection to leave that has asked nothing for longest, of the client that has most seats, if it has more than this
+    /// Tells the connection to leave that has asked nothing for longest, of the client that has most connection slots, if it has more than this
     /// client will have, and that connection was silent for so long.
-    pub(super) fn displace_seat(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
-        let own = self.seats_of(client);
-        self.displace(client, now, silence, Scarce::Seats, own)
+    pub(super) fn evict_slot(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Eviction {
+        let own = self.slots_of(client);
+        self.evict(client, now, silence, Scarce::Connections, own)
     }
 
-    /// Tells a silent connection to leave its place as [`Self::displace_seat`] does for a seat, if all places are
+    /// Tells a silent connection to leave its serving slot as [`Self::evict_slot`] does for a connection slot, if all serving slots are
     /// taken.
-    pub(super) fn displace_place(
+    pub(super) fn evict_serving_slot(
         &mut self,
         client: ClientAddress,
         now: Instant,
         silence: Duration,
-        places: usize,
-    ) -> Displaced {
+        serving_slots: usize,
+    ) -> Eviction {
         let own = self.clients.get(&client);
-        if self.places < places || own.is_some_and(|share| share.places >= share.most_places) {
-            return Displaced::Nobody;
+        if self.serving_slots < serving_slots
+            || own.is_some_and(|share| share.serving_slots >= share.most_serving_slots)
+        {
+            return Eviction::Nobody;
         }
-        let own = own.map_or(0, |share| share.places);
-        self.displace(client, now, silence, Scarce::Places, own)
+        let own = own.map_or(0, |share| share.serving_slots);
+        self.evict(client, now, silence, Scarce::Serving, own)
     }
 
     /// Tells the connection of this client to leave that has asked nothing for longest, if it was silent for so long: in favour of
-    /// another seat of the same client.
-    pub(super) fn displace_own_seat(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
-        self.displace_own(client, now, silence, Scarce::Seats)
+    /// another connection slot of the same client.
+    pub(super) fn evict_own_slot(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Eviction {
+        self.evict_own(client, now, silence, Scarce::Connections)
     }
 
-    /// Tells a silent connection of this client to leave its place as [`Self::displace_own_seat`] does for a seat. Clients that have
-    /// less than their share of places wait as others do.
-    pub(super) fn displace_own_place(&mut self, client: ClientAddress, now: Instant, silence: Duration) -> Displaced {
+    /// Tells a silent connection of this client to leave its serving slot as [`Self::evict_own_slot`] does for a connection slot. Clients that have
+    /// less than their share of serving slots wait as others do.
+    pub(super) fn evict_own_serving_slot(
+        &mut self,
+        client: ClientAddress,
+        now: Instant,
+        silence: Duration,
+    ) -> Eviction {
         let own = self.clients.get(&client);
-        if own.is_none_or(|share| share.places < share.most_places) {
-            return Displaced::Nobody;
+        if own.is_none_or(|share| share.serving_slots < share.most_serving_slots) {
+            return Eviction::Nobody;
         }
-        self.displace_own(client, now, silence, Scarce::Places)
+        self.evict_own(client, now, silence, Scarce::Serving)
     }
 
-    fn displace_own(&mut self, client: ClientAddress, now: Instant, silence: Duration, scarce: Scarce) -> Displaced {
+    fn evict_own(&mut self, client: ClientAddress, now: Instant, silence: Duration, scarce: Scarce) -> Eviction {
         let Some(share) = self.clients.get_mut(&client) else {
-            return Displaced::Nobody;
+            return Eviction::Nobody;
         };
         let Some((begin, number)) = share.longest_silent(|silent| scarce.since_for_own(silent)) else {
-            return Displaced::Nobody;
+            return Eviction::Nobody;
         };
         if now.saturating_duration_since(begin) < silence {
-            return Displaced::Later(begin + silence);
+            return Eviction::Later(begin + silence);
         }
         if let Some(silent) = share.silent.remove(&number) {
-            silent.displaced.notify_one();
+            silent.evicted.notify_one();
         }
-        if matches!(scarce, Scarce::Places) {
-            share.waiting.is_left_a_place();
+        if matches!(scarce, Scarce::Serving) {
+            share.waiting.is_left_a_serving_slot();
         }
-        Displaced::Told
+        Eviction::Told
     }
 
     /// Tells a silent connection to leave, in favour of a client that has `own` of the scarce resource.
-    fn displace(
+    fn evict(
         &mut self,
         client: ClientAddress,
         now: Instant,
         silence: Duration,
         scarce: Scarce,
         own: usize,
-    ) -> Displaced {
+    ) -> Eviction {
         let mut later: Option<Instant> = None;
         let mut first: Option<(usize, ClientAddress, u64)> = None;
         for (of, share) in self
@@ -335,21 +342,21 @@ impl TakenPlaces {
             }
         }
         let Some((_, of, number)) = first else {
-            return later.map_or(Displaced::Nobody, Displaced::Later);
+            return later.map_or(Eviction::Nobody, Eviction::Later);
         };
         let share = self.clients.get_mut(&of);
         if let Some(silent) = share.and_then(|share| share.silent.remove(&number)) {
-            silent.displaced.notify_one();
+            silent.evicted.notify_one();
         }
-        Displaced::Told
+        Eviction::Told
     }
 
     #[cfg(test)]
-    pub(super) fn is_empty_of_places(&self) -> bool {
-        self.places == 0
+    pub(super) fn is_empty_of_serving_slots(&self) -> bool {
+        self.serving_slots == 0
     }
 
-    /// Returns the number of clients with seats or places.
+    /// Returns the number of clients with connection slots or serving slots.
     #[cfg(test)]
     pub(super) fn clients(&self) -> usize {
         self.clients.len()

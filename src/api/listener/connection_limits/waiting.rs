@@ -1,18 +1,18 @@
-//! Connections of one client that wait for a place. Pure.
+//! Connections of one client that wait for a serving slot. Pure.
 
 use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-/// Connections of one client that wait for a place: the first one gets the next. A place that a silent connection had to leave goes by
+/// Connections of one client that wait for a serving slot: the first one gets the next. A serving slot that a silent connection had to leave goes by
 /// turns to the last one and the first one: then many that ask nothing, and all came before, do not keep a request waiting until each
-/// of them had a place.
+/// of them had a serving slot.
 #[derive(Debug, Default)]
 pub(super) struct WaitingConnections {
     queue: VecDeque<(u64, oneshot::Sender<()>)>,
     /// Whether the next connection that leaves for others does so for the first one.
     is_turn_of_first: bool,
-    /// Number of the next places that the last ones get.
+    /// Number of the next serving slots that the last ones get.
     for_last: usize,
 }
 
@@ -21,20 +21,20 @@ impl WaitingConnections {
         self.queue.is_empty()
     }
 
-    /// Adds the connection with this number, which is told when it is given a place.
+    /// Adds the connection with this number, which is told when it is given a serving slot.
     pub(super) fn add(&mut self, number: u64, give: oneshot::Sender<()>) {
         self.queue.push_back((number, give));
     }
 
-    /// Notes that a silent connection was told to leave its place for one of these.
-    pub(super) fn is_left_a_place(&mut self) {
+    /// Notes that a silent connection was told to leave its serving slot for one of these.
+    pub(super) fn is_left_a_serving_slot(&mut self) {
         if !self.is_turn_of_first {
             self.for_last += 1;
         }
         self.is_turn_of_first = !self.is_turn_of_first;
     }
 
-    /// Returns the connection that gets the next place.
+    /// Returns the connection that gets the next serving slot.
     pub(super) fn next(&mut self) -> Option<(u64, oneshot::Sender<()>)> {
         let next = if self.for_last > 0 {
             self.for_last -= 1;
@@ -76,24 +76,24 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_was_left_goes_by_turns_to_the_last_and_the_first() {
+    fn a_serving_slot_that_was_left_goes_by_turns_to_the_last_and_the_first() {
         let mut waiting = waiting(0..100);
         for expected in [99, 0, 98, 1, 97, 2] {
-            waiting.is_left_a_place();
+            waiting.is_left_a_serving_slot();
             assert_eq!(order(&mut waiting, 1), [expected]);
         }
-        // Others may come between, and places that became free by themselves go to the first.
-        waiting.is_left_a_place();
+        // Others may come between, and serving slots that became free by themselves go to the first.
+        waiting.is_left_a_serving_slot();
         waiting.add(100, oneshot::channel().0);
         assert_eq!(order(&mut waiting, 3), [100, 3, 4]);
     }
 
-    /// Places that nobody waited for any more are no claim of later ones.
+    /// Serving slots that nobody waited for any more are no claim of later ones.
     #[test]
     fn turns_end_with_the_queue() {
         let mut waiting = waiting(0..1);
         for _ in 0..4 {
-            waiting.is_left_a_place();
+            waiting.is_left_a_serving_slot();
         }
         assert_eq!(order(&mut waiting, 9), [0]);
         for number in 1..4 {
