@@ -24,7 +24,7 @@ use crate::view::flow_rates::FirstSample;
 use crate::view::flows::{FlowSelection, FlowView};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
-use crate::view::tally::{BackendPlaces, Tally};
+use crate::view::tally::{BackendIndex, Tally};
 use crate::view::totals::ConnectionCounts;
 use crate::view::who::WhoView;
 use crate::view::{ConntrackSettings, Hint, NoService, ServiceName, ServicesView};
@@ -178,7 +178,7 @@ pub fn facts<T>(
     let service = query.service.as_ref().filter(|_| services.table.is_some());
     let only = service.map(|name| name.position(&services.summary)).transpose()?;
     let wanted = FlowSelection::new(service, None, None, services)?;
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let mut tally = Tally::new(services, &places);
     let (mut earlier, mut traffic, mut time) = (None, None, Duration::ZERO);
     if !query.interval.is_zero() && services.table.is_some() {
@@ -238,7 +238,7 @@ pub fn unread<T>(sources: StatusSources<'_>, tell: impl FnOnce(&StatusFacts<'_>)
         found,
         noted,
     } = sources;
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let tally = Tally::new(services, &places);
     tell(&StatusFacts {
         services,
@@ -281,7 +281,7 @@ fn each(
     })
 }
 
-fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &BackendPlaces) -> Result<DropCounts, KernelError> {
+fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &BackendIndex) -> Result<DropCounts, KernelError> {
     let mut counts = DropCounts::default();
     read_sets(kernel, services, drop_sets::sets(), |set, counted| {
         counts.add(set, counted, &services.summary, places);
@@ -292,7 +292,7 @@ fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &BackendPlac
 fn connections_of(
     kernel: &mut dyn Kernel,
     services: &ServicesView,
-    places: &BackendPlaces,
+    places: &BackendIndex,
 ) -> Result<ConnectionCounts, KernelError> {
     let mut counts = ConnectionCounts::default();
     read_sets(kernel, services, ConnectionCounts::sets(), |set, counted| {

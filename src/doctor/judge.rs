@@ -21,7 +21,7 @@ const MOST_RANGES: usize = 1000;
 
 /// Rule or policy that ends a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RulePlace {
+pub(super) struct RuleLocation {
     pub(super) chain: String,
     /// Number of the rule, from 1; `None`: the policy.
     pub(super) rule: Option<usize>,
@@ -39,8 +39,8 @@ pub(super) struct RulePlace {
 pub(super) enum PacketVerdict {
     Passes,
     /// The verdict depends on a rule that cannot be judged.
-    MayEnd(RulePlace),
-    Ends(RulePlace),
+    MayEnd(RuleLocation),
+    Ends(RuleLocation),
     /// The chain has too many rules.
     Unjudged,
 }
@@ -83,7 +83,7 @@ pub(super) fn walk(
         return (PacketVerdict::Unjudged, walk.done);
     }
     let policy = || {
-        base.base.filter(|of| of.drops).map(|_| RulePlace {
+        base.base.filter(|of| of.drops).map(|_| RuleLocation {
             chain: base.name.clone(),
             rule: None,
             rejects: false,
@@ -108,7 +108,7 @@ pub(super) fn walk(
 enum ChainEnd {
     Through,
     Accepted,
-    Ended(RulePlace),
+    Ended(RuleLocation),
 }
 
 struct ChainWalk<'a> {
@@ -121,7 +121,7 @@ struct ChainWalk<'a> {
     path: Vec<&'a str>,
     /// Whether a rule that may match accepts the packet.
     accepts: bool,
-    may_end: Option<RulePlace>,
+    may_end: Option<RuleLocation>,
     done: Vec<ChainEffect>,
     /// Ranges of a field in which clients differ that rules drop, each only some clients by itself; and whether that
     /// is sure.
@@ -158,7 +158,7 @@ impl<'a> ChainWalk<'a> {
                 holds
             };
             for (verdict, holds) in verdicts(self.packet, &rule.verdict, holds) {
-                let place = RulePlace {
+                let place = RuleLocation {
                     chain: chain.name.clone(),
                     rule: Some(at + 1),
                     rejects: *verdict == RuleVerdict::Reject,
@@ -202,7 +202,7 @@ impl<'a> ChainWalk<'a> {
     fn verdict(
         &mut self,
         verdict: &RuleVerdict,
-        place: RulePlace,
+        place: RuleLocation,
         own: Holds,
         certain: Holds,
         depth: usize,

@@ -43,7 +43,7 @@ impl NamedService {
         })
     }
 
-    fn places(&self) -> impl Iterator<Item = ListenPlace> + '_ {
+    fn listen_addresses(&self) -> impl Iterator<Item = ListenPlace> + '_ {
         let anywhere = self.addresses.is_empty().then_some((self.port, None));
         let somewhere = self.addresses.iter().map(|address| (self.port, Some(*address)));
         anywhere.into_iter().chain(somewhere)
@@ -112,7 +112,7 @@ impl ServiceNames {
     pub(super) fn begins(&mut self, change: NamesChange) {
         self.coming.clear();
         for service in &change.come {
-            for place in service.places() {
+            for place in service.listen_addresses() {
                 let tenant = Tenant {
                     name: service.name.clone(),
                     backends: service.backends.clone(),
@@ -155,8 +155,8 @@ impl ServiceNames {
             return;
         };
         self.is_changed = true;
-        let stays: BTreeSet<ListenPlace> = next.into_iter().flat_map(NamedService::places).collect();
-        for place in service.places() {
+        let stays: BTreeSet<ListenPlace> = next.into_iter().flat_map(NamedService::listen_addresses).collect();
+        for place in service.listen_addresses() {
             self.current.remove(&place);
             if stays.contains(&place) {
                 continue;
@@ -182,7 +182,7 @@ impl ServiceNames {
 
     fn put(&mut self, service: NamedService) {
         self.is_changed = true;
-        for place in service.places() {
+        for place in service.listen_addresses() {
             self.current.insert(place, service.name.clone());
             // Its own flows end with these backends from now on, also after it has lost one of them.
             if let Some(former) = self.former.get_mut(&place) {

@@ -19,7 +19,7 @@ use super::gateway;
 use super::id::AppId;
 use super::network::{LinkOwner, Network};
 use super::own_daemon::{self, DaemonFiles, OwnDaemon};
-use super::record::{AppPlace, RecordPaths, SharedRecord};
+use super::record::{AppDirectory, RecordPaths, SharedRecord};
 use crate::api::client::{self, At, Client, ClientError, FoundDaemon};
 use crate::api::socket;
 use crate::app_link;
@@ -89,7 +89,7 @@ fn virtual_links() -> io::Result<BTreeSet<String>> {
 ///
 /// # Errors
 /// Fails when the run directory or the links cannot be listed.
-pub fn survey(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>, BTreeSet<String>), String> {
+pub fn survey(places: &RecordPaths, network: &Network) -> Result<(Vec<AppDirectory>, BTreeSet<String>), String> {
     let (dead, mut living) = places.leftovers().map_err(|error| error.to_string())?;
     let apps = network.apps().map_err(|error| error.to_string())?;
     let by_links = apps
@@ -106,9 +106,9 @@ pub fn survey(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>,
 ///
 /// # Errors
 /// Fails with a message about what could not be removed.
-pub fn sweep(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>, usize), String> {
+pub fn sweep(places: &RecordPaths, network: &Network) -> Result<(Vec<AppDirectory>, usize), String> {
     let (dead, living) = survey(places, network)?;
-    let has_no_resource = |place: &&AppPlace| place.record().is_some_and(|record| record.app.is_none());
+    let has_no_resource = |place: &&AppDirectory| place.record().is_some_and(|record| record.app.is_none());
     remove_networks(places, network, dead.iter().filter(has_no_resource))?;
     for (id, owner) in network.apps().map_err(|error| error.to_string())? {
         let is_known = living.contains(&id) || dead.iter().any(|place| place.id() == id && place.record().is_some());
@@ -127,9 +127,9 @@ pub fn sweep(places: &RecordPaths, network: &Network) -> Result<(Vec<AppPlace>, 
 pub fn remove_networks<'p>(
     places: &RecordPaths,
     network: &Network,
-    dead: impl IntoIterator<Item = &'p AppPlace>,
+    dead: impl IntoIterator<Item = &'p AppDirectory>,
 ) -> Result<(), String> {
-    for record in dead.into_iter().filter_map(AppPlace::record) {
+    for record in dead.into_iter().filter_map(AppDirectory::record) {
         remove_network(network, &places.id_of(&record.directory))?;
     }
     Ok(())
@@ -178,7 +178,7 @@ pub fn remove_apps(
     daemon: &Client,
     places: &RecordPaths,
     network: &Network,
-    dead: Vec<AppPlace>,
+    dead: Vec<AppDirectory>,
 ) -> Result<(), String> {
     for place in dead {
         let app = place.record().and_then(|record| record.app);
@@ -337,7 +337,7 @@ fn clean_recorded(
         }
         None => {
             remove_networks(places, network, &dead)?;
-            dead.into_iter().for_each(AppPlace::remove);
+            dead.into_iter().for_each(AppDirectory::remove);
         }
     }
     let is_foreign = daemon.is_some() && own.is_none();

@@ -93,7 +93,7 @@ pub struct SharedLock {
 
 /// The directory of an app, locked by this process.
 #[derive(Debug)]
-pub struct AppPlace {
+pub struct AppDirectory {
     /// Path of the directory.
     pub path: PathBuf,
     _lock: Flock<File>,
@@ -156,7 +156,7 @@ impl RecordPaths {
     ///
     /// # Errors
     /// Fails when the app runs already, or its directory cannot be created or locked.
-    pub fn take(&self, id: &AppId) -> Result<AppPlace, RecordError> {
+    pub fn take(&self, id: &AppId) -> Result<AppDirectory, RecordError> {
         let path = self.of(id);
         private_directory(&path)?;
         let fail = |what, source| RecordError::File {
@@ -170,7 +170,7 @@ impl RecordPaths {
                 signed
                     .and_then(|()| write!(lock, "{}", std::process::id()))
                     .map_err(|source| fail("write to the lock of", source))?;
-                Ok(AppPlace { path, _lock: lock })
+                Ok(AppDirectory { path, _lock: lock })
             }
             Err(mut file) => {
                 let mut holder = String::new();
@@ -191,7 +191,7 @@ impl RecordPaths {
     ///
     /// # Errors
     /// Fails when the run directory cannot be listed, or a directory of an app cannot be locked.
-    pub fn leftovers(&self) -> Result<(Vec<AppPlace>, BTreeSet<String>), RecordError> {
+    pub fn leftovers(&self) -> Result<(Vec<AppDirectory>, BTreeSet<String>), RecordError> {
         let fail = |source| RecordError::File {
             what: "list",
             path: self.run_dir.clone(),
@@ -210,7 +210,7 @@ impl RecordPaths {
             }
             let path = entry.path();
             match try_lock(&path.join("lock"))? {
-                Ok(lock) => dead.push(AppPlace { path, _lock: lock }),
+                Ok(lock) => dead.push(AppDirectory { path, _lock: lock }),
                 Err(_) => drop(living.insert(id.to_owned())),
             }
         }
@@ -280,7 +280,7 @@ impl SharedLock {
     }
 }
 
-impl AppPlace {
+impl AppDirectory {
     /// Returns the record of the app, if there is one.
     pub fn record(&self) -> Option<AppRecord> {
         read(&self.path.join("record.json"))

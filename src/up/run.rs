@@ -42,7 +42,7 @@ use super::own_daemon::OwnDaemon;
 use super::owner::UpOwner;
 use super::process::Process;
 use super::procfile::ProcessType;
-use super::record::{AppPlace, RecordPaths};
+use super::record::{AppDirectory, RecordPaths};
 use super::settings::UpSettings;
 use super::supervisor::{Action, InstanceId, InstancePhase, Supervisor, SupervisorEvent, TCP};
 
@@ -61,7 +61,7 @@ struct Up<'a> {
     /// Identity of this process, as owner of links and services.
     owner: UpOwner,
     places: RecordPaths,
-    place: AppPlace,
+    place: AppDirectory,
     network: Network,
     subnet: Ipv4Net,
     addresses: Addresses,

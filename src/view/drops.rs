@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::flow_rates::per_second;
-use super::tally::BackendPlaces;
+use super::tally::BackendIndex;
 use crate::traffic::drop_sets::{CounterOwner, REASONS, counter_of, sets_of_backends, sets_of_services};
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::ruleset::key::TCP;
@@ -220,7 +220,7 @@ pub struct DropCounts {
 
 impl DropCounts {
     /// Adds the counters of a set.
-    pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &BackendPlaces) {
+    pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &BackendIndex) {
         let Some((reason, of)) = counter_of(set) else { return };
         for Counted { key, packets, bytes } in counted {
             let add = |sums: &mut ByReason| {

@@ -19,7 +19,7 @@ use crate::view::status::{
     BackendStatus, DrainStatus, IN_BALANCE, LimitView, OfLimit, SOURCE_PORTS, Sampled, ServiceStatus, SourcePorts,
     Status, StrayFlowsView,
 };
-use crate::view::tally::{BackendPlaces, FlowCounts, StrayFlows, Tally};
+use crate::view::tally::{BackendIndex, FlowCounts, StrayFlows, Tally};
 use crate::view::totals::{ConnectionCounts, TotalsView};
 use crate::view::{ConntrackSettings, ServicesView};
 use tcpgw_core::health::UNKNOWN;
@@ -34,7 +34,7 @@ pub struct StatusFacts<'a> {
     /// The services.
     pub services: &'a ServicesView,
     /// Places of the backends.
-    pub places: &'a BackendPlaces,
+    pub places: &'a BackendIndex,
     /// Flows by backend.
     pub tally: Tally<'a>,
     /// Traffic, if conntrack counts it.

@@ -15,7 +15,7 @@ const MOST_STRANGERS: usize = 1000;
 
 /// Places of all backends in one list, service after service, so that data about them can be kept in plain vectors.
 #[derive(Debug)]
-pub struct BackendPlaces {
+pub struct BackendIndex {
     /// Place of the first backend of each service, and the end of the last service.
     starts: Vec<usize>,
     /// Backends of each service in order of endpoint.
@@ -23,7 +23,7 @@ pub struct BackendPlaces {
     by_endpoint: Vec<(SocketAddr, usize)>,
 }
 
-impl BackendPlaces {
+impl BackendIndex {
     /// Creates the places of the backends of all services.
     pub fn new(summary: &Summary) -> Self {
         let (mut starts, mut backends) = (vec![0], Vec::new());
@@ -171,7 +171,7 @@ impl StrayFlows {
 #[derive(Debug)]
 pub struct Tally<'a> {
     services: &'a ServicesView,
-    places: &'a BackendPlaces,
+    places: &'a BackendIndex,
     /// Counts of backends by place.
     pub backends: Vec<BackendTally>,
     /// Flows that should have been deleted.
@@ -182,7 +182,7 @@ pub struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     /// Creates an empty tally for these services.
-    pub fn new(services: &'a ServicesView, places: &'a BackendPlaces) -> Self {
+    pub fn new(services: &'a ServicesView, places: &'a BackendIndex) -> Self {
         Self {
             services,
             places,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::drops::DropCounts;
 use super::flow_rates::{FirstSample, SecondSample};
 use super::flows::{FlowSelection, FlowView};
-use super::tally::BackendPlaces;
+use super::tally::BackendIndex;
 use super::{ConntrackSettings, NoService, ServiceName, ServicesView, TableView, UnmarkedFlows};
 use crate::record::ApplyNote;
 use crate::traffic::drop_sets;
@@ -181,7 +181,7 @@ fn packet_counters_may_wrap() {
 #[test]
 fn drops_are_told_by_reason() {
     let services = services();
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let mut counts = DropCounts::default();
     let service = |port: u16| [&[6, 0, 0, 0][..], &port.to_be_bytes(), &[0, 0]].concat();
     let backend = |last: u8, port: u16| [&[10, 0, 0, last][..], &port.to_be_bytes(), &[0, 0]].concat();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drops;
 
-use super::tally::BackendPlaces;
+use super::tally::BackendIndex;
 use crate::traffic::{BackendTotals, FlowSums, TrafficView};
 use tcpgw_core::ruleset::key::split_pair;
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
@@ -68,7 +68,7 @@ impl ConnectionCounts {
     }
 
     /// Adds the counters of a set. Those of removed services and backends are left out.
-    pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &BackendPlaces) {
+    pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &BackendIndex) {
         let SetName::Connections(listen_scope) = set else {
             return;
         };

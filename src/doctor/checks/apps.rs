@@ -2,7 +2,7 @@
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
-use super::super::judge::{PacketVerdict, RulePlace, walk};
+use super::super::judge::{PacketVerdict, RuleLocation, walk};
 use super::super::packet::{FromApp, Interface, Packet, PacketStage};
 use super::chain::{ChainContext, ForeignBaseChain, sees};
 use super::firewall::foreign_base_chains;
@@ -62,7 +62,7 @@ fn apps(facts: &CheapFacts) -> Vec<AppLinks> {
 
 fn judge(seen: ForeignBaseChain<'_>, apps: &[AppLinks], diagnosis: &mut Diagnosis) {
     let fates = apps.iter().map(|app| (app, fate(seen, app)));
-    let stopped: Vec<(&AppLinks, RulePlace, bool)> = fates
+    let stopped: Vec<(&AppLinks, RuleLocation, bool)> = fates
         .filter_map(|(app, fate)| match fate {
             PacketVerdict::Ends(place) => Some((app, place, true)),
             PacketVerdict::MayEnd(place) => Some((app, place, false)),

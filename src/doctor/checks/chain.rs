@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
-use super::super::judge::RulePlace;
+use super::super::judge::RuleLocation;
 use super::text::some;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::words::count;
@@ -111,7 +111,7 @@ impl ChainContext<'_> {
     }
 
     /// Returns the rule or policy that ends a packet at this place.
-    pub(super) fn place_of_end(&self, place: &RulePlace) -> String {
+    pub(super) fn place_of_end(&self, place: &RuleLocation) -> String {
         match place.rule {
             None => "its policy is drop, and no rule lets them pass".to_owned(),
             Some(rule) if place.chain == self.chain.name => format!("by its rule {rule}"),
@@ -132,7 +132,7 @@ impl ChainContext<'_> {
 
     pub(super) fn dropped(
         &self,
-        places: &[(Option<SocketAddr>, RulePlace)],
+        places: &[(Option<SocketAddr>, RuleLocation)],
         does: &str,
         severity: FindingSeverity,
         diagnosis: &mut Diagnosis,

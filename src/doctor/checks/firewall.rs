@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
-use super::super::judge::{ChainEffect, PacketVerdict, RulePlace};
+use super::super::judge::{ChainEffect, PacketVerdict, RuleLocation};
 use super::chain::{ChainContext, ForeignBaseChain, is_probes, sees, whose};
 use super::other_links;
 use super::samples::{BackendSample, PacketKind, Packets, packet_mark, samples, walk_all};
@@ -192,8 +192,8 @@ fn may_drop(chain: &FirewallChain) -> bool {
 /// Effects of one base chain on packets of services.
 #[derive(Default)]
 struct Trouble {
-    ends: Vec<(Option<SocketAddr>, RulePlace)>,
-    may_end: Vec<(Option<SocketAddr>, RulePlace)>,
+    ends: Vec<(Option<SocketAddr>, RuleLocation)>,
+    may_end: Vec<(Option<SocketAddr>, RuleLocation)>,
     untracked: Option<(String, Holds)>,
     offloaded: Option<String>,
     unjudged: bool,

@@ -8,7 +8,7 @@ use super::super::condition_result::Holds;
 use super::super::conditions::tests;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
-use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
+use super::super::judge::{ChainEffect, PacketVerdict, RuleLocation, walk};
 use super::super::mark_bits::MarkBits;
 use super::super::packet::{Interface, NeighbourMessage, NeighbourPacket, Packet, PacketStage};
 use super::chain::{ChainContext, ForeignBaseChain};
@@ -169,13 +169,13 @@ fn walk_message(
 }
 
 /// Returns the rule that gives a message the hop limit with which hosts discard it.
-fn discarded(effects: &[ChainEffect]) -> Option<RulePlace> {
+fn discarded(effects: &[ChainEffect]) -> Option<RuleLocation> {
     let mut sure = effects.iter().rev().filter(|of| of.holds == Holds::Yes);
     let (of, limit) = sure.find_map(|of| match of.effect {
         RuleEffect::HopLimit(limit) => Some((of, limit)),
         _ => None,
     })?;
-    (limit != HOP_LIMIT).then(|| RulePlace {
+    (limit != HOP_LIMIT).then(|| RuleLocation {
         chain: of.chain.clone(),
         rule: Some(of.rule),
         rejects: false,
@@ -192,8 +192,8 @@ fn fate(
     addresses: &LinkAddresses,
     kind: (NeighbourMessage, bool),
     walk: impl Fn(NeighbourPacket) -> PacketVerdict,
-) -> Option<(RulePlace, FindingSeverity)> {
-    let (mut ends, mut may_end): (Vec<(AddressUse, RulePlace)>, Option<RulePlace>) = (Vec::new(), None);
+) -> Option<(RuleLocation, FindingSeverity)> {
+    let (mut ends, mut may_end): (Vec<(AddressUse, RuleLocation)>, Option<RuleLocation>) = (Vec::new(), None);
     let mut passes = Vec::new();
     for (packet, of) in addresses.of_any(kind) {
         match walk(packet) {
@@ -271,7 +271,7 @@ const fn comes_in(base: FirewallBase) -> Option<bool> {
 
 /// Returns whether the rule that may drop a message is about messages of neighbours: it asks for their types, or for ARP and not for
 /// one host. Others, such as a list of addresses, are meant for some hosts.
-fn is_about(context: &ChainContext<'_>, place: &RulePlace) -> bool {
+fn is_about(context: &ChainContext<'_>, place: &RuleLocation) -> bool {
     let of_table = |chain: &&FirewallChain| chain.table == context.chain.table && chain.name == place.chain;
     let chain = context.chains.iter().find(of_table);
     let rule = place.rule.and_then(|number| chain?.rules.get(number.checked_sub(1)?));

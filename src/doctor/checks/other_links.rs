@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
-use super::super::judge::{PacketVerdict, RulePlace};
+use super::super::judge::{PacketVerdict, RuleLocation};
 use super::super::mark_bits::MarkBits;
 use super::super::packet::Interface;
 use super::chain::{ChainContext, ForeignBaseChain, KINDS, is_probes};
@@ -35,7 +35,7 @@ pub(super) fn judge(seen: PacketsOfFamily<'_>, samples: &[BackendSample<'_>], di
     if is_probes(seen.at.base) {
         return;
     }
-    let mut dropped: BTreeMap<(FindingSeverity, bool, bool), (RulePlace, Vec<String>)> = BTreeMap::new();
+    let mut dropped: BTreeMap<(FindingSeverity, bool, bool), (RuleLocation, Vec<String>)> = BTreeMap::new();
     let links = other_outside(seen.at.facts, seen.family).into_iter();
     // No client comes in by the link that has an app's gateway address.
     let links = links.filter(|link| !app_link::is_of_app(&link.name));
@@ -96,7 +96,7 @@ pub(super) fn judge_networks(seen: PacketsOfFamily<'_>, samples: &[BackendSample
         .filter_map(|index| seen.at.facts.link(*index))
         .take(MOST_LINKS)
     {
-        let dropped: Vec<(SocketAddr, RulePlace)> = samples
+        let dropped: Vec<(SocketAddr, RuleLocation)> = samples
             .iter()
             .filter_map(|sample| Some((sample.backend, seen.docker_ends(&of_link(link), sample)?)))
             .collect();
@@ -109,7 +109,7 @@ pub(super) fn judge_networks(seen: PacketsOfFamily<'_>, samples: &[BackendSample
         return;
     }
     let context = seen.context((false, false), samples.len(), &names);
-    let places: Vec<(Option<SocketAddr>, RulePlace)> = places
+    let places: Vec<(Option<SocketAddr>, RuleLocation)> = places
         .into_iter()
         .map(|(backend, place)| (Some(backend), place))
         .collect();
@@ -142,7 +142,7 @@ impl<'a> PacketsOfFamily<'a> {
     }
 
     /// Returns the rule of Docker that ends the first packets of clients that come in by an interface, to a backend.
-    fn docker_ends(&self, link: &Interface, sample: &BackendSample<'_>) -> Option<RulePlace> {
+    fn docker_ends(&self, link: &Interface, sample: &BackendSample<'_>) -> Option<RuleLocation> {
         let kind = PacketKind {
             family: self.family,
             reply: false,
@@ -156,7 +156,7 @@ impl<'a> PacketsOfFamily<'a> {
     }
 
     /// Returns the rule or policy that ends packets of clients that come in by an interface, to or from any backend.
-    fn ends(&self, link: &Interface, reply: bool, later: bool, samples: &[BackendSample<'_>]) -> Option<RulePlace> {
+    fn ends(&self, link: &Interface, reply: bool, later: bool, samples: &[BackendSample<'_>]) -> Option<RuleLocation> {
         let kind = PacketKind {
             family: self.family,
             reply,
@@ -178,7 +178,7 @@ impl<'a> PacketsOfFamily<'a> {
     }
 }
 
-fn place(fate: PacketVerdict) -> Option<RulePlace> {
+fn place(fate: PacketVerdict) -> Option<RuleLocation> {
     match fate {
         PacketVerdict::Ends(place) => Some(place),
         PacketVerdict::Passes | PacketVerdict::MayEnd(_) | PacketVerdict::Unjudged => None,

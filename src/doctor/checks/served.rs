@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::super::condition_result::Holds;
 use super::super::facts::{CheapFacts, ClientOfService, ServedClient};
 use super::super::finding::{Diagnosis, FindingSeverity, Fix, advice};
-use super::super::judge::{ChainEffect, PacketVerdict, RulePlace, walk};
+use super::super::judge::{ChainEffect, PacketVerdict, RuleLocation, walk};
 use super::super::mark_bits::MarkBits;
 use super::super::packet::Packet;
 use super::chain::{ChainContext, ForeignBaseChain, is_probes, sees};
@@ -206,7 +206,7 @@ fn drop_of(seen: ForeignBaseChain<'_>, mark: MarkBits, client: &ServedClient) ->
 
 /// A rule that loses a packet of a client.
 enum Loss {
-    Ends(RulePlace),
+    Ends(RuleLocation),
     Changes(Harm),
 }
 

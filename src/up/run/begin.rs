@@ -25,7 +25,7 @@ use crate::up::id::AppId;
 use crate::up::network::{LinkOwner, Network};
 use crate::up::owner::UpOwner;
 use crate::up::printer::LinePrinter;
-use crate::up::record::{AppPlace, AppRecord, RecordError, RecordPaths};
+use crate::up::record::{AppDirectory, AppRecord, RecordError, RecordPaths};
 use crate::up::settings::UpSettings;
 use crate::up::supervisor::Supervisor;
 use crate::up::{control, egress, leftovers, resolver};
@@ -180,7 +180,7 @@ fn make_network(
     network: &Network,
     id: &AppId,
     owner: &UpOwner,
-    place: &AppPlace,
+    place: &AppDirectory,
     directory: &Path,
 ) -> Result<Ipv4Net, UpError> {
     let subnet = network.choose(id)?;

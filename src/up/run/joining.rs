@@ -6,7 +6,7 @@ use crate::api::client::{Client, ClientError};
 use crate::up::error::{UpError, system};
 use crate::up::gateway::{self, AppResource};
 use crate::up::network::gateway_of;
-use crate::up::record::{AppPlace, AppRecord};
+use crate::up::record::{AppDirectory, AppRecord};
 use crate::up::settings::UpSettings;
 use crate::up::{abandoned, leftovers, own_daemon};
 
@@ -15,7 +15,7 @@ impl Up<'_> {
     pub(super) fn join_gateway(
         &mut self,
         app: Option<String>,
-        dead: Vec<AppPlace>,
+        dead: Vec<AppDirectory>,
         is_alone: bool,
     ) -> Result<(), UpError> {
         let mut shared = self.places.shared();

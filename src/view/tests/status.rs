@@ -10,7 +10,7 @@ use crate::view::facts::StatusFacts;
 use crate::view::flow_rates::FirstSample;
 use crate::view::snapshot::{DaemonView, HealthView, Snapshot};
 use crate::view::status::Status;
-use crate::view::tally::{BackendPlaces, Tally};
+use crate::view::tally::{BackendIndex, Tally};
 use crate::view::totals::ConnectionCounts;
 use crate::view::{ConntrackSettings, ServicesView};
 use tcpgw_core::model::FlowMark;
@@ -23,7 +23,7 @@ fn all_is_well() {
         summary: summary(WEB),
         ..services()
     };
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let (mut tally, mut first) = (Tally::new(&services, &places), FirstSample::default());
     let quiet = counted(1, 5, 50);
     first.note(&quiet);
@@ -84,7 +84,7 @@ fn all_is_well() {
 #[test]
 fn what_is_unhealthy_comes_first() {
     let services = services();
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let mut tally = Tally::new(&services, &places);
     for n in 0..3 {
         tally.count(&flow(n, "203.0.113.1:2000", "10.0.0.9:80"));
@@ -160,7 +160,7 @@ fn a_family_that_nobody_serves_is_an_error() {
             summary: summary(&text),
             ..services()
         };
-        let places = BackendPlaces::new(&services.summary);
+        let places = BackendIndex::new(&services.summary);
         let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
         let problems: Vec<_> = status.problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(
@@ -177,7 +177,7 @@ fn flows_of_leaving_backends_are_no_problem() {
     let mut services = services();
     services.summary.services.truncate(1);
     services.unplaced.insert(at("10.0.0.9:80"));
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let mut tally = Tally::new(&services, &places);
     assert_eq!(tally.count(&flow(1, "203.0.113.1:2009", "10.0.0.9:80")), None);
     let status = Status::new(&facts(&services, &places, tally));
@@ -188,7 +188,7 @@ fn flows_of_leaving_backends_are_no_problem() {
 #[test]
 fn many_strangers_are_counted_and_not_all_told() {
     let services = services();
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let mut tally = Tally::new(&services, &places);
     for n in 0..5000_u16 {
         let [high, low] = n.to_be_bytes();
@@ -217,7 +217,7 @@ fn a_pause_without_a_daemon_is_called_so() {
         until: Duration::from_secs(99),
         time: Duration::from_secs(60),
     }];
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
     let of_void = |problem: &&tcpgw_core::problem::Problem| problem.service.as_deref() == Some("void");
     let problems: Vec<_> = status.problems.iter().filter(of_void).collect();
@@ -258,7 +258,7 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
         summary: summary(&text.join(",")),
         ..services()
     };
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let dead = |backend: std::net::SocketAddr| {
         let view = HealthView {
             state: "unhealthy",
@@ -323,7 +323,7 @@ fn no_table_is_a_problem_and_so_is_another_mark() {
         table: None,
         ..ServicesView::default()
     };
-    let places = BackendPlaces::new(&nothing.summary);
+    let places = BackendIndex::new(&nothing.summary);
     let status = Status::new(&facts(&nothing, &places, Tally::new(&nothing, &places)));
     assert_eq!(
         status.problems.iter().map(|p| p.kind).collect::<Vec<_>>(),
@@ -335,18 +335,18 @@ fn no_table_is_a_problem_and_so_is_another_mark() {
     services.summary.services.truncate(1);
     services.configured = FlowMark::new(1, 1).unwrap();
     services.changed = Some("the table in the kernel has other rules (tcpgw 0.0.1, ...)".into());
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
     let kinds: Vec<_> = status.problems.iter().map(|p| p.kind).collect();
     assert_eq!(kinds, [ProblemKind::TableChanged, ProblemKind::OtherMark]);
     assert!(status.ok, "another version's table serves");
     services.is_edited = true;
-    let places = BackendPlaces::new(&services.summary);
+    let places = BackendIndex::new(&services.summary);
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
     assert!(!status.ok, "nobody knows what the rules do");
 }
 
-fn facts<'a>(services: &'a ServicesView, places: &'a BackendPlaces, tally: Tally<'a>) -> StatusFacts<'a> {
+fn facts<'a>(services: &'a ServicesView, places: &'a BackendIndex, tally: Tally<'a>) -> StatusFacts<'a> {
     StatusFacts {
         services,
         places,

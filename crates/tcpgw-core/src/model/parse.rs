@@ -17,7 +17,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::claims::Claims;
 use super::json::Json;
-use super::problem::{InputProblems, Place};
+use super::problem::{InputProblems, JsonPath};
 use super::{Service, State};
 
 pub use self::access::MAX_SOURCE_ADDRESSES;
@@ -93,7 +93,7 @@ impl StateReader<'_> {
         match self.level {
             Level::Document => {
                 problems.add(
-                    &Place::Document,
+                    &JsonPath::Document,
                     format_args!("must be an object, not {found}; {SMALLEST}"),
                 );
                 // Missing members are not worth reporting then.
@@ -101,7 +101,7 @@ impl StateReader<'_> {
             }
             Level::Services => {
                 problems.add(
-                    &Place::Document.key("services"),
+                    &JsonPath::Document.key("services"),
                     format_args!("must be a list, not {found}"),
                 );
             }
@@ -109,7 +109,7 @@ impl StateReader<'_> {
     }
 
     fn read_member<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        let place = Place::Document.key(key);
+        let place = JsonPath::Document.key(key);
         let draft = &mut *self.draft;
         let seen = match key {
             "version" => &mut draft.has_version,
@@ -174,7 +174,7 @@ impl<'de> Visitor<'de> for StateReader<'_> {
         } = self.draft;
         for (key, is_present) in [("version", *has_version), ("services", *has_services)] {
             if !is_present {
-                problems.add(&Place::Document.key(key), format_args!("is missing; {SMALLEST}"));
+                problems.add(&JsonPath::Document.key(key), format_args!("is missing; {SMALLEST}"));
             }
         }
         Ok(())
@@ -192,7 +192,7 @@ impl<'de> Visitor<'de> for StateReader<'_> {
             problems,
             ..
         } = self.draft;
-        let list = Place::Document.key("services");
+        let list = JsonPath::Document.key("services");
         let mut index = 0;
         while let Some(json) = seq.next_element::<Json>()? {
             let service = service::read(&json, &list.index(index), &mut claims.service(index), problems);
@@ -234,7 +234,7 @@ impl<'de> Visitor<'de> for StateReader<'_> {
 }
 
 /// Checks the type of `$schema` only: it is for editors, and its value is not used.
-fn check_schema(json: &Json, place: &Place<'_>, problems: &mut InputProblems) {
+fn check_schema(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) {
     if !matches!(json, Json::String(_)) {
         problems.add(
             place,
@@ -243,7 +243,7 @@ fn check_schema(json: &Json, place: &Place<'_>, problems: &mut InputProblems) {
     }
 }
 
-fn check_version(json: &Json, place: &Place<'_>, problems: &mut InputProblems) {
+fn check_version(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) {
     match json {
         Json::Unsigned(VERSION) => {}
         Json::Unsigned(other) => problems.add(place, format_args!("is {other}; understood is {VERSION}")),
@@ -258,7 +258,7 @@ fn check_text<'t>(text: &'t [u8], smallest: &str) -> Result<&'t str, InputProble
         problems.add(&place, message);
         Err(problems)
     };
-    let document = Place::Document.to_string();
+    let document = JsonPath::Document.to_string();
     if text.len() > MAX_STATE_BYTES {
         return refuse(document, &format!("is larger than {} MiB", MAX_STATE_BYTES >> 20));
     }

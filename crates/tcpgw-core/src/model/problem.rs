@@ -121,32 +121,32 @@ impl Error for InputProblems {}
 
 /// A JSON path that is formatted only when it is shown.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Place<'a> {
+pub(crate) enum JsonPath<'a> {
     Document,
-    Key(&'a Place<'a>, &'a str),
-    Index(&'a Place<'a>, usize),
+    Key(&'a JsonPath<'a>, &'a str),
+    Index(&'a JsonPath<'a>, usize),
 }
 
-impl<'a> Place<'a> {
-    pub(crate) fn key(&'a self, key: &'a str) -> Place<'a> {
-        Place::Key(self, key)
+impl<'a> JsonPath<'a> {
+    pub(crate) fn key(&'a self, key: &'a str) -> JsonPath<'a> {
+        JsonPath::Key(self, key)
     }
 
-    pub(crate) fn index(&'a self, index: usize) -> Place<'a> {
-        Place::Index(self, index)
+    pub(crate) fn index(&'a self, index: usize) -> JsonPath<'a> {
+        JsonPath::Index(self, index)
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for JsonPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Place::Document => f.write_str("document"),
-            Place::Index(Place::Document, i) => write!(f, "[{i}]"),
-            Place::Index(parent, i) => write!(f, "{parent}[{i}]"),
-            Place::Key(Place::Document, key) if is_plain(key) => f.write_str(key),
-            Place::Key(Place::Document, key) => write!(f, "[{}]", Quoted(key)),
-            Place::Key(parent, key) if is_plain(key) => write!(f, "{parent}.{key}"),
-            Place::Key(parent, key) => write!(f, "{parent}[{}]", Quoted(key)),
+            JsonPath::Document => f.write_str("document"),
+            JsonPath::Index(JsonPath::Document, i) => write!(f, "[{i}]"),
+            JsonPath::Index(parent, i) => write!(f, "{parent}[{i}]"),
+            JsonPath::Key(JsonPath::Document, key) if is_plain(key) => f.write_str(key),
+            JsonPath::Key(JsonPath::Document, key) => write!(f, "[{}]", Quoted(key)),
+            JsonPath::Key(parent, key) if is_plain(key) => write!(f, "{parent}.{key}"),
+            JsonPath::Key(parent, key) => write!(f, "{parent}[{}]", Quoted(key)),
         }
     }
 }
@@ -174,13 +174,13 @@ mod tests {
 
     #[test]
     fn a_place_reads_as_a_json_path() {
-        let services = Place::Document.key("services");
+        let services = JsonPath::Document.key("services");
         let service = services.index(3);
         assert_eq!(service.key("port").to_string(), "services[3].port");
         assert_eq!(service.key("a.b\u{1b}").to_string(), r#"services[3]["a.b\u{1b}"]"#);
-        assert_eq!(Place::Document.to_string(), "document");
-        assert_eq!(Place::Document.key("").to_string(), r#"[""]"#);
-        assert_eq!(Place::Document.index(1).to_string(), "[1]");
+        assert_eq!(JsonPath::Document.to_string(), "document");
+        assert_eq!(JsonPath::Document.key("").to_string(), r#"[""]"#);
+        assert_eq!(JsonPath::Document.index(1).to_string(), "[1]");
     }
 
     #[test]

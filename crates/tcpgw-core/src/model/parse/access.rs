@@ -7,19 +7,19 @@ use ipnet::IpNet;
 
 use super::value;
 use crate::model::json::Json;
-use crate::model::problem::{InputProblems, Place};
+use crate::model::problem::{InputProblems, JsonPath};
 use crate::model::{Listen, address, network};
 
 /// Largest number of `source_addresses` of one family.
 pub const MAX_SOURCE_ADDRESSES: usize = 16;
 
-pub(super) fn listen(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Listen> {
+pub(super) fn listen(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<Listen> {
     let empty = "is empty; leave it out to listen on every local address";
     let local = "must be an address of this machine that clients reach";
     addresses(json, (empty, local), place, problems).map(Listen::At)
 }
 
-pub(super) fn sources(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<BTreeSet<IpAddr>> {
+pub(super) fn sources(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<BTreeSet<IpAddr>> {
     let empty = "is empty; leave it out to masquerade";
     let local = "must be an address of this machine that backends answer to";
     let addresses = addresses(json, (empty, local), place, problems)?;
@@ -38,7 +38,7 @@ pub(super) fn sources(json: &Json, place: &Place<'_>, problems: &mut InputProble
 fn addresses(
     json: &Json,
     (empty, local): (&str, &str),
-    place: &Place<'_>,
+    place: &JsonPath<'_>,
     problems: &mut InputProblems,
 ) -> Option<BTreeSet<IpAddr>> {
     let items = value::list(json, "IP addresses", place, problems)?;
@@ -62,7 +62,7 @@ fn addresses(
     is_good.then_some(addresses)
 }
 
-pub(super) fn allow(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Vec<IpNet>> {
+pub(super) fn allow(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<Vec<IpNet>> {
     let networks = networks(json, place, problems)?;
     if networks.is_empty() {
         problems.add(
@@ -74,7 +74,7 @@ pub(super) fn allow(json: &Json, place: &Place<'_>, problems: &mut InputProblems
     Some(networks)
 }
 
-pub(super) fn networks(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Vec<IpNet>> {
+pub(super) fn networks(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<Vec<IpNet>> {
     let items = value::list(json, "networks", place, problems)?;
     let mut networks = Vec::with_capacity(items.len());
     for (i, item) in items.iter().enumerate() {
@@ -90,7 +90,7 @@ pub(super) fn networks(json: &Json, place: &Place<'_>, problems: &mut InputProbl
     (networks.len() == items.len()).then(|| network::aggregate(&networks))
 }
 
-fn local_address(json: &Json, local: &str, place: &Place<'_>, problems: &mut InputProblems) -> Option<IpAddr> {
+fn local_address(json: &Json, local: &str, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<IpAddr> {
     let text = value::string(json, "an IP address like \"192.0.2.1\"", place, problems)?;
     let address = address::parse(text).map_err(|error| problems.add(place, error)).ok()?;
     if let Some(kind) = address::refusal_as_local(address) {

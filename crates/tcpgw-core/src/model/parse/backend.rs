@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use super::fields::Fields;
 use super::value;
 use crate::model::json::Json;
-use crate::model::problem::{InputProblems, Place};
+use crate::model::problem::{InputProblems, JsonPath};
 use crate::model::{Backend, BackendState, Endpoint, address};
 
 /// Largest number of active backends of a service.
@@ -19,7 +19,7 @@ const FIELDS: [&str; 4] = ["address", "port", "weight", "state"];
 /// else is wrong.
 pub(super) fn read(
     json: &Json,
-    place: &Place<'_>,
+    place: &JsonPath<'_>,
     problems: &mut InputProblems,
     mut claim: impl FnMut(usize, Endpoint),
 ) -> Option<Vec<Backend>> {
@@ -52,7 +52,7 @@ pub(super) fn read(
     is_good.then_some(backends)
 }
 
-fn text(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> (Option<Endpoint>, Option<Backend>) {
+fn text(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> (Option<Endpoint>, Option<Backend>) {
     let what = "\"IP:port\", \"[IP6]:port\" or an object";
     let endpoint = value::string(json, what, place, problems)
         .and_then(|text| text.parse().map_err(|error| problems.add(place, error)).ok())
@@ -65,7 +65,7 @@ fn text(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> (Option
     (endpoint, endpoint.map(backend))
 }
 
-fn object(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> (Option<Endpoint>, Option<Backend>) {
+fn object(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> (Option<Endpoint>, Option<Backend>) {
     let Some(fields) = Fields::of(json, place, &FIELDS, problems) else {
         return (None, None);
     };
@@ -84,13 +84,13 @@ fn object(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> (Opti
     (endpoint, backend)
 }
 
-fn backend_address(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<IpAddr> {
+fn backend_address(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<IpAddr> {
     let text = value::string(json, "an IP address like \"10.2.0.11\"", place, problems)?;
     let address = address::parse(text).map_err(|error| problems.add(place, error)).ok()?;
     check_address(address, place, problems).then_some(address)
 }
 
-fn check_address(address: IpAddr, place: &Place<'_>, problems: &mut InputProblems) -> bool {
+fn check_address(address: IpAddr, place: &JsonPath<'_>, problems: &mut InputProblems) -> bool {
     let refusal = address::refusal_as_backend(address);
     if let Some(kind) = refusal {
         problems.add(

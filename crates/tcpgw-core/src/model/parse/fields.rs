@@ -1,11 +1,11 @@
 //! Members of an object, checked for unknown and repeated keys.
 
 use crate::model::json::Json;
-use crate::model::problem::{InputProblems, Place};
+use crate::model::problem::{InputProblems, JsonPath};
 
 /// An object whose keys are among `N` known ones.
 pub(super) struct Fields<'a, const N: usize> {
-    place: &'a Place<'a>,
+    place: &'a JsonPath<'a>,
     known: &'static [&'static str; N],
     values: [Option<&'a Json>; N],
 }
@@ -14,7 +14,7 @@ impl<'a, const N: usize> Fields<'a, N> {
     /// Reads the members of an object. Returns `None` when the value is not an object.
     pub(super) fn of(
         json: &'a Json,
-        place: &'a Place<'a>,
+        place: &'a JsonPath<'a>,
         known: &'static [&'static str; N],
         problems: &mut InputProblems,
     ) -> Option<Self> {
@@ -44,7 +44,7 @@ impl<'a, const N: usize> Fields<'a, N> {
         &self,
         key: &str,
         problems: &mut InputProblems,
-        read: impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<T>,
+        read: impl FnOnce(&Json, &JsonPath<'_>, &mut InputProblems) -> Option<T>,
     ) -> Option<T> {
         let place = self.place.key(key);
         if let Some(json) = self.get(key) {
@@ -60,7 +60,7 @@ impl<'a, const N: usize> Fields<'a, N> {
         key: &str,
         default: T,
         problems: &mut InputProblems,
-        read: impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<T>,
+        read: impl FnOnce(&Json, &JsonPath<'_>, &mut InputProblems) -> Option<T>,
     ) -> Option<T> {
         match self.get(key) {
             Some(json) => read(json, &self.place.key(key), problems),

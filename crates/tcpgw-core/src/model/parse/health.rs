@@ -8,7 +8,7 @@ use super::fields::Fields;
 use super::value;
 use crate::hex;
 use crate::model::json::Json;
-use crate::model::problem::{InputProblems, Place};
+use crate::model::problem::{InputProblems, JsonPath};
 use crate::model::{ByteEncoding, ExpectedStatus, HealthSettings, HttpQuestion, ProbeExchange, ProbeQuestion};
 
 const MAX_STREAK: u16 = 1000;
@@ -21,7 +21,7 @@ const MAX_HOST: usize = 261;
 const MAX_BYTES: usize = 1024;
 const STATUS: RangeInclusive<u32> = 100..=599;
 
-pub(super) fn read(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<HealthSettings> {
+pub(super) fn read(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<HealthSettings> {
     let known = &["interval", "timeout", "rise", "fall", "http", "expect"];
     let fields = Fields::of(json, place, known, problems)?;
     let default = HealthSettings::default();
@@ -56,7 +56,7 @@ pub(super) fn read(json: &Json, place: &Place<'_>, problems: &mut InputProblems)
     })
 }
 
-fn http(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<HttpQuestion> {
+fn http(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<HttpQuestion> {
     let fields = Fields::of(json, place, &["path", "host", "status"], problems)?;
     let path = fields.required("path", problems, path);
     let host = fields.or("host", None, problems, |json, place, problems| {
@@ -71,7 +71,7 @@ fn http(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<
 }
 
 /// Reads a path with a query (RFC 9112, section 3.2.1). Whatever could end the request's line is refused.
-fn path(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Box<str>> {
+fn path(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<Box<str>> {
     let text = value::string(json, "a path like \"/healthz\"", place, problems)?;
     let is_good = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     if !is_good || text.len() > MAX_PATH {
@@ -86,7 +86,7 @@ fn path(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<
     Some(text.into())
 }
 
-fn host(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Box<str>> {
+fn host(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<Box<str>> {
     let text = value::string(json, "a host name like \"app.example.com\"", place, problems)?;
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     if text.is_empty() || text.len() > MAX_HOST || !text.bytes().all(is_good) {
@@ -100,7 +100,7 @@ fn host(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<
 }
 
 /// Reads a status code, or a range like `"200-299"`.
-fn status(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<ExpectedStatus> {
+fn status(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<ExpectedStatus> {
     let code = |code: u32| u16::try_from(code).ok().filter(|_| STATUS.contains(&code));
     let range = match json {
         Json::Unsigned(one) => u32::try_from(*one).ok().and_then(code).map(|one| (one, one)),
@@ -129,7 +129,7 @@ fn status(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Optio
     Some(ExpectedStatus { first, last })
 }
 
-fn exchange(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<ProbeExchange> {
+fn exchange(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<ProbeExchange> {
     let fields = Fields::of(json, place, &["send", "expect", "encoding"], problems)?;
     let encoding = fields.or("encoding", ByteEncoding::Text, problems, value::word)?;
     let send = fields.or("send", Box::default(), problems, bytes(encoding));
@@ -148,7 +148,7 @@ fn exchange(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Opt
 }
 
 /// Reads bytes that are written as text or as hexadecimal digits.
-fn bytes(encoding: ByteEncoding) -> impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<Box<[u8]>> {
+fn bytes(encoding: ByteEncoding) -> impl FnOnce(&Json, &JsonPath<'_>, &mut InputProblems) -> Option<Box<[u8]>> {
     move |json, place, problems| {
         let text = value::string(json, "a string", place, problems)?;
         let bytes = match encoding {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{check_text, describe, service};
 use crate::model::claims::Claims;
 use crate::model::json::Json;
-use crate::model::problem::{InputProblems, Place};
+use crate::model::problem::{InputProblems, JsonPath};
 use crate::model::{Service, write};
 
 /// Reads and validates one service of JSON. Places in problems are its fields (`limit.pps`). Does not check conflicts
@@ -40,13 +40,13 @@ pub fn patch_service(service: &Service, patch: &[u8]) -> Result<Service, InputPr
     let mut problems = InputProblems::default();
     let Json::Object(_) = &patch else {
         problems.add(
-            &Place::Document,
+            &JsonPath::Document,
             format_args!("must be an object with the fields to change, not {patch}"),
         );
         return Err(problems);
     };
     let mut target = tree(write::service_text(service).as_bytes())?;
-    merge(&mut target, &patch, &Place::Document, &mut problems);
+    merge(&mut target, &patch, &JsonPath::Document, &mut problems);
     validate(&target, problems)
 }
 
@@ -61,7 +61,7 @@ fn tree(text: &[u8]) -> Result<Json, InputProblems> {
 
 fn validate(json: &Json, mut problems: InputProblems) -> Result<Service, InputProblems> {
     let mut claims = Claims::of_one();
-    let service = service::read(json, &Place::Document, &mut claims.service(0), &mut problems);
+    let service = service::read(json, &JsonPath::Document, &mut claims.service(0), &mut problems);
     claims.check(&mut problems);
     match service {
         Some(service) if problems.is_empty() => Ok(service),
@@ -70,7 +70,7 @@ fn validate(json: &Json, mut problems: InputProblems) -> Result<Service, InputPr
 }
 
 /// Merges `patch` into `target`. The recursion is as deep as the patch, which the parser bounds.
-fn merge(target: &mut Json, patch: &Json, place: &Place<'_>, problems: &mut InputProblems) {
+fn merge(target: &mut Json, patch: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) {
     let Json::Object(changes) = patch else {
         *target = patch.clone();
         return;
@@ -103,8 +103,8 @@ fn merge(target: &mut Json, patch: &Json, place: &Place<'_>, problems: &mut Inpu
 }
 
 /// Returns whether a null in a patch names a field that services do not have.
-fn is_unknown(place: &Place<'_>) -> bool {
-    matches!(place, Place::Key(Place::Document, key) if !service::FIELDS.contains(key))
+fn is_unknown(place: &JsonPath<'_>) -> bool {
+    matches!(place, JsonPath::Key(JsonPath::Document, key) if !service::FIELDS.contains(key))
 }
 
 #[cfg(test)]
@@ -255,7 +255,7 @@ mod tests {
             merge(
                 &mut target,
                 &serde_json::from_str(patch).unwrap(),
-                &Place::Document,
+                &JsonPath::Document,
                 &mut problems,
             );
             assert_eq!(target, serde_json::from_str(result).unwrap(), "{original} {patch}");

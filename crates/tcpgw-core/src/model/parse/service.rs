@@ -11,7 +11,7 @@ use super::{access, backend, health, value};
 use crate::model::claims::Claim;
 use crate::model::json::Json;
 use crate::model::limit::MAX_PPS;
-use crate::model::problem::{InputProblems, Place};
+use crate::model::problem::{InputProblems, JsonPath};
 use crate::model::{
     Access, Balance, ClientCaps, HealthSettings, Limit, LimitDirection, Listen, PacketRefusal, Service, SourceMode,
 };
@@ -59,7 +59,7 @@ pub(super) const FIELDS: [&str; 18] = [
 /// Reads one service. Fields that could be read take part in the checks across services even when others are wrong.
 pub(super) fn read(
     json: &Json,
-    place: &Place<'_>,
+    place: &JsonPath<'_>,
     claim: &mut Claim<'_>,
     problems: &mut InputProblems,
 ) -> Option<Service> {
@@ -135,7 +135,7 @@ pub(super) fn read(
 fn sources(
     json: &Json,
     source: Option<SourceMode>,
-    place: &Place<'_>,
+    place: &JsonPath<'_>,
     problems: &mut InputProblems,
 ) -> Option<BTreeSet<IpAddr>> {
     if source == Some(SourceMode::Preserve) {
@@ -173,7 +173,7 @@ pub fn is_service_name(text: &str) -> bool {
         && text.bytes().next().is_some_and(is_word)
 }
 
-fn name(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Box<str>> {
+fn name(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<Box<str>> {
     let text = value::string(json, "a string", place, problems)?;
     if !is_service_name(text) {
         problems.add(
@@ -185,7 +185,7 @@ fn name(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<
     Some(text.into())
 }
 
-fn limit(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Limit> {
+fn limit(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<Limit> {
     let fields = Fields::of(json, place, &["pps", "burst", "direction", "mtu"], problems)?;
     let pps = fields.required("pps", problems, value::number(1..=MAX_PPS));
     let burst = fields.or("burst", None, problems, |json, place, problems| {
@@ -216,12 +216,12 @@ fn limit(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option
 
 fn optional_number(
     range: RangeInclusive<u32>,
-) -> impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<Option<u32>> {
+) -> impl FnOnce(&Json, &JsonPath<'_>, &mut InputProblems) -> Option<Option<u32>> {
     move |json, place, problems| value::number(range)(json, place, problems).map(Some)
 }
 
 /// Reads an `idle_timeout` in whole seconds, the unit of conntrack.
-fn idle_timeout(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<Duration> {
+fn idle_timeout(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<Duration> {
     let timeout = value::duration(IDLE_TIMEOUTS)(json, place, problems)?;
     if timeout.subsec_nanos() != 0 {
         problems.add(place, format_args!("must be a number of whole seconds, not {json}"));
@@ -230,7 +230,7 @@ fn idle_timeout(json: &Json, place: &Place<'_>, problems: &mut InputProblems) ->
     Some(timeout)
 }
 
-fn client(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<ClientCaps> {
+fn client(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<ClientCaps> {
     let fields = Fields::of(json, place, &["flows", "handshakes_per_second"], problems)?;
     let flows = fields.or("flows", None, problems, optional_number(1..=MAX_CLIENT_FLOWS));
     let rate = fields.or(
@@ -252,7 +252,7 @@ fn claim_caps(claim: &mut Claim<'_>, max_flows: Option<u32>, client: Option<Clie
     claim.client(client.unwrap_or_default());
 }
 
-fn labels(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<BTreeMap<String, String>> {
+fn labels(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<BTreeMap<String, String>> {
     let Json::Object(members) = json else {
         problems.add(place, format_args!("must be an object of strings, not {json}"));
         return None;
@@ -280,7 +280,7 @@ fn labels(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Optio
     is_good.then_some(labels)
 }
 
-fn label<'j>(key: &str, value: &'j Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<&'j str> {
+fn label<'j>(key: &str, value: &'j Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<&'j str> {
     let is_good_key = (1..=MAX_LABEL_KEY).contains(&key.len());
     if !is_good_key {
         problems.add(

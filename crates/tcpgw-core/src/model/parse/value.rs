@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use crate::model::duration;
 use crate::model::json::Json;
-use crate::model::problem::{InputProblems, Place};
+use crate::model::problem::{InputProblems, JsonPath};
 use crate::model::word::Word;
 
 /// Reads a whole number in a range.
-pub(super) fn number(range: RangeInclusive<u32>) -> impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<u32> {
+pub(super) fn number(
+    range: RangeInclusive<u32>,
+) -> impl FnOnce(&Json, &JsonPath<'_>, &mut InputProblems) -> Option<u32> {
     move |json, place, problems| {
         let number = match json {
             Json::Unsigned(value) => u32::try_from(*value).ok().filter(|value| range.contains(value)),
@@ -30,7 +32,7 @@ pub(super) fn number(range: RangeInclusive<u32>) -> impl FnOnce(&Json, &Place<'_
 /// Reads a whole number from 1 up to `most`.
 pub(super) fn positive<T: TryFrom<std::num::NonZeroU16>>(
     most: u16,
-) -> impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<T> {
+) -> impl FnOnce(&Json, &JsonPath<'_>, &mut InputProblems) -> Option<T> {
     move |json, place, problems| {
         let value = number(1..=u32::from(most))(json, place, problems)?;
         u16::try_from(value)
@@ -44,7 +46,7 @@ pub(super) fn positive<T: TryFrom<std::num::NonZeroU16>>(
 pub(super) fn string<'j>(
     json: &'j Json,
     what: &str,
-    place: &Place<'_>,
+    place: &JsonPath<'_>,
     problems: &mut InputProblems,
 ) -> Option<&'j str> {
     if let Json::String(text) = json {
@@ -58,7 +60,7 @@ pub(super) fn string<'j>(
 pub(super) fn list<'j>(
     json: &'j Json,
     what: &str,
-    place: &Place<'_>,
+    place: &JsonPath<'_>,
     problems: &mut InputProblems,
 ) -> Option<&'j [Json]> {
     if let Json::List(items) = json {
@@ -69,7 +71,7 @@ pub(super) fn list<'j>(
 }
 
 /// Reads one of the words of an enum.
-pub(super) fn word<W: Word>(json: &Json, place: &Place<'_>, problems: &mut InputProblems) -> Option<W> {
+pub(super) fn word<W: Word>(json: &Json, place: &JsonPath<'_>, problems: &mut InputProblems) -> Option<W> {
     let found = match json {
         Json::String(text) => W::WORDS
             .iter()
@@ -87,7 +89,7 @@ pub(super) fn word<W: Word>(json: &Json, place: &Place<'_>, problems: &mut Input
 /// Reads a duration in a range.
 pub(super) fn duration(
     range: RangeInclusive<Duration>,
-) -> impl FnOnce(&Json, &Place<'_>, &mut InputProblems) -> Option<Duration> {
+) -> impl FnOnce(&Json, &JsonPath<'_>, &mut InputProblems) -> Option<Duration> {
     move |json, place, problems| {
         let text = string(json, "a duration like \"500ms\", \"30s\" or \"5m\"", place, problems)?;
         match duration::parse(text) {
