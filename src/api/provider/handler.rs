@@ -170,7 +170,7 @@ impl Visit<'_> {
             None => (401, "the credentials are missing or wrong"),
             Some(_) => (
                 429,
-                "wrong credentials were sent from there too often: wait, or send the right ones",
+                "wrong credentials were sent from there too often: wait, or send valid credentials",
             ),
         };
         let mut response = rendered(dialect, DialectAnswer::error(dialect, status, "Unauthorized", text));

@@ -86,7 +86,7 @@ pub(super) fn refusal(wait: Option<u64>) -> Response<Body> {
         ),
         Some(_) => (
             StatusCode::TOO_MANY_REQUESTS,
-            "wrong tokens were sent from there too often: wait, or send the right one\n",
+            "wrong tokens were sent from there too often: wait, or send a valid token\n",
         ),
     };
     let mut response = plain(status, text);

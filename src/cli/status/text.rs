@@ -342,7 +342,7 @@ fn about(table: &TableView) -> String {
             .and_then(skeleton::mark_of)
             .map(|mark| format!("flow mark {mark}")),
     );
-    parts.extend(table.room.map(|room| format!("{room} backends fit")));
+    parts.extend(table.room.map(|room| format!("room for {}", count(room, "backend"))));
     let mut parts = vec![parts.join(", ")];
     if !table.flags.is_empty() {
         parts.push(format!("flags {}", table.flags.join(", ")));

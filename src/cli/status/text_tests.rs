@@ -133,7 +133,7 @@ fn names_are_shortened_and_what_is_copied_is_not() {
 #[test]
 fn the_table_of_nftables_is_described_where_all_is_asked_for() {
     let text = shown(&sample(), Extent::All);
-    let described = "table: inet tcpgw, version 8 of its rules, flow mark 0x00800000/0x00800000, 65536 backends fit; flags persist; nftables \
+    let described = "table: inet tcpgw, version 8 of its rules, flow mark 0x00800000/0x00800000, room for 65536 backends; flags persist; nftables \
                      generation 2\n";
     assert!(text.contains(described), "{text}");
     assert!(!shown(&sample(), Extent::Width(80)).contains("table: "));

@@ -9,6 +9,7 @@ use crate::up::error::UpError;
 use crate::up::formation::{self, Formation};
 use crate::up::procfile::{Procfile, TypeName};
 use crate::up::settings::UpSettings;
+use tcpgw_core::words::count;
 
 /// Default port that processes listen on.
 const PORT: &str = "5000";
@@ -37,7 +38,8 @@ impl Files {
         }
         if self.remarks.len() > MOST_REMARKS {
             let more = self.remarks.len() - MOST_REMARKS;
-            output.say("system", &format!("{more} more lines are ignored or ambiguous"));
+            let are = if more == 1 { "is" } else { "are" };
+            output.say("system", &format!("{} {are} ignored or ambiguous", count(more, "more line")));
         }
     }
 
