@@ -21,3 +21,4 @@ pub mod reply;
 pub mod request;
 pub mod storage;
 pub mod turned_away;
+pub(crate) mod unconfirmed;

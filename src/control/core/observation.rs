@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Core, DaemonPhase, Now};
 use crate::control::observation::{Observation, ObservationRequest, StoreFile};
 use crate::control::turned_away::TurnedAway;
+use crate::control::unconfirmed::{CONFIRM_AFTER, UnconfirmedErrors};
 use crate::doctor::{self, CheckSubject, FailingProbes};
 use crate::store::FileId;
 use tcpgw_core::escape;
@@ -57,6 +58,7 @@ pub(super) struct Observing {
     /// Number of handshakes that no backend answered in time, by service.
     unanswered: BTreeMap<Box<str>, u64>,
     turned_away: TurnedAway,
+    unconfirmed: UnconfirmedErrors,
     /// Whether the operator knows that the memory of earlier observations is lost, as a reload shows.
     pub(super) is_memory_loss_known: bool,
 }
@@ -74,6 +76,7 @@ impl Observing {
             store_file: None,
             unanswered: BTreeMap::new(),
             turned_away: TurnedAway::default(),
+            unconfirmed: UnconfirmedErrors::default(),
             is_memory_loss_known: false,
         }
     }
@@ -222,7 +225,17 @@ impl Core {
             return;
         }
         if let Some(surroundings) = observation.surroundings {
-            self.problems.replace(doctor::KINDS, surroundings);
+            let reported = self
+                .problems
+                .iter()
+                .filter(|problem| doctor::KINDS.contains(&problem.kind));
+            let (confirmed, is_open) = self.observing.unconfirmed.confirm(surroundings, reported);
+            self.problems.replace(doctor::KINDS, confirmed);
+            if is_open {
+                let soon = now.instant + CONFIRM_AFTER;
+                let next = &mut self.observing.next;
+                *next = Some(next.map_or(soon, |next| next.min(soon)));
+            }
             let lost = observation.lost_memory.filter(|_| !self.observing.is_memory_loss_known);
             if self.memory_lost != lost {
                 self.memory_lost = lost;
@@ -273,6 +286,7 @@ impl Core {
         self.problems.resolve(ProblemKind::OverLimit);
         self.observing.unanswered.clear();
         self.observing.turned_away.clear();
+        self.observing.unconfirmed.clear();
         self.observing.next = Some(now.instant);
     }
 

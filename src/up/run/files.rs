@@ -39,7 +39,10 @@ impl Files {
         if self.remarks.len() > MOST_REMARKS {
             let more = self.remarks.len() - MOST_REMARKS;
             let are = if more == 1 { "is" } else { "are" };
-            output.say("system", &format!("{} {are} ignored or ambiguous", count(more, "more line")));
+            output.say(
+                "system",
+                &format!("{} {are} ignored or ambiguous", count(more, "more line")),
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{OPTIONS, breaks_and_mends, daemon_of, daemon_with_metrics, is_served, problem};
 use crate::harness::client::PATIENCE;
@@ -78,4 +78,38 @@ fn a_gateway_without_a_public_address_is_told() {
         "ip link set ext up && ip route replace default via 203.0.113.10",
     ];
     breaks_and_mends(&net, &daemon, to, "no_public_address", "gateway", link);
+}
+
+/// A container's link is created first and attached to its bridge afterwards: in between it is a link of the gateway without an
+/// address, as that of clients may be.
+#[test]
+fn a_link_that_is_just_being_made_is_no_error() {
+    let net = Net::new();
+    let clients = "ip link delete ext && ip link delete far";
+    net.sh("gateway", clients).ok();
+    let (_servers, daemon) = daemon_of(&net, OPTIONS, json!({}));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(problem(&net, "no_public_address"), None);
+    let before = daemon.last();
+    let add = format!(
+        "ip link add made type veth peer name eth1 netns {}",
+        net.namespace("client")
+    );
+    // Longer than the pause before a check, and shorter than that before the second one.
+    for _ in 0..8 {
+        let made = format!("{add} && sleep 0.35 && ip link set made master br0 up");
+        net.sh("gateway", &made).ok();
+        std::thread::sleep(Duration::from_millis(1500));
+        net.sh("gateway", "ip link delete made").ok();
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    let of_it = |event: &Value| event["kind"] == "no_public_address";
+    let events = daemon.events();
+    assert!(!events.iter().any(of_it), "{events:?}");
+    // One that stays is an error.
+    net.sh("gateway", &add).ok();
+    daemon.hears(before, &json!({"event": "problem", "kind": "no_public_address"}));
+    net.cli(&["status", "--interval", "0s"]).exits(1);
+    net.sh("gateway", "ip link set made master br0 up").ok();
+    daemon.hears(before, &json!({"event": "problem_ended", "kind": "no_public_address"}));
 }
