@@ -12,6 +12,7 @@ mod wanted;
 mod wave;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -380,6 +381,15 @@ impl Membership {
             .of_endpoint(endpoint)
             .map(|leaving| &leaving.service);
         self.wanted.of_endpoint(endpoint).chain(leaving).collect()
+    }
+
+    /// Returns the backends of a service that other services have as well, or from which they are being drained.
+    pub fn shared_backends(&self, name: &str) -> BTreeSet<SocketAddr> {
+        let wanted = self.wanted.get(name);
+        let backends = wanted.iter().flat_map(|service| &service.backends);
+        let is_shared = |endpoint: &Endpoint| self.services_of(*endpoint).iter().any(|of| &***of != name);
+        let shared = backends.map(|backend| backend.endpoint).filter(is_shared);
+        shared.map(SocketAddr::from).collect()
     }
 }
 

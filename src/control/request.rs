@@ -4,7 +4,7 @@ mod deploys;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -222,6 +222,9 @@ pub struct AppView {
     pub served: Option<Arc<Service>>,
     /// Whether the gateway was torn down, so that nothing is served.
     pub is_torn_down: bool,
+    /// Backends that another service has as well, such as one from which a container with the same address is just removed:
+    /// what the kernel counts for the endpoint is not of this service alone.
+    pub shared_backends: BTreeSet<SocketAddr>,
     /// Kinds of errors of the whole gateway and of this service.
     pub errors: BTreeSet<ProblemKind>,
     /// The mark of the gateway's flows.

@@ -2,7 +2,7 @@
 //!
 //! It is pure and bounded: a sample keeps 32 bytes for each flow, up to a given number of flows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
@@ -200,9 +200,10 @@ fn of_place(counters: &[Counted], place: usize) -> &[Counted] {
 }
 
 impl AppReading {
-    /// Returns the drops of all backends together.
-    pub fn backend_drops(&self) -> BackendDrops {
-        let drops = self.backends.values().map(|backend| backend.drops);
+    /// Returns the drops of all backends together, without those that `left_out` names.
+    pub fn backend_drops(&self, left_out: &BTreeSet<SocketAddr>) -> BackendDrops {
+        let backends = self.backends.iter().filter(|(at, _)| !left_out.contains(at));
+        let drops = backends.map(|(_, backend)| backend.drops);
         drops.reduce(BackendDrops::and).unwrap_or_default()
     }
 }
@@ -279,7 +280,12 @@ mod tests {
         };
         assert_eq!((rates.to, rates.from), (rate(10.0, 10_000.0), rate(20.0, 20_000.0)));
         assert_eq!(first.drops.over_limit_to.packets_per_second, Some(2.0));
-        assert_eq!(reading.backend_drops().over_limit_to.packets, 18, "of both backends");
+        let dropped_without = |left_out: &[&str]| {
+            let left_out = left_out.iter().map(|backend| backend.parse().unwrap()).collect();
+            reading.backend_drops(&left_out).over_limit_to.packets
+        };
+        assert_eq!(dropped_without(&[]), 18, "of both backends");
+        assert_eq!(dropped_without(&BACKENDS[..1]), 9);
         assert_eq!(reading.drops.stale.packets, 9);
     }
 

@@ -36,7 +36,7 @@ pub enum ClientError {
     /// The daemon takes connections, or has taken too many, and does not answer.
     #[error(
         "the daemon behind {}{} has not answered for {waited:?}: it hangs, or has too much to do. `tcpgw --socket none status` \
-         reads the kernel without it; changes need the daemon: `systemctl restart tcpgw` starts it anew, and ends no connection", tcpgw_core::escape::path(path), process(*pid)
+         reads the kernel without it; changes need the daemon: `systemctl restart tcpgw` starts it anew; where it is not a service of systemd, end that process and start the daemon again. No connection ends", tcpgw_core::escape::path(path), process(*pid)
     )]
     Hung {
         /// Path of the socket that was tried.

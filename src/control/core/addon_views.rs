@@ -88,6 +88,7 @@ impl Core {
             service: self.service(&name, now),
             served: self.membership.serving().get(name.as_str()).cloned(),
             is_torn_down: self.phase == DaemonPhase::TornDown,
+            shared_backends: self.membership.shared_backends(&name),
             errors: errors.filter(concerns).map(|problem| problem.kind).collect(),
             mark: self.mark(),
         })

@@ -1,18 +1,23 @@
 //! Dropped packets and connections, with reasons, and advice for the owner.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
 use maud::{Markup, html};
 
 use crate::view::app::AppReading;
 use crate::view::drops::Dropped;
 use crate::web::table::table;
 use crate::web::units;
+use tcpgw_core::words::count;
 
-/// Returns the table of drops.
-pub(super) fn drops(reading: Option<&AppReading>, is_suspended: bool) -> Markup {
+/// Returns the table of drops. The kernel counts packets to and from containers by address: those of `shared` backends may be of
+/// another app, and are left out.
+pub(super) fn drops(reading: Option<&AppReading>, shared: &BTreeSet<SocketAddr>, is_suspended: bool) -> Markup {
     let Some(reading) = reading else {
         return html! { p { "Not known at the moment." } };
     };
-    let reasons = reasons(reading, is_suspended);
+    let reasons = reasons(reading, shared, is_suspended);
     let rows = reasons.iter().filter(|(dropped, ..)| dropped.packets > 0);
     let rows: Vec<Vec<Markup>> = rows
         .map(|(dropped, reason, advice)| {
@@ -25,17 +30,27 @@ pub(super) fn drops(reading: Option<&AppReading>, is_suspended: bool) -> Markup 
             ]
         })
         .collect();
-    if rows.is_empty() {
-        return html! { p { "Nothing." } };
-    }
+    let left_out = reading.backends.keys().filter(|at| shared.contains(at)).count();
     html! {
-        (table(&["Why", "Packets", "Now", "What helps"], &rows))
-        p.quiet { "Counted since the app's service is on this gateway; for a container, since it was registered." }
+        @if rows.is_empty() { p { "Nothing." } } @else {
+            (table(&["Why", "Packets", "Now", "What helps"], &rows))
+            p.quiet { "Counted since the app's service is on this gateway; for a container, since its address is used here." }
+        }
+        @if left_out > 0 {
+            p.quiet {
+                "Without packets to and from " (count(left_out, "container")) ": the address is used by something else as well, \
+                 such as a container that had it before and is just being removed."
+            }
+        }
     }
 }
 
-fn reasons(reading: &AppReading, is_suspended: bool) -> [(Dropped, &'static str, &'static str); 12] {
-    let (service, backends) = (reading.drops, reading.backend_drops());
+fn reasons(
+    reading: &AppReading,
+    shared: &BTreeSet<SocketAddr>,
+    is_suspended: bool,
+) -> [(Dropped, &'static str, &'static str); 12] {
+    let (service, backends) = (reading.drops, reading.backend_drops(shared));
     [
         (
             backends.over_limit_to,

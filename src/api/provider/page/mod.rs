@@ -96,7 +96,7 @@ impl AppPage<'_> {
                 }
                 section {
                     h2 { "Dropped" }
-                    @if self.seen.is_some() { (drops::drops(self.reading(), self.is_suspended())) } @else { p { "Being read." } }
+                    @if self.seen.is_some() { (drops::drops(self.reading(), &self.app.shared_backends, self.is_suspended())) } @else { p { "Being read." } }
                 }
                 section {
                     h2 { "Last deploys" }

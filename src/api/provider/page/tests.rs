@@ -86,6 +86,7 @@ fn app(backends: Vec<BackendView>) -> AppView {
         }),
         served: Some(service),
         is_torn_down: false,
+        shared_backends: BTreeSet::new(),
         errors: BTreeSet::new(),
         mark: FlowMark::default(),
     }
@@ -169,6 +170,23 @@ fn traffic_stands_beside_the_limit() {
         assert!(page.contains(expected), "{expected}: {page}");
     }
     assert!(!page.contains("data-measuring"), "{page}");
+}
+
+#[test]
+fn drops_of_an_address_that_another_service_has_are_not_shown() {
+    let mut read = BackendReading::default();
+    read.drops.over_limit_to.packets = 618;
+    let reading = AppReading {
+        backends: [(backend().backend, read)].into(),
+        ..AppReading::default()
+    };
+    let mut app = app(vec![backend()]);
+    let page = content(&app, Some(&seen(Ok(reading.clone()))), Some(&[]));
+    assert!(page.contains("618") && !page.contains("Without packets"), "{page}");
+    app.shared_backends.insert(backend().backend);
+    let page = content(&app, Some(&seen(Ok(reading))), Some(&[]));
+    assert!(page.contains("Without packets to and from 1 container: "), "{page}");
+    assert!(!page.contains("618") && page.contains("Nothing."), "{page}");
 }
 
 #[test]

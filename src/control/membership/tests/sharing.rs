@@ -238,3 +238,21 @@ fn work_grows_with_the_services_that_share_an_endpoint_and_not_with_their_square
     let (few, many) = (visits_of(40), visits_of(160));
     assert!(few > 0 && many < 6 * few, "{few}, then {many}");
 }
+
+#[test]
+fn backends_that_another_service_has_or_has_just_had_are_known() {
+    let mut play = sharing();
+    play.want("alt", Some(alt(&[2])));
+    play.settle();
+    let shared = |play: &Play, name: &str| -> Vec<String> {
+        let shared = play.membership.shared_backends(name);
+        shared.iter().map(ToString::to_string).collect()
+    };
+    let both = ["10.2.0.1:80", "10.2.0.2:80"];
+    assert_eq!(play.seen("alt"), "1- 2", "10.2.0.1 drains there");
+    assert_eq!(shared(&play, "web"), both);
+    assert_eq!(shared(&play, "alt"), &both[1..]);
+    assert!(shared(&play, "other").is_empty());
+    play.wait(TIME * 2);
+    assert_eq!(shared(&play, "web"), &both[1..]);
+}
