@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, command};
-use super::no_address::{named_service, outer_links, used_links};
-use super::text::{quoted, some, sysctl};
+use super::no_address::{outer_links, used_links};
+use super::text::{named_service, quoted, some, sysctl};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::route::links::LinkDetails;
 

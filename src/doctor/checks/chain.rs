@@ -1,11 +1,12 @@
 //! A chain of another program, as findings name it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, FindingSeverity};
 use super::super::judge::RuleLocation;
-use super::text::some;
+use super::text::{of_services, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::words::count;
 use tcpgw_kernel::firewall::{FirewallBase, FirewallChain, FirewallHook, TableFamily};
@@ -141,11 +142,15 @@ impl ChainContext<'_> {
         let backends: Vec<&SocketAddr> = places.iter().filter_map(|(backend, _)| backend.as_ref()).collect();
         let who = match (backends.len(), self.examined) {
             (0, _) => "any backend".to_owned(),
-            (hit, all) => format!(
-                "{hit} of the {} that were examined ({})",
-                count(all, "backend"),
-                some(&backends)
-            ),
+            (hit, all) => {
+                let hit_ones: BTreeSet<SocketAddr> = backends.iter().map(|backend| **backend).collect();
+                format!(
+                    "{hit} of the {} that were examined ({}){}",
+                    count(all, "backend"),
+                    some(&backends),
+                    of_services(&self.facts.services, |backend| hit_ones.contains(&backend))
+                )
+            }
         };
         let what = match (self.reply, is_probes(self.base)) {
             (false, false) if self.later => "later packets of connections to",

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, advice};
 use super::forwarding::is_link_local;
-use super::text::{quoted, some};
+use super::text::{named_service, quoted, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_core::words::count;
@@ -227,11 +227,6 @@ pub(super) fn unrouted(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
 }
 
 /// Returns the name of a service with its port.
-pub(super) fn named_service(service: &ServiceSummary) -> String {
-    let name = service.name.as_deref().unwrap_or("(unnamed)");
-    format!("{name} :{}", service.port)
-}
-
 /// Returns the links to backends by which no packet for clients far away leaves.
 fn inner_links(facts: &CheapFacts) -> BTreeSet<u32> {
     let outer: BTreeSet<u32> = Family::BOTH

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::{CheapFacts, Facts, RoutesByAddress};
 use super::super::finding::{Diagnosis, FindingSeverity, advice};
-use super::text::some;
+use super::text::{of_services, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_core::words::count;
@@ -30,9 +30,10 @@ pub(super) fn to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             "backend-without-route",
             severity,
             format!(
-                "there is no route to {} of backends, or one that refuses: {}",
+                "there is no route to {} of backends, or one that refuses: {}{}",
                 count(lost.len(), "address"),
-                some(&lost)
+                some(&lost),
+                of_services(&facts.services, |backend| lost.binary_search(&&backend.ip()).is_ok())
             ),
             cause("connections that are balanced to them are never answered"),
             Some(advice(format!(
@@ -47,9 +48,10 @@ pub(super) fn to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             "backend-without-route",
             severity,
             format!(
-                "there is no route to {}, or one that refuses: {}; other ports there have one",
+                "there is no route to {}, or one that refuses: {}{}; other ports there have one",
                 count(refused.len(), "backend"),
-                some(refused)
+                some(refused),
+                of_services(&facts.services, |backend| refused.contains(&backend))
             ),
             cause("connections that are balanced to them are never answered: a rule of policy routing asks for ports"),
             Some(advice(
@@ -68,9 +70,10 @@ pub(super) fn to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             "backend-without-route",
             severity,
             format!(
-                "{} of backends {is} of a broadcast or anycast: {}",
+                "{} of backends {is} of a broadcast or anycast: {}{}",
                 count(shared.len(), "address"),
-                some(&shared)
+                some(&shared),
+                of_services(&facts.services, |backend| shared.binary_search(&&backend.ip()).is_ok())
             ),
             cause("the kernel sends no connection there: a backend must be one host"),
             Some(advice(
@@ -87,9 +90,10 @@ pub(super) fn to_backends(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         diagnosis.broken(
             "backend-is-gateway",
             format!(
-                "{} of backends belong to the gateway itself: {}",
+                "{} of backends belong to the gateway itself: {}{}",
                 count(own.len(), "address"),
-                some(&own)
+                some(&own),
+                of_services(&facts.services, |backend| own.binary_search(&&backend.ip()).is_ok())
             ),
             "a backend must be another host: the rules would translate its connections back to the gateway",
             advice("take the backends out of the state"),
@@ -145,9 +149,10 @@ pub(super) fn elsewhere(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         diagnosis.warning(
             "backend-by-default-route",
             format!(
-                "packets to {} of backends leave by the default route, towards clients: {}",
+                "packets to {} of backends leave by the default route, towards clients: {}{}",
                 count(lost.len(), "private address"),
-                some(&lost)
+                some(&lost),
+                of_services(&facts.services, |backend| lost.binary_search(&&backend.ip()).is_ok())
             ),
             "unless a router there knows the way to them, connections that are balanced to them are never answered",
             advice(format!(
@@ -204,9 +209,12 @@ fn neighbours(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.warning(
             "backend-unreachable",
             format!(
-                "{} of backends, or the routers to them, do not answer on their link: {}",
+                "{} of backends, or the routers to them, do not answer on their link: {}{}",
                 count(silent.len(), "address"),
-                some(&silent)
+                some(&silent),
+                of_services(&facts.cheap.services, |backend| silent
+                    .binary_search(&&backend.ip())
+                    .is_ok())
             ),
             "the container is gone, or its network is down: connections that are balanced to it fail",
             advice("start the containers, or take the backends out of the state"),

@@ -1,7 +1,9 @@
 //! Words of findings: lists, ranges of ports, and words for a shell.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 
+use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_core::words::first_and_more;
 
 /// Maximum number of items that a message names.
@@ -10,6 +12,24 @@ pub(super) const SHOWN: usize = 5;
 /// Returns a list for people: `a, b, c and 7 more`.
 pub(super) fn some<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     first_and_more(items, SHOWN)
+}
+
+/// Returns the name and port of a service.
+pub(super) fn named_service(service: &ServiceSummary) -> String {
+    let name = service.name.as_deref().unwrap_or("(unnamed)");
+    format!("{name} :{}", service.port)
+}
+
+/// Returns words for the services of some backends, to be put behind these: `, of web :2001 and 2 more`.
+pub(super) fn of_services(services: &Summary, is_concerned: impl Fn(SocketAddr) -> bool) -> String {
+    let services = services.services.iter();
+    let concerned = services.filter(|service| service.backends().any(&is_concerned));
+    let names: Vec<String> = concerned.map(named_service).collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(", of {}", some(&names))
+    }
 }
 
 /// Returns the name of an interface's setting for `sysctl`, where a dot in the interface's name is written as a slash

@@ -92,7 +92,9 @@ fn rules_of_others_are_followed() {
     let found = with(saved("ACCEPT", "-A FORWARD -d 10.2.0.12/32 -j DROP"));
     let found = only(&found, "packets-dropped", FindingSeverity::Broken);
     assert!(
-        found.seen.contains("1 of the 2 backends") && found.seen.contains("10.2.0.12:3000"),
+        found
+            .seen
+            .contains("1 of the 2 backends that were examined (10.2.0.12:3000), of chosen :20004: by its rule 1"),
         "{}",
         found.seen
     );
