@@ -5,11 +5,18 @@ use libc::c_int;
 /// Makes all threads use one heap; call it before there is a second thread. With a heap for each thread, which is the
 /// default, memory of a large change stays with the thread that allocated it: [`release_memory`] returns the end of the
 /// first heap only (glibc's malloc/malloc.c, `mtrim`).
+///
+/// Large pieces, such as the text of metrics, are kept out of it, so that they are returned as soon as they are freed. The
+/// allocator would put them into the heap after the first one that is freed (mallopt(3), `M_MMAP_THRESHOLD`), and what is
+/// allocated behind them would keep their place from being returned.
 pub fn share_heap() {
+    const LARGE: c_int = 512 << 10;
     #[cfg(target_env = "gnu")]
-    // SAFETY: `mallopt` takes two numbers, and locks what it changes (glibc's malloc/malloc.c).
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+    for (option, value) in [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE)] {
+        // SAFETY: `mallopt` takes two numbers, and locks what it changes (glibc's malloc/malloc.c).
+        unsafe {
+            libc::mallopt(option, value);
+        }
     }
 }
 
