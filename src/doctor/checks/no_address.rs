@@ -226,7 +226,6 @@ pub(super) fn unrouted(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     );
 }
 
-/// Returns the name of a service with its port.
 /// Returns the links to backends by which no packet for clients far away leaves.
 fn inner_links(facts: &CheapFacts) -> BTreeSet<u32> {
     let outer: BTreeSet<u32> = Family::BOTH
