@@ -2,6 +2,7 @@
 //! and whenever the daemon dies or the store fails, acknowledged requests are neither lost nor doubled, ports are distinct, and
 //! the kernel serves each resource according to its status and plan.
 
+mod applies;
 mod apps;
 mod checks;
 mod configuration;

@@ -378,7 +378,12 @@ impl Core {
 
     /// Removes the deletion of resources' services from the edits: a state that does not name such a service does not remove it.
     pub(super) fn keep_resources(&self, edits: &mut Edits) {
-        edits.gone.retain(|name| self.addon.resource(name).is_none());
+        edits.gone.retain(|name| !self.is_of_resource(name));
+    }
+
+    /// Returns whether a service belongs to a resource.
+    pub(super) fn is_of_resource(&self, name: &str) -> bool {
+        self.addon.resource(name).is_some()
     }
 
     /// Fails when the resource of a service is suspended.

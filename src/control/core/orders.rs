@@ -147,7 +147,12 @@ impl Core {
         self.add_held_back(&mut edits, &state);
         let size = ProviderSize {
             provider: Provider::Api,
-            before: self.api.len(),
+            // Those of resources stay.
+            before: self
+                .api
+                .services()
+                .filter(|service| !self.is_of_resource(&service.name))
+                .count(),
             after: state.services.len(),
         };
         let judged = self.judges_stored(&options).and_then(|()| self.judge_resources(&edits));
@@ -166,7 +171,7 @@ impl Core {
         };
         let held = obstacles.values().flatten();
         let held = held.map(|obstacle| format!("held back: {}", obstacle.message_with(TAKE_OVER)));
-        let emptied = self.emptied(&state, options.dry_run);
+        let emptied = self.emptied(&state, &edits, options.dry_run);
         let warnings: Vec<String> = warnings.into_iter().chain(held).chain(emptied).collect();
         if options.dry_run {
             let changes = self.differing(&state, &edits);
@@ -186,8 +191,12 @@ impl Core {
     }
 
     /// Returns a warning that a state without services removes all services of the API.
-    fn emptied(&self, state: &State, is_dry_run: bool) -> Option<String> {
-        let names: Vec<&str> = self.api.stored().map(|stored| &*stored.service.name).collect();
+    fn emptied(&self, state: &State, edits: &Edits, is_dry_run: bool) -> Option<String> {
+        let names = self.api.stored().map(|stored| &stored.service.name);
+        let names: Vec<&str> = names
+            .filter(|name| edits.gone.contains(name))
+            .map(|name| &**name)
+            .collect();
         let (removes, stay) = if is_dry_run {
             ("would remove", "would stay")
         } else {

@@ -232,13 +232,16 @@ impl Core {
     }
 
     /// Returns the changes from the services of the API to a state, including the orphans that the edits remove or
-    /// change.
+    /// change. Services of resources stay, whether the state has them or not.
     pub(super) fn differing(&self, state: &State, edits: &Edits) -> Changes {
         let all = self.with_orphans(edits);
         let touched = self.orphans.services().filter(|service| all.touches(&service.name));
         let old: Vec<&Service> = self.api.services().chain(touched).map(AsRef::as_ref).collect();
         let left = all.put.iter().filter(|service| !edits.touches(&service.name));
-        let new: Vec<&Service> = state.services.iter().chain(left).map(AsRef::as_ref).collect();
+        let stay = self.api.services().filter(|service| !edits.touches(&service.name));
+        let stay = stay.filter(|service| state.get(&service.name).is_none());
+        let new = state.services.iter().chain(left).chain(stay);
+        let new: Vec<&Service> = new.map(AsRef::as_ref).collect();
         Changes::of_services(&old, &new)
     }
 
